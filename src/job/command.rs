@@ -1,0 +1,134 @@
+//! What a user submits: the validated form of NewJob, defaults filled in.
+//!
+//! Reading it from JSON and refusing what is wrong is `parse`'s work.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::time::Seconds;
+
+/// What is executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Executed directly; the first word is looked up in the job's PATH. Never empty, no NUL.
+    Argv(Vec<String>),
+    /// Run by `/bin/sh -c`.
+    Shell(String),
+}
+
+impl Command {
+    /// The words that are executed.
+    pub fn to_argv(&self) -> Vec<String> {
+        match self {
+            Self::Argv(argv) => argv.clone(),
+            Self::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.clone()],
+        }
+    }
+}
+
+/// What happens to processes that outlive the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leftover {
+    /// They end with it.
+    #[default]
+    Kill,
+    /// They stay and are named in `survivors`.
+    Keep,
+}
+
+/// What happens when a job has written `max_bytes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// The job ends with `output_limit`.
+    #[default]
+    Fail,
+}
+
+/// How much output a job may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OutputPolicy {
+    /// Over all attempts, bytes; `None`: no bound.
+    pub max_bytes: Option<u64>,
+    /// What happens at the bound.
+    pub when_full: WhenFull,
+}
+
+/// A job as submitted, defaults filled in. Two submissions are the same job if and only if their
+/// `NewJob`s are equal, the idempotency key aside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewJob {
+    /// What is executed.
+    pub command: Command,
+    /// Absolute; `None`: the home of the server's user.
+    pub cwd: Option<String>,
+    /// Added to the clean base environment.
+    pub env: BTreeMap<String, String>,
+    /// File mode creation mask, 0 to 0o777.
+    pub umask: u32,
+    /// Written to the process's stdin, which is closed behind it; `None`: `/dev/null`.
+    pub stdin: Option<String>,
+    /// A name for people; not unique.
+    pub name: Option<String>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// The queue it waits in.
+    pub queue: String,
+    /// Higher first.
+    pub priority: i64,
+    /// Run time without pauses, per attempt.
+    pub timeout_s: Option<Seconds>,
+    /// Time without output, per attempt.
+    pub stall_timeout_s: Option<Seconds>,
+    /// From TERM to KILL.
+    pub grace_s: Seconds,
+    /// What happens to processes that outlive the leader.
+    pub leftover: Leftover,
+    /// How much it may write.
+    pub output: OutputPolicy,
+    /// Makes submitting it twice one job.
+    pub idempotency_key: Option<String>,
+}
+
+impl NewJob {
+    /// The umask of a job that names none.
+    pub const UMASK: u32 = 0o077;
+    /// The grace of a job that names none.
+    pub const GRACE: Seconds = Seconds(10.0);
+    /// The queue of a job that names none.
+    pub const QUEUE: &'static str = "default";
+    /// The queue of `run`.
+    pub const INTERACTIVE_QUEUE: &'static str = "interactive";
+
+    /// A job with all defaults.
+    pub fn new(command: Command) -> Self {
+        Self {
+            command,
+            cwd: None,
+            env: BTreeMap::new(),
+            umask: Self::UMASK,
+            stdin: None,
+            name: None,
+            labels: BTreeMap::new(),
+            queue: Self::QUEUE.to_owned(),
+            priority: 0,
+            timeout_s: None,
+            stall_timeout_s: None,
+            grace_s: Self::GRACE,
+            leftover: Leftover::default(),
+            output: OutputPolicy::default(),
+            idempotency_key: None,
+        }
+    }
+
+    /// What is compared when an idempotency key is used again: everything but the key itself.
+    pub fn fingerprint_source(&self) -> Self {
+        Self {
+            idempotency_key: None,
+            ..self.clone()
+        }
+    }
+}

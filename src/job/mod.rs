@@ -1,0 +1,23 @@
+//! THE WORDS: what a job, an attempt, a state and a chunk of output are.
+//!
+//! Everything here is pure: no I/O, no async, no clock, no SQL. The rest of the crate speaks in
+//! these types, so a rule about jobs is changed here or nowhere.
+
+pub mod attempt;
+pub mod command;
+pub mod id;
+pub mod output;
+pub mod parse;
+pub mod signal;
+pub mod state;
+pub mod time;
+pub mod view;
+
+pub use attempt::{Exit, ExitFacts, SpawnError, StopCause, StopFacts, StopWish, Survivor, Usage};
+pub use command::{Command, Leftover, NewJob, OutputPolicy, WhenFull};
+pub use id::{JobId, JobNumber, JobRef};
+pub use output::{Chunk, Gap, GapReason, Offset, Stream};
+pub use parse::Refusal;
+pub use state::{JobState, Reason};
+pub use time::{Micros, Seconds};
+pub use view::Job;

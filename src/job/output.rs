@@ -1,0 +1,106 @@
+//! What output is made of: streams, offsets, chunks and gaps.
+//!
+//! Where the bytes live (rows or segments) is not known here.
+
+use serde::{Deserialize, Serialize};
+
+use super::time::Micros;
+
+/// A byte position in a job's output, from 0 to 2^63-1.
+pub type Offset = u64;
+
+/// Which of a process's outputs a byte came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Stream {
+    /// File descriptor 1.
+    Stdout = 0,
+    /// File descriptor 2.
+    Stderr = 1,
+    /// The pseudo-terminal, which has only one output.
+    Pty = 2,
+}
+
+impl Stream {
+    /// The stream with this code (0 stdout, 1 stderr, 2 pty), as in records and binary frames.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Stdout, Self::Stderr, Self::Pty]
+            .into_iter()
+            .find(|stream| stream.code() == code)
+    }
+
+    /// The code of this stream in records and binary frames.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The name of this stream on the wire and in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Pty => "pty",
+        }
+    }
+}
+
+/// An immutable run of output bytes of one stream of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// The position of the first byte.
+    pub offset: Offset,
+    /// Where the bytes came from.
+    pub stream: Stream,
+    /// The attempt that wrote them, from 1.
+    pub attempt: u32,
+    /// When they were captured.
+    pub at: Micros,
+    /// The bytes, never empty.
+    pub data: Vec<u8>,
+}
+
+impl Chunk {
+    /// The position behind the last byte.
+    pub fn next_offset(&self) -> Offset {
+        self.offset + self.data.len() as u64
+    }
+}
+
+/// Why bytes are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// The machine lost power before the bytes were synced.
+    PowerLoss,
+    /// The job was deleted under its reader.
+    Deleted,
+}
+
+impl GapReason {
+    /// The name of this reason on the wire and in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PowerLoss => "power_loss",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    /// The reason with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::PowerLoss, Self::Deleted]
+            .into_iter()
+            .find(|reason| reason.name() == name)
+    }
+}
+
+/// A hole in the output: bytes from `from` (inclusive) to `to` (exclusive) are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The first missing position.
+    pub from: Offset,
+    /// The first position behind the gap.
+    pub to: Offset,
+    /// Why the bytes are missing.
+    pub reason: GapReason,
+}

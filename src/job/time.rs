@@ -1,0 +1,68 @@
+//! Moments and lengths of time as the executor stores them.
+//!
+//! Nothing here reads a clock; see `crate::clock` for that.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// A moment: microseconds since 1970-01-01T00:00:00Z. Serialised as RFC 3339 in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Micros(pub i64);
+
+impl Micros {
+    /// RFC 3339 in UTC with exactly six digits behind the second.
+    pub fn to_rfc3339(self) -> String {
+        DateTime::<Utc>::from_timestamp_micros(self.0)
+            .unwrap_or_default()
+            .to_rfc3339_opts(SecondsFormat::Micros, true)
+    }
+}
+
+impl Serialize for Micros {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_rfc3339())
+    }
+}
+
+/// A length of time in seconds, as a client wrote it: finite, at most [`Seconds::MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seconds(pub f64);
+
+impl Seconds {
+    /// Ten years of 365 days.
+    pub const MAX: f64 = 10.0 * 365.0 * 86_400.0;
+
+    /// Whole milliseconds, rounded up so that a tiny positive length never becomes none.
+    pub fn to_ms(self) -> u64 {
+        (self.0 * 1000.0).ceil() as u64
+    }
+
+    /// The same length as a [`Duration`], in whole milliseconds.
+    pub fn to_duration(self) -> Duration {
+        Duration::from_millis(self.to_ms())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_have_microseconds_and_utc() {
+        assert_eq!(Micros(0).to_rfc3339(), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(
+            Micros(1_700_000_000_000_001).to_rfc3339(),
+            "2023-11-14T22:13:20.000001Z"
+        );
+    }
+
+    #[test]
+    fn a_tiny_length_is_not_nothing() {
+        assert_eq!(Seconds(0.0001).to_ms(), 1);
+        assert_eq!(Seconds(1.5).to_ms(), 1500);
+        assert_eq!(Seconds(0.0).to_ms(), 0);
+    }
+}

@@ -1,0 +1,190 @@
+//! A job as users see it: NewJob's keys with defaults filled in, and what has become of it.
+//!
+//! Values of the environment and of stdin are never part of it unless they were asked for.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, ser::SerializeMap};
+
+use super::{
+    attempt::{SpawnError, StopFacts, StopWish, Survivor, Usage},
+    command::{Command, Leftover, OutputPolicy},
+    id::{JobId, JobNumber},
+    signal,
+    state::{JobState, Reason},
+    time::{Micros, Seconds},
+};
+
+/// A job as users see it. Serialises as the contract's `Job` object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// Its UUIDv7.
+    pub id: JobId,
+    /// Its number.
+    pub number: JobNumber,
+    /// Where it is in its life.
+    pub state: JobState,
+    /// Why it failed.
+    pub reason: Option<Reason>,
+    /// The leader's exit code.
+    pub exit_code: Option<i32>,
+    /// The number of the signal that ended the leader.
+    pub signal: Option<i32>,
+    /// What is executed.
+    pub command: Command,
+    /// Where; as stored (an absolute path).
+    pub cwd: String,
+    /// Names of the variables that it was given.
+    pub env_names: Vec<String>,
+    /// Length of its stdin, bytes; `None` where it has none.
+    pub stdin_bytes: Option<u64>,
+    /// Values of its variables, where asked for.
+    pub env: Option<BTreeMap<String, String>>,
+    /// Its stdin, where asked for (`Some(None)`: it has none).
+    pub stdin: Option<Option<String>>,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// A name for people.
+    pub name: Option<String>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its queue.
+    pub queue: String,
+    /// Higher first.
+    pub priority: i64,
+    /// Run time without pauses.
+    pub timeout_s: Option<Seconds>,
+    /// Time without output.
+    pub stall_timeout_s: Option<Seconds>,
+    /// From TERM to KILL.
+    pub grace_s: Seconds,
+    /// What happens to processes that outlive the leader.
+    pub leftover: Leftover,
+    /// How much it may write.
+    pub output: OutputPolicy,
+    /// Its idempotency key.
+    pub idempotency_key: Option<String>,
+    /// How many attempts have started or may have; void ones do not count.
+    pub attempts: u32,
+    /// When it was acknowledged.
+    pub submitted_at: Micros,
+    /// When its first process was started.
+    pub started_at: Option<Micros>,
+    /// When it became final.
+    pub finished_at: Option<Micros>,
+    /// The length of its output, gaps included.
+    pub output_bytes: u64,
+    /// SHA-256 over all bytes of the output; `None` before the end and where there are gaps.
+    pub output_sha256: Option<String>,
+    /// Why no process could be started.
+    pub spawn_error: Option<SpawnError>,
+    /// The stop, whether wished for or done.
+    pub stop: Option<Stop>,
+    /// How many processes outlived the leader and were ended with it.
+    pub leaked: u32,
+    /// Processes that still live.
+    pub survivors: Vec<Survivor>,
+    /// The kernel's count.
+    pub usage: Usage,
+}
+
+/// A stop as far as it has come.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stop {
+    /// Committed, and perhaps on its way.
+    Wished(StopWish),
+    /// It reached the shim before the leader's exit.
+    Done(StopFacts),
+}
+
+impl Serialize for Stop {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (by, cause, at, signals, killed) = match self {
+            Self::Wished(w) => (&w.by, w.cause, w.asked_at_us, &[] as &[String], false),
+            Self::Done(d) => (&d.by, d.cause, d.asked_at_us, d.signals.as_slice(), d.killed),
+        };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("by", by)?;
+        map.serialize_entry("cause", cause.name())?;
+        map.serialize_entry("asked_at", &Micros(at))?;
+        map.serialize_entry("signals", signals)?;
+        map.serialize_entry("killed", &killed)?;
+        map.end()
+    }
+}
+
+impl Serialize for Job {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let m = &mut map;
+        m.serialize_entry("id", &self.id)?;
+        m.serialize_entry("number", &self.number)?;
+        m.serialize_entry("state", &self.state)?;
+        m.serialize_entry("reason", &self.reason)?;
+        m.serialize_entry("exit_code", &self.exit_code)?;
+        m.serialize_entry("signal", &self.signal.map(signal::name))?;
+        self.serialize_submitted::<S>(m)?;
+        m.serialize_entry("retry_of", &None::<JobId>)?;
+        m.serialize_entry("attempts", &self.attempts)?;
+        m.serialize_entry("submitted_at", &self.submitted_at)?;
+        m.serialize_entry("started_at", &self.started_at)?;
+        m.serialize_entry("finished_at", &self.finished_at)?;
+        m.serialize_entry("output_bytes", &self.output_bytes)?;
+        m.serialize_entry("dropped_bytes", &0)?;
+        m.serialize_entry("dropped_lines", &0)?;
+        m.serialize_entry("output_sha256", &self.output_sha256)?;
+        m.serialize_entry("spawn_error", &self.spawn_error)?;
+        m.serialize_entry("stop", &self.stop)?;
+        m.serialize_entry("leaked", &self.leaked)?;
+        m.serialize_entry("survivors", &self.survivors)?;
+        m.serialize_entry("usage", &self.usage)?;
+        map.end()
+    }
+}
+
+impl Job {
+    /// NewJob's keys with defaults filled in; those that cannot be set yet show their defaults.
+    fn serialize_submitted<S: serde::Serializer>(
+        &self,
+        m: &mut S::SerializeMap,
+    ) -> Result<(), S::Error> {
+        let (argv, shell) = match &self.command {
+            Command::Argv(argv) => (Some(argv), None),
+            Command::Shell(line) => (None, Some(line)),
+        };
+        m.serialize_entry("argv", &argv)?;
+        m.serialize_entry("shell", &shell)?;
+        m.serialize_entry("cwd", &self.cwd)?;
+        m.serialize_entry("umask", &format!("{:03o}", self.umask))?;
+        m.serialize_entry("env_names", &self.env_names)?;
+        m.serialize_entry("stdin_bytes", &self.stdin_bytes)?;
+        if let Some(env) = &self.env {
+            m.serialize_entry("env", env)?;
+        }
+        if let Some(stdin) = &self.stdin {
+            m.serialize_entry("stdin", stdin)?;
+        }
+        m.serialize_entry("interactive", &false)?;
+        m.serialize_entry("pty", &false)?;
+        m.serialize_entry("name", &self.name)?;
+        m.serialize_entry("labels", &self.labels)?;
+        m.serialize_entry("queue", &self.queue)?;
+        m.serialize_entry("priority", &self.priority)?;
+        m.serialize_entry("exclusive", &None::<String>)?;
+        m.serialize_entry("after", &[] as &[String])?;
+        m.serialize_entry("run_at", &None::<String>)?;
+        m.serialize_entry("timeout_s", &self.timeout_s)?;
+        m.serialize_entry("stall_timeout_s", &self.stall_timeout_s)?;
+        m.serialize_entry("grace_s", &self.grace_s)?;
+        m.serialize_entry("retry", &serde_json::json!({"max_attempts": 1}))?;
+        m.serialize_entry("on_lost", "fail")?;
+        m.serialize_entry("on_disconnect", "continue")?;
+        m.serialize_entry("disconnect_delay_s", &10)?;
+        m.serialize_entry("leftover", &self.leftover)?;
+        m.serialize_entry("idempotency_key", &self.idempotency_key)?;
+        m.serialize_entry("limits", &None::<String>)?;
+        m.serialize_entry("user", &None::<String>)?;
+        m.serialize_entry("output", &self.output)?;
+        m.serialize_entry("notify", &[] as &[String])
+    }
+}

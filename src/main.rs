@@ -1,0 +1,2 @@
+//! The binary: dispatches its roles.
+fn main() {}

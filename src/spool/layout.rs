@@ -1,0 +1,82 @@
+//! Where things lie in a data directory. Names only: nothing here creates or opens anything.
+
+use std::path::{Path, PathBuf};
+
+/// The paths of one data directory.
+///
+/// ```text
+/// DATA/lock                 held by the server (flock)
+/// DATA/cc-executor.db       the ledger
+/// DATA/token                the bearer token for TCP, 0600
+/// DATA/server.sock          the Unix socket, 0600
+/// DATA/server.log           log of a server that the CLI started
+/// DATA/spool/…              segments, one flat directory
+/// DATA/shims/ID.lock        held by the shim ID for its life (flock)
+/// DATA/shims/ID.sock        the shim's socket
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout below `root`, which should be absolute.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The data directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The server's lock file.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// The SQLite database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("cc-executor.db")
+    }
+
+    /// The token file.
+    pub fn token(&self) -> PathBuf {
+        self.root.join("token")
+    }
+
+    /// The server's Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("server.sock")
+    }
+
+    /// The log of a server that the CLI started.
+    pub fn log(&self) -> PathBuf {
+        self.root.join("server.log")
+    }
+
+    /// The configuration file that is read when no other is named.
+    pub fn config(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+
+    /// The directory of the segments.
+    pub fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
+    /// The directory of the shims' locks and sockets.
+    pub fn shims(&self) -> PathBuf {
+        self.root.join("shims")
+    }
+
+    /// File name, below [`Self::shims`], of a shim's lock.
+    pub fn shim_lock_name(shim: &str) -> String {
+        format!("{shim}.lock")
+    }
+
+    /// File name, below [`Self::shims`], of a shim's socket.
+    pub fn shim_socket_name(shim: &str) -> String {
+        format!("{shim}.sock")
+    }
+}

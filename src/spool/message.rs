@@ -1,0 +1,312 @@
+//! The messages between server and shim: JSON behind a length of four bytes (little-endian).
+//!
+//! A message that is not complete never happened. Unknown fields are ignored and unknown messages
+//! are skipped, so that binaries of neighbouring versions can talk to each other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::{ExitFacts, JobId, JobNumber, Leftover, Offset, StopWish};
+
+/// Version of this protocol; a shim tells it in its `welcome`.
+pub const PROTOCOL: u32 = 1;
+
+/// Longest message, bytes. A NewJob has at most 1 MiB, and JSON escapes can make six bytes of one.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// What a shim needs to run one attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// The job's number.
+    pub job: JobNumber,
+    /// The job's UUID.
+    pub job_id: JobId,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// The offset at which this attempt's output begins.
+    pub start_offset: Offset,
+    /// The words to execute; the first one is looked up in `PATH` of `env`.
+    pub argv: Vec<String>,
+    /// Absolute.
+    pub cwd: String,
+    /// The whole environment, in order.
+    pub env: Vec<(String, String)>,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Written to stdin; `None`: `/dev/null`.
+    pub stdin: Option<String>,
+    /// Run time without pauses, milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Time without output, milliseconds.
+    pub stall_timeout_ms: Option<u64>,
+    /// From TERM to KILL when a limit stops the attempt, milliseconds.
+    pub grace_ms: u64,
+    /// What happens to processes that outlive the leader.
+    pub leftover: Leftover,
+    /// Bound of the job's output over all attempts, bytes; at it the attempt is stopped.
+    pub output_bytes_max: Option<u64>,
+    /// Segments are sealed when their file has reached this size, bytes.
+    pub segment_bytes: u64,
+    /// Output up to this size goes into rows when the job is final, so that the shim need not
+    /// sync it before it tells of the exit, bytes.
+    pub inline_bytes_max: u64,
+    /// Bound of all segments together, bytes; at it the process waits.
+    pub spool_bytes_max: Option<u64>,
+    /// What stays free on the file system, bytes; at it the process waits.
+    pub free_bytes_min: u64,
+    /// A wish that was committed before the attempt began.
+    pub stop: Option<StopWish>,
+}
+
+/// From the server to a shim.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToShim {
+    /// First message of every connection. On the same or a higher epoch than the highest seen,
+    /// the shim closes every older connection, discards what it had not read from it, and answers
+    /// `welcome`; a lower one is answered with `stale` and closed.
+    Hello {
+        /// The server's epoch.
+        epoch: u64,
+        /// The data directory's instance.
+        instance: String,
+    },
+    /// Run an attempt. Only to an idle shim, or to one whose exit has been told: it acknowledges
+    /// the final commit of the attempt before.
+    Run(Box<RunSpec>),
+    /// The final commit of this attempt is durable; the shim may forget it and take work again.
+    Release {
+        /// The job's number.
+        job: JobNumber,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// Say `grew` once as soon as there are bytes behind `offset`.
+    Arm {
+        /// What the server has already read.
+        offset: Offset,
+    },
+    /// Stop the attempt (level: repeating it changes nothing, a kill after a cancel hastens it).
+    Stop(StopWish),
+    /// SIGSTOP to the whole tree (level).
+    Pause,
+    /// SIGCONT to the whole tree (level).
+    Resume,
+    /// One signal to the leader's process group, at most once per message.
+    Signal {
+        /// Its number, 1 to 64.
+        signal: i32,
+    },
+    /// No more work for this shim: an idle one leaves.
+    Leave,
+}
+
+/// What a shim is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ShimState {
+    /// Nothing; it may be given work.
+    Idle,
+    /// An attempt's leader has not exited, or its tree is not yet gone.
+    Running {
+        /// The job's number.
+        job: JobNumber,
+        /// The attempt.
+        attempt: u32,
+        /// Whether the tree is stopped by a pause.
+        paused: bool,
+        /// When the process was started, µs since 1970.
+        started_at_us: i64,
+        /// The stop that has been begun.
+        stop: Option<StopWish>,
+    },
+    /// An attempt has ended and its final commit has not been acknowledged.
+    Exited {
+        /// The job's number.
+        job: JobNumber,
+        /// The attempt.
+        attempt: u32,
+        /// How it ended.
+        facts: Box<ExitFacts>,
+        /// Whether all segments, exit record included, are on disk.
+        synced: bool,
+    },
+    /// It takes no more work: it only stays as the parent of survivors.
+    Retired,
+}
+
+/// From a shim to the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromShim {
+    /// Answers `hello`.
+    Welcome {
+        /// [`PROTOCOL`] of the shim.
+        protocol: u32,
+        /// The shim's program version.
+        version: String,
+        /// Its process id.
+        pid: i32,
+        /// What it is doing.
+        state: ShimState,
+    },
+    /// Answers a `hello` with too low an epoch; the connection is closed behind it.
+    Stale {
+        /// The highest epoch that the shim has seen.
+        epoch: u64,
+    },
+    /// The process runs: exec has succeeded.
+    Started {
+        /// The job's number.
+        job: JobNumber,
+        /// The attempt.
+        attempt: u32,
+        /// The leader's process id.
+        pid: i32,
+        /// Its start time in clock ticks since boot.
+        start_ticks: u64,
+        /// µs since 1970.
+        started_at_us: i64,
+    },
+    /// `run` was refused: the right to start is taken (the first segment exists), or the shim is
+    /// busy. Nothing was started.
+    Refused {
+        /// The job's number.
+        job: JobNumber,
+        /// The attempt.
+        attempt: u32,
+        /// Why, for the log.
+        why: String,
+    },
+    /// There are bytes behind the armed offset.
+    Grew {
+        /// The end of the output now.
+        offset: Offset,
+    },
+    /// A segment was sealed; the next one begins here.
+    Sealed {
+        /// First offset of the next segment.
+        next_offset: Offset,
+    },
+    /// The tree was stopped by a pause.
+    Paused,
+    /// The tree goes on.
+    Resumed,
+    /// A stop was begun before the leader had exited.
+    Stopping(StopWish),
+    /// The process waits, because the spool or the disk is full (`true`), or goes on (`false`).
+    Waiting {
+        /// Whether it waits.
+        waiting: bool,
+        /// Why, for people.
+        why: String,
+    },
+    /// The attempt has ended: its output is complete and its tree is gone (survivors aside).
+    Exited {
+        /// The job's number.
+        job: JobNumber,
+        /// The attempt.
+        attempt: u32,
+        /// How it ended.
+        facts: Box<ExitFacts>,
+        /// Whether all segments, exit record included, are on disk.
+        synced: bool,
+        /// Whether the shim takes work again after the acknowledgement.
+        reusable: bool,
+    },
+    /// Something went wrong that the operator should know.
+    Trouble {
+        /// A sentence for the log.
+        message: String,
+    },
+}
+
+/// A message as bytes, length first.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut bytes = vec![0; 4];
+    // Our own types: no map with non-string keys, no failing serializer.
+    #[allow(clippy::expect_used)]
+    serde_json::to_writer(&mut bytes, message).expect("a message serialises");
+    let length = (bytes.len() - 4) as u32;
+    bytes[0..4].copy_from_slice(&length.to_le_bytes());
+    bytes
+}
+
+/// Why bytes are no message.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The length is beyond [`MESSAGE_BYTES_MAX`].
+    #[error("a message of {0} bytes")]
+    TooLong(usize),
+}
+
+/// Collects bytes from a socket and cuts them into messages.
+#[derive(Debug, Default)]
+pub struct MessageBuffer {
+    bytes: Vec<u8>,
+    read: usize,
+}
+
+impl MessageBuffer {
+    /// Adds bytes that have arrived.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        if self.read > 0 {
+            self.bytes.drain(..self.read);
+            self.read = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole message's JSON, or `None` until more has arrived.
+    pub fn next_message(&mut self) -> Result<Option<&[u8]>, DecodeError> {
+        let rest = &self.bytes[self.read..];
+        let Some(head) = rest.first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*head) as usize;
+        if length > MESSAGE_BYTES_MAX {
+            return Err(DecodeError::TooLong(length));
+        }
+        if rest.len() < 4 + length {
+            return Ok(None);
+        }
+        let start = self.read + 4;
+        self.read = start + length;
+        Ok(Some(&self.bytes[start..start + length]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_any_cut() {
+        let sent = [
+            ToShim::Pause,
+            ToShim::Hello {
+                epoch: 7,
+                instance: "i".into(),
+            },
+            ToShim::Signal { signal: 9 },
+        ];
+        let bytes: Vec<u8> = sent.iter().flat_map(encode).collect();
+        for cut in 0..bytes.len() {
+            let mut buffer = MessageBuffer::default();
+            let mut got: Vec<ToShim> = Vec::new();
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                buffer.extend(part);
+                while let Some(json) = buffer.next_message().expect("short") {
+                    got.push(serde_json::from_slice(json).expect("valid"));
+                }
+            }
+            assert_eq!(got, sent, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_bound_is_refused() {
+        let mut buffer = MessageBuffer::default();
+        buffer.extend(&u32::MAX.to_le_bytes());
+        assert!(buffer.next_message().is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! THE PAPER between shim and server: segment files with framed records, their reader, and the
+//! messages on a shim's socket.
+//!
+//! Both sides know this module and neither knows the other. It decides nothing: what a record
+//! means for a job is `job`'s and the supervisor's business.
+
+pub mod layout;
+pub mod message;
+pub mod reader;
+pub mod record;
+pub mod segment;
+
+pub use layout::Layout;
+pub use message::{FromShim, RunSpec, ShimState, ToShim};
+pub use reader::{Position, SegmentReader};
+pub use record::{Kind, Record, RecordHeader};
+pub use segment::SegmentName;

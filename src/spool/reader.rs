@@ -1,0 +1,239 @@
+//! Reads the records of one segment, from any record on, while it may still be growing.
+//!
+//! Which segment comes next and what the records mean is the caller's business.
+
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+
+use super::{
+    record::{self, Decoded, HEADER_BYTES, Kind, RecordHeader},
+    segment::{FILE_HEADER_BYTES, SegmentName},
+};
+use crate::job::Offset;
+
+/// How much is read from the file at once, bytes, unless a record is longer.
+const READ_BYTES: usize = 256 << 10;
+
+/// Where a record begins: the whole state of a reader that holds nothing open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The segment.
+    pub segment: SegmentName,
+    /// Byte in its file.
+    pub at: u64,
+}
+
+impl Position {
+    /// The first record of a segment.
+    pub fn first(segment: SegmentName) -> Self {
+        Self {
+            segment,
+            at: FILE_HEADER_BYTES,
+        }
+    }
+}
+
+/// What a reader finds at its position.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<'a> {
+    /// A record; the position is behind it now.
+    Record(RecordHeader, &'a [u8]),
+    /// No whole record yet.
+    End,
+    /// Bytes that are no record. In a segment that is still written to they may be one in a
+    /// moment; in any other they are damage.
+    Damaged,
+}
+
+/// A segment that is open for reading.
+#[derive(Debug)]
+pub struct SegmentReader {
+    file: File,
+    position: Position,
+    buffer: Vec<u8>,
+    /// Byte in the file at which `buffer` begins.
+    buffer_at: u64,
+}
+
+impl SegmentReader {
+    /// Opens the segment of `position` in the directory `spool`. `NotFound` where it has been
+    /// unlinked or never was; `InvalidData` where the file is not that segment.
+    pub fn open(spool: &Path, position: Position) -> io::Result<Self> {
+        let file = File::open(spool.join(position.segment.to_string()))?;
+        let mut header = [0; FILE_HEADER_BYTES as usize];
+        match file.read_exact_at(&mut header, 0) {
+            Ok(()) if position.segment.is_header(&header) => {}
+            // Created a moment ago: nothing is in it yet.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
+            Ok(()) => {
+                let message = format!("{} does not begin like a segment", position.segment);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(Self {
+            file,
+            position,
+            buffer: Vec::new(),
+            buffer_at: position.at,
+        })
+    }
+
+    /// Where the next record begins.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The next record.
+    pub fn next_record(&mut self) -> io::Result<Next<'_>> {
+        let mut needed = HEADER_BYTES;
+        let mut fresh = false;
+        let (header, whole) = loop {
+            match record::decode(self.rest()) {
+                Decoded::Record(header, _, whole) => break (header, whole),
+                // What is buffered may be from before the record was complete: look once more.
+                Decoded::Invalid if fresh => return Ok(Next::Damaged),
+                Decoded::Incomplete { needed: n } if fresh && n == needed => return Ok(Next::End),
+                Decoded::Incomplete { needed: n } => needed = n,
+                Decoded::Invalid => {}
+            }
+            self.fill(needed)?;
+            fresh = true;
+        };
+        let start = (self.position.at - self.buffer_at) as usize;
+        self.position.at += whole as u64;
+        let payload = &self.buffer[start + HEADER_BYTES..start + whole];
+        Ok(Next::Record(header, payload))
+    }
+
+    /// Goes on to the first record that reaches beyond `offset` or is no output, so that the
+    /// next record is the one that holds the byte at `offset`, if it is in this segment.
+    pub fn skip_to(&mut self, offset: Offset) -> io::Result<()> {
+        loop {
+            let before = self.position;
+            match self.next_record()? {
+                Next::Record(header, payload)
+                    if header.kind != Kind::Seal
+                        && header.kind != Kind::Exit
+                        && header.offset + output_length(&header, payload) <= offset => {}
+                _ => {
+                    self.position = before;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn rest(&self) -> &[u8] {
+        usize::try_from(self.position.at - self.buffer_at)
+            .ok()
+            .and_then(|start| self.buffer.get(start..))
+            .unwrap_or_default()
+    }
+
+    /// Reads from the position on: `needed` bytes or more, or as many as there are.
+    fn fill(&mut self, needed: usize) -> io::Result<()> {
+        self.buffer.resize(needed.max(READ_BYTES), 0);
+        self.buffer_at = self.position.at;
+        let mut length = 0;
+        while length < self.buffer.len() {
+            let at = self.buffer_at + length as u64;
+            match self.file.read_at(&mut self.buffer[length..], at) {
+                Ok(0) => break,
+                Ok(n) => length += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.buffer.truncate(length);
+        Ok(())
+    }
+}
+
+/// How many bytes of the job's output a record stands for.
+fn output_length(header: &RecordHeader, payload: &[u8]) -> u64 {
+    match header.kind {
+        Kind::Output => payload.len() as u64,
+        Kind::Gap => serde_json::from_slice::<crate::job::Gap>(payload)
+            .map_or(0, |gap| gap.to.saturating_sub(gap.from)),
+        Kind::Intent | Kind::Start | Kind::Seal | Kind::Exit => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::job::Stream;
+
+    const NAME: SegmentName = SegmentName {
+        job: 1,
+        attempt: 1,
+        first_offset: 100,
+    };
+
+    fn output(offset: u64, data: &[u8]) -> Vec<u8> {
+        let header = RecordHeader {
+            kind: Kind::Output,
+            stream: Stream::Stdout,
+            offset,
+            wall_us: 0,
+            boottime_us: 0,
+        };
+        record::encode(&header, data)
+    }
+
+    fn payload_of(next: Next<'_>) -> Option<Vec<u8>> {
+        match next {
+            Next::Record(_, payload) => Some(payload.to_vec()),
+            Next::End | Next::Damaged => None,
+        }
+    }
+
+    #[test]
+    fn a_growing_segment_is_read_byte_by_byte() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut file = File::create(dir.path().join(NAME.to_string())).expect("create");
+        let mut reader = SegmentReader::open(dir.path(), Position::first(NAME)).expect("open");
+        let mut bytes = NAME.file_header().to_vec();
+        bytes.extend(output(100, b"one"));
+        let first = bytes.len();
+        bytes.extend(output(103, b"two"));
+        let mut got = Vec::new();
+        for (i, byte) in bytes.iter().enumerate() {
+            file.write_all(&[*byte]).expect("write");
+            let next = payload_of(reader.next_record().expect("read"));
+            assert_eq!(
+                next.is_some(),
+                i + 1 == first || i + 1 == bytes.len(),
+                "byte {i}"
+            );
+            got.extend(next.unwrap_or_default());
+        }
+        assert_eq!(got, b"onetwo");
+    }
+
+    #[test]
+    fn skipping_stops_at_the_record_that_holds_the_byte() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut bytes = NAME.file_header().to_vec();
+        for (offset, data) in [(100, "aaa"), (103, "bbb"), (106, "ccc")] {
+            bytes.extend(output(offset, data.as_bytes()));
+        }
+        std::fs::write(dir.path().join(NAME.to_string()), bytes).expect("write");
+        for (offset, expected) in [(100, "aaa"), (102, "aaa"), (103, "bbb"), (108, "ccc")] {
+            let mut reader = SegmentReader::open(dir.path(), Position::first(NAME)).expect("open");
+            reader.skip_to(offset).expect("skip");
+            let next = payload_of(reader.next_record().expect("read"));
+            assert_eq!(next.as_deref(), Some(expected.as_bytes()), "{offset}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_not_a_segment() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        std::fs::write(dir.path().join(NAME.to_string()), [7; 100]).expect("write");
+        let error = SegmentReader::open(dir.path(), Position::first(NAME)).expect_err("refused");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}
