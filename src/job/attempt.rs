@@ -155,9 +155,7 @@ impl ExitFacts {
             None => match self.exit {
                 Exit::Code(0) => (JobState::Succeeded, None),
                 Exit::Code(_) => (JobState::Failed, Some(Reason::ExitCode)),
-                Exit::Signal(_) | Exit::SpawnFailed(_) => {
-                    (JobState::Failed, Some(Reason::Signal))
-                }
+                Exit::Signal(_) | Exit::SpawnFailed(_) => (JobState::Failed, Some(Reason::Signal)),
             },
         }
     }

@@ -60,10 +60,7 @@ mod tests {
     fn digits_are_a_number_and_the_rest_a_uuid() {
         assert_eq!(JobRef::parse("42"), Some(JobRef::Number(42)));
         let id = uuid::Uuid::now_v7();
-        assert_eq!(
-            JobRef::parse(&id.to_string()),
-            Some(JobRef::Id(JobId(id)))
-        );
+        assert_eq!(JobRef::parse(&id.to_string()), Some(JobRef::Id(JobId(id))));
         for bad in ["", "-1", "4.2", "99999999999999999999", "last", "0x1"] {
             assert_eq!(JobRef::parse(bad), None, "{bad}");
         }

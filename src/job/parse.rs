@@ -287,14 +287,20 @@ fn length(key: &str, value: &Value) -> Result<Seconds, Refusal> {
         .filter(|s| (0.0..=Seconds::MAX).contains(s))
         .map(Seconds)
         .ok_or_else(|| {
-            Refusal::invalid(key, "must be a number of seconds, at most ten years (315360000)")
+            Refusal::invalid(
+                key,
+                "must be a number of seconds, at most ten years (315360000)",
+            )
         })
 }
 
 fn positive(key: &str, value: &Value) -> Result<Seconds, Refusal> {
     let seconds = length(key, value)?;
     if seconds.0 == 0.0 {
-        return Err(Refusal::invalid(key, "must be above 0; leave it out for none"));
+        return Err(Refusal::invalid(
+            key,
+            "must be above 0; leave it out for none",
+        ));
     }
     Ok(seconds)
 }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The state of a job. The last three are final and never change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Waits for a time or for a retry.

@@ -101,7 +101,13 @@ impl Serialize for Stop {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (by, cause, at, signals, killed) = match self {
             Self::Wished(w) => (&w.by, w.cause, w.asked_at_us, &[] as &[String], false),
-            Self::Done(d) => (&d.by, d.cause, d.asked_at_us, d.signals.as_slice(), d.killed),
+            Self::Done(d) => (
+                &d.by,
+                d.cause,
+                d.asked_at_us,
+                d.signals.as_slice(),
+                d.killed,
+            ),
         };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("by", by)?;

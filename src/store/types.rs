@@ -1,0 +1,357 @@
+//! What goes into the ledger and what comes out of it, as plain types.
+//!
+//! No SQL here; the statements stand in the files named after their tables.
+
+use std::collections::BTreeMap;
+
+use crate::job::{
+    Chunk, ExitFacts, Gap, Job, JobId, JobNumber, JobState, Micros, NewJob, Offset, Reason,
+    StopWish,
+};
+
+/// What a server start writes down before it touches anything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epoch {
+    /// Counts the starts of servers on this data directory, from 1.
+    pub epoch: u64,
+    /// The random id of this data directory.
+    pub instance: String,
+}
+
+/// A job to be submitted, with everything that the server decides about it.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Its UUIDv7.
+    pub id: JobId,
+    /// What the user asked for.
+    pub job: NewJob,
+    /// Where it will run; absolute.
+    pub cwd: String,
+    /// SHA-256 of the job without its idempotency key.
+    pub fingerprint: [u8; 32],
+    /// Who submitted it (goes into the event).
+    pub actor: String,
+    /// When.
+    pub at: Micros,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submitted {
+    /// The job.
+    pub job: Job,
+    /// False where the idempotency key named an earlier one.
+    pub created: bool,
+}
+
+/// Why a submission stores nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue does not exist.
+    #[error("there is no queue {0:?}")]
+    UnknownQueue(String),
+    /// The idempotency key belongs to another job with another NewJob.
+    #[error("the idempotency key belongs to job {0}, which is a different one")]
+    KeyConflict(JobNumber),
+    /// The ledger cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The ledger cannot be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full; nothing was written.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The writer has stopped.
+    #[error("the server is stopping")]
+    Stopping,
+    /// Anything else that SQLite says.
+    #[error("the database refused: {0}")]
+    Database(String),
+}
+
+/// A shim that is offered for a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The shim's id.
+    pub shim: String,
+    /// Its program version.
+    pub version: String,
+}
+
+/// A job that has got a slot and a shim: its attempt's row is committed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// The shim that shall run it.
+    pub shim: String,
+    /// Its number.
+    pub number: JobNumber,
+    /// Its UUID.
+    pub id: JobId,
+    /// The attempt, from 1; fences everything that is written about it.
+    pub attempt: u32,
+    /// Where this attempt's output begins.
+    pub start_offset: Offset,
+    /// Digest state at `start_offset`, where the job has had output before.
+    pub hash_state: Option<Vec<u8>>,
+    /// What to run.
+    pub job: NewJob,
+    /// Where to run it.
+    pub cwd: String,
+}
+
+/// Result of one claim.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Claimed {
+    /// One per shim that got work, in claim order.
+    pub claims: Vec<Claim>,
+    /// How many more queued jobs have a free slot and lack only a shim.
+    pub wanting: u32,
+}
+
+/// A process that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// The job.
+    pub number: JobNumber,
+    /// The attempt.
+    pub attempt: u32,
+    /// The leader.
+    pub pid: i32,
+    /// Its start time in ticks since boot.
+    pub start_ticks: u64,
+    /// When.
+    pub at: Micros,
+}
+
+/// How an attempt's output is kept from now on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kept {
+    /// As rows; the segments may be unlinked after the commit.
+    Rows {
+        /// All bytes, in offset order, dense but for `gaps`.
+        chunks: Vec<Chunk>,
+        /// What is missing, in offset order.
+        gaps: Vec<Gap>,
+    },
+    /// As segments; those that have no row yet.
+    Segments(Vec<SegmentRow>),
+}
+
+/// Everything that makes an attempt, and its job, final.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finish {
+    /// The job.
+    pub number: JobNumber,
+    /// The attempt; another one than the job's current is stale and changes nothing.
+    pub attempt: u32,
+    /// The final state.
+    pub state: JobState,
+    /// Why, if failed.
+    pub reason: Option<Reason>,
+    /// How the attempt ended; `None` where nobody can know (`lost`).
+    pub facts: Option<ExitFacts>,
+    /// Processes that could not be proven gone, where `facts` are unknown.
+    pub survivors: Vec<crate::job::Survivor>,
+    /// The offset behind the last byte or gap.
+    pub end_offset: Offset,
+    /// Where the bytes are.
+    pub kept: Kept,
+    /// Hex SHA-256 over all bytes; `None` where there are gaps.
+    pub output_sha256: Option<String>,
+    /// Digest state at `end_offset`, for a next attempt.
+    pub hash_state: Option<Vec<u8>>,
+    /// Who (goes into the event): `shim` or `rescue`.
+    pub actor: String,
+    /// When the job is final.
+    pub at: Micros,
+}
+
+/// A segment that is complete and has a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentRow {
+    /// The job.
+    pub number: JobNumber,
+    /// The attempt.
+    pub attempt: u32,
+    /// Its first offset (also in its file name).
+    pub first_offset: Offset,
+    /// The offset behind its last byte.
+    pub end_offset: Offset,
+    /// Length of the file, bytes.
+    pub file_bytes: u64,
+    /// Digest state at `end_offset`.
+    pub hash_state: Vec<u8>,
+}
+
+/// What a stop wish met.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wished {
+    /// No attempt was running: the job is cancelled now.
+    Withdrawn(Job),
+    /// The wish is committed; it must be sent to this attempt's shim.
+    ToShim {
+        /// The job, with the wish.
+        job: Job,
+        /// The attempt.
+        attempt: u32,
+        /// The shim.
+        shim: String,
+        /// The wish as it stands now (a kill is never weakened to a cancel).
+        wish: StopWish,
+    },
+    /// The job is final; nothing happened.
+    Final(Job),
+    /// There is no such job.
+    NotFound,
+}
+
+/// What a pause or resume wish met.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PauseWished {
+    /// The wish is committed; it must be sent to this attempt's shim.
+    ToShim {
+        /// The job.
+        number: JobNumber,
+        /// The attempt.
+        attempt: u32,
+        /// The shim.
+        shim: String,
+    },
+    /// The job is already as wished, or final: nothing happened.
+    Nothing(Job),
+    /// A pause of a job that does not run.
+    NotRunning(Job),
+    /// There is no such job.
+    NotFound,
+}
+
+/// Whether a write about an attempt was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fenced {
+    /// It was written.
+    Done,
+    /// The attempt is not the current one any more, or the state did not fit: nothing changed.
+    Stale,
+}
+
+/// An attempt that is not final: what recovery begins with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenAttempt {
+    /// The job.
+    pub number: JobNumber,
+    /// Its UUID.
+    pub id: JobId,
+    /// Running or paused.
+    pub state: JobState,
+    /// The attempt.
+    pub attempt: u32,
+    /// The shim named before `run` was sent.
+    pub shim: String,
+    /// Boot id at the claim.
+    pub boot_id: String,
+    /// Instance of the data directory at the claim.
+    pub instance: String,
+    /// Where its output begins.
+    pub start_offset: Offset,
+    /// Where the segments that have rows end, and the digest's state there; else `start_offset`
+    /// and the state of the attempt before.
+    pub hashed_to: Offset,
+    /// The digest's state at `hashed_to`; `None`: nothing hashed yet.
+    pub hash_state: Option<Vec<u8>>,
+    /// The wish to stop it.
+    pub stop: Option<StopWish>,
+    /// Whether a pause is wished.
+    pub pause: bool,
+    /// Whether the start is on record in the ledger.
+    pub started_at: Option<Micros>,
+    /// The leader, where known.
+    pub pid: Option<i32>,
+    /// Its start time.
+    pub start_ticks: Option<u64>,
+}
+
+/// A state change as the event feed tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateChange {
+    /// The event's id, ascending over all jobs.
+    pub event: i64,
+    /// The new state.
+    pub state: JobState,
+    /// Why, if failed.
+    pub reason: Option<Reason>,
+    /// When.
+    pub at: Micros,
+}
+
+/// Where a byte of stored output is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stored {
+    /// In rows: chunks and gaps from the asked offset on, in order (the first may begin before).
+    Rows(Vec<StoredItem>),
+    /// In a segment that has a row.
+    Segment(SegmentRow),
+    /// In no row: behind what is stored, `from` this offset on it belongs to the attempt that
+    /// begins at or before it (or nowhere, if no attempt is open).
+    Open(Option<OpenTail>),
+}
+
+/// The unstored end of a job's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenTail {
+    /// The attempt that writes it.
+    pub attempt: u32,
+    /// The first offset without a row: the name of the segment that holds it.
+    pub first_offset: Offset,
+}
+
+/// One row of stored output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredItem {
+    /// Bytes.
+    Chunk(Chunk),
+    /// Missing bytes.
+    Gap(Gap),
+}
+
+/// Which jobs `list` returns.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ListFilter {
+    /// Only these states; empty: all.
+    pub states: Vec<JobState>,
+    /// Only this queue.
+    pub queue: Option<String>,
+    /// All of these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Exactly this name.
+    pub name: Option<String>,
+    /// Submitted at or after.
+    pub since: Option<Micros>,
+    /// At most so many, 1 to 1000.
+    pub limit: u32,
+    /// Only numbers below this one (the cursor of the page before).
+    pub below: Option<JobNumber>,
+}
+
+/// A page of jobs, newest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobPage {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// Continue below this number; `None`: this was the last page.
+    pub next: Option<JobNumber>,
+}
+
+/// What a `job.get` shall contain beyond the usual.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Include {
+    /// Values of the environment.
+    pub env: bool,
+    /// The stdin.
+    pub stdin: bool,
+}
+
+/// How many jobs are in each state.
+pub type Counts = BTreeMap<JobState, u64>;
