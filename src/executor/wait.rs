@@ -141,11 +141,12 @@ impl Executor {
 
 /// The first job whose row has changed, of those that are not decided yet (there is one).
 async fn first_woken(watched: &mut [Watched]) -> Result<usize, Closed> {
-    let open = watched.iter_mut().enumerate();
-    let waits = open.filter_map(|(index, one)| {
-        let wait = async move { one.watch.changed().await.map(|()| index) };
-        (one.standing == Standing::Open).then(|| Box::pin(wait))
-    });
+    let open = watched
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, one)| one.standing == Standing::Open);
+    let waits =
+        open.map(|(index, one)| Box::pin(async move { one.watch.changed().await.map(|()| index) }));
     select_all(waits).await.0
 }
 
