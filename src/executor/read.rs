@@ -104,14 +104,13 @@ impl Executor {
             }
             let at_end = reading.fill(log, number).await?;
             let end = at_end && job.state.is_final() && reading.next >= job.output_bytes;
-            if end || !reading.items.is_empty() || Instant::now() >= deadline {
+            if end || reading.is_enough() || Instant::now() >= deadline {
                 return Ok(reading.result(end.then(|| Box::new(job))));
             }
             if at_end {
-                match timeout_at(deadline, watch.woken(reading.next)).await {
-                    Ok(Err(_)) => return Err(Error::stopping()),
-                    // The last look comes after the deadline, so that nothing is missed.
-                    Ok(Ok(())) | Err(_) => {}
+                // After the deadline there is one more look, so that nothing is missed.
+                if let Ok(Err(_)) = timeout_at(deadline, watch.woken(reading.next)).await {
+                    return Err(Error::stopping());
                 }
             }
         }
@@ -177,11 +176,15 @@ fn keep_last(mut chunk: Chunk, bytes_max: usize) -> Chunk {
     chunk
 }
 
+/// How far one read looks for bytes of the streams that it shall return, bytes.
+const SCAN_BYTES_MAX: u64 = 64 << 20;
+
 /// A read as far as it has come.
 struct Reading<'a> {
     streams: Option<&'a [Stream]>,
     budget: u64,
     cursor: Cursor,
+    from: Offset,
     next: Offset,
     items: Vec<ReadItem>,
 }
@@ -192,6 +195,7 @@ impl<'a> Reading<'a> {
             streams: options.streams.as_deref(),
             budget: options.max_bytes,
             cursor: Cursor::new(options.from),
+            from: options.from,
             next: options.from,
             items: Vec::new(),
         }
@@ -199,26 +203,23 @@ impl<'a> Reading<'a> {
 
     /// Reads until the budget is used up or the end as it stands is reached; returns the latter.
     async fn fill(&mut self, log: &output::Log, number: i64) -> Result<bool, Error> {
-        let mut empty_handed = 0;
-        while self.budget > 0 {
+        while self.budget > 0 && self.next - self.from < SCAN_BYTES_MAX {
             let batch = log
                 .read(number, &mut self.cursor, self.budget as usize)
                 .await?;
-            let at_end = batch.at_end;
-            let progress = !batch.items.is_empty();
             for item in batch.items {
                 self.take(item);
             }
-            if at_end {
-                return Ok(true);
-            }
-            // Between two segments a read may find nothing.
-            empty_handed = if progress { 0 } else { empty_handed + 1 };
-            if empty_handed > 2 {
+            if batch.at_end {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Whether there is something to return, be it only that so much was passed over.
+    fn is_enough(&self) -> bool {
+        !self.items.is_empty() || self.next - self.from >= SCAN_BYTES_MAX
     }
 
     fn take(&mut self, item: Item) {

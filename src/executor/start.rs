@@ -184,10 +184,10 @@ async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<S
             continue;
         }
         let path = ctx.layout.spool().join(&file);
-        if let Err(error) = blocking(move || std::fs::remove_file(path)).await {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(file, %error, "a leftover in the spool could not be unlinked");
-            }
+        if let Err(error) = blocking(move || std::fs::remove_file(path)).await
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file, %error, "a leftover in the spool could not be unlinked");
         }
     }
 }

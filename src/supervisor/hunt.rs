@@ -44,18 +44,36 @@ pub fn end_remains(job: JobId, leader: Option<Leader>) -> Vec<Survivor> {
         }
         std::thread::sleep(ROUND_EVERY);
     }
+    left.extend(leader.into_iter().flat_map(suspects));
     left
+}
+
+/// Processes in a session with the leader's number whose leader is gone: most likely ours, but a
+/// stranger can have come by that number, so they are named and not touched.
+fn suspects(leader: Leader) -> Vec<Survivor> {
+    let since = leader.start_ticks;
+    let member = |(pid, stat): (i32, Stat)| {
+        let suspect = stat.session == leader.pid && stat.start_ticks >= since && !stat.is_dead;
+        suspect.then_some(Survivor {
+            pid,
+            comm: stat.comm,
+        })
+    };
+    pids()
+        .filter_map(|pid| member((pid, Stat::read(pid)?)))
+        .collect()
 }
 
 /// One round: kills what is found and returns it.
 fn kill_all(mark: &str, session: Option<i32>) -> Vec<Survivor> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+    pids()
         .filter_map(|pid| kill_if_ours(pid, mark, session))
         .collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 fn kill_if_ours(pid: i32, mark: &str, session: Option<i32>) -> Option<Survivor> {

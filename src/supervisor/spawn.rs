@@ -54,11 +54,11 @@ async fn ready(ctx: &Context, shim: &str, mut child: Child) -> io::Result<Reache
     let socket = ctx.layout.shims().join(Layout::shim_socket_name(shim));
     loop {
         knocks.tick().await;
-        if socket.exists() {
-            if let reached @ Reached::Answers(..) = probe::reach(ctx, shim).await {
-                reap_later(child);
-                return Ok(reached);
-            }
+        if socket.exists()
+            && let reached @ Reached::Answers(..) = probe::reach(ctx, shim).await
+        {
+            reap_later(child);
+            return Ok(reached);
         }
         if let Some(status) = child.try_wait()? {
             return Err(io::Error::other(format!("it ended at once: {status}")));
