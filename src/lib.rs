@@ -6,5 +6,6 @@
 
 pub mod executor;
 pub mod job;
+pub mod shim;
 pub mod spool;
 pub mod store;
