@@ -4,11 +4,20 @@
 //! outlives the server; their output is a log that any client can read from any offset. The
 //! modules below are listed in reading order; ARCHITECTURE.md is the map.
 
-pub mod clock;
-pub mod executor;
 pub mod job;
-pub mod output;
-pub mod scheduler;
+
 pub mod spool;
+
+pub mod shim;
+
 pub mod store;
+
+pub mod output;
+
 pub mod supervisor;
+
+pub mod scheduler;
+
+pub mod executor;
+
+pub mod clock;
