@@ -149,8 +149,9 @@ async fn create(path: &Path) -> Result<(), OpenError> {
 }
 
 async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
+    // `run` does the same, but the future of a call to it cannot be sent between threads.
     MIGRATOR
-        .run(conn)
+        .run_direct(None, conn, false)
         .await
         .map_err(|error| OpenError::about(path, format!("cannot be brought up to date: {error}")))
 }
