@@ -112,7 +112,7 @@ impl Executor {
     /// Resolves when the ledger has failed in a way that allows no further acknowledgement (an
     /// I/O error): the process must end, and the next start verifies.
     pub async fn failed(&self) {
-        self.inner.store.failed().await;
+        self.inner.store.failed().cancelled().await;
     }
 
     /// A job with the exact length of its output.

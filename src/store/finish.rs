@@ -201,7 +201,10 @@ async fn keep_output(
                     outputs::forget_segments(batch, finish.number, finish.attempt).await?;
                 }
             }
-            Kept::Segments(rows) => segments.extend(rows),
+            Kept::Segments { rows, gaps } => {
+                segments.extend(rows);
+                pieces.extend(outputs::pieces(finish.number, finish.attempt, &[], gaps));
+            }
         }
     }
     outputs::insert_pieces(batch, &pieces).await?;

@@ -105,9 +105,6 @@ impl Store {
         })
         .await
     }
-    pub async fn failed(&self) {
-        todo!()
-    }
 
     /// Commits what has been handed in, checkpoints, and closes. Later calls get `Stopping`.
     pub async fn close(&self) {

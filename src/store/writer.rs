@@ -214,7 +214,7 @@ fn output_pages(writes: &[(Ask, Reply)]) -> usize {
         })
         .map(|kept| match kept {
             super::Kept::Rows { chunks, .. } => chunks.iter().map(|c| c.data.len()).sum(),
-            super::Kept::Segments(_) => 0,
+            super::Kept::Segments { .. } => 0,
         })
         .sum();
     bytes / 4096

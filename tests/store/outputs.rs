@@ -189,7 +189,10 @@ async fn segments_stay_and_rows_replace_them() {
     let second = segment(large.number, 1, 100, 130);
     ledger.store.segment_read(first.clone()).await.unwrap();
     let finish = Finish {
-        kept: Kept::Segments(vec![second.clone()]),
+        kept: Kept::Segments {
+            rows: vec![second.clone()],
+            gaps: Vec::new(),
+        },
         end_offset: 130,
         ..success(large.number, 1)
     };
