@@ -20,4 +20,14 @@ pub mod scheduler;
 
 pub mod executor;
 
+pub mod protocol;
+
+pub mod cli;
+
+pub mod config;
+
+pub mod telemetry;
+
+pub mod shutdown;
+
 pub mod clock;
