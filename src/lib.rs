@@ -4,6 +4,7 @@
 //! outlives the server; their output is a log that any client can read from any offset. The
 //! modules below are listed in reading order; ARCHITECTURE.md is the map.
 
+pub mod cli;
 pub mod executor;
 pub mod job;
 pub mod spool;
