@@ -26,8 +26,4 @@ pub mod cli;
 
 pub mod config;
 
-pub mod telemetry;
-
-pub mod shutdown;
-
 pub mod clock;
