@@ -115,6 +115,12 @@ impl Client {
         let _ = self.socket.send(message);
     }
 
+    /// Sends bytes past the protocol.
+    #[track_caller]
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.socket.get_mut().write_all(bytes).expect("send");
+    }
+
     /// Sends a request and returns its id without waiting.
     #[track_caller]
     pub fn begin(&mut self, method: &str, params: Value) -> i64 {
@@ -141,9 +147,7 @@ impl Client {
     }
 
     fn try_reply(&mut self, id: &Value) -> Result<Result<Value, Value>, String> {
-        let is_it = |frame: &Frame| {
-            matches!(frame, Frame::Json(v) if v.get("method").is_none() && v["id"] == *id)
-        };
+        let is_it = |frame: &Frame| matches!(frame, Frame::Json(v) if v.get("method").is_none() && v["id"] == *id);
         let kept = self.inbox.iter().position(is_it);
         if let Some(Frame::Json(found)) = kept.and_then(|at| self.inbox.remove(at)) {
             return Ok(split(found));

@@ -255,9 +255,10 @@ impl Server {
     }
 
     fn assert_nothing_left(&self) {
-        until_true(&format!("no process to be left: {}", self.leftovers()), || {
-            self.leftovers().is_empty()
-        });
+        until_true(
+            &format!("no process to be left: {}", self.leftovers()),
+            || self.leftovers().is_empty(),
+        );
         let sockets = sockets(&self.data_dir());
         assert!(sockets.is_empty(), "sockets are left: {sockets:?}");
     }

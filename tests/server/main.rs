@@ -3,3 +3,16 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+
+mod control;
+mod doors;
+mod envelope;
+mod jobs;
+mod keys;
+mod limits;
+mod read;
+mod restart;
+mod session;
+mod tail;
+mod text;
+mod wait;
