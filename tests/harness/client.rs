@@ -93,6 +93,7 @@ impl Client {
         };
         match client.try_frame(CEILING)? {
             Some(Frame::Json(hello)) if hello["method"] == "server.hello" => client.hello = hello,
+            Some(Frame::Closed(_)) => return Err(Error::ConnectionClosed),
             other => panic!("the greeting comes first, not {other:?}"),
         }
         Ok(client)
