@@ -35,7 +35,7 @@ const READERS: usize = 3;
 const UNREAD_MAX: usize = 6;
 
 /// Where the server of the moment listens.
-pub struct Door {
+struct Door {
     place: Mutex<(String, String)>,
     /// When set, no new jobs are made.
     closing: AtomicBool,
@@ -43,7 +43,7 @@ pub struct Door {
 
 impl Door {
     /// A session with whatever server lives; tries until there is one.
-    pub fn connect(&self) -> Client {
+    fn connect(&self) -> Client {
         harness::until("a server to connect to", || {
             let (listen, token) = self.place.lock().expect("the door").clone();
             Client::try_tcp(&listen, Some(&token)).ok()
@@ -55,15 +55,15 @@ impl Door {
         *self.place.lock().expect("the door") = place;
     }
 
-    pub fn is_closing(&self) -> bool {
+    fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
 }
 
 /// A job that the server has acknowledged.
-pub struct Acknowledged {
-    pub id: Value,
-    pub plan: Plan,
+struct Acknowledged {
+    id: Value,
+    plan: Plan,
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Takes jobs until there are no more; returns those that it has read and found right.
-pub fn work(door: &Door, jobs: &Mutex<Receiver<Acknowledged>>) -> Vec<Acknowledged> {
+pub(crate) fn work(door: &Door, jobs: &Mutex<Receiver<Acknowledged>>) -> Vec<Acknowledged> {
     let mut read = Vec::new();
     let mut client = door.connect();
     loop {

@@ -10,7 +10,7 @@ use crate::{Acknowledged, Door, harness::mix, plan::Plan};
 const UNAVAILABLE: i64 = -32006;
 
 /// Makes jobs until the door closes; waits while too many are unread.
-pub fn work(
+pub(crate) fn work(
     door: &Door,
     seed: u64,
     number: u64,
