@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Finished, Server, assert_bytes, content, emit, until_true};
+use crate::harness::{Finished, Server, assert_bytes, content, emit, sha256, until_true};
 
 fn call(server: &Server, verb: &str, words: &[&str]) -> Finished {
     server.cli(verb).args(words).run()
@@ -94,28 +94,27 @@ fn ls_lists_newest_first_without_control_characters() {
 }
 
 #[test]
-fn tail_prints_the_bytes_on_their_streams() {
+fn tail_prints_what_the_digest_covers() {
     let server = Server::start();
-    let number = submit(
-        &server,
-        &[
-            "--",
-            emit(),
-            "--seed",
-            "81",
-            "--bytes",
-            "100000",
-            "--err-bytes",
-            "5000",
-        ],
-    );
+    let words = [
+        "--",
+        emit(),
+        "--seed",
+        "81",
+        "--bytes",
+        "100000",
+        "--err-bytes",
+        "5000",
+    ];
+    let number = submit(&server, &words);
     let done = call(&server, "tail", &[&number]);
     assert_eq!(done.code(), 0, "{}", done.err());
-    assert_bytes(&done.stdout, &content(81, 0, 100_000, false), "stdout");
-    assert_bytes(&done.stderr, &content(81, 1, 5000, false), "stderr");
-    let one = call(&server, "tail", &[&number, "--stream", "stderr"]);
-    assert_eq!(one.stdout, b"");
-    assert_bytes(&one.stderr, &content(81, 1, 5000, false), "stderr alone");
+    let job = call(&server, "show", &[&number, "--json"]).json();
+    assert_eq!(job["output_sha256"], sha256(&done.stdout));
+    for (stream, number_of, length) in [("stdout", 0, 100_000), ("stderr", 1, 5000)] {
+        let one = call(&server, "tail", &[&number, "--stream", stream]);
+        assert_bytes(&one.stdout, &content(81, number_of, length, false), stream);
+    }
 }
 
 #[test]
@@ -261,7 +260,7 @@ fn completions_are_written_for_shells() {
 #[test]
 fn an_idempotency_key_makes_two_submits_one_job() {
     let server = Server::start();
-    let words = ["--idempotency-key", "k", "--", "true"];
+    let words = ["--key", "k", "--", "true"];
     let first = call(&server, "submit", &words);
     let second = call(&server, "submit", &words);
     assert_eq!(first.out(), second.out(), "{}", second.err());

@@ -14,11 +14,20 @@ pub fn emit() -> &'static str {
     static PATH: OnceLock<String> = OnceLock::new();
     PATH.get_or_init(|| {
         let path = examples().join("emit");
-        if !path.exists() {
+        if !is_fresh(&path) {
             build();
         }
         path.into_os_string().into_string().expect("a UTF-8 path")
     })
+}
+
+fn is_fresh(binary: &Path) -> bool {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/emit.rs");
+    let modified = |path: &Path| path.metadata().and_then(|meta| meta.modified());
+    match (modified(binary), modified(&source)) {
+        (Ok(binary), Ok(source)) => binary >= source,
+        _ => false,
+    }
 }
 
 fn examples() -> PathBuf {

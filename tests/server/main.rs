@@ -7,6 +7,7 @@ mod harness;
 mod control;
 mod doors;
 mod envelope;
+mod fixture;
 mod jobs;
 mod keys;
 mod limits;
