@@ -4,7 +4,11 @@
 //! outlives the server; their output is a log that any client can read from any offset. The
 //! modules below are listed in reading order; ARCHITECTURE.md is the map.
 
+pub mod clock;
 pub mod executor;
 pub mod job;
+pub mod output;
+pub mod scheduler;
 pub mod spool;
 pub mod store;
+pub mod supervisor;

@@ -32,6 +32,9 @@ impl Store {
     pub async fn close(&self) {
         todo!()
     }
+    pub async fn failed(&self) {
+        todo!()
+    }
 
     // ---- writes: each is answered after its transaction is durable; those that arrive together
     // share one transaction, in the order of arrival.
