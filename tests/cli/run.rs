@@ -146,7 +146,7 @@ fn the_job_runs_in_the_callers_surroundings() {
             "--",
             "sh",
             "-c",
-            "pwd; project-tool; env | grep -c ^CC_EXECUTOR_",
+            "pwd; project-tool; env | grep -c ^CC_EXECUTOR_SECRET",
         ])
         .run();
     let text = format!("{}\ntool value with spaces\n0\n", place.display());
