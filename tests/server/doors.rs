@@ -129,3 +129,19 @@ fn what_is_not_there_is_404() {
     let server = Server::start();
     assert_eq!(server.get("/no-such-thing").status, 404);
 }
+
+#[test]
+fn connections_that_never_finish_their_request_harm_nobody() {
+    let server = Server::start();
+    let half_open: Vec<std::net::TcpStream> = (0..200)
+        .map(|n| {
+            let mut stream = std::net::TcpStream::connect(server.listen()).expect("connect");
+            let begin = &b"GET /ws HTTP/1.1\r\nHost: "[..n % 25];
+            std::io::Write::write_all(&mut stream, begin).expect("send");
+            stream
+        })
+        .collect();
+    server.connect().still_works();
+    assert_eq!(server.get("/health").status, 200);
+    drop(half_open);
+}

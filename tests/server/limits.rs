@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Server, assert_bytes, content, emit};
+use crate::harness::{Client, Frame, Server, Transcript, assert_bytes, content, emit};
 
 fn end_of(client: &mut Client, job: Value) -> Value {
     let job = client.submit(job);
@@ -256,4 +256,41 @@ fn one_free_slot_is_given_by_priority_and_then_in_submit_order() {
     }
     let order = fs::read_to_string(&ledger).expect("the ledger");
     assert_eq!(order, "2\n4\n1\n3\n5\n");
+}
+
+#[test]
+fn at_a_full_spool_the_process_waits_and_can_be_cancelled() {
+    const BOUND: usize = 2 << 20;
+    let settings = [
+        ("CC_EXECUTOR_SPOOL_BYTES_MAX", "2097152"),
+        ("CC_EXECUTOR_SEGMENT_BYTES", "262144"),
+    ];
+    let server = Server::with(&[], &settings);
+    let mut client = server.connect();
+    // The stall clock stands still while it is we who make the process wait.
+    let job = json!({"argv": ["yes", "full"], "stall_timeout_s": 1});
+    let job = client.submit(server.marked(job));
+    let subscription = client.tail(json!({"job": job["id"]}));
+    let mut transcript = Transcript::default();
+    while let Some(frame) = client.frame_within(Duration::from_millis(2500)) {
+        let Frame::Json(value) = frame else {
+            panic!("{frame:?}")
+        };
+        transcript.take(&value);
+        assert!(transcript.end.is_none(), "it ended: {value}");
+    }
+    assert!(
+        transcript.bytes.len() > BOUND / 2,
+        "{}",
+        transcript.bytes.len()
+    );
+    assert!(
+        transcript.bytes.len() <= BOUND,
+        "{}",
+        transcript.bytes.len()
+    );
+    assert_eq!(client.get(&job)["state"], "running");
+    client.control(&job, "cancel");
+    client.follow(subscription, &mut transcript);
+    assert_eq!(transcript.verified()["state"], "cancelled");
 }

@@ -12,6 +12,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod read;
+mod remains;
 mod restart;
 mod session;
 mod tail;

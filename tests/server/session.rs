@@ -157,3 +157,14 @@ fn a_planned_stop_leaves_running_jobs_alone() {
     assert_eq!(transcript.bytes, b"before\nafter\n");
     assert_eq!(transcript.verified()["state"], "succeeded");
 }
+
+#[test]
+fn a_session_that_does_not_authenticate_is_closed() {
+    let server = Server::with(&[], &[("CC_EXECUTOR_AUTH_TIMEOUT_S", "1")]);
+    let mut client = Client::tcp(server.listen(), None);
+    assert_eq!(client.closed(), Some(1008));
+    let mut other = Client::tcp(server.listen(), None);
+    other.ok("session.authenticate", json!({"token": server.token()}));
+    assert_eq!(other.frame_within(Duration::from_secs(2)), None);
+    other.still_works();
+}
