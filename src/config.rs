@@ -1,0 +1,278 @@
+//! The settings: every bound of the server side by side, each with its unit, its default and what
+//! it means; read from a TOML file, the environment and options, in rising order.
+//!
+//! What a setting does is not known here, only what it is called and which values it may have.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::executor::ExecutorSettings;
+
+mod layers;
+mod options;
+mod value;
+
+pub use layers::{ConfigError, Layers, Origin};
+pub use options::SettingOptions;
+pub use value::{Listen, LogFormat, SettingValue};
+
+/// Prefix of the variables that settings are read from.
+pub const ENV_PREFIX: &str = "CC_EXECUTOR_";
+
+/// One row of the settings table.
+#[derive(Debug)]
+pub struct Entry {
+    /// The TOML key; the variable and the option are derived from it.
+    pub name: &'static str,
+    /// What it means, as lines.
+    pub doc: &'static [&'static str],
+    /// Whether the option may stand without a value.
+    pub flag: bool,
+}
+
+impl Entry {
+    /// The variable: `CC_EXECUTOR_SESSIONS_MAX`.
+    pub fn variable(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.name.to_ascii_uppercase())
+    }
+
+    /// The option of `serve` without its dashes: `sessions-max`.
+    pub fn option(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// What it means, in one line.
+    pub fn help(&self) -> String {
+        self.doc
+            .iter()
+            .map(|line| line.trim())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+/// A setting with the value that is in force, for people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: serde_json::Value,
+    /// Where the value comes from.
+    pub origin: Origin,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $bound:expr;)+) => {
+        /// Every setting, with the value that is in force.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Settings {
+            $($(#[doc = $doc])+ pub $name: $type,)+
+        }
+
+        /// The settings table, in the order in which it is shown.
+        pub static TABLE: &[Entry] = &[$(Entry {
+            name: stringify!($name),
+            doc: &[$($doc),+],
+            flag: <$type as SettingValue>::FLAG,
+        }),+];
+
+        impl Settings {
+            /// Picks every setting from the highest layer that has it.
+            fn pick(layers: &Layers) -> Result<(Self, Vec<Shown>), ConfigError> {
+                let mut shown = Vec::with_capacity(TABLE.len());
+                $(
+                    let ($name, origin) =
+                        layers.pick::<$type>(stringify!($name), || $default, &$bound)?;
+                    shown.push(Shown {
+                        name: stringify!($name),
+                        value: $name.show(),
+                        origin,
+                    });
+                )+
+                Ok((Self { $($name,)+ }, shown))
+            }
+        }
+    };
+}
+
+/// Any whole number that TOML and JSON can write.
+const ANY: std::ops::RangeInclusive<u64> = 0..=i64::MAX as u64;
+
+settings! {
+    /// Where everything is kept.
+    data_dir: PathBuf = default_data_dir(), ();
+    /// TCP address of the doors, HOST:PORT with a numeric host (port 0 takes a free one), or none.
+    /// Beyond this machine only behind TLS: the token would cross the network in clear text.
+    listen: Listen = Listen::default(), ();
+    /// More Host values that are answered on TCP, with or without a port.
+    allowed_hosts: Vec<String> = Vec::new(), ();
+    /// More Origin values that are answered, whole: https://example.com.
+    allowed_origins: Vec<String> = Vec::new(), ();
+    /// Wait for all jobs before a planned stop, taking no new ones.
+    drain: bool = false, ();
+    /// Exit after so many seconds without session and live job, or none.
+    idle_exit_s: Option<u64> = None, 1..=315_360_000;
+    /// WebSocket sessions on TCP.
+    sessions_max: u64 = 100, 1..=100_000;
+    /// How many of them may be without a token yet.
+    unauthenticated_sessions_max: u64 = 16, 1..=100_000;
+    /// Connections on the Unix socket.
+    unix_connections_max: u64 = 1000, 1..=100_000;
+    /// Connections on TCP, whatever they do.
+    tcp_connections_max: u64 = 4096, 1..=100_000;
+    /// Seconds that a client has to send the head of a request.
+    handshake_timeout_s: u64 = 10, 1..=3600;
+    /// Seconds that a session has to authenticate.
+    auth_timeout_s: u64 = 10, 1..=3600;
+    /// Longest WebSocket message in either direction, bytes.
+    message_bytes_max: u64 = 1 << 20, (1 << 20)..=(1 << 26);
+    /// Deepest nesting of a message.
+    json_depth_max: u64 = 64, 8..=100;
+    /// Requests of a session that may wait for their reply.
+    in_flight_max: u64 = 64, 1..=10_000;
+    /// Tails of a session.
+    subscriptions_max: u64 = 256, 1..=10_000;
+    /// Seconds between the server's pings.
+    ping_interval_s: u64 = 20, 1..=3600;
+    /// Pings without any answer after which a session is closed.
+    pings_unanswered_max: u64 = 3, 1..=100;
+    /// Notifications that wait for a slow session; each has at most about 100 KiB.
+    notifications_queued_max: u64 = 2, 1..=1000;
+    /// Size of the buffer in which small messages are gathered before they are written, bytes.
+    write_buffer_bytes: u64 = 64 << 10, 0..=(1 << 24);
+    /// Which log lines are written: a level (error, warn, info, debug, trace) or a filter.
+    log_level: String = "info".to_owned(), ();
+    /// How they look: text, json, or auto (text on a terminal).
+    log_format: LogFormat = LogFormat::Auto, ();
+    /// Write them to this file instead of stderr.
+    log_file: Option<PathBuf> = None, ();
+    /// Begin a new log file at this size, keeping one old one, bytes.
+    log_file_bytes_max: u64 = 8 << 20, (64 << 10)..=(1 << 40);
+    /// Segments of the output log are sealed at this size, bytes.
+    segment_bytes: u64 = ExecutorSettings::default().segment_bytes, (64 << 10)..=(1 << 30);
+    /// Output up to this size goes into the database when its job is final, bytes.
+    inline_bytes_max: u64 = ExecutorSettings::default().inline_bytes_max, 0..=(16 << 20);
+    /// Bound of the output log in all, at which processes wait, bytes, or none.
+    spool_bytes_max: Option<u64> = ExecutorSettings::default().spool_bytes_max, ANY;
+    /// What stays free on the file system of the data directory, at which processes wait, bytes,
+    /// or none for the smaller of 256 MiB and 5 % of it.
+    free_bytes_min: Option<u64> = ExecutorSettings::default().free_bytes_min, ANY;
+    /// Idle shims that are kept ready.
+    warm_shims: u64 = u64::from(ExecutorSettings::default().warm_shims), 0..=1024;
+    /// How long a shim may take to answer at the start before it is left as it is, milliseconds.
+    shim_answer_ms: u64 = ExecutorSettings::default().shim_answer_ms, 1..=60_000;
+}
+
+/// The settings in force and where they come from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The values.
+    pub settings: Settings,
+    /// All of them, for people, in the order of the table.
+    pub shown: Vec<Shown>,
+}
+
+/// Reads all layers: defaults, the file, this process's environment, `options`.
+///
+/// The file is `config` if given (then it must exist), else `config.toml` in the data directory if
+/// there is one.
+pub fn load(
+    config: Option<&Path>,
+    options: &BTreeMap<String, String>,
+) -> Result<Loaded, ConfigError> {
+    let environment = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    load_from(config, environment.collect(), options)
+}
+
+/// [`load`] with this environment.
+pub fn load_from(
+    config: Option<&Path>,
+    environment: BTreeMap<String, String>,
+    options: &BTreeMap<String, String>,
+) -> Result<Loaded, ConfigError> {
+    let config = config
+        .map(Path::to_owned)
+        .or_else(|| environment.get("CC_EXECUTOR_CONFIG").map(PathBuf::from));
+    let mut layers = Layers::new(options.clone(), environment);
+    match config {
+        Some(file) => layers.read_file(&file)?,
+        None => layers.read_file_of(default_data_dir)?,
+    }
+    let (settings, shown) = Settings::pick(&layers)?;
+    settings.check()?;
+    Ok(Loaded { settings, shown })
+}
+
+impl Settings {
+    /// What no single value can tell.
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.segment_bytes > i64::MAX as u64 {
+            return Err(ConfigError::value("segment_bytes", "is too large"));
+        }
+        Ok(())
+    }
+
+    /// The executor's part.
+    pub fn executor(&self) -> ExecutorSettings {
+        ExecutorSettings {
+            segment_bytes: self.segment_bytes,
+            inline_bytes_max: self.inline_bytes_max,
+            spool_bytes_max: self.spool_bytes_max,
+            free_bytes_min: self.free_bytes_min,
+            // Bounded to 1024 by the table.
+            warm_shims: u32::try_from(self.warm_shims).unwrap_or(u32::MAX),
+            shim_answer_ms: self.shim_answer_ms,
+        }
+    }
+
+    /// `handshake_timeout_s` as a [`Duration`].
+    pub fn handshake_timeout(&self) -> Duration {
+        Duration::from_secs(self.handshake_timeout_s)
+    }
+
+    /// `auth_timeout_s` as a [`Duration`].
+    pub fn auth_timeout(&self) -> Duration {
+        Duration::from_secs(self.auth_timeout_s)
+    }
+
+    /// `ping_interval_s` as a [`Duration`].
+    pub fn ping_interval(&self) -> Duration {
+        Duration::from_secs(self.ping_interval_s)
+    }
+
+    /// `message_bytes_max` as a length in memory.
+    pub fn message_len_max(&self) -> usize {
+        usize::try_from(self.message_bytes_max).unwrap_or(usize::MAX)
+    }
+}
+
+/// The data directory where none is named: `$XDG_STATE_HOME/cc-executor`, else
+/// `~/.local/state/cc-executor`.
+pub fn default_data_dir() -> PathBuf {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib"))
+        .join("cc-executor")
+}
+
+/// The data directory that every verb works on: the option, else `CC_EXECUTOR_DATA_DIR`, else
+/// [`default_data_dir`].
+pub fn data_dir(option: Option<PathBuf>) -> PathBuf {
+    option
+        .or_else(|| std::env::var_os("CC_EXECUTOR_DATA_DIR").map(PathBuf::from))
+        .unwrap_or_else(default_data_dir)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! The types that a setting may have: how each is read from text and from TOML, and how it is
+//! shown.
+//!
+//! Which settings exist is the table's business.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+};
+
+use serde_json::json;
+
+/// A value that a setting may have.
+pub trait SettingValue: Sized {
+    /// What bounds it.
+    type Bound;
+    /// Whether its option may stand without a value.
+    const FLAG: bool = false;
+    /// From a variable or an option. The error reads after the setting's name.
+    fn from_text(text: &str, bound: &Self::Bound) -> Result<Self, String>;
+    /// From the file; by default only strings are taken, as text.
+    fn from_toml(value: &toml::Value, bound: &Self::Bound) -> Result<Self, String> {
+        match value.as_str() {
+            Some(text) => Self::from_text(text, bound),
+            None => Err("must be a string".to_owned()),
+        }
+    }
+    /// For people and JSON.
+    fn show(&self) -> serde_json::Value;
+}
+
+fn in_range(number: u64, bound: &RangeInclusive<u64>) -> Result<u64, String> {
+    if bound.contains(&number) {
+        return Ok(number);
+    }
+    Err(format!(
+        "must lie between {} and {}",
+        bound.start(),
+        bound.end()
+    ))
+}
+
+impl SettingValue for u64 {
+    type Bound = RangeInclusive<u64>;
+
+    fn from_text(text: &str, bound: &Self::Bound) -> Result<Self, String> {
+        let number = text
+            .parse()
+            .map_err(|_| "must be a whole number".to_owned())?;
+        in_range(number, bound)
+    }
+
+    fn from_toml(value: &toml::Value, bound: &Self::Bound) -> Result<Self, String> {
+        let number = value.as_integer().and_then(|n| Self::try_from(n).ok());
+        in_range(number.ok_or("must be a whole number")?, bound)
+    }
+
+    fn show(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+impl SettingValue for Option<u64> {
+    type Bound = RangeInclusive<u64>;
+
+    fn from_text(text: &str, bound: &Self::Bound) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(None);
+        }
+        u64::from_text(text, bound)
+            .map(Some)
+            .map_err(|error| format!("{error}, or \"none\""))
+    }
+
+    fn from_toml(value: &toml::Value, bound: &Self::Bound) -> Result<Self, String> {
+        if value.as_str() == Some("none") {
+            return Ok(None);
+        }
+        u64::from_toml(value, bound)
+            .map(Some)
+            .map_err(|error| format!("{error}, or \"none\""))
+    }
+
+    fn show(&self) -> serde_json::Value {
+        self.map_or(json!("none"), |number| json!(number))
+    }
+}
+
+impl SettingValue for bool {
+    type Bound = ();
+    const FLAG: bool = true;
+
+    fn from_text(text: &str, (): &()) -> Result<Self, String> {
+        match text {
+            "true" | "1" | "yes" => Ok(true),
+            "false" | "0" | "no" => Ok(false),
+            _ => Err("must be true or false".to_owned()),
+        }
+    }
+
+    fn from_toml(value: &toml::Value, (): &()) -> Result<Self, String> {
+        value
+            .as_bool()
+            .ok_or_else(|| "must be true or false".to_owned())
+    }
+
+    fn show(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+impl SettingValue for String {
+    type Bound = ();
+
+    fn from_text(text: &str, (): &()) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+
+    fn show(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+impl SettingValue for Vec<String> {
+    type Bound = ();
+
+    fn from_text(text: &str, (): &()) -> Result<Self, String> {
+        let parts = text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
+        Ok(parts.map(str::to_owned).collect())
+    }
+
+    fn from_toml(value: &toml::Value, (): &()) -> Result<Self, String> {
+        let wrong = || "must be a list of strings".to_owned();
+        let list = value.as_array().ok_or_else(wrong)?;
+        list.iter()
+            .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong))
+            .collect()
+    }
+
+    fn show(&self) -> serde_json::Value {
+        json!(self)
+    }
+}
+
+impl SettingValue for PathBuf {
+    type Bound = ();
+
+    fn from_text(text: &str, (): &()) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("must not be empty".to_owned());
+        }
+        Ok(Self::from(text))
+    }
+
+    fn show(&self) -> serde_json::Value {
+        json!(self.display().to_string())
+    }
+}
+
+impl SettingValue for Option<PathBuf> {
+    type Bound = ();
+
+    fn from_text(text: &str, (): &()) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(None);
+        }
+        PathBuf::from_text(text, &()).map(Some)
+    }
+
+    fn show(&self) -> serde_json::Value {
+        self.as_ref().map_or(json!("none"), SettingValue::show)
+    }
+}
+
+/// Where the TCP door is, if anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere: only the Unix socket.
+    None,
+    /// At this address.
+    Address(SocketAddr),
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self::Address(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8003))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl SettingValue for Listen {
+    type Bound = ();
+
+    fn from_text(text: &str, (): &()) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        let numeric = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => text.to_owned(),
+        };
+        numeric.parse().map(Self::Address).map_err(|_| {
+            "must be ADDRESS:PORT such as 127.0.0.1:8003 or [::1]:8003, or none".to_owned()
+        })
+    }
+
+    fn show(&self) -> serde_json::Value {
+        json!(self.to_string())
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl SettingValue for LogFormat {
+    type Bound = ();
+
+    fn from_text(text: &str, (): &()) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("must be auto, text or json".to_owned()),
+        }
+    }
+
+    fn show(&self) -> serde_json::Value {
+        json!(match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}

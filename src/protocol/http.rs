@@ -1,0 +1,132 @@
+//! The HTTP routes, the same on both listeners, and the guard in front of them.
+//!
+//! Sockets are `listener`'s business, sessions `ws`'s.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Extension, Json, Router,
+    body::Body,
+    extract::State,
+    http::{Request, StatusCode},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::body::Incoming;
+use serde_json::{Map, Value, json};
+use tower_service::Service;
+
+use super::{
+    Door, Kind,
+    auth::Bearer,
+    listener::{Connection, Peer},
+    problem::Problem,
+    ws,
+};
+use crate::{job::JobState, store::Counts};
+
+/// The routes.
+pub fn router(door: Arc<Door>) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/ws", get(ws::upgrade))
+        .route("/ws/mcp", get(ws::upgrade))
+        .fallback(async || Problem::new(Kind::NotFound, "there is no such route"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(Kind::InvalidRequest, "this route knows no such method")
+                .with_status(StatusCode::METHOD_NOT_ALLOWED)
+        })
+        .with_state(door)
+}
+
+/// Answers one request: the guard first, whatever it asks for, then the routes.
+pub async fn answer(
+    door: Arc<Door>,
+    mut router: Router,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    if let Err(problem) = guard(&door, connection.peer, &request) {
+        tracing::info!(peer = %connection.peer, detail = problem.detail, "refused a request");
+        return Ok(problem.into_response());
+    }
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(connection);
+    router.call(request).await
+}
+
+fn guard(door: &Door, peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
+    match peer {
+        Peer::Tcp(_) => Ok(door.origins.check_tcp(request.uri(), request.headers())?),
+        Peer::Unix { ours: true, .. } => Ok(door.origins.check_unix(request.headers())?),
+        Peer::Unix { ours: false, .. } => Err(Problem::new(
+            Kind::Forbidden,
+            "this socket answers only the user who runs the server",
+        )),
+    }
+}
+
+/// Whether the sender of a request may do everything; a wrong token is refused wherever it comes.
+pub fn authenticated(
+    door: &Door,
+    peer: Peer,
+    headers: &axum::http::HeaderMap,
+) -> Result<bool, Problem> {
+    match door.token.check(headers) {
+        Bearer::Right => Ok(true),
+        Bearer::Absent => Ok(peer.is_trusted()),
+        Bearer::Wrong => Err(Problem::new(Kind::Unauthenticated, "the token is wrong")),
+    }
+}
+
+async fn health(State(door): State<Arc<Door>>) -> Result<Json<Value>, Problem> {
+    let info = door.executor.info().await?;
+    Ok(Json(json!({
+        "status": "ok",
+        "version": info.version,
+        "uptime_s": door.uptime_s(),
+        "sessions": door.sessions.count(),
+        "jobs": counts(&info.counts),
+    })))
+}
+
+async fn ready(
+    State(door): State<Arc<Door>>,
+    Extension(connection): Extension<Arc<Connection>>,
+    request: axum::extract::Request,
+) -> Result<Json<Value>, Problem> {
+    if !authenticated(&door, connection.peer, request.headers())? {
+        return Err(Problem::new(
+            Kind::Unauthenticated,
+            "send the token as Authorization: Bearer",
+        ));
+    }
+    if door.stopping.is_cancelled() || door.draining.is_cancelled() {
+        return Err(Problem::new(Kind::Unavailable, "the server is stopping"));
+    }
+    door.executor.info().await?;
+    Ok(Json(json!({"status": "ready"})))
+}
+
+/// The number of jobs in every state, also where there are none.
+pub fn counts(counts: &Counts) -> Value {
+    let of = |state: JobState| counts.get(&state).copied().unwrap_or(0);
+    let all = JobState::ALL
+        .into_iter()
+        .map(|state| (state.name().to_owned(), of(state).into()));
+    Value::Object(all.collect::<Map<_, _>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_counted() {
+        let counted = counts(&Counts::from([(JobState::Running, 3)]));
+        assert_eq!(counted["running"], 3);
+        assert_eq!(counted["queued"], 0);
+        assert_eq!(counted.as_object().map(Map::len), Some(JobState::ALL.len()));
+    }
+}

@@ -1,0 +1,234 @@
+//! The sockets: binding them, accepting, and one task per connection that ends with the server.
+//!
+//! What is said over a connection is `http`'s business.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+
+use super::{Door, http};
+
+/// Longest head of a request, bytes.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Pause after a failed accept (no descriptors, for example), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What a connection beyond the bound gets.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
+    Content-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A process on this machine.
+    Unix {
+        /// Its user.
+        uid: u32,
+        /// Whether that user may do everything here.
+        ours: bool,
+    },
+    /// Somebody on the network.
+    Tcp(SocketAddr),
+}
+
+impl Peer {
+    /// Whether it needs no token.
+    pub fn is_trusted(self) -> bool {
+        matches!(self, Self::Unix { ours: true, .. })
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix { uid, .. } => write!(f, "unix uid {uid}"),
+            Self::Tcp(address) => address.fmt(f),
+        }
+    }
+}
+
+/// One connection: who, and its place among all of them, which a WebSocket session keeps.
+#[derive(Debug)]
+pub struct Connection {
+    /// Who is at the other end.
+    pub peer: Peer,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Binds the Unix socket `name` in `dir`, mode 0600, replacing a stale one. The caller holds the
+/// data directory's lock, so whatever is there is stale. Any length of path works.
+pub fn bind_unix(dir: &Path, name: &str) -> io::Result<UnixListener> {
+    let mut options = std::fs::OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_PATH);
+    let dir = options.open(dir)?;
+    // sun_path has 108 bytes; this name for the same place is always short.
+    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves the Unix socket until the server stops.
+pub async fn serve_unix(listener: UnixListener, door: Arc<Door>) {
+    let places = semaphore(door.settings.unix_connections_max);
+    let router = http::router(door.clone());
+    let me = nix::unistd::geteuid().as_raw();
+    while let Some(accepted) = next(&door, listener.accept()).await {
+        let Some((stream, _)) = accepted else {
+            continue;
+        };
+        let Ok(credentials) = stream.peer_cred() else {
+            continue;
+        };
+        let uid = credentials.uid();
+        let peer = Peer::Unix {
+            uid,
+            ours: uid == me || uid == 0,
+        };
+        match places.clone().try_acquire_owned() {
+            Ok(place) => start(
+                &door,
+                &router,
+                stream,
+                Connection {
+                    peer,
+                    _place: place,
+                },
+            ),
+            Err(_) => turn_away(UnixStream::into_std(stream), peer),
+        }
+    }
+}
+
+/// Serves the TCP listener until the server stops.
+pub async fn serve_tcp(listener: TcpListener, door: Arc<Door>) {
+    let places = semaphore(door.settings.tcp_connections_max);
+    let router = http::router(door.clone());
+    while let Some(accepted) = next(&door, listener.accept()).await {
+        let Some((stream, address)) = accepted else {
+            continue;
+        };
+        let peer = Peer::Tcp(address);
+        // A live tail is many small messages; none of them should wait for the next.
+        let _ = stream.set_nodelay(true);
+        match places.clone().try_acquire_owned() {
+            Ok(place) => start(
+                &door,
+                &router,
+                stream,
+                Connection {
+                    peer,
+                    _place: place,
+                },
+            ),
+            Err(_) => turn_away(TcpStream::into_std(stream), peer),
+        }
+    }
+}
+
+fn semaphore(max: u64) -> Arc<Semaphore> {
+    let max = usize::try_from(max).unwrap_or(Semaphore::MAX_PERMITS);
+    Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)))
+}
+
+/// The next connection; `Some(None)` after a failure that may pass, `None` when the server stops.
+async fn next<T>(door: &Door, accept: impl Future<Output = io::Result<T>>) -> Option<Option<T>> {
+    match door.stopping.run_until_cancelled(accept).await? {
+        Ok(accepted) => Some(Some(accepted)),
+        Err(error) => {
+            tracing::warn!(%error, "could not accept a connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            Some(None)
+        }
+    }
+}
+
+/// One write into an empty socket buffer, which cannot block; then the connection is gone.
+fn turn_away<S: io::Write>(stream: io::Result<S>, peer: Peer) {
+    tracing::warn!(%peer, "too many connections; one was turned away");
+    if let Ok(mut stream) = stream {
+        let _ = stream.write(FULL);
+    }
+}
+
+fn start<S>(door: &Arc<Door>, router: &Router, stream: S, connection: Connection)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let served = serve(door.clone(), router.clone(), stream, Arc::new(connection));
+    door.tasks.spawn(served);
+}
+
+async fn serve<S>(door: Arc<Door>, router: Router, stream: S, connection: Arc<Connection>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let peer = connection.peer;
+    let service = {
+        let door = door.clone();
+        service_fn(move |request| {
+            http::answer(door.clone(), router.clone(), connection.clone(), request)
+        })
+    };
+    let mut served = std::pin::pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(door.settings.handshake_timeout())
+            .max_header_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+    );
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = door.stopping.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_can_lie_at_the_end_of_any_path_and_replaces_a_stale_one() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let deep = root.path().join("x".repeat(100)).join("y".repeat(100));
+        std::fs::create_dir_all(&deep).expect("directories");
+        drop(bind_unix(&deep, "server.sock").expect("bound"));
+        let socket = deep.join("server.sock");
+        assert!(socket.exists(), "a stale socket is left behind");
+        let _listener = bind_unix(&deep, "server.sock").expect("bound again");
+        let mode = std::fs::metadata(&socket)
+            .expect("a socket")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

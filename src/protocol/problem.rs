@@ -1,0 +1,95 @@
+//! Errors over HTTP: RFC 9457 problem details with the kinds of every door.
+//!
+//! Which problem it is has been decided elsewhere.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use super::{Kind, origin::Foreign};
+use crate::executor::Error;
+
+/// How long a client that found the doors full shall wait, seconds.
+const RETRY_AFTER_S: u32 = 5;
+
+/// An error as it is answered over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The status line.
+    pub status: StatusCode,
+    /// Why.
+    pub kind: Kind,
+    /// What to do.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem with the usual status of its kind.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self {
+            status: kind.status(),
+            kind,
+            detail: detail.into(),
+        }
+    }
+
+    /// The same with another status.
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+}
+
+impl From<Foreign> for Problem {
+    fn from(foreign: Foreign) -> Self {
+        let kind = match foreign {
+            Foreign::HostCount => Kind::InvalidRequest,
+            Foreign::Host | Foreign::Origin => Kind::Forbidden,
+        };
+        Self::new(kind, foreign.to_string())
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self::new(Kind::of(&error), error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason(),
+            "status": self.status.as_u16(),
+            "kind": self.kind.name(),
+            "detail": self.detail,
+        });
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+            }
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(
+                    header::SEC_WEBSOCKET_VERSION,
+                    HeaderValue::from_static("13"),
+                );
+            }
+            _ => {}
+        }
+        response
+    }
+}

@@ -1,0 +1,249 @@
+//! JSON-RPC 2.0: what a text frame is, and how it is answered.
+//!
+//! Methods and their parameters are not known here.
+
+use std::{cell::Cell, fmt};
+
+use serde::{
+    Serialize,
+    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{
+    super::Kind,
+    refusal::Refusal,
+    strict::{StrictValue, is_deeper_than},
+};
+
+/// Longest `id`, bytes as written: it is repeated in the reply, which has a bound itself.
+const ID_BYTES_MAX: usize = 64 << 10;
+
+/// A request's `id`, exactly as it was written.
+pub type Id = Box<RawValue>;
+
+/// A request that is well formed.
+#[derive(Debug)]
+pub struct Request {
+    /// Names the reply.
+    pub id: Id,
+    /// What is asked for.
+    pub method: String,
+    /// With what; empty where there are none.
+    pub params: Map<String, Value>,
+}
+
+/// What a text frame is.
+#[derive(Debug)]
+pub enum Incoming {
+    /// To be executed and answered.
+    Request(Request),
+    /// Without an `id`: neither executed nor answered.
+    Notification,
+    /// To be answered with an error.
+    Refused(Option<Id>, Refusal),
+}
+
+/// Reads a text frame.
+pub fn read(text: &str, depth_max: u64) -> Incoming {
+    let not_json =
+        |message: String| Incoming::Refused(None, Refusal::new(Kind::ParseError, message));
+    if is_deeper_than(text, depth_max) {
+        return not_json(format!("nested deeper than {depth_max} levels"));
+    }
+    let repeated = Cell::new(false);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let frame = Frame {
+        repeated: &repeated,
+    }
+    .deserialize(&mut deserializer);
+    match frame.and_then(|frame| deserializer.end().map(|()| frame)) {
+        Err(error) => not_json(format!("not JSON: {error}")),
+        Ok(None) => refused(
+            None,
+            "must be one JSON object: a request; batches are not supported",
+        ),
+        Ok(Some(members)) => members.check(repeated.get()),
+    }
+}
+
+fn refused(id: Option<Id>, message: &str) -> Incoming {
+    Incoming::Refused(id, Refusal::new(Kind::InvalidRequest, message))
+}
+
+/// The members of the object that a frame should be; other ones are passed over.
+#[derive(Default)]
+struct Members {
+    id: Option<Id>,
+    id_repeated: bool,
+    jsonrpc: Option<Value>,
+    method: Option<Value>,
+    params: Option<Value>,
+}
+
+impl Members {
+    fn check(self, repeated: bool) -> Incoming {
+        let had_id = self.id.is_some();
+        let id = self
+            .id
+            .filter(|id| !self.id_repeated && is_valid_id(id.get()));
+        if had_id && id.is_none() {
+            return refused(None, "id must be a string or an integer, given once");
+        }
+        if repeated {
+            return refused(id, "an object has the same key twice");
+        }
+        if self.jsonrpc != Some(Value::from("2.0")) {
+            return refused(id, "jsonrpc must be \"2.0\"");
+        }
+        let Some(Value::String(method)) = self.method else {
+            return refused(id, "method must be a string");
+        };
+        let Some(id) = id else {
+            return Incoming::Notification;
+        };
+        match self.params {
+            None => Incoming::Request(Request {
+                id,
+                method,
+                params: Map::new(),
+            }),
+            Some(Value::Object(params)) => Incoming::Request(Request { id, method, params }),
+            Some(_) => {
+                let refusal = Refusal::new(Kind::InvalidParams, "params must be an object");
+                Incoming::Refused(Some(id), refusal)
+            }
+        }
+    }
+}
+
+/// A string or an integer, as written.
+fn is_valid_id(raw: &str) -> bool {
+    let integer = || {
+        raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && !raw.contains(['.', 'e', 'E'])
+    };
+    raw.len() <= ID_BYTES_MAX && (raw.starts_with('"') || integer())
+}
+
+/// Reads a frame: `Some` of an object, `None` of any other JSON.
+struct Frame<'a> {
+    repeated: &'a Cell<bool>,
+}
+
+impl<'de> DeserializeSeed<'de> for Frame<'_> {
+    type Value = Option<Members>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Frame<'_> {
+    type Value = Option<Members>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        let mut members = Members::default();
+        let repeated = self.repeated;
+        let strict = StrictValue { repeated };
+        let mut others = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            let slot = match key.as_str() {
+                "id" => {
+                    members.id_repeated |= members.id.is_some();
+                    members.id = Some(access.next_value()?);
+                    continue;
+                }
+                "jsonrpc" => &mut members.jsonrpc,
+                "method" => &mut members.method,
+                "params" => &mut members.params,
+                _ => {
+                    let value = access.next_value_seed(strict)?;
+                    repeated.set(repeated.get() | others.insert(key, value).is_some());
+                    continue;
+                }
+            };
+            let value = access.next_value_seed(strict)?;
+            repeated.set(repeated.get() | slot.replace(value).is_some());
+        }
+        Ok(Some(members))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        while access.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    jsonrpc: &'static str,
+    id: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a Refusal>,
+}
+
+/// The reply to a request.
+pub fn reply(id: &RawValue, result: Result<&RawValue, &Refusal>) -> String {
+    answer(Some(id), result)
+}
+
+/// The error for a message without a valid `id`, or with one.
+pub fn error(id: Option<&RawValue>, refusal: &Refusal) -> String {
+    answer(id, Err(refusal))
+}
+
+fn answer(id: Option<&RawValue>, result: Result<&RawValue, &Refusal>) -> String {
+    to_json(&Answer {
+        jsonrpc: "2.0",
+        id,
+        result: result.ok(),
+        error: result.err(),
+    })
+}
+
+/// One of our own values as JSON.
+pub fn to_json<T: Serialize>(value: &T) -> String {
+    // Our own types: no map with non-string keys, no failing serializer.
+    #[allow(clippy::expect_used)]
+    serde_json::to_string(value).expect("our own values serialise")
+}
+
+/// One of our own values as the JSON of a result.
+pub fn to_raw<T: Serialize>(value: &T) -> Box<RawValue> {
+    #[allow(clippy::expect_used)]
+    serde_json::value::to_raw_value(value).expect("our own values serialise")
+}
+
+#[cfg(test)]
+#[path = "envelope_tests.rs"]
+mod tests;

@@ -1,0 +1,24 @@
+//! `session.authenticate`: shows the token.
+//!
+//! What it opens is the session's business.
+
+use serde_json::{Map, Value};
+
+use super::super::{
+    super::{Kind, auth::Token},
+    params::Params,
+    refusal::Refusal,
+};
+
+/// Whether these parameters show the token.
+pub fn check(token: &Token, params: &Map<String, Value>) -> Result<(), Refusal> {
+    let params = Params::new(params, &["token"])?;
+    let guess = params
+        .text("token")?
+        .ok_or_else(|| params.wrong("token", "missing"))?;
+    if token.is(guess) {
+        return Ok(());
+    }
+    let message = "the token is wrong; `cc-executor token` prints the right one";
+    Err(Refusal::new(Kind::Unauthenticated, message))
+}

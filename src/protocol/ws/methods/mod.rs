@@ -1,0 +1,239 @@
+//! The methods, one per file: parameters in, the executor's answer out.
+//!
+//! Order, bounds and replies are the session's business.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json, value::RawValue};
+
+use super::{super::Kind, envelope::to_raw, refusal::Refusal, session::Session, tails::Granted};
+use crate::config::Settings;
+
+pub mod authenticate;
+mod control;
+mod get;
+mod info;
+mod list;
+pub mod read;
+mod submit;
+mod tail;
+mod untail;
+mod wait;
+
+/// Version of the protocol, told in the greeting.
+pub const PROTOCOL: u32 = 1;
+/// The one method that is open to strangers.
+pub const AUTHENTICATE: &str = "session.authenticate";
+
+/// Room that every reply leaves for its envelope, bytes. An `id` may take half of it.
+const ENVELOPE_BYTES: usize = 128 << 10;
+
+/// A method that this version has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `job.submit`
+    Submit,
+    /// `job.tail`
+    Tail,
+    /// `job.untail`
+    Untail,
+    /// `job.read`
+    Read,
+    /// `job.get`
+    Get,
+    /// `job.list`
+    List,
+    /// `job.wait`
+    Wait,
+    /// `job.control`
+    Control,
+    /// `server.info`
+    Info,
+}
+
+const BUILT: [(&str, Method); 9] = [
+    ("job.submit", Method::Submit),
+    ("job.tail", Method::Tail),
+    ("job.untail", Method::Untail),
+    ("job.read", Method::Read),
+    ("job.get", Method::Get),
+    ("job.list", Method::List),
+    ("job.wait", Method::Wait),
+    ("job.control", Method::Control),
+    ("server.info", Method::Info),
+];
+
+/// Methods that are promised and not built yet.
+const LATER: [&str; 16] = [
+    "job.submit_many",
+    "job.input",
+    "job.resize",
+    "job.retry",
+    "job.update",
+    "job.delete",
+    "job.explain",
+    "queue.list",
+    "queue.set",
+    "queue.delete",
+    "schedule.set",
+    "schedule.list",
+    "schedule.delete",
+    "history.query",
+    "history.search",
+    "transcript.verify",
+];
+
+impl Method {
+    /// The method with this name; refused where it is not built yet or nobody knows it.
+    pub fn named(name: &str) -> Result<Self, Refusal> {
+        if let Some((_, method)) = BUILT.iter().find(|(known, _)| *known == name) {
+            return Ok(*method);
+        }
+        if LATER.contains(&name) {
+            return Err(Refusal::unsupported(name));
+        }
+        let known: Vec<&str> = BUILT.iter().map(|(known, _)| *known).collect();
+        let message = format!("there is no such method; there are {}", known.join(", "));
+        Err(Refusal::new(Kind::MethodNotFound, message))
+    }
+
+    /// Whether such a request may take so long that others must not wait for it.
+    pub fn runs_beside(self, params: &Map<String, Value>) -> bool {
+        match self {
+            Self::Wait => true,
+            Self::Read => params
+                .get("wait_ms")
+                .and_then(Value::as_u64)
+                .is_some_and(|ms| ms > 0),
+            _ => false,
+        }
+    }
+}
+
+/// What a method has to say.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The result, as JSON.
+    pub result: Box<RawValue>,
+    /// The tail that begins behind the reply.
+    pub granted: Option<Granted>,
+}
+
+impl Outcome {
+    fn of<T: Serialize>(result: &T) -> Self {
+        Self {
+            result: to_raw(result),
+            granted: None,
+        }
+    }
+}
+
+/// Executes a request.
+pub async fn execute(
+    session: &Session,
+    method: Method,
+    params: &Map<String, Value>,
+) -> Result<Outcome, Refusal> {
+    match method {
+        Method::Submit => submit::execute(session, params).await,
+        Method::Tail => tail::execute(session, params).await,
+        Method::Untail => untail::execute(session, params).await,
+        Method::Read => read::execute(session, params).await,
+        Method::Get => get::execute(session, params).await,
+        Method::List => list::execute(session, params).await,
+        Method::Wait => wait::execute(session, params).await,
+        Method::Control => control::execute(session, params).await,
+        Method::Info => info::execute(session, params).await,
+    }
+}
+
+/// The bounds that a client may meet: in the greeting and in `server.info`.
+pub fn limits(settings: &Settings) -> Value {
+    json!({
+        "message_bytes_max": settings.message_bytes_max,
+        "json_depth_max": settings.json_depth_max,
+        "in_flight_max": settings.in_flight_max,
+        "subscriptions_max": settings.subscriptions_max,
+        "sessions_max": settings.sessions_max,
+        "unauthenticated_sessions_max": settings.unauthenticated_sessions_max,
+        "auth_timeout_s": settings.auth_timeout_s,
+        "ping_interval_s": settings.ping_interval_s,
+        "read_bytes_max": read::BYTES_MAX,
+        "read_wait_ms_max": read::WAIT_MS_MAX,
+        "list_limit_max": list::LIMIT_MAX,
+        "wait_jobs_max": wait::JOBS_MAX,
+        "job_bytes_max": job_bytes_max(settings),
+    })
+}
+
+/// Longest job that can be told, as JSON, bytes.
+fn job_bytes_max(settings: &Settings) -> usize {
+    settings.message_len_max().saturating_sub(ENVELOPE_BYTES)
+}
+
+/// Takes items while their JSON fits into `bytes_max`; also whether all did. The first one is
+/// always taken, so that a reader gets on.
+fn fitting<T: Serialize>(
+    items: impl IntoIterator<Item = T>,
+    bytes_max: usize,
+) -> (Vec<Box<RawValue>>, bool) {
+    let (mut taken, mut bytes) = (Vec::new(), 0);
+    for item in items {
+        let json = to_raw(&item);
+        bytes += json.get().len() + 1;
+        if bytes > bytes_max && !taken.is_empty() {
+            return (taken, false);
+        }
+        taken.push(json);
+    }
+    (taken, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_methods_are_built_or_unsupported_and_others_unknown() {
+        for (name, method) in BUILT {
+            assert_eq!(Method::named(name), Ok(method));
+        }
+        for name in LATER {
+            assert_eq!(Method::named(name), Err(Refusal::unsupported(name)));
+        }
+        for name in [
+            "",
+            "job",
+            "job.",
+            "Job.submit",
+            "job.submit ",
+            "rpc.discover",
+        ] {
+            assert_eq!(
+                Method::named(name).map_err(|r| r.kind),
+                Err(Kind::MethodNotFound)
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_may_wait_runs_beside() {
+        let params = |value: Value| value.as_object().cloned().unwrap_or_default();
+        assert!(Method::Wait.runs_beside(&params(json!({}))));
+        assert!(Method::Read.runs_beside(&params(json!({"wait_ms": 1}))));
+        assert!(!Method::Read.runs_beside(&params(json!({"wait_ms": 0}))));
+        assert!(!Method::Read.runs_beside(&params(json!({}))));
+        assert!(!Method::Submit.runs_beside(&params(json!({"wait_ms": 1}))));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_but_never_the_first() {
+        let taken = |items: &[&str], max| {
+            let (taken, all) = fitting(items, max);
+            (taken.len(), all)
+        };
+        assert_eq!(taken(&["a", "b"], 8), (2, true));
+        assert_eq!(taken(&["a", "b", "c"], 8), (2, false));
+        assert_eq!(taken(&["aaaaaaaaaa", "b"], 8), (1, false));
+        assert_eq!(taken(&[], 8), (0, true));
+    }
+}

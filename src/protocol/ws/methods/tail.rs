@@ -1,0 +1,171 @@
+//! `job.tail`: a subscription to a job's output, and the options that `job.submit` shares with it.
+//!
+//! How output is sent is `tails`'s business.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{
+        params::{OFFSET_MAX, Params},
+        refusal::Refusal,
+        session::Session,
+        tails::{Encoding, Granted},
+    },
+    Outcome,
+};
+use crate::{
+    executor::{From, TailOptions},
+    job::{Job, JobRef},
+};
+
+const OPTIONS: [&str; 6] = [
+    "from",
+    "last_bytes",
+    "last_lines",
+    "follow",
+    "streams",
+    "encoding",
+];
+const KEYS: [&str; 7] = [
+    "job",
+    "from",
+    "last_bytes",
+    "last_lines",
+    "follow",
+    "streams",
+    "encoding",
+];
+
+/// What a client wants to be told, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// Where it begins, and which streams.
+    pub options: TailOptions,
+    /// How output is sent.
+    pub encoding: Encoding,
+}
+
+impl Wanted {
+    /// From the key `tail` of a submit.
+    pub fn nested(value: &Value) -> Result<Self, Refusal> {
+        let map = value
+            .as_object()
+            .ok_or_else(|| Refusal::params("tail", "must be an object"))?;
+        Self::from_params(&Params::nested(map, "tail.", &OPTIONS)?)
+    }
+
+    fn from_params(params: &Params<'_>) -> Result<Self, Refusal> {
+        let options = TailOptions {
+            from: begin(params)?,
+            follow: params.flag("follow")?.unwrap_or(true),
+            streams: params.streams()?,
+        };
+        let words = [("text", Encoding::Text), ("binary", Encoding::Binary)];
+        let encoding = params.word("encoding", &words)?.unwrap_or(Encoding::Text);
+        Ok(Self { options, encoding })
+    }
+
+    /// Opens the tail.
+    pub async fn open(self, session: &Session, job: JobRef) -> Result<Granted, Refusal> {
+        let follow = self.options.follow;
+        let tail = session.door.executor.tail(job, self.options).await?;
+        let subscription = session.tails.number();
+        Ok(Granted {
+            subscription,
+            tail,
+            follow,
+            encoding: self.encoding,
+        })
+    }
+}
+
+fn begin(params: &Params<'_>) -> Result<From, Refusal> {
+    let from = params.offset("from")?.map(From::Offset);
+    let bytes = params
+        .number("last_bytes", 0, OFFSET_MAX)?
+        .map(From::LastBytes);
+    let lines = params
+        .number("last_lines", 0, OFFSET_MAX)?
+        .map(From::LastLines);
+    let mut given = [from, bytes, lines].into_iter().flatten();
+    match (given.next(), given.next()) {
+        (begin, None) => Ok(begin.unwrap_or(From::Offset(0))),
+        _ => Err(params.wrong("from", "give at most one of from, last_bytes, last_lines")),
+    }
+}
+
+pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
+    let params = Params::new(params, &KEYS)?;
+    let job = params.job()?;
+    let wanted = Wanted::from_params(&params)?;
+    session.tails.check_room()?;
+    let granted = wanted.open(session, job).await?;
+    let (job, from): (&Job, _) = (granted.tail.job(), granted.tail.from());
+    let result = json!({ "subscription": granted.subscription, "job": job, "from": from });
+    Ok(Outcome {
+        granted: Some(granted),
+        ..Outcome::of(&result)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Stream;
+
+    #[test]
+    fn options_have_defaults() {
+        let wanted = Wanted::nested(&json!({})).expect("valid");
+        let options = TailOptions {
+            from: From::Offset(0),
+            follow: true,
+            streams: None,
+        };
+        assert_eq!(
+            wanted,
+            Wanted {
+                options,
+                encoding: Encoding::Text
+            }
+        );
+    }
+
+    #[test]
+    fn options_are_read() {
+        let wanted = Wanted::nested(&json!({
+            "last_lines": 3, "follow": false, "streams": ["stderr"], "encoding": "binary",
+        }));
+        let options = TailOptions {
+            from: From::LastLines(3),
+            follow: false,
+            streams: Some(vec![Stream::Stderr]),
+        };
+        assert_eq!(
+            wanted,
+            Ok(Wanted {
+                options,
+                encoding: Encoding::Binary
+            })
+        );
+    }
+
+    #[test]
+    fn wrong_options_are_refused() {
+        for wrong in [
+            json!([]),
+            json!({"from": -1}),
+            json!({"from": 1.5}),
+            json!({"from": 1u64 << 63}),
+            json!({"from": "0"}),
+            json!({"from": 0, "last_lines": 0}),
+            json!({"last_bytes": 1, "last_lines": 1}),
+            json!({"streams": []}),
+            json!({"streams": ["stdin"]}),
+            json!({"encoding": "base64"}),
+            json!({"follow": 1}),
+            json!({"job": 1}),
+        ] {
+            assert!(Wanted::nested(&wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `job.untail`: ends a subscription. Nothing of it follows the reply.
+//!
+//! How a tail is ended is `tails`'s business.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{
+        super::Kind,
+        params::{OFFSET_MAX, Params},
+        refusal::Refusal,
+        session::Session,
+    },
+    Outcome,
+};
+
+pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
+    let params = Params::new(params, &["subscription"])?;
+    let subscription = params.number("subscription", 0, OFFSET_MAX)?;
+    let subscription = subscription.ok_or_else(|| params.wrong("subscription", "missing"))?;
+    if session.tails.end(subscription).await {
+        return Ok(Outcome::of(&json!({})));
+    }
+    let message = format!("this session never had a subscription {subscription}");
+    Err(Refusal::new(Kind::NotFound, message))
+}

@@ -1,0 +1,201 @@
+//! `job.wait`: until jobs are final or running.
+//!
+//! It runs beside the session's other requests; how it waits is the executor's business.
+
+use serde::Serialize;
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{
+    super::{
+        chunk::ChunkView,
+        envelope::{to_json, to_raw},
+        params::{NOT_A_JOB, Params, job_ref},
+        refusal::Refusal,
+        session::Session,
+    },
+    Outcome, fitting, job_bytes_max,
+};
+use crate::{
+    executor::{Until, WaitOptions, Waited},
+    job::JobRef,
+};
+
+/// Most jobs of one wait.
+pub const JOBS_MAX: usize = 1000;
+
+const KEYS: [&str; 4] = ["jobs", "mode", "until", "timeout_s"];
+/// Conditions over output, which come later, with their own keys.
+const LATER: [(&str, &[&str]); 3] = [
+    ("regex", &["regex", "stream", "from"]),
+    ("idle_s", &["idle_s"]),
+    ("bytes", &["bytes"]),
+];
+
+fn options(params: &Params<'_>) -> Result<WaitOptions, Refusal> {
+    Ok(WaitOptions {
+        jobs: jobs(params)?,
+        all: params
+            .word("mode", &[("any", false), ("all", true)])?
+            .unwrap_or(false),
+        until: until(params)?,
+        timeout: params.seconds("timeout_s")?,
+    })
+}
+
+fn jobs(params: &Params<'_>) -> Result<Vec<JobRef>, Refusal> {
+    let list = params
+        .get("jobs")
+        .and_then(Value::as_array)
+        .filter(|list| !list.is_empty());
+    let list = list.ok_or_else(|| params.wrong("jobs", "must be a list of at least one job"))?;
+    if list.len() > JOBS_MAX {
+        let message = format!("jobs: at most {JOBS_MAX} in one wait");
+        return Err(Refusal::limit("wait_jobs_max", message));
+    }
+    let jobs = list.iter().map(job_ref).collect::<Option<_>>();
+    jobs.ok_or_else(|| params.wrong("jobs", &format!("each {NOT_A_JOB}")))
+}
+
+fn until(params: &Params<'_>) -> Result<Until, Refusal> {
+    if let Some(Value::Object(condition)) = params.get("until") {
+        let has = |keys: &[&str]| condition.keys().all(|key| keys.contains(&key.as_str()));
+        let known = LATER
+            .iter()
+            .find(|(key, keys)| condition.contains_key(*key) && has(keys));
+        return Err(match known {
+            Some((key, _)) => Refusal::unsupported(&format!("until.{key}")),
+            None => params.wrong("until", "an object must have regex, idle_s or bytes"),
+        });
+    }
+    let words = [("final", Until::Final), ("running", Until::Running)];
+    Ok(params.word("until", &words)?.unwrap_or(Until::Final))
+}
+
+#[derive(Debug, Serialize)]
+struct View<'a> {
+    met: bool,
+    job: Option<Box<RawValue>>,
+    jobs: Vec<Box<RawValue>>,
+    last_output: Option<ChunkView<'a>>,
+    /// There where not all jobs fit into one message.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
+}
+
+impl<'a> View<'a> {
+    fn of(waited: &'a Waited, bytes_max: usize) -> Self {
+        let job = waited.job.as_ref().map(to_raw);
+        let last_output = waited.last_output.as_ref().map(ChunkView::of);
+        let told = job.as_ref().map_or(0, |job| job.get().len()) + to_json(&last_output).len();
+        let left = bytes_max.saturating_sub(told);
+        let (mut jobs, all) = fitting(&waited.jobs, left);
+        // `fitting` takes the first one in any case, and `job` may have filled the message.
+        if jobs.first().is_some_and(|first| first.get().len() > left) {
+            jobs.clear();
+        }
+        let truncated = !all || jobs.len() < waited.jobs.len();
+        Self {
+            met: waited.met,
+            job,
+            jobs,
+            last_output,
+            truncated,
+        }
+    }
+}
+
+pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
+    let options = options(&Params::new(params, &KEYS)?)?;
+    let waited = session.door.executor.wait(options).await?;
+    Ok(Outcome::of(&View::of(
+        &waited,
+        job_bytes_max(&session.door.settings),
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::{super::super::super::Kind, *};
+
+    fn parse(value: Value) -> Result<WaitOptions, Refusal> {
+        options(&Params::new(value.as_object().expect("an object"), &KEYS)?)
+    }
+
+    #[test]
+    fn options_are_read() {
+        let options = parse(json!({"jobs": [1, "2"]})).expect("valid");
+        let expected = WaitOptions {
+            jobs: vec![JobRef::Number(1), JobRef::Number(2)],
+            all: false,
+            until: Until::Final,
+            timeout: None,
+        };
+        assert_eq!(options, expected);
+        let options = parse(json!({
+            "jobs": [1], "mode": "all", "until": "running", "timeout_s": 0.5,
+        }));
+        let options = options.expect("valid");
+        assert_eq!((options.all, options.until), (true, Until::Running));
+        assert_eq!(options.timeout, Some(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn wrong_options_and_later_conditions_are_refused_in_their_own_ways() {
+        for (wrong, kind) in [
+            (json!({}), Kind::InvalidParams),
+            (json!({"jobs": []}), Kind::InvalidParams),
+            (json!({"jobs": 1}), Kind::InvalidParams),
+            (json!({"jobs": ["x"]}), Kind::InvalidParams),
+            (json!({"jobs": [1], "mode": "some"}), Kind::InvalidParams),
+            (json!({"jobs": [1], "until": "idle"}), Kind::InvalidParams),
+            (json!({"jobs": [1], "until": {}}), Kind::InvalidParams),
+            (
+                json!({"jobs": [1], "until": {"colour": 1}}),
+                Kind::InvalidParams,
+            ),
+            (
+                json!({"jobs": [1], "until": {"bytes": 1, "colour": 1}}),
+                Kind::InvalidParams,
+            ),
+            (json!({"jobs": [1], "timeout_s": -1}), Kind::InvalidParams),
+            (json!({"jobs": vec![1; 1001]}), Kind::LimitExceeded),
+            (
+                json!({"jobs": [1], "until": {"regex": "x"}}),
+                Kind::Unsupported,
+            ),
+            (
+                json!({"jobs": [1], "until": {"idle_s": 1}}),
+                Kind::Unsupported,
+            ),
+            (
+                json!({"jobs": [1], "until": {"bytes": 1}}),
+                Kind::Unsupported,
+            ),
+        ] {
+            assert_eq!(
+                parse(wrong.clone()).map_err(|r| r.kind).err(),
+                Some(kind),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_met_is_told_with_nulls() {
+        let waited = Waited {
+            met: false,
+            job: None,
+            jobs: Vec::new(),
+            last_output: None,
+        };
+        let told = json!(View::of(&waited, 1000));
+        assert_eq!(
+            told,
+            json!({"met": false, "job": null, "jobs": [], "last_output": null})
+        );
+    }
+}

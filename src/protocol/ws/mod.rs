@@ -1,0 +1,163 @@
+//! The WebSocket door: the upgrade, then a session of JSON-RPC requests and notifications.
+//!
+//! What a request does is the executor's business; here are only its shape, its order and its
+//! bounds.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use hyper::upgrade::OnUpgrade;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{
+    Door, Kind, Seat,
+    http::authenticated,
+    listener::{Connection, Peer},
+    problem::Problem,
+};
+
+mod chunk;
+mod envelope;
+mod frame;
+mod methods;
+mod notify;
+mod outbox;
+mod params;
+mod refusal;
+mod session;
+mod strict;
+mod tails;
+mod text;
+
+/// `GET /ws`, `GET /ws/mcp`: checks who asks and whether there is a seat, then begins a session.
+/// The sub-protocol `mcp` is never selected; a client that offers it gets the same session.
+pub async fn upgrade(
+    State(door): State<Arc<Door>>,
+    Extension(connection): Extension<Arc<Connection>>,
+    request: Request,
+) -> Response {
+    accept(door, connection, request).unwrap_or_else(IntoResponse::into_response)
+}
+
+fn accept(
+    door: Arc<Door>,
+    connection: Arc<Connection>,
+    mut request: Request,
+) -> Result<Response, Problem> {
+    let authenticated = authenticated(&door, connection.peer, request.headers())?;
+    let accept = accept_key(request.headers())?;
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let upgrade = upgrade.ok_or_else(not_an_upgrade)?;
+    if door.stopping.is_cancelled() {
+        return Err(Problem::new(Kind::Unavailable, "the server is stopping"));
+    }
+    let seat = seat(&door, connection.peer, authenticated)?;
+    let tasks = door.tasks.clone();
+    tasks.spawn(async move {
+        // The connection's place is kept as long as the session.
+        let _connection = connection;
+        match upgrade.await {
+            Ok(upgraded) => session::run(upgraded, door, seat, authenticated).await,
+            Err(error) => tracing::debug!(%error, "a client left during the upgrade"),
+        }
+    });
+    Ok(switching(&accept))
+}
+
+fn seat(door: &Door, peer: Peer, authenticated: bool) -> Result<Seat, Problem> {
+    if peer.is_trusted() {
+        return Ok(door.sessions.seat_unix());
+    }
+    door.sessions.seat_tcp(authenticated).map_err(|full| {
+        Problem::new(
+            Kind::LimitExceeded,
+            format!("there are too many sessions ({}); try again later", full.0),
+        )
+        .with_status(StatusCode::SERVICE_UNAVAILABLE)
+    })
+}
+
+fn not_an_upgrade() -> Problem {
+    Problem::new(
+        Kind::InvalidRequest,
+        "this is a WebSocket door: ask for an upgrade, version 13",
+    )
+    .with_status(StatusCode::UPGRADE_REQUIRED)
+}
+
+/// The answer to the client's key, if its headers ask for a WebSocket (RFC 6455, 4.2.1).
+fn accept_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let has = |name: header::HeaderName, word: &str| {
+        let values = headers
+            .get_all(name)
+            .into_iter()
+            .filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    let asked = has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| asked);
+    key.map(|key| derive_accept_key(key.as_bytes()))
+        .ok_or_else(not_an_upgrade)
+}
+
+fn switching(accept: &str) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| {
+            (
+                header::HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        });
+        pairs.collect()
+    }
+
+    #[test]
+    fn the_key_of_the_standard_is_answered_as_the_standard_says() {
+        let asked = headers(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "WebSocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ]);
+        assert_eq!(
+            accept_key(&asked).as_deref(),
+            Ok("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        );
+        for missing in [
+            "connection",
+            "upgrade",
+            "sec-websocket-version",
+            "sec-websocket-key",
+        ] {
+            let mut asked = asked.clone();
+            asked.remove(missing);
+            let refused = accept_key(&asked).map_err(|problem| problem.status);
+            assert_eq!(refused, Err(StatusCode::UPGRADE_REQUIRED), "{missing}");
+        }
+    }
+}

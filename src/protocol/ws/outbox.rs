@@ -1,0 +1,241 @@
+//! The one place where a session's frames are written, and the two bounded queues in front of it:
+//! replies, and behind them notifications.
+//!
+//! Whoever wants to send waits for room, so that a client which does not read costs a few messages
+//! of memory and delays nobody but itself. What the messages say is not known here.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{Sink, SinkExt};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+use tokio_tungstenite::tungstenite::{
+    Bytes, Message, Utf8Bytes,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
+
+/// Replies that wait for a slow client; each has at most `message_bytes_max`.
+const REPLIES_QUEUED_MAX: usize = 2;
+
+/// A reply, and the request's place among those in flight, which it keeps until it is written.
+#[derive(Debug)]
+pub struct Reply {
+    /// The JSON.
+    pub text: String,
+    /// The place; errors that were never in flight have none.
+    pub place: Option<OwnedSemaphorePermit>,
+}
+
+/// A notification of a subscription that may be muted while it waits.
+#[derive(Debug)]
+struct Note {
+    message: Message,
+    muted: Arc<AtomicBool>,
+}
+
+/// The last words of a session.
+#[derive(Debug)]
+pub struct Farewell {
+    /// A notification before the close.
+    pub note: Option<String>,
+    /// Why it is closed.
+    pub code: CloseCode,
+    /// The same in words.
+    pub reason: &'static str,
+}
+
+/// The session is over: nothing is sent any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+/// Where a session's messages are handed in. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    replies: mpsc::Sender<Reply>,
+    notes: mpsc::Sender<Note>,
+}
+
+/// How the writer takes care of the connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Care {
+    /// Notifications that may wait.
+    pub notes_max: usize,
+    /// Between two pings.
+    pub ping_interval: Duration,
+    /// Pings without an answer after which the client counts as gone.
+    pub unanswered_max: u64,
+}
+
+/// The writer's side of the queues.
+#[derive(Debug)]
+pub struct Writer {
+    replies: mpsc::Receiver<Reply>,
+    notes: mpsc::Receiver<Note>,
+    farewell: oneshot::Receiver<Farewell>,
+    care: Care,
+    /// Pings since the client was last heard; the reader sets it to zero.
+    unanswered: Arc<AtomicU64>,
+}
+
+/// How the writer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The farewell is out.
+    Farewell,
+    /// The connection broke, or the session is over without a farewell.
+    Broken,
+    /// The client answers nothing any more.
+    Silent,
+}
+
+/// An outbox, its writer, and where the last words go.
+pub fn outbox(
+    care: Care,
+    unanswered: Arc<AtomicU64>,
+) -> (Outbox, Writer, oneshot::Sender<Farewell>) {
+    let (replies_in, replies) = mpsc::channel(REPLIES_QUEUED_MAX);
+    let (notes_in, notes) = mpsc::channel(care.notes_max.max(1));
+    let (farewell_in, farewell) = oneshot::channel();
+    let outbox = Outbox {
+        replies: replies_in,
+        notes: notes_in,
+    };
+    (
+        outbox,
+        Writer {
+            replies,
+            notes,
+            farewell,
+            care,
+            unanswered,
+        },
+        farewell_in,
+    )
+}
+
+impl Outbox {
+    /// Waits for room for a reply, so that it need not exist while it waits.
+    pub async fn room(&self) -> Result<mpsc::Permit<'_, Reply>, Closed> {
+        self.replies.reserve().await.map_err(|_| Closed)
+    }
+
+    /// Sends a reply, or any other message that no notification may overtake.
+    pub async fn reply(&self, reply: Reply) -> Result<(), Closed> {
+        self.replies.send(reply).await.map_err(|_| Closed)
+    }
+
+    /// Waits until a notification could be sent, without sending one: who has nothing yet need
+    /// not fetch it before there is room.
+    pub async fn has_room(&self) -> Result<(), Closed> {
+        self.notes.reserve().await.map(drop).map_err(|_| Closed)
+    }
+
+    /// Sends a notification, unless `muted` is set before it is written.
+    pub async fn notify(&self, message: Message, muted: &Arc<AtomicBool>) -> Result<(), Closed> {
+        let note = Note {
+            message,
+            muted: muted.clone(),
+        };
+        self.notes.send(note).await.map_err(|_| Closed)
+    }
+}
+
+/// What the writer does next.
+enum Next {
+    Reply(Reply),
+    Note(Note),
+    Farewell(Farewell),
+    Ping,
+    Over,
+}
+
+impl Writer {
+    /// Writes until the farewell, or until the connection breaks or falls silent.
+    ///
+    /// While a write waits for the client, no ping is due: a client that is slow to read is not a
+    /// client that is gone, and the kernel finds out by itself about one that is.
+    pub async fn run<S>(mut self, sink: &mut S) -> Written
+    where
+        S: Sink<Message> + Unpin,
+    {
+        let first = Instant::now() + self.care.ping_interval;
+        let mut pings = interval_at(first, self.care.ping_interval);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let next = tokio::select! {
+                biased;
+                Some(reply) = self.replies.recv() => Next::Reply(reply),
+                farewell = &mut self.farewell => farewell.map_or(Next::Over, Next::Farewell),
+                Some(note) = self.notes.recv() => Next::Note(note),
+                _ = pings.tick() => Next::Ping,
+            };
+            let message = match next {
+                Next::Reply(Reply { text, place }) => {
+                    // Before the client can have read it, so that it may ask again at once.
+                    drop(place);
+                    Some(text.into())
+                }
+                Next::Note(note) if note.muted.load(Ordering::SeqCst) => None,
+                Next::Note(note) => Some(note.message),
+                Next::Ping if self.is_silent() => return Written::Silent,
+                Next::Ping => Some(Message::Ping(Bytes::new())),
+                Next::Over => return Written::Broken,
+                Next::Farewell(farewell) => return say(sink, farewell).await,
+            };
+            if self.write(sink, message).await.is_err() {
+                return Written::Broken;
+            }
+        }
+    }
+
+    /// Counts one more ping; whether it would be one too many.
+    fn is_silent(&self) -> bool {
+        self.unanswered.fetch_add(1, Ordering::SeqCst) >= self.care.unanswered_max
+    }
+
+    /// Hands a message to the connection; messages that wait already go with it.
+    async fn write<S>(&self, sink: &mut S, message: Option<Message>) -> Result<(), S::Error>
+    where
+        S: Sink<Message> + Unpin,
+    {
+        if let Some(message) = message {
+            sink.feed(message).await?;
+        }
+        if self.replies.is_empty() && self.notes.is_empty() {
+            sink.flush().await?;
+        }
+        Ok(())
+    }
+}
+
+async fn say<S>(sink: &mut S, farewell: Farewell) -> Written
+where
+    S: Sink<Message> + Unpin,
+{
+    let frame = CloseFrame {
+        code: farewell.code,
+        reason: Utf8Bytes::from_static(farewell.reason),
+    };
+    let note = farewell.note.map(|note| Message::Text(note.into()));
+    for message in note.into_iter().chain([Message::Close(Some(frame))]) {
+        if sink.feed(message).await.is_err() {
+            return Written::Broken;
+        }
+    }
+    match sink.flush().await {
+        Ok(()) => Written::Farewell,
+        Err(_) => Written::Broken,
+    }
+}
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

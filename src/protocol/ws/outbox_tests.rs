@@ -1,0 +1,217 @@
+use std::{
+    pin::Pin,
+    sync::Mutex,
+    task::{Context, Poll, Waker},
+};
+
+use tokio::sync::Semaphore;
+
+use super::*;
+
+const CARE: Care = Care {
+    notes_max: 2,
+    ping_interval: Duration::from_secs(20),
+    unanswered_max: 3,
+};
+
+/// A connection whose client reads only as many messages as it is allowed to.
+#[derive(Clone, Default)]
+struct Client {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    got: Vec<Message>,
+    may_read: usize,
+    waker: Option<Waker>,
+}
+
+impl Client {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no panic")
+    }
+
+    fn read(&self, messages: usize) {
+        let mut state = self.lock();
+        state.may_read += messages;
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// What it has got, as text: pings as `ping`, closes as their code.
+    fn got(&self) -> Vec<String> {
+        let state = self.lock();
+        let show = |message: &Message| match message {
+            Message::Ping(_) => "ping".to_owned(),
+            Message::Close(Some(frame)) => u16::from(frame.code).to_string(),
+            other => other.to_text().expect("text").to_owned(),
+        };
+        state.got.iter().map(show).collect()
+    }
+}
+
+impl Sink<Message> for Client {
+    type Error = ();
+
+    fn poll_ready(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        let mut state = self.lock();
+        if state.may_read == 0 {
+            state.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        state.may_read -= 1;
+        Poll::Ready(Ok(()))
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), ()> {
+        self.lock().got.push(message);
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn note(text: &str) -> Message {
+    Message::Text(text.to_owned().into())
+}
+
+fn reply(text: &str) -> Reply {
+    Reply {
+        text: text.to_owned(),
+        place: None,
+    }
+}
+
+fn farewell() -> Farewell {
+    Farewell {
+        note: Some("bye".into()),
+        code: CloseCode::Away,
+        reason: "stopping",
+    }
+}
+
+#[tokio::test]
+async fn replies_go_before_notifications_and_the_farewell_before_both_are_lost() {
+    let (outbox, writer, last) = outbox(CARE, Arc::default());
+    let mut client = Client::default();
+    let heard = Arc::default();
+    outbox.notify(note("note"), &heard).await.expect("open");
+    outbox.reply(reply("one")).await.expect("open");
+    outbox.reply(reply("two")).await.expect("open");
+    last.send(farewell()).expect("a writer");
+    client.read(9);
+    assert_eq!(writer.run(&mut client).await, Written::Farewell);
+    assert_eq!(client.got(), ["one", "two", "bye", "1001"]);
+}
+
+#[tokio::test]
+async fn a_muted_subscription_sends_nothing_behind_the_reply() {
+    let (outbox, writer, last) = outbox(CARE, Arc::default());
+    let mut client = Client::default();
+    let (ended, other) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    outbox
+        .notify(note("of the ended one"), &ended)
+        .await
+        .expect("open");
+    outbox
+        .notify(note("of another"), &other)
+        .await
+        .expect("open");
+    ended.store(true, Ordering::SeqCst);
+    client.read(9);
+    let written = tokio::spawn({
+        let mut client = client.clone();
+        async move { writer.run(&mut client).await }
+    });
+    outbox.reply(reply("untailed")).await.expect("open");
+    // Both queues are empty once there is room for all that they hold.
+    for _ in 0..CARE.notes_max {
+        outbox.notify(note("muted"), &ended).await.expect("open");
+    }
+    outbox.has_room().await.expect("open");
+    last.send(farewell()).expect("a writer");
+    assert_eq!(written.await.expect("no panic"), Written::Farewell);
+    let got = client.got();
+    assert!(got.contains(&"of another".to_owned()), "{got:?}");
+    assert!(
+        !got.iter()
+            .any(|text| text.contains("ended") || text == "muted"),
+        "{got:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_fills_the_queues_and_is_not_called_silent() {
+    let (outbox, writer, _last) = outbox(CARE, Arc::default());
+    let mut client = Client::default();
+    let reading = client.clone();
+    let written = tokio::spawn(async move { writer.run(&mut client).await });
+    let heard = Arc::default();
+    // One is with the writer, the others wait in the queue.
+    for _ in 0..=CARE.notes_max {
+        outbox.notify(note("x"), &heard).await.expect("open");
+    }
+    let stuck = tokio::time::timeout(Duration::from_secs(3600), outbox.has_room()).await;
+    assert!(stuck.is_err(), "there is room though nobody reads");
+    assert!(!written.is_finished());
+    reading.read(1);
+    outbox.has_room().await.expect("open");
+    written.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_answers_nothing_is_left_after_three_pings() {
+    let unanswered = Arc::<AtomicU64>::default();
+    let (_outbox, writer, _last) = outbox(CARE, unanswered.clone());
+    let mut client = Client::default();
+    client.read(9);
+    let begun = Instant::now();
+    assert_eq!(writer.run(&mut client).await, Written::Silent);
+    assert_eq!(client.got(), ["ping", "ping", "ping"]);
+    assert_eq!(begun.elapsed(), 4 * CARE.ping_interval);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_only_answers_pings_is_kept() {
+    let unanswered = Arc::<AtomicU64>::default();
+    let (_outbox, writer, _last) = outbox(CARE, unanswered.clone());
+    let mut client = Client::default();
+    client.read(1000);
+    let seen = client.clone();
+    let written = tokio::spawn(async move { writer.run(&mut client).await });
+    let mut answers = tokio::time::interval(CARE.ping_interval);
+    while seen.got().len() < 50 {
+        answers.tick().await;
+        unanswered.store(0, Ordering::SeqCst);
+    }
+    assert!(!written.is_finished());
+    written.abort();
+}
+
+#[tokio::test]
+async fn a_place_in_flight_is_free_once_the_reply_is_being_written() {
+    let (outbox, writer, _last) = outbox(CARE, Arc::default());
+    let mut client = Client::default();
+    let in_flight = Arc::new(Semaphore::new(1));
+    let place = in_flight.clone().try_acquire_owned().ok();
+    outbox
+        .reply(Reply {
+            text: "x".into(),
+            place,
+        })
+        .await
+        .expect("open");
+    assert_eq!(in_flight.available_permits(), 0);
+    let written = tokio::spawn(async move { writer.run(&mut client).await });
+    let freed = in_flight.acquire().await;
+    assert!(freed.is_ok());
+    written.abort();
+}

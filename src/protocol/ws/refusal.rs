@@ -1,0 +1,88 @@
+//! Errors over JSON-RPC: kind, message and data.
+//!
+//! Which request they answer is `envelope`'s business.
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde_json::{Map, Value};
+
+use super::super::Kind;
+use crate::{executor::Error, job};
+
+/// Why a request is refused, as it is answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// Gives code and name.
+    pub kind: Kind,
+    /// What to do.
+    pub message: String,
+    data: Map<String, Value>,
+}
+
+impl Refusal {
+    /// A refusal whose data are nothing but its kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            data: Map::new(),
+        }
+    }
+
+    /// The same with one more entry in `data`.
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.data.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// A parameter is wrong.
+    pub fn params(key: &str, message: &str) -> Self {
+        Self::new(Kind::InvalidParams, format!("{key}: {message}")).with("key", key)
+    }
+
+    /// A bound is reached.
+    pub fn limit(limit: &str, message: impl Into<String>) -> Self {
+        Self::new(Kind::LimitExceeded, message).with("limit", limit)
+    }
+
+    /// The contract knows it, this version does not do it yet.
+    pub fn unsupported(key: &str) -> Self {
+        let message = format!("{key}: this version does not support it yet");
+        Self::new(Kind::Unsupported, message).with("key", key)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let refusal = Self::new(Kind::of(&error), error.to_string());
+        match error {
+            Error::Invalid {
+                output_bytes: Some(end),
+                ..
+            } => refusal.with("output_bytes", end),
+            _ => refusal,
+        }
+    }
+}
+
+impl From<job::Refusal> for Refusal {
+    fn from(refusal: job::Refusal) -> Self {
+        let message = refusal.to_string();
+        let (kind, key) = match refusal {
+            job::Refusal::Invalid { key, .. } => (Kind::InvalidParams, key),
+            job::Refusal::Unsupported { key, .. } => (Kind::Unsupported, key),
+        };
+        Self::new(kind, message).with("key", key)
+    }
+}
+
+impl Serialize for Refusal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut data = self.data.clone();
+        data.insert("kind".to_owned(), self.kind.name().into());
+        let mut error = serializer.serialize_struct("error", 3)?;
+        error.serialize_field("code", &self.kind.code())?;
+        error.serialize_field("message", &self.message)?;
+        error.serialize_field("data", &data)?;
+        error.end()
+    }
+}

@@ -1,0 +1,277 @@
+//! The subscriptions of a session: one task per tail, which fetches, cuts, and waits for room.
+//!
+//! Where output lies and when there is more is the executor's business.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    frame,
+    notify::About,
+    outbox::{Closed, Outbox},
+    refusal::Refusal,
+    text::TextCutter,
+};
+use crate::{
+    executor::{Error, Tail, TailEvent},
+    job::{Chunk, Offset},
+};
+
+/// How long the beginning of a character waits for its rest.
+const HOLD: Duration = Duration::from_millis(200);
+
+/// How output is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// As JSON with text or base64.
+    Text,
+    /// As binary frames.
+    Binary,
+}
+
+/// A tail that has been granted and begins once its reply is on its way.
+#[derive(Debug)]
+pub struct Granted {
+    /// Its number in the session.
+    pub subscription: u32,
+    /// The cursor.
+    pub tail: Tail,
+    /// Whether it goes on behind the end as it stands.
+    pub follow: bool,
+    /// How it is sent.
+    pub encoding: Encoding,
+}
+
+#[derive(Debug)]
+struct Live {
+    muted: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+/// The subscriptions of a session.
+#[derive(Debug)]
+pub struct Tails {
+    live: Arc<Mutex<HashMap<u32, Live>>>,
+    given: AtomicU32,
+    max: u64,
+    /// Set when a tail fails: output would be missing without a word, so the session ends.
+    failed: CancellationToken,
+}
+
+impl Tails {
+    /// At most so many at a time; `failed` is told when one cannot go on.
+    pub fn new(max: u64, failed: CancellationToken) -> Self {
+        Self {
+            live: Arc::default(),
+            given: AtomicU32::new(0),
+            max,
+            failed,
+        }
+    }
+
+    /// Whether there is room for one more.
+    pub fn check_room(&self) -> Result<(), Refusal> {
+        if (self.lock().len() as u64) < self.max {
+            return Ok(());
+        }
+        let message = format!(
+            "this session has {} tails; end one with job.untail",
+            self.max
+        );
+        Err(Refusal::limit("subscriptions_max", message))
+    }
+
+    /// A number that no other tail of this session has or had.
+    pub fn number(&self) -> u32 {
+        self.given.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Begins to send.
+    pub fn start(&self, granted: Granted, outbox: Outbox) {
+        let subscription = granted.subscription;
+        let muted = Arc::new(AtomicBool::new(false));
+        let (all, failed) = (self.live.clone(), self.failed.clone());
+        let mut live = self.lock();
+        let task = tokio::spawn({
+            let muted = muted.clone();
+            async move {
+                let speaker = Speaker::new(&granted, outbox, muted);
+                if let Err(error) = speaker.run(granted.tail).await {
+                    tracing::error!(%error, subscription, "a tail failed; its session ends");
+                    failed.cancel();
+                }
+                all.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&subscription);
+            }
+        });
+        live.insert(subscription, Live { muted, task });
+    }
+
+    /// Ends a tail; when this returns, nothing more of it is written. False where no tail of this
+    /// session ever had the number.
+    pub async fn end(&self, subscription: u64) -> bool {
+        let known = (1..=u64::from(self.given.load(Ordering::SeqCst))).contains(&subscription);
+        let number = u32::try_from(subscription).unwrap_or(0);
+        let live = self.lock().remove(&number);
+        if let Some(Live { muted, task }) = live {
+            muted.store(true, Ordering::SeqCst);
+            task.abort();
+            // Aborted or done: either way it hands in nothing more.
+            let _ = task.await;
+        }
+        known
+    }
+
+    /// Ends all of them, without waiting.
+    pub fn end_all(&self) {
+        for (_, Live { muted, task }) in self.lock().drain() {
+            muted.store(true, Ordering::SeqCst);
+            task.abort();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Tails {
+    fn drop(&mut self) {
+        self.end_all();
+    }
+}
+
+/// Tells one tail's events to the client.
+struct Speaker {
+    about: About,
+    follow: bool,
+    encoding: Encoding,
+    cutter: TextCutter,
+    outbox: Outbox,
+    muted: Arc<AtomicBool>,
+}
+
+impl Speaker {
+    fn new(granted: &Granted, outbox: Outbox, muted: Arc<AtomicBool>) -> Self {
+        let about = About {
+            subscription: granted.subscription,
+            job: granted.tail.job().id,
+        };
+        let Granted {
+            follow, encoding, ..
+        } = *granted;
+        Self {
+            about,
+            follow,
+            encoding,
+            cutter: TextCutter::default(),
+            outbox,
+            muted,
+        }
+    }
+
+    /// Until the last event, or until nobody listens any more.
+    async fn run(mut self, mut tail: Tail) -> Result<(), Error> {
+        let mut held: Option<(Offset, Instant)> = None;
+        loop {
+            // Without room nothing is fetched: a client that does not read holds no output here.
+            if self.outbox.has_room().await.is_err() {
+                return Ok(());
+            }
+            held = self.held_since(held);
+            let told = tokio::select! {
+                biased;
+                event = tail.next() => match event {
+                    Ok(Some(event)) => self.tell(event).await,
+                    // The session is told in its own way that the server stops.
+                    Ok(None) | Err(Error::Unavailable(_)) => return Ok(()),
+                    Err(error) => return Err(error),
+                },
+                () = waited(held) => self.flush().await,
+            };
+            if told.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The held bytes and since when nothing has come for them.
+    fn held_since(&self, before: Option<(Offset, Instant)>) -> Option<(Offset, Instant)> {
+        let from = self.cutter.held_from()?;
+        before
+            .filter(|(offset, _)| *offset == from)
+            .or_else(|| Some((from, Instant::now())))
+    }
+
+    async fn tell(&mut self, event: TailEvent) -> Result<(), Closed> {
+        match event {
+            TailEvent::Output(chunk) => self.output(chunk).await,
+            TailEvent::Gap(gap) => {
+                self.flush().await?;
+                self.notify(self.about.gap(gap)).await
+            }
+            TailEvent::State { state, reason, at } => {
+                self.notify(self.about.state(state, reason, at)).await
+            }
+            TailEvent::CaughtUp { next_offset } => self.caught_up(next_offset).await,
+            TailEvent::End(job) => {
+                self.flush().await?;
+                self.notify(self.about.end(&job)).await
+            }
+        }
+    }
+
+    async fn output(&mut self, chunk: Chunk) -> Result<(), Closed> {
+        if self.encoding == Encoding::Binary {
+            let frame = frame::encode(self.about.subscription, &chunk);
+            return self.send(Message::Binary(frame.into())).await;
+        }
+        for chunk in self.cutter.push(chunk) {
+            self.notify(self.about.output(&chunk)).await?;
+        }
+        Ok(())
+    }
+
+    /// Held bytes are not yet sent; but where nothing may follow, they are sent first.
+    async fn caught_up(&mut self, next_offset: Offset) -> Result<(), Closed> {
+        if !self.follow {
+            self.flush().await?;
+        }
+        let next_offset = self.cutter.held_from().unwrap_or(next_offset);
+        self.notify(self.about.caught_up(next_offset)).await
+    }
+
+    async fn flush(&mut self) -> Result<(), Closed> {
+        match self.cutter.flush() {
+            Some(chunk) => self.notify(self.about.output(&chunk)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn notify(&self, text: String) -> Result<(), Closed> {
+        self.send(Message::Text(text.into())).await
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Closed> {
+        self.outbox.notify(message, &self.muted).await
+    }
+}
+
+/// Returns when held bytes have waited long enough; never where there are none.
+async fn waited(held: Option<(Offset, Instant)>) {
+    match held {
+        Some((_, since)) => tokio::time::sleep_until(since + HOLD).await,
+        None => std::future::pending().await,
+    }
+}
