@@ -188,6 +188,12 @@ fn lost(error: tungstenite::Error) -> Lost {
     Lost(error.to_string())
 }
 
+/// Who listens on the socket of a data directory, as the kernel tells it, whatever it speaks;
+/// `None` where it does not tell (another PID namespace).
+pub async fn listener(layout: &Layout) -> Result<Option<i32>, ConnectError> {
+    unix(layout).await.map(|(_, pid)| pid)
+}
+
 async fn connect(target: &Target) -> Result<Client, ConnectError> {
     let (stream, peer) = match target {
         Target::Local(layout) => unix(layout).await?,

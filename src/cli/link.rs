@@ -183,12 +183,6 @@ impl Link {
         timeout(TOLD_MAX, told).await.is_ok()
     }
 
-    /// Waits as long as before the next attempt to connect.
-    pub async fn pause(&mut self) {
-        sleep(self.pause).await;
-        self.pause = PAUSE_MAX.min(self.pause * 2);
-    }
-
     async fn try_again(&mut self) -> anyhow::Result<()> {
         match Client::connect(&self.target).await {
             Ok(client) => {
@@ -208,7 +202,9 @@ impl Link {
             self.found(client);
             return Ok(());
         }
-        self.pause().await;
+        let pause = self.pause;
+        self.pause = PAUSE_MAX.min(pause * 2);
+        sleep(pause).await;
         Ok(())
     }
 

@@ -3,10 +3,13 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
+
 use super::{
     autostart::{self, Launch},
+    client::Client,
     escape::shell_word,
-    proc::Launched,
+    proc::{self, Launched},
     say, stop,
     target::DataDir,
 };
@@ -43,6 +46,9 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let client = autostart::start(&layout, &launch).await?;
+    if is_another(&client, &launch) {
+        bail!("another server has taken its place meanwhile; `cc-executor status` shows it");
+    }
     let words: Vec<_> = launch
         .args
         .iter()
@@ -60,6 +66,13 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
 
 fn tell(text: &str) -> anyhow::Result<()> {
     say::out(format!("{}\n", super::escape::visible(text)).as_bytes())
+}
+
+/// Whether the server that answers was started in another way: a command line that found none at
+/// that moment was faster.
+fn is_another(client: &Client, launch: &Launch) -> bool {
+    let server = client.peer().and_then(|pid| proc::launched(pid).ok());
+    server.is_some_and(|server| server.argv.get(1..) != Some(launch.args.as_slice()))
 }
 
 /// The same command line once more.

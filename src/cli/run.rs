@@ -3,7 +3,7 @@
 //! The job is the server's; this process may come and go. Whatever it has to say of its own is at
 //! most one line where stderr is not a terminal.
 
-use std::{process::ExitCode, time::Duration};
+use std::{cell::Cell, process::ExitCode, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -20,7 +20,7 @@ use super::{
     outputs::{Broken, Outputs},
     say, sentence,
     signals::{Ask, Signals},
-    submit,
+    submit::{self, HandIn},
     target::Connect,
 };
 use crate::{cli::follow::Encoding, job::NewJob};
@@ -62,8 +62,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         new_job.insert("tail".to_owned(), Value::Object(tail.params()));
     }
     let mut signals = Signals::watch()?;
-    let handing_in = submit::hand_in(&target, new_job, Tell::Person);
-    let (asked, submitted) = patiently(handing_in, &mut signals).await;
+    let hand_in = HandIn::default();
+    let handing_in = hand_in.hand_in(target, new_job, Tell::Person);
+    let (asked, submitted) = patiently(handing_in, &hand_in.sent, &mut signals).await;
     let Some(submitted) = submitted else {
         return Ok(ExitCode::from(left_by(asked)));
     };
@@ -76,10 +77,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         .await
 }
 
-/// Hands the job in. A first signal meanwhile is remembered, because the job may exist already; a
-/// second one gives up (`None`).
+/// Hands the job in. A signal before it was sent leaves (`None`); behind that the first one is
+/// remembered, because the job may exist already, and a second one leaves.
 async fn patiently<T>(
     handing_in: impl Future<Output = T>,
+    sent: &Cell<bool>,
     signals: &mut Signals,
 ) -> (Option<Ask>, Option<T>) {
     pin!(handing_in);
@@ -88,7 +90,7 @@ async fn patiently<T>(
         select! {
             done = &mut handing_in => return (asked, Some(done)),
             ask = signals.next() => {
-                if asked.is_some() {
+                if asked.is_some() || !sent.get() {
                     return (Some(ask), None);
                 }
                 asked = Some(ask);

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     autostart,
-    client::{Client, ConnectError},
+    client::{self, ConnectError},
     jobs::{self, LIVE},
     link::{self, Link, Tell},
     proc::{self, Launched},
@@ -99,33 +99,37 @@ pub struct Server {
     process: OwnedFd,
 }
 
-/// The server of a data directory; `None` where none runs.
+/// The server of a data directory; `None` where none runs. It need not speak our protocol.
 pub async fn find(layout: &Layout) -> anyhow::Result<Option<Server>> {
-    let target = Target::Local(layout.clone());
-    let mut client = match Client::connect(&target).await {
-        Ok(client) => client,
-        Err(ConnectError::Absent(_)) if autostart::is_locked(layout) => bail!(
-            "a server holds {} but does not answer yet; try again in a moment, its log may say more",
-            layout.lock().display()
-        ),
-        Err(ConnectError::Absent(_)) => return Ok(None),
-        // Of another version, perhaps: it can be stopped all the same if its owner is known.
-        Err(error) => return Err(error.into()),
+    let Some(pid) = listener(layout).await? else {
+        return Ok(None);
     };
-    let pid = client
-        .peer()
-        .context("the kernel does not tell which process the server is")?;
     let process = Pid::from_raw(pid)
         .context("the server lives in another PID namespace; stop it from there")
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
     let launched = proc::launched(pid).context("the server's command line cannot be read")?;
-    // It answers after it was opened: so that number was its own, and the descriptor is its.
-    client.request("server.info", &json!({})).await?;
+    // Still the same after it was opened: so the descriptor is the server's, not a successor's.
+    if listener(layout).await? != Some(pid) {
+        bail!("another server has taken its place just now; try again");
+    }
     Ok(Some(Server {
         pid,
         launched,
         process,
     }))
+}
+
+async fn listener(layout: &Layout) -> anyhow::Result<Option<i32>> {
+    match client::listener(layout).await {
+        Ok(pid) => Ok(Some(pid.unwrap_or(0))),
+        Err(ConnectError::Absent(_)) if autostart::is_locked(layout) => bail!(
+            "a server holds {} but does not listen; try again in a moment, {} may say more",
+            layout.lock().display(),
+            layout.log().display()
+        ),
+        Err(ConnectError::Absent(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Server {

@@ -1,8 +1,7 @@
 //! `submit`: hands a job in and returns at once. Also the handing in that `run` begins with.
 
-use std::process::ExitCode;
+use std::{cell::Cell, process::ExitCode};
 
-use anyhow::bail;
 use serde_json::{Map, Value};
 
 use super::{
@@ -33,7 +32,9 @@ pub struct SubmitArgs {
 pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
     let new_job = describe(&args.job, &target, NewJob::QUEUE)?;
-    let (_, reply) = hand_in(&target, new_job, Tell::Everybody).await?;
+    let (_, reply) = HandIn::default()
+        .hand_in(target, new_job, Tell::Everybody)
+        .await?;
     let job = Job::read(&reply["job"])?;
     if args.json {
         say::json(&reply)?;
@@ -65,24 +66,25 @@ pub fn describe(
     options.new_job(caller.as_ref(), queue)
 }
 
-/// How often a submit whose reply was lost is sent again.
-const TRIES_MAX: u32 = 10;
+/// A submit on its way.
+#[derive(Debug, Default)]
+pub struct HandIn {
+    /// Whether it may have reached the server: from then on there may be a job.
+    pub sent: Cell<bool>,
+}
 
-/// Submits until there is a reply; the idempotency key makes that one job. Returns the connection
-/// on which the reply came, and the reply.
-pub async fn hand_in(
-    target: &Target,
-    new_job: Map<String, Value>,
-    tell: Tell,
-) -> anyhow::Result<(Link, Value)> {
-    let params = Value::Object(new_job);
-    for _ in 0..TRIES_MAX {
-        let mut link = link::open_always(target.clone(), tell).await?;
-        if let Some(reply) = link.try_request("job.submit", &params).await? {
-            return Ok((link, reply));
-        }
-        // A server that is stopping is given the time to go, so that another one can be started.
-        link.pause().await;
+impl HandIn {
+    /// Submits until there is a reply; the idempotency key makes that one job. Returns the
+    /// connection on which the reply came, and the reply.
+    pub async fn hand_in(
+        &self,
+        target: Target,
+        new_job: Map<String, Value>,
+        tell: Tell,
+    ) -> anyhow::Result<(Link, Value)> {
+        let mut link = link::open_always(target, tell).await?;
+        self.sent.set(true);
+        let reply = link.request("job.submit", &Value::Object(new_job)).await?;
+        Ok((link, reply))
     }
-    bail!("the server went away {TRIES_MAX} times before it answered; its log may say why")
 }

@@ -67,6 +67,8 @@ impl Until {
     }
 }
 
+/// The shortest timeout that is asked for: none is none at all.
+const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 /// How long the server's own word on a timeout may be late.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
@@ -110,7 +112,7 @@ impl WaitArgs {
         loop {
             if let Some(deadline) = deadline {
                 let left = deadline.saturating_duration_since(Instant::now());
-                params["timeout_s"] = json!(left.as_secs_f64());
+                params["timeout_s"] = json!(left.max(TIMEOUT_MIN).as_secs_f64());
             }
             let asked = link.try_request("job.wait", &params);
             let result = match deadline {
