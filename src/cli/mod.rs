@@ -1,0 +1,5 @@
+//! The command line.
+
+pub mod config;
+pub mod serve;
+pub mod token;
