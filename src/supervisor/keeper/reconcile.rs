@@ -21,57 +21,72 @@ impl Keeper {
         if let (Task::None, Some(open)) = (&self.task, &open) {
             self.task = Task::watching(open);
         }
-        match (state, self.task.open_key()) {
-            (
-                ShimState::Running {
-                    job,
-                    attempt,
-                    started_at_us,
-                    ..
-                },
-                Some(key),
-            ) if key == (Key { job, attempt }) => {
-                self.adopt(connection, key, started_at_us, open).await
+        let expected = self.task.open_key();
+        match state {
+            ShimState::Running {
+                job,
+                attempt,
+                started_at_us,
+                ..
+            } if expected == Some(Key { job, attempt }) => {
+                return self
+                    .adopt(connection, Key { job, attempt }, started_at_us, open)
+                    .await;
             }
-            (
-                ShimState::Exited {
-                    job,
-                    attempt,
-                    facts,
-                    synced,
-                },
-                Some(key),
-            ) if key == (Key { job, attempt }) => {
-                self.ended(*facts, synced, true).await;
-                Ok(())
+            ShimState::Exited {
+                job,
+                attempt,
+                facts,
+                synced,
+            } if expected == Some(Key { job, attempt }) => {
+                let reusable = facts.survivors.is_empty();
+                self.ended(*facts, synced, reusable).await;
+                return Ok(());
             }
-            (ShimState::Exited { job, attempt, .. }, None) => {
-                // Committed by an earlier server that could not say so any more; or its end is on
-                // its way, and the acknowledgement will follow.
-                if !matches!(self.task, Task::Ended(_)) {
-                    connection.send(&ToShim::Release { job, attempt }).await?;
+            // Its end is on its way into the ledger; the acknowledgement follows.
+            ShimState::Exited { job, attempt, .. } if matches!(self.task, Task::Ended(key) if key == Key { job, attempt }) =>
+            {
+                return Ok(());
+            }
+            // Committed by an earlier server that could not say so any more.
+            ShimState::Exited {
+                job,
+                attempt,
+                facts,
+                ..
+            } => {
+                connection.send(&ToShim::Release { job, attempt }).await?;
+                self.never_ran(expected);
+                if facts.survivors.is_empty() {
                     self.idle();
                 }
-                Ok(())
             }
-            (ShimState::Idle, expected) => {
-                if let Some(key) = expected {
-                    self.registry.detach(key.job);
-                    self.tell(ShimEvent::NeverRan(key));
-                }
+            ShimState::Idle => {
+                self.never_ran(expected);
                 self.idle();
-                Ok(())
             }
-            (ShimState::Retired, None) => Ok(()),
-            (state, expected) => {
+            ShimState::Retired => self.never_ran(expected),
+            ShimState::Running { job, attempt, .. } => {
+                let shim = &self.offer.shim;
                 tracing::error!(
-                    shim = self.offer.shim,
-                    ?state,
-                    ?expected,
-                    "a shim does something else than the ledger says"
+                    job,
+                    attempt,
+                    shim,
+                    "a shim runs what the ledger does not know"
                 );
-                Ok(())
+                self.never_ran(expected);
             }
+        }
+        Ok(())
+    }
+
+    /// The order to run this attempt did not reach the shim, and never will: it was discarded with
+    /// the connection that it was on.
+    fn never_ran(&mut self, expected: Option<Key>) {
+        if let Some(key) = expected {
+            self.registry.detach(key.job);
+            self.task = Task::None;
+            self.tell(ShimEvent::NeverRan(key));
         }
     }
 
