@@ -300,13 +300,9 @@ impl Attempt {
     /// The output cannot flow: says so once, and holds the stall clock.
     pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
         match &why {
-            Obstacle::Full(text) if !self.told_waiting => {
-                self.told_waiting = true;
-                let why = text.clone();
-                kit.said.push(FromShim::Waiting { waiting: true, why });
-            }
+            Obstacle::Full(text) => self.tell_waiting(text.clone(), kit),
             Obstacle::Broken(text) => self.trouble(text.clone(), kit),
-            Obstacle::Full(_) | Obstacle::Unsynced => {}
+            Obstacle::Unsynced => self.tell_flowing(kit),
         }
         let retry_at = (why != Obstacle::Unsynced).then(|| now + RETRY);
         self.blocked = Some(Blocked { why, retry_at });
@@ -318,6 +314,16 @@ impl Attempt {
             return;
         }
         self.silence.run(!self.paused, now);
+        self.tell_flowing(kit);
+    }
+
+    fn tell_waiting(&mut self, why: String, kit: &mut Kit) {
+        if !self.is_told() && !std::mem::replace(&mut self.told_waiting, true) {
+            kit.said.push(FromShim::Waiting { waiting: true, why });
+        }
+    }
+
+    pub(super) fn tell_flowing(&mut self, kit: &mut Kit) {
         if std::mem::take(&mut self.told_waiting) {
             kit.said.push(FromShim::Waiting {
                 waiting: false,

@@ -230,6 +230,7 @@ impl Attempt {
 
     fn tell(&mut self, kit: &mut Kit) {
         self.phase = Phase::Told;
+        self.tell_flowing(kit);
         let Some(facts) = self.facts.clone() else {
             return;
         };

@@ -142,13 +142,14 @@ impl Nurse {
                 attempt.secure(&mut self.kit);
             }
         }
-        self.attempt.take_if(|attempt| {
-            let retired = attempt.has_survivors();
-            let over = attempt.is_over();
+        self.forget_what_is_over();
+    }
+
+    fn forget_what_is_over(&mut self) {
+        if let Some(attempt) = self.attempt.take_if(|attempt| attempt.is_over()) {
             // It has said that it takes no more work: nobody will come back to it.
-            self.leaving |= over && retired;
-            over
-        });
+            self.leaving |= attempt.has_survivors();
+        }
     }
 
     fn welcome(&mut self, instance: String) {
@@ -182,6 +183,7 @@ impl Nurse {
                 if attempt.is(job, number) {
                     attempt.acknowledge();
                 }
+                self.forget_what_is_over();
             }
             (ToShim::Arm { offset }, Some(attempt)) => attempt.arm(offset, kit),
             (ToShim::Stop(wish), Some(attempt)) => attempt.stop(wish, kit, now),
@@ -198,8 +200,7 @@ impl Nurse {
         if let Some(attempt) = &mut self.attempt {
             attempt.acknowledge();
         }
-        self.attempt
-            .take_if(|attempt| attempt.is_over() && !attempt.has_survivors());
+        self.forget_what_is_over();
         let (job, number) = (spec.job, spec.attempt);
         let why = if self.attempt.is_some() || self.leaving {
             "the shim is busy or leaving".to_owned()

@@ -2,7 +2,7 @@
 //! be; and reads the report of a child that failed. The child itself is `fork`'s.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::CString,
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -172,9 +172,6 @@ pub fn failed(errno: Errno, what: &str) -> SpawnError {
 fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
-
-/// The device that reads as nothing.
-pub const NULL: &CStr = c"/dev/null";
 
 #[cfg(test)]
 mod tests {

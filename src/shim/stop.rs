@@ -157,12 +157,10 @@ impl Attempt {
     /// One signal to the leader's group; nothing once the leader has exited.
     pub fn signal(&mut self, number: i32, kit: &Kit) {
         match self.phase {
-            Phase::Opening | Phase::Starting { .. } => {
-                if self.later.signals.len() < SIGNALS_MAX {
-                    self.later.signals.push(number);
-                }
-            }
             Phase::Running => kit.tree.signal_group(self.group(), number),
+            Phase::Opening | Phase::Starting { .. } if self.later.signals.len() < SIGNALS_MAX => {
+                self.later.signals.push(number);
+            }
             _ => {}
         }
     }
