@@ -40,7 +40,7 @@ fn what_leftovers_write_in_their_last_moments_is_stored() {
     let line = "sh -c 'trap \"echo bye; exit\" TERM; echo ready; while :; do sleep 0.01; done' & \
                 sleep 0.2; echo leader";
     let facts = shim.run_to_end(shell(line));
-    assert_eq!(facts.leaked >= 1, true);
+    assert!(facts.leaked >= 1);
     let text = String::from_utf8(shim.output(Stream::Stdout)).expect("text");
     assert!(text.ends_with("bye\n"), "{text:?}");
 }

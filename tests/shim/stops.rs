@@ -17,10 +17,11 @@ fn a_job_that_listens_ends_within_its_grace() {
     server.run(shell("exec sleep 600"));
     server.started();
     server.send(&cancel(60_000));
-    server.wait_for("stopping", |message| match message {
-        FromShim::Stopping(wish) => Some(assert_eq!(wish.by, "test")),
+    let by = server.wait_for("stopping", |message| match message {
+        FromShim::Stopping(wish) => Some(wish.by.clone()),
         _ => None,
     });
+    assert_eq!(by, "test");
     let facts = server.exited();
     assert_eq!(facts.exit, Exit::Signal(15));
     assert_eq!(facts.outcome(), (JobState::Cancelled, None));
@@ -115,18 +116,14 @@ fn a_stop_right_behind_the_start_is_heard() {
 fn a_signal_goes_to_the_leaders_group() {
     let shim = Shim::start();
     let (mut server, _) = shim.hello(1);
-    server.run(shell("trap 'exit 11' USR1; while :; do sleep 0.01; done"));
+    let line = "trap 'exit 11' USR1; echo ready; while :; do sleep 0.01; done";
+    server.run(shell(line));
     server.started();
-    // Before the trap is set it ends the job otherwise.
-    std::thread::sleep(Duration::from_millis(0));
     server.send(&ToShim::Arm { offset: 0 });
+    server.wait_for("grew", |m| matches!(m, FromShim::Grew { .. }).then_some(()));
     server.send(&ToShim::Signal {
         signal: libc::SIGUSR1,
     });
     let facts = server.exited();
-    assert!(
-        matches!(facts.exit, Exit::Code(11) | Exit::Signal(10)),
-        "{facts:?}"
-    );
-    assert_eq!(facts.stop, None);
+    assert_eq!((facts.exit, facts.stop), (code(11), None));
 }

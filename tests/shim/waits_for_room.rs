@@ -44,7 +44,7 @@ fn on_a_small_disk() -> Option<(Shim, Disk)> {
     let spool = dir.path().join("spool");
     fs::create_dir(&spool).expect("spool");
     let Some(disk) = Disk::mount(&spool, 2 << 20) else {
-        println!("SKIPPED: no permission to mount a tmpfs");
+        eprintln!("SKIPPED: no permission to mount a tmpfs");
         return None;
     };
     Some((Shim::start_in(dir), disk))
