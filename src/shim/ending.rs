@@ -79,16 +79,33 @@ impl Attempt {
         self.phase = Phase::Ending;
         self.pipes.stop_feeding();
         if self.stop.is_none() && self.spec.leftover == Leftover::Keep {
-            self.survivors = tree::name_all(&self.others(kit));
-            self.leader.map(|leader| self.reap(leader));
-            self.tree_gone();
-            return;
+            return self.leave_to_themselves(kit);
         }
         let kill_at = now + LEFTOVER_GRACE;
         self.kill_at = self.kill_at.into_iter().chain([kill_at]).min();
         if self.stop.is_none() {
             self.leaked = self.others(kit).len() as u32;
             self.terminate(kit, now);
+        }
+    }
+
+    /// Whoever lives is named and no longer part of the attempt.
+    fn leave_to_themselves(&mut self, kit: &Kit) {
+        self.survivors = tree::name_all(&self.others(kit));
+        if let Some(leader) = self.leader {
+            self.reap(leader);
+        }
+        self.tree_gone();
+    }
+
+    /// The leader is gone, and only processes are left that the kernel does not let us signal
+    /// (they have become another user's): they survive.
+    pub(super) fn give_up_on(&mut self, refused: &[i32], kit: &Kit) {
+        if !matches!(self.phase, Phase::Ending) || refused.is_empty() {
+            return;
+        }
+        if self.others(kit).iter().all(|p| refused.contains(&p.pid)) {
+            self.leave_to_themselves(kit);
         }
     }
 

@@ -77,7 +77,8 @@ impl Nurse {
 
     fn on_processes(&mut self, woken: &Woken, now: Instant) {
         if woken.children {
-            while let Ok(Some(_)) = self.children.read_signal() {}
+            // One read takes it: a standard signal is pending once, however many children exit.
+            let _ = self.children.read_signal();
         }
         if woken.synced {
             while let Some(synced) = self.kit.syncer.next_result() {
