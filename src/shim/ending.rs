@@ -7,6 +7,7 @@ use super::{
     attempt::{Attempt, Kit, Phase},
     fork,
     log::Obstacle,
+    pipes::Pipes,
     stamp, tree,
 };
 use crate::{
@@ -106,6 +107,7 @@ impl Attempt {
         }
         if self.others(kit).iter().all(|p| refused.contains(&p.pid)) {
             self.leave_to_themselves(kit);
+            self.leaked = self.leaked.saturating_sub(self.survivors.len() as u32);
         }
     }
 
@@ -142,6 +144,7 @@ impl Attempt {
     /// Nothing of the attempt runs any more (survivors aside).
     pub(super) fn tree_gone(&mut self) {
         self.pipes.stop_feeding();
+        self.pipes.mark_end();
         self.ended_at_us = stamp::wall_us();
         self.kill_at = None;
         self.paused = false;
@@ -153,7 +156,9 @@ impl Attempt {
         self.log.make_ready(&mut super::attempt::desk(kit), true)?;
         self.empty_pipes(kit, now)?;
         if self.survivors.is_empty() {
-            self.pipes = super::pipes::Pipes::default();
+            self.pipes = Pipes::default();
+        } else {
+            self.pipes.forget_end();
         }
         self.facts = Some(Box::new(self.complete_facts()));
         self.phase = Phase::Recording;

@@ -37,8 +37,8 @@ impl Attempt {
         }
     }
 
-    /// Stores what is in the pipes, without waiting for more: whoever could still write is no
-    /// longer part of the attempt.
+    /// Stores what was in the pipes when the tree was gone, without waiting for more: whoever
+    /// could still write is no longer part of the attempt.
     pub(super) fn empty_pipes(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
         loop {
             let mut found = false;

@@ -1,9 +1,16 @@
 //! Processes that outlive the leader end with it, wherever they have hidden, and are counted; what
 //! they wrote until then is stored, and nobody waits for their end of the pipe.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    thread,
+    time::{Duration, Instant},
+};
 
-use cc_executor::job::{JobState, Leftover, Stream};
+use cc_executor::{
+    job::{JobState, Leftover, Stream},
+    spool::{FromShim, ToShim},
+};
 
 use crate::harness::{Shim, code, is_alive, pid_in, shell};
 
@@ -60,16 +67,23 @@ fn processes_that_fork_in_a_loop_end_too() {
 
 #[test]
 fn a_descriptor_that_escaped_does_not_hold_up_the_end() {
-    // The test itself takes hold of the job's stdout, as a foreign process could.
+    // The test itself takes hold of the job's stdout, as a foreign process could, and writes
+    // without end.
     let shim = Shim::start();
     let (mut server, _) = shim.hello(1);
-    server.run(shell("echo out; sleep 0.3"));
+    server.run(shell("echo out; sleep 0.3; exit 3"));
     let leader = server.started();
-    let stolen = std::fs::File::options()
+    server.send(&ToShim::Arm { offset: 3 });
+    server.wait_for("grew", |m| matches!(m, FromShim::Grew { .. }).then_some(()));
+    let mut stolen = std::fs::File::options()
         .write(true)
         .open(format!("/proc/{leader}/fd/1"))
         .expect("steal stdout");
+    let writer = thread::spawn(move || while stolen.write_all(&[b'x'; 4096]).is_ok() {});
     let facts = server.exited();
-    assert_eq!((facts.exit, facts.end_offset), (code(0), 4));
-    drop(stolen);
+    assert_eq!(facts.exit, code(3));
+    let stored = shim.output(Stream::Stdout);
+    assert!(stored.starts_with(b"out\nxxx"));
+    assert_eq!(stored.len() as u64, facts.end_offset);
+    writer.join().expect("the pipe is closed");
 }

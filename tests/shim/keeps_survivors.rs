@@ -15,7 +15,8 @@ fn survivors_are_named_and_the_shim_retires() {
     let mut shim = Shim::start();
     let file = shim.dir.path().join("pid");
     let mut job = shell(&format!(
-        "sh -c 'echo $$ > {0}; exec yes' & while [ ! -s {0} ]; do sleep 0.01; done; exit 4",
+        "sh -c 'echo $$ > {0}; exec yes' & \
+         while [ \"$(cat /proc/$(cat {0})/comm)\" != yes ]; do sleep 0.01; done 2>/dev/null; exit 4",
         file.display()
     ));
     job.leftover = Leftover::Keep;
