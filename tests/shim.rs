@@ -4,5 +4,39 @@
 #[path = "shim/harness.rs"]
 mod harness;
 
+#[path = "shim/arms.rs"]
+mod arms;
+#[path = "shim/dies_with_its_job.rs"]
+mod dies_with_its_job;
+#[path = "shim/ends_leftovers.rs"]
+mod ends_leftovers;
+#[path = "shim/feeds_stdin.rs"]
+mod feeds_stdin;
+#[path = "shim/fences_servers.rs"]
+mod fences_servers;
+#[path = "shim/gives_a_clean_start.rs"]
+mod gives_a_clean_start;
+#[path = "shim/keeps_survivors.rs"]
+mod keeps_survivors;
+#[path = "shim/limits_output.rs"]
+mod limits_output;
+#[path = "shim/limits_time.rs"]
+mod limits_time;
+#[path = "shim/outlives_the_server.rs"]
+mod outlives_the_server;
+#[path = "shim/pauses.rs"]
+mod pauses;
 #[path = "shim/runs_a_job.rs"]
 mod runs_a_job;
+#[path = "shim/runs_many.rs"]
+mod runs_many;
+#[path = "shim/seals_segments.rs"]
+mod seals_segments;
+#[path = "shim/starts_once.rs"]
+mod starts_once;
+#[path = "shim/stops.rs"]
+mod stops;
+#[path = "shim/tells_why_not.rs"]
+mod tells_why_not;
+#[path = "shim/waits_for_room.rs"]
+mod waits_for_room;

@@ -3,6 +3,7 @@
 //! into the kit.
 
 use std::{
+    io::Write,
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -203,7 +204,7 @@ impl Attempt {
     fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
         self.log.begin(&intent(&self.spec, kit))?;
         self.log.has_room()?;
-        match spawn::spawn(&self.spec, &self.log, &kit.null) {
+        match spawn::spawn(&mut self.spec, &self.log, &kit.null) {
             Ok(Spawned { pid, pipes, report }) => {
                 self.leader = Some(pid);
                 self.gone = false;
@@ -211,6 +212,8 @@ impl Attempt {
                 self.run_time = Stopwatch::started(now);
                 self.silence = Stopwatch::started(now);
                 self.phase = Phase::Starting { report };
+                // The process has it now; a shim stays small.
+                self.spec.env = Vec::new();
             }
             Err(error) => self.never_started(error),
         }
@@ -300,13 +303,9 @@ impl Attempt {
     /// The output cannot flow: says so once, and holds the stall clock.
     pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
         match &why {
-            Obstacle::Full(text) if !self.told_waiting => {
-                self.told_waiting = true;
-                let why = text.clone();
-                kit.said.push(FromShim::Waiting { waiting: true, why });
-            }
-            Obstacle::Broken(text) => self.trouble(text.clone(), kit),
-            Obstacle::Full(_) | Obstacle::Unsynced => {}
+            Obstacle::Full(text) => self.tell_waiting(text.clone(), kit),
+            Obstacle::Broken(text) => self.trouble(format!("store its output: {text}"), kit),
+            Obstacle::Unsynced => self.tell_flowing(kit),
         }
         let retry_at = (why != Obstacle::Unsynced).then(|| now + RETRY);
         self.blocked = Some(Blocked { why, retry_at });
@@ -318,6 +317,16 @@ impl Attempt {
             return;
         }
         self.silence.run(!self.paused, now);
+        self.tell_flowing(kit);
+    }
+
+    fn tell_waiting(&mut self, why: String, kit: &mut Kit) {
+        if !self.is_told() && !std::mem::replace(&mut self.told_waiting, true) {
+            kit.said.push(FromShim::Waiting { waiting: true, why });
+        }
+    }
+
+    pub(super) fn tell_flowing(&mut self, kit: &mut Kit) {
         if std::mem::take(&mut self.told_waiting) {
             kit.said.push(FromShim::Waiting {
                 waiting: false,
@@ -331,9 +340,13 @@ impl Attempt {
         if self.told_trouble.as_ref() == Some(&what) {
             return;
         }
-        let message = format!(
-            "job {} attempt {}: {what}",
-            self.spec.job, self.spec.attempt
+        let (job, attempt) = (self.spec.job, self.spec.attempt);
+        let message = format!("job {job} attempt {attempt}: failed to {what}");
+        // The server may not be there to hear it, and a full disk may not take it either.
+        let _ = writeln!(
+            std::io::stderr(),
+            "cc-executor shim {}: {message}",
+            kit.shim
         );
         kit.said.push(FromShim::Trouble { message });
         self.told_trouble = Some(what);
@@ -395,9 +408,7 @@ impl Attempt {
 
     /// The streams that may be read now, and stdin while it is fed.
     pub fn wants(&self) -> Wants<'_> {
-        let flows = matches!(self.phase, Phase::Running | Phase::Ending | Phase::Told)
-            && self.blocked.is_none();
-        let source = |stream| self.pipes.source(stream).filter(|_| flows);
+        let source = |stream| self.pipes.source(stream).filter(|_| self.flows());
         Wants {
             report: match &self.phase {
                 Phase::Starting { report } => Some(report),
@@ -406,6 +417,16 @@ impl Attempt {
             stdout: source(Stream::Stdout),
             stderr: source(Stream::Stderr),
             stdin: self.pipes.sink(),
+        }
+    }
+
+    /// Whether output is read. Survivors of an attempt that has ended are never made to wait:
+    /// what they write is forgotten.
+    pub(super) fn flows(&self) -> bool {
+        match self.phase {
+            Phase::Running | Phase::Ending => self.blocked.is_none(),
+            Phase::Told => true,
+            _ => false,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::spool::{
 const OUT_BYTES_MAX: usize = 1 << 20;
 
 /// How much is read at once, bytes.
-const IN_BYTES: usize = 64 << 10;
+const IN_BYTES: usize = 16 << 10;
 
 /// A connection.
 #[derive(Debug)]

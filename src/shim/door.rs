@@ -147,6 +147,8 @@ impl Door {
         if let Some(server) = &mut self.server {
             server.send(message);
         }
+        // One that does not listen is closed at once: it must see that it is out.
+        self.server.take_if(|server| !server.is_open());
     }
 
     /// Whether a server is there.

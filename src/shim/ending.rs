@@ -7,6 +7,7 @@ use super::{
     attempt::{Attempt, Kit, Phase},
     fork,
     log::Obstacle,
+    pipes::Pipes,
     stamp, tree,
 };
 use crate::{
@@ -79,16 +80,34 @@ impl Attempt {
         self.phase = Phase::Ending;
         self.pipes.stop_feeding();
         if self.stop.is_none() && self.spec.leftover == Leftover::Keep {
-            self.survivors = tree::name_all(&self.others(kit));
-            self.leader.map(|leader| self.reap(leader));
-            self.tree_gone();
-            return;
+            return self.leave_to_themselves(kit);
         }
         let kill_at = now + LEFTOVER_GRACE;
         self.kill_at = self.kill_at.into_iter().chain([kill_at]).min();
         if self.stop.is_none() {
             self.leaked = self.others(kit).len() as u32;
             self.terminate(kit, now);
+        }
+    }
+
+    /// Whoever lives is named and no longer part of the attempt.
+    fn leave_to_themselves(&mut self, kit: &Kit) {
+        self.survivors = tree::name_all(&self.others(kit));
+        if let Some(leader) = self.leader {
+            self.reap(leader);
+        }
+        self.tree_gone();
+    }
+
+    /// The leader is gone, and only processes are left that the kernel does not let us signal
+    /// (they have become another user's): they survive.
+    pub(super) fn give_up_on(&mut self, refused: &[i32], kit: &Kit) {
+        if !matches!(self.phase, Phase::Ending) || refused.is_empty() {
+            return;
+        }
+        if self.others(kit).iter().all(|p| refused.contains(&p.pid)) {
+            self.leave_to_themselves(kit);
+            self.leaked = self.leaked.saturating_sub(self.survivors.len() as u32);
         }
     }
 
@@ -125,6 +144,7 @@ impl Attempt {
     /// Nothing of the attempt runs any more (survivors aside).
     pub(super) fn tree_gone(&mut self) {
         self.pipes.stop_feeding();
+        self.pipes.mark_end();
         self.ended_at_us = stamp::wall_us();
         self.kill_at = None;
         self.paused = false;
@@ -136,7 +156,9 @@ impl Attempt {
         self.log.make_ready(&mut super::attempt::desk(kit), true)?;
         self.empty_pipes(kit, now)?;
         if self.survivors.is_empty() {
-            self.pipes = super::pipes::Pipes::default();
+            self.pipes = Pipes::default();
+        } else {
+            self.pipes.forget_end();
         }
         self.facts = Some(Box::new(self.complete_facts()));
         self.phase = Phase::Recording;
@@ -230,6 +252,7 @@ impl Attempt {
 
     fn tell(&mut self, kit: &mut Kit) {
         self.phase = Phase::Told;
+        self.tell_flowing(kit);
         let Some(facts) = self.facts.clone() else {
             return;
         };

@@ -10,14 +10,14 @@ use super::{
 };
 use crate::job::{Offset, Stream};
 
-/// The output is bounded; from here on bytes are read and forgotten.
+/// What a process without a terminal writes to.
 const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Attempt {
     /// Reads each of the streams that are `ready` once; the one that was first is last next time.
     pub fn pump(&mut self, ready: &[Stream], kit: &mut Kit, now: Instant) {
         for stream in self.order() {
-            if self.blocked.is_some() || !ready.contains(&stream) {
+            if !self.flows() || !ready.contains(&stream) {
                 continue;
             }
             if let Err(why) = self.read_once(stream, false, kit, now) {
@@ -37,8 +37,8 @@ impl Attempt {
         }
     }
 
-    /// Stores what is in the pipes, without waiting for more: whoever could still write is no
-    /// longer part of the attempt.
+    /// Stores what was in the pipes when the tree was gone, without waiting for more: whoever
+    /// could still write is no longer part of the attempt.
     pub(super) fn empty_pipes(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
         loop {
             let mut found = false;

@@ -300,16 +300,27 @@ pub fn close_inherited() -> io::Result<()> {
 /// Ignores what a shim ignores; everything else gets its default back, whatever the parent did.
 pub fn ignore_signals() {
     for signal in 1..=64 {
-        let action = if IGNORED.contains(&signal) {
-            libc::SIG_IGN
-        } else {
-            libc::SIG_DFL
-        };
         if [libc::SIGSEGV, libc::SIGBUS].contains(&signal) {
             continue; // std's own: it tells of a stack overflow.
         }
-        // SAFETY: no handler is installed, only dispositions. It fails for KILL and STOP.
-        unsafe { libc::signal(signal, action) };
+        // The kernel's sigaction: handler, flags, restorer, mask. libc would refuse the signals
+        // that it keeps for itself, and a parent may have ignored even those.
+        let mut action = [0_usize; 4];
+        if IGNORED.contains(&signal) {
+            action[0] = libc::SIG_IGN;
+        }
+        let none = ptr::null_mut::<usize>();
+        // SAFETY: no handler is installed, only dispositions; the set has 8 bytes and is empty.
+        // It fails for KILL and STOP.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                action.as_ptr(),
+                none,
+                8_usize,
+            )
+        };
     }
 }
 

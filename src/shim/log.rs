@@ -170,7 +170,8 @@ impl Log {
         self.current.file().write_all_at(&bytes, self.start_at)
     }
 
-    /// There is no start record: the next record takes its place.
+    /// There is no start record: the next record takes its place, and longer than that place
+    /// it is.
     pub fn forget_start(&mut self) {
         self.current.rewind(self.start_at);
     }
@@ -187,10 +188,15 @@ impl Log {
     /// segment where one is due. `urgent`: whatever the bounds say, as long as the disk takes it.
     pub fn make_ready(&mut self, desk: &mut Desk<'_>, urgent: bool) -> Result<(), Obstacle> {
         self.write_waiting(desk.frame)?;
-        if self.current.length() >= self.segment_bytes || self.next.is_some() {
+        if self.is_full() || self.next.is_some() {
             self.roll(desk.syncer, urgent)?;
         }
         Ok(())
+    }
+
+    /// A segment without output is never full, for its successor would have its name.
+    fn is_full(&self) -> bool {
+        self.current.length() >= self.segment_bytes && self.end > self.current.name().first_offset
     }
 
     /// Writes the first `length` bytes of the frame's space as output.
@@ -255,8 +261,6 @@ impl Log {
     pub fn write_exit(&mut self, facts: &[u8]) -> Result<(), Obstacle> {
         let header = header(Kind::Exit, Stream::Stdout, self.end);
         self.current.append(&record::encode(&header, facts))?;
-        // What the placeholder of a start record left behind must not follow the last record.
-        self.current.file().set_len(self.current.length())?;
         Ok(())
     }
 

@@ -77,7 +77,8 @@ impl Nurse {
 
     fn on_processes(&mut self, woken: &Woken, now: Instant) {
         if woken.children {
-            while let Ok(Some(_)) = self.children.read_signal() {}
+            // One read takes it: a standard signal is pending once, however many children exit.
+            let _ = self.children.read_signal();
         }
         if woken.synced {
             while let Some(synced) = self.kit.syncer.next_result() {
@@ -142,13 +143,14 @@ impl Nurse {
                 attempt.secure(&mut self.kit);
             }
         }
-        self.attempt.take_if(|attempt| {
-            let retired = attempt.has_survivors();
-            let over = attempt.is_over();
+        self.forget_what_is_over();
+    }
+
+    fn forget_what_is_over(&mut self) {
+        if let Some(attempt) = self.attempt.take_if(|attempt| attempt.is_over()) {
             // It has said that it takes no more work: nobody will come back to it.
-            self.leaving |= over && retired;
-            over
-        });
+            self.leaving |= attempt.has_survivors();
+        }
     }
 
     fn welcome(&mut self, instance: String) {
@@ -182,6 +184,7 @@ impl Nurse {
                 if attempt.is(job, number) {
                     attempt.acknowledge();
                 }
+                self.forget_what_is_over();
             }
             (ToShim::Arm { offset }, Some(attempt)) => attempt.arm(offset, kit),
             (ToShim::Stop(wish), Some(attempt)) => attempt.stop(wish, kit, now),
@@ -198,8 +201,7 @@ impl Nurse {
         if let Some(attempt) = &mut self.attempt {
             attempt.acknowledge();
         }
-        self.attempt
-            .take_if(|attempt| attempt.is_over() && !attempt.has_survivors());
+        self.forget_what_is_over();
         let (job, number) = (spec.job, spec.attempt);
         let why = if self.attempt.is_some() || self.leaving {
             "the shim is busy or leaving".to_owned()

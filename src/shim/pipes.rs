@@ -9,6 +9,8 @@ use nix::{
     unistd,
 };
 
+use rustix::io::ioctl_fionread;
+
 use crate::job::Stream;
 
 /// Size of a pipe that has been found full: a fast process then waits less often.
@@ -32,10 +34,17 @@ pub enum Read {
 struct Source {
     fd: OwnedFd,
     grown: bool,
+    /// How many bytes belong to the attempt, once that is known.
+    left: Option<usize>,
 }
 
 impl Source {
     fn read(&mut self, into: &mut [u8]) -> Read {
+        let length = self.left.map_or(into.len(), |left| left.min(into.len()));
+        if length == 0 {
+            return Read::Nothing;
+        }
+        let into = &mut into[..length];
         let read = loop {
             match unistd::read(&self.fd, into) {
                 Err(Errno::EINTR) => {}
@@ -46,6 +55,7 @@ impl Source {
             Ok(0) => Read::Ended,
             Ok(n) => {
                 self.grow(n);
+                self.left = self.left.map(|left| left.saturating_sub(n));
                 Read::Bytes(n)
             }
             Err(Errno::EAGAIN) => Read::Nothing,
@@ -102,7 +112,13 @@ pub struct Pipes {
 impl Pipes {
     /// The reading ends of stdout and stderr, and what stdin is fed with.
     pub fn new(stdout: OwnedFd, stderr: OwnedFd, stdin: Option<Feed>) -> Self {
-        let source = |fd| Some(Source { fd, grown: false });
+        let source = |fd| {
+            Some(Source {
+                fd,
+                grown: false,
+                left: None,
+            })
+        };
         let mut pipes = Self {
             stdout: source(stdout),
             stderr: source(stderr),
@@ -151,5 +167,20 @@ impl Pipes {
     /// Nothing more is fed.
     pub fn stop_feeding(&mut self) {
         self.stdin = None;
+    }
+
+    /// What is in the pipes now is the last that is read, whoever goes on writing.
+    pub fn mark_end(&mut self) {
+        for source in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
+            let inside = ioctl_fionread(&source.fd).unwrap_or(u64::MAX);
+            source.left = Some(usize::try_from(inside).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Reading goes on behind the end that was marked.
+    pub fn forget_end(&mut self) {
+        for source in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
+            source.left = None;
+        }
     }
 }

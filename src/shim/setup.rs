@@ -52,6 +52,8 @@ fn leave_parent() -> io::Result<OwnedFd> {
     // EPERM: it leads a group already, so a session is what its parent has made of it.
     let _ = setsid();
     fork::ignore_signals();
+    // A directory of the parent's could not be unmounted or removed for as long as we live.
+    std::env::set_current_dir("/")?;
     // Sockets and files of ours are for our user only; a job has its own mask.
     umask(Mode::from_bits_truncate(0o177));
     let null = OwnedFd::from(File::options().read(true).write(true).open("/dev/null")?);

@@ -2,7 +2,7 @@
 //! be; and reads the report of a child that failed. The child itself is `fork`'s.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::CString,
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -34,9 +34,11 @@ pub struct Spawned {
 }
 
 /// Forks the process of an attempt. Its success is known when [`Spawned::report`] ends.
-pub fn spawn(spec: &RunSpec, log: &Log, null: &OwnedFd) -> Result<Spawned, SpawnError> {
+///
+/// The stdin of `spec` is used up.
+pub fn spawn(spec: &mut RunSpec, log: &Log, null: &OwnedFd) -> Result<Spawned, SpawnError> {
     let words = Words::of(spec)?;
-    let ends = Ends::open(spec).map_err(|e| failed(e, "create pipes"))?;
+    let ends = Ends::open(spec.stdin.take()).map_err(|e| failed(e, "create pipes"))?;
     let (segment, start_at) = log.start_place();
     let stdin = ends.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
     let pid = fork::fork(&Plan {
@@ -70,12 +72,12 @@ struct Ends {
 }
 
 impl Ends {
-    fn open(spec: &RunSpec) -> Result<Self, Errno> {
-        let stdin = match &spec.stdin {
+    fn open(stdin: Option<String>) -> Result<Self, Errno> {
+        let stdin = match stdin {
             Some(text) => {
                 let (theirs, ours) = pipe2(OFlag::O_CLOEXEC)?;
                 set_nonblocking(&ours)?;
-                Some((theirs, Feed::new(ours, text.clone().into_bytes())))
+                Some((theirs, Feed::new(ours, text.into_bytes())))
             }
             None => None,
         };
@@ -172,9 +174,6 @@ pub fn failed(errno: Errno, what: &str) -> SpawnError {
 fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
-
-/// The device that reads as nothing.
-pub const NULL: &CStr = c"/dev/null";
 
 #[cfg(test)]
 mod tests {

@@ -107,7 +107,8 @@ impl Attempt {
     fn kill(&mut self, kit: &mut Kit, now: Instant) {
         self.kill_at = Some(now + KILL_AGAIN);
         self.count_leaked_in_stop(kit);
-        kit.tree.signal_until_quiet(self.group(), libc::SIGKILL);
+        let refused = kit.tree.signal_until_quiet(self.group(), libc::SIGKILL);
+        self.give_up_on(&refused, kit);
         if let Some(stop) = &mut self.stop
             && !std::mem::replace(&mut stop.facts.killed, true)
         {
@@ -157,12 +158,12 @@ impl Attempt {
     /// One signal to the leader's group; nothing once the leader has exited.
     pub fn signal(&mut self, number: i32, kit: &Kit) {
         match self.phase {
-            Phase::Opening | Phase::Starting { .. } => {
-                if self.later.signals.len() < SIGNALS_MAX {
-                    self.later.signals.push(number);
-                }
+            Phase::Running if self.leader_lives() => {
+                kit.tree.signal_group(self.group(), number);
             }
-            Phase::Running => kit.tree.signal_group(self.group(), number),
+            Phase::Opening | Phase::Starting { .. } if self.later.signals.len() < SIGNALS_MAX => {
+                self.later.signals.push(number);
+            }
             _ => {}
         }
     }

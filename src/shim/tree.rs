@@ -13,6 +13,7 @@ use std::{
     os::{fd::AsRawFd, unix::fs::FileExt},
 };
 
+use nix::errno::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::fork;
@@ -106,28 +107,39 @@ impl Tree {
         self.signal_group(group, signal);
         for process in self.everyone() {
             if Some(process.group) != group {
-                self.signal_one(process.pid, signal);
+                // ESRCH and the like: it is gone; EPERM: whoever waits for it will notice.
+                let _ = self.signal_one(process.pid, signal);
             }
         }
     }
 
-    /// The same, again and again until a round finds nobody new: for signals after which a
-    /// process cannot fork any more.
-    pub fn signal_until_quiet(&self, group: Option<i32>, signal: i32) {
+    /// The same, again and again until nobody new is found: for signals after which a process
+    /// cannot fork any more, and which do no harm twice. Returns whom the kernel did not let us
+    /// signal.
+    pub fn signal_until_quiet(&self, group: Option<i32>, signal: i32) -> Vec<i32> {
         self.signal_group(group, signal);
         let mut reached = HashSet::new();
+        let mut refused = Vec::new();
+        let mut quiet_rounds = 0;
         for _round in 0..ROUNDS_MAX {
             let before = reached.len();
             for process in self.everyone() {
                 let new = process.is_alive() && reached.insert(process.pid);
-                if new && Some(process.group) != group {
-                    self.signal_one(process.pid, signal);
+                if new && self.signal_one(process.pid, signal) == Err(Errno::EPERM) {
+                    refused.push(process.pid);
                 }
             }
-            if reached.len() == before {
-                return;
+            quiet_rounds = if reached.len() == before {
+                quiet_rounds + 1
+            } else {
+                0
+            };
+            // The kernel's list of children may miss one while another exits: once more.
+            if quiet_rounds == 2 {
+                break;
             }
         }
+        refused
     }
 
     /// Sends a signal to the leader's group alone.
@@ -138,16 +150,13 @@ impl Tree {
         }
     }
 
-    fn signal_one(&self, pid: i32, signal: i32) {
-        let Some(target) = Pid::from_raw(pid) else {
-            return;
-        };
-        // ESRCH and the like: it is gone, which is what every signal of ours leads to anyway.
-        if let Ok(pidfd) = pidfd_open(target, PidfdFlags::empty())
-            && self.is_ours(pid)
-        {
-            let _ = fork::pidfd_kill(pidfd.as_raw_fd(), signal);
+    fn signal_one(&self, pid: i32, signal: i32) -> Result<(), Errno> {
+        let target = Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
+        let pidfd = pidfd_open(target, PidfdFlags::empty()).map_err(|_| Errno::ESRCH)?;
+        if !self.is_ours(pid) {
+            return Err(Errno::ESRCH);
         }
+        fork::pidfd_kill(pidfd.as_raw_fd(), signal)
     }
 
     /// Whether the chain of parents leads to the shim.
@@ -170,11 +179,15 @@ const ROUNDS_MAX: u32 = 50;
 /// How long a chain of parents may be.
 const DEPTH_MAX: u32 = 100_000;
 
+/// How many survivors are named at most: their names have to fit into a record.
+const NAMED_MAX: usize = 1000;
+
 /// Processes by name, for people.
 pub fn name_all(processes: &[Process]) -> Vec<Survivor> {
     let comm = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm"));
     processes
         .iter()
+        .take(NAMED_MAX)
         .map(|p| Survivor {
             pid: p.pid,
             comm: comm(p.pid).unwrap_or_default().trim_end().to_owned(),

@@ -231,6 +231,9 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     bytes
 }
 
+/// What an empty buffer keeps for the next message, bytes.
+const KEPT_BYTES: usize = 64 << 10;
+
 /// Why bytes are no message.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -252,6 +255,8 @@ impl MessageBuffer {
         if self.read > 0 {
             self.bytes.drain(..self.read);
             self.read = 0;
+            // One long message must not hold its memory for the life of a connection.
+            self.bytes.shrink_to(KEPT_BYTES);
         }
         self.bytes.extend_from_slice(bytes);
     }

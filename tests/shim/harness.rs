@@ -216,6 +216,11 @@ impl Server {
         self.stream.write_all(bytes).expect("send");
     }
 
+    /// The same, unless the shim has closed the connection.
+    pub fn try_send_raw(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     /// Sends a run.
     pub fn run(&mut self, spec: RunSpec) {
         self.send(&ToShim::Run(Box::new(spec)));

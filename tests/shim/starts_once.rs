@@ -1,0 +1,69 @@
+//! The first segment is the right to start: who finds it taken starts nothing.
+
+use cc_executor::spool::{FromShim, SegmentName, ShimState};
+
+use crate::harness::{Server, Shim, cancel, code, shell, spec};
+
+fn refused(server: &mut Server) {
+    server.wait_for("refused", |message| match message {
+        FromShim::Refused { .. } => Some(()),
+        FromShim::Started { .. } => panic!("it was started"),
+        _ => None,
+    });
+}
+
+#[test]
+fn a_taken_right_is_refused() {
+    let shim = Shim::start();
+    let name = SegmentName {
+        job: 1,
+        attempt: 1,
+        first_offset: 0,
+    };
+    let file = shim.layout.spool().join(name.to_string());
+    std::fs::write(&file, "taken").expect("write");
+    let witness = shim.dir.path().join("witness");
+    let (mut server, _) = shim.hello(1);
+    server.run(shell(&format!("touch {}", witness.display())));
+    refused(&mut server);
+    assert_eq!(server.hello(1), ShimState::Idle);
+    assert_eq!(std::fs::read(&file).expect("read"), b"taken");
+    // It is free for other work.
+    let mut other = spec(&["true"]);
+    other.attempt = 2;
+    server.run(other);
+    assert_eq!(server.exited().exit, code(0));
+    assert!(!witness.exists());
+}
+
+#[test]
+fn a_busy_shim_refuses() {
+    let shim = Shim::start();
+    let (mut server, _) = shim.hello(1);
+    server.run(shell("exec sleep 600"));
+    server.started();
+    let mut other = spec(&["true"]);
+    other.job = 2;
+    server.run(other);
+    refused(&mut server);
+    server.send(&cancel(0));
+    server.exited();
+}
+
+#[test]
+fn a_wish_that_came_before_the_start_starts_nothing() {
+    let shim = Shim::start();
+    let witness = shim.dir.path().join("witness");
+    let mut spec = shell(&format!("touch {}", witness.display()));
+    spec.stop = Some(cc_executor::job::StopWish {
+        by: "test".into(),
+        cause: cc_executor::job::StopCause::Cancel,
+        asked_at_us: 1,
+        grace_ms: 0,
+    });
+    let facts = shim.run_to_end(spec);
+    assert_eq!(facts.outcome().0, cc_executor::job::JobState::Cancelled);
+    assert_eq!(facts.started_at_us, None);
+    assert_eq!(shim.exit_record(), Some(facts));
+    assert!(!witness.exists());
+}
