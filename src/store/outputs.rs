@@ -253,10 +253,10 @@ async fn place(
     let row = sqlx::query!(
         r#"SELECT j.state AS "state!: String", j.attempt AS "attempt!: u32",
                a.start_offset AS "start_offset: i64",
-               (SELECT c.offset FROM
+               (SELECT latest.offset FROM
                    (SELECT offset, length FROM output_chunks
-                    WHERE job = j.number AND offset <= ?2 ORDER BY offset DESC LIMIT 1) AS c
-                WHERE c.offset + c.length > ?2) AS "row_offset: i64",
+                    WHERE job = j.number AND offset <= ?2 ORDER BY offset DESC LIMIT 1) AS latest
+                WHERE latest.offset + latest.length > ?2) AS "row_offset: i64",
                s.first_offset AS "first_offset: i64", s.attempt AS "segment_attempt: u32",
                s.end_offset AS "end_offset: i64", s.file_bytes AS "file_bytes: i64",
                s.hash_state AS "hash_state: Vec<u8>",
