@@ -3,7 +3,6 @@
 //!
 //! No file is opened here; a segment's row only says where its bytes are.
 
-use futures_util::TryStreamExt;
 use serde::Serialize;
 
 use super::{

@@ -49,6 +49,8 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until it is closed, or until nobody is left who could ask.
     pub async fn run(mut self) {
+        // Should this task ever panic, that is the end as well: nobody else could write.
+        let guard = self.failed.clone().drop_guard();
         let mut dirty_pages = 0;
         while let Some((writes, close)) = self.next_batch().await {
             dirty_pages += writes.len() * PAGES_PER_WRITE + output_pages(&writes);
@@ -61,9 +63,10 @@ impl Writer {
                 self.close().await;
                 // Whoever asked may have stopped waiting.
                 let _ = closed.send(());
-                return;
+                break;
             }
         }
+        guard.disarm();
     }
 
     /// Waits for one request and takes what else has arrived by then.
@@ -171,6 +174,7 @@ impl Writer {
     fn refusal(&mut self, error: sqlx::Error) -> StoreError {
         match verdict(&error) {
             Verdict::DiskFull => tracing::warn!("the disk is full: a transaction was refused"),
+            Verdict::Busy => tracing::warn!("another program holds the database's lock"),
             Verdict::Refused => tracing::error!(%error, "the database refused a write"),
             Verdict::Broken => self.fail(&error),
         }
