@@ -101,7 +101,7 @@ CREATE TABLE jobs (
 -- The claim takes from its left end.
 CREATE INDEX jobs_queued ON jobs (queue, priority DESC, number) WHERE state = 'queued';
 -- Slots in use.
-CREATE INDEX jobs_active ON jobs (queue) WHERE state IN ('running', 'paused');
+CREATE INDEX jobs_active ON jobs (queue, state) WHERE state IN ('running', 'paused');
 CREATE INDEX jobs_state ON jobs (state, number);
 CREATE UNIQUE INDEX jobs_idempotency ON jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 

@@ -14,6 +14,8 @@ mod claims;
 mod files;
 #[path = "store/outputs.rs"]
 mod outputs;
+#[path = "store/plans.rs"]
+mod plans;
 #[path = "store/submissions.rs"]
 mod submissions;
 #[path = "store/transitions.rs"]

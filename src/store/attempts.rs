@@ -75,7 +75,7 @@ pub(super) async fn started(
         sqlx::query!(
             "UPDATE jobs SET started_at = s.value ->> 'at' FROM json_each(?1) AS s
              WHERE number = s.value ->> 'number' AND attempt = s.value ->> 'attempt'
-               AND state IN ('running', 'paused') AND started_at IS NULL",
+               AND +state IN ('running', 'paused') AND started_at IS NULL",
             rows
         )
         .execute(&mut *batch.conn)

@@ -93,7 +93,7 @@ async fn update_jobs(batch: &mut Batch<'_>, steps: &[Step]) -> sqlx::Result<()> 
         "UPDATE jobs SET state = c.value ->> 'to', attempt = c.value ->> 'attempt',
              attempts = attempts + 1
          FROM json_each(?1) AS c
-         WHERE number = c.value ->> 'number' AND state = 'queued'",
+         WHERE number = c.value ->> 'number' AND +state = 'queued'",
         rows
     )
     .execute(&mut *batch.conn)

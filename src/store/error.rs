@@ -6,6 +6,8 @@ use super::{OpenError, StoreError};
 
 /// Primary result codes of SQLite (the lowest byte of an extended one).
 mod code {
+    pub const BUSY: i32 = 5;
+    pub const LOCKED: i32 = 6;
     pub const READONLY: i32 = 8;
     pub const IOERR: i32 = 10;
     pub const CORRUPT: i32 = 11;
@@ -21,6 +23,8 @@ mod code {
 pub(super) enum Verdict {
     /// Nothing was written; there may be room again later.
     DiskFull,
+    /// Somebody else holds the file's lock. Nothing was written.
+    Busy,
     /// The file cannot be trusted any more: nothing may be acknowledged from here on.
     Broken,
     /// Something in the batch was refused; the rest of it may be fine.
@@ -36,6 +40,7 @@ pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
         };
     };
     match extended & 0xff {
+        code::BUSY | code::LOCKED => Verdict::Busy,
         code::FULL => Verdict::DiskFull,
         code::IOERR if extended == code::IOERR_SHMSIZE => Verdict::DiskFull,
         code::READONLY | code::IOERR | code::CORRUPT | code::CANTOPEN | code::NOTADB => {

@@ -109,7 +109,7 @@ async fn update_jobs(batch: &mut Batch<'_>, ends: &[(Step, &Finish)]) -> sqlx::R
              output_sha256 = f.value ->> 'output_sha256'
          FROM json_each(?1) AS f
          WHERE number = f.value ->> 'number' AND attempt = f.value ->> 'attempt'
-           AND state = f.value ->> 'from' AND state IN ('running', 'paused')",
+           AND +state = f.value ->> 'from' AND +state IN ('running', 'paused')",
         rows
     )
     .execute(&mut *batch.conn)

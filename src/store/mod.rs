@@ -18,10 +18,12 @@ mod error;
 mod events;
 mod finish;
 mod jobs;
+mod list;
 mod nodes;
 mod open;
 mod outputs;
 mod standing;
+mod stored;
 mod types;
 mod view;
 mod wishes;
@@ -71,7 +73,12 @@ impl Store {
     /// A file that is not ours, is damaged, or was written by a newer version is refused, and
     /// left as it is.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let open::Connections { writer, readers } = open::open(path).await?;
+        Ok(Self::over(open::open(path).await?))
+    }
+
+    /// Starts the writer's task.
+    fn over(connections: open::Connections) -> Self {
+        let open::Connections { writer, readers } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
         let writer = Writer {
@@ -85,9 +92,9 @@ impl Store {
             readers,
             failed,
         };
-        Ok(Self {
+        Self {
             inner: Arc::new(inner),
-        })
+        }
     }
 
     /// Cancelled when the database file cannot be trusted any more (an I/O error, damage).
@@ -295,7 +302,7 @@ impl Store {
 
     /// A page of jobs, newest first.
     pub async fn list(&self, filter: ListFilter) -> Result<JobPage, StoreError> {
-        Ok(view::list(&self.inner.readers, &filter).await?)
+        Ok(list::list(&self.inner.readers, &filter).await?)
     }
 
     /// State changes of a job with `event > after`, in order.
@@ -324,12 +331,12 @@ impl Store {
         offset: Offset,
         max_bytes: u64,
     ) -> Result<Stored, StoreError> {
-        Ok(outputs::stored(&self.inner.readers, number, offset, max_bytes).await?)
+        Ok(stored::stored(&self.inner.readers, number, offset, max_bytes).await?)
     }
 
     /// How many jobs are in each state; states without jobs are missing.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
-        Ok(view::counts(&self.inner.readers).await?)
+        Ok(list::counts(&self.inner.readers).await?)
     }
 
     /// Whether there is such a queue.

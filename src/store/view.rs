@@ -2,11 +2,11 @@
 //!
 //! It reads; it decides nothing.
 
-use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{Sqlite, SqliteConnection};
 
 use super::{
-    Counts, Include, JobPage, ListFilter,
-    columns::{from_json, from_json_opt, json, malformed},
+    Include,
+    columns::{from_json, from_json_opt, malformed},
     events,
 };
 use crate::job::{
@@ -16,44 +16,44 @@ use crate::job::{
 
 /// A job's row with its environment and its current attempt's wish.
 pub(super) struct JobRow {
-    number: i64,
-    id: String,
-    state: String,
-    reason: Option<String>,
-    queue: String,
-    priority: i64,
-    name: Option<String>,
-    labels: String,
-    argv: Option<String>,
-    shell: Option<String>,
-    cwd: String,
-    env_names: String,
-    env: Option<String>,
-    umask: u32,
-    stdin_bytes: Option<i64>,
-    stdin: Option<String>,
-    timeout_s: Option<f64>,
-    stall_timeout_s: Option<f64>,
-    grace_s: f64,
-    leftover: String,
-    output_bytes_max: Option<i64>,
-    idempotency_key: Option<String>,
-    attempts: u32,
-    submitted_at: i64,
-    started_at: Option<i64>,
-    finished_at: Option<i64>,
-    exit_code: Option<i32>,
-    signal: Option<i32>,
-    output_bytes: i64,
-    output_sha256: Option<String>,
-    spawn_error: Option<String>,
-    stop: Option<String>,
-    stop_wish: Option<String>,
-    leaked: u32,
-    survivors: String,
-    user_us: i64,
-    system_us: i64,
-    max_rss_bytes: i64,
+    pub(super) number: i64,
+    pub(super) id: String,
+    pub(super) state: String,
+    pub(super) reason: Option<String>,
+    pub(super) queue: String,
+    pub(super) priority: i64,
+    pub(super) name: Option<String>,
+    pub(super) labels: String,
+    pub(super) argv: Option<String>,
+    pub(super) shell: Option<String>,
+    pub(super) cwd: String,
+    pub(super) env_names: String,
+    pub(super) env: Option<String>,
+    pub(super) umask: u32,
+    pub(super) stdin_bytes: Option<i64>,
+    pub(super) stdin: Option<String>,
+    pub(super) timeout_s: Option<f64>,
+    pub(super) stall_timeout_s: Option<f64>,
+    pub(super) grace_s: f64,
+    pub(super) leftover: String,
+    pub(super) output_bytes_max: Option<i64>,
+    pub(super) idempotency_key: Option<String>,
+    pub(super) attempts: u32,
+    pub(super) submitted_at: i64,
+    pub(super) started_at: Option<i64>,
+    pub(super) finished_at: Option<i64>,
+    pub(super) exit_code: Option<i32>,
+    pub(super) signal: Option<i32>,
+    pub(super) output_bytes: i64,
+    pub(super) output_sha256: Option<String>,
+    pub(super) spawn_error: Option<String>,
+    pub(super) stop: Option<String>,
+    pub(super) stop_wish: Option<String>,
+    pub(super) leaked: u32,
+    pub(super) survivors: String,
+    pub(super) user_us: i64,
+    pub(super) system_us: i64,
+    pub(super) max_rss_bytes: i64,
 }
 
 /// `SELECT` of [`JobRow`]s. `?1`: with the environment's values, `?2`: with stdin; the rest is the
@@ -95,6 +95,8 @@ macro_rules! select_jobs {
     };
 }
 
+pub(super) use select_jobs;
+
 /// One job.
 pub(super) async fn job<'e>(
     conn: impl sqlx::Executor<'e, Database = Sqlite>,
@@ -124,68 +126,8 @@ pub(super) async fn known(conn: &mut SqliteConnection, number: JobNumber) -> sql
         .ok_or(sqlx::Error::RowNotFound)
 }
 
-/// A page of jobs, newest first. Each state's newest are found through its index, so that a few
-/// queued jobs are found quickly behind a million final ones.
-pub(super) async fn list(readers: &SqlitePool, filter: &ListFilter) -> sqlx::Result<JobPage> {
-    let states = match filter.states.as_slice() {
-        [] => json(&crate::job::JobState::ALL)?,
-        some => json(&some)?,
-    };
-    let labels = json(&filter.labels)?;
-    let below = filter.below.unwrap_or(JobNumber::MAX);
-    let since = filter.since.map(|at| at.0);
-    // One more than asked for tells whether there is a next page.
-    let wanted = i64::from(filter.limit) + 1;
-    let include = Include::default();
-    let rows = select_jobs!(
-        "WHERE j.number IN (
-             SELECT n.number FROM json_each(?3) AS s, jobs AS n WHERE n.number IN (
-                 SELECT c.number FROM jobs AS c
-                 WHERE c.state = s.value AND c.number < ?4
-                   AND (?5 IS NULL OR c.queue = ?5)
-                   AND (?6 IS NULL OR c.name = ?6)
-                   AND (?7 IS NULL OR c.submitted_at >= ?7)
-                   AND NOT EXISTS (
-                       SELECT 1 FROM json_each(?8) AS w WHERE NOT EXISTS (
-                           SELECT 1 FROM json_each(c.labels) AS h
-                           WHERE h.key = w.key AND h.value = w.value))
-                 ORDER BY c.number DESC LIMIT ?9))
-         ORDER BY j.number DESC LIMIT ?9",
-        include,
-        states,
-        below,
-        filter.queue,
-        filter.name,
-        since,
-        labels,
-        wanted,
-    )
-    .fetch_all(readers)
-    .await?;
-    let more = rows.len() > filter.limit as usize;
-    let jobs: Vec<Job> = rows
-        .into_iter()
-        .take(filter.limit as usize)
-        .map(|row| row.into_job(include))
-        .collect::<sqlx::Result<_>>()?;
-    let next = jobs.last().filter(|_| more).map(|job| job.number);
-    Ok(JobPage { jobs, next })
-}
-
-/// How many jobs are in each state; states without jobs are missing.
-pub(super) async fn counts(readers: &SqlitePool) -> sqlx::Result<Counts> {
-    sqlx::query!(
-        r#"SELECT state AS "state!: String", count(*) AS "jobs!: i64" FROM jobs GROUP BY state"#
-    )
-    .fetch_all(readers)
-    .await?
-    .into_iter()
-    .map(|row| Ok((events::state(&row.state)?, row.jobs as u64)))
-    .collect()
-}
-
 impl JobRow {
-    fn into_job(self, include: Include) -> sqlx::Result<Job> {
+    pub(super) fn into_job(self, include: Include) -> sqlx::Result<Job> {
         let state = events::state(&self.state)?;
         let stop = self.stop(state.is_active())?;
         Ok(Job {

@@ -21,6 +21,8 @@ pub(super) const WAITING_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
 /// The WAL is carried over into the database after about so many pages of 4 KiB.
 const CHECKPOINT_PAGES: usize = 1000;
+/// As much of it as no reader is in the way of.
+const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 /// A guess at the pages that a write dirties.
 const PAGES_PER_WRITE: usize = 8;
 
@@ -47,21 +49,24 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until it is closed, or until nobody is left who could ask.
     pub async fn run(mut self) {
+        // Should this task ever panic, that is the end as well: nobody else could write.
+        let guard = self.failed.clone().drop_guard();
         let mut dirty_pages = 0;
         while let Some((writes, close)) = self.next_batch().await {
             dirty_pages += writes.len() * PAGES_PER_WRITE + output_pages(&writes);
             self.commit(writes).await;
             if dirty_pages >= CHECKPOINT_PAGES {
                 dirty_pages = 0;
-                self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)").await;
+                self.checkpoint(CHECKPOINT).await;
             }
             if let Some(closed) = close {
                 self.close().await;
                 // Whoever asked may have stopped waiting.
                 let _ = closed.send(());
-                return;
+                break;
             }
         }
+        guard.disarm();
     }
 
     /// Waits for one request and takes what else has arrived by then.
@@ -105,9 +110,18 @@ impl Writer {
     /// Commits writes together and answers each. Where one is refused, each gets a transaction of
     /// its own, so that the others are not lost with it.
     async fn commit(&mut self, mut writes: Vec<(Ask, Reply)>) {
+        if self.failed.is_cancelled() {
+            return answer_all(writes.into_iter().map(|(_, reply)| reply), &broken());
+        }
         writes.sort_by_key(|(ask, _)| ask.rank());
         let (asks, replies): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
-        let answers = self.transaction(&asks).await;
+        let mut answers = self.transaction(&asks).await;
+        if matches!(&answers, Err(error) if verdict(error) == Verdict::DiskFull) {
+            // A WAL that has been carried over is written again from its beginning: often that is
+            // the room that a small write needs, such as a cancel.
+            self.checkpoint(CHECKPOINT).await;
+            answers = self.transaction(&asks).await;
+        }
         match answers {
             Ok(answers) => {
                 for (reply, answer) in replies.into_iter().zip(answers) {
@@ -121,12 +135,7 @@ impl Writer {
                     let _ = reply.send(answer.map_err(|error| self.refusal(error)));
                 }
             }
-            Err(error) => {
-                let error = self.refusal(error);
-                for reply in replies {
-                    let _ = reply.send(Err(error.clone()));
-                }
-            }
+            Err(error) => answer_all(replies, &self.refusal(error)),
         }
     }
 
@@ -135,9 +144,6 @@ impl Writer {
     /// BEGIN and COMMIT are plain statements: sqlx counts transactions by itself, and its count is
     /// wrong for ever after SQLite has rolled one back on its own, as it does on a full disk.
     async fn transaction(&mut self, asks: &[Ask]) -> sqlx::Result<Vec<Answer>> {
-        if self.failed.is_cancelled() {
-            return Err(sqlx::Error::WorkerCrashed);
-        }
         if asks.is_empty() {
             return Ok(Vec::new());
         }
@@ -168,6 +174,7 @@ impl Writer {
     fn refusal(&mut self, error: sqlx::Error) -> StoreError {
         match verdict(&error) {
             Verdict::DiskFull => tracing::warn!("the disk is full: a transaction was refused"),
+            Verdict::Busy => tracing::warn!("another program holds the database's lock"),
             Verdict::Refused => tracing::error!(%error, "the database refused a write"),
             Verdict::Broken => self.fail(&error),
         }
@@ -204,6 +211,16 @@ impl Writer {
     }
 }
 
+fn answer_all(replies: impl IntoIterator<Item = Reply>, error: &StoreError) {
+    for reply in replies {
+        let _ = reply.send(Err(error.clone()));
+    }
+}
+
+fn broken() -> StoreError {
+    StoreError::Database("its file cannot be trusted any more".into())
+}
+
 /// Pages of output among the writes.
 fn output_pages(writes: &[(Ask, Reply)]) -> usize {
     let bytes: usize = writes
@@ -218,4 +235,109 @@ fn output_pages(writes: &[(Ask, Reply)]) -> usize {
         })
         .sum();
     bytes / 4096
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, path::Path};
+
+    use super::*;
+    use crate::{
+        job::{Command, JobId, Micros, NewJob},
+        store::{Submission, open},
+    };
+
+    /// A writer that the test drives by itself.
+    async fn writer(path: &Path) -> Writer {
+        let (_, requests) = mpsc::channel(1);
+        Writer {
+            conn: open::open(path).await.expect("opens").writer,
+            requests,
+            failed: CancellationToken::new(),
+        }
+    }
+
+    /// A job of about 40 KB.
+    fn submit() -> Ask {
+        let mut job = NewJob::new(Command::Shell(":".into()));
+        job.stdin = Some("x".repeat(40_000));
+        Ask::Submit(Box::new(Submission {
+            id: JobId(uuid::Uuid::now_v7()),
+            job,
+            cwd: "/".into(),
+            fingerprint: [0; 32],
+            actor: "test".into(),
+            at: Micros(0),
+        }))
+    }
+
+    async fn write(writer: &mut Writer, asks: Vec<Ask>) -> Vec<Result<Answer, StoreError>> {
+        let (replies, answers): (Vec<_>, Vec<_>) = asks.iter().map(|_| oneshot::channel()).unzip();
+        writer.commit(asks.into_iter().zip(replies).collect()).await;
+        let answers = answers.into_iter().map(|mut answer| answer.try_recv());
+        answers.map(|answer| answer.expect("answered")).collect()
+    }
+
+    async fn jobs(writer: &mut Writer) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM jobs")
+            .fetch_one(&mut writer.conn)
+            .await
+            .expect("counts")
+    }
+
+    async fn allow_pages(writer: &mut Writer, pages: i64) {
+        let pragma = format!("PRAGMA max_page_count = {pages}");
+        sqlx::query(sqlx::AssertSqlSafe(pragma))
+            .execute(&mut writer.conn)
+            .await
+            .expect("sets the limit");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_everything_until_there_is_room() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let mut writer = writer(&directory.path().join("db")).await;
+        assert!(write(&mut writer, vec![submit()]).await[0].is_ok());
+        allow_pages(&mut writer, 60).await;
+        let mut stored = 1;
+        let refusals = loop {
+            let answers = write(&mut writer, vec![submit(), submit()]).await;
+            if answers[0].is_err() {
+                break answers;
+            }
+            stored += 2;
+            assert!(stored < 20, "60 pages hold no more than 6 such jobs");
+        };
+        for refusal in refusals {
+            assert_eq!(refusal.err(), Some(StoreError::DiskFull));
+        }
+        assert_eq!(jobs(&mut writer).await, stored, "what was answered stays");
+        assert!(!writer.failed.is_cancelled(), "a full disk is not the end");
+
+        allow_pages(&mut writer, 10_000).await;
+        assert!(write(&mut writer, vec![submit()]).await[0].is_ok());
+        assert_eq!(jobs(&mut writer).await, stored + 1);
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_is_the_end_of_all_acknowledgements() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let path = directory.path().join("db");
+        let mut writer = writer(&path).await;
+        // Every page but the first, on which SQLite would not even know the file.
+        let pages = std::fs::metadata(&path).expect("is there").len() / 4096;
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path);
+        let file = file.as_mut().expect("opens");
+        std::io::Seek::seek(file, std::io::SeekFrom::Start(4096)).expect("seeks");
+        file.write_all(&vec![0xa5; (pages as usize - 1) * 4096])
+            .expect("damages");
+
+        let answers = write(&mut writer, vec![submit(), submit()]).await;
+        for answer in answers {
+            assert!(matches!(answer, Err(StoreError::Database(_))), "{answer:?}");
+        }
+        assert!(writer.failed.is_cancelled());
+        let answers = write(&mut writer, vec![submit()]).await;
+        assert!(answers[0].is_err(), "nothing is tried again");
+    }
 }

@@ -122,3 +122,26 @@ async fn a_closed_ledger_takes_nothing_and_has_everything() {
     let ledger = ledger.reopen().await;
     assert_eq!(ledger.get(job.number).await, job);
 }
+
+/// Two writers that wait for the lock one behind the other would wait twice as long.
+#[tokio::test]
+async fn somebody_elses_lock_refuses_a_batch_at_once_and_then_all_goes_on() {
+    let ledger = Ledger::new().await;
+    let mut person = ledger.raw().await;
+    let begin = sqlx::query("BEGIN IMMEDIATE").execute(&mut person).await;
+    begin.unwrap();
+    let began = std::time::Instant::now();
+    let [a, b, c] = [(); 3].map(|()| ledger.store.submit(submission(true_job())));
+    let (a, b, c) = tokio::join!(a, b, c);
+    for refused in [a, b, c] {
+        let Err(error) = refused else {
+            panic!("written in spite of the lock");
+        };
+        assert!(error.to_string().contains("locked"), "{error}");
+    }
+    assert!(began.elapsed().as_secs() < 10, "each waited by itself");
+    assert!(!ledger.store.failed().is_cancelled());
+    let end = sqlx::query("ROLLBACK").execute(&mut person).await;
+    end.unwrap();
+    assert_eq!(ledger.queued().await.state, JobState::Queued);
+}

@@ -333,3 +333,43 @@ async fn counts_and_queues() {
     }
     assert!(!ledger.store.queue_exists("Default").await.unwrap());
 }
+
+/// Texts that travel through JSON arrive whole, whatever characters they hold.
+#[tokio::test]
+async fn strange_characters_are_characters() {
+    let ledger = Ledger::new().await;
+    let strange = "a\0b\"\\\u{7f}\u{1F980}\n";
+    let labelled = |value: &str| NewJob {
+        labels: [(strange.to_string(), value.to_string())].into(),
+        name: Some(strange.into()),
+        ..true_job()
+    };
+    let one = ledger.submit(labelled("v\0one")).await;
+    let two = ledger.submit(labelled("v\0two")).await;
+    for job in [&one, &two] {
+        let filter = ListFilter {
+            labels: job.labels.clone(),
+            name: Some(strange.into()),
+            ..filter()
+        };
+        assert_eq!(numbers(&ledger, filter).await.0, [job.number]);
+    }
+    let offers = vec![offer(strange)];
+    let claimed = ledger
+        .store
+        .claim(offers, BOOT.into(), INSTANCE.into(), Micros(1))
+        .await
+        .unwrap();
+    assert_eq!(claimed.claims[0].job.name.as_deref(), Some(strange));
+    let open = ledger.store.open_attempts().await.unwrap().remove(0);
+    assert_eq!(open.shim, strange);
+    let told = ledger
+        .store
+        .paused(one.number, 1, strange.into(), Micros(2));
+    assert_eq!(told.await.unwrap(), Fenced::Done);
+    let actor: String = sqlx::query_scalar("SELECT actor FROM events WHERE to_state = 'paused'")
+        .fetch_one(&mut ledger.raw().await)
+        .await
+        .unwrap();
+    assert_eq!(actor, strange);
+}

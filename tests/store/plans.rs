@@ -1,0 +1,73 @@
+//! How SQLite executes the statements: none may read a table from end to end.
+//!
+//! (An UPDATE once went through the whole queue for every claim.)
+
+use std::{fs, path::Path};
+
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::ledger::*;
+
+/// Tables that grow with the number of jobs, and what a plan calls them in our statements.
+const LARGE: [&str; 12] = [
+    "jobs",
+    "j",
+    "c",
+    "n",
+    "attempts",
+    "a",
+    "p",
+    "events",
+    "output_chunks",
+    "segments",
+    "s",
+    "l",
+];
+
+/// Scans that are meant, by how their statement begins.
+const MEANT: [(&str, &str); 2] = [
+    // Counting all jobs reads the narrowest index there is.
+    (
+        "SELECT state AS",
+        "SCAN jobs USING COVERING INDEX jobs_state",
+    ),
+    // For foreign keys, and skipped unless a transaction has left one open.
+    ("INSERT INTO environments", "SCAN jobs"),
+];
+
+/// Indexes that hold every job, so that a walk along one key of theirs can be as long as a queue.
+/// Only statements that stop early, or ask for few states, may use them.
+const LONG: &str = "USING INDEX jobs_state (state=?)";
+
+#[tokio::test]
+async fn no_statement_reads_a_whole_table() {
+    let ledger = Ledger::new().await;
+    let mut raw = ledger.raw().await;
+    let mut seen = 0;
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx")).unwrap() {
+        let data = fs::read(file.unwrap().path()).unwrap();
+        let data: serde_json::Value = serde_json::from_slice(&data).unwrap();
+        let query = data["query"].as_str().unwrap();
+        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")))
+            .fetch_all(&mut raw)
+            .await
+            .unwrap();
+        for step in plan {
+            let step: String = step.get("detail");
+            let meant = MEANT
+                .iter()
+                .any(|(start, scan)| query.starts_with(start) && step == *scan);
+            assert!(meant || !is_long(query, &step), "{step}\nin {query}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "only {seen} steps: are these all statements?");
+}
+
+fn is_long(query: &str, step: &str) -> bool {
+    let scans = LARGE.iter().any(|table| {
+        let scan = format!("SCAN {table}");
+        step == scan || step.starts_with(&format!("{scan} USING"))
+    });
+    scans || (query.starts_with("UPDATE") && step.contains(LONG))
+}
