@@ -4,13 +4,30 @@
 //! outlives the server; their output is a log that any client can read from any offset. The
 //! modules below are listed in reading order; ARCHITECTURE.md is the map.
 
-pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod executor;
 pub mod job;
-pub mod protocol;
-pub mod shutdown;
+
 pub mod spool;
+
+pub mod shim;
+
 pub mod store;
+
+pub mod output;
+
+pub mod supervisor;
+
+pub mod scheduler;
+
+pub mod executor;
+
+pub mod protocol;
+
+pub mod cli;
+
+pub mod config;
+
 pub mod telemetry;
+
+pub mod shutdown;
+
+pub mod clock;

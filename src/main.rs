@@ -1,2 +1,16 @@
-//! The binary: dispatches its roles.
-fn main() {}
+//! The binary: picks its role. The roles without a runtime come first, before any parser exists;
+//! everything else is a verb of the command line.
+
+use std::process::ExitCode;
+
+use cc_executor::{cli, shim};
+
+fn main() -> ExitCode {
+    let role = std::env::args_os().nth(1);
+    let rest = std::env::args_os().skip(2);
+    match role.as_deref().and_then(|role| role.to_str()) {
+        Some("shim") => shim::main(rest),
+        Some(cli::LAUNCH_ROLE) => cli::launch(rest),
+        _ => cli::main(),
+    }
+}

@@ -141,13 +141,14 @@ pub struct ExitFacts {
 impl ExitFacts {
     /// The final state that follows from these facts, and its reason.
     ///
-    /// A wish makes it `cancelled`, whatever the exit looked like; a limit names itself; otherwise
-    /// the leader's exit decides.
+    /// A wish makes it `cancelled`, whatever the exit looked like (also where it came before there
+    /// was a process); a limit names itself; otherwise the leader's exit decides.
     pub fn outcome(&self) -> (JobState, Option<Reason>) {
-        if let Exit::SpawnFailed(_) = self.exit {
+        let cause = self.stop.as_ref().map(|stop| stop.cause);
+        if let (Exit::SpawnFailed(_), None) = (&self.exit, cause.filter(|c| c.is_wish())) {
             return (JobState::Failed, Some(Reason::Spawn));
         }
-        match self.stop.as_ref().map(|stop| stop.cause) {
+        match cause {
             Some(StopCause::Cancel | StopCause::Kill) => (JobState::Cancelled, None),
             Some(StopCause::Timeout) => (JobState::Failed, Some(Reason::Timeout)),
             Some(StopCause::Stalled) => (JobState::Failed, Some(Reason::Stalled)),

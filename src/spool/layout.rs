@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// DATA/server.sock          the Unix socket, 0600
 /// DATA/server.log           log of a server that the CLI started
 /// DATA/spool/…              segments, one flat directory
+/// DATA/shims.log            what shims have to say when something is wrong
 /// DATA/shims/ID.lock        held by the shim ID for its life (flock)
 /// DATA/shims/ID.sock        the shim's socket
 /// ```
@@ -53,6 +54,11 @@ impl Layout {
     /// The log of a server that the CLI started.
     pub fn log(&self) -> PathBuf {
         self.root.join("server.log")
+    }
+
+    /// What shims have to say when something is wrong.
+    pub fn shim_log(&self) -> PathBuf {
+        self.root.join("shims.log")
     }
 
     /// The configuration file that is read when no other is named.

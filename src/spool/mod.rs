@@ -9,9 +9,11 @@ pub mod message;
 pub mod reader;
 pub mod record;
 pub mod segment;
+pub mod writer;
 
 pub use layout::Layout;
 pub use message::{FromShim, RunSpec, ShimState, ToShim};
 pub use reader::{Position, SegmentReader};
 pub use record::{Kind, Record, RecordHeader};
 pub use segment::SegmentName;
+pub use writer::SegmentWriter;

@@ -1,11 +1,39 @@
 //! THE LEDGER: every SQL statement, and the one task that writes.
+//!
+//! It knows the words of `job` and nothing above them: no shim, no file of the spool, no door.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
+
+use sqlx::SqlitePool;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::job::{JobId, JobNumber, JobRef, Micros, Offset, StopWish};
 
+mod ask;
+mod attempts;
+mod claim;
+mod columns;
+mod error;
+mod events;
+mod finish;
+mod jobs;
+mod nodes;
+mod open;
+mod outputs;
+mod standing;
 mod types;
+mod view;
+mod wishes;
+mod writer;
+
 pub use types::*;
+
+use ask::{Answer, Ask};
+use attempts::{PauseTold, VoidAsk};
+use claim::ClaimAsk;
+use wishes::PauseAsk;
+use writer::{Request, Writer};
 
 /// Why a database cannot be used. The server refuses to start with it; it is never replaced.
 #[derive(Debug, thiserror::Error)]
@@ -16,29 +44,102 @@ pub enum OpenError {
 }
 
 /// The ledger: one writer, a few read-only readers. Cheap to clone.
+///
+/// A write is answered after its transaction is durable; those that arrive together share one.
+/// Within a transaction they are executed in the order of a job's life (submit, started, wishes,
+/// segments, finish, claim), and in the order of arrival where that says nothing. A write is
+/// handed in when its future is first polled: of a `finish` and a `claim` that are polled
+/// together (`join!`), the claim fills the slot that the finish frees, in the same transaction.
 #[derive(Debug, Clone)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
 
-#[allow(unused_variables, clippy::todo, missing_docs)]
+#[derive(Debug)]
+struct Inner {
+    requests: mpsc::Sender<Request>,
+    readers: SqlitePool,
+    failed: CancellationToken,
+}
+
 impl Store {
+    /// Opens the ledger at `path`, or makes one where there is no file. Needs a tokio runtime,
+    /// and that the caller is the only server on this data directory.
+    ///
+    /// # Errors
+    ///
+    /// A file that is not ours, is damaged, or was written by a newer version is refused, and
+    /// left as it is.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        todo!()
+        let open::Connections { writer, readers } = open::open(path).await?;
+        let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
+        let failed = CancellationToken::new();
+        let writer = Writer {
+            conn: writer,
+            requests: incoming,
+            failed: failed.clone(),
+        };
+        tokio::spawn(writer.run());
+        let inner = Inner {
+            requests,
+            readers,
+            failed,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
+
+    /// Cancelled when the database file cannot be trusted any more (an I/O error, damage).
+    /// Nothing is acknowledged from then on: the server must exit, the next start verifies.
+    pub fn failed(&self) -> CancellationToken {
+        self.inner.failed.clone()
+    }
+
     /// Increments and commits the epoch.
     pub async fn begin_epoch(&self, boot_id: &str) -> Result<Epoch, StoreError> {
-        todo!()
-    }
-    /// Commits what has been handed in, checkpoints, and closes.
-    pub async fn close(&self) {
-        todo!()
+        let ask = Ask::BeginEpoch(boot_id.to_owned());
+        self.write(ask, |answer| match answer {
+            Answer::Epoch(epoch) => Some(epoch),
+            _ => None,
+        })
+        .await
     }
 
-    // ---- writes: each is answered after its transaction is durable; those that arrive together
-    // share one transaction, in the order of arrival.
-    pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
-        todo!()
+    /// Commits what has been handed in, checkpoints, and closes. Later calls get `Stopping`.
+    pub async fn close(&self) {
+        self.inner.readers.close().await;
+        let (reply, closed) = oneshot::channel();
+        // Where the writer has gone already, there is nothing left to close.
+        if self
+            .inner
+            .requests
+            .send(Request::Close(reply))
+            .await
+            .is_ok()
+        {
+            let _ = closed.await;
+        }
     }
-    /// Gives queued jobs to offered shims, by queue bounds, priority and number.
+
+    // ---- writes
+
+    /// Stores a job, unless its idempotency key names one that is there already.
+    ///
+    /// # Errors
+    ///
+    /// `UnknownQueue` and `KeyConflict` store nothing.
+    pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
+        let ask = Ask::Submit(Box::new(submission));
+        self.write(ask, |answer| match answer {
+            Answer::Submitted(submitted) => Some(*submitted),
+            _ => None,
+        })
+        .await?
+    }
+
+    /// Gives queued jobs to offered shims, by queue bounds, priority and number. A shim whose
+    /// attempt is not final must not be offered; such a claim is refused as a whole.
     pub async fn claim(
         &self,
         offers: Vec<Offer>,
@@ -46,15 +147,30 @@ impl Store {
         instance: String,
         at: Micros,
     ) -> Result<Claimed, StoreError> {
-        todo!()
+        let ask = Ask::Claim(ClaimAsk {
+            offers,
+            boot_id,
+            instance,
+            at,
+        });
+        self.write(ask, |answer| match answer {
+            Answer::Claimed(claimed) => Some(claimed),
+            _ => None,
+        })
+        .await
     }
-    /// `finish`, then `claim`, in one transaction.
+
+    /// Makes an attempt and its job final, with its output.
     pub async fn finish(&self, finish: Finish) -> Result<Fenced, StoreError> {
-        todo!()
+        self.fenced(Ask::Finish(Box::new(finish))).await
     }
+
+    /// The attempt's process exists. `Stale` also where that was known already.
     pub async fn started(&self, started: Started) -> Result<Fenced, StoreError> {
-        todo!()
+        self.fenced(Ask::Started(started)).await
     }
+
+    /// The shim has stopped the tree. `Stale` also where the job was paused already.
     pub async fn paused(
         &self,
         number: JobNumber,
@@ -62,8 +178,17 @@ impl Store {
         actor: String,
         at: Micros,
     ) -> Result<Fenced, StoreError> {
-        todo!()
+        self.fenced(Ask::Paused(PauseTold {
+            number,
+            attempt,
+            paused: true,
+            actor,
+            at,
+        }))
+        .await
     }
+
+    /// The shim has let the tree go on. `Stale` also where the job was running already.
     pub async fn resumed(
         &self,
         number: JobNumber,
@@ -71,11 +196,27 @@ impl Store {
         actor: String,
         at: Micros,
     ) -> Result<Fenced, StoreError> {
-        todo!()
+        self.fenced(Ask::Paused(PauseTold {
+            number,
+            attempt,
+            paused: false,
+            actor,
+            at,
+        }))
+        .await
     }
+
+    /// Cancels a job that waits, at once; stores the wish for one that runs. `wish.cause` is
+    /// `Cancel` or `Kill`.
     pub async fn wish_stop(&self, job: JobRef, wish: StopWish) -> Result<Wished, StoreError> {
-        todo!()
+        self.write(Ask::WishStop(job, wish), |answer| match answer {
+            Answer::Wished(wished) => Some(*wished),
+            _ => None,
+        })
+        .await
     }
+
+    /// Stores the wish that a running job pauses (`pause`) or goes on.
     pub async fn wish_pause(
         &self,
         job: JobRef,
@@ -83,8 +224,19 @@ impl Store {
         actor: String,
         at: Micros,
     ) -> Result<PauseWished, StoreError> {
-        todo!()
+        let ask = Ask::WishPause(PauseAsk {
+            job,
+            pause,
+            actor,
+            at,
+        });
+        self.write(ask, |answer| match answer {
+            Answer::PauseWished(wished) => Some(*wished),
+            _ => None,
+        })
+        .await
     }
+
     /// The attempt is proven never to have started: it becomes `void`, the job `queued` again (or
     /// `cancelled`, where a stop is wished).
     pub async fn void(
@@ -93,38 +245,78 @@ impl Store {
         attempt: u32,
         at: Micros,
     ) -> Result<Fenced, StoreError> {
-        todo!()
+        self.fenced(Ask::Void(VoidAsk {
+            number,
+            attempt,
+            at,
+        }))
+        .await
     }
+
+    /// A segment of a running attempt is complete and has been hashed.
     pub async fn segment_read(&self, row: SegmentRow) -> Result<Fenced, StoreError> {
-        todo!()
+        self.fenced(Ask::SegmentRead(row)).await
+    }
+
+    async fn fenced(&self, ask: Ask) -> Result<Fenced, StoreError> {
+        self.write(ask, |answer| match answer {
+            Answer::Fenced(fenced) => Some(fenced),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Hands a write in and waits for its answer. As long as there is room this happens at the
+    /// first poll, so writes keep the order in which their futures are polled.
+    async fn write<T>(&self, ask: Ask, pick: fn(Answer) -> Option<T>) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        match self.inner.requests.try_send(Request::Write(ask, reply)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(request)) => {
+                let sent = self.inner.requests.send(request).await;
+                sent.map_err(|_| StoreError::Stopping)?;
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(StoreError::Stopping),
+        }
+        let answer = answer.await.map_err(|_| StoreError::Stopping)??;
+        pick(answer).ok_or_else(|| StoreError::Database("the answer to another question".into()))
     }
 
     // ---- reads
+
+    /// A job as users see it.
     pub async fn job(
         &self,
         job: JobRef,
         include: Include,
     ) -> Result<Option<crate::job::Job>, StoreError> {
-        todo!()
+        Ok(view::job(&self.inner.readers, job, include).await?)
     }
+
+    /// A page of jobs, newest first.
     pub async fn list(&self, filter: ListFilter) -> Result<JobPage, StoreError> {
-        todo!()
+        Ok(view::list(&self.inner.readers, &filter).await?)
     }
+
     /// State changes of a job with `event > after`, in order.
     pub async fn changes(
         &self,
         number: JobNumber,
         after: i64,
     ) -> Result<Vec<StateChange>, StoreError> {
-        todo!()
+        Ok(events::changes(&self.inner.readers, number, after).await?)
     }
-    /// The id of a job's newest event.
+
+    /// The id of a job's newest event; 0 where there is no such job.
     pub async fn newest_change(&self, number: JobNumber) -> Result<i64, StoreError> {
-        todo!()
+        Ok(events::newest(&self.inner.readers, number).await?)
     }
+
+    /// Attempts that are not final, in the order of their jobs.
     pub async fn open_attempts(&self) -> Result<Vec<OpenAttempt>, StoreError> {
-        todo!()
+        Ok(attempts::open(&self.inner.readers).await?)
     }
+
     /// Where the byte at `offset` is; rows up to about `max_bytes` of data (at least one row).
     pub async fn stored(
         &self,
@@ -132,15 +324,21 @@ impl Store {
         offset: Offset,
         max_bytes: u64,
     ) -> Result<Stored, StoreError> {
-        todo!()
+        Ok(outputs::stored(&self.inner.readers, number, offset, max_bytes).await?)
     }
+
+    /// How many jobs are in each state; states without jobs are missing.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
-        todo!()
+        Ok(view::counts(&self.inner.readers).await?)
     }
+
+    /// Whether there is such a queue.
     pub async fn queue_exists(&self, queue: &str) -> Result<bool, StoreError> {
-        todo!()
+        Ok(jobs::queue_exists(&self.inner.readers, queue).await?)
     }
+
+    /// The number of the job with this id.
     pub async fn job_number(&self, id: JobId) -> Result<Option<JobNumber>, StoreError> {
-        todo!()
+        Ok(jobs::number(&self.inner.readers, id).await?)
     }
 }

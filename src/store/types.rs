@@ -136,8 +136,13 @@ pub enum Kept {
         /// What is missing, in offset order.
         gaps: Vec<Gap>,
     },
-    /// As segments; those that have no row yet.
-    Segments(Vec<SegmentRow>),
+    /// As segments.
+    Segments {
+        /// Those that have no row yet.
+        rows: Vec<SegmentRow>,
+        /// What is missing behind or between them.
+        gaps: Vec<Gap>,
+    },
 }
 
 /// Everything that makes an attempt, and its job, final.

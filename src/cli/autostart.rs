@@ -1,0 +1,296 @@
+//! Starts a server for a data directory that has none, in its own session, and waits for it.
+//!
+//! Two command lines may do so at once: the data directory's lock decides, the loser's server
+//! leaves, and both connect to the winner.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{DirBuilder, File, OpenOptions},
+    io::{Read, Seek, SeekFrom},
+    os::unix::{
+        fs::{DirBuilderExt, OpenOptionsExt},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use rustix::fs::{FlockOperation, flock};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    client::{Client, ConnectError},
+    say,
+    target::Target,
+};
+use crate::spool::Layout;
+
+/// First word of the command line of the role that detaches and becomes a server.
+pub const LAUNCH_ROLE: &str = "launch-detached";
+/// A server that was started for a command line leaves after so many idle seconds.
+const IDLE_EXIT_S: &str = "600";
+/// What tells such a server from others: an option that only this file gives.
+const IDLE_EXIT_OPTION: &str = "--idle-exit-s";
+/// How long a server may take from its start to its first answer.
+const START_MAX: Duration = Duration::from_secs(30);
+/// Longest pause between two attempts to connect.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How much of the end of a log is looked at.
+const LOG_TAIL_BYTES: u64 = 4096;
+/// How many lines of a log an error quotes.
+const LOG_TAIL_LINES: usize = 3;
+
+/// Connects to the server of a data directory, and starts one where there is none.
+pub async fn connect_or_start(layout: &Layout) -> anyhow::Result<Client> {
+    let target = Target::Local(layout.clone());
+    let own = || Launch::of_our_own(layout);
+    wait_for(&target, layout, own).await
+}
+
+/// Starts a server and waits for it; also where another one takes its place.
+pub async fn start(layout: &Layout, launch: &Launch) -> anyhow::Result<Client> {
+    let target = Target::Local(layout.clone());
+    wait_for(&target, layout, || launch.clone()).await
+}
+
+async fn wait_for(
+    target: &Target,
+    layout: &Layout,
+    launch: impl Fn() -> Launch,
+) -> anyhow::Result<Client> {
+    let give_up = Instant::now() + START_MAX;
+    let mut pause = Duration::from_millis(2);
+    let mut started: Option<Started> = None;
+    loop {
+        match Client::connect(target).await {
+            Ok(client) => return Ok(client),
+            Err(ConnectError::Refused(why)) => bail!(why),
+            Err(ConnectError::Busy(why)) if Instant::now() > give_up => bail!(why),
+            Err(ConnectError::Busy(_) | ConnectError::Absent(_)) => {}
+        }
+        match &mut started {
+            None if !is_locked(layout) => started = Some(Started::spawn(layout, &launch())?),
+            None => {}
+            Some(server) => match server.ended()? {
+                Some(status) if !is_locked(layout) => return Err(server.obituary(status)),
+                // It found another one in its place: that is the one to wait for.
+                Some(_) => started = None,
+                None => {}
+            },
+        }
+        if Instant::now() > give_up {
+            bail!(
+                "a server holds the lock of {} but does not answer; its log is {}, `cc-executor stop` ends it",
+                layout.root().display(),
+                layout.log().display()
+            );
+        }
+        sleep(pause).await;
+        pause = PAUSE_MAX.min(pause * 2);
+    }
+}
+
+/// Whether a server holds the data directory. It is asked with a shared lock for a moment, which a
+/// server that starts just then outlasts by its own retries.
+pub fn is_locked(layout: &Layout) -> bool {
+    let Ok(file) = File::open(layout.lock()) else {
+        return false;
+    };
+    flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+}
+
+/// Whether a server with this command line was started by a command line, not by a person.
+pub fn is_our_own(argv: &[OsString]) -> bool {
+    argv.iter().any(|word| word == IDLE_EXIT_OPTION)
+}
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The words behind the program's name, `serve` first.
+    pub args: Vec<OsString>,
+    /// Its whole environment; `None`: ours.
+    pub env: Option<Vec<(OsString, OsString)>>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+}
+
+impl Launch {
+    /// The server that is started when a verb finds none.
+    pub fn of_our_own(layout: &Layout) -> Self {
+        let log = layout.log();
+        let words: [&OsStr; 9] = [
+            "serve".as_ref(),
+            "--listen".as_ref(),
+            "none".as_ref(),
+            "--data-dir".as_ref(),
+            layout.root().as_os_str(),
+            IDLE_EXIT_OPTION.as_ref(),
+            IDLE_EXIT_S.as_ref(),
+            "--log-file".as_ref(),
+            log.as_os_str(),
+        ];
+        Self {
+            args: words.iter().map(OsString::from).collect(),
+            env: None,
+            // A server in the background must not keep somebody's mount busy.
+            cwd: PathBuf::from("/"),
+        }
+    }
+}
+
+/// A server that we started.
+struct Started {
+    child: tokio::process::Child,
+    log: PathBuf,
+    log_from: u64,
+}
+
+impl Started {
+    fn spawn(layout: &Layout, launch: &Launch) -> anyhow::Result<Self> {
+        let root = layout.root();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .with_context(|| format!("the data directory {} cannot be created", root.display()))?;
+        let log = layout.log();
+        let stderr = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&log)
+            .with_context(|| format!("the log {} cannot be opened", log.display()))?;
+        let log_from = stderr.metadata().map_or(0, |meta| meta.len());
+        let mut command = Command::new(program());
+        command
+            .arg(LAUNCH_ROLE)
+            .args(&launch.args)
+            .current_dir(&launch.cwd)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr);
+        if let Some(env) = &launch.env {
+            command.env_clear().envs(env.iter().cloned());
+        }
+        let child = tokio::process::Command::from(command)
+            .spawn()
+            .context("no server could be started")?;
+        Ok(Self {
+            child,
+            log,
+            log_from,
+        })
+    }
+
+    fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.child
+            .try_wait()
+            .context("the server that was started cannot be watched")
+    }
+
+    /// Why there is no server, with its last words.
+    fn obituary(&self, status: ExitStatus) -> anyhow::Error {
+        let words = last_lines(&self.log, self.log_from).unwrap_or_default();
+        let log = self.log.display();
+        match words.is_empty() {
+            true => {
+                anyhow!("the server that was started ended at once ({status}); its log is {log}")
+            }
+            false => anyhow!(
+                "the server that was started ended at once ({status}): {words} (log: {log})"
+            ),
+        }
+    }
+}
+
+/// The last lines of a log behind `from`, joined into one.
+fn last_lines(log: &Path, from: u64) -> std::io::Result<String> {
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(
+        from.max(length.saturating_sub(LOG_TAIL_BYTES)),
+    ))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    Ok(lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join(" | "))
+}
+
+/// Our own program file. Its name, where it still has one, so that `ps` shows more than `exe`.
+fn program() -> PathBuf {
+    std::env::current_exe()
+        .ok()
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+}
+
+/// The role between a command line and its server: leaves the terminal's session, lets go of every
+/// descriptor that was handed down by accident (a lock or a pipe that somebody waits for), and
+/// becomes the server. Its process id stays the same.
+pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
+    // Fails only for the leader of a group, which then has left its session already or will.
+    if let Err(errno) = nix::unistd::setsid() {
+        say::line(&format!("the server could not leave the session: {errno}"));
+    }
+    close_inherited();
+    let error = Command::new(program()).args(args).exec();
+    say::line(&format!("the server could not be executed: {error}"));
+    ExitCode::FAILURE
+}
+
+/// Closes every descriptor above stderr. Only for a process that has opened none itself.
+fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<i32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // One of them was the listing itself, which is closed by now.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_seen_while_it_is_held() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(dir.path());
+        assert!(!is_locked(&layout), "no file, no lock");
+        let file = File::create(layout.lock()).expect("a file");
+        assert!(!is_locked(&layout));
+        flock(&file, FlockOperation::LockExclusive).expect("a lock");
+        assert!(is_locked(&layout));
+        drop(file);
+        assert!(!is_locked(&layout));
+    }
+
+    #[test]
+    fn our_own_servers_are_known_by_their_command_line() {
+        let own = Launch::of_our_own(&Layout::new("/data"));
+        assert!(is_our_own(&own.args));
+        assert_eq!(own.args[0], "serve");
+        assert!(!is_our_own(&["cc-executor".into(), "serve".into()]));
+    }
+
+    #[test]
+    fn only_the_last_words_behind_the_start_are_quoted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = dir.path().join("server.log");
+        std::fs::write(&log, "before\none\n\ntwo\nthree\nfour\n").expect("written");
+        assert_eq!(last_lines(&log, 7).expect("read"), "two | three | four");
+        assert_eq!(last_lines(&log, 22).expect("read"), "four");
+    }
+}

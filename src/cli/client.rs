@@ -1,0 +1,356 @@
+//! One connection to a server: connect, greet, ask, listen.
+//!
+//! It does not know how to come back after a loss (that is `link`) nor what a job is.
+
+use std::{
+    fs::OpenOptions,
+    io::ErrorKind,
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    time::Duration,
+};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        self, Message,
+        client::IntoClientRequest,
+        http::{HeaderValue, Request, header},
+        protocol::WebSocketConfig,
+    },
+};
+
+use super::{
+    target::{Secret, Target},
+    wire::{self, Incoming, WireError},
+};
+use crate::spool::Layout;
+
+/// How long a connection may take until its greeting.
+const GREETING_MAX: Duration = Duration::from_secs(30);
+/// Silence on TCP after which the server is asked for a sign of life.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Unanswered pings after which a TCP connection counts as lost.
+const PINGS_MAX: u32 = 3;
+
+/// Why there is no connection.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens there.
+    #[error("nobody answers at {0}")]
+    Absent(String),
+    /// Somebody listens, but not now: trying again later may help.
+    #[error("{0}")]
+    Busy(String),
+    /// It will not become better by itself.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The connection is gone; why, as far as it is known.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the connection to the server was lost: {0}")]
+pub struct Lost(String);
+
+/// Why a request has no result.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RequestError {
+    /// The connection is gone; whether the server acted is not known.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The server refused.
+    #[error("{}", super::escape::visible(&.0.message))]
+    Refused(WireError),
+    /// The request is longer than any message may be.
+    #[error("the request has {0} bytes, {max} are the most; leave something out (the environment with --clean-env)", max = wire::MESSAGE_BYTES_MAX)]
+    TooLong(usize),
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+/// A greeted session.
+pub struct Client {
+    ws: WebSocketStream<Box<dyn Io>>,
+    next_id: u64,
+    version: String,
+    peer: Option<i32>,
+    watched: bool,
+    going: bool,
+}
+
+impl Client {
+    /// Connects and reads the greeting.
+    pub async fn connect(target: &Target) -> Result<Self, ConnectError> {
+        match timeout(GREETING_MAX, connect(target)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::Busy(format!(
+                "the server at {target} took the connection but does not answer"
+            ))),
+        }
+    }
+
+    /// The server's version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The server's process id, as the kernel tells it; `None` over TCP.
+    pub fn peer(&self) -> Option<i32> {
+        self.peer
+    }
+
+    /// Whether the server has said that it is about to stop.
+    pub fn is_going(&self) -> bool {
+        self.going
+    }
+
+    /// Sends a request and returns its id. The reply comes by [`Self::next`].
+    pub async fn send(&mut self, method: &str, params: &Value) -> Result<u64, RequestError> {
+        let id = self.next_id;
+        let text = wire::request(id, method, params);
+        if text.len() > wire::MESSAGE_BYTES_MAX {
+            return Err(RequestError::TooLong(text.len()));
+        }
+        self.next_id += 1;
+        self.ws.send(Message::text(text)).await.map_err(lost)?;
+        Ok(id)
+    }
+
+    /// Sends a request and waits for its result; notifications before it are passed over, so this
+    /// is for sessions without a tail.
+    pub async fn request(&mut self, method: &str, params: &Value) -> Result<Value, RequestError> {
+        let sent = self.send(method, params).await?;
+        loop {
+            match self.next().await? {
+                Incoming::Reply { id, result } if id == sent => {
+                    return result.map_err(RequestError::Refused);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What comes next. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Incoming, Lost> {
+        loop {
+            match self.next_message().await? {
+                Message::Text(text) => {
+                    let incoming = wire::text(&text).map_err(|e| Lost(e.to_string()))?;
+                    self.going |= incoming.is_going_away();
+                    return Ok(incoming);
+                }
+                Message::Binary(bytes) => {
+                    let frame = wire::binary(&bytes).map_err(|e| Lost(e.to_string()))?;
+                    return Ok(Incoming::Output(frame));
+                }
+                Message::Close(Some(frame)) if !frame.reason.is_empty() => {
+                    return Err(Lost(frame.reason.to_string()));
+                }
+                Message::Close(_) => return Err(Lost("the server closed it".to_owned())),
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    /// The next message; on TCP, where a vanished peer says nothing, with signs of life.
+    async fn next_message(&mut self) -> Result<Message, Lost> {
+        let mut pings = 0;
+        loop {
+            let message = if self.watched {
+                timeout(SILENCE_MAX, self.ws.next()).await
+            } else {
+                Ok(self.ws.next().await)
+            };
+            match message {
+                Ok(Some(message)) => return message.map_err(lost),
+                Ok(None) => return Err(Lost("the server closed it".to_owned())),
+                Err(_) if pings == PINGS_MAX => return Err(Lost("no sign of life".to_owned())),
+                Err(_) => self
+                    .ws
+                    .send(Message::Ping(Default::default()))
+                    .await
+                    .map_err(lost)?,
+            }
+            pings += 1;
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn lost(error: tungstenite::Error) -> Lost {
+    Lost(error.to_string())
+}
+
+/// Who listens on the socket of a data directory, as the kernel tells it, whatever it speaks;
+/// `None` where it does not tell (another PID namespace).
+pub async fn listener(layout: &Layout) -> Result<Option<i32>, ConnectError> {
+    unix(layout).await.map(|(_, pid)| pid)
+}
+
+async fn connect(target: &Target) -> Result<Client, ConnectError> {
+    let (stream, peer) = match target {
+        Target::Local(layout) => unix(layout).await?,
+        Target::Remote { address, .. } => (tcp(address).await?, None),
+    };
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(wire::MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(wire::MESSAGE_BYTES_MAX));
+    let (ws, _) = client_async_with_config(upgrade(target)?, stream, Some(config))
+        .await
+        .map_err(not_upgraded)?;
+    let mut client = Client {
+        ws,
+        next_id: 1,
+        version: String::new(),
+        peer,
+        watched: matches!(target, Target::Remote { .. }),
+        going: false,
+    };
+    client.version = greeting(client.next().await)?;
+    Ok(client)
+}
+
+/// Connects through a descriptor of the directory, so that its path may be of any length.
+async fn unix(layout: &Layout) -> Result<(Box<dyn Io>, Option<i32>), ConnectError> {
+    let here = || layout.root().display().to_string();
+    let dir = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(layout.root())
+        .map_err(|error| no_stream(&error, here()))?;
+    let socket = layout.socket();
+    let name = socket.file_name().unwrap_or_default();
+    let path = std::path::Path::new("/proc/self/fd")
+        .join(dir.as_raw_fd().to_string())
+        .join(name);
+    let stream = UnixStream::connect(path)
+        .await
+        .map_err(|error| no_stream(&error, here()))?;
+    let peer = stream.peer_cred().ok().and_then(|cred| cred.pid());
+    Ok((Box::new(stream), peer))
+}
+
+async fn tcp(address: &str) -> Result<Box<dyn Io>, ConnectError> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|error| no_stream(&error, address.to_owned()))?;
+    // Requests are single small frames: waiting for more to send would only delay them.
+    let _ = stream.set_nodelay(true);
+    Ok(Box::new(stream))
+}
+
+fn no_stream(error: &std::io::Error, place: String) -> ConnectError {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ConnectError::Absent(place),
+        ErrorKind::PermissionDenied | ErrorKind::NotADirectory => {
+            ConnectError::Refused(format!("the server at {place} cannot be reached: {error}"))
+        }
+        _ => ConnectError::Busy(format!("the server at {place} cannot be reached: {error}")),
+    }
+}
+
+fn upgrade(target: &Target) -> Result<Request<()>, ConnectError> {
+    let (host, token) = match target {
+        Target::Local(_) => ("localhost", None),
+        Target::Remote { address, token } => (address.as_str(), token.as_ref()),
+    };
+    let refused = |what: String| ConnectError::Refused(what);
+    let mut request = format!("ws://{host}/ws")
+        .into_client_request()
+        .map_err(|error| refused(format!("{host} is no address: {error}")))?;
+    if let Some(Secret(token)) = token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| refused("the token contains characters that no token has".to_owned()))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    Ok(request)
+}
+
+fn not_upgraded(error: tungstenite::Error) -> ConnectError {
+    let tungstenite::Error::Http(response) = &error else {
+        return ConnectError::Busy(format!("the server broke off the connection: {error}"));
+    };
+    match response.status().as_u16() {
+        401 => ConnectError::Refused(NO_TOKEN.to_owned()),
+        503 => ConnectError::Busy(
+            "the server has as many sessions as it takes; try again later, or raise its limit"
+                .to_owned(),
+        ),
+        status => ConnectError::Refused(format!(
+            "the server answered HTTP {status} instead of opening a session; is it a cc-executor, and is its address one of its allowed_hosts?"
+        )),
+    }
+}
+
+const NO_TOKEN: &str =
+    "the server wants a token; give --token-file FILE (on its machine, `cc-executor token` tells)";
+
+/// The version in a `server.hello`.
+fn greeting(first: Result<Incoming, Lost>) -> Result<String, ConnectError> {
+    let params = match first {
+        Ok(Incoming::Notice { method, params }) if method == "server.hello" => params,
+        Ok(_) => return Err(ConnectError::Refused("the server did not greet".to_owned())),
+        Err(error) => return Err(ConnectError::Busy(error.to_string())),
+    };
+    let version = params["version"].as_str().unwrap_or("unknown").to_owned();
+    if params["protocol"].as_u64() != Some(wire::PROTOCOL) {
+        return Err(ConnectError::Refused(format!(
+            "the server (version {version}) speaks protocol {}, this is version {} with protocol {}; `cc-executor restart` brings both to one version",
+            params["protocol"],
+            env!("CARGO_PKG_VERSION"),
+            wire::PROTOCOL,
+        )));
+    }
+    if params["auth"] == "required" {
+        return Err(ConnectError::Refused(NO_TOKEN.to_owned()));
+    }
+    Ok(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn hello(params: Value) -> Result<String, ConnectError> {
+        greeting(Ok(Incoming::Notice {
+            method: "server.hello".to_owned(),
+            params,
+        }))
+    }
+
+    #[test]
+    fn a_greeting_tells_the_version() {
+        let fine = hello(json!({"version": "9.9.9", "protocol": 1, "auth": "ok"}));
+        assert_eq!(fine.expect("greeted"), "9.9.9");
+    }
+
+    #[test]
+    fn another_protocol_names_both_versions_and_the_remedy() {
+        let error = hello(json!({"version": "9.9.9", "protocol": 2, "auth": "ok"}));
+        let text = error.expect_err("refused").to_string();
+        for part in ["9.9.9", env!("CARGO_PKG_VERSION"), "restart"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_needs_a_token_says_how_to_get_one() {
+        let error = hello(json!({"version": "1", "protocol": 1, "auth": "required"}));
+        assert!(
+            error
+                .expect_err("refused")
+                .to_string()
+                .contains("--token-file")
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! What the kernel tells about this process and about a server of the same user, read from /proc.
+//!
+//! Nothing here is needed for a job's own sake; where /proc is silent the answer is "unknown".
+
+use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf};
+
+/// This process's file mode creation mask, without touching it.
+pub fn umask() -> Option<u32> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    u32::from_str_radix(field(&text, "Umask")?, 8).ok()
+}
+
+/// Whether this process was started with `signal` ignored (`nohup`, a background job of a script).
+pub fn ignores(signal: i32) -> bool {
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|text| u64::from_str_radix(field(&text, "SigIgn")?, 16).ok())
+        .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+/// How a process was started.
+#[derive(Debug, Clone)]
+pub struct Launched {
+    /// Its command line, the program's name first.
+    pub argv: Vec<OsString>,
+    /// Its environment at its start.
+    pub env: Vec<(OsString, OsString)>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+}
+
+/// How the process `pid` was started.
+pub fn launched(pid: i32) -> std::io::Result<Launched> {
+    let env = fs::read(format!("/proc/{pid}/environ"))?;
+    Ok(Launched {
+        argv: words(&fs::read(format!("/proc/{pid}/cmdline"))?),
+        env: words(&env).into_iter().filter_map(variable).collect(),
+        cwd: fs::read_link(format!("/proc/{pid}/cwd"))?,
+    })
+}
+
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
+}
+
+/// The strings of a file in which each one ends in a NUL.
+fn words(bytes: &[u8]) -> Vec<OsString> {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes
+        .split(|byte| *byte == 0)
+        .map(|word| OsString::from_vec(word.to_vec()))
+        .collect()
+}
+
+fn variable(word: OsString) -> Option<(OsString, OsString)> {
+    let bytes = word.into_vec();
+    let at = bytes.iter().position(|byte| *byte == b'=')?;
+    let (name, value) = (bytes[..at].to_vec(), bytes[at + 1..].to_vec());
+    (!name.is_empty()).then(|| (OsString::from_vec(name), OsString::from_vec(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_keep_empty_ones_and_drop_the_last_nul() {
+        assert_eq!(words(b"a\0\0b\0"), ["a", "", "b"]);
+        assert_eq!(words(b""), Vec::<OsString>::new());
+    }
+
+    #[test]
+    fn this_process_has_a_mask_and_a_command_line() {
+        assert!(umask().expect("a Linux kernel") <= 0o777);
+        let own = launched(std::process::id() as i32).expect("our own process");
+        assert_eq!(own.argv[0], std::env::args_os().next().expect("a name"));
+        assert!(own.cwd.is_absolute());
+    }
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let status = "SigIgnored:\t7\nUmask:\t0022\nSigIgn:\t0000000000001000\n";
+        assert_eq!(field(status, "SigIgn"), Some("0000000000001000"));
+        assert_eq!(field(status, "Umask"), Some("0022"));
+        assert_eq!(field(status, "Sig"), None);
+    }
+}

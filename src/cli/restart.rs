@@ -1,0 +1,117 @@
+//! `restart`: stops the server and starts it again as it was started before, with this program.
+//! Running jobs live on and are adopted.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+use super::{
+    autostart::{self, Launch},
+    client::Client,
+    escape::shell_word,
+    proc::{self, Launched},
+    say, stop,
+    target::DataDir,
+};
+use crate::spool::Layout;
+
+/// Options of `restart`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The new server gets the command line, environment and working directory of the old one, but runs \
+in the background with its log in the data directory. A server that a service manager started is \
+better restarted there.")]
+pub struct RestartArgs {
+    #[command(flatten)]
+    dir: DataDir,
+}
+
+/// Restarts the server.
+pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
+    let layout = args.dir.layout()?;
+    let launch = match stop::find(&layout).await? {
+        Some(server) => {
+            let launch = again(&server.launched, &layout);
+            let pid = server.pid;
+            server.stop().await?;
+            tell(&format!(
+                "stopped the server of {} (pid {pid})",
+                layout.root().display()
+            ))?;
+            launch
+        }
+        None => {
+            tell(&format!("no server ran on {}", layout.root().display()))?;
+            Launch::of_our_own(&layout)
+        }
+    };
+    let client = autostart::start(&layout, &launch).await?;
+    if is_another(&client, &launch) {
+        bail!("another server has taken its place meanwhile; `cc-executor status` shows it");
+    }
+    let words: Vec<_> = launch
+        .args
+        .iter()
+        .map(|word| shell_word(&word.to_string_lossy()))
+        .collect();
+    tell(&format!(
+        "started version {} in the background (pid {}): cc-executor {}; its log is {}",
+        client.version(),
+        client.peer().unwrap_or(0),
+        words.join(" "),
+        layout.log().display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(text: &str) -> anyhow::Result<()> {
+    say::out(format!("{}\n", super::escape::visible(text)).as_bytes())
+}
+
+/// Whether the server that answers was started in another way: a command line that found none at
+/// that moment was faster.
+fn is_another(client: &Client, launch: &Launch) -> bool {
+    let server = client.peer().and_then(|pid| proc::launched(pid).ok());
+    server.is_some_and(|server| server.argv.get(1..) != Some(launch.args.as_slice()))
+}
+
+/// The same command line once more.
+fn again(launched: &Launched, layout: &Layout) -> Launch {
+    let args: Vec<_> = launched.argv.iter().skip(1).cloned().collect();
+    // A server inside of another program has no command line of ours.
+    if args.first().is_none_or(|verb| verb != "serve") {
+        return Launch::of_our_own(layout);
+    }
+    Launch {
+        args,
+        env: Some(launched.env.clone()),
+        cwd: launched.cwd.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launched(words: &[&str]) -> Launched {
+        Launched {
+            argv: words.iter().map(Into::into).collect(),
+            env: vec![("A".into(), "b".into())],
+            cwd: "/srv".into(),
+        }
+    }
+
+    #[test]
+    fn a_server_is_started_as_it_was() {
+        let layout = Layout::new("/data");
+        let launch = again(
+            &launched(&["./cc-executor", "serve", "--listen", "none"]),
+            &layout,
+        );
+        assert_eq!(launch.args, ["serve", "--listen", "none"]);
+        assert_eq!(launch.cwd, std::path::Path::new("/srv"));
+        assert!(launch.env.is_some());
+        let own = again(&launched(&["something", "else"]), &layout);
+        assert!(autostart::is_our_own(&own.args));
+    }
+}

@@ -1,0 +1,123 @@
+//! What the command line itself says: lines on stderr, results on stdout.
+//!
+//! Writing never panics. A closed stdout is an error of its own kind, so that `ls | head` ends as
+//! quietly as any other program.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::Value;
+
+use super::escape;
+
+/// Nobody reads stdout any more.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the output any more")]
+pub struct NobodyReads;
+
+/// A line on stderr, with our name before it.
+pub fn line(text: &str) {
+    // Where stderr is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "cc-executor: {}", escape::visible(text));
+}
+
+/// The same, but only where a person looks: stderr is a terminal.
+pub fn to_person(text: &str) {
+    if person_looks() {
+        line(text);
+    }
+}
+
+/// Whether stderr is a terminal.
+pub fn person_looks() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Text on stdout as it is, at once.
+pub fn out(text: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+        Err(error) => Err(anyhow::Error::new(error).context("cannot write to stdout")),
+    }
+}
+
+/// JSON on stdout, one line.
+pub fn json(value: &Value) -> anyhow::Result<()> {
+    let mut text = escape::visible_json(&value.to_string());
+    text.push('\n');
+    out(text.as_bytes())
+}
+
+/// When colours are used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Options of verbs that print for people or for programs.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Look {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Use colours: auto is on a terminal, unless NO_COLOR is set.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        env = "CC_EXECUTOR_COLOR"
+    )]
+    pub color: Color,
+}
+
+impl Look {
+    /// Paints text that goes to stdout in the colour of a job's state.
+    pub fn paint(&self, state: &str, text: &str) -> String {
+        let code = match state {
+            "succeeded" => "32",
+            "failed" => "31",
+            "cancelled" => "35",
+            "running" => "36",
+            "paused" => "33",
+            _ => return text.to_owned(),
+        };
+        if self.in_color() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn in_color(&self) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                let unwanted = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+                !unwanted && io::stdout().is_terminal()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_can_be_forced_and_forbidden() {
+        let look = |color| Look { json: false, color };
+        assert_eq!(look(Color::Never).paint("failed", "x"), "x");
+        assert_eq!(look(Color::Always).paint("failed", "x"), "\x1b[31mx\x1b[0m");
+        assert_eq!(look(Color::Always).paint("queued", "x"), "x");
+    }
+}

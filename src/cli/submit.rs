@@ -1,0 +1,90 @@
+//! `submit`: hands a job in and returns at once. Also the handing in that `run` begins with.
+
+use std::{cell::Cell, process::ExitCode};
+
+use serde_json::{Map, Value};
+
+use super::{
+    caller::Caller,
+    job::Job,
+    job_options::JobOptions,
+    link::{self, Link, Tell},
+    say,
+    target::{Connect, Target},
+};
+use crate::job::NewJob;
+
+/// Options of `submit`.
+#[derive(Debug, clap::Args)]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    connect: Connect,
+
+    /// Print the whole reply as JSON instead of the job's id
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    job: JobOptions,
+}
+
+/// Submits the job and prints its id.
+pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
+    let target = args.connect.target()?;
+    let new_job = describe(&args.job, &target, NewJob::QUEUE)?;
+    let (_, reply) = HandIn::default()
+        .hand_in(target, new_job, Tell::Everybody)
+        .await?;
+    let job = Job::read(&reply["job"])?;
+    if args.json {
+        say::json(&reply)?;
+    } else {
+        say::out(format!("{}\n", job.id).as_bytes())?;
+    }
+    let verb = match reply["created"].as_bool() {
+        Some(false) => "is known by its key and was not submitted again",
+        _ => "submitted",
+    };
+    say::to_person(&format!(
+        "job {0} {verb}; `cc-executor tail {0}` follows it",
+        job.number
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The NewJob that the options describe, with what it inherits from this shell: everything for a
+/// server on this machine, nothing for another one.
+pub fn describe(
+    options: &JobOptions,
+    target: &Target,
+    queue: &str,
+) -> anyhow::Result<Map<String, Value>> {
+    let caller = match target {
+        Target::Local(_) => Some(Caller::of_this_process()),
+        Target::Remote { .. } => None,
+    };
+    options.new_job(caller.as_ref(), queue)
+}
+
+/// A submit on its way.
+#[derive(Debug, Default)]
+pub struct HandIn {
+    /// Whether it may have reached the server: from then on there may be a job.
+    pub sent: Cell<bool>,
+}
+
+impl HandIn {
+    /// Submits until there is a reply; the idempotency key makes that one job. Returns the
+    /// connection on which the reply came, and the reply.
+    pub async fn hand_in(
+        &self,
+        target: Target,
+        new_job: Map<String, Value>,
+        tell: Tell,
+    ) -> anyhow::Result<(Link, Value)> {
+        let mut link = link::open_always(target, tell).await?;
+        self.sent.set(true);
+        let reply = link.request("job.submit", &Value::Object(new_job)).await?;
+        Ok((link, reply))
+    }
+}

@@ -1,0 +1,89 @@
+//! Moments as people read them: relative while they are near, as a date when they are not.
+//!
+//! The moment "now" is always given, so that this file needs no clock.
+
+use chrono::{DateTime, Local, Utc};
+
+use super::duration;
+
+/// How moments are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// In the local time zone, relative where near.
+    Local,
+    /// In UTC, always absolute.
+    Utc,
+}
+
+/// From this age on a moment is shown as a date, seconds.
+const RELATIVE_S_MAX: f64 = 86_400.0;
+
+/// The length between two moments; negative where `to` is the earlier one.
+pub fn seconds_between(from: DateTime<Utc>, to: DateTime<Utc>) -> f64 {
+    (to - from).num_milliseconds() as f64 / 1000.0
+}
+
+/// A moment of the past, short: `3m05s ago`, `2026-11-20 14:03`, `2026-11-20T13:03:11Z`.
+pub fn short(at: DateTime<Utc>, now: DateTime<Utc>, clock: Clock) -> String {
+    let age = seconds_between(at, now);
+    match clock {
+        Clock::Utc => at.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        Clock::Local if age < RELATIVE_S_MAX => format!("{} ago", duration::short(age)),
+        Clock::Local => at
+            .with_timezone(&Local)
+            .format("%Y-%m-%d %H:%M")
+            .to_string(),
+    }
+}
+
+/// A moment with its date: `2026-11-20 14:03:11 (3m05s ago)`, or in UTC without the age.
+pub fn long(at: DateTime<Utc>, now: DateTime<Utc>, clock: Clock) -> String {
+    let local = at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S");
+    match clock {
+        Clock::Utc => at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+        Clock::Local => format!(
+            "{local} ({} ago)",
+            duration::short(seconds_between(at, now))
+        ),
+    }
+}
+
+/// The prefix of a line with its time, to the millisecond and with the zone.
+pub fn stamp(at: DateTime<Utc>, clock: Clock) -> String {
+    match clock {
+        Clock::Utc => at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+        Clock::Local => {
+            let local = at.with_timezone(&Local);
+            local.format("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().expect("RFC 3339")
+    }
+
+    #[test]
+    fn near_moments_are_relative_and_utc_is_absolute() {
+        let now = at("2026-11-22T10:00:00Z");
+        let then = at("2026-11-22T09:56:55.5Z");
+        assert_eq!(short(then, now, Clock::Local), "3m05s ago");
+        assert_eq!(short(then, now, Clock::Utc), "2026-11-22T09:56:55Z");
+        assert_eq!(long(then, now, Clock::Utc), "2026-11-22T09:56:55.500Z");
+        assert_eq!(stamp(then, Clock::Utc), "2026-11-22T09:56:55.500Z");
+    }
+
+    #[test]
+    fn far_moments_are_dates() {
+        let now = at("2026-11-22T10:00:00Z");
+        let shown = short(at("2026-10-01T12:00:00Z"), now, Clock::Local);
+        assert!(
+            shown.starts_with("2026-10-0") && !shown.contains("ago"),
+            "{shown}"
+        );
+    }
+}

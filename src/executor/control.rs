@@ -1,0 +1,117 @@
+//! Wishes about running jobs: committed first, then sent.
+
+use super::{Error, Executor};
+use crate::{
+    clock,
+    job::{Job, JobRef, StopCause, StopWish},
+    store::{PauseWished, Wished},
+    supervisor::Key,
+};
+
+/// What can be done to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// SIGSTOP to its tree.
+    Pause,
+    /// SIGCONT to its tree.
+    Resume,
+    /// TERM, grace, KILL.
+    Cancel,
+    /// KILL.
+    Kill,
+    /// This signal to its group.
+    Signal(i32),
+}
+
+impl Executor {
+    /// Does something to a job and returns it as it stands then. On a final job nothing happens,
+    /// except that a signal is a conflict.
+    pub async fn control(&self, job: JobRef, action: Action, actor: &str) -> Result<Job, Error> {
+        match action {
+            Action::Cancel => self.stop_job(job, StopCause::Cancel, actor).await,
+            Action::Kill => self.stop_job(job, StopCause::Kill, actor).await,
+            Action::Pause => self.pause(job, true, actor).await,
+            Action::Resume => self.pause(job, false, actor).await,
+            Action::Signal(signal) => self.signal(job, signal).await,
+        }
+    }
+
+    async fn stop_job(&self, job: JobRef, cause: StopCause, actor: &str) -> Result<Job, Error> {
+        let grace_ms = match cause {
+            StopCause::Cancel => self.get(job, Default::default()).await?.grace_s.to_ms(),
+            _ => 0,
+        };
+        let wish = StopWish {
+            by: actor.to_owned(),
+            cause,
+            asked_at_us: clock::now().0,
+            grace_ms,
+        };
+        match self.inner.store.wish_stop(job, wish).await? {
+            Wished::NotFound => Err(Error::no_such_job(job)),
+            Wished::Final(job) => Ok(job),
+            Wished::Withdrawn(job) => {
+                self.inner.hub.changed(job.number);
+                Ok(job)
+            }
+            Wished::ToShim {
+                job,
+                attempt,
+                shim,
+                wish,
+            } => {
+                let key = Key {
+                    job: job.number,
+                    attempt,
+                };
+                self.inner.supervisor.stop(&shim, key, wish);
+                Ok(job)
+            }
+        }
+    }
+
+    async fn pause(&self, job: JobRef, pause: bool, actor: &str) -> Result<Job, Error> {
+        let actor = actor.to_owned();
+        let at = clock::now();
+        match self
+            .inner
+            .store
+            .wish_pause(job, pause, actor.clone(), at)
+            .await?
+        {
+            PauseWished::NotFound => Err(Error::no_such_job(job)),
+            PauseWished::Nothing(job) => Ok(job),
+            PauseWished::NotRunning(job) => Err(Error::Conflict(format!(
+                "job {} is {}; only a running job can be paused",
+                job.number,
+                job.state.name()
+            ))),
+            PauseWished::ToShim {
+                number,
+                attempt,
+                shim,
+            } => {
+                let key = Key {
+                    job: number,
+                    attempt,
+                };
+                self.inner.supervisor.pause(&shim, key, pause, &actor).await;
+                self.get(JobRef::Number(number), Default::default()).await
+            }
+        }
+    }
+
+    async fn signal(&self, job: JobRef, signal: i32) -> Result<Job, Error> {
+        let job = self.get(job, Default::default()).await?;
+        if !job.state.is_active() {
+            return Err(Error::Conflict(format!(
+                "job {} is {}; only a running or paused job can be signalled",
+                job.number,
+                job.state.name()
+            )));
+        }
+        let sent = self.inner.supervisor.signal(job.number, signal).await;
+        sent.map_err(|error| Error::Unavailable(format!("{error}; try again")))?;
+        Ok(job)
+    }
+}

@@ -1,0 +1,111 @@
+//! Why the executor does not do what it was asked for, in the words that a user reads.
+
+use crate::{
+    job::{JobRef, Offset},
+    output::{ReadError, TailError},
+    store::{StoreError, SubmitError},
+};
+
+/// Why the executor does not do what it was asked for. The message says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no such job, queue, …
+    #[error("{0}")]
+    NotFound(String),
+    /// A value is wrong. `output_bytes` is set where an offset lies beyond the end.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong.
+        message: String,
+        /// The end of the output.
+        output_bytes: Option<Offset>,
+    },
+    /// The state of things does not allow it.
+    #[error("{0}")]
+    Conflict(String),
+    /// Stopping, or the disk is full. Trying again later may help.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Our own failure; the cause is in the log.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// Nobody has this number or id.
+    pub(super) fn no_such_job(job: JobRef) -> Self {
+        Self::NotFound(format!(
+            "there is no job {job}; job.list shows those that exist"
+        ))
+    }
+
+    /// The server is about to end.
+    pub(super) fn stopping() -> Self {
+        Self::Unavailable("the server is stopping; reconnect and try again".to_owned())
+    }
+
+    /// A reader begins behind the end.
+    pub(super) fn beyond_end(output_bytes: Offset) -> Self {
+        Self::Invalid {
+            message: format!(
+                "from lies beyond the end of the output, which has {output_bytes} bytes"
+            ),
+            output_bytes: Some(output_bytes),
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::DiskFull => Self::Unavailable(
+                "the disk is full; make room in the data directory and try again".to_owned(),
+            ),
+            StoreError::Stopping => Self::stopping(),
+            StoreError::Database(cause) => {
+                tracing::error!(cause, "the ledger refused");
+                Self::Internal("the database failed; the server's log says how".to_owned())
+            }
+        }
+    }
+}
+
+impl From<SubmitError> for Error {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::UnknownQueue(queue) => Self::NotFound(format!(
+                "there is no queue {queue:?}; the queues are default and interactive"
+            )),
+            SubmitError::KeyConflict(number) => Self::Conflict(format!(
+                "the idempotency key belongs to job {number}, which was submitted differently; \
+                 use another key or the same job"
+            )),
+            SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            error => {
+                tracing::error!(%error, "output could not be read");
+                Self::Internal(format!("the output cannot be read: {error}"))
+            }
+        }
+    }
+}
+
+impl From<TailError> for Error {
+    fn from(error: TailError) -> Self {
+        match error {
+            TailError::NotFound => {
+                Self::NotFound("there is no such job; job.list shows those that exist".to_owned())
+            }
+            TailError::BeyondEnd(output_bytes) => Self::beyond_end(output_bytes),
+            TailError::Stopping => Self::stopping(),
+            TailError::Read(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Starting and stopping: the ledger, recovery, then work.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Executor, Inner};
+use crate::{
+    clock,
+    output::{Hub, Log, log::blocking},
+    scheduler::{Kick, Scheduler, rescue::Rescuer},
+    spool::{Layout, SegmentName},
+    store::{OpenAttempt, OpenError, Store, Stored},
+    supervisor::{Bounds, Context, ShimEvent, Supervisor, boot_id},
+};
+
+/// What stays free by default: at most this, bytes.
+const FREE_BYTES_DEFAULT_MAX: u64 = 256 << 20;
+
+/// What stays free by default: at most this part of the file system, as its divisor (5 %).
+const FREE_DIVISOR: u64 = 20;
+
+/// The bounds of an executor. Every one is a setting of the server with the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecutorSettings {
+    /// Segments are sealed at this size, bytes.
+    pub segment_bytes: u64,
+    /// Output up to this size goes into rows of the database when the job is final, bytes.
+    pub inline_bytes_max: u64,
+    /// Bound of all segments together, bytes; `None`: none.
+    pub spool_bytes_max: Option<u64>,
+    /// What stays free on the data directory's file system, bytes; `None`: the smaller of 256 MiB
+    /// and 5 % of it.
+    pub free_bytes_min: Option<u64>,
+    /// Idle shims that are kept ready.
+    pub warm_shims: u32,
+    /// How long a shim may take to answer before it is left as it is, milliseconds.
+    pub shim_answer_ms: u64,
+}
+
+impl Default for ExecutorSettings {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 4 << 20,
+            inline_bytes_max: 256 << 10,
+            spool_bytes_max: None,
+            free_bytes_min: None,
+            warm_shims: 2,
+            shim_answer_ms: 1000,
+        }
+    }
+}
+
+/// Why an executor cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The ledger cannot be written.
+    #[error("the database cannot be written: {0}")]
+    Store(#[from] crate::store::StoreError),
+    /// The data directory or the kernel's own files cannot be read.
+    #[error("the data directory cannot be used: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Executor {
+    /// Opens the ledger in a data directory whose lock the caller holds, recovers every open
+    /// attempt, and begins to claim. When it returns, every acknowledged job is there and every
+    /// offset that was ever shown can be read.
+    pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
+        let store = Store::open(&layout.database()).await?;
+        let boot_id = boot_id()?;
+        // Committed before any shim is touched: it fences the servers before this one.
+        let epoch = store.begin_epoch(&boot_id).await?;
+        let (arms, armed) = mpsc::unbounded_channel();
+        let hub = Hub::new(arms);
+        let log = Log::new(store.clone(), layout.spool());
+        let ctx = Context {
+            bounds: bounds(&layout, &settings)?,
+            layout,
+            store: store.clone(),
+            hub: hub.clone(),
+            epoch: epoch.epoch,
+            instance: epoch.instance,
+            boot_id,
+            answer: Duration::from_millis(settings.shim_answer_ms),
+            stopping: CancellationToken::new(),
+        };
+        let (tell, mut events) = mpsc::unbounded_channel();
+        let supervisor = Supervisor::new(ctx, tell.clone(), armed);
+        let kick = Kick::default();
+        let rescuer = Rescuer::new(supervisor.clone(), kick.clone());
+        let open = store.open_attempts().await?;
+        let leftovers = list_spool(&supervisor.context().layout)?;
+        supervisor.survey(open.clone()).await;
+        rescue_the_dead(&rescuer, &mut events, &tell).await;
+        tokio::spawn(tidy_spool(supervisor.clone(), open, leftovers));
+        let warm = settings.warm_shims;
+        let scheduler = Scheduler::new(supervisor.clone(), rescuer, kick.clone(), events, warm);
+        tokio::spawn(scheduler.run());
+        Ok(Self {
+            inner: Arc::new(Inner {
+                store,
+                hub,
+                log,
+                supervisor,
+                kick,
+                started_at: clock::now(),
+            }),
+        })
+    }
+
+    /// Takes no more work, leaves running jobs to their shims, ends all tails and waits
+    /// ([`super::Error::Unavailable`]), and closes the ledger.
+    pub async fn stop(&self) {
+        self.inner.supervisor.context().stopping.cancel();
+        self.inner.hub.close();
+        self.inner.store.close().await;
+    }
+}
+
+/// Everything that waits for nobody is decided before the server is ready.
+async fn rescue_the_dead(
+    rescuer: &Rescuer,
+    events: &mut mpsc::UnboundedReceiver<ShimEvent>,
+    tell: &mpsc::UnboundedSender<ShimEvent>,
+) {
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        told.push(event);
+    }
+    let mut rescues = Vec::new();
+    for event in told {
+        match event {
+            ShimEvent::Dead {
+                attempt: Some(key), ..
+            }
+            | ShimEvent::NeverRan(key) => rescues.push(rescuer.rescue(key)),
+            event => {
+                // The scheduler hears the rest when it runs.
+                let _ = tell.send(event);
+            }
+        }
+    }
+    futures_util::future::join_all(rescues).await;
+}
+
+fn bounds(layout: &Layout, settings: &ExecutorSettings) -> io::Result<Bounds> {
+    let free_bytes_min = match settings.free_bytes_min {
+        Some(bytes) => bytes,
+        None => {
+            let fs = rustix::fs::statvfs(layout.root())?;
+            (fs.f_blocks * fs.f_frsize / FREE_DIVISOR).min(FREE_BYTES_DEFAULT_MAX)
+        }
+    };
+    Ok(Bounds {
+        segment_bytes: settings.segment_bytes,
+        inline_bytes_max: settings.inline_bytes_max,
+        spool_bytes_max: settings.spool_bytes_max,
+        free_bytes_min,
+    })
+}
+
+/// The names of all files in the spool.
+fn list_spool(layout: &Layout) -> io::Result<Vec<String>> {
+    std::fs::read_dir(layout.spool())?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
+/// Unlinks what an earlier server could not: segments whose bytes are rows, marks of attempts that
+/// never ran, drafts of such marks. `names` were listed before anything new could begin.
+async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<String>) {
+    let ctx = supervisor.context();
+    for file in names {
+        let keep = match SegmentName::parse(&file) {
+            Some(name) => is_needed(&ctx.store, &open, name).await,
+            None => false,
+        };
+        if keep {
+            continue;
+        }
+        let path = ctx.layout.spool().join(&file);
+        if let Err(error) = blocking(move || std::fs::remove_file(path)).await
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file, %error, "a leftover in the spool could not be unlinked");
+        }
+    }
+}
+
+async fn is_needed(store: &Store, open: &[OpenAttempt], name: SegmentName) -> bool {
+    let attempt = |a: &OpenAttempt| a.number == name.job && a.attempt == name.attempt;
+    if open.iter().any(attempt) {
+        return true;
+    }
+    match store.stored(name.job, name.first_offset, 0).await {
+        Ok(Stored::Segment(row)) => {
+            row.attempt == name.attempt && row.first_offset == name.first_offset
+        }
+        Ok(Stored::Rows(_) | Stored::Open(_)) => false,
+        // Rather a file too many than a byte too few.
+        Err(_) => true,
+    }
+}

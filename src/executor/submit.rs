@@ -1,0 +1,53 @@
+//! Takes a job in: decides what the server decides about it, and has it committed.
+
+use sha2::{Digest, Sha256};
+
+use super::{Error, Executor};
+use crate::{
+    clock,
+    job::{Job, JobId, NewJob},
+    store::Submission,
+    supervisor,
+};
+
+/// A job and whether it was new.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submitted {
+    /// The job.
+    pub job: Job,
+    /// False where the idempotency key named an earlier one.
+    pub created: bool,
+}
+
+impl Executor {
+    /// Stores a job; when this returns it survives any kill. `actor` is who asked.
+    pub async fn submit(&self, job: NewJob, actor: &str) -> Result<Submitted, Error> {
+        let submission = Submission {
+            id: JobId(uuid::Uuid::now_v7()),
+            fingerprint: fingerprint(&job)?,
+            cwd: job
+                .cwd
+                .clone()
+                .unwrap_or_else(|| supervisor::home().to_owned()),
+            job,
+            actor: actor.to_owned(),
+            at: clock::now(),
+        };
+        let submitted = self.inner.store.submit(submission).await?;
+        if submitted.created {
+            self.inner.kick.now();
+        }
+        Ok(Submitted {
+            job: submitted.job,
+            created: submitted.created,
+        })
+    }
+}
+
+/// What makes two submissions the same job: the defaults filled in, the key aside. Maps are
+/// sorted, so equal jobs have equal JSON.
+fn fingerprint(job: &NewJob) -> Result<[u8; 32], Error> {
+    let json = serde_json::to_vec(&job.fingerprint_source())
+        .map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(Sha256::digest(json).into())
+}

@@ -1,0 +1,205 @@
+//! The digest of a job's output: a reader that hashes, segment by segment, and can lay its state
+//! down between two of them.
+//!
+//! It is told when a segment is sealed or the attempt has ended; it never follows a growing one.
+
+use std::{io, path::Path};
+
+use sha2::{
+    Digest as _, Sha256,
+    digest::common::hazmat::{SerializableState, SerializedState},
+};
+
+use super::log::{Item, item};
+use crate::{
+    job::{JobNumber, Offset},
+    spool::{Kind, Position, SegmentName, SegmentReader, reader::Next},
+    store::SegmentRow,
+};
+
+/// Marks a state behind a gap: there is no digest any more, whatever follows.
+const BROKEN: &[u8] = b"gap";
+
+/// SHA-256 over the output of a job up to some offset.
+#[derive(Debug, Clone)]
+pub struct Digest {
+    /// `None` behind a gap.
+    sha: Option<Sha256>,
+    offset: Offset,
+}
+
+impl Digest {
+    /// Goes on at `offset` from a state that [`Self::state`] returned there; `None`: from the
+    /// beginning. `None` where the state is not one of ours.
+    pub fn resume(offset: Offset, state: Option<&[u8]>) -> Option<Self> {
+        let sha = match state {
+            None => Some(Sha256::new()),
+            Some(BROKEN) => None,
+            Some(bytes) => {
+                let state = SerializedState::<Sha256>::try_from(bytes).ok()?;
+                Some(Sha256::deserialize(&state).ok()?)
+            }
+        };
+        Some(Self { sha, offset })
+    }
+
+    /// What has been hashed.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// The state as bytes, to go on from later.
+    pub fn state(&self) -> Vec<u8> {
+        self.sha
+            .as_ref()
+            .map_or_else(|| BROKEN.to_vec(), |sha| sha.serialize().to_vec())
+    }
+
+    /// The digest so far, in hex; `None` behind a gap.
+    pub fn hex(&self) -> Option<String> {
+        let sum = self.sha.clone()?.finalize();
+        Some(sum.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Takes in the next piece of output.
+    ///
+    /// # Panics
+    /// If it does not begin where the last one ended: that would be our own mistake.
+    pub fn update(&mut self, item: &Item) {
+        match item {
+            Item::Chunk(chunk) => {
+                assert_eq!(chunk.offset, self.offset, "the digest skips bytes");
+                self.offset = chunk.next_offset();
+                if let Some(sha) = &mut self.sha {
+                    sha.update(&chunk.data);
+                }
+            }
+            Item::Gap(gap) => {
+                assert_eq!(gap.from, self.offset, "the digest skips bytes");
+                self.offset = gap.to;
+                self.sha = None;
+            }
+        }
+    }
+
+    /// Hashes one segment that begins at this digest's offset, if it is sealed, and returns its
+    /// row; `None`, and no change, where it is not.
+    pub fn sealed_segment(
+        &mut self,
+        spool: &Path,
+        job: JobNumber,
+        attempt: u32,
+    ) -> io::Result<Option<SegmentRow>> {
+        let mut next = self.clone();
+        let name = SegmentName {
+            job,
+            attempt,
+            first_offset: self.offset,
+        };
+        let mut reader = SegmentReader::open(spool, Position::first(name))?;
+        let sealed = next.read_through(&mut reader, name)?;
+        if sealed != Some(Kind::Seal) {
+            return Ok(None);
+        }
+        *self = next;
+        Ok(Some(self.row(name, reader.position().at)))
+    }
+
+    /// Hashes the attempt's last segment, which begins at this digest's offset, as far as it has
+    /// whole records, and returns its row.
+    pub fn last_segment(
+        &mut self,
+        spool: &Path,
+        job: JobNumber,
+        attempt: u32,
+    ) -> io::Result<SegmentRow> {
+        let name = SegmentName {
+            job,
+            attempt,
+            first_offset: self.offset,
+        };
+        let mut reader = SegmentReader::open(spool, Position::first(name))?;
+        self.read_through(&mut reader, name)?;
+        Ok(self.row(name, reader.position().at))
+    }
+
+    /// Hashes all whole records; returns the kind of the last one if it closes the segment.
+    fn read_through(
+        &mut self,
+        reader: &mut SegmentReader,
+        name: SegmentName,
+    ) -> io::Result<Option<Kind>> {
+        loop {
+            let Next::Record(header, payload) = reader.next_record()? else {
+                return Ok(None);
+            };
+            if matches!(header.kind, Kind::Seal | Kind::Exit) {
+                return Ok(Some(header.kind));
+            }
+            if let Some(item) = item(name, &header, payload) {
+                self.update(&item);
+            }
+        }
+    }
+
+    fn row(&self, name: SegmentName, file_bytes: u64) -> SegmentRow {
+        SegmentRow {
+            number: name.job,
+            attempt: name.attempt,
+            first_offset: name.first_offset,
+            end_offset: self.offset,
+            file_bytes,
+            hash_state: self.state(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Chunk, Gap, GapReason, Micros, Stream};
+
+    fn chunk(offset: Offset, data: &[u8]) -> Item {
+        Item::Chunk(Chunk {
+            offset,
+            stream: Stream::Stdout,
+            attempt: 1,
+            at: Micros(0),
+            data: data.to_vec(),
+        })
+    }
+
+    #[test]
+    fn a_state_laid_down_anywhere_goes_on() {
+        let text = b"The quick brown fox jumps over the lazy dog";
+        for cut in 0..text.len() {
+            let mut first = Digest::resume(0, None).expect("new");
+            first.update(&chunk(0, &text[..cut]));
+            let mut second =
+                Digest::resume(first.offset(), Some(&first.state())).expect("our state");
+            second.update(&chunk(cut as u64, &text[cut..]));
+            assert_eq!(
+                second.hex().as_deref(),
+                Some("d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592")
+            );
+        }
+    }
+
+    #[test]
+    fn behind_a_gap_there_is_no_digest() {
+        let mut digest = Digest::resume(0, None).expect("new");
+        digest.update(&Item::Gap(Gap {
+            from: 0,
+            to: 5,
+            reason: GapReason::PowerLoss,
+        }));
+        let mut digest = Digest::resume(5, Some(&digest.state())).expect("our state");
+        digest.update(&chunk(5, b"x"));
+        assert_eq!((digest.hex(), digest.offset()), (None, 6));
+    }
+
+    #[test]
+    fn a_foreign_state_is_refused() {
+        assert!(Digest::resume(0, Some(b"nonsense")).is_none());
+    }
+}

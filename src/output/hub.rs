@@ -1,0 +1,192 @@
+//! Wakes readers of a job when there may be more to read. It carries no bytes and no states: a
+//! reader that is woken looks for itself.
+//!
+//! A reader registers interest first and looks second, so nothing can fall between. The hub does
+//! not know shims; it asks for a wake-up over a channel that it is given.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::job::{JobNumber, Offset};
+
+/// Asks for one wake-up of a job's readers as soon as it has output behind `offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArmRequest {
+    /// The job.
+    pub job: JobNumber,
+    /// What has been read.
+    pub offset: Offset,
+}
+
+/// How often a job's readers were woken, and how many of those times its row had changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Pulse {
+    wakes: u64,
+    changes: u64,
+}
+
+/// The readers of all jobs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    jobs: Arc<Mutex<HashMap<JobNumber, watch::Sender<Pulse>>>>,
+    arms: mpsc::UnboundedSender<ArmRequest>,
+    closed: CancellationToken,
+}
+
+impl Hub {
+    /// A hub that sends its wishes to be woken to `arms`. The channel has no bound of its own:
+    /// every waiting reader has at most one wish in it.
+    pub fn new(arms: mpsc::UnboundedSender<ArmRequest>) -> Self {
+        Self {
+            jobs: Arc::default(),
+            arms,
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// Registers interest in a job. Costs the job nothing until [`Watch::woken`] is awaited.
+    pub fn watch(&self, job: JobNumber) -> Watch {
+        let mut jobs = self.lock();
+        let sender = jobs
+            .entry(job)
+            .or_insert_with(|| watch::Sender::new(Pulse::default()));
+        let receiver = sender.subscribe();
+        let changes_seen = receiver.borrow().changes;
+        Watch {
+            hub: self.clone(),
+            job,
+            receiver: Some(receiver),
+            changes_seen,
+        }
+    }
+
+    /// The job may have more output.
+    pub fn grew(&self, job: JobNumber) {
+        self.pulse(job, 0);
+    }
+
+    /// The job's row has changed (committed).
+    pub fn changed(&self, job: JobNumber) {
+        self.pulse(job, 1);
+    }
+
+    /// Ends every wait, now and later.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    fn pulse(&self, job: JobNumber, changes: u64) {
+        if let Some(sender) = self.lock().get(&job) {
+            sender.send_modify(|pulse| {
+                pulse.wakes += 1;
+                pulse.changes += changes;
+            });
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobNumber, watch::Sender<Pulse>>> {
+        // A panic cannot leave the map half-changed: every use is one operation on it.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One reader's interest in one job; dropping it ends the interest.
+#[derive(Debug)]
+pub struct Watch {
+    hub: Hub,
+    job: JobNumber,
+    receiver: Option<watch::Receiver<Pulse>>,
+    changes_seen: u64,
+}
+
+/// The hub is closed: the server stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server is stopping")]
+pub struct Closed;
+
+impl Watch {
+    /// To be called before looking: what happens from here on wakes [`Self::woken`]. Returns
+    /// whether the job's row has changed since the last look.
+    pub fn look(&mut self) -> bool {
+        let Some(receiver) = &mut self.receiver else {
+            return false;
+        };
+        let pulse = *receiver.borrow_and_update();
+        let changed = pulse.changes != self.changes_seen;
+        self.changes_seen = pulse.changes;
+        changed
+    }
+
+    /// Waits until the job may have output behind `offset`, or its row has changed, since the last
+    /// [`Self::look`]. Cancel-safe.
+    pub async fn woken(&mut self, offset: Offset) -> Result<(), Closed> {
+        let wish = ArmRequest {
+            job: self.job,
+            offset,
+        };
+        // The receiving end lives as long as the server serves.
+        self.hub.arms.send(wish).map_err(|_| Closed)?;
+        self.changed().await
+    }
+
+    /// Waits until the job's readers are woken, without asking for it when output comes.
+    /// Cancel-safe.
+    pub async fn changed(&mut self) -> Result<(), Closed> {
+        let Some(receiver) = &mut self.receiver else {
+            return Err(Closed);
+        };
+        tokio::select! {
+            woken = receiver.changed() => woken.map_err(|_| Closed),
+            () = self.hub.closed.cancelled() => Err(Closed),
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut jobs = self.hub.lock();
+        self.receiver = None;
+        if jobs
+            .get(&self.job)
+            .is_some_and(|sender| sender.receiver_count() == 0)
+        {
+            jobs.remove(&self.job);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_happens_after_the_look_wakes() {
+        let (arms, mut armed) = mpsc::unbounded_channel();
+        let hub = Hub::new(arms);
+        let mut watch = hub.watch(7);
+        assert!(!watch.look());
+        hub.changed(7);
+        watch.woken(5).await.expect("open");
+        assert!(watch.look());
+        assert_eq!(armed.recv().await, Some(ArmRequest { job: 7, offset: 5 }));
+        hub.grew(7);
+        watch.woken(5).await.expect("open");
+        assert!(!watch.look());
+    }
+
+    #[tokio::test]
+    async fn a_closed_hub_ends_waits_and_forgets_nothing() {
+        let (arms, _armed) = mpsc::unbounded_channel();
+        let hub = Hub::new(arms);
+        let mut watch = hub.watch(1);
+        hub.close();
+        assert_eq!(watch.woken(0).await, Err(Closed));
+        drop(watch);
+        assert!(hub.lock().is_empty());
+    }
+}

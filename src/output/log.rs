@@ -1,0 +1,395 @@
+//! A job's output as one sequence, wherever it lies: rows of finished small outputs, segments of
+//! all others. A cursor is all that a reader keeps; nothing stays open between two reads.
+//!
+//! Waiting for more is `tail`'s business.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    job::{Chunk, Gap, JobNumber, Micros, Offset},
+    spool::{Kind, Position, RecordHeader, SegmentName, SegmentReader, reader::Next},
+    store::{Store, StoreError, Stored, StoredItem},
+};
+
+/// How often a read looks for moved bytes again before it gives up: a segment can turn into rows
+/// once between two looks, so more than a few means that something is wrong.
+const RELOCATIONS_MAX: u32 = 8;
+
+/// Why output cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The ledger.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A segment file.
+    #[error("reading a segment: {0}")]
+    Segment(#[from] io::Error),
+    /// A segment that is complete has bytes that are no record.
+    #[error("{0} is damaged at offset {1}")]
+    Damaged(SegmentName, Offset),
+    /// The ledger says that bytes are there and they are not.
+    #[error("output of job {0} at offset {1} is missing")]
+    Missing(JobNumber, Offset),
+}
+
+/// A piece of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// Bytes.
+    Chunk(Chunk),
+    /// Missing bytes.
+    Gap(Gap),
+}
+
+impl Item {
+    fn next_offset(&self) -> Offset {
+        match self {
+            Self::Chunk(chunk) => chunk.next_offset(),
+            Self::Gap(gap) => gap.to,
+        }
+    }
+
+    /// The part at or behind `offset`.
+    fn from(self, offset: Offset) -> Option<Self> {
+        if self.next_offset() <= offset {
+            return None;
+        }
+        Some(match self {
+            Self::Chunk(mut chunk) if chunk.offset < offset => {
+                chunk.data.drain(..(offset - chunk.offset) as usize);
+                chunk.offset = offset;
+                Self::Chunk(chunk)
+            }
+            Self::Gap(gap) => Self::Gap(Gap {
+                from: gap.from.max(offset),
+                ..gap
+            }),
+            whole @ Self::Chunk(_) => whole,
+        })
+    }
+}
+
+/// A reader's place in a job's output.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor {
+    /// The next byte.
+    pub offset: Offset,
+    place: Place,
+}
+
+impl Cursor {
+    /// A reader that begins at `offset`.
+    pub fn new(offset: Offset) -> Self {
+        Self {
+            offset,
+            place: Place::Unknown,
+        }
+    }
+}
+
+/// Where the next byte lies, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// The ledger knows.
+    Unknown,
+    /// In this segment, from this record on. `end` is set where the segment is complete.
+    Segment {
+        position: Position,
+        end: Option<Offset>,
+    },
+}
+
+/// What one read found.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In offset order.
+    pub items: Vec<Item>,
+    /// Whether the end as it stands was reached.
+    pub at_end: bool,
+}
+
+/// Reads the output of all jobs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log {
+    store: Store,
+    spool: Arc<PathBuf>,
+}
+
+impl Log {
+    /// The outputs that `store` and the segments in the directory `spool` hold.
+    pub fn new(store: Store, spool: PathBuf) -> Self {
+        Self {
+            store,
+            spool: Arc::new(spool),
+        }
+    }
+
+    /// Reads on from `cursor`: about `max_bytes` bytes (at least one item, if there is any).
+    pub async fn read(
+        &self,
+        job: JobNumber,
+        cursor: &mut Cursor,
+        max_bytes: usize,
+    ) -> Result<Batch, ReadError> {
+        for _ in 0..RELOCATIONS_MAX {
+            let Place::Segment { position, end } = cursor.place else {
+                match self.locate(job, cursor, max_bytes).await? {
+                    Some(batch) => return Ok(batch),
+                    None => continue,
+                }
+            };
+            let piece = self.read_segment(position, end, cursor.offset, max_bytes);
+            match piece.await? {
+                Piece::Gone => cursor.place = Place::Unknown,
+                Piece::Over(batch) => {
+                    advance(cursor, &batch);
+                    cursor.place = Place::Unknown;
+                    if batch.at_end || !batch.items.is_empty() {
+                        return Ok(batch);
+                    }
+                }
+                Piece::More(batch, position, end) => {
+                    advance(cursor, &batch);
+                    cursor.place = Place::Segment { position, end };
+                    return Ok(batch);
+                }
+            }
+        }
+        Err(ReadError::Missing(job, cursor.offset))
+    }
+
+    /// The end of the output that an open attempt of `job` has written, as it stands; `None` where
+    /// no attempt is open or it has written nothing that can be found (it may just have ended).
+    pub async fn open_end(
+        &self,
+        job: JobNumber,
+        stored_to: Offset,
+    ) -> Result<Option<Offset>, ReadError> {
+        let Stored::Open(Some(open)) = self.store.stored(job, stored_to, 0).await? else {
+            return Ok(None);
+        };
+        let first = SegmentName {
+            job,
+            attempt: open.attempt,
+            first_offset: open.first_offset,
+        };
+        let spool = Arc::clone(&self.spool);
+        match blocking(move || scan_end(&spool, first)).await {
+            Ok(end) => Ok(Some(end)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Finds the cursor's place; rows are read at once.
+    async fn locate(
+        &self,
+        job: JobNumber,
+        cursor: &mut Cursor,
+        max_bytes: usize,
+    ) -> Result<Option<Batch>, ReadError> {
+        let at_end = Ok(Some(Batch {
+            items: Vec::new(),
+            at_end: true,
+        }));
+        let (name, end) = match self
+            .store
+            .stored(job, cursor.offset, max_bytes as u64)
+            .await?
+        {
+            Stored::Rows(rows) => {
+                let batch = batch_of_rows(rows, cursor.offset);
+                if batch.items.is_empty() {
+                    return Err(ReadError::Missing(job, cursor.offset));
+                }
+                advance(cursor, &batch);
+                return Ok(Some(batch));
+            }
+            Stored::Segment(row) => (
+                SegmentName {
+                    job,
+                    attempt: row.attempt,
+                    first_offset: row.first_offset,
+                },
+                Some(row.end_offset),
+            ),
+            Stored::Open(Some(open)) => (
+                SegmentName {
+                    job,
+                    attempt: open.attempt,
+                    first_offset: open.first_offset,
+                },
+                None,
+            ),
+            Stored::Open(None) => return at_end,
+        };
+        let offset = cursor.offset;
+        let spool = Arc::clone(&self.spool);
+        let found = blocking(move || {
+            let mut reader = SegmentReader::open(&spool, Position::first(name))?;
+            reader.skip_to(offset)?;
+            Ok(reader.position())
+        });
+        match found.await {
+            Ok(position) => {
+                cursor.place = Place::Segment { position, end };
+                Ok(None)
+            }
+            // The attempt has not begun, or has just become rows: the caller looks again when woken.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && end.is_none() => at_end,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(ReadError::Missing(job, cursor.offset))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn read_segment(
+        &self,
+        position: Position,
+        end: Option<Offset>,
+        offset: Offset,
+        max_bytes: usize,
+    ) -> Result<Piece, ReadError> {
+        let spool = Arc::clone(&self.spool);
+        tokio::task::spawn_blocking(move || read_records(&spool, position, end, offset, max_bytes))
+            .await
+            .map_err(|e| ReadError::Segment(io::Error::other(e)))?
+    }
+}
+
+/// What lay in a segment.
+enum Piece {
+    /// The file is not there any more: its bytes are elsewhere.
+    Gone,
+    /// The segment, or the attempt, is read through.
+    Over(Batch),
+    /// Read on here.
+    More(Batch, Position, Option<Offset>),
+}
+
+fn read_records(
+    spool: &Path,
+    position: Position,
+    end: Option<Offset>,
+    mut offset: Offset,
+    max_bytes: usize,
+) -> Result<Piece, ReadError> {
+    let mut batch = Batch::default();
+    let mut budget = max_bytes;
+    let mut reader = match SegmentReader::open(spool, position) {
+        Ok(reader) => reader,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Piece::Gone),
+        Err(e) => return Err(e.into()),
+    };
+    loop {
+        if end.is_some_and(|end| offset >= end) {
+            return Ok(Piece::Over(batch));
+        }
+        if budget == 0 {
+            return Ok(Piece::More(batch, reader.position(), end));
+        }
+        let name = reader.position().segment;
+        match reader.next_record()? {
+            Next::Record(header, payload) => match item(name, &header, payload) {
+                Some(item) => {
+                    if let Some(item) = item.from(offset) {
+                        offset = item.next_offset();
+                        budget = budget.saturating_sub(payload.len().max(1));
+                        batch.items.push(item);
+                    }
+                }
+                None if header.kind == Kind::Seal => {
+                    let next = SegmentName {
+                        first_offset: header.offset,
+                        ..name
+                    };
+                    // Cheap to find again: the next read opens it.
+                    return Ok(Piece::More(batch, Position::first(next), None));
+                }
+                None if header.kind == Kind::Exit => {
+                    batch.at_end = true;
+                    return Ok(Piece::Over(batch));
+                }
+                None => {}
+            },
+            Next::End | Next::Damaged if end.is_some() => {
+                return Err(ReadError::Damaged(name, offset));
+            }
+            Next::End | Next::Damaged => {
+                batch.at_end = true;
+                return Ok(Piece::More(batch, reader.position(), end));
+            }
+        }
+    }
+}
+
+/// The end of an attempt's output, from one of its segments on.
+fn scan_end(spool: &Path, first: SegmentName) -> io::Result<Offset> {
+    let mut end = first.first_offset;
+    let mut reader = SegmentReader::open(spool, Position::first(first))?;
+    loop {
+        let name = reader.position().segment;
+        let Next::Record(header, payload) = reader.next_record()? else {
+            return Ok(end);
+        };
+        if let Some(item) = item(name, &header, payload) {
+            end = item.next_offset();
+        } else if header.kind == Kind::Seal {
+            let next = SegmentName {
+                first_offset: header.offset,
+                ..name
+            };
+            reader = SegmentReader::open(spool, Position::first(next))?;
+        }
+    }
+}
+
+/// The piece of output that a record stands for, if any.
+pub(super) fn item(name: SegmentName, header: &RecordHeader, payload: &[u8]) -> Option<Item> {
+    match header.kind {
+        Kind::Output => Some(Item::Chunk(Chunk {
+            offset: header.offset,
+            stream: header.stream,
+            attempt: name.attempt,
+            at: Micros(header.wall_us),
+            data: payload.to_vec(),
+        })),
+        Kind::Gap => serde_json::from_slice(payload).ok().map(Item::Gap),
+        Kind::Intent | Kind::Start | Kind::Seal | Kind::Exit => None,
+    }
+}
+
+fn batch_of_rows(rows: Vec<StoredItem>, offset: Offset) -> Batch {
+    let items = rows
+        .into_iter()
+        .map(|row| match row {
+            StoredItem::Chunk(chunk) => Item::Chunk(chunk),
+            StoredItem::Gap(gap) => Item::Gap(gap),
+        })
+        .filter_map(|item| item.from(offset))
+        .collect();
+    Batch {
+        items,
+        at_end: false,
+    }
+}
+
+fn advance(cursor: &mut Cursor, batch: &Batch) {
+    if let Some(last) = batch.items.last() {
+        cursor.offset = last.next_offset();
+    }
+}
+
+/// Runs file I/O where it cannot hold up the runtime.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}

@@ -1,0 +1,19 @@
+//! THE SPEAKERS: everything that reads output. One loop serves replay and live; the digest is a
+//! reader like any other.
+//!
+//! Who runs a process, and who asks for its bytes, is not known here.
+
+pub mod collect;
+pub mod digest;
+pub mod hasher;
+pub mod hub;
+pub mod lines;
+pub mod log;
+pub mod tail;
+
+pub use collect::{Collected, collect};
+pub use digest::Digest;
+pub use hasher::Hasher;
+pub use hub::{ArmRequest, Hub, Watch};
+pub use log::{Batch, Cursor, Item, Log, ReadError};
+pub use tail::{From, Tail, TailError, TailEvent, TailOptions};

@@ -1,0 +1,283 @@
+//! Gives queued jobs to free shims, and commits ends; an end and the next claim share a
+//! transaction.
+//!
+//! One task decides; what waits for the ledger runs beside it and reports back.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{Notify, mpsc};
+
+use super::rescue::Rescuer;
+use crate::{
+    clock,
+    output::log::blocking,
+    store::{Claimed, Fenced, Offer, StoreError},
+    supervisor::{Settled, ShimEvent, Supervisor},
+};
+
+/// Between two attempts to commit what the ledger would not take.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The safety net: how often the queues are looked at although nothing was said.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Tells the scheduler that there may be something to claim. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Kick(Arc<Notify>);
+
+impl Kick {
+    /// There may be something to claim.
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// An answered claim, on its way back to the deciding task.
+#[derive(Debug)]
+struct Report {
+    offers: Vec<Offer>,
+    claimed: Result<Claimed, StoreError>,
+    /// Whether it was the claim over the idle shims, of which there is one at a time.
+    of_idle: bool,
+}
+
+/// The one task that decides.
+#[derive(Debug)]
+pub struct Scheduler {
+    supervisor: Supervisor,
+    rescuer: Rescuer,
+    kick: Kick,
+    events: mpsc::UnboundedReceiver<ShimEvent>,
+    reports: mpsc::UnboundedSender<Report>,
+    reported: mpsc::UnboundedReceiver<Report>,
+    /// Shims that have nothing to do, the longest idle one last.
+    idle: VecDeque<Offer>,
+    /// Shims that have been started and have not reported.
+    starting: BTreeSet<String>,
+    warm_shims: u32,
+    /// Whether the queues must be looked at.
+    dirty: bool,
+    /// Whether a claim over the idle shims is on its way.
+    claiming: bool,
+}
+
+impl Scheduler {
+    /// A scheduler over the supervisor's shims; `events` is what the supervisor tells.
+    pub fn new(
+        supervisor: Supervisor,
+        rescuer: Rescuer,
+        kick: Kick,
+        events: mpsc::UnboundedReceiver<ShimEvent>,
+        warm_shims: u32,
+    ) -> Self {
+        let (reports, reported) = mpsc::unbounded_channel();
+        Self {
+            supervisor,
+            rescuer,
+            kick,
+            events,
+            reports,
+            reported,
+            idle: VecDeque::new(),
+            starting: BTreeSet::new(),
+            warm_shims,
+            dirty: true,
+            claiming: false,
+        }
+    }
+
+    /// Decides until the supervisor's context is cancelled.
+    pub async fn run(mut self) {
+        let stopping = self.supervisor.context().stopping.clone();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.keep_warm();
+            self.claim_idle();
+            let kick = Arc::clone(&self.kick.0);
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = kick.notified() => self.dirty = true,
+                _ = look.tick() => self.dirty = true,
+                Some(event) = self.events.recv() => self.hear(event),
+                Some(report) = self.reported.recv() => self.take(report),
+            }
+        }
+    }
+
+    fn hear(&mut self, event: ShimEvent) {
+        match event {
+            ShimEvent::Idle(offer) => {
+                self.starting.remove(&offer.shim);
+                self.idle.push_front(offer);
+                self.dirty = true;
+            }
+            ShimEvent::Ended {
+                settled,
+                shim,
+                offer,
+            } => self.commit_end(*settled, shim, offer),
+            ShimEvent::NeverRan(key) => self.rescuer.rescue_later(key),
+            ShimEvent::Dead { shim, attempt } => {
+                self.starting.remove(&shim);
+                self.idle.retain(|offer| offer.shim != shim);
+                if let Some(key) = attempt {
+                    self.rescuer.rescue_later(key);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, report: Report) {
+        self.claiming &= !report.of_idle;
+        let claimed = report.claimed.unwrap_or_else(|error| {
+            if error != StoreError::Stopping {
+                // The safety net looks again.
+                tracing::warn!(%error, "nothing could be claimed");
+            }
+            Claimed::default()
+        });
+        self.claimed(report.offers, claimed);
+    }
+
+    /// Looks at the queues for the idle shims, if there is a reason to.
+    fn claim_idle(&mut self) {
+        if !self.dirty || self.claiming {
+            return;
+        }
+        self.dirty = false;
+        self.claiming = true;
+        let offers: Vec<Offer> = self.idle.drain(..).collect();
+        let (claim, reports) = (self.claim(offers.clone()), self.reports.clone());
+        tokio::spawn(async move {
+            let claimed = claim.await;
+            let _ = reports.send(Report {
+                offers,
+                claimed,
+                of_idle: true,
+            });
+        });
+    }
+
+    fn claim(
+        &self,
+        offers: Vec<Offer>,
+    ) -> impl Future<Output = Result<Claimed, StoreError>> + Send + 'static {
+        let ctx = self.supervisor.context();
+        let (store, boot_id, instance) =
+            (ctx.store.clone(), ctx.boot_id.clone(), ctx.instance.clone());
+        async move { store.claim(offers, boot_id, instance, clock::now()).await }
+    }
+
+    /// Sends claimed jobs to their shims; the shims that got nothing are idle.
+    fn claimed(&mut self, offers: Vec<Offer>, claimed: Claimed) {
+        for offer in offers {
+            if !claimed.claims.iter().any(|claim| claim.shim == offer.shim) {
+                self.idle.push_back(offer);
+            }
+        }
+        for claim in claimed.claims {
+            tracing::debug!(
+                job = claim.number,
+                attempt = claim.attempt,
+                shim = claim.shim,
+                "claimed"
+            );
+            self.supervisor.run(claim);
+        }
+        let starting = self.starting.len() as u32;
+        self.start_shims(claimed.wanting.saturating_sub(starting));
+    }
+
+    /// Commits an end, and gives the shim its next job in the same transaction.
+    fn commit_end(&self, settled: Settled, shim: String, offer: Option<Offer>) {
+        let offers: Vec<Offer> = offer.into_iter().collect();
+        let claim = self.claim(offers.clone());
+        let supervisor = self.supervisor.clone();
+        let reports = self.reports.clone();
+        tokio::spawn(async move {
+            let store = &supervisor.context().store;
+            // Both are handed to the writer in this order before either is answered.
+            let (finished, claimed) = tokio::join!(store.finish(settled.finish.clone()), claim);
+            let committed = match finished {
+                Ok(fenced) => Ok(fenced),
+                Err(error) => insist(&supervisor, &settled, error).await,
+            };
+            if committed.is_err() {
+                return;
+            }
+            if !claimed
+                .as_ref()
+                .is_ok_and(|claimed| !claimed.claims.is_empty())
+            {
+                supervisor.release(&shim);
+            }
+            let _ = reports.send(Report {
+                offers,
+                claimed,
+                of_idle: false,
+            });
+            after_end(&supervisor, &settled).await;
+        });
+    }
+
+    fn keep_warm(&mut self) {
+        if self.claiming {
+            return;
+        }
+        let ready = (self.idle.len() + self.starting.len()) as u32;
+        self.start_shims(self.warm_shims.saturating_sub(ready));
+        while self.idle.len() as u32 > self.warm_shims {
+            if let Some(surplus) = self.idle.pop_back() {
+                self.supervisor.leave(&surplus.shim);
+            }
+        }
+    }
+
+    fn start_shims(&mut self, count: u32) {
+        for _ in 0..count {
+            self.starting.insert(self.supervisor.spawn_shim());
+        }
+    }
+}
+
+/// An end that the ledger did not take is tried until it does, or the server stops: the shim keeps
+/// it as long.
+async fn insist(
+    supervisor: &Supervisor,
+    settled: &Settled,
+    mut error: StoreError,
+) -> Result<Fenced, StoreError> {
+    let store = &supervisor.context().store;
+    loop {
+        if error == StoreError::Stopping {
+            return Err(error);
+        }
+        tracing::error!(job = settled.key.job, %error, "an end could not be committed; trying again");
+        tokio::time::sleep(AGAIN_AFTER).await;
+        match store.finish(settled.finish.clone()).await {
+            Ok(fenced) => return Ok(fenced),
+            Err(again) => error = again,
+        }
+    }
+}
+
+/// What follows a committed end: readers are woken, and segments whose bytes are rows now go.
+pub(super) async fn after_end(supervisor: &Supervisor, settled: &Settled) {
+    let ctx = supervisor.context();
+    ctx.hub.changed(settled.key.job);
+    let (spool, names) = (ctx.layout.spool(), settled.unlink.clone());
+    let unlinked = blocking(move || {
+        for name in names {
+            std::fs::remove_file(spool.join(name.to_string()))?;
+        }
+        Ok(())
+    });
+    if let Err(error) = unlinked.await {
+        tracing::warn!(job = settled.key.job, %error, "a segment could not be unlinked");
+    }
+}

@@ -1,0 +1,7 @@
+//! THE CLOCK: moves jobs from state to state when nobody asks for it. Each file is one movement:
+//! `claim` gives queued jobs to free shims, `rescue` decides about attempts whose shim is gone.
+
+pub mod claim;
+pub mod rescue;
+
+pub use claim::{Kick, Scheduler};

@@ -1,0 +1,327 @@
+//! Decides about an attempt whose shim is gone, at the start of a server and whenever a connection
+//! breaks for good: one function decides, the rest acts.
+
+use std::{io, path::Path};
+
+use super::claim::{Kick, after_end};
+use crate::{
+    clock,
+    job::{ExitFacts, Stream},
+    output::log::blocking,
+    spool::{
+        Kind, Position, RecordHeader, SegmentName, SegmentReader,
+        reader::Next,
+        record::{self, StartPayload},
+        segment::Intent,
+    },
+    store::{Fenced, OpenAttempt, StoreError},
+    supervisor::{Ending, Key, Leader, Settled, Supervisor, Ward, end_remains, settle},
+};
+
+/// What an attempt left in the spool.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Traces {
+    /// No segment: the right to start was never taken.
+    None,
+    /// An earlier rescue took the right, so that nobody can start it any more.
+    Fenced,
+    /// The right was taken; there is no exit record.
+    Begun(Option<StartPayload>),
+    /// The shim wrote down how it ended.
+    Ended(Box<ExitFacts>),
+}
+
+/// What is to be done about an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It ended, and this is how.
+    Finish(Box<ExitFacts>),
+    /// It is proven never to have started: the job waits again.
+    Void,
+    /// Nobody can know how it ended.
+    Lost,
+}
+
+/// The decision. `same_machine`: same boot and same data directory as at the claim.
+pub fn decide(traces: Traces, same_machine: bool) -> Verdict {
+    match traces {
+        Traces::Ended(facts) => Verdict::Finish(facts),
+        Traces::Fenced => Verdict::Void,
+        Traces::None if same_machine => Verdict::Void,
+        Traces::None | Traces::Begun(_) => Verdict::Lost,
+    }
+}
+
+/// Acts on the decision. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Rescuer {
+    supervisor: Supervisor,
+    kick: Kick,
+}
+
+/// Why a rescue has to be tried again.
+#[derive(Debug, thiserror::Error)]
+enum RescueError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("reading the spool: {0}")]
+    Spool(#[from] io::Error),
+    #[error("the digest's state is unreadable")]
+    DigestState,
+}
+
+/// The name under which a rescue takes the right to start.
+const RESCUE: &str = "rescue";
+
+/// Between two tries of a rescue.
+const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Rescuer {
+    /// A rescuer over the supervisor's data directory.
+    pub fn new(supervisor: Supervisor, kick: Kick) -> Self {
+        Self { supervisor, kick }
+    }
+
+    /// Rescues in the background.
+    pub fn rescue_later(&self, key: Key) {
+        let rescuer = self.clone();
+        tokio::spawn(async move { rescuer.rescue(key).await });
+    }
+
+    /// Rescues an attempt whose shim is dead or knows nothing of it; returns when that is
+    /// committed or the server stops. An attempt that is final already is left alone.
+    pub async fn rescue(&self, key: Key) {
+        loop {
+            match self.try_rescue(key).await {
+                Ok(()) => break,
+                Err(RescueError::Store(StoreError::Stopping)) => return,
+                Err(error) => {
+                    tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; trying again");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+            }
+        }
+        self.kick.now();
+    }
+
+    async fn try_rescue(&self, key: Key) -> Result<(), RescueError> {
+        let ctx = self.supervisor.context();
+        let open = ctx.store.open_attempts().await?;
+        let Some(open) = open.into_iter().find(|open| Key::of_open(open) == key) else {
+            return Ok(());
+        };
+        let (spool, attempt) = (ctx.layout.spool(), open.clone());
+        let traces = blocking(move || traces(&spool, &attempt)).await?;
+        let same_machine = open.boot_id == ctx.boot_id && open.instance == ctx.instance;
+        let verdict = decide(traces.clone(), same_machine);
+        tracing::warn!(
+            job = key.job,
+            attempt = key.attempt,
+            ?verdict,
+            "rescued an attempt whose shim is gone"
+        );
+        match verdict {
+            Verdict::Finish(facts) => {
+                let synced = false;
+                self.finish(open, Ending::Known { facts, synced }).await
+            }
+            Verdict::Void => self.void(open, traces).await,
+            Verdict::Lost => self.lost(open, traces, same_machine).await,
+        }
+    }
+
+    /// Takes the right to start itself, so that a late shim fails, and sends the job back.
+    async fn void(&self, open: OpenAttempt, traces: Traces) -> Result<(), RescueError> {
+        let ctx = self.supervisor.context();
+        let (spool, intent) = (
+            ctx.layout.spool(),
+            Intent {
+                job: open.id,
+                shim: RESCUE.to_owned(),
+                boot_id: ctx.boot_id.clone(),
+                instance: ctx.instance.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        );
+        let name = first_segment(&open);
+        if traces == Traces::None {
+            // If somebody was faster this fails, and the next try finds that segment.
+            blocking(move || take_right(&spool, name, &intent)).await?;
+        }
+        match ctx
+            .store
+            .void(open.number, open.attempt, clock::now())
+            .await?
+        {
+            Fenced::Done => ctx.hub.changed(open.number),
+            Fenced::Stale => {}
+        }
+        Ok(())
+    }
+
+    async fn lost(
+        &self,
+        open: OpenAttempt,
+        traces: Traces,
+        same_machine: bool,
+    ) -> Result<(), RescueError> {
+        let ctx = self.supervisor.context();
+        let same_boot = open.boot_id == ctx.boot_id;
+        let leader = match traces {
+            Traces::Begun(Some(start)) => Some(Leader {
+                pid: start.pid,
+                start_ticks: start.start_ticks,
+            }),
+            _ => None,
+        };
+        let id = open.id;
+        let survivors = if same_boot {
+            blocking(move || Ok(end_remains(id, leader))).await?
+        } else {
+            Vec::new()
+        };
+        // Two sealed segments and the last one may not have been on disk.
+        let unsynced = 3 * ctx.bounds.segment_bytes + record::PAYLOAD_BYTES_MAX as u64;
+        let ending = Ending::Lost {
+            survivors,
+            unsynced_bytes_max: if same_machine { 0 } else { unsynced },
+        };
+        self.finish(open, ending).await
+    }
+
+    async fn finish(&self, open: OpenAttempt, ending: Ending) -> Result<(), RescueError> {
+        let ctx = self.supervisor.context();
+        let ward = Ward::of_open(&open).ok_or(RescueError::DigestState)?;
+        let (spool, inline) = (ctx.layout.spool(), ctx.bounds.inline_bytes_max);
+        let settled: Settled = blocking(move || settle(&spool, inline, ward, ending)).await?;
+        ctx.store.finish(settled.finish.clone()).await?;
+        after_end(&self.supervisor, &settled).await;
+        Ok(())
+    }
+}
+
+fn first_segment(open: &OpenAttempt) -> SegmentName {
+    SegmentName {
+        job: open.number,
+        attempt: open.attempt,
+        first_offset: open.start_offset,
+    }
+}
+
+/// Creates the first segment, whole or not at all: a link fails where the name exists.
+fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()> {
+    let header = RecordHeader {
+        kind: Kind::Intent,
+        stream: Stream::Stdout,
+        offset: name.first_offset,
+        wall_us: clock::now().0,
+        boottime_us: 0,
+    };
+    let mut bytes = name.file_header().to_vec();
+    bytes.extend(record::encode(&header, &serde_json::to_vec(intent)?));
+    let draft = spool.join(format!("{name}.{RESCUE}"));
+    std::fs::write(&draft, bytes)?;
+    let linked = std::fs::hard_link(&draft, spool.join(name.to_string()));
+    std::fs::remove_file(&draft)?;
+    linked
+}
+
+/// Reads what an attempt left. Blocking.
+fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
+    let first = first_segment(open);
+    let (intent, start) = match read_beginning(spool, first) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Traces::None),
+        beginning => beginning?,
+    };
+    if intent.is_some_and(|intent| intent.shim == RESCUE) {
+        return Ok(Traces::Fenced);
+    }
+    // Segments that have rows are read through already.
+    let name = SegmentName {
+        first_offset: open.hashed_to,
+        ..first
+    };
+    Ok(match read_exit(spool, name)? {
+        Some(facts) => Traces::Ended(Box::new(facts)),
+        None => Traces::Begun(start),
+    })
+}
+
+/// The intent and the start record, as far as they are there.
+fn read_beginning(
+    spool: &Path,
+    first: SegmentName,
+) -> io::Result<(Option<Intent>, Option<StartPayload>)> {
+    let mut reader = SegmentReader::open(spool, Position::first(first))?;
+    let mut intent = None;
+    loop {
+        match reader.next_record()? {
+            Next::Record(header, payload) if header.kind == Kind::Intent => {
+                intent = serde_json::from_slice(payload).ok();
+            }
+            Next::Record(header, payload) if header.kind == Kind::Start => {
+                return Ok((intent, StartPayload::from_bytes(payload)));
+            }
+            _ => return Ok((intent, None)),
+        }
+    }
+}
+
+/// Follows the seals to the exit record, if the chain of whole records leads there.
+fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
+    let mut name = from;
+    loop {
+        let mut reader = SegmentReader::open(spool, Position::first(name))?;
+        let sealed = loop {
+            match reader.next_record()? {
+                Next::Record(header, payload) => match header.kind {
+                    Kind::Exit => return Ok(serde_json::from_slice(payload).ok()),
+                    Kind::Seal => break header.offset,
+                    _ => {}
+                },
+                Next::End | Next::Damaged => return Ok(None),
+            }
+        };
+        name.first_offset = sealed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Exit, Usage};
+
+    #[test]
+    fn the_whole_decision() {
+        let facts = Box::new(ExitFacts {
+            exit: Exit::Code(0),
+            started_at_us: Some(1),
+            ended_at_us: 2,
+            stop: None,
+            leaked: 0,
+            survivors: Vec::new(),
+            usage: Usage::default(),
+            end_offset: 0,
+        });
+        let ended = Traces::Ended(facts.clone());
+        let finish = Verdict::Finish(facts);
+        let start = StartPayload {
+            pid: 1,
+            start_ticks: 1,
+        };
+        for (traces, same_machine, verdict) in [
+            (ended.clone(), true, finish.clone()),
+            (ended, false, finish),
+            (Traces::Fenced, true, Verdict::Void),
+            (Traces::Fenced, false, Verdict::Void),
+            (Traces::None, true, Verdict::Void),
+            (Traces::None, false, Verdict::Lost),
+            (Traces::Begun(None), true, Verdict::Lost),
+            (Traces::Begun(None), false, Verdict::Lost),
+            (Traces::Begun(Some(start)), true, Verdict::Lost),
+            (Traces::Begun(Some(start)), false, Verdict::Lost),
+        ] {
+            assert_eq!(decide(traces, same_machine), verdict);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The way of the output from the pipes into the log, one read and one frame at a time, up to the
+//! job's bound. How frames reach the disk is the log's business.
+
+use std::time::Instant;
+
+use super::{
+    attempt::{Attempt, Kit, desk},
+    log::Obstacle,
+    pipes::Read,
+};
+use crate::job::{Offset, Stream};
+
+/// The output is bounded; from here on bytes are read and forgotten.
+const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
+impl Attempt {
+    /// Reads each of the streams that are `ready` once; the one that was first is last next time.
+    pub fn pump(&mut self, ready: &[Stream], kit: &mut Kit, now: Instant) {
+        for stream in self.order() {
+            if self.blocked.is_some() || !ready.contains(&stream) {
+                continue;
+            }
+            if let Err(why) = self.read_once(stream, false, kit, now) {
+                self.block(why, kit, now);
+            }
+        }
+        self.stderr_first = !self.stderr_first;
+        self.tell_growth(kit);
+    }
+
+    fn order(&self) -> [Stream; 2] {
+        let [first, second] = BOTH;
+        if self.stderr_first {
+            [second, first]
+        } else {
+            [first, second]
+        }
+    }
+
+    /// Stores what is in the pipes, without waiting for more: whoever could still write is no
+    /// longer part of the attempt.
+    pub(super) fn empty_pipes(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+        loop {
+            let mut found = false;
+            for stream in BOTH {
+                found |= self.read_once(stream, true, kit, now)?;
+            }
+            if !found {
+                self.tell_growth(kit);
+                return Ok(());
+            }
+        }
+    }
+
+    /// One read of a stream; whether it brought bytes.
+    fn read_once(
+        &mut self,
+        stream: Stream,
+        urgent: bool,
+        kit: &mut Kit,
+        now: Instant,
+    ) -> Result<bool, Obstacle> {
+        if !self.discards() {
+            self.log.make_ready(&mut desk(kit), urgent)?;
+        }
+        let Read::Bytes(length) = self.pipes.read(stream, kit.frame.space()) else {
+            return Ok(false);
+        };
+        self.silence.reset(now);
+        let kept = self.room().map_or(length, |room| length.min(room));
+        let written = match kept {
+            _ if self.facts.is_some() => Ok(()),
+            0 => Ok(()),
+            _ => self.log.write(&mut desk(kit), stream, kept),
+        };
+        if kept < length && self.facts.is_none() {
+            self.limit_reached(kit, now);
+        }
+        written.map(|()| true)
+    }
+
+    /// How many more bytes the job may write.
+    fn room(&self) -> Option<usize> {
+        let max: Offset = self.spec.output_bytes_max?;
+        let left = max.saturating_sub(self.log.end());
+        Some(usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
+    /// Whether what is read is forgotten: at the bound, and behind the end.
+    fn discards(&self) -> bool {
+        self.facts.is_some() || self.room() == Some(0)
+    }
+
+    /// Feeds stdin.
+    pub fn feed(&mut self) {
+        self.pipes.feed();
+    }
+}

@@ -1,0 +1,317 @@
+//! The attempt's output as it goes to disk: frames into segments, sealed one after the other. It
+//! says why it cannot go on and never waits itself; who reads the pipes is not known here.
+
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::fs::FileExt,
+    },
+    sync::Arc,
+};
+
+use super::{
+    fork::{self, START_BYTES},
+    room::{self, Bounds},
+    stamp,
+    sync::{Synced, Syncer},
+};
+use crate::{
+    job::{Offset, Stream},
+    spool::{
+        Kind, RecordHeader, RunSpec, SegmentName, SegmentWriter,
+        record::{self, Decoded, HEADER_BYTES, StartPayload},
+    },
+};
+
+/// How many output bytes a record holds at most.
+pub const READ_BYTES: usize = 256 << 10;
+
+/// Why the log cannot go on at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// No room; trying again later may help.
+    Full(String),
+    /// Something is wrong with the disk; trying again later may help.
+    Broken(String),
+    /// Two segments are unsynced; the sync thread tells when to go on.
+    Unsynced,
+}
+
+impl From<io::Error> for Obstacle {
+    fn from(error: io::Error) -> Self {
+        if room::is_full(&error) {
+            Self::Full(error.to_string())
+        } else {
+            Self::Broken(error.to_string())
+        }
+    }
+}
+
+/// Room for one frame: the header stands directly before the payload, so that one write writes
+/// both. Lasts from one attempt to the next.
+#[derive(Debug, Default)]
+pub struct Frame {
+    bytes: Vec<u8>,
+    /// Length of the frame that waits to be written; 0: none.
+    waiting: usize,
+}
+
+impl Frame {
+    /// Where a payload may be read into. What waits there is lost.
+    pub fn space(&mut self) -> &mut [u8] {
+        self.waiting = 0;
+        self.bytes.resize(HEADER_BYTES + READ_BYTES, 0);
+        &mut self.bytes[HEADER_BYTES..]
+    }
+
+    /// Nothing waits any more.
+    pub fn clear(&mut self) {
+        self.waiting = 0;
+    }
+
+    fn complete(&mut self, stream: Stream, offset: Offset, length: usize) {
+        let header = header(Kind::Output, stream, offset);
+        let payload = &self.bytes[HEADER_BYTES..HEADER_BYTES + length];
+        let head = record::header_bytes(&header, payload);
+        self.bytes[..HEADER_BYTES].copy_from_slice(&head);
+        self.waiting = HEADER_BYTES + length;
+    }
+}
+
+/// What the log needs from the shim for a step.
+pub struct Desk<'a> {
+    /// The frame that is being written.
+    pub frame: &'a mut Frame,
+    /// Where sealed segments go.
+    pub syncer: &'a mut Syncer,
+}
+
+/// The segments of one attempt.
+#[derive(Debug)]
+pub struct Log {
+    spool: Arc<OwnedFd>,
+    current: SegmentWriter,
+    /// Created, but the current one is not sealed yet.
+    next: Option<SegmentWriter>,
+    bounds: Bounds,
+    segment_bytes: u64,
+    start_at: u64,
+    end: Offset,
+    ticket: u64,
+    /// Requests to the sync thread that have not come back.
+    syncing: u32,
+    sync_error: Option<String>,
+    sealed: Option<Offset>,
+}
+
+impl Log {
+    /// Takes the right to start the attempt: creates its first segment. `AlreadyExists` where
+    /// somebody else has it. Results of syncs come back under `ticket`.
+    pub fn create(spool: Arc<OwnedFd>, spec: &RunSpec, ticket: u64) -> io::Result<Self> {
+        let name = SegmentName {
+            job: spec.job,
+            attempt: spec.attempt,
+            first_offset: spec.start_offset,
+        };
+        Ok(Self {
+            current: SegmentWriter::create(&spool, name)?,
+            spool,
+            next: None,
+            bounds: Bounds {
+                spool_bytes_max: spec.spool_bytes_max,
+                free_bytes_min: spec.free_bytes_min,
+            },
+            segment_bytes: spec.segment_bytes,
+            start_at: 0,
+            end: spec.start_offset,
+            ticket,
+            syncing: 0,
+            sync_error: None,
+            sealed: None,
+        })
+    }
+
+    /// Writes the intent (JSON) and keeps the place of the start record free behind it: zeros,
+    /// so that the process need not ask the disk for room. Once done, there is nothing to do.
+    pub fn begin(&mut self, intent: &[u8]) -> Result<(), Obstacle> {
+        if self.start_at > 0 {
+            return Ok(());
+        }
+        let header = header(Kind::Intent, Stream::Stdout, self.end);
+        let mut bytes = record::encode(&header, intent);
+        bytes.resize(bytes.len() + START_BYTES, 0);
+        self.current.begin(&bytes)?;
+        self.start_at = self.current.length() - START_BYTES as u64;
+        Ok(())
+    }
+
+    /// The file and the byte in it for the start record.
+    pub fn start_place(&self) -> (RawFd, u64) {
+        (self.current.file().as_raw_fd(), self.start_at)
+    }
+
+    /// The start record at its place and its wall clock, if the child has written one.
+    pub fn read_start(&self) -> Option<(StartPayload, i64)> {
+        let mut bytes = [0; START_BYTES];
+        let file = self.current.file();
+        file.read_exact_at(&mut bytes, self.start_at).ok()?;
+        match record::decode(&bytes) {
+            Decoded::Record(header, payload, _) if header.kind == Kind::Start => {
+                Some((StartPayload::from_bytes(payload)?, header.wall_us))
+            }
+            _ => None,
+        }
+    }
+
+    /// Writes the start record for a child that died before it could.
+    pub fn write_start(&mut self, start: StartPayload) -> io::Result<()> {
+        let bytes = fork::start_record(self.end, start);
+        self.current.file().write_all_at(&bytes, self.start_at)
+    }
+
+    /// There is no start record: the next record takes its place.
+    pub fn forget_start(&mut self) {
+        self.current.rewind(self.start_at);
+    }
+
+    /// Whether there is room for another segment.
+    pub fn has_room(&self) -> Result<(), Obstacle> {
+        match room::shortage(&self.spool, &self.bounds)? {
+            Some(why) => Err(Obstacle::Full(why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the log ready for more output: writes the frame that waits, and begins the next
+    /// segment where one is due. `urgent`: whatever the bounds say, as long as the disk takes it.
+    pub fn make_ready(&mut self, desk: &mut Desk<'_>, urgent: bool) -> Result<(), Obstacle> {
+        self.write_waiting(desk.frame)?;
+        if self.current.length() >= self.segment_bytes || self.next.is_some() {
+            self.roll(desk.syncer, urgent)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the first `length` bytes of the frame's space as output.
+    pub fn write(
+        &mut self,
+        desk: &mut Desk<'_>,
+        stream: Stream,
+        length: usize,
+    ) -> Result<(), Obstacle> {
+        desk.frame.complete(stream, self.end, length);
+        self.write_waiting(desk.frame)
+    }
+
+    fn write_waiting(&mut self, frame: &mut Frame) -> Result<(), Obstacle> {
+        if frame.waiting == 0 {
+            return Ok(());
+        }
+        self.current.append(&frame.bytes[..frame.waiting])?;
+        self.end += (frame.waiting - HEADER_BYTES) as u64;
+        frame.clear();
+        Ok(())
+    }
+
+    /// Seals the current segment. The next one exists first, so that a reader who sees the seal
+    /// finds it.
+    fn roll(&mut self, syncer: &mut Syncer, urgent: bool) -> Result<(), Obstacle> {
+        if self.syncing > 0 {
+            return Err(Obstacle::Unsynced);
+        }
+        let mut next = match self.next.take() {
+            Some(next) => next,
+            None => self.create_next(urgent)?,
+        };
+        let sealed = next.begin(&[]).and_then(|()| self.write_seal());
+        if let Err(e) = sealed {
+            self.next = Some(next);
+            return Err(e.into());
+        }
+        let old = std::mem::replace(&mut self.current, next);
+        self.sealed = Some(self.end);
+        self.sync(syncer, old.into_file());
+        Ok(())
+    }
+
+    fn create_next(&self, urgent: bool) -> Result<SegmentWriter, Obstacle> {
+        if !urgent {
+            self.has_room()?;
+        }
+        let name = SegmentName {
+            first_offset: self.end,
+            ..self.current.name()
+        };
+        Ok(SegmentWriter::create(&self.spool, name)?)
+    }
+
+    fn write_seal(&mut self) -> io::Result<()> {
+        let header = header(Kind::Seal, Stream::Stdout, self.end);
+        self.current.append(&record::encode(&header, &[]))
+    }
+
+    /// Writes the attempt's last record.
+    pub fn write_exit(&mut self, facts: &[u8]) -> Result<(), Obstacle> {
+        let header = header(Kind::Exit, Stream::Stdout, self.end);
+        self.current.append(&record::encode(&header, facts))?;
+        // What the placeholder of a start record left behind must not follow the last record.
+        self.current.file().set_len(self.current.length())?;
+        Ok(())
+    }
+
+    /// Has the current segment synced; [`Self::synced`] tells when all is on disk.
+    pub fn sync_all(&mut self, syncer: &mut Syncer) {
+        match self.current.file().try_clone() {
+            Ok(file) => self.sync(syncer, file),
+            Err(e) => self.sync_error = Some(e.to_string()),
+        }
+    }
+
+    fn sync(&mut self, syncer: &mut Syncer, file: std::fs::File) {
+        match syncer.request(self.ticket, file) {
+            Ok(()) => self.syncing += 1,
+            Err(e) => self.sync_error = Some(e.to_string()),
+        }
+    }
+
+    /// Takes a result of the sync thread; one of another attempt is not ours.
+    pub fn on_synced(&mut self, synced: Synced) {
+        if synced.ticket == self.ticket {
+            self.syncing -= 1;
+            if let Err(e) = synced.result {
+                self.sync_error = Some(e.to_string());
+            }
+        }
+    }
+
+    /// `None` while a request is under way; then whether all that was requested is on disk. Once
+    /// a sync has failed this never turns good again: the kernel forgets such errors, we do not.
+    pub fn synced(&self) -> Option<Result<(), &str>> {
+        if self.syncing > 0 {
+            return None;
+        }
+        Some(self.sync_error.as_deref().map_or(Ok(()), Err))
+    }
+
+    /// Where the output ends, frames that wait aside.
+    pub fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// The offset of the last seal, once.
+    pub fn take_sealed(&mut self) -> Option<Offset> {
+        self.sealed.take()
+    }
+}
+
+fn header(kind: Kind, stream: Stream, offset: Offset) -> RecordHeader {
+    let (wall_us, boottime_us) = stamp::now();
+    RecordHeader {
+        kind,
+        stream,
+        offset,
+        wall_us,
+        boottime_us,
+    }
+}

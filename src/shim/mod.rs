@@ -1,0 +1,101 @@
+//! THE NURSE: one small process per running attempt, which outlives the server. It holds the
+//! job's process tree, stores its output, stops it when asked, and tells how it ended.
+//!
+//! It knows no database, no network and no runtime: one thread that polls, and a helper that
+//! syncs. `nurse` is the loop; `attempt`, `flow`, `stop` and `ending` are the life of an attempt;
+//! the rest are its instruments.
+
+mod attempt;
+mod connection;
+mod door;
+mod ending;
+mod flow;
+mod fork;
+mod log;
+mod nurse;
+mod pipes;
+mod room;
+mod setup;
+mod spawn;
+mod stamp;
+mod stop;
+mod stopwatch;
+mod sync;
+mod tree;
+mod usage;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+/// Runs the shim: `--data-dir ABSOLUTE_DIR --id ID`, without the program's name and the role.
+/// Returns when it leaves; only a shim that could not begin says why on stderr and fails.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let begun = Arguments::parse(args)
+        .and_then(|args| setup::set_up(&args.data_dir, &args.id).map_err(|e| e.to_string()));
+    match begun {
+        Ok(nurse) => {
+            nurse.run();
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("cc-executor shim: failed to begin: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Arguments {
+    data_dir: PathBuf,
+    id: String,
+}
+
+impl Arguments {
+    fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let (mut data_dir, mut id) = (None, None);
+        let mut args = args.into_iter();
+        while let Some(name) = args.next() {
+            match name.to_str() {
+                Some("--data-dir") => data_dir = args.next().map(PathBuf::from),
+                Some("--id") => id = args.next().and_then(|id| id.into_string().ok()),
+                _ => return Err(format!("an unknown argument {name:?}")),
+            }
+        }
+        let data_dir = data_dir.filter(|dir| dir.is_absolute());
+        Ok(Self {
+            data_dir: data_dir.ok_or("--data-dir needs an absolute path")?,
+            id: id.filter(|id| is_id(id)).ok_or("--id needs a plain name")?,
+        })
+    }
+}
+
+/// A name that is one file name and fits into a socket's path.
+fn is_id(id: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    (1..=64).contains(&id.len()) && id.bytes().all(plain)
+}
+
+/// One of our own types as JSON.
+fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    // No map with non-string keys, no failing serializer.
+    #[allow(clippy::expect_used)]
+    serde_json::to_vec(value).expect("our own types serialise")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_checked() {
+        let parse = |args: &[&str]| Arguments::parse(args.iter().map(OsString::from));
+        assert!(parse(&["--data-dir", "/d", "--id", "a-1"]).is_ok());
+        for bad in [
+            &["--data-dir", "d", "--id", "a"][..],
+            &["--data-dir", "/d"],
+            &["--data-dir", "/d", "--id", "../a"],
+            &["--data-dir", "/d", "--id", ""],
+            &["--what"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The shim's loop: waits for the socket, the processes, the pipes, the clock and the sync
+//! thread, and lets each of them be heard in an order that is part of the promise: a leader's
+//! exit before the messages that arrived with it, those before the output.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signalfd::SignalFd,
+};
+
+use super::{
+    attempt::{Attempt, Kit, Wants},
+    door::{Call, Door},
+};
+use crate::{
+    job::Stream,
+    spool::{FromShim, RunSpec, ShimState, ToShim, message::PROTOCOL},
+};
+
+/// How long a shim that holds nothing waits for a server.
+const LONELY: Duration = Duration::from_secs(10);
+
+/// A shim at work.
+pub struct Nurse {
+    kit: Kit,
+    door: Door,
+    children: SignalFd,
+    attempt: Option<Box<Attempt>>,
+    /// The server wants it to go.
+    leaving: bool,
+    /// Since when there has been no server.
+    alone_since: Option<Instant>,
+}
+
+/// What has happened while the shim waited.
+#[derive(Debug, Default)]
+struct Woken {
+    children: bool,
+    synced: bool,
+    door: bool,
+    report: bool,
+    stdin: bool,
+    streams: Vec<Stream>,
+}
+
+impl Nurse {
+    /// A shim that does nothing yet. `children` becomes readable at SIGCHLD.
+    pub fn new(kit: Kit, door: Door, children: SignalFd) -> Self {
+        Self {
+            kit,
+            door,
+            children,
+            attempt: None,
+            leaving: false,
+            alone_since: Some(Instant::now()),
+        }
+    }
+
+    /// Works until nobody needs it any more.
+    pub fn run(mut self) {
+        while !self.is_done(Instant::now()) {
+            let woken = self.wait();
+            let now = Instant::now();
+            self.on_processes(&woken, now);
+            self.on_calls(&woken, now);
+            self.on_output(&woken, now);
+            self.on_clock(now);
+            self.report(now);
+        }
+        self.door.close();
+    }
+
+    fn on_processes(&mut self, woken: &Woken, now: Instant) {
+        if woken.children {
+            while let Ok(Some(_)) = self.children.read_signal() {}
+        }
+        if woken.synced {
+            while let Some(synced) = self.kit.syncer.next_result() {
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.on_synced(synced);
+                }
+            }
+        }
+        let Some(attempt) = &mut self.attempt else {
+            return;
+        };
+        if woken.report {
+            attempt.read_report(&mut self.kit, now);
+        }
+        if woken.children {
+            attempt.on_children(&mut self.kit, now);
+        }
+    }
+
+    fn on_calls(&mut self, woken: &Woken, now: Instant) {
+        if !woken.door {
+            return;
+        }
+        self.door.attend();
+        while let Some(call) = self.door.next_call() {
+            match call {
+                Call::Hello { instance } => self.welcome(instance),
+                Call::Message(message) => self.obey(message, now),
+            }
+        }
+    }
+
+    fn on_output(&mut self, woken: &Woken, now: Instant) {
+        let Some(attempt) = &mut self.attempt else {
+            return;
+        };
+        if woken.stdin {
+            attempt.feed();
+        }
+        if !woken.streams.is_empty() {
+            attempt.pump(&woken.streams, &mut self.kit, now);
+        }
+    }
+
+    fn on_clock(&mut self, now: Instant) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.on_time(&mut self.kit, now);
+            attempt.advance(&mut self.kit, now);
+        }
+    }
+
+    /// Tells the server what there is to tell; without one, makes the end safe.
+    fn report(&mut self, now: Instant) {
+        for message in self.kit.said.drain(..) {
+            self.door.send(&message);
+        }
+        if self.door.has_server() {
+            self.alone_since = None;
+        } else {
+            self.alone_since.get_or_insert(now);
+            if let Some(attempt) = self.attempt.as_mut().filter(|a| a.is_told()) {
+                attempt.secure(&mut self.kit);
+            }
+        }
+        self.attempt.take_if(|attempt| {
+            let retired = attempt.has_survivors();
+            let over = attempt.is_over();
+            // It has said that it takes no more work: nobody will come back to it.
+            self.leaving |= over && retired;
+            over
+        });
+    }
+
+    fn welcome(&mut self, instance: String) {
+        self.kit.instance = instance;
+        // What was said for another server's ears is told by the state.
+        self.kit.said.clear();
+        let state = self.attempt.as_ref().map_or(ShimState::Idle, |a| a.state());
+        self.kit.said.push(FromShim::Welcome {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id() as i32,
+            state,
+        });
+        if let Some(attempt) = &mut self.attempt {
+            attempt.on_hello(&mut self.kit);
+        }
+    }
+
+    fn obey(&mut self, message: ToShim, now: Instant) {
+        let kit = &mut self.kit;
+        match (message, &mut self.attempt) {
+            (ToShim::Run(spec), _) => self.run_attempt(*spec, now),
+            (ToShim::Leave, _) => self.leaving = true,
+            (
+                ToShim::Release {
+                    job,
+                    attempt: number,
+                },
+                Some(attempt),
+            ) => {
+                if attempt.is(job, number) {
+                    attempt.acknowledge();
+                }
+            }
+            (ToShim::Arm { offset }, Some(attempt)) => attempt.arm(offset, kit),
+            (ToShim::Stop(wish), Some(attempt)) => attempt.stop(wish, kit, now),
+            (ToShim::Pause, Some(attempt)) => attempt.pause(kit, now),
+            (ToShim::Resume, Some(attempt)) => attempt.resume(kit, now),
+            (ToShim::Signal { signal }, Some(attempt)) => attempt.signal(signal, kit),
+            // A hello is the door's; everything else is about an attempt that has been forgotten.
+            (_, None) | (ToShim::Hello { .. }, _) => {}
+        }
+    }
+
+    /// A run acknowledges the end of the attempt before.
+    fn run_attempt(&mut self, spec: RunSpec, now: Instant) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.acknowledge();
+        }
+        self.attempt
+            .take_if(|attempt| attempt.is_over() && !attempt.has_survivors());
+        let (job, number) = (spec.job, spec.attempt);
+        let why = if self.attempt.is_some() || self.leaving {
+            "the shim is busy or leaving".to_owned()
+        } else {
+            match Attempt::begin(spec, &mut self.kit, now) {
+                Ok(attempt) => {
+                    self.attempt = Some(Box::new(attempt));
+                    return;
+                }
+                Err(e) => format!("failed to create the first segment: {e}"),
+            }
+        };
+        self.kit.said.push(FromShim::Refused {
+            job,
+            attempt: number,
+            why,
+        });
+    }
+
+    /// Whether the shim may leave: it holds nothing that would be lost, and it was told to, or
+    /// nobody has asked for it for a while.
+    fn is_done(&self, now: Instant) -> bool {
+        let asked = self.leaving;
+        let lonely = self.alone_since.is_some_and(|since| now >= since + LONELY);
+        match &self.attempt {
+            None => asked || lonely,
+            Some(attempt) => attempt.is_safe() && lonely,
+        }
+    }
+
+    fn wait(&self) -> Woken {
+        let mut fds = Vec::with_capacity(12);
+        let wants = self.attempt.as_ref().map(|a| a.wants()).unwrap_or_default();
+        let slots = Slots::fill(&mut fds, self, &wants);
+        let timeout = self.timeout(Instant::now());
+        match poll(&mut fds, timeout) {
+            Ok(_) => slots.read(&fds),
+            Err(Errno::EINTR) => Woken::default(),
+            // Descriptors of our own and a plain array: there is nothing else that could fail
+            // but memory, and then waiting a little is all there is.
+            Err(_) => {
+                std::thread::sleep(Duration::from_millis(10));
+                Woken::default()
+            }
+        }
+    }
+
+    fn timeout(&self, now: Instant) -> PollTimeout {
+        let attempt = self.attempt.as_ref().and_then(|a| a.next_deadline());
+        let lonely = self
+            .alone_since
+            .map(|since| since + LONELY)
+            .filter(|at| *at > now);
+        let Some(next) = attempt.into_iter().chain(lonely).min() else {
+            return PollTimeout::NONE;
+        };
+        // Rounded up: waking a moment too early would be waking twice.
+        let ms = next
+            .saturating_duration_since(now)
+            .as_micros()
+            .div_ceil(1000);
+        PollTimeout::try_from(ms.min(i32::MAX as u128)).unwrap_or(PollTimeout::MAX)
+    }
+}
+
+/// Which place in the poll array belongs to whom.
+#[derive(Debug, Default)]
+struct Slots {
+    children: usize,
+    synced: usize,
+    report: Option<usize>,
+    stdout: Option<usize>,
+    stderr: Option<usize>,
+    stdin: Option<usize>,
+    door: usize,
+}
+
+impl Slots {
+    fn fill<'a>(fds: &mut Vec<PollFd<'a>>, nurse: &'a Nurse, wants: &Wants<'a>) -> Self {
+        let mut add = |fd: BorrowedFd<'a>, events| {
+            fds.push(PollFd::new(fd, events));
+            fds.len() - 1
+        };
+        let (read, write) = (PollFlags::POLLIN, PollFlags::POLLOUT);
+        let slots = Self {
+            children: add(nurse.children.as_fd(), read),
+            synced: add(nurse.kit.syncer.wake_fd(), read),
+            report: wants.report.map(|fd| add(fd.as_fd(), read)),
+            stdout: wants.stdout.map(|fd| add(fd.as_fd(), read)),
+            stderr: wants.stderr.map(|fd| add(fd.as_fd(), read)),
+            stdin: wants.stdin.map(|fd| add(fd.as_fd(), write)),
+            door: 0,
+        };
+        let door = fds.len();
+        for (fd, behind) in nurse.door.waits() {
+            let events = if behind { read | write } else { read };
+            fds.push(PollFd::new(fd, events));
+        }
+        Self { door, ..slots }
+    }
+
+    fn read(&self, fds: &[PollFd<'_>]) -> Woken {
+        let ready = |at: usize| fds[at].any().unwrap_or(true);
+        let maybe = |at: Option<usize>| at.is_some_and(ready);
+        let mut streams = Vec::new();
+        if maybe(self.stdout) {
+            streams.push(Stream::Stdout);
+        }
+        if maybe(self.stderr) {
+            streams.push(Stream::Stderr);
+        }
+        Woken {
+            children: ready(self.children),
+            synced: ready(self.synced),
+            door: (self.door..fds.len()).any(ready),
+            report: maybe(self.report),
+            stdin: maybe(self.stdin),
+            streams,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Whether there is room for another segment: the free space of the file system and the sum of
+//! all segments, against the bounds of the job. What to do without room is the log's business.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use nix::{errno::Errno, sys::statvfs::fstatvfs};
+
+use crate::spool::SegmentName;
+
+/// The bounds of the spool, bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Of all segments together.
+    pub spool_bytes_max: Option<u64>,
+    /// What stays free on the file system.
+    pub free_bytes_min: u64,
+}
+
+/// Why there is no room, for people; `None` where there is.
+pub fn shortage(spool: &OwnedFd, bounds: &Bounds) -> io::Result<Option<String>> {
+    let stats = fstatvfs(spool.as_fd())?;
+    let free = stats.blocks_available() * stats.fragment_size();
+    if free < bounds.free_bytes_min {
+        let min = bounds.free_bytes_min;
+        return Ok(Some(format!(
+            "{free} bytes are free on the disk, {min} have to stay free"
+        )));
+    }
+    let Some(max) = bounds.spool_bytes_max else {
+        return Ok(None);
+    };
+    let used = spool_bytes(spool)?;
+    Ok((used >= max).then(|| format!("the spool holds {used} bytes of at most {max}")))
+}
+
+/// The sum of all segments, bytes.
+fn spool_bytes(spool: &OwnedFd) -> io::Result<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(format!("/proc/self/fd/{}", spool.as_raw_fd()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().and_then(SegmentName::parse).is_some() {
+            // It may be unlinked between the two calls.
+            sum += entry.metadata().map_or(0, |data| data.len());
+        }
+    }
+    Ok(sum)
+}
+
+/// Whether an error means "no room": waiting may help.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::ENOSPC | Errno::EDQUOT)
+    )
+}

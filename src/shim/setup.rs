@@ -1,0 +1,78 @@
+//! How a process becomes a shim: a session of its own, nothing inherited but stderr, orphans
+//! given to it. What it does then is the nurse's business.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::Arc,
+};
+
+use nix::{
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+        stat::{Mode, umask},
+    },
+    unistd::{dup2_stdin, dup2_stdout, setsid},
+};
+
+use super::{attempt::Kit, door::Door, fork, log::Frame, nurse::Nurse, sync::Syncer, tree::Tree};
+use crate::spool::Layout;
+
+/// What `ps` shows; at most 15 bytes.
+const NAME: &std::ffi::CStr = c"cc-shim";
+
+/// Turns this process into the shim `id` of the data directory.
+pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
+    fork::close_inherited()?;
+    let null = leave_parent()?;
+    let layout = Layout::new(data_dir);
+    let spool = Arc::new(OwnedFd::from(File::open(layout.spool())?));
+    let kit = Kit {
+        shim: id.to_owned(),
+        boot_id: boot_id()?,
+        instance: String::new(),
+        syncer: Syncer::new(Arc::clone(&spool))?,
+        spool,
+        null,
+        frame: Frame::default(),
+        tree: Tree::of_this_process()?,
+        said: Vec::new(),
+        ticket: 0,
+    };
+    let door = Door::open(&layout, id)?;
+    Ok(Nurse::new(kit, door, watch_children()?))
+}
+
+/// Lets go of the parent: its session, its terminal, its signals. Returns `/dev/null`.
+fn leave_parent() -> io::Result<OwnedFd> {
+    // EPERM: it leads a group already, so a session is what its parent has made of it.
+    let _ = setsid();
+    fork::ignore_signals();
+    // Sockets and files of ours are for our user only; a job has its own mask.
+    umask(Mode::from_bits_truncate(0o177));
+    let null = OwnedFd::from(File::options().read(true).write(true).open("/dev/null")?);
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    prctl::set_child_subreaper(true)?;
+    prctl::set_name(NAME)?;
+    Ok(null)
+}
+
+/// A descriptor that becomes readable when a child exits. Blocked before the helper thread
+/// exists, so that the signal goes nowhere else.
+fn watch_children() -> io::Result<SignalFd> {
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block()?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    Ok(SignalFd::with_flags(&children, flags)?)
+}
+
+fn boot_id() -> io::Result<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(text.trim().to_owned())
+}

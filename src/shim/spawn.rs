@@ -1,0 +1,189 @@
+//! Prepares an attempt's process: pipes, words, environment, the places where its program may
+//! be; and reads the report of a child that failed. The child itself is `fork`'s.
+
+use std::{
+    ffi::{CStr, CString},
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    unistd::pipe2,
+};
+
+use super::{
+    fork::{self, CStrings, Plan, REPORT_BYTES, Step},
+    log::Log,
+    pipes::{Feed, Pipes},
+};
+use crate::{job::SpawnError, spool::RunSpec};
+
+/// Where programs are when the environment has no PATH.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// A child on its way to exec.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its process id.
+    pub pid: i32,
+    /// Our ends of its descriptors.
+    pub pipes: Pipes,
+    /// Ends with its exec, or holds a report.
+    pub report: OwnedFd,
+}
+
+/// Forks the process of an attempt. Its success is known when [`Spawned::report`] ends.
+pub fn spawn(spec: &RunSpec, log: &Log, null: &OwnedFd) -> Result<Spawned, SpawnError> {
+    let words = Words::of(spec)?;
+    let ends = Ends::open(spec).map_err(|e| failed(e, "create pipes"))?;
+    let (segment, start_at) = log.start_place();
+    let stdin = ends.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
+    let pid = fork::fork(&Plan {
+        candidates: &words.candidates,
+        argv: &words.argv,
+        env: &words.env,
+        cwd: &words.cwd,
+        umask: spec.umask,
+        stdio: [stdin, &ends.stdout.1, &ends.stderr.1].map(AsRawFd::as_raw_fd),
+        report: ends.report.1.as_raw_fd(),
+        segment,
+        start_at,
+        offset: log.end(),
+    })
+    .map_err(|e| failed(errno_of(&e), "fork"))?;
+    // Their ends are dropped here: only the child holds them now.
+    let feed = ends.stdin.map(|(_, feed)| feed);
+    Ok(Spawned {
+        pid,
+        pipes: Pipes::new(ends.stdout.0, ends.stderr.0, feed),
+        report: ends.report.0,
+    })
+}
+
+/// Both ends of everything; `.0` is ours where both are of a kind.
+struct Ends {
+    stdin: Option<(OwnedFd, Feed)>,
+    stdout: (OwnedFd, OwnedFd),
+    stderr: (OwnedFd, OwnedFd),
+    report: (OwnedFd, OwnedFd),
+}
+
+impl Ends {
+    fn open(spec: &RunSpec) -> Result<Self, Errno> {
+        let stdin = match &spec.stdin {
+            Some(text) => {
+                let (theirs, ours) = pipe2(OFlag::O_CLOEXEC)?;
+                set_nonblocking(&ours)?;
+                Some((theirs, Feed::new(ours, text.clone().into_bytes())))
+            }
+            None => None,
+        };
+        Ok(Self {
+            stdin,
+            stdout: output_pipe()?,
+            stderr: output_pipe()?,
+            report: output_pipe()?,
+        })
+    }
+}
+
+/// A pipe whose reading end does not block; the process's end is as it expects it.
+fn output_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    set_nonblocking(&ours)?;
+    Ok((ours, theirs))
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
+}
+
+/// The strings of an exec.
+struct Words {
+    candidates: Vec<CString>,
+    argv: CStrings,
+    env: CStrings,
+    cwd: CString,
+}
+
+impl Words {
+    fn of(spec: &RunSpec) -> Result<Self, SpawnError> {
+        let invalid = |what: &str| failed(Errno::EINVAL, what);
+        let program = spec.argv.first().ok_or_else(|| invalid("exec nothing"))?;
+        let path = spec.env.iter().rev().find(|(name, _)| name == "PATH");
+        let path = path.map_or(DEFAULT_PATH, |(_, value)| value);
+        let c_strings = |all: &mut dyn Iterator<Item = String>, what| {
+            all.map(CString::new)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|_| invalid(what))
+        };
+        let mut env = spec
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        Ok(Self {
+            candidates: c_strings(&mut candidates(program, path).into_iter(), "exec a NUL")?,
+            argv: CStrings::new(c_strings(&mut spec.argv.iter().cloned(), "pass a NUL")?),
+            env: CStrings::new(c_strings(&mut env, "pass a NUL in the environment")?),
+            cwd: CString::new(spec.cwd.as_str()).map_err(|_| invalid("chdir to a NUL"))?,
+        })
+    }
+}
+
+/// The paths that are tried for a program, as execvp(3) does: a name with a slash is itself, an
+/// empty place in PATH is the working directory.
+fn candidates(program: &str, path: &str) -> Vec<String> {
+    if program.is_empty() || program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    path.split(':')
+        .map(|place| match place {
+            "" => program.to_owned(),
+            _ => format!("{place}/{program}"),
+        })
+        .collect()
+}
+
+/// What a child's report says; `None` where it is none.
+pub fn read_report(report: &[u8], spec: &RunSpec) -> Option<SpawnError> {
+    let report: &[u8; REPORT_BYTES] = report.try_into().ok()?;
+    let [step, _, _, _, errno @ ..] = *report;
+    let what = match Step::from_code(step)? {
+        Step::Session => "begin a session".to_owned(),
+        Step::DeathSignal => "tie its life to the shim's".to_owned(),
+        Step::Chdir => format!("chdir {}", spec.cwd),
+        Step::Descriptors => "place its descriptors".to_owned(),
+        Step::Record => "write its start record".to_owned(),
+        Step::Exec => format!("exec {}", spec.argv.first()?),
+    };
+    Some(failed(Errno::from_raw(i32::from_le_bytes(errno)), &what))
+}
+
+/// A spawn error with the name of its errno.
+pub fn failed(errno: Errno, what: &str) -> SpawnError {
+    SpawnError {
+        errno: errno as i32,
+        name: format!("{errno:?}"),
+        what: what.to_owned(),
+    }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// The device that reads as nothing.
+pub const NULL: &CStr = c"/dev/null";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_for_as_execvp_does() {
+        assert_eq!(candidates("ls", "/a::/b"), ["/a/ls", "ls", "/b/ls"]);
+        assert_eq!(candidates("./ls", "/a:/b"), ["./ls"]);
+        assert_eq!(candidates("", "/a"), [""]);
+    }
+}

@@ -1,0 +1,134 @@
+//! What the writer can be asked to do and what it answers, and how a batch of it is executed.
+//!
+//! It does not know when a batch begins or how it is committed; `writer` does.
+
+use super::{
+    Claimed, Epoch, Fenced, Finish, PauseWished, SegmentRow, Started, Submission, SubmitError,
+    Submitted, Wished, attempts,
+    attempts::{PauseTold, VoidAsk},
+    claim::{self, ClaimAsk},
+    finish, jobs, nodes, outputs,
+    standing::Batch,
+    wishes,
+    wishes::PauseAsk,
+};
+use crate::job::{JobRef, StopWish};
+
+/// One write.
+#[derive(Debug)]
+pub(super) enum Ask {
+    BeginEpoch(String),
+    Submit(Box<Submission>),
+    Started(Started),
+    Paused(PauseTold),
+    WishStop(JobRef, StopWish),
+    WishPause(PauseAsk),
+    Void(VoidAsk),
+    SegmentRead(SegmentRow),
+    Finish(Box<Finish>),
+    Claim(ClaimAsk),
+}
+
+/// The answer to it.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Epoch(Epoch),
+    Submitted(Box<Result<Submitted, SubmitError>>),
+    Fenced(Fenced),
+    Wished(Box<Wished>),
+    PauseWished(Box<PauseWished>),
+    Claimed(Claimed),
+}
+
+impl Ask {
+    /// In which order the writes of a batch are executed; those of one rank in the order of
+    /// arrival.
+    ///
+    /// Nothing of a batch has been answered yet, so all of it happens "at the same time" and any
+    /// order is true. This one follows a job's life and lets equal writes meet in one statement;
+    /// claims come last, so that a slot which is freed in a batch is filled in it.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::BeginEpoch(_) | Self::Submit(_) => 0,
+            Self::Started(_) => 1,
+            Self::Paused(_) | Self::WishStop(..) | Self::WishPause(_) | Self::Void(_) => 2,
+            Self::SegmentRead(_) => 3,
+            Self::Finish(_) => 4,
+            Self::Claim(_) => 5,
+        }
+    }
+}
+
+/// Executes writes that are sorted by rank; one answer each, in the same order.
+pub(super) async fn execute(batch: &mut Batch<'_>, asks: &[Ask]) -> sqlx::Result<Vec<Answer>> {
+    let mut answers = Vec::with_capacity(asks.len());
+    for group in asks.chunk_by(|a, b| a.rank() == b.rank()) {
+        match group[0] {
+            Ask::Started(_) => {
+                let starts: Vec<_> = group.iter().filter_map(Ask::as_started).collect();
+                let fenced = attempts::started(batch, &starts).await?;
+                answers.extend(fenced.into_iter().map(Answer::Fenced));
+            }
+            Ask::Finish(_) => {
+                let finishes: Vec<_> = group.iter().filter_map(Ask::as_finish).collect();
+                let fenced = finish::finish(batch, &finishes).await?;
+                answers.extend(fenced.into_iter().map(Answer::Fenced));
+            }
+            Ask::Claim(_) => {
+                let claims: Vec<_> = group.iter().filter_map(Ask::as_claim).collect();
+                let claimed = claim::claim(batch, &claims).await?;
+                answers.extend(claimed.into_iter().map(Answer::Claimed));
+            }
+            _ => {
+                for ask in group {
+                    answers.push(execute_one(batch, ask).await?);
+                }
+            }
+        }
+    }
+    Ok(answers)
+}
+
+async fn execute_one(batch: &mut Batch<'_>, ask: &Ask) -> sqlx::Result<Answer> {
+    Ok(match ask {
+        Ask::BeginEpoch(boot_id) => Answer::Epoch(nodes::begin_epoch(batch.conn, boot_id).await?),
+        Ask::Submit(submission) => {
+            Answer::Submitted(Box::new(jobs::submit(batch, submission).await?))
+        }
+        Ask::Paused(told) => Answer::Fenced(attempts::paused(batch, told).await?),
+        Ask::WishStop(job, wish) => {
+            Answer::Wished(Box::new(wishes::stop(batch, *job, wish).await?))
+        }
+        Ask::WishPause(ask) => Answer::PauseWished(Box::new(wishes::pause(batch, ask).await?)),
+        Ask::Void(ask) => Answer::Fenced(attempts::void(batch, ask).await?),
+        Ask::SegmentRead(row) => Answer::Fenced(outputs::segment_read(batch, row).await?),
+        Ask::Started(_) | Ask::Finish(_) | Ask::Claim(_) => {
+            return Err(super::columns::malformed(
+                "this write is executed in groups",
+            ));
+        }
+    })
+}
+
+impl Ask {
+    fn as_started(&self) -> Option<&Started> {
+        match self {
+            Self::Started(started) => Some(started),
+            _ => None,
+        }
+    }
+
+    fn as_finish(&self) -> Option<&Finish> {
+        match self {
+            Self::Finish(finish) => Some(finish),
+            _ => None,
+        }
+    }
+
+    fn as_claim(&self) -> Option<&ClaimAsk> {
+        match self {
+            Self::Claim(claim) => Some(claim),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! How values travel into columns and back.
+//!
+//! It does not know which table they belong to.
+
+/// A value in the database, or on its way there, that cannot be what we wrote.
+pub(super) fn malformed(what: impl std::fmt::Display) -> sqlx::Error {
+    sqlx::Error::Decode(what.to_string().into())
+}
+
+/// JSON for a column or for `json_each`.
+pub(super) fn json(value: &impl serde::Serialize) -> sqlx::Result<String> {
+    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+/// The value of a JSON column.
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> sqlx::Result<T> {
+    serde_json::from_str(text).map_err(malformed)
+}
+
+/// The value of a JSON column that may be NULL.
+pub(super) fn from_json_opt<T: serde::de::DeserializeOwned>(
+    text: Option<&str>,
+) -> sqlx::Result<Option<T>> {
+    text.map(from_json).transpose()
+}
+
+/// Sizes and offsets end at 2^63-1, in SQLite as in the contract.
+pub(super) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Bytes on their way through JSON; `unhex` takes them out again.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

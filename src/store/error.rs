@@ -1,0 +1,80 @@
+//! What SQLite's refusals mean: for a caller, and for the one task that writes.
+//!
+//! It does not know which statement was refused.
+
+use super::{OpenError, StoreError};
+
+/// Primary result codes of SQLite (the lowest byte of an extended one).
+mod code {
+    pub const READONLY: i32 = 8;
+    pub const IOERR: i32 = 10;
+    pub const CORRUPT: i32 = 11;
+    pub const FULL: i32 = 13;
+    pub const CANTOPEN: i32 = 14;
+    pub const NOTADB: i32 = 26;
+    /// Extended: the shared memory file could not grow, which is how a full disk looks there.
+    pub const IOERR_SHMSIZE: i32 = 4874;
+}
+
+/// What a failed transaction means for the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing was written; there may be room again later.
+    DiskFull,
+    /// The file cannot be trusted any more: nothing may be acknowledged from here on.
+    Broken,
+    /// Something in the batch was refused; the rest of it may be fine.
+    Refused,
+}
+
+/// What `error` means for the writer.
+pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
+    let Some(extended) = sqlite_code(error) else {
+        return match error {
+            sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => Verdict::Broken,
+            _ => Verdict::Refused,
+        };
+    };
+    match extended & 0xff {
+        code::FULL => Verdict::DiskFull,
+        code::IOERR if extended == code::IOERR_SHMSIZE => Verdict::DiskFull,
+        code::READONLY | code::IOERR | code::CORRUPT | code::CANTOPEN | code::NOTADB => {
+            Verdict::Broken
+        }
+        _ => Verdict::Refused,
+    }
+}
+
+/// The extended result code of SQLite, where it was SQLite that refused.
+fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match (&error, verdict(&error)) {
+            (sqlx::Error::PoolClosed, _) => Self::Stopping,
+            (_, Verdict::DiskFull) => Self::DiskFull,
+            _ => Self::Database(error.to_string()),
+        }
+    }
+}
+
+impl OpenError {
+    /// A sentence about `path`: what is wrong with it.
+    pub(super) fn about(path: &std::path::Path, what: impl std::fmt::Display) -> Self {
+        Self::Unusable(format!("the database {} {what}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::columns::malformed, *};
+
+    #[test]
+    fn only_what_casts_doubt_on_the_file_breaks_the_writer() {
+        assert_eq!(verdict(&sqlx::Error::WorkerCrashed), Verdict::Broken);
+        assert_eq!(verdict(&sqlx::Error::RowNotFound), Verdict::Refused);
+        assert_eq!(verdict(&malformed("x")), Verdict::Refused);
+    }
+}

@@ -1,0 +1,90 @@
+//! Every state change as a row: the audit trail and the event feed.
+//!
+//! It does not know which changes are allowed; `job::state` does.
+
+use serde::Serialize;
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::{
+    StateChange,
+    columns::{json, malformed},
+};
+use crate::job::{JobNumber, JobState, Micros, Reason};
+
+/// A state change that is about to be written.
+#[derive(Debug, Serialize)]
+pub(super) struct Event {
+    pub job: JobNumber,
+    pub attempt: Option<u32>,
+    pub from: Option<JobState>,
+    pub to: JobState,
+    pub reason: Option<Reason>,
+    pub actor: String,
+    pub at: i64,
+}
+
+/// Writes all state changes of a transaction, in order.
+pub(super) async fn insert(conn: &mut SqliteConnection, events: &[Event]) -> sqlx::Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let rows = json(&events)?;
+    sqlx::query!(
+        "INSERT INTO events (job, attempt, from_state, to_state, reason, actor, at)
+         SELECT value ->> 'job', value ->> 'attempt', value ->> 'from', value ->> 'to',
+                value ->> 'reason', value ->> 'actor', value ->> 'at'
+         FROM json_each(?1)",
+        rows
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// State changes of a job behind the event `after`, in order.
+pub(super) async fn changes(
+    readers: &SqlitePool,
+    number: JobNumber,
+    after: i64,
+) -> sqlx::Result<Vec<StateChange>> {
+    sqlx::query!(
+        r#"SELECT id AS "id!: i64", to_state AS "state!: String", reason AS "reason: String",
+                  at AS "at!: i64"
+           FROM events WHERE job = ?1 AND id > ?2 ORDER BY id"#,
+        number,
+        after
+    )
+    .fetch_all(readers)
+    .await?
+    .into_iter()
+    .map(|row| {
+        Ok(StateChange {
+            event: row.id,
+            state: state(&row.state)?,
+            reason: row.reason.as_deref().map(reason).transpose()?,
+            at: Micros(row.at),
+        })
+    })
+    .collect()
+}
+
+/// The id of a job's newest event; 0 where there is none.
+pub(super) async fn newest(readers: &SqlitePool, number: JobNumber) -> sqlx::Result<i64> {
+    let newest = sqlx::query_scalar!(
+        r#"SELECT max(id) AS "id: i64" FROM events WHERE job = ?1"#,
+        number
+    )
+    .fetch_one(readers)
+    .await?;
+    Ok(newest.unwrap_or(0))
+}
+
+/// The state with this name; the tables' CHECKs allow no other names.
+pub(super) fn state(name: &str) -> sqlx::Result<JobState> {
+    JobState::from_name(name).ok_or_else(|| malformed(format!("no state is called {name}")))
+}
+
+/// The reason with this name; the tables' CHECKs allow no other names.
+pub(super) fn reason(name: &str) -> sqlx::Result<Reason> {
+    Reason::from_name(name).ok_or_else(|| malformed(format!("no reason is called {name}")))
+}

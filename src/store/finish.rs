@@ -1,0 +1,216 @@
+//! The end of attempts: exit facts, output, the job's final state, all in one transaction.
+//!
+//! What the outcome is has been decided by the caller; what is allowed, by `job::state`.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::{
+    Fenced, Finish, Kept,
+    attempts::fenced,
+    columns::{int, json},
+    outputs,
+    standing::{Batch, Standing, Step, all_moved},
+};
+use crate::job::{Exit, ExitFacts, JobNumber, state::Event};
+
+/// A job's columns at its end. Counts and usage are those of the attempt; they add up.
+#[derive(Serialize)]
+struct JobEnd<'a> {
+    #[serde(flatten)]
+    step: Step,
+    reason: Option<&'static str>,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    spawn_error: Option<String>,
+    stop: Option<String>,
+    leaked: u32,
+    survivors: String,
+    user_us: i64,
+    system_us: i64,
+    max_rss_bytes: i64,
+    started_at: Option<i64>,
+    finished_at: i64,
+    output_bytes: i64,
+    output_sha256: Option<&'a str>,
+}
+
+/// An attempt's columns at its end. The digest's state travels as hex, for JSON's sake.
+#[derive(Serialize)]
+struct AttemptEnd<'a> {
+    number: JobNumber,
+    attempt: u32,
+    state: &'static str,
+    end_offset: i64,
+    started_at: Option<i64>,
+    ended_at: i64,
+    exit: Option<String>,
+    output_sha256: Option<&'a str>,
+    hash_state: Option<String>,
+}
+
+/// Makes jobs final. Those whose attempt is not the current one (any more) are stale.
+pub(super) async fn finish(
+    batch: &mut Batch<'_>,
+    finishes: &[&Finish],
+) -> sqlx::Result<Vec<Fenced>> {
+    let numbers: Vec<_> = finishes.iter().map(|finish| finish.number).collect();
+    let mut standings = batch.standings(&numbers).await?;
+    let mut ends = Vec::with_capacity(finishes.len());
+    let mut fences = Vec::with_capacity(finishes.len());
+    let mut reread = HashSet::new();
+    for finish in finishes {
+        // Taken out: a second end of the same job in one batch is as stale as a later one.
+        let standing = standings.remove(&finish.number);
+        let step = standing
+            .as_ref()
+            .and_then(|standing| step(standing, finish));
+        fences.push(fenced(step.is_some()));
+        if let Some(step) = step {
+            ends.push((step, *finish));
+        }
+        if standing.is_some_and(|standing| standing.has_segments) {
+            reread.insert(finish.number);
+        }
+    }
+    if !ends.is_empty() {
+        update_jobs(batch, &ends).await?;
+        update_attempts(batch, &ends).await?;
+        keep_output(batch, &ends, &reread).await?;
+    }
+    for (step, finish) in ends {
+        batch.record(step, finish.reason, &finish.actor, finish.at);
+    }
+    Ok(fences)
+}
+
+fn step(standing: &Standing, finish: &Finish) -> Option<Step> {
+    standing.step_of(finish.attempt, Event::Ended(finish.state))
+}
+
+async fn update_jobs(batch: &mut Batch<'_>, ends: &[(Step, &Finish)]) -> sqlx::Result<()> {
+    let rows: Vec<_> = ends
+        .iter()
+        .map(|(step, finish)| job_end(*step, finish))
+        .collect::<sqlx::Result<_>>()?;
+    let rows = json(&rows)?;
+    let done = sqlx::query!(
+        "UPDATE jobs SET state = f.value ->> 'to', reason = f.value ->> 'reason',
+             exit_code = f.value ->> 'exit_code', signal = f.value ->> 'signal',
+             spawn_error = f.value ->> 'spawn_error', stop = f.value ->> 'stop',
+             leaked = leaked + (f.value ->> 'leaked'), survivors = f.value ->> 'survivors',
+             user_us = user_us + (f.value ->> 'user_us'),
+             system_us = system_us + (f.value ->> 'system_us'),
+             max_rss_bytes = max(max_rss_bytes, f.value ->> 'max_rss_bytes'),
+             started_at = coalesce(started_at, f.value ->> 'started_at'),
+             finished_at = f.value ->> 'finished_at',
+             output_bytes = f.value ->> 'output_bytes',
+             output_sha256 = f.value ->> 'output_sha256'
+         FROM json_each(?1) AS f
+         WHERE number = f.value ->> 'number' AND attempt = f.value ->> 'attempt'
+           AND state = f.value ->> 'from' AND state IN ('running', 'paused')",
+        rows
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    all_moved(done.rows_affected(), ends.len())
+}
+
+fn job_end<'a>(step: Step, finish: &'a Finish) -> sqlx::Result<JobEnd<'a>> {
+    let facts = finish.facts.as_ref();
+    let exit = facts.map(|facts| &facts.exit);
+    let (exit_code, signal, spawn_error) = match exit {
+        Some(Exit::Code(code)) => (Some(*code), None, None),
+        Some(Exit::Signal(signal)) => (None, Some(*signal), None),
+        Some(Exit::SpawnFailed(error)) => (None, None, Some(json(error)?)),
+        None => (None, None, None),
+    };
+    let stop = facts.and_then(|facts| facts.stop.as_ref());
+    let survivors = facts.map_or(&finish.survivors, |facts| &facts.survivors);
+    let usage = facts.map(|facts| facts.usage).unwrap_or_default();
+    Ok(JobEnd {
+        step,
+        reason: finish.reason.map(|reason| reason.name()),
+        exit_code,
+        signal,
+        spawn_error,
+        stop: stop.map(json).transpose()?,
+        leaked: facts.map_or(0, |facts| facts.leaked),
+        survivors: json(survivors)?,
+        user_us: micros(usage.user_s),
+        system_us: micros(usage.system_s),
+        max_rss_bytes: int(usage.max_rss_bytes),
+        started_at: facts.and_then(|facts| facts.started_at_us),
+        finished_at: finish.at.0,
+        output_bytes: int(finish.end_offset),
+        output_sha256: finish.output_sha256.as_deref(),
+    })
+}
+
+async fn update_attempts(batch: &mut Batch<'_>, ends: &[(Step, &Finish)]) -> sqlx::Result<()> {
+    let rows: Vec<_> = ends
+        .iter()
+        .map(|(_, finish)| attempt_end(finish))
+        .collect::<sqlx::Result<_>>()?;
+    let rows = json(&rows)?;
+    let done = sqlx::query!(
+        "UPDATE attempts SET state = f.value ->> 'state', end_offset = f.value ->> 'end_offset',
+             started_at = coalesce(started_at, f.value ->> 'started_at'),
+             ended_at = f.value ->> 'ended_at', exit = f.value ->> 'exit',
+             output_sha256 = f.value ->> 'output_sha256',
+             hash_state = unhex(f.value ->> 'hash_state')
+         FROM json_each(?1) AS f
+         WHERE job = f.value ->> 'number' AND attempt = f.value ->> 'attempt'
+           AND state IN ('claimed', 'started')",
+        rows
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    all_moved(done.rows_affected(), ends.len())
+}
+
+fn attempt_end(finish: &Finish) -> sqlx::Result<AttemptEnd<'_>> {
+    let facts = finish.facts.as_ref();
+    Ok(AttemptEnd {
+        number: finish.number,
+        attempt: finish.attempt,
+        state: if facts.is_some() { "ended" } else { "lost" },
+        end_offset: int(finish.end_offset),
+        started_at: facts.and_then(|facts| facts.started_at_us),
+        ended_at: facts.map_or(finish.at, ExitFacts::ended_at).0,
+        exit: facts.map(json).transpose()?,
+        output_sha256: finish.output_sha256.as_deref(),
+        hash_state: finish.hash_state.as_deref().map(super::columns::hex),
+    })
+}
+
+/// Rows replace segments: where both exist for an attempt, those of its segments go.
+async fn keep_output(
+    batch: &mut Batch<'_>,
+    ends: &[(Step, &Finish)],
+    with_segments: &HashSet<JobNumber>,
+) -> sqlx::Result<()> {
+    let mut pieces = Vec::new();
+    let mut segments = Vec::new();
+    for (_, finish) in ends {
+        match &finish.kept {
+            Kept::Rows { chunks, gaps } => {
+                pieces.extend(outputs::pieces(finish.number, finish.attempt, chunks, gaps));
+                if with_segments.contains(&finish.number) {
+                    outputs::forget_segments(batch, finish.number, finish.attempt).await?;
+                }
+            }
+            Kept::Segments { rows, gaps } => {
+                segments.extend(rows);
+                pieces.extend(outputs::pieces(finish.number, finish.attempt, &[], gaps));
+            }
+        }
+    }
+    outputs::insert_pieces(batch, &pieces).await?;
+    outputs::insert_segments(batch, &segments).await
+}
+
+fn micros(seconds: f64) -> i64 {
+    (seconds * 1e6).round() as i64
+}

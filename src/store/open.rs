@@ -1,0 +1,235 @@
+//! Opening the database: what is refused, how a new one is made, how connections are set.
+//!
+//! A file that is not ours, damaged, or newer than we are is refused and left as it is. It does
+//! not know what the tables hold.
+
+use std::{
+    fs, io,
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, Connection, SqliteConnection, SqlitePool,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{OpenError, nodes};
+
+/// The schema, step by step. Applied steps are never edited.
+pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// Earlier versions can corrupt a database when a WAL is reset.
+const SQLITE_VERSION_MIN: [u32; 3] = [3, 51, 3];
+/// "CCEX", as the first migration sets it.
+const APPLICATION_ID: [u8; 4] = *b"CCEX";
+/// How every SQLite database begins.
+const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Length of SQLite's file header, and where in it the application id stands.
+const HEADER_BYTES: usize = 100;
+const APPLICATION_ID_AT: usize = 68;
+/// Read-only connections.
+const READERS_MAX: u32 = 4;
+/// How long a statement waits for somebody else's lock (a person with `sqlite3`).
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The WAL file is cut back to this size when it starts anew, bytes.
+const WAL_BYTES_KEPT: &str = "16777216";
+
+/// The connections of an open ledger.
+pub(super) struct Connections {
+    /// The only one that writes.
+    pub writer: SqliteConnection,
+    /// Those that read.
+    pub readers: SqlitePool,
+}
+
+/// Opens the database at `path`, or makes one where there is none.
+pub(super) async fn open(path: &Path) -> Result<Connections, OpenError> {
+    if path.try_exists().map_err(|e| cannot_open(path, e))? {
+        refuse_foreign(path)?;
+        refuse_damaged_or_newer(path).await?;
+    } else {
+        create(path).await?;
+    }
+    let mut writer = connect_writer(path).await?;
+    refuse_old_sqlite(&mut writer).await?;
+    migrate(path, &mut writer).await?;
+    let readers = connect_readers(path).await?;
+    Ok(Connections { writer, readers })
+}
+
+/// Looks only at the file's first bytes. Ours have carried the application id since before they
+/// had their name (see `create`), so a file without it was never ours, or is damaged.
+fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
+    let mut header = [0; HEADER_BYTES];
+    let file = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match file {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(OpenError::about(path, "is damaged: it is cut off"));
+        }
+        other => other.map_err(|error| cannot_open(path, error))?,
+    }
+    if &header[..SQLITE_MAGIC.len()] != SQLITE_MAGIC {
+        return Err(OpenError::about(
+            path,
+            "is damaged, or is no SQLite database",
+        ));
+    }
+    if header[APPLICATION_ID_AT..][..APPLICATION_ID.len()] != APPLICATION_ID {
+        return Err(OpenError::about(path, "belongs to another program"));
+    }
+    Ok(())
+}
+
+/// Asks SQLite, without a right to write. Where there is no WAL the file is declared immutable,
+/// so that not even an empty WAL appears beside a database that is refused.
+async fn refuse_damaged_or_newer(path: &Path) -> Result<(), OpenError> {
+    let wal_bytes = fs::metadata(beside(path, "-wal")).map_or(0, |meta| meta.len());
+    let options = options(path).read_only(true).immutable(wal_bytes == 0);
+    let damaged = |error: sqlx::Error| OpenError::about(path, format!("is damaged: {error}"));
+    let mut conn = options.connect().await.map_err(damaged)?;
+    let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations")
+        .fetch_all(&mut conn)
+        .await
+        .map_err(damaged)?;
+    if let Some(unknown) = applied.iter().find(|v| !MIGRATOR.version_exists(**v)) {
+        let what = format!(
+            "was written by a newer version of cc-executor (schema {unknown}); \
+             this is version {}",
+            env!("CARGO_PKG_VERSION")
+        );
+        return Err(OpenError::about(path, what));
+    }
+    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(&mut conn)
+        .await
+        .map_err(damaged)?;
+    if found != "ok" {
+        return Err(OpenError::about(path, format!("is damaged: {found}")));
+    }
+    conn.close().await.map_err(damaged)
+}
+
+/// Makes the database under another name and renames it when it is complete and synced: whatever
+/// has the name was once a whole ledger, and an empty or half one is never taken for new.
+async fn create(path: &Path) -> Result<(), OpenError> {
+    if beside(path, "-wal").exists() {
+        return Err(OpenError::about(
+            path,
+            "is missing, but its write-ahead log is still there; restore it, or move both away",
+        ));
+    }
+    let fresh = beside(path, ".new");
+    for leftover in ["", "-wal", "-shm", "-journal"] {
+        match fs::remove_file(beside(&fresh, leftover)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(cannot_open(path, error));
+            }
+            _ => {}
+        }
+    }
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&fresh)
+        .map_err(|error| cannot_open(path, error))?;
+    let mut conn = connect_writer(&fresh).await?;
+    migrate(path, &mut conn).await?;
+    let failed = |error: sqlx::Error| OpenError::about(path, format!("cannot be made: {error}"));
+    nodes::set_up(&mut conn).await.map_err(failed)?;
+    conn.close().await.map_err(failed)?;
+    fs::rename(&fresh, path)
+        .and_then(|()| fs::File::open(path.parent().unwrap_or(Path::new("."))))
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| cannot_open(path, error))
+}
+
+async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
+    // `run` does the same, but the future of a call to it cannot be sent between threads.
+    MIGRATOR
+        .run_direct(None, conn, false)
+        .await
+        .map_err(|error| OpenError::about(path, format!("cannot be brought up to date: {error}")))
+}
+
+async fn connect_writer(path: &Path) -> Result<SqliteConnection, OpenError> {
+    options(path)
+        .page_size(4096)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        // The writer checkpoints by itself: SQLite's own way keeps an I/O error for itself.
+        .pragma("wal_autocheckpoint", "0")
+        .pragma("journal_size_limit", WAL_BYTES_KEPT)
+        .connect()
+        .await
+        .map_err(|error| OpenError::about(path, format!("cannot be opened: {error}")))
+}
+
+async fn connect_readers(path: &Path) -> Result<SqlitePool, OpenError> {
+    SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(options(path).read_only(true).pragma("query_only", "ON"))
+        .await
+        .map_err(|error| OpenError::about(path, format!("cannot be opened: {error}")))
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+}
+
+async fn refuse_old_sqlite(conn: &mut SqliteConnection) -> Result<(), OpenError> {
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(conn)
+        .await
+        .map_err(|error| {
+            OpenError::Unusable(format!("SQLite does not tell its version: {error}"))
+        })?;
+    if is_recent(&version) {
+        return Ok(());
+    }
+    Err(OpenError::Unusable(format!(
+        "this program is built with SQLite {version}, which can damage a database; \
+         it needs 3.51.3 or later"
+    )))
+}
+
+fn is_recent(version: &str) -> bool {
+    let parts: Vec<u32> = version.split('.').filter_map(|p| p.parse().ok()).collect();
+    parts.as_slice() >= SQLITE_VERSION_MIN.as_slice()
+}
+
+/// `path` with `suffix` at its end.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn cannot_open(path: &Path, error: io::Error) -> OpenError {
+    OpenError::about(path, format!("cannot be opened: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_recent;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for good in ["3.51.3", "3.51.10", "3.52.0", "4.0.0"] {
+            assert!(is_recent(good), "{good}");
+        }
+        for bad in ["3.51.2", "3.9.0", "3.51", "", "2.99.99"] {
+            assert!(!is_recent(bad), "{bad}");
+        }
+    }
+}

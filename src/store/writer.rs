@@ -1,0 +1,221 @@
+//! The one task that writes: it takes what has arrived, commits it as one transaction, and only
+//! then answers.
+//!
+//! A caller who has an answer has it on disk. What the writes mean is not known here.
+
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    StoreError,
+    ask::{Answer, Ask, execute},
+    error::{Verdict, verdict},
+    events,
+    standing::Batch,
+};
+
+/// Writes that may wait; the next caller waits for room.
+pub(super) const WAITING_MAX: usize = 1024;
+/// Writes in one transaction.
+const BATCH_MAX: usize = 256;
+/// The WAL is carried over into the database after about so many pages of 4 KiB.
+const CHECKPOINT_PAGES: usize = 1000;
+/// A guess at the pages that a write dirties.
+const PAGES_PER_WRITE: usize = 8;
+
+/// Where the answer goes.
+pub(super) type Reply = oneshot::Sender<Result<Answer, StoreError>>;
+
+/// What the writer's channel carries.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// Write this and answer.
+    Write(Ask, Reply),
+    /// Write what has arrived, checkpoint, close, and answer.
+    Close(oneshot::Sender<()>),
+}
+
+/// The task's state.
+pub(super) struct Writer {
+    pub conn: SqliteConnection,
+    pub requests: mpsc::Receiver<Request>,
+    /// Cancelled when the file cannot be trusted any more.
+    pub failed: CancellationToken,
+}
+
+impl Writer {
+    /// Runs until it is closed, or until nobody is left who could ask.
+    pub async fn run(mut self) {
+        let mut dirty_pages = 0;
+        while let Some((writes, close)) = self.next_batch().await {
+            dirty_pages += writes.len() * PAGES_PER_WRITE + output_pages(&writes);
+            self.commit(writes).await;
+            if dirty_pages >= CHECKPOINT_PAGES {
+                dirty_pages = 0;
+                self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)").await;
+            }
+            if let Some(closed) = close {
+                self.close().await;
+                // Whoever asked may have stopped waiting.
+                let _ = closed.send(());
+                return;
+            }
+        }
+    }
+
+    /// Waits for one request and takes what else has arrived by then.
+    async fn next_batch(&mut self) -> Option<(Vec<(Ask, Reply)>, Option<oneshot::Sender<()>>)> {
+        let mut requests = Vec::new();
+        if self.requests.recv_many(&mut requests, BATCH_MAX).await == 0 {
+            return None;
+        }
+        // Whoever is just about to hand something in, such as the claim behind a finish, gets
+        // the chance to be part of this batch.
+        tokio::task::yield_now().await;
+        while requests.len() < BATCH_MAX
+            && let Ok(request) = self.requests.try_recv()
+        {
+            requests.push(request);
+        }
+        let mut writes = Vec::with_capacity(requests.len());
+        let mut close = None;
+        for request in requests {
+            match request {
+                Request::Write(ask, reply) => writes.push((ask, reply)),
+                Request::Close(reply) => close = Some(reply),
+            }
+        }
+        if close.is_some() {
+            self.take_the_rest(&mut writes).await;
+        }
+        Some((writes, close))
+    }
+
+    /// Closes the channel and takes what was handed in before.
+    async fn take_the_rest(&mut self, writes: &mut Vec<(Ask, Reply)>) {
+        self.requests.close();
+        while let Some(request) = self.requests.recv().await {
+            if let Request::Write(ask, reply) = request {
+                writes.push((ask, reply));
+            }
+        }
+    }
+
+    /// Commits writes together and answers each. Where one is refused, each gets a transaction of
+    /// its own, so that the others are not lost with it.
+    async fn commit(&mut self, mut writes: Vec<(Ask, Reply)>) {
+        writes.sort_by_key(|(ask, _)| ask.rank());
+        let (asks, replies): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
+        let answers = self.transaction(&asks).await;
+        match answers {
+            Ok(answers) => {
+                for (reply, answer) in replies.into_iter().zip(answers) {
+                    let _ = reply.send(Ok(answer));
+                }
+            }
+            Err(error) if asks.len() > 1 && verdict(&error) == Verdict::Refused => {
+                for (ask, reply) in asks.iter().zip(replies) {
+                    let answer = self.transaction(std::slice::from_ref(ask)).await;
+                    let answer = answer.map(|mut answers| answers.remove(0));
+                    let _ = reply.send(answer.map_err(|error| self.refusal(error)));
+                }
+            }
+            Err(error) => {
+                let error = self.refusal(error);
+                for reply in replies {
+                    let _ = reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Executes writes in one transaction; if it fails, nothing of them is there.
+    ///
+    /// BEGIN and COMMIT are plain statements: sqlx counts transactions by itself, and its count is
+    /// wrong for ever after SQLite has rolled one back on its own, as it does on a full disk.
+    async fn transaction(&mut self, asks: &[Ask]) -> sqlx::Result<Vec<Answer>> {
+        if self.failed.is_cancelled() {
+            return Err(sqlx::Error::WorkerCrashed);
+        }
+        if asks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let result = self.begin_to_commit(asks).await;
+        if result.is_err() {
+            // It fails where SQLite has rolled back already.
+            let _ = sqlx::query("ROLLBACK").execute(&mut self.conn).await;
+        }
+        result
+    }
+
+    async fn begin_to_commit(&mut self, asks: &[Ask]) -> sqlx::Result<Vec<Answer>> {
+        sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut self.conn)
+            .await?;
+        let mut batch = Batch {
+            conn: &mut self.conn,
+            events: Vec::new(),
+        };
+        let answers = execute(&mut batch, asks).await?;
+        let events = batch.events;
+        events::insert(&mut self.conn, &events).await?;
+        sqlx::query("COMMIT").execute(&mut self.conn).await?;
+        Ok(answers)
+    }
+
+    /// What the callers are told about a failed transaction; also decides whether it was the last.
+    fn refusal(&mut self, error: sqlx::Error) -> StoreError {
+        match verdict(&error) {
+            Verdict::DiskFull => tracing::warn!("the disk is full: a transaction was refused"),
+            Verdict::Refused => tracing::error!(%error, "the database refused a write"),
+            Verdict::Broken => self.fail(&error),
+        }
+        error.into()
+    }
+
+    /// From here on nothing is acknowledged: what an fsync has lost, no later one brings back.
+    fn fail(&self, error: &sqlx::Error) {
+        if !self.failed.is_cancelled() {
+            tracing::error!(%error, "the database file cannot be trusted any more: stopping");
+            self.failed.cancel();
+        }
+    }
+
+    /// Carries the WAL over into the database. One that is in the way of readers or of a full disk
+    /// is tried again later; only an I/O error is the end.
+    async fn checkpoint(&mut self, statement: &'static str) {
+        if self.failed.is_cancelled() {
+            return;
+        }
+        if let Err(error) = sqlx::query(statement).execute(&mut self.conn).await {
+            match verdict(&error) {
+                Verdict::Broken => self.fail(&error),
+                _ => tracing::warn!(%error, "a checkpoint has to wait"),
+            }
+        }
+    }
+
+    async fn close(mut self) {
+        self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").await;
+        if let Err(error) = self.conn.close().await {
+            tracing::warn!(%error, "the database did not close cleanly");
+        }
+    }
+}
+
+/// Pages of output among the writes.
+fn output_pages(writes: &[(Ask, Reply)]) -> usize {
+    let bytes: usize = writes
+        .iter()
+        .filter_map(|(ask, _)| match ask {
+            Ask::Finish(finish) => Some(&finish.kept),
+            _ => None,
+        })
+        .map(|kept| match kept {
+            super::Kept::Rows { chunks, .. } => chunks.iter().map(|c| c.data.len()).sum(),
+            super::Kept::Segments { .. } => 0,
+        })
+        .sum();
+    bytes / 4096
+}

@@ -1,0 +1,166 @@
+//! Finds and ends what is left of a process tree whose shim is dead.
+//!
+//! A process is ours if its environment carries the job's mark, or if its session is the leader's
+//! and the leader is the process that the ledger names (same start time, same boot). It is ended
+//! through a pidfd that was opened before the check, so that no recycled number is ever hit.
+
+use std::{fs, path::Path};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::spec::JOB_ID_VARIABLE;
+use crate::job::{JobId, Survivor};
+
+/// How many rounds are made: each ends everything that is found, and one that forks in a loop can
+/// be ahead by one generation a round.
+const ROUNDS_MAX: u32 = 200;
+
+/// Between two rounds, so that the kernel can take the dead away.
+const ROUND_EVERY: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// The leader as the ledger names it.
+#[derive(Debug, Clone, Copy)]
+pub struct Leader {
+    /// Its process id, also its session.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+/// Ends every process of the job that can be found; those that could not be proven gone are
+/// returned. Blocking.
+pub fn end_remains(job: JobId, leader: Option<Leader>) -> Vec<Survivor> {
+    let mark = format!("{JOB_ID_VARIABLE}={job}");
+    // A session keeps its number for as long as it has members, so a leader that was ours when we
+    // looked first makes the session ours; one that is gone proves nothing.
+    let session = leader
+        .filter(|leader| start_ticks(leader.pid) == Some(leader.start_ticks))
+        .map(|leader| leader.pid);
+    let mut left = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        left = kill_all(&mark, session);
+        if left.is_empty() {
+            break;
+        }
+        std::thread::sleep(ROUND_EVERY);
+    }
+    left.extend(leader.into_iter().flat_map(suspects));
+    left
+}
+
+/// Processes in a session with the leader's number whose leader is gone: most likely ours, but a
+/// stranger can have come by that number, so they are named and not touched.
+fn suspects(leader: Leader) -> Vec<Survivor> {
+    let since = leader.start_ticks;
+    let member = |(pid, stat): (i32, Stat)| {
+        let suspect = stat.session == leader.pid && stat.start_ticks >= since && !stat.is_dead;
+        suspect.then_some(Survivor {
+            pid,
+            comm: stat.comm,
+        })
+    };
+    pids()
+        .filter_map(|pid| member((pid, Stat::read(pid)?)))
+        .collect()
+}
+
+/// One round: kills what is found and returns it.
+fn kill_all(mark: &str, session: Option<i32>) -> Vec<Survivor> {
+    pids()
+        .filter_map(|pid| kill_if_ours(pid, mark, session))
+        .collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn kill_if_ours(pid: i32, mark: &str, session: Option<i32>) -> Option<Survivor> {
+    // The descriptor first, the check second: what it names cannot change any more.
+    let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    let stat = Stat::read(pid)?;
+    let ours = session == Some(stat.session) || carries(pid, mark);
+    if !ours || stat.is_dead {
+        return None;
+    }
+    let _ = pidfd_send_signal(&fd, Signal::KILL);
+    Some(Survivor {
+        pid,
+        comm: stat.comm,
+    })
+}
+
+fn carries(pid: i32, mark: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|env| env.split(|byte| *byte == 0).any(|v| v == mark.as_bytes()))
+}
+
+/// What is needed of `/proc/PID/stat` (proc_pid_stat(5)).
+struct Stat {
+    comm: String,
+    is_dead: bool,
+    session: i32,
+    start_ticks: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        let text = fs::read(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+        Self::parse(&String::from_utf8_lossy(&text))
+    }
+
+    /// The name stands in parentheses and may contain any byte, also parentheses.
+    fn parse(text: &str) -> Option<Self> {
+        let open = text.find('(')?;
+        let close = text.rfind(')')?;
+        let fields: Vec<&str> = text.get(close + 2..)?.split(' ').collect();
+        Some(Self {
+            comm: text.get(open + 1..close)?.to_owned(),
+            is_dead: matches!(*fields.first()?, "Z" | "X"),
+            session: fields.get(3)?.parse().ok()?,
+            start_ticks: fields.get(19)?.parse().ok()?,
+        })
+    }
+}
+
+fn start_ticks(pid: i32) -> Option<u64> {
+    Some(Stat::read(pid)?.start_ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_confuses_nobody() {
+        let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 0 0";
+        let stat = Stat::parse(text).expect("valid");
+        assert_eq!(stat.comm, "a) b (c");
+        assert_eq!(
+            (stat.session, stat.start_ticks, stat.is_dead),
+            (7, 4711, false)
+        );
+    }
+
+    #[test]
+    fn a_marked_process_is_ended_and_no_other() {
+        let id = JobId(uuid::Uuid::now_v7());
+        let sleep = |mark: &str| {
+            std::process::Command::new("sleep")
+                .arg("1000")
+                .env(JOB_ID_VARIABLE, mark)
+                .spawn()
+                .expect("sleep")
+        };
+        let mut ours = sleep(&id.to_string());
+        let mut other = sleep("0");
+        // Reaped at once, as its shim's parent would.
+        let reaper = std::thread::spawn(move || ours.wait().expect("wait"));
+        assert_eq!(end_remains(id, None), Vec::new());
+        assert!(!reaper.join().expect("join").success());
+        assert!(other.try_wait().expect("wait").is_none());
+        other.kill().expect("kill");
+        other.wait().expect("wait");
+    }
+}

@@ -1,0 +1,164 @@
+//! Takes what a shim says, and enters it in the ledger.
+
+use std::time::Duration;
+
+use super::{Keeper, Task};
+use crate::{
+    clock,
+    job::{ExitFacts, Micros},
+    output::log::blocking,
+    spool::FromShim,
+    store::{Fenced, Started},
+    supervisor::{
+        Key, ShimEvent,
+        settle::{Ending, settle},
+    },
+};
+
+/// Between two attempts to settle what could not be.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+impl Keeper {
+    /// Takes what the shim says.
+    pub(super) async fn hear(&mut self, message: FromShim) {
+        match message {
+            FromShim::Started {
+                job,
+                attempt,
+                pid,
+                start_ticks,
+                started_at_us,
+            } => {
+                let started = Started {
+                    number: job,
+                    attempt,
+                    pid,
+                    start_ticks,
+                    at: Micros(started_at_us),
+                };
+                self.commit_start(started);
+            }
+            FromShim::Grew { .. } => {
+                if let Some(key) = self.task.key() {
+                    self.ctx.hub.grew(key.job);
+                }
+            }
+            FromShim::Sealed { .. } => {
+                if let Some(watched) = self.task.watched() {
+                    watched.hasher(&self.ctx).sealed();
+                }
+            }
+            FromShim::Paused => self.commit_pause(true).await,
+            FromShim::Resumed => self.commit_pause(false).await,
+            FromShim::Exited {
+                facts,
+                synced,
+                reusable,
+                ..
+            } => {
+                self.ended(*facts, synced, reusable).await;
+            }
+            FromShim::Refused { job, attempt, why } => {
+                tracing::error!(job, attempt, why, "a shim refused an attempt");
+                self.registry.detach(job);
+                self.tell(ShimEvent::NeverRan(Key { job, attempt }));
+                self.idle();
+            }
+            FromShim::Waiting { waiting, why } => {
+                let job = self.task.key().map(|key| key.job);
+                tracing::warn!(job, waiting, why, "a job waits for room on the disk");
+            }
+            FromShim::Trouble { message } => {
+                let job = self.task.key().map(|key| key.job);
+                tracing::error!(job, message, "a shim is in trouble");
+            }
+            FromShim::Stopping(wish) => {
+                let job = self.task.key().map(|key| key.job);
+                tracing::debug!(
+                    job,
+                    cause = wish.cause.name(),
+                    "an attempt is being stopped"
+                );
+            }
+            FromShim::Welcome { .. } | FromShim::Stale { .. } => {}
+        }
+    }
+
+    /// Enters the start; nobody waits for it.
+    pub(super) fn commit_start(&self, started: Started) {
+        let (store, hub) = (self.ctx.store.clone(), self.ctx.hub.clone());
+        tokio::spawn(async move {
+            let number = started.number;
+            match store.started(started).await {
+                Ok(Fenced::Done) => hub.changed(number),
+                Ok(Fenced::Stale) => {}
+                Err(error) => tracing::warn!(job = number, %error, "a start could not be entered"),
+            }
+        });
+    }
+
+    /// Enters that the tree was stopped, or goes on, and answers who asked for it.
+    pub(super) async fn commit_pause(&mut self, paused: bool) {
+        let Some(Key { job, attempt }) = self.task.key() else {
+            return;
+        };
+        let (asked, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pauses)
+            .into_iter()
+            .partition(|asked| asked.pause == paused);
+        self.pauses = others;
+        let actor = asked
+            .last()
+            .map_or_else(|| "shim".to_owned(), |asked| asked.actor.clone());
+        let store = &self.ctx.store;
+        let entered = if paused {
+            store.paused(job, attempt, actor, clock::now()).await
+        } else {
+            store.resumed(job, attempt, actor, clock::now()).await
+        };
+        match entered {
+            Ok(Fenced::Done) => self.ctx.hub.changed(job),
+            Ok(Fenced::Stale) => {}
+            Err(error) => tracing::warn!(job, %error, "a pause could not be entered"),
+        }
+        for asked in asked {
+            let _ = asked.done.send(());
+        }
+    }
+
+    /// Settles the attempt and hands it to the scheduler, which commits it.
+    pub(super) async fn ended(&mut self, facts: ExitFacts, synced: bool, reusable: bool) {
+        let task = std::mem::replace(&mut self.task, Task::None);
+        let Task::Attempt(watched) = task else {
+            tracing::error!(
+                shim = self.offer.shim,
+                "a shim ended an attempt that it was not given"
+            );
+            return;
+        };
+        let key = watched.ward.key;
+        self.registry.detach(key.job);
+        self.pauses.clear();
+        self.task = Task::Ended(key);
+        let ward = watched.into_ward().await;
+        let ending = Ending::Known {
+            facts: Box::new(facts),
+            synced,
+        };
+        let settled = loop {
+            let (spool, inline) = (self.ctx.layout.spool(), self.ctx.bounds.inline_bytes_max);
+            let (ward, ending) = (ward.clone(), ending.clone());
+            match blocking(move || settle(&spool, inline, ward, ending)).await {
+                Ok(settled) => break settled,
+                Err(error) => {
+                    tracing::error!(job = key.job, %error, "an ended job's output cannot be read; trying again");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+            }
+        };
+        self.tell(ShimEvent::Ended {
+            settled: Box::new(settled),
+            shim: self.offer.shim.clone(),
+            offer: reusable.then(|| self.offer.clone()),
+        });
+    }
+}

@@ -1,0 +1,179 @@
+//! One task per shim: it passes orders on, watches the attempt that the shim runs, and settles it
+//! when it ends. When the connection breaks it finds out whether the shim still lives.
+//!
+//! What runs next, and what becomes of an attempt whose shim is dead, is the scheduler's business.
+
+mod hear;
+mod obey;
+mod reconcile;
+mod task;
+
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+
+use self::task::Task;
+use super::{
+    Context, ShimEvent,
+    connection::Connection,
+    probe::{self, Reached, Welcome},
+    registry::{Order, Registry},
+    spawn,
+    ward::Key,
+};
+use crate::store::{Offer, OpenAttempt};
+
+/// Between two attempts to reach a shim that lives and does not answer.
+const KNOCK_EVERY: Duration = Duration::from_secs(1);
+
+/// Starts the keeper of a shim that answers, or that lives without answering.
+pub fn keep(
+    ctx: Arc<Context>,
+    registry: Registry,
+    events: mpsc::UnboundedSender<ShimEvent>,
+    shim: String,
+    reached: Reached,
+    open: Option<OpenAttempt>,
+) {
+    let orders = registry.enter(&shim);
+    let stopping = ctx.stopping.clone();
+    let keeper = Keeper {
+        offer: Offer {
+            shim,
+            version: String::new(),
+        },
+        ctx,
+        registry,
+        events,
+        orders,
+        early: VecDeque::new(),
+        task: Task::None,
+        pauses: Vec::new(),
+    };
+    tokio::spawn(async move {
+        stopping
+            .run_until_cancelled(keeper.run(reached, open))
+            .await;
+    });
+}
+
+struct PauseAsked {
+    pause: bool,
+    actor: String,
+    done: oneshot::Sender<()>,
+}
+
+struct Keeper {
+    ctx: Arc<Context>,
+    registry: Registry,
+    events: mpsc::UnboundedSender<ShimEvent>,
+    offer: Offer,
+    orders: mpsc::UnboundedReceiver<Order>,
+    /// Orders about an attempt that this shim has not been given yet.
+    early: VecDeque<Order>,
+    task: Task,
+    pauses: Vec<PauseAsked>,
+}
+
+/// Whether the keeper goes on.
+enum Flow {
+    Continue,
+    /// The shim was sent away.
+    Left,
+}
+
+impl Keeper {
+    async fn run(mut self, mut reached: Reached, mut open: Option<OpenAttempt>) {
+        loop {
+            match reached {
+                Reached::Answers(connection, welcome) => {
+                    match self.serve(*connection, welcome, open.take()).await {
+                        Ok(Flow::Left) => break,
+                        Ok(Flow::Continue) => {}
+                        Err(error) => {
+                            tracing::info!(shim = self.offer.shim, %error, "a shim's connection broke");
+                        }
+                    }
+                }
+                Reached::Held => {
+                    tracing::warn!(
+                        shim = self.offer.shim,
+                        "a shim lives and does not answer; its job is left as it is"
+                    );
+                    if let (Task::None, Some(open)) = (&self.task, &open) {
+                        self.task = Task::watching(open);
+                    }
+                    tokio::time::sleep(KNOCK_EVERY).await;
+                }
+                Reached::Free => {
+                    self.dead().await;
+                    break;
+                }
+            }
+            reached = probe::reach(&self.ctx, &self.offer.shim).await;
+            open = self.open_attempt().await;
+        }
+        self.registry.remove(&self.offer.shim);
+        // What was ordered in the last moment is not lost either.
+        self.orders.close();
+        while let Some(order) = self.orders.recv().await {
+            if let Order::Run(claim) = order {
+                self.tell(ShimEvent::Dead {
+                    shim: self.offer.shim.clone(),
+                    attempt: Some(Key::of_claim(&claim)),
+                });
+            }
+        }
+    }
+
+    /// The ledger's row of the attempt that this shim was given, if it is still open.
+    async fn open_attempt(&self) -> Option<OpenAttempt> {
+        let key = self.task.key()?;
+        let open = self.ctx.store.open_attempts().await.ok()?;
+        open.into_iter().find(|open| Key::of_open(open) == key)
+    }
+
+    async fn dead(&mut self) {
+        spawn::remove_traces(&self.ctx.layout, &self.offer.shim);
+        let attempt = match &self.task {
+            // Its end is on its way into the ledger already.
+            Task::None | Task::Ended(_) => None,
+            Task::Attempt(watched) => Some(watched.ward.key),
+        };
+        if let Some(key) = attempt {
+            self.registry.detach(key.job);
+        }
+        self.tell(ShimEvent::Dead {
+            shim: self.offer.shim.clone(),
+            attempt,
+        });
+    }
+
+    fn tell(&self, event: ShimEvent) {
+        // The scheduler outlives the keepers, except in a stop, when nobody needs to know.
+        let _ = self.events.send(event);
+    }
+
+    /// Serves one connection until it breaks or the shim is sent away.
+    async fn serve(
+        &mut self,
+        mut connection: Connection,
+        welcome: Welcome,
+        open: Option<OpenAttempt>,
+    ) -> io::Result<Flow> {
+        self.offer.version = welcome.version;
+        self.reconcile(&mut connection, welcome.state, open).await?;
+        loop {
+            tokio::select! {
+                message = connection.receive() => {
+                    self.hear(message?).await;
+                }
+                Some(order) = self.orders.recv() => {
+                    if let Flow::Left = self.obey(&mut connection, order).await? {
+                        return Ok(Flow::Left);
+                    }
+                }
+            }
+        }
+    }
+}

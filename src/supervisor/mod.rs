@@ -1,0 +1,230 @@
+//! THE HOSPITAL: the server's side of the shims. It starts them, talks to them, watches one
+//! attempt through each, and settles what an ended attempt leaves behind.
+//!
+//! Which job runs next, and what is to be done about an attempt whose shim is dead, is decided
+//! above (`scheduler`); nothing here claims or rescues.
+
+mod connection;
+mod hunt;
+mod keeper;
+mod probe;
+mod registry;
+mod settle;
+mod spawn;
+mod spec;
+mod ward;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub use hunt::{Leader, end_remains};
+pub use probe::{LockState, boot_id, lock_state};
+pub use registry::{Order, Registry};
+pub use settle::{Ending, Settled, settle};
+pub use spec::{Bounds, home};
+pub use ward::{Key, Ward};
+
+use crate::{
+    job::{JobNumber, StopWish},
+    output::{ArmRequest, Hub},
+    spool::Layout,
+    store::{Claim, Offer, OpenAttempt, Store},
+};
+
+/// What every part of the hospital needs.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Where things lie.
+    pub layout: Layout,
+    /// The ledger.
+    pub store: Store,
+    /// Wakes readers.
+    pub hub: Hub,
+    /// This server's epoch.
+    pub epoch: u64,
+    /// The data directory's instance.
+    pub instance: String,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Bounds that go into every run.
+    pub bounds: Bounds,
+    /// How long a shim may take to answer.
+    pub answer: Duration,
+    /// Ends all tasks of the supervisor; the shims and their jobs go on.
+    pub stopping: CancellationToken,
+}
+
+/// What a shim's keeper tells the scheduler.
+#[derive(Debug)]
+pub enum ShimEvent {
+    /// The shim is free for work.
+    Idle(Offer),
+    /// An attempt has ended and its output is settled; `offer` is set where the shim takes work
+    /// again once this is committed.
+    Ended {
+        /// What to commit, and what to unlink behind it.
+        settled: Box<Settled>,
+        /// The shim.
+        shim: String,
+        /// Set where the shim takes work again.
+        offer: Option<Offer>,
+    },
+    /// This attempt never ran in that shim: it answers, and knows nothing of it.
+    NeverRan(Key),
+    /// The shim is dead: its lock is free. The attempt that it may have had is open.
+    Dead {
+        /// The shim.
+        shim: String,
+        /// What it was last given.
+        attempt: Option<Key>,
+    },
+}
+
+/// The server's side of all shims. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    ctx: Arc<Context>,
+    registry: Registry,
+    events: mpsc::UnboundedSender<ShimEvent>,
+}
+
+/// Whether an order found its shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the job's shim does not answer")]
+pub struct Unreachable;
+
+impl Supervisor {
+    /// A supervisor that tells `events` what happens, and wakes readers when `arms` ask for it.
+    pub fn new(
+        ctx: Context,
+        events: mpsc::UnboundedSender<ShimEvent>,
+        arms: mpsc::UnboundedReceiver<ArmRequest>,
+    ) -> Self {
+        let registry = Registry::default();
+        tokio::spawn(registry.clone().forward_arms(arms, ctx.stopping.clone()));
+        Self {
+            ctx: Arc::new(ctx),
+            registry,
+            events,
+        }
+    }
+
+    /// What every part needs.
+    pub fn context(&self) -> &Context {
+        &self.ctx
+    }
+
+    /// Starts one more shim and returns its id. It tells `Idle` when it is ready, or `Dead` if it
+    /// could not be started.
+    pub fn spawn_shim(&self) -> String {
+        let (ctx, registry, events) = self.parts();
+        let shim = spawn::new_id();
+        let id = shim.clone();
+        tokio::spawn(async move {
+            match spawn::spawn(&ctx, &shim).await {
+                Ok(reached) => keeper::keep(ctx, registry, events, shim, reached, None),
+                Err(error) => {
+                    tracing::error!(shim, %error, "a shim could not be started");
+                    let attempt = None;
+                    let _ = events.send(ShimEvent::Dead { shim, attempt });
+                }
+            }
+        });
+        id
+    }
+
+    /// Asks every shim that left a trace, all at once, and keeps those that live. `open` are the
+    /// attempts that are not final. Every one of them whose shim answers, or lives without
+    /// answering, is in its keeper's hands when this returns; the others are told as events.
+    pub async fn survey(&self, open: Vec<OpenAttempt>) {
+        let mut shims = spawn::traces(&self.ctx.layout);
+        shims.extend(open.iter().map(|attempt| attempt.shim.clone()));
+        let asked = shims.into_iter().map(|shim| {
+            let attempt = open.iter().find(|a| a.shim == shim).cloned();
+            self.take_over(shim, attempt)
+        });
+        futures_util::future::join_all(asked).await;
+    }
+
+    async fn take_over(&self, shim: String, attempt: Option<OpenAttempt>) {
+        let (ctx, registry, events) = self.parts();
+        match probe::reach(&ctx, &shim).await {
+            probe::Reached::Free => {
+                spawn::remove_traces(&ctx.layout, &shim);
+                let _ = events.send(ShimEvent::Dead {
+                    shim,
+                    attempt: attempt.as_ref().map(Key::of_open),
+                });
+            }
+            reached => keeper::keep(ctx, registry, events, shim, reached, attempt),
+        }
+    }
+
+    fn parts(&self) -> (Arc<Context>, Registry, mpsc::UnboundedSender<ShimEvent>) {
+        (
+            Arc::clone(&self.ctx),
+            self.registry.clone(),
+            self.events.clone(),
+        )
+    }
+
+    /// Gives a shim its next attempt; acknowledges the one before.
+    pub fn run(&self, claim: Claim) {
+        let shim = claim.shim.clone();
+        // A shim that died in between is told as `Dead` by its keeper, with this attempt's row
+        // naming it; the order is then answered by the rescue.
+        if self
+            .registry
+            .order(&shim, Order::Run(Box::new(claim.clone())))
+            .is_err()
+        {
+            let _ = self.events.send(ShimEvent::Dead {
+                shim,
+                attempt: Some(Key::of_claim(&claim)),
+            });
+        }
+    }
+
+    /// Tells a shim that its last attempt's end is committed.
+    pub fn release(&self, shim: &str) {
+        let _ = self.registry.order(shim, Order::Release);
+    }
+
+    /// Sends an idle shim away.
+    pub fn leave(&self, shim: &str) {
+        let _ = self.registry.order(shim, Order::Leave);
+    }
+
+    /// Passes a committed stop wish on. One that finds nobody is sent again after adoption.
+    pub fn stop(&self, shim: &str, key: Key, wish: StopWish) {
+        let _ = self.registry.order(shim, Order::Stop(key, wish));
+    }
+
+    /// Passes a committed pause (`true`) or resume on, and waits until the shim has done it and
+    /// that is committed. Dropped answers mean that the attempt ended first.
+    pub async fn pause(&self, shim: &str, key: Key, pause: bool, actor: &str) {
+        let (done, answer) = oneshot::channel();
+        let order = Order::Pause {
+            key,
+            pause,
+            actor: actor.to_owned(),
+            done,
+        };
+        if self.registry.order(shim, order).is_ok() {
+            let _ = tokio::time::timeout(self.ctx.answer, answer).await;
+        }
+    }
+
+    /// Sends one signal to the process group of a running job.
+    pub async fn signal(&self, job: JobNumber, signal: i32) -> Result<(), Unreachable> {
+        let (done, answer) = oneshot::channel();
+        self.registry
+            .order_job(job, Order::Signal { signal, done })?;
+        match tokio::time::timeout(self.ctx.answer, answer).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Unreachable),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Finds the keeper of a shim or of a job, and carries orders to it.
+//!
+//! An order that finds nobody is not kept: wishes are committed and sent again after adoption.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{Unreachable, ward::Key};
+use crate::{
+    job::{JobNumber, Offset, StopWish},
+    output::ArmRequest,
+    store::Claim,
+};
+
+/// What a keeper can be told.
+#[derive(Debug)]
+pub enum Order {
+    /// Run this attempt.
+    Run(Box<Claim>),
+    /// The last attempt's end is committed.
+    Release,
+    /// No more work.
+    Leave,
+    /// Wake the readers when there is output behind this offset.
+    Arm(Offset),
+    /// Stop this attempt.
+    Stop(Key, StopWish),
+    /// Pause or resume this attempt; `done` is answered when that is committed.
+    Pause {
+        /// Which.
+        key: Key,
+        /// Pause or resume.
+        pause: bool,
+        /// Who asked.
+        actor: String,
+        /// Answered when it is committed; dropped when it will not be.
+        done: oneshot::Sender<()>,
+    },
+    /// Send a signal to the running attempt's group.
+    Signal {
+        /// Its number.
+        signal: i32,
+        /// Answered when it is on its way.
+        done: oneshot::Sender<()>,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Keepers {
+    by_shim: HashMap<String, mpsc::UnboundedSender<Order>>,
+    by_job: HashMap<JobNumber, mpsc::UnboundedSender<Order>>,
+}
+
+/// All keepers. Cheap to clone. Mailboxes have no bound of their own: whoever fills one waits for
+/// an answer or holds at most one wish in it.
+#[derive(Debug, Clone, Default)]
+pub struct Registry(Arc<Mutex<Keepers>>);
+
+impl Registry {
+    /// Enters a shim's keeper; its orders come out of the receiver.
+    pub fn enter(&self, shim: &str) -> mpsc::UnboundedReceiver<Order> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.lock().by_shim.insert(shim.to_owned(), sender);
+        receiver
+    }
+
+    /// The shim is gone.
+    pub fn remove(&self, shim: &str) {
+        self.lock().by_shim.remove(shim);
+    }
+
+    /// The shim runs this job from now on.
+    pub fn attach(&self, job: JobNumber, shim: &str) {
+        let mut keepers = self.lock();
+        if let Some(sender) = keepers.by_shim.get(shim).cloned() {
+            keepers.by_job.insert(job, sender);
+        }
+    }
+
+    /// No shim runs this job any more.
+    pub fn detach(&self, job: JobNumber) {
+        self.lock().by_job.remove(&job);
+    }
+
+    /// Tells a shim's keeper.
+    pub fn order(&self, shim: &str, order: Order) -> Result<(), Unreachable> {
+        let sender = self.lock().by_shim.get(shim).cloned();
+        send(sender, order)
+    }
+
+    /// Tells the keeper of a running job.
+    pub fn order_job(&self, job: JobNumber, order: Order) -> Result<(), Unreachable> {
+        let sender = self.lock().by_job.get(&job).cloned();
+        send(sender, order)
+    }
+
+    /// Carries the readers' wishes to be woken to the shims that can fulfil them. A job without a
+    /// shim needs none: its readers are woken when that changes.
+    pub async fn forward_arms(
+        self,
+        mut arms: mpsc::UnboundedReceiver<ArmRequest>,
+        stopping: CancellationToken,
+    ) {
+        while let Some(Some(arm)) = stopping.run_until_cancelled(arms.recv()).await {
+            let _ = self.order_job(arm.job, Order::Arm(arm.offset));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Keepers> {
+        // Every use is one operation on a map: a panic leaves nothing half-done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn send(sender: Option<mpsc::UnboundedSender<Order>>, order: Order) -> Result<(), Unreachable> {
+    sender
+        .ok_or(Unreachable)?
+        .send(order)
+        .map_err(|_| Unreachable)
+}

@@ -1,0 +1,105 @@
+//! Turns a claim into what the shim needs to run it: the words, the whole environment, the bounds.
+
+use std::{path::PathBuf, sync::OnceLock};
+
+use nix::unistd::{Uid, User};
+
+use crate::{job::Seconds, spool::RunSpec, store::Claim};
+
+/// Bounds that go into every run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Segments are sealed at this size, bytes.
+    pub segment_bytes: u64,
+    /// Output up to this size becomes rows, bytes.
+    pub inline_bytes_max: u64,
+    /// Bound of all segments together, bytes.
+    pub spool_bytes_max: Option<u64>,
+    /// What stays free on the file system, bytes.
+    pub free_bytes_min: u64,
+}
+
+/// PATH of a job that brings none.
+const BASE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The mark by which a process of ours is found again; also useful to the job itself.
+pub const JOB_ID_VARIABLE: &str = "CC_EXECUTOR_JOB_ID";
+
+/// What a shim needs to run this claim.
+pub fn run_spec(claim: &Claim, bounds: &Bounds) -> RunSpec {
+    let job = &claim.job;
+    RunSpec {
+        job: claim.number,
+        job_id: claim.id,
+        attempt: claim.attempt,
+        start_offset: claim.start_offset,
+        argv: job.command.to_argv(),
+        cwd: claim.cwd.clone(),
+        env: environment(claim),
+        umask: job.umask,
+        stdin: job.stdin.clone(),
+        timeout_ms: job.timeout_s.map(Seconds::to_ms),
+        stall_timeout_ms: job.stall_timeout_s.map(Seconds::to_ms),
+        grace_ms: job.grace_s.to_ms(),
+        leftover: job.leftover,
+        output_bytes_max: job.output.max_bytes,
+        segment_bytes: bounds.segment_bytes,
+        inline_bytes_max: bounds.inline_bytes_max,
+        spool_bytes_max: bounds.spool_bytes_max,
+        free_bytes_min: bounds.free_bytes_min,
+        stop: None,
+    }
+}
+
+/// The clean base environment, then the job's own variables, then our marks.
+fn environment(claim: &Claim) -> Vec<(String, String)> {
+    let mut env: std::collections::BTreeMap<String, String> = base_environment().into();
+    env.extend(claim.job.env.clone());
+    env.insert(JOB_ID_VARIABLE.into(), claim.id.to_string());
+    env.insert("CC_EXECUTOR_JOB".into(), claim.number.to_string());
+    env.insert("CC_EXECUTOR_ATTEMPT".into(), claim.attempt.to_string());
+    env.into_iter().collect()
+}
+
+fn base_environment() -> [(String, String); 5] {
+    let user = user();
+    [
+        ("HOME".to_owned(), user.home.clone()),
+        ("LOGNAME".to_owned(), user.name.clone()),
+        ("PATH".to_owned(), BASE_PATH.to_owned()),
+        ("SHELL".to_owned(), user.shell.clone()),
+        ("USER".to_owned(), user.name.clone()),
+    ]
+}
+
+/// The home of the server's user: where a job runs that names no directory.
+pub fn home() -> &'static str {
+    &user().home
+}
+
+/// What passwd(5) says of the server's user, read once.
+#[derive(Debug)]
+struct Account {
+    name: String,
+    home: String,
+    shell: String,
+}
+
+fn user() -> &'static Account {
+    static USER: OnceLock<Account> = OnceLock::new();
+    USER.get_or_init(|| {
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        User::from_uid(Uid::effective()).ok().flatten().map_or_else(
+            || Account {
+                name: Uid::effective().to_string(),
+                home: "/".to_owned(),
+                shell: "/bin/sh".to_owned(),
+            },
+            |user| Account {
+                name: user.name,
+                home: text(user.dir),
+                shell: text(user.shell),
+            },
+        )
+    })
+}

@@ -1,0 +1,73 @@
+//! One attempt as the server watches it.
+
+use crate::{
+    job::{JobId, JobNumber, Micros, Offset},
+    output::Digest,
+    store::{Claim, OpenAttempt},
+};
+
+/// Names an attempt; its number fences everything that is said about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The job.
+    pub job: JobNumber,
+    /// The attempt.
+    pub attempt: u32,
+}
+
+impl Key {
+    /// The attempt of a claim.
+    pub fn of_claim(claim: &Claim) -> Self {
+        Self {
+            job: claim.number,
+            attempt: claim.attempt,
+        }
+    }
+
+    /// An open attempt.
+    pub fn of_open(open: &OpenAttempt) -> Self {
+        Self {
+            job: open.number,
+            attempt: open.attempt,
+        }
+    }
+}
+
+/// What the server must know to settle an attempt when it ends.
+#[derive(Debug, Clone)]
+pub struct Ward {
+    /// Which attempt.
+    pub key: Key,
+    /// The job's UUID.
+    pub id: JobId,
+    /// Where its output begins.
+    pub start_offset: Offset,
+    /// The digest as far as segments have rows.
+    pub digest: Digest,
+    /// Whether the start is committed.
+    pub started_at: Option<Micros>,
+}
+
+impl Ward {
+    /// The attempt of a claim. `None` where the digest's state is not one of ours.
+    pub fn of_claim(claim: &Claim) -> Option<Self> {
+        Some(Self {
+            key: Key::of_claim(claim),
+            id: claim.id,
+            start_offset: claim.start_offset,
+            digest: Digest::resume(claim.start_offset, claim.hash_state.as_deref())?,
+            started_at: None,
+        })
+    }
+
+    /// An open attempt. `None` where the digest's state is not one of ours.
+    pub fn of_open(open: &OpenAttempt) -> Option<Self> {
+        Some(Self {
+            key: Key::of_open(open),
+            id: open.id,
+            start_offset: open.start_offset,
+            digest: Digest::resume(open.hashed_to, open.hash_state.as_deref())?,
+            started_at: open.started_at,
+        })
+    }
+}

@@ -1,0 +1,24 @@
+//! The floor of the ledger: a real database file, and nothing above it.
+
+// A test that meets an error it did not expect has failed.
+#![allow(clippy::unwrap_used)]
+
+#[path = "store/ledger.rs"]
+mod ledger;
+
+#[path = "store/batches.rs"]
+mod batches;
+#[path = "store/claims.rs"]
+mod claims;
+#[path = "store/files.rs"]
+mod files;
+#[path = "store/outputs.rs"]
+mod outputs;
+#[path = "store/submissions.rs"]
+mod submissions;
+#[path = "store/transitions.rs"]
+mod transitions;
+#[path = "store/views.rs"]
+mod views;
+#[path = "store/wishes.rs"]
+mod wishes;

@@ -1,0 +1,130 @@
+//! What a submission stores, and that a key makes two of them one.
+
+use std::collections::BTreeSet;
+
+use cc_executor::{
+    job::{JobRef, JobState, NewJob},
+    store::{Include, SubmitError},
+};
+
+use crate::ledger::*;
+
+fn keyed(key: &str) -> NewJob {
+    NewJob {
+        idempotency_key: Some(key.into()),
+        ..true_job()
+    }
+}
+
+#[tokio::test]
+async fn numbers_ascend_and_the_answer_is_what_a_read_shows() {
+    let ledger = Ledger::new().await;
+    let first = ledger.queued().await;
+    let second = ledger
+        .submit(NewJob {
+            env: [("PATH".into(), "/bin".into())].into(),
+            labels: [("a".into(), "b".into())].into(),
+            stdin: Some("stdin".into()),
+            timeout_s: Some(cc_executor::job::Seconds(1.5)),
+            ..true_job()
+        })
+        .await;
+    assert!(second.number > first.number);
+    assert_eq!(second.state, JobState::Queued);
+    assert_eq!(ledger.get(second.number).await, second);
+    assert_eq!(ledger.states(second.number).await, [JobState::Queued]);
+    let by_id = ledger.store.job(JobRef::Id(first.id), Include::default());
+    assert_eq!(by_id.await.unwrap(), Some(first.clone()));
+    assert_eq!(
+        ledger.store.job_number(first.id).await.unwrap(),
+        Some(first.number)
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_queue_stores_nothing() {
+    let ledger = Ledger::new().await;
+    let job = NewJob {
+        queue: "nowhere".into(),
+        env: [("SECRET".into(), "x".into())].into(),
+        ..true_job()
+    };
+    let refused = ledger.store.submit(submission(job)).await;
+    assert_eq!(refused, Err(SubmitError::UnknownQueue("nowhere".into())));
+    let rows: i64 = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM environments)
+              + (SELECT count(*) FROM events)",
+    )
+    .fetch_one(&mut ledger.raw().await)
+    .await
+    .unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test]
+async fn a_key_names_one_job() {
+    let ledger = Ledger::new().await;
+    let first = ledger.store.submit(submission(keyed("k"))).await.unwrap();
+    assert!(first.created);
+    ledger.claim(&["a"]).await;
+    let again = ledger.store.submit(submission(keyed("k"))).await.unwrap();
+    assert!(!again.created);
+    assert_eq!(again.job.number, first.job.number);
+    assert_eq!(again.job.state, JobState::Running, "in whatever state");
+
+    let other = NewJob {
+        priority: 1,
+        ..keyed("k")
+    };
+    let refused = ledger.store.submit(submission(other)).await;
+    assert_eq!(refused, Err(SubmitError::KeyConflict(first.job.number)));
+    assert!(
+        ledger
+            .store
+            .submit(submission(keyed("l")))
+            .await
+            .unwrap()
+            .created
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_parallel_submits_with_one_key_are_one_row() {
+    let ledger = Ledger::new().await;
+    let submits: Vec<_> = (0..50)
+        .map(|_| {
+            let store = ledger.store.clone();
+            tokio::spawn(async move { store.submit(submission(keyed("k"))).await.unwrap() })
+        })
+        .collect();
+    let mut numbers = BTreeSet::new();
+    let mut created = 0;
+    for submit in submits {
+        let submitted = submit.await.unwrap();
+        numbers.insert(submitted.job.number);
+        created += u32::from(submitted.created);
+    }
+    assert_eq!((numbers.len(), created), (1, 1));
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs")
+        .fetch_one(&mut ledger.raw().await)
+        .await
+        .unwrap();
+    assert_eq!(rows, 1);
+}
+
+#[tokio::test]
+async fn an_environment_is_stored_once_per_content() {
+    let ledger = Ledger::new().await;
+    let with_env = |value: &str| NewJob {
+        env: [("A".into(), value.into())].into(),
+        ..true_job()
+    };
+    for value in ["1", "1", "2", "1"] {
+        ledger.submit(with_env(value)).await;
+    }
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM environments")
+        .fetch_one(&mut ledger.raw().await)
+        .await
+        .unwrap();
+    assert_eq!(rows, 2);
+}
