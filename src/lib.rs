@@ -30,4 +30,6 @@ pub mod telemetry;
 
 pub mod shutdown;
 
+pub mod descriptors;
+
 pub mod clock;

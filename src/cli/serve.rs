@@ -14,13 +14,13 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{self, Listen, SettingOptions, Settings},
+    descriptors,
     executor::Executor,
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
     shutdown,
@@ -69,7 +69,10 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
 async fn run(settings: Settings, place: &Place, asked: CancellationToken) -> anyhow::Result<()> {
     place.warn_if_open();
-    raise_descriptor_limit();
+    // Many sessions and many tails need many descriptors.
+    if let Err(error) = descriptors::raise() {
+        tracing::warn!(%error, "could not raise the limit of open files");
+    }
     let layout = &place.layout;
     let token = Token::load_or_create(&layout.token()).context("cannot get the token")?;
     let sockets = Sockets::bind(&settings, place).await?;
@@ -86,15 +89,6 @@ async fn run(settings: Settings, place: &Place, asked: CancellationToken) -> any
     until_stop(&door, asked).await;
     stop(&door, place).await;
     Ok(())
-}
-
-/// Many sessions and many tails need many descriptors; the soft limit is often 1024.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "could not raise the limit of open files");
-    }
 }
 
 /// The bound listeners; nobody is answered before the executor has started.

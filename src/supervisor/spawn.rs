@@ -35,7 +35,7 @@ fn start(layout: &Layout, shim: &str) -> io::Result<Child> {
         .append(true)
         .open(layout.shim_log())?;
     // Our own image, also where the file on disk has been replaced by a newer one.
-    Command::new("/proc/self/exe")
+    let child = Command::new("/proc/self/exe")
         .arg("shim")
         .arg("--data-dir")
         .arg(layout.root())
@@ -46,7 +46,12 @@ fn start(layout: &Layout, shim: &str) -> io::Result<Child> {
         .stdout(Stdio::null())
         .stderr(log)
         .process_group(0)
-        .spawn()
+        .spawn()?;
+    // A job shall see the limit that we were started with, and it inherits the shim's.
+    if let Err(error) = crate::descriptors::put_back(child.id()) {
+        tracing::warn!(%error, shim, "could not put back the limit of open files");
+    }
+    Ok(child)
 }
 
 async fn ready(ctx: &Context, shim: &str, mut child: Child) -> io::Result<Reached> {

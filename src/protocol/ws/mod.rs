@@ -23,8 +23,10 @@ use super::{
 };
 
 mod chunk;
+mod ending;
 mod envelope;
 mod frame;
+mod life;
 mod methods;
 mod notify;
 mod outbox;
@@ -34,6 +36,7 @@ mod session;
 mod strict;
 mod tails;
 mod text;
+mod work;
 
 /// `GET /ws`, `GET /ws/mcp`: checks who asks and whether there is a seat, then begins a session.
 /// The sub-protocol `mcp` is never selected; a client that offers it gets the same session.
@@ -63,7 +66,7 @@ fn accept(
         // The connection's place is kept as long as the session.
         let _connection = connection;
         match upgrade.await {
-            Ok(upgraded) => session::run(upgraded, door, seat, authenticated).await,
+            Ok(upgraded) => life::run(upgraded, door, seat, authenticated).await,
             Err(error) => tracing::debug!(%error, "a client left during the upgrade"),
         }
     });

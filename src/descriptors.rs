@@ -1,0 +1,73 @@
+//! How many files this process may open: raised for the server, and put back for the processes
+//! that it starts, so that a job sees the limit that the server was started with.
+//!
+//! Why so many are needed is the server's business.
+
+use std::sync::OnceLock;
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+
+static BEFORE: OnceLock<Rlimit> = OnceLock::new();
+
+/// Raises the soft limit to the hard one. A soft limit of 1024 is usual, because select(2) cannot
+/// count further: good for jobs, too few for a server.
+pub fn raise() -> std::io::Result<()> {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: before.maximum,
+        ..before.clone()
+    };
+    setrlimit(Resource::Nofile, raised)?;
+    // Raised twice: the first limit is the one to put back.
+    let _ = BEFORE.set(before);
+    Ok(())
+}
+
+/// Gives a child of ours the limit that held before [`raise`]. Nothing to do where it was not
+/// raised, or where the child has ended (`None`).
+pub fn put_back(child: Option<u32>) -> std::io::Result<()> {
+    let (Some(before), Some(pid)) = (
+        BEFORE.get(),
+        child.and_then(|child| Pid::from_raw(i32::try_from(child).ok()?)),
+    ) else {
+        return Ok(());
+    };
+    prlimit(Some(pid), Resource::Nofile, before.clone())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_child_gets_the_limit_of_before() {
+        let before = getrlimit(Resource::Nofile);
+        raise().expect("raised");
+        assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("cat");
+        put_back(Some(child.id())).expect("put back");
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id()));
+        drop(child.stdin.take());
+        child.wait().expect("cat ends");
+        let limits = limits.expect("limits of a living child");
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .expect("a line");
+        let soft = before
+            .current
+            .map_or("unlimited".to_owned(), |soft| soft.to_string());
+        assert_eq!(
+            line.split_whitespace().nth(3),
+            Some(soft.as_str()),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Why a session ends, and what its client is told.
+//!
+//! Who says it is `life`'s business.
+
+use serde_json::json;
+use tokio_tungstenite::tungstenite::{
+    Error, error::ProtocolError, protocol::frame::coding::CloseCode,
+};
+
+use super::{notify::notification, outbox::Farewell};
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The server stops.
+    Stopping,
+    /// The client said goodbye.
+    Left,
+    /// The connection broke, or its client answers nothing any more.
+    Broken,
+    /// A message was too long.
+    TooLong,
+    /// Text that is not UTF-8.
+    NotText,
+    /// A frame that the protocol does not allow.
+    NotAllowed,
+    /// The time to authenticate is over.
+    Stranger,
+    /// A tail failed.
+    Failed,
+}
+
+impl Ending {
+    /// The last words, where there is somebody to hear them.
+    pub fn farewell(self) -> Option<Farewell> {
+        let (code, reason) = match self {
+            Self::Left | Self::Broken => return None,
+            Self::Stopping => (CloseCode::Away, "the server stops: reconnect and resume"),
+            Self::TooLong => (CloseCode::Size, "a message was too long"),
+            Self::NotText => (CloseCode::Invalid, "text must be UTF-8"),
+            Self::NotAllowed => (CloseCode::Protocol, "the frame broke the protocol"),
+            Self::Stranger => (CloseCode::Policy, "not authenticated in time"),
+            Self::Failed => (CloseCode::Error, "a tail failed: reconnect and resume"),
+        };
+        let away = json!({"reason": "the server stops; reconnect and resume"});
+        let note = (self == Self::Stopping).then(|| notification("server.going_away", away));
+        Some(Farewell { note, code, reason })
+    }
+
+    /// What a failed read means.
+    pub fn of(error: &Error) -> Self {
+        match error {
+            Error::Capacity(_) => Self::TooLong,
+            Error::Utf8(_) => Self::NotText,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Broken,
+            Error::Protocol(_) => Self::NotAllowed,
+            _ => Self::Broken,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_tungstenite::tungstenite::error::CapacityError;
+
+    use super::*;
+
+    fn code(ending: Ending) -> Option<u16> {
+        ending.farewell().map(|farewell| farewell.code.into())
+    }
+
+    #[test]
+    fn every_ending_has_its_code() {
+        for (ending, expected) in [
+            (Ending::Stopping, Some(1001)),
+            (Ending::NotAllowed, Some(1002)),
+            (Ending::NotText, Some(1007)),
+            (Ending::Stranger, Some(1008)),
+            (Ending::TooLong, Some(1009)),
+            (Ending::Failed, Some(1011)),
+            (Ending::Left, None),
+            (Ending::Broken, None),
+        ] {
+            assert_eq!(code(ending), expected, "{ending:?}");
+        }
+        let capacity = CapacityError::MessageTooLong {
+            size: 2,
+            max_size: 1,
+        };
+        assert_eq!(Ending::of(&Error::Capacity(capacity)), Ending::TooLong);
+        assert_eq!(Ending::of(&Error::Utf8(String::new())), Ending::NotText);
+    }
+
+    #[test]
+    fn only_a_planned_stop_is_announced() {
+        let note = Ending::Stopping
+            .farewell()
+            .and_then(|farewell| farewell.note);
+        assert!(note.is_some_and(|note| note.contains("server.going_away")));
+        assert!(
+            Ending::Stranger
+                .farewell()
+                .is_some_and(|farewell| farewell.note.is_none())
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! The life of a session: its tasks, what ends it, and an orderly end.
+//!
+//! One task reads (here), one writes (`outbox`), one executes requests in order (`work`); waits and
+//! tails run beside them. What the requests are is not known here.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{
+    StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message,
+        protocol::{Role, WebSocketConfig},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{Door, Seat},
+    ending::Ending,
+    outbox::{Care, Farewell, Written, outbox},
+    session::Session,
+    work::{Work, execute_in_order},
+};
+
+/// Buffer for reading; frames that are longer grow it, up to `message_bytes_max`.
+const READ_BUFFER_BYTES: usize = 8 << 10;
+/// How long requests that were taken may still need when the server stops.
+const FINISH: Duration = Duration::from_millis(800);
+/// How long the last words may need to reach a client that is slow to read.
+const FAREWELL: Duration = Duration::from_millis(1500);
+/// How long the client may need to close its side, so that nothing in flight is torn away.
+const LINGER: Duration = Duration::from_millis(500);
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// Runs a session until it is over.
+pub async fn run(upgraded: Upgraded, door: Arc<Door>, seat: Seat, authenticated: bool) {
+    let bytes_max = door.settings.message_len_max();
+    let write_buffer = usize::try_from(door.settings.write_buffer_bytes).unwrap_or(bytes_max);
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(write_buffer)
+        .max_write_buffer_size(write_buffer + 2 * bytes_max)
+        .max_message_size(Some(bytes_max))
+        .max_frame_size(Some(bytes_max));
+    let io = TokioIo::new(upgraded);
+    let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+    Running::start(socket, door, seat, authenticated)
+        .finish()
+        .await;
+}
+
+/// A session's tasks.
+struct Running {
+    session: Arc<Session>,
+    stream: SplitStream<Socket>,
+    writer: JoinHandle<(SplitSink<Socket, Message>, Written)>,
+    /// Set when the writer has ended.
+    written: CancellationToken,
+    worker: JoinHandle<()>,
+    work: mpsc::Sender<Work>,
+    farewell: oneshot::Sender<Farewell>,
+    unanswered: Arc<AtomicU64>,
+}
+
+impl Running {
+    fn start(socket: Socket, door: Arc<Door>, seat: Seat, authenticated: bool) -> Self {
+        let unanswered = Arc::<AtomicU64>::default();
+        let in_flight_max = usize::try_from(door.settings.in_flight_max).unwrap_or(1);
+        let (outbox, writer, farewell) = outbox(care(&door), unanswered.clone());
+        let (mut sink, stream) = socket.split();
+        let written = CancellationToken::new();
+        let session = Arc::new(Session::new(door, seat, authenticated, outbox));
+        let writer = tokio::spawn({
+            let ended = written.clone().drop_guard();
+            async move {
+                let written = writer.run(&mut sink).await;
+                drop(ended);
+                (sink, written)
+            }
+        });
+        let (work, taken) = mpsc::channel(in_flight_max);
+        let worker = tokio::spawn(execute_in_order(session.clone(), taken));
+        Self {
+            session,
+            stream,
+            writer,
+            written,
+            worker,
+            work,
+            farewell,
+            unanswered,
+        }
+    }
+
+    async fn finish(mut self) {
+        let ending = self.until_it_ends().await;
+        tracing::debug!(session = self.session.id, ?ending, "a session ends");
+        drop(self.work);
+        if ending == Ending::Stopping {
+            // What was taken is done and answered, if it can be done soon.
+            let _ = timeout(FINISH, &mut self.worker).await;
+        }
+        // From here on nobody waits beside, and no tail hands in more. Requests that were taken
+        // before the client left are still executed.
+        self.session.over.cancel();
+        self.session.tails.end_all();
+        match ending.farewell() {
+            // A writer that has ended already takes no last words.
+            Some(words) => drop(self.farewell.send(words)),
+            None => drop(self.farewell),
+        }
+        let abort = self.writer.abort_handle();
+        match timeout(FAREWELL, self.writer).await {
+            Ok(Ok((sink, Written::Farewell))) => part(self.stream, sink).await,
+            Ok(_) => {}
+            Err(_) => abort.abort(),
+        }
+    }
+
+    async fn until_it_ends(&mut self) -> Ending {
+        let session = &self.session;
+        tokio::select! {
+            biased;
+            () = session.door.stopping.cancelled() => Ending::Stopping,
+            () = session.over.cancelled() => Ending::Failed,
+            () = self.written.cancelled() => Ending::Broken,
+            () = auth_deadline(session) => Ending::Stranger,
+            ending = read(session, &mut self.stream, &self.work, &self.unanswered) => ending,
+        }
+    }
+}
+
+fn care(door: &Door) -> Care {
+    Care {
+        notes_max: usize::try_from(door.settings.notifications_queued_max).unwrap_or(1),
+        ping_interval: door.settings.ping_interval(),
+        unanswered_max: door.settings.pings_unanswered_max,
+    }
+}
+
+/// Closes our side, and drains the client's until it has closed too or has had its time: closing
+/// over unread bytes would tear away what is still on its way to it.
+async fn part(stream: SplitStream<Socket>, sink: SplitSink<Socket, Message>) {
+    let Ok(mut socket) = stream.reunite(sink) else {
+        return;
+    };
+    let io = socket.get_mut();
+    let drained = async {
+        io.shutdown().await?;
+        let mut scratch = [0; 4096];
+        while io.read(&mut scratch).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    let _ = timeout(LINGER, drained).await;
+}
+
+/// Returns when the time to authenticate is over and nobody has.
+async fn auth_deadline(session: &Session) {
+    if !session.is_authenticated() {
+        tokio::time::sleep(session.door.settings.auth_timeout()).await;
+    }
+    if session.is_authenticated() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Greets, then takes frames until the client stops sending them.
+async fn read(
+    session: &Session,
+    stream: &mut SplitStream<Socket>,
+    work: &mpsc::Sender<Work>,
+    unanswered: &AtomicU64,
+) -> Ending {
+    if session.say(session.greeting()).await.is_err() {
+        return Ending::Broken;
+    }
+    loop {
+        let frame = stream.next().await;
+        unanswered.store(0, Ordering::SeqCst);
+        let taken = match frame {
+            None => return Ending::Broken,
+            Some(Err(error)) => return Ending::of(&error),
+            Some(Ok(Message::Close(_))) => {
+                // Reading on sends the answer to it.
+                let _ = timeout(LINGER, stream.next()).await;
+                return Ending::Left;
+            }
+            Some(Ok(Message::Text(text))) => session.take(&text, work).await,
+            Some(Ok(Message::Binary(_))) => session.refuse_binary().await,
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
+        };
+        if taken.is_err() {
+            return Ending::Broken;
+        }
+    }
+}
