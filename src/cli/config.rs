@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 /// Options of `config`.
 #[derive(Debug, clap::Args)]
-pub struct ConfigArgs {}
+pub struct ConfigArgs {
+    #[command(flatten)]
+    dir: super::target::DataDir,
+}
 
 /// Runs the verb.
-pub async fn config(_args: ConfigArgs) -> anyhow::Result<ExitCode> {
+pub async fn config(args: ConfigArgs) -> anyhow::Result<ExitCode> {
+    let _ = args.dir.layout()?;
     anyhow::bail!("this build has no settings")
 }

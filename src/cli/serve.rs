@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 /// Options of `serve`.
 #[derive(Debug, clap::Args)]
-pub struct ServeArgs {}
+pub struct ServeArgs {
+    #[command(flatten)]
+    dir: super::target::DataDir,
+}
 
 /// Runs the server until it is told to stop.
-pub async fn serve(_args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let _ = args.dir.layout()?;
     anyhow::bail!("this build has no server")
 }
