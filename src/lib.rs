@@ -26,4 +26,8 @@ pub mod cli;
 
 pub mod config;
 
+pub mod telemetry;
+
+pub mod shutdown;
+
 pub mod clock;

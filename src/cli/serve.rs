@@ -1,16 +1,262 @@
-//! `serve`: runs the server in the foreground.
+//! `serve`: puts the server together, says that it is ready, and takes it apart again.
+//!
+//! The composition root: it knows every part and does none of their work.
 
-use std::process::ExitCode;
+use std::{
+    fs,
+    io::Write,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{self, Listen, SettingOptions, Settings},
+    executor::Executor,
+    protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
+    shutdown,
+    telemetry::Telemetry,
+};
+
+mod place;
+use place::Place;
+
+/// From the decision to stop to the end of the process, whatever the clients do; the contract
+/// allows 5 s.
+const STOP_LIMIT: Duration = Duration::from_millis(4500);
+/// How long sessions may need to say goodbye before the executor stops.
+const GOODBYE_LIMIT: Duration = Duration::from_millis(1500);
+/// Between two looks at the jobs while draining.
+const DRAIN_LOOK: Duration = Duration::from_millis(200);
+/// Longest time between two looks at whether the server is idle.
+const IDLE_LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// Options of `serve`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
+    /// Read this file instead of config.toml in the data directory.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The settings.
     #[command(flatten)]
-    dir: super::target::DataDir,
+    pub settings: SettingOptions,
 }
 
-/// Runs the server until it is told to stop.
+/// Runs a server until it is asked to stop. Fails where it cannot start.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let _ = args.dir.layout()?;
-    anyhow::bail!("this build has no server")
+    let settings = config::load(args.config.as_deref(), &args.settings.0)?.settings;
+    // Everything that we create is ours alone.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let asked = shutdown::on_signals().context("cannot wait for signals")?;
+    let place = Place::take(&settings.data_dir).await?;
+    let telemetry = Telemetry::start(&settings)?;
+    let served = run(settings, &place, asked).await;
+    if let Err(error) = &served {
+        tracing::error!(error = format!("{error:#}"), "the server cannot go on");
+    }
+    telemetry.flush();
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+async fn run(settings: Settings, place: &Place, asked: CancellationToken) -> anyhow::Result<()> {
+    place.warn_if_open();
+    raise_descriptor_limit();
+    let layout = &place.layout;
+    let token = Token::load_or_create(&layout.token()).context("cannot get the token")?;
+    let sockets = Sockets::bind(&settings, place).await?;
+    let executor = Executor::start(layout.clone(), settings.executor()).await?;
+    let door = Arc::new(door(settings, place, token, &sockets, executor));
+    sockets.serve(&door);
+    say_ready(&door, place);
+    tracing::info!(
+        listen = door.place.listen,
+        data_dir = %door.place.data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "the server is ready"
+    );
+    until_stop(&door, asked).await;
+    stop(&door, place).await;
+    Ok(())
+}
+
+/// Many sessions and many tails need many descriptors; the soft limit is often 1024.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "could not raise the limit of open files");
+    }
+}
+
+/// The bound listeners; nobody is answered before the executor has started.
+struct Sockets {
+    unix: UnixListener,
+    tcp: Option<(TcpListener, SocketAddr)>,
+}
+
+impl Sockets {
+    async fn bind(settings: &Settings, place: &Place) -> anyhow::Result<Self> {
+        let tcp = match settings.listen {
+            Listen::None => None,
+            Listen::Address(address) => Some(bind_tcp(address).await?),
+        };
+        let socket = place.layout.socket();
+        let name = socket.file_name().unwrap_or_default().to_string_lossy();
+        let unix = listener::bind_unix(place.layout.root(), &name)
+            .with_context(|| format!("cannot bind {}", socket.display()))?;
+        Ok(Self { unix, tcp })
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().map(|(_, address)| *address)
+    }
+
+    fn serve(self, door: &Arc<Door>) {
+        door.tasks
+            .spawn(listener::serve_unix(self.unix, door.clone()));
+        if let Some((listener, _)) = self.tcp {
+            door.tasks
+                .spawn(listener::serve_tcp(listener, door.clone()));
+        }
+    }
+}
+
+async fn bind_tcp(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; choose another with --listen, or --listen none")
+    })?;
+    let bound = listener.local_addr()?;
+    if !bound.ip().is_loopback() {
+        tracing::warn!(
+            listen = %bound,
+            "listening beyond this machine: whoever reaches this address and has the token can run \
+             any command as this user, and token and output cross the network unencrypted; put a \
+             TLS proxy in front, or use an SSH tunnel and 127.0.0.1. Name the hosts that clients \
+             use in allowed_hosts."
+        );
+    }
+    Ok((listener, bound))
+}
+
+fn door(
+    settings: Settings,
+    place: &Place,
+    token: Token,
+    sockets: &Sockets,
+    executor: Executor,
+) -> Door {
+    let address = sockets.address();
+    Door {
+        executor,
+        token,
+        origins: Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins),
+        sessions: Sessions::new(settings.sessions_max, settings.unauthenticated_sessions_max),
+        place: protocol::Place {
+            data_dir: place.layout.root().to_owned(),
+            socket: place.layout.socket(),
+            listen: address.map(|address| address.to_string()),
+        },
+        started: Instant::now(),
+        draining: CancellationToken::new(),
+        stopping: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        settings,
+    }
+}
+
+/// The one line on stdout. Nobody may be reading it any more; we serve all the same.
+fn say_ready(door: &Door, place: &Place) {
+    let line = json!({
+        "event": "ready",
+        "listen": door.place.listen,
+        "socket": door.place.socket.display().to_string(),
+        "data_dir": door.place.data_dir.display().to_string(),
+        "token_file": place.layout.token().display().to_string(),
+        "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// Until somebody asks, or nobody has needed us for long enough.
+async fn until_stop(door: &Door, asked: CancellationToken) {
+    let reason = tokio::select! {
+        () = asked.cancelled() => "a signal asked for it",
+        () = idle_long_enough(door) => "nobody has needed it for idle_exit_s",
+    };
+    tracing::info!(reason, "the server stops");
+    if door.settings.drain {
+        drain(door).await;
+    }
+}
+
+async fn idle_long_enough(door: &Door) {
+    let Some(limit) = door.settings.idle_exit_s.map(Duration::from_secs) else {
+        return std::future::pending().await;
+    };
+    let mut look = tokio::time::interval((limit / 4).min(IDLE_LOOK_MAX));
+    let mut busy_at = Instant::now();
+    loop {
+        look.tick().await;
+        // A session that came and went between two looks counts as well.
+        let empty_since = door.sessions.empty_since();
+        let idle = empty_since.is_some() && matches!(door.executor.live_jobs().await, Ok(0));
+        busy_at = if idle {
+            empty_since.unwrap_or(busy_at).max(busy_at)
+        } else {
+            Instant::now()
+        };
+        if busy_at.elapsed() >= limit {
+            return;
+        }
+    }
+}
+
+/// No new jobs, and those that there are come to their end. Only a second signal hurries it.
+async fn drain(door: &Door) {
+    door.draining.cancel();
+    let mut look = tokio::time::interval(DRAIN_LOOK);
+    let mut told = None;
+    loop {
+        look.tick().await;
+        match door.executor.live_jobs().await {
+            Ok(0) => return,
+            Ok(jobs) if told != Some(jobs) => {
+                tracing::info!(jobs, "waiting for jobs before the stop");
+                told = Some(jobs);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot wait for the jobs");
+                return;
+            }
+        }
+    }
+}
+
+async fn stop(door: &Door, place: &Place) {
+    shutdown::not_later_than(STOP_LIMIT);
+    door.draining.cancel();
+    door.stopping.cancel();
+    door.tasks.close();
+    if tokio::time::timeout(GOODBYE_LIMIT, door.tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::info!("some clients do not take their goodbye; they are left");
+    }
+    door.executor.stop().await;
+    // A socket that nobody answers only makes clients wait.
+    let _ = fs::remove_file(place.layout.socket());
+    tracing::info!("the server has stopped; running jobs go on under their shims");
 }

@@ -1,16 +1,31 @@
-//! `token`: prints the token for TCP.
+//! `token`: prints the bearer token of a data directory.
+//!
+//! Who may use it for what is the doors' business.
 
-use std::process::ExitCode;
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::{config, protocol::auth::Token, spool::Layout};
 
 /// Options of `token`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, Args)]
 pub struct TokenArgs {
-    #[command(flatten)]
-    dir: super::target::DataDir,
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
-/// Runs the verb.
+/// Prints the token and nothing else.
 pub async fn token(args: TokenArgs) -> anyhow::Result<ExitCode> {
-    let _ = args.dir.layout()?;
-    anyhow::bail!("this build has no tokens")
+    let path = Layout::new(config::data_dir(args.data_dir)).token();
+    let token = Token::load(&path).with_context(|| {
+        format!(
+            "cannot read {}; `cc-executor serve` creates it at its first start",
+            path.display()
+        )
+    })?;
+    writeln!(std::io::stdout(), "{}", token.secret())?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -115,7 +115,7 @@ async fn replies_go_before_notifications_and_the_farewell_before_both_are_lost()
 #[tokio::test]
 async fn a_muted_subscription_sends_nothing_behind_the_reply() {
     let (outbox, writer, last) = outbox(CARE, Arc::default());
-    let mut client = Client::default();
+    let client = Client::default();
     let (ended, other) = (Arc::new(AtomicBool::new(false)), Arc::default());
     outbox
         .notify(note("of the ended one"), &ended)

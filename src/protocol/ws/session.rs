@@ -461,7 +461,7 @@ impl Session {
             Ok(outcome) => (Ok(outcome.result), outcome.granted),
             Err(refusal) => (Err(refusal), None),
         };
-        let text = envelope::reply(&request.id, result.as_deref().map_err(|refusal| refusal));
+        let text = envelope::reply(&request.id, result.as_deref());
         if text.len() <= self.door.settings.message_len_max() {
             return (text, granted);
         }

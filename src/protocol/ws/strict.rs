@@ -112,7 +112,8 @@ mod tests {
         let value = StrictValue {
             repeated: &repeated,
         }
-        .deserialize(&mut deserializer);
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value));
         (value, repeated.get())
     }
 
@@ -146,10 +147,16 @@ mod tests {
         #[test]
         fn it_agrees_with_serde_json(text in r#"[\[\]{}":,a0-9.\\ -]{0,30}"#) {
             let (value, repeated) = read(&text);
-            if let (Ok(value), false) = (value, repeated) {
-                let mut stream = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
-                prop_assert_eq!(stream.next().and_then(Result::ok), Some(value));
+            if !repeated {
+                prop_assert_eq!(value.ok(), serde_json::from_str::<Value>(&text).ok());
             }
+        }
+
+        #[test]
+        fn it_reads_what_serde_json_writes(keys in proptest::collection::vec(".{0,5}", 0..6)) {
+            let inner: Map<_, _> = keys.iter().map(|key| (key.clone(), 1.into())).collect();
+            let outer = Value::Object(keys.iter().map(|key| (key.clone(), inner.clone().into())).collect());
+            prop_assert_eq!(read(&outer.to_string()).0.ok(), Some(outer));
         }
     }
 }

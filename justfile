@@ -1,0 +1,52 @@
+# The commands of this project. `scripts/test` installs what `just check` needs and calls it.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# sqlx checks queries against the committed `.sqlx`, never against a database.
+export SQLX_OFFLINE := "true"
+
+python := if path_exists(".venv/bin/python") == "true" { ".venv/bin/python" } else { "python3" }
+
+# List the commands.
+default:
+    @just --list
+
+# Everything that CI checks.
+check: fmt lint doc test conformance
+
+# Formatting, as rustfmt wants it.
+fmt:
+    cargo fmt --check
+
+# Lints; a warning is an error.
+lint:
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Documentation without broken links.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+
+# Unit tests, the real binary over its public doors, and a short seeded run with kills.
+test:
+    cargo build --locked
+    cargo test --locked --no-fail-fast
+
+# A Python client written from the contract alone, against the debug binary.
+conformance:
+    cargo build --locked
+    {{ python }} tests/python/conformance.py target/debug/cc-executor
+
+# The seeded run with kills, for longer. `just chaos 600 42` repeats seed 42 for ten minutes.
+chaos seconds="300" seed="":
+    CC_CHAOS_SECONDS={{ seconds }} {{ if seed == "" { "" } else { "CC_CHAOS_SEED=" + seed } }} \
+        cargo test --locked --release --test chaos -- --nocapture
+
+# The figures of docs/benchmarks.md, each beside its yardstick.
+bench:
+    cargo bench --locked --bench figures
+
+# Writes `.sqlx` anew after a query or a migration has changed (needs sqlx-cli).
+prepare:
+    rm -f target/prepare.db
+    SQLX_OFFLINE=false DATABASE_URL="sqlite:target/prepare.db?mode=rwc" cargo sqlx migrate run
+    SQLX_OFFLINE=false DATABASE_URL="sqlite:target/prepare.db" cargo sqlx prepare -- --lib

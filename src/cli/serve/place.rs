@@ -1,0 +1,200 @@
+//! The data directory of a server: made, owned, and locked.
+//!
+//! What lies in it is known by the layout.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use crate::spool::Layout;
+
+/// How long a start tries for a lock that is taken: a child of a dead server, between fork and
+/// exec, still holds it for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// Why a server cannot have its data directory.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// It cannot be made or looked at.
+    #[error("cannot use the data directory {}: {source}", path.display())]
+    Io {
+        /// The directory, or the place in it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It belongs to another user.
+    #[error("the data directory {} belongs to user {uid}; name your own with --data-dir", path.display())]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// Another server has it.
+    #[error(
+        "another server{pid} runs on {}; stop it first (cc-executor stop), or name another \
+         directory with --data-dir",
+        path.display()
+    )]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+        /// ` (process 42)`, where known.
+        pid: String,
+    },
+}
+
+/// A data directory that is ours until this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    /// Where things lie in it; absolute.
+    pub layout: Layout,
+    _lock: File,
+}
+
+impl Place {
+    /// Makes the directory (0700) where it is missing, and takes its lock.
+    pub async fn take(dir: &Path) -> Result<Self, PlaceError> {
+        let at = |path: &Path, source| PlaceError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        make_dir(dir).map_err(|error| at(dir, error))?;
+        let root = dir.canonicalize().map_err(|error| at(dir, error))?;
+        check_owner(&root)?;
+        let layout = Layout::new(root);
+        let lock = lock(&layout).await?;
+        for dir in [layout.spool(), layout.shims()] {
+            make_dir(&dir).map_err(|error| at(&dir, error))?;
+        }
+        Ok(Self {
+            layout,
+            _lock: lock,
+        })
+    }
+
+    /// Says so where others could replace what lies here.
+    pub fn warn_if_open(&self) {
+        let dir = self.layout.root();
+        let mode = fs::metadata(dir).map_or(0, |metadata| metadata.permissions().mode());
+        if mode & 0o022 != 0 {
+            tracing::warn!(dir = %dir.display(), "others may write into the data directory");
+        }
+    }
+}
+
+fn make_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn check_owner(dir: &Path) -> Result<(), PlaceError> {
+    let error = |source| PlaceError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let metadata = fs::metadata(dir).map_err(error)?;
+    if metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(PlaceError::NotOurs {
+            path: dir.to_owned(),
+            uid: metadata.uid(),
+        });
+    }
+    Ok(())
+}
+
+/// Takes the lock, trying for [`LOCK_PATIENCE`], and writes down who has it.
+async fn lock(layout: &Layout) -> Result<File, PlaceError> {
+    let path = layout.lock();
+    let error = |source| PlaceError::Io {
+        path: path.clone(),
+        source,
+    };
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let mut file = file.open(&path).map_err(error)?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(source)) => return Err(error(source)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                return Err(taken(layout, &mut file));
+            }
+            Err(TryLockError::WouldBlock) => sleep(LOCK_RETRY).await,
+        }
+    }
+    let written = file
+        .set_len(0)
+        .and_then(|()| write!(file, "{}", std::process::id()));
+    written.map_err(error)?;
+    Ok(file)
+}
+
+fn taken(layout: &Layout, file: &mut File) -> PlaceError {
+    let mut text = String::new();
+    let read = file
+        .rewind()
+        .and_then(|()| file.take(20).read_to_string(&mut text));
+    let pid = read.ok().and_then(|_| text.trim().parse::<u32>().ok());
+    PlaceError::Taken {
+        path: layout.root().to_owned(),
+        pid: pid.map_or_else(String::new, |pid| format!(" (process {pid})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_directory_is_made_for_us_alone() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let dir = root.path().join("a/b");
+        let place = Place::take(&dir).await.expect("taken");
+        for dir in [dir, place.layout.spool(), place.layout.shims()] {
+            let mode = fs::metadata(dir).expect("a directory").permissions().mode();
+            assert_eq!(mode & 0o777, 0o700);
+        }
+        assert!(place.layout.root().is_absolute());
+    }
+
+    #[tokio::test]
+    async fn a_second_server_is_refused_with_the_name_of_the_first() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let first = Place::take(root.path()).await.expect("taken");
+        let begun = Instant::now();
+        let error = Place::take(root.path()).await.expect_err("refused");
+        assert!(begun.elapsed() >= LOCK_PATIENCE);
+        assert!(
+            error.to_string().contains(&std::process::id().to_string()),
+            "{error}"
+        );
+        drop(first);
+        assert!(Place::take(root.path()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_is_left_in_time_is_taken() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let first = Place::take(root.path()).await.expect("taken");
+        let (second, ()) = tokio::join!(Place::take(root.path()), async {
+            tokio::task::yield_now().await;
+            drop(first);
+        });
+        assert!(second.is_ok());
+    }
+}

@@ -1,0 +1,255 @@
+//! Log lines: for people on a terminal, JSON elsewhere, to stderr or to a file that is replaced
+//! when it has grown.
+//!
+//! Lines go through a thread of their own and are dropped (and counted) where nobody takes them:
+//! a full pipe behind stderr must not stop the server. What is logged is not known here.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, IsTerminal, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    time::Duration,
+};
+
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use crate::config::{LogFormat, Settings};
+
+/// Lines that wait for a slow reader.
+const LINES_QUEUED_MAX: usize = 4096;
+/// How long the last lines may need to be written.
+const FLUSH: Duration = Duration::from_millis(300);
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The filter is wrong.
+    #[error("log_level: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// The file cannot be written.
+    #[error("cannot write the log file {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no thread for it.
+    #[error("cannot start the thread that writes the log: {0}")]
+    Thread(io::Error),
+}
+
+/// The running log.
+#[derive(Debug)]
+pub struct Telemetry {
+    queue: SyncSender<Message>,
+}
+
+impl Telemetry {
+    /// Begins to log, for the whole process. A second call changes nothing but the flushing.
+    pub fn start(settings: &Settings) -> Result<Self, LogError> {
+        let filter = EnvFilter::try_new(&settings.log_level)?;
+        let sink = Sink::open(settings)?;
+        let json = match settings.log_format {
+            LogFormat::Json => true,
+            LogFormat::Text => false,
+            LogFormat::Auto => !sink.is_terminal(),
+        };
+        let colours = sink.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let (queue, taken) = sync_channel(LINES_QUEUED_MAX);
+        let dropped = Arc::<AtomicU64>::default();
+        let lines = Lines {
+            queue: queue.clone(),
+            dropped: dropped.clone(),
+        };
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_lines(&taken, sink, &dropped))
+            .map_err(LogError::Thread)?;
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(lines);
+        // Only a process that tries twice (a test) has one already; the first one stays.
+        let _ = if json {
+            builder.json().flatten_event(true).try_init()
+        } else {
+            builder.with_ansi(colours).try_init()
+        };
+        Ok(Self { queue })
+    }
+
+    /// Waits until what was logged is written, but not for ever.
+    pub fn flush(&self) {
+        let (done, heard) = channel();
+        if self.queue.try_send(Message::Flush(done)).is_ok() {
+            // Nobody answers where stderr is stuck: then there is nothing to wait for.
+            let _ = heard.recv_timeout(FLUSH);
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Message {
+    Line(Vec<u8>),
+    Flush(Sender<()>),
+}
+
+/// Hands lines to the thread.
+#[derive(Debug, Clone)]
+struct Lines {
+    queue: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Write for Lines {
+    /// The formatter hands in one whole event at a time.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.queue.try_send(Message::Line(line.to_vec())).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+fn write_lines(taken: &Receiver<Message>, mut sink: Sink, dropped: &AtomicU64) {
+    for message in taken {
+        match message {
+            Message::Line(line) => sink.write(&line),
+            // The asker may have given up.
+            Message::Flush(done) => drop(done.send(())),
+        }
+        let lost = dropped.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            sink.write(format!("({lost} log lines were dropped: nobody took them)\n").as_bytes());
+        }
+    }
+}
+
+/// Where lines end up.
+#[derive(Debug)]
+enum Sink {
+    Stderr,
+    File(RotatedFile),
+}
+
+impl Sink {
+    fn open(settings: &Settings) -> Result<Self, LogError> {
+        match &settings.log_file {
+            None => Ok(Self::Stderr),
+            Some(path) => RotatedFile::open(path, settings.log_file_bytes_max)
+                .map(Self::File)
+                .map_err(|source| LogError::File {
+                    path: path.clone(),
+                    source,
+                }),
+        }
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(self, Self::Stderr) && io::stderr().is_terminal()
+    }
+
+    /// A line that cannot be written is gone: there is nowhere to say so.
+    fn write(&mut self, line: &[u8]) {
+        let _ = match self {
+            Self::Stderr => io::stderr().write_all(line),
+            Self::File(file) => file.write(line),
+        };
+    }
+}
+
+/// A file that makes room for a new one when it is full; one old one is kept, as `NAME.1`.
+#[derive(Debug)]
+struct RotatedFile {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl RotatedFile {
+    fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            bytes,
+            bytes_max,
+        })
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.bytes > 0 && self.bytes + line.len() as u64 > self.bytes_max {
+            let mut old = self.path.clone().into_os_string();
+            old.push(".1");
+            std::fs::rename(&self.path, old)?;
+            *self = Self::open(&self.path, self.bytes_max)?;
+        }
+        self.file.write_all(line)?;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_makes_room_and_one_old_one_is_kept() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("server.log");
+        let mut file = RotatedFile::open(&path, 10).expect("open");
+        for line in ["one\n", "two\n", "three\n", "four\n", "five\n"] {
+            file.write(line.as_bytes()).expect("written");
+        }
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("read");
+        assert_eq!(
+            (read("server.log.1"), read("server.log")),
+            ("three\n".into(), "four\nfive\n".into())
+        );
+        let mut again = RotatedFile::open(&path, 10).expect("open");
+        again.write(b"six\n").expect("written");
+        assert_eq!(
+            (read("server.log.1"), read("server.log")),
+            ("four\nfive\n".into(), "six\n".into())
+        );
+    }
+
+    #[test]
+    fn a_queue_that_nobody_empties_drops_lines_instead_of_waiting() {
+        let (queue, taken) = sync_channel(2);
+        let mut lines = Lines {
+            queue,
+            dropped: Arc::default(),
+        };
+        for _ in 0..5 {
+            lines.write_all(b"line\n").expect("never fails");
+        }
+        assert_eq!(lines.dropped.load(Ordering::Relaxed), 3);
+        assert_eq!(taken.try_iter().count(), 2);
+    }
+}

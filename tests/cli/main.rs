@@ -1,0 +1,9 @@
+//! The command line as a shell calls it: real binary, no server but the one that it starts.
+//! Knows only what the contract promises.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod run;
+mod selfstart;
+mod verbs;

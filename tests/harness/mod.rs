@@ -1,0 +1,56 @@
+//! What the integration tests share: the real binary as a server or a command, raw clients for its
+//! public doors, and an oracle for bytes. Nothing of the product is linked here.
+
+// Each test binary uses another part of it.
+#![allow(dead_code, unused_imports)]
+
+mod binary;
+mod cli;
+mod client;
+mod http;
+mod oracle;
+mod processes;
+mod server;
+mod transcript;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+pub use binary::BinaryFrame;
+pub use cli::{Cli, Finished};
+pub use client::{Client, Frame, connect_refused};
+pub use http::{Response, request};
+pub use oracle::{assert_bytes, content, emit, mix, sha256};
+pub use processes::{is_alive, with_mark, with_word};
+pub use server::Server;
+pub use transcript::Transcript;
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_cc-executor");
+
+/// How long anything may take before a test gives up. Generous: it only bounds failures.
+pub const CEILING: Duration = Duration::from_secs(60);
+
+/// How often a condition is looked at that nobody announces.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Looks until there is a value; fails after the ceiling.
+#[track_caller]
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < CEILING, "gave up waiting for {what}");
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Looks until the condition holds; fails after the ceiling.
+#[track_caller]
+pub fn until_true(what: &str, mut look: impl FnMut() -> bool) {
+    until(what, || look().then_some(()));
+}

@@ -1,0 +1,75 @@
+//! Finds processes by what /proc says of them. Knows nothing of shims and servers but that their
+//! command lines contain the data directory, and that jobs of tests carry a mark.
+
+use std::{fs, path::Path};
+
+/// The variable by which a test's jobs are recognised, descendants included.
+pub const MARK: &str = "CC_TEST_MARK";
+
+/// Living processes with `word` somewhere in their command line.
+pub fn with_word(word: &str) -> Vec<i32> {
+    matching("cmdline", word)
+}
+
+/// Living processes whose environment has the mark of this data directory.
+pub fn with_mark(data_dir: &Path) -> Vec<i32> {
+    matching("environ", &format!("{MARK}={}", data_dir.display()))
+}
+
+fn matching(file: &str, word: &str) -> Vec<i32> {
+    pids()
+        .into_iter()
+        .filter(|pid| *pid != std::process::id() as i32)
+        .filter(|pid| {
+            fs::read(format!("/proc/{pid}/{file}"))
+                .is_ok_and(|bytes| contains(&bytes, word.as_bytes()))
+        })
+        .filter(|pid| is_alive(*pid))
+        .collect()
+}
+
+fn contains(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.windows(word.len()).any(|window| window == word)
+}
+
+fn pids() -> Vec<i32> {
+    fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Whether the process exists and is no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    state(pid).is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// The kernel's letter for a process: R, S, D, T, Z, …
+pub fn state(pid: i32) -> Option<char> {
+    stat_fields(pid)?.first()?.chars().next()
+}
+
+/// CPU time used so far, clock ticks.
+pub fn cpu_ticks(pid: i32) -> Option<u64> {
+    let fields = stat_fields(pid)?;
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+/// The parent's process id.
+pub fn parent(pid: i32) -> Option<i32> {
+    stat_fields(pid)?.get(1)?.parse().ok()
+}
+
+/// The fields of /proc/PID/stat behind the command name, which may contain anything.
+fn stat_fields(pid: i32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// What a process was started as, for messages.
+pub fn describe(pid: i32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = String::from_utf8_lossy(&line).replace('\0', " ");
+    format!("{pid} {} {words}", state(pid).unwrap_or('?'))
+}

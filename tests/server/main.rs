@@ -1,0 +1,20 @@
+//! The server over its public doors: real binary, raw clients, one behaviour per test.
+//! Knows only what the contract promises.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod control;
+mod doors;
+mod envelope;
+mod fixture;
+mod jobs;
+mod keys;
+mod limits;
+mod read;
+mod remains;
+mod restart;
+mod session;
+mod tail;
+mod text;
+mod wait;

@@ -1,0 +1,170 @@
+//! Sessions: greeting, authentication, limits, and the planned stop.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::harness::{Cli, Client, Frame, Server, connect_refused, until};
+
+/// Sessions of a server by default.
+const SESSIONS_MAX: usize = 100;
+/// How many of them may be unauthenticated.
+const UNAUTHENTICATED_MAX: usize = 16;
+
+#[test]
+fn the_greeting_comes_first() {
+    let server = Server::start();
+    let hello = server.connect().hello;
+    assert_eq!(hello["jsonrpc"], "2.0");
+    let params = &hello["params"];
+    assert_eq!(params["protocol"], 1);
+    assert_eq!(params["auth"], "ok");
+    assert_eq!(params["version"], server.ready["version"]);
+    assert!(params["limits"].is_object(), "{hello}");
+    let other = server.connect().hello;
+    assert!(params["session_id"].is_string());
+    assert_ne!(params["session_id"], other["params"]["session_id"]);
+}
+
+#[test]
+fn without_a_token_everything_but_authentication_is_refused() {
+    let server = Server::start();
+    let mut client = Client::tcp(server.listen(), None);
+    assert_eq!(client.hello["params"]["auth"], "required");
+    for method in ["server.info", "job.list", "job.submit", "no.such.method"] {
+        let error = client.refused(-32001, method, json!({}));
+        assert_eq!(error["data"]["kind"], "unauthenticated");
+    }
+    let token = server.token();
+    for wrong in ["", "x", &token[1..], &format!("{token}x")] {
+        client.refused(-32001, "session.authenticate", json!({"token": wrong}));
+    }
+    let reply = client.ok("session.authenticate", json!({"token": token}));
+    assert_eq!(reply, json!({}));
+    client.still_works();
+}
+
+#[test]
+fn a_wrong_bearer_is_401() {
+    let server = Server::start();
+    let wrong = format!("{}x", server.token());
+    assert_eq!(connect_refused(server.listen(), Some(&wrong)).0, 401);
+    assert_eq!(connect_refused(server.listen(), Some("")).0, 401);
+}
+
+#[test]
+fn a_token_in_the_query_string_is_no_token() {
+    let server = Server::start();
+    let (host, token) = (server.listen(), server.token());
+    let answer = server.http(&format!(
+        "GET /ws?token={token}&access_token={token} HTTP/1.1\r\nHost: {host}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Authorization: Bearer wrong\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    ));
+    assert_eq!(answer.status, 401);
+}
+
+#[test]
+fn the_unix_socket_needs_no_token() {
+    let server = Server::start();
+    let mut client = Client::unix(&server.socket());
+    assert_eq!(client.hello["params"]["auth"], "ok");
+    let job = client.submit(json!({"argv": ["true"]}));
+    assert_eq!(client.finished(&job)["state"], "succeeded");
+}
+
+#[test]
+fn the_session_behind_the_last_is_refused_with_503() {
+    let server = Server::start();
+    let mut sessions: Vec<Client> = (0..SESSIONS_MAX).map(|_| server.connect()).collect();
+    let (status, retry_after) = connect_refused(server.listen(), Some(&server.token()));
+    assert_eq!(status, 503);
+    assert!(retry_after.is_some_and(|s| s.parse::<u32>().is_ok()));
+    sessions[0].still_works();
+    drop(sessions.pop());
+    until("room for another session", || {
+        Client::try_tcp(server.listen(), Some(&server.token())).ok()
+    })
+    .still_works();
+}
+
+#[test]
+fn unauthenticated_sessions_leave_room_for_the_others() {
+    let server = Server::start();
+    let _strangers: Vec<Client> = (0..UNAUTHENTICATED_MAX)
+        .map(|_| Client::tcp(server.listen(), None))
+        .collect();
+    assert_eq!(connect_refused(server.listen(), None).0, 503);
+    server.connect().still_works();
+}
+
+#[test]
+fn pings_are_answered() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.send_message(Message::Ping("are you there".into()));
+    assert_eq!(client.frame(), Frame::Pong(b"are you there".to_vec()));
+}
+
+#[test]
+fn a_second_server_on_the_data_directory_refuses() {
+    let server = Server::start();
+    let second = Cli::new(&server.data_dir(), "serve")
+        .args(["--listen", "127.0.0.1:0"])
+        .run();
+    assert_ne!(second.code(), 0);
+    assert_eq!(second.stdout, b"", "no ready line");
+    assert!(!second.err().trim().is_empty());
+    server.connect().still_works();
+}
+
+#[test]
+fn a_planned_stop_tells_the_sessions_and_waits_for_no_client() {
+    let mut server = Server::start();
+    let mut deaf = server.connect();
+    let flood = deaf.submit(server.marked(json!({"shell": "yes | head -c 50000000"})));
+    deaf.finished(&flood);
+    deaf.begin("job.tail", json!({"job": flood["id"]}));
+    let mut client = server.connect();
+
+    let (status, took) = server.stop();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(5), "the stop took {took:?}");
+
+    let going_away = client.notification();
+    assert_eq!(going_away["method"], "server.going_away");
+    assert!(going_away["params"]["reason"].is_string());
+    assert_eq!(client.closed(), Some(1001));
+}
+
+#[test]
+fn a_planned_stop_leaves_running_jobs_alone() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let gate = server.scratch("gate");
+    let line = format!(
+        "echo before; while [ ! -e {} ]; do sleep 0.05; done; echo after",
+        gate.display()
+    );
+    let job = client.submit(server.marked(json!({"shell": line})));
+    client.started(&job);
+    assert!(server.stop().0.success());
+    assert!(!server.job_processes().is_empty(), "it runs on");
+    std::fs::write(&gate, "").expect("the gate");
+    server.restart();
+    let transcript = server.connect().whole(&job);
+    assert_eq!(transcript.bytes, b"before\nafter\n");
+    assert_eq!(transcript.verified()["state"], "succeeded");
+}
+
+#[test]
+fn a_session_that_does_not_authenticate_is_closed() {
+    let server = Server::with(&[], &[("CC_EXECUTOR_AUTH_TIMEOUT_S", "1")]);
+    let mut client = Client::tcp(server.listen(), None);
+    assert_eq!(client.closed(), Some(1008));
+    let mut other = Client::tcp(server.listen(), None);
+    other.ok("session.authenticate", json!({"token": server.token()}));
+    assert_eq!(other.frame_within(Duration::from_secs(2)), None);
+    other.still_works();
+}

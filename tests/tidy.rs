@@ -1,0 +1,235 @@
+//! Rules about the source text itself: who may know whom, how files begin, where SQL lives.
+//! They hold the map of ARCHITECTURE.md; a change here is a change there.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Every module of the crate, and what it may know. Modules at the end of the list are tools that
+/// know nobody but each other.
+const MAY_KNOW: [(&str, &[&str]); 15] = [
+    ("job", &[]),
+    ("spool", &["job"]),
+    ("shim", &["job", "spool", "clock"]),
+    ("store", &["job", "clock"]),
+    ("output", &["job", "spool", "store", "clock"]),
+    ("supervisor", &["job", "spool", "store", "output", "clock"]),
+    (
+        "scheduler",
+        &["job", "spool", "store", "output", "supervisor", "clock"],
+    ),
+    (
+        "executor",
+        &[
+            "job",
+            "spool",
+            "store",
+            "output",
+            "supervisor",
+            "scheduler",
+            "clock",
+        ],
+    ),
+    (
+        "protocol",
+        &[
+            "job",
+            "spool",
+            "store",
+            "output",
+            "supervisor",
+            "scheduler",
+            "executor",
+            "clock",
+            "config",
+            "shutdown",
+        ],
+    ),
+    // One verb per file; `serve` and what it needs may know everything, see below.
+    ("cli", CLIENT_MAY_KNOW),
+    ("config", &["job", "spool", "executor"]),
+    ("telemetry", &["config", "clock"]),
+    ("shutdown", &[]),
+    ("clock", &["job"]),
+    ("web", &[]),
+];
+
+/// What a verb that is a client may know beside the public API.
+const CLIENT_MAY_KNOW: &[&str] = &["job", "spool::layout", "spool::Layout", "config", "clock"];
+
+/// Files below `src/cli` that are the server's side: they may know everything.
+const SERVER_VERBS: [&str; 2] = ["src/cli/serve.rs", "src/cli/serve/"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Rust files below these directories, with paths relative to the package.
+fn rust_files(directories: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for directory in directories {
+        collect(&root().join(directory), &mut found);
+    }
+    found.sort();
+    assert!(!found.is_empty());
+    found
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).expect("a source file");
+            let relative = path.strip_prefix(root()).expect("below the package");
+            (relative.display().to_string(), text)
+        })
+        .collect()
+}
+
+fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The text without comments: they may name whom they like.
+fn code(text: &str) -> String {
+    text.lines()
+        .map(|line| match line.trim_start().starts_with("//") {
+            true => "",
+            false => line.split(" // ").next().unwrap_or(line),
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The paths behind every `crate::`, braces opened: `crate::{a, b::{C, d}}` is a, b::C, b::d.
+fn known(text: &str) -> BTreeSet<String> {
+    let text = code(text);
+    let mut paths = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::") {
+        let before = text[..at].chars().next_back();
+        if before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != '$') {
+            open("", &text[at + "crate::".len()..], &mut paths);
+        }
+    }
+    paths
+}
+
+/// Reads one path at the beginning of `text`; returns how many bytes it took.
+fn open(prefix: &str, text: &str, paths: &mut BTreeSet<String>) -> usize {
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let length = text.find(|c| !is_path(c)).unwrap_or(text.len());
+    let path = format!("{prefix}{}", &text[..length]);
+    if !text[length..].starts_with('{') {
+        paths.insert(path);
+        return length;
+    }
+    let mut at = length + 1;
+    while at < text.len() && !text[at..].starts_with('}') {
+        let rest = &text[at..];
+        let skip = rest.find(|c: char| !c.is_whitespace() && c != ',');
+        at += skip.unwrap_or(rest.len());
+        if text[at..].starts_with('}') {
+            break;
+        }
+        at += open(&path, &text[at..], paths).max(1);
+    }
+    at + 1
+}
+
+fn module_of(path: &str) -> Option<&str> {
+    let name = path.strip_prefix("src/")?.split('/').next()?;
+    Some(name.strip_suffix(".rs").unwrap_or(name))
+}
+
+#[test]
+fn paths_in_braces_are_read() {
+    let text =
+        "use crate::{job::{Job, id::JobId}, spool};\n// crate::store\nlet x = crate::store::f();";
+    let expected = ["job::Job", "job::id::JobId", "spool", "store::f"];
+    assert_eq!(known(text), expected.map(str::to_owned).into());
+}
+
+#[test]
+fn modules_know_only_whom_they_may() {
+    let mut wrong = Vec::new();
+    for (path, text) in rust_files(&["src"]) {
+        let module = module_of(&path).expect("below src");
+        let server = SERVER_VERBS.iter().any(|verb| path.starts_with(verb));
+        if ["main", "lib"].contains(&module) || server {
+            continue;
+        }
+        let row = MAY_KNOW.iter().find(|(name, _)| *name == module);
+        let Some((_, allowed)) = row else {
+            wrong.push(format!("{path}: the table does not name {module}"));
+            continue;
+        };
+        for known in known(&text) {
+            let own = is_or_below(&known, module);
+            if !own && !allowed.iter().any(|other| is_or_below(&known, other)) {
+                wrong.push(format!("{path}: {module} may not know {known}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+fn is_or_below(path: &str, module: &str) -> bool {
+    path.strip_prefix(module)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+#[test]
+fn every_file_says_what_lives_in_it() {
+    let wrong: Vec<String> = rust_files(&["src", "tests", "benches"])
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(wrong.is_empty(), "files without a word: {wrong:?}");
+}
+
+#[test]
+fn sql_lives_in_the_store() {
+    let words = [
+        "SELECT ",
+        "INSERT INTO ",
+        "INSERT OR ",
+        "UPDATE jobs",
+        "DELETE FROM ",
+        "CREATE TABLE ",
+        "PRAGMA ",
+        "sqlx::",
+        "rusqlite",
+        "libsqlite3_sys",
+    ];
+    let mut wrong = Vec::new();
+    for (path, text) in rust_files(&["src"]) {
+        if path.starts_with("src/store/") {
+            continue;
+        }
+        let code = code(&text);
+        for word in words.iter().filter(|word| code.contains(**word)) {
+            wrong.push(format!("{path}: {word}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    let mut wrong = Vec::new();
+    for (path, text) in rust_files(&["src"]) {
+        let module = module_of(&path).expect("below src");
+        let code = code(&text);
+        let prints = ["println!(", "print!(", "eprintln!(", "eprint!("];
+        if !["cli", "main"].contains(&module) && prints.iter().any(|word| code.contains(word)) {
+            wrong.push(path);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
