@@ -65,7 +65,12 @@ async fn wait_for(
     let mut started: Option<Started> = None;
     loop {
         match Client::connect(target).await {
-            Ok(client) => return Ok(client),
+            Ok(client) => {
+                if let Some(server) = started {
+                    server.leave_it_to(&client).await;
+                }
+                return Ok(client);
+            }
             Err(ConnectError::Refused(why)) => bail!(why),
             Err(ConnectError::Busy(why)) if Instant::now() > give_up => bail!(why),
             Err(ConnectError::Busy(_) | ConnectError::Absent(_)) => {}
@@ -189,6 +194,16 @@ impl Started {
         self.child
             .try_wait()
             .context("the server that was started cannot be watched")
+    }
+
+    /// Ends it where another server answers: it would only wait for the lock, and take the place
+    /// of that server should it be stopped just then. It has touched nothing yet.
+    async fn leave_it_to(mut self, winner: &Client) {
+        let own = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        if winner.peer() != own {
+            // An error means that it has ended by itself.
+            let _ = self.child.kill().await;
+        }
     }
 
     /// Why there is no server, with its last words.

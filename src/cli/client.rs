@@ -290,8 +290,7 @@ fn not_upgraded(error: tungstenite::Error) -> ConnectError {
     }
 }
 
-const NO_TOKEN: &str =
-    "the server wants a token; give --token-file FILE (on its machine, `cc-executor token` tells)";
+const NO_TOKEN: &str = "the server wants a token, or does not take this one; give --token-file FILE (on its machine, `cc-executor token` tells)";
 
 /// The version in a `server.hello`.
 fn greeting(first: Result<Incoming, Lost>) -> Result<String, ConnectError> {

@@ -112,7 +112,7 @@ impl Follow {
         let mut follow = Self::new(link, json!(job.id), options);
         follow.number = job.number;
         follow.begun = true;
-        follow.subscription = reply.get("subscription").cloned();
+        follow.subscription = subscription(reply);
         Ok(follow)
     }
 
@@ -232,7 +232,7 @@ impl Follow {
             self.next_offset = from;
         }
         self.begun = true;
-        self.subscription = reply.get("subscription").cloned();
+        self.subscription = subscription(reply);
         Ok(())
     }
 
@@ -310,4 +310,12 @@ impl Follow {
         self.next_offset = to;
         Ok(())
     }
+}
+
+/// The tail that a reply has begun. A `job.submit` may succeed without one.
+fn subscription(reply: &Value) -> Option<Value> {
+    reply
+        .get("subscription")
+        .filter(|id| !id.is_null())
+        .cloned()
 }

@@ -102,8 +102,12 @@ impl StatusArgs {
         let counts: Vec<_> = counts
             .into_iter()
             .flatten()
+            .filter(|(_, n)| n.as_u64() != Some(0))
             .map(|(state, n)| self.look.paint(state, &format!("{n} {}", visible(state))))
             .collect();
-        counts.join(", ")
+        match counts.is_empty() {
+            true => "none".to_owned(),
+            false => counts.join(", "),
+        }
     }
 }
