@@ -29,7 +29,7 @@ fn health_needs_no_token() {
     assert!(body["sessions"].is_u64(), "{body}");
     assert!(body["jobs"]["queued"].is_u64(), "{body}");
     assert!(body["jobs"]["running"].is_u64(), "{body}");
-    assert_eq!(server.get("/ready").status, 200);
+    ready_with_token(&server);
 }
 
 #[test]
@@ -144,4 +144,15 @@ fn connections_that_never_finish_their_request_harm_nobody() {
     server.connect().still_works();
     assert_eq!(server.get("/health").status, 200);
     drop(half_open);
+}
+
+/// Everything but `/health` and the greeting needs a token.
+fn ready_with_token(server: &Server) {
+    assert_eq!(server.get("/ready").status, 401);
+    let (host, token) = (server.listen(), server.token());
+    let answer = server.http(&format!(
+        "GET /ready HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
+         Connection: close\r\n\r\n"
+    ));
+    assert_eq!(answer.status, 200);
 }
