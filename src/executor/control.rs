@@ -64,7 +64,7 @@ impl Executor {
                     job: job.number,
                     attempt,
                 };
-                self.inner.supervisor.stop(&shim, key, wish);
+                self.inner.supervisor.stop_job(&shim, key, wish);
                 Ok(job)
             }
         }

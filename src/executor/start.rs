@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Executor, Inner};
 use crate::{
@@ -88,6 +88,7 @@ impl Executor {
             boot_id,
             answer: Duration::from_millis(settings.shim_answer_ms),
             stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         };
         let (tell, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, tell.clone(), armed);
@@ -116,8 +117,8 @@ impl Executor {
     /// Takes no more work, leaves running jobs to their shims, ends all tails and waits
     /// ([`super::Error::Unavailable`]), and closes the ledger.
     pub async fn stop(&self) {
-        self.inner.supervisor.context().stopping.cancel();
         self.inner.hub.close();
+        self.inner.supervisor.stop().await;
         self.inner.store.close().await;
     }
 }

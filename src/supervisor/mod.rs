@@ -17,7 +17,7 @@ mod ward;
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use hunt::{Leader, end_remains};
 pub use probe::{LockState, boot_id, lock_state};
@@ -54,6 +54,8 @@ pub struct Context {
     pub answer: Duration,
     /// Ends all tasks of the supervisor; the shims and their jobs go on.
     pub stopping: CancellationToken,
+    /// The keepers, so that a stop can wait for them.
+    pub tasks: TaskTracker,
 }
 
 /// What a shim's keeper tells the scheduler.
@@ -162,6 +164,14 @@ impl Supervisor {
         }
     }
 
+    /// Puts everything down: idle shims leave, the others keep their jobs. Returns when that is
+    /// done, after half a second at most.
+    pub async fn stop(&self) {
+        self.ctx.stopping.cancel();
+        self.ctx.tasks.close();
+        self.ctx.tasks.wait().await;
+    }
+
     fn parts(&self) -> (Arc<Context>, Registry, mpsc::UnboundedSender<ShimEvent>) {
         (
             Arc::clone(&self.ctx),
@@ -198,7 +208,7 @@ impl Supervisor {
     }
 
     /// Passes a committed stop wish on. One that finds nobody is sent again after adoption.
-    pub fn stop(&self, shim: &str, key: Key, wish: StopWish) {
+    pub fn stop_job(&self, shim: &str, key: Key, wish: StopWish) {
         let _ = self.registry.order(shim, Order::Stop(key, wish));
     }
 

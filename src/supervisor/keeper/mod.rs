@@ -11,6 +11,7 @@ mod task;
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use self::task::Task;
 use super::{
@@ -21,10 +22,16 @@ use super::{
     spawn,
     ward::Key,
 };
-use crate::store::{Offer, OpenAttempt};
+use crate::{
+    spool::ToShim,
+    store::{Offer, OpenAttempt},
+};
 
 /// Between two attempts to reach a shim that lives and does not answer.
 const KNOCK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a keeper may take to put its work down when the server stops.
+const STOP_WITHIN: Duration = Duration::from_millis(500);
 
 /// Starts the keeper of a shim that answers, or that lives without answering.
 pub fn keep(
@@ -36,7 +43,7 @@ pub fn keep(
     open: Option<OpenAttempt>,
 ) {
     let orders = registry.enter(&shim);
-    let stopping = ctx.stopping.clone();
+    let (stopping, tasks) = (ctx.stopping.clone(), ctx.tasks.clone());
     let keeper = Keeper {
         offer: Offer {
             shim,
@@ -50,11 +57,18 @@ pub fn keep(
         task: Task::None,
         pauses: Vec::new(),
     };
-    tokio::spawn(async move {
-        stopping
-            .run_until_cancelled(keeper.run(reached, open))
-            .await;
+    tasks.spawn(async move {
+        tokio::select! {
+            () = keeper.run(reached, open) => {}
+            () = too_late(stopping) => {}
+        }
     });
+}
+
+/// A keeper that is busy with its shim when the server stops is given up after a moment.
+async fn too_late(stopping: CancellationToken) {
+    stopping.cancelled().await;
+    tokio::time::sleep(STOP_WITHIN).await;
 }
 
 struct PauseAsked {
@@ -84,22 +98,25 @@ enum Flow {
 
 impl Keeper {
     async fn run(mut self, mut reached: Reached, mut open: Option<OpenAttempt>) {
+        let mut held = false;
         loop {
             match reached {
                 Reached::Answers(connection, welcome) => {
+                    held = false;
                     match self.serve(*connection, welcome, open.take()).await {
-                        Ok(Flow::Left) => break,
-                        Ok(Flow::Continue) => {}
+                        Ok(()) => break,
                         Err(error) => {
                             tracing::info!(shim = self.offer.shim, %error, "a shim's connection broke");
                         }
                     }
                 }
                 Reached::Held => {
-                    tracing::warn!(
-                        shim = self.offer.shim,
-                        "a shim lives and does not answer; its job is left as it is"
-                    );
+                    if !std::mem::replace(&mut held, true) {
+                        tracing::warn!(
+                            shim = self.offer.shim,
+                            "a shim lives and does not answer; its job is left as it is"
+                        );
+                    }
                     if let (Task::None, Some(open)) = (&self.task, &open) {
                         self.task = Task::watching(open);
                     }
@@ -154,24 +171,30 @@ impl Keeper {
         let _ = self.events.send(event);
     }
 
-    /// Serves one connection until it breaks or the shim is sent away.
+    /// Serves one connection until the shim is sent away or the server stops. An error is a broken
+    /// connection.
     async fn serve(
         &mut self,
         mut connection: Connection,
         welcome: Welcome,
         open: Option<OpenAttempt>,
-    ) -> io::Result<Flow> {
+    ) -> io::Result<()> {
         self.offer.version = welcome.version;
         self.reconcile(&mut connection, welcome.state, open).await?;
+        let ctx = Arc::clone(&self.ctx);
         loop {
             tokio::select! {
-                message = connection.receive() => {
-                    self.hear(message?).await;
-                }
+                message = connection.receive() => self.hear(message?).await,
                 Some(order) = self.orders.recv() => {
                     if let Flow::Left = self.obey(&mut connection, order).await? {
-                        return Ok(Flow::Left);
+                        return Ok(());
                     }
+                }
+                () = ctx.stopping.cancelled() => {
+                    if matches!(self.task, Task::None) {
+                        connection.send(&ToShim::Leave).await?;
+                    }
+                    return Ok(());
                 }
             }
         }
