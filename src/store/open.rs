@@ -31,6 +31,8 @@ const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Length of SQLite's file header, and where in it the application id stands.
 const HEADER_BYTES: usize = 100;
 const APPLICATION_ID_AT: usize = 68;
+/// SQLite's 512 bytes, less what it and we append to the name.
+const PATH_BYTES_MAX: usize = 500;
 /// Read-only connections.
 const READERS_MAX: u32 = 4;
 /// How long a statement waits for somebody else's lock (a person with `sqlite3`).
@@ -48,6 +50,7 @@ pub(super) struct Connections {
 
 /// Opens the database at `path`, or makes one where there is none.
 pub(super) async fn open(path: &Path) -> Result<Connections, OpenError> {
+    refuse_long_name(path)?;
     if path.try_exists().map_err(|e| cannot_open(path, e))? {
         refuse_foreign(path)?;
         refuse_damaged_or_newer(path).await?;
@@ -59,6 +62,16 @@ pub(super) async fn open(path: &Path) -> Result<Connections, OpenError> {
     migrate(path, &mut writer).await?;
     let readers = connect_readers(path).await?;
     Ok(Connections { writer, readers })
+}
+
+/// SQLite would only say that it cannot open it.
+fn refuse_long_name(path: &Path) -> Result<(), OpenError> {
+    let bytes = path.as_os_str().len();
+    if bytes <= PATH_BYTES_MAX {
+        return Ok(());
+    }
+    let what = format!("has a path of {bytes} bytes; SQLite opens up to {PATH_BYTES_MAX}");
+    Err(OpenError::about(path, what))
 }
 
 /// Looks only at the file's first bytes. Ours have carried the application id since before they
@@ -221,7 +234,32 @@ fn cannot_open(path: &Path, error: io::Error) -> OpenError {
 
 #[cfg(test)]
 mod tests {
-    use super::is_recent;
+    use super::*;
+
+    async fn pragma(conn: &mut SqliteConnection, name: &str) -> String {
+        let query = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {name}")));
+        let row = query.fetch_one(conn).await.expect("is a pragma");
+        // Numbers too: SQLite turns them into text.
+        sqlx::Row::get_unchecked(&row, 0)
+    }
+
+    #[tokio::test]
+    async fn the_writer_syncs_every_commit() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let opened = open(&directory.path().join("db")).await;
+        let mut writer = opened.expect("opens").writer;
+        let expected = [
+            ("synchronous", "2"),
+            ("journal_mode", "wal"),
+            ("page_size", "4096"),
+            ("foreign_keys", "1"),
+            ("wal_autocheckpoint", "0"),
+            ("journal_size_limit", WAL_BYTES_KEPT),
+        ];
+        for (name, value) in expected {
+            assert_eq!(pragma(&mut writer, name).await, value, "{name}");
+        }
+    }
 
     #[test]
     fn versions_are_compared_as_numbers() {

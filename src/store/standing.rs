@@ -59,11 +59,10 @@ impl Standing {
         })
     }
 
-    /// The same, for a writer that speaks for `attempt`: one that is not the current one, or has
-    /// ended, is stale.
+    /// The same, for a writer that speaks for `attempt`: one that is not the current one is stale.
+    /// (One that has ended is too, because the table knows no such step.)
     pub fn step_of(&self, attempt: u32, event: Event) -> Option<Step> {
-        let current = self.attempt == attempt && self.state.is_active();
-        self.step(event).filter(|_| current)
+        self.step(event).filter(|_| self.attempt == attempt)
     }
 }
 

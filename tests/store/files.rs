@@ -220,3 +220,22 @@ async fn the_log_stays_bounded() {
     );
     assert!(largest < 16 << 20, "the log grew to {largest} bytes");
 }
+
+#[tokio::test]
+async fn a_path_is_opened_or_refused_by_its_length() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut long = directory.path().to_owned();
+    while long.as_os_str().len() < 450 {
+        long.push("d".repeat(40));
+    }
+    fs::create_dir_all(&long).unwrap();
+    let room = 500 - long.as_os_str().len() - 1;
+    let longest = long.join("x".repeat(room));
+    let store = Store::open(&longest).await.unwrap();
+    store.submit(submission(true_job())).await.unwrap();
+    store.close().await;
+    let error = Store::open(&long.join("x".repeat(room + 1)))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("501 bytes"), "{error}");
+}
