@@ -15,7 +15,7 @@ pub fn raise() -> std::io::Result<()> {
     let before = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: before.maximum,
-        ..before.clone()
+        ..before
     };
     setrlimit(Resource::Nofile, raised)?;
     // Raised twice: the first limit is the one to put back.
@@ -32,7 +32,7 @@ pub fn put_back(child: Option<u32>) -> std::io::Result<()> {
     ) else {
         return Ok(());
     };
-    prlimit(Some(pid), Resource::Nofile, before.clone())?;
+    prlimit(Some(pid), Resource::Nofile, *before)?;
     Ok(())
 }
 
