@@ -21,7 +21,10 @@ use super::{
     spawn,
     ward::Key,
 };
-use crate::store::{Offer, OpenAttempt};
+use crate::{
+    spool::ToShim,
+    store::{Offer, OpenAttempt},
+};
 
 /// Between two attempts to reach a shim that lives and does not answer.
 const KNOCK_EVERY: Duration = Duration::from_secs(1);
@@ -51,11 +54,20 @@ pub fn keep(
         pauses: Vec::new(),
     };
     tokio::spawn(async move {
-        stopping
-            .run_until_cancelled(keeper.run(reached, open))
-            .await;
+        // A keeper ends by itself in a stop, unless it is in the middle of something.
+        let too_late = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(FAREWELL_MAX).await;
+        };
+        tokio::select! {
+            () = keeper.run(reached, open) => {}
+            () = too_late => {}
+        }
     });
 }
+
+/// How long a keeper may take to say farewell in a planned stop.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
 
 struct PauseAsked {
     pause: bool,
@@ -172,6 +184,13 @@ impl Keeper {
                     if let Flow::Left = self.obey(&mut connection, order).await? {
                         return Ok(Flow::Left);
                     }
+                }
+                () = self.ctx.stopping.cancelled() => {
+                    // A planned stop leaves no idle shim behind to wait for the next server.
+                    if matches!(self.task, Task::None) {
+                        connection.send(&ToShim::Leave).await?;
+                    }
+                    return Ok(Flow::Left);
                 }
             }
         }

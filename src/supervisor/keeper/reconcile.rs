@@ -54,12 +54,15 @@ impl Keeper {
                 }
                 Ok(())
             }
+            // A finish and the next claim share a transaction: a server that was killed right
+            // behind it could neither acknowledge the one nor send the other.
+            (ShimState::Exited { job, attempt, .. }, Some(key)) => {
+                connection.send(&ToShim::Release { job, attempt }).await?;
+                self.never_ran(Some(key));
+                Ok(())
+            }
             (ShimState::Idle, expected) => {
-                if let Some(key) = expected {
-                    self.registry.detach(key.job);
-                    self.tell(ShimEvent::NeverRan(key));
-                }
-                self.idle();
+                self.never_ran(expected);
                 Ok(())
             }
             (ShimState::Retired, None) => Ok(()),
@@ -73,6 +76,15 @@ impl Keeper {
                 Ok(())
             }
         }
+    }
+
+    /// The shim is idle and knows nothing of the attempt that the ledger gave it.
+    fn never_ran(&mut self, expected: Option<Key>) {
+        if let Some(key) = expected {
+            self.registry.detach(key.job);
+            self.tell(ShimEvent::NeverRan(key));
+        }
+        self.idle();
     }
 
     pub(super) fn idle(&mut self) {
