@@ -84,11 +84,14 @@ impl Nurse {
             return;
         }
         self.door.attend();
+        // What has been said until now was for the server until now.
+        self.speak();
         while let Some(call) = self.door.next_call() {
             match call {
                 Call::Hello { instance } => self.welcome(instance),
                 Call::Message(message) => self.obey(message, now),
             }
+            self.speak();
         }
     }
 
@@ -113,9 +116,7 @@ impl Nurse {
 
     /// Tells the server what there is to tell; without one, makes the end safe.
     fn report(&mut self, now: Instant) {
-        for message in self.kit.said.drain(..) {
-            self.door.send(&message);
-        }
+        self.speak();
         if self.door.has_server() {
             self.alone_since = None;
         } else {
@@ -127,6 +128,12 @@ impl Nurse {
         self.forget_what_is_over();
     }
 
+    fn speak(&mut self) {
+        for message in self.kit.said.drain(..) {
+            self.door.send(&message);
+        }
+    }
+
     fn forget_what_is_over(&mut self) {
         if let Some(attempt) = self.attempt.take_if(|attempt| attempt.is_over()) {
             // It has said that it takes no more work: nobody will come back to it.
@@ -136,8 +143,6 @@ impl Nurse {
 
     fn welcome(&mut self, instance: String) {
         self.kit.instance = instance;
-        // What was said for another server's ears is told by the state.
-        self.kit.said.clear();
         let state = self.attempt.as_ref().map_or(ShimState::Idle, |a| a.state());
         self.kit.said.push(FromShim::Welcome {
             protocol: PROTOCOL,
@@ -180,6 +185,10 @@ impl Nurse {
     /// A run acknowledges the end of the attempt before.
     fn run_attempt(&mut self, spec: RunSpec, now: Instant) {
         if let Some(attempt) = &mut self.attempt {
+            if attempt.is(spec.job, spec.attempt) {
+                // It has been started, so that it may not be refused.
+                return;
+            }
             attempt.acknowledge();
         }
         self.forget_what_is_over();
