@@ -3,54 +3,24 @@
 //! into the kit.
 
 use std::{
-    io::Write,
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
-    fork,
-    log::{Desk, Frame, Log, Obstacle},
+    kit::Kit,
+    log::{Log, Obstacle},
     pipes::Pipes,
-    spawn::{self, Spawned},
     stamp,
     stop::Stop,
     stopwatch::Stopwatch,
-    sync::Syncer,
-    tree::Tree,
+    usage,
 };
 use crate::{
     job::{ExitFacts, Offset, SpawnError, StopCause, StopWish, Stream, Survivor},
-    spool::{FromShim, RunSpec, ShimState, segment::Intent},
+    spool::RunSpec,
 };
-
-/// How often a full disk or a bound of the spool is looked at again.
-const RETRY: Duration = Duration::from_millis(250);
-
-/// What a shim keeps from one attempt to the next.
-pub struct Kit {
-    /// The shim's id.
-    pub shim: String,
-    /// The kernel's boot id.
-    pub boot_id: String,
-    /// The data directory's instance, as the server told it.
-    pub instance: String,
-    /// The directory of the segments.
-    pub spool: Arc<OwnedFd>,
-    /// `/dev/null`.
-    pub null: OwnedFd,
-    /// The place where frames are made.
-    pub frame: Frame,
-    /// Syncs segments.
-    pub syncer: Syncer,
-    /// The processes below us.
-    pub tree: Tree,
-    /// What the server should hear.
-    pub said: Vec<FromShim>,
-    /// Counts attempts, so that a late result of a sync finds the right one.
-    pub ticket: u64,
-}
 
 /// Where an attempt is.
 #[derive(Debug)]
@@ -114,7 +84,7 @@ pub struct Attempt {
     pub(super) told_trouble: Option<String>,
     pub(super) leaked: u32,
     pub(super) survivors: Vec<Survivor>,
-    pub(super) used: super::usage::Sum,
+    pub(super) used: usage::Sum,
     pub(super) ended_at_us: i64,
     pub(super) facts: Option<Box<ExitFacts>>,
     pub(super) recorded: bool,
@@ -151,7 +121,7 @@ impl Attempt {
             told_trouble: None,
             leaked: 0,
             survivors: Vec::new(),
-            used: super::usage::Sum::default(),
+            used: usage::Sum::default(),
             ended_at_us: 0,
             facts: None,
             recorded: false,
@@ -198,77 +168,7 @@ impl Attempt {
         if self.blocked.is_none() {
             return Ok(());
         }
-        self.log.make_ready(&mut desk(kit), false)
-    }
-
-    fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
-        self.log.begin(&intent(&self.spec, kit))?;
-        self.log.has_room()?;
-        match spawn::spawn(&mut self.spec, &self.log, &kit.null) {
-            Ok(Spawned { pid, pipes, report }) => {
-                self.leader = Some(pid);
-                self.gone = false;
-                self.pipes = pipes;
-                self.run_time = Stopwatch::started(now);
-                self.silence = Stopwatch::started(now);
-                self.phase = Phase::Starting { report };
-                // The process has it now; a shim stays small.
-                self.spec.env = Vec::new();
-            }
-            Err(error) => self.never_started(error),
-        }
-        Ok(())
-    }
-
-    /// There is no process and there will be none.
-    pub(super) fn never_started(&mut self, error: SpawnError) {
-        self.spawn_error = Some(error);
-        self.tree_gone();
-    }
-
-    /// Looks at what a child between fork and exec has to report; the end of the file without a
-    /// report means that its program runs (or that it was killed before).
-    pub fn read_report(&mut self, kit: &mut Kit, now: Instant) {
-        let Phase::Starting { report } = &self.phase else {
-            return;
-        };
-        let mut bytes = [0; fork::REPORT_BYTES];
-        match nix::unistd::read(report, &mut bytes) {
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
-            Ok(0) => self.started(kit, now),
-            read => {
-                let length = read.unwrap_or_default();
-                self.spawn_error = spawn::read_report(&bytes[..length], &self.spec)
-                    .or_else(|| Some(spawn::failed(nix::errno::Errno::EIO, "hear of its exec")));
-                if self.log.read_start().is_none() {
-                    self.log.forget_start();
-                }
-                self.phase = Phase::Running;
-            }
-        }
-    }
-
-    fn started(&mut self, kit: &mut Kit, now: Instant) {
-        self.phase = Phase::Running;
-        let Some(pid) = self.leader else { return };
-        let (start, wall_us) = self.log.read_start().unwrap_or_else(|| {
-            // It was killed before it could write; a reader needs a record at that place.
-            let start_ticks = super::tree::start_ticks(pid).unwrap_or_default();
-            let start = crate::spool::record::StartPayload { pid, start_ticks };
-            if let Err(e) = self.log.write_start(start) {
-                self.trouble(format!("write a start record: {e}"), kit);
-            }
-            (start, stamp::wall_us())
-        });
-        self.started_at_us = Some(wall_us);
-        kit.said.push(FromShim::Started {
-            job: self.spec.job,
-            attempt: self.spec.attempt,
-            pid,
-            start_ticks: start.start_ticks,
-            started_at_us: wall_us,
-        });
-        self.catch_up(kit, now);
+        self.log.make_ready(&mut kit.desk(), false)
     }
 
     /// The process group of the leader, while that number is certainly ours.
@@ -298,112 +198,6 @@ impl Attempt {
         ]
         .into_iter()
         .flatten()
-    }
-
-    /// The output cannot flow: says so once, and holds the stall clock.
-    pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
-        match &why {
-            Obstacle::Full(text) => self.tell_waiting(text.clone(), kit),
-            Obstacle::Broken(text) => self.trouble(format!("store its output: {text}"), kit),
-            Obstacle::Unsynced => self.tell_flowing(kit),
-        }
-        let retry_at = (why != Obstacle::Unsynced).then(|| now + RETRY);
-        self.blocked = Some(Blocked { why, retry_at });
-        self.silence.run(false, now);
-    }
-
-    fn unblock(&mut self, kit: &mut Kit, now: Instant) {
-        if self.blocked.take().is_none() {
-            return;
-        }
-        self.silence.run(!self.paused, now);
-        self.tell_flowing(kit);
-    }
-
-    fn tell_waiting(&mut self, why: String, kit: &mut Kit) {
-        if !self.is_told() && !std::mem::replace(&mut self.told_waiting, true) {
-            kit.said.push(FromShim::Waiting { waiting: true, why });
-        }
-    }
-
-    pub(super) fn tell_flowing(&mut self, kit: &mut Kit) {
-        if std::mem::take(&mut self.told_waiting) {
-            kit.said.push(FromShim::Waiting {
-                waiting: false,
-                why: "there is room again".to_owned(),
-            });
-        }
-    }
-
-    /// Tells of something that the operator should know; the same thing only once.
-    pub(super) fn trouble(&mut self, what: String, kit: &mut Kit) {
-        if self.told_trouble.as_ref() == Some(&what) {
-            return;
-        }
-        let (job, attempt) = (self.spec.job, self.spec.attempt);
-        let message = format!("job {job} attempt {attempt}: failed to {what}");
-        // The server may not be there to hear it, and a full disk may not take it either.
-        let _ = writeln!(
-            std::io::stderr(),
-            "cc-executor shim {}: {message}",
-            kit.shim
-        );
-        kit.said.push(FromShim::Trouble { message });
-        self.told_trouble = Some(what);
-    }
-
-    /// What a server that connects now has to know.
-    pub fn state(&self) -> ShimState {
-        let (job, attempt) = (self.spec.job, self.spec.attempt);
-        match (&self.facts, &self.phase) {
-            _ if self.acknowledged => ShimState::Retired,
-            (Some(facts), Phase::Told) => ShimState::Exited {
-                job,
-                attempt,
-                facts: facts.clone(),
-                synced: self.is_durable(),
-            },
-            _ => ShimState::Running {
-                job,
-                attempt,
-                paused: self.paused,
-                started_at_us: self.started_at_us.unwrap_or_default(),
-                stop: self.stop.as_ref().map(|stop| stop.wish.clone()),
-            },
-        }
-    }
-
-    /// A new server listens: what it is not told by [`Self::state`].
-    pub fn on_hello(&mut self, kit: &mut Kit) {
-        self.armed = None;
-        if let (
-            true,
-            Some(Blocked {
-                why: Obstacle::Full(why),
-                ..
-            }),
-        ) = (self.told_waiting, &self.blocked)
-        {
-            let why = why.clone();
-            kit.said.push(FromShim::Waiting { waiting: true, why });
-        }
-    }
-
-    /// Says `grew` as soon as there is more than `offset`.
-    pub fn arm(&mut self, offset: Offset, kit: &mut Kit) {
-        self.armed = Some(offset);
-        self.tell_growth(kit);
-    }
-
-    pub(super) fn tell_growth(&mut self, kit: &mut Kit) {
-        let offset = self.log.end();
-        if self.armed.is_some_and(|armed| offset > armed) {
-            self.armed = None;
-            kit.said.push(FromShim::Grew { offset });
-        }
-        if let Some(next_offset) = self.log.take_sealed() {
-            kit.said.push(FromShim::Sealed { next_offset });
-        }
     }
 
     /// The streams that may be read now, and stdin while it is fed.
@@ -452,23 +246,4 @@ pub struct Wants<'a> {
     pub stderr: Option<&'a OwnedFd>,
     /// Stdin, while there is more to feed.
     pub stdin: Option<&'a OwnedFd>,
-}
-
-/// What the log needs of a kit.
-pub(super) fn desk(kit: &mut Kit) -> Desk<'_> {
-    Desk {
-        frame: &mut kit.frame,
-        syncer: &mut kit.syncer,
-    }
-}
-
-pub(super) fn intent(spec: &RunSpec, kit: &Kit) -> Vec<u8> {
-    let intent = Intent {
-        job: spec.job_id,
-        shim: kit.shim.clone(),
-        boot_id: kit.boot_id.clone(),
-        instance: kit.instance.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    super::json(&intent)
 }

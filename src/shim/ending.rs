@@ -1,19 +1,17 @@
-//! How an attempt ends: its leader's exit, the processes that outlive it, the last bytes, the
-//! exit record, and the acknowledgement. Signals are sent by the stop ladder.
+//! How an attempt's process tree ends: the leader's exit, the processes that outlive it, the
+//! proof that nobody is left. Signals are sent by the stop ladder; what follows is `closing`'s.
 
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::{
-    attempt::{Attempt, Kit, Phase},
+    attempt::{Attempt, Phase},
     fork,
-    log::Obstacle,
-    pipes::Pipes,
+    kit::Kit,
     stamp, tree,
 };
-use crate::{
-    job::{Exit, ExitFacts, Leftover},
-    spool::FromShim,
-};
+use crate::job::Leftover;
 
 /// How long processes that outlive their leader have from TERM to KILL.
 const LEFTOVER_GRACE: Duration = Duration::from_millis(500);
@@ -26,7 +24,8 @@ impl Attempt {
     pub fn on_children(&mut self, kit: &mut Kit, now: Instant) {
         loop {
             match fork::exited_child(None) {
-                Err(_) => return self.on_gone(),
+                Err(Errno::ECHILD) => return self.on_gone(),
+                Err(_) => return,
                 Ok(None) => return self.on_straggler(kit, now),
                 Ok(Some(pid)) if Some(pid) == self.leader => {
                     self.finish_start(kit, now);
@@ -149,159 +148,5 @@ impl Attempt {
         self.kill_at = None;
         self.paused = false;
         self.phase = Phase::Draining;
-    }
-
-    /// Stores the last bytes and completes the facts.
-    pub(super) fn drain(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
-        self.log.make_ready(&mut super::attempt::desk(kit), true)?;
-        self.empty_pipes(kit, now)?;
-        if self.survivors.is_empty() {
-            self.pipes = Pipes::default();
-        } else {
-            self.pipes.forget_end();
-        }
-        self.facts = Some(Box::new(self.complete_facts()));
-        self.phase = Phase::Recording;
-        self.record(kit)
-    }
-
-    fn complete_facts(&mut self) -> ExitFacts {
-        ExitFacts {
-            exit: self.exit(),
-            started_at_us: self.started_at_us,
-            ended_at_us: self.ended_at_us,
-            stop: self.stop.as_ref().map(|stop| stop.facts.clone()),
-            leaked: self.leaked,
-            survivors: self.survivors.clone(),
-            usage: self.used.total(),
-            end_offset: self.log.end(),
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        if let Some(error) = &self.spawn_error {
-            return Exit::SpawnFailed(error.clone());
-        }
-        let status = self.leader_status.unwrap_or_default();
-        if libc::WIFSIGNALED(status) {
-            Exit::Signal(libc::WTERMSIG(status))
-        } else {
-            Exit::Code(libc::WEXITSTATUS(status))
-        }
-    }
-
-    /// Writes the exit record. Little output: the exit is told at once, for it goes into the
-    /// ledger; else when everything is on disk.
-    pub(super) fn record(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
-        let written = self.write_exit(kit);
-        if self.log.end() <= self.spec.inline_bytes_max {
-            self.tell(kit);
-            return written;
-        }
-        written?;
-        self.phase = Phase::Syncing;
-        self.await_sync(kit)
-    }
-
-    fn write_exit(&mut self, kit: &Kit) -> Result<(), Obstacle> {
-        if self.recorded {
-            return Ok(());
-        }
-        self.log.begin(&super::attempt::intent(&self.spec, kit))?;
-        if self.started_at_us.is_none() && self.log.read_start().is_none() {
-            self.log.forget_start();
-        }
-        self.log.write_exit(&super::json(&self.facts))?;
-        self.recorded = true;
-        Ok(())
-    }
-
-    /// Waits for the sync thread, then tells.
-    pub(super) fn await_sync(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
-        if !std::mem::replace(&mut self.sync_asked, true) {
-            self.log.sync_all(&mut kit.syncer);
-        }
-        if self.log.synced().is_none() {
-            return Err(Obstacle::Unsynced);
-        }
-        self.tell_sync_error(kit);
-        self.tell(kit);
-        Ok(())
-    }
-
-    /// Where no server is there to make the end durable, the shim does.
-    pub fn make_durable(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
-        self.write_exit(kit)?;
-        self.tell_sync_error(kit);
-        Ok(())
-    }
-
-    /// Has everything synced, once, because nobody is there to acknowledge the end.
-    pub fn secure(&mut self, kit: &mut Kit) {
-        if self.recorded && !std::mem::replace(&mut self.sync_asked, true) {
-            self.log.sync_all(&mut kit.syncer);
-        }
-    }
-
-    fn tell_sync_error(&mut self, kit: &mut Kit) {
-        if let Some(Err(e)) = self.log.synced() {
-            let what = format!("sync its output: {e}");
-            self.trouble(what, kit);
-        }
-    }
-
-    fn tell(&mut self, kit: &mut Kit) {
-        self.phase = Phase::Told;
-        self.tell_flowing(kit);
-        let Some(facts) = self.facts.clone() else {
-            return;
-        };
-        kit.said.push(FromShim::Exited {
-            job: self.spec.job,
-            attempt: self.spec.attempt,
-            facts,
-            synced: self.is_durable(),
-            reusable: self.survivors.is_empty() && self.gone,
-        });
-    }
-
-    /// Whether all segments, exit record included, are on disk.
-    pub fn is_durable(&self) -> bool {
-        self.recorded && self.sync_asked && self.log.synced() == Some(Ok(()))
-    }
-
-    /// Whether the end has been told (or would have been, had anybody listened).
-    pub fn is_told(&self) -> bool {
-        matches!(self.phase, Phase::Told)
-    }
-
-    /// The final commit is durable.
-    pub fn acknowledge(&mut self) {
-        self.acknowledged = self.is_told();
-    }
-
-    /// Whether the attempt may be forgotten: acknowledged, and no process of it is left.
-    pub fn is_over(&self) -> bool {
-        self.acknowledged && self.gone
-    }
-
-    /// Whether nothing would be lost without this shim: no process, and the end is on disk.
-    pub fn is_safe(&self) -> bool {
-        self.is_told() && self.gone && self.is_durable()
-    }
-
-    /// Whether this is the attempt.
-    pub fn is(&self, job: i64, attempt: u32) -> bool {
-        (self.spec.job, self.spec.attempt) == (job, attempt)
-    }
-
-    /// Whether other processes than the job's could still be ours: the shim takes no more work.
-    pub fn has_survivors(&self) -> bool {
-        !self.survivors.is_empty()
-    }
-
-    /// A result of the sync thread.
-    pub fn on_synced(&mut self, synced: super::sync::Synced) {
-        self.log.on_synced(synced);
     }
 }

@@ -3,11 +3,7 @@
 
 use std::time::Instant;
 
-use super::{
-    attempt::{Attempt, Kit, desk},
-    log::Obstacle,
-    pipes::Read,
-};
+use super::{attempt::Attempt, kit::Kit, log::Obstacle, pipes::Read};
 use crate::job::{Offset, Stream};
 
 /// What a process without a terminal writes to.
@@ -61,7 +57,7 @@ impl Attempt {
         now: Instant,
     ) -> Result<bool, Obstacle> {
         if !self.discards() {
-            self.log.make_ready(&mut desk(kit), urgent)?;
+            self.log.make_ready(&mut kit.desk(), urgent)?;
         }
         let Read::Bytes(length) = self.pipes.read(stream, kit.frame.space()) else {
             return Ok(false);
@@ -71,7 +67,7 @@ impl Attempt {
         let written = match kept {
             _ if self.facts.is_some() => Ok(()),
             0 => Ok(()),
-            _ => self.log.write(&mut desk(kit), stream, kept),
+            _ => self.log.write(&mut kit.desk(), stream, kept),
         };
         if kept < length && self.facts.is_none() {
             self.limit_reached(kit, now);

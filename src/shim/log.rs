@@ -12,20 +12,17 @@ use std::{
 
 use super::{
     fork::{self, START_BYTES},
+    frame::{self, Frame},
     room::{self, Bounds},
-    stamp,
     sync::{Synced, Syncer},
 };
 use crate::{
     job::{Offset, Stream},
     spool::{
-        Kind, RecordHeader, RunSpec, SegmentName, SegmentWriter,
+        Kind, RunSpec, SegmentName, SegmentWriter,
         record::{self, Decoded, HEADER_BYTES, StartPayload},
     },
 };
-
-/// How many output bytes a record holds at most.
-pub const READ_BYTES: usize = 256 << 10;
 
 /// Why the log cannot go on at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,37 +42,6 @@ impl From<io::Error> for Obstacle {
         } else {
             Self::Broken(error.to_string())
         }
-    }
-}
-
-/// Room for one frame: the header stands directly before the payload, so that one write writes
-/// both. Lasts from one attempt to the next.
-#[derive(Debug, Default)]
-pub struct Frame {
-    bytes: Vec<u8>,
-    /// Length of the frame that waits to be written; 0: none.
-    waiting: usize,
-}
-
-impl Frame {
-    /// Where a payload may be read into. What waits there is lost.
-    pub fn space(&mut self) -> &mut [u8] {
-        self.waiting = 0;
-        self.bytes.resize(HEADER_BYTES + READ_BYTES, 0);
-        &mut self.bytes[HEADER_BYTES..]
-    }
-
-    /// Nothing waits any more.
-    pub fn clear(&mut self) {
-        self.waiting = 0;
-    }
-
-    fn complete(&mut self, stream: Stream, offset: Offset, length: usize) {
-        let header = header(Kind::Output, stream, offset);
-        let payload = &self.bytes[HEADER_BYTES..HEADER_BYTES + length];
-        let head = record::header_bytes(&header, payload);
-        self.bytes[..HEADER_BYTES].copy_from_slice(&head);
-        self.waiting = HEADER_BYTES + length;
     }
 }
 
@@ -138,7 +104,7 @@ impl Log {
         if self.start_at > 0 {
             return Ok(());
         }
-        let header = header(Kind::Intent, Stream::Stdout, self.end);
+        let header = frame::header(Kind::Intent, Stream::Stdout, self.end);
         let mut bytes = record::encode(&header, intent);
         bytes.resize(bytes.len() + START_BYTES, 0);
         self.current.begin(&bytes)?;
@@ -211,11 +177,12 @@ impl Log {
     }
 
     fn write_waiting(&mut self, frame: &mut Frame) -> Result<(), Obstacle> {
-        if frame.waiting == 0 {
+        let bytes = frame.waiting();
+        if bytes.is_empty() {
             return Ok(());
         }
-        self.current.append(&frame.bytes[..frame.waiting])?;
-        self.end += (frame.waiting - HEADER_BYTES) as u64;
+        self.current.append(bytes)?;
+        self.end += (bytes.len() - HEADER_BYTES) as u64;
         frame.clear();
         Ok(())
     }
@@ -253,13 +220,13 @@ impl Log {
     }
 
     fn write_seal(&mut self) -> io::Result<()> {
-        let header = header(Kind::Seal, Stream::Stdout, self.end);
+        let header = frame::header(Kind::Seal, Stream::Stdout, self.end);
         self.current.append(&record::encode(&header, &[]))
     }
 
     /// Writes the attempt's last record.
     pub fn write_exit(&mut self, facts: &[u8]) -> Result<(), Obstacle> {
-        let header = header(Kind::Exit, Stream::Stdout, self.end);
+        let header = frame::header(Kind::Exit, Stream::Stdout, self.end);
         self.current.append(&record::encode(&header, facts))?;
         Ok(())
     }
@@ -306,16 +273,5 @@ impl Log {
     /// The offset of the last seal, once.
     pub fn take_sealed(&mut self) -> Option<Offset> {
         self.sealed.take()
-    }
-}
-
-fn header(kind: Kind, stream: Stream, offset: Offset) -> RecordHeader {
-    let (wall_us, boottime_us) = stamp::now();
-    RecordHeader {
-        kind,
-        stream,
-        offset,
-        wall_us,
-        boottime_us,
     }
 }

@@ -2,27 +2,35 @@
 //! job's process tree, stores its output, stops it when asked, and tells how it ended.
 //!
 //! It knows no database, no network and no runtime: one thread that polls, and a helper that
-//! syncs. `nurse` is the loop; `attempt`, `flow`, `stop` and `ending` are the life of an attempt;
-//! the rest are its instruments.
+//! syncs. `nurse` is the loop. The life of an attempt is, in this order, `attempt`, `start`,
+//! `flow`, `stop`, `ending` and `closing`, and `tell` what the server hears of it; the rest are
+//! its instruments.
 
 mod attempt;
+mod closing;
 mod connection;
 mod door;
 mod ending;
 mod flow;
 mod fork;
+mod frame;
+mod kit;
 mod log;
 mod nurse;
 mod pipes;
+mod plan;
 mod room;
 mod setup;
 mod spawn;
 mod stamp;
+mod start;
 mod stop;
 mod stopwatch;
 mod sync;
+mod tell;
 mod tree;
 mod usage;
+mod wait;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

@@ -2,25 +2,17 @@
 //! thread, and lets each of them be heard in an order that is part of the promise: a leader's
 //! exit before the messages that arrived with it, those before the output.
 
-use std::{
-    os::fd::{AsFd, BorrowedFd},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::signalfd::SignalFd,
-};
+use nix::{poll::PollTimeout, sys::signalfd::SignalFd};
 
 use super::{
-    attempt::{Attempt, Kit, Wants},
+    attempt::Attempt,
     door::{Call, Door},
+    kit::Kit,
+    wait::{Sources, Woken},
 };
-use crate::{
-    job::Stream,
-    spool::{FromShim, RunSpec, ShimState, ToShim, message::PROTOCOL},
-};
+use crate::spool::{FromShim, RunSpec, ShimState, ToShim, message::PROTOCOL};
 
 /// How long a shim that holds nothing waits for a server.
 const LONELY: Duration = Duration::from_secs(10);
@@ -35,17 +27,6 @@ pub struct Nurse {
     leaving: bool,
     /// Since when there has been no server.
     alone_since: Option<Instant>,
-}
-
-/// What has happened while the shim waited.
-#[derive(Debug, Default)]
-struct Woken {
-    children: bool,
-    synced: bool,
-    door: bool,
-    report: bool,
-    stdin: bool,
-    streams: Vec<Stream>,
 }
 
 impl Nurse {
@@ -103,11 +84,14 @@ impl Nurse {
             return;
         }
         self.door.attend();
+        // What has been said until now was for the server until now.
+        self.speak();
         while let Some(call) = self.door.next_call() {
             match call {
                 Call::Hello { instance } => self.welcome(instance),
                 Call::Message(message) => self.obey(message, now),
             }
+            self.speak();
         }
     }
 
@@ -132,9 +116,7 @@ impl Nurse {
 
     /// Tells the server what there is to tell; without one, makes the end safe.
     fn report(&mut self, now: Instant) {
-        for message in self.kit.said.drain(..) {
-            self.door.send(&message);
-        }
+        self.speak();
         if self.door.has_server() {
             self.alone_since = None;
         } else {
@@ -146,6 +128,12 @@ impl Nurse {
         self.forget_what_is_over();
     }
 
+    fn speak(&mut self) {
+        for message in self.kit.said.drain(..) {
+            self.door.send(&message);
+        }
+    }
+
     fn forget_what_is_over(&mut self) {
         if let Some(attempt) = self.attempt.take_if(|attempt| attempt.is_over()) {
             // It has said that it takes no more work: nobody will come back to it.
@@ -155,8 +143,6 @@ impl Nurse {
 
     fn welcome(&mut self, instance: String) {
         self.kit.instance = instance;
-        // What was said for another server's ears is told by the state.
-        self.kit.said.clear();
         let state = self.attempt.as_ref().map_or(ShimState::Idle, |a| a.state());
         self.kit.said.push(FromShim::Welcome {
             protocol: PROTOCOL,
@@ -199,6 +185,10 @@ impl Nurse {
     /// A run acknowledges the end of the attempt before.
     fn run_attempt(&mut self, spec: RunSpec, now: Instant) {
         if let Some(attempt) = &mut self.attempt {
+            if attempt.is(spec.job, spec.attempt) {
+                // It has been started, so that it may not be refused.
+                return;
+            }
             attempt.acknowledge();
         }
         self.forget_what_is_over();
@@ -233,20 +223,13 @@ impl Nurse {
     }
 
     fn wait(&self) -> Woken {
-        let mut fds = Vec::with_capacity(12);
-        let wants = self.attempt.as_ref().map(|a| a.wants()).unwrap_or_default();
-        let slots = Slots::fill(&mut fds, self, &wants);
-        let timeout = self.timeout(Instant::now());
-        match poll(&mut fds, timeout) {
-            Ok(_) => slots.read(&fds),
-            Err(Errno::EINTR) => Woken::default(),
-            // Descriptors of our own and a plain array: there is nothing else that could fail
-            // but memory, and then waiting a little is all there is.
-            Err(_) => {
-                std::thread::sleep(Duration::from_millis(10));
-                Woken::default()
-            }
-        }
+        let sources = Sources {
+            children: &self.children,
+            syncer: &self.kit.syncer,
+            door: &self.door,
+            wants: self.attempt.as_ref().map(|a| a.wants()).unwrap_or_default(),
+        };
+        sources.wait(self.timeout(Instant::now()))
     }
 
     fn timeout(&self, now: Instant) -> PollTimeout {
@@ -264,62 +247,5 @@ impl Nurse {
             .as_micros()
             .div_ceil(1000);
         PollTimeout::try_from(ms.min(i32::MAX as u128)).unwrap_or(PollTimeout::MAX)
-    }
-}
-
-/// Which place in the poll array belongs to whom.
-#[derive(Debug, Default)]
-struct Slots {
-    children: usize,
-    synced: usize,
-    report: Option<usize>,
-    stdout: Option<usize>,
-    stderr: Option<usize>,
-    stdin: Option<usize>,
-    door: usize,
-}
-
-impl Slots {
-    fn fill<'a>(fds: &mut Vec<PollFd<'a>>, nurse: &'a Nurse, wants: &Wants<'a>) -> Self {
-        let mut add = |fd: BorrowedFd<'a>, events| {
-            fds.push(PollFd::new(fd, events));
-            fds.len() - 1
-        };
-        let (read, write) = (PollFlags::POLLIN, PollFlags::POLLOUT);
-        let slots = Self {
-            children: add(nurse.children.as_fd(), read),
-            synced: add(nurse.kit.syncer.wake_fd(), read),
-            report: wants.report.map(|fd| add(fd.as_fd(), read)),
-            stdout: wants.stdout.map(|fd| add(fd.as_fd(), read)),
-            stderr: wants.stderr.map(|fd| add(fd.as_fd(), read)),
-            stdin: wants.stdin.map(|fd| add(fd.as_fd(), write)),
-            door: 0,
-        };
-        let door = fds.len();
-        for (fd, behind) in nurse.door.waits() {
-            let events = if behind { read | write } else { read };
-            fds.push(PollFd::new(fd, events));
-        }
-        Self { door, ..slots }
-    }
-
-    fn read(&self, fds: &[PollFd<'_>]) -> Woken {
-        let ready = |at: usize| fds[at].any().unwrap_or(true);
-        let maybe = |at: Option<usize>| at.is_some_and(ready);
-        let mut streams = Vec::new();
-        if maybe(self.stdout) {
-            streams.push(Stream::Stdout);
-        }
-        if maybe(self.stderr) {
-            streams.push(Stream::Stderr);
-        }
-        Woken {
-            children: ready(self.children),
-            synced: ready(self.synced),
-            door: (self.door..fds.len()).any(ready),
-            report: maybe(self.report),
-            stdin: maybe(self.stdin),
-            streams,
-        }
     }
 }

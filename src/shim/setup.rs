@@ -19,7 +19,7 @@ use nix::{
     unistd::{dup2_stdin, dup2_stdout, setsid},
 };
 
-use super::{attempt::Kit, door::Door, fork, log::Frame, nurse::Nurse, sync::Syncer, tree::Tree};
+use super::{door::Door, fork, frame::Frame, kit::Kit, nurse::Nurse, sync::Syncer, tree::Tree};
 use crate::spool::Layout;
 
 /// What `ps` shows; at most 15 bytes.

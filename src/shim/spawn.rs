@@ -13,9 +13,10 @@ use nix::{
 };
 
 use super::{
-    fork::{self, CStrings, Plan, REPORT_BYTES, Step},
+    fork,
     log::Log,
     pipes::{Feed, Pipes},
+    plan::{CStrings, Plan, REPORT_BYTES, Step},
 };
 use crate::{job::SpawnError, spool::RunSpec};
 

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::{
-    attempt::{Attempt, Kit, Phase},
-    fork, spawn,
+    attempt::{Attempt, Phase},
+    fork,
+    kit::Kit,
+    spawn,
 };
 use crate::{
     job::{StopCause, StopFacts, StopWish, signal},

@@ -71,7 +71,7 @@ pub enum ToShim {
         instance: String,
     },
     /// Run an attempt. Only to an idle shim, or to one whose exit has been told: it acknowledges
-    /// the final commit of the attempt before.
+    /// the final commit of the attempt before. For the attempt that the shim has it means nothing.
     Run(Box<RunSpec>),
     /// The final commit of this attempt is durable; the shim may forget it and take work again.
     Release {

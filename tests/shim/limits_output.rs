@@ -5,7 +5,9 @@ use cc_executor::{
     spool::SegmentName,
 };
 
-use crate::harness::{Shim, code, shell};
+use nix::sys::signal::Signal;
+
+use crate::harness::{Shim, code, is_alive, shell, state_of, until};
 
 #[test]
 fn exactly_the_bound_is_stored() {
@@ -31,9 +33,22 @@ fn exactly_the_bound_is_stored() {
 #[test]
 fn a_job_that_ends_with_more_in_the_pipe_has_failed_too() {
     let shim = Shim::start();
-    let mut spec = shell("printf 0123456789");
+    let go = shim.dir.path().join("go");
+    let mut spec = shell(&format!(
+        "while [ ! -e {} ]; do sleep 0.01; done; printf 0123456789",
+        go.display()
+    ));
     spec.output_bytes_max = Some(9);
-    let facts = shim.run_to_end(spec);
+    let (mut server, _) = shim.hello(1);
+    server.run(spec);
+    let leader = server.started();
+    // The shim sees the bytes only when the leader has exited.
+    shim.signal(Signal::SIGSTOP);
+    until("the shim has stopped", || state_of(shim.pid()) == Some('T'));
+    std::fs::write(&go, "").expect("go");
+    until("the leader has exited", || !is_alive(leader));
+    shim.signal(Signal::SIGCONT);
+    let facts = server.exited();
     assert_eq!(facts.exit, code(0));
     assert_eq!(
         facts.outcome(),

@@ -67,3 +67,33 @@ fn a_wish_that_came_before_the_start_starts_nothing() {
     assert_eq!(shim.exit_record(), Some(facts));
     assert!(!witness.exists());
 }
+
+#[test]
+fn a_run_that_is_repeated_is_neither_refused_nor_run_twice() {
+    let shim = Shim::start();
+    let witness = shim.dir.path().join("witness");
+    let go = shim.dir.path().join("go");
+    let line = format!(
+        "echo x >> {}; while [ ! -e {} ]; do sleep 0.01; done",
+        witness.display(),
+        go.display()
+    );
+    let (mut server, _) = shim.hello(1);
+    server.run(shell(&line));
+    server.started();
+    server.run(shell(&line));
+    let mut other = spec(&["true"]);
+    other.job = 2;
+    server.run(other);
+    let refused = server.wait_for("refused", |message| match message {
+        FromShim::Refused { job, .. } => Some(*job),
+        _ => None,
+    });
+    assert_eq!(refused, 2);
+    std::fs::write(&go, "").expect("go");
+    assert_eq!(server.exited().exit, code(0));
+    // The exit has been told: a repetition still means nothing.
+    server.run(shell(&line));
+    assert!(matches!(server.hello(1), ShimState::Exited { job: 1, .. }));
+    assert_eq!(std::fs::read(&witness).expect("read"), b"x\n");
+}

@@ -1,0 +1,82 @@
+//! What is prepared before a fork and what a child reports when it fails: the words between the
+//! shim and its child. Nothing here runs in the child.
+
+use std::{
+    ffi::{CStr, CString},
+    os::fd::RawFd,
+    ptr,
+};
+
+/// What a child was about to do when it failed; the first byte of its report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    /// Begin its own session.
+    Session = 1,
+    /// Ask to die with the shim.
+    DeathSignal = 2,
+    /// Go to its working directory.
+    Chdir = 3,
+    /// Put its descriptors 0, 1 and 2 in place.
+    Descriptors = 4,
+    /// Write its start record.
+    Record = 5,
+    /// Execute the program.
+    Exec = 6,
+}
+
+impl Step {
+    /// The step with this code.
+    pub fn from_code(code: u8) -> Option<Self> {
+        use Step::{Chdir, DeathSignal, Descriptors, Exec, Record, Session};
+        [Session, DeathSignal, Chdir, Descriptors, Record, Exec]
+            .into_iter()
+            .find(|step| *step as u8 == code)
+    }
+}
+
+/// Length of a child's report: a [`Step`], three zero bytes, an errno.
+pub const REPORT_BYTES: usize = 8;
+
+/// Strings as exec wants them: an array of pointers that ends in a null pointer.
+pub struct CStrings {
+    /// The array, alive as long as this is.
+    pub(super) pointers: Vec<*const libc::c_char>,
+    _owned: Vec<CString>,
+}
+
+impl CStrings {
+    /// Takes the strings; the array points into them (their heap memory does not move).
+    pub fn new(owned: Vec<CString>) -> Self {
+        let ends = [ptr::null()];
+        let pointers = owned.iter().map(|s| s.as_ptr()).chain(ends).collect();
+        Self {
+            pointers,
+            _owned: owned,
+        }
+    }
+}
+
+/// Everything that a child needs, made before the fork.
+pub struct Plan<'a> {
+    /// What to try to execute, in order.
+    pub candidates: &'a [CString],
+    /// Its words.
+    pub argv: &'a CStrings,
+    /// Its environment.
+    pub env: &'a CStrings,
+    /// Where it runs.
+    pub cwd: &'a CStr,
+    /// Its file mode creation mask.
+    pub umask: u32,
+    /// Its descriptors 0, 1 and 2.
+    pub stdio: [RawFd; 3],
+    /// Where it reports a failure; close-on-exec, so that an end of file means success.
+    pub report: RawFd,
+    /// The segment of its start record.
+    pub segment: RawFd,
+    /// Where in the segment.
+    pub start_at: u64,
+    /// The offset at which the record stands.
+    pub offset: u64,
+}

@@ -1,0 +1,128 @@
+//! What an attempt tells the server, and what it stops telling twice. Who listens is not known
+//! here.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use super::{
+    attempt::{Attempt, Blocked, Phase},
+    kit::Kit,
+    log::Obstacle,
+};
+use crate::{
+    job::Offset,
+    spool::{FromShim, ShimState},
+};
+
+/// How often a full disk or a bound of the spool is looked at again.
+const RETRY: Duration = Duration::from_millis(250);
+
+impl Attempt {
+    /// The output cannot flow: says so once, and holds the stall clock.
+    pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
+        match &why {
+            Obstacle::Full(text) => self.tell_waiting(text.clone(), kit),
+            Obstacle::Broken(text) => self.trouble(format!("store its output: {text}"), kit),
+            Obstacle::Unsynced => self.tell_flowing(kit),
+        }
+        let retry_at = (why != Obstacle::Unsynced).then(|| now + RETRY);
+        self.blocked = Some(Blocked { why, retry_at });
+        self.silence.run(false, now);
+    }
+
+    pub(super) fn unblock(&mut self, kit: &mut Kit, now: Instant) {
+        if self.blocked.take().is_none() {
+            return;
+        }
+        self.silence.run(!self.paused, now);
+        self.tell_flowing(kit);
+    }
+
+    fn tell_waiting(&mut self, why: String, kit: &mut Kit) {
+        if !self.is_told() && !std::mem::replace(&mut self.told_waiting, true) {
+            kit.said.push(FromShim::Waiting { waiting: true, why });
+        }
+    }
+
+    pub(super) fn tell_flowing(&mut self, kit: &mut Kit) {
+        if std::mem::take(&mut self.told_waiting) {
+            kit.said.push(FromShim::Waiting {
+                waiting: false,
+                why: "there is room again".to_owned(),
+            });
+        }
+    }
+
+    /// Tells of something that the operator should know; the same thing only once.
+    pub(super) fn trouble(&mut self, what: String, kit: &mut Kit) {
+        if self.told_trouble.as_ref() == Some(&what) {
+            return;
+        }
+        let (job, attempt) = (self.spec.job, self.spec.attempt);
+        let message = format!("job {job} attempt {attempt}: failed to {what}");
+        // The server may not be there to hear it, and a full disk may not take it either.
+        let _ = writeln!(
+            std::io::stderr(),
+            "cc-executor shim {}: {message}",
+            kit.shim
+        );
+        kit.said.push(FromShim::Trouble { message });
+        self.told_trouble = Some(what);
+    }
+
+    /// What a server that connects now has to know.
+    pub fn state(&self) -> ShimState {
+        let (job, attempt) = (self.spec.job, self.spec.attempt);
+        match (&self.facts, &self.phase) {
+            _ if self.acknowledged => ShimState::Retired,
+            (Some(facts), Phase::Told) => ShimState::Exited {
+                job,
+                attempt,
+                facts: facts.clone(),
+                synced: self.is_durable(),
+            },
+            _ => ShimState::Running {
+                job,
+                attempt,
+                paused: self.paused,
+                started_at_us: self.started_at_us.unwrap_or_default(),
+                stop: self.stop.as_ref().map(|stop| stop.wish.clone()),
+            },
+        }
+    }
+
+    /// A new server listens: what it is not told by [`Self::state`].
+    pub fn on_hello(&mut self, kit: &mut Kit) {
+        self.armed = None;
+        if let (
+            true,
+            Some(Blocked {
+                why: Obstacle::Full(why),
+                ..
+            }),
+        ) = (self.told_waiting, &self.blocked)
+        {
+            let why = why.clone();
+            kit.said.push(FromShim::Waiting { waiting: true, why });
+        }
+    }
+
+    /// Says `grew` as soon as there is more than `offset`.
+    pub fn arm(&mut self, offset: Offset, kit: &mut Kit) {
+        self.armed = Some(offset);
+        self.tell_growth(kit);
+    }
+
+    pub(super) fn tell_growth(&mut self, kit: &mut Kit) {
+        let offset = self.log.end();
+        if self.armed.is_some_and(|armed| offset > armed) {
+            self.armed = None;
+            kit.said.push(FromShim::Grew { offset });
+        }
+        if let Some(next_offset) = self.log.take_sealed() {
+            kit.said.push(FromShim::Sealed { next_offset });
+        }
+    }
+}
