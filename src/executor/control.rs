@@ -4,7 +4,7 @@ use super::{Error, Executor};
 use crate::{
     clock,
     job::{Job, JobRef, StopCause, StopWish},
-    store::{PauseWished, Wished},
+    store::{Include, PauseWished, StoreError, Wished},
     supervisor::Key,
 };
 
@@ -38,7 +38,7 @@ impl Executor {
 
     async fn stop_job(&self, job: JobRef, cause: StopCause, actor: &str) -> Result<Job, Error> {
         let grace_ms = match cause {
-            StopCause::Cancel => self.get(job, Default::default()).await?.grace_s.to_ms(),
+            StopCause::Cancel => self.get(job, Include::default()).await?.grace_s.to_ms(),
             _ => 0,
         };
         let wish = StopWish {
@@ -47,7 +47,11 @@ impl Executor {
             asked_at_us: clock::now().0,
             grace_ms,
         };
-        match self.inner.store.wish_stop(job, wish).await? {
+        let wished = match self.inner.store.wish_stop(job, wish.clone()).await {
+            Err(StoreError::DiskFull) => return self.stop_unwritten(job, wish).await,
+            wished => wished?,
+        };
+        match wished {
             Wished::NotFound => Err(Error::no_such_job(job)),
             Wished::Final(job) => Ok(job),
             Wished::Withdrawn(job) => {
@@ -68,6 +72,19 @@ impl Executor {
                 Ok(job)
             }
         }
+    }
+
+    /// On a full disk a wish cannot be committed, and the job that filled it must be stoppable all
+    /// the same: the wish goes to the shim, and is forgotten if the server is killed before that.
+    async fn stop_unwritten(&self, job: JobRef, wish: StopWish) -> Result<Job, Error> {
+        let job = self.get(job, Include::default()).await?;
+        let open = self.inner.store.open_attempts().await?;
+        let Some(open) = open.into_iter().find(|open| open.number == job.number) else {
+            return Err(StoreError::DiskFull.into());
+        };
+        let supervisor = &self.inner.supervisor;
+        supervisor.stop_job(&open.shim, Key::of_open(&open), wish);
+        Ok(job)
     }
 
     async fn pause(&self, job: JobRef, pause: bool, actor: &str) -> Result<Job, Error> {
@@ -96,13 +113,13 @@ impl Executor {
                     attempt,
                 };
                 self.inner.supervisor.pause(&shim, key, pause, &actor).await;
-                self.get(JobRef::Number(number), Default::default()).await
+                self.get(JobRef::Number(number), Include::default()).await
             }
         }
     }
 
     async fn signal(&self, job: JobRef, signal: i32) -> Result<Job, Error> {
-        let job = self.get(job, Default::default()).await?;
+        let job = self.get(job, Include::default()).await?;
         if !job.state.is_active() {
             return Err(Error::Conflict(format!(
                 "job {} is {}; only a running or paused job can be signalled",
