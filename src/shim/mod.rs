@@ -45,7 +45,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(why) => {
-            eprintln!("cc-executor shim: failed to begin: {why}");
+            eprintln!("cc-executor shim: failed to {why}");
             ExitCode::FAILURE
         }
     }
@@ -64,13 +64,15 @@ impl Arguments {
             match name.to_str() {
                 Some("--data-dir") => data_dir = args.next().map(PathBuf::from),
                 Some("--id") => id = args.next().and_then(|id| id.into_string().ok()),
-                _ => return Err(format!("an unknown argument {name:?}")),
+                _ => return Err(format!("understand the argument {name:?}")),
             }
         }
         let data_dir = data_dir.filter(|dir| dir.is_absolute());
         Ok(Self {
-            data_dir: data_dir.ok_or("--data-dir needs an absolute path")?,
-            id: id.filter(|id| is_id(id)).ok_or("--id needs a plain name")?,
+            data_dir: data_dir.ok_or("find an absolute path in --data-dir")?,
+            id: id
+                .filter(|id| is_id(id))
+                .ok_or("find a plain name in --id")?,
         })
     }
 }

@@ -30,7 +30,8 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
     fork::close_inherited()?;
     let null = leave_parent()?;
     let layout = Layout::new(data_dir);
-    let spool = Arc::new(OwnedFd::from(File::open(layout.spool())?));
+    let spool = File::open(layout.spool()).map_err(|e| within("open the spool", &e))?;
+    let spool = Arc::new(OwnedFd::from(spool));
     let kit = Kit {
         shim: id.to_owned(),
         boot_id: boot_id()?,
@@ -39,11 +40,11 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
         spool,
         null,
         frame: Frame::default(),
-        tree: Tree::of_this_process()?,
+        tree: Tree::of_this_process().map_err(|e| within("list its own children", &e))?,
         said: Vec::new(),
         ticket: 0,
     };
-    let door = Door::open(&layout, id)?;
+    let door = Door::open(&layout, id).map_err(|e| within("take its lock and socket", &e))?;
     Ok(Nurse::new(kit, door, watch_children()?))
 }
 
@@ -72,6 +73,11 @@ fn watch_children() -> io::Result<SignalFd> {
     children.thread_block()?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     Ok(SignalFd::with_flags(&children, flags)?)
+}
+
+/// The same error with what was tried.
+fn within(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 fn boot_id() -> io::Result<String> {

@@ -127,3 +127,39 @@ fn a_signal_goes_to_the_leaders_group() {
     let facts = server.exited();
     assert_eq!((facts.exit, facts.stop), (code(11), None));
 }
+
+#[test]
+fn wishes_may_race_with_each_other_and_with_the_end() {
+    let shim = Shim::start();
+    let (mut server, _) = shim.hello(1);
+    for job in 1..=100_u64 {
+        let mut spec = shell("sleep 0.01 & sleep 0.00$((RANDOM % 9)); wait; exit 5");
+        spec.job = job as i64;
+        server.run(spec);
+        let mut wishes = [
+            ToShim::Pause,
+            ToShim::Resume,
+            cancel(1000),
+            cancel(1000),
+            ToShim::Pause,
+        ];
+        // Another order for every job.
+        wishes.rotate_left((job % 5) as usize);
+        if job.is_multiple_of(2) {
+            wishes.reverse();
+        }
+        for wish in &wishes {
+            server.send(wish);
+        }
+        let facts = server.exited();
+        let expected = match &facts.stop {
+            Some(stop) => {
+                assert_eq!(stop.cause, StopCause::Cancel);
+                JobState::Cancelled
+            }
+            None => JobState::Failed,
+        };
+        assert_eq!(facts.outcome().0, expected, "job {job}: {facts:?}");
+        assert!(!facts.stop.is_some_and(|stop| stop.killed), "job {job}");
+    }
+}
