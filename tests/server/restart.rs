@@ -4,10 +4,19 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, Transcript, assert_bytes, content, emit, until, until_true};
+use crate::harness::{Server, Transcript, assert_bytes, content, emit, parent, until, until_true};
 
+/// Kills the shims that hold processes of jobs; idle ones live on.
 fn kill_shim(server: &Server) {
-    for pid in server.shims() {
+    let held: Vec<i32> = server
+        .job_processes()
+        .into_iter()
+        .filter_map(parent)
+        .collect();
+    let mut shims = server.shims();
+    shims.retain(|shim| held.contains(shim));
+    assert_eq!(shims.len(), 1, "one job, one shim");
+    for pid in shims {
         let pid = nix::unistd::Pid::from_raw(pid);
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }
