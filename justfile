@@ -12,11 +12,15 @@ default:
     @just --list
 
 # Everything that CI checks.
-check: fmt lint doc test conformance
+check: fmt queries lint doc test conformance
 
 # Formatting, as rustfmt wants it.
 fmt:
     cargo fmt --check
+
+# The committed `.sqlx` is what the queries need.
+queries:
+    scripts/prepare-queries --check
 
 # Lints; a warning is an error.
 lint:
@@ -45,8 +49,6 @@ chaos seconds="300" seed="":
 bench:
     cargo bench --locked --bench figures
 
-# Writes `.sqlx` anew after a query or a migration has changed (needs sqlx-cli).
+# Writes `.sqlx` anew after a query or a migration has changed.
 prepare:
-    rm -f target/prepare.db
-    SQLX_OFFLINE=false DATABASE_URL="sqlite:target/prepare.db?mode=rwc" cargo sqlx migrate run
-    SQLX_OFFLINE=false DATABASE_URL="sqlite:target/prepare.db" cargo sqlx prepare -- --lib
+    scripts/prepare-queries
