@@ -59,6 +59,10 @@ pub struct Scheduler {
     /// Shims that have been started and have not reported.
     starting: BTreeSet<String>,
     warm_shims: u32,
+    /// Shims whose claim has not been answered.
+    asking: usize,
+    /// The fewest shims that were idle at any time since the last look.
+    least_idle: usize,
     /// Whether the queues must be looked at.
     dirty: bool,
     /// Whether a claim over the idle shims is on its way.
@@ -85,6 +89,8 @@ impl Scheduler {
             idle: VecDeque::new(),
             starting: BTreeSet::new(),
             warm_shims,
+            asking: 0,
+            least_idle: 0,
             dirty: true,
             claiming: false,
         }
@@ -102,7 +108,10 @@ impl Scheduler {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = kick.notified() => self.dirty = true,
-                _ = look.tick() => self.dirty = true,
+                _ = look.tick() => {
+                    self.dirty = true;
+                    self.dismiss_surplus();
+                }
                 Some(event) = self.events.recv() => self.hear(event),
                 Some(report) = self.reported.recv() => self.take(report),
             }
@@ -134,6 +143,7 @@ impl Scheduler {
 
     fn take(&mut self, report: Report) {
         self.claiming &= !report.of_idle;
+        self.asking -= report.offers.len();
         let claimed = report.claimed.unwrap_or_else(|error| {
             if error != StoreError::Stopping {
                 // The safety net looks again.
@@ -152,6 +162,7 @@ impl Scheduler {
         self.dirty = false;
         self.claiming = true;
         let offers: Vec<Offer> = self.idle.drain(..).collect();
+        self.asking += offers.len();
         let (claim, reports) = (self.claim(offers.clone()), self.reports.clone());
         tokio::spawn(async move {
             let claimed = claim.await;
@@ -189,13 +200,21 @@ impl Scheduler {
             );
             self.supervisor.run(claim);
         }
-        let starting = self.starting.len() as u32;
-        self.start_shims(claimed.wanting.saturating_sub(starting));
+        self.least_idle = self.least_idle.min(self.idle.len());
+        self.provide(claimed.wanting);
+    }
+
+    /// So many jobs lack only a shim: those that are idle, starting or just asking for work count.
+    fn provide(&mut self, wanting: u32) {
+        self.dirty |= wanting > 0 && !self.idle.is_empty();
+        let coming = self.idle.len() + self.starting.len() + self.asking;
+        self.start_shims(wanting.saturating_sub(coming as u32));
     }
 
     /// Commits an end, and gives the shim its next job in the same transaction.
-    fn commit_end(&self, settled: Settled, shim: String, offer: Option<Offer>) {
+    fn commit_end(&mut self, settled: Settled, shim: String, offer: Option<Offer>) {
         let offers: Vec<Offer> = offer.into_iter().collect();
+        self.asking += offers.len();
         let claim = self.claim(offers.clone());
         let supervisor = self.supervisor.clone();
         let reports = self.reports.clone();
@@ -229,11 +248,18 @@ impl Scheduler {
         if self.claiming {
             return;
         }
-        let ready = (self.idle.len() + self.starting.len()) as u32;
-        self.start_shims(self.warm_shims.saturating_sub(ready));
-        while self.idle.len() as u32 > self.warm_shims {
-            if let Some(surplus) = self.idle.pop_back() {
-                self.supervisor.leave(&surplus.shim);
+        let ready = self.idle.len() + self.starting.len() + self.asking;
+        self.start_shims(self.warm_shims.saturating_sub(ready as u32));
+    }
+
+    /// Sends away what has been idle for a whole look and is not kept warm. Not sooner: between the
+    /// end of one job and the next claim a busy shim is idle too.
+    fn dismiss_surplus(&mut self) {
+        let unused = std::mem::replace(&mut self.least_idle, self.idle.len());
+        let surplus = unused.saturating_sub(self.warm_shims as usize);
+        for _ in 0..surplus {
+            if let Some(offer) = self.idle.pop_back() {
+                self.supervisor.leave(&offer.shim);
             }
         }
     }
@@ -269,7 +295,7 @@ async fn insist(
 /// What follows a committed end: readers are woken, and segments whose bytes are rows now go.
 pub(super) async fn after_end(supervisor: &Supervisor, settled: &Settled) {
     let ctx = supervisor.context();
-    ctx.hub.changed(settled.key.job);
+    ctx.hub.ended(settled.key.job);
     let (spool, names) = (ctx.layout.spool(), settled.unlink.clone());
     let unlinked = blocking(move || {
         for name in names {

@@ -24,7 +24,7 @@ pub use probe::{LockState, boot_id, lock_state};
 pub use registry::{Order, Registry};
 pub use settle::{Ending, Settled, settle};
 pub use spec::{Bounds, home};
-pub use ward::{Key, Ward};
+pub use ward::{Key, Ward, first_segment};
 
 use crate::{
     job::{JobNumber, StopWish},

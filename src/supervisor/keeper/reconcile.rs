@@ -2,12 +2,15 @@
 
 use std::io;
 
+use tokio::time::Instant;
+
 use super::{Keeper, Task};
 use crate::{
     job::Micros,
-    spool::{ShimState, ToShim},
+    output::log::blocking,
+    spool::{ShimState, ToShim, read_beginning},
     store::{OpenAttempt, Started},
-    supervisor::{Key, ShimEvent, connection::Connection},
+    supervisor::{Key, ShimEvent, connection::Connection, ward::first_segment},
 };
 
 impl Keeper {
@@ -112,14 +115,7 @@ impl Keeper {
         self.registry.attach(key.job, &self.offer.shim);
         if let Some(open) = &open {
             if open.started_at.is_none() {
-                let started = Started {
-                    number: key.job,
-                    attempt: key.attempt,
-                    pid: open.pid.unwrap_or_default(),
-                    start_ticks: open.start_ticks.unwrap_or_default(),
-                    at: Micros(started_at_us),
-                };
-                self.commit_start(started);
+                self.enter_missed_start(open, started_at_us).await;
             }
             if let Some(wish) = &open.stop {
                 connection.send(&ToShim::Stop(wish.clone())).await?;
@@ -137,5 +133,22 @@ impl Keeper {
         }
         self.ctx.hub.grew(key.job);
         Ok(())
+    }
+
+    /// The start was told to an earlier server, which was killed before it had entered it.
+    async fn enter_missed_start(&mut self, open: &OpenAttempt, started_at_us: i64) {
+        let (spool, first) = (self.ctx.layout.spool(), first_segment(open));
+        let beginning = blocking(move || read_beginning(&spool, first)).await;
+        // Without a start record there is no process yet; its start will be told.
+        if let Ok(Some(start)) = beginning.map(|beginning| beginning.start) {
+            let started = Started {
+                number: open.number,
+                attempt: open.attempt,
+                pid: start.pid,
+                start_ticks: start.start_ticks,
+                at: Micros(started_at_us),
+            };
+            self.started = Some((started, Instant::now()));
+        }
     }
 }
