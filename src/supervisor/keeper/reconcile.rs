@@ -4,9 +4,8 @@ use std::io;
 
 use super::{Keeper, Task};
 use crate::{
-    job::Micros,
     spool::{ShimState, ToShim},
-    store::{OpenAttempt, Started},
+    store::OpenAttempt,
     supervisor::{Key, ShimEvent, connection::Connection},
 };
 
@@ -23,15 +22,8 @@ impl Keeper {
         }
         let expected = self.task.open_key();
         match state {
-            ShimState::Running {
-                job,
-                attempt,
-                started_at_us,
-                ..
-            } if expected == Some(Key { job, attempt }) => {
-                return self
-                    .adopt(connection, Key { job, attempt }, started_at_us, open)
-                    .await;
+            ShimState::Running { job, attempt, .. } if expected == Some(Key { job, attempt }) => {
+                return self.adopt(connection, Key { job, attempt }, open).await;
             }
             ShimState::Exited {
                 job,
@@ -95,12 +87,12 @@ impl Keeper {
         self.tell(ShimEvent::Idle(self.offer.clone()));
     }
 
-    /// Goes on with a running attempt: wishes are sent again, readers are woken.
+    /// Goes on with a running attempt: wishes are sent again, readers are woken. Its start is told
+    /// behind the welcome, if there was one yet.
     pub(super) async fn adopt(
         &mut self,
         connection: &mut Connection,
         key: Key,
-        started_at_us: i64,
         open: Option<OpenAttempt>,
     ) -> io::Result<()> {
         tracing::info!(
@@ -111,16 +103,6 @@ impl Keeper {
         );
         self.registry.attach(key.job, &self.offer.shim);
         if let Some(open) = &open {
-            if open.started_at.is_none() {
-                let started = Started {
-                    number: key.job,
-                    attempt: key.attempt,
-                    pid: open.pid.unwrap_or_default(),
-                    start_ticks: open.start_ticks.unwrap_or_default(),
-                    at: Micros(started_at_us),
-                };
-                self.commit_start(started);
-            }
             if let Some(wish) = &open.stop {
                 connection.send(&ToShim::Stop(wish.clone())).await?;
             }
