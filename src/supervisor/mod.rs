@@ -129,6 +129,10 @@ impl Supervisor {
                 Ok(reached) => keeper::keep(ctx, registry, events, shim, reached, None),
                 Err(error) => {
                     tracing::error!(shim, %error, "a shim could not be started");
+                    // One that is only slow holds its lock and leaves by itself.
+                    if probe::lock_state(&ctx.layout, &shim).await == LockState::Free {
+                        spawn::remove_traces(&ctx.layout, &shim);
+                    }
                     let attempt = None;
                     let _ = events.send(ShimEvent::Dead { shim, attempt });
                 }
