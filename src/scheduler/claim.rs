@@ -173,10 +173,12 @@ impl Scheduler {
         async move { store.claim(offers, boot_id, instance, clock::now()).await }
     }
 
-    /// Sends claimed jobs to their shims; the shims that got nothing are idle.
+    /// Sends claimed jobs to their shims; the shims that got nothing are idle, unless they died
+    /// meanwhile.
     fn claimed(&mut self, offers: Vec<Offer>, claimed: Claimed) {
         for offer in offers {
-            if !claimed.claims.iter().any(|claim| claim.shim == offer.shim) {
+            let got = claimed.claims.iter().any(|claim| claim.shim == offer.shim);
+            if !got && self.supervisor.keeps(&offer.shim) {
                 self.idle.push_back(offer);
             }
         }
@@ -231,7 +233,8 @@ impl Scheduler {
         }
         let ready = (self.idle.len() + self.starting.len()) as u32;
         self.start_shims(self.warm_shims.saturating_sub(ready));
-        while self.idle.len() as u32 > self.warm_shims {
+        // Nobody is surplus before the queues have been looked at.
+        while !self.dirty && self.idle.len() as u32 > self.warm_shims {
             if let Some(surplus) = self.idle.pop_back() {
                 self.supervisor.leave(&surplus.shim);
             }

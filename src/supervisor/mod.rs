@@ -201,6 +201,11 @@ impl Supervisor {
         }
     }
 
+    /// Whether a shim is in somebody's hands: one that was told as `Dead` is not.
+    pub fn keeps(&self, shim: &str) -> bool {
+        self.registry.knows(shim)
+    }
+
     /// Tells a shim that its last attempt's end is committed.
     pub fn release(&self, shim: &str) {
         let _ = self.registry.order(shim, Order::Release);

@@ -74,6 +74,11 @@ impl Registry {
         self.lock().by_shim.remove(shim);
     }
 
+    /// Whether the shim has a keeper.
+    pub fn knows(&self, shim: &str) -> bool {
+        self.lock().by_shim.contains_key(shim)
+    }
+
     /// The shim runs this job from now on.
     pub fn attach(&self, job: JobNumber, shim: &str) {
         let mut keepers = self.lock();
