@@ -130,7 +130,7 @@ impl Supervisor {
                 Err(error) => {
                     tracing::error!(shim, %error, "a shim could not be started");
                     // One that is only slow holds its lock and leaves by itself.
-                    if probe::lock_state(&ctx.layout, &shim).await == LockState::Free {
+                    if lock_state(&ctx.layout, &shim).await == LockState::Free {
                         spawn::remove_traces(&ctx.layout, &shim);
                     }
                     let attempt = None;

@@ -50,6 +50,17 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// The attempt that it is about, where it names one.
+    pub fn key(&self) -> Option<Key> {
+        match self {
+            Self::Run(claim) => Some(Key::of_claim(claim)),
+            Self::Stop(key, _) | Self::Pause { key, .. } => Some(*key),
+            Self::Release | Self::Leave | Self::Arm(_) | Self::Signal { .. } => None,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Keepers {
     by_shim: HashMap<String, mpsc::UnboundedSender<Order>>,
