@@ -184,10 +184,12 @@ impl Scheduler {
         async move { store.claim(offers, boot_id, instance, clock::now()).await }
     }
 
-    /// Sends claimed jobs to their shims; the shims that got nothing are idle.
+    /// Sends claimed jobs to their shims; the shims that got nothing are idle, unless they died
+    /// meanwhile.
     fn claimed(&mut self, offers: Vec<Offer>, claimed: Claimed) {
         for offer in offers {
-            if !claimed.claims.iter().any(|claim| claim.shim == offer.shim) {
+            let got = claimed.claims.iter().any(|claim| claim.shim == offer.shim);
+            if !got && self.supervisor.keeps(&offer.shim) {
                 self.idle.push_back(offer);
             }
         }

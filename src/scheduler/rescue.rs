@@ -10,7 +10,7 @@ use crate::{
     output::log::blocking,
     spool::{
         Kind, Position, RecordHeader, SegmentName, SegmentReader, read_beginning,
-        reader::Next,
+        reader::{Next, is_no_segment},
         record::{self, StartPayload},
         segment::Intent,
     },
@@ -225,6 +225,8 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     let first = first_segment(open);
     let beginning = match read_beginning(spool, first) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Traces::None),
+        // The name was taken, and the power went before what it stands for was on disk.
+        Err(error) if is_no_segment(&error) => return Ok(Traces::Begun(None)),
         beginning => beginning?,
     };
     if beginning.intent.is_some_and(|intent| intent.shim == RESCUE) {
@@ -245,7 +247,10 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
 fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
     let mut name = from;
     loop {
-        let mut reader = SegmentReader::open(spool, Position::first(name))?;
+        let mut reader = match SegmentReader::open(spool, Position::first(name)) {
+            Err(error) if is_no_segment(&error) => return Ok(None),
+            reader => reader?,
+        };
         let sealed = loop {
             match reader.next_record()? {
                 Next::Record(header, payload) => match header.kind {

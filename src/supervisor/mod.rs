@@ -129,6 +129,10 @@ impl Supervisor {
                 Ok(reached) => keeper::keep(ctx, registry, events, shim, reached, None),
                 Err(error) => {
                     tracing::error!(shim, %error, "a shim could not be started");
+                    // One that is only slow holds its lock and leaves by itself.
+                    if lock_state(&ctx.layout, &shim).await == LockState::Free {
+                        spawn::remove_traces(&ctx.layout, &shim);
+                    }
                     let attempt = None;
                     let _ = events.send(ShimEvent::Dead { shim, attempt });
                 }
@@ -195,6 +199,11 @@ impl Supervisor {
                 attempt: Some(Key::of_claim(&claim)),
             });
         }
+    }
+
+    /// Whether a shim is in somebody's hands: one that was told as `Dead` is not.
+    pub fn keeps(&self, shim: &str) -> bool {
+        self.registry.knows(shim)
     }
 
     /// Tells a shim that its last attempt's end is committed.

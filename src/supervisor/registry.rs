@@ -50,6 +50,17 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// The attempt that it is about, where it names one.
+    pub fn key(&self) -> Option<Key> {
+        match self {
+            Self::Run(claim) => Some(Key::of_claim(claim)),
+            Self::Stop(key, _) | Self::Pause { key, .. } => Some(*key),
+            Self::Release | Self::Leave | Self::Arm(_) | Self::Signal { .. } => None,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Keepers {
     by_shim: HashMap<String, mpsc::UnboundedSender<Order>>,
@@ -72,6 +83,11 @@ impl Registry {
     /// The shim is gone.
     pub fn remove(&self, shim: &str) {
         self.lock().by_shim.remove(shim);
+    }
+
+    /// Whether the shim has a keeper.
+    pub fn knows(&self, shim: &str) -> bool {
+        self.lock().by_shim.contains_key(shim)
     }
 
     /// The shim runs this job from now on.

@@ -9,7 +9,7 @@ use crate::{
     clock,
     job::{ExitFacts, Gap, GapReason, JobState, Micros, Offset, Reason, Survivor},
     output::{Digest, collect},
-    spool::SegmentName,
+    spool::{SegmentName, reader::is_no_segment},
     store::{Finish, Kept, SegmentRow},
 };
 
@@ -51,7 +51,8 @@ pub fn settle(
     mut ward: Ward,
     ending: Ending,
 ) -> io::Result<Settled> {
-    let mut remains = remains(spool, inline_bytes_max, &mut ward)?;
+    let is_lost = matches!(&ending, Ending::Lost { .. });
+    let mut remains = remains(spool, inline_bytes_max, &mut ward, is_lost)?;
     if let Ending::Lost {
         unsynced_bytes_max, ..
     } = &ending
@@ -76,7 +77,12 @@ struct Remains {
     unlink: Vec<SegmentName>,
 }
 
-fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<Remains> {
+fn remains(
+    spool: &Path,
+    inline_bytes_max: u64,
+    ward: &mut Ward,
+    is_lost: bool,
+) -> io::Result<Remains> {
     let first = SegmentName {
         job: ward.key.job,
         attempt: ward.key.attempt,
@@ -97,7 +103,9 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
                 });
             }
             // It never wrote anything that is still there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound || is_lost && is_no_segment(&error) =>
+            {
                 return Ok(Remains {
                     kept: Kept::Rows {
                         chunks: Vec::new(),
@@ -112,19 +120,25 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
     }
     Ok(Remains {
         kept: Kept::Segments {
-            rows: segment_rows(spool, ward)?,
+            rows: segment_rows(spool, ward, is_lost)?,
             gaps: Vec::new(),
         },
         unlink: Vec::new(),
     })
 }
 
-/// Hashes what has no row yet.
-fn segment_rows(spool: &Path, ward: &mut Ward) -> io::Result<Vec<SegmentRow>> {
+/// Hashes what has no row yet. The output of a lost attempt may end behind a seal: after a power
+/// loss its successor can be missing.
+fn segment_rows(spool: &Path, ward: &mut Ward, is_lost: bool) -> io::Result<Vec<SegmentRow>> {
     let Key { job, attempt } = ward.key;
     let mut rows = Vec::new();
-    while let Some(row) = ward.digest.sealed_segment(spool, job, attempt)? {
-        rows.push(row);
+    loop {
+        match ward.digest.sealed_segment(spool, job, attempt) {
+            Ok(Some(row)) => rows.push(row),
+            Ok(None) => break,
+            Err(error) if is_lost && is_no_segment(&error) => return Ok(rows),
+            Err(error) => return Err(error),
+        }
     }
     rows.push(ward.digest.last_segment(spool, job, attempt)?);
     Ok(rows)

@@ -138,6 +138,8 @@ impl Keeper {
                     tokio::time::sleep(KNOCK_EVERY).await;
                 }
                 Reached::Free => {
+                    // Before it is told: who hears of it must not find a keeper any more.
+                    self.registry.remove(&self.offer.shim);
                     self.dead().await;
                     break;
                 }

@@ -37,7 +37,10 @@ impl Keeper {
                     .await?;
                 self.ctx.hub.changed(key.job);
                 for early in std::mem::take(&mut self.early) {
-                    Box::pin(self.obey_about(connection, early)).await?;
+                    // What came too late for an attempt before is of no use to anybody.
+                    if early.key() == Some(key) {
+                        self.obey_about(connection, early).await?;
+                    }
                 }
             }
             Order::Release => {
@@ -64,9 +67,12 @@ impl Keeper {
         let current = self.task.key();
         match order {
             Order::Stop(key, _) | Order::Pause { key, .. } if Some(key) != current => {
+                // Only what is in flight between a claim and its run can be early; the rest has
+                // come too late, and goes first.
+                if self.early.len() == EARLY_MAX {
+                    self.early.pop_front();
+                }
                 self.early.push_back(order);
-                // Only what is in flight between a claim and its run can be early.
-                self.early.truncate(EARLY_MAX);
             }
             Order::Stop(_, wish) => connection.send(&ToShim::Stop(wish)).await?,
             Order::Pause {

@@ -2,15 +2,11 @@
 
 use std::io;
 
-use tokio::time::Instant;
-
 use super::{Keeper, Task};
 use crate::{
-    job::Micros,
-    output::log::blocking,
-    spool::{ShimState, ToShim, read_beginning},
-    store::{OpenAttempt, Started},
-    supervisor::{Key, ShimEvent, connection::Connection, ward::first_segment},
+    spool::{ShimState, ToShim},
+    store::OpenAttempt,
+    supervisor::{Key, ShimEvent, connection::Connection},
 };
 
 impl Keeper {
@@ -26,15 +22,8 @@ impl Keeper {
         }
         let expected = self.task.open_key();
         match state {
-            ShimState::Running {
-                job,
-                attempt,
-                started_at_us,
-                ..
-            } if expected == Some(Key { job, attempt }) => {
-                return self
-                    .adopt(connection, Key { job, attempt }, started_at_us, open)
-                    .await;
+            ShimState::Running { job, attempt, .. } if expected == Some(Key { job, attempt }) => {
+                return self.adopt(connection, Key { job, attempt }, open).await;
             }
             ShimState::Exited {
                 job,
@@ -98,12 +87,12 @@ impl Keeper {
         self.tell(ShimEvent::Idle(self.offer.clone()));
     }
 
-    /// Goes on with a running attempt: wishes are sent again, readers are woken.
+    /// Goes on with a running attempt: wishes are sent again, readers are woken. Its start is told
+    /// behind the welcome, if there was one yet.
     pub(super) async fn adopt(
         &mut self,
         connection: &mut Connection,
         key: Key,
-        started_at_us: i64,
         open: Option<OpenAttempt>,
     ) -> io::Result<()> {
         tracing::info!(
@@ -114,9 +103,6 @@ impl Keeper {
         );
         self.registry.attach(key.job, &self.offer.shim);
         if let Some(open) = &open {
-            if open.started_at.is_none() {
-                self.enter_missed_start(open, started_at_us).await;
-            }
             if let Some(wish) = &open.stop {
                 connection.send(&ToShim::Stop(wish.clone())).await?;
             }
@@ -133,22 +119,5 @@ impl Keeper {
         }
         self.ctx.hub.grew(key.job);
         Ok(())
-    }
-
-    /// The start was told to an earlier server, which was killed before it had entered it.
-    async fn enter_missed_start(&mut self, open: &OpenAttempt, started_at_us: i64) {
-        let (spool, first) = (self.ctx.layout.spool(), first_segment(open));
-        let beginning = blocking(move || read_beginning(&spool, first)).await;
-        // Without a start record there is no process yet; its start will be told.
-        if let Ok(Some(start)) = beginning.map(|beginning| beginning.start) {
-            let started = Started {
-                number: open.number,
-                attempt: open.attempt,
-                pid: start.pid,
-                start_ticks: start.start_ticks,
-                at: Micros(started_at_us),
-            };
-            self.started = Some((started, Instant::now()));
-        }
     }
 }
