@@ -113,6 +113,8 @@ impl Scheduler {
         match event {
             ShimEvent::Idle(offer) => {
                 self.starting.remove(&offer.shim);
+                // Told again when its connection has been made anew.
+                self.forget_idle(&offer.shim);
                 self.idle.push_front(offer);
                 self.dirty = true;
             }
@@ -124,7 +126,7 @@ impl Scheduler {
             ShimEvent::NeverRan(key) => self.rescuer.rescue_later(key),
             ShimEvent::Dead { shim, attempt } => {
                 self.starting.remove(&shim);
-                self.idle.retain(|offer| offer.shim != shim);
+                self.forget_idle(&shim);
                 if let Some(key) = attempt {
                     self.rescuer.rescue_later(key);
                 }
@@ -177,6 +179,7 @@ impl Scheduler {
     /// meanwhile.
     fn claimed(&mut self, offers: Vec<Offer>, claimed: Claimed) {
         for offer in offers {
+            self.forget_idle(&offer.shim);
             let got = claimed.claims.iter().any(|claim| claim.shim == offer.shim);
             if !got && self.supervisor.keeps(&offer.shim) {
                 self.idle.push_back(offer);
@@ -225,6 +228,10 @@ impl Scheduler {
             });
             after_end(&supervisor, &settled).await;
         });
+    }
+
+    fn forget_idle(&mut self, shim: &str) {
+        self.idle.retain(|offer| offer.shim != shim);
     }
 
     fn keep_warm(&mut self) {
