@@ -21,6 +21,8 @@ mod finishes;
 mod leaves_alone;
 #[path = "recovery/loses.rs"]
 mod loses;
+#[path = "recovery/reconnects.rs"]
+mod reconnects;
 #[path = "recovery/releases.rs"]
 mod releases;
 #[path = "recovery/tidies.rs"]

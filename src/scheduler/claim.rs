@@ -122,6 +122,8 @@ impl Scheduler {
         match event {
             ShimEvent::Idle(offer) => {
                 self.starting.remove(&offer.shim);
+                // Told again when its connection has been made anew.
+                self.forget_idle(&offer.shim);
                 self.idle.push_front(offer);
                 self.dirty = true;
             }
@@ -133,7 +135,7 @@ impl Scheduler {
             ShimEvent::NeverRan(key) => self.rescuer.rescue_later(key),
             ShimEvent::Dead { shim, attempt } => {
                 self.starting.remove(&shim);
-                self.idle.retain(|offer| offer.shim != shim);
+                self.forget_idle(&shim);
                 if let Some(key) = attempt {
                     self.rescuer.rescue_later(key);
                 }
@@ -188,6 +190,7 @@ impl Scheduler {
     /// meanwhile.
     fn claimed(&mut self, offers: Vec<Offer>, claimed: Claimed) {
         for offer in offers {
+            self.forget_idle(&offer.shim);
             let got = claimed.claims.iter().any(|claim| claim.shim == offer.shim);
             if !got && self.supervisor.keeps(&offer.shim) {
                 self.idle.push_back(offer);
@@ -244,6 +247,10 @@ impl Scheduler {
             });
             after_end(&supervisor, &settled).await;
         });
+    }
+
+    fn forget_idle(&mut self, shim: &str) {
+        self.idle.retain(|offer| offer.shim != shim);
     }
 
     fn keep_warm(&mut self) {
