@@ -15,8 +15,8 @@ use super::rescue::Rescuer;
 use crate::{
     clock,
     output::log::blocking,
-    store::{Claimed, Fenced, Offer, StoreError},
-    supervisor::{Settled, ShimEvent, Supervisor},
+    store::{Claimed, Fenced, Offer, Store, StoreError},
+    supervisor::{Key, Settled, ShimEvent, Supervisor},
 };
 
 /// Between two attempts to commit what the ledger would not take.
@@ -40,7 +40,8 @@ impl Kick {
 #[derive(Debug)]
 struct Report {
     offers: Vec<Offer>,
-    claimed: Result<Claimed, StoreError>,
+    /// `None`: nothing was claimed yet, these shims have just become free.
+    claimed: Option<Result<Claimed, StoreError>>,
     /// Whether it was the claim over the idle shims, of which there is one at a time.
     of_idle: bool,
 }
@@ -132,7 +133,7 @@ impl Scheduler {
                 shim,
                 offer,
             } => self.commit_end(*settled, shim, offer),
-            ShimEvent::NeverRan(key) => self.rescuer.rescue_later(key),
+            ShimEvent::NeverRan { key, offer } => self.rescue_and_free(key, offer),
             ShimEvent::Dead { shim, attempt } => {
                 self.starting.remove(&shim);
                 self.forget_idle(&shim);
@@ -146,14 +147,34 @@ impl Scheduler {
     fn take(&mut self, report: Report) {
         self.claiming &= !report.of_idle;
         self.asking -= report.offers.len();
-        let claimed = report.claimed.unwrap_or_else(|error| {
-            if error != StoreError::Stopping {
-                // The safety net looks again.
-                tracing::warn!(%error, "nothing could be claimed");
+        self.dirty |= report.claimed.is_none();
+        let claimed = match report.claimed {
+            Some(Ok(claimed)) => claimed,
+            Some(Err(error)) => {
+                if error != StoreError::Stopping {
+                    // The safety net looks again.
+                    tracing::warn!(%error, "nothing could be claimed");
+                }
+                Claimed::default()
             }
-            Claimed::default()
-        });
+            None => Claimed::default(),
+        };
         self.claimed(report.offers, claimed);
+    }
+
+    /// The ledger still names the shim for the attempt: it takes work only after the rescue.
+    fn rescue_and_free(&mut self, key: Key, offer: Option<Offer>) {
+        let offers: Vec<Offer> = offer.into_iter().collect();
+        self.asking += offers.len();
+        let (rescuer, reports) = (self.rescuer.clone(), self.reports.clone());
+        tokio::spawn(async move {
+            rescuer.rescue(key).await;
+            let _ = reports.send(Report {
+                offers,
+                claimed: None,
+                of_idle: false,
+            });
+        });
     }
 
     /// Looks at the queues for the idle shims, if there is a reason to.
@@ -170,7 +191,7 @@ impl Scheduler {
             let claimed = claim.await;
             let _ = reports.send(Report {
                 offers,
-                claimed,
+                claimed: Some(claimed),
                 of_idle: true,
             });
         });
@@ -225,8 +246,12 @@ impl Scheduler {
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let store = &supervisor.context().store;
-            // Both are handed to the writer in this order before either is answered.
-            let (finished, claimed) = tokio::join!(store.finish(settled.finish.clone()), claim);
+            // They are handed to the writer in this order before any of them is answered.
+            let (_, finished, claimed) = tokio::join!(
+                enter_start(store, &settled),
+                store.finish(settled.finish.clone()),
+                claim
+            );
             let committed = match finished {
                 Ok(fenced) => Ok(fenced),
                 Err(error) => insist(&supervisor, &settled, error).await,
@@ -242,7 +267,7 @@ impl Scheduler {
             }
             let _ = reports.send(Report {
                 offers,
-                claimed,
+                claimed: Some(claimed),
                 of_idle: false,
             });
             after_end(&supervisor, &settled).await;
@@ -277,6 +302,15 @@ impl Scheduler {
         for _ in 0..count {
             self.starting.insert(self.supervisor.spawn_shim());
         }
+    }
+}
+
+/// A start that was not entered before the end came goes in with it.
+async fn enter_start(store: &Store, settled: &Settled) {
+    if let Some(started) = settled.start.clone()
+        && let Err(error) = store.started(started).await
+    {
+        tracing::warn!(job = settled.key.job, %error, "a start could not be entered");
     }
 }
 

@@ -74,7 +74,12 @@ pub enum ShimEvent {
         offer: Option<Offer>,
     },
     /// This attempt never ran in that shim: it answers, and knows nothing of it.
-    NeverRan(Key),
+    NeverRan {
+        /// The attempt.
+        key: Key,
+        /// Set where the shim is free for work, once the attempt is rescued.
+        offer: Option<Offer>,
+    },
     /// The shim is dead: its lock is free. The attempt that it may have had is open.
     Dead {
         /// The shim.

@@ -66,9 +66,7 @@ impl Keeper {
             }
             FromShim::Refused { job, attempt, why } => {
                 tracing::error!(job, attempt, why, "a shim refused an attempt");
-                self.registry.detach(job);
-                self.tell(ShimEvent::NeverRan(Key { job, attempt }));
-                self.idle();
+                self.free(Some(Key { job, attempt }), true);
             }
             FromShim::Waiting { waiting, why } => {
                 let job = self.task.key().map(|key| key.job);
@@ -147,15 +145,14 @@ impl Keeper {
         let key = watched.ward.key;
         self.registry.detach(key.job);
         self.pauses.clear();
-        // The facts tell the start too.
-        self.started = None;
+        let start = self.started.take().map(|(started, _)| started);
         self.task = Task::Ended(key);
         let ward = watched.into_ward().await;
         let ending = Ending::Known {
             facts: Box::new(facts),
             synced,
         };
-        let settled = loop {
+        let mut settled = loop {
             let (spool, inline) = (self.ctx.layout.spool(), self.ctx.bounds.inline_bytes_max);
             let (ward, ending) = (ward.clone(), ending.clone());
             match blocking(move || settle(&spool, inline, ward, ending)).await {
@@ -166,6 +163,7 @@ impl Keeper {
                 }
             }
         };
+        settled.start = start;
         self.tell(ShimEvent::Ended {
             settled: Box::new(settled),
             shim: self.offer.shim.clone(),
