@@ -327,6 +327,7 @@ async fn insist(
             return Err(error);
         }
         tracing::error!(job = settled.key.job, %error, "an end could not be committed; trying again");
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
         tokio::time::sleep(AGAIN_AFTER).await;
         match store.finish(settled.finish.clone()).await {
             Ok(fenced) => return Ok(fenced),

@@ -99,6 +99,7 @@ impl Rescuer {
                 Err(RescueError::Store(StoreError::Stopping)) => return,
                 Err(error) => {
                     tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; trying again");
+                    #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }

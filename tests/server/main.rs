@@ -8,6 +8,7 @@ mod control;
 mod doors;
 mod envelope;
 mod fixture;
+mod full_disk;
 mod jobs;
 mod keys;
 mod limits;

@@ -159,6 +159,7 @@ impl Keeper {
                 Ok(settled) => break settled,
                 Err(error) => {
                     tracing::error!(job = key.job, %error, "an ended job's output cannot be read; trying again");
+                    #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }

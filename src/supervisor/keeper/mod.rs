@@ -72,6 +72,7 @@ pub fn keep(
 /// A keeper that is busy with its shim when the server stops is given up after a moment.
 async fn too_late(stopping: CancellationToken) {
     stopping.cancelled().await;
+    #[expect(clippy::disallowed_methods, reason = "this is the deadline itself")]
     tokio::time::sleep(STOP_WITHIN).await;
 }
 
@@ -135,6 +136,10 @@ impl Keeper {
                     if let (Task::None, Some(open)) = (&self.task, &open) {
                         self.task = Task::watching(open);
                     }
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "a pause before another knock: a stopped shim tells nobody that it goes on"
+                    )]
                     tokio::time::sleep(KNOCK_EVERY).await;
                 }
                 Reached::Free => {
