@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use hunt::{Leader, end_remains};
 pub use probe::{LockState, boot_id, lock_state};
 pub use registry::{Order, Registry};
-pub use settle::{Ending, Settled, settle};
+pub use settle::{Ending, Settled, is_unreadable, settle};
 pub use spec::{Bounds, home};
 pub use ward::{Key, Ward};
 
@@ -32,6 +32,9 @@ use crate::{
     spool::Layout,
     store::{Claim, Offer, OpenAttempt, Store},
 };
+
+/// How long after a shim could not be started the next one may be.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What every part of the hospital needs.
 #[derive(Debug, Clone)]
@@ -129,6 +132,8 @@ impl Supervisor {
                 Ok(reached) => keeper::keep(ctx, registry, events, shim, reached, None),
                 Err(error) => {
                     tracing::error!(shim, %error, "a shim could not be started");
+                    // Until this is told nobody tries to start another one for it.
+                    tokio::time::sleep(START_AGAIN_AFTER).await;
                     let attempt = None;
                     let _ = events.send(ShimEvent::Dead { shim, attempt });
                 }

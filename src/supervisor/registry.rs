@@ -50,6 +50,16 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// The attempt that it is about, where it names one that the shim may not have yet.
+    pub fn key(&self) -> Option<Key> {
+        match self {
+            Self::Stop(key, _) | Self::Pause { key, .. } => Some(*key),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Keepers {
     by_shim: HashMap<String, mpsc::UnboundedSender<Order>>,

@@ -60,7 +60,7 @@ pub fn settle(
     }
     let synced = matches!(&ending, Ending::Known { synced: true, .. });
     if !synced {
-        remains.sync(spool)?;
+        remains.sync(spool, ward.key)?;
     }
     let Remains { kept, unlink } = remains;
     Ok(Settled {
@@ -97,7 +97,7 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
                 });
             }
             // It never wrote anything that is still there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if is_unreadable(&error) => {
                 return Ok(Remains {
                     kept: Kept::Rows {
                         chunks: Vec::new(),
@@ -123,11 +123,27 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
 fn segment_rows(spool: &Path, ward: &mut Ward) -> io::Result<Vec<SegmentRow>> {
     let Key { job, attempt } = ward.key;
     let mut rows = Vec::new();
-    while let Some(row) = ward.digest.sealed_segment(spool, job, attempt)? {
-        rows.push(row);
+    loop {
+        match ward.digest.next_segment(spool, job, attempt) {
+            Ok((row, sealed)) => {
+                rows.push(row);
+                if !sealed {
+                    return Ok(rows);
+                }
+            }
+            Err(error) if is_unreadable(&error) => return Ok(rows),
+            Err(error) => return Err(error),
+        }
     }
-    rows.push(ward.digest.last_segment(spool, job, attempt)?);
-    Ok(rows)
+}
+
+/// Whether a segment is gone, or is not one: after a power loss both can be what is left of a file
+/// that was not synced. Trying again would find nothing else.
+pub fn is_unreadable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidData
+    )
 }
 
 impl Remains {
@@ -148,17 +164,20 @@ impl Remains {
     }
 
     /// A final job's output is on disk. Rows are synced by the commit itself.
-    fn sync(&self, spool: &Path) -> io::Result<()> {
-        let Kept::Segments { rows, .. } = &self.kept else {
+    ///
+    /// All segments of the attempt, also those that have rows: whoever was to sync them may have
+    /// died on the way. For a file that is on disk this costs next to nothing.
+    fn sync(&self, spool: &Path, key: Key) -> io::Result<()> {
+        if matches!(self.kept, Kept::Rows { .. }) {
             return Ok(());
-        };
-        for row in rows {
-            let name = SegmentName {
-                job: row.number,
-                attempt: row.attempt,
-                first_offset: row.first_offset,
-            };
-            File::open(spool.join(name.to_string()))?.sync_data()?;
+        }
+        for entry in std::fs::read_dir(spool)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_str().and_then(SegmentName::parse);
+            if name.is_some_and(|name| (name.job, name.attempt) == (key.job, key.attempt)) {
+                File::open(entry.path())?.sync_data()?;
+            }
         }
         File::open(spool)?.sync_all()
     }

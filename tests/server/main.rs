@@ -15,6 +15,7 @@ mod read;
 mod remains;
 mod restart;
 mod session;
+mod shims;
 mod tail;
 mod text;
 mod wait;

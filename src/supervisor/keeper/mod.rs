@@ -55,6 +55,7 @@ pub fn keep(
         orders,
         early: VecDeque::new(),
         task: Task::None,
+        free: false,
         pauses: Vec::new(),
     };
     tasks.spawn(async move {
@@ -86,6 +87,9 @@ struct Keeper {
     /// Orders about an attempt that this shim has not been given yet.
     early: VecDeque<Order>,
     task: Task,
+    /// The scheduler counts on this shim: it was told that it is free, and has not given it work
+    /// since. It must not be told twice, or it would give it two jobs.
+    free: bool,
     pauses: Vec<PauseAsked>,
 }
 

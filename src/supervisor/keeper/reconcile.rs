@@ -4,7 +4,7 @@ use std::io;
 
 use super::{Keeper, Task};
 use crate::{
-    job::Micros,
+    job::{JobState, Micros},
     spool::{ShimState, ToShim},
     store::{OpenAttempt, Started},
     supervisor::{Key, ShimEvent, connection::Connection},
@@ -26,11 +26,18 @@ impl Keeper {
             ShimState::Running {
                 job,
                 attempt,
+                paused,
                 started_at_us,
                 ..
             } if expected == Some(Key { job, attempt }) => {
                 return self
-                    .adopt(connection, Key { job, attempt }, started_at_us, open)
+                    .adopt(
+                        connection,
+                        Key { job, attempt },
+                        paused,
+                        started_at_us,
+                        open,
+                    )
                     .await;
             }
             ShimState::Exited {
@@ -92,7 +99,9 @@ impl Keeper {
 
     pub(super) fn idle(&mut self) {
         self.task = Task::None;
-        self.tell(ShimEvent::Idle(self.offer.clone()));
+        if !std::mem::replace(&mut self.free, true) {
+            self.tell(ShimEvent::Idle(self.offer.clone()));
+        }
     }
 
     /// Goes on with a running attempt: wishes are sent again, readers are woken.
@@ -100,6 +109,7 @@ impl Keeper {
         &mut self,
         connection: &mut Connection,
         key: Key,
+        paused: bool,
         started_at_us: i64,
         open: Option<OpenAttempt>,
     ) -> io::Result<()> {
@@ -111,7 +121,8 @@ impl Keeper {
         );
         self.registry.attach(key.job, &self.offer.shim);
         if let Some(open) = &open {
-            if open.started_at.is_none() {
+            // One that waits for room, or is on its way to exec, tells its start when it comes.
+            if open.started_at.is_none() && started_at_us > 0 {
                 let started = Started {
                     number: key.job,
                     attempt: key.attempt,
@@ -124,12 +135,12 @@ impl Keeper {
             if let Some(wish) = &open.stop {
                 connection.send(&ToShim::Stop(wish.clone())).await?;
             }
-            let pause = if open.pause {
-                ToShim::Pause
-            } else {
-                ToShim::Resume
-            };
-            connection.send(&pause).await?;
+            if open.pause {
+                connection.send(&ToShim::Pause).await?;
+            } else if paused || open.state == JobState::Paused {
+                // Nobody else is let go on: a job may have stopped itself.
+                connection.send(&ToShim::Resume).await?;
+            }
         }
         connection.send(&ToShim::Arm { offset: 0 }).await?;
         if let Some(watched) = self.task.watched() {
