@@ -17,6 +17,7 @@ mod read;
 mod remains;
 mod restart;
 mod session;
+mod shims;
 mod tail;
 mod text;
 mod wait;

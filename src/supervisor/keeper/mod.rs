@@ -58,6 +58,7 @@ pub fn keep(
         orders,
         early: VecDeque::new(),
         task: Task::None,
+        offered: false,
         pauses: Vec::new(),
         started: None,
     };
@@ -99,6 +100,9 @@ struct Keeper {
     /// Orders about an attempt that this shim has not been given yet.
     early: VecDeque<Order>,
     task: Task,
+    /// The scheduler counts on this shim: it was told that it is free, and has not given it work
+    /// since. It must not be told twice, or it would give it two jobs.
+    offered: bool,
     pauses: Vec<PauseAsked>,
     /// A start that is entered at that moment, unless the end comes first and tells it too.
     started: Option<(Started, Instant)>,
