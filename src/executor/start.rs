@@ -123,7 +123,7 @@ impl Executor {
     }
 }
 
-/// Everything that waits for nobody is decided before the server is ready.
+/// Everything that waits for nobody is decided before the server is ready, or at least tried.
 async fn rescue_the_dead(
     rescuer: &Rescuer,
     events: &mut mpsc::UnboundedReceiver<ShimEvent>,
@@ -139,7 +139,7 @@ async fn rescue_the_dead(
             ShimEvent::Dead {
                 attempt: Some(key), ..
             }
-            | ShimEvent::NeverRan(key) => rescues.push(rescuer.rescue(key)),
+            | ShimEvent::NeverRan(key) => rescues.push(rescuer.rescue_soon(key)),
             event => {
                 // The scheduler hears the rest when it runs.
                 let _ = tell.send(event);

@@ -176,7 +176,9 @@ impl Scheduler {
     /// Sends claimed jobs to their shims; the shims that got nothing are idle.
     fn claimed(&mut self, offers: Vec<Offer>, claimed: Claimed) {
         for offer in offers {
-            if !claimed.claims.iter().any(|claim| claim.shim == offer.shim) {
+            let busy = claimed.claims.iter().any(|claim| claim.shim == offer.shim);
+            // One that died while it was on offer was told as dead, and will not be again.
+            if !busy && self.supervisor.keeps(&offer.shim) {
                 self.idle.push_back(offer);
             }
         }

@@ -88,9 +88,21 @@ impl Rescuer {
         tokio::spawn(async move { rescuer.rescue(key).await });
     }
 
+    /// Tries once, and goes on in the background where that fails: a disk that is full or broken
+    /// must not keep a server from serving.
+    pub async fn rescue_soon(&self, key: Key) {
+        match self.try_rescue(key).await {
+            Ok(()) => self.kick.now(),
+            Err(error) => {
+                tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it goes on in the background");
+                self.rescue_later(key);
+            }
+        }
+    }
+
     /// Rescues an attempt whose shim is dead or knows nothing of it; returns when that is
     /// committed or the server stops. An attempt that is final already is left alone.
-    pub async fn rescue(&self, key: Key) {
+    async fn rescue(&self, key: Key) {
         loop {
             match self.try_rescue(key).await {
                 Ok(()) => break,

@@ -202,6 +202,11 @@ impl Supervisor {
         }
     }
 
+    /// Whether the shim has a keeper: it lives, as far as anybody knows.
+    pub fn keeps(&self, shim: &str) -> bool {
+        self.registry.has(shim)
+    }
+
     /// Tells a shim that its last attempt's end is committed.
     pub fn release(&self, shim: &str) {
         let _ = self.registry.order(shim, Order::Release);

@@ -84,6 +84,11 @@ impl Registry {
         self.lock().by_shim.remove(shim);
     }
 
+    /// Whether the shim has been entered and not been removed.
+    pub fn has(&self, shim: &str) -> bool {
+        self.lock().by_shim.contains_key(shim)
+    }
+
     /// The shim runs this job from now on.
     pub fn attach(&self, job: JobNumber, shim: &str) {
         let mut keepers = self.lock();
