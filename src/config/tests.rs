@@ -1,3 +1,5 @@
+//! Tests of the settings: layers, bounds, names.
+
 use clap::Args;
 use serde_json::json;
 

@@ -9,14 +9,14 @@ use crate::{
     job::{ExitFacts, Stream},
     output::log::blocking,
     spool::{
-        Kind, Position, RecordHeader, SegmentName, SegmentReader,
-        reader::Next,
+        Kind, Position, RecordHeader, SegmentName, SegmentReader, read_beginning,
+        reader::{Next, is_no_segment},
         record::{self, StartPayload},
         segment::Intent,
     },
     store::{Fenced, OpenAttempt, StoreError},
     supervisor::{
-        Ending, Key, Leader, Settled, Supervisor, Ward, end_remains, is_unreadable, settle,
+        Ending, Key, Leader, Settled, Supervisor, Ward, end_remains, first_segment, settle,
     },
 };
 
@@ -88,27 +88,28 @@ impl Rescuer {
         tokio::spawn(async move { rescuer.rescue(key).await });
     }
 
-    /// Tries once, and goes on in the background where that fails: a disk that is full or broken
-    /// must not keep a server from serving.
-    pub async fn rescue_soon(&self, key: Key) {
+    /// Tries once, and says whether nothing is left to be done: a disk that is full or broken must
+    /// not keep a server from serving.
+    pub async fn rescued(&self, key: Key) -> bool {
         match self.try_rescue(key).await {
-            Ok(()) => self.kick.now(),
+            Ok(()) => true,
             Err(error) => {
-                tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it goes on in the background");
-                self.rescue_later(key);
+                tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it has to wait");
+                false
             }
         }
     }
 
     /// Rescues an attempt whose shim is dead or knows nothing of it; returns when that is
     /// committed or the server stops. An attempt that is final already is left alone.
-    async fn rescue(&self, key: Key) {
+    pub async fn rescue(&self, key: Key) {
         loop {
             match self.try_rescue(key).await {
                 Ok(()) => break,
                 Err(RescueError::Store(StoreError::Stopping)) => return,
                 Err(error) => {
                     tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; trying again");
+                    #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }
@@ -212,14 +213,6 @@ impl Rescuer {
     }
 }
 
-fn first_segment(open: &OpenAttempt) -> SegmentName {
-    SegmentName {
-        job: open.number,
-        attempt: open.attempt,
-        first_offset: open.start_offset,
-    }
-}
-
 /// Creates the first segment, whole or not at all: a link fails where the name exists.
 fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()> {
     let header = RecordHeader {
@@ -242,16 +235,17 @@ fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()
 fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     let first = first_segment(open);
     let known = known_leader(open);
-    let (intent, start) = match read_beginning(spool, first) {
+    let beginning = match read_beginning(spool, first) {
         // The ledger has seen it start: whoever took the file away has not undone that.
-        Err(error) if is_unreadable(&error) && open.started_at.is_some() => {
+        Err(error) if is_no_segment(&error) && open.started_at.is_some() => {
             return Ok(Traces::Begun(known));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Traces::None),
-        Err(error) if is_unreadable(&error) => return Ok(Traces::Begun(None)),
+        // The name was taken, and the power went before what it stands for was on disk.
+        Err(error) if is_no_segment(&error) => return Ok(Traces::Begun(None)),
         beginning => beginning?,
     };
-    if intent.is_some_and(|intent| intent.shim == RESCUE) {
+    if beginning.intent.is_some_and(|intent| intent.shim == RESCUE) {
         return Ok(Traces::Fenced);
     }
     // Segments that have rows are read through already.
@@ -261,8 +255,8 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     };
     Ok(match read_exit(spool, name) {
         Ok(Some(facts)) => Traces::Ended(Box::new(facts)),
-        Ok(None) => Traces::Begun(start.or(known)),
-        Err(error) if is_unreadable(&error) => Traces::Begun(start.or(known)),
+        Ok(None) => Traces::Begun(beginning.start.or(known)),
+        Err(error) if is_no_segment(&error) => Traces::Begun(beginning.start.or(known)),
         Err(error) => return Err(error),
     })
 }
@@ -275,31 +269,14 @@ fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
     })
 }
 
-/// The intent and the start record, as far as they are there.
-fn read_beginning(
-    spool: &Path,
-    first: SegmentName,
-) -> io::Result<(Option<Intent>, Option<StartPayload>)> {
-    let mut reader = SegmentReader::open(spool, Position::first(first))?;
-    let mut intent = None;
-    loop {
-        match reader.next_record()? {
-            Next::Record(header, payload) if header.kind == Kind::Intent => {
-                intent = serde_json::from_slice(payload).ok();
-            }
-            Next::Record(header, payload) if header.kind == Kind::Start => {
-                return Ok((intent, StartPayload::from_bytes(payload)));
-            }
-            _ => return Ok((intent, None)),
-        }
-    }
-}
-
 /// Follows the seals to the exit record, if the chain of whole records leads there.
 fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
     let mut name = from;
     loop {
-        let mut reader = SegmentReader::open(spool, Position::first(name))?;
+        let mut reader = match SegmentReader::open(spool, Position::first(name)) {
+            Err(error) if is_no_segment(&error) => return Ok(None),
+            reader => reader?,
+        };
         let sealed = loop {
             match reader.next_record()? {
                 Next::Record(header, payload) => match header.kind {

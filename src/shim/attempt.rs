@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     job::{ExitFacts, Offset, SpawnError, StopCause, StopWish, Stream, Survivor},
-    spool::RunSpec,
+    spool::{RunSpec, record::StartPayload},
 };
 
 /// Where an attempt is.
@@ -71,6 +71,8 @@ pub struct Attempt {
     pub(super) leader_status: Option<i32>,
     pub(super) spawn_error: Option<SpawnError>,
     pub(super) started_at_us: Option<i64>,
+    /// Which process that is.
+    pub(super) start: Option<StartPayload>,
     pub(super) stop: Option<Stop>,
     /// When everything that lives is killed, and killed again.
     pub(super) kill_at: Option<Instant>,
@@ -109,6 +111,7 @@ impl Attempt {
             leader_status: None,
             spawn_error: None,
             started_at_us: None,
+            start: None,
             stop: None,
             kill_at: None,
             later: Later::default(),

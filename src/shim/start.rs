@@ -15,10 +15,7 @@ use super::{
     stopwatch::Stopwatch,
     tree,
 };
-use crate::{
-    job::SpawnError,
-    spool::{FromShim, record::StartPayload},
-};
+use crate::{job::SpawnError, spool::record::StartPayload};
 
 impl Attempt {
     pub(super) fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
@@ -81,13 +78,8 @@ impl Attempt {
             (start, stamp::wall_us())
         });
         self.started_at_us = Some(wall_us);
-        kit.said.push(FromShim::Started {
-            job: self.spec.job,
-            attempt: self.spec.attempt,
-            pid,
-            start_ticks: start.start_ticks,
-            started_at_us: wall_us,
-        });
+        self.start = Some(start);
+        self.tell_start(kit);
         self.catch_up(kit, now);
     }
 }

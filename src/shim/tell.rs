@@ -96,6 +96,10 @@ impl Attempt {
     /// A new server listens: what it is not told by [`Self::state`].
     pub fn on_hello(&mut self, kit: &mut Kit) {
         self.armed = None;
+        if self.facts.is_none() {
+            // The server before may have died before it could enter the start.
+            self.tell_start(kit);
+        }
         if let (
             true,
             Some(Blocked {
@@ -106,6 +110,19 @@ impl Attempt {
         {
             let why = why.clone();
             kit.said.push(FromShim::Waiting { waiting: true, why });
+        }
+    }
+
+    /// Says which process runs, once there is one.
+    pub(super) fn tell_start(&self, kit: &mut Kit) {
+        if let (Some(start), Some(started_at_us)) = (self.start, self.started_at_us) {
+            kit.said.push(FromShim::Started {
+                job: self.spec.job,
+                attempt: self.spec.attempt,
+                pid: start.pid,
+                start_ticks: start.start_ticks,
+                started_at_us,
+            });
         }
     }
 

@@ -114,7 +114,7 @@ pub enum ShimState {
         attempt: u32,
         /// Whether the tree is stopped by a pause.
         paused: bool,
-        /// When the process was started, µs since 1970.
+        /// When the process was started, µs since 1970; 0 where it is not yet.
         started_at_us: i64,
         /// The stop that has been begun.
         stop: Option<StopWish>,
@@ -154,7 +154,7 @@ pub enum FromShim {
         /// The highest epoch that the shim has seen.
         epoch: u64,
     },
-    /// The process runs: exec has succeeded.
+    /// The process runs: exec has succeeded. Told again behind every `welcome` while it runs.
     Started {
         /// The job's number.
         job: JobNumber,

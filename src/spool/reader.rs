@@ -149,6 +149,15 @@ impl SegmentReader {
     }
 }
 
+/// Whether [`SegmentReader::open`] failed because there is no such segment: no file, or one that
+/// does not begin like it. A power loss leaves that behind a seal that was on disk already.
+pub fn is_no_segment(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidData
+    )
+}
+
 /// How many bytes of the job's output a record stands for.
 fn output_length(header: &RecordHeader, payload: &[u8]) -> u64 {
     match header.kind {
@@ -235,5 +244,6 @@ mod tests {
         std::fs::write(dir.path().join(NAME.to_string()), [7; 100]).expect("write");
         let error = SegmentReader::open(dir.path(), Position::first(NAME)).expect_err("refused");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(is_no_segment(&error));
     }
 }

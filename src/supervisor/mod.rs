@@ -22,9 +22,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use hunt::{Leader, end_remains};
 pub use probe::{LockState, boot_id, lock_state};
 pub use registry::{Order, Registry};
-pub use settle::{Ending, Settled, is_unreadable, settle};
+pub use settle::{Ending, Settled, settle};
 pub use spec::{Bounds, home};
-pub use ward::{Key, Ward};
+pub use ward::{Key, Ward, first_segment};
 
 use crate::{
     job::{JobNumber, StopWish},
@@ -77,7 +77,12 @@ pub enum ShimEvent {
         offer: Option<Offer>,
     },
     /// This attempt never ran in that shim: it answers, and knows nothing of it.
-    NeverRan(Key),
+    NeverRan {
+        /// The attempt.
+        key: Key,
+        /// Set where the shim is free for work, once the attempt is rescued.
+        offer: Option<Offer>,
+    },
     /// The shim is dead: its lock is free. The attempt that it may have had is open.
     Dead {
         /// The shim.
@@ -132,6 +137,10 @@ impl Supervisor {
                 Ok(reached) => keeper::keep(ctx, registry, events, shim, reached, None),
                 Err(error) => {
                     tracing::error!(shim, %error, "a shim could not be started");
+                    // One that is only slow holds its lock and leaves by itself.
+                    if lock_state(&ctx.layout, &shim).await == LockState::Free {
+                        spawn::remove_traces(&ctx.layout, &shim);
+                    }
                     // Until this is told nobody tries to start another one for it.
                     tokio::time::sleep(START_AGAIN_AFTER).await;
                     let attempt = None;
@@ -202,9 +211,9 @@ impl Supervisor {
         }
     }
 
-    /// Whether the shim has a keeper: it lives, as far as anybody knows.
+    /// Whether a shim is in somebody's hands: one that was told as `Dead` is not.
     pub fn keeps(&self, shim: &str) -> bool {
-        self.registry.has(shim)
+        self.registry.knows(shim)
     }
 
     /// Tells a shim that its last attempt's end is committed.

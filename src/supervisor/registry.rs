@@ -51,11 +51,12 @@ pub enum Order {
 }
 
 impl Order {
-    /// The attempt that it is about, where it names one that the shim may not have yet.
+    /// The attempt that it is about, where it names one.
     pub fn key(&self) -> Option<Key> {
         match self {
+            Self::Run(claim) => Some(Key::of_claim(claim)),
             Self::Stop(key, _) | Self::Pause { key, .. } => Some(*key),
-            _ => None,
+            Self::Release | Self::Leave | Self::Arm(_) | Self::Signal { .. } => None,
         }
     }
 }
@@ -84,8 +85,8 @@ impl Registry {
         self.lock().by_shim.remove(shim);
     }
 
-    /// Whether the shim has been entered and not been removed.
-    pub fn has(&self, shim: &str) -> bool {
+    /// Whether the shim has a keeper.
+    pub fn knows(&self, shim: &str) -> bool {
         self.lock().by_shim.contains_key(shim)
     }
 

@@ -9,8 +9,8 @@ use crate::{
     clock,
     job::{ExitFacts, Gap, GapReason, JobState, Micros, Offset, Reason, Survivor},
     output::{Digest, collect},
-    spool::SegmentName,
-    store::{Finish, Kept, SegmentRow},
+    spool::{SegmentName, reader::is_no_segment},
+    store::{Finish, Kept, SegmentRow, Started},
 };
 
 /// How an attempt ended, as far as anybody can know.
@@ -38,6 +38,8 @@ pub enum Ending {
 pub struct Settled {
     /// The attempt.
     pub key: Key,
+    /// Its start, where that is not entered yet.
+    pub start: Option<Started>,
     /// What is to be committed.
     pub finish: Finish,
     /// Segments whose bytes the commit takes into rows.
@@ -65,6 +67,7 @@ pub fn settle(
     let Remains { kept, unlink } = remains;
     Ok(Settled {
         key: ward.key,
+        start: None,
         finish: finish(&ward, ending, kept),
         unlink,
     })
@@ -97,7 +100,7 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
                 });
             }
             // It never wrote anything that is still there.
-            Err(error) if is_unreadable(&error) => {
+            Err(error) if is_no_segment(&error) => {
                 return Ok(Remains {
                     kept: Kept::Rows {
                         chunks: Vec::new(),
@@ -119,7 +122,8 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
     })
 }
 
-/// Hashes what has no row yet.
+/// Hashes what has no row yet. The output of a lost attempt may end behind a seal: after a power
+/// loss its successor can be missing.
 fn segment_rows(spool: &Path, ward: &mut Ward) -> io::Result<Vec<SegmentRow>> {
     let Key { job, attempt } = ward.key;
     let mut rows = Vec::new();
@@ -131,19 +135,10 @@ fn segment_rows(spool: &Path, ward: &mut Ward) -> io::Result<Vec<SegmentRow>> {
                     return Ok(rows);
                 }
             }
-            Err(error) if is_unreadable(&error) => return Ok(rows),
+            Err(error) if is_no_segment(&error) => return Ok(rows),
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Whether a segment is gone, or is not one: after a power loss both can be what is left of a file
-/// that was not synced. Trying again would find nothing else.
-pub fn is_unreadable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::InvalidData
-    )
 }
 
 impl Remains {

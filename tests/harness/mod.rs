@@ -45,6 +45,10 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(began.elapsed() < CEILING, "gave up waiting for {what}");
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "between two looks at what nobody announces"
+        )]
         thread::sleep(LOOK_EVERY);
     }
 }

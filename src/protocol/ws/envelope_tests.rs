@@ -1,3 +1,5 @@
+//! Tests of the envelope: what is a request, and how everything else is refused.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Tests of the outbox: order, bounds, and what a purge takes out.
+
 use std::{
     pin::Pin,
     sync::Mutex,

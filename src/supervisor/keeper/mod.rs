@@ -10,7 +10,10 @@ mod task;
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::task::Task;
@@ -24,7 +27,7 @@ use super::{
 };
 use crate::{
     spool::ToShim,
-    store::{Offer, OpenAttempt},
+    store::{Offer, OpenAttempt, Started},
 };
 
 /// Between two attempts to reach a shim that lives and does not answer.
@@ -55,8 +58,9 @@ pub fn keep(
         orders,
         early: VecDeque::new(),
         task: Task::None,
-        free: false,
+        offered: false,
         pauses: Vec::new(),
+        started: None,
     };
     tasks.spawn(async move {
         tokio::select! {
@@ -69,7 +73,16 @@ pub fn keep(
 /// A keeper that is busy with its shim when the server stops is given up after a moment.
 async fn too_late(stopping: CancellationToken) {
     stopping.cancelled().await;
+    #[expect(clippy::disallowed_methods, reason = "this is the deadline itself")]
     tokio::time::sleep(STOP_WITHIN).await;
+}
+
+/// Resolves when a start is to be entered.
+async fn due(started: &Option<(Started, Instant)>) {
+    match started {
+        Some((_, at)) => tokio::time::sleep_until(*at).await,
+        None => std::future::pending().await,
+    }
 }
 
 struct PauseAsked {
@@ -89,8 +102,10 @@ struct Keeper {
     task: Task,
     /// The scheduler counts on this shim: it was told that it is free, and has not given it work
     /// since. It must not be told twice, or it would give it two jobs.
-    free: bool,
+    offered: bool,
     pauses: Vec<PauseAsked>,
+    /// A start that is entered at that moment, unless the end comes first and tells it too.
+    started: Option<(Started, Instant)>,
 }
 
 /// Whether the keeper goes on.
@@ -110,6 +125,7 @@ impl Keeper {
                     match self.serve(*connection, welcome, open.take()).await {
                         Ok(()) => break,
                         Err(error) => {
+                            self.commit_start();
                             tracing::info!(shim = self.offer.shim, %error, "a shim's connection broke");
                         }
                     }
@@ -124,9 +140,15 @@ impl Keeper {
                     if let (Task::None, Some(open)) = (&self.task, &open) {
                         self.task = Task::watching(open);
                     }
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "a pause before another knock: a stopped shim tells nobody that it goes on"
+                    )]
                     tokio::time::sleep(KNOCK_EVERY).await;
                 }
                 Reached::Free => {
+                    // Before it is told: who hears of it must not find a keeper any more.
+                    self.registry.remove(&self.offer.shim);
                     self.dead().await;
                     break;
                 }
@@ -196,7 +218,9 @@ impl Keeper {
                         return Ok(());
                     }
                 }
+                () = due(&self.started) => self.commit_start(),
                 () = ctx.stopping.cancelled() => {
+                    self.commit_start();
                     if matches!(self.task, Task::None) {
                         connection.send(&ToShim::Leave).await?;
                     }

@@ -22,7 +22,7 @@ impl Keeper {
             Order::Run(claim) => {
                 let key = Key::of_claim(&claim);
                 let ward = Ward::of_claim(&claim);
-                self.free = false;
+                self.offered = false;
                 self.task = Task::Attempt(Box::new(Watched { ward, hasher: None }));
                 self.pauses.clear();
                 self.registry.attach(key.job, &self.offer.shim);

@@ -4,9 +4,9 @@ use std::io;
 
 use super::{Keeper, Task};
 use crate::{
-    job::{JobState, Micros},
+    job::JobState,
     spool::{ShimState, ToShim},
-    store::{OpenAttempt, Started},
+    store::OpenAttempt,
     supervisor::{Key, ShimEvent, connection::Connection},
 };
 
@@ -27,17 +27,10 @@ impl Keeper {
                 job,
                 attempt,
                 paused,
-                started_at_us,
                 ..
             } if expected == Some(Key { job, attempt }) => {
                 return self
-                    .adopt(
-                        connection,
-                        Key { job, attempt },
-                        paused,
-                        started_at_us,
-                        open,
-                    )
+                    .adopt(connection, Key { job, attempt }, paused, open)
                     .await;
             }
             ShimState::Exited {
@@ -63,16 +56,10 @@ impl Keeper {
                 ..
             } => {
                 connection.send(&ToShim::Release { job, attempt }).await?;
-                self.never_ran(expected);
-                if facts.survivors.is_empty() {
-                    self.idle();
-                }
+                self.free(expected, facts.survivors.is_empty());
             }
-            ShimState::Idle => {
-                self.never_ran(expected);
-                self.idle();
-            }
-            ShimState::Retired => self.never_ran(expected),
+            ShimState::Idle => self.free(expected, true),
+            ShimState::Retired => self.free(expected, false),
             ShimState::Running { job, attempt, .. } => {
                 let shim = &self.offer.shim;
                 tracing::error!(
@@ -81,36 +68,36 @@ impl Keeper {
                     shim,
                     "a shim runs what the ledger does not know"
                 );
-                self.never_ran(expected);
+                self.free(expected, false);
             }
         }
         Ok(())
     }
 
-    /// The order to run this attempt did not reach the shim, and never will: it was discarded with
+    /// The shim has nothing to do, and is offered if it is `usable`. An attempt that was `expected`
+    /// never ran: the order did not reach the shim, and never will, because it was discarded with
     /// the connection that it was on.
-    fn never_ran(&mut self, expected: Option<Key>) {
-        if let Some(key) = expected {
-            self.registry.detach(key.job);
-            self.task = Task::None;
-            self.tell(ShimEvent::NeverRan(key));
-        }
-    }
-
-    pub(super) fn idle(&mut self) {
+    pub(super) fn free(&mut self, expected: Option<Key>, usable: bool) {
         self.task = Task::None;
-        if !std::mem::replace(&mut self.free, true) {
-            self.tell(ShimEvent::Idle(self.offer.clone()));
+        let again = std::mem::replace(&mut self.offered, usable);
+        let offer = (usable && !again).then(|| self.offer.clone());
+        match (expected, offer) {
+            (Some(key), offer) => {
+                self.registry.detach(key.job);
+                self.tell(ShimEvent::NeverRan { key, offer });
+            }
+            (None, Some(offer)) => self.tell(ShimEvent::Idle(offer)),
+            (None, None) => {}
         }
     }
 
-    /// Goes on with a running attempt: wishes are sent again, readers are woken.
+    /// Goes on with a running attempt: wishes are sent again, readers are woken. Its start is told
+    /// behind the welcome, if there was one yet.
     pub(super) async fn adopt(
         &mut self,
         connection: &mut Connection,
         key: Key,
         paused: bool,
-        started_at_us: i64,
         open: Option<OpenAttempt>,
     ) -> io::Result<()> {
         tracing::info!(
@@ -121,17 +108,6 @@ impl Keeper {
         );
         self.registry.attach(key.job, &self.offer.shim);
         if let Some(open) = &open {
-            // One that waits for room, or is on its way to exec, tells its start when it comes.
-            if open.started_at.is_none() && started_at_us > 0 {
-                let started = Started {
-                    number: key.job,
-                    attempt: key.attempt,
-                    pid: open.pid.unwrap_or_default(),
-                    start_ticks: open.start_ticks.unwrap_or_default(),
-                    at: Micros(started_at_us),
-                };
-                self.commit_start(started);
-            }
             if let Some(wish) = &open.stop {
                 connection.send(&ToShim::Stop(wish.clone())).await?;
             }

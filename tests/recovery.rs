@@ -1,0 +1,31 @@
+//! The recovery floor: one test per interleaving that the design names. A data directory is frozen
+//! in a state that a kill can leave, then the real server is started on it and watched through its
+//! public doors, its rows and /proc.
+
+#[path = "harness/mod.rs"]
+mod harness;
+#[allow(dead_code)]
+#[path = "shim/harness.rs"]
+mod shim;
+
+#[path = "recovery/paper.rs"]
+mod paper;
+#[path = "recovery/scene.rs"]
+mod scene;
+
+#[path = "recovery/adopts.rs"]
+mod adopts;
+#[path = "recovery/finishes.rs"]
+mod finishes;
+#[path = "recovery/leaves_alone.rs"]
+mod leaves_alone;
+#[path = "recovery/loses.rs"]
+mod loses;
+#[path = "recovery/reconnects.rs"]
+mod reconnects;
+#[path = "recovery/releases.rs"]
+mod releases;
+#[path = "recovery/tidies.rs"]
+mod tidies;
+#[path = "recovery/voids.rs"]
+mod voids;
