@@ -142,6 +142,7 @@ impl Supervisor {
                         spawn::remove_traces(&ctx.layout, &shim);
                     }
                     // Until this is told nobody tries to start another one for it.
+                    #[allow(clippy::disallowed_methods)]
                     tokio::time::sleep(START_AGAIN_AFTER).await;
                     let attempt = None;
                     let _ = events.send(ShimEvent::Dead { shim, attempt });

@@ -104,6 +104,8 @@ impl Keeper {
                     Ok(Fenced::Stale) | Err(StoreError::Stopping) => return,
                     Err(error) => tracing::warn!(job, %error, "a start could not be entered yet"),
                 }
+                // Nothing tells when the disk has room again.
+                #[allow(clippy::disallowed_methods)]
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
         });
