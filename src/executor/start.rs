@@ -123,7 +123,7 @@ impl Executor {
     }
 }
 
-/// Everything that waits for nobody is decided before the server is ready.
+/// Everything that waits for nobody is decided before the server is ready, or at least tried.
 async fn rescue_the_dead(
     rescuer: &Rescuer,
     events: &mut mpsc::UnboundedReceiver<ShimEvent>,
@@ -133,27 +133,28 @@ async fn rescue_the_dead(
     while let Ok(event) = events.try_recv() {
         told.push(event);
     }
-    let mut rescues = Vec::new();
-    for event in told {
-        let heard = match event {
-            ShimEvent::Dead {
-                attempt: Some(key), ..
-            } => {
-                rescues.push(rescuer.rescue(key));
-                None
-            }
-            ShimEvent::NeverRan { key, offer } => {
-                rescues.push(rescuer.rescue(key));
-                offer.map(ShimEvent::Idle)
-            }
-            event => Some(event),
-        };
-        // The scheduler hears the rest when it runs.
-        if let Some(event) = heard {
-            let _ = tell.send(event);
-        }
+    let rescues = told.into_iter().map(|event| at_once(rescuer, event));
+    let left = futures_util::future::join_all(rescues).await;
+    // The scheduler hears the rest when it runs.
+    for event in left.into_iter().flatten() {
+        let _ = tell.send(event);
     }
-    futures_util::future::join_all(rescues).await;
+}
+
+/// Rescues what is to be rescued; returns what is left to be done about the event.
+async fn at_once(rescuer: &Rescuer, event: ShimEvent) -> Option<ShimEvent> {
+    let key = match &event {
+        ShimEvent::Dead { attempt, .. } => *attempt,
+        ShimEvent::NeverRan { key, .. } => Some(*key),
+        ShimEvent::Idle(_) | ShimEvent::Ended { .. } => None,
+    };
+    match key {
+        Some(key) if rescuer.rescued(key).await => match event {
+            ShimEvent::NeverRan { offer, .. } => offer.map(ShimEvent::Idle),
+            _ => None,
+        },
+        _ => Some(event),
+    }
 }
 
 fn bounds(layout: &Layout, settings: &ExecutorSettings) -> io::Result<Bounds> {

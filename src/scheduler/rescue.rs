@@ -88,6 +88,18 @@ impl Rescuer {
         tokio::spawn(async move { rescuer.rescue(key).await });
     }
 
+    /// Tries once, and says whether nothing is left to be done: a disk that is full or broken must
+    /// not keep a server from serving.
+    pub async fn rescued(&self, key: Key) -> bool {
+        match self.try_rescue(key).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it has to wait");
+                false
+            }
+        }
+    }
+
     /// Rescues an attempt whose shim is dead or knows nothing of it; returns when that is
     /// committed or the server stops. An attempt that is final already is left alone.
     pub async fn rescue(&self, key: Key) {

@@ -161,8 +161,8 @@ fn an_adopted_attempt_that_waits_for_room_has_not_started() {
 }
 
 /// Runs a job that writes down each of its starts, kills server and shim, lets `damage` happen to
-/// the spool, and returns how the job ended; it must have started once.
-fn lost_with(damage: impl Fn(&PathBuf)) -> Value {
+/// the spool, and returns the job and a new server.
+fn damaged(damage: impl Fn(&PathBuf)) -> (Value, Server) {
     let mut server = Server::start();
     let mut client = server.connect();
     let ledger = server.scratch("ledger");
@@ -187,8 +187,14 @@ fn lost_with(damage: impl Fn(&PathBuf)) -> Value {
         damage(&entry.expect("an entry").path());
     }
     server.restart();
+    (job, server)
+}
+
+/// How such a job ended; it must have started once.
+fn lost_with(damage: impl Fn(&PathBuf)) -> Value {
+    let (job, server) = damaged(damage);
     let end = server.connect().finished(&job);
-    let starts = fs::read_to_string(&ledger).expect("the ledger");
+    let starts = fs::read_to_string(server.scratch("ledger")).expect("the ledger");
     assert_eq!(starts.lines().count(), 1, "it started once");
     end
 }
@@ -237,4 +243,23 @@ fn shims_that_cannot_be_started_are_tried_again_without_haste() {
     let mut client = server.connect();
     let job = client.submit(json!({"argv": ["true"]}));
     assert_eq!(client.finished(&job)["state"], "succeeded");
+}
+
+/// A read error is not the end of a segment: the attempt stays open until it can be read.
+#[test]
+fn a_segment_that_cannot_be_read_now_delays_its_job_and_nothing_else() {
+    // Reading a directory fails with EISDIR.
+    let (job, server) = damaged(|segment| {
+        fs::remove_file(segment).expect("remove");
+        fs::create_dir(segment).expect("a directory");
+    });
+    let mut client = server.connect();
+    let other = client.submit(json!({"argv": ["true"]}));
+    assert_eq!(client.finished(&other)["state"], "succeeded");
+    let running = client.ok("job.list", json!({"state": "running"}));
+    assert_eq!(running["jobs"][0]["id"], job["id"]);
+    for entry in fs::read_dir(server.data_dir().join("spool")).expect("the spool") {
+        let _ = fs::remove_dir(entry.expect("an entry").path());
+    }
+    assert_eq!(client.finished(&job)["reason"], "lost");
 }

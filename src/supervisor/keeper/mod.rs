@@ -177,6 +177,8 @@ impl Keeper {
     }
 
     async fn dead(&mut self) {
+        // Before it is told: whoever hears of it must not count on this shim any more.
+        self.registry.remove(&self.offer.shim);
         spawn::remove_traces(&self.ctx.layout, &self.offer.shim);
         let attempt = match &self.task {
             // Its end is on its way into the ledger already.
