@@ -55,7 +55,7 @@ impl Executor {
             Wished::NotFound => Err(Error::no_such_job(job)),
             Wished::Final(job) => Ok(job),
             Wished::Withdrawn(job) => {
-                self.inner.hub.changed(job.number);
+                self.inner.hub.ended(job.number);
                 Ok(job)
             }
             Wished::ToShim {

@@ -142,7 +142,7 @@ impl Executor {
     }
 
     /// The number of a job that exists.
-    async fn number(&self, job: JobRef) -> Result<i64, Error> {
+    pub(super) async fn number(&self, job: JobRef) -> Result<i64, Error> {
         match job {
             JobRef::Number(number) => Ok(number),
             JobRef::Id(id) => {

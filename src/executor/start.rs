@@ -135,15 +135,22 @@ async fn rescue_the_dead(
     }
     let mut rescues = Vec::new();
     for event in told {
-        match event {
+        let heard = match event {
             ShimEvent::Dead {
                 attempt: Some(key), ..
+            } => {
+                rescues.push(rescuer.rescue(key));
+                None
             }
-            | ShimEvent::NeverRan(key) => rescues.push(rescuer.rescue(key)),
-            event => {
-                // The scheduler hears the rest when it runs.
-                let _ = tell.send(event);
+            ShimEvent::NeverRan { key, offer } => {
+                rescues.push(rescuer.rescue(key));
+                offer.map(ShimEvent::Idle)
             }
+            event => Some(event),
+        };
+        // The scheduler hears the rest when it runs.
+        if let Some(event) = heard {
+            let _ = tell.send(event);
         }
     }
     futures_util::future::join_all(rescues).await;

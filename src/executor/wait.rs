@@ -9,6 +9,7 @@ use super::{Error, Executor};
 use crate::{
     job::{Chunk, Job, JobRef},
     output::{Watch, hub::Closed},
+    store::Include,
 };
 
 /// How much of the output a wait returns at most, bytes.
@@ -61,6 +62,14 @@ enum Standing {
 }
 
 impl Until {
+    /// Whether it is worth looking at a job whose row has changed.
+    fn may_be_met(self, watch: &Watch) -> bool {
+        match self {
+            Self::Final => watch.has_ended(),
+            Self::Running => true,
+        }
+    }
+
     fn standing(self, job: &Job) -> Standing {
         match self {
             Self::Final if job.state.is_final() => Standing::Met,
@@ -96,20 +105,24 @@ impl Executor {
             };
             let index = woken.map_err(|_| Error::stopping())?;
             let one = &mut watched[index];
-            if one.watch.look() {
-                one.job = self
-                    .get(JobRef::Number(one.job.number), Default::default())
-                    .await?;
+            if one.watch.look() && options.until.may_be_met(&one.watch) {
+                one.job = self.row(JobRef::Number(one.job.number)).await?;
                 one.standing = options.until.standing(&one.job);
             }
         }
     }
 
+    /// A job as its row stands, without a look at its output.
+    async fn row(&self, job: JobRef) -> Result<Job, Error> {
+        let row = self.inner.store.job(job, Include::default()).await?;
+        row.ok_or_else(|| Error::no_such_job(job))
+    }
+
     async fn watched(&self, job: JobRef, until: Until) -> Result<Watched, Error> {
-        let number = self.get(job, Default::default()).await?.number;
+        let number = self.number(job).await?;
         // Interest first, then the look that counts.
         let watch = self.inner.hub.watch(number);
-        let job = self.get(job, Default::default()).await?;
+        let job = self.row(job).await?;
         let standing = until.standing(&job);
         Ok(Watched {
             job,
@@ -124,7 +137,13 @@ impl Executor {
         decider: Option<usize>,
         met: bool,
     ) -> Result<Waited, Error> {
-        let jobs: Vec<Job> = watched.into_iter().map(|one| one.job).collect();
+        let mut jobs = Vec::with_capacity(watched.len());
+        for Watched { job, .. } in watched {
+            jobs.push(match job.state.is_active() {
+                true => self.snapshot(job.number).await?,
+                false => job,
+            });
+        }
         let job = decider.map(|index| jobs[index].clone());
         let last_output = match &job {
             Some(job) => self.last_output(job, LAST_OUTPUT_BYTES_MAX).await?,

@@ -23,11 +23,13 @@ pub struct ArmRequest {
     pub offset: Offset,
 }
 
-/// How often a job's readers were woken, and how many of those times its row had changed.
+/// How often a job's readers were woken, how many of those times its row had changed, and whether
+/// it has become final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Pulse {
     wakes: u64,
     changes: u64,
+    ended: bool,
 }
 
 /// The readers of all jobs. Cheap to clone.
@@ -67,12 +69,20 @@ impl Hub {
 
     /// The job may have more output.
     pub fn grew(&self, job: JobNumber) {
-        self.pulse(job, 0);
+        self.pulse(job, |_| {});
     }
 
     /// The job's row has changed (committed).
     pub fn changed(&self, job: JobNumber) {
-        self.pulse(job, 1);
+        self.pulse(job, |pulse| pulse.changes += 1);
+    }
+
+    /// The job has become final (committed).
+    pub fn ended(&self, job: JobNumber) {
+        self.pulse(job, |pulse| {
+            pulse.changes += 1;
+            pulse.ended = true;
+        });
     }
 
     /// Ends every wait, now and later.
@@ -80,11 +90,11 @@ impl Hub {
         self.closed.cancel();
     }
 
-    fn pulse(&self, job: JobNumber, changes: u64) {
+    fn pulse(&self, job: JobNumber, happened: impl FnOnce(&mut Pulse)) {
         if let Some(sender) = self.lock().get(&job) {
             sender.send_modify(|pulse| {
                 pulse.wakes += 1;
-                pulse.changes += changes;
+                happened(pulse);
             });
         }
     }
@@ -120,6 +130,13 @@ impl Watch {
         let changed = pulse.changes != self.changes_seen;
         self.changes_seen = pulse.changes;
         changed
+    }
+
+    /// Whether the job has become final since the interest began.
+    pub fn has_ended(&self) -> bool {
+        self.receiver
+            .as_ref()
+            .is_some_and(|receiver| receiver.borrow().ended)
     }
 
     /// Waits until the job may have output behind `offset`, or its row has changed, since the last

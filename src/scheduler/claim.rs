@@ -15,8 +15,8 @@ use super::rescue::Rescuer;
 use crate::{
     clock,
     output::log::blocking,
-    store::{Claimed, Fenced, Offer, StoreError},
-    supervisor::{Settled, ShimEvent, Supervisor},
+    store::{Claimed, Fenced, Offer, Store, StoreError},
+    supervisor::{Key, Settled, ShimEvent, Supervisor},
 };
 
 /// Between two attempts to commit what the ledger would not take.
@@ -40,7 +40,8 @@ impl Kick {
 #[derive(Debug)]
 struct Report {
     offers: Vec<Offer>,
-    claimed: Result<Claimed, StoreError>,
+    /// `None`: nothing was claimed yet, these shims have just become free.
+    claimed: Option<Result<Claimed, StoreError>>,
     /// Whether it was the claim over the idle shims, of which there is one at a time.
     of_idle: bool,
 }
@@ -59,6 +60,10 @@ pub struct Scheduler {
     /// Shims that have been started and have not reported.
     starting: BTreeSet<String>,
     warm_shims: u32,
+    /// Shims whose claim has not been answered.
+    asking: usize,
+    /// The fewest shims that were idle at any time since the last look.
+    least_idle: usize,
     /// Whether the queues must be looked at.
     dirty: bool,
     /// Whether a claim over the idle shims is on its way.
@@ -85,6 +90,8 @@ impl Scheduler {
             idle: VecDeque::new(),
             starting: BTreeSet::new(),
             warm_shims,
+            asking: 0,
+            least_idle: 0,
             dirty: true,
             claiming: false,
         }
@@ -102,7 +109,10 @@ impl Scheduler {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = kick.notified() => self.dirty = true,
-                _ = look.tick() => self.dirty = true,
+                _ = look.tick() => {
+                    self.dirty = true;
+                    self.dismiss_surplus();
+                }
                 Some(event) = self.events.recv() => self.hear(event),
                 Some(report) = self.reported.recv() => self.take(report),
             }
@@ -123,7 +133,7 @@ impl Scheduler {
                 shim,
                 offer,
             } => self.commit_end(*settled, shim, offer),
-            ShimEvent::NeverRan(key) => self.rescuer.rescue_later(key),
+            ShimEvent::NeverRan { key, offer } => self.rescue_and_free(key, offer),
             ShimEvent::Dead { shim, attempt } => {
                 self.starting.remove(&shim);
                 self.forget_idle(&shim);
@@ -136,14 +146,35 @@ impl Scheduler {
 
     fn take(&mut self, report: Report) {
         self.claiming &= !report.of_idle;
-        let claimed = report.claimed.unwrap_or_else(|error| {
-            if error != StoreError::Stopping {
-                // The safety net looks again.
-                tracing::warn!(%error, "nothing could be claimed");
+        self.asking -= report.offers.len();
+        self.dirty |= report.claimed.is_none();
+        let claimed = match report.claimed {
+            Some(Ok(claimed)) => claimed,
+            Some(Err(error)) => {
+                if error != StoreError::Stopping {
+                    // The safety net looks again.
+                    tracing::warn!(%error, "nothing could be claimed");
+                }
+                Claimed::default()
             }
-            Claimed::default()
-        });
+            None => Claimed::default(),
+        };
         self.claimed(report.offers, claimed);
+    }
+
+    /// The ledger still names the shim for the attempt: it takes work only after the rescue.
+    fn rescue_and_free(&mut self, key: Key, offer: Option<Offer>) {
+        let offers: Vec<Offer> = offer.into_iter().collect();
+        self.asking += offers.len();
+        let (rescuer, reports) = (self.rescuer.clone(), self.reports.clone());
+        tokio::spawn(async move {
+            rescuer.rescue(key).await;
+            let _ = reports.send(Report {
+                offers,
+                claimed: None,
+                of_idle: false,
+            });
+        });
     }
 
     /// Looks at the queues for the idle shims, if there is a reason to.
@@ -154,12 +185,13 @@ impl Scheduler {
         self.dirty = false;
         self.claiming = true;
         let offers: Vec<Offer> = self.idle.drain(..).collect();
+        self.asking += offers.len();
         let (claim, reports) = (self.claim(offers.clone()), self.reports.clone());
         tokio::spawn(async move {
             let claimed = claim.await;
             let _ = reports.send(Report {
                 offers,
-                claimed,
+                claimed: Some(claimed),
                 of_idle: true,
             });
         });
@@ -194,20 +226,32 @@ impl Scheduler {
             );
             self.supervisor.run(claim);
         }
-        let starting = self.starting.len() as u32;
-        self.start_shims(claimed.wanting.saturating_sub(starting));
+        self.least_idle = self.least_idle.min(self.idle.len());
+        self.provide(claimed.wanting);
+    }
+
+    /// So many jobs lack only a shim: those that are idle, starting or just asking for work count.
+    fn provide(&mut self, wanting: u32) {
+        self.dirty |= wanting > 0 && !self.idle.is_empty();
+        let coming = self.idle.len() + self.starting.len() + self.asking;
+        self.start_shims(wanting.saturating_sub(coming as u32));
     }
 
     /// Commits an end, and gives the shim its next job in the same transaction.
-    fn commit_end(&self, settled: Settled, shim: String, offer: Option<Offer>) {
+    fn commit_end(&mut self, settled: Settled, shim: String, offer: Option<Offer>) {
         let offers: Vec<Offer> = offer.into_iter().collect();
+        self.asking += offers.len();
         let claim = self.claim(offers.clone());
         let supervisor = self.supervisor.clone();
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let store = &supervisor.context().store;
-            // Both are handed to the writer in this order before either is answered.
-            let (finished, claimed) = tokio::join!(store.finish(settled.finish.clone()), claim);
+            // They are handed to the writer in this order before any of them is answered.
+            let (_, finished, claimed) = tokio::join!(
+                enter_start(store, &settled),
+                store.finish(settled.finish.clone()),
+                claim
+            );
             let committed = match finished {
                 Ok(fenced) => Ok(fenced),
                 Err(error) => insist(&supervisor, &settled, error).await,
@@ -223,7 +267,7 @@ impl Scheduler {
             }
             let _ = reports.send(Report {
                 offers,
-                claimed,
+                claimed: Some(claimed),
                 of_idle: false,
             });
             after_end(&supervisor, &settled).await;
@@ -238,12 +282,18 @@ impl Scheduler {
         if self.claiming {
             return;
         }
-        let ready = (self.idle.len() + self.starting.len()) as u32;
-        self.start_shims(self.warm_shims.saturating_sub(ready));
-        // Nobody is surplus before the queues have been looked at.
-        while !self.dirty && self.idle.len() as u32 > self.warm_shims {
-            if let Some(surplus) = self.idle.pop_back() {
-                self.supervisor.leave(&surplus.shim);
+        let ready = self.idle.len() + self.starting.len() + self.asking;
+        self.start_shims(self.warm_shims.saturating_sub(ready as u32));
+    }
+
+    /// Sends away what has been idle for a whole look and is not kept warm. Not sooner: between the
+    /// end of one job and the next claim a busy shim is idle too.
+    fn dismiss_surplus(&mut self) {
+        let unused = std::mem::replace(&mut self.least_idle, self.idle.len());
+        let surplus = unused.saturating_sub(self.warm_shims as usize);
+        for _ in 0..surplus {
+            if let Some(offer) = self.idle.pop_back() {
+                self.supervisor.leave(&offer.shim);
             }
         }
     }
@@ -252,6 +302,15 @@ impl Scheduler {
         for _ in 0..count {
             self.starting.insert(self.supervisor.spawn_shim());
         }
+    }
+}
+
+/// A start that was not entered before the end came goes in with it.
+async fn enter_start(store: &Store, settled: &Settled) {
+    if let Some(started) = settled.start.clone()
+        && let Err(error) = store.started(started).await
+    {
+        tracing::warn!(job = settled.key.job, %error, "a start could not be entered");
     }
 }
 
@@ -279,7 +338,7 @@ async fn insist(
 /// What follows a committed end: readers are woken, and segments whose bytes are rows now go.
 pub(super) async fn after_end(supervisor: &Supervisor, settled: &Settled) {
     let ctx = supervisor.context();
-    ctx.hub.changed(settled.key.job);
+    ctx.hub.ended(settled.key.job);
     let (spool, names) = (ctx.layout.spool(), settled.unlink.clone());
     let unlinked = blocking(move || {
         for name in names {

@@ -9,13 +9,15 @@ use crate::{
     job::{ExitFacts, Stream},
     output::log::blocking,
     spool::{
-        Kind, Position, RecordHeader, SegmentName, SegmentReader,
+        Kind, Position, RecordHeader, SegmentName, SegmentReader, read_beginning,
         reader::{Next, is_no_segment},
         record::{self, StartPayload},
         segment::Intent,
     },
     store::{Fenced, OpenAttempt, StoreError},
-    supervisor::{Ending, Key, Leader, Settled, Supervisor, Ward, end_remains, settle},
+    supervisor::{
+        Ending, Key, Leader, Settled, Supervisor, Ward, end_remains, first_segment, settle,
+    },
 };
 
 /// What an attempt left in the spool.
@@ -200,14 +202,6 @@ impl Rescuer {
     }
 }
 
-fn first_segment(open: &OpenAttempt) -> SegmentName {
-    SegmentName {
-        job: open.number,
-        attempt: open.attempt,
-        first_offset: open.start_offset,
-    }
-}
-
 /// Creates the first segment, whole or not at all: a link fails where the name exists.
 fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()> {
     let header = RecordHeader {
@@ -229,13 +223,13 @@ fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()
 /// Reads what an attempt left. Blocking.
 fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     let first = first_segment(open);
-    let (intent, start) = match read_beginning(spool, first) {
+    let beginning = match read_beginning(spool, first) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Traces::None),
         // The name was taken, and the power went before what it stands for was on disk.
         Err(error) if is_no_segment(&error) => return Ok(Traces::Begun(None)),
         beginning => beginning?,
     };
-    if intent.is_some_and(|intent| intent.shim == RESCUE) {
+    if beginning.intent.is_some_and(|intent| intent.shim == RESCUE) {
         return Ok(Traces::Fenced);
     }
     // Segments that have rows are read through already.
@@ -245,28 +239,8 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     };
     Ok(match read_exit(spool, name)? {
         Some(facts) => Traces::Ended(Box::new(facts)),
-        None => Traces::Begun(start),
+        None => Traces::Begun(beginning.start),
     })
-}
-
-/// The intent and the start record, as far as they are there.
-fn read_beginning(
-    spool: &Path,
-    first: SegmentName,
-) -> io::Result<(Option<Intent>, Option<StartPayload>)> {
-    let mut reader = SegmentReader::open(spool, Position::first(first))?;
-    let mut intent = None;
-    loop {
-        match reader.next_record()? {
-            Next::Record(header, payload) if header.kind == Kind::Intent => {
-                intent = serde_json::from_slice(payload).ok();
-            }
-            Next::Record(header, payload) if header.kind == Kind::Start => {
-                return Ok((intent, StartPayload::from_bytes(payload)));
-            }
-            _ => return Ok((intent, None)),
-        }
-    }
 }
 
 /// Follows the seals to the exit record, if the chain of whole records leads there.

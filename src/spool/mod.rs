@@ -4,6 +4,7 @@
 //! Both sides know this module and neither knows the other. It decides nothing: what a record
 //! means for a job is `job`'s and the supervisor's business.
 
+pub mod beginning;
 pub mod layout;
 pub mod message;
 pub mod reader;
@@ -11,6 +12,7 @@ pub mod record;
 pub mod segment;
 pub mod writer;
 
+pub use beginning::{Beginning, read_beginning};
 pub use layout::Layout;
 pub use message::{FromShim, RunSpec, ShimState, ToShim};
 pub use reader::{Position, SegmentReader};

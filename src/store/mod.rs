@@ -22,6 +22,7 @@ mod list;
 mod nodes;
 mod open;
 mod outputs;
+mod short_name;
 mod standing;
 mod stored;
 mod types;
@@ -61,6 +62,7 @@ pub struct Store {
 struct Inner {
     requests: mpsc::Sender<Request>,
     readers: SqlitePool,
+    _way: short_name::Way,
     failed: CancellationToken,
 }
 
@@ -78,11 +80,16 @@ impl Store {
 
     /// Starts the writer's task.
     fn over(connections: open::Connections) -> Self {
-        let open::Connections { writer, readers } = connections;
+        let open::Connections {
+            writer,
+            readers,
+            way,
+        } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
         let writer = Writer {
             conn: writer,
+            _way: way.clone(),
             requests: incoming,
             failed: failed.clone(),
         };
@@ -90,6 +97,7 @@ impl Store {
         let inner = Inner {
             requests,
             readers,
+            _way: way,
             failed,
         };
         Self {

@@ -17,7 +17,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{OpenError, nodes};
+use super::{OpenError, nodes, short_name::Way};
 
 /// The schema, step by step. Applied steps are never edited.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
@@ -31,8 +31,6 @@ const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Length of SQLite's file header, and where in it the application id stands.
 const HEADER_BYTES: usize = 100;
 const APPLICATION_ID_AT: usize = 68;
-/// SQLite's 512 bytes, less what it and we append to the name.
-const PATH_BYTES_MAX: usize = 500;
 /// Read-only connections.
 const READERS_MAX: u32 = 4;
 /// How long a statement waits for somebody else's lock (a person with `sqlite3`).
@@ -46,32 +44,29 @@ pub(super) struct Connections {
     pub writer: SqliteConnection,
     /// Those that read.
     pub readers: SqlitePool,
+    /// The way to their files; to be kept as long as they are.
+    pub way: Way,
 }
 
 /// Opens the database at `path`, or makes one where there is none.
 pub(super) async fn open(path: &Path) -> Result<Connections, OpenError> {
-    refuse_long_name(path)?;
+    let way = &Way::to(path).map_err(|e| cannot_open(path, e))?;
     if path.try_exists().map_err(|e| cannot_open(path, e))? {
         refuse_foreign(path)?;
-        refuse_damaged_or_newer(path).await?;
+        refuse_damaged_or_newer(path, way).await?;
     } else {
-        create(path).await?;
+        create(path, way).await?;
     }
-    let mut writer = connect_writer(path).await?;
+    let mut writer = connect_writer(path, way).await?;
     refuse_old_sqlite(&mut writer).await?;
     migrate(path, &mut writer).await?;
-    let readers = connect_readers(path).await?;
-    Ok(Connections { writer, readers })
-}
-
-/// SQLite would only say that it cannot open it.
-fn refuse_long_name(path: &Path) -> Result<(), OpenError> {
-    let bytes = path.as_os_str().len();
-    if bytes <= PATH_BYTES_MAX {
-        return Ok(());
-    }
-    let what = format!("has a path of {bytes} bytes; SQLite opens up to {PATH_BYTES_MAX}");
-    Err(OpenError::about(path, what))
+    let readers = connect_readers(path, way).await?;
+    let way = way.clone();
+    Ok(Connections {
+        writer,
+        readers,
+        way,
+    })
 }
 
 /// Looks only at the file's first bytes. Ours have carried the application id since before they
@@ -99,9 +94,11 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
 
 /// Asks SQLite, without a right to write. Where there is no WAL the file is declared immutable,
 /// so that not even an empty WAL appears beside a database that is refused.
-async fn refuse_damaged_or_newer(path: &Path) -> Result<(), OpenError> {
+async fn refuse_damaged_or_newer(path: &Path, way: &Way) -> Result<(), OpenError> {
     let wal_bytes = fs::metadata(beside(path, "-wal")).map_or(0, |meta| meta.len());
-    let options = options(path).read_only(true).immutable(wal_bytes == 0);
+    let options = options(&way.name(path))
+        .read_only(true)
+        .immutable(wal_bytes == 0);
     let damaged = |error: sqlx::Error| OpenError::about(path, format!("is damaged: {error}"));
     let mut conn = options.connect().await.map_err(damaged)?;
     let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations")
@@ -128,7 +125,7 @@ async fn refuse_damaged_or_newer(path: &Path) -> Result<(), OpenError> {
 
 /// Makes the database under another name and renames it when it is complete and synced: whatever
 /// has the name was once a whole ledger, and an empty or half one is never taken for new.
-async fn create(path: &Path) -> Result<(), OpenError> {
+async fn create(path: &Path, way: &Way) -> Result<(), OpenError> {
     if beside(path, "-wal").exists() {
         return Err(OpenError::about(
             path,
@@ -150,7 +147,7 @@ async fn create(path: &Path) -> Result<(), OpenError> {
         .mode(0o600)
         .open(&fresh)
         .map_err(|error| cannot_open(path, error))?;
-    let mut conn = connect_writer(&fresh).await?;
+    let mut conn = connect_writer(&fresh, way).await?;
     migrate(path, &mut conn).await?;
     let failed = |error: sqlx::Error| OpenError::about(path, format!("cannot be made: {error}"));
     nodes::set_up(&mut conn).await.map_err(failed)?;
@@ -169,8 +166,8 @@ async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenErr
         .map_err(|error| OpenError::about(path, format!("cannot be brought up to date: {error}")))
 }
 
-async fn connect_writer(path: &Path) -> Result<SqliteConnection, OpenError> {
-    options(path)
+async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, OpenError> {
+    options(&way.name(path))
         .page_size(4096)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
@@ -182,20 +179,24 @@ async fn connect_writer(path: &Path) -> Result<SqliteConnection, OpenError> {
         .map_err(|error| OpenError::about(path, format!("cannot be opened: {error}")))
 }
 
-async fn connect_readers(path: &Path) -> Result<SqlitePool, OpenError> {
+async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError> {
     SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_with(options(path).read_only(true).pragma("query_only", "ON"))
+        .connect_with(
+            options(&way.name(path))
+                .read_only(true)
+                .pragma("query_only", "ON"),
+        )
         .await
         .map_err(|error| OpenError::about(path, format!("cannot be opened: {error}")))
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
+fn options(name: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
-        .filename(path)
+        .filename(name)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
 }

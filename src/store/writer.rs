@@ -12,6 +12,7 @@ use super::{
     ask::{Answer, Ask, execute},
     error::{Verdict, verdict},
     events,
+    short_name::Way,
     standing::Batch,
 };
 
@@ -41,6 +42,8 @@ pub(super) enum Request {
 /// The task's state.
 pub(super) struct Writer {
     pub conn: SqliteConnection,
+    /// As long as `conn` is.
+    pub _way: Way,
     pub requests: mpsc::Receiver<Request>,
     /// Cancelled when the file cannot be trusted any more.
     pub failed: CancellationToken,
@@ -250,8 +253,10 @@ mod tests {
     /// A writer that the test drives by itself.
     async fn writer(path: &Path) -> Writer {
         let (_, requests) = mpsc::channel(1);
+        let opened = open::open(path).await.expect("opens");
         Writer {
-            conn: open::open(path).await.expect("opens").writer,
+            conn: opened.writer,
+            _way: opened.way,
             requests,
             failed: CancellationToken::new(),
         }

@@ -24,7 +24,7 @@ pub use probe::{LockState, boot_id, lock_state};
 pub use registry::{Order, Registry};
 pub use settle::{Ending, Settled, settle};
 pub use spec::{Bounds, home};
-pub use ward::{Key, Ward};
+pub use ward::{Key, Ward, first_segment};
 
 use crate::{
     job::{JobNumber, StopWish},
@@ -74,7 +74,12 @@ pub enum ShimEvent {
         offer: Option<Offer>,
     },
     /// This attempt never ran in that shim: it answers, and knows nothing of it.
-    NeverRan(Key),
+    NeverRan {
+        /// The attempt.
+        key: Key,
+        /// Set where the shim is free for work, once the attempt is rescued.
+        offer: Option<Offer>,
+    },
     /// The shim is dead: its lock is free. The attempt that it may have had is open.
     Dead {
         /// The shim.

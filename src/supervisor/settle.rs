@@ -10,7 +10,7 @@ use crate::{
     job::{ExitFacts, Gap, GapReason, JobState, Micros, Offset, Reason, Survivor},
     output::{Digest, collect},
     spool::{SegmentName, reader::is_no_segment},
-    store::{Finish, Kept, SegmentRow},
+    store::{Finish, Kept, SegmentRow, Started},
 };
 
 /// How an attempt ended, as far as anybody can know.
@@ -38,6 +38,8 @@ pub enum Ending {
 pub struct Settled {
     /// The attempt.
     pub key: Key,
+    /// Its start, where that is not entered yet.
+    pub start: Option<Started>,
     /// What is to be committed.
     pub finish: Finish,
     /// Segments whose bytes the commit takes into rows.
@@ -66,6 +68,7 @@ pub fn settle(
     let Remains { kept, unlink } = remains;
     Ok(Settled {
         key: ward.key,
+        start: None,
         finish: finish(&ward, ending, kept),
         unlink,
     })

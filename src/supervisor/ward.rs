@@ -3,6 +3,7 @@
 use crate::{
     job::{JobId, JobNumber, Micros, Offset},
     output::Digest,
+    spool::SegmentName,
     store::{Claim, OpenAttempt},
 };
 
@@ -30,6 +31,15 @@ impl Key {
             job: open.number,
             attempt: open.attempt,
         }
+    }
+}
+
+/// The segment that is the right to start an open attempt.
+pub fn first_segment(open: &OpenAttempt) -> SegmentName {
+    SegmentName {
+        job: open.number,
+        attempt: open.attempt,
+        first_offset: open.start_offset,
     }
 }
 

@@ -29,6 +29,7 @@ pub const STOP_CEILING: Duration = Duration::from_secs(5);
 pub struct Server {
     /// Holds the data directory and, beside it, what the servers said.
     home: TempDir,
+    data_dir: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
     child: Option<Child>,
@@ -59,6 +60,7 @@ impl Server {
             .tempdir()
             .expect("a temporary directory");
         Self {
+            data_dir: home.path().join("data"),
             home,
             args: args.iter().map(|word| (*word).to_owned()).collect(),
             env: env
@@ -71,9 +73,16 @@ impl Server {
         }
     }
 
+    /// Has the data directory elsewhere below the test's place; before the first start.
+    pub fn within(mut self, place: impl AsRef<Path>) -> Self {
+        assert_eq!(self.starts, 0);
+        self.data_dir = self.home.path().join(place);
+        self
+    }
+
     /// The data directory, absolute.
     pub fn data_dir(&self) -> PathBuf {
-        self.home.path().join("data")
+        self.data_dir.clone()
     }
 
     /// A place for files of the test, outside the data directory.

@@ -11,6 +11,7 @@ mod fixture;
 mod jobs;
 mod keys;
 mod limits;
+mod long_paths;
 mod read;
 mod remains;
 mod restart;

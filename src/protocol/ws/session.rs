@@ -122,6 +122,7 @@ impl Session {
             request,
             method,
             place,
+            bytes: text.len(),
         })
         .await
         .map_err(|_| Closed)

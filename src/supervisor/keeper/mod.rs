@@ -10,7 +10,10 @@ mod task;
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::task::Task;
@@ -24,7 +27,7 @@ use super::{
 };
 use crate::{
     spool::ToShim,
-    store::{Offer, OpenAttempt},
+    store::{Offer, OpenAttempt, Started},
 };
 
 /// Between two attempts to reach a shim that lives and does not answer.
@@ -56,6 +59,7 @@ pub fn keep(
         early: VecDeque::new(),
         task: Task::None,
         pauses: Vec::new(),
+        started: None,
     };
     tasks.spawn(async move {
         tokio::select! {
@@ -69,6 +73,14 @@ pub fn keep(
 async fn too_late(stopping: CancellationToken) {
     stopping.cancelled().await;
     tokio::time::sleep(STOP_WITHIN).await;
+}
+
+/// Resolves when a start is to be entered.
+async fn due(started: &Option<(Started, Instant)>) {
+    match started {
+        Some((_, at)) => tokio::time::sleep_until(*at).await,
+        None => std::future::pending().await,
+    }
 }
 
 struct PauseAsked {
@@ -87,6 +99,8 @@ struct Keeper {
     early: VecDeque<Order>,
     task: Task,
     pauses: Vec<PauseAsked>,
+    /// A start that is entered at that moment, unless the end comes first and tells it too.
+    started: Option<(Started, Instant)>,
 }
 
 /// Whether the keeper goes on.
@@ -106,6 +120,7 @@ impl Keeper {
                     match self.serve(*connection, welcome, open.take()).await {
                         Ok(()) => break,
                         Err(error) => {
+                            self.commit_start();
                             tracing::info!(shim = self.offer.shim, %error, "a shim's connection broke");
                         }
                     }
@@ -192,7 +207,9 @@ impl Keeper {
                         return Ok(());
                     }
                 }
+                () = due(&self.started) => self.commit_start(),
                 () = ctx.stopping.cancelled() => {
+                    self.commit_start();
                     if matches!(self.task, Task::None) {
                         connection.send(&ToShim::Leave).await?;
                     }

@@ -48,16 +48,10 @@ impl Keeper {
                 ..
             } => {
                 connection.send(&ToShim::Release { job, attempt }).await?;
-                self.never_ran(expected);
-                if facts.survivors.is_empty() {
-                    self.idle();
-                }
+                self.free(expected, facts.survivors.is_empty());
             }
-            ShimState::Idle => {
-                self.never_ran(expected);
-                self.idle();
-            }
-            ShimState::Retired => self.never_ran(expected),
+            ShimState::Idle => self.free(expected, true),
+            ShimState::Retired => self.free(expected, false),
             ShimState::Running { job, attempt, .. } => {
                 let shim = &self.offer.shim;
                 tracing::error!(
@@ -66,25 +60,26 @@ impl Keeper {
                     shim,
                     "a shim runs what the ledger does not know"
                 );
-                self.never_ran(expected);
+                self.free(expected, false);
             }
         }
         Ok(())
     }
 
-    /// The order to run this attempt did not reach the shim, and never will: it was discarded with
+    /// The shim has nothing to do, and is offered if it is `usable`. An attempt that was `expected`
+    /// never ran: the order did not reach the shim, and never will, because it was discarded with
     /// the connection that it was on.
-    fn never_ran(&mut self, expected: Option<Key>) {
-        if let Some(key) = expected {
-            self.registry.detach(key.job);
-            self.task = Task::None;
-            self.tell(ShimEvent::NeverRan(key));
-        }
-    }
-
-    pub(super) fn idle(&mut self) {
+    pub(super) fn free(&mut self, expected: Option<Key>, usable: bool) {
         self.task = Task::None;
-        self.tell(ShimEvent::Idle(self.offer.clone()));
+        let offer = usable.then(|| self.offer.clone());
+        match (expected, offer) {
+            (Some(key), offer) => {
+                self.registry.detach(key.job);
+                self.tell(ShimEvent::NeverRan { key, offer });
+            }
+            (None, Some(offer)) => self.tell(ShimEvent::Idle(offer)),
+            (None, None) => {}
+        }
     }
 
     /// Goes on with a running attempt: wishes are sent again, readers are woken. Its start is told

@@ -107,6 +107,11 @@ impl Method {
             _ => false,
         }
     }
+
+    /// Whether such a request only stores a job, so that others like it may be stored with it.
+    pub fn is_submit_alone(self, params: &Map<String, Value>) -> bool {
+        self == Self::Submit && params.get("tail").is_none_or(Value::is_null)
+    }
 }
 
 /// What a method has to say.
