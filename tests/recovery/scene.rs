@@ -214,11 +214,16 @@ impl Scene {
         assert!(matches!(wished, Ok(Wished::ToShim { .. })), "{wished:?}");
     }
 
-    /// The old server is gone, the new one is ready.
-    pub fn start(&mut self) -> Client {
+    /// The old server is gone.
+    pub fn close(&mut self) {
         if let Some(store) = self.store.take() {
             self.wait(store.close());
         }
+    }
+
+    /// The old server is gone, the new one is ready.
+    pub fn start(&mut self) -> Client {
+        self.close();
         self.server.restart();
         self.server.connect()
     }
