@@ -1,6 +1,8 @@
 //! The figures of docs/benchmarks.md, each measured beside its yardstick in the same run.
 //! Uses the release binary over its public doors; prints markdown, and decides nothing.
 
+#![allow(clippy::disallowed_methods, reason = "figures are taken with clocks")]
+
 #[path = "../tests/harness/mod.rs"]
 mod harness;
 

@@ -92,6 +92,7 @@ async fn wait_for(
                 layout.log().display()
             );
         }
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
         sleep(pause).await;
         pause = PAUSE_MAX.min(pause * 2);
     }

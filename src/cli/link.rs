@@ -204,6 +204,7 @@ impl Link {
         }
         let pause = self.pause;
         self.pause = PAUSE_MAX.min(pause * 2);
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
         sleep(pause).await;
         Ok(())
     }

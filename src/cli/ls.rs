@@ -77,7 +77,7 @@ pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     if found.is_empty() {
         say::to_person("no jobs; `cc-executor run -- COMMAND` runs one");
     } else {
-        say::out(args.table(&found, Utc::now(), width()).as_bytes())?;
+        say::out(args.table(&found, times::now(), width()).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }

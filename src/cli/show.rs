@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::{
@@ -78,7 +77,7 @@ impl ShowArgs {
     }
 
     fn times(&self, job: &Job) -> Vec<(&'static str, String)> {
-        let now = Utc::now();
+        let now = times::now();
         let clock = if self.utc { Clock::Utc } else { Clock::Local };
         let shown = |at: Option<_>| at.map_or_else(String::new, |at| times::long(at, now, clock));
         let time = job.run_seconds(now).map(duration::short);

@@ -1,6 +1,6 @@
 //! Moments as people read them: relative while they are near, as a date when they are not.
 //!
-//! The moment "now" is always given, so that this file needs no clock.
+//! The moment "now" is always given; [`now`] alone reads the clock.
 
 use chrono::{DateTime, Local, Utc};
 
@@ -17,6 +17,15 @@ pub enum Clock {
 
 /// From this age on a moment is shown as a date, seconds.
 const RELATIVE_S_MAX: f64 = 86_400.0;
+
+/// This moment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place of the command line"
+)]
+pub fn now() -> DateTime<Utc> {
+    Utc::now()
+}
 
 /// The length between two moments; negative where `to` is the earlier one.
 pub fn seconds_between(from: DateTime<Utc>, to: DateTime<Utc>) -> f64 {

@@ -101,9 +101,10 @@ impl Executor {
                 job = now
                     .await?
                     .ok_or_else(|| Error::no_such_job(JobRef::Number(number)))?;
+                reading.cursor.look_again();
             }
             let at_end = reading.fill(log, number).await?;
-            let end = at_end && job.state.is_final() && reading.next >= job.output_bytes;
+            let end = job.state.is_final() && reading.next >= job.output_bytes;
             if end || reading.is_enough() || Instant::now() >= deadline {
                 return Ok(reading.result(end.then(|| Box::new(job))));
             }

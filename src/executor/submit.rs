@@ -21,7 +21,13 @@ pub struct Submitted {
 
 impl Executor {
     /// Stores a job; when this returns it survives any kill. `actor` is who asked.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` also where less is free on the disk than has to stay free: the job could not
+    /// start, and the rest of the room is for the ends of those that run.
     pub async fn submit(&self, job: NewJob, actor: &str) -> Result<Submitted, Error> {
+        self.refuse_without_room()?;
         let submission = Submission {
             id: JobId(uuid::Uuid::now_v7()),
             fingerprint: fingerprint(&job)?,
@@ -41,6 +47,24 @@ impl Executor {
             job: submitted.job,
             created: submitted.created,
         })
+    }
+
+    fn refuse_without_room(&self) -> Result<(), Error> {
+        let ctx = self.inner.supervisor.context();
+        let (root, min) = (ctx.layout.root(), ctx.bounds.free_bytes_min);
+        // Where this cannot be known, the write itself will tell.
+        let Ok(fs) = rustix::fs::statvfs(root) else {
+            return Ok(());
+        };
+        let free = fs.f_bavail * fs.f_frsize;
+        if free >= min {
+            return Ok(());
+        }
+        Err(Error::Unavailable(format!(
+            "the disk of {} is full: {free} bytes are free, and {min} have to stay free \
+             (free_bytes_min); make room and try again",
+            root.display()
+        )))
     }
 }
 

@@ -29,18 +29,21 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Goes on at `offset` from a state that [`Self::state`] returned there; `None`: from the
-    /// beginning. `None` where the state is not one of ours.
-    pub fn resume(offset: Offset, state: Option<&[u8]>) -> Option<Self> {
+    /// Goes on at `offset` from a state that [`Self::state`] returned there; without one from the
+    /// beginning, where there is nothing before it. From anything else there is no digest any
+    /// more: rather none than a wrong one, and a job must end in any case.
+    pub fn resume(offset: Offset, state: Option<&[u8]>) -> Self {
         let sha = match state {
-            None => Some(Sha256::new()),
+            None => (offset == 0).then(Sha256::new),
             Some(BROKEN) => None,
-            Some(bytes) => {
-                let state = SerializedState::<Sha256>::try_from(bytes).ok()?;
-                Some(Sha256::deserialize(&state).ok()?)
-            }
+            Some(bytes) => SerializedState::<Sha256>::try_from(bytes)
+                .ok()
+                .and_then(|state| Sha256::deserialize(&state).ok()),
         };
-        Some(Self { sha, offset })
+        if sha.is_none() && state != Some(BROKEN) {
+            tracing::error!(offset, "the state of a digest is missing or unreadable");
+        }
+        Self { sha, offset }
     }
 
     /// What has been hashed.
@@ -82,8 +85,26 @@ impl Digest {
         }
     }
 
-    /// Hashes one segment that begins at this digest's offset, if it is sealed, and returns its
-    /// row; `None`, and no change, where it is not.
+    /// Hashes the attempt's segment that begins at this digest's offset, as far as it has whole
+    /// records, and returns its row, and whether it is sealed: another one follows then.
+    pub fn next_segment(
+        &mut self,
+        spool: &Path,
+        job: JobNumber,
+        attempt: u32,
+    ) -> io::Result<(SegmentRow, bool)> {
+        let name = SegmentName {
+            job,
+            attempt,
+            first_offset: self.offset,
+        };
+        let mut reader = SegmentReader::open(spool, Position::first(name))?;
+        let last = self.read_through(&mut reader, name)?;
+        let row = self.row(name, reader.position().at);
+        Ok((row, last == Some(Kind::Seal)))
+    }
+
+    /// The same for a segment that is sealed; `None`, and no change, where it is not.
     pub fn sealed_segment(
         &mut self,
         spool: &Path,
@@ -91,36 +112,11 @@ impl Digest {
         attempt: u32,
     ) -> io::Result<Option<SegmentRow>> {
         let mut next = self.clone();
-        let name = SegmentName {
-            job,
-            attempt,
-            first_offset: self.offset,
-        };
-        let mut reader = SegmentReader::open(spool, Position::first(name))?;
-        let sealed = next.read_through(&mut reader, name)?;
-        if sealed != Some(Kind::Seal) {
-            return Ok(None);
+        let (row, sealed) = next.next_segment(spool, job, attempt)?;
+        if sealed {
+            *self = next;
         }
-        *self = next;
-        Ok(Some(self.row(name, reader.position().at)))
-    }
-
-    /// Hashes the attempt's last segment, which begins at this digest's offset, as far as it has
-    /// whole records, and returns its row.
-    pub fn last_segment(
-        &mut self,
-        spool: &Path,
-        job: JobNumber,
-        attempt: u32,
-    ) -> io::Result<SegmentRow> {
-        let name = SegmentName {
-            job,
-            attempt,
-            first_offset: self.offset,
-        };
-        let mut reader = SegmentReader::open(spool, Position::first(name))?;
-        self.read_through(&mut reader, name)?;
-        Ok(self.row(name, reader.position().at))
+        Ok(sealed.then_some(row))
     }
 
     /// Hashes all whole records; returns the kind of the last one if it closes the segment.
@@ -173,10 +169,9 @@ mod tests {
     fn a_state_laid_down_anywhere_goes_on() {
         let text = b"The quick brown fox jumps over the lazy dog";
         for cut in 0..text.len() {
-            let mut first = Digest::resume(0, None).expect("new");
+            let mut first = Digest::resume(0, None);
             first.update(&chunk(0, &text[..cut]));
-            let mut second =
-                Digest::resume(first.offset(), Some(&first.state())).expect("our state");
+            let mut second = Digest::resume(first.offset(), Some(&first.state()));
             second.update(&chunk(cut as u64, &text[cut..]));
             assert_eq!(
                 second.hex().as_deref(),
@@ -187,19 +182,23 @@ mod tests {
 
     #[test]
     fn behind_a_gap_there_is_no_digest() {
-        let mut digest = Digest::resume(0, None).expect("new");
+        let mut digest = Digest::resume(0, None);
         digest.update(&Item::Gap(Gap {
             from: 0,
             to: 5,
             reason: GapReason::PowerLoss,
         }));
-        let mut digest = Digest::resume(5, Some(&digest.state())).expect("our state");
+        let mut digest = Digest::resume(5, Some(&digest.state()));
         digest.update(&chunk(5, b"x"));
         assert_eq!((digest.hex(), digest.offset()), (None, 6));
     }
 
     #[test]
-    fn a_foreign_state_is_refused() {
-        assert!(Digest::resume(0, Some(b"nonsense")).is_none());
+    fn behind_a_foreign_or_missing_state_there_is_no_digest() {
+        for (offset, state) in [(0, Some(&b"nonsense"[..])), (5, Some(b"")), (5, None)] {
+            let mut digest = Digest::resume(offset, state);
+            digest.update(&chunk(offset, b"x"));
+            assert_eq!((digest.hex(), digest.offset()), (None, offset + 1));
+        }
     }
 }

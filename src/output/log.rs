@@ -89,6 +89,12 @@ impl Cursor {
             place: Place::Unknown,
         }
     }
+
+    /// The job's row has changed: what follows may lie elsewhere, such as in another attempt's
+    /// segments.
+    pub fn look_again(&mut self) {
+        self.place = Place::Unknown;
+    }
 }
 
 /// Where the next byte lies, as far as it is known.
@@ -169,8 +175,14 @@ impl Log {
         job: JobNumber,
         stored_to: Offset,
     ) -> Result<Option<Offset>, ReadError> {
-        let Stored::Open(Some(open)) = self.store.stored(job, stored_to, 0).await? else {
-            return Ok(None);
+        let mut stored_to = stored_to;
+        let open = loop {
+            match self.store.stored(job, stored_to, 0).await? {
+                Stored::Open(Some(open)) => break open,
+                // Entered since the row was read: what was shown lies behind it.
+                Stored::Segment(row) => stored_to = row.end_offset,
+                Stored::Open(None) | Stored::Rows(_) => return Ok(None),
+            }
         };
         let first = SegmentName {
             job,

@@ -17,3 +17,12 @@ pub use hasher::Hasher;
 pub use hub::{ArmRequest, Hub, Watch};
 pub use log::{Batch, Cursor, Item, Log, ReadError};
 pub use tail::{From, Tail, TailError, TailEvent, TailOptions};
+
+#[cfg(test)]
+mod lines_tests;
+#[cfg(test)]
+mod log_tests;
+#[cfg(test)]
+mod tail_tests;
+#[cfg(test)]
+mod testing;

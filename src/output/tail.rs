@@ -204,6 +204,7 @@ impl Tail {
         }
         // From here on nothing waits, so a dropped call loses nothing.
         self.changed = false;
+        self.cursor.look_again();
         for change in changes {
             self.last_event = change.event;
             if !change.state.is_final() {

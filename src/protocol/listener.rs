@@ -159,6 +159,7 @@ async fn next<T>(door: &Door, accept: impl Future<Output = io::Result<T>>) -> Op
         Ok(accepted) => Some(Some(accepted)),
         Err(error) => {
             tracing::warn!(%error, "could not accept a connection");
+            #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
             tokio::time::sleep(ACCEPT_PAUSE).await;
             Some(None)
         }

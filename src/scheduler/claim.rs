@@ -243,7 +243,7 @@ impl Scheduler {
         self.asking += offers.len();
         let claim = self.claim(offers.clone());
         let supervisor = self.supervisor.clone();
-        let reports = self.reports.clone();
+        let (reports, kick) = (self.reports.clone(), self.kick.clone());
         tokio::spawn(async move {
             let store = &supervisor.context().store;
             // They are handed to the writer in this order before any of them is answered.
@@ -256,9 +256,10 @@ impl Scheduler {
                 Ok(fenced) => Ok(fenced),
                 Err(error) => insist(&supervisor, &settled, error).await,
             };
-            if committed.is_err() {
+            let Ok(fenced) = committed else {
                 return;
-            }
+            };
+            let refused = claimed.is_err();
             if !claimed
                 .as_ref()
                 .is_ok_and(|claimed| !claimed.claims.is_empty())
@@ -270,7 +271,11 @@ impl Scheduler {
                 claimed: Some(claimed),
                 of_idle: false,
             });
-            after_end(&supervisor, &settled).await;
+            // A claim that was refused with the end has not seen the slot that it freed.
+            if refused {
+                kick.now();
+            }
+            after_end(&supervisor, &settled, fenced).await;
         });
     }
 
@@ -327,6 +332,7 @@ async fn insist(
             return Err(error);
         }
         tracing::error!(job = settled.key.job, %error, "an end could not be committed; trying again");
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
         tokio::time::sleep(AGAIN_AFTER).await;
         match store.finish(settled.finish.clone()).await {
             Ok(fenced) => return Ok(fenced),
@@ -335,8 +341,12 @@ async fn insist(
     }
 }
 
-/// What follows a committed end: readers are woken, and segments whose bytes are rows now go.
-pub(super) async fn after_end(supervisor: &Supervisor, settled: &Settled) {
+/// What follows a committed end: readers are woken, and segments whose bytes are rows now go. An
+/// end that came too late has put nothing into rows.
+pub(super) async fn after_end(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
+    if fenced == Fenced::Stale {
+        return;
+    }
     let ctx = supervisor.context();
     ctx.hub.ended(settled.key.job);
     let (spool, names) = (ctx.layout.spool(), settled.unlink.clone());

@@ -68,8 +68,6 @@ enum RescueError {
     Store(#[from] StoreError),
     #[error("reading the spool: {0}")]
     Spool(#[from] io::Error),
-    #[error("the digest's state is unreadable")]
-    DigestState,
 }
 
 /// The name under which a rescue takes the right to start.
@@ -99,6 +97,7 @@ impl Rescuer {
                 Err(RescueError::Store(StoreError::Stopping)) => return,
                 Err(error) => {
                     tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; trying again");
+                    #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }
@@ -193,11 +192,11 @@ impl Rescuer {
 
     async fn finish(&self, open: OpenAttempt, ending: Ending) -> Result<(), RescueError> {
         let ctx = self.supervisor.context();
-        let ward = Ward::of_open(&open).ok_or(RescueError::DigestState)?;
+        let ward = Ward::of_open(&open);
         let (spool, inline) = (ctx.layout.spool(), ctx.bounds.inline_bytes_max);
         let settled: Settled = blocking(move || settle(&spool, inline, ward, ending)).await?;
-        ctx.store.finish(settled.finish.clone()).await?;
-        after_end(&self.supervisor, &settled).await;
+        let fenced = ctx.store.finish(settled.finish.clone()).await?;
+        after_end(&self.supervisor, &settled, fenced).await;
         Ok(())
     }
 }
@@ -223,7 +222,12 @@ fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()
 /// Reads what an attempt left. Blocking.
 fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     let first = first_segment(open);
+    let known = known_leader(open);
     let beginning = match read_beginning(spool, first) {
+        // The ledger has seen it start: whoever took the file away has not undone that.
+        Err(error) if is_no_segment(&error) && open.started_at.is_some() => {
+            return Ok(Traces::Begun(known));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Traces::None),
         // The name was taken, and the power went before what it stands for was on disk.
         Err(error) if is_no_segment(&error) => return Ok(Traces::Begun(None)),
@@ -237,9 +241,19 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
         first_offset: open.hashed_to,
         ..first
     };
-    Ok(match read_exit(spool, name)? {
-        Some(facts) => Traces::Ended(Box::new(facts)),
-        None => Traces::Begun(beginning.start),
+    Ok(match read_exit(spool, name) {
+        Ok(Some(facts)) => Traces::Ended(Box::new(facts)),
+        Ok(None) => Traces::Begun(beginning.start.or(known)),
+        Err(error) if is_no_segment(&error) => Traces::Begun(beginning.start.or(known)),
+        Err(error) => return Err(error),
+    })
+}
+
+/// The process that the ledger names.
+fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
+    Some(StartPayload {
+        pid: open.pid.filter(|pid| *pid > 0)?,
+        start_ticks: open.start_ticks?,
     })
 }
 

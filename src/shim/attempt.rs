@@ -171,7 +171,10 @@ impl Attempt {
         if self.blocked.is_none() {
             return Ok(());
         }
-        self.log.make_ready(&mut kit.desk(), false)
+        let ready = self.log.make_ready(&mut kit.desk(), false);
+        // A frame that had waited is output that no read of the pipes will tell of.
+        self.tell_growth(kit);
+        ready
     }
 
     /// The process group of the leader, while that number is certainly ours.

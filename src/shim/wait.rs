@@ -55,6 +55,7 @@ impl Sources<'_> {
             // Descriptors of our own and a plain array: there is nothing else that could fail
             // but memory, and then waiting a little is all there is.
             Err(_) => {
+                #[expect(clippy::disallowed_methods, reason = "poll itself has failed")]
                 std::thread::sleep(Duration::from_millis(10));
                 Woken::default()
             }

@@ -13,7 +13,7 @@ use super::{
     outputs,
     standing::{Batch, Standing, Step, all_moved},
 };
-use crate::job::{Exit, ExitFacts, JobNumber, state::Event};
+use crate::job::{Exit, ExitFacts, JobNumber, Reason, state::Event};
 
 /// A job's columns at its end. Counts and usage are those of the attempt; they add up.
 #[derive(Serialize)]
@@ -123,8 +123,11 @@ fn job_end<'a>(step: Step, finish: &'a Finish) -> sqlx::Result<JobEnd<'a>> {
     let (exit_code, signal, spawn_error) = match exit {
         Some(Exit::Code(code)) => (Some(*code), None, None),
         Some(Exit::Signal(signal)) => (None, Some(*signal), None),
-        Some(Exit::SpawnFailed(error)) => (None, None, Some(json(error)?)),
-        None => (None, None, None),
+        Some(Exit::SpawnFailed(error)) if finish.reason == Some(Reason::Spawn) => {
+            (None, None, Some(json(error)?))
+        }
+        // Stopped before there was a process, or nobody knows.
+        Some(Exit::SpawnFailed(_)) | None => (None, None, None),
     };
     let stop = facts.and_then(|facts| facts.stop.as_ref());
     let survivors = facts.map_or(&finish.survivors, |facts| &facts.survivors);

@@ -42,6 +42,10 @@ pub fn end_remains(job: JobId, leader: Option<Leader>) -> Vec<Survivor> {
         if left.is_empty() {
             break;
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "nobody tells when a stranger's process is gone"
+        )]
         std::thread::sleep(ROUND_EVERY);
     }
     left.extend(leader.into_iter().flat_map(suspects));

@@ -33,6 +33,9 @@ use crate::{
     store::{Claim, Offer, OpenAttempt, Store},
 };
 
+/// How long after a shim could not be started the next one may be.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// What every part of the hospital needs.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -138,6 +141,9 @@ impl Supervisor {
                     if lock_state(&ctx.layout, &shim).await == LockState::Free {
                         spawn::remove_traces(&ctx.layout, &shim);
                     }
+                    // Until this is told nobody tries to start another one for it.
+                    #[allow(clippy::disallowed_methods)]
+                    tokio::time::sleep(START_AGAIN_AFTER).await;
                     let attempt = None;
                     let _ = events.send(ShimEvent::Dead { shim, attempt });
                 }

@@ -53,8 +53,7 @@ pub fn settle(
     mut ward: Ward,
     ending: Ending,
 ) -> io::Result<Settled> {
-    let is_lost = matches!(&ending, Ending::Lost { .. });
-    let mut remains = remains(spool, inline_bytes_max, &mut ward, is_lost)?;
+    let mut remains = remains(spool, inline_bytes_max, &mut ward)?;
     if let Ending::Lost {
         unsynced_bytes_max, ..
     } = &ending
@@ -63,7 +62,7 @@ pub fn settle(
     }
     let synced = matches!(&ending, Ending::Known { synced: true, .. });
     if !synced {
-        remains.sync(spool)?;
+        remains.sync(spool, ward.key)?;
     }
     let Remains { kept, unlink } = remains;
     Ok(Settled {
@@ -80,12 +79,7 @@ struct Remains {
     unlink: Vec<SegmentName>,
 }
 
-fn remains(
-    spool: &Path,
-    inline_bytes_max: u64,
-    ward: &mut Ward,
-    is_lost: bool,
-) -> io::Result<Remains> {
+fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<Remains> {
     let first = SegmentName {
         job: ward.key.job,
         attempt: ward.key.attempt,
@@ -106,9 +100,7 @@ fn remains(
                 });
             }
             // It never wrote anything that is still there.
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound || is_lost && is_no_segment(&error) =>
-            {
+            Err(error) if is_no_segment(&error) => {
                 return Ok(Remains {
                     kept: Kept::Rows {
                         chunks: Vec::new(),
@@ -123,7 +115,7 @@ fn remains(
     }
     Ok(Remains {
         kept: Kept::Segments {
-            rows: segment_rows(spool, ward, is_lost)?,
+            rows: segment_rows(spool, ward)?,
             gaps: Vec::new(),
         },
         unlink: Vec::new(),
@@ -132,19 +124,21 @@ fn remains(
 
 /// Hashes what has no row yet. The output of a lost attempt may end behind a seal: after a power
 /// loss its successor can be missing.
-fn segment_rows(spool: &Path, ward: &mut Ward, is_lost: bool) -> io::Result<Vec<SegmentRow>> {
+fn segment_rows(spool: &Path, ward: &mut Ward) -> io::Result<Vec<SegmentRow>> {
     let Key { job, attempt } = ward.key;
     let mut rows = Vec::new();
     loop {
-        match ward.digest.sealed_segment(spool, job, attempt) {
-            Ok(Some(row)) => rows.push(row),
-            Ok(None) => break,
-            Err(error) if is_lost && is_no_segment(&error) => return Ok(rows),
+        match ward.digest.next_segment(spool, job, attempt) {
+            Ok((row, sealed)) => {
+                rows.push(row);
+                if !sealed {
+                    return Ok(rows);
+                }
+            }
+            Err(error) if is_no_segment(&error) => return Ok(rows),
             Err(error) => return Err(error),
         }
     }
-    rows.push(ward.digest.last_segment(spool, job, attempt)?);
-    Ok(rows)
 }
 
 impl Remains {
@@ -165,17 +159,20 @@ impl Remains {
     }
 
     /// A final job's output is on disk. Rows are synced by the commit itself.
-    fn sync(&self, spool: &Path) -> io::Result<()> {
-        let Kept::Segments { rows, .. } = &self.kept else {
+    ///
+    /// All segments of the attempt, also those that have rows: whoever was to sync them may have
+    /// died on the way. For a file that is on disk this costs next to nothing.
+    fn sync(&self, spool: &Path, key: Key) -> io::Result<()> {
+        if matches!(self.kept, Kept::Rows { .. }) {
             return Ok(());
-        };
-        for row in rows {
-            let name = SegmentName {
-                job: row.number,
-                attempt: row.attempt,
-                first_offset: row.first_offset,
-            };
-            File::open(spool.join(name.to_string()))?.sync_data()?;
+        }
+        for entry in std::fs::read_dir(spool)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_str().and_then(SegmentName::parse);
+            if name.is_some_and(|name| (name.job, name.attempt) == (key.job, key.attempt)) {
+                File::open(entry.path())?.sync_data()?;
+            }
         }
         File::open(spool)?.sync_all()
     }

@@ -59,25 +59,25 @@ pub struct Ward {
 }
 
 impl Ward {
-    /// The attempt of a claim. `None` where the digest's state is not one of ours.
-    pub fn of_claim(claim: &Claim) -> Option<Self> {
-        Some(Self {
+    /// The attempt of a claim.
+    pub fn of_claim(claim: &Claim) -> Self {
+        Self {
             key: Key::of_claim(claim),
             id: claim.id,
             start_offset: claim.start_offset,
-            digest: Digest::resume(claim.start_offset, claim.hash_state.as_deref())?,
+            digest: Digest::resume(claim.start_offset, claim.hash_state.as_deref()),
             started_at: None,
-        })
+        }
     }
 
-    /// An open attempt. `None` where the digest's state is not one of ours.
-    pub fn of_open(open: &OpenAttempt) -> Option<Self> {
-        Some(Self {
+    /// An open attempt.
+    pub fn of_open(open: &OpenAttempt) -> Self {
+        Self {
             key: Key::of_open(open),
             id: open.id,
             start_offset: open.start_offset,
-            digest: Digest::resume(open.hashed_to, open.hash_state.as_deref())?,
+            digest: Digest::resume(open.hashed_to, open.hash_state.as_deref()),
             started_at: open.started_at,
-        })
+        }
     }
 }

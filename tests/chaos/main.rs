@@ -3,6 +3,11 @@
 //!
 //! `CC_CHAOS_SEED` repeats a run's decisions, `CC_CHAOS_SECONDS` makes it longer.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a load in time is what this makes"
+)]
+
 #[path = "../harness/mod.rs"]
 mod harness;
 

@@ -23,7 +23,7 @@ pub use cli::{Cli, Finished};
 pub use client::{Client, Frame, connect_refused};
 pub use http::{Response, request};
 pub use oracle::{assert_bytes, content, emit, mix, sha256};
-pub use processes::{is_alive, parent, with_mark, with_word};
+pub use processes::{is_alive, parent, state, with_mark, with_word};
 pub use server::Server;
 pub use transcript::Transcript;
 
@@ -45,6 +45,10 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(began.elapsed() < CEILING, "gave up waiting for {what}");
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "between two looks at what nobody announces"
+        )]
         thread::sleep(LOOK_EVERY);
     }
 }

@@ -20,7 +20,7 @@ fn ended(scene: &mut Scene) -> (Claim, ExitFacts) {
 
 /// Commits the end as the old server did; nothing is unlinked.
 fn commit(scene: &Scene, claim: &Claim, facts: ExitFacts) -> Settled {
-    let ward = Ward::of_claim(claim).expect("a ward");
+    let ward = Ward::of_claim(claim);
     let ending = Ending::Known {
         facts: Box::new(facts),
         synced: false,

@@ -162,3 +162,17 @@ fn one_stream_alone() {
         assert!(reply["end"].is_object());
     }
 }
+
+#[test]
+fn a_read_that_reaches_the_last_byte_of_a_final_job_tells_the_end() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = client.submit(json!({"argv": ["printf", "12345"]}));
+    client.finished(&job);
+    let mut read = |max_bytes: u64| {
+        let params = json!({"job": job["id"], "from": 0, "max_bytes": max_bytes});
+        client.ok("job.read", params)
+    };
+    assert_eq!(read(5)["end"]["state"], "succeeded");
+    assert_eq!(read(4)["end"], Value::Null);
+}

@@ -91,6 +91,10 @@ impl Shim {
                 Ok(stream) => break stream,
                 Err(e) => assert!(Instant::now() < deadline, "connect: {e}"),
             }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "between two looks at what nobody announces"
+            )]
             std::thread::sleep(Duration::from_millis(2));
         };
         Server {
@@ -307,6 +311,10 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + CEILING;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "between two looks at what nobody announces"
+        )]
         std::thread::sleep(Duration::from_millis(2));
     }
 }

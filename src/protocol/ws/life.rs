@@ -176,6 +176,7 @@ async fn part(stream: SplitStream<Socket>, sink: SplitSink<Socket, Message>) {
 /// Returns when the time to authenticate is over and nobody has.
 async fn auth_deadline(session: &Session) {
     if !session.is_authenticated() {
+        #[expect(clippy::disallowed_methods, reason = "this is the deadline itself")]
         tokio::time::sleep(session.door.settings.auth_timeout()).await;
     }
     if session.is_authenticated() {

@@ -10,7 +10,7 @@ use crate::{
     job::{ExitFacts, Micros},
     output::log::blocking,
     spool::FromShim,
-    store::{Fenced, Started},
+    store::{Fenced, Started, StoreError},
     supervisor::{
         Key, ShimEvent,
         settle::{Ending, settle},
@@ -88,18 +88,25 @@ impl Keeper {
         }
     }
 
-    /// Enters the start, if there is one to enter; nobody waits for it.
+    /// Enters the start, if there is one to enter; nobody waits for it. It is tried until the
+    /// ledger takes it or the attempt has ended: who waits for a start must hear of it also after
+    /// a full disk.
     pub(super) fn commit_start(&mut self) {
         let Some((started, _)) = self.started.take() else {
             return;
         };
         let (store, hub) = (self.ctx.store.clone(), self.ctx.hub.clone());
         tokio::spawn(async move {
-            let number = started.number;
-            match store.started(started).await {
-                Ok(Fenced::Done) => hub.changed(number),
-                Ok(Fenced::Stale) => {}
-                Err(error) => tracing::warn!(job = number, %error, "a start could not be entered"),
+            let job = started.number;
+            loop {
+                match store.started(started.clone()).await {
+                    Ok(Fenced::Done) => return hub.changed(job),
+                    Ok(Fenced::Stale) | Err(StoreError::Stopping) => return,
+                    Err(error) => tracing::warn!(job, %error, "a start could not be entered yet"),
+                }
+                // Nothing tells when the disk has room again.
+                #[allow(clippy::disallowed_methods)]
+                tokio::time::sleep(AGAIN_AFTER).await;
             }
         });
     }
@@ -159,11 +166,13 @@ impl Keeper {
                 Ok(settled) => break settled,
                 Err(error) => {
                     tracing::error!(job = key.job, %error, "an ended job's output cannot be read; trying again");
+                    #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }
         };
         settled.start = start;
+        self.offered = reusable;
         self.tell(ShimEvent::Ended {
             settled: Box::new(settled),
             shim: self.offer.shim.clone(),

@@ -58,6 +58,7 @@ pub fn keep(
         orders,
         early: VecDeque::new(),
         task: Task::None,
+        offered: false,
         pauses: Vec::new(),
         started: None,
     };
@@ -72,6 +73,7 @@ pub fn keep(
 /// A keeper that is busy with its shim when the server stops is given up after a moment.
 async fn too_late(stopping: CancellationToken) {
     stopping.cancelled().await;
+    #[expect(clippy::disallowed_methods, reason = "this is the deadline itself")]
     tokio::time::sleep(STOP_WITHIN).await;
 }
 
@@ -98,6 +100,9 @@ struct Keeper {
     /// Orders about an attempt that this shim has not been given yet.
     early: VecDeque<Order>,
     task: Task,
+    /// The scheduler counts on this shim: it was told that it is free, and has not given it work
+    /// since. It must not be told twice, or it would give it two jobs.
+    offered: bool,
     pauses: Vec<PauseAsked>,
     /// A start that is entered at that moment, unless the end comes first and tells it too.
     started: Option<(Started, Instant)>,
@@ -135,6 +140,10 @@ impl Keeper {
                     if let (Task::None, Some(open)) = (&self.task, &open) {
                         self.task = Task::watching(open);
                     }
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "a pause before another knock: a stopped shim tells nobody that it goes on"
+                    )]
                     tokio::time::sleep(KNOCK_EVERY).await;
                 }
                 Reached::Free => {

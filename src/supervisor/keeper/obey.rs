@@ -21,10 +21,8 @@ impl Keeper {
         match order {
             Order::Run(claim) => {
                 let key = Key::of_claim(&claim);
-                let Some(ward) = Ward::of_claim(&claim) else {
-                    tracing::error!(job = key.job, "the digest's state is unreadable");
-                    return Ok(Flow::Continue);
-                };
+                let ward = Ward::of_claim(&claim);
+                self.offered = false;
                 self.task = Task::Attempt(Box::new(Watched { ward, hasher: None }));
                 self.pauses.clear();
                 self.registry.attach(key.job, &self.offer.shim);
@@ -36,17 +34,17 @@ impl Keeper {
                     })
                     .await?;
                 self.ctx.hub.changed(key.job);
-                for early in std::mem::take(&mut self.early) {
-                    // What came too late for an attempt before is of no use to anybody.
-                    if early.key() == Some(key) {
-                        self.obey_about(connection, early).await?;
-                    }
+                // Those about another attempt came too late for it.
+                let early = std::mem::take(&mut self.early).into_iter();
+                for order in early.filter(|order| order.key() == Some(key)) {
+                    self.obey_about(connection, order).await?;
                 }
             }
             Order::Release => {
                 if let Task::Ended(Key { job, attempt }) = self.task {
-                    connection.send(&ToShim::Release { job, attempt }).await?;
+                    // First forgotten, then told: a shim that does not hear it says so again.
                     self.task = Task::None;
+                    connection.send(&ToShim::Release { job, attempt }).await?;
                 }
             }
             Order::Leave => {
@@ -67,8 +65,8 @@ impl Keeper {
         let current = self.task.key();
         match order {
             Order::Stop(key, _) | Order::Pause { key, .. } if Some(key) != current => {
-                // Only what is in flight between a claim and its run can be early; the rest has
-                // come too late, and goes first.
+                // Only what is in flight between a claim and its run can be early; the older ones
+                // are more likely about attempts that have ended.
                 if self.early.len() == EARLY_MAX {
                     self.early.pop_front();
                 }
@@ -85,6 +83,8 @@ impl Keeper {
             // Whoever waits for output of an ended attempt is woken by its commit.
             Order::Arm(_) if self.task.open_key().is_none() => {}
             Order::Arm(offset) => connection.send(&ToShim::Arm { offset }).await?,
+            // Whoever has stopped waiting was told that it failed, and may try again.
+            Order::Signal { done, .. } if done.is_closed() => {}
             Order::Signal { signal, done } => {
                 connection.send(&ToShim::Signal { signal }).await?;
                 let _ = done.send(());

@@ -4,6 +4,7 @@ use std::io;
 
 use super::{Keeper, Task};
 use crate::{
+    job::JobState,
     spool::{ShimState, ToShim},
     store::OpenAttempt,
     supervisor::{Key, ShimEvent, connection::Connection},
@@ -22,8 +23,15 @@ impl Keeper {
         }
         let expected = self.task.open_key();
         match state {
-            ShimState::Running { job, attempt, .. } if expected == Some(Key { job, attempt }) => {
-                return self.adopt(connection, Key { job, attempt }, open).await;
+            ShimState::Running {
+                job,
+                attempt,
+                paused,
+                ..
+            } if expected == Some(Key { job, attempt }) => {
+                return self
+                    .adopt(connection, Key { job, attempt }, paused, open)
+                    .await;
             }
             ShimState::Exited {
                 job,
@@ -71,7 +79,8 @@ impl Keeper {
     /// the connection that it was on.
     pub(super) fn free(&mut self, expected: Option<Key>, usable: bool) {
         self.task = Task::None;
-        let offer = usable.then(|| self.offer.clone());
+        let again = std::mem::replace(&mut self.offered, usable);
+        let offer = (usable && !again).then(|| self.offer.clone());
         match (expected, offer) {
             (Some(key), offer) => {
                 self.registry.detach(key.job);
@@ -88,6 +97,7 @@ impl Keeper {
         &mut self,
         connection: &mut Connection,
         key: Key,
+        paused: bool,
         open: Option<OpenAttempt>,
     ) -> io::Result<()> {
         tracing::info!(
@@ -101,12 +111,12 @@ impl Keeper {
             if let Some(wish) = &open.stop {
                 connection.send(&ToShim::Stop(wish.clone())).await?;
             }
-            let pause = if open.pause {
-                ToShim::Pause
-            } else {
-                ToShim::Resume
-            };
-            connection.send(&pause).await?;
+            if open.pause {
+                connection.send(&ToShim::Pause).await?;
+            } else if paused || open.state == JobState::Paused {
+                // Nobody else is let go on: a job may have stopped itself.
+                connection.send(&ToShim::Resume).await?;
+            }
         }
         connection.send(&ToShim::Arm { offset: 0 }).await?;
         if let Some(watched) = self.task.watched() {

@@ -27,13 +27,8 @@ pub(super) struct Watched {
 
 impl Task {
     pub(super) fn watching(open: &OpenAttempt) -> Self {
-        match Ward::of_open(open) {
-            Some(ward) => Self::Attempt(Box::new(Watched { ward, hasher: None })),
-            None => {
-                tracing::error!(job = open.number, "the digest's state is unreadable");
-                Self::None
-            }
-        }
+        let ward = Ward::of_open(open);
+        Self::Attempt(Box::new(Watched { ward, hasher: None }))
     }
 
     /// The attempt that the shim was last given.

@@ -1,0 +1,183 @@
+//! The turning points of a tail: caught up, states, the end, and attempts that come and go.
+
+use super::{
+    tail::{From, Tail, TailError, TailOptions},
+    testing::{Desk, told},
+};
+use crate::{
+    job::{JobNumber, JobRef, Micros, Stream},
+    store::{Fenced, Kept},
+};
+
+fn options(from: From, follow: bool) -> TailOptions {
+    TailOptions {
+        from,
+        follow,
+        streams: None,
+    }
+}
+
+fn live() -> TailOptions {
+    options(From::Offset(0), true)
+}
+
+async fn next(tail: &mut Tail) -> Option<String> {
+    tail.next().await.expect("readable").map(told)
+}
+
+/// So many events; the test would wait for ever for one that does not come.
+async fn take(tail: &mut Tail, count: usize) -> Vec<String> {
+    let mut events = Vec::new();
+    for _ in 0..count {
+        let event = tokio::time::timeout(std::time::Duration::from_secs(30), next(tail));
+        events.push(event.await.expect("an event in time").expect("an event"));
+    }
+    events
+}
+
+/// All events of a tail that ends by itself.
+async fn whole(desk: &Desk, job: JobNumber, options: TailOptions) -> Vec<String> {
+    let mut tail = desk.tail(job, options).await;
+    let mut events = Vec::new();
+    while let Some(event) = next(&mut tail).await {
+        events.push(event);
+    }
+    assert_eq!(next(&mut tail).await, None, "nothing behind the end");
+    events
+}
+
+/// A final job with "one\ntwo\n" in two chunks, stdout and stderr.
+async fn finished(desk: &Desk) -> JobNumber {
+    let job = desk.running().await;
+    let mut segment = desk.segment(job, 1, 0);
+    let chunks = vec![
+        segment.write(Stream::Stdout, b"one\n"),
+        segment.write(Stream::Stderr, b"two\n"),
+    ];
+    let gaps = Vec::new();
+    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 8).await;
+    std::fs::remove_file(&segment.path).expect("unlinked");
+    job
+}
+
+#[tokio::test]
+async fn a_final_job_is_told_from_any_place() {
+    let desk = Desk::new().await;
+    let job = finished(&desk).await;
+    let behind = ["<caught up 8>", "<end succeeded>"];
+    for (from, output) in [
+        (From::Offset(0), vec!["one\n", "two\n"]),
+        (From::Offset(6), vec!["o\n"]),
+        (From::Offset(8), vec![]),
+        (From::LastBytes(5), vec!["\n", "two\n"]),
+        (From::LastBytes(100), vec!["one\n", "two\n"]),
+        (From::LastLines(0), vec![]),
+        (From::LastLines(1), vec!["two\n"]),
+        (From::LastLines(9), vec!["one\n", "two\n"]),
+    ] {
+        for follow in [true, false] {
+            let told = whole(&desk, job, options(from, follow)).await;
+            assert_eq!(told, [&output[..], &behind].concat(), "{from:?}");
+        }
+    }
+    let beyond = options(From::Offset(9), true);
+    let refused = Tail::begin(
+        &desk.store,
+        &desk.log,
+        &desk.hub,
+        JobRef::Number(job),
+        beyond,
+    )
+    .await;
+    assert!(matches!(refused, Err(TailError::BeyondEnd(8))));
+}
+
+#[tokio::test]
+async fn a_tail_of_one_stream_counts_its_lines_and_passes_over_the_others() {
+    let desk = Desk::new().await;
+    let job = finished(&desk).await;
+    let options = TailOptions {
+        streams: Some(vec![Stream::Stdout]),
+        ..options(From::LastLines(1), true)
+    };
+    assert_eq!(desk.tail(job, options.clone()).await.from(), 0);
+    let told = whole(&desk, job, options).await;
+    assert_eq!(told, ["one\n", "<caught up 8>", "<end succeeded>"]);
+}
+
+#[tokio::test]
+async fn a_final_job_without_output_is_told_at_once() {
+    let desk = Desk::new().await;
+    let job = desk.running().await;
+    let (chunks, gaps) = (Vec::new(), Vec::new());
+    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 0).await;
+    let told = whole(&desk, job, live()).await;
+    assert_eq!(told, ["<caught up 0>", "<end succeeded>"]);
+}
+
+#[tokio::test]
+async fn without_following_a_queued_job_is_caught_up_and_no_more() {
+    let desk = Desk::new().await;
+    let job = desk.queued().await;
+    let told = whole(&desk, job, options(From::Offset(0), false)).await;
+    assert_eq!(told, ["<caught up 0>"]);
+}
+
+#[tokio::test]
+async fn a_live_tail_waits_armed_and_ends_with_the_job() {
+    let mut desk = Desk::new().await;
+    let job = desk.queued().await;
+    let mut tail = desk.tail(job, live()).await;
+    assert_eq!(take(&mut tail, 1).await, ["<caught up 0>"]);
+    desk.claim("shim").await;
+    assert_eq!(take(&mut tail, 1).await, ["<running>"]);
+    let mut segment = desk.segment(job, 1, 0);
+    let mut chunks = vec![segment.out("a")];
+    desk.hub.grew(job);
+    assert_eq!(take(&mut tail, 1).await, ["a"]);
+    // Dropped while it waits, again and again: nothing is lost or told twice.
+    for _ in 0..3 {
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), next(&mut tail));
+        assert!(waiting.await.is_err(), "there is nothing to tell");
+    }
+    let mut last_armed = None;
+    while let Ok(arm) = desk.armed.try_recv() {
+        last_armed = Some(arm.offset);
+    }
+    assert_eq!(last_armed, Some(1), "it waits for what follows");
+    chunks.push(segment.out("b"));
+    let gaps = Vec::new();
+    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 2).await;
+    std::fs::remove_file(&segment.path).expect("unlinked");
+    assert_eq!(take(&mut tail, 2).await, ["b", "<end succeeded>"]);
+    assert_eq!(next(&mut tail).await, None);
+}
+
+/// A rescue takes the right to start by a segment with an intent. A reader that has looked into
+/// it must not stay there.
+#[tokio::test]
+async fn a_tail_goes_on_behind_a_void_attempt() {
+    let desk = Desk::new().await;
+    let job = desk.running().await;
+    desk.segment(job, 1, 0);
+    let mut tail = desk.tail(job, live()).await;
+    assert_eq!(take(&mut tail, 1).await, ["<caught up 0>"]);
+    let void = desk.store.void(job, 1, Micros(4)).await;
+    assert_eq!(void.expect("void"), Fenced::Done);
+    desk.hub.changed(job);
+    assert_eq!(take(&mut tail, 1).await, ["<queued>"]);
+    desk.claim("other").await;
+    let mut segment = desk.segment(job, 2, 0);
+    segment.out("second");
+    assert_eq!(take(&mut tail, 2).await, ["<running>", "second"]);
+}
+
+#[tokio::test]
+async fn a_closed_hub_ends_a_tail_that_waits() {
+    let desk = Desk::new().await;
+    let job = desk.queued().await;
+    let mut tail = desk.tail(job, live()).await;
+    assert_eq!(take(&mut tail, 1).await, ["<caught up 0>"]);
+    desk.hub.close();
+    assert!(matches!(tail.next().await, Err(TailError::Stopping)));
+}

@@ -1,0 +1,216 @@
+//! What the tests of this directory share: a real ledger, a real spool, and segments as a shim
+//! would write them.
+
+use std::{fs::OpenOptions, io::Write, path::PathBuf};
+
+use tokio::sync::mpsc;
+
+use super::{ArmRequest, Hub, Log, Tail, TailEvent, TailOptions};
+use crate::{
+    job::{
+        Chunk, Command, Exit, ExitFacts, JobId, JobNumber, JobRef, JobState, Micros, NewJob,
+        Offset, Stream, Usage,
+    },
+    spool::{Kind, RecordHeader, SegmentName, record},
+    store::{Claim, Fenced, Finish, Kept, Offer, SegmentRow, Store, Submission},
+};
+
+/// A ledger and a spool; deleted with their directory.
+pub struct Desk {
+    pub store: Store,
+    pub log: Log,
+    pub hub: Hub,
+    pub armed: mpsc::UnboundedReceiver<ArmRequest>,
+    directory: tempfile::TempDir,
+}
+
+impl Desk {
+    pub async fn new() -> Self {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let store = Store::open(&directory.path().join("db")).await;
+        let store = store.expect("a ledger");
+        let (arms, armed) = mpsc::unbounded_channel();
+        Self {
+            log: Log::new(store.clone(), directory.path().to_owned()),
+            hub: Hub::new(arms),
+            store,
+            armed,
+            directory,
+        }
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    pub async fn queued(&self) -> JobNumber {
+        let submission = Submission {
+            id: JobId(uuid::Uuid::now_v7()),
+            job: NewJob::new(Command::Argv(vec!["true".to_owned()])),
+            cwd: "/".to_owned(),
+            fingerprint: [0; 32],
+            actor: "test".to_owned(),
+            at: Micros(1),
+        };
+        let submitted = self.store.submit(submission).await.expect("stored");
+        submitted.job.number
+    }
+
+    /// Gives the first queued job to a shim of this name.
+    pub async fn claim(&self, shim: &str) -> Claim {
+        let offer = Offer {
+            shim: shim.to_owned(),
+            version: String::new(),
+        };
+        let claimed = self
+            .store
+            .claim(vec![offer], "b".to_owned(), "i".to_owned(), Micros(2));
+        let claim = claimed.await.expect("claimed").claims.remove(0);
+        self.hub.changed(claim.number);
+        claim
+    }
+
+    pub async fn running(&self) -> JobNumber {
+        self.queued().await;
+        self.claim("shim").await.number
+    }
+
+    /// Creates a segment with its file header.
+    pub fn segment(&self, job: JobNumber, attempt: u32, first_offset: Offset) -> Segment {
+        let name = SegmentName {
+            job,
+            attempt,
+            first_offset,
+        };
+        let path = self.spool().join(name.to_string());
+        std::fs::write(&path, name.file_header()).expect("a segment");
+        Segment {
+            name,
+            path,
+            end: first_offset,
+        }
+    }
+
+    /// Enters a sealed segment as the hasher does.
+    pub async fn enter(&self, segment: &Segment) {
+        let row = segment.row();
+        let entered = self.store.segment_read(row).await.expect("entered");
+        assert_eq!(entered, Fenced::Done);
+    }
+
+    /// Makes the job's attempt final.
+    pub async fn finish(&self, job: JobNumber, attempt: u32, kept: Kept, end_offset: Offset) {
+        let finish = Finish {
+            number: job,
+            attempt,
+            state: JobState::Succeeded,
+            reason: None,
+            facts: Some(facts(end_offset)),
+            survivors: Vec::new(),
+            end_offset,
+            kept,
+            output_sha256: None,
+            hash_state: None,
+            actor: "shim".to_owned(),
+            at: Micros(9),
+        };
+        let finished = self.store.finish(finish).await.expect("finished");
+        assert_eq!(finished, Fenced::Done);
+        self.hub.changed(job);
+    }
+
+    pub async fn tail(&self, job: JobNumber, options: TailOptions) -> Tail {
+        let tail = Tail::begin(
+            &self.store,
+            &self.log,
+            &self.hub,
+            JobRef::Number(job),
+            options,
+        );
+        tail.await.expect("a tail")
+    }
+}
+
+fn facts(end_offset: Offset) -> ExitFacts {
+    ExitFacts {
+        exit: Exit::Code(0),
+        started_at_us: Some(3),
+        ended_at_us: 9,
+        stop: None,
+        leaked: 0,
+        survivors: Vec::new(),
+        usage: Usage::default(),
+        end_offset,
+    }
+}
+
+/// A segment that is being written.
+pub struct Segment {
+    pub name: SegmentName,
+    pub path: PathBuf,
+    pub end: Offset,
+}
+
+impl Segment {
+    fn append(&self, kind: Kind, stream: Stream, payload: &[u8]) {
+        let header = RecordHeader {
+            kind,
+            stream,
+            offset: self.end,
+            wall_us: 5,
+            boottime_us: 0,
+        };
+        let mut file = OpenOptions::new().append(true).open(&self.path);
+        let file = file.as_mut().expect("the segment");
+        file.write_all(&record::encode(&header, payload))
+            .expect("a record");
+    }
+
+    pub fn write(&mut self, stream: Stream, data: &[u8]) -> Chunk {
+        self.append(Kind::Output, stream, data);
+        let offset = self.end;
+        self.end += data.len() as u64;
+        Chunk {
+            offset,
+            stream,
+            attempt: self.name.attempt,
+            at: Micros(5),
+            data: data.to_vec(),
+        }
+    }
+
+    pub fn out(&mut self, data: &str) -> Chunk {
+        self.write(Stream::Stdout, data.as_bytes())
+    }
+
+    pub fn seal(&self) {
+        self.append(Kind::Seal, Stream::Stdout, &[]);
+    }
+
+    pub fn exit(&self) {
+        let facts = serde_json::to_vec(&facts(self.end)).expect("facts");
+        self.append(Kind::Exit, Stream::Stdout, &facts);
+    }
+
+    pub fn row(&self) -> SegmentRow {
+        SegmentRow {
+            number: self.name.job,
+            attempt: self.name.attempt,
+            first_offset: self.name.first_offset,
+            end_offset: self.end,
+            file_bytes: std::fs::metadata(&self.path).expect("the segment").len(),
+            hash_state: vec![1],
+        }
+    }
+}
+
+/// The bytes of an event, or what kind it is.
+pub fn told(event: TailEvent) -> String {
+    match event {
+        TailEvent::Output(chunk) => String::from_utf8_lossy(&chunk.data).into_owned(),
+        TailEvent::Gap(gap) => format!("gap {}-{}", gap.from, gap.to),
+        TailEvent::State { state, .. } => format!("<{}>", state.name()),
+        TailEvent::CaughtUp { next_offset } => format!("<caught up {next_offset}>"),
+        TailEvent::End(job) => format!("<end {}>", job.state.name()),
+    }
+}

@@ -1,0 +1,289 @@
+//! A full disk: acknowledged work stays, reads work, submits are refused, running jobs wait and can
+//! be cancelled, and everything goes on by itself when there is room again.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{
+    Client, Server, Transcript, assert_bytes, content, emit, is_alive, until, until_true,
+};
+
+const UNAVAILABLE: i64 = -32006;
+const MIB: u64 = 1 << 20;
+
+/// A small file system of its own, unmounted when dropped.
+struct Disk {
+    at: TempDir,
+}
+
+impl Disk {
+    /// `None` where this process may not mount.
+    fn mount(bytes: u64) -> Option<Self> {
+        let at = tempfile::tempdir().expect("a directory");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"])
+            .arg(at.path())
+            .output()
+            .expect("mount runs");
+        if mounted.status.success() {
+            return Some(Self { at });
+        }
+        let why = String::from_utf8_lossy(&mounted.stderr);
+        eprintln!("SKIPPED: a tmpfs cannot be mounted here: {}", why.trim());
+        None
+    }
+
+    fn grow(&self, bytes: u64) {
+        let status = Command::new("mount")
+            .args(["-o", &format!("remount,size={bytes}")])
+            .arg(self.at.path())
+            .status();
+        assert!(status.expect("mount runs").success());
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.at.path().join(name)
+    }
+
+    /// Writes a file until not one byte more fits.
+    fn fill(&self) -> PathBuf {
+        let path = self.path("ballast");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .expect("the ballast");
+        let block = vec![7; 1 << 16];
+        let mut length = block.len();
+        while length > 0 {
+            if file.write_all(&block[..length]).is_err() {
+                length /= 2;
+            }
+        }
+        path
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg("-l")
+            .arg(self.at.path())
+            .status();
+    }
+}
+
+/// A server on a disk of 64 MiB, of which so much has to stay free.
+fn on_a_small_disk(free_bytes_min: u64) -> Option<(Disk, Server)> {
+    let disk = Disk::mount(64 * MIB)?;
+    let min = free_bytes_min.to_string();
+    let mut server = Server::stopped(&["--free-bytes-min", &min], &[]).within(disk.path("data"));
+    server.restart();
+    Some((disk, server))
+}
+
+/// Waits until submits are refused for the disk.
+fn until_full(client: &mut Client) {
+    until("the disk to be full", || {
+        let submitted = client.call("job.submit", json!({"argv": ["/bin/true"]}));
+        submitted.err().inspect(|error| {
+            assert_eq!(error["code"], UNAVAILABLE, "{error}");
+            assert_eq!(error["data"]["kind"], "unavailable");
+        })
+    });
+}
+
+fn emitter(seed: u64, bytes: u64, more: &[&str]) -> Value {
+    let mut argv = vec![json!(emit()), json!("--seed"), json!(seed.to_string())];
+    argv.extend([json!("--bytes"), json!(bytes.to_string())]);
+    argv.extend(more.iter().map(|word| json!(word)));
+    json!({ "argv": argv })
+}
+
+/// Nothing ends within this time, although a stall timeout of one second would have struck.
+fn stays_as_it_is(client: &mut Client, job: &Value) {
+    let params = json!({"jobs": [job["id"]], "timeout_s": 2.5});
+    let reply = client.ok("job.wait", params);
+    assert_eq!(reply["met"], false, "{reply}");
+    assert_eq!(client.get(job)["state"], "running");
+}
+
+/// What is stored of a running job.
+fn read_so_far(client: &mut Client, job: &Value) -> Transcript {
+    let subscription = client.tail(json!({"job": job["id"], "follow": false}));
+    let mut transcript = Transcript::default();
+    while transcript.caught_up.is_none() {
+        client.step(subscription, &mut transcript);
+    }
+    transcript
+}
+
+/// Everything that was ever accepted comes to its end.
+fn all_end(client: &mut Client) {
+    until("all jobs to end", || {
+        let live = json!({"state": ["queued", "running", "paused"]});
+        let page = client.ok("job.list", live);
+        (page["jobs"].as_array()?.is_empty()).then_some(())
+    });
+}
+
+/// A job that ends when the file appears.
+fn gated(gate: &Path) -> Value {
+    let gate = gate.display();
+    json!({"shell": format!("while [ ! -e {gate} ]; do sleep 0.02; done; echo through; exit 4")})
+}
+
+#[test]
+fn a_job_that_fills_the_disk_waits_for_room() {
+    let Some((disk, server)) = on_a_small_disk(8 * MIB) else {
+        return;
+    };
+    let mut client = server.connect();
+    let before = client.submit(server.marked(json!({"argv": ["/bin/echo", "before"]})));
+    client.finished(&before);
+    let bytes = 80 * MIB;
+    let mut job = emitter(71, bytes, &["--chunk", "65536:65536"]);
+    job["stall_timeout_s"] = json!(1);
+    let job = client.submit(server.marked(job));
+    until_full(&mut client);
+    stays_as_it_is(&mut client, &job);
+
+    let so_far = read_so_far(&mut client, &job).bytes;
+    assert!(so_far.len() as u64 > 40 * MIB, "{}", so_far.len());
+    assert_bytes(&so_far, &content(71, 0, so_far.len() as u64, false), "tail");
+    assert_eq!(client.get(&before)["state"], "succeeded");
+    assert_eq!(client.download(&before, 65536), b"before\n");
+
+    disk.grow(256 * MIB);
+    let whole = client.whole(&job);
+    assert_bytes(&whole.bytes, &content(71, 0, bytes, false), "all of it");
+    assert_eq!(whole.verified()["state"], "succeeded");
+    let after = client.submit(server.marked(json!({"argv": ["/bin/true"]})));
+    assert_eq!(client.finished(&after)["state"], "succeeded");
+    all_end(&mut client);
+}
+
+#[test]
+fn a_job_that_fills_the_disk_can_be_cancelled() {
+    let Some((_disk, server)) = on_a_small_disk(8 * MIB) else {
+        return;
+    };
+    let mut client = server.connect();
+    let job = client.submit(server.marked(json!({"argv": ["/usr/bin/yes"]})));
+    until_full(&mut client);
+    client.control(&job, "cancel");
+    // What has to stay free is there for this: the end needs no room from elsewhere.
+    let transcript = client.whole(&job);
+    assert_eq!(transcript.verified()["state"], "cancelled");
+    assert!(server.job_processes().is_empty());
+}
+
+#[test]
+fn on_a_disk_without_one_byte_left_nothing_is_lost() {
+    let Some((disk, server)) = on_a_small_disk(0) else {
+        return;
+    };
+    let mut client = server.connect();
+    let before = client.submit(server.marked(json!({"argv": ["/bin/echo", "before"]})));
+    client.finished(&before);
+    let gate = server.scratch("gate");
+    let quiet = client.submit(server.marked(gated(&gate)));
+    let slow = ["--chunk", "4096:4096", "--pause-us", "500"];
+    let mut writer = emitter(72, 12 * MIB, &slow);
+    writer["stall_timeout_s"] = json!(1);
+    let writer = client.submit(server.marked(writer));
+    client.started(&quiet);
+    until("some output", || {
+        (client.get(&writer)["output_bytes"].as_u64()? > MIB).then_some(())
+    });
+    let ballast = disk.fill();
+    until_full(&mut client);
+    let pids = server.job_processes();
+    fs::write(&gate, "").expect("the gate, which lies elsewhere");
+    stays_as_it_is(&mut client, &writer);
+    let alive = pids.iter().filter(|pid| is_alive(**pid)).count();
+    assert!(alive >= 1, "the one that writes waits");
+
+    let so_far = read_so_far(&mut client, &writer).bytes;
+    assert_bytes(&so_far, &content(72, 0, so_far.len() as u64, false), "tail");
+    assert_eq!(client.download(&before, 65536), b"before\n");
+    client.ok("job.list", json!({}));
+    client.ok("server.info", json!({}));
+
+    let lines = server.said().lines().count();
+    assert!(lines < 200, "a full disk is told {lines} times");
+
+    fs::remove_file(ballast).expect("removed");
+    let quiet = client.finished(&quiet);
+    assert_eq!(
+        (&quiet["state"], &quiet["exit_code"]),
+        (&json!("failed"), &json!(4))
+    );
+    let whole = client.whole(&writer);
+    assert_bytes(&whole.bytes, &content(72, 0, 12 * MIB, false), "all of it");
+    assert_eq!(whole.verified()["state"], "succeeded");
+    let after = client.submit(server.marked(json!({"argv": ["/bin/true"]})));
+    assert_eq!(client.finished(&after)["state"], "succeeded");
+    all_end(&mut client);
+}
+
+#[test]
+fn on_a_disk_without_one_byte_left_a_job_can_be_cancelled() {
+    let Some((disk, server)) = on_a_small_disk(0) else {
+        return;
+    };
+    let mut client = server.connect();
+    let job = client.submit(server.marked(json!({"argv": ["/usr/bin/yes"]})));
+    client.started(&job);
+    until("some output", || {
+        (client.get(&job)["output_bytes"].as_u64()? > 4 * MIB).then_some(())
+    });
+    let ballast = disk.fill();
+    until_full(&mut client);
+    client.control(&job, "cancel");
+    until_true("its processes to be gone", || {
+        server.job_processes().is_empty()
+    });
+
+    fs::remove_file(ballast).expect("removed");
+    disk.grow(128 * MIB);
+    let transcript = client.whole(&job);
+    assert_eq!(transcript.verified()["state"], "cancelled");
+    let expected: Vec<u8> = b"y\n"
+        .iter()
+        .copied()
+        .cycle()
+        .take(transcript.bytes.len())
+        .collect();
+    assert_bytes(&transcript.bytes, &expected, "what was written");
+}
+
+/// A server that is killed on a full disk finds everything when it comes back to one with room.
+#[test]
+fn a_kill_on_a_full_disk_costs_nothing() {
+    let Some((disk, mut server)) = on_a_small_disk(0) else {
+        return;
+    };
+    let mut client = server.connect();
+    let gate = server.scratch("gate");
+    let quiet = client.submit(server.marked(gated(&gate)));
+    client.started(&quiet);
+    let ballast = disk.fill();
+    until_full(&mut client);
+    server.kill_9();
+    fs::write(&gate, "").expect("the gate, which lies elsewhere");
+    until_true("the job's end", || server.job_processes().is_empty());
+    fs::remove_file(ballast).expect("removed");
+    server.restart();
+    let mut client = server.connect();
+    let transcript = client.whole(&quiet);
+    assert_eq!(transcript.bytes, b"through\n");
+    assert_eq!(transcript.verified()["exit_code"], 4);
+}

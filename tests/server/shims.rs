@@ -1,0 +1,240 @@
+//! What the server makes of shims that it loses and finds again, that wait, or that cannot be
+//! started.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
+use crate::harness::{Server, parent, state, until_true};
+
+/// The sockets of all shims.
+fn sockets(server: &Server) -> Vec<PathBuf> {
+    let entries = fs::read_dir(server.data_dir().join("shims")).expect("the shims");
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|kind| kind == "sock"))
+        .collect()
+}
+
+/// Says hello to a shim in the server's name, which closes the server's connection, and waits
+/// until the server has come back.
+fn take_the_line(socket: &PathBuf) {
+    // One too many may just have been sent away.
+    let Ok(mut line) = UnixStream::connect(socket) else {
+        return;
+    };
+    let hello = json!({"type": "hello", "epoch": 1, "instance": "x"}).to_string();
+    let mut message = (hello.len() as u32).to_le_bytes().to_vec();
+    message.extend(hello.as_bytes());
+    let _ = line.write_all(&message);
+    let _ = line.read_to_end(&mut Vec::new());
+}
+
+fn kill_all(pids: &[i32]) {
+    for pid in pids {
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+}
+
+/// A server whose jobs find no room for their first byte.
+fn full() -> Server {
+    Server::with(&[], &[("CC_EXECUTOR_SPOOL_BYTES_MAX", "1")])
+}
+
+/// No process was there: nothing may say how it ended.
+fn assert_never_started(job: &Value) {
+    assert_eq!(job["state"], "cancelled", "{job}");
+    for key in ["started_at", "exit_code", "signal", "spawn_error", "reason"] {
+        assert_eq!(job[key], Value::Null, "{key}: {job}");
+    }
+}
+
+#[test]
+fn an_idle_shim_that_was_lost_for_a_moment_is_offered_once() {
+    let server = Server::start();
+    until_true("two idle shims", || sockets(&server).len() == 2);
+    let mut client = server.connect();
+    let first = client.submit(json!({"argv": ["true"]}));
+    client.finished(&first);
+    sockets(&server).iter().for_each(take_the_line);
+    let gate = server.scratch("gate");
+    let line = format!("while [ ! -e {} ]; do sleep 0.02; done", gate.display());
+    let long: Vec<Value> = (0..2)
+        .map(|_| client.submit(json!({"shell": line})))
+        .collect();
+    // There are slots for these, and if the long ones have the shims, others are started.
+    for _ in 0..2 {
+        let job = client.submit(json!({"argv": ["true"]}));
+        assert_eq!(client.finished(&job)["state"], "succeeded");
+    }
+    fs::write(&gate, "").expect("the gate");
+    for job in &long {
+        assert_eq!(client.finished(job)["state"], "succeeded");
+    }
+    assert!(!server.said().contains("rescued"), "no attempt was void");
+}
+
+#[test]
+fn a_running_job_survives_a_lost_connection_to_its_shim() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let gate = server.scratch("gate");
+    let line = format!(
+        "echo a; while [ ! -e {} ]; do sleep 0.02; done; echo b",
+        gate.display()
+    );
+    let job = client.submit(server.marked(json!({"shell": line})));
+    client.started(&job);
+    sockets(&server).iter().for_each(take_the_line);
+    fs::write(&gate, "").expect("the gate");
+    let transcript = client.whole(&job);
+    assert_eq!(transcript.bytes, b"a\nb\n");
+    assert_eq!(transcript.verified()["state"], "succeeded");
+}
+
+#[test]
+fn a_restart_does_not_wake_a_job_that_stopped_itself() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let heard = server.scratch("heard");
+    let line = format!(
+        "(trap 'echo > {}' USR2; while :; do sleep 0.02; done) & kill -STOP $$; echo woken",
+        heard.display()
+    );
+    let job = client.submit(server.marked(json!({"shell": line})));
+    let stopped = |server: &Server| {
+        let pids = server.job_processes();
+        pids.into_iter().any(|pid| state(pid) == Some('T'))
+    };
+    until_true("the job to stop itself", || stopped(&server));
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    // What is sent to the shim is done in order: behind this, its adoption is complete.
+    until_true("the signal to be taken", || {
+        let signal = json!({"job": job["id"], "action": "signal", "signal": "SIGUSR2"});
+        client.call("job.control", signal).is_ok()
+    });
+    until_true("the signal", || heard.exists());
+    assert!(stopped(&server), "nobody asked for it to go on");
+    client.control(&job, "kill");
+    assert_eq!(client.finished(&job)["state"], "cancelled");
+}
+
+#[test]
+fn a_cancel_before_there_is_a_process_is_only_a_cancel() {
+    let server = full();
+    let mut client = server.connect();
+    let job = client.submit(json!({"argv": ["true"]}));
+    until_true("the claim", || client.get(&job)["state"] == "running");
+    client.control(&job, "cancel");
+    assert_never_started(&client.finished(&job));
+}
+
+#[test]
+fn an_adopted_attempt_that_waits_for_room_has_not_started() {
+    let mut server = full();
+    let mut client = server.connect();
+    let job = client.submit(json!({"argv": ["true"]}));
+    until_true("the first segment", || {
+        fs::read_dir(server.data_dir().join("spool")).is_ok_and(|mut files| files.next().is_some())
+    });
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    until_true("the adoption", || {
+        let signal = json!({"job": job["id"], "action": "signal", "signal": "SIGWINCH"});
+        client.call("job.control", signal).is_ok()
+    });
+    client.control(&job, "cancel");
+    assert_never_started(&client.finished(&job));
+}
+
+/// Runs a job that writes down each of its starts, kills server and shim, lets `damage` happen to
+/// the spool, and returns how the job ended; it must have started once.
+fn lost_with(damage: impl Fn(&PathBuf)) -> Value {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let ledger = server.scratch("ledger");
+    let line = format!(
+        "echo start >> {}; echo out; exec sleep 1000",
+        ledger.display()
+    );
+    let job = client.submit(server.marked(json!({"shell": line})));
+    client.started(&job);
+    until_true("output", || client.get(&job)["output_bytes"] == 4);
+    server.kill_9();
+    let held: Vec<i32> = server
+        .job_processes()
+        .into_iter()
+        .filter_map(parent)
+        .collect();
+    let mut shims = server.shims();
+    shims.retain(|pid| held.contains(pid));
+    kill_all(&shims);
+    until_true("the job's end", || server.job_processes().is_empty());
+    for entry in fs::read_dir(server.data_dir().join("spool")).expect("the spool") {
+        damage(&entry.expect("an entry").path());
+    }
+    server.restart();
+    let end = server.connect().finished(&job);
+    let starts = fs::read_to_string(&ledger).expect("the ledger");
+    assert_eq!(starts.lines().count(), 1, "it started once");
+    end
+}
+
+#[test]
+fn a_started_job_whose_segments_are_gone_is_lost_and_not_run_again() {
+    let end = lost_with(|segment| fs::remove_file(segment).expect("remove"));
+    assert_eq!(
+        (&end["state"], &end["reason"]),
+        (&json!("failed"), &json!("lost"))
+    );
+}
+
+/// What some file systems leave of a file that was not synced before the power went.
+#[test]
+fn a_segment_of_zeros_does_not_keep_the_server_from_starting() {
+    let end = lost_with(|segment| fs::write(segment, [0; 4096]).expect("write"));
+    assert_eq!(
+        (&end["state"], &end["reason"]),
+        (&json!("failed"), &json!("lost"))
+    );
+}
+
+#[test]
+fn shims_that_cannot_be_started_are_tried_again_without_haste() {
+    let server = Server::start();
+    until_true("two idle shims", || sockets(&server).len() == 2);
+    let (place, away) = (
+        server.data_dir().join("shims"),
+        server.data_dir().join("away"),
+    );
+    fs::rename(&place, &away).expect("rename");
+    let failures = || server.said().matches("could not be started").count();
+    kill_all(&server.shims());
+    until_true("a failure", || failures() >= 1);
+    let first = Instant::now();
+    until_true("more failures", || failures() >= 5);
+    // Two shims at a time.
+    assert!(
+        first.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        first.elapsed()
+    );
+    fs::remove_dir_all(&away).expect("the traces of the dead");
+    fs::create_dir(&place).expect("a place for shims");
+    let mut client = server.connect();
+    let job = client.submit(json!({"argv": ["true"]}));
+    assert_eq!(client.finished(&job)["state"], "succeeded");
+}
