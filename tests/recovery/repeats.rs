@@ -27,8 +27,10 @@ fn recover_and_die(scene: &Scene, epoch: u64) {
     shim::until("the epoch is taken", || {
         scene.rows("SELECT epoch || '' FROM nodes") == epoch.to_string()
     });
-    // Another point of its recovery every time; nothing is awaited.
-    #[allow(clippy::disallowed_methods)]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "another point of its recovery every time; nothing is awaited"
+    )]
     thread::sleep(Duration::from_millis(epoch * 3));
     server.kill().expect("our child");
     server.wait().expect("our child");
