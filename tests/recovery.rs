@@ -25,6 +25,8 @@ mod loses;
 mod reconnects;
 #[path = "recovery/releases.rs"]
 mod releases;
+#[path = "recovery/repeats.rs"]
+mod repeats;
 #[path = "recovery/tidies.rs"]
 mod tidies;
 #[path = "recovery/voids.rs"]

@@ -2,13 +2,18 @@
 //!
 //! Woken by seals and by the end, never by growth; the bytes of an unsealed segment wait.
 
-use std::path::PathBuf;
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{digest::Digest, log::blocking};
 use crate::{
     job::JobNumber,
+    spool::SegmentName,
     store::{SegmentRow, Store},
 };
 
@@ -55,7 +60,7 @@ impl Hasher {
 /// Hashes every sealed segment that there is.
 async fn catch_up(
     store: &Store,
-    spool: &std::path::Path,
+    spool: &Path,
     job: JobNumber,
     attempt: u32,
     mut digest: Digest,
@@ -85,10 +90,26 @@ async fn next_segment(
     job: JobNumber,
     attempt: u32,
     mut digest: Digest,
-) -> std::io::Result<(Digest, Option<SegmentRow>)> {
+) -> io::Result<(Digest, Option<SegmentRow>)> {
     blocking(move || {
+        let first_offset = digest.offset();
         let row = digest.sealed_segment(&spool, job, attempt)?;
+        if row.is_some() {
+            let name = SegmentName {
+                job,
+                attempt,
+                first_offset,
+            };
+            make_durable(&spool, name)?;
+        }
         Ok((digest, row))
     })
     .await
+}
+
+/// The ledger must not know more than the disk: a row that outlives its segment in a power loss
+/// would promise bytes that are gone. Where the shim has synced it already this is cheap.
+fn make_durable(spool: &Path, name: SegmentName) -> io::Result<()> {
+    File::open(spool.join(name.to_string()))?.sync_data()?;
+    File::open(spool)?.sync_all()
 }

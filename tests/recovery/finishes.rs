@@ -5,13 +5,14 @@ use cc_executor::{
     spool::{Kind, ToShim},
     store::Claim,
 };
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::{
     harness::{assert_bytes, content, emit},
     paper::{Paper, enter_segments},
     scene::{Scene, job},
-    shim,
+    shim::{self, state_of},
 };
 
 #[test]
@@ -151,38 +152,57 @@ fn what_ended_while_no_server_was_there_is_finished_by_the_next_one() {
 
 #[test]
 fn a_shim_that_dies_behind_its_exit_record_is_not_lost() {
-    // Segments so small that what the shim says of them fills its socket, so that the server
-    // cannot have heard of the exit.
-    let mut scene = Scene::with(&["--segment-bytes", "65536"]);
+    for length in [1_000, 5_000_000] {
+        exit_unheard(length);
+    }
+}
+
+/// Whether every thread of a process has been stopped.
+fn stands_still(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("tasks");
+    let mut states = threads.map(|thread| {
+        let thread = thread.expect("an entry").file_name();
+        let thread = thread.to_str().and_then(|name| name.parse().ok());
+        state_of(thread.expect("a number"))
+    });
+    states.all(|state| state == Some('T'))
+}
+
+/// A living server does not hear of an exit before the shim is dead: it stands still, and another
+/// has the shim's ear.
+fn exit_unheard(length: u64) {
+    let mut scene = Scene::new();
     let gate = scene.server.scratch("gate");
     let line = format!(
-        "while [ ! -e {} ]; do sleep 0.01; done; exec {} --seed 5 --bytes 40000000 --chunk 65536",
+        "while [ ! -e {} ]; do sleep 0.01; done; exec {} --seed 5 --bytes {length} --chunk 65536",
         gate.display(),
         emit()
     );
-    let id = scene.submit(&line);
-    let asked = json!({"id": id.to_string()});
+    let claim = scene.started_in("s1", &line);
+    let asked = job(&claim);
     let mut client = scene.start();
     client.started(&asked);
-    let shim = scene.rows("SELECT shim FROM attempts WHERE state = 'started'");
     let server = nix::unistd::Pid::from_raw(scene.server.pid());
     let send = |signal| nix::sys::signal::kill(server, signal).expect("our child");
-    send(nix::sys::signal::Signal::SIGSTOP);
-    std::fs::write(&gate, b"").expect("the gate");
-    shim::until("the exit record is written", || {
-        scene.last_record() == Some(Kind::Exit)
+    send(Signal::SIGSTOP);
+    shim::until("the server stands still", || {
+        stands_still(scene.server.pid())
     });
-    for pid in crate::harness::with_word(&shim) {
-        let pid = nix::unistd::Pid::from_raw(pid);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("the shim");
-    }
-    send(nix::sys::signal::Signal::SIGCONT);
+    let (mut other, _) = scene.shim("s1").hello(2);
+    std::fs::write(&gate, b"").expect("the gate");
+    other.exited();
+    scene.kill_shim("s1");
+    send(Signal::SIGCONT);
     let transcript = client.whole(&asked);
-    let expected = content(5, 0, 40_000_000, false);
+    let expected = content(5, 0, length, false);
     assert_bytes(&transcript.bytes, &expected, "the output");
-    assert_eq!(transcript.verified()["state"], "succeeded");
+    let end = transcript.verified();
+    assert_eq!(
+        (&end["state"], &end["attempts"]),
+        (&json!("succeeded"), &json!(1))
+    );
     let said = scene.server.said();
-    assert!(said.contains("rescued an attempt"), "it was rescued");
+    assert!(said.contains("rescued an attempt"), "{said}");
 }
 
 #[test]

@@ -48,6 +48,31 @@ fn a_stopped_shim_keeps_its_job_and_is_adopted_when_it_goes_on() {
 }
 
 #[test]
+fn a_wish_for_a_job_whose_shim_does_not_answer_waits_for_it() {
+    let mut scene = Scene::new();
+    let claim = scene.started_in(
+        "s1",
+        "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done",
+    );
+    let shim = scene.shim("s1");
+    shim::until("the job is ready", || {
+        shim.output(Stream::Stdout) == b"ready\n"
+    });
+    shim.signal(Signal::SIGSTOP);
+    shim::until("the shim has stopped", || state_of(shim.pid()) == Some('T'));
+    let mut client = scene.start();
+    let asked = job(&claim);
+    client.control(&asked, "cancel");
+    assert_eq!(client.get(&asked)["state"], "running");
+    scene.shim("s1").signal(Signal::SIGCONT);
+    let end = client.finished(&asked);
+    assert_eq!(
+        (&end["state"], &end["exit_code"]),
+        (&json!("cancelled"), &json!(7))
+    );
+}
+
+#[test]
 fn a_stopped_shim_that_is_killed_is_rescued_without_a_restart() {
     let mut scene = Scene::new();
     let claim = scene.started_in("s1", "echo before; sleep 1000");

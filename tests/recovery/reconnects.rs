@@ -1,6 +1,7 @@
 //! A connection breaks while both sides live: the server finds its shim again, and neither the
 //! shim nor its job is counted twice.
 
+use cc_executor::spool::{FromShim, ToShim, message};
 use serde_json::json;
 
 use crate::{
@@ -11,9 +12,19 @@ use crate::{
 
 /// Takes the shim's ear away from the server, which takes it back.
 fn interrupt(shim: &Shim, epoch: u64) {
-    let (mut stranger, _) = shim.hello(epoch);
-    // Closed by the shim as soon as the server is back.
-    while stranger.receive().is_some() {}
+    let hello = message::encode(&ToShim::Hello {
+        epoch,
+        instance: String::new(),
+    });
+    shim::until("a stranger is welcome", || {
+        let mut stranger = shim.connect();
+        // A server that comes at the same time may be faster.
+        let was_welcome = stranger.try_send_raw(&hello)
+            && matches!(stranger.receive(), Some(FromShim::Welcome { .. }));
+        // Closed by the shim as soon as the server is back.
+        while stranger.receive().is_some() {}
+        was_welcome
+    });
 }
 
 fn epoch(client: &mut Client) -> u64 {

@@ -214,11 +214,16 @@ impl Scene {
         assert!(matches!(wished, Ok(Wished::ToShim { .. })), "{wished:?}");
     }
 
-    /// The old server is gone, the new one is ready.
-    pub fn start(&mut self) -> Client {
+    /// The old server is gone.
+    pub fn close(&mut self) {
         if let Some(store) = self.store.take() {
             self.wait(store.close());
         }
+    }
+
+    /// The old server is gone, the new one is ready.
+    pub fn start(&mut self) -> Client {
+        self.close();
         self.server.restart();
         self.server.connect()
     }
@@ -256,11 +261,14 @@ impl Scene {
         )
     }
 
-    /// Waits until a shim has got a job from the server.
+    /// Waits until a shim has got a job from the server, which claims later than a scene does.
     pub fn assert_gets_work(&self, shim: &str) {
         shim::until("the shim has got work", || {
-            let running = self.rows("SELECT shim FROM attempts WHERE state = 'started'");
-            running.split(' ').any(|id| id == shim)
+            let given = self.rows(
+                "SELECT shim FROM attempts
+                 WHERE state IN ('started', 'ended') AND claimed_at > 2000000",
+            );
+            given.split(' ').any(|id| id == shim)
         });
     }
 
