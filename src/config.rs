@@ -110,7 +110,7 @@ settings! {
     listen: Listen = Listen::default(), ();
     /// More Host values that are answered on TCP, with or without a port.
     allowed_hosts: Vec<String> = Vec::new(), ();
-    /// More Origin values that are answered, whole: https://example.com.
+    /// More Origin values that are answered, whole, such as `https://example.com`.
     allowed_origins: Vec<String> = Vec::new(), ();
     /// Wait for all jobs before a planned stop, taking no new ones.
     drain: bool = false, ();

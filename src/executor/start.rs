@@ -1,6 +1,6 @@
 //! Starting and stopping: the ledger, recovery, then work.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -61,6 +61,12 @@ pub enum StartError {
     /// The ledger cannot be written.
     #[error("the database cannot be written: {0}")]
     Store(#[from] crate::store::StoreError),
+    /// There is output and no database: an empty one would make orphans of it.
+    #[error(
+        "{0} is missing, and the spool beside it holds the output of its jobs: put the database \
+         back, or move the spool away to begin anew"
+    )]
+    DatabaseMissing(PathBuf),
     /// The data directory or the kernel's own files cannot be read.
     #[error("the data directory cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -71,6 +77,7 @@ impl Executor {
     /// attempt, and begins to claim. When it returns, every acknowledged job is there and every
     /// offset that was ever shown can be read.
     pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
+        refuse_to_forget(&layout)?;
         let store = Store::open(&layout.database()).await?;
         let boot_id = boot_id()?;
         // Committed before any shim is touched: it fences the servers before this one.
@@ -121,6 +128,16 @@ impl Executor {
         self.inner.supervisor.stop().await;
         self.inner.store.close().await;
     }
+}
+
+/// A missing database is created, but not where segments show that there has been one.
+fn refuse_to_forget(layout: &Layout) -> Result<(), StartError> {
+    let database = layout.database();
+    let is_segment = |name: &String| SegmentName::parse(name).is_some();
+    if !database.exists() && list_spool(layout)?.iter().any(is_segment) {
+        return Err(StartError::DatabaseMissing(database));
+    }
+    Ok(())
 }
 
 /// Everything that waits for nobody is decided before the server is ready, or at least tried.

@@ -1,7 +1,7 @@
-//! Gives queued jobs to free shims, and commits ends; an end and the next claim share a
-//! transaction.
+//! Gives queued jobs to free shims, and keeps as many shims as that takes.
 //!
-//! One task decides; what waits for the ledger runs beside it and reports back.
+//! One task decides; what waits for the ledger runs beside it and reports back. How an end is
+//! committed is `end`'s business.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -11,16 +11,12 @@ use std::{
 
 use tokio::sync::{Notify, mpsc};
 
-use super::rescue::Rescuer;
+use super::{end, rescue::Rescuer};
 use crate::{
     clock,
-    output::log::blocking,
-    store::{Claimed, Fenced, Offer, Store, StoreError},
+    store::{Claimed, Offer, StoreError},
     supervisor::{Key, Settled, ShimEvent, Supervisor},
 };
-
-/// Between two attempts to commit what the ledger would not take.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The safety net: how often the queues are looked at although nothing was said.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -245,25 +241,14 @@ impl Scheduler {
         let supervisor = self.supervisor.clone();
         let (reports, kick) = (self.reports.clone(), self.kick.clone());
         tokio::spawn(async move {
-            let store = &supervisor.context().store;
-            // They are handed to the writer in this order before any of them is answered.
-            let (_, finished, claimed) = tokio::join!(
-                enter_start(store, &settled),
-                store.finish(settled.finish.clone()),
-                claim
-            );
-            let committed = match finished {
-                Ok(fenced) => Ok(fenced),
-                Err(error) => insist(&supervisor, &settled, error).await,
-            };
-            let Ok(fenced) = committed else {
+            let Some((fenced, claimed)) = end::commit(&supervisor, &settled, claim).await else {
+                // The server stops; the shim keeps the end for the next one.
                 return;
             };
+            end::tell(&supervisor, &settled, fenced);
             let refused = claimed.is_err();
-            if !claimed
-                .as_ref()
-                .is_ok_and(|claimed| !claimed.claims.is_empty())
-            {
+            let got = claimed.as_ref().is_ok_and(|c| !c.claims.is_empty());
+            if !got {
                 supervisor.release(&shim);
             }
             let _ = reports.send(Report {
@@ -275,7 +260,7 @@ impl Scheduler {
             if refused {
                 kick.now();
             }
-            after_end(&supervisor, &settled, fenced).await;
+            end::unlink(&supervisor, &settled, fenced).await;
         });
     }
 
@@ -307,56 +292,5 @@ impl Scheduler {
         for _ in 0..count {
             self.starting.insert(self.supervisor.spawn_shim());
         }
-    }
-}
-
-/// A start that was not entered before the end came goes in with it.
-async fn enter_start(store: &Store, settled: &Settled) {
-    if let Some(started) = settled.start.clone()
-        && let Err(error) = store.started(started).await
-    {
-        tracing::warn!(job = settled.key.job, %error, "a start could not be entered");
-    }
-}
-
-/// An end that the ledger did not take is tried until it does, or the server stops: the shim keeps
-/// it as long.
-async fn insist(
-    supervisor: &Supervisor,
-    settled: &Settled,
-    mut error: StoreError,
-) -> Result<Fenced, StoreError> {
-    let store = &supervisor.context().store;
-    loop {
-        if error == StoreError::Stopping {
-            return Err(error);
-        }
-        tracing::error!(job = settled.key.job, %error, "an end could not be committed; trying again");
-        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
-        tokio::time::sleep(AGAIN_AFTER).await;
-        match store.finish(settled.finish.clone()).await {
-            Ok(fenced) => return Ok(fenced),
-            Err(again) => error = again,
-        }
-    }
-}
-
-/// What follows a committed end: readers are woken, and segments whose bytes are rows now go. An
-/// end that came too late has put nothing into rows.
-pub(super) async fn after_end(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
-    if fenced == Fenced::Stale {
-        return;
-    }
-    let ctx = supervisor.context();
-    ctx.hub.ended(settled.key.job);
-    let (spool, names) = (ctx.layout.spool(), settled.unlink.clone());
-    let unlinked = blocking(move || {
-        for name in names {
-            std::fs::remove_file(spool.join(name.to_string()))?;
-        }
-        Ok(())
-    });
-    if let Err(error) = unlinked.await {
-        tracing::warn!(job = settled.key.job, %error, "a segment could not be unlinked");
     }
 }

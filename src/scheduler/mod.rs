@@ -1,7 +1,9 @@
 //! THE CLOCK: moves jobs from state to state when nobody asks for it. Each file is one movement:
-//! `claim` gives queued jobs to free shims, `rescue` decides about attempts whose shim is gone.
+//! `claim` gives queued jobs to free shims, `end` commits how attempts ended, `rescue` decides
+//! about attempts whose shim is gone.
 
 pub mod claim;
+mod end;
 pub mod rescue;
 
 pub use claim::{Kick, Scheduler};

@@ -3,7 +3,7 @@
 
 use std::{io, path::Path};
 
-use super::claim::{Kick, after_end};
+use super::{claim::Kick, end};
 use crate::{
     clock,
     job::{ExitFacts, Stream},
@@ -208,7 +208,8 @@ impl Rescuer {
         let (spool, inline) = (ctx.layout.spool(), ctx.bounds.inline_bytes_max);
         let settled: Settled = blocking(move || settle(&spool, inline, ward, ending)).await?;
         let fenced = ctx.store.finish(settled.finish.clone()).await?;
-        after_end(&self.supervisor, &settled, fenced).await;
+        end::tell(&self.supervisor, &settled, fenced);
+        end::unlink(&self.supervisor, &settled, fenced).await;
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Sessions: greeting, authentication, limits, and the planned stop.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -117,6 +117,31 @@ fn a_second_server_on_the_data_directory_refuses() {
     assert_eq!(second.stdout, b"", "no ready line");
     assert!(!second.err().trim().is_empty());
     server.connect().still_works();
+}
+
+#[test]
+fn a_missing_database_beside_output_is_not_replaced_by_an_empty_one() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let job = client.submit(json!({"shell": "yes | head -c 1000000"}));
+    client.finished(&job);
+    server.stop();
+    let database = server.data_dir().join("cc-executor.db");
+    let aside = server.scratch("aside.db");
+    fs::rename(&database, &aside).expect("move it away");
+    let refused = Cli::new(&server.data_dir(), "serve")
+        .args(["--listen", "127.0.0.1:0"])
+        .run();
+    assert_ne!(refused.code(), 0);
+    assert!(
+        refused.err().contains("cc-executor.db"),
+        "{}",
+        refused.err()
+    );
+    assert!(!database.exists(), "nothing was created in its place");
+    fs::rename(&aside, &database).expect("put it back");
+    server.restart();
+    server.connect().whole(&job).verified();
 }
 
 #[test]

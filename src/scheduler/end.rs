@@ -1,0 +1,93 @@
+//! Commits how an attempt ended, and what follows from that: readers are woken, segments whose
+//! bytes are rows now go.
+//!
+//! What the shim does next is decided in `claim`; here the claim is only made part of the same
+//! transaction.
+
+use std::time::Duration;
+
+use crate::{
+    output::log::blocking,
+    store::{Claimed, Fenced, Store, StoreError},
+    supervisor::{Settled, Supervisor},
+};
+
+/// Between two attempts to commit what the ledger would not take.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Commits an end together with the `claim` for the shim that it frees. `None`: the server stops,
+/// and nothing is committed.
+pub async fn commit(
+    supervisor: &Supervisor,
+    settled: &Settled,
+    claim: impl Future<Output = Result<Claimed, StoreError>>,
+) -> Option<(Fenced, Result<Claimed, StoreError>)> {
+    let store = &supervisor.context().store;
+    // They are handed to the writer in this order before any of them is answered.
+    let (_, finished, claimed) = tokio::join!(
+        enter_start(store, settled),
+        store.finish(settled.finish.clone()),
+        claim
+    );
+    let fenced = match finished {
+        Ok(fenced) => fenced,
+        Err(error) => insist(store, settled, error).await.ok()?,
+    };
+    Some((fenced, claimed))
+}
+
+/// Tells the readers of a committed end.
+pub fn tell(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
+    if fenced == Fenced::Done {
+        supervisor.context().hub.ended(settled.key.job);
+    }
+}
+
+/// Unlinks the segments whose bytes the commit has taken into rows. An end that came too late has
+/// taken none.
+pub async fn unlink(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
+    if fenced == Fenced::Stale {
+        return;
+    }
+    let spool = supervisor.context().layout.spool();
+    let names = settled.unlink.clone();
+    let unlinked = blocking(move || {
+        for name in names {
+            std::fs::remove_file(spool.join(name.to_string()))?;
+        }
+        Ok(())
+    });
+    if let Err(error) = unlinked.await {
+        tracing::warn!(job = settled.key.job, %error, "a segment could not be unlinked");
+    }
+}
+
+/// A start that was not entered before the end came goes in with it.
+async fn enter_start(store: &Store, settled: &Settled) {
+    if let Some(started) = settled.start.clone()
+        && let Err(error) = store.started(started).await
+    {
+        tracing::warn!(job = settled.key.job, %error, "a start could not be entered");
+    }
+}
+
+/// An end that the ledger did not take is tried until it does, or the server stops: the shim keeps
+/// it as long.
+async fn insist(
+    store: &Store,
+    settled: &Settled,
+    mut error: StoreError,
+) -> Result<Fenced, StoreError> {
+    loop {
+        if error == StoreError::Stopping {
+            return Err(error);
+        }
+        tracing::error!(job = settled.key.job, %error, "an end could not be committed; trying again");
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
+        tokio::time::sleep(AGAIN_AFTER).await;
+        match store.finish(settled.finish.clone()).await {
+            Ok(fenced) => return Ok(fenced),
+            Err(again) => error = again,
+        }
+    }
+}
