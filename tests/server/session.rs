@@ -176,7 +176,7 @@ fn a_planned_stop_leaves_running_jobs_alone() {
     client.started(&job);
     assert!(server.stop().0.success());
     assert!(!server.job_processes().is_empty(), "it runs on");
-    std::fs::write(&gate, "").expect("the gate");
+    fs::write(&gate, "").expect("the gate");
     server.restart();
     let transcript = server.connect().whole(&job);
     assert_eq!(transcript.bytes, b"before\nafter\n");
