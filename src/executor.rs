@@ -80,10 +80,20 @@ impl Executor {
         })
     }
 
-    /// Jobs that match, newest first. The length of a running job's output is as of its last
-    /// sealed segment; `get` tells it exactly.
+    /// Jobs that match, newest first. Of a running one the length of its output is told as it
+    /// stands, as `get` does: there are never more of those than there are slots.
     pub async fn list(&self, filter: ListFilter) -> Result<JobPage, Error> {
-        Ok(self.inner.store.list(filter).await?)
+        let mut page = self.inner.store.list(filter).await?;
+        for job in &mut page.jobs {
+            if job.state.is_active() {
+                let (log, number) = (&self.inner.log, job.number);
+                // One segment that cannot be read is no reason to show no list.
+                if let Ok(Some(end)) = log.open_end(number, job.output_bytes).await {
+                    job.output_bytes = end;
+                }
+            }
+        }
+        Ok(page)
     }
 
     /// What there is to say about the server as a whole.

@@ -111,7 +111,7 @@ fn a_cancel_ends_the_job_and_says_how() {
     assert_eq!(stop["killed"], false);
     assert!(stop["asked_at"].is_string());
     assert!(
-        client.whole(&job).bytes.ends_with(b"bye\n"),
+        client.whole(&job).streams[0].ends_with(b"bye\n"),
         "the last words arrive"
     );
 }

@@ -45,6 +45,18 @@ fn a_job_is_named_by_number_by_digits_and_by_id() {
 }
 
 #[test]
+fn a_list_tells_the_output_of_running_jobs_as_it_stands() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let line = "printf hello; exec sleep 1000";
+    let job = client.submit(server.marked(json!({"shell": line})));
+    let first = json!({"job": job["id"], "from": 0, "wait_ms": 60_000});
+    assert_eq!(client.ok("job.read", first)["next_offset"], 5);
+    let page = client.ok("job.list", json!({"state": "running"}));
+    assert_eq!(page["jobs"][0]["output_bytes"], 5);
+}
+
+#[test]
 fn lists_are_newest_first_and_filtered() {
     let server = Server::start();
     let mut client = server.connect();
