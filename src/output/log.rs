@@ -11,7 +11,10 @@ use std::{
 
 use crate::{
     job::{Chunk, Gap, JobNumber, Micros, Offset},
-    spool::{Kind, Position, RecordHeader, SegmentName, SegmentReader, reader::Next},
+    spool::{
+        Kind, Position, RecordHeader, SegmentName, SegmentReader,
+        reader::{Next, Patience, is_impatient},
+    },
     store::{Store, StoreError, Stored, StoredItem},
 };
 
@@ -267,11 +270,36 @@ impl Log {
         offset: Offset,
         max_bytes: usize,
     ) -> Result<Piece, ReadError> {
+        let find = Find {
+            position,
+            end,
+            offset,
+            max_bytes,
+        };
+        // The end of a live segment was written a moment ago: it is read at once, without the way
+        // to another thread and back, unless the disk would have to be asked.
+        if end.is_none() {
+            match read_records(&self.spool, find, Patience::CachedOnly) {
+                Err(ReadError::Segment(error)) if is_impatient(&error) => {}
+                read => return read,
+            }
+        }
         let spool = Arc::clone(&self.spool);
-        tokio::task::spawn_blocking(move || read_records(&spool, position, end, offset, max_bytes))
+        tokio::task::spawn_blocking(move || read_records(&spool, find, Patience::Waits))
             .await
             .map_err(|e| ReadError::Segment(io::Error::other(e)))?
     }
+}
+
+/// What to read of a segment.
+#[derive(Debug, Clone, Copy)]
+struct Find {
+    position: Position,
+    /// Set where the segment is complete.
+    end: Option<Offset>,
+    /// Nothing before this one.
+    offset: Offset,
+    max_bytes: usize,
 }
 
 /// What lay in a segment.
@@ -284,16 +312,16 @@ enum Piece {
     More(Batch, Position, Option<Offset>),
 }
 
-fn read_records(
-    spool: &Path,
-    position: Position,
-    end: Option<Offset>,
-    mut offset: Offset,
-    max_bytes: usize,
-) -> Result<Piece, ReadError> {
+fn read_records(spool: &Path, find: Find, patience: Patience) -> Result<Piece, ReadError> {
+    let Find {
+        position,
+        end,
+        mut offset,
+        max_bytes,
+    } = find;
     let mut batch = Batch::default();
     let mut budget = max_bytes;
-    let mut reader = match SegmentReader::open(spool, position) {
+    let mut reader = match SegmentReader::open_with(spool, position, patience) {
         Ok(reader) => reader,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Piece::Gone),
         Err(e) => return Err(e.into()),

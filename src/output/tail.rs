@@ -18,8 +18,8 @@ use crate::{
 /// Longest chunk that is handed out, bytes.
 pub const CHUNK_BYTES_MAX: usize = 64 << 10;
 
-/// How much a tail reads ahead of its reader, bytes.
-const READ_AHEAD_BYTES: usize = 128 << 10;
+/// How much a tail reads ahead of its reader, bytes: what a reader that stands still costs.
+const READ_AHEAD_BYTES: usize = CHUNK_BYTES_MAX;
 
 /// Where a tail begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

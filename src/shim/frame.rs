@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How many output bytes a record holds at most.
-pub const READ_BYTES: usize = 256 << 10;
+pub const READ_BYTES: usize = 64 << 10;
 
 /// Room for one frame: the header stands directly before the payload, so that one write writes
 /// both. Lasts from one attempt to the next.

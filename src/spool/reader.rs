@@ -10,8 +10,9 @@ use super::{
 };
 use crate::job::Offset;
 
-/// How much is read from the file at once, bytes, unless a record is longer.
-const READ_BYTES: usize = 256 << 10;
+/// How much is read from the file at once, bytes, unless a record is longer: the longest output
+/// record that a shim writes, and a little.
+const READ_BYTES: usize = 68 << 10;
 
 /// Where a record begins: the whole state of a reader that holds nothing open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +45,21 @@ pub enum Next<'a> {
     Damaged,
 }
 
+/// Whether a read may wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It may.
+    Waits,
+    /// Only what is in the page cache is read; `WouldBlock` or `Unsupported` say that it takes
+    /// more (preadv2(2), RWF_NOWAIT). For threads that must not stand still.
+    CachedOnly,
+}
+
 /// A segment that is open for reading.
 #[derive(Debug)]
 pub struct SegmentReader {
     file: File,
+    patience: Patience,
     position: Position,
     buffer: Vec<u8>,
     /// Byte in the file at which `buffer` begins.
@@ -58,24 +70,32 @@ impl SegmentReader {
     /// Opens the segment of `position` in the directory `spool`. `NotFound` where it has been
     /// unlinked or never was; `InvalidData` where the file is not that segment.
     pub fn open(spool: &Path, position: Position) -> io::Result<Self> {
-        let file = File::open(spool.join(position.segment.to_string()))?;
-        let mut header = [0; FILE_HEADER_BYTES as usize];
-        match file.read_exact_at(&mut header, 0) {
-            Ok(()) if position.segment.is_header(&header) => {}
-            // Created a moment ago: nothing is in it yet.
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
-            Ok(()) => {
-                let message = format!("{} does not begin like a segment", position.segment);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-            }
-            Err(e) => return Err(e),
-        }
-        Ok(Self {
-            file,
+        Self::open_with(spool, position, Patience::Waits)
+    }
+
+    /// The same, for reads that may or may not wait for the disk.
+    pub fn open_with(spool: &Path, position: Position, patience: Patience) -> io::Result<Self> {
+        let reader = Self {
+            file: File::open(spool.join(position.segment.to_string()))?,
+            patience,
             position,
             buffer: Vec::new(),
             buffer_at: position.at,
-        })
+        };
+        reader.check_header()?;
+        Ok(reader)
+    }
+
+    fn check_header(&self) -> io::Result<()> {
+        let mut header = [0; FILE_HEADER_BYTES as usize];
+        let length = self.read_up_to(&mut header, 0)?;
+        let name = self.position.segment;
+        // A file that was created a moment ago has nothing in it yet.
+        if length < header.len() || name.is_header(&header) {
+            return Ok(());
+        }
+        let message = format!("{name} does not begin like a segment");
+        Err(io::Error::new(io::ErrorKind::InvalidData, message))
     }
 
     /// Where the next record begins.
@@ -130,22 +150,43 @@ impl SegmentReader {
             .unwrap_or_default()
     }
 
-    /// Reads from the position on: `needed` bytes or more, or as many as there are.
+    /// Reads from the position on: `needed` bytes or more, or as many as there are. No more room is
+    /// made than there are bytes: a live tail reads a few at a time.
     fn fill(&mut self, needed: usize) -> io::Result<()> {
-        self.buffer.resize(needed.max(READ_BYTES), 0);
+        let there = self.file.metadata()?.len().saturating_sub(self.position.at);
+        let wanted = READ_BYTES.max(needed).min(there as usize);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(wanted, 0);
+        let length = self.read_up_to(&mut buffer, self.position.at)?;
+        buffer.truncate(length);
+        self.buffer = buffer;
         self.buffer_at = self.position.at;
+        Ok(())
+    }
+
+    /// Fills `buffer` from byte `at` on, or as far as the file goes; returns how far.
+    fn read_up_to(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let mut length = 0;
-        while length < self.buffer.len() {
-            let at = self.buffer_at + length as u64;
-            match self.file.read_at(&mut self.buffer[length..], at) {
+        while length < buffer.len() {
+            match self.read_at(&mut buffer[length..], at + length as u64) {
                 Ok(0) => break,
                 Ok(n) => length += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        self.buffer.truncate(length);
-        Ok(())
+        Ok(length)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        match self.patience {
+            Patience::Waits => self.file.read_at(buffer, at),
+            Patience::CachedOnly => {
+                let mut slices = [io::IoSliceMut::new(buffer)];
+                let flags = rustix::io::ReadWriteFlags::NOWAIT;
+                Ok(rustix::io::preadv2(&self.file, &mut slices, at, flags)?)
+            }
+        }
     }
 }
 
@@ -155,6 +196,14 @@ pub fn is_no_segment(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::InvalidData
+    )
+}
+
+/// Whether a reader that is [`Patience::CachedOnly`] failed because it would have had to wait.
+pub fn is_impatient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported
     )
 }
 
@@ -235,6 +284,25 @@ mod tests {
             reader.skip_to(offset).expect("skip");
             let next = payload_of(reader.next_record().expect("read"));
             assert_eq!(next.as_deref(), Some(expected.as_bytes()), "{offset}");
+        }
+    }
+
+    #[test]
+    fn what_is_cached_is_read_without_waiting() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut bytes = NAME.file_header().to_vec();
+        bytes.extend(output(100, b"one"));
+        std::fs::write(dir.path().join(NAME.to_string()), bytes).expect("write");
+        let position = Position::first(NAME);
+        let read = || {
+            let patience = Patience::CachedOnly;
+            let mut reader = SegmentReader::open_with(dir.path(), position, patience)?;
+            Ok::<_, io::Error>(payload_of(reader.next_record()?))
+        };
+        match read() {
+            Ok(payload) => assert_eq!(payload.as_deref(), Some(&b"one"[..])),
+            // Not every file system can tell, and under pressure nothing stays cached.
+            Err(e) => assert!(is_impatient(&e), "{e}"),
         }
     }
 
