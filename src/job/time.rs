@@ -2,8 +2,6 @@
 //!
 //! Nothing here reads a clock; see `crate::clock` for that.
 
-use std::time::Duration;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -38,11 +36,6 @@ impl Seconds {
     /// Whole milliseconds, rounded up so that a tiny positive length never becomes none.
     pub fn to_ms(self) -> u64 {
         (self.0 * 1000.0).ceil() as u64
-    }
-
-    /// The same length as a [`Duration`], in whole milliseconds.
-    pub fn to_duration(self) -> Duration {
-        Duration::from_millis(self.to_ms())
     }
 }
 

@@ -203,13 +203,3 @@ pub(super) async fn number<'e>(
     .fetch_optional(conn)
     .await
 }
-
-/// Whether there is such a queue.
-pub(super) async fn queue_exists(readers: &sqlx::SqlitePool, queue: &str) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT 1 FROM queues WHERE name = ?1) AS "exists!: bool""#,
-        queue
-    )
-    .fetch_one(readers)
-    .await
-}

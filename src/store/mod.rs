@@ -347,11 +347,6 @@ impl Store {
         Ok(list::counts(&self.inner.readers).await?)
     }
 
-    /// Whether there is such a queue.
-    pub async fn queue_exists(&self, queue: &str) -> Result<bool, StoreError> {
-        Ok(jobs::queue_exists(&self.inner.readers, queue).await?)
-    }
-
     /// The number of the job with this id.
     pub async fn job_number(&self, id: JobId) -> Result<Option<JobNumber>, StoreError> {
         Ok(jobs::number(&self.inner.readers, id).await?)
