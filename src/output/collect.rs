@@ -3,7 +3,7 @@
 
 use std::{io, path::Path};
 
-use super::log::{Item, item};
+use super::{log::Item, segments::item};
 use crate::{
     job::{Chunk, Gap},
     spool::{Kind, Position, SegmentName, SegmentReader, reader::Next},

@@ -10,7 +10,7 @@ use sha2::{
     digest::common::hazmat::{SerializableState, SerializedState},
 };
 
-use super::log::{Item, item};
+use super::{log::Item, segments::item};
 use crate::{
     job::{JobNumber, Offset},
     spool::{Kind, Position, SegmentName, SegmentReader, reader::Next},

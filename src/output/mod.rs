@@ -9,6 +9,7 @@ pub mod hasher;
 pub mod hub;
 pub mod lines;
 pub mod log;
+mod segments;
 pub mod tail;
 
 pub use collect::{Collected, collect};

@@ -208,7 +208,7 @@ pub fn is_impatient(error: &io::Error) -> bool {
 }
 
 /// How many bytes of the job's output a record stands for.
-fn output_length(header: &RecordHeader, payload: &[u8]) -> u64 {
+pub fn output_length(header: &RecordHeader, payload: &[u8]) -> u64 {
     match header.kind {
         Kind::Output => payload.len() as u64,
         Kind::Gap => serde_json::from_slice::<crate::job::Gap>(payload)
