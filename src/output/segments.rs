@@ -1,0 +1,130 @@
+//! Reads pieces of output out of segments, and follows their seals.
+//!
+//! Which segment holds a byte, and what comes behind an attempt, is `log`'s business.
+
+use std::{io, path::Path};
+
+use super::log::{Batch, Item, ReadError};
+use crate::{
+    job::{Chunk, Micros, Offset},
+    spool::{
+        Kind, Position, RecordHeader, SegmentName, SegmentReader,
+        reader::{Next, Patience, output_length},
+    },
+};
+
+/// What to read of a segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Find {
+    pub(super) position: Position,
+    /// Set where the segment is complete.
+    pub(super) end: Option<Offset>,
+    /// Nothing before this one.
+    pub(super) offset: Offset,
+    pub(super) max_bytes: usize,
+}
+
+/// What lay in a segment.
+pub(super) enum Piece {
+    /// The file is not there any more: its bytes are elsewhere.
+    Gone,
+    /// The segment, or the attempt, is read through.
+    Over(Batch),
+    /// Read on here.
+    More(Batch, Position, Option<Offset>),
+}
+
+pub(super) fn read_records(
+    spool: &Path,
+    find: Find,
+    patience: Patience,
+) -> Result<Piece, ReadError> {
+    let Find {
+        position,
+        end,
+        mut offset,
+        max_bytes,
+    } = find;
+    let mut batch = Batch::default();
+    let mut budget = max_bytes;
+    let mut reader = match SegmentReader::open_with(spool, position, patience) {
+        Ok(reader) => reader,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Piece::Gone),
+        Err(e) => return Err(e.into()),
+    };
+    loop {
+        if end.is_some_and(|end| offset >= end) {
+            return Ok(Piece::Over(batch));
+        }
+        if budget == 0 {
+            return Ok(Piece::More(batch, reader.position(), end));
+        }
+        let name = reader.position().segment;
+        match reader.next_record()? {
+            Next::Record(header, payload) => match item(name, &header, payload) {
+                Some(item) => {
+                    if let Some(item) = item.from(offset) {
+                        offset = item.next_offset();
+                        budget = budget.saturating_sub(payload.len().max(1));
+                        batch.items.push(item);
+                    }
+                }
+                None if header.kind == Kind::Seal => {
+                    let next = SegmentName {
+                        first_offset: header.offset,
+                        ..name
+                    };
+                    // Cheap to find again: the next read opens it.
+                    return Ok(Piece::More(batch, Position::first(next), None));
+                }
+                None if header.kind == Kind::Exit => {
+                    batch.at_end = true;
+                    return Ok(Piece::Over(batch));
+                }
+                None => {}
+            },
+            Next::End | Next::Damaged if end.is_some() => {
+                return Err(ReadError::Damaged(name, offset));
+            }
+            Next::End | Next::Damaged => {
+                batch.at_end = true;
+                return Ok(Piece::More(batch, reader.position(), end));
+            }
+        }
+    }
+}
+
+/// The end of an attempt's output, from one of its segments on. Blocking.
+pub(super) fn scan_end(spool: &Path, first: SegmentName) -> io::Result<Offset> {
+    let mut end = first.first_offset;
+    let mut reader = SegmentReader::open(spool, Position::first(first))?;
+    loop {
+        let name = reader.position().segment;
+        let Next::Record(header, payload) = reader.next_record()? else {
+            return Ok(end);
+        };
+        end = header.offset + output_length(&header, payload);
+        if header.kind == Kind::Seal {
+            let next = SegmentName {
+                first_offset: header.offset,
+                ..name
+            };
+            reader = SegmentReader::open(spool, Position::first(next))?;
+        }
+    }
+}
+
+/// The piece of output that a record stands for, if any.
+pub(super) fn item(name: SegmentName, header: &RecordHeader, payload: &[u8]) -> Option<Item> {
+    match header.kind {
+        Kind::Output => Some(Item::Chunk(Chunk {
+            offset: header.offset,
+            stream: header.stream,
+            attempt: name.attempt,
+            at: Micros(header.wall_us),
+            data: payload.to_vec(),
+        })),
+        Kind::Gap => serde_json::from_slice(payload).ok().map(Item::Gap),
+        Kind::Intent | Kind::Start | Kind::Seal | Kind::Exit => None,
+    }
+}
