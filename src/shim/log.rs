@@ -144,7 +144,12 @@ impl Log {
 
     /// Whether there is room for another segment.
     pub fn has_room(&self) -> Result<(), Obstacle> {
-        match room::shortage(&self.spool, &self.bounds)? {
+        self.has_room_for(0)
+    }
+
+    /// Whether `more_bytes` fit below the spool's bound, too.
+    fn has_room_for(&self, more_bytes: u64) -> Result<(), Obstacle> {
+        match room::shortage(&self.spool, &self.bounds, more_bytes)? {
             Some(why) => Err(Obstacle::Full(why)),
             None => Ok(()),
         }
@@ -210,7 +215,8 @@ impl Log {
 
     fn create_next(&self, urgent: bool) -> Result<SegmentWriter, Obstacle> {
         if !urgent {
-            self.has_room()?;
+            // It may become as long as a segment and its last record.
+            self.has_room_for(self.segment_bytes + frame::READ_BYTES as u64)?;
         }
         let name = SegmentName {
             first_offset: self.end,

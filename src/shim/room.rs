@@ -19,8 +19,10 @@ pub struct Bounds {
     pub free_bytes_min: u64,
 }
 
-/// Why there is no room, for people; `None` where there is.
-pub fn shortage(spool: &OwnedFd, bounds: &Bounds) -> io::Result<Option<String>> {
+/// Why there is no room, for people; `None` where there is. `more_bytes` are what a next segment may
+/// take: they must fit below the spool's bound, so that it is passed only by what other running
+/// jobs still add to their current segments, and by a job's first one.
+pub fn shortage(spool: &OwnedFd, bounds: &Bounds, more_bytes: u64) -> io::Result<Option<String>> {
     let stats = fstatvfs(spool.as_fd())?;
     let free = stats.blocks_available() * stats.fragment_size();
     if free < bounds.free_bytes_min {
@@ -33,7 +35,8 @@ pub fn shortage(spool: &OwnedFd, bounds: &Bounds) -> io::Result<Option<String>> 
         return Ok(None);
     };
     let used = spool_bytes(spool)?;
-    Ok((used >= max).then(|| format!("the spool holds {used} bytes of at most {max}")))
+    Ok((used >= max || used + more_bytes > max)
+        .then(|| format!("the spool holds {used} bytes of at most {max}")))
 }
 
 /// The sum of all segments, bytes.

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Frame, Server, Transcript, assert_bytes, content, emit};
+use crate::harness::{Client, Frame, Server, Transcript, assert_bytes, content, emit, until_true};
 
 fn end_of(client: &mut Client, job: Value) -> Value {
     let job = client.submit(job);
@@ -158,7 +158,7 @@ fn timeouts_stand_still_in_a_pause() {
     let job = client.submit(server.marked(job));
     client.started(&job);
     client.control(&job, "pause");
-    crate::harness::until_true("the pause", || client.get(&job)["state"] == "paused");
+    until_true("the pause", || client.get(&job)["state"] == "paused");
     let wait = json!({"jobs": [job["id"]], "timeout_s": 2.5});
     let waited = client.ok("job.wait", wait);
     assert_eq!(
@@ -272,13 +272,25 @@ fn at_a_full_spool_the_process_waits_and_can_be_cancelled() {
     let job = client.submit(server.marked(job));
     let subscription = client.tail(json!({"job": job["id"]}));
     let mut transcript = Transcript::default();
-    while let Some(frame) = client.frame_within(Duration::from_millis(2500)) {
-        let Frame::Json(value) = frame else {
-            panic!("{frame:?}")
-        };
-        transcript.take(&value);
-        assert!(transcript.end.is_none(), "it ended: {value}");
-    }
+    let mut take = |within: Duration, transcript: &mut Transcript| {
+        let frame = client.frame_within(within);
+        if let Some(Frame::Json(value)) = &frame {
+            transcript.take(value);
+            assert!(transcript.end.is_none(), "it ended: {value}");
+        }
+        frame.is_some()
+    };
+    let mut other = server.connect();
+    let mut stored = || other.get(&job)["output_bytes"].as_u64().expect("bytes") as usize;
+    until_true("the process to wait and all it wrote to arrive", || {
+        while take(Duration::from_millis(20), &mut transcript) {}
+        server.said().contains("waits for room") && transcript.bytes.len() == stored()
+    });
+    // Longer than the stall timeout, and nothing happens.
+    let before = transcript.bytes.len();
+    let more = take(Duration::from_millis(1500), &mut transcript);
+    let after = transcript.bytes.len();
+    assert!(!more, "{before} bytes, then {after}: {}", server.said());
     assert!(
         transcript.bytes.len() > BOUND / 2,
         "{}",
