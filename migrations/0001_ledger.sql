@@ -52,7 +52,8 @@ CREATE TABLE jobs (
                          'output_limit', 'dependency', 'unverified', 'lost')),
 
     -- What was submitted.
-    queue            TEXT NOT NULL REFERENCES queues (name),
+    -- It existed at the submission; once all its jobs are final it may be deleted.
+    queue            TEXT NOT NULL,
     priority         INTEGER NOT NULL,
     name             TEXT,
     labels           TEXT NOT NULL CHECK (json_valid(labels)),
@@ -62,14 +63,21 @@ CREATE TABLE jobs (
     environment      BLOB NOT NULL REFERENCES environments (hash),
     umask            INTEGER NOT NULL CHECK (umask BETWEEN 0 AND 511),
     stdin            TEXT,
+    -- Stdin stays open for inputs.
+    interactive      INTEGER NOT NULL CHECK (interactive IN (0, 1)),
     timeout_s        REAL,
     stall_timeout_s  REAL,
     grace_s          REAL NOT NULL,
     leftover         TEXT NOT NULL CHECK (leftover IN ('kill', 'keep')),
+    -- What the loss of the submitting connection means.
+    on_disconnect    TEXT NOT NULL CHECK (on_disconnect IN ('continue', 'cancel')),
+    disconnect_delay_s REAL NOT NULL,
     output_bytes_max INTEGER,
-    when_full        TEXT NOT NULL CHECK (when_full IN ('fail')),
+    when_full        TEXT NOT NULL CHECK (when_full IN ('fail', 'drop_oldest', 'drop_newest')),
     idempotency_key  TEXT,
     fingerprint      BLOB NOT NULL CHECK (length(fingerprint) = 32),
+    -- Id of the job that this one tries again.
+    retry_of         TEXT CHECK (length(retry_of) = 36),
 
     -- What became of it. `attempt` is the current or last one and fences stale writers; void
     -- attempts count in it, but not in `attempts`.
@@ -82,6 +90,9 @@ CREATE TABLE jobs (
     signal           INTEGER,
     -- Up to where output has rows (of chunks, gaps or segments).
     output_bytes     INTEGER NOT NULL DEFAULT 0 CHECK (output_bytes >= 0),
+    -- What `when_full` has dropped; part of `output_bytes`.
+    dropped_bytes    INTEGER NOT NULL DEFAULT 0 CHECK (dropped_bytes BETWEEN 0 AND output_bytes),
+    dropped_lines    INTEGER NOT NULL DEFAULT 0 CHECK (dropped_lines >= 0),
     output_sha256    TEXT CHECK (length(output_sha256) = 64),
     spawn_error      TEXT CHECK (json_valid(spawn_error)),
     stop             TEXT CHECK (json_valid(stop)),
@@ -164,7 +175,8 @@ CREATE TABLE output_chunks (
     attempt INTEGER NOT NULL,
     stream  TEXT CHECK (stream IN ('stdout', 'stderr', 'pty')),
     at      INTEGER,
-    gap     TEXT CHECK (gap IN ('power_loss', 'deleted')),
+    gap     TEXT CHECK (gap IN ('power_loss', 'drop_oldest', 'drop_newest', 'retention',
+                'deleted')),
     data    BLOB,
     PRIMARY KEY (job, offset),
     CHECK ((data IS NULL) <> (gap IS NULL)),
@@ -185,3 +197,23 @@ CREATE TABLE segments (
     hash_state   BLOB NOT NULL,
     PRIMARY KEY (job, first_offset, attempt)
 ) STRICT, WITHOUT ROWID;
+
+-- Inputs that came before the start: taken over by the attempt, gone when the job is final.
+CREATE TABLE inputs (
+    job      INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+    -- In the order in which they came, from 1.
+    seq      INTEGER NOT NULL CHECK (seq >= 1),
+    -- A repeat is not taken twice.
+    write_id TEXT,
+    data     BLOB NOT NULL,
+    -- Stdin is closed behind it.
+    eof      INTEGER NOT NULL CHECK (eof IN (0, 1)),
+    PRIMARY KEY (job, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE UNIQUE INDEX inputs_write_id ON inputs (job, write_id) WHERE write_id IS NOT NULL;
+
+-- Jobs that were deleted and whose segment files are still to be unlinked.
+CREATE TABLE deleted_jobs (
+    number INTEGER PRIMARY KEY
+) STRICT;

@@ -30,6 +30,7 @@ impl Executor {
         self.refuse_without_room()?;
         let submission = Submission {
             id: JobId(uuid::Uuid::now_v7()),
+            retry_of: None,
             fingerprint: fingerprint(&job)?,
             cwd: job
                 .cwd

@@ -46,6 +46,57 @@ pub enum WhenFull {
     /// The job ends with `output_limit`.
     #[default]
     Fail,
+    /// The oldest segments behind the first one go.
+    DropOldest,
+    /// What comes later is counted and forgotten.
+    DropNewest,
+}
+
+impl WhenFull {
+    /// All policies.
+    pub const ALL: [Self; 3] = [Self::Fail, Self::DropOldest, Self::DropNewest];
+
+    /// The name of this policy on the wire and in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::DropOldest => "drop_oldest",
+            Self::DropNewest => "drop_newest",
+        }
+    }
+
+    /// The policy with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.name() == name)
+    }
+}
+
+/// What the loss of the connection that submitted a job means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// Nothing.
+    #[default]
+    Continue,
+    /// The job is cancelled, unless somebody asks for it within the delay.
+    Cancel,
+}
+
+impl OnDisconnect {
+    /// The name on the wire and in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Continue => "continue",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// The policy with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Continue, Self::Cancel]
+            .into_iter()
+            .find(|policy| policy.name() == name)
+    }
 }
 
 /// How much output a job may write.
@@ -57,8 +108,17 @@ pub struct OutputPolicy {
     pub when_full: WhenFull,
 }
 
+impl OutputPolicy {
+    /// Least `max_bytes` with [`WhenFull::DropOldest`], bytes: whole segments are dropped, and the
+    /// first one is kept.
+    pub const DROP_OLDEST_BYTES_MIN: u64 = 16 << 20;
+}
+
 /// A job as submitted, defaults filled in. Two submissions are the same job if and only if their
 /// `NewJob`s are equal, the idempotency key aside.
+///
+/// A key that came after the first version leaves no trace where it has its default: the same job
+/// keeps its fingerprint across an upgrade.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewJob {
     /// What is executed.
@@ -69,8 +129,11 @@ pub struct NewJob {
     pub env: BTreeMap<String, String>,
     /// File mode creation mask, 0 to 0o777.
     pub umask: u32,
-    /// Written to the process's stdin, which is closed behind it; `None`: `/dev/null`.
+    /// Written to the process's stdin first.
     pub stdin: Option<String>,
+    /// Stdin stays open for inputs; else it is closed behind `stdin`, or `/dev/null`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub interactive: bool,
     /// A name for people; not unique.
     pub name: Option<String>,
     /// Free labels.
@@ -87,6 +150,15 @@ pub struct NewJob {
     pub grace_s: Seconds,
     /// What happens to processes that outlive the leader.
     pub leftover: Leftover,
+    /// What the loss of the submitting connection means.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_disconnect: OnDisconnect,
+    /// From the loss of that connection to the cancel.
+    #[serde(
+        default = "NewJob::disconnect_delay",
+        skip_serializing_if = "NewJob::is_usual_delay"
+    )]
+    pub disconnect_delay_s: Seconds,
     /// How much it may write.
     pub output: OutputPolicy,
     /// Makes submitting it twice one job.
@@ -98,6 +170,8 @@ impl NewJob {
     pub const UMASK: u32 = 0o077;
     /// The grace of a job that names none.
     pub const GRACE: Seconds = Seconds(10.0);
+    /// The delay of a job that names none.
+    pub const DISCONNECT_DELAY: Seconds = Seconds(10.0);
     /// The queue of a job that names none.
     pub const QUEUE: &'static str = "default";
     /// The queue of `run`.
@@ -111,6 +185,7 @@ impl NewJob {
             env: BTreeMap::new(),
             umask: Self::UMASK,
             stdin: None,
+            interactive: false,
             name: None,
             labels: BTreeMap::new(),
             queue: Self::QUEUE.to_owned(),
@@ -119,9 +194,19 @@ impl NewJob {
             stall_timeout_s: None,
             grace_s: Self::GRACE,
             leftover: Leftover::default(),
+            on_disconnect: OnDisconnect::default(),
+            disconnect_delay_s: Self::DISCONNECT_DELAY,
             output: OutputPolicy::default(),
             idempotency_key: None,
         }
+    }
+
+    fn disconnect_delay() -> Seconds {
+        Self::DISCONNECT_DELAY
+    }
+
+    fn is_usual_delay(delay: &Seconds) -> bool {
+        *delay == Self::DISCONNECT_DELAY
     }
 
     /// What is compared when an idempotency key is used again: everything but the key itself.
@@ -131,4 +216,8 @@ impl NewJob {
             ..self.clone()
         }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

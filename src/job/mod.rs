@@ -14,7 +14,7 @@ pub mod time;
 pub mod view;
 
 pub use attempt::{Exit, ExitFacts, SpawnError, StopCause, StopFacts, StopWish, Survivor, Usage};
-pub use command::{Command, Leftover, NewJob, OutputPolicy, WhenFull};
+pub use command::{Command, Leftover, NewJob, OnDisconnect, OutputPolicy, WhenFull};
 pub use id::{JobId, JobNumber, JobRef};
 pub use output::{Chunk, Gap, GapReason, Offset, Stream};
 pub use parse::Refusal;

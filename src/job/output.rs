@@ -73,24 +73,40 @@ impl Chunk {
 pub enum GapReason {
     /// The machine lost power before the bytes were synced.
     PowerLoss,
+    /// The oldest output went to make room for newer (`output.when_full`).
+    DropOldest,
+    /// The newest output was not taken any more (`output.when_full`).
+    DropNewest,
+    /// The output was older than it is kept.
+    Retention,
     /// The job was deleted under its reader.
     Deleted,
 }
 
 impl GapReason {
+    /// All reasons.
+    pub const ALL: [Self; 5] = [
+        Self::PowerLoss,
+        Self::DropOldest,
+        Self::DropNewest,
+        Self::Retention,
+        Self::Deleted,
+    ];
+
     /// The name of this reason on the wire and in SQL.
     pub fn name(self) -> &'static str {
         match self {
             Self::PowerLoss => "power_loss",
+            Self::DropOldest => "drop_oldest",
+            Self::DropNewest => "drop_newest",
+            Self::Retention => "retention",
             Self::Deleted => "deleted",
         }
     }
 
     /// The reason with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::PowerLoss, Self::Deleted]
-            .into_iter()
-            .find(|reason| reason.name() == name)
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 }
 

@@ -8,18 +8,19 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
-    command::{Command, Leftover, NewJob, OutputPolicy, WhenFull},
+    command::{Command, Leftover, NewJob, OnDisconnect, OutputPolicy, WhenFull},
     time::Seconds,
 };
 
 /// Keys of NewJob that this version understands, in the order in which they are listed to users.
-pub const KNOWN_KEYS: [&str; 17] = [
+pub const KNOWN_KEYS: [&str; 20] = [
     "argv",
     "shell",
     "cwd",
     "env",
     "umask",
     "stdin",
+    "interactive",
     "name",
     "labels",
     "queue",
@@ -28,14 +29,15 @@ pub const KNOWN_KEYS: [&str; 17] = [
     "stall_timeout_s",
     "grace_s",
     "leftover",
+    "on_disconnect",
+    "disconnect_delay_s",
     "output",
     "idempotency_key",
     "tail",
 ];
 
 /// Keys that are promised and not built yet.
-const LATER_KEYS: [&str; 15] = [
-    "interactive",
+const LATER_KEYS: [&str; 12] = [
     "pty",
     "exclusive",
     "after",
@@ -43,8 +45,6 @@ const LATER_KEYS: [&str; 15] = [
     "delay_s",
     "retry",
     "on_lost",
-    "on_disconnect",
-    "disconnect_delay_s",
     "limits",
     "user",
     "notify",
@@ -125,6 +125,9 @@ pub fn new_job(object: &Map<String, Value>) -> Result<NewJob, Refusal> {
     if let Some(value) = get("stdin") {
         job.stdin = Some(string("stdin", value)?.to_owned());
     }
+    if let Some(value) = get("interactive") {
+        job.interactive = boolean("interactive", value)?;
+    }
     if let Some(value) = get("name") {
         job.name = Some(short("name", value)?);
     }
@@ -148,6 +151,12 @@ pub fn new_job(object: &Map<String, Value>) -> Result<NewJob, Refusal> {
     }
     if let Some(value) = get("leftover") {
         job.leftover = leftover(value)?;
+    }
+    if let Some(value) = get("on_disconnect") {
+        job.on_disconnect = on_disconnect(value)?;
+    }
+    if let Some(value) = get("disconnect_delay_s") {
+        job.disconnect_delay_s = length("disconnect_delay_s", value)?;
     }
     if let Some(value) = get("output") {
         job.output = output_policy(value)?;
@@ -196,6 +205,12 @@ fn string<'a>(key: &str, value: &'a Value) -> Result<&'a str, Refusal> {
     value
         .as_str()
         .ok_or_else(|| Refusal::invalid(key, "must be a string"))
+}
+
+fn boolean(key: &str, value: &Value) -> Result<bool, Refusal> {
+    value
+        .as_bool()
+        .ok_or_else(|| Refusal::invalid(key, "must be true or false"))
 }
 
 fn no_nul(key: &str, text: &str) -> Result<(), Refusal> {
@@ -313,6 +328,13 @@ fn leftover(value: &Value) -> Result<Leftover, Refusal> {
     }
 }
 
+fn on_disconnect(value: &Value) -> Result<OnDisconnect, Refusal> {
+    value
+        .as_str()
+        .and_then(OnDisconnect::from_name)
+        .ok_or_else(|| Refusal::invalid("on_disconnect", "must be \"continue\" or \"cancel\""))
+}
+
 fn output_policy(value: &Value) -> Result<OutputPolicy, Refusal> {
     let object = value
         .as_object()
@@ -331,7 +353,23 @@ fn output_policy(value: &Value) -> Result<OutputPolicy, Refusal> {
             }
         }
     }
+    bounds_fit(&policy)?;
     Ok(policy)
+}
+
+/// Dropping needs a bound, and whole segments need room.
+fn bounds_fit(policy: &OutputPolicy) -> Result<(), Refusal> {
+    let least = match policy.when_full {
+        WhenFull::Fail => return Ok(()),
+        WhenFull::DropNewest => 1,
+        WhenFull::DropOldest => OutputPolicy::DROP_OLDEST_BYTES_MIN,
+    };
+    if policy.max_bytes.is_some_and(|max| max >= least) {
+        return Ok(());
+    }
+    let (name, key) = (policy.when_full.name(), "output.max_bytes");
+    let message = format!("must be at least {least} where output.when_full is {name:?}");
+    Err(Refusal::invalid(key, message))
 }
 
 fn max_bytes(value: &Value) -> Result<u64, Refusal> {
@@ -342,14 +380,12 @@ fn max_bytes(value: &Value) -> Result<u64, Refusal> {
 }
 
 fn when_full(value: &Value) -> Result<WhenFull, Refusal> {
-    match value.as_str() {
-        Some("fail") => Ok(WhenFull::Fail),
-        Some("drop_oldest" | "drop_newest") => Err(Refusal::unsupported("output.when_full")),
-        _ => Err(Refusal::invalid(
+    value.as_str().and_then(WhenFull::from_name).ok_or_else(|| {
+        Refusal::invalid(
             "output.when_full",
             "must be \"fail\", \"drop_oldest\" or \"drop_newest\"",
-        )),
-    }
+        )
+    })
 }
 
 #[cfg(test)]
@@ -382,7 +418,8 @@ mod tests {
             "shell": "make", "cwd": "/src", "env": {"A": "b"}, "umask": "022", "stdin": "x",
             "name": "n", "labels": {"k": "v"}, "queue": "q", "priority": -3, "timeout_s": 1.5,
             "stall_timeout_s": 2, "grace_s": 0, "leftover": "keep",
-            "output": {"max_bytes": 10, "when_full": "fail"}, "idempotency_key": "key",
+            "output": {"max_bytes": 10, "when_full": "drop_newest"}, "idempotency_key": "key",
+            "interactive": true, "on_disconnect": "cancel", "disconnect_delay_s": 0,
         }))
         .expect("valid");
         assert_eq!(job.command, Command::Shell("make".into()));
@@ -390,6 +427,10 @@ mod tests {
         assert_eq!(job.timeout_s, Some(Seconds(1.5)));
         assert_eq!(job.grace_s, Seconds(0.0));
         assert_eq!(job.output.max_bytes, Some(10));
+        assert_eq!(job.output.when_full, WhenFull::DropNewest);
+        assert!(job.interactive);
+        assert_eq!(job.on_disconnect, OnDisconnect::Cancel);
+        assert_eq!(job.disconnect_delay_s, Seconds(0.0));
         assert_eq!(job.leftover, Leftover::Keep);
     }
 
@@ -420,6 +461,15 @@ mod tests {
             ("leftover", json!("maybe")),
             ("output", json!({"max_bytes": 0})),
             ("output", json!({"when_full": "explode"})),
+            ("output", json!({"when_full": "drop_newest"})),
+            ("output", json!({"when_full": "drop_oldest"})),
+            (
+                "output",
+                json!({"when_full": "drop_oldest", "max_bytes": (16 << 20) - 1}),
+            ),
+            ("interactive", json!("yes")),
+            ("on_disconnect", json!("explode")),
+            ("disconnect_delay_s", json!(-1)),
             ("output", json!({"colour": 1})),
             ("idempotency_key", json!("")),
             ("labels", json!(["a"])),
@@ -439,9 +489,5 @@ mod tests {
             let refused = with(key, json!(true));
             assert_eq!(refused, Err(Refusal::unsupported(key)));
         }
-        assert_eq!(
-            with("output", json!({"when_full": "drop_oldest"})),
-            Err(Refusal::unsupported("output.when_full"))
-        );
     }
 }

@@ -8,7 +8,7 @@ use serde::{Serialize, ser::SerializeMap};
 
 use super::{
     attempt::{SpawnError, StopFacts, StopWish, Survivor, Usage},
-    command::{Command, Leftover, OutputPolicy},
+    command::{Command, Leftover, OnDisconnect, OutputPolicy},
     id::{JobId, JobNumber},
     signal,
     state::{JobState, Reason},
@@ -42,6 +42,8 @@ pub struct Job {
     pub env: Option<BTreeMap<String, String>>,
     /// Its stdin, where asked for (`Some(None)`: it has none).
     pub stdin: Option<Option<String>>,
+    /// Whether stdin stays open for inputs.
+    pub interactive: bool,
     /// File mode creation mask.
     pub umask: u32,
     /// A name for people.
@@ -60,10 +62,16 @@ pub struct Job {
     pub grace_s: Seconds,
     /// What happens to processes that outlive the leader.
     pub leftover: Leftover,
+    /// What the loss of the submitting connection means.
+    pub on_disconnect: OnDisconnect,
+    /// From that loss to the cancel.
+    pub disconnect_delay_s: Seconds,
     /// How much it may write.
     pub output: OutputPolicy,
     /// Its idempotency key.
     pub idempotency_key: Option<String>,
+    /// The job that this one tries again.
+    pub retry_of: Option<JobId>,
     /// How many attempts have started or may have; void ones do not count.
     pub attempts: u32,
     /// When it was acknowledged.
@@ -74,6 +82,10 @@ pub struct Job {
     pub finished_at: Option<Micros>,
     /// The length of its output, gaps included.
     pub output_bytes: u64,
+    /// How many of them `output.when_full` has dropped.
+    pub dropped_bytes: u64,
+    /// How many line ends were among those.
+    pub dropped_lines: u64,
     /// SHA-256 over all bytes of the output; `None` before the end and where there are gaps.
     pub output_sha256: Option<String>,
     /// Why no process could be started.
@@ -130,14 +142,14 @@ impl Serialize for Job {
         m.serialize_entry("exit_code", &self.exit_code)?;
         m.serialize_entry("signal", &self.signal.map(signal::name))?;
         self.serialize_submitted::<S>(m)?;
-        m.serialize_entry("retry_of", &None::<JobId>)?;
+        m.serialize_entry("retry_of", &self.retry_of)?;
         m.serialize_entry("attempts", &self.attempts)?;
         m.serialize_entry("submitted_at", &self.submitted_at)?;
         m.serialize_entry("started_at", &self.started_at)?;
         m.serialize_entry("finished_at", &self.finished_at)?;
         m.serialize_entry("output_bytes", &self.output_bytes)?;
-        m.serialize_entry("dropped_bytes", &0)?;
-        m.serialize_entry("dropped_lines", &0)?;
+        m.serialize_entry("dropped_bytes", &self.dropped_bytes)?;
+        m.serialize_entry("dropped_lines", &self.dropped_lines)?;
         m.serialize_entry("output_sha256", &self.output_sha256)?;
         m.serialize_entry("spawn_error", &self.spawn_error)?;
         m.serialize_entry("stop", &self.stop)?;
@@ -170,7 +182,7 @@ impl Job {
         if let Some(stdin) = &self.stdin {
             m.serialize_entry("stdin", stdin)?;
         }
-        m.serialize_entry("interactive", &false)?;
+        m.serialize_entry("interactive", &self.interactive)?;
         m.serialize_entry("pty", &false)?;
         m.serialize_entry("name", &self.name)?;
         m.serialize_entry("labels", &self.labels)?;
@@ -184,8 +196,8 @@ impl Job {
         m.serialize_entry("grace_s", &self.grace_s)?;
         m.serialize_entry("retry", &serde_json::json!({"max_attempts": 1}))?;
         m.serialize_entry("on_lost", "fail")?;
-        m.serialize_entry("on_disconnect", "continue")?;
-        m.serialize_entry("disconnect_delay_s", &10)?;
+        m.serialize_entry("on_disconnect", &self.on_disconnect)?;
+        m.serialize_entry("disconnect_delay_s", &self.disconnect_delay_s)?;
         m.serialize_entry("leftover", &self.leftover)?;
         m.serialize_entry("idempotency_key", &self.idempotency_key)?;
         m.serialize_entry("limits", &None::<String>)?;

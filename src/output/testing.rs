@@ -45,6 +45,7 @@ impl Desk {
 
     pub async fn queued(&self) -> JobNumber {
         let submission = Submission {
+            retry_of: None,
             id: JobId(uuid::Uuid::now_v7()),
             job: NewJob::new(Command::Argv(vec!["true".to_owned()])),
             cwd: "/".to_owned(),

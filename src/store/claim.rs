@@ -177,9 +177,12 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
                j.name AS "name: String", j.labels AS "labels!: String",
                j.argv AS "argv: String", j.shell AS "shell: String", j.cwd AS "cwd!: String",
                e.env AS "env!: String", j.umask AS "umask!: u32", j.stdin AS "stdin: String",
+               j.interactive AS "interactive!: bool",
                j.timeout_s AS "timeout_s: f64", j.stall_timeout_s AS "stall_timeout_s: f64",
                j.grace_s AS "grace_s!: f64", j.leftover AS "leftover!: String",
-               j.output_bytes_max AS "output_bytes_max: i64",
+               j.on_disconnect AS "on_disconnect!: String",
+               j.disconnect_delay_s AS "disconnect_delay_s!: f64",
+               j.output_bytes_max AS "output_bytes_max: i64", j.when_full AS "when_full!: String",
                j.idempotency_key AS "idempotency_key: String",
                (SELECT a.hash_state FROM attempts AS a
                 WHERE a.job = j.number AND a.end_offset = j.output_bytes
@@ -200,6 +203,7 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
             env: from_json(&row.env)?,
             umask: row.umask,
             stdin: row.stdin,
+            interactive: row.interactive,
             name: row.name,
             labels: from_json(&row.labels)?,
             queue: row.queue,
@@ -208,7 +212,9 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
             stall_timeout_s: row.stall_timeout_s.map(Seconds),
             grace_s: Seconds(row.grace_s),
             leftover: view::leftover(&row.leftover)?,
-            output: view::output_policy(row.output_bytes_max),
+            on_disconnect: view::on_disconnect(&row.on_disconnect)?,
+            disconnect_delay_s: Seconds(row.disconnect_delay_s),
+            output: view::output_policy(row.output_bytes_max, &row.when_full)?,
             idempotency_key: row.idempotency_key,
         };
         let claim = Claim {

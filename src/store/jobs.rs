@@ -102,14 +102,18 @@ async fn insert(
         (job.timeout_s.map(|s| s.0), job.stall_timeout_s.map(|s| s.0));
     let grace_s = job.grace_s.0;
     let leftover = leftover_name(job.leftover);
+    let (on_disconnect, disconnect_delay_s) = (job.on_disconnect.name(), job.disconnect_delay_s.0);
+    let when_full = job.output.when_full.name();
+    let retry_of = submission.retry_of.map(|id| id.to_string());
     let bytes_max = job.output.max_bytes.map(int);
     let at = submission.at.0;
     let done = sqlx::query!(
         "INSERT INTO jobs (id, state, queue, priority, name, labels, argv, shell, cwd, environment,
-             umask, stdin, timeout_s, stall_timeout_s, grace_s, leftover, output_bytes_max,
-             when_full, idempotency_key, fingerprint, submitted_at)
+             umask, stdin, interactive, timeout_s, stall_timeout_s, grace_s, leftover,
+             on_disconnect, disconnect_delay_s, output_bytes_max, when_full, idempotency_key,
+             fingerprint, retry_of, submitted_at)
          SELECT ?1, ?2, name, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-             'fail', ?18, ?19, ?20
+             ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25
          FROM queues WHERE name = ?3",
         id,
         state,
@@ -123,13 +127,18 @@ async fn insert(
         environment,
         job.umask,
         job.stdin,
+        job.interactive,
         timeout_s,
         stall_timeout_s,
         grace_s,
         leftover,
+        on_disconnect,
+        disconnect_delay_s,
         bytes_max,
+        when_full,
         job.idempotency_key,
         fingerprint,
+        retry_of,
         at,
     )
     .execute(&mut *batch.conn)
@@ -165,6 +174,7 @@ fn as_submitted(submission: &Submission, number: JobNumber) -> Job {
         stdin_bytes: job.stdin.map(|stdin| stdin.len() as u64),
         env: None,
         stdin: None,
+        interactive: job.interactive,
         umask: job.umask,
         name: job.name,
         labels: job.labels,
@@ -174,13 +184,18 @@ fn as_submitted(submission: &Submission, number: JobNumber) -> Job {
         stall_timeout_s: job.stall_timeout_s,
         grace_s: job.grace_s,
         leftover: job.leftover,
+        on_disconnect: job.on_disconnect,
+        disconnect_delay_s: job.disconnect_delay_s,
         output: job.output,
         idempotency_key: job.idempotency_key,
+        retry_of: submission.retry_of,
         attempts: 0,
         submitted_at: submission.at,
         started_at: None,
         finished_at: None,
         output_bytes: 0,
+        dropped_bytes: 0,
+        dropped_lines: 0,
         output_sha256: None,
         spawn_error: None,
         stop: None,

@@ -27,6 +27,8 @@ pub struct Submission {
     pub job: NewJob,
     /// Where it will run; absolute.
     pub cwd: String,
+    /// The job that this one tries again.
+    pub retry_of: Option<JobId>,
     /// SHA-256 of the job without its idempotency key.
     pub fingerprint: [u8; 32],
     /// Who submitted it (goes into the event).

@@ -10,8 +10,8 @@ use super::{
     events,
 };
 use crate::job::{
-    Command, Job, JobId, JobNumber, JobRef, Leftover, Micros, OutputPolicy, Seconds, Usage,
-    WhenFull, view::Stop,
+    Command, Job, JobId, JobNumber, JobRef, Leftover, Micros, OnDisconnect, OutputPolicy, Seconds,
+    Usage, WhenFull, view::Stop,
 };
 
 /// A job's row with its environment and its current attempt's wish.
@@ -32,12 +32,17 @@ pub(super) struct JobRow {
     pub(super) umask: u32,
     pub(super) stdin_bytes: Option<i64>,
     pub(super) stdin: Option<String>,
+    pub(super) interactive: bool,
     pub(super) timeout_s: Option<f64>,
     pub(super) stall_timeout_s: Option<f64>,
     pub(super) grace_s: f64,
     pub(super) leftover: String,
+    pub(super) on_disconnect: String,
+    pub(super) disconnect_delay_s: f64,
     pub(super) output_bytes_max: Option<i64>,
+    pub(super) when_full: String,
     pub(super) idempotency_key: Option<String>,
+    pub(super) retry_of: Option<String>,
     pub(super) attempts: u32,
     pub(super) submitted_at: i64,
     pub(super) started_at: Option<i64>,
@@ -45,6 +50,8 @@ pub(super) struct JobRow {
     pub(super) exit_code: Option<i32>,
     pub(super) signal: Option<i32>,
     pub(super) output_bytes: i64,
+    pub(super) dropped_bytes: i64,
+    pub(super) dropped_lines: i64,
     pub(super) output_sha256: Option<String>,
     pub(super) spawn_error: Option<String>,
     pub(super) stop: Option<String>,
@@ -71,14 +78,18 @@ macro_rules! select_jobs {
                 CASE WHEN ?1 THEN e.env END AS "env: String",
                 j.umask AS "umask!: u32", octet_length(j.stdin) AS "stdin_bytes: i64",
                 CASE WHEN ?2 THEN j.stdin END AS "stdin: String",
+                j.interactive AS "interactive!: bool",
                 j.timeout_s AS "timeout_s: f64", j.stall_timeout_s AS "stall_timeout_s: f64",
                 j.grace_s AS "grace_s!: f64", j.leftover AS "leftover!: String",
-                j.output_bytes_max AS "output_bytes_max: i64",
+                j.on_disconnect AS "on_disconnect!: String",
+                j.disconnect_delay_s AS "disconnect_delay_s!: f64",
+                j.output_bytes_max AS "output_bytes_max: i64", j.when_full AS "when_full!: String",
                 j.idempotency_key AS "idempotency_key: String",
-                j.attempts AS "attempts!: u32", j.submitted_at AS "submitted_at!: i64",
+                j.retry_of AS "retry_of: String", j.attempts AS "attempts!: u32", j.submitted_at AS "submitted_at!: i64",
                 j.started_at AS "started_at: i64", j.finished_at AS "finished_at: i64",
                 j.exit_code AS "exit_code: i32", j.signal AS "signal: i32",
                 j.output_bytes AS "output_bytes!: i64",
+                j.dropped_bytes AS "dropped_bytes!: i64", j.dropped_lines AS "dropped_lines!: i64",
                 j.output_sha256 AS "output_sha256: String",
                 j.spawn_error AS "spawn_error: String", j.stop AS "stop: String",
                 a.stop AS "stop_wish: String", j.leaked AS "leaked!: u32",
@@ -143,6 +154,7 @@ impl JobRow {
             stdin_bytes: self.stdin_bytes.map(|bytes| bytes as u64),
             env: from_json_opt(self.env.as_deref())?,
             stdin: include.stdin.then_some(self.stdin),
+            interactive: self.interactive,
             umask: self.umask,
             name: self.name,
             labels: from_json(&self.labels)?,
@@ -152,13 +164,18 @@ impl JobRow {
             stall_timeout_s: self.stall_timeout_s.map(Seconds),
             grace_s: Seconds(self.grace_s),
             leftover: leftover(&self.leftover)?,
-            output: output_policy(self.output_bytes_max),
+            on_disconnect: on_disconnect(&self.on_disconnect)?,
+            disconnect_delay_s: Seconds(self.disconnect_delay_s),
+            output: output_policy(self.output_bytes_max, &self.when_full)?,
             idempotency_key: self.idempotency_key,
+            retry_of: self.retry_of.as_deref().map(job_id).transpose()?,
             attempts: self.attempts,
             submitted_at: Micros(self.submitted_at),
             started_at: self.started_at.map(Micros),
             finished_at: self.finished_at.map(Micros),
             output_bytes: self.output_bytes as u64,
+            dropped_bytes: self.dropped_bytes as u64,
+            dropped_lines: self.dropped_lines as u64,
             output_sha256: self.output_sha256,
             spawn_error: from_json_opt(self.spawn_error.as_deref())?,
             stop,
@@ -201,11 +218,17 @@ pub(super) fn leftover(name: &str) -> sqlx::Result<Leftover> {
     }
 }
 
-pub(super) fn output_policy(bytes_max: Option<i64>) -> OutputPolicy {
-    OutputPolicy {
+pub(super) fn on_disconnect(name: &str) -> sqlx::Result<OnDisconnect> {
+    OnDisconnect::from_name(name)
+        .ok_or_else(|| malformed(format!("on_disconnect cannot be {name}")))
+}
+
+pub(super) fn output_policy(bytes_max: Option<i64>, when_full: &str) -> sqlx::Result<OutputPolicy> {
+    Ok(OutputPolicy {
         max_bytes: bytes_max.map(|bytes| bytes as u64),
-        when_full: WhenFull::Fail,
-    }
+        when_full: WhenFull::from_name(when_full)
+            .ok_or_else(|| malformed(format!("when_full cannot be {when_full}")))?,
+    })
 }
 
 fn seconds(micros: i64) -> f64 {

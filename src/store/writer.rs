@@ -267,6 +267,7 @@ mod tests {
         let mut job = NewJob::new(Command::Shell(":".into()));
         job.stdin = Some("x".repeat(40_000));
         Ask::Submit(Box::new(Submission {
+            retry_of: None,
             id: JobId(uuid::Uuid::now_v7()),
             job,
             cwd: "/".into(),

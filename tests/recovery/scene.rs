@@ -92,6 +92,7 @@ impl Scene {
         job.env.insert("CC_TEST_MARK".to_owned(), data_dir);
         let id = JobId(uuid::Uuid::now_v7());
         let submission = Submission {
+            retry_of: None,
             id,
             job,
             cwd: "/".to_owned(),

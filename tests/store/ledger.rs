@@ -106,6 +106,7 @@ pub fn true_job() -> NewJob {
 pub fn submission(job: NewJob) -> Submission {
     let cwd = job.cwd.clone().unwrap_or_else(|| "/home/user".into());
     Submission {
+        retry_of: None,
         id: JobId(uuid::Uuid::now_v7()),
         fingerprint: fingerprint(&job),
         job,
