@@ -44,9 +44,13 @@ fn unit_seconds(unit: &str) -> Option<f64> {
     }
 }
 
-/// A length for people, two units at most: `0.3s`, `12s`, `3m05s`, `2h10m`, `3d04h`.
+/// A length for people, two units at most: `42ms`, `1.3s`, `12s`, `3m05s`, `2h10m`, `3d04h`.
 pub fn short(seconds: f64) -> String {
     let seconds = seconds.max(0.0);
+    let ms = (seconds * 1000.0).round() as u64;
+    if ms < 1000 {
+        return format!("{ms}ms");
+    }
     if seconds < 9.95 {
         return format!("{seconds:.1}s");
     }
@@ -94,14 +98,15 @@ mod tests {
     #[test]
     fn lengths_are_shown_with_two_units_at_most() {
         for (seconds, text) in [
-            (0.04, "0.0s"),
+            (0.04, "40ms"),
+            (0.9999, "1.0s"),
             (3.12, "3.1s"),
             (9.97, "10s"),
             (59.6, "1m00s"),
             (185.0, "3m05s"),
             (7800.0, "2h10m"),
             (273_600.0, "3d04h"),
-            (-5.0, "0.0s"),
+            (-5.0, "0ms"),
         ] {
             assert_eq!(short(seconds), text);
         }

@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 
 use super::{caller::Caller, duration};
 
+/// What the idempotency keys begin with that the command line makes up.
+pub const GENERATED_KEY: &str = "cli-";
+
 /// What a job is and how it shall run.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(group = clap::ArgGroup::new("command").required(true).args(["shell", "argv"]))]
@@ -147,7 +150,7 @@ impl JobOptions {
             job.insert("labels".into(), Value::Object(labels.collect()));
         }
         let key = self.key.clone();
-        let key = key.unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
+        let key = key.unwrap_or_else(|| format!("{GENERATED_KEY}{}", uuid::Uuid::now_v7()));
         put(&mut job, "idempotency_key", Some(key));
         job
     }

@@ -165,7 +165,10 @@ impl LsArgs {
 
     fn row(&self, job: &Job, now: DateTime<Utc>) -> Row {
         let clock = if self.utc { Clock::Utc } else { Clock::Local };
-        let what = job.name.as_deref().map_or_else(|| job.command(), visible);
+        let what = match &job.name {
+            Some(name) => format!("{}: {}", visible(name), job.command()),
+            None => job.command(),
+        };
         let submitted = job.submitted_at.map(|at| times::short(at, now, clock));
         let time = job.run_seconds(now).map(duration::short);
         let mut row = Row::from([

@@ -23,6 +23,7 @@ mod job;
 mod job_options;
 mod jobs;
 mod kill;
+mod last_lines;
 mod link;
 mod ls;
 mod outputs;

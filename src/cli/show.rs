@@ -8,7 +8,8 @@ use super::{
     duration,
     escape::visible,
     job::Job,
-    jobs,
+    job_options::GENERATED_KEY,
+    jobs, last_lines,
     link::{self, Start, Tell},
     say::{self, Look},
     sentence,
@@ -45,7 +46,11 @@ pub async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     if args.look.json {
         say::json(&value)?;
     } else {
-        say::out(args.page(&value)?.as_bytes())?;
+        let mut page = args.page(&value)?;
+        let lines = last_lines::of(&mut link, &value["id"], Job::read(&value)?.output_bytes).await;
+        // A page without them is better than none: the job may just have been deleted.
+        page.push_str(&lines.map(ending).unwrap_or_default());
+        say::out(page.as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -60,6 +65,7 @@ impl ShowArgs {
             ("command", job.command()),
             ("directory", text(&value["cwd"])),
             ("name", text(&value["name"])),
+            ("retry of", text(&value["retry_of"])),
             ("labels", pairs(&value["labels"])),
             (
                 "queue",
@@ -90,6 +96,14 @@ impl ShowArgs {
     }
 }
 
+/// The last lines of its output, below the page.
+fn ending(lines: Vec<String>) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!("\nIt ends with:\n{}\n", lines.join("\n"))
+}
+
 fn limits(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
     let length = |seconds: Option<f64>| seconds.map(duration::short).unwrap_or_default();
     let max = value["output"]["max_bytes"].as_u64();
@@ -109,7 +123,7 @@ fn limits(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
                 .as_u64()
                 .map_or_else(String::new, |n| format!("{n} bytes")),
         ),
-        ("key", text(&value["idempotency_key"])),
+        ("key", key(&value["idempotency_key"])),
     ]
 }
 
@@ -133,6 +147,12 @@ fn results(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
 
 fn text(value: &Value) -> String {
     visible(value.as_str().unwrap_or_default())
+}
+
+/// A key that somebody has chosen; ours says nothing to a person.
+fn key(value: &Value) -> String {
+    let chosen = value.as_str().filter(|key| !key.starts_with(GENERATED_KEY));
+    chosen.map(visible).unwrap_or_default()
 }
 
 fn count(value: &Value) -> String {
