@@ -84,7 +84,7 @@ impl Keeper {
                     "an attempt is being stopped"
                 );
             }
-            FromShim::Welcome { .. } | FromShim::Stale { .. } => {}
+            FromShim::Input { .. } | FromShim::Welcome { .. } | FromShim::Stale { .. } => {}
         }
     }
 
