@@ -84,7 +84,10 @@ fn too_long(bytes: usize) -> Error {
 fn unfit(job: &Job) -> Error {
     let number = job.number;
     Error::Conflict(match job.interactive {
-        true => format!("job {number} is {}; it takes no more input", job.state.name()),
+        true => format!(
+            "job {number} is {}; it takes no more input",
+            job.state.name()
+        ),
         false => format!(
             "job {number} takes no input; only a job that was submitted with interactive: true does"
         ),

@@ -89,7 +89,10 @@ fn the_bound_is_exact_and_the_own_stdin_does_not_count() {
         waiting_bytes: (Input::BYTES_MAX - room) as u64,
     };
     assert_eq!(feed.take(input(&vec![2; room + 1], None)), refused);
-    assert_eq!(feed.take(input(&vec![2; room], None)), accepted(room as u64));
+    assert_eq!(
+        feed.take(input(&vec![2; room], None)),
+        accepted(room as u64)
+    );
     assert_eq!(feed.take(eof()), accepted(0));
     let mut all = Vec::new();
     let mut bytes = vec![0; PIPE_BYTES];

@@ -38,12 +38,7 @@ pub struct Spawned {
 
 /// Forks the process of an attempt, with a pipe as its stdin where it is `fed`. Its success is
 /// known when [`Spawned::report`] ends.
-pub fn spawn(
-    spec: &RunSpec,
-    fed: bool,
-    log: &Log,
-    null: &OwnedFd,
-) -> Result<Spawned, SpawnError> {
+pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spawned, SpawnError> {
     let words = Words::of(spec)?;
     let ends = Ends::open(fed).map_err(|e| failed(e, "create pipes"))?;
     let (segment, start_at) = log.start_place();

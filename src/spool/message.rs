@@ -5,9 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{
-    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Offset, StopWish,
-};
+use crate::job::{ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Offset, StopWish};
 
 /// Version of this protocol; a shim tells it in its `welcome`.
 pub const PROTOCOL: u32 = 1;

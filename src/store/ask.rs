@@ -3,8 +3,8 @@
 //! It does not know when a batch begins or how it is committed; `writer` does.
 
 use super::{
-    Claimed, Epoch, Fenced, Finish, InputMet, PauseWished, SegmentRow, Started, Submission, SubmitError,
-    Submitted, Wished, attempts,
+    Claimed, Epoch, Fenced, Finish, InputMet, PauseWished, SegmentRow, Started, Submission,
+    SubmitError, Submitted, Wished, attempts,
     attempts::{PauseTold, VoidAsk},
     claim::{self, ClaimAsk},
     finish, inputs, jobs, nodes, outputs,

@@ -20,9 +20,7 @@ pub(super) async fn input(
     };
     let number = standing.number;
     if !standing.interactive || standing.state.is_final() {
-        return view::known(batch.conn, number)
-            .await
-            .map(InputMet::Unfit);
+        return view::known(batch.conn, number).await.map(InputMet::Unfit);
     }
     if let Some(shim) = standing.shim.filter(|_| standing.state.is_active()) {
         return Ok(InputMet::ToShim {
