@@ -5,6 +5,7 @@
 
 mod control;
 mod error;
+mod input;
 mod read;
 mod start;
 mod submit;

@@ -36,6 +36,8 @@ mod seals_segments;
 mod starts_once;
 #[path = "shim/stops.rs"]
 mod stops;
+#[path = "shim/takes_input.rs"]
+mod takes_input;
 #[path = "shim/tells_why_not.rs"]
 mod tells_why_not;
 #[path = "shim/waits_for_room.rs"]

@@ -12,6 +12,8 @@ mod batches;
 mod claims;
 #[path = "store/files.rs"]
 mod files;
+#[path = "store/inputs.rs"]
+mod inputs;
 #[path = "store/outputs.rs"]
 mod outputs;
 #[path = "store/plans.rs"]

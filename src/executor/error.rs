@@ -23,6 +23,14 @@ pub enum Error {
     /// The state of things does not allow it.
     #[error("{0}")]
     Conflict(String),
+    /// A bound is reached.
+    #[error("{message}")]
+    Limit {
+        /// Its name.
+        limit: &'static str,
+        /// How far it is, and what to do.
+        message: String,
+    },
     /// Stopping, or the disk is full. Trying again later may help.
     #[error("{0}")]
     Unavailable(String),

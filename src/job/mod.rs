@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod command;
 pub mod id;
+pub mod input;
 pub mod output;
 pub mod parse;
 pub mod signal;
@@ -16,6 +17,7 @@ pub mod view;
 pub use attempt::{Exit, ExitFacts, SpawnError, StopCause, StopFacts, StopWish, Survivor, Usage};
 pub use command::{Command, Leftover, NewJob, OnDisconnect, OutputPolicy, WhenFull};
 pub use id::{JobId, JobNumber, JobRef};
+pub use input::{Input, InputAnswer};
 pub use output::{Chunk, Gap, GapReason, Offset, Stream};
 pub use parse::Refusal;
 pub use state::{JobState, Reason};

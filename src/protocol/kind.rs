@@ -94,6 +94,7 @@ impl Kind {
             Error::NotFound(_) => Self::NotFound,
             Error::Invalid { .. } => Self::InvalidParams,
             Error::Conflict(_) => Self::Conflict,
+            Error::Limit { .. } => Self::LimitExceeded,
             Error::Unavailable(_) => Self::Unavailable,
             Error::Internal(_) => Self::Internal,
         }

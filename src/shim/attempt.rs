@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    feed::Feed,
     kit::Kit,
     log::{Log, Obstacle},
     pipes::Pipes,
@@ -64,6 +65,7 @@ pub struct Attempt {
     pub(super) phase: Phase,
     pub(super) log: Log,
     pub(super) pipes: Pipes,
+    pub(super) stdin: Feed,
     /// Whose turn it is to be read first.
     pub(super) stderr_first: bool,
     /// The leader's process id, from the fork until it is reaped.
@@ -98,7 +100,7 @@ pub struct Attempt {
 
 impl Attempt {
     /// Takes the right to start the attempt. On an error nothing has happened.
-    pub fn begin(spec: RunSpec, kit: &mut Kit, now: Instant) -> std::io::Result<Self> {
+    pub fn begin(mut spec: RunSpec, kit: &mut Kit, now: Instant) -> std::io::Result<Self> {
         kit.ticket += 1;
         kit.frame.clear();
         let log = Log::create(Arc::clone(&kit.spool), &spec, kit.ticket)?;
@@ -106,6 +108,7 @@ impl Attempt {
             phase: Phase::Opening,
             log,
             pipes: Pipes::default(),
+            stdin: Feed::of(&mut spec),
             stderr_first: false,
             leader: None,
             leader_status: None,
@@ -206,7 +209,7 @@ impl Attempt {
         .flatten()
     }
 
-    /// The streams that may be read now, and stdin while it is fed.
+    /// The streams that may be read now, and stdin while it is open.
     pub fn wants(&self) -> Wants<'_> {
         let source = |stream| self.pipes.source(stream).filter(|_| self.flows());
         Wants {
@@ -216,7 +219,7 @@ impl Attempt {
             },
             stdout: source(Stream::Stdout),
             stderr: source(Stream::Stderr),
-            stdin: self.pipes.sink(),
+            stdin: self.stdin.sink(),
         }
     }
 
@@ -250,6 +253,6 @@ pub struct Wants<'a> {
     pub stdout: Option<&'a OwnedFd>,
     /// Output.
     pub stderr: Option<&'a OwnedFd>,
-    /// Stdin, while there is more to feed.
-    pub stdin: Option<&'a OwnedFd>,
+    /// Stdin, while it is open, and whether there is more to feed.
+    pub stdin: Option<(&'a OwnedFd, bool)>,
 }

@@ -77,7 +77,7 @@ impl Attempt {
             return;
         }
         self.phase = Phase::Ending;
-        self.pipes.stop_feeding();
+        self.stdin.close();
         if self.stop.is_none() && self.spec.leftover == Leftover::Keep {
             return self.leave_to_themselves(kit);
         }
@@ -142,7 +142,7 @@ impl Attempt {
 
     /// Nothing of the attempt runs any more (survivors aside).
     pub(super) fn tree_gone(&mut self) {
-        self.pipes.stop_feeding();
+        self.stdin.close();
         self.pipes.mark_end();
         self.ended_at_us = stamp::wall_us();
         self.kill_at = None;

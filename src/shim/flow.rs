@@ -1,10 +1,10 @@
 //! The way of the output from the pipes into the log, one read and one frame at a time, up to the
-//! job's bound. How frames reach the disk is the log's business.
+//! job's bound; and of the input to stdin. How frames reach the disk is the log's business.
 
 use std::time::Instant;
 
 use super::{attempt::Attempt, kit::Kit, log::Obstacle, pipes::Read};
-use crate::job::{Offset, Stream};
+use crate::job::{Input, InputAnswer, Offset, Stream};
 
 /// What a process without a terminal writes to.
 const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -87,8 +87,18 @@ impl Attempt {
         self.facts.is_some() || self.room() == Some(0)
     }
 
+    /// Takes an input for stdin, or says why not.
+    pub fn input(&mut self, input: Input) -> InputAnswer {
+        self.stdin.take(input)
+    }
+
     /// Feeds stdin.
     pub fn feed(&mut self) {
-        self.pipes.feed();
+        self.stdin.go_on();
+    }
+
+    /// Nobody reads stdin any more.
+    pub fn stop_feeding(&mut self) {
+        self.stdin.close();
     }
 }

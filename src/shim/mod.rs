@@ -11,6 +11,7 @@ mod closing;
 mod connection;
 mod door;
 mod ending;
+mod feed;
 mod flow;
 mod fork;
 mod frame;

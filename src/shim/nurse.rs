@@ -12,7 +12,10 @@ use super::{
     kit::Kit,
     wait::{Sources, Woken},
 };
-use crate::spool::{FromShim, RunSpec, ShimState, ToShim, message::PROTOCOL};
+use crate::{
+    job::InputAnswer,
+    spool::{FromShim, RunSpec, ShimState, ToShim, message::PROTOCOL},
+};
 
 /// How long a shim that holds nothing waits for a server.
 const LONELY: Duration = Duration::from_secs(10);
@@ -99,7 +102,9 @@ impl Nurse {
         let Some(attempt) = &mut self.attempt else {
             return;
         };
-        if woken.stdin {
+        if woken.stdin_unread {
+            attempt.stop_feeding();
+        } else if woken.stdin {
             attempt.feed();
         }
         if !woken.streams.is_empty() {
@@ -159,6 +164,19 @@ impl Nurse {
         let kit = &mut self.kit;
         match (message, &mut self.attempt) {
             (ToShim::Run(spec), _) => self.run_attempt(*spec, now),
+            (
+                ToShim::Input {
+                    job,
+                    attempt: number,
+                    request,
+                    input,
+                },
+                attempt,
+            ) => {
+                let attempt = attempt.as_mut().filter(|attempt| attempt.is(job, number));
+                let answer = attempt.map_or(InputAnswer::Closed, |a| a.input(input));
+                kit.said.push(FromShim::Input { request, answer });
+            }
             (ToShim::Leave, _) => self.leaving = true,
             (
                 ToShim::Release {

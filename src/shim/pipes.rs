@@ -1,5 +1,4 @@
-//! Our ends of a process's descriptors: what may be read, what is still to be fed to stdin. What
-//! becomes of the bytes is not known here.
+//! Our ends of a process's stdout and stderr. What becomes of the bytes is not known here.
 
 use std::os::fd::OwnedFd;
 
@@ -73,45 +72,16 @@ impl Source {
     }
 }
 
-/// What is still to be written to a process's stdin.
-#[derive(Debug)]
-pub struct Feed {
-    fd: OwnedFd,
-    bytes: Vec<u8>,
-    fed: usize,
-}
-
-impl Feed {
-    /// Feeds `bytes` into `fd`, which does not block.
-    pub fn new(fd: OwnedFd, bytes: Vec<u8>) -> Self {
-        Self { fd, bytes, fed: 0 }
-    }
-
-    /// Writes what fits; `false` when it is done: all written, or nobody reads any more.
-    fn go_on(&mut self) -> bool {
-        while self.fed < self.bytes.len() {
-            match unistd::write(&self.fd, &self.bytes[self.fed..]) {
-                Ok(n) => self.fed += n,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return true,
-                Err(_) => return false,
-            }
-        }
-        false
-    }
-}
-
 /// The pipes of one process.
 #[derive(Debug, Default)]
 pub struct Pipes {
     stdout: Option<Source>,
     stderr: Option<Source>,
-    stdin: Option<Feed>,
 }
 
 impl Pipes {
-    /// The reading ends of stdout and stderr, and what stdin is fed with.
-    pub fn new(stdout: OwnedFd, stderr: OwnedFd, stdin: Option<Feed>) -> Self {
+    /// The reading ends of stdout and stderr.
+    pub fn new(stdout: OwnedFd, stderr: OwnedFd) -> Self {
         let source = |fd| {
             Some(Source {
                 fd,
@@ -119,13 +89,10 @@ impl Pipes {
                 left: None,
             })
         };
-        let mut pipes = Self {
+        Self {
             stdout: source(stdout),
             stderr: source(stderr),
-            stdin,
-        };
-        pipes.feed();
-        pipes
+        }
     }
 
     /// The descriptor of a stream that has not ended.
@@ -135,11 +102,6 @@ impl Pipes {
             _ => &self.stderr,
         };
         source.as_ref().map(|source| &source.fd)
-    }
-
-    /// The descriptor of stdin while there is more to feed.
-    pub fn sink(&self) -> Option<&OwnedFd> {
-        self.stdin.as_ref().map(|feed| &feed.fd)
     }
 
     /// Reads once; a stream that has ended is closed.
@@ -155,18 +117,6 @@ impl Pipes {
             *slot = None;
         }
         read
-    }
-
-    /// Feeds stdin with what fits, and closes it behind the last byte.
-    pub fn feed(&mut self) {
-        if self.stdin.as_mut().is_some_and(|feed| !feed.go_on()) {
-            self.stdin = None;
-        }
-    }
-
-    /// Nothing more is fed.
-    pub fn stop_feeding(&mut self) {
-        self.stdin = None;
     }
 
     /// What is in the pipes now is the last that is read, whoever goes on writing.

@@ -15,7 +15,7 @@ use nix::{
 use super::{
     fork,
     log::Log,
-    pipes::{Feed, Pipes},
+    pipes::Pipes,
     plan::{CStrings, Plan, REPORT_BYTES, Step},
 };
 use crate::{job::SpawnError, spool::RunSpec};
@@ -28,18 +28,19 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 pub struct Spawned {
     /// Its process id.
     pub pid: i32,
-    /// Our ends of its descriptors.
+    /// Our ends of its stdout and stderr.
     pub pipes: Pipes,
+    /// Our end of its stdin, where that is a pipe; it does not block.
+    pub stdin: Option<OwnedFd>,
     /// Ends with its exec, or holds a report.
     pub report: OwnedFd,
 }
 
-/// Forks the process of an attempt. Its success is known when [`Spawned::report`] ends.
-///
-/// The stdin of `spec` is used up.
-pub fn spawn(spec: &mut RunSpec, log: &Log, null: &OwnedFd) -> Result<Spawned, SpawnError> {
+/// Forks the process of an attempt, with a pipe as its stdin where it is `fed`. Its success is
+/// known when [`Spawned::report`] ends.
+pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spawned, SpawnError> {
     let words = Words::of(spec)?;
-    let ends = Ends::open(spec.stdin.take()).map_err(|e| failed(e, "create pipes"))?;
+    let ends = Ends::open(fed).map_err(|e| failed(e, "create pipes"))?;
     let (segment, start_at) = log.start_place();
     let stdin = ends.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
     let pid = fork::fork(&Plan {
@@ -56,34 +57,26 @@ pub fn spawn(spec: &mut RunSpec, log: &Log, null: &OwnedFd) -> Result<Spawned, S
     })
     .map_err(|e| failed(errno_of(&e), "fork"))?;
     // Their ends are dropped here: only the child holds them now.
-    let feed = ends.stdin.map(|(_, feed)| feed);
     Ok(Spawned {
         pid,
-        pipes: Pipes::new(ends.stdout.0, ends.stderr.0, feed),
+        pipes: Pipes::new(ends.stdout.0, ends.stderr.0),
+        stdin: ends.stdin.map(|(_, ours)| ours),
         report: ends.report.0,
     })
 }
 
-/// Both ends of everything; `.0` is ours where both are of a kind.
+/// Both ends of everything: the one that is read, then the one that is written.
 struct Ends {
-    stdin: Option<(OwnedFd, Feed)>,
+    stdin: Option<(OwnedFd, OwnedFd)>,
     stdout: (OwnedFd, OwnedFd),
     stderr: (OwnedFd, OwnedFd),
     report: (OwnedFd, OwnedFd),
 }
 
 impl Ends {
-    fn open(stdin: Option<String>) -> Result<Self, Errno> {
-        let stdin = match stdin {
-            Some(text) => {
-                let (theirs, ours) = pipe2(OFlag::O_CLOEXEC)?;
-                set_nonblocking(&ours)?;
-                Some((theirs, Feed::new(ours, text.into_bytes())))
-            }
-            None => None,
-        };
+    fn open(fed: bool) -> Result<Self, Errno> {
         Ok(Self {
-            stdin,
+            stdin: fed.then(input_pipe).transpose()?,
             stdout: output_pipe()?,
             stderr: output_pipe()?,
             report: output_pipe()?,
@@ -96,6 +89,13 @@ fn output_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     set_nonblocking(&ours)?;
     Ok((ours, theirs))
+}
+
+/// The same the other way round.
+fn input_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (theirs, ours) = pipe2(OFlag::O_CLOEXEC)?;
+    set_nonblocking(&ours)?;
+    Ok((theirs, ours))
 }
 
 fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {

@@ -21,11 +21,19 @@ impl Attempt {
     pub(super) fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
         self.log.begin(&kit.intent(&self.spec))?;
         self.log.has_room()?;
-        match spawn::spawn(&mut self.spec, &self.log, &kit.null) {
-            Ok(Spawned { pid, pipes, report }) => {
+        match spawn::spawn(&self.spec, self.stdin.wants_pipe(), &self.log, &kit.null) {
+            Ok(Spawned {
+                pid,
+                pipes,
+                stdin,
+                report,
+            }) => {
                 self.leader = Some(pid);
                 self.gone = false;
                 self.pipes = pipes;
+                if let Some(stdin) = stdin {
+                    self.stdin.attach(stdin);
+                }
                 self.run_time = Stopwatch::started(now);
                 self.silence = Stopwatch::started(now);
                 self.phase = Phase::Starting { report };

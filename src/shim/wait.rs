@@ -26,8 +26,10 @@ pub struct Woken {
     pub door: bool,
     /// The starting child has reported, or has come to its exec.
     pub report: bool,
-    /// stdin takes more, or nobody reads it any more.
+    /// stdin takes more.
     pub stdin: bool,
+    /// Nobody reads stdin any more.
+    pub stdin_unread: bool,
     /// Streams with output, or at their end.
     pub streams: Vec<Stream>,
 }
@@ -89,7 +91,11 @@ impl Slots {
             report: wants.report.map(|fd| add(fd.as_fd(), read)),
             stdout: wants.stdout.map(|fd| add(fd.as_fd(), read)),
             stderr: wants.stderr.map(|fd| add(fd.as_fd(), read)),
-            stdin: wants.stdin.map(|fd| add(fd.as_fd(), write)),
+            // Without anything to feed, only the end of its readers is told.
+            stdin: wants.stdin.map(|(fd, more)| {
+                let events = if more { write } else { PollFlags::empty() };
+                add(fd.as_fd(), events)
+            }),
             door: 0,
         };
         let door = fds.len();
@@ -116,6 +122,10 @@ impl Slots {
             door: (self.door..fds.len()).any(ready),
             report: maybe(self.report),
             stdin: maybe(self.stdin),
+            stdin_unread: self.stdin.is_some_and(|at| {
+                let events = fds[at].revents();
+                events.is_some_and(|events| events.contains(PollFlags::POLLERR))
+            }),
             streams,
         }
     }

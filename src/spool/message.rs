@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{ExitFacts, JobId, JobNumber, Leftover, Offset, StopWish};
+use crate::job::{ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Offset, StopWish};
 
 /// Version of this protocol; a shim tells it in its `welcome`.
 pub const PROTOCOL: u32 = 1;
@@ -32,8 +32,14 @@ pub struct RunSpec {
     pub env: Vec<(String, String)>,
     /// File mode creation mask.
     pub umask: u32,
-    /// Written to stdin; `None`: `/dev/null`.
+    /// Written to stdin first; `None` and not interactive: `/dev/null`.
     pub stdin: Option<String>,
+    /// Whether stdin stays open for inputs.
+    #[serde(default)]
+    pub interactive: bool,
+    /// The inputs that were kept before the start, in order.
+    #[serde(default)]
+    pub inputs: Vec<Input>,
     /// Run time without pauses, milliseconds.
     pub timeout_ms: Option<u64>,
     /// Time without output, milliseconds.
@@ -95,6 +101,17 @@ pub enum ToShim {
     Signal {
         /// Its number, 1 to 64.
         signal: i32,
+    },
+    /// Bytes for the stdin of an interactive attempt. Answered at once.
+    Input {
+        /// The job's number.
+        job: JobNumber,
+        /// The attempt.
+        attempt: u32,
+        /// Names the answer.
+        request: u64,
+        /// The bytes.
+        input: Input,
     },
     /// No more work for this shim: an idle one leaves.
     Leave,
@@ -199,6 +216,13 @@ pub enum FromShim {
         waiting: bool,
         /// Why, for people.
         why: String,
+    },
+    /// Answers an input. One for an attempt that is over is answered as closed.
+    Input {
+        /// The number that came with it.
+        request: u64,
+        /// What became of it.
+        answer: InputAnswer,
     },
     /// The attempt has ended: its output is complete and its tree is gone (survivors aside).
     Exited {

@@ -3,16 +3,16 @@
 //! It does not know when a batch begins or how it is committed; `writer` does.
 
 use super::{
-    Claimed, Epoch, Fenced, Finish, PauseWished, SegmentRow, Started, Submission, SubmitError,
-    Submitted, Wished, attempts,
+    Claimed, Epoch, Fenced, Finish, InputMet, PauseWished, SegmentRow, Started, Submission,
+    SubmitError, Submitted, Wished, attempts,
     attempts::{PauseTold, VoidAsk},
     claim::{self, ClaimAsk},
-    finish, jobs, nodes, outputs,
+    finish, inputs, jobs, nodes, outputs,
     standing::Batch,
     wishes,
     wishes::PauseAsk,
 };
-use crate::job::{JobRef, StopWish};
+use crate::job::{Input, JobRef, StopWish};
 
 /// One write.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(super) enum Ask {
     Paused(PauseTold),
     WishStop(JobRef, StopWish),
     WishPause(PauseAsk),
+    Input(JobRef, Input),
     Void(VoidAsk),
     SegmentRead(SegmentRow),
     Finish(Box<Finish>),
@@ -37,6 +38,7 @@ pub(super) enum Answer {
     Fenced(Fenced),
     Wished(Box<Wished>),
     PauseWished(Box<PauseWished>),
+    InputMet(Box<InputMet>),
     Claimed(Claimed),
 }
 
@@ -51,7 +53,11 @@ impl Ask {
         match self {
             Self::BeginEpoch(_) | Self::Submit(_) => 0,
             Self::Started(_) => 1,
-            Self::Paused(_) | Self::WishStop(..) | Self::WishPause(_) | Self::Void(_) => 2,
+            Self::Paused(_)
+            | Self::WishStop(..)
+            | Self::WishPause(_)
+            | Self::Input(..)
+            | Self::Void(_) => 2,
             Self::SegmentRead(_) => 3,
             Self::Finish(_) => 4,
             Self::Claim(_) => 5,
@@ -100,6 +106,9 @@ async fn execute_one(batch: &mut Batch<'_>, ask: &Ask) -> sqlx::Result<Answer> {
             Answer::Wished(Box::new(wishes::stop(batch, *job, wish).await?))
         }
         Ask::WishPause(ask) => Answer::PauseWished(Box::new(wishes::pause(batch, ask).await?)),
+        Ask::Input(job, input) => {
+            Answer::InputMet(Box::new(inputs::input(batch, *job, input).await?))
+        }
         Ask::Void(ask) => Answer::Fenced(attempts::void(batch, ask).await?),
         Ask::SegmentRead(row) => Answer::Fenced(outputs::segment_read(batch, row).await?),
         Ask::Started(_) | Ask::Finish(_) | Ask::Claim(_) => {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     Claim, Claimed, Offer,
     columns::{from_json, int, json, malformed},
+    inputs,
     standing::{Batch, Step, all_moved},
     view,
 };
@@ -78,6 +79,7 @@ async fn begin(
         steps.push(step);
     }
     if !claims.is_empty() {
+        add_inputs(batch, &mut claims).await?;
         update_jobs(batch, &steps).await?;
         insert_attempts(batch, ask, &claims).await?;
     }
@@ -85,6 +87,16 @@ async fn begin(
         batch.record(step, None, ACTOR, ask.at);
     }
     Ok(Claimed { claims, wanting: 0 })
+}
+
+async fn add_inputs(batch: &mut Batch<'_>, claims: &mut [Claim]) -> sqlx::Result<()> {
+    let interactive = claims.iter().filter(|claim| claim.job.interactive);
+    let numbers: Vec<_> = interactive.map(|claim| claim.number).collect();
+    let mut kept = inputs::kept(batch, &numbers).await?;
+    for claim in claims {
+        claim.inputs = kept.remove(&claim.number).unwrap_or_default();
+    }
+    Ok(())
 }
 
 async fn update_jobs(batch: &mut Batch<'_>, steps: &[Step]) -> sqlx::Result<()> {
@@ -225,6 +237,7 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
             start_offset: row.output_bytes as u64,
             hash_state: row.hash_state,
             job,
+            inputs: Vec::new(),
             cwd: row.cwd,
         };
         let step = claimed_step(claim.number, claim.attempt)?;

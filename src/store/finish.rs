@@ -10,7 +10,7 @@ use super::{
     Fenced, Finish, Kept,
     attempts::fenced,
     columns::{int, json},
-    outputs,
+    inputs, outputs,
     standing::{Batch, Standing, Step, all_moved},
 };
 use crate::job::{Exit, ExitFacts, JobNumber, Reason, state::Event};
@@ -60,6 +60,7 @@ pub(super) async fn finish(
     let mut ends = Vec::with_capacity(finishes.len());
     let mut fences = Vec::with_capacity(finishes.len());
     let mut reread = HashSet::new();
+    let mut interactive = Vec::new();
     for finish in finishes {
         // Taken out: a second end of the same job in one batch is as stale as a later one.
         let standing = standings.remove(&finish.number);
@@ -70,14 +71,19 @@ pub(super) async fn finish(
         if let Some(step) = step {
             ends.push((step, *finish));
         }
-        if standing.is_some_and(|standing| standing.has_segments) {
+        let Some(standing) = standing else { continue };
+        if standing.has_segments {
             reread.insert(finish.number);
+        }
+        if standing.interactive && step.is_some() {
+            interactive.push(finish.number);
         }
     }
     if !ends.is_empty() {
         update_jobs(batch, &ends).await?;
         update_attempts(batch, &ends).await?;
         keep_output(batch, &ends, &reread).await?;
+        inputs::forget(batch, &interactive).await?;
     }
     for (step, finish) in ends {
         batch.record(step, finish.reason, &finish.actor, finish.at);

@@ -8,7 +8,7 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{JobId, JobNumber, JobRef, Micros, Offset, StopWish};
+use crate::job::{Input, JobId, JobNumber, JobRef, Micros, Offset, StopWish};
 
 mod ask;
 mod attempts;
@@ -17,6 +17,7 @@ mod columns;
 mod error;
 mod events;
 mod finish;
+mod inputs;
 mod jobs;
 mod list;
 mod nodes;
@@ -247,6 +248,15 @@ impl Store {
         });
         self.write(ask, |answer| match answer {
             Answer::PauseWished(wished) => Some(*wished),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Keeps an input of a job that waits, or names the shim that is to have it.
+    pub async fn input(&self, job: JobRef, input: Input) -> Result<InputMet, StoreError> {
+        self.write(Ask::Input(job, input), |answer| match answer {
+            Answer::InputMet(met) => Some(*met),
             _ => None,
         })
         .await

@@ -35,6 +35,8 @@ pub(super) struct Standing {
     pub shim: Option<String>,
     pub stop: Option<StopWish>,
     pub pause: bool,
+    /// Whether its stdin takes inputs.
+    pub interactive: bool,
     /// Whether rows of segments exist.
     pub has_segments: bool,
 }
@@ -77,6 +79,7 @@ impl Batch<'_> {
             r#"SELECT j.number AS "number!: i64", j.state AS "state!: String",
                       j.attempt AS "attempt!: u32", a.shim AS "shim: String",
                       a.stop AS "stop: String", coalesce(a.pause, 0) AS "pause!: bool",
+                      j.interactive AS "interactive!: bool",
                       EXISTS (SELECT 1 FROM segments s WHERE s.job = j.number)
                           AS "has_segments!: bool"
                FROM jobs j LEFT JOIN attempts a ON a.job = j.number AND a.attempt = j.attempt
@@ -94,6 +97,7 @@ impl Batch<'_> {
                 shim: row.shim,
                 stop: from_json_opt(row.stop.as_deref())?,
                 pause: row.pause,
+                interactive: row.interactive,
                 has_segments: row.has_segments,
             };
             Ok((row.number, standing))

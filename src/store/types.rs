@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::job::{
-    Chunk, ExitFacts, Gap, Job, JobId, JobNumber, JobState, Micros, NewJob, Offset, Reason,
-    StopWish,
+    Chunk, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobState, Micros, NewJob,
+    Offset, Reason, StopWish,
 };
 
 /// What a server start writes down before it touches anything else.
@@ -100,6 +100,8 @@ pub struct Claim {
     pub hash_state: Option<Vec<u8>>,
     /// What to run.
     pub job: NewJob,
+    /// Inputs that came before, in order.
+    pub inputs: Vec<Input>,
     /// Where to run it.
     pub cwd: String,
 }
@@ -231,6 +233,31 @@ pub enum PauseWished {
     Nothing(Job),
     /// A pause of a job that does not run.
     NotRunning(Job),
+    /// There is no such job.
+    NotFound,
+}
+
+/// What an input met.
+#[derive(Debug, Clone, PartialEq)]
+pub enum InputMet {
+    /// The job waits: this is what became of the input, durably.
+    Kept {
+        /// The job.
+        number: JobNumber,
+        /// Whether it was taken.
+        answer: InputAnswer,
+    },
+    /// This attempt's shim is to have it.
+    ToShim {
+        /// The job.
+        number: JobNumber,
+        /// The attempt.
+        attempt: u32,
+        /// The shim.
+        shim: String,
+    },
+    /// The job takes no input: it is not interactive, or final.
+    Unfit(Job),
     /// There is no such job.
     NotFound,
 }

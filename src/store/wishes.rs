@@ -6,6 +6,7 @@
 use super::{
     PauseWished, Wished,
     columns::json,
+    inputs,
     standing::{Batch, Standing, all_moved},
     view,
 };
@@ -119,6 +120,9 @@ pub(super) async fn withdraw(
     .execute(&mut *batch.conn)
     .await?;
     all_moved(done.rows_affected(), 1)?;
+    if standing.interactive {
+        inputs::forget(batch, &[step.number]).await?;
+    }
     batch.record(step, None, &wish.by, at);
     Ok(())
 }

@@ -27,7 +27,7 @@ pub use spec::{Bounds, home};
 pub use ward::{Key, Ward, first_segment};
 
 use crate::{
-    job::{JobNumber, StopWish},
+    job::{Input, InputAnswer, JobNumber, StopWish},
     output::{ArmRequest, Hub},
     spool::Layout,
     store::{Claim, Offer, OpenAttempt, Store},
@@ -244,6 +244,29 @@ impl Supervisor {
         };
         if self.registry.order(shim, order).is_ok() {
             let _ = tokio::time::timeout(self.ctx.answer, answer).await;
+        }
+    }
+
+    /// Passes an input on to the stdin of a running attempt; what its shim says. Where it does not
+    /// answer in time, nobody knows whether the input was taken: its `write_id` makes repeating it
+    /// safe.
+    pub async fn input(
+        &self,
+        shim: &str,
+        key: Key,
+        input: Input,
+    ) -> Result<InputAnswer, Unreachable> {
+        let input = Arc::new(input);
+        let (done, answer) = oneshot::channel();
+        let order = Order::Input {
+            key,
+            input: Arc::downgrade(&input),
+            done,
+        };
+        self.registry.order(shim, order)?;
+        match tokio::time::timeout(self.ctx.answer, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            _ => Err(Unreachable),
         }
     }
 

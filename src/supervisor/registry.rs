@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Unreachable, ward::Key};
 use crate::{
-    job::{JobNumber, Offset, StopWish},
+    job::{Input, InputAnswer, JobNumber, Offset, StopWish},
     output::ArmRequest,
     store::Claim,
 };
@@ -41,6 +41,16 @@ pub enum Order {
         /// Answered when it is committed; dropped when it will not be.
         done: oneshot::Sender<()>,
     },
+    /// Pass bytes on to the stdin of this attempt.
+    Input {
+        /// Which.
+        key: Key,
+        /// The bytes, as long as somebody waits for the answer: a shim that does not answer must
+        /// not pile them up.
+        input: Weak<Input>,
+        /// What the shim says.
+        done: oneshot::Sender<InputAnswer>,
+    },
     /// Send a signal to the running attempt's group.
     Signal {
         /// Its number.
@@ -55,7 +65,7 @@ impl Order {
     pub fn key(&self) -> Option<Key> {
         match self {
             Self::Run(claim) => Some(Key::of_claim(claim)),
-            Self::Stop(key, _) | Self::Pause { key, .. } => Some(*key),
+            Self::Stop(key, _) | Self::Pause { key, .. } | Self::Input { key, .. } => Some(*key),
             Self::Release | Self::Leave | Self::Arm(_) | Self::Signal { .. } => None,
         }
     }

@@ -38,6 +38,8 @@ pub fn run_spec(claim: &Claim, bounds: &Bounds) -> RunSpec {
         env: environment(claim),
         umask: job.umask,
         stdin: job.stdin.clone(),
+        interactive: job.interactive,
+        inputs: claim.inputs.clone(),
         timeout_ms: job.timeout_s.map(Seconds::to_ms),
         stall_timeout_ms: job.stall_timeout_s.map(Seconds::to_ms),
         grace_ms: job.grace_s.to_ms(),

@@ -9,6 +9,7 @@ mod doors;
 mod envelope;
 mod fixture;
 mod full_disk;
+mod input;
 mod jobs;
 mod keys;
 mod limits;

@@ -331,6 +331,8 @@ pub fn spec(argv: &[&str]) -> RunSpec {
         env: vec![("PATH".into(), std::env::var("PATH").expect("PATH"))],
         umask: 0o077,
         stdin: None,
+        interactive: false,
+        inputs: Vec::new(),
         timeout_ms: None,
         stall_timeout_ms: None,
         grace_ms: 10_000,

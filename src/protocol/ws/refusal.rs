@@ -59,6 +59,7 @@ impl From<Error> for Refusal {
                 output_bytes: Some(end),
                 ..
             } => refusal.with("output_bytes", end),
+            Error::Limit { limit, .. } => refusal.with("limit", limit),
             _ => refusal,
         }
     }

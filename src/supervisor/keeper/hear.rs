@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Keeper, Task};
 use crate::{
     clock,
-    job::{ExitFacts, Micros},
+    job::{ExitFacts, InputAnswer, Micros},
     output::log::blocking,
     spool::FromShim,
     store::{Fenced, Started, StoreError},
@@ -84,6 +84,11 @@ impl Keeper {
                     "an attempt is being stopped"
                 );
             }
+            FromShim::Input { request, answer } => {
+                if let Some(done) = self.inputs.asked.remove(&request) {
+                    let _ = done.send(answer);
+                }
+            }
             FromShim::Welcome { .. } | FromShim::Stale { .. } => {}
         }
     }
@@ -152,6 +157,9 @@ impl Keeper {
         let key = watched.ward.key;
         self.registry.detach(key.job);
         self.pauses.clear();
+        for (_, done) in std::mem::take(&mut self.inputs.asked) {
+            let _ = done.send(InputAnswer::Closed);
+        }
         let start = self.started.take().map(|(started, _)| started);
         self.task = Task::Ended(key);
         let ward = watched.into_ward().await;

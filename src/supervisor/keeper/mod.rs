@@ -8,7 +8,12 @@ mod obey;
 mod reconcile;
 mod task;
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -26,6 +31,7 @@ use super::{
     ward::Key,
 };
 use crate::{
+    job::InputAnswer,
     spool::ToShim,
     store::{Offer, OpenAttempt, Started},
 };
@@ -60,6 +66,7 @@ pub fn keep(
         task: Task::None,
         offered: false,
         pauses: Vec::new(),
+        inputs: Inputs::default(),
         started: None,
     };
     tasks.spawn(async move {
@@ -91,6 +98,14 @@ struct PauseAsked {
     done: oneshot::Sender<()>,
 }
 
+/// Inputs that the shim has been sent and has not answered.
+#[derive(Default)]
+struct Inputs {
+    /// Names the next one, over all connections.
+    next: u64,
+    asked: BTreeMap<u64, oneshot::Sender<InputAnswer>>,
+}
+
 struct Keeper {
     ctx: Arc<Context>,
     registry: Registry,
@@ -104,6 +119,7 @@ struct Keeper {
     /// since. It must not be told twice, or it would give it two jobs.
     offered: bool,
     pauses: Vec<PauseAsked>,
+    inputs: Inputs,
     /// A start that is entered at that moment, unless the end comes first and tells it too.
     started: Option<(Started, Instant)>,
 }
@@ -126,6 +142,8 @@ impl Keeper {
                         Ok(()) => break,
                         Err(error) => {
                             self.commit_start();
+                            // Whether they were taken will not be told any more.
+                            self.inputs.asked.clear();
                             tracing::info!(shim = self.offer.shim, %error, "a shim's connection broke");
                         }
                     }

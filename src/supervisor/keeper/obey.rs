@@ -2,8 +2,11 @@
 
 use std::io;
 
+use tokio::sync::oneshot;
+
 use super::{Flow, Keeper, PauseAsked, Task, task::Watched};
 use crate::{
+    job::{Input, InputAnswer},
     spool::ToShim,
     supervisor::{Key, Ward, connection::Connection, registry::Order, spec},
 };
@@ -64,7 +67,9 @@ impl Keeper {
     ) -> io::Result<()> {
         let current = self.task.key();
         match order {
-            Order::Stop(key, _) | Order::Pause { key, .. } if Some(key) != current => {
+            Order::Stop(key, _) | Order::Pause { key, .. } | Order::Input { key, .. }
+                if Some(key) != current =>
+            {
                 // Only what is in flight between a claim and its run can be early; the older ones
                 // are more likely about attempts that have ended.
                 if self.early.len() == EARLY_MAX {
@@ -83,6 +88,15 @@ impl Keeper {
             // Whoever waits for output of an ended attempt is woken by its commit.
             Order::Arm(_) if self.task.open_key().is_none() => {}
             Order::Arm(offset) => connection.send(&ToShim::Arm { offset }).await?,
+            Order::Input { done, .. } if self.task.open_key().is_none() => {
+                let _ = done.send(InputAnswer::Closed);
+            }
+            Order::Input { key, input, done } => {
+                // Whoever has stopped waiting has taken the bytes along.
+                if let Some(input) = input.upgrade() {
+                    self.pass_on(connection, key, &input, done).await?;
+                }
+            }
             // Whoever has stopped waiting was told that it failed, and may try again.
             Order::Signal { done, .. } if done.is_closed() => {}
             Order::Signal { signal, done } => {
@@ -92,5 +106,24 @@ impl Keeper {
             Order::Run(_) | Order::Release | Order::Leave => {}
         }
         Ok(())
+    }
+
+    async fn pass_on(
+        &mut self,
+        connection: &mut Connection,
+        Key { job, attempt }: Key,
+        input: &Input,
+        done: oneshot::Sender<InputAnswer>,
+    ) -> io::Result<()> {
+        let request = self.inputs.next;
+        self.inputs.next += 1;
+        self.inputs.asked.insert(request, done);
+        let message = ToShim::Input {
+            job,
+            attempt,
+            request,
+            input: input.clone(),
+        };
+        connection.send(&message).await
     }
 }

@@ -12,6 +12,7 @@ pub mod authenticate;
 mod control;
 mod get;
 mod info;
+mod input;
 mod list;
 pub mod read;
 mod submit;
@@ -46,11 +47,13 @@ pub enum Method {
     Wait,
     /// `job.control`
     Control,
+    /// `job.input`
+    Input,
     /// `server.info`
     Info,
 }
 
-const BUILT: [(&str, Method); 9] = [
+const BUILT: [(&str, Method); 10] = [
     ("job.submit", Method::Submit),
     ("job.tail", Method::Tail),
     ("job.untail", Method::Untail),
@@ -59,13 +62,13 @@ const BUILT: [(&str, Method); 9] = [
     ("job.list", Method::List),
     ("job.wait", Method::Wait),
     ("job.control", Method::Control),
+    ("job.input", Method::Input),
     ("server.info", Method::Info),
 ];
 
 /// Methods that are promised and not built yet.
-const LATER: [&str; 16] = [
+const LATER: [&str; 15] = [
     "job.submit_many",
-    "job.input",
     "job.resize",
     "job.retry",
     "job.update",
@@ -147,6 +150,7 @@ pub async fn execute(
         Method::List => list::execute(session, params).await,
         Method::Wait => wait::execute(session, params).await,
         Method::Control => control::execute(session, params).await,
+        Method::Input => input::execute(session, params).await,
         Method::Info => info::execute(session, params).await,
     }
 }

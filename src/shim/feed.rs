@@ -1,0 +1,161 @@
+//! What a process's stdin is fed with: the job's own bytes, then its inputs, until there is an end
+//! or nobody reads any more. An input is taken whole or not at all, and never twice.
+//!
+//! It never waits: who tells that the pipe takes more is the loop's business.
+
+use std::{collections::VecDeque, os::fd::OwnedFd};
+
+use nix::{errno::Errno, unistd};
+
+use crate::{
+    job::{Input, InputAnswer},
+    spool::RunSpec,
+};
+
+/// What an empty buffer keeps for the next input, bytes.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// Where the bytes go.
+#[derive(Debug)]
+enum Way {
+    /// There is no process yet.
+    NotYet,
+    /// Our end of the pipe; it does not block.
+    Pipe(OwnedFd),
+    /// Nothing is written any more.
+    Closed,
+}
+
+/// The feed of one process.
+#[derive(Debug)]
+pub struct Feed {
+    way: Way,
+    waiting: VecDeque<u8>,
+    /// How many of them, at the front, are the job's own stdin, which has no bound here.
+    own: usize,
+    /// Whether inputs may come.
+    open: bool,
+    /// The newest `write_id`s, and how many bytes were taken under them.
+    taken: VecDeque<(String, u64)>,
+}
+
+impl Feed {
+    /// The feed of an attempt; the stdin and the inputs of `spec` are used up.
+    pub fn of(spec: &mut RunSpec) -> Self {
+        let stdin = spec.stdin.take();
+        let way = match stdin.is_some() || spec.interactive {
+            true => Way::NotYet,
+            false => Way::Closed,
+        };
+        let waiting = VecDeque::from(stdin.unwrap_or_default().into_bytes());
+        let mut feed = Self {
+            way,
+            own: waiting.len(),
+            waiting,
+            open: spec.interactive,
+            taken: VecDeque::new(),
+        };
+        for input in std::mem::take(&mut spec.inputs) {
+            feed.add(input);
+        }
+        feed
+    }
+
+    /// Whether the process needs a pipe as its stdin.
+    pub fn wants_pipe(&self) -> bool {
+        matches!(self.way, Way::NotYet)
+    }
+
+    /// The process has a pipe now: `ours` is the end that takes bytes and does not block.
+    pub fn attach(&mut self, ours: OwnedFd) {
+        self.way = Way::Pipe(ours);
+        self.go_on();
+    }
+
+    /// Takes an input, or says why not. A repeated one is answered as it was the first time.
+    pub fn take(&mut self, input: Input) -> InputAnswer {
+        if let Some(bytes) = self.taken_before(&input) {
+            return InputAnswer::Accepted { bytes };
+        }
+        self.go_on();
+        if !self.open || matches!(self.way, Way::Closed) {
+            return InputAnswer::Closed;
+        }
+        let waiting = self.waiting.len() - self.own;
+        if waiting + input.data.len() > Input::BYTES_MAX {
+            let waiting_bytes = waiting as u64;
+            return InputAnswer::Full { waiting_bytes };
+        }
+        let bytes = input.data.len() as u64;
+        let write_id = input.write_id.clone();
+        self.add(input);
+        if self.go_on() {
+            InputAnswer::Accepted { bytes }
+        } else {
+            self.taken.retain(|(id, _)| Some(id) != write_id.as_ref());
+            InputAnswer::Closed
+        }
+    }
+
+    fn taken_before(&self, input: &Input) -> Option<u64> {
+        let wanted = input.write_id.as_ref()?;
+        let mut taken = self.taken.iter();
+        taken.find(|(id, _)| id == wanted).map(|(_, bytes)| *bytes)
+    }
+
+    fn add(&mut self, input: Input) {
+        if let Some(id) = input.write_id {
+            if self.taken.len() == Input::REMEMBERED_MAX {
+                self.taken.pop_front();
+            }
+            self.taken.push_back((id, input.data.len() as u64));
+        }
+        self.waiting.extend(input.data);
+        self.open &= !input.eof;
+    }
+
+    /// Writes what fits, and closes the pipe behind the last byte; `false` where nobody reads.
+    pub fn go_on(&mut self) -> bool {
+        let Way::Pipe(fd) = &self.way else {
+            return true;
+        };
+        while !self.waiting.is_empty() {
+            match unistd::write(fd, self.waiting.as_slices().0) {
+                Ok(n) => {
+                    self.waiting.drain(..n);
+                    self.own = self.own.saturating_sub(n);
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return true,
+                Err(_) => {
+                    self.close();
+                    return false;
+                }
+            }
+        }
+        self.waiting.shrink_to(KEPT_BYTES);
+        if !self.open {
+            self.close();
+        }
+        true
+    }
+
+    /// The pipe, as long as the process may read from it, and whether bytes wait to be written.
+    pub fn sink(&self) -> Option<(&OwnedFd, bool)> {
+        match &self.way {
+            Way::Pipe(fd) => Some((fd, !self.waiting.is_empty())),
+            Way::NotYet | Way::Closed => None,
+        }
+    }
+
+    /// Nothing more is fed; what was taken is still known.
+    pub fn close(&mut self) {
+        self.way = Way::Closed;
+        self.waiting = VecDeque::new();
+        self.own = 0;
+    }
+}
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;
