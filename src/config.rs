@@ -95,6 +95,13 @@ macro_rules! settings {
                 )+
                 Ok((Self { $($name,)+ }, shown))
             }
+
+            /// Every setting that is a number, by name; null where there is no bound.
+            pub fn bounds(&self) -> serde_json::Map<String, serde_json::Value> {
+                let all = [$((stringify!($name), self.$name.bound())),+];
+                let bounds = all.into_iter().filter_map(|(name, bound)| Some((name, bound?)));
+                bounds.map(|(name, bound)| (name.to_owned(), bound)).collect()
+            }
         }
     };
 }

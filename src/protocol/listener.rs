@@ -26,7 +26,7 @@ use tokio::{
 use super::{Door, http};
 
 /// Longest head of a request, bytes.
-const HEAD_BYTES_MAX: usize = 32 << 10;
+pub const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Pause after a failed accept (no descriptors, for example), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What a connection beyond the bound gets.
