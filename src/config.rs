@@ -95,6 +95,13 @@ macro_rules! settings {
                 )+
                 Ok((Self { $($name,)+ }, shown))
             }
+
+            /// Every setting that is a number, by name; null where there is no bound.
+            pub fn bounds(&self) -> serde_json::Map<String, serde_json::Value> {
+                let all = [$((stringify!($name), self.$name.bound())),+];
+                let bounds = all.into_iter().filter_map(|(name, bound)| Some((name, bound?)));
+                bounds.map(|(name, bound)| (name.to_owned(), bound)).collect()
+            }
         }
     };
 }
@@ -120,10 +127,10 @@ settings! {
     sessions_max: u64 = 100, 1..=100_000;
     /// How many of them may be without a token yet.
     unauthenticated_sessions_max: u64 = 16, 1..=100_000;
-    /// Connections on the Unix socket.
+    /// Connections on the Unix socket; beyond it one that has not asked for anything yet gives way.
     unix_connections_max: u64 = 1000, 1..=100_000;
-    /// Connections on TCP, whatever they do.
-    tcp_connections_max: u64 = 4096, 1..=100_000;
+    /// Connections on TCP, whatever they do; beyond it one that has not shown the token gives way.
+    tcp_connections_max: u64 = 2048, 1..=100_000;
     /// Seconds that a client has to send the head of a request.
     handshake_timeout_s: u64 = 10, 1..=3600;
     /// Seconds that a session has to authenticate.

@@ -23,6 +23,11 @@ pub fn raise() -> std::io::Result<()> {
     Ok(())
 }
 
+/// How many there may be now; `None`: any number.
+pub fn open_files_max() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// Gives a child of ours the limit that held before [`raise`]. Nothing to do where it was not
 /// raised, or where the child has ended (`None`).
 pub fn put_back(child: Option<u32>) -> std::io::Result<()> {

@@ -67,11 +67,25 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     served.map(|()| ExitCode::SUCCESS)
 }
 
-async fn run(settings: Settings, place: &Place, asked: CancellationToken) -> anyhow::Result<()> {
+async fn run(
+    mut settings: Settings,
+    place: &Place,
+    asked: CancellationToken,
+) -> anyhow::Result<()> {
     place.warn_if_open();
     // Many sessions and many tails need many descriptors.
     if let Err(error) = descriptors::raise() {
         tracing::warn!(%error, "could not raise the limit of open files");
+    }
+    if let Some(open_files_max) = descriptors::open_files_max()
+        && protocol::places::fit(&mut settings, open_files_max)
+    {
+        tracing::warn!(
+            open_files_max,
+            tcp_connections_max = settings.tcp_connections_max,
+            unix_connections_max = settings.unix_connections_max,
+            "the limit of open files is low; fewer connections are taken (raise it: ulimit -n)"
+        );
     }
     let layout = &place.layout;
     let token = Token::load_or_create(&layout.token()).context("cannot get the token")?;

@@ -29,6 +29,10 @@ pub trait SettingValue: Sized {
     }
     /// For people and JSON.
     fn show(&self) -> serde_json::Value;
+    /// The number that clients are told, of a setting that bounds something; null: no bound.
+    fn bound(&self) -> Option<serde_json::Value> {
+        None
+    }
 }
 
 fn in_range(number: u64, bound: &RangeInclusive<u64>) -> Result<u64, String> {
@@ -60,6 +64,10 @@ impl SettingValue for u64 {
     fn show(&self) -> serde_json::Value {
         json!(self)
     }
+
+    fn bound(&self) -> Option<serde_json::Value> {
+        Some(json!(self))
+    }
 }
 
 impl SettingValue for Option<u64> {
@@ -85,6 +93,10 @@ impl SettingValue for Option<u64> {
 
     fn show(&self) -> serde_json::Value {
         self.map_or(json!("none"), |number| json!(number))
+    }
+
+    fn bound(&self) -> Option<serde_json::Value> {
+        Some(json!(self))
     }
 }
 

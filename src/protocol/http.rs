@@ -51,6 +51,12 @@ pub async fn answer(
         tracing::info!(peer = %connection.peer, detail = problem.detail, "refused a request");
         return Ok(problem.into_response());
     }
+    if matches!(
+        authenticated(&door, connection.peer, request.headers()),
+        Ok(true)
+    ) {
+        connection.place.known();
+    }
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(connection);
     router.call(request).await

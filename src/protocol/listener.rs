@@ -20,13 +20,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::{Door, http};
+use super::{
+    Door, http,
+    places::{Place, Places},
+};
 
 /// Longest head of a request, bytes.
-const HEAD_BYTES_MAX: usize = 32 << 10;
+pub const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Pause after a failed accept (no descriptors, for example), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What a connection beyond the bound gets.
@@ -68,7 +70,8 @@ impl fmt::Display for Peer {
 pub struct Connection {
     /// Who is at the other end.
     pub peer: Peer,
-    _place: OwnedSemaphorePermit,
+    /// Given to another one as long as it has not said who it is.
+    pub place: Place,
 }
 
 /// Binds the Unix socket `name` in `dir`, mode 0600, replacing a stale one. The caller holds the
@@ -92,7 +95,7 @@ pub fn bind_unix(dir: &Path, name: &str) -> io::Result<UnixListener> {
 
 /// Serves the Unix socket until the server stops.
 pub async fn serve_unix(listener: UnixListener, door: Arc<Door>) {
-    let places = semaphore(door.settings.unix_connections_max);
+    let places = Places::new(door.settings.unix_connections_max);
     let router = http::router(door.clone());
     let me = nix::unistd::geteuid().as_raw();
     while let Some(accepted) = next(&door, listener.accept()).await {
@@ -107,24 +110,16 @@ pub async fn serve_unix(listener: UnixListener, door: Arc<Door>) {
             uid,
             ours: uid == me || uid == 0,
         };
-        match places.clone().try_acquire_owned() {
-            Ok(place) => start(
-                &door,
-                &router,
-                stream,
-                Connection {
-                    peer,
-                    _place: place,
-                },
-            ),
-            Err(_) => turn_away(UnixStream::into_std(stream), peer),
+        match places.take() {
+            Some(place) => start(&door, &router, stream, Connection { peer, place }),
+            None => turn_away(UnixStream::into_std(stream), peer),
         }
     }
 }
 
 /// Serves the TCP listener until the server stops.
 pub async fn serve_tcp(listener: TcpListener, door: Arc<Door>) {
-    let places = semaphore(door.settings.tcp_connections_max);
+    let places = Places::new(door.settings.tcp_connections_max);
     let router = http::router(door.clone());
     while let Some(accepted) = next(&door, listener.accept()).await {
         let Some((stream, address)) = accepted else {
@@ -133,24 +128,11 @@ pub async fn serve_tcp(listener: TcpListener, door: Arc<Door>) {
         let peer = Peer::Tcp(address);
         // A live tail is many small messages; none of them should wait for the next.
         let _ = stream.set_nodelay(true);
-        match places.clone().try_acquire_owned() {
-            Ok(place) => start(
-                &door,
-                &router,
-                stream,
-                Connection {
-                    peer,
-                    _place: place,
-                },
-            ),
-            Err(_) => turn_away(TcpStream::into_std(stream), peer),
+        match places.take() {
+            Some(place) => start(&door, &router, stream, Connection { peer, place }),
+            None => turn_away(TcpStream::into_std(stream), peer),
         }
     }
-}
-
-fn semaphore(max: u64) -> Arc<Semaphore> {
-    let max = usize::try_from(max).unwrap_or(Semaphore::MAX_PERMITS);
-    Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)))
 }
 
 /// The next connection; `Some(None)` after a failure that may pass, `None` when the server stops.
@@ -188,7 +170,7 @@ where
 {
     let peer = connection.peer;
     let service = {
-        let door = door.clone();
+        let (door, connection) = (door.clone(), connection.clone());
         service_fn(move |request| {
             http::answer(door.clone(), router.clone(), connection.clone(), request)
         })
@@ -198,6 +180,7 @@ where
             .timer(TokioTimer::new())
             .header_read_timeout(door.settings.handshake_timeout())
             .max_header_size(HEAD_BYTES_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );
@@ -206,6 +189,10 @@ where
         () = door.stopping.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
+        }
+        () = connection.place.given_away() => {
+            tracing::debug!(%peer, "a newcomer gave way to another one");
+            return;
         }
     };
     if let Err(error) = result {

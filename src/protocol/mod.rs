@@ -14,6 +14,7 @@ mod http;
 mod kind;
 pub mod listener;
 pub mod origin;
+pub mod places;
 mod problem;
 mod sessions;
 mod ws;

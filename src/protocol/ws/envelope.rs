@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Longest `id`, bytes as written: it is repeated in the reply, which has a bound itself.
-const ID_BYTES_MAX: usize = 64 << 10;
+pub const ID_BYTES_MAX: usize = 64 << 10;
 
 /// A request's `id`, exactly as it was written.
 pub type Id = Box<RawValue>;

@@ -61,6 +61,8 @@ fn accept(
         return Err(Problem::new(Kind::Unavailable, "the server is stopping"));
     }
     let seat = seat(&door, connection.peer, authenticated)?;
+    // Strangers with a seat have a bound and a deadline of their own.
+    connection.place.known();
     let tasks = door.tasks.clone();
     tasks.spawn(async move {
         // The connection's place is kept as long as the session.

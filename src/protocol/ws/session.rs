@@ -79,7 +79,7 @@ impl Session {
             "protocol": methods::PROTOCOL,
             "session_id": self.id,
             "auth": auth,
-            "limits": methods::limits(&self.door.settings),
+            "limits": methods::limits::greeted(&self.door.settings),
         });
         notification("server.hello", params)
     }

@@ -27,6 +27,6 @@ pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<O
         "epoch": info.epoch,
         "sessions": door.sessions.count(),
         "counts": counts(&info.counts),
-        "limits": limits(&door.settings),
+        "limits": limits::all(&door.settings),
     })))
 }

@@ -3,7 +3,7 @@
 //! Order, bounds and replies are the session's business.
 
 use serde::Serialize;
-use serde_json::{Map, Value, json, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{super::Kind, envelope::to_raw, refusal::Refusal, session::Session, tails::Granted};
 use crate::config::Settings;
@@ -13,6 +13,7 @@ mod control;
 mod get;
 mod info;
 mod input;
+pub mod limits;
 mod list;
 pub mod read;
 mod submit;
@@ -155,25 +156,6 @@ pub async fn execute(
     }
 }
 
-/// The bounds that a client may meet: in the greeting and in `server.info`.
-pub fn limits(settings: &Settings) -> Value {
-    json!({
-        "message_bytes_max": settings.message_bytes_max,
-        "json_depth_max": settings.json_depth_max,
-        "in_flight_max": settings.in_flight_max,
-        "subscriptions_max": settings.subscriptions_max,
-        "sessions_max": settings.sessions_max,
-        "unauthenticated_sessions_max": settings.unauthenticated_sessions_max,
-        "auth_timeout_s": settings.auth_timeout_s,
-        "ping_interval_s": settings.ping_interval_s,
-        "read_bytes_max": read::BYTES_MAX,
-        "read_wait_ms_max": read::WAIT_MS_MAX,
-        "list_limit_max": list::LIMIT_MAX,
-        "wait_jobs_max": wait::JOBS_MAX,
-        "job_bytes_max": job_bytes_max(settings),
-    })
-}
-
 /// Longest job that can be told, as JSON, bytes.
 fn job_bytes_max(settings: &Settings) -> usize {
     settings.message_len_max().saturating_sub(ENVELOPE_BYTES)
@@ -199,6 +181,8 @@ fn fitting<T: Serialize>(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

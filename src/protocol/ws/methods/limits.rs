@@ -1,0 +1,81 @@
+//! The bounds as clients are told them: all in `server.info`, those that a client must know before
+//! its first request in the greeting too.
+//!
+//! What holds them is not known here: a setting that is a number is told without being named.
+
+use serde_json::{Map, Value, json};
+
+use super::{super::envelope, job_bytes_max, list, read, wait};
+use crate::{config::Settings, protocol::listener};
+
+/// What a stranger is told as well.
+const GREETED: [&str; 13] = [
+    "auth_timeout_s",
+    "in_flight_max",
+    "job_bytes_max",
+    "json_depth_max",
+    "list_limit_max",
+    "message_bytes_max",
+    "ping_interval_s",
+    "read_bytes_max",
+    "read_wait_ms_max",
+    "sessions_max",
+    "subscriptions_max",
+    "unauthenticated_sessions_max",
+    "wait_jobs_max",
+];
+
+/// Every bound, by name: the settings that are numbers, and the constants of the doors.
+pub fn all(settings: &Settings) -> Map<String, Value> {
+    let mut all = settings.bounds();
+    let constants = [
+        ("head_bytes_max", json!(listener::HEAD_BYTES_MAX)),
+        ("id_bytes_max", json!(envelope::ID_BYTES_MAX)),
+        ("job_bytes_max", json!(job_bytes_max(settings))),
+        ("list_limit_max", json!(list::LIMIT_MAX)),
+        ("read_bytes_max", json!(read::BYTES_MAX)),
+        ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
+        ("wait_jobs_max", json!(wait::JOBS_MAX)),
+    ];
+    all.extend(constants.map(|(name, value)| (name.to_owned(), value)));
+    all
+}
+
+/// The part for the greeting.
+pub fn greeted(settings: &Settings) -> Map<String, Value> {
+    let mut all = all(settings);
+    all.retain(|name, _| GREETED.contains(&name.as_str()));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::{self, TABLE};
+
+    fn defaults() -> Settings {
+        let loaded = config::load_from(None, BTreeMap::new(), &BTreeMap::new());
+        loaded.expect("defaults").settings
+    }
+
+    /// A setting whose name says that it is a size, a number or a time is a bound.
+    #[test]
+    fn every_bound_of_the_settings_is_told() {
+        let all = all(&defaults());
+        let units = ["_max", "_min", "_s", "_ms", "_bytes"];
+        let bounds = TABLE
+            .iter()
+            .filter(|entry| units.iter().any(|unit| entry.name.ends_with(unit)));
+        for entry in bounds {
+            assert!(all.contains_key(entry.name), "{} is not told", entry.name);
+        }
+        assert_eq!(all["spool_bytes_max"], Value::Null, "no bound is null");
+    }
+
+    #[test]
+    fn the_greeting_tells_what_it_names() {
+        assert_eq!(greeted(&defaults()).len(), GREETED.len());
+    }
+}
