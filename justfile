@@ -35,10 +35,11 @@ test:
     cargo build --locked
     cargo test --locked --no-fail-fast
 
-# A Python client written from the contract alone, against the debug binary.
+# Python clients against the debug binary: one written from the protocol's page alone, the example.
 conformance:
     cargo build --locked
     {{ python }} tests/python/conformance.py target/debug/cc-executor
+    {{ python }} tests/python/conversation.py target/debug/cc-executor
 
 # The seeded run with kills, for longer. `just chaos 600 42` repeats seed 42 for ten minutes.
 chaos seconds="300" seed="":

@@ -18,6 +18,7 @@ So every step can simply be repeated on a new connection.
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -26,12 +27,13 @@ import sys
 import time
 import uuid
 
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.sync.client import connect
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STAND_IN = [sys.executable, os.path.join(HERE, "stream_json_stand_in.py")]
-LOST = (WebSocketException, OSError)
+# A connection that broke, or was never made because the server is just restarting.
+LOST = (ConnectionClosed, InvalidMessage, OSError)
 # How long a lost server is waited for.
 PATIENCE_S = 60.0
 
@@ -45,7 +47,9 @@ class Session:
 
     def __init__(self, url, token):
         headers = {"Authorization": f"Bearer {token}"}
-        self.socket = connect(url, additional_headers=headers, proxy=None)
+        self.stack = contextlib.ExitStack()
+        self.socket = self.stack.enter_context(
+            connect(url, additional_headers=headers, proxy=None, close_timeout=1))
         self.notices = []
         self.next_id = 1
         json.loads(self.socket.recv())  # server.hello
@@ -95,12 +99,19 @@ class Conversation:
                 if self.session is None:
                     self.session = self.resume()
                 return step(self.session)
-            except LOST as error:
+            except LOST:
                 if time.monotonic() > patience:
                     raise
-                print(f"  (the connection is lost: {error or type(error).__name__})")
-                self.session = None
+                if self.session is not None:
+                    print("  (the connection is lost)")
+                self.close()
                 time.sleep(0.2)
+
+    def close(self):
+        session, self.session = self.session, None
+        if session is not None:
+            with contextlib.suppress(*LOST):
+                session.stack.close()
 
     def resume(self):
         session = Session(self.url, self.token)
@@ -171,6 +182,7 @@ def main(url, token, *argv):
     for message in messages:
         print(f"< {message}")
     job = talk.end
+    talk.close()
     whole = job["output_sha256"] == talk.digest.hexdigest()
     print(f"job {job['number']} {job['state']}, {job['output_bytes']} bytes, "
           f"{'every one of them seen once' if whole else 'NOT the bytes that were seen'}")
