@@ -64,8 +64,17 @@ pub enum Event {
     Back,
     /// A control was refused.
     Refused(WireError),
+    /// The answer to the input that was sent.
+    Answered(Result<Value, WireError>),
     /// A notification as it came: all of them, where the encoding is JSON.
     Notice(Value),
+}
+
+/// An input without an answer.
+struct Sent {
+    params: Value,
+    /// The request that it is, on the present connection.
+    request: Option<u64>,
 }
 
 /// A tail of one job.
@@ -82,6 +91,8 @@ pub struct Follow {
     asking: bool,
     subscription: Option<Value>,
     wish: Option<&'static str>,
+    /// What was sent last to the job's stdin, until it is answered.
+    input: Option<Sent>,
     /// The event behind a notification that was passed on as it came.
     pending: Option<Event>,
 }
@@ -137,6 +148,7 @@ impl Follow {
             asking: false,
             subscription: None,
             wish: None,
+            input: None,
             pending: None,
             options,
         }
@@ -157,6 +169,15 @@ impl Follow {
     pub async fn wish(&mut self, action: &'static str) {
         self.wish = Some(action);
         self.send_wish().await;
+    }
+
+    /// Sends an input (the parameters of `job.input`, the job aside): now, and again after every
+    /// loss, until there is an [`Event::Answered`]. It must have a `write_id`.
+    pub async fn input(&mut self, mut params: Value) {
+        params["job"] = self.job.clone();
+        let request = None;
+        self.input = Some(Sent { params, request });
+        self.send_input().await;
     }
 
     /// The next event. Cancel-safe: a dropped call loses nothing.
@@ -219,6 +240,7 @@ impl Follow {
         let job = reply["job"].take();
         self.subscribed(&reply, &job)?;
         self.send_wish().await;
+        self.send_input().await;
         Ok(true)
     }
 
@@ -246,6 +268,12 @@ impl Follow {
         let _ = client.send("job.control", &params).await;
     }
 
+    async fn send_input(&mut self) {
+        if let (Some(sent), Some(client)) = (&mut self.input, self.link.connected()) {
+            sent.request = client.send("job.input", &sent.params).await.ok();
+        }
+    }
+
     fn take(&mut self, incoming: Incoming) -> anyhow::Result<Option<Event>> {
         match incoming {
             Incoming::Output(frame) if self.subscription != Some(json!(frame.subscription)) => {
@@ -254,6 +282,14 @@ impl Follow {
             Incoming::Output(frame) => {
                 self.advance(frame.offset, frame.offset + frame.data.len() as u64)?;
                 Ok(Some(Event::Output(frame)))
+            }
+            Incoming::Reply { id, result }
+                if self
+                    .input
+                    .take_if(|sent| sent.request == Some(id))
+                    .is_some() =>
+            {
+                Ok(Some(Event::Answered(result)))
             }
             Incoming::Reply {
                 result: Err(error), ..

@@ -71,6 +71,10 @@ pub struct JobOptions {
     #[arg(long, value_name = "MASK", help_heading = "Job")]
     umask: Option<String>,
 
+    /// Keep its stdin open for input; run forwards ours
+    #[arg(short, long, help_heading = "Job")]
+    pub interactive: bool,
+
     /// Give it the content of this UTF-8 file as stdin; - is our own stdin
     #[arg(long, value_name = "FILE", help_heading = "Job")]
     stdin_file: Option<PathBuf>,
@@ -128,6 +132,7 @@ impl JobOptions {
             Some(line) => put(&mut job, "shell", Some(line)),
             None => put(&mut job, "argv", Some(&self.argv)),
         }
+        put(&mut job, "interactive", self.interactive.then_some(true));
         put(&mut job, "name", self.name.as_ref());
         put(
             &mut job,
@@ -325,6 +330,7 @@ mod tests {
     #[test]
     fn every_option_becomes_a_key_that_the_server_reads() {
         let words = [
+            "-i",
             "--name",
             "n",
             "--label",
@@ -356,6 +362,7 @@ mod tests {
         ];
         let object = new_job(&words, None);
         let job = parse::new_job(&object).expect("a job that the server takes");
+        assert!(job.interactive);
         assert_eq!(job.labels["k"], "v=w");
         assert_eq!((job.priority, job.umask), (-3, 0o027));
         assert_eq!(job.timeout_s.map(|s| s.0), Some(60.0));

@@ -19,6 +19,8 @@ mod duration;
 mod escape;
 mod exit_code;
 mod follow;
+mod forward;
+mod input;
 mod job;
 mod job_options;
 mod jobs;
@@ -39,6 +41,7 @@ mod show;
 mod signal;
 mod signals;
 mod status;
+mod stdin;
 mod stop;
 mod submit;
 mod tail;
@@ -82,6 +85,8 @@ enum Verb {
     Kill(control::ControlArgs),
     /// Send a signal to jobs
     Signal(signal::SignalArgs),
+    /// Send text or our stdin to a job that takes input
+    Input(input::InputArgs),
     /// Run the server
     Serve(serve::ServeArgs),
     /// Show how the server is
@@ -148,6 +153,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Cancel(args) => cancel::cancel(args).await,
         Verb::Kill(args) => kill::kill(args).await,
         Verb::Signal(args) => signal::signal(args).await,
+        Verb::Input(args) => input::input(args).await,
         Verb::Serve(args) => serve::serve(args).await,
         Verb::Status(args) => status::status(args).await,
         Verb::Stop(args) => stop::stop(args).await,

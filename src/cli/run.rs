@@ -14,12 +14,14 @@ use tokio::{
 use super::{
     exit_code,
     follow::{Event, Follow, From, Options},
+    forward::Forward,
     job::Job,
     job_options::JobOptions,
     link::{Link, Tell},
     outputs::{Broken, Outputs},
     say, sentence,
     signals::{Ask, Signals},
+    stdin::Stdin,
     submit::{self, HandIn},
     target::Connect,
 };
@@ -72,7 +74,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     if args.detach {
         return detach(&Job::read(&reply["job"])?);
     }
-    Running::new(link, &reply, tail, signals)?
+    let forward = match args.job.interactive {
+        true => Forward::of(Stdin::start()?),
+        false => Forward::nothing(),
+    };
+    Running::new(link, &reply, tail, signals, forward)?
         .watch(asked)
         .await
 }
@@ -120,6 +126,7 @@ struct Running {
     follow: Follow,
     outputs: Outputs,
     signals: Signals,
+    forward: Forward,
     /// How often somebody asked for its end.
     asked: u32,
     /// What a person will be told if it takes long.
@@ -132,16 +139,24 @@ enum Step {
     Event(anyhow::Result<Event>),
     Asked(Ask),
     Broken(Broken),
+    Input(Value),
     Long,
 }
 
 impl Running {
-    fn new(link: Link, reply: &Value, tail: Options, signals: Signals) -> anyhow::Result<Self> {
+    fn new(
+        link: Link,
+        reply: &Value,
+        tail: Options,
+        signals: Signals,
+        forward: Forward,
+    ) -> anyhow::Result<Self> {
         let job = Job::read(&reply["job"])?;
         let mut running = Self {
             follow: Follow::submitted(link, reply, tail)?,
             outputs: Outputs::start()?,
             signals,
+            forward,
             asked: 0,
             note: None,
             waits: format!("job {} {}", job.number, sentence::waiting(&job)),
@@ -169,6 +184,7 @@ impl Running {
                     }
                 }
                 Step::Broken(broken) => return Ok(ExitCode::from(self.cut_off(&broken))),
+                Step::Input(input) => self.follow.input(input).await,
                 Step::Long => {
                     if let Some((_, text)) = self.note.take() {
                         say::to_person(&text);
@@ -196,6 +212,8 @@ impl Running {
             biased;
             ask = self.signals.next() => Step::Asked(ask),
             broken = self.outputs.broken() => Step::Broken(broken),
+            // Never twice without an event in between, so that output is not kept waiting.
+            input = self.forward.next() => Step::Input(input),
             event = fetch => Step::Event(event),
             () = sleep_until(at), if self.note.is_some() => Step::Long,
         }
@@ -209,6 +227,11 @@ impl Running {
             Event::Away => self.remind("the server is gone; the job goes on, waiting for a server"),
             Event::Flowing | Event::Back => self.note = None,
             Event::Refused(error) => say::to_person(&error.message),
+            Event::Answered(answer) => {
+                if let Some(error) = self.forward.answered(answer) {
+                    say::to_person(&error.message);
+                }
+            }
             Event::Gap(gap) => say::to_person(&format!(
                 "bytes {} to {} are missing ({})",
                 gap["from"],

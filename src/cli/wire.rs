@@ -73,8 +73,17 @@ pub struct WireError {
 }
 
 impl WireError {
-    /// The server is stopping, or its disk is full.
+    /// The state of things does not allow it.
+    pub const CONFLICT: i64 = -32004;
+    /// A bound is reached.
+    pub const LIMIT_EXCEEDED: i64 = -32005;
+    /// The server is stopping, its disk is full, or a shim does not answer.
     pub const UNAVAILABLE: i64 = -32006;
+
+    /// Whether the same request may succeed later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.code, Self::LIMIT_EXCEEDED | Self::UNAVAILABLE)
+    }
 }
 
 /// A frame that the contract does not know.

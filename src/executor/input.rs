@@ -2,7 +2,7 @@
 
 use super::{Error, Executor};
 use crate::{
-    job::{Input, InputAnswer, Job, JobNumber, JobRef},
+    job::{Input, InputAnswer, JobNumber, JobRef, JobState},
     store::{Include, InputMet},
     supervisor::Key,
 };
@@ -19,7 +19,11 @@ impl Executor {
         }
         match self.inner.store.input(job, input.clone()).await? {
             InputMet::NotFound => Err(Error::no_such_job(job)),
-            InputMet::Unfit(job) => Err(unfit(&job)),
+            InputMet::Unfit {
+                number,
+                interactive,
+                state,
+            } => Err(unfit(number, interactive, state)),
             InputMet::Kept { number, answer } => accepted(number, answer),
             InputMet::ToShim {
                 number,
@@ -42,7 +46,7 @@ impl Executor {
         let number = JobRef::Number(key.job);
         let job = self.inner.store.job(number, Include::default()).await?;
         match job {
-            Some(job) if job.state.is_final() => Err(unfit(&job)),
+            Some(job) if job.state.is_final() => Err(unfit(job.number, true, job.state)),
             _ => Err(Error::Unavailable(format!(
                 "the shim of job {} does not answer, and may have taken the input or not: send it \
                  again with the same write_id, which is never written twice",
@@ -81,13 +85,9 @@ fn too_long(bytes: usize) -> Error {
     }
 }
 
-fn unfit(job: &Job) -> Error {
-    let number = job.number;
-    Error::Conflict(match job.interactive {
-        true => format!(
-            "job {number} is {}; it takes no more input",
-            job.state.name()
-        ),
+fn unfit(number: JobNumber, interactive: bool, state: JobState) -> Error {
+    Error::Conflict(match interactive {
+        true => format!("job {number} is {}; it takes no more input", state.name()),
         false => format!(
             "job {number} takes no input; only a job that was submitted with interactive: true does"
         ),

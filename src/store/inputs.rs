@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{InputMet, columns::json, standing::Batch, view};
+use super::{InputMet, columns::json, standing::Batch};
 use crate::job::{Input, InputAnswer, JobNumber, JobRef};
 
 /// Keeps an input of a job that waits; else tells who is to have it.
@@ -20,7 +20,11 @@ pub(super) async fn input(
     };
     let number = standing.number;
     if !standing.interactive || standing.state.is_final() {
-        return view::known(batch.conn, number).await.map(InputMet::Unfit);
+        return Ok(InputMet::Unfit {
+            number,
+            interactive: standing.interactive,
+            state: standing.state,
+        });
     }
     if let Some(shim) = standing.shim.filter(|_| standing.state.is_active()) {
         return Ok(InputMet::ToShim {

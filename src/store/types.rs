@@ -257,7 +257,14 @@ pub enum InputMet {
         shim: String,
     },
     /// The job takes no input: it is not interactive, or final.
-    Unfit(Job),
+    Unfit {
+        /// The job.
+        number: JobNumber,
+        /// Whether it is interactive: then it is final.
+        interactive: bool,
+        /// Its state.
+        state: JobState,
+    },
     /// There is no such job.
     NotFound,
 }

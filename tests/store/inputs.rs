@@ -1,7 +1,7 @@
 //! Inputs that come before the start: kept in order and once, handed over, gone at the end.
 
 use cc_executor::{
-    job::{Input, InputAnswer, JobNumber, JobRef, Micros, NewJob, StopCause},
+    job::{Input, InputAnswer, JobNumber, JobRef, JobState, Micros, NewJob, StopCause},
     store::*,
 };
 
@@ -147,10 +147,12 @@ async fn what_was_kept_outlives_an_attempt_that_never_was_and_no_end() {
         .await
         .unwrap();
     assert_eq!(rows(&ledger).await, 0);
-    assert!(matches!(
-        send(&ledger, number, eof()).await,
-        InputMet::Unfit(_)
-    ));
+    let unfit = InputMet::Unfit {
+        number,
+        interactive: true,
+        state: JobState::Cancelled,
+    };
+    assert_eq!(send(&ledger, number, eof()).await, unfit);
 }
 
 #[tokio::test]
@@ -183,10 +185,12 @@ async fn bytes_and_number_of_what_is_kept_are_bounded() {
 async fn only_interactive_jobs_that_exist_take_input() {
     let ledger = Ledger::new().await;
     assert_eq!(send(&ledger, 99, eof()).await, InputMet::NotFound);
-    let plain = ledger.queued().await;
-    assert_eq!(
-        send(&ledger, plain.number, eof()).await,
-        InputMet::Unfit(plain)
-    );
+    let number = ledger.queued().await.number;
+    let unfit = InputMet::Unfit {
+        number,
+        interactive: false,
+        state: JobState::Queued,
+    };
+    assert_eq!(send(&ledger, number, eof()).await, unfit);
     assert_eq!(rows(&ledger).await, 0);
 }

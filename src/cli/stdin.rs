@@ -1,0 +1,60 @@
+//! Reads our stdin piece by piece, as the bytes come, from a thread of its own.
+//!
+//! The thread may wait for a person as long as it likes; whoever takes the pieces stays free, and
+//! leaves without it.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read},
+    os::fd::AsFd,
+    thread,
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::mpsc;
+
+/// Longest piece, bytes: what a pipe holds.
+const PIECE_BYTES_MAX: usize = 64 << 10;
+
+/// Our stdin.
+#[derive(Debug)]
+pub struct Stdin {
+    pieces: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Stdin {
+    /// Begins to read; one piece is read ahead.
+    pub fn start() -> io::Result<Self> {
+        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let (sender, pieces) = mpsc::channel(1);
+        thread::Builder::new()
+            .name("stdin".into())
+            .spawn(move || read_all(&stdin, &sender))?;
+        Ok(Self { pieces })
+    }
+
+    /// The next piece, never empty; `None` at the end. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        self.pieces.recv().await
+    }
+}
+
+/// Reads until the end, or until nobody takes the pieces. What cannot be read has ended: a terminal
+/// that is gone, a directory.
+fn read_all(mut stdin: &File, pieces: &mpsc::Sender<Vec<u8>>) {
+    let mut bytes = vec![0; PIECE_BYTES_MAX];
+    loop {
+        match stdin.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(n) if pieces.blocking_send(bytes[..n].to_vec()).is_err() => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Somebody who shares it has made it non-blocking.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut fds, PollTimeout::NONE);
+            }
+            Err(_) => return,
+        }
+    }
+}
