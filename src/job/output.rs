@@ -110,6 +110,15 @@ impl GapReason {
     }
 }
 
+/// How much output was dropped because of `output.when_full`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Bytes, of all streams.
+    pub bytes: u64,
+    /// Line ends (bytes 0x0A) among them: a line that was cut is dropped if its end was.
+    pub lines: u64,
+}
+
 /// A hole in the output: bytes from `from` (inclusive) to `to` (exclusive) are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {

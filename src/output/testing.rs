@@ -142,6 +142,7 @@ fn facts(end_offset: Offset) -> ExitFacts {
         survivors: Vec::new(),
         usage: Usage::default(),
         end_offset,
+        dropped: crate::job::Dropped::default(),
     }
 }
 

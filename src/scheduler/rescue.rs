@@ -308,6 +308,7 @@ mod tests {
             survivors: Vec::new(),
             usage: Usage::default(),
             end_offset: 0,
+            dropped: crate::job::Dropped::default(),
         });
         let ended = Traces::Ended(facts.clone());
         let finish = Verdict::Finish(facts);

@@ -104,6 +104,7 @@ impl Paper {
             survivors: Vec::new(),
             usage: Usage::default(),
             end_offset: self.end,
+            dropped: cc_executor::job::Dropped::default(),
         };
         let payload = serde_json::to_vec(&facts).expect("JSON");
         self.append(Kind::Exit, Stream::Stdout, &payload);

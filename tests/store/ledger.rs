@@ -146,6 +146,7 @@ pub fn facts(exit: Exit) -> ExitFacts {
             max_rss_bytes: 1 << 20,
         },
         end_offset: 0,
+        dropped: cc_executor::job::Dropped::default(),
     }
 }
 
