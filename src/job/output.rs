@@ -104,6 +104,11 @@ impl GapReason {
         }
     }
 
+    /// Whether `output.when_full` is the reason.
+    pub fn is_policy(self) -> bool {
+        matches!(self, Self::DropOldest | Self::DropNewest)
+    }
+
     /// The reason with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use cc_executor::{
-    job::{Exit, ExitFacts, Stream, Usage},
+    job::{Dropped, Exit, ExitFacts, Stream, Usage},
     output::Digest,
     spool::{
         Kind, RecordHeader, SegmentName, SegmentWriter,
@@ -104,7 +104,7 @@ impl Paper {
             survivors: Vec::new(),
             usage: Usage::default(),
             end_offset: self.end,
-            dropped: cc_executor::job::Dropped::default(),
+            dropped: Dropped::default(),
         };
         let payload = serde_json::to_vec(&facts).expect("JSON");
         self.append(Kind::Exit, Stream::Stdout, &payload);
