@@ -410,12 +410,13 @@ fn a_runaway_job_is_bounded_on_disk_and_in_memory_and_a_stopped_server_does_not_
     let mut client = server.connect();
     let job = dropping(&["yes", "0123456"], "drop_oldest", 64 * MIB);
     let job = client.submit(server.marked(job));
+    client.started(&job);
     let pid = Pid::from_raw(server.pid());
     kill(pid, Signal::SIGSTOP).expect("stop the server");
     let mut most = 0;
-    until_true("the job has written two gigabytes", || {
+    until_true("the job has written much more than is kept", || {
         most = most.max(disk_bytes(&server.data_dir()));
-        dropped(&server) > 2 << 30
+        dropped(&server) > 600 * MIB
     });
     kill(pid, Signal::SIGCONT).expect("continue the server");
     let shims = server.shims();
