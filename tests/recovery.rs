@@ -15,6 +15,8 @@ mod scene;
 
 #[path = "recovery/adopts.rs"]
 mod adopts;
+#[path = "recovery/drops.rs"]
+mod drops;
 #[path = "recovery/finishes.rs"]
 mod finishes;
 #[path = "recovery/leaves_alone.rs"]

@@ -8,6 +8,8 @@ mod harness;
 mod arms;
 #[path = "shim/dies_with_its_job.rs"]
 mod dies_with_its_job;
+#[path = "shim/drops_output.rs"]
+mod drops_output;
 #[path = "shim/ends_leftovers.rs"]
 mod ends_leftovers;
 #[path = "shim/feeds_stdin.rs"]

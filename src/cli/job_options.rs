@@ -79,9 +79,20 @@ pub struct JobOptions {
     #[arg(long, value_name = "FILE", help_heading = "Job")]
     stdin_file: Option<PathBuf>,
 
-    /// End it when it has written more than so many bytes (64M, 1G)
+    /// Keep at most so many bytes of its output (64M, 1G)
     #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Job")]
     max_output: Option<u64>,
+
+    /// What happens when it writes more: it ends, or what does not fit is counted and dropped
+    /// [default: fail]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "POLICY",
+        requires = "max_output",
+        help_heading = "Job"
+    )]
+    when_full: Option<WhenFull>,
 
     /// Idempotency key: the same key and job a second time is the first job again
     #[arg(long, value_name = "KEY", help_heading = "Job")]
@@ -96,6 +107,26 @@ pub struct JobOptions {
 enum Leftover {
     Kill,
     Keep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum WhenFull {
+    /// It ends as failed.
+    Fail,
+    /// Its beginning and its newest output are kept; needs 16M at least.
+    DropOldest,
+    /// Its oldest output is kept.
+    DropNewest,
+}
+
+impl WhenFull {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::DropOldest => "drop_oldest",
+            Self::DropNewest => "drop_newest",
+        }
+    }
 }
 
 impl JobOptions {
@@ -148,8 +179,7 @@ impl JobOptions {
             Leftover::Keep => "keep",
         });
         put(&mut job, "leftover", leftover);
-        let limit = self.max_output.map(|max| json!({"max_bytes": max}));
-        put(&mut job, "output", limit);
+        put(&mut job, "output", self.output());
         if !self.labels.is_empty() {
             let labels = self.labels.iter().map(|(k, v)| (k.clone(), json!(v)));
             job.insert("labels".into(), Value::Object(labels.collect()));
@@ -158,6 +188,13 @@ impl JobOptions {
         let key = key.unwrap_or_else(|| format!("{GENERATED_KEY}{}", uuid::Uuid::now_v7()));
         put(&mut job, "idempotency_key", Some(key));
         job
+    }
+
+    fn output(&self) -> Option<Map<String, Value>> {
+        let mut output = Map::new();
+        put(&mut output, "max_bytes", self.max_output);
+        put(&mut output, "when_full", self.when_full.map(WhenFull::name));
+        (!output.is_empty()).then_some(output)
     }
 
     /// The job's directory: `--cwd`, seen from the shell's own, which is the default.
@@ -296,6 +333,8 @@ mod tests {
             &["--label", "novalue", "true"],
             &["--env", "=x", "true"],
             &["--max-output", "0", "true"],
+            &["--max-output", "1M", "--when-full", "explode", "true"],
+            &["--when-full", "drop-newest", "true"],
             &["--max-output", "99999999999T", "true"],
         ] {
             let line = Line::try_parse_from(std::iter::once(&"run").chain(words));
@@ -355,6 +394,8 @@ mod tests {
             "027",
             "--max-output",
             "2K",
+            "--when-full",
+            "drop-newest",
             "--key",
             "once",
             "--shell",
@@ -371,6 +412,7 @@ mod tests {
             (Some(30.0), 0.0)
         );
         assert_eq!(job.output.max_bytes, Some(2048));
+        assert_eq!(job.output.when_full, crate::job::WhenFull::DropNewest);
         assert_eq!(job.idempotency_key.as_deref(), Some("once"));
         assert_eq!((job.queue.as_str(), job.name.as_deref()), ("q", Some("n")));
     }

@@ -113,7 +113,9 @@ fn limits(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
         ("grace", length(value["grace_s"].as_f64())),
         (
             "output max",
-            max.map_or_else(String::new, |max| format!("{max} bytes")),
+            max.map_or_else(String::new, |max| {
+                format!("{max} bytes, then {}", text(&value["output"]["when_full"]))
+            }),
         ),
         ("umask", text(&value["umask"])),
         ("variables", count(&value["env_names"])),
@@ -133,6 +135,7 @@ fn results(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
     let leaked = value["leaked"].as_u64().filter(|n| *n > 0);
     vec![
         ("output", format!("{} bytes{digest}", job.output_bytes)),
+        ("dropped", dropped(value)),
         ("attempts", value["attempts"].to_string()),
         ("usage", usage(&value["usage"])),
         (
@@ -143,6 +146,15 @@ fn results(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
         ),
         ("survivors", survivors(&value["survivors"])),
     ]
+}
+
+/// What of the output is not there any more, or never was taken.
+fn dropped(value: &Value) -> String {
+    let count = |key: &str| value[key].as_u64().unwrap_or(0);
+    match (count("dropped_bytes"), count("dropped_lines")) {
+        (0, _) => String::new(),
+        (bytes, lines) => format!("{bytes} of these bytes, with {lines} line ends"),
+    }
 }
 
 fn text(value: &Value) -> String {

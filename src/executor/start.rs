@@ -10,7 +10,7 @@ use crate::{
     clock,
     output::{Hub, Log, log::blocking},
     scheduler::{Kick, Scheduler, rescue::Rescuer},
-    spool::{Layout, SegmentName},
+    spool::{Layout, SegmentName, hole},
     store::{OpenAttempt, OpenError, Store, Stored},
     supervisor::{Bounds, Context, ShimEvent, Supervisor, boot_id},
 };
@@ -204,7 +204,7 @@ async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<S
     for file in names {
         let keep = match SegmentName::parse(&file) {
             Some(name) => is_needed(&ctx.store, &open, name).await,
-            None => false,
+            None => is_needed_hole(&open, &file),
         };
         if keep {
             continue;
@@ -216,6 +216,12 @@ async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<S
             tracing::warn!(file, %error, "a leftover in the spool could not be unlinked");
         }
     }
+}
+
+/// What was dropped stands in rows once the attempt is final.
+fn is_needed_hole(open: &[OpenAttempt], file: &str) -> bool {
+    let of = |attempt: &OpenAttempt| (attempt.number, attempt.attempt);
+    hole::parse_file_name(file).is_some_and(|name| open.iter().any(|attempt| of(attempt) == name))
 }
 
 async fn is_needed(store: &Store, open: &[OpenAttempt], name: SegmentName) -> bool {

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    output::Offset,
+    output::{Dropped, Offset},
     state::{JobState, Reason},
     time::Micros,
 };
@@ -134,8 +134,11 @@ pub struct ExitFacts {
     pub survivors: Vec<Survivor>,
     /// The kernel's count for the tree.
     pub usage: Usage,
-    /// The offset behind the attempt's last byte.
+    /// The offset behind the attempt's last byte, dropped ones included.
     pub end_offset: Offset,
+    /// What `output.when_full` has dropped of it.
+    #[serde(default)]
+    pub dropped: Dropped,
 }
 
 impl ExitFacts {

@@ -18,7 +18,7 @@ pub use attempt::{Exit, ExitFacts, SpawnError, StopCause, StopFacts, StopWish, S
 pub use command::{Command, Leftover, NewJob, OnDisconnect, OutputPolicy, WhenFull};
 pub use id::{JobId, JobNumber, JobRef};
 pub use input::{Input, InputAnswer};
-pub use output::{Chunk, Gap, GapReason, Offset, Stream};
+pub use output::{Chunk, Dropped, Gap, GapReason, Offset, Stream};
 pub use parse::Refusal;
 pub use state::{JobState, Reason};
 pub use time::{Micros, Seconds};

@@ -104,10 +104,24 @@ impl GapReason {
         }
     }
 
+    /// Whether `output.when_full` is the reason.
+    pub fn is_policy(self) -> bool {
+        matches!(self, Self::DropOldest | Self::DropNewest)
+    }
+
     /// The reason with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
+}
+
+/// How much output was dropped because of `output.when_full`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Bytes, of all streams.
+    pub bytes: u64,
+    /// Line ends (bytes 0x0A) among them: a line that was cut is dropped if its end was.
+    pub lines: u64,
 }
 
 /// A hole in the output: bytes from `from` (inclusive) to `to` (exclusive) are not there.

@@ -12,7 +12,7 @@ use sha2::{
 
 use super::{log::Item, segments::item};
 use crate::{
-    job::{JobNumber, Offset},
+    job::{Gap, JobNumber, Offset},
     spool::{Kind, Position, SegmentName, SegmentReader, reader::Next},
     store::SegmentRow,
 };
@@ -26,6 +26,8 @@ pub struct Digest {
     /// `None` behind a gap.
     sha: Option<Sha256>,
     offset: Offset,
+    /// What has been met since it was resumed.
+    gaps: Vec<Gap>,
 }
 
 impl Digest {
@@ -43,7 +45,11 @@ impl Digest {
         if sha.is_none() && state != Some(BROKEN) {
             tracing::error!(offset, "the state of a digest is missing or unreadable");
         }
-        Self { sha, offset }
+        Self {
+            sha,
+            offset,
+            gaps: Vec::new(),
+        }
     }
 
     /// What has been hashed.
@@ -79,10 +85,22 @@ impl Digest {
             }
             Item::Gap(gap) => {
                 assert_eq!(gap.from, self.offset, "the digest skips bytes");
-                self.offset = gap.to;
-                self.sha = None;
+                self.pass(*gap);
             }
         }
+    }
+
+    /// Goes on behind a gap, if that is not there already: bytes may have been hashed before they
+    /// were dropped.
+    pub fn pass(&mut self, gap: Gap) {
+        self.offset = self.offset.max(gap.to);
+        self.sha = None;
+        self.gaps.push(gap);
+    }
+
+    /// The gaps that were met since it was resumed, once.
+    pub fn take_gaps(&mut self) -> Vec<Gap> {
+        std::mem::take(&mut self.gaps)
     }
 
     /// Hashes the attempt's segment that begins at this digest's offset, as far as it has whole

@@ -25,6 +25,11 @@ pub async fn last_lines(
     let mut last_byte_seen = false;
     let mut window_end = end;
     while window_end > 0 {
+        // A hole can be much wider than all that is kept.
+        if let Some(start) = log.gap_start(job, window_end - 1).await? {
+            window_end = start;
+            continue;
+        }
         let window_start = window_end.saturating_sub(WINDOW_BYTES);
         let bytes = window(log, job, window_start, window_end, streams).await?;
         for (offset, data) in bytes.iter().rev() {

@@ -5,11 +5,14 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use super::segments::{Find, Piece, read_records, scan_end};
+use super::{
+    find::{Found, find, find_end},
+    segments::{Find, Piece, read_records},
+};
 use crate::{
     job::{Chunk, Gap, JobNumber, Offset},
     spool::{
-        Position, SegmentName, SegmentReader,
+        Position, SegmentName, hole,
         reader::{Patience, is_impatient},
     },
     store::{Store, StoreError, Stored, StoredItem},
@@ -190,7 +193,7 @@ impl Log {
             first_offset: open.first_offset,
         };
         let spool = Arc::clone(&self.spool);
-        match blocking(move || scan_end(&spool, first)).await {
+        match blocking(move || find_end(&spool, first)).await {
             Ok(end) => Ok(Some(end)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e.into()),
@@ -241,23 +244,52 @@ impl Log {
         };
         let offset = cursor.offset;
         let spool = Arc::clone(&self.spool);
-        let found = blocking(move || {
-            let mut reader = SegmentReader::open(&spool, Position::first(name))?;
-            reader.skip_to(offset)?;
-            Ok(reader.position())
-        });
-        match found.await {
-            Ok(position) => {
+        match blocking(move || find(&spool, name, offset)).await? {
+            Found::At(position) => {
+                let end = end.filter(|_| position.segment == name);
                 cursor.place = Place::Segment { position, end };
                 Ok(None)
             }
-            // The attempt has not begun, or has just become rows: the caller looks again when woken.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && end.is_none() => at_end,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                Err(ReadError::Missing(job, cursor.offset))
+            Found::Dropped(gap, next) => {
+                cursor.offset = gap.to;
+                let position = Position::first(next);
+                cursor.place = Place::Segment {
+                    position,
+                    end: None,
+                };
+                Ok(Some(Batch {
+                    items: vec![Item::Gap(gap)],
+                    at_end: false,
+                }))
             }
-            Err(e) => Err(e.into()),
+            // The attempt has not begun, or has just become rows: the caller looks again when woken.
+            Found::Missing if end.is_none() => at_end,
+            // What was dropped may just have become a row.
+            Found::Missing => Ok(None),
         }
+    }
+
+    /// Where the gap begins that holds the byte at `offset`; `None` where that byte is there.
+    pub async fn gap_start(
+        &self,
+        job: JobNumber,
+        offset: Offset,
+    ) -> Result<Option<Offset>, ReadError> {
+        let attempt = match self.store.stored(job, offset, 1).await? {
+            Stored::Rows(rows) => {
+                return Ok(rows.first().and_then(|row| match row {
+                    StoredItem::Gap(gap) => Some(gap.from),
+                    StoredItem::Chunk(_) => None,
+                }));
+            }
+            Stored::Segment(row) => row.attempt,
+            Stored::Open(Some(open)) => open.attempt,
+            Stored::Open(None) => return Ok(None),
+        };
+        let spool = Arc::clone(&self.spool);
+        let hole = blocking(move || hole::read(&spool, job, attempt)).await?;
+        let gap = hole.filter(|hole| hole.behind(offset) > offset);
+        Ok(gap.map(|hole| hole.gap.from))
     }
 
     async fn read_segment(

@@ -5,6 +5,7 @@
 
 pub mod collect;
 pub mod digest;
+mod find;
 pub mod hasher;
 pub mod hub;
 pub mod lines;

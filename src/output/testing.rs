@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use super::{ArmRequest, Hub, Log, Tail, TailEvent, TailOptions};
 use crate::{
     job::{
-        Chunk, Command, Exit, ExitFacts, JobId, JobNumber, JobRef, JobState, Micros, NewJob,
-        Offset, Stream, Usage,
+        Chunk, Command, Dropped, Exit, ExitFacts, JobId, JobNumber, JobRef, JobState, Micros,
+        NewJob, Offset, Stream, Usage,
     },
     spool::{Kind, RecordHeader, SegmentName, record},
     store::{Claim, Fenced, Finish, Kept, Offer, SegmentRow, Store, Submission},
@@ -109,6 +109,7 @@ impl Desk {
             facts: Some(facts(end_offset)),
             survivors: Vec::new(),
             end_offset,
+            dropped: Dropped::default(),
             kept,
             output_sha256: None,
             hash_state: None,
@@ -142,6 +143,7 @@ fn facts(end_offset: Offset) -> ExitFacts {
         survivors: Vec::new(),
         usage: Usage::default(),
         end_offset,
+        dropped: Dropped::default(),
     }
 }
 

@@ -43,8 +43,8 @@ pub fn tell(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
     }
 }
 
-/// Unlinks the segments whose bytes the commit has taken into rows. An end that came too late has
-/// taken none.
+/// Unlinks what the commit has made useless in the spool. An end that came too late has made
+/// nothing so.
 pub async fn unlink(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
     if fenced == Fenced::Stale {
         return;
@@ -53,12 +53,12 @@ pub async fn unlink(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) 
     let names = settled.unlink.clone();
     let unlinked = blocking(move || {
         for name in names {
-            std::fs::remove_file(spool.join(name.to_string()))?;
+            std::fs::remove_file(spool.join(name))?;
         }
         Ok(())
     });
     if let Err(error) = unlinked.await {
-        tracing::warn!(job = settled.key.job, %error, "a segment could not be unlinked");
+        tracing::warn!(job = settled.key.job, %error, "a file in the spool could not be unlinked");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     job::{ExitFacts, Stream},
     output::log::blocking,
     spool::{
-        Kind, Position, RecordHeader, SegmentName, SegmentReader, read_beginning,
+        Kind, Position, RecordHeader, SegmentName, SegmentReader, hole, read_beginning,
         reader::{Next, is_no_segment},
         record::{self, StartPayload},
         segment::Intent,
@@ -270,10 +270,13 @@ fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
     })
 }
 
-/// Follows the seals to the exit record, if the chain of whole records leads there.
+/// Follows the seals to the exit record, if the chain of whole records leads there. What was dropped
+/// does not break it.
 fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
+    let hole = hole::read(spool, from.job, from.attempt)?;
     let mut name = from;
     loop {
+        name.first_offset = hole.map_or(name.first_offset, |hole| hole.behind(name.first_offset));
         let mut reader = match SegmentReader::open(spool, Position::first(name)) {
             Err(error) if is_no_segment(&error) => return Ok(None),
             reader => reader?,
@@ -295,7 +298,7 @@ fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Exit, Usage};
+    use crate::job::{Dropped, Exit, Usage};
 
     #[test]
     fn the_whole_decision() {
@@ -308,6 +311,7 @@ mod tests {
             survivors: Vec::new(),
             usage: Usage::default(),
             end_offset: 0,
+            dropped: Dropped::default(),
         });
         let ended = Traces::Ended(facts.clone());
         let finish = Verdict::Finish(facts);

@@ -39,7 +39,8 @@ impl Attempt {
             leaked: self.leaked,
             survivors: self.survivors.clone(),
             usage: self.used.total(),
-            end_offset: self.log.end(),
+            end_offset: self.log.final_end(),
+            dropped: self.log.dropped(),
         }
     }
 

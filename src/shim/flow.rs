@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{attempt::Attempt, kit::Kit, log::Obstacle, pipes::Read};
-use crate::job::{Input, InputAnswer, Offset, Stream};
+use crate::job::{Input, InputAnswer, Offset, Stream, WhenFull};
 
 /// What a process without a terminal writes to.
 const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -63,20 +63,32 @@ impl Attempt {
             return Ok(false);
         };
         self.silence.reset(now);
-        let kept = self.room().map_or(length, |room| length.min(room));
-        let written = match kept {
-            _ if self.facts.is_some() => Ok(()),
-            0 => Ok(()),
-            _ => self.log.write(&mut kit.desk(), stream, kept),
-        };
-        if kept < length && self.facts.is_none() {
-            self.limit_reached(kit, now);
+        if self.facts.is_some() {
+            return Ok(true);
         }
-        written.map(|()| true)
+        let kept = self.room().map_or(length, |room| length.min(room));
+        if kept < length {
+            self.over_the_bound(kept, length, kit, now);
+        }
+        if kept > 0 {
+            self.log.write(&mut kit.desk(), stream, kept)?;
+        }
+        Ok(true)
     }
 
-    /// How many more bytes the job may write.
+    /// Of `length` bytes only the first `kept` are stored.
+    fn over_the_bound(&mut self, kept: usize, length: usize, kit: &mut Kit, now: Instant) {
+        match self.spec.when_full {
+            WhenFull::DropNewest => self.log.forget(&kit.frame, kept, length),
+            WhenFull::Fail | WhenFull::DropOldest => self.limit_reached(kit, now),
+        }
+    }
+
+    /// How many more bytes may be stored; `None`: as many as there are.
     fn room(&self) -> Option<usize> {
+        if self.spec.when_full == WhenFull::DropOldest {
+            return None;
+        }
         let max: Offset = self.spec.output_bytes_max?;
         let left = max.saturating_sub(self.log.end());
         Some(usize::try_from(left).unwrap_or(usize::MAX))

@@ -30,6 +30,11 @@ impl Frame {
         &mut self.bytes[HEADER_BYTES..]
     }
 
+    /// What was read into a part of the space.
+    pub fn payload(&self, range: std::ops::Range<usize>) -> &[u8] {
+        &self.bytes[HEADER_BYTES..][range]
+    }
+
     /// Nothing waits any more.
     pub fn clear(&mut self) {
         self.waiting = 0;

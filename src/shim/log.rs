@@ -13,13 +13,14 @@ use std::{
 use super::{
     fork::{self, START_BYTES},
     frame::{self, Frame},
+    ring::{Ring, Victims, line_ends},
     room::{self, Bounds},
-    sync::{Synced, Syncer},
+    sync::{Synced, Syncer, Work},
 };
 use crate::{
-    job::{Offset, Stream},
+    job::{Dropped, Gap, GapReason, Offset, Stream, WhenFull},
     spool::{
-        Kind, RunSpec, SegmentName, SegmentWriter,
+        Hole, Kind, RunSpec, SegmentName, SegmentWriter,
         record::{self, Decoded, HEADER_BYTES, StartPayload},
     },
 };
@@ -64,6 +65,10 @@ pub struct Log {
     segment_bytes: u64,
     start_at: u64,
     end: Offset,
+    /// Where only the first and the newest output is kept.
+    ring: Option<Ring>,
+    /// What came behind `end` and was not taken any more.
+    forgotten: Dropped,
     ticket: u64,
     /// Requests to the sync thread that have not come back.
     syncing: u32,
@@ -91,6 +96,8 @@ impl Log {
             segment_bytes: spec.segment_bytes,
             start_at: 0,
             end: spec.start_offset,
+            ring: ring(spec),
+            forgotten: Dropped::default(),
             ticket,
             syncing: 0,
             sync_error: None,
@@ -177,8 +184,41 @@ impl Log {
         stream: Stream,
         length: usize,
     ) -> Result<(), Obstacle> {
+        let victims = self
+            .ring
+            .as_mut()
+            .and_then(|ring| ring.take_in(desk.frame.payload(0..length)));
+        if let Some(victims) = victims {
+            self.drop_segments(desk.syncer, victims);
+        }
         desk.frame.complete(stream, self.end, length);
         self.write_waiting(desk.frame)
+    }
+
+    /// The sync thread does it; no further segment is begun before it is done.
+    fn drop_segments(&mut self, syncer: &mut Syncer, victims: Victims) {
+        let of = self.current.name();
+        let names = victims.first_offsets.into_iter();
+        let work = Work::Drop {
+            victims: names
+                .map(|first_offset| SegmentName { first_offset, ..of })
+                .collect(),
+            hole: victims.hole,
+        };
+        self.request(syncer, work);
+    }
+
+    /// Counts what is behind the first `kept` of the frame's `length` bytes, and does not store it.
+    pub fn forget(&mut self, frame: &Frame, kept: usize, length: usize) {
+        let bytes = frame.payload(kept..length);
+        self.forgotten.bytes += bytes.len() as u64;
+        self.forgotten.lines += line_ends(bytes);
+    }
+
+    /// What was dropped so far.
+    pub fn dropped(&self) -> Dropped {
+        let hole = self.ring.as_ref().and_then(Ring::hole);
+        hole.map_or(self.forgotten, |hole| hole.dropped())
     }
 
     fn write_waiting(&mut self, frame: &mut Frame) -> Result<(), Obstacle> {
@@ -208,8 +248,13 @@ impl Log {
             return Err(e.into());
         }
         let old = std::mem::replace(&mut self.current, next);
-        self.sealed = Some(self.end);
-        self.sync(syncer, old.into_file());
+        // Where segments are dropped nobody needs to hear of each.
+        let keeps_all = self.dropped() == Dropped::default();
+        self.sealed = keeps_all.then_some(self.end);
+        if let Some(ring) = &mut self.ring {
+            ring.roll(self.end);
+        }
+        self.request(syncer, Work::Sync(old.into_file()));
         Ok(())
     }
 
@@ -230,23 +275,42 @@ impl Log {
         self.current.append(&record::encode(&header, &[]))
     }
 
-    /// Writes the attempt's last record.
+    /// Writes the attempt's last record, and before it, in the same write, what is missing at the
+    /// end of its output.
     pub fn write_exit(&mut self, facts: &[u8]) -> Result<(), Obstacle> {
-        let header = frame::header(Kind::Exit, Stream::Stdout, self.end);
-        self.current.append(&record::encode(&header, facts))?;
+        let mut bytes = self.last_hole();
+        let header = frame::header(Kind::Exit, Stream::Stdout, self.final_end());
+        bytes.extend(record::encode(&header, facts));
+        self.current.append(&bytes)?;
         Ok(())
+    }
+
+    fn last_hole(&self) -> Vec<u8> {
+        if self.forgotten == Dropped::default() {
+            return Vec::new();
+        }
+        let hole = Hole {
+            gap: Gap {
+                from: self.end,
+                to: self.final_end(),
+                reason: GapReason::DropNewest,
+            },
+            lines: self.forgotten.lines,
+        };
+        let header = frame::header(Kind::Gap, Stream::Stdout, self.end);
+        record::encode(&header, &super::json(&hole))
     }
 
     /// Has the current segment synced; [`Self::synced`] tells when all is on disk.
     pub fn sync_all(&mut self, syncer: &mut Syncer) {
         match self.current.file().try_clone() {
-            Ok(file) => self.sync(syncer, file),
+            Ok(file) => self.request(syncer, Work::Sync(file)),
             Err(e) => self.sync_error = Some(e.to_string()),
         }
     }
 
-    fn sync(&mut self, syncer: &mut Syncer, file: std::fs::File) {
-        match syncer.request(self.ticket, file) {
+    fn request(&mut self, syncer: &mut Syncer, work: Work) {
+        match syncer.request(self.ticket, work) {
             Ok(()) => self.syncing += 1,
             Err(e) => self.sync_error = Some(e.to_string()),
         }
@@ -271,13 +335,23 @@ impl Log {
         Some(self.sync_error.as_deref().map_or(Ok(()), Err))
     }
 
-    /// Where the output ends, frames that wait aside.
+    /// Where the stored output ends, frames that wait aside.
     pub fn end(&self) -> Offset {
         self.end
+    }
+
+    /// Where the output ends, with what came behind its bound.
+    pub fn final_end(&self) -> Offset {
+        self.end + self.forgotten.bytes
     }
 
     /// The offset of the last seal, once.
     pub fn take_sealed(&mut self) -> Option<Offset> {
         self.sealed.take()
     }
+}
+
+fn ring(spec: &RunSpec) -> Option<Ring> {
+    let bytes_max = spec.output_bytes_max?;
+    (spec.when_full == WhenFull::DropOldest).then(|| Ring::new(bytes_max, spec.start_offset))
 }

@@ -20,6 +20,7 @@ mod log;
 mod nurse;
 mod pipes;
 mod plan;
+mod ring;
 mod room;
 mod setup;
 mod spawn;

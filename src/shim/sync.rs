@@ -1,5 +1,5 @@
-//! The helper thread that syncs segments while the shim goes on. It is started by the first
-//! request, because most jobs never need it; what a result means is the log's business.
+//! The helper thread that syncs segments, and drops some, while the shim goes on. It is started by
+//! the first request, because most jobs never need it; what a result means is the log's business.
 
 use std::{
     fs::File,
@@ -10,22 +10,47 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread,
+    time::Duration,
 };
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::{
+    errno::Errno,
+    sys::eventfd::{EfdFlags, EventFd},
+    unistd::{UnlinkatFlags, fsync, unlinkat},
+};
+
+use super::room;
+use crate::spool::{Hole, SegmentName, hole};
+
+/// How often it is tried to write a hole down on a full disk.
+const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 /// A finished request.
 #[derive(Debug)]
 pub struct Synced {
     /// What [`Syncer::request`] was given.
     pub ticket: u64,
-    /// Whether file and directory are on disk now.
+    /// Whether it is done, and on disk.
     pub result: io::Result<()>,
+}
+
+/// What can be asked for. Done in the order in which it was asked.
+#[derive(Debug)]
+pub enum Work {
+    /// Sync a segment, and the directory's entries.
+    Sync(File),
+    /// Unlink segments, once it is on disk that they are gone.
+    Drop {
+        /// The segments.
+        victims: Vec<SegmentName>,
+        /// What all that is gone adds up to.
+        hole: Hole,
+    },
 }
 
 struct Request {
     ticket: u64,
-    file: File,
+    work: Work,
 }
 
 /// Hands segments to the helper thread and collects its results.
@@ -53,14 +78,13 @@ impl Syncer {
         self.wake.as_fd()
     }
 
-    /// Asks for `file` and the directory's entries to be synced; the result comes back under
-    /// `ticket`.
-    pub fn request(&mut self, ticket: u64, file: File) -> io::Result<()> {
+    /// Asks for something to be done; the result comes back under `ticket`.
+    pub fn request(&mut self, ticket: u64, work: Work) -> io::Result<()> {
         let requests = match self.requests.take() {
             Some(requests) => requests,
             None => self.start()?,
         };
-        let sent = requests.send(Request { ticket, file });
+        let sent = requests.send(Request { ticket, work });
         self.requests = Some(requests);
         sent.map_err(|_| io::Error::other("the sync thread is gone"))
     }
@@ -85,15 +109,55 @@ impl Syncer {
 }
 
 fn work(requests: &Receiver<Request>, spool: &OwnedFd, wake: &EventFd, done: &Sender<Synced>) {
-    for Request { ticket, file } in requests {
-        // The data first: a name without its bytes is of no use after a power loss.
-        let result = file
-            .sync_data()
-            .and_then(|()| Ok(nix::unistd::fsync(spool)?));
-        drop(file);
+    for Request { ticket, work } in requests {
+        let result = match work {
+            Work::Sync(file) => sync(&file, spool),
+            Work::Drop { victims, hole } => drop_segments(&victims, &hole, spool),
+        };
         if done.send(Synced { ticket, result }).is_err() {
             return;
         }
         let _ = wake.write(1);
+    }
+}
+
+/// The data first: a name without its bytes is of no use after a power loss.
+fn sync(file: &File, spool: &OwnedFd) -> io::Result<()> {
+    file.sync_data()?;
+    Ok(fsync(spool)?)
+}
+
+/// First it is on disk what is gone, then it goes: a kill in between leaves bytes that nobody
+/// counts on, and never a hole that nobody knows of.
+fn drop_segments(victims: &[SegmentName], hole: &Hole, spool: &OwnedFd) -> io::Result<()> {
+    let Some(first) = victims.first() else {
+        return Ok(());
+    };
+    write_hole(first, hole, spool)?;
+    fsync(spool)?;
+    for victim in victims {
+        match unlinkat(
+            spool,
+            victim.to_string().as_str(),
+            UnlinkatFlags::NoRemoveDir,
+        ) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// On a full disk it waits for the block that this takes: the log goes on no further than one
+/// segment without it.
+fn write_hole(of: &SegmentName, hole: &Hole, spool: &OwnedFd) -> io::Result<()> {
+    loop {
+        match hole::write(spool, of.job, of.attempt, hole) {
+            Err(e) if room::is_full(&e) => {
+                #[expect(clippy::disallowed_methods, reason = "nobody tells of room on a disk")]
+                thread::sleep(RETRY_EVERY);
+            }
+            written => return written,
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// DATA/token                the bearer token for TCP, 0600
 /// DATA/server.sock          the Unix socket, 0600
 /// DATA/server.log           log of a server that the CLI started
-/// DATA/spool/…              segments, one flat directory
+/// DATA/spool/…              segments, and holes in outputs; one flat directory
 /// DATA/shims.log            what shims have to say when something is wrong
 /// DATA/shims/ID.lock        held by the shim ID for its life (flock)
 /// DATA/shims/ID.sock        the shim's socket

@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Offset, StopWish};
+use crate::job::{
+    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Offset, StopWish, WhenFull,
+};
 
 /// Version of this protocol; a shim tells it in its `welcome`.
 pub const PROTOCOL: u32 = 1;
@@ -48,8 +50,11 @@ pub struct RunSpec {
     pub grace_ms: u64,
     /// What happens to processes that outlive the leader.
     pub leftover: Leftover,
-    /// Bound of the job's output over all attempts, bytes; at it the attempt is stopped.
+    /// Bound of the job's output over all attempts, bytes.
     pub output_bytes_max: Option<u64>,
+    /// What happens at that bound.
+    #[serde(default)]
+    pub when_full: WhenFull,
     /// Segments are sealed when their file has reached this size, bytes.
     pub segment_bytes: u64,
     /// Output up to this size goes into rows when the job is final, so that the shim need not

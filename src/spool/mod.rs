@@ -5,6 +5,7 @@
 //! means for a job is `job`'s and the supervisor's business.
 
 pub mod beginning;
+pub mod hole;
 pub mod layout;
 pub mod message;
 pub mod reader;
@@ -13,6 +14,7 @@ pub mod segment;
 pub mod writer;
 
 pub use beginning::{Beginning, read_beginning};
+pub use hole::Hole;
 pub use layout::Layout;
 pub use message::{FromShim, RunSpec, ShimState, ToShim};
 pub use reader::{Position, SegmentReader};

@@ -36,7 +36,7 @@ pub enum Kind {
     Start = 2,
     /// Output bytes of one stream.
     Output = 3,
-    /// Bytes are missing; the payload is a [`crate::job::Gap`] as JSON.
+    /// Bytes are missing; the payload is a [`super::Hole`] as JSON.
     Gap = 4,
     /// The segment is complete; the next one begins at this record's offset and exists.
     Seal = 5,

@@ -33,6 +33,8 @@ struct JobEnd<'a> {
     started_at: Option<i64>,
     finished_at: i64,
     output_bytes: i64,
+    dropped_bytes: i64,
+    dropped_lines: i64,
     output_sha256: Option<&'a str>,
 }
 
@@ -112,6 +114,8 @@ async fn update_jobs(batch: &mut Batch<'_>, ends: &[(Step, &Finish)]) -> sqlx::R
              started_at = coalesce(started_at, f.value ->> 'started_at'),
              finished_at = f.value ->> 'finished_at',
              output_bytes = f.value ->> 'output_bytes',
+             dropped_bytes = dropped_bytes + (f.value ->> 'dropped_bytes'),
+             dropped_lines = dropped_lines + (f.value ->> 'dropped_lines'),
              output_sha256 = f.value ->> 'output_sha256'
          FROM json_each(?1) AS f
          WHERE number = f.value ->> 'number' AND attempt = f.value ->> 'attempt'
@@ -153,6 +157,8 @@ fn job_end<'a>(step: Step, finish: &'a Finish) -> sqlx::Result<JobEnd<'a>> {
         started_at: facts.and_then(|facts| facts.started_at_us),
         finished_at: finish.at.0,
         output_bytes: int(finish.end_offset),
+        dropped_bytes: int(finish.dropped.bytes),
+        dropped_lines: int(finish.dropped.lines),
         output_sha256: finish.output_sha256.as_deref(),
     })
 }
@@ -194,7 +200,8 @@ fn attempt_end(finish: &Finish) -> sqlx::Result<AttemptEnd<'_>> {
     })
 }
 
-/// Rows replace segments: where both exist for an attempt, those of its segments go.
+/// Rows replace segments: where both exist for an attempt, those of its segments go; and where
+/// segments have become a gap, those of these.
 async fn keep_output(
     batch: &mut Batch<'_>,
     ends: &[(Step, &Finish)],
@@ -212,6 +219,9 @@ async fn keep_output(
             }
             Kept::Segments { rows, gaps } => {
                 segments.extend(rows);
+                if with_segments.contains(&finish.number) {
+                    outputs::forget_dropped(batch, finish.number, finish.attempt, gaps).await?;
+                }
                 pieces.extend(outputs::pieces(finish.number, finish.attempt, &[], gaps));
             }
         }

@@ -183,6 +183,29 @@ pub(super) async fn forget_segments(
     Ok(())
 }
 
+/// Takes the rows of those segments of an attempt out that lie in gaps.
+pub(super) async fn forget_dropped(
+    batch: &mut Batch<'_>,
+    job: JobNumber,
+    attempt: u32,
+    gaps: &[Gap],
+) -> sqlx::Result<()> {
+    for gap in gaps {
+        let (from, to) = (int(gap.from), int(gap.to));
+        sqlx::query!(
+            "DELETE FROM segments WHERE job = ?1 AND attempt = ?2
+               AND first_offset >= ?3 AND first_offset < ?4 AND end_offset <= ?4",
+            job,
+            attempt,
+            from,
+            to
+        )
+        .execute(&mut *batch.conn)
+        .await?;
+    }
+    Ok(())
+}
+
 /// Writes down a segment that is complete, while its attempt goes on.
 pub(super) async fn segment_read(
     batch: &mut Batch<'_>,

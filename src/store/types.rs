@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::job::{
-    Chunk, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobState, Micros, NewJob,
-    Offset, Reason, StopWish,
+    Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobState, Micros,
+    NewJob, Offset, Reason, StopWish,
 };
 
 /// What a server start writes down before it touches anything else.
@@ -166,6 +166,8 @@ pub struct Finish {
     pub survivors: Vec<crate::job::Survivor>,
     /// The offset behind the last byte or gap.
     pub end_offset: Offset,
+    /// What `output.when_full` has dropped of the attempt's output.
+    pub dropped: Dropped,
     /// Where the bytes are.
     pub kept: Kept,
     /// Hex SHA-256 over all bytes; `None` where there are gaps.

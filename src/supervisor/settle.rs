@@ -7,9 +7,9 @@ use std::{fs::File, io, path::Path};
 use super::ward::{Key, Ward};
 use crate::{
     clock,
-    job::{ExitFacts, Gap, GapReason, JobState, Micros, Offset, Reason, Survivor},
+    job::{Dropped, ExitFacts, Gap, GapReason, JobState, Micros, Offset, Reason, Survivor},
     output::{Digest, collect},
-    spool::{SegmentName, reader::is_no_segment},
+    spool::{Hole, SegmentName, hole, reader::is_no_segment},
     store::{Finish, Kept, SegmentRow, Started},
 };
 
@@ -42,8 +42,9 @@ pub struct Settled {
     pub start: Option<Started>,
     /// What is to be committed.
     pub finish: Finish,
-    /// Segments whose bytes the commit takes into rows.
-    pub unlink: Vec<SegmentName>,
+    /// Files in the spool that the commit makes useless: segments whose bytes it takes into rows,
+    /// what says that segments were dropped.
+    pub unlink: Vec<String>,
 }
 
 /// Settles an attempt. Blocking: it reads what has not been hashed, and syncs what stays.
@@ -58,17 +59,22 @@ pub fn settle(
         unsynced_bytes_max, ..
     } = &ending
     {
-        remains.add_power_loss(*unsynced_bytes_max, &mut ward.digest);
+        add_power_loss(*unsynced_bytes_max, &mut ward.digest);
     }
     let synced = matches!(&ending, Ending::Known { synced: true, .. });
     if !synced {
         remains.sync(spool, ward.key)?;
     }
-    let Remains { kept, unlink } = remains;
+    remains.gaps().extend(ward.digest.take_gaps());
+    let Remains { kept, unlink, hole } = remains;
+    let mut finish = finish(&ward, ending, kept);
+    if finish.facts.is_none() {
+        finish.dropped = dropped(&finish.kept, hole);
+    }
     Ok(Settled {
         key: ward.key,
         start: None,
-        finish: finish(&ward, ending, kept),
+        finish,
         unlink,
     })
 }
@@ -76,7 +82,9 @@ pub fn settle(
 /// Where the output of an attempt stays.
 struct Remains {
     kept: Kept,
-    unlink: Vec<SegmentName>,
+    unlink: Vec<String>,
+    /// What was dropped in the middle.
+    hole: Option<Hole>,
 }
 
 fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<Remains> {
@@ -85,7 +93,8 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
         attempt: ward.key.attempt,
         first_offset: ward.start_offset,
     };
-    if ward.digest.offset() == ward.start_offset {
+    let hole = hole::read(spool, ward.key.job, ward.key.attempt)?;
+    if hole.is_none() && ward.digest.offset() == ward.start_offset {
         match collect(spool, first, inline_bytes_max) {
             Ok(Some(collected)) => {
                 for item in collected.items() {
@@ -94,9 +103,10 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
                 return Ok(Remains {
                     kept: Kept::Rows {
                         chunks: collected.chunks,
-                        gaps: collected.gaps,
+                        gaps: Vec::new(),
                     },
-                    unlink: vec![first],
+                    unlink: vec![first.to_string()],
+                    hole,
                 });
             }
             // It never wrote anything that is still there.
@@ -107,6 +117,7 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
                         gaps: Vec::new(),
                     },
                     unlink: Vec::new(),
+                    hole,
                 });
             }
             Ok(None) => {}
@@ -115,19 +126,47 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
     }
     Ok(Remains {
         kept: Kept::Segments {
-            rows: segment_rows(spool, ward)?,
+            rows: segment_rows(spool, ward, hole)?,
             gaps: Vec::new(),
         },
-        unlink: Vec::new(),
+        unlink: hole.map_or_else(
+            || Ok(Vec::new()),
+            |hole| dropped_files(spool, ward.key, hole),
+        )?,
+        hole,
     })
+}
+
+/// The file that says what was dropped, and segments that it says are gone: a kill may have come
+/// before they went.
+fn dropped_files(spool: &Path, key: Key, hole: Hole) -> io::Result<Vec<String>> {
+    let segments = hole::segments(spool, key.job, key.attempt)?.into_iter();
+    let gone = segments.filter(|name| hole.behind(name.first_offset) > name.first_offset);
+    let mut files: Vec<_> = gone.map(|name| name.to_string()).collect();
+    files.push(hole::file_name(key.job, key.attempt));
+    Ok(files)
+}
+
+/// What was dropped of an attempt that could not say so itself.
+fn dropped(kept: &Kept, hole: Option<Hole>) -> Dropped {
+    let (Kept::Rows { gaps, .. } | Kept::Segments { gaps, .. }) = kept;
+    let by_policy = gaps.iter().filter(|gap| gap.reason.is_policy());
+    Dropped {
+        bytes: by_policy.map(|gap| gap.to - gap.from).sum(),
+        lines: hole.map_or(0, |hole| hole.lines),
+    }
 }
 
 /// Hashes what has no row yet. The output of a lost attempt may end behind a seal: after a power
 /// loss its successor can be missing.
-fn segment_rows(spool: &Path, ward: &mut Ward) -> io::Result<Vec<SegmentRow>> {
+fn segment_rows(spool: &Path, ward: &mut Ward, hole: Option<Hole>) -> io::Result<Vec<SegmentRow>> {
     let Key { job, attempt } = ward.key;
+    let mut gap = hole.map(|hole| hole.gap);
     let mut rows = Vec::new();
     loop {
+        if let Some(gap) = gap.take_if(|gap| gap.from <= ward.digest.offset()) {
+            ward.digest.pass(gap);
+        }
         match ward.digest.next_segment(spool, job, attempt) {
             Ok((row, sealed)) => {
                 rows.push(row);
@@ -141,20 +180,21 @@ fn segment_rows(spool: &Path, ward: &mut Ward) -> io::Result<Vec<SegmentRow>> {
     }
 }
 
-impl Remains {
-    /// Behind what is left, offsets that may have been shown are never used again.
-    fn add_power_loss(&mut self, bytes: u64, digest: &mut Digest) {
-        if bytes == 0 {
-            return;
-        }
-        let gap = Gap {
+/// Behind what is left, offsets that may have been shown are never used again.
+fn add_power_loss(bytes: u64, digest: &mut Digest) {
+    if bytes > 0 {
+        digest.pass(Gap {
             from: digest.offset(),
             to: digest.offset() + bytes,
             reason: GapReason::PowerLoss,
-        };
-        digest.update(&crate::output::Item::Gap(gap));
+        });
+    }
+}
+
+impl Remains {
+    fn gaps(&mut self) -> &mut Vec<Gap> {
         match &mut self.kept {
-            Kept::Rows { gaps, .. } | Kept::Segments { gaps, .. } => gaps.push(gap),
+            Kept::Rows { gaps, .. } | Kept::Segments { gaps, .. } => gaps,
         }
     }
 
@@ -202,6 +242,7 @@ fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
             (JobState::Failed, lost, None, survivors, at, "rescue")
         }
     };
+    let dropped = facts.as_ref().map(|facts| facts.dropped);
     Finish {
         number: ward.key.job,
         attempt: ward.key.attempt,
@@ -210,6 +251,7 @@ fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
         facts,
         survivors,
         end_offset,
+        dropped: dropped.unwrap_or_default(),
         kept,
         output_sha256: ward.digest.hex(),
         hash_state: Some(ward.digest.state()),

@@ -4,7 +4,11 @@ use std::{path::PathBuf, sync::OnceLock};
 
 use nix::unistd::{Uid, User};
 
-use crate::{job::Seconds, spool::RunSpec, store::Claim};
+use crate::{
+    job::{OutputPolicy, Seconds, WhenFull},
+    spool::RunSpec,
+    store::Claim,
+};
 
 /// Bounds that go into every run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +49,23 @@ pub fn run_spec(claim: &Claim, bounds: &Bounds) -> RunSpec {
         grace_ms: job.grace_s.to_ms(),
         leftover: job.leftover,
         output_bytes_max: job.output.max_bytes,
-        segment_bytes: bounds.segment_bytes,
+        when_full: job.output.when_full,
+        segment_bytes: segment_bytes(&job.output, bounds),
         inline_bytes_max: bounds.inline_bytes_max,
         spool_bytes_max: bounds.spool_bytes_max,
         free_bytes_min: bounds.free_bytes_min,
         stop: None,
+    }
+}
+
+/// Into how many segments at least the output of a job is cut whose oldest ones are dropped: what
+/// it keeps is never much less than its bound.
+const RING_SEGMENTS: u64 = 8;
+
+fn segment_bytes(output: &OutputPolicy, bounds: &Bounds) -> u64 {
+    match (output.when_full, output.max_bytes) {
+        (WhenFull::DropOldest, Some(max)) => bounds.segment_bytes.min(max / RING_SEGMENTS),
+        _ => bounds.segment_bytes,
     }
 }
 

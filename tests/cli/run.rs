@@ -366,3 +366,35 @@ fn output_comes_as_it_is_written() {
     let status = child.wait().expect("our child");
     assert!(status.success());
 }
+
+#[test]
+fn what_is_dropped_is_said_and_the_rest_is_shown() {
+    let server = Server::start();
+    let words = [
+        "--max-output",
+        "4",
+        "--when-full",
+        "drop-newest",
+        "--shell",
+        "printf 'one\\ntwo\\n'",
+    ];
+    let done = run(&server, &words);
+    assert_eq!((done.code(), done.out().as_str()), (0, "one\n"));
+    let shown = server.cli("show").run().out();
+    let dropped = shown.lines().find(|line| line.starts_with("dropped"));
+    let dropped = dropped.expect("a line about it");
+    assert!(
+        dropped.contains("4 of these bytes, with 1 line ends"),
+        "{dropped}"
+    );
+    let tailed = server.cli("tail").args(&["last"]).run();
+    assert_eq!(tailed.out(), "one\n");
+    let missing = "bytes 4 to 8 are missing (drop_newest)";
+    assert!(tailed.err().contains(missing), "{}", tailed.err());
+    let refused = run(
+        &server,
+        &["--max-output", "1M", "--when-full", "drop-oldest", "true"],
+    );
+    assert_ne!(refused.code(), 0);
+    assert!(refused.err().contains("16"), "{}", refused.err());
+}

@@ -6,7 +6,7 @@ use std::{
 };
 
 use cc_executor::{
-    job::{Exit, ExitFacts, Stream, Usage},
+    job::{Dropped, Exit, ExitFacts, Stream, Usage},
     output::Digest,
     spool::{
         Kind, RecordHeader, SegmentName, SegmentWriter,
@@ -26,6 +26,8 @@ pub struct Paper {
     spool: PathBuf,
     writer: SegmentWriter,
     end: u64,
+    /// What the exit record says of it.
+    pub dropped: Dropped,
 }
 
 impl Paper {
@@ -41,6 +43,7 @@ impl Paper {
         Self {
             writer: SegmentWriter::create(&directory, name).expect("a segment"),
             end: name.first_offset,
+            dropped: Dropped::default(),
             spool,
         }
     }
@@ -104,6 +107,7 @@ impl Paper {
             survivors: Vec::new(),
             usage: Usage::default(),
             end_offset: self.end,
+            dropped: self.dropped,
         };
         let payload = serde_json::to_vec(&facts).expect("JSON");
         self.append(Kind::Exit, Stream::Stdout, &payload);

@@ -77,6 +77,7 @@ fn shim_facts(job: i64) -> cc_executor::job::ExitFacts {
         survivors: Vec::new(),
         usage: cc_executor::job::Usage::default(),
         end_offset: if job == 1 { 4 } else { 7 },
+        dropped: cc_executor::job::Dropped::default(),
     }
 }
 

@@ -6,6 +6,7 @@ mod harness;
 
 mod control;
 mod doors;
+mod drops;
 mod envelope;
 mod fixture;
 mod full_disk;

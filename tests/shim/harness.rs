@@ -12,10 +12,10 @@ use std::{
 };
 
 use cc_executor::{
-    job::{Exit, ExitFacts, JobId, JobNumber, Leftover, StopCause, StopWish, Stream},
+    job::{Exit, ExitFacts, JobId, JobNumber, Leftover, StopCause, StopWish, Stream, WhenFull},
     spool::{
-        FromShim, Kind, Layout, Position, Record, RunSpec, SegmentName, SegmentReader, ShimState,
-        ToShim,
+        FromShim, Hole, Kind, Layout, Position, Record, RunSpec, SegmentName, SegmentReader,
+        ShimState, ToShim, hole,
         message::{self, MessageBuffer},
         reader::Next,
     },
@@ -133,8 +133,9 @@ impl Shim {
         })
     }
 
-    /// All records from this segment on.
+    /// All records from this segment on; behind a hole they go on where it ends.
     pub fn records_from(&self, first: SegmentName) -> Vec<Record> {
+        let hole = self.hole(first.job, first.attempt);
         let mut name = first;
         let mut records = Vec::new();
         loop {
@@ -145,7 +146,8 @@ impl Shim {
                 match reader.next_record().expect("read") {
                     Next::Record(header, payload) => {
                         if header.kind == Kind::Seal {
-                            next = Some(header.offset);
+                            let offset = header.offset;
+                            next = Some(hole.map_or(offset, |hole| hole.behind(offset)));
                         }
                         records.push(Record {
                             header,
@@ -166,6 +168,11 @@ impl Shim {
                 None => return records,
             }
         }
+    }
+
+    /// What was dropped in the middle of an attempt's output.
+    pub fn hole(&self, job: JobNumber, attempt: u32) -> Option<Hole> {
+        hole::read(&self.layout.spool(), job, attempt).expect("the hole")
     }
 
     /// What was stored of one stream of job 1.
@@ -338,6 +345,7 @@ pub fn spec(argv: &[&str]) -> RunSpec {
         grace_ms: 10_000,
         leftover: Leftover::Kill,
         output_bytes_max: None,
+        when_full: WhenFull::Fail,
         segment_bytes: 4 << 20,
         inline_bytes_max: 256 << 10,
         spool_bytes_max: None,

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use cc_executor::{
     job::{
-        Command, Exit, ExitFacts, Job, JobId, JobNumber, JobRef, JobState, Micros, NewJob, Reason,
-        StopCause, StopWish, Usage,
+        Command, Dropped, Exit, ExitFacts, Job, JobId, JobNumber, JobRef, JobState, Micros, NewJob,
+        Reason, StopCause, StopWish, Usage,
     },
     store::*,
 };
@@ -146,6 +146,7 @@ pub fn facts(exit: Exit) -> ExitFacts {
             max_rss_bytes: 1 << 20,
         },
         end_offset: 0,
+        dropped: Dropped::default(),
     }
 }
 
@@ -159,6 +160,7 @@ pub fn success(number: JobNumber, attempt: u32) -> Finish {
         facts: Some(facts(Exit::Code(0))),
         survivors: Vec::new(),
         end_offset: 0,
+        dropped: Dropped::default(),
         kept: Kept::Rows {
             chunks: Vec::new(),
             gaps: Vec::new(),
