@@ -6,8 +6,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Error, Executor, Inner};
 use crate::{
-    job::{Chunk, Gap, Job, JobRef, Offset, Stream},
-    output::{self, Cursor, Item, TailEvent, TailOptions, tail},
+    job::{Chunk, Gap, Job, JobId, JobRef, Offset, Stream},
+    output::{self, Cursor, Item, Look, TailEvent, TailOptions, tail},
     store::Include,
 };
 
@@ -17,9 +17,9 @@ use crate::{
 pub struct Tail(output::Tail);
 
 impl Tail {
-    /// The job as it was when the tail began.
-    pub fn job(&self) -> &Job {
-        self.0.job()
+    /// Whose output it is.
+    pub fn job_id(&self) -> JobId {
+        self.0.job_id()
     }
 
     /// The offset at which it begins.
@@ -31,6 +31,21 @@ impl Tail {
     /// that does not follow). Cancel-safe: a dropped call loses no event.
     pub async fn next(&mut self) -> Result<Option<TailEvent>, Error> {
         Ok(self.0.next().await?)
+    }
+
+    /// Waits until a look may find something; holds no output meanwhile. Cancel-safe.
+    pub async fn ready(&mut self) -> Result<(), Error> {
+        Ok(self.0.ready().await?)
+    }
+
+    /// The next event that is there, without waiting for output. Cancel-safe.
+    pub async fn look(&mut self) -> Result<Look, Error> {
+        Ok(self.0.look().await?)
+    }
+
+    /// Whether it holds events that a look will return.
+    pub fn holds_events(&self) -> bool {
+        self.0.holds_events()
     }
 }
 
@@ -68,14 +83,14 @@ pub struct Read {
 }
 
 impl Executor {
-    /// Begins a tail.
-    pub async fn tail(&self, job: JobRef, options: TailOptions) -> Result<Tail, Error> {
+    /// Begins a tail; also the job as it is now.
+    pub async fn tail(&self, job: JobRef, options: TailOptions) -> Result<(Tail, Job), Error> {
         let Inner {
             store, log, hub, ..
         } = &*self.inner;
         output::Tail::begin(store, log, hub, job, options)
             .await
-            .map(Tail)
+            .map(|(tail, job)| (Tail(tail), job))
             .map_err(|error| match error {
                 output::TailError::NotFound => Error::no_such_job(job),
                 error => error.into(),
