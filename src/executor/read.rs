@@ -195,6 +195,9 @@ fn keep_last(mut chunk: Chunk, bytes_max: usize) -> Chunk {
 /// How far one read looks for bytes of the streams that it shall return, bytes.
 const SCAN_BYTES_MAX: u64 = 64 << 20;
 
+/// Most items of one read: more would not fit into a message either.
+const ITEMS_MAX: usize = 8192;
+
 /// A read as far as it has come.
 struct Reading<'a> {
     streams: Option<&'a [Stream]>,
@@ -219,7 +222,7 @@ impl<'a> Reading<'a> {
 
     /// Reads until the budget is used up or the end as it stands is reached; returns the latter.
     async fn fill(&mut self, log: &output::Log, number: i64) -> Result<bool, Error> {
-        while self.budget > 0 && self.next - self.from < SCAN_BYTES_MAX {
+        while self.budget > 0 && self.has_room() {
             let batch = log
                 .read(number, &mut self.cursor, self.budget as usize)
                 .await?;
@@ -231,6 +234,10 @@ impl<'a> Reading<'a> {
             }
         }
         Ok(false)
+    }
+
+    fn has_room(&self) -> bool {
+        self.items.len() < ITEMS_MAX && self.next - self.from < SCAN_BYTES_MAX
     }
 
     /// Whether there is something to return, be it only that so much was passed over.
