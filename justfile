@@ -50,6 +50,10 @@ chaos seconds="300" seed="":
 bench:
     cargo bench --locked --bench figures
 
+# Honest tails beside a thousand hostile connections; the table of docs/hostile.md.
+bench-hostile:
+    cargo bench --locked --bench hostile
+
 # Writes `.sqlx` anew after a query or a migration has changed.
 prepare:
     scripts/prepare-queries

@@ -127,6 +127,8 @@ settings! {
     sessions_max: u64 = 100, 1..=100_000;
     /// How many of them may be without a token yet.
     unauthenticated_sessions_max: u64 = 16, 1..=100_000;
+    /// What each of those may send before it has shown the token, bytes.
+    unauthenticated_bytes_max: u64 = 64 << 10, (8 << 10)..=(1 << 30);
     /// Connections on the Unix socket; beyond it one that has not asked for anything yet gives way.
     unix_connections_max: u64 = 1000, 1..=100_000;
     /// Connections on TCP, whatever they do; beyond it one that has not shown the token gives way.
@@ -141,13 +143,18 @@ settings! {
     json_depth_max: u64 = 64, 8..=100;
     /// Requests of a session that may wait for their reply.
     in_flight_max: u64 = 64, 1..=10_000;
+    /// Bytes of a session's requests that wait to be executed; at it nothing more is read from it.
+    in_flight_bytes_max: u64 = 256 << 10, 1..=(1 << 30);
+    /// Bytes of replies that wait for a slow session; at it no further request of it is executed.
+    replies_queued_bytes_max: u64 = 256 << 10, 1..=(1 << 30);
     /// Tails of a session.
     subscriptions_max: u64 = 256, 1..=10_000;
     /// Seconds between the server's pings.
     ping_interval_s: u64 = 20, 1..=3600;
     /// Pings without any answer after which a session is closed.
     pings_unanswered_max: u64 = 3, 1..=100;
-    /// Notifications that wait for a slow session; each has at most about 100 KiB.
+    /// Notifications that wait for a slow session, and tails of it that hold output for the next
+    /// ones; each has at most about 100 KiB.
     notifications_queued_max: u64 = 2, 1..=1000;
     /// Size of the buffer in which small messages are gathered before they are written, bytes.
     write_buffer_bytes: u64 = 64 << 10, 0..=(1 << 24);

@@ -21,7 +21,7 @@ use crate::{
     supervisor::Supervisor,
 };
 
-pub use crate::output::{From, TailEvent, TailOptions};
+pub use crate::output::{From, Look, TailEvent, TailOptions};
 pub use control::Action;
 pub use error::Error;
 pub use read::{Read, ReadItem, ReadOptions, Tail};

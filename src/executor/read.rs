@@ -6,8 +6,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Error, Executor, Inner};
 use crate::{
-    job::{Chunk, Gap, Job, JobRef, Offset, Stream},
-    output::{self, Cursor, Item, TailEvent, TailOptions, tail},
+    job::{Chunk, Gap, Job, JobId, JobRef, Offset, Stream},
+    output::{self, Cursor, Item, Look, TailEvent, TailOptions, tail},
     store::Include,
 };
 
@@ -17,9 +17,9 @@ use crate::{
 pub struct Tail(output::Tail);
 
 impl Tail {
-    /// The job as it was when the tail began.
-    pub fn job(&self) -> &Job {
-        self.0.job()
+    /// Whose output it is.
+    pub fn job_id(&self) -> JobId {
+        self.0.job_id()
     }
 
     /// The offset at which it begins.
@@ -31,6 +31,21 @@ impl Tail {
     /// that does not follow). Cancel-safe: a dropped call loses no event.
     pub async fn next(&mut self) -> Result<Option<TailEvent>, Error> {
         Ok(self.0.next().await?)
+    }
+
+    /// Waits until a look may find something; holds no output meanwhile. Cancel-safe.
+    pub async fn ready(&mut self) -> Result<(), Error> {
+        Ok(self.0.ready().await?)
+    }
+
+    /// The next event that is there, without waiting for output. Cancel-safe.
+    pub async fn look(&mut self) -> Result<Look, Error> {
+        Ok(self.0.look().await?)
+    }
+
+    /// Whether it holds events that a look will return.
+    pub fn holds_events(&self) -> bool {
+        self.0.holds_events()
     }
 }
 
@@ -68,14 +83,14 @@ pub struct Read {
 }
 
 impl Executor {
-    /// Begins a tail.
-    pub async fn tail(&self, job: JobRef, options: TailOptions) -> Result<Tail, Error> {
+    /// Begins a tail; also the job as it is now.
+    pub async fn tail(&self, job: JobRef, options: TailOptions) -> Result<(Tail, Job), Error> {
         let Inner {
             store, log, hub, ..
         } = &*self.inner;
         output::Tail::begin(store, log, hub, job, options)
             .await
-            .map(Tail)
+            .map(|(tail, job)| (Tail(tail), job))
             .map_err(|error| match error {
                 output::TailError::NotFound => Error::no_such_job(job),
                 error => error.into(),
@@ -180,6 +195,9 @@ fn keep_last(mut chunk: Chunk, bytes_max: usize) -> Chunk {
 /// How far one read looks for bytes of the streams that it shall return, bytes.
 const SCAN_BYTES_MAX: u64 = 64 << 20;
 
+/// Most items of one read: more would not fit into a message either.
+const ITEMS_MAX: usize = 8192;
+
 /// A read as far as it has come.
 struct Reading<'a> {
     streams: Option<&'a [Stream]>,
@@ -204,7 +222,7 @@ impl<'a> Reading<'a> {
 
     /// Reads until the budget is used up or the end as it stands is reached; returns the latter.
     async fn fill(&mut self, log: &output::Log, number: i64) -> Result<bool, Error> {
-        while self.budget > 0 && self.next - self.from < SCAN_BYTES_MAX {
+        while self.budget > 0 && self.has_room() {
             let batch = log
                 .read(number, &mut self.cursor, self.budget as usize)
                 .await?;
@@ -216,6 +234,10 @@ impl<'a> Reading<'a> {
             }
         }
         Ok(false)
+    }
+
+    fn has_room(&self) -> bool {
+        self.items.len() < ITEMS_MAX && self.next - self.from < SCAN_BYTES_MAX
     }
 
     /// Whether there is something to return, be it only that so much was passed over.

@@ -61,6 +61,10 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// What a chunk takes in memory besides its bytes, about: who bounds chunks by their bytes counts
+    /// it too, or a thousand of one byte would seem to be nothing.
+    pub const OVERHEAD_BYTES: usize = 64;
+
     /// The position behind the last byte.
     pub fn next_offset(&self) -> Offset {
         self.offset + self.data.len() as u64

@@ -18,7 +18,7 @@ pub use digest::Digest;
 pub use hasher::Hasher;
 pub use hub::{ArmRequest, Hub, Watch};
 pub use log::{Batch, Cursor, Item, Log, ReadError};
-pub use tail::{From, Tail, TailError, TailEvent, TailOptions};
+pub use tail::{From, Look, Tail, TailError, TailEvent, TailOptions};
 
 #[cfg(test)]
 mod lines_tests;

@@ -65,7 +65,7 @@ pub(super) fn read_records(
                 Some(item) => {
                     if let Some(item) = item.from(offset) {
                         offset = item.next_offset();
-                        budget = budget.saturating_sub(payload.len().max(1));
+                        budget = budget.saturating_sub(payload.len() + Chunk::OVERHEAD_BYTES);
                         batch.items.push(item);
                     }
                 }

@@ -11,7 +11,7 @@ use super::{
     log::{Cursor, Item, Log, ReadError},
 };
 use crate::{
-    job::{Chunk, Gap, Job, JobNumber, JobRef, JobState, Micros, Offset, Reason, Stream},
+    job::{Chunk, Gap, Job, JobId, JobNumber, JobRef, JobState, Micros, Offset, Reason, Stream},
     store::{Include, Store, StoreError},
 };
 
@@ -98,7 +98,8 @@ pub struct Tail {
     store: Store,
     log: Log,
     watch: Watch,
-    job: Job,
+    id: JobId,
+    number: JobNumber,
     from: Offset,
     follow: bool,
     streams: Option<Vec<Stream>>,
@@ -112,18 +113,32 @@ pub struct Tail {
     /// Set once the job is known to be final.
     end: Option<Box<Job>>,
     pending: VecDeque<TailEvent>,
+    /// The last look found the end as it stands: nothing to look for before it is woken.
+    idle: bool,
     over: bool,
 }
 
+/// What a look finds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Look {
+    /// The next event.
+    Event(TailEvent),
+    /// Nothing yet.
+    Nothing,
+    /// Nothing any more: the last event was `End`, or `CaughtUp` of a tail that does not follow a
+    /// job that is not final.
+    Over,
+}
+
 impl Tail {
-    /// Begins a tail of `job`.
+    /// Begins a tail of `job`; also the job as it is now.
     pub async fn begin(
         store: &Store,
         log: &Log,
         hub: &Hub,
         job: JobRef,
         options: TailOptions,
-    ) -> Result<Self, TailError> {
+    ) -> Result<(Self, Job), TailError> {
         let number = number(store, job).await?;
         // Interest first, then the look: what happens in between is told.
         let watch = hub.watch(number);
@@ -140,7 +155,7 @@ impl Tail {
                 last_lines(log, number, end, lines, options.streams.as_deref()).await?
             }
         };
-        Ok(Self {
+        let tail = Self {
             store: store.clone(),
             log: log.clone(),
             watch,
@@ -153,15 +168,18 @@ impl Tail {
             last_event,
             changed: false,
             end: job.state.is_final().then(|| Box::new(job.clone())),
-            job,
+            id: job.id,
+            number,
             pending: VecDeque::new(),
+            idle: false,
             over: false,
-        })
+        };
+        Ok((tail, job))
     }
 
-    /// The job as it was when the tail began.
-    pub fn job(&self) -> &Job {
-        &self.job
+    /// Whose output it is.
+    pub fn job_id(&self) -> JobId {
+        self.id
     }
 
     /// The offset at which it begins.
@@ -169,15 +187,44 @@ impl Tail {
         self.from
     }
 
-    /// The next event; waits for it. `None` after the last one: `End`, or `CaughtUp` of a tail
-    /// that does not follow a job that is not final. Cancel-safe.
+    /// The next event; waits for it. `None` after the last one. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<TailEvent>, TailError> {
         loop {
+            self.ready().await?;
+            match self.look().await? {
+                Look::Event(event) => return Ok(Some(event)),
+                Look::Nothing => {}
+                Look::Over => return Ok(None),
+            }
+        }
+    }
+
+    /// Waits until a look may find something; holds no output meanwhile. Cancel-safe.
+    pub async fn ready(&mut self) -> Result<(), TailError> {
+        if self.idle {
+            self.watch
+                .woken(self.cursor.offset)
+                .await
+                .map_err(|_| TailError::Stopping)?;
+            self.idle = false;
+        }
+        Ok(())
+    }
+
+    /// Whether events have been read that a look will return: whoever looks until there are none
+    /// leaves nothing in memory.
+    pub fn holds_events(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The next event that is there, without waiting for output. Cancel-safe.
+    pub async fn look(&mut self) -> Result<Look, TailError> {
+        loop {
             if let Some(event) = self.pending.pop_front() {
-                return Ok(Some(event));
+                return Ok(Look::Event(event));
             }
             if self.over {
-                return Ok(None);
+                return Ok(Look::Over);
             }
             self.changed |= self.watch.look();
             if self.changed {
@@ -186,17 +233,15 @@ impl Tail {
             let at_end = self.read_output().await?;
             self.turn(at_end);
             if self.pending.is_empty() && at_end && !self.over {
-                self.watch
-                    .woken(self.cursor.offset)
-                    .await
-                    .map_err(|_| TailError::Stopping)?;
+                self.idle = true;
+                return Ok(Look::Nothing);
             }
         }
     }
 
     /// Tells states that were committed since the last look.
     async fn read_changes(&mut self) -> Result<(), TailError> {
-        let number = self.job.number;
+        let number = self.number;
         let changes = self.store.changes(number, self.last_event).await?;
         if changes.iter().any(|change| change.state.is_final()) {
             let job = self.store.job(JobRef::Number(number), Include::default());
@@ -220,7 +265,7 @@ impl Tail {
 
     /// Reads on; returns whether the end as it stands was reached.
     async fn read_output(&mut self) -> Result<bool, TailError> {
-        let number = self.job.number;
+        let number = self.number;
         // A cancelled read leaves the cursor as it was: its copy is what moves.
         let mut cursor = self.cursor;
         let batch = self.log.read(number, &mut cursor, READ_AHEAD_BYTES).await?;

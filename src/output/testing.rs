@@ -129,7 +129,7 @@ impl Desk {
             JobRef::Number(job),
             options,
         );
-        tail.await.expect("a tail")
+        tail.await.expect("a tail").0
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! How a row becomes a job is `view`'s business.
 
+use futures_util::TryStreamExt;
 use sqlx::SqlitePool;
 
 use super::{
@@ -11,6 +12,9 @@ use super::{
     view::{JobRow, select_jobs},
 };
 use crate::job::{Job, JobNumber, JobState};
+
+/// A page ends earlier where its jobs take more than this, bytes: no message tells more at once.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// A page of jobs, newest first. Each state's newest are found through its index, so that a few
 /// queued jobs are found quickly behind a million final ones.
@@ -25,7 +29,7 @@ pub(super) async fn list(readers: &SqlitePool, filter: &ListFilter) -> sqlx::Res
     // One more than asked for tells whether there is a next page.
     let wanted = i64::from(filter.limit) + 1;
     let include = Include::default();
-    let rows = select_jobs!(
+    let mut rows = select_jobs!(
         "WHERE j.number IN (
              SELECT n.number FROM json_each(?3) AS s, jobs AS n WHERE n.number IN (
                  SELECT c.number FROM jobs AS c
@@ -48,14 +52,16 @@ pub(super) async fn list(readers: &SqlitePool, filter: &ListFilter) -> sqlx::Res
         labels,
         wanted,
     )
-    .fetch_all(readers)
-    .await?;
-    let more = rows.len() > filter.limit as usize;
-    let jobs: Vec<Job> = rows
-        .into_iter()
-        .take(filter.limit as usize)
-        .map(|row| row.into_job(include))
-        .collect::<sqlx::Result<_>>()?;
+    .fetch(readers);
+    let (mut jobs, mut bytes, mut more): (Vec<Job>, _, _) = (Vec::new(), 0, false);
+    while let Some(row) = rows.try_next().await? {
+        more = jobs.len() >= filter.limit as usize || bytes >= PAGE_BYTES_MAX;
+        if more {
+            break;
+        }
+        bytes += row.text_bytes();
+        jobs.push(row.into_job(include)?);
+    }
     let next = jobs.last().filter(|_| more).map(|job| job.number);
     Ok(JobPage { jobs, next })
 }

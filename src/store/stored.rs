@@ -146,7 +146,8 @@ async fn rows_from(
             }),
             _ => return Err(malformed("a row of output is neither bytes nor a gap")),
         });
-        if next.saturating_sub(offset) >= max_bytes {
+        let overhead = (items.len() * Chunk::OVERHEAD_BYTES) as u64;
+        if next.saturating_sub(offset) + overhead >= max_bytes {
             break;
         }
     }

@@ -7,6 +7,7 @@
 mod binary;
 mod cli;
 mod client;
+mod horde;
 mod http;
 mod oracle;
 mod processes;
@@ -21,9 +22,10 @@ use std::{
 pub use binary::BinaryFrame;
 pub use cli::{Cli, Finished};
 pub use client::{Client, Frame, connect_refused};
+pub use horde::{Horde, Target, text_frame};
 pub use http::{Response, request};
 pub use oracle::{assert_bytes, content, emit, mix, sha256};
-pub use processes::{is_alive, parent, state, with_mark, with_word};
+pub use processes::{is_alive, memory, parent, state, with_mark, with_word};
 pub use server::Server;
 pub use transcript::Transcript;
 

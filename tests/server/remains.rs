@@ -4,19 +4,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, until_true};
+use crate::harness::{Server, memory, until_true};
 
 /// Server and shim together may need so much at their peak, bytes.
 const PEAK_MAX: u64 = 150_000_000;
-
-/// The largest resident set that a process has had, bytes.
-fn peak(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.trim().parse::<u64>().ok())
-        .map_or(0, |kib| kib * 1024)
-}
 
 fn descriptors(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
@@ -58,8 +49,13 @@ fn a_reader_that_never_reads_costs_bounded_memory() {
     let mut client = server.connect();
     let end = client.finished(&job);
     assert_eq!(end["output_bytes"], 150_000_000);
-    let shims: u64 = server.shims().into_iter().map(peak).max().unwrap_or(0);
-    let server_peak = peak(server.pid());
+    let shims: u64 = server
+        .shims()
+        .into_iter()
+        .map(|pid| memory(pid, "VmHWM"))
+        .max()
+        .unwrap_or(0);
+    let server_peak = memory(server.pid(), "VmHWM");
     assert!(server_peak > 0);
     let both = server_peak + shims;
     assert!(both < PEAK_MAX, "{both} bytes at the peak");

@@ -2,6 +2,8 @@
 //!
 //! Who says it is `life`'s business.
 
+use std::io;
+
 use serde_json::json;
 use tokio_tungstenite::tungstenite::{
     Error, error::ProtocolError, protocol::frame::coding::CloseCode,
@@ -26,6 +28,8 @@ pub enum Ending {
     NotAllowed,
     /// The time to authenticate is over.
     Stranger,
+    /// Too much came before it had authenticated.
+    Intrusive,
     /// A tail failed.
     Failed,
 }
@@ -40,6 +44,7 @@ impl Ending {
             Self::NotText => (CloseCode::Invalid, "text must be UTF-8"),
             Self::NotAllowed => (CloseCode::Protocol, "the frame broke the protocol"),
             Self::Stranger => (CloseCode::Policy, "not authenticated in time"),
+            Self::Intrusive => (CloseCode::Policy, "too much before authenticating"),
             Self::Failed => (CloseCode::Error, "a tail failed: reconnect and resume"),
         };
         let away = json!({"reason": "the server stops; reconnect and resume"});
@@ -54,6 +59,7 @@ impl Ending {
             Error::Utf8(_) => Self::NotText,
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Broken,
             Error::Protocol(_) => Self::NotAllowed,
+            Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => Self::Intrusive,
             _ => Self::Broken,
         }
     }
@@ -76,6 +82,7 @@ mod tests {
             (Ending::NotAllowed, Some(1002)),
             (Ending::NotText, Some(1007)),
             (Ending::Stranger, Some(1008)),
+            (Ending::Intrusive, Some(1008)),
             (Ending::TooLong, Some(1009)),
             (Ending::Failed, Some(1011)),
             (Ending::Left, None),

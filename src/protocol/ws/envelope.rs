@@ -2,18 +2,18 @@
 //!
 //! Methods and their parameters are not known here.
 
-use std::{cell::Cell, fmt};
+use std::fmt;
 
 use serde::{
     Serialize,
-    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     super::Kind,
     refusal::Refusal,
-    strict::{StrictValue, is_deeper_than},
+    strict::{self, is_deeper_than},
 };
 
 /// Longest `id`, bytes as written: it is repeated in the reply, which has a bound itself.
@@ -29,8 +29,20 @@ pub struct Request {
     pub id: Id,
     /// What is asked for.
     pub method: String,
-    /// With what; empty where there are none.
-    pub params: Map<String, Value>,
+    /// With what: an object, as it was written, if there is one.
+    params: Option<Box<RawValue>>,
+}
+
+impl Request {
+    /// The parameters as values; empty where there are none.
+    pub fn params(&self) -> Map<String, Value> {
+        let Some(params) = &self.params else {
+            return Map::new();
+        };
+        // Only what the same parser has read through becomes a request.
+        #[allow(clippy::expect_used)]
+        serde_json::from_str(params.get()).expect("an object that has been read before")
+    }
 }
 
 /// What a text frame is.
@@ -51,19 +63,13 @@ pub fn read(text: &str, depth_max: u64) -> Incoming {
     if is_deeper_than(text, depth_max) {
         return not_json(format!("nested deeper than {depth_max} levels"));
     }
-    let repeated = Cell::new(false);
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let frame = Frame {
-        repeated: &repeated,
-    }
-    .deserialize(&mut deserializer);
-    match frame.and_then(|frame| deserializer.end().map(|()| frame)) {
+    match Members::read(text) {
         Err(error) => not_json(format!("not JSON: {error}")),
         Ok(None) => refused(
             None,
             "must be one JSON object: a request; batches are not supported",
         ),
-        Ok(Some(members)) => members.check(repeated.get()),
+        Ok(Some((members, repeated))) => members.check(repeated),
     }
 }
 
@@ -73,48 +79,59 @@ fn refused(id: Option<Id>, message: &str) -> Incoming {
 
 /// The members of the object that a frame should be; other ones are passed over.
 #[derive(Default)]
-struct Members {
-    id: Option<Id>,
+struct Members<'a> {
+    id: Option<&'a RawValue>,
     id_repeated: bool,
-    jsonrpc: Option<Value>,
-    method: Option<Value>,
-    params: Option<Value>,
+    jsonrpc: Option<&'a RawValue>,
+    method: Option<&'a RawValue>,
+    params: Option<&'a RawValue>,
 }
 
-impl Members {
+impl<'a> Members<'a> {
+    /// The members and whether some key is repeated; `None` of JSON that is no object.
+    fn read(text: &'a str) -> Result<Option<(Self, bool)>, serde_json::Error> {
+        let repeated = strict::has_repeated_keys(text)?;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let members = deserializer.deserialize_any(Frame)?;
+        Ok(members.map(|members| (members, repeated)))
+    }
+
     fn check(self, repeated: bool) -> Incoming {
-        let had_id = self.id.is_some();
         let id = self
             .id
-            .filter(|id| !self.id_repeated && is_valid_id(id.get()));
-        if had_id && id.is_none() {
+            .filter(|id| !self.id_repeated && is_valid_id(id.get()))
+            .map(ToOwned::to_owned);
+        if self.id.is_some() && id.is_none() {
             return refused(None, "id must be a string or an integer, given once");
         }
         if repeated {
             return refused(id, "an object has the same key twice");
         }
-        if self.jsonrpc != Some(Value::from("2.0")) {
+        if self.jsonrpc.and_then(text_of).as_deref() != Some("2.0") {
             return refused(id, "jsonrpc must be \"2.0\"");
         }
-        let Some(Value::String(method)) = self.method else {
+        let Some(method) = self.method.and_then(text_of) else {
             return refused(id, "method must be a string");
         };
         let Some(id) = id else {
             return Incoming::Notification;
         };
-        match self.params {
-            None => Incoming::Request(Request {
-                id,
-                method,
-                params: Map::new(),
-            }),
-            Some(Value::Object(params)) => Incoming::Request(Request { id, method, params }),
-            Some(_) => {
-                let refusal = Refusal::new(Kind::InvalidParams, "params must be an object");
-                Incoming::Refused(Some(id), refusal)
-            }
+        let is_object = |params: &&RawValue| params.get().starts_with('{');
+        if self.params.is_some_and(|params| !is_object(&params)) {
+            let refusal = Refusal::new(Kind::InvalidParams, "params must be an object");
+            return Incoming::Refused(Some(id), refusal);
         }
+        Incoming::Request(Request {
+            id,
+            method,
+            params: self.params.map(ToOwned::to_owned),
+        })
     }
+}
+
+/// The text of a JSON string.
+fn text_of(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
 }
 
 /// A string or an integer, as written.
@@ -126,20 +143,10 @@ fn is_valid_id(raw: &str) -> bool {
 }
 
 /// Reads a frame: `Some` of an object, `None` of any other JSON.
-struct Frame<'a> {
-    repeated: &'a Cell<bool>,
-}
+struct Frame;
 
-impl<'de> DeserializeSeed<'de> for Frame<'_> {
-    type Value = Option<Members>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Frame<'_> {
-    type Value = Option<Members>;
+impl<'de> Visitor<'de> for Frame {
+    type Value = Option<Members<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
@@ -147,27 +154,18 @@ impl<'de> Visitor<'de> for Frame<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
         let mut members = Members::default();
-        let repeated = self.repeated;
-        let strict = StrictValue { repeated };
-        let mut others = Map::new();
         while let Some(key) = access.next_key::<String>()? {
-            let slot = match key.as_str() {
+            let value = Some(access.next_value()?);
+            match key.as_str() {
                 "id" => {
                     members.id_repeated |= members.id.is_some();
-                    members.id = Some(access.next_value()?);
-                    continue;
+                    members.id = value;
                 }
-                "jsonrpc" => &mut members.jsonrpc,
-                "method" => &mut members.method,
-                "params" => &mut members.params,
-                _ => {
-                    let value = access.next_value_seed(strict)?;
-                    repeated.set(repeated.get() | others.insert(key, value).is_some());
-                    continue;
-                }
-            };
-            let value = access.next_value_seed(strict)?;
-            repeated.set(repeated.get() | slot.replace(value).is_some());
+                "jsonrpc" => members.jsonrpc = value,
+                "method" => members.method = value,
+                "params" => members.params = value,
+                _ => {}
+            }
         }
         Ok(Some(members))
     }

@@ -176,12 +176,12 @@ fn params_are_an_object_or_absent() {
     }
     assert!(
         request(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)
-            .params
+            .params()
             .is_empty()
     );
     let asked = request(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":[1,"x",null]}}"#);
     assert_eq!(
-        (asked.method.as_str(), &asked.params["a"]),
+        (asked.method.as_str(), &asked.params()["a"]),
         ("m", &json!([1, "x", null]))
     );
 }

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{Door, Seat},
     ending::Ending,
+    intake::Intake,
     outbox::{Care, Farewell, Written, outbox},
     session::Session,
     work::{Work, execute_in_order},
@@ -49,7 +50,7 @@ const FAREWELL: Duration = Duration::from_millis(1500);
 /// How long the client may need to close its side, so that nothing in flight is torn away.
 const LINGER: Duration = Duration::from_millis(500);
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<Intake<TokioIo<Upgraded>>>;
 
 /// Runs a session until it is over.
 pub async fn run(upgraded: Upgraded, door: Arc<Door>, seat: Seat, authenticated: bool) {
@@ -61,11 +62,11 @@ pub async fn run(upgraded: Upgraded, door: Arc<Door>, seat: Seat, authenticated:
         .max_write_buffer_size(write_buffer + 2 * bytes_max)
         .max_message_size(Some(bytes_max))
         .max_frame_size(Some(bytes_max));
-    let io = TokioIo::new(upgraded);
+    let known = Arc::new(AtomicBool::new(authenticated));
+    let stranger_bytes_max = door.settings.unauthenticated_bytes_max;
+    let io = Intake::new(TokioIo::new(upgraded), known.clone(), stranger_bytes_max);
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    Running::start(socket, door, seat, authenticated)
-        .finish()
-        .await;
+    Running::start(socket, door, seat, known).finish().await;
 }
 
 /// A session's tasks.
@@ -82,13 +83,13 @@ struct Running {
 }
 
 impl Running {
-    fn start(socket: Socket, door: Arc<Door>, seat: Seat, authenticated: bool) -> Self {
+    fn start(socket: Socket, door: Arc<Door>, seat: Seat, known: Arc<AtomicBool>) -> Self {
         let unanswered = Arc::<AtomicU64>::default();
         let in_flight_max = usize::try_from(door.settings.in_flight_max).unwrap_or(1);
         let (outbox, writer, farewell) = outbox(care(&door), unanswered.clone());
         let (mut sink, stream) = socket.split();
         let written = CancellationToken::new();
-        let session = Arc::new(Session::new(door, seat, authenticated, outbox));
+        let session = Arc::new(Session::new(door, seat, known, outbox));
         let writer = tokio::spawn({
             let ended = written.clone().drop_guard();
             async move {
@@ -152,6 +153,7 @@ impl Running {
 fn care(door: &Door) -> Care {
     Care {
         notes_max: usize::try_from(door.settings.notifications_queued_max).unwrap_or(1),
+        reply_bytes_max: door.settings.replies_queued_bytes_max,
         ping_interval: door.settings.ping_interval(),
         unanswered_max: door.settings.pings_unanswered_max,
     }
@@ -195,6 +197,8 @@ async fn read(
         return Ending::Broken;
     }
     loop {
+        // Whoever sends more than we get done is not read from for a while.
+        session.queued.light().await;
         let frame = stream.next().await;
         unanswered.store(0, Ordering::SeqCst);
         let taken = match frame {

@@ -1,5 +1,5 @@
 //! The one place where a session's frames are written, and the two bounded queues in front of it:
-//! replies, and behind them notifications.
+//! replies, bounded by their bytes, and behind them notifications.
 //!
 //! Whoever wants to send waits for room, so that a client which does not read costs a few messages
 //! of memory and delays nobody but itself. What the messages say is not known here.
@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::{Sink, SinkExt};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval_at},
 };
 use tokio_tungstenite::tungstenite::{
@@ -22,8 +22,10 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-/// Replies that wait for a slow client; each has at most `message_bytes_max`.
-const REPLIES_QUEUED_MAX: usize = 2;
+use super::load::{Load, Weight};
+
+/// Replies that are being made at a time; each has at most `message_bytes_max`.
+const REPLIES_MADE_MAX: usize = 2;
 
 /// A reply, and the request's place among those in flight, which it keeps until it is written.
 #[derive(Debug)]
@@ -59,15 +61,42 @@ pub struct Closed;
 /// Where a session's messages are handed in. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    replies: mpsc::Sender<Reply>,
+    /// Without a bound of its own: whoever sends has found `waiting` light.
+    replies: mpsc::UnboundedSender<(Reply, Weight)>,
+    /// Replies that are not with the kernel yet.
+    waiting: Load,
+    making: Arc<Semaphore>,
     notes: mpsc::Sender<Note>,
+    turns: Arc<Semaphore>,
 }
+
+/// Room for one reply, so that it need not exist while it waits.
+#[derive(Debug)]
+pub struct Room {
+    replies: mpsc::UnboundedSender<(Reply, Weight)>,
+    waiting: Load,
+    _making: OwnedSemaphorePermit,
+}
+
+impl Room {
+    /// Sends the reply; where the session is over, nobody misses it.
+    pub fn send(self, reply: Reply) {
+        let weight = self.waiting.add(reply.text.len());
+        let _ = self.replies.send((reply, weight));
+    }
+}
+
+/// The right of one tail to fetch output and hand it in, while others of its session wait.
+#[derive(Debug)]
+pub struct Turn(#[expect(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
 
 /// How the writer takes care of the connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Care {
-    /// Notifications that may wait.
+    /// Notifications that may wait, and tails that may hold output for the next ones.
     pub notes_max: usize,
+    /// Bytes of replies that may wait.
+    pub reply_bytes_max: u64,
     /// Between two pings.
     pub ping_interval: Duration,
     /// Pings without an answer after which the client counts as gone.
@@ -77,7 +106,9 @@ pub struct Care {
 /// The writer's side of the queues.
 #[derive(Debug)]
 pub struct Writer {
-    replies: mpsc::Receiver<Reply>,
+    replies: mpsc::UnboundedReceiver<(Reply, Weight)>,
+    /// Of replies that are with the connection and may not be with the kernel yet.
+    fed: Vec<Weight>,
     notes: mpsc::Receiver<Note>,
     farewell: oneshot::Receiver<Farewell>,
     care: Care,
@@ -101,17 +132,21 @@ pub fn outbox(
     care: Care,
     unanswered: Arc<AtomicU64>,
 ) -> (Outbox, Writer, oneshot::Sender<Farewell>) {
-    let (replies_in, replies) = mpsc::channel(REPLIES_QUEUED_MAX);
+    let (replies_in, replies) = mpsc::unbounded_channel();
     let (notes_in, notes) = mpsc::channel(care.notes_max.max(1));
     let (farewell_in, farewell) = oneshot::channel();
     let outbox = Outbox {
         replies: replies_in,
+        waiting: Load::new(care.reply_bytes_max),
+        making: Arc::new(Semaphore::new(REPLIES_MADE_MAX)),
         notes: notes_in,
+        turns: Arc::new(Semaphore::new(care.notes_max.max(1))),
     };
     (
         outbox,
         Writer {
             replies,
+            fed: Vec::new(),
             notes,
             farewell,
             care,
@@ -122,20 +157,32 @@ pub fn outbox(
 }
 
 impl Outbox {
-    /// Waits for room for a reply, so that it need not exist while it waits.
-    pub async fn room(&self) -> Result<mpsc::Permit<'_, Reply>, Closed> {
-        self.replies.reserve().await.map_err(|_| Closed)
+    /// Waits for room for a reply.
+    pub async fn room(&self) -> Result<Room, Closed> {
+        let making = self.making.clone().acquire_owned().await;
+        self.waiting.light().await;
+        let room = Room {
+            replies: self.replies.clone(),
+            waiting: self.waiting.clone(),
+            _making: making.map_err(|_| Closed)?,
+        };
+        if self.replies.is_closed() {
+            Err(Closed)
+        } else {
+            Ok(room)
+        }
     }
 
     /// Sends a reply, or any other message that no notification may overtake.
     pub async fn reply(&self, reply: Reply) -> Result<(), Closed> {
-        self.replies.send(reply).await.map_err(|_| Closed)
+        self.room().await.map(|room| room.send(reply))
     }
 
-    /// Waits until a notification could be sent, without sending one: who has nothing yet need
-    /// not fetch it before there is room.
-    pub async fn has_room(&self) -> Result<(), Closed> {
-        self.notes.reserve().await.map(drop).map_err(|_| Closed)
+    /// Waits until a tail may fetch output: the tails of a session take turns, so that a client
+    /// which does not read costs the output of few of them, however many it has.
+    pub async fn turn(&self) -> Result<Turn, Closed> {
+        let turn = self.turns.clone().acquire_owned().await;
+        turn.map(Turn).map_err(|_| Closed)
     }
 
     /// Sends a notification, unless `muted` is set before it is written.
@@ -150,7 +197,7 @@ impl Outbox {
 
 /// What the writer does next.
 enum Next {
-    Reply(Reply),
+    Reply(Reply, Weight),
     Note(Note),
     Farewell(Farewell),
     Ping,
@@ -172,13 +219,14 @@ impl Writer {
         loop {
             let next = tokio::select! {
                 biased;
-                Some(reply) = self.replies.recv() => Next::Reply(reply),
+                Some((reply, weight)) = self.replies.recv() => Next::Reply(reply, weight),
                 farewell = &mut self.farewell => farewell.map_or(Next::Over, Next::Farewell),
                 Some(note) = self.notes.recv() => Next::Note(note),
                 _ = pings.tick() => Next::Ping,
             };
             let message = match next {
-                Next::Reply(Reply { text, place }) => {
+                Next::Reply(Reply { text, place }, weight) => {
+                    self.fed.push(weight);
                     // Before the client can have read it, so that it may ask again at once.
                     drop(place);
                     Some(text.into())
@@ -202,7 +250,7 @@ impl Writer {
     }
 
     /// Hands a message to the connection; messages that wait already go with it.
-    async fn write<S>(&self, sink: &mut S, message: Option<Message>) -> Result<(), S::Error>
+    async fn write<S>(&mut self, sink: &mut S, message: Option<Message>) -> Result<(), S::Error>
     where
         S: Sink<Message> + Unpin,
     {
@@ -211,6 +259,7 @@ impl Writer {
         }
         if self.replies.is_empty() && self.notes.is_empty() {
             sink.flush().await?;
+            self.fed.clear();
         }
         Ok(())
     }

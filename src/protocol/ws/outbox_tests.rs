@@ -12,6 +12,7 @@ use super::*;
 
 const CARE: Care = Care {
     notes_max: 2,
+    reply_bytes_max: 100,
     ping_interval: Duration::from_secs(20),
     unanswered_max: 3,
 };
@@ -134,11 +135,10 @@ async fn a_muted_subscription_sends_nothing_behind_the_reply() {
         async move { writer.run(&mut client).await }
     });
     outbox.reply(reply("untailed")).await.expect("open");
-    // Both queues are empty once there is room for all that they hold.
-    for _ in 0..CARE.notes_max {
+    // What was handed in first is written once there is room for so many behind it.
+    for _ in 0..2 * CARE.notes_max {
         outbox.notify(note("muted"), &ended).await.expect("open");
     }
-    outbox.has_room().await.expect("open");
     last.send(farewell()).expect("a writer");
     assert_eq!(written.await.expect("no panic"), Written::Farewell);
     let got = client.got();
@@ -161,12 +161,54 @@ async fn a_client_that_does_not_read_fills_the_queues_and_is_not_called_silent()
     for _ in 0..=CARE.notes_max {
         outbox.notify(note("x"), &heard).await.expect("open");
     }
-    let stuck = tokio::time::timeout(Duration::from_secs(3600), outbox.has_room()).await;
+    let more = outbox.notify(note("x"), &heard);
+    let stuck = tokio::time::timeout(Duration::from_secs(3600), more).await;
     assert!(stuck.is_err(), "there is room though nobody reads");
     assert!(!written.is_finished());
     reading.read(1);
-    outbox.has_room().await.expect("open");
+    outbox.notify(note("x"), &heard).await.expect("open");
     written.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_that_nobody_reads_are_bounded_by_their_bytes() {
+    let (outbox, writer, _last) = outbox(CARE, Arc::default());
+    let mut client = Client::default();
+    let reading = client.clone();
+    let written = tokio::spawn(async move { writer.run(&mut client).await });
+    for _ in 0..100 {
+        outbox.reply(reply("x")).await.expect("open");
+    }
+    let stuck = tokio::time::timeout(Duration::from_secs(3600), outbox.room()).await;
+    assert!(stuck.is_err(), "a hundred bytes wait");
+    reading.read(1000);
+    outbox
+        .reply(reply(&"y".repeat(1000)))
+        .await
+        .expect("one may be longer");
+    outbox.room().await.expect("all of it is written");
+    let replies = reading.got().iter().filter(|text| *text != "ping").count();
+    assert_eq!(replies, 101);
+    written.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn tails_take_turns() {
+    let (outbox, writer, _last) = outbox(CARE, Arc::default());
+    let turns = [outbox.turn().await, outbox.turn().await];
+    let third = tokio::time::timeout(Duration::from_secs(3600), outbox.turn()).await;
+    assert!(third.is_err(), "two at a time");
+    drop(turns);
+    outbox.turn().await.expect("free again");
+    drop(writer);
+}
+
+#[tokio::test]
+async fn there_is_no_room_where_nobody_writes() {
+    let (outbox, writer, _last) = outbox(CARE, Arc::default());
+    outbox.reply(reply(&"x".repeat(1000))).await.expect("open");
+    drop(writer);
+    assert_eq!(outbox.room().await.err(), Some(Closed));
 }
 
 #[tokio::test(start_paused = true)]

@@ -137,7 +137,7 @@ impl<'a> Params<'a> {
             .ok_or_else(|| self.wrong(key, "must be a list of strings"))
     }
 
-    /// `streams`: at least one of the three.
+    /// `streams`: one to three of the three.
     pub fn streams(&self) -> Result<Option<Vec<Stream>>, Refusal> {
         let Some(names) = self.texts("streams")? else {
             return Ok(None);
@@ -148,7 +148,7 @@ impl<'a> Params<'a> {
             .map(|name| all.into_iter().find(|stream| stream.name() == *name))
             .collect();
         streams
-            .filter(|streams| !streams.is_empty())
+            .filter(|streams| (1..=all.len()).contains(&streams.len()))
             .map(Some)
             .ok_or_else(|| {
                 self.wrong(

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{Door, Kind, Seat},
-    envelope::{self, Incoming, Request, to_raw},
+    envelope::{self, Id, Incoming, Request, to_raw},
+    load::Load,
     methods::{self, Method},
     notify::notification,
     outbox::{Closed, Outbox, Reply},
@@ -33,7 +34,9 @@ pub struct Session {
     pub tails: Tails,
     /// Where its messages are handed in.
     pub outbox: Outbox,
-    authenticated: AtomicBool,
+    /// Its requests that wait to be executed.
+    pub queued: Load,
+    authenticated: Arc<AtomicBool>,
     seat: Mutex<Seat>,
     in_flight: Arc<Semaphore>,
     /// Set when it ends, and by whoever finds that it cannot go on.
@@ -41,15 +44,21 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that has just begun.
-    pub fn new(door: Arc<Door>, seat: Seat, authenticated: bool, outbox: Outbox) -> Self {
+    /// A session that has just begun; it sets `authenticated` when it has been shown the token.
+    pub fn new(
+        door: Arc<Door>,
+        seat: Seat,
+        authenticated: Arc<AtomicBool>,
+        outbox: Outbox,
+    ) -> Self {
         let over = CancellationToken::new();
         let in_flight_max = usize::try_from(door.settings.in_flight_max).unwrap_or(1);
         Self {
             id: uuid::Uuid::now_v7().simple().to_string(),
             tails: Tails::new(door.settings.subscriptions_max, over.clone()),
             outbox,
-            authenticated: AtomicBool::new(authenticated),
+            queued: Load::new(door.settings.in_flight_bytes_max),
+            authenticated,
             seat: Mutex::new(seat),
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
             over,
@@ -122,7 +131,7 @@ impl Session {
             request,
             method,
             place,
-            bytes: text.len(),
+            weight: self.queued.add(text.len()),
         })
         .await
         .map_err(|_| Closed)
@@ -131,7 +140,7 @@ impl Session {
     /// Whether a request may be executed, and as what; `None`: it was the token, and right.
     fn admit(&self, request: &Request) -> Result<Option<Method>, Refusal> {
         if request.method == methods::AUTHENTICATE {
-            methods::authenticate::check(&self.door.token, &request.params)?;
+            methods::authenticate::check(&self.door.token, &request.params())?;
             self.authenticated.store(true, Ordering::SeqCst);
             self.seat
                 .lock()
@@ -150,20 +159,20 @@ impl Session {
     /// The reply, never longer than a message may be, and the tail that begins behind it.
     pub fn answer(
         &self,
-        request: &Request,
+        id: &Id,
         outcome: Result<methods::Outcome, Refusal>,
     ) -> (String, Option<Granted>) {
         let (result, granted) = match outcome {
             Ok(outcome) => (Ok(outcome.result), outcome.granted),
             Err(refusal) => (Err(refusal), None),
         };
-        let text = envelope::reply(&request.id, result.as_deref());
+        let text = envelope::reply(id, result.as_deref());
         if text.len() <= self.door.settings.message_len_max() {
             return (text, granted);
         }
         let message = "the reply would be longer than a message may be; ask for less";
         let refusal = Refusal::limit("message_bytes_max", message);
-        (envelope::error(Some(&request.id), &refusal), None)
+        (envelope::error(Some(id), &refusal), None)
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
     text::TextCutter,
 };
 use crate::{
-    executor::{Error, Tail, TailEvent},
+    executor::{Error, Look, Tail, TailEvent},
     job::{Chunk, Offset},
 };
 
@@ -152,6 +152,26 @@ impl Drop for Tails {
     }
 }
 
+/// Why a tail says no more.
+enum Silence {
+    /// All is said, or nobody listens.
+    Over,
+    /// It cannot go on.
+    Failed(Error),
+}
+
+impl From<Closed> for Silence {
+    fn from(_: Closed) -> Self {
+        Self::Over
+    }
+}
+
+impl From<Error> for Silence {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Tells one tail's events to the client.
 struct Speaker {
     about: About,
@@ -166,7 +186,7 @@ impl Speaker {
     fn new(granted: &Granted, outbox: Outbox, muted: Arc<AtomicBool>) -> Self {
         let about = About {
             subscription: granted.subscription,
-            job: granted.tail.job().id,
+            job: granted.tail.job_id(),
         };
         let Granted {
             follow, encoding, ..
@@ -185,22 +205,35 @@ impl Speaker {
     async fn run(mut self, mut tail: Tail) -> Result<(), Error> {
         let mut held: Option<(Offset, Instant)> = None;
         loop {
-            // Without room nothing is fetched: a client that does not read holds no output here.
-            if self.outbox.has_room().await.is_err() {
-                return Ok(());
-            }
             held = self.held_since(held);
             let told = tokio::select! {
                 biased;
-                event = tail.next() => match event {
-                    Ok(Some(event)) => self.tell(event).await,
-                    // The session is told in its own way that the server stops.
-                    Ok(None) | Err(Error::Unavailable(_)) => return Ok(()),
-                    Err(error) => return Err(error),
+                ready = tail.ready() => match ready {
+                    Ok(()) => self.tell_what_is_there(&mut tail).await,
+                    Err(error) => Err(error.into()),
                 },
-                () = waited(held) => self.flush().await,
+                () = waited(held) => self.flush().await.map_err(Into::into),
             };
-            if told.is_err() {
+            match told {
+                Ok(()) => {}
+                // The session is told in its own way that the server stops.
+                Err(Silence::Over | Silence::Failed(Error::Unavailable(_))) => return Ok(()),
+                Err(Silence::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// One look, and what it found, while this tail has its turn: whatever is fetched is handed in
+    /// before another tail fetches, so that a client that does not read holds little output here.
+    async fn tell_what_is_there(&mut self, tail: &mut Tail) -> Result<(), Silence> {
+        let _turn = self.outbox.turn().await?;
+        loop {
+            match tail.look().await? {
+                Look::Event(event) => self.tell(event).await?,
+                Look::Nothing => return Ok(()),
+                Look::Over => return Err(Silence::Over),
+            }
+            if !tail.holds_events() {
                 return Ok(());
             }
         }

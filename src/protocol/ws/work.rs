@@ -6,17 +6,20 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    envelope::Request,
+    envelope::{Id, Request},
+    load::Weight,
     methods::{self, Method, Outcome},
-    outbox::{Closed, Reply},
+    outbox::{Closed, Reply, Room},
     refusal::Refusal,
     session::Session,
 };
 
-/// A request with its place among those in flight.
+/// A request with its place among those in flight. Its parameters are text until it is their turn:
+/// as values they can take many times as much memory.
 #[derive(Debug)]
 pub struct Work {
     /// The request.
@@ -25,8 +28,37 @@ pub struct Work {
     pub method: Method,
     /// The place, until its reply is written.
     pub place: OwnedSemaphorePermit,
-    /// Length of its message, bytes.
-    pub bytes: usize,
+    /// Its message among the bytes that wait.
+    pub weight: Weight,
+}
+
+/// A request whose turn it is.
+struct Task {
+    id: Id,
+    method: Method,
+    params: Map<String, Value>,
+    place: OwnedSemaphorePermit,
+    weight: Weight,
+}
+
+impl Task {
+    fn of(work: Work) -> Self {
+        Self {
+            params: work.request.params(),
+            id: work.request.id,
+            method: work.method,
+            place: work.place,
+            weight: work.weight,
+        }
+    }
+
+    fn split(self) -> (Asker, Method, Map<String, Value>, Weight) {
+        let asker = Asker {
+            id: self.id,
+            place: self.place,
+        };
+        (asker, self.method, self.params, self.weight)
+    }
 }
 
 /// Submits are handed to the ledger together while their messages have less than this in all,
@@ -40,38 +72,44 @@ const TOGETHER_BYTES_MAX: usize = 256 << 10;
 pub async fn execute_in_order(session: Arc<Session>, mut taken: mpsc::Receiver<Work>) {
     let mut together = Together::new(&session);
     loop {
-        let work = tokio::select! {
+        let task = tokio::select! {
             biased;
             Some(done) = together.submits.next() => {
                 together.answer(done).await;
                 continue;
             }
             work = taken.recv() => match work {
-                Some(work) => work,
+                Some(work) => Task::of(work),
                 None => break,
             },
         };
-        if work.method.is_submit_alone(&work.request.params) {
-            together.add(work).await;
+        if task.method.is_submit_alone(&task.params) {
+            together.add(task).await;
             continue;
         }
         together.answer_all().await;
-        if work.method.runs_beside(&work.request.params) {
+        if task.method.runs_beside(&task.params) {
             let session = session.clone();
             tokio::spawn(async move {
                 let over = session.over.clone();
-                over.run_until_cancelled(execute_beside(&session, work))
+                over.run_until_cancelled(execute_beside(&session, task))
                     .await;
             });
         } else {
-            execute(&session, work).await;
+            execute(&session, task).await;
         }
     }
     together.answer_all().await;
 }
 
+/// Whom to answer.
+struct Asker {
+    id: Id,
+    place: OwnedSemaphorePermit,
+}
+
 /// A submit and what came of it.
-type Done = (Work, Result<Outcome, Refusal>);
+type Done = (Asker, Weight, Result<Outcome, Refusal>);
 
 /// Submits that are on their way into the ledger, in the order in which they came.
 struct Together<'a> {
@@ -90,23 +128,25 @@ impl<'a> Together<'a> {
     }
 
     /// Hands one more in, behind those before it.
-    async fn add(&mut self, work: Work) {
-        while self.bytes + work.bytes > TOGETHER_BYTES_MAX
+    async fn add(&mut self, task: Task) {
+        while self.bytes + task.weight.bytes() > TOGETHER_BYTES_MAX
             && let Some(done) = self.submits.next().await
         {
             self.answer(done).await;
         }
-        self.bytes += work.bytes;
+        self.bytes += task.weight.bytes();
         let session = self.session;
         self.submits.push_back(Box::pin(async move {
-            let outcome = methods::execute(session, work.method, &work.request.params).await;
-            (work, outcome)
+            let (asker, method, params, weight) = task.split();
+            let outcome = methods::execute(session, method, params).await;
+            (asker, weight, outcome)
         }));
     }
 
-    async fn answer(&mut self, (work, outcome): Done) {
-        self.bytes -= work.bytes;
-        answer(self.session, work, outcome).await;
+    async fn answer(&mut self, (asker, weight, outcome): Done) {
+        self.bytes -= weight.bytes();
+        let room = self.session.outbox.room().await;
+        send(self.session, room, asker, outcome);
     }
 
     async fn answer_all(&mut self) {
@@ -118,23 +158,24 @@ impl<'a> Together<'a> {
 
 /// Room for the reply first, so that a large one need not wait for it in memory. Where the client
 /// has left, the request takes effect all the same.
-async fn execute(session: &Session, work: Work) {
+async fn execute(session: &Session, task: Task) {
     let room = session.outbox.room().await;
-    let outcome = methods::execute(session, work.method, &work.request.params).await;
-    send(session, room, work, outcome);
+    let (asker, method, params, _weight) = task.split();
+    let outcome = methods::execute(session, method, params).await;
+    send(session, room, asker, outcome);
 }
 
-async fn answer(session: &Session, work: Work, outcome: Result<Outcome, Refusal>) {
-    let room = session.outbox.room().await;
-    send(session, room, work, outcome);
-}
-
-fn send(session: &Session, room: Room<'_>, work: Work, outcome: Result<Outcome, Refusal>) {
-    let (text, granted) = session.answer(&work.request, outcome);
+fn send(
+    session: &Session,
+    room: Result<Room, Closed>,
+    asker: Asker,
+    outcome: Result<Outcome, Refusal>,
+) {
+    let (text, granted) = session.answer(&asker.id, outcome);
     if let Ok(room) = room {
         room.send(Reply {
             text,
-            place: Some(work.place),
+            place: Some(asker.place),
         });
         if let Some(granted) = granted {
             session.tails.start(granted, session.outbox.clone());
@@ -142,22 +183,15 @@ fn send(session: &Session, room: Room<'_>, work: Work, outcome: Result<Outcome, 
     }
 }
 
-/// Room for a reply, or nobody to read it.
-type Room<'a> = Result<mpsc::Permit<'a, Reply>, Closed>;
-
-async fn execute_beside(session: &Session, work: Work) {
-    if work.method == Method::Read {
-        methods::read::until_there(session, &work.request.params).await;
-        return execute(session, work).await;
+async fn execute_beside(session: &Session, task: Task) {
+    if task.method == Method::Read {
+        methods::read::until_there(session, &task.params).await;
+        return execute(session, task).await;
     }
-    let outcome = methods::execute(session, work.method, &work.request.params).await;
-    let (text, _) = session.answer(&work.request, outcome);
-    // Nobody to answer: the session is over.
-    let _ = session
-        .outbox
-        .reply(Reply {
-            text,
-            place: Some(work.place),
-        })
-        .await;
+    let (asker, method, params, weight) = task.split();
+    // It may wait for days, and nothing of its message with it.
+    drop(weight);
+    let outcome = methods::execute(session, method, params).await;
+    let room = session.outbox.room().await;
+    send(session, room, asker, outcome);
 }

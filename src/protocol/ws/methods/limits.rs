@@ -6,7 +6,11 @@
 use serde_json::{Map, Value, json};
 
 use super::{super::envelope, job_bytes_max, list, read, wait};
-use crate::{config::Settings, protocol::listener};
+use crate::{
+    config::Settings,
+    job::{Input, parse},
+    protocol::listener,
+};
 
 /// What a stranger is told as well.
 const GREETED: [&str; 13] = [
@@ -31,11 +35,16 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
     let constants = [
         ("head_bytes_max", json!(listener::HEAD_BYTES_MAX)),
         ("id_bytes_max", json!(envelope::ID_BYTES_MAX)),
+        ("input_bytes_max", json!(Input::BYTES_MAX)),
         ("job_bytes_max", json!(job_bytes_max(settings))),
+        ("label_bytes_max", json!(parse::LABEL_BYTES_MAX)),
+        ("labels_max", json!(parse::LABELS_MAX)),
         ("list_limit_max", json!(list::LIMIT_MAX)),
+        ("name_bytes_max", json!(parse::NAME_BYTES_MAX)),
         ("read_bytes_max", json!(read::BYTES_MAX)),
         ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
         ("wait_jobs_max", json!(wait::JOBS_MAX)),
+        ("write_id_bytes_max", json!(Input::WRITE_ID_BYTES_MAX)),
     ];
     all.extend(constants.map(|(name, value)| (name.to_owned(), value)));
     all

@@ -136,23 +136,23 @@ impl Outcome {
     }
 }
 
-/// Executes a request.
+/// Executes a request. What may take long lets go of the parameters before it waits.
 pub async fn execute(
     session: &Session,
     method: Method,
-    params: &Map<String, Value>,
+    params: Map<String, Value>,
 ) -> Result<Outcome, Refusal> {
     match method {
         Method::Submit => submit::execute(session, params).await,
-        Method::Tail => tail::execute(session, params).await,
-        Method::Untail => untail::execute(session, params).await,
-        Method::Read => read::execute(session, params).await,
-        Method::Get => get::execute(session, params).await,
-        Method::List => list::execute(session, params).await,
+        Method::Tail => tail::execute(session, &params).await,
+        Method::Untail => untail::execute(session, &params).await,
+        Method::Read => read::execute(session, &params).await,
+        Method::Get => get::execute(session, &params).await,
+        Method::List => list::execute(session, &params).await,
         Method::Wait => wait::execute(session, params).await,
-        Method::Control => control::execute(session, params).await,
-        Method::Input => input::execute(session, params).await,
-        Method::Info => info::execute(session, params).await,
+        Method::Control => control::execute(session, &params).await,
+        Method::Input => input::execute(session, &params).await,
+        Method::Info => info::execute(session, &params).await,
     }
 }
 

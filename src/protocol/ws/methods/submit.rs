@@ -26,10 +26,11 @@ struct Result_<'a> {
     tail_error: Option<Refusal>,
 }
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let job = parse::new_job(params)?;
+pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
+    let job = parse::new_job(&params)?;
     let tail = params.get("tail").filter(|tail| !tail.is_null());
     let wanted = tail.map(Wanted::nested).transpose()?;
+    drop(params);
     // Everything that can be refused is refused before anything is stored.
     check_size(&job, job_bytes_max(&session.door.settings))?;
     if let Some(wanted) = &wanted {
@@ -48,7 +49,7 @@ pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<O
         None => None,
     };
     let (granted, tail_error) = match opened.transpose() {
-        Ok(granted) => (granted, None),
+        Ok(opened) => (opened.map(|(granted, _)| granted), None),
         Err(refusal) => (None, Some(refusal)),
     };
     let outcome = Outcome::of(&Result_ {

@@ -65,17 +65,17 @@ impl Wanted {
         Ok(Self { options, encoding })
     }
 
-    /// Opens the tail.
-    pub async fn open(self, session: &Session, job: JobRef) -> Result<Granted, Refusal> {
+    /// Opens the tail; also the job as it is now.
+    pub async fn open(self, session: &Session, job: JobRef) -> Result<(Granted, Job), Refusal> {
         let follow = self.options.follow;
-        let tail = session.door.executor.tail(job, self.options).await?;
-        let subscription = session.tails.number();
-        Ok(Granted {
-            subscription,
+        let (tail, job) = session.door.executor.tail(job, self.options).await?;
+        let granted = Granted {
+            subscription: session.tails.number(),
             tail,
             follow,
             encoding: self.encoding,
-        })
+        };
+        Ok((granted, job))
     }
 }
 
@@ -99,8 +99,8 @@ pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<O
     let job = params.job()?;
     let wanted = Wanted::from_params(&params)?;
     session.tails.check_room()?;
-    let granted = wanted.open(session, job).await?;
-    let (job, from): (&Job, _) = (granted.tail.job(), granted.tail.from());
+    let (granted, job) = wanted.open(session, job).await?;
+    let from = granted.tail.from();
     let result = json!({ "subscription": granted.subscription, "job": job, "from": from });
     Ok(Outcome {
         granted: Some(granted),

@@ -104,8 +104,9 @@ impl<'a> View<'a> {
     }
 }
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let options = options(&Params::new(params, &KEYS)?)?;
+pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
+    let options = options(&Params::new(&params, &KEYS)?)?;
+    drop(params);
     let waited = session.door.executor.wait(options).await?;
     Ok(Outcome::of(&View::of(
         &waited,
