@@ -141,6 +141,8 @@ settings! {
     json_depth_max: u64 = 64, 8..=100;
     /// Requests of a session that may wait for their reply.
     in_flight_max: u64 = 64, 1..=10_000;
+    /// Jobs of one job.submit_many.
+    submit_many_max: u64 = 10_000, 1..=10_000;
     /// Tails of a session.
     subscriptions_max: u64 = 256, 1..=10_000;
     /// Seconds between the server's pings.

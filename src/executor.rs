@@ -22,11 +22,12 @@ use crate::{
 };
 
 pub use crate::output::{From, TailEvent, TailOptions};
+pub use crate::store::Taken;
 pub use control::Action;
 pub use error::Error;
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use start::{ExecutorSettings, StartError};
-pub use submit::Submitted;
+pub use submit::{BatchError, Submitted};
 pub use wait::{Until, WaitOptions, Waited};
 
 /// What there is to say about the server as a whole.

@@ -14,6 +14,8 @@ mod claims;
 mod files;
 #[path = "store/inputs.rs"]
 mod inputs;
+#[path = "store/many.rs"]
+mod many;
 #[path = "store/outputs.rs"]
 mod outputs;
 #[path = "store/plans.rs"]

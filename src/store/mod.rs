@@ -146,9 +146,43 @@ impl Store {
     ///
     /// `UnknownQueue` and `KeyConflict` store nothing.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
-        let ask = Ask::Submit(Box::new(submission));
-        self.write(ask, |answer| match answer {
-            Answer::Submitted(submitted) => Some(*submitted),
+        let submissions: Arc<[Submission]> = [submission].into();
+        loop {
+            let taken = self.take(Arc::clone(&submissions)).await;
+            let taken = taken.map_err(|refused| refused.error)?;
+            for (submission, taken) in submissions.iter().zip(taken) {
+                if taken.created {
+                    let (job, created) = (jobs::as_submitted(submission, taken.number), true);
+                    return Ok(Submitted { job, created });
+                }
+                // One that was deleted a moment ago has given its key back: try again.
+                if let Some(job) = self
+                    .job(JobRef::Number(taken.number), Include::default())
+                    .await?
+                {
+                    let created = false;
+                    return Ok(Submitted { job, created });
+                }
+            }
+        }
+    }
+
+    /// Stores all of these jobs or none; those with an idempotency key that is known are not
+    /// stored again. The answers are in the order of the submissions.
+    ///
+    /// # Errors
+    ///
+    /// The first submission that is refused is named; nothing is stored.
+    pub async fn submit_many(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Taken>, BatchRefused> {
+        self.take(submissions.into()).await
+    }
+
+    async fn take(&self, submissions: Arc<[Submission]>) -> Result<Vec<Taken>, BatchRefused> {
+        self.write(Ask::Submit(submissions), |answer| match answer {
+            Answer::Submitted(taken) => Some(taken),
             _ => None,
         })
         .await?
@@ -359,6 +393,6 @@ impl Store {
 
     /// The number of the job with this id.
     pub async fn job_number(&self, id: JobId) -> Result<Option<JobNumber>, StoreError> {
-        Ok(jobs::number(&self.inner.readers, id).await?)
+        Ok(jobs::number_of(&self.inner.readers, id).await?)
     }
 }

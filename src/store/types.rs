@@ -46,6 +46,19 @@ pub struct Submitted {
     pub created: bool,
 }
 
+/// What became of one submission of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The job.
+    pub id: JobId,
+    /// Its number; those of new jobs ascend in the order of the batch.
+    pub number: JobNumber,
+    /// Where it stands.
+    pub state: JobState,
+    /// False where the idempotency key named an earlier one.
+    pub created: bool,
+}
+
 /// Why a submission stores nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
@@ -55,9 +68,31 @@ pub enum SubmitError {
     /// The idempotency key belongs to another job with another NewJob.
     #[error("the idempotency key belongs to job {0}, which is a different one")]
     KeyConflict(JobNumber),
+    /// The idempotency key belongs to another entry of the same batch with another NewJob.
+    #[error("the idempotency key belongs to entry {0} of the same batch, which is a different one")]
+    KeyConflictWithin(usize),
     /// The ledger cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why a whole batch stores nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct BatchRefused {
+    /// The first entry that was refused; `None` where it is nobody's fault.
+    pub index: Option<usize>,
+    /// Why.
+    pub error: SubmitError,
+}
+
+impl From<StoreError> for BatchRefused {
+    fn from(error: StoreError) -> Self {
+        Self {
+            index: None,
+            error: error.into(),
+        }
+    }
 }
 
 /// The ledger cannot be read or written.

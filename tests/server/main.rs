@@ -14,6 +14,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod long_paths;
+mod many;
 mod read;
 mod remains;
 mod restart;

@@ -17,6 +17,7 @@ pub mod limits;
 mod list;
 pub mod read;
 mod submit;
+pub mod submit_many;
 mod tail;
 mod untail;
 mod wait;
@@ -34,6 +35,8 @@ const ENVELOPE_BYTES: usize = 128 << 10;
 pub enum Method {
     /// `job.submit`
     Submit,
+    /// `job.submit_many`
+    SubmitMany,
     /// `job.tail`
     Tail,
     /// `job.untail`
@@ -54,8 +57,9 @@ pub enum Method {
     Info,
 }
 
-const BUILT: [(&str, Method); 10] = [
+const BUILT: [(&str, Method); 11] = [
     ("job.submit", Method::Submit),
+    ("job.submit_many", Method::SubmitMany),
     ("job.tail", Method::Tail),
     ("job.untail", Method::Untail),
     ("job.read", Method::Read),
@@ -68,8 +72,7 @@ const BUILT: [(&str, Method); 10] = [
 ];
 
 /// Methods that are promised and not built yet.
-const LATER: [&str; 15] = [
-    "job.submit_many",
+const LATER: [&str; 14] = [
     "job.resize",
     "job.retry",
     "job.update",
@@ -144,6 +147,7 @@ pub async fn execute(
 ) -> Result<Outcome, Refusal> {
     match method {
         Method::Submit => submit::execute(session, params).await,
+        Method::SubmitMany => submit_many::execute(session, params).await,
         Method::Tail => tail::execute(session, params).await,
         Method::Untail => untail::execute(session, params).await,
         Method::Read => read::execute(session, params).await,

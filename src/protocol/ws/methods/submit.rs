@@ -36,12 +36,7 @@ pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<O
         session.tails.check_room()?;
         check_begin(wanted, &job)?;
     }
-    if session.door.draining.is_cancelled() {
-        return Err(Refusal::new(
-            Kind::Unavailable,
-            "the server is stopping; try again later",
-        ));
-    }
+    check_open(session)?;
     let submitted = session.door.executor.submit(job, &session.actor()).await?;
     let opened = match wanted {
         Some(wanted) => Some(wanted.open(session, JobRef::Id(submitted.job.id)).await),
@@ -60,6 +55,15 @@ pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<O
     Ok(Outcome { granted, ..outcome })
 }
 
+/// A server that drains takes no new jobs.
+pub fn check_open(session: &Session) -> Result<(), Refusal> {
+    if !session.door.draining.is_cancelled() {
+        return Ok(());
+    }
+    let message = "the server is stopping; try again later";
+    Err(Refusal::new(Kind::Unavailable, message))
+}
+
 /// A new job has no output yet, so only an idempotency key, which may name an earlier one, makes
 /// sense of a later beginning.
 fn check_begin(wanted: &Wanted, job: &NewJob) -> Result<(), Refusal> {
@@ -73,7 +77,7 @@ fn check_begin(wanted: &Wanted, job: &NewJob) -> Result<(), Refusal> {
 }
 
 /// A job that no message can tell is not taken: what its view shows must fit into one.
-fn check_size(job: &NewJob, bytes_max: usize) -> Result<(), Refusal> {
+pub fn check_size(job: &NewJob, bytes_max: usize) -> Result<(), Refusal> {
     let names: Vec<&String> = job.env.keys().collect();
     let shown = json!([
         job.command,
