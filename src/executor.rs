@@ -6,6 +6,7 @@
 mod control;
 mod error;
 mod input;
+mod queues;
 mod read;
 mod start;
 mod submit;
@@ -60,6 +61,7 @@ struct Inner {
     log: Log,
     supervisor: Supervisor,
     kick: Kick,
+    defaults: queues::Defaults,
     started_at: Micros,
 }
 

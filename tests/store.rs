@@ -20,6 +20,8 @@ mod many;
 mod outputs;
 #[path = "store/plans.rs"]
 mod plans;
+#[path = "store/queues.rs"]
+mod queues;
 #[path = "store/submissions.rs"]
 mod submissions;
 #[path = "store/transitions.rs"]

@@ -48,6 +48,13 @@ impl Error {
         ))
     }
 
+    /// Nobody has made this queue, or somebody has deleted it.
+    pub(super) fn no_such_queue(queue: &str) -> Self {
+        Self::NotFound(format!(
+            "there is no queue {queue:?}; queue.list shows those that exist, queue.set makes one"
+        ))
+    }
+
     /// The server is about to end.
     pub(super) fn stopping() -> Self {
         Self::Unavailable("the server is stopping; reconnect and try again".to_owned())
@@ -82,9 +89,7 @@ impl From<StoreError> for Error {
 impl From<SubmitError> for Error {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::UnknownQueue(queue) => Self::NotFound(format!(
-                "there is no queue {queue:?}; queue.list shows those that exist, queue.set makes one"
-            )),
+            SubmitError::UnknownQueue(queue) => Self::no_such_queue(&queue),
             SubmitError::KeyConflict(number) => Self::Conflict(format!(
                 "the idempotency key belongs to job {number}, which was submitted differently; \
                  use another key or the same job"

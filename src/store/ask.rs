@@ -5,21 +5,23 @@
 use std::sync::Arc;
 
 use super::{
-    BatchRefused, Claimed, Epoch, Fenced, Finish, InputMet, PauseWished, SegmentRow, Started,
-    Submission, Taken, Wished, attempts,
+    BatchRefused, Claimed, Epoch, Fenced, Finish, InputMet, PauseWished, QueueDeleted, QueueSet,
+    SegmentRow, Started, Submission, Taken, Wished, attempts,
     attempts::{PauseTold, VoidAsk},
     claim::{self, ClaimAsk},
-    finish, inputs, jobs, nodes, outputs,
+    finish, inputs, jobs, nodes, outputs, queues,
     standing::Batch,
     wishes,
     wishes::PauseAsk,
 };
-use crate::job::{Input, JobRef, StopWish};
+use crate::job::{Input, JobRef, QueueChange, StopWish};
 
 /// One write.
 #[derive(Debug)]
 pub(super) enum Ask {
     BeginEpoch(String),
+    SetQueue(QueueChange),
+    DeleteQueue(String),
     /// All of them or none.
     Submit(Arc<[Submission]>),
     Started(Started),
@@ -37,6 +39,8 @@ pub(super) enum Ask {
 #[derive(Debug)]
 pub(super) enum Answer {
     Epoch(Epoch),
+    QueueSet(QueueSet),
+    QueueDeleted(QueueDeleted),
     Submitted(Result<Vec<Taken>, BatchRefused>),
     Fenced(Fenced),
     Wished(Box<Wished>),
@@ -54,7 +58,7 @@ impl Ask {
     /// claims come last, so that a slot which is freed in a batch is filled in it.
     pub fn rank(&self) -> u8 {
         match self {
-            Self::BeginEpoch(_) => 0,
+            Self::BeginEpoch(_) | Self::SetQueue(_) | Self::DeleteQueue(_) => 0,
             Self::Submit(_) => 1,
             Self::Started(_) => 2,
             Self::Paused(_)
@@ -115,6 +119,8 @@ pub(super) async fn execute(batch: &mut Batch<'_>, asks: &[Ask]) -> sqlx::Result
 async fn execute_one(batch: &mut Batch<'_>, ask: &Ask) -> sqlx::Result<Answer> {
     Ok(match ask {
         Ask::BeginEpoch(boot_id) => Answer::Epoch(nodes::begin_epoch(batch.conn, boot_id).await?),
+        Ask::SetQueue(change) => Answer::QueueSet(queues::set(batch.conn, change).await?),
+        Ask::DeleteQueue(name) => Answer::QueueDeleted(queues::delete(batch.conn, name).await?),
         Ask::Paused(told) => Answer::Fenced(attempts::paused(batch, told).await?),
         Ask::WishStop(job, wish) => {
             Answer::Wished(Box::new(wishes::stop(batch, *job, wish).await?))

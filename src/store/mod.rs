@@ -8,7 +8,7 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{Input, JobId, JobNumber, JobRef, Micros, Offset, StopWish};
+use crate::job::{Input, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish};
 
 mod ask;
 mod attempts;
@@ -23,6 +23,7 @@ mod list;
 mod nodes;
 mod open;
 mod outputs;
+mod queues;
 mod short_name;
 mod standing;
 mod stored;
@@ -186,6 +187,24 @@ impl Store {
             _ => None,
         })
         .await?
+    }
+
+    /// Creates a queue, with as many slots as `default` unless a number is named, or changes it.
+    pub async fn set_queue(&self, change: QueueChange) -> Result<QueueSet, StoreError> {
+        self.write(Ask::SetQueue(change), |answer| match answer {
+            Answer::QueueSet(set) => Some(set),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Takes a queue away whose jobs are all final. Which ones stay for ever, the caller knows.
+    pub async fn delete_queue(&self, name: String) -> Result<QueueDeleted, StoreError> {
+        self.write(Ask::DeleteQueue(name), |answer| match answer {
+            Answer::QueueDeleted(deleted) => Some(deleted),
+            _ => None,
+        })
+        .await
     }
 
     /// Gives queued jobs to offered shims, by queue bounds, priority and number. A shim whose
@@ -355,6 +374,11 @@ impl Store {
     /// A page of jobs, newest first.
     pub async fn list(&self, filter: ListFilter) -> Result<JobPage, StoreError> {
         Ok(list::list(&self.inner.readers, &filter).await?)
+    }
+
+    /// All queues, by name.
+    pub async fn queues(&self) -> Result<Vec<Queue>, StoreError> {
+        Ok(queues::all(&self.inner.readers).await?)
     }
 
     /// State changes of a job with `event > after`, in order.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::job::{
     Chunk, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobState, Micros, NewJob,
-    Offset, Reason, StopWish,
+    Offset, Queue, Reason, StopWish,
 };
 
 /// What a server start writes down before it touches anything else.
@@ -107,6 +107,26 @@ pub enum StoreError {
     /// Anything else that SQLite says.
     #[error("the database refused: {0}")]
     Database(String),
+}
+
+/// What came of setting a queue.
+#[derive(Debug, Clone, PartialEq)]
+pub enum QueueSet {
+    /// It is as wished.
+    Done(Queue),
+    /// There are [`Queue::COUNT_MAX`] already, and it is not among them.
+    TooMany,
+}
+
+/// What came of deleting a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueueDeleted {
+    /// It is gone.
+    Done,
+    /// So many of its jobs are not final.
+    HasJobs(u64),
+    /// There is no such queue.
+    NotFound,
 }
 
 /// A shim that is offered for a claim.

@@ -15,6 +15,7 @@ mod keys;
 mod limits;
 mod long_paths;
 mod many;
+mod queues;
 mod read;
 mod remains;
 mod restart;

@@ -5,11 +5,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{super::envelope, job_bytes_max, list, read, wait};
-use crate::{config::Settings, protocol::listener};
+use super::{super::envelope, job_bytes_max, list, read, submit_many, wait};
+use crate::{config::Settings, job::Queue, protocol::listener};
 
 /// What a stranger is told as well.
-const GREETED: [&str; 13] = [
+const GREETED: [&str; 14] = [
     "auth_timeout_s",
     "in_flight_max",
     "job_bytes_max",
@@ -20,6 +20,7 @@ const GREETED: [&str; 13] = [
     "read_bytes_max",
     "read_wait_ms_max",
     "sessions_max",
+    "submit_many_max",
     "subscriptions_max",
     "unauthenticated_sessions_max",
     "wait_jobs_max",
@@ -33,8 +34,13 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("id_bytes_max", json!(envelope::ID_BYTES_MAX)),
         ("job_bytes_max", json!(job_bytes_max(settings))),
         ("list_limit_max", json!(list::LIMIT_MAX)),
+        ("queue_concurrency_max", json!(Queue::CONCURRENCY_MAX)),
+        ("queue_defaults_bytes_max", json!(Queue::DEFAULTS_BYTES_MAX)),
+        ("queue_weight_max", json!(Queue::WEIGHT_MAX)),
+        ("queues_max", json!(Queue::COUNT_MAX)),
         ("read_bytes_max", json!(read::BYTES_MAX)),
         ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
+        ("submit_many_id_bytes_max", json!(submit_many::ID_BYTES_MAX)),
         ("wait_jobs_max", json!(wait::JOBS_MAX)),
     ];
     all.extend(constants.map(|(name, value)| (name.to_owned(), value)));

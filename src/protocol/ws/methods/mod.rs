@@ -15,6 +15,9 @@ mod info;
 mod input;
 pub mod limits;
 mod list;
+mod queue_delete;
+mod queue_list;
+mod queue_set;
 pub mod read;
 mod submit;
 pub mod submit_many;
@@ -53,11 +56,17 @@ pub enum Method {
     Control,
     /// `job.input`
     Input,
+    /// `queue.list`
+    QueueList,
+    /// `queue.set`
+    QueueSet,
+    /// `queue.delete`
+    QueueDelete,
     /// `server.info`
     Info,
 }
 
-const BUILT: [(&str, Method); 11] = [
+const BUILT: &[(&str, Method)] = &[
     ("job.submit", Method::Submit),
     ("job.submit_many", Method::SubmitMany),
     ("job.tail", Method::Tail),
@@ -68,19 +77,19 @@ const BUILT: [(&str, Method); 11] = [
     ("job.wait", Method::Wait),
     ("job.control", Method::Control),
     ("job.input", Method::Input),
+    ("queue.list", Method::QueueList),
+    ("queue.set", Method::QueueSet),
+    ("queue.delete", Method::QueueDelete),
     ("server.info", Method::Info),
 ];
 
 /// Methods that are promised and not built yet.
-const LATER: [&str; 14] = [
+const LATER: &[&str] = &[
     "job.resize",
     "job.retry",
     "job.update",
     "job.delete",
     "job.explain",
-    "queue.list",
-    "queue.set",
-    "queue.delete",
     "schedule.set",
     "schedule.list",
     "schedule.delete",
@@ -156,6 +165,9 @@ pub async fn execute(
         Method::Wait => wait::execute(session, params).await,
         Method::Control => control::execute(session, params).await,
         Method::Input => input::execute(session, params).await,
+        Method::QueueList => queue_list::execute(session, params).await,
+        Method::QueueSet => queue_set::execute(session, params).await,
+        Method::QueueDelete => queue_delete::execute(session, params).await,
         Method::Info => info::execute(session, params).await,
     }
 }
@@ -192,7 +204,7 @@ mod tests {
     #[test]
     fn known_methods_are_built_or_unsupported_and_others_unknown() {
         for (name, method) in BUILT {
-            assert_eq!(Method::named(name), Ok(method));
+            assert_eq!(Method::named(name), Ok(*method));
         }
         for name in LATER {
             assert_eq!(Method::named(name), Err(Refusal::unsupported(name)));

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     executor::From,
-    job::{Job, JobRef, NewJob, parse},
+    job::{Job, JobRef, NewJob},
 };
 
 #[derive(Serialize)]
@@ -27,7 +27,7 @@ struct Result_<'a> {
 }
 
 pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let job = parse::new_job(params)?;
+    let job = session.door.executor.read_new_job(params)?;
     let tail = params.get("tail").filter(|tail| !tail.is_null());
     let wanted = tail.map(Wanted::nested).transpose()?;
     // Everything that can be refused is refused before anything is stored.

@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     executor::Taken,
-    job::{JobId, JobNumber, JobState, NewJob, parse},
+    job::{JobId, JobNumber, JobState, NewJob},
 };
 
 /// Longest `id` of such a request, bytes: the reply for 10,000 jobs leaves no more room in a
 /// message of 1 MiB.
-const ID_BYTES_MAX: usize = 1 << 10;
+pub const ID_BYTES_MAX: usize = 1 << 10;
 
 const KEYS: [&str; 1] = ["jobs"];
 
@@ -77,7 +77,7 @@ fn new_job(session: &Session, entry: &Value) -> Result<NewJob, Refusal> {
     if map.contains_key("tail") {
         return Err(Refusal::params("tail", "only with job.submit"));
     }
-    let job = parse::new_job(map)?;
+    let job = session.door.executor.read_new_job(map)?;
     check_size(&job, job_bytes_max(&session.door.settings))?;
     Ok(job)
 }
