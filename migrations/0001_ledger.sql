@@ -24,7 +24,7 @@ CREATE TABLE queues (
     concurrency INTEGER NOT NULL CHECK (concurrency BETWEEN 1 AND 1024),
     -- A paused queue starts nothing new.
     paused      INTEGER NOT NULL DEFAULT 0 CHECK (paused IN (0, 1)),
-    weight      INTEGER NOT NULL DEFAULT 1 CHECK (weight >= 1),
+    weight      INTEGER NOT NULL DEFAULT 1 CHECK (weight BETWEEN 1 AND 1000),
     -- NewJob keys that a job of this queue gets where it names none.
     defaults    TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(defaults))
 ) STRICT, WITHOUT ROWID;

@@ -147,6 +147,8 @@ settings! {
     in_flight_bytes_max: u64 = 256 << 10, 1..=(1 << 30);
     /// Bytes of replies that wait for a slow session; at it no further request of it is executed.
     replies_queued_bytes_max: u64 = 256 << 10, 1..=(1 << 30);
+    /// Jobs of one job.submit_many.
+    submit_many_max: u64 = 10_000, 1..=10_000;
     /// Tails of a session.
     subscriptions_max: u64 = 256, 1..=10_000;
     /// Seconds between the server's pings.

@@ -6,6 +6,7 @@
 mod control;
 mod error;
 mod input;
+mod queues;
 mod read;
 mod start;
 mod submit;
@@ -22,11 +23,12 @@ use crate::{
 };
 
 pub use crate::output::{From, Look, TailEvent, TailOptions};
+pub use crate::store::Taken;
 pub use control::Action;
 pub use error::Error;
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use start::{ExecutorSettings, StartError};
-pub use submit::Submitted;
+pub use submit::{BatchError, Submitted};
 pub use wait::{Until, WaitOptions, Waited};
 
 /// What there is to say about the server as a whole.
@@ -59,6 +61,7 @@ struct Inner {
     log: Log,
     supervisor: Supervisor,
     kick: Kick,
+    defaults: queues::Defaults,
     started_at: Micros,
 }
 

@@ -14,10 +14,14 @@ mod claims;
 mod files;
 #[path = "store/inputs.rs"]
 mod inputs;
+#[path = "store/many.rs"]
+mod many;
 #[path = "store/outputs.rs"]
 mod outputs;
 #[path = "store/plans.rs"]
 mod plans;
+#[path = "store/queues.rs"]
+mod queues;
 #[path = "store/submissions.rs"]
 mod submissions;
 #[path = "store/transitions.rs"]

@@ -1,9 +1,10 @@
 //! Why the executor does not do what it was asked for, in the words that a user reads.
 
+use super::submit::BatchError;
 use crate::{
     job::{JobRef, Offset},
     output::{ReadError, TailError},
-    store::{StoreError, SubmitError},
+    store::{BatchRefused, StoreError, SubmitError},
 };
 
 /// Why the executor does not do what it was asked for. The message says what to do.
@@ -47,6 +48,13 @@ impl Error {
         ))
     }
 
+    /// Nobody has made this queue, or somebody has deleted it.
+    pub(super) fn no_such_queue(queue: &str) -> Self {
+        Self::NotFound(format!(
+            "there is no queue {queue:?}; queue.list shows those that exist, queue.set makes one"
+        ))
+    }
+
     /// The server is about to end.
     pub(super) fn stopping() -> Self {
         Self::Unavailable("the server is stopping; reconnect and try again".to_owned())
@@ -81,14 +89,31 @@ impl From<StoreError> for Error {
 impl From<SubmitError> for Error {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::UnknownQueue(queue) => Self::NotFound(format!(
-                "there is no queue {queue:?}; the queues are default and interactive"
-            )),
+            SubmitError::UnknownQueue(queue) => Self::no_such_queue(&queue),
             SubmitError::KeyConflict(number) => Self::Conflict(format!(
                 "the idempotency key belongs to job {number}, which was submitted differently; \
                  use another key or the same job"
             )),
+            SubmitError::KeyConflictWithin(index) => Self::Conflict(format!(
+                "the idempotency key belongs to jobs[{index}], which is a different job; \
+                 use another key or the same job"
+            )),
             SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Error> for BatchError {
+    fn from(error: Error) -> Self {
+        Self { index: None, error }
+    }
+}
+
+impl From<BatchRefused> for BatchError {
+    fn from(refused: BatchRefused) -> Self {
+        Self {
+            index: refused.index,
+            error: refused.error.into(),
         }
     }
 }

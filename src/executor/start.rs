@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Executor, Inner};
+use super::{Executor, Inner, queues::Defaults};
 use crate::{
     clock,
     output::{Hub, Log, log::blocking},
@@ -106,6 +106,7 @@ impl Executor {
         supervisor.survey(open.clone()).await;
         rescue_the_dead(&rescuer, &mut events, &tell).await;
         tokio::spawn(tidy_spool(supervisor.clone(), open, leftovers));
+        let defaults = Defaults::load(&store).await?;
         let warm = settings.warm_shims;
         let scheduler = Scheduler::new(supervisor.clone(), rescuer, kick.clone(), events, warm);
         tokio::spawn(scheduler.run());
@@ -116,6 +117,7 @@ impl Executor {
                 log,
                 supervisor,
                 kick,
+                defaults,
                 started_at: clock::now(),
             }),
         })

@@ -1,4 +1,4 @@
-//! Takes a job in: decides what the server decides about it, and has it committed.
+//! Takes jobs in, one or many: decides what the server decides about them, and has them committed.
 
 use sha2::{Digest, Sha256};
 
@@ -6,7 +6,7 @@ use super::{Error, Executor};
 use crate::{
     clock,
     job::{Job, JobId, NewJob},
-    store::Submission,
+    store::{Submission, Taken},
     supervisor,
 };
 
@@ -19,6 +19,15 @@ pub struct Submitted {
     pub created: bool,
 }
 
+/// Why a batch of jobs is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchError {
+    /// The first entry that was refused; `None` where it is nobody's fault.
+    pub index: Option<usize>,
+    /// Why.
+    pub error: Error,
+}
+
 impl Executor {
     /// Stores a job; when this returns it survives any kill. `actor` is who asked.
     ///
@@ -27,18 +36,20 @@ impl Executor {
     /// `Unavailable` also where less is free on the disk than has to stay free: the job could not
     /// start, and the rest of the room is for the ends of those that run.
     pub async fn submit(&self, job: NewJob, actor: &str) -> Result<Submitted, Error> {
+        self.submit_as(job, None, actor).await
+    }
+
+    /// The same for a job that tries another one again.
+    pub(super) async fn submit_as(
+        &self,
+        job: NewJob,
+        retry_of: Option<JobId>,
+        actor: &str,
+    ) -> Result<Submitted, Error> {
         self.refuse_without_room()?;
         let submission = Submission {
-            id: JobId(uuid::Uuid::now_v7()),
-            retry_of: None,
-            fingerprint: fingerprint(&job)?,
-            cwd: job
-                .cwd
-                .clone()
-                .unwrap_or_else(|| supervisor::home().to_owned()),
-            job,
-            actor: actor.to_owned(),
-            at: clock::now(),
+            retry_of,
+            ..submission(job, actor)?
         };
         let submitted = self.inner.store.submit(submission).await?;
         if submitted.created {
@@ -48,6 +59,22 @@ impl Executor {
             job: submitted.job,
             created: submitted.created,
         })
+    }
+
+    /// Stores all of these jobs in one commit, or none; the answers are in their order.
+    pub async fn submit_many(
+        &self,
+        jobs: Vec<NewJob>,
+        actor: &str,
+    ) -> Result<Vec<Taken>, BatchError> {
+        self.refuse_without_room()?;
+        let submissions = jobs.into_iter().map(|job| submission(job, actor));
+        let submissions = submissions.collect::<Result<Vec<_>, Error>>()?;
+        let taken = self.inner.store.submit_many(submissions).await?;
+        if taken.iter().any(|job| job.created) {
+            self.inner.kick.now();
+        }
+        Ok(taken)
     }
 
     fn refuse_without_room(&self) -> Result<(), Error> {
@@ -67,6 +94,20 @@ impl Executor {
             root.display()
         )))
     }
+}
+
+/// A job with what the server decides about it.
+fn submission(job: NewJob, actor: &str) -> Result<Submission, Error> {
+    let cwd = job.cwd.clone();
+    Ok(Submission {
+        id: JobId(uuid::Uuid::now_v7()),
+        retry_of: None,
+        fingerprint: fingerprint(&job)?,
+        cwd: cwd.unwrap_or_else(|| supervisor::home().to_owned()),
+        job,
+        actor: actor.to_owned(),
+        at: clock::now(),
+    })
 }
 
 /// What makes two submissions the same job: the defaults filled in, the key aside. Maps are

@@ -52,6 +52,9 @@ const LATER_KEYS: [&str; 12] = [
     "prompt",
 ];
 
+/// Keys that say what one job is: a queue has no default for them.
+const NO_DEFAULTS: [&str; 6] = ["argv", "shell", "queue", "stdin", "idempotency_key", "tail"];
+
 /// Longest `name`, queue name and idempotency key, bytes.
 pub const NAME_BYTES_MAX: usize = 1024;
 /// Most labels of a job.
@@ -87,6 +90,20 @@ impl Refusal {
             key: key.to_owned(),
             message: message.into(),
         }
+    }
+
+    /// The key that it is about.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Invalid { key, .. } | Self::Unsupported { key, .. } => key,
+        }
+    }
+
+    /// The same about a key inside the object `outer`.
+    pub fn within(mut self, outer: &str) -> Self {
+        let (Self::Invalid { key, .. } | Self::Unsupported { key, .. }) = &mut self;
+        *key = format!("{outer}.{key}");
+        self
     }
 
     /// Something that is not built yet.
@@ -165,6 +182,27 @@ pub fn new_job(object: &Map<String, Value>) -> Result<NewJob, Refusal> {
         job.idempotency_key = Some(short("idempotency_key", value)?);
     }
     Ok(job)
+}
+
+/// Checks NewJob keys that are to be a queue's defaults.
+pub fn check_defaults(defaults: &Map<String, Value>) -> Result<(), Refusal> {
+    if let Some(key) = defaults
+        .keys()
+        .find(|key| NO_DEFAULTS.contains(&key.as_str()))
+    {
+        let refusal = Refusal::invalid(key, "every job has its own; a queue has no default for it");
+        return Err(refusal.within("defaults"));
+    }
+    let mut job = defaults.clone();
+    job.insert("argv".to_owned(), Value::from(vec!["true"]));
+    new_job(&job)
+        .map(drop)
+        .map_err(|refusal| refusal.within("defaults"))
+}
+
+/// Reads labels alone.
+pub fn read_labels(value: &Value) -> Result<BTreeMap<String, String>, Refusal> {
+    labels(value)
 }
 
 fn command(object: &Map<String, Value>) -> Result<Command, Refusal> {

@@ -2,23 +2,28 @@
 //!
 //! It does not know when a batch begins or how it is committed; `writer` does.
 
+use std::sync::Arc;
+
 use super::{
-    Claimed, Epoch, Fenced, Finish, InputMet, PauseWished, SegmentRow, Started, Submission,
-    SubmitError, Submitted, Wished, attempts,
+    BatchRefused, Claimed, Epoch, Fenced, Finish, InputMet, PauseWished, QueueDeleted, QueueSet,
+    SegmentRow, Started, Submission, Taken, Wished, attempts,
     attempts::{PauseTold, VoidAsk},
     claim::{self, ClaimAsk},
-    finish, inputs, jobs, nodes, outputs,
+    finish, inputs, jobs, nodes, outputs, queues,
     standing::Batch,
     wishes,
     wishes::PauseAsk,
 };
-use crate::job::{Input, JobRef, StopWish};
+use crate::job::{Input, JobRef, QueueChange, StopWish};
 
 /// One write.
 #[derive(Debug)]
 pub(super) enum Ask {
     BeginEpoch(String),
-    Submit(Box<Submission>),
+    SetQueue(QueueChange),
+    DeleteQueue(String),
+    /// All of them or none.
+    Submit(Arc<[Submission]>),
     Started(Started),
     Paused(PauseTold),
     WishStop(JobRef, StopWish),
@@ -34,7 +39,9 @@ pub(super) enum Ask {
 #[derive(Debug)]
 pub(super) enum Answer {
     Epoch(Epoch),
-    Submitted(Box<Result<Submitted, SubmitError>>),
+    QueueSet(QueueSet),
+    QueueDeleted(QueueDeleted),
+    Submitted(Result<Vec<Taken>, BatchRefused>),
     Fenced(Fenced),
     Wished(Box<Wished>),
     PauseWished(Box<PauseWished>),
@@ -51,16 +58,25 @@ impl Ask {
     /// claims come last, so that a slot which is freed in a batch is filled in it.
     pub fn rank(&self) -> u8 {
         match self {
-            Self::BeginEpoch(_) | Self::Submit(_) => 0,
-            Self::Started(_) => 1,
+            Self::BeginEpoch(_) | Self::SetQueue(_) | Self::DeleteQueue(_) => 0,
+            Self::Submit(_) => 1,
+            Self::Started(_) => 2,
             Self::Paused(_)
             | Self::WishStop(..)
             | Self::WishPause(_)
             | Self::Input(..)
-            | Self::Void(_) => 2,
-            Self::SegmentRead(_) => 3,
-            Self::Finish(_) => 4,
-            Self::Claim(_) => 5,
+            | Self::Void(_) => 3,
+            Self::SegmentRead(_) => 4,
+            Self::Finish(_) => 5,
+            Self::Claim(_) => 6,
+        }
+    }
+
+    /// About how many rows it writes.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Submit(submissions) => submissions.len(),
+            _ => 1,
         }
     }
 }
@@ -70,6 +86,11 @@ pub(super) async fn execute(batch: &mut Batch<'_>, asks: &[Ask]) -> sqlx::Result
     let mut answers = Vec::with_capacity(asks.len());
     for group in asks.chunk_by(|a, b| a.rank() == b.rank()) {
         match group[0] {
+            Ask::Submit(_) => {
+                let batches: Vec<_> = group.iter().filter_map(Ask::as_submit).collect();
+                let submitted = jobs::submit(batch, &batches).await?;
+                answers.extend(submitted.into_iter().map(Answer::Submitted));
+            }
             Ask::Started(_) => {
                 let starts: Vec<_> = group.iter().filter_map(Ask::as_started).collect();
                 let fenced = attempts::started(batch, &starts).await?;
@@ -98,9 +119,8 @@ pub(super) async fn execute(batch: &mut Batch<'_>, asks: &[Ask]) -> sqlx::Result
 async fn execute_one(batch: &mut Batch<'_>, ask: &Ask) -> sqlx::Result<Answer> {
     Ok(match ask {
         Ask::BeginEpoch(boot_id) => Answer::Epoch(nodes::begin_epoch(batch.conn, boot_id).await?),
-        Ask::Submit(submission) => {
-            Answer::Submitted(Box::new(jobs::submit(batch, submission).await?))
-        }
+        Ask::SetQueue(change) => Answer::QueueSet(queues::set(batch.conn, change).await?),
+        Ask::DeleteQueue(name) => Answer::QueueDeleted(queues::delete(batch.conn, name).await?),
         Ask::Paused(told) => Answer::Fenced(attempts::paused(batch, told).await?),
         Ask::WishStop(job, wish) => {
             Answer::Wished(Box::new(wishes::stop(batch, *job, wish).await?))
@@ -111,7 +131,7 @@ async fn execute_one(batch: &mut Batch<'_>, ask: &Ask) -> sqlx::Result<Answer> {
         }
         Ask::Void(ask) => Answer::Fenced(attempts::void(batch, ask).await?),
         Ask::SegmentRead(row) => Answer::Fenced(outputs::segment_read(batch, row).await?),
-        Ask::Started(_) | Ask::Finish(_) | Ask::Claim(_) => {
+        Ask::Submit(_) | Ask::Started(_) | Ask::Finish(_) | Ask::Claim(_) => {
             return Err(super::columns::malformed(
                 "this write is executed in groups",
             ));
@@ -120,6 +140,13 @@ async fn execute_one(batch: &mut Batch<'_>, ask: &Ask) -> sqlx::Result<Answer> {
 }
 
 impl Ask {
+    fn as_submit(&self) -> Option<&[Submission]> {
+        match self {
+            Self::Submit(submissions) => Some(submissions),
+            _ => None,
+        }
+    }
+
     fn as_started(&self) -> Option<&Started> {
         match self {
             Self::Started(started) => Some(started),

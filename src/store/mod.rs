@@ -8,7 +8,7 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{Input, JobId, JobNumber, JobRef, Micros, Offset, StopWish};
+use crate::job::{Input, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish};
 
 mod ask;
 mod attempts;
@@ -23,6 +23,7 @@ mod list;
 mod nodes;
 mod open;
 mod outputs;
+mod queues;
 mod short_name;
 mod standing;
 mod stored;
@@ -146,12 +147,64 @@ impl Store {
     ///
     /// `UnknownQueue` and `KeyConflict` store nothing.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
-        let ask = Ask::Submit(Box::new(submission));
-        self.write(ask, |answer| match answer {
-            Answer::Submitted(submitted) => Some(*submitted),
+        let submissions: Arc<[Submission]> = [submission].into();
+        loop {
+            let taken = self.take(Arc::clone(&submissions)).await;
+            let taken = taken.map_err(|refused| refused.error)?;
+            for (submission, taken) in submissions.iter().zip(taken) {
+                if taken.created {
+                    let (job, created) = (jobs::as_submitted(submission, taken.number), true);
+                    return Ok(Submitted { job, created });
+                }
+                // One that was deleted a moment ago has given its key back: try again.
+                if let Some(job) = self
+                    .job(JobRef::Number(taken.number), Include::default())
+                    .await?
+                {
+                    let created = false;
+                    return Ok(Submitted { job, created });
+                }
+            }
+        }
+    }
+
+    /// Stores all of these jobs or none; those with an idempotency key that is known are not
+    /// stored again. The answers are in the order of the submissions.
+    ///
+    /// # Errors
+    ///
+    /// The first submission that is refused is named; nothing is stored.
+    pub async fn submit_many(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Taken>, BatchRefused> {
+        self.take(submissions.into()).await
+    }
+
+    async fn take(&self, submissions: Arc<[Submission]>) -> Result<Vec<Taken>, BatchRefused> {
+        self.write(Ask::Submit(submissions), |answer| match answer {
+            Answer::Submitted(taken) => Some(taken),
             _ => None,
         })
         .await?
+    }
+
+    /// Creates a queue, with as many slots as `default` unless a number is named, or changes it.
+    pub async fn set_queue(&self, change: QueueChange) -> Result<QueueSet, StoreError> {
+        self.write(Ask::SetQueue(change), |answer| match answer {
+            Answer::QueueSet(set) => Some(set),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Takes a queue away whose jobs are all final. Which ones stay for ever, the caller knows.
+    pub async fn delete_queue(&self, name: String) -> Result<QueueDeleted, StoreError> {
+        self.write(Ask::DeleteQueue(name), |answer| match answer {
+            Answer::QueueDeleted(deleted) => Some(deleted),
+            _ => None,
+        })
+        .await
     }
 
     /// Gives queued jobs to offered shims, by queue bounds, priority and number. A shim whose
@@ -323,6 +376,11 @@ impl Store {
         Ok(list::list(&self.inner.readers, &filter).await?)
     }
 
+    /// All queues, by name.
+    pub async fn queues(&self) -> Result<Vec<Queue>, StoreError> {
+        Ok(queues::all(&self.inner.readers).await?)
+    }
+
     /// State changes of a job with `event > after`, in order.
     pub async fn changes(
         &self,
@@ -359,6 +417,6 @@ impl Store {
 
     /// The number of the job with this id.
     pub async fn job_number(&self, id: JobId) -> Result<Option<JobNumber>, StoreError> {
-        Ok(jobs::number(&self.inner.readers, id).await?)
+        Ok(jobs::number_of(&self.inner.readers, id).await?)
     }
 }

@@ -5,11 +5,10 @@
 use sqlx::SqliteConnection;
 
 use super::{Epoch, columns::hex};
+use crate::job::Queue;
 
 /// Slots of the queue `default` on a machine with few cores.
 const DEFAULT_CONCURRENCY_MIN: usize = 4;
-/// The most slots that a queue may have.
-const CONCURRENCY_MAX: usize = 1024;
 /// Length of an instance's random id, bytes.
 const INSTANCE_BYTES: usize = 16;
 
@@ -26,7 +25,7 @@ pub(super) async fn set_up(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     .execute(&mut *conn)
     .await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let slots = cores.clamp(DEFAULT_CONCURRENCY_MIN, CONCURRENCY_MAX) as i64;
+    let slots = cores.clamp(DEFAULT_CONCURRENCY_MIN, Queue::CONCURRENCY_MAX as usize) as i64;
     sqlx::query!(
         "UPDATE queues SET concurrency = ?1 WHERE name = 'default'",
         slots

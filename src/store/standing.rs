@@ -116,7 +116,7 @@ impl Batch<'_> {
     async fn resolve(&mut self, job: JobRef) -> sqlx::Result<Option<JobNumber>> {
         match job {
             JobRef::Number(number) => Ok(Some(number)),
-            JobRef::Id(id) => super::jobs::number(&mut *self.conn, id).await,
+            JobRef::Id(id) => super::jobs::number_of(&mut *self.conn, id).await,
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::job::{
     Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobState, Micros,
-    NewJob, Offset, Reason, StopWish,
+    NewJob, Offset, Queue, Reason, StopWish,
 };
 
 /// What a server start writes down before it touches anything else.
@@ -46,6 +46,19 @@ pub struct Submitted {
     pub created: bool,
 }
 
+/// What became of one submission of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The job.
+    pub id: JobId,
+    /// Its number; those of new jobs ascend in the order of the batch.
+    pub number: JobNumber,
+    /// Where it stands.
+    pub state: JobState,
+    /// False where the idempotency key named an earlier one.
+    pub created: bool,
+}
+
 /// Why a submission stores nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
@@ -55,9 +68,31 @@ pub enum SubmitError {
     /// The idempotency key belongs to another job with another NewJob.
     #[error("the idempotency key belongs to job {0}, which is a different one")]
     KeyConflict(JobNumber),
+    /// The idempotency key belongs to another entry of the same batch with another NewJob.
+    #[error("the idempotency key belongs to entry {0} of the same batch, which is a different one")]
+    KeyConflictWithin(usize),
     /// The ledger cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why a whole batch stores nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct BatchRefused {
+    /// The first entry that was refused; `None` where it is nobody's fault.
+    pub index: Option<usize>,
+    /// Why.
+    pub error: SubmitError,
+}
+
+impl From<StoreError> for BatchRefused {
+    fn from(error: StoreError) -> Self {
+        Self {
+            index: None,
+            error: error.into(),
+        }
+    }
 }
 
 /// The ledger cannot be read or written.
@@ -72,6 +107,26 @@ pub enum StoreError {
     /// Anything else that SQLite says.
     #[error("the database refused: {0}")]
     Database(String),
+}
+
+/// What came of setting a queue.
+#[derive(Debug, Clone, PartialEq)]
+pub enum QueueSet {
+    /// It is as wished.
+    Done(Queue),
+    /// There are [`Queue::COUNT_MAX`] already, and it is not among them.
+    TooMany,
+}
+
+/// What came of deleting a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueueDeleted {
+    /// It is gone.
+    Done,
+    /// So many of its jobs are not final.
+    HasJobs(u64),
+    /// There is no such queue.
+    NotFound,
 }
 
 /// A shim that is offered for a claim.

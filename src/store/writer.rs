@@ -20,12 +20,14 @@ use super::{
 pub(super) const WAITING_MAX: usize = 1024;
 /// Writes in one transaction.
 const BATCH_MAX: usize = 256;
+/// Rows in one transaction, but for a single write that has more by itself.
+const ROWS_MAX: usize = 10_000;
 /// The WAL is carried over into the database after about so many pages of 4 KiB.
 const CHECKPOINT_PAGES: usize = 1000;
 /// As much of it as no reader is in the way of.
 const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-/// A guess at the pages that a write dirties.
-const PAGES_PER_WRITE: usize = 8;
+/// A guess at the pages that a row dirties, where it is not one of many.
+const PAGES_PER_ROW: usize = 8;
 
 /// Where the answer goes.
 pub(super) type Reply = oneshot::Sender<Result<Answer, StoreError>>;
@@ -56,11 +58,13 @@ impl Writer {
         let guard = self.failed.clone().drop_guard();
         let mut dirty_pages = 0;
         while let Some((writes, close)) = self.next_batch().await {
-            dirty_pages += writes.len() * PAGES_PER_WRITE + output_pages(&writes);
-            self.commit(writes).await;
-            if dirty_pages >= CHECKPOINT_PAGES {
-                dirty_pages = 0;
-                self.checkpoint(CHECKPOINT).await;
+            for writes in portions(writes) {
+                dirty_pages += pages(&writes);
+                self.commit(writes).await;
+                if dirty_pages >= CHECKPOINT_PAGES {
+                    dirty_pages = 0;
+                    self.checkpoint(CHECKPOINT).await;
+                }
             }
             if let Some(closed) = close {
                 self.close().await;
@@ -224,6 +228,30 @@ fn broken() -> StoreError {
     StoreError::Database("its file cannot be trusted any more".into())
 }
 
+/// Cuts writes into transactions: one large batch is enough for one, so that nobody behind it waits
+/// for several.
+fn portions(writes: Vec<(Ask, Reply)>) -> Vec<Vec<(Ask, Reply)>> {
+    let mut portions: Vec<Vec<_>> = Vec::new();
+    let mut rows = ROWS_MAX;
+    for write in writes {
+        rows += write.0.rows();
+        match portions.last_mut() {
+            Some(portion) if rows <= ROWS_MAX => portion.push(write),
+            _ => {
+                rows = write.0.rows();
+                portions.push(vec![write]);
+            }
+        }
+    }
+    portions
+}
+
+/// About how many pages the writes dirty.
+fn pages(writes: &[(Ask, Reply)]) -> usize {
+    let rows: usize = writes.iter().map(|(ask, _)| ask.rows()).sum();
+    rows * PAGES_PER_ROW + output_pages(writes)
+}
+
 /// Pages of output among the writes.
 fn output_pages(writes: &[(Ask, Reply)]) -> usize {
     let bytes: usize = writes
@@ -266,15 +294,18 @@ mod tests {
     fn submit() -> Ask {
         let mut job = NewJob::new(Command::Shell(":".into()));
         job.stdin = Some("x".repeat(40_000));
-        Ask::Submit(Box::new(Submission {
-            retry_of: None,
-            id: JobId(uuid::Uuid::now_v7()),
-            job,
-            cwd: "/".into(),
-            fingerprint: [0; 32],
-            actor: "test".into(),
-            at: Micros(0),
-        }))
+        Ask::Submit(
+            [Submission {
+                retry_of: None,
+                id: JobId(uuid::Uuid::now_v7()),
+                job,
+                cwd: "/".into(),
+                fingerprint: [0; 32],
+                actor: "test".into(),
+                at: Micros(0),
+            }]
+            .into(),
+        )
     }
 
     async fn write(writer: &mut Writer, asks: Vec<Ask>) -> Vec<Result<Answer, StoreError>> {

@@ -15,6 +15,8 @@ mod jobs;
 mod keys;
 mod limits;
 mod long_paths;
+mod many;
+mod queues;
 mod read;
 mod remains;
 mod restart;

@@ -6,7 +6,10 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use serde_json::{Map, Value};
 
 use super::super::Kind;
-use crate::{executor::Error, job};
+use crate::{
+    executor::{BatchError, Error},
+    job,
+};
 
 /// Why a request is refused, as it is answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +47,12 @@ impl Refusal {
         Self::new(Kind::LimitExceeded, message).with("limit", limit)
     }
 
+    /// The same about one entry of a list that stands under `key`.
+    pub fn at(mut self, key: &str, index: usize) -> Self {
+        self.message = format!("{key}[{index}]: {}", self.message);
+        self.with("index", index)
+    }
+
     /// The contract knows it, this version does not do it yet.
     pub fn unsupported(key: &str) -> Self {
         let message = format!("{key}: this version does not support it yet");
@@ -61,6 +70,15 @@ impl From<Error> for Refusal {
             } => refusal.with("output_bytes", end),
             Error::Limit { limit, .. } => refusal.with("limit", limit),
             _ => refusal,
+        }
+    }
+}
+
+impl From<BatchError> for Refusal {
+    fn from(BatchError { index, error }: BatchError) -> Self {
+        match index {
+            Some(index) => Self::from(error).at("jobs", index),
+            None => error.into(),
         }
     }
 }

@@ -153,7 +153,11 @@ impl Session {
                            `token` of the server's data directory";
             return Err(Refusal::new(Kind::Unauthenticated, message));
         }
-        Method::named(&request.method).map(Some)
+        let method = Method::named(&request.method)?;
+        if method == Method::SubmitMany {
+            methods::submit_many::check_id(request)?;
+        }
+        Ok(Some(method))
     }
 
     /// The reply, never longer than a message may be, and the tail that begins behind it.

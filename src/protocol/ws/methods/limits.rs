@@ -5,15 +5,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{super::envelope, job_bytes_max, list, read, wait};
+use super::{super::envelope, job_bytes_max, list, read, submit_many, wait};
 use crate::{
     config::Settings,
-    job::{Input, parse},
+    job::{Input, Queue, parse},
     protocol::listener,
 };
 
 /// What a stranger is told as well.
-const GREETED: [&str; 13] = [
+const GREETED: [&str; 14] = [
     "auth_timeout_s",
     "in_flight_max",
     "job_bytes_max",
@@ -24,6 +24,7 @@ const GREETED: [&str; 13] = [
     "read_bytes_max",
     "read_wait_ms_max",
     "sessions_max",
+    "submit_many_max",
     "subscriptions_max",
     "unauthenticated_sessions_max",
     "wait_jobs_max",
@@ -41,8 +42,13 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("labels_max", json!(parse::LABELS_MAX)),
         ("list_limit_max", json!(list::LIMIT_MAX)),
         ("name_bytes_max", json!(parse::NAME_BYTES_MAX)),
+        ("queue_concurrency_max", json!(Queue::CONCURRENCY_MAX)),
+        ("queue_defaults_bytes_max", json!(Queue::DEFAULTS_BYTES_MAX)),
+        ("queue_weight_max", json!(Queue::WEIGHT_MAX)),
+        ("queues_max", json!(Queue::COUNT_MAX)),
         ("read_bytes_max", json!(read::BYTES_MAX)),
         ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
+        ("submit_many_id_bytes_max", json!(submit_many::ID_BYTES_MAX)),
         ("wait_jobs_max", json!(wait::JOBS_MAX)),
         ("write_id_bytes_max", json!(Input::WRITE_ID_BYTES_MAX)),
     ];

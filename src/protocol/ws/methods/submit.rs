@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     executor::From,
-    job::{Job, JobRef, NewJob, parse},
+    job::{Job, JobRef, NewJob},
 };
 
 #[derive(Serialize)]
@@ -27,7 +27,7 @@ struct Result_<'a> {
 }
 
 pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
-    let job = parse::new_job(&params)?;
+    let job = session.door.executor.read_new_job(&params)?;
     let tail = params.get("tail").filter(|tail| !tail.is_null());
     let wanted = tail.map(Wanted::nested).transpose()?;
     drop(params);
@@ -37,12 +37,7 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
         session.tails.check_room()?;
         check_begin(wanted, &job)?;
     }
-    if session.door.draining.is_cancelled() {
-        return Err(Refusal::new(
-            Kind::Unavailable,
-            "the server is stopping; try again later",
-        ));
-    }
+    check_open(session)?;
     let submitted = session.door.executor.submit(job, &session.actor()).await?;
     let opened = match wanted {
         Some(wanted) => Some(wanted.open(session, JobRef::Id(submitted.job.id)).await),
@@ -61,6 +56,15 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
     Ok(Outcome { granted, ..outcome })
 }
 
+/// A server that drains takes no new jobs.
+pub fn check_open(session: &Session) -> Result<(), Refusal> {
+    if !session.door.draining.is_cancelled() {
+        return Ok(());
+    }
+    let message = "the server is stopping; try again later";
+    Err(Refusal::new(Kind::Unavailable, message))
+}
+
 /// A new job has no output yet, so only an idempotency key, which may name an earlier one, makes
 /// sense of a later beginning.
 fn check_begin(wanted: &Wanted, job: &NewJob) -> Result<(), Refusal> {
@@ -74,7 +78,7 @@ fn check_begin(wanted: &Wanted, job: &NewJob) -> Result<(), Refusal> {
 }
 
 /// A job that no message can tell is not taken: what its view shows must fit into one.
-fn check_size(job: &NewJob, bytes_max: usize) -> Result<(), Refusal> {
+pub fn check_size(job: &NewJob, bytes_max: usize) -> Result<(), Refusal> {
     let names: Vec<&String> = job.env.keys().collect();
     let shown = json!([
         job.command,

@@ -1,0 +1,113 @@
+//! Queues, and what their defaults make of a NewJob.
+//!
+//! The defaults are kept in memory beside the ledger: every submit reads them, and this server is
+//! the only one that changes them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use serde_json::{Map, Value};
+use tokio::sync::Mutex;
+
+use super::{Error, Executor};
+use crate::{
+    job::{NewJob, Queue, QueueChange, Refusal, parse},
+    store::{QueueDeleted, QueueSet, Store, StoreError},
+};
+
+/// What queues give to jobs that do not name it.
+#[derive(Debug)]
+pub(super) struct Defaults {
+    by_queue: RwLock<HashMap<String, Arc<Map<String, Value>>>>,
+    /// Held from a change's commit until it is known here: the last one committed stays.
+    changing: Mutex<()>,
+}
+
+impl Defaults {
+    /// Reads them from the ledger.
+    pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
+        let queues = store.queues().await?.into_iter();
+        let by_queue = queues
+            .filter(|queue| !queue.defaults.is_empty())
+            .map(|queue| (queue.name, Arc::new(queue.defaults)));
+        Ok(Self {
+            by_queue: RwLock::new(by_queue.collect()),
+            changing: Mutex::new(()),
+        })
+    }
+
+    fn of(&self, queue: &str) -> Option<Arc<Map<String, Value>>> {
+        let by_queue = self.by_queue.read().unwrap_or_else(PoisonError::into_inner);
+        by_queue.get(queue).cloned()
+    }
+
+    fn set(&self, queue: &str, defaults: &Map<String, Value>) {
+        let mut by_queue = self
+            .by_queue
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if defaults.is_empty() {
+            by_queue.remove(queue);
+        } else {
+            by_queue.insert(queue.to_owned(), Arc::new(defaults.clone()));
+        }
+    }
+}
+
+impl Executor {
+    /// Reads a NewJob, with its queue's defaults where it names nothing. The key `tail` is passed
+    /// over.
+    pub fn read_new_job(&self, object: &Map<String, Value>) -> Result<NewJob, Refusal> {
+        let queue = object.get("queue").and_then(Value::as_str);
+        match self.inner.defaults.of(queue.unwrap_or(NewJob::QUEUE)) {
+            None => parse::new_job(object),
+            Some(defaults) => parse::new_job(&Queue::fill_in(&defaults, object)),
+        }
+    }
+
+    /// All queues, by name.
+    pub async fn queues(&self) -> Result<Vec<Queue>, Error> {
+        Ok(self.inner.store.queues().await?)
+    }
+
+    /// Creates a queue or changes it. What the change lets start, starts.
+    pub async fn set_queue(&self, change: QueueChange) -> Result<Queue, Error> {
+        let _alone = self.inner.defaults.changing.lock().await;
+        match self.inner.store.set_queue(change).await? {
+            QueueSet::Done(queue) => {
+                self.inner.defaults.set(&queue.name, &queue.defaults);
+                self.inner.kick.now();
+                Ok(queue)
+            }
+            QueueSet::TooMany => {
+                let max = Queue::COUNT_MAX;
+                let message = format!("there are {max} queues; delete one with queue.delete");
+                let limit = "queues_max";
+                Err(Error::Limit { limit, message })
+            }
+        }
+    }
+
+    /// Takes a queue away whose jobs are all final.
+    pub async fn delete_queue(&self, name: &str) -> Result<(), Error> {
+        if Queue::BUILT_IN.contains(&name) {
+            return Err(Error::Conflict(format!(
+                "the queue {name:?} is built in and stays; queue.set can pause it"
+            )));
+        }
+        let _alone = self.inner.defaults.changing.lock().await;
+        match self.inner.store.delete_queue(name.to_owned()).await? {
+            QueueDeleted::Done => {
+                self.inner.defaults.set(name, &Map::new());
+                Ok(())
+            }
+            QueueDeleted::HasJobs(count) => Err(Error::Conflict(format!(
+                "the queue {name:?} has {count} jobs that are not final; cancel them, or move them \
+                 with job.update"
+            ))),
+            QueueDeleted::NotFound => Err(Error::no_such_queue(name)),
+        }
+    }
+}

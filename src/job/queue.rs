@@ -1,0 +1,183 @@
+//! Queues: how many jobs run side by side, which of them give way, and what a job gets where it
+//! names nothing.
+//!
+//! Who gets the next slot is the store's business.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::parse::{self, NAME_BYTES_MAX, Refusal};
+
+/// A queue as users see it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Queue {
+    /// Its name.
+    #[serde(rename = "queue")]
+    pub name: String,
+    /// How many of its jobs run at a time.
+    pub concurrency: u32,
+    /// Whether it starts nothing new.
+    pub paused: bool,
+    /// Its share where queues compete for shims.
+    pub weight: u32,
+    /// NewJob keys that a job gets where it does not name them.
+    pub defaults: Map<String, Value>,
+    /// Jobs that hold a slot: running or paused.
+    pub running: u64,
+    /// Jobs that wait for one.
+    pub queued: u64,
+}
+
+/// What shall change about a queue; `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct QueueChange {
+    /// Which.
+    pub name: String,
+    /// How many jobs run at a time, 1 to [`Queue::CONCURRENCY_MAX`].
+    pub concurrency: Option<u32>,
+    /// Whether it starts nothing new.
+    pub paused: Option<bool>,
+    /// 1 to [`Queue::WEIGHT_MAX`].
+    pub weight: Option<u32>,
+    /// All defaults; those that are not among them any more are gone.
+    pub defaults: Option<Map<String, Value>>,
+}
+
+impl Queue {
+    /// The most slots of a queue.
+    pub const CONCURRENCY_MAX: u32 = 1024;
+    /// The largest weight.
+    pub const WEIGHT_MAX: u32 = 1000;
+    /// The most queues: every claim looks at all of them.
+    pub const COUNT_MAX: u32 = 1000;
+    /// The longest `defaults` as JSON, bytes: 10,000 jobs of one batch may each get them.
+    pub const DEFAULTS_BYTES_MAX: usize = 16 << 10;
+    /// Queues that are always there.
+    pub const BUILT_IN: [&'static str; 2] = ["default", "interactive"];
+
+    /// Why a queue cannot have this name, if it cannot.
+    pub fn check_name(name: &str) -> Result<(), Refusal> {
+        if !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control) {
+            return Ok(());
+        }
+        let message = format!("must have 1 to {NAME_BYTES_MAX} bytes and no control characters");
+        Err(Refusal::invalid("queue", message))
+    }
+
+    /// Defaults as they are stored: checked like a NewJob's keys, without those that are null.
+    pub fn read_defaults(object: &Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
+        parse::check_defaults(object)?;
+        let mut defaults = object.clone();
+        defaults.retain(|_, value| !value.is_null());
+        let bytes = serde_json::to_vec(&defaults).map_or(usize::MAX, |json| json.len());
+        if bytes > Self::DEFAULTS_BYTES_MAX {
+            let message = format!("at most {} bytes of JSON", Self::DEFAULTS_BYTES_MAX);
+            return Err(Refusal::invalid("defaults", message));
+        }
+        Ok(defaults)
+    }
+
+    /// A NewJob with a queue's defaults: keys that it names, be it with null, stay as they are;
+    /// `env` and `labels` are joined, and the job's own entries win.
+    pub fn fill_in(defaults: &Map<String, Value>, job: &Map<String, Value>) -> Map<String, Value> {
+        let mut filled = job.clone();
+        for (key, default) in defaults {
+            match (filled.get_mut(key), default) {
+                (None, _) => {
+                    filled.insert(key.clone(), default.clone());
+                }
+                (Some(Value::Object(own)), Value::Object(entries))
+                    if JOINED.contains(&key.as_str()) =>
+                {
+                    for (name, value) in entries {
+                        own.entry(name).or_insert_with(|| value.clone());
+                    }
+                }
+                (Some(_), _) => {}
+            }
+        }
+        filled
+    }
+}
+
+/// Keys whose entries are joined.
+const JOINED: [&str; 2] = ["env", "labels"];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(value: Value) -> Map<String, Value> {
+        value.as_object().expect("an object").clone()
+    }
+
+    #[test]
+    fn names_are_short_and_visible() {
+        for fine in ["a", "größe ✓", "with space", &"x".repeat(1024)] {
+            assert_eq!(Queue::check_name(fine), Ok(()), "{fine}");
+        }
+        for wrong in ["", "a\nb", "\u{1b}[2J", "\u{9b}", "\0", &"x".repeat(1025)] {
+            assert!(Queue::check_name(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_keys_of_a_job_that_is_not_there_yet() {
+        let all = map(json!({
+            "cwd": "/", "env": {"A": "b"}, "umask": "022", "name": "n", "labels": {"k": "v"},
+            "priority": 5, "timeout_s": 1, "stall_timeout_s": 1, "grace_s": 0,
+            "leftover": "keep", "interactive": true, "on_disconnect": "cancel",
+            "disconnect_delay_s": 1, "output": {"max_bytes": 5}, "timeout": null,
+        }));
+        assert!(
+            Queue::read_defaults(&all).is_err(),
+            "null or not, the key is unknown"
+        );
+        let mut fine = all;
+        fine.remove("timeout");
+        fine.insert("timeout_s".into(), json!(null));
+        let read = Queue::read_defaults(&fine).expect("valid");
+        assert_eq!((read.len(), read.get("timeout_s")), (fine.len() - 1, None));
+        for (wrong, key) in [
+            (json!({"argv": ["true"]}), "defaults.argv"),
+            (json!({"shell": "true"}), "defaults.shell"),
+            (json!({"queue": "q"}), "defaults.queue"),
+            (json!({"idempotency_key": "k"}), "defaults.idempotency_key"),
+            (json!({"stdin": "x"}), "defaults.stdin"),
+            (json!({"tail": {}}), "defaults.tail"),
+            (json!({"colour": 1}), "defaults.colour"),
+            (json!({"timeout_s": 0}), "defaults.timeout_s"),
+            (
+                json!({"output": {"max_bytes": 0}}),
+                "defaults.output.max_bytes",
+            ),
+            (json!({"pty": true}), "defaults.pty"),
+            (json!({"env": {"A": "x".repeat(17 << 10)}}), "defaults"),
+        ] {
+            let refused = Queue::read_defaults(&map(wrong.clone())).expect_err("refused");
+            assert_eq!(refused.key(), key, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_a_job_names_stays_and_the_rest_is_filled_in() {
+        let defaults = map(json!({
+            "timeout_s": 5, "priority": 1, "env": {"A": "queue", "B": "queue"},
+            "output": {"max_bytes": 9},
+        }));
+        let filled = |job: Value| Value::Object(Queue::fill_in(&defaults, &map(job)));
+        let expected = json!({
+            "argv": ["x"], "timeout_s": null, "priority": 7, "env": {"A": "job", "B": "queue"},
+            "output": {},
+        });
+        let job = json!({"argv": ["x"], "timeout_s": null, "priority": 7, "env": {"A": "job"},
+                         "output": {}});
+        assert_eq!(filled(job), expected);
+        assert_eq!(filled(json!({"env": null}))["env"], json!(null));
+        assert_eq!(filled(json!({"env": "wrong"}))["env"], "wrong");
+        let all = filled(json!({}));
+        assert_eq!(all, Value::Object(defaults.clone()));
+    }
+}

@@ -1,0 +1,78 @@
+//! `queue.list`: all queues, by name.
+//!
+//! What they hold is the ledger's business.
+
+use serde::Serialize;
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{
+    super::{params::Params, refusal::Refusal, session::Session},
+    Outcome, fitting, job_bytes_max,
+};
+use crate::job::Queue;
+
+const KEYS: [&str; 1] = ["cursor"];
+
+#[derive(Debug, Serialize)]
+struct View {
+    queues: Vec<Box<RawValue>>,
+    /// There where not all queues fit into one message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+impl View {
+    /// Those behind `cursor`, which is the name of the last one of the page before.
+    fn of(queues: &[Queue], cursor: &str, bytes_max: usize) -> Self {
+        let begin = queues.partition_point(|queue| queue.name.as_str() <= cursor);
+        let queues = &queues[begin..];
+        let (told, all) = fitting(queues, bytes_max);
+        let last = told
+            .len()
+            .checked_sub(1)
+            .map(|last| queues[last].name.clone());
+        Self {
+            queues: told,
+            next_cursor: last.filter(|_| !all),
+        }
+    }
+}
+
+pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
+    let params = Params::new(params, &KEYS)?;
+    let cursor = params.text("cursor")?.unwrap_or_default();
+    let queues = session.door.executor.queues().await?;
+    let bytes_max = job_bytes_max(&session.door.settings);
+    Ok(Outcome::of(&View::of(&queues, cursor, bytes_max)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_each_other() {
+        let names = ["a", "b", "c", "d", "e"];
+        let queues = names.map(|name| Queue {
+            name: name.to_owned(),
+            concurrency: 1,
+            paused: false,
+            weight: 1,
+            defaults: Map::new(),
+            running: 0,
+            queued: 0,
+        });
+        let (mut cursor, mut seen) = (String::new(), 0);
+        loop {
+            let page = View::of(&queues, &cursor, 250);
+            assert!(page.queues.len() < 4, "cut");
+            seen += page.queues.len();
+            match page.next_cursor {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+        assert_eq!(seen, 5);
+        assert!(View::of(&queues, "e", 250).queues.is_empty());
+    }
+}

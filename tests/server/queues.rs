@@ -1,0 +1,277 @@
+//! `queue.list`, `queue.set`, `queue.delete`: bounds, pause, weights and defaults.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Server, until_true};
+
+fn set(client: &mut Client, change: Value) -> Value {
+    client.ok("queue.set", change)
+}
+
+fn queue(client: &mut Client, name: &str) -> Value {
+    let queues = client.ok("queue.list", json!({}))["queues"].clone();
+    let mut queues = queues.as_array().expect("queues").clone().into_iter();
+    queues
+        .find(|queue| queue["queue"] == name)
+        .unwrap_or_default()
+}
+
+fn sleeper(server: &Server, queue: &str) -> Value {
+    server.marked(json!({"argv": ["sleep", "1000"], "queue": queue}))
+}
+
+fn state(client: &mut Client, job: &Value) -> String {
+    client.get(job)["state"]
+        .as_str()
+        .expect("a state")
+        .to_owned()
+}
+
+#[test]
+fn a_new_server_has_two_queues_and_tells_them_by_name() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let queues = client.ok("queue.list", json!({}))["queues"].clone();
+    let names: Vec<_> = queues
+        .as_array()
+        .expect("queues")
+        .iter()
+        .map(|q| &q["queue"])
+        .collect();
+    assert_eq!(names, ["default", "interactive"]);
+    let keys = [
+        "concurrency",
+        "defaults",
+        "paused",
+        "queue",
+        "queued",
+        "running",
+        "weight",
+    ];
+    let found: Vec<_> = queues[0].as_object().expect("an object").keys().collect();
+    assert_eq!(found, keys);
+    assert_eq!(queues[1]["concurrency"], 64);
+    let slots = queues[0]["concurrency"].clone();
+    let expected = json!({"queue": "builds", "concurrency": slots, "paused": false, "weight": 1,
+                          "defaults": {}, "running": 0, "queued": 0});
+    assert_eq!(set(&mut client, json!({"queue": "builds"})), expected);
+    assert_eq!(queue(&mut client, "builds"), expected);
+    client.refused(-32602, "queue.list", json!({"colour": 1}));
+}
+
+#[test]
+fn what_is_not_named_stays_across_changes_and_restarts() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    set(
+        &mut client,
+        json!({"queue": "q", "concurrency": 3, "weight": 9}),
+    );
+    set(
+        &mut client,
+        json!({"queue": "q", "paused": true, "defaults": {"priority": 4}}),
+    );
+    set(&mut client, json!({"queue": "default", "concurrency": 777}));
+    let changed = set(&mut client, json!({"queue": "q", "concurrency": 5}));
+    let expected = json!({"queue": "q", "concurrency": 5, "paused": true, "weight": 9,
+                          "defaults": {"priority": 4}, "running": 0, "queued": 0});
+    assert_eq!(changed, expected);
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    assert_eq!(queue(&mut client, "q"), expected);
+    assert_eq!(queue(&mut client, "default")["concurrency"], 777);
+    let job = client.submit(json!({"argv": ["true"], "queue": "q"}));
+    assert_eq!(job["priority"], 4, "defaults are known after a restart");
+}
+
+#[test]
+fn slots_bound_what_runs_and_more_of_them_start_more() {
+    let server = Server::start();
+    let mut client = server.connect();
+    set(&mut client, json!({"queue": "q", "concurrency": 1}));
+    let jobs = [(); 3].map(|()| client.submit(sleeper(&server, "q")));
+    client.started(&jobs[0]);
+    until_true("the counts", || {
+        let told = queue(&mut client, "q");
+        (told["running"] == 1) && (told["queued"] == 2)
+    });
+    set(&mut client, json!({"queue": "q", "concurrency": 2}));
+    client.started(&jobs[1]);
+    assert_eq!(state(&mut client, &jobs[2]), "queued");
+    // Fewer slots stop nothing.
+    set(&mut client, json!({"queue": "q", "concurrency": 1}));
+    client.control(&jobs[0], "pause");
+    let told = queue(&mut client, "q");
+    assert_eq!((&told["running"], &told["queued"]), (&json!(2), &json!(1)));
+    client.control(&jobs[0], "kill");
+    client.finished(&jobs[0]);
+    assert_eq!(state(&mut client, &jobs[2]), "queued");
+    client.control(&jobs[1], "kill");
+    client.started(&jobs[2]);
+}
+
+#[test]
+fn a_paused_queue_starts_nothing_new_and_lets_the_rest_go_on() {
+    let server = Server::start();
+    let mut client = server.connect();
+    set(&mut client, json!({"queue": "q"}));
+    let running = client.submit(server.marked(json!({
+        "argv": ["sh", "-c", "read line; echo $line"], "stdin": "on\n", "queue": "q",
+    })));
+    client.finished(&running);
+    let running = client.submit(sleeper(&server, "q"));
+    client.started(&running);
+    set(&mut client, json!({"queue": "q", "paused": true}));
+    let waiting = client.submit(json!({"argv": ["true"], "queue": "q"}));
+    // Somebody else's job goes through the same scheduler behind it.
+    let other = client.submit(json!({"argv": ["true"]}));
+    client.finished(&other);
+    assert_eq!(state(&mut client, &waiting), "queued");
+    assert_eq!(state(&mut client, &running), "running");
+    set(&mut client, json!({"queue": "q", "paused": false}));
+    assert_eq!(client.finished(&waiting)["state"], "succeeded");
+}
+
+#[test]
+fn a_queue_is_deleted_once_its_jobs_are_final() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for built_in in ["default", "interactive"] {
+        client.refused(-32004, "queue.delete", json!({"queue": built_in}));
+    }
+    client.refused(-32003, "queue.delete", json!({"queue": "nowhere"}));
+    client.refused(-32602, "queue.delete", json!({}));
+    set(
+        &mut client,
+        json!({"queue": "q", "paused": true, "defaults": {"priority": 4}}),
+    );
+    let waiting = client.submit(json!({"argv": ["true"], "queue": "q"}));
+    client.refused(-32004, "queue.delete", json!({"queue": "q"}));
+    set(&mut client, json!({"queue": "q", "paused": false}));
+    client.finished(&waiting);
+    let running = client.submit(sleeper(&server, "q"));
+    client.started(&running);
+    client.refused(-32004, "queue.delete", json!({"queue": "q"}));
+    client.control(&running, "kill");
+    client.finished(&running);
+    assert_eq!(client.ok("queue.delete", json!({"queue": "q"})), json!({}));
+    client.refused(-32003, "queue.delete", json!({"queue": "q"}));
+    let error = client.refused(
+        -32003,
+        "job.submit",
+        json!({"argv": ["true"], "queue": "q"}),
+    );
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("queue.set")),
+        "{error}"
+    );
+    assert_eq!(client.get(&running)["queue"], "q", "its jobs stay");
+    set(&mut client, json!({"queue": "q"}));
+    let fresh = client.submit(json!({"argv": ["true"], "queue": "q"}));
+    assert_eq!(fresh["priority"], 0, "defaults went with the queue");
+}
+
+#[test]
+fn a_job_gets_the_defaults_that_it_does_not_name() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let defaults = json!({
+        "env": {"A": "queue", "B": "queue"}, "labels": {"team": "x"}, "timeout_s": 1000,
+        "priority": 7, "cwd": "/usr", "grace_s": 1,
+    });
+    // One behind the other, without waiting for the replies.
+    let set_first = client.begin("queue.set", json!({"queue": "q", "defaults": defaults}));
+    let line = "echo $A $B; pwd";
+    let job = client.submit(json!({
+        "shell": line, "queue": "q", "env": {"A": "job"}, "grace_s": 2, "timeout_s": null,
+        "labels": {"mine": "y"},
+    }));
+    assert!(client.reply(set_first).is_ok());
+    let job = client.finished(&job);
+    assert_eq!(client.whole(&job).bytes, b"job queue\n/usr\n");
+    assert_eq!(job["labels"], json!({"mine": "y", "team": "x"}));
+    assert_eq!(job["env_names"], json!(["A", "B"]));
+    assert_eq!(
+        (&job["priority"], job["grace_s"].as_f64()),
+        (&json!(7), Some(2.0))
+    );
+    assert_eq!(job["timeout_s"], json!(null), "null switches a default off");
+    let many = client.ok(
+        "job.submit_many",
+        json!({"jobs": [
+            {"argv": ["true"], "queue": "q"}, {"argv": ["true"]},
+        ]}),
+    );
+    assert_eq!(client.get(&many["jobs"][0])["priority"], 7);
+    assert_eq!(client.get(&many["jobs"][1])["priority"], 0);
+    // They are part of what a key stands for.
+    let keyed = || json!({"argv": ["true"], "queue": "q", "idempotency_key": "k"});
+    client.submit(keyed());
+    assert_eq!(client.ok("job.submit", keyed())["created"], false);
+    set(&mut client, json!({"queue": "q", "defaults": {}}));
+    client.refused(-32004, "job.submit", keyed());
+}
+
+#[test]
+fn wrong_queues_are_refused() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for wrong in [
+        json!({}),
+        json!({"queue": ""}),
+        json!({"queue": "a\u{1b}b"}),
+        json!({"queue": "x".repeat(1025)}),
+        json!({"queue": "q", "concurrency": 0}),
+        json!({"queue": "q", "concurrency": 1025}),
+        json!({"queue": "q", "concurrency": "5"}),
+        json!({"queue": "q", "weight": 0}),
+        json!({"queue": "q", "weight": 1001}),
+        json!({"queue": "q", "paused": "yes"}),
+        json!({"queue": "q", "defaults": {"argv": ["true"]}}),
+        json!({"queue": "q", "defaults": {"timeout_s": -1}}),
+        json!({"queue": "q", "defaults": {"env": {"A": "x".repeat(20 << 10)}}}),
+        json!({"queue": "q", "colour": 1}),
+    ] {
+        client.refused(-32602, "queue.set", wrong);
+    }
+    let later = json!({"queue": "q", "defaults": {"pty": true}});
+    let error = client.refused(-32007, "queue.set", later);
+    assert_eq!(error["data"]["key"], "defaults.pty");
+    assert_eq!(queue(&mut client, "q"), json!(null));
+}
+
+#[test]
+fn the_number_of_queues_has_a_bound_and_pages_tell_them_all() {
+    let server = Server::start();
+    let mut client = server.connect();
+    // Long ones, so that they do not fit into one message.
+    let name = |n: usize| format!("{n:04}-{}", "q".repeat(1000));
+    for n in 2..1000 {
+        set(&mut client, json!({"queue": name(n)}));
+    }
+    let error = client.refused(-32005, "queue.set", json!({"queue": "one more"}));
+    assert_eq!(error["data"]["limit"], "queues_max");
+    set(&mut client, json!({"queue": name(5), "weight": 3}));
+    let (mut params, mut names, mut pages) = (json!({}), Vec::new(), 0);
+    loop {
+        let page = client.ok("queue.list", params.clone());
+        let queues = page["queues"].as_array().expect("queues");
+        names.extend(
+            queues
+                .iter()
+                .map(|q| q["queue"].as_str().expect("a name").to_owned()),
+        );
+        pages += 1;
+        match &page["next_cursor"] {
+            Value::Null => break,
+            cursor => params["cursor"] = cursor.clone(),
+        }
+    }
+    assert!(names.is_sorted() && pages > 1);
+    assert_eq!(names.len(), 1000);
+    let job = client.submit(json!({"argv": ["true"], "queue": name(999)}));
+    assert_eq!(client.finished(&job)["state"], "succeeded");
+}
