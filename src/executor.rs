@@ -9,9 +9,12 @@ mod input;
 mod read;
 mod start;
 mod submit;
+mod until;
 mod wait;
 
 use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
@@ -21,13 +24,16 @@ use crate::{
     supervisor::Supervisor,
 };
 
-pub use crate::output::{From, TailEvent, TailOptions};
+pub use crate::output::{
+    From, Pattern, PatternError, TailEvent, TailOptions, search::MATCH_BYTES_MAX,
+};
 pub use control::Action;
 pub use error::Error;
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use start::{ExecutorSettings, StartError};
 pub use submit::Submitted;
-pub use wait::{Until, WaitOptions, Waited};
+pub use until::Until;
+pub use wait::{WaitOptions, Waited};
 
 /// What there is to say about the server as a whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +65,8 @@ struct Inner {
     log: Log,
     supervisor: Supervisor,
     kick: Kick,
+    /// Places of waits that read output.
+    wait_places: Semaphore,
     started_at: Micros,
 }
 

@@ -9,6 +9,8 @@ pub mod hasher;
 pub mod hub;
 pub mod lines;
 pub mod log;
+pub mod pattern;
+pub mod search;
 mod segments;
 pub mod tail;
 
@@ -17,6 +19,8 @@ pub use digest::Digest;
 pub use hasher::Hasher;
 pub use hub::{ArmRequest, Hub, Watch};
 pub use log::{Batch, Cursor, Item, Log, ReadError};
+pub use pattern::{Pattern, PatternError};
+pub use search::Search;
 pub use tail::{From, Tail, TailError, TailEvent, TailOptions};
 
 #[cfg(test)]

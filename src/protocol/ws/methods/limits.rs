@@ -6,7 +6,11 @@
 use serde_json::{Map, Value, json};
 
 use super::{super::envelope, job_bytes_max, list, read, wait};
-use crate::{config::Settings, protocol::listener};
+use crate::{
+    config::Settings,
+    executor::{MATCH_BYTES_MAX, Pattern},
+    protocol::listener,
+};
 
 /// What a stranger is told as well.
 const GREETED: [&str; 13] = [
@@ -33,6 +37,8 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("id_bytes_max", json!(envelope::ID_BYTES_MAX)),
         ("job_bytes_max", json!(job_bytes_max(settings))),
         ("list_limit_max", json!(list::LIMIT_MAX)),
+        ("match_bytes_max", json!(MATCH_BYTES_MAX)),
+        ("pattern_bytes_max", json!(Pattern::TEXT_BYTES_MAX)),
         ("read_bytes_max", json!(read::BYTES_MAX)),
         ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
         ("wait_jobs_max", json!(wait::JOBS_MAX)),
