@@ -10,9 +10,12 @@ mod queues;
 mod read;
 mod start;
 mod submit;
+mod until;
 mod wait;
 
 use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
@@ -22,14 +25,17 @@ use crate::{
     supervisor::Supervisor,
 };
 
-pub use crate::output::{From, Look, TailEvent, TailOptions};
+pub use crate::output::{
+    From, Look, Pattern, PatternError, TailEvent, TailOptions, search::MATCH_BYTES_MAX,
+};
 pub use crate::store::Taken;
 pub use control::Action;
 pub use error::Error;
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use start::{ExecutorSettings, StartError};
 pub use submit::{BatchError, Submitted};
-pub use wait::{Until, WaitOptions, Waited};
+pub use until::Until;
+pub use wait::{WaitOptions, Waited};
 
 /// What there is to say about the server as a whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +68,8 @@ struct Inner {
     supervisor: Supervisor,
     kick: Kick,
     defaults: queues::Defaults,
+    /// Places of waits that read output.
+    wait_places: Semaphore,
     started_at: Micros,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Executor, Inner, queues::Defaults};
@@ -118,6 +118,7 @@ impl Executor {
                 supervisor,
                 kick,
                 defaults,
+                wait_places: Semaphore::new(wait_places()),
                 started_at: clock::now(),
             }),
         })
@@ -130,6 +131,11 @@ impl Executor {
         self.inner.supervisor.stop().await;
         self.inner.store.close().await;
     }
+}
+
+/// How many waits may read output at once: as many as can run at once.
+fn wait_places() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// A missing database is created, but not where segments show that there has been one.

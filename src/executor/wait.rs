@@ -1,14 +1,20 @@
-//! Waits for jobs: woken by the hub, never by a tick.
+//! Waits for jobs, one or a thousand: each is watched by itself and woken by the hub, never by a
+//! tick; here is decided what they are together.
+//!
+//! What can be waited for is `until`'s business.
 
 use std::time::Duration;
 
-use futures_util::future::select_all;
-use tokio::time::{Instant, timeout_at};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::TaskTracker;
 
-use super::{Error, Executor};
+use super::{
+    Error, Executor,
+    until::{Standing, Until, Watched},
+};
 use crate::{
-    job::{Chunk, Job, JobRef},
-    output::{Watch, hub::Closed},
+    job::{Chunk, Job, JobNumber, JobRef, Offset},
     store::Include,
 };
 
@@ -18,14 +24,8 @@ const LAST_OUTPUT_BYTES_MAX: u64 = 4 << 10;
 /// Longest wait: a year, so that every deadline can be represented.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 
-/// What a wait waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// The job is final.
-    Final,
-    /// A process of it has started.
-    Running,
-}
+/// How long behind the timeout every job is still looked at once.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// A wait over jobs.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +36,8 @@ pub struct WaitOptions {
     pub all: bool,
     /// For what.
     pub until: Until,
-    /// How long at most.
+    /// How long at most. Every job is looked at once in any case, if that takes no longer than
+    /// five seconds more.
     pub timeout: Option<Duration>,
 }
 
@@ -47,44 +48,19 @@ pub struct Waited {
     pub met: bool,
     /// The job that decided it.
     pub job: Option<Job>,
-    /// All jobs, in the order asked.
+    /// All jobs as they stand now, in the order asked.
     pub jobs: Vec<Job>,
+    /// Where the match of `job` ends.
+    pub offset: Option<Offset>,
     /// The last 4 KiB of `job`.
     pub last_output: Option<Chunk>,
 }
 
-/// How a job stands to what is waited for.
+/// What has been decided: by which job, and whether it was met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Met,
-    Open,
-    Impossible,
-}
-
-impl Until {
-    /// Whether it is worth looking at a job whose row has changed.
-    fn may_be_met(self, watch: &Watch) -> bool {
-        match self {
-            Self::Final => watch.has_ended(),
-            Self::Running => true,
-        }
-    }
-
-    fn standing(self, job: &Job) -> Standing {
-        match self {
-            Self::Final if job.state.is_final() => Standing::Met,
-            Self::Running if job.started_at.is_some() => Standing::Met,
-            Self::Running if job.state.is_final() => Standing::Impossible,
-            Self::Final | Self::Running => Standing::Open,
-        }
-    }
-}
-
-/// One of the jobs that are waited for.
-struct Watched {
-    job: Job,
-    watch: Watch,
-    standing: Standing,
+struct Decided {
+    by: usize,
+    met: bool,
 }
 
 impl Executor {
@@ -94,101 +70,145 @@ impl Executor {
         let deadline = Instant::now() + timeout;
         let mut watched = Vec::with_capacity(options.jobs.len());
         for job in &options.jobs {
-            watched.push(self.watched(*job, options.until).await?);
+            watched.push(self.watched(*job, &options.until).await?);
         }
-        loop {
-            if let Some((decider, met)) = decide(&watched, options.all) {
-                return self.waited(watched, Some(decider), met).await;
+        let standing = |one: &Watched| options.until.standing(&one.job);
+        let mut standings: Vec<Standing> = watched.iter().map(standing).collect();
+        let decided = match at_once(&watched, &standings, options.all) {
+            Some(decided) => Some(decided),
+            None => {
+                let looks = TaskTracker::new();
+                looks.close();
+                tokio::select! {
+                    // First, so that every job is watched before anybody asks whether all were.
+                    biased;
+                    decided = self.decide(&mut watched, &mut standings, &options, &looks) => Some(decided?),
+                    () = over(deadline, &looks) => None,
+                }
             }
-            let Ok(woken) = timeout_at(deadline, first_woken(&mut watched)).await else {
-                return self.waited(watched, None, false).await;
-            };
-            let index = woken.map_err(|_| Error::stopping())?;
-            let one = &mut watched[index];
-            if one.watch.look() && options.until.may_be_met(&one.watch) {
-                one.job = self.row(JobRef::Number(one.job.number)).await?;
-                one.standing = options.until.standing(&one.job);
-            }
-        }
+        };
+        let offset = decided.and_then(|decided| match standings[decided.by] {
+            Standing::Met(offset) => offset,
+            _ => None,
+        });
+        self.waited(watched, decided, offset).await
     }
 
-    /// A job as its row stands, without a look at its output.
-    async fn row(&self, job: JobRef) -> Result<Job, Error> {
-        let row = self.inner.store.job(job, Include::default()).await?;
-        row.ok_or_else(|| Error::no_such_job(job))
-    }
-
-    async fn watched(&self, job: JobRef, until: Until) -> Result<Watched, Error> {
+    async fn watched(&self, job: JobRef, until: &Until) -> Result<Watched, Error> {
         let number = self.number(job).await?;
         // Interest first, then the look that counts.
         let watch = self.inner.hub.watch(number);
-        let job = self.row(job).await?;
-        let standing = until.standing(&job);
-        Ok(Watched {
-            job,
-            watch,
-            standing,
-        })
+        let job = match until {
+            Until::Match { from, .. } if *from > 0 => self.reaching(number, *from).await?,
+            _ => {
+                let row = self.inner.store.job(job, Include::default()).await?;
+                row.ok_or_else(|| Error::no_such_job(job))?
+            }
+        };
+        Ok(Watched { job, watch })
+    }
+
+    /// A job whose output reaches so far.
+    async fn reaching(&self, number: JobNumber, offset: Offset) -> Result<Job, Error> {
+        let job = self.snapshot(number).await?;
+        match offset > job.output_bytes {
+            true => Err(Error::beyond_end(job.output_bytes)),
+            false => Ok(job),
+        }
+    }
+
+    /// Watches all jobs that are open, until it is decided what they are together.
+    async fn decide(
+        &self,
+        watched: &mut [Watched],
+        standings: &mut [Standing],
+        options: &WaitOptions,
+        looks: &TaskTracker,
+    ) -> Result<Decided, Error> {
+        let mut open: FuturesUnordered<_> = watched
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| standings[*at] == Standing::Open)
+            .map(|(at, one)| {
+                let look = Some(looks.token());
+                async move { (at, self.verdict(one, &options.until, look).await) }
+            })
+            .collect();
+        while let Some((by, standing)) = open.next().await {
+            standings[by] = standing?;
+            if let Some(met) = together(standings, options.all) {
+                return Ok(Decided { by, met });
+            }
+        }
+        Err(Error::Internal("a wait ended undecided".to_owned()))
     }
 
     async fn waited(
         &self,
         watched: Vec<Watched>,
-        decider: Option<usize>,
-        met: bool,
+        decided: Option<Decided>,
+        offset: Option<Offset>,
     ) -> Result<Waited, Error> {
         let mut jobs = Vec::with_capacity(watched.len());
         for Watched { job, .. } in watched {
-            jobs.push(match job.state.is_active() {
-                true => self.snapshot(job.number).await?,
-                false => job,
-            });
+            jobs.push(self.as_it_stands(job).await?);
         }
-        let job = decider.map(|index| jobs[index].clone());
+        let job = decided.map(|decided| jobs[decided.by].clone());
         let last_output = match &job {
             Some(job) => self.last_output(job, LAST_OUTPUT_BYTES_MAX).await?,
             None => None,
         };
         Ok(Waited {
-            met,
+            met: decided.is_some_and(|decided| decided.met),
             job,
             jobs,
+            offset,
             last_output,
         })
     }
-}
 
-/// The first job whose row has changed, of those that are not decided yet (there is one).
-async fn first_woken(watched: &mut [Watched]) -> Result<usize, Closed> {
-    let open = watched
-        .iter_mut()
-        .enumerate()
-        .filter(|(_, one)| one.standing == Standing::Open);
-    let waits =
-        open.map(|(index, one)| Box::pin(async move { one.watch.changed().await.map(|()| index) }));
-    select_all(waits).await.0
-}
-
-/// Which job decides the wait, and whether it is met; `None`: go on waiting.
-fn decide(watched: &[Watched], all: bool) -> Option<(usize, bool)> {
-    let standings: Vec<Standing> = watched.iter().map(|one| one.standing).collect();
-    let first = |wanted| standings.iter().position(|standing| *standing == wanted);
-    if all {
-        // One that cannot come true decides it; else the last one that did.
-        first(Standing::Impossible)
-            .map(|index| (index, false))
-            .or_else(|| {
-                first(Standing::Open)
-                    .is_none()
-                    .then(|| (last_met(watched), true))
-            })
-    } else {
-        first(Standing::Met).map(|index| (index, true)).or_else(|| {
-            first(Standing::Open)
-                .is_none()
-                .then(|| (watched.len() - 1, false))
-        })
+    /// The job now; one that is deleted by now, as it was seen last.
+    async fn as_it_stands(&self, job: Job) -> Result<Job, Error> {
+        if job.state.is_final() {
+            return Ok(job);
+        }
+        match self.snapshot(job.number).await {
+            Err(Error::NotFound(_)) => Ok(job),
+            now => now,
+        }
     }
+}
+
+/// Resolves when the time is over and every job was looked at, or that takes too long.
+async fn over(deadline: Instant, looks: &TaskTracker) {
+    sleep_until(deadline).await;
+    let _ = timeout(FIRST_LOOK_MAX, looks.wait()).await;
+}
+
+/// What jobs that stand so are together: met, or never to be met; `None`: neither yet.
+fn together(standings: &[Standing], all: bool) -> Option<bool> {
+    let met = |standing: &Standing| matches!(standing, Standing::Met(_));
+    let any = |wanted| standings.contains(&wanted);
+    match all {
+        true if any(Standing::Impossible) => Some(false),
+        false if standings.iter().any(met) => Some(true),
+        _ if any(Standing::Open) => None,
+        all => Some(all),
+    }
+}
+
+/// What the first look decides, and by which job: the first in the order asked that does, of jobs
+/// that have all met it the one that did so last.
+fn at_once(watched: &[Watched], standings: &[Standing], all: bool) -> Option<Decided> {
+    let met = together(standings, all)?;
+    let first = |is: fn(&Standing) -> bool| standings.iter().position(is);
+    let by = match (all, met) {
+        (true, true) => last_met(watched),
+        (true, false) => first(|standing| *standing == Standing::Impossible)?,
+        (false, true) => first(|standing| matches!(standing, Standing::Met(_)))?,
+        (false, false) => watched.len() - 1,
+    };
+    Some(Decided { by, met })
 }
 
 /// Of jobs that all met it, the one that did so last.
@@ -197,4 +217,26 @@ fn last_met(watched: &[Watched]) -> usize {
     (0..watched.len())
         .max_by_key(|index| moment(&watched[*index]))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_jobs_are_together_follows_from_how_each_stands() {
+        use Standing::{Impossible, Met, Open};
+        let met = Met(None);
+        for (standings, any, all) in [
+            (vec![Open], None, None),
+            (vec![met, Open], Some(true), None),
+            (vec![met, met], Some(true), Some(true)),
+            (vec![Impossible, Open], None, Some(false)),
+            (vec![Impossible, met], Some(true), Some(false)),
+            (vec![Impossible, Impossible], Some(false), Some(false)),
+        ] {
+            assert_eq!(together(&standings, false), any, "any of {standings:?}");
+            assert_eq!(together(&standings, true), all, "all of {standings:?}");
+        }
+    }
 }

@@ -23,12 +23,13 @@ pub struct ArmRequest {
     pub offset: Offset,
 }
 
-/// How often a job's readers were woken, how many of those times its row had changed, and whether
-/// it has become final.
+/// How often a job's readers were woken, how many of those times its row had changed, how far its
+/// output is known to reach, and whether it has become final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Pulse {
     wakes: u64,
     changes: u64,
+    grown_to: Offset,
     ended: bool,
 }
 
@@ -67,9 +68,11 @@ impl Hub {
         }
     }
 
-    /// The job may have more output.
-    pub fn grew(&self, job: JobNumber) {
-        self.pulse(job, |_| {});
+    /// The job may have more output; there are bytes up to `grown_to` in any case.
+    pub fn grew(&self, job: JobNumber, grown_to: Offset) {
+        self.pulse(job, |pulse| {
+            pulse.grown_to = pulse.grown_to.max(grown_to);
+        });
     }
 
     /// The job's row has changed (committed).
@@ -139,6 +142,13 @@ impl Watch {
             .is_some_and(|receiver| receiver.borrow().ended)
     }
 
+    /// How far the job's output reaches, as far as its readers were told.
+    pub fn grown_to(&self) -> Offset {
+        self.receiver
+            .as_ref()
+            .map_or(0, |receiver| receiver.borrow().grown_to)
+    }
+
     /// Waits until the job may have output behind `offset`, or its row has changed, since the last
     /// [`Self::look`]. Cancel-safe.
     pub async fn woken(&mut self, offset: Offset) -> Result<(), Closed> {
@@ -191,9 +201,11 @@ mod tests {
         watch.woken(5).await.expect("open");
         assert!(watch.look());
         assert_eq!(armed.recv().await, Some(ArmRequest { job: 7, offset: 5 }));
-        hub.grew(7);
+        hub.grew(7, 9);
+        hub.grew(7, 0);
         watch.woken(5).await.expect("open");
         assert!(!watch.look());
+        assert_eq!(watch.grown_to(), 9);
     }
 
     #[tokio::test]

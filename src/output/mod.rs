@@ -10,6 +10,8 @@ pub mod hasher;
 pub mod hub;
 pub mod lines;
 pub mod log;
+pub mod pattern;
+pub mod search;
 mod segments;
 pub mod tail;
 
@@ -18,6 +20,8 @@ pub use digest::Digest;
 pub use hasher::Hasher;
 pub use hub::{ArmRequest, Hub, Watch};
 pub use log::{Batch, Cursor, Item, Log, ReadError};
+pub use pattern::{Pattern, PatternError};
+pub use search::Search;
 pub use tail::{From, Look, Tail, TailError, TailEvent, TailOptions};
 
 #[cfg(test)]

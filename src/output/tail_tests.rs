@@ -133,7 +133,7 @@ async fn a_live_tail_waits_armed_and_ends_with_the_job() {
     assert_eq!(take(&mut tail, 1).await, ["<running>"]);
     let mut segment = desk.segment(job, 1, 0);
     let mut chunks = vec![segment.out("a")];
-    desk.hub.grew(job);
+    desk.hub.grew(job, 0);
     assert_eq!(take(&mut tail, 1).await, ["a"]);
     // Dropped while it waits, again and again: nothing is lost or told twice.
     for _ in 0..3 {

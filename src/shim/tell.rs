@@ -126,9 +126,10 @@ impl Attempt {
         }
     }
 
-    /// Says `grew` as soon as there is more than `offset`.
+    /// Says `grew` as soon as there is more than `offset`, or than the least that was asked for
+    /// before and not told yet: one reader waits for the next byte, another for the millionth.
     pub fn arm(&mut self, offset: Offset, kit: &mut Kit) {
-        self.armed = Some(offset);
+        self.armed = Some(self.armed.map_or(offset, |armed| armed.min(offset)));
         self.tell_growth(kit);
     }
 

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Unreachable, ward::Key};
@@ -26,8 +26,6 @@ pub enum Order {
     Release,
     /// No more work.
     Leave,
-    /// Wake the readers when there is output behind this offset.
-    Arm(Offset),
     /// Stop this attempt.
     Stop(Key, StopWish),
     /// Pause or resume this attempt; `done` is answered when that is committed.
@@ -66,28 +64,72 @@ impl Order {
         match self {
             Self::Run(claim) => Some(Key::of_claim(claim)),
             Self::Stop(key, _) | Self::Pause { key, .. } | Self::Input { key, .. } => Some(*key),
-            Self::Release | Self::Leave | Self::Arm(_) | Self::Signal { .. } => None,
+            Self::Release | Self::Leave | Self::Signal { .. } => None,
         }
     }
 }
 
+/// The readers' wish to be woken, as a keeper finds it: however many ask and however long the
+/// shim does not answer, it is one offset, the least.
+#[derive(Debug, Default)]
+pub struct Bell {
+    wish: Mutex<Option<Offset>>,
+    rung: Notify,
+}
+
+impl Bell {
+    /// Asks for a wake-up when there is output behind `offset`.
+    fn ring(&self, offset: Offset) {
+        let mut wish = self.wish();
+        *wish = Some(wish.map_or(offset, |before| before.min(offset)));
+        drop(wish);
+        self.rung.notify_one();
+    }
+
+    /// What was asked for since the last time; waits for it. Cancel-safe.
+    pub async fn rung(&self) -> Offset {
+        loop {
+            if let Some(offset) = self.wish().take() {
+                return offset;
+            }
+            self.rung.notified().await;
+        }
+    }
+
+    fn wish(&self) -> MutexGuard<'_, Option<Offset>> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The way to a keeper.
+#[derive(Debug, Clone)]
+struct Mailbox {
+    orders: mpsc::UnboundedSender<Order>,
+    bell: Arc<Bell>,
+}
+
 #[derive(Debug, Default)]
 struct Keepers {
-    by_shim: HashMap<String, mpsc::UnboundedSender<Order>>,
-    by_job: HashMap<JobNumber, mpsc::UnboundedSender<Order>>,
+    by_shim: HashMap<String, Mailbox>,
+    by_job: HashMap<JobNumber, Mailbox>,
 }
 
 /// All keepers. Cheap to clone. Mailboxes have no bound of their own: whoever fills one waits for
-/// an answer or holds at most one wish in it.
+/// an answer.
 #[derive(Debug, Clone, Default)]
 pub struct Registry(Arc<Mutex<Keepers>>);
 
 impl Registry {
-    /// Enters a shim's keeper; its orders come out of the receiver.
-    pub fn enter(&self, shim: &str) -> mpsc::UnboundedReceiver<Order> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        self.lock().by_shim.insert(shim.to_owned(), sender);
-        receiver
+    /// Enters a shim's keeper; its orders come out of the receiver, and its readers ring the bell.
+    pub fn enter(&self, shim: &str) -> (mpsc::UnboundedReceiver<Order>, Arc<Bell>) {
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let bell = Arc::<Bell>::default();
+        let mailbox = Mailbox {
+            orders,
+            bell: bell.clone(),
+        };
+        self.lock().by_shim.insert(shim.to_owned(), mailbox);
+        (receiver, bell)
     }
 
     /// The shim is gone.
@@ -103,8 +145,8 @@ impl Registry {
     /// The shim runs this job from now on.
     pub fn attach(&self, job: JobNumber, shim: &str) {
         let mut keepers = self.lock();
-        if let Some(sender) = keepers.by_shim.get(shim).cloned() {
-            keepers.by_job.insert(job, sender);
+        if let Some(mailbox) = keepers.by_shim.get(shim).cloned() {
+            keepers.by_job.insert(job, mailbox);
         }
     }
 
@@ -115,14 +157,14 @@ impl Registry {
 
     /// Tells a shim's keeper.
     pub fn order(&self, shim: &str, order: Order) -> Result<(), Unreachable> {
-        let sender = self.lock().by_shim.get(shim).cloned();
-        send(sender, order)
+        let mailbox = self.lock().by_shim.get(shim).cloned();
+        send(mailbox, order)
     }
 
     /// Tells the keeper of a running job.
     pub fn order_job(&self, job: JobNumber, order: Order) -> Result<(), Unreachable> {
-        let sender = self.lock().by_job.get(&job).cloned();
-        send(sender, order)
+        let mailbox = self.lock().by_job.get(&job).cloned();
+        send(mailbox, order)
     }
 
     /// Carries the readers' wishes to be woken to the shims that can fulfil them. A job without a
@@ -133,7 +175,9 @@ impl Registry {
         stopping: CancellationToken,
     ) {
         while let Some(Some(arm)) = stopping.run_until_cancelled(arms.recv()).await {
-            let _ = self.order_job(arm.job, Order::Arm(arm.offset));
+            if let Some(mailbox) = self.lock().by_job.get(&arm.job) {
+                mailbox.bell.ring(arm.offset);
+            }
         }
     }
 
@@ -143,9 +187,26 @@ impl Registry {
     }
 }
 
-fn send(sender: Option<mpsc::UnboundedSender<Order>>, order: Order) -> Result<(), Unreachable> {
-    sender
+fn send(mailbox: Option<Mailbox>, order: Order) -> Result<(), Unreachable> {
+    mailbox
         .ok_or(Unreachable)?
+        .orders
         .send(order)
         .map_err(|_| Unreachable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bell_that_nobody_hears_keeps_one_wish_and_it_is_the_least() {
+        let bell = Bell::default();
+        for offset in [900, 5, 70] {
+            bell.ring(offset);
+        }
+        assert_eq!(bell.rung().await, 5);
+        bell.ring(1);
+        assert_eq!(bell.rung().await, 1);
+    }
 }

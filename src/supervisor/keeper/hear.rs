@@ -44,9 +44,9 @@ impl Keeper {
                 };
                 self.started = Some((started, Instant::now() + START_SETTLES));
             }
-            FromShim::Grew { .. } => {
+            FromShim::Grew { offset } => {
                 if let Some(key) = self.task.key() {
-                    self.ctx.hub.grew(key.job);
+                    self.ctx.hub.grew(key.job, offset);
                 }
             }
             FromShim::Sealed { .. } => {

@@ -26,7 +26,7 @@ use super::{
     Context, ShimEvent,
     connection::Connection,
     probe::{self, Reached, Welcome},
-    registry::{Order, Registry},
+    registry::{Bell, Order, Registry},
     spawn,
     ward::Key,
 };
@@ -51,7 +51,7 @@ pub fn keep(
     reached: Reached,
     open: Option<OpenAttempt>,
 ) {
-    let orders = registry.enter(&shim);
+    let (orders, bell) = registry.enter(&shim);
     let (stopping, tasks) = (ctx.stopping.clone(), ctx.tasks.clone());
     let keeper = Keeper {
         offer: Offer {
@@ -62,6 +62,7 @@ pub fn keep(
         registry,
         events,
         orders,
+        bell,
         early: VecDeque::new(),
         task: Task::None,
         offered: false,
@@ -112,6 +113,7 @@ struct Keeper {
     events: mpsc::UnboundedSender<ShimEvent>,
     offer: Offer,
     orders: mpsc::UnboundedReceiver<Order>,
+    bell: Arc<Bell>,
     /// Orders about an attempt that this shim has not been given yet.
     early: VecDeque<Order>,
     task: Task,
@@ -236,6 +238,7 @@ impl Keeper {
                         return Ok(());
                     }
                 }
+                offset = self.bell.rung() => self.arm(&mut connection, offset).await?,
                 () = due(&self.started) => self.commit_start(),
                 () = ctx.stopping.cancelled() => {
                     self.commit_start();

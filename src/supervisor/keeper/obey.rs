@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{Flow, Keeper, PauseAsked, Task, task::Watched};
 use crate::{
-    job::{Input, InputAnswer},
+    job::{Input, InputAnswer, Offset},
     spool::ToShim,
     supervisor::{Key, Ward, connection::Connection, registry::Order, spec},
 };
@@ -85,9 +85,6 @@ impl Keeper {
                 let message = if pause { ToShim::Pause } else { ToShim::Resume };
                 connection.send(&message).await?;
             }
-            // Whoever waits for output of an ended attempt is woken by its commit.
-            Order::Arm(_) if self.task.open_key().is_none() => {}
-            Order::Arm(offset) => connection.send(&ToShim::Arm { offset }).await?,
             Order::Input { done, .. } if self.task.open_key().is_none() => {
                 let _ = done.send(InputAnswer::Closed);
             }
@@ -125,5 +122,18 @@ impl Keeper {
             input: input.clone(),
         };
         connection.send(&message).await
+    }
+
+    /// Has the readers woken when there is output behind `offset`.
+    pub(super) async fn arm(
+        &mut self,
+        connection: &mut Connection,
+        offset: Offset,
+    ) -> io::Result<()> {
+        // Whoever waits for output of an ended attempt is woken by its commit.
+        if self.task.open_key().is_none() {
+            return Ok(());
+        }
+        connection.send(&ToShim::Arm { offset }).await
     }
 }

@@ -122,7 +122,7 @@ impl Keeper {
         if let Some(watched) = self.task.watched() {
             watched.hasher(&self.ctx).sealed();
         }
-        self.ctx.hub.grew(key.job);
+        self.ctx.hub.grew(key.job, 0);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{super::envelope, job_bytes_max, list, read, submit_many, wait};
 use crate::{
     config::Settings,
+    executor::{MATCH_BYTES_MAX, Pattern},
     job::{Input, Queue, parse},
     protocol::listener,
 };
@@ -41,7 +42,9 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("label_bytes_max", json!(parse::LABEL_BYTES_MAX)),
         ("labels_max", json!(parse::LABELS_MAX)),
         ("list_limit_max", json!(list::LIMIT_MAX)),
+        ("match_bytes_max", json!(MATCH_BYTES_MAX)),
         ("name_bytes_max", json!(parse::NAME_BYTES_MAX)),
+        ("pattern_bytes_max", json!(Pattern::TEXT_BYTES_MAX)),
         ("queue_concurrency_max", json!(Queue::CONCURRENCY_MAX)),
         ("queue_defaults_bytes_max", json!(Queue::DEFAULTS_BYTES_MAX)),
         ("queue_weight_max", json!(Queue::WEIGHT_MAX)),

@@ -1,4 +1,4 @@
-//! `job.wait`: until jobs are final or running.
+//! `job.wait`: until jobs are final or running, or their output is as wished.
 //!
 //! It runs beside the session's other requests; how it waits is the executor's business.
 
@@ -9,23 +9,23 @@ use super::{
     super::{
         chunk::ChunkView,
         envelope::{to_json, to_raw},
-        params::{NOT_A_JOB, Params, job_ref},
+        params::{NOT_A_JOB, OFFSET_MAX, Params, job_ref},
         refusal::Refusal,
         session::Session,
     },
     Outcome, fitting, job_bytes_max,
 };
 use crate::{
-    executor::{Until, WaitOptions, Waited},
-    job::JobRef,
+    executor::{Pattern, PatternError, Until, WaitOptions, Waited},
+    job::{JobRef, Offset, Stream},
 };
 
 /// Most jobs of one wait.
 pub const JOBS_MAX: usize = 1000;
 
 const KEYS: [&str; 4] = ["jobs", "mode", "until", "timeout_s"];
-/// Conditions over output, which come later, with their own keys.
-const LATER: [(&str, &[&str]); 3] = [
+/// Keys of a condition over output, by the one that names it.
+const CONDITIONS: [(&str, &[&str]); 3] = [
     ("regex", &["regex", "stream", "from"]),
     ("idle_s", &["idle_s"]),
     ("bytes", &["bytes"]),
@@ -58,17 +58,51 @@ fn jobs(params: &Params<'_>) -> Result<Vec<JobRef>, Refusal> {
 
 fn until(params: &Params<'_>) -> Result<Until, Refusal> {
     if let Some(Value::Object(condition)) = params.get("until") {
-        let has = |keys: &[&str]| condition.keys().all(|key| keys.contains(&key.as_str()));
-        let known = LATER
-            .iter()
-            .find(|(key, keys)| condition.contains_key(*key) && has(keys));
-        return Err(match known {
-            Some((key, _)) => Refusal::unsupported(&format!("until.{key}")),
-            None => params.wrong("until", "an object must have regex, idle_s or bytes"),
-        });
+        return until_output(condition);
     }
     let words = [("final", Until::Final), ("running", Until::Running)];
-    Ok(params.word("until", &words)?.unwrap_or(Until::Final))
+    let Some(value) = params.get("until") else {
+        return Ok(Until::Final);
+    };
+    let found = words.into_iter().find(|(word, _)| value == word);
+    found.map(|(_, until)| until).ok_or_else(|| {
+        let message = "must be \"final\", \"running\", {regex}, {idle_s} or {bytes}";
+        params.wrong("until", message)
+    })
+}
+
+fn until_output(condition: &Map<String, Value>) -> Result<Until, Refusal> {
+    let named = CONDITIONS
+        .iter()
+        .find(|(key, _)| condition.contains_key(*key));
+    let (key, keys) = named
+        .ok_or_else(|| Refusal::params("until", "an object must have regex, idle_s or bytes"))?;
+    let params = Params::nested(condition, "until.", keys)?;
+    let missing = || params.wrong(key, "missing");
+    match *key {
+        "regex" => until_match(&params),
+        "idle_s" => Ok(Until::Quiet(params.seconds(key)?.ok_or_else(missing)?)),
+        _ => {
+            let bytes = params.number(key, 0, OFFSET_MAX)?;
+            Ok(Until::Bytes(bytes.ok_or_else(missing)?))
+        }
+    }
+}
+
+fn until_match(params: &Params<'_>) -> Result<Until, Refusal> {
+    let text = params
+        .text("regex")?
+        .ok_or_else(|| params.wrong("regex", "missing"))?;
+    let pattern = Pattern::new(text).map_err(|error| match error {
+        PatternError::TooLong => Refusal::limit("pattern_bytes_max", error.to_string()),
+        error => params.wrong("regex", &error.to_string()),
+    })?;
+    let streams = [Stream::Stdout, Stream::Stderr, Stream::Pty];
+    Ok(Until::Match {
+        pattern,
+        stream: params.word("stream", &streams.map(|stream| (stream.name(), stream)))?,
+        from: params.offset("from")?.unwrap_or(0),
+    })
 }
 
 #[derive(Debug, Serialize)]
@@ -76,6 +110,8 @@ struct View<'a> {
     met: bool,
     job: Option<Box<RawValue>>,
     jobs: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<Offset>,
     last_output: Option<ChunkView<'a>>,
     /// There where not all jobs fit into one message.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -98,6 +134,7 @@ impl<'a> View<'a> {
             met: waited.met,
             job,
             jobs,
+            offset: waited.offset,
             last_output,
             truncated,
         }
@@ -145,7 +182,27 @@ mod tests {
     }
 
     #[test]
-    fn wrong_options_and_later_conditions_are_refused_in_their_own_ways() {
+    fn conditions_over_output_are_read() {
+        let until = |until: Value| {
+            let options = parse(json!({"jobs": [1], "until": until}));
+            options.expect("valid").until
+        };
+        let pattern = Pattern::new("x+").expect("valid");
+        assert_eq!(
+            until(json!({"regex": "x+", "stream": "stderr", "from": 7})),
+            Until::Match {
+                pattern,
+                stream: Some(Stream::Stderr),
+                from: 7
+            }
+        );
+        let quiet = Until::Quiet(Duration::from_millis(1500));
+        assert_eq!(until(json!({"idle_s": 1.5})), quiet);
+        assert_eq!(until(json!({"bytes": 0})), Until::Bytes(0));
+    }
+
+    #[test]
+    fn wrong_options_are_refused_in_their_own_ways() {
         for (wrong, kind) in [
             (json!({}), Kind::InvalidParams),
             (json!({"jobs": []}), Kind::InvalidParams),
@@ -165,16 +222,32 @@ mod tests {
             (json!({"jobs": [1], "timeout_s": -1}), Kind::InvalidParams),
             (json!({"jobs": vec![1; 1001]}), Kind::LimitExceeded),
             (
-                json!({"jobs": [1], "until": {"regex": "x"}}),
-                Kind::Unsupported,
+                json!({"jobs": [1], "until": {"regex": "("}}),
+                Kind::InvalidParams,
             ),
             (
-                json!({"jobs": [1], "until": {"idle_s": 1}}),
-                Kind::Unsupported,
+                json!({"jobs": [1], "until": {"regex": null}}),
+                Kind::InvalidParams,
             ),
             (
-                json!({"jobs": [1], "until": {"bytes": 1}}),
-                Kind::Unsupported,
+                json!({"jobs": [1], "until": {"regex": "x", "stream": "stdin"}}),
+                Kind::InvalidParams,
+            ),
+            (
+                json!({"jobs": [1], "until": {"regex": "x", "idle_s": 1}}),
+                Kind::InvalidParams,
+            ),
+            (
+                json!({"jobs": [1], "until": {"regex": "x".repeat(4097)}}),
+                Kind::LimitExceeded,
+            ),
+            (
+                json!({"jobs": [1], "until": {"idle_s": -1}}),
+                Kind::InvalidParams,
+            ),
+            (
+                json!({"jobs": [1], "until": {"bytes": "1"}}),
+                Kind::InvalidParams,
             ),
         ] {
             assert_eq!(
@@ -191,6 +264,7 @@ mod tests {
             met: false,
             job: None,
             jobs: Vec::new(),
+            offset: None,
             last_output: None,
         };
         let told = json!(View::of(&waited, 1000));

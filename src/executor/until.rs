@@ -1,0 +1,347 @@
+//! What a wait can wait for, and when one job has come to it or never will.
+//!
+//! What that means for a wait over several jobs is `wait`'s business.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::{Error, Executor};
+use crate::{
+    clock,
+    job::{Job, JobNumber, JobRef, JobState, Micros, Offset, Stream},
+    output::{Cursor, Item, Pattern, ReadError, Search, Watch, hub::Closed},
+    store::Include,
+};
+
+/// How much of an output is searched at once, bytes: what one search holds of it.
+const READ_BYTES: usize = 64 << 10;
+
+/// Shortest time between two looks whether a job has gone quiet.
+const QUIET_LOOKS_MIN: Duration = Duration::from_millis(50);
+
+/// What a wait waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Until {
+    /// The job is final.
+    Final,
+    /// A process of it has started.
+    Running,
+    /// Its output matches.
+    Match {
+        /// What is looked for.
+        pattern: Pattern,
+        /// Only in this stream; `None`: in the output as it is one sequence.
+        stream: Option<Stream>,
+        /// From here on.
+        from: Offset,
+    },
+    /// It runs and has written nothing for so long. The clock begins with the last byte, with the
+    /// start or with the last resume, whichever came last, also when that was before the wait.
+    Quiet(Duration),
+    /// Its output has so many bytes.
+    Bytes(u64),
+}
+
+/// How a job stands to what is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has come to it; of a match, where that ends.
+    Met(Option<Offset>),
+    /// It may come to it.
+    Open,
+    /// It never will.
+    Impossible,
+}
+
+/// One of the jobs that are waited for.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// As it was last seen.
+    pub job: Job,
+    /// Woken when there is more to see.
+    pub watch: Watch,
+}
+
+/// Held until a job was looked at for the first time.
+pub(super) type FirstLook = Option<TaskTrackerToken>;
+
+impl Until {
+    /// What the job's row alone tells.
+    pub(super) fn standing(&self, job: &Job) -> Standing {
+        let is_final = job.state.is_final();
+        match self {
+            Self::Final if is_final => Standing::Met(None),
+            Self::Running if job.started_at.is_some() => Standing::Met(None),
+            Self::Bytes(bytes) if job.output_bytes >= *bytes => Standing::Met(None),
+            Self::Running | Self::Bytes(_) | Self::Quiet(_) if is_final => Standing::Impossible,
+            _ => Standing::Open,
+        }
+    }
+}
+
+impl Executor {
+    /// Waits until a job has come to it, or never will. A job that is deleted never will.
+    pub(super) async fn verdict(
+        &self,
+        one: &mut Watched,
+        until: &Until,
+        look: FirstLook,
+    ) -> Result<Standing, Error> {
+        match until {
+            Until::Final | Until::Running => self.moved(one, until, look).await,
+            Until::Bytes(bytes) => self.grown(one, until, *bytes, look).await,
+            Until::Quiet(length) => self.quiet(one, until, *length, look).await,
+            Until::Match {
+                pattern,
+                stream,
+                from,
+            } => {
+                let search = Search::new(pattern.clone(), *stream, *from);
+                self.found(one, search, *from, look).await
+            }
+        }
+    }
+
+    async fn moved(
+        &self,
+        one: &mut Watched,
+        until: &Until,
+        look: FirstLook,
+    ) -> Result<Standing, Error> {
+        drop(look);
+        loop {
+            one.watch.changed().await.map_err(stopping)?;
+            // A thousand starts are no reason to read a thousand rows.
+            let worth_it = *until != Until::Final || one.watch.has_ended();
+            if one.watch.look() && worth_it {
+                if !self.look_again(one).await? {
+                    return Ok(Standing::Impossible);
+                }
+                match until.standing(&one.job) {
+                    Standing::Open => {}
+                    standing => return Ok(standing),
+                }
+            }
+        }
+    }
+
+    async fn grown(
+        &self,
+        one: &mut Watched,
+        until: &Until,
+        bytes: u64,
+        mut look: FirstLook,
+    ) -> Result<Standing, Error> {
+        let mut looks = true;
+        loop {
+            if one.watch.look() || one.watch.grown_to() >= bytes || looks {
+                let _place = self.place_to_read().await?;
+                match self.snapshot(one.job.number).await {
+                    Err(Error::NotFound(_)) => return Ok(Standing::Impossible),
+                    job => one.job = job?,
+                }
+                match until.standing(&one.job) {
+                    Standing::Open => {}
+                    standing => return Ok(standing),
+                }
+            }
+            looks = false;
+            drop(look.take());
+            let last = bytes.saturating_sub(1);
+            one.watch.woken(last).await.map_err(stopping)?;
+        }
+    }
+
+    async fn quiet(
+        &self,
+        one: &mut Watched,
+        until: &Until,
+        length: Duration,
+        mut look: FirstLook,
+    ) -> Result<Standing, Error> {
+        let mut silence = Silence::default();
+        loop {
+            one.watch.look();
+            if !self.look_again(one).await? {
+                return Ok(Standing::Impossible);
+            }
+            if let Standing::Impossible = until.standing(&one.job) {
+                return Ok(Standing::Impossible);
+            }
+            let runs = one.job.state == JobState::Running && one.job.started_at.is_some();
+            let lasts = match runs {
+                true => Some(silence.lasts(self.sign_of_life(one.job.number).await?)),
+                false => None,
+            };
+            if lasts.is_some_and(|lasts| lasts >= length) {
+                return Ok(Standing::Met(None));
+            }
+            drop(look.take());
+            let left = lasts.map(|lasts| (length - lasts).max(QUIET_LOOKS_MIN));
+            changed_or_after(&mut one.watch, left).await?;
+        }
+    }
+
+    /// How far the output of a running job reaches, and when that, its start or its last resume
+    /// happened, whichever was last.
+    async fn sign_of_life(&self, number: JobNumber) -> Result<(Offset, Micros), Error> {
+        let _place = self.place_to_read().await?;
+        let (store, log) = (&self.inner.store, &self.inner.log);
+        let newest = store.newest_change(number).await?;
+        let changes = store.changes(number, newest.saturating_sub(1)).await?;
+        let changed_at = changes.last().map(|change| change.at);
+        let job = self.snapshot(number).await?;
+        let mut cursor = Cursor::new(job.output_bytes.saturating_sub(1));
+        let batch = log.read(number, &mut cursor, 1).await?;
+        let written_at = batch.items.last().and_then(|item| match item {
+            Item::Chunk(chunk) => Some(chunk.at),
+            Item::Gap(_) => None,
+        });
+        let at = [changed_at, job.started_at, written_at];
+        let at = at.into_iter().flatten().max().unwrap_or(job.submitted_at);
+        Ok((job.output_bytes, at))
+    }
+
+    async fn found(
+        &self,
+        one: &mut Watched,
+        mut search: Search,
+        from: Offset,
+        mut look: FirstLook,
+    ) -> Result<Standing, Error> {
+        let number = one.job.number;
+        let mut cursor = Cursor::new(from);
+        let mut missing = false;
+        loop {
+            if one.watch.look() {
+                if !self.look_again(one).await? {
+                    return Ok(Standing::Impossible);
+                }
+                cursor.look_again();
+            }
+            let before = cursor.offset;
+            let (found, at_end);
+            (search, found, at_end) = self.search_on(number, &mut cursor, search).await?;
+            if found.is_some() {
+                return Ok(Standing::Met(found));
+            }
+            let is_final = one.job.state.is_final();
+            if is_final && cursor.offset >= one.job.output_bytes {
+                let found = search.finish();
+                return Ok(found.map_or(Standing::Impossible, |end| Standing::Met(Some(end))));
+            }
+            if !at_end {
+                continue;
+            }
+            if is_final {
+                // Bytes that were in the segment a moment ago are rows now: they are found once
+                // the ledger is asked again.
+                if std::mem::replace(&mut missing, cursor.offset == before) && missing {
+                    return Err(ReadError::Missing(number, cursor.offset).into());
+                }
+                cursor = Cursor::new(cursor.offset);
+                continue;
+            }
+            drop(look.take());
+            one.watch.woken(cursor.offset).await.map_err(stopping)?;
+        }
+    }
+
+    /// Reads and searches one piece; also whether the end as it stands was reached.
+    async fn search_on(
+        &self,
+        number: JobNumber,
+        cursor: &mut Cursor,
+        mut search: Search,
+    ) -> Result<(Search, Option<Offset>, bool), Error> {
+        let _place = self.place_to_read().await?;
+        let batch = self.inner.log.read(number, cursor, READ_BYTES).await?;
+        // A hard pattern takes its time over a piece, and the runtime has others to serve.
+        let searched = tokio::task::spawn_blocking(move || {
+            let found = search.feed(&batch.items);
+            (search, found, batch.at_end)
+        });
+        searched
+            .await
+            .map_err(|error| Error::Internal(format!("a search failed: {error}")))
+    }
+
+    /// So many read for waits at once, in the order in which they came: a wait over a thousand
+    /// jobs holds the bytes of a few.
+    async fn place_to_read(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+        let place = self.inner.wait_places.acquire().await;
+        place.map_err(|_| Error::stopping())
+    }
+
+    /// Reads the job's row anew; false where it is gone.
+    async fn look_again(&self, one: &mut Watched) -> Result<bool, Error> {
+        let job = JobRef::Number(one.job.number);
+        match self.inner.store.job(job, Include::default()).await? {
+            Some(job) => one.job = job,
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+fn stopping(_: Closed) -> Error {
+    Error::stopping()
+}
+
+/// Waits until the job's readers are woken, or for so long.
+async fn changed_or_after(watch: &mut Watch, after: Option<Duration>) -> Result<(), Error> {
+    let at = after.and_then(|after| Instant::now().checked_add(after));
+    tokio::select! {
+        woken = watch.changed() => woken.map_err(stopping),
+        () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => Ok(()),
+    }
+}
+
+/// Measures how long there was no sign of life. The wall clock is believed once, about what was
+/// before the first look; a jump of it later changes nothing.
+#[derive(Debug, Default)]
+struct Silence {
+    last: Option<((Offset, Micros), Instant)>,
+    looked_at: Option<Instant>,
+}
+
+impl Silence {
+    fn lasts(&mut self, sign: (Offset, Micros)) -> Duration {
+        let now = Instant::now();
+        let looked_at = self.looked_at.replace(now);
+        if let Some((last, since)) = self.last
+            && last == sign
+        {
+            return now - since;
+        }
+        let told = u64::try_from(clock::now().0 - sign.1.0).unwrap_or(0);
+        let unseen = looked_at.map_or(Duration::MAX, |looked_at| now - looked_at);
+        let lasts = Duration::from_micros(told).min(unseen);
+        self.last = now.checked_sub(lasts).map(|since| (sign, since));
+        lasts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_measured_by_the_steady_clock() {
+        let mut silence = Silence::default();
+        let earlier = Micros(clock::now().0 - 3_000_000);
+        assert!(silence.lasts((5, earlier)) >= Duration::from_secs(3));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(silence.lasts((5, earlier)) >= Duration::from_secs(5));
+        // A sign that the wall clock dates a day back came after the last look all the same.
+        let jumped = Micros(clock::now().0 - 86_400_000_000);
+        assert_eq!(silence.lasts((6, jumped)), Duration::ZERO);
+        // And one from tomorrow is not in the future.
+        let tomorrow = Micros(clock::now().0 + 86_400_000_000);
+        assert_eq!(silence.lasts((7, tomorrow)), Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(silence.lasts((7, tomorrow)), Duration::from_secs(1));
+    }
+}
