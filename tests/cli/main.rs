@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod input;
 mod run;
 mod selfstart;
 mod verbs;

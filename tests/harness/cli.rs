@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    io::{Read, Write},
+    io::Read,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio},
@@ -16,7 +16,7 @@ use super::{BINARY, CEILING, processes::MARK, until};
 /// One call of the command.
 pub struct Cli {
     command: Command,
-    stdin: Vec<u8>,
+    stdin: Stdio,
 }
 
 /// How a call ended.
@@ -47,7 +47,7 @@ impl Cli {
         command.env_remove("NO_COLOR");
         Self {
             command,
-            stdin: Vec::new(),
+            stdin: Stdio::null(),
         }
     }
 
@@ -69,18 +69,20 @@ impl Cli {
         self
     }
 
+    /// Gives it this as its stdin instead of nothing. A piped one is the [`Running::child`]'s.
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.stdin = stdin.into();
+        self
+    }
+
     /// Starts it and leaves it running.
     #[track_caller]
     pub fn spawn(mut self) -> Running {
         self.command
-            .stdin(Stdio::piped())
+            .stdin(self.stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = self.command.spawn().expect("the binary starts");
-        let mut stdin = child.stdin.take().expect("piped");
-        // It may well exit without having read anything.
-        let _ = stdin.write_all(&self.stdin);
-        drop(stdin);
         let stdout = child.stdout.take().expect("piped");
         let stderr = child.stderr.take().expect("piped");
         Running {
