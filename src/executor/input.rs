@@ -8,7 +8,9 @@ use crate::{
 };
 
 /// Name of the bound of the bytes that wait for a process to read them.
-const WAITING_LIMIT: &str = "input_bytes_max";
+const BYTES_LIMIT: &str = "input_bytes_max";
+/// Name of the bound of the inputs that wait for the start.
+const KEPT_LIMIT: &str = "inputs_kept_max";
 
 impl Executor {
     /// Takes an input whole, or says why not; how many bytes were accepted. One whose `write_id` is
@@ -17,6 +19,7 @@ impl Executor {
         if input.data.len() > Input::BYTES_MAX {
             return Err(too_long(input.data.len()));
         }
+        let bytes = input.data.len();
         match self.inner.store.input(job, input.clone()).await? {
             InputMet::NotFound => Err(Error::no_such_job(job)),
             InputMet::Unfit {
@@ -24,7 +27,7 @@ impl Executor {
                 interactive,
                 state,
             } => Err(unfit(number, interactive, state)),
-            InputMet::Kept { number, answer } => accepted(number, answer),
+            InputMet::Kept { number, answer } => accepted(number, bytes, answer),
             InputMet::ToShim {
                 number,
                 attempt,
@@ -40,8 +43,9 @@ impl Executor {
     }
 
     async fn pass_on(&self, shim: &str, key: Key, input: Input) -> Result<u64, Error> {
+        let bytes = input.data.len();
         if let Ok(answer) = self.inner.supervisor.input(shim, key, input).await {
-            return accepted(key.job, answer);
+            return accepted(key.job, bytes, answer);
         }
         let number = JobRef::Number(key.job);
         let job = self.inner.store.job(number, Include::default()).await?;
@@ -56,28 +60,32 @@ impl Executor {
     }
 }
 
-fn accepted(job: JobNumber, answer: InputAnswer) -> Result<u64, Error> {
+/// What the answer to an input of so many bytes means.
+fn accepted(job: JobNumber, bytes: usize, answer: InputAnswer) -> Result<u64, Error> {
     match answer {
         InputAnswer::Accepted { bytes } => Ok(bytes),
-        InputAnswer::Full { waiting_bytes } => Err(Error::Limit {
-            limit: WAITING_LIMIT,
-            message: format!(
-                "job {job} has not read {waiting_bytes} bytes of its input yet, and at most {} \
-                 bytes in {} inputs wait for it; nothing of this one was taken: wait until it \
-                 reads, and send it again",
-                Input::BYTES_MAX,
-                Input::KEPT_MAX
-            ),
-        }),
+        InputAnswer::Full { waiting_bytes } => Err(full(job, bytes, waiting_bytes)),
         InputAnswer::Closed => Err(Error::Conflict(format!(
             "the stdin of job {job} is closed: an eof was sent, or its process reads no more"
         ))),
     }
 }
 
+fn full(job: JobNumber, bytes: usize, waiting_bytes: u64) -> Error {
+    let (limit, most) = match waiting_bytes + bytes as u64 > Input::BYTES_MAX as u64 {
+        true => (BYTES_LIMIT, format!("{} bytes", Input::BYTES_MAX)),
+        false => (KEPT_LIMIT, format!("{} inputs", Input::KEPT_MAX)),
+    };
+    let message = format!(
+        "job {job} has not read {waiting_bytes} bytes of its input yet, and at most {most} wait \
+         for it; nothing of this one was taken: wait until it reads, and send it again"
+    );
+    Error::Limit { limit, message }
+}
+
 fn too_long(bytes: usize) -> Error {
     Error::Limit {
-        limit: WAITING_LIMIT,
+        limit: BYTES_LIMIT,
         message: format!(
             "the input has {bytes} bytes, {} are the most; send it in pieces",
             Input::BYTES_MAX
@@ -92,4 +100,24 @@ fn unfit(number: JobNumber, interactive: bool, state: JobState) -> Error {
             "job {number} takes no input; only a job that was submitted with interactive: true does"
         ),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_that_was_met_is_named() {
+        for (bytes, waiting_bytes, name) in [
+            (2, Input::BYTES_MAX as u64 - 1, "input_bytes_max"),
+            (1, Input::BYTES_MAX as u64 - 1, "inputs_kept_max"),
+        ] {
+            let answer = InputAnswer::Full { waiting_bytes };
+            let error = accepted(1, bytes, answer).expect_err("full");
+            assert!(
+                matches!(error, Error::Limit { limit, .. } if limit == name),
+                "{error:?}"
+            );
+        }
+    }
 }

@@ -249,23 +249,24 @@ fn portions(writes: Vec<(Ask, Reply)>) -> Vec<Vec<(Ask, Reply)>> {
 /// About how many pages the writes dirty.
 fn pages(writes: &[(Ask, Reply)]) -> usize {
     let rows: usize = writes.iter().map(|(ask, _)| ask.rows()).sum();
-    rows * PAGES_PER_ROW + output_pages(writes)
+    rows * PAGES_PER_ROW + data_pages(writes)
 }
 
-/// Pages of output among the writes.
-fn output_pages(writes: &[(Ask, Reply)]) -> usize {
-    let bytes: usize = writes
-        .iter()
-        .filter_map(|(ask, _)| match ask {
-            Ask::Finish(finish) => Some(&finish.kept),
-            _ => None,
-        })
-        .map(|kept| match kept {
+/// Pages of output and input among the writes.
+fn data_pages(writes: &[(Ask, Reply)]) -> usize {
+    let bytes: usize = writes.iter().map(|(ask, _)| data_bytes(ask)).sum();
+    bytes / 4096
+}
+
+fn data_bytes(ask: &Ask) -> usize {
+    match ask {
+        Ask::Finish(finish) => match &finish.kept {
             super::Kept::Rows { chunks, .. } => chunks.iter().map(|c| c.data.len()).sum(),
             super::Kept::Segments { .. } => 0,
-        })
-        .sum();
-    bytes / 4096
+        },
+        Ask::Input(_, input) => input.data.len(),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]

@@ -79,6 +79,8 @@ impl Keeper {
     /// the connection that it was on.
     pub(super) fn free(&mut self, expected: Option<Key>, usable: bool) {
         self.task = Task::None;
+        // Its shim calls what it never had closed; that is not the job's answer.
+        self.inputs.asked.clear();
         let again = std::mem::replace(&mut self.offered, usable);
         let offer = (usable && !again).then(|| self.offer.clone());
         match (expected, offer) {

@@ -38,6 +38,7 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("head_bytes_max", json!(listener::HEAD_BYTES_MAX)),
         ("id_bytes_max", json!(envelope::ID_BYTES_MAX)),
         ("input_bytes_max", json!(Input::BYTES_MAX)),
+        ("inputs_kept_max", json!(Input::KEPT_MAX)),
         ("job_bytes_max", json!(job_bytes_max(settings))),
         ("label_bytes_max", json!(parse::LABEL_BYTES_MAX)),
         ("labels_max", json!(parse::LABELS_MAX)),
@@ -54,6 +55,7 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("submit_many_id_bytes_max", json!(submit_many::ID_BYTES_MAX)),
         ("wait_jobs_max", json!(wait::JOBS_MAX)),
         ("write_id_bytes_max", json!(Input::WRITE_ID_BYTES_MAX)),
+        ("write_ids_remembered_max", json!(Input::REMEMBERED_MAX)),
     ];
     all.extend(constants.map(|(name, value)| (name.to_owned(), value)));
     all
