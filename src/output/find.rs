@@ -7,7 +7,7 @@ use std::{io, path::Path};
 
 use super::segments::scan_end;
 use crate::{
-    job::{Gap, Offset},
+    job::{Dropped, Gap, Job, Offset},
     spool::{Hole, Position, SegmentName, SegmentReader, hole},
 };
 
@@ -79,18 +79,43 @@ fn open_at(spool: &Path, name: SegmentName, offset: Offset) -> io::Result<Option
     Ok(Some(reader.position()))
 }
 
+/// How far an open attempt has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenEnd {
+    /// The end of its output as it stands.
+    pub offset: Offset,
+    /// What is known to have been dropped of it.
+    pub dropped: Dropped,
+}
+
+impl OpenEnd {
+    /// Tells it in the view of the job, whose row knows less.
+    pub fn tell(self, job: &mut Job) {
+        job.output_bytes = job.output_bytes.max(self.offset);
+        job.dropped_bytes += self.dropped.bytes;
+        job.dropped_lines += self.dropped.lines;
+    }
+}
+
 /// The end of an attempt's output as it stands, from one of its segments on. `NotFound` where that
 /// is not there and was not dropped.
-pub(super) fn find_end(spool: &Path, name: SegmentName) -> io::Result<Offset> {
+pub(super) fn find_end(spool: &Path, name: SegmentName) -> io::Result<OpenEnd> {
     for _ in 0..LOOKS_MAX {
         // Behind a hole the newest segment tells, without the way through all that are kept.
-        let from = match hole::read(spool, name.job, name.attempt)? {
+        let hole = hole::read(spool, name.job, name.attempt)?;
+        let from = match hole {
             Some(_) => hole::segments(spool, name.job, name.attempt)?.pop(),
             None => Some(name),
         };
         match from.map(|from| scan_end(spool, from)) {
             Some(Err(e)) if e.kind() == io::ErrorKind::NotFound && from != Some(name) => {}
-            Some(end) => return end,
+            Some(end) => {
+                let dropped = hole.map(|hole| hole.dropped()).unwrap_or_default();
+                return Ok(OpenEnd {
+                    offset: end?,
+                    dropped,
+                });
+            }
             None => {}
         }
     }

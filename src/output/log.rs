@@ -6,7 +6,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use super::{
-    find::{Found, find, find_end},
+    find::{Found, OpenEnd, find, find_end},
     segments::{Find, Piece, read_records},
 };
 use crate::{
@@ -177,7 +177,7 @@ impl Log {
         &self,
         job: JobNumber,
         stored_to: Offset,
-    ) -> Result<Option<Offset>, ReadError> {
+    ) -> Result<Option<OpenEnd>, ReadError> {
         let mut stored_to = stored_to;
         let open = loop {
             match self.store.stored(job, stored_to, 0).await? {

@@ -17,6 +17,7 @@ pub mod tail;
 
 pub use collect::{Collected, collect};
 pub use digest::Digest;
+pub use find::OpenEnd;
 pub use hasher::Hasher;
 pub use hub::{ArmRequest, Hub, Watch};
 pub use log::{Batch, Cursor, Item, Log, ReadError};

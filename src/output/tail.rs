@@ -374,7 +374,7 @@ pub async fn snapshot(
     };
     if job.state.is_active() {
         match log.open_end(number, job.output_bytes).await? {
-            Some(end) => job.output_bytes = job.output_bytes.max(end),
+            Some(end) => end.tell(&mut job),
             // Nothing written yet, or just ended: only the row can tell.
             None => return Ok(read().await?),
         }

@@ -4,7 +4,7 @@
 //! What the shim does next is decided in `claim`; here the claim is only made part of the same
 //! transaction.
 
-use std::time::Duration;
+use std::{io, path::Path, time::Duration};
 
 use crate::{
     output::log::blocking,
@@ -52,13 +52,18 @@ pub async fn unlink(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) 
     let spool = supervisor.context().layout.spool();
     let names = settled.unlink.clone();
     let unlinked = blocking(move || {
-        for name in names {
-            std::fs::remove_file(spool.join(name))?;
-        }
-        Ok(())
+        let removed = names.into_iter().map(|name| remove(&spool.join(name)));
+        removed.collect::<io::Result<()>>()
     });
     if let Err(error) = unlinked.await {
         tracing::warn!(job = settled.key.job, %error, "a file in the spool could not be unlinked");
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

@@ -1,6 +1,8 @@
 //! The attempt's output as it goes to disk: frames into segments, sealed one after the other. It
 //! says why it cannot go on and never waits itself; who reads the pipes is not known here.
 
+mod dropping;
+
 use std::{
     io,
     os::{
@@ -13,14 +15,14 @@ use std::{
 use super::{
     fork::{self, START_BYTES},
     frame::{self, Frame},
-    ring::{Ring, Victims, line_ends},
+    ring::Ring,
     room::{self, Bounds},
     sync::{Synced, Syncer, Work},
 };
 use crate::{
-    job::{Dropped, Gap, GapReason, Offset, Stream, WhenFull},
+    job::{Dropped, Offset, Stream},
     spool::{
-        Hole, Kind, RunSpec, SegmentName, SegmentWriter,
+        Kind, RunSpec, SegmentName, SegmentWriter,
         record::{self, Decoded, HEADER_BYTES, StartPayload},
     },
 };
@@ -96,7 +98,7 @@ impl Log {
             segment_bytes: spec.segment_bytes,
             start_at: 0,
             end: spec.start_offset,
-            ring: ring(spec),
+            ring: dropping::ring(spec),
             forgotten: Dropped::default(),
             ticket,
             syncing: 0,
@@ -184,41 +186,9 @@ impl Log {
         stream: Stream,
         length: usize,
     ) -> Result<(), Obstacle> {
-        let victims = self
-            .ring
-            .as_mut()
-            .and_then(|ring| ring.take_in(desk.frame.payload(0..length)));
-        if let Some(victims) = victims {
-            self.drop_segments(desk.syncer, victims);
-        }
+        self.make_way(desk, length);
         desk.frame.complete(stream, self.end, length);
         self.write_waiting(desk.frame)
-    }
-
-    /// The sync thread does it; no further segment is begun before it is done.
-    fn drop_segments(&mut self, syncer: &mut Syncer, victims: Victims) {
-        let of = self.current.name();
-        let names = victims.first_offsets.into_iter();
-        let work = Work::Drop {
-            victims: names
-                .map(|first_offset| SegmentName { first_offset, ..of })
-                .collect(),
-            hole: victims.hole,
-        };
-        self.request(syncer, work);
-    }
-
-    /// Counts what is behind the first `kept` of the frame's `length` bytes, and does not store it.
-    pub fn forget(&mut self, frame: &Frame, kept: usize, length: usize) {
-        let bytes = frame.payload(kept..length);
-        self.forgotten.bytes += bytes.len() as u64;
-        self.forgotten.lines += line_ends(bytes);
-    }
-
-    /// What was dropped so far.
-    pub fn dropped(&self) -> Dropped {
-        let hole = self.ring.as_ref().and_then(Ring::hole);
-        hole.map_or(self.forgotten, |hole| hole.dropped())
     }
 
     fn write_waiting(&mut self, frame: &mut Frame) -> Result<(), Obstacle> {
@@ -249,8 +219,7 @@ impl Log {
         }
         let old = std::mem::replace(&mut self.current, next);
         // Where segments are dropped nobody needs to hear of each.
-        let keeps_all = self.dropped() == Dropped::default();
-        self.sealed = keeps_all.then_some(self.end);
+        self.sealed = (!self.drops()).then_some(self.end);
         if let Some(ring) = &mut self.ring {
             ring.roll(self.end);
         }
@@ -283,22 +252,6 @@ impl Log {
         bytes.extend(record::encode(&header, facts));
         self.current.append(&bytes)?;
         Ok(())
-    }
-
-    fn last_hole(&self) -> Vec<u8> {
-        if self.forgotten == Dropped::default() {
-            return Vec::new();
-        }
-        let hole = Hole {
-            gap: Gap {
-                from: self.end,
-                to: self.final_end(),
-                reason: GapReason::DropNewest,
-            },
-            lines: self.forgotten.lines,
-        };
-        let header = frame::header(Kind::Gap, Stream::Stdout, self.end);
-        record::encode(&header, &super::json(&hole))
     }
 
     /// Has the current segment synced; [`Self::synced`] tells when all is on disk.
@@ -340,18 +293,8 @@ impl Log {
         self.end
     }
 
-    /// Where the output ends, with what came behind its bound.
-    pub fn final_end(&self) -> Offset {
-        self.end + self.forgotten.bytes
-    }
-
     /// The offset of the last seal, once.
     pub fn take_sealed(&mut self) -> Option<Offset> {
         self.sealed.take()
     }
-}
-
-fn ring(spec: &RunSpec) -> Option<Ring> {
-    let bytes_max = spec.output_bytes_max?;
-    (spec.when_full == WhenFull::DropOldest).then(|| Ring::new(bytes_max, spec.start_offset))
 }

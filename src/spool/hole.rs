@@ -59,6 +59,11 @@ pub fn file_name(job: JobNumber, attempt: u32) -> String {
     format!("{job}.{attempt}.hole")
 }
 
+/// What it is called while it is written.
+pub fn draft_name(job: JobNumber, attempt: u32) -> String {
+    format!("{}.draft", file_name(job, attempt))
+}
+
 /// Job and attempt of the hole with this file name.
 pub fn parse_file_name(name: &str) -> Option<(JobNumber, u32)> {
     let mut parts = name.split('.');
@@ -69,8 +74,7 @@ pub fn parse_file_name(name: &str) -> Option<(JobNumber, u32)> {
 /// Writes an attempt's hole down in the directory `spool`, in place of the one before, synced but
 /// for the directory.
 pub fn write(spool: impl AsFd, job: JobNumber, attempt: u32, hole: &Hole) -> io::Result<()> {
-    let name = file_name(job, attempt);
-    let draft = format!("{name}.draft");
+    let (name, draft) = (file_name(job, attempt), draft_name(job, attempt));
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let mut file: File = openat(&spool, draft.as_str(), flags, mode)?.into();

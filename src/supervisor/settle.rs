@@ -68,7 +68,8 @@ pub fn settle(
     remains.gaps().extend(ward.digest.take_gaps());
     let Remains { kept, unlink, hole } = remains;
     let mut finish = finish(&ward, ending, kept);
-    if finish.facts.is_none() {
+    // Paper knows better what is gone than who wanted it gone.
+    if hole.is_some() || finish.facts.is_none() {
         finish.dropped = dropped(&finish.kept, hole);
     }
     Ok(Settled {
@@ -143,11 +144,13 @@ fn dropped_files(spool: &Path, key: Key, hole: Hole) -> io::Result<Vec<String>> 
     let segments = hole::segments(spool, key.job, key.attempt)?.into_iter();
     let gone = segments.filter(|name| hole.behind(name.first_offset) > name.first_offset);
     let mut files: Vec<_> = gone.map(|name| name.to_string()).collect();
+    files.push(hole::draft_name(key.job, key.attempt));
+    // Last: while it is there, whoever comes again finds the rest.
     files.push(hole::file_name(key.job, key.attempt));
     Ok(files)
 }
 
-/// What was dropped of an attempt that could not say so itself.
+/// What was dropped of an attempt, according to what there is on paper.
 fn dropped(kept: &Kept, hole: Option<Hole>) -> Dropped {
     let (Kept::Rows { gaps, .. } | Kept::Segments { gaps, .. }) = kept;
     let by_policy = gaps.iter().filter(|gap| gap.reason.is_policy());

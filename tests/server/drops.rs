@@ -322,6 +322,33 @@ fn a_live_tail_waits_at_the_bound_and_is_told_of_one_gap() {
 }
 
 #[test]
+fn a_character_that_is_cut_by_the_bound_comes_before_the_gap() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = json!({
+        "shell": "printf 'a\\303\\251b\\n'",
+        "output": {"max_bytes": 2, "when_full": "drop_newest"},
+    });
+    let job = client.submit(job);
+    client.finished(&job);
+    client.tail(json!({"job": job["id"]}));
+    let mut told = Vec::new();
+    while told.last().is_none_or(|last| last != "job.end") {
+        let notification = client.notification();
+        let params = &notification["params"];
+        told.push(match notification["method"].as_str().expect("a method") {
+            "job.output" => {
+                let data = [&params["data"], &params["data_base64"]];
+                data.map(|data| data.as_str().unwrap_or_default()).concat()
+            }
+            "job.gap" => format!("{}-{}", params["from"], params["to"]),
+            method => method.to_owned(),
+        });
+    }
+    assert_eq!(told, ["a", "ww==", "2-5", "job.caught_up", "job.end"]);
+}
+
+#[test]
 fn live_tails_are_dense_whether_they_keep_up_or_stand_still() {
     let server = Server::start();
     let mut client = server.connect();
@@ -419,6 +446,11 @@ fn a_runaway_job_is_bounded_on_disk_and_in_memory_and_a_stopped_server_does_not_
         dropped(&server) > 600 * MIB
     });
     kill(pid, Signal::SIGCONT).expect("continue the server");
+    let running = client.get(&job);
+    assert!(
+        running["dropped_bytes"].as_u64() > Some(500 * MIB),
+        "{running}"
+    );
     let shims = server.shims();
     assert!(shims.iter().all(|pid| rss_bytes(*pid) < 32 * MIB));
     assert!(rss_bytes(server.pid()) < 128 * MIB);
