@@ -22,6 +22,7 @@ use crate::{
     config::{self, Listen, SettingOptions, Settings},
     descriptors,
     executor::Executor,
+    memory,
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
     shutdown,
     telemetry::Telemetry,
@@ -73,6 +74,7 @@ async fn run(
     asked: CancellationToken,
 ) -> anyhow::Result<()> {
     place.warn_if_open();
+    memory::give_back_what_is_large();
     // Many sessions and many tails need many descriptors.
     if let Err(error) = descriptors::raise() {
         tracing::warn!(%error, "could not raise the limit of open files");
