@@ -31,5 +31,6 @@ pub mod telemetry;
 pub mod shutdown;
 
 pub mod descriptors;
+pub mod memory;
 
 pub mod clock;

@@ -22,6 +22,7 @@ use crate::{
     config::{self, Listen, SettingOptions, Settings},
     descriptors,
     executor::Executor,
+    memory,
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
     shutdown,
     telemetry::Telemetry,
@@ -73,6 +74,7 @@ async fn run(
     asked: CancellationToken,
 ) -> anyhow::Result<()> {
     place.warn_if_open();
+    memory::give_back_what_is_large();
     // Many sessions and many tails need many descriptors.
     if let Err(error) = descriptors::raise() {
         tracing::warn!(%error, "could not raise the limit of open files");
@@ -100,9 +102,9 @@ async fn run(
         version = env!("CARGO_PKG_VERSION"),
         "the server is ready"
     );
-    until_stop(&door, asked).await;
+    let trusted = until_stop(&door, asked).await;
     stop(&door, place).await;
-    Ok(())
+    trusted
 }
 
 /// The bound listeners; nobody is answered before the executor has started.
@@ -196,9 +198,14 @@ fn say_ready(door: &Door, place: &Place) {
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// Until somebody asks, or nobody has needed us for long enough.
-async fn until_stop(door: &Door, asked: CancellationToken) {
+/// Until somebody asks, or nobody has needed us for long enough; an error where the ledger has
+/// failed, so that nothing can be acknowledged any more.
+async fn until_stop(door: &Door, asked: CancellationToken) -> anyhow::Result<()> {
     let reason = tokio::select! {
+        () = door.executor.failed() => anyhow::bail!(
+            "the database failed, or was removed or replaced while the server ran; look at the \
+             data directory and start again: what was acknowledged is verified then"
+        ),
         () = asked.cancelled() => "a signal asked for it",
         () = idle_long_enough(door) => "nobody has needed it for idle_exit_s",
     };
@@ -206,6 +213,7 @@ async fn until_stop(door: &Door, asked: CancellationToken) {
     if door.settings.drain {
         drain(door).await;
     }
+    Ok(())
 }
 
 async fn idle_long_enough(door: &Door) {

@@ -5,6 +5,8 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
+use tokio::sync::Semaphore;
+
 use super::{
     find::{Found, OpenEnd, find, find_end},
     segments::{Find, Piece, read_records},
@@ -21,6 +23,10 @@ use crate::{
 /// How often a read looks for moved bytes again before it gives up: a segment can turn into rows
 /// once between two looks, so more than a few means that something is wrong.
 const RELOCATIONS_MAX: u32 = 8;
+
+/// Reads that may wait for the disk at a time. More of them would not be faster, and a thousand
+/// readers would be as many threads.
+const READS_MAX: usize = 16;
 
 /// Why output cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +132,8 @@ pub struct Batch {
 pub struct Log {
     store: Store,
     spool: Arc<PathBuf>,
+    /// Reads that wait for the disk, each with a thread of its own.
+    reads: Arc<Semaphore>,
 }
 
 impl Log {
@@ -134,6 +142,7 @@ impl Log {
         Self {
             store,
             spool: Arc::new(spool),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
         }
     }
 
@@ -244,7 +253,10 @@ impl Log {
         };
         let offset = cursor.offset;
         let spool = Arc::clone(&self.spool);
-        match blocking(move || find(&spool, name, offset)).await? {
+        let turn = self.reads.acquire().await;
+        let found = blocking(move || find(&spool, name, offset)).await?;
+        drop(turn);
+        match found {
             Found::At(position) => {
                 let end = end.filter(|_| position.segment == name);
                 cursor.place = Place::Segment { position, end };
@@ -314,6 +326,7 @@ impl Log {
             }
         }
         let spool = Arc::clone(&self.spool);
+        let _turn = self.reads.acquire().await;
         tokio::task::spawn_blocking(move || read_records(&spool, find, Patience::Waits))
             .await
             .map_err(|e| ReadError::Segment(io::Error::other(e)))?

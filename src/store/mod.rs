@@ -23,6 +23,7 @@ mod list;
 mod nodes;
 mod open;
 mod outputs;
+mod presence;
 mod queues;
 mod short_name;
 mod standing;
@@ -86,12 +87,14 @@ impl Store {
             writer,
             readers,
             way,
+            presence,
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
         let writer = Writer {
             conn: writer,
             _way: way.clone(),
+            presence,
             requests: incoming,
             failed: failed.clone(),
         };

@@ -17,7 +17,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{OpenError, nodes, short_name::Way};
+use super::{OpenError, nodes, presence::Presence, short_name::Way};
 
 /// The schema, step by step. Applied steps are never edited.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
@@ -46,6 +46,8 @@ pub(super) struct Connections {
     pub readers: SqlitePool,
     /// The way to their files; to be kept as long as they are.
     pub way: Way,
+    /// The file that they have open.
+    pub presence: Presence,
 }
 
 /// Opens the database at `path`, or makes one where there is none.
@@ -61,11 +63,13 @@ pub(super) async fn open(path: &Path) -> Result<Connections, OpenError> {
     refuse_old_sqlite(&mut writer).await?;
     migrate(path, &mut writer).await?;
     let readers = connect_readers(path, way).await?;
+    let presence = Presence::of(way.name(path)).map_err(|e| cannot_open(path, e))?;
     let way = way.clone();
     Ok(Connections {
         writer,
         readers,
         way,
+        presence,
     })
 }
 

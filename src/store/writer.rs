@@ -12,6 +12,7 @@ use super::{
     ask::{Answer, Ask, execute},
     error::{Verdict, verdict},
     events,
+    presence::Presence,
     short_name::Way,
     standing::Batch,
 };
@@ -46,6 +47,8 @@ pub(super) struct Writer {
     pub conn: SqliteConnection,
     /// As long as `conn` is.
     pub _way: Way,
+    /// The file that `conn` writes to.
+    pub presence: Presence,
     pub requests: mpsc::Receiver<Request>,
     /// Cancelled when the file cannot be trusted any more.
     pub failed: CancellationToken,
@@ -130,6 +133,10 @@ impl Writer {
             answers = self.transaction(&asks).await;
         }
         match answers {
+            Ok(_) if !self.presence.holds() => {
+                self.fail("it was removed or replaced");
+                answer_all(replies, &broken());
+            }
             Ok(answers) => {
                 for (reply, answer) in replies.into_iter().zip(answers) {
                     let _ = reply.send(Ok(answer));
@@ -189,7 +196,7 @@ impl Writer {
     }
 
     /// From here on nothing is acknowledged: what an fsync has lost, no later one brings back.
-    fn fail(&self, error: &sqlx::Error) {
+    fn fail(&self, error: impl std::fmt::Display) {
         if !self.failed.is_cancelled() {
             tracing::error!(%error, "the database file cannot be trusted any more: stopping");
             self.failed.cancel();
@@ -286,6 +293,7 @@ mod tests {
         Writer {
             conn: opened.writer,
             _way: opened.way,
+            presence: opened.presence,
             requests,
             failed: CancellationToken::new(),
         }

@@ -122,6 +122,11 @@ impl Client {
         self.socket.get_mut().write_all(bytes).expect("send");
     }
 
+    /// Sends bytes past the protocol to a server that may hang up while they arrive.
+    pub fn try_send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.socket.get_mut().write_all(bytes)
+    }
+
     /// Sends a request and returns its id without waiting.
     #[track_caller]
     pub fn begin(&mut self, method: &str, params: Value) -> i64 {

@@ -10,6 +10,7 @@ mod drops;
 mod envelope;
 mod fixture;
 mod full_disk;
+mod hostile_wire;
 mod input;
 mod jobs;
 mod keys;

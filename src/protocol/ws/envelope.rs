@@ -34,6 +34,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// How many arrays and objects the parameters have.
+    pub fn containers(&self) -> usize {
+        let params = self.params.as_deref();
+        params.map_or(0, |params| strict::containers(params.get()))
+    }
+
     /// The parameters as values; empty where there are none.
     pub fn params(&self) -> Map<String, Value> {
         let Some(params) = &self.params else {

@@ -6,26 +6,39 @@ use std::{cell::Cell, collections::HashSet, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Whether `text` nests deeper than `max` levels of arrays and objects. One pass without
-/// recursion, so that a hundred thousand brackets cost nothing but their bytes; of text that is
-/// not JSON the answer means nothing.
-pub fn is_deeper_than(text: &str, max: u64) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_u64, false, false);
-    for byte in text.bytes() {
+/// The brackets of JSON, outside of its strings. One pass without recursion, so that a hundred
+/// thousand of them cost nothing but their bytes; of text that is not JSON they mean nothing.
+fn brackets(text: &str) -> impl Iterator<Item = u8> {
+    let (mut in_string, mut escaped) = (false, false);
+    text.bytes().filter(move |byte| {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'[' | b'{' | b']' | b'}' => return !in_string,
             _ => {}
         }
-        if depth > max {
-            return true;
+        false
+    })
+}
+
+/// Whether `text` nests deeper than `max` levels of arrays and objects.
+pub fn is_deeper_than(text: &str, max: u64) -> bool {
+    let mut depth = 0_u64;
+    brackets(text).any(|bracket| {
+        match bracket {
+            b'[' | b'{' => depth += 1,
+            _ => depth = depth.saturating_sub(1),
         }
-    }
-    false
+        depth > max
+    })
+}
+
+/// How many arrays and objects there are in `text`.
+pub fn containers(text: &str) -> usize {
+    brackets(text)
+        .filter(|bracket| matches!(bracket, b'[' | b'{'))
+        .count()
 }
 
 /// Whether `text`, which is one JSON value, is one that we take: `Ok(true)` where some object in it
@@ -121,6 +134,12 @@ mod tests {
         assert!(is_deeper_than(&r#"{"a":"#.repeat(100_000), 64));
         assert!(!is_deeper_than(r#"{"a":"[[[[[","b\"[[[":"\\"}"#, 1));
         assert!(!is_deeper_than("[],[],[]", 1));
+    }
+
+    #[test]
+    fn containers_are_counted_outside_strings() {
+        assert_eq!(containers(r#"{"a[{":["\"[",{}]}"#), 3);
+        assert_eq!(containers("0"), 0);
     }
 
     #[test]

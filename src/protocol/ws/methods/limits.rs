@@ -5,7 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{super::envelope, job_bytes_max, list, read, submit_many, wait};
+use super::{
+    super::envelope, CONTAINERS_MAX, MANY_CONTAINERS_MAX, job_bytes_max, list, read, submit_many,
+    wait,
+};
 use crate::{
     config::Settings,
     executor::{MATCH_BYTES_MAX, Pattern},
@@ -35,6 +38,7 @@ const GREETED: [&str; 14] = [
 pub fn all(settings: &Settings) -> Map<String, Value> {
     let mut all = settings.bounds();
     let constants = [
+        ("containers_max", json!(CONTAINERS_MAX)),
         ("head_bytes_max", json!(listener::HEAD_BYTES_MAX)),
         ("id_bytes_max", json!(envelope::ID_BYTES_MAX)),
         ("input_bytes_max", json!(Input::BYTES_MAX)),
@@ -52,6 +56,7 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("queues_max", json!(Queue::COUNT_MAX)),
         ("read_bytes_max", json!(read::BYTES_MAX)),
         ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
+        ("submit_many_containers_max", json!(MANY_CONTAINERS_MAX)),
         ("submit_many_id_bytes_max", json!(submit_many::ID_BYTES_MAX)),
         ("wait_jobs_max", json!(wait::JOBS_MAX)),
         ("write_id_bytes_max", json!(Input::WRITE_ID_BYTES_MAX)),

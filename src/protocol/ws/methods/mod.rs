@@ -33,6 +33,11 @@ pub const AUTHENTICATE: &str = "session.authenticate";
 /// Room that every reply leaves for its envelope, bytes. An `id` may take half of it.
 const ENVELOPE_BYTES: usize = 128 << 10;
 
+/// Most arrays and objects of a request.
+pub const CONTAINERS_MAX: usize = 4096;
+/// The same for `job.submit_many`: ten thousand jobs with half a dozen each.
+pub const MANY_CONTAINERS_MAX: usize = 64 << 10;
+
 /// A method that this version has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -110,6 +115,15 @@ impl Method {
         let known: Vec<&str> = BUILT.iter().map(|(known, _)| *known).collect();
         let message = format!("there is no such method; there are {}", known.join(", "));
         Err(Refusal::new(Kind::MethodNotFound, message))
+    }
+
+    /// Most arrays and objects in the parameters of such a request: as values each of them takes up
+    /// to a kilobyte, so that a message of 1 MiB could be a hundred.
+    pub fn containers_max(self) -> usize {
+        match self {
+            Self::SubmitMany => MANY_CONTAINERS_MAX,
+            _ => CONTAINERS_MAX,
+        }
     }
 
     /// Whether such a request may take so long that others must not wait for it.

@@ -1,0 +1,70 @@
+//! Whether the database is still where it was opened: its name leads to the same file.
+//!
+//! What is committed to a file that somebody has removed or replaced is gone with the process that
+//! holds it open. What follows from that is not decided here.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+};
+
+/// A file under its name.
+#[derive(Debug, Clone)]
+pub(super) struct Presence {
+    name: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Presence {
+    /// The file that has this name now.
+    pub(super) fn of(name: PathBuf) -> io::Result<Self> {
+        let there = fs::metadata(&name)?;
+        Ok(Self {
+            device: there.dev(),
+            inode: there.ino(),
+            name,
+        })
+    }
+
+    /// Whether it still has it. A name that cannot be looked up for another reason than that it is
+    /// gone, such as a directory that was closed to us, proves nothing.
+    pub(super) fn holds(&self) -> bool {
+        match fs::metadata(&self.name) {
+            Ok(there) => self.is_same(&there),
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ),
+        }
+    }
+
+    fn is_same(&self, there: &Metadata) -> bool {
+        (there.dev(), there.ino()) == (self.device, self.inode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_removed_or_replaced_is_not_there_any_more() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let (name, aside) = (directory.path().join("db"), directory.path().join("aside"));
+        fs::write(&name, "x").expect("written");
+        let presence = Presence::of(name.clone()).expect("is there");
+        fs::write(&name, "more").expect("written");
+        assert!(presence.holds());
+        fs::rename(&name, &aside).expect("renamed");
+        assert!(!presence.holds(), "it has another name");
+        fs::write(&name, "x").expect("written");
+        assert!(!presence.holds(), "another file has its name");
+        fs::rename(&aside, &name).expect("renamed");
+        assert!(presence.holds());
+        drop(directory);
+        assert!(!presence.holds());
+    }
+}
