@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod manage;
 mod run;
 mod selfstart;
 mod verbs;
