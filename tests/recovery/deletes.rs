@@ -28,6 +28,7 @@ fn files_of_deleted_jobs_go_with_the_next_start() {
             ended_at_us: AT_US + 1,
             stop: None,
             leaked: 0,
+            dropped: Default::default(),
             survivors: Vec::new(),
             usage: Usage::default(),
             end_offset: 7,

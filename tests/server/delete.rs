@@ -156,3 +156,24 @@ fn a_waiting_read_of_a_deleted_job_ends() {
         Err(error) => assert_eq!(error["code"], -32003),
     }
 }
+
+/// The end and the deletion may be told in one: what was waited for has come all the same.
+#[test]
+fn a_wait_for_the_end_of_a_job_that_goes_with_it_is_met() {
+    let server = Server::start();
+    let (mut waiter, mut client) = (server.connect(), server.connect());
+    for _ in 0..20 {
+        let job = client.submit(server.marked(json!({"argv": ["sleep", "1000"]})));
+        client.started(&job);
+        let wait = waiter.begin("job.wait", json!({"jobs": [job["id"]]}));
+        client.control(&job, "kill");
+        until_true("the deletion", || {
+            client.call("job.delete", json!({"job": job["id"]})).is_ok()
+        });
+        let waited = waiter.reply(wait).expect("an answer");
+        assert_eq!(
+            (&waited["met"], &waited["job"]["state"]),
+            (&json!(true), &json!("cancelled"))
+        );
+    }
+}
