@@ -114,6 +114,8 @@ CREATE INDEX jobs_queued ON jobs (queue, priority DESC, number) WHERE state = 'q
 -- Slots in use.
 CREATE INDEX jobs_active ON jobs (queue, state) WHERE state IN ('running', 'paused');
 CREATE INDEX jobs_state ON jobs (state, number);
+-- Whether an environment is still used, when a job is deleted.
+CREATE INDEX jobs_environment ON jobs (environment);
 CREATE UNIQUE INDEX jobs_idempotency ON jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 CREATE TABLE attempts (
@@ -212,8 +214,3 @@ CREATE TABLE inputs (
 ) STRICT, WITHOUT ROWID;
 
 CREATE UNIQUE INDEX inputs_write_id ON inputs (job, write_id) WHERE write_id IS NOT NULL;
-
--- Jobs that were deleted and whose segment files are still to be unlinked.
-CREATE TABLE deleted_jobs (
-    number INTEGER PRIMARY KEY
-) STRICT;

@@ -3,11 +3,13 @@
 //!
 //! It knows no wire format, no session and no HTTP.
 
+mod change;
 mod control;
 mod error;
 mod input;
 mod queues;
 mod read;
+mod retry;
 mod start;
 mod submit;
 mod until;

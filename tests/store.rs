@@ -8,6 +8,8 @@ mod ledger;
 
 #[path = "store/batches.rs"]
 mod batches;
+#[path = "store/changes.rs"]
+mod changes;
 #[path = "store/claims.rs"]
 mod claims;
 #[path = "store/files.rs"]

@@ -197,6 +197,19 @@ impl JobOptions {
         (!output.is_empty()).then_some(output)
     }
 
+    /// What jobs that are described elsewhere get where they name nothing: all of it but what one
+    /// job is.
+    pub fn template(&self, caller: Option<&Caller>) -> anyhow::Result<Map<String, Value>> {
+        let mut template = self.new_job(caller, "")?;
+        for key in ["argv", "shell", "idempotency_key"] {
+            template.remove(key);
+        }
+        if self.queue.is_none() {
+            template.remove("queue");
+        }
+        Ok(template)
+    }
+
     /// The job's directory: `--cwd`, seen from the shell's own, which is the default.
     fn directory(&self, caller: Option<&Caller>) -> anyhow::Result<Option<String>> {
         let path = match (&self.cwd, caller) {
@@ -237,7 +250,8 @@ fn read_stdin(path: &Path) -> anyhow::Result<String> {
     })
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+/// `KEY=VALUE`.
+pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),

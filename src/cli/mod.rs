@@ -16,6 +16,7 @@ mod completions;
 mod config;
 mod control;
 mod duration;
+mod each;
 mod escape;
 mod exit_code;
 mod follow;
@@ -28,11 +29,15 @@ mod kill;
 mod last_lines;
 mod link;
 mod ls;
+mod many;
 mod outputs;
 mod pause;
 mod proc;
+mod queue;
 mod restart;
 mod resume;
+mod retry;
+mod rm;
 mod run;
 mod say;
 mod sentence;
@@ -48,6 +53,7 @@ mod tail;
 mod target;
 mod times;
 mod token;
+mod update;
 mod wait;
 mod wire;
 
@@ -87,6 +93,14 @@ enum Verb {
     Signal(signal::SignalArgs),
     /// Send text or our stdin to a job that takes input
     Input(input::InputArgs),
+    /// Submit final jobs once more
+    Retry(retry::RetryArgs),
+    /// Change jobs that have not started
+    Update(update::UpdateArgs),
+    /// Delete final jobs with their output
+    Rm(rm::RmArgs),
+    /// List queues, make, change and delete them
+    Queue(queue::QueueArgs),
     /// Run the server
     Serve(serve::ServeArgs),
     /// Show how the server is
@@ -154,6 +168,10 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Kill(args) => kill::kill(args).await,
         Verb::Signal(args) => signal::signal(args).await,
         Verb::Input(args) => input::input(args).await,
+        Verb::Retry(args) => retry::retry(args).await,
+        Verb::Update(args) => update::update(args).await,
+        Verb::Rm(args) => rm::rm(args).await,
+        Verb::Queue(args) => queue::queue(args).await,
         Verb::Serve(args) => serve::serve(args).await,
         Verb::Status(args) => status::status(args).await,
         Verb::Stop(args) => stop::stop(args).await,

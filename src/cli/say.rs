@@ -65,13 +65,14 @@ pub enum Color {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Look {
     /// Print JSON.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
 
     /// Use colours: auto is on a terminal, unless NO_COLOR is set.
     #[arg(
         long,
         value_enum,
+        global = true,
         value_name = "WHEN",
         default_value_t,
         env = "CC_EXECUTOR_COLOR"

@@ -1,6 +1,6 @@
 //! `submit`: hands a job in and returns at once. Also the handing in that `run` begins with.
 
-use std::{cell::Cell, process::ExitCode};
+use std::{cell::Cell, path::PathBuf, process::ExitCode};
 
 use serde_json::{Map, Value};
 
@@ -9,7 +9,7 @@ use super::{
     job::Job,
     job_options::JobOptions,
     link::{self, Link, Tell},
-    say,
+    many, say,
     target::{Connect, Target},
 };
 use crate::job::NewJob;
@@ -24,6 +24,11 @@ pub struct SubmitArgs {
     #[arg(long)]
     json: bool,
 
+    /// Submit many jobs: the file (- is our stdin) has a NewJob as JSON on each line; the other
+    /// options hold for those that do not name them
+    #[arg(long, value_name = "FILE", group = "command")]
+    many: Option<PathBuf>,
+
     #[command(flatten)]
     job: JobOptions,
 }
@@ -31,6 +36,11 @@ pub struct SubmitArgs {
 /// Submits the job and prints its id.
 pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
+    if let Some(path) = &args.many {
+        let jobs = many::read(path, &args.job.template(caller(&target).as_ref())?)?;
+        let mut link = link::open_always(target, Tell::Everybody).await?;
+        return many::submit(&mut link, jobs, args.json).await;
+    }
     let new_job = describe(&args.job, &target, NewJob::QUEUE)?;
     let (_, reply) = HandIn::default()
         .hand_in(target, new_job, Tell::Everybody)
@@ -59,11 +69,14 @@ pub fn describe(
     target: &Target,
     queue: &str,
 ) -> anyhow::Result<Map<String, Value>> {
-    let caller = match target {
+    options.new_job(caller(target).as_ref(), queue)
+}
+
+fn caller(target: &Target) -> Option<Caller> {
+    match target {
         Target::Local(_) => Some(Caller::of_this_process()),
         Target::Remote { .. } => None,
-    };
-    options.new_job(caller.as_ref(), queue)
+    }
 }
 
 /// A submit on its way.

@@ -5,10 +5,12 @@
 
 use std::process::ExitCode;
 
+use serde_json::Value;
+
 use super::{
     follow::{Encoding, Event, Follow, From, Options},
     jobs,
-    link::{self, Start, Tell},
+    link::{self, Link, Start, Tell},
     say,
     target::Connect,
     times::{self, Clock},
@@ -70,8 +72,27 @@ pub async fn tail(args: TailArgs) -> anyhow::Result<ExitCode> {
         return jobs::no_jobs_at_all();
     };
     let job = jobs::resolve(&mut link, &args.job).await?;
-    let mut follow = Follow::begin(link, job, args.options()).await?;
-    let mut stamper = args.timestamps.then(|| Stamper::new(args.clock()));
+    let follow = Follow::begin(link, job, args.options()).await?;
+    let stamper = args.timestamps.then(|| Stamper::new(args.clock()));
+    show(follow, stamper, args.json).await
+}
+
+/// Shows a job's output from its first byte to its end.
+pub async fn whole(link: Link, job: Value) -> anyhow::Result<ExitCode> {
+    let options = Options {
+        from: From::Offset(0),
+        follow: true,
+        stream: None,
+        encoding: Encoding::Binary,
+    };
+    show(Follow::begin(link, job, options).await?, None, false).await
+}
+
+async fn show(
+    mut follow: Follow,
+    mut stamper: Option<Stamper>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     loop {
         match follow.next().await? {
             Event::Output(frame) => match &mut stamper {
@@ -79,7 +100,7 @@ pub async fn tail(args: TailArgs) -> anyhow::Result<ExitCode> {
                 None => say::out(&frame.data)?,
             },
             Event::Notice(params) => say::json(&params)?,
-            Event::Gap(gap) if !args.json => say::line(&format!(
+            Event::Gap(gap) if !json => say::line(&format!(
                 "bytes {} to {} are missing ({})",
                 gap["from"],
                 gap["to"],

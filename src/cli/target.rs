@@ -20,7 +20,7 @@ const DEFAULT_PORT: u16 = 8003;
 pub struct DataDir {
     /// Data directory of the server [env: CC_EXECUTOR_DATA_DIR] [default:
     /// $XDG_STATE_HOME/cc-executor, else ~/.local/state/cc-executor]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 }
 
@@ -32,15 +32,20 @@ pub struct Connect {
 
     /// Talk to the server at ws://HOST:PORT instead of the data directory's own
     /// [env: CC_EXECUTOR_SERVER]
-    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir", global = true)]
     server: Option<String>,
 
     /// File that holds the token for --server [env: CC_EXECUTOR_TOKEN_FILE]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
 
     /// Token for --server; a file or the variable keeps it out of `ps` [env: CC_EXECUTOR_TOKEN]
-    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        conflicts_with = "token_file",
+        global = true
+    )]
     token: Option<String>,
 }
 

@@ -73,6 +73,8 @@ pub struct WireError {
 }
 
 impl WireError {
+    /// There is no such job or queue.
+    pub const NOT_FOUND: i64 = -32003;
     /// The state of things does not allow it.
     pub const CONFLICT: i64 = -32004;
     /// A bound is reached.

@@ -2,7 +2,7 @@
 
 use super::submit::BatchError;
 use crate::{
-    job::{JobRef, Offset},
+    job::{Job, JobRef, Offset},
     output::{ReadError, TailError},
     store::{BatchRefused, StoreError, SubmitError},
 };
@@ -45,6 +45,15 @@ impl Error {
     pub(super) fn no_such_job(job: JobRef) -> Self {
         Self::NotFound(format!(
             "there is no job {job}; job.list shows those that exist"
+        ))
+    }
+
+    /// Something that is only done to final jobs.
+    pub(super) fn not_final(job: &Job, what: &str) -> Self {
+        Self::Conflict(format!(
+            "job {} is {}; only a final job can be {what}: cancel it first, or wait for its end",
+            job.number,
+            job.state.name()
         ))
     }
 

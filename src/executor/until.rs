@@ -82,7 +82,8 @@ impl Until {
 }
 
 impl Executor {
-    /// Waits until a job has come to it, or never will. A job that is deleted never will.
+    /// Waits until a job has come to it, or never will. One that is deleted was final before: what
+    /// its end decided stays decided, and what only its output could tell is never told.
     pub(super) async fn verdict(
         &self,
         one: &mut Watched,
@@ -116,9 +117,7 @@ impl Executor {
             // A thousand starts are no reason to read a thousand rows.
             let worth_it = *until != Until::Final || one.watch.has_ended();
             if one.watch.look() && worth_it {
-                if !self.look_again(one).await? {
-                    return Ok(Standing::Impossible);
-                }
+                self.look_again(one).await?;
                 match until.standing(&one.job) {
                     Standing::Open => {}
                     standing => return Ok(standing),
@@ -239,6 +238,9 @@ impl Executor {
                 // Bytes that were in the segment a moment ago are rows now: they are found once
                 // the ledger is asked again.
                 if std::mem::replace(&mut missing, cursor.offset == before) && missing {
+                    if !self.look_again(one).await? {
+                        return Ok(Standing::Impossible);
+                    }
                     return Err(ReadError::Missing(number, cursor.offset).into());
                 }
                 cursor = Cursor::new(cursor.offset);
@@ -275,14 +277,16 @@ impl Executor {
         place.map_err(|_| Error::stopping())
     }
 
-    /// Reads the job's row anew; false where it is gone.
+    /// Reads the job's row anew; false where it is gone, and then the job is what it was last.
     async fn look_again(&self, one: &mut Watched) -> Result<bool, Error> {
         let job = JobRef::Number(one.job.number);
-        match self.inner.store.job(job, Include::default()).await? {
-            Some(job) => one.job = job,
-            None => return Ok(false),
-        }
-        Ok(true)
+        let row = self.inner.store.job(job, Include::default()).await?;
+        let is_there = row.is_some();
+        one.job = match row {
+            Some(job) => job,
+            None => Job::clone(&*one.watch.deleted().await.map_err(stopping)?),
+        };
+        Ok(is_there)
     }
 }
 

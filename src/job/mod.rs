@@ -4,6 +4,7 @@
 //! these types, so a rule about jobs is changed here or nowhere.
 
 pub mod attempt;
+pub mod change;
 pub mod command;
 pub mod id;
 pub mod input;
@@ -16,6 +17,7 @@ pub mod time;
 pub mod view;
 
 pub use attempt::{Exit, ExitFacts, SpawnError, StopCause, StopFacts, StopWish, Survivor, Usage};
+pub use change::JobChange;
 pub use command::{Command, Leftover, NewJob, OnDisconnect, OutputPolicy, WhenFull};
 pub use id::{JobId, JobNumber, JobRef};
 pub use input::{Input, InputAnswer};

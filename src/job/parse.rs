@@ -200,11 +200,6 @@ pub fn check_defaults(defaults: &Map<String, Value>) -> Result<(), Refusal> {
         .map_err(|refusal| refusal.within("defaults"))
 }
 
-/// Reads labels alone.
-pub fn read_labels(value: &Value) -> Result<BTreeMap<String, String>, Refusal> {
-    labels(value)
-}
-
 fn command(object: &Map<String, Value>) -> Result<Command, Refusal> {
     match (object.get("argv"), object.get("shell")) {
         (Some(argv), None) => argv_words(argv).map(Command::Argv),
@@ -258,7 +253,7 @@ fn no_nul(key: &str, text: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn short(key: &str, value: &Value) -> Result<String, Refusal> {
+pub(super) fn short(key: &str, value: &Value) -> Result<String, Refusal> {
     let text = string(key, value)?;
     if text.is_empty() || text.len() > NAME_BYTES_MAX {
         return Err(Refusal::invalid(
@@ -302,7 +297,7 @@ fn string_map(key: &str, value: &Value) -> Result<BTreeMap<String, String>, Refu
         .collect()
 }
 
-fn labels(value: &Value) -> Result<BTreeMap<String, String>, Refusal> {
+pub(super) fn labels(value: &Value) -> Result<BTreeMap<String, String>, Refusal> {
     let map = string_map("labels", value)?;
     let long = |text: &String| text.len() > LABEL_BYTES_MAX;
     if map.len() > LABELS_MAX || map.iter().any(|(k, v)| k.is_empty() || long(k) || long(v)) {
@@ -326,7 +321,7 @@ fn umask(value: &Value) -> Result<u32, Refusal> {
         .ok_or_else(|| Refusal::invalid("umask", "must be octal digits from \"000\" to \"777\""))
 }
 
-fn priority(value: &Value) -> Result<i64, Refusal> {
+pub(super) fn priority(value: &Value) -> Result<i64, Refusal> {
     value
         .as_i64()
         .filter(|n| i32::try_from(*n).is_ok())

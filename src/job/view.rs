@@ -8,7 +8,7 @@ use serde::{Serialize, ser::SerializeMap};
 
 use super::{
     attempt::{SpawnError, StopFacts, StopWish, Survivor, Usage},
-    command::{Command, Leftover, OnDisconnect, OutputPolicy},
+    command::{Command, Leftover, NewJob, OnDisconnect, OutputPolicy},
     id::{JobId, JobNumber},
     signal,
     state::{JobState, Reason},
@@ -161,6 +161,30 @@ impl Serialize for Job {
 }
 
 impl Job {
+    /// The same NewJob once more, without its idempotency key; `None` where the job was read
+    /// without its environment or stdin.
+    pub fn again(&self) -> Option<NewJob> {
+        Some(NewJob {
+            cwd: Some(self.cwd.clone()),
+            env: self.env.clone()?,
+            umask: self.umask,
+            stdin: self.stdin.clone()?,
+            interactive: self.interactive,
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+            queue: self.queue.clone(),
+            priority: self.priority,
+            timeout_s: self.timeout_s,
+            stall_timeout_s: self.stall_timeout_s,
+            grace_s: self.grace_s,
+            leftover: self.leftover,
+            on_disconnect: self.on_disconnect,
+            disconnect_delay_s: self.disconnect_delay_s,
+            output: self.output,
+            ..NewJob::new(self.command.clone())
+        })
+    }
+
     /// NewJob's keys with defaults filled in; those that cannot be set yet show their defaults.
     fn serialize_submitted<S: serde::Serializer>(
         &self,

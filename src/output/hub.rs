@@ -1,5 +1,6 @@
 //! Wakes readers of a job when there may be more to read. It carries no bytes and no states: a
-//! reader that is woken looks for itself.
+//! reader that is woken looks for itself. Only of a job that was deleted there is nothing to look
+//! at any more, so its readers are handed its last view.
 //!
 //! A reader registers interest first and looks second, so nothing can fall between. The hub does
 //! not know shims; it asks for a wake-up over a channel that it is given.
@@ -12,7 +13,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{JobNumber, Offset};
+use crate::job::{Job, JobNumber, Offset};
 
 /// Asks for one wake-up of a job's readers as soon as it has output behind `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,13 +25,14 @@ pub struct ArmRequest {
 }
 
 /// How often a job's readers were woken, how many of those times its row had changed, how far its
-/// output is known to reach, and whether it has become final.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// output is known to reach, whether it has become final, and what it was when it was deleted.
+#[derive(Debug, Clone, Default)]
 struct Pulse {
     wakes: u64,
     changes: u64,
     grown_to: Offset,
     ended: bool,
+    deleted: Option<Arc<Job>>,
 }
 
 /// The readers of all jobs. Cheap to clone.
@@ -88,6 +90,15 @@ impl Hub {
         });
     }
 
+    /// The job has been deleted (committed); it was this one.
+    pub fn deleted(&self, job: Job) {
+        self.pulse(job.number, |pulse| {
+            pulse.changes += 1;
+            pulse.ended = true;
+            pulse.deleted = Some(Arc::new(job));
+        });
+    }
+
     /// Ends every wait, now and later.
     pub fn close(&self) {
         self.closed.cancel();
@@ -129,10 +140,8 @@ impl Watch {
         let Some(receiver) = &mut self.receiver else {
             return false;
         };
-        let pulse = *receiver.borrow_and_update();
-        let changed = pulse.changes != self.changes_seen;
-        self.changes_seen = pulse.changes;
-        changed
+        let changes = receiver.borrow_and_update().changes;
+        std::mem::replace(&mut self.changes_seen, changes) != changes
     }
 
     /// Whether the job has become final since the interest began.
@@ -147,6 +156,18 @@ impl Watch {
         self.receiver
             .as_ref()
             .map_or(0, |receiver| receiver.borrow().grown_to)
+    }
+
+    /// The last view of a job that has been deleted; waits for the word of it, which follows the
+    /// commit. Only for a job whose row is known to be gone. Cancel-safe.
+    pub async fn deleted(&mut self) -> Result<Arc<Job>, Closed> {
+        loop {
+            let deleted = self.receiver.as_ref();
+            if let Some(job) = deleted.and_then(|pulse| pulse.borrow().deleted.clone()) {
+                return Ok(job);
+            }
+            self.changed().await?;
+        }
     }
 
     /// Waits until the job may have output behind `offset`, or its row has changed, since the last

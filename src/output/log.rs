@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How often a read looks for moved bytes again before it gives up: a segment can turn into rows
-/// once between two looks, so more than a few means that something is wrong.
+/// once between two looks, or its job be deleted, so more than a few means that something is wrong.
 const RELOCATIONS_MAX: u32 = 8;
 
 /// Reads that may wait for the disk at a time. More of them would not be faster, and a thousand
@@ -209,7 +209,7 @@ impl Log {
         }
     }
 
-    /// Finds the cursor's place; rows are read at once.
+    /// Finds the cursor's place; rows are read at once. `None`: found, or to be looked for again.
     async fn locate(
         &self,
         job: JobNumber,
@@ -228,7 +228,8 @@ impl Log {
             Stored::Rows(rows) => {
                 let batch = batch_of_rows(rows, cursor.offset);
                 if batch.items.is_empty() {
-                    return Err(ReadError::Missing(job, cursor.offset));
+                    // Deleted between two statements.
+                    return Ok(None);
                 }
                 advance(cursor, &batch);
                 return Ok(Some(batch));
@@ -276,7 +277,8 @@ impl Log {
             }
             // The attempt has not begun, or has just become rows: the caller looks again when woken.
             Found::Missing if end.is_none() => at_end,
-            // What was dropped may just have become a row.
+            // What was dropped may just have become a row, or the job is being deleted: the next
+            // look tells.
             Found::Missing => Ok(None),
         }
     }

@@ -11,7 +11,10 @@ use super::{
     log::{Cursor, Item, Log, ReadError},
 };
 use crate::{
-    job::{Chunk, Gap, Job, JobId, JobNumber, JobRef, JobState, Micros, Offset, Reason, Stream},
+    job::{
+        Chunk, Gap, GapReason, Job, JobId, JobNumber, JobRef, JobState, Micros, Offset, Reason,
+        Stream,
+    },
     store::{Include, Store, StoreError},
 };
 
@@ -244,8 +247,7 @@ impl Tail {
         let number = self.number;
         let changes = self.store.changes(number, self.last_event).await?;
         if changes.iter().any(|change| change.state.is_final()) {
-            let job = self.store.job(JobRef::Number(number), Include::default());
-            self.end = job.await?.map(Box::new);
+            self.end = Some(Box::new(self.ended_job().await?));
         }
         // From here on nothing waits, so a dropped call loses nothing.
         self.changed = false;
@@ -261,6 +263,22 @@ impl Tail {
             }
         }
         Ok(())
+    }
+
+    /// The job as it ended, also where it has been deleted since.
+    async fn ended_job(&mut self) -> Result<Job, TailError> {
+        match self.row().await? {
+            Some(job) => Ok(job),
+            None => match self.watch.deleted().await {
+                Ok(job) => Ok(Job::clone(&job)),
+                Err(_) => Err(TailError::Stopping),
+            },
+        }
+    }
+
+    async fn row(&self) -> Result<Option<Job>, StoreError> {
+        let job = JobRef::Number(self.number);
+        self.store.job(job, Include::default()).await
     }
 
     /// Reads on; returns whether the end as it stands was reached.
@@ -279,7 +297,11 @@ impl Tail {
             cursor = Cursor::new(cursor.offset);
             let again = self.log.read(number, &mut cursor, READ_AHEAD_BYTES).await?;
             if again.at_end && again.items.is_empty() {
-                return Err(ReadError::Missing(number, cursor.offset).into());
+                if self.row().await?.is_some() {
+                    return Err(ReadError::Missing(number, cursor.offset).into());
+                }
+                self.skip_deleted();
+                return Ok(true);
             }
             self.tell(again.items);
             self.cursor = cursor;
@@ -288,6 +310,16 @@ impl Tail {
         self.cursor = cursor;
         self.tell(batch.items);
         Ok(batch.at_end && !stuck)
+    }
+
+    /// The job was deleted under this tail: what it has not told yet is missing.
+    fn skip_deleted(&mut self) {
+        let from = self.cursor.offset;
+        let to = self.end.as_ref().map_or(from, |end| end.output_bytes);
+        self.cursor = Cursor::new(to);
+        let reason = GapReason::Deleted;
+        self.pending
+            .push_back(TailEvent::Gap(Gap { from, to, reason }));
     }
 
     fn tell(&mut self, items: Vec<Item>) {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     job::{JobNumber, JobRef, Micros, Stream},
-    store::{Fenced, Kept},
+    store::{Deleted, Fenced, Kept},
 };
 
 fn options(from: From, follow: bool) -> TailOptions {
@@ -180,4 +180,106 @@ async fn a_closed_hub_ends_a_tail_that_waits() {
     assert_eq!(take(&mut tail, 1).await, ["<caught up 0>"]);
     desk.hub.close();
     assert!(matches!(tail.next().await, Err(TailError::Stopping)));
+}
+
+/// Takes the job away as the executor does: the row, then the word, then the files.
+async fn delete(desk: &Desk, job: JobNumber) {
+    let Ok(Deleted::Done(deleted)) = desk.store.delete(JobRef::Number(job)).await else {
+        panic!("not deleted");
+    };
+    desk.hub.deleted(deleted.job);
+    for entry in std::fs::read_dir(desk.spool()).expect("the spool") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            std::fs::remove_file(path).expect("unlinked");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_told_of_a_deleted_job_is_a_gap_before_its_end() {
+    let desk = Desk::new().await;
+    let job = desk.running().await;
+    let mut first = desk.segment(job, 1, 0);
+    first.out("one ");
+    first.seal();
+    desk.enter(&first).await;
+    let mut second = desk.segment(job, 1, 4);
+    second.out("two");
+    second.exit();
+    let rows = vec![second.row()];
+    let kept = Kept::Segments {
+        rows,
+        gaps: Vec::new(),
+    };
+    desk.finish(job, 1, kept, 7).await;
+    // One has told nothing yet, one stands in the middle, one between a byte and its end.
+    let mut fresh = desk.tail(job, live()).await;
+    let mut middle = desk.tail(job, options(From::Offset(2), true)).await;
+    let mut at_end = desk.tail(job, options(From::Offset(7), true)).await;
+    assert_eq!(next(&mut middle).await.as_deref(), Some("e "));
+    delete(&desk, job).await;
+    assert_eq!(
+        rest(&mut fresh).await,
+        ["gap 0-7", "<caught up 7>", "<end succeeded>"]
+    );
+    assert_eq!(
+        rest(&mut middle).await,
+        ["gap 4-7", "<caught up 7>", "<end succeeded>"]
+    );
+    assert_eq!(
+        rest(&mut at_end).await,
+        ["<caught up 7>", "<end succeeded>"]
+    );
+}
+
+#[tokio::test]
+async fn a_tail_that_has_not_heard_of_the_end_is_told_it_by_the_deletion() {
+    let desk = Desk::new().await;
+    let job = desk.running().await;
+    let mut segment = desk.segment(job, 1, 0);
+    segment.out("one");
+    let mut tail = desk.tail(job, live()).await;
+    assert_eq!(take(&mut tail, 2).await, ["one", "<caught up 3>"]);
+    let chunks = vec![segment.out(" two")];
+    let gaps = Vec::new();
+    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 7).await;
+    delete(&desk, job).await;
+    assert_eq!(rest(&mut tail).await, ["gap 3-7", "<end succeeded>"]);
+    let begun = Tail::begin(
+        &desk.store,
+        &desk.log,
+        &desk.hub,
+        JobRef::Number(job),
+        live(),
+    );
+    assert!(matches!(begun.await, Err(TailError::NotFound)));
+}
+
+/// The row goes with the commit; the word of it comes a moment later.
+#[tokio::test]
+async fn a_tail_waits_for_the_word_of_a_deletion() {
+    let desk = Desk::new().await;
+    let job = desk.running().await;
+    let mut tail = desk.tail(job, live()).await;
+    assert_eq!(take(&mut tail, 1).await, ["<caught up 0>"]);
+    let (chunks, gaps) = (Vec::new(), Vec::new());
+    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 0).await;
+    let Ok(Deleted::Done(deleted)) = desk.store.delete(JobRef::Number(job)).await else {
+        panic!("not deleted");
+    };
+    let (told, ()) = tokio::join!(rest(&mut tail), async {
+        tokio::task::yield_now().await;
+        desk.hub.deleted(deleted.job);
+    });
+    assert_eq!(told, ["<end succeeded>"]);
+}
+
+/// All that a tail has still to tell.
+async fn rest(tail: &mut Tail) -> Vec<String> {
+    let mut events = Vec::new();
+    while let Some(event) = next(tail).await {
+        events.push(event);
+    }
+    events
 }

@@ -5,16 +5,17 @@
 use std::sync::Arc;
 
 use super::{
-    BatchRefused, Claimed, Epoch, Fenced, Finish, InputMet, PauseWished, QueueDeleted, QueueSet,
-    SegmentRow, Started, Submission, Taken, Wished, attempts,
+    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputMet, PauseWished, QueueDeleted,
+    QueueSet, SegmentRow, Started, Submission, Taken, Updated, Wished, attempts,
     attempts::{PauseTold, VoidAsk},
+    change,
     claim::{self, ClaimAsk},
     finish, inputs, jobs, nodes, outputs, queues,
     standing::Batch,
     wishes,
     wishes::PauseAsk,
 };
-use crate::job::{Input, JobRef, QueueChange, StopWish};
+use crate::job::{Input, JobChange, JobRef, QueueChange, StopWish};
 
 /// One write.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) enum Ask {
     WishStop(JobRef, StopWish),
     WishPause(PauseAsk),
     Input(JobRef, Input),
+    Update(JobRef, JobChange),
+    Delete(JobRef),
     Void(VoidAsk),
     SegmentRead(SegmentRow),
     Finish(Box<Finish>),
@@ -45,6 +48,8 @@ pub(super) enum Answer {
     Fenced(Fenced),
     Wished(Box<Wished>),
     PauseWished(Box<PauseWished>),
+    Updated(Box<Updated>),
+    Deleted(Box<Deleted>),
     InputMet(Box<InputMet>),
     Claimed(Claimed),
 }
@@ -65,6 +70,8 @@ impl Ask {
             | Self::WishStop(..)
             | Self::WishPause(_)
             | Self::Input(..)
+            | Self::Update(..)
+            | Self::Delete(_)
             | Self::Void(_) => 3,
             Self::SegmentRead(_) => 4,
             Self::Finish(_) => 5,
@@ -129,6 +136,10 @@ async fn execute_one(batch: &mut Batch<'_>, ask: &Ask) -> sqlx::Result<Answer> {
         Ask::Input(job, input) => {
             Answer::InputMet(Box::new(inputs::input(batch, *job, input).await?))
         }
+        Ask::Update(job, update) => {
+            Answer::Updated(Box::new(change::update(batch, *job, update).await?))
+        }
+        Ask::Delete(job) => Answer::Deleted(Box::new(change::delete(batch, *job).await?)),
         Ask::Void(ask) => Answer::Fenced(attempts::void(batch, ask).await?),
         Ask::SegmentRead(row) => Answer::Fenced(outputs::segment_read(batch, row).await?),
         Ask::Submit(_) | Ask::Started(_) | Ask::Finish(_) | Ask::Claim(_) => {

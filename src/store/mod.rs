@@ -8,10 +8,13 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{Input, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish};
+use crate::job::{
+    Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
+};
 
 mod ask;
 mod attempts;
+mod change;
 mod claim;
 mod columns;
 mod error;
@@ -313,6 +316,25 @@ impl Store {
     pub async fn input(&self, job: JobRef, input: Input) -> Result<InputMet, StoreError> {
         self.write(Ask::Input(job, input), |answer| match answer {
             Answer::InputMet(met) => Some(*met),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Changes a job that has not started.
+    pub async fn update(&self, job: JobRef, change: JobChange) -> Result<Updated, StoreError> {
+        self.write(Ask::Update(job, change), |answer| match answer {
+            Answer::Updated(updated) => Some(*updated),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Takes a final job away, with its attempts and its output. Its segment files are the
+    /// caller's business: a start on this data directory unlinks those that no row names.
+    pub async fn delete(&self, job: JobRef) -> Result<Deleted, StoreError> {
+        self.write(Ask::Delete(job), |answer| match answer {
+            Answer::Deleted(deleted) => Some(*deleted),
             _ => None,
         })
         .await

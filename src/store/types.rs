@@ -252,6 +252,39 @@ pub struct SegmentRow {
     pub hash_state: Vec<u8>,
 }
 
+/// What came of changing a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Updated {
+    /// It is as wished.
+    Done(Job),
+    /// It runs or is final; nothing happened.
+    Started(Job),
+    /// The queue does not exist; nothing happened.
+    UnknownQueue(String),
+    /// There is no such job.
+    NotFound,
+}
+
+/// What came of deleting a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Deleted {
+    /// It is gone.
+    Done(Box<DeletedJob>),
+    /// It is not final; nothing happened.
+    NotFinal(Job),
+    /// There is no such job.
+    NotFound,
+}
+
+/// What is left of a job that was deleted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeletedJob {
+    /// The job as it was.
+    pub job: Job,
+    /// Attempt and first offset of every segment that may have a file.
+    pub segments: Vec<(u32, Offset)>,
+}
+
 /// What a stop wish met.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wished {

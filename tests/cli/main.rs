@@ -5,6 +5,7 @@
 mod harness;
 
 mod input;
+mod manage;
 mod run;
 mod selfstart;
 mod verbs;

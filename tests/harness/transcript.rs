@@ -22,6 +22,8 @@ pub struct Transcript {
     pub base64_chunks: usize,
     /// States told, in order.
     pub states: Vec<String>,
+    /// Parameters of the gaps told, in order.
+    pub gaps: Vec<Value>,
     /// `next_offset` of `job.caught_up`; once per subscription.
     pub caught_up: Option<u64>,
     /// The job of `job.end`.
@@ -51,6 +53,7 @@ impl Transcript {
         let params = &notification["params"];
         match notification["method"].as_str() {
             Some("job.output") => self.output(params),
+            Some("job.gap") => self.gap(params),
             Some("job.caught_up") => self.take_caught_up(params),
             Some("job.state") => self.state(params),
             Some("job.end") => self.take_end(params),
@@ -74,6 +77,14 @@ impl Transcript {
         assert!(params["attempt"].as_u64().is_some_and(|a| a >= 1));
         assert!(params["at"].as_str().is_some_and(|at| at.ends_with('Z')));
         self.append(offset, params["stream"].as_str().expect("stream"), &data);
+    }
+
+    #[track_caller]
+    fn gap(&mut self, params: &Value) {
+        assert_eq!(params["from"], self.next_offset, "{params}");
+        self.next_offset = params["to"].as_u64().expect("to");
+        assert!(params["from"].as_u64() < Some(self.next_offset), "{params}");
+        self.gaps.push(params.clone());
     }
 
     /// Takes one binary frame.

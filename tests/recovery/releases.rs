@@ -2,10 +2,12 @@
 //! takes work again.
 
 use cc_executor::{
-    job::ExitFacts,
-    store::{Claim, Fenced},
+    job::{ExitFacts, JobRef},
+    store::{Claim, Deleted, Fenced},
     supervisor::{Ending, Settled, Ward, settle},
 };
+
+use serde_json::json;
 
 use crate::scene::{Scene, job};
 
@@ -42,6 +44,23 @@ fn a_committed_end_is_acknowledged_by_the_next_server() {
     let transcript = client.whole(&job(&claim));
     assert_eq!(transcript.bytes, b"hello\n");
     assert_eq!(transcript.verified()["attempts"], 1);
+}
+
+#[test]
+fn a_shim_may_still_hold_the_end_of_a_job_that_was_deleted() {
+    let mut scene = Scene::new();
+    let (claim, facts) = ended(&mut scene);
+    commit(&scene, &claim, facts);
+    let deleted = scene.wait(scene.store().delete(JobRef::Number(claim.number)));
+    assert!(matches!(deleted, Ok(Deleted::Done(_))), "{deleted:?}");
+    scene.submit_crowd();
+    let mut client = scene.start();
+    scene.assert_gets_work("s1");
+    client.refused(-32003, "job.get", json!({"job": claim.number}));
+    assert_eq!(
+        scene.rows("SELECT number || '' FROM jobs WHERE number = 1"),
+        ""
+    );
 }
 
 #[test]

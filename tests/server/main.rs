@@ -5,6 +5,7 @@
 mod harness;
 
 mod control;
+mod delete;
 mod doors;
 mod drops;
 mod envelope;
@@ -21,8 +22,10 @@ mod queues;
 mod read;
 mod remains;
 mod restart;
+mod retry;
 mod session;
 mod shims;
 mod tail;
 mod text;
+mod update;
 mod wait;

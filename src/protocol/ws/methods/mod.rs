@@ -10,6 +10,7 @@ use crate::config::Settings;
 
 pub mod authenticate;
 mod control;
+mod delete;
 mod get;
 mod info;
 mod input;
@@ -19,10 +20,12 @@ mod queue_delete;
 mod queue_list;
 mod queue_set;
 pub mod read;
+mod retry;
 mod submit;
 pub mod submit_many;
 mod tail;
 mod untail;
+mod update;
 mod wait;
 
 /// Version of the protocol, told in the greeting.
@@ -61,6 +64,12 @@ pub enum Method {
     Control,
     /// `job.input`
     Input,
+    /// `job.retry`
+    Retry,
+    /// `job.update`
+    Update,
+    /// `job.delete`
+    Delete,
     /// `queue.list`
     QueueList,
     /// `queue.set`
@@ -82,6 +91,9 @@ const BUILT: &[(&str, Method)] = &[
     ("job.wait", Method::Wait),
     ("job.control", Method::Control),
     ("job.input", Method::Input),
+    ("job.retry", Method::Retry),
+    ("job.update", Method::Update),
+    ("job.delete", Method::Delete),
     ("queue.list", Method::QueueList),
     ("queue.set", Method::QueueSet),
     ("queue.delete", Method::QueueDelete),
@@ -91,9 +103,6 @@ const BUILT: &[(&str, Method)] = &[
 /// Methods that are promised and not built yet.
 const LATER: &[&str] = &[
     "job.resize",
-    "job.retry",
-    "job.update",
-    "job.delete",
     "job.explain",
     "schedule.set",
     "schedule.list",
@@ -179,6 +188,9 @@ pub async fn execute(
         Method::Wait => wait::execute(session, params).await,
         Method::Control => control::execute(session, &params).await,
         Method::Input => input::execute(session, &params).await,
+        Method::Retry => retry::execute(session, &params).await,
+        Method::Update => update::execute(session, &params).await,
+        Method::Delete => delete::execute(session, &params).await,
         Method::QueueList => queue_list::execute(session, &params).await,
         Method::QueueSet => queue_set::execute(session, &params).await,
         Method::QueueDelete => queue_delete::execute(session, &params).await,

@@ -74,7 +74,7 @@ fn new_job(session: &Session, entry: &Value) -> Result<NewJob, Refusal> {
     let map = entry
         .as_object()
         .ok_or_else(|| Refusal::params("jobs", "each must be an object"))?;
-    if map.contains_key("tail") {
+    if map.get("tail").is_some_and(|tail| !tail.is_null()) {
         return Err(Refusal::params("tail", "only with job.submit"));
     }
     let job = session.door.executor.read_new_job(map)?;

@@ -1,0 +1,91 @@
+//! Changes jobs that have not started, and deletes final ones.
+//!
+//! What hangs on a job's row is the store's business; its segment files are unlinked here.
+
+use std::{collections::BTreeSet, io, path::Path};
+
+use super::{Error, Executor};
+use crate::{
+    job::{Job, JobChange, JobNumber, JobRef, Offset},
+    output::log::blocking,
+    spool::{SegmentName, hole},
+    store::{Deleted, DeletedJob, Updated},
+};
+
+impl Executor {
+    /// Changes a job that has not started, and returns it.
+    pub async fn update(&self, job: JobRef, change: JobChange) -> Result<Job, Error> {
+        match self.inner.store.update(job, change).await? {
+            Updated::Done(job) => {
+                // It may stand before others now, or in a queue with a free slot.
+                self.inner.kick.now();
+                Ok(job)
+            }
+            Updated::Started(job) => Err(Error::Conflict(format!(
+                "job {} is {}; only a job that has not started can be changed",
+                job.number,
+                job.state.name()
+            ))),
+            Updated::UnknownQueue(queue) => Err(Error::no_such_queue(&queue)),
+            Updated::NotFound => Err(Error::no_such_job(job)),
+        }
+    }
+
+    /// Deletes a final job, its attempts, its output and its segment files; its events stay. Once
+    /// begun it is done to the end, whether or not anybody still waits for it; what a kill
+    /// interrupts, the next start unlinks.
+    pub async fn delete(&self, job: JobRef) -> Result<(), Error> {
+        let executor = self.clone();
+        let whole = tokio::spawn(async move { executor.delete_whole(job).await });
+        whole.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a deletion panicked");
+            Err(Error::Internal(
+                "the deletion failed; see the server's log".to_owned(),
+            ))
+        })
+    }
+
+    async fn delete_whole(&self, job: JobRef) -> Result<(), Error> {
+        match self.inner.store.delete(job).await? {
+            Deleted::Done(deleted) => {
+                let DeletedJob { job, segments } = *deleted;
+                let number = job.number;
+                let names = file_names(number, &segments);
+                self.inner.hub.deleted(job);
+                let spool = self.inner.supervisor.context().layout.spool();
+                if let Err(error) = blocking(move || unlink(&spool, &names)).await {
+                    tracing::warn!(job = number, %error, "a segment of a deleted job could not be \
+                        unlinked; the next start tries again");
+                }
+                Ok(())
+            }
+            Deleted::NotFinal(job) => Err(Error::not_final(&job, "deleted")),
+            Deleted::NotFound => Err(Error::no_such_job(job)),
+        }
+    }
+}
+
+/// What a job may have in the spool.
+fn file_names(job: JobNumber, segments: &[(u32, Offset)]) -> BTreeSet<String> {
+    let segment = |&(attempt, first_offset): &(u32, Offset)| {
+        let name = SegmentName {
+            job,
+            attempt,
+            first_offset,
+        };
+        [name.to_string(), hole::file_name(job, attempt)]
+    };
+    segments.iter().flat_map(segment).collect()
+}
+
+/// Unlinks what is there of these; tries all, and returns the last error.
+fn unlink(spool: &Path, names: &BTreeSet<String>) -> io::Result<()> {
+    let mut last = Ok(());
+    for name in names {
+        match std::fs::remove_file(spool.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => last = Err(error),
+            _ => {}
+        }
+    }
+    last
+}

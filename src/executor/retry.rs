@@ -1,0 +1,37 @@
+//! Submits a final job once more.
+//!
+//! It becomes another job; what the first one was is not touched.
+
+use super::{Error, Executor};
+use crate::{
+    job::{Job, JobRef},
+    store::Include,
+};
+
+impl Executor {
+    /// A new job with the same NewJob, environment and stdin included, but for the idempotency key;
+    /// `retry_of` names the old one. Inputs are not sent again.
+    pub async fn retry(&self, job: JobRef, actor: &str) -> Result<Job, Error> {
+        let include = Include {
+            env: true,
+            stdin: true,
+        };
+        let old = self.inner.store.job(job, include).await?;
+        let old = old.ok_or_else(|| Error::no_such_job(job))?;
+        if !old.state.is_final() {
+            return Err(Error::not_final(&old, "tried again"));
+        }
+        let again = old.again();
+        let again = again.ok_or_else(|| Error::Internal("a job was read in part".to_owned()))?;
+        match self.submit_as(again, Some(old.id), actor).await {
+            Ok(submitted) => Ok(submitted.job),
+            // The job is there; its queue is not.
+            Err(Error::NotFound(_)) => Err(Error::Conflict(format!(
+                "the queue {:?} of job {} was deleted; make it again with queue.set, or submit the \
+                 job anew in another one",
+                old.queue, old.number
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! `job.retry`: a final job once more, as a new one.
+//!
+//! What is the same about it is the executor's business.
+
+use serde_json::{Map, Value};
+
+use super::{
+    super::{params::Params, refusal::Refusal, session::Session},
+    Outcome,
+    submit::check_open,
+};
+
+pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
+    let job = Params::new(params, &["job"])?.job()?;
+    check_open(session)?;
+    let job = session.door.executor.retry(job, &session.actor()).await?;
+    Ok(Outcome::of(&job))
+}

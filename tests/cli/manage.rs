@@ -1,0 +1,229 @@
+//! `queue`, `retry`, `update`, `rm` and `submit --many`: what people do to what is there.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Finished, Server};
+
+fn call(server: &Server, verb: &str, words: &[&str]) -> Finished {
+    server.cli(verb).args(words).run()
+}
+
+fn fine(done: Finished) -> String {
+    assert_eq!(done.code(), 0, "{}", done.err());
+    done.out()
+}
+
+fn show(server: &Server, job: &str) -> Value {
+    call(server, "show", &[job, "--json"]).json()
+}
+
+/// Submits a command and waits for its end; its number.
+fn finished(server: &Server, words: &[&str]) -> String {
+    let id = fine(call(server, "submit", words)).trim().to_owned();
+    call(server, "wait", &[&id]);
+    show(server, &id)["number"].to_string()
+}
+
+#[test]
+fn queues_are_listed_made_changed_and_taken_away() {
+    let server = Server::start();
+    let page = fine(call(&server, "queue", &[]));
+    assert_eq!(page, fine(call(&server, "queue", &["ls"])));
+    assert!(
+        page.starts_with("QUEUE") || page.trim_start().starts_with("QUEUE"),
+        "{page}"
+    );
+    assert_eq!(page.lines().count(), 3, "{page}");
+    let words = [
+        "set",
+        "builds",
+        "--concurrency",
+        "2",
+        "--pause",
+        "--weight",
+        "5",
+        "--default",
+        "timeout_s=600",
+        "--json",
+    ];
+    let made = call(&server, "queue", &words).json();
+    let expected = json!({"queue": "builds", "concurrency": 2, "paused": true, "weight": 5,
+                          "defaults": {"timeout_s": 600}, "running": 0, "queued": 0});
+    assert_eq!(made, expected);
+    fine(call(
+        &server,
+        "submit",
+        &["--queue", "builds", "--", "true"],
+    ));
+    let page = fine(call(&server, "queue", &[]));
+    assert!(
+        page.contains("paused") && page.contains("timeout_s"),
+        "{page}"
+    );
+    let kept = call(&server, "queue", &["rm", "builds"]);
+    assert_eq!(kept.code(), 1);
+    assert_eq!(kept.err().trim().lines().count(), 1, "{}", kept.err());
+    fine(call(
+        &server,
+        "queue",
+        &["set", "builds", "--resume", "--no-defaults"],
+    ));
+    fine(call(&server, "wait", &["last"]));
+    fine(call(&server, "queue", &["rm", "builds"]));
+    let some = call(&server, "queue", &["rm", "builds", "default"]);
+    assert_eq!(
+        (some.code(), some.err().trim().lines().count()),
+        (1, 2),
+        "{}",
+        some.err()
+    );
+    let list = call(&server, "queue", &["ls", "--json"]).json();
+    assert_eq!(list.as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_job_is_tried_again_and_followed() {
+    let server = Server::start();
+    let first = finished(
+        &server,
+        &["--name", "n", "--", "sh", "-c", "echo text; exit 4"],
+    );
+    let id = fine(call(&server, "retry", &[&first])).trim().to_owned();
+    let again = show(&server, &id);
+    assert_eq!(again["retry_of"], show(&server, &first)["id"]);
+    assert_eq!(call(&server, "wait", &[&id]).code(), 4);
+    assert_eq!(fine(call(&server, "retry", &[&id, "--tail"])), "text\n");
+    let both = call(&server, "retry", &[&first, "77", &id]);
+    assert_eq!(both.code(), 1);
+    assert_eq!(both.out().lines().count(), 2, "the others are tried");
+    assert_eq!(both.err().trim().lines().count(), 1, "{}", both.err());
+    assert_eq!(call(&server, "retry", &[&first, &id, "--tail"]).code(), 1);
+}
+
+#[test]
+fn jobs_that_wait_are_changed() {
+    let server = Server::start();
+    fine(call(&server, "queue", &["set", "closed", "--pause"]));
+    for _ in 0..2 {
+        fine(call(
+            &server,
+            "submit",
+            &["--queue", "closed", "--", "true"],
+        ));
+    }
+    let words = [
+        "1",
+        "2",
+        "--priority",
+        "-3",
+        "--name",
+        "n",
+        "--label",
+        "a=b",
+    ];
+    assert_eq!(fine(call(&server, "update", &words)).lines().count(), 2);
+    for job in ["1", "2"] {
+        let job = show(&server, job);
+        assert_eq!((&job["priority"], &job["name"]), (&json!(-3), &json!("n")));
+        assert_eq!(job["labels"], json!({"a": "b"}));
+    }
+    fine(call(
+        &server,
+        "update",
+        &["1", "--no-name", "--no-labels", "--queue", "default"],
+    ));
+    assert_eq!(call(&server, "wait", &["1"]).code(), 0);
+    let job = show(&server, "1");
+    assert_eq!((&job["name"], &job["labels"]), (&json!(null), &json!({})));
+    let late = call(&server, "update", &["1", "--priority", "1"]);
+    assert_eq!(
+        (late.code(), late.err().trim().lines().count()),
+        (1, 1),
+        "{}",
+        late.err()
+    );
+    assert_eq!(
+        call(&server, "update", &["1"]).code(),
+        2,
+        "nothing to change"
+    );
+}
+
+#[test]
+fn final_jobs_are_deleted_one_by_one() {
+    let server = Server::start();
+    let first = finished(&server, &["--", "true"]);
+    fine(call(&server, "queue", &["set", "closed", "--pause"]));
+    fine(call(
+        &server,
+        "submit",
+        &["--queue", "closed", "--", "true"],
+    ));
+    let third = finished(&server, &["--", "true"]);
+    let done = call(&server, "rm", &[&first, "2", &third]);
+    assert_eq!((done.code(), done.out()), (1, String::new()));
+    assert!(
+        done.err().contains("cancel"),
+        "it says what to do: {}",
+        done.err()
+    );
+    let left = call(&server, "ls", &["--json"]).json();
+    assert_eq!(left.as_array().map(Vec::len), Some(1));
+    assert_eq!(left[0]["number"], 2);
+    fine(call(&server, "cancel", &["2"]));
+    fine(call(&server, "rm", &["2"]));
+}
+
+#[test]
+fn a_file_of_jobs_is_submitted() {
+    let server = Server::start();
+    let place = server.scratch("jobs");
+    std::fs::create_dir(&place).expect("a directory");
+    let lines = [
+        json!({"argv": ["sh", "-c", "pwd; echo $A $B"], "env": {"A": "line"}}),
+        json!({"shell": "exit 3", "cwd": "/", "labels": {"own": "yes"}}),
+    ];
+    let text: String = lines.iter().map(|line| format!("{line}\n\n")).collect();
+    let file = place.join("jobs.jsonl");
+    std::fs::write(&file, text).expect("the file");
+    let path = file.to_str().expect("UTF-8");
+    let done = server
+        .cli("submit")
+        .args(["--many", path, "--label", "all=yes"])
+        .env("B", "shell")
+        .cwd(&place)
+        .run();
+    assert_eq!(fine(done), "1\n2\n");
+    assert_eq!(call(&server, "wait", &["1"]).code(), 0);
+    let printed = fine(call(&server, "tail", &["1"]));
+    assert_eq!(printed, format!("{}\nline shell\n", place.display()));
+    assert_eq!(show(&server, "1")["labels"], json!({"all": "yes"}));
+    assert_eq!(call(&server, "wait", &["2"]).code(), 3);
+    let second = show(&server, "2");
+    assert_eq!(
+        (&second["cwd"], &second["labels"]),
+        (&json!("/"), &json!({"all": "yes", "own": "yes"}))
+    );
+
+    std::fs::write(&file, "{\"shell\":\":\"}\n\n{\"argv\":[]}\n").expect("the file");
+    let refused = call(&server, "submit", &["--many", path]);
+    assert_eq!(refused.code(), 1);
+    assert!(refused.err().contains("line 3"), "{}", refused.err());
+    std::fs::write(&file, "{\"shell\":\":\"}\nnonsense\n").expect("the file");
+    let refused = call(&server, "submit", &["--many", path]);
+    assert!(refused.err().contains("line 2"), "{}", refused.err());
+    assert_eq!(
+        call(&server, "ls", &["--all", "--json"])
+            .json()
+            .as_array()
+            .map(Vec::len),
+        Some(2)
+    );
+    assert_eq!(
+        call(&server, "submit", &["--many", path, "--", "true"]).code(),
+        2,
+        "one or the other"
+    );
+    let json = call(&server, "submit", &["--many", "/dev/null", "--json"]).json();
+    assert_eq!(json, json!([]));
+}
