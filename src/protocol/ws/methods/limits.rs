@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{super::envelope, job_bytes_max, list, read, submit_many, wait};
 use crate::{
     config::Settings,
-    executor::{MATCH_BYTES_MAX, Pattern},
+    executor::{MATCH_BYTES_MAX, Pattern, TIED_JOBS_MAX},
     job::{Input, Queue, parse},
     protocol::listener,
 };
@@ -52,6 +52,7 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("read_bytes_max", json!(read::BYTES_MAX)),
         ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
         ("submit_many_id_bytes_max", json!(submit_many::ID_BYTES_MAX)),
+        ("tied_jobs_max", json!(TIED_JOBS_MAX)),
         ("wait_jobs_max", json!(wait::JOBS_MAX)),
         ("write_id_bytes_max", json!(Input::WRITE_ID_BYTES_MAX)),
     ];
