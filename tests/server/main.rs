@@ -5,6 +5,7 @@
 mod harness;
 
 mod control;
+mod disconnect;
 mod doors;
 mod drops;
 mod envelope;
