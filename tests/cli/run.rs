@@ -410,7 +410,7 @@ fn what_is_dropped_is_said_and_the_rest_is_shown() {
         dropped.contains("4 of these bytes, with 1 line ends"),
         "{dropped}"
     );
-    let tailed = server.cli("tail").args(&["last"]).run();
+    let tailed = server.cli("tail").args(["last"]).run();
     assert_eq!(tailed.out(), "one\n");
     let missing = "bytes 4 to 8 are missing (drop_newest)";
     assert!(tailed.err().contains(missing), "{}", tailed.err());
