@@ -119,14 +119,17 @@ fn limits(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
         ),
         ("umask", text(&value["umask"])),
         ("variables", count(&value["env_names"])),
-        (
-            "stdin",
-            value["stdin_bytes"]
-                .as_u64()
-                .map_or_else(String::new, |n| format!("{n} bytes")),
-        ),
+        ("stdin", stdin(value)),
         ("key", key(&value["idempotency_key"])),
     ]
+}
+
+fn stdin(value: &Value) -> String {
+    let bytes = value["stdin_bytes"].as_u64().map(|n| format!("{n} bytes"));
+    let open = value["interactive"].as_bool().unwrap_or(false);
+    let open = open.then(|| "open for input".to_owned());
+    let parts: Vec<_> = bytes.into_iter().chain(open).collect();
+    parts.join(", then ")
 }
 
 fn results(job: &Job, value: &Value) -> Vec<(&'static str, String)> {

@@ -338,6 +338,19 @@ mod tests {
     }
 
     #[test]
+    fn a_run_of_an_earlier_version_takes_no_input() {
+        let run = r#"{"type":"run","job":1,"job_id":"00000000-0000-0000-0000-000000000007",
+            "attempt":1,"start_offset":0,"argv":["true"],"cwd":"/","env":[],"umask":63,
+            "stdin":null,"timeout_ms":null,"stall_timeout_ms":null,"grace_ms":0,
+            "leftover":"kill","output_bytes_max":null,"segment_bytes":1,"inline_bytes_max":1,
+            "spool_bytes_max":null,"free_bytes_min":0,"stop":null}"#;
+        match serde_json::from_str(run).expect("a message") {
+            ToShim::Run(spec) => assert!(!spec.interactive && spec.inputs.is_empty()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
     fn a_length_beyond_the_bound_is_refused() {
         let mut buffer = MessageBuffer::default();
         buffer.extend(&u32::MAX.to_le_bytes());

@@ -287,3 +287,42 @@ fn a_kill_on_a_full_disk_costs_nothing() {
     assert_eq!(transcript.bytes, b"through\n");
     assert_eq!(transcript.verified()["exit_code"], 4);
 }
+
+#[test]
+fn a_running_job_takes_input_and_a_waiting_one_keeps_none() {
+    let Some((disk, server)) = on_a_small_disk(MIB) else {
+        return;
+    };
+    let mut client = server.connect();
+    let talker = |client: &mut Client| {
+        let job = json!({"shell": "read -r word; exit \"$word\"", "interactive": true});
+        client.submit(server.marked(job))
+    };
+    let running: Vec<Value> = until("a job that has to wait", || {
+        let job = talker(&mut client);
+        let params = json!({"jobs": [job["id"]], "until": "running", "timeout_s": 1});
+        let met = client.ok("job.wait", params)["met"] == true;
+        let page = client.ok("job.list", json!({"state": "running"}));
+        (!met).then(|| page["jobs"].as_array().cloned().unwrap_or_default())
+    });
+    let page = client.ok("job.list", json!({"state": "queued"}));
+    let waiting = page["jobs"][0].clone();
+    let ballast = disk.fill();
+    until_full(&mut client);
+    let input = |job: &Value| json!({"job": job["id"], "data": "5\n", "write_id": "w"});
+    // A few bytes may still find room in the database.
+    let mut much = input(&waiting);
+    much["data"] = json!(format!("5\n{}", "x".repeat(800_000)));
+    client.refused(UNAVAILABLE, "job.input", much.clone());
+    client.ok("job.input", input(&running[0]));
+    fs::remove_file(ballast).expect("the ballast");
+    until_true("there is room again", || {
+        client.call("job.input", much.clone()).is_ok()
+    });
+    assert_eq!(client.finished(&running[0])["exit_code"], 5);
+    for job in &running[1..] {
+        client.ok("job.input", input(job));
+    }
+    assert_eq!(client.finished(&waiting)["exit_code"], 5);
+    all_end(&mut client);
+}

@@ -171,6 +171,42 @@ fn a_repeat_is_written_once_across_kills_of_the_server() {
 }
 
 #[test]
+fn inputs_around_the_start_survive_kills() {
+    let mut server = Server::start();
+    let ledger = server.scratch("ledger");
+    let line = format!("echo start >>{}; cat", ledger.display());
+    let mut client = server.connect();
+    for round in 0..6 {
+        let job = interactive(&server, &mut client, json!({"shell": line}));
+        let input = |at: i32| {
+            let word = format!("{round}.{at} ");
+            json!({"job": job["id"], "data": word, "write_id": word})
+        };
+        // Some taken, some on their way, the job claimed, sent to its shim, or running.
+        let taken = round % 3;
+        for at in 0..taken {
+            client.ok("job.input", input(at));
+        }
+        for at in taken..4 {
+            client.begin("job.input", input(at));
+        }
+        server.kill_9();
+        server.restart();
+        client = server.connect();
+        for at in 0..5 {
+            client.ok("job.input", input(at));
+        }
+        end(&mut client, &job);
+        let transcript = client.whole(&job);
+        let expected: String = (0..5).map(|at| format!("{round}.{at} ")).collect();
+        assert_eq!(String::from_utf8_lossy(&transcript.bytes), expected);
+        assert_eq!(transcript.verified()["attempts"], 1);
+    }
+    let starts = fs::read_to_string(&ledger).expect("the ledger");
+    assert_eq!(starts.lines().count(), 6, "each ran exactly once");
+}
+
+#[test]
 fn any_bytes_arrive() {
     let server = Server::start();
     let mut client = server.connect();
