@@ -28,20 +28,22 @@ pub(super) enum Found {
 /// Finds the byte at `offset`, which is in the segment `name` or in one that follows.
 pub(super) fn find(spool: &Path, name: SegmentName, offset: Offset) -> io::Result<Found> {
     for _ in 0..LOOKS_MAX {
-        if let Some(position) = open_at(spool, name, offset)? {
-            return Ok(Found::At(position));
-        }
-        let Some(hole) = hole::read(spool, name.job, name.attempt)? else {
-            return Ok(Found::Missing);
+        // The hole first: the seals before it lead nowhere any more.
+        let hole = hole::read(spool, name.job, name.attempt)?;
+        let found = match hole.filter(|hole| hole.gap.from <= offset) {
+            Some(hole) => find_around(spool, name, &hole, offset)?,
+            None => open_at(spool, name, offset)?.map(Found::At),
         };
-        if let Some(found) = find_around(spool, name, &hole, offset)? {
-            return Ok(found);
+        match found {
+            Some(found) => return Ok(found),
+            None if hole.is_none() => break,
+            None => {}
         }
     }
     Ok(Found::Missing)
 }
 
-/// `None`: what the hole said is not true any more.
+/// The same for a byte in the hole or behind it. `None`: what the hole said is not true any more.
 fn find_around(
     spool: &Path,
     name: SegmentName,
@@ -61,7 +63,6 @@ fn find_around(
         let is_there = open_at(spool, next, first_offset)?.is_some();
         return Ok(is_there.then_some(Found::Dropped(gap, next)));
     }
-    // Between the first segment and the hole nothing is missing.
     let kept = hole::segments(spool, name.job, name.attempt)?;
     let holder = kept.into_iter().rfind(|kept| kept.first_offset <= offset);
     match holder {

@@ -26,6 +26,8 @@ pub use search::Search;
 pub use tail::{From, Look, Tail, TailError, TailEvent, TailOptions};
 
 #[cfg(test)]
+mod find_tests;
+#[cfg(test)]
 mod lines_tests;
 #[cfg(test)]
 mod log_tests;

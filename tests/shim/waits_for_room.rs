@@ -3,16 +3,21 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use cc_executor::{
-    job::{JobState, Stream},
+    job::{JobState, Stream, WhenFull},
     spool::{FromShim, SegmentName},
 };
 
 use crate::harness::{Server, Shim, cancel, code, kill, shell, until};
+
+/// So long nothing is heard of a shim that stands still.
+const STILL: Duration = Duration::from_millis(300);
 
 /// A small file system of its own, unmounted when dropped.
 struct Disk {
@@ -114,6 +119,81 @@ fn on_a_full_disk_a_job_can_be_cancelled() {
     let stored = shim.output(Stream::Stdout);
     assert_eq!(stored.len() as u64, facts.end_offset);
     assert!(stored.chunks(2).all(|line| line == b"y\n" || line == b"y"));
+}
+
+/// Takes all room that is left.
+fn fill(shim: &Shim) -> PathBuf {
+    let ballast = shim.layout.spool().join("ballast");
+    let mut options = fs::File::options();
+    let file = options.append(true).create(true).open(&ballast);
+    let mut file = file.expect("ballast");
+    while file.write_all(&[1; 4096]).is_ok() {}
+    ballast
+}
+
+#[test]
+fn behind_its_bound_the_newest_is_dropped_without_room() {
+    let Some((shim, _disk)) = on_a_small_disk() else {
+        return;
+    };
+    let go = shim.dir.path().join("go");
+    let (mut server, _) = shim.hello(1);
+    let mut spec = shell(&format!(
+        "seq 1 50000; while [ ! -e {} ]; do sleep 0.01; done; seq 50001 2000000",
+        go.display()
+    ));
+    spec.when_full = WhenFull::DropNewest;
+    spec.output_bytes_max = Some(100_000);
+    server.run(spec);
+    let leader = server.started();
+    until("the bound is reached", || {
+        shim.output(Stream::Stdout).len() == 100_000
+    });
+    let ballast = fill(&shim);
+    fs::write(&go, "").expect("go");
+    until("the job is done", || !crate::harness::is_alive(leader));
+    // How it ended takes a record.
+    fs::remove_file(&ballast).expect("remove");
+    let facts = server.exited();
+    let all = lines(2_000_000);
+    let dropped = &all[100_000..];
+    assert_eq!((facts.exit, facts.stop), (code(0), None));
+    assert_eq!(facts.end_offset, all.len() as u64);
+    assert_eq!(facts.dropped.bytes, dropped.len() as u64);
+    let ends = dropped.iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!(facts.dropped.lines, ends as u64);
+    assert!(shim.output(Stream::Stdout) == all[..100_000]);
+}
+
+#[test]
+fn on_a_full_disk_the_oldest_stay_until_it_can_be_written_down() {
+    let Some((shim, _disk)) = on_a_small_disk() else {
+        return;
+    };
+    let (mut server, _) = shim.hello(1);
+    let mut spec = shell("yes 0123456");
+    spec.when_full = WhenFull::DropOldest;
+    spec.output_bytes_max = Some(1 << 20);
+    spec.segment_bytes = 64 << 10;
+    server.run(spec);
+    let dropped = || shim.hole(1, 1).map_or(0, |hole| hole.dropped().bytes);
+    until("much is gone", || dropped() > 10 << 20);
+    let ballast = fill(&shim);
+    let mut before = dropped();
+    until("nothing goes any more", || {
+        // What has just gone has left room.
+        fill(&shim);
+        let now = dropped();
+        std::mem::replace(&mut before, now) == now && server.receive_within(STILL).is_err()
+    });
+    fs::remove_file(&ballast).expect("remove");
+    until("it goes on", || dropped() > before + (1 << 20));
+    server.send(&cancel(1000));
+    let facts = server.exited();
+    let hole = shim.hole(1, 1).expect("a hole");
+    assert_eq!(facts.dropped, hole.dropped());
+    let stored = shim.output(Stream::Stdout).len() as u64;
+    assert_eq!(stored + facts.dropped.bytes, facts.end_offset);
 }
 
 #[test]
