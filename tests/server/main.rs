@@ -10,6 +10,8 @@ mod drops;
 mod envelope;
 mod fixture;
 mod full_disk;
+mod hostile_jobs;
+mod hostile_places;
 mod hostile_wire;
 mod input;
 mod jobs;
