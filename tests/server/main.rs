@@ -10,6 +10,7 @@ mod drops;
 mod envelope;
 mod fixture;
 mod full_disk;
+mod hostile_fuzz;
 mod hostile_jobs;
 mod hostile_places;
 mod hostile_wire;
