@@ -46,6 +46,11 @@ chaos seconds="300" seed="":
     CC_CHAOS_SECONDS={{ seconds }} {{ if seed == "" { "" } else { "CC_CHAOS_SEED=" + seed } }} \
         cargo test --locked --release --test chaos -- --nocapture
 
+# Every fuzz target with so many cases; a failure prints the smallest input that fails.
+fuzz cases="20000":
+    cargo build --locked
+    PROPTEST_CASES={{ cases }} cargo test --locked --lib --test server fuzz_ -- --nocapture
+
 # The figures of docs/benchmarks.md, each beside its yardstick.
 bench:
     cargo bench --locked --bench figures

@@ -311,6 +311,8 @@ impl MessageBuffer {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -355,5 +357,50 @@ mod tests {
         let mut buffer = MessageBuffer::default();
         buffer.extend(&u32::MAX.to_le_bytes());
         assert!(buffer.next_message().is_err());
+    }
+
+    /// All messages that a buffer cuts out of these parts; `None` where it refuses them.
+    fn cut(parts: &[&[u8]]) -> Option<Vec<Vec<u8>>> {
+        let (mut buffer, mut got) = (MessageBuffer::default(), Vec::new());
+        for part in parts {
+            buffer.extend(part);
+            while let Some(json) = buffer.next_message().ok()? {
+                got.push(json.to_vec());
+            }
+        }
+        Some(got)
+    }
+
+    proptest! {
+        /// Any bytes come to the same messages, wherever they are cut.
+        #[test]
+        fn fuzz_message_buffer(
+            messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..6),
+            rest in proptest::collection::vec(any::<u8>(), 0..20),
+            at in any::<proptest::sample::Index>(),
+        ) {
+            let framed = messages.iter().flat_map(|message| {
+                [&(message.len() as u32).to_le_bytes()[..], message].concat()
+            });
+            let bytes: Vec<u8> = framed.chain(rest).collect();
+            let whole = cut(&[&bytes]);
+            let (head, tail) = bytes.split_at(at.index(bytes.len() + 1));
+            prop_assert_eq!(&cut(&[head, tail]), &whole);
+            let single: Vec<&[u8]> = bytes.chunks(1).collect();
+            prop_assert_eq!(&cut(&single), &whole);
+            if let Some(got) = whole {
+                prop_assert_eq!(&got[..messages.len()], &messages[..]);
+            }
+        }
+
+        /// Messages that are no JSON of ours are an error, never a panic.
+        #[test]
+        fn fuzz_messages(json in prop_oneof![
+            any::<String>(),
+            r#"\{"type":"(hello|run|stop|arm|signal|pause)"(,"[a-z]{1,8}":(-?[0-9]{1,20}|"x"|null|\{\}))*\}"#,
+        ]) {
+            let _ = serde_json::from_str::<ToShim>(&json);
+            let _ = serde_json::from_str::<FromShim>(&json);
+        }
     }
 }

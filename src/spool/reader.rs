@@ -221,6 +221,8 @@ pub fn output_length(header: &RecordHeader, payload: &[u8]) -> u64 {
 mod tests {
     use std::io::Write;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::job::Stream;
 
@@ -313,5 +315,69 @@ mod tests {
         let error = SegmentReader::open(dir.path(), Position::first(NAME)).expect_err("refused");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(is_no_segment(&error));
+    }
+
+    /// Every record of a segment until its end or damage; a reader always gets there.
+    fn read_all(bytes: &[u8]) -> io::Result<Vec<(RecordHeader, Vec<u8>)>> {
+        let dir = tempfile::tempdir()?;
+        std::fs::write(dir.path().join(NAME.to_string()), bytes)?;
+        let mut reader = SegmentReader::open(dir.path(), Position::first(NAME))?;
+        let mut all = Vec::new();
+        while let Next::Record(header, payload) = reader.next_record()? {
+            all.push((header, payload.to_vec()));
+        }
+        Ok(all)
+    }
+
+    proptest! {
+        /// Of a segment with bytes exchanged and its end torn off, exactly the records before the
+        /// first change are read: never another byte, never a panic.
+        #[test]
+        fn fuzz_mutated_segments(
+            payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 1..8),
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), 1..=255_u8), 0..3),
+            torn in any::<proptest::sample::Index>(),
+        ) {
+            let (mut bytes, mut offset) = (NAME.file_header().to_vec(), 100);
+            let mut ends = Vec::new();
+            for payload in &payloads {
+                bytes.extend(output(offset, payload));
+                offset += payload.len() as u64;
+                ends.push(bytes.len());
+            }
+            let begin = FILE_HEADER_BYTES as usize;
+            let mut whole = begin + torn.index(bytes.len() - begin + 1);
+            bytes.truncate(whole);
+            let length = bytes.len();
+            for (at, by) in changes.iter().filter(|_| length > begin) {
+                let at = begin + at.index(length - begin);
+                bytes[at] ^= by;
+            }
+            let original: Vec<u8> = std::iter::once(NAME.file_header().to_vec())
+                .chain(payloads.iter().scan(100, |offset, payload| {
+                    let record = output(*offset, payload);
+                    *offset += payload.len() as u64;
+                    Some(record)
+                }))
+                .flatten()
+                .collect();
+            if let Some(at) = (0..whole).find(|at| bytes[*at] != original[*at]) {
+                whole = at;
+            }
+            let intact = ends.iter().take_while(|end| **end <= whole).count();
+            let read = read_all(&bytes).expect("a segment");
+            let read: Vec<Vec<u8>> = read.into_iter().map(|(_, payload)| payload).collect();
+            prop_assert_eq!(&read[..], &payloads[..intact]);
+        }
+
+        /// Bytes that never were a segment have no records and end.
+        #[test]
+        fn fuzz_arbitrary_segments(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
+            let behind_header = [&NAME.file_header()[..], &bytes].concat();
+            prop_assert_eq!(read_all(&behind_header).expect("a segment"), []);
+            if let Ok(records) = read_all(&bytes) {
+                prop_assert_eq!(records, []);
+            }
+        }
     }
 }

@@ -215,6 +215,13 @@ impl Server {
         (status, began.elapsed())
     }
 
+    /// Waits until the server has ended by itself; returns how.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a running server");
+        until("the server to end", || child.try_wait().expect("ours"))
+    }
+
     /// What the servers of this data directory said on stderr.
     pub fn said(&self) -> String {
         (1..=self.starts)

@@ -219,3 +219,59 @@ proptest! {
         let _ = read(&text, 64);
     }
 }
+
+/// Text out of the pieces of requests, in any order, with anything between.
+fn nearly_requests() -> impl Strategy<Value = String> {
+    let pieces = prop_oneof![
+        8 => proptest::sample::select(vec![
+            "{", "}", "[", "]", ":", ",", "\"jsonrpc\":\"2.0\",", "\"id\":1,", "\"id\":\"\\u0041\",",
+            "\"id\":null,", "\"id\":1e5,", "\"method\":\"m\",", "\"method\":\"m\"", "\"params\":{}",
+            "\"params\":[]", "\"a\":1", "null", "true", "-0.0", "1e999", "\"\\ud800\"", "\u{feff}", "\\",
+            "\"",
+        ])
+        .prop_map(str::to_owned),
+        1 => any::<String>(),
+    ];
+    proptest::collection::vec(pieces, 0..20).prop_map(|pieces| pieces.concat())
+}
+
+/// A request with some of its bytes exchanged.
+fn mutated_requests() -> impl Strategy<Value = String> {
+    let whole = r#"{"jsonrpc":"2.0","id":"é7","method":"job.submit","params":{"argv":["a","\n"],"env":{"A":"1"}}}"#;
+    let changes = proptest::collection::vec((0..whole.len(), any::<u8>()), 0..4);
+    changes.prop_map(move |changes| {
+        let mut bytes = whole.as_bytes().to_vec();
+        for (at, byte) in changes {
+            bytes[at] = byte;
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+proptest! {
+    /// Whatever arrives is a request that can be read to its end, or is answered with an error that
+    /// is JSON-RPC and carries the id exactly as it stood there, or null.
+    #[test]
+    fn fuzz_envelope(text in prop_oneof![nearly_requests(), mutated_requests(), any::<String>()]) {
+        match read(&text, 64) {
+            Incoming::Notification => prop_assert!(serde_json::from_str::<Value>(&text).is_ok()),
+            Incoming::Request(request) => {
+                let whole: Value = serde_json::from_str(&text).expect("a request is JSON");
+                prop_assert!(text.contains(request.id.get()));
+                prop_assert_eq!(whole["method"].as_str(), Some(request.method.as_str()));
+                let params = whole["params"].as_object().cloned().unwrap_or_default();
+                prop_assert_eq!(request.params(), params);
+            }
+            Incoming::Refused(id, refusal) => {
+                let answer = error(id.as_deref(), &refusal);
+                let told: Value = serde_json::from_str(&answer).expect("our answer is JSON");
+                prop_assert_eq!(&told["jsonrpc"], "2.0");
+                prop_assert!(told["error"]["code"].is_i64() && told["error"]["message"].is_string());
+                match id {
+                    None => prop_assert!(told["id"].is_null()),
+                    Some(id) => prop_assert!(text.contains(id.get()) && answer.contains(id.get())),
+                }
+            }
+        }
+    }
+}
