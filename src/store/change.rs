@@ -67,7 +67,7 @@ pub(super) async fn delete(batch: &mut Batch<'_>, job: JobRef) -> sqlx::Result<D
     let number = standing.number;
     let job = view::known(batch.conn, number).await?;
     if !standing.state.is_final() {
-        return Ok(Deleted::NotFinal(job));
+        return Ok(Deleted::NotFinal(Box::new(job)));
     }
     let segments = segments(batch, number).await?;
     let environment = sqlx::query_scalar!(

@@ -271,7 +271,7 @@ pub enum Deleted {
     /// It is gone.
     Done(Box<DeletedJob>),
     /// It is not final; nothing happened.
-    NotFinal(Job),
+    NotFinal(Box<Job>),
     /// There is no such job.
     NotFound,
 }
