@@ -5,8 +5,10 @@
 
 mod change;
 mod control;
+mod disconnect;
 mod error;
 mod input;
+mod last_input;
 mod queues;
 mod read;
 mod retry;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use self::{disconnect::Ties, last_input::LastInputs};
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
     output::{Hub, Log},
@@ -32,6 +35,7 @@ pub use crate::output::{
 };
 pub use crate::store::Taken;
 pub use control::Action;
+pub use disconnect::{TIED_JOBS_MAX, Tie};
 pub use error::Error;
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use start::{ExecutorSettings, StartError};
@@ -70,6 +74,8 @@ struct Inner {
     supervisor: Supervisor,
     kick: Kick,
     defaults: queues::Defaults,
+    ties: Ties,
+    last_inputs: LastInputs,
     /// Places of waits that read output.
     wait_places: Semaphore,
     started_at: Micros,

@@ -37,6 +37,7 @@ impl Executor {
                     job: number,
                     attempt,
                 };
+                self.inner.last_inputs.note(&self.inner.hub, number);
                 self.pass_on(&shim, key, input).await
             }
         }

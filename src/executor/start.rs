@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Executor, Inner, queues::Defaults};
+use super::{Executor, Inner, disconnect::Ties, last_input::LastInputs, queues::Defaults};
 use crate::{
     clock,
     output::{Hub, Log, log::blocking},
@@ -110,7 +110,8 @@ impl Executor {
         let warm = settings.warm_shims;
         let scheduler = Scheduler::new(supervisor.clone(), rescuer, kick.clone(), events, warm);
         tokio::spawn(scheduler.run());
-        Ok(Self {
+        let stopping = supervisor.context().stopping.clone();
+        let executor = Self {
             inner: Arc::new(Inner {
                 store,
                 hub,
@@ -118,10 +119,15 @@ impl Executor {
                 supervisor,
                 kick,
                 defaults,
+                ties: Ties::default(),
+                last_inputs: LastInputs::default(),
                 wait_places: Semaphore::new(wait_places()),
                 started_at: clock::now(),
             }),
-        })
+        };
+        let ties = executor.inner.ties.clone();
+        tokio::spawn(ties.watch(executor.clone(), stopping));
+        Ok(executor)
     }
 
     /// Takes no more work, leaves running jobs to their shims, ends all tails and waits

@@ -37,8 +37,9 @@ pub enum Until {
         /// From here on.
         from: Offset,
     },
-    /// It runs and has written nothing for so long. The clock begins with the last byte, with the
-    /// start or with the last resume, whichever came last, also when that was before the wait.
+    /// It runs and has written nothing for so long. The clock begins with the last byte, the last
+    /// input, the start or the last resume, whichever came last, also when that was before the
+    /// wait.
     Quiet(Duration),
     /// Its output has so many bytes.
     Bytes(u64),
@@ -171,7 +172,7 @@ impl Executor {
             }
             let runs = one.job.state == JobState::Running && one.job.started_at.is_some();
             let lasts = match runs {
-                true => Some(silence.lasts(self.sign_of_life(one.job.number).await?)),
+                true => Some(self.silence(one.job.number, &mut silence).await?),
                 false => None,
             };
             if lasts.is_some_and(|lasts| lasts >= length) {
@@ -181,6 +182,13 @@ impl Executor {
             let left = lasts.map(|lasts| (length - lasts).max(QUIET_LOOKS_MIN));
             changed_or_after(&mut one.watch, left).await?;
         }
+    }
+
+    /// How long a running job has been silent, and nobody has spoken to it either.
+    async fn silence(&self, number: JobNumber, silence: &mut Silence) -> Result<Duration, Error> {
+        let lasts = silence.lasts(self.sign_of_life(number).await?);
+        let spoken_to = self.inner.last_inputs.age(number);
+        Ok(spoken_to.map_or(lasts, |age| lasts.min(age)))
     }
 
     /// How far the output of a running job reaches, and when that, its start or its last resume

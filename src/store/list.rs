@@ -77,3 +77,18 @@ pub(super) async fn counts(readers: &SqlitePool) -> sqlx::Result<Counts> {
     .map(|row| Ok((events::state(&row.state)?, row.jobs as u64)))
     .collect()
 }
+
+/// Those of these jobs that are final.
+pub(super) async fn final_among(
+    readers: &SqlitePool,
+    numbers: &[JobNumber],
+) -> sqlx::Result<Vec<JobNumber>> {
+    let numbers = json(&numbers)?;
+    sqlx::query_scalar!(
+        r#"SELECT number AS "number!: i64" FROM jobs
+           WHERE number IN (SELECT value FROM json_each(?1)) AND finished_at IS NOT NULL"#,
+        numbers
+    )
+    .fetch_all(readers)
+    .await
+}

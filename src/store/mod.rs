@@ -435,6 +435,11 @@ impl Store {
         Ok(stored::stored(&self.inner.readers, number, offset, max_bytes).await?)
     }
 
+    /// Those of these jobs that are final.
+    pub async fn final_among(&self, numbers: Vec<JobNumber>) -> Result<Vec<JobNumber>, StoreError> {
+        Ok(list::final_among(&self.inner.readers, &numbers).await?)
+    }
+
     /// How many jobs are in each state; states without jobs are missing.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
         Ok(list::counts(&self.inner.readers).await?)

@@ -119,6 +119,9 @@ impl Running {
         if ending == Ending::Stopping {
             // What was taken is done and answered, if it can be done soon.
             let _ = timeout(FINISH, &mut self.worker).await;
+        } else {
+            let tasks = &self.session.door.tasks;
+            tasks.spawn(tell_loss(self.session.clone(), self.worker));
         }
         // From here on nobody waits beside, and no tail hands in more. Requests that were taken
         // before the client left are still executed.
@@ -148,6 +151,14 @@ impl Running {
             ending = read(session, &mut self.stream, &self.work, &self.unanswered) => ending,
         }
     }
+}
+
+/// Says that the client is gone, once what it asked for before has been done.
+async fn tell_loss(session: Arc<Session>, worker: JoinHandle<()>) {
+    // A worker that panicked has done all that it will.
+    let _ = worker.await;
+    let executor = &session.door.executor;
+    executor.disconnected(&session.id, session.heard_at());
 }
 
 fn care(door: &Door) -> Care {
@@ -201,6 +212,7 @@ async fn read(
         session.queued.light().await;
         let frame = stream.next().await;
         unanswered.store(0, Ordering::SeqCst);
+        session.heard();
         let taken = match frame {
             None => return Ending::Broken,
             Some(Err(error)) => return Ending::of(&error),

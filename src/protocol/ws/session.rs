@@ -8,7 +8,10 @@ use std::sync::{
 };
 
 use serde_json::{json, value::RawValue};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -39,6 +42,7 @@ pub struct Session {
     authenticated: Arc<AtomicBool>,
     seat: Mutex<Seat>,
     in_flight: Arc<Semaphore>,
+    heard_at: Mutex<Instant>,
     /// Set when it ends, and by whoever finds that it cannot go on.
     pub over: CancellationToken,
 }
@@ -61,6 +65,7 @@ impl Session {
             authenticated,
             seat: Mutex::new(seat),
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
+            heard_at: Mutex::new(Instant::now()),
             over,
             door,
         }
@@ -69,6 +74,16 @@ impl Session {
     /// Who asked, in the ledger.
     pub fn actor(&self) -> String {
         format!("ws:{}", self.id)
+    }
+
+    /// Something of the client has arrived, or its end.
+    pub fn heard(&self) {
+        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// When something of the client last arrived.
+    pub fn heard_at(&self) -> Instant {
+        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it has shown the token, or needs none.

@@ -25,7 +25,9 @@ fn include(params: &Params<'_>) -> Result<Include, Refusal> {
 pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
     let params = Params::new(params, &["job", "include"])?;
     let job = params.job()?;
-    let job = session.door.executor.get(job, include(&params)?).await?;
+    let executor = &session.door.executor;
+    let job = executor.get(job, include(&params)?).await?;
+    executor.asked_for(&session.id, job.number);
     Ok(Outcome::of(&job))
 }
 

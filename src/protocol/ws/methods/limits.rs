@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    executor::{MATCH_BYTES_MAX, Pattern},
+    executor::{MATCH_BYTES_MAX, Pattern, TIED_JOBS_MAX},
     job::{Input, Queue, parse},
     protocol::listener,
 };
@@ -58,6 +58,7 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
         ("submit_many_containers_max", json!(MANY_CONTAINERS_MAX)),
         ("submit_many_id_bytes_max", json!(submit_many::ID_BYTES_MAX)),
+        ("tied_jobs_max", json!(TIED_JOBS_MAX)),
         ("wait_jobs_max", json!(wait::JOBS_MAX)),
         ("write_id_bytes_max", json!(Input::WRITE_ID_BYTES_MAX)),
         ("write_ids_remembered_max", json!(Input::REMEMBERED_MAX)),

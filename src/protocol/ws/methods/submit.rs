@@ -11,7 +11,7 @@ use super::{
     tail::Wanted,
 };
 use crate::{
-    executor::From,
+    executor::{From, Tie},
     job::{Job, JobRef, NewJob},
 };
 
@@ -38,7 +38,11 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
         check_begin(wanted, &job)?;
     }
     check_open(session)?;
-    let submitted = session.door.executor.submit(job, &session.actor()).await?;
+    let executor = &session.door.executor;
+    executor.check_ties(std::slice::from_ref(&job))?;
+    let submitted = executor.submit(job, &session.actor()).await?;
+    let tie = Tie::of(&submitted.job);
+    executor.tie(&session.id, tie.as_slice()).await;
     let opened = match wanted {
         Some(wanted) => Some(wanted.open(session, JobRef::Id(submitted.job.id)).await),
         None => None,

@@ -11,7 +11,7 @@ use super::{
     submit::{check_open, check_size},
 };
 use crate::{
-    executor::Taken,
+    executor::{Taken, Tie},
     job::{JobId, JobNumber, JobState, NewJob},
 };
 
@@ -94,7 +94,14 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
     drop(params);
     check_open(session)?;
     let executor = &session.door.executor;
+    executor.check_ties(&jobs)?;
+    let delays: Vec<_> = jobs.iter().map(Tie::delay).collect();
     let taken = executor.submit_many(jobs, &session.actor()).await?;
+    let ties = taken.iter().zip(delays).filter_map(|(taken, delay)| {
+        let job = taken.number;
+        delay.map(|delay| Tie { job, delay })
+    });
+    executor.tie(&session.id, &ties.collect::<Vec<_>>()).await;
     let jobs = taken.into_iter().map(TakenView::from).collect();
     Ok(Outcome::of(&Reply { jobs }))
 }

@@ -100,6 +100,7 @@ pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<O
     let wanted = Wanted::from_params(&params)?;
     session.tails.check_room()?;
     let (granted, job) = wanted.open(session, job).await?;
+    session.door.executor.asked_for(&session.id, job.number);
     let from = granted.tail.from();
     let result = json!({ "subscription": granted.subscription, "job": job, "from": from });
     Ok(Outcome {

@@ -1,0 +1,391 @@
+//! Jobs that end with the connection that submitted them, unless somebody asks for them in time.
+//!
+//! Nothing of it is stored: a restart of the server is no loss, and the next server knows of none.
+//! Who is connected, and when that is over, is said by the doors.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Action, Error, Executor};
+use crate::{
+    job::{Job, JobNumber, JobRef, NewJob, OnDisconnect, Seconds},
+    output::Watch,
+};
+
+/// Most jobs that are tied to connections at once, over all of them.
+pub const TIED_JOBS_MAX: usize = 100_000;
+
+/// From how many ties on those of ended jobs are looked for.
+const TIDY_FROM: usize = 256;
+
+/// How many jobs are cancelled at once: their wishes share commits.
+const CANCELS_TOGETHER: usize = 64;
+
+/// Who cancels, in the ledger.
+const ACTOR: &str = "disconnect";
+
+/// What ties a job to its connection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tie {
+    /// The job.
+    pub job: JobNumber,
+    /// From the loss of the connection to the cancel.
+    pub delay: Seconds,
+}
+
+impl Tie {
+    /// How a job is tied, if its `on_disconnect` asks for it.
+    pub fn of(job: &Job) -> Option<Self> {
+        (job.on_disconnect == OnDisconnect::Cancel).then_some(Self {
+            job: job.number,
+            delay: job.disconnect_delay_s,
+        })
+    }
+
+    /// With which delay a job will be tied, if it asks for it.
+    pub fn delay(job: &NewJob) -> Option<Seconds> {
+        (job.on_disconnect == OnDisconnect::Cancel).then_some(job.disconnect_delay_s)
+    }
+}
+
+/// The ties between connections and jobs. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ties {
+    tied: Arc<Mutex<Tied>>,
+    lost: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Tied {
+    jobs: HashMap<JobNumber, Owned>,
+    /// What each connection owns.
+    sessions: HashMap<String, HashSet<JobNumber>>,
+    /// Jobs whose connection is lost, by the moment of their cancel.
+    due: BTreeSet<(Instant, JobNumber)>,
+    /// At so many ties those of ended jobs are forgotten.
+    tidy_at: usize,
+}
+
+#[derive(Debug)]
+struct Owned {
+    session: String,
+    delay: Duration,
+    /// Tells whether the job has ended, at no cost for it.
+    watch: Watch,
+    /// When another connection last asked for it.
+    asked_at: Option<Instant>,
+    /// Set once the connection is lost.
+    due: Option<Instant>,
+}
+
+impl Tied {
+    /// The job has this owner from now on, and no other.
+    fn tie(&mut self, job: JobNumber, owned: Owned) {
+        self.untie(job);
+        if self.jobs.len() >= self.tidy_at.max(TIDY_FROM) {
+            self.tidy();
+        }
+        let owns = self.sessions.entry(owned.session.clone()).or_default();
+        owns.insert(job);
+        self.jobs.insert(job, owned);
+    }
+
+    fn untie(&mut self, job: JobNumber) {
+        let Some(owned) = self.jobs.remove(&job) else {
+            return;
+        };
+        if let Some(due) = owned.due {
+            self.due.remove(&(due, job));
+        }
+        if let Some(owns) = self.sessions.get_mut(&owned.session) {
+            owns.remove(&job);
+            if owns.is_empty() {
+                self.sessions.remove(&owned.session);
+            }
+        }
+    }
+
+    /// Forgets what has ended: what is kept is about jobs that may still be cancelled.
+    fn tidy(&mut self) {
+        let ended = |(job, owned): (&JobNumber, &Owned)| owned.watch.has_ended().then_some(*job);
+        for job in self.jobs.iter().filter_map(ended).collect::<Vec<_>>() {
+            self.untie(job);
+        }
+        self.tidy_at = self.jobs.len() * 2;
+    }
+
+    /// Whoever asked behind the last sign of life of a connection asked behind its loss, however
+    /// late that was noticed.
+    fn lose(&mut self, session: &str, heard_at: Instant, now: Instant) {
+        for job in self.sessions.remove(session).unwrap_or_default() {
+            let Some(owned) = self.jobs.get_mut(&job) else {
+                continue;
+            };
+            if owned.asked_at.is_some_and(|asked_at| asked_at > heard_at) {
+                self.untie(job);
+            } else {
+                let due = now + owned.delay;
+                owned.due = Some(due);
+                self.due.insert((due, job));
+            }
+        }
+    }
+
+    fn ask(&mut self, session: &str, job: JobNumber, now: Instant) {
+        match self.jobs.get_mut(&job) {
+            Some(owned) if owned.due.is_some() => self.untie(job),
+            Some(owned) if owned.session != session => owned.asked_at = Some(now),
+            _ => {}
+        }
+    }
+
+    /// Takes the jobs whose time has come.
+    fn take_due(&mut self, now: Instant) -> Vec<JobNumber> {
+        let due = self.due.iter().take_while(|(due, _)| *due <= now);
+        let due: Vec<JobNumber> = due.map(|(_, job)| *job).collect();
+        due.iter().for_each(|job| self.untie(*job));
+        due
+    }
+}
+
+impl Ties {
+    /// Cancels jobs as their time comes, until the server stops.
+    pub(super) async fn watch(self, executor: Executor, stopping: CancellationToken) {
+        loop {
+            let next = self.tied().due.first().map(|(due, _)| *due);
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return,
+                () = self.lost.notified() => continue,
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            }
+            let due = self.tied().take_due(Instant::now());
+            stream::iter(due)
+                .for_each_concurrent(CANCELS_TOGETHER, |job| executor.cancel_lost(job))
+                .await;
+        }
+    }
+
+    fn tied(&self) -> MutexGuard<'_, Tied> {
+        // What a panic could leave half-done is a tie that cancels nothing.
+        self.tied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Executor {
+    /// Refuses jobs that cannot be tied, before they are submitted.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` where [`TIED_JOBS_MAX`] would be exceeded.
+    pub fn check_ties(&self, jobs: &[NewJob]) -> Result<(), Error> {
+        let more = jobs.iter().filter_map(Tie::delay).count();
+        let mut tied = self.inner.ties.tied();
+        let fits = |tied: &Tied| more == 0 || tied.jobs.len() + more <= TIED_JOBS_MAX;
+        if !fits(&tied) {
+            tied.tidy();
+        }
+        if fits(&tied) {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            limit: "tied_jobs_max",
+            message: format!(
+                "{} jobs would be cancelled if their connections were lost, and {TIED_JOBS_MAX} \
+                 are the most; submit without on_disconnect, or wait for some of them",
+                tied.jobs.len()
+            ),
+        })
+    }
+
+    /// Ties jobs to the connection that submitted them; the one before, if there was one, has
+    /// them no more. To be told after every submit that succeeded, also of a job that an
+    /// idempotency key named: the connection that submitted it last is the one that counts.
+    pub async fn tie(&self, session: &str, ties: &[Tie]) {
+        if ties.is_empty() {
+            return;
+        }
+        let owned = |tie: &Tie| Owned {
+            session: session.to_owned(),
+            delay: Duration::from_millis(tie.delay.to_ms()),
+            watch: self.inner.hub.watch(tie.job),
+            asked_at: None,
+            due: None,
+        };
+        for tie in ties {
+            let owned = owned(tie);
+            self.inner.ties.tied().tie(tie.job, owned);
+        }
+        // Some may have ended before they were watched.
+        let jobs = ties.iter().map(|tie| tie.job).collect();
+        match self.inner.store.final_among(jobs).await {
+            Ok(ended) => {
+                let mut tied = self.inner.ties.tied();
+                ended.into_iter().for_each(|job| tied.untie(job));
+            }
+            // They are kept until their connection ends, and cancelling them changes nothing.
+            Err(error) => tracing::debug!(%error, "cannot tell which tied jobs have ended"),
+        }
+    }
+
+    /// A connection asks for a job (`job.get`, `job.tail`): if the one that it was tied to is
+    /// lost, that means nothing more, for good.
+    pub fn asked_for(&self, session: &str, job: JobNumber) {
+        self.inner.ties.tied().ask(session, job, Instant::now());
+    }
+
+    /// A connection is lost, and not because the server stops. Every request of it has taken
+    /// effect; `heard_at` is when it was last known to be there.
+    pub fn disconnected(&self, session: &str, heard_at: Instant) {
+        let ties = &self.inner.ties;
+        ties.tied().lose(session, heard_at, Instant::now());
+        ties.lost.notify_one();
+    }
+
+    async fn cancel_lost(&self, job: JobNumber) {
+        let cancelled = self.control(JobRef::Number(job), Action::Cancel, ACTOR);
+        match cancelled.await {
+            Ok(_) => tracing::info!(job, "cancelled: its connection is lost"),
+            Err(error) => {
+                tracing::warn!(job, %error, "a job whose connection is lost could not be cancelled");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::output::Hub;
+
+    struct Desk {
+        hub: Hub,
+        tied: Tied,
+        now: Instant,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let (arms, _) = mpsc::unbounded_channel();
+            Self {
+                hub: Hub::new(arms),
+                tied: Tied::default(),
+                now: Instant::now(),
+            }
+        }
+
+        fn tie(&mut self, session: &str, job: JobNumber, delay: u64) {
+            let owned = Owned {
+                session: session.to_owned(),
+                delay: Duration::from_secs(delay),
+                watch: self.hub.watch(job),
+                asked_at: None,
+                due: None,
+            };
+            self.tied.tie(job, owned);
+        }
+
+        fn lose(&mut self, session: &str) {
+            self.tied.lose(session, self.now, self.now);
+        }
+
+        fn due_after(&mut self, seconds: u64) -> Vec<JobNumber> {
+            self.tied.take_due(self.now + Duration::from_secs(seconds))
+        }
+
+        fn is_empty(&self) -> bool {
+            let Tied {
+                jobs,
+                sessions,
+                due,
+                ..
+            } = &self.tied;
+            jobs.is_empty() && sessions.is_empty() && due.is_empty()
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_cancels_what_it_owns_each_in_its_time() {
+        let mut desk = Desk::new();
+        desk.tie("a", 1, 10);
+        desk.tie("a", 2, 0);
+        desk.tie("b", 3, 0);
+        assert!(desk.due_after(99).is_empty(), "nobody is lost");
+        desk.lose("a");
+        assert_eq!(desk.due_after(0), [2]);
+        assert!(desk.due_after(9).is_empty());
+        assert_eq!(desk.due_after(10), [1]);
+        desk.lose("b");
+        assert_eq!(desk.due_after(0), [3]);
+        assert!(desk.is_empty());
+    }
+
+    #[test]
+    fn the_last_connection_that_submitted_it_owns_a_job() {
+        let mut desk = Desk::new();
+        desk.tie("a", 1, 5);
+        desk.tie("b", 1, 5);
+        desk.lose("a");
+        assert!(desk.due_after(5).is_empty());
+        desk.lose("b");
+        desk.tie("c", 1, 5);
+        assert!(desk.due_after(5).is_empty(), "a new owner came in time");
+        desk.lose("c");
+        assert_eq!(desk.due_after(5), [1]);
+        assert!(desk.is_empty());
+    }
+
+    #[test]
+    fn asking_behind_a_loss_calls_it_off_and_asking_before_does_not() {
+        let mut desk = Desk::new();
+        let before = desk.now - Duration::from_secs(1);
+        desk.tie("a", 1, 5);
+        desk.tie("a", 2, 5);
+        desk.tied.ask("b", 2, before);
+        desk.lose("a");
+        desk.tied.ask("b", 1, desk.now);
+        assert_eq!(desk.due_after(5), [2]);
+        assert!(desk.is_empty());
+    }
+
+    #[test]
+    fn a_loss_that_is_noticed_late_was_one_before() {
+        let mut desk = Desk::new();
+        let later = desk.now + Duration::from_secs(1);
+        desk.tie("a", 1, 5);
+        desk.tie("a", 2, 5);
+        desk.tied.ask("b", 1, later);
+        desk.tied.ask("a", 2, later);
+        desk.lose("a");
+        assert_eq!(desk.due_after(5), [2], "only what others asked for goes on");
+        assert!(desk.is_empty());
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten() {
+        let mut desk = Desk::new();
+        let many = 10 * TIDY_FROM as JobNumber;
+        for job in 1..=many {
+            desk.tie("a", job, 5);
+            if job % 2 == 0 {
+                desk.hub.ended(job);
+            }
+        }
+        assert!(desk.tied.jobs.len() < many as usize);
+        desk.tied.tidy();
+        assert_eq!(desk.tied.jobs.len(), many as usize / 2);
+        assert_eq!(desk.tied.sessions["a"].len(), many as usize / 2);
+    }
+}
