@@ -6,6 +6,7 @@ mod harness;
 
 mod control;
 mod delete;
+mod disconnect;
 mod doors;
 mod drops;
 mod envelope;

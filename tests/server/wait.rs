@@ -1,10 +1,10 @@
-//! `job.wait`: for the end or the start, of one, any or all, with a timeout.
+//! `job.wait`: for the end, the start, a match, silence or a length, of one, any or all.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::Server;
+use crate::harness::{CEILING, Client, Server};
 
 fn sleeper(server: &Server) -> Value {
     server.marked(json!({"argv": ["sleep", "1000"]}))
@@ -116,11 +116,306 @@ fn wrong_waits_are_refused() {
     }
     client.refused(-32003, "job.wait", json!({"jobs": [999_999]}));
     for until in [
-        json!({"regex": "x"}),
-        json!({"idle_s": 1}),
-        json!({"bytes": 1}),
+        json!({"regex": "("}),
+        json!({"regex": "[❯]"}),
+        json!({"regex": 1}),
+        json!({"regex": "x", "stream": "stdin"}),
+        json!({"regex": "x", "from": -1}),
+        json!({"regex": "x", "bytes": 1}),
+        json!({"idle_s": "1"}),
+        json!({"idle_s": 1e18}),
+        json!({"bytes": -1}),
+        json!({}),
     ] {
         let params = json!({"jobs": [job["id"]], "until": until});
-        client.refused(-32007, "job.wait", params);
+        client.refused(-32602, "job.wait", params);
     }
+    let long = json!({"regex": "x".repeat(5000)});
+    let error = client.refused(
+        -32005,
+        "job.wait",
+        json!({"jobs": [job["id"]], "until": long}),
+    );
+    assert_eq!(error["data"]["limit"], "pattern_bytes_max");
+    client.finished(&job);
+    let beyond = json!({"jobs": [job["id"]], "until": {"regex": "x", "from": 1}});
+    let error = client.refused(-32602, "job.wait", beyond);
+    assert_eq!(error["data"]["output_bytes"], 0);
+}
+
+/// Waits for a condition; the reply, met or not.
+#[track_caller]
+fn wait(client: &mut Client, jobs: &[&Value], until: Value) -> Value {
+    let id = begin(client, jobs, until);
+    client.reply(id).expect("a wait")
+}
+
+fn begin(client: &mut Client, jobs: &[&Value], until: Value) -> i64 {
+    let jobs: Vec<&Value> = jobs.iter().map(|job| &job["id"]).collect();
+    let params = json!({"jobs": jobs, "until": until, "timeout_s": CEILING.as_secs()});
+    client.begin("job.wait", params)
+}
+
+/// The same question without patience.
+#[track_caller]
+fn check(client: &mut Client, job: &Value, until: Value) -> Value {
+    let params = json!({"jobs": [job["id"]], "until": until, "timeout_s": 0});
+    client.ok("job.wait", params)
+}
+
+/// A job that does what it is told, line by line.
+fn obedient(server: &Server, client: &mut Client) -> Value {
+    let line = "while read -r line; do eval \"$line\"; done";
+    client.submit(server.marked(json!({"shell": line, "interactive": true})))
+}
+
+/// Has such a job do something, and waits until its output has so many bytes.
+#[track_caller]
+fn tell(client: &mut Client, job: &Value, line: &str, bytes: u64) {
+    let data = format!("{line}\n");
+    client.ok("job.input", json!({"job": job["id"], "data": data}));
+    let reply = wait(client, &[job], json!({"bytes": bytes}));
+    assert_eq!(reply["met"], true, "{reply}");
+    assert_eq!(reply["job"]["output_bytes"], bytes);
+}
+
+#[test]
+fn a_match_is_found_in_what_was_written_and_in_what_comes() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = obedient(&server, &mut client);
+    let live = begin(&mut client, &[&job], json!({"regex": "r.ady"}));
+    tell(&mut client, &job, "printf 'not rea'", 7);
+    assert_eq!(
+        check(&mut client, &job, json!({"regex": "r.ady"}))["met"],
+        false
+    );
+    tell(&mut client, &job, "printf 'dy yet'", 13);
+    let live = client.reply(live).expect("a wait");
+    assert_eq!((&live["met"], &live["offset"]), (&json!(true), &json!(9)));
+    assert_eq!(live["job"]["id"], job["id"]);
+    assert_eq!(live["job"]["state"], "running");
+    let replayed = check(&mut client, &job, json!({"regex": "r.ady"}));
+    assert_eq!(
+        (&replayed["met"], &replayed["offset"]),
+        (&json!(true), &json!(9))
+    );
+    assert_eq!(replayed["last_output"]["data"], "not ready yet");
+    // Behind the match there is none.
+    let behind = check(&mut client, &job, json!({"regex": "r.ady", "from": 9}));
+    assert_eq!(
+        (&behind["met"], behind.get("offset")),
+        (&json!(false), None)
+    );
+    assert_eq!(behind["job"], Value::Null);
+}
+
+#[test]
+fn a_match_goes_across_a_killed_server() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let job = obedient(&server, &mut client);
+    tell(&mut client, &job, "printf 'name> rea'", 9);
+    assert_eq!(
+        wait(&mut client, &[&job], json!({"regex": "^name> "}))["offset"],
+        6
+    );
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    assert_eq!(
+        wait(&mut client, &[&job], json!({"regex": "^name> "}))["offset"],
+        6
+    );
+    let live = begin(&mut client, &[&job], json!({"regex": "ready$"}));
+    tell(&mut client, &job, "printf 'dy'", 11);
+    assert_eq!(
+        check(&mut client, &job, json!({"regex": "ready"}))["offset"],
+        11
+    );
+    tell(&mut client, &job, "echo", 12);
+    assert_eq!(client.reply(live).expect("a wait")["offset"], 11);
+}
+
+#[test]
+fn a_stream_is_searched_as_if_it_were_alone() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = obedient(&server, &mut client);
+    tell(&mut client, &job, "printf rea", 3);
+    tell(&mut client, &job, "printf '\\377' >&2", 4);
+    tell(&mut client, &job, "printf dy", 6);
+    let mut offset = |until| check(&mut client, &job, until)["offset"].clone();
+    assert_eq!(offset(json!({"regex": "ready"})), Value::Null);
+    assert_eq!(offset(json!({"regex": r"rea\xffdy"})), 6);
+    assert_eq!(offset(json!({"regex": "ready", "stream": "stdout"})), 6);
+    assert_eq!(offset(json!({"regex": r"^\xff", "stream": "stderr"})), 4);
+    assert_eq!(
+        offset(json!({"regex": "rea", "stream": "stderr"})),
+        Value::Null
+    );
+}
+
+#[test]
+fn a_match_of_an_output_in_many_segments_is_where_it_is() {
+    let server = Server::with(&["--segment-bytes", "65536"], &[]);
+    let mut client = server.connect();
+    let filler = "head -c 200000 /dev/zero | tr '\\0' x";
+    let job = client.submit(json!({"shell": format!("{filler}; printf needle; {filler}")}));
+    let found = wait(&mut client, &[&job], json!({"regex": "needle"}));
+    assert_eq!(
+        (&found["met"], &found["offset"]),
+        (&json!(true), &json!(200_006))
+    );
+    client.finished(&job);
+    let until = json!({"regex": "x{5}needlex{5}", "from": 150_000});
+    assert_eq!(check(&mut client, &job, until)["offset"], 200_011);
+    assert_eq!(
+        check(&mut client, &job, json!({"regex": "needl$"}))["met"],
+        false
+    );
+}
+
+#[test]
+fn what_a_final_job_did_not_write_never_comes() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = client.submit(json!({"argv": ["echo", "done"]}));
+    client.finished(&job);
+    for until in [
+        json!({"regex": "ready"}),
+        json!({"idle_s": 0}),
+        json!({"bytes": 6}),
+    ] {
+        let reply = wait(&mut client, &[&job], until);
+        assert_eq!(
+            (&reply["met"], &reply["job"]["id"]),
+            (&json!(false), &job["id"])
+        );
+    }
+    for until in [json!({"regex": "done$"}), json!({"bytes": 5})] {
+        assert_eq!(wait(&mut client, &[&job], until)["met"], true);
+    }
+    // One that ends while it is waited for.
+    let slow = obedient(&server, &mut client);
+    let begun = begin(&mut client, &[&slow], json!({"regex": "ready"}));
+    client.control(&slow, "kill");
+    assert_eq!(client.reply(begun).expect("a wait")["met"], false);
+}
+
+#[test]
+fn any_outlives_a_job_that_cannot_and_all_does_not() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let silent = client.submit(json!({"argv": ["true"]}));
+    client.finished(&silent);
+    let job = obedient(&server, &mut client);
+    let any = begin(&mut client, &[&silent, &job], json!({"regex": "ready"}));
+    let jobs = json!([job["id"], silent["id"]]);
+    let all = json!({"jobs": jobs, "until": {"regex": "ready"}, "mode": "all"});
+    let all = client.ok("job.wait", all);
+    assert_eq!(
+        (&all["met"], &all["job"]["id"]),
+        (&json!(false), &silent["id"])
+    );
+    tell(&mut client, &job, "printf ready", 5);
+    let any = client.reply(any).expect("a wait");
+    assert_eq!((&any["met"], &any["job"]["id"]), (&json!(true), &job["id"]));
+    assert_eq!(any["offset"], 5);
+}
+
+#[test]
+fn silence_counts_from_the_last_sign_of_life() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = obedient(&server, &mut client);
+    tell(&mut client, &job, "printf 'name> '", 6);
+    let reply = wait(&mut client, &[&job], json!({"idle_s": 0.3}));
+    assert_eq!(reply["met"], true);
+    assert_eq!(reply["last_output"]["data"], "name> ");
+    // It has been silent for so long already.
+    assert_eq!(
+        check(&mut client, &job, json!({"idle_s": 0.3}))["met"],
+        true
+    );
+    assert_eq!(
+        check(&mut client, &job, json!({"idle_s": 3600}))["met"],
+        false
+    );
+    // Whoever has just spoken to it does not call it silent.
+    let began = Instant::now();
+    client.ok("job.input", json!({"job": job["id"], "data": "true\n"}));
+    let reply = wait(&mut client, &[&job], json!({"idle_s": 1.5}));
+    assert_eq!(reply["met"], true);
+    assert!(began.elapsed() >= Duration::from_millis(1500));
+}
+
+#[test]
+fn what_does_not_run_is_not_silent() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = obedient(&server, &mut client);
+    client.started(&job);
+    client.control(&job, "pause");
+    assert_eq!(check(&mut client, &job, json!({"idle_s": 0}))["met"], false);
+    let begun = begin(&mut client, &[&job], json!({"idle_s": 0.5}));
+    let resumed = Instant::now();
+    client.control(&job, "resume");
+    assert_eq!(client.reply(begun).expect("a wait")["met"], true);
+    assert!(resumed.elapsed() >= Duration::from_millis(500));
+}
+
+#[test]
+fn one_wait_takes_a_thousand_jobs() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let mut jobs = Vec::new();
+    for n in 0..1000 {
+        let job = json!({"argv": ["echo", format!("it is {n}.")], "queue": "interactive"});
+        jobs.push(client.submit(job)["number"].clone());
+    }
+    let seconds = CEILING.as_secs();
+    let any = json!({"jobs": jobs, "until": {"regex": r"is 777\."}, "timeout_s": seconds});
+    let any = client.begin("job.wait", any);
+    let until = json!({"regex": r"^it is \d+\.$"});
+    let all = json!({"jobs": jobs, "mode": "all", "until": until, "timeout_s": seconds});
+    let all = client.ok("job.wait", all);
+    assert_eq!(
+        (&all["met"], &all["jobs"][0]["state"]),
+        (&json!(true), &json!("succeeded"))
+    );
+    let any = client.reply(any).expect("a wait");
+    assert_eq!(
+        (&any["met"], &any["job"]["number"]),
+        (&json!(true), &jobs[777])
+    );
+    let ends = json!({"jobs": jobs, "mode": "all", "timeout_s": seconds});
+    assert_eq!(client.ok("job.wait", ends)["met"], true);
+    let error = client.refused(-32005, "job.wait", json!({"jobs": vec![1; 1001]}));
+    assert_eq!(error["data"]["limit"], "wait_jobs_max");
+}
+
+/// Of a job that met it long before the others, its row as it is now.
+#[test]
+fn all_jobs_are_told_as_they_stand() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let first = obedient(&server, &mut client);
+    client.started(&first);
+    let later = obedient(&server, &mut client);
+    let jobs = json!([first["id"], later["id"]]);
+    let until = json!({"regex": "ready"});
+    tell(&mut client, &first, "printf ready", 5);
+    let all = json!({"jobs": jobs, "mode": "all", "until": until});
+    let all = client.begin("job.wait", all);
+    // The first is met by now, or will be met as a final one.
+    client.control(&first, "kill");
+    client.finished(&first);
+    tell(&mut client, &later, "printf ready", 5);
+    let all = client.reply(all).expect("a wait");
+    assert_eq!(
+        (&all["met"], &all["job"]["id"]),
+        (&json!(true), &later["id"])
+    );
+    assert_eq!(all["jobs"][0]["state"], "cancelled");
 }
