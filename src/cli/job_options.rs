@@ -259,7 +259,7 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// A number of bytes; K, M, G and T are powers of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no number of bytes; write 1000, 64M or 1G");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {

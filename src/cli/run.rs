@@ -5,14 +5,14 @@
 
 use std::{cell::Cell, process::ExitCode, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tokio::{
     pin, select,
     time::{Instant, sleep_until},
 };
 
 use super::{
-    exit_code,
+    duration, exit_code,
     follow::{Event, Follow, From, Options},
     forward::Forward,
     job::Job,
@@ -32,7 +32,8 @@ use crate::{cli::follow::Encoding, job::NewJob};
 #[command(after_help = "\
 Exit code: the job's own; 128+N when signal N ended it; 124 timeout or stalled; 127 not found; \
 126 not executable; 130 cancelled; 125 when cc-executor itself failed, and for every other end. \
-Detached by a hang-up: 129; because nobody reads the output any more: 141. The job then goes on.
+Detached by a hang-up: 129; because nobody reads the output any more: 141. The job then goes on, \
+unless --on-disconnect cancel was given.
 
 Ctrl-C cancels the job, a second one kills it, a third one detaches. SIGTERM cancels it too.")]
 pub struct RunArgs {
@@ -43,8 +44,36 @@ pub struct RunArgs {
     #[arg(long)]
     detach: bool,
 
+    /// What the server does when this process is gone or loses its connection: let the job go on,
+    /// or cancel it. A restart of the server is no loss; whoever looks at the job in time keeps it
+    #[arg(long, value_enum, default_value_t, conflicts_with = "detach")]
+    on_disconnect: OnDisconnect,
+
+    /// From that loss to the cancel [default: 10]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    disconnect_delay: Option<f64>,
+
     #[command(flatten)]
     job: JobOptions,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum OnDisconnect {
+    #[default]
+    Continue,
+    Cancel,
+}
+
+impl RunArgs {
+    /// Adds what the loss of this connection shall mean.
+    fn tie(&self, new_job: &mut Map<String, Value>) {
+        if self.on_disconnect == OnDisconnect::Cancel {
+            new_job.insert("on_disconnect".to_owned(), json!("cancel"));
+        }
+        if let Some(delay) = self.disconnect_delay {
+            new_job.insert("disconnect_delay_s".to_owned(), json!(delay));
+        }
+    }
 }
 
 /// After so long a person is told what is waited for.
@@ -54,6 +83,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
     let mut new_job = submit::describe(&args.job, &target, NewJob::INTERACTIVE_QUEUE)?;
+    args.tie(&mut new_job);
     let tail = Options {
         from: From::Offset(0),
         follow: true,

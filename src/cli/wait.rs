@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     duration, exit_code,
     job::Job,
-    jobs,
+    job_options, jobs,
     link::{self, Link, Start, Tell},
     say, sentence,
     target::Connect,
@@ -19,7 +19,11 @@ use super::{
 #[command(after_help = "\
 Exit code: that of the job, as `run` has it. Of several jobs: 0 when all succeeded, else that of \
 the first one in the order given that did not; with --any that of the job that decided. With \
---until running: 0 once they have started. 124 when --timeout is over.")]
+another --until than final: 0 once it is so, of all jobs or with --any of one; where it can no \
+longer become so, the job's code, or 1 where that is 0. 124 when --timeout is over.
+
+A PATTERN is a regular expression over bytes; ^ and $ are the ends of lines. A job is idle when it \
+runs and has written nothing, and was given no input, for so long.")]
 pub struct WaitArgs {
     #[command(flatten)]
     connect: Connect,
@@ -36,8 +40,8 @@ pub struct WaitArgs {
     #[arg(long, conflicts_with = "any")]
     all: bool,
 
-    /// What to wait for
-    #[arg(long, value_enum, default_value_t)]
+    /// final, running, regex:PATTERN, idle:TIME or bytes:N
+    #[arg(long, value_name = "WHAT", value_parser = Until::parse, default_value = "final")]
     until: Until,
 
     /// Give up after so long (90, 90s, 5m, 2h)
@@ -49,28 +53,32 @@ pub struct WaitArgs {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Until {
-    /// Their end
-    #[default]
-    Final,
-    /// Their start
-    Running,
-}
+/// What is waited for, as the server is asked for it.
+#[derive(Debug, Clone, PartialEq)]
+struct Until(Value);
 
 impl Until {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Final => "final",
-            Self::Running => "running",
-        }
+    fn parse(text: &str) -> Result<Self, String> {
+        let until = match text.split_once(':') {
+            None if text == "final" || text == "running" => json!(text),
+            Some(("regex", pattern)) => json!({"regex": pattern}),
+            Some(("idle", length)) => json!({"idle_s": duration::parse(length)?}),
+            Some(("bytes", number)) => json!({"bytes": job_options::bytes(number)?}),
+            _ => return Err("write final, running, regex:PATTERN, idle:TIME or bytes:N".to_owned()),
+        };
+        Ok(Self(until))
+    }
+
+    fn is_final(&self) -> bool {
+        self.0 == "final"
     }
 }
 
 /// The shortest timeout that is asked for: none is none at all.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
-/// How long the server's own word on a timeout may be late.
-const LATE_MAX: Duration = Duration::from_secs(1);
+/// How long the server's own word on a timeout may be late: it looks at every job once, for two
+/// seconds at most.
+const LATE_MAX: Duration = Duration::from_secs(3);
 
 /// Waits for the jobs.
 pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
@@ -91,7 +99,12 @@ pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
     };
     let mut results = Vec::with_capacity(groups.len());
     for group in groups {
-        results.push(args.ask(&mut link, group, deadline).await?);
+        let result = args.ask(&mut link, group, deadline).await?;
+        let hopeless = !args.until.is_final() && result["met"] != true;
+        results.push(result);
+        if hopeless {
+            break;
+        }
     }
     if args.json {
         say::json(&summary(&results))?;
@@ -108,7 +121,7 @@ impl WaitArgs {
         jobs: Value,
         deadline: Option<Instant>,
     ) -> anyhow::Result<Value> {
-        let mut params = json!({"jobs": jobs, "mode": "any", "until": self.until.name()});
+        let mut params = json!({"jobs": jobs, "mode": "any", "until": self.until.0});
         loop {
             if let Some(deadline) = deadline {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -136,13 +149,20 @@ impl WaitArgs {
             let Some(job) = decisive(result)? else {
                 return Ok(exit_code::TIMED_OUT);
             };
-            let code = match (self.until, result["met"].as_bool(), job.is_final()) {
-                (Until::Running, Some(true), _) => exit_code::SUCCESS,
-                (_, _, true) => exit_code::of(&job),
-                (_, _, false) => exit_code::TIMED_OUT,
+            let came = result["met"] == true && !self.until.is_final();
+            let code = match (came, job.is_final()) {
+                (true, _) => exit_code::SUCCESS,
+                (false, false) => exit_code::TIMED_OUT,
+                (false, true) if self.until.is_final() => exit_code::of(&job),
+                (false, true) => exit_code::of(&job).max(exit_code::FAILURE),
             };
             if code != exit_code::SUCCESS {
-                say::to_person(&format!("job {} {}", job.number, sentence::of(&job)));
+                let hopeless = match job.is_final() && !self.until.is_final() {
+                    true => "; what was waited for cannot come any more",
+                    false => "",
+                };
+                let stands = sentence::of(&job);
+                say::to_person(&format!("job {} {stands}{hopeless}", job.number));
                 return Ok(code);
             }
         }
@@ -230,5 +250,37 @@ mod tests {
         assert_eq!(code(&["--until", "running"], &[never]), 130);
         let failed = met(job("failed", json!("exit_code"), json!(9)));
         assert_eq!(code(&["--until", "running"], &[failed]), 0);
+    }
+
+    #[test]
+    fn what_can_no_longer_come_is_a_failure_also_of_a_job_that_succeeded() {
+        let unmet = |exit_code: i32| {
+            let state = ["succeeded", "failed"][usize::from(exit_code != 0)];
+            let job = job(state, json!("exit_code"), json!(exit_code));
+            json!({"met": false, "job": job, "jobs": [job]})
+        };
+        let until = ["--until", "regex:ready"];
+        assert_eq!(code(&until, &[unmet(0)]), 1);
+        assert_eq!(code(&until, &[unmet(7)]), 7);
+        let running = job("running", json!(null), json!(null));
+        assert_eq!(code(&until, &[met(running.clone())]), 0);
+        let late = json!({"met": false, "job": null, "jobs": [running]});
+        assert_eq!(code(&until, &[late]), 124);
+    }
+
+    #[test]
+    fn conditions_are_read() {
+        for (text, until) in [
+            ("final", json!("final")),
+            ("running", json!("running")),
+            ("regex:a:b", json!({"regex": "a:b"})),
+            ("idle:1m", json!({"idle_s": 60.0})),
+            ("bytes:2K", json!({"bytes": 2048})),
+        ] {
+            assert_eq!(Until::parse(text), Ok(Until(until)), "{text}");
+        }
+        for wrong in ["", "ready", "final:", "idle", "idle:soon", "bytes:-1"] {
+            assert!(Until::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

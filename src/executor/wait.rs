@@ -25,7 +25,7 @@ const LAST_OUTPUT_BYTES_MAX: u64 = 4 << 10;
 const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// How long behind the timeout every job is still looked at once.
-const FIRST_LOOK_MAX: Duration = Duration::from_secs(5);
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// A wait over jobs.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +37,7 @@ pub struct WaitOptions {
     /// For what.
     pub until: Until,
     /// How long at most. Every job is looked at once in any case, if that takes no longer than
-    /// five seconds more.
+    /// two seconds more.
     pub timeout: Option<Duration>,
 }
 

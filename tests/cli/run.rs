@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::harness::{Finished, Server, assert_bytes, content, emit, until_true};
+use crate::harness::{Finished, Server, assert_bytes, content, emit, until, until_true};
 
 fn run(server: &Server, words: &[&str]) -> Finished {
     server.cli("run").args(words).run()
@@ -110,7 +110,7 @@ fn a_cancelled_job_is_130() {
     let server = Server::start();
     let running = server.cli("run").args(["--", "sleep", "1000"]).spawn();
     let mut client = server.connect();
-    let job = crate::harness::until("the job", || {
+    let job = until("the job", || {
         let page = client.ok("job.list", json!({"state": "running"}));
         page["jobs"].get(0).cloned()
     });
@@ -232,7 +232,7 @@ fn run_goes_on_over_a_kill_of_the_server() {
         .args(["--pause-us", "4000", "--exit", "6"])
         .spawn();
     let mut client = server.connect();
-    let job = crate::harness::until("the job", || {
+    let job = until("the job", || {
         let page = client.ok("job.list", json!({"state": "running"}));
         page["jobs"].get(0).cloned()
     });
@@ -251,7 +251,7 @@ fn an_interrupt_cancels() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let running = server.cli("run").args(["--", "sleep", "1000"]).spawn();
         let mut client = server.connect();
-        let job = crate::harness::until("the job", || {
+        let job = until("the job", || {
             let page = client.ok("job.list", json!({"state": "running"}));
             page["jobs"].get(0).cloned()
         });
@@ -278,7 +278,7 @@ fn a_second_interrupt_kills() {
         ])
         .spawn();
     let mut client = server.connect();
-    let job = crate::harness::until("the job", || {
+    let job = until("the job", || {
         let page = client.ok("job.list", json!({"state": "running"}));
         page["jobs"].get(0).cloned()
     });
@@ -297,7 +297,7 @@ fn a_hang_up_detaches() {
     let server = Server::start();
     let running = server.cli("run").args(["--", "sleep", "1000"]).spawn();
     let mut client = server.connect();
-    let job = crate::harness::until("the job", || {
+    let job = until("the job", || {
         let page = client.ok("job.list", json!({"state": "running"}));
         page["jobs"].get(0).cloned()
     });
@@ -305,6 +305,29 @@ fn a_hang_up_detaches() {
     let done = running.finish();
     assert!(!done.err().trim().is_empty(), "it says so");
     assert_eq!(client.get(&job)["state"], "running");
+}
+
+#[test]
+fn a_run_that_is_killed_takes_its_job_along_if_it_was_told_to() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let tied = ["--on-disconnect", "cancel", "--disconnect-delay", "0"];
+    let words = tied.iter().chain(&["--grace", "0", "--", "sleep", "1000"]);
+    let running = server.cli("run").args(words).spawn();
+    let job = until("the job", || {
+        let page = client.ok("job.list", json!({"state": "running"}));
+        page["jobs"].get(0).cloned()
+    });
+    assert_eq!(
+        (&job["on_disconnect"], &job["disconnect_delay_s"]),
+        (&json!("cancel"), &json!(0.0))
+    );
+    running.signal(Signal::SIGKILL);
+    let job = client.finished(&job);
+    assert_eq!(
+        (&job["state"], &job["stop"]["by"]),
+        (&json!("cancelled"), &json!("disconnect"))
+    );
 }
 
 #[test]

@@ -213,6 +213,67 @@ fn wait_has_a_timeout() {
 }
 
 #[test]
+fn wait_has_conditions_and_its_codes_tell_how_it_went() {
+    let server = Server::start();
+    let number = submit(&server, &["--shell", "echo is ready; exec sleep 1000"]);
+    let wait = |words: &[&str]| {
+        let words: Vec<&str> = std::iter::once(&*number)
+            .chain(words.iter().copied())
+            .collect();
+        call(&server, "wait", &words)
+    };
+    for until in ["regex:ready$", "bytes:9", "idle:50ms", "running"] {
+        let done = wait(&["--until", until]);
+        assert_eq!(done.code(), 0, "{until}: {}", done.err());
+    }
+    let told = wait(&["--until", "regex:READY|is", "--json"]).json();
+    assert_eq!(
+        (&told["met"], &told["job"]["state"]),
+        (&json!(true), &json!("running"))
+    );
+    let late = wait(&["--until", "regex:never", "--timeout", "0.2"]);
+    assert_eq!(late.code(), 124, "{}", late.err());
+    for wrong in ["ready", "regex:(", "idle:soon"] {
+        assert_ne!(wait(&["--until", wrong]).code(), 0, "{wrong}");
+    }
+    let done = submit(&server, &["--", "true"]);
+    let any = call(
+        &server,
+        "wait",
+        &[&done, &number, "--any", "--until", "regex:ready"],
+    );
+    assert_eq!(any.code(), 0, "{}", any.err());
+    let all = call(&server, "wait", &[&number, &done, "--until", "regex:ready"]);
+    assert_eq!(
+        all.code(),
+        1,
+        "it ended well and never said so: {}",
+        all.err()
+    );
+    assert_eq!(call(&server, "kill", &[&number]).code(), 0);
+    assert_eq!(wait(&["--until", "regex:never"]).code(), 130);
+}
+
+#[test]
+fn wait_goes_on_over_a_kill_of_the_server() {
+    let mut server = Server::start();
+    let go = server.scratch("go");
+    let line = format!(
+        "while [ ! -e {} ]; do sleep 0.05; done; echo ready",
+        go.display()
+    );
+    let number = submit(&server, &["--shell", &line]);
+    let words = [&*number, "--until", "regex:ready"];
+    let waiting = server.cli("wait").args(words).spawn();
+    until_true("it waits", || server.get("/health").json()["sessions"] == 1);
+    server.kill_9();
+    server.restart();
+    std::fs::write(&go, "").expect("go");
+    let done = waiting.finish();
+    assert_eq!(done.code(), 0, "{}", done.err());
+}
+
+#[test]
 fn status_and_stop() {
     let mut server = Server::start();
     let status = call(&server, "status", &["--json"]).json();
