@@ -67,6 +67,7 @@ impl Hub {
             job,
             receiver: Some(receiver),
             changes_seen,
+            told: 0,
         }
     }
 
@@ -126,6 +127,8 @@ pub struct Watch {
     job: JobNumber,
     receiver: Option<watch::Receiver<Pulse>>,
     changes_seen: u64,
+    /// How far the output reached at the last look.
+    told: Offset,
 }
 
 /// The hub is closed: the server stops.
@@ -140,7 +143,11 @@ impl Watch {
         let Some(receiver) = &mut self.receiver else {
             return false;
         };
-        let changes = receiver.borrow_and_update().changes;
+        let (changes, grown_to) = {
+            let pulse = receiver.borrow_and_update();
+            (pulse.changes, pulse.grown_to)
+        };
+        self.told = grown_to;
         std::mem::replace(&mut self.changes_seen, changes) != changes
     }
 
@@ -173,12 +180,16 @@ impl Watch {
     /// Waits until the job may have output behind `offset`, or its row has changed, since the last
     /// [`Self::look`]. Cancel-safe.
     pub async fn woken(&mut self, offset: Offset) -> Result<(), Closed> {
-        let wish = ArmRequest {
-            job: self.job,
-            offset,
-        };
-        // The receiving end lives as long as the server serves.
-        self.hub.arms.send(wish).map_err(|_| Closed)?;
+        // Whoever knew of more and could not read it (a record is damaged) would be woken at once,
+        // again and again. It is woken when the job's row changes.
+        if offset >= self.told {
+            let wish = ArmRequest {
+                job: self.job,
+                offset,
+            };
+            // The receiving end lives as long as the server serves.
+            self.hub.arms.send(wish).map_err(|_| Closed)?;
+        }
         self.changed().await
     }
 
@@ -227,6 +238,21 @@ mod tests {
         watch.woken(5).await.expect("open");
         assert!(!watch.look());
         assert_eq!(watch.grown_to(), 9);
+    }
+
+    #[tokio::test]
+    async fn who_cannot_read_what_is_there_asks_no_more_for_it() {
+        let (arms, mut armed) = mpsc::unbounded_channel();
+        let hub = Hub::new(arms);
+        let mut watch = hub.watch(7);
+        hub.grew(7, 9);
+        watch.look();
+        hub.changed(7);
+        watch.woken(5).await.expect("open");
+        assert!(armed.try_recv().is_err());
+        hub.changed(7);
+        watch.woken(9).await.expect("open");
+        assert_eq!(armed.recv().await, Some(ArmRequest { job: 7, offset: 9 }));
     }
 
     #[tokio::test]
