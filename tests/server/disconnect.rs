@@ -149,6 +149,21 @@ fn the_last_connection_that_submitted_it_counts() {
 }
 
 #[test]
+fn a_batch_is_tied_as_a_single_job_is() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let mut leaving = server.connect();
+    let mut loose = tied(&server, 0.0);
+    loose["on_disconnect"] = json!("continue");
+    let jobs = [tied(&server, 0.0), loose, tied(&server, 0.0)];
+    let jobs = leaving.ok("job.submit_many", json!({"jobs": jobs}))["jobs"].clone();
+    drop(leaving);
+    cancelled(&mut client, &jobs[0]);
+    cancelled(&mut client, &jobs[2]);
+    assert_eq!(client.get(&jobs[1])["stop"], Value::Null);
+}
+
+#[test]
 fn a_killed_server_is_no_loss() {
     let mut server = Server::start();
     let mut client = server.connect();

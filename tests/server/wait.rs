@@ -277,6 +277,24 @@ fn a_match_of_an_output_in_many_segments_is_where_it_is() {
 }
 
 #[test]
+fn a_gap_breaks_a_match_and_ends_a_line() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let output = json!({"max_bytes": 3, "when_full": "drop_newest"});
+    let job = json!({"argv": ["printf", "ready"], "output": output});
+    let job = client.submit(job);
+    client.finished(&job);
+    assert_eq!(
+        check(&mut client, &job, json!({"regex": "ready"}))["met"],
+        false
+    );
+    assert_eq!(
+        check(&mut client, &job, json!({"regex": "rea$"}))["offset"],
+        3
+    );
+}
+
+#[test]
 fn what_a_final_job_did_not_write_never_comes() {
     let server = Server::start();
     let mut client = server.connect();

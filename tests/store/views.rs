@@ -251,6 +251,25 @@ async fn a_list_shows_what_matches_all_conditions() {
 }
 
 #[tokio::test]
+async fn of_many_jobs_the_final_ones_are_told() {
+    let ledger = Ledger::new().await;
+    let running = ledger.running("a").await.number;
+    let lost_one = ledger.running("b").await.number;
+    ledger.store.finish(lost(lost_one, 1)).await.unwrap();
+    let queued = ledger.queued().await.number;
+    let among = vec![queued, lost_one, running, 999];
+    assert_eq!(ledger.store.final_among(among).await.unwrap(), [lost_one]);
+    assert!(
+        ledger
+            .store
+            .final_among(Vec::new())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
 async fn changes_come_in_order_and_from_where_one_was() {
     let ledger = Ledger::new().await;
     let claim = ledger.running("a").await;
