@@ -89,11 +89,18 @@ struct Owned {
 }
 
 impl Tied {
-    /// The job has this owner from now on, and no other.
+    /// The job has this owner from now on, and no other; beyond the bound it has none.
     fn tie(&mut self, job: JobNumber, owned: Owned) {
         self.untie(job);
-        if self.jobs.len() >= self.tidy_at.max(TIDY_FROM) {
+        if self.jobs.len() >= self.tidy_at.clamp(TIDY_FROM, TIED_JOBS_MAX) {
             self.tidy();
+        }
+        if self.jobs.len() >= TIED_JOBS_MAX {
+            tracing::warn!(
+                job,
+                "too many jobs are tied to their connections; this one is not"
+            );
+            return;
         }
         let owns = self.sessions.entry(owned.session.clone()).or_default();
         owns.insert(job);

@@ -214,6 +214,20 @@ impl Executor {
     async fn found(
         &self,
         one: &mut Watched,
+        search: Search,
+        from: Offset,
+        look: FirstLook,
+    ) -> Result<Standing, Error> {
+        match self.search_through(one, search, from, look).await {
+            // Its output went with it.
+            Err(_) if !self.look_again(one).await? => Ok(Standing::Impossible),
+            found => found,
+        }
+    }
+
+    async fn search_through(
+        &self,
+        one: &mut Watched,
         mut search: Search,
         from: Offset,
         mut look: FirstLook,
@@ -246,9 +260,6 @@ impl Executor {
                 // Bytes that were in the segment a moment ago are rows now: they are found once
                 // the ledger is asked again.
                 if std::mem::replace(&mut missing, cursor.offset == before) && missing {
-                    if !self.look_again(one).await? {
-                        return Ok(Standing::Impossible);
-                    }
                     return Err(ReadError::Missing(number, cursor.offset).into());
                 }
                 cursor = Cursor::new(cursor.offset);

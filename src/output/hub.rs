@@ -143,9 +143,12 @@ impl Watch {
         let Some(receiver) = &mut self.receiver else {
             return false;
         };
-        let pulse = receiver.borrow_and_update();
-        self.told = pulse.grown_to;
-        std::mem::replace(&mut self.changes_seen, pulse.changes) != pulse.changes
+        let (changes, grown_to) = {
+            let pulse = receiver.borrow_and_update();
+            (pulse.changes, pulse.grown_to)
+        };
+        self.told = grown_to;
+        std::mem::replace(&mut self.changes_seen, changes) != changes
     }
 
     /// Whether the job has become final since the interest began.

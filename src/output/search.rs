@@ -57,9 +57,10 @@ enum Next {
 
 /// What one piece of work needs and the next need not know.
 struct Desk {
-    /// By state: whether a thread has come to it at this place.
-    seen: Vec<bool>,
-    visited: Vec<StateID>,
+    /// By state: the last place to which a thread has come in it.
+    seen: Vec<u32>,
+    /// Counts the places, from 1.
+    place: u32,
     open: Vec<StateID>,
     /// The threads that read the next byte.
     settled: Vec<Thread>,
@@ -142,7 +143,7 @@ impl Search {
     /// Lets all threads, and one that begins here, come to where they read a byte; where a match
     /// ends, if one does so here.
     fn settle(&self, desk: &mut Desk, next: Next) -> Option<Offset> {
-        desk.clear();
+        desk.go_on();
         let begins = Thread {
             state: self.pattern.nfa().start_anchored(),
             start: self.read,
@@ -194,28 +195,22 @@ impl Search {
 impl Desk {
     fn new(pattern: &Pattern) -> Self {
         Self {
-            seen: vec![false; pattern.nfa().states().len()],
-            visited: Vec::new(),
+            seen: vec![0; pattern.nfa().states().len()],
+            place: 0,
             open: Vec::new(),
             settled: Vec::new(),
         }
     }
 
-    fn clear(&mut self) {
-        for id in self.visited.drain(..) {
-            self.seen[id.as_usize()] = false;
-        }
+    fn go_on(&mut self) {
+        self.place += 1;
         self.open.clear();
         self.settled.clear();
     }
 
     /// Whether nobody was there before.
     fn visit(&mut self, id: StateID) -> bool {
-        let new = !std::mem::replace(&mut self.seen[id.as_usize()], true);
-        if new {
-            self.visited.push(id);
-        }
-        new
+        std::mem::replace(&mut self.seen[id.as_usize()], self.place) != self.place
     }
 }
 

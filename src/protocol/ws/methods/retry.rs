@@ -9,10 +9,13 @@ use super::{
     Outcome,
     submit::check_open,
 };
+use crate::executor::Tie;
 
 pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
     let job = Params::new(params, &["job"])?.job()?;
     check_open(session)?;
-    let job = session.door.executor.retry(job, &session.actor()).await?;
+    let executor = &session.door.executor;
+    let job = executor.retry(job, &session.actor()).await?;
+    executor.tie(&session.id, Tie::of(&job).as_slice()).await;
     Ok(Outcome::of(&job))
 }
