@@ -82,11 +82,7 @@ fn a_full_disk_is_waited_for() {
     server.run(spec);
     assert!(waiting(&mut server));
     // The stall clock stands still, and nothing but a wish could end the job.
-    assert!(
-        server
-            .receive_within(std::time::Duration::from_millis(1500))
-            .is_err()
-    );
+    assert!(server.receive_within(Duration::from_millis(1500)).is_err());
     fs::remove_file(&ballast).expect("remove");
     assert!(!waiting(&mut server));
     let (facts, synced) = server.exited_synced();
