@@ -156,10 +156,10 @@ settings! {
     /// Pings without any answer after which a session is closed.
     pings_unanswered_max: u64 = 3, 1..=100;
     /// Notifications that wait for a slow session, and tails of it that hold output for the next
-    /// ones; each has at most about 100 KiB.
-    notifications_queued_max: u64 = 2, 1..=1000;
+    /// ones; each has at most about 50 KiB.
+    notifications_queued_max: u64 = 1, 1..=1000;
     /// Size of the buffer in which small messages are gathered before they are written, bytes.
-    write_buffer_bytes: u64 = 64 << 10, 0..=(1 << 24);
+    write_buffer_bytes: u64 = 16 << 10, 0..=(1 << 24);
     /// Which log lines are written: a level (error, warn, info, debug, trace) or a filter.
     log_level: String = "info".to_owned(), ();
     /// How they look: text, json, or auto (text on a terminal).

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Longest chunk that is handed out, bytes.
-pub const CHUNK_BYTES_MAX: usize = 64 << 10;
+pub const CHUNK_BYTES_MAX: usize = 32 << 10;
 
 /// How much a tail reads ahead of its reader, bytes: what a reader that stands still costs.
 const READ_AHEAD_BYTES: usize = CHUNK_BYTES_MAX;

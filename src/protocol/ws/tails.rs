@@ -292,7 +292,9 @@ impl Speaker {
         }
     }
 
-    async fn notify(&self, text: String) -> Result<(), Closed> {
+    async fn notify(&self, mut text: String) -> Result<(), Closed> {
+        // It was written into room that doubles, and may wait.
+        text.shrink_to_fit();
         self.send(Message::Text(text.into())).await
     }
 

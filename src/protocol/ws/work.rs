@@ -184,13 +184,16 @@ fn send(
 }
 
 async fn execute_beside(session: &Session, task: Task) {
+    // It may wait for days, and nothing of its message with it.
+    let task = Task {
+        weight: session.queued.add(0),
+        ..task
+    };
     if task.method == Method::Read {
         methods::read::until_there(session, &task.params).await;
         return execute(session, task).await;
     }
-    let (asker, method, params, weight) = task.split();
-    // It may wait for days, and nothing of its message with it.
-    drop(weight);
+    let (asker, method, params, _) = task.split();
     let outcome = methods::execute(session, method, params).await;
     let room = session.outbox.room().await;
     send(session, room, asker, outcome);
