@@ -56,6 +56,7 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("telemetry", &["config", "clock"]),
     ("shutdown", &[]),
     ("descriptors", &[]),
+    ("memory", &[]),
     ("clock", &["job"]),
     ("web", &[]),
 ];
