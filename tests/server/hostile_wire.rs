@@ -260,6 +260,8 @@ fn half_open_connections_give_way_to_honest_ones() {
     let full = server.http("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert_eq!(full.status, 503, "known ones give way to nobody");
     sessions.iter_mut().for_each(Client::still_works);
+    drop((sessions, honest));
+    until("a place", again);
 }
 
 #[test]
