@@ -41,7 +41,10 @@ pub async fn status(args: StatusArgs) -> anyhow::Result<ExitCode> {
         info["running"] = json!(true);
         say::json(&info)?;
     } else {
-        say::out(args.page(&info, &target).as_bytes())?;
+        // A server of another version may have no queues to tell of.
+        let queues = client.request("queue.list", &json!({})).await;
+        let queues = queues.map(|list| busy(&list)).unwrap_or_default();
+        say::out(args.page(&info, &target, queues).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -58,7 +61,7 @@ impl StatusArgs {
         Ok(ExitCode::from(exit_code::FAILURE))
     }
 
-    fn page(&self, info: &Value, target: &Target) -> String {
+    fn page(&self, info: &Value, target: &Target, queues: String) -> String {
         let text = |key: &str| info[key].as_str().map(visible).unwrap_or_default();
         let number = |key: &str| {
             info[key]
@@ -87,6 +90,7 @@ impl StatusArgs {
             ("listen", listen),
             ("isolation", text("isolation")),
             ("jobs", self.counts(info)),
+            ("queues", queues),
         ];
         let mut page = String::new();
         for (name, text) in lines.iter().filter(|(_, text)| !text.is_empty()) {
@@ -109,5 +113,43 @@ impl StatusArgs {
             true => "none".to_owned(),
             false => counts.join(", "),
         }
+    }
+}
+
+/// The queues in which something runs, waits or is held up: `default 3 of 4 running, 12 queued`.
+fn busy(list: &Value) -> String {
+    let queues = list["queues"].as_array().into_iter().flatten();
+    queues.filter_map(queue).collect::<Vec<_>>().join("; ")
+}
+
+fn queue(queue: &Value) -> Option<String> {
+    let number = |key: &str| queue[key].as_u64().unwrap_or(0);
+    let (running, queued) = (number("running"), number("queued"));
+    let paused = queue["paused"].as_bool() == Some(true);
+    if running + queued == 0 && !paused {
+        return None;
+    }
+    let name = visible(queue["queue"].as_str().unwrap_or_default());
+    let slots = number("concurrency");
+    let paused = if paused { ", paused" } else { "" };
+    Some(format!(
+        "{name} {running} of {slots} running, {queued} queued{paused}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_queues_are_told_and_idle_ones_are_not() {
+        let queue = |name, running, queued, paused| json!({"queue": name, "concurrency": 4, "running": running, "queued": queued, "paused": paused});
+        let list = json!({"queues": [
+            queue("a", 3, 12, false), queue("b", 0, 0, false), queue("c\u{7}", 0, 0, true),
+        ]});
+        assert_eq!(
+            busy(&list),
+            "a 3 of 4 running, 12 queued; c\\x07 0 of 4 running, 0 queued, paused"
+        );
     }
 }
