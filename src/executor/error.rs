@@ -44,7 +44,7 @@ impl Error {
     /// Nobody has this number or id.
     pub(super) fn no_such_job(job: JobRef) -> Self {
         Self::NotFound(format!(
-            "there is no job {job}; job.list shows those that exist"
+            "there is no job {job}; a list of the jobs shows which there are"
         ))
     }
 
@@ -142,9 +142,9 @@ impl From<ReadError> for Error {
 impl From<TailError> for Error {
     fn from(error: TailError) -> Self {
         match error {
-            TailError::NotFound => {
-                Self::NotFound("there is no such job; job.list shows those that exist".to_owned())
-            }
+            TailError::NotFound => Self::NotFound(
+                "there is no such job; a list of the jobs shows which there are".to_owned(),
+            ),
             TailError::BeyondEnd(output_bytes) => Self::beyond_end(output_bytes),
             TailError::Stopping => Self::stopping(),
             TailError::Read(error) => error.into(),
