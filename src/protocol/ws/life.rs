@@ -223,7 +223,8 @@ async fn read(
             }
             Some(Ok(Message::Text(text))) => session.take(&text, work).await,
             Some(Ok(Message::Binary(_))) => session.refuse_binary().await,
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
+            Some(Ok(Message::Ping(_))) => session.outbox.settle().await,
+            Some(Ok(Message::Pong(_) | Message::Frame(_))) => Ok(()),
         };
         if taken.is_err() {
             return Ending::Broken;

@@ -65,6 +65,7 @@ pub struct Outbox {
     replies: mpsc::UnboundedSender<(Reply, Weight)>,
     /// Replies that are not with the kernel yet.
     waiting: Load,
+    reply_bytes_max: usize,
     making: Arc<Semaphore>,
     notes: mpsc::Sender<Note>,
     turns: Arc<Semaphore>,
@@ -138,6 +139,7 @@ pub fn outbox(
     let outbox = Outbox {
         replies: replies_in,
         waiting: Load::new(care.reply_bytes_max),
+        reply_bytes_max: usize::try_from(care.reply_bytes_max).unwrap_or(usize::MAX / 2),
         making: Arc::new(Semaphore::new(REPLIES_MADE_MAX)),
         notes: notes_in,
         turns: Arc::new(Semaphore::new(care.notes_max.max(1))),
@@ -176,6 +178,17 @@ impl Outbox {
     /// Sends a reply, or any other message that no notification may overtake.
     pub async fn reply(&self, reply: Reply) -> Result<(), Closed> {
         self.room().await.map(|room| room.send(reply))
+    }
+
+    /// Returns once everything before it, the answers to pings included, is with the kernel: who
+    /// reads on only then makes nobody answer more pings than the client reads answers.
+    pub async fn settle(&self) -> Result<(), Closed> {
+        let room = self.room().await?;
+        let all = self.waiting.add(self.reply_bytes_max);
+        let text = String::new();
+        let _ = room.replies.send((Reply { text, place: None }, all));
+        self.waiting.light().await;
+        Ok(())
     }
 
     /// Waits until a tail may fetch output: the tails of a session take turns, so that a client
@@ -229,7 +242,8 @@ impl Writer {
                     self.fed.push(weight);
                     // Before the client can have read it, so that it may ask again at once.
                     drop(place);
-                    Some(text.into())
+                    // Without text it is only to be flushed.
+                    (!text.is_empty()).then(|| text.into())
                 }
                 Next::Note(note) if note.muted.load(Ordering::SeqCst) => None,
                 Next::Note(note) => Some(note.message),
