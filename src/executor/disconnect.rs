@@ -132,13 +132,14 @@ impl Tied {
     }
 
     /// Whoever asked behind the last sign of life of a connection asked behind its loss, however
-    /// late that was noticed.
+    /// late that was noticed. Without a delay there is no time to ask in.
     fn lose(&mut self, session: &str, heard_at: Instant, now: Instant) {
         for job in self.sessions.remove(session).unwrap_or_default() {
             let Some(owned) = self.jobs.get_mut(&job) else {
                 continue;
             };
-            if owned.asked_at.is_some_and(|asked_at| asked_at > heard_at) {
+            let asked = owned.asked_at.is_some_and(|asked_at| asked_at > heard_at);
+            if asked && !owned.delay.is_zero() {
                 self.untie(job);
             } else {
                 let due = now + owned.delay;
@@ -373,9 +374,12 @@ mod tests {
         let later = desk.now + Duration::from_secs(1);
         desk.tie("a", 1, 5);
         desk.tie("a", 2, 5);
+        desk.tie("a", 3, 0);
         desk.tied.ask("b", 1, later);
         desk.tied.ask("a", 2, later);
+        desk.tied.ask("b", 3, later);
         desk.lose("a");
+        assert_eq!(desk.due_after(0), [3], "without a delay nobody is in time");
         assert_eq!(desk.due_after(5), [2], "only what others asked for goes on");
         assert!(desk.is_empty());
     }
