@@ -149,6 +149,12 @@ settings! {
     replies_queued_bytes_max: u64 = 256 << 10, 1..=(1 << 30);
     /// Jobs of one job.submit_many.
     submit_many_max: u64 = 10_000, 1..=10_000;
+    /// Requests that a session may ask at once; beyond it those that do take turns.
+    requests_burst_max: u64 = 256, 1..=1_000_000;
+    /// How many of them come back every second.
+    requests_per_s: u64 = 10, 1..=1_000_000;
+    /// Requests a second of all sessions that take turns; one alone is not slowed down.
+    flood_requests_per_s: u64 = 4000, 1..=1_000_000;
     /// Tails of a session.
     subscriptions_max: u64 = 256, 1..=10_000;
     /// Seconds between the server's pings.

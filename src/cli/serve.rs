@@ -170,6 +170,7 @@ fn door(
         token,
         origins: Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins),
         sessions: Sessions::new(settings.sessions_max, settings.unauthenticated_sessions_max),
+        floods: protocol::Floods::new(&settings),
         place: protocol::Place {
             data_dir: place.layout.root().to_owned(),
             socket: place.layout.socket(),

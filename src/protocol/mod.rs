@@ -21,6 +21,7 @@ mod ws;
 
 pub use kind::Kind;
 pub use sessions::{Seat, Sessions};
+pub use ws::Floods;
 
 /// What the doors tell about the server, besides what the executor knows.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub struct Door {
     pub origins: origin::Allowed,
     /// Who is in.
     pub sessions: Arc<Sessions>,
+    /// The turns of those that ask too fast.
+    pub floods: Arc<Floods>,
     /// Where we are.
     pub place: Place,
     /// Since when we serve.

@@ -210,9 +210,13 @@ async fn read(
     loop {
         // Whoever sends more than we get done is not read from for a while.
         session.queued.light().await;
+        session.pace.settle().await;
         let frame = stream.next().await;
         unanswered.store(0, Ordering::SeqCst);
         session.heard();
+        if let Some(Ok(message)) = &frame {
+            session.pace.asked(message.len());
+        }
         let taken = match frame {
             None => return Ending::Broken,
             Some(Err(error)) => return Ending::of(&error),

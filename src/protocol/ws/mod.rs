@@ -32,6 +32,7 @@ mod load;
 mod methods;
 mod notify;
 mod outbox;
+mod pace;
 mod params;
 mod refusal;
 mod session;
@@ -39,6 +40,8 @@ mod strict;
 mod tails;
 mod text;
 mod work;
+
+pub use pace::Floods;
 
 /// `GET /ws`, `GET /ws/mcp`: checks who asks and whether there is a seat, then begins a session.
 /// The sub-protocol `mcp` is never selected; a client that offers it gets the same session.

@@ -21,6 +21,7 @@ use super::{
     methods::{self, Method},
     notify::notification,
     outbox::{Closed, Outbox, Reply},
+    pace::Pace,
     refusal::Refusal,
     tails::{Granted, Tails},
     work::Work,
@@ -39,6 +40,8 @@ pub struct Session {
     pub outbox: Outbox,
     /// Its requests that wait to be executed.
     pub queued: Load,
+    /// How fast it may ask.
+    pub pace: Pace,
     authenticated: Arc<AtomicBool>,
     seat: Mutex<Seat>,
     in_flight: Arc<Semaphore>,
@@ -62,6 +65,7 @@ impl Session {
             tails: Tails::new(door.settings.subscriptions_max, over.clone()),
             outbox,
             queued: Load::new(door.settings.in_flight_bytes_max),
+            pace: Pace::new(door.floods.clone(), &door.settings),
             authenticated,
             seat: Mutex::new(seat),
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
@@ -110,6 +114,7 @@ impl Session {
 
     /// Sends a message that has no place among the requests in flight.
     pub async fn say(&self, text: String) -> Result<(), Closed> {
+        self.pace.answered(text.len());
         self.outbox.reply(Reply { text, place: None }).await
     }
 
@@ -191,6 +196,7 @@ impl Session {
             Err(refusal) => (Err(refusal), None),
         };
         let text = envelope::reply(id, result.as_deref());
+        self.pace.answered(text.len());
         if text.len() <= self.door.settings.message_len_max() {
             return (text, granted);
         }
