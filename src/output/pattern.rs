@@ -29,7 +29,7 @@ pub enum PatternError {
     #[error("a pattern has at most {} bytes", Pattern::TEXT_BYTES_MAX)]
     TooLong,
     /// It is no regular expression.
-    #[error("{0}; characters beyond ASCII in a class need (?u:…)")]
+    #[error("{0}")]
     Syntax(String),
     /// It is one that would take too much memory.
     #[error("the pattern becomes too large: use fewer or smaller repetitions")]
@@ -55,7 +55,7 @@ impl Pattern {
             .utf8(false)
             .multi_line(true);
         let hir = syntax::parse_with(text, &syntax)
-            .map_err(|error| PatternError::Syntax(last_line(&error.to_string())))?;
+            .map_err(|error| PatternError::Syntax(advice(last_line(&error.to_string()))))?;
         let config = NFA::config()
             .utf8(false)
             .which_captures(WhichCaptures::None)
@@ -94,6 +94,14 @@ impl Pattern {
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
+    }
+}
+
+/// The parser's complaint about bytes, with what to write instead.
+fn advice(complaint: String) -> String {
+    match complaint.contains("Unicode") {
+        true => format!("{complaint}; characters beyond ASCII in a class need (?u:…)"),
+        false => complaint,
     }
 }
 

@@ -67,7 +67,7 @@ impl From<Error> for Refusal {
             Error::Invalid {
                 output_bytes: Some(end),
                 ..
-            } => refusal.with("output_bytes", end),
+            } => refusal.with("key", "from").with("output_bytes", end),
             Error::Limit { limit, .. } => refusal.with("limit", limit),
             _ => refusal,
         }

@@ -209,7 +209,7 @@ impl Speaker {
             let told = tokio::select! {
                 biased;
                 ready = tail.ready() => match ready {
-                    Ok(()) => self.tell_what_is_there(&mut tail).await,
+                    Ok(()) => self.take_a_turn(&mut tail).await,
                     Err(error) => Err(error.into()),
                 },
                 () = waited(held) => self.flush().await.map_err(Into::into),
@@ -225,8 +225,13 @@ impl Speaker {
 
     /// One look, and what it found, while this tail has its turn: whatever is fetched is handed in
     /// before another tail fetches, so that a client that does not read holds little output here.
-    async fn tell_what_is_there(&mut self, tail: &mut Tail) -> Result<(), Silence> {
+    async fn take_a_turn(&mut self, tail: &mut Tail) -> Result<(), Silence> {
         let _turn = self.outbox.turn().await?;
+        // A look needs room for a question to the ledger; those that wait should not.
+        Box::pin(self.tell_what_is_there(tail)).await
+    }
+
+    async fn tell_what_is_there(&mut self, tail: &mut Tail) -> Result<(), Silence> {
         loop {
             match tail.look().await? {
                 Look::Event(event) => self.tell(event).await?,

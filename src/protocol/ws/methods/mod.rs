@@ -122,7 +122,8 @@ impl Method {
             return Err(Refusal::unsupported(name));
         }
         let known: Vec<&str> = BUILT.iter().map(|(known, _)| *known).collect();
-        let message = format!("there is no such method; there are {}", known.join(", "));
+        let known = known.join(", ");
+        let message = format!("there is no such method; there are {AUTHENTICATE}, {known}");
         Err(Refusal::new(Kind::MethodNotFound, message))
     }
 

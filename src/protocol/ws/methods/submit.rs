@@ -48,11 +48,13 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
         None => None,
     };
     let (granted, tail_error) = match opened.transpose() {
-        Ok(opened) => (opened.map(|(granted, _)| granted), None),
+        Ok(opened) => (opened, None),
         Err(refusal) => (None, Some(refusal)),
     };
+    // What has happened before the tail began, the tail does not tell.
+    let (granted, job) = granted.unzip();
     let outcome = Outcome::of(&Result_ {
-        job: &submitted.job,
+        job: job.as_ref().unwrap_or(&submitted.job),
         created: submitted.created,
         subscription: granted.as_ref().map(|granted| granted.subscription),
         tail_error,
