@@ -5,7 +5,7 @@ use std::fs::{File, remove_file};
 
 use super::{
     lines::last_lines,
-    log::{Cursor, Item},
+    log::{Cursor, Item, ReadError},
     testing::{Desk, Segment},
 };
 use crate::{
@@ -139,4 +139,27 @@ async fn a_segment_that_is_gone_without_a_hole_is_not_passed_over() {
     let mut cursor = Cursor::new(5);
     let read = desk.log.read(job, &mut cursor, 10).await;
     assert!(read.is_err(), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_reader_does_not_go_round_before_a_segment_that_is_gone_without_a_hole() {
+    for gone in 1..=3 {
+        let desk = Desk::new().await;
+        let job = desk.running().await;
+        let segments = five(&desk, job);
+        remove_file(&segments[gone].path).expect("a segment");
+        let mut cursor = Cursor::new(0);
+        let mut bytes = 0;
+        let missing = loop {
+            let read = desk.log.read(job, &mut cursor, 10).await;
+            let Ok(batch) = read else { break read };
+            assert!(
+                !batch.items.is_empty() || batch.at_end,
+                "nothing at {cursor:?}"
+            );
+            bytes += batch.items.len();
+        };
+        assert!(matches!(missing, Err(ReadError::Missing(_, at)) if at == 4 * gone as u64));
+        assert_eq!(bytes, gone);
+    }
 }
