@@ -4,6 +4,7 @@
 use std::fs::{File, remove_file};
 
 use super::{
+    find::find_end,
     lines::last_lines,
     log::{Cursor, Item, ReadError},
     testing::{Desk, Segment},
@@ -161,5 +162,22 @@ async fn a_reader_does_not_go_round_before_a_segment_that_is_gone_without_a_hole
         };
         assert!(matches!(missing, Err(ReadError::Missing(_, at)) if at == 4 * gone as u64));
         assert_eq!(bytes, gone);
+    }
+}
+
+#[tokio::test]
+async fn the_end_is_found_while_the_first_hole_is_dug() {
+    let desk = Desk::new().await;
+    for job in 1..=200 {
+        let segments = five(&desk, job);
+        let (spool, first) = (desk.spool(), segments[0].name);
+        let ends = std::thread::spawn(move || {
+            let looks = (0..20).map(|_| find_end(&spool, first));
+            looks.collect::<Vec<_>>()
+        });
+        dig(&desk, job, &segments, 16);
+        for end in ends.join().expect("ends") {
+            assert_eq!(end.expect("an end").offset, 20);
+        }
     }
 }
