@@ -136,7 +136,7 @@ impl Executor {
     ) -> Result<Standing, Error> {
         let mut looks = true;
         loop {
-            if one.watch.look() || one.watch.grown_to() >= bytes || looks {
+            if one.watch.look() || looks {
                 let _place = self.place_to_read().await?;
                 match self.snapshot(one.job.number).await {
                     Err(Error::NotFound(_)) => return Ok(Standing::Impossible),
@@ -146,6 +146,10 @@ impl Executor {
                     Standing::Open => {}
                     standing => return Ok(standing),
                 }
+            }
+            // Of bytes that are dropped as they come, only the shim's word tells before the end.
+            if one.watch.grown_to() >= bytes {
+                return Ok(Standing::Met(None));
             }
             looks = false;
             drop(look.take());

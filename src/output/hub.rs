@@ -71,7 +71,8 @@ impl Hub {
         }
     }
 
-    /// The job may have more output; there are bytes up to `grown_to` in any case.
+    /// The job may have more output; it has written up to `grown_to` in any case. What came behind
+    /// a bound is counted in that, and nowhere to be read before the end.
     pub fn grew(&self, job: JobNumber, grown_to: Offset) {
         self.pulse(job, |pulse| {
             pulse.grown_to = pulse.grown_to.max(grown_to);
