@@ -399,6 +399,26 @@ fn silence_counts_from_the_last_sign_of_life() {
 }
 
 #[test]
+fn what_writes_behind_its_bound_is_not_silent() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let line =
+        "while read -r line; do while sleep 0.02; do echo; done & read -r line; kill $!; done";
+    let output = json!({"max_bytes": 4, "when_full": "drop_newest"});
+    let job = json!({"shell": line, "interactive": true, "output": output});
+    let job = client.submit(server.marked(job));
+    client.ok("job.input", json!({"job": job["id"], "data": "go\n"}));
+    wait(&mut client, &[&job], json!({"bytes": 10}));
+    let silent = json!({"jobs": [job["id"]], "until": {"idle_s": 0.5}, "timeout_s": 3});
+    assert_eq!(client.ok("job.wait", silent)["met"], false);
+    client.ok("job.input", json!({"job": job["id"], "data": "stop\n"}));
+    assert_eq!(
+        wait(&mut client, &[&job], json!({"idle_s": 0.5}))["met"],
+        true
+    );
+}
+
+#[test]
 fn what_does_not_run_is_not_silent() {
     let server = Server::start();
     let mut client = server.connect();
