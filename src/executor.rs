@@ -10,6 +10,7 @@ mod error;
 mod input;
 mod last_input;
 mod queues;
+mod quiet;
 mod read;
 mod retry;
 mod start;

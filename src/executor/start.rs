@@ -232,10 +232,14 @@ async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<S
     }
 }
 
-/// What was dropped stands in rows once the attempt is final.
+/// What was dropped stands in rows once the attempt is final. Until then its shim may be about to
+/// rename a draft that was listed.
 fn is_needed_hole(open: &[OpenAttempt], file: &str) -> bool {
-    let of = |attempt: &OpenAttempt| (attempt.number, attempt.attempt);
-    hole::parse_file_name(file).is_some_and(|name| open.iter().any(|attempt| of(attempt) == name))
+    let of_file = |attempt: &OpenAttempt| {
+        let (job, attempt) = (attempt.number, attempt.attempt);
+        file == hole::file_name(job, attempt) || file == hole::draft_name(job, attempt)
+    };
+    open.iter().any(of_file)
 }
 
 async fn is_needed(store: &Store, open: &[OpenAttempt], name: SegmentName) -> bool {

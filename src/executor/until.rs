@@ -4,22 +4,17 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Error, Executor};
 use crate::{
-    clock,
-    job::{Job, JobNumber, JobRef, JobState, Micros, Offset, Stream},
-    output::{Cursor, Item, Pattern, ReadError, Search, Watch, hub::Closed},
+    job::{Job, JobNumber, JobRef, Offset, Stream},
+    output::{Cursor, Pattern, ReadError, Search, Watch, hub::Closed},
     store::Include,
 };
 
 /// How much of an output is searched at once, bytes: what one search holds of it.
 const READ_BYTES: usize = 64 << 10;
-
-/// Shortest time between two looks whether a job has gone quiet.
-const QUIET_LOOKS_MIN: Duration = Duration::from_millis(50);
 
 /// What a wait waits for.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,7 +131,7 @@ impl Executor {
     ) -> Result<Standing, Error> {
         let mut looks = true;
         loop {
-            if one.watch.look() || one.watch.grown_to() >= bytes || looks {
+            if one.watch.look() || looks {
                 let _place = self.place_to_read().await?;
                 match self.snapshot(one.job.number).await {
                     Err(Error::NotFound(_)) => return Ok(Standing::Impossible),
@@ -147,68 +142,15 @@ impl Executor {
                     standing => return Ok(standing),
                 }
             }
+            // Of bytes that are dropped as they come, only the shim's word tells before the end.
+            if one.watch.grown_to() >= bytes {
+                return Ok(Standing::Met(None));
+            }
             looks = false;
             drop(look.take());
             let last = bytes.saturating_sub(1);
             one.watch.woken(last).await.map_err(stopping)?;
         }
-    }
-
-    async fn quiet(
-        &self,
-        one: &mut Watched,
-        until: &Until,
-        length: Duration,
-        mut look: FirstLook,
-    ) -> Result<Standing, Error> {
-        let mut silence = Silence::default();
-        loop {
-            one.watch.look();
-            if !self.look_again(one).await? {
-                return Ok(Standing::Impossible);
-            }
-            if let Standing::Impossible = until.standing(&one.job) {
-                return Ok(Standing::Impossible);
-            }
-            let runs = one.job.state == JobState::Running && one.job.started_at.is_some();
-            let lasts = match runs {
-                true => Some(self.silence(one.job.number, &mut silence).await?),
-                false => None,
-            };
-            if lasts.is_some_and(|lasts| lasts >= length) {
-                return Ok(Standing::Met(None));
-            }
-            drop(look.take());
-            let left = lasts.map(|lasts| (length - lasts).max(QUIET_LOOKS_MIN));
-            changed_or_after(&mut one.watch, left).await?;
-        }
-    }
-
-    /// How long a running job has been silent, and nobody has spoken to it either.
-    async fn silence(&self, number: JobNumber, silence: &mut Silence) -> Result<Duration, Error> {
-        let lasts = silence.lasts(self.sign_of_life(number).await?);
-        let spoken_to = self.inner.last_inputs.age(number);
-        Ok(spoken_to.map_or(lasts, |age| lasts.min(age)))
-    }
-
-    /// How far the output of a running job reaches, and when that, its start or its last resume
-    /// happened, whichever was last.
-    async fn sign_of_life(&self, number: JobNumber) -> Result<(Offset, Micros), Error> {
-        let _place = self.place_to_read().await?;
-        let (store, log) = (&self.inner.store, &self.inner.log);
-        let newest = store.newest_change(number).await?;
-        let changes = store.changes(number, newest.saturating_sub(1)).await?;
-        let changed_at = changes.last().map(|change| change.at);
-        let job = self.snapshot(number).await?;
-        let mut cursor = Cursor::new(job.output_bytes.saturating_sub(1));
-        let batch = log.read(number, &mut cursor, 1).await?;
-        let written_at = batch.items.last().and_then(|item| match item {
-            Item::Chunk(chunk) => Some(chunk.at),
-            Item::Gap(_) => None,
-        });
-        let at = [changed_at, job.started_at, written_at];
-        let at = at.into_iter().flatten().max().unwrap_or(job.submitted_at);
-        Ok((job.output_bytes, at))
     }
 
     async fn found(
@@ -291,13 +233,13 @@ impl Executor {
 
     /// So many read for waits at once, in the order in which they came: a wait over a thousand
     /// jobs holds the bytes of a few.
-    async fn place_to_read(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+    pub(super) async fn place_to_read(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
         let place = self.inner.wait_places.acquire().await;
         place.map_err(|_| Error::stopping())
     }
 
     /// Reads the job's row anew; false where it is gone, and then the job is what it was last.
-    async fn look_again(&self, one: &mut Watched) -> Result<bool, Error> {
+    pub(super) async fn look_again(&self, one: &mut Watched) -> Result<bool, Error> {
         let job = JobRef::Number(one.job.number);
         let row = self.inner.store.job(job, Include::default()).await?;
         let is_there = row.is_some();
@@ -309,62 +251,6 @@ impl Executor {
     }
 }
 
-fn stopping(_: Closed) -> Error {
+pub(super) fn stopping(_: Closed) -> Error {
     Error::stopping()
-}
-
-/// Waits until the job's readers are woken, or for so long.
-async fn changed_or_after(watch: &mut Watch, after: Option<Duration>) -> Result<(), Error> {
-    let at = after.and_then(|after| Instant::now().checked_add(after));
-    tokio::select! {
-        woken = watch.changed() => woken.map_err(stopping),
-        () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => Ok(()),
-    }
-}
-
-/// Measures how long there was no sign of life. The wall clock is believed once, about what was
-/// before the first look; a jump of it later changes nothing.
-#[derive(Debug, Default)]
-struct Silence {
-    last: Option<((Offset, Micros), Instant)>,
-    looked_at: Option<Instant>,
-}
-
-impl Silence {
-    fn lasts(&mut self, sign: (Offset, Micros)) -> Duration {
-        let now = Instant::now();
-        let looked_at = self.looked_at.replace(now);
-        if let Some((last, since)) = self.last
-            && last == sign
-        {
-            return now - since;
-        }
-        let told = u64::try_from(clock::now().0 - sign.1.0).unwrap_or(0);
-        let unseen = looked_at.map_or(Duration::MAX, |looked_at| now - looked_at);
-        let lasts = Duration::from_micros(told).min(unseen);
-        self.last = now.checked_sub(lasts).map(|since| (sign, since));
-        lasts
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_is_measured_by_the_steady_clock() {
-        let mut silence = Silence::default();
-        let earlier = Micros(clock::now().0 - 3_000_000);
-        assert!(silence.lasts((5, earlier)) >= Duration::from_secs(3));
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(silence.lasts((5, earlier)) >= Duration::from_secs(5));
-        // A sign that the wall clock dates a day back came after the last look all the same.
-        let jumped = Micros(clock::now().0 - 86_400_000_000);
-        assert_eq!(silence.lasts((6, jumped)), Duration::ZERO);
-        // And one from tomorrow is not in the future.
-        let tomorrow = Micros(clock::now().0 + 86_400_000_000);
-        assert_eq!(silence.lasts((7, tomorrow)), Duration::ZERO);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(silence.lasts((7, tomorrow)), Duration::from_secs(1));
-    }
 }

@@ -109,7 +109,8 @@ pub(super) fn find_end(spool: &Path, name: SegmentName) -> io::Result<OpenEnd> {
             None => Some(name),
         };
         match from.map(|from| scan_end(spool, from)) {
-            Some(Err(e)) if e.kind() == io::ErrorKind::NotFound && from != Some(name) => {}
+            // Not there, or dropped on the way from seal to seal: then there is a hole by now.
+            Some(Err(e)) if e.kind() == io::ErrorKind::NotFound => {}
             Some(end) => {
                 let dropped = hole.map(|hole| hole.dropped()).unwrap_or_default();
                 return Ok(OpenEnd {

@@ -4,8 +4,9 @@
 use std::fs::{File, remove_file};
 
 use super::{
+    find::find_end,
     lines::last_lines,
-    log::{Cursor, Item},
+    log::{Cursor, Item, ReadError},
     testing::{Desk, Segment},
 };
 use crate::{
@@ -139,4 +140,44 @@ async fn a_segment_that_is_gone_without_a_hole_is_not_passed_over() {
     let mut cursor = Cursor::new(5);
     let read = desk.log.read(job, &mut cursor, 10).await;
     assert!(read.is_err(), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_reader_does_not_go_round_before_a_segment_that_is_gone_without_a_hole() {
+    for gone in 1..=3 {
+        let desk = Desk::new().await;
+        let job = desk.running().await;
+        let segments = five(&desk, job);
+        remove_file(&segments[gone].path).expect("a segment");
+        let mut cursor = Cursor::new(0);
+        let mut bytes = 0;
+        let missing = loop {
+            let read = desk.log.read(job, &mut cursor, 10).await;
+            let Ok(batch) = read else { break read };
+            assert!(
+                !batch.items.is_empty() || batch.at_end,
+                "nothing at {cursor:?}"
+            );
+            bytes += batch.items.len();
+        };
+        assert!(matches!(missing, Err(ReadError::Missing(_, at)) if at == 4 * gone as u64));
+        assert_eq!(bytes, gone);
+    }
+}
+
+#[tokio::test]
+async fn the_end_is_found_while_the_first_hole_is_dug() {
+    let desk = Desk::new().await;
+    for job in 1..=200 {
+        let segments = five(&desk, job);
+        let (spool, first) = (desk.spool(), segments[0].name);
+        let ends = std::thread::spawn(move || {
+            let looks = (0..20).map(|_| find_end(&spool, first));
+            looks.collect::<Vec<_>>()
+        });
+        dig(&desk, job, &segments, 16);
+        for end in ends.join().expect("ends") {
+            assert_eq!(end.expect("an end").offset, 20);
+        }
+    }
 }

@@ -71,7 +71,8 @@ impl Hub {
         }
     }
 
-    /// The job may have more output; there are bytes up to `grown_to` in any case.
+    /// The job may have more output; it has written up to `grown_to` in any case. What came behind
+    /// a bound is counted in that, and nowhere to be read before the end.
     pub fn grew(&self, job: JobNumber, grown_to: Offset) {
         self.pulse(job, |pulse| {
             pulse.grown_to = pulse.grown_to.max(grown_to);
@@ -183,14 +184,17 @@ impl Watch {
         // Whoever knew of more and could not read it (a record is damaged) would be woken at once,
         // again and again. It is woken when the job's row changes.
         if offset >= self.told {
-            let wish = ArmRequest {
-                job: self.job,
-                offset,
-            };
-            // The receiving end lives as long as the server serves.
-            self.hub.arms.send(wish).map_err(|_| Closed)?;
+            self.ask(offset)?;
         }
         self.changed().await
+    }
+
+    /// Asks for one wake-up when there is output behind `offset`, and does not wait for it.
+    pub fn ask(&self, offset: Offset) -> Result<(), Closed> {
+        let job = self.job;
+        // The receiving end lives as long as the server serves.
+        let sent = self.hub.arms.send(ArmRequest { job, offset });
+        sent.map_err(|_| Closed)
     }
 
     /// Waits until the job's readers are woken, without asking for it when output comes.

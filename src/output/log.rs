@@ -173,7 +173,10 @@ impl Log {
                 Piece::More(batch, position, end) => {
                     advance(cursor, &batch);
                     cursor.place = Place::Segment { position, end };
-                    return Ok(batch);
+                    // A seal alone is no progress: the segment behind it may not be there.
+                    if batch.at_end || !batch.items.is_empty() {
+                        return Ok(batch);
+                    }
                 }
             }
         }

@@ -57,10 +57,10 @@ impl Attempt {
     }
 
     /// Writes the exit record. Little output: the exit is told at once, for it goes into the
-    /// ledger; else when everything is on disk.
+    /// ledger; else when everything is on disk, and what was dropped is gone.
     pub(super) fn record(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
         let written = self.write_exit(kit);
-        if self.log.end() <= self.spec.inline_bytes_max {
+        if self.log.end() <= self.spec.inline_bytes_max && !self.log.has_hole() {
             self.tell(kit);
             return written;
         }

@@ -219,7 +219,7 @@ impl Log {
         }
         let old = std::mem::replace(&mut self.current, next);
         // Where segments are dropped nobody needs to hear of each.
-        self.sealed = (!self.drops()).then_some(self.end);
+        self.sealed = (!self.has_hole()).then_some(self.end);
         if let Some(ring) = &mut self.ring {
             ring.roll(self.end);
         }

@@ -134,7 +134,7 @@ impl Attempt {
     }
 
     pub(super) fn tell_growth(&mut self, kit: &mut Kit) {
-        let offset = self.log.end();
+        let offset = self.log.final_end();
         if self.armed.is_some_and(|armed| offset > armed) {
             self.armed = None;
             kit.said.push(FromShim::Grew { offset });

@@ -64,13 +64,6 @@ pub fn draft_name(job: JobNumber, attempt: u32) -> String {
     format!("{}.draft", file_name(job, attempt))
 }
 
-/// Job and attempt of the hole with this file name.
-pub fn parse_file_name(name: &str) -> Option<(JobNumber, u32)> {
-    let mut parts = name.split('.');
-    let (job, attempt) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    (file_name(job, attempt) == name).then_some((job, attempt))
-}
-
 /// Writes an attempt's hole down in the directory `spool`, in place of the one before, synced but
 /// for the directory.
 pub fn write(spool: impl AsFd, job: JobNumber, attempt: u32, hole: &Hole) -> io::Result<()> {
@@ -167,20 +160,6 @@ mod tests {
         for cut in 0..bytes.len() {
             fs::write(dir.path().join(file_name(7, 1)), &bytes[..cut]).expect("write");
             assert_eq!(read(dir.path(), 7, 1).expect("read"), None, "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn names_go_both_ways() {
-        assert_eq!(parse_file_name(&file_name(42, 3)), Some((42, 3)));
-        for bad in [
-            "42.3.0.seg",
-            "42.3.hole.draft",
-            "042.3.hole",
-            "42.hole",
-            "x",
-        ] {
-            assert_eq!(parse_file_name(bad), None, "{bad}");
         }
     }
 

@@ -199,9 +199,9 @@ pub enum FromShim {
         /// Why, for the log.
         why: String,
     },
-    /// There are bytes behind the armed offset.
+    /// There are bytes behind the armed offset, or there were: they may have come behind a bound.
     Grew {
-        /// The end of the output now.
+        /// The end of the output now, with what was dropped there.
         offset: Offset,
     },
     /// A segment was sealed; the next one begins here.

@@ -149,6 +149,22 @@ fn a_hole_that_is_committed_leaves_no_file_after_a_kill() {
 }
 
 #[test]
+fn a_hole_that_a_living_shim_is_digging_is_not_taken_from_it() {
+    let mut scene = Scene::new();
+    scene.started_in("s1", "exec sleep 300");
+    let spool = scene.layout.spool();
+    let leftovers = 2..60;
+    for attempt in leftovers {
+        fs::write(spool.join(format!("1.{attempt}.hole.draft")), b"half").expect("a draft");
+    }
+    fs::write(spool.join("1.1.hole.draft"), b"half").expect("a draft");
+    let mut client = scene.start();
+    shim::until("what nobody writes is gone", || scene.spool().len() <= 2);
+    assert_eq!(scene.spool(), ["1.1.0.seg", "1.1.hole.draft"]);
+    client.ok("job.control", json!({"job": 1, "action": "kill"}));
+}
+
+#[test]
 fn a_power_loss_behind_a_hole_is_a_gap_of_its_own() {
     let mut scene = Scene::new();
     let claim = scene.claimed("s1", "echo never");

@@ -343,6 +343,36 @@ fn any_outlives_a_job_that_cannot_and_all_does_not() {
 }
 
 #[test]
+fn bytes_behind_the_bound_count_while_they_are_dropped() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let line = "while read -r line; do eval \"$line\"; done";
+    let output = json!({"max_bytes": 4, "when_full": "drop_newest"});
+    let job = json!({"shell": line, "interactive": true, "output": output});
+    let job = client.submit(server.marked(job));
+    let ten = begin(&mut client, &[&job], json!({"bytes": 10}));
+    for _ in 0..5 {
+        client.ok("job.input", json!({"job": job["id"], "data": "echo\n"}));
+    }
+    wait(&mut client, &[&job], json!({"bytes": 5}));
+    let eleven = json!({"jobs": [job["id"]], "until": {"bytes": 11}, "timeout_s": 0.2});
+    assert_eq!(client.ok("job.wait", eleven)["met"], false);
+    client.ok(
+        "job.input",
+        json!({"job": job["id"], "data": "echo 12345\n"}),
+    );
+    let ten = client.reply(ten).expect("a wait");
+    assert_eq!(
+        (&ten["met"], &ten["job"]["state"]),
+        (&json!(true), &json!("running"))
+    );
+    assert_eq!(
+        wait(&mut client, &[&job], json!({"bytes": 11}))["met"],
+        true
+    );
+}
+
+#[test]
 fn silence_counts_from_the_last_sign_of_life() {
     let server = Server::start();
     let mut client = server.connect();
@@ -366,6 +396,26 @@ fn silence_counts_from_the_last_sign_of_life() {
     let reply = wait(&mut client, &[&job], json!({"idle_s": 1.5}));
     assert_eq!(reply["met"], true);
     assert!(began.elapsed() >= Duration::from_millis(1500));
+}
+
+#[test]
+fn what_writes_behind_its_bound_is_not_silent() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let line =
+        "while read -r line; do while sleep 0.02; do echo; done & read -r line; kill $!; done";
+    let output = json!({"max_bytes": 4, "when_full": "drop_newest"});
+    let job = json!({"shell": line, "interactive": true, "output": output});
+    let job = client.submit(server.marked(job));
+    client.ok("job.input", json!({"job": job["id"], "data": "go\n"}));
+    wait(&mut client, &[&job], json!({"bytes": 10}));
+    let silent = json!({"jobs": [job["id"]], "until": {"idle_s": 0.5}, "timeout_s": 3});
+    assert_eq!(client.ok("job.wait", silent)["met"], false);
+    client.ok("job.input", json!({"job": job["id"], "data": "stop\n"}));
+    assert_eq!(
+        wait(&mut client, &[&job], json!({"idle_s": 0.5}))["met"],
+        true
+    );
 }
 
 #[test]

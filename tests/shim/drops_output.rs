@@ -260,6 +260,26 @@ fn bytes_one_by_one_stay_bounded_on_the_disk_too() {
 }
 
 #[test]
+fn an_end_is_not_told_before_what_was_dropped_is_gone() {
+    let shim = Shim::start();
+    let (mut server, _) = shim.hello(1);
+    let line = numbered(1 << 20, 64 << 10);
+    let mut spec = dropping(&line, WhenFull::DropOldest, MIB);
+    spec.segment_bytes = 64 << 10;
+    // It would be little enough for the ledger.
+    spec.inline_bytes_max = 16 * MIB;
+    server.run(spec);
+    let (facts, synced) = server.exited_synced();
+    assert!(synced, "{facts:?}");
+    let hole = shim.hole(1, 1).expect("a hole");
+    assert_eq!(hole.dropped(), facts.dropped);
+    assert_eq!(
+        found(&shim).stored() + facts.dropped.bytes,
+        facts.end_offset
+    );
+}
+
+#[test]
 fn a_kill_of_the_shim_leaves_a_hole_that_everybody_agrees_on() {
     for bytes in [40 * MIB, 90 * MIB, 200 * MIB] {
         let shim = Shim::start();

@@ -55,9 +55,9 @@ impl Log {
         hole.map_or(self.forgotten, |hole| hole.dropped())
     }
 
-    /// Whether anything was dropped so far.
-    pub(super) fn drops(&self) -> bool {
-        self.dropped() != Dropped::default()
+    /// Whether segments were dropped so far, or are about to be.
+    pub fn has_hole(&self) -> bool {
+        self.ring.as_ref().is_some_and(|ring| ring.hole().is_some())
     }
 
     /// Where the output ends, with what came behind its bound.
