@@ -147,6 +147,14 @@ impl Method {
         }
     }
 
+    /// Whether such a request may cause notifications of tails that are there before it.
+    pub fn wakes_tails(self) -> bool {
+        matches!(
+            self,
+            Self::Control | Self::Input | Self::Update | Self::Delete | Self::QueueSet
+        )
+    }
+
     /// Whether such a request only stores a job, so that others like it may be stored with it.
     pub fn is_submit_alone(self, params: &Map<String, Value>) -> bool {
         self == Self::Submit && params.get("tail").is_none_or(Value::is_null)
