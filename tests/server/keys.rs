@@ -234,3 +234,35 @@ fn an_unknown_key_of_a_megabyte_is_not_repeated_whole() {
         assert!(message.contains("known keys are"), "{message}");
     }
 }
+
+#[test]
+fn a_job_whose_defaults_are_spelled_out_is_the_same_under_its_key() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let short = json!({"argv": ["true"], "idempotency_key": "k"});
+    let first = client.ok("job.submit", short.clone())["job"].clone();
+    let mut long = short;
+    for key in [
+        "cwd",
+        "umask",
+        "interactive",
+        "labels",
+        "queue",
+        "priority",
+        "grace_s",
+        "leftover",
+        "on_disconnect",
+        "disconnect_delay_s",
+        "output",
+    ] {
+        long[key] = first[key].clone();
+    }
+    long["env"] = json!({});
+    let again = client.ok("job.submit", long.clone());
+    assert_eq!(
+        (&again["job"]["id"], &again["created"]),
+        (&first["id"], &json!(false))
+    );
+    long["cwd"] = json!("/proc");
+    client.refused(-32004, "job.submit", long);
+}
