@@ -376,7 +376,7 @@ mod tests {
         let pages = std::fs::metadata(&path).expect("is there").len() / 4096;
         let mut file = std::fs::OpenOptions::new().write(true).open(&path);
         let file = file.as_mut().expect("opens");
-        std::io::Seek::seek(file, std::io::SeekFrom::Start(4096)).expect("seeks");
+        io::Seek::seek(file, io::SeekFrom::Start(4096)).expect("seeks");
         file.write_all(&vec![0xa5; (pages as usize - 1) * 4096])
             .expect("damages");
 
