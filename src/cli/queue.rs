@@ -30,10 +30,12 @@ pub struct QueueArgs {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// List queues (what `queue` alone does)
+    #[command(visible_alias = "list")]
     Ls,
     /// Make a queue or change one; what is not named stays
     Set(Change),
     /// Take queues away whose jobs are all final
+    #[command(visible_alias = "delete")]
     Rm {
         /// Their names
         #[arg(required = true, value_name = "NAME")]

@@ -60,7 +60,7 @@ impl Error {
     /// Nobody has made this queue, or somebody has deleted it.
     pub(super) fn no_such_queue(queue: &str) -> Self {
         Self::NotFound(format!(
-            "there is no queue {queue:?}; queue.list shows those that exist, queue.set makes one"
+            "there is no queue {queue:?}; make it first, or take one that a list of the queues shows"
         ))
     }
 

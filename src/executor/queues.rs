@@ -83,7 +83,8 @@ impl Executor {
             }
             QueueSet::TooMany => {
                 let max = Queue::COUNT_MAX;
-                let message = format!("there are {max} queues; delete one with queue.delete");
+                let message =
+                    format!("there are {max} queues, and no more will do; delete one first");
                 let limit = "queues_max";
                 Err(Error::Limit { limit, message })
             }
@@ -94,7 +95,7 @@ impl Executor {
     pub async fn delete_queue(&self, name: &str) -> Result<(), Error> {
         if Queue::BUILT_IN.contains(&name) {
             return Err(Error::Conflict(format!(
-                "the queue {name:?} is built in and stays; queue.set can pause it"
+                "the queue {name:?} is built in and stays; it can be paused"
             )));
         }
         let _alone = self.inner.defaults.changing.lock().await;
@@ -105,7 +106,7 @@ impl Executor {
             }
             QueueDeleted::HasJobs(count) => Err(Error::Conflict(format!(
                 "the queue {name:?} has {count} jobs that are not final; cancel them, or move them \
-                 with job.update"
+                 to another queue"
             ))),
             QueueDeleted::NotFound => Err(Error::no_such_queue(name)),
         }

@@ -27,8 +27,8 @@ impl Executor {
             Ok(submitted) => Ok(submitted.job),
             // The job is there; its queue is not.
             Err(Error::NotFound(_)) => Err(Error::Conflict(format!(
-                "the queue {:?} of job {} was deleted; make it again with queue.set, or submit the \
-                 job anew in another one",
+                "the queue {:?} of job {} was deleted; make it again, or submit the job anew \
+                 in another one",
                 old.queue, old.number
             ))),
             Err(error) => Err(error),

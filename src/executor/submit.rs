@@ -97,13 +97,14 @@ impl Executor {
 }
 
 /// A job with what the server decides about it.
-fn submission(job: NewJob, actor: &str) -> Result<Submission, Error> {
-    let cwd = job.cwd.clone();
+fn submission(mut job: NewJob, actor: &str) -> Result<Submission, Error> {
+    let cwd = job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
+    let cwd = cwd.clone();
     Ok(Submission {
         id: JobId(uuid::Uuid::now_v7()),
         retry_of: None,
         fingerprint: fingerprint(&job)?,
-        cwd: cwd.unwrap_or_else(|| supervisor::home().to_owned()),
+        cwd,
         job,
         actor: actor.to_owned(),
         at: clock::now(),

@@ -3,6 +3,8 @@
 //!
 //! A caller who has an answer has it on disk. What the writes mean is not known here.
 
+use std::io;
+
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -133,10 +135,6 @@ impl Writer {
             answers = self.transaction(&asks).await;
         }
         match answers {
-            Ok(_) if !self.presence.holds() => {
-                self.fail("it was removed or replaced");
-                answer_all(replies, &broken());
-            }
             Ok(answers) => {
                 for (reply, answer) in replies.into_iter().zip(answers) {
                     let _ = reply.send(Ok(answer));
@@ -181,6 +179,10 @@ impl Writer {
         let events = batch.events;
         events::insert(&mut self.conn, &events).await?;
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
+        // A commit to a file that has lost its name would be gone with this process.
+        if !self.presence.holds() {
+            return Err(io::Error::other("it was removed or replaced").into());
+        }
         Ok(answers)
     }
 
@@ -374,7 +376,7 @@ mod tests {
         let pages = std::fs::metadata(&path).expect("is there").len() / 4096;
         let mut file = std::fs::OpenOptions::new().write(true).open(&path);
         let file = file.as_mut().expect("opens");
-        std::io::Seek::seek(file, std::io::SeekFrom::Start(4096)).expect("seeks");
+        io::Seek::seek(file, io::SeekFrom::Start(4096)).expect("seeks");
         file.write_all(&vec![0xa5; (pages as usize - 1) * 4096])
             .expect("damages");
 

@@ -60,7 +60,7 @@ fn queues_are_listed_made_changed_and_taken_away() {
         page.contains("paused") && page.contains("timeout_s"),
         "{page}"
     );
-    let kept = call(&server, "queue", &["rm", "builds"]);
+    let kept = call(&server, "queue", &["delete", "builds"]);
     assert_eq!(kept.code(), 1);
     assert_eq!(kept.err().trim().lines().count(), 1, "{}", kept.err());
     fine(call(

@@ -216,3 +216,53 @@ fn the_environment_is_clean() {
     assert!(!text.contains("CC_TEST_FOREIGN"), "{text}");
     assert!(!text.contains(&server.token()), "{text}");
 }
+
+#[test]
+fn an_unknown_key_of_a_megabyte_is_not_repeated_whole() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let key = "k".repeat(900 << 10);
+    for method in ["session.authenticate", "job.get", "job.submit", "queue.set"] {
+        let mut params = json!({"argv": ["true"]});
+        params[&key] = json!(1);
+        if method != "job.submit" {
+            params.as_object_mut().expect("an object").remove("argv");
+        }
+        let error = client.refused(-32602, method, params);
+        assert!(error.to_string().len() < 2000, "{method}");
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains("known keys are"), "{message}");
+    }
+}
+
+#[test]
+fn a_job_whose_defaults_are_spelled_out_is_the_same_under_its_key() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let short = json!({"argv": ["true"], "idempotency_key": "k"});
+    let first = client.ok("job.submit", short.clone())["job"].clone();
+    let mut long = short;
+    for key in [
+        "cwd",
+        "umask",
+        "interactive",
+        "labels",
+        "queue",
+        "priority",
+        "grace_s",
+        "leftover",
+        "on_disconnect",
+        "disconnect_delay_s",
+        "output",
+    ] {
+        long[key] = first[key].clone();
+    }
+    long["env"] = json!({});
+    let again = client.ok("job.submit", long.clone());
+    assert_eq!(
+        (&again["job"]["id"], &again["created"]),
+        (&first["id"], &json!(false))
+    );
+    long["cwd"] = json!("/proc");
+    client.refused(-32004, "job.submit", long);
+}

@@ -165,3 +165,19 @@ fn a_kill_in_the_middle_leaves_all_or_nothing() {
         assert!(now == 0 || now == JOBS, "{now} jobs");
     }
 }
+
+#[test]
+fn the_bound_of_arrays_and_objects_is_named_as_it_is_told() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let limits = client.ok("server.info", json!({}))["limits"].clone();
+    for (method, key, count) in [
+        ("job.submit_many", "jobs", 66_000),
+        ("job.submit", "argv", 5000),
+    ] {
+        let error = client.refused(-32005, method, json!({key: vec![json!([]); count]}));
+        let limit = error["data"]["limit"].as_str().expect("a limit");
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains(&limits[limit].to_string()), "{error}");
+    }
+}

@@ -165,7 +165,7 @@ fn a_queue_is_deleted_once_its_jobs_are_final() {
     assert!(
         error["message"]
             .as_str()
-            .is_some_and(|m| m.contains("queue.set")),
+            .is_some_and(|m| m.contains("make it first")),
         "{error}"
     );
     assert_eq!(client.get(&running)["queue"], "q", "its jobs stay");

@@ -80,7 +80,7 @@ fn only_a_final_job_is_tried_again_and_only_where_its_queue_is() {
     assert!(
         error["message"]
             .as_str()
-            .is_some_and(|m| m.contains("queue.set")),
+            .is_some_and(|m| m.contains("make it again")),
         "{error}"
     );
     client.ok("queue.set", json!({"queue": "q"}));

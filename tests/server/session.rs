@@ -193,3 +193,37 @@ fn a_session_that_does_not_authenticate_is_closed() {
     assert_eq!(other.frame_within(Duration::from_secs(2)), None);
     other.still_works();
 }
+
+#[test]
+fn no_notification_overtakes_the_reply_to_the_request_that_causes_it() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let next = |client: &mut Client| match client.frame() {
+        Frame::Json(frame) => frame,
+        other => panic!("{other:?}"),
+    };
+    let answered_first = |client: &mut Client, method: &str, params, caused: &str| {
+        let id = client.begin(method, params);
+        let first = next(client);
+        assert_eq!(first["id"], id, "{method} was overtaken by {first}");
+        assert!(first["result"].is_object(), "{first}");
+        while next(client)["method"] != caused {}
+    };
+    client.ok("queue.set", json!({"queue": "closed", "paused": true}));
+    for _ in 0..200 {
+        let job = json!({"argv": ["true"], "queue": "closed", "tail": {}});
+        let job = client.ok("job.submit", job)["job"]["id"].clone();
+        assert_eq!(client.notification()["method"], "job.caught_up");
+        let cancel = json!({"job": job, "action": "cancel"});
+        answered_first(&mut client, "job.control", cancel, "job.end");
+    }
+    let job = json!({"argv": ["cat"], "interactive": true, "tail": {}});
+    let job = client.ok("job.submit", job)["job"]["id"].clone();
+    client.ok("job.input", json!({"job": job, "data": "x\n"}));
+    while client.notification()["method"] != "job.output" {}
+    for _ in 0..200 {
+        let input = json!({"job": job, "data": "x\n"});
+        answered_first(&mut client, "job.input", input, "job.output");
+    }
+    client.ok("job.control", json!({"job": job, "action": "kill"}));
+}

@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::{Sink, SinkExt};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval_at},
 };
 use tokio_tungstenite::tungstenite::{
@@ -69,6 +69,8 @@ pub struct Outbox {
     making: Arc<Semaphore>,
     notes: mpsc::Sender<Note>,
     turns: Arc<Semaphore>,
+    /// Taken by a request while it may cause notifications, looked at by each of them.
+    quiet: Arc<RwLock<()>>,
 }
 
 /// Room for one reply, so that it need not exist while it waits.
@@ -90,6 +92,10 @@ impl Room {
 /// The right of one tail to fetch output and hand it in, while others of its session wait.
 #[derive(Debug)]
 pub struct Turn(#[expect(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
+
+/// As long as it is held, no notification is handed in.
+#[derive(Debug)]
+pub struct Quiet(#[expect(dead_code, reason = "held, not looked at")] OwnedRwLockWriteGuard<()>);
 
 /// How the writer takes care of the connection.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +149,7 @@ pub fn outbox(
         making: Arc::new(Semaphore::new(REPLIES_MADE_MAX)),
         notes: notes_in,
         turns: Arc::new(Semaphore::new(care.notes_max.max(1))),
+        quiet: Arc::default(),
     };
     (
         outbox,
@@ -198,12 +205,19 @@ impl Outbox {
         turn.map(Turn).map_err(|_| Closed)
     }
 
+    /// Keeps notifications back from before a request is executed until its reply is handed in:
+    /// none that it causes may overtake it.
+    pub async fn quiet(&self) -> Quiet {
+        Quiet(self.quiet.clone().write_owned().await)
+    }
+
     /// Sends a notification, unless `muted` is set before it is written.
     pub async fn notify(&self, message: Message, muted: &Arc<AtomicBool>) -> Result<(), Closed> {
         let note = Note {
             message,
             muted: muted.clone(),
         };
+        drop(self.quiet.read().await);
         self.notes.send(note).await.map_err(|_| Closed)
     }
 }

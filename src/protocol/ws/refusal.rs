@@ -11,6 +11,9 @@ use crate::{
     job,
 };
 
+/// Longest key that an error repeats, characters: a client may send one as long as a message.
+const KEY_CHARS_MAX: usize = 200;
+
 /// Why a request is refused, as it is answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
@@ -39,7 +42,15 @@ impl Refusal {
 
     /// A parameter is wrong.
     pub fn params(key: &str, message: &str) -> Self {
-        Self::new(Kind::InvalidParams, format!("{key}: {message}")).with("key", key)
+        Self::about(Kind::InvalidParams, key, message)
+    }
+
+    fn about(kind: Kind, key: &str, message: &str) -> Self {
+        let key = match key.char_indices().nth(KEY_CHARS_MAX) {
+            Some((end, _)) => format!("{}…", &key[..end]),
+            None => key.to_owned(),
+        };
+        Self::new(kind, format!("{key}: {message}")).with("key", key)
     }
 
     /// A bound is reached.
@@ -55,8 +66,11 @@ impl Refusal {
 
     /// The contract knows it, this version does not do it yet.
     pub fn unsupported(key: &str) -> Self {
-        let message = format!("{key}: this version does not support it yet");
-        Self::new(Kind::Unsupported, message).with("key", key)
+        Self::about(
+            Kind::Unsupported,
+            key,
+            "this version does not support it yet",
+        )
     }
 }
 
@@ -85,12 +99,11 @@ impl From<BatchError> for Refusal {
 
 impl From<job::Refusal> for Refusal {
     fn from(refusal: job::Refusal) -> Self {
-        let message = refusal.to_string();
-        let (kind, key) = match refusal {
-            job::Refusal::Invalid { key, .. } => (Kind::InvalidParams, key),
-            job::Refusal::Unsupported { key, .. } => (Kind::Unsupported, key),
+        let (kind, key, message) = match refusal {
+            job::Refusal::Invalid { key, message } => (Kind::InvalidParams, key, message),
+            job::Refusal::Unsupported { key, message } => (Kind::Unsupported, key, message),
         };
-        Self::new(kind, message).with("key", key)
+        Self::about(kind, &key, &message)
     }
 }
 

@@ -174,10 +174,10 @@ impl Session {
             return Err(Refusal::new(Kind::Unauthenticated, message));
         }
         let method = Method::named(&request.method)?;
-        let containers_max = method.containers_max();
+        let (limit, containers_max) = method.containers_max();
         if request.containers() > containers_max {
             let message = format!("params: at most {containers_max} arrays and objects");
-            return Err(Refusal::limit("containers_max", message));
+            return Err(Refusal::limit(limit, message));
         }
         if method == Method::SubmitMany {
             methods::submit_many::check_id(request)?;

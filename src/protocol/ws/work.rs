@@ -160,6 +160,10 @@ impl<'a> Together<'a> {
 /// has left, the request takes effect all the same.
 async fn execute(session: &Session, task: Task) {
     let room = session.outbox.room().await;
+    let _quiet = match task.method.wakes_tails() {
+        true => Some(session.outbox.quiet().await),
+        false => None,
+    };
     let (asker, method, params, _weight) = task.split();
     let outcome = methods::execute(session, method, params).await;
     send(session, room, asker, outcome);

@@ -127,12 +127,12 @@ impl Method {
         Err(Refusal::new(Kind::MethodNotFound, message))
     }
 
-    /// Most arrays and objects in the parameters of such a request: as values each of them takes up
-    /// to a kilobyte, so that a message of 1 MiB could be a hundred.
-    pub fn containers_max(self) -> usize {
+    /// Most arrays and objects in the parameters of such a request, and the name of that bound: as
+    /// values each of them takes up to a kilobyte, so that a message of 1 MiB could be a hundred.
+    pub fn containers_max(self) -> (&'static str, usize) {
         match self {
-            Self::SubmitMany => MANY_CONTAINERS_MAX,
-            _ => CONTAINERS_MAX,
+            Self::SubmitMany => ("submit_many_containers_max", MANY_CONTAINERS_MAX),
+            _ => ("containers_max", CONTAINERS_MAX),
         }
     }
 
@@ -146,6 +146,14 @@ impl Method {
                 .is_some_and(|ms| ms > 0),
             _ => false,
         }
+    }
+
+    /// Whether such a request may cause notifications of tails that are there before it.
+    pub fn wakes_tails(self) -> bool {
+        matches!(
+            self,
+            Self::Control | Self::Input | Self::Update | Self::Delete | Self::QueueSet
+        )
     }
 
     /// Whether such a request only stores a job, so that others like it may be stored with it.
