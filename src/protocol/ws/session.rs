@@ -195,7 +195,9 @@ impl Session {
             Ok(outcome) => (Ok(outcome.result), outcome.granted),
             Err(refusal) => (Err(refusal), None),
         };
-        let text = envelope::reply(id, result.as_deref());
+        let mut text = envelope::reply(id, result.as_deref());
+        // It was written into room that doubles, and may wait.
+        text.shrink_to_fit();
         self.pace.answered(text.len());
         if text.len() <= self.door.settings.message_len_max() {
             return (text, granted);
