@@ -79,6 +79,8 @@ struct Inner {
     last_inputs: LastInputs,
     /// Places of waits that read output.
     wait_places: Semaphore,
+    /// Held for one piece of output that is searched.
+    search_places: Semaphore,
     started_at: Micros,
 }
 

@@ -122,6 +122,7 @@ impl Executor {
                 ties: Ties::default(),
                 last_inputs: LastInputs::default(),
                 wait_places: Semaphore::new(wait_places()),
+                search_places: Semaphore::new(wait_places()),
                 started_at: clock::now(),
             }),
         };
@@ -139,7 +140,7 @@ impl Executor {
     }
 }
 
-/// How many waits may read output at once: as many as can run at once.
+/// How many waits may read output at once, and how many may search it: as many as can run at once.
 fn wait_places() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -219,9 +219,14 @@ impl Executor {
         cursor: &mut Cursor,
         mut search: Search,
     ) -> Result<(Search, Option<Offset>, bool), Error> {
-        let _place = self.place_to_read().await?;
-        let batch = self.inner.log.read(number, cursor, READ_BYTES).await?;
-        // A hard pattern takes its time over a piece, and the runtime has others to serve.
+        // A hard pattern takes its time over a piece: the runtime has others to serve, and who only
+        // looks how much there is does not wait for it.
+        let searches = self.inner.search_places.acquire().await;
+        let _turn = searches.map_err(|_| Error::stopping())?;
+        let batch = {
+            let _place = self.place_to_read().await?;
+            self.inner.log.read(number, cursor, READ_BYTES).await?
+        };
         let searched = tokio::task::spawn_blocking(move || {
             let found = search.feed(&batch.items);
             (search, found, batch.at_end)

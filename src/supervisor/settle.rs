@@ -9,7 +9,10 @@ use crate::{
     clock,
     job::{Dropped, ExitFacts, Gap, GapReason, JobState, Micros, Offset, Reason, Survivor},
     output::{Digest, collect},
-    spool::{Hole, SegmentName, hole, reader::is_no_segment},
+    spool::{
+        Hole, Kind, Position, SegmentName, SegmentReader, hole,
+        reader::{Next, is_no_segment},
+    },
     store::{Finish, Kept, SegmentRow, Started},
 };
 
@@ -69,8 +72,10 @@ pub fn settle(
     let Remains { kept, unlink, hole } = remains;
     let mut finish = finish(&ward, ending, kept);
     // Paper knows better what is gone than who wanted it gone.
-    if hole.is_some() || finish.facts.is_none() {
+    if hole.is_some() {
         finish.dropped = dropped(&finish.kept, hole);
+    } else if finish.facts.is_none() {
+        finish.dropped = dropped(&finish.kept, last_hole(spool, ward.key)?);
     }
     Ok(Settled {
         key: ward.key,
@@ -158,6 +163,24 @@ fn dropped(kept: &Kept, hole: Option<Hole>) -> Dropped {
         bytes: by_policy.map(|gap| gap.to - gap.from).sum(),
         lines: hole.map_or(0, |hole| hole.lines),
     }
+}
+
+/// What an attempt without an exit record has written down of output behind its bound: a kill can
+/// come between the two records.
+fn last_hole(spool: &Path, key: Key) -> io::Result<Option<Hole>> {
+    let Some(last) = hole::segments(spool, key.job, key.attempt)?.pop() else {
+        return Ok(None);
+    };
+    let mut reader = match SegmentReader::open(spool, Position::first(last)) {
+        Err(error) if is_no_segment(&error) => return Ok(None),
+        reader => reader?,
+    };
+    while let Next::Record(header, payload) = reader.next_record()? {
+        if header.kind == Kind::Gap {
+            return Ok(serde_json::from_slice(payload).ok());
+        }
+    }
+    Ok(None)
 }
 
 /// Hashes what has no row yet. The output of a lost attempt may end behind a seal: after a power

@@ -165,6 +165,30 @@ fn a_hole_that_a_living_shim_is_digging_is_not_taken_from_it() {
 }
 
 #[test]
+fn a_kill_before_the_exit_record_loses_no_count_of_what_was_forgotten() {
+    for segments in [1, 2] {
+        let mut scene = Scene::new();
+        let claim = scene.claimed("s1", "echo never");
+        let mut paper = Paper::started(&scene, &claim);
+        for _ in 0..segments {
+            paper.output(Stream::Stdout, b"kept\n");
+            if segments > 1 {
+                paper.roll();
+            }
+        }
+        paper.forgotten(1000, 70);
+        let mut client = scene.start();
+        let end = client.finished(&job(&claim));
+        assert_eq!(end["reason"], "lost");
+        let counts = (&end["dropped_bytes"], &end["dropped_lines"]);
+        assert_eq!(counts, (&json!(1000), &json!(70)), "{segments} segments");
+        let (text, gaps) = read(&mut client, &job(&claim));
+        assert_eq!(text, "kept\n".repeat(segments));
+        assert_eq!(gaps.len(), 1, "{gaps:?}");
+    }
+}
+
+#[test]
 fn a_power_loss_behind_a_hole_is_a_gap_of_its_own() {
     let mut scene = Scene::new();
     let claim = scene.claimed("s1", "echo never");

@@ -6,10 +6,10 @@ use std::{
 };
 
 use cc_executor::{
-    job::{Dropped, Exit, ExitFacts, Stream, Usage},
+    job::{Dropped, Exit, ExitFacts, Gap, GapReason, Stream, Usage},
     output::Digest,
     spool::{
-        Kind, RecordHeader, SegmentName, SegmentWriter,
+        Hole, Kind, RecordHeader, SegmentName, SegmentWriter,
         record::{self, StartPayload},
         segment::Intent,
     },
@@ -80,6 +80,18 @@ impl Paper {
         self.append(Kind::Output, stream, data);
         self.end += data.len() as u64;
         self
+    }
+
+    /// The record of what came behind the bound.
+    pub fn forgotten(&mut self, bytes: u64, lines: u64) {
+        let gap = Gap {
+            from: self.end,
+            to: self.end + bytes,
+            reason: GapReason::DropNewest,
+        };
+        let payload = serde_json::to_vec(&Hole { gap, lines }).expect("JSON");
+        self.append(Kind::Gap, Stream::Stdout, &payload);
+        self.end += bytes;
     }
 
     /// Seals the segment; its successor exists.

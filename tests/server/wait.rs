@@ -295,6 +295,27 @@ fn a_gap_breaks_a_match_and_ends_a_line() {
 }
 
 #[test]
+fn a_hard_pattern_holds_up_no_wait_that_looks_only_how_much_there_is() {
+    let server = Server::start();
+    let (mut hard, mut client) = (server.connect(), server.connect());
+    let line = "head -c 2000000 /dev/zero | tr '\\0' a; exec sleep 300";
+    let job = hard.submit(server.marked(json!({"shell": line})));
+    wait(&mut hard, &[&job], json!({"bytes": 2_000_000}));
+    for _ in 0..8 {
+        begin(
+            &mut hard,
+            &[&job],
+            json!({"regex": "(a{0,700}b|a{0,700}c){2}"}),
+        );
+    }
+    hard.get(&job);
+    for _ in 0..3 {
+        let reply = check(&mut client, &job, json!({"bytes": 2_000_000}));
+        assert_eq!(reply["met"], true);
+    }
+}
+
+#[test]
 fn what_a_final_job_did_not_write_never_comes() {
     let server = Server::start();
     let mut client = server.connect();
