@@ -51,11 +51,34 @@ pub(super) enum Standing {
     Impossible,
 }
 
+/// What a wait has to know about a job. What may be long about it is read when it is told: a wait
+/// holds a thousand jobs for days.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub number: JobNumber,
+    pub state: JobState,
+    pub started_at: Option<Micros>,
+    pub finished_at: Option<Micros>,
+    pub output_bytes: Offset,
+}
+
+impl Seen {
+    pub(super) fn of(job: &Job) -> Self {
+        Self {
+            number: job.number,
+            state: job.state,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            output_bytes: job.output_bytes,
+        }
+    }
+}
+
 /// One of the jobs that are waited for.
 #[derive(Debug)]
 pub(super) struct Watched {
     /// As it was last seen.
-    pub job: Job,
+    pub job: Seen,
     /// Woken when there is more to see.
     pub watch: Watch,
 }
@@ -65,7 +88,7 @@ pub(super) type FirstLook = Option<TaskTrackerToken>;
 
 impl Until {
     /// What the job's row alone tells.
-    pub(super) fn standing(&self, job: &Job) -> Standing {
+    pub(super) fn standing(&self, job: &Seen) -> Standing {
         let is_final = job.state.is_final();
         match self {
             Self::Final if is_final => Standing::Met(None),
@@ -135,7 +158,7 @@ impl Executor {
                 let _place = self.place_to_read().await?;
                 match self.snapshot(one.job.number).await {
                     Err(Error::NotFound(_)) => return Ok(Standing::Impossible),
-                    job => one.job = job?,
+                    job => one.job = Seen::of(&job?),
                 }
                 match until.standing(&one.job) {
                     Standing::Open => {}
@@ -244,8 +267,8 @@ impl Executor {
         let row = self.inner.store.job(job, Include::default()).await?;
         let is_there = row.is_some();
         one.job = match row {
-            Some(job) => job,
-            None => Job::clone(&*one.watch.deleted().await.map_err(stopping)?),
+            Some(job) => Seen::of(&job),
+            None => Seen::of(&*one.watch.deleted().await.map_err(stopping)?),
         };
         Ok(is_there)
     }
