@@ -2,13 +2,14 @@
 //!
 //! What that means for a wait over several jobs is `wait`'s business.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Error, Executor};
 use crate::{
-    job::{Job, JobNumber, JobRef, Offset, Stream},
+    job::{Job, JobNumber, JobRef, JobState, Micros, Offset, Stream},
     output::{Cursor, Pattern, ReadError, Search, Watch, hub::Closed},
     store::Include,
 };
@@ -81,6 +82,9 @@ pub(super) struct Watched {
     pub job: Seen,
     /// Woken when there is more to see.
     pub watch: Watch,
+    /// The jobs of a wait are read anew one after the other: a thousand that end together do not
+    /// fill the ledger's queue of readers.
+    pub turn: Arc<Semaphore>,
 }
 
 /// Held until a job was looked at for the first time.
@@ -263,6 +267,8 @@ impl Executor {
 
     /// Reads the job's row anew; false where it is gone, and then the job is what it was last.
     pub(super) async fn look_again(&self, one: &mut Watched) -> Result<bool, Error> {
+        let turn = one.turn.clone().acquire_owned().await;
+        let _turn = turn.map_err(|_| Error::stopping())?;
         let job = JobRef::Number(one.job.number);
         let row = self.inner.store.job(job, Include::default()).await?;
         let is_there = row.is_some();

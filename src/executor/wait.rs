@@ -3,10 +3,13 @@
 //!
 //! What can be waited for is `until`'s business.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -73,9 +76,10 @@ impl Executor {
     pub async fn wait(&self, options: WaitOptions) -> Result<Waited, Error> {
         let timeout = options.timeout.unwrap_or(WAIT_MAX).min(WAIT_MAX);
         let deadline = Instant::now() + timeout;
+        let turn = Arc::new(Semaphore::new(1));
         let mut watched = Vec::with_capacity(options.jobs.len());
         for job in &options.jobs {
-            watched.push(self.watched(*job, &options.until).await?);
+            watched.push(self.watched(*job, &options.until, &turn).await?);
         }
         let standing = |one: &Watched| options.until.standing(&one.job);
         let mut standings: Vec<Standing> = watched.iter().map(standing).collect();
@@ -99,7 +103,12 @@ impl Executor {
         self.waited(watched, decided, offset).await
     }
 
-    async fn watched(&self, job: JobRef, until: &Until) -> Result<Watched, Error> {
+    async fn watched(
+        &self,
+        job: JobRef,
+        until: &Until,
+        turn: &Arc<Semaphore>,
+    ) -> Result<Watched, Error> {
         let number = self.number(job).await?;
         // Interest first, then the look that counts.
         let watch = self.inner.hub.watch(number);
@@ -110,8 +119,11 @@ impl Executor {
                 row.ok_or_else(|| Error::no_such_job(job))?
             }
         };
-        let job = Seen::of(&job);
-        Ok(Watched { job, watch })
+        Ok(Watched {
+            job: Seen::of(&job),
+            watch,
+            turn: turn.clone(),
+        })
     }
 
     /// A job whose output reaches so far.
