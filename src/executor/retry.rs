@@ -23,6 +23,7 @@ impl Executor {
         }
         let again = old.again();
         let again = again.ok_or_else(|| Error::Internal("a job was read in part".to_owned()))?;
+        self.check_ties(std::slice::from_ref(&again))?;
         match self.submit_as(again, Some(old.id), actor).await {
             Ok(submitted) => Ok(submitted.job),
             // The job is there; its queue is not.

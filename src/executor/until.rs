@@ -2,13 +2,14 @@
 //!
 //! What that means for a wait over several jobs is `wait`'s business.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Error, Executor};
 use crate::{
-    job::{Job, JobNumber, JobRef, Offset, Stream},
+    job::{Job, JobNumber, JobRef, JobState, Micros, Offset, Stream},
     output::{Cursor, Pattern, ReadError, Search, Watch, hub::Closed},
     store::Include,
 };
@@ -51,13 +52,39 @@ pub(super) enum Standing {
     Impossible,
 }
 
+/// What a wait has to know about a job. What may be long about it is read when it is told: a wait
+/// holds a thousand jobs for days.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub number: JobNumber,
+    pub state: JobState,
+    pub started_at: Option<Micros>,
+    pub finished_at: Option<Micros>,
+    pub output_bytes: Offset,
+}
+
+impl Seen {
+    pub(super) fn of(job: &Job) -> Self {
+        Self {
+            number: job.number,
+            state: job.state,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            output_bytes: job.output_bytes,
+        }
+    }
+}
+
 /// One of the jobs that are waited for.
 #[derive(Debug)]
 pub(super) struct Watched {
     /// As it was last seen.
-    pub job: Job,
+    pub job: Seen,
     /// Woken when there is more to see.
     pub watch: Watch,
+    /// The jobs of a wait are read anew one after the other: a thousand that end together do not
+    /// fill the ledger's queue of readers.
+    pub turn: Arc<Semaphore>,
 }
 
 /// Held until a job was looked at for the first time.
@@ -65,7 +92,7 @@ pub(super) type FirstLook = Option<TaskTrackerToken>;
 
 impl Until {
     /// What the job's row alone tells.
-    pub(super) fn standing(&self, job: &Job) -> Standing {
+    pub(super) fn standing(&self, job: &Seen) -> Standing {
         let is_final = job.state.is_final();
         match self {
             Self::Final if is_final => Standing::Met(None),
@@ -135,7 +162,7 @@ impl Executor {
                 let _place = self.place_to_read().await?;
                 match self.snapshot(one.job.number).await {
                     Err(Error::NotFound(_)) => return Ok(Standing::Impossible),
-                    job => one.job = job?,
+                    job => one.job = Seen::of(&job?),
                 }
                 match until.standing(&one.job) {
                     Standing::Open => {}
@@ -245,12 +272,14 @@ impl Executor {
 
     /// Reads the job's row anew; false where it is gone, and then the job is what it was last.
     pub(super) async fn look_again(&self, one: &mut Watched) -> Result<bool, Error> {
+        let turn = one.turn.clone().acquire_owned().await;
+        let _turn = turn.map_err(|_| Error::stopping())?;
         let job = JobRef::Number(one.job.number);
         let row = self.inner.store.job(job, Include::default()).await?;
         let is_there = row.is_some();
         one.job = match row {
-            Some(job) => job,
-            None => Job::clone(&*one.watch.deleted().await.map_err(stopping)?),
+            Some(job) => Seen::of(&job),
+            None => Seen::of(&*one.watch.deleted().await.map_err(stopping)?),
         };
         Ok(is_there)
     }

@@ -3,15 +3,18 @@
 //!
 //! What can be waited for is `until`'s business.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
     Error, Executor,
-    until::{Standing, Until, Watched},
+    until::{Seen, Standing, Until, Watched},
 };
 use crate::{
     job::{Chunk, Job, JobNumber, JobRef, Offset},
@@ -20,6 +23,9 @@ use crate::{
 
 /// How much of the output a wait returns at most, bytes.
 const LAST_OUTPUT_BYTES_MAX: u64 = 4 << 10;
+
+/// No more jobs are told where those before take so much, bytes: no message tells more at once.
+const JOBS_BYTES_MAX: usize = 1 << 20;
 
 /// Longest wait: a year, so that every deadline can be represented.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
@@ -50,6 +56,8 @@ pub struct Waited {
     pub job: Option<Job>,
     /// All jobs as they stand now, in the order asked.
     pub jobs: Vec<Job>,
+    /// Whether the last ones are missing because all of them would be too much.
+    pub truncated: bool,
     /// Where the match of `job` ends.
     pub offset: Option<Offset>,
     /// The last 4 KiB of `job`.
@@ -68,9 +76,10 @@ impl Executor {
     pub async fn wait(&self, options: WaitOptions) -> Result<Waited, Error> {
         let timeout = options.timeout.unwrap_or(WAIT_MAX).min(WAIT_MAX);
         let deadline = Instant::now() + timeout;
+        let turn = Arc::new(Semaphore::new(1));
         let mut watched = Vec::with_capacity(options.jobs.len());
         for job in &options.jobs {
-            watched.push(self.watched(*job, &options.until).await?);
+            watched.push(self.watched(*job, &options.until, &turn).await?);
         }
         let standing = |one: &Watched| options.until.standing(&one.job);
         let mut standings: Vec<Standing> = watched.iter().map(standing).collect();
@@ -94,7 +103,12 @@ impl Executor {
         self.waited(watched, decided, offset).await
     }
 
-    async fn watched(&self, job: JobRef, until: &Until) -> Result<Watched, Error> {
+    async fn watched(
+        &self,
+        job: JobRef,
+        until: &Until,
+        turn: &Arc<Semaphore>,
+    ) -> Result<Watched, Error> {
         let number = self.number(job).await?;
         // Interest first, then the look that counts.
         let watch = self.inner.hub.watch(number);
@@ -105,7 +119,11 @@ impl Executor {
                 row.ok_or_else(|| Error::no_such_job(job))?
             }
         };
-        Ok(Watched { job, watch })
+        Ok(Watched {
+            job: Seen::of(&job),
+            watch,
+            turn: turn.clone(),
+        })
     }
 
     /// A job whose output reaches so far.
@@ -145,35 +163,45 @@ impl Executor {
 
     async fn waited(
         &self,
-        watched: Vec<Watched>,
+        mut watched: Vec<Watched>,
         decided: Option<Decided>,
         offset: Option<Offset>,
     ) -> Result<Waited, Error> {
-        let mut jobs = Vec::with_capacity(watched.len());
-        for Watched { job, .. } in watched {
-            jobs.push(self.as_it_stands(job).await?);
-        }
-        let job = decided.map(|decided| jobs[decided.by].clone());
+        let job = match decided {
+            Some(decided) => Some(self.as_it_stands(&mut watched[decided.by]).await?),
+            None => None,
+        };
         let last_output = match &job {
             Some(job) => self.last_output(job, LAST_OUTPUT_BYTES_MAX).await?,
             None => None,
         };
+        let (mut jobs, mut bytes) = (Vec::new(), 0);
+        for one in watched.iter_mut() {
+            if bytes >= JOBS_BYTES_MAX {
+                break;
+            }
+            let job = self.as_it_stands(one).await?;
+            bytes += job.text_bytes();
+            jobs.push(job);
+        }
         Ok(Waited {
             met: decided.is_some_and(|decided| decided.met),
             job,
+            truncated: jobs.len() < watched.len(),
             jobs,
             offset,
             last_output,
         })
     }
 
-    /// The job now; one that is deleted by now, as it was seen last.
-    async fn as_it_stands(&self, job: Job) -> Result<Job, Error> {
-        if job.state.is_final() {
-            return Ok(job);
-        }
-        match self.snapshot(job.number).await {
-            Err(Error::NotFound(_)) => Ok(job),
+    /// The job now; one that is deleted by now, as it was then.
+    async fn as_it_stands(&self, one: &mut Watched) -> Result<Job, Error> {
+        match self.snapshot(one.job.number).await {
+            Err(Error::NotFound(_)) => {
+                let job = one.watch.deleted().await;
+                job.map(|job| Job::clone(&job))
+                    .map_err(|_| Error::stopping())
+            }
             now => now,
         }
     }

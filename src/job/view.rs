@@ -161,6 +161,27 @@ impl Serialize for Job {
 }
 
 impl Job {
+    /// What those of its texts take in memory that may be long, about, bytes.
+    pub fn text_bytes(&self) -> usize {
+        let word = |text: &String| size_of::<String>() + text.len();
+        let command = match &self.command {
+            Command::Argv(argv) => argv.iter().map(word).sum(),
+            Command::Shell(line) => line.len(),
+        };
+        let names: usize = self.env_names.iter().map(word).sum();
+        let values: usize = self
+            .env
+            .iter()
+            .flatten()
+            .map(|(_, value)| word(value))
+            .sum();
+        let labels: usize = self.labels.iter().map(|(k, v)| word(k) + word(v)).sum();
+        let stdin = self.stdin.as_ref().and_then(Option::as_ref);
+        let texts = [self.name.as_ref(), self.idempotency_key.as_ref(), stdin];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        command + names + values + labels + texts + self.cwd.len()
+    }
+
     /// The same NewJob once more, without its idempotency key; `None` where the job was read
     /// without its environment or stdin.
     pub fn again(&self) -> Option<NewJob> {

@@ -59,8 +59,9 @@ pub(super) async fn list(readers: &SqlitePool, filter: &ListFilter) -> sqlx::Res
         if more {
             break;
         }
-        bytes += row.text_bytes();
-        jobs.push(row.into_job(include)?);
+        let job = row.into_job(include)?;
+        bytes += job.text_bytes();
+        jobs.push(job);
     }
     let next = jobs.last().filter(|_| more).map(|job| job.number);
     Ok(JobPage { jobs, next })

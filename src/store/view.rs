@@ -63,23 +63,7 @@ pub(super) struct JobRow {
     pub(super) max_rss_bytes: i64,
 }
 
-impl JobRow {
-    /// Bytes of the texts that may be long: what a page of such rows takes, about.
-    pub(super) fn text_bytes(&self) -> usize {
-        let texts = [
-            Some(&self.labels),
-            self.argv.as_ref(),
-            self.shell.as_ref(),
-            Some(&self.cwd),
-            Some(&self.env_names),
-            self.env.as_ref(),
-            self.stdin.as_ref(),
-            self.name.as_ref(),
-            self.idempotency_key.as_ref(),
-        ];
-        texts.into_iter().flatten().map(String::len).sum()
-    }
-}
+impl JobRow {}
 
 /// `SELECT` of [`JobRow`]s. `?1`: with the environment's values, `?2`: with stdin; the rest is the
 /// caller's.

@@ -361,6 +361,33 @@ fn hundreds_of_unread_tails_cost_little() {
 }
 
 #[test]
+fn waits_for_long_jobs_do_not_hold_them() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.ok("queue.set", json!({"queue": "closed", "paused": true}));
+    let long = json!({"argv": ["true", "x".repeat(800 << 10)], "queue": "closed"});
+    let job = client.submit(long);
+    let before = rss(&server);
+    let jobs = vec![job["number"].clone(); 200];
+    let waits: Vec<i64> = (0..4)
+        .map(|_| client.begin("job.wait", json!({"jobs": jobs, "mode": "all"})))
+        .collect();
+    let told = client.ok("job.wait", json!({"jobs": jobs, "timeout_s": 0}));
+    assert_eq!(
+        (&told["met"], &told["truncated"]),
+        (&json!(false), &json!(true))
+    );
+    // Whole, they would be 160 MiB for each wait.
+    let grown = rss(&server).saturating_sub(before);
+    assert!(grown < 100 * MIB, "{grown} bytes");
+    client.control(&job, "cancel");
+    for wait in waits {
+        let told = client.reply(wait).expect("answered");
+        assert_eq!(told["met"], json!(true));
+    }
+}
+
+#[test]
 fn long_requests_ahead_of_unread_replies_cost_little() {
     let server = Server::start();
     let mut client = server.connect();

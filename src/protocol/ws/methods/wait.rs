@@ -129,7 +129,7 @@ impl<'a> View<'a> {
         if jobs.first().is_some_and(|first| first.get().len() > left) {
             jobs.clear();
         }
-        let truncated = !all || jobs.len() < waited.jobs.len();
+        let truncated = waited.truncated || !all || jobs.len() < waited.jobs.len();
         Self {
             met: waited.met,
             job,
@@ -264,6 +264,7 @@ mod tests {
             met: false,
             job: None,
             jobs: Vec::new(),
+            truncated: false,
             offset: None,
             last_output: None,
         };
