@@ -42,7 +42,7 @@ pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use start::{ExecutorSettings, StartError};
 pub use submit::{BatchError, Submitted};
 pub use until::Until;
-pub use wait::{WaitOptions, Waited};
+pub use wait::{Decision, WaitOptions, Waited};
 
 /// What there is to say about the server as a whole.
 #[derive(Debug, Clone, PartialEq)]

@@ -64,6 +64,14 @@ pub struct Waited {
     pub last_output: Option<Chunk>,
 }
 
+/// A wait that is over; nothing of its jobs has been read for the answer.
+#[derive(Debug)]
+pub struct Decision {
+    watched: Vec<Watched>,
+    decided: Option<Decided>,
+    offset: Option<Offset>,
+}
+
 /// What has been decided: by which job, and whether it was met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Decided {
@@ -73,7 +81,8 @@ struct Decided {
 
 impl Executor {
     /// Waits until any or all jobs are as wished, or can no longer become so, or time is over.
-    pub async fn wait(&self, options: WaitOptions) -> Result<Waited, Error> {
+    /// What there is to tell about it, [`Self::waited`] reads.
+    pub async fn wait(&self, options: WaitOptions) -> Result<Decision, Error> {
         let timeout = options.timeout.unwrap_or(WAIT_MAX).min(WAIT_MAX);
         let deadline = Instant::now() + timeout;
         let turn = Arc::new(Semaphore::new(1));
@@ -100,7 +109,11 @@ impl Executor {
             Standing::Met(offset) => offset,
             _ => None,
         });
-        self.waited(watched, decided, offset).await
+        Ok(Decision {
+            watched,
+            decided,
+            offset,
+        })
     }
 
     async fn watched(
@@ -161,12 +174,13 @@ impl Executor {
         Err(Error::Internal("a wait ended undecided".to_owned()))
     }
 
-    async fn waited(
-        &self,
-        mut watched: Vec<Watched>,
-        decided: Option<Decided>,
-        offset: Option<Offset>,
-    ) -> Result<Waited, Error> {
+    /// What a wait came to, with its jobs as they stand now.
+    pub async fn waited(&self, decision: Decision) -> Result<Waited, Error> {
+        let Decision {
+            mut watched,
+            decided,
+            offset,
+        } = decision;
         let job = match decided {
             Some(decided) => Some(self.as_it_stands(&mut watched[decided.by]).await?),
             None => None,

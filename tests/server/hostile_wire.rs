@@ -388,6 +388,29 @@ fn waits_for_long_jobs_do_not_hold_them() {
 }
 
 #[test]
+fn answers_to_waits_that_nobody_reads_cost_little() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.ok("queue.set", json!({"queue": "closed", "paused": true}));
+    let long = json!({"argv": ["true", "x".repeat(800 << 10)], "queue": "closed"});
+    let job = client.submit(long);
+    let before = rss(&server);
+    let mut deaf = Client::unix(&server.socket());
+    for _ in 0..64 {
+        deaf.begin(
+            "job.wait",
+            json!({"jobs": [job["number"]], "until": "final"}),
+        );
+    }
+    client.control(&job, "cancel");
+    let told = client.ok("job.wait", json!({"jobs": [job["number"]]}));
+    assert_eq!(told["met"], json!(true));
+    client.ok("job.list", json!({}));
+    let grown = rss(&server).saturating_sub(before);
+    assert!(grown < 40 * MIB, "{grown} bytes for 64 answers of 800 KB");
+}
+
+#[test]
 fn long_requests_ahead_of_unread_replies_cost_little() {
     let server = Server::start();
     let mut client = server.connect();

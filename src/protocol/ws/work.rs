@@ -197,8 +197,9 @@ async fn execute_beside(session: &Session, task: Task) {
         methods::read::until_there(session, &task.params).await;
         return execute(session, task).await;
     }
-    let (asker, method, params, _) = task.split();
-    let outcome = methods::execute(session, method, params).await;
+    let (asker, _, params, _) = task.split();
+    let decision = methods::wait::until_decided(session, params).await;
     let room = session.outbox.room().await;
+    let outcome = methods::wait::tell(session, decision).await;
     send(session, room, asker, outcome);
 }

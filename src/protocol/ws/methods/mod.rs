@@ -26,7 +26,7 @@ pub mod submit_many;
 mod tail;
 mod untail;
 mod update;
-mod wait;
+pub mod wait;
 
 /// Version of the protocol, told in the greeting.
 pub const PROTOCOL: u32 = 1;
@@ -194,7 +194,10 @@ pub async fn execute(
         Method::Read => read::execute(session, &params).await,
         Method::Get => get::execute(session, &params).await,
         Method::List => list::execute(session, &params).await,
-        Method::Wait => wait::execute(session, params).await,
+        Method::Wait => {
+            let decision = wait::until_decided(session, params).await;
+            wait::tell(session, decision).await
+        }
         Method::Control => control::execute(session, &params).await,
         Method::Input => input::execute(session, &params).await,
         Method::Retry => retry::execute(session, &params).await,

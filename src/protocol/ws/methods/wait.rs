@@ -16,7 +16,7 @@ use super::{
     Outcome, fitting, job_bytes_max,
 };
 use crate::{
-    executor::{Pattern, PatternError, Until, WaitOptions, Waited},
+    executor::{Decision, Pattern, PatternError, Until, WaitOptions, Waited},
     job::{JobRef, Offset, Stream},
 };
 
@@ -141,10 +141,22 @@ impl<'a> View<'a> {
     }
 }
 
-pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
+/// Waits. What is told of the jobs is read once there is room for the reply.
+pub async fn until_decided(
+    session: &Session,
+    params: Map<String, Value>,
+) -> Result<Decision, Refusal> {
     let options = options(&Params::new(&params, &KEYS)?)?;
     drop(params);
-    let waited = session.door.executor.wait(options).await?;
+    Ok(session.door.executor.wait(options).await?)
+}
+
+/// Tells what a wait came to.
+pub async fn tell(
+    session: &Session,
+    decision: Result<Decision, Refusal>,
+) -> Result<Outcome, Refusal> {
+    let waited = session.door.executor.waited(decision?).await?;
     Ok(Outcome::of(&View::of(
         &waited,
         job_bytes_max(&session.door.settings),
