@@ -118,7 +118,7 @@ fn a_loss_that_is_noticed_late_is_called_off_by_what_came_before() {
     let others = sessions(&server);
     // From here on it reads nothing, so it answers no ping.
     let mut dead = server.connect();
-    let job = dead.submit(tied(&server, 0.0));
+    let job = dead.submit(tied(&server, 0.5));
     let mut client = server.connect();
     client.get(&job);
     drop(client);
@@ -126,7 +126,7 @@ fn a_loss_that_is_noticed_late_is_called_off_by_what_came_before() {
         sessions(&server) == others
     });
     let mut client = server.connect();
-    a_later_loss_takes_effect(&server, &mut client, 0.0);
+    a_later_loss_takes_effect(&server, &mut client, 0.5);
     assert_eq!(client.get(&job)["stop"], Value::Null);
     drop(dead);
 }
