@@ -133,8 +133,6 @@ settings! {
     unix_connections_max: u64 = 1000, 1..=100_000;
     /// Connections on TCP, whatever they do; beyond it one that has not shown the token gives way.
     tcp_connections_max: u64 = 2048, 1..=100_000;
-    /// Connections that each door takes a second, once more than a few come at once.
-    connections_per_s: u64 = 1000, 1..=1_000_000;
     /// Seconds that a client has to send the head of a request.
     handshake_timeout_s: u64 = 10, 1..=3600;
     /// Seconds that a session has to authenticate.

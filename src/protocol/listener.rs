@@ -20,7 +20,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    time::Instant,
 };
 
 use super::{
@@ -32,8 +31,6 @@ use super::{
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Pause after a failed accept (no descriptors, for example), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// So many connections may come at once.
-const AT_ONCE: u32 = 16;
 /// What a connection beyond the bound gets.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
     Content-Length: 0\r\nConnection: close\r\n\r\n";
@@ -101,8 +98,7 @@ pub async fn serve_unix(listener: UnixListener, door: Arc<Door>) {
     let places = Places::new(door.settings.unix_connections_max);
     let router = http::router(door.clone());
     let me = nix::unistd::geteuid().as_raw();
-    let mut arrivals = Arrivals::new(door.settings.connections_per_s);
-    while let Some(accepted) = next(&door, &mut arrivals, listener.accept()).await {
+    while let Some(accepted) = next(&door, listener.accept()).await {
         let Some((stream, _)) = accepted else {
             continue;
         };
@@ -125,8 +121,7 @@ pub async fn serve_unix(listener: UnixListener, door: Arc<Door>) {
 pub async fn serve_tcp(listener: TcpListener, door: Arc<Door>) {
     let places = Places::new(door.settings.tcp_connections_max);
     let router = http::router(door.clone());
-    let mut arrivals = Arrivals::new(door.settings.connections_per_s);
-    while let Some(accepted) = next(&door, &mut arrivals, listener.accept()).await {
+    while let Some(accepted) = next(&door, listener.accept()).await {
         let Some((stream, address)) = accepted else {
             continue;
         };
@@ -141,12 +136,7 @@ pub async fn serve_tcp(listener: TcpListener, door: Arc<Door>) {
 }
 
 /// The next connection; `Some(None)` after a failure that may pass, `None` when the server stops.
-async fn next<T>(
-    door: &Door,
-    arrivals: &mut Arrivals,
-    accept: impl Future<Output = io::Result<T>>,
-) -> Option<Option<T>> {
-    arrivals.pace().await;
+async fn next<T>(door: &Door, accept: impl Future<Output = io::Result<T>>) -> Option<Option<T>> {
     match door.stopping.run_until_cancelled(accept).await? {
         Ok(accepted) => Some(Some(accepted)),
         Err(error) => {
@@ -154,32 +144,6 @@ async fn next<T>(
             #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
             tokio::time::sleep(ACCEPT_PAUSE).await;
             Some(None)
-        }
-    }
-}
-
-/// How fast connections are taken: a crowd that comes at once is let in one after the other, so that
-/// those who are in are served in between.
-struct Arrivals {
-    every: Duration,
-    /// When all that came would have come at that pace.
-    paid_to: Instant,
-}
-
-impl Arrivals {
-    fn new(per_s: u64) -> Self {
-        Self {
-            every: Duration::from_secs(1) / u32::try_from(per_s).unwrap_or(u32::MAX),
-            paid_to: Instant::now(),
-        }
-    }
-
-    async fn pace(&mut self) {
-        let now = Instant::now();
-        let ahead = self.every * AT_ONCE;
-        self.paid_to = self.paid_to.max(now) + self.every;
-        if self.paid_to > now + ahead {
-            tokio::time::sleep_until(self.paid_to - ahead).await;
         }
     }
 }
@@ -239,28 +203,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_crowd_is_let_in_one_after_the_other_and_a_few_at_once() {
-        let mut arrivals = Arrivals::new(1000);
-        let began = Instant::now();
-        for _ in 0..AT_ONCE {
-            arrivals.pace().await;
-        }
-        assert_eq!(began.elapsed(), Duration::ZERO);
-        for _ in 0..1000 {
-            arrivals.pace().await;
-        }
-        let took = began.elapsed();
-        assert!(
-            took >= Duration::from_secs(1) && took < Duration::from_secs(3),
-            "{took:?}"
-        );
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let later = Instant::now();
-        arrivals.pace().await;
-        assert_eq!(later.elapsed(), Duration::ZERO);
-    }
 
     #[tokio::test]
     async fn a_socket_can_lie_at_the_end_of_any_path_and_replaces_a_stale_one() {
