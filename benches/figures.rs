@@ -5,6 +5,8 @@
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
+#[path = "stamps.rs"]
+mod stamps;
 
 use std::{
     env,
@@ -12,12 +14,13 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
 use harness::{Client, Server};
+use stamps::age_us;
 
 /// Jobs of the first figure.
 const JOBS: usize = 1000;
@@ -34,7 +37,7 @@ const STAMP_EVERY: Duration = Duration::from_millis(4);
 fn main() -> io::Result<()> {
     // The third figure's job is this program, so that both sides share one clock.
     if env::args().nth(1).as_deref() == Some("--write-stamps") {
-        return write_stamps();
+        return stamps::write(STAMPS, STAMP_EVERY);
     }
     say(&format!("Measured on {}.\n", machine()))?;
     say("| figure | cc-executor | yardstick | ratio |")?;
@@ -170,28 +173,6 @@ fn latency() -> io::Result<()> {
         ours.0 / theirs.0,
         ours.1 / theirs.1
     ))
-}
-
-/// Writes the time of each write, a line each.
-fn write_stamps() -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    for _ in 0..STAMPS {
-        thread::sleep(STAMP_EVERY);
-        stdout.write_all(format!("{}\n", now_ns()).as_bytes())?;
-        stdout.flush()?;
-    }
-    Ok(())
-}
-
-fn now_ns() -> u128 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("after 1970").as_nanos()
-}
-
-/// Microseconds since the stamp was written.
-fn age_us(stamp: &str) -> f64 {
-    let written: u128 = stamp.trim().parse().expect("a stamp");
-    now_ns().saturating_sub(written) as f64 / 1000.0
 }
 
 fn tail_latencies(client: &mut Client) -> Vec<f64> {

@@ -5,6 +5,8 @@
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
+#[path = "stamps.rs"]
+mod stamps;
 
 use std::{
     env, fs,
@@ -12,12 +14,13 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
 use harness::{Client, Horde, Server, Target, memory};
+use stamps::age_us;
 
 /// Honest clients, each with one live tail, every other one on TCP.
 const HONEST: usize = 20;
@@ -32,7 +35,7 @@ const LEAD: Duration = Duration::from_secs(5);
 fn main() -> io::Result<()> {
     let words: Vec<String> = env::args().collect();
     match words.get(1).map(String::as_str) {
-        Some("--write-stamps") => write_stamps(),
+        Some("--write-stamps") => stamps::write(STAMPS, STAMP_EVERY),
         Some("--horde") => be_the_horde(&words[2], words[3].parse().expect("a number")),
         _ => measure(),
     }
@@ -118,27 +121,6 @@ fn ages_of(mut client: Client, job: &Value) -> Vec<f64> {
             _ => {}
         }
     }
-}
-
-/// Writes the time of each write, a line each.
-fn write_stamps() -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    for _ in 0..STAMPS {
-        thread::sleep(STAMP_EVERY);
-        stdout.write_all(format!("{}\n", now_ns()).as_bytes())?;
-        stdout.flush()?;
-    }
-    Ok(())
-}
-
-fn now_ns() -> u128 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("after 1970").as_nanos()
-}
-
-fn age_us(stamp: &str) -> f64 {
-    let written: u128 = stamp.trim().parse().expect("a stamp");
-    now_ns().saturating_sub(written) as f64 / 1000.0
 }
 
 fn percentiles(ages: &[f64]) -> [f64; 3] {
