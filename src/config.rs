@@ -146,7 +146,7 @@ settings! {
     /// Bytes of a session's requests that wait to be executed; at it nothing more is read from it.
     in_flight_bytes_max: u64 = 256 << 10, 1..=(1 << 30);
     /// Bytes of replies that wait for a slow session; at it no further request of it is executed.
-    replies_queued_bytes_max: u64 = 64 << 10, 1..=(1 << 30);
+    replies_queued_bytes_max: u64 = 16 << 10, 1..=(1 << 30);
     /// Jobs of one job.submit_many.
     submit_many_max: u64 = 10_000, 1..=10_000;
     /// Requests that a session may ask at once; beyond it those that do take turns.

@@ -93,7 +93,7 @@ async fn run(
     let token = Token::load_or_create(&layout.token()).context("cannot get the token")?;
     let sockets = Sockets::bind(&settings, place).await?;
     let executor = Executor::start(layout.clone(), settings.executor()).await?;
-    let door = Arc::new(door(settings, place, token, &sockets, executor));
+    let door = Arc::new(door(settings, place, token, &sockets, executor)?);
     sockets.serve(&door);
     say_ready(&door, place);
     tracing::info!(
@@ -163,14 +163,15 @@ fn door(
     token: Token,
     sockets: &Sockets,
     executor: Executor,
-) -> Door {
+) -> std::io::Result<Door> {
     let address = sockets.address();
-    Door {
+    Ok(Door {
         executor,
         token,
         origins: Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins),
         sessions: Sessions::new(settings.sessions_max, settings.unauthenticated_sessions_max),
         floods: protocol::Floods::new(&settings),
+        aside: protocol::Aside::start()?,
         place: protocol::Place {
             data_dir: place.layout.root().to_owned(),
             socket: place.layout.socket(),
@@ -181,7 +182,7 @@ fn door(
         stopping: CancellationToken::new(),
         tasks: TaskTracker::new(),
         settings,
-    }
+    })
 }
 
 /// The one line on stdout. Nobody may be reading it any more; we serve all the same.

@@ -1,11 +1,19 @@
 //! Input for the stdin of interactive jobs: kept before the start, else passed on to the shim.
 
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
 use super::{Error, Executor};
 use crate::{
     job::{Input, InputAnswer, JobNumber, JobRef, JobState},
-    store::{Include, InputMet},
+    output::{Hub, hub::Watch},
+    store::InputMet,
     supervisor::Key,
 };
+
+/// How long an input waits for the verdict about an attempt whose shim does not answer.
+const VERDICT_MAX: Duration = Duration::from_secs(1);
 
 /// Name of the bound of the bytes that wait for a process to read them.
 const BYTES_LIMIT: &str = "input_bytes_max";
@@ -20,44 +28,76 @@ impl Executor {
             return Err(too_long(input.data.len()));
         }
         let bytes = input.data.len();
-        match self.inner.store.input(job, input.clone()).await? {
-            InputMet::NotFound => Err(Error::no_such_job(job)),
-            InputMet::Unfit {
-                number,
-                interactive,
-                state,
-            } => Err(unfit(number, interactive, state)),
-            InputMet::Kept { number, answer } => accepted(number, bytes, answer),
-            InputMet::ToShim {
-                number,
-                attempt,
-                shim,
-            } => {
-                let key = Key {
-                    job: number,
+        let mut silent = None;
+        loop {
+            match self.inner.store.input(job, input.clone()).await? {
+                InputMet::NotFound => return Err(Error::no_such_job(job)),
+                InputMet::Unfit {
+                    number,
+                    interactive,
+                    state,
+                } => return Err(unfit(number, interactive, state)),
+                InputMet::Kept { number, answer } => return accepted(number, bytes, answer),
+                InputMet::ToShim {
+                    number,
                     attempt,
-                };
-                self.inner.last_inputs.note(&self.inner.hub, number);
-                self.pass_on(&shim, key, input).await
+                    shim,
+                } => {
+                    let key = Key {
+                        job: number,
+                        attempt,
+                    };
+                    self.inner.last_inputs.note(&self.inner.hub, number);
+                    let silent = silent.get_or_insert_with(|| Silent::new(key, &self.inner.hub));
+                    silent.look(key)?;
+                    let passed_on = self.inner.supervisor.input(&shim, key, input.clone());
+                    if let Ok(answer) = passed_on.await {
+                        return accepted(number, bytes, answer);
+                    }
+                    silent.wait().await;
+                }
             }
         }
     }
+}
 
-    async fn pass_on(&self, shim: &str, key: Key, input: Input) -> Result<u64, Error> {
-        let bytes = input.data.len();
-        if let Ok(answer) = self.inner.supervisor.input(shim, key, input).await {
-            return accepted(key.job, bytes, answer);
+/// A shim that did not answer, as long as there may be another word about its attempt: one that is
+/// proven never to have started is void, and its job takes inputs again.
+struct Silent {
+    key: Key,
+    watch: Watch,
+    until: Instant,
+    is_over: bool,
+}
+
+impl Silent {
+    fn new(key: Key, hub: &Hub) -> Self {
+        Self {
+            key,
+            watch: hub.watch(key.job),
+            until: Instant::now() + VERDICT_MAX,
+            is_over: false,
         }
-        let number = JobRef::Number(key.job);
-        let job = self.inner.store.job(number, Include::default()).await?;
-        match job {
-            Some(job) if job.state.is_final() => Err(unfit(job.number, true, job.state)),
-            _ => Err(Error::Unavailable(format!(
+    }
+
+    /// Before the shim of `key` is asked.
+    fn look(&mut self, key: Key) -> Result<(), Error> {
+        self.watch.look();
+        if self.is_over && key == self.key {
+            return Err(Error::Unavailable(format!(
                 "the shim of job {} does not answer, and may have taken the input or not: send it \
                  again with the same write_id, which is never written twice",
                 key.job
-            ))),
+            )));
         }
+        self.key = key;
+        Ok(())
+    }
+
+    /// It did not answer: waits for the verdict about its attempt, or until that takes too long.
+    async fn wait(&mut self) {
+        let verdict = timeout_at(self.until, self.watch.changed()).await;
+        self.is_over |= !matches!(verdict, Ok(Ok(())));
     }
 }
 

@@ -62,6 +62,18 @@ impl Item {
         }
     }
 
+    /// Cuts a chunk to so many bytes; whether it was longer.
+    pub(super) fn cut(&mut self, bytes: usize) -> bool {
+        match self {
+            Self::Chunk(chunk) if chunk.data.len() > bytes => {
+                chunk.data.truncate(bytes);
+                chunk.data.shrink_to_fit();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The part at or behind `offset`.
     pub(super) fn from(self, offset: Offset) -> Option<Self> {
         if self.next_offset() <= offset {
@@ -146,7 +158,7 @@ impl Log {
         }
     }
 
-    /// Reads on from `cursor`: about `max_bytes` bytes (at least one item, if there is any).
+    /// Reads on from `cursor`: about `max_bytes` bytes (something, if there is anything).
     pub async fn read(
         &self,
         job: JobNumber,

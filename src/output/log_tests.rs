@@ -57,13 +57,33 @@ async fn segments_are_one_sequence_from_every_offset() {
 }
 
 #[tokio::test]
+async fn who_reads_little_gets_a_part_of_a_record_and_then_the_rest() {
+    let desk = Desk::new().await;
+    let job = desk.running().await;
+    desk.segment(job, 1, 0).out("abcdefgh");
+    let mut cursor = Cursor::new(1);
+    let mut parts = Vec::new();
+    for max_bytes in [3, 2, 100] {
+        let batch = desk.log.read(job, &mut cursor, max_bytes).await;
+        for item in batch.expect("readable").items {
+            let Item::Chunk(chunk) = item else {
+                panic!("{item:?}");
+            };
+            parts.push((chunk.offset, String::from_utf8(chunk.data).expect("text")));
+        }
+    }
+    let expected = [(1, "bcd"), (4, "ef"), (6, "gh")];
+    assert_eq!(parts, expected.map(|(at, text)| (at, text.to_owned())));
+}
+
+#[tokio::test]
 async fn a_reader_follows_from_an_unlinked_segment_into_rows() {
     let desk = Desk::new().await;
     let job = desk.running().await;
     let mut segment = desk.segment(job, 1, 0);
     let chunks = vec![segment.out("one "), segment.out("two ")];
     let mut cursor = Cursor::new(0);
-    let batch = desk.log.read(job, &mut cursor, 1).await.expect("readable");
+    let batch = desk.log.read(job, &mut cursor, 4).await.expect("readable");
     assert_eq!((batch.items.len(), cursor.offset), (1, 4));
     segment.exit();
     let gap = Gap {

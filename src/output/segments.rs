@@ -13,6 +13,10 @@ use crate::{
     },
 };
 
+/// Who asks for at least so much gets whole records, bytes: nothing is read twice then. Who asks
+/// for less gets a part of one.
+const WHOLE_BYTES_MIN: usize = 32 << 10;
+
 /// What to read of a segment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Find {
@@ -59,11 +63,16 @@ pub(super) fn read_records(
         if budget == 0 {
             return Ok(Piece::More(batch, reader.position(), end));
         }
-        let name = reader.position().segment;
+        let before = reader.position();
+        let name = before.segment;
         match reader.next_record()? {
             Next::Record(header, payload) => match item(name, &header, payload) {
                 Some(item) => {
-                    if let Some(item) = item.from(offset) {
+                    if let Some(mut item) = item.from(offset) {
+                        if max_bytes < WHOLE_BYTES_MIN && item.cut(budget) {
+                            batch.items.push(item);
+                            return Ok(Piece::More(batch, before, end));
+                        }
                         offset = item.next_offset();
                         budget = budget.saturating_sub(payload.len() + Chunk::OVERHEAD_BYTES);
                         batch.items.push(item);

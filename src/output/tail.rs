@@ -3,7 +3,7 @@
 //! It is a cursor and nothing else: arm, read to the end, hand out, wait. How events look on a
 //! wire is not known here.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::RangeInclusive};
 
 use super::{
     hub::{Hub, Watch},
@@ -21,8 +21,11 @@ use crate::{
 /// Longest chunk that is handed out, bytes.
 pub const CHUNK_BYTES_MAX: usize = 32 << 10;
 
-/// How much a tail reads ahead of its reader, bytes: what a reader that stands still costs.
-const READ_AHEAD_BYTES: usize = CHUNK_BYTES_MAX;
+/// How much a tail reads ahead of its reader, bytes: what a reader that stands still costs. It
+/// grows with what the reader has taken, so that one which never takes anything costs the least.
+const READ_AHEAD_BYTES: RangeInclusive<usize> = 4096..=CHUNK_BYTES_MAX;
+/// It is this part of what was read so far.
+const READ_AHEAD_PART: u64 = 16;
 
 /// Where a tail begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,7 +289,8 @@ impl Tail {
         let number = self.number;
         // A cancelled read leaves the cursor as it was: its copy is what moves.
         let mut cursor = self.cursor;
-        let batch = self.log.read(number, &mut cursor, READ_AHEAD_BYTES).await?;
+        let ahead = read_ahead(cursor.offset.saturating_sub(self.from));
+        let batch = self.log.read(number, &mut cursor, ahead).await?;
         let stuck = batch.at_end
             && self
                 .end
@@ -295,7 +299,7 @@ impl Tail {
         if stuck && cursor.offset == self.cursor.offset {
             // Final, and still bytes missing: ask the ledger anew where they are, once.
             cursor = Cursor::new(cursor.offset);
-            let again = self.log.read(number, &mut cursor, READ_AHEAD_BYTES).await?;
+            let again = self.log.read(number, &mut cursor, ahead).await?;
             if again.at_end && again.items.is_empty() {
                 if self.row().await?.is_some() {
                     return Err(ReadError::Missing(number, cursor.offset).into());
@@ -357,6 +361,12 @@ impl Tail {
             self.over = true;
         }
     }
+}
+
+/// How much to read ahead of a reader that was told so many bytes.
+fn read_ahead(told: u64) -> usize {
+    let part = usize::try_from(told / READ_AHEAD_PART).unwrap_or(usize::MAX);
+    part.clamp(*READ_AHEAD_BYTES.start(), *READ_AHEAD_BYTES.end())
 }
 
 /// Cuts a chunk into pieces of at most `bytes_max` bytes.

@@ -31,6 +31,7 @@ mod queues;
 mod short_name;
 mod standing;
 mod stored;
+mod tally;
 mod types;
 mod view;
 mod wishes;
@@ -41,6 +42,7 @@ pub use types::*;
 use ask::{Answer, Ask};
 use attempts::{PauseTold, VoidAsk};
 use claim::ClaimAsk;
+use tally::Tally;
 use wishes::PauseAsk;
 use writer::{Request, Writer};
 
@@ -70,6 +72,7 @@ struct Inner {
     readers: SqlitePool,
     _way: short_name::Way,
     failed: CancellationToken,
+    tally: Arc<Tally>,
 }
 
 impl Store {
@@ -94,12 +97,14 @@ impl Store {
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
+        let tally = Arc::<Tally>::default();
         let writer = Writer {
             conn: writer,
             _way: way.clone(),
             presence,
             requests: incoming,
             failed: failed.clone(),
+            tally: tally.clone(),
         };
         tokio::spawn(writer.run());
         let inner = Inner {
@@ -107,6 +112,7 @@ impl Store {
             readers,
             _way: way,
             failed,
+            tally,
         };
         Self {
             inner: Arc::new(inner),
@@ -442,7 +448,7 @@ impl Store {
 
     /// How many jobs are in each state; states without jobs are missing.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
-        Ok(list::counts(&self.inner.readers).await?)
+        Ok(self.inner.tally.counts(&self.inner.readers).await?)
     }
 
     /// The number of the job with this id.

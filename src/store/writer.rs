@@ -3,7 +3,7 @@
 //!
 //! A caller who has an answer has it on disk. What the writes mean is not known here.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +17,7 @@ use super::{
     presence::Presence,
     short_name::Way,
     standing::Batch,
+    tally::Tally,
 };
 
 /// Writes that may wait; the next caller waits for room.
@@ -54,6 +55,8 @@ pub(super) struct Writer {
     pub requests: mpsc::Receiver<Request>,
     /// Cancelled when the file cannot be trusted any more.
     pub failed: CancellationToken,
+    /// Told of every transaction.
+    pub tally: Arc<Tally>,
 }
 
 impl Writer {
@@ -160,6 +163,7 @@ impl Writer {
             return Ok(Vec::new());
         }
         let result = self.begin_to_commit(asks).await;
+        self.tally.written();
         if result.is_err() {
             // It fails where SQLite has rolled back already.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.conn).await;
@@ -298,6 +302,7 @@ mod tests {
             presence: opened.presence,
             requests,
             failed: CancellationToken::new(),
+            tally: Arc::default(),
         }
     }
 

@@ -10,11 +10,7 @@ use serde::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{
-    super::Kind,
-    refusal::Refusal,
-    strict::{self, is_deeper_than},
-};
+use super::{super::Kind, refusal::Refusal, strict};
 
 /// Longest `id`, bytes as written: it is repeated in the reply, which has a bound itself.
 pub const ID_BYTES_MAX: usize = 64 << 10;
@@ -31,15 +27,11 @@ pub struct Request {
     pub method: String,
     /// With what: an object, as it was written, if there is one.
     params: Option<Box<RawValue>>,
+    /// How many arrays and objects the message has, itself aside.
+    pub containers: usize,
 }
 
 impl Request {
-    /// How many arrays and objects the parameters have.
-    pub fn containers(&self) -> usize {
-        let params = self.params.as_deref();
-        params.map_or(0, |params| strict::containers(params.get()))
-    }
-
     /// The parameters as values; empty where there are none.
     pub fn params(&self) -> Map<String, Value> {
         let Some(params) = &self.params else {
@@ -66,16 +58,16 @@ pub enum Incoming {
 pub fn read(text: &str, depth_max: u64) -> Incoming {
     let not_json =
         |message: String| Incoming::Refused(None, Refusal::new(Kind::ParseError, message));
-    if is_deeper_than(text, depth_max) {
+    let Some(containers) = strict::containers(text, depth_max) else {
         return not_json(format!("nested deeper than {depth_max} levels"));
-    }
+    };
     match Members::read(text) {
         Err(error) => not_json(format!("not JSON: {error}")),
         Ok(None) => refused(
             None,
             "must be one JSON object: a request; batches are not supported",
         ),
-        Ok(Some((members, repeated))) => members.check(repeated),
+        Ok(Some((members, repeated))) => members.check(repeated, containers),
     }
 }
 
@@ -102,7 +94,7 @@ impl<'a> Members<'a> {
         Ok(members.map(|members| (members, repeated)))
     }
 
-    fn check(self, repeated: bool) -> Incoming {
+    fn check(self, repeated: bool, containers: usize) -> Incoming {
         let id = self
             .id
             .filter(|id| !self.id_repeated && is_valid_id(id.get()))
@@ -131,6 +123,7 @@ impl<'a> Members<'a> {
             id,
             method,
             params: self.params.map(ToOwned::to_owned),
+            containers: containers.saturating_sub(1),
         })
     }
 }

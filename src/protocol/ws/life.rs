@@ -225,7 +225,7 @@ async fn read(
                 let _ = timeout(LINGER, stream.next()).await;
                 return Ending::Left;
             }
-            Some(Ok(Message::Text(text))) => session.take(&text, work).await,
+            Some(Ok(Message::Text(text))) => session.take(text, work).await,
             Some(Ok(Message::Binary(_))) => session.refuse_binary().await,
             Some(Ok(Message::Ping(_))) => session.outbox.settle().await,
             Some(Ok(Message::Pong(_) | Message::Frame(_))) => Ok(()),

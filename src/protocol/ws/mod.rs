@@ -22,6 +22,7 @@ use super::{
     problem::Problem,
 };
 
+mod aside;
 mod chunk;
 mod ending;
 mod envelope;
@@ -41,6 +42,7 @@ mod tails;
 mod text;
 mod work;
 
+pub use aside::Aside;
 pub use pace::Floods;
 
 /// `GET /ws`, `GET /ws/mcp`: checks who asks and whether there is a seat, then begins a session.

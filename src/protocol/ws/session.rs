@@ -12,6 +12,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::Instant,
 };
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -130,8 +131,10 @@ impl Session {
     }
 
     /// Takes one text frame: hands a request on, or refuses it at once.
-    pub async fn take(&self, text: &str, work: &mpsc::Sender<Work>) -> Result<(), Closed> {
-        let request = match envelope::read(text, self.door.settings.json_depth_max) {
+    pub async fn take(&self, text: Utf8Bytes, work: &mpsc::Sender<Work>) -> Result<(), Closed> {
+        let (bytes, depth_max) = (text.len(), self.door.settings.json_depth_max);
+        let read = move || envelope::read(&text, depth_max);
+        let request = match self.door.aside.run(bytes, read).await {
             Incoming::Notification => return Ok(()),
             Incoming::Refused(id, refusal) => return self.refuse(id.as_deref(), &refusal).await,
             Incoming::Request(request) => request,
@@ -151,7 +154,7 @@ impl Session {
             request,
             method,
             place,
-            weight: self.queued.add(text.len()),
+            weight: self.queued.add(bytes),
         })
         .await
         .map_err(|_| Closed)
@@ -175,7 +178,7 @@ impl Session {
         }
         let method = Method::named(&request.method)?;
         let (limit, containers_max) = method.containers_max();
-        if request.containers() > containers_max {
+        if request.containers > containers_max {
             let message = format!("params: at most {containers_max} arrays and objects");
             return Err(Refusal::limit(limit, message));
         }

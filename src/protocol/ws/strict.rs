@@ -22,23 +22,20 @@ fn brackets(text: &str) -> impl Iterator<Item = u8> {
     })
 }
 
-/// Whether `text` nests deeper than `max` levels of arrays and objects.
-pub fn is_deeper_than(text: &str, max: u64) -> bool {
-    let mut depth = 0_u64;
-    brackets(text).any(|bracket| {
+/// How many arrays and objects there are in `text`; `None` where it nests deeper than `depth_max`
+/// levels of them.
+pub fn containers(text: &str, depth_max: u64) -> Option<usize> {
+    let (mut depth, mut containers) = (0_u64, 0);
+    for bracket in brackets(text) {
         match bracket {
-            b'[' | b'{' => depth += 1,
+            b'[' | b'{' => (depth, containers) = (depth + 1, containers + 1),
             _ => depth = depth.saturating_sub(1),
         }
-        depth > max
-    })
-}
-
-/// How many arrays and objects there are in `text`.
-pub fn containers(text: &str) -> usize {
-    brackets(text)
-        .filter(|bracket| matches!(bracket, b'[' | b'{'))
-        .count()
+        if depth > depth_max {
+            return None;
+        }
+    }
+    Some(containers)
 }
 
 /// Whether `text`, which is one JSON value, is one that we take: `Ok(true)` where some object in it
@@ -126,20 +123,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn depth_is_counted_outside_strings() {
+    fn depth_is_bounded_outside_strings() {
         let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-        assert!(!is_deeper_than(&nested(64), 64));
-        assert!(is_deeper_than(&nested(65), 64));
-        assert!(is_deeper_than(&"[".repeat(100_000), 64));
-        assert!(is_deeper_than(&r#"{"a":"#.repeat(100_000), 64));
-        assert!(!is_deeper_than(r#"{"a":"[[[[[","b\"[[[":"\\"}"#, 1));
-        assert!(!is_deeper_than("[],[],[]", 1));
+        assert_eq!(containers(&nested(64), 64), Some(64));
+        assert_eq!(containers(&nested(65), 64), None);
+        assert_eq!(containers(&"[".repeat(100_000), 64), None);
+        assert_eq!(containers(&r#"{"a":"#.repeat(100_000), 64), None);
+        assert_eq!(containers(r#"{"a":"[[[[[","b\"[[[":"\\"}"#, 1), Some(1));
+        assert_eq!(containers("[],[],[]", 1), Some(3));
     }
 
     #[test]
     fn containers_are_counted_outside_strings() {
-        assert_eq!(containers(r#"{"a[{":["\"[",{}]}"#), 3);
-        assert_eq!(containers("0"), 0);
+        assert_eq!(containers(r#"{"a[{":["\"[",{}]}"#, 64), Some(3));
+        assert_eq!(containers("0", 0), Some(0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
+    aside::Aside,
     envelope::{Id, Request},
     load::Weight,
     methods::{self, Method, Outcome},
@@ -42,13 +43,21 @@ struct Task {
 }
 
 impl Task {
-    fn of(work: Work) -> Self {
+    async fn of(work: Work, aside: &Aside) -> Self {
+        let Work {
+            request,
+            method,
+            place,
+            weight,
+        } = work;
+        let read = move || (request.params(), request.id);
+        let (params, id) = aside.run(weight.bytes(), read).await;
         Self {
-            params: work.request.params(),
-            id: work.request.id,
-            method: work.method,
-            place: work.place,
-            weight: work.weight,
+            id,
+            method,
+            params,
+            place,
+            weight,
         }
     }
 
@@ -79,7 +88,7 @@ pub async fn execute_in_order(session: Arc<Session>, mut taken: mpsc::Receiver<W
                 continue;
             }
             work = taken.recv() => match work {
-                Some(work) => Task::of(work),
+                Some(work) => Task::of(work, &session.door.aside).await,
                 None => break,
             },
         };
@@ -157,9 +166,12 @@ impl<'a> Together<'a> {
 }
 
 /// Room for the reply first, so that a large one need not wait for it in memory. Where the client
-/// has left, the request takes effect all the same.
+/// has left, the request takes effect all the same, if it has any.
 async fn execute(session: &Session, task: Task) {
     let room = session.outbox.room().await;
+    if session.over.is_cancelled() && task.method.only_tells() {
+        return;
+    }
     let _quiet = match task.method.wakes_tails() {
         true => Some(session.outbox.quiet().await),
         false => None,

@@ -156,6 +156,12 @@ impl Method {
         )
     }
 
+    /// Whether such a request does nothing but tell, so that nobody misses it once the client has
+    /// left. `job.get` and `job.tail` do more: they call off what the loss of a connection means.
+    pub fn only_tells(self) -> bool {
+        matches!(self, Self::Read | Self::List | Self::QueueList | Self::Info)
+    }
+
     /// Whether such a request only stores a job, so that others like it may be stored with it.
     pub fn is_submit_alone(self, params: &Map<String, Value>) -> bool {
         self == Self::Submit && params.get("tail").is_none_or(Value::is_null)
