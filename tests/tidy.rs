@@ -9,7 +9,7 @@ use std::{
 
 /// Every module of the crate, and what it may know. Modules at the end of the list are tools that
 /// know nobody but each other.
-const MAY_KNOW: [(&str, &[&str]); 17] = [
+const MAY_KNOW: [(&str, &[&str]); 18] = [
     ("job", &[]),
     ("spool", &["job"]),
     ("shim", &["job", "spool", "clock"]),
@@ -52,6 +52,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
     ),
     // One verb per file; `serve` and what it needs may know everything, see below.
     ("cli", CLIENT_MAY_KNOW),
+    ("init", &[]),
     ("config", &["job", "spool", "executor"]),
     ("telemetry", &["config", "clock"]),
     ("shutdown", &[]),
