@@ -22,6 +22,7 @@ mod keys;
 mod limits;
 mod long_paths;
 mod many;
+mod pid_one;
 mod queues;
 mod read;
 mod remains;
