@@ -28,6 +28,7 @@ mod read;
 mod remains;
 mod restart;
 mod retry;
+mod service;
 mod session;
 mod shims;
 mod tail;
