@@ -59,6 +59,10 @@ bench:
 bench-hostile:
     cargo bench --locked --bench hostile
 
+# Builds the container image without a container engine, and uses the server in it; as root.
+image:
+    scripts/image
+
 # Writes `.sqlx` anew after a query or a migration has changed.
 prepare:
     scripts/prepare-queries

@@ -227,6 +227,18 @@ fn sql_lives_in_the_store() {
 }
 
 #[test]
+fn the_image_is_built_with_the_pinned_toolchain() {
+    let text = |name: &str| fs::read_to_string(root().join(name)).expect("a file");
+    let toolchain = text("rust-toolchain.toml");
+    let channel = toolchain
+        .lines()
+        .find_map(|line| line.strip_prefix("channel = \""));
+    let version = channel.expect("a channel").trim_end_matches('"');
+    let from = format!("FROM rust:{version}-");
+    assert!(text("Dockerfile").contains(&from), "{from}");
+}
+
+#[test]
 fn only_processes_of_their_own_print() {
     let mut wrong = Vec::new();
     for (path, text) in rust_files(&["src"]) {

@@ -109,11 +109,16 @@ impl Container {
 
     /// Runs a shell script in the namespace, as `docker exec` would: it is nobody's child in there.
     fn exec(&self, script: &str) {
-        let done = Command::new("nsenter")
+        let done = self.in_there(script).status().expect("nsenter runs");
+        assert!(done.success());
+    }
+
+    fn in_there(&self, script: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
             .args(["--pid", "--mount", "--target", &self.first.to_string()])
-            .args(["--", "sh", "-c", script])
-            .status();
-        assert!(done.expect("nsenter runs").success());
+            .args(["--", "sh", "-c", script]);
+        command
     }
 
     fn zombies(&self) -> usize {
@@ -311,6 +316,29 @@ fn a_killed_server_comes_back_under_its_jobs() {
     assert!(container.said().contains("started again"));
     assert_eq!(container.server(), Some(next));
     assert_eq!(container.signal(Signal::SIGTERM).0.code(), Some(0));
+}
+
+#[test]
+fn a_restart_would_end_the_container_and_is_refused() {
+    let Some(mut container) = Container::start() else {
+        return;
+    };
+    let mut client = container.connect();
+    let job = client.submit(container.marked(json!({"argv": ["sleep", "1000"]})));
+    client.started(&job);
+    let verb = |verb: &str| {
+        let dir = container.data_dir();
+        let words = format!("{BINARY} {verb} --data-dir {}", dir.display());
+        container.in_there(&words).output().expect("nsenter runs")
+    };
+    let refused = verb("restart");
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{why}");
+    assert!(why.contains("restart the container"), "{why}");
+    assert_eq!(client.get(&job)["state"], "running");
+    // It dies with the container that it ends.
+    verb("stop");
+    assert_eq!(container.ended().code(), Some(0));
 }
 
 #[test]
