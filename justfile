@@ -63,6 +63,11 @@ bench-hostile:
 image:
     scripts/image
 
+# The systemd unit under a real systemd: no restart touches a running job; as root.
+service:
+    cargo build --locked
+    scripts/service
+
 # Writes `.sqlx` anew after a query or a migration has changed.
 prepare:
     scripts/prepare-queries

@@ -84,8 +84,8 @@ impl Container {
     /// The server: what PID 1 has started with its own words.
     fn server(&self) -> Option<i32> {
         let serving = with_word("serve\0--listen\0none");
-        let ours = children(self.first).into_iter();
-        ours.filter(|pid| serving.contains(pid)).next_back()
+        let mut ours = children(self.first).into_iter();
+        ours.find(|pid| serving.contains(pid))
     }
 
     fn shim_of(&self, process: i32) -> i32 {
