@@ -9,15 +9,16 @@ COPY Cargo.toml Cargo.lock ./
 COPY .sqlx .sqlx
 COPY migrations migrations
 COPY src src
-# Queries are checked against the committed .sqlx. Line tables would make up half of the image;
-# names of functions stay. The touch: sources can be older than what an interrupted build has left
-# in the cache.
-ENV SQLX_OFFLINE=true CARGO_PROFILE_RELEASE_STRIP=debuginfo
+# Queries are checked against the committed .sqlx.
+ENV SQLX_OFFLINE=true
+# The touch: sources can be older than what an interrupted build has left in the cache. Line tables
+# would make up half of the image; names of functions stay.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     touch src/lib.rs src/main.rs \
     && cargo build --release --locked --bin cc-executor \
-    && install -D target/release/cc-executor /out/cc-executor
+    && install -D target/release/cc-executor /out/cc-executor \
+    && strip --strip-debug /out/cc-executor
 
 FROM debian:trixie-slim
 # Its number is fixed, so that the owner of a volume stays the same from image to image.

@@ -1,11 +1,12 @@
 //! PID 1 of a container: the small process that stands before a server there. It reaps what nobody
-//! else is the parent of, hands signals on, and starts a server again that was killed.
+//! else is the parent of, hands signals on, and starts a server again that has failed.
 //!
 //! It deliberately knows nothing of jobs, shims and the data directory: whatever it forgot would
 //! be lost with the whole container.
 
 use std::{
     ffi::OsString,
+    fmt,
     io::{self, Write},
     os::unix::process::CommandExt,
     path::PathBuf,
@@ -80,10 +81,9 @@ async fn watch(args: &[OsString]) -> io::Result<u8> {
         };
         match fate.judge(end, server.since.elapsed()) {
             Verdict::End(code) => return Ok(code),
-            Verdict::Again(signal) => {
+            Verdict::Again => {
                 say(&format!(
-                    "the server (process {}) was ended by signal {signal}; it is started again, \
-                     running jobs go on",
+                    "the server (process {}) {end}; it is started again, running jobs go on",
                     server.pid
                 ));
                 server = start(args)?;
@@ -164,6 +164,23 @@ impl End {
         let exited = status.exit_status().map(Self::Exited);
         exited.or_else(|| status.terminating_signal().map(Self::Signalled))
     }
+
+    fn code(self) -> u8 {
+        let code = match self {
+            Self::Exited(code) => code,
+            Self::Signalled(signal) => SIGNALLED + signal,
+        };
+        u8::try_from(code).unwrap_or(FAILURE)
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with code {code}"),
+            Self::Signalled(signal) => write!(f, "was ended by signal {signal}"),
+        }
+    }
 }
 
 /// What the end of a server means.
@@ -171,8 +188,8 @@ impl End {
 enum Verdict {
     /// Ours, with this exit code.
     End(u8),
-    /// It was killed by this signal, and nobody has asked us for an end.
-    Again(i32),
+    /// It failed, and nobody has asked us for an end.
+    Again,
 }
 
 /// What decides it.
@@ -185,23 +202,19 @@ struct Fate {
 impl Fate {
     /// Judges the end of a server that has lived for `life`.
     fn judge(&mut self, end: End, life: Duration) -> Verdict {
-        let signal = match end {
-            End::Exited(code) => return Verdict::End(exit_code(code)),
-            End::Signalled(signal) => signal,
+        let is_short = life < SHORT_LIFE;
+        self.short_lives = if is_short { self.short_lives + 1 } else { 0 };
+        let is_over = match end {
+            End::Exited(0) => true,
+            // Settings or a data directory that it refuses: it would do so again.
+            End::Exited(_) => is_short,
+            End::Signalled(_) => self.short_lives >= SHORT_LIVES_MAX,
         };
-        self.short_lives = match life < SHORT_LIFE {
-            true => self.short_lives + 1,
-            false => 0,
-        };
-        match self.is_asked || self.short_lives >= SHORT_LIVES_MAX {
-            true => Verdict::End(exit_code(SIGNALLED + signal)),
-            false => Verdict::Again(signal),
+        match self.is_asked || is_over {
+            true => Verdict::End(end.code()),
+            false => Verdict::Again,
         }
     }
-}
-
-fn exit_code(code: i32) -> u8 {
-    u8::try_from(code).unwrap_or(FAILURE)
 }
 
 fn say(text: &str) {
@@ -217,19 +230,18 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn an_exit_is_ours_too() {
-        assert_eq!(Fate::default().judge(End::Exited(0), LONG), Verdict::End(0));
-        assert_eq!(
-            Fate::default().judge(End::Exited(3), Duration::ZERO),
-            Verdict::End(3)
-        );
+    fn a_good_end_and_a_refusal_are_ours_too() {
+        let judge = |code, life| Fate::default().judge(End::Exited(code), life);
+        assert_eq!(judge(0, LONG), Verdict::End(0));
+        assert_eq!(judge(2, Duration::ZERO), Verdict::End(2));
+        assert_eq!(judge(1, LONG), Verdict::Again, "its ledger failed");
     }
 
     #[test]
     fn a_killed_server_starts_again_unless_the_end_was_asked_for() {
         let mut fate = Fate::default();
         for _ in 0..100 {
-            assert_eq!(fate.judge(KILLED, LONG), Verdict::Again(9));
+            assert_eq!(fate.judge(KILLED, LONG), Verdict::Again);
         }
         fate.is_asked = true;
         assert_eq!(fate.judge(KILLED, LONG), Verdict::End(137));
@@ -241,10 +253,10 @@ mod tests {
         for _ in 0..2 {
             for _ in 1..SHORT_LIVES_MAX {
                 let verdict = fate.judge(KILLED, Duration::ZERO);
-                assert_eq!(verdict, Verdict::Again(9));
+                assert_eq!(verdict, Verdict::Again);
             }
             // A longer one in between, and the count begins anew.
-            assert_eq!(fate.judge(KILLED, LONG), Verdict::Again(9));
+            assert_eq!(fate.judge(KILLED, LONG), Verdict::Again);
         }
         for _ in 1..SHORT_LIVES_MAX {
             fate.judge(KILLED, Duration::ZERO);
