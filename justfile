@@ -59,6 +59,15 @@ bench:
 bench-hostile:
     cargo bench --locked --bench hostile
 
+# Builds the container image without a container engine, and uses the server in it; as root.
+image:
+    scripts/image
+
+# The systemd unit under a real systemd: no restart touches a running job; as root.
+service:
+    cargo build --locked
+    scripts/service
+
 # Writes `.sqlx` anew after a query or a migration has changed.
 prepare:
     scripts/prepare-queries

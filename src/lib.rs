@@ -24,6 +24,8 @@ pub mod protocol;
 
 pub mod cli;
 
+pub mod init;
+
 pub mod config;
 
 pub mod telemetry;

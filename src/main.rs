@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use cc_executor::{cli, shim};
+use cc_executor::{cli, init, shim};
 
 fn main() -> ExitCode {
     let role = std::env::args_os().nth(1);
@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     match role.as_deref().and_then(|role| role.to_str()) {
         Some("shim") => shim::main(rest),
         Some(cli::LAUNCH_ROLE) => cli::launch(rest),
+        Some("serve") if init::is_first() => init::main(std::env::args_os().skip(1)),
         _ => cli::main(),
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 /// Every module of the crate, and what it may know. Modules at the end of the list are tools that
 /// know nobody but each other.
-const MAY_KNOW: [(&str, &[&str]); 17] = [
+const MAY_KNOW: [(&str, &[&str]); 18] = [
     ("job", &[]),
     ("spool", &["job"]),
     ("shim", &["job", "spool", "clock"]),
@@ -52,6 +52,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
     ),
     // One verb per file; `serve` and what it needs may know everything, see below.
     ("cli", CLIENT_MAY_KNOW),
+    ("init", &[]),
     ("config", &["job", "spool", "executor"]),
     ("telemetry", &["config", "clock"]),
     ("shutdown", &[]),
@@ -223,6 +224,18 @@ fn sql_lives_in_the_store() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_image_is_built_with_the_pinned_toolchain() {
+    let text = |name: &str| fs::read_to_string(root().join(name)).expect("a file");
+    let toolchain = text("rust-toolchain.toml");
+    let channel = toolchain
+        .lines()
+        .find_map(|line| line.strip_prefix("channel = \""));
+    let version = channel.expect("a channel").trim_end_matches('"');
+    let from = format!("FROM rust:{version}-");
+    assert!(text("Dockerfile").contains(&from), "{from}");
 }
 
 #[test]

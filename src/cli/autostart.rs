@@ -33,6 +33,8 @@ pub const LAUNCH_ROLE: &str = "launch-detached";
 const IDLE_EXIT_S: &str = "600";
 /// What tells such a server from others: an option that only this file gives.
 const IDLE_EXIT_OPTION: &str = "--idle-exit-s";
+/// Where a service manager is told that its service is ready (sd_notify(3)).
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// How long a server may take from its start to its first answer.
 const START_MAX: Duration = Duration::from_secs(30);
 /// Longest pause between two attempts to connect.
@@ -256,7 +258,11 @@ pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
         say::line(&format!("the server could not leave the session: {errno}"));
     }
     close_inherited();
-    let error = Command::new(program()).args(args).exec();
+    // Whose service it runs in by chance is not its own manager.
+    let error = Command::new(program())
+        .args(args)
+        .env_remove(NOTIFY_SOCKET)
+        .exec();
     say::line(&format!("the server could not be executed: {error}"));
     ExitCode::FAILURE
 }

@@ -39,6 +39,15 @@ pub fn launched(pid: i32) -> std::io::Result<Launched> {
     })
 }
 
+/// Whether the process `pid`, started as `launched` says, is the server behind the PID 1 of a
+/// container, which was started with the same words and ends when its server exits.
+pub fn is_behind_pid_one(pid: i32, launched: &Launched) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let parent = field(&status, "PPid").and_then(|parent| parent.parse().ok());
+    let parent = parent.and_then(|parent| self::launched(parent).ok());
+    parent.is_some_and(|parent| parent.argv == launched.argv)
+}
+
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status
         .lines()

@@ -30,6 +30,10 @@ pub struct RestartArgs {
 pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
     let layout = args.dir.layout()?;
     let launch = match stop::find(&layout).await? {
+        Some(server) if proc::is_behind_pid_one(server.pid, &server.launched) => bail!(
+            "this server is the main process of a container, which would end with it, jobs \
+             included; restart the container instead"
+        ),
         Some(server) => {
             let launch = again(&server.launched, &layout);
             let pid = server.pid;

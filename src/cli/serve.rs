@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
+use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -96,6 +97,7 @@ async fn run(
     let door = Arc::new(door(settings, place, token, &sockets, executor)?);
     sockets.serve(&door);
     say_ready(&door, place);
+    tell_manager(NotifyState::Ready);
     tracing::info!(
         listen = door.place.listen,
         data_dir = %door.place.data_dir.display(),
@@ -200,6 +202,13 @@ fn say_ready(door: &Door, place: &Place) {
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
+/// Tells a service manager, where one wants to know (sd_notify(3)).
+fn tell_manager(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
 /// Until somebody asks, or nobody has needed us for long enough; an error where the ledger has
 /// failed, so that nothing can be acknowledged any more.
 async fn until_stop(door: &Door, asked: CancellationToken) -> anyhow::Result<()> {
@@ -264,6 +273,7 @@ async fn drain(door: &Door) {
 
 async fn stop(door: &Door, place: &Place) {
     shutdown::not_later_than(STOP_LIMIT);
+    tell_manager(NotifyState::Stopping);
     door.draining.cancel();
     door.stopping.cancel();
     door.tasks.close();

@@ -69,6 +69,16 @@ pub fn parent(pid: i32) -> Option<i32> {
     stat_fields(pid)?.get(1)?.parse().ok()
 }
 
+/// The children of a process with one thread, the dead ones that it has not reaped too.
+pub fn children(pid: i32) -> Vec<i32> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let words = listed.unwrap_or_default();
+    words
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect()
+}
+
 /// The fields of /proc/PID/stat behind the command name, which may contain anything.
 fn stat_fields(pid: i32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
