@@ -31,6 +31,8 @@ mod reconnects;
 mod releases;
 #[path = "recovery/repeats.rs"]
 mod repeats;
+#[path = "recovery/runs_again.rs"]
+mod runs_again;
 #[path = "recovery/tidies.rs"]
 mod tidies;
 #[path = "recovery/voids.rs"]

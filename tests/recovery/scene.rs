@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf, process::Stdio};
 
 use cc_executor::{
-    job::{Command, JobId, JobRef, Micros, NewJob, StopCause, StopWish},
+    job::{Command, JobId, JobRef, Micros, NewJob, OnLost, StopCause, StopWish},
     spool::{Kind, Layout, Position, RunSpec, SegmentName, SegmentReader, reader::Next},
     store::{Claim, Offer, Store, Submission, Wished},
     supervisor::boot_id,
@@ -86,7 +86,17 @@ impl Scene {
 
     /// Stores a line of shell as a job.
     pub fn submit(&self, line: &str) -> JobId {
+        self.submit_new(NewJob::new(Command::Shell(line.to_owned())))
+    }
+
+    /// Stores a job that runs again where an attempt is lost.
+    pub fn submit_again(&self, line: &str) -> JobId {
         let mut job = NewJob::new(Command::Shell(line.to_owned()));
+        job.on_lost = OnLost::Retry;
+        self.submit_new(job)
+    }
+
+    fn submit_new(&self, mut job: NewJob) -> JobId {
         job.queue = QUEUE.to_owned();
         let data_dir = self.layout.root().display().to_string();
         job.env.insert("CC_TEST_MARK".to_owned(), data_dir);
@@ -125,6 +135,14 @@ impl Scene {
     /// Stores a job and claims it for this shim.
     pub fn claimed(&self, shim: &str, line: &str) -> Claim {
         let id = self.submit(line);
+        let claim = self.claim(shim);
+        assert_eq!(claim.id, id);
+        claim
+    }
+
+    /// The same for one that runs again where an attempt is lost.
+    pub fn claimed_again(&self, shim: &str, line: &str) -> Claim {
+        let id = self.submit_again(line);
         let claim = self.claim(shim);
         assert_eq!(claim.id, id);
         claim
