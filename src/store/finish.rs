@@ -13,7 +13,7 @@ use super::{
     standing::{Batch, Standing, Step, all_moved},
 };
 use crate::job::{
-    Exit, ExitFacts, JobNumber, JobState, Reason, StopFacts, StopWish,
+    Exit, ExitFacts, JobNumber, Reason, StopFacts, StopWish,
     loss::{AfterLoss, after_loss},
     state::Event,
 };
@@ -59,6 +59,8 @@ struct AttemptEnd<'a> {
 struct End<'a> {
     step: Step,
     finish: &'a Finish,
+    /// Why the job has failed, if it has.
+    reason: Option<Reason>,
     /// The wish that a lost job is cancelled by instead of being run again.
     cancelled_by: Option<StopWish>,
 }
@@ -130,6 +132,7 @@ fn end<'a>(standing: &Standing, finish: &'a Finish) -> Option<End<'a>> {
     Some(End {
         step: standing.step_of(finish.attempt, event)?,
         finish,
+        reason: finish.reason.filter(|_| after == AfterLoss::Fail),
         cancelled_by: stop.filter(|_| after == AfterLoss::Cancel).cloned(),
     })
 }
@@ -142,9 +145,9 @@ async fn update_jobs(batch: &mut Batch<'_>, ends: &[End<'_>]) -> sqlx::Result<()
              exit_code = f.value ->> 'exit_code', signal = f.value ->> 'signal',
              spawn_error = f.value ->> 'spawn_error', stop = f.value ->> 'stop',
              leaked = leaked + (f.value ->> 'leaked'),
-             survivors = (SELECT json_group_array(json(s.value)) FROM
+             survivors = (SELECT json_group_array(json(alive.value)) FROM
                  (SELECT value FROM json_each(jobs.survivors)
-                  UNION ALL SELECT value FROM json_each(f.value ->> 'survivors')) AS s),
+                  UNION ALL SELECT value FROM json_each(f.value ->> 'survivors')) AS alive),
              user_us = user_us + (f.value ->> 'user_us'),
              system_us = system_us + (f.value ->> 'system_us'),
              max_rss_bytes = max(max_rss_bytes, f.value ->> 'max_rss_bytes'),
@@ -181,12 +184,12 @@ fn job_end<'a>(end: &End<'a>) -> sqlx::Result<JobEnd<'a>> {
         Some(wish) => Some(StopFacts::unheard(wish)),
         None => facts.and_then(|facts| facts.stop.clone()),
     };
-    let (is_final, failed) = (step.to.is_final(), step.to == JobState::Failed);
+    let is_final = step.to.is_final();
     let survivors = facts.map_or(&finish.survivors, |facts| &facts.survivors);
     let usage = facts.map(|facts| facts.usage).unwrap_or_default();
     Ok(JobEnd {
         step,
-        reason: finish.reason.filter(|_| failed).map(|reason| reason.name()),
+        reason: end.reason.map(|reason| reason.name()),
         exit_code,
         signal,
         spawn_error,
