@@ -15,6 +15,8 @@ mod scene;
 
 #[path = "recovery/adopts.rs"]
 mod adopts;
+#[path = "recovery/ages.rs"]
+mod ages;
 #[path = "recovery/deletes.rs"]
 mod deletes;
 #[path = "recovery/drops.rs"]
