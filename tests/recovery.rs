@@ -23,6 +23,8 @@ mod deletes;
 mod drops;
 #[path = "recovery/finishes.rs"]
 mod finishes;
+#[path = "recovery/foreign.rs"]
+mod foreign;
 #[path = "recovery/leaves_alone.rs"]
 mod leaves_alone;
 #[path = "recovery/loses.rs"]
