@@ -25,6 +25,8 @@ mod drops;
 mod finishes;
 #[path = "recovery/foreign.rs"]
 mod foreign;
+#[path = "recovery/goes_on.rs"]
+mod goes_on;
 #[path = "recovery/leaves_alone.rs"]
 mod leaves_alone;
 #[path = "recovery/loses.rs"]
