@@ -27,6 +27,8 @@ mod finishes;
 mod foreign;
 #[path = "recovery/goes_on.rs"]
 mod goes_on;
+#[path = "recovery/keys.rs"]
+mod keys;
 #[path = "recovery/leaves_alone.rs"]
 mod leaves_alone;
 #[path = "recovery/loses.rs"]

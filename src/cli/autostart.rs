@@ -72,8 +72,10 @@ async fn wait_for(
                 return Ok(client);
             }
             Err(ConnectError::Refused(why)) => bail!(why),
-            Err(ConnectError::Busy(why)) if Instant::now() > give_up => bail!(why),
-            Err(ConnectError::Busy(_) | ConnectError::Absent(_)) => {}
+            Err(ConnectError::Busy(why) | ConnectError::Dying(why)) if Instant::now() > give_up => {
+                bail!(why)
+            }
+            Err(ConnectError::Busy(_) | ConnectError::Dying(_) | ConnectError::Absent(_)) => {}
         }
         match &mut started {
             None if !is_locked(layout) => started = Some(Started::spawn(layout, &launch())?),
@@ -147,11 +149,24 @@ impl Launch {
     }
 }
 
-/// A server that we started.
+/// A server that we started. One that is given up before it has a place goes with this: nobody
+/// waits for it, and in its wait for the lock it would outlive a server that is stopped just then.
 struct Started {
     child: tokio::process::Child,
+    /// Whether it is somebody's business what becomes of it.
+    ours: bool,
+    lock: PathBuf,
     log: PathBuf,
     log_from: u64,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if self.ours && !self.has_place() {
+            // An error means that it has ended by itself.
+            let _ = self.child.start_kill();
+        }
+    }
 }
 
 impl Started {
@@ -186,6 +201,8 @@ impl Started {
             .context("no server could be started")?;
         Ok(Self {
             child,
+            ours: true,
+            lock: layout.lock(),
             log,
             log_from,
         })
@@ -200,11 +217,19 @@ impl Started {
     /// Ends it where another server answers: it would only wait for the lock, and take the place
     /// of that server should it be stopped just then. It has touched nothing yet.
     async fn leave_it_to(mut self, winner: &Client) {
+        self.ours = false;
         let own = self.child.id().and_then(|pid| i32::try_from(pid).ok());
         if winner.peer() != own {
             // An error means that it has ended by itself.
             let _ = self.child.kill().await;
         }
+    }
+
+    /// Whether it is the one that holds the data directory: who does writes that down in its lock.
+    fn has_place(&self) -> bool {
+        let holder = std::fs::read_to_string(&self.lock).ok();
+        let holder = holder.and_then(|pid| pid.trim().parse::<u32>().ok());
+        holder.is_some() && holder == self.child.id()
     }
 
     /// Why there is no server, with its last words.

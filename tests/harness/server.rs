@@ -228,6 +228,12 @@ impl Server {
         (status, began.elapsed())
     }
 
+    /// SIGTERM, without waiting for anything.
+    #[track_caller]
+    pub fn terminate(&self) {
+        kill(Pid::from_raw(self.pid()), Signal::SIGTERM).expect("our child");
+    }
+
     /// Waits until the server has ended by itself; returns how.
     #[track_caller]
     pub fn ended(&mut self) -> ExitStatus {
