@@ -8,6 +8,7 @@ use std::{
     fs::{DirBuilder, File, OpenOptions},
     io::{Read, Seek, SeekFrom},
     os::unix::{
+        ffi::OsStrExt,
         fs::{DirBuilderExt, OpenOptionsExt},
         process::CommandExt,
     },
@@ -264,12 +265,21 @@ fn last_lines(log: &Path, from: u64) -> std::io::Result<String> {
     Ok(lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join(" | "))
 }
 
-/// Our own program file. Its name, where it still has one, so that `ps` shows more than `exe`.
+/// Our own program file, by its name: so `ps` shows more than `exe`, and where it was replaced under
+/// us the server is what it is replaced by. Ours may be too old by now for the data directory.
 fn program() -> PathBuf {
     std::env::current_exe()
+        .map(|path| named(&path))
         .ok()
         .filter(|path| path.exists())
         .unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+}
+
+/// The name without what the kernel adds to that of a file that is not there any more.
+fn named(path: &Path) -> PathBuf {
+    let name = path.as_os_str().as_bytes();
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    PathBuf::from(OsStr::from_bytes(name))
 }
 
 /// The role between a command line and its server: leaves the terminal's session, lets go of every
@@ -316,6 +326,13 @@ mod tests {
         assert!(is_locked(&layout));
         drop(file);
         assert!(!is_locked(&layout));
+    }
+
+    #[test]
+    fn a_program_that_was_replaced_is_called_by_its_name() {
+        for (told, name) in [("/bin/it (deleted)", "/bin/it"), ("/bin/it", "/bin/it")] {
+            assert_eq!(named(Path::new(told)), Path::new(name));
+        }
     }
 
     #[test]

@@ -210,3 +210,34 @@ fn a_binary_is_replaced_under_running_jobs() {
         .collect();
     assert_eq!(attempts, [1, 1]);
 }
+
+/// A `run` once brought its own old image back to life, which knew nothing of the new database.
+#[test]
+fn a_server_that_is_brought_back_is_the_binary_that_is_there_now() {
+    let place = Server::stopped(&[], &[]);
+    fs::create_dir(place.scratch("bin")).expect("a directory");
+    let program = place.scratch("bin/cc-executor");
+    install(&program);
+    let line = line(&place, 95);
+    let running = Cli::of(&program, &place.data_dir(), "run")
+        .args(["--name", "it", "--shell", &line])
+        .spawn();
+    begin_part(&place, 0);
+    begin_part(&place, 1);
+    let pid = server_of(&place);
+    assert_eq!(image(pid), file(&program));
+    install(&program);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("the server");
+    let socket = place.data_dir().join("server.sock");
+    let revived = until("another server", || {
+        let stream = std::os::unix::net::UnixStream::connect(&socket).ok()?;
+        let peer =
+            nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials);
+        peer.ok().map(|peer| peer.pid()).filter(|peer| *peer != pid)
+    });
+    assert_eq!(image(revived), file(&program));
+    (2..PARTS).for_each(|nth| open_gate(&place, nth));
+    let done = running.finish();
+    assert_bytes(&done.stdout, &all(95, 0, BYTES), "stdout");
+    assert_eq!(done.code(), 6, "{}", done.err());
+}
