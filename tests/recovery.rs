@@ -15,12 +15,20 @@ mod scene;
 
 #[path = "recovery/adopts.rs"]
 mod adopts;
+#[path = "recovery/ages.rs"]
+mod ages;
 #[path = "recovery/deletes.rs"]
 mod deletes;
 #[path = "recovery/drops.rs"]
 mod drops;
 #[path = "recovery/finishes.rs"]
 mod finishes;
+#[path = "recovery/foreign.rs"]
+mod foreign;
+#[path = "recovery/goes_on.rs"]
+mod goes_on;
+#[path = "recovery/keys.rs"]
+mod keys;
 #[path = "recovery/leaves_alone.rs"]
 mod leaves_alone;
 #[path = "recovery/loses.rs"]
@@ -31,6 +39,8 @@ mod reconnects;
 mod releases;
 #[path = "recovery/repeats.rs"]
 mod repeats;
+#[path = "recovery/runs_again.rs"]
+mod runs_again;
 #[path = "recovery/tidies.rs"]
 mod tidies;
 #[path = "recovery/voids.rs"]

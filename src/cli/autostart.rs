@@ -8,6 +8,7 @@ use std::{
     fs::{DirBuilder, File, OpenOptions},
     io::{Read, Seek, SeekFrom},
     os::unix::{
+        ffi::OsStrExt,
         fs::{DirBuilderExt, OpenOptionsExt},
         process::CommandExt,
     },
@@ -74,8 +75,10 @@ async fn wait_for(
                 return Ok(client);
             }
             Err(ConnectError::Refused(why)) => bail!(why),
-            Err(ConnectError::Busy(why)) if Instant::now() > give_up => bail!(why),
-            Err(ConnectError::Busy(_) | ConnectError::Absent(_)) => {}
+            Err(ConnectError::Busy(why) | ConnectError::Dying(why)) if Instant::now() > give_up => {
+                bail!(why)
+            }
+            Err(ConnectError::Busy(_) | ConnectError::Dying(_) | ConnectError::Absent(_)) => {}
         }
         match &mut started {
             None if !is_locked(layout) => started = Some(Started::spawn(layout, &launch())?),
@@ -149,11 +152,24 @@ impl Launch {
     }
 }
 
-/// A server that we started.
+/// A server that we started. One that is given up before it has a place goes with this: nobody
+/// waits for it, and in its wait for the lock it would outlive a server that is stopped just then.
 struct Started {
     child: tokio::process::Child,
+    /// Whether it is somebody's business what becomes of it.
+    ours: bool,
+    lock: PathBuf,
     log: PathBuf,
     log_from: u64,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if self.ours && !self.has_place() {
+            // An error means that it has ended by itself.
+            let _ = self.child.start_kill();
+        }
+    }
 }
 
 impl Started {
@@ -188,6 +204,8 @@ impl Started {
             .context("no server could be started")?;
         Ok(Self {
             child,
+            ours: true,
+            lock: layout.lock(),
             log,
             log_from,
         })
@@ -202,11 +220,19 @@ impl Started {
     /// Ends it where another server answers: it would only wait for the lock, and take the place
     /// of that server should it be stopped just then. It has touched nothing yet.
     async fn leave_it_to(mut self, winner: &Client) {
+        self.ours = false;
         let own = self.child.id().and_then(|pid| i32::try_from(pid).ok());
         if winner.peer() != own {
             // An error means that it has ended by itself.
             let _ = self.child.kill().await;
         }
+    }
+
+    /// Whether it is the one that holds the data directory: who does writes that down in its lock.
+    fn has_place(&self) -> bool {
+        let holder = std::fs::read_to_string(&self.lock).ok();
+        let holder = holder.and_then(|pid| pid.trim().parse::<u32>().ok());
+        holder.is_some() && holder == self.child.id()
     }
 
     /// Why there is no server, with its last words.
@@ -241,12 +267,21 @@ fn last_lines(log: &Path, from: u64) -> std::io::Result<String> {
     Ok(lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join(" | "))
 }
 
-/// Our own program file. Its name, where it still has one, so that `ps` shows more than `exe`.
+/// Our own program file, by its name: so `ps` shows more than `exe`, and where it was replaced under
+/// us the server is what it is replaced by. Ours may be too old by now for the data directory.
 fn program() -> PathBuf {
     std::env::current_exe()
+        .map(|path| named(&path))
         .ok()
         .filter(|path| path.exists())
         .unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+}
+
+/// The name without what the kernel adds to that of a file that is not there any more.
+fn named(path: &Path) -> PathBuf {
+    let name = path.as_os_str().as_bytes();
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    PathBuf::from(OsStr::from_bytes(name))
 }
 
 /// The role between a command line and its server: leaves the terminal's session, lets go of every
@@ -297,6 +332,13 @@ mod tests {
         assert!(is_locked(&layout));
         drop(file);
         assert!(!is_locked(&layout));
+    }
+
+    #[test]
+    fn a_program_that_was_replaced_is_called_by_its_name() {
+        for (told, name) in [("/bin/it (deleted)", "/bin/it"), ("/bin/it", "/bin/it")] {
+            assert_eq!(named(Path::new(told)), Path::new(name));
+        }
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub enum ConnectError {
     /// Somebody listens, but not now: trying again later may help.
     #[error("{0}")]
     Busy(String),
+    /// Somebody listened, and was gone before it said a word: the next try tells who is there now.
+    #[error("{0}")]
+    Dying(String),
     /// It will not become better by itself.
     #[error("{0}")]
     Refused(String),
@@ -276,7 +279,7 @@ fn upgrade(target: &Target) -> Result<Request<()>, ConnectError> {
 
 fn not_upgraded(error: tungstenite::Error) -> ConnectError {
     let tungstenite::Error::Http(response) = &error else {
-        return ConnectError::Busy(format!("the server broke off the connection: {error}"));
+        return ConnectError::Dying(format!("the server broke off the connection: {error}"));
     };
     match response.status().as_u16() {
         401 => ConnectError::Refused(NO_TOKEN.to_owned()),
@@ -297,7 +300,7 @@ fn greeting(first: Result<Incoming, Lost>) -> Result<String, ConnectError> {
     let params = match first {
         Ok(Incoming::Notice { method, params }) if method == "server.hello" => params,
         Ok(_) => return Err(ConnectError::Refused("the server did not greet".to_owned())),
-        Err(error) => return Err(ConnectError::Busy(error.to_string())),
+        Err(error) => return Err(ConnectError::Dying(error.to_string())),
     };
     let version = params["version"].as_str().unwrap_or("unknown").to_owned();
     if params["protocol"].as_u64() != Some(wire::PROTOCOL) {

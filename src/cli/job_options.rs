@@ -55,6 +55,11 @@ pub struct JobOptions {
     #[arg(long, value_enum, help_heading = "Job")]
     leftover: Option<Leftover>,
 
+    /// What happens when nobody can know how it ended: it has failed, or it runs again, three times
+    /// at most [default: fail]
+    #[arg(long, value_enum, value_name = "POLICY", help_heading = "Job")]
+    on_lost: Option<OnLost>,
+
     /// Working directory [default: this one]
     #[arg(long, value_name = "DIR", help_heading = "Job")]
     cwd: Option<PathBuf>,
@@ -107,6 +112,12 @@ pub struct JobOptions {
 enum Leftover {
     Kill,
     Keep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OnLost {
+    Fail,
+    Retry,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -179,6 +190,11 @@ impl JobOptions {
             Leftover::Keep => "keep",
         });
         put(&mut job, "leftover", leftover);
+        let on_lost = self.on_lost.map(|on_lost| match on_lost {
+            OnLost::Fail => "fail",
+            OnLost::Retry => "retry",
+        });
+        put(&mut job, "on_lost", on_lost);
         put(&mut job, "output", self.output());
         if !self.labels.is_empty() {
             let labels = self.labels.iter().map(|(k, v)| (k.clone(), json!(v)));

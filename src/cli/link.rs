@@ -60,7 +60,7 @@ pub struct Link {
 pub async fn open(target: Target, start: Start, tell: Tell) -> anyhow::Result<Option<Link>> {
     let client = match (&target, Client::connect(&target).await) {
         (_, Ok(client)) => client,
-        (Target::Local(layout), Err(ConnectError::Absent(_))) => {
+        (Target::Local(layout), Err(ConnectError::Absent(_) | ConnectError::Dying(_))) => {
             if start == Start::IfData && !layout.database().exists() {
                 return Ok(None);
             }
@@ -190,7 +190,7 @@ impl Link {
                 return Ok(());
             }
             Err(ConnectError::Refused(why)) => bail!(why),
-            Err(ConnectError::Absent(_) | ConnectError::Busy(_)) => {}
+            Err(ConnectError::Absent(_) | ConnectError::Busy(_) | ConnectError::Dying(_)) => {}
         }
         let away = self.lost_at.get_or_insert_with(Instant::now).elapsed();
         if let Target::Local(layout) = &self.target

@@ -97,6 +97,19 @@ pub struct StopFacts {
     pub killed: bool,
 }
 
+impl StopFacts {
+    /// Of a wish that no shim has heard: no attempt was running, or it is gone.
+    pub fn unheard(wish: &StopWish) -> Self {
+        Self {
+            by: wish.by.clone(),
+            cause: wish.cause,
+            asked_at_us: wish.asked_at_us,
+            signals: Vec::new(),
+            killed: false,
+        }
+    }
+}
+
 /// What the kernel counted for the whole process tree of an attempt (getrusage(2)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {

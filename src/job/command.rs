@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::time::Seconds;
+use super::{loss::OnLost, time::Seconds};
 
 /// What is executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +150,9 @@ pub struct NewJob {
     pub grace_s: Seconds,
     /// What happens to processes that outlive the leader.
     pub leftover: Leftover,
+    /// What happens when nobody can know how an attempt ended.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_lost: OnLost,
     /// What the loss of the submitting connection means.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_disconnect: OnDisconnect,
@@ -194,6 +197,7 @@ impl NewJob {
             stall_timeout_s: None,
             grace_s: Self::GRACE,
             leftover: Leftover::default(),
+            on_lost: OnLost::default(),
             on_disconnect: OnDisconnect::default(),
             disconnect_delay_s: Self::DISCONNECT_DELAY,
             output: OutputPolicy::default(),

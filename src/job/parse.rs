@@ -9,11 +9,12 @@ use serde_json::{Map, Value};
 
 use super::{
     command::{Command, Leftover, NewJob, OnDisconnect, OutputPolicy, WhenFull},
+    loss::OnLost,
     time::Seconds,
 };
 
 /// Keys of NewJob that this version understands, in the order in which they are listed to users.
-pub const KNOWN_KEYS: [&str; 20] = [
+pub const KNOWN_KEYS: [&str; 21] = [
     "argv",
     "shell",
     "cwd",
@@ -29,6 +30,7 @@ pub const KNOWN_KEYS: [&str; 20] = [
     "stall_timeout_s",
     "grace_s",
     "leftover",
+    "on_lost",
     "on_disconnect",
     "disconnect_delay_s",
     "output",
@@ -37,14 +39,13 @@ pub const KNOWN_KEYS: [&str; 20] = [
 ];
 
 /// Keys that are promised and not built yet.
-const LATER_KEYS: [&str; 12] = [
+const LATER_KEYS: [&str; 11] = [
     "pty",
     "exclusive",
     "after",
     "run_at",
     "delay_s",
     "retry",
-    "on_lost",
     "limits",
     "user",
     "notify",
@@ -168,6 +169,9 @@ pub fn new_job(object: &Map<String, Value>) -> Result<NewJob, Refusal> {
     }
     if let Some(value) = get("leftover") {
         job.leftover = leftover(value)?;
+    }
+    if let Some(value) = get("on_lost") {
+        job.on_lost = on_lost(value)?;
     }
     if let Some(value) = get("on_disconnect") {
         job.on_disconnect = on_disconnect(value)?;
@@ -361,6 +365,13 @@ fn leftover(value: &Value) -> Result<Leftover, Refusal> {
     }
 }
 
+fn on_lost(value: &Value) -> Result<OnLost, Refusal> {
+    value
+        .as_str()
+        .and_then(OnLost::from_name)
+        .ok_or_else(|| Refusal::invalid("on_lost", "must be \"fail\" or \"retry\""))
+}
+
 fn on_disconnect(value: &Value) -> Result<OnDisconnect, Refusal> {
     value
         .as_str()
@@ -453,6 +464,7 @@ mod tests {
             "stall_timeout_s": 2, "grace_s": 0, "leftover": "keep",
             "output": {"max_bytes": 10, "when_full": "drop_newest"}, "idempotency_key": "key",
             "interactive": true, "on_disconnect": "cancel", "disconnect_delay_s": 0,
+            "on_lost": "retry",
         }))
         .expect("valid");
         assert_eq!(job.command, Command::Shell("make".into()));
@@ -465,6 +477,7 @@ mod tests {
         assert_eq!(job.on_disconnect, OnDisconnect::Cancel);
         assert_eq!(job.disconnect_delay_s, Seconds(0.0));
         assert_eq!(job.leftover, Leftover::Keep);
+        assert_eq!(job.on_lost, OnLost::Retry);
     }
 
     #[test]
@@ -501,6 +514,7 @@ mod tests {
                 json!({"when_full": "drop_oldest", "max_bytes": (16 << 20) - 1}),
             ),
             ("interactive", json!("yes")),
+            ("on_lost", json!("explode")),
             ("on_disconnect", json!("explode")),
             ("disconnect_delay_s", json!(-1)),
             ("output", json!({"colour": 1})),

@@ -137,6 +137,8 @@ pub enum Event {
     Claimed,
     /// Its attempt was proven never to have started: the job waits again.
     Voided,
+    /// Its attempt was lost and it is to run again: it waits for the next one.
+    Requeued,
     /// The shim stopped the process tree.
     Paused,
     /// The shim let the process tree go on.
@@ -154,11 +156,11 @@ pub fn next(state: Option<JobState>, event: Event) -> Option<JobState> {
     match (state, event) {
         (None, Event::Submitted) => Some(Queued),
         (Some(Queued), Event::Claimed) => Some(Running),
-        (Some(Running | Paused), Event::Voided) => Some(Queued),
+        (Some(Running | Paused), Event::Voided | Event::Requeued) => Some(Queued),
         (Some(Running), Event::Paused) => Some(Paused),
         (Some(Paused), Event::Resumed) => Some(Running),
         (Some(Scheduled | Blocked | Queued), Event::Withdrawn) => Some(Cancelled),
-        // A cancelled claim that never ran needs no way through the queue.
+        // A cancelled claim that never ran, or was lost, needs no way through the queue.
         (Some(Running | Paused), Event::Withdrawn) => Some(Cancelled),
         (Some(Running | Paused), Event::Ended(end)) if end.is_final() => Some(end),
         _ => None,
@@ -169,10 +171,11 @@ pub fn next(state: Option<JobState>, event: Event) -> Option<JobState> {
 mod tests {
     use super::{JobState::*, *};
 
-    const EVENTS: [Event; 10] = [
+    const EVENTS: [Event; 11] = [
         Event::Submitted,
         Event::Claimed,
         Event::Voided,
+        Event::Requeued,
         Event::Paused,
         Event::Resumed,
         Event::Withdrawn,
@@ -192,12 +195,14 @@ mod tests {
             (Some(Queued), Event::Claimed, Running),
             (Some(Queued), Event::Withdrawn, Cancelled),
             (Some(Running), Event::Voided, Queued),
+            (Some(Running), Event::Requeued, Queued),
             (Some(Running), Event::Paused, Paused),
             (Some(Running), Event::Withdrawn, Cancelled),
             (Some(Running), Event::Ended(Succeeded), Succeeded),
             (Some(Running), Event::Ended(Failed), Failed),
             (Some(Running), Event::Ended(Cancelled), Cancelled),
             (Some(Paused), Event::Voided, Queued),
+            (Some(Paused), Event::Requeued, Queued),
             (Some(Paused), Event::Resumed, Running),
             (Some(Paused), Event::Withdrawn, Cancelled),
             (Some(Paused), Event::Ended(Succeeded), Succeeded),

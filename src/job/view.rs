@@ -10,6 +10,7 @@ use super::{
     attempt::{SpawnError, StopFacts, StopWish, Survivor, Usage},
     command::{Command, Leftover, NewJob, OnDisconnect, OutputPolicy},
     id::{JobId, JobNumber},
+    loss::OnLost,
     signal,
     state::{JobState, Reason},
     time::{Micros, Seconds},
@@ -62,6 +63,8 @@ pub struct Job {
     pub grace_s: Seconds,
     /// What happens to processes that outlive the leader.
     pub leftover: Leftover,
+    /// What happens when nobody can know how an attempt ended.
+    pub on_lost: OnLost,
     /// What the loss of the submitting connection means.
     pub on_disconnect: OnDisconnect,
     /// From that loss to the cancel.
@@ -199,6 +202,7 @@ impl Job {
             stall_timeout_s: self.stall_timeout_s,
             grace_s: self.grace_s,
             leftover: self.leftover,
+            on_lost: self.on_lost,
             on_disconnect: self.on_disconnect,
             disconnect_delay_s: self.disconnect_delay_s,
             output: self.output,
@@ -240,7 +244,7 @@ impl Job {
         m.serialize_entry("stall_timeout_s", &self.stall_timeout_s)?;
         m.serialize_entry("grace_s", &self.grace_s)?;
         m.serialize_entry("retry", &serde_json::json!({"max_attempts": 1}))?;
-        m.serialize_entry("on_lost", "fail")?;
+        m.serialize_entry("on_lost", &self.on_lost)?;
         m.serialize_entry("on_disconnect", &self.on_disconnect)?;
         m.serialize_entry("disconnect_delay_s", &self.disconnect_delay_s)?;
         m.serialize_entry("leftover", &self.leftover)?;

@@ -38,8 +38,11 @@ pub async fn commit(
 
 /// Tells the readers of a committed end.
 pub fn tell(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
-    if fenced == Fenced::Done {
-        supervisor.context().hub.ended(settled.key.job);
+    let hub = &supervisor.context().hub;
+    match fenced {
+        Fenced::Done => hub.ended(settled.key.job),
+        Fenced::Again => hub.changed(settled.key.job),
+        Fenced::Stale => {}
     }
 }
 

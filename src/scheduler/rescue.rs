@@ -166,7 +166,7 @@ impl Rescuer {
             .void(open.number, open.attempt, clock::now())
             .await?
         {
-            Fenced::Done => ctx.hub.changed(open.number),
+            Fenced::Done | Fenced::Again => ctx.hub.changed(open.number),
             Fenced::Stale => {}
         }
         Ok(())

@@ -12,6 +12,10 @@ use crate::job::{
 /// Version of this protocol; a shim tells it in its `welcome`.
 pub const PROTOCOL: u32 = 1;
 
+/// The oldest version of it that this binary still speaks: shims live as long as their jobs, through
+/// any number of upgrades.
+pub const PROTOCOL_OLDEST: u32 = 1;
+
 /// Longest message, bytes. A NewJob has at most 1 MiB, and JSON escapes can make six bytes of one.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
@@ -249,6 +253,31 @@ pub enum FromShim {
     },
 }
 
+/// What the `welcome` of every version tells, whatever else it has become.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Speaker {
+    /// The version of the protocol.
+    pub protocol: u32,
+    /// The shim's program version.
+    pub version: String,
+}
+
+impl Speaker {
+    /// Who says this, if it is the `welcome` of a shim whose protocol we do not speak.
+    pub fn foreign(json: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Welcome {
+            r#type: String,
+            #[serde(flatten)]
+            speaker: Speaker,
+        }
+        let said: Welcome = serde_json::from_slice(json).ok()?;
+        let spoken = PROTOCOL_OLDEST..=PROTOCOL;
+        (said.r#type == "welcome" && !spoken.contains(&said.speaker.protocol))
+            .then_some(said.speaker)
+    }
+}
+
 /// A message as bytes, length first.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     let mut bytes = vec![0; 4];
@@ -314,6 +343,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_welcome_in_another_protocol_is_told_from_ours() {
+        let said = |protocol: u32, state: &str| {
+            format!(
+                r#"{{"type":"welcome","protocol":{protocol},"version":"9.9.9","state":{state}}}"#
+            )
+        };
+        let foreign = Speaker::foreign(said(2, r#"{"state":"dreaming"}"#).as_bytes());
+        let (protocol, version) = (2, "9.9.9".to_owned());
+        assert_eq!(foreign, Some(Speaker { protocol, version }));
+        assert_eq!(
+            Speaker::foreign(said(1, r#"{"state":"idle"}"#).as_bytes()),
+            None
+        );
+        assert_eq!(Speaker::foreign(br#"{"type":"stale","epoch":3}"#), None);
+    }
 
     #[test]
     fn messages_survive_any_cut() {

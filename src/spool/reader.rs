@@ -68,7 +68,8 @@ pub struct SegmentReader {
 
 impl SegmentReader {
     /// Opens the segment of `position` in the directory `spool`. `NotFound` where it has been
-    /// unlinked or never was; `InvalidData` where the file is not that segment.
+    /// unlinked or never was; `InvalidData` where the file is not that segment; another error where
+    /// a later version wrote it.
     pub fn open(spool: &Path, position: Position) -> io::Result<Self> {
         Self::open_with(spool, position, Patience::Waits)
     }
@@ -93,6 +94,13 @@ impl SegmentReader {
         // A file that was created a moment ago has nothing in it yet.
         if length < header.len() || name.is_header(&header) {
             return Ok(());
+        }
+        if let Some(format) = SegmentName::foreign_format(&header) {
+            // Not damage, and nothing that anybody may take for the end of an output.
+            return Err(io::Error::other(format!(
+                "{name} has format {format}, which a later version of cc-executor writes; \
+                 start that version"
+            )));
         }
         let message = format!("{name} does not begin like a segment");
         Err(io::Error::new(io::ErrorKind::InvalidData, message))

@@ -16,7 +16,10 @@ use crate::job::{JobId, JobNumber, Offset};
 /// Where the first record begins.
 pub const FILE_HEADER_BYTES: u64 = 32;
 
-const MAGIC: [u8; 8] = *b"CCEXSEG1";
+/// How the header of every format begins; the format's version follows.
+const FAMILY: &[u8] = b"CCEXSEG";
+/// The only format there has been.
+const FORMAT: u8 = b'1';
 
 /// Which segment: job, attempt and the offset of its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +54,8 @@ impl SegmentName {
     /// The first bytes of the file.
     pub fn file_header(&self) -> [u8; FILE_HEADER_BYTES as usize] {
         let mut bytes = [0; FILE_HEADER_BYTES as usize];
-        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[0..7].copy_from_slice(FAMILY);
+        bytes[7] = FORMAT;
         bytes[8..16].copy_from_slice(&self.job.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.attempt.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.first_offset.to_le_bytes());
@@ -63,6 +67,13 @@ impl SegmentName {
     /// Whether `bytes` are the first bytes of this segment's file.
     pub fn is_header(&self, bytes: &[u8]) -> bool {
         bytes == self.file_header()
+    }
+
+    /// The format of a file that begins with these bytes, where it is a segment's and another one
+    /// than ours: only a later version can have written it.
+    pub fn foreign_format(bytes: &[u8]) -> Option<char> {
+        let format = *bytes.strip_prefix(FAMILY)?.first()?;
+        (format != FORMAT).then_some(char::from(format))
     }
 }
 
@@ -113,5 +124,15 @@ mod tests {
             damaged[at] ^= 1;
             assert!(!NAME.is_header(&damaged), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_later_format_is_no_damage() {
+        let mut header = NAME.file_header();
+        assert_eq!(SegmentName::foreign_format(&header), None);
+        header[7] = b'2';
+        assert_eq!(SegmentName::foreign_format(&header), Some('2'));
+        assert_eq!(SegmentName::foreign_format(&[0; 32]), None);
+        assert_eq!(SegmentName::foreign_format(b"CCEXSEG"), None);
     }
 }

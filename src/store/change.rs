@@ -21,7 +21,7 @@ pub(super) async fn update(
         return Ok(Updated::NotFound);
     };
     let number = standing.number;
-    if standing.state.is_active() || standing.state.is_final() {
+    if standing.begun || standing.state.is_final() {
         return view::known(batch.conn, number).await.map(Updated::Started);
     }
     if let Some(queue) = &change.queue

@@ -192,10 +192,13 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
                j.interactive AS "interactive!: bool",
                j.timeout_s AS "timeout_s: f64", j.stall_timeout_s AS "stall_timeout_s: f64",
                j.grace_s AS "grace_s!: f64", j.leftover AS "leftover!: String",
-               j.on_disconnect AS "on_disconnect!: String",
+               j.on_lost AS "on_lost!: String", j.on_disconnect AS "on_disconnect!: String",
                j.disconnect_delay_s AS "disconnect_delay_s!: f64",
                j.output_bytes_max AS "output_bytes_max: i64", j.when_full AS "when_full!: String",
                j.idempotency_key AS "idempotency_key: String",
+               CASE WHEN j.output_bytes = 0 THEN 0 ELSE
+                   (SELECT coalesce(sum(length), 0) FROM output_chunks AS c
+                    WHERE c.job = j.number AND c.gap IS NOT NULL) END AS "missing_bytes!: i64",
                (SELECT a.hash_state FROM attempts AS a
                 WHERE a.job = j.number AND a.end_offset = j.output_bytes
                 ORDER BY a.attempt DESC LIMIT 1) AS "hash_state: Vec<u8>"
@@ -224,6 +227,7 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
             stall_timeout_s: row.stall_timeout_s.map(Seconds),
             grace_s: Seconds(row.grace_s),
             leftover: view::leftover(&row.leftover)?,
+            on_lost: view::on_lost(&row.on_lost)?,
             on_disconnect: view::on_disconnect(&row.on_disconnect)?,
             disconnect_delay_s: Seconds(row.disconnect_delay_s),
             output: view::output_policy(row.output_bytes_max, &row.when_full)?,
@@ -235,6 +239,7 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
             id: view::job_id(&row.id)?,
             attempt: row.attempt + 1,
             start_offset: row.output_bytes as u64,
+            missing_bytes: row.missing_bytes as u64,
             hash_state: row.hash_state,
             job,
             inputs: Vec::new(),

@@ -8,12 +8,15 @@ use serde::Serialize;
 
 use super::{
     Fenced, Finish, Kept,
-    attempts::fenced,
     columns::{int, json},
     inputs, outputs,
     standing::{Batch, Standing, Step, all_moved},
 };
-use crate::job::{Exit, ExitFacts, JobNumber, Reason, state::Event};
+use crate::job::{
+    Exit, ExitFacts, JobNumber, Reason, StopFacts, StopWish,
+    loss::{AfterLoss, after_loss},
+    state::Event,
+};
 
 /// A job's columns at its end. Counts and usage are those of the attempt; they add up.
 #[derive(Serialize)]
@@ -31,7 +34,7 @@ struct JobEnd<'a> {
     system_us: i64,
     max_rss_bytes: i64,
     started_at: Option<i64>,
-    finished_at: i64,
+    finished_at: Option<i64>,
     output_bytes: i64,
     dropped_bytes: i64,
     dropped_lines: i64,
@@ -52,7 +55,18 @@ struct AttemptEnd<'a> {
     hash_state: Option<String>,
 }
 
-/// Makes jobs final. Those whose attempt is not the current one (any more) are stale.
+/// An end that is to be written.
+struct End<'a> {
+    step: Step,
+    finish: &'a Finish,
+    /// Why the job has failed, if it has.
+    reason: Option<Reason>,
+    /// The wish that a lost job is cancelled by instead of being run again.
+    cancelled_by: Option<StopWish>,
+}
+
+/// Makes jobs final, or lets them wait for another attempt where one was lost. Those whose attempt
+/// is not the current one (any more) are stale.
 pub(super) async fn finish(
     batch: &mut Batch<'_>,
     finishes: &[&Finish],
@@ -66,20 +80,22 @@ pub(super) async fn finish(
     for finish in finishes {
         // Taken out: a second end of the same job in one batch is as stale as a later one.
         let standing = standings.remove(&finish.number);
-        let step = standing
-            .as_ref()
-            .and_then(|standing| step(standing, finish));
-        fences.push(fenced(step.is_some()));
-        if let Some(step) = step {
-            ends.push((step, *finish));
-        }
-        let Some(standing) = standing else { continue };
+        let end = standing.as_ref().and_then(|standing| end(standing, finish));
+        fences.push(match &end {
+            None => Fenced::Stale,
+            Some(end) if end.step.to.is_final() => Fenced::Done,
+            Some(_) => Fenced::Again,
+        });
+        let (Some(standing), Some(end)) = (standing, end) else {
+            continue;
+        };
         if standing.has_segments {
             reread.insert(finish.number);
         }
-        if standing.interactive && step.is_some() {
+        if standing.interactive && end.step.to.is_final() {
             interactive.push(finish.number);
         }
+        ends.push(end);
     }
     if !ends.is_empty() {
         update_jobs(batch, &ends).await?;
@@ -87,27 +103,51 @@ pub(super) async fn finish(
         keep_output(batch, &ends, &reread).await?;
         inputs::forget(batch, &interactive).await?;
     }
-    for (step, finish) in ends {
-        batch.record(step, finish.reason, &finish.actor, finish.at);
+    for end in ends {
+        match &end.cancelled_by {
+            None => batch.record(
+                end.step,
+                end.finish.reason,
+                &end.finish.actor,
+                end.finish.at,
+            ),
+            Some(wish) => batch.record(end.step, None, &wish.by, end.finish.at),
+        }
     }
     Ok(fences)
 }
 
-fn step(standing: &Standing, finish: &Finish) -> Option<Step> {
-    standing.step_of(finish.attempt, Event::Ended(finish.state))
+/// Where the end of its attempt takes a job.
+fn end<'a>(standing: &Standing, finish: &'a Finish) -> Option<End<'a>> {
+    let stop = standing.stop.as_ref();
+    let after = match &finish.facts {
+        Some(_) => AfterLoss::Fail,
+        None => after_loss(standing.on_lost, standing.lost, stop.is_some()),
+    };
+    let event = match after {
+        AfterLoss::Fail => Event::Ended(finish.state),
+        AfterLoss::Retry => Event::Requeued,
+        AfterLoss::Cancel => Event::Withdrawn,
+    };
+    Some(End {
+        step: standing.step_of(finish.attempt, event)?,
+        finish,
+        reason: finish.reason.filter(|_| after == AfterLoss::Fail),
+        cancelled_by: stop.filter(|_| after == AfterLoss::Cancel).cloned(),
+    })
 }
 
-async fn update_jobs(batch: &mut Batch<'_>, ends: &[(Step, &Finish)]) -> sqlx::Result<()> {
-    let rows: Vec<_> = ends
-        .iter()
-        .map(|(step, finish)| job_end(*step, finish))
-        .collect::<sqlx::Result<_>>()?;
+async fn update_jobs(batch: &mut Batch<'_>, ends: &[End<'_>]) -> sqlx::Result<()> {
+    let rows: Vec<_> = ends.iter().map(job_end).collect::<sqlx::Result<_>>()?;
     let rows = json(&rows)?;
     let done = sqlx::query!(
         "UPDATE jobs SET state = f.value ->> 'to', reason = f.value ->> 'reason',
              exit_code = f.value ->> 'exit_code', signal = f.value ->> 'signal',
              spawn_error = f.value ->> 'spawn_error', stop = f.value ->> 'stop',
-             leaked = leaked + (f.value ->> 'leaked'), survivors = f.value ->> 'survivors',
+             leaked = leaked + (f.value ->> 'leaked'),
+             survivors = (SELECT json_group_array(json(alive.value)) FROM
+                 (SELECT value FROM json_each(jobs.survivors)
+                  UNION ALL SELECT value FROM json_each(f.value ->> 'survivors')) AS alive),
              user_us = user_us + (f.value ->> 'user_us'),
              system_us = system_us + (f.value ->> 'system_us'),
              max_rss_bytes = max(max_rss_bytes, f.value ->> 'max_rss_bytes'),
@@ -127,7 +167,8 @@ async fn update_jobs(batch: &mut Batch<'_>, ends: &[(Step, &Finish)]) -> sqlx::R
     all_moved(done.rows_affected(), ends.len())
 }
 
-fn job_end<'a>(step: Step, finish: &'a Finish) -> sqlx::Result<JobEnd<'a>> {
+fn job_end<'a>(end: &End<'a>) -> sqlx::Result<JobEnd<'a>> {
+    let End { step, finish, .. } = *end;
     let facts = finish.facts.as_ref();
     let exit = facts.map(|facts| &facts.exit);
     let (exit_code, signal, spawn_error) = match exit {
@@ -139,34 +180,38 @@ fn job_end<'a>(step: Step, finish: &'a Finish) -> sqlx::Result<JobEnd<'a>> {
         // Stopped before there was a process, or nobody knows.
         Some(Exit::SpawnFailed(_)) | None => (None, None, None),
     };
-    let stop = facts.and_then(|facts| facts.stop.as_ref());
+    let stop = match &end.cancelled_by {
+        Some(wish) => Some(StopFacts::unheard(wish)),
+        None => facts.and_then(|facts| facts.stop.clone()),
+    };
+    let is_final = step.to.is_final();
     let survivors = facts.map_or(&finish.survivors, |facts| &facts.survivors);
     let usage = facts.map(|facts| facts.usage).unwrap_or_default();
     Ok(JobEnd {
         step,
-        reason: finish.reason.map(|reason| reason.name()),
+        reason: end.reason.map(|reason| reason.name()),
         exit_code,
         signal,
         spawn_error,
-        stop: stop.map(json).transpose()?,
+        stop: stop.as_ref().map(json).transpose()?,
         leaked: facts.map_or(0, |facts| facts.leaked),
         survivors: json(survivors)?,
         user_us: micros(usage.user_s),
         system_us: micros(usage.system_s),
         max_rss_bytes: int(usage.max_rss_bytes),
         started_at: facts.and_then(|facts| facts.started_at_us),
-        finished_at: finish.at.0,
+        finished_at: is_final.then_some(finish.at.0),
         output_bytes: int(finish.end_offset),
         dropped_bytes: int(finish.dropped.bytes),
         dropped_lines: int(finish.dropped.lines),
-        output_sha256: finish.output_sha256.as_deref(),
+        output_sha256: finish.output_sha256.as_deref().filter(|_| is_final),
     })
 }
 
-async fn update_attempts(batch: &mut Batch<'_>, ends: &[(Step, &Finish)]) -> sqlx::Result<()> {
+async fn update_attempts(batch: &mut Batch<'_>, ends: &[End<'_>]) -> sqlx::Result<()> {
     let rows: Vec<_> = ends
         .iter()
-        .map(|(_, finish)| attempt_end(finish))
+        .map(|end| attempt_end(end.finish))
         .collect::<sqlx::Result<_>>()?;
     let rows = json(&rows)?;
     let done = sqlx::query!(
@@ -204,12 +249,12 @@ fn attempt_end(finish: &Finish) -> sqlx::Result<AttemptEnd<'_>> {
 /// segments have become a gap, those of these.
 async fn keep_output(
     batch: &mut Batch<'_>,
-    ends: &[(Step, &Finish)],
+    ends: &[End<'_>],
     with_segments: &HashSet<JobNumber>,
 ) -> sqlx::Result<()> {
     let mut pieces = Vec::new();
     let mut segments = Vec::new();
-    for (_, finish) in ends {
+    for End { finish, .. } in ends {
         match &finish.kept {
             Kept::Rows { chunks, gaps } => {
                 pieces.extend(outputs::pieces(finish.number, finish.attempt, chunks, gaps));

@@ -10,10 +10,10 @@ use sqlx::SqliteConnection;
 
 use super::{
     columns::{from_json_opt, json, malformed},
-    events,
+    events, view,
 };
 use crate::job::{
-    JobNumber, JobRef, JobState, Micros, Reason, StopWish,
+    JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopWish,
     state::{Event, next},
 };
 
@@ -37,6 +37,11 @@ pub(super) struct Standing {
     pub pause: bool,
     /// Whether its stdin takes inputs.
     pub interactive: bool,
+    /// What it wants where an attempt is lost, and how many have been.
+    pub on_lost: OnLost,
+    pub lost: u32,
+    /// Whether an attempt has started or may have.
+    pub begun: bool,
     /// Whether rows of segments exist.
     pub has_segments: bool,
 }
@@ -79,7 +84,10 @@ impl Batch<'_> {
             r#"SELECT j.number AS "number!: i64", j.state AS "state!: String",
                       j.attempt AS "attempt!: u32", a.shim AS "shim: String",
                       a.stop AS "stop: String", coalesce(a.pause, 0) AS "pause!: bool",
-                      j.interactive AS "interactive!: bool",
+                      j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
+                      (SELECT count(*) FROM attempts AS l
+                       WHERE l.job = j.number AND l.state = 'lost') AS "lost!: u32",
+                      j.attempts > 0 AS "begun!: bool",
                       EXISTS (SELECT 1 FROM segments s WHERE s.job = j.number)
                           AS "has_segments!: bool"
                FROM jobs j LEFT JOIN attempts a ON a.job = j.number AND a.attempt = j.attempt
@@ -98,6 +106,9 @@ impl Batch<'_> {
                 stop: from_json_opt(row.stop.as_deref())?,
                 pause: row.pause,
                 interactive: row.interactive,
+                on_lost: view::on_lost(&row.on_lost)?,
+                lost: row.lost,
+                begun: row.begun,
                 has_segments: row.has_segments,
             };
             Ok((row.number, standing))

@@ -151,6 +151,8 @@ pub struct Claim {
     pub attempt: u32,
     /// Where this attempt's output begins.
     pub start_offset: Offset,
+    /// How many of the bytes before it are gaps, and take no room.
+    pub missing_bytes: u64,
     /// Digest state at `start_offset`, where the job has had output before.
     pub hash_state: Option<Vec<u8>>,
     /// What to run.
@@ -364,6 +366,8 @@ pub enum InputMet {
 pub enum Fenced {
     /// It was written.
     Done,
+    /// It was written, and the job waits for another attempt.
+    Again,
     /// The attempt is not the current one any more, or the state did not fit: nothing changed.
     Stale,
 }

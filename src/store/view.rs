@@ -10,8 +10,8 @@ use super::{
     events,
 };
 use crate::job::{
-    Command, Job, JobId, JobNumber, JobRef, Leftover, Micros, OnDisconnect, OutputPolicy, Seconds,
-    Usage, WhenFull, view::Stop,
+    Command, Job, JobId, JobNumber, JobRef, Leftover, Micros, OnDisconnect, OnLost, OutputPolicy,
+    Seconds, Usage, WhenFull, view::Stop,
 };
 
 /// A job's row with its environment and its current attempt's wish.
@@ -37,6 +37,7 @@ pub(super) struct JobRow {
     pub(super) stall_timeout_s: Option<f64>,
     pub(super) grace_s: f64,
     pub(super) leftover: String,
+    pub(super) on_lost: String,
     pub(super) on_disconnect: String,
     pub(super) disconnect_delay_s: f64,
     pub(super) output_bytes_max: Option<i64>,
@@ -83,7 +84,7 @@ macro_rules! select_jobs {
                 j.interactive AS "interactive!: bool",
                 j.timeout_s AS "timeout_s: f64", j.stall_timeout_s AS "stall_timeout_s: f64",
                 j.grace_s AS "grace_s!: f64", j.leftover AS "leftover!: String",
-                j.on_disconnect AS "on_disconnect!: String",
+                j.on_lost AS "on_lost!: String", j.on_disconnect AS "on_disconnect!: String",
                 j.disconnect_delay_s AS "disconnect_delay_s!: f64",
                 j.output_bytes_max AS "output_bytes_max: i64", j.when_full AS "when_full!: String",
                 j.idempotency_key AS "idempotency_key: String",
@@ -166,6 +167,7 @@ impl JobRow {
             stall_timeout_s: self.stall_timeout_s.map(Seconds),
             grace_s: Seconds(self.grace_s),
             leftover: leftover(&self.leftover)?,
+            on_lost: on_lost(&self.on_lost)?,
             on_disconnect: on_disconnect(&self.on_disconnect)?,
             disconnect_delay_s: Seconds(self.disconnect_delay_s),
             output: output_policy(self.output_bytes_max, &self.when_full)?,
@@ -218,6 +220,10 @@ pub(super) fn leftover(name: &str) -> sqlx::Result<Leftover> {
         "keep" => Ok(Leftover::Keep),
         other => Err(malformed(format!("leftover cannot be {other}"))),
     }
+}
+
+pub(super) fn on_lost(name: &str) -> sqlx::Result<OnLost> {
+    OnLost::from_name(name).ok_or_else(|| malformed(format!("on_lost cannot be {name}")))
 }
 
 pub(super) fn on_disconnect(name: &str) -> sqlx::Result<OnDisconnect> {

@@ -95,13 +95,7 @@ pub(super) async fn withdraw(
     let step = standing
         .step(Event::Withdrawn)
         .ok_or_else(|| super::columns::malformed("a final job cannot be withdrawn"))?;
-    let stop = json(&StopFacts {
-        by: wish.by.clone(),
-        cause: wish.cause,
-        asked_at_us: wish.asked_at_us,
-        signals: Vec::new(),
-        killed: false,
-    })?;
+    let stop = json(&StopFacts::unheard(wish))?;
     let (from, to) = (step.from.name(), step.to.name());
     let done = sqlx::query!(
         "UPDATE jobs SET state = ?3, finished_at = ?4, stop = ?5,

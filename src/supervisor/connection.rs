@@ -46,11 +46,22 @@ impl Connection {
     /// The next message that this version knows; `UnexpectedEof` when the shim has closed.
     /// Cancel-safe.
     pub async fn receive(&mut self) -> io::Result<FromShim> {
+        self.receive_as(|json| match serde_json::from_slice(json) {
+            Ok(message) => Some(message),
+            Err(error) => {
+                tracing::debug!(%error, "a shim said something unknown");
+                None
+            }
+        })
+        .await
+    }
+
+    /// The next message's JSON that `read` can make something of.
+    pub async fn receive_as<T>(&mut self, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<T> {
         loop {
             while let Some(json) = self.buffer.next_message().map_err(io::Error::other)? {
-                match serde_json::from_slice(json) {
-                    Ok(message) => return Ok(message),
-                    Err(error) => tracing::debug!(%error, "a shim said something unknown"),
+                if let Some(message) = read(json) {
+                    return Ok(message);
                 }
             }
             let mut bytes = [0; 4096];

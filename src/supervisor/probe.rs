@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, time::Duration};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{Context, connection::Connection};
-use crate::spool::{FromShim, Layout, ShimState, ToShim};
+use crate::spool::{FromShim, Layout, ShimState, Speaker, ToShim};
 
 /// How long a lock must stay taken before it counts as held: a child between fork and exec holds
 /// its parent's lock for that long at most.
@@ -30,8 +30,16 @@ pub enum Reached {
     Answers(Box<Connection>, Welcome),
     /// It lives and does not answer.
     Held,
+    /// It lives, and answers in a language that we do not speak.
+    Foreign(Speaker),
     /// It is dead.
     Free,
+}
+
+/// What a shim says to a greeting.
+enum Greeted {
+    Welcome(Box<Connection>, Welcome),
+    Foreign(Speaker),
 }
 
 /// Whether somebody holds a shim's lock.
@@ -53,7 +61,8 @@ pub fn boot_id() -> io::Result<String> {
 /// Asks a shim who it is, with this server's epoch, within the context's deadline.
 pub async fn reach(ctx: &Context, shim: &str) -> Reached {
     match tokio::time::timeout(ctx.answer, greet(ctx, shim)).await {
-        Ok(Ok((connection, welcome))) => Reached::Answers(Box::new(connection), welcome),
+        Ok(Ok(Greeted::Welcome(connection, welcome))) => Reached::Answers(connection, welcome),
+        Ok(Ok(Greeted::Foreign(speaker))) => Reached::Foreign(speaker),
         answer => {
             if let Ok(Err(error)) = &answer {
                 tracing::debug!(shim, %error, "a shim does not answer");
@@ -66,7 +75,16 @@ pub async fn reach(ctx: &Context, shim: &str) -> Reached {
     }
 }
 
-async fn greet(ctx: &Context, shim: &str) -> io::Result<(Connection, Welcome)> {
+/// The same for one that is known not to speak our language: nothing is said to it, so that it can
+/// go when it is done.
+pub async fn watch(ctx: &Context, shim: &str, speaker: Speaker) -> Reached {
+    match lock_state(&ctx.layout, shim).await {
+        LockState::Held => Reached::Foreign(speaker),
+        LockState::Free => Reached::Free,
+    }
+}
+
+async fn greet(ctx: &Context, shim: &str) -> io::Result<Greeted> {
     let mut connection = Connection::open(&ctx.layout, shim).await?;
     let hello = ToShim::Hello {
         epoch: ctx.epoch,
@@ -74,15 +92,32 @@ async fn greet(ctx: &Context, shim: &str) -> io::Result<(Connection, Welcome)> {
     };
     connection.send(&hello).await?;
     loop {
-        match connection.receive().await? {
-            FromShim::Welcome { version, state, .. } => {
-                return Ok((connection, Welcome { version, state }));
+        match connection.receive_as(Heard::read).await? {
+            Heard::Foreign(speaker) => return Ok(Greeted::Foreign(speaker)),
+            Heard::Known(FromShim::Welcome { version, state, .. }) => {
+                let welcome = Welcome { version, state };
+                return Ok(Greeted::Welcome(Box::new(connection), welcome));
             }
-            FromShim::Stale { epoch } => {
+            Heard::Known(FromShim::Stale { epoch }) => {
                 let message = format!("the shim has seen epoch {epoch}, which is above ours");
                 return Err(io::Error::other(message));
             }
-            _ => {}
+            Heard::Known(_) => {}
+        }
+    }
+}
+
+/// The first thing that a shim says.
+enum Heard {
+    Foreign(Speaker),
+    Known(FromShim),
+}
+
+impl Heard {
+    fn read(json: &[u8]) -> Option<Self> {
+        match Speaker::foreign(json) {
+            Some(speaker) => Some(Self::Foreign(speaker)),
+            None => serde_json::from_slice(json).ok().map(Self::Known),
         }
     }
 }

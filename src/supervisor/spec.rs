@@ -48,13 +48,28 @@ pub fn run_spec(claim: &Claim, bounds: &Bounds) -> RunSpec {
         stall_timeout_ms: job.stall_timeout_s.map(Seconds::to_ms),
         grace_ms: job.grace_s.to_ms(),
         leftover: job.leftover,
-        output_bytes_max: job.output.max_bytes,
+        output_bytes_max: output_bytes_max(claim),
         when_full: job.output.when_full,
         segment_bytes: segment_bytes(&job.output, bounds),
         inline_bytes_max: bounds.inline_bytes_max,
         spool_bytes_max: bounds.spool_bytes_max,
         free_bytes_min: bounds.free_bytes_min,
         stop: None,
+    }
+}
+
+/// Where the output of this attempt has to end, as an offset: what earlier ones have stored counts,
+/// gaps do not. Where the oldest output goes the bound is that of each attempt.
+fn output_bytes_max(claim: &Claim) -> Option<u64> {
+    let OutputPolicy {
+        max_bytes,
+        when_full,
+    } = claim.job.output;
+    match when_full {
+        WhenFull::DropOldest => max_bytes,
+        WhenFull::Fail | WhenFull::DropNewest => {
+            max_bytes.map(|max| max.saturating_add(claim.missing_bytes))
+        }
     }
 }
 

@@ -4,8 +4,10 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod drains;
 mod input;
 mod manage;
 mod run;
 mod selfstart;
+mod survives;
 mod verbs;

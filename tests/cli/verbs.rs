@@ -330,3 +330,26 @@ fn an_idempotency_key_makes_two_submits_one_job() {
     let page = call(&server, "ls", &["--json"]).json();
     assert_eq!(page.as_array().map(Vec::len), Some(1));
 }
+
+/// A verb once failed when it came to a server in the moment of its death.
+#[test]
+fn a_server_that_dies_before_it_greets_is_followed_by_the_next_one() {
+    let server = Server::start();
+    submit(&server, &["--", "true"]);
+    let socket = server.socket();
+    // In the server's place, somebody who listens and hangs up; behind it the server itself.
+    let aside = server.scratch("aside");
+    std::fs::rename(&socket, &aside).expect("renamed");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+    let listing = server.cli("ls").args(["--json"]).spawn();
+    let (peer, _) = listener.accept().expect("a command");
+    std::fs::rename(&aside, &socket).expect("renamed");
+    drop((peer, listener));
+    let done = listing.finish();
+    assert_eq!(
+        done.json().as_array().map(Vec::len),
+        Some(1),
+        "{}",
+        done.err()
+    );
+}

@@ -41,7 +41,12 @@ pub struct Running {
 impl Cli {
     /// A call of `VERB --data-dir DIR`; more words follow by [`Cli::args`].
     pub fn new(data_dir: &Path, verb: &str) -> Self {
-        let mut command = Command::new(BINARY);
+        Self::of(BINARY, data_dir, verb)
+    }
+
+    /// The same with a copy of the binary that lies elsewhere.
+    pub fn of(program: impl AsRef<OsStr>, data_dir: &Path, verb: &str) -> Self {
+        let mut command = Command::new(program);
         command.arg(verb).arg("--data-dir").arg(data_dir);
         command.env(MARK, data_dir);
         command.env_remove("NO_COLOR");

@@ -169,6 +169,19 @@ impl Server {
         found
     }
 
+    /// SIGKILL of the one shim that holds processes of a job; it is gone when this returns, idle
+    /// ones live on.
+    #[track_caller]
+    pub fn kill_shim(&self) {
+        let jobs = self.job_processes();
+        let held: Vec<_> = jobs.into_iter().filter_map(processes::parent).collect();
+        let mut shims = self.shims();
+        shims.retain(|shim| held.contains(shim));
+        assert_eq!(shims.len(), 1, "one job, one shim");
+        let _ = kill(Pid::from_raw(shims[0]), Signal::SIGKILL);
+        until_true("the shim to be gone", || !self.shims().contains(&shims[0]));
+    }
+
     /// SIGKILL, and the server is gone when this returns.
     #[track_caller]
     pub fn kill_9(&mut self) {
@@ -213,6 +226,12 @@ impl Server {
         kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("our child");
         let status = until("the server to stop", || child.try_wait().expect("ours"));
         (status, began.elapsed())
+    }
+
+    /// SIGTERM, without waiting for anything.
+    #[track_caller]
+    pub fn terminate(&self) {
+        kill(Pid::from_raw(self.pid()), Signal::SIGTERM).expect("our child");
     }
 
     /// Waits until the server has ended by itself; returns how.

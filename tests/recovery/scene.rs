@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf, process::Stdio};
 
 use cc_executor::{
-    job::{Command, JobId, JobRef, Micros, NewJob, StopCause, StopWish},
+    job::{Command, JobId, JobRef, Micros, NewJob, OnLost, StopCause, StopWish},
     spool::{Kind, Layout, Position, RunSpec, SegmentName, SegmentReader, reader::Next},
     store::{Claim, Offer, Store, Submission, Wished},
     supervisor::boot_id,
@@ -46,30 +46,36 @@ impl Scene {
 
     /// The same for a server with these arguments.
     pub fn with(args: &[&str]) -> Self {
-        let server = Server::stopped(args, &[]);
-        let layout = Layout::new(server.data_dir());
+        let mut scene = Self::bare(args);
+        let layout = &scene.layout;
         for dir in [layout.root().to_owned(), layout.spool(), layout.shims()] {
             let mut builder = fs::DirBuilder::new();
             builder.mode(0o700).create(dir).expect("a directory");
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let boot_id = boot_id().expect("the boot id");
-        let (store, instance) = runtime.block_on(async {
+        let (store, epoch) = scene.wait(async {
             let store = Store::open(&layout.database()).await.expect("open");
-            let epoch = store.begin_epoch(&boot_id).await.expect("an epoch");
-            (store, epoch.instance)
+            let epoch = store.begin_epoch(&scene.boot_id).await.expect("an epoch");
+            (store, epoch)
         });
+        scene.instance = epoch.instance;
+        scene.store = Some(store);
+        scene
+    }
+
+    /// A data directory that is still to be made, by somebody else.
+    pub fn bare(args: &[&str]) -> Self {
+        let server = Server::stopped(args, &[]);
         Self {
+            layout: Layout::new(server.data_dir()),
             server,
-            layout,
-            instance,
-            boot_id,
-            store: Some(store),
-            runtime,
+            instance: String::new(),
+            boot_id: boot_id().expect("the boot id"),
+            store: None,
+            runtime: tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .expect("a runtime"),
             shims: Vec::new(),
         }
     }
@@ -86,7 +92,17 @@ impl Scene {
 
     /// Stores a line of shell as a job.
     pub fn submit(&self, line: &str) -> JobId {
+        self.submit_new(NewJob::new(Command::Shell(line.to_owned())))
+    }
+
+    /// Stores a job that runs again where an attempt is lost.
+    pub fn submit_again(&self, line: &str) -> JobId {
         let mut job = NewJob::new(Command::Shell(line.to_owned()));
+        job.on_lost = OnLost::Retry;
+        self.submit_new(job)
+    }
+
+    fn submit_new(&self, mut job: NewJob) -> JobId {
         job.queue = QUEUE.to_owned();
         let data_dir = self.layout.root().display().to_string();
         job.env.insert("CC_TEST_MARK".to_owned(), data_dir);
@@ -125,6 +141,14 @@ impl Scene {
     /// Stores a job and claims it for this shim.
     pub fn claimed(&self, shim: &str, line: &str) -> Claim {
         let id = self.submit(line);
+        let claim = self.claim(shim);
+        assert_eq!(claim.id, id);
+        claim
+    }
+
+    /// The same for one that runs again where an attempt is lost.
+    pub fn claimed_again(&self, shim: &str, line: &str) -> Claim {
+        let id = self.submit_again(line);
         let claim = self.claim(shim);
         assert_eq!(claim.id, id);
         claim
@@ -244,6 +268,16 @@ impl Scene {
     /// The machine has been started again since the claims.
     pub fn set_boot_ids(&self) {
         self.execute("UPDATE attempts SET boot_id = 'another boot'");
+    }
+
+    /// The machine has not been started again since the claims, whichever machine that was.
+    pub fn set_this_boot(&self) {
+        self.wait(async {
+            let mut connection = self.raw().await;
+            let update = sqlx::query("UPDATE attempts SET boot_id = ?1").bind(&self.boot_id);
+            update.execute(&mut connection).await.expect("executed");
+            connection.close().await.expect("close");
+        });
     }
 
     /// The first column of a query, rows joined by spaces, columns by the query itself.

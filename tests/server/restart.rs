@@ -4,23 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, Transcript, assert_bytes, content, emit, parent, until, until_true};
-
-/// Kills the shims that hold processes of jobs; idle ones live on.
-fn kill_shim(server: &Server) {
-    let held: Vec<i32> = server
-        .job_processes()
-        .into_iter()
-        .filter_map(parent)
-        .collect();
-    let mut shims = server.shims();
-    shims.retain(|shim| held.contains(shim));
-    assert_eq!(shims.len(), 1, "one job, one shim");
-    for pid in shims {
-        let pid = nix::unistd::Pid::from_raw(pid);
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-    }
-}
+use crate::harness::{Server, Transcript, assert_bytes, content, emit, until, until_true};
 
 #[test]
 fn a_tail_goes_on_at_its_offset_over_kills_of_the_server() {
@@ -209,7 +193,7 @@ fn a_job_whose_shim_dies_is_lost_and_its_tree_is_gone() {
     while transcript.bytes.len() < 50_000 {
         client.step(subscription, &mut transcript);
     }
-    kill_shim(&server);
+    server.kill_shim();
     client.follow(subscription, &mut transcript);
     assert_bytes(
         &transcript.bytes,
@@ -241,7 +225,7 @@ fn a_shim_that_dies_with_its_server_leaves_a_lost_job() {
             .is_ok_and(|r| r["next_offset"] == 5000)
     });
     server.kill_9();
-    kill_shim(&server);
+    server.kill_shim();
     server.restart();
     let mut client = server.connect();
     let transcript = client.whole(&job);

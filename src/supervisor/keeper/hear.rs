@@ -105,7 +105,7 @@ impl Keeper {
             let job = started.number;
             loop {
                 match store.started(started.clone()).await {
-                    Ok(Fenced::Done) => return hub.changed(job),
+                    Ok(Fenced::Done | Fenced::Again) => return hub.changed(job),
                     Ok(Fenced::Stale) | Err(StoreError::Stopping) => return,
                     Err(error) => tracing::warn!(job, %error, "a start could not be entered yet"),
                 }
@@ -135,7 +135,7 @@ impl Keeper {
             store.resumed(job, attempt, actor, clock::now()).await
         };
         match entered {
-            Ok(Fenced::Done) => self.ctx.hub.changed(job),
+            Ok(Fenced::Done | Fenced::Again) => self.ctx.hub.changed(job),
             Ok(Fenced::Stale) => {}
             Err(error) => tracing::warn!(job, %error, "a pause could not be entered"),
         }

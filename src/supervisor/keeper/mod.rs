@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     job::InputAnswer,
-    spool::ToShim,
+    spool::{Speaker, ToShim, message::PROTOCOL},
     store::{Offer, OpenAttempt, Started},
 };
 
@@ -166,6 +166,11 @@ impl Keeper {
                     )]
                     tokio::time::sleep(KNOCK_EVERY).await;
                 }
+                Reached::Foreign(speaker) => {
+                    self.leave_alone(&speaker, &mut held, &open).await;
+                    reached = probe::watch(&self.ctx, &self.offer.shim, speaker).await;
+                    continue;
+                }
                 Reached::Free => {
                     // Before it is told: who hears of it must not find a keeper any more.
                     self.registry.remove(&self.offer.shim);
@@ -187,6 +192,36 @@ impl Keeper {
                 });
             }
         }
+    }
+
+    /// A shim that we cannot talk to keeps its job. What it writes is readable; how it ends is read
+    /// from paper when it is gone.
+    async fn leave_alone(
+        &mut self,
+        speaker: &Speaker,
+        told: &mut bool,
+        open: &Option<OpenAttempt>,
+    ) {
+        if !std::mem::replace(told, true) {
+            tracing::error!(
+                shim = self.offer.shim,
+                job = open.as_ref().map(|open| open.number),
+                version = speaker.version,
+                protocol = speaker.protocol,
+                ours = PROTOCOL,
+                "a shim of another version speaks a protocol that this one does not; its job is \
+                 left as it is and cannot be controlled: start that version of cc-executor to \
+                 have it adopted"
+            );
+        }
+        if let (Task::None, Some(open)) = (&self.task, open) {
+            self.task = Task::watching(open);
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a pause before another look at a lock: nothing tells when it is free"
+        )]
+        tokio::time::sleep(KNOCK_EVERY).await;
     }
 
     /// The ledger's row of the attempt that this shim was given, if it is still open.
