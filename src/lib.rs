@@ -30,6 +30,7 @@ pub mod telemetry;
 
 pub mod shutdown;
 
+pub mod ballast;
 pub mod descriptors;
 pub mod memory;
 

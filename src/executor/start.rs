@@ -7,6 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Executor, Inner, disconnect::Ties, last_input::LastInputs, queues::Defaults};
 use crate::{
+    ballast::Ballast,
     clock,
     output::{Hub, Log, log::blocking},
     scheduler::{Kick, Scheduler, rescue::Rescuer},
@@ -18,8 +19,16 @@ use crate::{
 /// What stays free by default: at most this, bytes.
 const FREE_BYTES_DEFAULT_MAX: u64 = 256 << 20;
 
-/// What stays free by default: at most this part of the file system, as its divisor (5 %).
+/// What stays free and what is kept by default: at most this part of the file system, as its
+/// divisor (5 %).
 const FREE_DIVISOR: u64 = 20;
+
+/// The ballast by default: at most this, bytes.
+const BALLAST_BYTES_DEFAULT_MAX: u64 = 8 << 20;
+
+/// What a start may have to write before it can serve, bytes: with less than that free, the ballast
+/// is given up for it.
+const START_BYTES: u64 = 1 << 20;
 
 /// The bounds of an executor. Every one is a setting of the server with the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +42,9 @@ pub struct ExecutorSettings {
     /// What stays free on the data directory's file system, bytes; `None`: the smaller of 256 MiB
     /// and 5 % of it.
     pub free_bytes_min: Option<u64>,
+    /// What is kept for ends and cancels on a full disk, bytes; `None`: the smaller of 8 MiB and
+    /// 5 % of the file system.
+    pub ballast_bytes: Option<u64>,
     /// Idle shims that are kept ready.
     pub warm_shims: u32,
     /// How long a shim may take to answer before it is left as it is, milliseconds.
@@ -46,6 +58,7 @@ impl Default for ExecutorSettings {
             inline_bytes_max: 256 << 10,
             spool_bytes_max: None,
             free_bytes_min: None,
+            ballast_bytes: None,
             warm_shims: 2,
             shim_answer_ms: 1000,
         }
@@ -78,10 +91,14 @@ impl Executor {
     /// offset that was ever shown can be read.
     pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
         refuse_to_forget(&layout)?;
+        if Ballast::of_data_dir(layout.root())?.release_below(START_BYTES) {
+            tracing::warn!("the disk is full: the ballast is given up for the start");
+        }
         let store = Store::open(&layout.database()).await?;
         let boot_id = boot_id()?;
         // Committed before any shim is touched: it fences the servers before this one.
         let epoch = store.begin_epoch(&boot_id).await?;
+        keep_ballast(&store, &layout, &settings)?;
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
@@ -189,14 +206,26 @@ async fn at_once(rescuer: &Rescuer, event: ShimEvent) -> Option<ShimEvent> {
     }
 }
 
+/// A data directory without ballast serves as well, until its disk is full.
+fn keep_ballast(store: &Store, layout: &Layout, settings: &ExecutorSettings) -> io::Result<()> {
+    let bytes = or_a_part(settings.ballast_bytes, layout, BALLAST_BYTES_DEFAULT_MAX)?;
+    if let Err(error) = store.ballast().keep(bytes) {
+        tracing::warn!(%error, "no ballast can be kept for a full disk");
+    }
+    Ok(())
+}
+
+/// What is set, or the smaller of `most` and the default part of the file system.
+fn or_a_part(set: Option<u64>, layout: &Layout, most: u64) -> io::Result<u64> {
+    if let Some(bytes) = set {
+        return Ok(bytes);
+    }
+    let fs = rustix::fs::statvfs(layout.root())?;
+    Ok((fs.f_blocks * fs.f_frsize / FREE_DIVISOR).min(most))
+}
+
 fn bounds(layout: &Layout, settings: &ExecutorSettings) -> io::Result<Bounds> {
-    let free_bytes_min = match settings.free_bytes_min {
-        Some(bytes) => bytes,
-        None => {
-            let fs = rustix::fs::statvfs(layout.root())?;
-            (fs.f_blocks * fs.f_frsize / FREE_DIVISOR).min(FREE_BYTES_DEFAULT_MAX)
-        }
-    };
+    let free_bytes_min = or_a_part(settings.free_bytes_min, layout, FREE_BYTES_DEFAULT_MAX)?;
     Ok(Bounds {
         segment_bytes: settings.segment_bytes,
         inline_bytes_max: settings.inline_bytes_max,

@@ -109,6 +109,10 @@ impl Rescuer {
                 Err(RescueError::Store(StoreError::Stopping)) => return,
                 Err(error) => {
                     tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; trying again");
+                    if matches!(&error, RescueError::Spool(e) if e.kind() == io::ErrorKind::StorageFull)
+                    {
+                        self.supervisor.context().store.ballast().release();
+                    }
                     #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }

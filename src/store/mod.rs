@@ -8,6 +8,7 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::ballast::Ballast;
 use crate::job::{
     Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
 };
@@ -70,6 +71,7 @@ struct Inner {
     readers: SqlitePool,
     _way: short_name::Way,
     failed: CancellationToken,
+    ballast: Ballast,
 }
 
 impl Store {
@@ -91,6 +93,7 @@ impl Store {
             readers,
             way,
             presence,
+            ballast,
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
@@ -98,6 +101,7 @@ impl Store {
             conn: writer,
             _way: way.clone(),
             presence,
+            ballast: ballast.clone(),
             requests: incoming,
             failed: failed.clone(),
         };
@@ -107,6 +111,7 @@ impl Store {
             readers,
             _way: way,
             failed,
+            ballast,
         };
         Self {
             inner: Arc::new(inner),
@@ -117,6 +122,11 @@ impl Store {
     /// Nothing is acknowledged from then on: the server must exit, the next start verifies.
     pub fn failed(&self) -> CancellationToken {
         self.inner.failed.clone()
+    }
+
+    /// Room on the disk that is kept for what must be stored when nothing else is left of it.
+    pub fn ballast(&self) -> &Ballast {
+        &self.inner.ballast
     }
 
     /// Increments and commits the epoch.

@@ -18,6 +18,7 @@ use sqlx::{
 };
 
 use super::{OpenError, nodes, presence::Presence, short_name::Way};
+use crate::ballast::Ballast;
 
 /// The schema, step by step. Applied steps are never edited.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
@@ -48,6 +49,8 @@ pub(super) struct Connections {
     pub way: Way,
     /// The file that they have open.
     pub presence: Presence,
+    /// Room for what must be written to it on a full disk.
+    pub ballast: Ballast,
 }
 
 /// Opens the database at `path`, or makes one where there is none.
@@ -64,12 +67,15 @@ pub(super) async fn open(path: &Path) -> Result<Connections, OpenError> {
     migrate(path, &mut writer).await?;
     let readers = connect_readers(path, way).await?;
     let presence = Presence::of(way.name(path)).map_err(|e| cannot_open(path, e))?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let ballast = Ballast::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
     let way = way.clone();
     Ok(Connections {
         writer,
         readers,
         way,
         presence,
+        ballast,
     })
 }
 
@@ -180,7 +186,7 @@ async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, Open
         .pragma("journal_size_limit", WAL_BYTES_KEPT)
         .connect()
         .await
-        .map_err(|error| OpenError::about(path, format!("cannot be opened: {error}")))
+        .map_err(|error| OpenError::no_connection(path, &error))
 }
 
 async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError> {
@@ -195,7 +201,7 @@ async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError
                 .pragma("query_only", "ON"),
         )
         .await
-        .map_err(|error| OpenError::about(path, format!("cannot be opened: {error}")))
+        .map_err(|error| OpenError::no_connection(path, &error))
 }
 
 fn options(name: &Path) -> SqliteConnectOptions {
