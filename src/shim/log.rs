@@ -25,6 +25,7 @@ use crate::{
     spool::{
         Kind, RunSpec, SegmentName, SegmentWriter,
         record::{self, Decoded, HEADER_BYTES, StartPayload},
+        unsynced,
     },
 };
 
@@ -310,6 +311,9 @@ impl Log {
             self.syncing -= 1;
             if let Err(e) = synced.result {
                 self.sync_error = Some(e.to_string());
+                let SegmentName { job, attempt, .. } = self.current.name();
+                // Should this fail, the server is told: nothing of this attempt counts as synced.
+                let _ = unsynced::mark(&self.spool, job, attempt);
             }
         }
     }

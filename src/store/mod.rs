@@ -124,6 +124,15 @@ impl Store {
         self.inner.failed.clone()
     }
 
+    /// The disk has failed at what belongs to the ledger, such as a segment that could not be
+    /// synced: nothing is acknowledged from here on, as after a failure of the database itself.
+    pub fn distrust(&self, error: &dyn std::fmt::Display) {
+        if !self.inner.failed.is_cancelled() {
+            tracing::error!(%error, "the disk cannot be trusted any more: stopping");
+            self.inner.failed.cancel();
+        }
+    }
+
     /// Room on the disk that is kept for what must be stored when nothing else is left of it.
     pub fn ballast(&self) -> &Ballast {
         &self.inner.ballast
@@ -453,6 +462,11 @@ impl Store {
     /// How many jobs are in each state; states without jobs are missing.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
         Ok(list::counts(&self.inner.readers).await?)
+    }
+
+    /// The highest number that a job has had; 0 before the first one.
+    pub async fn last_number(&self) -> Result<JobNumber, StoreError> {
+        Ok(jobs::last_number(&self.inner.readers).await?)
     }
 
     /// The number of the job with this id.

@@ -5,6 +5,7 @@
 mod harness;
 
 mod control;
+mod damaged;
 mod delete;
 mod disconnect;
 mod doors;

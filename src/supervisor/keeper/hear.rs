@@ -8,7 +8,7 @@ use super::{Keeper, Task, Unentered};
 use crate::{
     clock,
     job::{ExitFacts, InputAnswer, Micros},
-    output::log::blocking,
+    output::{durable::is_sync_failure, log::blocking},
     spool::FromShim,
     store::{Fenced, Started, StoreError},
     supervisor::{
@@ -197,6 +197,9 @@ impl Keeper {
             match blocking(move || settle(&spool, inline, ward, ending)).await {
                 Ok(settled) => break settled,
                 Err(error) => {
+                    if is_sync_failure(&error) {
+                        self.ctx.store.distrust(&error);
+                    }
                     tracing::error!(job = key.job, %error, "an ended job's output cannot be read; trying again");
                     #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
                     tokio::time::sleep(AGAIN_AFTER).await;
