@@ -12,6 +12,7 @@ mod doors;
 mod drops;
 mod envelope;
 mod fixture;
+mod fsync;
 mod full_disk;
 mod hostile_fuzz;
 mod hostile_jobs;
