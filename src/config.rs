@@ -183,6 +183,9 @@ settings! {
     /// What stays free on the file system of the data directory, at which processes wait, bytes,
     /// or none for the smaller of 256 MiB and 5 % of it.
     free_bytes_min: Option<u64> = ExecutorSettings::default().free_bytes_min, ANY;
+    /// What is kept in a file of the data directory, so that on a full disk ends and cancels can
+    /// still be stored, bytes, or none for the smaller of 8 MiB and 5 % of the file system; 0: none.
+    ballast_bytes: Option<u64> = ExecutorSettings::default().ballast_bytes, 0..=(1 << 30);
     /// Idle shims that are kept ready.
     warm_shims: u64 = u64::from(ExecutorSettings::default().warm_shims), 0..=1024;
     /// How long a shim may take to answer at the start before it is left as it is, milliseconds.
@@ -246,6 +249,7 @@ impl Settings {
             inline_bytes_max: self.inline_bytes_max,
             spool_bytes_max: self.spool_bytes_max,
             free_bytes_min: self.free_bytes_min,
+            ballast_bytes: self.ballast_bytes,
             // Bounded to 1024 by the table.
             warm_shims: u32::try_from(self.warm_shims).unwrap_or(u32::MAX),
             shim_answer_ms: self.shim_answer_ms,

@@ -32,6 +32,7 @@ pub mod telemetry;
 
 pub mod shutdown;
 
+pub mod ballast;
 pub mod descriptors;
 pub mod memory;
 

@@ -9,11 +9,11 @@ use std::{
 
 /// Every module of the crate, and what it may know. Modules at the end of the list are tools that
 /// know nobody but each other.
-const MAY_KNOW: [(&str, &[&str]); 18] = [
+const MAY_KNOW: [(&str, &[&str]); 19] = [
     ("job", &[]),
     ("spool", &["job"]),
-    ("shim", &["job", "spool", "clock"]),
-    ("store", &["job", "clock"]),
+    ("shim", &["job", "spool", "clock", "ballast"]),
+    ("store", &["job", "clock", "ballast"]),
     ("output", &["job", "spool", "store", "clock"]),
     (
         "supervisor",
@@ -33,6 +33,7 @@ const MAY_KNOW: [(&str, &[&str]); 18] = [
             "supervisor",
             "scheduler",
             "clock",
+            "ballast",
         ],
     ),
     (
@@ -56,6 +57,7 @@ const MAY_KNOW: [(&str, &[&str]); 18] = [
     ("config", &["job", "spool", "executor"]),
     ("telemetry", &["config", "clock"]),
     ("shutdown", &[]),
+    ("ballast", &[]),
     ("descriptors", &[]),
     ("memory", &[]),
     ("clock", &["job"]),

@@ -7,10 +7,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Executor, Inner, disconnect::Ties, last_input::LastInputs, queues::Defaults};
 use crate::{
+    ballast::Ballast,
     clock,
+    job::JobNumber,
     output::{Hub, Log, log::blocking},
     scheduler::{Kick, Scheduler, rescue::Rescuer},
-    spool::{Layout, SegmentName, hole},
+    spool::{Layout, SegmentName, hole, unsynced},
     store::{OpenAttempt, OpenError, Store, Stored},
     supervisor::{Bounds, Context, ShimEvent, Supervisor, boot_id},
 };
@@ -18,8 +20,16 @@ use crate::{
 /// What stays free by default: at most this, bytes.
 const FREE_BYTES_DEFAULT_MAX: u64 = 256 << 20;
 
-/// What stays free by default: at most this part of the file system, as its divisor (5 %).
+/// What stays free and what is kept by default: at most this part of the file system, as its
+/// divisor (5 %).
 const FREE_DIVISOR: u64 = 20;
+
+/// The ballast by default: at most this, bytes.
+const BALLAST_BYTES_DEFAULT_MAX: u64 = 8 << 20;
+
+/// What a start may have to write before it can serve, bytes: with less than that free, the ballast
+/// is given up for it.
+const START_BYTES: u64 = 1 << 20;
 
 /// The bounds of an executor. Every one is a setting of the server with the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +43,9 @@ pub struct ExecutorSettings {
     /// What stays free on the data directory's file system, bytes; `None`: the smaller of 256 MiB
     /// and 5 % of it.
     pub free_bytes_min: Option<u64>,
+    /// What is kept for ends and cancels on a full disk, bytes; `None`: the smaller of 8 MiB and
+    /// 5 % of the file system.
+    pub ballast_bytes: Option<u64>,
     /// Idle shims that are kept ready.
     pub warm_shims: u32,
     /// How long a shim may take to answer before it is left as it is, milliseconds.
@@ -46,6 +59,7 @@ impl Default for ExecutorSettings {
             inline_bytes_max: 256 << 10,
             spool_bytes_max: None,
             free_bytes_min: None,
+            ballast_bytes: None,
             warm_shims: 2,
             shim_answer_ms: 1000,
         }
@@ -67,6 +81,20 @@ pub enum StartError {
          back, or move the spool away to begin anew"
     )]
     DatabaseMissing(PathBuf),
+    /// The spool knows more than the database: an older one, or one whose write-ahead log is gone.
+    #[error(
+        "{database} knows jobs up to {last}, and {segment} in the spool beside it is of a later one: \
+         a newer database, or its write-ahead log, is missing; put it back, or move those segments \
+         away"
+    )]
+    DatabaseOlder {
+        /// The database.
+        database: PathBuf,
+        /// The highest number that it knows.
+        last: JobNumber,
+        /// A segment that it cannot know.
+        segment: SegmentName,
+    },
     /// The data directory or the kernel's own files cannot be read.
     #[error("the data directory cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -78,10 +106,15 @@ impl Executor {
     /// offset that was ever shown can be read.
     pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
         refuse_to_forget(&layout)?;
+        if Ballast::of_data_dir(layout.root())?.release_below(START_BYTES) {
+            tracing::warn!("the disk is full: the ballast is given up for the start");
+        }
         let store = Store::open(&layout.database()).await?;
+        refuse_older(&layout, &store).await?;
         let boot_id = boot_id()?;
         // Committed before any shim is touched: it fences the servers before this one.
         let epoch = store.begin_epoch(&boot_id).await?;
+        keep_ballast(&store, &layout, &settings)?;
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
@@ -149,10 +182,29 @@ fn wait_places() -> usize {
 fn refuse_to_forget(layout: &Layout) -> Result<(), StartError> {
     let database = layout.database();
     let is_segment = |name: &String| SegmentName::parse(name).is_some();
-    if !database.exists() && list_spool(layout)?.iter().any(is_segment) {
+    // Whatever else has its name is refused when it is opened.
+    let is_free = std::fs::symlink_metadata(&database).is_err();
+    if is_free && list_spool(layout)?.iter().any(is_segment) {
         return Err(StartError::DatabaseMissing(database));
     }
     Ok(())
+}
+
+/// A job is in the database before anything of it is in the spool. Where it is not, acknowledged
+/// work is missing, and its output would be tidied up.
+async fn refuse_older(layout: &Layout, store: &Store) -> Result<(), StartError> {
+    let last = store.last_number().await?;
+    let names = list_spool(layout)?;
+    let mut segments = names.iter().filter_map(|name| SegmentName::parse(name));
+    let Some(segment) = segments.find(|name| name.job > last) else {
+        return Ok(());
+    };
+    store.close().await;
+    Err(StartError::DatabaseOlder {
+        database: layout.database(),
+        last,
+        segment,
+    })
 }
 
 /// Everything that waits for nobody is decided before the server is ready, or at least tried.
@@ -189,14 +241,26 @@ async fn at_once(rescuer: &Rescuer, event: ShimEvent) -> Option<ShimEvent> {
     }
 }
 
+/// A data directory without ballast serves as well, until its disk is full.
+fn keep_ballast(store: &Store, layout: &Layout, settings: &ExecutorSettings) -> io::Result<()> {
+    let bytes = or_a_part(settings.ballast_bytes, layout, BALLAST_BYTES_DEFAULT_MAX)?;
+    if let Err(error) = store.ballast().keep(bytes) {
+        tracing::warn!(%error, "no ballast can be kept for a full disk");
+    }
+    Ok(())
+}
+
+/// What is set, or the smaller of `most` and the default part of the file system.
+fn or_a_part(set: Option<u64>, layout: &Layout, most: u64) -> io::Result<u64> {
+    if let Some(bytes) = set {
+        return Ok(bytes);
+    }
+    let fs = rustix::fs::statvfs(layout.root())?;
+    Ok((fs.f_blocks * fs.f_frsize / FREE_DIVISOR).min(most))
+}
+
 fn bounds(layout: &Layout, settings: &ExecutorSettings) -> io::Result<Bounds> {
-    let free_bytes_min = match settings.free_bytes_min {
-        Some(bytes) => bytes,
-        None => {
-            let fs = rustix::fs::statvfs(layout.root())?;
-            (fs.f_blocks * fs.f_frsize / FREE_DIVISOR).min(FREE_BYTES_DEFAULT_MAX)
-        }
-    };
+    let free_bytes_min = or_a_part(settings.free_bytes_min, layout, FREE_BYTES_DEFAULT_MAX)?;
     Ok(Bounds {
         segment_bytes: settings.segment_bytes,
         inline_bytes_max: settings.inline_bytes_max,
@@ -217,9 +281,13 @@ fn list_spool(layout: &Layout) -> io::Result<Vec<String>> {
 async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<String>) {
     let ctx = supervisor.context();
     for file in names {
-        let keep = match SegmentName::parse(&file) {
-            Some(name) => is_needed(&ctx.store, &open, name).await,
-            None => is_needed_hole(&open, &file),
+        let keep = match leftover(&file) {
+            Leftover::Segment(name) => is_needed(&ctx.store, &open, name).await,
+            Leftover::Note => is_needed_note(&open, &file),
+            Leftover::Foreign => {
+                tracing::warn!(file, "a file in the spool is not ours; it is left alone");
+                true
+            }
         };
         if keep {
             continue;
@@ -233,12 +301,40 @@ async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<S
     }
 }
 
+/// What a file in the spool is by its name.
+enum Leftover {
+    Segment(SegmentName),
+    /// What is written down beside the segments of an attempt, or drafts of that and of segments.
+    Note,
+    Foreign,
+}
+
+fn leftover(file: &str) -> Leftover {
+    if let Some(name) = SegmentName::parse(file) {
+        return Leftover::Segment(name);
+    }
+    let begins_as_ours = file.starts_with(|first: char| first.is_ascii_digit());
+    if begins_as_ours && NOTES.iter().any(|end| file.ends_with(end)) {
+        Leftover::Note
+    } else {
+        Leftover::Foreign
+    }
+}
+
+/// How names of our files end that are no segments.
+const NOTES: [&str; 4] = [".hole", ".draft", ".rescue", ".unsynced"];
+
 /// What was dropped stands in rows once the attempt is final. Until then its shim may be about to
 /// rename a draft that was listed.
-fn is_needed_hole(open: &[OpenAttempt], file: &str) -> bool {
+fn is_needed_note(open: &[OpenAttempt], file: &str) -> bool {
     let of_file = |attempt: &OpenAttempt| {
         let (job, attempt) = (attempt.number, attempt.attempt);
-        file == hole::file_name(job, attempt) || file == hole::draft_name(job, attempt)
+        [
+            hole::file_name(job, attempt),
+            hole::draft_name(job, attempt),
+            unsynced::file_name(job, attempt),
+        ]
+        .contains(&file.to_owned())
     };
     open.iter().any(of_file)
 }

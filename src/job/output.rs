@@ -85,16 +85,20 @@ pub enum GapReason {
     Retention,
     /// The job was deleted under its reader.
     Deleted,
+    /// The storage has lost the bytes: a file of the spool is missing, or is not as it was written.
+    /// Found by who reads; in no row.
+    Damaged,
 }
 
 impl GapReason {
     /// All reasons.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::PowerLoss,
         Self::DropOldest,
         Self::DropNewest,
         Self::Retention,
         Self::Deleted,
+        Self::Damaged,
     ];
 
     /// The name of this reason on the wire and in SQL.
@@ -105,6 +109,7 @@ impl GapReason {
             Self::DropNewest => "drop_newest",
             Self::Retention => "retention",
             Self::Deleted => "deleted",
+            Self::Damaged => "damaged",
         }
     }
 

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 
 use super::{log::Item, segments::item};
 use crate::{
-    job::{Chunk, Gap},
+    job::{Chunk, Gap, Offset},
     spool::{Kind, Position, SegmentName, SegmentReader, reader::Next},
 };
 
@@ -22,6 +22,12 @@ pub struct Collected {
 }
 
 impl Collected {
+    /// Where it ends, of an attempt that began at `start`.
+    pub fn end(&self, start: Offset) -> Offset {
+        let chunk = self.chunks.last().map_or(start, Chunk::next_offset);
+        self.gaps.last().map_or(chunk, |gap| gap.to.max(chunk))
+    }
+
     /// All pieces in offset order.
     pub fn items(&self) -> Vec<Item> {
         let mut items: Vec<Item> = self.chunks.iter().cloned().map(Item::Chunk).collect();

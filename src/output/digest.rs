@@ -98,6 +98,20 @@ impl Digest {
         self.gaps.push(gap);
     }
 
+    /// Goes on behind bytes that are damaged, and returns the row of the segment that should hold
+    /// them: whoever reads it finds out the same.
+    pub fn lose(&mut self, job: JobNumber, attempt: u32, from: Offset, to: Offset) -> SegmentRow {
+        self.offset = self.offset.max(to);
+        self.sha = None;
+        let first_offset = from;
+        let name = SegmentName {
+            job,
+            attempt,
+            first_offset,
+        };
+        self.row(name, 0)
+    }
+
     /// The gaps that were met since it was resumed, once.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
         std::mem::take(&mut self.gaps)

@@ -3,14 +3,17 @@
 //! Woken by seals and by the end, never by growth; the bytes of an unsealed segment wait.
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
 };
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{digest::Digest, log::blocking};
+use super::{
+    digest::Digest,
+    durable::{is_sync_failure, sync_segment},
+    log::blocking,
+};
 use crate::{
     job::JobNumber,
     spool::SegmentName,
@@ -79,6 +82,10 @@ async fn catch_up(
             Ok((after, None)) => return after,
             // Dropped before it could be read: there will be no digest of this output.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return before,
+            Err(error) if is_sync_failure(&error) => {
+                store.distrust(&error);
+                return before;
+            }
             Err(error) => {
                 tracing::warn!(job, attempt, %error, "a segment could not be hashed");
                 return before;
@@ -102,16 +109,11 @@ async fn next_segment(
                 attempt,
                 first_offset,
             };
-            make_durable(&spool, name)?;
+            // The ledger must not know more than the disk: a row that outlives its segment in a power
+            // loss would promise bytes that are gone. Where the shim has synced it this is cheap.
+            sync_segment(&spool, name)?;
         }
         Ok((digest, row))
     })
     .await
-}
-
-/// The ledger must not know more than the disk: a row that outlives its segment in a power loss
-/// would promise bytes that are gone. Where the shim has synced it already this is cheap.
-fn make_durable(spool: &Path, name: SegmentName) -> io::Result<()> {
-    File::open(spool.join(name.to_string()))?.sync_data()?;
-    File::open(spool)?.sync_all()
 }

@@ -12,10 +12,10 @@ use super::{
     segments::{Find, Piece, read_records},
 };
 use crate::{
-    job::{Chunk, Gap, JobNumber, Offset},
+    job::{Chunk, Gap, GapReason, JobNumber, Offset},
     spool::{
         Position, SegmentName, hole,
-        reader::{Patience, is_impatient},
+        reader::{Patience, is_impatient, is_no_segment},
     },
     store::{Store, StoreError, Stored, StoredItem},
 };
@@ -37,9 +37,6 @@ pub enum ReadError {
     /// A segment file.
     #[error("reading a segment: {0}")]
     Segment(#[from] io::Error),
-    /// A segment that is complete has bytes that are no record.
-    #[error("{0} is damaged at offset {1}")]
-    Damaged(SegmentName, Offset),
     /// The ledger says that bytes are there and they are not.
     #[error("output of job {0} at offset {1} is missing")]
     Missing(JobNumber, Offset),
@@ -130,6 +127,16 @@ enum Place {
     },
 }
 
+/// What the ledger knows of the next byte.
+enum Located {
+    /// The cursor has its place now, or is to be looked for again.
+    At,
+    /// What could be read at once.
+    Read(Batch),
+    /// It should be in a segment with this end, which is not there.
+    Missing(Offset),
+}
+
 /// What one read found.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -165,16 +172,22 @@ impl Log {
         cursor: &mut Cursor,
         max_bytes: usize,
     ) -> Result<Batch, ReadError> {
+        let mut lost_to = None;
         for _ in 0..RELOCATIONS_MAX {
             let Place::Segment { position, end } = cursor.place else {
                 match self.locate(job, cursor, max_bytes).await? {
-                    Some(batch) => return Ok(batch),
-                    None => continue,
+                    Located::Read(batch) => return Ok(batch),
+                    Located::At => {}
+                    Located::Missing(end) => lost_to = Some(end),
                 }
+                continue;
             };
             let piece = self.read_segment(position, end, cursor.offset, max_bytes);
             match piece.await? {
-                Piece::Gone => cursor.place = Place::Unknown,
+                Piece::Gone => {
+                    lost_to = end;
+                    cursor.place = Place::Unknown;
+                }
                 Piece::Over(batch) => {
                     advance(cursor, &batch);
                     cursor.place = Place::Unknown;
@@ -192,7 +205,17 @@ impl Log {
                 }
             }
         }
-        Err(ReadError::Missing(job, cursor.offset))
+        // The ledger goes on saying that it is there, and it is not.
+        let Some(end) = lost_to else {
+            return Err(ReadError::Missing(job, cursor.offset));
+        };
+        let batch = Batch {
+            items: vec![lost(cursor.offset, end)],
+            at_end: false,
+        };
+        tracing::error!(job, from = cursor.offset, to = end, "a segment is missing");
+        advance(cursor, &batch);
+        Ok(batch)
     }
 
     /// The end of the output that an open attempt of `job` has written, as it stands; `None` where
@@ -224,14 +247,14 @@ impl Log {
         }
     }
 
-    /// Finds the cursor's place; rows are read at once. `None`: found, or to be looked for again.
+    /// Finds the cursor's place; rows are read at once.
     async fn locate(
         &self,
         job: JobNumber,
         cursor: &mut Cursor,
         max_bytes: usize,
-    ) -> Result<Option<Batch>, ReadError> {
-        let at_end = Ok(Some(Batch {
+    ) -> Result<Located, ReadError> {
+        let at_end = Ok(Located::Read(Batch {
             items: Vec::new(),
             at_end: true,
         }));
@@ -244,10 +267,10 @@ impl Log {
                 let batch = batch_of_rows(rows, cursor.offset);
                 if batch.items.is_empty() {
                     // Deleted between two statements.
-                    return Ok(None);
+                    return Ok(Located::At);
                 }
                 advance(cursor, &batch);
-                return Ok(Some(batch));
+                return Ok(Located::Read(batch));
             }
             Stored::Segment(row) => (
                 SegmentName {
@@ -270,13 +293,16 @@ impl Log {
         let offset = cursor.offset;
         let spool = Arc::clone(&self.spool);
         let turn = self.reads.acquire().await;
-        let found = blocking(move || find(&spool, name, offset)).await?;
+        let found = match blocking(move || find(&spool, name, offset)).await {
+            Err(error) if is_no_segment(&error) => Found::Missing,
+            found => found?,
+        };
         drop(turn);
         match found {
             Found::At(position) => {
                 let end = end.filter(|_| position.segment == name);
                 cursor.place = Place::Segment { position, end };
-                Ok(None)
+                Ok(Located::At)
             }
             Found::Dropped(gap, next) => {
                 cursor.offset = gap.to;
@@ -285,16 +311,15 @@ impl Log {
                     position,
                     end: None,
                 };
-                Ok(Some(Batch {
+                Ok(Located::Read(Batch {
                     items: vec![Item::Gap(gap)],
                     at_end: false,
                 }))
             }
             // The attempt has not begun, or has just become rows: the caller looks again when woken.
-            Found::Missing if end.is_none() => at_end,
             // What was dropped may just have become a row, or the job is being deleted: the next
             // look tells.
-            Found::Missing => Ok(None),
+            Found::Missing => end.map_or(at_end, |end| Ok(Located::Missing(end))),
         }
     }
 
@@ -348,6 +373,12 @@ impl Log {
             .await
             .map_err(|e| ReadError::Segment(io::Error::other(e)))?
     }
+}
+
+/// What the storage has lost.
+pub(super) fn lost(from: Offset, to: Offset) -> Item {
+    let reason = GapReason::Damaged;
+    Item::Gap(Gap { from, to, reason })
 }
 
 fn batch_of_rows(rows: Vec<StoredItem>, offset: Offset) -> Batch {

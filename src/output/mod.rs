@@ -5,6 +5,7 @@
 
 pub mod collect;
 pub mod digest;
+pub mod durable;
 mod find;
 pub mod hasher;
 pub mod hub;

@@ -4,12 +4,12 @@
 
 use std::{io, path::Path};
 
-use super::log::{Batch, Item, ReadError};
+use super::log::{Batch, Item, ReadError, lost};
 use crate::{
     job::{Chunk, Micros, Offset},
     spool::{
         Kind, Position, RecordHeader, SegmentName, SegmentReader,
-        reader::{Next, Patience, output_length},
+        reader::{Next, Patience, is_no_segment, output_length},
     },
 };
 
@@ -54,6 +54,11 @@ pub(super) fn read_records(
     let mut reader = match SegmentReader::open_with(spool, position, patience) {
         Ok(reader) => reader,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Piece::Gone),
+        // Not the segment that the ledger knows.
+        Err(e) if let (true, Some(end)) = (is_no_segment(&e), end) => {
+            batch.items.push(lost(offset, end));
+            return Ok(Piece::Over(batch));
+        }
         Err(e) => return Err(e.into()),
     };
     loop {
@@ -92,10 +97,14 @@ pub(super) fn read_records(
                 }
                 None => {}
             },
-            Next::End | Next::Damaged if end.is_some() => {
-                return Err(ReadError::Damaged(name, offset));
-            }
             Next::End | Next::Damaged => {
+                // Of a complete segment nothing more comes, and behind damage nobody knows where
+                // the next record begins.
+                if let Some(end) = end {
+                    tracing::error!(segment = %name, from = offset, to = end, "a segment is damaged");
+                    batch.items.push(lost(offset, end));
+                    return Ok(Piece::Over(batch));
+                }
                 batch.at_end = true;
                 return Ok(Piece::More(batch, reader.position(), end));
             }

@@ -7,7 +7,7 @@ use super::{claim::Kick, end};
 use crate::{
     clock,
     job::{ExitFacts, Stream},
-    output::log::blocking,
+    output::{durable::is_sync_failure, log::blocking},
     spool::{
         Kind, Position, RecordHeader, SegmentName, SegmentReader, hole, read_beginning,
         reader::{Next, is_no_segment},
@@ -94,6 +94,7 @@ impl Rescuer {
         match self.try_rescue(key).await {
             Ok(()) => true,
             Err(error) => {
+                self.mind_the_disk(&error);
                 tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it has to wait");
                 false
             }
@@ -109,12 +110,25 @@ impl Rescuer {
                 Err(RescueError::Store(StoreError::Stopping)) => return,
                 Err(error) => {
                     tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; trying again");
+                    self.mind_the_disk(&error);
                     #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }
         }
         self.kick.now();
+    }
+
+    /// An end is what the ballast is for, and what could not be synced must not be told.
+    fn mind_the_disk(&self, error: &RescueError) {
+        let store = &self.supervisor.context().store;
+        match error {
+            RescueError::Spool(e) if e.kind() == io::ErrorKind::StorageFull => {
+                store.ballast().release();
+            }
+            RescueError::Spool(e) if is_sync_failure(e) => store.distrust(e),
+            _ => {}
+        }
     }
 
     async fn try_rescue(&self, key: Key) -> Result<(), RescueError> {

@@ -103,7 +103,12 @@ impl Attempt {
     pub fn begin(mut spec: RunSpec, kit: &mut Kit, now: Instant) -> std::io::Result<Self> {
         kit.ticket += 1;
         kit.frame.clear();
-        let log = Log::create(Arc::clone(&kit.spool), &spec, kit.ticket)?;
+        let log = Log::create(
+            Arc::clone(&kit.spool),
+            kit.ballast.clone(),
+            &spec,
+            kit.ticket,
+        )?;
         let mut attempt = Self {
             phase: Phase::Opening,
             log,
@@ -148,18 +153,34 @@ impl Attempt {
         if self.is_blocked(now) {
             return;
         }
-        let step = match self.phase {
+        let mut step = self.step(kit, now);
+        // The end of an attempt is what the ballast is for.
+        while let Err(Obstacle::Full(_)) = step
+            && self.is_closing()
+            && kit.ballast.release()
+        {
+            step = self.step(kit, now);
+        }
+        match step {
+            Ok(()) => self.unblock(kit, now),
+            Err(why) => self.block(why, kit, now),
+        }
+    }
+
+    fn step(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+        match self.phase {
             Phase::Opening => self.open(kit, now),
             Phase::Draining => self.drain(kit, now),
             Phase::Recording => self.record(kit),
             Phase::Syncing => self.await_sync(kit),
             Phase::Told => self.make_durable(kit),
             Phase::Starting { .. } | Phase::Running | Phase::Ending => self.log_ready(kit),
-        };
-        match step {
-            Ok(()) => self.unblock(kit, now),
-            Err(why) => self.block(why, kit, now),
         }
+    }
+
+    /// Whether nothing is left but to write down what there is.
+    fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Draining | Phase::Recording)
     }
 
     fn is_blocked(&self, now: Instant) -> bool {

@@ -167,7 +167,8 @@ impl Attempt {
     }
 
     /// A result of the sync thread.
-    pub fn on_synced(&mut self, synced: Synced) {
+    pub fn on_synced(&mut self, synced: Synced, kit: &mut Kit) {
         self.log.on_synced(synced);
+        self.tell_sync_error(kit);
     }
 }

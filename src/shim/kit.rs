@@ -4,7 +4,10 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use super::{frame::Frame, log::Desk, sync::Syncer, tree::Tree};
-use crate::spool::{FromShim, RunSpec, segment::Intent};
+use crate::{
+    ballast::Ballast,
+    spool::{FromShim, RunSpec, segment::Intent},
+};
 
 /// What a shim keeps from one attempt to the next.
 pub struct Kit {
@@ -16,6 +19,8 @@ pub struct Kit {
     pub instance: String,
     /// The directory of the segments.
     pub spool: Arc<OwnedFd>,
+    /// Room for the end of an attempt on a full disk.
+    pub ballast: Ballast,
     /// `/dev/null`.
     pub null: OwnedFd,
     /// The place where frames are made.

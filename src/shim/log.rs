@@ -20,12 +20,17 @@ use super::{
     sync::{Synced, Syncer, Work},
 };
 use crate::{
+    ballast::Ballast,
     job::{Dropped, Offset, Stream},
     spool::{
         Kind, RunSpec, SegmentName, SegmentWriter,
         record::{self, Decoded, HEADER_BYTES, StartPayload},
+        unsynced,
     },
 };
+
+/// How much is written before it is looked again whether the disk is full, bytes.
+const LOOK_EVERY_BYTES: u64 = 256 << 10;
 
 /// Why the log cannot go on at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +69,9 @@ pub struct Log {
     /// Created, but the current one is not sealed yet.
     next: Option<SegmentWriter>,
     bounds: Bounds,
+    ballast: Ballast,
+    /// What may still be written before it is looked whether the disk is full, bytes.
+    unlooked: u64,
     segment_bytes: u64,
     start_at: u64,
     end: Offset,
@@ -81,7 +89,12 @@ pub struct Log {
 impl Log {
     /// Takes the right to start the attempt: creates its first segment. `AlreadyExists` where
     /// somebody else has it. Results of syncs come back under `ticket`.
-    pub fn create(spool: Arc<OwnedFd>, spec: &RunSpec, ticket: u64) -> io::Result<Self> {
+    pub fn create(
+        spool: Arc<OwnedFd>,
+        ballast: Ballast,
+        spec: &RunSpec,
+        ticket: u64,
+    ) -> io::Result<Self> {
         let name = SegmentName {
             job: spec.job,
             attempt: spec.attempt,
@@ -95,6 +108,8 @@ impl Log {
                 spool_bytes_max: spec.spool_bytes_max,
                 free_bytes_min: spec.free_bytes_min,
             },
+            ballast,
+            unlooked: LOOK_EVERY_BYTES,
             segment_bytes: spec.segment_bytes,
             start_at: 0,
             end: spec.start_offset,
@@ -158,15 +173,31 @@ impl Log {
 
     /// Whether `more_bytes` fit below the spool's bound, too.
     fn has_room_for(&self, more_bytes: u64) -> Result<(), Obstacle> {
-        match room::shortage(&self.spool, &self.bounds, more_bytes)? {
-            Some(why) => Err(Obstacle::Full(why)),
-            None => Ok(()),
+        let why = room::shortage(&self.spool, &self.bounds, &self.ballast, more_bytes)?;
+        why.map_or(Ok(()), |why| Err(Obstacle::Full(why)))
+    }
+
+    /// Room that was given up for the ends of attempts is not to be filled with the output of those
+    /// that run. Looked at now and then, and before each write once the disk was full.
+    fn leave_the_ballast(&mut self) -> Result<(), Obstacle> {
+        if self.unlooked > 0 {
+            return Ok(());
         }
+        if self.ballast.missing() > 0
+            && let Some(why) = room::disk_shortage(&self.spool, &self.bounds, &self.ballast)?
+        {
+            return Err(Obstacle::Full(why));
+        }
+        self.unlooked = LOOK_EVERY_BYTES;
+        Ok(())
     }
 
     /// Makes the log ready for more output: writes the frame that waits, and begins the next
     /// segment where one is due. `urgent`: whatever the bounds say, as long as the disk takes it.
     pub fn make_ready(&mut self, desk: &mut Desk<'_>, urgent: bool) -> Result<(), Obstacle> {
+        if !urgent {
+            self.leave_the_ballast()?;
+        }
         self.write_waiting(desk.frame)?;
         if self.is_full() || self.next.is_some() {
             self.roll(desk.syncer, urgent)?;
@@ -196,8 +227,13 @@ impl Log {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.current.append(bytes)?;
-        self.end += (bytes.len() - HEADER_BYTES) as u64;
+        let length = bytes.len() as u64;
+        if let Err(error) = self.current.append(bytes) {
+            self.unlooked = 0;
+            return Err(error.into());
+        }
+        self.unlooked = self.unlooked.saturating_sub(length);
+        self.end += length - HEADER_BYTES as u64;
         frame.clear();
         Ok(())
     }
@@ -275,6 +311,9 @@ impl Log {
             self.syncing -= 1;
             if let Err(e) = synced.result {
                 self.sync_error = Some(e.to_string());
+                let SegmentName { job, attempt, .. } = self.current.name();
+                // Should this fail, the server is told: nothing of this attempt counts as synced.
+                let _ = unsynced::mark(&self.spool, job, attempt);
             }
         }
     }

@@ -67,7 +67,7 @@ impl Nurse {
         if woken.synced {
             while let Some(synced) = self.kit.syncer.next_result() {
                 if let Some(attempt) = &mut self.attempt {
-                    attempt.on_synced(synced);
+                    attempt.on_synced(synced, &mut self.kit);
                 }
             }
         }

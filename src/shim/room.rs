@@ -8,7 +8,7 @@ use std::{
 
 use nix::{errno::Errno, sys::statvfs::fstatvfs};
 
-use crate::spool::SegmentName;
+use crate::{ballast::Ballast, spool::SegmentName};
 
 /// The bounds of the spool, bytes.
 #[derive(Debug, Clone, Copy)]
@@ -19,17 +19,30 @@ pub struct Bounds {
     pub free_bytes_min: u64,
 }
 
-/// Why there is no room, for people; `None` where there is. `more_bytes` are what a next segment may
-/// take: they must fit below the spool's bound, so that it is passed only by what other running
-/// jobs still add to their current segments, and by a job's first one.
-pub fn shortage(spool: &OwnedFd, bounds: &Bounds, more_bytes: u64) -> io::Result<Option<String>> {
+/// Why there is too little free on the file system, for people; `None` where there is enough. What
+/// the ballast has given up for the ends of attempts is not free for their output.
+pub fn disk_shortage(
+    spool: &OwnedFd,
+    bounds: &Bounds,
+    ballast: &Ballast,
+) -> io::Result<Option<String>> {
     let stats = fstatvfs(spool.as_fd())?;
     let free = stats.blocks_available() * stats.fragment_size();
-    if free < bounds.free_bytes_min {
-        let min = bounds.free_bytes_min;
-        return Ok(Some(format!(
-            "{free} bytes are free on the disk, {min} have to stay free"
-        )));
+    let min = bounds.free_bytes_min + ballast.missing();
+    Ok((free < min).then(|| format!("{free} bytes are free on the disk, {min} have to stay free")))
+}
+
+/// Why there is no room for another segment, for people; `None` where there is. `more_bytes` are what a next segment may
+/// take: they must fit below the spool's bound, so that it is passed only by what other running
+/// jobs still add to their current segments, and by a job's first one.
+pub fn shortage(
+    spool: &OwnedFd,
+    bounds: &Bounds,
+    ballast: &Ballast,
+    more_bytes: u64,
+) -> io::Result<Option<String>> {
+    if let Some(why) = disk_shortage(spool, bounds, ballast)? {
+        return Ok(Some(why));
     }
     let Some(max) = bounds.spool_bytes_max else {
         return Ok(None);

@@ -20,7 +20,7 @@ use nix::{
 };
 
 use super::{door::Door, fork, frame::Frame, kit::Kit, nurse::Nurse, sync::Syncer, tree::Tree};
-use crate::spool::Layout;
+use crate::{ballast::Ballast, spool::Layout};
 
 /// What `ps` shows; at most 15 bytes.
 const NAME: &std::ffi::CStr = c"cc-shim";
@@ -38,6 +38,8 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
         instance: String::new(),
         syncer: Syncer::new(Arc::clone(&spool))?,
         spool,
+        ballast: Ballast::of_data_dir(data_dir)
+            .map_err(|e| within("open the data directory", &e))?,
         null,
         frame: Frame::default(),
         tree: Tree::of_this_process().map_err(|e| within("list its own children", &e))?,

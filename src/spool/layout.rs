@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// ```text
 /// DATA/lock                 held by the server (flock)
 /// DATA/cc-executor.db       the ledger
+/// DATA/cc-executor.ballast  room that is kept for ends and cancels on a full disk
 /// DATA/token                the bearer token for TCP, 0600
 /// DATA/server.sock          the Unix socket, 0600
 /// DATA/server.log           log of a server that the CLI started

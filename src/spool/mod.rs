@@ -11,6 +11,7 @@ pub mod message;
 pub mod reader;
 pub mod record;
 pub mod segment;
+pub mod unsynced;
 pub mod writer;
 
 pub use beginning::{Beginning, read_beginning};

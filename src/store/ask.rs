@@ -79,6 +79,19 @@ impl Ask {
         }
     }
 
+    /// Whether it brings something new, for which a full disk has no room: it is refused then, so
+    /// that ends and wishes can still be stored.
+    pub fn can_wait(&self) -> bool {
+        matches!(
+            self,
+            Self::Submit(_)
+                | Self::SetQueue(_)
+                | Self::Update(..)
+                | Self::Input(..)
+                | Self::Claim(_)
+        )
+    }
+
     /// About how many rows it writes.
     pub fn rows(&self) -> usize {
         match self {

@@ -66,6 +66,15 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl OpenError {
+    /// No connection to `path` could be made.
+    pub(super) fn no_connection(path: &std::path::Path, error: &sqlx::Error) -> Self {
+        let what = match verdict(error) {
+            Verdict::DiskFull => "the disk is full; make room and start again".to_owned(),
+            _ => error.to_string(),
+        };
+        Self::about(path, format!("cannot be opened: {what}"))
+    }
+
     /// A sentence about `path`: what is wrong with it.
     pub(super) fn about(path: &std::path::Path, what: impl std::fmt::Display) -> Self {
         Self::Unusable(format!("the database {} {what}", path.display()))

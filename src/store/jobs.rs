@@ -464,3 +464,12 @@ pub(super) async fn number_of<'e>(
     .fetch_optional(conn)
     .await
 }
+
+/// The highest number that a job has had; 0 before the first one.
+pub(super) async fn last_number(
+    conn: impl sqlx::Executor<'_, Database = Sqlite>,
+) -> sqlx::Result<JobNumber> {
+    // Not checked at compile time: the check crashes the compiler on SQLite's own tables.
+    let last = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'");
+    Ok(last.fetch_optional(conn).await?.unwrap_or(0))
+}

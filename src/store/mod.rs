@@ -8,6 +8,7 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::ballast::Ballast;
 use crate::job::{
     Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
 };
@@ -73,6 +74,7 @@ struct Inner {
     _way: short_name::Way,
     failed: CancellationToken,
     tally: Arc<Tally>,
+    ballast: Ballast,
 }
 
 impl Store {
@@ -94,6 +96,7 @@ impl Store {
             readers,
             way,
             presence,
+            ballast,
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
@@ -102,6 +105,7 @@ impl Store {
             conn: writer,
             _way: way.clone(),
             presence,
+            ballast: ballast.clone(),
             requests: incoming,
             failed: failed.clone(),
             tally: tally.clone(),
@@ -113,6 +117,7 @@ impl Store {
             _way: way,
             failed,
             tally,
+            ballast,
         };
         Self {
             inner: Arc::new(inner),
@@ -123,6 +128,20 @@ impl Store {
     /// Nothing is acknowledged from then on: the server must exit, the next start verifies.
     pub fn failed(&self) -> CancellationToken {
         self.inner.failed.clone()
+    }
+
+    /// The disk has failed at what belongs to the ledger, such as a segment that could not be
+    /// synced: nothing is acknowledged from here on, as after a failure of the database itself.
+    pub fn distrust(&self, error: &dyn std::fmt::Display) {
+        if !self.inner.failed.is_cancelled() {
+            tracing::error!(%error, "the disk cannot be trusted any more: stopping");
+            self.inner.failed.cancel();
+        }
+    }
+
+    /// Room on the disk that is kept for what must be stored when nothing else is left of it.
+    pub fn ballast(&self) -> &Ballast {
+        &self.inner.ballast
     }
 
     /// Increments and commits the epoch.
@@ -449,6 +468,11 @@ impl Store {
     /// How many jobs are in each state; states without jobs are missing.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
         Ok(self.inner.tally.counts(&self.inner.readers).await?)
+    }
+
+    /// The highest number that a job has had; 0 before the first one.
+    pub async fn last_number(&self) -> Result<JobNumber, StoreError> {
+        Ok(jobs::last_number(&self.inner.readers).await?)
     }
 
     /// The number of the job with this id.

@@ -17,7 +17,14 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{OpenError, nodes, presence::Presence, short_name::Way};
+use super::{
+    OpenError,
+    error::{Verdict, verdict},
+    nodes,
+    presence::Presence,
+    short_name::Way,
+};
+use crate::ballast::Ballast;
 
 /// The schema, step by step. Applied steps are never edited.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
@@ -48,12 +55,14 @@ pub(super) struct Connections {
     pub way: Way,
     /// The file that they have open.
     pub presence: Presence,
+    /// Room for what must be written to it on a full disk.
+    pub ballast: Ballast,
 }
 
 /// Opens the database at `path`, or makes one where there is none.
 pub(super) async fn open(path: &Path) -> Result<Connections, OpenError> {
     let way = &Way::to(path).map_err(|e| cannot_open(path, e))?;
-    if path.try_exists().map_err(|e| cannot_open(path, e))? {
+    if is_there(path)? {
         refuse_foreign(path)?;
         refuse_damaged_or_newer(path, way).await?;
     } else {
@@ -62,15 +71,33 @@ pub(super) async fn open(path: &Path) -> Result<Connections, OpenError> {
     let mut writer = connect_writer(path, way).await?;
     refuse_old_sqlite(&mut writer).await?;
     migrate(path, &mut writer).await?;
+    carry_over(path, &mut writer).await?;
     let readers = connect_readers(path, way).await?;
     let presence = Presence::of(way.name(path)).map_err(|e| cannot_open(path, e))?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let ballast = Ballast::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
     let way = way.clone();
     Ok(Connections {
         writer,
         readers,
         way,
         presence,
+        ballast,
     })
+}
+
+/// Whether there is a file. Whatever else has its name is in the place of a database, such as a link
+/// into a file system that is not mounted.
+fn is_there(path: &Path) -> Result<bool, OpenError> {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => Ok(true),
+        Ok(_) => Err(OpenError::about(path, "is no regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(path) {
+            Ok(_) => Err(OpenError::about(path, "is a link that leads nowhere")),
+            Err(_) => Ok(false),
+        },
+        Err(error) => Err(cannot_open(path, error)),
+    }
 }
 
 /// Looks only at the file's first bytes. Ours have carried the application id since before they
@@ -162,6 +189,26 @@ async fn create(path: &Path, way: &Way) -> Result<(), OpenError> {
         .map_err(|error| cannot_open(path, error))
 }
 
+/// Writes what the log holds into the database anew, and syncs it, before anything is acknowledged
+/// on top of it: a server that ended because a sync had failed leaves a log of which nobody knows
+/// what is on the disk, and the kernel forgets that it ever failed. On a full disk it has to wait.
+async fn carry_over(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
+    match sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(conn)
+        .await
+    {
+        Err(error) if verdict(&error) == Verdict::Broken => Err(OpenError::about(
+            path,
+            format!("cannot be written to its disk: {error}"),
+        )),
+        Err(error) => {
+            tracing::warn!(%error, "the database's log has to wait");
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
 async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
     // `run` does the same, but the future of a call to it cannot be sent between threads.
     MIGRATOR
@@ -180,7 +227,7 @@ async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, Open
         .pragma("journal_size_limit", WAL_BYTES_KEPT)
         .connect()
         .await
-        .map_err(|error| OpenError::about(path, format!("cannot be opened: {error}")))
+        .map_err(|error| OpenError::no_connection(path, &error))
 }
 
 async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError> {
@@ -195,7 +242,7 @@ async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError
                 .pragma("query_only", "ON"),
         )
         .await
-        .map_err(|error| OpenError::about(path, format!("cannot be opened: {error}")))
+        .map_err(|error| OpenError::no_connection(path, &error))
 }
 
 fn options(name: &Path) -> SqliteConnectOptions {

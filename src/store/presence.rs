@@ -10,17 +10,44 @@ use std::{
     path::PathBuf,
 };
 
-/// A file under its name.
+/// The database and its write-ahead log under their names.
 #[derive(Debug, Clone)]
 pub(super) struct Presence {
+    database: FilePresence,
+    /// SQLite makes it with the first commit, and keeps it until the last connection closes.
+    wal: Option<FilePresence>,
+}
+
+impl Presence {
+    /// The database that has this name now, and its log, where there is one yet.
+    pub(super) fn of(name: PathBuf) -> io::Result<Self> {
+        let mut wal = name.clone().into_os_string();
+        wal.push("-wal");
+        let wal = match FilePresence::of(wal.into()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            wal => Some(wal?),
+        };
+        let database = FilePresence::of(name)?;
+        Ok(Self { database, wal })
+    }
+
+    /// Whether both still have their names.
+    pub(super) fn holds(&self) -> bool {
+        self.database.holds() && self.wal.as_ref().is_none_or(FilePresence::holds)
+    }
+}
+
+/// A file under its name.
+#[derive(Debug, Clone)]
+struct FilePresence {
     name: PathBuf,
     device: u64,
     inode: u64,
 }
 
-impl Presence {
+impl FilePresence {
     /// The file that has this name now.
-    pub(super) fn of(name: PathBuf) -> io::Result<Self> {
+    fn of(name: PathBuf) -> io::Result<Self> {
         let there = fs::metadata(&name)?;
         Ok(Self {
             device: there.dev(),
@@ -31,7 +58,7 @@ impl Presence {
 
     /// Whether it still has it. A name that cannot be looked up for another reason than that it is
     /// gone, such as a directory that was closed to us, proves nothing.
-    pub(super) fn holds(&self) -> bool {
+    fn holds(&self) -> bool {
         match fs::metadata(&self.name) {
             Ok(there) => self.is_same(&there),
             Err(error) => !matches!(
@@ -56,6 +83,12 @@ mod tests {
         let (name, aside) = (directory.path().join("db"), directory.path().join("aside"));
         fs::write(&name, "x").expect("written");
         let presence = Presence::of(name.clone()).expect("is there");
+        let log = directory.path().join("db-wal");
+        fs::write(&log, "x").expect("written");
+        let with_log = Presence::of(name.clone()).expect("is there");
+        assert!(with_log.holds());
+        fs::remove_file(&log).expect("removed");
+        assert!(!with_log.holds() && presence.holds());
         fs::write(&name, "more").expect("written");
         assert!(presence.holds());
         fs::rename(&name, &aside).expect("renamed");

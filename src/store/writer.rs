@@ -19,6 +19,7 @@ use super::{
     standing::Batch,
     tally::Tally,
 };
+use crate::ballast::Ballast;
 
 /// Writes that may wait; the next caller waits for room.
 pub(super) const WAITING_MAX: usize = 1024;
@@ -52,6 +53,8 @@ pub(super) struct Writer {
     pub _way: Way,
     /// The file that `conn` writes to.
     pub presence: Presence,
+    /// Room for what must be written on a full disk.
+    pub ballast: Ballast,
     pub requests: mpsc::Receiver<Request>,
     /// Cancelled when the file cannot be trusted any more.
     pub failed: CancellationToken,
@@ -129,14 +132,39 @@ impl Writer {
             return answer_all(writes.into_iter().map(|(_, reply)| reply), &broken());
         }
         writes.sort_by_key(|(ask, _)| ask.rank());
-        let (asks, replies): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
+        if self.is_short(&writes) {
+            // An input may be for a process that runs, and costs the disk nothing then.
+            writes = refuse(writes, |ask| {
+                ask.can_wait() && !matches!(ask, Ask::Input(..))
+            });
+        }
+        let (mut asks, mut replies): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
         let mut answers = self.transaction(&asks).await;
-        if matches!(&answers, Err(error) if verdict(error) == Verdict::DiskFull) {
+        if is_disk_full(&answers) {
             // A WAL that has been carried over is written again from its beginning: often that is
             // the room that a small write needs, such as a cancel.
             self.checkpoint(CHECKPOINT).await;
             answers = self.transaction(&asks).await;
         }
+        if is_disk_full(&answers) && asks.iter().any(|ask| !ask.can_wait()) {
+            let writes = asks.into_iter().zip(replies).collect();
+            (asks, replies) = refuse(writes, Ask::can_wait).into_iter().unzip();
+            answers = self.transaction(&asks).await;
+            while is_disk_full(&answers) && self.ballast.release() {
+                tracing::warn!("the disk is full: ballast is given up for ends and wishes");
+                self.checkpoint(CHECKPOINT).await;
+                answers = self.transaction(&asks).await;
+            }
+        }
+        self.answer(asks, replies, answers).await;
+    }
+
+    async fn answer(
+        &mut self,
+        asks: Vec<Ask>,
+        replies: Vec<Reply>,
+        answers: sqlx::Result<Vec<Answer>>,
+    ) {
         match answers {
             Ok(answers) => {
                 for (reply, answer) in replies.into_iter().zip(answers) {
@@ -152,6 +180,20 @@ impl Writer {
             }
             Err(error) => answer_all(replies, &self.refusal(error)),
         }
+    }
+
+    /// Whether the disk has no room for something new: what was given back for ends and wishes has
+    /// to be there again first. Looked at only where something new is among the writes.
+    fn is_short(&self, writes: &[(Ask, Reply)]) -> bool {
+        let new = writes.iter().any(|(ask, _)| ask.can_wait());
+        if !new || self.ballast.missing() == 0 {
+            return false;
+        }
+        let refilled = self.ballast.refill();
+        if refilled {
+            tracing::info!("the disk has room again");
+        }
+        !refilled
     }
 
     /// Executes writes in one transaction; if it fails, nothing of them is there.
@@ -237,6 +279,18 @@ fn answer_all(replies: impl IntoIterator<Item = Reply>, error: &StoreError) {
     }
 }
 
+/// Answers those that are to be refused for the disk, and returns the others.
+fn refuse(writes: Vec<(Ask, Reply)>, refused: impl Fn(&Ask) -> bool) -> Vec<(Ask, Reply)> {
+    let (refused, others): (Vec<_>, Vec<_>) = writes.into_iter().partition(|(ask, _)| refused(ask));
+    let refused = refused.into_iter().map(|(_, reply)| reply);
+    answer_all(refused, &StoreError::DiskFull);
+    others
+}
+
+fn is_disk_full<T>(answers: &sqlx::Result<T>) -> bool {
+    matches!(answers, Err(error) if verdict(error) == Verdict::DiskFull)
+}
+
 fn broken() -> StoreError {
     StoreError::Database("its file cannot be trusted any more".into())
 }
@@ -300,6 +354,7 @@ mod tests {
             conn: opened.writer,
             _way: opened.way,
             presence: opened.presence,
+            ballast: opened.ballast,
             requests,
             failed: CancellationToken::new(),
             tally: Arc::default(),

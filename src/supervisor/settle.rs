@@ -2,16 +2,20 @@
 //!
 //! It reads and syncs files; committing and unlinking is done by who asked.
 
-use std::{fs::File, io, path::Path};
+use std::{io, path::Path};
 
 use super::ward::{Key, Ward};
 use crate::{
     clock,
     job::{Dropped, ExitFacts, Gap, GapReason, JobState, Micros, Offset, Reason, Survivor},
-    output::{Digest, collect},
+    output::{
+        Digest, collect,
+        durable::{sync_attempt, write_anew},
+    },
     spool::{
         Hole, Kind, Position, SegmentName, SegmentReader, hole,
         reader::{Next, is_no_segment},
+        unsynced,
     },
     store::{Finish, Kept, SegmentRow, Started},
 };
@@ -57,7 +61,18 @@ pub fn settle(
     mut ward: Ward,
     ending: Ending,
 ) -> io::Result<Settled> {
-    let mut remains = remains(spool, inline_bytes_max, &mut ward)?;
+    let Key { job, attempt } = ward.key;
+    let unsynced = unsynced::is_marked(spool, job, attempt)?;
+    if unsynced {
+        // Before it is read: what the copy holds is what there is.
+        write_anew(spool, job, attempt)?;
+        ward.read_again();
+    }
+    let known_end = match &ending {
+        Ending::Known { facts, .. } => facts.end_offset,
+        Ending::Lost { .. } => 0,
+    };
+    let mut remains = remains(spool, inline_bytes_max, known_end, &mut ward)?;
     if let Ending::Lost {
         unsynced_bytes_max, ..
     } = &ending
@@ -65,8 +80,12 @@ pub fn settle(
         add_power_loss(*unsynced_bytes_max, &mut ward.digest);
     }
     let synced = matches!(&ending, Ending::Known { synced: true, .. });
-    if !synced {
-        remains.sync(spool, ward.key)?;
+    // Rows are synced by the commit itself.
+    if !synced && matches!(remains.kept, Kept::Segments { .. }) {
+        sync_attempt(spool, job, attempt)?;
+    }
+    if unsynced {
+        remains.unlink.push(unsynced::file_name(job, attempt));
     }
     remains.gaps().extend(ward.digest.take_gaps());
     let Remains { kept, unlink, hole } = remains;
@@ -93,7 +112,12 @@ struct Remains {
     hole: Option<Hole>,
 }
 
-fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<Remains> {
+fn remains(
+    spool: &Path,
+    inline_bytes_max: u64,
+    known_end: Offset,
+    ward: &mut Ward,
+) -> io::Result<Remains> {
     let first = SegmentName {
         job: ward.key.job,
         attempt: ward.key.attempt,
@@ -102,7 +126,8 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
     let hole = hole::read(spool, ward.key.job, ward.key.attempt)?;
     if hole.is_none() && ward.digest.offset() == ward.start_offset {
         match collect(spool, first, inline_bytes_max) {
-            Ok(Some(collected)) => {
+            // Less than the shim has stored is no whole output.
+            Ok(Some(collected)) if collected.end(ward.start_offset) >= known_end => {
                 for item in collected.items() {
                     ward.digest.update(&item);
                 }
@@ -116,7 +141,7 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
                 });
             }
             // It never wrote anything that is still there.
-            Err(error) if is_no_segment(&error) => {
+            Err(error) if is_no_segment(&error) && known_end <= ward.start_offset => {
                 return Ok(Remains {
                     kept: Kept::Rows {
                         chunks: Vec::new(),
@@ -126,13 +151,14 @@ fn remains(spool: &Path, inline_bytes_max: u64, ward: &mut Ward) -> io::Result<R
                     hole,
                 });
             }
-            Ok(None) => {}
+            Ok(_) => {}
+            Err(error) if is_no_segment(&error) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(Remains {
         kept: Kept::Segments {
-            rows: segment_rows(spool, ward, hole)?,
+            rows: segment_rows(spool, ward, hole, known_end)?,
             gaps: Vec::new(),
         },
         unlink: hole.map_or_else(
@@ -184,8 +210,14 @@ fn last_hole(spool: &Path, key: Key) -> io::Result<Option<Hole>> {
 }
 
 /// Hashes what has no row yet. The output of a lost attempt may end behind a seal: after a power
-/// loss its successor can be missing.
-fn segment_rows(spool: &Path, ward: &mut Ward, hole: Option<Hole>) -> io::Result<Vec<SegmentRow>> {
+/// loss its successor can be missing. Where there is more behind what cannot be read, that is
+/// damage: its row goes as far as what follows, and there is no digest.
+fn segment_rows(
+    spool: &Path,
+    ward: &mut Ward,
+    hole: Option<Hole>,
+    known_end: Offset,
+) -> io::Result<Vec<SegmentRow>> {
     let Key { job, attempt } = ward.key;
     let mut gap = hole.map(|hole| hole.gap);
     let mut rows = Vec::new();
@@ -193,17 +225,38 @@ fn segment_rows(spool: &Path, ward: &mut Ward, hole: Option<Hole>) -> io::Result
         if let Some(gap) = gap.take_if(|gap| gap.from <= ward.digest.offset()) {
             ward.digest.pass(gap);
         }
+        let from = ward.digest.offset();
         match ward.digest.next_segment(spool, job, attempt) {
-            Ok((row, sealed)) => {
+            Ok((row, true)) => {
                 rows.push(row);
-                if !sealed {
-                    return Ok(rows);
-                }
+                continue;
             }
-            Err(error) if is_no_segment(&error) => return Ok(rows),
+            Ok((row, false)) => rows.push(row),
+            Err(error) if is_no_segment(&error) => {}
             Err(error) => return Err(error),
         }
+        let read_to = ward.digest.offset();
+        let Some(to) = next_found(spool, ward.key, read_to, known_end)? else {
+            return Ok(rows);
+        };
+        tracing::error!(job, attempt, from = read_to, to, "a segment is damaged");
+        rows.retain(|row| row.first_offset != from);
+        rows.push(ward.digest.lose(job, attempt, from, to));
     }
+}
+
+/// Where output goes on behind what could be read up to `offset`, if it does: at the next segment
+/// that is there, or at the end that the shim has told.
+fn next_found(
+    spool: &Path,
+    key: Key,
+    offset: Offset,
+    known_end: Offset,
+) -> io::Result<Option<Offset>> {
+    let mut later = hole::segments(spool, key.job, key.attempt)?.into_iter();
+    let next = later.find(|name| name.first_offset > offset);
+    let end = (known_end > offset).then_some(known_end);
+    Ok(next.map(|name| name.first_offset).or(end))
 }
 
 /// Behind what is left, offsets that may have been shown are never used again.
@@ -222,25 +275,6 @@ impl Remains {
         match &mut self.kept {
             Kept::Rows { gaps, .. } | Kept::Segments { gaps, .. } => gaps,
         }
-    }
-
-    /// A final job's output is on disk. Rows are synced by the commit itself.
-    ///
-    /// All segments of the attempt, also those that have rows: whoever was to sync them may have
-    /// died on the way. For a file that is on disk this costs next to nothing.
-    fn sync(&self, spool: &Path, key: Key) -> io::Result<()> {
-        if matches!(self.kept, Kept::Rows { .. }) {
-            return Ok(());
-        }
-        for entry in std::fs::read_dir(spool)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_str().and_then(SegmentName::parse);
-            if name.is_some_and(|name| (name.job, name.attempt) == (key.job, key.attempt)) {
-                File::open(entry.path())?.sync_data()?;
-            }
-        }
-        File::open(spool)?.sync_all()
     }
 }
 

@@ -70,6 +70,14 @@ impl Ward {
         }
     }
 
+    /// What was hashed is to be hashed again. Of a later attempt nobody has the state at its
+    /// beginning any more: its digest stays.
+    pub fn read_again(&mut self) {
+        if self.start_offset == 0 {
+            self.digest = Digest::resume(0, None);
+        }
+    }
+
     /// An open attempt.
     pub fn of_open(open: &OpenAttempt) -> Self {
         Self {

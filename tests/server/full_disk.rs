@@ -4,6 +4,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -325,4 +326,137 @@ fn a_running_job_takes_input_and_a_waiting_one_keeps_none() {
     }
     assert_eq!(client.finished(&waiting)["exit_code"], 5);
     all_end(&mut client);
+}
+
+/// Nothing of what is on the disk goes away by itself: the ballast is what lets it end.
+#[test]
+fn on_a_disk_without_one_byte_left_a_kill_is_final() {
+    let Some((disk, server)) = on_a_small_disk(0) else {
+        return;
+    };
+    let mut client = server.connect();
+    let yes: Vec<Value> = (0..3)
+        .map(|_| client.submit(server.marked(json!({"argv": ["/usr/bin/yes"]}))))
+        .collect();
+    for job in &yes {
+        client.started(job);
+    }
+    until_full(&mut client);
+    disk.fill();
+    client.control(&yes[0], "kill");
+    assert_eq!(client.finished(&yes[0])["state"], "cancelled");
+    client.control(&yes[1], "cancel");
+    assert_eq!(client.finished(&yes[1])["state"], "cancelled");
+    client.refused(UNAVAILABLE, "job.submit", json!({"argv": ["/bin/true"]}));
+    assert_eq!(client.get(&yes[2])["state"], "running");
+    let whole = client.whole(&yes[0]);
+    assert!(whole.verified()["output_sha256"].is_string());
+
+    disk.grow(256 * MIB);
+    client.control(&yes[2], "cancel");
+    let after = submitted(&mut client);
+    assert_eq!(client.finished(&after)["state"], "succeeded");
+    all_end(&mut client);
+    assert!(
+        server.data_dir().join("cc-executor.ballast").exists() && missing(&server) == 0,
+        "what was given up is there again"
+    );
+}
+
+/// What the ballast has given back to the disk.
+fn missing(server: &Server) -> u64 {
+    let path = server.data_dir().join("cc-executor.ballast");
+    let data = fs::metadata(path).expect("the ballast");
+    data.len().saturating_sub(data.blocks() * 512)
+}
+
+/// A job, as soon as it is taken.
+fn submitted(client: &mut Client) -> Value {
+    until("there is room again", || {
+        let reply = client.call("job.submit", json!({"argv": ["/bin/true"]}));
+        Some(reply.ok()?["job"].clone())
+    })
+}
+
+#[test]
+fn on_a_disk_without_one_byte_left_a_job_that_ends_is_final() {
+    let Some((disk, server)) = on_a_small_disk(0) else {
+        return;
+    };
+    let mut client = server.connect();
+    let gate = server.scratch("gate");
+    let quiet = client.submit(server.marked(gated(&gate)));
+    let waits = client.submit(server.marked(json!({"shell": "while :; do sleep 0.01; done"})));
+    client.started(&quiet);
+    client.started(&waits);
+    disk.fill();
+    until_full(&mut client);
+    fs::write(&gate, "").expect("the gate, which lies elsewhere");
+    let whole = client.whole(&quiet);
+    assert_eq!(whole.bytes, b"through\n");
+    assert_eq!(whole.verified()["exit_code"], 4);
+    client.control(&waits, "pause");
+    until_true("the pause", || client.get(&waits)["state"] == "paused");
+    client.control(&waits, "resume");
+    until_true("its end", || client.get(&waits)["state"] == "running");
+    client.control(&waits, "kill");
+    assert_eq!(client.finished(&waits)["state"], "cancelled");
+}
+
+/// Running jobs leave what was given up to those that end, and go on when there is more.
+#[test]
+fn running_jobs_do_not_eat_the_ballast() {
+    let Some((disk, server)) = on_a_small_disk(0) else {
+        return;
+    };
+    let mut client = server.connect();
+    let yes = client.submit(server.marked(json!({"argv": ["/usr/bin/yes"]})));
+    let slow = ["--chunk", "4096:4096", "--pause-us", "500"];
+    let slow = client.submit(server.marked(emitter(73, 12 * MIB, &slow)));
+    client.started(&yes);
+    client.started(&slow);
+    disk.fill();
+    until_full(&mut client);
+    client.control(&yes, "kill");
+    assert_eq!(client.finished(&yes)["state"], "cancelled");
+    let stored = client.get(&slow)["output_bytes"].clone();
+    assert!(missing(&server) > 0, "that end took some of the ballast");
+    stays_as_it_is(&mut client, &slow);
+    assert_eq!(client.get(&slow)["output_bytes"], stored);
+    disk.grow(256 * MIB);
+    let whole = client.whole(&slow);
+    assert_bytes(&whole.bytes, &content(73, 0, 12 * MIB, false), "all of it");
+    assert_eq!(whole.verified()["state"], "succeeded");
+}
+
+/// A start has to write, and jobs that ended meanwhile have to be finished.
+#[test]
+fn a_server_starts_on_a_full_disk() {
+    let Some((disk, mut server)) = on_a_small_disk(0) else {
+        return;
+    };
+    let mut client = server.connect();
+    let gate = server.scratch("gate");
+    let quiet = client.submit(server.marked(gated(&gate)));
+    let yes = client.submit(server.marked(json!({"argv": ["/usr/bin/yes"]})));
+    client.started(&quiet);
+    client.started(&yes);
+    until_full(&mut client);
+    let (status, _) = server.stop();
+    assert!(status.success());
+    let ballast = disk.fill();
+    server.restart();
+    let mut client = server.connect();
+    client.refused(UNAVAILABLE, "job.submit", json!({"argv": ["/bin/true"]}));
+    fs::write(&gate, "").expect("the gate, which lies elsewhere");
+    assert_eq!(client.finished(&quiet)["exit_code"], 4);
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    client.control(&yes, "kill");
+    assert_eq!(client.finished(&yes)["state"], "cancelled");
+    fs::remove_file(ballast).expect("removed");
+    disk.grow(128 * MIB);
+    let after = submitted(&mut client);
+    assert_eq!(client.finished(&after)["state"], "succeeded");
 }

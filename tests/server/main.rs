@@ -5,12 +5,14 @@
 mod harness;
 
 mod control;
+mod damaged;
 mod delete;
 mod disconnect;
 mod doors;
 mod drops;
 mod envelope;
 mod fixture;
+mod fsync;
 mod full_disk;
 mod hostile_fuzz;
 mod hostile_jobs;

@@ -144,7 +144,11 @@ async fn lock(layout: &Layout) -> Result<File, PlaceError> {
     let written = file
         .set_len(0)
         .and_then(|()| write!(file, "{}", std::process::id()));
-    written.map_err(error)?;
+    match written {
+        // It is only for people; a full disk must not keep a server from ending jobs.
+        Err(full) if full.kind() == io::ErrorKind::StorageFull => {}
+        written => written.map_err(error)?,
+    }
     Ok(file)
 }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Keeper, Task};
+use super::{Keeper, Task, Unentered};
 use crate::{
     clock,
     job::{ExitFacts, InputAnswer, Micros},
-    output::log::blocking,
+    output::{durable::is_sync_failure, log::blocking},
     spool::FromShim,
     store::{Fenced, Started, StoreError},
     supervisor::{
@@ -128,19 +128,42 @@ impl Keeper {
         let actor = asked
             .last()
             .map_or_else(|| "shim".to_owned(), |asked| asked.actor.clone());
-        let store = &self.ctx.store;
-        let entered = if paused {
-            store.paused(job, attempt, actor, clock::now()).await
-        } else {
-            store.resumed(job, attempt, actor, clock::now()).await
-        };
-        match entered {
-            Ok(Fenced::Done | Fenced::Again) => self.ctx.hub.changed(job),
-            Ok(Fenced::Stale) => {}
-            Err(error) => tracing::warn!(job, %error, "a pause could not be entered"),
-        }
+        self.enter_pause(Key { job, attempt }, paused, actor).await;
         for asked in asked {
             let _ = asked.done.send(());
+        }
+    }
+
+    /// Tries to enter a pause that the ledger did not take.
+    pub(super) async fn enter_pause_again(&mut self) {
+        if let (Some(key), Some(pause)) = (self.task.open_key(), self.unentered.take()) {
+            self.enter_pause(key, pause.paused, pause.actor).await;
+        }
+    }
+
+    /// One that the ledger does not take is entered later, unless another one follows first: the
+    /// row must say what is.
+    async fn enter_pause(&mut self, key: Key, paused: bool, actor: String) {
+        let Key { job, attempt } = key;
+        let (store, by) = (&self.ctx.store, actor.clone());
+        let entered = if paused {
+            store.paused(job, attempt, by, clock::now()).await
+        } else {
+            store.resumed(job, attempt, by, clock::now()).await
+        };
+        self.unentered = None;
+        match entered {
+            Ok(Fenced::Done | Fenced::Again) => self.ctx.hub.changed(job),
+            Ok(Fenced::Stale) | Err(StoreError::Stopping) => {}
+            Err(error) => {
+                tracing::warn!(job, %error, "a pause could not be entered yet");
+                let again_at = Instant::now() + AGAIN_AFTER;
+                self.unentered = Some(Unentered {
+                    paused,
+                    actor,
+                    again_at,
+                });
+            }
         }
     }
 
@@ -157,6 +180,7 @@ impl Keeper {
         let key = watched.ward.key;
         self.registry.detach(key.job);
         self.pauses.clear();
+        self.unentered = None;
         for (_, done) in std::mem::take(&mut self.inputs.asked) {
             let _ = done.send(InputAnswer::Closed);
         }
@@ -173,6 +197,9 @@ impl Keeper {
             match blocking(move || settle(&spool, inline, ward, ending)).await {
                 Ok(settled) => break settled,
                 Err(error) => {
+                    if is_sync_failure(&error) {
+                        self.ctx.store.distrust(&error);
+                    }
                     tracing::error!(job = key.job, %error, "an ended job's output cannot be read; trying again");
                     #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
                     tokio::time::sleep(AGAIN_AFTER).await;

@@ -67,6 +67,7 @@ pub fn keep(
         task: Task::None,
         offered: false,
         pauses: Vec::new(),
+        unentered: None,
         inputs: Inputs::default(),
         started: None,
     };
@@ -85,10 +86,10 @@ async fn too_late(stopping: CancellationToken) {
     tokio::time::sleep(STOP_WITHIN).await;
 }
 
-/// Resolves when a start is to be entered.
-async fn due(started: &Option<(Started, Instant)>) {
-    match started {
-        Some((_, at)) => tokio::time::sleep_until(*at).await,
+/// Resolves when something is to be entered.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
@@ -97,6 +98,13 @@ struct PauseAsked {
     pause: bool,
     actor: String,
     done: oneshot::Sender<()>,
+}
+
+/// A pause (`paused`) or the end of one that the ledger has not taken yet.
+struct Unentered {
+    paused: bool,
+    actor: String,
+    again_at: Instant,
 }
 
 /// Inputs that the shim has been sent and has not answered.
@@ -121,6 +129,7 @@ struct Keeper {
     /// since. It must not be told twice, or it would give it two jobs.
     offered: bool,
     pauses: Vec<PauseAsked>,
+    unentered: Option<Unentered>,
     inputs: Inputs,
     /// A start that is entered at that moment, unless the end comes first and tells it too.
     started: Option<(Started, Instant)>,
@@ -274,7 +283,10 @@ impl Keeper {
                     }
                 }
                 offset = self.bell.rung() => self.arm(&mut connection, offset).await?,
-                () = due(&self.started) => self.commit_start(),
+                () = due(self.started.as_ref().map(|(_, at)| *at)) => self.commit_start(),
+                () = due(self.unentered.as_ref().map(|pause| pause.again_at)) => {
+                    self.enter_pause_again().await;
+                }
                 () = ctx.stopping.cancelled() => {
                     self.commit_start();
                     if matches!(self.task, Task::None) {

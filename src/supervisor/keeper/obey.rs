@@ -28,6 +28,7 @@ impl Keeper {
                 self.offered = false;
                 self.task = Task::Attempt(Box::new(Watched { ward, hasher: None }));
                 self.pauses.clear();
+                self.unentered = None;
                 self.registry.attach(key.job, &self.offer.shim);
                 let spec = spec::run_spec(&claim, &self.ctx.bounds);
                 connection.send(&ToShim::Run(Box::new(spec))).await?;

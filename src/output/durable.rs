@@ -1,0 +1,141 @@
+//! Brings segments to the disk, and tells an I/O error that means that this has failed from all
+//! others: after one of those nobody may go on as if nothing had been.
+//!
+//! The kernel tells of such an error once. What it could not write it may take for written from then
+//! on, so that syncing the same file again proves nothing: it is written anew, as another file.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use crate::{
+    job::JobNumber,
+    spool::{SegmentName, hole, unsynced},
+};
+
+/// How much is copied at once, bytes.
+const COPY_BYTES: usize = 256 << 10;
+
+/// What was written may not be on the disk, and never come there.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} could not be synced: {error}")]
+struct SyncFailed {
+    name: String,
+    error: io::Error,
+}
+
+/// Whether an error means that a sync has failed.
+pub fn is_sync_failure(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<SyncFailed>())
+}
+
+/// Syncs one segment and the directory's entries. A failure leaves the attempt's mark. Blocking.
+///
+/// # Errors
+///
+/// See [`is_sync_failure`].
+pub fn sync_segment(spool: &Path, name: SegmentName) -> io::Result<()> {
+    sync(spool, name.job, name.attempt, &[name])
+}
+
+/// Syncs all segments of an attempt, also those that have rows: whoever was to sync them may have
+/// died on the way. For a file that is on disk this costs next to nothing. Blocking.
+///
+/// # Errors
+///
+/// See [`is_sync_failure`].
+pub fn sync_attempt(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<()> {
+    sync(spool, job, attempt, &hole::segments(spool, job, attempt)?)
+}
+
+fn sync(spool: &Path, job: JobNumber, attempt: u32, names: &[SegmentName]) -> io::Result<()> {
+    let synced = sync_all(spool, names);
+    if matches!(&synced, Err(error) if is_sync_failure(error)) {
+        unsynced::mark(File::open(spool)?, job, attempt)?;
+    }
+    synced
+}
+
+fn sync_all(spool: &Path, names: &[SegmentName]) -> io::Result<()> {
+    for name in names {
+        let file = File::open(spool.join(name.to_string()))?;
+        file.sync_data().map_err(|e| failed(name, e))?;
+    }
+    File::open(spool)?
+        .sync_all()
+        .map_err(|e| failed("the spool", e))
+}
+
+fn failed(name: impl ToString, error: io::Error) -> io::Error {
+    let name = name.to_string();
+    io::Error::other(SyncFailed { name, error })
+}
+
+/// Writes all segments of an attempt anew, and syncs them. Nobody may be writing them. Blocking.
+///
+/// # Errors
+///
+/// A copy that could not be synced is no better than what it was to replace, which stays.
+pub fn write_anew(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<()> {
+    for name in hole::segments(spool, job, attempt)? {
+        let path = spool.join(name.to_string());
+        let draft = spool.join(format!("{name}.draft"));
+        let copy = copy(&path, &draft)?;
+        copy.sync_all().map_err(|e| failed(name, e))?;
+        fs::rename(&draft, &path)?;
+    }
+    File::open(spool)?
+        .sync_all()
+        .map_err(|e| failed("the spool", e))
+}
+
+/// Byte by byte: a file system that lets two files share their blocks would share the bad ones.
+fn copy(from: &Path, to: &Path) -> io::Result<File> {
+    let (mut from, mut to) = (File::open(from)?, File::create(to)?);
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(to),
+            length => to.write_all(&buffer[..length])?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_anew_is_another_file_with_the_same_bytes() {
+        use std::os::unix::fs::MetadataExt;
+        let spool = tempfile::tempdir().expect("a directory");
+        let bytes: Vec<u8> = (0..COPY_BYTES + 7).map(|at| at as u8).collect();
+        let names = ["7.1.0.seg", "7.1.9.seg", "7.2.0.seg"];
+        for name in names {
+            fs::write(spool.path().join(name), &bytes).expect("written");
+        }
+        let inode = |name: &str| fs::metadata(spool.path().join(name)).expect("there").ino();
+        let before = names.map(inode);
+        write_anew(spool.path(), 7, 1).expect("written anew");
+        let after = names.map(inode);
+        assert!(before[0] != after[0] && before[1] != after[1] && before[2] == after[2]);
+        assert_eq!(
+            fs::read(spool.path().join("7.1.9.seg")).expect("read"),
+            bytes
+        );
+        assert_eq!(fs::read_dir(spool.path()).expect("listed").count(), 3);
+    }
+
+    #[test]
+    fn only_a_failed_sync_is_one() {
+        assert!(is_sync_failure(&failed(
+            "x",
+            io::Error::from_raw_os_error(5)
+        )));
+        assert!(!is_sync_failure(&io::Error::from_raw_os_error(5)));
+    }
+}

@@ -1,0 +1,35 @@
+//! The mark of an attempt whose output could not be synced: a file beside its segments. Whoever meets
+//! an I/O error leaves it, because the kernel tells of such an error once and forgets it.
+//!
+//! What is to be done about such output is not known here.
+
+use std::{io, os::fd::AsFd, path::Path};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, openat},
+    sys::stat::Mode,
+};
+
+use crate::job::JobNumber;
+
+/// What the mark is called.
+pub fn file_name(job: JobNumber, attempt: u32) -> String {
+    format!("{job}.{attempt}.unsynced")
+}
+
+/// Leaves the mark in the directory `spool`. It need not be on disk: what it speaks of is lost in a
+/// power loss as well, and that is known by the boot id.
+pub fn mark(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+    let name = file_name(job, attempt);
+    match openat(spool, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Ok(_) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether the attempt has the mark.
+pub fn is_marked(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<bool> {
+    spool.join(file_name(job, attempt)).try_exists()
+}
