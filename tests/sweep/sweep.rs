@@ -1,0 +1,157 @@
+//! Goes through the points of a victim with a few workers, and tells how each went.
+//! Does not know what a run is.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use crate::{
+    harness::mix,
+    point::{Point, enumerate},
+    trial::{Told, Victim, run},
+};
+
+/// Runs at once.
+const WORKERS: usize = 2;
+/// Points of a victim in a sample.
+const SAMPLE: usize = 25;
+/// Runs without a blow that tell which points there are.
+const RECORDINGS: usize = 3;
+/// How often a point is tried that a run may not reach: the order of threads differs.
+const TRIES: usize = 4;
+
+/// How a point went.
+enum Went {
+    Right { lost: usize },
+    NotReached,
+    Wrong(String),
+}
+
+/// Strikes at every point, or at a sample; fails if anything was wrong.
+pub fn sweep(victim: Victim) {
+    if !can_trace() {
+        return;
+    }
+    let reports: Vec<_> = (0..RECORDINGS).map(|_| run(victim, None).report).collect();
+    let all = enumerate(&reports);
+    let points = chosen(&all);
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let went = try_point(victim, point);
+                    eprintln!("{victim:?} {point}: {}", went.sentence());
+                    done.lock().expect("no worker panics").push((point, went));
+                }
+            });
+        }
+    });
+    let done = done.into_inner().expect("no worker panics");
+    assert_eq!(done.len(), points.len());
+    tell(victim, all.len(), &done);
+}
+
+/// Whether we may trace a child, and the registers are those that we know.
+fn can_trace() -> bool {
+    if cfg!(not(target_arch = "x86_64")) {
+        eprintln!("SKIPPED: the tracer knows only x86_64");
+        return false;
+    }
+    true
+}
+
+/// All points, or as many as a sample has, by the seed.
+fn chosen(all: &[Point]) -> Vec<Point> {
+    let setting = |name: &str| env::var(name).ok();
+    if let Some(only) = setting("CC_SWEEP_ONLY") {
+        return all
+            .iter()
+            .filter(|point| point.to_string().contains(&only))
+            .cloned()
+            .collect();
+    }
+    if setting("CC_SWEEP").as_deref() == Some("all") {
+        return all.to_vec();
+    }
+    let seed = setting("CC_SWEEP_SEED").map_or_else(
+        || u64::from(std::process::id()),
+        |seed| seed.parse().expect("CC_SWEEP_SEED is a number"),
+    );
+    // Seen when the test fails, or with --nocapture.
+    eprintln!("CC_SWEEP_SEED={seed}");
+    let mut points = all.to_vec();
+    let mut random = seed;
+    points.sort_by_cached_key(|_| {
+        random = mix(random);
+        random
+    });
+    points.truncate(SAMPLE);
+    points
+}
+
+fn try_point(victim: Victim, point: &Point) -> Went {
+    for _ in 0..TRIES {
+        match catch_unwind(AssertUnwindSafe(|| run(victim, Some(point)))) {
+            Ok(Told {
+                struck: true, lost, ..
+            }) => return Went::Right { lost },
+            Ok(_) => {}
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.into()));
+                return Went::Wrong(text.unwrap_or_default());
+            }
+        }
+    }
+    Went::NotReached
+}
+
+impl Went {
+    fn sentence(&self) -> String {
+        match self {
+            Self::Right { lost: 0 } => "right".to_owned(),
+            Self::Right { .. } => "right, lost".to_owned(),
+            Self::NotReached => format!("NOT REACHED in {TRIES} runs"),
+            Self::Wrong(why) => format!("WRONG: {why}"),
+        }
+    }
+}
+
+/// The table of `docs/sweep.md`.
+fn tell(victim: Victim, all: usize, done: &[(&Point, Went)]) {
+    let mut rows: BTreeMap<&str, [usize; 4]> = BTreeMap::new();
+    for (point, went) in done {
+        let column = match went {
+            Went::Right { lost: 0 } => 0,
+            Went::Right { .. } => 1,
+            Went::NotReached => 2,
+            Went::Wrong(_) => 3,
+        };
+        rows.entry(&point.call).or_default()[column] += 1;
+    }
+    eprintln!("{victim:?}: {} of {all} points", done.len());
+    eprintln!("| call | right | right, lost | not reached | wrong |\n|---|---|---|---|---|");
+    let mut sum = [0; 4];
+    for (call, counts) in &rows {
+        let [right, lost, not_reached, wrong] = counts;
+        eprintln!("| `{call}` | {right} | {lost} | {not_reached} | {wrong} |");
+        for (sum, count) in sum.iter_mut().zip(counts) {
+            *sum += count;
+        }
+    }
+    eprintln!(
+        "| all | {} | {} | {} | {} |",
+        sum[0], sum[1], sum[2], sum[3]
+    );
+    assert_eq!(sum[3], 0, "points went wrong; CC_SWEEP_ONLY repeats one");
+    assert!(sum[0] + sum[1] > 0, "no point was reached");
+}
