@@ -19,9 +19,18 @@ pub fn noted(ledger: &Path, seed: u64) -> (usize, usize) {
     (count("start"), count("end"))
 }
 
+/// Which process noted its start.
+pub fn noted_pid(ledger: &Path, seed: u64) -> Option<i32> {
+    let text = fs::read_to_string(ledger).ok()?;
+    let begin = format!("start {seed} ");
+    let pid = text.lines().find_map(|line| line.strip_prefix(&begin))?;
+    pid.parse().ok()
+}
+
 /// The data directory of a stopped server, whose jobs are all final: nothing is left over.
 ///
-/// The mark of a void attempt, by which a late shim would have failed, goes with the next start.
+/// What a planned stop may leave to the next start: a segment whose bytes have become rows just
+/// before, and the mark of a void attempt, by which a late shim would have failed.
 #[track_caller]
 pub fn assert_tidy(server: &mut Server) {
     let data = server.data_dir();
@@ -29,13 +38,15 @@ pub fn assert_tidy(server: &mut Server) {
     assert_eq!(ask(&data, "PRAGMA foreign_key_check"), [""; 0]);
     let rows = "SELECT job || '.' || attempt || '.' || first_offset || '.seg' FROM segments";
     let rows: BTreeSet<_> = ask(&data, rows).into_iter().collect();
-    let void = "SELECT job || '.' || attempt || '.' || start_offset || '.seg' FROM attempts
-                WHERE state = 'void'";
-    let void: BTreeSet<_> = ask(&data, void).into_iter().collect();
+    let without = "SELECT job || '.' || attempt || '.' || start_offset || '.seg' FROM attempts
+                   WHERE (job, attempt) NOT IN (SELECT job, attempt FROM segments)";
+    let without: BTreeSet<_> = ask(&data, without).into_iter().collect();
     let spool = data.join("spool");
-    if names(&spool).intersection(&void).next().is_some() {
+    if !names(&spool).is_disjoint(&without) {
         server.restart();
-        until_true("marks to go", || names(&spool).is_disjoint(&void));
+        until_true("the spool to be tidied", || {
+            names(&spool).is_disjoint(&without)
+        });
         stop(server);
     }
     assert_eq!(names(&spool), rows, "segments, and their rows");

@@ -1,5 +1,6 @@
 //! The core scenario with the server, and separately its shims, killed at every call that leaves
-//! something behind: one run each, recovered and checked. By default a sample of the points.
+//! something behind, and the same with a start that recovers: one run each, recovered and checked.
+//! By default a sample of the points.
 //!
 //! `CC_SWEEP=all` takes every point, `CC_SWEEP_SEED` repeats a sample, `CC_SWEEP_ONLY` names a call.
 
@@ -9,7 +10,9 @@ mod harness;
 mod checks;
 mod plan;
 mod point;
+mod remains;
 mod scene;
+mod seen;
 mod strike;
 mod sweep;
 mod trial;
@@ -24,4 +27,9 @@ fn a_server_killed_at_any_call_loses_nothing() {
 #[test]
 fn a_shim_killed_at_any_call_tells_no_lie() {
     sweep::sweep(Victim::Shim);
+}
+
+#[test]
+fn a_server_killed_while_it_recovers_loses_nothing() {
+    sweep::sweep(Victim::Heir);
 }

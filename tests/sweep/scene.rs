@@ -81,10 +81,29 @@ impl Scene {
         self.door = Some((self.server.listen().to_owned(), self.server.token()));
     }
 
+    /// Starts a server that nobody strikes.
+    pub fn begin_unstruck(&mut self) {
+        self.server.restart();
+        self.door = Some((self.server.listen().to_owned(), self.server.token()));
+    }
+
+    /// Kills that server.
+    pub fn kill_9(&mut self) {
+        self.close();
+        self.server.kill_9();
+    }
+
     /// Submits until it is acknowledged; returns the id.
     #[track_caller]
     pub fn submit(&mut self, plan: &Plan) -> Value {
-        let job = self.server.marked(plan.new_job(&self.ledger));
+        let job = plan.new_job(&self.ledger);
+        self.submit_job(job)
+    }
+
+    /// Submits until it is acknowledged; returns the id.
+    #[track_caller]
+    pub fn submit_job(&mut self, job: Value) -> Value {
+        let job = self.server.marked(job);
         let reply = self.call("job.submit", job).expect("accepted");
         reply["job"]["id"].clone()
     }

@@ -122,6 +122,8 @@ fn fixture() -> &'static Path {
         let directory = Path::new(BINARY).parent().expect("a directory");
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--locked", "--example", "strike"]);
+        let target = directory.parent().expect("a directory of builds");
+        cargo.arg("--target-dir").arg(target);
         if directory.ends_with("release") {
             cargo.arg("--release");
         }

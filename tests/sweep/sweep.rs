@@ -18,8 +18,8 @@ use crate::{
     trial::{Told, Victim, run},
 };
 
-/// Runs at once.
-const WORKERS: usize = 2;
+/// Runs of a victim at once, unless `CC_SWEEP_WORKERS` says otherwise.
+const WORKERS: u64 = 2;
 /// Points of a victim in a sample.
 const SAMPLE: usize = 25;
 /// Runs without a blow that tell which points there are.
@@ -45,7 +45,7 @@ pub fn sweep(victim: Victim) {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..WORKERS {
+        for _ in 0..number("CC_SWEEP_WORKERS").unwrap_or(WORKERS) {
             scope.spawn(|| {
                 while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let went = try_point(victim, point);
@@ -71,21 +71,17 @@ fn can_trace() -> bool {
 
 /// All points, or as many as a sample has, by the seed.
 fn chosen(all: &[Point]) -> Vec<Point> {
-    let setting = |name: &str| env::var(name).ok();
-    if let Some(only) = setting("CC_SWEEP_ONLY") {
+    if let Ok(only) = env::var("CC_SWEEP_ONLY") {
         return all
             .iter()
             .filter(|point| point.to_string().contains(&only))
             .cloned()
             .collect();
     }
-    if setting("CC_SWEEP").as_deref() == Some("all") {
+    if env::var("CC_SWEEP").as_deref() == Ok("all") {
         return all.to_vec();
     }
-    let seed = setting("CC_SWEEP_SEED").map_or_else(
-        || u64::from(std::process::id()),
-        |seed| seed.parse().expect("CC_SWEEP_SEED is a number"),
-    );
+    let seed = number("CC_SWEEP_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     // Seen when the test fails, or with --nocapture.
     eprintln!("CC_SWEEP_SEED={seed}");
     let mut points = all.to_vec();
@@ -96,6 +92,11 @@ fn chosen(all: &[Point]) -> Vec<Point> {
     });
     points.truncate(SAMPLE);
     points
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
 fn try_point(victim: Victim, point: &Point) -> Went {

@@ -1,40 +1,35 @@
-//! One run of the core scenario: submit, run, output, finish, tidy up, with one blow in it; then
-//! recovery and every check.
+//! One run with one blow in it, then recovery and every check: the core scenario, or a start that
+//! finds what a killed server has left.
 //! Does not know which points there are.
 
 use serde_json::{Value, json};
 
 use crate::{
-    checks::{assert_legal, assert_tidy, noted},
-    harness::Transcript,
+    checks::assert_tidy,
     plan::Plan,
     point::Point,
+    remains,
     scene::Scene,
+    seen::{Fate, Seen},
 };
 
-/// Who is struck.
+/// Who is struck, and in which scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Victim {
     /// The server, from its first start on an empty data directory to a planned stop.
     Server,
     /// Its shims, while it lives.
     Shim,
+    /// A server that finds jobs that run, have ended, and have lost their shim.
+    Heir,
 }
 
 impl Victim {
     /// The fixture's word for it.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Server => "server",
+            Self::Server | Self::Heir => "server",
             Self::Shim => "shim",
-        }
-    }
-
-    #[track_caller]
-    fn check(self, plan: &Plan, transcript: &Transcript) {
-        match self {
-            Self::Server => plan.check_exact(transcript),
-            Self::Shim => plan.check_exact_or_lost(transcript),
         }
     }
 }
@@ -45,61 +40,34 @@ pub struct Told {
     pub report: String,
     /// Whether the point was reached.
     pub struck: bool,
-    /// How many jobs were lost.
+    /// How many jobs the blow has cost.
     pub lost: usize,
 }
 
-/// Runs the scenario; panics where something is not as it must be.
+/// Runs a scenario; panics where something is not as it must be.
 pub fn run(victim: Victim, point: Option<&Point>) -> Told {
     let mut scene = Scene::new();
-    scene.begin(victim.word(), point);
-    let small = scene.submit(&Plan::SMALL);
-    let small_shown = scene.follow(&small);
-    let large = scene.submit(&Plan::LARGE);
-    let large_shown = scene.follow(&large);
-    scene.delete(&small);
+    let mut seen = match victim {
+        Victim::Server => core(&mut scene, victim, Fate::Exact, point),
+        Victim::Shim => core(&mut scene, victim, Fate::ExactOrLost, point),
+        Victim::Heir => remains::inherit(&mut scene, victim, point),
+    };
+    let deleted = seen[0].id.clone();
+    scene.delete(&deleted);
     let (report, struck) = scene.recover();
-    scene.assert_gone(&small);
-    let large_kept = scene.follow(&large);
-    assert_eq!(
-        large_kept.bytes, large_shown.bytes,
-        "shown once, shown for ever"
-    );
-    assert_eq!(
-        large_kept.end, large_shown.end,
-        "a final job does not change"
-    );
-    let next = scene.submit(&Plan::NEXT);
-    let next_shown = scene.follow(&next);
-    let list = scene.call("job.list", json!({})).expect("a list");
-    let ids: Vec<&Value> = list["jobs"]
-        .as_array()
-        .expect("jobs")
-        .iter()
-        .map(|job| &job["id"])
-        .collect();
-    assert_eq!(ids, [&next, &large], "nobody submitted others");
-    scene.stop();
-
-    victim.check(&Plan::SMALL, &small_shown);
-    victim.check(&Plan::LARGE, &large_shown);
-    Plan::NEXT.check_exact(&next_shown);
-    assert_tidy(&mut scene.server);
-    let mut lost = 0;
-    for (plan, shown) in [
-        (Plan::SMALL, &small_shown),
-        (Plan::LARGE, &large_shown),
-        (Plan::NEXT, &next_shown),
-    ] {
-        let job = shown.end.as_ref().expect("final");
-        assert_legal(&scene.server, job);
-        let noted = noted(&scene.ledger, plan.seed);
-        match job["reason"] == "lost" {
-            true => assert!(noted.0 <= 1 && noted.1 <= 1, "{noted:?} of {job}"),
-            false => assert_eq!(noted, (1, 1), "starts and ends of {job}"),
-        }
-        lost += usize::from(job["reason"] == "lost");
+    scene.assert_gone(&deleted);
+    for kept in &seen[1..] {
+        let again = scene.follow(&kept.id);
+        assert_eq!(again.bytes, kept.shown.bytes, "shown once, shown for ever");
+        assert_eq!(again.end, kept.shown.end, "a final job does not change");
     }
+    let next = scene.submit(&Plan::NEXT);
+    seen.push(Seen::to_the_end(&mut scene, Plan::NEXT, next, Fate::Exact));
+    assert_listed(&mut scene, &seen[1..]);
+    scene.stop();
+    assert_tidy(&mut scene.server);
+    seen.iter().for_each(|seen| seen.check(&scene));
+    let lost = seen.iter().filter(|seen| seen.is_struck()).count();
     assert!(
         lost <= usize::from(struck),
         "{lost} jobs are lost by one blow"
@@ -109,4 +77,25 @@ pub fn run(victim: Victim, point: Option<&Point>) -> Told {
         struck,
         lost,
     }
+}
+
+/// Submit, run, output, finish: a job whose output goes into rows, and one of two segments.
+fn core(scene: &mut Scene, victim: Victim, fate: Fate, point: Option<&Point>) -> Vec<Seen> {
+    scene.begin(victim.word(), point);
+    [Plan::SMALL, Plan::LARGE]
+        .map(|plan| {
+            let id = scene.submit(&plan);
+            Seen::to_the_end(scene, plan, id, fate)
+        })
+        .into()
+}
+
+/// The server knows these jobs, and no others.
+#[track_caller]
+fn assert_listed(scene: &mut Scene, seen: &[Seen]) {
+    let list = scene.call("job.list", json!({})).expect("a list");
+    let jobs = list["jobs"].as_array().expect("jobs").iter();
+    let ids: Vec<&Value> = jobs.map(|job| &job["id"]).rev().collect();
+    let known: Vec<&Value> = seen.iter().map(|seen| &seen.id).collect();
+    assert_eq!(ids, known);
 }
