@@ -9,6 +9,7 @@ mod harness;
 
 mod checks;
 mod plan;
+mod planted;
 mod point;
 mod remains;
 mod scene;

@@ -116,7 +116,7 @@ fn first_line(stdout: impl std::io::Read + Send + 'static) -> Option<Value> {
 }
 
 /// The path of the fixture, built if need be.
-fn fixture() -> &'static Path {
+pub fn fixture() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         let directory = Path::new(BINARY).parent().expect("a directory");

@@ -61,7 +61,7 @@ pub fn sweep(victim: Victim) {
 }
 
 /// Whether we may trace a child, and the registers are those that we know.
-fn can_trace() -> bool {
+pub fn can_trace() -> bool {
     if cfg!(not(target_arch = "x86_64")) {
         eprintln!("SKIPPED: the tracer knows only x86_64");
         return false;
