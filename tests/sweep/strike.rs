@@ -115,6 +115,21 @@ fn first_line(stdout: impl std::io::Read + Send + 'static) -> Option<Value> {
     serde_json::from_str(&line?.ok()?).ok()
 }
 
+/// Why no child may be traced here, if that is so.
+pub fn refusal() -> Option<String> {
+    if cfg!(not(target_arch = "x86_64")) {
+        return Some("the tracer reads the registers of x86_64 only".to_owned());
+    }
+    let mut command = Command::new(fixture());
+    command.args(["--of", "server", "--root", "/", "--report", "/dev/null"]);
+    let output = command.args(["--", "/bin/true"]).output();
+    let output = output.expect("the fixture starts");
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let refused = said.contains("Operation not permitted") || said.contains("EPERM");
+    assert!(output.status.success() || refused, "{said}");
+    refused.then_some(said)
+}
+
 /// The path of the fixture, built if need be.
 pub fn fixture() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     env,
+    hash::{DefaultHasher, Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex,
@@ -13,8 +14,8 @@ use std::{
 };
 
 use crate::{
-    harness::mix,
     point::{Point, enumerate},
+    strike::refusal,
     trial::{Told, Victim, run},
 };
 
@@ -60,13 +61,13 @@ pub fn sweep(victim: Victim) {
     tell(victim, all.len(), &done);
 }
 
-/// Whether we may trace a child, and the registers are those that we know.
+/// Whether we may trace a child; otherwise it is told why nothing is tested.
 pub fn can_trace() -> bool {
-    if cfg!(not(target_arch = "x86_64")) {
-        eprintln!("SKIPPED: the tracer knows only x86_64");
-        return false;
+    let refused = refusal();
+    if let Some(why) = &refused {
+        eprintln!("SKIPPED: {why}");
     }
-    true
+    refused.is_none()
 }
 
 /// All points, or as many as a sample has, by the seed.
@@ -85,10 +86,11 @@ fn chosen(all: &[Point]) -> Vec<Point> {
     // Seen when the test fails, or with --nocapture.
     eprintln!("CC_SWEEP_SEED={seed}");
     let mut points = all.to_vec();
-    let mut random = seed;
-    points.sort_by_cached_key(|_| {
-        random = mix(random);
-        random
+    // By the point, not by its place: which others there are differs a little between runs.
+    points.sort_by_cached_key(|point| {
+        let mut hasher = DefaultHasher::new();
+        (seed, point.to_string()).hash(&mut hasher);
+        hasher.finish()
     });
     points.truncate(SAMPLE);
     points
