@@ -46,6 +46,12 @@ chaos seconds="300" seed="":
     CC_CHAOS_SECONDS={{ seconds }} {{ if seed == "" { "" } else { "CC_CHAOS_SEED=" + seed } }} \
         cargo test --locked --release --test chaos -- --nocapture
 
+# Server and shims killed at every call that leaves something behind; the tables of docs/sweep.md.
+# `just sweep sample 42` repeats the sample that seed 42 takes.
+sweep points="all" seed="":
+    CC_SWEEP={{ points }} {{ if seed == "" { "" } else { "CC_SWEEP_SEED=" + seed } }} \
+        cargo test --locked --test sweep -- --nocapture
+
 # Every fuzz target with so many cases; a failure prints the smallest input that fails.
 fuzz cases="20000":
     cargo build --locked

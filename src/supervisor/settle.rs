@@ -156,15 +156,27 @@ fn remains(
             Err(error) => return Err(error),
         }
     }
+    let mut rows = segment_rows(spool, ward, hole, known_end)?;
+    let mut unlink = hole.map_or_else(
+        || Ok(Vec::new()),
+        |hole| dropped_files(spool, ward.key, hole),
+    )?;
+    // A last one without bytes gets no row: nobody would read it, and no start keeps its file.
+    let empty = rows.pop_if(|row| row.end_offset == row.first_offset);
+    unlink.extend(empty.map(|row| {
+        let name = SegmentName {
+            job: row.number,
+            attempt: row.attempt,
+            first_offset: row.first_offset,
+        };
+        name.to_string()
+    }));
     Ok(Remains {
         kept: Kept::Segments {
-            rows: segment_rows(spool, ward, hole, known_end)?,
+            rows,
             gaps: Vec::new(),
         },
-        unlink: hole.map_or_else(
-            || Ok(Vec::new()),
-            |hole| dropped_files(spool, ward.key, hole),
-        )?,
+        unlink,
         hole,
     })
 }

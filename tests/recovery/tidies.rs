@@ -62,6 +62,29 @@ fn segments_whose_bytes_are_rows_go_and_others_stay() {
     assert_eq!(client.finished(&job(&void))["state"], "succeeded");
 }
 
+/// Its row would promise a file that the next start takes for a leftover.
+#[test]
+fn a_last_segment_without_bytes_leaves_neither_row_nor_file() {
+    let mut scene = Scene::new();
+    let ended = scene.claimed("s1", "echo never");
+    let mut paper = Paper::started(&scene, &ended);
+    paper.output(Stream::Stdout, b"all").roll();
+    paper.exit(Exit::Code(0));
+    let lost = scene.claimed("s2", "echo never");
+    let mut paper = Paper::started(&scene, &lost);
+    paper.output(Stream::Stdout, b"all").roll();
+    let mut client = scene.start();
+    for claim in [&ended, &lost] {
+        client.finished(&job(claim));
+        assert_eq!(client.whole(&job(claim)).bytes, b"all");
+    }
+    shim::until("the spool is tidy", || {
+        scene.spool() == ["1.1.0.seg", "2.1.0.seg"]
+    });
+    let rows = "SELECT job || '.' || attempt || '.' || first_offset || '.seg' FROM segments";
+    assert_eq!(scene.rows(rows), "1.1.0.seg 2.1.0.seg");
+}
+
 fn void_at() -> cc_executor::job::Micros {
     cc_executor::job::Micros(AT_US)
 }

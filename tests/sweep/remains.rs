@@ -1,0 +1,65 @@
+//! What a killed server leaves: a job that runs, one that has ended since, and one whose shim is
+//! dead. Then a server that finds them, and the ends that they come to.
+//! Does not know which blow falls on it.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    checks::{noted, noted_pid},
+    harness::{CEILING, is_alive, parent, until, until_true},
+    plan::Plan,
+    point::Point,
+    scene::Scene,
+    seen::{Fate, Seen},
+    trial::Victim,
+};
+
+/// Leaves them, starts the server that is to be struck, and follows all to their ends.
+pub fn inherit(scene: &mut Scene, victim: Victim, point: Option<&Point>) -> Vec<Seen> {
+    let [meanwhile, later] = ["meanwhile", "later"].map(|name| scene.server.scratch(name));
+    scene.begin_unstruck();
+    let ends = scene.submit_job(Plan::SMALL.gated_job(&scene.ledger, &meanwhile));
+    let runs = scene.submit_job(Plan::LARGE.gated_job(&scene.ledger, &later));
+    let lost = scene.submit_job(Plan::LOST.endless_job(&scene.ledger));
+    await_met(scene, &ends, json!("running"));
+    await_met(scene, &runs, json!("running"));
+    await_met(scene, &lost, json!({"bytes": Plan::LOST.bytes()}));
+    scene.kill_9();
+    open(&meanwhile);
+    until_true("a job without server to end", || {
+        noted(&scene.ledger, Plan::SMALL.seed).1 == 1
+    });
+    kill_shim_of(scene, &Plan::LOST);
+    scene.begin(victim.word(), point);
+    open(&later);
+    [
+        (Plan::SMALL, ends, Fate::Exact),
+        (Plan::LARGE, runs, Fate::Exact),
+        (Plan::LOST, lost, Fate::Lost),
+    ]
+    .map(|(plan, id, fate)| Seen::to_the_end(scene, plan, id, fate))
+    .into()
+}
+
+#[track_caller]
+fn await_met(scene: &mut Scene, id: &Value, until: Value) {
+    let params = json!({"jobs": [id], "until": until, "timeout_s": CEILING.as_secs()});
+    let reply = scene.call("job.wait", params).expect("a reply");
+    assert_eq!(reply["met"], true, "{reply}");
+}
+
+fn open(gate: &std::path::Path) {
+    std::fs::write(gate, "").expect("a gate");
+}
+
+#[track_caller]
+fn kill_shim_of(scene: &Scene, plan: &Plan) {
+    let leader = until("the job's note", || noted_pid(&scene.ledger, plan.seed));
+    let shim = parent(leader).expect("it runs");
+    kill(Pid::from_raw(shim), Signal::SIGKILL).expect("ours");
+    until_true("the shim to be gone", || !is_alive(shim));
+}

@@ -1,0 +1,149 @@
+//! A server under the fixture `strike`: started, listened to, read the report of.
+//! Does not know what the server is asked.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{OnceLock, mpsc},
+    thread,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{
+    harness::{BINARY, CEILING, Server, until},
+    point::Point,
+};
+
+/// A traced server.
+pub struct Struck {
+    child: Child,
+    report: PathBuf,
+    ready: Option<Value>,
+}
+
+impl Struck {
+    /// Starts one on the data directory of `server`, whose process is not running; returns when
+    /// it is ready or dead. `target` is `server` or `shim`.
+    pub fn start(server: &Server, args: &[&str], target: &str, point: Option<&Point>) -> Self {
+        let report = server.scratch("report");
+        let mut command = Command::new(fixture());
+        command.args(["--of", target]);
+        command.arg("--root").arg(server.data_dir());
+        command.arg("--report").arg(&report);
+        if let Some(Point { call, nth, how }) = point {
+            command.args(["--at", call, "--nth", &nth.to_string(), "--how", how.word()]);
+        }
+        command.args(["--", BINARY, "serve", "--listen", "127.0.0.1:0"]);
+        command.arg("--data-dir").arg(server.data_dir()).args(args);
+        let said = File::create(server.scratch("log")).expect("a log file");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(said);
+        let mut child = command.spawn().expect("the fixture starts");
+        let ready = first_line(child.stdout.take().expect("piped"));
+        Self {
+            child,
+            report,
+            ready,
+        }
+    }
+
+    /// Where it listens and its token, if it became ready.
+    pub fn door(&self) -> Option<(String, String)> {
+        let ready = self.ready.as_ref()?;
+        let listen = ready["listen"].as_str().expect("listen").to_owned();
+        let file = ready["token_file"].as_str().expect("token_file");
+        let token = fs::read_to_string(file).expect("the token file");
+        Some((listen, token.trim().to_owned()))
+    }
+
+    /// Asks it to stop, if it lives.
+    pub fn terminate(&self) {
+        if let Some(pid) = self.ready.as_ref().and_then(|ready| ready["pid"].as_i64()) {
+            // It may be dead already.
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
+        }
+    }
+
+    /// Waits for its end; returns the exit code: 137 for one that was killed.
+    #[track_caller]
+    pub fn ended(&mut self) -> i32 {
+        let status = until("a traced server to end", || {
+            self.child.try_wait().expect("our child")
+        });
+        status.code().expect("the fixture is not killed")
+    }
+
+    /// The calls that were made so far.
+    pub fn report(&self) -> String {
+        fs::read_to_string(&self.report).expect("a report")
+    }
+
+    /// Whether the point was reached.
+    pub fn is_struck(&self) -> bool {
+        self.report().lines().any(|line| line.starts_with("struck"))
+    }
+}
+
+impl Drop for Struck {
+    /// After a failure: the fixture's death is that of all whom it traces.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The ready line; `None` if the server ended without it.
+#[track_caller]
+fn first_line(stdout: impl std::io::Read + Send + 'static) -> Option<Value> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut lines = BufReader::new(stdout).lines();
+        let _ = sender.send(lines.next());
+        lines.for_each(drop);
+    });
+    let line = receiver.recv_timeout(CEILING).expect("ready or dead");
+    // A torn line is that of a dead server.
+    serde_json::from_str(&line?.ok()?).ok()
+}
+
+/// Why no child may be traced here, if that is so.
+pub fn refusal() -> Option<String> {
+    if cfg!(not(target_arch = "x86_64")) {
+        return Some("the tracer reads the registers of x86_64 only".to_owned());
+    }
+    let mut command = Command::new(fixture());
+    command.args(["--of", "server", "--root", "/", "--report", "/dev/null"]);
+    let output = command.args(["--", "/bin/true"]).output();
+    let output = output.expect("the fixture starts");
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let refused = said.contains("Operation not permitted") || said.contains("EPERM");
+    assert!(output.status.success() || refused, "{said}");
+    refused.then_some(said)
+}
+
+/// The path of the fixture, built if need be.
+pub fn fixture() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let directory = Path::new(BINARY).parent().expect("a directory");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--locked", "--example", "strike"]);
+        let target = directory.parent().expect("a directory of builds");
+        cargo.arg("--target-dir").arg(target);
+        if directory.ends_with("release") {
+            cargo.arg("--release");
+        }
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(cargo.status().expect("cargo runs").success());
+        directory.join("examples/strike")
+    })
+}
