@@ -11,7 +11,7 @@ use crate::{
     output::{Hub, Log, log::blocking},
     scheduler::{Kick, Scheduler, rescue::Rescuer},
     spool::{Layout, SegmentName, hole},
-    store::{OpenAttempt, OpenError, Store, Stored},
+    store::{OpenAttempt, OpenError, Store},
     supervisor::{Bounds, Context, ShimEvent, Supervisor, boot_id},
 };
 
@@ -248,12 +248,7 @@ async fn is_needed(store: &Store, open: &[OpenAttempt], name: SegmentName) -> bo
     if open.iter().any(attempt) {
         return true;
     }
-    match store.stored(name.job, name.first_offset, 0).await {
-        Ok(Stored::Segment(row)) => {
-            row.attempt == name.attempt && row.first_offset == name.first_offset
-        }
-        Ok(Stored::Rows(_) | Stored::Open(_)) => false,
-        // Rather a file too many than a byte too few.
-        Err(_) => true,
-    }
+    let row = store.has_segment(name.job, name.first_offset, name.attempt);
+    // Rather a file too many than a byte too few.
+    row.await.unwrap_or(true)
 }

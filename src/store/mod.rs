@@ -435,6 +435,17 @@ impl Store {
         Ok(stored::stored(&self.inner.readers, number, offset, max_bytes).await?)
     }
 
+    /// Whether a row refers to this segment, whatever is in it.
+    pub async fn has_segment(
+        &self,
+        number: JobNumber,
+        first_offset: Offset,
+        attempt: u32,
+    ) -> Result<bool, StoreError> {
+        let readers = &self.inner.readers;
+        Ok(stored::has_segment(readers, number, first_offset, attempt).await?)
+    }
+
     /// Those of these jobs that are final.
     pub async fn final_among(&self, numbers: Vec<JobNumber>) -> Result<Vec<JobNumber>, StoreError> {
         Ok(list::final_among(&self.inner.readers, &numbers).await?)

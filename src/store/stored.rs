@@ -48,6 +48,24 @@ pub(super) async fn stored(
     Ok(Stored::Open(tail))
 }
 
+/// Whether there is a row of this segment. One that ended empty covers no byte and has a row too.
+pub(super) async fn has_segment(
+    readers: &SqlitePool,
+    number: JobNumber,
+    first_offset: Offset,
+    attempt: u32,
+) -> sqlx::Result<bool> {
+    let first_offset = int(first_offset);
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM segments
+               WHERE job = ?1 AND first_offset = ?2 AND attempt = ?3) AS "found!: bool""#,
+        number,
+        first_offset,
+        attempt
+    );
+    found.fetch_one(readers).await
+}
+
 /// Everything in one statement: between two of them an output may move from segments into rows.
 async fn place(
     readers: &SqlitePool,

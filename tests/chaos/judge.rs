@@ -78,19 +78,11 @@ fn remains(server: &mut Server) -> Remains {
         server.kill_9();
         server.restart();
     }
-    let shims = server.shims().len();
-    // Listeners, the database, the runtime; one connection for each shim.
-    let mut remains = Remains::of_idle(server, IDLE_DESCRIPTORS + 2 * shims);
-    let (count, _) = remains.descriptor_count;
-    eprintln!("the idle server holds {count} descriptors with {shims} shims");
+    let mut remains = Remains::of_idle(server);
     server.stop();
     remains.add_stopped(&server.data_dir());
     remains
 }
-
-/// What an idle server holds at most without its shims: standard streams, lock, runtime, listeners,
-/// one writing and a few reading connections to the database with their logs.
-const IDLE_DESCRIPTORS: usize = 48;
 
 fn gather(world: World, rows: Rows) -> Evidence {
     let text = fs::read_to_string(&world.ledger).unwrap_or_default();

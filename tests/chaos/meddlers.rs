@@ -110,7 +110,6 @@ pub fn talk(world: &World, salt: u64) {
     while !world.is_over() {
         match world.next_talk() {
             Some(job) => say_all(&mut link, &job),
-            None if world.is_closing() => return,
             None => thread::sleep(Duration::from_millis(10)),
         }
     }

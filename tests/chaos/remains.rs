@@ -17,13 +17,20 @@ use crate::{
 /// How long idle shims, and the kernel, may take to leave. A shim without a server goes after 10 s.
 const LEAVES_WITHIN: Duration = Duration::from_secs(40);
 
+/// Shims that an idle server keeps.
+const WARM_SHIMS: usize = 2;
+
+/// What an idle server holds at most: standard streams, lock, runtime, listeners, one writing and a
+/// few reading connections to the database with their logs, and one connection for each warm shim.
+const IDLE_DESCRIPTORS: usize = 36;
+
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Remains {
-    /// Looks at a server that has nothing to do and no client; `allowed`: how many descriptors an
-    /// idle server may hold.
-    pub fn of_idle(server: &Server, allowed: usize) -> Self {
+    /// Looks at a server that has nothing to do and no client, once it has sent away the shims that
+    /// it does not keep warm.
+    pub fn of_idle(server: &Server) -> Self {
         let pid = server.pid();
         let spool = server.data_dir().join("spool");
         let about_jobs = |links: &[String]| -> Vec<String> {
@@ -33,15 +40,20 @@ impl Remains {
             };
             links.iter().filter(is_one).cloned().collect()
         };
-        // Connections of clients that have just left are closed in a moment.
-        settle(|| links(pid).len() <= allowed && about_jobs(&links(pid)).is_empty());
+        settle(|| {
+            let links = links(pid);
+            server.shims().len() <= WARM_SHIMS
+                && links.len() <= IDLE_DESCRIPTORS
+                && about_jobs(&links).is_empty()
+        });
         let mut descriptors = about_jobs(&links(pid));
         for shim in server.shims() {
             descriptors.extend(about_jobs(&links(shim)));
         }
         Self {
             descriptors,
-            descriptor_count: (links(pid).len(), allowed),
+            descriptor_count: (links(pid).len(), IDLE_DESCRIPTORS),
+            idle_shims: server.shims().len().saturating_sub(WARM_SHIMS),
             zombies: zombies(pid),
             ..Self::default()
         }

@@ -149,12 +149,14 @@ pub fn failure(
             violation.check, violation.what
         );
     }
-    let mut jobs: Vec<Key> = violations
-        .iter()
-        .filter_map(|violation| violation.job)
-        .collect();
-    jobs.dedup();
-    for job in jobs.into_iter().take(JOBS_TOLD) {
+    // The first of each checker.
+    let mut jobs: BTreeMap<&str, Key> = BTreeMap::new();
+    for violation in violations {
+        if let Some(job) = violation.job {
+            jobs.entry(violation.check).or_insert(job);
+        }
+    }
+    for job in jobs.into_values().take(JOBS_TOLD) {
         text += &histories(evidence, job, server);
     }
     text

@@ -21,6 +21,8 @@ pub struct Remains {
     pub descriptors: Vec<String>,
     /// How many descriptors the idle server held, and how many it may.
     pub descriptor_count: (usize, usize),
+    /// Shims that an idle server keeps without need.
+    pub idle_shims: usize,
     /// Children of the idle server that nobody has waited for.
     pub zombies: usize,
 }
@@ -38,6 +40,9 @@ pub fn check(remains: &Remains, rows: &Rows) -> Vec<Violation> {
     let (count, allowed) = remains.descriptor_count;
     if count > allowed {
         left("too many descriptors", &[format!("{count}, not {allowed}")]);
+    }
+    if remains.idle_shims > 0 {
+        left("shims without need", &[remains.idle_shims.to_string()]);
     }
     if remains.zombies > 0 {
         left("zombies", &[remains.zombies.to_string()]);
@@ -95,6 +100,10 @@ mod tests {
             },
             Remains {
                 descriptor_count: (30, 29),
+                ..Remains::default()
+            },
+            Remains {
+                idle_shims: 1,
                 ..Remains::default()
             },
             Remains {
