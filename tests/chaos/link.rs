@@ -20,6 +20,9 @@ pub const CONFLICT: i64 = -32004;
 /// A limit is reached.
 pub const LIMIT_EXCEEDED: i64 = -32005;
 
+/// What the client says when a living server does not answer.
+const TOO_LATE: &str = "the ceiling is reached";
+
 /// Before something is tried again that was refused for now.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
 
@@ -77,6 +80,11 @@ impl<'w> Link<'w> {
                 let why = error["message"].as_str().unwrap_or_default().to_owned();
                 history.note(job, What::Refused { call, code, why });
                 Reply::Refused(code, error)
+            }
+            Some(Err(why)) if why == TOO_LATE => {
+                history.wrong(job, format!("{method} was not answered for a minute"));
+                self.hang_up();
+                Reply::Broken
             }
             Some(Err(_)) | None => {
                 history.note(job, What::Broken { call });

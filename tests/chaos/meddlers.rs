@@ -88,6 +88,7 @@ pub fn wait(world: &World, salt: u64) {
         let timeout_s = link.random.within(0, 2000) as f64 / 1000.0;
         let params = json!({"jobs": ids, "mode": mode, "until": until, "timeout_s": timeout_s});
         let key = Some(jobs[0].plan.key);
+        thread::sleep(link.random.millis(1, 50));
         match link.call(key, "job.wait", &until.to_string(), params) {
             Reply::Done(_, reply) => {
                 let told_jobs = reply["jobs"].as_array().cloned().unwrap_or_default();

@@ -196,8 +196,8 @@ fn sizes(kind: Kind, random: &mut Random, small: bool) -> (u64, u64) {
     let stdout = match kind {
         Kind::Writes => match random.below(100) {
             0..5 => 0,
-            5..10 => random.below(if small { 900_000 } else { 6_000_000 }),
-            10..30 => random.below(if small { 100_000 } else { 400_000 }),
+            5..8 => random.below(if small { 900_000 } else { 5_000_000 }),
+            8..25 => random.below(if small { 100_000 } else { 200_000 }),
             _ => random.below(8000),
         },
         Kind::Trickles => random.within(100, 40_000),

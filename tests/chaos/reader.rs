@@ -46,6 +46,7 @@ pub fn work(world: &World, salt: u64) {
             true => reading.tail(&mut link),
             false => reading.read(&mut link),
         }
+        thread::sleep(link.random.millis(1, 30));
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     harness::{Client, Server},
     history::{History, What},
-    plan::{Key, Kind, Plan},
+    plan::{Kind, Plan},
     random::Random,
     settings::Settings,
 };
@@ -57,6 +57,7 @@ pub struct World {
     /// The newest launch of which nobody has been told anything yet.
     unheard: Mutex<Option<(u32, Instant)>>,
     known: Mutex<Vec<Arc<Known>>>,
+    live: Mutex<Vec<Arc<Known>>>,
     talks: Mutex<VecDeque<Arc<Known>>>,
     next_key: AtomicU32,
     closing: AtomicBool,
@@ -74,6 +75,7 @@ impl World {
             place: Mutex::default(),
             unheard: Mutex::default(),
             known: Mutex::default(),
+            live: Mutex::default(),
             talks: Mutex::default(),
             next_key: AtomicU32::new(0),
             closing: AtomicBool::new(false),
@@ -151,6 +153,7 @@ impl World {
                 .expect("the talks")
                 .push_back(known.clone());
         }
+        self.live.lock().expect("the jobs").push(known.clone());
         self.known.lock().expect("the jobs").push(known);
     }
 
@@ -166,9 +169,9 @@ impl World {
 
     /// Those that are not known to be final.
     pub fn live(&self) -> Vec<Arc<Known>> {
-        let mut known = self.known();
-        known.retain(|job| !job.done.load(Ordering::Relaxed));
-        known
+        let mut live = self.live.lock().expect("the jobs");
+        live.retain(|job| !job.done.load(Ordering::Relaxed));
+        live.clone()
     }
 
     /// Some acknowledged job; mostly one of the newest.

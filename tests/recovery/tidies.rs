@@ -62,6 +62,30 @@ fn segments_whose_bytes_are_rows_go_and_others_stay() {
     assert_eq!(client.finished(&job(&void))["state"], "succeeded");
 }
 
+/// A shim may roll to a new segment and find that nothing follows but the exit record.
+#[test]
+fn a_last_segment_without_output_stays_with_its_row() {
+    let mut scene = Scene::new();
+    let claim = scene.claimed("s1", "echo never");
+    let mut paper = Paper::started(&scene, &claim);
+    paper.output(Stream::Stdout, b"all!").roll();
+    paper.exit(Exit::Code(0));
+    let ending = Ending::Known {
+        facts: Box::new(shim_facts(1)),
+        synced: true,
+    };
+    let ward = Ward::of_claim(&claim);
+    let settled = settle(&scene.layout.spool(), 1 << 18, ward, ending).expect("settled");
+    let finished = scene.wait(scene.store().finish(settled.finish));
+    assert_eq!(finished, Ok(Fenced::Done));
+    // What goes shows that the spool has been tidied.
+    fs::write(scene.layout.spool().join("1.1.9.seg.rescue"), b"half").expect("a draft");
+    let mut client = scene.start();
+    shim::until("the spool is tidy", || scene.spool().len() == 2);
+    assert_eq!(scene.spool(), ["1.1.0.seg", "1.1.4.seg"]);
+    assert_eq!(client.whole(&job(&claim)).bytes, b"all!");
+}
+
 fn void_at() -> cc_executor::job::Micros {
     cc_executor::job::Micros(AT_US)
 }
