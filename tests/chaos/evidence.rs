@@ -126,18 +126,40 @@ impl Evidence {
         hit.filter_map(|row| keys.get(&row.job).copied()).collect()
     }
 
-    /// The key of each job by its number.
+    /// Each acknowledgement: key, id, number.
+    fn acknowledged(&self) -> impl Iterator<Item = (Key, &str, u64)> {
+        self.entries.iter().filter_map(|entry| match &entry.what {
+            What::Acknowledged { id, number, .. } => Some((entry.job?, id.as_str(), *number)),
+            _ => None,
+        })
+    }
+
+    /// The key of each job by its number; of deleted jobs, too.
     pub fn keys(&self) -> BTreeMap<u64, Key> {
-        let rows = self.rows.jobs.iter();
-        rows.filter_map(|row| Some((row.number, row.key()?)))
+        self.acknowledged()
+            .map(|(key, _, number)| (number, key))
             .collect()
     }
 
-    /// The key of each job by its id.
+    /// The key of each job by its id; of deleted jobs, too.
     pub fn keys_by_id(&self) -> BTreeMap<&str, Key> {
-        let rows = self.rows.jobs.iter();
-        rows.filter_map(|row| Some((row.id.as_str(), row.key()?)))
-            .collect()
+        self.acknowledged().map(|(key, id, _)| (id, key)).collect()
+    }
+
+    /// Jobs that were deleted, or whose deletion was asked for and not answered.
+    pub fn deleted(&self) -> BTreeSet<Key> {
+        let is_one = |what: &What| {
+            matches!(
+                what,
+                What::Deleted
+                    | What::Asked {
+                        method: "job.delete",
+                        ..
+                    }
+            )
+        };
+        let deleted = self.entries.iter().filter(|entry| is_one(&entry.what));
+        deleted.filter_map(|entry| entry.job).collect()
     }
 
     /// The entries of each reader, in order.

@@ -40,6 +40,7 @@ pub enum What {
     Acknowledged {
         call: u32,
         id: String,
+        number: u64,
         created: bool,
     },
     /// A reader began, at this offset.
@@ -63,6 +64,8 @@ pub enum What {
     Behind { reader: u32, what: String },
     /// The final job, as some other call told it.
     Final { facts: Facts },
+    /// It was deleted.
+    Deleted,
     /// A blow of the killer, just before it falls.
     Blow {
         target: Target,

@@ -2,7 +2,7 @@
 //! with what a server says that knows nothing of the run.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     sync::{
         Mutex,
@@ -21,7 +21,7 @@ use crate::{
     link::Link,
     plan::Key,
     report::{self, Figures},
-    rows::Rows,
+    rows::{JobRow, Rows},
     truth::Truth,
     world::World,
 };
@@ -61,6 +61,7 @@ pub fn judge(
             .values()
             .filter(|touched| touched.is_untouched())
             .count(),
+        deleted: evidence.deleted().len(),
         voids: evidence
             .rows
             .attempts
@@ -125,7 +126,11 @@ fn compare(world: &World, evidence: &Evidence) -> Compared {
         .into_iter()
         .map(|(id, key)| (key, id))
         .collect();
-    let keys: Vec<Key> = evidence.plans.keys().copied().collect();
+    // Of deleted jobs there is nothing to compare.
+    let there: BTreeSet<Key> = evidence.rows.jobs.iter().filter_map(JobRow::key).collect();
+    let deleted = evidence.deleted();
+    let is_there = |key: &&Key| there.contains(key) || !deleted.contains(key);
+    let keys: Vec<Key> = evidence.plans.keys().filter(is_there).copied().collect();
     let (next, compared) = (AtomicUsize::new(0), Mutex::new(Compared::default()));
     thread::scope(|scope| {
         for salt in 0..DOWNLOADERS {

@@ -17,6 +17,8 @@ use crate::{
 pub const UNAVAILABLE: i64 = -32006;
 /// The state of things does not allow it.
 pub const CONFLICT: i64 = -32004;
+/// There is no such job.
+pub const NOT_FOUND: i64 = -32003;
 /// A limit is reached.
 pub const LIMIT_EXCEEDED: i64 = -32005;
 

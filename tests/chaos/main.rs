@@ -49,13 +49,14 @@ use settings::Settings;
 use world::World;
 
 /// Who is at work, and how many of them.
-const CAST: [(fn(&World, u64), u64); 6] = [
+const CAST: [(fn(&World, u64), u64); 7] = [
     (submitter::work, 3),
     (submitter::watch, 1),
     (reader::work, 5),
     (meddlers::control, 2),
     (meddlers::wait, 2),
     (meddlers::talk, 3),
+    (meddlers::sweep, 1),
 ];
 
 /// How long the last jobs may take once the load is over.

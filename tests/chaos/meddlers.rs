@@ -1,14 +1,18 @@
 //! Those who pause, resume, signal and cancel jobs, wait for them, and talk to them. They record
 //! what they asked and were told and judge nothing.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
 use crate::{
     facts::Facts,
     history::What,
-    link::{CONFLICT, LIMIT_EXCEEDED, Link, Reply},
+    link::{CONFLICT, LIMIT_EXCEEDED, Link, NOT_FOUND, Reply},
     plan::Kind,
     world::{Known, World},
 };
@@ -100,6 +104,7 @@ pub fn wait(world: &World, salt: u64) {
                 }
             }
             Reply::Refused(crate::link::UNAVAILABLE, _) | Reply::Broken => {}
+            Reply::Refused(NOT_FOUND, _) if jobs.iter().any(|job| is_deleting(job)) => {}
             Reply::Refused(_, error) => world.history.wrong(key, format!("job.wait: {error}")),
         }
     }
@@ -141,6 +146,7 @@ fn say(link: &mut Link, job: &Known, params: &Value) -> bool {
             Some(Err((LIMIT_EXCEEDED, _))) => thread::sleep(Duration::from_millis(10)),
             // It has ended, or the end of its input was taken and only the reply was lost.
             Some(Err((CONFLICT, _))) | None => return false,
+            Some(Err((NOT_FOUND, _))) if is_deleting(job) => return false,
             Some(Err((_, error))) => {
                 link.world
                     .history
@@ -149,6 +155,34 @@ fn say(link: &mut Link, job: &Known, params: &Value) -> bool {
             }
         }
     }
+}
+
+/// Deletes those final jobs that are to be deleted.
+pub fn sweep(world: &World, salt: u64) {
+    let mut link = Link::new(world, salt);
+    while !world.is_over() {
+        thread::sleep(link.random.millis(10, 150));
+        match world.next_doomed() {
+            Some(job) if job.done.load(Ordering::Relaxed) => delete(&mut link, &job),
+            Some(job) => world.doom(job),
+            None => {}
+        }
+    }
+}
+
+fn delete(link: &mut Link, job: &Known) {
+    job.deleting.store(true, Ordering::Relaxed);
+    let (key, history) = (Some(job.plan.key), &link.world.history);
+    match link.insist(key, "job.delete", "", &json!({"job": job.id})) {
+        // Not found: the reply to an earlier try was lost.
+        Some(Ok(_) | Err((NOT_FOUND, _))) => history.note(key, What::Deleted),
+        Some(Err((_, error))) => history.wrong(key, format!("job.delete: {error}")),
+        None => {}
+    }
+}
+
+fn is_deleting(job: &Known) -> bool {
+    job.deleting.load(Ordering::Relaxed)
 }
 
 /// After the load: whatever is paused goes on, whatever is endless is cancelled.

@@ -26,6 +26,8 @@ pub struct Plan {
     pub end: End,
     /// Controllers may pause, signal and cancel it.
     pub meddle: bool,
+    /// Deleted once it is final.
+    pub delete: bool,
     chunk_max: u64,
     pause_us: u64,
     burst: u64,
@@ -93,6 +95,7 @@ impl Plan {
             stdout_bytes,
             stderr_bytes,
             end,
+            delete: random.percent(8),
             meddle: kind == Kind::Endless || random.percent(30),
             chunk_max,
             pause_us,

@@ -14,7 +14,7 @@ use crate::{
     facts::Facts,
     harness::Frame,
     history::{How, Span, What},
-    link::{Link, Reply},
+    link::{Link, NOT_FOUND, Reply},
     plan::Key,
     world::{Known, World},
 };
@@ -347,6 +347,9 @@ impl<'j> Reading<'j> {
     /// Every offset that was ever shown is accepted.
     fn refused(&mut self, world: &World, error: &Value) {
         self.words_left = 0;
+        if error["code"] == NOT_FOUND && self.job.deleting.load(Ordering::Relaxed) {
+            return;
+        }
         let from = self.next_offset;
         world.history.wrong(
             self.key,

@@ -32,6 +32,7 @@ pub struct Figures {
     /// Shown to readers, with what stands there in the end.
     pub bytes_shown: u64,
     pub untouched: usize,
+    pub deleted: usize,
     pub voids: usize,
     pub violations: usize,
 }
@@ -64,6 +65,7 @@ pub fn table(settings: &Settings, evidence: &Evidence, figures: &Figures) -> Str
     for (end, count) in &figures.ends {
         row(&format!("· {end}"), count.to_string());
     }
+    row("· deleted", figures.deleted.to_string());
     row(
         "claims that never started (`void`)",
         figures.voids.to_string(),

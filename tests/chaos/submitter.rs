@@ -59,6 +59,7 @@ fn enter(world: &World, plan: &Plan, call: u32, job: &Value, reply: &Value) -> O
     let what = What::Acknowledged {
         call,
         id: id.clone(),
+        number: job["number"].as_u64()?,
         created,
     };
     world.history.note(Some(plan.key), what);
@@ -89,7 +90,10 @@ fn in_parallel(link: &mut Link) {
 
 /// Submits a job that was acknowledged before, whatever has become of it.
 fn repeat(link: &mut Link) {
-    if let Some(known) = link.world.some(&mut link.random) {
+    // The key of a deleted job is free again.
+    if let Some(known) = link.world.some(&mut link.random)
+        && !known.plan.delete
+    {
         acknowledged(link, &known.plan);
     }
 }

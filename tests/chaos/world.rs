@@ -32,6 +32,8 @@ pub struct Known {
     pub id: String,
     /// It was seen to be final.
     pub done: AtomicBool,
+    /// Its deletion was asked for.
+    pub deleting: AtomicBool,
     /// The highest offset that was ever shown of it.
     pub shown_to: AtomicU64,
 }
@@ -59,6 +61,7 @@ pub struct World {
     known: Mutex<Vec<Arc<Known>>>,
     live: Mutex<Vec<Arc<Known>>>,
     talks: Mutex<VecDeque<Arc<Known>>>,
+    doomed: Mutex<VecDeque<Arc<Known>>>,
     next_key: AtomicU32,
     closing: AtomicBool,
     over: AtomicBool,
@@ -77,6 +80,7 @@ impl World {
             known: Mutex::default(),
             live: Mutex::default(),
             talks: Mutex::default(),
+            doomed: Mutex::default(),
             next_key: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -145,6 +149,7 @@ impl World {
             plan,
             id,
             done: AtomicBool::new(false),
+            deleting: AtomicBool::new(false),
             shown_to: AtomicU64::new(0),
         });
         if talks {
@@ -153,6 +158,9 @@ impl World {
                 .expect("the talks")
                 .push_back(known.clone());
         }
+        if known.plan.delete {
+            self.doom(known.clone());
+        }
         self.live.lock().expect("the jobs").push(known.clone());
         self.known.lock().expect("the jobs").push(known);
     }
@@ -160,6 +168,16 @@ impl World {
     /// The next job that waits to be talked to.
     pub fn next_talk(&self) -> Option<Arc<Known>> {
         self.talks.lock().expect("the talks").pop_front()
+    }
+
+    /// A job that is to be deleted waits for its turn.
+    pub fn doom(&self, job: Arc<Known>) {
+        self.doomed.lock().expect("the doomed").push_back(job);
+    }
+
+    /// The next job that is to be deleted once it is final.
+    pub fn next_doomed(&self) -> Option<Arc<Known>> {
+        self.doomed.lock().expect("the doomed").pop_front()
     }
 
     /// All jobs that were acknowledged.

@@ -21,9 +21,12 @@ pub fn check(
     last: &BTreeMap<Key, Facts>,
 ) -> Vec<Violation> {
     let mut found = Vec::new();
-    let ends = ends(evidence);
+    let (ends, deleted) = (ends(evidence), evidence.deleted());
     for (key, plan) in &evidence.plans {
         let Some(facts) = last.get(key) else {
+            if deleted.contains(key) {
+                continue;
+            }
             found.push(Violation::of(NAME, *key, "has no end"));
             continue;
         };
@@ -111,9 +114,11 @@ fn changed(evidence: &Evidence, last: &BTreeMap<Key, Facts>) -> Vec<Violation> {
             What::Ended { facts, .. } | What::Final { facts } => Some((entry.job?, facts)),
             _ => None,
         });
-    told.filter(|(key, facts)| last.get(key).is_some_and(|last| last != *facts))
+    // Of a deleted job, what was told first.
+    let mut known: BTreeMap<Key, &Facts> = last.iter().map(|(key, facts)| (*key, facts)).collect();
+    told.filter(|(key, facts)| *known.entry(*key).or_insert(*facts) != *facts)
         .map(|(key, facts)| {
-            let last = &last[&key];
+            let last = last.get(&key);
             Violation::of(NAME, key, format!("was told as {facts:?} and is {last:?}"))
         })
         .collect()

@@ -35,6 +35,16 @@ pub fn check(evidence: &Evidence) -> Vec<Violation> {
             )),
         }
     }
+    let asked = evidence.deleted();
+    let deleted: BTreeSet<Key> = evidence
+        .entries
+        .iter()
+        .filter(|entry| entry.what == What::Deleted)
+        .filter_map(|entry| entry.job)
+        .collect();
+    for key in deleted.iter().filter(|key| rows.contains_key(key)) {
+        found.push(Violation::of(NAME, *key, "was deleted and is there"));
+    }
     for (key, ids) in &told {
         if ids.len() != 1 {
             found.push(Violation::of(
@@ -43,9 +53,12 @@ pub fn check(evidence: &Evidence) -> Vec<Violation> {
                 format!("one key, several ids: {ids:?}"),
             ));
         }
-        if rows
-            .get(key)
-            .is_none_or(|rows| !ids.contains(rows[0]) || rows.len() != 1)
+        // A deletion that nobody knows the answer of may have come about.
+        let may_be_gone = asked.contains(key) && !rows.contains_key(key);
+        if !may_be_gone
+            && rows
+                .get(key)
+                .is_none_or(|rows| !ids.contains(rows[0]) || rows.len() != 1)
         {
             let rows = rows.get(key);
             found.push(Violation::of(
@@ -85,6 +98,15 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_job_is_gone() {
+        let mut evidence = scene::honest();
+        scene::note(&mut evidence, 0, What::Deleted);
+        assert_eq!(check(&evidence).len(), 1, "it is still there");
+        evidence.rows.jobs.remove(0);
+        assert_eq!(check(&evidence), []);
+    }
+
+    #[test]
     fn a_second_job_under_one_key_is_found() {
         let mut evidence = scene::honest();
         let mut twin = evidence.rows.jobs[0].clone();
@@ -96,6 +118,7 @@ mod tests {
             What::Acknowledged {
                 call: 9,
                 id: "another".to_owned(),
+                number: 99,
                 created: true,
             },
         );

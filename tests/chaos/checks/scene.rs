@@ -120,6 +120,7 @@ fn add_history(evidence: &mut Evidence, plan: &Plan) {
         What::Acknowledged {
             call: 0,
             id: format!("id-{}", plan.key),
+            number: u64::from(plan.key) + 1,
             created: true,
         },
     );

@@ -37,7 +37,7 @@ pub fn check(evidence: &Evidence, touched: &BTreeMap<Key, Touched>) -> Vec<Viola
         let attempts = counts.entry(key).or_default();
         attempts.entry(line.attempt).or_default()[usize::from(!line.is_start)] += 1;
     }
-    let states = states(evidence);
+    let (states, deleted) = (states(evidence), evidence.deleted());
     for (key, attempts) in &counts {
         for (attempt, [starts, ends]) in attempts {
             if *starts != 1 || *ends > 1 {
@@ -45,6 +45,8 @@ pub fn check(evidence: &Evidence, touched: &BTreeMap<Key, Touched>) -> Vec<Viola
                 found.push(Violation::of(NAME, *key, what));
             }
             match states.get(&(*key, *attempt)) {
+                // The attempts of a deleted job went with it.
+                None if deleted.contains(key) => {}
                 Some(&"void") | None => {
                     let what = format!(
                         "attempt {attempt} ran and is {:?}",
@@ -67,7 +69,7 @@ pub fn check(evidence: &Evidence, touched: &BTreeMap<Key, Touched>) -> Vec<Viola
             // The executor stops it, before its end or just behind it.
             _ => starts == 1 && ends <= 1,
         };
-        if touched.is_untouched() && !as_planned {
+        if touched.is_untouched() && !deleted.contains(key) && !as_planned {
             let what = format!("untouched: {starts} starts, {ends} ends");
             found.push(Violation::of(NAME, *key, what));
         }
