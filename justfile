@@ -41,10 +41,22 @@ conformance:
     {{ python }} tests/python/conformance.py target/debug/cc-executor
     {{ python }} tests/python/conversation.py target/debug/cc-executor
 
-# The seeded run with kills, for longer. `just chaos 600 42` repeats seed 42 for ten minutes.
-chaos seconds="300" seed="":
-    CC_CHAOS_SECONDS={{ seconds }} {{ if seed == "" { "" } else { "CC_CHAOS_SEED=" + seed } }} \
-        cargo test --locked --release --test chaos -- --nocapture
+# The seeded run with kills, for longer (docs/chaos.md): `just chaos --seed 42 --minutes 10`.
+chaos *args:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    set -- {{ args }}
+    minutes=5
+    while [ $# -gt 0 ]; do
+        case "$1" in
+            --seed) export CC_CHAOS_SEED="${2:?--seed needs a number}" ;;
+            --minutes) minutes="${2:?--minutes needs a number}" ;;
+            *) echo "just chaos [--seed N] [--minutes M], not $1" >&2; exit 64 ;;
+        esac
+        shift 2
+    done
+    export CC_CHAOS_SECONDS=$((minutes * 60))
+    cargo test --locked --release --test chaos -- --nocapture nothing_is_lost
 
 # Server and shims killed at every call that leaves something behind; the tables of docs/sweep.md.
 # `just sweep sample 42` repeats the sample that seed 42 takes.

@@ -1,5 +1,6 @@
-//! A short seeded run: submitters with keys, readers that reconnect, and a killer of the server.
-//! Afterwards: what was acknowledged is there, every byte is right, every job ran exactly once.
+//! The chaos harness: seeded load over the public doors while the server, shims and both together
+//! are killed and stopped at random; then pure checkers over what everybody saw, the database and
+//! the jobs' own ledger. See docs/chaos.md.
 //!
 //! `CC_CHAOS_SEED` repeats a run's decisions, `CC_CHAOS_SECONDS` makes it longer.
 
@@ -11,176 +12,141 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod checks;
+mod evidence;
+mod facts;
+mod history;
+mod judge;
+mod killer;
+mod kills;
+mod link;
+mod meddlers;
+mod oracle;
 mod plan;
+mod random;
 mod reader;
+mod remains;
+mod report;
+mod rows;
+mod settings;
 mod submitter;
+mod truth;
+mod victims;
+mod world;
 
 use std::{
-    collections::BTreeMap,
     fs,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use harness::{Client, Server, mix};
-use plan::Plan;
+use harness::Server;
+use kills::Tally;
+use settings::Settings;
+use world::World;
 
-/// How long submitters and killer are at work, unless the variable says otherwise.
-const SECONDS: u64 = 20;
-const SUBMITTERS: u64 = 3;
-const READERS: usize = 3;
-/// Jobs that were acknowledged and wait for a reader.
-const UNREAD_MAX: usize = 6;
+/// Who is at work, and how many of them.
+const CAST: [(fn(&World, u64), u64); 7] = [
+    (submitter::work, 3),
+    (submitter::watch, 1),
+    (reader::work, 5),
+    (meddlers::control, 2),
+    (meddlers::wait, 2),
+    (meddlers::talk, 3),
+    (meddlers::sweep, 1),
+];
 
-/// Where the server of the moment listens.
-struct Door {
-    place: Mutex<(String, String)>,
-    /// When set, no new jobs are made.
-    closing: AtomicBool,
-}
-
-impl Door {
-    /// A session with whatever server lives; tries until there is one.
-    fn connect(&self) -> Client {
-        harness::until("a server to connect to", || {
-            let (listen, token) = self.place.lock().expect("the door").clone();
-            Client::try_tcp(&listen, Some(&token)).ok()
-        })
-    }
-
-    fn moved(&self, server: &Server) {
-        let place = (server.listen().to_owned(), server.token());
-        *self.place.lock().expect("the door") = place;
-    }
-
-    fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
-    }
-}
-
-/// A job that the server has acknowledged.
-struct Acknowledged {
-    id: Value,
-    plan: Plan,
-}
+/// How long the last jobs may take once the load is over.
+const DRAINS_WITHIN: Duration = Duration::from_secs(120);
 
 #[test]
-fn acknowledged_work_survives_a_server_that_is_killed_at_random() {
-    let seed = setting("CC_CHAOS_SEED").unwrap_or_else(random_seed);
-    let seconds = setting("CC_CHAOS_SECONDS").unwrap_or(SECONDS);
+fn nothing_is_lost_or_done_twice_whoever_is_killed() {
+    let settings = Settings::read();
     // Seen when the test fails, or with --nocapture.
-    eprintln!("CC_CHAOS_SEED={seed} CC_CHAOS_SECONDS={seconds}");
-    let mut server = Server::start();
-    let ledger = server.scratch("ledger");
-    let door = Door {
-        place: Mutex::new((server.listen().to_owned(), server.token())),
-        closing: AtomicBool::new(false),
-    };
-    let (sender, receiver) = mpsc::sync_channel(UNREAD_MAX);
-    let receiver = Mutex::new(receiver);
-    let read: Vec<Acknowledged> = thread::scope(|scope| {
-        for number in 0..SUBMITTERS {
-            let (sender, door, ledger) = (sender.clone(), &door, &ledger);
-            let env = server.marked(json!({}))["env"].clone();
-            scope.spawn(move || submitter::work(door, seed, number, ledger, &env, &sender));
+    eprintln!("{}", settings.again());
+    let mut random = random::Random::new(settings.seed, 0x5e77);
+    let segment_bytes = *random
+        .one_of(&["65536", "262144", "4194304"])
+        .expect("some");
+    let inline_bytes = *random.one_of(&["0", "4096", "262144"]).expect("some");
+    let mut server = Server::with(
+        &[
+            "--segment-bytes",
+            segment_bytes,
+            "--inline-bytes-max",
+            inline_bytes,
+        ],
+        &[],
+    );
+    server.connect().ok(
+        "queue.set",
+        json!({"queue": plan::QUEUE, "concurrency": 16}),
+    );
+    let world = World::new(settings.clone(), &server);
+    let tally = run(&world, &mut server);
+    let (evidence, figures, violations) = judge::judge(world, &mut server, tally);
+    println!("{}", report::table(&settings, &evidence, &figures));
+    if violations.is_empty() {
+        assert!(
+            figures.tally.servers > 0 && !evidence.plans.is_empty(),
+            "nothing was tried"
+        );
+        return;
+    }
+    let failure = report::failure(&settings, &evidence, &violations, &server);
+    keep(&server, settings.seed, &failure);
+    panic!("{failure}");
+}
+
+/// The load, the kills, and the quiet afterwards.
+fn run(world: &World, server: &mut Server) -> Tally {
+    thread::scope(|scope| {
+        for (number, (work, count)) in (0..).zip(CAST) {
+            for instance in 0..count {
+                scope.spawn(move || work(world, number << 8 | instance));
+            }
         }
-        drop(sender);
-        let readers: Vec<_> = (0..READERS)
-            .map(|_| scope.spawn(|| reader::work(&door, &receiver)))
-            .collect();
-        let kills = kill_at_random(&mut server, &door, seed, Duration::from_secs(seconds));
-        door.closing.store(true, Ordering::Relaxed);
-        let read: Vec<_> = readers
-            .into_iter()
-            .flat_map(|reader| reader.join().expect("a reader"))
-            .collect();
-        eprintln!("{} jobs read over {kills} kills", read.len());
-        assert!(kills > 0 && !read.is_empty(), "nothing was tried");
-        read
-    });
-    check_list(&server, &read);
-    check_ledger(&fs::read_to_string(&ledger).unwrap_or_default(), &read);
+        let tally = killer::Killer::new(world, server).work(world.settings.length);
+        world.close();
+        let began = Instant::now();
+        drain(world);
+        eprintln!("drained after {:?}", began.elapsed());
+        world.end();
+        tally
+    })
 }
 
-fn setting(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
-
-fn random_seed() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    mix(since.expect("after 1970").as_nanos() as u64) % 1_000_000
-}
-
-/// SIGKILL at moments that follow from the seed; returns how often.
-fn kill_at_random(server: &mut Server, door: &Door, seed: u64, length: Duration) -> u32 {
+/// Waits until every job is final.
+fn drain(world: &World) {
     let began = Instant::now();
-    let mut random = mix(seed ^ 0xdead);
-    let mut kills = 0;
-    while began.elapsed() < length {
-        random = mix(random);
-        // The one place where time itself is the test: work goes on until the blow falls.
-        thread::sleep(Duration::from_millis(50 + random % 1500));
-        server.kill_9();
-        if random & (1 << 40) != 0 {
-            thread::sleep(Duration::from_millis((random >> 41) % 700));
+    while !world.is_over() && began.elapsed() < DRAINS_WITHIN {
+        meddlers::wind_down(world, began.elapsed().as_millis() as u64);
+        if world.live().is_empty() {
+            return;
         }
-        server.restart();
-        door.moved(server);
-        kills += 1;
+        thread::sleep(Duration::from_millis(300));
     }
-    kills
-}
-
-/// The ledger of the server has exactly the acknowledged jobs, all final.
-fn check_list(server: &Server, read: &[Acknowledged]) {
-    let mut client = server.connect();
-    let mut listed = BTreeMap::new();
-    let mut params = json!({"limit": 1000});
-    loop {
-        let page = client.ok("job.list", params.clone());
-        for job in page["jobs"].as_array().expect("jobs") {
-            listed.insert(job["id"].to_string(), job.clone());
-        }
-        match page.get("next_cursor").filter(|cursor| !cursor.is_null()) {
-            Some(cursor) => params["cursor"] = cursor.clone(),
-            None => break,
-        }
-    }
-    assert_eq!(listed.len(), read.len(), "jobs that nobody submitted");
-    for job in read {
-        let listed = listed
-            .get(&job.id.to_string())
-            .unwrap_or_else(|| panic!("{} is gone", job.id));
-        job.plan.check_end(listed);
+    for job in world.live() {
+        world
+            .history
+            .wrong(Some(job.plan.key), "not final long after the load");
     }
 }
 
-/// The jobs' own ledger: each started exactly once.
-fn check_ledger(ledger: &str, read: &[Acknowledged]) {
-    let mut starts: BTreeMap<u64, u32> = BTreeMap::new();
-    let mut ends: BTreeMap<u64, u32> = BTreeMap::new();
-    for line in ledger.lines() {
-        let mut words = line.split(' ');
-        let counts = match words.next() {
-            Some("start") => &mut starts,
-            Some("end") => &mut ends,
-            _ => panic!("a line {line:?}"),
-        };
-        let seed = words.next().and_then(|word| word.parse().ok());
-        *counts.entry(seed.expect("a seed")).or_default() += 1;
-    }
-    for job in read {
-        let seed = job.plan.seed;
-        assert_eq!(starts.get(&seed), Some(&1), "starts of {}", job.id);
-        assert_eq!(ends.get(&seed), Some(&1), "ends of {}", job.id);
-    }
-    assert_eq!(starts.len(), read.len(), "a process that belongs to no job");
+/// Keeps what a failed run has left, below `target`, so that it can be looked at.
+fn keep(server: &Server, seed: u64, failure: &str) {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}"));
+    let _ = fs::remove_dir_all(&place);
+    let _ = fs::create_dir_all(&place);
+    let _ = fs::write(place.join("failure"), failure);
+    let _ = fs::write(place.join("said"), server.said());
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(server.data_dir())
+        .arg(&place)
+        .status();
+    eprintln!("kept in {} ({copied:?})", place.display());
 }

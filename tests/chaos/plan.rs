@@ -1,102 +1,244 @@
-//! What one job of the run does, from its seed, and how it must therefore end.
+//! What one job of the run does, from its seed, and how it ends if nobody meddles.
+//! Knows nothing of who submits it.
 
 use std::path::Path;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::harness::{Transcript, assert_bytes, content, emit, mix};
+use crate::{harness::emit, random::Random};
+
+/// Names a job within a run: the how-manieth it is.
+pub type Key = u32;
+
+/// The queue that a run makes for itself, beside `default` and `interactive`.
+pub const QUEUE: &str = "chaos";
 
 /// A job that writes what can be computed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
+    pub key: Key,
     pub seed: u64,
-    raw: bool,
-    stdout_bytes: u64,
-    stderr_bytes: u64,
+    pub kind: Kind,
+    pub raw: bool,
+    pub stdout_bytes: u64,
+    pub stderr_bytes: u64,
+    pub end: End,
+    /// Controllers may pause, signal and cancel it.
+    pub meddle: bool,
+    /// Deleted once it is final.
+    pub delete: bool,
     chunk_max: u64,
     pause_us: u64,
-    end: End,
+    burst: u64,
+    queue: &'static str,
+    ignore_term: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Code(u64),
-    Killed,
+/// What sort of job it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Writes its bytes and ends.
+    Writes,
+    /// Writes them slowly, over several servers.
+    Trickles,
+    /// Echoes what `job.input` sends it.
+    Echoes,
+    /// Echoes its `stdin`.
+    Fed,
+    /// Leaves a process behind that has a session of its own.
+    Orphans,
+    /// Goes on until it is cancelled.
+    Endless,
+    /// Goes on until its timeout.
+    TimesOut,
+    /// Writes more than `output.max_bytes`.
+    Overflows(u64),
+    /// Names a program that does not exist.
+    Missing,
+}
+
+/// How it ends if nobody meddles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Code(i64),
+    Signal(&'static str),
+    Timeout,
+    OutputLimit,
+    Spawn,
+    /// Only by a cancel.
+    Never,
 }
 
 impl Plan {
-    /// Mostly small jobs, some of several segments, some slow, some that fail.
-    pub fn new(seed: u64) -> Self {
-        let random = |salt: u64| mix(seed ^ mix(salt));
-        let stdout_bytes = match random(1) % 10 {
-            0 => 0,
-            1 => random(2) % 6_000_000,
-            2..4 => random(2) % 500_000,
-            _ => random(2) % 20_000,
+    /// The plan of the job `key` of a run. `small`: no output of megabytes.
+    pub fn new(run_seed: u64, key: Key, small: bool) -> Self {
+        let mut random = Random::new(run_seed, u64::from(key) | 1 << 40);
+        // 53 bits: the seed passes through JSON and a command line unchanged.
+        let seed = random.number() >> 11;
+        let kind = kind(&mut random);
+        let (stdout_bytes, stderr_bytes) = sizes(kind, &mut random, small);
+        let total = stdout_bytes + stderr_bytes;
+        let end = end(kind, &mut random);
+        let kind = match kind {
+            Kind::Overflows(_) => Kind::Overflows(1 + random.below(total)),
+            kind => kind,
         };
+        let chunk_max = *random.one_of(&[1, 100, 4096, 65_536]).expect("some");
+        let chunk_max = u64::max(chunk_max, total / 800 + 1);
+        let (pause_us, burst) = pace(kind, &mut random, total / (chunk_max / 2 + 1) + 1);
         Self {
+            key,
             seed,
-            raw: random(3) % 3 == 0,
+            kind,
+            raw: random.percent(35),
             stdout_bytes,
-            stderr_bytes: random(4) % 3000,
-            chunk_max: [1, 100, 4096, 65_536][(random(5) % 4) as usize]
-                .max(stdout_bytes / 1000 + 1),
-            pause_us: [0, 0, 200, 1000][(random(6) % 4) as usize],
-            end: match random(7) % 6 {
-                0 => End::Killed,
-                1 => End::Code(random(8) % 256),
-                _ => End::Code(0),
-            },
+            stderr_bytes,
+            end,
+            delete: random.percent(8),
+            meddle: kind == Kind::Endless || random.percent(30),
+            chunk_max,
+            pause_us,
+            burst,
+            queue: random.weighted(&[(3, "default"), (2, "interactive"), (5, QUEUE)]),
+            ignore_term: kind == Kind::Endless && random.percent(30),
         }
     }
 
-    /// The job, with the key under which it is submitted as often as needed.
-    pub fn new_job(&self, ledger: &Path, env: &Value) -> Value {
-        let mut argv = vec![
-            emit().to_owned(),
-            "--ledger".to_owned(),
-            ledger.to_str().expect("a UTF-8 path").to_owned(),
-        ];
-        for (option, number) in [
-            ("--seed", self.seed),
-            ("--bytes", self.stdout_bytes),
-            ("--err-bytes", self.stderr_bytes),
-            ("--pause-us", self.pause_us),
-        ] {
-            argv.extend([option.to_owned(), number.to_string()]);
+    /// The key under which it is submitted as often as needed.
+    pub fn idempotency_key(&self) -> String {
+        format!("chaos-{}", self.key)
+    }
+
+    /// All bytes that it writes, over both streams, if nobody meddles.
+    pub fn total_bytes(&self) -> u64 {
+        match self.kind {
+            Kind::Overflows(limit) => limit,
+            _ => self.stdout_bytes + self.stderr_bytes,
         }
-        argv.extend(["--chunk".to_owned(), format!("1:{}", self.chunk_max)]);
-        if self.raw {
-            argv.push("--raw".to_owned());
+    }
+
+    /// The job as it is submitted; `env` has the mark of the run.
+    pub fn new_job(&self, ledger: &Path, env: &Value) -> Value {
+        let mut job = json!({
+            "argv": self.argv(ledger),
+            "env": env,
+            "queue": self.queue,
+            "idempotency_key": self.idempotency_key(),
+            "grace_s": 0.3,
+        });
+        match self.kind {
+            Kind::Echoes => job["interactive"] = json!(true),
+            Kind::Fed => job["stdin"] = json!(self.stdin()),
+            Kind::TimesOut => job["timeout_s"] = json!(1.5),
+            Kind::Overflows(limit) => job["output"] = json!({"max_bytes": limit}),
+            _ => {}
+        }
+        job
+    }
+
+    /// A part of what it echoes, as `job.input` takes it.
+    pub fn input(&self, from: u64, to: u64) -> String {
+        let bytes = crate::oracle::bytes(self.seed, 0, to, self.raw);
+        STANDARD.encode(&bytes[from as usize..])
+    }
+
+    fn stdin(&self) -> String {
+        let bytes = crate::oracle::bytes(self.seed, 0, self.stdout_bytes, false);
+        String::from_utf8(bytes).expect("printable")
+    }
+
+    fn argv(&self, ledger: &Path) -> Vec<String> {
+        if self.kind == Kind::Missing {
+            return vec!["/nowhere/at/all".to_owned()];
+        }
+        let ledger = ledger.to_str().expect("a UTF-8 path");
+        let mut argv: Vec<String> = [emit(), "--ledger", ledger].map(str::to_owned).into();
+        let mut option = |name: &str, value: String| argv.extend([name.to_owned(), value]);
+        option("--seed", self.seed.to_string());
+        if !matches!(self.kind, Kind::Echoes | Kind::Fed) {
+            option("--bytes", self.stdout_bytes.to_string());
+            option("--err-bytes", self.stderr_bytes.to_string());
+            option("--pause-us", self.pause_us.to_string());
+            option("--burst", self.burst.to_string());
+            option("--chunk", format!("1:{}", self.chunk_max));
         }
         match self.end {
-            End::Code(code) => argv.extend(["--exit".to_owned(), code.to_string()]),
-            End::Killed => argv.extend(["--signal".to_owned(), "KILL".to_owned()]),
+            End::Code(code) => option("--exit", code.to_string()),
+            End::Signal(name) => option("--signal", name.trim_start_matches("SIG").to_owned()),
+            End::Timeout | End::Never => option("--hold", "100000".to_owned()),
+            End::OutputLimit | End::Spawn => {}
         }
-        json!({"argv": argv, "env": env, "idempotency_key": format!("seed-{}", self.seed)})
+        if self.kind == Kind::Orphans {
+            option("--grandchild", "100000".to_owned());
+        }
+        argv.extend(self.raw.then(|| "--raw".to_owned()));
+        argv.extend(self.ignore_term.then(|| "--ignore-term".to_owned()));
+        if matches!(self.kind, Kind::Echoes | Kind::Fed) {
+            argv.push("--cat".to_owned());
+        }
+        argv
     }
+}
 
-    /// Compares every byte of both streams, and the end.
-    pub fn check(&self, transcript: &Transcript) {
-        let what = |stream: &str| format!("{stream} of {self:?}");
-        let stdout = content(self.seed, 0, self.stdout_bytes, self.raw);
-        assert_bytes(&transcript.streams[0], &stdout, &what("stdout"));
-        let stderr = content(self.seed, 1, self.stderr_bytes, self.raw);
-        assert_bytes(&transcript.streams[1], &stderr, &what("stderr"));
-        self.check_end(transcript.verified());
-    }
+fn kind(random: &mut Random) -> Kind {
+    random.weighted(&[
+        (56, Kind::Writes),
+        (20, Kind::Trickles),
+        (8, Kind::Echoes),
+        (3, Kind::Fed),
+        (4, Kind::Orphans),
+        (2, Kind::Endless),
+        (2, Kind::TimesOut),
+        (3, Kind::Overflows(0)),
+        (2, Kind::Missing),
+    ])
+}
 
-    /// Compares the facts of the end.
-    pub fn check_end(&self, job: &Value) {
-        let (state, code, signal) = match self.end {
-            End::Code(0) => ("succeeded", json!(0), Value::Null),
-            End::Code(code) => ("failed", json!(code), Value::Null),
-            End::Killed => ("failed", Value::Null, json!("SIGKILL")),
-        };
-        assert_eq!(job["state"], state, "{job}");
-        assert_eq!(job["exit_code"], code, "{job}");
-        assert_eq!(job["signal"], signal, "{job}");
-        assert_eq!(job["attempts"], 1, "{job}");
-        assert_eq!(job["output_bytes"], self.stdout_bytes + self.stderr_bytes);
+fn sizes(kind: Kind, random: &mut Random, small: bool) -> (u64, u64) {
+    let stdout = match kind {
+        Kind::Writes => match random.below(100) {
+            0..5 => 0,
+            5..8 => random.below(if small { 900_000 } else { 5_000_000 }),
+            8..25 => random.below(if small { 100_000 } else { 200_000 }),
+            _ => random.below(8000),
+        },
+        Kind::Trickles => random.within(100, 40_000),
+        Kind::Echoes | Kind::Fed => random.within(1, 20_000),
+        Kind::Overflows(_) => random.within(10, 60_000),
+        Kind::Missing => 0,
+        Kind::Orphans | Kind::Endless | Kind::TimesOut => random.below(3000),
+    };
+    match kind {
+        Kind::Echoes | Kind::Fed | Kind::Missing => (stdout, 0),
+        _ => (stdout, random.below(2500)),
     }
+}
+
+fn end(kind: Kind, random: &mut Random) -> End {
+    match kind {
+        Kind::Endless => End::Never,
+        Kind::TimesOut => End::Timeout,
+        Kind::Overflows(_) => End::OutputLimit,
+        Kind::Missing => End::Spawn,
+        _ => match random.below(10) {
+            0..2 => End::Code(random.within(1, 255) as i64),
+            2 => End::Signal(
+                random
+                    .one_of(&["SIGKILL", "SIGTERM", "SIGUSR1"])
+                    .expect("some"),
+            ),
+            _ => End::Code(0),
+        },
+    }
+}
+
+/// Microseconds between two bursts, and how many of about `chunks` chunks make one.
+fn pace(kind: Kind, random: &mut Random, chunks: u64) -> (u64, u64) {
+    if kind != Kind::Trickles {
+        return (*random.one_of(&[0, 0, 0, 200]).expect("some"), 1);
+    }
+    let burst = *random.one_of(&[1, 1, 7, 50]).expect("some");
+    let length_us = random.within(300_000, 6_000_000);
+    (length_us / (chunks / burst + 1), burst)
 }

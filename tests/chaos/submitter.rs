@@ -1,50 +1,154 @@
-//! Submits jobs under keys, again and again until each is acknowledged.
+//! Submits jobs under keys, again and again until each is acknowledged: one by one, in batches,
+//! from several connections at once, and long after it was acknowledged.
 
-use std::{path::Path, sync::mpsc::SyncSender};
+use std::{sync::atomic::Ordering, thread, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{Acknowledged, Door, harness::mix, plan::Plan};
+use crate::{history::What, link::Link, plan::Plan, world::World};
 
-/// Unavailable: the server is stopping, or the disk is full.
-const UNAVAILABLE: i64 = -32006;
+/// Jobs that are not final, at which nobody makes more.
+const UNFINISHED_MAX: usize = 40;
 
-/// Makes jobs until the door closes; waits while too many are unread.
-pub(crate) fn work(
-    door: &Door,
-    seed: u64,
-    number: u64,
-    ledger: &Path,
-    env: &Value,
-    acknowledged: &SyncSender<Acknowledged>,
-) {
-    let mut client = door.connect();
-    for job in 0.. {
-        if door.is_closing() {
-            return;
+/// Makes jobs until the world closes.
+pub fn work(world: &World, salt: u64) {
+    let mut link = Link::new(world, salt);
+    while !world.is_closing() {
+        if world.live().len() >= UNFINISHED_MAX {
+            thread::sleep(Duration::from_millis(20));
+            continue;
         }
-        // 53 bits: the seed passes through JSON and a command line unchanged.
-        let plan = Plan::new(mix(seed ^ mix(number << 32 | job)) >> 11);
-        let new_job = plan.new_job(ledger, env);
-        let mut id = submit(door, &mut client, &new_job);
-        if job % 3 == 0 {
-            let again = submit(door, &mut client, &new_job);
-            assert_eq!(again, id, "one key, one job");
-            id = again;
+        match link.random.below(10) {
+            0 => batch(&mut link),
+            1..3 => in_parallel(&mut link),
+            3 => repeat(&mut link),
+            _ => {
+                let plan = world.plan();
+                submit(&mut link, plan);
+            }
         }
-        if acknowledged.send(Acknowledged { id, plan }).is_err() {
-            return;
+        thread::sleep(link.random.millis(20, 220));
+    }
+}
+
+fn submit(link: &mut Link, plan: Plan) {
+    if let Some(id) = acknowledged(link, &plan) {
+        link.world.add(plan, id);
+    }
+}
+
+/// Submits until there is an id.
+fn acknowledged(link: &mut Link, plan: &Plan) -> Option<String> {
+    let params = plan.new_job(&link.world.ledger, &link.world.env);
+    let answer = link.insist(Some(plan.key), "job.submit", "", &params)?;
+    match answer {
+        Ok((call, result)) => enter(link.world, plan, call, &result["job"], &result),
+        Err((_, error)) => {
+            link.world
+                .history
+                .wrong(Some(plan.key), format!("submit: {error}"));
+            None
         }
     }
 }
 
-fn submit(door: &Door, client: &mut crate::harness::Client, new_job: &Value) -> Value {
-    loop {
-        match client.try_call("job.submit", new_job.clone()) {
-            Ok(Ok(reply)) => return reply["job"]["id"].clone(),
-            Ok(Err(error)) => assert_eq!(error["code"], UNAVAILABLE, "{error}"),
-            Err(_broken) => {}
+/// Enters an acknowledgement; returns the job's id.
+fn enter(world: &World, plan: &Plan, call: u32, job: &Value, reply: &Value) -> Option<String> {
+    let id = job["id"].as_str()?.to_owned();
+    let created = reply["created"] == true;
+    let what = What::Acknowledged {
+        call,
+        id: id.clone(),
+        number: job["number"].as_u64()?,
+        created,
+    };
+    world.history.note(Some(plan.key), what);
+    Some(id)
+}
+
+/// The same submit from several connections at once.
+fn in_parallel(link: &mut Link) {
+    let (world, plan) = (link.world, link.world.plan());
+    let salts: Vec<u64> = (0..link.random.within(2, 5))
+        .map(|_| link.random.number())
+        .collect();
+    let plan = &plan;
+    let ids: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = salts
+            .into_iter()
+            .map(|salt| scope.spawn(move || acknowledged(&mut Link::new(world, salt), plan)))
+            .collect();
+        threads
+            .into_iter()
+            .filter_map(|thread| thread.join().expect("a submitter"))
+            .collect()
+    });
+    if let Some(id) = ids.into_iter().next() {
+        world.add(plan.clone(), id);
+    }
+}
+
+/// Submits a job that was acknowledged before, whatever has become of it.
+fn repeat(link: &mut Link) {
+    // The key of a deleted job is free again.
+    if let Some(known) = link.world.some(&mut link.random)
+        && !known.plan.delete
+    {
+        acknowledged(link, &known.plan);
+    }
+}
+
+/// Several jobs in one commit.
+fn batch(link: &mut Link) {
+    let world = link.world;
+    let plans: Vec<Plan> = (0..link.random.within(2, 6))
+        .map(|_| world.plan())
+        .collect();
+    let jobs = plans
+        .iter()
+        .map(|plan| plan.new_job(&world.ledger, &world.env));
+    let params = json!({"jobs": jobs.collect::<Vec<_>>()});
+    let note = format!("keys {}..={}", plans[0].key, plans[plans.len() - 1].key);
+    let Some(answer) = link.insist(Some(plans[0].key), "job.submit_many", &note, &params) else {
+        return;
+    };
+    match answer {
+        Ok((call, result)) => {
+            let jobs = result["jobs"].as_array().cloned().unwrap_or_default();
+            if jobs.len() != plans.len() {
+                world.history.wrong(None, format!("submit_many: {result}"));
+            }
+            for (plan, job) in plans.into_iter().zip(jobs) {
+                if let Some(id) = enter(world, &plan, call, &job, &job) {
+                    world.add(plan, id);
+                }
+            }
         }
-        *client = door.connect();
+        Err((_, error)) => world.history.wrong(None, format!("submit_many: {error}")),
+    }
+}
+
+/// Notices which jobs are final: those that are in no list of live ones any more.
+pub fn watch(world: &World, salt: u64) {
+    let mut link = Link::new(world, salt);
+    while !world.is_over() {
+        let waiting = world.live();
+        let states = json!(["queued", "running", "paused", "scheduled", "blocked"]);
+        let params = json!({"state": states, "limit": 1000});
+        if let Some(Ok((_, page))) = link.insist(None, "job.list", "", &params) {
+            let live: Vec<&str> = page["jobs"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|job| job["id"].as_str())
+                .collect();
+            for job in waiting
+                .iter()
+                .filter(|job| !live.contains(&job.id.as_str()))
+            {
+                job.done.store(true, Ordering::Relaxed);
+            }
+        }
+        thread::sleep(Duration::from_millis(200));
     }
 }

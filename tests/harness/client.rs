@@ -82,6 +82,12 @@ impl Client {
             .expect("an upgrade over the Unix socket")
     }
 
+    /// Connects over the Unix socket, or says why not.
+    pub fn try_unix(path: &Path) -> Result<Self, Error> {
+        let wire = UnixStream::connect(path)?;
+        Self::upgrade(Box::new(wire), upgrade_request("localhost", None, "/ws"))
+    }
+
     fn upgrade(wire: Box<dyn Wire>, request: Request) -> Result<Self, Error> {
         wire.read_within(CEILING);
         let (socket, _) = handshake(wire, request)?;
@@ -239,6 +245,14 @@ impl Client {
                 Ok(None) => panic!("nothing arrived within {CEILING:?}"),
                 Err(_) => Frame::Closed(None),
             },
+        }
+    }
+
+    /// The next thing on a connection that may break, or `None` when nothing arrives for so long.
+    pub fn frame_or_closed_within(&mut self, limit: Duration) -> Option<Frame> {
+        match self.inbox.pop_front() {
+            Some(frame) => Some(frame),
+            None => self.try_frame(limit).unwrap_or(Some(Frame::Closed(None))),
         }
     }
 

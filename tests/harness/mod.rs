@@ -25,7 +25,7 @@ pub use client::{Client, Frame, connect_refused};
 pub use horde::{Horde, Target, text_frame};
 pub use http::{Response, request};
 pub use oracle::{assert_bytes, content, emit, mix, sha256};
-pub use processes::{children, is_alive, memory, parent, state, with_mark, with_word};
+pub use processes::{children, describe, is_alive, memory, parent, state, with_mark, with_word};
 pub use server::Server;
 pub use transcript::Transcript;
 

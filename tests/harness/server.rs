@@ -3,12 +3,12 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     net::TcpStream,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -35,6 +35,8 @@ pub struct Server {
     child: Option<Child>,
     /// The ready line of the running server.
     pub ready: Value,
+    /// Where the first line of a server comes that was launched.
+    first: Option<Mutex<mpsc::Receiver<Option<io::Result<String>>>>>,
     starts: u32,
 }
 
@@ -69,6 +71,7 @@ impl Server {
                 .collect(),
             child: None,
             ready: Value::Null,
+            first: None,
             starts: 0,
         }
     }
@@ -202,6 +205,44 @@ impl Server {
         self.ready = serde_json::from_str(&line)
             .unwrap_or_else(|e| panic!("no ready line but {line:?} ({e})"));
         assert_eq!(self.ready["event"], "ready", "{line}");
+    }
+
+    /// Starts a server and does not wait until it is ready.
+    #[track_caller]
+    pub fn launch(&mut self) {
+        assert!(self.child.is_none(), "still running");
+        self.starts += 1;
+        let mut child = self.command().spawn().expect("the binary starts");
+        let stdout = child.stdout.take().expect("piped");
+        self.child = Some(child);
+        self.first = Some(Mutex::new(lines_of(stdout)));
+    }
+
+    /// Waits for the ready line of a server that was launched; what came instead is the error.
+    pub fn readied(&mut self) -> Result<(), String> {
+        let first = self.first.take().ok_or("no server was launched")?;
+        let first = first.into_inner().map_err(|_| "a reader has panicked")?;
+        let line = match first.recv_timeout(CEILING) {
+            Ok(Some(Ok(line))) => line,
+            Ok(other) => return Err(format!("it ended before it was ready: {other:?}")),
+            Err(_) => return Err(format!("it was not ready within {CEILING:?}")),
+        };
+        self.ready = serde_json::from_str(&line).map_err(|e| format!("{line:?}: {e}"))?;
+        match self.ready["event"] == "ready" {
+            true => Ok(()),
+            false => Err(format!("no ready line but {line:?}")),
+        }
+    }
+
+    /// How it ended, if it has ended by itself.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().expect("our child")
+    }
+
+    /// What the newest server said on stderr.
+    pub fn said_last(&self) -> String {
+        let path = self.home.path().join(format!("stderr.{}", self.starts));
+        fs::read_to_string(path).unwrap_or_default()
     }
 
     fn command(&self) -> Command {
@@ -340,15 +381,19 @@ impl Drop for Server {
 }
 
 /// The first line of the output; what follows is read and thrown away.
-#[track_caller]
-fn first_line(stdout: impl std::io::Read + Send + 'static) -> String {
+fn lines_of(stdout: impl io::Read + Send + 'static) -> mpsc::Receiver<Option<io::Result<String>>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut lines = BufReader::new(stdout).lines();
         let _ = sender.send(lines.next());
         lines.for_each(drop);
     });
-    match receiver.recv_timeout(CEILING) {
+    receiver
+}
+
+#[track_caller]
+fn first_line(stdout: impl io::Read + Send + 'static) -> String {
+    match lines_of(stdout).recv_timeout(CEILING) {
         Ok(Some(Ok(line))) => line,
         Ok(other) => panic!("the server ended before it was ready: {other:?}"),
         Err(_) => panic!("the server was not ready within {CEILING:?}"),

@@ -52,16 +52,24 @@ pub struct Granted {
     pub encoding: Encoding,
 }
 
+/// A tail that is not silent yet: its task speaks, or something that it said still waits to be
+/// written. Both hold `muted`.
 #[derive(Debug)]
 struct Live {
     muted: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
+impl Live {
+    fn is_silent(&self) -> bool {
+        Arc::strong_count(&self.muted) == 1
+    }
+}
+
 /// The subscriptions of a session.
 #[derive(Debug)]
 pub struct Tails {
-    live: Arc<Mutex<HashMap<u32, Live>>>,
+    live: Mutex<HashMap<u32, Live>>,
     given: AtomicU32,
     max: u64,
     /// Set when a tail fails: output would be missing without a word, so the session ends.
@@ -72,7 +80,7 @@ impl Tails {
     /// At most so many at a time; `failed` is told when one cannot go on.
     pub fn new(max: u64, failed: CancellationToken) -> Self {
         Self {
-            live: Arc::default(),
+            live: Mutex::default(),
             given: AtomicU32::new(0),
             max,
             failed,
@@ -81,7 +89,10 @@ impl Tails {
 
     /// Whether there is room for one more.
     pub fn check_room(&self) -> Result<(), Refusal> {
-        if (self.lock().len() as u64) < self.max {
+        let mut live = self.lock();
+        // One that has said its last word stays until that is written, so that it can be muted.
+        live.retain(|_, tail| !tail.is_silent());
+        if (live.len() as u64) < self.max {
             return Ok(());
         }
         let message = format!(
@@ -100,8 +111,7 @@ impl Tails {
     pub fn start(&self, granted: Granted, outbox: Outbox) {
         let subscription = granted.subscription;
         let muted = Arc::new(AtomicBool::new(false));
-        let (all, failed) = (self.live.clone(), self.failed.clone());
-        let mut live = self.lock();
+        let failed = self.failed.clone();
         let task = tokio::spawn({
             let muted = muted.clone();
             async move {
@@ -110,12 +120,9 @@ impl Tails {
                     tracing::error!(%error, subscription, "a tail failed; its session ends");
                     failed.cancel();
                 }
-                all.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(&subscription);
             }
         });
-        live.insert(subscription, Live { muted, task });
+        self.lock().insert(subscription, Live { muted, task });
     }
 
     /// Ends a tail; when this returns, nothing more of it is written. False where no tail of this
@@ -315,3 +322,7 @@ async fn waited(held: Option<(Offset, Instant)>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "tails_tests.rs"]
+mod tests;

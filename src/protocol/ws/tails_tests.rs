@@ -1,0 +1,64 @@
+//! Tests of ending a tail that has said its last word already: what of it is not written yet must
+//! not be written behind the reply.
+
+use super::{super::outbox, *};
+
+const CARE: outbox::Care = outbox::Care {
+    notes_max: 2,
+    reply_bytes_max: 100,
+    ping_interval: Duration::from_secs(20),
+    unanswered_max: 3,
+};
+
+/// Tails with one whose task is over and whose last word waits to be written.
+async fn with_a_last_word(outbox: &Outbox) -> Tails {
+    let tails = Tails::new(1, CancellationToken::new());
+    let subscription = tails.number();
+    let muted = Arc::new(AtomicBool::new(false));
+    let sent = outbox.notify(Message::text("job.end"), &muted).await;
+    assert_eq!(sent, Ok(()));
+    let task = tokio::spawn(async {});
+    let mut live = tails.lock();
+    live.insert(subscription, Live { muted, task });
+    drop(live);
+    tails
+}
+
+/// What is written once the session is over.
+async fn written(writer: outbox::Writer, outbox: Outbox, tails: Tails) -> Vec<Message> {
+    let reply = outbox::Reply {
+        text: "untailed".to_owned(),
+        place: None,
+    };
+    assert_eq!(outbox.reply(reply).await, Ok(()));
+    drop((outbox, tails));
+    let mut got = Vec::new();
+    let mut sink = futures_util::sink::unfold((), |(), message: Message| {
+        got.push(message);
+        std::future::ready(Ok::<_, std::convert::Infallible>(()))
+    });
+    let mut sink = std::pin::pin!(&mut sink);
+    writer.run(&mut sink).await;
+    got
+}
+
+#[tokio::test]
+async fn a_last_word_that_waits_does_not_follow_the_reply_to_untail() {
+    let (outbox, writer, farewell) = outbox::outbox(CARE, Arc::default());
+    let tails = with_a_last_word(&outbox).await;
+    assert!(tails.check_room().is_err(), "it is not silent yet");
+    assert!(tails.end(1).await);
+    let muted = written(writer, outbox, tails);
+    drop(farewell);
+    assert_eq!(muted.await, [Message::text("untailed")]);
+}
+
+#[tokio::test]
+async fn a_tail_takes_no_room_once_its_last_word_is_written() {
+    let tails = Tails::new(1, CancellationToken::new());
+    let task = tokio::spawn(async {});
+    let muted = Arc::default();
+    tails.lock().insert(tails.number(), Live { muted, task });
+    assert!(tails.check_room().is_ok());
+    assert!(tails.end(1).await, "it is known for ever");
+}

@@ -1,0 +1,198 @@
+//! The rows of the database, read by a plain `sqlite3` that may only read. Knows their columns and
+//! judges nothing.
+
+use std::{path::Path, process::Command};
+
+use serde_json::Value;
+
+use crate::plan::Key;
+
+/// What the database says of all jobs.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    pub jobs: Vec<JobRow>,
+    pub attempts: Vec<AttemptRow>,
+    pub events: Vec<EventRow>,
+    pub segments: Vec<SegmentRow>,
+    /// Inputs that wait for a start.
+    pub inputs: u64,
+    /// What `PRAGMA integrity_check` and `foreign_key_check` say; `ok` is all.
+    pub integrity: String,
+}
+
+/// A row of `jobs`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobRow {
+    pub number: u64,
+    pub id: String,
+    pub idempotency_key: String,
+    pub state: String,
+    pub reason: String,
+    pub attempts: u64,
+}
+
+/// A row of `attempts`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AttemptRow {
+    pub job: u64,
+    pub attempt: u32,
+    pub state: String,
+    pub shim: String,
+    pub claimed_at: u64,
+    pub ended_at: Option<u64>,
+}
+
+/// A row of `events`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventRow {
+    pub job: u64,
+    pub from: Option<String>,
+    pub to: String,
+}
+
+/// A row of `segments`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SegmentRow {
+    pub job: u64,
+    pub attempt: u32,
+    pub first_offset: u64,
+    pub file_bytes: u64,
+}
+
+impl Rows {
+    /// Reads the database of a data directory.
+    pub fn read(data_dir: &Path) -> Self {
+        let file = data_dir.join("cc-executor.db");
+        let ask = |sql: &str| ask(&file, sql);
+        let checked = ask("PRAGMA integrity_check");
+        let broken = ask("PRAGMA foreign_key_check");
+        Self {
+            jobs: ask("SELECT number, id, idempotency_key, state, reason, attempts FROM jobs")
+                .iter()
+                .map(JobRow::of)
+                .collect(),
+            attempts: ask("SELECT job, attempt, state, shim, claimed_at, ended_at FROM attempts")
+                .iter()
+                .map(AttemptRow::of)
+                .collect(),
+            events: ask("SELECT job, from_state, to_state FROM events ORDER BY id")
+                .iter()
+                .map(EventRow::of)
+                .collect(),
+            segments: ask("SELECT job, attempt, first_offset, file_bytes FROM segments")
+                .iter()
+                .map(SegmentRow::of)
+                .collect(),
+            inputs: number(&ask("SELECT count(*) AS n FROM inputs")[0]["n"]),
+            integrity: match (checked.len(), broken.len()) {
+                (1, 0) => text(&checked[0]["integrity_check"]),
+                _ => format!("{checked:?} {broken:?}"),
+            },
+        }
+    }
+}
+
+impl JobRow {
+    fn of(row: &Value) -> Self {
+        Self {
+            number: number(&row["number"]),
+            id: text(&row["id"]),
+            idempotency_key: text(&row["idempotency_key"]),
+            state: text(&row["state"]),
+            reason: text(&row["reason"]),
+            attempts: number(&row["attempts"]),
+        }
+    }
+
+    /// Which job of the run it is.
+    pub fn key(&self) -> Option<Key> {
+        self.idempotency_key.strip_prefix("chaos-")?.parse().ok()
+    }
+}
+
+impl AttemptRow {
+    fn of(row: &Value) -> Self {
+        Self {
+            job: number(&row["job"]),
+            attempt: number(&row["attempt"]) as u32,
+            state: text(&row["state"]),
+            shim: text(&row["shim"]),
+            claimed_at: number(&row["claimed_at"]),
+            ended_at: row["ended_at"].as_u64(),
+        }
+    }
+}
+
+impl EventRow {
+    fn of(row: &Value) -> Self {
+        Self {
+            job: number(&row["job"]),
+            from: row["from_state"].as_str().map(str::to_owned),
+            to: text(&row["to_state"]),
+        }
+    }
+}
+
+impl SegmentRow {
+    fn of(row: &Value) -> Self {
+        Self {
+            job: number(&row["job"]),
+            attempt: number(&row["attempt"]) as u32,
+            first_offset: number(&row["first_offset"]),
+            file_bytes: number(&row["file_bytes"]),
+        }
+    }
+
+    /// The name of its file.
+    pub fn file_name(&self) -> String {
+        format!("{}.{}.{}.seg", self.job, self.attempt, self.first_offset)
+    }
+}
+
+/// Everything that the database has about one job, for people.
+pub fn tell(data_dir: &Path, key: Key) -> String {
+    let file = data_dir.join("cc-executor.db");
+    let of_job = format!("(SELECT number FROM jobs WHERE idempotency_key = 'chaos-{key}')");
+    let mut told = String::new();
+    for sql in [
+        format!("SELECT * FROM jobs WHERE number = {of_job}"),
+        format!("SELECT * FROM attempts WHERE job = {of_job}"),
+        format!("SELECT * FROM events WHERE job = {of_job} ORDER BY id"),
+        format!("SELECT * FROM segments WHERE job = {of_job}"),
+    ] {
+        let mut sqlite3 = Command::new("sqlite3");
+        sqlite3.args(["-readonly", "-line"]).arg(&file).arg(sql);
+        let output = sqlite3.output().expect("sqlite3");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines = text
+            .lines()
+            .map(str::trim)
+            .map(|line| format!("{line:.600}"));
+        told += &lines.collect::<Vec<_>>().join(" | ");
+        told.push('\n');
+    }
+    told
+}
+
+fn ask(file: &Path, sql: &str) -> Vec<Value> {
+    let asked = Command::new("sqlite3")
+        .args(["-readonly", "-json"])
+        .arg(file)
+        .arg(sql)
+        .output();
+    let output = asked.expect("sqlite3 is installed (scripts/test does it)");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{sql}: {said}");
+    match output.stdout.is_empty() {
+        true => Vec::new(),
+        false => serde_json::from_slice(&output.stdout).expect("sqlite3 writes JSON"),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
