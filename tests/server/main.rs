@@ -24,6 +24,7 @@ mod keys;
 mod limits;
 mod long_paths;
 mod many;
+mod pids;
 mod queues;
 mod read;
 mod remains;
