@@ -129,7 +129,7 @@ async fn the_end_and_the_last_lines_are_found_behind_a_hole() {
 }
 
 #[tokio::test]
-async fn a_segment_that_is_gone_without_a_hole_is_not_passed_over() {
+async fn a_segment_that_is_gone_without_a_hole_is_a_gap_and_not_passed_over() {
     let desk = Desk::new().await;
     let job = desk.running().await;
     let segments = five(&desk, job);
@@ -138,8 +138,13 @@ async fn a_segment_that_is_gone_without_a_hole_is_not_passed_over() {
     }
     remove_file(&segments[1].path).expect("a segment");
     let mut cursor = Cursor::new(5);
-    let read = desk.log.read(job, &mut cursor, 10).await;
-    assert!(read.is_err(), "{read:?}");
+    let read = desk.log.read(job, &mut cursor, 10).await.expect("readable");
+    let lost = Gap {
+        from: 5,
+        to: 8,
+        reason: GapReason::Damaged,
+    };
+    assert_eq!(read.items, [Item::Gap(lost)]);
 }
 
 #[tokio::test]

@@ -172,9 +172,11 @@ impl Log {
         cursor: &mut Cursor,
         max_bytes: usize,
     ) -> Result<Batch, ReadError> {
-        let mut lost_to = None;
-        for _ in 0..RELOCATIONS_MAX {
+        let (mut lost_to, mut relocations) = (None, 0);
+        // From seal to seal it goes on as long as there are segments.
+        while relocations < RELOCATIONS_MAX {
             let Place::Segment { position, end } = cursor.place else {
+                relocations += 1;
                 match self.locate(job, cursor, max_bytes).await? {
                     Located::Read(batch) => return Ok(batch),
                     Located::At => {}

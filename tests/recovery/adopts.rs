@@ -56,8 +56,8 @@ fn a_start_that_no_server_had_entered_is_entered_as_it_was() {
 fn an_attempt_that_waits_for_room_has_not_started() {
     let mut scene = Scene::new();
     let claim = scene.claimed("s1", "echo hello");
-    // Of a job that there never was: the server tidies it away, and with it goes what is waited for.
-    let hog = scene.layout.spool().join("99.1.0.seg");
+    // Of an attempt that there never was: the server tidies it away, and with it goes what is waited for.
+    let hog = scene.layout.spool().join("1.9.0.seg");
     std::fs::write(&hog, [0; 1 << 17]).expect("a file");
     let mut spec = scene.spec(&claim);
     spec.spool_bytes_max = Some(1 << 16);
