@@ -86,6 +86,10 @@ service:
     cargo build --locked
     scripts/service
 
+# How soon a killed server is ready again, with many running and many final jobs.
+bench-recovery binary="target/release/cc-executor":
+    {{ python }} benches/recovery.py {{ binary }}
+
 # Writes `.sqlx` anew after a query or a migration has changed.
 prepare:
     scripts/prepare-queries

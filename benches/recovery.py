@@ -3,17 +3,19 @@
 
     benches/recovery.py BINARY [--running 200] [--final 100000] [--kills 10] [--where DIR]
 
-It starts a server of its own, lets that many jobs of a few bytes end, starts those that run (each
-writes a line every second), and then kills the server with SIGKILL again and again. Measured is the
-time from the start of the next process to its ready line, when recovery has asked every shim and read
-every attempt. In the end it looks that all jobs still run in the same processes. It uses nothing but
-the command line and /proc.
+It starts a server of its own, lets one job of a few bytes end and copies its rows in the stopped
+server's ledger as often as is wanted (running that many takes the longest part of an hour), starts the
+jobs that run (each writes a line every second), and then kills the server with SIGKILL again and again.
+Measured is the time from the start of the next process to its ready line, when recovery has asked every
+shim and read every attempt. In the end it looks that all jobs still run in the same processes. But for
+those rows it uses nothing but the command line and /proc.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -56,6 +58,29 @@ class Bench:
             self.cli("submit", "--clean-env", "--many", "-", stdin=lines)
             left -= BATCH
 
+    def multiply(self, count):
+        """Copies the rows of the only job until there are so many."""
+        self.cli("stop")
+        with sqlite3.connect(os.path.join(self.data_dir, "cc-executor.db")) as db:
+            # Older versions of SQLite call NULL no valid JSON, and refuse our CHECKs.
+            db.execute("PRAGMA ignore_check_constraints = ON")
+            other = {"id": "printf('%08x-0000-7000-8000-%012x', i, i)",
+                     "idempotency_key": "NULL"}
+            for table, key in [("jobs", "number"), ("attempts", "job"), ("events", "job"),
+                               ("output_chunks", "job")]:
+                columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+                if table == "events":
+                    columns.remove("id")
+                values = [f"{key} + i" if column == key else other.get(column, f'"{column}"')
+                          for column in columns]
+                names = ", ".join(f'"{column}"' for column in columns)
+                db.execute(
+                    f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+                    f"INSERT INTO {table} ({names}) SELECT {', '.join(values)} FROM {table}, n"
+                    f" WHERE {key} = 1", (count - 1,))
+        db.close()
+        self.start()
+
     def counts(self):
         return json.loads(self.cli("status", "--json"))["counts"]
 
@@ -95,10 +120,11 @@ def main():
 
 
 def measure(bench, args):
-    began = time.monotonic()
-    bench.submit(args.final, {"argv": ["echo", "done"]})
-    bench.until("final jobs", lambda jobs: jobs["succeeded"] >= args.final)
-    print(f"{args.final} jobs are final after {time.monotonic() - began:.0f} s", flush=True)
+    bench.submit(1, {"argv": ["echo", "done"]})
+    bench.until("final job", lambda jobs: jobs["succeeded"] == 1)
+    if args.final > 1:
+        bench.multiply(args.final)
+    assert bench.counts()["succeeded"] == args.final
     bench.cli("queue set", "crowd", "--concurrency", str(max(args.running, 1)))
     bench.submit(args.running, {"shell": "while :; do echo tick; sleep 1; done", "queue": "crowd"})
     bench.until("running jobs", lambda jobs: jobs["running"] >= args.running)

@@ -54,7 +54,8 @@ pub struct RunSpec {
     pub grace_ms: u64,
     /// What happens to processes that outlive the leader.
     pub leftover: Leftover,
-    /// Bound of the job's output over all attempts, bytes.
+    /// Bound of the job's output over all attempts, as an offset: gaps before `start_offset` do not
+    /// count, so they are added. With `drop_oldest` it is the bound of this attempt, bytes.
     pub output_bytes_max: Option<u64>,
     /// What happens at that bound.
     #[serde(default)]
