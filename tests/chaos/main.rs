@@ -25,13 +25,16 @@ mod oracle;
 mod plan;
 mod random;
 mod reader;
+mod reading;
 mod remains;
 mod report;
 mod rows;
 mod settings;
 mod submitter;
+mod talker;
 mod truth;
 mod victims;
+mod waiter;
 mod world;
 
 use std::{
@@ -54,8 +57,8 @@ const CAST: [(fn(&World, u64), u64); 7] = [
     (submitter::watch, 1),
     (reader::work, 5),
     (meddlers::control, 2),
-    (meddlers::wait, 2),
-    (meddlers::talk, 3),
+    (waiter::work, 2),
+    (talker::work, 3),
     (meddlers::sweep, 1),
 ];
 
