@@ -319,7 +319,7 @@ impl Server {
 
     fn kill_jobs(&self) {
         // The test's own sessions may have left a moment ago.
-        let mut client = super::until("a session to end the jobs in", || {
+        let mut client = until("a session to end the jobs in", || {
             Client::try_tcp(self.listen(), Some(&self.token())).ok()
         });
         let live = json!({"state": ["queued", "running", "paused"], "limit": 1000});
