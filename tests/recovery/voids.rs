@@ -7,7 +7,7 @@ use cc_executor::{
     spool::{FromShim, ShimState, ToShim},
 };
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     harness::Client,
@@ -45,9 +45,13 @@ fn claimed_and_not_sent_to_a_shim_that_lives() {
     let ledger = scene.server.scratch("ledger");
     scene.start_shim("s1");
     let claim = scene.claimed("s1", &counted(&ledger));
-    scene.submit_crowd();
     let mut client = scene.start();
     assert_ran_once(&scene, &mut client, &job(&claim), &ledger);
+    // More than there can be other shims by now: new ones start while it is being rescued.
+    for _ in 0..6 {
+        let line = json!({"shell": "sleep 1000", "queue": "interactive"});
+        client.submit(scene.server.marked(line));
+    }
     scene.assert_gets_work("s1");
 }
 
