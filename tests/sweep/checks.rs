@@ -24,7 +24,7 @@ pub fn noted_pid(ledger: &Path, seed: u64) -> Option<i32> {
     let text = fs::read_to_string(ledger).ok()?;
     let begin = format!("start {seed} ");
     let pid = text.lines().find_map(|line| line.strip_prefix(&begin))?;
-    pid.parse().ok()
+    pid.split(' ').next()?.parse().ok()
 }
 
 /// The data directory of a stopped server, whose jobs are all final: nothing is left over.
@@ -53,6 +53,7 @@ pub fn assert_tidy(server: &mut Server) {
     let shims = names(&data.join("shims"));
     assert_eq!(shims, BTreeSet::new(), "shims are gone");
     let known = [
+        "cc-executor.ballast",
         "cc-executor.db",
         "lock",
         "shims",

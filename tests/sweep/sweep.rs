@@ -22,7 +22,7 @@ use crate::{
 /// Runs of a victim at once, unless `CC_SWEEP_WORKERS` says otherwise.
 const WORKERS: u64 = 2;
 /// Points of a victim in a sample.
-const SAMPLE: usize = 25;
+const SAMPLE: usize = 20;
 /// Runs without a blow that tell which points there are.
 const RECORDINGS: usize = 3;
 /// How often a point is tried that a run may not reach: the order of threads differs.
