@@ -1,10 +1,10 @@
 //! Finds and ends what is left of a process tree whose shim is dead.
 //!
 //! A process is ours if its environment carries the job's mark, or if its session is the leader's
-//! and the leader is the process that the ledger names (same start time, same boot). It is ended
-//! through a pidfd that was opened before the check, so that no recycled number is ever hit.
+//! and the leader is there and is the process that the ledger names (same start time, same boot). It
+//! is ended through a pidfd that was opened before the check, so that no recycled number is ever hit.
 
-use std::{fs, path::Path};
+use std::{fs, os::fd::OwnedFd, path::Path};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -27,20 +27,53 @@ pub struct Leader {
     pub start_ticks: u64,
 }
 
+/// A leader that is still there, and with it the proof whose session it leads: no other process can
+/// get its number before it is gone. So it goes last.
+struct Living {
+    leader: Leader,
+    process: OwnedFd,
+}
+
+impl Living {
+    fn find(leader: Leader) -> Option<Self> {
+        // The descriptor first, the check second: what it names cannot change any more.
+        let process = pidfd_open(Pid::from_raw(leader.pid)?, PidfdFlags::empty()).ok()?;
+        let living = Self { leader, process };
+        living.is_there().then_some(living)
+    }
+
+    fn is_there(&self) -> bool {
+        start_ticks(self.leader.pid) == Some(self.leader.start_ticks)
+    }
+
+    /// Whether a process with this `stat`, which was read before, is in the leader's session.
+    fn leads(&self, stat: &Stat) -> bool {
+        stat.session == self.leader.pid && self.is_there()
+    }
+
+    fn signal(&self, signal: Signal) {
+        // ESRCH: it is gone.
+        let _ = pidfd_send_signal(&self.process, signal);
+    }
+}
+
 /// Ends every process of the job that can be found; those that could not be proven gone are
 /// returned. Blocking.
 pub fn end_remains(job: JobId, leader: Option<Leader>) -> Vec<Survivor> {
     let mark = format!("{JOB_ID_VARIABLE}={job}");
-    // A session keeps its number for as long as it has members, so a leader that was ours when we
-    // looked first makes the session ours; one that is gone proves nothing.
-    let session = leader
-        .filter(|leader| start_ticks(leader.pid) == Some(leader.start_ticks))
-        .map(|leader| leader.pid);
+    let mut living = leader.and_then(Living::find);
+    if let Some(living) = &living {
+        // It is to start nothing more while the others go.
+        living.signal(Signal::STOP);
+    }
     let mut left = Vec::new();
     for _ in 0..ROUNDS_MAX {
-        left = kill_all(&mark, session);
+        left = kill_all(&mark, living.as_ref());
         if left.is_empty() {
-            break;
+            match living.take() {
+                Some(living) => living.signal(Signal::KILL),
+                None => break,
+            }
         }
         #[expect(
             clippy::disallowed_methods,
@@ -48,14 +81,21 @@ pub fn end_remains(job: JobId, leader: Option<Leader>) -> Vec<Survivor> {
         )]
         std::thread::sleep(ROUND_EVERY);
     }
+    if let Some(living) = living {
+        living.signal(Signal::KILL);
+    }
     left.extend(leader.into_iter().flat_map(suspects));
     left
 }
 
 /// Processes in a session with the leader's number whose leader is gone: most likely ours, but a
-/// stranger can have come by that number, so they are named and not touched.
+/// stranger can have come by that number, so they are named and not touched. Where somebody else
+/// has the number, they are his.
 fn suspects(leader: Leader) -> Vec<Survivor> {
     let since = leader.start_ticks;
+    if start_ticks(leader.pid).is_some_and(|ticks| ticks != since) {
+        return Vec::new();
+    }
     let member = |(pid, stat): (i32, Stat)| {
         let suspect = stat.session == leader.pid && stat.start_ticks >= since && !stat.is_dead;
         suspect.then_some(Survivor {
@@ -68,10 +108,12 @@ fn suspects(leader: Leader) -> Vec<Survivor> {
         .collect()
 }
 
-/// One round: kills what is found and returns it.
-fn kill_all(mark: &str, session: Option<i32>) -> Vec<Survivor> {
+/// One round: kills what is found, but for the leader, and returns it.
+fn kill_all(mark: &str, living: Option<&Living>) -> Vec<Survivor> {
+    let leader = living.map(|living| living.leader.pid);
     pids()
-        .filter_map(|pid| kill_if_ours(pid, mark, session))
+        .filter(|pid| Some(*pid) != leader)
+        .filter_map(|pid| kill_if_ours(pid, mark, living))
         .collect()
 }
 
@@ -80,11 +122,11 @@ fn pids() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-fn kill_if_ours(pid: i32, mark: &str, session: Option<i32>) -> Option<Survivor> {
-    // The descriptor first, the check second: what it names cannot change any more.
+fn kill_if_ours(pid: i32, mark: &str, living: Option<&Living>) -> Option<Survivor> {
+    // Here as well the descriptor comes first.
     let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let stat = Stat::read(pid)?;
-    let ours = session == Some(stat.session) || carries(pid, mark);
+    let ours = carries(pid, mark) || living.is_some_and(|living| living.leads(&stat));
     if !ours || stat.is_dead {
         return None;
     }

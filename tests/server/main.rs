@@ -25,6 +25,7 @@ mod limits;
 mod long_paths;
 mod many;
 mod pid_one;
+mod pids;
 mod queues;
 mod read;
 mod remains;
