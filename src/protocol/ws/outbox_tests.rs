@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::*;
+use super::{super::hoard::Hoard, *};
 
 const CARE: Care = Care {
     notes_max: 2,
@@ -16,6 +16,10 @@ const CARE: Care = Care {
     ping_interval: Duration::from_secs(20),
     unanswered_max: 3,
 };
+
+fn outbox(care: Care, unanswered: Arc<AtomicU64>) -> (Outbox, Writer, oneshot::Sender<Farewell>) {
+    super::outbox(care, unanswered, Hoard::new(1 << 20).share())
+}
 
 /// A connection whose client reads only as many messages as it is allowed to.
 #[derive(Clone, Default)]
