@@ -227,18 +227,12 @@ async fn part(session: &Session, stream: SplitStream<Socket>, sink: SplitSink<So
         }
         Ok::<_, std::io::Error>(())
     };
-    let stopping = &session.door.stopping;
-    // A stop has a time of its own, the shorter one.
-    let lingering = async {
-        let _ = timeout(linger, drained).await;
-    };
-    let stopped = async {
-        stopping.cancelled().await;
-        let _ = timeout(LINGER, std::future::pending::<()>()).await;
-    };
-    tokio::select! {
-        () = lingering => {}
-        () = stopped => {}
+    let lingering = timeout(linger, drained);
+    if session.share.is_evicted() {
+        // A stop does not wait for it.
+        let _ = session.door.stopping.run_until_cancelled(lingering).await;
+    } else {
+        let _ = lingering.await;
     }
 }
 
