@@ -50,8 +50,6 @@ const CONTROL_HEAD_BYTES: usize = 6;
 const FINISH: Duration = Duration::from_millis(800);
 /// How long the last words may need to reach a client that is slow to read.
 const FAREWELL: Duration = Duration::from_millis(1500);
-/// The same where memory is short: enough for one who reads, and none for one who does not.
-const FAREWELL_EVICTED: Duration = Duration::from_millis(20);
 /// How long the client may need to close its side, so that nothing in flight is torn away.
 const LINGER: Duration = Duration::from_millis(500);
 /// The same for one who was evicted: whoever does not close comes back the later for it.
@@ -112,15 +110,11 @@ impl Running {
         let (outbox, writer, farewell) = outbox(care(&door), unanswered.clone(), share.clone());
         let (mut sink, stream) = socket.split();
         let written = CancellationToken::new();
-        let session = Arc::new(Session::new(door, seat, known, outbox, share.clone()));
+        let session = Arc::new(Session::new(door, seat, known, outbox, share));
         let writer = tokio::spawn({
             let ended = written.clone().drop_guard();
             async move {
-                let written = tokio::select! {
-                    biased;
-                    written = writer.run(&mut sink) => written,
-                    () = abandoned(&share) => Written::Abandoned,
-                };
+                let written = writer.run(&mut sink).await;
                 drop(ended);
                 (sink, written)
             }
@@ -198,13 +192,6 @@ fn care(door: &Door) -> Care {
         ping_interval: door.settings.ping_interval(),
         unanswered_max: door.settings.pings_unanswered_max,
     }
-}
-
-/// Returns when what is held for the client must go, and its last words have had their time.
-async fn abandoned(share: &Share) {
-    share.evicted().await;
-    #[expect(clippy::disallowed_methods, reason = "this is the deadline itself")]
-    tokio::time::sleep(FAREWELL_EVICTED).await;
 }
 
 /// Closes our side, and drains the client's until it has closed too or has had its time: closing

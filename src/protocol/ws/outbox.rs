@@ -123,6 +123,8 @@ pub struct Writer {
     notes: mpsc::Receiver<Note>,
     farewell: oneshot::Receiver<Farewell>,
     care: Care,
+    /// Tells when what waits must go.
+    share: Arc<Share>,
     /// Pings since the client was last heard; the reader sets it to zero.
     unanswered: Arc<AtomicU64>,
 }
@@ -136,7 +138,7 @@ pub enum Written {
     Broken,
     /// The client answers nothing any more.
     Silent,
-    /// It was not waited for.
+    /// What waits must go, and the client does not read.
     Abandoned,
 }
 
@@ -151,7 +153,7 @@ pub fn outbox(
     let (farewell_in, farewell) = oneshot::channel();
     let outbox = Outbox {
         replies: replies_in,
-        waiting: Load::new(care.reply_bytes_max, share, Pile::Replies),
+        waiting: Load::new(care.reply_bytes_max, share.clone(), Pile::Replies),
         reply_bytes_max: usize::try_from(care.reply_bytes_max).unwrap_or(usize::MAX / 2),
         making: Arc::new(Semaphore::new(REPLIES_MADE_MAX)),
         notes: notes_in,
@@ -166,6 +168,7 @@ pub fn outbox(
             notes,
             farewell,
             care,
+            share,
             unanswered,
         },
         farewell_in,
@@ -250,6 +253,7 @@ impl Writer {
     where
         S: Sink<Message> + Unpin,
     {
+        let share = self.share.clone();
         let first = Instant::now() + self.care.ping_interval;
         let mut pings = interval_at(first, self.care.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -274,10 +278,21 @@ impl Writer {
                 Next::Ping if self.is_silent() => return Written::Silent,
                 Next::Ping => Some(Message::Ping(Bytes::new())),
                 Next::Over => return Written::Broken,
-                Next::Farewell(farewell) => return say(sink, farewell).await,
+                Next::Farewell(farewell) => {
+                    return tokio::select! {
+                        biased;
+                        written = say(sink, farewell) => written,
+                        () = share.evicted() => Written::Abandoned,
+                    };
+                }
             };
-            if self.write(sink, message).await.is_err() {
-                return Written::Broken;
+            tokio::select! {
+                biased;
+                written = self.write(sink, message) => if written.is_err() {
+                    return Written::Broken;
+                },
+                // No last words where they would have to wait for the client.
+                () = share.evicted() => return Written::Abandoned,
             }
         }
     }

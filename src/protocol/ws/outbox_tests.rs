@@ -263,3 +263,27 @@ async fn a_place_in_flight_is_free_once_the_reply_is_being_written() {
     assert!(freed.is_ok());
     written.abort();
 }
+
+/// What is held for a client that does not read must be gone at once, and one that does may hear why.
+#[tokio::test(start_paused = true)]
+async fn who_is_evicted_is_told_only_where_nothing_waits() {
+    for may_read in [0, 10] {
+        let share = Hoard::new(0).share();
+        let (outbox, writer, last) = super::outbox(CARE, Arc::default(), share.clone());
+        let client = Client::default();
+        client.read(may_read);
+        let mut sink = client.clone();
+        let running = tokio::spawn(async move { writer.run(&mut sink).await });
+        // Beyond what is free, and so beyond this budget.
+        share.arrive(1 << 20);
+        assert!(share.is_evicted());
+        outbox.reply(reply("reply")).await.expect("taken");
+        last.send(farewell()).expect("a writer");
+        let (written, got): (_, &[&str]) = match may_read {
+            0 => (Written::Abandoned, &[]),
+            _ => (Written::Farewell, &["reply", "bye", "1001"]),
+        };
+        assert_eq!(running.await.expect("no panic"), written);
+        assert_eq!(client.got(), got);
+    }
+}
