@@ -11,12 +11,16 @@ use std::{
     },
 };
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::piles::{Pile, Piles};
 
 /// What every session may hold without being counted, bytes.
 pub const FREE_BYTES: usize = 64 << 10;
+/// Long replies that are being made at a time, by all sessions: what they are made of takes two to
+/// three times as much as they do, and counts only once it is a reply.
+const LONG_REPLIES_MADE_MAX: usize = 4;
 
 /// What is held for all, and for whom.
 #[derive(Debug)]
@@ -31,7 +35,12 @@ pub struct Hoard {
     /// Those for whom more is held than is free.
     holders: Mutex<HashMap<u64, Arc<Share>>>,
     evicted: Mutex<u64>,
+    making: Semaphore,
 }
+
+/// The right to make a long reply.
+#[derive(Debug)]
+pub struct Making<'a>(#[expect(dead_code, reason = "held, not looked at")] SemaphorePermit<'a>);
 
 impl Hoard {
     /// Nothing is held yet, and this may be, in bytes.
@@ -43,6 +52,7 @@ impl Hoard {
             next: AtomicU64::new(0),
             holders: Mutex::default(),
             evicted: Mutex::default(),
+            making: Semaphore::new(LONG_REPLIES_MADE_MAX),
         })
     }
 
@@ -54,6 +64,12 @@ impl Hoard {
             account: Mutex::default(),
             evicted: CancellationToken::new(),
         })
+    }
+
+    /// Waits until a long reply may be made. Whoever has the right must not wait for a client.
+    pub async fn making(&self) -> Option<Making<'_>> {
+        // It is never closed.
+        self.making.acquire().await.ok().map(Making)
     }
 
     fn now(&self) -> u64 {

@@ -24,6 +24,8 @@ pub struct Intake<T> {
     known: Arc<AtomicBool>,
     /// Bytes that a stranger may still send.
     left: u64,
+    /// What comes is held, and not thrown away.
+    keeps: bool,
     share: Arc<Share>,
 }
 
@@ -34,8 +36,15 @@ impl<T> Intake<T> {
             io,
             known,
             left: stranger_bytes_max,
+            keeps: true,
             share,
         }
+    }
+
+    /// Nothing of what comes is kept any more, so it may be as much as there is.
+    pub fn let_through(&mut self) {
+        (self.left, self.keeps) = (u64::MAX, false);
+        self.share.arrived();
     }
 }
 
@@ -61,7 +70,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Intake<T> {
         if !is_known {
             self.left = self.left.saturating_sub(got as u64);
         }
-        if got > 0 {
+        if got > 0 && self.keeps {
             self.share.arrive(got);
         }
         polled
@@ -95,6 +104,21 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::{super::hoard::Hoard, *};
+
+    /// Its last words do not reach a client whose bytes are left unread.
+    #[tokio::test]
+    async fn what_is_thrown_away_has_no_bound_and_does_not_count() {
+        let share = Hoard::new(1000).share();
+        let known = Arc::new(AtomicBool::new(false));
+        let bytes = vec![0; 1 << 20];
+        let mut stranger = Intake::new(&bytes[..], known, 100, share.clone());
+        let mut all = Vec::new();
+        assert!(stranger.read_to_end(&mut all).await.is_err());
+        stranger.let_through();
+        stranger.read_to_end(&mut all).await.expect("the rest");
+        assert_eq!(all.len(), 1 << 20);
+        assert!(!share.is_evicted());
+    }
 
     #[tokio::test]
     async fn a_stranger_may_send_a_little_and_a_friend_everything() {

@@ -201,6 +201,7 @@ async fn part(session: &Session, stream: SplitStream<Socket>, sink: SplitSink<So
         return;
     };
     let mut io = socket.into_inner();
+    io.let_through();
     let (bytes_max, linger) = match session.share.is_evicted() {
         true => (DRAINED_EVICTED_BYTES_MAX, LINGER_EVICTED),
         false => (u64::MAX, LINGER),
