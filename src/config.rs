@@ -147,6 +147,10 @@ settings! {
     in_flight_bytes_max: u64 = 256 << 10, 1..=(1 << 30);
     /// Bytes of replies that wait for a slow session; at it no further request of it is executed.
     replies_queued_bytes_max: u64 = 16 << 10, 1..=(1 << 30);
+    /// Bytes of unfinished messages, requests and unread replies of all sessions together, beyond
+    /// 64 KiB of each; at it the one is closed whose client has not sent or read for the longest
+    /// time. At least four times message_bytes_max.
+    held_bytes_max: u64 = 16 << 20, (4 << 20)..=(1 << 40);
     /// Jobs of one job.submit_many.
     submit_many_max: u64 = 10_000, 1..=10_000;
     /// Requests that a session may ask at once; beyond it those that do take turns.
@@ -238,6 +242,10 @@ impl Settings {
     fn check(&self) -> Result<(), ConfigError> {
         if self.segment_bytes > i64::MAX as u64 {
             return Err(ConfigError::value("segment_bytes", "is too large"));
+        }
+        if self.held_bytes_max / 4 < self.message_bytes_max {
+            let why = "must be at least four times message_bytes_max";
+            return Err(ConfigError::value("held_bytes_max", why));
         }
         Ok(())
     }

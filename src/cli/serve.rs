@@ -173,6 +173,7 @@ fn door(
         origins: Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins),
         sessions: Sessions::new(settings.sessions_max, settings.unauthenticated_sessions_max),
         floods: protocol::Floods::new(&settings),
+        hoard: protocol::Hoard::new(settings.held_bytes_max),
         aside: protocol::Aside::start()?,
         place: protocol::Place {
             data_dir: place.layout.root().to_owned(),

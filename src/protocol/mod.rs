@@ -21,7 +21,7 @@ mod ws;
 
 pub use kind::Kind;
 pub use sessions::{Seat, Sessions};
-pub use ws::{Aside, Floods};
+pub use ws::{Aside, Floods, Hoard};
 
 /// What the doors tell about the server, besides what the executor knows.
 #[derive(Debug, Clone)]
@@ -49,6 +49,8 @@ pub struct Door {
     pub sessions: Arc<Sessions>,
     /// The turns of those that ask too fast.
     pub floods: Arc<Floods>,
+    /// What all sessions hold together.
+    pub hoard: Arc<Hoard>,
     /// Where long messages are read.
     pub aside: Aside,
     /// Where we are.

@@ -452,6 +452,48 @@ fn long_requests_ahead_of_unread_replies_cost_little() {
     );
 }
 
+/// Each of these sessions is within its own bounds; all of them together are not.
+#[test]
+fn whose_clients_do_nothing_let_go_when_all_hold_too_much() {
+    let small = [("CC_EXECUTOR_HELD_BYTES_MAX", "4194304")];
+    let server = Server::with(&[], &small);
+    let mut honest = server.connect();
+    let job = job_with(&mut honest, 2_000_000);
+    let long = text_frame(&vec![b' '; 1_000_000]);
+    let read = json!({"job": job["id"], "from": 0, "max_bytes": 512 << 10});
+    let mut endless: Vec<Client> = Vec::new();
+    let mut deaf: Vec<Client> = Vec::new();
+    for round in 0..12 {
+        let mut session = Client::unix(&server.socket());
+        session.send_raw(&long[..600_000]);
+        endless.push(session);
+        let mut session = Client::unix(&server.socket());
+        for _ in 0..4 {
+            session.begin("job.read", read.clone());
+        }
+        deaf.push(session);
+        // It pauses between the two for as long as it likes.
+        let stdin = "x".repeat(900_000);
+        let params = json!({"argv": ["true"], "stdin": stdin, "name": round.to_string()});
+        honest.submit(params);
+        let told = honest.ok("job.read", read.clone());
+        assert_eq!(told["next_offset"], 512 << 10);
+    }
+    assert_eq!(endless[0].closed(), Some(1013));
+    // It gets what was on its way, and nothing more.
+    let mut replies = 0;
+    while let Frame::Json(_) = deaf[0].frame_or_closed() {
+        replies += 1;
+    }
+    assert!(replies < 4, "nothing was held for it");
+    until_true("the log to say so", || {
+        server.said().contains("held_bytes_max")
+    });
+    honest.still_works();
+    let limits = honest.ok("server.info", json!({}))["limits"].clone();
+    assert_eq!(limits["held_bytes_max"], 4 << 20);
+}
+
 #[test]
 fn another_user_is_not_answered_on_the_socket() {
     let server = Server::start();

@@ -32,6 +32,8 @@ pub enum Ending {
     Intrusive,
     /// A tail failed.
     Failed,
+    /// Too much is held for all clients, and this one did the least about it.
+    Evicted,
 }
 
 impl Ending {
@@ -46,6 +48,10 @@ impl Ending {
             Self::Stranger => (CloseCode::Policy, "not authenticated in time"),
             Self::Intrusive => (CloseCode::Policy, "too much before authenticating"),
             Self::Failed => (CloseCode::Error, "a tail failed: reconnect and resume"),
+            Self::Evicted => (
+                CloseCode::Again,
+                "too much is held for clients: read replies, finish messages; reconnect and go on",
+            ),
         };
         let away = json!({"reason": "the server stops; reconnect and resume"});
         let note = (self == Self::Stopping).then(|| notification("server.going_away", away));
@@ -85,6 +91,7 @@ mod tests {
             (Ending::Intrusive, Some(1008)),
             (Ending::TooLong, Some(1009)),
             (Ending::Failed, Some(1011)),
+            (Ending::Evicted, Some(1013)),
             (Ending::Left, None),
             (Ending::Broken, None),
         ] {

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{Door, Seat},
     ending::Ending,
+    hoard::Share,
     intake::Intake,
     outbox::{Care, Farewell, Written, outbox},
     session::Session,
@@ -43,12 +44,18 @@ use super::{
 
 /// Buffer for reading; frames that are longer grow it, up to `message_bytes_max`.
 const READ_BUFFER_BYTES: usize = 8 << 10;
+/// In front of the data of a ping, bytes: its kind, its length, its mask.
+const CONTROL_HEAD_BYTES: usize = 6;
 /// How long requests that were taken may still need when the server stops.
 const FINISH: Duration = Duration::from_millis(800);
 /// How long the last words may need to reach a client that is slow to read.
 const FAREWELL: Duration = Duration::from_millis(1500);
 /// How long the client may need to close its side, so that nothing in flight is torn away.
 const LINGER: Duration = Duration::from_millis(500);
+/// The same for one who was evicted: whoever does not close comes back the later for it.
+const LINGER_EVICTED: Duration = Duration::from_secs(3);
+/// What is read from such a one meanwhile, bytes: more than may be on its way.
+const DRAINED_EVICTED_BYTES_MAX: u64 = 4 << 20;
 
 type Socket = WebSocketStream<Intake<TokioIo<Upgraded>>>;
 
@@ -64,9 +71,17 @@ pub async fn run(upgraded: Upgraded, door: Arc<Door>, seat: Seat, authenticated:
         .max_frame_size(Some(bytes_max));
     let known = Arc::new(AtomicBool::new(authenticated));
     let stranger_bytes_max = door.settings.unauthenticated_bytes_max;
-    let io = Intake::new(TokioIo::new(upgraded), known.clone(), stranger_bytes_max);
+    let share = door.hoard.share();
+    let io = Intake::new(
+        TokioIo::new(upgraded),
+        known.clone(),
+        stranger_bytes_max,
+        share.clone(),
+    );
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    Running::start(socket, door, seat, known).finish().await;
+    Running::start(socket, door, seat, known, share)
+        .finish()
+        .await;
 }
 
 /// A session's tasks.
@@ -83,13 +98,19 @@ struct Running {
 }
 
 impl Running {
-    fn start(socket: Socket, door: Arc<Door>, seat: Seat, known: Arc<AtomicBool>) -> Self {
+    fn start(
+        socket: Socket,
+        door: Arc<Door>,
+        seat: Seat,
+        known: Arc<AtomicBool>,
+        share: Arc<Share>,
+    ) -> Self {
         let unanswered = Arc::<AtomicU64>::default();
         let in_flight_max = usize::try_from(door.settings.in_flight_max).unwrap_or(1);
-        let (outbox, writer, farewell) = outbox(care(&door), unanswered.clone());
+        let (outbox, writer, farewell) = outbox(care(&door), unanswered.clone(), share.clone());
         let (mut sink, stream) = socket.split();
         let written = CancellationToken::new();
-        let session = Arc::new(Session::new(door, seat, known, outbox));
+        let session = Arc::new(Session::new(door, seat, known, outbox, share));
         let writer = tokio::spawn({
             let ended = written.clone().drop_guard();
             async move {
@@ -134,7 +155,9 @@ impl Running {
         }
         let abort = self.writer.abort_handle();
         match timeout(FAREWELL, self.writer).await {
-            Ok(Ok((sink, Written::Farewell))) => part(self.stream, sink).await,
+            Ok(Ok((sink, Written::Farewell | Written::Abandoned))) => {
+                part(&self.session, self.stream, sink).await;
+            }
             Ok(_) => {}
             Err(_) => abort.abort(),
         }
@@ -145,6 +168,7 @@ impl Running {
         tokio::select! {
             biased;
             () = session.door.stopping.cancelled() => Ending::Stopping,
+            () = session.share.evicted() => Ending::Evicted,
             () = session.over.cancelled() => Ending::Failed,
             () = self.written.cancelled() => Ending::Broken,
             () = auth_deadline(session) => Ending::Stranger,
@@ -171,19 +195,33 @@ fn care(door: &Door) -> Care {
 }
 
 /// Closes our side, and drains the client's until it has closed too or has had its time: closing
-/// over unread bytes would tear away what is still on its way to it.
-async fn part(stream: SplitStream<Socket>, sink: SplitSink<Socket, Message>) {
-    let Ok(mut socket) = stream.reunite(sink) else {
+/// over unread bytes would tear away what is still on its way to it. Nothing is held meanwhile.
+async fn part(session: &Session, stream: SplitStream<Socket>, sink: SplitSink<Socket, Message>) {
+    let Ok(socket) = stream.reunite(sink) else {
         return;
     };
-    let io = socket.get_mut();
+    let mut io = socket.into_inner();
+    io.let_through();
+    let (bytes_max, linger) = match session.share.is_evicted() {
+        true => (DRAINED_EVICTED_BYTES_MAX, LINGER_EVICTED),
+        false => (u64::MAX, LINGER),
+    };
     let drained = async {
         io.shutdown().await?;
-        let mut scratch = [0; 4096];
-        while io.read(&mut scratch).await? > 0 {}
+        let mut rest = (&mut io).take(bytes_max);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+        if rest.limit() == 0 {
+            std::future::pending::<()>().await;
+        }
         Ok::<_, std::io::Error>(())
     };
-    let _ = timeout(LINGER, drained).await;
+    let lingering = timeout(linger, drained);
+    if session.share.is_evicted() {
+        // A stop does not wait for it.
+        let _ = session.door.stopping.run_until_cancelled(lingering).await;
+    } else {
+        let _ = lingering.await;
+    }
 }
 
 /// Returns when the time to authenticate is over and nobody has.
@@ -226,9 +264,20 @@ async fn read(
                 return Ending::Left;
             }
             Some(Ok(Message::Text(text))) => session.take(text, work).await,
-            Some(Ok(Message::Binary(_))) => session.refuse_binary().await,
-            Some(Ok(Message::Ping(_))) => session.outbox.settle().await,
-            Some(Ok(Message::Pong(_) | Message::Frame(_))) => Ok(()),
+            Some(Ok(Message::Binary(_))) => {
+                session.share.arrived();
+                session.refuse_binary().await
+            }
+            // They may come between the fragments of a message, which is not whole then.
+            Some(Ok(Message::Ping(data))) => {
+                session.share.pass(CONTROL_HEAD_BYTES + data.len());
+                session.outbox.settle().await
+            }
+            Some(Ok(Message::Pong(data))) => {
+                session.share.pass(CONTROL_HEAD_BYTES + data.len());
+                Ok(())
+            }
+            Some(Ok(Message::Frame(_))) => Ok(()),
         };
         if taken.is_err() {
             return Ending::Broken;

@@ -3,21 +3,30 @@
 //! A bound that one message may exceed: whoever adds waits first, so at most the bound and one
 //! message of each who adds are held. What the bytes are is not known here.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
+
+use super::{hoard::Share, piles::Pile};
 
 /// What is held. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Load {
     held: watch::Sender<usize>,
     max: usize,
+    /// What the session holds in all, and which part of it this is.
+    share: Arc<Share>,
+    pile: Pile,
 }
 
 impl Load {
-    /// Nothing yet; `max` is in bytes.
-    pub fn new(max: u64) -> Self {
+    /// Nothing yet; `max` is in bytes. What it holds counts as a pile of `share`, too.
+    pub fn new(max: u64, share: Arc<Share>, pile: Pile) -> Self {
         Self {
             held: watch::Sender::new(0),
             max: usize::try_from(max).unwrap_or(usize::MAX),
+            share,
+            pile,
         }
     }
 
@@ -37,6 +46,7 @@ impl Load {
     /// Holds so many bytes more, until the weight is dropped.
     pub fn add(&self, bytes: usize) -> Weight {
         self.held.send_modify(|held| *held += bytes);
+        self.share.hold(self.pile, bytes);
         Weight {
             load: self.clone(),
             bytes,
@@ -61,6 +71,7 @@ impl Weight {
 impl Drop for Weight {
     fn drop(&mut self) {
         self.load.held.send_modify(|held| *held -= self.bytes);
+        self.load.share.release(self.load.pile, self.bytes);
     }
 }
 
@@ -68,11 +79,11 @@ impl Drop for Weight {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use super::{super::hoard::Hoard, *};
 
     #[tokio::test(start_paused = true)]
     async fn whoever_finds_it_heavy_waits_until_enough_is_dropped() {
-        let load = Load::new(10);
+        let load = Load::new(10, Hoard::new(1 << 20).share(), Pile::Replies);
         let (nine, more) = (load.add(9), load.add(100));
         let waits = tokio::time::timeout(Duration::from_secs(3600), load.light());
         assert!(waits.await.is_err(), "109 bytes are no light load");

@@ -27,6 +27,7 @@ mod chunk;
 mod ending;
 mod envelope;
 mod frame;
+mod hoard;
 mod intake;
 mod life;
 mod load;
@@ -35,6 +36,7 @@ mod notify;
 mod outbox;
 mod pace;
 mod params;
+mod piles;
 mod refusal;
 mod session;
 mod strict;
@@ -43,6 +45,7 @@ mod text;
 mod work;
 
 pub use aside::Aside;
+pub use hoard::Hoard;
 pub use pace::Floods;
 
 /// `GET /ws`, `GET /ws/mcp`: checks who asks and whether there is a seat, then begins a session.

@@ -22,7 +22,11 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use super::load::{Load, Weight};
+use super::{
+    hoard::Share,
+    load::{Load, Weight},
+    piles::Pile,
+};
 
 /// Replies that are being made at a time; each has at most `message_bytes_max`.
 const REPLIES_MADE_MAX: usize = 2;
@@ -119,6 +123,8 @@ pub struct Writer {
     notes: mpsc::Receiver<Note>,
     farewell: oneshot::Receiver<Farewell>,
     care: Care,
+    /// Tells when what waits must go.
+    share: Arc<Share>,
     /// Pings since the client was last heard; the reader sets it to zero.
     unanswered: Arc<AtomicU64>,
 }
@@ -132,19 +138,22 @@ pub enum Written {
     Broken,
     /// The client answers nothing any more.
     Silent,
+    /// What waits must go, and the client does not read.
+    Abandoned,
 }
 
-/// An outbox, its writer, and where the last words go.
+/// An outbox, its writer, and where the last words go; replies are held in `share`.
 pub fn outbox(
     care: Care,
     unanswered: Arc<AtomicU64>,
+    share: Arc<Share>,
 ) -> (Outbox, Writer, oneshot::Sender<Farewell>) {
     let (replies_in, replies) = mpsc::unbounded_channel();
     let (notes_in, notes) = mpsc::channel(care.notes_max.max(1));
     let (farewell_in, farewell) = oneshot::channel();
     let outbox = Outbox {
         replies: replies_in,
-        waiting: Load::new(care.reply_bytes_max),
+        waiting: Load::new(care.reply_bytes_max, share.clone(), Pile::Replies),
         reply_bytes_max: usize::try_from(care.reply_bytes_max).unwrap_or(usize::MAX / 2),
         making: Arc::new(Semaphore::new(REPLIES_MADE_MAX)),
         notes: notes_in,
@@ -159,6 +168,7 @@ pub fn outbox(
             notes,
             farewell,
             care,
+            share,
             unanswered,
         },
         farewell_in,
@@ -199,10 +209,13 @@ impl Outbox {
     }
 
     /// Waits until a tail may fetch output: the tails of a session take turns, so that a client
-    /// which does not read costs the output of few of them, however many it has.
+    /// which does not read costs the output of few of them, however many it has. Whoever has the
+    /// turn finds room for a notification, so that what is fetched need not wait in its hands.
     pub async fn turn(&self) -> Result<Turn, Closed> {
         let turn = self.turns.clone().acquire_owned().await;
-        turn.map(Turn).map_err(|_| Closed)
+        let turn = turn.map(Turn).map_err(|_| Closed)?;
+        drop(self.notes.reserve().await.map_err(|_| Closed)?);
+        Ok(turn)
     }
 
     /// Keeps notifications back from before a request is executed until its reply is handed in:
@@ -240,6 +253,7 @@ impl Writer {
     where
         S: Sink<Message> + Unpin,
     {
+        let share = self.share.clone();
         let first = Instant::now() + self.care.ping_interval;
         let mut pings = interval_at(first, self.care.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -264,10 +278,21 @@ impl Writer {
                 Next::Ping if self.is_silent() => return Written::Silent,
                 Next::Ping => Some(Message::Ping(Bytes::new())),
                 Next::Over => return Written::Broken,
-                Next::Farewell(farewell) => return say(sink, farewell).await,
+                Next::Farewell(farewell) => {
+                    return tokio::select! {
+                        biased;
+                        written = say(sink, farewell) => written,
+                        () = share.evicted() => Written::Abandoned,
+                    };
+                }
             };
-            if self.write(sink, message).await.is_err() {
-                return Written::Broken;
+            tokio::select! {
+                biased;
+                written = self.write(sink, message) => if written.is_err() {
+                    return Written::Broken;
+                },
+                // No last words where they would have to wait for the client.
+                () = share.evicted() => return Written::Abandoned,
             }
         }
     }

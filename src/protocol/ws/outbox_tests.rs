@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::*;
+use super::{super::hoard::Hoard, *};
 
 const CARE: Care = Care {
     notes_max: 2,
@@ -16,6 +16,10 @@ const CARE: Care = Care {
     ping_interval: Duration::from_secs(20),
     unanswered_max: 3,
 };
+
+fn outbox(care: Care, unanswered: Arc<AtomicU64>) -> (Outbox, Writer, oneshot::Sender<Farewell>) {
+    super::outbox(care, unanswered, Hoard::new(1 << 20).share())
+}
 
 /// A connection whose client reads only as many messages as it is allowed to.
 #[derive(Clone, Default)]
@@ -258,4 +262,28 @@ async fn a_place_in_flight_is_free_once_the_reply_is_being_written() {
     let freed = in_flight.acquire().await;
     assert!(freed.is_ok());
     written.abort();
+}
+
+/// What is held for a client that does not read must be gone at once, and one that does may hear why.
+#[tokio::test(start_paused = true)]
+async fn who_is_evicted_is_told_only_where_nothing_waits() {
+    for may_read in [0, 10] {
+        let share = Hoard::new(0).share();
+        let (outbox, writer, last) = super::outbox(CARE, Arc::default(), share.clone());
+        let client = Client::default();
+        client.read(may_read);
+        let mut sink = client.clone();
+        let running = tokio::spawn(async move { writer.run(&mut sink).await });
+        // Beyond what is free, and so beyond this budget.
+        share.arrive(1 << 20);
+        assert!(share.is_evicted());
+        outbox.reply(reply("reply")).await.expect("taken");
+        last.send(farewell()).expect("a writer");
+        let (written, got): (_, &[&str]) = match may_read {
+            0 => (Written::Abandoned, &[]),
+            _ => (Written::Farewell, &["reply", "bye", "1001"]),
+        };
+        assert_eq!(running.await.expect("no panic"), written);
+        assert_eq!(client.got(), got);
+    }
 }

@@ -18,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{Door, Kind, Seat},
     envelope::{self, Id, Incoming, Request, to_raw},
+    hoard::Share,
     load::Load,
     methods::{self, Method},
     notify::notification,
     outbox::{Closed, Outbox, Reply},
     pace::Pace,
+    piles::Pile,
     refusal::Refusal,
     tails::{Granted, Tails},
     work::Work,
@@ -41,6 +43,8 @@ pub struct Session {
     pub outbox: Outbox,
     /// Its requests that wait to be executed.
     pub queued: Load,
+    /// What it makes us hold.
+    pub share: Arc<Share>,
     /// How fast it may ask.
     pub pace: Pace,
     authenticated: Arc<AtomicBool>,
@@ -58,6 +62,7 @@ impl Session {
         seat: Seat,
         authenticated: Arc<AtomicBool>,
         outbox: Outbox,
+        share: Arc<Share>,
     ) -> Self {
         let over = CancellationToken::new();
         let in_flight_max = usize::try_from(door.settings.in_flight_max).unwrap_or(1);
@@ -65,7 +70,12 @@ impl Session {
             id: uuid::Uuid::now_v7().simple().to_string(),
             tails: Tails::new(door.settings.subscriptions_max, over.clone()),
             outbox,
-            queued: Load::new(door.settings.in_flight_bytes_max),
+            queued: Load::new(
+                door.settings.in_flight_bytes_max,
+                share.clone(),
+                Pile::Requests,
+            ),
+            share,
             pace: Pace::new(door.floods.clone(), &door.settings),
             authenticated,
             seat: Mutex::new(seat),
@@ -133,10 +143,16 @@ impl Session {
     /// Takes one text frame: hands a request on, or refuses it at once.
     pub async fn take(&self, text: Utf8Bytes, work: &mpsc::Sender<Work>) -> Result<(), Closed> {
         let (bytes, depth_max) = (text.len(), self.door.settings.json_depth_max);
+        // From now on it is our turn.
+        self.share.arrived();
+        let weight = self.queued.add(bytes);
         let read = move || envelope::read(&text, depth_max);
         let request = match self.door.aside.run(bytes, read).await {
             Incoming::Notification => return Ok(()),
-            Incoming::Refused(id, refusal) => return self.refuse(id.as_deref(), &refusal).await,
+            Incoming::Refused(id, refusal) => {
+                drop(weight);
+                return self.refuse(id.as_deref(), &refusal).await;
+            }
             Incoming::Request(request) => request,
         };
         let method = match self.admit(&request) {
@@ -154,7 +170,7 @@ impl Session {
             request,
             method,
             place,
-            weight: self.queued.add(bytes),
+            weight,
         })
         .await
         .map_err(|_| Closed)

@@ -112,14 +112,13 @@ impl Tails {
         let subscription = granted.subscription;
         let muted = Arc::new(AtomicBool::new(false));
         let failed = self.failed.clone();
-        let task = tokio::spawn({
-            let muted = muted.clone();
-            async move {
-                let speaker = Speaker::new(&granted, outbox, muted);
-                if let Err(error) = speaker.run(granted.tail).await {
-                    tracing::error!(%error, subscription, "a tail failed; its session ends");
-                    failed.cancel();
-                }
+        let mut speaker = Speaker::new(&granted, outbox, muted.clone());
+        let mut tail = granted.tail;
+        // Many of them wait: nothing is moved within the task, for it would be there twice.
+        let task = tokio::spawn(async move {
+            if let Err(error) = speaker.run(&mut tail).await {
+                tracing::error!(%error, subscription, "a tail failed; its session ends");
+                failed.cancel();
             }
         });
         self.lock().insert(subscription, Live { muted, task });
@@ -209,17 +208,17 @@ impl Speaker {
     }
 
     /// Until the last event, or until nobody listens any more.
-    async fn run(mut self, mut tail: Tail) -> Result<(), Error> {
+    async fn run(&mut self, tail: &mut Tail) -> Result<(), Error> {
         let mut held: Option<(Offset, Instant)> = None;
         loop {
             held = self.held_since(held);
             let told = tokio::select! {
                 biased;
                 ready = tail.ready() => match ready {
-                    Ok(()) => self.take_a_turn(&mut tail).await,
+                    Ok(()) => self.take_a_turn(tail).await,
                     Err(error) => Err(error.into()),
                 },
-                () = waited(held) => self.flush().await.map_err(Into::into),
+                () = waited(held) => Box::pin(self.flush()).await.map_err(Into::into),
             };
             match told {
                 Ok(()) => {}

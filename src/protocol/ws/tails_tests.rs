@@ -1,7 +1,10 @@
 //! Tests of ending a tail that has said its last word already: what of it is not written yet must
 //! not be written behind the reply.
 
-use super::{super::outbox, *};
+use super::{
+    super::{hoard::Hoard, outbox},
+    *,
+};
 
 const CARE: outbox::Care = outbox::Care {
     notes_max: 2,
@@ -44,7 +47,8 @@ async fn written(writer: outbox::Writer, outbox: Outbox, tails: Tails) -> Vec<Me
 
 #[tokio::test]
 async fn a_last_word_that_waits_does_not_follow_the_reply_to_untail() {
-    let (outbox, writer, farewell) = outbox::outbox(CARE, Arc::default());
+    let (outbox, writer, farewell) =
+        outbox::outbox(CARE, Arc::default(), Hoard::new(1 << 20).share());
     let tails = with_a_last_word(&outbox).await;
     assert!(tails.check_room().is_err(), "it is not silent yet");
     assert!(tails.end(1).await);

@@ -176,6 +176,10 @@ async fn execute(session: &Session, task: Task) {
         true => Some(session.outbox.quiet().await),
         false => None,
     };
+    let _making = match task.method.tells_much(&task.params) {
+        true => session.door.hoard.making().await,
+        false => None,
+    };
     let (asker, method, params, _weight) = task.split();
     let outcome = methods::execute(session, method, params).await;
     send(session, room, asker, outcome);

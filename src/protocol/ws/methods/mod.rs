@@ -148,6 +148,18 @@ impl Method {
         }
     }
 
+    /// Whether the reply to such a request may be long.
+    pub fn tells_much(self, params: &Map<String, Value>) -> bool {
+        match self {
+            Self::List => true,
+            Self::Read => params
+                .get("max_bytes")
+                .and_then(Value::as_u64)
+                .is_some_and(|bytes| bytes > read::BYTES_DEFAULT),
+            _ => false,
+        }
+    }
+
     /// Whether such a request may cause notifications of tails that are there before it.
     pub fn wakes_tails(self) -> bool {
         matches!(
@@ -266,6 +278,15 @@ mod tests {
                 Err(Kind::MethodNotFound)
             );
         }
+    }
+
+    #[test]
+    fn long_reads_and_lists_tell_much() {
+        let params = |value: Value| value.as_object().cloned().unwrap_or_default();
+        assert!(Method::List.tells_much(&params(json!({}))));
+        assert!(Method::Read.tells_much(&params(json!({"max_bytes": 65_537}))));
+        assert!(!Method::Read.tells_much(&params(json!({}))));
+        assert!(!Method::Get.tells_much(&params(json!({"max_bytes": 65_537}))));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
 /// Most bytes of one read.
 pub const BYTES_MAX: u64 = 512 << 10;
 /// Bytes of a read that names no number.
-const BYTES_DEFAULT: u64 = 64 << 10;
+pub const BYTES_DEFAULT: u64 = 64 << 10;
 /// Longest wait, milliseconds.
 pub const WAIT_MS_MAX: u64 = 60_000;
 
