@@ -1,11 +1,16 @@
 //! Sessions: greeting, authentication, limits, and the planned stop.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::Duration,
+};
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Cli, Client, Frame, Server, connect_refused, until};
+use crate::harness::{Cli, Client, Frame, Server, connect_refused, until, until_true};
 
 /// Sessions of a server by default.
 const SESSIONS_MAX: usize = 100;
@@ -25,6 +30,30 @@ fn the_greeting_comes_first() {
     let other = server.connect().hello;
     assert!(params["session_id"].is_string());
     assert_ne!(params["session_id"], other["params"]["session_id"]);
+}
+
+/// A client that takes another first word for ours would not know what it talks to.
+#[test]
+fn the_greeting_comes_first_also_where_the_server_stops_at_that_moment() {
+    let mut server = Server::start();
+    let (listen, token) = (server.listen().to_owned(), server.token());
+    let (began, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    // Anything else as the first word is a panic; there may be no seat for a moment.
+    let knock = || match Client::try_tcp(&listen, Some(&token)) {
+        Ok(_) => began.fetch_add(1, Ordering::SeqCst) < usize::MAX,
+        Err(_) => !over.load(Ordering::SeqCst),
+    };
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| while knock() {});
+        }
+        until_true("sessions to begin and end", || {
+            began.load(Ordering::SeqCst) > 100
+        });
+        server.terminate();
+        over.store(true, Ordering::SeqCst);
+    });
+    assert!(server.ended().success());
 }
 
 #[test]

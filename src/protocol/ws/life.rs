@@ -165,6 +165,10 @@ impl Running {
 
     async fn until_it_ends(&mut self) -> Ending {
         let session = &self.session;
+        // Whatever else there is to say comes behind it, that the server stops included.
+        if session.say(session.greeting()).await.is_err() {
+            return Ending::Broken;
+        }
         tokio::select! {
             biased;
             () = session.door.stopping.cancelled() => Ending::Stopping,
@@ -235,16 +239,13 @@ async fn auth_deadline(session: &Session) {
     }
 }
 
-/// Greets, then takes frames until the client stops sending them.
+/// Takes frames until the client stops sending them.
 async fn read(
     session: &Session,
     stream: &mut SplitStream<Socket>,
     work: &mpsc::Sender<Work>,
     unanswered: &AtomicU64,
 ) -> Ending {
-    if session.say(session.greeting()).await.is_err() {
-        return Ending::Broken;
-    }
     loop {
         // Whoever sends more than we get done is not read from for a while.
         session.queued.light().await;
