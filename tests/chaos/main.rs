@@ -51,8 +51,11 @@ use kills::Tally;
 use settings::Settings;
 use world::World;
 
+/// What one of them does, given its number.
+type Part = fn(&World, u64);
+
 /// Who is at work, and how many of them.
-const CAST: [(fn(&World, u64), u64); 7] = [
+const CAST: [(Part, u64); 7] = [
     (submitter::work, 3),
     (submitter::watch, 1),
     (reader::work, 5),
@@ -91,7 +94,7 @@ fn nothing_is_lost_or_done_twice_whoever_is_killed() {
     let world = World::new(settings.clone(), &server);
     let tally = run(&world, &mut server);
     let (evidence, figures, violations) = judge::judge(world, &mut server, tally);
-    println!("{}", report::table(&settings, &evidence, &figures));
+    eprintln!("{}", report::table(&settings, &evidence, &figures));
     if violations.is_empty() {
         assert!(
             figures.tally.servers > 0 && !evidence.plans.is_empty(),

@@ -173,7 +173,7 @@ fn histories(evidence: &Evidence, key: Key, server: &Server) -> String {
         .filter(of_it)
         .map(|entry| entry.at_us);
     let first = times.next().unwrap_or(0);
-    let last = times.last().unwrap_or(first);
+    let last = times.next_back().unwrap_or(first);
     let near = |entry: &&Entry| {
         let is_near = (first.saturating_sub(200_000)..last + 200_000).contains(&entry.at_us);
         entry.job == Some(key) || entry.job.is_none() && is_near && is_blow(&entry.what)

@@ -28,8 +28,8 @@ fn nth_writer(n: Key) -> Plan {
             && plan.stdout_bytes > 100
             && plan.stderr_bytes > 100
     };
-    let plans = (0..).map(|key| Plan::new(1, key, true)).filter(is_it);
-    let mut plan = plans.skip(n as usize).next().expect("there are some");
+    let mut plans = (0..).map(|key| Plan::new(1, key, true)).filter(is_it);
+    let mut plan = plans.nth(n as usize).expect("there are some");
     plan.key = n;
     plan
 }
