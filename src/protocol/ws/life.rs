@@ -136,6 +136,7 @@ impl Running {
     async fn finish(mut self) {
         let ending = self.until_it_ends().await;
         tracing::debug!(session = self.session.id, ?ending, "a session ends");
+        self.session.leave_strangers_seat();
         drop(self.work);
         if ending == Ending::Stopping {
             // What was taken is done and answered, if it can be done soon.

@@ -176,15 +176,21 @@ impl Session {
         .map_err(|_| Closed)
     }
 
+    /// Leaves the seat of a stranger to the next one: it has shown the token, or is over and only says
+    /// goodbye.
+    pub fn leave_strangers_seat(&self) {
+        self.seat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .authenticated();
+    }
+
     /// Whether a request may be executed, and as what; `None`: it was the token, and right.
     fn admit(&self, request: &Request) -> Result<Option<Method>, Refusal> {
         if request.method == methods::AUTHENTICATE {
             methods::authenticate::check(&self.door.token, &request.params())?;
             self.authenticated.store(true, Ordering::SeqCst);
-            self.seat
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .authenticated();
+            self.leave_strangers_seat();
             return Ok(None);
         }
         if !self.is_authenticated() {
