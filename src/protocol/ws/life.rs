@@ -137,6 +137,9 @@ impl Running {
         let ending = self.until_it_ends().await;
         tracing::debug!(session = self.session.id, ?ending, "a session ends");
         self.session.leave_strangers_seat();
+        if ending == Ending::Evicted {
+            self.session.door.floods.press();
+        }
         drop(self.work);
         if ending == Ending::Stopping {
             // What was taken is done and answered, if it can be done soon.

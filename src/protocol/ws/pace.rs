@@ -21,6 +21,10 @@ const REQUEST_BYTES: f64 = 4096.0;
 /// A debt is paid once it is so large, in requests: clocks are too coarse for single ones.
 const DEBT_MIN: f64 = 16.0;
 
+/// How long those that begin get no burst of their own once one was closed to make room: who was
+/// closed comes back, and would get another burst each time.
+const PRESSED: Duration = Duration::from_secs(30);
+
 /// How long one that had a turn counts as being in the others' way.
 const LATELY: Duration = Duration::from_secs(1);
 
@@ -30,6 +34,8 @@ pub struct Floods {
     turn: Semaphore,
     /// The last two that had one, and when: enough to tell whether one is alone.
     lately: Mutex<[Option<(u64, Instant)>; 2]>,
+    /// When a session was last closed to make room.
+    pressed: Mutex<Option<Instant>>,
     /// Names the next session.
     next: AtomicU64,
     requests_per_s: f64,
@@ -41,9 +47,20 @@ impl Floods {
         Arc::new(Self {
             turn: Semaphore::new(1),
             lately: Mutex::default(),
+            pressed: Mutex::default(),
             next: AtomicU64::new(0),
             requests_per_s: settings.flood_requests_per_s as f64,
         })
+    }
+
+    /// A session was closed to make room for others.
+    pub fn press(&self) {
+        *self.pressed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_pressed(&self) -> bool {
+        let pressed = *self.pressed.lock().unwrap_or_else(PoisonError::into_inner);
+        pressed.is_some_and(|at| at.elapsed() < PRESSED)
     }
 
     /// Waits for a turn, and as long as what was asked is worth where others had theirs lately.
@@ -86,16 +103,17 @@ struct Account {
 }
 
 impl Pace {
-    /// With a whole burst.
+    /// With a whole burst, or without one while sessions are closed to make room.
     pub fn new(floods: Arc<Floods>, settings: &Settings) -> Self {
         let burst_max = settings.requests_burst_max as f64;
+        let left = if floods.is_pressed() { 0.0 } else { burst_max };
         Self {
             session: floods.next.fetch_add(1, Ordering::Relaxed),
             floods,
             burst_max,
             per_s: settings.requests_per_s as f64,
             account: Mutex::new(Account {
-                left: burst_max,
+                left,
                 at: Instant::now(),
             }),
         }
@@ -191,6 +209,18 @@ mod tests {
         // Ten times 2,000 beyond the burst at 1,000 a second, less what came back meanwhile.
         assert!(longest > Duration::from_secs(15), "{longest:?}");
         assert!(longest < Duration::from_secs(25), "{longest:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_no_burst_for_those_that_begin_while_room_is_made() {
+        let settings = settings(10, 1, 100);
+        let floods = Floods::new(&settings);
+        floods.press();
+        let pressed = Pace::new(floods.clone(), &settings);
+        assert_eq!(pressed.left(), 0.0);
+        tokio::time::advance(PRESSED).await;
+        assert_eq!(Pace::new(floods, &settings).left(), 10.0);
+        assert_eq!(pressed.left(), 10.0, "it comes back with time");
     }
 
     #[tokio::test(start_paused = true)]
