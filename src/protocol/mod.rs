@@ -51,7 +51,7 @@ pub struct Door {
     pub floods: Arc<Floods>,
     /// What all sessions hold together.
     pub hoard: Arc<Hoard>,
-    /// Where long messages are read.
+    /// Where long messages are read and made.
     pub aside: Aside,
     /// Where we are.
     pub place: Place,

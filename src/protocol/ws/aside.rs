@@ -1,7 +1,7 @@
-//! Reading long messages beside the sessions: a megabyte of JSON keeps a processor busy for longer
-//! than a live tail should have to wait.
+//! Reading and making long messages beside the sessions: a megabyte of JSON keeps a processor busy
+//! for longer than a live tail should have to wait.
 //!
-//! What is read is not known here.
+//! What the messages say is not known here.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},

@@ -73,11 +73,12 @@ pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<O
         wait: Duration::ZERO,
         ..options
     };
-    let read = session.door.executor.read(job, options).await?;
-    Ok(Outcome::of(&View::of(
-        &read,
-        job_bytes_max(&session.door.settings),
-    )))
+    let (door, from) = (&session.door, options.from);
+    let read = door.executor.read(job, options).await?;
+    let bytes_max = job_bytes_max(&door.settings);
+    let bytes = usize::try_from(read.next_offset.saturating_sub(from)).unwrap_or(usize::MAX);
+    let tell = move || Outcome::of(&View::of(&read, bytes_max));
+    Ok(door.aside.run(bytes, tell).await)
 }
 
 /// A read as it is told.
