@@ -126,6 +126,13 @@ impl Evidence {
         hit.filter_map(|row| keys.get(&row.job).copied()).collect()
     }
 
+    /// When the last server was launched.
+    pub fn last_launch_us(&self) -> u64 {
+        let mut entries = self.entries.iter().rev();
+        let last = entries.find(|entry| entry.what == What::Launched);
+        last.map_or(0, |entry| entry.at_us)
+    }
+
     /// Each acknowledgement: key, id, number.
     fn acknowledged(&self) -> impl Iterator<Item = (Key, &str, u64)> {
         self.entries.iter().filter_map(|entry| match &entry.what {

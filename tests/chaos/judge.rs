@@ -48,7 +48,12 @@ pub fn judge(
     violations.extend(checks::starts::check(&evidence, &touched));
     violations.extend(checks::transitions::check(&evidence));
     violations.extend(checks::readers::check(&evidence));
-    violations.extend(checks::leftovers::check(&remains, &evidence.rows));
+    let launched_us = evidence.last_launch_us();
+    violations.extend(checks::leftovers::check(
+        &remains,
+        &evidence.rows,
+        launched_us,
+    ));
     let compared = compare(&fresh, &evidence);
     violations.extend(compared.violations);
     violations.extend(checks::ends::check(&evidence, &touched, &compared.last));

@@ -11,6 +11,9 @@ use crate::{harness::emit, random::Random};
 /// Names a job within a run: the how-manieth it is.
 pub type Key = u32;
 
+/// How often a job is run at most that runs again after a loss.
+pub const RUNS_MAX: u32 = 4;
+
 /// The queue that a run makes for itself, beside `default` and `interactive`.
 pub const QUEUE: &str = "chaos";
 
@@ -26,6 +29,8 @@ pub struct Plan {
     pub end: End,
     /// Controllers may pause, signal and cancel it.
     pub meddle: bool,
+    /// Runs again where an attempt is lost.
+    pub again: bool,
     /// Deleted once it is final.
     pub delete: bool,
     chunk_max: u64,
@@ -95,6 +100,8 @@ impl Plan {
             stdout_bytes,
             stderr_bytes,
             end,
+            // What was said to a lost attempt is not said again to the next one.
+            again: kind != Kind::Echoes && random.percent(35),
             delete: random.percent(8),
             meddle: kind == Kind::Endless || random.percent(30),
             chunk_max,
@@ -127,6 +134,9 @@ impl Plan {
             "idempotency_key": self.idempotency_key(),
             "grace_s": 0.3,
         });
+        if self.again {
+            job["on_lost"] = json!("retry");
+        }
         match self.kind {
             Kind::Echoes => job["interactive"] = json!(true),
             Kind::Fed => job["stdin"] = json!(self.stdin()),

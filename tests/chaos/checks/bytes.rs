@@ -91,9 +91,16 @@ fn incomplete(plan: &Plan, truth: &Truth, facts: &Facts) -> Option<String> {
         End::OutputLimit => facts.reason.as_deref() == Some("output_limit"),
         End::Timeout | End::Spawn | End::Never => false,
     };
+    // The bound is one over all attempts; otherwise the last attempt has written everything.
+    let last = truth.runs.iter().map(|run| run.attempt).max().unwrap_or(1);
+    let has = match plan.end {
+        End::OutputLimit => truth.next_offset,
+        _ => (0..2)
+            .map(|stream| truth.stream(stream, last).len() as u64)
+            .sum(),
+    };
     let total = plan.total_bytes();
-    (own_end && truth.next_offset != total)
-        .then(|| format!("{} bytes of {total}", truth.next_offset))
+    (own_end && has != total).then(|| format!("{has} bytes of {total}"))
 }
 
 #[cfg(test)]
@@ -167,6 +174,33 @@ mod tests {
         let facts = truth.facts.as_mut().expect("an end");
         (facts.output_bytes, facts.output_sha256) = (truth.next_offset, Some(sha256(&all)));
         assert_eq!(check(&plan, &truth, &[]).len(), 1);
+    }
+
+    #[test]
+    fn a_lost_attempt_may_have_written_a_beginning_and_nothing_else() {
+        let (plan, whole, _) = honest();
+        let half = |raw: &[u8]| {
+            let mut truth = Truth::default();
+            truth.add(0, 1, raw);
+            for run in &whole.runs {
+                truth.add(run.stream, 2, &run.bytes);
+            }
+            let all: Vec<u8> = truth
+                .runs
+                .iter()
+                .flat_map(|run| run.bytes.clone())
+                .collect();
+            let mut facts = whole.facts.clone().expect("an end");
+            (facts.output_bytes, facts.output_sha256) = (truth.next_offset, Some(sha256(&all)));
+            truth.facts = Some(facts);
+            truth
+        };
+        let beginning = &whole.runs[0].bytes[..50];
+        assert_eq!(check(&plan, &half(beginning), &[]), []);
+        assert_eq!(
+            check(&plan, &half(&whole.runs[0].bytes[1..50]), &[]).len(),
+            1
+        );
     }
 
     #[test]

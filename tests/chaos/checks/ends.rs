@@ -9,7 +9,7 @@ use crate::{
     evidence::{Evidence, Touched},
     facts::Facts,
     history::What,
-    plan::{End, Key, Plan},
+    plan::{End, Key, Plan, RUNS_MAX},
 };
 
 const NAME: &str = "ends";
@@ -55,28 +55,43 @@ pub fn check(
     found
 }
 
-/// Jobs whose own ledger has an end.
+/// Jobs whose own ledger has an end of the last attempt that began.
 fn ends(evidence: &Evidence) -> BTreeMap<Key, bool> {
     let keys = evidence.keys_by_id();
-    let ends = evidence.lines.iter().filter(|line| !line.is_start);
-    ends.filter_map(|line| Some((*keys.get(line.job_id.as_str())?, true)))
+    let mut last: BTreeMap<Key, (u32, bool)> = BTreeMap::new();
+    for line in &evidence.lines {
+        if let Some(key) = keys.get(line.job_id.as_str()) {
+            let (attempt, ended) = last.entry(*key).or_default();
+            if line.attempt > *attempt {
+                (*attempt, *ended) = (line.attempt, false);
+            }
+            *ended |= !line.is_start && line.attempt == *attempt;
+        }
+    }
+    last.into_iter()
+        .map(|(key, (_, ended))| (key, ended))
         .collect()
 }
 
 /// Why a job may not have ended like this.
 fn not_allowed(plan: &Plan, touched: &Touched, facts: &Facts) -> Option<&'static str> {
-    let attempts = u64::from(plan.end != End::Spawn);
     if facts.survivors > 0 {
         return Some("processes survived it");
     }
     if is_planned(plan.end, facts) {
-        // A spawn that failed was an attempt, too.
-        let as_planned = facts.attempts == attempts.max(1);
-        return (!as_planned).then_some("as planned, but not at the first attempt");
+        let runs_max = match plan.again && touched.shim_kill {
+            true => u64::from(RUNS_MAX),
+            false => 1,
+        };
+        let as_planned = (1..=runs_max).contains(&facts.attempts);
+        return (!as_planned).then_some("as planned, but at another attempt");
     }
     let allowed = match (facts.state.as_str(), facts.reason.as_deref()) {
         ("cancelled", _) => touched.cancel,
-        ("failed", Some("lost")) => touched.shim_kill,
+        ("failed", Some("lost")) => {
+            let runs = if plan.again { RUNS_MAX } else { 1 };
+            touched.shim_kill && facts.attempts == u64::from(runs)
+        }
         ("failed", Some("signal")) => touched.signal && facts.signal.as_deref() == Some("SIGUSR2"),
         _ => false,
     };
@@ -170,6 +185,23 @@ mod tests {
         lost.exit_code = None;
         assert_eq!(found(&evidence, &last), 1);
         scene::kill_shim(&mut evidence, 0);
+        assert_eq!(found(&evidence, &last), 0);
+    }
+
+    #[test]
+    fn a_job_that_runs_again_is_lost_only_the_fourth_time() {
+        let mut evidence = scene::honest();
+        evidence
+            .entries
+            .retain(|entry| !matches!(entry.what, What::Ended { .. }));
+        evidence.plans.get_mut(&0).expect("a plan").again = true;
+        scene::kill_shim(&mut evidence, 0);
+        let mut last = scene::ends(&evidence);
+        let lost = last.get_mut(&0).expect("a job");
+        (lost.state, lost.reason) = ("failed".to_owned(), Some("lost".to_owned()));
+        lost.exit_code = None;
+        assert_eq!(found(&evidence, &last), 1);
+        last.get_mut(&0).expect("a job").attempts = 4;
         assert_eq!(found(&evidence, &last), 0);
     }
 

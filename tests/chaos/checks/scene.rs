@@ -30,7 +30,7 @@ fn nth_writer(n: Key) -> Plan {
     };
     let mut plans = (0..).map(|key| Plan::new(1, key, true)).filter(is_it);
     let mut plan = plans.nth(n as usize).expect("there are some");
-    plan.key = n;
+    (plan.key, plan.again) = (n, false);
     plan
 }
 

@@ -1,12 +1,12 @@
 //! At most one start per attempt; exactly one in all for a job that no kill of a shim and no
-//! cancel touched. Believes only the ledger that the jobs themselves wrote and synced.
+//! cancel touched; another attempt only behind a lost one, where the job wants that. Believes only the ledger that the jobs themselves wrote and synced.
 
 use std::collections::BTreeMap;
 
 use super::Violation;
 use crate::{
     evidence::{Evidence, Touched},
-    plan::{End, Key, Kind},
+    plan::{End, Key, Kind, RUNS_MAX},
 };
 
 const NAME: &str = "starts";
@@ -73,8 +73,15 @@ pub fn check(evidence: &Evidence, touched: &BTreeMap<Key, Touched>) -> Vec<Viola
             let what = format!("untouched: {starts} starts, {ends} ends");
             found.push(Violation::of(NAME, *key, what));
         }
-        if starts > 1 {
+        if starts > if plan.again { RUNS_MAX } else { 1 } {
             found.push(Violation::of(NAME, *key, format!("ran {starts} times")));
+        }
+        let earlier = attempts.into_iter().flatten().rev().skip(1);
+        for state in earlier.filter_map(|(attempt, _)| states.get(&(*key, *attempt))) {
+            if *state != "lost" {
+                let what = format!("ran again behind an attempt that is {state}");
+                found.push(Violation::of(NAME, *key, what));
+            }
         }
     }
     found
@@ -91,6 +98,7 @@ fn states(evidence: &Evidence) -> BTreeMap<(Key, u32), &str> {
 #[cfg(test)]
 mod tests {
     use super::{super::scene, *};
+    use crate::evidence::Line;
 
     fn found(evidence: &Evidence) -> usize {
         check(evidence, &evidence.touched()).len()
@@ -126,6 +134,24 @@ mod tests {
         row.attempt = 2;
         evidence.rows.attempts.push(row);
         assert!(found(&evidence) > 0);
+    }
+
+    #[test]
+    fn only_a_job_that_wants_it_runs_again_and_only_behind_a_loss() {
+        let mut evidence = scene::honest();
+        let again = evidence.lines[..2].to_vec();
+        evidence
+            .lines
+            .extend(again.into_iter().map(|line| Line { attempt: 2, ..line }));
+        let mut second = evidence.rows.attempts[0].clone();
+        second.attempt = 2;
+        evidence.rows.attempts.push(second);
+        scene::kill_shim(&mut evidence, 0);
+        assert_eq!(found(&evidence), 2, "ran twice, and not behind a loss");
+        evidence.plans.get_mut(&0).expect("a plan").again = true;
+        assert_eq!(found(&evidence), 1, "not behind a loss");
+        evidence.rows.attempts[0].state = "lost".to_owned();
+        assert_eq!(found(&evidence), 0);
     }
 
     #[test]
