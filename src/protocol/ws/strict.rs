@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for Look<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        let mut keys = HashSet::new();
+        let mut keys = Keys::default();
         while let Some(key) = access.next_key::<String>()? {
             if !keys.insert(key) {
                 self.repeated.set(true);
@@ -111,6 +111,30 @@ impl<'de> Visitor<'de> for Look<'_> {
             access.next_value_seed(self)?;
         }
         Ok(())
+    }
+}
+
+/// So many keys are compared one by one: hashing costs more than that.
+const FEW_KEYS: usize = 8;
+
+/// The keys of one object so far.
+#[derive(Default)]
+struct Keys {
+    few: Vec<String>,
+    more: HashSet<String>,
+}
+
+impl Keys {
+    /// Whether the key is new.
+    fn insert(&mut self, key: String) -> bool {
+        if self.few.contains(&key) {
+            return false;
+        }
+        if self.few.len() < FEW_KEYS {
+            self.few.push(key);
+            return true;
+        }
+        self.more.insert(key)
     }
 }
 
@@ -151,6 +175,16 @@ mod tests {
         }
         let none = r#"{"a":{"a":1},"b":[{"a":1},{"a":2}]}"#;
         assert!(!has_repeated_keys(none).expect("JSON"));
+        let many = |last: usize| {
+            let keys: Vec<_> = (0..20)
+                .chain([last])
+                .map(|n| format!("\"{n}\":0"))
+                .collect();
+            format!("{{{}}}", keys.join(","))
+        };
+        for (last, repeated) in [(20, false), (3, true), (17, true)] {
+            assert_eq!(has_repeated_keys(&many(last)).ok(), Some(repeated));
+        }
     }
 
     proptest! {
