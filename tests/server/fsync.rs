@@ -111,6 +111,19 @@ fn segments(server: &Server) -> BTreeMap<String, u64> {
     entries.filter(|(name, _)| name.ends_with(".seg")).collect()
 }
 
+/// Each of these segments is another file by now.
+#[track_caller]
+fn assert_written_anew(server: &Server, before: &BTreeMap<String, u64>) {
+    let after = segments(server);
+    for (name, inode) in before {
+        assert_ne!(
+            after.get(name),
+            Some(inode),
+            "{name} is still the same file"
+        );
+    }
+}
+
 /// The shim that holds the only job.
 fn shim(server: &Server) -> i32 {
     let held = server.job_processes();
@@ -200,14 +213,7 @@ fn a_shim_whose_sync_fails_goes_on_and_what_it_wrote_is_written_anew() {
     drop(failing);
     let said = server.said();
     assert!(said.contains("failed to sync its output"), "{said}");
-    let after = segments(&server);
-    for (name, inode) in &before {
-        assert_ne!(
-            after.get(name),
-            Some(inode),
-            "{name} is still the same file"
-        );
-    }
+    assert_written_anew(&server, &before);
     let mark = |name: &str| name.ends_with(".unsynced") || name.ends_with(".draft");
     until_true("the mark to be gone", || {
         let entries = fs::read_dir(server.data_dir().join("spool")).expect("the spool");
@@ -239,12 +245,5 @@ fn what_nobody_can_sync_is_never_final() {
     drop(shim);
     server.restart();
     ended_as_it_did(&server, &job);
-    let after = segments(&server);
-    for (name, inode) in &before {
-        assert_ne!(
-            after.get(name),
-            Some(inode),
-            "{name} is still the same file"
-        );
-    }
+    assert_written_anew(&server, &before);
 }
