@@ -45,9 +45,9 @@ fn measure() -> io::Result<()> {
     let hostile = env::var("CC_HOSTILE").map_or(1000, |n| n.parse().expect("a number"));
     let server = Server::start();
     let mut client = server.connect();
-    let bait = client.submit(json!({"shell": format!("yes some bait | head -c {BAIT_BYTES}")}));
-    client.finished(&bait);
+    let bait = bait(&mut client);
     let before = run(&server);
+    let elsewhere = run_beside_another(&server, hostile)?;
     let memory_before = memory(server.pid(), "VmRSS");
     // Makes the peak begin anew.
     fs::write(format!("/proc/{}/clear_refs", server.pid()), "5")?;
@@ -67,6 +67,10 @@ fn measure() -> io::Result<()> {
     writeln!(out, "| --- | --- | --- | --- |")?;
     for (name, ages) in [
         ("alone".to_owned(), &before),
+        (
+            format!("on a machine where {hostile} attack another server"),
+            &elsewhere,
+        ),
         (format!("beside {hostile} hostile connections"), &during),
         ("alone again".to_owned(), &after),
     ] {
@@ -82,6 +86,27 @@ fn measure() -> io::Result<()> {
         peak as f64 / 1e6,
         took.as_secs_f64()
     )
+}
+
+/// What the same attack costs where it hits somebody else: the machine's part.
+fn run_beside_another(server: &Server, hostile: usize) -> io::Result<Vec<f64>> {
+    let other = Server::start();
+    let mut client = other.connect();
+    let bait = bait(&mut client);
+    let mut horde = send_horde(&other, &bait, hostile)?;
+    thread::sleep(LEAD);
+    let ages = run(server);
+    client.still_works();
+    drop(horde.stdin.take());
+    horde.wait()?;
+    Ok(ages)
+}
+
+/// A finished job with much output.
+fn bait(client: &mut Client) -> Value {
+    let bait = client.submit(json!({"shell": format!("yes some bait | head -c {BAIT_BYTES}")}));
+    client.finished(&bait);
+    bait
 }
 
 /// Ages of all lines at all clients when they arrived, microseconds.

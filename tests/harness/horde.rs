@@ -24,6 +24,9 @@ const SLOW_ROUNDS: u64 = 20;
 const BACK_ROUNDS: u64 = 100;
 /// Most bytes that a flooding one sends in a round.
 const ROUND_BYTES: usize = 256 << 10;
+/// So much at least of what is sent again and again goes into one write: a horde that spends its
+/// time in system calls takes the processors from the honest instead of keeping the server busy.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// Where they go.
 #[derive(Debug, Clone)]
@@ -178,7 +181,11 @@ struct Raider {
 impl Raider {
     fn new(target: &Target, door: Door, kind: Kind) -> Self {
         let head = head(target, door, kind);
-        let (first, then) = words(kind, &head, &target.job);
+        let (first, once) = words(kind, &head, &target.job);
+        let then = match once.len() {
+            0 => once,
+            length => once.repeat(WRITE_BYTES.div_ceil(length)),
+        };
         let slow_from = match kind {
             Kind::SlowHead => 0,
             Kind::SlowFrame => head.len() + (600 << 10),

@@ -53,7 +53,7 @@ const FAREWELL: Duration = Duration::from_millis(1500);
 /// How long the client may need to close its side, so that nothing in flight is torn away.
 const LINGER: Duration = Duration::from_millis(500);
 /// The same for one who was evicted: whoever does not close comes back the later for it.
-const LINGER_EVICTED: Duration = Duration::from_secs(3);
+const LINGER_EVICTED: Duration = Duration::from_secs(15);
 /// What is read from such a one meanwhile, bytes: more than may be on its way.
 const DRAINED_EVICTED_BYTES_MAX: u64 = 4 << 20;
 
