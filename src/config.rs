@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use crate::executor::ExecutorSettings;
+use crate::{
+    executor::ExecutorSettings,
+    query::{Bounds as QueryBounds, QuerySettings},
+};
 
 mod layers;
 mod options;
@@ -194,6 +197,16 @@ settings! {
     warm_shims: u64 = u64::from(ExecutorSettings::default().warm_shims), 0..=1024;
     /// How long a shim may take to answer at the start before it is left as it is, milliseconds.
     shim_answer_ms: u64 = ExecutorSettings::default().shim_answer_ms, 1..=60_000;
+    /// How long a query over the history may take, seconds.
+    query_timeout_s: u64 = QuerySettings::default().bounds.timeout_s, 1..=3600;
+    /// Memory of a query, bytes.
+    query_memory_bytes: u64 = QuerySettings::default().bounds.memory_bytes, (64 << 20)..=(1 << 40);
+    /// Rows of a query's answer.
+    query_rows_max: u64 = QuerySettings::default().rows_max, 1..=10_000_000;
+    /// Queries that run at a time.
+    queries_max: u64 = QuerySettings::default().queries_max, 1..=1000;
+    /// Queries that wait for those; more are refused.
+    queries_waiting_max: u64 = QuerySettings::default().waiting_max, 0..=10_000;
 }
 
 /// The settings in force and where they come from.
@@ -261,6 +274,15 @@ impl Settings {
             // Bounded to 1024 by the table.
             warm_shims: u32::try_from(self.warm_shims).unwrap_or(u32::MAX),
             shim_answer_ms: self.shim_answer_ms,
+            queries: QuerySettings {
+                bounds: QueryBounds {
+                    timeout_s: self.query_timeout_s,
+                    memory_bytes: self.query_memory_bytes,
+                },
+                rows_max: self.query_rows_max,
+                queries_max: self.queries_max,
+                waiting_max: self.queries_waiting_max,
+            },
         }
     }
 

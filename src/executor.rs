@@ -9,6 +9,7 @@ mod disconnect;
 mod error;
 mod input;
 mod last_input;
+mod query;
 mod queues;
 mod quiet;
 mod read;
@@ -26,6 +27,7 @@ use self::{disconnect::Ties, last_input::LastInputs};
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
     output::{Hub, Log},
+    query::Queries,
     scheduler::Kick,
     store::{Counts, Include, JobPage, ListFilter, Store},
     supervisor::Supervisor,
@@ -81,6 +83,7 @@ struct Inner {
     wait_places: Semaphore,
     /// Held for one piece of output that is searched.
     search_places: Semaphore,
+    queries: Queries,
     started_at: Micros,
 }
 

@@ -18,6 +18,8 @@ pub mod supervisor;
 
 pub mod scheduler;
 
+pub mod query;
+
 pub mod executor;
 
 pub mod protocol;

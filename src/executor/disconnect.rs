@@ -207,7 +207,7 @@ impl Executor {
             return Ok(());
         }
         Err(Error::Limit {
-            limit: "tied_jobs_max",
+            limit: "tied_jobs_max".into(),
             message: format!(
                 "{} jobs would be cancelled if their connections were lost, and {TIED_JOBS_MAX} \
                  are the most; submit without on_disconnect, or wait for some of them",

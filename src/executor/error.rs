@@ -1,9 +1,12 @@
 //! Why the executor does not do what it was asked for, in the words that a user reads.
 
+use std::borrow::Cow;
+
 use super::submit::BatchError;
 use crate::{
     job::{Job, JobRef, Offset},
     output::{ReadError, TailError},
+    query::Refusal,
     store::{BatchRefused, StoreError, SubmitError},
 };
 
@@ -21,6 +24,14 @@ pub enum Error {
         /// The end of the output.
         output_bytes: Option<Offset>,
     },
+    /// Nobody may do that, whoever asks.
+    #[error("{message}")]
+    Forbidden {
+        /// The rule that forbids it.
+        rule: String,
+        /// What was wanted, and what is allowed.
+        message: String,
+    },
     /// The state of things does not allow it.
     #[error("{0}")]
     Conflict(String),
@@ -28,7 +39,7 @@ pub enum Error {
     #[error("{message}")]
     Limit {
         /// Its name.
-        limit: &'static str,
+        limit: Cow<'static, str>,
         /// How far it is, and what to do.
         message: String,
     },
@@ -91,6 +102,24 @@ impl From<StoreError> for Error {
                 tracing::error!(cause, "the ledger refused");
                 Self::Internal("the database failed; the server's log says how".to_owned())
             }
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(message) => Self::Invalid {
+                message,
+                output_bytes: None,
+            },
+            Refusal::Forbidden { rule, message } => Self::Forbidden { rule, message },
+            Refusal::Limit { limit, message } => Self::Limit {
+                limit: limit.into(),
+                message,
+            },
+            Refusal::Unavailable(message) => Self::Unavailable(message),
+            Refusal::Internal(message) => Self::Internal(message),
         }
     }
 }

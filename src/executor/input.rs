@@ -121,12 +121,15 @@ fn full(job: JobNumber, bytes: usize, waiting_bytes: u64) -> Error {
         "job {job} has not read {waiting_bytes} bytes of its input yet, and at most {most} wait \
          for it; nothing of this one was taken: wait until it reads, and send it again"
     );
-    Error::Limit { limit, message }
+    Error::Limit {
+        limit: limit.into(),
+        message,
+    }
 }
 
 fn too_long(bytes: usize) -> Error {
     Error::Limit {
-        limit: BYTES_LIMIT,
+        limit: BYTES_LIMIT.into(),
         message: format!(
             "the input has {bytes} bytes, {} are the most; send it in pieces",
             Input::BYTES_MAX
@@ -156,7 +159,7 @@ mod tests {
             let answer = InputAnswer::Full { waiting_bytes };
             let error = accepted(1, bytes, answer).expect_err("full");
             assert!(
-                matches!(error, Error::Limit { limit, .. } if limit == name),
+                matches!(error, Error::Limit { ref limit, .. } if limit == name),
                 "{error:?}"
             );
         }

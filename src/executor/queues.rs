@@ -86,7 +86,10 @@ impl Executor {
                 let message =
                     format!("there are {max} queues, and no more will do; delete one first");
                 let limit = "queues_max";
-                Err(Error::Limit { limit, message })
+                Err(Error::Limit {
+                    limit: limit.into(),
+                    message,
+                })
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     clock,
     job::JobNumber,
     output::{Hub, Log, log::blocking},
+    query::{Queries, QuerySettings},
     scheduler::{Kick, Scheduler, rescue::Rescuer},
     spool::{Layout, SegmentName, hole, unsynced},
     store::{OpenAttempt, OpenError, Store, Stored},
@@ -50,6 +51,8 @@ pub struct ExecutorSettings {
     pub warm_shims: u32,
     /// How long a shim may take to answer before it is left as it is, milliseconds.
     pub shim_answer_ms: u64,
+    /// What queries over the history may take.
+    pub queries: QuerySettings,
 }
 
 impl Default for ExecutorSettings {
@@ -62,6 +65,7 @@ impl Default for ExecutorSettings {
             ballast_bytes: None,
             warm_shims: 2,
             shim_answer_ms: 1000,
+            queries: QuerySettings::default(),
         }
     }
 }
@@ -112,6 +116,7 @@ impl Executor {
         let store = Store::open(&layout.database()).await?;
         refuse_older(&layout, &store).await?;
         let boot_id = boot_id()?;
+        let queries = Queries::new(layout.root().to_owned(), settings.queries);
         // Committed before any shim is touched: it fences the servers before this one.
         let epoch = store.begin_epoch(&boot_id).await?;
         keep_ballast(&store, &layout, &settings)?;
@@ -156,6 +161,7 @@ impl Executor {
                 last_inputs: LastInputs::default(),
                 wait_places: Semaphore::new(wait_places()),
                 search_places: Semaphore::new(wait_places()),
+                queries,
                 started_at: clock::now(),
             }),
         };

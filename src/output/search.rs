@@ -66,6 +66,13 @@ struct Desk {
     settled: Vec<Thread>,
 }
 
+/// Whether there is a match in these bytes, which are all of a text.
+pub fn is_in(pattern: &Pattern, bytes: &[u8]) -> bool {
+    let mut search = Search::new(pattern.clone(), None, 0);
+    let mut desk = Desk::new(pattern);
+    search.bytes(&mut desk, 0, bytes).is_some() || search.finish().is_some()
+}
+
 impl Search {
     /// A search that begins at `from`.
     pub fn new(pattern: Pattern, stream: Option<Stream>, from: Offset) -> Self {

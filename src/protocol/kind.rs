@@ -93,6 +93,7 @@ impl Kind {
         match error {
             Error::NotFound(_) => Self::NotFound,
             Error::Invalid { .. } => Self::InvalidParams,
+            Error::Forbidden { .. } => Self::Forbidden,
             Error::Conflict(_) => Self::Conflict,
             Error::Limit { .. } => Self::LimitExceeded,
             Error::Unavailable(_) => Self::Unavailable,

@@ -38,6 +38,7 @@ mod view;
 mod wishes;
 mod writer;
 
+pub(crate) use short_name::Way;
 pub use types::*;
 
 use ask::{Answer, Ask};
@@ -71,7 +72,7 @@ pub struct Store {
 struct Inner {
     requests: mpsc::Sender<Request>,
     readers: SqlitePool,
-    _way: short_name::Way,
+    _way: Way,
     failed: CancellationToken,
     tally: Arc<Tally>,
     ballast: Ballast,

@@ -21,7 +21,7 @@ const PATH_BYTES_MAX: usize = 500;
 /// The way to the files of one directory, open as long as a clone of this lives: SQLite uses the
 /// names of its files until its last connection is closed.
 #[derive(Debug, Clone)]
-pub(super) struct Way(Option<Arc<File>>);
+pub(crate) struct Way(Option<Arc<File>>);
 
 impl Way {
     /// The way to `path` and what lies beside it.
@@ -29,7 +29,7 @@ impl Way {
     /// # Errors
     ///
     /// The directory of a long path cannot be opened, or SQLite does not go along.
-    pub(super) fn to(path: &Path) -> io::Result<Self> {
+    pub(crate) fn to(path: &Path) -> io::Result<Self> {
         // SQLite would follow links too, and measure where they lead.
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         if real.as_os_str().len() <= PATH_BYTES_MAX {
@@ -41,7 +41,7 @@ impl Way {
     }
 
     /// The name by which SQLite opens `path`, which lies where this way leads.
-    pub(super) fn name(&self, path: &Path) -> PathBuf {
+    pub(crate) fn name(&self, path: &Path) -> PathBuf {
         match (&self.0, path.file_name()) {
             (Some(directory), Some(file)) => Path::new("/proc/self/fd")
                 .join(directory.as_raw_fd().to_string())

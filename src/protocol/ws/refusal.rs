@@ -82,7 +82,8 @@ impl From<Error> for Refusal {
                 output_bytes: Some(end),
                 ..
             } => refusal.with("key", "from").with("output_bytes", end),
-            Error::Limit { limit, .. } => refusal.with("limit", limit),
+            Error::Limit { limit, .. } => refusal.with("limit", &*limit),
+            Error::Forbidden { rule, .. } => refusal.with("rule", rule),
             _ => refusal,
         }
     }

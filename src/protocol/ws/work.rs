@@ -213,7 +213,12 @@ async fn execute_beside(session: &Session, task: Task) {
         methods::read::until_there(session, &task.params).await;
         return execute(session, task).await;
     }
-    let (asker, _, params, _) = task.split();
+    let (asker, method, params, _) = task.split();
+    if method == Method::Query {
+        let outcome = methods::query::execute(session, params).await;
+        let room = session.outbox.room().await;
+        return send(session, room, asker, outcome);
+    }
     let decision = methods::wait::until_decided(session, params).await;
     let room = session.outbox.room().await;
     let outcome = methods::wait::tell(session, decision).await;

@@ -16,6 +16,7 @@ mod info;
 mod input;
 pub mod limits;
 mod list;
+pub mod query;
 mod queue_delete;
 mod queue_list;
 mod queue_set;
@@ -76,6 +77,8 @@ pub enum Method {
     QueueSet,
     /// `queue.delete`
     QueueDelete,
+    /// `history.query`
+    Query,
     /// `server.info`
     Info,
 }
@@ -97,6 +100,7 @@ const BUILT: &[(&str, Method)] = &[
     ("queue.list", Method::QueueList),
     ("queue.set", Method::QueueSet),
     ("queue.delete", Method::QueueDelete),
+    ("history.query", Method::Query),
     ("server.info", Method::Info),
 ];
 
@@ -107,7 +111,6 @@ const LATER: &[&str] = &[
     "schedule.set",
     "schedule.list",
     "schedule.delete",
-    "history.query",
     "history.search",
     "transcript.verify",
 ];
@@ -139,7 +142,7 @@ impl Method {
     /// Whether such a request may take so long that others must not wait for it.
     pub fn runs_beside(self, params: &Map<String, Value>) -> bool {
         match self {
-            Self::Wait => true,
+            Self::Wait | Self::Query => true,
             Self::Read => params
                 .get("wait_ms")
                 .and_then(Value::as_u64)
@@ -171,7 +174,9 @@ impl Method {
     /// Whether such a request does nothing but tell, so that nobody misses it once the client has
     /// left. `job.get` and `job.tail` do more: they call off what the loss of a connection means.
     pub fn only_tells(self) -> bool {
-        matches!(self, Self::Read | Self::List | Self::QueueList | Self::Info)
+        use Method::{Info, List, Query, QueueList, Read};
+
+        matches!(self, Read | List | QueueList | Query | Info)
     }
 
     /// Whether such a request only stores a job, so that others like it may be stored with it.
@@ -224,6 +229,7 @@ pub async fn execute(
         Method::QueueList => queue_list::execute(session, &params).await,
         Method::QueueSet => queue_set::execute(session, &params).await,
         Method::QueueDelete => queue_delete::execute(session, &params).await,
+        Method::Query => query::execute(session, params).await,
         Method::Info => info::execute(session, &params).await,
     }
 }
@@ -293,6 +299,7 @@ mod tests {
     fn only_what_may_wait_runs_beside() {
         let params = |value: Value| value.as_object().cloned().unwrap_or_default();
         assert!(Method::Wait.runs_beside(&params(json!({}))));
+        assert!(Method::Query.runs_beside(&params(json!({}))));
         assert!(Method::Read.runs_beside(&params(json!({"wait_ms": 1}))));
         assert!(!Method::Read.runs_beside(&params(json!({"wait_ms": 0}))));
         assert!(!Method::Read.runs_beside(&params(json!({}))));

@@ -1,0 +1,192 @@
+//! Runs one statement of a user and writes its rows as JSON, within bounds.
+//!
+//! What the statement may do has been decided before (`connection`, `rules`, `confine`).
+
+use std::sync::PoisonError;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rusqlite::{Connection, Error, ErrorCode, Statement, types::ValueRef};
+use serde_json::value::RawValue;
+
+use super::{
+    ask::{Ask, Params, Refusal, Rows, to_sql},
+    connection::{self, VALUE_BYTES_MAX},
+};
+use crate::{spool::Layout, store::Way};
+
+/// The answer to a question.
+pub fn answer(layout: &Layout, ask: &Ask) -> Result<Rows, Refusal> {
+    let way = Way::to(&layout.database()).map_err(|error| Refusal::Internal(error.to_string()))?;
+    let opened = connection::for_user(&way, layout, ask.bounds.memory_bytes);
+    let (conn, hurt) = opened.map_err(|error| told(&error, ask))?;
+    let result = run(&conn, ask);
+    let denied = hurt.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (result, denied) {
+        (Err(_), Some(denied)) => Err(Refusal::Forbidden {
+            rule: denied.rule.to_owned(),
+            message: denied.message,
+        }),
+        (result, _) => result,
+    }
+}
+
+fn run(conn: &Connection, ask: &Ask) -> Result<Rows, Refusal> {
+    let mut statement = conn.prepare(&ask.sql).map_err(|error| told(&error, ask))?;
+    if statement.column_count() == 0 {
+        // VACUUM INTO would get here, and an empty text.
+        return Err(Refusal::Invalid(
+            "sql has no statement that returns rows: write one SELECT".to_owned(),
+        ));
+    }
+    bind(&mut statement, &ask.params)?;
+    let columns = statement.column_names();
+    let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
+    let (rows, truncated) = collect(statement, columns.len(), ask)?;
+    Ok(Rows {
+        columns,
+        rows,
+        truncated,
+    })
+}
+
+fn bind(statement: &mut Statement<'_>, params: &Params) -> Result<(), Refusal> {
+    let expected = statement.parameter_count();
+    let given = match params {
+        Params::Listed(values) => values.len(),
+        Params::Named(values) => values.len(),
+    };
+    if given != expected {
+        let message = format!("the statement has {expected} parameters, and params {given} values");
+        return Err(Refusal::Invalid(message));
+    }
+    match params {
+        Params::Listed(values) => {
+            for (at, value) in values.iter().enumerate() {
+                bind_one(statement, at + 1, &format!("params[{at}]"), value)?;
+            }
+        }
+        Params::Named(values) => {
+            for (name, value) in values {
+                let found = [":", "@", "$"].into_iter().find_map(|prefix| {
+                    let index = statement.parameter_index(&format!("{prefix}{name}"));
+                    index.ok().flatten()
+                });
+                let index = found.ok_or_else(|| {
+                    Refusal::Invalid(format!("the statement has no parameter :{name}"))
+                })?;
+                bind_one(statement, index, &format!("params.{name}"), value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn bind_one(
+    statement: &mut Statement<'_>,
+    index: usize,
+    name: &str,
+    value: &serde_json::Value,
+) -> Result<(), Refusal> {
+    let value = to_sql(value).map_err(|error| Refusal::Invalid(format!("{name} {error}")))?;
+    let bound = statement.raw_bind_parameter(index, value);
+    bound.map_err(|error| Refusal::Invalid(format!("{name}: {error}")))
+}
+
+/// The rows as a JSON array, and whether there are more than fit.
+fn collect(
+    mut statement: Statement<'_>,
+    columns: usize,
+    ask: &Ask,
+) -> Result<(Box<RawValue>, bool), Refusal> {
+    let bytes_max = usize::try_from(ask.bytes_max).unwrap_or(usize::MAX);
+    let mut rows = statement.raw_query();
+    let (mut json, mut count, mut truncated) = (String::from("["), 0, false);
+    while let Some(row) = rows.next().map_err(|error| told(&error, ask))? {
+        let before = json.len();
+        if count > 0 {
+            json.push(',');
+        }
+        if count < ask.rows_max {
+            json.push('[');
+            for column in 0..columns {
+                if column > 0 {
+                    json.push(',');
+                }
+                let value = row.get_ref(column).map_err(|error| told(&error, ask))?;
+                write(&mut json, value, bytes_max);
+            }
+            json.push(']');
+        }
+        if count >= ask.rows_max || json.len() >= bytes_max {
+            if count == 0 {
+                return Err(Refusal::limit(
+                    "message_bytes_max",
+                    format!(
+                        "the first row is longer than {bytes_max} bytes as JSON: select less, such as \
+                     substr(text, 1, 1000)"
+                    ),
+                ));
+            }
+            json.truncate(before);
+            truncated = true;
+            break;
+        }
+        count += 1;
+    }
+    json.push(']');
+    let rows = RawValue::from_string(json).map_err(|error| Refusal::Internal(error.to_string()))?;
+    Ok((rows, truncated))
+}
+
+/// One value as JSON; what is too long anyway is not written out.
+fn write(json: &mut String, value: ValueRef<'_>, bytes_max: usize) {
+    let text = match value {
+        ValueRef::Null => "null".to_owned(),
+        ValueRef::Integer(number) => number.to_string(),
+        // What JSON has no number for is null.
+        ValueRef::Real(number) => serde_json::json!(number).to_string(),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > bytes_max => {
+            " ".repeat(bytes_max)
+        }
+        ValueRef::Text(bytes) => serde_json::json!(String::from_utf8_lossy(bytes)).to_string(),
+        ValueRef::Blob(bytes) => format!("{{\"base64\":\"{}\"}}", STANDARD.encode(bytes)),
+    };
+    json.push_str(&text);
+}
+
+/// SQLite's refusal in a user's words.
+fn told(error: &Error, ask: &Ask) -> Refusal {
+    let memory = || {
+        let bytes = ask.bounds.memory_bytes;
+        let message = format!("the query needs more than {bytes} bytes of memory: select less");
+        Refusal::limit("query_memory_bytes", message)
+    };
+    match error {
+        Error::MultipleStatement => Refusal::Invalid("sql must be one statement".to_owned()),
+        Error::SqlInputError { msg, offset, .. } if *offset >= 0 => {
+            Refusal::Invalid(format!("{msg} (at byte {offset})"))
+        }
+        _ => match error.sqlite_error_code() {
+            Some(ErrorCode::OutOfMemory) => memory(),
+            Some(ErrorCode::TooBig) => Refusal::limit(
+                "query_value_bytes_max",
+                format!(
+                    "a value, or the statement, is longer than it may be ({VALUE_BYTES_MAX} and \
+                         {} bytes)",
+                    connection::SQL_BYTES_MAX
+                ),
+            ),
+            Some(ErrorCode::DiskFull) => memory(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Refusal::Unavailable("the database is busy; try again".to_owned())
+            }
+            Some(
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::NotADatabase,
+            ) => Refusal::Internal(error.to_string()),
+            _ => Refusal::Invalid(error.to_string()),
+        },
+    }
+}

@@ -1,0 +1,134 @@
+//! Functions that queries have beside SQLite's own: `ago`, and `regexp` for the operator REGEXP.
+//!
+//! Which functions may be called at all is `rules`' business.
+
+use std::sync::Arc;
+
+use rusqlite::{
+    Connection, Error,
+    functions::{Context, FunctionFlags},
+    types::ValueRef,
+};
+
+use crate::{
+    clock,
+    job::Micros,
+    output::{Pattern, search},
+};
+
+/// Makes them known.
+pub fn register(conn: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8
+        | FunctionFlags::SQLITE_DETERMINISTIC
+        | FunctionFlags::SQLITE_INNOCUOUS;
+    // One statement, one moment: so it may count as a constant, and an index be used.
+    let now = clock::now();
+    conn.create_scalar_function("ago", 1, flags, move |context| {
+        ago(now, context.get_raw(0)).map(|at| at.to_rfc3339())
+    })?;
+    conn.create_scalar_function("regexp", 2, flags, regexp)
+}
+
+/// `ago('90 minutes')`, `ago(3600)`: the moment so long before now, as the views spell moments.
+fn ago(now: Micros, length: ValueRef<'_>) -> Result<Micros, Error> {
+    let seconds = match length {
+        ValueRef::Integer(seconds) => Some(seconds as f64),
+        ValueRef::Real(seconds) => Some(seconds),
+        ValueRef::Text(text) => std::str::from_utf8(text).ok().and_then(seconds),
+        _ => None,
+    };
+    let seconds = seconds.filter(|s| s.is_finite() && s.abs() < 1e10);
+    let seconds = seconds.ok_or_else(|| {
+        problem("ago() takes seconds, or a text such as '90 minutes', '1 hour', '7 days'")
+    })?;
+    Ok(Micros(now.0.saturating_sub((seconds * 1e6) as i64)))
+}
+
+/// `2 hours` as seconds.
+fn seconds(text: &str) -> Option<f64> {
+    const UNITS: [(&str, f64); 5] = [
+        ("second", 1.0),
+        ("minute", 60.0),
+        ("hour", 3600.0),
+        ("day", 86_400.0),
+        ("week", 604_800.0),
+    ];
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let number: f64 = number.parse().ok()?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let unit = match unit.as_str() {
+        "" | "s" => "second",
+        "m" | "min" => "minute",
+        "h" => "hour",
+        "d" => "day",
+        "w" => "week",
+        other => other.trim_end_matches('s'),
+    };
+    let (_, length) = UNITS.iter().find(|(name, _)| *name == unit)?;
+    Some(number * length)
+}
+
+/// `text REGEXP pattern`: whether the pattern of `job.wait` is found in it.
+fn regexp(context: &Context<'_>) -> Result<Option<bool>, Error> {
+    let pattern: Arc<Pattern> = context.get_or_create_aux(0, |value| {
+        let text = value.as_str().map_err(|_| problem("REGEXP needs a text"))?;
+        Pattern::new(text).map_err(|error| problem(&error.to_string()))
+    })?;
+    let found = match context.get_raw(1) {
+        ValueRef::Null => return Ok(None),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => search::is_in(&pattern, bytes),
+        ValueRef::Integer(number) => search::is_in(&pattern, number.to_string().as_bytes()),
+        ValueRef::Real(number) => search::is_in(&pattern, number.to_string().as_bytes()),
+    };
+    Ok(Some(found))
+}
+
+fn problem(message: &str) -> Error {
+    Error::UserFunctionError(message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_read_as_people_write_them() {
+        for (text, expected) in [
+            ("90 minutes", 5400.0),
+            ("1 hour", 3600.0),
+            ("1.5h", 5400.0),
+            ("7 days", 604_800.0),
+            ("2 Weeks", 1_209_600.0),
+            ("30", 30.0),
+        ] {
+            assert_eq!(seconds(text), Some(expected), "{text}");
+        }
+        for wrong in ["", "soon", "1 fortnight", "-1 day", "1 month"] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_statement_has_one_now() {
+        let conn = Connection::open_in_memory().expect("opens");
+        register(&conn).expect("registered");
+        let same: bool = conn
+            .query_row(
+                "SELECT ago('1 hour') < ago(0) AND ago(0) = ago('0 s')",
+                [],
+                |row| row.get(0),
+            )
+            .expect("a row");
+        assert!(same);
+        let found: (bool, bool, Option<bool>) = conn
+            .query_row(
+                "SELECT 'an error: 5' REGEXP 'error: [0-9]', 'fine' REGEXP '^error', NULL REGEXP 'x'",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )
+            .expect("a row");
+        assert_eq!(found, (true, false, None));
+    }
+}

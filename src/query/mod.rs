@@ -1,0 +1,55 @@
+//! SQL over history: a statement of a user runs in a process of its own, which can read four views
+//! and do nothing else, and which can be killed at any moment.
+//!
+//! `process` is the server's side, everything else lives in that process. Who may ask, and how often,
+//! is not known here.
+
+mod answer;
+mod ask;
+mod confine;
+mod connection;
+mod functions;
+mod output_table;
+mod pieces;
+mod process;
+mod rules;
+
+use std::{
+    ffi::OsString,
+    io::{self, Read, Write},
+    process::ExitCode,
+};
+
+use crate::spool::Layout;
+
+pub use ask::{Ask, Bounds, ParamError, Params, Refusal, Rows};
+pub use process::{Answer, Queries, QuerySettings};
+
+use ask::Reply;
+
+/// The first word of the command line of such a process.
+pub const ROLE: &str = "query";
+
+/// The process: reads one [`Ask`] from stdin, writes one reply to stdout. Both are JSON.
+pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(data_dir) = args.next() else {
+        return ExitCode::from(2);
+    };
+    match serve(&Layout::new(data_dir)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The server sees no reply, and says so.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn serve(layout: &Layout) -> io::Result<()> {
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text)?;
+    let ask: Ask = serde_json::from_str(&text)?;
+    confine::confine(&ask.bounds)?;
+    let reply = match answer::answer(layout, &ask) {
+        Ok(rows) => Reply::Rows(rows),
+        Err(refusal) => Reply::Refused(refusal),
+    };
+    io::stdout().write_all(serde_json::to_string(&reply)?.as_bytes())
+}

@@ -1,0 +1,280 @@
+//! The virtual table `history_output`: all output, in rows and in segments, under one name that
+//! stands before the file's view of the same name.
+//!
+//! Where the pieces come from is `pieces`' business; here is what SQLite asks of a virtual table
+//! (<https://sqlite.org/vtab.html>).
+#![allow(unsafe_code)] // A virtual table begins with SQLite's own structure, as its trait demands.
+
+use std::{ffi::c_int, marker::PhantomData, sync::Arc};
+
+use chrono::{DateTime, NaiveDate, Utc};
+use rusqlite::{
+    Connection, Result,
+    types::ValueRef,
+    vtab::{
+        Context, CreateVTab, Filters, IndexConstraintOp, IndexInfo, VTab, VTabConnection,
+        VTabCursor, VTabKind, read_only_module, sqlite3_vtab, sqlite3_vtab_cursor,
+    },
+};
+
+use super::pieces::{Library, Piece, Pieces, Wanted};
+use crate::job::Micros;
+
+/// Its columns, in the order of [`Column`].
+const COLUMNS: &str = "CREATE TABLE history_output (job INTEGER, attempt INTEGER, offset INTEGER, \
+                       bytes INTEGER, stream TEXT, at TEXT, data BLOB, text TEXT)";
+
+/// Numbers of columns.
+mod column {
+    pub const JOB: i32 = 0;
+    pub const ATTEMPT: i32 = 1;
+    pub const OFFSET: i32 = 2;
+    pub const BYTES: i32 = 3;
+    pub const STREAM: i32 = 4;
+    pub const AT: i32 = 5;
+    pub const DATA: i32 = 6;
+    pub const TEXT: i32 = 7;
+}
+
+/// Makes the table known as `temp.history_output`.
+pub fn register(conn: &Connection, library: Library) -> Result<()> {
+    conn.create_module(
+        "history_output",
+        read_only_module::<OutputTable>(),
+        Some(Arc::new(library)),
+    )?;
+    conn.execute_batch("CREATE VIRTUAL TABLE temp.history_output USING history_output;")
+}
+
+/// The table.
+#[repr(C)]
+struct OutputTable {
+    base: sqlite3_vtab,
+    library: Arc<Library>,
+}
+
+/// One walk through it.
+#[repr(C)]
+struct OutputCursor<'vtab> {
+    base: sqlite3_vtab_cursor,
+    library: Arc<Library>,
+    pieces: Option<Pieces>,
+    piece: Option<Piece>,
+    row: i64,
+    table: PhantomData<&'vtab OutputTable>,
+}
+
+// SAFETY: `base` comes first, and the struct is laid out as C does.
+unsafe impl<'vtab> VTab<'vtab> for OutputTable {
+    type Aux = Arc<Library>;
+    type Cursor = OutputCursor<'vtab>;
+
+    fn connect(
+        _: &mut VTabConnection,
+        library: Option<&Arc<Library>>,
+        _: &[&[u8]],
+    ) -> Result<(String, Self)> {
+        let library = library.ok_or(rusqlite::Error::InvalidQuery)?.clone();
+        let base = sqlite3_vtab::default();
+        Ok((COLUMNS.to_owned(), Self { base, library }))
+    }
+
+    /// Tells SQLite which constraints make a walk shorter: one letter each, in the order in which
+    /// their values are handed to `filter`. SQLite checks all of them again.
+    fn best_index(&self, info: &mut IndexInfo) -> Result<()> {
+        let (mut letters, mut cost) = (String::new(), 1e9);
+        for (constraint, mut usage) in info.constraints_and_usages() {
+            if !constraint.is_usable() {
+                continue;
+            }
+            let Some((letter, part)) = letter(constraint.column(), &constraint.operator()) else {
+                continue;
+            };
+            letters.push(letter);
+            usage.set_argv_index(letters.len() as c_int);
+            cost *= part;
+        }
+        info.set_idx_str(&letters);
+        // Bit by bit: the bytes are needed for `data` and `text` alone.
+        let needs = 1 << column::DATA | 1 << column::TEXT;
+        info.set_idx_num(c_int::from(info.col_used() & needs != 0));
+        info.set_estimated_cost(cost);
+        info.set_estimated_rows((cost / 10.0) as i64);
+        Ok(())
+    }
+
+    fn open(&'vtab mut self) -> Result<OutputCursor<'vtab>> {
+        Ok(OutputCursor {
+            base: sqlite3_vtab_cursor::default(),
+            library: self.library.clone(),
+            pieces: None,
+            piece: None,
+            row: 0,
+            table: PhantomData,
+        })
+    }
+}
+
+impl CreateVTab<'_> for OutputTable {
+    const KIND: VTabKind = VTabKind::Default;
+}
+
+/// The letter of a constraint that helps, and which part of a walk is left with it.
+fn letter(at: c_int, operator: &IndexConstraintOp) -> Option<(char, f64)> {
+    use IndexConstraintOp::{
+        SQLITE_INDEX_CONSTRAINT_EQ as EQ, SQLITE_INDEX_CONSTRAINT_GE as GE,
+        SQLITE_INDEX_CONSTRAINT_GT as GT, SQLITE_INDEX_CONSTRAINT_LE as LE,
+        SQLITE_INDEX_CONSTRAINT_LT as LT,
+    };
+    match (at, operator) {
+        (column::JOB, EQ) => Some(('j', 1e-6)),
+        (column::OFFSET, EQ) => Some(('=', 1e-2)),
+        (column::OFFSET, GE | GT) => Some(('>', 0.5)),
+        (column::OFFSET, LE | LT) => Some(('<', 0.5)),
+        (column::AT, EQ | GE | GT) => Some(('t', 1e-3)),
+        _ => None,
+    }
+}
+
+/// What the constraints leave. A value that is none of the column's kind leaves everything: SQLite
+/// knows what such a comparison means.
+fn wanted<'a>(letters: &str, values: impl Iterator<Item = ValueRef<'a>>, data: bool) -> Wanted {
+    let mut wanted = Wanted {
+        job: None,
+        from: 0,
+        to: i64::MAX,
+        since_us: None,
+        data,
+    };
+    for (letter, value) in letters.chars().zip(values) {
+        match (letter, integer(value)) {
+            ('j', Some(job)) => wanted.job = Some(job),
+            ('=', Some(at)) => {
+                wanted.from = wanted.from.max(at);
+                wanted.to = wanted.to.min(at);
+            }
+            ('>', Some(at)) => wanted.from = wanted.from.max(at),
+            ('<', Some(at)) => wanted.to = wanted.to.min(at),
+            ('t', _) => {
+                let since = text(value).and_then(moment_us);
+                wanted.since_us = wanted.since_us.max(since);
+            }
+            _ => {}
+        }
+    }
+    wanted
+}
+
+fn integer(value: ValueRef<'_>) -> Option<i64> {
+    match value {
+        ValueRef::Integer(number) => Some(number),
+        ValueRef::Real(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
+            Some(number as i64)
+        }
+        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+fn text(value: ValueRef<'_>) -> Option<&str> {
+    match value {
+        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    }
+}
+
+/// The first moment whose text does not stand before `text`, µs since 1970: exact where it is
+/// spelled as the views do, else the beginning of its day (`datetime()` has a blank for the `T`).
+fn moment_us(text: &str) -> Option<i64> {
+    if let Ok(moment) = DateTime::parse_from_rfc3339(text)
+        && text.as_bytes().get(10) == Some(&b'T')
+        && text.ends_with('Z')
+    {
+        // Fewer digits stand before or behind more of them: a second of play.
+        return Some(moment.with_timezone(&Utc).timestamp_micros() - 1_000_000);
+    }
+    let day = NaiveDate::parse_from_str(text.get(..10)?, "%Y-%m-%d").ok()?;
+    Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros())
+}
+
+// SAFETY: `base` comes first, and the struct is laid out as C does.
+unsafe impl VTabCursor for OutputCursor<'_> {
+    fn filter(&mut self, data: c_int, letters: Option<&str>, values: &Filters<'_>) -> Result<()> {
+        let wanted = wanted(letters.unwrap_or_default(), values.iter(), data != 0);
+        self.pieces = Some(Pieces::new(wanted));
+        self.next()
+    }
+
+    fn next(&mut self) -> Result<()> {
+        self.row += 1;
+        self.piece = match &mut self.pieces {
+            Some(pieces) => pieces.next(&self.library)?,
+            None => None,
+        };
+        Ok(())
+    }
+
+    fn eof(&self) -> bool {
+        self.piece.is_none()
+    }
+
+    fn column(&self, context: &mut Context, at: c_int) -> Result<()> {
+        let Some(piece) = &self.piece else {
+            return Ok(());
+        };
+        match at {
+            column::JOB => context.set_result(&piece.job),
+            column::ATTEMPT => context.set_result(&piece.attempt),
+            column::OFFSET => context.set_result(&piece.offset),
+            column::BYTES => context.set_result(&piece.bytes),
+            column::STREAM => context.set_result(&piece.stream),
+            column::AT => context.set_result(&Micros(piece.at_us).to_rfc3339()),
+            column::DATA => context.set_result(&&piece.data[..]),
+            _ => context.set_result(&String::from_utf8_lossy(&piece.data).as_ref()),
+        }
+    }
+
+    fn rowid(&self) -> Result<i64> {
+        Ok(self.row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constraints_shorten_the_walk() {
+        let values = [
+            ValueRef::Integer(7),
+            ValueRef::Integer(100),
+            ValueRef::Text(b"200"),
+            ValueRef::Text(b"2026-11-22T10:00:00.000000Z"),
+        ];
+        let found = wanted("j><t", values.into_iter(), true);
+        assert_eq!((found.job, found.from, found.to), (Some(7), 100, 200));
+        assert_eq!(found.since_us, Some(1_795_341_599_000_000));
+        let all = wanted(
+            "jt",
+            [ValueRef::Text(b"x"), ValueRef::Null].into_iter(),
+            false,
+        );
+        assert_eq!((all.job, all.since_us), (None, None));
+    }
+
+    /// A text with a blank stands before all of its day.
+    #[test]
+    fn moments_in_other_spellings_are_days() {
+        let day = 1_795_305_600_000_000;
+        for text in [
+            "2026-11-22",
+            "2026-11-22 10:00:00",
+            "2026-11-22T10:00",
+            "2026-11-22T10:00:00+01:00",
+        ] {
+            assert_eq!(moment_us(text), Some(day), "{text}");
+        }
+        assert_eq!(moment_us("yesterday"), None);
+        assert_eq!(moment_us("2026"), None);
+    }
+}

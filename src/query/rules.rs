@@ -1,0 +1,364 @@
+//! What a user's statement may do: read the views, and call functions that only compute.
+//!
+//! Decided for each part of a statement while SQLite compiles it (sqlite3_set_authorizer). Time and
+//! memory are others' business.
+
+use rusqlite::hooks::{AuthAction, AuthContext};
+
+/// The views. Others than these are read only on their behalf.
+pub const VIEWS: [&str; 4] = [
+    "history_jobs",
+    "history_attempts",
+    "history_events",
+    "history_output",
+];
+
+/// Table-valued functions that only look at their arguments.
+const TABLE_FUNCTIONS: [&str; 2] = ["json_each", "json_tree"];
+
+/// What the views read of the tables below them. Nothing here is a secret: SQLite tells on whose
+/// behalf a column is read, but a user's own subquery can carry a view's name.
+const COLUMNS: [(&str, &[&str]); 6] = [
+    (
+        "jobs",
+        &[
+            "number",
+            "id",
+            "state",
+            "reason",
+            "exit_code",
+            "signal",
+            "queue",
+            "priority",
+            "name",
+            "labels",
+            "argv",
+            "shell",
+            "cwd",
+            "environment",
+            "umask",
+            "stdin_length",
+            "interactive",
+            "timeout_s",
+            "stall_timeout_s",
+            "grace_s",
+            "leftover",
+            "on_lost",
+            "on_disconnect",
+            "disconnect_delay_s",
+            "output_bytes_max",
+            "when_full",
+            "idempotency_key",
+            "retry_of",
+            "attempts",
+            "submitted_at",
+            "started_at",
+            "finished_at",
+            "output_bytes",
+            "dropped_bytes",
+            "dropped_lines",
+            "output_sha256",
+            "spawn_error",
+            "stop",
+            "leaked",
+            "survivors",
+            "user_us",
+            "system_us",
+            "max_rss_bytes",
+        ],
+    ),
+    ("environments", &["hash", "names"]),
+    ("signal_names", &["number", "name"]),
+    (
+        "attempts",
+        &[
+            "job",
+            "attempt",
+            "state",
+            "exit",
+            "pid",
+            "shim",
+            "shim_version",
+            "boot_id",
+            "start_offset",
+            "end_offset",
+            "claimed_at",
+            "started_at",
+            "ended_at",
+        ],
+    ),
+    (
+        "events",
+        &[
+            "id",
+            "job",
+            "attempt",
+            "from_state",
+            "to_state",
+            "reason",
+            "actor",
+            "at",
+        ],
+    ),
+    (
+        "output_chunks",
+        &["job", "attempt", "offset", "length", "stream", "at", "data"],
+    ),
+];
+
+/// Functions that do nothing but compute (and the operators that are functions).
+pub const FUNCTIONS: [&str; 97] = [
+    "->",
+    "->>",
+    "abs",
+    "ago",
+    "avg",
+    "ceil",
+    "ceiling",
+    "char",
+    "coalesce",
+    "concat",
+    "concat_ws",
+    "count",
+    "cume_dist",
+    "date",
+    "datetime",
+    "dense_rank",
+    "first_value",
+    "floor",
+    "format",
+    "glob",
+    "group_concat",
+    "hex",
+    "if",
+    "ifnull",
+    "iif",
+    "instr",
+    "json",
+    "json_array",
+    "json_array_length",
+    "json_error_position",
+    "json_extract",
+    "json_group_array",
+    "json_group_object",
+    "json_insert",
+    "json_object",
+    "json_patch",
+    "json_pretty",
+    "json_quote",
+    "json_remove",
+    "json_replace",
+    "json_set",
+    "json_type",
+    "json_valid",
+    "julianday",
+    "lag",
+    "last_value",
+    "lead",
+    "length",
+    "like",
+    "likelihood",
+    "likely",
+    "ln",
+    "log",
+    "log10",
+    "log2",
+    "lower",
+    "ltrim",
+    "max",
+    "min",
+    "mod",
+    "nth_value",
+    "ntile",
+    "nullif",
+    "octet_length",
+    "percent_rank",
+    "pow",
+    "power",
+    "printf",
+    "quote",
+    "random",
+    "randomblob",
+    "rank",
+    "regexp",
+    "replace",
+    "round",
+    "row_number",
+    "rtrim",
+    "sign",
+    "sqrt",
+    "strftime",
+    "string_agg",
+    "substr",
+    "substring",
+    "sum",
+    "time",
+    "timediff",
+    "total",
+    "trim",
+    "trunc",
+    "typeof",
+    "unhex",
+    "unicode",
+    "unixepoch",
+    "unlikely",
+    "upper",
+    "zeroblob",
+    "sqlite_version",
+];
+
+/// Why a part of a statement is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// The rule's name, for programs.
+    pub rule: &'static str,
+    /// What was wanted, and what is allowed instead.
+    pub message: String,
+}
+
+/// Whether a statement may do this.
+pub fn judge(context: &AuthContext<'_>) -> Result<(), Denied> {
+    match context.action {
+        AuthAction::Select | AuthAction::Recursive => Ok(()),
+        AuthAction::Read {
+            table_name,
+            column_name,
+        } => read(table_name, column_name, context.accessor),
+        AuthAction::Function { function_name } => call(function_name),
+        ref other => Err(Denied {
+            rule: "read_only",
+            message: format!(
+                "{} is not allowed: one SELECT over {} is",
+                statement(other),
+                VIEWS.join(", ")
+            ),
+        }),
+    }
+}
+
+fn read(table: &str, column: &str, accessor: Option<&str>) -> Result<(), Denied> {
+    let is = |name: &&str| table.eq_ignore_ascii_case(name);
+    if VIEWS.iter().any(|name| is(&name)) || TABLE_FUNCTIONS.iter().any(|name| is(&name)) {
+        return Ok(());
+    }
+    let on_behalf = accessor.is_some_and(|view| VIEWS.contains(&view));
+    let known = COLUMNS.iter().find(|(name, _)| is(name));
+    // An empty column: the table is read, and no column of it.
+    let open = known.is_some_and(|(_, columns)| column.is_empty() || columns.contains(&column));
+    if on_behalf && open {
+        return Ok(());
+    }
+    let views = VIEWS.join(", ");
+    Err(Denied {
+        rule: "views_only",
+        message: format!("{table} cannot be read; there are {views}, json_each and json_tree"),
+    })
+}
+
+fn call(function: &str) -> Result<(), Denied> {
+    let allowed = FUNCTIONS
+        .iter()
+        .any(|name| function.eq_ignore_ascii_case(name));
+    allowed.then_some(()).ok_or_else(|| Denied {
+        rule: "functions",
+        message: format!(
+            "the function {function} is not allowed; docs/sql.md lists those that are"
+        ),
+    })
+}
+
+/// What a person calls it.
+fn statement(action: &AuthAction<'_>) -> &'static str {
+    match action {
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } => "ATTACH or DETACH",
+        AuthAction::Pragma { .. } => "PRAGMA",
+        AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => "a transaction",
+        AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. } => {
+            "a change of data"
+        }
+        AuthAction::Reindex { .. } | AuthAction::Analyze { .. } => "REINDEX or ANALYZE",
+        _ => "a change of the schema",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(action: AuthAction<'_>, accessor: Option<&str>) -> Option<&'static str> {
+        let context = AuthContext {
+            action,
+            database_name: None,
+            accessor,
+        };
+        judge(&context).err().map(|denied| denied.rule)
+    }
+
+    fn read_of<'a>(table_name: &'a str, column_name: &'a str) -> AuthAction<'a> {
+        AuthAction::Read {
+            table_name,
+            column_name,
+        }
+    }
+
+    #[test]
+    fn views_are_read_and_tables_only_on_their_behalf() {
+        let behalf = Some("history_jobs");
+        assert_eq!(rule(read_of("history_jobs", "id"), None), None);
+        assert_eq!(rule(read_of("jobs", "id"), behalf), None);
+        assert_eq!(rule(read_of("jobs", ""), behalf), None);
+        let denied = Some("views_only");
+        assert_eq!(rule(read_of("jobs", "id"), None), denied);
+        assert_eq!(rule(read_of("jobs", "id"), Some("mine")), denied);
+        for (table, column) in [
+            ("environments", "env"),
+            ("jobs", "stdin"),
+            ("jobs", "fingerprint"),
+            ("attempts", "hash_state"),
+            ("inputs", "data"),
+            ("sqlite_master", "sql"),
+            ("dbstat", ""),
+            ("pragma_table_info", "name"),
+        ] {
+            assert_eq!(
+                rule(read_of(table, column), behalf),
+                denied,
+                "{table}.{column}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_functions_that_compute_are_called() {
+        let call = |function_name| rule(AuthAction::Function { function_name }, None);
+        assert_eq!((call("COUNT"), call("ago")), (None, None));
+        for name in [
+            "load_extension",
+            "fts3_tokenizer",
+            "readfile",
+            "edit",
+            "sqlite_log",
+        ] {
+            assert_eq!(call(name), Some("functions"), "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_changed_attached_or_set() {
+        for action in [
+            AuthAction::Attach { filename: "/tmp/x" },
+            AuthAction::Pragma {
+                pragma_name: "journal_mode",
+                pragma_value: None,
+            },
+            AuthAction::Insert { table_name: "jobs" },
+            AuthAction::CreateTempTable { table_name: "t" },
+            AuthAction::DropView {
+                view_name: "history_jobs",
+            },
+            AuthAction::Analyze { table_name: "jobs" },
+        ] {
+            assert_eq!(rule(action, Some("history_jobs")), Some("read_only"));
+        }
+    }
+}
