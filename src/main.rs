@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let rest = std::env::args_os().skip(2);
     match role.as_deref().and_then(|role| role.to_str()) {
         Some("shim") => shim::main(rest),
-        Some(query::ROLE) => query::main(rest),
+        Some(query::ROLE) => query::main(),
         Some(cli::LAUNCH_ROLE) => cli::launch(rest),
         Some("serve") if init::is_first() => init::main(std::env::args_os().skip(1)),
         _ => cli::main(),

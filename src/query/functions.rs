@@ -54,6 +54,11 @@ fn seconds(text: &str) -> Option<f64> {
         ("week", 604_800.0),
     ];
     let text = text.trim();
+    if let Some(length) = text.strip_prefix('-') {
+        return seconds(length)
+            .filter(|length| *length >= 0.0)
+            .map(|length| -length);
+    }
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, unit) = text.split_at(end.unwrap_or(text.len()));
     let number: f64 = number.parse().ok()?;
@@ -102,10 +107,11 @@ mod tests {
             ("7 days", 604_800.0),
             ("2 Weeks", 1_209_600.0),
             ("30", 30.0),
+            ("-1 day", -86_400.0),
         ] {
             assert_eq!(seconds(text), Some(expected), "{text}");
         }
-        for wrong in ["", "soon", "1 fortnight", "-1 day", "1 month"] {
+        for wrong in ["", "soon", "1 fortnight", "--1 day", "1 month"] {
             assert_eq!(seconds(wrong), None, "{wrong}");
         }
     }

@@ -15,7 +15,6 @@ mod process;
 mod rules;
 
 use std::{
-    ffi::OsString,
     io::{self, Read, Write},
     process::ExitCode,
 };
@@ -30,9 +29,12 @@ use ask::Reply;
 /// The first word of the command line of such a process.
 pub const ROLE: &str = "query";
 
+/// The variable that names the data directory: in command lines it is the mark of shims.
+const DATA_DIR: &str = "CC_EXECUTOR_QUERY_DATA_DIR";
+
 /// The process: reads one [`Ask`] from stdin, writes one reply to stdout. Both are JSON.
-pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    let Some(data_dir) = args.next() else {
+pub fn main() -> ExitCode {
+    let Some(data_dir) = std::env::var_os(DATA_DIR) else {
         return ExitCode::from(2);
     };
     match serve(&Layout::new(data_dir)) {

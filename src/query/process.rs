@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    ROLE,
+    DATA_DIR, ROLE,
     ask::{Ask, Bounds, Params, Refusal, Reply, Rows},
 };
 
@@ -135,7 +135,7 @@ impl Queries {
 
     fn start(&self) -> io::Result<Child> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg(ROLE).arg(&self.data_dir).env_clear();
+        command.arg(ROLE).env_clear().env(DATA_DIR, &self.data_dir);
         // Local times, where somebody asks for them.
         if let Some(zone) = std::env::var_os("TZ") {
             command.env("TZ", zone);

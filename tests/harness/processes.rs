@@ -69,14 +69,14 @@ pub fn parent(pid: i32) -> Option<i32> {
     stat_fields(pid)?.get(1)?.parse().ok()
 }
 
-/// The children of a process with one thread, the dead ones that it has not reaped too.
+/// The children of a process, of all its threads, the dead ones that it has not reaped too.
 pub fn children(pid: i32) -> Vec<i32> {
-    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let words = listed.unwrap_or_default();
-    words
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect()
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let listed = threads.map(|thread| fs::read_to_string(thread.path().join("children")));
+    let words: Vec<String> = listed.filter_map(Result::ok).collect();
+    let numbers = words.iter().flat_map(|text| text.split_whitespace());
+    numbers.filter_map(|word| word.parse().ok()).collect()
 }
 
 /// The fields of /proc/PID/stat behind the command name, which may contain anything.

@@ -14,6 +14,7 @@ mod envelope;
 mod fixture;
 mod fsync;
 mod full_disk;
+mod history;
 mod hostile_fuzz;
 mod hostile_jobs;
 mod hostile_places;
