@@ -16,7 +16,7 @@ use crate::{
     },
     store::{Fenced, OpenAttempt, StoreError},
     supervisor::{
-        Ending, Key, Leader, Settled, Supervisor, Ward, end_remains, first_segment, settle,
+        Ending, Key, Leader, Mark, Settled, Supervisor, Ward, end_remains, first_segment, settle,
     },
 };
 
@@ -193,7 +193,6 @@ impl Rescuer {
         same_machine: bool,
     ) -> Result<(), RescueError> {
         let ctx = self.supervisor.context();
-        let same_boot = open.boot_id == ctx.boot_id;
         let leader = match traces {
             Traces::Begun(Some(start)) => Some(Leader {
                 pid: start.pid,
@@ -201,9 +200,10 @@ impl Rescuer {
             }),
             _ => None,
         };
-        let id = open.id;
-        let survivors = if same_boot {
-            blocking(move || Ok(end_remains(id, leader))).await?
+        let mark = Mark::new(open.id, &ctx.instance);
+        // In a restored backup they are those of the data directory that it was made of.
+        let survivors = if same_machine {
+            blocking(move || Ok(end_remains(&mark, leader))).await?
         } else {
             Vec::new()
         };

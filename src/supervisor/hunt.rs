@@ -3,12 +3,14 @@
 //! A process is ours if its environment carries the job's mark, or if its session is the leader's
 //! and the leader is there and is the process that the ledger names (same start time, same boot). It
 //! is ended through a pidfd that was opened before the check, so that no recycled number is ever hit.
+//! What carries the mark of another data directory with the same job, such as the one that this is a
+//! backup of, is none of our business.
 
 use std::{fs, os::fd::OwnedFd, path::Path};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::spec::JOB_ID_VARIABLE;
+use super::spec::{INSTANCE_VARIABLE, JOB_ID_VARIABLE};
 use crate::job::{JobId, Survivor};
 
 /// How many rounds are made: each ends everything that is found, and one that forks in a loop can
@@ -17,6 +19,54 @@ const ROUNDS_MAX: u32 = 200;
 
 /// Between two rounds, so that the kernel can take the dead away.
 const ROUND_EVERY: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// What the environment of a job's processes carries.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    job: String,
+    instance: String,
+}
+
+/// Whose a process is by its environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    /// The job's, of a data directory that it does not name: a version that had only half of the
+    /// mark has started it.
+    Unsaid,
+    Others,
+}
+
+impl Mark {
+    /// The mark of a job's processes in the data directory of that instance.
+    pub fn new(job: JobId, instance: &str) -> Self {
+        Self {
+            job: format!("{JOB_ID_VARIABLE}={job}"),
+            instance: format!("{INSTANCE_VARIABLE}={instance}"),
+        }
+    }
+
+    fn whose(&self, env: &[u8]) -> Whose {
+        let mut variables = env.split(|byte| *byte == 0);
+        let has = |whole: &str| env.split(|byte| *byte == 0).any(|v| v == whole.as_bytes());
+        if !has(&self.job) {
+            Whose::Others
+        } else if has(&self.instance) {
+            Whose::Ours
+        } else if variables.any(|v| v.starts_with(INSTANCE_VARIABLE.as_bytes())) {
+            Whose::Others
+        } else {
+            Whose::Unsaid
+        }
+    }
+
+    fn whose_is(&self, pid: i32) -> Whose {
+        match fs::read(format!("/proc/{pid}/environ")) {
+            Ok(env) => self.whose(&env),
+            Err(_) => Whose::Others,
+        }
+    }
+}
 
 /// The leader as the ledger names it.
 #[derive(Debug, Clone, Copy)]
@@ -59,8 +109,7 @@ impl Living {
 
 /// Ends every process of the job that can be found; those that could not be proven gone are
 /// returned. Blocking.
-pub fn end_remains(job: JobId, leader: Option<Leader>) -> Vec<Survivor> {
-    let mark = format!("{JOB_ID_VARIABLE}={job}");
+pub fn end_remains(mark: &Mark, leader: Option<Leader>) -> Vec<Survivor> {
     let mut living = leader.and_then(Living::find);
     if let Some(living) = &living {
         // It is to start nothing more while the others go.
@@ -68,7 +117,7 @@ pub fn end_remains(job: JobId, leader: Option<Leader>) -> Vec<Survivor> {
     }
     let mut left = Vec::new();
     for _ in 0..ROUNDS_MAX {
-        left = kill_all(&mark, living.as_ref());
+        left = kill_all(mark, living.as_ref());
         if left.is_empty() {
             match living.take() {
                 Some(living) => living.signal(Signal::KILL),
@@ -85,7 +134,19 @@ pub fn end_remains(job: JobId, leader: Option<Leader>) -> Vec<Survivor> {
         living.signal(Signal::KILL);
     }
     left.extend(leader.into_iter().flat_map(suspects));
+    let named: Vec<i32> = left.iter().map(|survivor| survivor.pid).collect();
+    left.extend(half_marked(mark).filter(|survivor| !named.contains(&survivor.pid)));
     left
+}
+
+/// Processes of the job that may be another data directory's: named, and not touched.
+fn half_marked(mark: &Mark) -> impl Iterator<Item = Survivor> {
+    let unsaid = |pid: &i32| mark.whose_is(*pid) == Whose::Unsaid;
+    pids().filter(unsaid).filter_map(|pid| {
+        let stat = Stat::read(pid).filter(|stat| !stat.is_dead)?;
+        let comm = stat.comm;
+        Some(Survivor { pid, comm })
+    })
 }
 
 /// Processes in a session with the leader's number whose leader is gone: most likely ours, but a
@@ -109,7 +170,7 @@ fn suspects(leader: Leader) -> Vec<Survivor> {
 }
 
 /// One round: kills what is found, but for the leader, and returns it.
-fn kill_all(mark: &str, living: Option<&Living>) -> Vec<Survivor> {
+fn kill_all(mark: &Mark, living: Option<&Living>) -> Vec<Survivor> {
     let leader = living.map(|living| living.leader.pid);
     pids()
         .filter(|pid| Some(*pid) != leader)
@@ -122,11 +183,11 @@ fn pids() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-fn kill_if_ours(pid: i32, mark: &str, living: Option<&Living>) -> Option<Survivor> {
+fn kill_if_ours(pid: i32, mark: &Mark, living: Option<&Living>) -> Option<Survivor> {
     // Here as well the descriptor comes first.
     let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let stat = Stat::read(pid)?;
-    let ours = carries(pid, mark) || living.is_some_and(|living| living.leads(&stat));
+    let ours = mark.whose_is(pid) == Whose::Ours || living.is_some_and(|living| living.leads(&stat));
     if !ours || stat.is_dead {
         return None;
     }
@@ -135,11 +196,6 @@ fn kill_if_ours(pid: i32, mark: &str, living: Option<&Living>) -> Option<Survivo
         pid,
         comm: stat.comm,
     })
-}
-
-fn carries(pid: i32, mark: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|env| env.split(|byte| *byte == 0).any(|v| v == mark.as_bytes()))
 }
 
 /// What is needed of `/proc/PID/stat` (proc_pid_stat(5)).
@@ -192,21 +248,28 @@ mod tests {
     #[test]
     fn a_marked_process_is_ended_and_no_other() {
         let id = JobId(uuid::Uuid::now_v7());
-        let sleep = |mark: &str| {
-            std::process::Command::new("sleep")
-                .arg("1000")
-                .env(JOB_ID_VARIABLE, mark)
-                .spawn()
-                .expect("sleep")
+        let sleep = |job: &str, instance: Option<&str>| {
+            let mut sleep = std::process::Command::new("sleep");
+            sleep.arg("1000").env(JOB_ID_VARIABLE, job);
+            if let Some(instance) = instance {
+                sleep.env(INSTANCE_VARIABLE, instance);
+            }
+            sleep.spawn().expect("sleep")
         };
-        let mut ours = sleep(&id.to_string());
-        let mut other = sleep("0");
+        let job = id.to_string();
+        let mut ours = sleep(&job, Some("here"));
+        let unsaid = sleep(&job, None);
+        let others = [sleep("0", Some("here")), sleep(&job, Some("elsewhere"))];
         // Reaped at once, as its shim's parent would.
         let reaper = std::thread::spawn(move || ours.wait().expect("wait"));
-        assert_eq!(end_remains(id, None), Vec::new());
+        let left = end_remains(&Mark::new(id, "here"), None);
         assert!(!reaper.join().expect("join").success());
-        assert!(other.try_wait().expect("wait").is_none());
-        other.kill().expect("kill");
-        other.wait().expect("wait");
+        let named: Vec<i32> = left.iter().map(|survivor| survivor.pid).collect();
+        assert_eq!(named, [unsaid.id() as i32]);
+        for mut other in others.into_iter().chain([unsaid]) {
+            assert!(other.try_wait().expect("wait").is_none());
+            other.kill().expect("kill");
+            other.wait().expect("wait");
+        }
     }
 }

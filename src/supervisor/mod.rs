@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use hunt::{Leader, end_remains};
+pub use hunt::{Leader, Mark, end_remains};
 pub use probe::{LockState, boot_id, lock_state};
 pub use registry::{Order, Registry};
 pub use settle::{Ending, Settled, settle};

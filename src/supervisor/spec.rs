@@ -29,8 +29,11 @@ const BASE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// The mark by which a process of ours is found again; also useful to the job itself.
 pub const JOB_ID_VARIABLE: &str = "CC_EXECUTOR_JOB_ID";
 
-/// What a shim needs to run this claim.
-pub fn run_spec(claim: &Claim, bounds: &Bounds) -> RunSpec {
+/// The other half of the mark: a restored backup has the same jobs, and other processes.
+pub const INSTANCE_VARIABLE: &str = "CC_EXECUTOR_INSTANCE";
+
+/// What a shim needs to run this claim for the data directory's `instance`.
+pub fn run_spec(claim: &Claim, bounds: &Bounds, instance: &str) -> RunSpec {
     let job = &claim.job;
     RunSpec {
         job: claim.number,
@@ -39,7 +42,7 @@ pub fn run_spec(claim: &Claim, bounds: &Bounds) -> RunSpec {
         start_offset: claim.start_offset,
         argv: job.command.to_argv(),
         cwd: claim.cwd.clone(),
-        env: environment(claim),
+        env: environment(claim, instance),
         umask: job.umask,
         stdin: job.stdin.clone(),
         interactive: job.interactive,
@@ -85,10 +88,11 @@ fn segment_bytes(output: &OutputPolicy, bounds: &Bounds) -> u64 {
 }
 
 /// The clean base environment, then the job's own variables, then our marks.
-fn environment(claim: &Claim) -> Vec<(String, String)> {
+fn environment(claim: &Claim, instance: &str) -> Vec<(String, String)> {
     let mut env: std::collections::BTreeMap<String, String> = base_environment().into();
     env.extend(claim.job.env.clone());
     env.insert(JOB_ID_VARIABLE.into(), claim.id.to_string());
+    env.insert(INSTANCE_VARIABLE.into(), instance.to_owned());
     env.insert("CC_EXECUTOR_JOB".into(), claim.number.to_string());
     env.insert("CC_EXECUTOR_ATTEMPT".into(), claim.attempt.to_string());
     env.into_iter().collect()

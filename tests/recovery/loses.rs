@@ -106,6 +106,26 @@ fn nothing_in_a_restored_directory_proves_nothing() {
     assert_eq!(end["attempts"], 1);
 }
 
+#[test]
+fn a_restored_directory_signals_nothing_of_the_one_it_was_copied_from() {
+    let mut scene = Scene::new();
+    let file = scene.server.scratch("grandchild");
+    let line = format!(
+        "setsid sh -c 'echo $$ >{}; exec sleep 1000' & wait",
+        file.display()
+    );
+    let claim = scene.started_in("s1", &line);
+    let grandchild = pid_in(&file);
+    scene.kill_shim("s1");
+    scene.execute("UPDATE attempts SET instance = 'before the backup'");
+    let mut client = scene.start();
+    let end = assert_lost(&mut client, &job(&claim));
+    assert_eq!(end["survivors"], json!([]));
+    assert!(is_alive(grandchild), "it belongs to somebody else");
+    let pid = nix::unistd::Pid::from_raw(grandchild);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("ours");
+}
+
 /// Reads all that is left of a job that was cut off by a power loss at `offset`.
 fn assert_gap(client: &mut Client, job: &Value, bytes: &[u8], offset: u64) {
     let end = assert_lost(client, job);

@@ -20,6 +20,8 @@ use crate::{
 
 /// The mark of a job's processes (proc_pid_environ(5)).
 pub const JOB_ID_VARIABLE: &str = "CC_EXECUTOR_JOB_ID";
+/// The data directory's part of that mark.
+pub const INSTANCE_VARIABLE: &str = "CC_EXECUTOR_INSTANCE";
 
 /// A queue with more slots than a test needs.
 const QUEUE: &str = "interactive";
@@ -226,6 +228,8 @@ impl Scene {
         spec.env.extend(claim.job.env.clone());
         let mark = (JOB_ID_VARIABLE.to_owned(), claim.id.to_string());
         spec.env.push(mark);
+        let instance = (INSTANCE_VARIABLE.to_owned(), self.instance.clone());
+        spec.env.push(instance);
         spec
     }
 

@@ -30,7 +30,7 @@ impl Keeper {
                 self.pauses.clear();
                 self.unentered = None;
                 self.registry.attach(key.job, &self.offer.shim);
-                let spec = spec::run_spec(&claim, &self.ctx.bounds);
+                let spec = spec::run_spec(&claim, &self.ctx.bounds, &self.ctx.instance);
                 connection.send(&ToShim::Run(Box::new(spec))).await?;
                 connection
                     .send(&ToShim::Arm {
