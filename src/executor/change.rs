@@ -2,12 +2,11 @@
 //!
 //! What hangs on a job's row is the store's business; its segment files are unlinked here.
 
-use std::{collections::BTreeSet, io, path::Path};
+use std::collections::BTreeSet;
 
 use super::{Error, Executor};
 use crate::{
     job::{Job, JobChange, JobNumber, JobRef, Offset},
-    output::log::blocking,
     spool::{SegmentName, hole},
     store::{Deleted, DeletedJob, Updated},
 };
@@ -52,8 +51,8 @@ impl Executor {
                 let number = job.number;
                 let names = file_names(number, &segments);
                 self.inner.hub.deleted(job);
-                let spool = self.inner.supervisor.context().layout.spool();
-                if let Err(error) = blocking(move || unlink(&spool, &names)).await {
+                let unlinker = &self.inner.supervisor.context().unlinker;
+                if let Err(error) = unlinker.unlink(names).await {
                     tracing::warn!(job = number, %error, "a segment of a deleted job could not be \
                         unlinked; the next start tries again");
                 }
@@ -76,16 +75,4 @@ fn file_names(job: JobNumber, segments: &[(u32, Offset)]) -> BTreeSet<String> {
         [name.to_string(), hole::file_name(job, attempt)]
     };
     segments.iter().flat_map(segment).collect()
-}
-
-/// Unlinks what is there of these; tries all, and returns the last error.
-fn unlink(spool: &Path, names: &BTreeSet<String>) -> io::Result<()> {
-    let mut last = Ok(());
-    for name in names {
-        match std::fs::remove_file(spool.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => last = Err(error),
-            _ => {}
-        }
-    }
-    last
 }

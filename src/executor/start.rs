@@ -12,6 +12,7 @@ use crate::{
     job::JobNumber,
     output::{Hub, Log, log::blocking},
     query::{Queries, QuerySettings},
+    output::{Hub, Log, Unlinker},
     scheduler::{Kick, Scheduler, rescue::Rescuer},
     spool::{Layout, SegmentName, hole, unsynced},
     store::{OpenAttempt, OpenError, Store, Stored},
@@ -125,6 +126,7 @@ impl Executor {
         let log = Log::new(store.clone(), layout.spool());
         let ctx = Context {
             bounds: bounds(&layout, &settings)?,
+            unlinker: Unlinker::new(layout.spool()),
             layout,
             store: store.clone(),
             hub: hub.clone(),
@@ -298,10 +300,7 @@ async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<S
         if keep {
             continue;
         }
-        let path = ctx.layout.spool().join(&file);
-        if let Err(error) = blocking(move || std::fs::remove_file(path)).await
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = ctx.unlinker.unlink([file.clone()]).await {
             tracing::warn!(file, %error, "a leftover in the spool could not be unlinked");
         }
     }

@@ -15,6 +15,7 @@ pub mod pattern;
 pub mod search;
 mod segments;
 pub mod tail;
+pub mod unlinker;
 
 pub use collect::{Collected, collect};
 pub use digest::Digest;
@@ -24,6 +25,7 @@ pub use hub::{ArmRequest, Hub, Watch};
 pub use log::{Batch, Cursor, Item, Log, ReadError};
 pub use pattern::{Pattern, PatternError};
 pub use search::Search;
+pub use unlinker::{Hold, Unlinker};
 pub use tail::{From, Look, Tail, TailError, TailEvent, TailOptions};
 
 #[cfg(test)]

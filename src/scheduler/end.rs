@@ -4,10 +4,9 @@
 //! What the shim does next is decided in `claim`; here the claim is only made part of the same
 //! transaction.
 
-use std::{io, path::Path, time::Duration};
+use std::time::Duration;
 
 use crate::{
-    output::log::blocking,
     store::{Claimed, Fenced, Store, StoreError},
     supervisor::{Settled, Supervisor},
 };
@@ -52,21 +51,9 @@ pub async fn unlink(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) 
     if fenced == Fenced::Stale {
         return;
     }
-    let spool = supervisor.context().layout.spool();
-    let names = settled.unlink.clone();
-    let unlinked = blocking(move || {
-        let removed = names.into_iter().map(|name| remove(&spool.join(name)));
-        removed.collect::<io::Result<()>>()
-    });
-    if let Err(error) = unlinked.await {
+    let unlinker = &supervisor.context().unlinker;
+    if let Err(error) = unlinker.unlink(settled.unlink.clone()).await {
         tracing::warn!(job = settled.key.job, %error, "a file in the spool could not be unlinked");
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
     }
 }
 

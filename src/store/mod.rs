@@ -30,6 +30,7 @@ mod outputs;
 mod presence;
 mod queues;
 mod short_name;
+mod snapshot;
 mod standing;
 mod stored;
 mod tally;
@@ -39,6 +40,7 @@ mod wishes;
 mod writer;
 
 pub(crate) use short_name::Way;
+pub use snapshot::{Snapshot, SnapshotError};
 pub use types::*;
 
 use ask::{Answer, Ask};
@@ -474,6 +476,15 @@ impl Store {
     /// The highest number that a job has had; 0 before the first one.
     pub async fn last_number(&self) -> Result<JobNumber, StoreError> {
         Ok(jobs::last_number(&self.inner.readers).await?)
+    }
+
+    /// Copies what is committed into the file `to`, which must not exist; see [`Snapshot`].
+    pub async fn snapshot(
+        &self,
+        to: &Path,
+        stop: &CancellationToken,
+    ) -> Result<Snapshot, SnapshotError> {
+        Snapshot::write(&self.inner.readers, to, stop).await
     }
 
     /// The number of the job with this id.

@@ -35,6 +35,15 @@ pub(super) async fn set_up(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// Gives a copy of a data directory an instance of its own; returns it.
+pub(super) async fn renew(conn: &mut SqliteConnection) -> sqlx::Result<String> {
+    let instance = random_id()?;
+    sqlx::query!("UPDATE nodes SET instance = ?1 WHERE id = 1", instance)
+        .execute(conn)
+        .await?;
+    Ok(instance)
+}
+
 /// Counts a server start and remembers under which boot of the machine it happened.
 pub(super) async fn begin_epoch(conn: &mut SqliteConnection, boot_id: &str) -> sqlx::Result<Epoch> {
     let hostname = hostname();

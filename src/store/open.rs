@@ -245,7 +245,8 @@ async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError
         .map_err(|error| OpenError::no_connection(path, &error))
 }
 
-fn options(name: &Path) -> SqliteConnectOptions {
+/// How every connection is made.
+pub(super) fn options(name: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(name)
         .foreign_keys(true)

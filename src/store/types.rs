@@ -287,6 +287,17 @@ pub struct DeletedJob {
     pub segments: Vec<(u32, Offset)>,
 }
 
+/// Names a segment that has a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentKey {
+    /// The job.
+    pub number: JobNumber,
+    /// The attempt.
+    pub attempt: u32,
+    /// The offset of its first byte.
+    pub first_offset: Offset,
+}
+
 /// What a stop wish met.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wished {

@@ -28,7 +28,7 @@ pub use ward::{Key, Ward, first_segment};
 
 use crate::{
     job::{Input, InputAnswer, JobNumber, StopWish},
-    output::{ArmRequest, Hub},
+    output::{ArmRequest, Hub, Unlinker},
     spool::Layout,
     store::{Claim, Offer, OpenAttempt, Store},
 };
@@ -45,6 +45,8 @@ pub struct Context {
     pub store: Store,
     /// Wakes readers.
     pub hub: Hub,
+    /// Takes files out of the spool.
+    pub unlinker: Unlinker,
     /// This server's epoch.
     pub epoch: u64,
     /// The data directory's instance.
