@@ -3,6 +3,7 @@
 //!
 //! It knows no wire format, no session and no HTTP.
 
+mod backup;
 mod change;
 mod control;
 mod disconnect;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use self::{disconnect::Ties, last_input::LastInputs};
+use self::{backup::Backups, disconnect::Ties, last_input::LastInputs};
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
     output::{Hub, Log},
@@ -37,6 +38,7 @@ pub use crate::output::{
     From, Look, Pattern, PatternError, TailEvent, TailOptions, search::MATCH_BYTES_MAX,
 };
 pub use crate::store::Taken;
+pub use backup::Backup;
 pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};
 pub use error::Error;
@@ -79,6 +81,7 @@ struct Inner {
     defaults: queues::Defaults,
     ties: Ties,
     last_inputs: LastInputs,
+    backups: Backups,
     /// Places of waits that read output.
     wait_places: Semaphore,
     /// Held for one piece of output that is searched.

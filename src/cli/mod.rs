@@ -9,6 +9,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 mod autostart;
+mod backup;
 mod caller;
 mod cancel;
 mod client;
@@ -109,6 +110,8 @@ enum Verb {
     Stop(stop::StopArgs),
     /// Stop the server and start it again; running jobs live on
     Restart(restart::RestartArgs),
+    /// Copy the data directory while jobs run
+    Backup(backup::BackupArgs),
     /// Show the settings and where they come from
     Config(config::ConfigArgs),
     /// Show the token for TCP
@@ -176,6 +179,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Status(args) => status::status(args).await,
         Verb::Stop(args) => stop::stop(args).await,
         Verb::Restart(args) => restart::restart(args).await,
+        Verb::Backup(args) => backup::backup(args).await,
         Verb::Config(args) => config::config(args).await,
         Verb::Token(args) => token::token(args).await,
         Verb::Completions(args) => completions::completions(args).await,

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Executor, Inner, disconnect::Ties, last_input::LastInputs, queues::Defaults};
+use super::{Executor, Inner, backup::Backups, disconnect::Ties, last_input::LastInputs, queues::Defaults};
 use crate::{
     ballast::Ballast,
     clock,
@@ -32,6 +32,9 @@ const BALLAST_BYTES_DEFAULT_MAX: u64 = 8 << 20;
 /// What a start may have to write before it can serve, bytes: with less than that free, the ballast
 /// is given up for it.
 const START_BYTES: u64 = 1 << 20;
+
+/// How long a stop waits until a backup that is given up has taken its files away.
+const BACKUP_OVER_WITHIN: Duration = Duration::from_secs(1);
 
 /// The bounds of an executor. Every one is a setting of the server with the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +164,7 @@ impl Executor {
                 defaults,
                 ties: Ties::default(),
                 last_inputs: LastInputs::default(),
+                backups: Backups::default(),
                 wait_places: Semaphore::new(wait_places()),
                 search_places: Semaphore::new(wait_places()),
                 queries,
@@ -177,6 +181,10 @@ impl Executor {
     pub async fn stop(&self) {
         self.inner.hub.close();
         self.inner.supervisor.stop().await;
+        let given_up = self.inner.backups.over();
+        if tokio::time::timeout(BACKUP_OVER_WITHIN, given_up).await.is_err() {
+            tracing::warn!("a backup could not be given up in time: its .partial is left");
+        }
         self.inner.store.close().await;
     }
 }

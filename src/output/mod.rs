@@ -3,6 +3,7 @@
 //!
 //! Who runs a process, and who asks for its bytes, is not known here.
 
+pub mod carry;
 pub mod collect;
 pub mod digest;
 pub mod durable;

@@ -18,6 +18,12 @@ pub fn file_name(job: JobNumber, attempt: u32) -> String {
     format!("{job}.{attempt}.unsynced")
 }
 
+/// The attempt that a file of this name marks.
+pub fn parse(file_name: &str) -> Option<(JobNumber, u32)> {
+    let (job, attempt) = file_name.strip_suffix(".unsynced")?.split_once('.')?;
+    Some((job.parse().ok()?, attempt.parse().ok()?))
+}
+
 /// Leaves the mark in the directory `spool`. It need not be on disk: what it speaks of is lost in a
 /// power loss as well, and that is known by the boot id.
 pub fn mark(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()> {

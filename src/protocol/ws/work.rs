@@ -216,6 +216,8 @@ async fn execute_beside(session: &Session, task: Task) {
     let (asker, method, params, _) = task.split();
     if method == Method::Query {
         let outcome = methods::query::execute(session, params).await;
+    if method == Method::Backup {
+        let outcome = methods::execute(session, method, params).await;
         let room = session.outbox.room().await;
         return send(session, room, asker, outcome);
     }

@@ -9,6 +9,7 @@ use super::{super::Kind, envelope::to_raw, refusal::Refusal, session::Session, t
 use crate::config::Settings;
 
 pub mod authenticate;
+mod backup;
 mod control;
 mod delete;
 mod get;
@@ -81,6 +82,8 @@ pub enum Method {
     Query,
     /// `server.info`
     Info,
+    /// `server.backup`
+    Backup,
 }
 
 const BUILT: &[(&str, Method)] = &[
@@ -102,6 +105,7 @@ const BUILT: &[(&str, Method)] = &[
     ("queue.delete", Method::QueueDelete),
     ("history.query", Method::Query),
     ("server.info", Method::Info),
+    ("server.backup", Method::Backup),
 ];
 
 /// Methods that are promised and not built yet.
@@ -143,6 +147,7 @@ impl Method {
     pub fn runs_beside(self, params: &Map<String, Value>) -> bool {
         match self {
             Self::Wait | Self::Query => true,
+            Self::Wait | Self::Backup => true,
             Self::Read => params
                 .get("wait_ms")
                 .and_then(Value::as_u64)
@@ -231,6 +236,7 @@ pub async fn execute(
         Method::QueueDelete => queue_delete::execute(session, &params).await,
         Method::Query => query::execute(session, params).await,
         Method::Info => info::execute(session, &params).await,
+        Method::Backup => backup::execute(session, &params).await,
     }
 }
 
@@ -300,6 +306,7 @@ mod tests {
         let params = |value: Value| value.as_object().cloned().unwrap_or_default();
         assert!(Method::Wait.runs_beside(&params(json!({}))));
         assert!(Method::Query.runs_beside(&params(json!({}))));
+        assert!(Method::Backup.runs_beside(&params(json!({}))));
         assert!(Method::Read.runs_beside(&params(json!({"wait_ms": 1}))));
         assert!(!Method::Read.runs_beside(&params(json!({"wait_ms": 0}))));
         assert!(!Method::Read.runs_beside(&params(json!({}))));

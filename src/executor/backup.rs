@@ -1,0 +1,229 @@
+//! Backups: a copy of the data directory as it stands, taken while jobs run, that can be served as it
+//! is (docs/design/backup.md).
+//!
+//! The order is the whole art: first nothing leaves the spool any more, then the ledger is copied,
+//! then what that copy names. How each is copied is not known here.
+
+mod draft;
+
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
+
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
+
+use self::draft::{Draft, Refused};
+use super::{Error, Executor};
+use crate::{
+    output::{
+        carry::{Carried, Carrier, leave_free, share_a_disk},
+        log::blocking,
+    },
+    spool::{Layout, SegmentName},
+    store::{SegmentKey, Snapshot, SnapshotError},
+    supervisor::Context,
+};
+
+/// A backup that is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its own instance.
+    pub instance: String,
+    /// How many jobs it has.
+    pub jobs: u64,
+    /// Lengths of its files, bytes.
+    pub bytes: u64,
+    /// How much of that takes no room, because it is linked to the original's files, bytes.
+    pub shared_bytes: u64,
+    /// Segments that the ledger names and that were not there to be copied.
+    pub missing_segments: u64,
+    /// How long it took, milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// One backup is made at a time; a stop waits for it to be given up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Backups(Arc<Mutex<()>>);
+
+impl Backups {
+    fn begin(&self) -> Result<OwnedMutexGuard<()>, Failure> {
+        let begun = Arc::clone(&self.0).try_lock_owned();
+        begun.map_err(|_| Failure::Another)
+    }
+
+    /// Returns when none is being made.
+    pub async fn over(&self) {
+        drop(self.0.lock().await);
+    }
+}
+
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("another backup is being made; wait until it is done")]
+    Another,
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Executor {
+    /// Makes a complete copy of the data directory at `to`, an absolute path where nothing is yet.
+    /// Whoever stops waiting gives it up.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` and `Conflict` for a place that will not do, `Unavailable` where its disk is full;
+    /// nothing is left then, and the original is as it was.
+    pub async fn backup(&self, to: PathBuf) -> Result<Backup, Error> {
+        let stop = self.inner.supervisor.context().stopping.child_token();
+        let _given_up = stop.clone().drop_guard();
+        let (executor, place) = (self.clone(), to.clone());
+        // It puts its place in order even if nobody waits for it any more.
+        let made = tokio::spawn(async move { executor.make_backup(place, stop).await });
+        match made.await {
+            Ok(made) => made.map_err(|failure| failure.tell(&to)),
+            Err(error) => {
+                tracing::error!(%error, "a backup panicked");
+                let message = "the backup failed; see the server's log";
+                Err(Error::Internal(message.to_owned()))
+            }
+        }
+    }
+
+    async fn make_backup(&self, to: PathBuf, stop: CancellationToken) -> Result<Backup, Failure> {
+        let _alone = self.inner.backups.begin()?;
+        let began = Instant::now();
+        let data_dir = self.inner.supervisor.context().layout.root().to_owned();
+        let draft = blocking(move || Ok(Draft::begin(&to, &data_dir))).await??;
+        let mut made = match self.fill(&draft, &stop).await {
+            Ok(made) => made,
+            Err(failure) => {
+                blocking(move || draft.discard()).await?;
+                return Err(failure);
+            }
+        };
+        made.path = blocking(move || Ok(draft.publish())).await??;
+        made.elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(path = %made.path.display(), jobs = made.jobs, bytes = made.bytes,
+            elapsed_ms = made.elapsed_ms, "a backup is made");
+        Ok(made)
+    }
+
+    async fn fill(&self, draft: &Draft, stop: &CancellationToken) -> Result<Backup, Failure> {
+        let ctx = self.inner.supervisor.context();
+        let layout = draft.layout().clone();
+        let free_bytes_min = self.room_for_the_ledger(&layout).await?;
+        // From here on whatever the ledger's copy will name stays where it is.
+        let hold = ctx.unlinker.hold();
+        let mut ledger = self.inner.store.snapshot(&layout.database(), stop).await?;
+        let open = ledger.open_attempts().await?;
+        let (from, to, stop) = (ctx.layout.spool(), layout.spool(), stop.clone());
+        let carrier =
+            blocking(move || Carrier::new(from, to, open, free_bytes_min, stop)).await?;
+        let spool = carry(&mut ledger, carrier).await?;
+        drop(hold);
+        let (jobs, instance) = (ledger.jobs().await?, ledger.instance.clone());
+        ledger.close().await?;
+        let (draft, config) = (draft.clone(), ctx.layout.config());
+        let others = blocking(move || draft.complete(&config)).await?;
+        Ok(Backup {
+            path: PathBuf::new(),
+            instance,
+            jobs,
+            bytes: others + spool.bytes,
+            shared_bytes: spool.shared_bytes,
+            missing_segments: spool.missing,
+            elapsed_ms: 0,
+        })
+    }
+
+    /// Looks whether the ledger fits, before it fills a disk that others need; how much has to stay
+    /// free there, bytes.
+    async fn room_for_the_ledger(&self, copy: &Layout) -> io::Result<u64> {
+        let Context { layout, bounds, .. } = self.inner.supervisor.context();
+        let (ours, theirs) = (layout.clone(), copy.root().to_owned());
+        let free_bytes_min = bounds.free_bytes_min;
+        blocking(move || {
+            let min = match share_a_disk(ours.root(), &theirs)? {
+                true => free_bytes_min,
+                false => 0,
+            };
+            let ledger_bytes = std::fs::metadata(ours.database())?.len();
+            leave_free(&theirs, min + ledger_bytes)?;
+            Ok(min)
+        })
+        .await
+    }
+}
+
+/// Carries what the copy of the ledger names.
+async fn carry(ledger: &mut Snapshot, mut carrier: Carrier) -> Result<Carried, Failure> {
+    let mut last = None;
+    loop {
+        let segments = ledger.segments(last).await?;
+        last = segments.last().copied();
+        let is_end = segments.is_empty();
+        carrier = blocking(move || {
+            let names: Vec<SegmentName> = segments.into_iter().map(name).collect();
+            carrier.complete(&names)?;
+            if is_end {
+                carrier.incomplete()?;
+                carrier.finish()?;
+            }
+            Ok(carrier)
+        })
+        .await?;
+        if is_end {
+            return Ok(carrier.carried());
+        }
+    }
+}
+
+fn name(segment: SegmentKey) -> SegmentName {
+    SegmentName {
+        job: segment.number,
+        attempt: segment.attempt,
+        first_offset: segment.first_offset,
+    }
+}
+
+impl Failure {
+    /// What is told of it.
+    fn tell(self, to: &std::path::Path) -> Error {
+        let to = to.display();
+        match self {
+            Self::Another => Error::Conflict(self.to_string()),
+            Self::Refused(Refused::Conflict(message)) => Error::Conflict(message),
+            Self::Refused(Refused::Invalid(message)) => Error::Invalid {
+                message: format!("to: {message}"),
+                output_bytes: None,
+            },
+            Self::Snapshot(SnapshotError::Stopped) => Error::stopping(),
+            Self::Io(error) if error.kind() == io::ErrorKind::Interrupted => Error::stopping(),
+            Self::Snapshot(SnapshotError::DiskFull) => full(&to),
+            Self::Refused(Refused::Io(error)) | Self::Io(error) if is_full(&error) => full(&to),
+            failure => {
+                tracing::error!(to = %to, error = %failure, "a backup failed");
+                Error::Internal(format!("the backup could not be written: {failure}"))
+            }
+        }
+    }
+}
+
+fn full(to: &impl std::fmt::Display) -> Error {
+    Error::Unavailable(format!(
+        "the disk has no room for a backup at {to}; make room there, or name another place"
+    ))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
