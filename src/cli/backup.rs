@@ -36,11 +36,16 @@ pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
     let to = match &target {
         Target::Local(_) => std::path::absolute(&args.dest)?,
         Target::Remote { .. } if args.dest.is_absolute() => args.dest.clone(),
-        Target::Remote { .. } => bail!("DEST is a place on the server's machine: name it absolutely"),
+        Target::Remote { .. } => {
+            bail!("DEST is a place on the server's machine: name it absolutely")
+        }
     };
     let to = to.to_str().context("DEST must be valid UTF-8")?.to_owned();
     let mut link = link::open_always(target, Tell::Everybody).await?;
-    match link.try_request("server.backup", &json!({"to": to})).await? {
+    match link
+        .try_request("server.backup", &json!({"to": to}))
+        .await?
+    {
         Some(made) if args.look.json => say::json(&made)?,
         Some(made) => say::out(format!("{}\n", line(&made)).as_bytes())?,
         None => bail!(

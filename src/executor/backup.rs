@@ -123,8 +123,7 @@ impl Executor {
         let mut ledger = self.inner.store.snapshot(&layout.database(), stop).await?;
         let open = ledger.open_attempts().await?;
         let (from, to, stop) = (ctx.layout.spool(), layout.spool(), stop.clone());
-        let carrier =
-            blocking(move || Carrier::new(from, to, open, free_bytes_min, stop)).await?;
+        let carrier = blocking(move || Carrier::new(from, to, open, free_bytes_min, stop)).await?;
         let spool = carry(&mut ledger, carrier).await?;
         drop(hold);
         let (jobs, instance) = (ledger.jobs().await?, ledger.instance.clone());

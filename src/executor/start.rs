@@ -5,7 +5,9 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Executor, Inner, backup::Backups, disconnect::Ties, last_input::LastInputs, queues::Defaults};
+use super::{
+    Executor, Inner, backup::Backups, disconnect::Ties, last_input::LastInputs, queues::Defaults,
+};
 use crate::{
     ballast::Ballast,
     clock,
@@ -182,7 +184,10 @@ impl Executor {
         self.inner.hub.close();
         self.inner.supervisor.stop().await;
         let given_up = self.inner.backups.over();
-        if tokio::time::timeout(BACKUP_OVER_WITHIN, given_up).await.is_err() {
+        if tokio::time::timeout(BACKUP_OVER_WITHIN, given_up)
+            .await
+            .is_err()
+        {
             tracing::warn!("a backup could not be given up in time: its .partial is left");
         }
         self.inner.store.close().await;

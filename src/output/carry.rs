@@ -75,7 +75,9 @@ impl Carrier {
         };
         for entry in fs::read_dir(&carrier.from)? {
             let name = entry?.file_name();
-            carrier.unsynced.extend(name.to_str().and_then(unsynced::parse));
+            carrier
+                .unsynced
+                .extend(name.to_str().and_then(unsynced::parse));
         }
         Ok(carrier)
     }
@@ -135,7 +137,11 @@ impl Carrier {
             names = self.listed()?.remove(&(job, attempt)).unwrap_or_default();
         }
         // What follows the hole is missing, as after a power loss.
-        tracing::warn!(job, attempt, "output is dropped faster than it can be copied");
+        tracing::warn!(
+            job,
+            attempt,
+            "output is dropped faster than it can be copied"
+        );
         self.write_hole(job, attempt, hole::read(&self.from, job, attempt)?)
     }
 
@@ -204,7 +210,11 @@ impl Carrier {
             self.carried.bytes -= there.len();
         }
         let mut options = OpenOptions::new();
-        let mut to = options.write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut to = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         let mut buffer = vec![0; COPY_BYTES];
         let mut left = length;
         while left > 0 {
@@ -280,7 +290,8 @@ mod tests {
 
         fn carrier(&self, open: &[Key]) -> Carrier {
             let (from, to) = (self.from.path().to_owned(), self.to.path().to_owned());
-            Carrier::new(from, to, open.iter().copied(), 0, CancellationToken::new()).expect("a carrier")
+            Carrier::new(from, to, open.iter().copied(), 0, CancellationToken::new())
+                .expect("a carrier")
         }
 
         fn carried(&self) -> Vec<String> {
@@ -294,11 +305,8 @@ mod tests {
         }
 
         fn inodes(&self, name: &str) -> [u64; 2] {
-            [&self.from, &self.to].map(|place| {
-                fs::metadata(place.path().join(name))
-                    .expect("a file")
-                    .ino()
-            })
+            [&self.from, &self.to]
+                .map(|place| fs::metadata(place.path().join(name)).expect("a file").ino())
         }
     }
 

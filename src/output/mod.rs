@@ -26,8 +26,8 @@ pub use hub::{ArmRequest, Hub, Watch};
 pub use log::{Batch, Cursor, Item, Log, ReadError};
 pub use pattern::{Pattern, PatternError};
 pub use search::Search;
-pub use unlinker::{Hold, Unlinker};
 pub use tail::{From, Look, Tail, TailError, TailEvent, TailOptions};
+pub use unlinker::{Hold, Unlinker};
 
 #[cfg(test)]
 mod find_tests;

@@ -76,7 +76,9 @@ impl Unlinker {
         if held.names.len() + names.len() <= HELD_NAMES_MAX {
             held.names.extend(names);
         } else {
-            tracing::warn!("more files wait to be unlinked than are remembered: the next start does it");
+            tracing::warn!(
+                "more files wait to be unlinked than are remembered: the next start does it"
+            );
         }
         None
     }
@@ -129,7 +131,10 @@ mod tests {
             fs::write(path(name), "x").expect("written");
         }
         let unlinker = Unlinker::new(spool.path().to_owned());
-        unlinker.unlink(["a".to_owned(), "missing".to_owned()]).await.expect("unlinked");
+        unlinker
+            .unlink(["a".to_owned(), "missing".to_owned()])
+            .await
+            .expect("unlinked");
         assert!(!path("a").exists());
         let (one, two) = (unlinker.hold(), unlinker.hold());
         unlinker.unlink(["b".to_owned()]).await.expect("remembered");
@@ -142,7 +147,9 @@ mod tests {
             }
         };
         let within = std::time::Duration::from_secs(30);
-        tokio::time::timeout(within, gone).await.expect("unlinked at last");
+        tokio::time::timeout(within, gone)
+            .await
+            .expect("unlinked at last");
         assert!(path("c").exists());
     }
 }

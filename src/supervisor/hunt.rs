@@ -187,7 +187,8 @@ fn kill_if_ours(pid: i32, mark: &Mark, living: Option<&Living>) -> Option<Surviv
     // Here as well the descriptor comes first.
     let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let stat = Stat::read(pid)?;
-    let ours = mark.whose_is(pid) == Whose::Ours || living.is_some_and(|living| living.leads(&stat));
+    let ours =
+        mark.whose_is(pid) == Whose::Ours || living.is_some_and(|living| living.leads(&stat));
     if !ours || stat.is_dead {
         return None;
     }

@@ -17,16 +17,16 @@ use crate::harness::{
 };
 
 const UNAVAILABLE: i64 = -32006;
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 
 /// A small file system of its own, unmounted when dropped.
-struct Disk {
+pub struct Disk {
     at: TempDir,
 }
 
 impl Disk {
     /// `None` where this process may not mount.
-    fn mount(bytes: u64) -> Option<Self> {
+    pub fn mount(bytes: u64) -> Option<Self> {
         let at = tempfile::tempdir().expect("a directory");
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"])
@@ -41,7 +41,7 @@ impl Disk {
         None
     }
 
-    fn grow(&self, bytes: u64) {
+    pub fn grow(&self, bytes: u64) {
         let status = Command::new("mount")
             .args(["-o", &format!("remount,size={bytes}")])
             .arg(self.at.path())
@@ -49,7 +49,7 @@ impl Disk {
         assert!(status.expect("mount runs").success());
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.at.path().join(name)
     }
 

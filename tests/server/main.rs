@@ -4,6 +4,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod backup;
+mod backup_faults;
 mod control;
 mod damaged;
 mod delete;

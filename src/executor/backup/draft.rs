@@ -174,7 +174,10 @@ fn cannot_make(partial: &Path, error: io::Error) -> Refused {
 
 /// How long it is, bytes; 0 where there is none.
 fn copy_config(from: &Path, to: &Path) -> io::Result<u64> {
-    let from = match File::open(from) {
+    let mut open = OpenOptions::new();
+    // A pipe must not keep us.
+    let open = open.read(true).custom_flags(libc::O_NONBLOCK);
+    let from = match open.open(from) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         from => from?,
     };
@@ -217,7 +220,10 @@ mod tests {
             assert!(matches!(refused(&to), Refused::Invalid(_)), "{to:?}");
         }
         for name in ["file", "link", "dangling"] {
-            assert!(matches!(refused(&path(name)), Refused::Conflict(_)), "{name}");
+            assert!(
+                matches!(refused(&path(name)), Refused::Conflict(_)),
+                "{name}"
+            );
         }
         let left = fs::read_dir(root.path()).expect("listed").count();
         assert_eq!(left, 4, "nothing was made");
@@ -228,7 +234,10 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let (to, data) = (root.path().join("copy"), root.path().join("data"));
         let draft = Draft::begin(&to, &data).expect("begun");
-        assert!(matches!(Draft::begin(&to, &data), Err(Refused::Conflict(_))));
+        assert!(matches!(
+            Draft::begin(&to, &data),
+            Err(Refused::Conflict(_))
+        ));
         fs::create_dir(&to).expect("somebody was faster");
         assert!(matches!(draft.publish(), Err(Refused::Conflict(_))));
         fs::remove_dir(&to).expect("empty");
