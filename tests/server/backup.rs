@@ -191,7 +191,7 @@ impl Long {
 
 /// The whole check of one backup: `before` are the jobs that were acknowledged before it began.
 fn check(copy: &mut Server, before: &[Submitted], long: &Long, original: &mut Client) {
-    assert_eq!(integrity(&copy.data_dir()), ["ok"]);
+    assert_whole(&copy.data_dir());
     for name in [
         "token",
         "lock",
@@ -238,7 +238,33 @@ fn check(copy: &mut Server, before: &[Submitted], long: &Long, original: &mut Cl
     );
 }
 
-fn integrity(data_dir: &Path) -> Vec<String> {
+/// What the directory says by itself, before any server has touched it: the ledger is sound, every
+/// segment that it counts on is there, and none that it does not know.
+fn assert_whole(data_dir: &Path) {
+    assert_eq!(ask(data_dir, "PRAGMA integrity_check"), ["ok"]);
+    assert_eq!(ask(data_dir, "PRAGMA foreign_key_check"), [""; 0]);
+    let spool: BTreeSet<String> = names(&data_dir.join("spool")).into_iter().collect();
+    // The first segment of a started attempt is there from its beginning to its end.
+    let needed = "SELECT job || '.' || attempt || '.' || start_offset || '.seg' FROM attempts
+                  WHERE state = 'started'
+                  UNION SELECT s.job || '.' || s.attempt || '.' || s.first_offset || '.seg'
+                  FROM segments AS s JOIN jobs AS j ON j.number = s.job
+                  WHERE j.when_full <> 'drop_oldest'";
+    let missing: Vec<_> = ask(data_dir, needed)
+        .into_iter()
+        .filter(|name| !spool.contains(name))
+        .collect();
+    assert!(missing.is_empty(), "missing: {missing:?}");
+    let known = "SELECT s.job || '.' || s.attempt || '.' FROM segments AS s
+                 UNION SELECT job || '.' || attempt || '.' FROM attempts
+                 WHERE state IN ('claimed', 'started')";
+    let known = ask(data_dir, known);
+    let is_known = |name: &String| known.iter().any(|begin| name.starts_with(begin));
+    let unknown: Vec<_> = spool.iter().filter(|name| !is_known(name)).collect();
+    assert!(unknown.is_empty(), "nobody knows {unknown:?}");
+}
+
+fn ask(data_dir: &Path, query: &'static str) -> Vec<String> {
     let options = SqliteConnectOptions::new()
         .filename(data_dir.join("cc-executor.db"))
         .immutable(true);
@@ -247,22 +273,22 @@ fn integrity(data_dir: &Path) -> Vec<String> {
         let mut connection = SqliteConnection::connect_with(&options)
             .await
             .expect("opens");
-        let said = sqlx::query_scalar("PRAGMA integrity_check");
-        said.fetch_all(&mut connection).await.expect("checked")
+        let rows = sqlx::query_scalar(query).fetch_all(&mut connection).await;
+        rows.expect("an answer")
     })
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("a directory");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+    entries
+        .map(|entry| name(entry).into_string().expect("UTF-8"))
+        .collect()
 }
 
 fn instance(client: &mut Client) -> String {
     let info = client.ok("server.info", json!({}));
     info["instance"].as_str().expect("an instance").to_owned()
-}
-
-fn spool(server: &Server) -> Vec<String> {
-    let entries = fs::read_dir(server.data_dir().join("spool")).expect("the spool");
-    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
-    entries
-        .map(|entry| name(entry).into_string().expect("UTF-8"))
-        .collect()
 }
 
 /// Makes a backup for `copy` while jobs are submitted, run, end and are deleted; which jobs must be in
@@ -341,7 +367,9 @@ fn a_backup_at_any_moment_restores_to_a_consistent_state() {
         client.ok("job.delete", json!({"job": job["id"]}));
     }
     until("the spool to be empty", || {
-        spool(&original).is_empty().then_some(())
+        names(&original.data_dir().join("spool"))
+            .is_empty()
+            .then_some(())
     });
 }
 
