@@ -214,9 +214,7 @@ async fn execute_beside(session: &Session, task: Task) {
         return execute(session, task).await;
     }
     let (asker, method, params, _) = task.split();
-    if method == Method::Query {
-        let outcome = methods::query::execute(session, params).await;
-    if method == Method::Backup {
+    if matches!(method, Method::Query | Method::Backup) {
         let outcome = methods::execute(session, method, params).await;
         let room = session.outbox.room().await;
         return send(session, room, asker, outcome);

@@ -146,8 +146,7 @@ impl Method {
     /// Whether such a request may take so long that others must not wait for it.
     pub fn runs_beside(self, params: &Map<String, Value>) -> bool {
         match self {
-            Self::Wait | Self::Query => true,
-            Self::Wait | Self::Backup => true,
+            Self::Wait | Self::Query | Self::Backup => true,
             Self::Read => params
                 .get("wait_ms")
                 .and_then(Value::as_u64)
