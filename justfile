@@ -90,6 +90,10 @@ service:
 bench-recovery binary="target/release/cc-executor":
     {{ python }} benches/recovery.py {{ binary }}
 
+# What a backup costs a busy server.
+bench-backup binary="target/release/cc-executor":
+    {{ python }} benches/backup.py {{ binary }}
+
 # Writes `.sqlx` anew after a query or a migration has changed.
 prepare:
     scripts/prepare-queries

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -229,4 +230,58 @@ fn a_kill_in_the_middle_leaves_a_partial_one_and_a_sound_original() {
     fs::remove_dir_all(partial(&to)).expect("removed");
     let made = client.ok("server.backup", json!({ "to": to }));
     assert_eq!(jobs(&made), JOBS);
+}
+
+#[test]
+fn what_the_original_has_lost_is_missing_in_the_copy_and_told() {
+    let original = Server::with(
+        &["--segment-bytes", "65536", "--inline-bytes-max", "0"],
+        &[],
+    );
+    let mut client = original.connect();
+    let job = client.submit(json!({"shell": "head -c 200000 /dev/zero"}));
+    client.finished(&job);
+    let spool = original.data_dir().join("spool");
+    let mut names: Vec<_> = fs::read_dir(&spool)
+        .expect("the spool")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    names.sort();
+    fs::remove_file(&names[1]).expect("removed");
+    let mut copy = Server::stopped(&[], &[]);
+    let made = client.ok("server.backup", json!({"to": copy.data_dir()}));
+    assert_eq!(made["missing_segments"], 1, "{made}");
+    copy.restart();
+    let [here, there] = [&mut client, &mut copy.connect()].map(|client| {
+        let transcript = client.whole(&job);
+        assert_eq!(transcript.gaps.len(), 1);
+        assert_eq!(transcript.gaps[0]["reason"], "damaged");
+        (transcript.bytes, transcript.gaps[0]["from"].clone())
+    });
+    assert_eq!(here, there);
+}
+
+#[test]
+fn a_copy_has_the_configuration_and_its_own_token() {
+    let mut original = Server::start();
+    original.stop();
+    let config = original.data_dir().join("config.toml");
+    fs::write(&config, "submit_many_max = 77\n").expect("written");
+    original.restart();
+    let mut copy = Server::stopped(&[], &[]);
+    let mut client = original.connect();
+    client.ok("server.backup", json!({"to": copy.data_dir()}));
+    for name in [".", "spool", "shims", "config.toml", "cc-executor.db"] {
+        let meta = fs::metadata(copy.data_dir().join(name)).expect("is there");
+        assert_eq!(
+            meta.permissions().mode() & 0o077,
+            0,
+            "{name} is for us alone"
+        );
+    }
+    assert!(!copy.data_dir().join("token").exists());
+    copy.restart();
+    assert_ne!(copy.token(), original.token());
+    let info = copy.connect().ok("server.info", json!({}));
+    assert_eq!(info["limits"]["submit_many_max"], 77);
 }

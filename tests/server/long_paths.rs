@@ -1,6 +1,6 @@
 //! A data directory may lie at any length of path: sockets, shims, spool and database work there.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use serde_json::json;
 
@@ -77,4 +77,24 @@ fn run_starts_a_server_at_a_long_path() {
     assert_eq!(done.code(), 0, "{}", done.err());
     assert_eq!(done.out(), "hello\n");
     assert!(place.data_dir().join("server.log").exists());
+}
+
+#[test]
+fn a_backup_goes_from_a_long_path_to_a_short_one_and_back() {
+    let mut original = Server::stopped(&[], &[]).within(deep(900));
+    original.restart();
+    let mut client = original.connect();
+    let job = client.submit(json!({"shell": "echo hello"}));
+    client.finished(&job);
+    let mut short = Server::stopped(&[], &[]);
+    client.ok("server.backup", json!({"to": short.data_dir()}));
+    short.restart();
+    let mut client = short.connect();
+    assert_eq!(client.whole(&job).bytes, b"hello\n");
+    let mut long = Server::stopped(&[], &[]).within(deep(900));
+    let to = long.data_dir();
+    fs::create_dir_all(to.parent().expect("a parent")).expect("made");
+    client.ok("server.backup", json!({ "to": to }));
+    long.restart();
+    assert_eq!(long.connect().whole(&job).bytes, b"hello\n");
 }
