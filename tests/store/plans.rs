@@ -25,11 +25,21 @@ const LARGE: [&str; 12] = [
 ];
 
 /// Scans that are meant, by how their statement begins.
-const MEANT: [(&str, &str); 1] = [
+const MEANT: [(&str, &str); 3] = [
     // Counting all jobs reads the narrowest index there is.
     (
         "SELECT state AS",
         "SCAN jobs USING COVERING INDEX jobs_state",
+    ),
+    // That index holds open attempts alone.
+    (
+        "SELECT job AS \"job!: i64\", attempt AS",
+        "SCAN attempts USING INDEX attempts_shim",
+    ),
+    // Counting all jobs, once in a backup.
+    (
+        "SELECT count(*) AS",
+        "SCAN jobs USING COVERING INDEX jobs_finished",
     ),
 ];
 
