@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod autostart;
 mod caller;
 mod cancel;
+mod cast;
 mod client;
 mod completions;
 mod config;
@@ -19,6 +20,7 @@ mod duration;
 mod each;
 mod escape;
 mod exit_code;
+mod export;
 mod follow;
 mod forward;
 mod input;
@@ -34,9 +36,12 @@ mod outputs;
 mod pause;
 mod proc;
 mod queue;
+mod recording;
+mod replay;
 mod restart;
 mod resume;
 mod retry;
+mod rhythm;
 mod rm;
 mod run;
 mod say;
@@ -54,6 +59,7 @@ mod target;
 mod times;
 mod token;
 mod update;
+mod verify;
 mod wait;
 mod wire;
 
@@ -97,6 +103,12 @@ enum Verb {
     Retry(retry::RetryArgs),
     /// Change jobs that have not started
     Update(update::UpdateArgs),
+    /// Check that a job is stored as it was recorded, and claims about its output
+    Verify(verify::VerifyArgs),
+    /// Write a job's recording as text, JSON or an asciicast
+    Export(export::ExportArgs),
+    /// Show a job's output again with the pauses that it had
+    Replay(replay::ReplayArgs),
     /// Delete final jobs with their output
     Rm(rm::RmArgs),
     /// List queues, make, change and delete them
@@ -170,6 +182,9 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Input(args) => input::input(args).await,
         Verb::Retry(args) => retry::retry(args).await,
         Verb::Update(args) => update::update(args).await,
+        Verb::Verify(args) => verify::verify(args).await,
+        Verb::Export(args) => export::export(args).await,
+        Verb::Replay(args) => replay::replay(args).await,
         Verb::Rm(args) => rm::rm(args).await,
         Verb::Queue(args) => queue::queue(args).await,
         Verb::Serve(args) => serve::serve(args).await,

@@ -5,7 +5,10 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Executor, Inner, disconnect::Ties, last_input::LastInputs, queues::Defaults};
+use super::{
+    Executor, Inner, disconnect::Ties, last_input::LastInputs, queues::Defaults,
+    verify::VERIFIES_MAX,
+};
 use crate::{
     ballast::Ballast,
     clock,
@@ -162,6 +165,7 @@ impl Executor {
                 wait_places: Semaphore::new(wait_places()),
                 search_places: Semaphore::new(wait_places()),
                 queries,
+                verify_places: Semaphore::new(VERIFIES_MAX),
                 started_at: clock::now(),
             }),
         };

@@ -3,6 +3,8 @@
 //!
 //! Who runs a process, and who asks for its bytes, is not known here.
 
+pub mod audit;
+pub mod claims;
 pub mod collect;
 pub mod digest;
 pub mod durable;
@@ -15,7 +17,10 @@ pub mod pattern;
 pub mod search;
 mod segments;
 pub mod tail;
+pub mod walk;
 
+pub use audit::Audit;
+pub use claims::{Claim, Claims};
 pub use collect::{Collected, collect};
 pub use digest::Digest;
 pub use find::OpenEnd;
@@ -25,6 +30,7 @@ pub use log::{Batch, Cursor, Item, Log, ReadError};
 pub use pattern::{Pattern, PatternError};
 pub use search::Search;
 pub use tail::{From, Look, Tail, TailError, TailEvent, TailOptions};
+pub use walk::{Met, Walk};
 
 #[cfg(test)]
 mod find_tests;
