@@ -199,10 +199,11 @@ impl Audit {
         // Behind a gap there is none, and before the first one nobody knew that it would come.
         if let Some(expected) = stored.hex() {
             let found = self.part.as_ref().unwrap_or(&self.whole).hex();
-            if !self.blind && found.as_ref().is_some_and(|found| *found != expected) {
+            let is_whole = self.whole.hex().as_ref() == Some(&expected);
+            let differs = found.is_some_and(|found| found != expected);
+            if differs && !is_whole && !self.blind {
                 self.changed(to, attempt, segment);
             }
-            let is_whole = self.whole.hex().as_ref() == Some(&expected);
             self.part = (!is_whole).then_some(stored);
             self.blind = false;
         }
@@ -220,7 +221,8 @@ impl Audit {
             (None, rows) => (format!("one or more of {rows} rows"), None),
         };
         let message = format!(
-            "{what}: these are not the bytes that attempt {attempt} wrote from {from} to {to}"
+            "{what}: bytes {from} to {to} are not those that attempt {attempt} wrote, or the \
+             digest that was kept of them is not"
         );
         self.problems.push(Problem {
             attempt: Some(attempt),

@@ -205,7 +205,10 @@ impl Walk {
             self.offset = to;
             met.push(Met::Lost(to));
         }
-        met.push(Met::SegmentEnd(row));
+        // Nobody knows to which offset the digest of a segment belongs that ends elsewhere.
+        if what != Fault::Length {
+            met.push(Met::SegmentEnd(row));
+        }
         Ok(met)
     }
 

@@ -38,4 +38,5 @@ mod shims;
 mod tail;
 mod text;
 mod update;
+mod verify;
 mod wait;
