@@ -5,10 +5,10 @@
 
 use tokio::sync::SemaphorePermit;
 
-use super::{Error, Executor};
+use super::{Error, Executor, until::READ_BYTES};
 use crate::{
     job::{Fault, JobNumber, JobRef, Problem, Verdict, chain::Chain},
-    output::{Audit, Claim, Claims, Walk},
+    output::{Audit, Claim, Claims, Walk, audit::LISTED_MAX, walk::PIECE_BYTES},
     store::{AttemptRecord, JobRecord},
 };
 
@@ -72,19 +72,23 @@ impl Executor {
         let attempts = self.inner.store.attempt_records(job.number).await?;
         let mut problems = wrong_attempts(job, &attempts);
         problems.extend(self.wrong_events(job).await?);
-        let mut audit = Audit::new(attempts, claims);
+        let mut audit = Audit::new(attempts);
         problems.into_iter().for_each(|problem| audit.add(problem));
-        let audit = self
-            .walk(Walk::new(job.number, end, is_final), audit)
-            .await?;
+        // A pattern gets no more at once than one that is waited for.
+        let piece_bytes = match claims.patterns() {
+            0 => PIECE_BYTES,
+            _ => READ_BYTES,
+        };
+        let walk = Walk::new(job.number, end, is_final, piece_bytes);
+        let (audit, claims) = self.walk(walk, audit, claims).await?;
         let audited = audit.finish(is_final.then_some(job));
         Ok(Verdict {
             job: job.number,
             state: job.state,
             intact: audited.problems.first.is_empty(),
             output_bytes: audited.output_bytes,
+            claims: claims.finish(audited.output_sha256.as_deref()),
             output_sha256: audited.output_sha256,
-            claims: audited.claims,
             problems: audited.problems.first,
             more_problems: audited.problems.more,
             gaps: audited.gaps.first,
@@ -92,24 +96,48 @@ impl Executor {
         })
     }
 
-    /// Piece by piece, in turn with those who wait for something in an output.
-    async fn walk(&self, mut walk: Walk, mut audit: Audit) -> Result<Audit, Error> {
+    /// Piece by piece, and each pattern by itself, in turn with those who wait for something in an
+    /// output.
+    async fn walk(
+        &self,
+        mut walk: Walk,
+        mut audit: Audit,
+        mut claims: Claims,
+    ) -> Result<(Audit, Claims), Error> {
         while !walk.is_over() {
-            let searches = self.inner.search_places.acquire().await;
-            let _turn = searches.map_err(|_| Error::stopping())?;
             let met = {
                 let _place = self.place_to_read().await?;
                 walk.step(&self.inner.log).await?
             };
-            let judged = tokio::task::spawn_blocking(move || {
-                audit.take(met);
-                audit
-            });
-            audit = judged
-                .await
-                .map_err(|error| Error::Internal(format!("a verification failed: {error}")))?;
+            let mut items;
+            (audit, claims, items) = self
+                .work(move || {
+                    let items = audit.take(met);
+                    claims.feed_texts(&items);
+                    (audit, claims, items)
+                })
+                .await?;
+            for nth in (0..claims.patterns()).rev() {
+                (claims, items) = self
+                    .work(move || {
+                        claims.feed_pattern(nth, &items);
+                        (claims, items)
+                    })
+                    .await?;
+            }
         }
-        Ok(audit)
+        Ok((audit, claims))
+    }
+
+    /// Does what keeps a processor busy where nobody waits for the thread.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = self.inner.search_places.acquire().await;
+        let _turn = turn.map_err(|_| Error::stopping())?;
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| Error::Internal(format!("a verification failed: {error}")))
     }
 
     async fn wrong_events(&self, job: &JobRecord) -> Result<Vec<Problem>, Error> {
@@ -123,8 +151,7 @@ impl Executor {
             // More than are listed say no more.
             for event in events {
                 let problem = chain.add(event);
-                problems
-                    .extend(problem.filter(|_| problems.len() < crate::output::audit::LISTED_MAX));
+                problems.extend(problem.filter(|_| problems.len() < LISTED_MAX));
             }
         }
         problems.extend(chain.end(job.state, job.reason, job.attempt));

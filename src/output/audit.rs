@@ -1,14 +1,14 @@
 //! Judges what a walk through a stored output meets: hashes it anew, compares it with what was
-//! hashed when it was written, counts what is missing, and looks for what was claimed.
+//! hashed when it was written, and counts what is missing.
 //!
 //! The verdict about the bytes is the new digest's alone. The digests' states that the ledger holds
 //! for segments and attempts only narrow down where bytes were changed.
 
 use std::collections::VecDeque;
 
-use super::{Claims, Digest, Item, Met};
+use super::{Digest, Item, Met};
 use crate::{
-    job::{Fault, Finding, Gap, GapReason, Offset, Problem},
+    job::{Fault, Gap, GapReason, Offset, Problem},
     store::{AttemptRecord, JobRecord},
 };
 
@@ -43,7 +43,6 @@ pub struct Audit {
     dropped_bytes: u64,
     problems: Listed<Problem>,
     gaps: Listed<Gap>,
-    claims: Claims,
 }
 
 /// What was met since the last comparison.
@@ -64,13 +63,11 @@ pub struct Audited {
     pub problems: Listed<Problem>,
     /// What the record says is missing.
     pub gaps: Listed<Gap>,
-    /// What became of the claims.
-    pub claims: Vec<Finding>,
 }
 
 impl Audit {
     /// An audit of the output that these attempts have written.
-    pub fn new(attempts: Vec<AttemptRecord>, claims: Claims) -> Self {
+    pub fn new(attempts: Vec<AttemptRecord>) -> Self {
         let ends = attempts.iter().enumerate();
         let ends = ends.filter(|(_, attempt)| attempt.end_offset.is_some());
         Self {
@@ -84,7 +81,6 @@ impl Audit {
             dropped_bytes: 0,
             problems: Listed::default(),
             gaps: Listed::default(),
-            claims,
         }
     }
 
@@ -93,8 +89,9 @@ impl Audit {
         self.problems.push(problem);
     }
 
-    /// Goes on with what was met, in offset order. Hashes: not for a thread that others wait for.
-    pub fn take(&mut self, met: Vec<Met>) {
+    /// Goes on with what was met, in offset order, and returns the output in it: lost bytes are gaps
+    /// there. Hashes: not for a thread that others wait for.
+    pub fn take(&mut self, met: Vec<Met>) -> Vec<Item> {
         let mut items = Vec::new();
         for met in met {
             match met {
@@ -124,7 +121,7 @@ impl Audit {
                 }
             }
         }
-        self.claims.feed(&items);
+        items
     }
 
     fn take_item(&mut self, item: &Item) {
@@ -238,11 +235,9 @@ impl Audit {
         if let Some(job) = job {
             self.check_end(job);
         }
-        let output_sha256 = self.whole.hex();
         Audited {
             output_bytes: self.whole.offset(),
-            claims: self.claims.finish(output_sha256.as_deref()),
-            output_sha256,
+            output_sha256: self.whole.hex(),
             problems: self.problems,
             gaps: self.gaps,
         }

@@ -28,6 +28,8 @@ pub enum Claim {
 #[derive(Debug)]
 pub struct Claims {
     open: Vec<Open>,
+    /// How many of the open ones are patterns; these come first.
+    patterns: usize,
     findings: Vec<Finding>,
     /// Bytes that follow each other, collected from chunks for those who look for texts.
     run: Vec<u8>,
@@ -69,24 +71,39 @@ impl Claims {
             Claim::Sha256(hex) => Look::Digest(hex),
         };
         let open = claims.into_iter().enumerate();
+        let open = open.map(|(index, claim)| Open {
+            index,
+            look: look(claim),
+        });
+        let (patterns, others): (Vec<_>, Vec<_>) =
+            open.partition(|open| matches!(open.look, Look::Pattern(_)));
         Self {
-            open: open
-                .map(|(index, claim)| Open {
-                    index,
-                    look: look(claim),
-                })
-                .collect(),
+            patterns: patterns.len(),
+            open: patterns.into_iter().chain(others).collect(),
             findings,
             run: Vec::new(),
         }
     }
 
-    /// Goes on with what was read, in offset order.
-    pub fn feed(&mut self, items: &[Item]) {
-        self.decide(|look| match look {
-            Look::Pattern(search) => search.find(items),
-            Look::Text(_) | Look::Digest(_) => None,
-        });
+    /// How many patterns have not been found yet.
+    pub fn patterns(&self) -> usize {
+        self.patterns
+    }
+
+    /// Lets one of the patterns, by its place from the last to the first, go on with what was read.
+    /// A hard one takes its time.
+    pub fn feed_pattern(&mut self, nth: usize, items: &[Item]) {
+        if let Some(Look::Pattern(search)) = self.open.get_mut(nth).map(|open| &mut open.look)
+            && let Some(place) = search.find(items)
+        {
+            self.patterns -= 1;
+            let open = self.open.remove(nth);
+            self.findings[open.index] = found_at(place);
+        }
+    }
+
+    /// Lets all others go on with what was read, in offset order.
+    pub fn feed_texts(&mut self, items: &[Item]) {
         let mut end = 0;
         for item in items {
             match item {
@@ -144,14 +161,18 @@ impl Claims {
         self.open.retain_mut(|open| match found(&mut open.look) {
             None => true,
             Some(place) => {
-                findings[open.index] = Finding {
-                    found: true,
-                    offset: Some(place.start),
-                    end: Some(place.end),
-                };
+                findings[open.index] = found_at(place);
                 false
             }
         });
+    }
+}
+
+fn found_at(place: Range<Offset>) -> Finding {
+    Finding {
+        found: true,
+        offset: Some(place.start),
+        end: Some(place.end),
     }
 }
 
@@ -209,7 +230,10 @@ mod tests {
     fn look(claim: Claim, feeds: &[Vec<Item>], digest: Option<&str>) -> Finding {
         let mut claims = Claims::new(vec![claim]);
         for items in feeds {
-            claims.feed(items);
+            for nth in (0..claims.patterns()).rev() {
+                claims.feed_pattern(nth, items);
+            }
+            claims.feed_texts(items);
         }
         claims.finish(digest)[0]
     }

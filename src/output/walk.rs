@@ -19,8 +19,8 @@ use crate::{
     store::{SegmentRow, Stored, StoredItem},
 };
 
-/// How much is read at once, bytes.
-const PIECE_BYTES: usize = 256 << 10;
+/// How much is read at once where nothing speaks against it, bytes.
+pub const PIECE_BYTES: usize = 256 << 10;
 
 /// What a walk meets, in offset order.
 #[derive(Debug, PartialEq)]
@@ -39,6 +39,7 @@ pub enum Met {
 #[derive(Debug)]
 pub struct Walk {
     job: JobNumber,
+    piece_bytes: usize,
     offset: Offset,
     /// As far as the output reached when the walk began.
     end: Offset,
@@ -72,10 +73,11 @@ enum Stop {
 }
 
 impl Walk {
-    /// A walk through the output of a job that reaches to `end`.
-    pub fn new(job: JobNumber, end: Offset, is_final: bool) -> Self {
+    /// A walk through the output of a job that reaches to `end`, in steps of about `piece_bytes`.
+    pub fn new(job: JobNumber, end: Offset, is_final: bool, piece_bytes: usize) -> Self {
         Self {
             job,
+            piece_bytes,
             offset: 0,
             end,
             is_final,
@@ -113,7 +115,7 @@ impl Walk {
         }
         let stored = log
             .store()
-            .stored(self.job, self.offset, PIECE_BYTES as u64);
+            .stored(self.job, self.offset, self.piece_bytes as u64);
         match stored.await? {
             Stored::Rows(rows) => {
                 let before = self.offset;
@@ -177,8 +179,9 @@ impl Walk {
     async fn read_segment(&mut self, log: &Log, reading: Reading) -> Result<Vec<Met>, ReadError> {
         let name = reading.name();
         let row = reading.row.clone();
-        let piece = log.on_disk(move |spool| Ok(reading.piece(spool))).await?;
-        let (items, stop) = piece;
+        let budget = self.piece_bytes;
+        let piece = log.on_disk(move |spool| Ok(reading.piece(spool, budget)));
+        let (items, stop) = piece.await?;
         if let Some(last) = items.last() {
             self.offset = last.next_offset();
         }
@@ -213,7 +216,7 @@ impl Walk {
     }
 
     async fn read_live(&mut self, log: &Log, mut cursor: Cursor) -> Result<Vec<Met>, ReadError> {
-        let batch = log.read(self.job, &mut cursor, PIECE_BYTES).await?;
+        let batch = log.read(self.job, &mut cursor, self.piece_bytes).await?;
         let mut met = Vec::new();
         for item in batch.items {
             self.offset = item.next_offset();
@@ -282,9 +285,9 @@ impl Reading {
     }
 
     /// Reads a piece, with every checksum in it. Blocking.
-    fn piece(mut self, spool: &Path) -> (Vec<Item>, Stop) {
+    fn piece(mut self, spool: &Path, budget: usize) -> (Vec<Item>, Stop) {
         let mut items = Vec::new();
-        let stop = match self.read(spool, &mut items) {
+        let stop = match self.read(spool, budget, &mut items) {
             Ok(Some(stop)) => stop,
             Ok(None) => Stop::More(self),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -302,9 +305,13 @@ impl Reading {
         (items, stop)
     }
 
-    fn read(&mut self, spool: &Path, items: &mut Vec<Item>) -> io::Result<Option<Stop>> {
+    fn read(
+        &mut self,
+        spool: &Path,
+        mut budget: usize,
+        items: &mut Vec<Item>,
+    ) -> io::Result<Option<Stop>> {
         let mut reader = SegmentReader::open(spool, self.position)?;
-        let mut budget = PIECE_BYTES;
         while budget > 0 {
             let at = reader.position().at;
             if self.row.file_bytes > 0 && at >= self.row.file_bytes {
