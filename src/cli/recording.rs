@@ -106,21 +106,23 @@ impl Recording {
             );
         }
         self.next_offset = next;
-        let pieces = reply["chunks"].take();
-        let pieces = pieces.as_array().into_iter().flatten().map(piece);
+        let Value::Array(pieces) = reply["chunks"].take() else {
+            bail!("the server's answer has no chunks");
+        };
+        let pieces = pieces.into_iter().map(piece);
         pieces.collect::<anyhow::Result<_>>().map(Some)
     }
 }
 
-fn piece(told: &Value) -> anyhow::Result<Piece> {
-    if let Some(gap) = told.get("gap") {
-        return Ok(Piece::Gap(Gap(gap.clone())));
+fn piece(mut told: Value) -> anyhow::Result<Piece> {
+    if let Some(gap) = told.get_mut("gap") {
+        return Ok(Piece::Gap(Gap(gap.take())));
     }
     let chunk = chunk(told).context("the server's answer has a chunk that is none")?;
     Ok(Piece::Chunk(chunk))
 }
 
-fn chunk(told: &Value) -> Option<Chunk> {
+fn chunk(told: Value) -> Option<Chunk> {
     let data = match told["data"].as_str() {
         Some(text) => text.as_bytes().to_vec(),
         None => STANDARD.decode(told["data_base64"].as_str()?).ok()?,
@@ -134,7 +136,7 @@ fn chunk(told: &Value) -> Option<Chunk> {
         attempt: told["attempt"].as_u64()?,
         at: told["at"].as_str()?.parse().ok()?,
         data,
-        told: told.clone(),
+        told,
     })
 }
 
@@ -163,7 +165,7 @@ mod tests {
             ("data", "é", "é".as_bytes()),
             ("data_base64", "/wA=", b"\xff\0"),
         ] {
-            let Ok(Piece::Chunk(chunk)) = piece(&told(key, value)) else {
+            let Ok(Piece::Chunk(chunk)) = piece(told(key, value)) else {
                 panic!("{key}");
             };
             assert_eq!(
@@ -175,11 +177,11 @@ mod tests {
                 (1_000_002, data)
             );
         }
-        let gap = piece(&json!({"gap": {"from": 1, "to": 2, "reason": "power_loss"}}));
+        let gap = piece(json!({"gap": {"from": 1, "to": 2, "reason": "power_loss"}}));
         let Ok(Piece::Gap(gap)) = gap else {
             panic!("a gap")
         };
         assert_eq!(gap.sentence(), "bytes 1 to 2 are missing (power_loss)");
-        assert!(piece(&json!({"offset": 3})).is_err());
+        assert!(piece(json!({"offset": 3})).is_err());
     }
 }
