@@ -35,11 +35,13 @@ test:
     cargo build --locked
     cargo test --locked --no-fail-fast
 
-# Python clients against the debug binary: one written from the protocol's page alone, the example.
+# Python clients against the debug binary: one written from the protocol's page alone, the example;
+# and asciinema's own parser on exported recordings.
 conformance:
     cargo build --locked
     {{ python }} tests/python/conformance.py target/debug/cc-executor
     {{ python }} tests/python/conversation.py target/debug/cc-executor
+    {{ python }} tests/python/casts.py target/debug/cc-executor
 
 # The seeded run with kills, for longer (docs/chaos.md): `just chaos --seed 42 --minutes 10`.
 chaos *args:

@@ -18,6 +18,7 @@ mod retry;
 mod start;
 mod submit;
 mod until;
+mod verify;
 mod wait;
 
 use std::sync::Arc;
@@ -35,7 +36,8 @@ use crate::{
 };
 
 pub use crate::output::{
-    From, Look, Pattern, PatternError, TailEvent, TailOptions, search::MATCH_BYTES_MAX,
+    Claim, From, Look, Pattern, PatternError, TailEvent, TailOptions, claims::TEXT_BYTES_MAX,
+    search::MATCH_BYTES_MAX,
 };
 pub use crate::store::Taken;
 pub use backup::Backup;
@@ -87,6 +89,8 @@ struct Inner {
     /// Held for one piece of output that is searched.
     search_places: Semaphore,
     queries: Queries,
+    /// Places of verifications.
+    verify_places: Semaphore,
     started_at: Micros,
 }
 

@@ -12,6 +12,7 @@ mod autostart;
 mod backup;
 mod caller;
 mod cancel;
+mod cast;
 mod client;
 mod completions;
 mod config;
@@ -20,6 +21,7 @@ mod duration;
 mod each;
 mod escape;
 mod exit_code;
+mod export;
 mod follow;
 mod forward;
 mod input;
@@ -35,9 +37,12 @@ mod outputs;
 mod pause;
 mod proc;
 mod queue;
+mod recording;
+mod replay;
 mod restart;
 mod resume;
 mod retry;
+mod rhythm;
 mod rm;
 mod run;
 mod say;
@@ -55,6 +60,7 @@ mod target;
 mod times;
 mod token;
 mod update;
+mod verify;
 mod wait;
 mod wire;
 
@@ -98,6 +104,12 @@ enum Verb {
     Retry(retry::RetryArgs),
     /// Change jobs that have not started
     Update(update::UpdateArgs),
+    /// Check that a job is stored as it was recorded, and claims about its output
+    Verify(verify::VerifyArgs),
+    /// Write a job's recording as text, JSON or an asciicast
+    Export(export::ExportArgs),
+    /// Show a job's output again with the pauses that it had
+    Replay(replay::ReplayArgs),
     /// Delete final jobs with their output
     Rm(rm::RmArgs),
     /// List queues, make, change and delete them
@@ -173,6 +185,9 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Input(args) => input::input(args).await,
         Verb::Retry(args) => retry::retry(args).await,
         Verb::Update(args) => update::update(args).await,
+        Verb::Verify(args) => verify::verify(args).await,
+        Verb::Export(args) => export::export(args).await,
+        Verb::Replay(args) => replay::replay(args).await,
         Verb::Rm(args) => rm::rm(args).await,
         Verb::Queue(args) => queue::queue(args).await,
         Verb::Serve(args) => serve::serve(args).await,

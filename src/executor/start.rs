@@ -7,6 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Executor, Inner, backup::Backups, disconnect::Ties, last_input::LastInputs, queues::Defaults,
+    verify::VERIFIES_MAX,
 };
 use crate::{
     ballast::Ballast,
@@ -169,6 +170,7 @@ impl Executor {
                 wait_places: Semaphore::new(wait_places()),
                 search_places: Semaphore::new(wait_places()),
                 queries,
+                verify_places: Semaphore::new(VERIFIES_MAX),
                 started_at: clock::now(),
             }),
         };

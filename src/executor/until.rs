@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How much of an output is searched at once, bytes: what one search holds of it.
-const READ_BYTES: usize = 64 << 10;
+pub(super) const READ_BYTES: usize = 64 << 10;
 
 /// What a wait waits for.
 #[derive(Debug, Clone, PartialEq)]

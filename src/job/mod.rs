@@ -4,6 +4,7 @@
 //! these types, so a rule about jobs is changed here or nowhere.
 
 pub mod attempt;
+pub mod chain;
 pub mod change;
 pub mod command;
 pub mod id;
@@ -15,6 +16,7 @@ pub mod queue;
 pub mod signal;
 pub mod state;
 pub mod time;
+pub mod verdict;
 pub mod view;
 
 pub use attempt::{Exit, ExitFacts, SpawnError, StopCause, StopFacts, StopWish, Survivor, Usage};
@@ -28,4 +30,5 @@ pub use parse::Refusal;
 pub use queue::{Queue, QueueChange};
 pub use state::{JobState, Reason};
 pub use time::{Micros, Seconds};
+pub use verdict::{Fault, Finding, Problem, Verdict};
 pub use view::Job;

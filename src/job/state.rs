@@ -167,6 +167,23 @@ pub fn next(state: Option<JobState>, event: Event) -> Option<JobState> {
     }
 }
 
+/// Whether some event takes a job from `from` to `to`.
+pub fn may_follow(from: Option<JobState>, to: JobState) -> bool {
+    let events = [
+        Event::Submitted,
+        Event::Claimed,
+        Event::Voided,
+        Event::Requeued,
+        Event::Paused,
+        Event::Resumed,
+        Event::Withdrawn,
+        Event::Ended(to),
+    ];
+    events
+        .into_iter()
+        .any(|event| next(from, event) == Some(to))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{JobState::*, *};

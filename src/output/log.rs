@@ -3,7 +3,11 @@
 //!
 //! Waiting for more is `tail`'s business.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::sync::Semaphore;
 
@@ -52,6 +56,13 @@ pub enum Item {
 }
 
 impl Item {
+    pub(super) fn begin(&self) -> Offset {
+        match self {
+            Self::Chunk(chunk) => chunk.offset,
+            Self::Gap(gap) => gap.from,
+        }
+    }
+
     pub(super) fn next_offset(&self) -> Offset {
         match self {
             Self::Chunk(chunk) => chunk.next_offset(),
@@ -163,6 +174,21 @@ impl Log {
             spool: Arc::new(spool),
             reads: Arc::new(Semaphore::new(READS_MAX)),
         }
+    }
+
+    /// The ledger.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Runs `work` on the directory of segments, in its turn among those who wait for the disk.
+    pub(super) async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let spool = Arc::clone(&self.spool);
+        let _turn = self.reads.acquire().await;
+        blocking(move || work(&spool)).await
     }
 
     /// Reads on from `cursor`: about `max_bytes` bytes (something, if there is anything).

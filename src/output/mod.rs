@@ -4,6 +4,8 @@
 //! Who runs a process, and who asks for its bytes, is not known here.
 
 pub mod carry;
+pub mod audit;
+pub mod claims;
 pub mod collect;
 pub mod digest;
 pub mod durable;
@@ -17,7 +19,10 @@ pub mod search;
 mod segments;
 pub mod tail;
 pub mod unlinker;
+pub mod walk;
 
+pub use audit::Audit;
+pub use claims::{Claim, Claims};
 pub use collect::{Collected, collect};
 pub use digest::Digest;
 pub use find::OpenEnd;
@@ -28,6 +33,7 @@ pub use pattern::{Pattern, PatternError};
 pub use search::Search;
 pub use tail::{From, Look, Tail, TailError, TailEvent, TailOptions};
 pub use unlinker::{Hold, Unlinker};
+pub use walk::{Met, Walk};
 
 #[cfg(test)]
 mod find_tests;

@@ -3,6 +3,8 @@
 //!
 //! It keeps the automaton's threads and no bytes. What is read, and when, is its caller's business.
 
+use std::ops::Range;
+
 use regex_automata::{
     nfa::thompson::State,
     util::{look::Look, primitives::StateID},
@@ -29,6 +31,8 @@ pub struct Search {
     stream: Option<Stream>,
     /// Newest first, so that of two in one state the shorter match goes on.
     threads: Vec<Thread>,
+    /// Where the text begins in the job's output.
+    begin: Offset,
     /// How many bytes of the text were read.
     read: u64,
     /// The last of them.
@@ -80,6 +84,7 @@ impl Search {
             pattern,
             stream,
             threads: Vec::new(),
+            begin: from,
             read: 0,
             before: None,
             end: from,
@@ -88,6 +93,12 @@ impl Search {
 
     /// Goes on with what was read, in offset order; where the first match ends.
     pub fn feed(&mut self, items: &[Item]) -> Option<Offset> {
+        self.find(items).map(|found| found.end)
+    }
+
+    /// The same, with where that match begins: of several that end there, the shortest. Only where
+    /// all streams are searched does a place in the text tell one in the output.
+    pub fn find(&mut self, items: &[Item]) -> Option<Range<Offset>> {
         let mut desk = Desk::new(&self.pattern);
         for item in items {
             let found = match item {
@@ -109,10 +120,15 @@ impl Search {
 
     /// Nothing follows any more; where the first match ends.
     pub fn finish(&mut self) -> Option<Offset> {
+        self.find_last().map(|found| found.end)
+    }
+
+    /// The same, with where that match begins, as [`Self::find`].
+    pub fn find_last(&mut self) -> Option<Range<Offset>> {
         self.settle(&mut Desk::new(&self.pattern), Next::End)
     }
 
-    fn bytes(&mut self, desk: &mut Desk, offset: Offset, data: &[u8]) -> Option<Offset> {
+    fn bytes(&mut self, desk: &mut Desk, offset: Offset, data: &[u8]) -> Option<Range<Offset>> {
         let mut at = 0;
         while at < data.len() {
             if self.threads.is_empty() {
@@ -135,7 +151,7 @@ impl Search {
     }
 
     /// The text ends here, and another one begins at `to`.
-    fn cut(&mut self, desk: &mut Desk, to: Offset) -> Option<Offset> {
+    fn cut(&mut self, desk: &mut Desk, to: Offset) -> Option<Range<Offset>> {
         let found = self.settle(desk, Next::End);
         *self = Self::new(self.pattern.clone(), self.stream, to);
         found
@@ -147,9 +163,9 @@ impl Search {
         self.end = end;
     }
 
-    /// Lets all threads, and one that begins here, come to where they read a byte; where a match
-    /// ends, if one does so here.
-    fn settle(&self, desk: &mut Desk, next: Next) -> Option<Offset> {
+    /// Lets all threads, and one that begins here, come to where they read a byte; the match that
+    /// ends here, if one does.
+    fn settle(&self, desk: &mut Desk, next: Next) -> Option<Range<Offset>> {
         desk.go_on();
         let begins = Thread {
             state: self.pattern.nfa().start_anchored(),
@@ -158,7 +174,7 @@ impl Search {
         let all = std::iter::once(&begins).chain(&self.threads);
         for thread in all.take_while(|thread| self.read - thread.start <= MATCH_BYTES_MAX) {
             if self.follow(desk, *thread, next) {
-                return Some(self.end);
+                return Some(self.begin + thread.start..self.end);
             }
         }
         None

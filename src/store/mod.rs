@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ballast::Ballast;
 use crate::job::{
     Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
+    chain::Recorded,
 };
 
 mod ask;
@@ -20,6 +21,7 @@ mod claim;
 mod columns;
 mod error;
 mod events;
+mod evidence;
 mod finish;
 mod inputs;
 mod jobs;
@@ -461,6 +463,38 @@ impl Store {
         max_bytes: u64,
     ) -> Result<Stored, StoreError> {
         Ok(stored::stored(&self.inner.readers, number, offset, max_bytes).await?)
+    }
+
+    /// What the row of a job says, and which of its events is the newest.
+    pub async fn job_record(&self, number: JobNumber) -> Result<Option<JobRecord>, StoreError> {
+        Ok(evidence::job(&self.inner.readers, number).await?)
+    }
+
+    /// What is on record about a job's attempts, in order.
+    pub async fn attempt_records(
+        &self,
+        number: JobNumber,
+    ) -> Result<Vec<AttemptRecord>, StoreError> {
+        Ok(evidence::attempts(&self.inner.readers, number).await?)
+    }
+
+    /// At most `limit` events of a job behind the event `after`, in order.
+    pub async fn recorded(
+        &self,
+        number: JobNumber,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        Ok(evidence::recorded(&self.inner.readers, number, after, limit).await?)
+    }
+
+    /// The first offset behind `offset` at which a row of a job's output begins.
+    pub async fn next_row(
+        &self,
+        number: JobNumber,
+        offset: Offset,
+    ) -> Result<Option<Offset>, StoreError> {
+        Ok(evidence::next_row(&self.inner.readers, number, offset).await?)
     }
 
     /// Those of these jobs that are final.

@@ -432,6 +432,42 @@ pub struct StateChange {
     pub at: Micros,
 }
 
+/// What the row of a job says about its state and its output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRecord {
+    /// The job.
+    pub number: JobNumber,
+    /// Where it is in its life.
+    pub state: JobState,
+    /// Why, if failed.
+    pub reason: Option<Reason>,
+    /// The current or last attempt; 0 before the first.
+    pub attempt: u32,
+    /// Up to where output has rows.
+    pub output_bytes: Offset,
+    /// What `when_full` has dropped.
+    pub dropped_bytes: u64,
+    /// The digest, once final.
+    pub output_sha256: Option<String>,
+    /// The id of its newest event; 0 where there is none.
+    pub newest_event: i64,
+}
+
+/// What the row of an attempt says about its output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptRecord {
+    /// The attempt.
+    pub attempt: u32,
+    /// Where its output begins.
+    pub start_offset: Offset,
+    /// Where it ends; none while it is open, and where it never began.
+    pub end_offset: Option<Offset>,
+    /// The digest of the job's output up to there.
+    pub output_sha256: Option<String>,
+    /// The digest's state there.
+    pub hash_state: Option<Vec<u8>>,
+}
+
 /// Where a byte of stored output is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stored {

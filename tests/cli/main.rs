@@ -7,6 +7,7 @@ mod harness;
 mod drains;
 mod input;
 mod manage;
+mod recordings;
 mod run;
 mod selfstart;
 mod survives;

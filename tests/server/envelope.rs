@@ -215,7 +215,6 @@ fn unknown_methods_and_methods_that_come_later_are_told_apart() {
         "schedule.list",
         "schedule.delete",
         "history.search",
-        "transcript.verify",
     ] {
         let error = client.refused(-32007, method, json!({}));
         assert_eq!(error["data"]["kind"], "unsupported");

@@ -40,4 +40,5 @@ mod shims;
 mod tail;
 mod text;
 mod update;
+mod verify;
 mod wait;

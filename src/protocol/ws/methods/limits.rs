@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::envelope, CONTAINERS_MAX, MANY_CONTAINERS_MAX, job_bytes_max, list, read, submit_many,
-    wait,
+    verify, wait,
 };
 use crate::{
     config::Settings,
-    executor::{MATCH_BYTES_MAX, Pattern, TIED_JOBS_MAX},
+    executor::{MATCH_BYTES_MAX, Pattern, TEXT_BYTES_MAX, TIED_JOBS_MAX},
     job::{Input, Queue, parse},
     protocol::listener,
 };
@@ -38,6 +38,8 @@ const GREETED: [&str; 14] = [
 pub fn all(settings: &Settings) -> Map<String, Value> {
     let mut all = settings.bounds();
     let constants = [
+        ("claim_bytes_max", json!(TEXT_BYTES_MAX)),
+        ("claims_max", json!(verify::CLAIMS_MAX)),
         ("containers_max", json!(CONTAINERS_MAX)),
         ("head_bytes_max", json!(listener::HEAD_BYTES_MAX)),
         ("id_bytes_max", json!(envelope::ID_BYTES_MAX)),

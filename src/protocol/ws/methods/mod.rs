@@ -28,6 +28,7 @@ pub mod submit_many;
 mod tail;
 mod untail;
 mod update;
+mod verify;
 pub mod wait;
 
 /// Version of the protocol, told in the greeting.
@@ -80,6 +81,8 @@ pub enum Method {
     QueueDelete,
     /// `history.query`
     Query,
+    /// `transcript.verify`
+    Verify,
     /// `server.info`
     Info,
     /// `server.backup`
@@ -104,6 +107,7 @@ const BUILT: &[(&str, Method)] = &[
     ("queue.set", Method::QueueSet),
     ("queue.delete", Method::QueueDelete),
     ("history.query", Method::Query),
+    ("transcript.verify", Method::Verify),
     ("server.info", Method::Info),
     ("server.backup", Method::Backup),
 ];
@@ -116,7 +120,6 @@ const LATER: &[&str] = &[
     "schedule.list",
     "schedule.delete",
     "history.search",
-    "transcript.verify",
 ];
 
 impl Method {
@@ -146,7 +149,7 @@ impl Method {
     /// Whether such a request may take so long that others must not wait for it.
     pub fn runs_beside(self, params: &Map<String, Value>) -> bool {
         match self {
-            Self::Wait | Self::Query | Self::Backup => true,
+            Self::Wait | Self::Query | Self::Verify | Self::Backup => true,
             Self::Read => params
                 .get("wait_ms")
                 .and_then(Value::as_u64)
@@ -234,6 +237,7 @@ pub async fn execute(
         Method::QueueSet => queue_set::execute(session, &params).await,
         Method::QueueDelete => queue_delete::execute(session, &params).await,
         Method::Query => query::execute(session, params).await,
+        Method::Verify => verify::execute(session, &params).await,
         Method::Info => info::execute(session, &params).await,
         Method::Backup => backup::execute(session, &params).await,
     }
@@ -306,6 +310,7 @@ mod tests {
         assert!(Method::Wait.runs_beside(&params(json!({}))));
         assert!(Method::Query.runs_beside(&params(json!({}))));
         assert!(Method::Backup.runs_beside(&params(json!({}))));
+        assert!(Method::Verify.runs_beside(&params(json!({}))));
         assert!(Method::Read.runs_beside(&params(json!({"wait_ms": 1}))));
         assert!(!Method::Read.runs_beside(&params(json!({"wait_ms": 0}))));
         assert!(!Method::Read.runs_beside(&params(json!({}))));
