@@ -39,9 +39,9 @@ const ROWS_MAX: i64 = 10_000;
 /// Options of `sql`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A VALUE is what JSON says where it is a JSON number, null, true or false, or a text in double
-quotes; everything else is a text as it stands. So 137 is a number, '\"137\"' is a text, and so is
-a b.
+A VALUE is what JSON says where it is a JSON number, null, true or false, a text in double quotes,
+or bytes as {\"base64\": \"…\"}; everything else is a text as it stands. So 137 is a number, '\"137\"'
+is a text, and so is a b.
 
 In the JSON format a column whose name was there before is called NAME:2. In CSV a NULL is nothing,
 an empty text is \"\", and a BLOB is base64.")]

@@ -9,5 +9,7 @@ mod input;
 mod manage;
 mod run;
 mod selfstart;
+mod sql;
+mod sql_prompt;
 mod survives;
 mod verbs;

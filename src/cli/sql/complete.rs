@@ -7,8 +7,7 @@ use std::collections::HashSet;
 use super::{
     command,
     names::{Names, View},
-    statement,
-    words::{FUNCTIONS, KEYWORDS},
+    statement, words,
 };
 
 /// Where the word at the cursor begins (a byte of `text`), and what it may become.
@@ -64,7 +63,7 @@ fn anything(text: &str, word: &str, names: &Names) -> Vec<String> {
         return found;
     }
     found.extend(views(names, word));
-    let functions = matching(FUNCTIONS.into_iter(), word);
+    let functions = matching(words::functions(), word);
     found.extend(functions.into_iter().map(|name| format!("{name}(")));
     found.extend(keywords(word));
     found
@@ -72,7 +71,7 @@ fn anything(text: &str, word: &str, names: &Names) -> Vec<String> {
 
 fn keywords(word: &str) -> Vec<String> {
     let small = word.chars().any(|c| c.is_ascii_lowercase());
-    let found = matching(KEYWORDS.into_iter(), word).into_iter();
+    let found = matching(words::keywords(), word).into_iter();
     found
         .map(|keyword| {
             if small {
@@ -121,7 +120,7 @@ fn wants_view(ahead: &str) -> bool {
 /// The views that a text names.
 fn named<'a>(text: &str, names: &'a Names) -> Vec<&'a View> {
     let mut found: Vec<&View> = Vec::new();
-    for view in words(text).filter_map(|word| names.view(word)) {
+    for view in words_of(text).filter_map(|word| names.view(word)) {
         if !found.contains(&view) {
             found.push(view);
         }
@@ -135,7 +134,7 @@ fn of_alias<'a>(alias: &str, text: &str, names: &'a Names) -> Vec<&'a View> {
     if let Some(view) = names.view(alias) {
         return vec![view];
     }
-    let words: Vec<&str> = words(text).collect();
+    let words: Vec<&str> = words_of(text).collect();
     for (at, view) in words.iter().enumerate() {
         let Some(view) = names.view(view) else {
             continue;
@@ -158,7 +157,7 @@ fn is_of_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
+fn words_of(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c| !is_of_word(c))
         .filter(|word| !word.is_empty())
 }

@@ -1,6 +1,7 @@
 //! Values that stand in a query as `?` or `:name`: how words of a command line become JSON.
 //!
-//! The rule is one: what reads as a JSON scalar is that, everything else is text. Whether the query
+//! The rule is one: what reads as a JSON scalar (or as a BLOB is written) is that, everything else is
+//! text. Whether the query
 //! has a place for them is the server's business.
 
 use std::{convert::Infallible, str::FromStr};
@@ -56,7 +57,7 @@ pub fn of(by_position: &[Param], by_name: &[Named]) -> anyhow::Result<Option<Val
     Ok(Some(Value::Object(values)))
 }
 
-/// A JSON scalar, else text. SQLite has no truth values: they are 1 and 0.
+/// A JSON scalar or a BLOB as answers write it, else text. SQLite has no truth values: they are 1 and 0.
 fn value(text: &str) -> Value {
     // JSON allows blanks around a value; a text with blanks is a text.
     if text.trim() != text {
@@ -65,8 +66,14 @@ fn value(text: &str) -> Value {
     match serde_json::from_str(text) {
         Ok(Value::Bool(truth)) => json!(i64::from(truth)),
         Ok(value @ (Value::Null | Value::Number(_) | Value::String(_))) => value,
+        Ok(blob @ Value::Object(_)) if is_blob(&blob) => blob,
         Ok(Value::Array(_) | Value::Object(_)) | Err(_) => json!(text),
     }
+}
+
+fn is_blob(value: &Value) -> bool {
+    let keys = value.as_object().map_or(0, Map::len);
+    keys == 1 && value["base64"].is_string()
 }
 
 #[cfg(test)]
@@ -94,6 +101,8 @@ mod tests {
             ("a b", json!("a b")),
             ("\"open", json!("\"open")),
             ("[1]", json!("[1]")),
+            ("{\"base64\":\"AA==\"}", json!({"base64": "AA=="})),
+            ("{\"base64\":1}", json!("{\"base64\":1}")),
             ("{\"a\":1}", json!("{\"a\":1}")),
         ] {
             assert_eq!(value(text), expected, "{text}");
