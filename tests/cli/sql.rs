@@ -30,7 +30,7 @@ fn a_query_prints_a_table_json_or_csv() {
     let query = "select number, name, exit_code, signal from history_jobs order by number";
     let table = sql(&server, &[query]);
     assert_eq!(table.code(), 0, "{}", table.err());
-    let expected = "number  name      exit_code  signal\n     1  first             0  NULL\n     2  a, \"b\"          137  NULL\n";
+    let expected = "number  name    exit_code  signal\n     1  first           0  NULL\n     2  a, \"b\"        137  NULL\n";
     assert_eq!(table.out(), expected);
     assert_eq!(table.err(), "");
     let rows = json!([
@@ -138,7 +138,7 @@ fn mistakes_are_one_line_that_names_them() {
     let server = Server::start();
     for (words, expected) in [
         (&["selec 1"][..], "syntax error"),
-        (&["select nothing from history_jobs"], "no such column"),
+        (&["select missing from history_jobs"], "no such column"),
         (&["select 1; select 2"], ""),
         (&["drop table jobs"], "not allowed"),
         (&["attach 'x' as y"], "not allowed"),
