@@ -73,7 +73,7 @@ impl Answer {
     pub fn footer(&self, timing: bool) -> String {
         let more = if self.truncated { " and more" } else { "" };
         let time = match timing {
-            true => format!(", {:.1} ms", self.elapsed_ms),
+            true => format!(", {} ms", self.elapsed_ms),
             false => String::new(),
         };
         format!("({}{more}{time})", rows(self.rows.len()))
@@ -110,7 +110,7 @@ mod tests {
         };
         let one = answer(json!([[1]])).expect("valid");
         assert_eq!(one.footer(false), "(1 row and more)");
-        assert_eq!(one.footer(true), "(1 row and more, 1.2 ms)");
+        assert_eq!(one.footer(true), "(1 row and more, 1.25 ms)");
         assert!(one.cut_note().contains("1 row "), "{}", one.cut_note());
         assert!(answer(json!([[1, 2]])).is_err());
         assert!(Answer::read(json!({})).is_err());
