@@ -262,3 +262,30 @@ fn only_processes_of_their_own_print() {
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
+
+#[test]
+fn only_functions_that_queries_may_call_are_offered() {
+    let text = |name: &str| fs::read_to_string(root().join(name)).expect("a file");
+    // The text of a constant, without its quotes and commas.
+    let words = |name: &str, constant: &str| -> BTreeSet<String> {
+        let text = text(name);
+        let from = text.find(constant).expect("the constant") + constant.len();
+        let from = from + text[from..].find(" = ").expect("its value");
+        let length = text[from..].find(';').expect("its end");
+        let apart = |c: char| !c.is_alphanumeric() && c != '_';
+        let words = text[from..from + length].split(apart);
+        words
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    let offered = words("src/cli/sql/words.rs", "const FUNCTIONS");
+    let mut allowed = words("src/query/rules.rs", "const FUNCTIONS");
+    allowed.extend(words("src/query/rules.rs", "const TABLE_FUNCTIONS"));
+    assert!(
+        offered.contains("count") && offered.contains("ago"),
+        "{offered:?}"
+    );
+    let wrong: Vec<_> = offered.difference(&allowed).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}

@@ -125,7 +125,7 @@ impl SqlArgs {
         let answer = Answer::read(link.request(question::METHOD, &question).await?)?;
         let screen = format::Screen::of_stdout();
         let text = self.format().text(&answer, screen);
-        pager::show(&text, screen.is_some() && !self.no_pager)?;
+        pager::show(&text, screen.filter(|_| !self.no_pager))?;
         if answer.truncated {
             say::line(&answer.cut_note());
         }

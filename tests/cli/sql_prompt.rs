@@ -104,7 +104,8 @@ fn a_mistake_is_one_line_and_the_prompt_goes_on() {
 
 #[test]
 fn control_c_clears_the_line_and_ends_a_query_but_never_the_prompt() {
-    let server = Server::start();
+    // It does not end by itself before the test does.
+    let server = Server::with(&[], &[("CC_EXECUTOR_QUERY_TIMEOUT_S", "600")]);
     let mut terminal = prompt(&server);
     terminal.keys("select 'half");
     terminal.sees("half");

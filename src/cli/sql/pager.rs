@@ -6,23 +6,40 @@ use std::{
 };
 
 use tokio::signal::unix::{SignalKind, signal};
+use unicode_width::UnicodeWidthStr;
 
+use super::format::Screen;
 use crate::cli::{escape::shell_word, say};
 
-/// The pager where `PAGER` names none: cuts long lines, leaves where all fits on the screen.
-const PAGER: &str = "less -SFRX";
-/// What `less` does where the person has not said it.
-const LESS: &str = "SFRX";
+/// The pager where `PAGER` names none.
+const PAGER: &str = "less";
+/// How it shows what fits on the screen in its width: long lines are cut, and it leaves at once
+/// where there is no more.
+const LESS: &str = "-SFRX";
+/// The same for longer lines: it stays, so that one can go to their ends.
+const LESS_WIDE: &str = "-SRX";
 /// Exit codes of a shell that found no such program, or none that can be executed.
 const MISSING: [i32; 2] = [126, 127];
 
-/// Prints text to stdout, through the pager where `paged`.
-pub fn show(text: &str, paged: bool) -> anyhow::Result<()> {
-    let pager = std::env::var("PAGER").unwrap_or_else(|_| PAGER.to_owned());
-    if paged && is_pager(&pager) && page(text, &pager) {
+/// Prints text to stdout, through the pager where there is a screen for it.
+pub fn show(text: &str, screen: Option<Screen>) -> anyhow::Result<()> {
+    let Some(screen) = screen else {
+        return say::out(text.as_bytes());
+    };
+    let less = options(text, screen);
+    let pager = std::env::var("PAGER").unwrap_or_else(|_| format!("{PAGER} {less}"));
+    if is_pager(&pager) && page(text, &pager, less) {
         return Ok(());
     }
     say::out(text.as_bytes())
+}
+
+/// The options of `less` for this text.
+fn options(text: &str, screen: Screen) -> &'static str {
+    match text.lines().all(|line| line.width() <= screen.width) {
+        true => LESS,
+        false => LESS_WIDE,
+    }
 }
 
 fn is_pager(command: &str) -> bool {
@@ -30,13 +47,13 @@ fn is_pager(command: &str) -> bool {
 }
 
 /// Whether the pager was there.
-fn page(text: &str, pager: &str) -> bool {
+fn page(text: &str, pager: &str, less: &str) -> bool {
     // Ctrl-C belongs to the pager as long as it runs.
     let _ours = signal(SignalKind::interrupt());
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(script(pager)).stdin(Stdio::piped());
     if std::env::var_os("LESS").is_none() {
-        command.env("LESS", LESS);
+        command.env("LESS", less);
     }
     let Ok(mut child) = command.spawn() else {
         return false;
@@ -62,12 +79,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_pager_is_there_or_missing() {
+        let page = |text: &str, pager: &str| page(text, pager, LESS);
         assert!(page("x\n", "cat >/dev/null"));
         assert!(page("x\n", "A=b cat >/dev/null"));
         assert!(!page("x\n", "no-such-pager --really"));
         assert!(!page("x\n", "/dev/null"));
         let long = "x\n".repeat(1 << 20);
         assert!(page(&long, "true"), "one that reads nothing is no error");
+    }
+
+    #[test]
+    fn less_stays_where_lines_are_longer_than_the_screen() {
+        let screen = Screen { width: 4 };
+        assert_eq!(options("ab\ncd\n", screen), LESS);
+        assert_eq!(options("ab\nefghi\n", screen), LESS_WIDE);
     }
 
     #[test]

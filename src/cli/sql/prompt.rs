@@ -113,12 +113,13 @@ impl Prompt {
             anyhow::bail!("the query was ended");
         };
         let answer = Answer::read(result?)?;
-        let mut text = self.format.text(&answer, Screen::of_stdout());
+        let screen = Screen::of_stdout();
+        let mut text = self.format.text(&answer, screen);
         if self.format == Format::Table || self.timing {
             text.push_str(&answer.footer(self.timing));
             text.push('\n');
         }
-        pager::show(&text, self.paged)?;
+        pager::show(&text, screen.filter(|_| self.paged))?;
         if answer.truncated {
             say::line(&answer.cut_note());
         }

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::cli::escape::visible;
 
-/// Columns are not made narrower than this; where they do not fit then, lines are longer than the
-/// screen, columns.
-const COLUMN_MIN: usize = 12;
+/// Columns are not made narrower than this, so that moments are whole; where they do not fit then,
+/// lines are longer than the screen, columns.
+const COLUMN_MIN: usize = 27;
 /// Blanks between two columns.
 const BETWEEN: usize = 2;
 /// Stands for what was cut away.
