@@ -221,8 +221,8 @@ fn sql_lives_in_the_store() {
     let mut wrong = Vec::new();
     for (path, text) in rust_files(&["src"]) {
         // The process that runs users' SQL has a little of its own; the prompt asks the public API,
-        // whose language is SQL, for the columns of its views.
-        let places = ["src/store/", "src/query/", "src/cli/sql/names.rs"];
+        // whose language is SQL, for the columns of its views, and knows its words.
+        let places = ["src/store/", "src/query/", "src/cli/sql/"];
         if places.iter().any(|place| path.starts_with(place)) {
             continue;
         }

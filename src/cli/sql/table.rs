@@ -177,14 +177,14 @@ mod tests {
             json!(["n", "name", "text", "more"]),
             json!([[1, "build", "x".repeat(500), "größe 漢字 ".repeat(9)]]),
         );
-        let text = text(&answer, Some(Screen { width: 60 }));
+        let text = text(&answer, Some(Screen { width: 80 }));
         for line in text.lines() {
-            assert!(line.width() <= 60, "{} {line}", line.width());
+            assert!(line.width() <= 80, "{} {line}", line.width());
         }
         let row = text.lines().nth(1).expect("a row");
         assert!(row.contains("1  build  xxxx"), "{row}");
         assert_eq!(row.matches(CUT).count(), 2, "{row}");
-        assert!(row.width() > 50, "the room is used: {row}");
+        assert!(row.width() > 70, "the room is used: {row}");
     }
 
     #[test]
