@@ -174,6 +174,7 @@ fn the_history_comes_back_and_is_ours_alone() {
     terminal.sees("remembered");
     terminal.keys(ENTER);
     terminal.sees("(1 row)");
+    terminal.sees(PROMPT);
     terminal.keys(CTRL_D);
     assert_eq!(terminal.ends().0, 0);
 }

@@ -73,7 +73,7 @@ impl Terminal {
         }
     }
 
-    /// Presses keys.
+    /// Presses keys. Control ones only count where somebody waits for keys: see the prompt first.
     #[track_caller]
     pub fn keys(&mut self, text: &str) {
         self.keys.write_all(text.as_bytes()).expect("a terminal");
