@@ -51,6 +51,7 @@ mod serve;
 mod show;
 mod signal;
 mod signals;
+mod sql;
 mod status;
 mod stdin;
 mod stop;
@@ -114,6 +115,8 @@ enum Verb {
     Rm(rm::RmArgs),
     /// List queues, make, change and delete them
     Queue(queue::QueueArgs),
+    /// Ask the history in SQL
+    Sql(sql::SqlArgs),
     /// Run the server
     Serve(serve::ServeArgs),
     /// Show how the server is
@@ -190,6 +193,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Replay(args) => replay::replay(args).await,
         Verb::Rm(args) => rm::rm(args).await,
         Verb::Queue(args) => queue::queue(args).await,
+        Verb::Sql(args) => sql::sql(args).await,
         Verb::Serve(args) => serve::serve(args).await,
         Verb::Status(args) => status::status(args).await,
         Verb::Stop(args) => stop::stop(args).await,

@@ -100,6 +100,11 @@ impl DataDir {
     }
 }
 
+/// The data directory of this user where none is named.
+pub fn default_layout() -> Option<Layout> {
+    default_data_dir(&process_env).map(Layout::new)
+}
+
 fn default_data_dir(env: Env<'_>) -> Option<PathBuf> {
     let state = env("XDG_STATE_HOME")
         .map(PathBuf::from)

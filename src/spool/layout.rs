@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// DATA/token                the bearer token for TCP, 0600
 /// DATA/server.sock          the Unix socket, 0600
 /// DATA/server.log           log of a server that the CLI started
+/// DATA/sql_history          what was typed at the prompt of `sql`, 0600
 /// DATA/spool/…              segments, and holes in outputs; one flat directory
 /// DATA/shims.log            what shims have to say when something is wrong
 /// DATA/shims/ID.lock        held by the shim ID for its life (flock)
@@ -55,6 +56,11 @@ impl Layout {
     /// The log of a server that the CLI started.
     pub fn log(&self) -> PathBuf {
         self.root.join("server.log")
+    }
+
+    /// What was typed at the prompt of `sql`.
+    pub fn sql_history(&self) -> PathBuf {
+        self.root.join("sql_history")
     }
 
     /// What shims have to say when something is wrong.

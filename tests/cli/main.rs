@@ -10,5 +10,7 @@ mod manage;
 mod recordings;
 mod run;
 mod selfstart;
+mod sql;
+mod sql_prompt;
 mod survives;
 mod verbs;

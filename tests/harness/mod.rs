@@ -12,6 +12,7 @@ mod http;
 mod oracle;
 mod processes;
 mod server;
+mod terminal;
 mod transcript;
 
 use std::{
@@ -27,6 +28,7 @@ pub use http::{Response, request};
 pub use oracle::{assert_bytes, content, emit, mix, sha256};
 pub use processes::{children, describe, is_alive, memory, parent, state, with_mark, with_word};
 pub use server::Server;
+pub use terminal::Terminal;
 pub use transcript::Transcript;
 
 /// The binary under test.

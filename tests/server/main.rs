@@ -37,6 +37,7 @@ mod retry;
 mod service;
 mod session;
 mod shims;
+mod sql_cookbook;
 mod tail;
 mod text;
 mod update;

@@ -1,0 +1,118 @@
+//! What a query gave: columns and rows as the wire has them, and what a value is.
+//!
+//! How values look is the formats' business.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The result of `history.query`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Answer {
+    /// Names, in order; a name may be there twice.
+    pub columns: Vec<String>,
+    /// As many values in each as there are columns.
+    pub rows: Vec<Vec<Value>>,
+    /// Whether there are more rows.
+    #[serde(default)]
+    pub truncated: bool,
+    /// How long the query ran, ms.
+    #[serde(default)]
+    pub elapsed_ms: f64,
+}
+
+/// One value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cell<'a> {
+    /// Nothing; also a real that JSON does not have.
+    Null,
+    /// An integer or a real, as JSON writes it.
+    Number(&'a Value),
+    /// Text.
+    Text(&'a str),
+    /// Bytes, in base64.
+    Blob(&'a str),
+}
+
+impl<'a> Cell<'a> {
+    /// Reads a value; one that the contract does not know counts as null.
+    pub fn of(value: &'a Value) -> Self {
+        match value {
+            Value::Number(_) | Value::Bool(_) => Self::Number(value),
+            Value::String(text) => Self::Text(text),
+            Value::Object(blob) => match blob.get("base64").and_then(Value::as_str) {
+                Some(base64) => Self::Blob(base64),
+                None => Self::Null,
+            },
+            Value::Null | Value::Array(_) => Self::Null,
+        }
+    }
+}
+
+impl Answer {
+    /// Reads a result.
+    pub fn read(result: Value) -> anyhow::Result<Self> {
+        let answer: Self = serde_json::from_value(result)?;
+        let fits = |row: &Vec<Value>| row.len() == answer.columns.len();
+        anyhow::ensure!(
+            answer.rows.iter().all(fits),
+            "the server sent rows that do not fit their columns"
+        );
+        Ok(answer)
+    }
+
+    /// Says that there are more rows, and how to get them.
+    pub fn cut_note(&self) -> String {
+        format!(
+            "only the first {} are shown; --max-rows (at most {}), LIMIT with OFFSET, or fewer and shorter columns show others",
+            rows(self.rows.len()),
+            super::ROWS_MAX
+        )
+    }
+
+    /// The line below a table at the prompt.
+    pub fn footer(&self, timing: bool) -> String {
+        let more = if self.truncated { " and more" } else { "" };
+        let time = match timing {
+            true => format!(", {} ms", self.elapsed_ms),
+            false => String::new(),
+        };
+        format!("({}{more}{time})", rows(self.rows.len()))
+    }
+}
+
+fn rows(count: usize) -> String {
+    match count {
+        1 => "1 row".to_owned(),
+        count => format!("{count} rows"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_the_wire_has_them() {
+        let blob = json!({"base64": "AA=="});
+        assert_eq!(Cell::of(&blob), Cell::Blob("AA=="));
+        assert_eq!(Cell::of(&json!("x")), Cell::Text("x"));
+        assert_eq!(Cell::of(&Value::Null), Cell::Null);
+        assert_eq!(Cell::of(&json!(1.5)), Cell::Number(&json!(1.5)));
+    }
+
+    #[test]
+    fn rows_fit_their_columns() {
+        let answer = |rows: Value| {
+            Answer::read(json!({"columns": ["a"], "rows": rows, "truncated": true,
+                "elapsed_ms": 1.25}))
+        };
+        let one = answer(json!([[1]])).expect("valid");
+        assert_eq!(one.footer(false), "(1 row and more)");
+        assert_eq!(one.footer(true), "(1 row and more, 1.25 ms)");
+        assert!(one.cut_note().contains("1 row "), "{}", one.cut_note());
+        assert!(answer(json!([[1, 2]])).is_err());
+        assert!(Answer::read(json!({})).is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! What a person may say at the prompt beside SQL: words that begin with a backslash.
+
+use clap::ValueEnum;
+
+use super::format::Format;
+
+/// The words, for completion.
+pub const WORDS: [&str; 5] = [DESCRIBE, "\\format", "\\timing", "\\?", "\\q"];
+/// The word whose argument is a view.
+pub const DESCRIBE: &str = "\\d";
+/// What `\format` takes.
+pub const FORMATS: [&str; 3] = ["table", "json", "csv"];
+
+/// What `\?` says.
+pub const HELP: &str = "\
+A statement ends with `;` and may take several lines; Tab completes names and words.
+  \\d            the views and their columns
+  \\d VIEW       the columns of one
+  \\format F     print as table, json or csv
+  \\timing       say how long queries run, or stop it
+  \\?            this
+  \\q            leave; so does Ctrl-D
+Ctrl-C ends a running query or clears the line.
+";
+
+/// What was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Name the views, or the columns of one.
+    Describe(Option<String>),
+    /// Print rows so; alone: say how they are printed.
+    Format(Option<Format>),
+    /// Say how long queries run, or stop it.
+    Timing,
+    /// Say what can be said.
+    Help,
+    /// Leave.
+    Quit,
+}
+
+/// Whether a text is a command, right or wrong, and no SQL.
+pub fn is_command(text: &str) -> bool {
+    let text = text.trim();
+    // What somebody types who does not know the others.
+    text.starts_with('\\') || ["quit", "exit", "help"].contains(&text)
+}
+
+/// Reads a command; a wrong one says what to do.
+pub fn read(text: &str) -> Result<Command, String> {
+    let text = text.trim().trim_end_matches(';');
+    let mut words = text.split_whitespace();
+    let (word, argument) = (words.next().unwrap_or_default(), words.next());
+    if words.next().is_some() {
+        return Err(format!(
+            "{word} takes one word at most; \\? lists the commands"
+        ));
+    }
+    match (word, argument) {
+        (DESCRIBE, view) => Ok(Command::Describe(view.map(str::to_owned))),
+        ("\\format", None) => Ok(Command::Format(None)),
+        ("\\format", Some(format)) => Format::from_str(format, true)
+            .map(|format| Command::Format(Some(format)))
+            .map_err(|_| format!("\\format takes {}", FORMATS.join(", "))),
+        ("\\timing", None) => Ok(Command::Timing),
+        ("\\?" | "\\h" | "\\help" | "help", None) => Ok(Command::Help),
+        ("\\q" | "\\quit" | "quit" | "exit", None) => Ok(Command::Quit),
+        (word, _) => Err(format!("{word} is no command here; \\? lists them")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_read() {
+        for (text, command) in [
+            ("\\d", Command::Describe(None)),
+            (
+                " \\d history_jobs; ",
+                Command::Describe(Some("history_jobs".into())),
+            ),
+            ("\\format CSV", Command::Format(Some(Format::Csv))),
+            ("\\format", Command::Format(None)),
+            ("\\timing", Command::Timing),
+            ("\\?", Command::Help),
+            ("\\q", Command::Quit),
+            ("exit", Command::Quit),
+        ] {
+            assert!(is_command(text), "{text}");
+            assert_eq!(read(text), Ok(command), "{text}");
+        }
+        for wrong in ["\\x", "\\d a b", "\\format xml", "\\timing on", "\\"] {
+            assert!(is_command(wrong) && read(wrong).is_err(), "{wrong}");
+        }
+        assert!(!is_command("select '\\d';"));
+    }
+
+    #[test]
+    fn every_word_and_format_is_one() {
+        for word in WORDS {
+            assert!(read(word).is_ok(), "{word}");
+            assert!(HELP.contains(word), "{word}");
+        }
+        let formats: Vec<_> = Format::value_variants()
+            .iter()
+            .filter_map(|format| Some(format.to_possible_value()?.get_name().to_owned()))
+            .collect();
+        assert_eq!(formats, FORMATS);
+    }
+}

@@ -1,0 +1,136 @@
+//! The line editor of the prompt: several lines, completion, history.
+//!
+//! Knows when a text is complete; what it means is the prompt's business.
+
+use std::path::PathBuf;
+
+use rustyline::{
+    CompletionType, Config, Context, Helper,
+    completion::Completer,
+    error::ReadlineError,
+    highlight::Highlighter,
+    hint::Hinter,
+    history::FileHistory,
+    validate::{ValidationContext, ValidationResult, Validator},
+};
+
+use super::{command, complete, history, names::Names, statement};
+use crate::cli::say;
+
+/// What stands before the cursor.
+const PROMPT: &str = "sql> ";
+
+/// What a person did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Typed this, complete.
+    Typed(String),
+    /// Cleared the line.
+    Cleared,
+    /// Left.
+    Left,
+}
+
+/// Reads what is typed. Waits for it in the thread that calls.
+pub struct Editor {
+    inner: rustyline::Editor<Knowledge, FileHistory>,
+    history: Option<PathBuf>,
+}
+
+impl Editor {
+    /// An editor that completes these names, and remembers in this file.
+    pub fn new(names: Names, history: Option<PathBuf>) -> anyhow::Result<Self> {
+        let config = Config::builder()
+            .max_history_size(history::ENTRIES_MAX)?
+            .history_ignore_space(true)
+            .completion_type(CompletionType::List)
+            .build();
+        let kept = FileHistory::with_config(&config);
+        let mut inner = rustyline::Editor::with_history(config, kept)?;
+        inner.set_helper(Some(Knowledge(names)));
+        if let Some(path) = history.as_ref().filter(|path| path.is_file())
+            && let Err(error) = inner.load_history(path)
+        {
+            say::line(&format!("{} cannot be read: {error}", path.display()));
+        }
+        Ok(Self { inner, history })
+    }
+
+    /// The next thing that a person does.
+    pub fn read(&mut self) -> anyhow::Result<Line> {
+        match self.inner.readline(PROMPT) {
+            Ok(text) => {
+                self.remember(&text);
+                Ok(Line::Typed(text))
+            }
+            Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => Ok(Line::Cleared),
+            Err(ReadlineError::Eof) => Ok(Line::Left),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// At once, so that a kill forgets nothing.
+    fn remember(&mut self, text: &str) {
+        if text.trim().is_empty() || text.len() > history::ENTRY_BYTES_MAX {
+            return;
+        }
+        let added = self.inner.add_history_entry(text);
+        let Some(path) = &self.history else { return };
+        if let Err(error) = added.and_then(|_| self.inner.append_history(path)) {
+            say::line(&format!("{} cannot be written: {error}", path.display()));
+            // Said once: the prompt works without.
+            self.history = None;
+        }
+    }
+}
+
+/// What the editor knows of what is typed.
+struct Knowledge(Names);
+
+impl Helper for Knowledge {}
+impl Highlighter for Knowledge {}
+
+impl Hinter for Knowledge {
+    type Hint = String;
+}
+
+impl Completer for Knowledge {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        cursor: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(complete::complete(line, cursor, &self.0))
+    }
+}
+
+impl Validator for Knowledge {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        Ok(match is_complete(context.input()) {
+            true => ValidationResult::Valid(None),
+            false => ValidationResult::Incomplete,
+        })
+    }
+}
+
+fn is_complete(text: &str) -> bool {
+    command::is_command(text) || statement::cut(text).is_complete()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_wait_for_their_end_and_commands_do_not() {
+        for text in ["", "a;", "\\d", "\\x y", "quit", "a;\nb;"] {
+            assert!(is_complete(text), "{text}");
+        }
+        for text in ["a", "a;\nb", "a ';"] {
+            assert!(!is_complete(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Rows as one JSON array of objects, a row per line, keys in the order of the columns.
+//!
+//! A name that is there twice loses no value: the second is `NAME:2`.
+
+use std::collections::HashSet;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
+
+use super::answer::Answer;
+use crate::cli::escape;
+
+/// The rows as text.
+pub fn text(answer: &Answer) -> String {
+    let keys = keys(&answer.columns);
+    let rows: Vec<String> = answer.rows.iter().map(|row| object(&keys, row)).collect();
+    format!("[{}]\n", escape::visible_json(&rows.join(",\n")))
+}
+
+fn object(keys: &[String], row: &[Value]) -> String {
+    serde_json::to_string(&Row(keys, row)).expect("keys and JSON values are JSON")
+}
+
+/// A row whose keys stay in order, and which is written without a map in between.
+struct Row<'a>(&'a [String], &'a [Value]);
+
+impl Serialize for Row<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in self.0.iter().zip(self.1) {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+/// A key of its own for each column. Names that are there once keep theirs.
+fn keys(columns: &[String]) -> Vec<String> {
+    let mut taken: HashSet<String> = columns.iter().cloned().collect();
+    let mut seen = HashSet::new();
+    columns
+        .iter()
+        .map(|name| {
+            if seen.insert(name.clone()) {
+                return name.clone();
+            }
+            let free = (2..).map(|n: u32| format!("{name}:{n}"));
+            let key = free
+                .into_iter()
+                .find(|key| taken.insert(key.clone()))
+                .expect("numbers do not end");
+            seen.insert(key.clone());
+            key
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(columns: Value, rows: Value) -> Answer {
+        Answer::read(json!({"columns": columns, "rows": rows})).expect("an answer")
+    }
+
+    #[test]
+    fn rows_are_objects_in_the_order_of_the_columns() {
+        let answer = answer(
+            json!(["z", "a"]),
+            json!([[1, "x\u{9b}\n"], [null, {"base64": "AA=="}]]),
+        );
+        let expected =
+            "[{\"z\":1,\"a\":\"x\\u009b\\n\"},\n{\"z\":null,\"a\":{\"base64\":\"AA==\"}}]\n";
+        assert_eq!(text(&answer), expected);
+    }
+
+    #[test]
+    fn no_rows_are_an_empty_array() {
+        assert_eq!(text(&answer(json!(["a"]), json!([]))), "[]\n");
+    }
+
+    #[test]
+    fn columns_of_one_name_lose_no_value() {
+        let columns = ["n", "n:2", "n", "n", "m"].map(str::to_owned);
+        assert_eq!(keys(&columns), ["n", "n:2", "n:3", "n:4", "m"]);
+        let answer = answer(json!(["a", "a"]), json!([[1, 2]]));
+        assert_eq!(text(&answer), "[{\"a\":1,\"a:2\":2}]\n");
+    }
+}

@@ -1,0 +1,102 @@
+//! Shows text on a terminal through a pager, which may be missing and may be left early.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+use unicode_width::UnicodeWidthStr;
+
+use super::format::Screen;
+use crate::cli::{escape::shell_word, say};
+
+/// The pager where `PAGER` names none.
+const PAGER: &str = "less";
+/// How it shows what fits on the screen in its width: long lines are cut, and it leaves at once
+/// where there is no more.
+const LESS: &str = "-SFRX";
+/// The same for longer lines: it stays, so that one can go to their ends.
+const LESS_WIDE: &str = "-SRX";
+/// Exit codes of a shell that found no such program, or none that can be executed.
+const MISSING: [i32; 2] = [126, 127];
+
+/// Prints text to stdout, through the pager where there is a screen for it.
+pub fn show(text: &str, screen: Option<Screen>) -> anyhow::Result<()> {
+    let Some(screen) = screen else {
+        return say::out(text.as_bytes());
+    };
+    let less = options(text, screen);
+    let pager = std::env::var("PAGER").unwrap_or_else(|_| format!("{PAGER} {less}"));
+    if is_pager(&pager) && page(text, &pager, less) {
+        return Ok(());
+    }
+    say::out(text.as_bytes())
+}
+
+/// The options of `less` for this text.
+fn options(text: &str, screen: Screen) -> &'static str {
+    match text.lines().all(|line| line.width() <= screen.width) {
+        true => LESS,
+        false => LESS_WIDE,
+    }
+}
+
+fn is_pager(command: &str) -> bool {
+    !["", "cat"].contains(&command.trim())
+}
+
+/// Whether the pager was there.
+fn page(text: &str, pager: &str, less: &str) -> bool {
+    // Ctrl-C belongs to the pager as long as it runs.
+    let _ours = signal(SignalKind::interrupt());
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(script(pager)).stdin(Stdio::piped());
+    if std::env::var_os("LESS").is_none() {
+        command.env("LESS", less);
+    }
+    let Ok(mut child) = command.spawn() else {
+        return false;
+    };
+    if let Some(mut stdin) = child.stdin.take() {
+        // It may be left before it has read everything.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    let ended = child.wait().ok().and_then(|status| status.code());
+    !ended.is_some_and(|code| MISSING.contains(&code))
+}
+
+/// What the shell is told; it says nothing where the program is missing.
+fn script(pager: &str) -> String {
+    let program = pager.split_whitespace().find(|word| !word.contains('='));
+    let program = shell_word(program.unwrap_or_default());
+    format!("command -v {program} >/dev/null 2>&1 || exit 127\n{pager}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pager_is_there_or_missing() {
+        let page = |text: &str, pager: &str| page(text, pager, LESS);
+        assert!(page("x\n", "cat >/dev/null"));
+        assert!(page("x\n", "A=b cat >/dev/null"));
+        assert!(!page("x\n", "no-such-pager --really"));
+        assert!(!page("x\n", "/dev/null"));
+        let long = "x\n".repeat(1 << 20);
+        assert!(page(&long, "true"), "one that reads nothing is no error");
+    }
+
+    #[test]
+    fn less_stays_where_lines_are_longer_than_the_screen() {
+        let screen = Screen { width: 4 };
+        assert_eq!(options("ab\ncd\n", screen), LESS);
+        assert_eq!(options("ab\nefghi\n", screen), LESS_WIDE);
+    }
+
+    #[test]
+    fn cat_and_nothing_are_none() {
+        assert!(!is_pager("") && !is_pager(" cat ") && is_pager("less"));
+    }
+}

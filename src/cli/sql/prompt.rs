@@ -1,0 +1,174 @@
+//! The prompt: reads statements and commands, does them one after the other, until it is left.
+//!
+//! Ctrl-C never ends it: it ends the query that runs, by ending the connection that asked.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    SqlArgs,
+    answer::Answer,
+    command::{self, Command},
+    editor::{Editor, Line},
+    format::{Format, Screen},
+    history,
+    names::Names,
+    pager, question, statement,
+};
+use crate::cli::{
+    link::{self, Link, Tell},
+    say::{self, NobodyReads},
+};
+
+/// Said at the beginning.
+const GREETING: &str = concat!(
+    "cc-executor ",
+    env!("CARGO_PKG_VERSION"),
+    ": the history in SQL, read-only. A statement ends with `;`, \\? helps, \\q leaves.\n"
+);
+
+/// Asks until a person leaves.
+pub async fn prompt(args: SqlArgs) -> anyhow::Result<ExitCode> {
+    let target = args.connect.target()?;
+    let mut link = link::open_always(target.clone(), Tell::Everybody).await?;
+    say::out(GREETING.as_bytes())?;
+    let names = unless_interrupted(Names::ask(&mut link)).await?;
+    let names = names.unwrap_or_else(|| {
+        link.lost();
+        Names::default()
+    });
+    let mut editor = Editor::new(names.clone(), history::path(&target))?;
+    let mut prompt = Prompt {
+        link,
+        names,
+        format: args.format(),
+        timing: false,
+        max_rows: args.max_rows,
+        paged: !args.no_pager,
+    };
+    loop {
+        match editor.read()? {
+            Line::Cleared => {}
+            Line::Left => return Ok(ExitCode::SUCCESS),
+            Line::Typed(text) => {
+                if prompt.hear(&text).await? == Then::Leave {
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+        }
+    }
+}
+
+/// What happens behind a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    GoOn,
+    Leave,
+}
+
+struct Prompt {
+    link: Link,
+    names: Names,
+    format: Format,
+    timing: bool,
+    max_rows: Option<i64>,
+    paged: bool,
+}
+
+impl Prompt {
+    /// Does what was typed. Only a terminal that is gone is an error.
+    async fn hear(&mut self, text: &str) -> anyhow::Result<Then> {
+        if command::is_command(text) {
+            return match command::read(text) {
+                Ok(command) => self.obey(command),
+                Err(wrong) => {
+                    say::line(&wrong);
+                    Ok(Then::GoOn)
+                }
+            };
+        }
+        for sql in statement::cut(text).statements {
+            match self.ask(sql).await {
+                Ok(()) => {}
+                Err(error) if error.is::<NobodyReads>() => return Err(error),
+                Err(error) => {
+                    say::line(&format!("{error:#}"));
+                    // What was typed behind it may have counted on it.
+                    break;
+                }
+            }
+        }
+        Ok(Then::GoOn)
+    }
+
+    async fn ask(&mut self, sql: &str) -> anyhow::Result<()> {
+        let question = question::params(sql, None, self.max_rows);
+        let asked = self.link.request(question::METHOD, &question);
+        let Some(result) = unless_interrupted(asked).await? else {
+            // The server ends a query whose connection is gone.
+            self.link.lost();
+            say::out(b"\n")?;
+            anyhow::bail!("the query was ended");
+        };
+        let answer = Answer::read(result?)?;
+        let screen = Screen::of_stdout();
+        let mut text = self.format.text(&answer, screen);
+        if self.format == Format::Table || self.timing {
+            text.push_str(&answer.footer(self.timing));
+            text.push('\n');
+        }
+        pager::show(&text, screen.filter(|_| self.paged))?;
+        if answer.truncated {
+            say::line(&answer.cut_note());
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) -> anyhow::Result<Then> {
+        match command {
+            Command::Quit => return Ok(Then::Leave),
+            Command::Help => say::out(command::HELP.as_bytes())?,
+            Command::Timing => {
+                self.timing = !self.timing;
+                let now = if self.timing { "on" } else { "off" };
+                say::out(format!("timing is {now}\n").as_bytes())?;
+            }
+            Command::Format(Some(format)) => self.format = format,
+            Command::Format(None) => {
+                say::out(format!("{:?}\n", self.format).to_lowercase().as_bytes())?;
+            }
+            Command::Describe(None) => say::out(self.views().as_bytes())?,
+            Command::Describe(Some(name)) => self.describe(&name)?,
+        }
+        Ok(Then::GoOn)
+    }
+
+    /// Each view with its columns.
+    fn views(&self) -> String {
+        let line =
+            |view: &super::names::View| format!("{}\n    {}\n", view.name, view.columns.join(", "));
+        self.names.views.iter().map(line).collect()
+    }
+
+    fn describe(&self, name: &str) -> anyhow::Result<()> {
+        let Some(view) = self.names.view(name) else {
+            say::line(&format!(
+                "there is no view {name}; \\d names those there are"
+            ));
+            return Ok(());
+        };
+        let lines: String = view.columns.iter().map(|c| format!("{c}\n")).collect();
+        say::out(lines.as_bytes())
+    }
+}
+
+/// Does it, unless Ctrl-C comes first: then `None`.
+async fn unless_interrupted<T>(work: impl Future<Output = T>) -> anyhow::Result<Option<T>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be watched")?;
+    tokio::select! {
+        done = work => Ok(Some(done)),
+        _ = interrupt.recv() => Ok(None),
+    }
+}

@@ -1,0 +1,75 @@
+//! A query on its way to the server: read from stdin, put into a request.
+//!
+//! Nothing is read out of its text.
+
+use std::io::Read;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use crate::cli::wire;
+
+/// The method that answers.
+pub const METHOD: &str = "history.query";
+
+/// The request's parameters.
+pub fn params(sql: &str, params: Option<Value>, max_rows: Option<i64>) -> Value {
+    let mut question = json!({"sql": sql});
+    if let Some(params) = params {
+        question["params"] = params;
+    }
+    if let Some(max_rows) = max_rows {
+        question["max_rows"] = json!(max_rows);
+    }
+    question
+}
+
+/// All of stdin.
+pub fn from_stdin() -> anyhow::Result<String> {
+    read(std::io::stdin().lock())
+}
+
+fn read(from: impl Read) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    from.take(wire::MESSAGE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .context("the query cannot be read from stdin")?;
+    if bytes.len() > wire::MESSAGE_BYTES_MAX {
+        bail!(
+            "the query on stdin is longer than any message may be ({} bytes)",
+            wire::MESSAGE_BYTES_MAX
+        );
+    }
+    let sql = String::from_utf8(bytes).context("the query on stdin is not UTF-8")?;
+    if sql.trim().is_empty() {
+        bail!("there is no query; write it behind `sql` or to its stdin");
+    }
+    Ok(sql)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_given_is_asked() {
+        assert_eq!(params("q", None, None), json!({"sql": "q"}));
+        assert_eq!(
+            params("q", Some(json!([1])), Some(5)),
+            json!({"sql": "q", "params": [1], "max_rows": 5})
+        );
+    }
+
+    #[test]
+    fn stdin_holds_a_query_or_says_what_is_wrong() {
+        assert_eq!(read(&b"x\n"[..]).expect("a query"), "x\n");
+        for wrong in [
+            Vec::new(),
+            b" \n\t".to_vec(),
+            vec![0xff],
+            vec![b'x'; wire::MESSAGE_BYTES_MAX + 1],
+        ] {
+            assert!(read(&wrong[..]).is_err());
+        }
+    }
+}

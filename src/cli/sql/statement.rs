@@ -1,0 +1,159 @@
+//! Where statements end in what a person types: at a `;` that stands neither in quotes nor in a
+//! comment.
+//!
+//! It knows the marks of SQLite's texts, not its grammar: whether a statement makes sense is the
+//! server's business.
+
+/// Typed text, cut into statements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Typed<'a> {
+    /// Those that have ended, without their `;`, none of them blank.
+    pub statements: Vec<&'a str>,
+    /// What follows the last `;`, blanks and comments aside.
+    pub rest: &'a str,
+    /// Whether the end stands in quotes or in a comment.
+    pub is_open: bool,
+}
+
+impl Typed<'_> {
+    /// Whether nothing more has to be typed.
+    pub fn is_complete(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+/// Cuts typed text.
+pub fn cut(text: &str) -> Typed<'_> {
+    let mut statements = Vec::new();
+    let mut from = 0;
+    let mut says_something = false;
+    let mut at = 0;
+    while at < text.len() {
+        let piece = piece(&text[at..]);
+        if piece.is_open {
+            // Only a comment that a line ends may stand open at the end.
+            let line = text[at..].starts_with("--");
+            let rest = if line && !says_something {
+                ""
+            } else {
+                &text[from..]
+            };
+            return Typed {
+                statements,
+                rest,
+                is_open: true,
+            };
+        }
+        match piece.kind {
+            Kind::End => {
+                if says_something {
+                    statements.push(text[from..at].trim());
+                }
+                from = at + piece.length;
+                says_something = false;
+            }
+            Kind::Nothing => {}
+            Kind::Something => says_something = true,
+        }
+        at += piece.length;
+    }
+    let rest = if says_something {
+        text[from..].trim()
+    } else {
+        ""
+    };
+    Typed {
+        statements,
+        rest,
+        is_open: false,
+    }
+}
+
+enum Kind {
+    /// Blanks and comments.
+    Nothing,
+    /// A `;`.
+    End,
+    /// Everything else.
+    Something,
+}
+
+struct Piece {
+    kind: Kind,
+    /// Bytes.
+    length: usize,
+    /// Whether its end is missing.
+    is_open: bool,
+}
+
+/// The first piece of a text that is not empty.
+fn piece(text: &str) -> Piece {
+    let closed = |kind, length| Piece {
+        kind,
+        length,
+        is_open: false,
+    };
+    let until = |kind, opening: usize, end: &str| match text[opening..].find(end) {
+        Some(at) => closed(kind, opening + at + end.len()),
+        None => Piece {
+            kind,
+            length: text.len(),
+            is_open: true,
+        },
+    };
+    match text.chars().next().unwrap_or(' ') {
+        ';' => closed(Kind::End, 1),
+        // A doubled quote inside ends one text and begins the next: the same for us.
+        quote @ ('\'' | '"' | '`') => until(Kind::Something, 1, quote.encode_utf8(&mut [0; 4])),
+        '[' => until(Kind::Something, 1, "]"),
+        '-' if text.starts_with("--") => until(Kind::Nothing, 2, "\n"),
+        '/' if text.starts_with("/*") => until(Kind::Nothing, 2, "*/"),
+        c if c.is_whitespace() => closed(Kind::Nothing, c.len_utf8()),
+        c => closed(Kind::Something, c.len_utf8()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, statements: &[&str], rest: &str) {
+        let typed = cut(text);
+        assert_eq!(typed.statements, statements, "{text}");
+        assert_eq!(typed.rest.trim(), rest, "{text}");
+        assert_eq!(typed.is_complete(), rest.is_empty(), "{text}");
+    }
+
+    #[test]
+    fn statements_end_at_their_semicolons() {
+        check("a;", &["a"], "");
+        check("a\n b ;  c;\n", &["a\n b", "c"], "");
+        check("a; b", &["a"], "b");
+        check("", &[], "");
+        check(" ;; \n;", &[], "");
+    }
+
+    #[test]
+    fn quotes_and_comments_hide_semicolons() {
+        check(
+            "x ';' \";\" `;` [;] 'it''s;' y;",
+            &["x ';' \";\" `;` [;] 'it''s;' y"],
+            "",
+        );
+        check("a -- no; end\n;", &["a -- no; end"], "");
+        check("a /* ; */ b;", &["a /* ; */ b"], "");
+        check("-- only a comment;\n", &[], "");
+        check("a; -- and a word", &["a"], "");
+        check("größe ';ß' ;", &["größe ';ß'"], "");
+    }
+
+    #[test]
+    fn what_is_open_waits_for_its_end() {
+        for text in ["a 'b;", "a \"b;", "a [b;", "a /* b;", "a -- b;"] {
+            let typed = cut(text);
+            assert!(!typed.is_complete() && typed.is_open, "{text}");
+        }
+        assert!(!cut("a; 'b").is_complete());
+        assert!(!cut("a; /* b").is_complete());
+    }
+}

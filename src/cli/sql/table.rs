@@ -1,0 +1,212 @@
+//! Rows as columns below a headline, one line each.
+//!
+//! On a terminal the widest values give way, so that the lines fit where they can; elsewhere values
+//! are whole. Text comes here with whatever is in it and leaves harmless.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use comfy_table::{CellAlignment, Row, Table};
+use serde_json::Value;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::{
+    answer::{Answer, Cell},
+    format::Screen,
+};
+use crate::cli::escape::visible;
+
+/// Columns are not made narrower than this, so that moments are whole; where they do not fit then,
+/// lines are longer than the screen, columns.
+const COLUMN_MIN: usize = 27;
+/// Blanks between two columns.
+const BETWEEN: usize = 2;
+/// Stands for what was cut away.
+const CUT: &str = "…";
+
+/// The table, each line with its newline.
+pub fn text(answer: &Answer, screen: Option<Screen>) -> String {
+    let head: Vec<String> = answer.columns.iter().map(|name| visible(name)).collect();
+    let mut rows: Vec<Vec<String>> = answer
+        .rows
+        .iter()
+        .map(|row| row.iter().map(cell).collect())
+        .collect();
+    if let Some(screen) = screen {
+        let widest = widest(&head, &rows);
+        let most = limit(&widest, screen.width);
+        for value in rows.iter_mut().flatten() {
+            cut(value, most);
+        }
+    }
+    lay_out(answer, head, rows)
+}
+
+fn lay_out(answer: &Answer, head: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(head);
+    table.add_rows(rows.into_iter().map(Row::from));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, BETWEEN as u16));
+        if is_numeric(answer, column.index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Whether a column has numbers, and nothing else but NULL.
+fn is_numeric(answer: &Answer, column: usize) -> bool {
+    let mut numbers = 0;
+    let fits = answer.rows.iter().all(|row| match Cell::of(&row[column]) {
+        Cell::Null => true,
+        Cell::Number(_) => {
+            numbers += 1;
+            true
+        }
+        Cell::Text(_) | Cell::Blob(_) => false,
+    });
+    fits && numbers > 0
+}
+
+/// A value as one harmless line. A text that reads NULL is in quotes, so that NULL is NULL.
+fn cell(value: &Value) -> String {
+    match Cell::of(value) {
+        Cell::Null => "NULL".to_owned(),
+        Cell::Number(number) => number.to_string(),
+        Cell::Text("NULL") => "'NULL'".to_owned(),
+        Cell::Text(text) => visible(text),
+        Cell::Blob(base64) => blob(base64),
+    }
+}
+
+/// As SQL writes bytes.
+fn blob(base64: &str) -> String {
+    let bytes = BASE64_STANDARD.decode(base64).unwrap_or_default();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("x'{hex}'")
+}
+
+/// How wide each column would be, columns.
+fn widest(head: &[String], rows: &[Vec<String>]) -> Vec<usize> {
+    let of = |column: usize| rows.iter().map(move |row| row[column].width()).max();
+    head.iter()
+        .enumerate()
+        .map(|(column, name)| name.width().max(of(column).unwrap_or(0)))
+        .collect()
+}
+
+/// The most that a value may be wide, so that the lines fit: the widest columns give way first.
+fn limit(widest: &[usize], screen: usize) -> usize {
+    let room = screen.saturating_sub(BETWEEN * widest.len().saturating_sub(1));
+    let fits = |most: usize| widest.iter().map(|width| (*width).min(most)).sum::<usize>() <= room;
+    let mut sorted = widest.to_vec();
+    sorted.sort_unstable();
+    if fits(usize::MAX) {
+        return usize::MAX;
+    }
+    // Columns up to the answer keep their width, the others share what is left.
+    let mut left = room;
+    for (place, width) in sorted.iter().enumerate() {
+        let share = left / (sorted.len() - place);
+        if *width > share {
+            return share.max(COLUMN_MIN);
+        }
+        left -= width;
+    }
+    usize::MAX
+}
+
+/// Cuts a value that is wider than `most`.
+fn cut(value: &mut String, most: usize) {
+    if value.len() <= most || value.width() <= most {
+        return;
+    }
+    let mut width = CUT.width();
+    let end = value.char_indices().find(|(_, c)| {
+        width += c.width().unwrap_or(0);
+        width > most
+    });
+    if let Some((at, _)) = end {
+        value.truncate(at);
+        value.push_str(CUT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(columns: Value, rows: Value) -> Answer {
+        Answer::read(json!({"columns": columns, "rows": rows})).expect("an answer")
+    }
+
+    #[test]
+    fn each_row_is_a_line_and_harmless() {
+        let answer = answer(
+            json!(["n", "te\u{1b}xt"]),
+            json!([[1, "a\nb\u{1b}[2J"], [20, null], [null, "NULL"], [3, {"base64": "AP8="}]]),
+        );
+        let expected =
+            "   n  te\\x1bxt\n   1  a\\nb\\x1b[2J\n  20  NULL\nNULL  'NULL'\n   3  x'00ff'\n";
+        assert_eq!(text(&answer, None), expected);
+    }
+
+    #[test]
+    fn no_rows_leave_the_headline() {
+        let answer = answer(json!(["a", "b"]), json!([]));
+        assert_eq!(text(&answer, Some(Screen { width: 80 })), "a  b\n");
+    }
+
+    #[test]
+    fn values_are_whole_where_no_terminal_is() {
+        let long = "x".repeat(500);
+        let answer = answer(json!(["a"]), json!([[long]]));
+        assert!(text(&answer, None).contains(&long));
+    }
+
+    #[test]
+    fn on_a_terminal_the_widest_values_give_way() {
+        let answer = answer(
+            json!(["n", "name", "text", "more"]),
+            json!([[1, "build", "x".repeat(500), "größe 漢字 ".repeat(9)]]),
+        );
+        let text = text(&answer, Some(Screen { width: 80 }));
+        for line in text.lines() {
+            assert!(line.width() <= 80, "{} {line}", line.width());
+        }
+        let row = text.lines().nth(1).expect("a row");
+        assert!(row.contains("1  build  xxxx"), "{row}");
+        assert_eq!(row.matches(CUT).count(), 2, "{row}");
+        assert!(row.width() > 70, "the room is used: {row}");
+    }
+
+    #[test]
+    fn room_is_shared_by_those_that_need_it() {
+        assert_eq!(limit(&[10, 10], 80), usize::MAX);
+        assert_eq!(limit(&[10, 100], 52), 40);
+        assert_eq!(limit(&[100, 100, 4], 88), 40);
+        assert_eq!(limit(&[100; 20], 80), COLUMN_MIN);
+        assert_eq!(limit(&[], 80), usize::MAX);
+    }
+
+    #[test]
+    fn a_cut_falls_between_characters() {
+        for (text, most, expected) in [
+            ("abcdef", 6, "abcdef"),
+            ("abcdefg", 6, "abcde…"),
+            ("漢字漢字", 6, "漢字…"),
+            ("ööööööö", 6, "ööööö…"),
+        ] {
+            let mut value = text.to_owned();
+            cut(&mut value, most);
+            assert_eq!(value, expected);
+        }
+    }
+}
