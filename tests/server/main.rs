@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod clock_jumps;
 mod control;
 mod damaged;
 mod delete;
