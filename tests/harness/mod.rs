@@ -7,6 +7,9 @@
 mod binary;
 mod cli;
 mod client;
+mod clock;
+mod disk;
+mod failing;
 mod horde;
 mod http;
 mod oracle;
@@ -23,6 +26,9 @@ use std::{
 pub use binary::BinaryFrame;
 pub use cli::{Cli, Finished};
 pub use client::{Client, Frame, connect_refused};
+pub use clock::{DAY_S, WallClock};
+pub use disk::{Disk, FileSystem};
+pub use failing::Failing;
 pub use horde::{Horde, Target, text_frame};
 pub use http::{Response, request};
 pub use oracle::{assert_bytes, content, emit, mix, sha256};
