@@ -72,7 +72,7 @@ SELECT a.job AS job, a.attempt AS attempt, a.state AS state,
                           WHERE n.number = (a.exit ->> '$.exit.signal')),
                          'SIG' || (a.exit ->> '$.exit.signal'))
        END AS signal,
-       a.exit -> '$.exit.spawn_failed' AS spawn_error, a.exit -> '$.stop' AS stop,
+       a.exit -> '$.exit.spawn_failed' AS spawn_error, nullif(a.exit -> '$.stop', 'null') AS stop,
        a.pid AS pid, a.shim AS shim, a.shim_version AS shim_version, a.boot_id AS boot_id,
        a.start_offset AS start_offset, a.end_offset AS end_offset,
        a.end_offset - a.start_offset AS output_bytes,

@@ -82,24 +82,25 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
     /// Tells SQLite which constraints make a walk shorter: one letter each, in the order in which
     /// their values are handed to `filter`. SQLite checks all of them again.
     fn best_index(&self, info: &mut IndexInfo) -> Result<()> {
-        let (mut letters, mut cost) = (String::new(), 1e9);
+        let (mut letters, mut walk) = (String::new(), Walk::default());
         for (constraint, mut usage) in info.constraints_and_usages() {
             if !constraint.is_usable() {
                 continue;
             }
-            let Some((letter, part)) = letter(constraint.column(), &constraint.operator()) else {
+            let Some(letter) = letter(constraint.column(), &constraint.operator()) else {
                 continue;
             };
             letters.push(letter);
             usage.set_argv_index(letters.len() as c_int);
-            cost *= part;
+            walk.shorten(letter);
         }
         info.set_idx_str(&letters);
         // Bit by bit: the bytes are needed for `data` and `text` alone.
         let needs = 1 << column::DATA | 1 << column::TEXT;
         info.set_idx_num(c_int::from(info.col_used() & needs != 0));
+        let (cost, rows) = walk.cost();
         info.set_estimated_cost(cost);
-        info.set_estimated_rows((cost / 10.0) as i64);
+        info.set_estimated_rows(rows);
         Ok(())
     }
 
@@ -119,19 +120,49 @@ impl CreateVTab<'_> for OutputTable {
     const KIND: VTabKind = VTabKind::Default;
 }
 
-/// The letter of a constraint that helps, and which part of a walk is left with it.
-fn letter(at: c_int, operator: &IndexConstraintOp) -> Option<(char, f64)> {
+/// How far a walk goes with some constraints, for SQLite's planner.
+#[derive(Debug, Clone, Copy, Default)]
+struct Walk {
+    of_one_job: bool,
+    since: bool,
+    ends: i32,
+}
+
+impl Walk {
+    fn shorten(&mut self, letter: char) {
+        match letter {
+            'j' => self.of_one_job = true,
+            't' => self.since = true,
+            _ => self.ends += 1,
+        }
+    }
+
+    /// Its cost and its rows, guessed: a statement for each job is dearer than one for all of an
+    /// hour, unless there are few jobs.
+    fn cost(self) -> (f64, i64) {
+        let (cost, rows) = match (self.of_one_job, self.since) {
+            (true, _) => (300.0, 100),
+            (false, true) => (50_000.0, 5_000),
+            (false, false) => (1e9, 10_000_000),
+        };
+        let part = 0.5_f64.powi(self.ends);
+        (cost * part, (f64::from(rows) * part) as i64)
+    }
+}
+
+/// The letter of a constraint that helps.
+fn letter(at: c_int, operator: &IndexConstraintOp) -> Option<char> {
     use IndexConstraintOp::{
         SQLITE_INDEX_CONSTRAINT_EQ as EQ, SQLITE_INDEX_CONSTRAINT_GE as GE,
         SQLITE_INDEX_CONSTRAINT_GT as GT, SQLITE_INDEX_CONSTRAINT_LE as LE,
         SQLITE_INDEX_CONSTRAINT_LT as LT,
     };
     match (at, operator) {
-        (column::JOB, EQ) => Some(('j', 1e-6)),
-        (column::OFFSET, EQ) => Some(('=', 1e-2)),
-        (column::OFFSET, GE | GT) => Some(('>', 0.5)),
-        (column::OFFSET, LE | LT) => Some(('<', 0.5)),
-        (column::AT, EQ | GE | GT) => Some(('t', 1e-3)),
+        (column::JOB, EQ) => Some('j'),
+        (column::OFFSET, EQ) => Some('='),
+        (column::OFFSET, GE | GT) => Some('>'),
+        (column::OFFSET, LE | LT) => Some('<'),
+        (column::AT, EQ | GE | GT) => Some('t'),
         _ => None,
     }
 }

@@ -670,6 +670,12 @@ fn common_questions_have_an_index() {
             "SELECT o.text FROM history_jobs j JOIN history_output o ON o.job = j.job WHERE j.exit_code = 1",
             "INDEX 1:j",
         ),
+        // A job is looked up for each piece of the hour, and not an hour for each job.
+        (
+            "SELECT o.job, j.name FROM history_output o JOIN history_jobs j ON j.number = o.job \
+             WHERE o.at >= ago('1 hour')",
+            "INDEX 0:t",
+        ),
         (
             "SELECT DISTINCT job FROM history_output WHERE at > ago('1 hour')",
             "INDEX 0:t",
