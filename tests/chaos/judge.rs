@@ -11,6 +11,8 @@ use std::{
     thread,
 };
 
+use serde_json::{Value, json};
+
 use crate::{
     checks::{self, Violation, leftovers::Remains},
     evidence::{Evidence, Line},
@@ -144,10 +146,13 @@ fn compare(world: &World, evidence: &Evidence) -> Compared {
                 let mut link = Link::new(world, salt);
                 while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let truth = Truth::download(&mut link, *key, ids.get(key).unwrap_or(&"gone"));
+                    let verdict = verify(&mut link, *key, ids.get(key).unwrap_or(&"gone"));
                     let shown = shown.get(key).map_or(&[][..], Vec::as_slice);
                     let found = checks::bytes::check(&evidence.plans[key], &truth, shown);
                     let mut compared = compared.lock().expect("what was compared");
                     compared.violations.extend(found);
+                    let broken = checks::intact::check(*key, &verdict);
+                    compared.violations.extend(broken);
                     compared.bytes_of_outputs += truth.next_offset;
                     compared.bytes_shown += shown.iter().map(|span| span.length).sum::<u64>();
                     compared.last.extend(truth.facts.map(|facts| (*key, facts)));
@@ -156,6 +161,16 @@ fn compare(world: &World, evidence: &Evidence) -> Compared {
         }
     });
     compared.into_inner().expect("what was compared")
+}
+
+/// What the server says when it looks a job through.
+fn verify(link: &mut Link, key: Key, id: &str) -> Value {
+    let params = json!({ "job": id });
+    match link.insist(Some(key), "transcript.verify", "", &params) {
+        Some(Ok((_, verdict))) => verdict,
+        Some(Err((_, error))) => error,
+        None => Value::Null,
+    }
 }
 
 /// What was shown of each job, by anybody.

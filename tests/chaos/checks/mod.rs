@@ -4,6 +4,7 @@
 pub mod answers;
 pub mod bytes;
 pub mod ends;
+pub mod intact;
 pub mod leftovers;
 pub mod presence;
 pub mod readers;
