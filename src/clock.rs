@@ -1,8 +1,11 @@
-//! The one place of the server that reads the wall clock.
+//! The one place of the server that reads the wall clock, and how long ago something was that is
+//! dated by the clock that nobody sets.
 //!
 //! What a moment means (a submit, a chunk, a deadline) is the caller's business.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
 
 use crate::job::Micros;
 
@@ -14,9 +17,39 @@ pub fn now() -> Micros {
     Micros(since.map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))
 }
 
+/// How long ago a record of this boot was written, by its CLOCK_BOOTTIME, µs.
+pub fn since_boottime(boottime_us: u64) -> Duration {
+    since_boot().saturating_sub(Duration::from_micros(boottime_us))
+}
+
+/// How long ago a process of this boot was started, by its start time in clock ticks since boot
+/// (field 22 of `/proc/PID/stat`).
+pub fn since_ticks(ticks: u64) -> Duration {
+    let per_second = rustix::param::clock_ticks_per_second();
+    let at_ms = ticks.saturating_mul(1000) / per_second.max(1);
+    since_boot().saturating_sub(Duration::from_millis(at_ms))
+}
+
+fn since_boot() -> Duration {
+    // It exists in every kernel that has pidfds.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_own_start_was_a_moment_ago() {
+        let stat = std::fs::read_to_string("/proc/self/stat").expect("our own line");
+        let fields = stat.rsplit_once(") ").expect("a name").1;
+        let ticks = fields.split(' ').nth(19).expect("field 22");
+        let age = since_ticks(ticks.parse().expect("a number"));
+        assert!(age < Duration::from_secs(3600), "{age:?}");
+        assert!(since_ticks(0) > age, "the machine is older");
+        assert_eq!(since_boottime(u64::MAX / 2), Duration::ZERO);
+        assert!(since_boottime(0) > age);
+    }
 
     #[test]
     fn now_lies_after_this_was_written() {

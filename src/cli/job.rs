@@ -109,10 +109,12 @@ impl Job {
         escape::visible(&line)
     }
 
-    /// How long it ran, or has been running at `now`, seconds.
+    /// How long it ran, or has been running at `now`, seconds; `None` where the clock was put back
+    /// meanwhile, and nobody can tell from it.
     pub fn run_seconds(&self, now: DateTime<Utc>) -> Option<f64> {
         let end = self.finished_at.unwrap_or(now);
-        Some(super::times::seconds_between(self.started_at?, end))
+        let seconds = super::times::seconds_between(self.started_at?, end);
+        (seconds >= 0.0).then_some(seconds)
     }
 }
 

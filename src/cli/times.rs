@@ -18,6 +18,9 @@ pub enum Clock {
 /// From this age on a moment is shown as a date, seconds.
 const RELATIVE_S_MAX: f64 = 86_400.0;
 
+/// A moment that lies less than this ahead is now: clocks of two machines differ, seconds.
+const AHEAD_S_MIN: f64 = 1.0;
+
 /// This moment.
 #[expect(
     clippy::disallowed_methods,
@@ -32,12 +35,13 @@ pub fn seconds_between(from: DateTime<Utc>, to: DateTime<Utc>) -> f64 {
     (to - from).num_milliseconds() as f64 / 1000.0
 }
 
-/// A moment of the past, short: `3m05s ago`, `2026-11-20 14:03`, `2026-11-20T13:03:11Z`.
+/// A moment, short: `3m05s ago`, `2026-11-20 14:03`, `2026-11-20T13:03:11Z`. One that lies ahead was
+/// noted before somebody put the clock back: `in 3h00m`.
 pub fn short(at: DateTime<Utc>, now: DateTime<Utc>, clock: Clock) -> String {
     let age = seconds_between(at, now);
     match clock {
         Clock::Utc => at.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        Clock::Local if age < RELATIVE_S_MAX => format!("{} ago", duration::short(age)),
+        Clock::Local if age.abs() < RELATIVE_S_MAX => relative(age),
         Clock::Local => at
             .with_timezone(&Local)
             .format("%Y-%m-%d %H:%M")
@@ -50,11 +54,15 @@ pub fn long(at: DateTime<Utc>, now: DateTime<Utc>, clock: Clock) -> String {
     let local = at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S");
     match clock {
         Clock::Utc => at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-        Clock::Local => format!(
-            "{local} ({} ago)",
-            duration::short(seconds_between(at, now))
-        ),
+        Clock::Local => format!("{local} ({})", relative(seconds_between(at, now))),
     }
+}
+
+fn relative(age: f64) -> String {
+    if age <= -AHEAD_S_MIN {
+        return format!("in {}", duration::short(-age));
+    }
+    format!("{} ago", duration::short(age))
 }
 
 /// The prefix of a line with its time, to the millisecond and with the zone.
@@ -84,6 +92,17 @@ mod tests {
         assert_eq!(short(then, now, Clock::Utc), "2026-11-22T09:56:55Z");
         assert_eq!(long(then, now, Clock::Utc), "2026-11-22T09:56:55.500Z");
         assert_eq!(stamp(then, Clock::Utc), "2026-11-22T09:56:55.500Z");
+    }
+
+    #[test]
+    fn a_moment_that_lies_ahead_was_not_just_now() {
+        let now = at("2026-11-22T10:00:00Z");
+        let shown = |then| short(at(then), now, Clock::Local);
+        assert_eq!(shown("2026-11-22T10:00:00.5Z"), "0ms ago");
+        assert_eq!(shown("2026-11-22T13:00:00Z"), "in 3h00m");
+        assert!(shown("2026-11-25T10:00:00Z").starts_with("2026-11-2"));
+        let long = long(at("2026-11-23T10:00:00Z"), now, Clock::Local);
+        assert!(long.ends_with("(in 1d00h)"), "{long}");
     }
 
     #[test]

@@ -113,6 +113,9 @@ impl Executor {
                     attempt,
                 };
                 self.inner.supervisor.pause(&shim, key, pause, &actor).await;
+                if !pause {
+                    self.inner.last_inputs.note(&self.inner.hub, number);
+                }
                 self.get(JobRef::Number(number), Include::default()).await
             }
         }

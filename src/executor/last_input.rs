@@ -1,5 +1,5 @@
-//! When each running job was last given input: whoever has just spoken to a job does not call it
-//! quiet before it had time to answer.
+//! When each running job was last given input or resumed: whoever has just spoken to a job does not
+//! call it quiet before it had time to answer.
 //!
 //! Kept in memory only; what was said before a restart of the server counts no more.
 
@@ -32,7 +32,7 @@ struct Inputs {
 }
 
 impl LastInputs {
-    /// The job is given input now.
+    /// The job is given input now, or goes on after a pause.
     pub(super) fn note(&self, hub: &Hub, job: JobNumber) {
         let now = Instant::now();
         let mut inputs = self.inputs();
@@ -47,7 +47,7 @@ impl LastInputs {
         inputs.jobs.insert(job, (now, hub.watch(job)));
     }
 
-    /// How long ago the job was given input.
+    /// How long ago the job was given input or went on.
     pub(super) fn age(&self, job: JobNumber) -> Option<Duration> {
         let inputs = self.inputs();
         inputs.jobs.get(&job).map(|(at, _)| at.elapsed())

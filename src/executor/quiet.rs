@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     clock,
-    job::{Job, JobState, Micros, Offset, OutputPolicy, WhenFull},
+    job::{Job, JobNumber, JobRef, JobState, Offset, OutputPolicy, WhenFull},
     output::{Cursor, Item, Watch, hub::Closed},
+    store::LifeSigns,
 };
 
 /// Shortest time between two looks whether a job has gone quiet.
@@ -53,37 +54,58 @@ impl Executor {
 
     /// How long a running job has been silent, and nobody has spoken to it either.
     async fn silence(&self, one: &Watched, silence: &mut Silence) -> Result<Duration, Error> {
-        let lasts = silence.lasts(self.sign_of_life(one).await?);
+        let (sign, age) = self.sign_of_life(one).await?;
+        let lasts = silence.lasts(sign, age);
         let spoken_to = self.inner.last_inputs.age(one.job.number);
         Ok(spoken_to.map_or(lasts, |age| lasts.min(age)))
     }
 
-    async fn sign_of_life(&self, one: &Watched) -> Result<Sign, Error> {
+    /// The last sign of life of a running job, and how long ago it came: by the clock that nobody
+    /// sets, as far as that tells.
+    async fn sign_of_life(&self, one: &Watched) -> Result<(Sign, Duration), Error> {
         let _place = self.place_to_read().await?;
         let (store, log, number) = (&self.inner.store, &self.inner.log, one.job.number);
-        let newest = store.newest_change(number).await?;
-        let changes = store.changes(number, newest.saturating_sub(1)).await?;
-        let changed_at = changes.last().map(|change| change.at);
+        let Some(life) = store.life_signs(number).await? else {
+            return Err(Error::no_such_job(JobRef::Number(number)));
+        };
         let job = self.snapshot(number).await?;
-        let mut cursor = Cursor::new(job.output_bytes.saturating_sub(1));
-        let batch = log.read(number, &mut cursor, 1).await?;
-        let written_at = batch.items.last().and_then(|item| match item {
-            Item::Chunk(chunk) => Some(chunk.at),
-            Item::Gap(_) => None,
-        });
-        let at = [changed_at, job.started_at, written_at];
         let mut sign = Sign {
             reaches: job.output_bytes,
-            at: at.into_iter().flatten().max().unwrap_or(job.submitted_at),
-            is_dated: true,
+            attempt: life.attempt,
+            resumed: life.resumed.map(|(event, _)| event),
         };
         if forgets(&job) {
             sign.reaches = sign.reaches.max(one.watch.grown_to());
-            sign.is_dated = false;
             // Only the shim knows of more: what it says is found by the next look.
             one.watch.ask(sign.reaches).map_err(stopping)?;
+            // Nobody notes when bytes come that are dropped.
+            return Ok((sign, Duration::ZERO));
         }
-        Ok(sign)
+        let mut cursor = Cursor::new(job.output_bytes.saturating_sub(1));
+        let batch = log.read(number, &mut cursor, 1).await?;
+        // The clock of an earlier attempt may be that of an earlier boot.
+        let is_current = |item: &Item| matches!(item, Item::Chunk(c) if c.attempt == life.attempt);
+        let written_us = batch
+            .boottime_us
+            .filter(|_| batch.items.last().is_some_and(is_current));
+        // One that has not started yet is not silent yet.
+        let started = life.start_ticks.map_or(Duration::ZERO, clock::since_ticks);
+        let age = written_us.map_or(started, clock::since_boottime);
+        Ok((sign, age.min(self.resumed_before(number, &life, started))))
+    }
+
+    /// How long ago a job last went on after a pause; as long as it has been there where it never
+    /// was paused.
+    fn resumed_before(&self, number: JobNumber, life: &LifeSigns, started: Duration) -> Duration {
+        match (life.resumed, self.inner.last_inputs.age(number)) {
+            (None, _) => started,
+            (Some(_), Some(age)) => age,
+            // By a server before this one: only the wall clock knows.
+            (Some((_, at)), None) => {
+                let age_us = u64::try_from(clock::now().0 - at.0).unwrap_or(0);
+                Duration::from_micros(age_us).min(started)
+            }
+        }
     }
 }
 
@@ -113,19 +135,18 @@ async fn row_changed(watch: &mut Watch) -> Result<(), Closed> {
     Ok(())
 }
 
-/// The last sign of life of a running job.
+/// What of a running job changes with each sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sign {
     /// How far its output reaches.
     reaches: Offset,
-    /// When that, its start or its last resume happened, whichever was last.
-    at: Micros,
-    /// Whether nothing can have come later: nobody notes when bytes come that are dropped.
-    is_dated: bool,
+    /// Which attempt runs.
+    attempt: u32,
+    /// The event with which it last went on after a pause.
+    resumed: Option<i64>,
 }
 
-/// Measures how long there was no sign of life. The wall clock is believed once, about what was
-/// before the first look; a jump of it later changes nothing.
+/// Measures how long there was no sign of life.
 #[derive(Debug, Default)]
 struct Silence {
     last: Option<(Sign, Instant)>,
@@ -133,7 +154,8 @@ struct Silence {
 }
 
 impl Silence {
-    fn lasts(&mut self, sign: Sign) -> Duration {
+    /// How long it lasts, where the newest sign of life is said to be so old.
+    fn lasts(&mut self, sign: Sign, age: Duration) -> Duration {
         let now = Instant::now();
         let looked_at = self.looked_at.replace(now);
         if let Some((last, since)) = self.last
@@ -141,10 +163,9 @@ impl Silence {
         {
             return now - since;
         }
-        let told = u64::try_from(clock::now().0 - sign.at.0).unwrap_or(0);
-        let told = if sign.is_dated { told } else { 0 };
+        // A sign that was not there at the last look came after it, whatever it says.
         let unseen = looked_at.map_or(Duration::MAX, |looked_at| now - looked_at);
-        let lasts = Duration::from_micros(told).min(unseen);
+        let lasts = age.min(unseen);
         self.last = now.checked_sub(lasts).map(|since| (sign, since));
         lasts
     }
@@ -154,44 +175,39 @@ impl Silence {
 mod tests {
     use super::*;
 
-    fn dated(reaches: Offset, at: Micros) -> Sign {
-        let is_dated = true;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn reaching(reaches: Offset) -> Sign {
         Sign {
             reaches,
-            at,
-            is_dated,
+            attempt: 1,
+            resumed: None,
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_measured_by_the_steady_clock() {
+    async fn silence_begins_with_the_last_sign_of_life() {
         let mut silence = Silence::default();
-        let earlier = Micros(clock::now().0 - 3_000_000);
-        assert!(silence.lasts(dated(5, earlier)) >= Duration::from_secs(3));
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(silence.lasts(dated(5, earlier)) >= Duration::from_secs(5));
-        // A sign that the wall clock dates a day back came after the last look all the same.
-        let jumped = Micros(clock::now().0 - 86_400_000_000);
-        assert_eq!(silence.lasts(dated(6, jumped)), Duration::ZERO);
-        // And one from tomorrow is not in the future.
-        let tomorrow = Micros(clock::now().0 + 86_400_000_000);
-        assert_eq!(silence.lasts(dated(7, tomorrow)), Duration::ZERO);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(silence.lasts(dated(7, tomorrow)), Duration::from_secs(1));
+        assert_eq!(silence.lasts(reaching(5), 3 * SECOND), 3 * SECOND);
+        tokio::time::advance(2 * SECOND).await;
+        // Once seen, it is the steady clock of this wait that counts.
+        assert_eq!(silence.lasts(reaching(5), Duration::ZERO), 5 * SECOND);
+        assert_eq!(silence.lasts(reaching(6), Duration::ZERO), Duration::ZERO);
+        tokio::time::advance(SECOND).await;
+        assert_eq!(silence.lasts(reaching(6), Duration::ZERO), SECOND);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_what_nobody_notes_the_silence_begins_with_the_look_that_finds_it() {
+    async fn what_was_not_there_at_the_last_look_came_after_it() {
         let mut silence = Silence::default();
-        let at = Micros(clock::now().0 - 3_000_000);
-        for reaches in [5, 6] {
-            let sign = Sign {
-                is_dated: false,
-                ..dated(reaches, at)
-            };
-            assert_eq!(silence.lasts(sign), Duration::ZERO);
-            tokio::time::advance(Duration::from_secs(2)).await;
-            assert_eq!(silence.lasts(sign), Duration::from_secs(2));
-        }
+        let day = 86_400 * SECOND;
+        assert_eq!(silence.lasts(reaching(5), Duration::ZERO), Duration::ZERO);
+        tokio::time::advance(2 * SECOND).await;
+        assert_eq!(silence.lasts(reaching(6), day), 2 * SECOND);
+        let resumed = Sign {
+            resumed: Some(7),
+            ..reaching(6)
+        };
+        assert_eq!(silence.lasts(resumed, day), Duration::ZERO);
     }
 }

@@ -59,7 +59,6 @@ pub(super) struct Seen {
     pub number: JobNumber,
     pub state: JobState,
     pub started_at: Option<Micros>,
-    pub finished_at: Option<Micros>,
     pub output_bytes: Offset,
 }
 
@@ -69,7 +68,6 @@ impl Seen {
             number: job.number,
             state: job.state,
             started_at: job.started_at,
-            finished_at: job.finished_at,
             output_bytes: job.output_bytes,
         }
     }

@@ -92,7 +92,7 @@ impl Executor {
         }
         let standing = |one: &Watched| options.until.standing(&one.job);
         let mut standings: Vec<Standing> = watched.iter().map(standing).collect();
-        let decided = match at_once(&watched, &standings, options.all) {
+        let decided = match self.at_once(&watched, &standings, options.all).await? {
             Some(decided) => Some(decided),
             None => {
                 let looks = TaskTracker::new();
@@ -146,6 +146,37 @@ impl Executor {
             true => Err(Error::beyond_end(job.output_bytes)),
             false => Ok(job),
         }
+    }
+
+    /// What the first look decides, and by which job: the first in the order asked that does, of jobs
+    /// that have all met it the one that did so last.
+    async fn at_once(
+        &self,
+        watched: &[Watched],
+        standings: &[Standing],
+        all: bool,
+    ) -> Result<Option<Decided>, Error> {
+        let Some(met) = together(standings, all) else {
+            return Ok(None);
+        };
+        let first = |is: fn(&Standing) -> bool| standings.iter().position(is);
+        let by = match (all, met) {
+            (true, true) => Some(self.last_changed(watched).await?),
+            (true, false) => first(|standing| *standing == Standing::Impossible),
+            (false, true) => first(|standing| matches!(standing, Standing::Met(_))),
+            (false, false) => Some(watched.len() - 1),
+        };
+        Ok(by.map(|by| Decided { by, met }))
+    }
+
+    /// The job that changed its state last; of what came when, events tell and no clock does.
+    async fn last_changed(&self, watched: &[Watched]) -> Result<usize, Error> {
+        let mut last = (0, 0);
+        for (index, one) in watched.iter().enumerate() {
+            let event = self.inner.store.newest_change(one.job.number).await?;
+            last = last.max((event, index));
+        }
+        Ok(last.1)
     }
 
     /// Watches all jobs that are open, until it is decided what they are together.
@@ -237,28 +268,6 @@ fn together(standings: &[Standing], all: bool) -> Option<bool> {
         _ if any(Standing::Open) => None,
         all => Some(all),
     }
-}
-
-/// What the first look decides, and by which job: the first in the order asked that does, of jobs
-/// that have all met it the one that did so last.
-fn at_once(watched: &[Watched], standings: &[Standing], all: bool) -> Option<Decided> {
-    let met = together(standings, all)?;
-    let first = |is: fn(&Standing) -> bool| standings.iter().position(is);
-    let by = match (all, met) {
-        (true, true) => last_met(watched),
-        (true, false) => first(|standing| *standing == Standing::Impossible)?,
-        (false, true) => first(|standing| matches!(standing, Standing::Met(_)))?,
-        (false, false) => watched.len() - 1,
-    };
-    Some(Decided { by, met })
-}
-
-/// Of jobs that all met it, the one that did so last.
-fn last_met(watched: &[Watched]) -> usize {
-    let moment = |one: &Watched| one.job.finished_at.or(one.job.started_at);
-    (0..watched.len())
-        .max_by_key(|index| moment(&watched[*index]))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -155,6 +155,9 @@ pub struct Batch {
     pub items: Vec<Item>,
     /// Whether the end as it stands was reached.
     pub at_end: bool,
+    /// When the last item out of a segment was captured, CLOCK_BOOTTIME (µs) of the boot in which
+    /// that was; rows do not keep it.
+    pub boottime_us: Option<u64>,
 }
 
 /// Reads the output of all jobs. Cheap to clone.
@@ -239,7 +242,7 @@ impl Log {
         };
         let batch = Batch {
             items: vec![lost(cursor.offset, end)],
-            at_end: false,
+            ..Batch::default()
         };
         tracing::error!(job, from = cursor.offset, to = end, "a segment is missing");
         advance(cursor, &batch);
@@ -283,8 +286,8 @@ impl Log {
         max_bytes: usize,
     ) -> Result<Located, ReadError> {
         let at_end = Ok(Located::Read(Batch {
-            items: Vec::new(),
             at_end: true,
+            ..Batch::default()
         }));
         let (name, end) = match self
             .store
@@ -341,7 +344,7 @@ impl Log {
                 };
                 Ok(Located::Read(Batch {
                     items: vec![Item::Gap(gap)],
-                    at_end: false,
+                    ..Batch::default()
                 }))
             }
             // The attempt has not begun, or has just become rows: the caller looks again when woken.
@@ -420,7 +423,7 @@ fn batch_of_rows(rows: Vec<StoredItem>, offset: Offset) -> Batch {
         .collect();
     Batch {
         items,
-        at_end: false,
+        ..Batch::default()
     }
 }
 

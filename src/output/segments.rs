@@ -74,6 +74,7 @@ pub(super) fn read_records(
             Next::Record(header, payload) => match item(name, &header, payload) {
                 Some(item) => {
                     if let Some(mut item) = item.from(offset) {
+                        batch.boottime_us = Some(header.boottime_us);
                         if max_bytes < WHOLE_BYTES_MIN && item.cut(budget) {
                             batch.items.push(item);
                             return Ok(Piece::More(batch, before, end));

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::{
-    StateChange,
+    LifeSigns, StateChange,
     columns::{json, malformed},
 };
 use crate::job::{JobNumber, JobState, Micros, Reason};
@@ -77,6 +77,31 @@ pub(super) async fn newest(readers: &SqlitePool, number: JobNumber) -> sqlx::Res
     .fetch_one(readers)
     .await?;
     Ok(newest.unwrap_or(0))
+}
+
+/// The signs of life of a job's current attempt; `None` where it has none.
+pub(super) async fn life_signs(
+    readers: &SqlitePool,
+    number: JobNumber,
+) -> sqlx::Result<Option<LifeSigns>> {
+    let row = sqlx::query!(
+        r#"SELECT a.attempt AS "attempt!: u32", a.start_ticks AS "start_ticks?: i64",
+                  e.id AS "event?: i64", e.at AS "at?: i64"
+           FROM jobs AS j
+           JOIN attempts AS a ON a.job = j.number AND a.attempt = j.attempt
+           LEFT JOIN events AS e ON e.id =
+               (SELECT max(r.id) FROM events AS r
+                WHERE r.job = j.number AND r.attempt = j.attempt AND r.from_state = 'paused')
+           WHERE j.number = ?1"#,
+        number
+    )
+    .fetch_optional(readers)
+    .await?;
+    Ok(row.map(|row| LifeSigns {
+        attempt: row.attempt,
+        start_ticks: row.start_ticks.map(|ticks| ticks as u64),
+        resumed: row.event.zip(row.at.map(Micros)),
+    }))
 }
 
 /// The state with this name; the tables' CHECKs allow no other names.

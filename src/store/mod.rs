@@ -450,6 +450,11 @@ impl Store {
         Ok(events::newest(&self.inner.readers, number).await?)
     }
 
+    /// When the current attempt of a job was started and last resumed; `None` where it has none.
+    pub async fn life_signs(&self, number: JobNumber) -> Result<Option<LifeSigns>, StoreError> {
+        Ok(events::life_signs(&self.inner.readers, number).await?)
+    }
+
     /// Attempts that are not final, in the order of their jobs.
     pub async fn open_attempts(&self) -> Result<Vec<OpenAttempt>, StoreError> {
         Ok(attempts::open(&self.inner.readers).await?)

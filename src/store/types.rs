@@ -468,6 +468,17 @@ pub struct AttemptRecord {
     pub hash_state: Option<Vec<u8>>,
 }
 
+/// What is known of when the current attempt of a job last showed a sign of life, output aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LifeSigns {
+    /// The attempt.
+    pub attempt: u32,
+    /// When its process was started, clock ticks since boot; `None`: not yet.
+    pub start_ticks: Option<u64>,
+    /// The event with which it last went on after a pause, and when that was by the wall clock.
+    pub resumed: Option<(i64, Micros)>,
+}
+
 /// Where a byte of stored output is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stored {

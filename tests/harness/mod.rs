@@ -7,6 +7,7 @@
 mod binary;
 mod cli;
 mod client;
+mod clock;
 mod horde;
 mod http;
 mod oracle;
@@ -23,6 +24,7 @@ use std::{
 pub use binary::BinaryFrame;
 pub use cli::{Cli, Finished};
 pub use client::{Client, Frame, connect_refused};
+pub use clock::{DAY_S, WallClock};
 pub use horde::{Horde, Target, text_frame};
 pub use http::{Response, request};
 pub use oracle::{assert_bytes, content, emit, mix, sha256};

@@ -6,6 +6,7 @@ mod harness;
 
 mod backup;
 mod backup_faults;
+mod clock_jumps;
 mod control;
 mod damaged;
 mod delete;
