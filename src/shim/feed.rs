@@ -88,12 +88,15 @@ impl Feed {
         }
         let bytes = input.data.len() as u64;
         let write_id = input.write_id.clone();
+        let before = self.waiting.len();
         self.add(input);
-        if self.go_on() {
-            InputAnswer::Accepted { bytes }
-        } else {
-            self.taken.retain(|(id, _)| Some(id) != write_id.as_ref());
-            InputAnswer::Closed
+        match self.write_out() {
+            // The process has some of it: that is no refusal, whatever it does with the rest.
+            Err(written) if written <= before => {
+                self.taken.retain(|(id, _)| Some(id) != write_id.as_ref());
+                InputAnswer::Closed
+            }
+            _ => InputAnswer::Accepted { bytes },
         }
     }
 
@@ -114,22 +117,29 @@ impl Feed {
         self.open &= !input.eof;
     }
 
-    /// Writes what fits, and closes the pipe behind the last byte; `false` where nobody reads.
-    pub fn go_on(&mut self) -> bool {
+    /// Writes what fits, and closes the pipe behind the last byte, or where nobody reads any more.
+    pub fn go_on(&mut self) {
+        let _ = self.write_out();
+    }
+
+    /// The same; the error is how many bytes were written until nobody read any more.
+    fn write_out(&mut self) -> Result<(), usize> {
         let Way::Pipe(fd) = &self.way else {
-            return true;
+            return Ok(());
         };
+        let mut written = 0;
         while !self.waiting.is_empty() {
             match unistd::write(fd, self.waiting.as_slices().0) {
                 Ok(n) => {
                     self.waiting.drain(..n);
                     self.own = self.own.saturating_sub(n);
+                    written += n;
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return true,
+                Err(Errno::EAGAIN) => return Ok(()),
                 Err(_) => {
                     self.close();
-                    return false;
+                    return Err(written);
                 }
             }
         }
@@ -137,7 +147,7 @@ impl Feed {
         if !self.open {
             self.close();
         }
-        true
+        Ok(())
     }
 
     /// The pipe, as long as the process may read from it, and whether bytes wait to be written.

@@ -342,3 +342,22 @@ fn who_takes_no_input_says_so() {
         client.refused(-32602, "job.input", wrong);
     }
 }
+
+/// A process may read a line of a long input and end while the rest is still being written to it:
+/// that input was taken, and whoever sent it must not be told that it was not.
+#[test]
+fn an_input_that_ends_its_process_was_taken() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let data = format!("5\n{}", "x".repeat(800_000));
+    for nth in 0..25 {
+        let job = json!({"shell": "read -r word; exit \"$word\"", "interactive": true});
+        let job = client.submit(server.marked(job));
+        client.started(&job);
+        let input = json!({"job": job["id"], "data": data, "write_id": "w"});
+        let taken = client.call("job.input", input);
+        let taken = taken.unwrap_or_else(|why| panic!("the {nth}th: {why}"));
+        assert_eq!(taken["accepted_bytes"], data.len());
+        assert_eq!(client.finished(&job)["exit_code"], 5);
+    }
+}
