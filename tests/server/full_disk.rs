@@ -1,19 +1,13 @@
 //! A full disk: acknowledged work stays, reads work, submits are refused, running jobs wait and can
 //! be cancelled, and everything goes on by itself when there is room again.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::harness::{
-    Client, Server, Transcript, assert_bytes, content, emit, is_alive, until, until_true,
+    Client, Disk, FileSystem, Server, Transcript, assert_bytes, content, emit, is_alive, until,
+    until_true,
 };
 
 const UNAVAILABLE: i64 = -32006;
@@ -79,11 +73,34 @@ impl Drop for Disk {
             .arg(self.at.path())
             .status();
     }
+/// Each scenario is a test on each kind of file system.
+macro_rules! on_each_file_system {
+    ($($scenario:ident,)*) => {
+        mod tmpfs {
+            $(#[test] fn $scenario() { super::$scenario(super::FileSystem::Tmpfs); })*
+        }
+        mod ext4 {
+            $(#[test] fn $scenario() { super::$scenario(super::FileSystem::Ext4); })*
+        }
+    };
+}
+
+on_each_file_system! {
+    a_job_that_fills_the_disk_waits_for_room,
+    a_job_that_fills_the_disk_can_be_cancelled,
+    on_a_disk_without_one_byte_left_nothing_is_lost,
+    on_a_disk_without_one_byte_left_a_job_can_be_cancelled,
+    a_kill_on_a_full_disk_costs_nothing,
+    a_running_job_takes_input_and_a_waiting_one_keeps_none,
+    on_a_disk_without_one_byte_left_a_kill_is_final,
+    on_a_disk_without_one_byte_left_a_job_that_ends_is_final,
+    running_jobs_do_not_eat_the_ballast,
+    a_server_starts_on_a_full_disk,
 }
 
 /// A server on a disk of 64 MiB, of which so much has to stay free.
-fn on_a_small_disk(free_bytes_min: u64) -> Option<(Disk, Server)> {
-    let disk = Disk::mount(64 * MIB)?;
+fn on_a_small_disk(kind: FileSystem, free_bytes_min: u64) -> Option<(Disk, Server)> {
+    let disk = Disk::mount(kind, 64 * MIB)?;
     let min = free_bytes_min.to_string();
     let mut server = Server::stopped(&["--free-bytes-min", &min], &[]).within(disk.path("data"));
     server.restart();
@@ -141,9 +158,8 @@ fn gated(gate: &Path) -> Value {
     json!({"shell": format!("while [ ! -e {gate} ]; do sleep 0.02; done; echo through; exit 4")})
 }
 
-#[test]
-fn a_job_that_fills_the_disk_waits_for_room() {
-    let Some((disk, server)) = on_a_small_disk(8 * MIB) else {
+fn a_job_that_fills_the_disk_waits_for_room(kind: FileSystem) {
+    let Some((disk, server)) = on_a_small_disk(kind, 8 * MIB) else {
         return;
     };
     let mut client = server.connect();
@@ -171,9 +187,8 @@ fn a_job_that_fills_the_disk_waits_for_room() {
     all_end(&mut client);
 }
 
-#[test]
-fn a_job_that_fills_the_disk_can_be_cancelled() {
-    let Some((_disk, server)) = on_a_small_disk(8 * MIB) else {
+fn a_job_that_fills_the_disk_can_be_cancelled(kind: FileSystem) {
+    let Some((_disk, server)) = on_a_small_disk(kind, 8 * MIB) else {
         return;
     };
     let mut client = server.connect();
@@ -186,9 +201,8 @@ fn a_job_that_fills_the_disk_can_be_cancelled() {
     assert!(server.job_processes().is_empty());
 }
 
-#[test]
-fn on_a_disk_without_one_byte_left_nothing_is_lost() {
-    let Some((disk, server)) = on_a_small_disk(0) else {
+fn on_a_disk_without_one_byte_left_nothing_is_lost(kind: FileSystem) {
+    let Some((disk, server)) = on_a_small_disk(kind, 0) else {
         return;
     };
     let mut client = server.connect();
@@ -235,9 +249,8 @@ fn on_a_disk_without_one_byte_left_nothing_is_lost() {
     all_end(&mut client);
 }
 
-#[test]
-fn on_a_disk_without_one_byte_left_a_job_can_be_cancelled() {
-    let Some((disk, server)) = on_a_small_disk(0) else {
+fn on_a_disk_without_one_byte_left_a_job_can_be_cancelled(kind: FileSystem) {
+    let Some((disk, server)) = on_a_small_disk(kind, 0) else {
         return;
     };
     let mut client = server.connect();
@@ -267,9 +280,8 @@ fn on_a_disk_without_one_byte_left_a_job_can_be_cancelled() {
 }
 
 /// A server that is killed on a full disk finds everything when it comes back to one with room.
-#[test]
-fn a_kill_on_a_full_disk_costs_nothing() {
-    let Some((disk, mut server)) = on_a_small_disk(0) else {
+fn a_kill_on_a_full_disk_costs_nothing(kind: FileSystem) {
+    let Some((disk, mut server)) = on_a_small_disk(kind, 0) else {
         return;
     };
     let mut client = server.connect();
@@ -289,9 +301,8 @@ fn a_kill_on_a_full_disk_costs_nothing() {
     assert_eq!(transcript.verified()["exit_code"], 4);
 }
 
-#[test]
-fn a_running_job_takes_input_and_a_waiting_one_keeps_none() {
-    let Some((disk, server)) = on_a_small_disk(MIB) else {
+fn a_running_job_takes_input_and_a_waiting_one_keeps_none(kind: FileSystem) {
+    let Some((disk, server)) = on_a_small_disk(kind, MIB) else {
         return;
     };
     let mut client = server.connect();
@@ -329,9 +340,8 @@ fn a_running_job_takes_input_and_a_waiting_one_keeps_none() {
 }
 
 /// Nothing of what is on the disk goes away by itself: the ballast is what lets it end.
-#[test]
-fn on_a_disk_without_one_byte_left_a_kill_is_final() {
-    let Some((disk, server)) = on_a_small_disk(0) else {
+fn on_a_disk_without_one_byte_left_a_kill_is_final(kind: FileSystem) {
+    let Some((disk, server)) = on_a_small_disk(kind, 0) else {
         return;
     };
     let mut client = server.connect();
@@ -378,9 +388,8 @@ fn submitted(client: &mut Client) -> Value {
     })
 }
 
-#[test]
-fn on_a_disk_without_one_byte_left_a_job_that_ends_is_final() {
-    let Some((disk, server)) = on_a_small_disk(0) else {
+fn on_a_disk_without_one_byte_left_a_job_that_ends_is_final(kind: FileSystem) {
+    let Some((disk, server)) = on_a_small_disk(kind, 0) else {
         return;
     };
     let mut client = server.connect();
@@ -404,9 +413,8 @@ fn on_a_disk_without_one_byte_left_a_job_that_ends_is_final() {
 }
 
 /// Running jobs leave what was given up to those that end, and go on when there is more.
-#[test]
-fn running_jobs_do_not_eat_the_ballast() {
-    let Some((disk, server)) = on_a_small_disk(0) else {
+fn running_jobs_do_not_eat_the_ballast(kind: FileSystem) {
+    let Some((disk, server)) = on_a_small_disk(kind, 0) else {
         return;
     };
     let mut client = server.connect();
@@ -430,9 +438,8 @@ fn running_jobs_do_not_eat_the_ballast() {
 }
 
 /// A start has to write, and jobs that ended meanwhile have to be finished.
-#[test]
-fn a_server_starts_on_a_full_disk() {
-    let Some((disk, mut server)) = on_a_small_disk(0) else {
+fn a_server_starts_on_a_full_disk(kind: FileSystem) {
+    let Some((disk, mut server)) = on_a_small_disk(kind, 0) else {
         return;
     };
     let mut client = server.connect();
