@@ -90,10 +90,10 @@ async fn run(
             "the limit of open files is low; fewer connections are taken (raise it: ulimit -n)"
         );
     }
-    let layout = &place.layout;
-    let token = Token::load_or_create(&layout.token()).context("cannot get the token")?;
-    let sockets = Sockets::bind(&settings, place).await?;
-    let executor = Executor::start(layout.clone(), settings.executor()).await?;
+    let token = Token::load_or_create(&place.layout.token()).context("cannot get the token")?;
+    let (sockets, executor) = open(&settings, place)
+        .await
+        .map_err(|error| place.explain(error))?;
     let door = Arc::new(door(settings, place, token, &sockets, executor)?);
     sockets.serve(&door);
     say_ready(&door, place);
@@ -107,6 +107,13 @@ async fn run(
     let trusted = until_stop(&door, asked).await;
     stop(&door, place).await;
     trusted
+}
+
+/// What a server needs and others can have taken.
+async fn open(settings: &Settings, place: &Place) -> anyhow::Result<(Sockets, Executor)> {
+    let sockets = Sockets::bind(settings, place).await?;
+    let executor = Executor::start(place.layout.clone(), settings.executor()).await?;
+    Ok((sockets, executor))
 }
 
 /// The bound listeners; nobody is answered before the executor has started.

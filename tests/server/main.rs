@@ -28,6 +28,7 @@ mod keys;
 mod limits;
 mod long_paths;
 mod many;
+mod no_inodes;
 mod pid_one;
 mod pids;
 mod queues;

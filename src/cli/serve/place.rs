@@ -90,6 +90,25 @@ impl Place {
             tracing::warn!(dir = %dir.display(), "others may write into the data directory");
         }
     }
+
+    /// Adds to why a start failed what the error alone does not tell: of a file that cannot be made
+    /// SQLite says only that it cannot open it, and the system that the disk is full, which it is not.
+    pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let dir = self.layout.root();
+        if takes_files(dir) {
+            return error;
+        }
+        error.context(format!(
+            "there is no room for another file on the file system of {} (df -i); remove some and \
+             start again",
+            dir.display()
+        ))
+    }
+}
+
+/// Whether another file can be made there. A file system that does not count its inodes says 0 of 0.
+fn takes_files(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir).map_or(true, |fs| fs.f_files == 0 || fs.f_favail > 0)
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {
