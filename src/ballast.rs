@@ -14,10 +14,16 @@ use rustix::fs::{
     AtFlags, FallocateFlags, Mode, OFlags, Stat, fallocate, fstat, fstatvfs, ftruncate, open,
     openat, statat, unlinkat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, pwrite};
 
 /// What the file is called in a data directory.
 pub const FILE_NAME: &str = "cc-executor.ballast";
+
+/// The file with which is tried whether more may be written.
+const PROBE_NAME: &str = "cc-executor.probe";
+
+/// So much it takes then, bytes: more than any single write of SQLite, which are pages.
+const PROBE_BYTES: usize = 64 << 10;
 
 /// So much more must be free before the room is taken again, bytes: who takes the last byte would
 /// have to give it back at once.
@@ -109,6 +115,19 @@ impl Ballast {
         self.give_back(PORTIONS).unwrap_or(false)
     }
 
+    /// Whether no more may be written beside it, tried with a file: also where the disk has room and
+    /// the quota of our user has none, which nobody tells by a number.
+    pub fn is_out_of_room(&self) -> bool {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let written = openat(&*self.dir, PROBE_NAME, flags, Mode::RUSR | Mode::WUSR)
+            .and_then(|file| pwrite(&file, &[0; PROBE_BYTES], 0));
+        let _ = unlinkat(&*self.dir, PROBE_NAME, AtFlags::empty());
+        match written {
+            Ok(bytes) => bytes < PROBE_BYTES,
+            Err(error) => matches!(error, Errno::NOSPC | Errno::DQUOT),
+        }
+    }
+
     /// Gives back as much as it takes to have so much free. Whether it had to give any.
     pub fn release_below(&self, free_min: u64) -> bool {
         let mut released = false;
@@ -196,6 +215,13 @@ mod tests {
         ballast.keep(1 << 43).expect("made");
         assert_eq!(ballast.missing(), 1 << 43);
         assert!(!ballast.refill());
+    }
+
+    #[test]
+    fn a_probe_leaves_nothing_behind() {
+        let (dir, ballast) = ballast();
+        assert!(!ballast.is_out_of_room());
+        assert_eq!(std::fs::read_dir(&dir).expect("listed").count(), 0);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! It does not know which statement was refused.
 
+use std::io::ErrorKind;
+
 use super::{OpenError, StoreError};
 
 /// Primary result codes of SQLite (the lowest byte of an extended one).
@@ -14,6 +16,8 @@ mod code {
     pub const FULL: i32 = 13;
     pub const CANTOPEN: i32 = 14;
     pub const NOTADB: i32 = 26;
+    /// Extended: a write failed, for whatever reason but a full disk.
+    pub const IOERR_WRITE: i32 = 778;
     /// Extended: the shared memory file could not grow, which is how a full disk looks there.
     pub const IOERR_SHMSIZE: i32 = 4874;
 }
@@ -35,6 +39,11 @@ pub(super) enum Verdict {
 pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
     let Some(extended) = sqlite_code(error) else {
         return match error {
+            sqlx::Error::Io(e)
+                if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                Verdict::DiskFull
+            }
             sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => Verdict::Broken,
             _ => Verdict::Refused,
         };
@@ -48,6 +57,11 @@ pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
         }
         _ => Verdict::Refused,
     }
+}
+
+/// Whether a write failed. Of a quota that is used up SQLite says no more than of a broken disk.
+pub(super) fn is_failed_write(error: &sqlx::Error) -> bool {
+    sqlite_code(error) == Some(code::IOERR_WRITE)
 }
 
 /// The extended result code of SQLite, where it was SQLite that refused.
@@ -90,5 +104,12 @@ mod tests {
         assert_eq!(verdict(&sqlx::Error::WorkerCrashed), Verdict::Broken);
         assert_eq!(verdict(&sqlx::Error::RowNotFound), Verdict::Refused);
         assert_eq!(verdict(&malformed("x")), Verdict::Refused);
+        for (kind, expected) in [
+            (ErrorKind::QuotaExceeded, Verdict::DiskFull),
+            (ErrorKind::Other, Verdict::Broken),
+        ] {
+            let error = sqlx::Error::Io(kind.into());
+            assert_eq!(verdict(&error), expected, "{kind}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     StoreError,
     ask::{Answer, Ask, execute},
-    error::{Verdict, verdict},
+    error::{Verdict, is_failed_write, verdict},
     events,
     presence::Presence,
     short_name::Way,
@@ -205,12 +205,22 @@ impl Writer {
             return Ok(Vec::new());
         }
         let result = self.begin_to_commit(asks).await;
+        let result = result.map_err(|error| self.clarified(error));
         self.tally.written();
         if result.is_err() {
             // It fails where SQLite has rolled back already.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.conn).await;
         }
         result
+    }
+
+    /// A failed write may be one that no quota allows: nothing is lost then, and there is room again
+    /// when somebody makes it.
+    fn clarified(&self, error: sqlx::Error) -> sqlx::Error {
+        match is_failed_write(&error) && self.ballast.is_out_of_room() {
+            true => io::Error::from(io::ErrorKind::QuotaExceeded).into(),
+            false => error,
+        }
     }
 
     async fn begin_to_commit(&mut self, asks: &[Ask]) -> sqlx::Result<Vec<Answer>> {
@@ -258,6 +268,7 @@ impl Writer {
             return;
         }
         if let Err(error) = sqlx::query(statement).execute(&mut self.conn).await {
+            let error = self.clarified(error);
             match verdict(&error) {
                 Verdict::Broken => self.fail(&error),
                 _ => tracing::warn!(%error, "a checkpoint has to wait"),

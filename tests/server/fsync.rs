@@ -1,71 +1,15 @@
 //! A disk that fails when it is asked to make things last: the server ends rather than acknowledge,
 //! a shim goes on with its job, and nothing counts as stored that is not. The failures are strace's.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, assert_bytes, content, emit, parent, until, until_true};
+use crate::harness::{Failing, Server, assert_bytes, content, emit, parent, until, until_true};
 
-/// A process whose every sync fails, for as long as this lives.
-struct Failing {
-    strace: Child,
-}
-
-impl Failing {
-    /// `None` where nobody may trace.
-    fn process(pid: i32) -> Option<Self> {
-        let strace = Command::new("strace")
-            .args(["-f", "-qq", "-e", "trace=fsync,fdatasync"])
-            .args(["-e", "inject=fsync,fdatasync:error=EIO", "-p"])
-            .arg(pid.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(mut strace) = strace else {
-            eprintln!("SKIPPED: there is no strace");
-            return None;
-        };
-        let attached = until("strace", || {
-            let ended = strace.try_wait().expect("our child").is_some();
-            (ended || is_traced(pid)).then_some(!ended)
-        });
-        if !attached {
-            eprintln!("SKIPPED: strace may not attach to a process here");
-            return None;
-        }
-        Some(Self { strace })
-    }
-}
-
-impl Drop for Failing {
-    fn drop(&mut self) {
-        // It lets go of the process, or has ended with it.
-        let pid = nix::unistd::Pid::from_raw(self.strace.id() as i32);
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let _ = self.strace.wait();
-    }
-}
-
-/// Whether every thread of a process has a tracer.
-fn is_traced(pid: i32) -> bool {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return false;
-    };
-    threads.flatten().all(|thread| {
-        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
-        let tracer = status
-            .lines()
-            .find_map(|line| line.strip_prefix("TracerPid:"));
-        tracer.is_some_and(|tracer| tracer.trim() != "0")
-    })
+/// Every sync of a process fails.
+fn failing_syncs(pid: i32) -> Option<Failing> {
+    Failing::calls(pid, "fsync,fdatasync", "EIO")
 }
 
 /// A job of several segments that ends, with exit code 3, when the gate is there.
@@ -142,7 +86,7 @@ fn a_server_whose_sync_fails_acknowledges_nothing_and_ends() {
     let before = client.finished(&before);
     let running = client.submit(gated(&server, &gate));
     begun(&server, &running);
-    let Some(failing) = Failing::process(server.pid()) else {
+    let Some(failing) = failing_syncs(server.pid()) else {
         return;
     };
     let submitted = client.try_call("job.submit", json!({"argv": ["true"]}));
@@ -205,7 +149,7 @@ fn a_shim_whose_sync_fails_goes_on_and_what_it_wrote_is_written_anew() {
     begun(&server, &job);
     let before = segments(&server);
     assert!(before.len() >= 3, "{before:?}");
-    let Some(failing) = Failing::process(shim(&server)) else {
+    let Some(failing) = failing_syncs(shim(&server)) else {
         return;
     };
     fs::write(&gate, "").expect("the gate");
@@ -232,10 +176,10 @@ fn what_nobody_can_sync_is_never_final() {
     let job = client.submit(gated(&server, &gate));
     begun(&server, &job);
     let before = segments(&server);
-    let Some(shim) = Failing::process(shim(&server)) else {
+    let Some(shim) = failing_syncs(shim(&server)) else {
         return;
     };
-    let Some(failing) = Failing::process(server.pid()) else {
+    let Some(failing) = failing_syncs(server.pid()) else {
         return;
     };
     fs::write(&gate, "").expect("the gate");

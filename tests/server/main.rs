@@ -32,6 +32,7 @@ mod no_inodes;
 mod pid_one;
 mod pids;
 mod queues;
+mod quota;
 mod read;
 mod remains;
 mod restart;
