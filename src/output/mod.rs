@@ -3,8 +3,8 @@
 //!
 //! Who runs a process, and who asks for its bytes, is not known here.
 
-pub mod carry;
 pub mod audit;
+pub mod carry;
 pub mod claims;
 pub mod collect;
 pub mod digest;

@@ -10,8 +10,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    full_disk::{Disk, MIB},
-    harness::{Client, Server, until_true},
+    full_disk::MIB,
+    harness::{Client, Disk, FileSystem, Server, until_true},
 };
 
 const INVALID: i64 = -32602;
@@ -102,7 +102,7 @@ fn a_place_that_will_not_do_is_refused_and_left_as_it_is() {
 
 #[test]
 fn a_full_disk_leaves_nothing_and_harms_nobody() {
-    let Some(disk) = Disk::mount(8 * MIB) else {
+    let Some(disk) = Disk::mount(FileSystem::Tmpfs, 8 * MIB) else {
         return;
     };
     let server = with_a_long_ledger();
@@ -137,7 +137,7 @@ fn a_full_disk_leaves_nothing_and_harms_nobody() {
 
 #[test]
 fn a_backup_on_the_same_disk_leaves_free_what_has_to_stay_free() {
-    let Some(disk) = Disk::mount(64 * MIB) else {
+    let Some(disk) = Disk::mount(FileSystem::Tmpfs, 64 * MIB) else {
         return;
     };
     let min = (40 * MIB).to_string();

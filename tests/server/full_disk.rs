@@ -13,66 +13,6 @@ use crate::harness::{
 const UNAVAILABLE: i64 = -32006;
 pub const MIB: u64 = 1 << 20;
 
-/// A small file system of its own, unmounted when dropped.
-pub struct Disk {
-    at: TempDir,
-}
-
-impl Disk {
-    /// `None` where this process may not mount.
-    pub fn mount(bytes: u64) -> Option<Self> {
-        let at = tempfile::tempdir().expect("a directory");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"])
-            .arg(at.path())
-            .output()
-            .expect("mount runs");
-        if mounted.status.success() {
-            return Some(Self { at });
-        }
-        let why = String::from_utf8_lossy(&mounted.stderr);
-        eprintln!("SKIPPED: a tmpfs cannot be mounted here: {}", why.trim());
-        None
-    }
-
-    pub fn grow(&self, bytes: u64) {
-        let status = Command::new("mount")
-            .args(["-o", &format!("remount,size={bytes}")])
-            .arg(self.at.path())
-            .status();
-        assert!(status.expect("mount runs").success());
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.at.path().join(name)
-    }
-
-    /// Writes a file until not one byte more fits.
-    fn fill(&self) -> PathBuf {
-        let path = self.path("ballast");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .expect("the ballast");
-        let block = vec![7; 1 << 16];
-        let mut length = block.len();
-        while length > 0 {
-            if file.write_all(&block[..length]).is_err() {
-                length /= 2;
-            }
-        }
-        path
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount")
-            .arg("-l")
-            .arg(self.at.path())
-            .status();
-    }
 /// Each scenario is a test on each kind of file system.
 macro_rules! on_each_file_system {
     ($($scenario:ident,)*) => {
