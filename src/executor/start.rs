@@ -37,6 +37,8 @@ const START_BYTES: u64 = 1 << 20;
 
 /// How long a stop waits until a backup that is given up has taken its files away.
 const BACKUP_OVER_WITHIN: Duration = Duration::from_secs(1);
+/// How long a start waits for what is decided about dead shims' attempts; the rest is decided later.
+const RESCUES_WITHIN: Duration = Duration::from_secs(1);
 
 /// The bounds of an executor. Every one is a setting of the server with the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,7 +231,8 @@ async fn refuse_older(layout: &Layout, store: &Store) -> Result<(), StartError> 
     })
 }
 
-/// Everything that waits for nobody is decided before the server is ready, or at least tried.
+/// Everything that waits for nobody is decided before the server is ready, or at least tried. A
+/// killed process that hangs in the kernel is waited for beside the scheduler.
 async fn rescue_the_dead(
     rescuer: &Rescuer,
     events: &mut mpsc::UnboundedReceiver<ShimEvent>,
@@ -239,11 +242,18 @@ async fn rescue_the_dead(
     while let Ok(event) = events.try_recv() {
         told.push(event);
     }
-    let rescues = told.into_iter().map(|event| at_once(rescuer, event));
-    let left = futures_util::future::join_all(rescues).await;
-    // The scheduler hears the rest when it runs.
-    for event in left.into_iter().flatten() {
-        let _ = tell.send(event);
+    let rescues = told.into_iter().map(|event| {
+        let (rescuer, tell) = (rescuer.clone(), tell.clone());
+        tokio::spawn(async move {
+            // The scheduler hears the rest when it runs.
+            if let Some(event) = at_once(&rescuer, event).await {
+                let _ = tell.send(event);
+            }
+        })
+    });
+    let rescues = futures_util::future::join_all(rescues);
+    if tokio::time::timeout(RESCUES_WITHIN, rescues).await.is_err() {
+        tracing::warn!("what dead shims have left takes long; the server begins without");
     }
 }
 

@@ -92,7 +92,10 @@ impl Rescuer {
     /// not keep a server from serving.
     pub async fn rescued(&self, key: Key) -> bool {
         match self.try_rescue(key).await {
-            Ok(()) => true,
+            Ok(()) => {
+                self.kick.now();
+                true
+            }
             Err(error) => {
                 self.mind_the_disk(&error);
                 tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it has to wait");

@@ -142,6 +142,19 @@ impl Disk {
         assert!(count < most, "this file system always has inodes");
     }
 
+    /// Whoever writes to it stands still, and cannot even be killed, until it is thawed.
+    pub fn freeze(&self) -> Result<(), String> {
+        run(Command::new("fsfreeze").arg("--freeze").arg(self.root())).map(drop)
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) {
+        let _ = Command::new("fsfreeze")
+            .arg("--unfreeze")
+            .arg(self.root())
+            .output();
+    }
+
     fn root(&self) -> PathBuf {
         self.place.path().join("disk")
     }
@@ -158,6 +171,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        self.thaw();
         // The loop device goes with its last user.
         let _ = Command::new("umount").arg("-l").arg(self.root()).output();
     }

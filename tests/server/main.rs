@@ -22,6 +22,7 @@ mod hostile_fuzz;
 mod hostile_jobs;
 mod hostile_places;
 mod hostile_wire;
+mod hung_disk;
 mod input;
 mod jobs;
 mod keys;
