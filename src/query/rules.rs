@@ -252,7 +252,7 @@ pub fn judge(context: &AuthContext<'_>) -> Result<(), Denied> {
 
 fn read(table: &str, column: &str, accessor: Option<&str>) -> Result<(), Denied> {
     let is = |name: &&str| table.eq_ignore_ascii_case(name);
-    if VIEWS.iter().any(|name| is(name)) || TABLE_FUNCTIONS.iter().any(|name| is(name)) {
+    if VIEWS.iter().any(&is) || TABLE_FUNCTIONS.iter().any(&is) {
         return Ok(());
     }
     let on_behalf = accessor.is_some_and(|view| VIEWS.contains(&view));
