@@ -197,6 +197,9 @@ settings! {
     warm_shims: u64 = u64::from(ExecutorSettings::default().warm_shims), 0..=1024;
     /// How long a shim may take to answer at the start before it is left as it is, milliseconds.
     shim_answer_ms: u64 = ExecutorSettings::default().shim_answer_ms, 1..=60_000;
+    /// Databases up to this size are looked through for damage before anything is served, bytes; of
+    /// larger ones the outputs are looked through beside the work.
+    check_bytes_max: u64 = ExecutorSettings::default().check_bytes_max, ANY;
     /// How long a query over the history may take, seconds.
     query_timeout_s: u64 = QuerySettings::default().bounds.timeout_s, 1..=3600;
     /// Memory of a query, bytes.
@@ -274,6 +277,7 @@ impl Settings {
             // Bounded to 1024 by the table.
             warm_shims: u32::try_from(self.warm_shims).unwrap_or(u32::MAX),
             shim_answer_ms: self.shim_answer_ms,
+            check_bytes_max: self.check_bytes_max,
             queries: QuerySettings {
                 bounds: QueryBounds {
                     timeout_s: self.query_timeout_s,

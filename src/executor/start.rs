@@ -59,6 +59,9 @@ pub struct ExecutorSettings {
     pub warm_shims: u32,
     /// How long a shim may take to answer before it is left as it is, milliseconds.
     pub shim_answer_ms: u64,
+    /// Databases of up to so many bytes are looked through for damage before anything is served; of
+    /// larger ones the outputs are looked through beside the work.
+    pub check_bytes_max: u64,
     /// What queries over the history may take.
     pub queries: QuerySettings,
 }
@@ -73,6 +76,7 @@ impl Default for ExecutorSettings {
             ballast_bytes: None,
             warm_shims: 2,
             shim_answer_ms: 1000,
+            check_bytes_max: 128 << 20,
             queries: QuerySettings::default(),
         }
     }
@@ -121,7 +125,7 @@ impl Executor {
         if Ballast::of_data_dir(layout.root())?.release_below(START_BYTES) {
             tracing::warn!("the disk is full: the ballast is given up for the start");
         }
-        let store = Store::open(&layout.database()).await?;
+        let store = Store::open_checking(&layout.database(), settings.check_bytes_max).await?;
         refuse_older(&layout, &store).await?;
         let boot_id = boot_id()?;
         let queries = Queries::new(layout.root().to_owned(), settings.queries);
@@ -176,6 +180,8 @@ impl Executor {
                 started_at: clock::now(),
             }),
         };
+        let store = executor.inner.store.clone();
+        tokio::spawn(async move { store.check_outputs().await });
         let ties = executor.inner.ties.clone();
         tokio::spawn(ties.watch(executor.clone(), stopping));
         Ok(executor)

@@ -48,6 +48,7 @@ pub use types::*;
 use ask::{Answer, Ask};
 use attempts::{PauseTold, VoidAsk};
 use claim::ClaimAsk;
+use open::Checked;
 use tally::Tally;
 use wishes::PauseAsk;
 use writer::{Request, Writer};
@@ -80,6 +81,7 @@ struct Inner {
     failed: CancellationToken,
     tally: Arc<Tally>,
     ballast: Ballast,
+    checked: Checked,
 }
 
 impl Store {
@@ -91,7 +93,30 @@ impl Store {
     /// A file that is not ours, is damaged, or was written by a newer version is refused, and
     /// left as it is.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        Ok(Self::over(open::open(path).await?))
+        Self::open_checking(path, u64::MAX).await
+    }
+
+    /// The same, but of a file of more than `check_bytes_max` bytes the outputs, which are most of
+    /// it, are not looked through for damage: [`Self::check_outputs`] does that.
+    pub async fn open_checking(path: &Path, check_bytes_max: u64) -> Result<Self, OpenError> {
+        Ok(Self::over(open::open(path, check_bytes_max).await?))
+    }
+
+    /// Looks through what was not looked through when the file was opened. Damage is no reason to
+    /// lose what runs, but nothing more is acknowledged on top of it: see [`Self::failed`].
+    pub async fn check_outputs(&self) {
+        if self.inner.checked == Checked::Whole {
+            return;
+        }
+        let found = match self.inner.readers.acquire().await {
+            Ok(mut conn) => open::look_through_outputs(&mut conn).await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(None) | Err(sqlx::Error::PoolClosed) => {}
+            Ok(Some(damage)) => self.distrust(&format!("the outputs are damaged: {damage}")),
+            Err(error) => self.distrust(&error),
+        }
     }
 
     /// Starts the writer's task.
@@ -102,6 +127,7 @@ impl Store {
             way,
             presence,
             ballast,
+            checked,
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
@@ -123,6 +149,7 @@ impl Store {
             failed,
             tally,
             ballast,
+            checked,
         };
         Self {
             inner: Arc::new(inner),

@@ -57,14 +57,34 @@ pub(super) struct Connections {
     pub presence: Presence,
     /// Room for what must be written to it on a full disk.
     pub ballast: Ballast,
+    /// What has been looked through for damage.
+    pub checked: Checked,
 }
 
-/// Opens the database at `path`, or makes one where there is none.
-pub(super) async fn open(path: &Path) -> Result<Connections, OpenError> {
+/// How much of a database has been looked through for damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// All of it.
+    Whole,
+    /// All but the outputs, which are most of a large one.
+    AllButOutputs,
+}
+
+/// The table of the outputs.
+const OUTPUTS: &str = "output_chunks";
+
+/// Opens the database at `path`, or makes one where there is none. One of up to `check_bytes_max`
+/// is looked through whole before.
+pub(super) async fn open(path: &Path, check_bytes_max: u64) -> Result<Connections, OpenError> {
     let way = &Way::to(path).map_err(|e| cannot_open(path, e))?;
+    let mut checked = Checked::Whole;
     if is_there(path)? {
         refuse_foreign(path)?;
-        refuse_damaged_or_newer(path, way).await?;
+        let bytes = fs::metadata(path).map_or(0, |meta| meta.len());
+        if bytes > check_bytes_max {
+            checked = Checked::AllButOutputs;
+        }
+        refuse_damaged_or_newer(path, way, checked).await?;
     } else {
         create(path, way).await?;
     }
@@ -83,6 +103,7 @@ pub(super) async fn open(path: &Path) -> Result<Connections, OpenError> {
         way,
         presence,
         ballast,
+        checked,
     })
 }
 
@@ -125,7 +146,11 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
 
 /// Asks SQLite, without a right to write. Where there is no WAL the file is declared immutable,
 /// so that not even an empty WAL appears beside a database that is refused.
-async fn refuse_damaged_or_newer(path: &Path, way: &Way) -> Result<(), OpenError> {
+async fn refuse_damaged_or_newer(
+    path: &Path,
+    way: &Way,
+    checked: Checked,
+) -> Result<(), OpenError> {
     let wal_bytes = fs::metadata(beside(path, "-wal")).map_or(0, |meta| meta.len());
     let options = options(&way.name(path))
         .read_only(true)
@@ -144,14 +169,47 @@ async fn refuse_damaged_or_newer(path: &Path, way: &Way) -> Result<(), OpenError
         );
         return Err(OpenError::about(path, what));
     }
-    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
-        .fetch_one(&mut conn)
-        .await
-        .map_err(damaged)?;
-    if found != "ok" {
+    let found = look_through(&mut conn, checked).await.map_err(damaged)?;
+    if let Some(found) = found {
         return Err(OpenError::about(path, format!("is damaged: {found}")));
     }
     conn.close().await.map_err(damaged)
+}
+
+/// The first damage that there is in so much of the database.
+async fn look_through(
+    conn: &mut SqliteConnection,
+    checked: Checked,
+) -> sqlx::Result<Option<String>> {
+    if checked == Checked::Whole {
+        return first_damage(conn, "PRAGMA quick_check(1)").await;
+    }
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for table in tables.iter().filter(|table| *table != OUTPUTS) {
+        let table = table.replace('\'', "''");
+        let found = first_damage(conn, &format!("PRAGMA quick_check('{table}')")).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The first damage in the outputs.
+pub(super) async fn look_through_outputs(
+    conn: &mut SqliteConnection,
+) -> sqlx::Result<Option<String>> {
+    first_damage(conn, &format!("PRAGMA quick_check('{OUTPUTS}')")).await
+}
+
+async fn first_damage(conn: &mut SqliteConnection, check: &str) -> sqlx::Result<Option<String>> {
+    let check = sqlx::AssertSqlSafe(check.to_owned());
+    let found: String = sqlx::query_scalar(check).fetch_one(conn).await?;
+    Ok((found != "ok").then_some(found))
 }
 
 /// Makes the database under another name and renames it when it is complete and synced: whatever
@@ -299,7 +357,7 @@ mod tests {
     #[tokio::test]
     async fn the_writer_syncs_every_commit() {
         let directory = tempfile::tempdir().expect("makes a directory");
-        let opened = open(&directory.path().join("db")).await;
+        let opened = open(&directory.path().join("db"), u64::MAX).await;
         let mut writer = opened.expect("opens").writer;
         let expected = [
             ("synchronous", "2"),

@@ -360,7 +360,7 @@ mod tests {
     /// A writer that the test drives by itself.
     async fn writer(path: &Path) -> Writer {
         let (_, requests) = mpsc::channel(1);
-        let opened = open::open(path).await.expect("opens");
+        let opened = open::open(path, u64::MAX).await.expect("opens");
         Writer {
             conn: opened.writer,
             _way: opened.way,

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{FileExt, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -186,6 +186,56 @@ fn a_log_of_the_database_that_was_removed_under_the_server_ends_it() {
 }
 
 /// The segments of a job, by their first offsets.
+/// What a large database holds of outputs is looked through beside the work: damage there ends the
+/// server. Everything else is looked through before anything is served.
+#[test]
+fn the_outputs_of_a_large_database_are_looked_through_beside_the_work() {
+    let mut server = Server::with(&["--check-bytes-max", "0"], &[]);
+    let mut client = server.connect();
+    let shell = "head -c 100000 /dev/zero | tr '\\0' x";
+    let job = client.submit(json!({"shell": shell}));
+    client.finished(&job);
+    server.stop();
+    server.restart();
+    assert_eq!(server.connect().download(&job, 65_536), vec![b'x'; 100_000]);
+    server.stop();
+    let sound = fs::read(database(&server)).expect("readable");
+    // A page of its table of outputs, which is not the first one.
+    let root = |name: &str| -> u64 {
+        let sql = format!("SELECT rootpage FROM sqlite_schema WHERE name = '{name}'");
+        let asked = Command::new("sqlite3")
+            .arg(database(&server))
+            .arg(sql)
+            .output();
+        let text = String::from_utf8(asked.expect("sqlite3").stdout).expect("text");
+        text.trim().parse().expect("a page")
+    };
+    let damage = |server: &Server, page: u64| {
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(database(server))
+            .expect("opens");
+        file.write_all_at(&[0xff; 64], (page - 1) * 4096)
+            .expect("written");
+    };
+    let (outputs, events) = (root("output_chunks"), root("events"));
+    damage(&server, outputs);
+    server.launch();
+    // It may have said that it is ready before.
+    let _ = server.readied();
+    assert_eq!(server.ended().code(), Some(1));
+    assert!(server.said().contains("damaged"), "{}", server.said());
+    // Whatever else there is has to be sound first.
+    damage(&server, events);
+    server.launch();
+    assert!(
+        server.readied().is_err(),
+        "it is ready with a damaged ledger"
+    );
+    server.ended();
+    fs::write(database(&server), sound).expect("as it was");
+}
+
 fn segments(server: &Server, job: &Value) -> Vec<(u64, PathBuf)> {
     let number = job["number"].as_i64().expect("a number");
     let mut found = Vec::new();
