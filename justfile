@@ -96,6 +96,10 @@ bench-recovery binary="target/release/cc-executor":
 bench-backup binary="target/release/cc-executor":
     {{ python }} benches/backup.py {{ binary }}
 
+# What questions over two hundred thousand jobs cost, and what they cost a live tail.
+bench-history binary="target/release/cc-executor":
+    {{ python }} -W ignore benches/history.py {{ binary }}
+
 # Writes `.sqlx` anew after a query or a migration has changed.
 prepare:
     scripts/prepare-queries

@@ -289,3 +289,17 @@ fn only_functions_that_queries_may_call_are_offered() {
     let wrong: Vec<_> = offered.difference(&allowed).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
 }
+
+#[test]
+fn the_page_lists_every_function_that_queries_have() {
+    let text = |name: &str| fs::read_to_string(root().join(name)).expect("a file");
+    let rules = text("src/query/rules.rs");
+    let list = rules.split("pub const FUNCTIONS").nth(1).expect("a list");
+    let list = list.split("];").next().expect("its end");
+    let page = text("docs/sql.md");
+    let names: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    assert!(names.len() > 50);
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+}

@@ -56,7 +56,9 @@ fn bind(statement: &mut Statement<'_>, params: &Params) -> Result<(), Refusal> {
         Params::Named(values) => values.len(),
     };
     if given != expected {
-        let message = format!("the statement has {expected} parameters, and params {given} values");
+        let message = format!(
+            "the statement needs values for its parameters: {expected}, and was given {given}"
+        );
         return Err(Refusal::Invalid(message));
     }
     match params {

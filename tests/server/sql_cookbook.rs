@@ -86,7 +86,7 @@ impl World {
     }
 
     fn outputs(&mut self, client: &mut Client) {
-        let speaks = "echo fine; echo 'a wormhole: 5' >&2; echo fine again";
+        let speaks = "echo fine; echo 'ä wormhole: 5' >&2; echo fine again";
         self.run(client, "speaks", json!({"shell": speaks}));
         let big = json!({"argv": [emit(), "--seed", "7", "--bytes", "3000000"]});
         self.run(client, "big", big);
@@ -111,11 +111,19 @@ impl World {
     /// One that is cancelled, and one that runs on.
     fn stops(&mut self, client: &mut Client) {
         let stopped = self.submit(client, "stopped", json!({"argv": ["sleep", "600"]}));
-        let running = self.submit(client, "running", json!({"argv": ["sleep", "600"]}));
+        let running = self.submit(
+            client,
+            "running",
+            json!({"shell": "echo working; sleep 600"}),
+        );
         for job in [&stopped, &running] {
             let until = json!({"jobs": [job["id"]], "until": "running", "timeout_s": 60});
             assert_eq!(client.ok("job.wait", until)["met"], true);
         }
+        client.ok(
+            "job.wait",
+            json!({"jobs": [running["id"]], "until": {"bytes": 8}}),
+        );
         let cancel = json!({"job": stopped["id"], "action": "cancel", "actor": "alice"});
         client.ok("job.control", cancel);
         client.finished(&stopped);
@@ -218,7 +226,7 @@ fn text(value: &Value) -> &str {
 }
 
 /// What each query must tell of this world.
-const CHECKS: [(&str, Check); 21] = [
+const CHECKS: [(&str, Check); 22] = [
     ("Last failures by exit code", |rows, world| {
         let by_code = the(rows, "exit_code", &json!(137));
         assert_eq!(
@@ -267,6 +275,16 @@ const CHECKS: [(&str, Check); 21] = [
             assert!(real(&row["longest_s"]) >= 0.7, "{row:?}");
         }
     }),
+    ("Time per label", |rows, _| {
+        let both = [
+            the(rows, "label", &json!("team=a")),
+            the(rows, "label", &json!("team=b")),
+        ];
+        for row in both {
+            assert_eq!(row["jobs"], 10, "{row:?}");
+            assert!(real(&row["duration_s"]) >= 0.7, "{row:?}");
+        }
+    }),
     ("The output of one job around a byte", |rows, _| {
         let holds = |row: &Row| {
             let (from, bytes) = (real(&row["offset"]), real(&row["bytes"]));
@@ -300,9 +318,9 @@ const CHECKS: [(&str, Check); 21] = [
         |rows, world| {
             let row = the(rows, "number", world.number("speaks"));
             assert_eq!((rows.len(), &row["pieces"]), (1, &json!(1)), "{row:?}");
-            // Before, between or behind the two lines that went the other way.
+            // Before, between or behind the two lines that went the other way, behind `ä `.
             assert!(
-                [0, 5, 16].iter().any(|at| row["first_offset"] == *at),
+                [3, 8, 19].iter().any(|at| row["first_byte"] == *at),
                 "{row:?}"
             );
         },
@@ -364,6 +382,7 @@ const CHECKS: [(&str, Check); 21] = [
     ("What runs now, and for how long", |rows, world| {
         assert_eq!(rows.len(), 1, "{rows:?}");
         assert_eq!(rows[0]["number"], *world.number("running"));
+        assert_eq!(rows[0]["printed_bytes"], 8);
         let seconds = real(&rows[0]["runs_for_s"]);
         assert!((0.0..600.0).contains(&seconds), "{seconds}");
     }),
@@ -374,7 +393,7 @@ const CHECKS: [(&str, Check); 21] = [
     }),
     ("What a job wrote to stderr", |rows, _| {
         assert_eq!(rows.len(), 1, "{rows:?}");
-        assert_eq!(rows[0]["text"], "a wormhole: 5\n");
+        assert_eq!(rows[0]["text"], "ä wormhole: 5\n");
     }),
     ("Jobs with a label", |rows, _| {
         assert_eq!(rows.len(), 10, "{rows:?}");

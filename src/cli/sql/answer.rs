@@ -63,7 +63,8 @@ impl Answer {
     /// Says that there are more rows, and how to get them.
     pub fn cut_note(&self) -> String {
         format!(
-            "only the first {} are shown; --max-rows (at most {}), LIMIT with OFFSET, or fewer and shorter columns show others",
+            "only the first {} are shown, as many as fit into an answer (1 MiB, --max-rows, at most {}): \
+             LIMIT with OFFSET, or fewer and shorter columns, show others",
             rows(self.rows.len()),
             super::ROWS_MAX
         )
