@@ -281,6 +281,9 @@ impl Client {
                     }
                 }
                 Err(Error::Io(e)) if is_timeout(e.kind()) => return Ok(None),
+                // A read with a timeout is not restarted by the kernel (signal(7)), and any thread may
+                // be told of a child that ended while its parent blocked signals to start another.
+                Err(Error::Io(e)) if e.kind() == ErrorKind::Interrupted => {}
                 Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
                     return Ok(Some(Frame::Closed(None)));
                 }
