@@ -50,14 +50,14 @@ pub fn register(conn: &Connection, library: Library) -> Result<()> {
 #[repr(C)]
 struct OutputTable {
     base: sqlite3_vtab,
-    library: Arc<Library>,
+    outputs: Arc<Library>,
 }
 
 /// One walk through it.
 #[repr(C)]
 struct OutputCursor<'vtab> {
     base: sqlite3_vtab_cursor,
-    library: Arc<Library>,
+    outputs: Arc<Library>,
     pieces: Option<Pieces>,
     piece: Option<Piece>,
     row: i64,
@@ -71,12 +71,12 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
 
     fn connect(
         _: &mut VTabConnection,
-        library: Option<&Arc<Library>>,
+        outputs: Option<&Arc<Library>>,
         _: &[&[u8]],
     ) -> Result<(String, Self)> {
-        let library = library.ok_or(rusqlite::Error::InvalidQuery)?.clone();
+        let outputs = outputs.ok_or(rusqlite::Error::InvalidQuery)?.clone();
         let base = sqlite3_vtab::default();
-        Ok((COLUMNS.to_owned(), Self { base, library }))
+        Ok((COLUMNS.to_owned(), Self { base, outputs }))
     }
 
     /// Tells SQLite which constraints make a walk shorter: one letter each, in the order in which
@@ -107,7 +107,7 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
     fn open(&'vtab mut self) -> Result<OutputCursor<'vtab>> {
         Ok(OutputCursor {
             base: sqlite3_vtab_cursor::default(),
-            library: self.library.clone(),
+            outputs: self.outputs.clone(),
             pieces: None,
             piece: None,
             row: 0,
@@ -239,7 +239,7 @@ unsafe impl VTabCursor for OutputCursor<'_> {
     fn next(&mut self) -> Result<()> {
         self.row += 1;
         self.piece = match &mut self.pieces {
-            Some(pieces) => pieces.next(&self.library)?,
+            Some(pieces) => pieces.next(&self.outputs)?,
             None => None,
         };
         Ok(())

@@ -33,7 +33,7 @@ impl WallClock {
         clock.jump_to(0);
         let built = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-o"])
-            .args([&clock.library(), Path::new(SOURCE)])
+            .args([&clock.preloaded(), Path::new(SOURCE)])
             .output()
             .expect("cc runs");
         let why = String::from_utf8_lossy(&built.stderr);
@@ -45,7 +45,7 @@ impl WallClock {
     pub fn env(&self) -> [(String, String); 2] {
         let text = |path: PathBuf| path.into_os_string().into_string().expect("UTF-8");
         [
-            ("LD_PRELOAD".to_owned(), text(self.library())),
+            ("LD_PRELOAD".to_owned(), text(self.preloaded())),
             ("CC_TEST_CLOCK".to_owned(), text(self.shift_file())),
         ]
     }
@@ -67,13 +67,13 @@ impl WallClock {
     #[track_caller]
     pub fn moves(&self, pid: i32) {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("a living process");
-        for part in [self.library(), self.shift_file()] {
+        for part in [self.preloaded(), self.shift_file()] {
             let part = part.display().to_string();
             assert!(maps.contains(&part), "process {pid} has no {part}:\n{maps}");
         }
     }
 
-    fn library(&self) -> PathBuf {
+    fn preloaded(&self) -> PathBuf {
         self.place.path().join("shift.so")
     }
 
