@@ -283,13 +283,19 @@ impl Pieces {
         Ok(true)
     }
 
-    /// The attempt has ended meanwhile: what is left of it is where it is stored now.
+    /// The attempt has ended meanwhile, or has dropped that segment: what is left of it is where it is
+    /// stored now. It is asked for once; of segments that are gone later there is nothing more.
     fn take_later(&mut self, library: &Library, span: &Span) -> rusqlite::Result<()> {
         let (pieces, segments) = library.later(span, &self.wanted)?;
+        let is_in_rows = !pieces.is_empty();
         self.ready.extend(pieces);
         let left = self.spans.get_or_insert_default();
-        left.retain(|other| {
-            (other.job, other.attempt) != (span.job, span.attempt) || other.end.is_some()
+        left.retain_mut(|other| {
+            if (other.job, other.attempt) != (span.job, span.attempt) || other.end.is_some() {
+                return true;
+            }
+            other.end = Some(i64::MAX);
+            !is_in_rows && segments.iter().all(|segment| segment.first != other.first)
         });
         for segment in segments.into_iter().rev() {
             if !left.contains(&segment) {
