@@ -185,7 +185,6 @@ fn a_log_of_the_database_that_was_removed_under_the_server_ends_it() {
     );
 }
 
-/// The segments of a job, by their first offsets.
 /// What a large database holds of outputs is looked through beside the work: damage there ends the
 /// server. Everything else is looked through before anything is served.
 #[test]
@@ -236,7 +235,8 @@ fn the_outputs_of_a_large_database_are_looked_through_beside_the_work() {
     fs::write(database(&server), sound).expect("as it was");
 }
 
-fn segments(server: &Server, job: &Value) -> Vec<(u64, PathBuf)> {
+/// The segments of a job, by their first offsets.
+pub fn segments(server: &Server, job: &Value) -> Vec<(u64, PathBuf)> {
     let number = job["number"].as_i64().expect("a number");
     let mut found = Vec::new();
     for entry in fs::read_dir(server.data_dir().join("spool"))
@@ -255,7 +255,8 @@ fn segments(server: &Server, job: &Value) -> Vec<(u64, PathBuf)> {
     found
 }
 
-fn flip(path: &Path, at: usize) {
+/// Another bit at this byte.
+pub fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).expect("a segment");
     bytes[at] ^= 1;
     fs::write(path, bytes).expect("written");

@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Server, content, emit, sha256, until, until_true};
+use crate::{
+    damaged::{flip, segments},
+    harness::{Client, Server, content, emit, sha256, until, until_true},
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -102,29 +105,6 @@ fn sql(server: &Server, sql: &str) {
     let output = asked.expect("sqlite3 is installed (scripts/test does it)");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{sql}: {said}");
-}
-
-/// The segments of a job, in order.
-fn segments(server: &Server, job: &Value) -> Vec<(u64, PathBuf)> {
-    let prefix = format!("{}.", job["number"]);
-    let spool = fs::read_dir(server.data_dir().join("spool")).expect("the spool");
-    let paths = spool.flatten().map(|entry| entry.path());
-    let mut found: Vec<_> = paths
-        .filter_map(|path| {
-            let name = path.file_name()?.to_str()?.to_owned();
-            let middle = name.strip_prefix(&prefix)?.strip_suffix(".seg")?;
-            let first = middle.split('.').nth(1)?.parse().ok()?;
-            Some((first, path))
-        })
-        .collect();
-    found.sort();
-    found
-}
-
-fn flip(path: &Path, at: usize) {
-    let mut bytes = fs::read(path).expect("a segment");
-    bytes[at] ^= 1;
-    fs::write(path, bytes).expect("written");
 }
 
 #[test]
