@@ -25,6 +25,9 @@ pub use value::{Listen, LogFormat, SettingValue};
 /// Prefix of the variables that settings are read from.
 pub const ENV_PREFIX: &str = "CC_EXECUTOR_";
 
+/// The variable that names the settings' file.
+const CONFIG_VARIABLE: &str = "CC_EXECUTOR_CONFIG";
+
 /// One row of the settings table.
 #[derive(Debug)]
 pub struct Entry {
@@ -234,6 +237,11 @@ pub fn load(
     load_from(config, environment.collect(), options)
 }
 
+/// Whether a variable of this name is read by a server: as a setting, or as the settings' file.
+pub fn is_variable(name: &str) -> bool {
+    name == CONFIG_VARIABLE || TABLE.iter().any(|entry| entry.variable() == name)
+}
+
 /// [`load`] with this environment.
 pub fn load_from(
     config: Option<&Path>,
@@ -242,7 +250,7 @@ pub fn load_from(
 ) -> Result<Loaded, ConfigError> {
     let config = config
         .map(Path::to_owned)
-        .or_else(|| environment.get("CC_EXECUTOR_CONFIG").map(PathBuf::from));
+        .or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
     let mut layers = Layers::new(options.clone(), environment);
     match config {
         Some(file) => layers.read_file(&file)?,

@@ -9,6 +9,11 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
+/// Remembers the limit that holds now as the one to put back.
+pub fn remember() {
+    let _ = BEFORE.set(getrlimit(Resource::Nofile));
+}
+
 /// Raises the soft limit to the hard one. A soft limit of 1024 is usual, because select(2) cannot
 /// count further: good for jobs, too few for a server.
 pub fn raise() -> std::io::Result<()> {

@@ -28,6 +28,8 @@ pub mod cli;
 
 pub mod init;
 
+pub mod launch;
+
 pub mod config;
 
 pub mod telemetry;
@@ -35,6 +37,7 @@ pub mod telemetry;
 pub mod shutdown;
 
 pub mod ballast;
+pub mod clean;
 pub mod descriptors;
 pub mod memory;
 

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use cc_executor::{cli, init, query, shim};
+use cc_executor::{cli, init, launch, query, shim};
 
 fn main() -> ExitCode {
     let role = std::env::args_os().nth(1);
@@ -12,7 +12,13 @@ fn main() -> ExitCode {
         Some("shim") => shim::main(rest),
         Some(query::ROLE) => query::main(),
         Some(cli::LAUNCH_ROLE) => cli::launch(rest),
-        Some("serve") if init::is_first() => init::main(std::env::args_os().skip(1)),
+        Some(launch::OUTSIDE_ROLE) => launch::main(rest),
+        // Before anything is open and before there is another thread.
+        Some("serve") => match cli::prepare_to_serve() {
+            Err(code) => code,
+            Ok(()) if init::is_first() => init::main(std::env::args_os().skip(1)),
+            Ok(()) => cli::main(),
+        },
         _ => cli::main(),
     }
 }

@@ -6,27 +6,31 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{DirBuilder, File, OpenOptions},
-    io::{Read, Seek, SeekFrom},
+    io::{Read, Seek, SeekFrom, Write},
     os::unix::{
-        ffi::OsStrExt,
         fs::{DirBuilderExt, OpenOptionsExt},
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Command, ExitCode, ExitStatus, Stdio},
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
-use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::time::{Instant, sleep};
 
 use super::{
     client::{Client, ConnectError},
+    holder::is_locked,
     say,
     target::Target,
 };
-use crate::spool::Layout;
+use crate::{
+    clean, config,
+    launch::{self, Outside, program},
+    spool::Layout,
+};
 
 /// First word of the command line of the role that detaches and becomes a server.
 pub const LAUNCH_ROLE: &str = "launch-detached";
@@ -81,10 +85,10 @@ async fn wait_for(
             Err(ConnectError::Busy(_) | ConnectError::Dying(_) | ConnectError::Absent(_)) => {}
         }
         match &mut started {
-            None if !is_locked(layout) => started = Some(Started::spawn(layout, &launch())?),
+            None if !is_locked(layout) => started = Some(Started::spawn(layout, launch()).await?),
             None => {}
             Some(server) => match server.ended()? {
-                Some(status) if !is_locked(layout) => return Err(server.obituary(status)),
+                Some(status) if !is_locked(layout) => return Err(server.obituary(&status)),
                 // It found another one in its place: that is the one to wait for.
                 Some(_) => started = None,
                 None => {}
@@ -103,15 +107,6 @@ async fn wait_for(
     }
 }
 
-/// Whether a server holds the data directory. It is asked with a shared lock for a moment, which a
-/// server that starts just then outlasts by its own retries.
-pub fn is_locked(layout: &Layout) -> bool {
-    let Ok(file) = File::open(layout.lock()) else {
-        return false;
-    };
-    flock(&file, FlockOperation::NonBlockingLockShared).is_err()
-}
-
 /// Whether a server with this command line was started by a command line, not by a person.
 pub fn is_our_own(argv: &[OsString]) -> bool {
     argv.iter().any(|word| word == IDLE_EXIT_OPTION)
@@ -122,8 +117,8 @@ pub fn is_our_own(argv: &[OsString]) -> bool {
 pub struct Launch {
     /// The words behind the program's name, `serve` first.
     pub args: Vec<OsString>,
-    /// Its whole environment; `None`: ours.
-    pub env: Option<Vec<(OsString, OsString)>>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
     /// Its working directory.
     pub cwd: PathBuf,
 }
@@ -145,7 +140,8 @@ impl Launch {
         ];
         Self {
             args: words.iter().map(OsString::from).collect(),
-            env: None,
+            // The rest is the affair of the shell that needs one just now.
+            env: clean::environment(std::env::vars_os(), false, config::is_variable),
             // A server in the background must not keep somebody's mount busy.
             cwd: PathBuf::from("/"),
         }
@@ -155,7 +151,7 @@ impl Launch {
 /// A server that we started. One that is given up before it has a place goes with this: nobody
 /// waits for it, and in its wait for the lock it would outlive a server that is stopped just then.
 struct Started {
-    child: tokio::process::Child,
+    process: Process,
     /// Whether it is somebody's business what becomes of it.
     ours: bool,
     lock: PathBuf,
@@ -163,17 +159,50 @@ struct Started {
     log_from: u64,
 }
 
+/// The process of such a server.
+enum Process {
+    Child(tokio::process::Child),
+    /// A job that we are a part of must not be the parent of a server.
+    Outside(Outside),
+}
+
+impl Process {
+    fn id(&self) -> Option<u32> {
+        match self {
+            Self::Child(child) => child.id(),
+            Self::Outside(outside) => u32::try_from(outside.pid).ok(),
+        }
+    }
+
+    /// How it ended, if it has.
+    fn ended(&mut self) -> std::io::Result<Option<String>> {
+        match self {
+            Self::Child(child) => Ok(child.try_wait()?.map(|status| status.to_string())),
+            Self::Outside(outside) => Ok(outside
+                .has_ended()
+                .then(|| "outside of this job".to_owned())),
+        }
+    }
+
+    /// An error means that it has ended by itself.
+    fn kill(&mut self) {
+        match self {
+            Self::Child(child) => drop(child.start_kill()),
+            Self::Outside(outside) => drop(pidfd_send_signal(&outside.process, Signal::KILL)),
+        }
+    }
+}
+
 impl Drop for Started {
     fn drop(&mut self) {
         if self.ours && !self.has_place() {
-            // An error means that it has ended by itself.
-            let _ = self.child.start_kill();
+            self.process.kill();
         }
     }
 }
 
 impl Started {
-    fn spawn(layout: &Layout, launch: &Launch) -> anyhow::Result<Self> {
+    async fn spawn(layout: &Layout, launch: Launch) -> anyhow::Result<Self> {
         let root = layout.root();
         DirBuilder::new()
             .recursive(true)
@@ -188,22 +217,19 @@ impl Started {
             .open(&log)
             .with_context(|| format!("the log {} cannot be opened", log.display()))?;
         let log_from = stderr.metadata().map_or(0, |meta| meta.len());
-        let mut command = Command::new(program());
-        command
-            .arg(LAUNCH_ROLE)
-            .args(&launch.args)
-            .current_dir(&launch.cwd)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr);
-        if let Some(env) = &launch.env {
-            command.env_clear().envs(env.iter().cloned());
-        }
-        let child = tokio::process::Command::from(command)
-            .spawn()
-            .context("no server could be started")?;
+        let process = match launch::shim_above() {
+            Some(shim) => Process::Outside(
+                tokio::task::spawn_blocking(move || {
+                    let mut words = vec![LAUNCH_ROLE.into()];
+                    words.extend(launch.args);
+                    shim.start(&words, &launch.env, &launch.cwd, &stderr)
+                })
+                .await??,
+            ),
+            None => Process::Child(child(&launch, stderr)?),
+        };
         Ok(Self {
-            child,
+            process,
             ours: true,
             lock: layout.lock(),
             log,
@@ -211,9 +237,9 @@ impl Started {
         })
     }
 
-    fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        self.child
-            .try_wait()
+    fn ended(&mut self) -> anyhow::Result<Option<String>> {
+        self.process
+            .ended()
             .context("the server that was started cannot be watched")
     }
 
@@ -221,10 +247,13 @@ impl Started {
     /// of that server should it be stopped just then. It has touched nothing yet.
     async fn leave_it_to(mut self, winner: &Client) {
         self.ours = false;
-        let own = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        let own = self.process.id().and_then(|pid| i32::try_from(pid).ok());
         if winner.peer() != own {
-            // An error means that it has ended by itself.
-            let _ = self.child.kill().await;
+            self.process.kill();
+            if let Process::Child(child) = &mut self.process {
+                // An error means that it has ended by itself.
+                let _ = child.wait().await;
+            }
         }
     }
 
@@ -232,11 +261,11 @@ impl Started {
     fn has_place(&self) -> bool {
         let holder = std::fs::read_to_string(&self.lock).ok();
         let holder = holder.and_then(|pid| pid.trim().parse::<u32>().ok());
-        holder.is_some() && holder == self.child.id()
+        holder.is_some() && holder == self.process.id()
     }
 
     /// Why there is no server, with its last words.
-    fn obituary(&self, status: ExitStatus) -> anyhow::Error {
+    fn obituary(&self, status: &str) -> anyhow::Error {
         let words = last_lines(&self.log, self.log_from).unwrap_or_default();
         let log = self.log.display();
         match words.is_empty() {
@@ -248,6 +277,22 @@ impl Started {
             ),
         }
     }
+}
+
+fn child(launch: &Launch, stderr: File) -> anyhow::Result<tokio::process::Child> {
+    let mut command = Command::new(program());
+    command
+        .arg(LAUNCH_ROLE)
+        .args(&launch.args)
+        .current_dir(&launch.cwd)
+        .env_clear()
+        .envs(launch.env.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr);
+    tokio::process::Command::from(command)
+        .spawn()
+        .context("no server could be started")
 }
 
 /// The last lines of a log behind `from`, joined into one.
@@ -267,32 +312,17 @@ fn last_lines(log: &Path, from: u64) -> std::io::Result<String> {
     Ok(lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join(" | "))
 }
 
-/// Our own program file, by its name: so `ps` shows more than `exe`, and where it was replaced under
-/// us the server is what it is replaced by. Ours may be too old by now for the data directory.
-fn program() -> PathBuf {
-    std::env::current_exe()
-        .map(|path| named(&path))
-        .ok()
-        .filter(|path| path.exists())
-        .unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
-}
-
-/// The name without what the kernel adds to that of a file that is not there any more.
-fn named(path: &Path) -> PathBuf {
-    let name = path.as_os_str().as_bytes();
-    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
-    PathBuf::from(OsStr::from_bytes(name))
-}
-
 /// The role between a command line and its server: leaves the terminal's session, lets go of every
 /// descriptor that was handed down by accident (a lock or a pipe that somebody waits for), and
-/// becomes the server. Its process id stays the same.
+/// becomes the server. Its process id stays the same, and is told in a line on stdout.
 pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
     // Fails only for the leader of a group, which then has left its session already or will.
     if let Err(errno) = nix::unistd::setsid() {
         say::line(&format!("the server could not leave the session: {errno}"));
     }
     close_inherited();
+    // Where stdout is closed there is nobody to tell.
+    let _ = writeln!(std::io::stdout(), "{}", std::process::id());
     // Whose service it runs in by chance is not its own manager.
     let error = Command::new(program())
         .args(args)
@@ -320,26 +350,6 @@ fn close_inherited() {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_lock_is_seen_while_it_is_held() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let layout = Layout::new(dir.path());
-        assert!(!is_locked(&layout), "no file, no lock");
-        let file = File::create(layout.lock()).expect("a file");
-        assert!(!is_locked(&layout));
-        flock(&file, FlockOperation::LockExclusive).expect("a lock");
-        assert!(is_locked(&layout));
-        drop(file);
-        assert!(!is_locked(&layout));
-    }
-
-    #[test]
-    fn a_program_that_was_replaced_is_called_by_its_name() {
-        for (told, name) in [("/bin/it (deleted)", "/bin/it"), ("/bin/it", "/bin/it")] {
-            assert_eq!(named(Path::new(told)), Path::new(name));
-        }
-    }
 
     #[test]
     fn our_own_servers_are_known_by_their_command_line() {

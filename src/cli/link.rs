@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     autostart,
     client::{Client, ConnectError, RequestError},
-    proc, say,
+    holder, proc, say,
     target::Target,
     wire::WireError,
 };
@@ -196,7 +196,7 @@ impl Link {
         if let Target::Local(layout) = &self.target
             && self.revivable
             && away >= REVIVE_AFTER
-            && !autostart::is_locked(layout)
+            && !holder::is_locked(layout)
         {
             let client = autostart::connect_or_start(layout).await?;
             self.found(client);
@@ -212,8 +212,8 @@ impl Link {
     fn found(&mut self, client: Client) {
         self.revivable = client
             .peer()
-            .and_then(|pid| proc::launched(pid).ok())
-            .is_some_and(|server| autostart::is_our_own(&server.argv));
+            .and_then(|pid| proc::argv(pid).ok())
+            .is_some_and(|argv| autostart::is_our_own(&argv));
         self.client = Some(client);
         self.lost_at = None;
         self.pause = PAUSE_MIN;

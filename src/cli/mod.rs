@@ -24,6 +24,7 @@ mod exit_code;
 mod export;
 mod follow;
 mod forward;
+mod holder;
 mod input;
 mod job;
 mod job_options;
@@ -37,6 +38,7 @@ mod outputs;
 mod pause;
 mod proc;
 mod queue;
+mod reader;
 mod recording;
 mod replay;
 mod restart;
@@ -163,6 +165,12 @@ pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
     autostart::launch(args)
 }
 
+/// What `serve` has to do before there is another thread; where it is done already, or must not be
+/// here, the exit code.
+pub fn prepare_to_serve() -> Result<(), ExitCode> {
+    serve::prepare()
+}
+
 /// The server uses all cores; a client has one connection and needs one thread.
 fn runtime(verb: &Verb) -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = match verb {
@@ -172,7 +180,37 @@ fn runtime(verb: &Verb) -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(builder.enable_all().build()?)
 }
 
+/// Does what the verb says. One that only reads ends when its reader has left, also while it waits.
 async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
+    if !verb.only_reads() {
+        return act(verb).await;
+    }
+    let mut readers = reader::Readers::of_stdout()?;
+    tokio::select! {
+        biased;
+        done = act(verb) => done,
+        _ = readers.left() => Err(say::NobodyReads.into()),
+    }
+}
+
+impl Verb {
+    /// Whether all that it does is to print: nothing is lost when it ends in the middle.
+    fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Tail(_)
+                | Self::Ls(_)
+                | Self::Show(_)
+                | Self::Wait(_)
+                | Self::Verify(_)
+                | Self::Replay(_)
+                | Self::Sql(_)
+                | Self::Status(_)
+        )
+    }
+}
+
+async fn act(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Run(args) => run::run(args).await,
         Verb::Submit(args) => submit::submit(args).await,

@@ -12,7 +12,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 
-use super::wire::Frame;
+use super::{reader::Readers, wire::Frame};
 use crate::job::Stream;
 
 /// How many frames wait for the thread; each has at most 1 MiB, most have 64 KiB.
@@ -23,6 +23,7 @@ const WAITING_MAX: usize = 16;
 pub struct Outputs {
     sender: mpsc::Sender<Frame>,
     ended: oneshot::Receiver<Result<(), Broken>>,
+    readers: Readers,
 }
 
 /// Bytes could not be written.
@@ -58,7 +59,11 @@ impl Outputs {
                 // Nobody listens where the process is on its way out already.
                 let _ = tell.send(write_all(receiver, &out, &err));
             })?;
-        Ok(Self { sender, ended })
+        Ok(Self {
+            sender,
+            ended,
+            readers: Readers::of_both()?,
+        })
     }
 
     /// Waits until there is room for another frame. Cancel-safe. Where the thread has ended it
@@ -73,9 +78,16 @@ impl Outputs {
         }
     }
 
-    /// Waits until something cannot be written. Cancel-safe.
+    /// Waits until something cannot be written, or nobody is there to read it. Cancel-safe.
     pub async fn broken(&mut self) -> Broken {
-        ended(&mut self.ended).await
+        tokio::select! {
+            biased;
+            broken = ended(&mut self.ended) => broken,
+            what = self.readers.left() => Broken {
+                what,
+                source: ErrorKind::BrokenPipe.into(),
+            },
+        }
     }
 
     /// Waits until everything is written.

@@ -4,6 +4,10 @@
 
 use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use crate::spool::Layout;
+
 /// This process's file mode creation mask, without touching it.
 pub fn umask() -> Option<u32> {
     let text = fs::read_to_string("/proc/self/status").ok()?;
@@ -29,23 +33,79 @@ pub struct Launched {
     pub cwd: PathBuf,
 }
 
-/// How the process `pid` was started.
-pub fn launched(pid: i32) -> std::io::Result<Launched> {
-    let env = fs::read(format!("/proc/{pid}/environ"))?;
-    Ok(Launched {
-        argv: words(&fs::read(format!("/proc/{pid}/cmdline"))?),
-        env: words(&env).into_iter().filter_map(variable).collect(),
-        cwd: fs::read_link(format!("/proc/{pid}/cwd"))?,
-    })
+/// What a server writes down of its start, because nobody but root can look into it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Start {
+    /// Its process id.
+    pub pid: i32,
+    /// Its variables, those that are UTF-8.
+    pub env: Vec<(String, String)>,
+    /// Its working directory.
+    pub cwd: PathBuf,
 }
 
-/// Whether the process `pid`, started as `launched` says, is the server behind the PID 1 of a
-/// container, which was started with the same words and ends when its server exits.
-pub fn is_behind_pid_one(pid: i32, launched: &Launched) -> bool {
+impl Start {
+    /// That of this process.
+    pub fn of_this_process() -> std::io::Result<Self> {
+        let text = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Ok(Self {
+            pid: std::process::id() as i32,
+            env: std::env::vars_os().filter_map(text).collect(),
+            cwd: std::env::current_dir()?,
+        })
+    }
+
+    fn read(layout: &Layout, pid: i32) -> Option<Self> {
+        let text = fs::read(layout.start()).ok()?;
+        let start: Self = serde_json::from_slice(&text).ok()?;
+        (start.pid == pid).then_some(start)
+    }
+}
+
+/// The command line of the process `pid`.
+pub fn argv(pid: i32) -> std::io::Result<Vec<OsString>> {
+    Ok(words(&fs::read(format!("/proc/{pid}/cmdline"))?))
+}
+
+/// How the server `pid` of a data directory was started; where nobody tells, in our environment and
+/// in `/`. Nothing is taken over from a process of another user.
+pub fn launched(layout: &Layout, pid: i32) -> std::io::Result<Launched> {
+    let argv = argv(pid)?;
+    let ours = (std::env::vars_os().collect(), PathBuf::from("/"));
+    let (env, cwd) = match Start::read(layout, pid) {
+        _ if !is_our_users(pid) => ours,
+        Some(start) => {
+            let os = |(name, value): (String, String)| (name.into(), value.into());
+            (start.env.into_iter().map(os).collect(), start.cwd)
+        }
+        None => kernels_word(pid).unwrap_or(ours),
+    };
+    Ok(Launched { argv, env, cwd })
+}
+
+/// One of an earlier version can be looked into.
+fn kernels_word(pid: i32) -> Option<(Vec<(OsString, OsString)>, PathBuf)> {
+    let env = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let cwd = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    Some((words(&env).into_iter().filter_map(variable).collect(), cwd))
+}
+
+fn is_our_users(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let uids = field(&status, "Uid").unwrap_or_default();
+    let effective = uids.split_ascii_whitespace().nth(1);
+    effective.and_then(|uid| uid.parse().ok()) == Some(nix::unistd::geteuid().as_raw())
+}
+
+/// Whether the process `pid` is the server behind the PID 1 of a container, which was started with
+/// the same words, `argv`, and ends when its server exits.
+pub fn is_behind_pid_one(pid: i32, argv: &[OsString]) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let parent = field(&status, "PPid").and_then(|parent| parent.parse().ok());
-    let parent = parent.and_then(|parent| self::launched(parent).ok());
-    parent.is_some_and(|parent| parent.argv == launched.argv)
+    let parent = parent.and_then(|parent| self::argv(parent).ok());
+    parent.is_some_and(|parent| parent == argv)
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
@@ -87,7 +147,8 @@ mod tests {
     #[test]
     fn this_process_has_a_mask_and_a_command_line() {
         assert!(umask().expect("a Linux kernel") <= 0o777);
-        let own = launched(std::process::id() as i32).expect("our own process");
+        let nowhere = Layout::new("/no/such/place");
+        let own = launched(&nowhere, std::process::id() as i32).expect("our own process");
         assert_eq!(own.argv[0], std::env::args_os().next().expect("a name"));
         assert!(own.cwd.is_absolute());
     }

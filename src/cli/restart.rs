@@ -13,12 +13,12 @@ use super::{
     say, stop,
     target::DataDir,
 };
-use crate::spool::Layout;
+use crate::{clean, config, spool::Layout};
 
 /// Options of `restart`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The new server gets the command line, environment and working directory of the old one, but runs \
+The new server gets the command line, settings and working directory of the old one, but runs \
 in the background with its log in the data directory. A server that a service manager started is \
 better restarted there.")]
 pub struct RestartArgs {
@@ -29,8 +29,12 @@ pub struct RestartArgs {
 /// Restarts the server.
 pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
     let layout = args.dir.layout()?;
+    if let Some(shim) = crate::launch::shim_above() {
+        // Before anything is stopped that could not be started again.
+        tokio::task::spawn_blocking(move || shim.check()).await??;
+    }
     let launch = match stop::find(&layout).await? {
-        Some(server) if proc::is_behind_pid_one(server.pid, &server.launched) => bail!(
+        Some(server) if proc::is_behind_pid_one(server.pid, &server.launched.argv) => bail!(
             "this server is the main process of a container, which would end with it, jobs \
              included; restart the container instead"
         ),
@@ -75,8 +79,8 @@ fn tell(text: &str) -> anyhow::Result<()> {
 /// Whether the server that answers was started in another way: a command line that found none at
 /// that moment was faster.
 fn is_another(client: &Client, launch: &Launch) -> bool {
-    let server = client.peer().and_then(|pid| proc::launched(pid).ok());
-    server.is_some_and(|server| server.argv.get(1..) != Some(launch.args.as_slice()))
+    let server = client.peer().and_then(|pid| proc::argv(pid).ok());
+    server.is_some_and(|argv| argv.get(1..) != Some(launch.args.as_slice()))
 }
 
 /// The same command line once more.
@@ -88,7 +92,8 @@ fn again(launched: &Launched, layout: &Layout) -> Launch {
     }
     Launch {
         args,
-        env: Some(launched.env.clone()),
+        // One of an earlier version still has all that its starter had.
+        env: clean::environment(launched.env.iter().cloned(), true, config::is_variable),
         cwd: launched.cwd.clone(),
     }
 }
@@ -100,7 +105,7 @@ mod tests {
     fn launched(words: &[&str]) -> Launched {
         Launched {
             argv: words.iter().map(Into::into).collect(),
-            env: vec![("A".into(), "b".into())],
+            env: vec![("PATH".into(), "/bin".into()), ("A".into(), "b".into())],
             cwd: "/srv".into(),
         }
     }
@@ -114,7 +119,7 @@ mod tests {
         );
         assert_eq!(launch.args, ["serve", "--listen", "none"]);
         assert_eq!(launch.cwd, std::path::Path::new("/srv"));
-        assert!(launch.env.is_some());
+        assert_eq!(launch.env, [("PATH".into(), "/bin".into())]);
         let own = again(&launched(&["something", "else"]), &layout);
         assert!(autostart::is_our_own(&own.args));
     }

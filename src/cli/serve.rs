@@ -6,9 +6,10 @@ use std::{
     fs,
     io::Write,
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -19,17 +20,22 @@ use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::{exit_code, proc::Start, say};
 use crate::{
+    clean,
     config::{self, Listen, SettingOptions, Settings},
     descriptors,
     executor::Executor,
-    memory,
+    launch, memory,
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
     shutdown,
     telemetry::Telemetry,
 };
 
+mod keeping;
+mod outside;
 mod place;
+use keeping::Kept;
 use place::Place;
 
 /// From the decision to stop to the end of the process, whatever the clients do; the contract
@@ -53,6 +59,30 @@ pub struct ServeArgs {
     pub settings: SettingOptions,
 }
 
+/// What could not be put right at the start, for the log.
+static LEFT: OnceLock<Vec<String>> = OnceLock::new();
+
+/// A clean start, whoever starts the server; or a start outside of the job that this is a part of.
+pub fn prepare() -> Result<(), ExitCode> {
+    if let Err(error) = clean::environment_of_this_process(config::is_variable) {
+        say::line(&format!(
+            "the server's environment could not be cleaned: {error}"
+        ));
+    }
+    if let Some(shim) = launch::shim_above() {
+        return Err(outside::serve(&shim));
+    }
+    match clean::start() {
+        Ok(left) => drop(LEFT.set(left)),
+        Err(error) => {
+            say::line(&error.to_string());
+            return Err(ExitCode::from(exit_code::FAILURE));
+        }
+    }
+    clean::seal();
+    Ok(())
+}
+
 /// Runs a server until it is asked to stop. Fails where it cannot start.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load(args.config.as_deref(), &args.settings.0)?.settings;
@@ -74,6 +104,9 @@ async fn run(
     place: &Place,
     asked: CancellationToken,
 ) -> anyhow::Result<()> {
+    for left in LEFT.get().into_iter().flatten() {
+        tracing::warn!(left, "the server could not be given a clean start");
+    }
     place.warn_if_open();
     memory::give_back_what_is_large();
     // Many sessions and many tails need many descriptors.
@@ -95,7 +128,10 @@ async fn run(
         .await
         .map_err(|error| place.explain(error))?;
     let door = Arc::new(door(settings, place, token, &sockets, executor)?);
-    sockets.serve(&door);
+    let kept = sockets.serve(place, &door);
+    if let Err(error) = write_start(place) {
+        tracing::warn!(%error, "the server's start could not be written down for `restart`");
+    }
     say_ready(&door, place);
     tell_manager(NotifyState::Ready);
     tracing::info!(
@@ -104,7 +140,7 @@ async fn run(
         version = env!("CARGO_PKG_VERSION"),
         "the server is ready"
     );
-    let trusted = until_stop(&door, asked).await;
+    let trusted = until_stop(&door, kept, asked).await;
     stop(&door, place).await;
     trusted
 }
@@ -139,13 +175,12 @@ impl Sockets {
         self.tcp.as_ref().map(|(_, address)| *address)
     }
 
-    fn serve(self, door: &Arc<Door>) {
-        door.tasks
-            .spawn(listener::serve_unix(self.unix, door.clone()));
+    fn serve<'a>(self, place: &'a Place, door: &Arc<Door>) -> Kept<'a> {
         if let Some((listener, _)) = self.tcp {
             door.tasks
                 .spawn(listener::serve_tcp(listener, door.clone()));
         }
+        Kept::serve(self.unix, place, door)
     }
 }
 
@@ -195,6 +230,17 @@ fn door(
     })
 }
 
+/// Replaced as a whole, so that nobody reads half of it.
+fn write_start(place: &Place) -> anyhow::Result<()> {
+    let start = place.layout.start();
+    let draft = start.with_extension("start.draft");
+    let _ = fs::remove_file(&draft);
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(&serde_json::to_vec(&Start::of_this_process()?)?)?;
+    Ok(fs::rename(draft, start)?)
+}
+
 /// The one line on stdout. Nobody may be reading it any more; we serve all the same.
 fn say_ready(door: &Door, place: &Place) {
     let line = json!({
@@ -219,8 +265,12 @@ fn tell_manager(state: NotifyState) {
 
 /// Until somebody asks, or nobody has needed us for long enough; an error where the ledger has
 /// failed, so that nothing can be acknowledged any more.
-async fn until_stop(door: &Door, asked: CancellationToken) -> anyhow::Result<()> {
+async fn until_stop(door: &Door, kept: Kept<'_>, asked: CancellationToken) -> anyhow::Result<()> {
     let reason = tokio::select! {
+        () = kept.look_after() => anyhow::bail!(
+            "the data directory was moved, removed or replaced while the server ran; running jobs go \
+             on under their shims, start again where it is now"
+        ),
         () = door.executor.failed() => anyhow::bail!(
             "the database failed, or was removed or replaced while the server ran; look at the \
              data directory and start again: what was acknowledged is verified then"

@@ -8,7 +8,7 @@ use super::{
     client::{Client, ConnectError},
     duration,
     escape::visible,
-    exit_code,
+    exit_code, holder,
     say::{self, Look},
     target::{Connect, Target},
 };
@@ -29,7 +29,10 @@ pub async fn status(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
     let mut client = match Client::connect(&target).await {
         Ok(client) => client,
-        Err(ConnectError::Absent(_)) => return args.nobody(&target),
+        Err(ConnectError::Absent(_)) => match held(&target) {
+            Some(pid) => return args.deaf(&target, pid),
+            None => return args.nobody(&target),
+        },
         Err(error) => return Err(error.into()),
     };
     let mut info = client.request("server.info", &json!({})).await?;
@@ -49,7 +52,27 @@ pub async fn status(args: StatusArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The server that holds the directory and does not listen there.
+fn held(target: &Target) -> Option<i32> {
+    match target {
+        Target::Local(layout) => holder::holder(layout),
+        Target::Remote { .. } => None,
+    }
+}
+
 impl StatusArgs {
+    /// It starts or stops just now, or its socket was removed and is not made again yet.
+    fn deaf(&self, target: &Target, pid: i32) -> anyhow::Result<ExitCode> {
+        if self.look.json {
+            say::json(&json!({"running": true, "answers": false, "pid": pid, "server": target.to_string()}))?;
+        } else {
+            say::line(&format!(
+                "a server (process {pid}) holds {target} and does not listen yet; try again in a moment, `cc-executor stop` ends it"
+            ));
+        }
+        Ok(ExitCode::from(exit_code::FAILURE))
+    }
+
     fn nobody(&self, target: &Target) -> anyhow::Result<ExitCode> {
         if self.look.json {
             say::json(&json!({"running": false, "server": target.to_string()}))?;

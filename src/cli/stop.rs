@@ -1,8 +1,8 @@
 //! `stop`: ends the server of a data directory. Running jobs live on with their shims, unless told
 //! otherwise.
 //!
-//! The process is found by the kernel's word on who listens on the socket, never by a file with a
-//! number in it, and is held by a descriptor that no other process can take over.
+//! The process is found by the kernel's word on who listens on the socket, or holds the directory
+//! where nobody listens; never by a file with a number in it alone. It is held by a descriptor that no other process can take over.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -19,8 +19,8 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use super::{
-    autostart,
     client::{self, ConnectError},
+    holder,
     jobs::{self, LIVE},
     link::{self, Link, Tell},
     proc::{self, Launched},
@@ -107,7 +107,7 @@ pub async fn find(layout: &Layout) -> anyhow::Result<Option<Server>> {
     let process = Pid::from_raw(pid)
         .context("the server lives in another PID namespace; stop it from there")
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
-    let launched = proc::launched(pid).context("the server's command line cannot be read")?;
+    let launched = proc::launched(layout, pid).context("the server's command line cannot be read")?;
     // Still the same after it was opened: so the descriptor is the server's, not a successor's.
     if listener(layout).await? != Some(pid) {
         bail!("another server has taken its place just now; try again");
@@ -122,11 +122,16 @@ pub async fn find(layout: &Layout) -> anyhow::Result<Option<Server>> {
 async fn listener(layout: &Layout) -> anyhow::Result<Option<i32>> {
     match client::listener(layout).await {
         Ok(pid) => Ok(Some(pid.unwrap_or(0))),
-        Err(ConnectError::Absent(_)) if autostart::is_locked(layout) => bail!(
-            "a server holds {} but does not listen; try again in a moment, {} may say more",
-            layout.lock().display(),
-            layout.log().display()
-        ),
+        // It starts or stops just now, or its socket was removed: the lock names it as well.
+        Err(ConnectError::Absent(_)) if holder::is_locked(layout) => match holder::holder(layout) {
+            Some(pid) => Ok(Some(pid)),
+            None => bail!(
+                "a process that cannot be seen from here holds {} and does not listen; try again in \
+                 a moment, {} may say more",
+                layout.root().display(),
+                layout.log().display()
+            ),
+        },
         Err(ConnectError::Absent(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }

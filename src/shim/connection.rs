@@ -32,6 +32,12 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Whether the other end is a process of exactly our own user.
+    pub fn is_our_user(&self) -> bool {
+        getsockopt(&self.stream, PeerCredentials)
+            .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
+    }
+
     /// Takes a stream whose other end belongs to our own user or to root; `None` for others.
     pub fn accept(stream: UnixStream) -> io::Result<Option<Self>> {
         let peer = getsockopt(&stream, PeerCredentials)?;

@@ -19,7 +19,7 @@ use nix::{
 };
 
 use super::connection::Connection;
-use crate::spool::{FromShim, Layout, ToShim};
+use crate::spool::{FromShim, Launch, Layout, ToShim};
 
 /// Connections that have not said hello; the oldest is closed for another.
 const STRANGERS_MAX: usize = 16;
@@ -34,6 +34,8 @@ pub enum Call {
     },
     /// A message of the server.
     Message(ToShim),
+    /// Somebody of our own user wants a program started beside us, and waits for the answer.
+    Launch(Box<Launch>, Connection),
 }
 
 /// The shim's place in `DATA/shims`.
@@ -103,6 +105,13 @@ impl Door {
                 Some(ToShim::Hello { epoch, instance }) => {
                     if self.admit(at, epoch) {
                         return Some(Call::Hello { instance });
+                    }
+                    return self.next_call();
+                }
+                Some(ToShim::Launch(launch)) => {
+                    let asker = self.strangers.remove(at);
+                    if asker.is_our_user() {
+                        return Some(Call::Launch(launch, asker));
                     }
                     return self.next_call();
                 }

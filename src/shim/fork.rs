@@ -7,13 +7,13 @@
 //! async-signal-safe: system calls, stack memory, no allocation, no panic.
 #![allow(unsafe_code)]
 
-use std::{io, os::fd::RawFd, ptr};
+use std::{ffi::CStr, io, os::fd::RawFd, ptr};
 
 use nix::errno::Errno;
 
 use super::{
     frame,
-    plan::{Plan, REPORT_BYTES, Step},
+    plan::{CStrings, Plan, REPORT_BYTES, Step},
 };
 use crate::{
     job::Stream,
@@ -63,6 +63,46 @@ pub fn fork(plan: &Plan<'_>) -> io::Result<i32> {
             }
         }
         pid => Ok(pid),
+    }
+}
+
+/// Forks a process whose parent is ours, and which executes `program`: it is no part of what is below
+/// this one, so that it neither ends nor is counted with it. Nobody hears of a failed exec.
+pub fn sibling(
+    program: &CStr,
+    argv: &CStrings,
+    env: &CStrings,
+    cwd: &CStr,
+    null: RawFd,
+) -> io::Result<i32> {
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: without a stack of its own it is a fork; zeros mean the same in any order of arguments.
+    // The child only makes system calls with plain values, and with pointers into the copied address
+    // space.
+    match unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: as above.
+        0 => unsafe {
+            libc::setsid();
+            default_signals();
+            libc::umask(0o077);
+            libc::chdir(cwd.as_ptr());
+            libc::dup2(null, 0);
+            libc::dup2(null, 1);
+            libc::syscall(
+                libc::SYS_close_range,
+                3,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            );
+            libc::execve(
+                program.as_ptr(),
+                argv.pointers.as_ptr(),
+                env.pointers.as_ptr(),
+            );
+            libc::_exit(127)
+        },
+        pid => Ok(pid as i32),
     }
 }
 

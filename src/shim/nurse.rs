@@ -8,13 +8,15 @@ use nix::{poll::PollTimeout, sys::signalfd::SignalFd};
 
 use super::{
     attempt::Attempt,
+    connection::Connection,
     door::{Call, Door},
     kit::Kit,
+    spawn,
     wait::{Sources, Woken},
 };
 use crate::{
     job::InputAnswer,
-    spool::{FromShim, RunSpec, ShimState, ToShim, message::PROTOCOL},
+    spool::{FromShim, Launch, RunSpec, ShimState, ToShim, message::PROTOCOL},
 };
 
 /// How long a shim that holds nothing waits for a server.
@@ -93,8 +95,25 @@ impl Nurse {
             match call {
                 Call::Hello { instance } => self.welcome(instance),
                 Call::Message(message) => self.obey(message, now),
+                Call::Launch(launch, asker) => self.launch(&launch, asker),
             }
             self.speak();
+        }
+    }
+
+    /// Starts a program beside us. The server hears of it, because it is our parent where it lives.
+    fn launch(&mut self, launch: &Launch, mut asker: Connection) {
+        let (pid, error) = match launch.program.is_empty() {
+            true => (0, None),
+            false => match spawn::launch(launch, &self.kit.null) {
+                Ok(pid) => (pid, None),
+                Err(error) => (0, Some(error.to_string())),
+            },
+        };
+        let told = FromShim::Launched { pid, error };
+        asker.send(&told);
+        if pid != 0 {
+            self.kit.said.push(told);
         }
     }
 
@@ -195,8 +214,8 @@ impl Nurse {
             (ToShim::Pause, Some(attempt)) => attempt.pause(kit, now),
             (ToShim::Resume, Some(attempt)) => attempt.resume(kit, now),
             (ToShim::Signal { signal }, Some(attempt)) => attempt.signal(signal, kit),
-            // A hello is the door's; everything else is about an attempt that has been forgotten.
-            (_, None) | (ToShim::Hello { .. }, _) => {}
+            // A server has no job to be outside of, and a hello is the door's; everything else is about an attempt that has been forgotten.
+            (_, None) | (ToShim::Hello { .. } | ToShim::Launch(_), _) => {}
         }
     }
 

@@ -64,6 +64,8 @@ fn leave_parent() -> io::Result<OwnedFd> {
     dup2_stdout(&null)?;
     prctl::set_child_subreaper(true)?;
     prctl::set_name(NAME)?;
+    // It holds the environments of jobs: no core dump, and no look into it by other processes.
+    prctl::set_dumpable(false)?;
     Ok(null)
 }
 

@@ -18,7 +18,10 @@ use super::{
     pipes::Pipes,
     plan::{CStrings, Plan, REPORT_BYTES, Step},
 };
-use crate::{job::SpawnError, spool::RunSpec};
+use crate::{
+    job::SpawnError,
+    spool::{Launch, RunSpec},
+};
 
 /// Where programs are when the environment has no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -63,6 +66,22 @@ pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spa
         stdin: ends.stdin.map(|(_, ours)| ours),
         report: ends.report.0,
     })
+}
+
+/// Starts a program as a sibling of this process, in a session of its own, with `/dev/null` as its
+/// stdin and stdout, and our stderr.
+pub fn launch(launch: &Launch, null: &OwnedFd) -> std::io::Result<i32> {
+    let c_strings = |all: Vec<Vec<u8>>| all.into_iter().map(CString::new).collect();
+    let argv: Result<Vec<_>, _> = c_strings([vec![launch.program.clone()], launch.args.clone()].concat());
+    let env: Result<Vec<_>, _> = c_strings(launch.env.clone());
+    let program = CString::new(launch.program.clone())?;
+    fork::sibling(
+        &program,
+        &CStrings::new(argv?),
+        &CStrings::new(env?),
+        &CString::new(launch.cwd.clone())?,
+        null.as_raw_fd(),
+    )
 }
 
 /// Both ends of everything: the one that is read, then the one that is written.

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 /// The paths of one data directory.
 ///
 /// ```text
-/// DATA/lock                 held by the server (flock)
+/// DATA                      held by the server (flock), for what can be removed cannot be a lock
+/// DATA/lock                 held by the server, too: those of earlier versions look here alone
+/// DATA/server.start         how the server was started, for `restart`, 0600
 /// DATA/cc-executor.db       the ledger
 /// DATA/cc-executor.ballast  room that is kept for ends and cancels on a full disk
 /// DATA/token                the bearer token for TCP, 0600
@@ -36,6 +38,11 @@ impl Layout {
     /// The server's lock file.
     pub fn lock(&self) -> PathBuf {
         self.root.join("lock")
+    }
+
+    /// How the running server was started.
+    pub fn start(&self) -> PathBuf {
+        self.root.join("server.start")
     }
 
     /// The SQLite database.

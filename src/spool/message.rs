@@ -73,6 +73,19 @@ pub struct RunSpec {
     pub stop: Option<StopWish>,
 }
 
+/// A program that a shim shall start beside itself. Words are bytes: paths need not be UTF-8.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Its absolute path; empty: nothing is started, it is only asked whether it would be.
+    pub program: Vec<u8>,
+    /// Its words, without its name.
+    pub args: Vec<Vec<u8>>,
+    /// Its whole environment, as `NAME=value`.
+    pub env: Vec<Vec<u8>>,
+    /// Its working directory; where that is gone it is `/`.
+    pub cwd: Vec<u8>,
+}
+
 /// From the server to a shim.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -125,6 +138,10 @@ pub enum ToShim {
     },
     /// No more work for this shim: an idle one leaves.
     Leave,
+    /// Start a program as a sibling of the shim, outside of the job's tree: a command line inside the
+    /// job needs a server, which must not end with the job. The one message that is heard without a
+    /// hello before it, from processes of the shim's own user; answered with `launched`.
+    Launch(Box<Launch>),
 }
 
 /// What a shim is doing.
@@ -246,6 +263,13 @@ pub enum FromShim {
         synced: bool,
         /// Whether the shim takes work again after the acknowledgement.
         reusable: bool,
+    },
+    /// Answers `launch`. The server is told, too: the process can be its child, and leaves at once.
+    Launched {
+        /// Its process id; 0 where nothing was started.
+        pid: i32,
+        /// Why it was not started.
+        error: Option<String>,
     },
     /// Something went wrong that the operator should know.
     Trouble {

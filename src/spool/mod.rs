@@ -17,7 +17,7 @@ pub mod writer;
 pub use beginning::{Beginning, read_beginning};
 pub use hole::Hole;
 pub use layout::Layout;
-pub use message::{FromShim, RunSpec, ShimState, Speaker, ToShim};
+pub use message::{FromShim, Launch, RunSpec, ShimState, Speaker, ToShim};
 pub use reader::{Position, SegmentReader};
 pub use record::{Kind, Record, RecordHeader};
 pub use segment::SegmentName;

@@ -1,6 +1,9 @@
 //! Turns a claim into what the shim needs to run it: the words, the whole environment, the bounds.
 
-use std::{path::PathBuf, sync::OnceLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use nix::unistd::{Uid, User};
 
@@ -32,8 +35,11 @@ pub const JOB_ID_VARIABLE: &str = "CC_EXECUTOR_JOB_ID";
 /// The other half of the mark: a restored backup has the same jobs, and other processes.
 pub const INSTANCE_VARIABLE: &str = "CC_EXECUTOR_INSTANCE";
 
-/// What a shim needs to run this claim for the data directory's `instance`.
-pub fn run_spec(claim: &Claim, bounds: &Bounds, instance: &str) -> RunSpec {
+/// Tells a job where it is queued: what it submits itself goes to the same server.
+const DATA_DIR_VARIABLE: &str = "CC_EXECUTOR_DATA_DIR";
+
+/// What a shim needs to run this claim for the `instance` of this data directory (absolute).
+pub fn run_spec(claim: &Claim, bounds: &Bounds, instance: &str, data_dir: &Path) -> RunSpec {
     let job = &claim.job;
     RunSpec {
         job: claim.number,
@@ -42,7 +48,7 @@ pub fn run_spec(claim: &Claim, bounds: &Bounds, instance: &str) -> RunSpec {
         start_offset: claim.start_offset,
         argv: job.command.to_argv(),
         cwd: claim.cwd.clone(),
-        env: environment(claim, instance),
+        env: environment(claim, instance, data_dir),
         umask: job.umask,
         stdin: job.stdin.clone(),
         interactive: job.interactive,
@@ -87,9 +93,13 @@ fn segment_bytes(output: &OutputPolicy, bounds: &Bounds) -> u64 {
     }
 }
 
-/// The clean base environment, then the job's own variables, then our marks.
-fn environment(claim: &Claim, instance: &str) -> Vec<(String, String)> {
+/// The clean base environment and the data directory, then the job's own variables, then our marks.
+fn environment(claim: &Claim, instance: &str, data_dir: &Path) -> Vec<(String, String)> {
     let mut env: std::collections::BTreeMap<String, String> = base_environment().into();
+    // Variables travel as text: a directory of another name has to be named by the job.
+    if let Some(data_dir) = data_dir.to_str() {
+        env.insert(DATA_DIR_VARIABLE.into(), data_dir.to_owned());
+    }
     env.extend(claim.job.env.clone());
     env.insert(JOB_ID_VARIABLE.into(), claim.id.to_string());
     env.insert(INSTANCE_VARIABLE.into(), instance.to_owned());

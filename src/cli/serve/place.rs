@@ -4,9 +4,10 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, Write},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -58,7 +59,10 @@ pub enum PlaceError {
 pub struct Place {
     /// Where things lie in it; absolute.
     pub layout: Layout,
-    _lock: File,
+    /// The directory itself, locked: what is locked can then not be removed under us.
+    directory: File,
+    /// The lock file, which servers of earlier versions look at; made again when it is removed.
+    lock: Mutex<File>,
 }
 
 impl Place {
@@ -73,13 +77,39 @@ impl Place {
         check_owner(&root)?;
         let layout = Layout::new(root);
         let lock = lock(&layout).await?;
+        let directory = File::open(layout.root()).map_err(|error| at(layout.root(), error))?;
+        wait_for_lock(&directory, &layout).await?;
+        write_down(&lock).map_err(|error| at(&layout.lock(), error))?;
         for dir in [layout.spool(), layout.shims()] {
             make_dir(&dir).map_err(|error| at(&dir, error))?;
         }
         Ok(Self {
             layout,
-            _lock: lock,
+            directory,
+            lock: Mutex::new(lock),
         })
+    }
+
+    /// Whether our directory still has its name.
+    pub fn is_there(&self) -> bool {
+        is_same(&self.directory, self.layout.root())
+    }
+
+    /// Makes the lock file again where it was removed. Another process that holds it is a server that
+    /// starts, and will find the directory taken.
+    pub fn keep_lock(&self) -> io::Result<()> {
+        let Ok(mut held) = self.lock.lock() else {
+            return Ok(());
+        };
+        if is_same(&held, &self.layout.lock()) {
+            return Ok(());
+        }
+        let file = open_lock(&self.layout)?;
+        if file.try_lock().is_ok() {
+            write_down(&file)?;
+            *held = file;
+        }
+        Ok(())
     }
 
     /// Says so where others could replace what lies here.
@@ -130,28 +160,49 @@ fn check_owner(dir: &Path) -> Result<(), PlaceError> {
     Ok(())
 }
 
-/// Takes the lock, trying for [`LOCK_PATIENCE`], and writes down who has it.
+/// Takes the lock file, trying for [`LOCK_PATIENCE`].
 async fn lock(layout: &Layout) -> Result<File, PlaceError> {
     let path = layout.lock();
     let error = |source| PlaceError::Io {
         path: path.clone(),
         source,
     };
-    let mut options = OpenOptions::new();
-    let file = options
+    let file = open_lock(layout).map_err(error)?;
+    wait_for_lock(&file, layout).await?;
+    Ok(file)
+}
+
+fn open_lock(layout: &Layout) -> io::Result<File> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o600);
-    let mut file = file.open(&path).map_err(error)?;
+        .mode(0o600)
+        .open(layout.lock())
+}
+
+async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), PlaceError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         match file.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::Error(source)) => return Err(error(source)),
+            Ok(()) => return Ok(()),
+            // Network file systems do not lock what is open for reading: there the file has to do.
+            Err(TryLockError::Error(_)) if file.metadata().is_ok_and(|file| file.is_dir()) => {
+                return Ok(());
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(PlaceError::Io {
+                    path: layout.lock(),
+                    source,
+                });
+            }
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(taken(layout, &mut file));
+                let pid = holder(layout);
+                return Err(PlaceError::Taken {
+                    path: layout.root().to_owned(),
+                    pid: pid.map_or_else(String::new, |pid| format!(" (process {pid})")),
+                });
             }
             #[expect(
                 clippy::disallowed_methods,
@@ -160,26 +211,32 @@ async fn lock(layout: &Layout) -> Result<File, PlaceError> {
             Err(TryLockError::WouldBlock) => sleep(LOCK_RETRY).await,
         }
     }
+}
+
+/// Who holds the directory, as the kernel tells or as it has written down.
+fn holder(layout: &Layout) -> Option<i32> {
+    let told = || fs::read_to_string(layout.lock()).ok()?.trim().parse().ok();
+    super::super::holder::holder(layout).or_else(told)
+}
+
+/// Writes down who has the lock.
+fn write_down(mut file: &File) -> io::Result<()> {
     let written = file
         .set_len(0)
         .and_then(|()| write!(file, "{}", std::process::id()));
     match written {
-        // It is only for people; a full disk must not keep a server from ending jobs.
-        Err(full) if full.kind() == io::ErrorKind::StorageFull => {}
-        written => written.map_err(error)?,
+        // A full disk must not keep a server from ending jobs.
+        Err(full) if full.kind() == io::ErrorKind::StorageFull => Ok(()),
+        written => written,
     }
-    Ok(file)
 }
 
-fn taken(layout: &Layout, file: &mut File) -> PlaceError {
-    let mut text = String::new();
-    let read = file
-        .rewind()
-        .and_then(|()| file.take(20).read_to_string(&mut text));
-    let pid = read.ok().and_then(|_| text.trim().parse::<u32>().ok());
-    PlaceError::Taken {
-        path: layout.root().to_owned(),
-        pid: pid.map_or_else(String::new, |pid| format!(" (process {pid})")),
+/// Whether an open file is still what has this name.
+fn is_same(file: &File, path: &Path) -> bool {
+    let place = |file: fs::Metadata| (file.dev(), file.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(file), Ok(named)) => place(file) == place(named),
+        _ => false,
     }
 }
 
@@ -212,6 +269,21 @@ mod tests {
         );
         drop(first);
         assert!(Place::take(root.path()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_removed_lock_lets_no_second_server_in_and_is_made_again() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let first = Place::take(root.path()).await.expect("taken");
+        fs::remove_file(first.layout.lock()).expect("removed");
+        assert!(Place::take(root.path()).await.is_err());
+        first.keep_lock().expect("made again");
+        let text = fs::read_to_string(first.layout.lock()).expect("a lock");
+        assert_eq!(text, std::process::id().to_string());
+        assert!(first.is_there());
+        fs::rename(root.path(), root.path().with_extension("old")).expect("moved");
+        assert!(!first.is_there());
+        fs::remove_dir_all(root.path().with_extension("old")).expect("removed");
     }
 
     #[tokio::test]

@@ -24,6 +24,24 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// jobs, of which there can be many, then cost one commit less.
 const START_SETTLES: Duration = Duration::from_millis(4);
 
+/// Between two looks at a process that a shim has started beside itself, and how many there are.
+const REAP_EVERY: Duration = Duration::from_millis(20);
+const REAPS_MAX: u32 = 500;
+
+/// Takes the exit status of a process that a shim has started beside itself, and which leaves at once:
+/// our child, of which nobody else knows. Where it is not ours, somebody else takes it.
+async fn reap_launched(pid: i32) {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    let mut looks = tokio::time::interval(REAP_EVERY);
+    for _ in 0..REAPS_MAX {
+        looks.tick().await;
+        let child = nix::unistd::Pid::from_raw(pid);
+        if waitpid(child, Some(WaitPidFlag::WNOHANG)) != Ok(WaitStatus::StillAlive) {
+            return;
+        }
+    }
+}
+
 impl Keeper {
     /// Takes what the shim says.
     pub(super) async fn hear(&mut self, message: FromShim) {
@@ -71,6 +89,9 @@ impl Keeper {
             FromShim::Waiting { waiting, why } => {
                 let job = self.task.key().map(|key| key.job);
                 tracing::warn!(job, waiting, why, "a job waits for room on the disk");
+            }
+            FromShim::Launched { pid, .. } => {
+                tokio::spawn(reap_launched(pid));
             }
             FromShim::Trouble { message } => {
                 let job = self.task.key().map(|key| key.job);

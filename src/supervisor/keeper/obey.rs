@@ -30,7 +30,12 @@ impl Keeper {
                 self.pauses.clear();
                 self.unentered = None;
                 self.registry.attach(key.job, &self.offer.shim);
-                let spec = spec::run_spec(&claim, &self.ctx.bounds, &self.ctx.instance);
+                let spec = spec::run_spec(
+                    &claim,
+                    &self.ctx.bounds,
+                    &self.ctx.instance,
+                    self.ctx.layout.root(),
+                );
                 connection.send(&ToShim::Run(Box::new(spec))).await?;
                 connection
                     .send(&ToShim::Arm {

@@ -1,0 +1,113 @@
+//! `serve` in a job: the server is started outside of the job, and what stays here behaves like it:
+//! its ready line, its end, the signals that are meant for it.
+//!
+//! A signal from the job's shim is meant for the job: it ends what is here and not the server.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read, Write},
+    os::fd::AsFd,
+    process::ExitCode,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
+use rustix::process::pidfd_send_signal;
+
+use super::super::{autostart::LAUNCH_ROLE, exit_code, say};
+use crate::{
+    clean, config,
+    launch::{Outside, Shim},
+};
+
+/// What is handed on.
+const HANDED_ON: [Signal; 6] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+/// Added to a signal's number, as shells do.
+const SIGNALLED: u32 = 128;
+
+/// Has the shim start this command line outside of its job, and ends when that server ends: with 0
+/// where its end was asked for here, else as a failure.
+pub fn serve(shim: &Shim) -> ExitCode {
+    match start(shim).and_then(|(server, signals)| watch(shim, server, &signals)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            say::line(&format!("{error:#}"));
+            ExitCode::from(exit_code::FAILURE)
+        }
+    }
+}
+
+fn start(shim: &Shim) -> anyhow::Result<(Outside, SignalFd)> {
+    // Before the start: a signal that comes meanwhile is kept.
+    let handed_on: SigSet = HANDED_ON.into_iter().collect();
+    handed_on.thread_block()?;
+    let signals = SignalFd::with_flags(&handed_on, SfdFlags::SFD_CLOEXEC)?;
+    let env = clean::environment(std::env::vars_os(), true, config::is_variable);
+    let mut words: Vec<OsString> = vec![LAUNCH_ROLE.into()];
+    words.extend(std::env::args_os().skip(1));
+    let server = shim.start(&words, &env, &std::env::current_dir()?, &io::stderr())?;
+    Ok((server, signals))
+}
+
+fn watch(shim: &Shim, mut server: Outside, signals: &SignalFd) -> anyhow::Result<u8> {
+    let mut is_asked = false;
+    loop {
+        let mut fds = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(server.stdout.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            polled => polled?,
+        };
+        let [signalled, written] = fds.map(|fd| fd.any() == Some(true));
+        if signalled && let Some(signal) = signals.read_signal()? {
+            if signal.ssi_pid as i32 == shim.pid {
+                say::line(&format!(
+                    "the job ends; the server (process {}) goes on outside of it",
+                    server.pid
+                ));
+                return Ok(u8::try_from(SIGNALLED + signal.ssi_signo)?);
+            }
+            is_asked = true;
+            hand_on(&server, signal.ssi_signo);
+        }
+        if written && !pass_on(&mut server)? {
+            return Ok(if is_asked { 0 } else { exit_code::FAILURE });
+        }
+    }
+}
+
+fn hand_on(server: &Outside, signal: u32) {
+    let signal = i32::try_from(signal).ok();
+    let signal = signal.and_then(rustix::process::Signal::from_named_raw);
+    if let Some(signal) = signal {
+        // An error means that it has ended: that is seen next.
+        let _ = pidfd_send_signal(&server.process, signal);
+    }
+}
+
+/// Passes on what the server has written; whether more can come.
+fn pass_on(server: &mut Outside) -> io::Result<bool> {
+    let mut bytes = [0; 4096];
+    let length = server.stdout.read(&mut bytes)?;
+    // Where nobody reads it any more the server serves all the same.
+    let mut stdout = io::stdout().lock();
+    let _ = stdout
+        .write_all(&bytes[..length])
+        .and_then(|()| stdout.flush());
+    Ok(length > 0)
+}
