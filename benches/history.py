@@ -115,10 +115,10 @@ class Session:
 def write_large(bench, home, count):
     """Real jobs with large outputs, spread over thirty days by a clock that is set back."""
     library, shift = os.path.join(home, "shift.so"), os.path.join(home, "shift")
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library,
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, f'-DSHIFT_FILE="{shift}"',
                     ROOT / "tests/fixtures/clock/shift.c"], check=True)
     pathlib.Path(shift).write_bytes(struct.pack("q", 0))
-    bench.start({"LD_PRELOAD": library, "CC_TEST_CLOCK": shift})
+    bench.start({"LD_PRELOAD": library})
     session = bench.connect()
     spool = pathlib.Path(bench.data_dir, "spool")
     for day in range(DAYS, 0, -1):

@@ -8,9 +8,7 @@ use std::{ffi::OsString, fs, io, os::unix::process::CommandExt, process::Command
 
 use nix::sys::signal::SigSet;
 use rustix::{
-    process::{
-        Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit,
-    },
+    process::{Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit},
     thread::{CpuSet, sched_setaffinity},
 };
 

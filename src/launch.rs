@@ -124,8 +124,9 @@ impl Shim {
             own(stderr.as_raw_fd()),
         ];
         words.extend(args.iter().map(|word| word.as_bytes().to_vec()));
-        let variable =
-            |(name, value): &(OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
+        let variable = |(name, value): &(OsString, OsString)| {
+            [name.as_bytes(), b"=", value.as_bytes()].concat()
+        };
         self.ask(&Launch {
             program: program().into_os_string().into_vec(),
             args: words,
@@ -154,9 +155,10 @@ impl Shim {
                 error: Some(why), ..
             }) => Err(self.refused(&why)),
             Ok(_) => Err(self.refused(&"it answers something else")),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.refused(
-                &"it belongs to another user, or is of a version that cannot do it",
-            )),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(self
+                    .refused(&"it belongs to another user, or is of a version that cannot do it"))
+            }
             Err(error) => Err(self.refused(&error)),
         }
     }

@@ -1,11 +1,14 @@
 //! What a job inherits from the shell that `run` or `submit` was called in: directory, umask,
-//! environment.
+//! environment, nice and limits.
 
 use std::{ffi::OsString, fs, os::unix::fs::MetadataExt, path::PathBuf};
 
 use anyhow::Context;
 
+use rustix::process::{Resource, Rlimit, getpriority_process, getrlimit};
+
 use super::{proc, say};
+use crate::job::{Bound, Limits};
 
 /// Variables of our own, which no job shall see.
 const OURS: &str = "CC_EXECUTOR_";
@@ -19,6 +22,8 @@ pub struct Caller {
     pub umask: Option<u32>,
     /// Its variables.
     pub env: Vec<(String, String)>,
+    /// Its nice and what its processes are bound by.
+    pub limits: Limits,
 }
 
 impl Caller {
@@ -35,6 +40,7 @@ impl Caller {
             cwd: working_directory().ok(),
             umask: proc::umask(),
             env,
+            limits: limits(),
         }
     }
 
@@ -43,6 +49,22 @@ impl Caller {
         self.cwd
             .as_ref()
             .context("the working directory is gone; name another one with --cwd")
+    }
+}
+
+/// The nice and the limits of this process, which are the shell's: those that bound anything.
+fn limits() -> Limits {
+    let bound = |resource| {
+        let Rlimit { current, maximum } = getrlimit(resource);
+        current.map(|soft| Bound::new(soft, maximum))
+    };
+    Limits {
+        memory_bytes: bound(Resource::As),
+        cpu_s: bound(Resource::Cpu),
+        processes: bound(Resource::Nproc),
+        open_files: bound(Resource::Nofile),
+        file_bytes: bound(Resource::Fsize),
+        nice: getpriority_process(None).ok().filter(|nice| *nice != 0),
     }
 }
 

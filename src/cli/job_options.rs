@@ -164,6 +164,12 @@ impl JobOptions {
             .and_then(|c| c.umask)
             .map(|mask| format!("{mask:03o}"));
         put(&mut job, "umask", self.umask.clone().or(inherited));
+        let limits = caller.map(|caller| caller.limits);
+        put(
+            &mut job,
+            "limits",
+            limits.filter(|limits| !limits.is_none()),
+        );
         Ok(job)
     }
 
@@ -298,7 +304,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::job::parse;
+    use crate::job::{Bound, Limits, parse};
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -325,6 +331,11 @@ mod tests {
                 ("PATH".into(), "/bin".into()),
                 ("A".into(), "theirs".into()),
             ],
+            limits: Limits {
+                open_files: Some(Bound::Both(64)),
+                nice: Some(10),
+                ..Limits::default()
+            },
         }
     }
 
@@ -378,6 +389,7 @@ mod tests {
         assert_eq!(job["cwd"], "/src");
         assert_eq!(job["umask"], "022");
         assert_eq!(job["env"], json!({"PATH": "/bin", "A": "ours"}));
+        assert_eq!(job["limits"], json!({"open_files": 64, "nice": 10}));
         let clean = new_job(&["--clean-env", "--cwd", "sub", "true"], Some(&shell()));
         assert_eq!(clean["cwd"], "/src/sub");
         assert!(!clean.contains_key("env"));
@@ -386,7 +398,7 @@ mod tests {
     #[test]
     fn nothing_of_the_shell_goes_to_another_machine() {
         let job = new_job(&["true"], None);
-        for key in ["cwd", "env", "umask"] {
+        for key in ["cwd", "env", "umask", "limits"] {
             assert!(!job.contains_key(key), "{key}");
         }
         assert!(

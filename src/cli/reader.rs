@@ -107,7 +107,10 @@ mod tests {
         let outputs = [
             ("pipe", Some(OwnedFd::from(pipe))),
             ("socket", Some(socket.into())),
-            ("file", Some(File::open("/dev/null").expect("a file").into())),
+            (
+                "file",
+                Some(File::open("/dev/null").expect("a file").into()),
+            ),
             ("terminal", None),
         ];
         let mut readers = Readers::of(&outputs).expect("watched");

@@ -236,7 +236,11 @@ fn write_start(place: &Place) -> anyhow::Result<()> {
     let draft = start.with_extension("start.draft");
     let _ = fs::remove_file(&draft);
     let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&draft)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)?;
     file.write_all(&serde_json::to_vec(&Start::of_this_process()?)?)?;
     Ok(fs::rename(draft, start)?)
 }

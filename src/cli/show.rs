@@ -118,10 +118,21 @@ fn limits(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
             }),
         ),
         ("umask", text(&value["umask"])),
+        ("limits", bounds(&value["limits"])),
         ("variables", count(&value["env_names"])),
         ("stdin", stdin(value)),
         ("key", key(&value["idempotency_key"])),
     ]
+}
+
+fn bounds(limits: &Value) -> String {
+    let limits = limits.as_object().into_iter().flatten();
+    let bound = |(name, bound): (&String, &Value)| {
+        let soft = bound.get("soft").unwrap_or(bound);
+        format!("{} {soft}", visible(name))
+    };
+    let limits = limits.filter(|(_, bound)| !bound.is_null()).map(bound);
+    limits.collect::<Vec<_>>().join(", ")
 }
 
 fn stdin(value: &Value) -> String {

@@ -64,7 +64,9 @@ impl StatusArgs {
     /// It starts or stops just now, or its socket was removed and is not made again yet.
     fn deaf(&self, target: &Target, pid: i32) -> anyhow::Result<ExitCode> {
         if self.look.json {
-            say::json(&json!({"running": true, "answers": false, "pid": pid, "server": target.to_string()}))?;
+            say::json(
+                &json!({"running": true, "answers": false, "pid": pid, "server": target.to_string()}),
+            )?;
         } else {
             say::line(&format!(
                 "a server (process {pid}) holds {target} and does not listen yet; try again in a moment, `cc-executor stop` ends it"

@@ -107,7 +107,8 @@ pub async fn find(layout: &Layout) -> anyhow::Result<Option<Server>> {
     let process = Pid::from_raw(pid)
         .context("the server lives in another PID namespace; stop it from there")
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
-    let launched = proc::launched(layout, pid).context("the server's command line cannot be read")?;
+    let launched =
+        proc::launched(layout, pid).context("the server's command line cannot be read")?;
     // Still the same after it was opened: so the descriptor is the server's, not a successor's.
     if listener(layout).await? != Some(pid) {
         bail!("another server has taken its place just now; try again");

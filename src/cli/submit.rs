@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     caller::Caller,
+    client::RequestError,
     job::Job,
     job_options::JobOptions,
     link::{self, Link, Tell},
@@ -97,7 +98,22 @@ impl HandIn {
     ) -> anyhow::Result<(Link, Value)> {
         let mut link = link::open_always(target, tell).await?;
         self.sent.set(true);
-        let reply = link.request("job.submit", &Value::Object(new_job)).await?;
+        let mut new_job = Value::Object(new_job);
+        let reply = match link.request("job.submit", &new_job).await {
+            // A server of an earlier version gives every job its own limits.
+            Err(error) if knows_no_limits(&error) => {
+                if let Some(keys) = new_job.as_object_mut() {
+                    keys.remove("limits");
+                }
+                link.request("job.submit", &new_job).await?
+            }
+            reply => reply?,
+        };
         Ok((link, reply))
     }
+}
+
+fn knows_no_limits(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<RequestError>();
+    matches!(refused, Some(RequestError::Refused(error)) if error.data["key"] == "limits")
 }

@@ -18,7 +18,7 @@ use crate::{
     scheduler::{Kick, Scheduler, rescue::Rescuer},
     spool::{Layout, SegmentName, hole, unsynced},
     store::{OpenAttempt, OpenError, Store, Stored},
-    supervisor::{Bounds, Context, ShimEvent, Supervisor, boot_id},
+    supervisor::{Bounds, Context, ShimEvent, Supervisor, boot_id, forget_all_traces},
 };
 
 /// What stays free by default: at most this, bytes.
@@ -131,6 +131,14 @@ impl Executor {
         let queries = Queries::new(layout.root().to_owned(), settings.queries);
         // Committed before any shim is touched: it fences the servers before this one.
         let epoch = store.begin_epoch(&boot_id).await?;
+        if epoch.is_copy {
+            tracing::warn!(
+                instance = epoch.instance,
+                "this is a copy of a data directory: what runs belongs to the original and is left \
+                 alone, here it is lost"
+            );
+            forget_all_traces(&layout);
+        }
         keep_ballast(&store, &layout, &settings)?;
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);

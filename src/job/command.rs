@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{loss::OnLost, time::Seconds};
+use super::{limits::Limits, loss::OnLost, time::Seconds};
 
 /// What is executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +129,9 @@ pub struct NewJob {
     pub env: BTreeMap<String, String>,
     /// File mode creation mask, 0 to 0o777.
     pub umask: u32,
+    /// What the kernel bounds for its processes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: Limits,
     /// Written to the process's stdin first.
     pub stdin: Option<String>,
     /// Stdin stays open for inputs; else it is closed behind `stdin`, or `/dev/null`.
@@ -187,6 +190,7 @@ impl NewJob {
             cwd: None,
             env: BTreeMap::new(),
             umask: Self::UMASK,
+            limits: Limits::default(),
             stdin: None,
             interactive: false,
             name: None,

@@ -9,17 +9,19 @@ use serde_json::{Map, Value};
 
 use super::{
     command::{Command, Leftover, NewJob, OnDisconnect, OutputPolicy, WhenFull},
+    limits::Limits,
     loss::OnLost,
     time::Seconds,
 };
 
 /// Keys of NewJob that this version understands, in the order in which they are listed to users.
-pub const KNOWN_KEYS: [&str; 21] = [
+pub const KNOWN_KEYS: [&str; 22] = [
     "argv",
     "shell",
     "cwd",
     "env",
     "umask",
+    "limits",
     "stdin",
     "interactive",
     "name",
@@ -39,14 +41,13 @@ pub const KNOWN_KEYS: [&str; 21] = [
 ];
 
 /// Keys that are promised and not built yet.
-const LATER_KEYS: [&str; 11] = [
+const LATER_KEYS: [&str; 10] = [
     "pty",
     "exclusive",
     "after",
     "run_at",
     "delay_s",
     "retry",
-    "limits",
     "user",
     "notify",
     "expect",
@@ -139,6 +140,9 @@ pub fn new_job(object: &Map<String, Value>) -> Result<NewJob, Refusal> {
     }
     if let Some(value) = get("umask") {
         job.umask = umask(value)?;
+    }
+    if let Some(value) = get("limits") {
+        job.limits = Limits::read(value)?;
     }
     if let Some(value) = get("stdin") {
         job.stdin = Some(string("stdin", value)?.to_owned());

@@ -10,6 +10,7 @@ use super::{
     attempt::{SpawnError, StopFacts, StopWish, Survivor, Usage},
     command::{Command, Leftover, NewJob, OnDisconnect, OutputPolicy},
     id::{JobId, JobNumber},
+    limits::Limits,
     loss::OnLost,
     signal,
     state::{JobState, Reason},
@@ -47,6 +48,8 @@ pub struct Job {
     pub interactive: bool,
     /// File mode creation mask.
     pub umask: u32,
+    /// What the kernel bounds for its processes.
+    pub limits: Limits,
     /// A name for people.
     pub name: Option<String>,
     /// Free labels.
@@ -192,6 +195,7 @@ impl Job {
             cwd: Some(self.cwd.clone()),
             env: self.env.clone()?,
             umask: self.umask,
+            limits: self.limits,
             stdin: self.stdin.clone()?,
             interactive: self.interactive,
             name: self.name.clone(),
@@ -249,7 +253,7 @@ impl Job {
         m.serialize_entry("disconnect_delay_s", &self.disconnect_delay_s)?;
         m.serialize_entry("leftover", &self.leftover)?;
         m.serialize_entry("idempotency_key", &self.idempotency_key)?;
-        m.serialize_entry("limits", &None::<String>)?;
+        m.serialize_entry("limits", &(!self.limits.is_none()).then_some(self.limits))?;
         m.serialize_entry("user", &None::<String>)?;
         m.serialize_entry("output", &self.output)?;
         m.serialize_entry("notify", &[] as &[String])

@@ -142,8 +142,34 @@ fn child(plan: &Plan<'_>, shim: i32) -> (Step, Errno) {
         if let Err(errno) = write_start(plan) {
             return (Step::Record, errno);
         }
+        // The last thing before exec: a limit of open files or of file sizes is the program's.
+        if let Err(errno) = take_limits(plan) {
+            return (Step::Limits, errno);
+        }
         (Step::Exec, exec(plan))
     }
+}
+
+/// Bounds this process as its plan says, never less than it is bound already.
+///
+/// # Safety
+/// In a child before exec only.
+unsafe fn take_limits(plan: &Plan<'_>) -> Result<(), Errno> {
+    for (resource, soft, hard) in plan.limits {
+        // SAFETY: a structure on the stack, plain values.
+        unsafe {
+            let mut limit: libc::rlimit = std::mem::zeroed();
+            Errno::result(libc::getrlimit(*resource as _, &mut limit))?;
+            limit.rlim_max = limit.rlim_max.min(*hard);
+            limit.rlim_cur = limit.rlim_max.min(*soft);
+            Errno::result(libc::setrlimit(*resource as _, &limit))?;
+        }
+    }
+    if let Some(nice) = plan.nice {
+        // SAFETY: plain values; 0 is this process.
+        Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })?;
+    }
+    Ok(())
 }
 
 /// Defaults for what the shim ignores, and nothing blocked.

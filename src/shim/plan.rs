@@ -23,15 +23,24 @@ pub enum Step {
     Record = 5,
     /// Execute the program.
     Exec = 6,
+    /// Take its limits.
+    Limits = 7,
 }
 
 impl Step {
     /// The step with this code.
     pub fn from_code(code: u8) -> Option<Self> {
-        use Step::{Chdir, DeathSignal, Descriptors, Exec, Record, Session};
-        [Session, DeathSignal, Chdir, Descriptors, Record, Exec]
-            .into_iter()
-            .find(|step| *step as u8 == code)
+        use Step::{Chdir, DeathSignal, Descriptors, Exec, Limits, Record, Session};
+        let all = [
+            Session,
+            DeathSignal,
+            Chdir,
+            Descriptors,
+            Record,
+            Exec,
+            Limits,
+        ];
+        all.into_iter().find(|step| *step as u8 == code)
     }
 }
 
@@ -69,6 +78,10 @@ pub struct Plan<'a> {
     pub cwd: &'a CStr,
     /// Its file mode creation mask.
     pub umask: u32,
+    /// Resource, what holds, up to where it may be raised (at most up to what holds for the shim).
+    pub limits: &'a [(u32, u64, u64)],
+    /// Its nice; `None`: the shim's.
+    pub nice: Option<i32>,
     /// Its descriptors 0, 1 and 2.
     pub stdio: [RawFd; 3],
     /// Where it reports a failure; close-on-exec, so that an end of file means success.

@@ -19,7 +19,7 @@ use super::{
     plan::{CStrings, Plan, REPORT_BYTES, Step},
 };
 use crate::{
-    job::SpawnError,
+    job::{Bound, Limits, SpawnError},
     spool::{Launch, RunSpec},
 };
 
@@ -52,6 +52,8 @@ pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spa
         env: &words.env,
         cwd: &words.cwd,
         umask: spec.umask,
+        limits: &resources(&spec.limits),
+        nice: spec.limits.nice,
         stdio: [stdin, &ends.stdout.1, &ends.stderr.1].map(AsRawFd::as_raw_fd),
         report: ends.report.1.as_raw_fd(),
         segment,
@@ -68,11 +70,29 @@ pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spa
     })
 }
 
+/// The limits as the kernel knows them; what is not bound is the highest number.
+fn resources(limits: &Limits) -> Vec<(u32, u64, u64)> {
+    let all = [
+        (libc::RLIMIT_AS, limits.memory_bytes),
+        (libc::RLIMIT_CPU, limits.cpu_s),
+        (libc::RLIMIT_NPROC, limits.processes),
+        (libc::RLIMIT_NOFILE, limits.open_files),
+        (libc::RLIMIT_FSIZE, limits.file_bytes),
+    ];
+    let resource = |(resource, bound): (_, Option<Bound>)| {
+        let (soft, hard) = bound?.soft_and_hard();
+        #[allow(clippy::unnecessary_cast, reason = "its type depends on the C library")]
+        Some((resource as u32, soft, hard.unwrap_or(libc::RLIM_INFINITY)))
+    };
+    all.into_iter().filter_map(resource).collect()
+}
+
 /// Starts a program as a sibling of this process, in a session of its own, with `/dev/null` as its
 /// stdin and stdout, and our stderr.
 pub fn launch(launch: &Launch, null: &OwnedFd) -> std::io::Result<i32> {
     let c_strings = |all: Vec<Vec<u8>>| all.into_iter().map(CString::new).collect();
-    let argv: Result<Vec<_>, _> = c_strings([vec![launch.program.clone()], launch.args.clone()].concat());
+    let argv: Result<Vec<_>, _> =
+        c_strings([vec![launch.program.clone()], launch.args.clone()].concat());
     let env: Result<Vec<_>, _> = c_strings(launch.env.clone());
     let program = CString::new(launch.program.clone())?;
     fork::sibling(
@@ -177,6 +197,7 @@ pub fn read_report(report: &[u8], spec: &RunSpec) -> Option<SpawnError> {
         Step::Chdir => format!("chdir {}", spec.cwd),
         Step::Descriptors => "place its descriptors".to_owned(),
         Step::Record => "write its start record".to_owned(),
+        Step::Limits => "take its limits".to_owned(),
         Step::Exec => format!("exec {}", spec.argv.first()?),
     };
     Some(failed(Errno::from_raw(i32::from_le_bytes(errno)), &what))

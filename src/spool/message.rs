@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::job::{
-    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Offset, StopWish, WhenFull,
+    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopWish, WhenFull,
 };
 
 /// Version of this protocol; a shim tells it in its `welcome`.
@@ -38,6 +38,9 @@ pub struct RunSpec {
     pub env: Vec<(String, String)>,
     /// File mode creation mask.
     pub umask: u32,
+    /// What the kernel bounds for the process.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// Written to stdin first; `None` and not interactive: `/dev/null`.
     pub stdin: Option<String>,
     /// Whether stdin stays open for inputs.

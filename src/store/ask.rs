@@ -20,7 +20,7 @@ use crate::job::{Input, JobChange, JobRef, QueueChange, StopWish};
 /// One write.
 #[derive(Debug)]
 pub(super) enum Ask {
-    BeginEpoch(String),
+    BeginEpoch(String, String),
     SetQueue(QueueChange),
     DeleteQueue(String),
     /// All of them or none.
@@ -63,7 +63,7 @@ impl Ask {
     /// claims come last, so that a slot which is freed in a batch is filled in it.
     pub fn rank(&self) -> u8 {
         match self {
-            Self::BeginEpoch(_) | Self::SetQueue(_) | Self::DeleteQueue(_) => 0,
+            Self::BeginEpoch(..) | Self::SetQueue(_) | Self::DeleteQueue(_) => 0,
             Self::Submit(_) => 1,
             Self::Started(_) => 2,
             Self::Paused(_)
@@ -138,7 +138,9 @@ pub(super) async fn execute(batch: &mut Batch<'_>, asks: &[Ask]) -> sqlx::Result
 
 async fn execute_one(batch: &mut Batch<'_>, ask: &Ask) -> sqlx::Result<Answer> {
     Ok(match ask {
-        Ask::BeginEpoch(boot_id) => Answer::Epoch(nodes::begin_epoch(batch.conn, boot_id).await?),
+        Ask::BeginEpoch(boot_id, place) => {
+            Answer::Epoch(nodes::begin_epoch(batch.conn, boot_id, place).await?)
+        }
         Ask::SetQueue(change) => Answer::QueueSet(queues::set(batch.conn, change).await?),
         Ask::DeleteQueue(name) => Answer::QueueDeleted(queues::delete(batch.conn, name).await?),
         Ask::Paused(told) => Answer::Fenced(attempts::paused(batch, told).await?),

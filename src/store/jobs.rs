@@ -17,7 +17,7 @@ use super::{
     view,
 };
 use crate::job::{
-    Command, Job, JobId, JobNumber, JobState, Usage,
+    Command, Job, JobId, JobNumber, JobState, Limits, Usage,
     state::{Event, next},
 };
 
@@ -288,6 +288,8 @@ struct Row<'a> {
     cwd: &'a str,
     environment: &'a str,
     umask: u32,
+    #[serde(skip_serializing_if = "Limits::is_none")]
+    limits: &'a Limits,
     stdin: Option<&'a str>,
     interactive: bool,
     timeout_s: Option<f64>,
@@ -325,6 +327,7 @@ impl<'a> Row<'a> {
             cwd: &submission.cwd,
             environment,
             umask: job.umask,
+            limits: &job.limits,
             stdin: job.stdin.as_deref(),
             interactive: job.interactive,
             timeout_s: job.timeout_s.map(|s| s.0),
@@ -369,7 +372,7 @@ async fn insert_rows(batch: &mut Batch<'_>, rows: String) -> sqlx::Result<()> {
         "INSERT INTO jobs (number, id, state, queue, priority, name, labels, argv, shell, cwd,
              environment, umask, stdin, interactive, timeout_s, stall_timeout_s, grace_s, leftover,
              on_lost, on_disconnect, disconnect_delay_s, output_bytes_max, when_full, idempotency_key,
-             fingerprint, retry_of, submitted_at)
+             fingerprint, retry_of, submitted_at, limits)
          SELECT value ->> 'number', value ->> 'id', value ->> 'state', value ->> 'queue',
              value ->> 'priority', value ->> 'name', value -> 'labels', value -> 'argv',
              value ->> 'shell', value ->> 'cwd', unhex(value ->> 'environment'),
@@ -377,7 +380,8 @@ async fn insert_rows(batch: &mut Batch<'_>, rows: String) -> sqlx::Result<()> {
              value ->> 'stall_timeout_s', value ->> 'grace_s', value ->> 'leftover',
              value ->> 'on_lost', value ->> 'on_disconnect', value ->> 'disconnect_delay_s',
              value ->> 'output_bytes_max', value ->> 'when_full', value ->> 'idempotency_key',
-             unhex(value ->> 'fingerprint'), value ->> 'retry_of', value ->> 'submitted_at'
+             unhex(value ->> 'fingerprint'), value ->> 'retry_of', value ->> 'submitted_at',
+             value -> 'limits'
          FROM json_each(?1)",
         rows
     )
@@ -421,6 +425,7 @@ pub(super) fn as_submitted(submission: &Submission, number: JobNumber) -> Job {
         stdin: None,
         interactive: job.interactive,
         umask: job.umask,
+        limits: job.limits,
         name: job.name,
         labels: job.labels,
         queue: job.queue,

@@ -82,6 +82,8 @@ struct Inner {
     tally: Arc<Tally>,
     ballast: Ballast,
     checked: Checked,
+    /// Where the database lay when it was opened.
+    place: String,
 }
 
 impl Store {
@@ -132,6 +134,7 @@ impl Store {
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
         let tally = Arc::<Tally>::default();
+        let place = presence.place();
         let writer = Writer {
             conn: writer,
             _way: way.clone(),
@@ -150,6 +153,7 @@ impl Store {
             tally,
             ballast,
             checked,
+            place,
         };
         Self {
             inner: Arc::new(inner),
@@ -178,7 +182,7 @@ impl Store {
 
     /// Increments and commits the epoch.
     pub async fn begin_epoch(&self, boot_id: &str) -> Result<Epoch, StoreError> {
-        let ask = Ask::BeginEpoch(boot_id.to_owned());
+        let ask = Ask::BeginEpoch(boot_id.to_owned(), self.inner.place.clone());
         self.write(ask, |answer| match answer {
             Answer::Epoch(epoch) => Some(epoch),
             _ => None,

@@ -35,31 +35,49 @@ pub(super) async fn set_up(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Gives a copy of a data directory an instance of its own; returns it.
-pub(super) async fn renew(conn: &mut SqliteConnection) -> sqlx::Result<String> {
+/// Gives a copy of a data directory, which lies at this place, an instance of its own; returns it.
+pub(super) async fn renew(conn: &mut SqliteConnection, place: &str) -> sqlx::Result<String> {
     let instance = random_id()?;
-    sqlx::query!("UPDATE nodes SET instance = ?1 WHERE id = 1", instance)
-        .execute(conn)
-        .await?;
+    sqlx::query!(
+        "UPDATE nodes SET instance = ?1, place = ?2 WHERE id = 1",
+        instance,
+        place
+    )
+    .execute(conn)
+    .await?;
     Ok(instance)
 }
 
-/// Counts a server start and remembers under which boot of the machine it happened.
-pub(super) async fn begin_epoch(conn: &mut SqliteConnection, boot_id: &str) -> sqlx::Result<Epoch> {
+/// Counts a server start and remembers under which boot of the machine, and at which place, it
+/// happened. One at another place is the start of a copy: what the original has started is not its own.
+pub(super) async fn begin_epoch(
+    conn: &mut SqliteConnection,
+    boot_id: &str,
+    place: &str,
+) -> sqlx::Result<Epoch> {
     let hostname = hostname();
+    let before = sqlx::query_scalar!("SELECT place FROM nodes WHERE id = 1")
+        .fetch_one(&mut *conn)
+        .await?;
+    let is_copy = before.is_some_and(|before| before != place);
+    if is_copy {
+        renew(conn, place).await?;
+    }
     let row = sqlx::query!(
-        r#"UPDATE nodes SET epoch = epoch + 1, boot_id = ?1, hostname = ?2, version = ?3
+        r#"UPDATE nodes SET epoch = epoch + 1, boot_id = ?1, hostname = ?2, version = ?3, place = ?4
            WHERE id = 1
            RETURNING epoch AS "epoch!: i64", instance AS "instance!: String""#,
         boot_id,
         hostname,
         env!("CARGO_PKG_VERSION"),
+        place,
     )
     .fetch_one(conn)
     .await?;
     Ok(Epoch {
         epoch: row.epoch as u64,
         instance: row.instance,
+        is_copy,
     })
 }
 

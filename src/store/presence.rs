@@ -8,6 +8,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// The database and its write-ahead log under their names.
@@ -31,6 +32,12 @@ impl Presence {
         Ok(Self { database, wal })
     }
 
+    /// The place of the database: a copy has another one, whatever its name is, and what is moved or
+    /// mounted elsewhere keeps its own.
+    pub(super) fn place(&self) -> String {
+        self.database.place()
+    }
+
     /// Whether both still have their names.
     pub(super) fn holds(&self) -> bool {
         self.database.holds() && self.wal.as_ref().is_none_or(FilePresence::holds)
@@ -43,6 +50,9 @@ struct FilePresence {
     name: PathBuf,
     device: u64,
     inode: u64,
+    /// When the file was made, ns since 1970; 0 where the file system does not know. Inodes are used
+    /// again.
+    born_ns: u128,
 }
 
 impl FilePresence {
@@ -52,8 +62,13 @@ impl FilePresence {
         Ok(Self {
             device: there.dev(),
             inode: there.ino(),
+            born_ns: there.created().map_or(0, since_1970),
             name,
         })
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}:{}", self.device, self.inode, self.born_ns)
     }
 
     /// Whether it still has it. A name that cannot be looked up for another reason than that it is
@@ -73,9 +88,27 @@ impl FilePresence {
     }
 }
 
+fn since_1970(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_has_another_place_and_what_is_moved_keeps_its_own() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let (name, copy) = (directory.path().join("db"), directory.path().join("copy"));
+        fs::write(&name, "x").expect("written");
+        let place = |name: &PathBuf| Presence::of(name.clone()).expect("is there").place();
+        let original = place(&name);
+        fs::copy(&name, &copy).expect("copied");
+        assert_ne!(place(&copy), original);
+        fs::rename(&name, &copy).expect("moved");
+        assert_eq!(place(&copy), original);
+    }
 
     #[test]
     fn a_file_that_was_removed_or_replaced_is_not_there_any_more() {

@@ -13,6 +13,7 @@ use super::{
     columns::int,
     error::{Verdict, verdict},
     nodes, open,
+    presence::Presence,
     short_name::Way,
 };
 use crate::job::JobNumber;
@@ -83,7 +84,9 @@ impl Snapshot {
         copied?;
         source.close().await?;
         let mut conn = open::options(&name).connect().await?;
-        let instance = nodes::renew(&mut conn).await?;
+        // It is served where it lies, or is moved there; a copy of it is a copy again.
+        let place = Presence::of(name.clone())?.place();
+        let instance = nodes::renew(&mut conn, &place).await?;
         Ok(Self {
             conn,
             _way: way,

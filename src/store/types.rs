@@ -16,6 +16,8 @@ pub struct Epoch {
     pub epoch: u64,
     /// The random id of this data directory.
     pub instance: String,
+    /// Whether it is a new one, because this is a copy of the directory that had the one before.
+    pub is_copy: bool,
 }
 
 /// A job to be submitted, with everything that the server decides about it.

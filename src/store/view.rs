@@ -10,8 +10,8 @@ use super::{
     events,
 };
 use crate::job::{
-    Command, Job, JobId, JobNumber, JobRef, Leftover, Micros, OnDisconnect, OnLost, OutputPolicy,
-    Seconds, Usage, WhenFull, view::Stop,
+    Command, Job, JobId, JobNumber, JobRef, Leftover, Limits, Micros, OnDisconnect, OnLost,
+    OutputPolicy, Seconds, Usage, WhenFull, view::Stop,
 };
 
 /// A job's row with its environment and its current attempt's wish.
@@ -30,6 +30,7 @@ pub(super) struct JobRow {
     pub(super) env_names: String,
     pub(super) env: Option<String>,
     pub(super) umask: u32,
+    pub(super) limits: Option<String>,
     pub(super) stdin_bytes: Option<i64>,
     pub(super) stdin: Option<String>,
     pub(super) interactive: bool,
@@ -79,7 +80,7 @@ macro_rules! select_jobs {
                 j.argv AS "argv: String", j.shell AS "shell: String", j.cwd AS "cwd!: String",
                 e.names AS "env_names!: String",
                 CASE WHEN ?1 THEN e.env END AS "env: String",
-                j.umask AS "umask!: u32", octet_length(j.stdin) AS "stdin_bytes: i64",
+                j.umask AS "umask!: u32", j.limits AS "limits: String", octet_length(j.stdin) AS "stdin_bytes: i64",
                 CASE WHEN ?2 THEN j.stdin END AS "stdin: String",
                 j.interactive AS "interactive!: bool",
                 j.timeout_s AS "timeout_s: f64", j.stall_timeout_s AS "stall_timeout_s: f64",
@@ -110,6 +111,11 @@ macro_rules! select_jobs {
 }
 
 pub(super) use select_jobs;
+
+/// What is stored of a job's limits.
+pub(super) fn limits(stored: Option<&str>) -> sqlx::Result<Limits> {
+    Ok(from_json_opt(stored)?.unwrap_or_default())
+}
 
 /// One job.
 pub(super) async fn job<'e>(
@@ -159,6 +165,7 @@ impl JobRow {
             stdin: include.stdin.then_some(self.stdin),
             interactive: self.interactive,
             umask: self.umask,
+            limits: limits(self.limits.as_deref())?,
             name: self.name,
             labels: from_json(&self.labels)?,
             queue: self.queue,

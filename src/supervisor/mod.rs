@@ -23,6 +23,7 @@ pub use hunt::{Leader, Mark, end_remains};
 pub use probe::{LockState, boot_id, lock_state};
 pub use registry::{Order, Registry};
 pub use settle::{Ending, Settled, settle};
+pub use spawn::forget_all_traces;
 pub use spec::{Bounds, home};
 pub use ward::{Key, Ward, first_segment};
 

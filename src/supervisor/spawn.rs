@@ -92,6 +92,17 @@ pub fn traces(layout: &Layout) -> BTreeSet<String> {
         .collect()
 }
 
+/// Removes the names of all shims from a copy of a data directory: they are the original's. A directory
+/// that is reached through a link is the original's itself.
+pub fn forget_all_traces(layout: &Layout) {
+    let is_link = fs::symlink_metadata(layout.shims()).is_ok_and(|there| there.is_symlink());
+    if !is_link {
+        for shim in traces(layout) {
+            remove_traces(layout, &shim);
+        }
+    }
+}
+
 /// Removes what a dead shim left.
 pub fn remove_traces(layout: &Layout, shim: &str) {
     for name in [Layout::shim_socket_name(shim), Layout::shim_lock_name(shim)] {

@@ -50,6 +50,7 @@ pub fn run_spec(claim: &Claim, bounds: &Bounds, instance: &str, data_dir: &Path)
         cwd: claim.cwd.clone(),
         env: environment(claim, instance, data_dir),
         umask: job.umask,
+        limits: job.limits,
         stdin: job.stdin.clone(),
         interactive: job.interactive,
         inputs: claim.inputs.clone(),

@@ -4,10 +4,13 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod callers;
 mod clock;
 mod drains;
+mod in_a_job;
 mod input;
 mod manage;
+mod readers;
 mod recordings;
 mod run;
 mod selfstart;

@@ -34,6 +34,7 @@ impl WallClock {
         let built = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-o"])
             .args([&clock.preloaded(), Path::new(SOURCE)])
+            .arg(format!("-DSHIFT_FILE=\"{}\"", clock.shift_file().display()))
             .output()
             .expect("cc runs");
         let why = String::from_utf8_lossy(&built.stderr);

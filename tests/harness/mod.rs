@@ -32,7 +32,9 @@ pub use failing::Failing;
 pub use horde::{Horde, Target, text_frame};
 pub use http::{Response, request};
 pub use oracle::{assert_bytes, content, emit, mix, sha256};
-pub use processes::{children, describe, is_alive, memory, parent, state, with_mark, with_word};
+pub use processes::{
+    MARK, children, describe, is_alive, memory, parent, state, with_mark, with_word,
+};
 pub use server::Server;
 pub use terminal::Terminal;
 pub use transcript::Transcript;

@@ -98,7 +98,6 @@ fn what_comes_later_is_unsupported() {
         ("run_at", json!("2040-01-01T00:00:00Z")),
         ("delay_s", json!(1)),
         ("retry", json!({"max_attempts": 2})),
-        ("limits", json!({"cpu_s": 1})),
         ("user", json!("nobody")),
         ("notify", json!([])),
         ("expect", json!([])),
