@@ -41,7 +41,7 @@ fn a_tail_of_a_silent_job_ends_with_its_reader() {
         &["--timestamps"],
         &["--stream", "stdout"],
     ] {
-        let words = [&["tail", &number], more].concat();
+        let words = [&["tail", number.as_str()][..], more].concat();
         let mut tail = follower(&server, &words, Stdio::piped(), Stdio::inherit());
         let mut reader = BufReader::new(tail.stdout.take().expect("piped"));
         let mut line = String::new();
