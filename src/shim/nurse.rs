@@ -214,7 +214,8 @@ impl Nurse {
             (ToShim::Pause, Some(attempt)) => attempt.pause(kit, now),
             (ToShim::Resume, Some(attempt)) => attempt.resume(kit, now),
             (ToShim::Signal { signal }, Some(attempt)) => attempt.signal(signal, kit),
-            // A server has no job to be outside of, and a hello is the door's; everything else is about an attempt that has been forgotten.
+            // A hello and a launch are the door's; everything else is about an attempt that has been
+            // forgotten.
             (_, None) | (ToShim::Hello { .. } | ToShim::Launch(_), _) => {}
         }
     }
