@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::submit::BatchError;
 use crate::{
+    descriptors,
     job::{Job, JobRef, Offset},
     output::{ReadError, TailError},
     query::Refusal,
@@ -160,6 +161,12 @@ impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(error) => error.into(),
+            ReadError::Segment(error) if descriptors::is_shortage(&error) => {
+                tracing::warn!(%error, "output could not be read now");
+                Self::Unavailable(format!(
+                    "the server lacks what reading takes ({error}); try again in a moment"
+                ))
+            }
             error => {
                 tracing::error!(%error, "output could not be read");
                 Self::Internal(format!("the output cannot be read: {error}"))

@@ -11,14 +11,16 @@ use super::{
 };
 use crate::{
     ballast::Ballast,
-    clock,
+    clock, descriptors,
     job::JobNumber,
     output::{Hub, Log, Unlinker},
     query::{Queries, QuerySettings},
     scheduler::{Kick, Scheduler, rescue::Rescuer},
     spool::{Layout, SegmentName, hole, unsynced},
     store::{OpenAttempt, OpenError, Store, Stored},
-    supervisor::{Bounds, Context, ShimEvent, Supervisor, boot_id},
+    supervisor::{
+        Bounds, Budget, Context, Directory, Living, ShimEvent, Supervisor, boot_id, starting_max,
+    },
 };
 
 /// What stays free by default: at most this, bytes.
@@ -138,6 +140,10 @@ impl Executor {
         let ctx = Context {
             bounds: bounds(&layout, &settings)?,
             unlinker: Unlinker::new(layout.spool()),
+            directory: Directory::new(layout.shims()),
+            living: Living::new(layout.root().to_owned()),
+            budget: Budget::of(descriptors::open_files_max()),
+            starting: Arc::new(Semaphore::new(starting_max(descriptors::open_files_max()))),
             layout,
             store: store.clone(),
             hub: hub.clone(),
@@ -154,7 +160,7 @@ impl Executor {
         let rescuer = Rescuer::new(supervisor.clone(), kick.clone());
         let open = store.open_attempts().await?;
         let leftovers = list_spool(&supervisor.context().layout)?;
-        supervisor.survey(open.clone()).await;
+        supervisor.survey(open.clone()).await?;
         rescue_the_dead(&rescuer, &mut events, &tell).await;
         tokio::spawn(tidy_spool(supervisor.clone(), open, leftovers));
         let defaults = Defaults::load(&store).await?;

@@ -3,6 +3,8 @@
 
 use std::{io, path::Path};
 
+use tokio::time::Instant;
+
 use super::{claim::Kick, end};
 use crate::{
     clock,
@@ -16,7 +18,8 @@ use crate::{
     },
     store::{Fenced, OpenAttempt, StoreError},
     supervisor::{
-        Ending, Key, Leader, Mark, Settled, Supervisor, Ward, end_remains, first_segment, settle,
+        Ending, Key, Leader, Mark, Remains, Settled, Supervisor, Ward, end_remains, first_segment,
+        settle,
     },
 };
 
@@ -75,6 +78,10 @@ const RESCUE: &str = "rescue";
 
 /// Between two tries of a rescue.
 const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How long what is left of a lost attempt is looked for where a look fails: a shortage passes, and
+/// until then nobody may say that nothing is left.
+const LOOK_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Rescuer {
     /// A rescuer over the supervisor's data directory.
@@ -205,15 +212,15 @@ impl Rescuer {
         };
         let mark = Mark::new(open.id, &ctx.instance);
         // In a restored backup they are those of the data directory that it was made of.
-        let survivors = if same_machine {
-            blocking(move || Ok(end_remains(&mark, leader))).await?
-        } else {
-            Vec::new()
+        let remains = match same_machine {
+            true => hunt(Key::of_open(&open), mark, leader).await?,
+            false => Remains::default(),
         };
         // Two sealed segments and the last one may not have been on disk.
         let unsynced = 3 * ctx.bounds.segment_bytes + record::PAYLOAD_BYTES_MAX as u64;
         let ending = Ending::Lost {
-            survivors,
+            survivors: remains.survivors,
+            survivors_unknown: remains.unknown,
             unsynced_bytes_max: if same_machine { 0 } else { unsynced },
         };
         self.finish(open, ending).await
@@ -228,6 +235,31 @@ impl Rescuer {
         end::tell(&self.supervisor, &settled, fenced);
         end::unlink(&self.supervisor, &settled, fenced).await;
         Ok(())
+    }
+}
+
+/// Ends what is left of a tree. Where something cannot be looked at it is tried again for a while;
+/// then what is left is unknown.
+async fn hunt(key: Key, mark: Mark, leader: Option<Leader>) -> io::Result<Remains> {
+    let deadline = Instant::now() + LOOK_WITHIN;
+    let mut told = false;
+    loop {
+        let (mark, last) = (mark.clone(), Instant::now() >= deadline);
+        let remains = blocking(move || Ok(end_remains(&mark, leader, last))).await?;
+        let Some(why) = remains.unknown.as_ref().filter(|_| !last) else {
+            return Ok(remains);
+        };
+        if !std::mem::replace(&mut told, true) {
+            let Key { job, attempt } = key;
+            tracing::warn!(
+                job,
+                attempt,
+                why,
+                "what is left of a lost attempt cannot be looked at; trying again"
+            );
+        }
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
+        tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
 

@@ -52,9 +52,10 @@ pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
         code::BUSY | code::LOCKED => Verdict::Busy,
         code::FULL => Verdict::DiskFull,
         code::IOERR if extended == code::IOERR_SHMSIZE => Verdict::DiskFull,
-        code::READONLY | code::IOERR | code::CORRUPT | code::CANTOPEN | code::NOTADB => {
-            Verdict::Broken
-        }
+        code::READONLY | code::IOERR | code::CORRUPT | code::NOTADB => Verdict::Broken,
+        // No descriptor was left, for example: nothing was written. Whether the file still has its
+        // name is looked at by itself.
+        code::CANTOPEN => Verdict::Refused,
         _ => Verdict::Refused,
     }
 }

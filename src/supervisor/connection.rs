@@ -1,6 +1,6 @@
 //! A connection to a shim: whole messages in both directions.
 
-use std::{io, os::fd::AsRawFd, path::Path, time::Duration};
+use std::{io, time::Duration};
 
 use serde::Serialize;
 use tokio::{
@@ -8,31 +8,54 @@ use tokio::{
     net::UnixStream,
 };
 
+use super::{
+    budget::{Permit, Turn},
+    directory::Directory,
+};
 use crate::spool::{FromShim, Layout, message};
 
 /// How long a write may take before the shim counts as not answering. Messages are small and a
 /// shim reads at once unless it is stopped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Between two tries to connect to a shim whose queue of connections is full.
+const QUEUE_RETRY: Duration = Duration::from_millis(5);
+
 /// A connected shim.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
     buffer: message::MessageBuffer,
+    permit: Permit,
 }
 
 impl Connection {
     /// Connects to a shim's socket. The path goes through a directory descriptor, because a
-    /// socket's own path must not be longer than 107 bytes (unix(7)).
-    pub async fn open(layout: &Layout, shim: &str) -> io::Result<Self> {
-        let dir = std::fs::File::open(layout.shims())?;
-        let path = Path::new("/proc/self/fd")
-            .join(dir.as_raw_fd().to_string())
-            .join(Layout::shim_socket_name(shim));
+    /// socket's own path must not be longer than 107 bytes (unix(7)). Waits where others are in the
+    /// queue before us.
+    pub async fn open(directory: &Directory, shim: &str, permit: Permit) -> io::Result<Self> {
+        let name = directory.name(&Layout::shim_socket_name(shim))?;
+        let stream = loop {
+            match UnixStream::connect(name.path()).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                stream => break stream?,
+            }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "nothing tells when the queue has room"
+            )]
+            tokio::time::sleep(QUEUE_RETRY).await;
+        };
         Ok(Self {
-            stream: UnixStream::connect(path).await?,
+            stream,
             buffer: message::MessageBuffer::default(),
+            permit,
         })
+    }
+
+    /// Tells when the connection is to be given up, so that another shim can be talked to.
+    pub fn turn(&self) -> Turn {
+        self.permit.turn()
     }
 
     /// Sends one message.

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Unreachable, ward::Key};
@@ -75,6 +75,7 @@ impl Order {
 pub struct Bell {
     wish: Mutex<Option<Offset>>,
     rung: Notify,
+    overflow: Notify,
 }
 
 impl Bell {
@@ -96,15 +97,48 @@ impl Bell {
         }
     }
 
+    /// Resolves when a committed wish has found no room in the mailbox. Cancel-safe.
+    pub async fn overflowed(&self) {
+        self.overflow.notified().await;
+    }
+
     fn wish(&self) -> MutexGuard<'_, Option<Offset>> {
         self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Most orders that wait for a keeper which is busy with its shim, apart from those that only follow
+/// from each other (run, release, leave).
+const ORDERS_MAX: usize = 256;
+
+/// An order and its place in the mailbox.
+#[derive(Debug)]
+struct Posted {
+    order: Order,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// What comes out of a mailbox.
+#[derive(Debug)]
+pub struct Orders(mpsc::UnboundedReceiver<Posted>);
+
+impl Orders {
+    /// The next order; `None` when there will be no more. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Order> {
+        Some(self.0.recv().await?.order)
+    }
+
+    /// Takes no more orders; those that have come can still be received.
+    pub fn close(&mut self) {
+        self.0.close();
     }
 }
 
 /// The way to a keeper.
 #[derive(Debug, Clone)]
 struct Mailbox {
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::UnboundedSender<Posted>,
+    slots: Arc<Semaphore>,
     bell: Arc<Bell>,
 }
 
@@ -114,22 +148,22 @@ struct Keepers {
     by_job: HashMap<JobNumber, Mailbox>,
 }
 
-/// All keepers. Cheap to clone. Mailboxes have no bound of their own: whoever fills one waits for
-/// an answer.
+/// All keepers. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Registry(Arc<Mutex<Keepers>>);
 
 impl Registry {
     /// Enters a shim's keeper; its orders come out of the receiver, and its readers ring the bell.
-    pub fn enter(&self, shim: &str) -> (mpsc::UnboundedReceiver<Order>, Arc<Bell>) {
+    pub fn enter(&self, shim: &str) -> (Orders, Arc<Bell>) {
         let (orders, receiver) = mpsc::unbounded_channel();
         let bell = Arc::<Bell>::default();
         let mailbox = Mailbox {
             orders,
+            slots: Arc::new(Semaphore::new(ORDERS_MAX)),
             bell: bell.clone(),
         };
         self.lock().by_shim.insert(shim.to_owned(), mailbox);
-        (receiver, bell)
+        (Orders(receiver), bell)
     }
 
     /// The shim is gone.
@@ -188,11 +222,21 @@ impl Registry {
 }
 
 fn send(mailbox: Option<Mailbox>, order: Order) -> Result<(), Unreachable> {
-    mailbox
-        .ok_or(Unreachable)?
-        .orders
-        .send(order)
-        .map_err(|_| Unreachable)
+    let mailbox = mailbox.ok_or(Unreachable)?;
+    let slot = match &order {
+        Order::Run(_) | Order::Release | Order::Leave => None,
+        order => {
+            let Ok(slot) = Arc::clone(&mailbox.slots).try_acquire_owned() else {
+                if matches!(order, Order::Stop(..) | Order::Pause { .. }) {
+                    mailbox.bell.overflow.notify_one();
+                }
+                return Err(Unreachable);
+            };
+            Some(slot)
+        }
+    };
+    let posted = Posted { order, _slot: slot };
+    mailbox.orders.send(posted).map_err(|_| Unreachable)
 }
 
 #[cfg(test)]
@@ -208,5 +252,33 @@ mod tests {
         assert_eq!(bell.rung().await, 5);
         bell.ring(1);
         assert_eq!(bell.rung().await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_that_nobody_empties_is_bounded_and_asks_for_the_levels_again() {
+        let registry = Registry::default();
+        let (mut orders, bell) = registry.enter("s");
+        registry.attach(1, "s");
+        let signal = || Order::Signal {
+            signal: 10,
+            done: oneshot::channel().0,
+        };
+        for _ in 0..ORDERS_MAX {
+            registry.order_job(1, signal()).expect("room");
+        }
+        assert_eq!(registry.order_job(1, signal()), Err(Unreachable));
+        registry.order("s", Order::Leave).expect("always room");
+        let key = Key { job: 1, attempt: 1 };
+        let (done, _) = oneshot::channel();
+        let pause = Order::Pause {
+            key,
+            pause: true,
+            actor: String::new(),
+            done,
+        };
+        assert_eq!(registry.order("s", pause), Err(Unreachable));
+        bell.overflowed().await;
+        orders.recv().await.expect("an order");
+        registry.order_job(1, signal()).expect("room again");
     }
 }

@@ -34,6 +34,8 @@ pub enum Ending {
     Lost {
         /// Processes that could not be proven gone.
         survivors: Vec<Survivor>,
+        /// Why there may be others.
+        survivors_unknown: Option<String>,
         /// How many bytes may have been shown and are gone with the machine's power; 0 where it
         /// kept running.
         unsynced_bytes_max: u64,
@@ -292,7 +294,7 @@ impl Remains {
 
 fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
     let end_offset: Offset = ward.digest.offset();
-    let (state, reason, facts, survivors, at, actor) = match ending {
+    let (state, reason, facts, remains, at, actor) = match ending {
         Ending::Known { facts, .. } => {
             if facts.end_offset != end_offset {
                 let Key { job, attempt } = ward.key;
@@ -306,14 +308,20 @@ fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
             }
             let (state, reason) = facts.outcome();
             let at = facts.ended_at();
-            (state, reason, Some(*facts), Vec::new(), at, "shim")
+            (state, reason, Some(*facts), (Vec::new(), None), at, "shim")
         }
-        Ending::Lost { survivors, .. } => {
+        Ending::Lost {
+            survivors,
+            survivors_unknown,
+            ..
+        } => {
             let at: Micros = clock::now();
             let lost = Some(Reason::Lost);
-            (JobState::Failed, lost, None, survivors, at, "rescue")
+            let remains = (survivors, survivors_unknown);
+            (JobState::Failed, lost, None, remains, at, "rescue")
         }
     };
+    let (survivors, survivors_unknown) = remains;
     let dropped = facts.as_ref().map(|facts| facts.dropped);
     Finish {
         number: ward.key.job,
@@ -322,6 +330,7 @@ fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
         reason,
         facts,
         survivors,
+        survivors_unknown,
         end_offset,
         dropped: dropped.unwrap_or_default(),
         kept,

@@ -42,6 +42,7 @@ impl Keeper {
                     start_ticks,
                     at: Micros(started_at_us),
                 };
+                self.refusals.none();
                 self.started = Some((started, Instant::now() + START_SETTLES));
             }
             FromShim::Grew { offset } => {
@@ -66,7 +67,8 @@ impl Keeper {
             }
             FromShim::Refused { job, attempt, why } => {
                 tracing::error!(job, attempt, why, "a shim refused an attempt");
-                self.free(Some(Key { job, attempt }), true);
+                let pause = self.refusals.another();
+                self.free_after(Some(Key { job, attempt }), true, pause);
             }
             FromShim::Waiting { waiting, why } => {
                 let job = self.task.key().map(|key| key.job);

@@ -71,12 +71,7 @@ impl Keeper {
             Order::Stop(key, _) | Order::Pause { key, .. } | Order::Input { key, .. }
                 if Some(key) != current =>
             {
-                // Only what is in flight between a claim and its run can be early; the older ones
-                // are more likely about attempts that have ended.
-                if self.early.len() == EARLY_MAX {
-                    self.early.pop_front();
-                }
-                self.early.push_back(order);
+                self.keep_early(order);
             }
             Order::Stop(_, wish) => connection.send(&ToShim::Stop(wish)).await?,
             Order::Pause {
@@ -104,6 +99,16 @@ impl Keeper {
             Order::Run(_) | Order::Release | Order::Leave => {}
         }
         Ok(())
+    }
+
+    /// Keeps what concerns an attempt that the shim has not been given yet. Only what is in flight
+    /// between a claim and its run can be early; the older ones are more likely about attempts that
+    /// have ended.
+    pub(super) fn keep_early(&mut self, order: Order) {
+        if self.early.len() == EARLY_MAX {
+            self.early.pop_front();
+        }
+        self.early.push_back(order);
     }
 
     async fn pass_on(

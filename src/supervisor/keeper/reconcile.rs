@@ -1,6 +1,6 @@
 //! Brings what the ledger says and what a shim says together, whenever a connection begins.
 
-use std::io;
+use std::{io, time::Duration};
 
 use super::{Keeper, Task};
 use crate::{
@@ -78,6 +78,11 @@ impl Keeper {
     /// never ran: the order did not reach the shim, and never will, because it was discarded with
     /// the connection that it was on.
     pub(super) fn free(&mut self, expected: Option<Key>, usable: bool) {
+        self.free_after(expected, usable, Duration::ZERO);
+    }
+
+    /// The same, but the shim is to be left alone for so long.
+    pub(super) fn free_after(&mut self, expected: Option<Key>, usable: bool, pause: Duration) {
         self.task = Task::None;
         // Its shim calls what it never had closed; that is not the job's answer.
         self.inputs.asked.clear();
@@ -86,7 +91,7 @@ impl Keeper {
         match (expected, offer) {
             (Some(key), offer) => {
                 self.registry.detach(key.job);
-                self.tell(ShimEvent::NeverRan { key, offer });
+                self.tell(ShimEvent::NeverRan { key, offer, pause });
             }
             (None, Some(offer)) => self.tell(ShimEvent::Idle(offer)),
             (None, None) => {}
