@@ -19,6 +19,7 @@ import os
 import pathlib
 import random
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,19 @@ class Run:
     def kill(self):
         self.server.kill()
         self.server.wait()
+
+    def end(self):
+        """Whatever has failed: nothing of it goes on."""
+        if self.server.poll() is None:
+            self.kill()
+        mark = self.data_dir.encode()
+        for place in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                ours = mark in (place / "cmdline").read_bytes() and place.name != str(os.getpid())
+                if ours:
+                    os.kill(int(place.name), signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                pass
 
     def cli(self, verb, *words, check=True):
         done = subprocess.run([self.binary, *verb.split(), "--data-dir", self.data_dir, *words],
@@ -103,8 +117,13 @@ def main():
     args.binary = os.path.abspath(args.binary)
     print(f"seed {args.seed}", flush=True)
     draw = random.Random(args.seed)
-    with tempfile.TemporaryDirectory(prefix="cc-executor-restarts-") as home:
-        check(Run(args, pathlib.Path(home)), args, draw)
+    with tempfile.TemporaryDirectory(prefix="cc-executor-restarts-",
+                                     ignore_cleanup_errors=True) as home:
+        run = Run(args, pathlib.Path(home))
+        try:
+            check(run, args, draw)
+        finally:
+            run.end()
 
 
 def check(run, args, draw):

@@ -19,7 +19,8 @@ use crate::{
     spool::{Layout, SegmentName, hole, unsynced},
     store::{OpenAttempt, OpenError, Store, Stored},
     supervisor::{
-        Bounds, Budget, Context, Directory, Living, ShimEvent, Supervisor, boot_id, starting_max,
+        Bounds, Budget, Context, Directory, Living, ShimEvent, Supervisor, boot_id, know_user,
+        starting_max,
     },
 };
 
@@ -124,6 +125,7 @@ impl Executor {
     /// offset that was ever shown can be read.
     pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
         refuse_to_forget(&layout)?;
+        know_user()?;
         if Ballast::of_data_dir(layout.root())?.release_below(START_BYTES) {
             tracing::warn!("the disk is full: the ballast is given up for the start");
         }
@@ -219,7 +221,10 @@ fn refuse_to_forget(layout: &Layout) -> Result<(), StartError> {
     let database = layout.database();
     let is_segment = |name: &String| SegmentName::parse(name).is_some();
     // Whatever else has its name is refused when it is opened.
-    let is_free = std::fs::symlink_metadata(&database).is_err();
+    let is_free = match std::fs::symlink_metadata(&database) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        found => found.map(|_| false)?,
+    };
     if is_free && list_spool(layout)?.iter().any(is_segment) {
         return Err(StartError::DatabaseMissing(database));
     }

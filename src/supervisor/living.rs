@@ -75,7 +75,7 @@ fn shims_of(data_dir: &Path) -> io::Result<BTreeSet<String>> {
         };
         if let Looked::There(words) = command_line(pid)?
             && let Some((dir, id)) = shim_words(&words)
-            && is_same(dir, data_dir)
+            && is_same(dir, data_dir)?
         {
             ids.insert(id.to_owned());
         }
@@ -118,9 +118,21 @@ fn shim_words(words: &[u8]) -> Option<(&Path, &str)> {
 }
 
 /// Whether two paths lead to the same directory, whatever they are called.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let place = |path: &Path| Some(fs::metadata(path).map(|m| (m.dev(), m.ino())).ok()?);
-    one == other || place(one).is_some_and(|place_of_one| Some(place_of_one) == place(other))
+fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    if one == other {
+        return Ok(true);
+    }
+    let other = fs::metadata(other)?;
+    match fs::metadata(one) {
+        Ok(one) => Ok((one.dev(), one.ino()) == (other.dev(), other.ino())),
+        // Another data directory, which has been removed or is not for us.
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::PermissionDenied => Ok(false),
+            _ => Err(error),
+        },
+    }
 }
 
 #[cfg(test)]

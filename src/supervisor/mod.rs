@@ -33,7 +33,7 @@ pub use probe::boot_id;
 pub use registry::{Order, Registry};
 pub use settle::{Ending, Settled, settle};
 pub use spawn::starting_max;
-pub use spec::{Bounds, home};
+pub use spec::{Bounds, home, know_user};
 pub use ward::{Key, Ward, first_segment};
 
 use crate::{

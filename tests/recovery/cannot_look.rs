@@ -11,7 +11,7 @@ use nix::{
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{BINARY, is_alive},
+    harness::{BINARY, Server, is_alive},
     scene::{Scene, job},
     shim::{self, pid_in, state_of},
 };
@@ -232,6 +232,50 @@ fn shims_that_cannot_be_listed_are_not_no_shims() {
     assert_eq!(started.status.code(), Some(1), "{said}");
     assert!(said.contains("cannot be listed"), "{said}");
     goes_on(scene, &claim);
+}
+
+#[test]
+fn jobs_go_on_under_a_server_that_can_talk_to_two_of_them_at_a_time() {
+    const JOBS: usize = 20;
+    let mut server = Server::start();
+    let ledger = server.scratch("ledger");
+    let mut client = server.connect();
+    client.ok("queue.set", json!({"queue": "q", "concurrency": JOBS}));
+    let line = format!("echo start >> {}; exec sleep 1000", ledger.display());
+    let jobs: Vec<Value> = (0..JOBS)
+        .map(|n| {
+            let on_lost = if n % 2 == 0 { "retry" } else { "fail" };
+            let job = json!({"shell": line, "queue": "q", "on_lost": on_lost});
+            client.submit(server.marked(job))
+        })
+        .collect();
+    for job in &jobs {
+        client.started(job);
+    }
+    drop(client);
+    for words in [&["prlimit", "--nofile=40:40"][..], &[]] {
+        server.kill_9();
+        server.under(words);
+        server.restart();
+        let mut client = server.connect();
+        let (asked, others) = match words.is_empty() {
+            true => jobs.split_at(JOBS),
+            false => jobs.split_at(3),
+        };
+        for job in asked {
+            client.control(job, "kill");
+        }
+        for job in asked {
+            let end = client.finished(job);
+            let shown = json!([end["state"], end["attempts"]]);
+            assert_eq!(shown, json!(["cancelled", 1]), "{end}");
+        }
+        for job in others {
+            assert_eq!(client.get(job)["state"], "running");
+        }
+    }
+    let starts = fs::read_to_string(&ledger).expect("the ledger");
+    assert_eq!(starts.lines().count(), JOBS, "each started once");
 }
 
 /// Plays a shim that refuses whatever it is given.

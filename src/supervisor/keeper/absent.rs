@@ -5,7 +5,7 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use super::{Flow, KNOCK_EVERY, Keeper, PauseAsked, Task, due};
 use crate::{
-    job::InputAnswer,
+    job::{InputAnswer, StopCause, StopWish},
     store::{OpenAttempt, StoreError},
     supervisor::{
         Key,
@@ -103,6 +103,7 @@ impl Keeper {
                 }
             }
             Order::Leave => self.dismissed = true,
+            Order::Stop(key, wish) if Some(key) == current => self.put_off_stop(key, wish),
             Order::Pause {
                 key,
                 pause,
@@ -124,11 +125,25 @@ impl Keeper {
         }
     }
 
+    /// On a full disk a stop is not in the ledger. One is kept, the harder one.
+    fn put_off_stop(&mut self, key: Key, wish: StopWish) {
+        let kept = self.stop.take();
+        let harder = kept.filter(|(of, kept)| *of == key && kept.cause == StopCause::Kill);
+        self.stop = Some(harder.unwrap_or((key, wish)));
+    }
+
     /// Does what was ordered while the shim could not be told.
     pub(super) async fn catch_up(&mut self, connection: &mut Connection) -> io::Result<Flow> {
         // Where it cannot be sent the next welcome tells that it never ran.
         if let Some(claim) = self.run.take() {
             self.obey(connection, Order::Run(claim)).await?;
+        }
+        // A level: it may be sent twice, and is kept until it was.
+        if let Some((key, wish)) = self.stop.clone() {
+            if self.task.open_key() == Some(key) {
+                self.obey(connection, Order::Stop(key, wish)).await?;
+            }
+            self.stop = None;
         }
         if self.dismissed {
             return self.obey(connection, Order::Leave).await;

@@ -33,7 +33,7 @@ use super::{
     ward::Key,
 };
 use crate::{
-    job::InputAnswer,
+    job::{InputAnswer, StopWish},
     spool::{Speaker, ToShim, message::PROTOCOL},
     store::{Claim, Offer, OpenAttempt, Started},
 };
@@ -67,6 +67,7 @@ pub fn keep(
         bell,
         early: VecDeque::new(),
         run: None,
+        stop: None,
         dismissed: false,
         refusals: Refusals::default(),
         task: Task::None,
@@ -131,6 +132,8 @@ struct Keeper {
     early: VecDeque<Order>,
     /// What the shim is to run as soon as it is connected.
     run: Option<Box<Claim>>,
+    /// What is to be stopped as soon as the shim is connected.
+    stop: Option<(Key, StopWish)>,
     /// The shim is to leave as soon as it is connected.
     dismissed: bool,
     /// The attempts that the shim has refused lately.
