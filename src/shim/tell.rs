@@ -23,11 +23,17 @@ impl Attempt {
     /// The output cannot flow: says so once, and holds the stall clock.
     pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
         match &why {
-            Obstacle::Full(text) => self.tell_waiting(text.clone(), kit),
+            Obstacle::Full(text) | Obstacle::NotStarted(text) => {
+                self.tell_waiting(text.clone(), kit);
+            }
             Obstacle::Broken(text) => self.trouble(format!("store its output: {text}"), kit),
             Obstacle::Unsynced => self.tell_flowing(kit),
         }
-        let retry_at = (why != Obstacle::Unsynced).then(|| now + RETRY);
+        let retry_at = match &why {
+            Obstacle::Unsynced => None,
+            Obstacle::NotStarted(_) => Some(now + self.backoff.pause()),
+            Obstacle::Full(_) | Obstacle::Broken(_) => Some(now + RETRY),
+        };
         self.blocked = Some(Blocked { why, retry_at });
         self.silence.run(false, now);
     }
@@ -37,20 +43,29 @@ impl Attempt {
             return;
         }
         self.silence.run(!self.paused, now);
-        self.tell_flowing(kit);
+        // Whether its process comes to its exec is not known yet.
+        if !matches!(self.phase, Phase::Starting { .. }) {
+            self.tell_flowing(kit);
+        }
     }
 
     fn tell_waiting(&mut self, why: String, kit: &mut Kit) {
         if !self.is_told() && !std::mem::replace(&mut self.told_waiting, true) {
-            kit.said.push(FromShim::Waiting { waiting: true, why });
+            let about = self.about();
+            kit.said.push(FromShim::Waiting {
+                about,
+                waiting: true,
+                why,
+            });
         }
     }
 
     pub(super) fn tell_flowing(&mut self, kit: &mut Kit) {
         if std::mem::take(&mut self.told_waiting) {
             kit.said.push(FromShim::Waiting {
+                about: self.about(),
                 waiting: false,
-                why: "there is room again".to_owned(),
+                why: "it goes on".to_owned(),
             });
         }
     }
@@ -82,6 +97,7 @@ impl Attempt {
                 attempt,
                 facts: facts.clone(),
                 synced: self.is_durable(),
+                reusable: self.reusable,
             },
             _ => ShimState::Running {
                 job,
@@ -103,13 +119,16 @@ impl Attempt {
         if let (
             true,
             Some(Blocked {
-                why: Obstacle::Full(why),
+                why: Obstacle::Full(why) | Obstacle::NotStarted(why),
                 ..
             }),
         ) = (self.told_waiting, &self.blocked)
         {
-            let why = why.clone();
-            kit.said.push(FromShim::Waiting { waiting: true, why });
+            kit.said.push(FromShim::Waiting {
+                about: self.about(),
+                waiting: true,
+                why: why.clone(),
+            });
         }
     }
 
@@ -137,10 +156,12 @@ impl Attempt {
         let offset = self.log.final_end();
         if self.armed.is_some_and(|armed| offset > armed) {
             self.armed = None;
-            kit.said.push(FromShim::Grew { offset });
+            let about = self.about();
+            kit.said.push(FromShim::Grew { about, offset });
         }
         if let Some(next_offset) = self.log.take_sealed() {
-            kit.said.push(FromShim::Sealed { next_offset });
+            let about = self.about();
+            kit.said.push(FromShim::Sealed { about, next_offset });
         }
     }
 }
