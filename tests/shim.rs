@@ -31,6 +31,8 @@ mod late_orders;
 mod limits_output;
 #[path = "shim/limits_time.rs"]
 mod limits_time;
+#[path = "shim/looks_again.rs"]
+mod looks_again;
 #[path = "shim/opens_its_door.rs"]
 mod opens_its_door;
 #[path = "shim/outlives_the_server.rs"]

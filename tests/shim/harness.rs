@@ -437,3 +437,10 @@ pub fn pid_in(file: &Path) -> i32 {
 pub fn code(code: i32) -> Exit {
     Exit::Code(code)
 }
+
+/// The descriptors that a process may have.
+pub fn descriptors(pid: i32, limit: &str) {
+    let words = [format!("--pid={pid}"), format!("--nofile={limit}:")];
+    let done = Command::new("prlimit").args(words).status();
+    assert!(done.expect("prlimit runs").success());
+}

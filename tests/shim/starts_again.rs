@@ -6,7 +6,6 @@ use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    process::Command,
     time::Duration,
 };
 
@@ -17,7 +16,7 @@ use cc_executor::{
 
 use crate::{
     failing::Failing,
-    harness::{Server, Shim, cancel, code, kill, pause, resume, shell, spec, until},
+    harness::{Server, Shim, cancel, code, descriptors, kill, pause, resume, shell, spec, until},
 };
 
 /// Why it waits.
@@ -50,13 +49,6 @@ fn assert_ran_once(shim: &Shim, server: &mut Server, starts: &PathBuf) {
         "all of it".repeat(1000).into_bytes()
     );
     assert_eq!(shim.exit_record(), Some(facts));
-}
-
-/// The descriptors that a process may have.
-fn descriptors(pid: i32, limit: &str) {
-    let words = [format!("--pid={pid}"), format!("--nofile={limit}:")];
-    let done = Command::new("prlimit").args(words).status();
-    assert!(done.expect("prlimit runs").success());
 }
 
 /// A shim of which some calls fail, until that is dropped; `None` where nobody may trace.
