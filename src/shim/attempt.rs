@@ -100,7 +100,8 @@ pub struct Attempt {
     pub(super) silence: Stopwatch,
     pub(super) armed: Option<Offset>,
     pub(super) blocked: Option<Blocked>,
-    pub(super) told_waiting: bool,
+    /// Why the process waits, while that is what was told.
+    pub(super) told_waiting: Option<String>,
     pub(super) told_trouble: Option<String>,
     pub(super) leaked: u32,
     pub(super) survivors: Vec<Survivor>,
@@ -151,7 +152,7 @@ impl Attempt {
             silence: Stopwatch::started(now),
             armed: None,
             blocked: None,
-            told_waiting: false,
+            told_waiting: None,
             told_trouble: None,
             leaked: 0,
             survivors: Vec::new(),

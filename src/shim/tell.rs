@@ -50,24 +50,25 @@ impl Attempt {
     }
 
     fn tell_waiting(&mut self, why: String, kit: &mut Kit) {
-        if !self.is_told() && !std::mem::replace(&mut self.told_waiting, true) {
-            let about = self.about();
-            kit.said.push(FromShim::Waiting {
-                about,
-                waiting: true,
-                why,
-            });
+        if !self.is_told() && self.told_waiting.is_none() {
+            self.told_waiting = Some(why.clone());
+            self.tell_wait(true, why, kit);
         }
     }
 
     pub(super) fn tell_flowing(&mut self, kit: &mut Kit) {
-        if std::mem::take(&mut self.told_waiting) {
-            kit.said.push(FromShim::Waiting {
-                about: self.about(),
-                waiting: false,
-                why: "it goes on".to_owned(),
-            });
+        if self.told_waiting.take().is_some() {
+            self.tell_wait(false, "it goes on".to_owned(), kit);
         }
+    }
+
+    fn tell_wait(&self, waiting: bool, why: String, kit: &mut Kit) {
+        let about = self.about();
+        kit.said.push(FromShim::Waiting {
+            about,
+            waiting,
+            why,
+        });
     }
 
     /// Tells of something that the operator should know; the same thing only once.
@@ -116,19 +117,8 @@ impl Attempt {
             // The server before may have died before it could enter the start.
             self.tell_start(kit);
         }
-        if let (
-            true,
-            Some(Blocked {
-                why: Obstacle::Full(why) | Obstacle::NotStarted(why),
-                ..
-            }),
-        ) = (self.told_waiting, &self.blocked)
-        {
-            kit.said.push(FromShim::Waiting {
-                about: self.about(),
-                waiting: true,
-                why: why.clone(),
-            });
+        if let Some(why) = self.told_waiting.clone() {
+            self.tell_wait(true, why, kit);
         }
     }
 
