@@ -178,6 +178,7 @@ impl Rescuer {
                 boot_id: ctx.boot_id.clone(),
                 instance: ctx.instance.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                segment_bytes: None,
             },
         );
         let name = first_segment(&open);
@@ -216,12 +217,17 @@ impl Rescuer {
             true => hunt(Key::of_open(&open), mark, leader).await?,
             false => Remains::default(),
         };
-        // Two sealed segments and the last one may not have been on disk.
-        let unsynced = 3 * ctx.bounds.segment_bytes + record::PAYLOAD_BYTES_MAX as u64;
+        let unsynced_bytes_max = if same_machine {
+            0
+        } else {
+            let (spool, first) = (ctx.layout.spool(), first_segment(&open));
+            let now = ctx.bounds.segment_bytes;
+            blocking(move || unsynced_bytes_max(&spool, first, now)).await?
+        };
         let ending = Ending::Lost {
             survivors: remains.survivors,
             survivors_unknown: remains.unknown,
-            unsynced_bytes_max: if same_machine { 0 } else { unsynced },
+            unsynced_bytes_max,
         };
         self.finish(open, ending).await
     }
@@ -311,6 +317,34 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     })
 }
 
+/// What a power loss can have cost an attempt whose first segment is `first`, bytes: two sealed
+/// segments and the last one may not have been on disk. Their size is the attempt's, which may be
+/// another one than today's setting `now`. Blocking.
+fn unsynced_bytes_max(spool: &Path, first: SegmentName, now: u64) -> io::Result<u64> {
+    let intent = match read_beginning(spool, first) {
+        Ok(beginning) => beginning.intent,
+        // What says it has gone with the power.
+        Err(error) if is_no_segment(&error) => None,
+        Err(error) => return Err(error),
+    };
+    let segment_bytes = match intent.and_then(|intent| intent.segment_bytes) {
+        Some(bytes) => bytes,
+        None => largest_segment(spool, first)?.max(now),
+    };
+    Ok(segment_bytes
+        .saturating_mul(3)
+        .saturating_add(record::PAYLOAD_BYTES_MAX as u64))
+}
+
+/// The length of the attempt's largest segment, bytes.
+fn largest_segment(spool: &Path, first: SegmentName) -> io::Result<u64> {
+    let mut largest = 0;
+    for name in hole::segments(spool, first.job, first.attempt)? {
+        largest = largest.max(spool.join(name.to_string()).metadata()?.len());
+    }
+    Ok(largest)
+}
+
 /// The process that the ledger names.
 fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
     Some(StartPayload {
@@ -348,6 +382,42 @@ fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
 mod tests {
     use super::*;
     use crate::job::{Dropped, Exit, Usage};
+
+    #[test]
+    fn a_power_loss_costs_what_the_segments_of_the_attempt_held() {
+        let spool = tempfile::tempdir().expect("a directory");
+        let first = SegmentName {
+            job: 3,
+            attempt: 1,
+            first_offset: 0,
+        };
+        let bound = |now| unsynced_bytes_max(spool.path(), first, now).expect("the spool");
+        let rest = record::PAYLOAD_BYTES_MAX as u64;
+        assert_eq!(bound(1000), 3000 + rest, "nothing is left");
+        let intent = |segment_bytes| Intent {
+            job: crate::job::JobId(uuid::Uuid::nil()),
+            shim: "s".into(),
+            boot_id: "b".into(),
+            instance: "i".into(),
+            version: "v".into(),
+            segment_bytes,
+        };
+        take_right(spool.path(), first, &intent(Some(70_000))).expect("a segment");
+        for now in [1000, 1_000_000] {
+            assert_eq!(bound(now), 210_000 + rest);
+        }
+        // A version that did not write it down: what there is says how large they were at least.
+        std::fs::remove_file(spool.path().join(first.to_string())).expect("a segment");
+        take_right(spool.path(), first, &intent(None)).expect("a segment");
+        let second = SegmentName {
+            first_offset: 50,
+            ..first
+        };
+        let path = spool.path().join(second.to_string());
+        std::fs::write(path, vec![0; 5000]).expect("a segment");
+        assert_eq!(bound(1000), 15_000 + rest);
+        assert_eq!(bound(9000), 27_000 + rest);
+    }
 
     #[test]
     fn the_whole_decision() {

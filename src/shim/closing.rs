@@ -122,12 +122,15 @@ impl Attempt {
         let Some(facts) = self.facts.clone() else {
             return;
         };
+        let reusable = *self
+            .reusable
+            .get_or_insert(self.survivors.is_empty() && self.gone);
         kit.said.push(FromShim::Exited {
             job: self.spec.job,
             attempt: self.spec.attempt,
             facts,
             synced: self.is_durable(),
-            reusable: self.survivors.is_empty() && self.gone,
+            reusable,
         });
     }
 
@@ -156,14 +159,20 @@ impl Attempt {
         self.is_told() && self.gone && self.is_durable()
     }
 
+    /// Its job and its number.
+    pub fn key(&self) -> (i64, u32) {
+        (self.spec.job, self.spec.attempt)
+    }
+
     /// Whether this is the attempt.
     pub fn is(&self, job: i64, attempt: u32) -> bool {
         (self.spec.job, self.spec.attempt) == (job, attempt)
     }
 
-    /// Whether other processes than the job's could still be ours: the shim takes no more work.
-    pub fn has_survivors(&self) -> bool {
-        !self.survivors.is_empty()
+    /// Whether the shim has said that it takes no more work: when the exit was told, processes were
+    /// still ours, named as survivors or on their way out.
+    pub fn retires_shim(&self) -> bool {
+        self.reusable == Some(false)
     }
 
     /// A result of the sync thread.

@@ -39,6 +39,8 @@ pub enum Obstacle {
     Full(String),
     /// Something is wrong with the disk; trying again later may help.
     Broken(String),
+    /// The process could not be started; trying again later may help.
+    NotStarted(String),
     /// Two segments are unsynced; the sync thread tells when to go on.
     Unsynced,
 }

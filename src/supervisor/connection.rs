@@ -1,7 +1,11 @@
 //! A connection to a shim: whole messages in both directions.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::AsRawFd, time::Duration};
 
+use nix::sys::{
+    socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt},
+    time::{TimeVal, TimeValLike},
+};
 use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,7 +14,7 @@ use tokio::{
 
 use super::{
     budget::{Permit, Turn},
-    directory::Directory,
+    directory::{Directory, Name},
 };
 use crate::spool::{FromShim, Layout, message};
 
@@ -18,8 +22,8 @@ use crate::spool::{FromShim, Layout, message};
 /// shim reads at once unless it is stopped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two tries to connect to a shim whose queue of connections is full.
-const QUEUE_RETRY: Duration = Duration::from_millis(5);
+/// How long a connection waits for its place among those that the shim has not accepted.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connected shim.
 #[derive(Debug)]
@@ -35,16 +39,9 @@ impl Connection {
     /// queue before us.
     pub async fn open(directory: &Directory, shim: &str, permit: Permit) -> io::Result<Self> {
         let name = directory.name(&Layout::shim_socket_name(shim))?;
-        let stream = loop {
-            match UnixStream::connect(name.path()).await {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                stream => break stream?,
-            }
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "nothing tells when the queue has room"
-            )]
-            tokio::time::sleep(QUEUE_RETRY).await;
+        let stream = match UnixStream::connect(name.path()).await {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => queue_up(name).await?,
+            connected => connected?,
         };
         Ok(Self {
             stream,
@@ -95,4 +92,21 @@ impl Connection {
             self.buffer.extend(&bytes[..n]);
         }
     }
+}
+
+/// Connects where the queue of the socket is full: a connect that waits in the kernel gets the next
+/// place in its turn, one that comes again and again would find it taken by others that wait.
+async fn queue_up(name: Name) -> io::Result<UnixStream> {
+    let waited = tokio::task::spawn_blocking(move || {
+        let kind = SockType::Stream;
+        let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
+        // For a connect it is how long it may wait.
+        let timeout = TimeVal::seconds(QUEUE_TIMEOUT.as_secs() as i64);
+        setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(name.path())?)?;
+        let stream = std::os::unix::net::UnixStream::from(socket);
+        stream.set_nonblocking(true)?;
+        Ok::<_, io::Error>(stream)
+    });
+    UnixStream::from_std(waited.await.map_err(io::Error::other)??)
 }

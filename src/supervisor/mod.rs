@@ -299,7 +299,7 @@ impl Supervisor {
     pub async fn signal(&self, job: JobNumber, signal: i32) -> Result<(), Unreachable> {
         let (done, answer) = oneshot::channel();
         self.registry
-            .order_job(job, Order::Signal { signal, done })?;
+            .order_job(job, |key| Order::Signal { key, signal, done })?;
         match tokio::time::timeout(self.ctx.answer, answer).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Unreachable),

@@ -49,8 +49,10 @@ pub enum Order {
         /// What the shim says.
         done: oneshot::Sender<InputAnswer>,
     },
-    /// Send a signal to the running attempt's group.
+    /// Send a signal to this attempt's group.
     Signal {
+        /// Which.
+        key: Key,
         /// Its number.
         signal: i32,
         /// Answered when it is on its way.
@@ -63,8 +65,11 @@ impl Order {
     pub fn key(&self) -> Option<Key> {
         match self {
             Self::Run(claim) => Some(Key::of_claim(claim)),
-            Self::Stop(key, _) | Self::Pause { key, .. } | Self::Input { key, .. } => Some(*key),
-            Self::Release | Self::Leave | Self::Signal { .. } => None,
+            Self::Stop(key, _)
+            | Self::Pause { key, .. }
+            | Self::Input { key, .. }
+            | Self::Signal { key, .. } => Some(*key),
+            Self::Release | Self::Leave => None,
         }
     }
 }
@@ -145,7 +150,8 @@ struct Mailbox {
 #[derive(Debug, Default)]
 struct Keepers {
     by_shim: HashMap<String, Mailbox>,
-    by_job: HashMap<JobNumber, Mailbox>,
+    /// With the attempt that runs.
+    by_job: HashMap<JobNumber, (Key, Mailbox)>,
 }
 
 /// All keepers. Cheap to clone.
@@ -176,11 +182,11 @@ impl Registry {
         self.lock().by_shim.contains_key(shim)
     }
 
-    /// The shim runs this job from now on.
-    pub fn attach(&self, job: JobNumber, shim: &str) {
+    /// The shim runs this attempt from now on.
+    pub fn attach(&self, key: Key, shim: &str) {
         let mut keepers = self.lock();
         if let Some(mailbox) = keepers.by_shim.get(shim).cloned() {
-            keepers.by_job.insert(job, mailbox);
+            keepers.by_job.insert(key.job, (key, mailbox));
         }
     }
 
@@ -195,10 +201,16 @@ impl Registry {
         send(mailbox, order)
     }
 
-    /// Tells the keeper of a running job.
-    pub fn order_job(&self, job: JobNumber, order: Order) -> Result<(), Unreachable> {
-        let mailbox = self.lock().by_job.get(&job).cloned();
-        send(mailbox, order)
+    /// Tells the keeper of a running job. Which attempt runs and who keeps it is found in one
+    /// step: the order names that attempt, and can concern no later one.
+    pub fn order_job(
+        &self,
+        job: JobNumber,
+        order: impl FnOnce(Key) -> Order,
+    ) -> Result<(), Unreachable> {
+        let found = self.lock().by_job.get(&job).cloned();
+        let (key, mailbox) = found.ok_or(Unreachable)?;
+        send(Some(mailbox), order(key))
     }
 
     /// Carries the readers' wishes to be woken to the shims that can fulfil them. A job without a
@@ -209,7 +221,7 @@ impl Registry {
         stopping: CancellationToken,
     ) {
         while let Some(Some(arm)) = stopping.run_until_cancelled(arms.recv()).await {
-            if let Some(mailbox) = self.lock().by_job.get(&arm.job) {
+            if let Some((_, mailbox)) = self.lock().by_job.get(&arm.job) {
                 mailbox.bell.ring(arm.offset);
             }
         }
@@ -242,6 +254,26 @@ fn send(mailbox: Option<Mailbox>, order: Order) -> Result<(), Unreachable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_for_a_job_names_the_attempt_that_runs() {
+        let registry = Registry::default();
+        let (mut orders, _bell) = registry.enter("a");
+        let signal = |key| Order::Signal {
+            key,
+            signal: 15,
+            done: oneshot::channel().0,
+        };
+        assert_eq!(registry.order_job(7, signal), Err(Unreachable));
+        for attempt in 1..=2 {
+            registry.attach(Key { job: 7, attempt }, "a");
+            registry.order_job(7, signal).expect("a keeper");
+            let order = orders.try_recv().expect("an order");
+            assert_eq!(order.key(), Some(Key { job: 7, attempt }));
+        }
+        registry.detach(7);
+        assert_eq!(registry.order_job(7, signal), Err(Unreachable));
+    }
 
     #[tokio::test]
     async fn a_bell_that_nobody_hears_keeps_one_wish_and_it_is_the_least() {

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::{Keeper, Task};
+use super::{Keeper, Task, obey::about};
 use crate::{
     job::JobState,
     spool::{ShimState, ToShim},
@@ -38,8 +38,9 @@ impl Keeper {
                 attempt,
                 facts,
                 synced,
+                reusable,
             } if expected == Some(Key { job, attempt }) => {
-                let reusable = facts.survivors.is_empty();
+                let reusable = reusable.unwrap_or(facts.survivors.is_empty());
                 self.ended(*facts, synced, reusable).await;
                 return Ok(());
             }
@@ -53,10 +54,12 @@ impl Keeper {
                 job,
                 attempt,
                 facts,
+                reusable,
                 ..
             } => {
                 connection.send(&ToShim::Release { job, attempt }).await?;
-                self.free(expected, facts.survivors.is_empty());
+                let reusable = reusable.unwrap_or(facts.survivors.is_empty());
+                self.free(expected, reusable);
             }
             ShimState::Idle => self.free(expected, true),
             ShimState::Retired => self.free(expected, false),
@@ -113,19 +116,21 @@ impl Keeper {
             shim = self.offer.shim,
             "adopted a running job"
         );
-        self.registry.attach(key.job, &self.offer.shim);
+        self.registry.attach(key, &self.offer.shim);
+        let about = about(key);
         if let Some(open) = &open {
             if let Some(wish) = &open.stop {
-                connection.send(&ToShim::Stop(wish.clone())).await?;
+                let wish = wish.clone();
+                connection.send(&ToShim::Stop { about, wish }).await?;
             }
             if open.pause {
-                connection.send(&ToShim::Pause).await?;
+                connection.send(&ToShim::Pause { about }).await?;
             } else if paused || open.state == JobState::Paused {
                 // Nobody else is let go on: a job may have stopped itself.
-                connection.send(&ToShim::Resume).await?;
+                connection.send(&ToShim::Resume { about }).await?;
             }
         }
-        connection.send(&ToShim::Arm { offset: 0 }).await?;
+        connection.send(&ToShim::Arm { about, offset: 0 }).await?;
         if let Some(watched) = self.task.watched() {
             watched.hasher(&self.ctx).sealed();
         }
