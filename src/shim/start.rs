@@ -20,6 +20,7 @@ use crate::{job::SpawnError, spool::record::StartPayload};
 impl Attempt {
     pub(super) fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
         self.log.begin(&kit.intent(&self.spec))?;
+        self.log.prepare()?;
         self.log.has_room()?;
         match spawn::spawn(&self.spec, self.stdin.wants_pipe(), &self.log, &kit.null) {
             Ok(Spawned {
