@@ -121,12 +121,17 @@ fn a_hole_that_cannot_be_written_down(calls: &str, error: &str) {
     );
     drop(failing);
     until_true("it goes on", || dropped(&mut client, &job) > before + BOUND);
-    let Some(_failing) = Failing::calls(shim, calls, error) else {
+    let Some(mut failing) = Failing::calls(shim, calls, error).map(Some) else {
         return;
     };
     until_still(&mut client, std::slice::from_ref(&job));
     // It ends while this lasts: what could not be dropped stays, and nothing else is said.
+    if calls == "openat" {
+        // Without files nobody can look for its processes either.
+        failing = None;
+    }
     ends(&server, &mut client, &job);
+    drop(failing);
 }
 
 #[test]
