@@ -83,6 +83,9 @@ const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 /// until then nobody may say that nothing is left.
 const LOOK_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// What a rescue may have to write, bytes.
+const RESCUE_BYTES: u64 = 1 << 20;
+
 impl Rescuer {
     /// A rescuer over the supervisor's data directory.
     pub fn new(supervisor: Supervisor, kick: Kick) -> Self {
@@ -134,7 +137,8 @@ impl Rescuer {
         let store = &self.supervisor.context().store;
         match error {
             RescueError::Spool(e) if e.kind() == io::ErrorKind::StorageFull => {
-                store.ballast().release();
+                // Where bytes are free, a file was short, or it is passing.
+                store.ballast().release_below(RESCUE_BYTES);
             }
             RescueError::Spool(e) if is_sync_failure(e) => store.distrust(e),
             _ => {}

@@ -108,6 +108,11 @@ pub struct Attempt {
     pub(super) used: usage::Sum,
     pub(super) ended_at_us: i64,
     pub(super) facts: Option<Box<ExitFacts>>,
+    /// A stop was asked for after the leader's exit: it is too late to change how the attempt
+    /// ended, and what is left of its output is not to be waited for.
+    pub(super) end_wanted: bool,
+    /// The rest of the output had no room and is only counted.
+    pub(super) is_cut: bool,
     pub(super) recorded: bool,
     pub(super) sync_asked: bool,
     /// No process is left.
@@ -159,6 +164,8 @@ impl Attempt {
             used: usage::Sum::default(),
             ended_at_us: 0,
             facts: None,
+            end_wanted: false,
+            is_cut: false,
             recorded: false,
             sync_asked: false,
             gone: true,
@@ -179,9 +186,9 @@ impl Attempt {
             return;
         }
         let mut step = self.step(kit, now);
-        // The end of an attempt is what the ballast is for.
+        // The end of an attempt is what the ballast is for; a drain gets its share by itself.
         while let Err(Obstacle::Full(_)) = step
-            && self.is_closing()
+            && matches!(self.phase, Phase::Recording)
             && kit.ballast.release()
         {
             step = self.step(kit, now);
@@ -202,11 +209,6 @@ impl Attempt {
             Phase::Failing(_) => Ok(()),
             Phase::Starting { .. } | Phase::Running | Phase::Ending => self.log_ready(kit),
         }
-    }
-
-    /// Whether nothing is left but to write down what there is.
-    fn is_closing(&self) -> bool {
-        matches!(self.phase, Phase::Draining | Phase::Recording)
     }
 
     fn is_blocked(&self, now: Instant) -> bool {

@@ -28,6 +28,7 @@ impl Attempt {
     /// ([`Self::start_again`]), and a child that fails exits.
     pub(super) fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
         self.log.begin(&kit.intent(&self.spec))?;
+        self.log.prepare()?;
         self.log.has_room()?;
         match spawn::spawn(&self.spec, self.stdin.wants_pipe(), &self.log, &kit.null) {
             Ok(Spawned {

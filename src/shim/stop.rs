@@ -53,10 +53,11 @@ impl Stop {
 }
 
 impl Attempt {
-    /// Somebody, or a limit, wants the attempt to end. Too late once the leader has exited.
+    /// Somebody, or a limit, wants the attempt to end. Too late once the leader has exited, except
+    /// for output that waits for room.
     pub fn stop(&mut self, wish: StopWish, kit: &mut Kit, now: Instant) {
         if !self.leader_lives() {
-            return;
+            return self.want_end(now);
         }
         let grace = match wish.cause {
             StopCause::Kill => Duration::ZERO,

@@ -27,6 +27,8 @@ impl Attempt {
                 self.tell_waiting(text.clone(), kit);
             }
             Obstacle::Broken(text) => self.trouble(format!("store its output: {text}"), kit),
+            // It has been told why; whether that is over is not known before the answer.
+            Obstacle::Unsynced if self.log.tries_again() => {}
             Obstacle::Unsynced => self.tell_flowing(kit),
         }
         let retry_at = match &why {

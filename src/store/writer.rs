@@ -186,7 +186,7 @@ impl Writer {
     /// to be there again first. Looked at only where something new is among the writes.
     fn is_short(&self, writes: &[(Ask, Reply)]) -> bool {
         let new = writes.iter().any(|(ask, _)| ask.can_wait());
-        if !new || self.ballast.missing() == 0 {
+        if !new || matches!(self.ballast.missing(), Ok(0)) {
             return false;
         }
         let refilled = self.ballast.refill();
