@@ -184,6 +184,6 @@ fn cannot_drop(failure: Failure) -> Obstacle {
         Obstacle::Broken(why) => {
             Obstacle::Broken(format!("the oldest output cannot be dropped: {why}"))
         }
-        Obstacle::Unsynced => Obstacle::Unsynced,
+        other @ (Obstacle::NotStarted(_) | Obstacle::Unsynced) => other,
     }
 }
