@@ -10,6 +10,7 @@ use super::{OpenError, StoreError};
 mod code {
     pub const BUSY: i32 = 5;
     pub const LOCKED: i32 = 6;
+    pub const NOMEM: i32 = 7;
     pub const READONLY: i32 = 8;
     pub const IOERR: i32 = 10;
     pub const CORRUPT: i32 = 11;
@@ -64,6 +65,21 @@ pub(super) fn is_failed_write(error: &sqlx::Error) -> bool {
     sqlite_code(error) == Some(code::IOERR_WRITE)
 }
 
+/// Whether the same may be answered when it is asked again: nothing is wrong with the question, and
+/// the file itself is not known to be damaged.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match sqlite_code(error).map(|extended| extended & 0xff) {
+        Some(primary) => matches!(
+            primary,
+            code::BUSY | code::LOCKED | code::NOMEM | code::IOERR | code::CANTOPEN
+        ),
+        None => matches!(
+            error,
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed
+        ),
+    }
+}
+
 /// The extended result code of SQLite, where it was SQLite that refused.
 fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
@@ -74,6 +90,7 @@ impl From<sqlx::Error> for StoreError {
         match (&error, verdict(&error)) {
             (sqlx::Error::PoolClosed, _) => Self::Stopping,
             (_, Verdict::DiskFull) => Self::DiskFull,
+            _ if may_pass(&error) => Self::Unavailable(error.to_string()),
             _ => Self::Database(error.to_string()),
         }
     }
@@ -110,6 +127,22 @@ mod tests {
         ] {
             let error = sqlx::Error::Io(kind.into());
             assert_eq!(verdict(&error), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_shortage_is_told_as_one_that_may_pass() {
+        for error in [
+            sqlx::Error::PoolTimedOut,
+            sqlx::Error::WorkerCrashed,
+            sqlx::Error::Io(std::io::Error::from_raw_os_error(libc::EMFILE)),
+        ] {
+            let told = StoreError::from(error);
+            assert!(matches!(told, StoreError::Unavailable(_)), "{told}");
+        }
+        for error in [sqlx::Error::RowNotFound, malformed("x")] {
+            let told = StoreError::from(error);
+            assert!(matches!(told, StoreError::Database(_)), "{told}");
         }
     }
 }

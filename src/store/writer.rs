@@ -303,7 +303,7 @@ fn is_disk_full<T>(answers: &sqlx::Result<T>) -> bool {
 }
 
 fn broken() -> StoreError {
-    StoreError::Database("its file cannot be trusted any more".into())
+    StoreError::Unavailable("its file cannot be trusted any more; the server ends".into())
 }
 
 /// Cuts writes into transactions: one large batch is enough for one, so that nobody behind it waits

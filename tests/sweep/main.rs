@@ -14,23 +14,39 @@ mod point;
 mod remains;
 mod scene;
 mod seen;
+mod shortage;
 mod strike;
 mod sweep;
 mod trial;
 
-use trial::Victim;
+use trial::{By, Victim};
 
 #[test]
 fn a_server_killed_at_any_call_loses_nothing() {
-    sweep::sweep(Victim::Server);
+    sweep::sweep(Victim::Server, By::Blow);
 }
 
 #[test]
 fn a_shim_killed_at_any_call_tells_no_lie() {
-    sweep::sweep(Victim::Shim);
+    sweep::sweep(Victim::Shim, By::Blow);
 }
 
 #[test]
 fn a_server_killed_while_it_recovers_loses_nothing() {
-    sweep::sweep(Victim::Heir);
+    sweep::sweep(Victim::Heir, By::Blow);
+}
+
+#[test]
+fn an_error_at_any_call_of_a_server_costs_no_job() {
+    sweep::sweep(Victim::Server, By::Error);
+}
+
+#[test]
+fn an_error_at_any_call_of_a_shim_costs_no_job() {
+    sweep::sweep(Victim::Shim, By::Error);
+}
+
+#[test]
+fn an_error_at_any_call_of_a_recovering_server_costs_no_job() {
+    sweep::sweep(Victim::Heir, By::Error);
 }
