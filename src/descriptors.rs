@@ -3,15 +3,26 @@
 //!
 //! Why so many are needed is the server's business.
 
-use std::sync::OnceLock;
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+
+/// How long a program that begins waits for its first descriptors.
+const WAIT: Duration = Duration::from_secs(2);
+/// Between two tries.
+const TRY_EVERY: Duration = Duration::from_millis(20);
 
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
 /// Raises the soft limit to the hard one. A soft limit of 1024 is usual, because select(2) cannot
 /// count further: good for jobs, too few for a server.
-pub fn raise() -> std::io::Result<()> {
+pub fn raise() -> io::Result<()> {
     let before = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: before.maximum,
@@ -23,6 +34,23 @@ pub fn raise() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Waits until a pair of sockets can be had: the runtime makes one for its signals and panics where
+/// there is none. Fails where there is none for two seconds.
+pub fn await_pair() -> io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match UnixStream::pair() {
+            Ok(_) => return Ok(()),
+            Err(error) if began.elapsed() >= WAIT => return Err(error),
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "between two tries of what nobody announces; nothing else runs yet"
+            )]
+            Err(_) => thread::sleep(TRY_EVERY),
+        }
+    }
+}
+
 /// How many there may be now; `None`: any number.
 pub fn open_files_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
@@ -30,7 +58,7 @@ pub fn open_files_max() -> Option<u64> {
 
 /// Gives a child of ours the limit that held before [`raise`]. Nothing to do where it was not
 /// raised, or where the child has ended (`None`).
-pub fn put_back(child: Option<u32>) -> std::io::Result<()> {
+pub fn put_back(child: Option<u32>) -> io::Result<()> {
     let (Some(before), Some(pid)) = (
         BEFORE.get(),
         child.and_then(|child| Pid::from_raw(i32::try_from(child).ok()?)),

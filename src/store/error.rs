@@ -2,7 +2,7 @@
 //!
 //! It does not know which statement was refused.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use super::{OpenError, StoreError};
 
@@ -28,7 +28,8 @@ mod code {
 pub(super) enum Verdict {
     /// Nothing was written; there may be room again later.
     DiskFull,
-    /// Somebody else holds the file's lock. Nothing was written.
+    /// Somebody else holds the file's lock, or there are no descriptors or no memory. Nothing was
+    /// written.
     Busy,
     /// The file cannot be trusted any more: nothing may be acknowledged from here on.
     Broken,
@@ -40,11 +41,8 @@ pub(super) enum Verdict {
 pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
     let Some(extended) = sqlite_code(error) else {
         return match error {
-            sqlx::Error::Io(e)
-                if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
-            {
-                Verdict::DiskFull
-            }
+            sqlx::Error::Io(e) if is_out_of_room(e) => Verdict::DiskFull,
+            sqlx::Error::Io(e) if is_shortage(e) => Verdict::Busy,
             sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => Verdict::Broken,
             _ => Verdict::Refused,
         };
@@ -78,6 +76,28 @@ fn may_pass(error: &sqlx::Error) -> bool {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed
         ),
     }
+}
+
+/// Whether a file could not be opened, read or written, so that the system has given an error.
+pub(super) fn comes_from_a_file(error: &sqlx::Error) -> bool {
+    let primary = sqlite_code(error).map(|extended| extended & 0xff);
+    matches!(primary, Some(code::IOERR | code::CANTOPEN))
+}
+
+/// Whether a process, or the system, has no descriptors or no memory left.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    error
+        .raw_os_error()
+        .is_some_and(|errno| shortages.contains(&errno))
+}
+
+/// Whether there is no room, on the disk or in a quota.
+pub(super) fn is_out_of_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }
 
 /// The extended result code of SQLite, where it was SQLite that refused.
@@ -131,11 +151,21 @@ mod tests {
     }
 
     #[test]
+    fn a_shortage_is_no_broken_disk() {
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            let error = sqlx::Error::Io(io::Error::from_raw_os_error(errno));
+            assert_eq!(verdict(&error), Verdict::Busy, "{error}");
+        }
+        let error = sqlx::Error::Io(io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(verdict(&error), Verdict::Broken);
+    }
+
+    #[test]
     fn a_shortage_is_told_as_one_that_may_pass() {
         for error in [
             sqlx::Error::PoolTimedOut,
             sqlx::Error::WorkerCrashed,
-            sqlx::Error::Io(std::io::Error::from_raw_os_error(libc::EMFILE)),
+            sqlx::Error::Io(io::Error::from_raw_os_error(libc::EMFILE)),
         ] {
             let told = StoreError::from(error);
             assert!(matches!(told, StoreError::Unavailable(_)), "{told}");

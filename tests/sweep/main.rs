@@ -1,8 +1,10 @@
 //! The core scenario with the server, and separately its shims, killed at every call that leaves
 //! something behind, and the same with a start that recovers: one run each, recovered and checked.
+//! Then the same with an error at every call that can fail for want of something, instead of a death.
 //! By default a sample of the points.
 //!
-//! `CC_SWEEP=all` takes every point, `CC_SWEEP_SEED` repeats a sample, `CC_SWEEP_ONLY` names a call.
+//! `CC_SWEEP=all` takes every point (`blows`, `errors`: of these only), `CC_SWEEP_SEED` repeats a
+//! sample, `CC_SWEEP_POINTS` says how many it has, `CC_SWEEP_ONLY` names a call.
 
 #[path = "../harness/mod.rs"]
 mod harness;

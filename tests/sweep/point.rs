@@ -60,6 +60,11 @@ pub struct Point {
 }
 
 impl Point {
+    /// Whether the call is one by which memory is got.
+    pub fn takes_memory(&self) -> bool {
+        !self.how.kills() && self.call == "mmap"
+    }
+
     /// Whether the error is one after which nothing that was written may be trusted: a failed sync,
     /// or a broken disk below the database.
     pub fn is_of_storage(&self) -> bool {

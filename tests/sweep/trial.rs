@@ -53,6 +53,14 @@ impl By {
         }
     }
 
+    /// Whether the value of `CC_SWEEP` asks for the others only.
+    pub fn is_left_out_of(self, which: &str) -> bool {
+        match self {
+            Self::Blow => which == "errors",
+            Self::Error => which == "blows",
+        }
+    }
+
     /// Whether the value of `CC_SWEEP` asks for all of its points.
     pub fn is_all_of(self, which: &str) -> bool {
         match self {

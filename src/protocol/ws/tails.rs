@@ -236,6 +236,10 @@ impl Speaker {
                 {
                     failed_looks += 1;
                     tracing::debug!(why, "a tail looks again soon");
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "nobody announces the end of a shortage"
+                    )]
                     tokio::time::sleep(LOOK_AGAIN_AFTER).await;
                 }
                 Err(Silence::Failed(error)) => return Err(error),
