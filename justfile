@@ -93,6 +93,10 @@ service:
 bench-recovery binary="target/release/cc-executor":
     {{ python }} benches/recovery.py {{ binary }}
 
+# Whether running jobs survive restarts under limits of 40 to 200 open files (docs/chaos.md).
+restarts count="1000" binary="target/release/cc-executor":
+    {{ python }} benches/restarts.py {{ binary }} --restarts {{ count }}
+
 # What a backup costs a busy server.
 bench-backup binary="target/release/cc-executor":
     {{ python }} benches/backup.py {{ binary }}

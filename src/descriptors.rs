@@ -1,7 +1,8 @@
 //! How many files this process may open: raised for the server, and put back for the processes
-//! that it starts, so that a job sees the limit that the server was started with.
+//! that it starts, so that a job sees the limit that the server was started with; and how many of
+//! them the server itself needs.
 //!
-//! Why so many are needed is the server's business.
+//! How its clients and its shims share the rest is their business.
 
 use std::{
     io,
@@ -17,6 +18,13 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 const WAIT: Duration = Duration::from_secs(2);
 /// Between two tries.
 const TRY_EVERY: Duration = Duration::from_millis(20);
+/// Descriptors that a server has open before it talks to any shim: standard streams, the runtime's,
+/// listeners, locks and directories, the database's files under all their connections.
+const OPEN_ALWAYS: u64 = 28;
+
+/// Descriptors that are opened for a moment: for starting a shim, looking at locks and at `/proc`,
+/// reading and unlinking segments.
+const OPEN_FOR_A_MOMENT: u64 = 8;
 
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
@@ -54,6 +62,21 @@ pub fn await_pair() -> io::Result<()> {
 /// How many there may be now; `None`: any number.
 pub fn open_files_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
+}
+
+/// What is left of a limit of open files behind the server's own needs, to be shared by its clients
+/// and its shims.
+pub fn left_of(open_files_max: u64) -> u64 {
+    open_files_max.saturating_sub(OPEN_ALWAYS + OPEN_FOR_A_MOMENT)
+}
+
+/// Whether an error says that this process or the machine has too little of something now:
+/// descriptors, memory, processes. Trying again later may help.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::ENOBUFS)
+    )
 }
 
 /// Gives a child of ours the limit that held before [`raise`]. Nothing to do where it was not

@@ -6,10 +6,7 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
-
-use crate::descriptors;
 
 mod autostart;
 mod backup;
@@ -168,9 +165,11 @@ pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The server uses all cores; a client has one connection and needs one thread.
 fn runtime(verb: &Verb) -> anyhow::Result<tokio::runtime::Runtime> {
-    descriptors::await_pair().context("cannot make a pair of sockets")?;
     let mut builder = match verb {
-        Verb::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        Verb::Serve(_) => {
+            serve::await_descriptors()?;
+            tokio::runtime::Builder::new_multi_thread()
+        }
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     Ok(builder.enable_all().build()?)

@@ -5,6 +5,7 @@
 use std::io::{self, ErrorKind};
 
 use super::{OpenError, StoreError};
+use crate::descriptors::is_shortage;
 
 /// Primary result codes of SQLite (the lowest byte of an extended one).
 mod code {
@@ -51,9 +52,10 @@ pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
         code::BUSY | code::LOCKED => Verdict::Busy,
         code::FULL => Verdict::DiskFull,
         code::IOERR if extended == code::IOERR_SHMSIZE => Verdict::DiskFull,
-        code::READONLY | code::IOERR | code::CORRUPT | code::CANTOPEN | code::NOTADB => {
-            Verdict::Broken
-        }
+        code::READONLY | code::IOERR | code::CORRUPT | code::NOTADB => Verdict::Broken,
+        // No descriptor was left, for example: nothing was written. Whether the file still has its
+        // name is looked at by itself.
+        code::CANTOPEN => Verdict::Refused,
         _ => Verdict::Refused,
     }
 }
@@ -82,14 +84,6 @@ fn may_pass(error: &sqlx::Error) -> bool {
 pub(super) fn comes_from_a_file(error: &sqlx::Error) -> bool {
     let primary = sqlite_code(error).map(|extended| extended & 0xff);
     matches!(primary, Some(code::IOERR | code::CANTOPEN))
-}
-
-/// Whether a process, or the system, has no descriptors or no memory left.
-pub(super) fn is_shortage(error: &io::Error) -> bool {
-    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
-    error
-        .raw_os_error()
-        .is_some_and(|errno| shortages.contains(&errno))
 }
 
 /// Whether there is no room, on the disk or in a quota.

@@ -305,6 +305,8 @@ async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, Open
 async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError> {
     SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
+        // All at once: later there may be no descriptors left for another one.
+        .min_connections(READERS_MAX)
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
@@ -322,6 +324,8 @@ pub(super) fn options(name: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(name)
         .foreign_keys(true)
+        // What is sorted or undone needs no file, and so no descriptor.
+        .pragma("temp_store", "MEMORY")
         .busy_timeout(BUSY_TIMEOUT)
 }
 

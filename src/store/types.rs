@@ -226,6 +226,8 @@ pub struct Finish {
     pub facts: Option<ExitFacts>,
     /// Processes that could not be proven gone, where `facts` are unknown.
     pub survivors: Vec<crate::job::Survivor>,
+    /// Why there may be others, where somebody could not be looked at.
+    pub survivors_unknown: Option<String>,
     /// The offset behind the last byte or gap.
     pub end_offset: Offset,
     /// What `output.when_full` has dropped of the attempt's output.

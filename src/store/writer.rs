@@ -13,14 +13,14 @@ use super::{
     StoreError,
     ask::{Answer, Ask, execute},
     errno,
-    error::{Verdict, comes_from_a_file, is_failed_write, is_out_of_room, is_shortage, verdict},
+    error::{Verdict, comes_from_a_file, is_failed_write, is_out_of_room, verdict},
     events,
     presence::Presence,
     short_name::Way,
     standing::Batch,
     tally::Tally,
 };
-use crate::ballast::Ballast;
+use crate::{ballast::Ballast, descriptors::is_shortage};
 
 /// Writes that may wait; the next caller waits for room.
 pub(super) const WAITING_MAX: usize = 1024;
@@ -187,7 +187,7 @@ impl Writer {
     /// to be there again first. Looked at only where something new is among the writes.
     fn is_short(&self, writes: &[(Ask, Reply)]) -> bool {
         let new = writes.iter().any(|(ask, _)| ask.can_wait());
-        if !new || self.ballast.missing() == 0 {
+        if !new || matches!(self.ballast.missing(), Ok(0)) {
             return false;
         }
         let refilled = self.ballast.refill();
