@@ -61,7 +61,8 @@ chaos *args:
     cargo test --locked --release --test chaos -- --nocapture nothing_is_lost
 
 # Server and shims killed at every call that leaves something behind; the tables of docs/sweep.md.
-# `just sweep sample 42` repeats the sample that seed 42 takes.
+# `just sweep sample 42` repeats the sample that seed 42 takes; `just sweep blows` and `just sweep errors`
+# take all points of one kind.
 sweep points="all" seed="":
     CC_SWEEP={{ points }} {{ if seed == "" { "" } else { "CC_SWEEP_SEED=" + seed } }} \
         cargo test --locked --test sweep -- --nocapture

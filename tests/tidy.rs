@@ -13,7 +13,7 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
     ("job", &[]),
     ("spool", &["job"]),
     ("shim", &["job", "spool", "clock", "ballast"]),
-    ("store", &["job", "clock", "ballast"]),
+    ("store", &["job", "clock", "ballast", "descriptors"]),
     ("output", &["job", "spool", "store", "clock"]),
     (
         "supervisor",

@@ -53,6 +53,11 @@ pub struct ServeArgs {
     pub settings: SettingOptions,
 }
 
+/// Before the runtime of a server is made, which panics without a pair of sockets: waits for one.
+pub fn await_descriptors() -> anyhow::Result<()> {
+    descriptors::await_pair().context("cannot make a pair of sockets")
+}
+
 /// Runs a server until it is asked to stop. Fails where it cannot start.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load(args.config.as_deref(), &args.settings.0)?.settings;

@@ -1,10 +1,9 @@
 //! Why the executor does not do what it was asked for, in the words that a user reads.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io};
 
 use super::submit::BatchError;
 use crate::{
-    descriptors,
     job::{Job, JobRef, Offset},
     output::{ReadError, TailError},
     query::Refusal,
@@ -44,9 +43,12 @@ pub enum Error {
         /// How far it is, and what to do.
         message: String,
     },
-    /// Stopping, or the disk is full. Trying again later may help.
+    /// The disk is full, or something else is short. Trying again later may help.
     #[error("{0}")]
     Unavailable(String),
+    /// The server is about to end; the next one is to be asked.
+    #[error("the server is stopping; reconnect and try again")]
+    Stopping,
     /// Our own failure; the cause is in the log.
     #[error("{0}")]
     Internal(String),
@@ -78,7 +80,7 @@ impl Error {
 
     /// The server is about to end.
     pub(super) fn stopping() -> Self {
-        Self::Unavailable("the server is stopping; reconnect and try again".to_owned())
+        Self::Stopping
     }
 
     /// A reader begins behind the end.
@@ -99,6 +101,13 @@ impl From<StoreError> for Error {
                 "the disk is full; make room in the data directory and try again".to_owned(),
             ),
             StoreError::Stopping => Self::stopping(),
+            StoreError::Unavailable(cause) => {
+                tracing::warn!(cause, "the ledger cannot be used now");
+                Self::Unavailable(
+                    "the database cannot be used now; try again (the server's log says why)"
+                        .to_owned(),
+                )
+            }
             StoreError::Database(cause) => {
                 tracing::error!(cause, "the ledger refused");
                 Self::Internal("the database failed; the server's log says how".to_owned())
@@ -161,11 +170,10 @@ impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(error) => error.into(),
-            ReadError::Segment(error) if descriptors::is_shortage(&error) => {
-                tracing::warn!(%error, "output could not be read now");
-                Self::Unavailable(format!(
-                    "the server lacks what reading takes ({error}); try again in a moment"
-                ))
+            // A reader that panicked comes as this kind; what the kernel refuses never does.
+            ReadError::Segment(cause) if cause.kind() != io::ErrorKind::Other => {
+                tracing::warn!(%cause, "a segment cannot be read now");
+                Self::Unavailable(format!("the output cannot be read now: {cause}; try again"))
             }
             error => {
                 tracing::error!(%error, "output could not be read");

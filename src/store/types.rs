@@ -104,6 +104,11 @@ pub enum StoreError {
     /// The writer has stopped.
     #[error("the server is stopping")]
     Stopping,
+    /// It could not be read or written now: descriptors or memory are short, its lock is held, or
+    /// its disk failed. Trying again may help; where it may not be trusted any more, the server
+    /// ends, and the next one is to be asked.
+    #[error("the database cannot be used now: {0}")]
+    Unavailable(String),
     /// Anything else that SQLite says.
     #[error("the database refused: {0}")]
     Database(String),
