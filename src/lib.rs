@@ -34,6 +34,9 @@ pub mod telemetry;
 
 pub mod shutdown;
 
+pub mod threads;
+pub mod vital;
+
 pub mod ballast;
 pub mod descriptors;
 pub mod memory;

@@ -9,7 +9,7 @@ use std::{
 
 /// Every module of the crate, and what it may know. Modules at the end of the list are tools that
 /// know nobody but each other.
-const MAY_KNOW: [(&str, &[&str]); 20] = [
+const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("job", &[]),
     ("spool", &["job"]),
     ("shim", &["job", "spool", "clock", "ballast"]),
@@ -63,6 +63,8 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
     ("ballast", &[]),
     ("descriptors", &[]),
     ("memory", &[]),
+    ("threads", &[]),
+    ("vital", &[]),
     ("clock", &["job"]),
     ("web", &[]),
 ];

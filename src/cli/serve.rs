@@ -27,6 +27,7 @@ use crate::{
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
     shutdown,
     telemetry::Telemetry,
+    threads,
 };
 
 mod place;
@@ -53,9 +54,11 @@ pub struct ServeArgs {
     pub settings: SettingOptions,
 }
 
-/// Before the runtime of a server is made, which panics without a pair of sockets: waits for one.
-pub fn await_descriptors() -> anyhow::Result<()> {
-    descriptors::await_pair().context("cannot make a pair of sockets")
+/// The runtime of a server. It panics where it finds no pair of sockets or no thread: waits for the
+/// former, and is refused without the latter.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    descriptors::await_pair()?;
+    threads::server_runtime()
 }
 
 /// Runs a server until it is asked to stop. Fails where it cannot start.

@@ -31,6 +31,7 @@ mod limits;
 mod long_paths;
 mod many;
 mod no_inodes;
+mod no_threads;
 mod pid_one;
 mod pids;
 mod queues;
