@@ -162,7 +162,11 @@ pub fn end_remains(mark: &Mark, leader: Option<Leader>, last: bool) -> Remains {
     let mut left = Remains::default();
     for _ in 0..ROUNDS_MAX {
         left = kill_all(mark, leader, living.as_ref());
-        if left == Remains::default() {
+        if left.survivors.is_empty() {
+            if left.unknown.is_some() {
+                // More rounds would see no more: the caller tries again when a shortage may be over.
+                break;
+            }
             match living.take() {
                 Some(living) => living.signal(Signal::KILL),
                 None => break,
@@ -300,11 +304,15 @@ fn whose(pid: i32, stat: &Stat, mark: &Mark, leader: Option<Leader>) -> Whose {
 
 /// A process that hides its environment from us: most are other users', and the job's can only be
 /// among them where it has changed its user or made itself unreadable. It is not ours if it was
-/// there before the leader; if no user id of it is ours; or if its parent was started behind the
-/// leader and is not ours: orphans are given to processes that were there before the shim.
+/// there before the leader; if no user id of it is ours; or if its parent was started after the
+/// leader and is not ours: orphans are given to processes that were there before the shim. Without a
+/// leader nothing of the job was ever executed that could hide: a child writes down that it is the
+/// leader before it executes anything.
 fn whose_is_hidden(pid: i32, stat: &Stat, mark: &Mark, leader: Option<Leader>) -> Whose {
-    let since = leader.map_or(0, |leader| leader.start_ticks);
-    if stat.start_ticks < since {
+    let Some(Leader { start_ticks, .. }) = leader else {
+        return Whose::Others;
+    };
+    if stat.start_ticks < start_ticks {
         return Whose::Others;
     }
     match process::is_of_our_user(pid) {
@@ -312,8 +320,8 @@ fn whose_is_hidden(pid: i32, stat: &Stat, mark: &Mark, leader: Option<Leader>) -
         Looked::There(false) | Looked::Gone => return Whose::Others,
         Looked::Unknown(why) => return Whose::Unknown(why),
     }
-    if let (Some(_), Looked::There(parent)) = (leader, Stat::read(stat.parent))
-        && parent.start_ticks > since
+    if let Looked::There(parent) = Stat::read(stat.parent)
+        && parent.start_ticks > start_ticks
         && let Looked::There(Environment::Is(env)) = process::environment(stat.parent)
         && mark.whose(&env) == Whose::Others
     {
