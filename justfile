@@ -61,7 +61,8 @@ chaos *args:
     cargo test --locked --release --test chaos -- --nocapture nothing_is_lost
 
 # Server and shims killed at every call that leaves something behind; the tables of docs/sweep.md.
-# `just sweep sample 42` repeats the sample that seed 42 takes.
+# `just sweep sample 42` repeats the sample that seed 42 takes; `just sweep blows` and `just sweep errors`
+# take all points of one kind.
 sweep points="all" seed="":
     CC_SWEEP={{ points }} {{ if seed == "" { "" } else { "CC_SWEEP_SEED=" + seed } }} \
         cargo test --locked --test sweep -- --nocapture
@@ -91,6 +92,10 @@ service:
 # How soon a killed server is ready again, with many running and many final jobs.
 bench-recovery binary="target/release/cc-executor":
     {{ python }} benches/recovery.py {{ binary }}
+
+# Whether running jobs survive restarts under limits of 40 to 200 open files (docs/chaos.md).
+restarts count="1000" binary="target/release/cc-executor":
+    {{ python }} benches/restarts.py {{ binary }} --restarts {{ count }}
 
 # What a backup costs a busy server.
 bench-backup binary="target/release/cc-executor":

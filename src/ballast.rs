@@ -3,18 +3,17 @@
 //!
 //! Who may use that room is decided by those who ask here before they write.
 
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
-    sync::Arc,
-};
+mod guard;
+
+use std::{io, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use rustix::fs::{
     AtFlags, FallocateFlags, Mode, OFlags, Stat, fallocate, fstat, fstatvfs, ftruncate, open,
     openat, statat, unlinkat,
 };
 use rustix::io::{Errno, pwrite};
+
+use guard::Guard;
 
 /// What the file is called in a data directory.
 pub const FILE_NAME: &str = "cc-executor.ballast";
@@ -32,11 +31,35 @@ const SPARE_BYTES: u64 = 256 << 10;
 /// It is given back in so many portions.
 const PORTIONS: u64 = 8;
 
+/// So much more than the reserve must be free that a drain need not count with others, bytes: many
+/// shims may be at this point at once, each with one write.
+const PLENTY_BYTES: u64 = 4 << 20;
+
+/// What a write takes on the disk besides its bytes, bytes: blocks that are only begun, headers of a
+/// next segment, blocks that say where the blocks are.
+const OVERHEAD_BYTES: u64 = 16 << 10;
+
 /// The file. It tells by itself how it stands: its length is what it is to hold, its blocks are
-/// what it holds, and whoever can see it, a shim without a server too, knows what it lacks.
+/// what it holds, and whoever can see it, a shim without a server too, knows what it lacks. The
+/// length never changes while it is kept; what it holds changes under its lock only.
 #[derive(Debug, Clone)]
 pub struct Ballast {
     dir: Arc<OwnedFd>,
+}
+
+/// Whether a drain may write.
+#[derive(Debug)]
+pub enum Share {
+    /// It may, while this is held.
+    Granted(Option<Permit>),
+    /// It may not: the rest is for ends and wishes. Why, for people.
+    Refused(String),
+}
+
+/// The right to write once; others who count with the same room wait meanwhile.
+#[derive(Debug)]
+pub struct Permit {
+    _guard: Guard,
 }
 
 impl Ballast {
@@ -52,13 +75,20 @@ impl Ballast {
     }
 
     /// What it lacks, bytes; 0 where none is kept.
-    pub fn missing(&self) -> u64 {
-        let stat = statat(&*self.dir, FILE_NAME, AtFlags::SYMLINK_NOFOLLOW);
-        stat.map_or(0, |stat| lacking(&stat))
+    ///
+    /// # Errors
+    ///
+    /// It cannot be looked at: it may lack something or not.
+    pub fn missing(&self) -> io::Result<u64> {
+        match statat(&*self.dir, FILE_NAME, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(lacking(&stat)),
+            Err(Errno::NOENT) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Keeps so many bytes from now on; 0: none. They are taken as soon as they are free, so
-    /// afterwards some may be missing.
+    /// afterwards some may be missing. One of another size is made anew.
     ///
     /// # Errors
     ///
@@ -67,91 +97,180 @@ impl Ballast {
         if bytes == 0 {
             return self.remove();
         }
-        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = openat(&*self.dir, FILE_NAME, flags, Mode::RUSR | Mode::WUSR)?;
         // Whole blocks: a last one that is only begun would never count as held.
-        ftruncate(&file, bytes.next_multiple_of(BLOCK_BYTES))?;
+        let length = bytes.next_multiple_of(BLOCK_BYTES);
+        let file = self.create()?;
+        if size(&fstat(&file)?) != length {
+            self.resize(file, length)?;
+        }
         self.refill();
+        Ok(())
+    }
+
+    /// What it holds it goes on to hold; where somebody keeps its lock, it is another file.
+    fn resize(&self, file: OwnedFd, length: u64) -> io::Result<()> {
+        match Guard::patient(file)? {
+            Some(guard) => ftruncate(guard.file(), length)?,
+            None => {
+                self.remove()?;
+                ftruncate(self.create()?, length)?;
+            }
+        }
         Ok(())
     }
 
     /// Takes what is missing, if there is room for it. Whether nothing is missing any more; where
     /// the file system cannot keep room for a file, none is kept from then on.
     pub fn refill(&self) -> bool {
-        let missing = self.missing();
-        if missing == 0 {
-            return true;
-        }
-        match self.fill(missing) {
-            Ok(filled) => filled,
-            Err(Errno::NOSPC | Errno::DQUOT) => {
-                // What an attempt in vain has left behind is no ballast, and others may need it.
-                let _ = self.give_back(1);
-                false
-            }
+        match self.missing() {
+            Ok(0) => return true,
+            Ok(_) => {}
             Err(error) => {
+                tracing::warn!(%error, "the ballast cannot be looked at");
+                return false;
+            }
+        }
+        match self.fill() {
+            Ok(filled) => filled,
+            Err(error) if is_for_good(error) => {
                 tracing::warn!(%error, "this file system keeps no room for the ballast; there is none");
                 self.remove().is_ok()
+            }
+            // No room, no quota, or the disk is not well at the moment: later again.
+            Err(error) => {
+                tracing::debug!(%error, "the ballast is not whole yet");
+                false
             }
         }
     }
 
-    fn fill(&self, missing: u64) -> rustix::io::Result<bool> {
-        if free_bytes(&*self.dir)? < missing + SPARE_BYTES {
+    fn fill(&self) -> rustix::io::Result<bool> {
+        let Some(guard) = self.lock()? else {
+            return Ok(false);
+        };
+        let stat = fstat(guard.file())?;
+        if self.free_bytes()? < lacking(&stat) + SPARE_BYTES {
             return Ok(false);
         }
-        let file = self.open()?;
-        let length = fstat(&file)?.st_size.unsigned_abs();
-        fallocate(&file, FallocateFlags::empty(), 0, length)?;
-        match lacking(&fstat(&file)?) {
+        take(&guard, &stat)?;
+        match lacking(&fstat(guard.file())?) {
             0 => Ok(true),
             _ => Err(Errno::OPNOTSUPP),
         }
     }
 
     /// Gives a portion of it back to the file system, no more: on a busy disk others are quick to
-    /// take what is free. Whether there was anything to give.
+    /// take what is free. Whether it holds less now, and it was of use: `false` also where somebody
+    /// else keeps its lock for longer than a fifth of a second.
     pub fn release(&self) -> bool {
-        self.give_back(PORTIONS).unwrap_or(false)
-    }
-
-    /// Whether no more may be written beside it, tried with a file: also where the disk has room and
-    /// the quota of our user has none, which nobody tells by a number.
-    pub fn is_out_of_room(&self) -> bool {
-        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let written = openat(&*self.dir, PROBE_NAME, flags, Mode::RUSR | Mode::WUSR)
-            .and_then(|file| pwrite(&file, &[0; PROBE_BYTES], 0));
-        let _ = unlinkat(&*self.dir, PROBE_NAME, AtFlags::empty());
-        match written {
-            Ok(bytes) => bytes < PROBE_BYTES,
-            Err(error) => matches!(error, Errno::NOSPC | Errno::DQUOT),
-        }
+        let in_vain = || self.probe() == Err(Errno::DQUOT);
+        let no_quota = in_vain();
+        let released = self.open().and_then(Guard::patient).and_then(|guard| {
+            let Some(guard) = guard else { return Ok(false) };
+            let before = fstat(guard.file())?;
+            let portion = (size(&before) / PORTIONS).next_multiple_of(BLOCK_BYTES);
+            let less = give(&guard, portion)?;
+            if less && no_quota && in_vain() {
+                // It counts against another quota than ours.
+                let now = fstat(guard.file())?;
+                let _ = take(&guard, &now);
+                return Ok(false);
+            }
+            Ok(less)
+        });
+        // Not to be had now, whatever the reason; those who ask try again later.
+        released.unwrap_or_else(|error| {
+            if error != Errno::NOENT {
+                tracing::warn!(%error, "the ballast could not be given up");
+            }
+            false
+        })
     }
 
     /// Gives back as much as it takes to have so much free. Whether it had to give any.
     pub fn release_below(&self, free_min: u64) -> bool {
         let mut released = false;
-        while free_bytes(&*self.dir).is_ok_and(|free| free < free_min) && self.release() {
+        while self.free_bytes().is_ok_and(|free| free < free_min) && self.release() {
             released = true;
         }
         released
     }
 
-    /// Gives one of so many equal portions back.
-    fn give_back(&self, portions: u64) -> rustix::io::Result<bool> {
-        let file = self.open()?;
-        let stat = fstat(&file)?;
-        let (length, held) = (stat.st_size.unsigned_abs(), held(&stat));
-        let portion = (length / portions).next_multiple_of(BLOCK_BYTES);
-        // What is held is its beginning: it is always taken whole and given back from the end.
-        ftruncate(&file, held.saturating_sub(portion).min(length))?;
-        ftruncate(&file, length)?;
-        Ok(held > 0)
+    /// Whether a drain may write so many bytes: half of the reserve stays for ends and wishes,
+    /// however many drain at once. `failed`: such a write has just found no room, whatever is told
+    /// to be free (a quota).
+    ///
+    /// # Errors
+    ///
+    /// The reserve or the disk cannot be looked at.
+    pub fn share(&self, bytes: u64, failed: bool) -> io::Result<Share> {
+        let file = match self.open() {
+            Err(Errno::NOENT) => return Ok(Share::Granted(None)),
+            file => file?,
+        };
+        let length = size(&fstat(&file)?);
+        if !failed && self.free_bytes()? >= length + PLENTY_BYTES {
+            return Ok(Share::Granted(None));
+        }
+        let Some(guard) = Guard::patient(file)? else {
+            return Ok(Share::Refused("somebody else keeps the reserve".to_owned()));
+        };
+        let need = bytes + OVERHEAD_BYTES;
+        let mut free = if failed { 0 } else { self.free_bytes()? };
+        if free + held(&fstat(guard.file())?) < length / 2 + need {
+            return Ok(Share::Refused(
+                "what is left of the reserve is for ends".to_owned(),
+            ));
+        }
+        if free < need {
+            give(&guard, need - free)?;
+            free = self.free_bytes()?;
+        }
+        Ok(match free < need {
+            // Somebody was quicker, or a file system that gives nothing back.
+            true => Share::Refused(format!("{free} bytes are free on the disk")),
+            false => Share::Granted(Some(Permit { _guard: guard })),
+        })
+    }
+
+    /// Whether no more may be written beside it, tried with a file: also where the disk has room and
+    /// the quota of our user has none, which nobody tells by a number.
+    pub fn is_out_of_room(&self) -> bool {
+        matches!(self.probe(), Err(Errno::NOSPC | Errno::DQUOT))
+    }
+
+    /// Writes a little beside it, and takes it away again.
+    fn probe(&self) -> rustix::io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let written = openat(&*self.dir, PROBE_NAME, flags, Mode::RUSR | Mode::WUSR)
+            .and_then(|file| pwrite(&file, &[0; PROBE_BYTES], 0));
+        // The next one finds it, should this fail.
+        let _ = unlinkat(&*self.dir, PROBE_NAME, AtFlags::empty());
+        match written? {
+            PROBE_BYTES => Ok(()),
+            _ => Err(Errno::NOSPC),
+        }
+    }
+
+    /// The lock of the file, if nobody else has it now: a refill is never urgent.
+    fn lock(&self) -> rustix::io::Result<Option<Guard>> {
+        Guard::now(self.open()?)
+    }
+
+    fn create(&self) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        openat(&*self.dir, FILE_NAME, flags, Mode::RUSR | Mode::WUSR)
     }
 
     fn open(&self) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         openat(&*self.dir, FILE_NAME, flags, Mode::empty())
+    }
+
+    /// What is free on the file system, bytes.
+    fn free_bytes(&self) -> rustix::io::Result<u64> {
+        let stats = fstatvfs(&*self.dir)?;
+        Ok(stats.f_bavail * stats.f_frsize)
     }
 
     fn remove(&self) -> io::Result<()> {
@@ -162,8 +281,73 @@ impl Ballast {
     }
 }
 
+/// Whether a file system will say so every time.
+fn is_for_good(error: Errno) -> bool {
+    const NEVER: [Errno; 6] = [
+        Errno::OPNOTSUPP,
+        Errno::NOSYS,
+        Errno::INVAL,
+        Errno::NODEV,
+        Errno::PERM,
+        Errno::FBIG,
+    ];
+    NEVER.contains(&error)
+}
+
+/// Takes all that the file lacks. Where that fails, what this has taken is given back, and no more.
+fn take(guard: &Guard, before: &Stat) -> rustix::io::Result<()> {
+    let length = size(before);
+    fallocate(guard.file(), FallocateFlags::empty(), 0, length).inspect_err(|_| {
+        if let Ok(now) = fstat(guard.file())
+            && held(&now) > held(before)
+        {
+            let _ = cut(guard, held(before).min(length), length);
+        }
+    })
+}
+
+/// Gives so many bytes of what the file holds back; whether it holds less then. What is held is its
+/// beginning, give or take a few blocks that the file system counts for itself: where nothing came
+/// of the last part of it, the part before goes too.
+fn give(guard: &Guard, bytes: u64) -> rustix::io::Result<bool> {
+    let before = fstat(guard.file())?;
+    let (length, held_before) = (size(&before), held(&before));
+    let bytes = bytes.next_multiple_of(BLOCK_BYTES);
+    let mut from = held_before.min(length);
+    loop {
+        from = from.saturating_sub(bytes) / BLOCK_BYTES * BLOCK_BYTES;
+        cut(guard, from, length)?;
+        if held(&fstat(guard.file())?) < held_before {
+            return Ok(true);
+        }
+        if from == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+/// Gives the blocks from `from` on back; the length stays.
+fn cut(guard: &Guard, from: u64, length: u64) -> rustix::io::Result<()> {
+    if from >= length {
+        return Ok(());
+    }
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match fallocate(guard.file(), flags, from, length - from) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            // A kill in between leaves it too short: the next start of a server mends that.
+            ftruncate(guard.file(), from)?;
+            ftruncate(guard.file(), length)
+        }
+        punched => punched,
+    }
+}
+
 /// The size of the blocks that are asked for, bytes.
 const BLOCK_BYTES: u64 = 4096;
+
+fn size(stat: &Stat) -> u64 {
+    stat.st_size.unsigned_abs()
+}
 
 fn held(stat: &Stat) -> u64 {
     // 512 whatever the file system's own blocks are: stat(2).
@@ -171,13 +355,7 @@ fn held(stat: &Stat) -> u64 {
 }
 
 fn lacking(stat: &Stat) -> u64 {
-    stat.st_size.unsigned_abs().saturating_sub(held(stat))
-}
-
-/// What is free on the file system of a directory, bytes.
-fn free_bytes(dir: impl AsFd) -> rustix::io::Result<u64> {
-    let stats = fstatvfs(dir)?;
-    Ok(stats.f_bavail * stats.f_frsize)
+    size(stat).saturating_sub(held(stat))
 }
 
 #[cfg(test)]
@@ -190,31 +368,108 @@ mod tests {
         (dir, ballast)
     }
 
+    fn missing(ballast: &Ballast) -> u64 {
+        ballast.missing().expect("a look")
+    }
+
+    fn length(dir: &tempfile::TempDir) -> u64 {
+        let data = std::fs::metadata(dir.path().join(FILE_NAME));
+        data.expect("the file").len()
+    }
+
     #[test]
     fn what_is_given_back_is_missing_until_it_is_taken_again() {
         let (dir, ballast) = ballast();
         let seen = Ballast::of_data_dir(dir.path()).expect("opened");
-        assert_eq!(seen.missing(), 0, "nothing is kept");
+        assert_eq!(seen.missing().expect("seen"), 0, "nothing is kept");
         ballast.keep(1_000_000).expect("made");
-        assert_eq!(ballast.missing(), 0);
+        assert_eq!(missing(&ballast), 0);
         assert!(ballast.release());
-        assert_eq!(seen.missing(), 126_976, "an eighth, in whole blocks");
+        assert_eq!(missing(&seen), 126_976, "an eighth, in whole blocks");
         let more = (0..100).take_while(|_| seen.release()).count();
-        assert_eq!((more, ballast.missing()), (7, 1_003_520));
+        assert_eq!((more, missing(&ballast)), (7, 1_003_520));
         assert!(seen.refill());
-        assert_eq!(ballast.missing(), 0);
+        assert_eq!(missing(&ballast), 0);
         assert!(!ballast.release_below(1), "there is room without it");
         assert!(seen.release());
         ballast.keep(0).expect("removed");
-        assert_eq!((ballast.missing(), ballast.release()), (0, false));
+        assert_eq!((missing(&ballast), ballast.release()), (0, false));
     }
 
     #[test]
     fn more_than_there_is_stays_missing() {
         let (_dir, ballast) = ballast();
         ballast.keep(1 << 43).expect("made");
-        assert_eq!(ballast.missing(), 1 << 43);
+        assert_eq!(missing(&ballast), 1 << 43);
         assert!(!ballast.refill());
+    }
+
+    #[test]
+    fn its_length_stays_however_many_give_and_take_at_once() {
+        let (dir, ballast) = ballast();
+        ballast.keep(1_000_000).expect("made");
+        std::thread::scope(|scope| {
+            for nth in 0..8 {
+                let own = Ballast::of_data_dir(dir.path()).expect("opened");
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        match nth % 2 {
+                            0 => own.release(),
+                            _ => own.refill(),
+                        };
+                    }
+                });
+            }
+        });
+        assert_eq!(length(&dir), 1_003_520);
+        assert!(ballast.refill());
+        assert_eq!(missing(&ballast), 0);
+    }
+
+    #[test]
+    fn while_somebody_keeps_its_lock_it_is_not_to_be_had() {
+        let (dir, ballast) = ballast();
+        ballast.keep(1_000_000).expect("made");
+        let held = ballast.lock().expect("opened").expect("the lock");
+        assert!(!ballast.release());
+        assert!(ballast.refill(), "nothing is missing");
+        assert_eq!((length(&dir), missing(&ballast)), (1_003_520, 0));
+        drop(held);
+        assert!(ballast.release());
+    }
+
+    #[test]
+    fn one_of_another_size_is_made_anew_whoever_keeps_its_lock() {
+        let (dir, ballast) = ballast();
+        for (bytes, locked) in [(430_080, false), (1_003_520, false), (430_080, true)] {
+            let held = locked.then(|| ballast.lock().expect("opened").expect("the lock"));
+            ballast.keep(bytes).expect("made");
+            assert_eq!((length(&dir), missing(&ballast)), (bytes, 0));
+            drop(held);
+        }
+    }
+
+    #[test]
+    fn drains_leave_half_of_it_to_ends() {
+        let (_dir, ballast) = ballast();
+        assert!(matches!(
+            ballast.share(65536, true),
+            Ok(Share::Granted(None))
+        ));
+        ballast.keep(1 << 20).expect("made");
+        assert!(matches!(
+            ballast.share(65536, false),
+            Ok(Share::Granted(None))
+        ));
+        let mut granted = 0;
+        // Each finds no room, whatever is told to be free.
+        while let Share::Granted(permit) = ballast.share(65536, true).expect("a look") {
+            assert!(permit.is_some());
+            granted += 1;
+        }
+        let need = 65536 + OVERHEAD_BYTES;
+        assert_eq!(granted, (1 << 19) / need);
+        assert!(missing(&ballast) <= 1 << 19);
     }
 
     #[test]

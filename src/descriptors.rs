@@ -1,11 +1,30 @@
 //! How many files this process may open: raised for the server, and put back for the processes
-//! that it starts, so that a job sees the limit that the server was started with.
+//! that it starts, so that a job sees the limit that the server was started with; and how many of
+//! them the server itself needs.
 //!
-//! Why so many are needed is the server's business.
+//! How its clients and its shims share the rest is their business.
 
-use std::sync::OnceLock;
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+
+/// How long a program that begins waits for its first descriptors.
+const WAIT: Duration = Duration::from_secs(2);
+/// Between two tries.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+/// Descriptors that a server has open before it talks to any shim: standard streams, the runtime's,
+/// listeners, locks and directories, the database's files under all their connections.
+const OPEN_ALWAYS: u64 = 28;
+
+/// Descriptors that are opened for a moment: for starting a shim, looking at locks and at `/proc`,
+/// reading and unlinking segments.
+const OPEN_FOR_A_MOMENT: u64 = 8;
 
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
@@ -16,7 +35,7 @@ pub fn remember() {
 
 /// Raises the soft limit to the hard one. A soft limit of 1024 is usual, because select(2) cannot
 /// count further: good for jobs, too few for a server.
-pub fn raise() -> std::io::Result<()> {
+pub fn raise() -> io::Result<()> {
     let before = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: before.maximum,
@@ -28,14 +47,46 @@ pub fn raise() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Waits until a pair of sockets can be had: the runtime makes one for its signals and panics where
+/// there is none. Fails where there is none for two seconds.
+pub fn await_pair() -> io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match UnixStream::pair() {
+            Ok(_) => return Ok(()),
+            Err(error) if began.elapsed() >= WAIT => return Err(error),
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "between two tries of what nobody announces; nothing else runs yet"
+            )]
+            Err(_) => thread::sleep(TRY_EVERY),
+        }
+    }
+}
+
 /// How many there may be now; `None`: any number.
 pub fn open_files_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
+/// What is left of a limit of open files behind the server's own needs, to be shared by its clients
+/// and its shims.
+pub fn left_of(open_files_max: u64) -> u64 {
+    open_files_max.saturating_sub(OPEN_ALWAYS + OPEN_FOR_A_MOMENT)
+}
+
+/// Whether an error says that this process or the machine has too little of something now:
+/// descriptors, memory, processes. Trying again later may help.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::ENOBUFS)
+    )
+}
+
 /// Gives a child of ours the limit that held before [`raise`]. Nothing to do where it was not
 /// raised, or where the child has ended (`None`).
-pub fn put_back(child: Option<u32>) -> std::io::Result<()> {
+pub fn put_back(child: Option<u32>) -> io::Result<()> {
     let (Some(before), Some(pid)) = (
         BEFORE.get(),
         child.and_then(|child| Pid::from_raw(i32::try_from(child).ok()?)),

@@ -1,5 +1,6 @@
 //! PID 1 of a container: the small process that stands before a server there. It reaps what nobody
-//! else is the parent of, hands signals on, and starts a server again that has failed.
+//! else is the parent of, hands signals on, and starts a server again that has failed, however
+//! often, until somebody asks for the end: its own end would be the end of every job.
 //!
 //! It deliberately knows nothing of jobs, shims and the data directory: whatever it forgot would
 //! be lost with the whole container.
@@ -34,10 +35,15 @@ const HANDED_ON: [Signal; 6] = [
 ];
 /// Signals that wait to be looked at; each kind is told once until it was.
 const SIGNALS_QUEUED_MAX: usize = 16;
-/// A server that is killed earlier than this after its start has had a short life.
-const SHORT_LIFE: Duration = Duration::from_secs(1);
-/// So many short lives in a row end the container: whoever restarts that can wait in between.
-const SHORT_LIVES_MAX: u32 = 5;
+/// A first server that exits with a failure earlier than this has refused its settings or its data
+/// directory.
+const REFUSAL: Duration = Duration::from_secs(1);
+/// The pause before the next start after a failure; it doubles with each further one.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause between two starts.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A server that has lived this long was sound: the pauses begin anew.
+const SOUND_LIFE: Duration = Duration::from_secs(5);
 /// Added to a signal's number, as shells do.
 const SIGNALLED: i32 = 128;
 /// Exit code where no server can be started.
@@ -53,6 +59,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
+        .enable_time()
         .build();
     match runtime.and_then(|runtime| runtime.block_on(watch(&args))) {
         Ok(code) => ExitCode::from(code),
@@ -68,29 +75,72 @@ async fn watch(args: &[OsString]) -> io::Result<u8> {
     // through an exec, as a blocked signal would be.
     let mut signals = listen()?;
     let mut fate = Fate::default();
-    let mut server = start(args)?;
-    while let Some(signal) = signals.recv().await {
-        if signal != Signal::CHILD {
-            fate.is_asked = true;
-            // Nobody but us reaps it, so the number is still its own.
-            let _ = kill_process(server.pid, signal);
-            continue;
-        }
-        let Some(end) = reap(server.pid) else {
-            continue;
-        };
-        match fate.judge(end, server.since.elapsed()) {
-            Verdict::End(code) => return Ok(code),
-            Verdict::Again => {
-                say(&format!(
-                    "the server (process {}) {end}; it is started again, running jobs go on",
-                    server.pid
-                ));
-                server = start(args)?;
+    loop {
+        let (verdict, what, code) = match start(args) {
+            Ok(server) => {
+                let end = attend(&server, &mut signals, &mut fate).await?;
+                let what = format!("the server (process {}) {end}", server.pid);
+                (fate.judge(end, server.since.elapsed()), what, end.code())
             }
+            Err(error) => match fate.judge_start(&error) {
+                Verdict::End(_) => return Err(error),
+                again => (
+                    again,
+                    format!("no server could be started: {error}"),
+                    FAILURE,
+                ),
+            },
+        };
+        let pause = match verdict {
+            Verdict::End(code) => return Ok(code),
+            Verdict::Again(pause) => pause,
+        };
+        say(&format!(
+            "{what}; it is started again in {} s, running jobs go on",
+            pause.as_secs_f64()
+        ));
+        if is_asked_within(pause, &mut signals).await? {
+            return Ok(code);
         }
     }
-    Err(io::Error::other("the signals have ended"))
+}
+
+/// Hands signals on to the server and reaps, until the server has ended.
+async fn attend(
+    server: &Server,
+    signals: &mut mpsc::Receiver<Signal>,
+    fate: &mut Fate,
+) -> io::Result<End> {
+    loop {
+        let signal = signals.recv().await.ok_or_else(deaf)?;
+        if signal != Signal::CHILD {
+            fate.is_asked = true;
+            // Nobody but us reaps it, so the number is still its own. It may have ended already
+            // (ESRCH): then its SIGCHLD is on its way.
+            let _ = kill_process(server.pid, signal);
+        } else if let Some(end) = reap(Some(server.pid)) {
+            return Ok(end);
+        }
+    }
+}
+
+/// Waits for the next start, and reaps meanwhile; whether somebody asked for the end.
+async fn is_asked_within(
+    pause: Duration,
+    signals: &mut mpsc::Receiver<Signal>,
+) -> io::Result<bool> {
+    let until = tokio::time::Instant::now() + pause;
+    while let Ok(signal) = tokio::time::timeout_at(until, signals.recv()).await {
+        if signal.ok_or_else(deaf)? != Signal::CHILD {
+            return Ok(true);
+        }
+        reap(None);
+    }
+    Ok(false)
+}
+
+fn deaf() -> io::Error {
+    io::Error::other("the signals have ended")
 }
 
 /// Every signal that concerns us, as it comes.
@@ -137,11 +187,11 @@ fn program() -> PathBuf {
 
 /// Takes the exit status of everything that has ended; returns the server's, if it is among them.
 /// One SIGCHLD can stand for many.
-fn reap(server: Pid) -> Option<End> {
+fn reap(server: Option<Pid>) -> Option<End> {
     let mut found = None;
     loop {
         match wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) if pid == server => found = End::of(status),
+            Ok(Some((pid, status))) if Some(pid) == server => found = End::of(status),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             // Those that are left live, or (ECHILD) nobody is left.
             Ok(None) | Err(_) => return found,
@@ -183,37 +233,60 @@ impl fmt::Display for End {
     }
 }
 
-/// What the end of a server means.
+/// What the end of a server, or a start that failed, means.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     /// Ours, with this exit code.
     End(u8),
-    /// It failed, and nobody has asked us for an end.
-    Again,
+    /// It failed, and nobody has asked us for an end: another start after this pause.
+    Again(Duration),
 }
 
 /// What decides it.
 #[derive(Debug, Default)]
 struct Fate {
     is_asked: bool,
-    short_lives: u32,
+    /// A server has served, or may have: there can be jobs that our end would kill.
+    may_have_jobs: bool,
+    /// Failures since the last sound life.
+    failures: u32,
 }
 
 impl Fate {
     /// Judges the end of a server that has lived for `life`.
     fn judge(&mut self, end: End, life: Duration) -> Verdict {
-        let is_short = life < SHORT_LIFE;
-        self.short_lives = if is_short { self.short_lives + 1 } else { 0 };
         let is_over = match end {
             End::Exited(0) => true,
-            // Settings or a data directory that it refuses: it would do so again.
-            End::Exited(_) => is_short,
-            End::Signalled(_) => self.short_lives >= SHORT_LIVES_MAX,
+            // It would refuse its settings again, and nothing runs yet.
+            End::Exited(_) => !self.may_have_jobs && life < REFUSAL,
+            End::Signalled(_) => false,
         };
-        match self.is_asked || is_over {
-            true => Verdict::End(end.code()),
-            false => Verdict::Again,
+        if self.is_asked || is_over {
+            return Verdict::End(end.code());
         }
+        self.may_have_jobs = true;
+        if life >= SOUND_LIFE {
+            self.failures = 0;
+        }
+        Verdict::Again(self.pause())
+    }
+
+    /// Judges a start that failed. A shortage passes; whatever else it is, jobs that run are worth
+    /// more than the chance that it never does.
+    fn judge_start(&mut self, error: &io::Error) -> Verdict {
+        let short = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+        let is_short = Errno::from_io_error(error).is_some_and(|errno| short.contains(&errno));
+        if self.may_have_jobs || is_short {
+            Verdict::Again(self.pause())
+        } else {
+            Verdict::End(FAILURE)
+        }
+    }
+
+    fn pause(&mut self) -> Duration {
+        let factor = 2_u32.saturating_pow(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        PAUSE_MIN.saturating_mul(factor).min(PAUSE_MAX)
     }
 }
 
@@ -227,40 +300,69 @@ mod tests {
     use super::*;
 
     const KILLED: End = End::Signalled(9);
+    const REFUSED: End = End::Exited(1);
     const LONG: Duration = Duration::from_secs(60);
 
+    fn error(errno: Errno) -> io::Error {
+        io::Error::from_raw_os_error(errno.raw_os_error())
+    }
+
     #[test]
-    fn a_good_end_and_a_refusal_are_ours_too() {
+    fn a_good_end_and_a_first_refusal_are_ours_too() {
         let judge = |code, life| Fate::default().judge(End::Exited(code), life);
         assert_eq!(judge(0, LONG), Verdict::End(0));
         assert_eq!(judge(2, Duration::ZERO), Verdict::End(2));
-        assert_eq!(judge(1, LONG), Verdict::Again, "its ledger failed");
+        assert_eq!(
+            judge(1, LONG),
+            Verdict::Again(PAUSE_MIN),
+            "its ledger failed"
+        );
     }
 
     #[test]
     fn a_killed_server_starts_again_unless_the_end_was_asked_for() {
         let mut fate = Fate::default();
         for _ in 0..100 {
-            assert_eq!(fate.judge(KILLED, LONG), Verdict::Again);
+            assert_eq!(fate.judge(KILLED, LONG), Verdict::Again(PAUSE_MIN));
         }
         fate.is_asked = true;
         assert_eq!(fate.judge(KILLED, LONG), Verdict::End(137));
     }
 
     #[test]
-    fn short_lives_in_a_row_end_it() {
+    fn failures_in_a_row_only_make_the_pauses_longer() {
         let mut fate = Fate::default();
-        for _ in 0..2 {
-            for _ in 1..SHORT_LIVES_MAX {
-                let verdict = fate.judge(KILLED, Duration::ZERO);
-                assert_eq!(verdict, Verdict::Again);
+        let mut pauses = Vec::new();
+        // A refusal after a life is one of them: a disk may be full, a lock may be held.
+        for end in [KILLED, REFUSED].into_iter().cycle().take(100) {
+            match fate.judge(end, Duration::ZERO) {
+                Verdict::Again(pause) => pauses.push(pause),
+                Verdict::End(code) => panic!("ended with {code} after {pauses:?}"),
             }
-            // A longer one in between, and the count begins anew.
-            assert_eq!(fate.judge(KILLED, LONG), Verdict::Again);
         }
-        for _ in 1..SHORT_LIVES_MAX {
-            fate.judge(KILLED, Duration::ZERO);
+        let doubled = |pair: &[Duration]| pair[1] == (2 * pair[0]).min(PAUSE_MAX);
+        assert_eq!(pauses[0], PAUSE_MIN);
+        assert!(pauses.windows(2).all(doubled), "{pauses:?}");
+        assert_eq!(pauses[99], PAUSE_MAX);
+        assert_eq!(fate.judge(KILLED, SOUND_LIFE), Verdict::Again(PAUSE_MIN));
+        assert_eq!(fate.judge(End::Exited(0), LONG), Verdict::End(0));
+    }
+
+    #[test]
+    fn a_start_that_the_kernel_refused_is_tried_again() {
+        let mut fate = Fate::default();
+        let first = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+        for (nth, errno) in first.into_iter().enumerate() {
+            let pause = PAUSE_MIN * 2_u32.pow(nth as u32);
+            assert_eq!(fate.judge_start(&error(errno)), Verdict::Again(pause));
         }
-        assert_eq!(fate.judge(KILLED, Duration::ZERO), Verdict::End(137));
+        assert_eq!(
+            fate.judge_start(&error(Errno::NOENT)),
+            Verdict::End(FAILURE)
+        );
+        // Where jobs may run, every error is one that can pass.
+        fate.judge(KILLED, Duration::ZERO);
+        let again = fate.judge_start(&error(Errno::NOENT));
+        assert!(matches!(again, Verdict::Again(_)), "{again:?}");
     }
 }

@@ -36,6 +36,9 @@ pub mod telemetry;
 
 pub mod shutdown;
 
+pub mod threads;
+pub mod vital;
+
 pub mod ballast;
 pub mod clean;
 pub mod descriptors;

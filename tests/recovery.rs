@@ -17,6 +17,8 @@ mod scene;
 mod adopts;
 #[path = "recovery/ages.rs"]
 mod ages;
+#[path = "recovery/cannot_look.rs"]
+mod cannot_look;
 #[path = "recovery/deletes.rs"]
 mod deletes;
 #[path = "recovery/drops.rs"]

@@ -1,8 +1,13 @@
 //! The shim floor: real shims with real processes, one behaviour per file. The tests play the
 //! server over the shim's socket and read its segments.
 
+#[path = "harness/failing.rs"]
+mod failing;
 #[path = "shim/harness.rs"]
 mod harness;
+
+// For `failing`.
+use harness::until_some as until;
 
 #[path = "shim/arms.rs"]
 mod arms;
@@ -20,10 +25,16 @@ mod fences_servers;
 mod gives_a_clean_start;
 #[path = "shim/keeps_survivors.rs"]
 mod keeps_survivors;
+#[path = "shim/late_orders.rs"]
+mod late_orders;
 #[path = "shim/limits_output.rs"]
 mod limits_output;
 #[path = "shim/limits_time.rs"]
 mod limits_time;
+#[path = "shim/looks_again.rs"]
+mod looks_again;
+#[path = "shim/opens_its_door.rs"]
+mod opens_its_door;
 #[path = "shim/outlives_the_server.rs"]
 mod outlives_the_server;
 #[path = "shim/pauses.rs"]
@@ -34,6 +45,8 @@ mod runs_a_job;
 mod runs_many;
 #[path = "shim/seals_segments.rs"]
 mod seals_segments;
+#[path = "shim/starts_again.rs"]
+mod starts_again;
 #[path = "shim/starts_once.rs"]
 mod starts_once;
 #[path = "shim/stops.rs"]

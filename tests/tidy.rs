@@ -13,7 +13,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("job", &[]),
     ("spool", &["job"]),
     ("shim", &["job", "spool", "clock", "ballast"]),
-    ("store", &["job", "clock", "ballast"]),
+    ("store", &["job", "clock", "ballast", "descriptors"]),
     ("output", &["job", "spool", "store", "clock"]),
     (
         "supervisor",
@@ -65,6 +65,8 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("clean", &["descriptors", "launch"]),
     ("descriptors", &[]),
     ("memory", &[]),
+    ("threads", &[]),
+    ("vital", &[]),
     ("clock", &["job"]),
     ("web", &[]),
 ];

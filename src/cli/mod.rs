@@ -6,6 +6,7 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 mod autostart;
@@ -173,11 +174,16 @@ pub fn prepare_to_serve() -> Result<(), ExitCode> {
 
 /// The server uses all cores; a client has one connection and needs one thread.
 fn runtime(verb: &Verb) -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder = match verb {
-        Verb::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
-        _ => tokio::runtime::Builder::new_current_thread(),
+    let runtime = match verb {
+        Verb::Serve(_) => serve::runtime(),
+        _ => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build(),
     };
-    Ok(builder.enable_all().build()?)
+    runtime.context(
+        "the kernel allows no further threads or files; see `ulimit -u` and `ulimit -n`, and the \
+         limits of the container or service",
+    )
 }
 
 /// Does what the verb says. One that only reads ends when its reader has left, also while it waits.

@@ -30,6 +30,7 @@ use crate::{
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
     shutdown,
     telemetry::Telemetry,
+    threads,
 };
 
 mod keeping;
@@ -57,6 +58,13 @@ pub struct ServeArgs {
     /// The settings.
     #[command(flatten)]
     pub settings: SettingOptions,
+}
+
+/// The runtime of a server. It panics where it finds no pair of sockets or no thread: waits for the
+/// former, and is refused without the latter.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    descriptors::await_pair()?;
+    threads::server_runtime()
 }
 
 /// What could not be put right at the start, for the log.

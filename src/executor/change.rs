@@ -72,7 +72,11 @@ fn file_names(job: JobNumber, segments: &[(u32, Offset)]) -> BTreeSet<String> {
             attempt,
             first_offset,
         };
-        [name.to_string(), hole::file_name(job, attempt)]
+        [
+            name.to_string(),
+            hole::draft_name(job, attempt),
+            hole::file_name(job, attempt),
+        ]
     };
     segments.iter().flat_map(segment).collect()
 }

@@ -1,6 +1,6 @@
 //! Why the executor does not do what it was asked for, in the words that a user reads.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io};
 
 use super::submit::BatchError;
 use crate::{
@@ -43,9 +43,12 @@ pub enum Error {
         /// How far it is, and what to do.
         message: String,
     },
-    /// Stopping, or the disk is full. Trying again later may help.
+    /// The disk is full, or something else is short. Trying again later may help.
     #[error("{0}")]
     Unavailable(String),
+    /// The server is about to end; the next one is to be asked.
+    #[error("the server is stopping; reconnect and try again")]
+    Stopping,
     /// Our own failure; the cause is in the log.
     #[error("{0}")]
     Internal(String),
@@ -77,7 +80,7 @@ impl Error {
 
     /// The server is about to end.
     pub(super) fn stopping() -> Self {
-        Self::Unavailable("the server is stopping; reconnect and try again".to_owned())
+        Self::Stopping
     }
 
     /// A reader begins behind the end.
@@ -98,6 +101,13 @@ impl From<StoreError> for Error {
                 "the disk is full; make room in the data directory and try again".to_owned(),
             ),
             StoreError::Stopping => Self::stopping(),
+            StoreError::Unavailable(cause) => {
+                tracing::warn!(cause, "the ledger cannot be used now");
+                Self::Unavailable(
+                    "the database cannot be used now; try again (the server's log says why)"
+                        .to_owned(),
+                )
+            }
             StoreError::Database(cause) => {
                 tracing::error!(cause, "the ledger refused");
                 Self::Internal("the database failed; the server's log says how".to_owned())
@@ -160,6 +170,11 @@ impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(error) => error.into(),
+            // A reader that panicked comes as this kind; what the kernel refuses never does.
+            ReadError::Segment(cause) if cause.kind() != io::ErrorKind::Other => {
+                tracing::warn!(%cause, "a segment cannot be read now");
+                Self::Unavailable(format!("the output cannot be read now: {cause}; try again"))
+            }
             error => {
                 tracing::error!(%error, "output could not be read");
                 Self::Internal(format!("the output cannot be read: {error}"))

@@ -11,14 +11,17 @@ use super::{
 };
 use crate::{
     ballast::Ballast,
-    clock,
+    clock, descriptors,
     job::JobNumber,
     output::{Hub, Log, Unlinker},
     query::{Queries, QuerySettings},
     scheduler::{Kick, Scheduler, rescue::Rescuer},
     spool::{Layout, SegmentName, hole, unsynced},
     store::{OpenAttempt, OpenError, Store, Stored},
-    supervisor::{Bounds, Context, ShimEvent, Supervisor, boot_id, forget_all_traces},
+    supervisor::{
+        Bounds, Budget, Context, Directory, Living, ShimEvent, Supervisor, boot_id,
+        forget_all_traces, know_user, starting_max,
+    },
 };
 
 /// What stays free by default: at most this, bytes.
@@ -122,6 +125,7 @@ impl Executor {
     /// offset that was ever shown can be read.
     pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
         refuse_to_forget(&layout)?;
+        know_user()?;
         if Ballast::of_data_dir(layout.root())?.release_below(START_BYTES) {
             tracing::warn!("the disk is full: the ballast is given up for the start");
         }
@@ -137,7 +141,7 @@ impl Executor {
                 "this is a copy of a data directory: what runs belongs to the original and is left \
                  alone, here it is lost"
             );
-            forget_all_traces(&layout);
+            forget_all_traces(&layout).await?;
         }
         keep_ballast(&store, &layout, &settings)?;
         let (arms, armed) = mpsc::unbounded_channel();
@@ -146,6 +150,10 @@ impl Executor {
         let ctx = Context {
             bounds: bounds(&layout, &settings)?,
             unlinker: Unlinker::new(layout.spool()),
+            directory: Directory::new(layout.shims()),
+            living: Living::new(layout.root().to_owned()),
+            budget: Budget::of(descriptors::open_files_max()),
+            starting: Arc::new(Semaphore::new(starting_max(descriptors::open_files_max()))),
             layout,
             store: store.clone(),
             hub: hub.clone(),
@@ -162,7 +170,7 @@ impl Executor {
         let rescuer = Rescuer::new(supervisor.clone(), kick.clone());
         let open = store.open_attempts().await?;
         let leftovers = list_spool(&supervisor.context().layout)?;
-        supervisor.survey(open.clone()).await;
+        supervisor.survey(open.clone()).await?;
         rescue_the_dead(&rescuer, &mut events, &tell).await;
         tokio::spawn(tidy_spool(supervisor.clone(), open, leftovers));
         let defaults = Defaults::load(&store).await?;
@@ -221,7 +229,10 @@ fn refuse_to_forget(layout: &Layout) -> Result<(), StartError> {
     let database = layout.database();
     let is_segment = |name: &String| SegmentName::parse(name).is_some();
     // Whatever else has its name is refused when it is opened.
-    let is_free = std::fs::symlink_metadata(&database).is_err();
+    let is_free = match std::fs::symlink_metadata(&database) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        found => found.map(|_| false)?,
+    };
     if is_free && list_spool(layout)?.iter().any(is_segment) {
         return Err(StartError::DatabaseMissing(database));
     }

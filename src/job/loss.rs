@@ -49,10 +49,11 @@ pub enum AfterLoss {
 /// Decides after a lost attempt, `lost_before` others of which were lost before it.
 ///
 /// A stop only counts where there would be another attempt: whether it reached the one that is lost
-/// cannot be known, and what cannot be known is `lost`.
-pub fn after_loss(on_lost: OnLost, lost_before: u32, stop_wished: bool) -> AfterLoss {
+/// cannot be known, and what cannot be known is `lost`. Where nobody could look at what is left of
+/// the lost attempt (not `looked`), it may still run, and there is no other one beside it.
+pub fn after_loss(on_lost: OnLost, lost_before: u32, stop_wished: bool, looked: bool) -> AfterLoss {
     match on_lost {
-        OnLost::Retry if lost_before < LOST_RETRIES_MAX => match stop_wished {
+        OnLost::Retry if looked && lost_before < LOST_RETRIES_MAX => match stop_wished {
             true => AfterLoss::Cancel,
             false => AfterLoss::Retry,
         },
@@ -75,8 +76,10 @@ mod tests {
             (OnLost::Retry, 0, true, AfterLoss::Cancel),
             (OnLost::Retry, 3, true, AfterLoss::Fail),
         ] {
-            let decided = after_loss(on_lost, lost_before, stop_wished);
+            let decided = after_loss(on_lost, lost_before, stop_wished, true);
             assert_eq!(decided, expected, "{on_lost:?} {lost_before} {stop_wished}");
+            let blind = after_loss(on_lost, lost_before, stop_wished, false);
+            assert_eq!(blind, AfterLoss::Fail);
         }
     }
 

@@ -81,6 +81,8 @@ pub enum GapReason {
     DropOldest,
     /// The newest output was not taken any more (`output.when_full`).
     DropNewest,
+    /// The disk was full when the job had been stopped: what was still in its pipes had no room.
+    DiskFull,
     /// The output was older than it is kept.
     Retention,
     /// The job was deleted under its reader.
@@ -92,10 +94,11 @@ pub enum GapReason {
 
 impl GapReason {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::PowerLoss,
         Self::DropOldest,
         Self::DropNewest,
+        Self::DiskFull,
         Self::Retention,
         Self::Deleted,
         Self::Damaged,
@@ -107,15 +110,16 @@ impl GapReason {
             Self::PowerLoss => "power_loss",
             Self::DropOldest => "drop_oldest",
             Self::DropNewest => "drop_newest",
+            Self::DiskFull => "disk_full",
             Self::Retention => "retention",
             Self::Deleted => "deleted",
             Self::Damaged => "damaged",
         }
     }
 
-    /// Whether `output.when_full` is the reason.
-    pub fn is_policy(self) -> bool {
-        matches!(self, Self::DropOldest | Self::DropNewest)
+    /// Whether the shim dropped the bytes and counted them: they count in [`Dropped`].
+    pub fn is_dropping(self) -> bool {
+        matches!(self, Self::DropOldest | Self::DropNewest | Self::DiskFull)
     }
 
     /// The reason with this name.
@@ -124,7 +128,7 @@ impl GapReason {
     }
 }
 
-/// How much output was dropped because of `output.when_full`.
+/// How much output was dropped, because of `output.when_full` or a full disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Dropped {
     /// Bytes, of all streams.

@@ -102,6 +102,8 @@ pub struct Job {
     pub leaked: u32,
     /// Processes that still live.
     pub survivors: Vec<Survivor>,
+    /// Why there may be others: what is left of a lost attempt could not be looked at.
+    pub survivors_unknown: Option<String>,
     /// The kernel's count.
     pub usage: Usage,
 }
@@ -161,6 +163,7 @@ impl Serialize for Job {
         m.serialize_entry("stop", &self.stop)?;
         m.serialize_entry("leaked", &self.leaked)?;
         m.serialize_entry("survivors", &self.survivors)?;
+        m.serialize_entry("survivors_unknown", &self.survivors_unknown)?;
         m.serialize_entry("usage", &self.usage)?;
         map.end()
     }

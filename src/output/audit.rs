@@ -136,7 +136,7 @@ impl Audit {
             }
             Item::Gap(gap) => {
                 self.pass(*gap);
-                if gap.reason.is_policy() {
+                if gap.reason.is_dropping() {
                     self.dropped_bytes += gap.to - gap.from;
                 }
                 // These were hashed before they went.

@@ -96,7 +96,7 @@ impl Kind {
             Error::Forbidden { .. } => Self::Forbidden,
             Error::Conflict(_) => Self::Conflict,
             Error::Limit { .. } => Self::LimitExceeded,
-            Error::Unavailable(_) => Self::Unavailable,
+            Error::Unavailable(_) | Error::Stopping => Self::Unavailable,
             Error::Internal(_) => Self::Internal,
         }
     }

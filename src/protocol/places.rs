@@ -11,7 +11,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Settings;
+use crate::{config::Settings, descriptors};
 
 /// The places of one door.
 #[derive(Debug)]
@@ -92,12 +92,12 @@ impl Drop for Place {
     }
 }
 
-/// Lowers the bounds of connections where this process may not open so many files: half of them are
-/// for connections, the rest for the database, segments, shims and whatever else the work needs.
+/// Lowers the bounds of connections where this process may not open so many files: half of what the
+/// server leaves of them is for connections, the rest for shims.
 /// Returns whether it did.
 pub fn fit(settings: &mut Settings, open_files_max: u64) -> bool {
     let (tcp, unix) = (settings.tcp_connections_max, settings.unix_connections_max);
-    let room = (open_files_max / 2).max(2);
+    let room = (descriptors::left_of(open_files_max) / 2).max(2);
     if tcp + unix <= room {
         return false;
     }
@@ -154,7 +154,8 @@ mod tests {
         assert_eq!(many, defaults);
         let mut few = defaults;
         assert!(fit(&mut few, 1024));
-        assert_eq!(few.tcp_connections_max + few.unix_connections_max, 512);
+        // Half of what is left beside the server's own 36.
+        assert_eq!(few.tcp_connections_max + few.unix_connections_max, 494);
         assert!(few.unix_connections_max > 100);
     }
 }

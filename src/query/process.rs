@@ -16,6 +16,8 @@ use super::{
     ask::{Ask, Bounds, Params, Refusal, Reply, Rows},
 };
 
+use crate::descriptors;
+
 /// Beside its rows a reply has names of columns and little else, bytes.
 const REPLY_MORE_BYTES: u64 = 1 << 20;
 
@@ -116,6 +118,11 @@ impl Queries {
     async fn run(&self, ask: &Ask) -> Result<Rows, Refusal> {
         let failed = |error: io::Error| {
             tracing::error!(%error, "a query process could not be used");
+            if descriptors::is_shortage(&error) {
+                let message =
+                    format!("no query process can be started now ({error}); try again in a moment");
+                return Refusal::Unavailable(message);
+            }
             Refusal::Internal("the query could not be run; the server's log says why".to_owned())
         };
         let mut child = self.start().map_err(failed)?;

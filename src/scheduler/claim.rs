@@ -129,7 +129,7 @@ impl Scheduler {
                 shim,
                 offer,
             } => self.commit_end(*settled, shim, offer),
-            ShimEvent::NeverRan { key, offer } => self.rescue_and_free(key, offer),
+            ShimEvent::NeverRan { key, offer, pause } => self.rescue_and_free(key, offer, pause),
             ShimEvent::Dead { shim, attempt } => {
                 self.starting.remove(&shim);
                 self.forget_idle(&shim);
@@ -158,13 +158,17 @@ impl Scheduler {
         self.claimed(report.offers, claimed);
     }
 
-    /// The ledger still names the shim for the attempt: it takes work only after the rescue.
-    fn rescue_and_free(&mut self, key: Key, offer: Option<Offer>) {
+    /// The ledger still names the shim for the attempt: it takes work only after the rescue, and not
+    /// before the pause is over. Meanwhile it counts as one that asks for work, so that nobody is
+    /// started in its place.
+    fn rescue_and_free(&mut self, key: Key, offer: Option<Offer>, pause: Duration) {
         let offers: Vec<Offer> = offer.into_iter().collect();
         self.asking += offers.len();
         let (rescuer, reports) = (self.rescuer.clone(), self.reports.clone());
         tokio::spawn(async move {
-            rescuer.rescue(key).await;
+            #[expect(clippy::disallowed_methods, reason = "it is the pause itself")]
+            let pause = tokio::time::sleep(pause);
+            tokio::join!(rescuer.rescue(key), pause);
             let _ = reports.send(Report {
                 offers,
                 claimed: None,

@@ -3,6 +3,8 @@
 
 use std::{io, path::Path};
 
+use tokio::time::Instant;
+
 use super::{claim::Kick, end};
 use crate::{
     clock,
@@ -16,7 +18,8 @@ use crate::{
     },
     store::{Fenced, OpenAttempt, StoreError},
     supervisor::{
-        Ending, Key, Leader, Mark, Settled, Supervisor, Ward, end_remains, first_segment, settle,
+        Ending, Key, Leader, Mark, Remains, Settled, Supervisor, Ward, end_remains, first_segment,
+        settle,
     },
 };
 
@@ -76,6 +79,13 @@ const RESCUE: &str = "rescue";
 /// Between two tries of a rescue.
 const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How long what is left of a lost attempt is looked for where a look fails: a shortage passes, and
+/// until then nobody may say that nothing is left.
+const LOOK_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What a rescue may have to write, bytes.
+const RESCUE_BYTES: u64 = 1 << 20;
+
 impl Rescuer {
     /// A rescuer over the supervisor's data directory.
     pub fn new(supervisor: Supervisor, kick: Kick) -> Self {
@@ -127,7 +137,8 @@ impl Rescuer {
         let store = &self.supervisor.context().store;
         match error {
             RescueError::Spool(e) if e.kind() == io::ErrorKind::StorageFull => {
-                store.ballast().release();
+                // Where bytes are free, a file was short, or it is passing.
+                store.ballast().release_below(RESCUE_BYTES);
             }
             RescueError::Spool(e) if is_sync_failure(e) => store.distrust(e),
             _ => {}
@@ -171,6 +182,7 @@ impl Rescuer {
                 boot_id: ctx.boot_id.clone(),
                 instance: ctx.instance.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                segment_bytes: None,
             },
         );
         let name = first_segment(&open);
@@ -205,16 +217,21 @@ impl Rescuer {
         };
         let mark = Mark::new(open.id, &ctx.instance);
         // In a restored backup they are those of the data directory that it was made of.
-        let survivors = if same_machine {
-            blocking(move || Ok(end_remains(&mark, leader))).await?
-        } else {
-            Vec::new()
+        let remains = match same_machine {
+            true => hunt(Key::of_open(&open), mark, leader).await?,
+            false => Remains::default(),
         };
-        // Two sealed segments and the last one may not have been on disk.
-        let unsynced = 3 * ctx.bounds.segment_bytes + record::PAYLOAD_BYTES_MAX as u64;
+        let unsynced_bytes_max = if same_machine {
+            0
+        } else {
+            let (spool, first) = (ctx.layout.spool(), first_segment(&open));
+            let now = ctx.bounds.segment_bytes;
+            blocking(move || unsynced_bytes_max(&spool, first, now)).await?
+        };
         let ending = Ending::Lost {
-            survivors,
-            unsynced_bytes_max: if same_machine { 0 } else { unsynced },
+            survivors: remains.survivors,
+            survivors_unknown: remains.unknown,
+            unsynced_bytes_max,
         };
         self.finish(open, ending).await
     }
@@ -228,6 +245,31 @@ impl Rescuer {
         end::tell(&self.supervisor, &settled, fenced);
         end::unlink(&self.supervisor, &settled, fenced).await;
         Ok(())
+    }
+}
+
+/// Ends what is left of a tree. Where something cannot be looked at it is tried again for a while;
+/// then what is left is unknown.
+async fn hunt(key: Key, mark: Mark, leader: Option<Leader>) -> io::Result<Remains> {
+    let deadline = Instant::now() + LOOK_WITHIN;
+    let mut told = false;
+    loop {
+        let (mark, last) = (mark.clone(), Instant::now() >= deadline);
+        let remains = blocking(move || Ok(end_remains(&mark, leader, last))).await?;
+        let Some(why) = remains.unknown.as_ref().filter(|_| !last) else {
+            return Ok(remains);
+        };
+        if !std::mem::replace(&mut told, true) {
+            let Key { job, attempt } = key;
+            tracing::warn!(
+                job,
+                attempt,
+                why,
+                "what is left of a lost attempt cannot be looked at; trying again"
+            );
+        }
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
+        tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
 
@@ -279,6 +321,34 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     })
 }
 
+/// What a power loss can have cost an attempt whose first segment is `first`, bytes: two sealed
+/// segments and the last one may not have been on disk. Their size is the attempt's, which may be
+/// another one than today's setting `now`. Blocking.
+fn unsynced_bytes_max(spool: &Path, first: SegmentName, now: u64) -> io::Result<u64> {
+    let intent = match read_beginning(spool, first) {
+        Ok(beginning) => beginning.intent,
+        // What says it has gone with the power.
+        Err(error) if is_no_segment(&error) => None,
+        Err(error) => return Err(error),
+    };
+    let segment_bytes = match intent.and_then(|intent| intent.segment_bytes) {
+        Some(bytes) => bytes,
+        None => largest_segment(spool, first)?.max(now),
+    };
+    Ok(segment_bytes
+        .saturating_mul(3)
+        .saturating_add(record::PAYLOAD_BYTES_MAX as u64))
+}
+
+/// The length of the attempt's largest segment, bytes.
+fn largest_segment(spool: &Path, first: SegmentName) -> io::Result<u64> {
+    let mut largest = 0;
+    for name in hole::segments(spool, first.job, first.attempt)? {
+        largest = largest.max(spool.join(name.to_string()).metadata()?.len());
+    }
+    Ok(largest)
+}
+
 /// The process that the ledger names.
 fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
     Some(StartPayload {
@@ -316,6 +386,42 @@ fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
 mod tests {
     use super::*;
     use crate::job::{Dropped, Exit, Usage};
+
+    #[test]
+    fn a_power_loss_costs_what_the_segments_of_the_attempt_held() {
+        let spool = tempfile::tempdir().expect("a directory");
+        let first = SegmentName {
+            job: 3,
+            attempt: 1,
+            first_offset: 0,
+        };
+        let bound = |now| unsynced_bytes_max(spool.path(), first, now).expect("the spool");
+        let rest = record::PAYLOAD_BYTES_MAX as u64;
+        assert_eq!(bound(1000), 3000 + rest, "nothing is left");
+        let intent = |segment_bytes| Intent {
+            job: crate::job::JobId(uuid::Uuid::nil()),
+            shim: "s".into(),
+            boot_id: "b".into(),
+            instance: "i".into(),
+            version: "v".into(),
+            segment_bytes,
+        };
+        take_right(spool.path(), first, &intent(Some(70_000))).expect("a segment");
+        for now in [1000, 1_000_000] {
+            assert_eq!(bound(now), 210_000 + rest);
+        }
+        // A version that did not write it down: what there is says how large they were at least.
+        std::fs::remove_file(spool.path().join(first.to_string())).expect("a segment");
+        take_right(spool.path(), first, &intent(None)).expect("a segment");
+        let second = SegmentName {
+            first_offset: 50,
+            ..first
+        };
+        let path = spool.path().join(second.to_string());
+        std::fs::write(path, vec![0; 5000]).expect("a segment");
+        assert_eq!(bound(1000), 15_000 + rest);
+        assert_eq!(bound(9000), 27_000 + rest);
+    }
 
     #[test]
     fn the_whole_decision() {

@@ -4,11 +4,11 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
+    backoff::Backoff,
     feed::Feed,
     kit::Kit,
     log::{Log, Obstacle},
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     job::{ExitFacts, Offset, SpawnError, StopCause, StopWish, Stream, Survivor},
-    spool::{RunSpec, record::StartPayload},
+    spool::{About, RunSpec, record::StartPayload},
 };
 
 /// Where an attempt is.
@@ -29,7 +29,15 @@ pub(super) enum Phase {
     /// Its first segment exists; nothing was started yet.
     Opening,
     /// Its process is between fork and exec.
-    Starting { report: OwnedFd },
+    Starting {
+        report: OwnedFd,
+        /// Our end of its stdin: nothing is fed before its program runs, for what a child that fails
+        /// has in its pipe is lost.
+        stdin: Option<OwnedFd>,
+    },
+    /// Its process has failed before its exec, for a reason that may pass. Once it is reaped the
+    /// next one is started.
+    Failing(SpawnError),
     /// Its leader runs.
     Running,
     /// Its leader has exited, other processes live.
@@ -52,10 +60,9 @@ pub(super) struct Later {
     pub(super) signals: Vec<i32>,
 }
 
-/// Why the output does not flow, and when to try again (`None`: when the sync thread says so).
+/// That the output does not flow, and when to try again (`None`: when the sync thread says so).
 #[derive(Debug)]
 pub(super) struct Blocked {
-    pub(super) why: Obstacle,
     pub(super) retry_at: Option<Instant>,
 }
 
@@ -72,72 +79,96 @@ pub struct Attempt {
     pub(super) leader: Option<i32>,
     pub(super) leader_status: Option<i32>,
     pub(super) spawn_error: Option<SpawnError>,
+    /// Between two tries to start the process.
+    pub(super) backoff: Backoff,
+    /// Since when its exec fails for a reason that may pass, but need not.
+    pub(super) exec_fails_since: Option<Instant>,
     pub(super) started_at_us: Option<i64>,
     /// Which process that is.
     pub(super) start: Option<StartPayload>,
     pub(super) stop: Option<Stop>,
     /// When everything that lives is killed, and killed again.
     pub(super) kill_at: Option<Instant>,
+    /// When the processes are looked at again, because they could not all be looked at.
+    pub(super) look_at: Option<Instant>,
     pub(super) later: Later,
     pub(super) paused: bool,
+    /// A pause or a resume (`false`) that has not reached everybody, and when it is tried again.
+    pub(super) unreached: Option<(bool, Instant)>,
     pub(super) run_time: Stopwatch,
     pub(super) silence: Stopwatch,
     pub(super) armed: Option<Offset>,
     pub(super) blocked: Option<Blocked>,
-    pub(super) told_waiting: bool,
+    /// Why the process waits, while that is what was told.
+    pub(super) told_waiting: Option<String>,
     pub(super) told_trouble: Option<String>,
     pub(super) leaked: u32,
     pub(super) survivors: Vec<Survivor>,
     pub(super) used: usage::Sum,
     pub(super) ended_at_us: i64,
     pub(super) facts: Option<Box<ExitFacts>>,
+    /// A stop was asked for after the leader's exit: it is too late to change how the attempt
+    /// ended, and what is left of its output is not to be waited for.
+    pub(super) end_wanted: bool,
+    /// The rest of the output had no room and is only counted.
+    pub(super) is_cut: bool,
     pub(super) recorded: bool,
     pub(super) sync_asked: bool,
     /// No process is left.
     pub(super) gone: bool,
+    /// What was told with the exit: whether the shim takes work again. It stays so, whatever becomes
+    /// of the processes, because the server gives work to the one and none to the other.
+    pub(super) reusable: Option<bool>,
     pub(super) acknowledged: bool,
 }
 
 impl Attempt {
-    /// Takes the right to start the attempt. On an error nothing has happened.
-    pub fn begin(mut spec: RunSpec, kit: &mut Kit, now: Instant) -> std::io::Result<Self> {
-        kit.ticket += 1;
-        kit.frame.clear();
-        let log = Log::create(
-            Arc::clone(&kit.spool),
-            kit.ballast.clone(),
-            &spec,
-            kit.ticket,
-        )?;
+    /// Begins the attempt, whose right to start is taken: `log` has its first segment. `later` is
+    /// what was asked before.
+    pub fn begin(
+        spec: RunSpec,
+        stdin: Feed,
+        later: Later,
+        log: Log,
+        kit: &mut Kit,
+        now: Instant,
+    ) -> Self {
         let mut attempt = Self {
             phase: Phase::Opening,
             log,
             pipes: Pipes::default(),
-            stdin: Feed::of(&mut spec),
+            stdin,
             stderr_first: false,
             leader: None,
             leader_status: None,
             spawn_error: None,
+            backoff: Backoff::default(),
+            exec_fails_since: None,
             started_at_us: None,
             start: None,
             stop: None,
             kill_at: None,
-            later: Later::default(),
+            look_at: None,
+            later,
             paused: false,
+            unreached: None,
             run_time: Stopwatch::started(now),
             silence: Stopwatch::started(now),
             armed: None,
             blocked: None,
-            told_waiting: false,
+            told_waiting: None,
             told_trouble: None,
             leaked: 0,
             survivors: Vec::new(),
             used: usage::Sum::default(),
             ended_at_us: 0,
             facts: None,
+            end_wanted: false,
+            is_cut: false,
             recorded: false,
             sync_asked: false,
             gone: true,
+            reusable: None,
             acknowledged: false,
             spec,
         };
@@ -145,7 +176,7 @@ impl Attempt {
             attempt.stop(wish, kit, now);
         }
         attempt.advance(kit, now);
-        Ok(attempt)
+        attempt
     }
 
     /// Goes on as far as it can without waiting.
@@ -154,9 +185,9 @@ impl Attempt {
             return;
         }
         let mut step = self.step(kit, now);
-        // The end of an attempt is what the ballast is for.
+        // The end of an attempt is what the ballast is for; a drain gets its share by itself.
         while let Err(Obstacle::Full(_)) = step
-            && self.is_closing()
+            && matches!(self.phase, Phase::Recording)
             && kit.ballast.release()
         {
             step = self.step(kit, now);
@@ -174,13 +205,9 @@ impl Attempt {
             Phase::Recording => self.record(kit),
             Phase::Syncing => self.await_sync(kit),
             Phase::Told => self.make_durable(kit),
+            Phase::Failing(_) => Ok(()),
             Phase::Starting { .. } | Phase::Running | Phase::Ending => self.log_ready(kit),
         }
-    }
-
-    /// Whether nothing is left but to write down what there is.
-    fn is_closing(&self) -> bool {
-        matches!(self.phase, Phase::Draining | Phase::Recording)
     }
 
     fn is_blocked(&self, now: Instant) -> bool {
@@ -210,7 +237,9 @@ impl Attempt {
     pub fn next_deadline(&self) -> Option<Instant> {
         let limits = self.limits().map(|(at, _)| at);
         let retry = self.blocked.as_ref().and_then(|b| b.retry_at);
-        limits.chain(self.kill_at).chain(retry).min()
+        let unreached = self.unreached.map(|(_, at)| at);
+        let looks = self.look_at.into_iter().chain(unreached);
+        limits.chain(self.kill_at).chain(retry).chain(looks).min()
     }
 
     /// When which limit of the running process is reached.
@@ -235,7 +264,7 @@ impl Attempt {
         let source = |stream| self.pipes.source(stream).filter(|_| self.flows());
         Wants {
             report: match &self.phase {
-                Phase::Starting { report } => Some(report),
+                Phase::Starting { report, .. } => Some(report),
                 _ => None,
             },
             stdout: source(Stream::Stdout),
@@ -252,6 +281,11 @@ impl Attempt {
             Phase::Told => true,
             _ => false,
         }
+    }
+
+    /// Names it in messages.
+    pub(super) fn about(&self) -> About {
+        About::attempt(self.spec.job, self.spec.attempt)
     }
 
     /// A wish of the shim itself.

@@ -18,8 +18,8 @@ use crate::{
 impl Attempt {
     /// Stores the last bytes and completes the facts.
     pub(super) fn drain(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
-        self.log.make_ready(&mut kit.desk(), true)?;
-        self.empty_pipes(kit, now)?;
+        self.take_the_rest(kit, now)?;
+        self.log.settle_drops(&mut kit.syncer)?;
         if self.survivors.is_empty() {
             self.pipes = Pipes::default();
         } else {
@@ -28,6 +28,31 @@ impl Attempt {
         self.facts = Some(Box::new(self.complete_facts()));
         self.phase = Phase::Recording;
         self.record(kit)
+    }
+
+    /// Where the rest has no room it waits, unless somebody wants the attempt to end: then it is
+    /// counted, and the log says that it is missing.
+    fn take_the_rest(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+        if !self.is_cut {
+            match self.store_the_rest(kit, now) {
+                Err(Obstacle::Full(_)) if self.end_wanted || self.stop.is_some() => {}
+                stored => return stored,
+            }
+            self.is_cut = true;
+        }
+        self.forget_the_rest(kit, now);
+        Ok(())
+    }
+
+    /// Somebody wants the end of an attempt whose leader has exited: what waits for room is tried
+    /// once more, at once.
+    pub(super) fn want_end(&mut self, now: Instant) {
+        self.end_wanted = true;
+        if let (Phase::Draining, Some(blocked)) = (&self.phase, &mut self.blocked)
+            && let Some(at) = &mut blocked.retry_at
+        {
+            *at = now;
+        }
     }
 
     fn complete_facts(&mut self) -> ExitFacts {
@@ -60,7 +85,9 @@ impl Attempt {
     /// ledger; else when everything is on disk, and what was dropped is gone.
     pub(super) fn record(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
         let written = self.write_exit(kit);
-        if self.log.end() <= self.spec.inline_bytes_max && !self.log.has_hole() {
+        let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.has_hole();
+        // What is missing at the end is told by the record alone.
+        if is_little && (written.is_ok() || !self.log.has_forgotten()) {
             self.tell(kit);
             return written;
         }
@@ -122,12 +149,15 @@ impl Attempt {
         let Some(facts) = self.facts.clone() else {
             return;
         };
+        let reusable = *self
+            .reusable
+            .get_or_insert(self.survivors.is_empty() && self.gone);
         kit.said.push(FromShim::Exited {
             job: self.spec.job,
             attempt: self.spec.attempt,
             facts,
             synced: self.is_durable(),
-            reusable: self.survivors.is_empty() && self.gone,
+            reusable,
         });
     }
 
@@ -156,14 +186,20 @@ impl Attempt {
         self.is_told() && self.gone && self.is_durable()
     }
 
+    /// Its job and its number.
+    pub fn key(&self) -> (i64, u32) {
+        (self.spec.job, self.spec.attempt)
+    }
+
     /// Whether this is the attempt.
     pub fn is(&self, job: i64, attempt: u32) -> bool {
         (self.spec.job, self.spec.attempt) == (job, attempt)
     }
 
-    /// Whether other processes than the job's could still be ours: the shim takes no more work.
-    pub fn has_survivors(&self) -> bool {
-        !self.survivors.is_empty()
+    /// Whether the shim has said that it takes no more work: when the exit was told, processes were
+    /// still ours, named as survivors or on their way out.
+    pub fn retires_shim(&self) -> bool {
+        self.reusable == Some(false)
     }
 
     /// A result of the sync thread.

@@ -29,6 +29,7 @@ pub struct Connection {
     inbox: MessageBuffer,
     outbox: Vec<u8>,
     open: bool,
+    peer: i32,
 }
 
 impl Connection {
@@ -50,7 +51,13 @@ impl Connection {
             inbox: MessageBuffer::default(),
             outbox: Vec::new(),
             open: true,
+            peer: peer.pid(),
         }))
+    }
+
+    /// The process that has connected; 0 where it is not of our PID namespace.
+    pub fn peer(&self) -> i32 {
+        self.peer
     }
 
     /// Reads what has arrived, once.

@@ -1,7 +1,10 @@
 //! How an attempt's process tree ends: the leader's exit, the processes that outlive it, the
 //! proof that nobody is left. Signals are sent by the stop ladder; what follows is `closing`'s.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use nix::errno::Errno;
 
@@ -16,6 +19,9 @@ use crate::job::Leftover;
 /// How long processes that outlive their leader have from TERM to KILL.
 const LEFTOVER_GRACE: Duration = Duration::from_millis(500);
 
+/// How long until the processes are looked at again where that has failed.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 impl Attempt {
     /// A child has changed its state: reaps what can be reaped, and notices the leader's exit.
     ///
@@ -23,33 +29,42 @@ impl Attempt {
     /// proof that nobody is left.
     pub fn on_children(&mut self, kit: &mut Kit, now: Instant) {
         loop {
-            match fork::exited_child(None) {
-                Err(Errno::ECHILD) => return self.on_gone(),
-                Err(_) => return,
+            let reaped = match fork::exited_child(None) {
+                Err(Errno::ECHILD) => return self.on_gone(kit, now),
+                Err(_) => false,
                 Ok(None) => return self.on_straggler(kit, now),
                 Ok(Some(pid)) if Some(pid) == self.leader => {
                     self.finish_start(kit, now);
-                    if self.reap_others(pid, kit) > 0 {
-                        return self.on_leader_exit(kit, now);
+                    match self.reap_others(pid, kit) {
+                        _ if matches!(self.phase, Phase::Starting { .. }) => false,
+                        Ok(0) => self.reap(pid),
+                        Ok(_) => return self.on_leader_exit(kit, now),
+                        Err(_) => false,
                     }
-                    self.reap(pid);
                 }
-                Ok(Some(pid)) => {
-                    self.reap(pid);
-                }
+                Ok(Some(pid)) => self.reap(pid),
+            };
+            if !reaped {
+                // No signal comes again for what could not be looked at or taken this time.
+                return self.look_again(now);
             }
         }
     }
 
+    /// The processes are looked at again in a moment: this time it failed.
+    fn look_again(&mut self, now: Instant) {
+        self.look_at = Some(now + LOOK_AGAIN);
+    }
+
     /// Reaps exited children other than the leader; how many children of ours remain.
-    fn reap_others(&mut self, leader: i32, kit: &Kit) -> usize {
+    fn reap_others(&mut self, leader: i32, kit: &Kit) -> io::Result<usize> {
         let mut remaining = 0;
-        for pid in kit.tree.children() {
+        for pid in kit.tree.children()? {
             if pid != leader && !self.reap(pid) {
                 remaining += 1;
             }
         }
-        remaining
+        Ok(remaining)
     }
 
     /// Reaps a child if it has exited; whether it had.
@@ -67,8 +82,14 @@ impl Attempt {
 
     /// The leader has exited before its start was noticed: the report goes first.
     fn finish_start(&mut self, kit: &mut Kit, now: Instant) {
-        self.later = super::attempt::Later::default();
+        if !matches!(self.phase, Phase::Starting { .. }) {
+            return;
+        }
+        let later = std::mem::take(&mut self.later);
         self.read_report(kit, now);
+        if matches!(self.phase, Phase::Failing(_)) {
+            self.later = later;
+        }
     }
 
     /// The leader has exited and others live: they end with it, or stay and are named.
@@ -76,22 +97,36 @@ impl Attempt {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
+        if self.stop.is_none() && self.spec.leftover == Leftover::Keep {
+            return self.leave_to_themselves(kit, now);
+        }
         self.phase = Phase::Ending;
         self.stdin.close();
-        if self.stop.is_none() && self.spec.leftover == Leftover::Keep {
-            return self.leave_to_themselves(kit);
-        }
         let kill_at = now + LEFTOVER_GRACE;
         self.kill_at = self.kill_at.into_iter().chain([kill_at]).min();
         if self.stop.is_none() {
-            self.leaked = self.others(kit).len() as u32;
+            self.leaked = self.others(kit).found.len() as u32;
             self.terminate(kit, now);
         }
     }
 
-    /// Whoever lives is named and no longer part of the attempt.
-    fn leave_to_themselves(&mut self, kit: &Kit) {
-        self.survivors = tree::name_all(&self.others(kit));
+    /// What lives besides the leader stays: it goes on if it was paused, for nobody could let it go
+    /// on later, and it is named. Where not all of them can be looked at, that waits.
+    fn leave_to_themselves(&mut self, kit: &Kit, now: Instant) {
+        if self.paused && !kit.tree.signal(self.group(), libc::SIGCONT) {
+            return self.look_again(now);
+        }
+        self.set_paused(false, now);
+        let others = self.others(kit);
+        if !others.is_whole() {
+            return self.look_again(now);
+        }
+        self.leave(&others.found);
+    }
+
+    /// These are no longer part of the attempt.
+    fn leave(&mut self, survivors: &[tree::Process]) {
+        self.survivors = tree::name_all(survivors);
         if let Some(leader) = self.leader {
             self.reap(leader);
         }
@@ -104,8 +139,9 @@ impl Attempt {
         if !matches!(self.phase, Phase::Ending) || refused.is_empty() {
             return;
         }
-        if self.others(kit).iter().all(|p| refused.contains(&p.pid)) {
-            self.leave_to_themselves(kit);
+        let others = self.others(kit);
+        if others.is_whole() && others.found.iter().all(|p| refused.contains(&p.pid)) {
+            self.leave(&others.found);
             self.leaked = self.leaked.saturating_sub(self.survivors.len() as u32);
         }
     }
@@ -115,12 +151,12 @@ impl Attempt {
     pub(super) fn count_leaked_in_stop(&mut self, kit: &Kit) {
         let first = self.stop.as_ref().is_some_and(|stop| !stop.facts.killed);
         if let (Phase::Ending, true) = (&self.phase, first) {
-            self.leaked = self.others(kit).len() as u32;
+            self.leaked = self.others(kit).found.len() as u32;
         }
     }
 
     /// Whoever lives besides the leader.
-    fn others(&self, kit: &Kit) -> Vec<tree::Process> {
+    fn others(&self, kit: &Kit) -> tree::Looked {
         kit.tree.others(self.leader.unwrap_or_default())
     }
 
@@ -133,8 +169,12 @@ impl Attempt {
     }
 
     /// There are no children any more.
-    fn on_gone(&mut self) {
+    fn on_gone(&mut self, kit: &mut Kit, now: Instant) {
         let before = std::mem::replace(&mut self.gone, true);
+        if let Phase::Failing(error) = &self.phase {
+            let error = error.clone();
+            return self.start_again(&error, kit, now);
+        }
         if !before && matches!(self.phase, Phase::Running | Phase::Ending) {
             self.tree_gone();
         }
@@ -147,6 +187,7 @@ impl Attempt {
         self.ended_at_us = stamp::wall_us();
         self.kill_at = None;
         self.paused = false;
+        self.unreached = None;
         self.phase = Phase::Draining;
     }
 }

@@ -3,8 +3,11 @@
 
 use std::time::Instant;
 
-use super::{attempt::Attempt, kit::Kit, log::Obstacle, pipes::Read};
-use crate::job::{Input, InputAnswer, Offset, Stream, WhenFull};
+use super::{attempt::Attempt, frame, kit::Kit, log::Obstacle, pipes::Read};
+use crate::{
+    ballast::Share,
+    job::{Input, InputAnswer, Offset, Stream, WhenFull},
+};
 
 /// What a process without a terminal writes to.
 const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -34,18 +37,84 @@ impl Attempt {
     }
 
     /// Stores what was in the pipes when the tree was gone, without waiting for more: whoever
-    /// could still write is no longer part of the attempt.
-    pub(super) fn empty_pipes(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
-        loop {
-            let mut found = false;
-            for stream in BOTH {
-                found |= self.read_once(stream, true, kit, now)?;
+    /// could still write is no longer part of the attempt. On a full disk only a part of the
+    /// reserve is for this: ends need the rest.
+    pub(super) fn store_the_rest(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+        if !kit.frame.waiting().is_empty() {
+            self.drain_step(None, kit, now)?;
+        }
+        for stream in self.order().into_iter().cycle() {
+            if !BOTH.into_iter().any(|stream| self.pipes.holds(stream)) {
+                break;
             }
-            if !found {
-                self.tell_growth(kit);
-                return Ok(());
+            if self.pipes.holds(stream) && !self.drain_step(Some(stream), kit, now)? {
+                self.pipes.give_up(stream);
             }
         }
+        self.tell_growth(kit);
+        Ok(())
+    }
+
+    /// Writes the frame that waits, then reads a stream once and writes that; whether it brought
+    /// bytes.
+    fn drain_step(
+        &mut self,
+        stream: Option<Stream>,
+        kit: &mut Kit,
+        now: Instant,
+    ) -> Result<bool, Obstacle> {
+        let step = self.with_share(false, kit, |attempt, kit| match stream {
+            Some(stream) => attempt.read_once(stream, true, kit, now),
+            None => attempt.log.make_ready(&mut kit.desk(), true).map(|()| true),
+        });
+        let Err(Obstacle::Full(_)) = step else {
+            return step;
+        };
+        if kit.frame.waiting().is_empty() {
+            return step;
+        }
+        // A quota is told by no number: the write has shown it.
+        let again = self.with_share(true, kit, |attempt, kit| {
+            attempt.log.make_ready(&mut kit.desk(), true)
+        });
+        if again.is_err() {
+            // It was given up for nothing.
+            kit.ballast.refill();
+        }
+        again.map(|()| true)
+    }
+
+    fn with_share<T>(
+        &mut self,
+        failed: bool,
+        kit: &mut Kit,
+        act: impl FnOnce(&mut Self, &mut Kit) -> Result<T, Obstacle>,
+    ) -> Result<T, Obstacle> {
+        if self.discards() {
+            return act(self, kit);
+        }
+        match kit.ballast.share(frame::READ_BYTES as u64, failed)? {
+            Share::Granted(_permit) => act(self, kit),
+            Share::Refused(why) => Err(Obstacle::Full(why)),
+        }
+    }
+
+    /// Counts what was in the pipes, and does not store it.
+    pub(super) fn forget_the_rest(&mut self, kit: &mut Kit, now: Instant) {
+        self.log.cut(&mut kit.frame);
+        for stream in BOTH {
+            while let Read::Bytes(length) = self.pipes.read(stream, kit.frame.space()) {
+                let taken = match self.spec.when_full {
+                    WhenFull::Fail => self.room().map_or(length, |room| length.min(room)),
+                    WhenFull::DropOldest | WhenFull::DropNewest => length,
+                };
+                self.log.forget(&kit.frame, 0, taken);
+                if taken < length {
+                    self.limit_reached(kit, now);
+                }
+            }
+        }
+        self.tell_growth(kit);
     }
 
     /// One read of a stream; whether it brought bytes.
@@ -90,7 +159,7 @@ impl Attempt {
             return None;
         }
         let max: Offset = self.spec.output_bytes_max?;
-        let left = max.saturating_sub(self.log.end());
+        let left = max.saturating_sub(self.log.final_end());
         Some(usize::try_from(left).unwrap_or(usize::MAX))
     }
 

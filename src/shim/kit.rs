@@ -52,6 +52,7 @@ impl Kit {
             boot_id: self.boot_id.clone(),
             instance: self.instance.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            segment_bytes: Some(spec.segment_bytes),
         })
     }
 }

@@ -2,6 +2,7 @@
 //! says why it cannot go on and never waits itself; who reads the pipes is not known here.
 
 mod dropping;
+mod syncing;
 
 use std::{
     io,
@@ -12,22 +13,24 @@ use std::{
     sync::Arc,
 };
 
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
 use super::{
     fork::{self, START_BYTES},
     frame::{self, Frame},
     ring::Ring,
     room::{self, Bounds},
-    sync::{Synced, Syncer, Work},
+    sync::{Syncer, Work},
 };
 use crate::{
     ballast::Ballast,
-    job::{Dropped, Offset, Stream},
+    job::{Dropped, GapReason, Offset, Stream},
     spool::{
-        Kind, RunSpec, SegmentName, SegmentWriter,
+        Kind, RunSpec, SegmentName, SegmentWriter, hole,
         record::{self, Decoded, HEADER_BYTES, StartPayload},
-        unsynced,
     },
 };
+use syncing::Syncing;
 
 /// How much is written before it is looked again whether the disk is full, bytes.
 const LOOK_EVERY_BYTES: u64 = 256 << 10;
@@ -39,6 +42,8 @@ pub enum Obstacle {
     Full(String),
     /// Something is wrong with the disk; trying again later may help.
     Broken(String),
+    /// The process could not be started; trying again later may help.
+    NotStarted(String),
     /// Two segments are unsynced; the sync thread tells when to go on.
     Unsynced,
 }
@@ -77,12 +82,10 @@ pub struct Log {
     end: Offset,
     /// Where only the first and the newest output is kept.
     ring: Option<Ring>,
-    /// What came behind `end` and was not taken any more.
+    /// What came behind `end` and was not taken any more, and why.
     forgotten: Dropped,
-    ticket: u64,
-    /// Requests to the sync thread that have not come back.
-    syncing: u32,
-    sync_error: Option<String>,
+    forgotten_for: GapReason,
+    syncing: Syncing,
     sealed: Option<Offset>,
 }
 
@@ -115,9 +118,8 @@ impl Log {
             end: spec.start_offset,
             ring: dropping::ring(spec),
             forgotten: Dropped::default(),
-            ticket,
-            syncing: 0,
-            sync_error: None,
+            forgotten_for: GapReason::DropNewest,
+            syncing: Syncing::new(ticket),
             sealed: None,
         })
     }
@@ -133,6 +135,15 @@ impl Log {
         bytes.resize(bytes.len() + START_BYTES, 0);
         self.current.begin(&bytes)?;
         self.start_at = self.current.length() - START_BYTES as u64;
+        Ok(())
+    }
+
+    /// Takes now what dropping will need. Once done, there is nothing to do.
+    pub fn prepare(&self) -> Result<(), Obstacle> {
+        let SegmentName { job, attempt, .. } = self.current.name();
+        if self.ring.is_some() {
+            hole::prepare(&self.spool, job, attempt)?;
+        }
         Ok(())
     }
 
@@ -183,7 +194,7 @@ impl Log {
         if self.unlooked > 0 {
             return Ok(());
         }
-        if self.ballast.missing() > 0
+        if self.ballast.missing()? > 0
             && let Some(why) = room::disk_shortage(&self.spool, &self.bounds, &self.ballast)?
         {
             return Err(Obstacle::Full(why));
@@ -199,10 +210,16 @@ impl Log {
             self.leave_the_ballast()?;
         }
         self.write_waiting(desk.frame)?;
-        if self.is_full() || self.next.is_some() {
-            self.roll(desk.syncer, urgent)?;
+        if !self.is_full() && self.next.is_none() {
+            return Ok(());
         }
-        Ok(())
+        self.go_on_syncing(desk.syncer, urgent)?;
+        match self.next_segment(urgent) {
+            Ok(next) => self.roll(next, desk.syncer, urgent),
+            // The end needs no other file, whatever is short: the last one becomes longer.
+            Err(_) if urgent => Ok(()),
+            Err(why) => Err(why),
+        }
     }
 
     /// A segment without output is never full, for its successor would have its name.
@@ -238,16 +255,21 @@ impl Log {
         Ok(())
     }
 
+    fn next_segment(&mut self, urgent: bool) -> Result<SegmentWriter, Obstacle> {
+        match self.next.take() {
+            Some(next) => Ok(next),
+            None => self.create_next(urgent),
+        }
+    }
+
     /// Seals the current segment. The next one exists first, so that a reader who sees the seal
     /// finds it.
-    fn roll(&mut self, syncer: &mut Syncer, urgent: bool) -> Result<(), Obstacle> {
-        if self.syncing > 0 {
-            return Err(Obstacle::Unsynced);
-        }
-        let mut next = match self.next.take() {
-            Some(next) => next,
-            None => self.create_next(urgent)?,
-        };
+    fn roll(
+        &mut self,
+        mut next: SegmentWriter,
+        syncer: &mut Syncer,
+        urgent: bool,
+    ) -> Result<(), Obstacle> {
         let sealed = next.begin(&[]).and_then(|()| self.write_seal());
         if let Err(e) = sealed {
             self.next = Some(next);
@@ -259,7 +281,7 @@ impl Log {
         if let Some(ring) = &mut self.ring {
             ring.roll(self.end);
         }
-        self.request(syncer, Work::Sync(old.into_file()));
+        self.request(syncer, Work::Sync(old.shared_file()), urgent);
         Ok(())
     }
 
@@ -287,44 +309,12 @@ impl Log {
         let header = frame::header(Kind::Exit, Stream::Stdout, self.final_end());
         bytes.extend(record::encode(&header, facts));
         self.current.append(&bytes)?;
+        if let Some(next) = self.next.take() {
+            // It was made for output that found no room. Left behind, it says nothing to anybody.
+            let name = next.name().to_string();
+            let _ = unlinkat(&self.spool, name.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
         Ok(())
-    }
-
-    /// Has the current segment synced; [`Self::synced`] tells when all is on disk.
-    pub fn sync_all(&mut self, syncer: &mut Syncer) {
-        match self.current.file().try_clone() {
-            Ok(file) => self.request(syncer, Work::Sync(file)),
-            Err(e) => self.sync_error = Some(e.to_string()),
-        }
-    }
-
-    fn request(&mut self, syncer: &mut Syncer, work: Work) {
-        match syncer.request(self.ticket, work) {
-            Ok(()) => self.syncing += 1,
-            Err(e) => self.sync_error = Some(e.to_string()),
-        }
-    }
-
-    /// Takes a result of the sync thread; one of another attempt is not ours.
-    pub fn on_synced(&mut self, synced: Synced) {
-        if synced.ticket == self.ticket {
-            self.syncing -= 1;
-            if let Err(e) = synced.result {
-                self.sync_error = Some(e.to_string());
-                let SegmentName { job, attempt, .. } = self.current.name();
-                // Should this fail, the server is told: nothing of this attempt counts as synced.
-                let _ = unsynced::mark(&self.spool, job, attempt);
-            }
-        }
-    }
-
-    /// `None` while a request is under way; then whether all that was requested is on disk. Once
-    /// a sync has failed this never turns good again: the kernel forgets such errors, we do not.
-    pub fn synced(&self) -> Option<Result<(), &str>> {
-        if self.syncing > 0 {
-            return None;
-        }
-        Some(self.sync_error.as_deref().map_or(Ok(()), Err))
     }
 
     /// Where the stored output ends, frames that wait aside.

@@ -2,11 +2,12 @@
 //! job's process tree, stores its output, stops it when asked, and tells how it ended.
 //!
 //! It knows no database, no network and no runtime: one thread that polls, and a helper that
-//! syncs. `nurse` is the loop. The life of an attempt is, in this order, `attempt`, `start`,
+//! syncs. `nurse` is the loop. The life of an attempt is, in this order, `pending`, `attempt`, `start`,
 //! `flow`, `stop`, `ending` and `closing`, and `tell` what the server hears of it; the rest are
 //! its instruments.
 
 mod attempt;
+mod backoff;
 mod closing;
 mod connection;
 mod door;
@@ -18,6 +19,7 @@ mod frame;
 mod kit;
 mod log;
 mod nurse;
+mod pending;
 mod pipes;
 mod plan;
 mod ring;

@@ -2,7 +2,10 @@
 //! thread, and lets each of them be heard in an order that is part of the promise: a leader's
 //! exit before the messages that arrived with it, those before the output.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use nix::{poll::PollTimeout, sys::signalfd::SignalFd};
 
@@ -11,12 +14,13 @@ use super::{
     connection::Connection,
     door::{Call, Door},
     kit::Kit,
+    pending::Pending,
     spawn,
     wait::{Sources, Woken},
 };
 use crate::{
-    job::InputAnswer,
-    spool::{FromShim, Launch, RunSpec, ShimState, ToShim, message::PROTOCOL},
+    job::{InputAnswer, JobNumber},
+    spool::{About, FromShim, Launch, RunSpec, ShimState, ToShim, message::PROTOCOL},
 };
 
 /// How long a shim that holds nothing waits for a server.
@@ -27,6 +31,8 @@ pub struct Nurse {
     kit: Kit,
     door: Door,
     children: SignalFd,
+    /// Never beside an attempt.
+    pending: Option<Box<Pending>>,
     attempt: Option<Box<Attempt>>,
     /// The server wants it to go.
     leaving: bool,
@@ -41,6 +47,7 @@ impl Nurse {
             kit,
             door,
             children,
+            pending: None,
             attempt: None,
             leaving: false,
             alone_since: Some(Instant::now()),
@@ -85,10 +92,10 @@ impl Nurse {
     }
 
     fn on_calls(&mut self, woken: &Woken, now: Instant) {
-        if !woken.door {
+        if !woken.door && self.door.deaf_until().is_none_or(|until| now < until) {
             return;
         }
-        self.door.attend();
+        self.door.attend(&self.kit.tree, now);
         // What has been said until now was for the server until now.
         self.speak();
         while let Some(call) = self.door.next_call() {
@@ -132,6 +139,10 @@ impl Nurse {
     }
 
     fn on_clock(&mut self, now: Instant) {
+        let retry_at = self.pending.as_ref().and_then(|p| p.retry_at());
+        if retry_at.is_some_and(|at| at <= now) {
+            self.begin_pending(now);
+        }
         if let Some(attempt) = &mut self.attempt {
             attempt.on_time(&mut self.kit, now);
             attempt.advance(&mut self.kit, now);
@@ -161,13 +172,15 @@ impl Nurse {
     fn forget_what_is_over(&mut self) {
         if let Some(attempt) = self.attempt.take_if(|attempt| attempt.is_over()) {
             // It has said that it takes no more work: nobody will come back to it.
-            self.leaving |= attempt.has_survivors();
+            self.leaving |= attempt.retires_shim();
         }
     }
 
     fn welcome(&mut self, instance: String) {
         self.kit.instance = instance;
-        let state = self.attempt.as_ref().map_or(ShimState::Idle, |a| a.state());
+        let pending = self.pending.as_ref().map(|pending| pending.state());
+        let state = self.attempt.as_ref().map(|attempt| attempt.state());
+        let state = state.or(pending).unwrap_or(ShimState::Idle);
         self.kit.said.push(FromShim::Welcome {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -177,9 +190,30 @@ impl Nurse {
         if let Some(attempt) = &mut self.attempt {
             attempt.on_hello(&mut self.kit);
         }
+        if let Some(pending) = &mut self.pending {
+            pending.on_hello(&mut self.kit);
+        }
+    }
+
+    /// Whether an order is about the attempt that is here. One that is late must not reach the next.
+    fn is_current(&self, about: About) -> bool {
+        let pending = self.pending.as_ref().map(|pending| pending.key());
+        let here = self.attempt.as_ref().map(|attempt| attempt.key());
+        here.or(pending)
+            .is_some_and(|(job, attempt)| about.is(job, attempt))
     }
 
     fn obey(&mut self, message: ToShim, now: Instant) {
+        if message.about().is_some_and(|about| !self.is_current(about)) {
+            return;
+        }
+        let message = match self.pending.take() {
+            Some(pending) => match self.obey_pending(pending, message) {
+                Some(message) => message,
+                None => return,
+            },
+            None => message,
+        };
         let kit = &mut self.kit;
         match (message, &mut self.attempt) {
             (ToShim::Run(spec), _) => self.run_attempt(*spec, now),
@@ -209,15 +243,70 @@ impl Nurse {
                 }
                 self.forget_what_is_over();
             }
-            (ToShim::Arm { offset }, Some(attempt)) => attempt.arm(offset, kit),
-            (ToShim::Stop(wish), Some(attempt)) => attempt.stop(wish, kit, now),
-            (ToShim::Pause, Some(attempt)) => attempt.pause(kit, now),
-            (ToShim::Resume, Some(attempt)) => attempt.resume(kit, now),
-            (ToShim::Signal { signal }, Some(attempt)) => attempt.signal(signal, kit),
+            (ToShim::Arm { offset, .. }, Some(attempt)) => attempt.arm(offset, kit),
+            (ToShim::Stop { wish, .. }, Some(attempt)) => attempt.stop(wish, kit, now),
+            (ToShim::Pause { .. }, Some(attempt)) => attempt.pause(kit, now),
+            (ToShim::Resume { .. }, Some(attempt)) => attempt.resume(kit, now),
+            (ToShim::Signal { signal, .. }, Some(attempt)) => attempt.signal(signal, kit),
             // A hello and a launch are the door's; everything else is about an attempt that has been
             // forgotten.
             (_, None) | (ToShim::Hello { .. } | ToShim::Launch(_), _) => {}
         }
+    }
+
+    /// What an attempt without a segment makes of a message; one that is not for it is returned.
+    fn obey_pending(&mut self, mut pending: Box<Pending>, message: ToShim) -> Option<ToShim> {
+        let kit = &mut self.kit;
+        let mut rest = None;
+        match message {
+            // The final commit is durable, or nobody could have sent another run.
+            ToShim::Release { job, attempt } if pending.is(job, attempt) && pending.has_ended() => {
+                return None;
+            }
+            ToShim::Run(spec) if pending.has_ended() && !pending.is(spec.job, spec.attempt) => {
+                return Some(ToShim::Run(spec));
+            }
+            // It has been taken, so that it may not be refused.
+            ToShim::Run(spec) if pending.is(spec.job, spec.attempt) => {}
+            ToShim::Input {
+                job,
+                attempt,
+                request,
+                input,
+            } if pending.is(job, attempt) => {
+                let answer = pending.input(input);
+                kit.said.push(FromShim::Input { request, answer });
+            }
+            other if other.about().is_some() => pending.obey(other, kit),
+            other => rest = Some(other),
+        }
+        self.pending = Some(pending);
+        rest
+    }
+
+    /// Tries to begin the attempt that waits for its first segment.
+    fn begin_pending(&mut self, now: Instant) {
+        let Some(mut pending) = self.pending.take() else {
+            return;
+        };
+        match pending.claim(&mut self.kit) {
+            Ok(log) => {
+                let attempt = pending.begin(log, &mut self.kit, now);
+                self.attempt = Some(Box::new(attempt));
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let why = format!("failed to create the first segment: {e}");
+                self.refuse(pending.key(), why);
+            }
+            Err(e) => {
+                pending.wait(&e, &mut self.kit, now);
+                self.pending = Some(pending);
+            }
+        }
+    }
+
+    fn refuse(&mut self, (job, attempt): (JobNumber, u32), why: String) {
+        self.kit.said.push(FromShim::Refused { job, attempt, why });
     }
 
     /// A run acknowledges the end of the attempt before.
@@ -230,23 +319,12 @@ impl Nurse {
             attempt.acknowledge();
         }
         self.forget_what_is_over();
-        let (job, number) = (spec.job, spec.attempt);
-        let why = if self.attempt.is_some() || self.leaving {
-            "the shim is busy or leaving".to_owned()
-        } else {
-            match Attempt::begin(spec, &mut self.kit, now) {
-                Ok(attempt) => {
-                    self.attempt = Some(Box::new(attempt));
-                    return;
-                }
-                Err(e) => format!("failed to create the first segment: {e}"),
-            }
-        };
-        self.kit.said.push(FromShim::Refused {
-            job,
-            attempt: number,
-            why,
-        });
+        if self.attempt.is_some() || self.pending.is_some() || self.leaving {
+            let why = "the shim is busy or leaving".to_owned();
+            return self.refuse((spec.job, spec.attempt), why);
+        }
+        self.pending = Some(Box::new(Pending::new(spec)));
+        self.begin_pending(now);
     }
 
     /// Whether the shim may leave: it holds nothing that would be lost, and it was told to, or
@@ -254,9 +332,10 @@ impl Nurse {
     fn is_done(&self, now: Instant) -> bool {
         let asked = self.leaving;
         let lonely = self.alone_since.is_some_and(|since| now >= since + LONELY);
-        match &self.attempt {
-            None => asked || lonely,
-            Some(attempt) => attempt.is_safe() && lonely,
+        match (&self.attempt, &self.pending) {
+            (None, None) => asked || lonely,
+            (Some(attempt), _) => attempt.is_safe() && lonely,
+            (None, Some(pending)) => pending.has_ended() && lonely,
         }
     }
 
@@ -276,7 +355,10 @@ impl Nurse {
             .alone_since
             .map(|since| since + LONELY)
             .filter(|at| *at > now);
-        let Some(next) = attempt.into_iter().chain(lonely).min() else {
+        let pending = self.pending.as_ref().and_then(|p| p.retry_at());
+        let door = self.door.deaf_until();
+        let all = attempt.into_iter().chain(lonely).chain(pending).chain(door);
+        let Some(next) = all.min() else {
             return PollTimeout::NONE;
         };
         // Rounded up: waking a moment too early would be waking twice.

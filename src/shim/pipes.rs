@@ -127,6 +127,26 @@ impl Pipes {
         }
     }
 
+    /// Whether what was in a pipe at its end has not all been read.
+    pub fn holds(&self, stream: Stream) -> bool {
+        let source = match stream {
+            Stream::Stdout => &self.stdout,
+            _ => &self.stderr,
+        };
+        source.as_ref().is_some_and(|source| source.left != Some(0))
+    }
+
+    /// There is nothing more in a pipe, whatever was told.
+    pub fn give_up(&mut self, stream: Stream) {
+        let source = match stream {
+            Stream::Stdout => &mut self.stdout,
+            _ => &mut self.stderr,
+        };
+        if let Some(source) = source {
+            source.left = Some(0);
+        }
+    }
+
     /// Reading goes on behind the end that was marked.
     pub fn forget_end(&mut self) {
         for source in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {

@@ -22,6 +22,15 @@ struct Held {
 }
 
 impl Held {
+    /// What a record of these bytes takes.
+    fn of(data: &[u8]) -> Self {
+        Self {
+            bytes: data.len() as u64,
+            file_bytes: (HEADER_BYTES + data.len()) as u64,
+            lines: line_ends(data),
+        }
+    }
+
     fn add(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.file_bytes += other.file_bytes;
@@ -55,7 +64,17 @@ pub struct Ring {
     first_is_sealed: bool,
     /// Sealed ones behind the first, oldest first: what may go.
     sealed: VecDeque<(Offset, Held)>,
+    /// What is gone for certain.
     hole: Option<Hole>,
+    leaving: Option<Leaving>,
+}
+
+/// Segments that are to go, until it is known whether they have.
+#[derive(Debug)]
+struct Leaving {
+    segments: Vec<(Offset, Held)>,
+    /// Everything that is gone then.
+    hole: Hole,
 }
 
 impl Ring {
@@ -68,53 +87,77 @@ impl Ring {
             first_is_sealed: false,
             sealed: VecDeque::new(),
             hole: None,
+            leaving: None,
         }
     }
 
-    /// These bytes are to be written into the current segment: what has to go first.
+    /// These bytes are to be written into the current segment: what has to go first. Nothing, as
+    /// long as it is not known whether the ones before have gone.
     pub fn take_in(&mut self, data: &[u8]) -> Option<Victims> {
-        let more = Held {
-            bytes: data.len() as u64,
-            file_bytes: (HEADER_BYTES + data.len()) as u64,
-            lines: line_ends(data),
-        };
+        let more = Held::of(data);
         self.kept.add(more);
         self.current.1.add(more);
-        self.make_room()
+        match self.leaving {
+            None => self.make_room(),
+            Some(_) => None,
+        }
+    }
+
+    /// These bytes were not written after all.
+    pub fn take_out(&mut self, data: &[u8]) {
+        let less = Held::of(data);
+        self.kept.take(less);
+        self.current.1.take(less);
     }
 
     fn make_room(&mut self) -> Option<Victims> {
-        let mut first_offsets = Vec::new();
+        let mut segments = Vec::new();
+        let mut hole = self.hole;
         while self.is_over()
             && let Some((first_offset, held)) = self.sealed.pop_front()
         {
             self.kept.take(held);
-            self.widen_hole(first_offset, held);
-            first_offsets.push(first_offset);
+            widen(&mut hole, first_offset, held);
+            segments.push((first_offset, held));
         }
-        let hole = self.hole.filter(|_| !first_offsets.is_empty())?;
+        let hole = hole.filter(|_| !segments.is_empty())?;
+        let first_offsets = segments.iter().map(|(first, _)| *first).collect();
+        self.leaving = Some(Leaving { segments, hole });
         Some(Victims {
             first_offsets,
             hole,
         })
     }
 
+    /// What was to go is gone.
+    pub fn confirm(&mut self) {
+        if let Some(leaving) = self.leaving.take() {
+            self.hole = Some(leaving.hole);
+        }
+    }
+
+    /// What was to go stays.
+    pub fn take_back(&mut self) {
+        for (first_offset, held) in self
+            .leaving
+            .take()
+            .into_iter()
+            .flat_map(|l| l.segments)
+            .rev()
+        {
+            self.kept.add(held);
+            self.sealed.push_front((first_offset, held));
+        }
+    }
+
+    /// Whether it is not known yet whether segments have gone.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
     fn is_over(&self) -> bool {
         self.kept.bytes > self.bytes_max
             || self.kept.file_bytes > self.bytes_max.saturating_mul(FILES_FACTOR)
-    }
-
-    fn widen_hole(&mut self, from: Offset, held: Held) {
-        let hole = self.hole.get_or_insert(Hole {
-            gap: Gap {
-                from,
-                to: from,
-                reason: GapReason::DropOldest,
-            },
-            lines: 0,
-        });
-        hole.gap.to += held.bytes;
-        hole.lines += held.lines;
     }
 
     /// The current segment has been sealed; the next one begins at `end`.
@@ -125,10 +168,23 @@ impl Ring {
         }
     }
 
-    /// What has been dropped so far.
+    /// What is gone so far, for certain.
     pub fn hole(&self) -> Option<Hole> {
         self.hole
     }
+}
+
+fn widen(hole: &mut Option<Hole>, from: Offset, held: Held) {
+    let hole = hole.get_or_insert(Hole {
+        gap: Gap {
+            from,
+            to: from,
+            reason: GapReason::DropOldest,
+        },
+        lines: 0,
+    });
+    hole.gap.to += held.bytes;
+    hole.lines += held.lines;
 }
 
 /// How many line ends there are in `data`.
@@ -149,6 +205,7 @@ mod tests {
         for _ in 0..segments {
             let victims = ring.take_in(&line);
             gone.extend(victims.into_iter().flat_map(|v| v.first_offsets));
+            ring.confirm();
             ring.roll(ring.current.0 + bytes as u64);
         }
         gone
@@ -176,6 +233,25 @@ mod tests {
         let gone = run(&mut ring, 100, 1);
         assert_eq!(gone.len() as u64, 100 - 2000 / 41);
         assert!(ring.kept.file_bytes <= 2000);
+    }
+
+    #[test]
+    fn until_one_is_gone_no_other_goes_and_nothing_counts() {
+        let mut ring = Ring::new(1000, 0);
+        assert!(run(&mut ring, 10, 100).is_empty());
+        let line = [b'\n'; 100];
+        let victims = ring.take_in(&line).expect("one has to go");
+        assert_eq!(victims.first_offsets, [100]);
+        assert_eq!((ring.take_in(&line), ring.hole()), (None, None));
+        ring.take_out(&line);
+        ring.take_back();
+        assert_eq!((ring.hole(), ring.kept.bytes), (None, 1100));
+        let again = ring.take_in(&[]).expect("it has to go after all");
+        assert_eq!(again, victims);
+        ring.confirm();
+        assert_eq!(ring.hole(), Some(victims.hole));
+        ring.take_back();
+        assert_eq!((ring.hole(), ring.kept.bytes), (Some(victims.hole), 1000));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn disk_shortage(
 ) -> io::Result<Option<String>> {
     let stats = fstatvfs(spool.as_fd())?;
     let free = stats.blocks_available() * stats.fragment_size();
-    let min = bounds.free_bytes_min + ballast.missing();
+    let min = bounds.free_bytes_min.saturating_add(ballast.missing()?);
     Ok((free < min).then(|| format!("{free} bytes are free on the disk, {min} have to stay free")))
 }
 
@@ -59,8 +59,11 @@ fn spool_bytes(spool: &OwnedFd) -> io::Result<u64> {
         let entry = entry?;
         let name = entry.file_name();
         if name.to_str().and_then(SegmentName::parse).is_some() {
-            // It may be unlinked between the two calls.
-            sum += entry.metadata().map_or(0, |data| data.len());
+            sum += match entry.metadata() {
+                // It was unlinked between the two calls.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+                data => data?.len(),
+            };
         }
     }
     Ok(sum)

@@ -39,11 +39,60 @@ pub struct Spawned {
     pub report: OwnedFd,
 }
 
+/// Whether a start that failed may succeed later. Nothing has run in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// It would fail again.
+    Never,
+    /// It may, or may not: worth some tries.
+    ForAWhile,
+    /// Something is short that others give back.
+    Always,
+}
+
+/// A start that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// How, for people.
+    pub error: SpawnError,
+    /// What to do about it.
+    pub retry: Retry,
+}
+
+impl Failure {
+    fn of(step: Option<Step>, errno: Errno, what: &str) -> Self {
+        Self {
+            error: failed(errno, what),
+            retry: retry(step, errno),
+        }
+    }
+
+    /// The child has said something that is no report.
+    pub fn unknown() -> Self {
+        Self::of(Some(Step::Exec), Errno::EBADMSG, "understand its child")
+    }
+
+    fn invalid(what: &str) -> Self {
+        Self::of(None, Errno::EINVAL, what)
+    }
+}
+
+/// What an error at a step of the child means, or (`None`) before there was one.
+fn retry(step: Option<Step>, errno: Errno) -> Retry {
+    match (step, errno) {
+        (Some(Step::Exec), Errno::ENOMEM | Errno::EIO | Errno::ETXTBSY)
+        | (Some(Step::Chdir), Errno::EIO) => Retry::ForAWhile,
+        (_, Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+        | (Some(Step::Record), Errno::ENOSPC | Errno::EDQUOT | Errno::EIO) => Retry::Always,
+        _ => Retry::Never,
+    }
+}
+
 /// Forks the process of an attempt, with a pipe as its stdin where it is `fed`. Its success is
 /// known when [`Spawned::report`] ends.
-pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spawned, SpawnError> {
+pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spawned, Failure> {
     let words = Words::of(spec)?;
-    let ends = Ends::open(fed).map_err(|e| failed(e, "create pipes"))?;
+    let ends = Ends::open(fed).map_err(|e| Failure::of(None, e, "create pipes"))?;
     let (segment, start_at) = log.start_place();
     let stdin = ends.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
     let pid = fork::fork(&Plan {
@@ -60,7 +109,7 @@ pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spa
         start_at,
         offset: log.end(),
     })
-    .map_err(|e| failed(errno_of(&e), "fork"))?;
+    .map_err(|e| Failure::of(None, errno_of(&e), "fork"))?;
     // Their ends are dropped here: only the child holds them now.
     Ok(Spawned {
         pid,
@@ -150,8 +199,8 @@ struct Words {
 }
 
 impl Words {
-    fn of(spec: &RunSpec) -> Result<Self, SpawnError> {
-        let invalid = |what: &str| failed(Errno::EINVAL, what);
+    fn of(spec: &RunSpec) -> Result<Self, Failure> {
+        let invalid = Failure::invalid;
         let program = spec.argv.first().ok_or_else(|| invalid("exec nothing"))?;
         let path = spec.env.iter().rev().find(|(name, _)| name == "PATH");
         let path = path.map_or(DEFAULT_PATH, |(_, value)| value);
@@ -188,10 +237,11 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
 }
 
 /// What a child's report says; `None` where it is none.
-pub fn read_report(report: &[u8], spec: &RunSpec) -> Option<SpawnError> {
+pub fn read_report(report: &[u8], spec: &RunSpec) -> Option<Failure> {
     let report: &[u8; REPORT_BYTES] = report.try_into().ok()?;
     let [step, _, _, _, errno @ ..] = *report;
-    let what = match Step::from_code(step)? {
+    let step = Step::from_code(step)?;
+    let what = match step {
         Step::Session => "begin a session".to_owned(),
         Step::DeathSignal => "tie its life to the shim's".to_owned(),
         Step::Chdir => format!("chdir {}", spec.cwd),
@@ -200,7 +250,8 @@ pub fn read_report(report: &[u8], spec: &RunSpec) -> Option<SpawnError> {
         Step::Limits => "take its limits".to_owned(),
         Step::Exec => format!("exec {}", spec.argv.first()?),
     };
-    Some(failed(Errno::from_raw(i32::from_le_bytes(errno)), &what))
+    let errno = Errno::from_raw(i32::from_le_bytes(errno));
+    Some(Failure::of(Some(step), errno, &what))
 }
 
 /// A spawn error with the name of its errno.
@@ -219,6 +270,26 @@ fn errno_of(error: &std::io::Error) -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_short_is_tried_again_and_what_is_wrong_is_not() {
+        let exec = Some(Step::Exec);
+        for (step, errno, expected) in [
+            (None, Errno::EAGAIN, Retry::Always),
+            (None, Errno::EMFILE, Retry::Always),
+            (None, Errno::EINVAL, Retry::Never),
+            (Some(Step::Record), Errno::ENOSPC, Retry::Always),
+            (Some(Step::Chdir), Errno::ENOENT, Retry::Never),
+            (Some(Step::Chdir), Errno::ENOMEM, Retry::Always),
+            (exec, Errno::EAGAIN, Retry::Always),
+            (exec, Errno::ENOMEM, Retry::ForAWhile),
+            (exec, Errno::ETXTBSY, Retry::ForAWhile),
+            (exec, Errno::ENOENT, Retry::Never),
+            (exec, Errno::E2BIG, Retry::Never),
+        ] {
+            assert_eq!(retry(step, errno), expected, "{step:?} {errno}");
+        }
+    }
 
     #[test]
     fn programs_are_looked_for_as_execvp_does() {

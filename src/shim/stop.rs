@@ -19,8 +19,11 @@ use crate::{
 /// How long after a KILL the living are looked for again.
 const KILL_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long after a pause or a resume that could not reach everybody it is tried again.
+const REACH_AGAIN: Duration = Duration::from_millis(250);
+
 /// How many signals are kept for a process that has not come to its exec yet.
-const SIGNALS_MAX: usize = 64;
+pub(super) const SIGNALS_MAX: usize = 64;
 
 /// A stop that has begun.
 #[derive(Debug)]
@@ -50,10 +53,11 @@ impl Stop {
 }
 
 impl Attempt {
-    /// Somebody, or a limit, wants the attempt to end. Too late once the leader has exited.
+    /// Somebody, or a limit, wants the attempt to end. Too late once the leader has exited, except
+    /// for output that waits for room.
     pub fn stop(&mut self, wish: StopWish, kit: &mut Kit, now: Instant) {
         if !self.leader_lives() {
-            return;
+            return self.want_end(now);
         }
         let grace = match wish.cause {
             StopCause::Kill => Duration::ZERO,
@@ -65,11 +69,20 @@ impl Attempt {
         if self.stop.is_some() {
             return;
         }
-        kit.said.push(FromShim::Stopping(wish.clone()));
+        let about = self.about();
+        kit.said.push(FromShim::Stopping {
+            about,
+            wish: wish.clone(),
+        });
         let gently = wish.cause != StopCause::Kill;
         self.stop = Some(Stop::new(wish));
         match self.phase {
-            Phase::Opening => self.never_started(spawn::failed(Errno::ECANCELED, "start")),
+            Phase::Opening => {
+                self.unblock(kit, now);
+                self.never_started(spawn::failed(Errno::ECANCELED, "start"));
+            }
+            // It ends as soon as the child that failed is reaped.
+            Phase::Failing(_) => {}
             // Before exec TERM is still ignored, as the shim ignores it.
             Phase::Starting { .. } => self.later.term = gently,
             _ if gently => self.terminate(kit, now),
@@ -82,10 +95,12 @@ impl Attempt {
     /// not have been noticed yet.
     fn leader_lives(&self) -> bool {
         match self.phase {
-            Phase::Opening => true,
-            Phase::Starting { .. } | Phase::Running => self
-                .leader
-                .is_some_and(|pid| fork::exited_child(Some(pid)) == Ok(None)),
+            Phase::Opening | Phase::Failing(_) => true,
+            Phase::Starting { .. } | Phase::Running => self.leader.is_some_and(|pid| {
+                // Another error than "no such child" says nothing: a stop must not be lost by it.
+                let exited = fork::exited_child(Some(pid));
+                !matches!(exited, Ok(Some(_)) | Err(Errno::ECHILD))
+            }),
             _ => false,
         }
     }
@@ -95,10 +110,13 @@ impl Attempt {
         let group = self.group();
         let mut sent = vec![libc::SIGTERM];
         kit.tree.signal(group, libc::SIGTERM);
-        if self.paused || kit.tree.everyone().iter().any(|p| p.is_stopped()) {
+        let everyone = kit.tree.everyone();
+        let any_stopped = everyone.found.iter().any(|p| p.is_stopped());
+        if self.paused || self.unreached.is_some() || any_stopped || !everyone.is_whole() {
             kit.tree.signal(group, libc::SIGCONT);
             sent.push(libc::SIGCONT);
         }
+        self.unreached = None;
         self.set_paused(false, now);
         if let Some(stop) = &mut self.stop {
             sent.into_iter().for_each(|number| stop.sent(number));
@@ -109,8 +127,9 @@ impl Attempt {
     fn kill(&mut self, kit: &mut Kit, now: Instant) {
         self.kill_at = Some(now + KILL_AGAIN);
         self.count_leaked_in_stop(kit);
-        let refused = kit.tree.signal_until_quiet(self.group(), libc::SIGKILL);
-        self.give_up_on(&refused, kit);
+        // Where somebody could not be looked at the next round does: only ECHILD ends them.
+        let reached = kit.tree.signal_until_quiet(self.group(), libc::SIGKILL);
+        self.give_up_on(&reached.refused, kit);
         if let Some(stop) = &mut self.stop
             && !std::mem::replace(&mut stop.facts.killed, true)
         {
@@ -125,6 +144,12 @@ impl Attempt {
         if let Some((_, cause)) = limit {
             self.stop(self.limit_wish(cause), kit, now);
         }
+        if self.look_at.take_if(|at| *at <= now).is_some() {
+            self.on_children(kit, now);
+        }
+        if let Some((pause, _)) = self.unreached.take_if(|(_, at)| *at <= now) {
+            self.set_flow(pause, kit, now);
+        }
         if self.kill_at.is_some_and(|at| at <= now) {
             match self.phase {
                 Phase::Starting { .. } | Phase::Running | Phase::Ending => self.kill(kit, now),
@@ -137,12 +162,8 @@ impl Attempt {
     pub fn pause(&mut self, kit: &mut Kit, now: Instant) {
         match self.phase {
             _ if self.stop.is_some() => {}
-            Phase::Opening | Phase::Starting { .. } => self.later.pause = true,
-            Phase::Running => {
-                kit.tree.signal_until_quiet(self.group(), libc::SIGSTOP);
-                self.set_paused(true, now);
-                kit.said.push(FromShim::Paused);
-            }
+            Phase::Opening | Phase::Starting { .. } | Phase::Failing(_) => self.later.pause = true,
+            Phase::Running => self.set_flow(true, kit, now),
             _ => {}
         }
     }
@@ -151,9 +172,32 @@ impl Attempt {
     pub fn resume(&mut self, kit: &mut Kit, now: Instant) {
         self.later.pause = false;
         if matches!(self.phase, Phase::Running) && self.stop.is_none() {
-            kit.tree.signal(self.group(), libc::SIGCONT);
-            self.set_paused(false, now);
-            kit.said.push(FromShim::Resumed);
+            self.set_flow(false, kit, now);
+        }
+    }
+
+    /// Stops everybody (`pause`) or lets everybody go on. It is told once it is so: where somebody
+    /// could not be looked at, it is tried again.
+    fn set_flow(&mut self, pause: bool, kit: &mut Kit, now: Instant) {
+        if !matches!(self.phase, Phase::Running) || self.stop.is_some() {
+            return;
+        }
+        let whole = match pause {
+            true => {
+                let reached = kit.tree.signal_until_quiet(self.group(), libc::SIGSTOP);
+                reached.whole
+            }
+            false => kit.tree.signal(self.group(), libc::SIGCONT),
+        };
+        // The clocks stand still as soon as anybody does.
+        self.set_paused(pause, now);
+        self.unreached = (!whole).then_some((pause, now + REACH_AGAIN));
+        if whole {
+            let about = self.about();
+            kit.said.push(match pause {
+                true => FromShim::Paused { about },
+                false => FromShim::Resumed { about },
+            });
         }
     }
 
@@ -163,7 +207,9 @@ impl Attempt {
             Phase::Running if self.leader_lives() => {
                 kit.tree.signal_group(self.group(), number);
             }
-            Phase::Opening | Phase::Starting { .. } if self.later.signals.len() < SIGNALS_MAX => {
+            Phase::Opening | Phase::Starting { .. } | Phase::Failing(_)
+                if self.later.signals.len() < SIGNALS_MAX =>
+            {
                 self.later.signals.push(number);
             }
             _ => {}
@@ -184,7 +230,7 @@ impl Attempt {
         }
     }
 
-    fn set_paused(&mut self, paused: bool, now: Instant) {
+    pub(super) fn set_paused(&mut self, paused: bool, now: Instant) {
         self.paused = paused;
         self.run_time.run(!paused, now);
         self.silence.run(!paused && self.blocked.is_none(), now);

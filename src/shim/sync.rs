@@ -10,7 +10,6 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread,
-    time::Duration,
 };
 
 use nix::{
@@ -19,26 +18,59 @@ use nix::{
     unistd::{UnlinkatFlags, fsync, unlinkat},
 };
 
-use super::room;
 use crate::spool::{Hole, SegmentName, hole};
-
-/// How often it is tried to write a hole down on a full disk.
-const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 /// A finished request.
 #[derive(Debug)]
 pub struct Synced {
     /// What [`Syncer::request`] was given.
     pub ticket: u64,
+    /// What was asked for: it may be asked for again.
+    pub work: Work,
     /// Whether it is done, and on disk.
-    pub result: io::Result<()>,
+    pub result: Result<(), Failure>,
+}
+
+/// Why something could not be done.
+#[derive(Debug)]
+pub struct Failure {
+    /// The step that failed.
+    pub error: io::Error,
+    /// A sync has failed: the kernel may have forgotten what it should have written.
+    pub is_sync: bool,
+    /// Readers see that the segments are gone, whether they have gone or not.
+    pub is_told: bool,
+}
+
+impl Failure {
+    fn of(error: impl Into<io::Error>) -> Self {
+        Self {
+            error: error.into(),
+            is_sync: false,
+            is_told: false,
+        }
+    }
+
+    fn sync(error: impl Into<io::Error>) -> Self {
+        Self {
+            is_sync: true,
+            ..Self::of(error)
+        }
+    }
+
+    fn told(self) -> Self {
+        Self {
+            is_told: true,
+            ..self
+        }
+    }
 }
 
 /// What can be asked for. Done in the order in which it was asked.
 #[derive(Debug)]
 pub enum Work {
     /// Sync a segment, and the directory's entries.
-    Sync(File),
+    Sync(Arc<File>),
     /// Unlink segments, once it is on disk that they are gone.
     Drop {
         /// The segments.
@@ -46,6 +78,15 @@ pub enum Work {
         /// What all that is gone adds up to.
         hole: Hole,
     },
+}
+
+impl Work {
+    fn perform(&self, spool: &OwnedFd) -> Result<(), Failure> {
+        match self {
+            Self::Sync(file) => sync(file, spool),
+            Self::Drop { victims, hole } => drop_segments(victims, hole, spool),
+        }
+    }
 }
 
 struct Request {
@@ -78,15 +119,36 @@ impl Syncer {
         self.wake.as_fd()
     }
 
-    /// Asks for something to be done; the result comes back under `ticket`.
-    pub fn request(&mut self, ticket: u64, work: Work) -> io::Result<()> {
+    /// Asks for something to be done; the result comes back under `ticket`. Where the thread cannot
+    /// be started, the work comes back, and may be handed in again.
+    pub fn request(&mut self, ticket: u64, work: Work) -> Result<(), (Work, io::Error)> {
         let requests = match self.requests.take() {
             Some(requests) => requests,
-            None => self.start()?,
+            None => match self.start() {
+                Ok(requests) => requests,
+                Err(error) => return Err((work, error)),
+            },
         };
-        let sent = requests.send(Request { ticket, work });
-        self.requests = Some(requests);
-        sent.map_err(|_| io::Error::other("the sync thread is gone"))
+        match requests.send(Request { ticket, work }) {
+            Ok(()) => {
+                self.requests = Some(requests);
+                Ok(())
+            }
+            // It has ended, which it does not do by itself: another one is started.
+            Err(mpsc::SendError(Request { work, .. })) => {
+                Err((work, io::Error::other("the sync thread is gone")))
+            }
+        }
+    }
+
+    /// Does it here and now: for those who have nothing else to do.
+    pub fn perform(&self, ticket: u64, work: Work) -> Synced {
+        let result = work.perform(&self.spool);
+        Synced {
+            ticket,
+            work,
+            result,
+        }
     }
 
     /// The next result, if there is one.
@@ -110,54 +172,42 @@ impl Syncer {
 
 fn work(requests: &Receiver<Request>, spool: &OwnedFd, wake: &EventFd, done: &Sender<Synced>) {
     for Request { ticket, work } in requests {
-        let result = match work {
-            Work::Sync(file) => sync(&file, spool),
-            Work::Drop { victims, hole } => drop_segments(&victims, &hole, spool),
+        let result = work.perform(spool);
+        let synced = Synced {
+            ticket,
+            work,
+            result,
         };
-        if done.send(Synced { ticket, result }).is_err() {
+        if done.send(synced).is_err() {
             return;
         }
+        // Full it is readable as well.
         let _ = wake.write(1);
     }
 }
 
 /// The data first: a name without its bytes is of no use after a power loss.
-fn sync(file: &File, spool: &OwnedFd) -> io::Result<()> {
-    file.sync_data()?;
-    Ok(fsync(spool)?)
+fn sync(file: &File, spool: &OwnedFd) -> Result<(), Failure> {
+    file.sync_data().map_err(Failure::sync)?;
+    fsync(spool).map_err(Failure::sync)
 }
 
 /// First it is on disk what is gone, then it goes: a kill in between leaves bytes that nobody
-/// counts on, and never a hole that nobody knows of.
-fn drop_segments(victims: &[SegmentName], hole: &Hole, spool: &OwnedFd) -> io::Result<()> {
-    let Some(first) = victims.first() else {
+/// counts on, and never a hole that nobody knows of. Done again, it comes to the same.
+fn drop_segments(victims: &[SegmentName], hole: &Hole, spool: &OwnedFd) -> Result<(), Failure> {
+    let Some(SegmentName { job, attempt, .. }) = victims.first().copied() else {
         return Ok(());
     };
-    write_hole(first, hole, spool)?;
-    fsync(spool)?;
+    let draft = hole::draft(spool, job, attempt, hole).map_err(Failure::of)?;
+    draft.sync_data().map_err(Failure::sync)?;
+    hole::publish(spool, job, attempt).map_err(Failure::of)?;
+    fsync(spool).map_err(|error| Failure::sync(error).told())?;
     for victim in victims {
-        match unlinkat(
-            spool,
-            victim.to_string().as_str(),
-            UnlinkatFlags::NoRemoveDir,
-        ) {
+        let name = victim.to_string();
+        match unlinkat(spool, name.as_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(error) => return Err(Failure::of(error).told()),
         }
     }
     Ok(())
-}
-
-/// On a full disk it waits for the block that this takes: the log goes on no further than one
-/// segment without it.
-fn write_hole(of: &SegmentName, hole: &Hole, spool: &OwnedFd) -> io::Result<()> {
-    loop {
-        match hole::write(spool, of.job, of.attempt, hole) {
-            Err(e) if room::is_full(&e) => {
-                #[expect(clippy::disallowed_methods, reason = "nobody tells of room on a disk")]
-                thread::sleep(RETRY_EVERY);
-            }
-            written => return written,
-        }
-    }
 }

@@ -23,12 +23,20 @@ impl Attempt {
     /// The output cannot flow: says so once, and holds the stall clock.
     pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
         match &why {
-            Obstacle::Full(text) => self.tell_waiting(text.clone(), kit),
+            Obstacle::Full(text) | Obstacle::NotStarted(text) => {
+                self.tell_waiting(text.clone(), kit);
+            }
             Obstacle::Broken(text) => self.trouble(format!("store its output: {text}"), kit),
+            // It has been told why; whether that is over is not known before the answer.
+            Obstacle::Unsynced if self.log.tries_again() => {}
             Obstacle::Unsynced => self.tell_flowing(kit),
         }
-        let retry_at = (why != Obstacle::Unsynced).then(|| now + RETRY);
-        self.blocked = Some(Blocked { why, retry_at });
+        let retry_at = match &why {
+            Obstacle::Unsynced => None,
+            Obstacle::NotStarted(_) => Some(now + self.backoff.pause()),
+            Obstacle::Full(_) | Obstacle::Broken(_) => Some(now + RETRY),
+        };
+        self.blocked = Some(Blocked { retry_at });
         self.silence.run(false, now);
     }
 
@@ -37,22 +45,32 @@ impl Attempt {
             return;
         }
         self.silence.run(!self.paused, now);
-        self.tell_flowing(kit);
+        // Whether its process comes to its exec is not known yet.
+        if !matches!(self.phase, Phase::Starting { .. }) {
+            self.tell_flowing(kit);
+        }
     }
 
     fn tell_waiting(&mut self, why: String, kit: &mut Kit) {
-        if !self.is_told() && !std::mem::replace(&mut self.told_waiting, true) {
-            kit.said.push(FromShim::Waiting { waiting: true, why });
+        if !self.is_told() && self.told_waiting.is_none() {
+            self.told_waiting = Some(why.clone());
+            self.tell_wait(true, why, kit);
         }
     }
 
     pub(super) fn tell_flowing(&mut self, kit: &mut Kit) {
-        if std::mem::take(&mut self.told_waiting) {
-            kit.said.push(FromShim::Waiting {
-                waiting: false,
-                why: "there is room again".to_owned(),
-            });
+        if self.told_waiting.take().is_some() {
+            self.tell_wait(false, "it goes on".to_owned(), kit);
         }
+    }
+
+    fn tell_wait(&self, waiting: bool, why: String, kit: &mut Kit) {
+        let about = self.about();
+        kit.said.push(FromShim::Waiting {
+            about,
+            waiting,
+            why,
+        });
     }
 
     /// Tells of something that the operator should know; the same thing only once.
@@ -82,6 +100,7 @@ impl Attempt {
                 attempt,
                 facts: facts.clone(),
                 synced: self.is_durable(),
+                reusable: self.reusable,
             },
             _ => ShimState::Running {
                 job,
@@ -100,16 +119,8 @@ impl Attempt {
             // The server before may have died before it could enter the start.
             self.tell_start(kit);
         }
-        if let (
-            true,
-            Some(Blocked {
-                why: Obstacle::Full(why),
-                ..
-            }),
-        ) = (self.told_waiting, &self.blocked)
-        {
-            let why = why.clone();
-            kit.said.push(FromShim::Waiting { waiting: true, why });
+        if let Some(why) = self.told_waiting.clone() {
+            self.tell_wait(true, why, kit);
         }
     }
 
@@ -137,10 +148,12 @@ impl Attempt {
         let offset = self.log.final_end();
         if self.armed.is_some_and(|armed| offset > armed) {
             self.armed = None;
-            kit.said.push(FromShim::Grew { offset });
+            let about = self.about();
+            kit.said.push(FromShim::Grew { about, offset });
         }
         if let Some(next_offset) = self.log.take_sealed() {
-            kit.said.push(FromShim::Sealed { next_offset });
+            let about = self.about();
+            kit.said.push(FromShim::Sealed { about, next_offset });
         }
     }
 }

@@ -30,17 +30,49 @@ pub struct Process {
     pub group: i32,
     /// The letter of proc(5): `R`, `S`, `T`, `Z`, …
     pub state: u8,
+    /// How many threads it has.
+    threads: u32,
 }
 
 impl Process {
     fn is_alive(&self) -> bool {
-        !matches!(self.state, b'Z' | b'X' | b'x')
+        // Where only its first thread has ended the letter is that thread's.
+        !matches!(self.state, b'Z' | b'X' | b'x') || self.threads > 1
     }
 
     /// Whether it was stopped by a signal.
     pub fn is_stopped(&self) -> bool {
         self.state == b'T'
     }
+}
+
+/// What a look at the processes below the shim has brought. A process that could not be looked at
+/// is not one that is gone.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// Those that were seen.
+    pub found: Vec<Process>,
+    /// Those that are there, or may be, and could not be looked at; what is below them was not seen
+    /// either.
+    unseen: Vec<i32>,
+    /// Some list of children could not be read.
+    torn: bool,
+}
+
+impl Looked {
+    /// Whether nobody is missing.
+    pub fn is_whole(&self) -> bool {
+        !self.torn && self.unseen.is_empty()
+    }
+}
+
+/// What came of a signal to everybody.
+#[derive(Debug)]
+pub struct Reached {
+    /// Those that the kernel did not let us signal.
+    pub refused: Vec<i32>,
+    /// Whether everybody was looked at and signalled, those aside.
+    pub whole: bool,
 }
 
 /// The shim as the root of a process tree.
@@ -60,76 +92,100 @@ impl Tree {
         Ok(Self { shim, children })
     }
 
-    /// Direct children, zombies too.
-    pub fn children(&self) -> Vec<i32> {
+    /// Direct children, zombies too. An error says nothing about whether there are any.
+    pub fn children(&self) -> io::Result<Vec<i32>> {
         let mut text = vec![0; 4096];
         let mut length = 0;
         // A number never straddles two reads of one call, but the list may be long.
-        while let Ok(n) = self.children.read_at(&mut text[length..], length as u64) {
+        loop {
+            let n = self.children.read_at(&mut text[length..], length as u64)?;
             if n == 0 {
-                break;
+                return Ok(numbers(&text[..length]));
             }
             length += n;
             if length == text.len() {
                 text.resize(2 * length, 0);
             }
         }
-        numbers(&text[..length])
     }
 
     /// Everything below the shim that has not been reaped.
-    pub fn everyone(&self) -> Vec<Process> {
-        let mut found = Vec::new();
+    pub fn everyone(&self) -> Looked {
+        let mut looked = Looked::default();
         let mut seen = HashSet::new();
-        let mut open = self.children();
+        let mut open = self.children().unwrap_or_else(|_| {
+            looked.torn = true;
+            Vec::new()
+        });
         while let Some(pid) = open.pop() {
             if !seen.insert(pid) {
                 continue;
             }
-            if let Some(process) = look_up(pid) {
-                found.push(process);
-                open.extend(children_of(pid));
+            match look_up(pid) {
+                Ok(None) => {}
+                Ok(Some(process)) => {
+                    looked.found.push(process);
+                    let children = children_of(pid);
+                    looked.torn |= children.is_err();
+                    open.extend(children.unwrap_or_default());
+                }
+                Err(_) => looked.unseen.push(pid),
             }
         }
-        found
+        looked
     }
 
     /// Everything alive below the shim but the leader.
-    pub fn others(&self, leader: i32) -> Vec<Process> {
+    pub fn others(&self, leader: i32) -> Looked {
         let mut all = self.everyone();
-        all.retain(|p| p.pid != leader && p.is_alive());
+        all.found.retain(|p| p.pid != leader && p.is_alive());
         all
     }
 
     /// Sends a signal to everybody below the shim: to the `group` at once (its leader must not
-    /// have been reaped), to everybody else one by one.
-    pub fn signal(&self, group: Option<i32>, signal: i32) {
+    /// have been reaped), to everybody else one by one. Whether everybody could be looked at.
+    pub fn signal(&self, group: Option<i32>, signal: i32) -> bool {
         self.signal_group(group, signal);
-        for process in self.everyone() {
+        let everyone = self.everyone();
+        let mut whole = everyone.is_whole();
+        for process in &everyone.found {
             if Some(process.group) != group {
-                // ESRCH and the like: it is gone; EPERM: whoever waits for it will notice.
-                let _ = self.signal_one(process.pid, signal);
+                whole &= !is_unknown(self.signal_one(process.pid, signal));
             }
         }
+        whole
     }
 
     /// The same, again and again until nobody new is found: for signals after which a process
-    /// cannot fork any more, and which do no harm twice. Returns whom the kernel did not let us
-    /// signal.
-    pub fn signal_until_quiet(&self, group: Option<i32>, signal: i32) -> Vec<i32> {
+    /// cannot fork any more, and which do no harm twice.
+    pub fn signal_until_quiet(&self, group: Option<i32>, signal: i32) -> Reached {
         self.signal_group(group, signal);
-        let mut reached = HashSet::new();
+        let mut signalled = HashSet::new();
         let mut refused = Vec::new();
+        let mut whole = true;
         let mut quiet_rounds = 0;
         for _round in 0..ROUNDS_MAX {
-            let before = reached.len();
-            for process in self.everyone() {
-                let new = process.is_alive() && reached.insert(process.pid);
-                if new && self.signal_one(process.pid, signal) == Err(Errno::EPERM) {
+            let before = signalled.len();
+            let everyone = self.everyone();
+            whole = everyone.is_whole();
+            for process in everyone.found.iter().filter(|p| p.is_alive()) {
+                if signalled.contains(&process.pid) {
+                    continue;
+                }
+                let sent = self.signal_one(process.pid, signal);
+                if is_unknown(sent) {
+                    whole = false;
+                    continue;
+                }
+                signalled.insert(process.pid);
+                if sent == Err(Errno::EPERM) {
                     refused.push(process.pid);
                 }
             }
-            quiet_rounds = if reached.len() == before {
+            if !whole {
+                self.signal_children(signal);
+            }
+            quiet_rounds = if signalled.len() == before {
                 quiet_rounds + 1
             } else {
                 0
@@ -139,7 +195,7 @@ impl Tree {
                 break;
             }
         }
-        refused
+        Reached { refused, whole }
     }
 
     /// Sends a signal to the leader's group alone.
@@ -150,27 +206,43 @@ impl Tree {
         }
     }
 
+    /// Where there is no descriptor to look at anybody, direct children can be signalled by number:
+    /// it stays theirs until we reap them. What a killed one leaves is given to us, so that the next
+    /// round finds it here.
+    fn signal_children(&self, signal: i32) {
+        for pid in self.children().unwrap_or_default() {
+            // A zombie does not mind, and whoever may not be signalled is met by the next round.
+            let _ = fork::kill(pid, signal);
+        }
+    }
+
+    /// ESRCH and EPERM are answers; after any other error nobody knows whether it is there.
     fn signal_one(&self, pid: i32, signal: i32) -> Result<(), Errno> {
         let target = Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
-        let pidfd = pidfd_open(target, PidfdFlags::empty()).map_err(|_| Errno::ESRCH)?;
-        if !self.is_ours(pid) {
+        let pidfd = pidfd_open(target, PidfdFlags::empty())
+            .map_err(|error| Errno::from_raw(error.raw_os_error()))?;
+        if !self.is_ours(pid)? {
             return Err(Errno::ESRCH);
         }
         fork::pidfd_kill(pidfd.as_raw_fd(), signal)
     }
 
     /// Whether the chain of parents leads to the shim.
-    fn is_ours(&self, pid: i32) -> bool {
+    pub fn is_ours(&self, pid: i32) -> Result<bool, Errno> {
         let mut at = pid;
         for _ in 0..DEPTH_MAX {
-            match look_up(at) {
-                Some(process) if process.parent == self.shim => return true,
+            match look_up(at)? {
+                Some(process) if process.parent == self.shim => return Ok(true),
                 Some(process) if process.parent > 1 => at = process.parent,
-                _ => return false,
+                _ => return Ok(false),
             }
         }
-        false
+        Ok(false)
     }
+}
+
+fn is_unknown(sent: Result<(), Errno>) -> bool {
+    !matches!(sent, Ok(()) | Err(Errno::ESRCH | Errno::EPERM))
 }
 
 /// How many rounds one call makes; the caller comes again.
@@ -200,8 +272,29 @@ pub fn start_ticks(pid: i32) -> Option<u64> {
     fork::start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-fn look_up(pid: i32) -> Option<Process> {
-    parse_stat(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+/// `None` where there is no such process. An error says nothing about it.
+fn look_up(pid: i32) -> Result<Option<Process>, Errno> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => parse_stat(pid, &stat).map(Some).ok_or(Errno::EIO),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+    }
+}
+
+/// What `/proc` says of a process that has been reaped: before the file is opened, or behind it.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::ENOENT | Errno::ESRCH)
+    )
+}
+
+/// What is there of it, where a process or one of its threads may be gone.
+fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if is_gone(&error) => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 fn parse_stat(pid: i32, stat: &[u8]) -> Option<Process> {
@@ -213,20 +306,23 @@ fn parse_stat(pid: i32, stat: &[u8]) -> Option<Process> {
         state: *fields.next()?.as_bytes().first()?,
         parent: fields.next()?.parse().ok()?,
         group: fields.next()?.parse().ok()?,
+        // Field 20; the group is field 5.
+        threads: fields.nth(14)?.parse().ok()?,
     })
 }
 
-fn children_of(pid: i32) -> Vec<i32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
+/// The children of a process, by all its threads; nobody where it is gone.
+fn children_of(pid: i32) -> io::Result<Vec<i32>> {
     let mut all = Vec::new();
-    for thread in threads.flatten() {
-        if let Ok(text) = fs::read(thread.path().join("children")) {
-            all.extend(numbers(&text));
-        }
+    let threads = unless_gone(fs::read_dir(format!("/proc/{pid}/task")))?;
+    for thread in threads.into_iter().flatten() {
+        let Some(thread) = unless_gone(thread)? else {
+            break;
+        };
+        let text = unless_gone(fs::read(thread.path().join("children")))?;
+        all.extend(numbers(&text.unwrap_or_default()));
     }
-    all
+    Ok(all)
 }
 
 fn numbers(text: &[u8]) -> Vec<i32> {
@@ -241,8 +337,15 @@ mod tests {
 
     #[test]
     fn a_stat_line_is_read_behind_the_name() {
-        let process = parse_stat(7, b"7 (a) R 1 (b)) T 3 4 5 0 -1").expect("parsed");
+        let rest = "3 4 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0";
+        let parsed = |state: &str, threads: u32| {
+            let stat = format!("7 (a) R 1 (b)) {state} {rest} {threads} 0 4711 99 1");
+            parse_stat(7, stat.as_bytes()).expect("parsed")
+        };
+        let process = parsed("T", 1);
         assert_eq!((process.parent, process.group), (3, 4));
         assert!(process.is_stopped() && process.is_alive());
+        assert!(!parsed("Z", 1).is_alive());
+        assert!(parsed("Z", 2).is_alive(), "its other threads run");
     }
 }

@@ -5,17 +5,21 @@
 //! (`drop_oldest`), it stands in a small file of its own beside the segments, which is replaced as
 //! a whole before any segment goes: whoever misses a segment finds there how far the hole reaches,
 //! and where that file says that bytes are gone, they are, whatever a kill has left lying about.
+//! There are two such files, which take turns, so that a full disk keeps nothing from being dropped.
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
-    os::fd::AsFd,
+    io::{self, Read},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::Path,
 };
 
-use nix::{
-    fcntl::{OFlag, openat, renameat},
-    sys::stat::Mode,
+use rustix::{
+    fs::{Mode, OFlags, RenameFlags, openat, renameat, renameat_with},
+    io::Errno,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +28,12 @@ use super::{
     record::{self, Decoded, Kind, RecordHeader},
 };
 use crate::job::{Dropped, Gap, JobNumber, Offset, Stream};
+
+/// The length of both files, bytes: more than any hole takes.
+const RECORD_BYTES: usize = 512;
+
+/// How often is looked again while the file is being replaced.
+const LOOKS_MAX: u32 = 8;
 
 /// Bytes that were dropped in one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,17 +74,79 @@ pub fn draft_name(job: JobNumber, attempt: u32) -> String {
     format!("{}.draft", file_name(job, attempt))
 }
 
+/// Makes both files of an attempt's hole, saying that there is none: whatever is dropped later is
+/// written into what they take now, without another inode or block. Once done, there is nothing to do.
+///
+/// # Errors
+///
+/// There is no room for them, or the disk is not well.
+pub fn prepare(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()> {
+    for name in [file_name(job, attempt), draft_name(job, attempt)] {
+        let file = open(&spool, &name)?;
+        if file.metadata()?.len() < RECORD_BYTES as u64 {
+            file.write_all_at(&[0; RECORD_BYTES], 0)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes an attempt's hole down in the directory `spool`, in place of the one before, synced but
 /// for the directory.
+///
+/// # Errors
+///
+/// One of the steps failed; what stood there stands there.
 pub fn write(spool: impl AsFd, job: JobNumber, attempt: u32, hole: &Hole) -> io::Result<()> {
+    draft(&spool, job, attempt, hole)?.sync_data()?;
+    publish(spool, job, attempt)
+}
+
+/// Writes a hole into the draft, for [`publish`]; it is not synced.
+///
+/// # Errors
+///
+/// It cannot be written.
+pub fn draft(spool: impl AsFd, job: JobNumber, attempt: u32, hole: &Hole) -> io::Result<File> {
+    let mut bytes = record(hole)?;
+    // Of one length: nothing of a longer one may stand behind it, and it needs no other block.
+    bytes.resize(bytes.len().max(RECORD_BYTES), 0);
+    let file = open(spool, &draft_name(job, attempt))?;
+    file.write_all_at(&bytes, 0)?;
+    Ok(file)
+}
+
+/// What the draft says holds from now on. The file that held until now is the next draft.
+///
+/// # Errors
+///
+/// What stood there stands there.
+pub fn publish(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()> {
     let (name, draft) = (file_name(job, attempt), draft_name(job, attempt));
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    let mut file: File = openat(&spool, draft.as_str(), flags, mode)?.into();
-    file.write_all(&record(hole)?)?;
-    file.sync_data()?;
-    renameat(&spool, draft.as_str(), &spool, name.as_str())?;
-    Ok(())
+    let exchanged = renameat_with(&spool, &draft, &spool, &name, RenameFlags::EXCHANGE);
+    match exchanged {
+        // Nothing to exchange it with, or a file system that cannot: then the draft is used up.
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            Ok(renameat(&spool, &draft, &spool, &name)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The files of an attempt's hole that are there, the one that is read last. Blocking.
+pub fn files(spool: &Path, job: JobNumber, attempt: u32) -> Vec<String> {
+    let names = [draft_name(job, attempt), file_name(job, attempt)];
+    let is_there = |name: &String| {
+        // Where it cannot be looked at, it is unlinked as well: a name too many does no harm.
+        let looked = fs::symlink_metadata(spool.join(name));
+        !matches!(looked, Err(error) if error.kind() == io::ErrorKind::NotFound)
+    };
+    names.into_iter().filter(is_there).collect()
+}
+
+fn open(spool: impl AsFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    Ok(openat(spool, name, flags, mode)?.into())
 }
 
 fn record(hole: &Hole) -> io::Result<Vec<u8>> {
@@ -88,14 +160,43 @@ fn record(hole: &Hole) -> io::Result<Vec<u8>> {
     Ok(record::encode(&header, &serde_json::to_vec(hole)?))
 }
 
-/// The hole in an attempt's output, if there is one. A file that says nothing counts as none: it
-/// is replaced as a whole, so that only damage makes one. Blocking.
+/// The hole in an attempt's output, if there is one: a file of zeros says that there is none. One
+/// that says nothing else counts as none, too: it is replaced as a whole, so that only damage makes
+/// one. Blocking.
 pub fn read(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<Option<Hole>> {
-    let bytes = match fs::read(spool.join(file_name(job, attempt))) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        bytes => bytes?,
+    let path = spool.join(file_name(job, attempt));
+    let mut bytes = Vec::new();
+    for _ in 0..LOOKS_MAX {
+        let Some(inode) = load(&path, &mut bytes)? else {
+            return Ok(None);
+        };
+        // Since it was opened it may have become the draft, and half of another.
+        match fs::symlink_metadata(&path) {
+            Ok(now) if now.ino() == inode => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    parse(&bytes, job, attempt)
+}
+
+/// Reads a whole file; its inode, where it is there.
+fn load(path: &Path, bytes: &mut Vec<u8>) -> io::Result<Option<u64>> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
     };
-    match record::decode(&bytes) {
+    bytes.clear();
+    file.read_to_end(bytes)?;
+    Ok(Some(file.metadata()?.ino()))
+}
+
+fn parse(bytes: &[u8], job: JobNumber, attempt: u32) -> io::Result<Option<Hole>> {
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    match record::decode(bytes) {
         Decoded::Record(header, payload, _) if header.kind == Kind::Gap => {
             Ok(Some(serde_json::from_slice(payload)?))
         }
@@ -151,6 +252,59 @@ mod tests {
             assert_eq!(read(dir.path(), 7, 1).expect("read"), Some(hole));
         }
         assert_eq!(read(dir.path(), 7, 2).expect("read"), None);
+    }
+
+    #[test]
+    fn prepared_it_takes_nothing_more_from_the_disk() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let spool = File::open(dir.path()).expect("open");
+        let inodes = || {
+            let mut inodes: Vec<u64> = fs::read_dir(dir.path())
+                .expect("listed")
+                .map(|entry| entry.expect("an entry").metadata().expect("it").ino())
+                .collect();
+            inodes.sort_unstable();
+            inodes
+        };
+        for _ in 0..2 {
+            prepare(&spool, 7, 1).expect("prepare");
+            assert_eq!(read(dir.path(), 7, 1).expect("read"), None);
+        }
+        let before = inodes();
+        assert_eq!(before.len(), 2);
+        let mut hole = HOLE;
+        for to in [50, 30, 4_000_000_000] {
+            hole.gap.to = to;
+            write(&spool, 7, 1, &hole).expect("write");
+            assert_eq!(read(dir.path(), 7, 1).expect("read"), Some(hole));
+            prepare(&spool, 7, 1).expect("prepare");
+            assert_eq!(
+                (inodes(), files(dir.path(), 7, 1).len()),
+                (before.clone(), 2)
+            );
+        }
+        assert_eq!(files(dir.path(), 7, 2), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_reader_finds_a_whole_one_while_it_is_replaced() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let spool = File::open(dir.path()).expect("open");
+        prepare(&spool, 7, 1).expect("prepare");
+        write(&spool, 7, 1, &HOLE).expect("write");
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut hole = HOLE;
+                for lines in 0..2000 {
+                    hole.lines = lines;
+                    draft(&spool, 7, 1, &hole).expect("draft");
+                    publish(&spool, 7, 1).expect("publish");
+                }
+            });
+            while !writer.is_finished() {
+                assert!(read(dir.path(), 7, 1).expect("read").is_some());
+            }
+        });
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::About;
 use crate::job::{
     ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopWish, WhenFull,
 };
@@ -114,17 +115,38 @@ pub enum ToShim {
     },
     /// Say `grew` once as soon as there are bytes behind `offset`.
     Arm {
+        /// Which attempt; a shim ignores it for another one than the one that it has.
+        #[serde(flatten)]
+        about: About,
         /// What the server has already read.
         offset: Offset,
     },
     /// Stop the attempt (level: repeating it changes nothing, a kill after a cancel hastens it).
-    Stop(StopWish),
+    Stop {
+        /// Which attempt; a shim ignores it for another one than the one that it has.
+        #[serde(flatten)]
+        about: About,
+        /// Who wants it, and how.
+        #[serde(flatten)]
+        wish: StopWish,
+    },
     /// SIGSTOP to the whole tree (level).
-    Pause,
+    Pause {
+        /// Which attempt; a shim ignores it for another one than the one that it has.
+        #[serde(flatten)]
+        about: About,
+    },
     /// SIGCONT to the whole tree (level).
-    Resume,
+    Resume {
+        /// Which attempt; a shim ignores it for another one than the one that it has.
+        #[serde(flatten)]
+        about: About,
+    },
     /// One signal to the leader's process group, at most once per message.
     Signal {
+        /// Which attempt; a shim ignores it for another one than the one that it has.
+        #[serde(flatten)]
+        about: About,
         /// Its number, 1 to 64.
         signal: i32,
     },
@@ -176,6 +198,10 @@ pub enum ShimState {
         facts: Box<ExitFacts>,
         /// Whether all segments, exit record included, are on disk.
         synced: bool,
+        /// Whether the shim takes work again after the acknowledgement. Versions before this field
+        /// do not say: then it does if nothing survived.
+        #[serde(default)]
+        reusable: Option<bool>,
     },
     /// It takes no more work: it only stays as the parent of survivors.
     Retired,
@@ -215,7 +241,8 @@ pub enum FromShim {
         started_at_us: i64,
     },
     /// `run` was refused: the right to start is taken (the first segment exists), or the shim is
-    /// busy. Nothing was started.
+    /// busy or leaving. Nothing was started. What only keeps it from starting now is no refusal:
+    /// the attempt waits in its shim.
     Refused {
         /// The job's number.
         job: JobNumber,
@@ -226,22 +253,47 @@ pub enum FromShim {
     },
     /// There are bytes behind the armed offset, or there were: they may have come behind a bound.
     Grew {
+        /// Which attempt.
+        #[serde(flatten)]
+        about: About,
         /// The end of the output now, with what was dropped there.
         offset: Offset,
     },
     /// A segment was sealed; the next one begins here.
     Sealed {
+        /// Which attempt.
+        #[serde(flatten)]
+        about: About,
         /// First offset of the next segment.
         next_offset: Offset,
     },
     /// The tree was stopped by a pause.
-    Paused,
+    Paused {
+        /// Which attempt.
+        #[serde(flatten)]
+        about: About,
+    },
     /// The tree goes on.
-    Resumed,
+    Resumed {
+        /// Which attempt.
+        #[serde(flatten)]
+        about: About,
+    },
     /// A stop was begun before the leader had exited.
-    Stopping(StopWish),
-    /// The process waits, because the spool or the disk is full (`true`), or goes on (`false`).
+    Stopping {
+        /// Which attempt.
+        #[serde(flatten)]
+        about: About,
+        /// As it was asked.
+        #[serde(flatten)]
+        wish: StopWish,
+    },
+    /// The process waits (`true`) or goes on (`false`): the spool or the disk is full, or the
+    /// process cannot be started yet.
     Waiting {
+        /// Which attempt.
+        #[serde(flatten)]
+        about: About,
         /// Whether it waits.
         waiting: bool,
         /// Why, for people.
@@ -279,6 +331,36 @@ pub enum FromShim {
         /// A sentence for the log.
         message: String,
     },
+}
+
+impl ToShim {
+    /// The attempt that an order to a running attempt is about.
+    pub fn about(&self) -> Option<About> {
+        match self {
+            Self::Arm { about, .. }
+            | Self::Stop { about, .. }
+            | Self::Pause { about }
+            | Self::Resume { about }
+            | Self::Signal { about, .. } => Some(*about),
+            _ => None,
+        }
+    }
+}
+
+impl FromShim {
+    /// The attempt that something told of an attempt is about.
+    pub fn about(&self) -> Option<About> {
+        match self {
+            Self::Grew { about, .. }
+            | Self::Sealed { about, .. }
+            | Self::Paused { about }
+            | Self::Resumed { about }
+            | Self::Stopping { about, .. }
+            | Self::Waiting { about, .. } => Some(*about),
+            Self::Exited { job, attempt, .. } => Some(About::attempt(*job, *attempt)),
+            _ => None,
+        }
+    }
 }
 
 /// What the `welcome` of every version tells, whatever else it has become.
@@ -392,12 +474,17 @@ mod tests {
     #[test]
     fn messages_survive_any_cut() {
         let sent = [
-            ToShim::Pause,
+            ToShim::Pause {
+                about: About::attempt(3, 1),
+            },
             ToShim::Hello {
                 epoch: 7,
                 instance: "i".into(),
             },
-            ToShim::Signal { signal: 9 },
+            ToShim::Signal {
+                about: About::default(),
+                signal: 9,
+            },
         ];
         let bytes: Vec<u8> = sent.iter().flat_map(encode).collect();
         for cut in 0..bytes.len() {

@@ -4,6 +4,7 @@
 //! Both sides know this module and neither knows the other. It decides nothing: what a record
 //! means for a job is `job`'s and the supervisor's business.
 
+mod about;
 pub mod beginning;
 pub mod hole;
 pub mod layout;
@@ -14,6 +15,7 @@ pub mod segment;
 pub mod unsynced;
 pub mod writer;
 
+pub use about::About;
 pub use beginning::{Beginning, read_beginning};
 pub use hole::Hole;
 pub use layout::Layout;

@@ -94,6 +94,10 @@ pub struct Intent {
     pub instance: String,
     /// The version of the program that wrote it.
     pub version: String,
+    /// Segments of the attempt are sealed at this size, bytes. Versions before this field did not
+    /// write it down, and a rescue has none.
+    #[serde(default)]
+    pub segment_bytes: Option<u64>,
 }
 
 #[cfg(test)]

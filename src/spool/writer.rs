@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io,
     os::{fd::AsFd, unix::fs::FileExt},
+    sync::Arc,
 };
 
 use nix::{
@@ -19,7 +20,7 @@ use super::segment::{FILE_HEADER_BYTES, SegmentName};
 /// behind the last whole one is cut off or written over.
 #[derive(Debug)]
 pub struct SegmentWriter {
-    file: File,
+    file: Arc<File>,
     name: SegmentName,
     length: u64,
 }
@@ -31,9 +32,9 @@ impl SegmentWriter {
     pub fn create(spool: impl AsFd, name: SegmentName) -> io::Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        let file = openat(spool, name.to_string().as_str(), flags, mode)?.into();
+        let file: File = openat(spool, name.to_string().as_str(), flags, mode)?.into();
         Ok(Self {
-            file,
+            file: Arc::new(file),
             name,
             length: 0,
         })
@@ -91,9 +92,9 @@ impl SegmentWriter {
         &self.file
     }
 
-    /// The file alone.
-    pub fn into_file(self) -> File {
-        self.file
+    /// The same file, for another thread.
+    pub fn shared_file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 }
 

@@ -2,14 +2,16 @@
 //!
 //! It does not know which statement was refused.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use super::{OpenError, StoreError};
+use crate::descriptors::is_shortage;
 
 /// Primary result codes of SQLite (the lowest byte of an extended one).
 mod code {
     pub const BUSY: i32 = 5;
     pub const LOCKED: i32 = 6;
+    pub const NOMEM: i32 = 7;
     pub const READONLY: i32 = 8;
     pub const IOERR: i32 = 10;
     pub const CORRUPT: i32 = 11;
@@ -27,7 +29,8 @@ mod code {
 pub(super) enum Verdict {
     /// Nothing was written; there may be room again later.
     DiskFull,
-    /// Somebody else holds the file's lock. Nothing was written.
+    /// Somebody else holds the file's lock, or there are no descriptors or no memory. Nothing was
+    /// written.
     Busy,
     /// The file cannot be trusted any more: nothing may be acknowledged from here on.
     Broken,
@@ -39,11 +42,8 @@ pub(super) enum Verdict {
 pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
     let Some(extended) = sqlite_code(error) else {
         return match error {
-            sqlx::Error::Io(e)
-                if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
-            {
-                Verdict::DiskFull
-            }
+            sqlx::Error::Io(e) if is_out_of_room(e) => Verdict::DiskFull,
+            sqlx::Error::Io(e) if is_shortage(e) => Verdict::Busy,
             sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => Verdict::Broken,
             _ => Verdict::Refused,
         };
@@ -52,9 +52,10 @@ pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
         code::BUSY | code::LOCKED => Verdict::Busy,
         code::FULL => Verdict::DiskFull,
         code::IOERR if extended == code::IOERR_SHMSIZE => Verdict::DiskFull,
-        code::READONLY | code::IOERR | code::CORRUPT | code::CANTOPEN | code::NOTADB => {
-            Verdict::Broken
-        }
+        code::READONLY | code::IOERR | code::CORRUPT | code::NOTADB => Verdict::Broken,
+        // No descriptor was left, for example: nothing was written. Whether the file still has its
+        // name is looked at by itself.
+        code::CANTOPEN => Verdict::Refused,
         _ => Verdict::Refused,
     }
 }
@@ -62,6 +63,35 @@ pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
 /// Whether a write failed. Of a quota that is used up SQLite says no more than of a broken disk.
 pub(super) fn is_failed_write(error: &sqlx::Error) -> bool {
     sqlite_code(error) == Some(code::IOERR_WRITE)
+}
+
+/// Whether the same may be answered when it is asked again: nothing is wrong with the question, and
+/// the file itself is not known to be damaged.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match sqlite_code(error).map(|extended| extended & 0xff) {
+        Some(primary) => matches!(
+            primary,
+            code::BUSY | code::LOCKED | code::NOMEM | code::IOERR | code::CANTOPEN
+        ),
+        None => matches!(
+            error,
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed
+        ),
+    }
+}
+
+/// Whether a file could not be opened, read or written, so that the system has given an error.
+pub(super) fn comes_from_a_file(error: &sqlx::Error) -> bool {
+    let primary = sqlite_code(error).map(|extended| extended & 0xff);
+    matches!(primary, Some(code::IOERR | code::CANTOPEN))
+}
+
+/// Whether there is no room, on the disk or in a quota.
+pub(super) fn is_out_of_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }
 
 /// The extended result code of SQLite, where it was SQLite that refused.
@@ -74,6 +104,7 @@ impl From<sqlx::Error> for StoreError {
         match (&error, verdict(&error)) {
             (sqlx::Error::PoolClosed, _) => Self::Stopping,
             (_, Verdict::DiskFull) => Self::DiskFull,
+            _ if may_pass(&error) => Self::Unavailable(error.to_string()),
             _ => Self::Database(error.to_string()),
         }
     }
@@ -110,6 +141,32 @@ mod tests {
         ] {
             let error = sqlx::Error::Io(kind.into());
             assert_eq!(verdict(&error), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_shortage_is_no_broken_disk() {
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            let error = sqlx::Error::Io(io::Error::from_raw_os_error(errno));
+            assert_eq!(verdict(&error), Verdict::Busy, "{error}");
+        }
+        let error = sqlx::Error::Io(io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(verdict(&error), Verdict::Broken);
+    }
+
+    #[test]
+    fn a_shortage_is_told_as_one_that_may_pass() {
+        for error in [
+            sqlx::Error::PoolTimedOut,
+            sqlx::Error::WorkerCrashed,
+            sqlx::Error::Io(io::Error::from_raw_os_error(libc::EMFILE)),
+        ] {
+            let told = StoreError::from(error);
+            assert!(matches!(told, StoreError::Unavailable(_)), "{told}");
+        }
+        for error in [sqlx::Error::RowNotFound, malformed("x")] {
+            let told = StoreError::from(error);
+            assert!(matches!(told, StoreError::Database(_)), "{told}");
         }
     }
 }

@@ -30,6 +30,7 @@ struct JobEnd<'a> {
     stop: Option<String>,
     leaked: u32,
     survivors: String,
+    survivors_unknown: Option<&'a str>,
     user_us: i64,
     system_us: i64,
     max_rss_bytes: i64,
@@ -122,7 +123,10 @@ fn end<'a>(standing: &Standing, finish: &'a Finish) -> Option<End<'a>> {
     let stop = standing.stop.as_ref();
     let after = match &finish.facts {
         Some(_) => AfterLoss::Fail,
-        None => after_loss(standing.on_lost, standing.lost, stop.is_some()),
+        None => {
+            let looked = finish.survivors_unknown.is_none();
+            after_loss(standing.on_lost, standing.lost, stop.is_some(), looked)
+        }
     };
     let event = match after {
         AfterLoss::Fail => Event::Ended(finish.state),
@@ -148,6 +152,7 @@ async fn update_jobs(batch: &mut Batch<'_>, ends: &[End<'_>]) -> sqlx::Result<()
              survivors = (SELECT json_group_array(json(alive.value)) FROM
                  (SELECT value FROM json_each(jobs.survivors)
                   UNION ALL SELECT value FROM json_each(f.value ->> 'survivors')) AS alive),
+             survivors_unknown = f.value ->> 'survivors_unknown',
              user_us = user_us + (f.value ->> 'user_us'),
              system_us = system_us + (f.value ->> 'system_us'),
              max_rss_bytes = max(max_rss_bytes, f.value ->> 'max_rss_bytes'),
@@ -196,6 +201,7 @@ fn job_end<'a>(end: &End<'a>) -> sqlx::Result<JobEnd<'a>> {
         stop: stop.as_ref().map(json).transpose()?,
         leaked: facts.map_or(0, |facts| facts.leaked),
         survivors: json(survivors)?,
+        survivors_unknown: finish.survivors_unknown.as_deref(),
         user_us: micros(usage.user_s),
         system_us: micros(usage.system_s),
         max_rss_bytes: int(usage.max_rss_bytes),

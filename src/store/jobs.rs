@@ -452,6 +452,7 @@ pub(super) fn as_submitted(submission: &Submission, number: JobNumber) -> Job {
         stop: None,
         leaked: 0,
         survivors: Vec::new(),
+        survivors_unknown: None,
         usage: Usage::default(),
     }
 }

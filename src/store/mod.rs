@@ -19,6 +19,7 @@ mod attempts;
 mod change;
 mod claim;
 mod columns;
+mod errno;
 mod error;
 mod events;
 mod evidence;

@@ -88,6 +88,10 @@ pub(super) async fn open(path: &Path, check_bytes_max: u64) -> Result<Connection
     } else {
         create(path, way).await?;
     }
+    // SQLite leaves its files where a close has failed; the database has its name already.
+    if let Err(error) = remove_draft(&beside(path, ".new")) {
+        tracing::warn!(%error, "what the making of the database has left could not be removed");
+    }
     let mut writer = connect_writer(path, way).await?;
     refuse_old_sqlite(&mut writer).await?;
     migrate(path, &mut writer).await?;
@@ -222,14 +226,7 @@ async fn create(path: &Path, way: &Way) -> Result<(), OpenError> {
         ));
     }
     let fresh = beside(path, ".new");
-    for leftover in ["", "-wal", "-shm", "-journal"] {
-        match fs::remove_file(beside(&fresh, leftover)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(cannot_open(path, error));
-            }
-            _ => {}
-        }
-    }
+    remove_draft(&fresh).map_err(|error| cannot_open(path, error))?;
     fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -240,11 +237,28 @@ async fn create(path: &Path, way: &Way) -> Result<(), OpenError> {
     migrate(path, &mut conn).await?;
     let failed = |error: sqlx::Error| OpenError::about(path, format!("cannot be made: {error}"));
     nodes::set_up(&mut conn).await.map_err(failed)?;
+    // A close would do it too, and keep for itself that it has failed: half a ledger would get the
+    // name.
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&mut conn)
+        .await
+        .map_err(failed)?;
     conn.close().await.map_err(failed)?;
     fs::rename(&fresh, path)
         .and_then(|()| fs::File::open(path.parent().unwrap_or(Path::new("."))))
         .and_then(|directory| directory.sync_all())
         .map_err(|error| cannot_open(path, error))
+}
+
+/// Removes what the making of a database has left.
+fn remove_draft(fresh: &Path) -> io::Result<()> {
+    for leftover in ["", "-wal", "-shm", "-journal"] {
+        match fs::remove_file(beside(fresh, leftover)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Writes what the log holds into the database anew, and syncs it, before anything is acknowledged
@@ -291,6 +305,8 @@ async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, Open
 async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError> {
     SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
+        // All at once: later there may be no descriptors left for another one.
+        .min_connections(READERS_MAX)
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
@@ -308,6 +324,8 @@ pub(super) fn options(name: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(name)
         .foreign_keys(true)
+        // What is sorted or undone needs no file, and so no descriptor.
+        .pragma("temp_store", "MEMORY")
         .busy_timeout(BUSY_TIMEOUT)
 }
 

@@ -11,7 +11,7 @@ use super::{
     columns::{hex, int, json},
     standing::Batch,
 };
-use crate::job::{Chunk, Gap, JobNumber};
+use crate::job::{Chunk, Gap, GapReason, JobNumber};
 
 /// Rows are inserted in statements of about this much data, so that finishing many jobs at once
 /// does not hold all their output a second time, bytes.
@@ -41,6 +41,7 @@ struct Row {
     stream: Option<&'static str>,
     at: Option<i64>,
     gap: Option<&'static str>,
+    gap_because: Option<&'static str>,
     start: usize,
 }
 
@@ -84,9 +85,10 @@ pub(super) async fn insert_pieces(batch: &mut Batch<'_>, pieces: &[Piece<'_>]) -
 async fn insert_rows(batch: &mut Batch<'_>, bytes: Vec<u8>, rows: &[Row]) -> sqlx::Result<()> {
     let rows = json(&rows)?;
     sqlx::query!(
-        "INSERT INTO output_chunks (job, offset, length, attempt, stream, at, gap, data)
+        "INSERT INTO output_chunks (job, offset, length, attempt, stream, at, gap, gap_because,
+                                    data)
          SELECT value ->> 'job', value ->> 'offset', value ->> 'length', value ->> 'attempt',
-                value ->> 'stream', value ->> 'at', value ->> 'gap',
+                value ->> 'stream', value ->> 'at', value ->> 'gap', value ->> 'gap_because',
                 CASE WHEN value ->> 'gap' IS NULL
                      THEN substr(?1, (value ->> 'start') + 1, value ->> 'length') END
          FROM json_each(?2)",
@@ -96,6 +98,14 @@ async fn insert_rows(batch: &mut Batch<'_>, bytes: Vec<u8>, rows: &[Row]) -> sql
     .execute(&mut *batch.conn)
     .await?;
     Ok(())
+}
+
+/// The reason of the first version's list that comes nearest.
+fn listed(reason: GapReason) -> GapReason {
+    match reason {
+        GapReason::DiskFull => GapReason::DropNewest,
+        other => other,
+    }
 }
 
 impl Piece<'_> {
@@ -110,6 +120,7 @@ impl Piece<'_> {
                 stream: Some(chunk.stream.name()),
                 at: Some(chunk.at.0),
                 gap: None,
+                gap_because: None,
                 start,
             },
             Item::Gap(gap) => Row {
@@ -119,7 +130,8 @@ impl Piece<'_> {
                 attempt,
                 stream: None,
                 at: None,
-                gap: Some(gap.reason.name()),
+                gap: Some(listed(gap.reason).name()),
+                gap_because: (listed(gap.reason) != gap.reason).then(|| gap.reason.name()),
                 start,
             },
         }

@@ -115,7 +115,8 @@ async fn rows_from(
 ) -> sqlx::Result<Vec<StoredItem>> {
     let mut rows = sqlx::query!(
         r#"SELECT offset AS "offset!: i64", length AS "length!: i64", attempt AS "attempt!: u32",
-                  stream AS "stream: String", at AS "at: i64", gap AS "gap: String",
+                  stream AS "stream: String", at AS "at: i64",
+                  coalesce(gap_because, gap) AS "gap: String",
                   data AS "data: Vec<u8>"
            FROM output_chunks WHERE job = ?1 AND offset >= ?2 ORDER BY offset"#,
         number,

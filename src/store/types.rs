@@ -106,6 +106,11 @@ pub enum StoreError {
     /// The writer has stopped.
     #[error("the server is stopping")]
     Stopping,
+    /// It could not be read or written now: descriptors or memory are short, its lock is held, or
+    /// its disk failed. Trying again may help; where it may not be trusted any more, the server
+    /// ends, and the next one is to be asked.
+    #[error("the database cannot be used now: {0}")]
+    Unavailable(String),
     /// Anything else that SQLite says.
     #[error("the database refused: {0}")]
     Database(String),
@@ -223,6 +228,8 @@ pub struct Finish {
     pub facts: Option<ExitFacts>,
     /// Processes that could not be proven gone, where `facts` are unknown.
     pub survivors: Vec<crate::job::Survivor>,
+    /// Why there may be others, where somebody could not be looked at.
+    pub survivors_unknown: Option<String>,
     /// The offset behind the last byte or gap.
     pub end_offset: Offset,
     /// What `output.when_full` has dropped of the attempt's output.

@@ -60,6 +60,7 @@ pub(super) struct JobRow {
     pub(super) stop_wish: Option<String>,
     pub(super) leaked: u32,
     pub(super) survivors: String,
+    pub(super) survivors_unknown: Option<String>,
     pub(super) user_us: i64,
     pub(super) system_us: i64,
     pub(super) max_rss_bytes: i64,
@@ -97,7 +98,8 @@ macro_rules! select_jobs {
                 j.output_sha256 AS "output_sha256: String",
                 j.spawn_error AS "spawn_error: String", j.stop AS "stop: String",
                 a.stop AS "stop_wish: String", j.leaked AS "leaked!: u32",
-                j.survivors AS "survivors!: String", j.user_us AS "user_us!: i64",
+                j.survivors AS "survivors!: String",
+                j.survivors_unknown AS "survivors_unknown: String", j.user_us AS "user_us!: i64",
                 j.system_us AS "system_us!: i64", j.max_rss_bytes AS "max_rss_bytes!: i64"
             FROM jobs AS j
             JOIN environments AS e ON e.hash = j.environment
@@ -192,6 +194,7 @@ impl JobRow {
             stop,
             leaked: self.leaked,
             survivors: from_json(&self.survivors)?,
+            survivors_unknown: self.survivors_unknown,
             usage: Usage {
                 user_s: seconds(self.user_us),
                 system_s: seconds(self.system_us),

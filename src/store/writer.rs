@@ -12,14 +12,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     StoreError,
     ask::{Answer, Ask, execute},
-    error::{Verdict, is_failed_write, verdict},
+    errno,
+    error::{Verdict, comes_from_a_file, is_failed_write, is_out_of_room, verdict},
     events,
     presence::Presence,
     short_name::Way,
     standing::Batch,
     tally::Tally,
 };
-use crate::ballast::Ballast;
+use crate::{ballast::Ballast, descriptors::is_shortage};
 
 /// Writes that may wait; the next caller waits for room.
 pub(super) const WAITING_MAX: usize = 1024;
@@ -186,7 +187,7 @@ impl Writer {
     /// to be there again first. Looked at only where something new is among the writes.
     fn is_short(&self, writes: &[(Ask, Reply)]) -> bool {
         let new = writes.iter().any(|(ask, _)| ask.can_wait());
-        if !new || self.ballast.missing() == 0 {
+        if !new || matches!(self.ballast.missing(), Ok(0)) {
             return false;
         }
         let refilled = self.ballast.refill();
@@ -205,7 +206,10 @@ impl Writer {
             return Ok(Vec::new());
         }
         let result = self.begin_to_commit(asks).await;
-        let result = result.map_err(|error| self.clarified(error));
+        let result = match result {
+            Err(error) => Err(self.clarified(error).await),
+            done => done,
+        };
         self.tally.written();
         if result.is_err() {
             // It fails where SQLite has rolled back already.
@@ -214,12 +218,22 @@ impl Writer {
         result
     }
 
-    /// A failed write may be one that no quota allows: nothing is lost then, and there is room again
-    /// when somebody makes it.
-    fn clarified(&self, error: sqlx::Error) -> sqlx::Error {
-        match is_failed_write(&error) && self.ballast.is_out_of_room() {
-            true => io::Error::from(io::ErrorKind::QuotaExceeded).into(),
-            false => error,
+    /// A failed write may be one that no quota allows, or for which there was no memory or no
+    /// descriptor: nothing is lost then, and it can be written once there is.
+    async fn clarified(&mut self, error: sqlx::Error) -> sqlx::Error {
+        if !comes_from_a_file(&error) {
+            return error;
+        }
+        let cause = errno::of_last_failure(&mut self.conn).await;
+        if is_failed_write(&error) {
+            let told = cause.as_ref().is_some_and(is_out_of_room);
+            if told || self.ballast.is_out_of_room() {
+                return io::Error::from(io::ErrorKind::QuotaExceeded).into();
+            }
+        }
+        match cause {
+            Some(cause) if is_shortage(&cause) => cause.into(),
+            _ => error,
         }
     }
 
@@ -246,7 +260,7 @@ impl Writer {
     fn refusal(&mut self, error: sqlx::Error) -> StoreError {
         match verdict(&error) {
             Verdict::DiskFull => tracing::warn!("the disk is full: a transaction was refused"),
-            Verdict::Busy => tracing::warn!("another program holds the database's lock"),
+            Verdict::Busy => tracing::warn!(%error, "the database could not be written now"),
             Verdict::Refused => tracing::error!(%error, "the database refused a write"),
             Verdict::Broken => self.fail(&error),
         }
@@ -268,7 +282,7 @@ impl Writer {
             return;
         }
         if let Err(error) = sqlx::query(statement).execute(&mut self.conn).await {
-            let error = self.clarified(error);
+            let error = self.clarified(error).await;
             match verdict(&error) {
                 Verdict::Broken => self.fail(&error),
                 _ => tracing::warn!(%error, "a checkpoint has to wait"),
@@ -303,7 +317,7 @@ fn is_disk_full<T>(answers: &sqlx::Result<T>) -> bool {
 }
 
 fn broken() -> StoreError {
-    StoreError::Database("its file cannot be trusted any more".into())
+    StoreError::Unavailable("its file cannot be trusted any more; the server ends".into())
 }
 
 /// Cuts writes into transactions: one large batch is enough for one, so that nobody behind it waits

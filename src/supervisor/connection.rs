@@ -1,38 +1,58 @@
 //! A connection to a shim: whole messages in both directions.
 
-use std::{io, os::fd::AsRawFd, path::Path, time::Duration};
+use std::{io, os::fd::AsRawFd, time::Duration};
 
+use nix::sys::{
+    socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt},
+    time::{TimeVal, TimeValLike},
+};
 use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
 
+use super::{
+    budget::{Permit, Turn},
+    directory::{Directory, Name},
+};
 use crate::spool::{FromShim, Layout, message};
 
 /// How long a write may take before the shim counts as not answering. Messages are small and a
 /// shim reads at once unless it is stopped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection waits for its place among those that the shim has not accepted.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A connected shim.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
     buffer: message::MessageBuffer,
+    permit: Permit,
 }
 
 impl Connection {
     /// Connects to a shim's socket. The path goes through a directory descriptor, because a
-    /// socket's own path must not be longer than 107 bytes (unix(7)).
-    pub async fn open(layout: &Layout, shim: &str) -> io::Result<Self> {
-        let dir = std::fs::File::open(layout.shims())?;
-        let path = Path::new("/proc/self/fd")
-            .join(dir.as_raw_fd().to_string())
-            .join(Layout::shim_socket_name(shim));
+    /// socket's own path must not be longer than 107 bytes (unix(7)). Waits where others are in the
+    /// queue before us.
+    pub async fn open(directory: &Directory, shim: &str, permit: Permit) -> io::Result<Self> {
+        let name = directory.name(&Layout::shim_socket_name(shim))?;
+        let stream = match UnixStream::connect(name.path()).await {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => queue_up(name).await?,
+            connected => connected?,
+        };
         Ok(Self {
-            stream: UnixStream::connect(path).await?,
+            stream,
             buffer: message::MessageBuffer::default(),
+            permit,
         })
+    }
+
+    /// Tells when the connection is to be given up, so that another shim can be talked to.
+    pub fn turn(&self) -> Turn {
+        self.permit.turn()
     }
 
     /// Sends one message.
@@ -72,4 +92,21 @@ impl Connection {
             self.buffer.extend(&bytes[..n]);
         }
     }
+}
+
+/// Connects where the queue of the socket is full: a connect that waits in the kernel gets the next
+/// place in its turn, one that comes again and again would find it taken by others that wait.
+async fn queue_up(name: Name) -> io::Result<UnixStream> {
+    let waited = tokio::task::spawn_blocking(move || {
+        let kind = SockType::Stream;
+        let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
+        // For a connect it is how long it may wait.
+        let timeout = TimeVal::seconds(QUEUE_TIMEOUT.as_secs() as i64);
+        setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(name.path())?)?;
+        let stream = std::os::unix::net::UnixStream::from(socket);
+        stream.set_nonblocking(true)?;
+        Ok::<_, io::Error>(stream)
+    });
+    UnixStream::from_std(waited.await.map_err(io::Error::other)??)
 }

@@ -4,13 +4,18 @@
 //! and the leader is there and is the process that the ledger names (same start time, same boot). It
 //! is ended through a pidfd that was opened before the check, so that no recycled number is ever hit.
 //! What carries the mark of another data directory with the same job, such as the one that this is a
-//! backup of, is none of our business.
+//! backup of, is none of our business. Where a look fails, nobody can know what is left, and that is
+//! what is told.
 
-use std::{fs, os::fd::OwnedFd, path::Path};
+use std::os::fd::OwnedFd;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 
-use super::spec::{INSTANCE_VARIABLE, JOB_ID_VARIABLE};
+use super::{
+    looked::Looked,
+    process::{self, Environment, Stat},
+    spec::{INSTANCE_VARIABLE, JOB_ID_VARIABLE},
+};
 use crate::job::{JobId, Survivor};
 
 /// How many rounds are made: each ends everything that is found, and one that forks in a loop can
@@ -27,14 +32,16 @@ pub struct Mark {
     instance: String,
 }
 
-/// Whose a process is by its environment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whose a process is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Whose {
     Ours,
     /// The job's, of a data directory that it does not name: a version that had only half of the
     /// mark has started it.
     Unsaid,
     Others,
+    /// Nobody can say; why.
+    Unknown(String),
 }
 
 impl Mark {
@@ -59,13 +66,6 @@ impl Mark {
             Whose::Unsaid
         }
     }
-
-    fn whose_is(&self, pid: i32) -> Whose {
-        match fs::read(format!("/proc/{pid}/environ")) {
-            Ok(env) => self.whose(&env),
-            Err(_) => Whose::Others,
-        }
-    }
 }
 
 /// The leader as the ledger names it.
@@ -85,40 +85,88 @@ struct Living {
 }
 
 impl Living {
-    fn find(leader: Leader) -> Option<Self> {
+    fn find(leader: Leader) -> Looked<Self> {
         // The descriptor first, the check second: what it names cannot change any more.
-        let process = pidfd_open(Pid::from_raw(leader.pid)?, PidfdFlags::empty()).ok()?;
-        let living = Self { leader, process };
-        living.is_there().then_some(living)
-    }
-
-    fn is_there(&self) -> bool {
-        start_ticks(self.leader.pid) == Some(self.leader.start_ticks)
-    }
-
-    /// Whether a process with this `stat`, which was read before, is in the leader's session.
-    fn leads(&self, stat: &Stat) -> bool {
-        stat.session == self.leader.pid && self.is_there()
+        let process = match process::open(leader.pid) {
+            Looked::There(process) => process,
+            Looked::Gone => return Looked::Gone,
+            Looked::Unknown(why) => return Looked::Unknown(why),
+        };
+        match is_there(leader) {
+            Looked::There(()) => Looked::There(Self { leader, process }),
+            Looked::Gone => Looked::Gone,
+            Looked::Unknown(why) => Looked::Unknown(why),
+        }
     }
 
     fn signal(&self, signal: Signal) {
-        // ESRCH: it is gone.
+        // ESRCH: it is gone. Whatever else is seen by the next round, which finds it again.
         let _ = pidfd_send_signal(&self.process, signal);
     }
 }
 
+/// Whether the process with the leader's number is the leader.
+fn is_there(leader: Leader) -> Looked {
+    match Stat::read(leader.pid) {
+        Looked::There(stat) if stat.start_ticks == leader.start_ticks => Looked::There(()),
+        Looked::There(_) | Looked::Gone => Looked::Gone,
+        Looked::Unknown(why) => Looked::Unknown(why),
+    }
+}
+
+/// What is left of a tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Processes that could not be proven gone.
+    pub survivors: Vec<Survivor>,
+    /// Why there may be others, where somebody could not be looked at.
+    pub unknown: Option<String>,
+}
+
+impl Remains {
+    /// Takes over what a look has found, or why it could not.
+    fn add(&mut self, found: Looked<Survivor>) {
+        match found {
+            Looked::There(survivor) => self.survivors.push(survivor),
+            Looked::Gone => {}
+            Looked::Unknown(why) => self.unknown = Some(why),
+        }
+    }
+
+    /// Takes over all that was found by looking at each process.
+    fn add_all(&mut self, look: impl Fn(i32) -> Looked<Survivor>) {
+        match process::pids() {
+            Ok(pids) => pids.into_iter().for_each(|pid| self.add(look(pid))),
+            Err(error) => self.unknown = Some(format!("/proc cannot be read: {error}")),
+        }
+    }
+
+    fn names(&self, pid: i32) -> bool {
+        self.survivors.iter().any(|survivor| survivor.pid == pid)
+    }
+}
+
 /// Ends every process of the job that can be found; those that could not be proven gone are
-/// returned. Blocking.
-pub fn end_remains(mark: &Mark, leader: Option<Leader>) -> Vec<Survivor> {
-    let mut living = leader.and_then(Living::find);
+/// returned. Where something could not be looked at the leader is only stopped, so that another try
+/// still has the proof that it is; unless this is the `last` one. Blocking.
+pub fn end_remains(mark: &Mark, leader: Option<Leader>, last: bool) -> Remains {
+    let (mut living, unseen) = match leader.map(Living::find) {
+        Some(Looked::There(living)) => (Some(living), None),
+        Some(Looked::Unknown(why)) => (None, Some(why)),
+        Some(Looked::Gone) | None => (None, None),
+    };
     if let Some(living) = &living {
         // It is to start nothing more while the others go.
         living.signal(Signal::STOP);
     }
-    let mut left = Vec::new();
+    let mut left = Remains::default();
     for _ in 0..ROUNDS_MAX {
-        left = kill_all(mark, living.as_ref());
-        if left.is_empty() {
+        left = kill_all(mark, leader, living.as_ref());
+        if left.survivors.is_empty() {
+            if left.unknown.is_some() {
+                // More rounds would see no more: the caller tries again when a shortage may be over.
+                break;
+            }
             match living.take() {
                 Some(living) => living.signal(Signal::KILL),
                 None => break,
@@ -130,121 +178,162 @@ pub fn end_remains(mark: &Mark, leader: Option<Leader>) -> Vec<Survivor> {
         )]
         std::thread::sleep(ROUND_EVERY);
     }
-    if let Some(living) = living {
+    if let Some(living) = living
+        && (last || left.unknown.is_none())
+    {
         living.signal(Signal::KILL);
     }
-    left.extend(leader.into_iter().flat_map(suspects));
-    let named: Vec<i32> = left.iter().map(|survivor| survivor.pid).collect();
-    left.extend(half_marked(mark).filter(|survivor| !named.contains(&survivor.pid)));
+    left.unknown = left.unknown.or(unseen);
+    left.add_suspects(leader);
+    left.add_half_marked(mark, leader);
     left
 }
 
-/// Processes of the job that may be another data directory's: named, and not touched.
-fn half_marked(mark: &Mark) -> impl Iterator<Item = Survivor> {
-    let unsaid = |pid: &i32| mark.whose_is(*pid) == Whose::Unsaid;
-    pids().filter(unsaid).filter_map(|pid| {
-        let stat = Stat::read(pid).filter(|stat| !stat.is_dead)?;
-        let comm = stat.comm;
-        Some(Survivor { pid, comm })
-    })
+impl Remains {
+    /// Names processes of the job that may be another data directory's; they are not touched.
+    fn add_half_marked(&mut self, mark: &Mark, leader: Option<Leader>) {
+        let mut others = Self::default();
+        others.add_all(|pid| match Stat::read(pid) {
+            Looked::There(stat) if stat.is_dead => Looked::Gone,
+            Looked::There(stat) => match whose(pid, &stat, mark, leader) {
+                Whose::Unsaid => survivor(pid, stat),
+                Whose::Ours | Whose::Others => Looked::Gone,
+                Whose::Unknown(why) => Looked::Unknown(why),
+            },
+            Looked::Gone => Looked::Gone,
+            Looked::Unknown(why) => Looked::Unknown(why),
+        });
+        self.merge(others);
+    }
+
+    /// Names processes in a session with the leader's number whose leader is gone: most likely ours,
+    /// but a stranger can have come by that number, so they are not touched. Where somebody else has
+    /// the number, they are his.
+    fn add_suspects(&mut self, leader: Option<Leader>) {
+        let Some(leader) = leader else {
+            return;
+        };
+        let since = leader.start_ticks;
+        if let Looked::There(stat) = Stat::read(leader.pid)
+            && stat.start_ticks != since
+        {
+            return;
+        }
+        let mut others = Self::default();
+        others.add_all(|pid| match Stat::read(pid) {
+            Looked::There(stat) => {
+                match stat.session == leader.pid && stat.start_ticks >= since && !stat.is_dead {
+                    true => survivor(pid, stat),
+                    false => Looked::Gone,
+                }
+            }
+            Looked::Gone => Looked::Gone,
+            Looked::Unknown(why) => Looked::Unknown(why),
+        });
+        self.merge(others);
+    }
+
+    fn merge(&mut self, others: Self) {
+        for survivor in others.survivors {
+            if !self.names(survivor.pid) {
+                self.survivors.push(survivor);
+            }
+        }
+        self.unknown = self.unknown.take().or(others.unknown);
+    }
 }
 
-/// Processes in a session with the leader's number whose leader is gone: most likely ours, but a
-/// stranger can have come by that number, so they are named and not touched. Where somebody else
-/// has the number, they are his.
-fn suspects(leader: Leader) -> Vec<Survivor> {
-    let since = leader.start_ticks;
-    if start_ticks(leader.pid).is_some_and(|ticks| ticks != since) {
-        return Vec::new();
-    }
-    let member = |(pid, stat): (i32, Stat)| {
-        let suspect = stat.session == leader.pid && stat.start_ticks >= since && !stat.is_dead;
-        suspect.then_some(Survivor {
-            pid,
-            comm: stat.comm,
-        })
-    };
-    pids()
-        .filter_map(|pid| member((pid, Stat::read(pid)?)))
-        .collect()
+fn survivor(pid: i32, stat: Stat) -> Looked<Survivor> {
+    let comm = stat.comm;
+    Looked::There(Survivor { pid, comm })
 }
 
 /// One round: kills what is found, but for the leader, and returns it.
-fn kill_all(mark: &Mark, living: Option<&Living>) -> Vec<Survivor> {
-    let leader = living.map(|living| living.leader.pid);
-    pids()
-        .filter(|pid| Some(*pid) != leader)
-        .filter_map(|pid| kill_if_ours(pid, mark, living))
-        .collect()
+fn kill_all(mark: &Mark, leader: Option<Leader>, living: Option<&Living>) -> Remains {
+    let last = living.map(|living| living.leader.pid);
+    let mut left = Remains::default();
+    left.add_all(|pid| match Some(pid) == last {
+        true => Looked::Gone,
+        false => kill_if_ours(pid, mark, leader, living),
+    });
+    left
 }
 
-fn pids() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-}
-
-fn kill_if_ours(pid: i32, mark: &Mark, living: Option<&Living>) -> Option<Survivor> {
+fn kill_if_ours(
+    pid: i32,
+    mark: &Mark,
+    leader: Option<Leader>,
+    living: Option<&Living>,
+) -> Looked<Survivor> {
     // Here as well the descriptor comes first.
-    let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    let stat = Stat::read(pid)?;
-    let ours =
-        mark.whose_is(pid) == Whose::Ours || living.is_some_and(|living| living.leads(&stat));
-    if !ours || stat.is_dead {
-        return None;
-    }
-    let _ = pidfd_send_signal(&fd, Signal::KILL);
-    Some(Survivor {
-        pid,
-        comm: stat.comm,
-    })
-}
-
-/// What is needed of `/proc/PID/stat` (proc_pid_stat(5)).
-struct Stat {
-    comm: String,
-    is_dead: bool,
-    session: i32,
-    start_ticks: u64,
-}
-
-impl Stat {
-    fn read(pid: i32) -> Option<Self> {
-        let text = fs::read(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
-        Self::parse(&String::from_utf8_lossy(&text))
-    }
-
-    /// The name stands in parentheses and may contain any byte, also parentheses.
-    fn parse(text: &str) -> Option<Self> {
-        let open = text.find('(')?;
-        let close = text.rfind(')')?;
-        let fields: Vec<&str> = text.get(close + 2..)?.split(' ').collect();
-        Some(Self {
-            comm: text.get(open + 1..close)?.to_owned(),
-            is_dead: matches!(*fields.first()?, "Z" | "X"),
-            session: fields.get(3)?.parse().ok()?,
-            start_ticks: fields.get(19)?.parse().ok()?,
-        })
+    let fd = match process::open(pid) {
+        Looked::There(fd) => fd,
+        Looked::Gone => return Looked::Gone,
+        Looked::Unknown(why) => return Looked::Unknown(why),
+    };
+    let stat = match Stat::read(pid) {
+        Looked::There(stat) if stat.is_dead => return Looked::Gone,
+        Looked::There(stat) => stat,
+        Looked::Gone => return Looked::Gone,
+        Looked::Unknown(why) => return Looked::Unknown(why),
+    };
+    let ours = match living.filter(|living| living.leader.pid == stat.session) {
+        // Its session was read before.
+        Some(living) => is_there(living.leader),
+        None => Looked::Gone,
+    };
+    match (ours, whose(pid, &stat, mark, leader)) {
+        (Looked::There(()), _) | (_, Whose::Ours) => {
+            let _ = pidfd_send_signal(&fd, Signal::KILL);
+            survivor(pid, stat)
+        }
+        (Looked::Unknown(why), _) | (_, Whose::Unknown(why)) => Looked::Unknown(why),
+        (Looked::Gone, Whose::Unsaid | Whose::Others) => Looked::Gone,
     }
 }
 
-fn start_ticks(pid: i32) -> Option<u64> {
-    Some(Stat::read(pid)?.start_ticks)
+/// Whose a process is by its environment; where that is hidden, by what else is known of it.
+fn whose(pid: i32, stat: &Stat, mark: &Mark, leader: Option<Leader>) -> Whose {
+    match process::environment(pid) {
+        Looked::There(Environment::Is(env)) => mark.whose(&env),
+        Looked::There(Environment::Hidden) => whose_is_hidden(pid, stat, mark, leader),
+        Looked::Gone => Whose::Others,
+        Looked::Unknown(why) => Whose::Unknown(why),
+    }
+}
+
+/// A process that hides its environment from us: most are other users', and the job's can only be
+/// among them where it has changed its user or made itself unreadable. It is not ours if it was
+/// there before the leader; if no user id of it is ours; or if its parent was started after the
+/// leader and is not ours: orphans are given to processes that were there before the shim. Without a
+/// leader nothing of the job was ever executed that could hide: a child writes down that it is the
+/// leader before it executes anything.
+fn whose_is_hidden(pid: i32, stat: &Stat, mark: &Mark, leader: Option<Leader>) -> Whose {
+    let Some(Leader { start_ticks, .. }) = leader else {
+        return Whose::Others;
+    };
+    if stat.start_ticks < start_ticks {
+        return Whose::Others;
+    }
+    match process::is_of_our_user(pid) {
+        Looked::There(true) => {}
+        Looked::There(false) | Looked::Gone => return Whose::Others,
+        Looked::Unknown(why) => return Whose::Unknown(why),
+    }
+    if let Looked::There(parent) = Stat::read(stat.parent)
+        && parent.start_ticks > start_ticks
+        && let Looked::There(Environment::Is(env)) = process::environment(stat.parent)
+        && mark.whose(&env) == Whose::Others
+    {
+        return Whose::Others;
+    }
+    let comm = &stat.comm;
+    Whose::Unknown(format!("process {pid} ({comm}) hides its environment"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_confuses_nobody() {
-        let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 0 0";
-        let stat = Stat::parse(text).expect("valid");
-        assert_eq!(stat.comm, "a) b (c");
-        assert_eq!(
-            (stat.session, stat.start_ticks, stat.is_dead),
-            (7, 4711, false)
-        );
-    }
 
     #[test]
     fn a_marked_process_is_ended_and_no_other() {
@@ -263,9 +352,10 @@ mod tests {
         let others = [sleep("0", Some("here")), sleep(&job, Some("elsewhere"))];
         // Reaped at once, as its shim's parent would.
         let reaper = std::thread::spawn(move || ours.wait().expect("wait"));
-        let left = end_remains(&Mark::new(id, "here"), None);
+        let left = end_remains(&Mark::new(id, "here"), None, true);
         assert!(!reaper.join().expect("join").success());
-        let named: Vec<i32> = left.iter().map(|survivor| survivor.pid).collect();
+        assert_eq!(left.unknown, None);
+        let named: Vec<i32> = left.survivors.iter().map(|survivor| survivor.pid).collect();
         assert_eq!(named, [unsaid.id() as i32]);
         for mut other in others.into_iter().chain([unsaid]) {
             assert!(other.try_wait().expect("wait").is_none());

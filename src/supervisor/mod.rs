@@ -4,10 +4,15 @@
 //! Which job runs next, and what is to be done about an attempt whose shim is dead, is decided
 //! above (`scheduler`); nothing here claims or rescues.
 
+mod budget;
 mod connection;
+mod directory;
 mod hunt;
 mod keeper;
+mod living;
+mod looked;
 mod probe;
+mod process;
 mod registry;
 mod settle;
 mod spawn;
@@ -16,15 +21,19 @@ mod ward;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use hunt::{Leader, Mark, end_remains};
-pub use probe::{LockState, boot_id, lock_state};
+pub use budget::Budget;
+pub use directory::Directory;
+pub use hunt::{Leader, Mark, Remains, end_remains};
+pub use living::Living;
+pub use looked::Looked;
+pub use probe::boot_id;
 pub use registry::{Order, Registry};
 pub use settle::{Ending, Settled, settle};
-pub use spawn::forget_all_traces;
-pub use spec::{Bounds, home};
+pub use spawn::{forget_all_traces, starting_max};
+pub use spec::{Bounds, home, know_user};
 pub use ward::{Key, Ward, first_segment};
 
 use crate::{
@@ -42,6 +51,14 @@ const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub struct Context {
     /// Where things lie.
     pub layout: Layout,
+    /// Where the shims' locks and sockets are.
+    pub directory: Directory,
+    /// Finds shims by their processes.
+    pub living: Living,
+    /// How many shims may be talked to.
+    pub budget: Budget,
+    /// How many shims may be starting.
+    pub starting: Arc<Semaphore>,
     /// The ledger.
     pub store: Store,
     /// Wakes readers.
@@ -85,6 +102,8 @@ pub enum ShimEvent {
         key: Key,
         /// Set where the shim is free for work, once the attempt is rescued.
         offer: Option<Offer>,
+        /// How long it is to be left alone before it is given work: it has refused some.
+        pause: Duration,
     },
     /// The shim is dead: its lock is free. The attempt that it may have had is open.
     Dead {
@@ -140,10 +159,7 @@ impl Supervisor {
                 Ok(reached) => keeper::keep(ctx, registry, events, shim, reached, None),
                 Err(error) => {
                     tracing::error!(shim, %error, "a shim could not be started");
-                    // One that is only slow holds its lock and leaves by itself.
-                    if lock_state(&ctx.layout, &shim).await == LockState::Free {
-                        spawn::remove_traces(&ctx.layout, &shim);
-                    }
+                    spawn::remove_failed(&ctx, &shim).await;
                     // Until this is told nobody tries to start another one for it.
                     #[allow(clippy::disallowed_methods)]
                     tokio::time::sleep(START_AGAIN_AFTER).await;
@@ -157,20 +173,26 @@ impl Supervisor {
 
     /// Asks every shim that left a trace, all at once, and keeps those that live. `open` are the
     /// attempts that are not final. Every one of them whose shim answers, or lives without
-    /// answering, is in its keeper's hands when this returns; the others are told as events.
-    pub async fn survey(&self, open: Vec<OpenAttempt>) {
-        let mut shims = spawn::traces(&self.ctx.layout);
+    /// answering, is in its keeper's hands when this returns; the others are told as events. Where
+    /// there are fewer connections than shims, the rest is asked by its keepers.
+    ///
+    /// # Errors
+    ///
+    /// Nobody can say which shims there are.
+    pub async fn survey(&self, open: Vec<OpenAttempt>) -> std::io::Result<()> {
+        let mut shims = spawn::traces(&self.ctx.layout).await?;
         shims.extend(open.iter().map(|attempt| attempt.shim.clone()));
         let asked = shims.into_iter().map(|shim| {
             let attempt = open.iter().find(|a| a.shim == shim).cloned();
             self.take_over(shim, attempt)
         });
         futures_util::future::join_all(asked).await;
+        Ok(())
     }
 
     async fn take_over(&self, shim: String, attempt: Option<OpenAttempt>) {
         let (ctx, registry, events) = self.parts();
-        match probe::reach(&ctx, &shim).await {
+        match probe::reach_now(&ctx, &shim).await {
             probe::Reached::Free => {
                 spawn::remove_traces(&ctx.layout, &shim);
                 let _ = events.send(ShimEvent::Dead {
@@ -277,7 +299,7 @@ impl Supervisor {
     pub async fn signal(&self, job: JobNumber, signal: i32) -> Result<(), Unreachable> {
         let (done, answer) = oneshot::channel();
         self.registry
-            .order_job(job, Order::Signal { signal, done })?;
+            .order_job(job, |key| Order::Signal { key, signal, done })?;
         match tokio::time::timeout(self.ctx.answer, answer).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Unreachable),

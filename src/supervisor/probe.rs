@@ -1,15 +1,21 @@
-//! Finds out whether a shim lives: it answers, its lock is held, or its lock is free.
+//! Finds out whether a shim lives: it answers, its lock is held, or it is proven to be dead.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, io, time::Duration};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 
-use super::{Context, connection::Connection};
+use super::{Context, budget::Permit, connection::Connection, looked::Looked};
 use crate::spool::{FromShim, Layout, ShimState, Speaker, ToShim};
 
 /// How long a lock must stay taken before it counts as held: a child between fork and exec holds
 /// its parent's lock for that long at most.
 const LOCK_RETRIES_FOR: Duration = Duration::from_millis(100);
+
+/// How often the lock of a shim is looked at that waits for a connection.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Between two looks at a lock.
 const LOCK_RETRY_EVERY: Duration = Duration::from_millis(10);
@@ -30,6 +36,10 @@ pub enum Reached {
     Answers(Box<Connection>, Welcome),
     /// It lives and does not answer.
     Held,
+    /// It does not answer, and nobody can say whether it lives: it counts as if it did.
+    Unknown(String),
+    /// It was not asked yet: there are fewer connections than shims. Its lock is held.
+    Later,
     /// It lives, and answers in a language that we do not speak.
     Foreign(Speaker),
     /// It is dead.
@@ -42,15 +52,6 @@ enum Greeted {
     Foreign(Speaker),
 }
 
-/// Whether somebody holds a shim's lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LockState {
-    /// The shim lives.
-    Held,
-    /// The shim is dead.
-    Free,
-}
-
 /// The kernel's boot id (proc_sys_kernel(5)): another one means that every process is gone.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
@@ -58,34 +59,61 @@ pub fn boot_id() -> io::Result<String> {
         .to_owned())
 }
 
-/// Asks a shim who it is, with this server's epoch, within the context's deadline.
+/// Asks a shim who it is, with this server's epoch, within the context's deadline; waits for a
+/// connection before, as long as the shim is not known to be dead.
 pub async fn reach(ctx: &Context, shim: &str) -> Reached {
-    match tokio::time::timeout(ctx.answer, greet(ctx, shim)).await {
-        Ok(Ok(Greeted::Welcome(connection, welcome))) => Reached::Answers(connection, welcome),
-        Ok(Ok(Greeted::Foreign(speaker))) => Reached::Foreign(speaker),
-        answer => {
-            if let Ok(Err(error)) = &answer {
-                tracing::debug!(shim, %error, "a shim does not answer");
-            }
-            match lock_state(&ctx.layout, shim).await {
-                LockState::Held => Reached::Held,
-                LockState::Free => Reached::Free,
-            }
+    let mut permit = std::pin::pin!(ctx.budget.take());
+    loop {
+        if let Ok(permit) = tokio::time::timeout(LOOK_EVERY, &mut permit).await {
+            return ask(ctx, shim, permit).await;
         }
+        if look(ctx, shim).await == Looked::Gone {
+            return Reached::Free;
+        }
+    }
+}
+
+/// The same, but one for which there is no connection now is asked later.
+pub async fn reach_now(ctx: &Context, shim: &str) -> Reached {
+    match ctx.budget.try_take() {
+        Some(permit) => ask(ctx, shim, permit).await,
+        None => match look(ctx, shim).await {
+            Looked::Gone => Reached::Free,
+            Looked::There(()) => Reached::Later,
+            Looked::Unknown(why) => Reached::Unknown(why),
+        },
+    }
+}
+
+/// Asks on a connection of its own.
+pub async fn ask(ctx: &Context, shim: &str, permit: Permit) -> Reached {
+    let error = match tokio::time::timeout(ctx.answer, greet(ctx, shim, permit)).await {
+        Ok(Ok(Greeted::Welcome(connection, welcome))) => {
+            return Reached::Answers(connection, welcome);
+        }
+        Ok(Ok(Greeted::Foreign(speaker))) => return Reached::Foreign(speaker),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    tracing::debug!(shim, error, "a shim does not answer");
+    match look(ctx, shim).await {
+        Looked::There(()) => Reached::Held,
+        Looked::Gone => Reached::Free,
+        Looked::Unknown(why) => Reached::Unknown(why),
     }
 }
 
 /// The same for one that is known not to speak our language: nothing is said to it, so that it can
 /// go when it is done.
 pub async fn watch(ctx: &Context, shim: &str, speaker: Speaker) -> Reached {
-    match lock_state(&ctx.layout, shim).await {
-        LockState::Held => Reached::Foreign(speaker),
-        LockState::Free => Reached::Free,
+    match look(ctx, shim).await {
+        Looked::There(()) | Looked::Unknown(_) => Reached::Foreign(speaker),
+        Looked::Gone => Reached::Free,
     }
 }
 
-async fn greet(ctx: &Context, shim: &str) -> io::Result<Greeted> {
-    let mut connection = Connection::open(&ctx.layout, shim).await?;
+async fn greet(ctx: &Context, shim: &str, permit: Permit) -> io::Result<Greeted> {
+    let mut connection = Connection::open(&ctx.directory, shim, permit).await?;
     let hello = ToShim::Hello {
         epoch: ctx.epoch,
         instance: ctx.instance.clone(),
@@ -122,26 +150,54 @@ impl Heard {
     }
 }
 
-/// Looks at a shim's lock. A missing file is a free lock.
-pub async fn lock_state(layout: &Layout, shim: &str) -> LockState {
-    let path = layout.shims().join(Layout::shim_lock_name(shim));
+/// Whether a shim lives. A free lock proves that it does not, unless a process says otherwise: the
+/// lock may be another one under the same name. A lock that is missing proves nothing by itself.
+pub async fn look(ctx: &Context, shim: &str) -> Looked {
+    match look_at_lock(ctx, shim).await {
+        Lock::Held => Looked::There(()),
+        Lock::Free => match ctx.living.look(shim).await {
+            Looked::There(()) => Looked::There(()),
+            Looked::Gone | Looked::Unknown(_) => Looked::Gone,
+        },
+        Lock::Missing => ctx.living.look(shim).await,
+        Lock::Unknown(error) => Looked::failed("its lock cannot be looked at", &error),
+    }
+}
+
+/// What a look at a shim's lock has found.
+enum Lock {
+    /// Somebody holds it.
+    Held,
+    /// It is there, and nobody holds it.
+    Free,
+    /// There is none.
+    Missing,
+    /// It could not be looked at.
+    Unknown(io::Error),
+}
+
+async fn look_at_lock(ctx: &Context, shim: &str) -> Lock {
     let deadline = tokio::time::Instant::now() + LOCK_RETRIES_FOR;
     let mut ticks = tokio::time::interval(LOCK_RETRY_EVERY);
     loop {
         ticks.tick().await;
-        if is_free(&path) {
-            return LockState::Free;
-        }
-        if tokio::time::Instant::now() >= deadline {
-            return LockState::Held;
+        let found = try_lock(ctx, shim);
+        if matches!(found, Lock::Free | Lock::Missing) || tokio::time::Instant::now() >= deadline {
+            return found;
         }
     }
 }
 
-fn is_free(path: &Path) -> bool {
-    let Ok(file) = fs::File::open(path) else {
-        return true;
+fn try_lock(ctx: &Context, shim: &str) -> Lock {
+    let file = match ctx.directory.open_file(&Layout::shim_lock_name(shim)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Lock::Missing,
+        Err(error) => return Lock::Unknown(error),
     };
     // Taken for this moment only; dropping the guard gives it back.
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok()
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(_) => Lock::Free,
+        Err((_, Errno::EWOULDBLOCK)) => Lock::Held,
+        Err((_, errno)) => Lock::Unknown(errno.into()),
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Unreachable, ward::Key};
@@ -49,8 +49,10 @@ pub enum Order {
         /// What the shim says.
         done: oneshot::Sender<InputAnswer>,
     },
-    /// Send a signal to the running attempt's group.
+    /// Send a signal to this attempt's group.
     Signal {
+        /// Which.
+        key: Key,
         /// Its number.
         signal: i32,
         /// Answered when it is on its way.
@@ -63,8 +65,11 @@ impl Order {
     pub fn key(&self) -> Option<Key> {
         match self {
             Self::Run(claim) => Some(Key::of_claim(claim)),
-            Self::Stop(key, _) | Self::Pause { key, .. } | Self::Input { key, .. } => Some(*key),
-            Self::Release | Self::Leave | Self::Signal { .. } => None,
+            Self::Stop(key, _)
+            | Self::Pause { key, .. }
+            | Self::Input { key, .. }
+            | Self::Signal { key, .. } => Some(*key),
+            Self::Release | Self::Leave => None,
         }
     }
 }
@@ -75,6 +80,7 @@ impl Order {
 pub struct Bell {
     wish: Mutex<Option<Offset>>,
     rung: Notify,
+    overflow: Notify,
 }
 
 impl Bell {
@@ -96,40 +102,74 @@ impl Bell {
         }
     }
 
+    /// Resolves when a committed wish has found no room in the mailbox. Cancel-safe.
+    pub async fn overflowed(&self) {
+        self.overflow.notified().await;
+    }
+
     fn wish(&self) -> MutexGuard<'_, Option<Offset>> {
         self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Most orders that wait for a keeper which is busy with its shim, apart from those that only follow
+/// from each other (run, release, leave).
+const ORDERS_MAX: usize = 256;
+
+/// An order and its place in the mailbox.
+#[derive(Debug)]
+struct Posted {
+    order: Order,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// What comes out of a mailbox.
+#[derive(Debug)]
+pub struct Orders(mpsc::UnboundedReceiver<Posted>);
+
+impl Orders {
+    /// The next order; `None` when there will be no more. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Order> {
+        Some(self.0.recv().await?.order)
+    }
+
+    /// Takes no more orders; those that have come can still be received.
+    pub fn close(&mut self) {
+        self.0.close();
     }
 }
 
 /// The way to a keeper.
 #[derive(Debug, Clone)]
 struct Mailbox {
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::UnboundedSender<Posted>,
+    slots: Arc<Semaphore>,
     bell: Arc<Bell>,
 }
 
 #[derive(Debug, Default)]
 struct Keepers {
     by_shim: HashMap<String, Mailbox>,
-    by_job: HashMap<JobNumber, Mailbox>,
+    /// With the attempt that runs.
+    by_job: HashMap<JobNumber, (Key, Mailbox)>,
 }
 
-/// All keepers. Cheap to clone. Mailboxes have no bound of their own: whoever fills one waits for
-/// an answer.
+/// All keepers. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Registry(Arc<Mutex<Keepers>>);
 
 impl Registry {
     /// Enters a shim's keeper; its orders come out of the receiver, and its readers ring the bell.
-    pub fn enter(&self, shim: &str) -> (mpsc::UnboundedReceiver<Order>, Arc<Bell>) {
+    pub fn enter(&self, shim: &str) -> (Orders, Arc<Bell>) {
         let (orders, receiver) = mpsc::unbounded_channel();
         let bell = Arc::<Bell>::default();
         let mailbox = Mailbox {
             orders,
+            slots: Arc::new(Semaphore::new(ORDERS_MAX)),
             bell: bell.clone(),
         };
         self.lock().by_shim.insert(shim.to_owned(), mailbox);
-        (receiver, bell)
+        (Orders(receiver), bell)
     }
 
     /// The shim is gone.
@@ -142,11 +182,11 @@ impl Registry {
         self.lock().by_shim.contains_key(shim)
     }
 
-    /// The shim runs this job from now on.
-    pub fn attach(&self, job: JobNumber, shim: &str) {
+    /// The shim runs this attempt from now on.
+    pub fn attach(&self, key: Key, shim: &str) {
         let mut keepers = self.lock();
         if let Some(mailbox) = keepers.by_shim.get(shim).cloned() {
-            keepers.by_job.insert(job, mailbox);
+            keepers.by_job.insert(key.job, (key, mailbox));
         }
     }
 
@@ -161,10 +201,16 @@ impl Registry {
         send(mailbox, order)
     }
 
-    /// Tells the keeper of a running job.
-    pub fn order_job(&self, job: JobNumber, order: Order) -> Result<(), Unreachable> {
-        let mailbox = self.lock().by_job.get(&job).cloned();
-        send(mailbox, order)
+    /// Tells the keeper of a running job. Which attempt runs and who keeps it is found in one
+    /// step: the order names that attempt, and can concern no later one.
+    pub fn order_job(
+        &self,
+        job: JobNumber,
+        order: impl FnOnce(Key) -> Order,
+    ) -> Result<(), Unreachable> {
+        let found = self.lock().by_job.get(&job).cloned();
+        let (key, mailbox) = found.ok_or(Unreachable)?;
+        send(Some(mailbox), order(key))
     }
 
     /// Carries the readers' wishes to be woken to the shims that can fulfil them. A job without a
@@ -175,7 +221,7 @@ impl Registry {
         stopping: CancellationToken,
     ) {
         while let Some(Some(arm)) = stopping.run_until_cancelled(arms.recv()).await {
-            if let Some(mailbox) = self.lock().by_job.get(&arm.job) {
+            if let Some((_, mailbox)) = self.lock().by_job.get(&arm.job) {
                 mailbox.bell.ring(arm.offset);
             }
         }
@@ -188,16 +234,46 @@ impl Registry {
 }
 
 fn send(mailbox: Option<Mailbox>, order: Order) -> Result<(), Unreachable> {
-    mailbox
-        .ok_or(Unreachable)?
-        .orders
-        .send(order)
-        .map_err(|_| Unreachable)
+    let mailbox = mailbox.ok_or(Unreachable)?;
+    let slot = match &order {
+        Order::Run(_) | Order::Release | Order::Leave => None,
+        order => {
+            let Ok(slot) = Arc::clone(&mailbox.slots).try_acquire_owned() else {
+                if matches!(order, Order::Stop(..) | Order::Pause { .. }) {
+                    mailbox.bell.overflow.notify_one();
+                }
+                return Err(Unreachable);
+            };
+            Some(slot)
+        }
+    };
+    let posted = Posted { order, _slot: slot };
+    mailbox.orders.send(posted).map_err(|_| Unreachable)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_order_for_a_job_names_the_attempt_that_runs() {
+        let registry = Registry::default();
+        let (mut orders, _bell) = registry.enter("a");
+        let signal = |key| Order::Signal {
+            key,
+            signal: 15,
+            done: oneshot::channel().0,
+        };
+        assert_eq!(registry.order_job(7, signal), Err(Unreachable));
+        for attempt in 1..=2 {
+            registry.attach(Key { job: 7, attempt }, "a");
+            registry.order_job(7, signal).expect("a keeper");
+            let order = orders.recv().await.expect("an order");
+            assert_eq!(order.key(), Some(Key { job: 7, attempt }));
+        }
+        registry.detach(7);
+        assert_eq!(registry.order_job(7, signal), Err(Unreachable));
+    }
 
     #[tokio::test]
     async fn a_bell_that_nobody_hears_keeps_one_wish_and_it_is_the_least() {
@@ -208,5 +284,34 @@ mod tests {
         assert_eq!(bell.rung().await, 5);
         bell.ring(1);
         assert_eq!(bell.rung().await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_that_nobody_empties_is_bounded_and_asks_for_the_levels_again() {
+        let registry = Registry::default();
+        let (mut orders, bell) = registry.enter("s");
+        let key = Key { job: 1, attempt: 1 };
+        registry.attach(key, "s");
+        let signal = |key| Order::Signal {
+            key,
+            signal: 10,
+            done: oneshot::channel().0,
+        };
+        for _ in 0..ORDERS_MAX {
+            registry.order_job(1, signal).expect("room");
+        }
+        assert_eq!(registry.order_job(1, signal), Err(Unreachable));
+        registry.order("s", Order::Leave).expect("always room");
+        let (done, _) = oneshot::channel();
+        let pause = Order::Pause {
+            key,
+            pause: true,
+            actor: String::new(),
+            done,
+        };
+        assert_eq!(registry.order("s", pause), Err(Unreachable));
+        bell.overflowed().await;
+        orders.recv().await.expect("an order");
+        registry.order_job(1, signal).expect("room again");
     }
 }

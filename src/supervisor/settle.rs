@@ -34,6 +34,8 @@ pub enum Ending {
     Lost {
         /// Processes that could not be proven gone.
         survivors: Vec<Survivor>,
+        /// Why there may be others.
+        survivors_unknown: Option<String>,
         /// How many bytes may have been shown and are gone with the machine's power; 0 where it
         /// kept running.
         unsynced_bytes_max: u64,
@@ -91,10 +93,9 @@ pub fn settle(
     let Remains { kept, unlink, hole } = remains;
     let mut finish = finish(&ward, ending, kept);
     // Paper knows better what is gone than who wanted it gone.
-    if hole.is_some() {
-        finish.dropped = dropped(&finish.kept, hole);
-    } else if finish.facts.is_none() {
-        finish.dropped = dropped(&finish.kept, last_hole(spool, ward.key)?);
+    if hole.is_some() || finish.facts.is_none() {
+        let holes = [hole, last_hole(spool, ward.key)?];
+        finish.dropped = dropped(&finish.kept, &holes);
     }
     Ok(Settled {
         key: ward.key,
@@ -125,6 +126,7 @@ fn remains(
     };
     let hole = hole::read(spool, ward.key.job, ward.key.attempt)?;
     if hole.is_none() && ward.digest.offset() == ward.start_offset {
+        let notes = hole::files(spool, ward.key.job, ward.key.attempt);
         match collect(spool, first, inline_bytes_max) {
             // Less than the shim has stored is no whole output.
             Ok(Some(collected)) if collected.end(ward.start_offset) >= known_end => {
@@ -136,7 +138,7 @@ fn remains(
                         chunks: collected.chunks,
                         gaps: Vec::new(),
                     },
-                    unlink: vec![first.to_string()],
+                    unlink: [first.to_string()].into_iter().chain(notes).collect(),
                     hole,
                 });
             }
@@ -147,7 +149,7 @@ fn remains(
                         chunks: Vec::new(),
                         gaps: Vec::new(),
                     },
-                    unlink: Vec::new(),
+                    unlink: notes,
                     hole,
                 });
             }
@@ -157,10 +159,7 @@ fn remains(
         }
     }
     let mut rows = segment_rows(spool, ward, hole, known_end)?;
-    let mut unlink = hole.map_or_else(
-        || Ok(Vec::new()),
-        |hole| dropped_files(spool, ward.key, hole),
-    )?;
+    let mut unlink = dropped_files(spool, ward.key, hole)?;
     // A last one without bytes gets no row: nobody would read it, and no start keeps its file.
     let empty = rows.pop_if(|row| row.end_offset == row.first_offset);
     unlink.extend(empty.map(|row| {
@@ -181,25 +180,27 @@ fn remains(
     })
 }
 
-/// The file that says what was dropped, and segments that it says are gone: a kill may have come
+/// The files that say what was dropped, and segments that they say are gone: a kill may have come
 /// before they went.
-fn dropped_files(spool: &Path, key: Key, hole: Hole) -> io::Result<Vec<String>> {
-    let segments = hole::segments(spool, key.job, key.attempt)?.into_iter();
-    let gone = segments.filter(|name| hole.behind(name.first_offset) > name.first_offset);
-    let mut files: Vec<_> = gone.map(|name| name.to_string()).collect();
-    files.push(hole::draft_name(key.job, key.attempt));
-    // Last: while it is there, whoever comes again finds the rest.
-    files.push(hole::file_name(key.job, key.attempt));
+fn dropped_files(spool: &Path, key: Key, hole: Option<Hole>) -> io::Result<Vec<String>> {
+    let mut files = Vec::new();
+    if let Some(hole) = hole {
+        let segments = hole::segments(spool, key.job, key.attempt)?.into_iter();
+        let gone = segments.filter(|name| hole.behind(name.first_offset) > name.first_offset);
+        files.extend(gone.map(|name| name.to_string()));
+    }
+    // Last: while they are there, whoever comes again finds the rest.
+    files.extend(hole::files(spool, key.job, key.attempt));
     Ok(files)
 }
 
 /// What was dropped of an attempt, according to what there is on paper.
-fn dropped(kept: &Kept, hole: Option<Hole>) -> Dropped {
+fn dropped(kept: &Kept, holes: &[Option<Hole>]) -> Dropped {
     let (Kept::Rows { gaps, .. } | Kept::Segments { gaps, .. }) = kept;
-    let by_policy = gaps.iter().filter(|gap| gap.reason.is_policy());
+    let dropped = gaps.iter().filter(|gap| gap.reason.is_dropping());
     Dropped {
-        bytes: by_policy.map(|gap| gap.to - gap.from).sum(),
-        lines: hole.map_or(0, |hole| hole.lines),
+        bytes: dropped.map(|gap| gap.to - gap.from).sum(),
+        lines: holes.iter().flatten().map(|hole| hole.lines).sum(),
     }
 }
 
@@ -292,7 +293,7 @@ impl Remains {
 
 fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
     let end_offset: Offset = ward.digest.offset();
-    let (state, reason, facts, survivors, at, actor) = match ending {
+    let (state, reason, facts, remains, at, actor) = match ending {
         Ending::Known { facts, .. } => {
             if facts.end_offset != end_offset {
                 let Key { job, attempt } = ward.key;
@@ -306,14 +307,20 @@ fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
             }
             let (state, reason) = facts.outcome();
             let at = facts.ended_at();
-            (state, reason, Some(*facts), Vec::new(), at, "shim")
+            (state, reason, Some(*facts), (Vec::new(), None), at, "shim")
         }
-        Ending::Lost { survivors, .. } => {
+        Ending::Lost {
+            survivors,
+            survivors_unknown,
+            ..
+        } => {
             let at: Micros = clock::now();
             let lost = Some(Reason::Lost);
-            (JobState::Failed, lost, None, survivors, at, "rescue")
+            let remains = (survivors, survivors_unknown);
+            (JobState::Failed, lost, None, remains, at, "rescue")
         }
     };
+    let (survivors, survivors_unknown) = remains;
     let dropped = facts.as_ref().map(|facts| facts.dropped);
     Finish {
         number: ward.key.job,
@@ -322,6 +329,7 @@ fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
         reason,
         facts,
         survivors,
+        survivors_unknown,
         end_offset,
         dropped: dropped.unwrap_or_default(),
         kept,

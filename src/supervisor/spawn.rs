@@ -6,6 +6,8 @@ use tokio::process::{Child, Command};
 
 use super::{
     Context,
+    budget::Permit,
+    looked::Looked,
     probe::{self, Reached},
 };
 use crate::spool::Layout;
@@ -21,10 +23,27 @@ pub fn new_id() -> String {
     uuid::Uuid::now_v7().simple().to_string()
 }
 
-/// Starts a shim from our own binary and waits until it answers.
+/// How many shims may be starting at a time: each takes several descriptors for a moment.
+pub const STARTING_MAX: usize = 16;
+
+/// Most descriptors that starting one takes.
+const START_DESCRIPTORS: usize = 6;
+
+/// How many shims may be starting at a time under this limit of open files.
+pub fn starting_max(open_files_max: Option<u64>) -> usize {
+    let left = open_files_max.map_or(u64::MAX, crate::descriptors::left_of);
+    usize::try_from(left).map_or(STARTING_MAX, |left| {
+        (left / 2 / START_DESCRIPTORS).clamp(1, STARTING_MAX)
+    })
+}
+
+/// Starts a shim from our own binary and waits until it answers. Waits for a connection first.
 pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<Reached> {
+    let permit = ctx.budget.take().await;
+    // Never closed.
+    let _turn = ctx.starting.acquire().await.map_err(io::Error::other)?;
     let child = start(&ctx.layout, shim)?;
-    tokio::time::timeout(READY_WITHIN, ready(ctx, shim, child))
+    tokio::time::timeout(READY_WITHIN, ready(ctx, shim, child, permit))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
@@ -54,16 +73,23 @@ fn start(layout: &Layout, shim: &str) -> io::Result<Child> {
     Ok(child)
 }
 
-async fn ready(ctx: &Context, shim: &str, mut child: Child) -> io::Result<Reached> {
+async fn ready(ctx: &Context, shim: &str, mut child: Child, permit: Permit) -> io::Result<Reached> {
     let mut knocks = tokio::time::interval(KNOCK_EVERY);
     let socket = ctx.layout.shims().join(Layout::shim_socket_name(shim));
+    let mut permit = Some(permit);
     loop {
         knocks.tick().await;
-        if socket.exists()
-            && let reached @ Reached::Answers(..) = probe::reach(ctx, shim).await
-        {
-            reap_later(child);
-            return Ok(reached);
+        if socket.exists() {
+            let reached = match permit.take() {
+                Some(permit) => probe::ask(ctx, shim, permit).await,
+                None => probe::reach(ctx, shim).await,
+            };
+            if let Reached::Answers(..) = reached {
+                // A shim may outlive us. While we live we are its parent: a child that is dropped
+                // is reaped by the runtime, and takes no descriptor for that.
+                drop(child);
+                return Ok(reached);
+            }
         }
         if let Some(status) = child.try_wait()? {
             return Err(io::Error::other(format!("it ended at once: {status}")));
@@ -71,36 +97,72 @@ async fn ready(ctx: &Context, shim: &str, mut child: Child) -> io::Result<Reache
     }
 }
 
-/// A shim may outlive us; while we live we are its parent and must take its exit status.
-fn reap_later(mut child: Child) {
-    tokio::spawn(async move {
-        let _ = child.wait().await;
-    });
-}
+/// How long a directory that cannot be listed is tried again.
+const LIST_WITHIN: Duration = Duration::from_secs(1);
+
+/// Between two tries to list it.
+const LIST_EVERY: Duration = Duration::from_millis(100);
 
 /// The ids of all shims that have a lock or a socket in the data directory.
-pub fn traces(layout: &Layout) -> BTreeSet<String> {
-    let Ok(entries) = fs::read_dir(layout.shims()) else {
-        return BTreeSet::new();
-    };
-    entries
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
-            let (id, kind) = name.split_once('.')?;
-            matches!(kind, "lock" | "sock").then(|| id.to_owned())
-        })
-        .collect()
+///
+/// # Errors
+///
+/// The directory could not be listed for a second: nobody knows which shims live.
+pub async fn traces(layout: &Layout) -> io::Result<BTreeSet<String>> {
+    let deadline = tokio::time::Instant::now() + LIST_WITHIN;
+    let mut tries = tokio::time::interval(LIST_EVERY);
+    loop {
+        tries.tick().await;
+        match list(layout) {
+            Err(error) if tokio::time::Instant::now() >= deadline => {
+                let place = layout.shims();
+                let what = format!(
+                    "{} cannot be listed, so nobody knows which jobs still run: {error}",
+                    place.display()
+                );
+                return Err(io::Error::new(error.kind(), what));
+            }
+            Err(error) => tracing::warn!(%error, "the traces of shims cannot be listed yet"),
+            listed => return listed,
+        }
+    }
+}
+
+fn list(layout: &Layout) -> io::Result<BTreeSet<String>> {
+    let mut ids = BTreeSet::new();
+    for entry in fs::read_dir(layout.shims())? {
+        let name = entry?.file_name();
+        // One that is no text is none of ours.
+        let parts = name.to_str().and_then(|name| name.split_once('.'));
+        if let Some((id, "lock" | "sock")) = parts {
+            ids.insert(id.to_owned());
+        }
+    }
+    Ok(ids)
+}
+
+/// Removes what a shim left that could not be started, if it is proven to be dead. One that is only
+/// slow leaves by itself.
+pub async fn remove_failed(ctx: &Context, shim: &str) {
+    if probe::look(ctx, shim).await == Looked::Gone {
+        remove_traces(&ctx.layout, shim);
+    }
 }
 
 /// Removes the names of all shims from a copy of a data directory: they are the original's. A directory
 /// that is reached through a link is the original's itself.
-pub fn forget_all_traces(layout: &Layout) {
+///
+/// # Errors
+///
+/// The directory could not be listed for a second.
+pub async fn forget_all_traces(layout: &Layout) -> io::Result<()> {
     let is_link = fs::symlink_metadata(layout.shims()).is_ok_and(|there| there.is_symlink());
     if !is_link {
-        for shim in traces(layout) {
+        for shim in traces(layout).await? {
             remove_traces(layout, &shim);
         }
     }
+    Ok(())
 }
 
 /// Removes what a dead shim left.

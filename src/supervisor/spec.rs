@@ -5,7 +5,10 @@ use std::{
     sync::OnceLock,
 };
 
-use nix::unistd::{Uid, User};
+use nix::{
+    errno::Errno,
+    unistd::{Uid, User},
+};
 
 use crate::{
     job::{OutputPolicy, Seconds, WhenFull},
@@ -133,21 +136,43 @@ struct Account {
     shell: String,
 }
 
+static USER: OnceLock<Account> = OnceLock::new();
+
+/// Looks the server's user up, before any job needs it: later there may be no descriptor for that,
+/// and the answer holds as long as the server.
+///
+/// # Errors
+///
+/// Nobody could look it up. That there is no such user is none.
+pub fn know_user() -> std::io::Result<()> {
+    let user = match User::from_uid(Uid::effective()) {
+        Ok(user) => user,
+        // What getpwuid_r(3) may say of a user that there is not.
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => None,
+        Err(errno) => return Err(errno.into()),
+    };
+    USER.get_or_init(|| Account::of(user));
+    Ok(())
+}
+
 fn user() -> &'static Account {
-    static USER: OnceLock<Account> = OnceLock::new();
-    USER.get_or_init(|| {
+    USER.get_or_init(|| Account::of(None))
+}
+
+impl Account {
+    fn of(user: Option<User>) -> Self {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        User::from_uid(Uid::effective()).ok().flatten().map_or_else(
-            || Account {
+        user.map_or_else(
+            || Self {
                 name: Uid::effective().to_string(),
                 home: "/".to_owned(),
                 shell: "/bin/sh".to_owned(),
             },
-            |user| Account {
+            |user| Self {
                 name: user.name,
                 home: text(user.dir),
                 shell: text(user.shell),
             },
         )
-    })
+    }
 }

@@ -4,9 +4,14 @@
 use std::{
     fs,
     process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::until;
+
+/// How long strace may take to let go.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process of which some calls fail, for as long as this lives.
 pub struct Failing {
@@ -46,6 +51,12 @@ impl Drop for Failing {
         // It lets go of the process, or has ended with it.
         let pid = nix::unistd::Pid::from_raw(self.strace.id() as i32);
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let began = Instant::now();
+        // A thread that ends in the same moment is sometimes waited for in vain.
+        while began.elapsed() < PATIENCE && !matches!(self.strace.try_wait(), Ok(Some(_))) {
+            thread::yield_now();
+        }
+        let _ = self.strace.kill();
         let _ = self.strace.wait();
     }
 }

@@ -38,6 +38,8 @@ pub struct Server {
     /// Where the first line of a server comes that was launched.
     first: Option<Mutex<mpsc::Receiver<Option<io::Result<String>>>>>,
     starts: u32,
+    /// What the binary is started by, where it is not by us.
+    wrapper: Vec<String>,
 }
 
 impl Server {
@@ -73,7 +75,14 @@ impl Server {
             ready: Value::Null,
             first: None,
             starts: 0,
+            wrapper: Vec::new(),
         }
+    }
+
+    /// Has these words before the binary from the next start on (`prlimit --nofile=40:40`); they
+    /// must become the binary, so that its process is our child.
+    pub fn under(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
     }
 
     /// Has the data directory elsewhere below the test's place; before the first start.
@@ -247,8 +256,10 @@ impl Server {
 
     fn command(&self) -> Command {
         let log = self.home.path().join(format!("stderr.{}", self.starts));
-        let mut command = Command::new(BINARY);
+        let mut words = self.wrapper.iter().map(String::as_str).chain([BINARY]);
+        let mut command = Command::new(words.next().unwrap_or(BINARY));
         command
+            .args(words)
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(self.data_dir())
             .args(&self.args)

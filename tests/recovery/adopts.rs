@@ -2,7 +2,7 @@
 
 use cc_executor::{
     job::{JobRef, Micros, StopCause, Stream},
-    spool::{FromShim, ToShim},
+    spool::{About, FromShim, ToShim},
     store::PauseWished,
 };
 use serde_json::{Value, json};
@@ -145,9 +145,11 @@ fn a_pause_that_was_taken_back_unheard_ends() {
     old.run(spec);
     old.started();
     ready(&mut scene);
-    old.send(&ToShim::Pause);
+    old.send(&ToShim::Pause {
+        about: About::default(),
+    });
     old.wait_for("the pause", |message| {
-        matches!(message, FromShim::Paused).then_some(())
+        matches!(message, FromShim::Paused { .. }).then_some(())
     });
     // The tree has been stopped, nobody entered it, and nobody wishes it any more.
     drop(old);

@@ -57,6 +57,7 @@ impl Paper {
             boot_id: scene.boot_id.clone(),
             instance: scene.instance.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            segment_bytes: None,
         };
         let payload = serde_json::to_vec(&intent).expect("JSON");
         let frame = paper.frame(Kind::Intent, Stream::Stdout, &payload);

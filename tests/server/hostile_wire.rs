@@ -22,7 +22,8 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use crate::harness::{
-    BINARY, CEILING, Client, Frame, Horde, Server, Target, memory, text_frame, until, until_true,
+    BINARY, CEILING, Client, Frame, Horde, Server, Target, Transcript, memory, text_frame, until,
+    until_true,
 };
 
 const MIB: u64 = 1 << 20;
@@ -290,6 +291,49 @@ fn a_server_without_a_free_descriptor_goes_on_when_there_are_some_again() {
     drop(many);
     server.connect().still_works();
     prlimit(Some(pid), Resource::Nofile, raised).expect("the limit of before");
+}
+
+/// The lowest number that no descriptor of a process has: a limit that lets it open nothing more.
+fn lowest_free(pid: i32) -> u64 {
+    let is_open = |number: &u64| Path::new(&format!("/proc/{pid}/fd/{number}")).exists();
+    (0..).find(|number| !is_open(number)).expect("a number")
+}
+
+#[test]
+fn a_tail_without_a_descriptor_for_its_segment_goes_on_when_there_is_one() {
+    let server = Server::start();
+    let gate = server.scratch("gate");
+    let script = format!(
+        "echo one; until [ -e {} ]; do sleep 0.05; done; echo two",
+        gate.display()
+    );
+    let mut client = server.connect();
+    let mut other = server.connect();
+    let job = client.submit(server.marked(json!({"argv": ["/bin/sh", "-c", script]})));
+    let tail = client.tail(json!({"job": job["id"]}));
+    let mut transcript = Transcript::default();
+    while transcript.bytes.is_empty() {
+        client.step(tail, &mut transcript);
+    }
+    let pid = Pid::from_raw(server.pid()).expect("a process");
+    let before = getrlimit(Resource::Nofile);
+    let limit = |current| {
+        let limit = Rlimit { current, ..before };
+        prlimit(Some(pid), Resource::Nofile, limit).expect("a limit");
+    };
+    limit(Some(lowest_free(server.pid())));
+    let read = json!({"job": job["id"], "from": 0});
+    other.refused(-32006, "job.read", read);
+    fs::write(&gate, "").expect("a gate");
+    until_true("the tail to meet the shortage", || {
+        // Once for the read, then for the tail.
+        let said = server.said();
+        said.matches("a segment cannot be read now").count() > 1
+    });
+    limit(before.maximum);
+    client.follow(tail, &mut transcript);
+    assert_eq!(transcript.bytes, b"one\ntwo\n");
+    assert_eq!(transcript.verified()["state"], "succeeded");
 }
 
 #[test]

@@ -146,6 +146,7 @@ fn a_job_shows_its_keys_with_defaults_and_hides_values() {
         ("attempts", json!(1)),
         ("dropped_bytes", json!(0)),
         ("survivors", json!([])),
+        ("survivors_unknown", json!(null)),
         ("leaked", json!(0)),
     ] {
         let same_number = job[key].is_number() && job[key].as_f64() == value.as_f64();

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
-    BINARY, Client, children, is_alive, parent, state, until, until_true, with_mark, with_word,
+    BINARY, Client, Failing, children, is_alive, parent, state, until, until_true, with_mark,
+    with_word,
 };
 
 /// The contract's bound for a planned stop.
@@ -342,21 +343,101 @@ fn a_restart_would_end_the_container_and_is_refused() {
 }
 
 #[test]
-fn a_server_that_never_lives_long_ends_the_container() {
+fn a_server_that_is_killed_again_and_again_comes_back_under_its_jobs() {
     let Some(mut container) = Container::start() else {
         return;
     };
-    let mut killed = 0;
+    let mut client = container.connect();
+    let job = client.submit(container.marked(json!({"argv": ["sleep", "1000"]})));
+    client.started(&job);
+    let tree = container.job_processes();
     let mut last = None;
-    until_true("the container's end", || {
-        let server = container.server().filter(|pid| Some(*pid) != last);
-        if let Some(server) = server {
-            send(server, Signal::SIGKILL);
-            last = Some(server);
-            killed += 1;
-        }
-        !is_alive(container.first)
+    // Each as soon as it is there, so that none of them lives long.
+    for _ in 0..8 {
+        let server = until("another server", || {
+            container.server().filter(|pid| Some(*pid) != last)
+        });
+        send(server, Signal::SIGKILL);
+        last = Some(server);
+    }
+    until_true("a server to be ready again", || {
+        container.said().matches("is ready").count() >= 2
     });
-    assert!(killed >= 5, "{killed}");
-    assert_eq!(container.ended().code(), Some(137));
+    assert!(tree.iter().all(|pid| is_alive(*pid)), "the job goes on");
+    let mut client = container.connect();
+    assert_eq!(client.get(&job)["state"], "running");
+    assert_eq!(container.signal(Signal::SIGTERM).0.code(), Some(0));
+}
+
+#[test]
+fn a_fork_that_the_kernel_refused_once_is_tried_again() {
+    let Some(mut container) = Container::start() else {
+        return;
+    };
+    let mut client = container.connect();
+    let job = client.submit(container.marked(json!({"argv": ["sleep", "1000"]})));
+    client.started(&job);
+    let tree = container.job_processes();
+    let server = container.server().expect("a server");
+    let refused = Failing::calls(container.first, "clone,clone3,fork,vfork", "EAGAIN");
+    let Some(refused) = refused else {
+        return;
+    };
+    send(server, Signal::SIGKILL);
+    until_true("a start to fail", || {
+        container.said().contains("no server could be started")
+    });
+    drop(refused);
+    let next = until("the next server", || container.server());
+    assert_ne!(next, server);
+    until_true("it to be ready", || {
+        container.said().matches("is ready").count() == 2
+    });
+    assert!(tree.iter().all(|pid| is_alive(*pid)), "the job goes on");
+    assert_eq!(container.signal(Signal::SIGTERM).0.code(), Some(0));
+}
+
+#[test]
+fn an_end_that_is_asked_for_in_a_pause_comes_at_once_and_orphans_are_reaped_in_it() {
+    let Some(mut container) = Container::start() else {
+        return;
+    };
+    let server = container.server().expect("a server");
+    let Some(refused) = Failing::calls(container.first, "clone,clone3,fork,vfork", "EAGAIN") else {
+        return;
+    };
+    send(server, Signal::SIGKILL);
+    // Later pauses are long enough for all that follows.
+    until_true("a long pause", || {
+        container.said().contains("again in 6.4 s")
+    });
+    container.exec("(exec sleep 4343 &)");
+    let orphan = until("the orphan", || {
+        let sleeps = with_word("sleep\x004343");
+        let children = children(container.first);
+        children.into_iter().find(|pid| sleeps.contains(pid))
+    });
+    send(orphan, Signal::SIGKILL);
+    until_true("the orphan to be reaped", || state(orphan).is_none());
+    drop(refused);
+    let (status, took) = container.signal(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(1), "as what kept it from going on");
+    assert!(took < STOP_CEILING, "{took:?}");
+}
+
+#[test]
+fn a_first_server_that_refuses_its_settings_ends_the_container() {
+    if Container::start().is_none() {
+        return;
+    }
+    let words = [
+        BINARY,
+        "serve",
+        "--listen",
+        "none",
+        "--data-dir",
+        "/proc/none",
+    ];
+    let status = namespace(&words).stderr(Stdio::null()).status();
+    assert_eq!(status.expect("unshare runs").code(), Some(1));
 }

@@ -263,3 +263,42 @@ fn a_segment_that_cannot_be_read_now_delays_its_job_and_nothing_else() {
     }
     assert_eq!(client.finished(&job)["reason"], "lost");
 }
+
+#[test]
+fn a_job_that_connects_to_its_shim_in_a_loop_keeps_no_restarted_server_out() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let script = "import glob, socket, sys\n\
+                  kept = []\n\
+                  print('up', flush=True)\n\
+                  while True:\n\
+                  \x20   for name in glob.glob('*.sock'):\n\
+                  \x20       s = socket.socket(socket.AF_UNIX)\n\
+                  \x20       try: s.connect(name)\n\
+                  \x20       except OSError: continue\n\
+                  \x20       kept.append(s)\n\
+                  \x20       del kept[:-64]\n";
+    let line = "for i in 1 2 3 4; do python3 -c \"$FLOOD\" & done; wait";
+    let cwd = server.data_dir().join("shims");
+    let mut job = server.marked(json!({"shell": line, "cwd": cwd}));
+    job["env"]["FLOOD"] = json!(script);
+    let job = client.submit(job);
+    client.started(&job);
+    until_true("all of them connect", || {
+        client.download(&job, 100) == "up\n".repeat(4).into_bytes()
+    });
+    server.kill_9();
+    server.restart();
+    let ready = Instant::now();
+    // Its shim has answered: an order reaches it.
+    let mut client = server.connect();
+    assert_eq!(client.control(&job, "pause")["state"], "paused");
+    assert_eq!(client.control(&job, "kill")["id"], job["id"]);
+    let end = client.finished(&job);
+    assert_eq!(
+        (&end["state"], &end["attempts"]),
+        (&json!("cancelled"), &json!(1))
+    );
+    let took = ready.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use cc_executor::spool::{FromShim, ToShim};
+use cc_executor::spool::FromShim;
 
-use crate::harness::{Server, Shim, cancel, shell, until};
+use crate::harness::{Server, Shim, arm, cancel, shell, until};
 
 fn grew(server: &mut Server) -> u64 {
     server.wait_for("grew", |message| match message {
-        FromShim::Grew { offset } => Some(*offset),
+        FromShim::Grew { offset, .. } => Some(*offset),
         _ => None,
     })
 }
@@ -24,10 +24,10 @@ fn growth_is_told_once_per_arming() {
     );
     server.run(shell(&line));
     server.started();
-    server.send(&ToShim::Arm { offset: 0 });
+    server.send(&arm(0));
     assert_eq!(grew(&mut server), 3);
     // Armed behind the end: nothing is said before there is more.
-    server.send(&ToShim::Arm { offset: 3 });
+    server.send(&arm(3));
     assert!(server.receive_within(Duration::from_millis(100)).is_err());
     std::fs::write(&go, "").expect("go");
     assert!(grew(&mut server) > 3);
@@ -37,7 +37,7 @@ fn growth_is_told_once_per_arming() {
     });
     assert!(server.receive_within(Duration::from_millis(50)).is_err());
     // Armed before the end: it is said at once.
-    server.send(&ToShim::Arm { offset: 5 });
+    server.send(&arm(5));
     assert_eq!(grew(&mut server), 11);
     server.send(&cancel(0));
     assert_eq!(server.exited().end_offset, 11);

@@ -9,10 +9,10 @@ use std::{
 
 use cc_executor::{
     job::{JobState, Leftover, Stream},
-    spool::{FromShim, ToShim},
+    spool::FromShim,
 };
 
-use crate::harness::{Shim, code, is_alive, pid_in, shell};
+use crate::harness::{Shim, arm, code, is_alive, pid_in, shell};
 
 #[test]
 fn a_double_fork_in_its_own_session_ends_and_is_counted() {
@@ -73,7 +73,7 @@ fn a_descriptor_that_escaped_does_not_hold_up_the_end() {
     let (mut server, _) = shim.hello(1);
     server.run(shell("echo out; sleep 0.3; exit 3"));
     let leader = server.started();
-    server.send(&ToShim::Arm { offset: 3 });
+    server.send(&arm(3));
     server.wait_for("grew", |m| matches!(m, FromShim::Grew { .. }).then_some(()));
     let mut stolen = std::fs::File::options()
         .write(true)

@@ -9,7 +9,7 @@ use cc_executor::{
 };
 use nix::sys::signal::Signal;
 
-use crate::harness::{Shim, code, shell, spec, state_of, until};
+use crate::harness::{Shim, arm, code, shell, spec, state_of, until};
 
 #[test]
 fn a_lower_epoch_is_stale() {
@@ -120,7 +120,7 @@ fn a_server_that_never_reads_harms_nobody() {
     deaf.started();
     // It keeps asking and never listens: the shim's answers pile up.
     let asking = thread::spawn(move || {
-        let arm = cc_executor::spool::message::encode(&ToShim::Arm { offset: 0 });
+        let arm = cc_executor::spool::message::encode(&arm(0));
         while deaf.try_send_raw(&arm) {}
     });
     until("all is stored", || {

@@ -12,9 +12,11 @@ use std::{
 };
 
 use cc_executor::{
-    job::{Exit, ExitFacts, JobId, JobNumber, Leftover, StopCause, StopWish, Stream, WhenFull},
+    job::{
+        Exit, ExitFacts, JobId, JobNumber, Leftover, Offset, StopCause, StopWish, Stream, WhenFull,
+    },
     spool::{
-        FromShim, Hole, Kind, Layout, Position, Record, RunSpec, SegmentName, SegmentReader,
+        About, FromShim, Hole, Kind, Layout, Position, Record, RunSpec, SegmentName, SegmentReader,
         ShimState, ToShim, hole,
         message::{self, MessageBuffer},
         reader::Next,
@@ -315,8 +317,16 @@ impl Server {
 
 /// Waits for a condition.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    until_some(what, || condition().then_some(()));
+}
+
+/// Waits for something to be there.
+pub fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + CEILING;
-    while !condition() {
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         #[expect(
             clippy::disallowed_methods,
@@ -361,22 +371,44 @@ pub fn shell(line: &str) -> RunSpec {
 
 /// A wish to stop.
 pub fn cancel(grace_ms: u64) -> ToShim {
-    ToShim::Stop(StopWish {
+    let wish = StopWish {
         by: "test".into(),
         cause: StopCause::Cancel,
         asked_at_us: 1,
         grace_ms,
-    })
+    };
+    let about = About::default();
+    ToShim::Stop { about, wish }
 }
 
 /// A wish to kill.
 pub fn kill() -> ToShim {
-    ToShim::Stop(StopWish {
+    let wish = StopWish {
         by: "test".into(),
         cause: StopCause::Kill,
         asked_at_us: 1,
         grace_ms: 0,
-    })
+    };
+    let about = About::default();
+    ToShim::Stop { about, wish }
+}
+
+/// A wish to be woken behind this offset.
+pub fn arm(offset: Offset) -> ToShim {
+    let about = About::default();
+    ToShim::Arm { about, offset }
+}
+
+/// A pause of whatever runs.
+pub fn pause() -> ToShim {
+    let about = About::default();
+    ToShim::Pause { about }
+}
+
+/// Its end.
+pub fn resume() -> ToShim {
+    let about = About::default();
+    ToShim::Resume { about }
 }
 
 /// Whether a process exists and is no zombie.
@@ -404,4 +436,11 @@ pub fn pid_in(file: &Path) -> i32 {
 /// The exit of a process that returned this code.
 pub fn code(code: i32) -> Exit {
     Exit::Code(code)
+}
+
+/// The descriptors that a process may have.
+pub fn descriptors(pid: i32, limit: &str) {
+    let words = [format!("--pid={pid}"), format!("--nofile={limit}:")];
+    let done = Command::new("prlimit").args(words).status();
+    assert!(done.expect("prlimit runs").success());
 }

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use cc_executor::{
     job::{JobState, StopCause},
-    spool::{FromShim, RunSpec, ShimState, ToShim},
+    spool::{FromShim, RunSpec, ShimState},
 };
 
-use crate::harness::{Server, Shim, cancel, code, pid_in, shell, state_of, until};
+use crate::harness::{
+    Server, Shim, arm, cancel, code, pause, pid_in, resume, shell, state_of, until,
+};
 
 /// Two processes, one of them in a session of its own.
 fn pair(shim: &Shim) -> (RunSpec, std::path::PathBuf) {
@@ -20,7 +22,9 @@ fn pair(shim: &Shim) -> (RunSpec, std::path::PathBuf) {
 }
 
 fn paused(server: &mut Server) {
-    server.wait_for("paused", |m| matches!(m, FromShim::Paused).then_some(()));
+    server.wait_for("paused", |m| {
+        matches!(m, FromShim::Paused { .. }).then_some(())
+    });
 }
 
 #[test]
@@ -31,7 +35,7 @@ fn the_whole_tree_stands_still_and_goes_on() {
     server.run(spec);
     let leader = server.started();
     let other = pid_in(&file);
-    server.send(&ToShim::Pause);
+    server.send(&pause());
     paused(&mut server);
     for pid in [leader, other] {
         // `D`: a vfork whose child has been stopped before its exec; it stands still as well.
@@ -44,8 +48,10 @@ fn the_whole_tree_stands_still_and_goes_on() {
         matches!(state, ShimState::Running { paused: true, .. }),
         "{state:?}"
     );
-    server.send(&ToShim::Resume);
-    server.wait_for("resumed", |m| matches!(m, FromShim::Resumed).then_some(()));
+    server.send(&resume());
+    server.wait_for("resumed", |m| {
+        matches!(m, FromShim::Resumed { .. }).then_some(())
+    });
     for pid in [leader, other] {
         until("it goes on", || matches!(state_of(pid), Some('S' | 'R')));
     }
@@ -61,9 +67,9 @@ fn a_paused_job_can_act_on_a_cancel() {
         "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done",
     ));
     server.started();
-    server.send(&ToShim::Arm { offset: 0 });
+    server.send(&arm(0));
     server.wait_for("grew", |m| matches!(m, FromShim::Grew { .. }).then_some(()));
-    server.send(&ToShim::Pause);
+    server.send(&pause());
     paused(&mut server);
     server.send(&cancel(60_000));
     let facts = server.exited();
@@ -82,11 +88,11 @@ fn the_clocks_stand_still_in_a_pause() {
     spec.stall_timeout_ms = Some(1400);
     server.run(spec);
     server.started();
-    server.send(&ToShim::Pause);
+    server.send(&pause());
     paused(&mut server);
     // Longer than both bounds.
     assert!(server.receive_within(Duration::from_millis(2500)).is_err());
-    server.send(&ToShim::Resume);
+    server.send(&resume());
     let facts = server.exited();
     assert_eq!((facts.exit, facts.stop), (code(0), None));
 }

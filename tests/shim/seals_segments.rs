@@ -31,7 +31,7 @@ fn fifty_megabytes_are_the_same_behind_the_seals() {
     let mut seals = Vec::new();
     let (facts, synced) = loop {
         match server.receive().expect("a message") {
-            FromShim::Sealed { next_offset } => seals.push(next_offset),
+            FromShim::Sealed { next_offset, .. } => seals.push(next_offset),
             FromShim::Exited { facts, synced, .. } => break (facts, synced),
             FromShim::Started { .. } => {}
             other => panic!("{other:?}"),

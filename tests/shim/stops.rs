@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use cc_executor::{
     job::{Exit, JobState, StopCause},
-    spool::{FromShim, ToShim},
+    spool::{About, FromShim, ToShim},
 };
 use nix::sys::signal::Signal;
 
-use crate::harness::{Shim, cancel, code, is_alive, kill, pid_in, shell, state_of, until};
+use crate::harness::{
+    Shim, arm, cancel, code, is_alive, kill, pause, pid_in, resume, shell, state_of, until,
+};
 
 #[test]
 fn a_job_that_listens_ends_within_its_grace() {
@@ -18,7 +20,7 @@ fn a_job_that_listens_ends_within_its_grace() {
     server.started();
     server.send(&cancel(60_000));
     let by = server.wait_for("stopping", |message| match message {
-        FromShim::Stopping(wish) => Some(wish.by.clone()),
+        FromShim::Stopping { wish, .. } => Some(wish.by.clone()),
         _ => None,
     });
     assert_eq!(by, "test");
@@ -65,7 +67,7 @@ fn a_kill_hastens_a_cancel() {
     let (mut server, _) = shim.hello(1);
     server.run(shell("trap '' TERM; echo ready; while :; do sleep 1; done"));
     server.started();
-    server.send(&ToShim::Arm { offset: 0 });
+    server.send(&arm(0));
     server.wait_for("grew", |m| matches!(m, FromShim::Grew { .. }).then_some(()));
     server.send(&cancel(600_000));
     server.send(&cancel(600_000));
@@ -119,9 +121,10 @@ fn a_signal_goes_to_the_leaders_group() {
     let line = "trap 'exit 11' USR1; echo ready; while :; do sleep 0.01; done";
     server.run(shell(line));
     server.started();
-    server.send(&ToShim::Arm { offset: 0 });
+    server.send(&arm(0));
     server.wait_for("grew", |m| matches!(m, FromShim::Grew { .. }).then_some(()));
     server.send(&ToShim::Signal {
+        about: About::default(),
         signal: libc::SIGUSR1,
     });
     let facts = server.exited();
@@ -136,13 +139,7 @@ fn wishes_may_race_with_each_other_and_with_the_end() {
         let mut spec = shell("sleep 0.01 & sleep 0.00$((RANDOM % 9)); wait; exit 5");
         spec.job = job as i64;
         server.run(spec);
-        let mut wishes = [
-            ToShim::Pause,
-            ToShim::Resume,
-            cancel(1000),
-            cancel(1000),
-            ToShim::Pause,
-        ];
+        let mut wishes = [pause(), resume(), cancel(1000), cancel(1000), pause()];
         // Another order for every job.
         wishes.rotate_left((job % 5) as usize);
         if job.is_multiple_of(2) {

@@ -6,7 +6,7 @@ use cc_executor::{
     spool::{FromShim, RunSpec, ToShim},
 };
 
-use crate::harness::{Server, Shim, code, shell, spec, state_of, until};
+use crate::harness::{Server, Shim, code, pause, resume, shell, spec, state_of, until};
 
 /// What a pipe holds as the kernel makes it, bytes.
 const PIPE_BYTES: usize = 64 << 10;
@@ -200,12 +200,12 @@ fn a_paused_process_is_fed_when_it_goes_on() {
     let (mut server, _) = shim.hello(1);
     server.run(interactive(spec(&["cat"])));
     let leader = server.started();
-    server.send(&ToShim::Pause);
+    server.send(&pause());
     until("it stands still", || state_of(leader) == Some('T'));
     let much = vec![b'p'; 500_000];
     assert_eq!(input(&mut server, 1, bytes(&much)), accepted(500_000));
     assert_eq!(input(&mut server, 1, eof()), accepted(0));
-    server.send(&ToShim::Resume);
+    server.send(&resume());
     assert_eq!(server.exited().exit, code(0));
     assert!(shim.output(Stream::Stdout) == much);
 }

@@ -159,6 +159,7 @@ pub fn success(number: JobNumber, attempt: u32) -> Finish {
         reason: None,
         facts: Some(facts(Exit::Code(0))),
         survivors: Vec::new(),
+        survivors_unknown: None,
         end_offset: 0,
         dropped: Dropped::default(),
         kept: Kept::Rows {

@@ -79,7 +79,7 @@ async fn rows_come_back_byte_for_byte_from_every_offset() {
     let last = Gap {
         from: end,
         to: end + 5,
-        reason: GapReason::PowerLoss,
+        reason: GapReason::DiskFull,
     };
     let finish = Finish {
         kept: Kept::Rows {

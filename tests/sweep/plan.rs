@@ -45,6 +45,13 @@ impl Plan {
         exit: 0,
     };
 
+    /// It is killed.
+    pub const KILLED: Self = Self {
+        seed: 5,
+        stdout_bytes: 2000,
+        exit: 0,
+    };
+
     /// The words of its command.
     fn argv(&self, ledger: &Path) -> Vec<String> {
         let mut argv = vec![emit().to_owned(), "--ledger".to_owned()];
@@ -97,13 +104,7 @@ impl Plan {
     #[track_caller]
     pub fn check_exact(&self, transcript: &Transcript) {
         let job = transcript.verified();
-        for (at, want) in self.streams().iter().enumerate() {
-            assert_bytes(
-                &transcript.streams[at],
-                want,
-                &format!("stream {at} of {self:?}"),
-            );
-        }
+        self.check_bytes(transcript);
         let state = if self.exit == 0 {
             "succeeded"
         } else {
@@ -113,6 +114,28 @@ impl Plan {
         assert_eq!(job["exit_code"], self.exit, "{job}");
         assert_eq!(job["signal"], Value::Null, "{job}");
         assert_eq!(job["attempts"], 1, "{job}");
+    }
+
+    /// It was killed after its last byte.
+    #[track_caller]
+    pub fn check_killed(&self, transcript: &Transcript) {
+        let job = transcript.verified();
+        self.check_bytes(transcript);
+        assert_eq!(job["state"], "cancelled", "{job}");
+        assert_eq!(job["exit_code"], Value::Null, "{job}");
+        assert_eq!(job["signal"], "SIGKILL", "{job}");
+        assert_eq!(job["attempts"], 1, "{job}");
+    }
+
+    #[track_caller]
+    fn check_bytes(&self, transcript: &Transcript) {
+        for (at, want) in self.streams().iter().enumerate() {
+            assert_bytes(
+                &transcript.streams[at],
+                want,
+                &format!("stream {at} of {self:?}"),
+            );
+        }
         assert!(transcript.gaps.is_empty(), "{:?}", transcript.gaps);
     }
 

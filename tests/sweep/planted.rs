@@ -6,8 +6,10 @@ use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
 };
+
+use nix::errno::Errno;
 
 use serde_json::{Value, json};
 
@@ -23,6 +25,15 @@ use crate::{
 
 /// Copies sixteen bytes by two writes under the tracer; returns what is there afterwards.
 fn copied(place: &Path, aim: &[&str]) -> Vec<u8> {
+    let struck = !aim.is_empty();
+    let (code, copy, report) = copied_with(place, aim, &["if=from"]);
+    assert_eq!(report.contains("\nstruck "), struck, "{report}");
+    assert_eq!(code, Some(if struck { 137 } else { 0 }));
+    copy
+}
+
+/// The same, told how `dd` ended, what is there, and the report.
+fn copied_with(place: &Path, aim: &[&str], words: &[&str]) -> (Option<i32>, Vec<u8>, String) {
     let [from, to, report] = ["from", "to", "report"].map(|name| place.join(name));
     fs::write(&from, "0123456789abcdef").expect("a file");
     fs::write(&to, "").expect("a file");
@@ -30,14 +41,11 @@ fn copied(place: &Path, aim: &[&str]) -> Vec<u8> {
     command.args(["--of", "server", "--root"]).arg(place);
     command.arg("--report").arg(&report).args(aim);
     command.args(["--", "/bin/dd", "bs=8", "conv=notrunc", "status=none"]);
-    command.arg(format!("if={}", from.display()));
-    command.arg(format!("of={}", to.display()));
+    command.args(words).arg("of=to").current_dir(place);
+    command.stderr(Stdio::null());
     let status = command.status().expect("the fixture starts");
     let report = fs::read_to_string(report).expect("a report");
-    let struck = !aim.is_empty();
-    assert_eq!(report.contains("\nstruck "), struck, "{report}");
-    assert_eq!(status.code(), Some(if struck { 137 } else { 0 }));
-    fs::read(to).expect("a file")
+    (status.code(), fs::read(to).expect("a file"), report)
 }
 
 #[test]
@@ -57,6 +65,69 @@ fn a_blow_falls_exactly_where_it_is_aimed() {
     assert_eq!(at("2", "before"), b"01234567");
     assert_eq!(at("2", "torn"), b"0123456789ab");
     assert_eq!(at("2", "after"), b"0123456789abcdef");
+}
+
+#[test]
+fn an_error_arrives_exactly_where_it_is_aimed() {
+    if !can_trace() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let with = |call, nth, errno: Errno, times, words: &[&str]| {
+        let errno = (errno as i32).to_string();
+        let mut aim = vec!["--calls", "fallible", "--at", call, "--nth", nth];
+        aim.extend(["--how", &errno, "--times", times]);
+        let (code, copy, report) = copied_with(place.path(), &aim, words);
+        let struck = report.lines().filter(|line| line.starts_with("struck "));
+        (code, copy, struck.count())
+    };
+    let whole = b"0123456789abcdef".to_vec();
+    // `dd` ends at the first error of a write, so that its place shows; nothing is written by it.
+    let failed = |copy: &[u8]| (Some(1), copy.to_vec(), 1);
+    assert_eq!(
+        with("write to", "1", Errno::ENOSPC, "1", &["if=from"]),
+        failed(b"")
+    );
+    assert_eq!(
+        with("write to", "2", Errno::EIO, "1", &["if=from"]),
+        failed(b"01234567")
+    );
+    assert_eq!(
+        with("openat from", "1", Errno::EMFILE, "1", &["if=from"]),
+        failed(b"")
+    );
+    // An error that the program does not mind: the call after it works.
+    let flushed = ["if=from", "conv=notrunc,fsync"];
+    let (code, copy, struck) = with("fsync to", "1", Errno::EIO, "1", &flushed);
+    assert_eq!((code, copy, struck), (Some(1), whole.clone(), 1));
+    // One that never comes leaves everything as it is.
+    let (code, copy, struck) = with("write to", "3", Errno::EIO, "1", &["if=from"]);
+    assert_eq!((code, copy, struck), (Some(0), whole, 0));
+}
+
+/// A shell that tries again until it works: it meets as many errors as it is told, and none of the
+/// calls of another name.
+#[test]
+fn an_error_that_lasts_for_a_while_is_over_after_that() {
+    if !can_trace() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let script = "n=1; until { : >>\"$0\"; } 2>/dev/null; do n=$((n + 1)); done; exit $n";
+    let tried = |times: &str| {
+        let report = place.path().join("report");
+        let mut command = Command::new(fixture());
+        command.args(["--of", "server", "--calls", "fallible", "--root"]);
+        command.arg(place.path()).arg("--report").arg(&report);
+        command.args(["--at", "openat O_CREAT tried", "--nth", "1"]);
+        let errno = (Errno::EMFILE as i32).to_string();
+        command.args(["--how", &errno, "--times", times]);
+        command.args(["--", "/bin/bash", "-c", script]);
+        command.arg(place.path().join("tried"));
+        command.status().expect("the fixture starts").code()
+    };
+    assert_eq!(tried("1"), Some(2));
+    assert_eq!(tried("20"), Some(21));
 }
 
 #[track_caller]

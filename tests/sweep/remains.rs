@@ -6,35 +6,34 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     checks::{noted, noted_pid},
-    harness::{CEILING, is_alive, parent, until, until_true},
+    harness::{is_alive, parent, until, until_true},
     plan::Plan,
-    point::Point,
     scene::Scene,
     seen::{Fate, Seen},
-    trial::Victim,
+    strike::Aim,
 };
 
 /// Leaves them, starts the server that is to be struck, and follows all to their ends.
-pub fn inherit(scene: &mut Scene, victim: Victim, point: Option<&Point>) -> Vec<Seen> {
+pub fn inherit(scene: &mut Scene, aim: Aim<'_>) -> Vec<Seen> {
     let [meanwhile, later] = ["meanwhile", "later"].map(|name| scene.server.scratch(name));
     scene.begin_unstruck();
     let ends = scene.submit_job(Plan::SMALL.gated_job(&scene.ledger, &meanwhile));
     let runs = scene.submit_job(Plan::LARGE.gated_job(&scene.ledger, &later));
     let lost = scene.submit_job(Plan::LOST.endless_job(&scene.ledger));
-    await_met(scene, &ends, json!("running"));
-    await_met(scene, &runs, json!("running"));
-    await_met(scene, &lost, json!({"bytes": Plan::LOST.bytes()}));
+    scene.await_met(&ends, json!("running"));
+    scene.await_met(&runs, json!("running"));
+    scene.await_met(&lost, json!({"bytes": Plan::LOST.bytes()}));
     scene.kill_9();
     open(&meanwhile);
     until_true("a job without server to end", || {
         noted(&scene.ledger, Plan::SMALL.seed).1 == 1
     });
     kill_shim_of(scene, &Plan::LOST);
-    scene.begin(victim.word(), point);
+    scene.begin(aim);
     open(&later);
     [
         (Plan::SMALL, ends, Fate::Exact),
@@ -43,13 +42,6 @@ pub fn inherit(scene: &mut Scene, victim: Victim, point: Option<&Point>) -> Vec<
     ]
     .map(|(plan, id, fate)| Seen::to_the_end(scene, plan, id, fate))
     .into()
-}
-
-#[track_caller]
-fn await_met(scene: &mut Scene, id: &Value, until: Value) {
-    let params = json!({"jobs": [id], "until": until, "timeout_s": CEILING.as_secs()});
-    let reply = scene.call("job.wait", params).expect("a reply");
-    assert_eq!(reply["met"], true, "{reply}");
 }
 
 fn open(gate: &std::path::Path) {

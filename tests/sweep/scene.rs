@@ -7,11 +7,10 @@ use std::{fs, path::PathBuf};
 use serde_json::{Value, json};
 
 use crate::{
-    checks::stop,
-    harness::{Client, Frame, Server, Transcript},
+    checks::{noted, stop},
+    harness::{CEILING, Client, Frame, Server, Transcript, until},
     plan::Plan,
-    point::Point,
-    strike::Struck,
+    strike::{Aim, Struck},
 };
 
 /// Small segments, so that a few writes fill one; one idle shim, so that runs are alike.
@@ -19,6 +18,8 @@ pub const ARGS: [&str; 4] = ["--segment-bytes", "65536", "--warm-shims", "1"];
 
 const NOT_FOUND: i64 = -32003;
 const UNAVAILABLE: i64 = -32006;
+const CONFLICT: i64 = -32004;
+const INTERNAL: i64 = -32603;
 
 /// A data directory, the server on it, and the client's session.
 pub struct Scene {
@@ -52,8 +53,8 @@ impl Scene {
     }
 
     /// Starts the server that is to be struck.
-    pub fn begin(&mut self, target: &str, point: Option<&Point>) {
-        let struck = Struck::start(&self.server, &ARGS, target, point);
+    pub fn begin(&mut self, aim: Aim<'_>) {
+        let struck = Struck::start(&self.server, &ARGS, aim);
         self.door = struck.door();
         self.struck = Some(struck);
     }
@@ -75,7 +76,7 @@ impl Scene {
         let struck = struck.as_mut().expect("a server that nobody strikes lives");
         let code = struck.ended();
         let (report, met) = (struck.report(), struck.is_struck());
-        assert!(code == 0 || code == 137 && met, "ended with {code}");
+        struck.assert_rightly_ended(code);
         self.told = Some((report, met));
         self.server.restart();
         self.door = Some((self.server.listen().to_owned(), self.server.token()));
@@ -124,11 +125,54 @@ impl Scene {
     fn take(&mut self, transcript: &mut Transcript) {
         while transcript.end.is_none() {
             match self.client().frame_or_closed() {
+                // It says so before it closes the session.
+                Frame::Json(value) if value["method"] == "server.going_away" => {}
                 Frame::Json(value) => transcript.take(&value),
                 Frame::Closed(_) => return self.close(),
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// Submits a job that goes on for ever and kills it once it has written everything; returns the
+    /// id.
+    #[track_caller]
+    pub fn submit_and_kill(&mut self, plan: &Plan) -> Value {
+        let id = self.submit_job(plan.endless_job(&self.ledger));
+        self.await_met(&id, json!({"bytes": plan.bytes()}));
+        self.broke = false;
+        match self.call("job.control", json!({"job": id, "action": "kill"})) {
+            Ok(_) => {}
+            Err(error) => assert!(error["code"] == CONFLICT && self.broke, "{error}"),
+        }
+        assert_eq!(noted(&self.ledger, plan.seed), (1, 0), "it was killed");
+        id
+    }
+
+    /// Waits until a condition of `job.wait` is met.
+    #[track_caller]
+    pub fn await_met(&mut self, id: &Value, until: Value) {
+        let params = json!({"jobs": [id], "until": until, "timeout_s": CEILING.as_secs()});
+        let reply = self.call("job.wait", params).expect("a reply");
+        assert_eq!(reply["met"], true, "{reply}");
+    }
+
+    /// Everything that is stored of a job is as it was recorded.
+    #[track_caller]
+    pub fn assert_intact(&mut self, id: &Value) {
+        let verdict = self.call("transcript.verify", json!({"job": id}));
+        let verdict = verdict.expect("a verdict");
+        assert_eq!(verdict["intact"], true, "{verdict}");
+    }
+
+    /// Nobody has panicked: a shim says so in its log.
+    #[track_caller]
+    pub fn assert_no_panic(&self) {
+        let said = fs::read_to_string(self.server.data_dir().join("shims.log"));
+        let said = said.unwrap_or_default();
+        assert!(!said.contains("panicked at"), "{said}");
+        let said = self.server.said();
+        assert!(!said.contains("panicked at"), "the next server panicked");
     }
 
     /// Deletes an acknowledged job; a repeated try may find that it is gone.
@@ -154,6 +198,7 @@ impl Scene {
         loop {
             match self.client().try_call(method, params.clone()) {
                 Ok(Err(error)) if error["code"] == UNAVAILABLE => self.close(),
+                Ok(Err(error)) if error["code"] == INTERNAL => panic!("{method}: {error}"),
                 Ok(reply) => return reply,
                 Err(_broken) => self.close(),
             }
@@ -162,13 +207,21 @@ impl Scene {
 
     fn client(&mut self) -> &mut Client {
         while self.client.is_none() {
-            self.client = self.connect();
+            self.client = until("a session, or the server's end", || match self.connect() {
+                Some(client) => Some(Some(client)),
+                None => (!self.lives()).then_some(None),
+            });
             if self.client.is_none() {
                 self.broke = true;
                 self.replace();
             }
         }
         self.client.as_mut().expect("just made")
+    }
+
+    /// Whether the struck server may still answer; the one after it always does.
+    fn lives(&mut self) -> bool {
+        self.struck.as_mut().is_none_or(Struck::is_alive)
     }
 
     fn connect(&self) -> Option<Client> {
@@ -194,6 +247,8 @@ impl Drop for Scene {
         if std::thread::panicking() {
             let said = fs::read_to_string(self.server.scratch("log"));
             eprintln!("--- the traced server\n{}", said.unwrap_or_default());
+            let said = fs::read_to_string(self.server.data_dir().join("shims.log"));
+            eprintln!("--- its shims\n{}", said.unwrap_or_default());
         }
     }
 }

@@ -19,6 +19,8 @@ pub enum Fate {
     ExactOrLost,
     /// Its shim was killed before: it is lost.
     Lost,
+    /// It was killed, as its client wished.
+    Killed,
 }
 
 /// What is known of it.
@@ -60,13 +62,15 @@ impl Seen {
         let job = self.shown.verified();
         match (self.fate, self.is_lost()) {
             (Fate::Exact, _) | (Fate::ExactOrLost, false) => self.plan.check_exact(&self.shown),
+            (Fate::Killed, _) => self.plan.check_killed(&self.shown),
             (Fate::Lost, _) | (Fate::ExactOrLost, true) => self.plan.check_lost(&self.shown),
         }
         assert_legal(&scene.server, job);
         let noted = noted(&scene.ledger, self.plan.seed);
-        match self.is_lost() {
-            true => assert!(noted.0 <= 1 && noted.1 <= 1, "{noted:?} of {job}"),
-            false => assert_eq!(noted, (1, 1), "starts and ends of {job}"),
+        match (self.fate, self.is_lost()) {
+            (Fate::Killed, _) => assert_eq!(noted, (1, 0), "starts and ends of {job}"),
+            (_, true) => assert!(noted.0 <= 1 && noted.1 <= 1, "{noted:?} of {job}"),
+            (_, false) => assert_eq!(noted, (1, 1), "starts and ends of {job}"),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{OnceLock, mpsc},
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -21,28 +22,52 @@ use crate::{
     point::Point,
 };
 
+/// After how long a server that lives is asked again to stop.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Who is struck, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Aim<'a> {
+    /// `server` or `shim`.
+    pub target: &'a str,
+    /// `lasting` or `fallible`: which calls are told and counted.
+    pub calls: &'a str,
+    /// The point; without one all calls are told.
+    pub point: Option<&'a Point>,
+}
+
 /// A traced server.
 pub struct Struck {
     child: Child,
     report: PathBuf,
     ready: Option<Value>,
+    point: Option<Point>,
+    log: PathBuf,
 }
 
 impl Struck {
     /// Starts one on the data directory of `server`, whose process is not running; returns when
-    /// it is ready or dead. `target` is `server` or `shim`.
-    pub fn start(server: &Server, args: &[&str], target: &str, point: Option<&Point>) -> Self {
+    /// it is ready or dead.
+    pub fn start(server: &Server, args: &[&str], aim: Aim<'_>) -> Self {
+        let Aim {
+            target,
+            calls,
+            point,
+        } = aim;
         let report = server.scratch("report");
         let mut command = Command::new(fixture());
-        command.args(["--of", target]);
+        command.args(["--of", target, "--calls", calls]);
         command.arg("--root").arg(server.data_dir());
         command.arg("--report").arg(&report);
         if let Some(Point { call, nth, how }) = point {
-            command.args(["--at", call, "--nth", &nth.to_string(), "--how", how.word()]);
+            let [nth, times] = [*nth, how.times()].map(|number| number.to_string());
+            command.args(["--at", call, "--nth", &nth, "--how", &how.word()]);
+            command.args(["--times", &times]);
         }
         command.args(["--", BINARY, "serve", "--listen", "127.0.0.1:0"]);
         command.arg("--data-dir").arg(server.data_dir()).args(args);
-        let said = File::create(server.scratch("log")).expect("a log file");
+        let log = server.scratch("log");
+        let said = File::create(&log).expect("a log file");
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -53,6 +78,8 @@ impl Struck {
             child,
             report,
             ready,
+            point: point.cloned(),
+            log,
         }
     }
 
@@ -76,10 +103,51 @@ impl Struck {
     /// Waits for its end; returns the exit code: 137 for one that was killed.
     #[track_caller]
     pub fn ended(&mut self) -> i32 {
+        let mut asked = Instant::now();
         let status = until("a traced server to end", || {
+            // The wake-up of the first signal can be what found no memory.
+            if asked.elapsed() > ASK_AGAIN && !self.kills() {
+                self.terminate();
+                asked = Instant::now();
+            }
             self.child.try_wait().expect("our child")
         });
         status.code().expect("the fixture is not killed")
+    }
+
+    fn kills(&self) -> bool {
+        self.point.as_ref().is_none_or(|point| point.how.kills())
+    }
+
+    /// Whether it lives.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("our child").is_none()
+    }
+
+    /// Holds its end to what was done to it: killed by a blow, stopped as planned, or by its own
+    /// decision after an error: a start that is refused, or a write or a sync that is not to be
+    /// trusted.
+    #[track_caller]
+    pub fn assert_rightly_ended(&self, code: i32) {
+        let said = fs::read_to_string(&self.log).expect("a log");
+        let starved = self.point.as_ref().is_some_and(Point::takes_memory);
+        assert!(
+            starved || !said.contains("panicked at"),
+            "the server panicked"
+        );
+        let met = self.is_struck();
+        let right = match self.point.as_ref() {
+            _ if code == 0 => true,
+            Some(point) if point.how.kills() => code == 137 && met,
+            Some(point) => {
+                let refused = self.ready.is_none() && !said.is_empty();
+                let chose = code == 1 && (refused || point.is_of_storage());
+                // Rust ends a process that gets no memory for a thread's own needs.
+                met && (chose || starved && code == 134)
+            }
+            None => false,
+        };
+        assert!(right, "ended with {code}");
     }
 
     /// The calls that were made so far.

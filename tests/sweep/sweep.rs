@@ -14,15 +14,17 @@ use std::{
 };
 
 use crate::{
-    point::{Point, enumerate},
+    point::{self, Point},
+    shortage,
     strike::refusal,
-    trial::{Told, Victim, run},
+    trial::{By, Told, Victim, run},
 };
 
 /// Runs of a victim at once, unless `CC_SWEEP_WORKERS` says otherwise.
 const WORKERS: u64 = 2;
-/// Points of a victim in a sample.
+/// Points of a victim in a sample: blows, and errors.
 const SAMPLE: usize = 20;
+const SAMPLE_OF_ERRORS: usize = 12;
 /// Runs without a blow that tell which points there are.
 const RECORDINGS: usize = 3;
 /// How often a point is tried that a run may not reach: the order of threads differs.
@@ -36,20 +38,25 @@ enum Went {
 }
 
 /// Strikes at every point, or at a sample; fails if anything was wrong.
-pub fn sweep(victim: Victim) {
-    if !can_trace() {
+pub fn sweep(victim: Victim, by: By) {
+    let which = env::var("CC_SWEEP").unwrap_or_default();
+    if by.is_left_out_of(&which) || !can_trace() {
         return;
     }
-    let reports: Vec<_> = (0..RECORDINGS).map(|_| run(victim, None).report).collect();
-    let all = enumerate(&reports);
-    let points = chosen(&all);
+    let record = || run(victim, by, None).report;
+    let reports: Vec<_> = (0..RECORDINGS).map(|_| record()).collect();
+    let all = match by {
+        By::Blow => point::enumerate(&reports),
+        By::Error => shortage::enumerate(&reports),
+    };
+    let points = chosen(&all, by);
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..number("CC_SWEEP_WORKERS").unwrap_or(WORKERS) {
             scope.spawn(|| {
                 while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let went = try_point(victim, point);
+                    let went = try_point(victim, by, point);
                     eprintln!("{victim:?} {point}: {}", went.sentence());
                     done.lock().expect("no worker panics").push((point, went));
                 }
@@ -71,7 +78,7 @@ pub fn can_trace() -> bool {
 }
 
 /// All points, or as many as a sample has, by the seed.
-fn chosen(all: &[Point]) -> Vec<Point> {
+fn chosen(all: &[Point], by: By) -> Vec<Point> {
     if let Ok(only) = env::var("CC_SWEEP_ONLY") {
         return all
             .iter()
@@ -79,7 +86,7 @@ fn chosen(all: &[Point]) -> Vec<Point> {
             .cloned()
             .collect();
     }
-    if env::var("CC_SWEEP").as_deref() == Ok("all") {
+    if env::var("CC_SWEEP").is_ok_and(|which| by.is_all_of(&which)) {
         return all.to_vec();
     }
     let seed = number("CC_SWEEP_SEED").unwrap_or_else(|| u64::from(std::process::id()));
@@ -92,8 +99,24 @@ fn chosen(all: &[Point]) -> Vec<Point> {
         (seed, point.to_string()).hash(&mut hasher);
         hasher.finish()
     });
-    points.truncate(SAMPLE);
+    match by {
+        By::Blow => points.truncate(number("CC_SWEEP_POINTS").map_or(SAMPLE, |n| n as usize)),
+        By::Error => {
+            spread(&mut points);
+            points.truncate(number("CC_SWEEP_POINTS").map_or(SAMPLE_OF_ERRORS, |n| n as usize));
+        }
+    }
     points
+}
+
+/// One point of every call first, then a second one of each: most points are writes of the ledger.
+fn spread(points: &mut [Point]) {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    points.sort_by_cached_key(|point| {
+        let turn = seen.entry(point.call.clone()).or_default();
+        *turn += 1;
+        *turn
+    });
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -101,9 +124,9 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
-fn try_point(victim: Victim, point: &Point) -> Went {
+fn try_point(victim: Victim, by: By, point: &Point) -> Went {
     for _ in 0..TRIES {
-        match catch_unwind(AssertUnwindSafe(|| run(victim, Some(point)))) {
+        match catch_unwind(AssertUnwindSafe(|| run(victim, by, Some(point)))) {
             Ok(Told {
                 struck: true, lost, ..
             }) => return Went::Right { lost },

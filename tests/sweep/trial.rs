@@ -1,4 +1,4 @@
-//! One run with one blow in it, then recovery and every check: the core scenario, or a start that
+//! One run with one blow or error in it, then recovery and every check: the core scenario, or a start that
 //! finds what a killed server has left.
 //! Does not know which points there are.
 
@@ -11,6 +11,7 @@ use crate::{
     remains,
     scene::Scene,
     seen::{Fate, Seen},
+    strike::Aim,
 };
 
 /// Who is struck, and in which scenario.
@@ -34,6 +35,49 @@ impl Victim {
     }
 }
 
+/// What is done to the victim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// It is killed.
+    Blow,
+    /// One of its calls returns an error, once or for a while, and it goes on.
+    Error,
+}
+
+impl By {
+    /// The fixture's word for the calls that are its points.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Blow => "lasting",
+            Self::Error => "fallible",
+        }
+    }
+
+    /// Whether the value of `CC_SWEEP` asks for the others only.
+    pub fn is_left_out_of(self, which: &str) -> bool {
+        match self {
+            Self::Blow => which == "errors",
+            Self::Error => which == "blows",
+        }
+    }
+
+    /// Whether the value of `CC_SWEEP` asks for all of its points.
+    pub fn is_all_of(self, which: &str) -> bool {
+        match self {
+            Self::Blow => which == "all" || which == "blows",
+            Self::Error => which == "all" || which == "errors",
+        }
+    }
+
+    /// What may become of a job whose shim is struck.
+    fn fate_of_a_shim(self) -> Fate {
+        match self {
+            Self::Blow => Fate::ExactOrLost,
+            Self::Error => Fate::Exact,
+        }
+    }
+}
+
 /// What a run has shown.
 pub struct Told {
     /// The calls of the traced server.
@@ -45,13 +89,27 @@ pub struct Told {
 }
 
 /// Runs a scenario; panics where something is not as it must be.
-pub fn run(victim: Victim, point: Option<&Point>) -> Told {
+pub fn run(victim: Victim, by: By, point: Option<&Point>) -> Told {
+    let aim = Aim {
+        target: victim.word(),
+        calls: by.word(),
+        point,
+    };
     let mut scene = Scene::new();
     let mut seen = match victim {
-        Victim::Server => core(&mut scene, victim, Fate::Exact, point),
-        Victim::Shim => core(&mut scene, victim, Fate::ExactOrLost, point),
-        Victim::Heir => remains::inherit(&mut scene, victim, point),
+        Victim::Server => core(&mut scene, Fate::Exact, aim),
+        Victim::Shim => core(&mut scene, by.fate_of_a_shim(), aim),
+        Victim::Heir => remains::inherit(&mut scene, aim),
     };
+    if by == By::Error {
+        let killed = scene.submit_and_kill(&Plan::KILLED);
+        seen.push(Seen::to_the_end(
+            &mut scene,
+            Plan::KILLED,
+            killed,
+            Fate::Killed,
+        ));
+    }
     let deleted = seen[0].id.clone();
     scene.delete(&deleted);
     let (report, struck) = scene.recover();
@@ -64,7 +122,11 @@ pub fn run(victim: Victim, point: Option<&Point>) -> Told {
     let next = scene.submit(&Plan::NEXT);
     seen.push(Seen::to_the_end(&mut scene, Plan::NEXT, next, Fate::Exact));
     assert_listed(&mut scene, &seen[1..]);
+    for kept in &seen[1..] {
+        scene.assert_intact(&kept.id);
+    }
     scene.stop();
+    scene.assert_no_panic();
     assert_tidy(&mut scene.server);
     seen.iter().for_each(|seen| seen.check(&scene));
     let lost = seen.iter().filter(|seen| seen.is_struck()).count();
@@ -80,8 +142,8 @@ pub fn run(victim: Victim, point: Option<&Point>) -> Told {
 }
 
 /// Submit, run, output, finish: a job whose output goes into rows, and one of two segments.
-fn core(scene: &mut Scene, victim: Victim, fate: Fate, point: Option<&Point>) -> Vec<Seen> {
-    scene.begin(victim.word(), point);
+fn core(scene: &mut Scene, fate: Fate, aim: Aim<'_>) -> Vec<Seen> {
+    scene.begin(aim);
     [Plan::SMALL, Plan::LARGE]
         .map(|plan| {
             let id = scene.submit(&plan);

@@ -30,6 +30,11 @@ use crate::{
 /// How long the beginning of a character waits for its rest.
 const HOLD: Duration = Duration::from_millis(200);
 
+/// A tail that cannot read because something is short looks again so often, at this distance, before
+/// its session ends.
+const FAILED_LOOKS_MAX: u32 = 40;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
 /// How output is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
@@ -210,6 +215,7 @@ impl Speaker {
     /// Until the last event, or until nobody listens any more.
     async fn run(&mut self, tail: &mut Tail) -> Result<(), Error> {
         let mut held: Option<(Offset, Instant)> = None;
+        let mut failed_looks = 0;
         loop {
             held = self.held_since(held);
             let told = tokio::select! {
@@ -221,9 +227,21 @@ impl Speaker {
                 () = waited(held) => Box::pin(self.flush()).await.map_err(Into::into),
             };
             match told {
-                Ok(()) => {}
+                Ok(()) => failed_looks = 0,
                 // The session is told in its own way that the server stops.
-                Err(Silence::Over | Silence::Failed(Error::Unavailable(_))) => return Ok(()),
+                Err(Silence::Over | Silence::Failed(Error::Stopping)) => return Ok(()),
+                // Nothing is lost by it: the cursor stands where it stood.
+                Err(Silence::Failed(Error::Unavailable(why)))
+                    if failed_looks < FAILED_LOOKS_MAX =>
+                {
+                    failed_looks += 1;
+                    tracing::debug!(why, "a tail looks again soon");
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "nobody announces the end of a shortage"
+                    )]
+                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                }
                 Err(Silence::Failed(error)) => return Err(error),
             }
         }

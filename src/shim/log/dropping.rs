@@ -10,7 +10,10 @@ use crate::{
         ring::{Ring, Victims, line_ends},
         sync::{Syncer, Work},
     },
-    spool::{Hole, Kind, RunSpec, SegmentName, record},
+    spool::{
+        Hole, Kind, RunSpec, SegmentName,
+        record::{self, HEADER_BYTES},
+    },
 };
 
 /// The ring of an attempt that keeps its first and its newest output.
@@ -23,8 +26,10 @@ impl Log {
     /// Drops what has to go before `length` bytes of the frame's space are written.
     pub(super) fn make_way(&mut self, desk: &mut Desk<'_>, length: usize) {
         let data = desk.frame.payload(0..length);
-        let victims = self.ring.as_mut().and_then(|ring| ring.take_in(data));
-        if let Some(victims) = victims {
+        let Some(ring) = self.ring.as_mut().filter(|_| !self.syncing.keeps_all()) else {
+            return;
+        };
+        if let Some(victims) = ring.take_in(data) {
             self.drop_segments(desk.syncer, victims);
         }
     }
@@ -39,25 +44,69 @@ impl Log {
                 .collect(),
             hole: victims.hole,
         };
-        self.request(syncer, work);
+        self.request(syncer, work, false);
+    }
+
+    /// It is on disk that those segments are gone.
+    pub(super) fn confirm_drop(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.confirm();
+        }
+    }
+
+    pub(super) fn keep_what_was_to_go(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.take_back();
+        }
+    }
+
+    /// Whether it is not known yet whether segments have gone.
+    pub(super) fn is_dropping(&self) -> bool {
+        self.ring.as_ref().is_some_and(Ring::is_leaving)
+    }
+
+    /// No output has room any more: the frame that waits, and what follows, is counted and not
+    /// stored.
+    pub fn cut(&mut self, frame: &mut Frame) {
+        if self.forgotten == Dropped::default() {
+            self.forgotten_for = GapReason::DiskFull;
+        }
+        let waiting = frame.waiting();
+        if waiting.is_empty() {
+            return;
+        }
+        let bytes = &waiting[HEADER_BYTES..];
+        count(&mut self.forgotten, bytes);
+        if let Some(ring) = &mut self.ring {
+            ring.take_out(bytes);
+        }
+        frame.clear();
     }
 
     /// Counts what is behind the first `kept` of the frame's `length` bytes, and does not store it.
     pub fn forget(&mut self, frame: &Frame, kept: usize, length: usize) {
-        let bytes = frame.payload(kept..length);
-        self.forgotten.bytes += bytes.len() as u64;
-        self.forgotten.lines += line_ends(bytes);
+        count(&mut self.forgotten, frame.payload(kept..length));
+    }
+
+    /// Whether output was counted that is not stored.
+    pub fn has_forgotten(&self) -> bool {
+        self.forgotten.bytes > 0
     }
 
     /// What was dropped so far.
     pub fn dropped(&self) -> Dropped {
         let hole = self.ring.as_ref().and_then(Ring::hole);
-        hole.map_or(self.forgotten, |hole| hole.dropped())
+        let oldest = hole.map(|hole| hole.dropped()).unwrap_or_default();
+        Dropped {
+            bytes: oldest.bytes + self.forgotten.bytes,
+            lines: oldest.lines + self.forgotten.lines,
+        }
     }
 
     /// Whether segments were dropped so far, or are about to be.
     pub fn has_hole(&self) -> bool {
-        self.ring.as_ref().is_some_and(|ring| ring.hole().is_some())
+        let ring = self.ring.as_ref();
+        ring.is_some_and(|ring| ring.hole().is_some() || ring.is_leaving())
     }
 
     /// Where the output ends, with what came behind its bound.
@@ -74,11 +123,16 @@ impl Log {
             gap: Gap {
                 from: self.end,
                 to: self.final_end(),
-                reason: GapReason::DropNewest,
+                reason: self.forgotten_for,
             },
             lines: self.forgotten.lines,
         };
         let header = frame::header(Kind::Gap, Stream::Stdout, self.end);
         record::encode(&header, &shim::json(&hole))
     }
+}
+
+fn count(dropped: &mut Dropped, bytes: &[u8]) {
+    dropped.bytes += bytes.len() as u64;
+    dropped.lines += line_ends(bytes);
 }

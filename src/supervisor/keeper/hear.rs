@@ -45,6 +45,10 @@ async fn reap_launched(pid: i32) {
 impl Keeper {
     /// Takes what the shim says.
     pub(super) async fn hear(&mut self, message: FromShim) {
+        if self.is_late(&message) {
+            tracing::info!(?message, "a shim spoke of an attempt that it has no more");
+            return;
+        }
         match message {
             FromShim::Started {
                 job,
@@ -60,9 +64,10 @@ impl Keeper {
                     start_ticks,
                     at: Micros(started_at_us),
                 };
+                self.refusals.none();
                 self.started = Some((started, Instant::now() + START_SETTLES));
             }
-            FromShim::Grew { offset } => {
+            FromShim::Grew { offset, .. } => {
                 if let Some(key) = self.task.key() {
                     self.ctx.hub.grew(key.job, offset);
                 }
@@ -72,8 +77,8 @@ impl Keeper {
                     watched.hasher(&self.ctx).sealed();
                 }
             }
-            FromShim::Paused => self.commit_pause(true).await,
-            FromShim::Resumed => self.commit_pause(false).await,
+            FromShim::Paused { .. } => self.commit_pause(true).await,
+            FromShim::Resumed { .. } => self.commit_pause(false).await,
             FromShim::Exited {
                 facts,
                 synced,
@@ -84,11 +89,12 @@ impl Keeper {
             }
             FromShim::Refused { job, attempt, why } => {
                 tracing::error!(job, attempt, why, "a shim refused an attempt");
-                self.free(Some(Key { job, attempt }), true);
+                let pause = self.refusals.another();
+                self.free_after(Some(Key { job, attempt }), true, pause);
             }
-            FromShim::Waiting { waiting, why } => {
+            FromShim::Waiting { waiting, why, .. } => {
                 let job = self.task.key().map(|key| key.job);
-                tracing::warn!(job, waiting, why, "a job waits for room on the disk");
+                tracing::warn!(job, waiting, why, "a job waits");
             }
             FromShim::Launched { pid, .. } => {
                 tokio::spawn(reap_launched(pid));
@@ -97,7 +103,7 @@ impl Keeper {
                 let job = self.task.key().map(|key| key.job);
                 tracing::error!(job, message, "a shim is in trouble");
             }
-            FromShim::Stopping(wish) => {
+            FromShim::Stopping { wish, .. } => {
                 let job = self.task.key().map(|key| key.job);
                 tracing::debug!(
                     job,
@@ -111,6 +117,15 @@ impl Keeper {
                 }
             }
             FromShim::Welcome { .. } | FromShim::Stale { .. } => {}
+        }
+    }
+
+    /// Whether this is about another attempt than the one that the shim was given last: nothing of
+    /// it may be entered for that one.
+    fn is_late(&self, message: &FromShim) -> bool {
+        match (message.about(), self.task.key()) {
+            (Some(about), Some(Key { job, attempt })) => !about.is(job, attempt),
+            _ => false,
         }
     }
 

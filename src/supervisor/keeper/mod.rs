@@ -3,9 +3,11 @@
 //!
 //! What runs next, and what becomes of an attempt whose shim is dead, is the scheduler's business.
 
+mod absent;
 mod hear;
 mod obey;
 mod reconcile;
+mod refusals;
 mod task;
 
 use std::{
@@ -21,19 +23,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::task::Task;
+use self::{refusals::Refusals, task::Task};
 use super::{
     Context, ShimEvent,
     connection::Connection,
     probe::{self, Reached, Welcome},
-    registry::{Bell, Order, Registry},
+    registry::{Bell, Order, Orders, Registry},
     spawn,
     ward::Key,
 };
 use crate::{
-    job::InputAnswer,
+    job::{InputAnswer, StopWish},
     spool::{Speaker, ToShim, message::PROTOCOL},
-    store::{Offer, OpenAttempt, Started},
+    store::{Claim, Offer, OpenAttempt, Started},
 };
 
 /// Between two attempts to reach a shim that lives and does not answer.
@@ -64,6 +66,10 @@ pub fn keep(
         orders,
         bell,
         early: VecDeque::new(),
+        run: None,
+        stop: None,
+        dismissed: false,
+        refusals: Refusals::default(),
         task: Task::None,
         offered: false,
         pauses: Vec::new(),
@@ -120,10 +126,18 @@ struct Keeper {
     registry: Registry,
     events: mpsc::UnboundedSender<ShimEvent>,
     offer: Offer,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: Orders,
     bell: Arc<Bell>,
     /// Orders about an attempt that this shim has not been given yet.
     early: VecDeque<Order>,
+    /// What the shim is to run as soon as it is connected.
+    run: Option<Box<Claim>>,
+    /// What is to be stopped as soon as the shim is connected.
+    stop: Option<(Key, StopWish)>,
+    /// The shim is to leave as soon as it is connected.
+    dismissed: bool,
+    /// The attempts that the shim has refused lately.
+    refusals: Refusals,
     task: Task,
     /// The scheduler counts on this shim: it was told that it is free, and has not given it work
     /// since. It must not be told twice, or it would give it two jobs.
@@ -138,45 +152,50 @@ struct Keeper {
 /// Whether the keeper goes on.
 enum Flow {
     Continue,
-    /// The shim was sent away.
+    /// Another shim is to be talked to first.
+    Lent,
+    /// The shim was sent away, or the server stops.
     Left,
 }
 
 impl Keeper {
     async fn run(mut self, mut reached: Reached, mut open: Option<OpenAttempt>) {
-        let mut held = false;
+        let mut told = false;
         loop {
             match reached {
                 Reached::Answers(connection, welcome) => {
-                    held = false;
+                    told = false;
                     match self.serve(*connection, welcome, open.take()).await {
-                        Ok(()) => break,
+                        Ok(Flow::Left) => break,
+                        Ok(Flow::Lent | Flow::Continue) => self.disconnected(),
                         Err(error) => {
-                            self.commit_start();
-                            // Whether they were taken will not be told any more.
-                            self.inputs.asked.clear();
                             tracing::info!(shim = self.offer.shim, %error, "a shim's connection broke");
+                            self.disconnected();
                         }
                     }
                 }
+                Reached::Later => self.watch(&open),
                 Reached::Held => {
-                    if !std::mem::replace(&mut held, true) {
+                    if !std::mem::replace(&mut told, true) {
                         tracing::warn!(
                             shim = self.offer.shim,
                             "a shim lives and does not answer; its job is left as it is"
                         );
                     }
-                    if let (Task::None, Some(open)) = (&self.task, &open) {
-                        self.task = Task::watching(open);
+                    self.pause(&open).await;
+                }
+                Reached::Unknown(why) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(
+                            shim = self.offer.shim,
+                            why,
+                            "nobody can say whether a shim lives; its job is left as it is"
+                        );
                     }
-                    #[expect(
-                        clippy::disallowed_methods,
-                        reason = "a pause before another knock: a stopped shim tells nobody that it goes on"
-                    )]
-                    tokio::time::sleep(KNOCK_EVERY).await;
+                    self.pause(&open).await;
                 }
                 Reached::Foreign(speaker) => {
-                    self.leave_alone(&speaker, &mut held, &open).await;
+                    self.leave_alone(&speaker, &mut told, &open).await;
                     reached = probe::watch(&self.ctx, &self.offer.shim, speaker).await;
                     continue;
                 }
@@ -187,19 +206,20 @@ impl Keeper {
                     break;
                 }
             }
-            reached = probe::reach(&self.ctx, &self.offer.shim).await;
+            reached = self.reach().await;
             open = self.open_attempt().await;
         }
         self.registry.remove(&self.offer.shim);
         // What was ordered in the last moment is not lost either.
         self.orders.close();
         while let Some(order) = self.orders.recv().await {
-            if let Order::Run(claim) = order {
-                self.tell(ShimEvent::Dead {
-                    shim: self.offer.shim.clone(),
-                    attempt: Some(Key::of_claim(&claim)),
-                });
-            }
+            self.put_off(order);
+        }
+        if let Some(claim) = self.run.take() {
+            self.tell(ShimEvent::Dead {
+                shim: self.offer.shim.clone(),
+                attempt: Some(Key::of_claim(&claim)),
+            });
         }
     }
 
@@ -223,21 +243,7 @@ impl Keeper {
                  have it adopted"
             );
         }
-        if let (Task::None, Some(open)) = (&self.task, open) {
-            self.task = Task::watching(open);
-        }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a pause before another look at a lock: nothing tells when it is free"
-        )]
-        tokio::time::sleep(KNOCK_EVERY).await;
-    }
-
-    /// The ledger's row of the attempt that this shim was given, if it is still open.
-    async fn open_attempt(&self) -> Option<OpenAttempt> {
-        let key = self.task.key()?;
-        let open = self.ctx.store.open_attempts().await.ok()?;
-        open.into_iter().find(|open| Key::of_open(open) == key)
+        self.pause(open).await;
     }
 
     async fn dead(&mut self) {
@@ -263,24 +269,37 @@ impl Keeper {
         let _ = self.events.send(event);
     }
 
-    /// Serves one connection until the shim is sent away or the server stops. An error is a broken
-    /// connection.
+    /// Serves one connection until the shim is sent away, the server stops, or another shim waits for
+    /// its turn. An error is a broken connection.
     async fn serve(
         &mut self,
         mut connection: Connection,
         welcome: Welcome,
         open: Option<OpenAttempt>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Flow> {
         self.offer.version = welcome.version;
         self.reconcile(&mut connection, welcome.state, open).await?;
-        let ctx = Arc::clone(&self.ctx);
+        if let Flow::Left = self.catch_up(&mut connection).await? {
+            return Ok(Flow::Left);
+        }
+        let (ctx, turn) = (Arc::clone(&self.ctx), connection.turn());
+        let mut over = std::pin::pin!(turn.over());
+        let mut is_over = false;
         loop {
+            if is_over && !self.is_asking() {
+                return Ok(Flow::Lent);
+            }
             tokio::select! {
                 message = connection.receive() => self.hear(message?).await,
                 Some(order) = self.orders.recv() => {
                     if let Flow::Left = self.obey(&mut connection, order).await? {
-                        return Ok(());
+                        return Ok(Flow::Left);
                     }
+                }
+                () = &mut over, if !is_over => is_over = true,
+                () = self.bell.overflowed() => {
+                    // Wishes that found no room are in the ledger, and are sent again.
+                    return Err(io::Error::other("more orders than it takes"));
                 }
                 offset = self.bell.rung() => self.arm(&mut connection, offset).await?,
                 () = due(self.started.as_ref().map(|(_, at)| *at)) => self.commit_start(),
@@ -292,7 +311,7 @@ impl Keeper {
                     if matches!(self.task, Task::None) {
                         connection.send(&ToShim::Leave).await?;
                     }
-                    return Ok(());
+                    return Ok(Flow::Left);
                 }
             }
         }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::{Flow, Keeper, PauseAsked, Task, task::Watched};
 use crate::{
     job::{Input, InputAnswer, Offset},
-    spool::ToShim,
+    spool::{About, ToShim},
     supervisor::{Key, Ward, connection::Connection, registry::Order, spec},
 };
 
@@ -29,7 +29,7 @@ impl Keeper {
                 self.task = Task::Attempt(Box::new(Watched { ward, hasher: None }));
                 self.pauses.clear();
                 self.unentered = None;
-                self.registry.attach(key.job, &self.offer.shim);
+                self.registry.attach(key, &self.offer.shim);
                 let spec = spec::run_spec(
                     &claim,
                     &self.ctx.bounds,
@@ -39,6 +39,7 @@ impl Keeper {
                 connection.send(&ToShim::Run(Box::new(spec))).await?;
                 connection
                     .send(&ToShim::Arm {
+                        about: about(key),
                         offset: claim.start_offset,
                     })
                     .await?;
@@ -76,19 +77,24 @@ impl Keeper {
             Order::Stop(key, _) | Order::Pause { key, .. } | Order::Input { key, .. }
                 if Some(key) != current =>
             {
-                // Only what is in flight between a claim and its run can be early; the older ones
-                // are more likely about attempts that have ended.
-                if self.early.len() == EARLY_MAX {
-                    self.early.pop_front();
-                }
-                self.early.push_back(order);
+                self.keep_early(order);
             }
-            Order::Stop(_, wish) => connection.send(&ToShim::Stop(wish)).await?,
+            Order::Stop(key, wish) => {
+                let about = about(key);
+                connection.send(&ToShim::Stop { about, wish }).await?;
+            }
             Order::Pause {
-                pause, actor, done, ..
+                key,
+                pause,
+                actor,
+                done,
             } => {
                 self.pauses.push(PauseAsked { pause, actor, done });
-                let message = if pause { ToShim::Pause } else { ToShim::Resume };
+                let about = about(key);
+                let message = match pause {
+                    true => ToShim::Pause { about },
+                    false => ToShim::Resume { about },
+                };
                 connection.send(&message).await?;
             }
             Order::Input { done, .. } if self.task.open_key().is_none() => {
@@ -102,13 +108,26 @@ impl Keeper {
             }
             // Whoever has stopped waiting was told that it failed, and may try again.
             Order::Signal { done, .. } if done.is_closed() => {}
-            Order::Signal { signal, done } => {
-                connection.send(&ToShim::Signal { signal }).await?;
+            // It was for an attempt that has ended meanwhile, and is for no other.
+            Order::Signal { key, .. } if Some(key) != current => {}
+            Order::Signal { key, signal, done } => {
+                let about = about(key);
+                connection.send(&ToShim::Signal { about, signal }).await?;
                 let _ = done.send(());
             }
             Order::Run(_) | Order::Release | Order::Leave => {}
         }
         Ok(())
+    }
+
+    /// Keeps what concerns an attempt that the shim has not been given yet. Only what is in flight
+    /// between a claim and its run can be early; the older ones are more likely about attempts that
+    /// have ended.
+    pub(super) fn keep_early(&mut self, order: Order) {
+        if self.early.len() == EARLY_MAX {
+            self.early.pop_front();
+        }
+        self.early.push_back(order);
     }
 
     async fn pass_on(
@@ -137,9 +156,15 @@ impl Keeper {
         offset: Offset,
     ) -> io::Result<()> {
         // Whoever waits for output of an ended attempt is woken by its commit.
-        if self.task.open_key().is_none() {
+        let Some(key) = self.task.open_key() else {
             return Ok(());
-        }
-        connection.send(&ToShim::Arm { offset }).await
+        };
+        let about = about(key);
+        connection.send(&ToShim::Arm { about, offset }).await
     }
+}
+
+/// The same attempt in a shim's words.
+pub(super) fn about(Key { job, attempt }: Key) -> About {
+    About::attempt(job, attempt)
 }

@@ -1,8 +1,8 @@
 //! Brings what the ledger says and what a shim says together, whenever a connection begins.
 
-use std::io;
+use std::{io, time::Duration};
 
-use super::{Keeper, Task};
+use super::{Keeper, Task, obey::about};
 use crate::{
     job::JobState,
     spool::{ShimState, ToShim},
@@ -38,8 +38,9 @@ impl Keeper {
                 attempt,
                 facts,
                 synced,
+                reusable,
             } if expected == Some(Key { job, attempt }) => {
-                let reusable = facts.survivors.is_empty();
+                let reusable = reusable.unwrap_or(facts.survivors.is_empty());
                 self.ended(*facts, synced, reusable).await;
                 return Ok(());
             }
@@ -53,10 +54,12 @@ impl Keeper {
                 job,
                 attempt,
                 facts,
+                reusable,
                 ..
             } => {
                 connection.send(&ToShim::Release { job, attempt }).await?;
-                self.free(expected, facts.survivors.is_empty());
+                let reusable = reusable.unwrap_or(facts.survivors.is_empty());
+                self.free(expected, reusable);
             }
             ShimState::Idle => self.free(expected, true),
             ShimState::Retired => self.free(expected, false),
@@ -78,6 +81,11 @@ impl Keeper {
     /// never ran: the order did not reach the shim, and never will, because it was discarded with
     /// the connection that it was on.
     pub(super) fn free(&mut self, expected: Option<Key>, usable: bool) {
+        self.free_after(expected, usable, Duration::ZERO);
+    }
+
+    /// The same, but the shim is to be left alone for so long.
+    pub(super) fn free_after(&mut self, expected: Option<Key>, usable: bool, pause: Duration) {
         self.task = Task::None;
         // Its shim calls what it never had closed; that is not the job's answer.
         self.inputs.asked.clear();
@@ -86,7 +94,7 @@ impl Keeper {
         match (expected, offer) {
             (Some(key), offer) => {
                 self.registry.detach(key.job);
-                self.tell(ShimEvent::NeverRan { key, offer });
+                self.tell(ShimEvent::NeverRan { key, offer, pause });
             }
             (None, Some(offer)) => self.tell(ShimEvent::Idle(offer)),
             (None, None) => {}
@@ -108,19 +116,21 @@ impl Keeper {
             shim = self.offer.shim,
             "adopted a running job"
         );
-        self.registry.attach(key.job, &self.offer.shim);
+        self.registry.attach(key, &self.offer.shim);
+        let about = about(key);
         if let Some(open) = &open {
             if let Some(wish) = &open.stop {
-                connection.send(&ToShim::Stop(wish.clone())).await?;
+                let wish = wish.clone();
+                connection.send(&ToShim::Stop { about, wish }).await?;
             }
             if open.pause {
-                connection.send(&ToShim::Pause).await?;
+                connection.send(&ToShim::Pause { about }).await?;
             } else if paused || open.state == JobState::Paused {
                 // Nobody else is let go on: a job may have stopped itself.
-                connection.send(&ToShim::Resume).await?;
+                connection.send(&ToShim::Resume { about }).await?;
             }
         }
-        connection.send(&ToShim::Arm { offset: 0 }).await?;
+        connection.send(&ToShim::Arm { about, offset: 0 }).await?;
         if let Some(watched) = self.task.watched() {
             watched.hasher(&self.ctx).sealed();
         }

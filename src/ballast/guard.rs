@@ -1,0 +1,71 @@
+//! The lock of the reserve's file: whoever changes what it holds has it for that moment. Nobody
+//! waits for it long, for its holder may be a process that somebody has stopped.
+
+use std::{os::fd::OwnedFd, thread, time::Duration};
+
+use rustix::{
+    fs::{FlockOperation, flock, fstat},
+    io::Errno,
+};
+
+/// How often it is tried by those who can wait a little.
+const TRIES: u32 = 200;
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// The lock, until dropped.
+#[derive(Debug)]
+pub(super) struct Guard {
+    file: OwnedFd,
+}
+
+impl Guard {
+    /// The lock of an open file; `None`: not now. A file that has lost its name is nobody's.
+    pub(super) fn now(file: OwnedFd) -> rustix::io::Result<Option<Self>> {
+        match try_lock(&file)? {
+            true => Self::named(file),
+            false => Ok(None),
+        }
+    }
+
+    /// The same, tried for a fifth of a second: a holder needs it for one call or two.
+    pub(super) fn patient(file: OwnedFd) -> rustix::io::Result<Option<Self>> {
+        for _ in 0..TRIES {
+            if try_lock(&file)? {
+                return Self::named(file);
+            }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "nobody tells when a lock is free"
+            )]
+            thread::sleep(PAUSE);
+        }
+        Ok(None)
+    }
+
+    fn named(file: OwnedFd) -> rustix::io::Result<Option<Self>> {
+        let guard = Self { file };
+        let has_name = fstat(&guard.file)?.st_nlink > 0;
+        Ok(has_name.then_some(guard))
+    }
+
+    pub(super) fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // A child that is between fork and exec holds a copy: it is to end now all the same.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+fn try_lock(file: &OwnedFd) -> rustix::io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

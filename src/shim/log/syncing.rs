@@ -1,0 +1,190 @@
+//! What of the log is on disk: what the sync thread was asked for, what could not be handed to it,
+//! and what it could not do. Which bytes are in the files is not known here.
+
+use std::collections::VecDeque;
+
+use super::{Log, Obstacle};
+use crate::{
+    shim::sync::{Failure, Synced, Syncer, Work},
+    spool::{SegmentName, unsynced},
+};
+
+/// What is under way, and what is not.
+#[derive(Debug)]
+pub(super) struct Syncing {
+    /// Results come back under this.
+    ticket: u64,
+    /// Requests to the sync thread that have not come back.
+    asked: u32,
+    /// What could not be handed to it yet: it counts as not synced, not dropped.
+    unsent: VecDeque<Work>,
+    /// A drop that could not be done, to be tried again.
+    failed_drop: Option<Work>,
+    /// Why, told once before it is tried again.
+    told_next: Option<Obstacle>,
+    /// The last drop failed, and it is not known yet whether another try fares better.
+    drop_is_troubled: bool,
+    /// What a sync has lost, no later one brings back.
+    error: Option<String>,
+    /// Nothing is dropped any more: a drop was taken back at the end.
+    keeps_all: bool,
+}
+
+impl Syncing {
+    pub(super) fn new(ticket: u64) -> Self {
+        Self {
+            ticket,
+            asked: 0,
+            unsent: VecDeque::new(),
+            failed_drop: None,
+            told_next: None,
+            drop_is_troubled: false,
+            error: None,
+            keeps_all: false,
+        }
+    }
+
+    pub(super) fn keeps_all(&self) -> bool {
+        self.keeps_all
+    }
+}
+
+impl Log {
+    /// No segment is begun before what was asked for is done: two may be unsynced, never three.
+    /// `closing`: nothing else is to be done, so what no thread can do is done here and now.
+    pub(super) fn go_on_syncing(
+        &mut self,
+        syncer: &mut Syncer,
+        closing: bool,
+    ) -> Result<(), Obstacle> {
+        if closing {
+            self.take_drop_back();
+        } else if let Some(why) = self.syncing.told_next.take() {
+            return Err(why);
+        }
+        let again = self.syncing.failed_drop.take();
+        self.syncing.unsent.extend(again);
+        self.send(syncer, closing)?;
+        match self.syncing.asked {
+            0 => Ok(()),
+            _ => Err(Obstacle::Unsynced),
+        }
+    }
+
+    pub(super) fn request(&mut self, syncer: &mut Syncer, work: Work, closing: bool) {
+        self.syncing.unsent.push_back(work);
+        // What cannot be handed over is kept, and keeps the next segment from being begun.
+        let _ = self.send(syncer, closing);
+    }
+
+    fn send(&mut self, syncer: &mut Syncer, closing: bool) -> Result<(), Obstacle> {
+        while let Some(work) = self.syncing.unsent.pop_front() {
+            match syncer.request(self.syncing.ticket, work) {
+                Ok(()) => self.syncing.asked += 1,
+                Err((work, _)) if closing => {
+                    let synced = syncer.perform(self.syncing.ticket, work);
+                    self.take_result(synced);
+                }
+                Err((work, error)) => {
+                    self.syncing.unsent.push_front(work);
+                    let why = format!("the thread that syncs could not be started: {error}");
+                    return Err(Obstacle::Broken(why));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the current segment synced; [`Self::synced`] tells when all is on disk.
+    pub fn sync_all(&mut self, syncer: &mut Syncer) {
+        let file = self.current.shared_file();
+        self.request(syncer, Work::Sync(file), true);
+    }
+
+    /// Waits until it is certain what has been dropped. What could not be, stays: nobody is to wait
+    /// for the end until a disk is well.
+    pub fn settle_drops(&mut self, syncer: &mut Syncer) -> Result<(), Obstacle> {
+        if !self.is_dropping() {
+            return Ok(());
+        }
+        self.take_drop_back();
+        self.send(syncer, true)?;
+        if self.syncing.asked > 0 {
+            return Err(Obstacle::Unsynced);
+        }
+        self.take_drop_back();
+        Ok(())
+    }
+
+    fn take_drop_back(&mut self) {
+        if self.syncing.failed_drop.take().is_some() {
+            self.syncing.told_next = None;
+            self.syncing.keeps_all = true;
+            self.keep_what_was_to_go();
+        }
+    }
+
+    /// Takes a result of the sync thread; one of another attempt is not ours.
+    pub fn on_synced(&mut self, synced: Synced) {
+        if synced.ticket == self.syncing.ticket {
+            self.syncing.asked = self.syncing.asked.saturating_sub(1);
+            self.take_result(synced);
+        }
+    }
+
+    fn take_result(&mut self, synced: Synced) {
+        let is_drop = matches!(synced.work, Work::Drop { .. });
+        let Err(failure) = synced.result else {
+            if is_drop {
+                self.syncing.drop_is_troubled = false;
+                self.confirm_drop();
+            }
+            return;
+        };
+        if failure.is_sync {
+            self.lose_sync(&failure);
+        }
+        if is_drop {
+            if failure.is_told {
+                self.confirm_drop();
+            }
+            self.syncing.drop_is_troubled = true;
+            self.syncing.told_next = Some(cannot_drop(failure));
+            self.syncing.failed_drop = Some(synced.work);
+        }
+    }
+
+    /// Whether what is waited for is another try of what has failed before.
+    pub fn tries_again(&self) -> bool {
+        self.syncing.drop_is_troubled
+    }
+
+    fn lose_sync(&mut self, failure: &Failure) {
+        self.syncing.error = Some(failure.error.to_string());
+        let SegmentName { job, attempt, .. } = self.current.name();
+        // Should this fail, the server is told: nothing of this attempt counts as synced.
+        let _ = unsynced::mark(&self.spool, job, attempt);
+    }
+
+    /// `None` while a request is under way; then whether all that was requested is on disk. Once
+    /// a sync has failed this never turns good again: the kernel forgets such errors, we do not.
+    pub fn synced(&self) -> Option<Result<(), &str>> {
+        if self.syncing.asked > 0 || !self.syncing.unsent.is_empty() {
+            return None;
+        }
+        Some(self.syncing.error.as_deref().map_or(Ok(()), Err))
+    }
+}
+
+fn cannot_drop(failure: Failure) -> Obstacle {
+    match failure.error.into() {
+        Obstacle::Full(why) => {
+            Obstacle::Full(format!("the oldest output cannot be dropped: {why}"))
+        }
+        Obstacle::Broken(why) => {
+            Obstacle::Broken(format!("the oldest output cannot be dropped: {why}"))
+        }
+        // A hole that cannot be written down comes as one of the two above.
+        other @ (Obstacle::NotStarted(_) | Obstacle::Unsynced) => other,
+    }
+}

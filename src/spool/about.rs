@@ -1,0 +1,111 @@
+//! Which attempt a message between server and shim is about. A shim runs one attempt after the other,
+//! so a message that is late must not be taken for one about the next.
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::JobNumber;
+
+/// The attempt that a message is about. Versions before this field named none: their messages are
+/// about whatever attempt the shim has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct About {
+    /// The job's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    job: Option<JobNumber>,
+    /// The attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+}
+
+impl About {
+    /// This attempt.
+    pub fn attempt(job: JobNumber, attempt: u32) -> Self {
+        Self {
+            job: Some(job),
+            attempt: Some(attempt),
+        }
+    }
+
+    /// Whether it can be this attempt: what is not named is not compared.
+    pub fn is(&self, job: JobNumber, attempt: u32) -> bool {
+        self.job.is_none_or(|own| own == job) && self.attempt.is_none_or(|own| own == attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        job::{StopCause, StopWish},
+        spool::{FromShim, ToShim},
+    };
+
+    #[test]
+    fn only_what_is_named_is_compared() {
+        let about = About::attempt(7, 2);
+        assert!(about.is(7, 2) && !about.is(7, 3) && !about.is(8, 2));
+        assert!(About::default().is(7, 2));
+    }
+
+    #[test]
+    fn messages_of_the_version_before_are_about_the_current_attempt() {
+        let wish = r#""by":"x","cause":"cancel","asked_at_us":1,"grace_ms":5"#;
+        for json in [
+            r#"{"type":"pause"}"#.to_owned(),
+            r#"{"type":"resume"}"#.to_owned(),
+            r#"{"type":"arm","offset":4}"#.to_owned(),
+            r#"{"type":"signal","signal":9}"#.to_owned(),
+            format!(r#"{{"type":"stop",{wish}}}"#),
+        ] {
+            let message: ToShim = serde_json::from_str(&json).expect("a message");
+            assert_eq!(message.about(), Some(About::default()), "{json}");
+            // Written as it was: an attempt that is not named leaves no trace.
+            assert_eq!(serde_json::to_string(&message).expect("JSON"), json);
+        }
+        for json in [
+            r#"{"type":"paused"}"#.to_owned(),
+            r#"{"type":"resumed"}"#.to_owned(),
+            r#"{"type":"grew","offset":4}"#.to_owned(),
+            r#"{"type":"sealed","next_offset":4}"#.to_owned(),
+            r#"{"type":"waiting","waiting":true,"why":"x"}"#.to_owned(),
+            format!(r#"{{"type":"stopping",{wish}}}"#),
+        ] {
+            let message: FromShim = serde_json::from_str(&json).expect("a message");
+            assert_eq!(message.about(), Some(About::default()), "{json}");
+            assert_eq!(serde_json::to_string(&message).expect("JSON"), json);
+        }
+    }
+
+    /// The messages as the version before knew them.
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(tag = "type", rename_all = "snake_case")]
+    enum Before {
+        Pause,
+        Stop(StopWish),
+        Signal { signal: i32 },
+    }
+
+    #[test]
+    fn the_version_before_reads_our_messages() {
+        let wish = StopWish {
+            by: "x".into(),
+            cause: StopCause::Kill,
+            asked_at_us: 1,
+            grace_ms: 0,
+        };
+        let about = About::attempt(7, 2);
+        let (signal, stop) = (9, wish.clone());
+        for (ours, theirs) in [
+            (ToShim::Pause { about }, Before::Pause),
+            (ToShim::Stop { about, wish }, Before::Stop(stop)),
+            (ToShim::Signal { about, signal }, Before::Signal { signal }),
+        ] {
+            let json = serde_json::to_string(&ours).expect("JSON");
+            assert_eq!(serde_json::from_str::<ToShim>(&json).expect("ours"), ours);
+            assert_eq!(
+                serde_json::from_str::<Before>(&json).expect("theirs"),
+                theirs
+            );
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! How many shims may be talked to at the same time: each takes a descriptor for as long as it is
+//! connected, and the server needs some for itself. Where they are fewer than the shims, connected
+//! ones give their place to those that wait, in turn.
+//!
+//! What is said over a connection is not known here.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, sleep_until},
+};
+
+use crate::descriptors;
+
+/// How long a connection is kept at least before it is given up for another one.
+const HELD_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// Hands out places. Cheap to clone; the first to wait is the first to get one.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    places: Arc<Semaphore>,
+    demand: watch::Sender<Demand>,
+}
+
+/// Who waits for a place, and who has begun to give one up for that.
+#[derive(Debug, Clone, Copy, Default)]
+struct Demand {
+    waiting: usize,
+    promised: usize,
+}
+
+/// The right to one connection; dropping it gives the place to the next.
+#[derive(Debug)]
+pub struct Permit {
+    _place: OwnedSemaphorePermit,
+    turn: Turn,
+}
+
+/// How long a permit may be kept. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    since: Instant,
+    demand: watch::Sender<Demand>,
+    promised: Arc<AtomicBool>,
+}
+
+impl Budget {
+    /// Half of what the limit of open files leaves, the other half is the clients'; at least one
+    /// place. `None`: any number of files may be open.
+    pub fn of(open_files_max: Option<u64>) -> Self {
+        let places = open_files_max.map_or(u64::MAX, |max| (descriptors::left_of(max) / 2).max(1));
+        let places = usize::try_from(places).unwrap_or(usize::MAX);
+        Self {
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            demand: watch::Sender::new(Demand::default()),
+        }
+    }
+
+    /// A place, if one is free and nobody waits for it.
+    pub fn try_take(&self) -> Option<Permit> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        Some(self.permit(place))
+    }
+
+    /// Waits for a place.
+    pub async fn take(&self) -> Permit {
+        if let Some(permit) = self.try_take() {
+            return permit;
+        }
+        let _waiting = Waiting::begin(&self.demand);
+        // Never closed: where it were, waiting for ever would be as right as anything.
+        match Arc::clone(&self.places).acquire_owned().await {
+            Ok(place) => self.permit(place),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn permit(&self, place: OwnedSemaphorePermit) -> Permit {
+        Permit {
+            _place: place,
+            turn: Turn {
+                since: Instant::now(),
+                demand: self.demand.clone(),
+                promised: Arc::default(),
+            },
+        }
+    }
+}
+
+impl Permit {
+    /// Tells when it is to be given up.
+    pub fn turn(&self) -> Turn {
+        self.turn.clone()
+    }
+}
+
+impl Turn {
+    /// Resolves when the place is to be given to somebody who waits; it was held for a while then.
+    /// Cancel-safe.
+    pub async fn over(&self) {
+        sleep_until(self.since + HELD_AT_LEAST).await;
+        let mut demand = self.demand.subscribe();
+        loop {
+            // Its sender lives in this value.
+            let _ = demand.wait_for(|d| d.waiting > d.promised).await;
+            let promised = self.demand.send_if_modified(|demand| {
+                let wanted = demand.waiting > demand.promised;
+                demand.promised += usize::from(wanted);
+                wanted
+            });
+            if promised {
+                self.promised.store(true, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.turn.promised.load(Ordering::Relaxed) {
+            self.turn.demand.send_modify(|demand| demand.promised -= 1);
+        }
+    }
+}
+
+/// One who waits, for as long as this lives.
+struct Waiting<'a>(&'a watch::Sender<Demand>);
+
+impl<'a> Waiting<'a> {
+    fn begin(demand: &'a watch::Sender<Demand>) -> Self {
+        demand.send_modify(|demand| demand.waiting += 1);
+        Self(demand)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|demand| demand.waiting -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, poll};
+
+    use super::*;
+
+    #[test]
+    fn a_low_limit_leaves_at_least_one_place() {
+        for (limit, places) in [
+            (Some(0), 1),
+            (Some(40), 2),
+            (Some(56), 10),
+            (Some(1024), 494),
+            (None, Semaphore::MAX_PERMITS),
+        ] {
+            let budget = Budget::of(limit);
+            assert_eq!(budget.places.available_permits(), places, "{limit:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_waits_takes_one_place_and_not_all() {
+        let budget = Budget::of(Some(40));
+        let (one, two) = (budget.take().await, budget.take().await);
+        assert!(budget.try_take().is_none());
+        let mut waiting = Box::pin(budget.take());
+        assert!(poll!(&mut waiting).is_pending());
+        assert!(one.turn().over().now_or_never().is_none(), "not held yet");
+        one.turn().over().await;
+        let second = two.turn();
+        assert!(second.over().now_or_never().is_none(), "one is enough");
+        drop(one);
+        let third = waiting.await;
+        assert!(second.over().now_or_never().is_none(), "nobody waits");
+        drop(third);
+        assert!(budget.try_take().is_some());
+    }
+}

@@ -1,0 +1,104 @@
+//! The directory of the shims' locks and sockets, opened once: one descriptor for all of them.
+//!
+//! Whether a shim lives is decided elsewhere.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use nix::{fcntl::OFlag, sys::stat::Mode};
+
+/// `DATA/shims`. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Directory(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    open: Mutex<Option<Arc<File>>>,
+}
+
+/// A name in the directory that is short enough for a socket (unix(7)), for as long as this lives.
+#[derive(Debug)]
+pub struct Name {
+    _directory: Arc<File>,
+    path: PathBuf,
+}
+
+impl Name {
+    /// The path by which the name is reached.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Directory {
+    /// The directory at this path; it is opened when it is needed.
+    pub fn new(path: PathBuf) -> Self {
+        Self(Arc::new(Inner {
+            path,
+            open: Mutex::default(),
+        }))
+    }
+
+    /// A way to a file in it, however long the directory's own path is.
+    pub fn name(&self, file: &str) -> io::Result<Name> {
+        let directory = self.open()?;
+        let path = Path::new("/proc/self/fd")
+            .join(directory.as_raw_fd().to_string())
+            .join(file);
+        Ok(Name {
+            _directory: directory,
+            path,
+        })
+    }
+
+    /// Opens a file in it for reading; waits for nothing.
+    pub fn open_file(&self, file: &str) -> io::Result<File> {
+        let directory = self.open()?;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let opened = nix::fcntl::openat(&*directory, file, flags, Mode::empty())?;
+        Ok(opened.into())
+    }
+
+    /// The directory that has this path now: one that somebody has moved away is not kept.
+    fn open(&self) -> io::Result<Arc<File>> {
+        let now = fs::metadata(&self.0.path)?;
+        // Every use is one assignment: a panic leaves nothing half-done.
+        let mut held = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = &*held {
+            let meta = open.metadata()?;
+            if (meta.dev(), meta.ino()) == (now.dev(), now.ino()) {
+                return Ok(Arc::clone(open));
+            }
+        }
+        let opened = Arc::new(File::open(&self.0.path)?);
+        *held = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_moved_away_is_opened_anew() {
+        let home = tempfile::tempdir().expect("tempdir");
+        let (path, away) = (home.path().join("shims"), home.path().join("away"));
+        fs::create_dir(&path).expect("a directory");
+        fs::write(path.join("a.lock"), "").expect("a file");
+        let directory = Directory::new(path.clone());
+        directory.open_file("a.lock").expect("is there");
+        fs::rename(&path, &away).expect("renamed");
+        let missing = directory.open_file("a.lock").expect_err("is not there");
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        fs::create_dir(&path).expect("a directory");
+        fs::write(path.join("b.lock"), "").expect("a file");
+        directory.open_file("b.lock").expect("is there");
+    }
+}

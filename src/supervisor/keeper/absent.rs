@@ -1,0 +1,153 @@
+//! What a keeper does while its shim cannot be told anything: it takes orders, keeps the few that
+//! wait for the connection, and answers the rest, so that nothing piles up.
+
+use std::{io, pin::pin, sync::Arc, time::Duration};
+
+use super::{Flow, KNOCK_EVERY, Keeper, PauseAsked, Task, due};
+use crate::{
+    job::{InputAnswer, StopCause, StopWish},
+    store::{OpenAttempt, StoreError},
+    supervisor::{
+        Key,
+        connection::Connection,
+        probe::{self, Reached},
+        registry::Order,
+    },
+};
+
+/// Between two questions to a ledger that does not answer.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+impl Keeper {
+    /// Asks the shim who it is.
+    pub(super) async fn reach(&mut self) -> Reached {
+        let (ctx, shim) = (Arc::clone(&self.ctx), self.offer.shim.clone());
+        self.meanwhile(async move { probe::reach(&ctx, &shim).await })
+            .await
+    }
+
+    /// What the shim was given, as the ledger says, is watched until the shim says something.
+    pub(super) fn watch(&mut self, open: &Option<OpenAttempt>) {
+        if let (Task::None, Some(open)) = (&self.task, open) {
+            self.task = Task::watching(open);
+        }
+    }
+
+    /// A pause before another knock.
+    pub(super) async fn pause(&mut self, open: &Option<OpenAttempt>) {
+        self.watch(open);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a stopped shim tells nobody that it goes on, and a lock not that it is free"
+        )]
+        let pause = tokio::time::sleep(KNOCK_EVERY);
+        self.meanwhile(pause).await;
+    }
+
+    /// The connection is gone, and with it what was asked on it.
+    pub(super) fn disconnected(&mut self) {
+        self.commit_start();
+        // Whether they were taken will not be told any more.
+        self.inputs.asked.clear();
+    }
+
+    /// Whether an answer of the shim is waited for: no time to give the connection away.
+    pub(super) fn is_asking(&self) -> bool {
+        self.inputs.asked.values().any(|done| !done.is_closed())
+            || self.pauses.iter().any(|asked| !asked.done.is_closed())
+    }
+
+    /// The ledger's row of the attempt that this shim was given, if it is still open. It is asked
+    /// until it answers: what somebody wishes of the attempt stands there. `None` also where the
+    /// server stops. No orders are taken meanwhile: one that came behind the answer would be lost.
+    pub(super) async fn open_attempt(&mut self) -> Option<OpenAttempt> {
+        let key = self.task.key()?;
+        loop {
+            match self.ctx.store.open_attempts().await {
+                Ok(open) => return open.into_iter().find(|open| Key::of_open(open) == key),
+                Err(StoreError::Stopping) => return None,
+                Err(error) => {
+                    tracing::warn!(job = key.job, %error, "the ledger cannot be read; trying again");
+                }
+            }
+            #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
+            let pause = tokio::time::sleep(ASK_AGAIN_AFTER);
+            self.meanwhile(pause).await;
+        }
+    }
+
+    /// Waits for something, and takes orders meanwhile.
+    async fn meanwhile<T>(&mut self, what: impl Future<Output = T>) -> T {
+        let mut what = pin!(what);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut what => return done,
+                Some(order) = self.orders.recv() => self.put_off(order),
+                () = due(self.started.as_ref().map(|(_, at)| *at)) => self.commit_start(),
+            }
+        }
+    }
+
+    /// Takes an order that cannot be passed on now. Wishes are levels: the ledger has them, and they
+    /// are sent again behind the next welcome. What is done at most once is not done.
+    pub(super) fn put_off(&mut self, order: Order) {
+        let current = self.task.open_key();
+        match order {
+            // There is one at a time: the next one follows from its end.
+            Order::Run(claim) => self.run = Some(claim),
+            Order::Release => {
+                if matches!(self.task, Task::Ended(_)) {
+                    // A shim that does not hear it says so again.
+                    self.task = Task::None;
+                }
+            }
+            Order::Leave => self.dismissed = true,
+            Order::Stop(key, wish) if Some(key) == current => self.put_off_stop(key, wish),
+            Order::Pause {
+                key,
+                pause,
+                actor,
+                done,
+                ..
+            } if Some(key) == current => {
+                // The newest is what is to be; those before it are answered by it.
+                self.pauses.clear();
+                self.pauses.push(PauseAsked { pause, actor, done });
+            }
+            Order::Input { key, done, .. } if current.is_none() && Some(key) == self.task.key() => {
+                let _ = done.send(InputAnswer::Closed);
+            }
+            Order::Stop(key, _) | Order::Pause { key, .. } | Order::Input { key, .. }
+                if Some(key) == self.task.key() => {}
+            Order::Signal { .. } => {}
+            order => self.keep_early(order),
+        }
+    }
+
+    /// On a full disk a stop is not in the ledger. One is kept, the harder one.
+    fn put_off_stop(&mut self, key: Key, wish: StopWish) {
+        let kept = self.stop.take();
+        let harder = kept.filter(|(of, kept)| *of == key && kept.cause == StopCause::Kill);
+        self.stop = Some(harder.unwrap_or((key, wish)));
+    }
+
+    /// Does what was ordered while the shim could not be told.
+    pub(super) async fn catch_up(&mut self, connection: &mut Connection) -> io::Result<Flow> {
+        // Where it cannot be sent the next welcome tells that it never ran.
+        if let Some(claim) = self.run.take() {
+            self.obey(connection, Order::Run(claim)).await?;
+        }
+        // A level: it may be sent twice, and is kept until it was.
+        if let Some((key, wish)) = self.stop.clone() {
+            if self.task.open_key() == Some(key) {
+                self.obey(connection, Order::Stop(key, wish)).await?;
+            }
+            self.stop = None;
+        }
+        if self.dismissed {
+            return self.obey(connection, Order::Leave).await;
+        }
+        Ok(Flow::Continue)
+    }
+}

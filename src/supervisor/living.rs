@@ -1,0 +1,154 @@
+//! Finds the processes of this data directory's shims by their command lines: the second proof of
+//! life, for a shim whose lock file somebody has removed.
+//!
+//! What a shim is doing is not known here.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::{sync::Mutex, time::Instant};
+
+use super::looked::Looked;
+use crate::output::log::blocking;
+
+/// One look at `/proc`: the ids of the shims that it found, or why it could not be taken.
+type Found = Result<BTreeSet<String>, String>;
+
+/// Looks for shims. Those that ask at the same time share one look. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Living(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    data_dir: PathBuf,
+    last: Mutex<Option<(Instant, Arc<Found>)>>,
+}
+
+impl Living {
+    /// For the shims of a data directory, by its absolute path.
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self(Arc::new(Inner {
+            data_dir,
+            last: Mutex::default(),
+        }))
+    }
+
+    /// Whether a process of this shim lives.
+    pub async fn look(&self, shim: &str) -> Looked {
+        match &*self.found().await {
+            Ok(ids) if ids.contains(shim) => Looked::There(()),
+            Ok(_) => Looked::Gone,
+            Err(why) => Looked::Unknown(why.clone()),
+        }
+    }
+
+    /// A look that was begun after this was asked for.
+    async fn found(&self) -> Arc<Found> {
+        let asked = Instant::now();
+        let mut last = self.0.last.lock().await;
+        if let Some((begun, found)) = &*last
+            && *begun >= asked
+        {
+            return Arc::clone(found);
+        }
+        let begun = Instant::now();
+        let data_dir = self.0.data_dir.clone();
+        let found = blocking(move || shims_of(&data_dir)).await;
+        let found = Arc::new(found.map_err(|error| format!("/proc cannot be read: {error}")));
+        *last = Some((begun, Arc::clone(&found)));
+        found
+    }
+}
+
+/// The ids of all shims of a data directory that live. Blocking.
+fn shims_of(data_dir: &Path) -> io::Result<BTreeSet<String>> {
+    let mut ids = BTreeSet::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        if let Looked::There(words) = command_line(pid)?
+            && let Some((dir, id)) = shim_words(&words)
+            && is_same(dir, data_dir)?
+        {
+            ids.insert(id.to_owned());
+        }
+    }
+    Ok(ids)
+}
+
+/// The command line of a process; none of one that has ended. Shims are processes of our own user:
+/// of others it may be hidden from us (proc(5), `hidepid`).
+fn command_line(pid: i32) -> io::Result<Looked<Vec<u8>>> {
+    let place = format!("/proc/{pid}");
+    match fs::read(format!("{place}/cmdline")) {
+        Ok(words) => Ok(Looked::There(words)),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH) => Ok(Looked::Gone),
+            Some(libc::EACCES | libc::EPERM) if is_of_another_user(&place) => Ok(Looked::Gone),
+            _ => Err(error),
+        },
+    }
+}
+
+fn is_of_another_user(place: &str) -> bool {
+    let me = nix::unistd::geteuid().as_raw();
+    fs::metadata(place).is_ok_and(|meta| meta.uid() != me)
+}
+
+/// Data directory and id, where these are the words of a shim.
+fn shim_words(words: &[u8]) -> Option<(&Path, &str)> {
+    let mut words = words.split(|byte| *byte == 0).skip(1);
+    let mut is = |word: &str| words.next() == Some(word.as_bytes());
+    if !(is("shim") && is("--data-dir")) {
+        return None;
+    }
+    let dir = words.next()?;
+    if words.next()? != b"--id" {
+        return None;
+    }
+    let id = std::str::from_utf8(words.next()?).ok()?;
+    Some((Path::new(std::ffi::OsStr::from_bytes(dir)), id))
+}
+
+/// Whether two paths lead to the same directory, whatever they are called.
+fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    if one == other {
+        return Ok(true);
+    }
+    let other = fs::metadata(other)?;
+    match fs::metadata(one) {
+        Ok(one) => Ok((one.dev(), one.ino()) == (other.dev(), other.ino())),
+        // Another data directory, which has been removed or is not for us.
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::PermissionDenied => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shim_is_known_by_its_words_and_nobody_else_is() {
+        let words = b"/proc/self/exe\0shim\0--data-dir\0/d a\0--id\0x1\0";
+        assert_eq!(shim_words(words), Some((Path::new("/d a"), "x1")));
+        for others in [
+            &b"strace\0cc-executor\0shim\0--data-dir\0/d\0--id\0x1\0"[..],
+            b"cc-executor\0serve\0--data-dir\0/d\0",
+            b"",
+        ] {
+            assert_eq!(shim_words(others), None);
+        }
+    }
+}

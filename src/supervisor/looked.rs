@@ -1,0 +1,66 @@
+//! What a look at something outside of this process has found. "Could not look" is an answer of its
+//! own: nothing may be ended, unlinked or run again because of it.
+//!
+//! Which errors mean what is known where the look is taken.
+
+use std::io;
+
+/// What a look has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Looked<T = ()> {
+    /// It is there.
+    There(T),
+    /// It is proven not to be there.
+    Gone,
+    /// Nobody can say; a sentence why.
+    Unknown(String),
+}
+
+impl<T> Looked<T> {
+    /// A look that failed for another reason than that it is not there.
+    pub fn failed(what: impl std::fmt::Display, error: &io::Error) -> Self {
+        Self::Unknown(format!("{what}: {error}"))
+    }
+
+    /// A look at a process or at one of its files in `/proc`: ENOENT and ESRCH say that it is gone,
+    /// nothing else does.
+    pub fn at_process(what: impl std::fmt::Display, looked: io::Result<T>) -> Self {
+        match looked {
+            Ok(found) => Self::There(found),
+            Err(error) if is_gone(&error) => Self::Gone,
+            Err(error) => Self::failed(what, &error),
+        }
+    }
+}
+
+/// Whether an error says that the process is not there (any more).
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_two_errors_say_that_a_process_is_gone() {
+        let look = |errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            Looked::<()>::at_process("stat", Err(error))
+        };
+        for errno in [libc::ENOENT, libc::ESRCH] {
+            assert_eq!(look(errno), Looked::Gone);
+        }
+        for errno in [
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::EIO,
+            libc::ENOMEM,
+            libc::EACCES,
+            libc::EPERM,
+            libc::EAGAIN,
+        ] {
+            assert!(matches!(look(errno), Looked::Unknown(_)), "{errno}");
+        }
+    }
+}
