@@ -186,7 +186,7 @@ impl Door {
                     return self.next_call();
                 }
                 Some(ToShim::Launch(launch)) => {
-                    let asker = self.strangers.remove(at);
+                    let asker = self.strangers.remove(at).connection;
                     if asker.is_our_user() {
                         return Some(Call::Launch(launch, asker));
                     }
