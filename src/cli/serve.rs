@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{self, Listen, SettingOptions, Settings},
     descriptors,
-    executor::Executor,
+    executor::{Executor, Failed},
     memory,
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
     shutdown,
@@ -229,10 +229,16 @@ fn tell_manager(state: NotifyState) {
 /// failed, so that nothing can be acknowledged any more.
 async fn until_stop(door: &Door, asked: CancellationToken) -> anyhow::Result<()> {
     let reason = tokio::select! {
-        () = door.executor.failed() => anyhow::bail!(
-            "the database failed, or was removed or replaced while the server ran; look at the \
-             data directory and start again: what was acknowledged is verified then"
-        ),
+        failed = door.executor.failed() => match failed {
+            Failed::Ledger => anyhow::bail!(
+                "the database failed, or was removed or replaced while the server ran; look at the \
+                 data directory and start again: what was acknowledged is verified then"
+            ),
+            Failed::Task => anyhow::bail!(
+                "a part of the server panicked (a bug: please report it with the log); start again: \
+                 running jobs go on, and what that part had to do is done then"
+            ),
+        },
         () = asked.cancelled() => "a signal asked for it",
         () = idle_long_enough(door) => "nobody has needed it for idle_exit_s",
     };
