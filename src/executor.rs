@@ -94,6 +94,15 @@ struct Inner {
     started_at: Micros,
 }
 
+/// What ends a server that nobody has asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// Nothing may be acknowledged any more.
+    Ledger,
+    /// A task panicked that must come to its end.
+    Task,
+}
+
 impl Executor {
     /// Longest chunk that a tail or a read hands out, bytes.
     pub const CHUNK_BYTES_MAX: usize = crate::output::tail::CHUNK_BYTES_MAX;
@@ -153,9 +162,14 @@ impl Executor {
     }
 
     /// Resolves when the ledger has failed in a way that allows no further acknowledgement (an
-    /// I/O error): the process must end, and the next start verifies.
-    pub async fn failed(&self) {
-        self.inner.store.failed().cancelled().await;
+    /// I/O error), or a vital task has panicked; which of them. The process must end, and the next
+    /// start verifies and recovers.
+    pub async fn failed(&self) -> Failed {
+        let ledger = self.inner.store.failed();
+        tokio::select! {
+            () = ledger.cancelled() => Failed::Ledger,
+            () = self.inner.supervisor.context().vital.failed() => Failed::Task,
+        }
     }
 
     /// A job with the exact length of its output.

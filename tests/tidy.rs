@@ -9,7 +9,7 @@ use std::{
 
 /// Every module of the crate, and what it may know. Modules at the end of the list are tools that
 /// know nobody but each other.
-const MAY_KNOW: [(&str, &[&str]); 22] = [
+const MAY_KNOW: [(&str, &[&str]); 24] = [
     ("job", &[]),
     ("spool", &["job"]),
     ("shim", &["job", "spool", "clock", "ballast"]),
@@ -17,11 +17,27 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("output", &["job", "spool", "store", "clock"]),
     (
         "supervisor",
-        &["job", "spool", "store", "output", "clock", "descriptors"],
+        &[
+            "job",
+            "spool",
+            "store",
+            "output",
+            "clock",
+            "descriptors",
+            "vital",
+        ],
     ),
     (
         "scheduler",
-        &["job", "spool", "store", "output", "supervisor", "clock"],
+        &[
+            "job",
+            "spool",
+            "store",
+            "output",
+            "supervisor",
+            "clock",
+            "vital",
+        ],
     ),
     ("query", &["job", "spool", "store", "output", "clock"]),
     (
@@ -36,6 +52,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
             "scheduler",
             "clock",
             "ballast",
+            "vital",
         ],
     ),
     (

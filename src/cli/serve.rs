@@ -25,7 +25,7 @@ use crate::{
     clean,
     config::{self, Listen, SettingOptions, Settings},
     descriptors,
-    executor::Executor,
+    executor::{Executor, Failed},
     launch, memory,
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
     shutdown,
@@ -283,10 +283,16 @@ async fn until_stop(door: &Door, kept: Kept<'_>, asked: CancellationToken) -> an
             "the data directory was moved, removed or replaced while the server ran; running jobs go \
              on under their shims, start again where it is now"
         ),
-        () = door.executor.failed() => anyhow::bail!(
-            "the database failed, or was removed or replaced while the server ran; look at the \
-             data directory and start again: what was acknowledged is verified then"
-        ),
+        failed = door.executor.failed() => match failed {
+            Failed::Ledger => anyhow::bail!(
+                "the database failed, or was removed or replaced while the server ran; look at the \
+                 data directory and start again: what was acknowledged is verified then"
+            ),
+            Failed::Task => anyhow::bail!(
+                "a part of the server panicked (a bug: please report it with the log); start again: \
+                 running jobs go on, and what that part had to do is done then"
+            ),
+        },
         () = asked.cancelled() => "a signal asked for it",
         () = idle_long_enough(door) => "nobody has needed it for idle_exit_s",
     };

@@ -22,6 +22,7 @@ use crate::{
         Bounds, Budget, Context, Directory, Living, ShimEvent, Supervisor, boot_id,
         forget_all_traces, know_user, starting_max,
     },
+    vital::Vital,
 };
 
 /// What stays free by default: at most this, bytes.
@@ -163,6 +164,7 @@ impl Executor {
             answer: Duration::from_millis(settings.shim_answer_ms),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            vital: Vital::default(),
         };
         let (tell, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, tell.clone(), armed);
@@ -176,7 +178,8 @@ impl Executor {
         let defaults = Defaults::load(&store).await?;
         let warm = settings.warm_shims;
         let scheduler = Scheduler::new(supervisor.clone(), rescuer, kick.clone(), events, warm);
-        tokio::spawn(scheduler.run());
+        let vital = supervisor.context().vital.clone();
+        vital.spawn("scheduling", scheduler.run());
         let stopping = supervisor.context().stopping.clone();
         let executor = Self {
             inner: Arc::new(Inner {
@@ -199,7 +202,8 @@ impl Executor {
         let store = executor.inner.store.clone();
         tokio::spawn(async move { store.check_outputs().await });
         let ties = executor.inner.ties.clone();
-        tokio::spawn(ties.watch(executor.clone(), stopping));
+        let watching = ties.watch(executor.clone(), stopping);
+        vital.spawn("cancelling what lost its connection", watching);
         Ok(executor)
     }
 

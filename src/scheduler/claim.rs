@@ -16,6 +16,7 @@ use crate::{
     clock,
     store::{Claimed, Offer, StoreError},
     supervisor::{Key, Settled, ShimEvent, Supervisor},
+    vital::Vital,
 };
 
 /// The safety net: how often the queues are looked at although nothing was said.
@@ -165,16 +166,17 @@ impl Scheduler {
         let offers: Vec<Offer> = offer.into_iter().collect();
         self.asking += offers.len();
         let (rescuer, reports) = (self.rescuer.clone(), self.reports.clone());
-        tokio::spawn(async move {
-            #[expect(clippy::disallowed_methods, reason = "it is the pause itself")]
-            let pause = tokio::time::sleep(pause);
-            tokio::join!(rescuer.rescue(key), pause);
-            let _ = reports.send(Report {
-                offers,
-                claimed: None,
-                of_idle: false,
+        self.vital()
+            .spawn("rescuing what a shim never ran", async move {
+                #[expect(clippy::disallowed_methods, reason = "it is the pause itself")]
+                let pause = tokio::time::sleep(pause);
+                tokio::join!(rescuer.rescue(key), pause);
+                let _ = reports.send(Report {
+                    offers,
+                    claimed: None,
+                    of_idle: false,
+                });
             });
-        });
     }
 
     /// Looks at the queues for the idle shims, if there is a reason to.
@@ -187,7 +189,7 @@ impl Scheduler {
         let offers: Vec<Offer> = self.idle.drain(..).collect();
         self.asking += offers.len();
         let (claim, reports) = (self.claim(offers.clone()), self.reports.clone());
-        tokio::spawn(async move {
+        self.vital().spawn("claiming for idle shims", async move {
             let claimed = claim.await;
             let _ = reports.send(Report {
                 offers,
@@ -244,7 +246,7 @@ impl Scheduler {
         let claim = self.claim(offers.clone());
         let supervisor = self.supervisor.clone();
         let (reports, kick) = (self.reports.clone(), self.kick.clone());
-        tokio::spawn(async move {
+        self.vital().spawn("committing an end", async move {
             let Some((fenced, claimed)) = end::commit(&supervisor, &settled, claim).await else {
                 // The server stops; the shim keeps the end for the next one.
                 return;
@@ -266,6 +268,10 @@ impl Scheduler {
             }
             end::unlink(&supervisor, &settled, fenced).await;
         });
+    }
+
+    fn vital(&self) -> Vital {
+        self.supervisor.context().vital.clone()
     }
 
     fn forget_idle(&mut self, shim: &str) {

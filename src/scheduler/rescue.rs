@@ -95,7 +95,11 @@ impl Rescuer {
     /// Rescues in the background.
     pub fn rescue_later(&self, key: Key) {
         let rescuer = self.clone();
-        tokio::spawn(async move { rescuer.rescue(key).await });
+        let vital = &self.supervisor.context().vital;
+        vital.spawn(
+            "rescuing an attempt",
+            async move { rescuer.rescue(key).await },
+        );
     }
 
     /// Tries once, and says whether nothing is left to be done: a disk that is full or broken must

@@ -60,7 +60,7 @@ pub(super) struct Later {
     pub(super) signals: Vec<i32>,
 }
 
-/// That the output does not flow, and when to try again (`None`: when the sync thread says so).
+/// That the attempt cannot go on, and when to try again (`None`: when the sync thread says so).
 #[derive(Debug)]
 pub(super) struct Blocked {
     pub(super) retry_at: Option<Instant>,
@@ -212,7 +212,7 @@ impl Attempt {
 
     fn is_blocked(&self, now: Instant) -> bool {
         match &self.blocked {
-            Some(Blocked { retry_at, .. }) => retry_at.is_some_and(|at| now < at),
+            Some(Blocked { retry_at }) => retry_at.is_some_and(|at| now < at),
             None => false,
         }
     }

@@ -54,12 +54,13 @@ impl Sources<'_> {
         match poll(&mut fds, timeout) {
             Ok(_) => slots.read(&fds),
             Err(Errno::EINTR) => Woken::default(),
-            // Descriptors of our own and a plain array: there is nothing else that could fail
-            // but memory, and then waiting a little is all there is.
+            // There is no memory, or (EINVAL) the limit of descriptors was lowered below their
+            // number: what has happened is not known, so everything is looked at. Nothing of that
+            // waits.
             Err(_) => {
                 #[expect(clippy::disallowed_methods, reason = "poll itself has failed")]
                 std::thread::sleep(Duration::from_millis(10));
-                Woken::default()
+                slots.everything()
             }
         }
     }
@@ -104,6 +105,21 @@ impl Slots {
             fds.push(PollFd::new(fd, events));
         }
         Self { door, ..slots }
+    }
+
+    /// As if all of it had happened, but what would change something by itself.
+    fn everything(&self) -> Woken {
+        let streams = [(self.stdout, Stream::Stdout), (self.stderr, Stream::Stderr)];
+        let waited = streams.into_iter().filter(|(at, _)| at.is_some());
+        Woken {
+            children: true,
+            synced: true,
+            door: true,
+            report: self.report.is_some(),
+            stdin: self.stdin.is_some(),
+            stdin_unread: false,
+            streams: waited.map(|(_, stream)| stream).collect(),
+        }
     }
 
     fn read(&self, fds: &[PollFd<'_>]) -> Woken {

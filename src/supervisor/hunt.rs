@@ -22,6 +22,9 @@ use crate::job::{JobId, Survivor};
 /// be ahead by one generation a round.
 const ROUNDS_MAX: u32 = 200;
 
+/// How many rounds of one call find nobody and cannot look everywhere: about a second's worth.
+const BLIND_ROUNDS_MAX: u32 = 40;
+
 /// Between two rounds, so that the kernel can take the dead away.
 const ROUND_EVERY: std::time::Duration = std::time::Duration::from_millis(5);
 
@@ -160,23 +163,25 @@ pub fn end_remains(mark: &Mark, leader: Option<Leader>, last: bool) -> Remains {
         living.signal(Signal::STOP);
     }
     let mut left = Remains::default();
+    let mut blind = 0;
     for _ in 0..ROUNDS_MAX {
         left = kill_all(mark, leader, living.as_ref());
         if left.survivors.is_empty() {
             if left.unknown.is_some() {
-                // More rounds would see no more: the caller tries again when a shortage may be over.
-                break;
+                blind += 1;
+                // The caller tries again later, when a shortage may be over.
+                if blind == BLIND_ROUNDS_MAX {
+                    break;
+                }
+                pause();
+                continue;
             }
             match living.take() {
                 Some(living) => living.signal(Signal::KILL),
                 None => break,
             }
         }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "nobody tells when a stranger's process is gone"
-        )]
-        std::thread::sleep(ROUND_EVERY);
+        pause();
     }
     if let Some(living) = living
         && (last || left.unknown.is_none())
@@ -187,6 +192,14 @@ pub fn end_remains(mark: &Mark, leader: Option<Leader>, last: bool) -> Remains {
     left.add_suspects(leader);
     left.add_half_marked(mark, leader);
     left
+}
+
+fn pause() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nobody tells when a stranger's process is gone"
+    )]
+    std::thread::sleep(ROUND_EVERY);
 }
 
 impl Remains {

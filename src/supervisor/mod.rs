@@ -41,6 +41,7 @@ use crate::{
     output::{ArmRequest, Hub, Unlinker},
     spool::Layout,
     store::{Claim, Offer, OpenAttempt, Store},
+    vital::Vital,
 };
 
 /// How long after a shim could not be started the next one may be.
@@ -79,6 +80,8 @@ pub struct Context {
     pub stopping: CancellationToken,
     /// The keepers, so that a stop can wait for them.
     pub tasks: TaskTracker,
+    /// Where a panic ends the server.
+    pub vital: Vital,
 }
 
 /// What a shim's keeper tells the scheduler.
@@ -135,7 +138,8 @@ impl Supervisor {
         arms: mpsc::UnboundedReceiver<ArmRequest>,
     ) -> Self {
         let registry = Registry::default();
-        tokio::spawn(registry.clone().forward_arms(arms, ctx.stopping.clone()));
+        let forwarding = registry.clone().forward_arms(arms, ctx.stopping.clone());
+        ctx.vital.spawn("waking readers", forwarding);
         Self {
             ctx: Arc::new(ctx),
             registry,
@@ -154,7 +158,8 @@ impl Supervisor {
         let (ctx, registry, events) = self.parts();
         let shim = spawn::new_id();
         let id = shim.clone();
-        tokio::spawn(async move {
+        let vital = ctx.vital.clone();
+        vital.spawn("starting a shim", async move {
             match spawn::spawn(&ctx, &shim).await {
                 Ok(reached) => keeper::keep(ctx, registry, events, shim, reached, None),
                 Err(error) => {

@@ -284,7 +284,7 @@ fn at_a_full_spool_the_process_waits_and_can_be_cancelled() {
     let mut stored = || other.get(&job)["output_bytes"].as_u64().expect("bytes") as usize;
     until_true("the process to wait and all it wrote to arrive", || {
         while take(Duration::from_millis(20), &mut transcript) {}
-        server.said().contains("waits for room") && transcript.bytes.len() == stored()
+        server.said().contains("a job waits") && transcript.bytes.len() == stored()
     });
     // Longer than the stall timeout, and nothing happens.
     let before = transcript.bytes.len();

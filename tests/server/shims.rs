@@ -285,11 +285,10 @@ fn a_job_that_connects_to_its_shim_in_a_loop_keeps_no_restarted_server_out() {
     let job = client.submit(job);
     client.started(&job);
     until_true("all of them connect", || {
-        client.download(&job, 100) == "up\n".repeat(4).into_bytes()
+        client.get(&job)["output_bytes"] == "up\n".repeat(4).len()
     });
     server.kill_9();
     server.restart();
-    let ready = Instant::now();
     // Its shim has answered: an order reaches it.
     let mut client = server.connect();
     assert_eq!(client.control(&job, "pause")["state"], "paused");
@@ -299,6 +298,6 @@ fn a_job_that_connects_to_its_shim_in_a_loop_keeps_no_restarted_server_out() {
         (&end["state"], &end["attempts"]),
         (&json!("cancelled"), &json!(1))
     );
-    let took = ready.elapsed();
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    // Heard at the first try, in every shim whose socket is flooded.
+    assert!(!server.said().contains("does not answer"));
 }

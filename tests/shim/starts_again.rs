@@ -94,7 +94,6 @@ fn what_was_asked_while_it_waited_is_done_when_it_starts() {
     };
     server.run(job);
     waiting(&mut server);
-    server.send(&pause());
     // A server that comes meanwhile hears it too.
     let (mut server, state) = shim.hello(2);
     let not_yet = matches!(
@@ -107,6 +106,9 @@ fn what_was_asked_while_it_waited_is_done_when_it_starts() {
     );
     assert!(not_yet, "{state:?}");
     waiting(&mut server);
+    server.send(&pause());
+    // It has been heard once what follows it is answered.
+    server.hello(2);
     drop(failing);
     server.wait_for("paused", |m| {
         matches!(m, FromShim::Paused { .. }).then_some(())

@@ -137,7 +137,7 @@ impl Keeper {
             return;
         };
         let (store, hub) = (self.ctx.store.clone(), self.ctx.hub.clone());
-        tokio::spawn(async move {
+        self.ctx.vital.spawn("entering a start", async move {
             let job = started.number;
             loop {
                 match store.started(started.clone()).await {

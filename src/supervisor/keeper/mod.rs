@@ -55,6 +55,7 @@ pub fn keep(
 ) {
     let (orders, bell) = registry.enter(&shim);
     let (stopping, tasks) = (ctx.stopping.clone(), ctx.tasks.clone());
+    let vital = ctx.vital.clone();
     let keeper = Keeper {
         offer: Offer {
             shim,
@@ -77,12 +78,13 @@ pub fn keep(
         inputs: Inputs::default(),
         started: None,
     };
-    tasks.spawn(async move {
+    let kept = async move {
         tokio::select! {
             () = keeper.run(reached, open) => {}
             () = too_late(stopping) => {}
         }
-    });
+    };
+    tasks.spawn(vital.watched("keeping a shim", kept));
 }
 
 /// A keeper that is busy with its shim when the server stops is given up after a moment.
