@@ -347,6 +347,7 @@ pub fn spec(argv: &[&str]) -> RunSpec {
         cwd: "/".into(),
         env: vec![("PATH".into(), std::env::var("PATH").expect("PATH"))],
         umask: 0o077,
+        limits: cc_executor::job::Limits::default(),
         stdin: None,
         interactive: false,
         inputs: Vec::new(),
