@@ -39,7 +39,10 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
             "vital",
         ],
     ),
-    ("query", &["job", "spool", "store", "output", "clock"]),
+    (
+        "query",
+        &["job", "spool", "store", "output", "clock", "descriptors"],
+    ),
     (
         "executor",
         &[
@@ -52,6 +55,7 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
             "scheduler",
             "clock",
             "ballast",
+            "descriptors",
             "vital",
         ],
     ),
@@ -67,6 +71,7 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
             "query",
             "executor",
             "clock",
+            "descriptors",
             "config",
             "shutdown",
         ],

@@ -62,6 +62,7 @@ const COLUMNS: [(&str, &[&str]); 6] = [
             "stop",
             "leaked",
             "survivors",
+            "survivors_unknown",
             "user_us",
             "system_us",
             "max_rss_bytes",

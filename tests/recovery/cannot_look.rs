@@ -172,7 +172,10 @@ fn unknown_with(fault: &Fault, path: impl Fn(i32) -> String, again: bool) -> (Va
     let end = client.finished(&job(&claim));
     let alive = is_alive(grandchild);
     let _ = kill(Pid::from_raw(grandchild), Signal::SIGKILL);
-    assert!(alive || fault.2 != "", "nobody could know that it is ours");
+    assert!(
+        alive || !fault.2.is_empty(),
+        "nobody could know that it is ours"
+    );
     (end, grandchild)
 }
 
