@@ -322,6 +322,10 @@ fn a_refill_that_no_quota_allows_gives_nothing_away() {
     let mut client = server.connect();
     let path = server.data_dir().join("cc-executor.ballast");
     let (length, _) = reserve(&server);
+    // Before something is missing: the server takes it back as soon as it can.
+    let Some(failing) = Failing::calls(server.pid(), "fallocate", "EDQUOT") else {
+        return;
+    };
     let punched = Command::new("fallocate")
         .args(["--punch-hole", "--offset", &(length / 2).to_string()])
         .args(["--length", &(length / 2).to_string()])
@@ -329,9 +333,6 @@ fn a_refill_that_no_quota_allows_gives_nothing_away() {
         .status();
     assert!(punched.expect("fallocate").success());
     let before = reserve(&server);
-    let Some(failing) = Failing::calls(server.pid(), "fallocate", "EDQUOT") else {
-        return;
-    };
     for _ in 0..3 {
         let refused = client.call("job.submit", json!({"argv": ["true"]}));
         refused.expect_err("the reserve goes first");
