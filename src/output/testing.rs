@@ -108,6 +108,7 @@ impl Desk {
             reason: None,
             facts: Some(facts(end_offset)),
             survivors: Vec::new(),
+            survivors_unknown: None,
             end_offset,
             dropped: Dropped::default(),
             kept,

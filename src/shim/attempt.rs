@@ -60,10 +60,9 @@ pub(super) struct Later {
     pub(super) signals: Vec<i32>,
 }
 
-/// Why the output does not flow, and when to try again (`None`: when the sync thread says so).
+/// That the output does not flow, and when to try again (`None`: when the sync thread says so).
 #[derive(Debug)]
 pub(super) struct Blocked {
-    pub(super) why: Obstacle,
     pub(super) retry_at: Option<Instant>,
 }
 

@@ -36,7 +36,7 @@ impl Attempt {
             Obstacle::NotStarted(_) => Some(now + self.backoff.pause()),
             Obstacle::Full(_) | Obstacle::Broken(_) => Some(now + RETRY),
         };
-        self.blocked = Some(Blocked { why, retry_at });
+        self.blocked = Some(Blocked { retry_at });
         self.silence.run(false, now);
     }
 

@@ -255,8 +255,8 @@ fn send(mailbox: Option<Mailbox>, order: Order) -> Result<(), Unreachable> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_order_for_a_job_names_the_attempt_that_runs() {
+    #[tokio::test]
+    async fn an_order_for_a_job_names_the_attempt_that_runs() {
         let registry = Registry::default();
         let (mut orders, _bell) = registry.enter("a");
         let signal = |key| Order::Signal {
@@ -268,7 +268,7 @@ mod tests {
         for attempt in 1..=2 {
             registry.attach(Key { job: 7, attempt }, "a");
             registry.order_job(7, signal).expect("a keeper");
-            let order = orders.try_recv().expect("an order");
+            let order = orders.recv().await.expect("an order");
             assert_eq!(order.key(), Some(Key { job: 7, attempt }));
         }
         registry.detach(7);
@@ -290,17 +290,18 @@ mod tests {
     async fn a_mailbox_that_nobody_empties_is_bounded_and_asks_for_the_levels_again() {
         let registry = Registry::default();
         let (mut orders, bell) = registry.enter("s");
-        registry.attach(1, "s");
-        let signal = || Order::Signal {
+        let key = Key { job: 1, attempt: 1 };
+        registry.attach(key, "s");
+        let signal = |key| Order::Signal {
+            key,
             signal: 10,
             done: oneshot::channel().0,
         };
         for _ in 0..ORDERS_MAX {
-            registry.order_job(1, signal()).expect("room");
+            registry.order_job(1, signal).expect("room");
         }
-        assert_eq!(registry.order_job(1, signal()), Err(Unreachable));
+        assert_eq!(registry.order_job(1, signal), Err(Unreachable));
         registry.order("s", Order::Leave).expect("always room");
-        let key = Key { job: 1, attempt: 1 };
         let (done, _) = oneshot::channel();
         let pause = Order::Pause {
             key,
@@ -311,6 +312,6 @@ mod tests {
         assert_eq!(registry.order("s", pause), Err(Unreachable));
         bell.overflowed().await;
         orders.recv().await.expect("an order");
-        registry.order_job(1, signal()).expect("room again");
+        registry.order_job(1, signal).expect("room again");
     }
 }

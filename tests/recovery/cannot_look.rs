@@ -21,8 +21,10 @@ struct Fault(&'static str, &'static str, &'static str);
 
 /// Whether anybody may trace here.
 fn may_trace() -> bool {
-    let traced = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]);
-    let may = { traced }.status().is_ok_and(|status| status.success());
+    let traced = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "true"])
+        .status();
+    let may = traced.is_ok_and(|status| status.success());
     if !may {
         eprintln!("SKIPPED: there is no strace, or nobody may trace here");
     }
