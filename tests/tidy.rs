@@ -23,7 +23,10 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
         "scheduler",
         &["job", "spool", "store", "output", "supervisor", "clock"],
     ),
-    ("query", &["job", "spool", "store", "output", "clock"]),
+    (
+        "query",
+        &["job", "spool", "store", "output", "clock", "descriptors"],
+    ),
     (
         "executor",
         &[
@@ -36,6 +39,7 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
             "scheduler",
             "clock",
             "ballast",
+            "descriptors",
         ],
     ),
     (
@@ -52,6 +56,7 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
             "clock",
             "config",
             "shutdown",
+            "descriptors",
         ],
     ),
     // One verb per file; `serve` and what it needs may know everything, see below.
