@@ -165,14 +165,12 @@ pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The server uses all cores; a client has one connection and needs one thread.
 fn runtime(verb: &Verb) -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder = match verb {
-        Verb::Serve(_) => {
-            serve::await_descriptors()?;
-            tokio::runtime::Builder::new_multi_thread()
-        }
-        _ => tokio::runtime::Builder::new_current_thread(),
-    };
-    Ok(builder.enable_all().build()?)
+    match verb {
+        Verb::Serve(_) => serve::runtime(),
+        _ => Ok(tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?),
+    }
 }
 
 async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {

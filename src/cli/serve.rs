@@ -6,9 +6,12 @@ use std::{
     fs,
     io::Write,
     net::SocketAddr,
+    os::unix::net::UnixStream,
+    panic,
     path::PathBuf,
-    process::ExitCode,
+    process::{self, ExitCode},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,7 +19,10 @@ use anyhow::Context;
 use clap::Args;
 use sd_notify::NotifyState;
 use serde_json::json;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::{Builder, Runtime},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -42,6 +48,9 @@ const DRAIN_LOOK: Duration = Duration::from_millis(200);
 /// Longest time between two looks at whether the server is idle.
 const IDLE_LOOK_MAX: Duration = Duration::from_secs(5);
 
+/// Between two uses of the thread that is kept for work that blocks.
+const THREAD_USED_EVERY: Duration = Duration::from_secs(5);
+
 /// Options of `serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
@@ -53,9 +62,35 @@ pub struct ServeArgs {
     pub settings: SettingOptions,
 }
 
-/// Before the runtime of a server is made, which panics without a pair of sockets: waits for one.
-pub fn await_descriptors() -> anyhow::Result<()> {
-    descriptors::await_pair().context("cannot make a pair of sockets")
+/// The runtime of a server, with a thread for work that blocks. Waits two seconds for the sockets and
+/// threads that it needs; the runtime itself panics where it gets none, and would hang behind that.
+pub fn runtime() -> anyhow::Result<Runtime> {
+    descriptors::patiently(UnixStream::pair).context("cannot make a pair of sockets")?;
+    descriptors::patiently(|| thread::Builder::new().spawn(|| ()))
+        .map(drop)
+        .context("cannot start a thread")?;
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(|panic| {
+        let why = panic.payload_as_str().unwrap_or("nobody knows why");
+        super::say::line(&format!("the server cannot start: {why}"));
+        process::exit(i32::from(super::exit_code::FAILURE));
+    }));
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let used = runtime.block_on(async { tokio::task::spawn_blocking(|| ()).await });
+    panic::set_hook(before);
+    used.context("cannot use a thread")?;
+    Ok(runtime)
+}
+
+/// Keeps one thread for work that blocks: the runtime ends those that are idle for 10 s, and panics
+/// where it has none and gets none. With one, work only waits.
+async fn keep_a_thread() {
+    loop {
+        // It fails where the runtime ends, and this task with it.
+        let _ = tokio::task::spawn_blocking(|| ()).await;
+        #[expect(clippy::disallowed_methods, reason = "a distance, not a result")]
+        tokio::time::sleep(THREAD_USED_EVERY).await;
+    }
 }
 
 /// Runs a server until it is asked to stop. Fails where it cannot start.
@@ -63,6 +98,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load(args.config.as_deref(), &args.settings.0)?.settings;
     // Everything that we create is ours alone.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    tokio::spawn(keep_a_thread());
     let asked = shutdown::on_signals().context("cannot wait for signals")?;
     let place = Place::take(&settings.data_dir).await?;
     let telemetry = Telemetry::start(&settings)?;
@@ -208,7 +244,7 @@ fn say_ready(door: &Door, place: &Place) {
         "socket": door.place.socket.display().to_string(),
         "data_dir": door.place.data_dir.display().to_string(),
         "token_file": place.layout.token().display().to_string(),
-        "pid": std::process::id(),
+        "pid": process::id(),
         "version": env!("CARGO_PKG_VERSION"),
     });
     let mut stdout = std::io::stdout().lock();
