@@ -6,7 +6,6 @@
 
 use std::{
     io,
-    os::unix::net::UnixStream,
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
@@ -14,7 +13,7 @@ use std::{
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
-/// How long a program that begins waits for its first descriptors.
+/// How long a program that begins waits for what it needs.
 const WAIT: Duration = Duration::from_secs(2);
 /// Between two tries.
 const TRY_EVERY: Duration = Duration::from_millis(20);
@@ -47,19 +46,20 @@ pub fn raise() -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until a pair of sockets can be had: the runtime makes one for its signals and panics where
-/// there is none. Fails where there is none for two seconds.
-pub fn await_pair() -> io::Result<()> {
+/// Makes something; where that fails, it is tried again for two seconds. For a program that begins:
+/// nothing else runs meanwhile.
+pub fn patiently<T>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let began = Instant::now();
     loop {
-        match UnixStream::pair() {
-            Ok(_) => return Ok(()),
-            Err(error) if began.elapsed() >= WAIT => return Err(error),
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "between two tries of what nobody announces; nothing else runs yet"
-            )]
-            Err(_) => thread::sleep(TRY_EVERY),
+        match make() {
+            Err(_) if began.elapsed() < WAIT => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "between two tries of what nobody announces"
+                )]
+                thread::sleep(TRY_EVERY);
+            }
+            made => return made,
         }
     }
 }

@@ -3,12 +3,7 @@
 //!
 //! What the threads do is not known here.
 
-use std::{
-    io,
-    sync::{Arc, Barrier},
-    thread,
-    time::Duration,
-};
+use std::{io, sync::mpsc, thread, time::Duration};
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -28,12 +23,13 @@ const KEPT_FOR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 ///
 /// The kernel does not allow the threads that this takes (`RLIMIT_NPROC`, the control group's
 /// `pids.max`), or no descriptor is left.
+///
+/// # Panics
+///
+/// Tokio's own way where a worker cannot be started: see [`are_allowed`].
 pub fn server_runtime() -> io::Result<Runtime> {
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    // Tokio panics where a worker cannot be started, and cannot take the others back then.
-    are_allowed(workers + 1)?;
     let runtime = Builder::new_multi_thread()
-        .worker_threads(workers)
+        .worker_threads(workers())
         .max_blocking_threads(BLOCKING_MAX)
         .thread_keep_alive(KEPT_FOR)
         .enable_all()
@@ -43,27 +39,29 @@ pub fn server_runtime() -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Starts so many threads at once, and ends them.
-fn are_allowed(count: usize) -> io::Result<()> {
-    let all_started = Arc::new(Barrier::new(count + 1));
-    let mut started = Vec::with_capacity(count);
-    for _ in 0..count {
-        let barrier = Arc::clone(&all_started);
-        let thread = thread::Builder::new().spawn(move || {
-            barrier.wait();
-        });
-        match thread {
-            Ok(thread) => started.push(thread),
-            // Those that wait at the barrier end with the process, which has nothing else to do.
-            Err(error) => return Err(error),
-        }
+/// Whether the threads of [`server_runtime`] may be started: starts as many at once, and ends them.
+///
+/// # Errors
+///
+/// As there.
+pub fn are_allowed() -> io::Result<()> {
+    let mut started = Vec::new();
+    for _ in 0..=workers() {
+        // Each waits until its sender is gone, however this ends.
+        let (sender, receiver) = mpsc::channel::<()>();
+        let thread = thread::Builder::new().spawn(move || receiver.recv())?;
+        started.push((sender, thread));
     }
-    all_started.wait();
-    for thread in started {
+    for (sender, thread) in started {
+        drop(sender);
         // It has nothing in it that could panic.
         let _ = thread.join();
     }
     Ok(())
+}
+
+fn workers() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[cfg(test)]
@@ -72,7 +70,7 @@ mod tests {
 
     #[test]
     fn threads_that_are_allowed_end_again_and_the_runtime_works() {
-        are_allowed(8).expect("eight threads");
+        are_allowed().expect("so many threads");
         let runtime = server_runtime().expect("a runtime");
         let here = thread::current().id();
         let done = runtime.spawn_blocking(|| thread::current().id());

@@ -6,7 +6,8 @@ use std::{
     fs,
     io::Write,
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::{fs::OpenOptionsExt, net::UnixStream},
+    panic,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, OnceLock},
@@ -60,11 +61,20 @@ pub struct ServeArgs {
     pub settings: SettingOptions,
 }
 
-/// The runtime of a server. It panics where it finds no pair of sockets or no thread: waits for the
-/// former, and is refused without the latter.
+/// The runtime of a server. Waits two seconds for the sockets and threads that it needs; where it gets
+/// none all the same it panics, and would hang after that: the process ends instead, and says why.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    descriptors::await_pair()?;
-    threads::server_runtime()
+    descriptors::patiently(UnixStream::pair)?;
+    descriptors::patiently(threads::are_allowed)?;
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(|panic| {
+        let why = panic.payload_as_str().unwrap_or("nobody knows why");
+        say::line(&format!("the server cannot start: {why}"));
+        std::process::exit(i32::from(exit_code::FAILURE));
+    }));
+    let runtime = threads::server_runtime();
+    panic::set_hook(before);
+    runtime
 }
 
 /// What could not be put right at the start, for the log.

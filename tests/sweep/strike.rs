@@ -131,10 +131,8 @@ impl Struck {
     pub fn assert_rightly_ended(&self, code: i32) {
         let said = fs::read_to_string(&self.log).expect("a log");
         let starved = self.point.as_ref().is_some_and(Point::takes_memory);
-        assert!(
-            starved || !said.contains("panicked at"),
-            "the server panicked"
-        );
+        let panicked = said.contains("panicked at");
+        assert!(starved || !panicked, "the server panicked");
         let met = self.is_struck();
         let right = match self.point.as_ref() {
             _ if code == 0 => true,
