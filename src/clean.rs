@@ -57,8 +57,10 @@ const KEPT_BY_HAND: [&str; 11] = [
 /// job was given.
 const OURS: &str = "CC_EXECUTOR_";
 
-/// Fewer files than this, and a server cannot work.
-const OPEN_FILES_MIN: u64 = 256;
+/// Fewer files than this, and a server that many use cannot work for all of them.
+const OPEN_FILES_USUAL: u64 = 256;
+/// Fewer files than this, and no server can work.
+const OPEN_FILES_MIN: u64 = 40;
 /// The limit of open files that a privileged server gives itself instead.
 const OPEN_FILES_HARD: u64 = 4096;
 /// Least soft limit of open files of a job that brings none: what select(2) can count.
@@ -250,20 +252,49 @@ fn raise(resource: Resource, least: Option<u64>) {
 /// As many open files as jobs that bring no limit shall have. The server itself raises it further.
 fn open_files() -> Result<(), TooLow> {
     let hard = getrlimit(Resource::Nofile).maximum;
-    if let Some(bound) = hard.filter(|hard| *hard < OPEN_FILES_MIN) {
+    if let Some(bound) = hard.filter(|hard| *hard < OPEN_FILES_USUAL) {
         let raised = Rlimit {
             current: Some(OPEN_FILES_SOFT),
             maximum: Some(OPEN_FILES_HARD),
         };
-        setrlimit(Resource::Nofile, raised).map_err(|_| TooLow {
-            what: "open files",
-            name: "ulimit -n",
-            bound,
-        })?;
+        if setrlimit(Resource::Nofile, raised).is_err() && bound < OPEN_FILES_MIN {
+            return Err(too_few_files(bound));
+        }
     }
     raise(Resource::Nofile, Some(OPEN_FILES_SOFT));
     descriptors::remember();
     Ok(())
+}
+
+fn too_few_files(bound: u64) -> TooLow {
+    TooLow {
+        what: "open files",
+        name: "ulimit -n",
+        bound,
+    }
+}
+
+/// Whether a server that starts by itself would have as many open files as is usual: it is everybody's,
+/// and not only that of the shell that needs one just now.
+///
+/// # Errors
+///
+/// It would have fewer, and may not raise its limit.
+pub fn suits_everybody() -> Result<(), TooLow> {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    match hard.filter(|hard| *hard < OPEN_FILES_USUAL) {
+        Some(bound) if !may_raise() => Err(too_few_files(bound)),
+        _ => Ok(()),
+    }
+}
+
+/// CAP_SYS_RESOURCE (capabilities(7)).
+fn may_raise() -> bool {
+    const SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    effective.is_some_and(|set| set >> SYS_RESOURCE & 1 == 1)
 }
 
 /// Keeps this process's memory from core dumps and from other processes of the same user: it holds

@@ -226,7 +226,10 @@ impl Started {
                 })
                 .await??,
             ),
-            None => Process::Child(child(&launch, stderr)?),
+            None => {
+                clean::suits_everybody()?;
+                Process::Child(child(&launch, stderr)?)
+            }
         };
         Ok(Self {
             process,

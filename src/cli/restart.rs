@@ -29,9 +29,10 @@ pub struct RestartArgs {
 /// Restarts the server.
 pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
     let layout = args.dir.layout()?;
-    if let Some(shim) = crate::launch::shim_above() {
-        // Before anything is stopped that could not be started again.
-        tokio::task::spawn_blocking(move || shim.check()).await??;
+    // Before anything is stopped that could not be started again.
+    match crate::launch::shim_above() {
+        Some(shim) => tokio::task::spawn_blocking(move || shim.check()).await??,
+        None => clean::suits_everybody()?,
     }
     let launch = match stop::find(&layout).await? {
         Some(server) if proc::is_behind_pid_one(server.pid, &server.launched.argv) => bail!(
