@@ -307,6 +307,13 @@ async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError
         .max_connections(READERS_MAX)
         // All at once: later there may be no descriptors left for another one.
         .min_connections(READERS_MAX)
+        // A connection opens the log with its first read, and that has to be now as well.
+        .after_connect(|conn, _| {
+            Box::pin(async move {
+                let read = sqlx::query("SELECT count(*) FROM sqlite_schema");
+                read.execute(conn).await.map(drop)
+            })
+        })
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
