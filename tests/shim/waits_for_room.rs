@@ -115,10 +115,13 @@ fn on_a_full_disk_a_job_can_be_cancelled() {
         .records(1, 1)
         .into_iter()
         .find(|r| r.header.kind == Kind::Gap);
-    let hole: Hole = serde_json::from_slice(&gap.expect("a gap").payload).expect("a hole");
+    // The room may have come before the pipes were looked at: then nothing is missing.
+    let hole = gap.map(|gap| serde_json::from_slice::<Hole>(&gap.payload).expect("a hole"));
+    let told = hole.map(|hole| (hole.gap.reason, hole.dropped()));
+    let missing = facts.dropped.bytes > 0;
     assert_eq!(
-        (hole.gap.reason, hole.dropped()),
-        (GapReason::DiskFull, facts.dropped)
+        told,
+        missing.then_some((GapReason::DiskFull, facts.dropped))
     );
     assert!(stored.chunks(2).all(|line| line == b"y\n" || line == b"y"));
 }

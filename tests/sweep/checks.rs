@@ -56,6 +56,7 @@ pub fn assert_tidy(server: &mut Server) {
         "cc-executor.ballast",
         "cc-executor.db",
         "lock",
+        "server.start",
         "shims",
         "shims.log",
         "spool",
