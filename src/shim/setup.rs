@@ -32,11 +32,13 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
     let layout = Layout::new(data_dir);
     let spool = File::open(layout.spool()).map_err(|e| within("open the spool", &e))?;
     let spool = Arc::new(OwnedFd::from(spool));
+    let children = watch_children()?;
     let kit = Kit {
         shim: id.to_owned(),
         boot_id: boot_id()?,
         instance: String::new(),
-        syncer: Syncer::new(Arc::clone(&spool))?,
+        syncer: Syncer::start(Arc::clone(&spool))
+            .map_err(|e| within("start the thread that syncs", &e))?,
         spool,
         ballast: Ballast::of_data_dir(data_dir)
             .map_err(|e| within("open the data directory", &e))?,
@@ -47,7 +49,7 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
         ticket: 0,
     };
     let door = Door::open(&layout, id).map_err(|e| within("take its lock and socket", &e))?;
-    Ok(Nurse::new(kit, door, watch_children()?))
+    Ok(Nurse::new(kit, door, children))
 }
 
 /// Lets go of the parent: its session, its terminal, its signals. Returns `/dev/null`.

@@ -1,5 +1,5 @@
-//! The helper thread that syncs segments, and drops some, while the shim goes on. It is started by
-//! the first request, because most jobs never need it; what a result means is the log's business.
+//! The helper thread that syncs segments, and drops some, while the shim goes on. It is started
+//! before there is a job that its start could cost; what a result means is the log's business.
 
 use std::{
     fs::File,
@@ -99,18 +99,37 @@ pub struct Syncer {
     spool: Arc<OwnedFd>,
     wake: Arc<EventFd>,
     done: (Sender<Synced>, Receiver<Synced>),
-    requests: Option<Sender<Request>>,
+    requests: Sender<Request>,
 }
 
 impl Syncer {
-    /// A syncer for segments in the directory `spool`. Starts nothing yet.
-    pub fn new(spool: Arc<OwnedFd>) -> io::Result<Self> {
+    /// Starts the thread for segments in the directory `spool`, and waits until it works: a thread
+    /// that begins takes memory for its signal stack and aborts the process without it. A shim that
+    /// holds no job yet can be replaced.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a descriptor or a thread.
+    pub fn start(spool: Arc<OwnedFd>) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let done = mpsc::channel();
+        let (requests, receiver) = mpsc::channel();
+        let (begun, has_begun) = mpsc::channel();
+        let (of_thread, bell, results) = (Arc::clone(&spool), Arc::clone(&wake), done.0.clone());
+        thread::Builder::new()
+            .name("cc-shim-sync".to_owned())
+            .stack_size(128 << 10)
+            .spawn(move || {
+                let _ = begun.send(());
+                work(&receiver, &of_thread, &bell, &results);
+            })?;
+        has_begun.recv().map_err(io::Error::other)?;
         Ok(Self {
             spool,
-            wake: Arc::new(EventFd::from_value_and_flags(0, flags)?),
-            done: mpsc::channel(),
-            requests: None,
+            wake,
+            done,
+            requests,
         })
     }
 
@@ -119,26 +138,12 @@ impl Syncer {
         self.wake.as_fd()
     }
 
-    /// Asks for something to be done; the result comes back under `ticket`. Where the thread cannot
-    /// be started, the work comes back, and may be handed in again.
-    pub fn request(&mut self, ticket: u64, work: Work) -> Result<(), (Work, io::Error)> {
-        let requests = match self.requests.take() {
-            Some(requests) => requests,
-            None => match self.start() {
-                Ok(requests) => requests,
-                Err(error) => return Err((work, error)),
-            },
-        };
-        match requests.send(Request { ticket, work }) {
-            Ok(()) => {
-                self.requests = Some(requests);
-                Ok(())
-            }
-            // It has ended, which it does not do by itself: another one is started.
-            Err(mpsc::SendError(Request { work, .. })) => {
-                Err((work, io::Error::other("the sync thread is gone")))
-            }
-        }
+    /// Asks for something to be done; the result comes back under `ticket`. Where the thread is
+    /// gone, the work comes back.
+    pub fn request(&mut self, ticket: u64, work: Work) -> Result<(), Work> {
+        self.requests
+            .send(Request { ticket, work })
+            .map_err(|mpsc::SendError(Request { work, .. })| work)
     }
 
     /// Does it here and now: for those who have nothing else to do.
@@ -156,17 +161,6 @@ impl Syncer {
         // Emptying the eventfd first: a result that comes in between wakes us again.
         let _ = self.wake.read();
         self.done.1.try_recv().ok()
-    }
-
-    fn start(&self) -> io::Result<Sender<Request>> {
-        let (sender, receiver) = mpsc::channel();
-        let (spool, wake) = (Arc::clone(&self.spool), Arc::clone(&self.wake));
-        let done = self.done.0.clone();
-        thread::Builder::new()
-            .name("cc-shim-sync".to_owned())
-            .stack_size(128 << 10)
-            .spawn(move || work(&receiver, &spool, &wake, &done))?;
-        Ok(sender)
     }
 }
 

@@ -1,5 +1,5 @@
-//! `drop_oldest` where the thread that drops cannot be started, or a hole cannot be written down: the
-//! job waits within its bound, goes on when it can, ends when it is asked to, and its facts agree.
+//! `drop_oldest` where a hole cannot be written down: the job waits within its bound, goes on when
+//! it can, ends when it is asked to, and its facts agree.
 
 use std::{fs, path::Path};
 
@@ -62,44 +62,6 @@ fn ends(server: &Server, client: &mut Client, job: &Value) {
     until_true("its notes to be gone", || {
         notes(&server.data_dir()).is_empty()
     });
-}
-
-#[test]
-fn without_the_thread_that_syncs_no_third_segment_is_begun() {
-    let server = Server::start();
-    let mut client = server.connect();
-    let (job, shim) = runaway(&server, &mut client);
-    // Threads come by this call, processes by another.
-    let Some(failing) = Failing::calls(shim, "clone3", "EAGAIN") else {
-        return;
-    };
-    let_through(&server);
-    until("some output", || {
-        (client.get(&job)["output_bytes"].as_u64()? > SEGMENT).then_some(())
-    });
-    until_still(&mut client, std::slice::from_ref(&job));
-    let there = spool_bytes(&server);
-    assert!(there < 3 * SEGMENT, "{there} bytes, unsynced");
-    assert_eq!(dropped(&mut client, &job), 0);
-    drop(failing);
-    until_true("it goes on", || dropped(&mut client, &job) > 2 * BOUND);
-    ends(&server, &mut client, &job);
-}
-
-#[test]
-fn without_the_thread_that_syncs_a_job_ends_all_the_same() {
-    let server = Server::start();
-    let mut client = server.connect();
-    let (job, shim) = runaway(&server, &mut client);
-    let Some(_failing) = Failing::calls(shim, "clone3", "EAGAIN") else {
-        return;
-    };
-    let_through(&server);
-    until("some output", || {
-        (client.get(&job)["output_bytes"].as_u64()? > SEGMENT).then_some(())
-    });
-    until_still(&mut client, std::slice::from_ref(&job));
-    ends(&server, &mut client, &job);
 }
 
 /// What fails once it has begun to drop.

@@ -81,14 +81,13 @@ impl Log {
         while let Some(work) = self.syncing.unsent.pop_front() {
             match syncer.request(self.syncing.ticket, work) {
                 Ok(()) => self.syncing.asked += 1,
-                Err((work, _)) if closing => {
+                Err(work) if closing => {
                     let synced = syncer.perform(self.syncing.ticket, work);
                     self.take_result(synced);
                 }
-                Err((work, error)) => {
+                Err(work) => {
                     self.syncing.unsent.push_front(work);
-                    let why = format!("the thread that syncs could not be started: {error}");
-                    return Err(Obstacle::Broken(why));
+                    return Err(Obstacle::Broken("the thread that syncs is gone".to_owned()));
                 }
             }
         }
