@@ -233,6 +233,12 @@ impl Ballast {
         })
     }
 
+    /// Whether it is given away in part, or will be soon: little else is free, or nobody can say.
+    pub fn is_needed(&self) -> bool {
+        let whole = matches!(self.missing(), Ok(0));
+        !whole || self.free_bytes().is_ok_and(|free| free < PLENTY_BYTES)
+    }
+
     /// Whether no more may be written beside it, tried with a file: also where the disk has room and
     /// the quota of our user has none, which nobody tells by a number.
     pub fn is_out_of_room(&self) -> bool {

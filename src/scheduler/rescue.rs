@@ -243,7 +243,7 @@ impl Rescuer {
     async fn finish(&self, open: OpenAttempt, ending: Ending) -> Result<(), RescueError> {
         let ctx = self.supervisor.context();
         let ward = Ward::of_open(&open);
-        let (spool, inline) = (ctx.layout.spool(), ctx.bounds.inline_bytes_max);
+        let (spool, inline) = (ctx.layout.spool(), ctx.inline_bytes_max_now());
         let settled: Settled = blocking(move || settle(&spool, inline, ward, ending)).await?;
         let fenced = ctx.store.finish(settled.finish.clone()).await?;
         end::tell(&self.supervisor, &settled, fenced);

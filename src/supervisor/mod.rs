@@ -47,6 +47,10 @@ use crate::{
 /// How long after a shim could not be started the next one may be.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Output up to this size becomes rows also on a full disk, bytes: about what a segment of its own
+/// takes.
+const INLINE_BYTES_WHEN_SHORT: u64 = 4 << 10;
+
 /// What every part of the hospital needs.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -82,6 +86,18 @@ pub struct Context {
     pub tasks: TaskTracker,
     /// Where a panic ends the server.
     pub vital: Vital,
+}
+
+impl Context {
+    /// Output up to this size becomes rows now, bytes. Where the disk reserve is needed, what would
+    /// take new room stays in its segment: many that end at once could use up the rest.
+    pub fn inline_bytes_max_now(&self) -> u64 {
+        let max = self.bounds.inline_bytes_max;
+        match self.store.ballast().is_needed() {
+            true => max.min(INLINE_BYTES_WHEN_SHORT),
+            false => max,
+        }
+    }
 }
 
 /// What a shim's keeper tells the scheduler.

@@ -280,6 +280,11 @@ impl Server {
         (status, began.elapsed())
     }
 
+    /// Sends a signal to the server's process.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("our child");
+    }
+
     /// SIGTERM, without waiting for anything.
     #[track_caller]
     pub fn terminate(&self) {

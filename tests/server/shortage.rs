@@ -3,11 +3,13 @@
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::MetadataExt,
     process::Command,
     time::{Duration, Instant},
 };
 
+use nix::sys::{signal::Signal, stat::Mode};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Disk, Failing, FileSystem, Server, Transcript, until, until_true};
@@ -32,6 +34,7 @@ on_each_file_system! {
     twenty_writers_that_filled_the_disk_are_killed_and_so_is_the_server,
     twenty_writers_without_inodes_are_cancelled_at_once,
     a_job_that_ended_by_itself_waits_for_room_until_it_is_cancelled,
+    a_hundred_small_outputs_need_no_room_to_end,
 }
 
 /// A server with room for many jobs side by side, on a disk of 64 MiB.
@@ -277,6 +280,42 @@ fn a_job_that_ended_by_itself_waits_for_room_until_it_is_cancelled(kind: FileSys
         let whole = client.whole(job);
         is_right(&whole);
         assert_eq!(whole.verified()["dropped_bytes"].as_u64().unwrap_or(0), 0);
+    }
+}
+
+/// Together they are more than the reserve, and the server hears of all at once: moved into the
+/// database they would not fit.
+fn a_hundred_small_outputs_need_no_room_to_end(kind: FileSystem) {
+    let Some(disk) = Disk::mount(kind, 64 * MIB) else {
+        return;
+    };
+    let server = on(&disk, &["--free-bytes-min", "0"]);
+    let mut client = server.connect();
+    client.ok("queue.set", json!({"queue": "default", "concurrency": 100}));
+    let gate = server.scratch("gate");
+    nix::unistd::mkfifo(&gate, Mode::S_IRWXU).expect("a FIFO");
+    let line = "yes 0123456 | head -c 240000; read -r _ < $GATE; exit 3";
+    let job = json!({"shell": line, "env": {"GATE": gate.to_str()}});
+    let jobs: Vec<Value> = (0..100)
+        .map(|_| client.submit(server.marked(job.clone())))
+        .collect();
+    until_true("all to have written", || {
+        let written = |job: &Value| client.get(job)["output_bytes"] == 240_000;
+        jobs.iter().all(written)
+    });
+    disk.fill();
+    server.signal(Signal::SIGSTOP);
+    let mut gate = fs::File::options().write(true).open(gate).expect("readers");
+    gate.write_all(&[b'\n'; 100]).expect("a line for each");
+    until_true("the processes to be gone", || {
+        server.job_processes().is_empty()
+    });
+    server.signal(Signal::SIGCONT);
+    for job in &jobs {
+        assert_eq!(client.finished(job)["exit_code"], 3);
+    }
+    for job in &jobs {
+        adds_up(&mut client, job);
     }
 }
 

@@ -228,7 +228,7 @@ impl Keeper {
             synced,
         };
         let mut settled = loop {
-            let (spool, inline) = (self.ctx.layout.spool(), self.ctx.bounds.inline_bytes_max);
+            let (spool, inline) = (self.ctx.layout.spool(), self.ctx.inline_bytes_max_now());
             let (ward, ending) = (ward.clone(), ending.clone());
             match blocking(move || settle(&spool, inline, ward, ending)).await {
                 Ok(settled) => break settled,
