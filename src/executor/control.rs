@@ -68,7 +68,8 @@ impl Executor {
                     job: job.number,
                     attempt,
                 };
-                self.inner.supervisor.stop_job(&shim, key, wish);
+                // One that finds no place is in the ledger, and is sent again from there.
+                let _ = self.inner.supervisor.stop_job(&shim, key, wish);
                 Ok(job)
             }
         }
@@ -83,8 +84,11 @@ impl Executor {
             return Err(StoreError::DiskFull.into());
         };
         let supervisor = &self.inner.supervisor;
-        supervisor.stop_job(&open.shim, Key::of_open(&open), wish);
-        Ok(job)
+        match supervisor.stop_job(&open.shim, Key::of_open(&open), wish) {
+            Ok(()) => Ok(job),
+            // Neither written down nor on its way.
+            Err(_) => Err(StoreError::DiskFull.into()),
+        }
     }
 
     async fn pause(&self, job: JobRef, pause: bool, actor: &str) -> Result<Job, Error> {

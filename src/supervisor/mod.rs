@@ -273,9 +273,13 @@ impl Supervisor {
         let _ = self.registry.order(shim, Order::Leave);
     }
 
-    /// Passes a committed stop wish on. One that finds nobody is sent again after adoption.
-    pub fn stop_job(&self, shim: &str, key: Key, wish: StopWish) {
-        let _ = self.registry.order(shim, Order::Stop(key, wish));
+    /// Passes a stop wish on. One that is committed is sent again after adoption, if it finds nobody.
+    ///
+    /// # Errors
+    ///
+    /// The shim is not known, or has more orders than it takes.
+    pub fn stop_job(&self, shim: &str, key: Key, wish: StopWish) -> Result<(), Unreachable> {
+        self.registry.order(shim, Order::Stop(key, wish))
     }
 
     /// Passes a committed pause (`true`) or resume on, and waits until the shim has done it and
