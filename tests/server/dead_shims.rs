@@ -48,7 +48,7 @@ fn pid_in(file: &Path) -> i32 {
 /// A job whose leader waits for a process that `line` starts and that writes its number to `$PID`.
 fn job_of(server: &Server, line: &str, file: &Path) -> Value {
     let _ = fs::remove_file(file);
-    let mut job = json!({"shell": format!("{line} & wait")});
+    let mut job = json!({"shell": format!("{line} & wait"), "cwd": "/"});
     job["env"]["PID"] = json!(file);
     job["env"]["PATH"] = json!(std::env::var("PATH").expect("a PATH"));
     server.marked(job)
@@ -189,7 +189,10 @@ fn a_process_whose_first_thread_has_ended_is_controlled_like_any_other() {
                 let shell = format!("{line} & until [ -s $PID ]; do sleep 0.01; done");
                 job["shell"] = json!(shell);
             }
-            "alone" => job["shell"] = json!(format!("exec {line}")),
+            "alone" => {
+                let shell = line.replace("setsid", "exec");
+                job["shell"] = json!(shell);
+            }
             _ => {}
         }
         let job = client.submit(job);

@@ -13,30 +13,13 @@ use super::{
     Leader, Remains,
     blow::{self, Living},
     mark::{Mark, Seen, Whose},
+    patience::{Glance, Patience, Verdict},
 };
 use crate::{
     job::Survivor,
     supervisor::{looked::Looked, process},
 };
 
-/// So many looks at everybody have to find nobody new...
-const QUIET_ROUNDS: u32 = 8;
-/// ...and for so long, before a tree counts as gone.
-const QUIET_FOR: Duration = Duration::from_millis(200);
-/// How long the same processes are killed again that stay there: they hang in the kernel, or may not
-/// be signalled by us.
-const STUBBORN_FOR: Duration = Duration::from_secs(2);
-/// How long a tree is searched for in all, where looks fail or new processes appear: a shortage
-/// passes, and until then nobody may say that nothing is left.
-const HUNT_FOR: Duration = Duration::from_secs(10);
-/// Between two looks while new processes are met.
-const MOVING_EVERY: Duration = Duration::from_millis(2);
-/// Between two looks else, so that the kernel can take the dead away.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// After so many looks without anybody new...
-const SLOW_ROUNDS: u32 = 2 * QUIET_ROUNDS;
-/// ...the next ones can wait for longer.
-const SLOW_EVERY: Duration = Duration::from_millis(100);
 /// How many survivors are named at most.
 const NAMED_MAX: usize = 1000;
 
@@ -49,10 +32,7 @@ pub(super) struct Case {
     /// Who was met: number and start time.
     met: HashSet<(i32, u64)>,
     round: Round,
-    /// Rounds without anybody new.
-    quiet_rounds: u32,
-    news_at: Instant,
-    begun: Instant,
+    patience: Patience,
 }
 
 /// What one look at everybody has found.
@@ -80,9 +60,7 @@ impl Case {
             leader,
             met: HashSet::new(),
             round: Round::default(),
-            quiet_rounds: 0,
-            news_at: now,
-            begun: now,
+            patience: Patience::new(now),
         }
     }
 
@@ -184,54 +162,44 @@ impl Case {
 
     /// How long the next look may wait.
     pub fn pause(&self) -> Duration {
-        match self.quiet_rounds {
-            0 => MOVING_EVERY,
-            1..SLOW_ROUNDS => LOOK_EVERY,
-            _ => SLOW_EVERY,
-        }
+        self.patience.pause()
     }
 
     /// After a look at everybody: what is left, if the search is over.
     pub fn conclude(&mut self, now: Instant) -> Option<Remains> {
         let mut round = std::mem::take(&mut self.round);
-        match round.has_news {
-            true => self.hear_news(now),
-            false => self.quiet_rounds += 1,
-        }
-        let quiet_for = now.duration_since(self.news_at);
-        let is_quiet = self.quiet_rounds >= QUIET_ROUNDS && quiet_for >= QUIET_FOR;
-        let is_late = now.duration_since(self.begun) >= HUNT_FOR;
         if let Looked::Unknown(why) = &self.living {
-            round.unknown.get_or_insert(why.clone());
+            round.unknown.get_or_insert_with(|| why.clone());
         }
-        let is_gone = is_quiet && round.found.is_empty();
-        let is_stubborn = is_quiet && quiet_for >= STUBBORN_FOR;
-        let is_over = is_late || (round.unknown.is_none() && (is_gone || is_stubborn));
-        if !is_over {
+        let verdict = self.patience.judge(round.glance(), now);
+        if verdict == Verdict::Again {
             return None;
         }
         if let Looked::There(living) = std::mem::replace(&mut self.living, Looked::Gone) {
             living.kill();
-            if !is_late && is_gone {
+            if verdict == Verdict::Gone {
                 // It is looked for like everybody else now.
-                self.hear_news(now);
+                self.patience.hear_news(now);
                 return None;
             }
         }
-        if !is_quiet {
+        if verdict == (Verdict::TooLong { is_moving: true }) {
             let moving = || "its processes go on starting others".to_owned();
             round.unknown.get_or_insert_with(moving);
         }
         Some(round.into_remains())
     }
-
-    fn hear_news(&mut self, now: Instant) {
-        self.news_at = now;
-        self.quiet_rounds = 0;
-    }
 }
 
 impl Round {
+    fn glance(&self) -> Glance {
+        Glance {
+            has_news: self.has_news,
+            is_found: !self.found.is_empty(),
+            is_blind: self.unknown.is_some(),
+        }
+    }
+
     fn into_remains(self) -> Remains {
         let mut survivors = self.found;
         if !self.is_number_taken {

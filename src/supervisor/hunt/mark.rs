@@ -55,12 +55,30 @@ impl Seen {
             Looked::Unknown(why) => return Looked::Unknown(why),
         };
         Looked::There(Self {
-            environment: process::environment(pid, &stat),
+            environment: marks_of(process::environment(pid, &stat)),
             number: process::realtime_limit(pid),
             pid,
             stat,
         })
     }
+}
+
+/// Of an environment only what can be a mark: it is compared with the marks of many jobs.
+fn marks_of(environment: Looked<Environment>) -> Looked<Environment> {
+    let Looked::There(Environment::Is(env)) = environment else {
+        return environment;
+    };
+    let is_mark = |variable: &&[u8]| {
+        [JOB_ID_VARIABLE, INSTANCE_VARIABLE]
+            .iter()
+            .any(|name| variable.starts_with(name.as_bytes()))
+    };
+    let marks: Vec<&[u8]> = variables(&env).filter(is_mark).collect();
+    Looked::There(Environment::Is(marks.join(&0)))
+}
+
+fn variables(env: &[u8]) -> impl Iterator<Item = &[u8]> {
+    env.split(|byte| *byte == 0)
 }
 
 impl Mark {
@@ -97,13 +115,13 @@ impl Mark {
     }
 
     fn whose_by_environment(&self, env: &[u8]) -> Whose {
-        let mut variables = env.split(|byte| *byte == 0);
-        let has = |whole: &str| env.split(|byte| *byte == 0).any(|v| v == whole.as_bytes());
+        let has = |whole: &str| variables(env).any(|variable| variable == whole.as_bytes());
         if !has(&self.job) {
             Whose::Others
         } else if has(&self.instance) {
             Whose::Ours
-        } else if variables.any(|v| v.starts_with(INSTANCE_VARIABLE.as_bytes())) {
+        } else if variables(env).any(|variable| variable.starts_with(INSTANCE_VARIABLE.as_bytes()))
+        {
             Whose::Others
         } else {
             Whose::Unsaid

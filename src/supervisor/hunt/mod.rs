@@ -10,6 +10,7 @@
 mod blow;
 mod case;
 mod mark;
+mod patience;
 mod walk;
 
 use std::{
