@@ -183,7 +183,7 @@ impl Case {
                 return None;
             }
         }
-        if verdict == (Verdict::TooLong { is_moving: true }) {
+        if verdict == Verdict::Moving {
             let moving = || "its processes go on starting others".to_owned();
             round.unknown.get_or_insert_with(moving);
         }

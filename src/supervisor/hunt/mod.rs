@@ -85,7 +85,7 @@ struct Hunt {
 
 impl Hunter {
     /// Ends every process of a job that can be found; those that could not be proven gone are
-    /// returned, after 10 s at most where the machine is not overloaded.
+    /// returned, after 20 s at most where the machine is not overloaded.
     ///
     /// # Errors
     ///

@@ -8,13 +8,15 @@ use tokio::time::Instant;
 
 /// So many looks at everybody have to find nobody new...
 const QUIET_ROUNDS: u32 = 8;
+/// ...or so many when it has taken too long...
+const LATE_ROUNDS: u32 = 2;
 /// ...and for so long, before a tree counts as gone.
 const QUIET_FOR: Duration = Duration::from_millis(200);
 /// How long the same processes are killed again that stay there: they hang in the kernel, or may not
 /// be signalled by us.
 const STUBBORN_FOR: Duration = Duration::from_secs(2);
-/// How long a tree is searched for in all, where looks fail or new processes appear: a shortage
-/// passes, and until then nobody may say that nothing is left.
+/// How long a tree is searched for where looks fail; and where new processes appear, from the first one
+/// on. A shortage passes, and until then nobody may say that nothing is left.
 const HUNT_FOR: Duration = Duration::from_secs(10);
 /// Between two looks while new processes are met.
 const MOVING_EVERY: Duration = Duration::from_millis(2);
@@ -45,17 +47,17 @@ pub(super) enum Verdict {
     Gone,
     /// Those that are left stay.
     Stubborn,
-    /// It has taken long enough, and nobody knows; whether new processes still appear.
-    TooLong {
-        /// They do.
-        is_moving: bool,
-    },
+    /// It has taken too long: somebody still cannot be looked at.
+    Unknown,
+    /// It has taken too long: new processes still appear.
+    Moving,
 }
 
 /// How a search has gone until now.
 #[derive(Debug)]
 pub(super) struct Patience {
     begun: Instant,
+    first_news_at: Option<Instant>,
     news_at: Instant,
     /// Looks since then.
     quiet_rounds: u32,
@@ -66,6 +68,7 @@ impl Patience {
     pub fn new(now: Instant) -> Self {
         Self {
             begun: now,
+            first_news_at: None,
             news_at: now,
             quiet_rounds: 0,
         }
@@ -73,6 +76,7 @@ impl Patience {
 
     /// Something has changed: it is quiet no more.
     pub fn hear_news(&mut self, now: Instant) {
+        self.first_news_at.get_or_insert(now);
         self.news_at = now;
         self.quiet_rounds = 0;
     }
@@ -83,21 +87,26 @@ impl Patience {
             true => self.hear_news(now),
             false => self.quiet_rounds = self.quiet_rounds.saturating_add(1),
         }
+        let is_late = now.duration_since(self.since(glance)) >= HUNT_FOR;
         let quiet_for = now.duration_since(self.news_at);
-        let is_quiet = self.quiet_rounds >= QUIET_ROUNDS && quiet_for >= QUIET_FOR;
+        // Where looks take long there is no time for many.
+        let rounds = if is_late { LATE_ROUNDS } else { QUIET_ROUNDS };
+        let is_quiet = self.quiet_rounds >= rounds && quiet_for >= QUIET_FOR;
         match glance {
-            Glance { is_blind: true, .. } => {}
-            Glance {
-                is_found: false, ..
-            } if is_quiet => return Verdict::Gone,
-            _ if is_quiet && quiet_for >= STUBBORN_FOR => return Verdict::Stubborn,
-            _ => {}
+            _ if glance.is_blind && !is_late => Verdict::Again,
+            _ if glance.is_blind => Verdict::Unknown,
+            _ if is_quiet && !glance.is_found => Verdict::Gone,
+            _ if is_quiet && (quiet_for >= STUBBORN_FOR || is_late) => Verdict::Stubborn,
+            _ if is_late => Verdict::Moving,
+            _ => Verdict::Again,
         }
-        match now.duration_since(self.begun) >= HUNT_FOR {
-            true => Verdict::TooLong {
-                is_moving: !is_quiet,
-            },
-            false => Verdict::Again,
+    }
+
+    /// Since when there is something that can take too long.
+    fn since(&self, glance: Glance) -> Instant {
+        match glance.is_blind {
+            true => self.begun,
+            false => self.first_news_at.unwrap_or(self.begun),
         }
     }
 
@@ -153,7 +162,7 @@ mod tests {
             is_blind: false,
         };
         let (verdict, after) = search(|_| moving);
-        assert_eq!(verdict, Verdict::TooLong { is_moving: true });
+        assert_eq!(verdict, Verdict::Moving);
         assert!(after < HUNT_FOR + LOOK_EVERY, "{after:?}");
     }
 
@@ -171,14 +180,37 @@ mod tests {
             ..Glance::default()
         };
         let (verdict, _) = search(|_| blind);
-        assert_eq!(verdict, Verdict::TooLong { is_moving: false });
-        let for_a_while = |after| {
-            if after < STUBBORN_FOR {
-                blind
-            } else {
-                Glance::default()
-            }
+        assert_eq!(verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn looks_that_take_long_make_no_chain() {
+        let begun = Instant::now();
+        let mut patience = Patience::new(begun);
+        let verdicts: Vec<_> = (0..8)
+            .map(|round| {
+                let glance = Glance {
+                    has_news: round == 0,
+                    is_found: round == 0,
+                    is_blind: false,
+                };
+                patience.judge(glance, begun + HUNT_FOR / 5 * round)
+            })
+            .collect();
+        assert_eq!(verdicts[..5], [Verdict::Again; 5]);
+        assert_eq!(verdicts[5], Verdict::Gone);
+    }
+
+    #[test]
+    fn who_is_found_in_the_last_moment_of_a_shortage_is_ended_like_any_other() {
+        let last_moment = HUNT_FOR - 2 * SLOW_EVERY;
+        let until_then = |after| Glance {
+            has_news: after >= last_moment && after < last_moment + SLOW_EVERY,
+            is_found: after >= last_moment && after < last_moment + SLOW_EVERY,
+            is_blind: after < last_moment,
         };
-        assert_eq!(search(for_a_while).0, Verdict::Gone);
+        let (verdict, after) = search(until_then);
+        assert_eq!(verdict, Verdict::Gone);
+        assert!(after >= HUNT_FOR, "{after:?}");
     }
 }
