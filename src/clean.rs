@@ -206,6 +206,8 @@ fn limits(left: &mut Vec<String>) -> Result<(), TooLow> {
         Resource::Sigpending,
         Resource::Msgqueue,
         Resource::Rss,
+        // A job's mark, which is not for its server.
+        Resource::Rttime,
     ] {
         raise(resource, None);
     }

@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -19,7 +22,7 @@ use crate::{
     spool::{Layout, SegmentName, hole, unsynced},
     store::{OpenAttempt, OpenError, Store, Stored},
     supervisor::{
-        Bounds, Budget, Context, Directory, Living, ShimEvent, Supervisor, boot_id,
+        Bounds, Budget, Context, Directory, Held, Hunter, Living, ShimEvent, Supervisor, boot_id,
         forget_all_traces, know_user, starting_max,
     },
     vital::Vital,
@@ -41,8 +44,11 @@ const START_BYTES: u64 = 1 << 20;
 
 /// How long a stop waits until a backup that is given up has taken its files away.
 const BACKUP_OVER_WITHIN: Duration = Duration::from_secs(1);
-/// How long a start waits for what is decided about dead shims' attempts; the rest is decided later.
-const RESCUES_WITHIN: Duration = Duration::from_secs(1);
+/// How long a start waits for shims, and for what is decided about the attempts of dead ones; the rest
+/// is decided later.
+const RECOVERY_WITHIN: Duration = Duration::from_secs(1);
+/// How much of that the dead ones get at least, whoever does not answer.
+const RESCUES_AT_LEAST: Duration = Duration::from_millis(250);
 
 /// The bounds of an executor. Every one is a setting of the server with the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +159,7 @@ impl Executor {
             unlinker: Unlinker::new(layout.spool()),
             directory: Directory::new(layout.shims()),
             living: Living::new(layout.root().to_owned()),
+            hunter: Hunter::default(),
             budget: Budget::of(descriptors::open_files_max()),
             starting: Arc::new(Semaphore::new(starting_max(descriptors::open_files_max()))),
             layout,
@@ -172,8 +179,10 @@ impl Executor {
         let rescuer = Rescuer::new(supervisor.clone(), kick.clone());
         let open = store.open_attempts().await?;
         let leftovers = list_spool(&supervisor.context().layout)?;
+        let begun = Instant::now();
         supervisor.survey(open.clone()).await?;
-        rescue_the_dead(&rescuer, &mut events, &tell).await;
+        let until = (begun + RECOVERY_WITHIN).max(Instant::now() + RESCUES_AT_LEAST);
+        rescue_the_dead(&rescuer, &mut events, &tell, until).await;
         tokio::spawn(tidy_spool(supervisor.clone(), open, leftovers));
         let defaults = Defaults::load(&store).await?;
         let warm = settings.warm_shims;
@@ -260,41 +269,46 @@ async fn refuse_older(layout: &Layout, store: &Store) -> Result<(), StartError> 
     })
 }
 
-/// Everything that waits for nobody is decided before the server is ready, or at least tried. A
-/// killed process that hangs in the kernel is waited for beside the scheduler.
+/// Everything that waits for nobody is decided before the server is ready, or at least tried. What is
+/// left of trees is looked for once; until it is proven gone, and that takes its time, the server works
+/// already.
 async fn rescue_the_dead(
     rescuer: &Rescuer,
     events: &mut mpsc::UnboundedReceiver<ShimEvent>,
     tell: &mpsc::UnboundedSender<ShimEvent>,
+    until: Instant,
 ) {
     let mut told = Vec::new();
     while let Ok(event) = events.try_recv() {
         told.push(event);
     }
-    let rescues = told.into_iter().map(|event| {
-        let (rescuer, tell) = (rescuer.clone(), tell.clone());
-        tokio::spawn(async move {
+    // Every rescue holds one until nobody has to wait for it any more.
+    let (held, mut let_go) = mpsc::channel(1);
+    for event in told {
+        let (rescuer, tell, held) = (rescuer.clone(), tell.clone(), held.clone());
+        let vital = rescuer.vital().clone();
+        vital.spawn("rescuing an attempt at the start", async move {
             // The scheduler hears the rest when it runs.
-            if let Some(event) = at_once(&rescuer, event).await {
+            if let Some(event) = at_once(&rescuer, event, held).await {
                 let _ = tell.send(event);
             }
-        })
-    });
-    let rescues = futures_util::future::join_all(rescues);
-    if tokio::time::timeout(RESCUES_WITHIN, rescues).await.is_err() {
+        });
+    }
+    drop(held);
+    if tokio::time::timeout_at(until, let_go.recv()).await.is_err() {
         tracing::warn!("what dead shims have left takes long; the server begins without");
     }
 }
 
 /// Rescues what is to be rescued; returns what is left to be done about the event.
-async fn at_once(rescuer: &Rescuer, event: ShimEvent) -> Option<ShimEvent> {
+async fn at_once(rescuer: &Rescuer, event: ShimEvent, held: Held) -> Option<ShimEvent> {
     let key = match &event {
         ShimEvent::Dead { attempt, .. } => *attempt,
         ShimEvent::NeverRan { key, .. } => Some(*key),
         ShimEvent::Idle(_) | ShimEvent::Ended { .. } => None,
     };
     match key {
-        Some(key) if rescuer.rescued(key).await => match event {
+        Some(key) if rescuer.rescued(key, held).await => match event {
             ShimEvent::NeverRan { offer, .. } => offer.map(ShimEvent::Idle),
             _ => None,
         },

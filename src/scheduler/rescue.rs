@@ -1,9 +1,9 @@
 //! Decides about an attempt whose shim is gone, at the start of a server and whenever a connection
 //! breaks for good: one function decides, the rest acts.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 
 use super::{claim::Kick, end};
 use crate::{
@@ -18,9 +18,9 @@ use crate::{
     },
     store::{Fenced, OpenAttempt, StoreError},
     supervisor::{
-        Ending, Key, Leader, Mark, Remains, Settled, Supervisor, Ward, end_remains, first_segment,
-        settle,
+        Ending, Held, Key, Leader, Mark, Remains, Settled, Supervisor, Ward, first_segment, settle,
     },
+    vital::Vital,
 };
 
 /// What an attempt left in the spool.
@@ -31,7 +31,12 @@ pub enum Traces {
     /// An earlier rescue took the right, so that nobody can start it any more.
     Fenced,
     /// The right was taken; there is no exit record.
-    Begun(Option<StartPayload>),
+    Begun {
+        /// The process that was started, if one was.
+        start: Option<StartPayload>,
+        /// The number that its processes carry.
+        mark: Option<u64>,
+    },
     /// The shim wrote down how it ended.
     Ended(Box<ExitFacts>),
 }
@@ -53,7 +58,7 @@ pub fn decide(traces: Traces, same_machine: bool) -> Verdict {
         Traces::Ended(facts) => Verdict::Finish(facts),
         Traces::Fenced => Verdict::Void,
         Traces::None if same_machine => Verdict::Void,
-        Traces::None | Traces::Begun(_) => Verdict::Lost,
+        Traces::None | Traces::Begun { .. } => Verdict::Lost,
     }
 }
 
@@ -62,6 +67,8 @@ pub fn decide(traces: Traces, same_machine: bool) -> Verdict {
 pub struct Rescuer {
     supervisor: Supervisor,
     kick: Kick,
+    /// How many may read the spool at a time.
+    places: Arc<Semaphore>,
 }
 
 /// Why a rescue has to be tried again.
@@ -79,9 +86,9 @@ const RESCUE: &str = "rescue";
 /// Between two tries of a rescue.
 const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// How long what is left of a lost attempt is looked for where a look fails: a shortage passes, and
-/// until then nobody may say that nothing is left.
-const LOOK_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+/// How many rescues read the spool at a time: the dead shims of a whole machine leave some work for
+/// others.
+const READERS_MAX: usize = 8;
 
 /// What a rescue may have to write, bytes.
 const RESCUE_BYTES: u64 = 1 << 20;
@@ -89,23 +96,31 @@ const RESCUE_BYTES: u64 = 1 << 20;
 impl Rescuer {
     /// A rescuer over the supervisor's data directory.
     pub fn new(supervisor: Supervisor, kick: Kick) -> Self {
-        Self { supervisor, kick }
+        Self {
+            supervisor,
+            kick,
+            places: Arc::new(Semaphore::new(READERS_MAX)),
+        }
     }
 
     /// Rescues in the background.
     pub fn rescue_later(&self, key: Key) {
         let rescuer = self.clone();
-        let vital = &self.supervisor.context().vital;
-        vital.spawn(
+        self.vital().spawn(
             "rescuing an attempt",
             async move { rescuer.rescue(key).await },
         );
     }
 
+    /// Where a panic ends the server.
+    pub fn vital(&self) -> &Vital {
+        &self.supervisor.context().vital
+    }
+
     /// Tries once, and says whether nothing is left to be done: a disk that is full or broken must
-    /// not keep a server from serving.
-    pub async fn rescued(&self, key: Key) -> bool {
-        match self.try_rescue(key).await {
+    /// not keep a server from serving. Lets go of what it holds when only a tree is waited for.
+    pub async fn rescued(&self, key: Key, held: Held) -> bool {
+        match self.try_rescue(key, Some(held)).await {
             Ok(()) => {
                 self.kick.now();
                 true
@@ -122,7 +137,7 @@ impl Rescuer {
     /// committed or the server stops. An attempt that is final already is left alone.
     pub async fn rescue(&self, key: Key) {
         loop {
-            match self.try_rescue(key).await {
+            match self.try_rescue(key, None).await {
                 Ok(()) => break,
                 Err(RescueError::Store(StoreError::Stopping)) => return,
                 Err(error) => {
@@ -149,14 +164,13 @@ impl Rescuer {
         }
     }
 
-    async fn try_rescue(&self, key: Key) -> Result<(), RescueError> {
+    async fn try_rescue(&self, key: Key, held: Option<Held>) -> Result<(), RescueError> {
         let ctx = self.supervisor.context();
-        let open = ctx.store.open_attempts().await?;
-        let Some(open) = open.into_iter().find(|open| Key::of_open(open) == key) else {
+        let Some(open) = ctx.store.open_attempt(key.job, key.attempt).await? else {
             return Ok(());
         };
         let (spool, attempt) = (ctx.layout.spool(), open.clone());
-        let traces = blocking(move || traces(&spool, &attempt)).await?;
+        let traces = self.read(move || traces(&spool, &attempt)).await?;
         let same_machine = open.boot_id == ctx.boot_id && open.instance == ctx.instance;
         let verdict = decide(traces.clone(), same_machine);
         tracing::warn!(
@@ -171,8 +185,26 @@ impl Rescuer {
                 self.finish(open, Ending::Known { facts, synced }).await
             }
             Verdict::Void => self.void(open, traces).await,
-            Verdict::Lost => self.lost(open, traces, same_machine).await,
+            Verdict::Lost if same_machine => {
+                let remains = self.hunt(&open, traces, held).await?;
+                self.lost(open, remains, 0).await
+            }
+            // In a restored backup they are those of the data directory that it was made of.
+            Verdict::Lost => {
+                let unsynced = self.unsynced_bytes_max(&open).await?;
+                self.lost(open, Remains::default(), unsynced).await
+            }
         }
+    }
+
+    /// Does work on the spool in its turn. Blocking.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        // Never closed.
+        let _place = self.places.acquire().await.map_err(io::Error::other)?;
+        blocking(work).await
     }
 
     /// Takes the right to start itself, so that a late shim fails, and sends the job back.
@@ -187,6 +219,7 @@ impl Rescuer {
                 instance: ctx.instance.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 segment_bytes: None,
+                mark: None,
             },
         );
         let name = first_segment(&open);
@@ -205,33 +238,48 @@ impl Rescuer {
         Ok(())
     }
 
+    /// Ends what is left of the tree.
+    async fn hunt(
+        &self,
+        open: &OpenAttempt,
+        traces: Traces,
+        held: Option<Held>,
+    ) -> io::Result<Remains> {
+        let ctx = self.supervisor.context();
+        let (start, number) = match traces {
+            Traces::Begun { start, mark } => (start, mark),
+            Traces::None | Traces::Fenced | Traces::Ended(_) => (None, None),
+        };
+        let leader = start.map(|StartPayload { pid, start_ticks }| Leader { pid, start_ticks });
+        let mark = Mark::new(open.id, &ctx.instance, number);
+        let remains = ctx.hunter.hunt(&ctx.vital, mark, leader, held).await?;
+        if let Some(why) = &remains.unknown {
+            let (job, attempt) = (open.number, open.attempt);
+            tracing::warn!(
+                job,
+                attempt,
+                why,
+                "nobody can say what is left of a lost attempt"
+            );
+        }
+        Ok(remains)
+    }
+
+    /// What the loss of the power can have cost, bytes.
+    async fn unsynced_bytes_max(&self, open: &OpenAttempt) -> io::Result<u64> {
+        let ctx = self.supervisor.context();
+        let (spool, first) = (ctx.layout.spool(), first_segment(open));
+        let now = ctx.bounds.segment_bytes;
+        self.read(move || unsynced_bytes_max(&spool, first, now))
+            .await
+    }
+
     async fn lost(
         &self,
         open: OpenAttempt,
-        traces: Traces,
-        same_machine: bool,
+        remains: Remains,
+        unsynced_bytes_max: u64,
     ) -> Result<(), RescueError> {
-        let ctx = self.supervisor.context();
-        let leader = match traces {
-            Traces::Begun(Some(start)) => Some(Leader {
-                pid: start.pid,
-                start_ticks: start.start_ticks,
-            }),
-            _ => None,
-        };
-        let mark = Mark::new(open.id, &ctx.instance);
-        // In a restored backup they are those of the data directory that it was made of.
-        let remains = match same_machine {
-            true => hunt(Key::of_open(&open), mark, leader).await?,
-            false => Remains::default(),
-        };
-        let unsynced_bytes_max = if same_machine {
-            0
-        } else {
-            let (spool, first) = (ctx.layout.spool(), first_segment(&open));
-            let now = ctx.bounds.segment_bytes;
-            blocking(move || unsynced_bytes_max(&spool, first, now)).await?
-        };
         let ending = Ending::Lost {
             survivors: remains.survivors,
             survivors_unknown: remains.unknown,
@@ -244,36 +292,13 @@ impl Rescuer {
         let ctx = self.supervisor.context();
         let ward = Ward::of_open(&open);
         let (spool, inline) = (ctx.layout.spool(), ctx.inline_bytes_max_now());
-        let settled: Settled = blocking(move || settle(&spool, inline, ward, ending)).await?;
+        let settled: Settled = self
+            .read(move || settle(&spool, inline, ward, ending))
+            .await?;
         let fenced = ctx.store.finish(settled.finish.clone()).await?;
         end::tell(&self.supervisor, &settled, fenced);
         end::unlink(&self.supervisor, &settled, fenced).await;
         Ok(())
-    }
-}
-
-/// Ends what is left of a tree. Where something cannot be looked at it is tried again for a while;
-/// then what is left is unknown.
-async fn hunt(key: Key, mark: Mark, leader: Option<Leader>) -> io::Result<Remains> {
-    let deadline = Instant::now() + LOOK_WITHIN;
-    let mut told = false;
-    loop {
-        let (mark, last) = (mark.clone(), Instant::now() >= deadline);
-        let remains = blocking(move || Ok(end_remains(&mark, leader, last))).await?;
-        let Some(why) = remains.unknown.as_ref().filter(|_| !last) else {
-            return Ok(remains);
-        };
-        if !std::mem::replace(&mut told, true) {
-            let Key { job, attempt } = key;
-            tracing::warn!(
-                job,
-                attempt,
-                why,
-                "what is left of a lost attempt cannot be looked at; trying again"
-            );
-        }
-        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
-        tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
 
@@ -298,17 +323,24 @@ fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()
 /// Reads what an attempt left. Blocking.
 fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     let first = first_segment(open);
-    let known = known_leader(open);
+    let begun = |start: Option<StartPayload>, mark| Traces::Begun {
+        start: start.or(known_leader(open)),
+        mark,
+    };
     let beginning = match read_beginning(spool, first) {
         // The ledger has seen it start: whoever took the file away has not undone that.
         Err(error) if is_no_segment(&error) && open.started_at.is_some() => {
-            return Ok(Traces::Begun(known));
+            return Ok(begun(None, None));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Traces::None),
         // The name was taken, and the power went before what it stands for was on disk.
-        Err(error) if is_no_segment(&error) => return Ok(Traces::Begun(None)),
+        Err(error) if is_no_segment(&error) => {
+            let (start, mark) = (None, None);
+            return Ok(Traces::Begun { start, mark });
+        }
         beginning => beginning?,
     };
+    let mark = beginning.intent.as_ref().and_then(|intent| intent.mark);
     if beginning.intent.is_some_and(|intent| intent.shim == RESCUE) {
         return Ok(Traces::Fenced);
     }
@@ -319,8 +351,8 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     };
     Ok(match read_exit(spool, name) {
         Ok(Some(facts)) => Traces::Ended(Box::new(facts)),
-        Ok(None) => Traces::Begun(beginning.start.or(known)),
-        Err(error) if is_no_segment(&error) => Traces::Begun(beginning.start.or(known)),
+        Ok(None) => begun(beginning.start, mark),
+        Err(error) if is_no_segment(&error) => begun(beginning.start, mark),
         Err(error) => return Err(error),
     })
 }
@@ -409,6 +441,7 @@ mod tests {
             instance: "i".into(),
             version: "v".into(),
             segment_bytes,
+            mark: None,
         };
         take_right(spool.path(), first, &intent(Some(70_000))).expect("a segment");
         for now in [1000, 1_000_000] {
@@ -446,6 +479,7 @@ mod tests {
             pid: 1,
             start_ticks: 1,
         };
+        let begun = |start| Traces::Begun { start, mark: None };
         for (traces, same_machine, verdict) in [
             (ended.clone(), true, finish.clone()),
             (ended, false, finish),
@@ -453,10 +487,10 @@ mod tests {
             (Traces::Fenced, false, Verdict::Void),
             (Traces::None, true, Verdict::Void),
             (Traces::None, false, Verdict::Lost),
-            (Traces::Begun(None), true, Verdict::Lost),
-            (Traces::Begun(None), false, Verdict::Lost),
-            (Traces::Begun(Some(start)), true, Verdict::Lost),
-            (Traces::Begun(Some(start)), false, Verdict::Lost),
+            (begun(None), true, Verdict::Lost),
+            (begun(None), false, Verdict::Lost),
+            (begun(Some(start)), true, Verdict::Lost),
+            (begun(Some(start)), false, Verdict::Lost),
         ] {
             assert_eq!(decide(traces, same_machine), verdict);
         }

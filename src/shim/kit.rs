@@ -3,10 +3,12 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
+use rustix::process::{Resource, getrlimit};
+
 use super::{frame::Frame, log::Desk, sync::Syncer, tree::Tree};
 use crate::{
     ballast::Ballast,
-    spool::{FromShim, RunSpec, segment::Intent},
+    spool::{FromShim, RunSpec, mark, segment::Intent},
 };
 
 /// What a shim keeps from one attempt to the next.
@@ -53,6 +55,15 @@ impl Kit {
             instance: self.instance.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             segment_bytes: Some(spec.segment_bytes),
+            mark: self.mark(spec),
         })
+    }
+
+    /// The number that the processes of this attempt carry; none where the hard limit that we were
+    /// started with is below it.
+    pub fn mark(&self, spec: &RunSpec) -> Option<u64> {
+        let number = mark::number(spec.job_id, &self.instance);
+        let hard = getrlimit(Resource::Rttime).maximum;
+        hard.is_none_or(|hard| number <= hard).then_some(number)
     }
 }

@@ -88,9 +88,15 @@ fn retry(step: Option<Step>, errno: Errno) -> Retry {
     }
 }
 
-/// Forks the process of an attempt, with a pipe as its stdin where it is `fed`. Its success is
-/// known when [`Spawned::report`] ends.
-pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spawned, Failure> {
+/// Forks the process of an attempt, with a pipe as its stdin where it is `fed`; it and all that it
+/// starts carry the `mark`. Its success is known when [`Spawned::report`] ends.
+pub fn spawn(
+    spec: &RunSpec,
+    mark: Option<u64>,
+    fed: bool,
+    log: &Log,
+    null: &OwnedFd,
+) -> Result<Spawned, Failure> {
     let words = Words::of(spec)?;
     let ends = Ends::open(fed).map_err(|e| Failure::of(None, e, "create pipes"))?;
     let (segment, start_at) = log.start_place();
@@ -101,7 +107,7 @@ pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spa
         env: &words.env,
         cwd: &words.cwd,
         umask: spec.umask,
-        limits: &resources(&spec.limits),
+        limits: &resources(&spec.limits, mark),
         nice: spec.limits.nice,
         stdio: [stdin, &ends.stdout.1, &ends.stderr.1].map(AsRawFd::as_raw_fd),
         report: ends.report.1.as_raw_fd(),
@@ -119,14 +125,17 @@ pub fn spawn(spec: &RunSpec, fed: bool, log: &Log, null: &OwnedFd) -> Result<Spa
     })
 }
 
-/// The limits as the kernel knows them; what is not bound is the highest number.
-fn resources(limits: &Limits) -> Vec<(u32, u64, u64)> {
+/// The limits as the kernel knows them; what is not bound is the highest number. Of the limit that is
+/// the mark only the soft one: the job may have another one if it needs it.
+fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
+    let mark = mark.map(|soft| Bound::Each { soft, hard: None });
     let all = [
         (libc::RLIMIT_AS, limits.memory_bytes),
         (libc::RLIMIT_CPU, limits.cpu_s),
         (libc::RLIMIT_NPROC, limits.processes),
         (libc::RLIMIT_NOFILE, limits.open_files),
         (libc::RLIMIT_FSIZE, limits.file_bytes),
+        (libc::RLIMIT_RTTIME, mark),
     ];
     let resource = |(resource, bound): (_, Option<Bound>)| {
         let (soft, hard) = bound?.soft_and_hard();

@@ -30,7 +30,8 @@ impl Attempt {
         self.log.begin(&kit.intent(&self.spec))?;
         self.log.prepare()?;
         self.log.has_room()?;
-        match spawn::spawn(&self.spec, self.stdin.wants_pipe(), &self.log, &kit.null) {
+        let (fed, mark) = (self.stdin.wants_pipe(), kit.mark(&self.spec));
+        match spawn::spawn(&self.spec, mark, fed, &self.log, &kit.null) {
             Ok(Spawned {
                 pid,
                 pipes,

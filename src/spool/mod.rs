@@ -8,6 +8,7 @@ mod about;
 pub mod beginning;
 pub mod hole;
 pub mod layout;
+pub mod mark;
 pub mod message;
 pub mod reader;
 pub mod record;

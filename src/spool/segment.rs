@@ -98,6 +98,10 @@ pub struct Intent {
     /// write it down, and a rescue has none.
     #[serde(default)]
     pub segment_bytes: Option<u64>,
+    /// The number that the attempt's processes carry ([`super::mark`]). Versions before this field
+    /// gave them none, and a shim does not where a hard limit forbids it.
+    #[serde(default)]
+    pub mark: Option<u64>,
 }
 
 #[cfg(test)]

@@ -180,8 +180,9 @@ pub(super) fn fenced(written: bool) -> Fenced {
     if written { Fenced::Done } else { Fenced::Stale }
 }
 
-/// All attempts that are not final, in the order of their jobs.
-pub(super) async fn open(readers: &SqlitePool) -> sqlx::Result<Vec<OpenAttempt>> {
+/// Open attempts, of all jobs or of some.
+macro_rules! open_attempts {
+    ($readers:ident, $which:literal $(, $bound:expr)*) => {
     sqlx::query!(
         r#"SELECT j.number AS "number!: i64", j.id AS "id!: String", j.state AS "state!: String",
                j.attempt AS "attempt!: u32", a.shim AS "shim!: String",
@@ -198,10 +199,9 @@ pub(super) async fn open(readers: &SqlitePool) -> sqlx::Result<Vec<OpenAttempt>>
            LEFT JOIN segments AS s ON s.job = j.number AND s.attempt = j.attempt
                 AND s.first_offset = (SELECT max(first_offset) FROM segments AS l
                                       WHERE l.job = j.number AND l.attempt = j.attempt)
-           WHERE j.state IN ('running', 'paused')
-           ORDER BY j.number"#
+           "# + $which $(, $bound)*
     )
-    .fetch_all(readers)
+    .fetch_all($readers)
     .await?
     .into_iter()
     .map(|row| {
@@ -229,4 +229,28 @@ pub(super) async fn open(readers: &SqlitePool) -> sqlx::Result<Vec<OpenAttempt>>
         })
     })
     .collect()
+    };
+}
+
+/// All attempts that are not final, in the order of their jobs.
+pub(super) async fn open(readers: &SqlitePool) -> sqlx::Result<Vec<OpenAttempt>> {
+    open_attempts!(
+        readers,
+        "WHERE j.state IN ('running', 'paused') ORDER BY j.number"
+    )
+}
+
+/// This attempt, if it is not final.
+pub(super) async fn open_one(
+    readers: &SqlitePool,
+    number: JobNumber,
+    attempt: u32,
+) -> sqlx::Result<Option<OpenAttempt>> {
+    let found: sqlx::Result<Vec<OpenAttempt>> = open_attempts!(
+        readers,
+        "WHERE j.number = ?1 AND j.attempt = ?2 AND +j.state IN ('running', 'paused')",
+        number,
+        attempt
+    );
+    Ok(found?.pop())
 }

@@ -492,6 +492,15 @@ impl Store {
         Ok(attempts::open(&self.inner.readers).await?)
     }
 
+    /// This attempt, if it is not final.
+    pub async fn open_attempt(
+        &self,
+        number: JobNumber,
+        attempt: u32,
+    ) -> Result<Option<OpenAttempt>, StoreError> {
+        Ok(attempts::open_one(&self.inner.readers, number, attempt).await?)
+    }
+
     /// Where the byte at `offset` is; rows up to about `max_bytes` of data (at least one row).
     pub async fn stored(
         &self,

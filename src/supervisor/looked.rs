@@ -34,7 +34,7 @@ impl<T> Looked<T> {
 }
 
 /// Whether an error says that the process is not there (any more).
-fn is_gone(error: &io::Error) -> bool {
+pub fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 

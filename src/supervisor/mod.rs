@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use budget::Budget;
 pub use directory::Directory;
-pub use hunt::{Leader, Mark, Remains, end_remains};
+pub use hunt::{Held, Hunter, Leader, Mark, Remains};
 pub use living::Living;
 pub use looked::Looked;
 pub use probe::boot_id;
@@ -60,6 +60,8 @@ pub struct Context {
     pub directory: Directory,
     /// Finds shims by their processes.
     pub living: Living,
+    /// Finds and ends what is left of trees.
+    pub hunter: Hunter,
     /// How many shims may be talked to.
     pub budget: Budget,
     /// How many shims may be starting.

@@ -39,9 +39,14 @@ fn pids() -> Vec<i32> {
         .collect()
 }
 
-/// Whether the process exists and is no zombie.
+/// Whether the process exists and is no zombie. The letter of one whose first thread has ended is that
+/// thread's; its others go on.
 pub fn is_alive(pid: i32) -> bool {
-    state(pid).is_some_and(|state| state != 'Z' && state != 'X')
+    let Some(fields) = stat_fields(pid) else {
+        return false;
+    };
+    let threads = fields.get(17).and_then(|threads| threads.parse().ok());
+    !matches!(fields[0].as_str(), "Z" | "X") || threads.unwrap_or(1) > 1
 }
 
 /// The kernel's letter for a process: R, S, D, T, Z, …

@@ -58,6 +58,7 @@ impl Paper {
             instance: scene.instance.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             segment_bytes: None,
+            mark: None,
         };
         let payload = serde_json::to_vec(&intent).expect("JSON");
         let frame = paper.frame(Kind::Intent, Stream::Stdout, &payload);

@@ -10,6 +10,7 @@ mod clock_jumps;
 mod control;
 mod copies;
 mod damaged;
+mod dead_shims;
 mod delete;
 mod disconnect;
 mod doors;

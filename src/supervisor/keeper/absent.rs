@@ -63,8 +63,8 @@ impl Keeper {
     pub(super) async fn open_attempt(&mut self) -> Option<OpenAttempt> {
         let key = self.task.key()?;
         loop {
-            match self.ctx.store.open_attempts().await {
-                Ok(open) => return open.into_iter().find(|open| Key::of_open(open) == key),
+            match self.ctx.store.open_attempt(key.job, key.attempt).await {
+                Ok(open) => return open,
                 Err(StoreError::Stopping) => return None,
                 Err(error) => {
                     tracing::warn!(job = key.job, %error, "the ledger cannot be read; trying again");

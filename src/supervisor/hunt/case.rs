@@ -1,0 +1,221 @@
+//! The search for one tree: whoever is met that belongs to it is ended, until nobody new has appeared
+//! for a while.
+//!
+//! Whoever is ended is held by a pidfd that was opened before the check, so that no recycled number is
+//! ever hit. A chain of processes that fork and exit can be gone between two looks: one empty look
+//! proves nothing. How all processes are looked at is not known here.
+
+use std::{collections::HashSet, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Leader, Remains,
+    blow::{self, Living},
+    mark::{Mark, Seen, Whose},
+    patience::{Glance, Patience, Verdict},
+};
+use crate::{
+    job::Survivor,
+    supervisor::{looked::Looked, process},
+};
+
+/// How many survivors are named at most.
+const NAMED_MAX: usize = 1000;
+
+/// One tree that is searched for.
+pub(super) struct Case {
+    mark: Mark,
+    leader: Option<Leader>,
+    /// The leader, where it lives.
+    living: Looked<Living>,
+    /// Who was met: number and start time.
+    met: HashSet<(i32, u64)>,
+    round: Round,
+    patience: Patience,
+}
+
+/// What one look at everybody has found.
+#[derive(Default)]
+struct Round {
+    /// Ours; each has been killed, and is gone or not.
+    found: Vec<Survivor>,
+    /// Perhaps ours, and not touched.
+    suspects: Vec<Survivor>,
+    /// Why somebody could not be looked at.
+    unknown: Option<String>,
+    /// Somebody new was met.
+    has_news: bool,
+    /// Another process has the leader's number: whoever is in its session is not ours.
+    is_number_taken: bool,
+}
+
+impl Case {
+    /// Begins to search for what carries the mark. A leader that lives is to start nothing more while
+    /// the others go, and goes last: as long as it is there nobody else can have its session.
+    pub fn begin(mark: Mark, leader: Option<Leader>, now: Instant) -> Self {
+        Self {
+            living: leader.map_or(Looked::Gone, Living::stop),
+            mark,
+            leader,
+            met: HashSet::new(),
+            round: Round::default(),
+            patience: Patience::new(now),
+        }
+    }
+
+    /// Looks again for a leader that could not be looked at.
+    pub fn prepare(&mut self) {
+        if let (Looked::Unknown(_), Some(leader)) = (&self.living, self.leader) {
+            self.living = Living::stop(leader);
+        }
+    }
+
+    /// Takes over what a look has found, and ends it if it is ours.
+    pub fn meet(&mut self, seen: &Looked<Seen>) {
+        match seen {
+            Looked::There(seen) if !self.leads(seen.pid) => self.judge(seen),
+            Looked::There(_) | Looked::Gone => {}
+            Looked::Unknown(why) => self.round.unknown = Some(why.clone()),
+        }
+    }
+
+    fn leads(&self, pid: i32) -> bool {
+        matches!(&self.living, Looked::There(living) if living.leader.pid == pid)
+    }
+
+    fn judge(&mut self, seen: &Seen) {
+        match self.whose(seen) {
+            Whose::Ours => self.end(seen),
+            Whose::Unsaid => self.round.suspects.push(named(seen)),
+            Whose::Others => self.suspect(seen),
+            Whose::Unknown(why) => self.round.unknown = Some(why),
+        }
+    }
+
+    /// Ours is what is in the session of the living leader, or carries the mark.
+    fn whose(&self, seen: &Seen) -> Whose {
+        let led = match &self.living {
+            // Its session was read before.
+            Looked::There(living) if living.leader.pid == seen.stat.session => living.is_there(),
+            _ => Looked::Gone,
+        };
+        match (led, self.mark.whose(seen, self.leader)) {
+            (Looked::There(()), _) | (_, Whose::Ours) => Whose::Ours,
+            (Looked::Unknown(why), _) => Whose::Unknown(why),
+            (Looked::Gone, whose) => whose,
+        }
+    }
+
+    /// A process in a session with the leader's number whose leader is gone is most likely ours, but a
+    /// stranger can have come by that number.
+    fn suspect(&mut self, seen: &Seen) {
+        let Some(Leader { pid, start_ticks }) = self.leader else {
+            return;
+        };
+        if seen.pid == pid && seen.stat.start_ticks != start_ticks {
+            self.round.is_number_taken = true;
+        } else if seen.stat.session == pid && seen.stat.start_ticks >= start_ticks {
+            self.round.suspects.push(named(seen));
+        }
+    }
+
+    fn end(&mut self, seen: &Seen) {
+        let identity = (seen.pid, seen.stat.start_ticks);
+        self.round.has_news |= self.met.insert(identity);
+        // The descriptor first, the check second: what it names cannot change any more.
+        let process = match process::open(seen.pid) {
+            Looked::There(process) => process,
+            Looked::Gone => return,
+            Looked::Unknown(why) => {
+                self.round.unknown = Some(why);
+                return;
+            }
+        };
+        match Seen::look(seen.pid) {
+            Looked::There(again) if again.stat.start_ticks == identity.1 => {
+                if self.whose(&again) == Whose::Ours {
+                    let group = self.may_end_group(&again).then_some(again.stat.group);
+                    blow::strike(&process, &again, group);
+                    self.round.found.push(named(&again));
+                }
+            }
+            Looked::There(_) | Looked::Gone => {}
+            Looked::Unknown(why) => self.round.unknown = Some(why),
+        }
+    }
+
+    /// Whether a process's group is ours as a whole. It is a part of a session, and whoever is in a
+    /// session comes from its leader: so it is, if that one is ours. Where that one is gone a variable
+    /// proves nothing of the others: somebody may have copied it. The living leader of the job goes
+    /// last.
+    fn may_end_group(&self, seen: &Seen) -> bool {
+        if self.leads(seen.stat.group) {
+            return false;
+        }
+        match Seen::look(seen.stat.session) {
+            Looked::There(head) => self.whose(&head) == Whose::Ours,
+            Looked::Gone => self.mark.is_number_of(seen),
+            Looked::Unknown(_) => false,
+        }
+    }
+
+    /// How long the next look may wait.
+    pub fn pause(&self) -> Duration {
+        self.patience.pause()
+    }
+
+    /// After a look at everybody: what is left, if the search is over.
+    pub fn conclude(&mut self, now: Instant) -> Option<Remains> {
+        let mut round = std::mem::take(&mut self.round);
+        if let Looked::Unknown(why) = &self.living {
+            round.unknown.get_or_insert_with(|| why.clone());
+        }
+        let verdict = self.patience.judge(round.glance(), now);
+        if verdict == Verdict::Again {
+            return None;
+        }
+        if let Looked::There(living) = std::mem::replace(&mut self.living, Looked::Gone) {
+            living.kill();
+            if verdict == Verdict::Gone {
+                // It is looked for like everybody else now.
+                self.patience.hear_news(now);
+                return None;
+            }
+        }
+        if verdict == Verdict::Moving {
+            let moving = || "its processes go on starting others".to_owned();
+            round.unknown.get_or_insert_with(moving);
+        }
+        Some(round.into_remains())
+    }
+}
+
+impl Round {
+    fn glance(&self) -> Glance {
+        Glance {
+            has_news: self.has_news,
+            is_found: !self.found.is_empty(),
+            is_blind: self.unknown.is_some(),
+        }
+    }
+
+    fn into_remains(self) -> Remains {
+        let mut survivors = self.found;
+        if !self.is_number_taken {
+            survivors.extend(self.suspects);
+        }
+        survivors.truncate(NAMED_MAX);
+        Remains {
+            survivors,
+            unknown: self.unknown,
+        }
+    }
+}
+
+fn named(seen: &Seen) -> Survivor {
+    Survivor {
+        pid: seen.pid,
+        comm: seen.stat.comm.clone(),
+    }
+}

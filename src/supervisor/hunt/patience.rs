@@ -1,0 +1,216 @@
+//! When a search is over: not after one look that finds nobody, and not never.
+//!
+//! What is searched for is not known here.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// So many looks at everybody have to find nobody new...
+const QUIET_ROUNDS: u32 = 8;
+/// ...or so many when it has taken too long...
+const LATE_ROUNDS: u32 = 2;
+/// ...and for so long, before a tree counts as gone.
+const QUIET_FOR: Duration = Duration::from_millis(200);
+/// How long the same processes are killed again that stay there: they hang in the kernel, or may not
+/// be signalled by us.
+const STUBBORN_FOR: Duration = Duration::from_secs(2);
+/// How long a tree is searched for where looks fail; and where new processes appear, from the first one
+/// on. A shortage passes, and until then nobody may say that nothing is left.
+const HUNT_FOR: Duration = Duration::from_secs(10);
+/// Between two looks while new processes are met.
+const MOVING_EVERY: Duration = Duration::from_millis(2);
+/// Between two looks else, so that the kernel can take the dead away.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// After so many looks without anybody new...
+const SLOW_ROUNDS: u32 = 2 * QUIET_ROUNDS;
+/// ...the next ones can wait for longer.
+const SLOW_EVERY: Duration = Duration::from_millis(100);
+
+/// What one look at everybody came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Glance {
+    /// Somebody was met that had not been met before.
+    pub has_news: bool,
+    /// Somebody is there that belongs to the tree.
+    pub is_found: bool,
+    /// Somebody could not be looked at.
+    pub is_blind: bool,
+}
+
+/// What is to be done after a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Look again.
+    Again,
+    /// Nobody is left.
+    Gone,
+    /// Those that are left stay.
+    Stubborn,
+    /// It has taken too long: somebody still cannot be looked at.
+    Unknown,
+    /// It has taken too long: new processes still appear.
+    Moving,
+}
+
+/// How a search has gone until now.
+#[derive(Debug)]
+pub(super) struct Patience {
+    begun: Instant,
+    first_news_at: Option<Instant>,
+    news_at: Instant,
+    /// Looks since then.
+    quiet_rounds: u32,
+}
+
+impl Patience {
+    /// A search that begins.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            begun: now,
+            first_news_at: None,
+            news_at: now,
+            quiet_rounds: 0,
+        }
+    }
+
+    /// Something has changed: it is quiet no more.
+    pub fn hear_news(&mut self, now: Instant) {
+        self.first_news_at.get_or_insert(now);
+        self.news_at = now;
+        self.quiet_rounds = 0;
+    }
+
+    /// The decision after a look.
+    pub fn judge(&mut self, glance: Glance, now: Instant) -> Verdict {
+        match glance.has_news {
+            true => self.hear_news(now),
+            false => self.quiet_rounds = self.quiet_rounds.saturating_add(1),
+        }
+        let is_late = now.duration_since(self.since(glance)) >= HUNT_FOR;
+        let quiet_for = now.duration_since(self.news_at);
+        // Where looks take long there is no time for many.
+        let rounds = if is_late { LATE_ROUNDS } else { QUIET_ROUNDS };
+        let is_quiet = self.quiet_rounds >= rounds && quiet_for >= QUIET_FOR;
+        match glance {
+            _ if glance.is_blind && !is_late => Verdict::Again,
+            _ if glance.is_blind => Verdict::Unknown,
+            _ if is_quiet && !glance.is_found => Verdict::Gone,
+            _ if is_quiet && (quiet_for >= STUBBORN_FOR || is_late) => Verdict::Stubborn,
+            _ if is_late => Verdict::Moving,
+            _ => Verdict::Again,
+        }
+    }
+
+    /// Since when there is something that can take too long.
+    fn since(&self, glance: Glance) -> Instant {
+        match glance.is_blind {
+            true => self.begun,
+            false => self.first_news_at.unwrap_or(self.begun),
+        }
+    }
+
+    /// How long the next look may wait.
+    pub fn pause(&self) -> Duration {
+        match self.quiet_rounds {
+            0 => MOVING_EVERY,
+            1..SLOW_ROUNDS => LOOK_EVERY,
+            _ => SLOW_EVERY,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks again as it is told to, with what `glance` sees after so long, until there is a verdict.
+    fn search(glance: impl Fn(Duration) -> Glance) -> (Verdict, Duration) {
+        let begun = Instant::now();
+        let (mut patience, mut after) = (Patience::new(begun), Duration::ZERO);
+        loop {
+            let verdict = patience.judge(glance(after), begun + after);
+            if verdict != Verdict::Again {
+                return (verdict, after);
+            }
+            after += patience.pause();
+        }
+    }
+
+    #[test]
+    fn a_look_that_finds_nobody_proves_nothing_and_many_do() {
+        let (verdict, after) = search(|_| Glance::default());
+        assert_eq!(verdict, Verdict::Gone);
+        assert!(after >= QUIET_FOR && after < 2 * QUIET_FOR, "{after:?}");
+        // A chain that is met now and then.
+        let is_met =
+            |after: Duration| after < Duration::from_secs(3) && after.as_millis().is_multiple_of(7);
+        let (verdict, after) = search(|after| Glance {
+            has_news: is_met(after),
+            is_found: is_met(after),
+            is_blind: false,
+        });
+        assert_eq!(verdict, Verdict::Gone);
+        assert!(after >= Duration::from_secs(3), "{after:?}");
+    }
+
+    #[test]
+    fn a_chain_that_is_not_caught_is_told() {
+        let moving = Glance {
+            has_news: true,
+            is_found: true,
+            is_blind: false,
+        };
+        let (verdict, after) = search(|_| moving);
+        assert_eq!(verdict, Verdict::Moving);
+        assert!(after < HUNT_FOR + LOOK_EVERY, "{after:?}");
+    }
+
+    #[test]
+    fn who_stays_is_named_and_who_cannot_be_looked_at_is_waited_for() {
+        let found = Glance {
+            is_found: true,
+            ..Glance::default()
+        };
+        let (verdict, after) = search(|_| found);
+        assert_eq!(verdict, Verdict::Stubborn);
+        assert!(after < STUBBORN_FOR + 2 * SLOW_EVERY, "{after:?}");
+        let blind = Glance {
+            is_blind: true,
+            ..Glance::default()
+        };
+        let (verdict, _) = search(|_| blind);
+        assert_eq!(verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn looks_that_take_long_make_no_chain() {
+        let begun = Instant::now();
+        let mut patience = Patience::new(begun);
+        let verdicts: Vec<_> = (0..8)
+            .map(|round| {
+                let glance = Glance {
+                    has_news: round == 0,
+                    is_found: round == 0,
+                    is_blind: false,
+                };
+                patience.judge(glance, begun + HUNT_FOR / 5 * round)
+            })
+            .collect();
+        assert_eq!(verdicts[..5], [Verdict::Again; 5]);
+        assert_eq!(verdicts[5], Verdict::Gone);
+    }
+
+    #[test]
+    fn who_is_found_in_the_last_moment_of_a_shortage_is_ended_like_any_other() {
+        let last_moment = HUNT_FOR - 2 * SLOW_EVERY;
+        let until_then = |after| Glance {
+            has_news: after >= last_moment && after < last_moment + SLOW_EVERY,
+            is_found: after >= last_moment && after < last_moment + SLOW_EVERY,
+            is_blind: after < last_moment,
+        };
+        let (verdict, after) = search(until_then);
+        assert_eq!(verdict, Verdict::Gone);
+        assert!(after >= HUNT_FOR, "{after:?}");
+    }
+}

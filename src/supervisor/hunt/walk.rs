@@ -1,0 +1,35 @@
+//! One look at all processes there are, for everybody who searches: those that have appeared since
+//! the look before come first, because the next one of a chain is gone in a moment.
+//!
+//! Who is searched for is not known here.
+
+use std::collections::HashSet;
+
+use super::{super::process, mark::Seen};
+use crate::supervisor::looked::Looked;
+
+/// Looks at all processes, again and again.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    known: HashSet<i32>,
+}
+
+impl Walk {
+    /// Shows every process that lives, and why one could not be looked at. Blocking.
+    pub fn all(&mut self, mut show: impl FnMut(Looked<Seen>)) {
+        let pids = match process::pids() {
+            Ok(pids) => pids,
+            Err(error) => {
+                let why = format!("/proc cannot be read: {error}");
+                return show(Looked::Unknown(why));
+            }
+        };
+        let own = std::process::id() as i32;
+        let mut order: Vec<_> = pids.iter().copied().filter(|pid| *pid != own).collect();
+        order.sort_unstable_by_key(|pid| (self.known.contains(pid), -pid));
+        for pid in order {
+            show(Seen::look(pid));
+        }
+        self.known = pids.into_iter().collect();
+    }
+}
