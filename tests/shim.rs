@@ -11,6 +11,8 @@ use harness::until_some as until;
 
 #[path = "shim/arms.rs"]
 mod arms;
+#[path = "shim/crowds.rs"]
+mod crowds;
 #[path = "shim/dies_with_its_job.rs"]
 mod dies_with_its_job;
 #[path = "shim/drops_output.rs"]
