@@ -25,6 +25,8 @@ mod feeds_stdin;
 mod fences_servers;
 #[path = "shim/gives_a_clean_start.rs"]
 mod gives_a_clean_start;
+#[path = "shim/holds.rs"]
+mod holds;
 #[path = "shim/keeps_survivors.rs"]
 mod keeps_survivors;
 #[path = "shim/late_orders.rs"]
