@@ -162,10 +162,11 @@ impl Attempt {
     /// Enters what became of a signal of the stop, and tells of those that it could not reach.
     fn note(&mut self, number: i32, reached: &Reached, kit: &mut Kit) {
         let Some(stop) = &mut self.stop else { return };
-        let before = std::mem::take(&mut stop.facts.refused);
+        // A job that forks has others each time: those of the last try stand in its facts.
+        let is_told = !stop.facts.refused.is_empty();
         stop.note(number, reached);
         let refused = stop.facts.refused.clone();
-        if !refused.is_empty() && refused != before {
+        if !refused.is_empty() && !is_told {
             self.tell_refused(refused, kit);
         }
     }

@@ -39,6 +39,7 @@ mod pids;
 mod queues;
 mod quota;
 mod read;
+mod refused;
 mod remains;
 mod restart;
 mod retry;

@@ -261,7 +261,10 @@ fn a_pause_that_the_kernel_refuses_is_not_told_as_done() {
         FromShim::Paused { .. } => panic!("it is not paused"),
         _ => None,
     });
-    assert!(why.contains("EPERM") && why.contains(&leader.to_string()), "{why}");
+    assert!(
+        why.contains("EPERM") && why.contains(&leader.to_string()),
+        "{why}"
+    );
     assert!(is_alive(leader) && state_of(leader) != Some('T'));
     drop(refusing);
     assert!(server.receive_within(Duration::from_millis(300)).is_err());
