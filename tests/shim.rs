@@ -11,6 +11,8 @@ use harness::until_some as until;
 
 #[path = "shim/arms.rs"]
 mod arms;
+#[path = "shim/crowds.rs"]
+mod crowds;
 #[path = "shim/dies_with_its_job.rs"]
 mod dies_with_its_job;
 #[path = "shim/drops_output.rs"]
@@ -25,6 +27,8 @@ mod fences_servers;
 mod gives_a_clean_start;
 #[path = "shim/has_its_thread.rs"]
 mod has_its_thread;
+#[path = "shim/holds.rs"]
+mod holds;
 #[path = "shim/keeps_survivors.rs"]
 mod keeps_survivors;
 #[path = "shim/late_orders.rs"]

@@ -82,6 +82,19 @@ pub struct Stop {
     /// Whether SIGKILL was needed.
     #[serde(default)]
     pub killed: bool,
+    /// Whom the kernel did not let it signal.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
+}
+
+/// A process that could not be signalled.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Refused {
+    /// Its number.
+    pub pid: i32,
+    /// Its name.
+    #[serde(default)]
+    pub comm: String,
 }
 
 impl Job {

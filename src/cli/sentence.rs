@@ -4,8 +4,15 @@ use nix::errno::Errno;
 
 use super::{duration, escape::visible, job::Job, job::SpawnError};
 
+/// How many processes that could not be signalled are named.
+const REFUSED_SHOWN: usize = 4;
+
 /// How the job stands or ended: `exited with code 3`, `was ended by SIGKILL`, …
 pub fn of(job: &Job) -> String {
+    format!("{}{}", how(job), refusal(job))
+}
+
+fn how(job: &Job) -> String {
     match (job.state.as_str(), job.reason.as_deref()) {
         ("succeeded", _) => "succeeded: it exited with code 0".to_owned(),
         ("cancelled", _) => cancelled(job),
@@ -13,6 +20,27 @@ pub fn of(job: &Job) -> String {
         ("failed", None) => "failed".to_owned(),
         ("queued", _) => waiting(job),
         (state, _) => format!("is {}{}", visible(state), stopping(job)),
+    }
+}
+
+/// Whom a stop could not reach.
+fn refusal(job: &Job) -> String {
+    let refused = job.stop.iter().flat_map(|stop| &stop.refused);
+    let names: Vec<_> = refused
+        .map(|process| format!("{} ({})", process.pid, visible(&process.comm)))
+        .collect();
+    match names.split_at(names.len().min(REFUSED_SHOWN)) {
+        ([], _) => String::new(),
+        (shown, rest) => {
+            let shown = shown.join(", ");
+            let more = match rest.len() {
+                0 => String::new(),
+                count => format!(" and {count} more"),
+            };
+            format!(
+                "; the kernel did not let it be stopped (EPERM): another user's processes {shown}{more}"
+            )
+        }
     }
 }
 
@@ -128,6 +156,12 @@ mod tests {
                 "waits for a free slot in the queue default",
             ),
             (json!({"state": "running"}), "is running"),
+            (
+                json!({"state": "running", "stop": {"cause": "cancel",
+                    "refused": [{"pid": 7, "comm": "su\u{1b}do"}]}}),
+                "is running, and being stopped (cancel); the kernel did not let it be stopped \
+                 (EPERM): another user's processes 7 (su\\u{1b}do)",
+            ),
         ] {
             assert_eq!(of(&sample(keys)), text);
         }

@@ -3,7 +3,7 @@
 use super::{Error, Executor};
 use crate::{
     clock,
-    job::{Job, JobRef, StopCause, StopWish},
+    job::{Job, JobNumber, JobRef, JobState, StopCause, StopWish, signal},
     store::{Include, PauseWished, StoreError, Wished},
     supervisor::Key,
 };
@@ -116,7 +116,9 @@ impl Executor {
                     job: number,
                     attempt,
                 };
-                self.inner.supervisor.pause(&shim, key, pause, &actor).await;
+                let supervisor = &self.inner.supervisor;
+                let done = supervisor.pause(&shim, key, pause, &actor).await;
+                done.map_err(|why| Error::Conflict(format!("job {number} is not paused: {why}")))?;
                 if !pause {
                     self.inner.last_inputs.note(&self.inner.hub, number);
                 }
@@ -125,7 +127,7 @@ impl Executor {
         }
     }
 
-    async fn signal(&self, job: JobRef, signal: i32) -> Result<Job, Error> {
+    async fn signal(&self, job: JobRef, number: i32) -> Result<Job, Error> {
         let job = self.get(job, Include::default()).await?;
         if !job.state.is_active() {
             return Err(Error::Conflict(format!(
@@ -134,8 +136,17 @@ impl Executor {
                 job.state.name()
             )));
         }
-        let sent = self.inner.supervisor.signal(job.number, signal).await;
+        if job.state == JobState::Paused && signal::is_of_job_control(number) {
+            return Err(Error::Conflict(held(job.number, number)));
+        }
+        let sent = self.inner.supervisor.signal(job.number, number).await;
         sent.map_err(|error| Error::Unavailable(format!("{error}; try again")))?;
         Ok(job)
     }
+}
+
+/// Why a paused job is not sent SIGCONT, SIGSTOP and their like.
+fn held(job: JobNumber, number: i32) -> String {
+    let signal = signal::name(number);
+    format!("job {job} is paused, and {signal} does not change that; resume it first")
 }

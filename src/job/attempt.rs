@@ -91,13 +91,26 @@ pub struct StopFacts {
     pub cause: StopCause,
     /// When it was asked.
     pub asked_at_us: i64,
-    /// Names of the signals that were sent, in order.
+    /// Names of the signals that were delivered to a process at least, in order.
     pub signals: Vec<String>,
-    /// Whether SIGKILL was needed.
+    /// Whether SIGKILL was needed, and delivered.
     pub killed: bool,
+    /// Processes that the kernel did not let us signal (EPERM, kill(2)) when it was tried last: they
+    /// have become another user's. At most 100 are named.
+    #[serde(default)]
+    pub refused: Vec<Survivor>,
+    /// The leader was one of them, and no signal of the stop has ever reached it: it ended by itself.
+    #[serde(default)]
+    pub spared: bool,
 }
 
 impl StopFacts {
+    /// Whether it decides how the attempt ended. At the bound of the output something is missing,
+    /// whoever was reached.
+    fn has_counted(&self) -> bool {
+        !self.spared || self.cause == StopCause::OutputLimit
+    }
+
     /// Of a wish that no shim has heard: no attempt was running, or it is gone.
     pub fn unheard(wish: &StopWish) -> Self {
         Self {
@@ -106,6 +119,8 @@ impl StopFacts {
             asked_at_us: wish.asked_at_us,
             signals: Vec::new(),
             killed: false,
+            refused: Vec::new(),
+            spared: false,
         }
     }
 }
@@ -158,9 +173,11 @@ impl ExitFacts {
     /// The final state that follows from these facts, and its reason.
     ///
     /// A wish makes it `cancelled`, whatever the exit looked like (also where it came before there
-    /// was a process); a limit names itself; otherwise the leader's exit decides.
+    /// was a process); a limit names itself; otherwise, and where the kernel did not let the stop
+    /// reach the leader, the leader's exit decides.
     pub fn outcome(&self) -> (JobState, Option<Reason>) {
-        let cause = self.stop.as_ref().map(|stop| stop.cause);
+        let stop = self.stop.as_ref().filter(|stop| stop.has_counted());
+        let cause = stop.map(|stop| stop.cause);
         if let (Exit::SpawnFailed(_), None) = (&self.exit, cause.filter(|c| c.is_wish())) {
             return (JobState::Failed, Some(Reason::Spawn));
         }

@@ -43,6 +43,12 @@ pub fn name(number: i32) -> String {
         .map_or_else(|| format!("SIG{number}"), |(_, name)| (*name).to_owned())
 }
 
+/// Whether a signal lets processes go on or, unless they catch it, stops them: SIGCONT, SIGSTOP,
+/// SIGTSTP, SIGTTIN, SIGTTOU (signal(7)).
+pub fn is_of_job_control(number: i32) -> bool {
+    (18..=22).contains(&number)
+}
+
 /// The number of a signal given as `SIGTERM`, `TERM`, `term` or `15` (1 to 64).
 pub fn number(text: &str) -> Option<i32> {
     let upper = text.to_ascii_uppercase();
@@ -72,5 +78,13 @@ mod tests {
         for bad in ["", "SIG", "SIGFOO", "0", "65", "-9"] {
             assert_eq!(number(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn signals_of_job_control_are_known() {
+        let of_job_control = NAMES.iter().filter(|(n, _)| is_of_job_control(*n));
+        let names: Vec<_> = of_job_control.map(|(_, name)| *name).collect();
+        let expected = ["SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"];
+        assert_eq!(names, expected);
     }
 }

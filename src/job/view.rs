@@ -113,21 +113,23 @@ pub struct Job {
 pub enum Stop {
     /// Committed, and perhaps on its way.
     Wished(StopWish),
+    /// The same, and the kernel did not let it reach these processes.
+    Refused(StopWish, Vec<Survivor>),
     /// It reached the shim before the leader's exit.
     Done(StopFacts),
 }
 
 impl Serialize for Stop {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (by, cause, at, signals, killed) = match self {
-            Self::Wished(w) => (&w.by, w.cause, w.asked_at_us, &[] as &[String], false),
-            Self::Done(d) => (
-                &d.by,
-                d.cause,
-                d.asked_at_us,
-                d.signals.as_slice(),
-                d.killed,
-            ),
+        let (none, nobody) = (&[] as &[String], &[] as &[Survivor]);
+        let (by, cause, at) = match self {
+            Self::Wished(w) | Self::Refused(w, _) => (&w.by, w.cause, w.asked_at_us),
+            Self::Done(d) => (&d.by, d.cause, d.asked_at_us),
+        };
+        let (signals, killed, refused) = match self {
+            Self::Wished(_) => (none, false, nobody),
+            Self::Refused(_, refused) => (none, false, refused.as_slice()),
+            Self::Done(d) => (d.signals.as_slice(), d.killed, d.refused.as_slice()),
         };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("by", by)?;
@@ -135,6 +137,7 @@ impl Serialize for Stop {
         map.serialize_entry("asked_at", &Micros(at))?;
         map.serialize_entry("signals", signals)?;
         map.serialize_entry("killed", &killed)?;
+        map.serialize_entry("refused", refused)?;
         map.end()
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use super::{
     backoff::Backoff,
     feed::Feed,
+    halt::Halt,
     kit::Kit,
     log::{Log, Obstacle},
     pipes::Pipes,
@@ -93,8 +94,15 @@ pub struct Attempt {
     pub(super) look_at: Option<Instant>,
     pub(super) later: Later,
     pub(super) paused: bool,
+    /// Whom the pause has stopped, until everybody goes on.
+    pub(super) halt: Option<Halt>,
+    /// That it is paused was told.
+    pub(super) told_paused: bool,
     /// A pause or a resume (`false`) that has not reached everybody, and when it is tried again.
     pub(super) unreached: Option<(bool, Instant)>,
+    /// When is looked whether everybody still stands still, and when that was done last.
+    pub(super) watch_at: Option<Instant>,
+    pub(super) watched_at: Instant,
     pub(super) run_time: Stopwatch,
     pub(super) silence: Stopwatch,
     pub(super) armed: Option<Offset>,
@@ -151,7 +159,11 @@ impl Attempt {
             look_at: None,
             later,
             paused: false,
+            halt: None,
+            told_paused: false,
             unreached: None,
+            watch_at: None,
+            watched_at: now,
             run_time: Stopwatch::started(now),
             silence: Stopwatch::started(now),
             armed: None,
@@ -239,6 +251,7 @@ impl Attempt {
         let retry = self.blocked.as_ref().and_then(|b| b.retry_at);
         let unreached = self.unreached.map(|(_, at)| at);
         let looks = self.look_at.into_iter().chain(unreached);
+        let looks = looks.chain(self.watch_at);
         limits.chain(self.kill_at).chain(retry).chain(looks).min()
     }
 

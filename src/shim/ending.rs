@@ -12,6 +12,7 @@ use super::{
     attempt::{Attempt, Phase},
     fork,
     kit::Kit,
+    look::Process,
     stamp, tree,
 };
 use crate::job::Leftover;
@@ -22,20 +23,27 @@ const LEFTOVER_GRACE: Duration = Duration::from_millis(500);
 /// How long until the processes are looked at again where that has failed.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// How many exited processes are reaped before everything else has its turn: a job can make them as
+/// fast as they are reaped.
+const REAPS_MAX: usize = 256;
+
 impl Attempt {
     /// A child has changed its state: reaps what can be reaped, and notices the leader's exit.
     ///
     /// The leader itself is reaped last, because its number is its group's name. ECHILD is the
     /// proof that nobody is left.
     pub fn on_children(&mut self, kit: &mut Kit, now: Instant) {
-        loop {
+        self.watch_soon(now);
+        let mut left = REAPS_MAX;
+        while left > 0 {
+            left -= 1;
             let reaped = match fork::exited_child(None) {
                 Err(Errno::ECHILD) => return self.on_gone(kit, now),
                 Err(_) => false,
                 Ok(None) => return self.on_straggler(kit, now),
                 Ok(Some(pid)) if Some(pid) == self.leader => {
                     self.finish_start(kit, now);
-                    match self.reap_others(pid, kit) {
+                    match self.reap_others(pid, &mut left, kit, now) {
                         _ if matches!(self.phase, Phase::Starting { .. }) => false,
                         Ok(0) => self.reap(pid),
                         Ok(_) => return self.on_leader_exit(kit, now),
@@ -49,6 +57,7 @@ impl Attempt {
                 return self.look_again(now);
             }
         }
+        self.look_at = Some(now);
     }
 
     /// The processes are looked at again in a moment: this time it failed.
@@ -56,11 +65,28 @@ impl Attempt {
         self.look_at = Some(now + LOOK_AGAIN);
     }
 
-    /// Reaps exited children other than the leader; how many children of ours remain.
-    fn reap_others(&mut self, leader: i32, kit: &Kit) -> io::Result<usize> {
+    /// Reaps exited children other than the leader, at most so many; how many children of ours
+    /// remain.
+    fn reap_others(
+        &mut self,
+        leader: i32,
+        left: &mut usize,
+        kit: &Kit,
+        now: Instant,
+    ) -> io::Result<usize> {
         let mut remaining = 0;
-        for pid in kit.tree.children()? {
-            if pid != leader && !self.reap(pid) {
+        for pid in kit
+            .tree
+            .children()?
+            .into_iter()
+            .filter(|pid| *pid != leader)
+        {
+            if *left == 0 {
+                self.look_at = Some(now);
+                remaining += 1;
+            } else if self.reap(pid) {
+                *left -= 1;
+            } else {
                 remaining += 1;
             }
         }
@@ -113,10 +139,9 @@ impl Attempt {
     /// What lives besides the leader stays: it goes on if it was paused, for nobody could let it go
     /// on later, and it is named. Where not all of them can be looked at, that waits.
     fn leave_to_themselves(&mut self, kit: &Kit, now: Instant) {
-        if self.paused && !kit.tree.signal(self.group(), libc::SIGCONT) {
+        if !self.let_go(kit, now) {
             return self.look_again(now);
         }
-        self.set_paused(false, now);
         let others = self.others(kit);
         if !others.is_whole() {
             return self.look_again(now);
@@ -125,7 +150,7 @@ impl Attempt {
     }
 
     /// These are no longer part of the attempt.
-    fn leave(&mut self, survivors: &[tree::Process]) {
+    fn leave(&mut self, survivors: &[Process]) {
         self.survivors = tree::name_all(survivors);
         if let Some(leader) = self.leader {
             self.reap(leader);
@@ -135,12 +160,13 @@ impl Attempt {
 
     /// The leader is gone, and only processes are left that the kernel does not let us signal
     /// (they have become another user's): they survive.
-    pub(super) fn give_up_on(&mut self, refused: &[i32], kit: &Kit) {
+    pub(super) fn give_up_on(&mut self, refused: &[Process], kit: &Kit) {
         if !matches!(self.phase, Phase::Ending) || refused.is_empty() {
             return;
         }
         let others = self.others(kit);
-        if others.is_whole() && others.found.iter().all(|p| refused.contains(&p.pid)) {
+        let is_refused = |p: &Process| refused.iter().any(|r| r.identity() == p.identity());
+        if others.is_whole() && others.found.iter().all(is_refused) {
             self.leave(&others.found);
             self.leaked = self.leaked.saturating_sub(self.survivors.len() as u32);
         }
@@ -186,8 +212,7 @@ impl Attempt {
         self.pipes.mark_end();
         self.ended_at_us = stamp::wall_us();
         self.kill_at = None;
-        self.paused = false;
-        self.unreached = None;
+        self.forget_pause();
         self.phase = Phase::Draining;
     }
 }

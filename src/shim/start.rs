@@ -9,12 +9,13 @@ use super::{
     attempt::{Attempt, Phase},
     kit::Kit,
     log::Obstacle,
+    look,
     pipes::Pipes,
     plan,
     spawn::{self, Failure, Retry, Spawned},
     stamp,
     stopwatch::Stopwatch,
-    tree, usage,
+    usage,
 };
 use crate::{job::SpawnError, spool::record::StartPayload};
 
@@ -137,7 +138,7 @@ impl Attempt {
         self.spec.env = Vec::new();
         let (start, wall_us) = self.start_of_leader().unwrap_or_else(|| {
             // It was killed before it could write; a reader needs a record at that place.
-            let start_ticks = tree::start_ticks(pid).unwrap_or_default();
+            let start_ticks = look::start_ticks(pid).unwrap_or_default();
             let start = StartPayload { pid, start_ticks };
             if let Err(e) = self.log.write_start(start) {
                 self.trouble(format!("write a start record: {e}"), kit);

@@ -1,5 +1,5 @@
-//! The stop ladder and the other wishes about a running tree: TERM, grace, KILL; pause, resume,
-//! single signals; the limits of the job. Who wishes is not known here.
+//! The stop ladder: TERM, grace, KILL; single signals; the limits of the job. Who wishes is not known
+//! here.
 
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,23 @@ use super::{
     attempt::{Attempt, Phase},
     fork,
     kit::Kit,
-    spawn,
+    pause,
+    reach::{self, Reached},
+    spawn, tree,
 };
 use crate::{
-    job::{StopCause, StopFacts, StopWish, signal},
+    job::{StopCause, StopFacts, StopWish, Survivor, signal},
     spool::FromShim,
 };
 
 /// How long after a KILL the living are looked for again.
 const KILL_AGAIN: Duration = Duration::from_millis(20);
 
-/// How long after a pause or a resume that could not reach everybody it is tried again.
-const REACH_AGAIN: Duration = Duration::from_millis(250);
+/// The same where the kernel has refused all of them: they may become our user's again.
+const REFUSED_AGAIN: Duration = Duration::from_secs(1);
+
+/// How many processes that could not be signalled are named at most.
+const REFUSED_NAMED_MAX: usize = 100;
 
 /// How many signals are kept for a process that has not come to its exec yet.
 pub(super) const SIGNALS_MAX: usize = 64;
@@ -32,6 +37,8 @@ pub struct Stop {
     pub wish: StopWish,
     /// What has been done about it.
     pub facts: StopFacts,
+    /// A signal of it has reached the leader.
+    leader_reached: bool,
 }
 
 impl Stop {
@@ -43,12 +50,44 @@ impl Stop {
             asked_at_us: wish.asked_at_us,
             signals: Vec::new(),
             killed: false,
+            refused: Vec::new(),
+            spared: false,
         };
-        Self { wish, facts }
+        Self {
+            wish,
+            facts,
+            leader_reached: false,
+        }
     }
 
     fn sent(&mut self, number: i32) {
         self.facts.signals.push(signal::name(number));
+    }
+
+    /// Takes over what became of a signal to everybody. A leader that it has reached once has heard of
+    /// the stop.
+    fn note(&mut self, number: i32, reached: &Reached) {
+        let again = number == libc::SIGKILL && self.facts.killed;
+        if reached.is_delivered && !again {
+            self.sent(number);
+            self.facts.killed |= number == libc::SIGKILL;
+        }
+        if let Some(refused) = reached.leader_refused {
+            self.leader_reached |= !refused;
+            self.facts.spared = !self.leader_reached;
+        }
+        let named = reached.refused.len().min(REFUSED_NAMED_MAX);
+        self.facts.refused = tree::name_all(&reached.refused[..named]);
+    }
+}
+
+/// When the living are looked for again after a KILL.
+fn kill_again(reached: &Reached) -> Duration {
+    match (reached.is_quiet(), reached.is_delivered) {
+        // There are always new ones: as soon as everything else has had its turn.
+        (false, _) => Duration::ZERO,
+        (true, false) if !reached.refused.is_empty() => REFUSED_AGAIN,
+        (true, _) => KILL_AGAIN,
     }
 }
 
@@ -108,33 +147,50 @@ impl Attempt {
     /// TERM to everybody, and CONT where somebody could not act on it otherwise.
     pub(super) fn terminate(&mut self, kit: &mut Kit, now: Instant) {
         let group = self.group();
-        let mut sent = vec![libc::SIGTERM];
-        kit.tree.signal(group, libc::SIGTERM);
-        let everyone = kit.tree.everyone();
-        let any_stopped = everyone.found.iter().any(|p| p.is_stopped());
-        if self.paused || self.unreached.is_some() || any_stopped || !everyone.is_whole() {
-            kit.tree.signal(group, libc::SIGCONT);
-            sent.push(libc::SIGCONT);
+        let reached = kit.tree.terminate(group);
+        self.note(libc::SIGTERM, &reached, kit);
+        if self.halt.is_some() || reached.any_stopped || !reached.is_whole() {
+            kit.tree.wake(group);
+            if let Some(stop) = self.stop.as_mut().filter(|_| reached.is_delivered) {
+                stop.sent(libc::SIGCONT);
+            }
         }
-        self.unreached = None;
         self.set_paused(false, now);
-        if let Some(stop) = &mut self.stop {
-            sent.into_iter().for_each(|number| stop.sent(number));
+        self.forget_pause();
+    }
+
+    /// Enters what became of a signal of the stop, and tells of those that it could not reach.
+    fn note(&mut self, number: i32, reached: &Reached, kit: &mut Kit) {
+        let Some(stop) = &mut self.stop else { return };
+        // A job that forks has others each time: those of the last try stand in its facts.
+        let is_told = !stop.facts.refused.is_empty();
+        stop.note(number, reached);
+        let refused = stop.facts.refused.clone();
+        if !refused.is_empty() && !is_told {
+            self.tell_refused(refused, kit);
         }
+    }
+
+    fn tell_refused(&mut self, refused: Vec<Survivor>, kit: &mut Kit) {
+        let names = pause::names(&refused);
+        let what = format!(
+            "stop these of its processes: {names}: the kernel refuses it (EPERM), for they have \
+             become another user's"
+        );
+        self.trouble(what, kit);
+        let about = self.about();
+        kit.said.push(FromShim::StopRefused { about, refused });
     }
 
     /// KILL to everybody, now and again until nobody is left.
     fn kill(&mut self, kit: &mut Kit, now: Instant) {
-        self.kill_at = Some(now + KILL_AGAIN);
         self.count_leaked_in_stop(kit);
         // Where somebody could not be looked at the next round does: only ECHILD ends them.
-        let reached = kit.tree.signal_until_quiet(self.group(), libc::SIGKILL);
+        let lives = !matches!(self.phase, Phase::Ending);
+        let reached = kit.tree.kill(self.group(), lives);
+        self.kill_at = Some(now + kill_again(&reached));
+        self.note(libc::SIGKILL, &reached, kit);
         self.give_up_on(&reached.refused, kit);
-        if let Some(stop) = &mut self.stop
-            && !std::mem::replace(&mut stop.facts.killed, true)
-        {
-            stop.sent(libc::SIGKILL);
-        }
     }
 
     /// What is due at `now`.
@@ -147,9 +203,7 @@ impl Attempt {
         if self.look_at.take_if(|at| *at <= now).is_some() {
             self.on_children(kit, now);
         }
-        if let Some((pause, _)) = self.unreached.take_if(|(_, at)| *at <= now) {
-            self.set_flow(pause, kit, now);
-        }
+        self.on_pause_time(kit, now);
         if self.kill_at.is_some_and(|at| at <= now) {
             match self.phase {
                 Phase::Starting { .. } | Phase::Running | Phase::Ending => self.kill(kit, now),
@@ -158,54 +212,19 @@ impl Attempt {
         }
     }
 
-    /// Stops the whole tree, without anybody in it noticing. A stop that has begun goes first.
-    pub fn pause(&mut self, kit: &mut Kit, now: Instant) {
+    /// One signal to the leader's group; nothing once the leader has exited. In a pause nobody is let
+    /// go on or stopped by it: the pause would not hold, and the other is over with the pause.
+    pub fn signal(&mut self, number: i32, kit: &mut Kit) {
         match self.phase {
-            _ if self.stop.is_some() => {}
-            Phase::Opening | Phase::Starting { .. } | Phase::Failing(_) => self.later.pause = true,
-            Phase::Running => self.set_flow(true, kit, now),
-            _ => {}
-        }
-    }
-
-    /// Lets the tree go on.
-    pub fn resume(&mut self, kit: &mut Kit, now: Instant) {
-        self.later.pause = false;
-        if matches!(self.phase, Phase::Running) && self.stop.is_none() {
-            self.set_flow(false, kit, now);
-        }
-    }
-
-    /// Stops everybody (`pause`) or lets everybody go on. It is told once it is so: where somebody
-    /// could not be looked at, it is tried again.
-    fn set_flow(&mut self, pause: bool, kit: &mut Kit, now: Instant) {
-        if !matches!(self.phase, Phase::Running) || self.stop.is_some() {
-            return;
-        }
-        let whole = match pause {
-            true => {
-                let reached = kit.tree.signal_until_quiet(self.group(), libc::SIGSTOP);
-                reached.whole
-            }
-            false => kit.tree.signal(self.group(), libc::SIGCONT),
-        };
-        // The clocks stand still as soon as anybody does.
-        self.set_paused(pause, now);
-        self.unreached = (!whole).then_some((pause, now + REACH_AGAIN));
-        if whole {
-            let about = self.about();
-            kit.said.push(match pause {
-                true => FromShim::Paused { about },
-                false => FromShim::Resumed { about },
-            });
-        }
-    }
-
-    /// One signal to the leader's group; nothing once the leader has exited.
-    pub fn signal(&mut self, number: i32, kit: &Kit) {
-        match self.phase {
+            Phase::Running if self.halt.is_some() && signal::is_of_job_control(number) => {}
             Phase::Running if self.leader_lives() => {
-                kit.tree.signal_group(self.group(), number);
+                if reach::signal_group(self.group(), number) == Err(Errno::EPERM) {
+                    let name = signal::name(number);
+                    self.trouble(
+                        format!("send it {name}: the kernel refuses it (EPERM)"),
+                        kit,
+                    );
+                }
             }
             Phase::Opening | Phase::Starting { .. } | Phase::Failing(_)
                 if self.later.signals.len() < SIGNALS_MAX =>
@@ -228,12 +247,6 @@ impl Attempt {
         if later.pause {
             self.pause(kit, now);
         }
-    }
-
-    pub(super) fn set_paused(&mut self, paused: bool, now: Instant) {
-        self.paused = paused;
-        self.run_time.run(!paused, now);
-        self.silence.run(!paused && self.blocked.is_none(), now);
     }
 
     /// More was written than may be stored: the attempt is stopped, or, where its leader has

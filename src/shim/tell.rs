@@ -122,6 +122,12 @@ impl Attempt {
         if let Some(why) = self.told_waiting.clone() {
             self.tell_wait(true, why, kit);
         }
+        let refused = self.stop.as_ref().map(|stop| stop.facts.refused.clone());
+        if let Some(refused) = refused.filter(|refused| !refused.is_empty() && self.facts.is_none())
+        {
+            let about = self.about();
+            kit.said.push(FromShim::StopRefused { about, refused });
+        }
     }
 
     /// Says which process runs, once there is one.

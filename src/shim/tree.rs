@@ -1,56 +1,38 @@
-//! The processes below this one, found in `/proc`, and signals to them that can reach nobody
-//! else. Why a signal is sent, and when, is the attempt's business.
+//! The processes below this one, and the way to each of them that can lead to nobody else. Which
+//! signal is sent, and why, is not known here.
 //!
 //! A direct child keeps its number until we reap it, and the leader's group keeps its number
 //! until we reap the leader: those two may be signalled by number. For everybody else a pidfd is
-//! opened first and the descent checked behind it: a number that was recycled in between then
+//! opened first and the descent checked after it: a number that was recycled in between then
 //! either shows a stranger's descent, or the pidfd is a dead process's.
+//!
+//! Whoever was found to be below us stays below us, so a look that goes from the parents to the
+//! children need only ask for one step: whether the parent is the process that was found before.
 
 use std::{
-    collections::HashSet,
-    fs::{self, File},
+    collections::{HashMap, HashSet},
+    fs::File,
     io,
-    os::{fd::AsRawFd, unix::fs::FileExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
 };
 
 use nix::errno::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::fork;
+use super::{
+    fork,
+    look::{self, Identity, Process},
+};
 use crate::job::Survivor;
-
-/// A process below the shim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Process {
-    /// Its number.
-    pub pid: i32,
-    /// Its parent's number.
-    pub parent: i32,
-    /// Its process group.
-    pub group: i32,
-    /// The letter of proc(5): `R`, `S`, `T`, `Z`, …
-    pub state: u8,
-    /// How many threads it has.
-    threads: u32,
-}
-
-impl Process {
-    fn is_alive(&self) -> bool {
-        // Where only its first thread has ended the letter is that thread's.
-        !matches!(self.state, b'Z' | b'X' | b'x') || self.threads > 1
-    }
-
-    /// Whether it was stopped by a signal.
-    pub fn is_stopped(&self) -> bool {
-        self.state == b'T'
-    }
-}
 
 /// What a look at the processes below the shim has brought. A process that could not be looked at
 /// is not one that is gone.
 #[derive(Debug, Default)]
 pub struct Looked {
-    /// Those that were seen.
+    /// Those that were seen, parents before their children.
     pub found: Vec<Process>,
     /// Those that are there, or may be, and could not be looked at; what is below them was not seen
     /// either.
@@ -66,13 +48,55 @@ impl Looked {
     }
 }
 
-/// What came of a signal to everybody.
+/// A way to one process.
 #[derive(Debug)]
-pub struct Reached {
-    /// Those that the kernel did not let us signal.
-    pub refused: Vec<i32>,
-    /// Whether everybody was looked at and signalled, those aside.
-    pub whole: bool,
+pub enum Way {
+    /// A direct child, by its number.
+    Child(i32),
+    /// Anybody else.
+    Pidfd(OwnedFd),
+    /// One that was found to be below us before; a descriptor is opened when it is needed.
+    Known(Identity),
+}
+
+impl Way {
+    /// Sends a signal, or (0) asks whether one may be sent. ESRCH and EPERM are answers; after any
+    /// other error nobody knows whether it is there.
+    pub fn send(&self, signal: i32) -> Result<(), Errno> {
+        match self {
+            Self::Child(pid) => fork::kill(*pid, signal),
+            Self::Pidfd(pidfd) => fork::pidfd_kill(pidfd.as_raw_fd(), signal),
+            Self::Known((pid, start_ticks)) => {
+                let pidfd = open(*pid)?;
+                match look::process(*pid)? {
+                    Some(now) if now.start_ticks == *start_ticks => {
+                        fork::pidfd_kill(pidfd.as_raw_fd(), signal)
+                    }
+                    _ => Err(Errno::ESRCH),
+                }
+            }
+        }
+    }
+}
+
+/// Processes that were found to be below the shim, with their start times: a number that was given
+/// to another process is not taken for the one before.
+#[derive(Debug, Default)]
+pub struct Known(HashMap<i32, u64>);
+
+impl Known {
+    fn add(&mut self, process: &Process) {
+        self.0.insert(process.pid, process.start_ticks);
+    }
+
+    /// Whether this number still is the process that was found.
+    fn is_still(&self, pid: i32) -> Result<bool, Errno> {
+        let Some(start_ticks) = self.0.get(&pid) else {
+            return Ok(false);
+        };
+        let now = look::process(pid)?;
+        Ok(now.is_some_and(|now| now.start_ticks == *start_ticks))
+    }
 }
 
 /// The shim as the root of a process tree.
@@ -100,7 +124,7 @@ impl Tree {
         loop {
             let n = self.children.read_at(&mut text[length..], length as u64)?;
             if n == 0 {
-                return Ok(numbers(&text[..length]));
+                return Ok(look::numbers(&text[..length]));
             }
             length += n;
             if length == text.len() {
@@ -111,28 +135,8 @@ impl Tree {
 
     /// Everything below the shim that has not been reaped.
     pub fn everyone(&self) -> Looked {
-        let mut looked = Looked::default();
-        let mut seen = HashSet::new();
-        let mut open = self.children().unwrap_or_else(|_| {
-            looked.torn = true;
-            Vec::new()
-        });
-        while let Some(pid) = open.pop() {
-            if !seen.insert(pid) {
-                continue;
-            }
-            match look_up(pid) {
-                Ok(None) => {}
-                Ok(Some(process)) => {
-                    looked.found.push(process);
-                    let children = children_of(pid);
-                    looked.torn |= children.is_err();
-                    open.extend(children.unwrap_or_default());
-                }
-                Err(_) => looked.unseen.push(pid),
-            }
-        }
-        looked
+        let look = |pid, _| Ok(look::process(pid)?.map(|process| (process, ())));
+        self.walk(look, |_, ()| {})
     }
 
     /// Everything alive below the shim but the leader.
@@ -142,210 +146,127 @@ impl Tree {
         all
     }
 
-    /// Sends a signal to everybody below the shim: to the `group` at once (its leader must not
-    /// have been reaped), to everybody else one by one. Whether everybody could be looked at.
-    pub fn signal(&self, group: Option<i32>, signal: i32) -> bool {
-        self.signal_group(group, signal);
-        let everyone = self.everyone();
-        let mut whole = everyone.is_whole();
-        for process in &everyone.found {
-            if Some(process.group) != group {
-                whole &= !is_unknown(self.signal_one(process.pid, signal));
-            }
-        }
-        whole
-    }
-
-    /// The same, again and again until nobody new is found: for signals after which a process
-    /// cannot fork any more, and which do no harm twice.
-    pub fn signal_until_quiet(&self, group: Option<i32>, signal: i32) -> Reached {
-        self.signal_group(group, signal);
-        let mut signalled = HashSet::new();
-        let mut refused = Vec::new();
-        let mut whole = true;
-        let mut quiet_rounds = 0;
-        for _round in 0..ROUNDS_MAX {
-            let before = signalled.len();
-            let everyone = self.everyone();
-            whole = everyone.is_whole();
-            for process in everyone.found.iter().filter(|p| p.is_alive()) {
-                if signalled.contains(&process.pid) {
-                    continue;
+    /// Meets everybody alive below the shim, parents before their children, on a way that leads to
+    /// nobody else. Children are listed before their parent is met: where it ends of that they are
+    /// met all the same.
+    pub fn meet_all(&self, known: &mut Known, mut act: impl FnMut(&Process, &Way)) -> Looked {
+        self.walk(
+            |pid, is_child| self.meet(pid, is_child, known),
+            |process, way| {
+                if process.is_alive() {
+                    act(process, &way);
                 }
-                let sent = self.signal_one(process.pid, signal);
-                if is_unknown(sent) {
-                    whole = false;
-                    continue;
+            },
+        )
+    }
+
+    /// The same for one process. `is_child`: it stands in our own list of children, and is not
+    /// reaped as long as the way is used.
+    pub fn meet(
+        &self,
+        pid: i32,
+        is_child: bool,
+        known: &mut Known,
+    ) -> Result<Option<(Process, Way)>, Errno> {
+        if let Some(start_ticks) = known.0.get(&pid).filter(|_| !is_child)
+            && let Some(process) = look::process(pid)?
+            && process.start_ticks == *start_ticks
+        {
+            return Ok(Some((process, Way::Known(process.identity()))));
+        }
+        let way = match is_child {
+            true => Way::Child(pid),
+            false => match open(pid) {
+                Err(Errno::ESRCH) => return Ok(None),
+                opened => Way::Pidfd(opened?),
+            },
+        };
+        let Some(process) = look::process(pid)? else {
+            return Ok(None);
+        };
+        let is_ours = is_child || self.is_below(&process, known)? == Some(true);
+        if is_ours {
+            known.add(&process);
+        }
+        Ok(is_ours.then_some((process, way)))
+    }
+
+    /// Looks at everybody, parents first, and acts on each once its children are listed.
+    fn walk<T>(
+        &self,
+        mut look: impl FnMut(i32, bool) -> Result<Option<(Process, T)>, Errno>,
+        mut act: impl FnMut(&Process, T),
+    ) -> Looked {
+        let mut looked = Looked::default();
+        let mut seen = HashSet::new();
+        let children = self.children();
+        looked.torn |= children.is_err();
+        let children = children.unwrap_or_default().into_iter();
+        let mut open: Vec<_> = children.map(|pid| (pid, true)).collect();
+        while let Some((pid, is_child)) = open.pop() {
+            if !seen.insert(pid) {
+                continue;
+            }
+            match look(pid, is_child) {
+                Ok(Some((process, found))) => {
+                    if process.is_alive() {
+                        let children = look::children(&process);
+                        looked.torn |= children.is_err();
+                        open.extend(children.unwrap_or_default().iter().map(|pid| (*pid, false)));
+                    }
+                    act(&process, found);
+                    looked.found.push(process);
                 }
-                signalled.insert(process.pid);
-                if sent == Err(Errno::EPERM) {
-                    refused.push(process.pid);
-                }
-            }
-            if !whole {
-                self.signal_children(signal);
-            }
-            quiet_rounds = if signalled.len() == before {
-                quiet_rounds + 1
-            } else {
-                0
-            };
-            // The kernel's list of children may miss one while another exits: once more.
-            if quiet_rounds == 2 {
-                break;
+                Ok(None) => {}
+                Err(_) => looked.unseen.push(pid),
             }
         }
-        Reached { refused, whole }
+        looked
     }
 
-    /// Sends a signal to the leader's group alone.
-    pub fn signal_group(&self, group: Option<i32>, signal: i32) {
-        if let Some(leader) = group {
-            // ESRCH: the child has not begun its session yet, or all of them are gone.
-            let _ = fork::kill(-leader, signal);
-        }
-    }
-
-    /// Where there is no descriptor to look at anybody, direct children can be signalled by number:
-    /// it stays theirs until we reap them. What a killed one leaves is given to us, so that the next
-    /// round finds it here.
-    fn signal_children(&self, signal: i32) {
-        for pid in self.children().unwrap_or_default() {
-            // A zombie does not mind, and whoever may not be signalled is met by the next round.
-            let _ = fork::kill(pid, signal);
-        }
-    }
-
-    /// ESRCH and EPERM are answers; after any other error nobody knows whether it is there.
-    fn signal_one(&self, pid: i32, signal: i32) -> Result<(), Errno> {
-        let target = Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
-        let pidfd = pidfd_open(target, PidfdFlags::empty())
-            .map_err(|error| Errno::from_raw(error.raw_os_error()))?;
-        if !self.is_ours(pid)? {
-            return Err(Errno::ESRCH);
-        }
-        fork::pidfd_kill(pidfd.as_raw_fd(), signal)
-    }
-
-    /// Whether the chain of parents leads to the shim.
+    /// Whether the process with this number is below the shim. One that is too far below anything
+    /// counts as if it were.
     pub fn is_ours(&self, pid: i32) -> Result<bool, Errno> {
-        let mut at = pid;
-        for _ in 0..DEPTH_MAX {
-            match look_up(at)? {
-                Some(process) if process.parent == self.shim => return Ok(true),
-                Some(process) if process.parent > 1 => at = process.parent,
-                _ => return Ok(false),
+        match look::process(pid)? {
+            Some(process) => Ok(self.is_below(&process, &Known::default())? != Some(false)),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether the chain of parents leads to the shim, or to somebody who is known to be below it;
+    /// `None` where it is too long to say.
+    fn is_below(&self, process: &Process, known: &Known) -> Result<Option<bool>, Errno> {
+        let mut parent = process.parent;
+        for _ in 0..CLIMB_MAX {
+            if parent == self.shim || known.is_still(parent)? {
+                return Ok(Some(true));
+            }
+            match look::process(parent)? {
+                Some(process) if process.parent > 0 => parent = process.parent,
+                _ => return Ok(Some(false)),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
-fn is_unknown(sent: Result<(), Errno>) -> bool {
-    !matches!(sent, Ok(()) | Err(Errno::ESRCH | Errno::EPERM))
+fn open(pid: i32) -> Result<OwnedFd, Errno> {
+    let target = Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
+    pidfd_open(target, PidfdFlags::empty()).map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
-/// How many rounds one call makes; the caller comes again.
-const ROUNDS_MAX: u32 = 50;
-
-/// How long a chain of parents may be.
-const DEPTH_MAX: u32 = 100_000;
+/// How many parents are looked at for one process. In a walk the first one is known; a connection can
+/// come from far below, and the next one waits meanwhile.
+const CLIMB_MAX: u32 = 256;
 
 /// How many survivors are named at most: their names have to fit into a record.
 const NAMED_MAX: usize = 1000;
 
 /// Processes by name, for people.
 pub fn name_all(processes: &[Process]) -> Vec<Survivor> {
-    let comm = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm"));
-    processes
-        .iter()
-        .take(NAMED_MAX)
-        .map(|p| Survivor {
-            pid: p.pid,
-            comm: comm(p.pid).unwrap_or_default().trim_end().to_owned(),
-        })
-        .collect()
-}
-
-/// The start time of a process that has not been reaped, clock ticks since boot.
-pub fn start_ticks(pid: i32) -> Option<u64> {
-    fork::start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// `None` where there is no such process. An error says nothing about it.
-fn look_up(pid: i32) -> Result<Option<Process>, Errno> {
-    match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(stat) => parse_stat(pid, &stat).map(Some).ok_or(Errno::EIO),
-        Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
-    }
-}
-
-/// What `/proc` says of a process that has been reaped: before the file is opened, or behind it.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::ENOENT | Errno::ESRCH)
-    )
-}
-
-/// What is there of it, where a process or one of its threads may be gone.
-fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
-    match read {
-        Err(error) if is_gone(&error) => Ok(None),
-        read => read.map(Some),
-    }
-}
-
-fn parse_stat(pid: i32, stat: &[u8]) -> Option<Process> {
-    let behind = stat.iter().rposition(|b| *b == b')')? + 1;
-    let text = std::str::from_utf8(&stat[behind..]).ok()?;
-    let mut fields = text.split_ascii_whitespace();
-    Some(Process {
-        pid,
-        state: *fields.next()?.as_bytes().first()?,
-        parent: fields.next()?.parse().ok()?,
-        group: fields.next()?.parse().ok()?,
-        // Field 20; the group is field 5.
-        threads: fields.nth(14)?.parse().ok()?,
-    })
-}
-
-/// The children of a process, by all its threads; nobody where it is gone.
-fn children_of(pid: i32) -> io::Result<Vec<i32>> {
-    let mut all = Vec::new();
-    let threads = unless_gone(fs::read_dir(format!("/proc/{pid}/task")))?;
-    for thread in threads.into_iter().flatten() {
-        let Some(thread) = unless_gone(thread)? else {
-            break;
-        };
-        let text = unless_gone(fs::read(thread.path().join("children")))?;
-        all.extend(numbers(&text.unwrap_or_default()));
-    }
-    Ok(all)
-}
-
-fn numbers(text: &[u8]) -> Vec<i32> {
-    text.split(|b| b.is_ascii_whitespace())
-        .filter_map(|word| std::str::from_utf8(word).ok()?.parse().ok())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stat_line_is_read_behind_the_name() {
-        let rest = "3 4 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0";
-        let parsed = |state: &str, threads: u32| {
-            let stat = format!("7 (a) R 1 (b)) {state} {rest} {threads} 0 4711 99 1");
-            parse_stat(7, stat.as_bytes()).expect("parsed")
-        };
-        let process = parsed("T", 1);
-        assert_eq!((process.parent, process.group), (3, 4));
-        assert!(process.is_stopped() && process.is_alive());
-        assert!(!parsed("Z", 1).is_alive());
-        assert!(parsed("Z", 2).is_alive(), "its other threads run");
-    }
+    let named = processes.iter().take(NAMED_MAX).map(|process| Survivor {
+        pid: process.pid,
+        comm: look::name(process.pid),
+    });
+    named.collect()
 }

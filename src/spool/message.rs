@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::About;
 use crate::job::{
-    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopWish, WhenFull,
+    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopWish, Survivor,
+    WhenFull,
 };
 
 /// Version of this protocol; a shim tells it in its `welcome`.
@@ -279,6 +280,22 @@ pub enum FromShim {
         #[serde(flatten)]
         about: About,
     },
+    /// The tree goes on, because some of its processes cannot be stopped: the pause is refused.
+    PauseRefused {
+        /// Which attempt.
+        #[serde(flatten)]
+        about: About,
+        /// Why, for people.
+        why: String,
+    },
+    /// The kernel does not let the shim signal these processes for the stop that has begun.
+    StopRefused {
+        /// Which attempt.
+        #[serde(flatten)]
+        about: About,
+        /// Who.
+        refused: Vec<Survivor>,
+    },
     /// A stop was begun before the leader had exited.
     Stopping {
         /// Which attempt.
@@ -355,6 +372,8 @@ impl FromShim {
             | Self::Sealed { about, .. }
             | Self::Paused { about }
             | Self::Resumed { about }
+            | Self::PauseRefused { about, .. }
+            | Self::StopRefused { about, .. }
             | Self::Stopping { about, .. }
             | Self::Waiting { about, .. } => Some(*about),
             Self::Exited { job, attempt, .. } => Some(About::attempt(*job, *attempt)),

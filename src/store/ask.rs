@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{
     BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputMet, PauseWished, QueueDeleted,
     QueueSet, SegmentRow, Started, Submission, Taken, Updated, Wished, attempts,
-    attempts::{PauseTold, VoidAsk},
+    attempts::{PauseTold, RefusalTold, VoidAsk},
     change,
     claim::{self, ClaimAsk},
     finish, inputs, jobs, nodes, outputs, queues,
@@ -27,6 +27,7 @@ pub(super) enum Ask {
     Submit(Arc<[Submission]>),
     Started(Started),
     Paused(PauseTold),
+    StopRefused(RefusalTold),
     WishStop(JobRef, StopWish),
     WishPause(PauseAsk),
     Input(JobRef, Input),
@@ -67,6 +68,7 @@ impl Ask {
             Self::Submit(_) => 1,
             Self::Started(_) => 2,
             Self::Paused(_)
+            | Self::StopRefused(_)
             | Self::WishStop(..)
             | Self::WishPause(_)
             | Self::Input(..)
@@ -144,6 +146,7 @@ async fn execute_one(batch: &mut Batch<'_>, ask: &Ask) -> sqlx::Result<Answer> {
         Ask::SetQueue(change) => Answer::QueueSet(queues::set(batch.conn, change).await?),
         Ask::DeleteQueue(name) => Answer::QueueDeleted(queues::delete(batch.conn, name).await?),
         Ask::Paused(told) => Answer::Fenced(attempts::paused(batch, told).await?),
+        Ask::StopRefused(told) => Answer::Fenced(attempts::stop_refused(batch, told).await?),
         Ask::WishStop(job, wish) => {
             Answer::Wished(Box::new(wishes::stop(batch, *job, wish).await?))
         }

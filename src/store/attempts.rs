@@ -14,7 +14,7 @@ use super::{
     standing::{Batch, Step, all_moved},
     view, wishes,
 };
-use crate::job::{JobNumber, JobRef, Micros, state::Event};
+use crate::job::{JobNumber, JobRef, Micros, Survivor, state::Event};
 
 /// Actor of the state change of an attempt that never was.
 const RESCUE: &str = "rescue";
@@ -27,6 +27,14 @@ pub(super) struct PauseTold {
     pub paused: bool,
     pub actor: String,
     pub at: Micros,
+}
+
+/// A shim's word that the kernel does not let it signal some processes for a stop.
+#[derive(Debug, Clone)]
+pub(super) struct RefusalTold {
+    pub number: JobNumber,
+    pub attempt: u32,
+    pub refused: Vec<Survivor>,
 }
 
 /// A proof that an attempt never started.
@@ -113,6 +121,24 @@ pub(super) async fn paused(batch: &mut Batch<'_>, told: &PauseTold) -> sqlx::Res
     move_job(batch, step).await?;
     batch.record(step, None, &told.actor, told.at);
     Ok(Fenced::Done)
+}
+
+/// Writes beside the wish to stop whom it could not reach. No state changes.
+pub(super) async fn stop_refused(
+    batch: &mut Batch<'_>,
+    told: &RefusalTold,
+) -> sqlx::Result<Fenced> {
+    let refused = json(&told.refused)?;
+    let done = sqlx::query!(
+        "UPDATE attempts SET stop = json_set(stop, '$.refused', json(?3))
+         WHERE job = ?1 AND attempt = ?2 AND stop IS NOT NULL AND state IN ('claimed', 'started')",
+        told.number,
+        told.attempt,
+        refused
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    Ok(fenced(done.rows_affected() == 1))
 }
 
 /// The attempt counts nowhere; the job waits again, or is withdrawn where a stop is wished.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ballast::Ballast;
 use crate::job::{
     Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
-    chain::Recorded,
+    Survivor, chain::Recorded,
 };
 
 mod ask;
@@ -47,7 +47,7 @@ pub use snapshot::{Snapshot, SnapshotError};
 pub use types::*;
 
 use ask::{Answer, Ask};
-use attempts::{PauseTold, VoidAsk};
+use attempts::{PauseTold, RefusalTold, VoidAsk};
 use claim::ClaimAsk;
 use open::Checked;
 use tally::Tally;
@@ -339,6 +339,22 @@ impl Store {
             paused: false,
             actor,
             at,
+        }))
+        .await
+    }
+
+    /// The kernel does not let the shim signal these processes for the stop that is wished. `Stale`
+    /// where none is.
+    pub async fn stop_refused(
+        &self,
+        number: JobNumber,
+        attempt: u32,
+        refused: Vec<Survivor>,
+    ) -> Result<Fenced, StoreError> {
+        self.fenced(Ask::StopRefused(RefusalTold {
+            number,
+            attempt,
+            refused,
         }))
         .await
     }

@@ -2,6 +2,7 @@
 //!
 //! It reads; it decides nothing.
 
+use serde::Deserialize;
 use sqlx::{Sqlite, SqliteConnection};
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::job::{
     Command, Job, JobId, JobNumber, JobRef, Leftover, Limits, Micros, OnDisconnect, OnLost,
-    OutputPolicy, Seconds, Usage, WhenFull, view::Stop,
+    OutputPolicy, Seconds, StopWish, Survivor, Usage, WhenFull, view::Stop,
 };
 
 /// A job's row with its environment and its current attempt's wish.
@@ -206,9 +207,29 @@ impl JobRow {
     /// While an attempt is active the wish is shown; afterwards only what has really happened.
     fn stop(&self, active: bool) -> sqlx::Result<Option<Stop>> {
         if active {
-            return Ok(from_json_opt(self.stop_wish.as_deref())?.map(Stop::Wished));
+            let stands: Option<StandingWish> = from_json_opt(self.stop_wish.as_deref())?;
+            return Ok(stands.map(StandingWish::into_stop));
         }
         Ok(from_json_opt(self.stop.as_deref())?.map(Stop::Done))
+    }
+}
+
+/// A wish as it stands with an attempt.
+#[derive(Deserialize)]
+struct StandingWish {
+    #[serde(flatten)]
+    wish: StopWish,
+    /// Whom it could not reach, as far as that was told.
+    #[serde(default)]
+    refused: Vec<Survivor>,
+}
+
+impl StandingWish {
+    fn into_stop(self) -> Stop {
+        match self.refused.is_empty() {
+            true => Stop::Wished(self.wish),
+            false => Stop::Refused(self.wish, self.refused),
+        }
     }
 }
 

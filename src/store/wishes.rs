@@ -74,7 +74,8 @@ async fn store_stop(
 ) -> sqlx::Result<()> {
     let wish = json(wish)?;
     let done = sqlx::query!(
-        "UPDATE attempts SET stop = ?3
+        "UPDATE attempts SET stop = CASE WHEN stop -> '$.refused' IS NULL THEN ?3
+             ELSE json_set(?3, '$.refused', stop -> '$.refused') END
          WHERE job = ?1 AND attempt = ?2 AND state IN ('claimed', 'started')",
         standing.number,
         standing.attempt,

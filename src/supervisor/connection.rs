@@ -10,11 +10,13 @@ use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
+    time::Instant,
 };
 
 use super::{
     budget::{Permit, Turn},
     directory::{Directory, Name},
+    wake::Waker,
 };
 use crate::spool::{FromShim, Layout, message};
 
@@ -31,6 +33,7 @@ pub struct Connection {
     stream: UnixStream,
     buffer: message::MessageBuffer,
     permit: Permit,
+    waker: Waker,
 }
 
 impl Connection {
@@ -44,10 +47,21 @@ impl Connection {
             connected => connected?,
         };
         Ok(Self {
+            waker: Waker::of(&stream),
             stream,
             buffer: message::MessageBuffer::default(),
             permit,
         })
+    }
+
+    /// Lets the shim go on where somebody has stopped it.
+    pub fn keep_awake(&mut self) {
+        self.waker.look(&self.stream);
+    }
+
+    /// When that is to be done again.
+    pub fn look_again_at(&self) -> Instant {
+        self.waker.next_at()
     }
 
     /// Tells when the connection is to be given up, so that another shim can be talked to.

@@ -17,6 +17,7 @@ mod registry;
 mod settle;
 mod spawn;
 mod spec;
+mod wake;
 mod ward;
 
 use std::{sync::Arc, time::Duration};
@@ -286,7 +287,17 @@ impl Supervisor {
 
     /// Passes a committed pause (`true`) or resume on, and waits until the shim has done it and
     /// that is committed. Dropped answers mean that the attempt ended first.
-    pub async fn pause(&self, shim: &str, key: Key, pause: bool, actor: &str) {
+    ///
+    /// # Errors
+    ///
+    /// A sentence why the job cannot be paused: it goes on, and the wish is taken back.
+    pub async fn pause(
+        &self,
+        shim: &str,
+        key: Key,
+        pause: bool,
+        actor: &str,
+    ) -> Result<(), String> {
         let (done, answer) = oneshot::channel();
         let order = Order::Pause {
             key,
@@ -295,8 +306,12 @@ impl Supervisor {
             done,
         };
         if self.registry.order(shim, order).is_ok() {
-            let _ = tokio::time::timeout(self.ctx.answer, answer).await;
+            let answered = tokio::time::timeout(self.ctx.answer, answer).await;
+            if let Ok(Ok(answer)) = answered {
+                return answer;
+            }
         }
+        Ok(())
     }
 
     /// Passes an input on to the stdin of a running attempt; what its shim says. Where it does not

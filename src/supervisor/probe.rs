@@ -120,7 +120,16 @@ async fn greet(ctx: &Context, shim: &str, permit: Permit) -> io::Result<Greeted>
     };
     connection.send(&hello).await?;
     loop {
-        match connection.receive_as(Heard::read).await? {
+        let look_at = connection.look_again_at();
+        let heard = tokio::select! {
+            heard = connection.receive_as(Heard::read) => heard?,
+            // It may have been stopped.
+            () = tokio::time::sleep_until(look_at) => {
+                connection.keep_awake();
+                continue;
+            }
+        };
+        match heard {
             Heard::Foreign(speaker) => return Ok(Greeted::Foreign(speaker)),
             Heard::Known(FromShim::Welcome { version, state, .. }) => {
                 let welcome = Welcome { version, state };

@@ -36,8 +36,9 @@ pub enum Order {
         pause: bool,
         /// Who asked.
         actor: String,
-        /// Answered when it is committed; dropped when it will not be.
-        done: oneshot::Sender<()>,
+        /// Answered when it is committed, or with a sentence why the shim cannot do it; dropped when
+        /// neither will be.
+        done: oneshot::Sender<Result<(), String>>,
     },
     /// Pass bytes on to the stdin of this attempt.
     Input {

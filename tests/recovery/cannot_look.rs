@@ -11,9 +11,9 @@ use nix::{
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{BINARY, Server, is_alive},
+    harness::{BINARY, Frozen, Server, is_alive},
     scene::{Scene, job},
-    shim::{self, pid_in, state_of},
+    shim::{self, pid_in},
 };
 
 /// How a call is made to fail: its name, its error, and which of them (all, or `1..7`).
@@ -48,8 +48,9 @@ fn fail(scene: &mut Scene, Fault(calls, error, when): &Fault, paths: &[&str]) {
     scene.server.under(&words);
 }
 
-/// A job in a shim that has been stopped; it ends when the gate is there.
-fn stopped(scene: &mut Scene, again: bool) -> Claim {
+/// A job in a shim that does not answer; it ends when the gate is there. `None` where nobody may hold
+/// a shim.
+fn frozen(scene: &mut Scene, again: bool) -> Option<(Claim, Frozen)> {
     let gate = scene.server.scratch("gate");
     let line = format!(
         "echo before; while [ ! -e {} ]; do sleep 0.01; done; echo behind",
@@ -67,15 +68,13 @@ fn stopped(scene: &mut Scene, again: bool) -> Claim {
     shim::until("its first words are stored", || {
         shim.output(Stream::Stdout) == b"before\n"
     });
-    shim.signal(Signal::SIGSTOP);
-    shim::until("the shim has stopped", || state_of(shim.pid()) == Some('T'));
-    claim
+    Some((claim, Frozen::process(shim.pid())?))
 }
 
 /// The job was left as it is; its shim goes on, and so does the server with it.
-fn goes_on(mut scene: Scene, claim: &Claim) {
+fn goes_on(mut scene: Scene, (claim, frozen): (Claim, Frozen)) {
     let mut client = scene.start();
-    let asked = job(claim);
+    let asked = job(&claim);
     shim::until("the server has looked", || {
         scene.server.said().contains("its job is left as it is")
     });
@@ -83,7 +82,7 @@ fn goes_on(mut scene: Scene, claim: &Claim) {
     assert_eq!(scene.attempts(), "1.1:claimed");
     assert!(scene.shim("s1").socket().exists(), "its traces stay");
     fs::write(scene.server.scratch("gate"), b"").expect("the gate");
-    scene.shim("s1").signal(Signal::SIGCONT);
+    drop(frozen);
     let transcript = client.whole(&asked);
     assert_eq!(transcript.bytes, b"before\nbehind\n");
     let end = transcript.verified();
@@ -108,10 +107,12 @@ fn a_lock_that_cannot_be_looked_at_is_not_free() {
     .enumerate()
     {
         let mut scene = Scene::new();
-        let claim = stopped(&mut scene, index % 2 == 0);
+        let Some(held) = frozen(&mut scene, index % 2 == 0) else {
+            return;
+        };
         let lock = scene.shim("s1").lock().display().to_string();
         fail(&mut scene, fault, &["s1.lock", &lock]);
-        goes_on(scene, &claim);
+        goes_on(scene, held);
     }
 }
 
@@ -119,20 +120,24 @@ fn a_lock_that_cannot_be_looked_at_is_not_free() {
 fn a_lock_that_somebody_has_removed_is_no_death() {
     for replaced in [false, true] {
         let mut scene = Scene::new();
-        let claim = stopped(&mut scene, true);
+        let Some(held) = frozen(&mut scene, true) else {
+            return;
+        };
         let lock = scene.shim("s1").lock();
         fs::remove_file(&lock).expect("the lock");
         if replaced {
             fs::write(&lock, "").expect("another lock");
         }
-        goes_on(scene, &claim);
+        goes_on(scene, held);
     }
 }
 
 #[test]
 fn a_lock_that_is_missing_beside_no_process_is_a_death() {
     let mut scene = Scene::new();
-    let claim = stopped(&mut scene, false);
+    let Some((claim, _frozen)) = frozen(&mut scene, false) else {
+        return;
+    };
     scene.kill_shim("s1");
     fs::remove_file(scene.shim("s1").lock()).expect("the lock");
     let mut client = scene.start();
@@ -222,7 +227,9 @@ fn shims_that_cannot_be_listed_are_not_no_shims() {
         return;
     }
     let mut scene = Scene::new();
-    let claim = stopped(&mut scene, false);
+    let Some(held) = frozen(&mut scene, false) else {
+        return;
+    };
     scene.close();
     let place = scene.layout.shims().display().to_string();
     let started = Command::new("strace")
@@ -237,7 +244,7 @@ fn shims_that_cannot_be_listed_are_not_no_shims() {
     let said = String::from_utf8_lossy(&started.stderr);
     assert_eq!(started.status.code(), Some(1), "{said}");
     assert!(said.contains("cannot be listed"), "{said}");
-    goes_on(scene, &claim);
+    goes_on(scene, held);
 }
 
 #[test]

@@ -5,12 +5,34 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::{
+    harness::Frozen,
     scene::{Scene, job},
     shim::{self, state_of},
 };
 
 #[test]
-fn a_stopped_shim_keeps_its_job_and_is_adopted_when_it_goes_on() {
+fn a_stopped_shim_is_let_go_on_and_keeps_its_job() {
+    let mut scene = Scene::new();
+    let line = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done";
+    let claim = scene.started_in("s1", line);
+    let shim = scene.shim("s1");
+    shim::until("the job is ready", || {
+        shim.output(Stream::Stdout) == b"ready\n"
+    });
+    shim.signal(Signal::SIGSTOP);
+    shim::until("the shim has stopped", || state_of(shim.pid()) == Some('T'));
+    let mut client = scene.start();
+    let asked = job(&claim);
+    client.control(&asked, "cancel");
+    let end = client.finished(&asked);
+    assert_eq!(
+        (&end["state"], &end["exit_code"]),
+        (&json!("cancelled"), &json!(7))
+    );
+}
+
+#[test]
+fn a_frozen_shim_keeps_its_job_and_is_adopted_when_it_goes_on() {
     let mut scene = Scene::new();
     let gate = scene.server.scratch("gate");
     let line = format!(
@@ -22,8 +44,9 @@ fn a_stopped_shim_keeps_its_job_and_is_adopted_when_it_goes_on() {
     shim::until("its first words are stored", || {
         shim.output(Stream::Stdout) == b"before\n"
     });
-    shim.signal(Signal::SIGSTOP);
-    shim::until("the shim has stopped", || state_of(shim.pid()) == Some('T'));
+    let Some(frozen) = Frozen::process(shim.pid()) else {
+        return;
+    };
     let mut client = scene.start();
     let asked = job(&claim);
     assert_eq!(client.get(&asked)["state"], "running");
@@ -37,7 +60,7 @@ fn a_stopped_shim_keeps_its_job_and_is_adopted_when_it_goes_on() {
     }
     assert!(scene.attempts().starts_with("1.1:claimed 2.1:ended"));
     std::fs::write(&gate, b"").expect("the gate");
-    scene.shim("s1").signal(Signal::SIGCONT);
+    drop(frozen);
     let transcript = client.whole(&asked);
     assert_eq!(transcript.bytes, b"before\nbehind\n");
     let end = transcript.verified();
@@ -58,13 +81,14 @@ fn a_wish_for_a_job_whose_shim_does_not_answer_waits_for_it() {
     shim::until("the job is ready", || {
         shim.output(Stream::Stdout) == b"ready\n"
     });
-    shim.signal(Signal::SIGSTOP);
-    shim::until("the shim has stopped", || state_of(shim.pid()) == Some('T'));
+    let Some(frozen) = Frozen::process(shim.pid()) else {
+        return;
+    };
     let mut client = scene.start();
     let asked = job(&claim);
     client.control(&asked, "cancel");
     assert_eq!(client.get(&asked)["state"], "running");
-    scene.shim("s1").signal(Signal::SIGCONT);
+    drop(frozen);
     let end = client.finished(&asked);
     assert_eq!(
         (&end["state"], &end["exit_code"]),
@@ -73,18 +97,20 @@ fn a_wish_for_a_job_whose_shim_does_not_answer_waits_for_it() {
 }
 
 #[test]
-fn a_stopped_shim_that_is_killed_is_rescued_without_a_restart() {
+fn a_frozen_shim_that_is_killed_is_rescued_without_a_restart() {
     let mut scene = Scene::new();
     let claim = scene.started_in("s1", "echo before; sleep 1000");
     let shim = scene.shim("s1");
     shim::until("its first words are stored", || {
         shim.output(Stream::Stdout) == b"before\n"
     });
-    shim.signal(Signal::SIGSTOP);
-    shim::until("the shim has stopped", || state_of(shim.pid()) == Some('T'));
+    let Some(frozen) = Frozen::process(shim.pid()) else {
+        return;
+    };
     let mut client = scene.start();
     assert_eq!(client.get(&job(&claim))["state"], "running");
     scene.kill_shim("s1");
+    drop(frozen);
     let transcript = client.whole(&job(&claim));
     assert_eq!(transcript.bytes, b"before\n");
     assert_eq!(transcript.verified()["reason"], "lost");

@@ -355,3 +355,40 @@ fn racing_controls_leave_one_truth() {
     assert_eq!(client.finished(&job)["state"], "cancelled");
     assert_eq!(server.job_processes(), Vec::<i32>::new());
 }
+
+#[test]
+fn a_signal_does_not_end_a_pause() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = ready(
+        &server,
+        &mut client,
+        json!({"shell": "echo ready; while :; do sleep 0.01; done"}),
+    );
+    let signal = |name: &str| json!({"job": job["id"], "action": "signal", "signal": name});
+    // Of one that runs they are signals like others: it stands still, and is called running.
+    client.ok("job.control", signal("STOP"));
+    let leader = server.job_processes();
+    until_true("it stands still", || leader.iter().any(|pid| stopped(*pid)));
+    assert_eq!(client.get(&job)["state"], "running");
+    client.ok("job.control", signal("CONT"));
+    until_true("it goes on", || {
+        server.job_processes().iter().all(|pid| !stopped(*pid))
+    });
+
+    client.control(&job, "pause");
+    until_true("the pause", || client.get(&job)["state"] == "paused");
+    for name in ["CONT", "STOP", "TSTP", "TTIN", "TTOU"] {
+        let error = client.refused(-32004, "job.control", signal(name));
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains("resume"), "{message}");
+    }
+    let refused = server.cli("signal").args(["CONT", "last"]).run();
+    assert_ne!(refused.code(), 0);
+    assert!(refused.err().contains("resume"), "{}", refused.err());
+    // Others wait until it goes on.
+    client.ok("job.control", signal("TERM"));
+    assert_eq!(client.get(&job)["state"], "paused");
+    client.control(&job, "resume");
+    assert_eq!(client.finished(&job)["signal"], "SIGTERM");
+}

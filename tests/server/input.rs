@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Server, assert_bytes, content, until, until_true};
+use crate::harness::{Client, Frozen, Server, assert_bytes, content, until, until_true};
 
 /// Most bytes that wait for a process.
 const WAITING_MAX: usize = 1 << 20;
@@ -289,15 +289,14 @@ fn a_shim_that_does_not_answer_is_told_and_a_repeat_is_safe() {
     client.started(&job);
     let leader = server.job_processes();
     let shim = crate::harness::parent(leader[0]).expect("a shim");
-    let signal = |signal| {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), signal).expect("our shim");
+    let Some(frozen) = Frozen::process(shim) else {
+        return;
     };
-    signal(nix::sys::signal::Signal::SIGSTOP);
     let input = json!({"job": job["id"], "data": "once\n", "write_id": "w"});
     let error = client.refused(-32006, "job.input", input.clone());
     let message = error["message"].as_str().expect("a message");
     assert!(message.contains("write_id"), "{message}");
-    signal(nix::sys::signal::Signal::SIGCONT);
+    drop(frozen);
     until_true("the shim answers", || {
         client.call("job.input", input.clone()).is_ok()
     });

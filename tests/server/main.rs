@@ -40,6 +40,7 @@ mod pids;
 mod queues;
 mod quota;
 mod read;
+mod refused;
 mod remains;
 mod restart;
 mod retry;

@@ -15,7 +15,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Server, parent, state, until_true};
+use crate::harness::{Client, Server, parent, state, until_true};
 
 /// The sockets of all shims.
 fn sockets(server: &Server) -> Vec<PathBuf> {
@@ -300,4 +300,87 @@ fn a_job_that_connects_to_its_shim_in_a_loop_keeps_no_restarted_server_out() {
     );
     // Heard at the first try, in every shim whose socket is flooded.
     assert!(!server.said().contains("does not answer"));
+}
+
+/// Jobs that stop their own shim: once, again and again, and as fast as they can.
+const STOPPERS: [&str; 4] = [
+    "echo ready; kill -STOP $PPID; exec sleep 1000",
+    "echo ready; while :; do kill -STOP $PPID; sleep 0.05; done",
+    "trap '' TERM; echo ready; while :; do kill -STOP $PPID; done",
+    "(setsid sh -c \"trap '' TERM; while :; do kill -STOP $PPID; done\" &) ; echo ready; exec sleep 1000",
+];
+
+fn stopper(server: &Server, client: &mut Client, line: &str, more: Value) -> Value {
+    let mut job = json!({"shell": line, "grace_s": 0.2});
+    let keys = more.as_object().expect("an object").clone();
+    job.as_object_mut().expect("an object").extend(keys);
+    let job = client.submit(server.marked(job));
+    client.started(&job);
+    job
+}
+
+#[test]
+fn a_job_that_stops_its_shim_can_be_cancelled() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for line in STOPPERS {
+        let job = stopper(&server, &mut client, line, json!({}));
+        client.control(&job, "cancel");
+        let end = client.finished(&job);
+        assert_eq!(end["state"], "cancelled", "{line}: {end}");
+        assert_eq!(server.job_processes(), Vec::<i32>::new(), "{line}");
+    }
+}
+
+#[test]
+fn a_job_that_stops_its_shim_has_its_timeout_and_its_output() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for line in STOPPERS {
+        let job = stopper(&server, &mut client, line, json!({"timeout_s": 1}));
+        let end = client.finished(&job);
+        assert_eq!(end["reason"], "timeout", "{line}: {end}");
+        assert_eq!(client.whole(&job).bytes, b"ready\n", "{line}");
+        assert_eq!(server.job_processes(), Vec::<i32>::new(), "{line}");
+    }
+}
+
+#[test]
+fn a_shim_that_was_stopped_while_no_server_ran_is_adopted() {
+    let mut server = Server::start();
+    for line in STOPPERS {
+        let mut client = server.connect();
+        let gate = server.scratch("gate");
+        let _ = fs::remove_file(&gate);
+        let line = format!(
+            "while [ ! -e {} ]; do sleep 0.01; done; {line}",
+            gate.display()
+        );
+        let job = stopper(&server, &mut client, &line, json!({}));
+        server.kill_9();
+        fs::write(&gate, "").expect("the gate");
+        let shims = server.shims();
+        until_true("the shim to be stopped", || {
+            shims.iter().any(|pid| state(*pid) == Some('T'))
+        });
+        server.restart();
+        let mut client = server.connect();
+        client.control(&job, "kill");
+        let end = client.finished(&job);
+        assert_eq!(end["state"], "cancelled", "{line}: {end}");
+        assert_eq!(server.job_processes(), Vec::<i32>::new(), "{line}");
+    }
+}
+
+#[test]
+fn a_job_that_stops_its_shim_can_be_paused() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for line in STOPPERS {
+        let job = stopper(&server, &mut client, line, json!({}));
+        client.control(&job, "pause");
+        until_true("the pause", || client.get(&job)["state"] == "paused");
+        client.control(&job, "kill");
+        assert_eq!(client.finished(&job)["state"], "cancelled", "{line}");
+    }
 }

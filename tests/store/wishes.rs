@@ -48,6 +48,8 @@ async fn a_job_that_waits_is_cancelled_at_once() {
         asked_at_us: 3500,
         signals: Vec::new(),
         killed: false,
+        refused: Vec::new(),
+        spared: false,
     };
     assert_eq!(job.stop, Some(Stop::Done(expected)));
     let again = stop(&ledger, number, StopCause::Kill).await;
@@ -122,6 +124,8 @@ async fn only_a_stop_that_reached_the_attempt_is_one() {
         asked_at_us: 3500,
         signals: vec!["SIGTERM".into()],
         killed: false,
+        refused: Vec::new(),
+        spared: false,
     };
     let job = end(&ledger, reached, Some(facts.clone())).await;
     assert_eq!(job.state, JobState::Cancelled);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Keeper, Task, Unentered};
 use crate::{
     clock,
-    job::{ExitFacts, InputAnswer, Micros},
+    job::{ExitFacts, InputAnswer, JobRef, Micros, Survivor},
     output::{durable::is_sync_failure, log::blocking},
     spool::FromShim,
     store::{Fenced, Started, StoreError},
@@ -77,6 +77,8 @@ impl Keeper {
                     watched.hasher(&self.ctx).sealed();
                 }
             }
+            FromShim::PauseRefused { why, .. } => self.pause_refused(why).await,
+            FromShim::StopRefused { refused, .. } => self.stop_refused(refused).await,
             FromShim::Paused { .. } => self.commit_pause(true).await,
             FromShim::Resumed { .. } => self.commit_pause(false).await,
             FromShim::Exited {
@@ -166,7 +168,41 @@ impl Keeper {
             .map_or_else(|| "shim".to_owned(), |asked| asked.actor.clone());
         self.enter_pause(Key { job, attempt }, paused, actor).await;
         for asked in asked {
-            let _ = asked.done.send(());
+            let _ = asked.done.send(Ok(()));
+        }
+    }
+
+    /// The shim cannot pause the tree, and it goes on: who asked for it is told, and the wish is taken
+    /// back, or it would be sent again with every adoption.
+    async fn pause_refused(&mut self, why: String) {
+        let Some(Key { job, .. }) = self.task.key() else {
+            return;
+        };
+        let (job_ref, actor) = (JobRef::Number(job), "shim".to_owned());
+        let taken_back = self
+            .ctx
+            .store
+            .wish_pause(job_ref, false, actor, clock::now());
+        if let Err(error) = taken_back.await {
+            tracing::warn!(job, %error, "a wish to pause could not be taken back; it is sent again");
+        }
+        let (asked, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pauses)
+            .into_iter()
+            .partition(|asked| asked.pause);
+        self.pauses = others;
+        for asked in asked {
+            let _ = asked.done.send(Err(why.clone()));
+        }
+    }
+
+    /// Enters whom a stop could not reach. Where that fails the end tells it.
+    async fn stop_refused(&self, refused: Vec<Survivor>) {
+        let Some(Key { job, attempt }) = self.task.open_key() else {
+            return;
+        };
+        match self.ctx.store.stop_refused(job, attempt, refused).await {
+            Ok(_) => self.ctx.hub.changed(job),
+            Err(error) => tracing::warn!(job, %error, "whom a stop could not reach is not entered"),
         }
     }
 

@@ -105,7 +105,7 @@ async fn due(at: Option<Instant>) {
 struct PauseAsked {
     pause: bool,
     actor: String,
-    done: oneshot::Sender<()>,
+    done: oneshot::Sender<Result<(), String>>,
 }
 
 /// A pause (`paused`) or the end of one that the ledger has not taken yet.
@@ -291,6 +291,7 @@ impl Keeper {
             if is_over && !self.is_asking() {
                 return Ok(Flow::Lent);
             }
+            let look_at = self.task.open_key().map(|_| connection.look_again_at());
             tokio::select! {
                 message = connection.receive() => self.hear(message?).await,
                 Some(order) = self.orders.recv() => {
@@ -304,6 +305,7 @@ impl Keeper {
                     return Err(io::Error::other("more orders than it takes"));
                 }
                 offset = self.bell.rung() => self.arm(&mut connection, offset).await?,
+                () = due(look_at) => connection.keep_awake(),
                 () = due(self.started.as_ref().map(|(_, at)| *at)) => self.commit_start(),
                 () = due(self.unentered.as_ref().map(|pause| pause.again_at)) => {
                     self.enter_pause_again().await;

@@ -80,6 +80,7 @@ impl Keeper {
                 self.keep_early(order);
             }
             Order::Stop(key, wish) => {
+                connection.keep_awake();
                 let about = about(key);
                 connection.send(&ToShim::Stop { about, wish }).await?;
             }
@@ -89,6 +90,7 @@ impl Keeper {
                 actor,
                 done,
             } => {
+                connection.keep_awake();
                 self.pauses.push(PauseAsked { pause, actor, done });
                 let about = about(key);
                 let message = match pause {
@@ -111,6 +113,7 @@ impl Keeper {
             // It was for an attempt that has ended meanwhile, and is for no other.
             Order::Signal { key, .. } if Some(key) != current => {}
             Order::Signal { key, signal, done } => {
+                connection.keep_awake();
                 let about = about(key);
                 connection.send(&ToShim::Signal { about, signal }).await?;
                 let _ = done.send(());
@@ -140,6 +143,7 @@ impl Keeper {
         let request = self.inputs.next;
         self.inputs.next += 1;
         self.inputs.asked.insert(request, done);
+        connection.keep_awake();
         let message = ToShim::Input {
             job,
             attempt,

@@ -1,0 +1,199 @@
+//! What `/proc` says of one process. An error that is not "it is gone" is told as such.
+//!
+//! Whose a process is, and what is done about it, is not known here.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+};
+
+use nix::errno::Errno;
+
+use super::fork;
+
+/// How much of a file is read in one go, bytes. `/proc/PID/stat` is shorter: 52 numbers and a name of
+/// 16 bytes (proc_pid_stat(5)).
+const FILE_BYTES_MAX: usize = 2048;
+
+/// A process below the shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// Its parent's number.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Its start, clock ticks since boot: with it the number names one process for ever.
+    pub start_ticks: u64,
+    /// The letter of proc(5): `R`, `S`, `T`, `Z`, … Of its first thread.
+    state: u8,
+    /// How many threads it has.
+    threads: u32,
+}
+
+/// Which process that is, also after its number has been given to another one.
+pub type Identity = (i32, u64);
+
+impl Process {
+    /// A process that runs, for tests.
+    #[cfg(test)]
+    pub fn sample(pid: i32, group: i32) -> Self {
+        let (parent, start_ticks, state, threads) = (1, 7, b'R', 1);
+        Self {
+            pid,
+            parent,
+            group,
+            start_ticks,
+            state,
+            threads,
+        }
+    }
+
+    /// Which process it is.
+    pub fn identity(&self) -> Identity {
+        (self.pid, self.start_ticks)
+    }
+
+    /// Whether it can still do something. Where only its first thread has ended the letter is that
+    /// thread's.
+    pub fn is_alive(&self) -> bool {
+        !self.first_thread_has_ended() || self.threads > 1
+    }
+
+    fn first_thread_has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
+    /// Whether it was stopped by a signal. Of one whose first thread has ended another one tells.
+    pub fn is_stopped(&self) -> bool {
+        match self.first_thread_has_ended() {
+            false => self.state == b'T',
+            true => self.threads > 1 && other_thread_is_stopped(self.pid),
+        }
+    }
+}
+
+/// A process; `None` where there is none of that number. An error says nothing about it.
+pub fn process(pid: i32) -> Result<Option<Process>, Errno> {
+    match read(&format!("/proc/{pid}/stat")) {
+        Ok(stat) => parse(pid, &stat).map(Some).ok_or(Errno::EIO),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+    }
+}
+
+/// The children of a process, by all its threads; nobody where it is gone.
+pub fn children(process: &Process) -> io::Result<Vec<i32>> {
+    let pid = process.pid;
+    if process.threads == 1 {
+        // One that has got another thread since is met again by the next look.
+        return children_of_thread(&format!("/proc/{pid}/task/{pid}/children"));
+    }
+    let mut all = Vec::new();
+    let threads = unless_gone(fs::read_dir(format!("/proc/{pid}/task")))?;
+    for thread in threads.into_iter().flatten() {
+        let Some(thread) = unless_gone(thread)? else {
+            break;
+        };
+        let list = thread.path().join("children");
+        all.extend(children_of_thread(&list.to_string_lossy())?);
+    }
+    Ok(all)
+}
+
+fn children_of_thread(list: &str) -> io::Result<Vec<i32>> {
+    let mut text = unless_gone(read(list))?.unwrap_or_default();
+    // A whole number more would have fit: there is none.
+    if text.len() > FILE_BYTES_MAX / 2 {
+        text = unless_gone(fs::read(list))?.unwrap_or_default();
+    }
+    Ok(numbers(&text))
+}
+
+/// The start time of a process that has not been reaped, clock ticks since boot.
+pub fn start_ticks(pid: i32) -> Option<u64> {
+    fork::start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Its name, for people; empty where nobody knows.
+pub fn name(pid: i32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+/// The numbers in a list of children.
+pub fn numbers(text: &[u8]) -> Vec<i32> {
+    text.split(|b| b.is_ascii_whitespace())
+        .filter_map(|word| std::str::from_utf8(word).ok()?.parse().ok())
+        .collect()
+}
+
+/// The beginning of a file, as it is at one moment.
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; FILE_BYTES_MAX];
+    let length = File::open(path)?.read(&mut bytes)?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// Whether a thread besides the first one is stopped: a stop stops them all.
+fn other_thread_is_stopped(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    threads.into_iter().flatten().flatten().any(|thread| {
+        let stat = read(&thread.path().join("stat").to_string_lossy()).unwrap_or_default();
+        parse(pid, &stat).is_some_and(|thread| thread.state == b'T')
+    })
+}
+
+/// What `/proc` says of a process that has been reaped: before the file is opened, or after it.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::ENOENT | Errno::ESRCH)
+    )
+}
+
+/// What is there of it, where a process or one of its threads may be gone.
+fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if is_gone(&error) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
+    let behind = stat.iter().rposition(|b| *b == b')')? + 1;
+    let text = std::str::from_utf8(&stat[behind..]).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    Some(Process {
+        pid,
+        state: *fields.next()?.as_bytes().first()?,
+        parent: fields.next()?.parse().ok()?,
+        group: fields.next()?.parse().ok()?,
+        // Field 20; the group is field 5.
+        threads: fields.nth(14)?.parse().ok()?,
+        // Field 22.
+        start_ticks: fields.nth(1)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_behind_the_name() {
+        let rest = "3 4 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0";
+        let parsed = |state: &str, threads: u32| {
+            let stat = format!("7 (a) R 1 (b)) {state} {rest} {threads} 0 4711 99 1");
+            parse(7, stat.as_bytes()).expect("parsed")
+        };
+        let process = parsed("T", 1);
+        assert_eq!((process.parent, process.group), (3, 4));
+        assert_eq!(process.identity(), (7, 4711));
+        assert!(process.is_stopped() && process.is_alive());
+        assert!(!parsed("Z", 1).is_alive());
+        assert!(parsed("Z", 2).is_alive(), "its other threads run");
+    }
+}

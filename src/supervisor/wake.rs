@@ -1,0 +1,228 @@
+//! Lets a shim go on that somebody has stopped: its own job may send it SIGSTOP, which nobody can
+//! ignore, and then nobody would stop, pause or hear that job any more.
+//!
+//! A job that does it again and again stands still itself for a moment each time, so that its shim
+//! can do what is due. What that is, is not known here.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::{net::UnixStream, time::Instant};
+
+/// Between two looks at a shim that runs.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two looks at one that has just been stopped, and how long its job is held.
+const LOOK_SOON: Duration = Duration::from_millis(100);
+
+/// How many looks in a row find the shim stopped before its job is held.
+const STOPPED_MAX: u32 = 3;
+
+/// Most processes of a job that are looked at, and held, at a time: other tasks wait meanwhile.
+const HELD_MAX: usize = 1000;
+
+/// Most walks over them.
+const ROUNDS_MAX: u32 = 5;
+
+/// A process's number and start time, clock ticks since boot.
+type Identity = (i32, u64);
+
+/// Watches over the shim at the other end of a connection.
+#[derive(Debug)]
+pub struct Waker {
+    /// 0 where it is not of our PID namespace: then nothing is done.
+    shim: i32,
+    next_at: Instant,
+    /// How many looks in a row have found it stopped.
+    stopped: u32,
+    /// The processes of its job that were stopped for it.
+    held: Vec<Identity>,
+}
+
+impl Waker {
+    /// For the process that listens at the other end: the kernel tells it also of one that is
+    /// stopped (SO_PEERCRED, unix(7)).
+    pub fn of(stream: &UnixStream) -> Self {
+        let peer = getsockopt(stream, PeerCredentials);
+        Self {
+            shim: peer.map_or(0, |peer| peer.pid()),
+            next_at: Instant::now() + LOOK_SOON,
+            stopped: 0,
+            held: Vec::new(),
+        }
+    }
+
+    /// When it is to be looked at again.
+    pub fn next_at(&self) -> Instant {
+        self.next_at
+    }
+
+    /// Lets the shim go on if it is stopped. `stream` is the connection that it listens on.
+    pub fn look(&mut self, stream: &UnixStream) {
+        self.let_go();
+        self.stopped = match Seen::of(self.shim) {
+            Some(seen) if seen.is_stopped => self.stopped + 1,
+            _ => 0,
+        };
+        if self.stopped > 0
+            && let Some(shim) = open(self.shim)
+            && is_connected(stream)
+        {
+            // The connection stands, so the one that listens was there when the descriptor was opened.
+            self.wake(&shim);
+        }
+        self.next_at = Instant::now()
+            + match self.stopped {
+                0 => LOOK_EVERY,
+                _ => LOOK_SOON,
+            };
+    }
+
+    fn wake(&mut self, shim: &OwnedFd) {
+        match self.stopped {
+            1 => tracing::warn!(pid = self.shim, "a shim was stopped; it is let go on"),
+            n if n < STOPPED_MAX => {}
+            n => {
+                if n == STOPPED_MAX {
+                    tracing::warn!(
+                        pid = self.shim,
+                        "a shim is stopped again and again; its job is held meanwhile"
+                    );
+                }
+                self.held = hold(self.shim);
+            }
+        }
+        // ESRCH: it is dead, and the connection tells that.
+        let _ = pidfd_send_signal(shim, Signal::CONT);
+    }
+
+    /// The job goes on.
+    fn let_go(&mut self) {
+        for (pid, start_ticks) in self.held.drain(..).rev() {
+            if let Some(process) = open(pid)
+                && Seen::of(pid).is_some_and(|seen| seen.start_ticks == start_ticks)
+            {
+                let _ = pidfd_send_signal(&process, Signal::CONT);
+            }
+        }
+    }
+}
+
+impl Drop for Waker {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// Stops everybody below a shim, until nobody runs there; those that stood still already are not
+/// among those that it names.
+fn hold(shim: i32) -> Vec<Identity> {
+    let mut held = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        let before = held.len();
+        hold_once(shim, &mut held);
+        if held.len() == before {
+            break;
+        }
+    }
+    held
+}
+
+/// One walk, from the parents to the children. Whoever is met is stopped by a descriptor that was
+/// opened before its parent was asked for, and whose parent is still the one that was met.
+fn hold_once(shim: i32, held: &mut Vec<Identity>) {
+    let mut known = HashMap::new();
+    if let Some(seen) = Seen::of(shim) {
+        known.insert(shim, seen.start_ticks);
+    }
+    let mut unmet = children_of(shim);
+    while let Some(pid) = unmet.pop().filter(|_| known.len() <= HELD_MAX) {
+        let (Some(process), Some(seen)) = (open(pid), Seen::of(pid)) else {
+            continue;
+        };
+        let is_below = known.get(&seen.parent).is_some_and(|start_ticks| {
+            Seen::of(seen.parent).is_some_and(|now| now.start_ticks == *start_ticks)
+        });
+        if !is_below || known.insert(pid, seen.start_ticks).is_some() {
+            continue;
+        }
+        unmet.extend(children_of(pid));
+        let is_new = !seen.is_stopped && !held.contains(&(pid, seen.start_ticks));
+        if is_new && pidfd_send_signal(&process, Signal::STOP).is_ok() {
+            held.push((pid, seen.start_ticks));
+        }
+    }
+}
+
+/// What is needed of `/proc/PID/stat` (proc_pid_stat(5)).
+struct Seen {
+    is_stopped: bool,
+    parent: i32,
+    start_ticks: u64,
+}
+
+impl Seen {
+    fn of(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The name stands in parentheses and may contain any byte, also parentheses.
+    fn parse(stat: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(stat);
+        let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
+        Some(Self {
+            is_stopped: fields.next()? == "T",
+            parent: fields.next()?.parse().ok()?,
+            // Field 22; the parent is field 4.
+            start_ticks: fields.nth(17)?.parse().ok()?,
+        })
+    }
+}
+
+fn children_of(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let mut children = Vec::new();
+    for thread in threads.into_iter().flatten().flatten() {
+        let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        let numbers = list.split_ascii_whitespace().map(str::parse);
+        children.extend(numbers.filter_map(Result::<i32, _>::ok));
+    }
+    children
+}
+
+fn open(pid: i32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
+}
+
+/// Whether the other side has not closed the connection.
+fn is_connected(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(_) => fds[0].revents().is_some_and(|seen| !seen.intersects(gone)),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_behind_the_name() {
+        let stat = b"7 (a) S 1 (b)) T 3 4 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 1";
+        let seen = Seen::parse(stat).expect("parsed");
+        let shown = (seen.is_stopped, seen.parent, seen.start_ticks);
+        assert_eq!(shown, (true, 3, 4711));
+        assert!(Seen::parse(b"7 (a").is_none());
+    }
+}
