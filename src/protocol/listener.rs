@@ -2,17 +2,7 @@
 //!
 //! What is said over a connection is `http`'s business.
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    os::{
-        fd::AsRawFd,
-        unix::fs::{OpenOptionsExt, PermissionsExt},
-    },
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::{server::conn::http1, service::service_fn};
@@ -26,6 +16,7 @@ use super::{
     Door, http,
     places::{Place, Places},
 };
+use crate::data_dir::OwnDir;
 
 /// Longest head of a request, bytes.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -76,18 +67,9 @@ pub struct Connection {
 
 /// Binds the Unix socket `name` in `dir`, mode 0600, replacing a stale one. The caller holds the
 /// data directory's lock, so whatever is there is stale. Any length of path works.
-pub fn bind_unix(dir: &Path, name: &str) -> io::Result<UnixListener> {
-    let mut options = std::fs::OpenOptions::new();
-    options
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY | libc::O_PATH);
-    let dir = options.open(dir)?;
-    // sun_path has 108 bytes; this name for the same place is always short.
-    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+pub fn bind_unix(dir: &OwnDir, name: &str) -> io::Result<UnixListener> {
+    dir.remove(name)?;
+    let path = dir.short_path(name);
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
@@ -208,11 +190,11 @@ mod tests {
     async fn a_socket_can_lie_at_the_end_of_any_path_and_replaces_a_stale_one() {
         let root = tempfile::tempdir().expect("tempdir");
         let deep = root.path().join("x".repeat(100)).join("y".repeat(100));
-        std::fs::create_dir_all(&deep).expect("directories");
-        drop(bind_unix(&deep, "server.sock").expect("bound"));
+        let dir = OwnDir::make(&deep).expect("ours");
+        drop(bind_unix(&dir, "server.sock").expect("bound"));
         let socket = deep.join("server.sock");
         assert!(socket.exists(), "a stale socket is left behind");
-        let _listener = bind_unix(&deep, "server.sock").expect("bound again");
+        let _listener = bind_unix(&dir, "server.sock").expect("bound again");
         let mode = std::fs::metadata(&socket)
             .expect("a socket")
             .permissions()

@@ -9,6 +9,7 @@ pub mod beginning;
 pub mod hole;
 pub mod layout;
 pub mod message;
+pub mod paper;
 pub mod reader;
 pub mod record;
 pub mod segment;
