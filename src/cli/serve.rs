@@ -191,6 +191,10 @@ impl Sockets {
     }
 
     fn serve<'a>(self, place: &'a Place, door: &Arc<Door>) -> Kept<'a> {
+        door.tasks.spawn({
+            let door = door.clone();
+            async move { protocol::Refusals::tell_counts(&door).await }
+        });
         if let Some((listener, _)) = self.tcp {
             door.tasks
                 .spawn(listener::serve_tcp(listener, door.clone()));
@@ -229,6 +233,7 @@ fn door(
         token,
         origins: Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins),
         sessions: Sessions::new(settings.sessions_max, settings.unauthenticated_sessions_max),
+        refusals: protocol::Refusals::default(),
         floods: protocol::Floods::new(&settings),
         hoard: protocol::Hoard::new(settings.held_bytes_max),
         aside: protocol::Aside::start()?,

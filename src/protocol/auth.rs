@@ -125,6 +125,12 @@ impl Token {
         Ok(Self(token))
     }
 
+    /// A token for tests.
+    #[cfg(test)]
+    pub fn for_test(secret: &str) -> Self {
+        Self(secret.to_owned())
+    }
+
     /// The secret itself.
     pub fn secret(&self) -> &str {
         &self.0

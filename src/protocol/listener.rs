@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    Door, http,
+    Door, Reason, http,
     places::{Place, Places},
 };
 use crate::data_dir::OwnDir;
@@ -94,7 +94,7 @@ pub async fn serve_unix(listener: UnixListener, door: Arc<Door>) {
         };
         match places.take() {
             Some(place) => start(&door, &router, stream, Connection { peer, place }),
-            None => turn_away(UnixStream::into_std(stream), peer),
+            None => turn_away(&door, UnixStream::into_std(stream), peer),
         }
     }
 }
@@ -112,7 +112,7 @@ pub async fn serve_tcp(listener: TcpListener, door: Arc<Door>) {
         let _ = stream.set_nodelay(true);
         match places.take() {
             Some(place) => start(&door, &router, stream, Connection { peer, place }),
-            None => turn_away(TcpStream::into_std(stream), peer),
+            None => turn_away(&door, TcpStream::into_std(stream), peer),
         }
     }
 }
@@ -131,8 +131,8 @@ async fn next<T>(door: &Door, accept: impl Future<Output = io::Result<T>>) -> Op
 }
 
 /// One write into an empty socket buffer, which cannot block; then the connection is gone.
-fn turn_away<S: io::Write>(stream: io::Result<S>, peer: Peer) {
-    tracing::warn!(%peer, "too many connections; one was turned away");
+fn turn_away<S: io::Write>(door: &Door, stream: io::Result<S>, peer: Peer) {
+    door.refusals.tell(peer, Reason::Connections);
     if let Ok(mut stream) = stream {
         let _ = stream.write(FULL);
     }
@@ -173,11 +173,14 @@ where
             served.await
         }
         () = connection.place.given_away() => {
-            tracing::debug!(%peer, "a newcomer gave way to another one");
+            door.refusals.tell(peer, Reason::GaveWay);
             return;
         }
     };
     if let Err(error) = result {
+        if error.is_parse() {
+            door.refusals.tell(peer, Reason::Malformed);
+        }
         tracing::debug!(%peer, %error, "a connection ended early");
     }
 }
