@@ -10,19 +10,23 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use crate::{
     config::{LogFormat, Settings},
     data_dir::OwnDir,
 };
 
+mod floods;
 mod rotated;
+use floods::{Floods, TELL_EVERY};
 use rotated::RotatedFile;
 
 /// Lines that wait for a slow reader.
@@ -72,18 +76,22 @@ impl Telemetry {
             queue: queue.clone(),
             dropped: dropped.clone(),
         };
+        let floods = Floods::default();
+        let told = floods.clone();
         std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(&taken, sink, &dropped))
+            .spawn(move || write_lines(&taken, sink, &dropped, &told))
             .map_err(LogError::Thread)?;
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(lines);
         // Only a process that tries twice (a test) has one already; the first one stays.
         let _ = if json {
-            builder.json().flatten_event(true).try_init()
+            let lines = builder.json().flatten_event(true).finish();
+            lines.with(floods).try_init()
         } else {
-            builder.with_ansi(colours).try_init()
+            let lines = builder.with_ansi(colours).finish();
+            lines.with(floods).try_init()
         };
         Ok(Self { queue })
     }
@@ -133,12 +141,19 @@ impl MakeWriter<'_> for Lines {
     }
 }
 
-fn write_lines(taken: &Receiver<Message>, mut sink: Sink, dropped: &AtomicU64) {
-    for message in taken {
-        match message {
-            Message::Line(line) => sink.write(&line),
+fn write_lines(taken: &Receiver<Message>, mut sink: Sink, dropped: &AtomicU64, floods: &Floods) {
+    let mut told_at = Instant::now();
+    loop {
+        match taken.recv_timeout(TELL_EVERY) {
+            Ok(Message::Line(line)) => sink.write(&line),
             // The asker may have given up.
-            Message::Flush(done) => drop(done.send(())),
+            Ok(Message::Flush(done)) => drop(done.send(())),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if told_at.elapsed() >= TELL_EVERY {
+            floods.tell();
+            told_at = Instant::now();
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {

@@ -104,6 +104,7 @@ pub fn prepare() -> Result<(), ExitCode> {
 /// Runs a server until it is asked to stop. Fails where it cannot start.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load(args.config.as_deref(), &args.settings.0)?.settings;
+    settings.check_listen()?;
     // Everything that we create is ours alone.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let asked = shutdown::on_signals().context("cannot wait for signals")?;
@@ -208,13 +209,12 @@ async fn bind_tcp(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAdd
         format!("cannot listen on {address}; choose another with --listen, or --listen none")
     })?;
     let bound = listener.local_addr()?;
-    if !bound.ip().is_loopback() {
+    if !bound.ip().to_canonical().is_loopback() {
         tracing::warn!(
             listen = %bound,
-            "listening beyond this machine: whoever reaches this address and has the token can run \
-             any command as this user, and token and output cross the network unencrypted; put a \
-             TLS proxy in front, or use an SSH tunnel and 127.0.0.1. Name the hosts that clients \
-             use in allowed_hosts."
+            "listening beyond this machine, as insecure_listen says: whoever reaches this address and \
+             has the token can run any command as this user, and token and output cross the network \
+             unencrypted. Name the hosts that clients use in allowed_hosts."
         );
     }
     Ok((listener, bound))
