@@ -255,6 +255,11 @@ pub fn is_variable(name: &str) -> bool {
     name == CONFIG_VARIABLE || TABLE.iter().any(|entry| entry.variable() == name)
 }
 
+/// The settings' file that an environment names.
+pub fn file_named_in(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    environment.get(CONFIG_VARIABLE).map(PathBuf::from)
+}
+
 /// [`load`] with this environment.
 pub fn load_from(
     config: Option<&Path>,
@@ -263,7 +268,7 @@ pub fn load_from(
 ) -> Result<Loaded, ConfigError> {
     let config = config
         .map(Path::to_owned)
-        .or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
+        .or_else(|| file_named_in(&environment));
     let mut layers = Layers::new(options.clone(), environment);
     match config {
         Some(file) => layers.read_file(&file)?,

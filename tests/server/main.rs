@@ -39,6 +39,7 @@ mod pids;
 mod queues;
 mod quota;
 mod read;
+mod refusals;
 mod remains;
 mod restart;
 mod retry;
