@@ -194,6 +194,16 @@ impl OwnDir {
     }
 }
 
+/// Where the directory at this path really is, every link followed: one in which something of ours can be
+/// made that nobody else replaces while it is written. It need not be ours.
+///
+/// # Errors
+///
+/// It is missing, or others may write in it or replace it; the error says what to do.
+pub fn safe_place(path: &Path) -> Result<PathBuf, DataDirError> {
+    resolve::safe(path, Who::we_are())
+}
+
 impl AsFd for OwnDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()

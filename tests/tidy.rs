@@ -55,6 +55,7 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
             "scheduler",
             "clock",
             "ballast",
+            "data_dir",
             "descriptors",
             "vital",
         ],

@@ -106,18 +106,18 @@ fn told(path: &Path, flaw: &Flaw) -> String {
              know what is in it: chmod go-w {shown}"
         ),
         Flaw::OwnerAbove(uid) => format!(
-            "{shown}, above the data directory, belongs to {}, who could replace what is below it; {}, \
-             or name another directory with --data-dir",
+            "{shown}, which is on the way, belongs to {}, who could replace what is below it; {}, or name \
+             another directory",
             Named(*uid),
             as_user(*uid)
         ),
         Flaw::ModeAbove(mode) => format!(
-            "others may write into {shown} (mode {mode:04o}), above the data directory, and could \
-             replace what is below it: chmod go-w {shown}, or name another directory with --data-dir"
+            "others may write into {shown} (mode {mode:04o}), which is on the way, and could replace what \
+             is below it: chmod go-w {shown}, or name another directory"
         ),
         Flaw::OwnerOfLink(uid) => format!(
-            "{shown}, on the way to the data directory, is a link that belongs to {}, who could lead \
-             it elsewhere; name the directory that it leads to with --data-dir",
+            "{shown}, which is on the way, is a link that belongs to {}, who could lead it elsewhere; name \
+             the directory that it leads to",
             Named(*uid)
         ),
         Flaw::NoDirectory => format!("{shown} is no directory, or a link to one; move it away"),

@@ -44,15 +44,19 @@ pub fn resolve(
     missing: Missing,
     who: Who,
 ) -> Result<Option<(File, PathBuf)>, DataDirError> {
-    let absolute = std::path::absolute(path).map_err(|error| DataDirError::io(path, error))?;
-    let mut way = Way::from_root()?;
-    way.ahead = names(&absolute);
-    while let Some(name) = way.ahead.pop_front() {
-        if !way.step(&name, missing, who)? {
-            return Ok(None);
-        }
+    match Way::to(path, missing, who)? {
+        Some(way) => way.arrive(who).map(Some),
+        None => Ok(None),
     }
-    way.arrive(who).map(Some)
+}
+
+/// Where the directory at this path really is, in which something of ours is to be made; it need not be
+/// ours.
+pub fn safe(path: &Path, who: Who) -> Result<PathBuf, DataDirError> {
+    let way = Way::to(path, Missing::IsNone, who)?;
+    let way = way.ok_or_else(|| DataDirError::io(path, Errno::NOENT.into()))?;
+    way.check(who)?;
+    Ok(way.path)
 }
 
 /// Where we are, and what is still ahead.
@@ -75,10 +79,28 @@ impl Way {
         })
     }
 
+    /// At the end of the way to this path; `None` where something on it is missing.
+    fn to(path: &Path, missing: Missing, who: Who) -> Result<Option<Self>, DataDirError> {
+        let absolute = std::path::absolute(path).map_err(|error| DataDirError::io(path, error))?;
+        let mut way = Self::from_root()?;
+        way.ahead = names(&absolute);
+        while let Some(name) = way.ahead.pop_front() {
+            if !way.step(&name, missing, who)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(way))
+    }
+
+    /// Whether what is below can be replaced by us alone.
+    fn check(&self, who: Who) -> Result<(), DataDirError> {
+        let stat = fstat(&self.at).map_err(|errno| self.refused(errno))?;
+        check_above(&stat, who).map_err(|flaw| flaw.at(&self.path))
+    }
+
     /// Goes on to what has this name; whether it is there.
     fn step(&mut self, name: &OsString, missing: Missing, who: Who) -> Result<bool, DataDirError> {
-        let above = fstat(&self.at).map_err(|errno| self.refused(errno))?;
-        check_above(&above, who).map_err(|flaw| flaw.at(&self.path))?;
+        self.check(who)?;
         if name == ".." {
             self.at = self.open(name)?;
             self.path.pop();
