@@ -29,7 +29,8 @@ COPY --from=build /out/cc-executor /usr/local/bin/cc-executor
 # Everything that has to last. A server that nobody reaches from outside its container is of no
 # use, so it listens on all addresses in there; publish the port on the host's loopback only.
 ENV CC_EXECUTOR_DATA_DIR=/data \
-    CC_EXECUTOR_LISTEN=0.0.0.0:8003
+    CC_EXECUTOR_LISTEN=0.0.0.0:8003 \
+    CC_EXECUTOR_INSECURE_LISTEN=true
 VOLUME ["/data"]
 EXPOSE 8003
 USER 10001:10001

@@ -8,8 +8,8 @@ mod guard;
 use std::{io, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, Mode, OFlags, Stat, fallocate, fstat, fstatvfs, ftruncate, open,
-    openat, statat, unlinkat,
+    AtFlags, FallocateFlags, FileType, Mode, OFlags, Stat, fallocate, fstat, fstatvfs, ftruncate,
+    open, openat, statat, unlinkat,
 };
 use rustix::io::{Errno, pwrite};
 
@@ -247,7 +247,9 @@ impl Ballast {
 
     /// Writes a little beside it, and takes it away again.
     fn probe(&self) -> rustix::io::Result<()> {
-        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        // What has the name may be a second name of something else, which must not be written over.
+        let _ = unlinkat(&*self.dir, PROBE_NAME, AtFlags::empty());
         let written = openat(&*self.dir, PROBE_NAME, flags, Mode::RUSR | Mode::WUSR)
             .and_then(|file| pwrite(&file, &[0; PROBE_BYTES], 0));
         // The next one finds it, should this fail.
@@ -264,13 +266,20 @@ impl Ballast {
     }
 
     fn create(&self) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        openat(&*self.dir, FILE_NAME, flags, Mode::RUSR | Mode::WUSR)
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        match openat(&*self.dir, FILE_NAME, flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::EXIST) => self.open(),
+            made => made,
+        }
     }
 
     fn open(&self) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        openat(&*self.dir, FILE_NAME, flags, Mode::empty())
+        // To open a device may be to use it, and a pipe would be waited for.
+        is_for_us(&statat(&*self.dir, FILE_NAME, AtFlags::SYMLINK_NOFOLLOW)?)?;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let opened = openat(&*self.dir, FILE_NAME, flags, Mode::empty())?;
+        is_for_us(&fstat(&opened)?)?;
+        Ok(opened)
     }
 
     /// What is free on the file system, bytes.
@@ -284,6 +293,21 @@ impl Ballast {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Whether it is a regular file of ours with one name: what is cut out of it and filled with zeros must
+/// not be anything else's.
+fn is_for_us(stat: &Stat) -> rustix::io::Result<()> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::LOOP);
+    }
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(Errno::ACCESS);
+    }
+    match stat.st_nlink {
+        0 | 1 => Ok(()),
+        _ => Err(Errno::MLINK),
     }
 }
 
@@ -494,5 +518,30 @@ mod tests {
         assert!(ballast.keep(4096).is_err());
         assert!(!ballast.release());
         assert_eq!(std::fs::read(&other).expect("read"), b"precious");
+    }
+
+    #[test]
+    fn a_second_name_of_something_else_is_not_written_over() {
+        let (dir, ballast) = ballast();
+        let other = dir.path().join("other");
+        std::fs::write(&other, "precious").expect("written");
+        for name in [FILE_NAME, PROBE_NAME] {
+            std::fs::hard_link(&other, dir.path().join(name)).expect("linked");
+        }
+        assert!(!ballast.is_out_of_room());
+        assert!(ballast.keep(4096).is_err());
+        assert!(!ballast.release());
+        assert_eq!(std::fs::read(&other).expect("read"), b"precious");
+    }
+
+    #[test]
+    fn a_pipe_of_that_name_is_not_waited_for() {
+        let (dir, ballast) = ballast();
+        for name in [FILE_NAME, PROBE_NAME] {
+            let path = dir.path().join(name);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        }
+        assert!(!ballast.is_out_of_room());
+        assert!(ballast.keep(4096).is_err());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -119,8 +120,11 @@ settings! {
     /// Where everything is kept.
     data_dir: PathBuf = default_data_dir(), ();
     /// TCP address of the doors, HOST:PORT with a numeric host (port 0 takes a free one), or none.
-    /// Beyond this machine only behind TLS: the token would cross the network in clear text.
+    /// Beyond this machine only with insecure_listen: the token would cross the network in clear text.
     listen: Listen = Listen::default(), ();
+    /// Listen on another address than this machine's own, although nothing that crosses the network is
+    /// encrypted, the token included.
+    insecure_listen: bool = false, ();
     /// More Host values that are answered on TCP, with or without a port.
     allowed_hosts: Vec<String> = Vec::new(), ();
     /// More Origin values that are answered, whole, such as `https://example.com`.
@@ -215,6 +219,15 @@ settings! {
     queries_waiting_max: u64 = QuerySettings::default().waiting_max, 0..=10_000;
 }
 
+/// The server would be reachable beyond this machine, without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "listening on {0} would let everybody who reaches that address read the token and all output on its \
+     way; listen on 127.0.0.1 behind a TLS proxy or an SSH tunnel, or say that it is meant: \
+     --insecure-listen (insecure_listen = true, {ENV_PREFIX}INSECURE_LISTEN=true)"
+)]
+pub struct InsecureListen(pub SocketAddr);
+
 /// The settings in force and where they come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
@@ -242,6 +255,11 @@ pub fn is_variable(name: &str) -> bool {
     name == CONFIG_VARIABLE || TABLE.iter().any(|entry| entry.variable() == name)
 }
 
+/// The settings' file that an environment names.
+pub fn file_named_in(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    environment.get(CONFIG_VARIABLE).map(PathBuf::from)
+}
+
 /// [`load`] with this environment.
 pub fn load_from(
     config: Option<&Path>,
@@ -250,7 +268,7 @@ pub fn load_from(
 ) -> Result<Loaded, ConfigError> {
     let config = config
         .map(Path::to_owned)
-        .or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
+        .or_else(|| file_named_in(&environment));
     let mut layers = Layers::new(options.clone(), environment);
     match config {
         Some(file) => layers.read_file(&file)?,
@@ -272,6 +290,23 @@ impl Settings {
             return Err(ConfigError::value("held_bytes_max", why));
         }
         Ok(())
+    }
+
+    /// Whether the server may listen where it is told to.
+    ///
+    /// # Errors
+    ///
+    /// The address is one beyond this machine, and nobody has said that this is meant.
+    pub fn check_listen(&self) -> Result<(), InsecureListen> {
+        match self.listen {
+            Listen::Address(address) if !address.ip().to_canonical().is_loopback() => {
+                match self.insecure_listen {
+                    true => Ok(()),
+                    false => Err(InsecureListen(address)),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The executor's part.

@@ -23,6 +23,7 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -166,12 +167,21 @@ impl Shim {
     fn answer(&self, launch: &Launch) -> io::Result<FromShim> {
         let directory = OpenOptions::new()
             .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
             .open(self.layout.shims())?;
         // Through a descriptor, so that the path may be of any length.
         let name = Layout::shim_socket_name(&self.id);
         let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
         let mut stream = UnixStream::connect(path)?;
+        // Our variables are for nobody else, and a server that another user starts is not ours. A
+        // process of any user can look like a shim from outside.
+        let peer = getsockopt(&stream, PeerCredentials)?;
+        if peer.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("it belongs to user {}", peer.uid()),
+            ));
+        }
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         stream.set_write_timeout(Some(ANSWER_WITHIN))?;
         stream.write_all(&message::encode(&ToShim::Launch(Box::new(launch.clone()))))?;

@@ -32,6 +32,8 @@ pub mod launch;
 
 pub mod config;
 
+pub mod data_dir;
+
 pub mod telemetry;
 
 pub mod shutdown;

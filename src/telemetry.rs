@@ -5,21 +5,29 @@
 //! a full pipe behind stderr must not stop the server. What is logged is not known here.
 
 use std::{
-    fs::{File, OpenOptions},
     io::{self, IsTerminal, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
-use crate::config::{LogFormat, Settings};
+use crate::{
+    config::{LogFormat, Settings},
+    data_dir::OwnDir,
+};
+
+mod floods;
+mod rotated;
+use floods::{Floods, TELL_EVERY};
+use rotated::RotatedFile;
 
 /// Lines that wait for a slow reader.
 const LINES_QUEUED_MAX: usize = 4096;
@@ -53,9 +61,9 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Begins to log, for the whole process. A second call changes nothing but the flushing.
-    pub fn start(settings: &Settings) -> Result<Self, LogError> {
+    pub fn start(settings: &Settings, data_dir: &OwnDir) -> Result<Self, LogError> {
         let filter = EnvFilter::try_new(&settings.log_level)?;
-        let sink = Sink::open(settings)?;
+        let sink = Sink::open(settings, data_dir)?;
         let json = match settings.log_format {
             LogFormat::Json => true,
             LogFormat::Text => false,
@@ -68,18 +76,22 @@ impl Telemetry {
             queue: queue.clone(),
             dropped: dropped.clone(),
         };
+        let floods = Floods::default();
+        let told = floods.clone();
         std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(&taken, sink, &dropped))
+            .spawn(move || write_lines(&taken, sink, &dropped, &told))
             .map_err(LogError::Thread)?;
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(lines);
         // Only a process that tries twice (a test) has one already; the first one stays.
         let _ = if json {
-            builder.json().flatten_event(true).try_init()
+            let lines = builder.json().flatten_event(true).finish();
+            lines.with(floods).try_init()
         } else {
-            builder.with_ansi(colours).try_init()
+            let lines = builder.with_ansi(colours).finish();
+            lines.with(floods).try_init()
         };
         Ok(Self { queue })
     }
@@ -129,12 +141,19 @@ impl MakeWriter<'_> for Lines {
     }
 }
 
-fn write_lines(taken: &Receiver<Message>, mut sink: Sink, dropped: &AtomicU64) {
-    for message in taken {
-        match message {
-            Message::Line(line) => sink.write(&line),
+fn write_lines(taken: &Receiver<Message>, mut sink: Sink, dropped: &AtomicU64, floods: &Floods) {
+    let mut told_at = Instant::now();
+    loop {
+        match taken.recv_timeout(TELL_EVERY) {
+            Ok(Message::Line(line)) => sink.write(&line),
             // The asker may have given up.
-            Message::Flush(done) => drop(done.send(())),
+            Ok(Message::Flush(done)) => drop(done.send(())),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if told_at.elapsed() >= TELL_EVERY {
+            floods.tell();
+            told_at = Instant::now();
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
@@ -151,10 +170,10 @@ enum Sink {
 }
 
 impl Sink {
-    fn open(settings: &Settings) -> Result<Self, LogError> {
+    fn open(settings: &Settings, data_dir: &OwnDir) -> Result<Self, LogError> {
         match &settings.log_file {
             None => Ok(Self::Stderr),
-            Some(path) => RotatedFile::open(path, settings.log_file_bytes_max)
+            Some(path) => RotatedFile::open(path, settings.log_file_bytes_max, data_dir)
                 .map(Self::File)
                 .map_err(|source| LogError::File {
                     path: path.clone(),
@@ -176,68 +195,9 @@ impl Sink {
     }
 }
 
-/// A file that makes room for a new one when it is full; one old one is kept, as `NAME.1`.
-#[derive(Debug)]
-struct RotatedFile {
-    path: PathBuf,
-    file: File,
-    bytes: u64,
-    bytes_max: u64,
-}
-
-impl RotatedFile {
-    fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)?;
-        let bytes = file.metadata()?.len();
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            bytes,
-            bytes_max,
-        })
-    }
-
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.bytes > 0 && self.bytes + line.len() as u64 > self.bytes_max {
-            let mut old = self.path.clone().into_os_string();
-            old.push(".1");
-            std::fs::rename(&self.path, old)?;
-            *self = Self::open(&self.path, self.bytes_max)?;
-        }
-        self.file.write_all(line)?;
-        self.bytes += line.len() as u64;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_full_file_makes_room_and_one_old_one_is_kept() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let path = dir.path().join("server.log");
-        let mut file = RotatedFile::open(&path, 10).expect("open");
-        for line in ["one\n", "two\n", "three\n", "four\n", "five\n"] {
-            file.write(line.as_bytes()).expect("written");
-        }
-        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("read");
-        assert_eq!(
-            (read("server.log.1"), read("server.log")),
-            ("three\n".into(), "four\nfive\n".into())
-        );
-        let mut again = RotatedFile::open(&path, 10).expect("open");
-        again.write(b"six\n").expect("written");
-        assert_eq!(
-            (read("server.log.1"), read("server.log")),
-            ("four\nfive\n".into(), "six\n".into())
-        );
-    }
 
     #[test]
     fn a_queue_that_nobody_empties_drops_lines_instead_of_waiting() {

@@ -9,7 +9,7 @@ use std::{
 
 /// Every module of the crate, and what it may know. Modules at the end of the list are tools that
 /// know nobody but each other.
-const MAY_KNOW: [(&str, &[&str]); 24] = [
+const MAY_KNOW: [(&str, &[&str]); 25] = [
     ("job", &[]),
     ("spool", &["job"]),
     ("shim", &["job", "spool", "clock", "ballast"]),
@@ -55,6 +55,7 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
             "scheduler",
             "clock",
             "ballast",
+            "data_dir",
             "descriptors",
             "vital",
         ],
@@ -73,6 +74,7 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
             "clock",
             "descriptors",
             "config",
+            "data_dir",
             "shutdown",
         ],
     ),
@@ -80,10 +82,11 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
     ("cli", CLIENT_MAY_KNOW),
     ("init", &[]),
     ("launch", &["spool"]),
-    ("config", &["job", "spool", "query", "executor"]),
-    ("telemetry", &["config", "clock"]),
+    ("config", &["job", "spool", "query", "executor", "data_dir"]),
+    ("telemetry", &["config", "clock", "data_dir"]),
     ("shutdown", &[]),
     ("ballast", &[]),
+    ("data_dir", &[]),
     ("clean", &["descriptors", "launch"]),
     ("descriptors", &[]),
     ("memory", &[]),
@@ -101,6 +104,7 @@ const CLIENT_MAY_KNOW: &[&str] = &[
     "config",
     "clock",
     "clean",
+    "data_dir",
     "launch",
 ];
 

@@ -5,13 +5,10 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{DirBuilder, File, OpenOptions},
-    io::{Read, Seek, SeekFrom, Write},
-    os::unix::{
-        fs::{DirBuilderExt, OpenOptionsExt},
-        process::CommandExt,
-    },
-    path::{Path, PathBuf},
+    fs::File,
+    io::{ErrorKind, Read, Seek, SeekFrom, Write},
+    os::unix::process::CommandExt,
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     time::Duration,
 };
@@ -22,12 +19,13 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     client::{Client, ConnectError},
-    holder::is_locked,
+    holder::{is_locked, written_down},
     say,
     target::Target,
 };
 use crate::{
     clean, config,
+    data_dir::{Access, OwnDir},
     launch::{self, Outside, program},
     spool::Layout,
 };
@@ -154,8 +152,7 @@ struct Started {
     process: Process,
     /// Whether it is somebody's business what becomes of it.
     ours: bool,
-    lock: PathBuf,
-    log: PathBuf,
+    layout: Layout,
     log_from: u64,
 }
 
@@ -203,19 +200,8 @@ impl Drop for Started {
 
 impl Started {
     async fn spawn(layout: &Layout, launch: Launch) -> anyhow::Result<Self> {
-        let root = layout.root();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)
-            .with_context(|| format!("the data directory {} cannot be created", root.display()))?;
-        let log = layout.log();
-        let stderr = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&log)
-            .with_context(|| format!("the log {} cannot be opened", log.display()))?;
+        let dir = OwnDir::make(layout.root())?;
+        let stderr = dir.file_in_it(Layout::LOG, Access::Append)?;
         let log_from = stderr.metadata().map_or(0, |meta| meta.len());
         let process = match launch::shim_above() {
             Some(shim) => Process::Outside(
@@ -234,8 +220,7 @@ impl Started {
         Ok(Self {
             process,
             ours: true,
-            lock: layout.lock(),
-            log,
+            layout: layout.clone(),
             log_from,
         })
     }
@@ -262,15 +247,15 @@ impl Started {
 
     /// Whether it is the one that holds the data directory: who does writes that down in its lock.
     fn has_place(&self) -> bool {
-        let holder = std::fs::read_to_string(&self.lock).ok();
-        let holder = holder.and_then(|pid| pid.trim().parse::<u32>().ok());
+        let holder = written_down(&self.layout).and_then(|pid| u32::try_from(pid).ok());
         holder.is_some() && holder == self.process.id()
     }
 
     /// Why there is no server, with its last words.
     fn obituary(&self, status: &str) -> anyhow::Error {
-        let words = last_lines(&self.log, self.log_from).unwrap_or_default();
-        let log = self.log.display();
+        let words = last_lines(&self.layout, self.log_from).unwrap_or_default();
+        let log = self.layout.log();
+        let log = log.display();
         match words.is_empty() {
             true => {
                 anyhow!("the server that was started ended at once ({status}); its log is {log}")
@@ -299,8 +284,10 @@ fn child(launch: &Launch, stderr: File) -> anyhow::Result<tokio::process::Child>
 }
 
 /// The last lines of a log behind `from`, joined into one.
-fn last_lines(log: &Path, from: u64) -> std::io::Result<String> {
-    let mut file = File::open(log)?;
+fn last_lines(layout: &Layout, from: u64) -> std::io::Result<String> {
+    let dir = OwnDir::open(layout.root())?.ok_or(ErrorKind::NotFound)?;
+    let file = dir.open_file(Layout::LOG, Access::Read)?;
+    let mut file = file.ok_or(ErrorKind::NotFound)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(
         from.max(length.saturating_sub(LOG_TAIL_BYTES)),
@@ -365,9 +352,9 @@ mod tests {
     #[test]
     fn only_the_last_words_behind_the_start_are_quoted() {
         let dir = tempfile::tempdir().expect("a directory");
-        let log = dir.path().join("server.log");
-        std::fs::write(&log, "before\none\n\ntwo\nthree\nfour\n").expect("written");
-        assert_eq!(last_lines(&log, 7).expect("read"), "two | three | four");
-        assert_eq!(last_lines(&log, 22).expect("read"), "four");
+        let layout = Layout::new(dir.path());
+        std::fs::write(layout.log(), "before\none\n\ntwo\nthree\nfour\n").expect("written");
+        assert_eq!(last_lines(&layout, 7).expect("read"), "two | three | four");
+        assert_eq!(last_lines(&layout, 22).expect("read"), "four");
     }
 }

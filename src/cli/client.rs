@@ -2,12 +2,7 @@
 //!
 //! It does not know how to come back after a loss (that is `link`) nor what a job is.
 
-use std::{
-    fs::OpenOptions,
-    io::ErrorKind,
-    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
-    time::Duration,
-};
+use std::{io::ErrorKind, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
@@ -30,7 +25,7 @@ use super::{
     target::{Secret, Target},
     wire::{self, Incoming, WireError},
 };
-use crate::spool::Layout;
+use crate::{data_dir::OwnDir, spool::Layout};
 
 /// How long a connection may take until its greeting.
 const GREETING_MAX: Duration = Duration::from_secs(30);
@@ -220,24 +215,28 @@ async fn connect(target: &Target) -> Result<Client, ConnectError> {
     Ok(client)
 }
 
-/// Connects through a descriptor of the directory, so that its path may be of any length.
+/// Connects through a descriptor of the directory, which is ours alone, so that its path may be of any
+/// length; and asks who listens, before anything is said.
 async fn unix(layout: &Layout) -> Result<(Box<dyn Io>, Option<i32>), ConnectError> {
     let here = || layout.root().display().to_string();
-    let dir = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-        .open(layout.root())
-        .map_err(|error| no_stream(&error, here()))?;
-    let socket = layout.socket();
-    let name = socket.file_name().unwrap_or_default();
-    let path = std::path::Path::new("/proc/self/fd")
-        .join(dir.as_raw_fd().to_string())
-        .join(name);
-    let stream = UnixStream::connect(path)
+    let dir = OwnDir::open(layout.root())
+        .map_err(|error| ConnectError::Refused(error.to_string()))?
+        .ok_or_else(|| ConnectError::Absent(here()))?;
+    let stream = UnixStream::connect(dir.short_path(Layout::SOCKET))
         .await
         .map_err(|error| no_stream(&error, here()))?;
-    let peer = stream.peer_cred().ok().and_then(|cred| cred.pid());
-    Ok((Box::new(stream), peer))
+    let peer = stream
+        .peer_cred()
+        .map_err(|error| no_stream(&error, here()))?;
+    if peer.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(ConnectError::Refused(format!(
+            "user {} listens in {} and not a server of yours; nothing was sent. Remove {} and start one",
+            peer.uid(),
+            here(),
+            layout.socket().display()
+        )));
+    }
+    Ok((Box::new(stream), peer.pid()))
 }
 
 async fn tcp(address: &str) -> Result<Box<dyn Io>, ConnectError> {

@@ -3,43 +3,70 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::MetadataExt,
-    path::Path,
+    io::Read,
+    os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
 use rustix::fs::{FlockOperation, flock, major, minor};
 
-use crate::spool::Layout;
+use super::proc;
+use crate::{
+    data_dir::{Access, OwnDir},
+    spool::Layout,
+};
+
+/// Longest number of a process in a lock file, bytes.
+const NUMBER_BYTES_MAX: u64 = 20;
 
 /// Whether a server holds the data directory. It is asked with a shared lock for a moment, which a
-/// server that starts just then outlasts by its own retries.
+/// server that starts just then outlasts by its own retries. Of a directory that is not ours nothing is
+/// asked.
 pub fn is_locked(layout: &Layout) -> bool {
-    // A server holds both. One of an earlier version holds the file alone, and the file can be removed
-    // while a server runs.
-    [layout.lock().as_path(), layout.root()]
-        .into_iter()
-        .any(is_held)
-}
-
-fn is_held(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else {
+    let Ok(Some(dir)) = OwnDir::open(layout.root()) else {
         return false;
     };
+    // A server holds both. One of an earlier version holds the file alone, and the file can be removed
+    // while a server runs.
+    is_held(dir.file()) || lock_of(&dir).is_some_and(|lock| is_held(&lock))
+}
+
+fn lock_of(dir: &OwnDir) -> Option<File> {
+    dir.open_file(Layout::LOCK, Access::Read).ok()?
+}
+
+fn is_held(file: impl AsFd) -> bool {
     let asked = flock(&file, FlockOperation::NonBlockingLockShared);
+    if asked.is_ok() {
+        // Else it would be held for as long as others use the same descriptor.
+        let _ = flock(&file, FlockOperation::Unlock);
+    }
     asked == Err(rustix::io::Errno::WOULDBLOCK)
 }
 
+/// The process id that the holder of the lock has written down.
+pub fn written_down(layout: &Layout) -> Option<i32> {
+    let dir = OwnDir::open(layout.root()).ok()??;
+    number_in(&mut lock_of(&dir)?)
+}
+
+fn number_in(lock: &mut File) -> Option<i32> {
+    let mut text = String::new();
+    lock.take(NUMBER_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
 /// The process id of the server that holds it; `None` where nobody does, or a process that cannot be
-/// seen from here.
+/// seen from here or is not of our user.
 pub fn holder(layout: &Layout) -> Option<i32> {
+    let dir = OwnDir::open(layout.root()).ok()??;
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    let told = fs::read_to_string(layout.lock()).unwrap_or_default();
-    let told = told.trim().parse().ok();
-    [layout.root(), layout.lock().as_path()]
+    let mut lock = lock_of(&dir);
+    let told = lock.as_mut().and_then(number_in);
+    [Some(dir.file()), lock.as_ref()]
         .into_iter()
-        .filter_map(|path| fs::metadata(path).ok())
+        .filter_map(|file| file?.metadata().ok())
         .find_map(|file| holder_of(&locks, file.dev(), file.ino(), told))
-        .filter(|pid| is_server(*pid))
+        .filter(|pid| is_server(*pid) && proc::is_our_users(*pid))
 }
 
 /// Who has locked this file, by the lines of proc_locks(5). Some file systems (btrfs, overlays) show
@@ -73,10 +100,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let layout = Layout::new(dir.path());
         assert!(!is_locked(&layout), "no file, no lock");
+        File::create(layout.lock()).expect("a file");
         for path in [layout.lock().as_path(), layout.root()] {
-            if path != layout.root() {
-                File::create(path).expect("a file");
-            }
             assert!(!is_locked(&layout));
             let file = File::open(path).expect("opened");
             flock(&file, FlockOperation::LockExclusive).expect("a lock");

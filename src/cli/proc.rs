@@ -2,11 +2,17 @@
 //!
 //! Nothing here is needed for a job's own sake; where /proc is silent the answer is "unknown".
 
-use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{ffi::OsString, fs, io::Read, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::spool::Layout;
+use crate::{
+    data_dir::{Access, OwnDir},
+    spool::Layout,
+};
+
+/// Longest file that says how a server was started, bytes; an environment has 2 MiB at most.
+const START_BYTES_MAX: u64 = 16 << 20;
 
 /// This process's file mode creation mask, without touching it.
 pub fn umask() -> Option<u32> {
@@ -58,7 +64,10 @@ impl Start {
     }
 
     fn read(layout: &Layout, pid: i32) -> Option<Self> {
-        let text = fs::read(layout.start()).ok()?;
+        let dir = OwnDir::open(layout.root()).ok()??;
+        let file = dir.open_file(Layout::START, Access::Read).ok()??;
+        let mut text = Vec::new();
+        file.take(START_BYTES_MAX).read_to_end(&mut text).ok()?;
         let start: Self = serde_json::from_slice(&text).ok()?;
         (start.pid == pid).then_some(start)
     }
@@ -72,7 +81,10 @@ pub fn argv(pid: i32) -> std::io::Result<Vec<OsString>> {
 /// How the server `pid` of a data directory was started; where nobody tells, in our environment and
 /// in `/`. Nothing is taken over from a process of another user.
 pub fn launched(layout: &Layout, pid: i32) -> std::io::Result<Launched> {
-    let argv = argv(pid)?;
+    let argv = match is_our_users(pid) {
+        true => argv(pid)?,
+        false => Vec::new(),
+    };
     let ours = (std::env::vars_os().collect(), PathBuf::from("/"));
     let (env, cwd) = match Start::read(layout, pid) {
         _ if !is_our_users(pid) => ours,
@@ -92,11 +104,14 @@ fn kernels_word(pid: i32) -> Option<(Vec<(OsString, OsString)>, PathBuf)> {
     Some((words(&env).into_iter().filter_map(variable).collect(), cwd))
 }
 
-fn is_our_users(pid: i32) -> bool {
+/// Whether a process is our user's in every respect: of one that has become our user (a set-user-ID
+/// program) its starter has chosen words and variables.
+pub fn is_our_users(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let us = nix::unistd::geteuid().to_string();
+    // Real, effective, saved and file system's (proc_pid_status(5)).
     let uids = field(&status, "Uid").unwrap_or_default();
-    let effective = uids.split_ascii_whitespace().nth(1);
-    effective.and_then(|uid| uid.parse().ok()) == Some(nix::unistd::geteuid().as_raw())
+    !uids.is_empty() && uids.split_ascii_whitespace().all(|uid| uid == us)
 }
 
 /// Whether the process `pid` is the server behind the PID 1 of a container, which was started with

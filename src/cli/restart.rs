@@ -1,11 +1,13 @@
 //! `restart`: stops the server and starts it again as it was started before, with this program.
 //! Running jobs live on and are adopted.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, ffi::OsString, process::ExitCode};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use clap::Parser;
 
 use super::{
+    Cli, Verb,
     autostart::{self, Launch},
     client::Client,
     escape::shell_word,
@@ -41,6 +43,9 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
         ),
         Some(server) => {
             let launch = again(&server.launched, &layout);
+            check(&launch, &layout).context(
+                "the server goes on: with what it was started with this version would not start",
+            )?;
             let pid = server.pid;
             server.stop().await?;
             tell(&format!(
@@ -82,6 +87,32 @@ fn tell(text: &str) -> anyhow::Result<()> {
 fn is_another(client: &Client, launch: &Launch) -> bool {
     let server = client.peer().and_then(|pid| proc::argv(pid).ok());
     server.is_some_and(|argv| argv.get(1..) != Some(launch.args.as_slice()))
+}
+
+/// Whether a server would start with these words and variables: nothing is stopped before.
+fn check(launch: &Launch, layout: &Layout) -> anyhow::Result<()> {
+    let words = ["cc-executor".into()]
+        .into_iter()
+        .chain(launch.args.iter().cloned());
+    let Verb::Serve(args) = Cli::try_parse_from(words)?.verb else {
+        bail!("it was not started by `serve`");
+    };
+    let text = |(name, value): &(OsString, OsString)| {
+        Some((
+            name.to_str()?.to_owned(),
+            value.to_str().map(str::to_owned)?,
+        ))
+    };
+    let environment: BTreeMap<_, _> = launch.env.iter().filter_map(text).collect();
+    let named = args.config.or_else(|| config::file_named_in(&environment));
+    let mut options = args.settings.0;
+    // It may have been named from its own working directory.
+    if let Some(root) = layout.root().to_str() {
+        options.insert("data_dir".to_owned(), root.to_owned());
+    }
+    let file = named.map(|file| launch.cwd.join(file));
+    let loaded = config::load_from(file.as_deref(), environment, &options)?;
+    Ok(loaded.settings.check_listen()?)
 }
 
 /// The same command line once more.

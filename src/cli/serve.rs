@@ -3,10 +3,9 @@
 //! The composition root: it knows every part and does none of their work.
 
 use std::{
-    fs,
     io::Write,
     net::SocketAddr,
-    os::unix::{fs::OpenOptionsExt, net::UnixStream},
+    os::unix::net::UnixStream,
     panic,
     path::PathBuf,
     process::ExitCode,
@@ -30,6 +29,7 @@ use crate::{
     launch, memory,
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
     shutdown,
+    spool::Layout,
     telemetry::Telemetry,
     threads,
 };
@@ -104,11 +104,12 @@ pub fn prepare() -> Result<(), ExitCode> {
 /// Runs a server until it is asked to stop. Fails where it cannot start.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load(args.config.as_deref(), &args.settings.0)?.settings;
+    settings.check_listen()?;
     // Everything that we create is ours alone.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let asked = shutdown::on_signals().context("cannot wait for signals")?;
     let place = Place::take(&settings.data_dir).await?;
-    let telemetry = Telemetry::start(&settings)?;
+    let telemetry = Telemetry::start(&settings, &place.directory)?;
     let served = run(settings, &place, asked).await;
     if let Err(error) = &served {
         tracing::error!(error = format!("{error:#}"), "the server cannot go on");
@@ -125,7 +126,6 @@ async fn run(
     for left in LEFT.get().into_iter().flatten() {
         tracing::warn!(left, "the server could not be given a clean start");
     }
-    place.warn_if_open();
     memory::give_back_what_is_large();
     // Many sessions and many tails need many descriptors.
     if let Err(error) = descriptors::raise() {
@@ -141,7 +141,7 @@ async fn run(
             "the limit of open files is low; fewer connections are taken (raise it: ulimit -n)"
         );
     }
-    let token = Token::load_or_create(&place.layout.token()).context("cannot get the token")?;
+    let token = Token::load_or_create(&place.directory).context("cannot get the token")?;
     let (sockets, executor) = open(&settings, place)
         .await
         .map_err(|error| place.explain(error))?;
@@ -182,10 +182,8 @@ impl Sockets {
             Listen::None => None,
             Listen::Address(address) => Some(bind_tcp(address).await?),
         };
-        let socket = place.layout.socket();
-        let name = socket.file_name().unwrap_or_default().to_string_lossy();
-        let unix = listener::bind_unix(place.layout.root(), &name)
-            .with_context(|| format!("cannot bind {}", socket.display()))?;
+        let unix = listener::bind_unix(&place.directory, Layout::SOCKET)
+            .with_context(|| format!("cannot bind {}", place.layout.socket().display()))?;
         Ok(Self { unix, tcp })
     }
 
@@ -194,6 +192,10 @@ impl Sockets {
     }
 
     fn serve<'a>(self, place: &'a Place, door: &Arc<Door>) -> Kept<'a> {
+        door.tasks.spawn({
+            let door = door.clone();
+            async move { protocol::Refusals::tell_counts(&door).await }
+        });
         if let Some((listener, _)) = self.tcp {
             door.tasks
                 .spawn(listener::serve_tcp(listener, door.clone()));
@@ -207,13 +209,12 @@ async fn bind_tcp(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAdd
         format!("cannot listen on {address}; choose another with --listen, or --listen none")
     })?;
     let bound = listener.local_addr()?;
-    if !bound.ip().is_loopback() {
+    if !bound.ip().to_canonical().is_loopback() {
         tracing::warn!(
             listen = %bound,
-            "listening beyond this machine: whoever reaches this address and has the token can run \
-             any command as this user, and token and output cross the network unencrypted; put a \
-             TLS proxy in front, or use an SSH tunnel and 127.0.0.1. Name the hosts that clients \
-             use in allowed_hosts."
+            "listening beyond this machine, as insecure_listen says: whoever reaches this address and \
+             has the token can run any command as this user, and token and output cross the network \
+             unencrypted. Name the hosts that clients use in allowed_hosts."
         );
     }
     Ok((listener, bound))
@@ -232,6 +233,7 @@ fn door(
         token,
         origins: Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins),
         sessions: Sessions::new(settings.sessions_max, settings.unauthenticated_sessions_max),
+        refusals: protocol::Refusals::default(),
         floods: protocol::Floods::new(&settings),
         hoard: protocol::Hoard::new(settings.held_bytes_max),
         aside: protocol::Aside::start()?,
@@ -250,17 +252,11 @@ fn door(
 
 /// Replaced as a whole, so that nobody reads half of it.
 fn write_start(place: &Place) -> anyhow::Result<()> {
-    let start = place.layout.start();
-    let draft = start.with_extension("start.draft");
-    let _ = fs::remove_file(&draft);
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(&serde_json::to_vec(&Start::of_this_process()?)?)?;
-    Ok(fs::rename(draft, start)?)
+    let bytes = serde_json::to_vec(&Start::of_this_process()?)?;
+    let draft = format!("{}.draft", Layout::START);
+    Ok(place
+        .directory
+        .replace_file(Layout::START, &draft, &bytes)?)
 }
 
 /// The one line on stdout. Nobody may be reading it any more; we serve all the same.
@@ -371,6 +367,6 @@ async fn stop(door: &Door, place: &Place) {
     }
     door.executor.stop().await;
     // A socket that nobody answers only makes clients wait.
-    let _ = fs::remove_file(place.layout.socket());
+    let _ = place.directory.remove(Layout::SOCKET);
     tracing::info!("the server has stopped; running jobs go on under their shims");
 }

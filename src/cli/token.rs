@@ -7,7 +7,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::Args;
 
-use crate::{config, protocol::auth::Token, spool::Layout};
+use crate::{config, data_dir::OwnDir, protocol::auth::Token};
 
 /// Options of `token`.
 #[derive(Debug, Clone, Args)]
@@ -19,13 +19,15 @@ pub struct TokenArgs {
 
 /// Prints the token and nothing else.
 pub async fn token(args: TokenArgs) -> anyhow::Result<ExitCode> {
-    let path = Layout::new(config::data_dir(args.data_dir)).token();
-    let token = Token::load(&path).with_context(|| {
+    let path = config::data_dir(args.data_dir);
+    let missing = || {
         format!(
-            "cannot read {}; `cc-executor serve` creates it at its first start",
+            "there is no token in {}; `cc-executor serve` creates it at its first start",
             path.display()
         )
-    })?;
+    };
+    let directory = OwnDir::open(&path)?.with_context(missing)?;
+    let token = Token::load(&directory)?.with_context(missing)?;
     writeln!(std::io::stdout(), "{}", token.secret())?;
     Ok(ExitCode::SUCCESS)
 }

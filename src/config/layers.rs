@@ -5,11 +5,16 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    fmt,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use super::{SettingValue, TABLE};
+use crate::{
+    data_dir::{DataDirError, OwnDir},
+    spool::Layout,
+};
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +51,9 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
+    /// The data directory, or the file in it, is not ours alone.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// The file is not TOML.
     #[error("{}: {message}", path.display())]
     Syntax {
@@ -113,7 +121,11 @@ impl Layers {
             path: path.to_owned(),
             source,
         })?;
-        let table = parse(path, &text)?;
+        self.take(path, &text)
+    }
+
+    fn take(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let table = parse(path, text)?;
         self.file = Some((path.to_owned(), table));
         Ok(())
     }
@@ -121,12 +133,21 @@ impl Layers {
     /// Takes `config.toml` of the data directory as the file layer, if there is one.
     pub fn read_file_of(&mut self, default: impl Fn() -> PathBuf) -> Result<(), ConfigError> {
         let (dir, _) = self.pick::<PathBuf>("data_dir", default, &())?;
-        let path = dir.join("config.toml");
-        match self.read_file(&path) {
-            Err(ConfigError::Read { source, .. }) if is_absent(&source) => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.refuse_own_directory(&path),
-        }
+        let path = dir.join(Layout::CONFIG);
+        let Some(directory) = OwnDir::open(&dir)? else {
+            return Ok(());
+        };
+        let Some(mut file) = directory.read_given(Layout::CONFIG)? else {
+            return Ok(());
+        };
+        let mut text = String::new();
+        file.read_to_string(&mut text)
+            .map_err(|source| ConfigError::Read {
+                path: path.clone(),
+                source,
+            })?;
+        self.take(&path, &text)?;
+        self.refuse_own_directory(&path)
     }
 
     /// A file inside the data directory cannot say where the data directory is.
@@ -184,13 +205,6 @@ impl Layers {
         let (path, table) = self.file.as_ref()?;
         Some((path, table.get(name)?))
     }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
 }
 
 fn parse(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {

@@ -145,6 +145,46 @@ fn addresses_are_read() {
 }
 
 #[test]
+fn an_address_beyond_this_machine_is_refused_unless_it_is_meant_on_any_layer() {
+    let here = tempfile::tempdir().expect("tempdir");
+    let file = here.path().join("config.toml");
+    let check =
+        |listen: &str, toml: &str, environment: &[(&str, &str)], options: &[(&str, &str)]| {
+            std::fs::write(&file, format!("listen = \"{listen}\"\n{toml}")).expect("write");
+            let loaded = load_from(Some(&file), map(environment), &map(options)).expect("valid");
+            loaded.settings.check_listen()
+        };
+    for near in [
+        "none",
+        "127.0.0.1:1",
+        "127.8.8.8:1",
+        "[::1]:1",
+        "[::ffff:127.0.0.1]:1",
+        "localhost:1",
+    ] {
+        assert_eq!(check(near, "", &[], &[]), Ok(()), "{near}");
+    }
+    for far in [
+        "0.0.0.0:1",
+        "[::]:1",
+        "10.0.0.1:1",
+        "[fe80::1]:1",
+        "[::ffff:10.0.0.1]:1",
+    ] {
+        let error = check(far, "", &[], &[]).expect_err(far).to_string();
+        for part in [far, "--insecure-listen", "CC_EXECUTOR_INSECURE_LISTEN"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert_eq!(check(far, "insecure_listen = true", &[], &[]), Ok(()));
+        let variable = [("CC_EXECUTOR_INSECURE_LISTEN", "true")];
+        assert_eq!(check(far, "", &variable, &[]), Ok(()));
+        assert_eq!(check(far, "", &[], &[("insecure_listen", "true")]), Ok(()));
+        let off = [("insecure_listen", "false")];
+        assert!(check(far, "", &variable, &off).is_err(), "the option rules");
+    }
+}
+
+#[test]
 fn a_flag_needs_no_value() {
     let command = SettingOptions::augment_args(clap::Command::new("serve"));
     let matches = command.get_matches_from(["serve", "--drain", "--idle-exit-s", "600"]);

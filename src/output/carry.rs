@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     job::JobNumber,
-    spool::{Hole, SegmentName, hole, unsynced},
+    spool::{Hole, SegmentName, hole, paper, unsynced},
 };
 
 /// How much is copied between two looks at room and at whether to stop, bytes.
@@ -195,7 +195,7 @@ impl Carrier {
     /// Copies a segment as long as it is now, unless that has been done. `false`: it is not there.
     fn copy(&mut self, name: SegmentName) -> io::Result<bool> {
         let name = name.to_string();
-        let mut from = match File::open(self.from.join(&name)) {
+        let mut from = match paper::open(&self.from.join(&name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             from => from?,
         };

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     job::JobNumber,
-    spool::{SegmentName, hole, unsynced},
+    spool::{SegmentName, hole, paper, unsynced},
 };
 
 /// How much is copied at once, bytes.
@@ -62,7 +62,7 @@ fn sync(spool: &Path, job: JobNumber, attempt: u32, names: &[SegmentName]) -> io
 
 fn sync_all(spool: &Path, names: &[SegmentName]) -> io::Result<()> {
     for name in names {
-        let file = File::open(spool.join(name.to_string()))?;
+        let file = paper::open(&spool.join(name.to_string()))?;
         file.sync_data().map_err(|e| failed(name, e))?;
     }
     File::open(spool)?
@@ -95,7 +95,7 @@ pub fn write_anew(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<()> 
 
 /// Byte by byte: a file system that lets two files share their blocks would share the bad ones.
 fn copy(from: &Path, to: &Path) -> io::Result<File> {
-    let (mut from, mut to) = (File::open(from)?, File::create(to)?);
+    let (mut from, mut to) = (paper::open(from)?, paper::create_anew(to)?);
     let mut buffer = vec![0; COPY_BYTES];
     loop {
         match from.read(&mut buffer)? {

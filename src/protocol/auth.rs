@@ -3,14 +3,19 @@
 //! Which door asks for it is not known here.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
+    fs,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
 };
 
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
+
+use crate::{
+    data_dir::{Access, DataDirError, OwnDir},
+    spool::Layout,
+};
 
 /// Random bytes of a new token.
 const TOKEN_BYTES: usize = 32;
@@ -18,6 +23,38 @@ const TOKEN_BYTES: usize = 32;
 const TOKEN_LEN_MIN: usize = 32;
 /// Longest one.
 const TOKEN_LEN_MAX: usize = 4096;
+
+/// What a new token file is called while it is written.
+const DRAFT: &str = "token.new";
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Its file is not used, or cannot be made.
+    #[error(transparent)]
+    File(#[from] DataDirError),
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It holds none.
+    #[error(
+        "{} holds no usable token (at least {TOKEN_LEN_MIN} printable characters); remove it to get a \
+         new one at the next start",
+        path.display()
+    )]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The kernel has no random bytes.
+    #[error("cannot make a token: {0}")]
+    Random(getrandom::Error),
+}
 
 /// The secret that opens TCP. Its `Debug` does not show it.
 #[derive(Clone)]
@@ -41,52 +78,57 @@ pub enum Bearer {
 }
 
 impl Token {
-    /// Reads the token file; creates it, readable by us alone, where there is none.
+    /// Reads the token file of a data directory; creates it, readable by us alone, where there is none.
     ///
-    /// Fails where the file cannot be read or written, or holds no usable token.
-    pub fn load_or_create(path: &Path) -> io::Result<Self> {
-        match Self::load(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path),
-            other => other,
+    /// Fails where the file cannot be read or written, is not ours alone, or holds no usable token.
+    pub fn load_or_create(dir: &OwnDir) -> Result<Self, TokenError> {
+        match Self::load(dir)? {
+            Some(token) => Ok(token),
+            None => Self::create(dir),
         }
     }
 
-    /// Reads the token file. A file that others could read is made ours alone.
-    pub fn load(path: &Path) -> io::Result<Self> {
-        let mode = fs::metadata(path)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            tracing::warn!(path = %path.display(), "others could read the token file; closing it");
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        }
-        let text = fs::read_to_string(path)?;
-        let token = text.trim();
+    /// Reads the token file; `None` where there is none. A file that others could read is made ours
+    /// alone.
+    pub fn load(dir: &OwnDir) -> Result<Option<Self>, TokenError> {
+        let path = || dir.path().join(Layout::TOKEN);
+        let Some(mut file) = dir.open_file(Layout::TOKEN, Access::Read)? else {
+            return Ok(None);
+        };
+        let read = close(&file).and_then(|()| {
+            let mut text = Vec::new();
+            file.by_ref()
+                .take(TOKEN_LEN_MAX as u64 + 2)
+                .read_to_end(&mut text)?;
+            Ok(text)
+        });
+        let text = read.map_err(|source| TokenError::Read {
+            path: path(),
+            source,
+        })?;
+        let token = text.trim_ascii();
         let usable = (TOKEN_LEN_MIN..=TOKEN_LEN_MAX).contains(&token.len());
-        if !usable || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "{} holds no usable token (at least {TOKEN_LEN_MIN} printable characters); \
-                     remove it to get a new one at the next start",
-                    path.display()
-                ),
-            ));
+        match std::str::from_utf8(token) {
+            Ok(token) if usable && token.bytes().all(|b| b.is_ascii_graphic()) => {
+                Ok(Some(Self(token.to_owned())))
+            }
+            _ => Err(TokenError::Unusable { path: path() }),
         }
-        Ok(Self(token.to_owned()))
     }
 
-    fn create(path: &Path) -> io::Result<Self> {
+    fn create(dir: &OwnDir) -> Result<Self, TokenError> {
         let mut bytes = [0; TOKEN_BYTES];
-        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        getrandom::fill(&mut bytes).map_err(TokenError::Random)?;
         let token: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        // Written aside and renamed: a kill in between leaves no empty token file.
-        let aside = path.with_extension("new");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&aside)?;
-        writeln!(file, "{token}")?;
-        file.sync_all()?;
-        fs::rename(&aside, path)?;
+        // A kill in between leaves no empty token file; what was planted as the draft is not used.
+        dir.replace_file(Layout::TOKEN, DRAFT, format!("{token}\n").as_bytes())?;
         Ok(Self(token))
+    }
+
+    /// A token for tests.
+    #[cfg(test)]
+    pub fn for_test(secret: &str) -> Self {
+        Self(secret.to_owned())
     }
 
     /// The secret itself.
@@ -115,6 +157,16 @@ impl Token {
             (Some(_), Some(_)) => Bearer::Wrong,
         }
     }
+}
+
+/// Makes an open token file ours alone.
+fn close(file: &fs::File) -> io::Result<()> {
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    tracing::warn!("others could read the token file; closing it");
+    file.set_permissions(fs::Permissions::from_mode(0o600))
 }
 
 fn bearer(value: &str) -> Option<&str> {
@@ -157,27 +209,49 @@ mod tests {
 
     #[test]
     fn the_file_is_created_once_and_is_ours_alone() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let path = dir.path().join("token");
-        let first = Token::load_or_create(&path).expect("created");
+        let root = tempfile::tempdir().expect("tempdir");
+        let dir = OwnDir::make(root.path()).expect("ours");
+        let path = root.path().join("token");
+        let first = Token::load_or_create(&dir).expect("created");
         assert_eq!(first.secret().len(), 2 * TOKEN_BYTES);
-        let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
-        assert_eq!(mode(&path), 0o600);
+        let mode = || fs::metadata(&path).expect("a file").permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
-        let second = Token::load_or_create(&path).expect("read");
+        let second = Token::load_or_create(&dir).expect("read");
         assert!(second.is(first.secret()));
-        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(), 0o600);
     }
 
     #[test]
     fn an_unusable_file_is_refused_and_kept() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let path = dir.path().join("token");
-        for text in ["", "short\n", "a b c d e f g h i j k l m n o p q r s t\n"] {
+        let root = tempfile::tempdir().expect("tempdir");
+        let dir = OwnDir::make(root.path()).expect("ours");
+        let path = root.path().join("token");
+        let long = "x".repeat(TOKEN_LEN_MAX + 1);
+        for text in [
+            "",
+            "short\n",
+            "a b c d e f g h i j k l m n o p q r s t\n",
+            &long,
+        ] {
             fs::write(&path, text).expect("write");
-            assert!(Token::load_or_create(&path).is_err(), "{text:?}");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
+            assert!(Token::load_or_create(&dir).is_err(), "{text:?}");
             assert_eq!(fs::read_to_string(&path).expect("read"), text);
         }
+    }
+
+    #[test]
+    fn a_planted_draft_does_not_become_the_token() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let dir = OwnDir::make(root.path()).expect("ours");
+        let known = "0".repeat(64);
+        let aside = root.path().join("aside");
+        fs::write(&aside, &known).expect("written");
+        fs::hard_link(&aside, root.path().join(DRAFT)).expect("linked");
+        let token = Token::load_or_create(&dir).expect("created");
+        assert!(!token.is(&known));
+        assert_eq!(fs::read_to_string(&aside).expect("read"), known);
     }
 
     #[test]

@@ -10,16 +10,17 @@ use axum::{
     extract::State,
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 use tower_service::Service;
 
 use super::{
-    Door, Kind,
+    Door, Kind, Reason,
     auth::Bearer,
     listener::{Connection, Peer},
+    origin::Foreign,
     problem::Problem,
     ws,
 };
@@ -30,8 +31,9 @@ pub fn router(door: Arc<Door>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
-        .route("/ws", get(ws::upgrade))
-        .route("/ws/mcp", get(ws::upgrade))
+        // Not `get`: it would take HEAD for GET.
+        .route("/ws", any(ws::upgrade))
+        .route("/ws/mcp", any(ws::upgrade))
         .fallback(async || Problem::new(Kind::NotFound, "there is no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new(Kind::InvalidRequest, "this route knows no such method")
@@ -47,14 +49,16 @@ pub async fn answer(
     connection: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    if let Err(problem) = guard(&door, connection.peer, &request) {
-        tracing::info!(peer = %connection.peer, detail = problem.detail, "refused a request");
+    if let Err((reason, problem)) = guard(&door, connection.peer, &request) {
+        door.refusals.tell(connection.peer, reason);
         return Ok(problem.into_response());
     }
-    if matches!(
-        authenticated(&door, connection.peer, request.headers()),
-        Ok(true)
-    ) {
+    let is_known = match door.token.check(request.headers()) {
+        Bearer::Right => true,
+        Bearer::Absent => connection.peer.is_trusted(),
+        Bearer::Wrong => false,
+    };
+    if is_known {
         connection.place.known();
     }
     let mut request = request.map(Body::new);
@@ -62,15 +66,22 @@ pub async fn answer(
     router.call(request).await
 }
 
-fn guard(door: &Door, peer: Peer, request: &Request<Incoming>) -> Result<(), Problem> {
-    match peer {
-        Peer::Tcp(_) => Ok(door.origins.check_tcp(request.uri(), request.headers())?),
-        Peer::Unix { ours: true, .. } => Ok(door.origins.check_unix(request.headers())?),
-        Peer::Unix { ours: false, .. } => Err(Problem::new(
-            Kind::Forbidden,
-            "this socket answers only the user who runs the server",
-        )),
-    }
+fn guard(door: &Door, peer: Peer, request: &Request<Incoming>) -> Result<(), (Reason, Problem)> {
+    let checked = match peer {
+        Peer::Tcp(_) => door.origins.check_tcp(request.uri(), request.headers()),
+        Peer::Unix { ours: true, .. } => door.origins.check_unix(request.headers()),
+        Peer::Unix { ours: false, .. } => {
+            let message = "this socket answers only the user who runs the server";
+            return Err((Reason::OtherUser, Problem::new(Kind::Forbidden, message)));
+        }
+    };
+    checked.map_err(|foreign| {
+        let reason = match foreign {
+            Foreign::HostCount | Foreign::Host => Reason::Host,
+            Foreign::Origin => Reason::Origin,
+        };
+        (reason, foreign.into())
+    })
 }
 
 /// Whether the sender of a request may do everything; a wrong token is refused wherever it comes.
@@ -82,7 +93,10 @@ pub fn authenticated(
     match door.token.check(headers) {
         Bearer::Right => Ok(true),
         Bearer::Absent => Ok(peer.is_trusted()),
-        Bearer::Wrong => Err(Problem::new(Kind::Unauthenticated, "the token is wrong")),
+        Bearer::Wrong => {
+            door.refusals.tell(peer, Reason::WrongBearer);
+            Err(Problem::new(Kind::Unauthenticated, "the token is wrong"))
+        }
     }
 }
 
@@ -103,6 +117,7 @@ async fn ready(
     request: axum::extract::Request,
 ) -> Result<Json<Value>, Problem> {
     if !authenticated(&door, connection.peer, request.headers())? {
+        door.refusals.tell(connection.peer, Reason::NoToken);
         return Err(Problem::new(
             Kind::Unauthenticated,
             "send the token as Authorization: Bearer",

@@ -2,17 +2,7 @@
 //!
 //! What is said over a connection is `http`'s business.
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    os::{
-        fd::AsRawFd,
-        unix::fs::{OpenOptionsExt, PermissionsExt},
-    },
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::{server::conn::http1, service::service_fn};
@@ -23,9 +13,10 @@ use tokio::{
 };
 
 use super::{
-    Door, http,
+    Door, Reason, http,
     places::{Place, Places},
 };
+use crate::data_dir::OwnDir;
 
 /// Longest head of a request, bytes.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -76,18 +67,9 @@ pub struct Connection {
 
 /// Binds the Unix socket `name` in `dir`, mode 0600, replacing a stale one. The caller holds the
 /// data directory's lock, so whatever is there is stale. Any length of path works.
-pub fn bind_unix(dir: &Path, name: &str) -> io::Result<UnixListener> {
-    let mut options = std::fs::OpenOptions::new();
-    options
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY | libc::O_PATH);
-    let dir = options.open(dir)?;
-    // sun_path has 108 bytes; this name for the same place is always short.
-    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+pub fn bind_unix(dir: &OwnDir, name: &str) -> io::Result<UnixListener> {
+    dir.remove(name)?;
+    let path = dir.short_path(name);
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
@@ -112,7 +94,7 @@ pub async fn serve_unix(listener: UnixListener, door: Arc<Door>) {
         };
         match places.take() {
             Some(place) => start(&door, &router, stream, Connection { peer, place }),
-            None => turn_away(UnixStream::into_std(stream), peer),
+            None => turn_away(&door, UnixStream::into_std(stream), peer),
         }
     }
 }
@@ -130,7 +112,7 @@ pub async fn serve_tcp(listener: TcpListener, door: Arc<Door>) {
         let _ = stream.set_nodelay(true);
         match places.take() {
             Some(place) => start(&door, &router, stream, Connection { peer, place }),
-            None => turn_away(TcpStream::into_std(stream), peer),
+            None => turn_away(&door, TcpStream::into_std(stream), peer),
         }
     }
 }
@@ -149,8 +131,8 @@ async fn next<T>(door: &Door, accept: impl Future<Output = io::Result<T>>) -> Op
 }
 
 /// One write into an empty socket buffer, which cannot block; then the connection is gone.
-fn turn_away<S: io::Write>(stream: io::Result<S>, peer: Peer) {
-    tracing::warn!(%peer, "too many connections; one was turned away");
+fn turn_away<S: io::Write>(door: &Door, stream: io::Result<S>, peer: Peer) {
+    door.refusals.tell(peer, Reason::Connections);
     if let Ok(mut stream) = stream {
         let _ = stream.write(FULL);
     }
@@ -191,11 +173,14 @@ where
             served.await
         }
         () = connection.place.given_away() => {
-            tracing::debug!(%peer, "a newcomer gave way to another one");
+            door.refusals.tell(peer, Reason::GaveWay);
             return;
         }
     };
     if let Err(error) = result {
+        if error.is_parse() {
+            door.refusals.tell(peer, Reason::Malformed);
+        }
         tracing::debug!(%peer, %error, "a connection ended early");
     }
 }
@@ -208,11 +193,11 @@ mod tests {
     async fn a_socket_can_lie_at_the_end_of_any_path_and_replaces_a_stale_one() {
         let root = tempfile::tempdir().expect("tempdir");
         let deep = root.path().join("x".repeat(100)).join("y".repeat(100));
-        std::fs::create_dir_all(&deep).expect("directories");
-        drop(bind_unix(&deep, "server.sock").expect("bound"));
+        let dir = OwnDir::make(&deep).expect("ours");
+        drop(bind_unix(&dir, "server.sock").expect("bound"));
         let socket = deep.join("server.sock");
         assert!(socket.exists(), "a stale socket is left behind");
-        let _listener = bind_unix(&deep, "server.sock").expect("bound again");
+        let _listener = bind_unix(&dir, "server.sock").expect("bound again");
         let mode = std::fs::metadata(&socket)
             .expect("a socket")
             .permissions()

@@ -16,10 +16,13 @@ pub mod listener;
 pub mod origin;
 pub mod places;
 mod problem;
+mod refusals;
 mod sessions;
+mod sub_protocol;
 mod ws;
 
 pub use kind::Kind;
+pub use refusals::{Reason, Refusals};
 pub use sessions::{Seat, Sessions};
 pub use ws::{Aside, Floods, Hoard};
 
@@ -47,6 +50,8 @@ pub struct Door {
     pub origins: origin::Allowed,
     /// Who is in.
     pub sessions: Arc<Sessions>,
+    /// What clients are refused, for the log.
+    pub refusals: Refusals,
     /// The turns of those that ask too fast.
     pub floods: Arc<Floods>,
     /// What all sessions hold together.

@@ -24,6 +24,8 @@ pub struct Problem {
     pub kind: Kind,
     /// What to do.
     pub detail: String,
+    /// The methods of a route that knows not the one that was asked for (RFC 9110, 10.2.1).
+    allow: Option<&'static str>,
 }
 
 impl Problem {
@@ -33,6 +35,16 @@ impl Problem {
             status: kind.status(),
             kind,
             detail: detail.into(),
+            allow: None,
+        }
+    }
+
+    /// A route knows these methods alone.
+    pub fn only(methods: &'static str) -> Self {
+        let detail = format!("this route knows no such method, only {methods}");
+        Self {
+            allow: Some(methods),
+            ..Self::new(Kind::InvalidRequest, detail).with_status(StatusCode::METHOD_NOT_ALLOWED)
         }
     }
 
@@ -80,6 +92,10 @@ impl IntoResponse for Problem {
             }
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::METHOD_NOT_ALLOWED if self.allow.is_some() => {
+                let allow = HeaderValue::from_static(self.allow.unwrap_or_default());
+                headers.insert(header::ALLOW, allow);
             }
             StatusCode::UPGRADE_REQUIRED => {
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

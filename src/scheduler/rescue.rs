@@ -1,7 +1,11 @@
 //! Decides about an attempt whose shim is gone, at the start of a server and whenever a connection
 //! breaks for good: one function decides, the rest acts.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+};
 
 use tokio::sync::Semaphore;
 
@@ -11,7 +15,7 @@ use crate::{
     job::{ExitFacts, Stream},
     output::{durable::is_sync_failure, log::blocking},
     spool::{
-        Kind, Position, RecordHeader, SegmentName, SegmentReader, hole, read_beginning,
+        Kind, Position, RecordHeader, SegmentName, SegmentReader, hole, paper, read_beginning,
         reader::{Next, is_no_segment},
         record::{self, StartPayload},
         segment::Intent,
@@ -314,7 +318,7 @@ fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()
     let mut bytes = name.file_header().to_vec();
     bytes.extend(record::encode(&header, &serde_json::to_vec(intent)?));
     let draft = spool.join(format!("{name}.{RESCUE}"));
-    std::fs::write(&draft, bytes)?;
+    paper::create_anew(&draft)?.write_all(&bytes)?;
     let linked = std::fs::hard_link(&draft, spool.join(name.to_string()));
     std::fs::remove_file(&draft)?;
     linked

@@ -20,7 +20,7 @@ use nix::{
 };
 
 use super::{connection::Connection, tree::Tree};
-use crate::spool::{FromShim, Launch, Layout, ToShim};
+use crate::spool::{FromShim, Launch, Layout, ToShim, paper};
 
 /// Connections that have not said hello. Beyond that the process with the most of them loses its
 /// oldest one: a server that has just come is not pushed out by a job that connects in a loop.
@@ -72,7 +72,7 @@ impl Door {
     /// Takes the lock and opens the socket. The socket is reached through the directory's
     /// descriptor, so that no path is too long. The caller's umask decides on its mode.
     pub fn open(layout: &Layout, id: &str) -> io::Result<Self> {
-        let directory = File::open(layout.shims())?;
+        let directory = paper::open_directory(&layout.shims())?;
         let lock = lock(&directory, id)?;
         let socket = Layout::shim_socket_name(id);
         match unlinkat(&directory, socket.as_str(), UnlinkatFlags::NoRemoveDir) {
@@ -270,7 +270,8 @@ fn to_close(peers: &[Option<i32>]) -> Option<usize> {
 }
 
 fn lock(directory: &File, id: &str) -> io::Result<Flock<File>> {
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+    let flags =
+        OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let name = Layout::shim_lock_name(id);
     let file: File = openat(directory, name.as_str(), flags, mode)?.into();

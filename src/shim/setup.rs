@@ -20,7 +20,10 @@ use nix::{
 };
 
 use super::{door::Door, fork, frame::Frame, kit::Kit, nurse::Nurse, sync::Syncer, tree::Tree};
-use crate::{ballast::Ballast, spool::Layout};
+use crate::{
+    ballast::Ballast,
+    spool::{Layout, paper},
+};
 
 /// What `ps` shows; at most 15 bytes.
 const NAME: &std::ffi::CStr = c"cc-shim";
@@ -30,7 +33,7 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
     fork::close_inherited()?;
     let null = leave_parent()?;
     let layout = Layout::new(data_dir);
-    let spool = File::open(layout.spool()).map_err(|e| within("open the spool", &e))?;
+    let spool = paper::open_directory(&layout.spool()).map_err(|e| within("open the spool", &e))?;
     let spool = Arc::new(OwnedFd::from(spool));
     let children = watch_children()?;
     let kit = Kit {

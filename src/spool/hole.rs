@@ -24,7 +24,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    SegmentName,
+    SegmentName, paper,
     record::{self, Decoded, Kind, RecordHeader},
 };
 use crate::job::{Dropped, Gap, JobNumber, Offset, Stream};
@@ -144,7 +144,8 @@ pub fn files(spool: &Path, job: JobNumber, attempt: u32) -> Vec<String> {
 }
 
 fn open(spool: impl AsFd, name: &str) -> io::Result<File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     Ok(openat(spool, name, flags, mode)?.into())
 }
@@ -183,7 +184,7 @@ pub fn read(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<Option<Hol
 
 /// Reads a whole file; its inode, where it is there.
 fn load(path: &Path, bytes: &mut Vec<u8>) -> io::Result<Option<u64>> {
-    let mut file = match File::open(path) {
+    let mut file = match paper::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };

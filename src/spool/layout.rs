@@ -25,6 +25,27 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Name of the server's lock file.
+    pub const LOCK: &str = "lock";
+    /// Name of the file that says how the running server was started.
+    pub const START: &str = "server.start";
+    /// Name of the token file.
+    pub const TOKEN: &str = "token";
+    /// Name of the server's Unix socket.
+    pub const SOCKET: &str = "server.sock";
+    /// Name of the log of a server that the CLI started.
+    pub const LOG: &str = "server.log";
+    /// Name of what was typed at the prompt of `sql`.
+    pub const SQL_HISTORY: &str = "sql_history";
+    /// Name of the configuration file.
+    pub const CONFIG: &str = "config.toml";
+    /// Name of the directory of the segments.
+    pub const SPOOL: &str = "spool";
+    /// Name of the directory of the shims' locks and sockets.
+    pub const SHIMS: &str = "shims";
+    /// Name of what shims have to say when something is wrong.
+    pub const SHIM_LOG: &str = "shims.log";
+
     /// The layout below `root`, which should be absolute.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -37,12 +58,12 @@ impl Layout {
 
     /// The server's lock file.
     pub fn lock(&self) -> PathBuf {
-        self.root.join("lock")
+        self.root.join(Self::LOCK)
     }
 
     /// How the running server was started.
     pub fn start(&self) -> PathBuf {
-        self.root.join("server.start")
+        self.root.join(Self::START)
     }
 
     /// The SQLite database.
@@ -52,42 +73,37 @@ impl Layout {
 
     /// The token file.
     pub fn token(&self) -> PathBuf {
-        self.root.join("token")
+        self.root.join(Self::TOKEN)
     }
 
     /// The server's Unix socket.
     pub fn socket(&self) -> PathBuf {
-        self.root.join("server.sock")
+        self.root.join(Self::SOCKET)
     }
 
     /// The log of a server that the CLI started.
     pub fn log(&self) -> PathBuf {
-        self.root.join("server.log")
-    }
-
-    /// What was typed at the prompt of `sql`.
-    pub fn sql_history(&self) -> PathBuf {
-        self.root.join("sql_history")
+        self.root.join(Self::LOG)
     }
 
     /// What shims have to say when something is wrong.
     pub fn shim_log(&self) -> PathBuf {
-        self.root.join("shims.log")
+        self.root.join(Self::SHIM_LOG)
     }
 
     /// The configuration file that is read when no other is named.
     pub fn config(&self) -> PathBuf {
-        self.root.join("config.toml")
+        self.root.join(Self::CONFIG)
     }
 
     /// The directory of the segments.
     pub fn spool(&self) -> PathBuf {
-        self.root.join("spool")
+        self.root.join(Self::SPOOL)
     }
 
     /// The directory of the shims' locks and sockets.
     pub fn shims(&self) -> PathBuf {
-        self.root.join("shims")
+        self.root.join(Self::SHIMS)
     }
 
     /// File name, below [`Self::shims`], of a shim's lock.

@@ -10,6 +10,7 @@ pub mod hole;
 pub mod layout;
 pub mod mark;
 pub mod message;
+pub mod paper;
 pub mod reader;
 pub mod record;
 pub mod segment;

@@ -5,6 +5,7 @@
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use super::{
+    paper,
     record::{self, Decoded, HEADER_BYTES, Kind, RecordHeader},
     segment::{FILE_HEADER_BYTES, SegmentName},
 };
@@ -77,7 +78,7 @@ impl SegmentReader {
     /// The same, for reads that may or may not wait for the disk.
     pub fn open_with(spool: &Path, position: Position, patience: Patience) -> io::Result<Self> {
         let reader = Self {
-            file: File::open(spool.join(position.segment.to_string()))?,
+            file: paper::open(&spool.join(position.segment.to_string()))?,
             patience,
             position,
             buffer: Vec::new(),

@@ -27,7 +27,8 @@ pub fn parse(file_name: &str) -> Option<(JobNumber, u32)> {
 /// Leaves the mark in the directory `spool`. It need not be on disk: what it speaks of is lost in a
 /// power loss as well, and that is known by the boot id.
 pub fn mark(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let name = file_name(job, attempt);
     match openat(spool, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
         Ok(_) | Err(Errno::EEXIST) => Ok(()),

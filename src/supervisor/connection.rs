@@ -46,6 +46,12 @@ impl Connection {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => queue_up(name).await?,
             connected => connected?,
         };
+        // What a shim is sent are the environments and inputs of jobs.
+        let peer = stream.peer_cred()?.uid();
+        if peer != nix::unistd::geteuid().as_raw() {
+            let what = format!("user {peer} listens in the place of a shim");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
         Ok(Self {
             waker: Waker::of(&stream),
             stream,

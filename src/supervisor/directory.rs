@@ -12,6 +12,8 @@ use std::{
 
 use nix::{fcntl::OFlag, sys::stat::Mode};
 
+use crate::spool::paper;
+
 /// `DATA/shims`. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Directory(Arc<Inner>);
@@ -60,7 +62,7 @@ impl Directory {
     /// Opens a file in it for reading; waits for nothing.
     pub fn open_file(&self, file: &str) -> io::Result<File> {
         let directory = self.open()?;
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
         let opened = nix::fcntl::openat(&*directory, file, flags, Mode::empty())?;
         Ok(opened.into())
     }
@@ -76,7 +78,7 @@ impl Directory {
                 return Ok(Arc::clone(open));
             }
         }
-        let opened = Arc::new(File::open(&self.0.path)?);
+        let opened = Arc::new(paper::open_directory(&self.0.path)?);
         *held = Some(Arc::clone(&opened));
         Ok(opened)
     }

@@ -10,7 +10,7 @@ use super::{
     looked::Looked,
     probe::{self, Reached},
 };
-use crate::spool::Layout;
+use crate::spool::{Layout, paper};
 
 /// How long a new shim may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -49,10 +49,7 @@ pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<Reached> {
 }
 
 fn start(layout: &Layout, shim: &str) -> io::Result<Child> {
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(layout.shim_log())?;
+    let log = paper::open_log(&layout.shim_log())?;
     // Our own image, also where the file on disk has been replaced by a newer one.
     let child = Command::new("/proc/self/exe")
         .arg("shim")

@@ -6,6 +6,7 @@ mod harness;
 
 mod callers;
 mod clock;
+mod directories;
 mod drains;
 mod in_a_job;
 mod input;

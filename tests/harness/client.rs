@@ -74,6 +74,16 @@ impl Client {
         Self::upgrade(Box::new(wire), upgrade_request(listen, token, "/ws"))
     }
 
+    /// Connects over TCP with this list of sub-protocols.
+    #[track_caller]
+    pub fn offering(listen: &str, sub_protocols: &str) -> Self {
+        let wire = TcpStream::connect(listen).expect("connect");
+        let mut request = upgrade_request(listen, None, "/ws");
+        let list = sub_protocols.parse().expect("a header");
+        request.headers_mut().insert("sec-websocket-protocol", list);
+        Self::upgrade(Box::new(wire), request).expect("an upgrade")
+    }
+
     /// Connects over the Unix socket.
     #[track_caller]
     pub fn unix(path: &Path) -> Self {

@@ -98,6 +98,60 @@ fn a_foreign_origin_gets_no_websocket_even_with_a_token() {
     assert_eq!(answer.status, 403);
 }
 
+/// A HEAD once got a session.
+#[test]
+fn a_session_begins_with_get_and_nothing_else() {
+    let server = Server::start();
+    let (host, token) = (server.listen(), server.token());
+    for path in ["/ws", "/ws/mcp"] {
+        for method in ["HEAD", "POST", "PUT", "OPTIONS", "DELETE", "get", "QUERY"] {
+            let answer = server.http(&format!(
+                "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
+                 Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nConnection: close\r\n\r\n"
+            ));
+            assert_eq!(answer.status, 405, "{method} {path}");
+            assert_eq!(answer.header("allow"), Some("GET"), "{method} {path}");
+        }
+    }
+    let old = server.http(&format!(
+        "GET /ws HTTP/1.0\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    ));
+    assert_eq!(old.status, 426);
+    assert_eq!(server.connect().ok("server.info", json!({}))["sessions"], 1);
+}
+
+#[test]
+fn an_address_beyond_this_machine_is_listened_on_only_where_that_is_meant() {
+    let place = Server::stopped(&[], &[]);
+    for far in ["0.0.0.0:0", "[::]:0"] {
+        let refused = place.cli("serve").args(["--listen", far]).run();
+        assert_ne!(refused.code(), 0);
+        assert!(
+            refused.err().contains("--insecure-listen"),
+            "{}",
+            refused.err()
+        );
+        assert!(!place.data_dir().exists(), "nothing was made");
+    }
+    let said = |words: &[&str], variable: &str| {
+        let mut call = place.cli("serve").args(["--listen", "0.0.0.0:0"]);
+        if !variable.is_empty() {
+            call = call.env("CC_EXECUTOR_INSECURE_LISTEN", variable);
+        }
+        let running = call.args(words).spawn();
+        crate::harness::until_true("a server", || place.cli("status").run().status.success());
+        running.signal(nix::sys::signal::Signal::SIGTERM);
+        running.finish().out()
+    };
+    for (words, variable) in [(&["--insecure-listen"][..], ""), (&[], "true")] {
+        let ready = said(words, variable);
+        assert!(ready.contains("\"listen\":\"0.0.0.0:"), "{ready}");
+    }
+}
+
 #[test]
 fn secrets_and_sockets_are_for_the_owner_only() {
     let server = Server::start();

@@ -55,7 +55,7 @@ fn on_a_read_only_file_system_nothing_is_acknowledged_and_nothing_lost() {
         command.args(words).arg(&place);
         command.output().is_ok_and(|done| done.status.success())
     };
-    if !mount(&["-t", "tmpfs", "-o", "size=64m", "none"]) {
+    if !mount(&["-t", "tmpfs", "-o", "size=64m,mode=0700", "none"]) {
         eprintln!("SKIPPED: a tmpfs cannot be mounted here");
         return;
     }

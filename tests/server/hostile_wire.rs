@@ -5,9 +5,8 @@ use std::{
     fs,
     io::{ErrorKind, Read, Write},
     net::TcpStream,
-    os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
+    os::unix::net::UnixStream,
     path::Path,
-    process::Command,
     time::Duration,
 };
 
@@ -22,7 +21,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use crate::harness::{
-    BINARY, CEILING, Client, Frame, Horde, Server, Target, Transcript, memory, text_frame, until,
+    CEILING, Client, Frame, Horde, Server, Target, Transcript, memory, text_frame, until,
     until_true,
 };
 
@@ -536,44 +535,6 @@ fn whose_clients_do_nothing_let_go_when_all_hold_too_much() {
     honest.still_works();
     let limits = honest.ok("server.info", json!({}))["limits"].clone();
     assert_eq!(limits["held_bytes_max"], 4 << 20);
-}
-
-#[test]
-fn another_user_is_not_answered_on_the_socket() {
-    let server = Server::start();
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can be another user");
-        return;
-    }
-    // Wide open, so that only the look at the peer is left.
-    let open = |path: &Path, mode: u32| {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
-    };
-    let data_dir = server.data_dir();
-    open(data_dir.parent().expect("a home"), 0o755);
-    open(&data_dir, 0o755);
-    open(&server.socket(), 0o666);
-    let asked = Command::new(BINARY)
-        .arg("ls")
-        .arg("--data-dir")
-        .arg(&data_dir)
-        .current_dir("/")
-        .env("HOME", "/")
-        .uid(65_534)
-        .gid(65_534)
-        .output();
-    open(&data_dir, 0o700);
-    let asked = match asked {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            eprintln!("SKIPPED: another user cannot reach the binary");
-            return;
-        }
-        asked => asked.expect("the binary runs"),
-    };
-    assert!(!asked.status.success());
-    assert_eq!(asked.stdout, b"");
-    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
-    assert!(said.contains("403"), "{said}");
 }
 
 /// The bounds that `config` shows as numbers are those that `server.info` tells.

@@ -41,6 +41,7 @@ mod queues;
 mod quota;
 mod read;
 mod refused;
+mod refusals;
 mod remains;
 mod restart;
 mod retry;

@@ -119,13 +119,104 @@ fn the_session_behind_the_last_is_refused_with_503() {
 }
 
 #[test]
-fn unauthenticated_sessions_leave_room_for_the_others() {
+fn the_oldest_unauthenticated_session_gives_way_to_the_next_one() {
     let server = Server::start();
-    let _strangers: Vec<Client> = (0..UNAUTHENTICATED_MAX)
-        .map(|_| Client::tcp(server.listen(), None))
-        .collect();
-    assert_eq!(connect_refused(server.listen(), None).0, 503);
+    let stranger = || Client::tcp(server.listen(), None);
+    let mut strangers: Vec<Client> = (0..UNAUTHENTICATED_MAX).map(|_| stranger()).collect();
     server.connect().still_works();
+    let mut newest = stranger();
+    assert_eq!(strangers[0].closed(), Some(1013));
+    newest.ok("session.authenticate", json!({"token": server.token()}));
+    newest.still_works();
+    // Its seat is free again, and nobody else had to leave.
+    for stranger in &mut strangers[1..] {
+        stranger.refused(-32001, "server.info", json!({}));
+    }
+    let _next = stranger();
+    strangers[1].refused(-32001, "server.info", json!({}));
+}
+
+/// They come faster than they leave, say nothing, and read nothing.
+#[test]
+fn a_flood_of_strangers_keeps_nobody_out() {
+    let server = Server::with(&[], &[("CC_EXECUTOR_TCP_CONNECTIONS_MAX", "40")]);
+    let _flood: Vec<Client> = (0..400)
+        .filter_map(|_| Client::try_tcp(server.listen(), None).ok())
+        .collect();
+    let mut late = Client::tcp(server.listen(), None);
+    late.ok("session.authenticate", json!({"token": server.token()}));
+    let _more: Vec<Client> = (0..100)
+        .filter_map(|_| Client::try_tcp(server.listen(), None).ok())
+        .collect();
+    late.still_works();
+    server.connect().still_works();
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn one_that_has_shown_the_token_takes_the_seat_of_one_that_has_not() {
+    let server = Server::with(&[], &[("CC_EXECUTOR_SESSIONS_MAX", "3")]);
+    let mut strangers: Vec<Client> = (0..3).map(|_| Client::tcp(server.listen(), None)).collect();
+    let mut known: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    for stranger in &mut strangers {
+        assert_eq!(stranger.closed(), Some(1013));
+    }
+    known.iter_mut().for_each(Client::still_works);
+    assert_eq!(connect_refused(server.listen(), None).0, 503);
+}
+
+/// An upgrade with this list of sub-protocols: the status, and what was selected.
+fn offering(server: &Server, offered: &str) -> (u16, Option<String>) {
+    let host = server.listen();
+    let mut stream = std::net::TcpStream::connect(host).expect("connect");
+    let request = format!(
+        "GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+         Sec-WebSocket-Protocol: {offered}\r\n\r\n"
+    );
+    std::io::Write::write_all(&mut stream, request.as_bytes()).expect("sent");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stream));
+    let mut head = lines.by_ref().map(|line| line.expect("a line"));
+    let head: Vec<String> = head.by_ref().take_while(|line| !line.is_empty()).collect();
+    assert!(!head.iter().any(|line| line.contains(&server.token())));
+    let status = head[0].split(' ').nth(1).expect("a status");
+    let selected = head.iter().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        let is_it = name.eq_ignore_ascii_case("sec-websocket-protocol");
+        is_it.then(|| value.to_owned())
+    });
+    (status.parse().expect("a number"), selected)
+}
+
+/// Browsers let a page set no header.
+#[test]
+fn the_token_can_be_shown_as_a_sub_protocol_and_is_never_sent_back() {
+    let server = Server::start();
+    let (token, ours) = (server.token(), Some("cc-executor".to_owned()));
+    let right = format!("cc-executor.bearer.{token}");
+    assert_eq!(
+        offering(&server, &format!("cc-executor, {right}")),
+        (101, ours.clone())
+    );
+    assert_eq!(
+        offering(&server, &format!("{right},cc-executor")),
+        (101, ours.clone())
+    );
+    assert_eq!(offering(&server, "cc-executor"), (101, ours));
+    assert_eq!(offering(&server, "mcp"), (101, None));
+    assert_eq!(offering(&server, &right), (400, None));
+    for wrong in [
+        "cc-executor.bearer.wrong, cc-executor".to_owned(),
+        "cc-executor, cc-executor.bearer.".to_owned(),
+        format!("cc-executor, {right}x"),
+        format!("cc-executor, {right}, cc-executor.bearer.wrong"),
+        format!("cc-executor, {right}, {right}"),
+    ] {
+        assert_eq!(offering(&server, &wrong), (401, None), "{wrong}");
+    }
+    let mut client = Client::offering(server.listen(), &format!("cc-executor, {right}"));
+    assert_eq!(client.hello["params"]["auth"], "ok");
+    client.still_works();
 }
 
 #[test]

@@ -8,7 +8,10 @@ use std::{fs, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 use tokio::{net::UnixListener, task::JoinHandle};
 
 use super::place::Place;
-use crate::protocol::{Door, listener};
+use crate::{
+    protocol::{Door, listener},
+    spool::Layout,
+};
 
 /// Between two looks: so long nobody can connect after the socket was removed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -54,8 +57,7 @@ impl<'a> Kept<'a> {
 
     fn bind_again(&mut self) {
         let socket = self.place.layout.socket();
-        let name = socket.file_name().unwrap_or_default().to_string_lossy();
-        match listener::bind_unix(self.place.layout.root(), &name) {
+        match listener::bind_unix(&self.place.directory, Layout::SOCKET) {
             Ok(listener) => {
                 tracing::warn!(socket = %socket.display(), "the socket was removed and is made again");
                 // Its connections go on; nobody can reach it any more.

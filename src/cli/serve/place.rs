@@ -3,9 +3,9 @@
 //! What lies in it is known by the layout.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Mutex,
     time::Duration,
@@ -13,7 +13,10 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use crate::spool::Layout;
+use crate::{
+    data_dir::{Access, DataDirError, OwnDir},
+    spool::Layout,
+};
 
 /// How long a start tries for a lock that is taken: a child of a dead server, between fork and
 /// exec, still holds it for a moment.
@@ -32,14 +35,9 @@ pub enum PlaceError {
         /// Why.
         source: io::Error,
     },
-    /// It belongs to another user.
-    #[error("the data directory {} belongs to user {uid}; name your own with --data-dir", path.display())]
-    NotOurs {
-        /// The directory.
-        path: PathBuf,
-        /// Its owner.
-        uid: u32,
-    },
+    /// It is not ours alone, or cannot be made.
+    #[error(transparent)]
+    NotOurs(#[from] DataDirError),
     /// Another server has it.
     #[error(
         "another server{pid} runs on {}; stop it first (cc-executor stop), or name another \
@@ -60,28 +58,25 @@ pub struct Place {
     /// Where things lie in it; absolute.
     pub layout: Layout,
     /// The directory itself, locked: what is locked can then not be removed under us.
-    directory: File,
+    pub directory: OwnDir,
     /// The lock file, which servers of earlier versions look at; made again when it is removed.
     lock: Mutex<File>,
 }
 
 impl Place {
-    /// Makes the directory (0700) where it is missing, and takes its lock.
+    /// Makes the directory (0700) where it is missing, looks whether it is ours alone, and takes its lock.
     pub async fn take(dir: &Path) -> Result<Self, PlaceError> {
-        let at = |path: &Path, source| PlaceError::Io {
-            path: path.to_owned(),
+        let directory = OwnDir::make(dir)?;
+        let layout = Layout::new(directory.path());
+        let lock = directory.file_in_it(Layout::LOCK, Access::Write)?;
+        wait_for_lock(&lock, &layout).await?;
+        wait_for_lock(directory.file(), &layout).await?;
+        write_down(&lock).map_err(|source| PlaceError::Io {
+            path: layout.lock(),
             source,
-        };
-        make_dir(dir).map_err(|error| at(dir, error))?;
-        let root = dir.canonicalize().map_err(|error| at(dir, error))?;
-        check_owner(&root)?;
-        let layout = Layout::new(root);
-        let lock = lock(&layout).await?;
-        let directory = File::open(layout.root()).map_err(|error| at(layout.root(), error))?;
-        wait_for_lock(&directory, &layout).await?;
-        write_down(&lock).map_err(|error| at(&layout.lock(), error))?;
-        for dir in [layout.spool(), layout.shims()] {
-            make_dir(&dir).map_err(|error| at(&dir, error))?;
+        })?;
+        for name in [Layout::SPOOL, Layout::SHIMS] {
+            directory.subdirectory(name)?;
         }
         Ok(Self {
             layout,
@@ -92,7 +87,7 @@ impl Place {
 
     /// Whether our directory still has its name.
     pub fn is_there(&self) -> bool {
-        is_same(&self.directory, self.layout.root())
+        is_same(self.directory.file(), self.layout.root())
     }
 
     /// Makes the lock file again where it was removed. Another process that holds it is a server that
@@ -104,21 +99,12 @@ impl Place {
         if is_same(&held, &self.layout.lock()) {
             return Ok(());
         }
-        let file = open_lock(&self.layout)?;
+        let file = self.directory.file_in_it(Layout::LOCK, Access::Write)?;
         if file.try_lock().is_ok() {
             write_down(&file)?;
             *held = file;
         }
         Ok(())
-    }
-
-    /// Says so where others could replace what lies here.
-    pub fn warn_if_open(&self) {
-        let dir = self.layout.root();
-        let mode = fs::metadata(dir).map_or(0, |metadata| metadata.permissions().mode());
-        if mode & 0o022 != 0 {
-            tracing::warn!(dir = %dir.display(), "others may write into the data directory");
-        }
     }
 
     /// Adds to why a start failed what the error alone does not tell: of a file that cannot be made
@@ -139,47 +125,6 @@ impl Place {
 /// Whether another file can be made there. A file system that does not count its inodes says 0 of 0.
 fn takes_files(dir: &Path) -> bool {
     rustix::fs::statvfs(dir).map_or(true, |fs| fs.f_files == 0 || fs.f_favail > 0)
-}
-
-fn make_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-fn check_owner(dir: &Path) -> Result<(), PlaceError> {
-    let error = |source| PlaceError::Io {
-        path: dir.to_owned(),
-        source,
-    };
-    let metadata = fs::metadata(dir).map_err(error)?;
-    if metadata.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(PlaceError::NotOurs {
-            path: dir.to_owned(),
-            uid: metadata.uid(),
-        });
-    }
-    Ok(())
-}
-
-/// Takes the lock file, trying for [`LOCK_PATIENCE`].
-async fn lock(layout: &Layout) -> Result<File, PlaceError> {
-    let path = layout.lock();
-    let error = |source| PlaceError::Io {
-        path: path.clone(),
-        source,
-    };
-    let file = open_lock(layout).map_err(error)?;
-    wait_for_lock(&file, layout).await?;
-    Ok(file)
-}
-
-fn open_lock(layout: &Layout) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(layout.lock())
 }
 
 async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), PlaceError> {
@@ -215,8 +160,8 @@ async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), PlaceError> {
 
 /// Who holds the directory, as the kernel tells or as it has written down.
 fn holder(layout: &Layout) -> Option<i32> {
-    let told = || fs::read_to_string(layout.lock()).ok()?.trim().parse().ok();
-    super::super::holder::holder(layout).or_else(told)
+    use super::super::holder;
+    holder::holder(layout).or_else(|| holder::written_down(layout))
 }
 
 /// Writes down who has the lock.
@@ -242,6 +187,8 @@ fn is_same(file: &File, path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[tokio::test]

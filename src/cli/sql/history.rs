@@ -2,7 +2,14 @@
 
 use std::path::PathBuf;
 
-use crate::cli::target::{self, Target};
+use crate::{
+    cli::{
+        say,
+        target::{self, Target},
+    },
+    data_dir::{Access, OwnDir},
+    spool::Layout,
+};
 
 /// Most statements that are kept.
 pub const ENTRIES_MAX: usize = 1000;
@@ -10,11 +17,18 @@ pub const ENTRIES_MAX: usize = 1000;
 pub const ENTRY_BYTES_MAX: usize = 16 << 10;
 
 /// The file: in the data directory, or for a server on another machine in that of our own user. `None`
-/// where there is no such directory.
+/// where there is no such directory that is ours alone, or something else has the file's name.
 pub fn path(target: &Target) -> Option<PathBuf> {
     let layout = match target {
         Target::Local(layout) => layout.clone(),
         Target::Remote { .. } => target::default_layout()?,
     };
-    layout.root().is_dir().then(|| layout.sql_history())
+    let dir = OwnDir::open(layout.root()).ok()??;
+    match dir.open_file(Layout::SQL_HISTORY, Access::Read) {
+        Ok(_) => Some(dir.path().join(Layout::SQL_HISTORY)),
+        Err(error) => {
+            say::line(&format!("what is typed is not kept: {error}"));
+            None
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::spool::Layout;
+use crate::{data_dir, spool::Layout};
 
 /// What stands behind its name while it is made.
 const PARTIAL: &str = ".partial";
@@ -134,7 +134,8 @@ impl Draft {
     }
 }
 
-/// The place with its parent's links followed.
+/// The place with its parent's links followed; in a directory that only we or root write in, or a sticky
+/// one.
 fn place(to: &Path) -> Result<PathBuf, Refused> {
     let invalid = |message: String| Refused::Invalid(message);
     if !to.is_absolute() {
@@ -146,7 +147,8 @@ fn place(to: &Path) -> Result<PathBuf, Refused> {
             to.display()
         )));
     };
-    let real = fs::canonicalize(parent).map_err(|error| {
+    // What is copied holds secrets: nobody may exchange the copy while it is made.
+    let real = data_dir::safe_place(parent).map_err(|error| {
         let parent = parent.display();
         invalid(format!("the directory {parent} cannot be used: {error}"))
     })?;
@@ -205,6 +207,9 @@ mod tests {
         fs::write(path("file"), "x").expect("written");
         std::os::unix::fs::symlink(path("data"), path("link")).expect("linked");
         std::os::unix::fs::symlink("nowhere", path("dangling")).expect("linked");
+        fs::create_dir(path("open")).expect("made");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(path("open"), open).expect("a mode");
         let data = path("data").canonicalize().expect("real");
         let refused = |to: &Path| Draft::begin(to, &data).expect_err("refused");
         for to in [
@@ -216,6 +221,7 @@ mod tests {
             path("data/inside"),
             path("link/inside"),
             path(".."),
+            path("open/place"),
         ] {
             assert!(matches!(refused(&to), Refused::Invalid(_)), "{to:?}");
         }
@@ -226,7 +232,7 @@ mod tests {
             );
         }
         let left = fs::read_dir(root.path()).expect("listed").count();
-        assert_eq!(left, 4, "nothing was made");
+        assert_eq!(left, 5, "nothing was made");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::{
     Error, error::ProtocolError, protocol::frame::coding::CloseCode,
 };
 
-use super::{notify::notification, outbox::Farewell};
+use super::{super::Reason, notify::notification, outbox::Farewell};
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub enum Ending {
     Intrusive,
     /// A tail failed.
     Failed,
+    /// It had not authenticated, and another client needs its seat.
+    Displaced,
+    /// It had not authenticated, and another client needs its connection: there is no time for words.
+    Crowded,
     /// Too much is held for all clients, and this one did the least about it.
     Evicted,
 }
@@ -40,13 +44,17 @@ impl Ending {
     /// The last words, where there is somebody to hear them.
     pub fn farewell(self) -> Option<Farewell> {
         let (code, reason) = match self {
-            Self::Left | Self::Broken => return None,
+            Self::Left | Self::Broken | Self::Crowded => return None,
             Self::Stopping => (CloseCode::Away, "the server stops: reconnect and resume"),
             Self::TooLong => (CloseCode::Size, "a message was too long"),
             Self::NotText => (CloseCode::Invalid, "text must be UTF-8"),
             Self::NotAllowed => (CloseCode::Protocol, "the frame broke the protocol"),
             Self::Stranger => (CloseCode::Policy, "not authenticated in time"),
             Self::Intrusive => (CloseCode::Policy, "too much before authenticating"),
+            Self::Displaced => (
+                CloseCode::Again,
+                "another client needs this seat: authenticate at once, or show the token with the upgrade",
+            ),
             Self::Failed => (CloseCode::Error, "a tail failed: reconnect and resume"),
             Self::Evicted => (
                 CloseCode::Again,
@@ -56,6 +64,20 @@ impl Ending {
         let away = json!({"reason": "the server stops; reconnect and resume"});
         let note = (self == Self::Stopping).then(|| notification("server.going_away", away));
         Some(Farewell { note, code, reason })
+    }
+
+    /// What the log is told about its client, where it is to blame.
+    pub fn reason(self) -> Option<Reason> {
+        match self {
+            Self::TooLong => Some(Reason::TooLong),
+            Self::NotText => Some(Reason::NotText),
+            Self::NotAllowed => Some(Reason::NotAllowed),
+            Self::Stranger => Some(Reason::Late),
+            Self::Intrusive => Some(Reason::Intrusive),
+            Self::Displaced | Self::Crowded => Some(Reason::GaveWay),
+            // Those that are evicted are counted where that is decided.
+            Self::Stopping | Self::Left | Self::Broken | Self::Failed | Self::Evicted => None,
+        }
     }
 
     /// What a failed read means.
@@ -92,11 +114,16 @@ mod tests {
             (Ending::TooLong, Some(1009)),
             (Ending::Failed, Some(1011)),
             (Ending::Evicted, Some(1013)),
+            (Ending::Displaced, Some(1013)),
+            (Ending::Crowded, None),
             (Ending::Left, None),
             (Ending::Broken, None),
         ] {
             assert_eq!(code(ending), expected, "{ending:?}");
         }
+        let words = Ending::Displaced.farewell().expect("words");
+        // A control frame has 125 bytes, two of them for the code (RFC 6455, 5.5).
+        assert!(words.reason.len() <= 123);
         let capacity = CapacityError::MessageTooLong {
             size: 2,
             max_size: 1,

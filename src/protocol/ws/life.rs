@@ -33,7 +33,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{Door, Seat},
+    super::{Door, Seat, listener::Connection},
     ending::Ending,
     hoard::Share,
     intake::Intake,
@@ -50,6 +50,9 @@ const CONTROL_HEAD_BYTES: usize = 6;
 const FINISH: Duration = Duration::from_millis(800);
 /// How long the last words may need to reach a client that is slow to read.
 const FAREWELL: Duration = Duration::from_millis(1500);
+/// The same for one that has to make room, and for its client to close its side: many may have to at a
+/// time.
+const FAREWELL_DISPLACED: Duration = Duration::from_millis(200);
 /// How long the client may need to close its side, so that nothing in flight is torn away.
 const LINGER: Duration = Duration::from_millis(500);
 /// The same for one who was evicted: whoever does not close comes back the later for it.
@@ -60,7 +63,13 @@ const DRAINED_EVICTED_BYTES_MAX: u64 = 4 << 20;
 type Socket = WebSocketStream<Intake<TokioIo<Upgraded>>>;
 
 /// Runs a session until it is over.
-pub async fn run(upgraded: Upgraded, door: Arc<Door>, seat: Seat, authenticated: bool) {
+pub async fn run(
+    upgraded: Upgraded,
+    door: Arc<Door>,
+    seat: Seat,
+    connection: Arc<Connection>,
+    authenticated: bool,
+) {
     let bytes_max = door.settings.message_len_max();
     let write_buffer = usize::try_from(door.settings.write_buffer_bytes).unwrap_or(bytes_max);
     let config = WebSocketConfig::default()
@@ -79,7 +88,7 @@ pub async fn run(upgraded: Upgraded, door: Arc<Door>, seat: Seat, authenticated:
         share.clone(),
     );
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    Running::start(socket, door, seat, known, share)
+    Running::start(socket, door, seat, connection, known, share)
         .finish()
         .await;
 }
@@ -91,6 +100,8 @@ struct Running {
     writer: JoinHandle<(SplitSink<Socket, Message>, Written)>,
     /// Set when the writer has ended.
     written: CancellationToken,
+    /// Set when another client has got the seat.
+    given_away: CancellationToken,
     worker: JoinHandle<()>,
     work: mpsc::Sender<Work>,
     farewell: oneshot::Sender<Farewell>,
@@ -102,15 +113,17 @@ impl Running {
         socket: Socket,
         door: Arc<Door>,
         seat: Seat,
+        connection: Arc<Connection>,
         known: Arc<AtomicBool>,
         share: Arc<Share>,
     ) -> Self {
+        let given_away = seat.given_away();
         let unanswered = Arc::<AtomicU64>::default();
         let in_flight_max = usize::try_from(door.settings.in_flight_max).unwrap_or(1);
         let (outbox, writer, farewell) = outbox(care(&door), unanswered.clone(), share.clone());
         let (mut sink, stream) = socket.split();
         let written = CancellationToken::new();
-        let session = Arc::new(Session::new(door, seat, known, outbox, share));
+        let session = Arc::new(Session::new(door, seat, connection, known, outbox, share));
         let writer = tokio::spawn({
             let ended = written.clone().drop_guard();
             async move {
@@ -126,6 +139,7 @@ impl Running {
             stream,
             writer,
             written,
+            given_away,
             worker,
             work,
             farewell,
@@ -136,6 +150,10 @@ impl Running {
     async fn finish(mut self) {
         let ending = self.until_it_ends().await;
         tracing::debug!(session = self.session.id, ?ending, "a session ends");
+        if let Some(reason) = ending.reason() {
+            let door = &self.session.door;
+            door.refusals.tell(self.session.connection.peer, reason);
+        }
         self.session.leave_strangers_seat();
         if ending == Ending::Evicted {
             self.session.door.floods.press();
@@ -158,13 +176,24 @@ impl Running {
             None => drop(self.farewell),
         }
         let abort = self.writer.abort_handle();
-        match timeout(FAREWELL, self.writer).await {
-            Ok(Ok((sink, Written::Farewell | Written::Abandoned))) => {
-                part(&self.session, self.stream, sink).await;
+        let patience = match ending {
+            Ending::Displaced => FAREWELL_DISPLACED,
+            _ => FAREWELL,
+        };
+        let goodbye = async {
+            if let Ok(Ok((sink, Written::Farewell | Written::Abandoned))) =
+                timeout(patience, self.writer).await
+            {
+                part(&self.session, ending, self.stream, sink).await;
             }
-            Ok(_) => {}
-            Err(_) => abort.abort(),
+        };
+        tokio::select! {
+            biased;
+            () = self.session.connection.place.given_away() => {}
+            () = goodbye => {}
         }
+        // One that has not ended is stuck with a client that does not read.
+        abort.abort();
     }
 
     async fn until_it_ends(&mut self) -> Ending {
@@ -178,6 +207,8 @@ impl Running {
             () = session.door.stopping.cancelled() => Ending::Stopping,
             () = session.share.evicted() => Ending::Evicted,
             () = session.over.cancelled() => Ending::Failed,
+            () = session.connection.place.given_away() => Ending::Crowded,
+            () = self.given_away.cancelled() => Ending::Displaced,
             () = self.written.cancelled() => Ending::Broken,
             () = auth_deadline(session) => Ending::Stranger,
             ending = read(session, &mut self.stream, &self.work, &self.unanswered) => ending,
@@ -204,7 +235,12 @@ fn care(door: &Door) -> Care {
 
 /// Closes our side, and drains the client's until it has closed too or has had its time: closing
 /// over unread bytes would tear away what is still on its way to it. Nothing is held meanwhile.
-async fn part(session: &Session, stream: SplitStream<Socket>, sink: SplitSink<Socket, Message>) {
+async fn part(
+    session: &Session,
+    ending: Ending,
+    stream: SplitStream<Socket>,
+    sink: SplitSink<Socket, Message>,
+) {
     let Ok(socket) = stream.reunite(sink) else {
         return;
     };
@@ -212,6 +248,7 @@ async fn part(session: &Session, stream: SplitStream<Socket>, sink: SplitSink<So
     io.let_through();
     let (bytes_max, linger) = match session.share.is_evicted() {
         true => (DRAINED_EVICTED_BYTES_MAX, LINGER_EVICTED),
+        false if ending == Ending::Displaced => (u64::MAX, FAREWELL_DISPLACED),
         false => (u64::MAX, LINGER),
     };
     let drained = async {

@@ -9,17 +9,20 @@ use axum::{
     Extension,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse, Response},
 };
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    Door, Kind, Seat,
+    Door, Kind, Reason, Seat,
+    auth::Bearer,
     http::authenticated,
     listener::{Connection, Peer},
     problem::Problem,
+    refusals::Source,
+    sub_protocol::{self, Offer},
 };
 
 mod aside;
@@ -49,7 +52,8 @@ pub use hoard::Hoard;
 pub use pace::Floods;
 
 /// `GET /ws`, `GET /ws/mcp`: checks who asks and whether there is a seat, then begins a session.
-/// The sub-protocol `mcp` is never selected; a client that offers it gets the same session.
+/// The sub-protocol `cc-executor` is selected where it is offered, and no other: a client that offers
+/// `mcp` gets the same session.
 pub async fn upgrade(
     State(door): State<Arc<Door>>,
     Extension(connection): Extension<Arc<Connection>>,
@@ -63,7 +67,15 @@ fn accept(
     connection: Arc<Connection>,
     mut request: Request,
 ) -> Result<Response, Problem> {
+    if request.method() != Method::GET {
+        return Err(Problem::only("GET"));
+    }
+    let offer = Offer::read(request.headers());
     let authenticated = authenticated(&door, connection.peer, request.headers())?;
+    let authenticated = shown(&door, connection.peer, &offer)? || authenticated;
+    if request.version() < Version::HTTP_11 {
+        return Err(not_an_upgrade());
+    }
     let accept = accept_key(request.headers())?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(not_an_upgrade)?;
@@ -71,25 +83,48 @@ fn accept(
         return Err(Problem::new(Kind::Unavailable, "the server is stopping"));
     }
     let seat = seat(&door, connection.peer, authenticated)?;
-    // Strangers with a seat have a bound and a deadline of their own.
-    connection.place.known();
+    if authenticated {
+        connection.place.known();
+    }
     let tasks = door.tasks.clone();
     tasks.spawn(async move {
         // The connection's place is kept as long as the session.
-        let _connection = connection;
         match upgrade.await {
-            Ok(upgraded) => life::run(upgraded, door, seat, authenticated).await,
+            Ok(upgraded) => life::run(upgraded, door, seat, connection, authenticated).await,
             Err(error) => tracing::debug!(%error, "a client left during the upgrade"),
         }
     });
-    Ok(switching(&accept))
+    Ok(switching(&accept, offer.is_ours))
+}
+
+/// Whether the token is among the sub-protocols. It is refused without ours beside it: a browser would
+/// want one of those that it offered to be selected, and this one is never sent back.
+fn shown(door: &Door, peer: Peer, offer: &Offer) -> Result<bool, Problem> {
+    match offer.check(&door.token) {
+        Bearer::Absent => Ok(false),
+        Bearer::Wrong => {
+            door.refusals.tell(peer, Reason::WrongSubProtocol);
+            Err(Problem::new(Kind::Unauthenticated, "the token is wrong"))
+        }
+        Bearer::Right if !offer.is_ours => {
+            door.refusals.tell(peer, Reason::SubProtocol);
+            let message = "offer the sub-protocol cc-executor beside the token";
+            Err(Problem::new(Kind::InvalidRequest, message))
+        }
+        Bearer::Right => Ok(true),
+    }
 }
 
 fn seat(door: &Door, peer: Peer, authenticated: bool) -> Result<Seat, Problem> {
     if peer.is_trusted() {
         return Ok(door.sessions.seat_unix());
     }
-    door.sessions.seat_tcp(authenticated).map_err(|full| {
+    let seat = match authenticated {
+        true => door.sessions.seat_known(),
+        false => door.sessions.seat_stranger(Source::of(peer)),
+    };
+    seat.map_err(|full| {
+        door.refusals.tell(peer, Reason::Sessions);
         Problem::new(
             Kind::LimitExceeded,
             format!("there are too many sessions ({}); try again later", full.0),
@@ -125,7 +160,7 @@ fn accept_key(headers: &HeaderMap) -> Result<String, Problem> {
         .ok_or_else(not_an_upgrade)
 }
 
-fn switching(accept: &str) -> Response {
+fn switching(accept: &str, is_ours: bool) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -133,6 +168,10 @@ fn switching(accept: &str) -> Response {
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     if let Ok(accept) = HeaderValue::from_str(accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if is_ours {
+        let name = HeaderValue::from_static(sub_protocol::NAME);
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
     }
     response
 }

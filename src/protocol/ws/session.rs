@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{Door, Kind, Seat},
+    super::{Door, Kind, Reason, Seat, listener::Connection},
     envelope::{self, Id, Incoming, Request, to_raw},
     hoard::Share,
     load::Load,
@@ -47,8 +47,10 @@ pub struct Session {
     pub share: Arc<Share>,
     /// How fast it may ask.
     pub pace: Pace,
+    /// Who is at the other end, and its place.
+    pub connection: Arc<Connection>,
     authenticated: Arc<AtomicBool>,
-    seat: Mutex<Seat>,
+    seat: Seat,
     in_flight: Arc<Semaphore>,
     heard_at: Mutex<Instant>,
     /// Set when it ends, and by whoever finds that it cannot go on.
@@ -60,6 +62,7 @@ impl Session {
     pub fn new(
         door: Arc<Door>,
         seat: Seat,
+        connection: Arc<Connection>,
         authenticated: Arc<AtomicBool>,
         outbox: Outbox,
         share: Arc<Share>,
@@ -77,8 +80,9 @@ impl Session {
             ),
             share,
             pace: Pace::new(door.floods.clone(), &door.settings),
+            connection,
             authenticated,
-            seat: Mutex::new(seat),
+            seat,
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
             heard_at: Mutex::new(Instant::now()),
             over,
@@ -179,24 +183,25 @@ impl Session {
     /// Leaves the seat of a stranger to the next one: it has shown the token, or is over and only says
     /// goodbye.
     pub fn leave_strangers_seat(&self) {
-        self.seat
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .authenticated();
+        self.seat.authenticated();
     }
 
     /// Whether a request may be executed, and as what; `None`: it was the token, and right.
     fn admit(&self, request: &Request) -> Result<Option<Method>, Refusal> {
         if request.method == methods::AUTHENTICATE {
-            methods::authenticate::check(&self.door.token, &request.params())?;
+            methods::authenticate::check(&self.door.token, &request.params())
+                .inspect_err(|refusal| self.tell(refusal, Reason::WrongToken))?;
             self.authenticated.store(true, Ordering::SeqCst);
+            self.connection.place.known();
             self.leave_strangers_seat();
             return Ok(None);
         }
         if !self.is_authenticated() {
             let message = "call session.authenticate {token} first; the token is in the file \
                            `token` of the server's data directory";
-            return Err(Refusal::new(Kind::Unauthenticated, message));
+            let refusal = Refusal::new(Kind::Unauthenticated, message);
+            self.tell(&refusal, Reason::NoToken);
+            return Err(refusal);
         }
         let method = Method::named(&request.method)?;
         let (limit, containers_max) = method.containers_max();
@@ -208,6 +213,13 @@ impl Session {
             methods::submit_many::check_id(request)?;
         }
         Ok(Some(method))
+    }
+
+    /// Tells the log of one that knows no token.
+    fn tell(&self, refusal: &Refusal, reason: Reason) {
+        if refusal.kind == Kind::Unauthenticated {
+            self.door.refusals.tell(self.connection.peer, reason);
+        }
     }
 
     /// The reply, never longer than a message may be, and the tail that begins behind it.

@@ -1,0 +1,348 @@
+//! What clients are refused, told in the log: of each peer and reason the first at once, then how many
+//! there were, ever more seldom. A client that is refused all the time cannot fill the log.
+//!
+//! What is refused is decided elsewhere.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{Door, listener::Peer};
+
+/// How many pairs of a peer and a reason are remembered. Further peers count together.
+const PAIRS_MAX: usize = 64;
+/// How long after the first the others are counted before they are told; then twice as long.
+const INTERVAL_MIN: Duration = Duration::from_secs(5);
+/// The longest time between two counts.
+const INTERVAL_MAX: Duration = Duration::from_secs(300);
+/// Between two looks at whether a count is to be told.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why something was refused, or a connection closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Not exactly one Host, or a foreign one.
+    Host,
+    /// A foreign Origin.
+    Origin,
+    /// Another user on the Unix socket.
+    OtherUser,
+    /// A wrong token in `Authorization`.
+    WrongBearer,
+    /// A wrong token as a sub-protocol.
+    WrongSubProtocol,
+    /// A wrong token in `session.authenticate`.
+    WrongToken,
+    /// A request that needs a token came without.
+    NoToken,
+    /// A token among the sub-protocols, and not the name of ours beside it.
+    SubProtocol,
+    /// What came was no HTTP request.
+    Malformed,
+    /// No connection is free.
+    Connections,
+    /// No seat is free.
+    Sessions,
+    /// A connection or session without a token gave way to another one.
+    GaveWay,
+    /// A session did not authenticate in time.
+    Late,
+    /// A session sent too much before it had authenticated.
+    Intrusive,
+    /// A message was too long.
+    TooLong,
+    /// Text was no UTF-8.
+    NotText,
+    /// A frame broke the protocol.
+    NotAllowed,
+}
+
+impl Reason {
+    /// For programs that read the log.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Origin => "origin",
+            Self::OtherUser => "other_user",
+            Self::WrongBearer => "wrong_bearer",
+            Self::WrongSubProtocol => "wrong_sub_protocol",
+            Self::WrongToken => "wrong_token",
+            Self::NoToken => "no_token",
+            Self::SubProtocol => "sub_protocol",
+            Self::Malformed => "malformed",
+            Self::Connections => "connections_max",
+            Self::Sessions => "sessions_max",
+            Self::GaveWay => "gave_way",
+            Self::Late => "auth_timeout",
+            Self::Intrusive => "unauthenticated_bytes_max",
+            Self::TooLong => "message_bytes_max",
+            Self::NotText => "no_utf8",
+            Self::NotAllowed => "frame",
+        }
+    }
+
+    /// For people.
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Host => "its Host is not one that is answered (allowed_hosts)",
+            Self::Origin => "its Origin is not one that is answered (allowed_origins)",
+            Self::OtherUser => "another user is not answered on the Unix socket",
+            Self::WrongBearer => "the token in its Authorization header is wrong",
+            Self::WrongSubProtocol => "the token among its sub-protocols is wrong",
+            Self::WrongToken => "the token in its session.authenticate is wrong",
+            Self::NoToken => "it has not shown the token",
+            Self::SubProtocol => "it offers a token as sub-protocol without cc-executor beside it",
+            Self::Malformed => "what it sent is no HTTP request",
+            Self::Connections => "there are too many connections",
+            Self::Sessions => "there are too many sessions",
+            Self::GaveWay => "it had not shown the token and gave way to a newer one",
+            Self::Late => "it did not authenticate in time",
+            Self::Intrusive => "it sent too much before it had authenticated",
+            Self::TooLong => "a message was too long",
+            Self::NotText => "its text is not UTF-8",
+            Self::NotAllowed => "a frame broke the protocol",
+        }
+    }
+}
+
+/// Whom something counts for: ports change with every connection, and who has one address of IPv6 has
+/// its whole network of 2^64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// An address, or a network of IPv6.
+    Net(IpAddr),
+    /// A user on this machine.
+    User(u32),
+    /// All that are too many to be remembered.
+    Others,
+}
+
+impl Source {
+    /// That of a connection.
+    pub fn of(peer: Peer) -> Self {
+        match peer {
+            Peer::Unix { uid, .. } => Self::User(uid),
+            Peer::Tcp(address) => Self::Net(match address.ip().to_canonical() {
+                IpAddr::V6(v6) if !v6.is_loopback() => {
+                    let network = u128::from(v6) & !u128::from(u64::MAX);
+                    IpAddr::V6(Ipv6Addr::from(network))
+                }
+                address => address,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net(address) => address.fmt(f),
+            Self::User(uid) => write!(f, "unix uid {uid}"),
+            Self::Others => f.write_str("others"),
+        }
+    }
+}
+
+/// What was refused, and not told yet.
+#[derive(Debug, Default)]
+pub struct Refusals(Mutex<Tally>);
+
+impl Refusals {
+    /// Something is refused.
+    pub fn tell(&self, peer: Peer, reason: Reason) {
+        let source = Source::of(peer);
+        let first = self.tally().refused(source, reason, Instant::now());
+        if let Some(source) = first {
+            let (why, what) = (reason.name(), reason.sentence());
+            tracing::warn!(peer = %source, reason = why, "refused: {what}");
+        }
+    }
+
+    /// Tells the counts until the server stops, and what is left then.
+    pub async fn tell_counts(door: &Door) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        let look = async {
+            loop {
+                looks.tick().await;
+                let due = door.refusals.tally().due(Instant::now());
+                due.iter().for_each(Count::tell);
+            }
+        };
+        door.stopping.run_until_cancelled(look).await;
+        let rest = door.refusals.tally().rest(Instant::now());
+        rest.iter().for_each(Count::tell);
+    }
+
+    fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
+        // A panic cannot leave it half-changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is remembered.
+#[derive(Debug, Default)]
+struct Tally(BTreeMap<(Source, Reason), Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    /// When the first or a count was told.
+    told_at: Instant,
+    /// When the next count is due after that.
+    interval: Duration,
+    /// Since then.
+    count: u64,
+    newest_at: Instant,
+}
+
+/// A count that is to be told.
+#[derive(Debug, PartialEq, Eq)]
+struct Count {
+    source: Source,
+    reason: Reason,
+    count: u64,
+    over: Duration,
+}
+
+impl Count {
+    fn tell(&self) {
+        let (why, what) = (self.reason.name(), self.reason.sentence());
+        tracing::warn!(
+            peer = %self.source,
+            reason = why,
+            count = self.count,
+            seconds = self.over.as_secs(),
+            "refused again and again: {what}"
+        );
+    }
+}
+
+impl Tally {
+    /// Counts one; whom it counts for, where it is the first.
+    fn refused(&mut self, source: Source, reason: Reason, now: Instant) -> Option<Source> {
+        let is_known = self.0.contains_key(&(source, reason));
+        let source = match is_known || self.0.len() < PAIRS_MAX {
+            true => source,
+            false => Source::Others,
+        };
+        if let Some(entry) = self.0.get_mut(&(source, reason)) {
+            entry.count += 1;
+            entry.newest_at = now;
+            return None;
+        }
+        let entry = Entry {
+            told_at: now,
+            interval: INTERVAL_MIN,
+            count: 0,
+            newest_at: now,
+        };
+        self.0.insert((source, reason), entry);
+        Some(source)
+    }
+
+    /// The counts whose time has come. Whoever has kept still for long is forgotten.
+    fn due(&mut self, now: Instant) -> Vec<Count> {
+        self.0
+            .retain(|_, entry| entry.count > 0 || now - entry.newest_at < INTERVAL_MAX);
+        self.take(now, |entry| now - entry.told_at >= entry.interval)
+    }
+
+    /// All counts.
+    fn rest(&mut self, now: Instant) -> Vec<Count> {
+        self.take(now, |_| true)
+    }
+
+    fn take(&mut self, now: Instant, is_due: impl Fn(&Entry) -> bool) -> Vec<Count> {
+        let due = self.0.iter_mut();
+        due.filter(|(_, entry)| entry.count > 0 && is_due(entry))
+            .map(|((source, reason), entry)| {
+                let count = Count {
+                    source: *source,
+                    reason: *reason,
+                    count: entry.count,
+                    over: now - entry.told_at,
+                };
+                (entry.told_at, entry.count) = (now, 0);
+                entry.interval = (entry.interval * 2).min(INTERVAL_MAX);
+                count
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(last: u8) -> Source {
+        Source::Net(IpAddr::from([10, 0, 0, last]))
+    }
+
+    #[test]
+    fn the_first_is_told_at_once_and_the_others_are_counted_ever_more_seldom() {
+        let mut tally = Tally::default();
+        let began = Instant::now();
+        let first = tally.refused(net(1), Reason::Host, began);
+        assert_eq!(first, Some(net(1)));
+        let mut told = Vec::new();
+        for second in 0..3600 {
+            let now = began + Duration::from_secs(second);
+            for _ in 0..1000 {
+                assert_eq!(tally.refused(net(1), Reason::Host, now), None);
+            }
+            told.extend(tally.due(now));
+        }
+        assert!(told.len() < 25, "{}", told.len());
+        assert_eq!(
+            (told[0].count, told[0].over),
+            (6000, Duration::from_secs(5))
+        );
+        told.extend(tally.rest(began + Duration::from_secs(3600)));
+        let sum: u64 = told.iter().map(|count| count.count).sum();
+        assert_eq!(sum, 3_600_000, "none is forgotten");
+    }
+
+    #[test]
+    fn peers_and_reasons_are_told_apart_and_many_peers_count_together() {
+        let mut tally = Tally::default();
+        let now = Instant::now();
+        assert!(tally.refused(net(1), Reason::Host, now).is_some());
+        assert!(tally.refused(net(1), Reason::Origin, now).is_some());
+        assert!(tally.refused(net(2), Reason::Host, now).is_some());
+        let mut firsts = Vec::new();
+        for address in 0..100_000_u32 {
+            let source = Source::Net(IpAddr::from(address.to_be_bytes()));
+            firsts.extend(tally.refused(source, Reason::WrongBearer, now));
+        }
+        assert_eq!(firsts.len(), PAIRS_MAX - 3 + 1);
+        assert_eq!(firsts.last(), Some(&Source::Others));
+        assert!(tally.0.len() <= PAIRS_MAX + 1);
+        let counted = tally.due(now + INTERVAL_MIN);
+        assert_eq!(counted.len(), 1);
+        assert_eq!(counted[0].source, Source::Others);
+    }
+
+    #[test]
+    fn who_keeps_still_is_forgotten_and_makes_room() {
+        let mut tally = Tally::default();
+        let now = Instant::now();
+        assert!(tally.refused(net(1), Reason::Host, now).is_some());
+        assert_eq!(tally.due(now + INTERVAL_MAX), []);
+        assert!(tally.0.is_empty());
+    }
+
+    #[test]
+    fn one_peer_is_one_address_or_one_network_of_ipv6() {
+        let of = |address: &str| {
+            let address = address.parse().expect("an address");
+            Source::of(Peer::Tcp(address)).to_string()
+        };
+        assert_eq!(of("10.0.0.1:5"), of("[::ffff:10.0.0.1]:6"));
+        assert_eq!(of("[2001:db8:1:2:3:4:5:6]:5"), of("[2001:db8:1:2::1]:6"));
+        assert_ne!(of("[2001:db8:1:3::1]:5"), of("[2001:db8:1:2::1]:5"));
+        assert_eq!(of("[::1]:5"), "::1");
+    }
+}
