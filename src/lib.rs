@@ -32,6 +32,7 @@ pub mod launch;
 
 pub mod config;
 
+pub mod escape;
 pub mod telemetry;
 
 pub mod shutdown;

@@ -9,7 +9,7 @@ use std::{
 
 /// Every module of the crate, and what it may know. Modules at the end of the list are tools that
 /// know nobody but each other.
-const MAY_KNOW: [(&str, &[&str]); 24] = [
+const MAY_KNOW: [(&str, &[&str]); 25] = [
     ("job", &[]),
     ("spool", &["job"]),
     ("shim", &["job", "spool", "clock", "ballast"]),
@@ -81,7 +81,8 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
     ("init", &[]),
     ("launch", &["spool"]),
     ("config", &["job", "spool", "query", "executor"]),
-    ("telemetry", &["config", "clock"]),
+    ("telemetry", &["config", "clock", "escape"]),
+    ("escape", &[]),
     ("shutdown", &[]),
     ("ballast", &[]),
     ("clean", &["descriptors", "launch"]),
@@ -101,6 +102,7 @@ const CLIENT_MAY_KNOW: &[&str] = &[
     "config",
     "clock",
     "clean",
+    "escape",
     "launch",
 ];
 

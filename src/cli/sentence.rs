@@ -2,7 +2,8 @@
 
 use nix::errno::Errno;
 
-use super::{duration, escape::visible, job::Job, job::SpawnError};
+use super::{duration, job::Job, job::SpawnError};
+use crate::escape::visible;
 
 /// How the job stands or ended: `exited with code 3`, `was ended by SIGKILL`, …
 pub fn of(job: &Job) -> String {

@@ -6,8 +6,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Executor, Inner, backup::Backups, disconnect::Ties, last_input::LastInputs, queues::Defaults,
-    verify::VERIFIES_MAX,
+    Executor, Inner,
+    backup::Backups,
+    disconnect::Ties,
+    last_input::LastInputs,
+    queues::Defaults,
+    verify::{Verifies, VerifySettings},
 };
 use crate::{
     ballast::Ballast,
@@ -68,6 +72,8 @@ pub struct ExecutorSettings {
     pub check_bytes_max: u64,
     /// What queries over the history may take.
     pub queries: QuerySettings,
+    /// What verifications may take.
+    pub verifies: VerifySettings,
 }
 
 impl Default for ExecutorSettings {
@@ -82,6 +88,7 @@ impl Default for ExecutorSettings {
             shim_answer_ms: 1000,
             check_bytes_max: 128 << 20,
             queries: QuerySettings::default(),
+            verifies: VerifySettings::default(),
         }
     }
 }
@@ -193,9 +200,9 @@ impl Executor {
                 last_inputs: LastInputs::default(),
                 backups: Backups::default(),
                 wait_places: Semaphore::new(wait_places()),
-                search_places: Semaphore::new(wait_places()),
+                search_places: Arc::new(Semaphore::new(wait_places())),
                 queries,
-                verify_places: Semaphore::new(VERIFIES_MAX),
+                verifies: Verifies::new(settings.verifies),
                 started_at: clock::now(),
             }),
         };

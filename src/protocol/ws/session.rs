@@ -29,6 +29,7 @@ use super::{
     tails::{Granted, Tails},
     work::Work,
 };
+use crate::executor::Share as Turns;
 
 /// What the requests of a session share.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Session {
     pub share: Arc<Share>,
     /// How fast it may ask.
     pub pace: Pace,
+    /// Its share of what keeps processors busy.
+    pub turns: Turns,
     authenticated: Arc<AtomicBool>,
     seat: Mutex<Seat>,
     in_flight: Arc<Semaphore>,
@@ -77,6 +80,7 @@ impl Session {
             ),
             share,
             pace: Pace::new(door.floods.clone(), &door.settings),
+            turns: Turns::default(),
             authenticated,
             seat: Mutex::new(seat),
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
