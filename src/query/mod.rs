@@ -13,6 +13,7 @@ mod output_table;
 mod pieces;
 mod process;
 mod rules;
+mod views;
 
 use std::{
     io::{self, Read, Write},

@@ -30,6 +30,8 @@ pub struct Connection {
     outbox: Vec<u8>,
     open: bool,
     peer: i32,
+    /// What it has last said to prove that it knows the key.
+    proof: Option<String>,
 }
 
 impl Connection {
@@ -52,12 +54,23 @@ impl Connection {
             outbox: Vec::new(),
             open: true,
             peer: peer.pid(),
+            proof: None,
         }))
     }
 
     /// The process that has connected; 0 where it is not of our PID namespace.
     pub fn peer(&self) -> i32 {
         self.peer
+    }
+
+    /// Keeps what proves a hello.
+    pub fn prove(&mut self, proof: String) {
+        self.proof = Some(proof);
+    }
+
+    /// What was last said to prove a hello.
+    pub fn proof(&self) -> &str {
+        self.proof.as_deref().unwrap_or_default()
     }
 
     /// Reads what has arrived, once.

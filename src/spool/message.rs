@@ -17,6 +17,9 @@ pub const PROTOCOL: u32 = 1;
 /// any number of upgrades.
 pub const PROTOCOL_OLDEST: u32 = 1;
 
+/// The highest epoch that there can be: the ledger's integers have a sign.
+pub const EPOCH_MAX: u64 = i64::MAX as u64;
+
 /// Longest message, bytes. A NewJob has at most 1 MiB, and JSON escapes can make six bytes of one.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
@@ -94,7 +97,13 @@ pub struct Launch {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToShim {
-    /// First message of every connection. On the same or a higher epoch than the highest seen,
+    /// Stands before `hello`: that whoever says hello knows the shim's key. Shims of versions before it
+    /// skip it; one that has a key hears no hello without it.
+    Prove {
+        /// [`ShimKey::proof`](super::ShimKey::proof) over the epoch and the instance of that hello.
+        proof: String,
+    },
+    /// First message of every connection, `prove` aside. On the same or a higher epoch than the highest seen,
     /// the shim closes every older connection, discards what it had not read from it, and answers
     /// `welcome`; a lower one is answered with `stale` and closed.
     Hello {

@@ -7,6 +7,7 @@
 mod about;
 pub mod beginning;
 pub mod hole;
+pub mod key;
 pub mod layout;
 pub mod message;
 pub mod reader;
@@ -18,6 +19,7 @@ pub mod writer;
 pub use about::About;
 pub use beginning::{Beginning, read_beginning};
 pub use hole::Hole;
+pub use key::ShimKey;
 pub use layout::Layout;
 pub use message::{FromShim, Launch, RunSpec, ShimState, Speaker, ToShim};
 pub use reader::{Position, SegmentReader};

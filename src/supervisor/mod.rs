@@ -39,7 +39,7 @@ pub use ward::{Key, Ward, first_segment};
 use crate::{
     job::{Input, InputAnswer, JobNumber, StopWish},
     output::{ArmRequest, Hub, Unlinker},
-    spool::Layout,
+    spool::{Layout, ShimKey},
     store::{Claim, Offer, OpenAttempt, Store},
     vital::Vital,
 };
@@ -82,6 +82,13 @@ pub struct Context {
     pub tasks: TaskTracker,
     /// Where a panic ends the server.
     pub vital: Vital,
+}
+
+impl Context {
+    /// The key of a shim.
+    pub fn key_of(&self, shim: &str) -> ShimKey {
+        ShimKey::of(self.store.shim_seed().bytes(), shim)
+    }
 }
 
 /// What a shim's keeper tells the scheduler.

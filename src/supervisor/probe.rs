@@ -114,6 +114,9 @@ pub async fn watch(ctx: &Context, shim: &str, speaker: Speaker) -> Reached {
 
 async fn greet(ctx: &Context, shim: &str, permit: Permit) -> io::Result<Greeted> {
     let mut connection = Connection::open(&ctx.directory, shim, permit).await?;
+    let key = ctx.key_of(shim);
+    let proof = key.proof(ctx.epoch, &ctx.instance);
+    connection.send(&ToShim::Prove { proof }).await?;
     let hello = ToShim::Hello {
         epoch: ctx.epoch,
         instance: ctx.instance.clone(),
