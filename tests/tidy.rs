@@ -41,7 +41,15 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
     ),
     (
         "query",
-        &["job", "spool", "store", "output", "clock", "descriptors"],
+        &[
+            "job",
+            "spool",
+            "store",
+            "output",
+            "clock",
+            "clean",
+            "descriptors",
+        ],
     ),
     (
         "executor",

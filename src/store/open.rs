@@ -410,6 +410,18 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn what_nobody_uses_is_not_compiled_into_sqlite() {
+        let mut conn = SqliteConnectOptions::new().connect().await.expect("opens");
+        let query = sqlx::query_scalar("PRAGMA compile_options");
+        let options: Vec<String> = query.fetch_all(&mut conn).await.expect("told");
+        assert!(options.contains(&"THREADSAFE=1".to_owned()), "{options:?}");
+        for unused in ["FTS3", "FTS4", "FTS5", "RTREE"] {
+            let found = options.iter().find(|option| option.contains(unused));
+            assert_eq!(found, None, "see .cargo/config.toml");
+        }
+    }
+
     #[test]
     fn versions_are_compared_as_numbers() {
         for good in ["3.51.3", "3.51.10", "3.52.0", "4.0.0"] {

@@ -79,7 +79,7 @@ fn start(ctx: &Context, shim: &str) -> io::Result<Child> {
 /// are there for everybody to read. A pipe takes so little at once.
 fn hand_over(child: &mut Child, key: &ShimKey) -> io::Result<()> {
     let pipe = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let mut pipe = std::fs::File::from(pipe.into_owned_fd()?);
+    let mut pipe = fs::File::from(pipe.into_owned_fd()?);
     pipe.write_all(key.bytes())
 }
 

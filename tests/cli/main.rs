@@ -7,6 +7,7 @@ mod harness;
 mod callers;
 mod clock;
 mod drains;
+mod escapes;
 mod in_a_job;
 mod input;
 mod manage;

@@ -42,6 +42,7 @@ mod read;
 mod remains;
 mod restart;
 mod retry;
+mod secrets;
 mod service;
 mod session;
 mod shims;
