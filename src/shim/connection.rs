@@ -12,7 +12,7 @@ use std::{
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::spool::{
-    FromShim, ToShim,
+    FromShim, Greeting, ToShim,
     message::{self, MessageBuffer},
 };
 
@@ -30,7 +30,7 @@ pub struct Connection {
     outbox: Vec<u8>,
     open: bool,
     peer: i32,
-    /// What it has last said to prove that it knows the key.
+    /// What its last hello came with to prove that it knows the key.
     proof: Option<String>,
 }
 
@@ -63,12 +63,7 @@ impl Connection {
         self.peer
     }
 
-    /// Keeps what proves a hello.
-    pub fn prove(&mut self, proof: String) {
-        self.proof = Some(proof);
-    }
-
-    /// What was last said to prove a hello.
+    /// What the last hello came with to prove itself.
     pub fn proof(&self) -> &str {
         self.proof.as_deref().unwrap_or_default()
     }
@@ -91,6 +86,9 @@ impl Connection {
             match self.inbox.next_message() {
                 Ok(Some(json)) => {
                     if let Ok(message) = serde_json::from_slice(json) {
+                        if matches!(message, ToShim::Hello { .. }) {
+                            self.proof = Greeting::proof_of(json);
+                        }
                         return Some(message);
                     }
                 }

@@ -182,10 +182,6 @@ impl Door {
     pub fn next_call(&mut self) -> Option<Call> {
         for at in (0..self.strangers.len()).rev() {
             match self.strangers[at].connection.next_message() {
-                Some(ToShim::Prove { proof }) => {
-                    self.strangers[at].connection.prove(proof);
-                    return self.next_call();
-                }
                 Some(ToShim::Hello { epoch, instance }) => {
                     if self.admit(at, epoch, &instance) {
                         return Some(Call::Hello { instance });
@@ -209,12 +205,6 @@ impl Door {
         self.strangers.retain(|s| s.connection.is_open());
         let message = self.server.as_mut().and_then(Connection::next_message);
         match message {
-            Some(ToShim::Prove { proof }) => {
-                if let Some(server) = &mut self.server {
-                    server.prove(proof);
-                }
-                self.next_call()
-            }
             Some(ToShim::Hello { epoch, instance }) => {
                 let server = self.server.as_ref();
                 if !server.is_some_and(|server| self.is_proven(server, epoch, &instance)) {

@@ -250,7 +250,7 @@ impl Nurse {
             (ToShim::Signal { signal, .. }, Some(attempt)) => attempt.signal(signal, kit),
             // A hello and a launch are the door's; everything else is about an attempt that has been
             // forgotten.
-            (_, None) | (ToShim::Prove { .. } | ToShim::Hello { .. } | ToShim::Launch(_), _) => {}
+            (_, None) | (ToShim::Hello { .. } | ToShim::Launch(_), _) => {}
         }
     }
 

@@ -21,7 +21,7 @@ pub use beginning::{Beginning, read_beginning};
 pub use hole::Hole;
 pub use key::ShimKey;
 pub use layout::Layout;
-pub use message::{FromShim, Launch, RunSpec, ShimState, Speaker, ToShim};
+pub use message::{FromShim, Greeting, Launch, RunSpec, ShimState, Speaker, ToShim};
 pub use reader::{Position, SegmentReader};
 pub use record::{Kind, Record, RecordHeader};
 pub use segment::SegmentName;

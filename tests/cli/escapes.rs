@@ -66,7 +66,7 @@ fn no_verb_prints_what_a_terminal_acts_on() {
         &["sql", &sql],
         &["sql", "--format", "json", &sql],
         // Errors that quote what they are about.
-        &["tail", EVIL],
+        &["tail", "nobody\u{200f}\u{e0041}\u{9b}"],
         &["show", "nobody\u{200f}\u{e0041}"],
         &["ls", "--label", EVIL],
         &["ls", "--state", EVIL],

@@ -1,7 +1,7 @@
 //! A connection breaks while both sides live: the server finds its shim again, and neither the
 //! shim nor its job is counted twice.
 
-use cc_executor::spool::{FromShim, ShimKey, ToShim, message};
+use cc_executor::spool::{FromShim, Greeting, ShimKey, message};
 use serde_json::json;
 
 use crate::{
@@ -12,12 +12,7 @@ use crate::{
 
 /// Takes the shim's ear away from the server, which takes it back.
 fn interrupt(key: &ShimKey, shim: &Shim, epoch: u64) {
-    let proof = key.proof(epoch, "");
-    let mut hello = message::encode(&ToShim::Prove { proof });
-    hello.extend(message::encode(&ToShim::Hello {
-        epoch,
-        instance: String::new(),
-    }));
+    let hello = message::encode(&Greeting::new(key, epoch, ""));
     shim::until("a stranger is welcome", || {
         let mut stranger = shim.connect();
         // A server that comes at the same time may be faster.
