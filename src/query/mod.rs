@@ -9,6 +9,7 @@ mod ask;
 mod confine;
 mod connection;
 mod fence;
+mod forbidden;
 mod functions;
 mod output_table;
 mod pieces;

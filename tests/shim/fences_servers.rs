@@ -105,7 +105,7 @@ fn nonsense_closes_and_the_unknown_is_skipped() {
 fn a_message_in_single_bytes_is_heard() {
     let shim = Shim::start();
     let (mut server, _) = shim.hello(1);
-    let bytes = cc_executor::spool::message::encode(&ToShim::Run(Box::new(spec(&["true"]))));
+    let bytes = message::encode(&ToShim::Run(Box::new(spec(&["true"]))));
     for byte in bytes {
         server.send_raw(&[byte]);
     }
@@ -120,7 +120,7 @@ fn a_server_that_never_reads_harms_nobody() {
     deaf.started();
     // It keeps asking and never listens: the shim's answers pile up.
     let asking = thread::spawn(move || {
-        let arm = cc_executor::spool::message::encode(&arm(0));
+        let arm = message::encode(&arm(0));
         while deaf.try_send_raw(&arm) {}
     });
     until("all is stored", || {
