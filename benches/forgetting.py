@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What overwriting deleted rows and fencing queries in cost: two programs in turn, one number each.
 
-    benches/secrets.py BINARY OTHER [--rounds 3] [--jobs 2000]
+    benches/forgetting.py BINARY OTHER [--rounds 3] [--jobs 2000]
 
 For each program and round a server of its own: jobs a second of `true` in one batch, the time to delete
-as many small jobs and one job with 16 MiB of output in rows, and the shortest and the median time of
+as many small jobs and one job with 3 MiB of output in rows, and the shortest and the median time of
 a query that reads one row, the start of its process included. It needs the library `websockets`.
 """
 
@@ -20,7 +20,8 @@ import time
 import websockets
 
 QUERIES = 40
-OUTPUT_BYTES = 16 << 20
+# One segment: what has more of them stays in files.
+OUTPUT_BYTES = 3 << 20
 
 
 class Session:
@@ -108,7 +109,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2000)
     asked = parser.parse_args()
-    print("program  jobs/s  µs a delete  ms for 16 MiB  ms a query: least, median")
+    print("program  jobs/s  µs a delete  ms for 3 MiB  ms a query: least, median")
     for _ in range(asked.rounds):
         for binary in asked.binary:
             figures = one_round(binary, asked.jobs)
