@@ -101,6 +101,10 @@ restarts count="1000" binary="target/release/cc-executor":
 bench-backup binary="target/release/cc-executor":
     {{ python }} benches/backup.py {{ binary }}
 
+# What overwriting deleted rows and fencing queries in cost, beside another binary.
+bench-forgetting other binary="target/release/cc-executor":
+    {{ python }} benches/forgetting.py {{ binary }} {{ other }}
+
 # What questions over two hundred thousand jobs cost, and what they cost a live tail.
 bench-history binary="target/release/cc-executor":
     {{ python }} -W ignore benches/history.py {{ binary }}

@@ -211,8 +211,20 @@ fn limits(left: &mut Vec<String>) -> Result<(), TooLow> {
     ] {
         raise(resource, None);
     }
+    no_core_dumps();
     raise(Resource::Stack, Some(STACK_BYTES_MIN));
     open_files()
+}
+
+/// Neither this process nor those that it starts write their memory into a file; a job that brings a
+/// limit of its own may raise it again.
+fn no_core_dumps() {
+    let limit = Rlimit {
+        current: Some(0),
+        ..getrlimit(Resource::Core)
+    };
+    // Down is always allowed.
+    let _ = setrlimit(Resource::Core, limit);
 }
 
 /// Takes a limit away; the hard one where it cannot be.

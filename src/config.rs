@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    executor::ExecutorSettings,
+    executor::{ExecutorSettings, VerifySettings},
     query::{Bounds as QueryBounds, QuerySettings},
 };
 
@@ -217,6 +217,12 @@ settings! {
     queries_max: u64 = QuerySettings::default().queries_max, 1..=1000;
     /// Queries that wait for those; more are refused.
     queries_waiting_max: u64 = QuerySettings::default().waiting_max, 0..=10_000;
+    /// How long a verification may take, seconds, and as much again for each 4 GiB of the output.
+    verify_timeout_s: u64 = VerifySettings::default().timeout_s, 1..=86_400;
+    /// Verifications that take turns, one of a session.
+    verifies_max: u64 = VerifySettings::default().verifies_max, 1..=1000;
+    /// Verifications of other sessions that wait for those; more are refused.
+    verifies_waiting_max: u64 = VerifySettings::default().waiting_max, 0..=10_000;
 }
 
 /// The server would be reachable beyond this machine, without TLS.
@@ -329,6 +335,11 @@ impl Settings {
                 rows_max: self.query_rows_max,
                 queries_max: self.queries_max,
                 waiting_max: self.queries_waiting_max,
+            },
+            verifies: VerifySettings {
+                timeout_s: self.verify_timeout_s,
+                verifies_max: self.verifies_max,
+                waiting_max: self.verifies_waiting_max,
             },
         }
     }

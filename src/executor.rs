@@ -17,6 +17,7 @@ mod read;
 mod retry;
 mod start;
 mod submit;
+mod turns;
 mod until;
 mod verify;
 mod wait;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use self::{backup::Backups, disconnect::Ties, last_input::LastInputs};
+use self::{backup::Backups, disconnect::Ties, last_input::LastInputs, verify::Verifies};
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
     output::{Hub, Log},
@@ -47,7 +48,9 @@ pub use error::Error;
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use start::{ExecutorSettings, StartError};
 pub use submit::{BatchError, Submitted};
+pub use turns::Share;
 pub use until::Until;
+pub use verify::VerifySettings;
 pub use wait::{Decision, WaitOptions, Waited};
 
 /// What there is to say about the server as a whole.
@@ -86,11 +89,10 @@ struct Inner {
     backups: Backups,
     /// Places of waits that read output.
     wait_places: Semaphore,
-    /// Held for one piece of output that is searched.
-    search_places: Semaphore,
+    /// Held for one turn of work on output.
+    search_places: Arc<Semaphore>,
     queries: Queries,
-    /// Places of verifications.
-    verify_places: Semaphore,
+    verifies: Verifies,
     started_at: Micros,
 }
 

@@ -34,6 +34,7 @@ pub mod config;
 
 pub mod data_dir;
 
+pub mod escape;
 pub mod telemetry;
 
 pub mod shutdown;

@@ -2,7 +2,8 @@
 //! when it has grown.
 //!
 //! Lines go through a thread of their own and are dropped (and counted) where nobody takes them:
-//! a full pipe behind stderr must not stop the server. What is logged is not known here.
+//! a full pipe behind stderr must not stop the server. What is logged is not known here, so whatever a
+//! field holds, a line stays one line and does nothing to a terminal.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -22,6 +23,7 @@ use tracing_subscriber::{
 use crate::{
     config::{LogFormat, Settings},
     data_dir::OwnDir,
+    escape,
 };
 
 mod floods;
@@ -75,6 +77,11 @@ impl Telemetry {
         let lines = Lines {
             queue: queue.clone(),
             dropped: dropped.clone(),
+            shape: match (json, colours) {
+                (true, _) => Shape::Json,
+                (false, true) => Shape::Coloured,
+                (false, false) => Shape::Plain,
+            },
         };
         let floods = Floods::default();
         let told = floods.clone();
@@ -90,7 +97,7 @@ impl Telemetry {
             let lines = builder.json().flatten_event(true).finish();
             lines.with(floods).try_init()
         } else {
-            let lines = builder.with_ansi(colours).finish();
+            let lines = builder.with_ansi(false).finish();
             lines.with(floods).try_init()
         };
         Ok(Self { queue })
@@ -117,12 +124,64 @@ enum Message {
 struct Lines {
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
+    shape: Shape,
+}
+
+/// What a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Json,
+    Plain,
+    Coloured,
+}
+
+impl Shape {
+    /// The line as it is written: its end is the only character in it that acts, colours aside. The
+    /// one place where fields from outside are made harmless.
+    fn harmless(self, line: &[u8]) -> Vec<u8> {
+        let text = String::from_utf8_lossy(line);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let mut shown = match self {
+            // Line ends in JSON are escaped already.
+            Self::Json => escape::visible_json(text),
+            Self::Plain => escape::visible(text),
+            Self::Coloured => coloured(&escape::visible(text)),
+        };
+        shown.push('\n');
+        shown.into_bytes()
+    }
+}
+
+/// Levels as the formatter writes them, and their colours (ECMA-48, SGR).
+const LEVELS: [(&str, u8); 5] = [
+    ("ERROR", 31),
+    ("WARN", 33),
+    ("INFO", 32),
+    ("DEBUG", 34),
+    ("TRACE", 35),
+];
+
+/// The level in its colour: the second word, behind the time.
+fn coloured(line: &str) -> String {
+    let Some((time, rest)) = line.split_once(' ') else {
+        return line.to_owned();
+    };
+    let rest = rest.trim_start();
+    let level = LEVELS.iter().find(|(name, _)| rest.starts_with(name));
+    match level {
+        Some((name, colour)) => {
+            let behind = &rest[name.len()..];
+            format!("\x1b[2m{time}\x1b[0m \x1b[{colour}m{name:>5}\x1b[0m{behind}")
+        }
+        None => line.to_owned(),
+    }
 }
 
 impl Write for Lines {
     /// The formatter hands in one whole event at a time.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.queue.try_send(Message::Line(line.to_vec())).is_err() {
+        let shown = self.shape.harmless(line);
+        if self.queue.try_send(Message::Line(shown)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -200,11 +259,36 @@ mod tests {
     use super::*;
 
     #[test]
+    #[test]
+    fn no_field_makes_a_line_of_its_own_or_acts_on_a_terminal() {
+        let text = |shape: Shape, line: &str| {
+            String::from_utf8(shape.harmless(line.as_bytes())).expect("UTF-8")
+        };
+        let line = "2026-11-29T10:00:00Z  INFO x: told to=/a\n2026 ERROR \x1b[2J\u{9b}\u{200f}\n";
+        assert_eq!(
+            text(Shape::Plain, line),
+            "2026-11-29T10:00:00Z  INFO x: told to=/a\\n2026 ERROR \\x1b[2J\\u{9b}\\u{200f}\n"
+        );
+        let coloured = text(Shape::Coloured, line);
+        assert!(
+            coloured.starts_with("\x1b[2m2026-11-29T10:00:00Z\x1b[0m \x1b[32m INFO\x1b[0m x: told"),
+            "{coloured:?}"
+        );
+        assert_eq!(coloured.matches(['\x1b', '\n']).count(), 5);
+        let json = "{\"to\":\"a\\n\u{7f}\u{e0041}\"}\n";
+        assert_eq!(
+            text(Shape::Json, json),
+            "{\"to\":\"a\\n\\u007f\\udb40\\udc41\"}\n"
+        );
+    }
+
+    #[test]
     fn a_queue_that_nobody_empties_drops_lines_instead_of_waiting() {
         let (queue, taken) = sync_channel(2);
         let mut lines = Lines {
             queue,
             dropped: Arc::default(),
+            shape: Shape::Plain,
         };
         for _ in 0..5 {
             lines.write_all(b"line\n").expect("never fails");

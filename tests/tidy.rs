@@ -41,7 +41,15 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
     ),
     (
         "query",
-        &["job", "spool", "store", "output", "clock", "descriptors"],
+        &[
+            "job",
+            "spool",
+            "store",
+            "output",
+            "clock",
+            "clean",
+            "descriptors",
+        ],
     ),
     (
         "executor",
@@ -83,7 +91,8 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
     ("init", &[]),
     ("launch", &["spool"]),
     ("config", &["job", "spool", "query", "executor", "data_dir"]),
-    ("telemetry", &["config", "clock", "data_dir"]),
+    ("telemetry", &["config", "clock", "data_dir", "escape"]),
+    ("escape", &[]),
     ("shutdown", &[]),
     ("ballast", &[]),
     ("data_dir", &[]),
@@ -105,6 +114,7 @@ const CLIENT_MAY_KNOW: &[&str] = &[
     "clock",
     "clean",
     "data_dir",
+    "escape",
     "launch",
 ];
 

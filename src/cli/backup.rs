@@ -6,11 +6,11 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::{
-    escape::visible,
     link::{self, Tell},
     say::{self, Look},
     target::{Connect, Target},
 };
+use crate::escape::visible;
 
 /// Options of `backup`.
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
         .await?
     {
         Some(made) if args.look.json => say::json(&made)?,
-        Some(made) => say::out(format!("{}\n", line(&made)).as_bytes())?,
+        Some(made) => say::page(&format!("{}\n", line(&made)))?,
         None => bail!(
             "the server went away before the backup was made; what there is of it is \
              {to}.partial: remove that and try again"

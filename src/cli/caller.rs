@@ -64,8 +64,16 @@ fn limits() -> Limits {
         processes: bound(Resource::Nproc),
         open_files: bound(Resource::Nofile),
         file_bytes: bound(Resource::Fsize),
+        core_bytes: core(),
         nice: getpriority_process(None).ok().filter(|nice| *nice != 0),
     }
+}
+
+/// The limit of core dumps, where it is another one than a server's own: none are written there.
+fn core() -> Option<Bound> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Core);
+    let soft = current.unwrap_or(i64::MAX as u64);
+    (soft > 0 || maximum.is_some()).then(|| Bound::new(soft, maximum))
 }
 
 /// `$PWD` where that is the same directory (it keeps the symbolic links that a person went

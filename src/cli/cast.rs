@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{job::Job, recording::Chunk, rhythm::Rhythm};
-use crate::job::Stream;
+use crate::{escape::visible_json, job::Stream};
 
 /// The size of a terminal that nobody has told of: columns and rows.
 const SIZE: (u64, u64) = (80, 24);
@@ -53,7 +53,7 @@ impl Cast {
         if let Some(name) = &job.name {
             header["title"] = json!(name);
         }
-        format!("{header}\n")
+        format!("{}\n", visible_json(&header.to_string()))
     }
 
     /// The lines for a piece: none where it only begins a character.
@@ -91,7 +91,8 @@ impl Cast {
         };
         self.returned = text.ends_with('\r');
         let seconds = self.elapsed.as_micros() as f64 / 1e6;
-        format!("{}\n", json!([seconds, "o", text]))
+        let event = json!([seconds, "o", text]).to_string();
+        format!("{}\n", visible_json(&event))
     }
 
     /// A terminal's driver puts a carriage return before each newline; a pipe has none.

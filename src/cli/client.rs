@@ -63,7 +63,7 @@ pub enum RequestError {
     #[error(transparent)]
     Lost(#[from] Lost),
     /// The server refused.
-    #[error("{}", super::escape::visible(&.0.message))]
+    #[error("{}", crate::escape::visible(&.0.message))]
     Refused(WireError),
     /// The request is longer than any message may be.
     #[error("the request has {0} bytes, {max} are the most; leave something out (the environment with --clean-env)", max = wire::MESSAGE_BYTES_MAX)]

@@ -2,12 +2,16 @@
 //!
 //! What the settings mean is the settings table's business.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::config::{self, Loaded, SettingOptions};
+use super::say;
+use crate::{
+    config::{self, Loaded, SettingOptions},
+    escape,
+};
 
 /// Options of `config`: those of `serve`, so that it shows what a server started with them does.
 #[derive(Debug, Clone, Args)]
@@ -31,7 +35,7 @@ pub async fn config(args: ConfigArgs) -> anyhow::Result<ExitCode> {
     } else {
         as_table(&loaded)
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    say::page(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -40,7 +44,8 @@ fn as_json(loaded: &Loaded) -> String {
         let value = json!({ "value": row.value, "origin": row.origin.to_string() });
         (row.name.to_owned(), value)
     });
-    format!("{}\n", Value::Object(rows.collect::<Map<_, _>>()))
+    let object = Value::Object(rows.collect::<Map<_, _>>());
+    format!("{}\n", escape::visible_json(&object.to_string()))
 }
 
 fn as_table(loaded: &Loaded) -> String {
@@ -50,8 +55,8 @@ fn as_table(loaded: &Loaded) -> String {
         .map(|row| {
             [
                 row.name.to_owned(),
-                row.value.to_string(),
-                row.origin.to_string(),
+                escape::visible(&row.value.to_string()),
+                escape::visible(&row.origin.to_string()),
             ]
         })
         .collect();

@@ -25,7 +25,7 @@ impl ControlArgs {
         let act = async |link: &mut Link, job| {
             params["job"] = job;
             let job = act_on(link, &params).await?;
-            say::out(format!("{} {}\n", job.number, sentence::of(&job)).as_bytes())
+            say::page(&format!("{} {}\n", job.number, sentence::of(&job)))
         };
         self.jobs.each(act).await
     }

@@ -3,9 +3,8 @@
 //! It is written as it is read: how long the output is does not matter.
 
 use std::{
-    fs::File,
     io::{self, BufWriter, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -19,10 +18,13 @@ use super::{
     job::Job,
     jobs,
     link::{self, Start, Tell},
+    new_file::{self, NewFile},
     recording::{Chunk, Gap, Piece, Recording},
     say,
+    signals::Signals,
     target::Connect,
 };
+use crate::escape::visible_json;
 
 /// Bytes that are collected before they are written.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -36,6 +38,9 @@ asciinema's player, with the recorded times; what is no UTF-8 is replaced there.
 
 A job that still runs is exported as far as it has come. No format contains values of the \
 environment or the job's stdin.
+
+FILE gets its name when it is complete, and is readable by its owner alone; one that is there stays, \
+unless --force is given.
 
 Exit code: 0, or 1 where bytes are missing: text and asciicast go on behind them, and each gap is a \
 line on stderr.")]
@@ -54,6 +59,10 @@ pub struct ExportArgs {
     /// Write to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    /// Replace FILE where there is one
+    #[arg(long, requires = "output")]
+    force: bool,
 
     /// Only this stream
     #[arg(long, value_parser = ["stdout", "stderr", "pty"])]
@@ -75,8 +84,19 @@ enum Format {
     Text,
 }
 
-/// Writes the recording.
+/// Writes the recording. A signal leaves no half of a file behind.
 pub async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
+    if args.output.is_none() {
+        return write(args).await;
+    }
+    let mut signals = Signals::watch()?;
+    tokio::select! {
+        done = write(args) => done,
+        asked = signals.next() => Ok(ExitCode::from(asked.exit_code())),
+    }
+}
+
+async fn write(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let idle_max = idle_max(args.idle_limit)?;
     let target = args.connect.target()?;
     let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
@@ -86,7 +106,7 @@ pub async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let mut recording = Recording::begin(link, &job, args.stream).await?;
     let described = Job::read(&recording.job)?;
     let mut shape = Shape::new(args.format, &described, idle_max);
-    let mut out = Out::open(args.output)?;
+    let mut out = Out::open(args.output.as_deref(), args.force)?;
     out.write(shape.begin(&described, &recording.job).as_bytes())?;
     while let Some(pieces) = recording.next().await? {
         for piece in pieces {
@@ -102,6 +122,11 @@ pub async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(exit_code::FAILURE),
     })
+}
+
+/// JSON that is the same value and does nothing to a terminal.
+fn json_text(value: &Value) -> String {
+    visible_json(&value.to_string())
 }
 
 /// A bound on pauses as an option gives it, seconds.
@@ -133,7 +158,7 @@ impl Shape {
         match self.format {
             Format::Text => String::new(),
             Format::Asciicast => Cast::header(job, told),
-            Format::Json => format!("{{\"job\":{told},\n\"chunks\":["),
+            Format::Json => format!("{{\"job\":{},\n\"chunks\":[", json_text(told)),
         }
     }
 
@@ -144,7 +169,7 @@ impl Shape {
             Format::Json => {
                 let comma = if self.begun { "," } else { "" };
                 self.begun = true;
-                format!("{comma}\n{}", chunk.told).into_bytes()
+                format!("{comma}\n{}", json_text(&chunk.told)).into_bytes()
             }
         }
     }
@@ -161,7 +186,7 @@ impl Shape {
             Format::Text => String::new(),
             Format::Asciicast => self.cast.rest(),
             Format::Json => {
-                let gaps = json!(self.gaps);
+                let gaps = json_text(&json!(self.gaps));
                 format!("],\n\"gaps\":{gaps},\"next_offset\":{next_offset}}}\n")
             }
         }
@@ -172,20 +197,21 @@ impl Shape {
 struct Out {
     writer: BufWriter<Box<dyn Write>>,
     name: String,
+    /// `None`: stdout.
+    file: Option<NewFile>,
 }
 
 impl Out {
-    fn open(path: Option<PathBuf>) -> anyhow::Result<Self> {
-        let (sink, name): (Box<dyn Write>, _) = match path {
-            None => (Box::new(io::stdout()), "stdout".to_owned()),
+    fn open(path: Option<&Path>, replaces: bool) -> anyhow::Result<Self> {
+        let (sink, name, file): (Box<dyn Write>, _, _) = match path {
+            None => (Box::new(io::stdout()), "stdout".to_owned(), None),
             Some(path) => {
-                let name = path.display().to_string();
-                let file = File::create(path).with_context(|| format!("cannot write to {name}"))?;
-                (Box::new(file), name)
+                let (new, file) = new_file::begin(path, replaces)?;
+                (Box::new(file), path.display().to_string(), Some(new))
             }
         };
         let writer = BufWriter::with_capacity(BUFFER_BYTES, sink);
-        Ok(Self { writer, name })
+        Ok(Self { writer, name, file })
     }
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
@@ -193,9 +219,13 @@ impl Out {
         self.told(written)
     }
 
-    fn finish(&mut self) -> anyhow::Result<()> {
+    fn finish(mut self) -> anyhow::Result<()> {
         let flushed = self.writer.flush();
-        self.told(flushed)
+        self.told(flushed)?;
+        match self.file {
+            Some(file) => file.finish(),
+            None => Ok(()),
+        }
     }
 
     fn told(&self, result: io::Result<()>) -> anyhow::Result<()> {

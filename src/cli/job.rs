@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::escape;
+use super::shell::shell_word;
 
 /// The contract's `Job`, as far as the command line needs it.
 #[derive(Debug, Clone, Deserialize)]
@@ -113,13 +113,13 @@ impl Job {
     pub fn command(&self) -> String {
         let line = match (&self.argv, &self.shell) {
             (Some(argv), _) => {
-                let words: Vec<_> = argv.iter().map(|word| escape::shell_word(word)).collect();
+                let words: Vec<_> = argv.iter().map(|word| shell_word(word)).collect();
                 words.join(" ")
             }
             (None, Some(line)) => line.clone(),
             (None, None) => String::new(),
         };
-        escape::visible(&line)
+        crate::escape::visible(&line)
     }
 
     /// How long it ran, or has been running at `now`, seconds; `None` where the clock was put back

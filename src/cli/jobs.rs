@@ -3,7 +3,8 @@
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::{escape::visible, job::Job, link::Link};
+use super::{job::Job, link::Link};
+use crate::escape::visible;
 use crate::job::JobRef;
 
 /// How many numbers an ambiguous name lists.

@@ -5,7 +5,8 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::{escape::visible, link::Link};
+use super::link::Link;
+use crate::escape::visible;
 
 /// How many lines are shown.
 const LINES_MAX: usize = 10;

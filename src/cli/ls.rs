@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 
 use super::{
     duration,
-    escape::visible,
     job::Job,
     jobs::{self, FINAL, LIVE},
     link::{self, Link, Start, Tell},
@@ -16,6 +15,7 @@ use super::{
     target::Connect,
     times::{self, Clock},
 };
+use crate::escape::visible;
 
 /// Final jobs that are listed where nothing else is asked for.
 const FINAL_JOBS: usize = 10;

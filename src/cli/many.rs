@@ -72,7 +72,7 @@ pub async fn submit(link: &mut Link, jobs: Vec<Line>, json: bool) -> anyhow::Res
         };
         if !json {
             let numbers = jobs.iter().map(|job| format!("{}\n", job["number"]));
-            say::out(numbers.collect::<String>().as_bytes())?;
+            say::page(&numbers.collect::<String>())?;
         }
         taken.extend(jobs);
     }

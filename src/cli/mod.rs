@@ -20,7 +20,6 @@ mod config;
 mod control;
 mod duration;
 mod each;
-mod escape;
 mod exit_code;
 mod export;
 mod follow;
@@ -35,6 +34,7 @@ mod last_lines;
 mod link;
 mod ls;
 mod many;
+mod new_file;
 mod outputs;
 mod pause;
 mod proc;
@@ -51,6 +51,7 @@ mod run;
 mod say;
 mod sentence;
 mod serve;
+mod shell;
 mod show;
 mod signal;
 mod signals;
@@ -64,6 +65,7 @@ mod target;
 mod times;
 mod token;
 mod update;
+mod usage;
 mod verify;
 mod wait;
 mod wire;
@@ -140,7 +142,10 @@ enum Verb {
 
 /// The command line's own `main`: reads the verb and does it.
 pub fn main() -> ExitCode {
-    let verb = Cli::parse().verb;
+    let verb = match Cli::try_parse() {
+        Ok(cli) => cli.verb,
+        Err(refused) => return usage::refuse(&refused),
+    };
     let failure = match verb {
         Verb::Run(_) => exit_code::OURS,
         _ => exit_code::FAILURE,

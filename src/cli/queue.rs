@@ -7,12 +7,12 @@ use comfy_table::Table;
 use serde_json::{Map, Value, json};
 
 use super::{
-    escape::visible,
     exit_code,
     link::{self, Link, Tell},
     say::{self, Look},
     target::Connect,
 };
+use crate::escape::visible;
 
 /// Options of `queue`.
 #[derive(Debug, clap::Args)]
@@ -119,7 +119,7 @@ impl QueueArgs {
         if self.look.json {
             say::json(&json)?;
         } else {
-            say::out(table(&queues).as_bytes())?;
+            say::page(&table(&queues))?;
         }
         Ok(ExitCode::SUCCESS)
     }

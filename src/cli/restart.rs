@@ -10,12 +10,13 @@ use super::{
     Cli, Verb,
     autostart::{self, Launch},
     client::Client,
-    escape::shell_word,
     proc::{self, Launched},
-    say, stop,
+    say,
+    shell::shell_word,
+    stop,
     target::DataDir,
 };
-use crate::{clean, config, spool::Layout};
+use crate::{clean, config, escape, spool::Layout};
 
 /// Options of `restart`.
 #[derive(Debug, clap::Args)]
@@ -79,7 +80,7 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn tell(text: &str) -> anyhow::Result<()> {
-    say::out(format!("{}\n", super::escape::visible(text)).as_bytes())
+    say::page(&format!("{}\n", escape::visible(text)))
 }
 
 /// Whether the server that answers was started in another way: a command line that found none at

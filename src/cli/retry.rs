@@ -36,7 +36,7 @@ pub async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     let act = async |link: &mut Link, job| {
         let job = again(link, job).await?;
         if !args.tail {
-            say::out(format!("{}\n", job.id).as_bytes())?;
+            say::page(&format!("{}\n", job.id))?;
         }
         say::to_person(&format!(
             "submitted as job {0}; `cc-executor tail {0}` follows it",

@@ -143,7 +143,7 @@ fn left_by(asked: Option<Ask>) -> u8 {
 }
 
 fn detach(job: &Job) -> anyhow::Result<ExitCode> {
-    say::out(format!("{}\n", job.id).as_bytes())?;
+    say::page(&format!("{}\n", job.id))?;
     say::to_person(&format!(
         "job {0} goes on; `cc-executor tail {0}` follows it",
         job.number

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
 
-use super::escape;
+use crate::escape;
 
 /// Nobody reads stdout any more.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,8 @@ pub fn person_looks() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Text on stdout as it is, at once.
+/// Bytes on stdout as they are, at once: a job's own, or a page with colours whose parts were made
+/// harmless one by one.
 pub fn out(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
@@ -40,6 +41,11 @@ pub fn out(text: &[u8]) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
         Err(error) => Err(anyhow::Error::new(error).context("cannot write to stdout")),
     }
+}
+
+/// A page for people on stdout: its line ends stay, and nothing else in it acts on a terminal.
+pub fn page(text: &str) -> anyhow::Result<()> {
+    out(escape::visible_lines(text).as_bytes())
 }
 
 /// JSON on stdout, one line.

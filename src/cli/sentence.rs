@@ -2,7 +2,8 @@
 
 use nix::errno::Errno;
 
-use super::{duration, escape::visible, job::Job, job::SpawnError};
+use super::{duration, job::Job, job::SpawnError};
+use crate::escape::visible;
 
 /// How many processes that could not be signalled are named.
 const REFUSED_SHOWN: usize = 4;

@@ -24,7 +24,7 @@ use super::{exit_code, proc::Start, say};
 use crate::{
     clean,
     config::{self, Listen, SettingOptions, Settings},
-    descriptors,
+    descriptors, escape,
     executor::{Executor, Failed},
     launch, memory,
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
@@ -271,6 +271,7 @@ fn say_ready(door: &Door, place: &Place) {
         "version": env!("CARGO_PKG_VERSION"),
     });
     let mut stdout = std::io::stdout().lock();
+    let line = escape::visible_json(&line.to_string());
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::{
     duration,
-    escape::visible,
     job::Job,
     job_options::GENERATED_KEY,
     jobs, last_lines,
@@ -16,6 +15,7 @@ use super::{
     target::Connect,
     times::{self, Clock},
 };
+use crate::escape::visible;
 
 /// Options of `show`.
 #[derive(Debug, clap::Args)]

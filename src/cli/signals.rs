@@ -18,6 +18,17 @@ pub enum Ask {
     HangUp,
 }
 
+impl Ask {
+    /// The exit code of a verb that only this has ended: 128 and the signal.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+            Self::HangUp => 129,
+        }
+    }
+}
+
 /// The signals that `run` answers.
 #[derive(Debug)]
 pub struct Signals {

@@ -6,12 +6,11 @@ use serde_json::{Value, json};
 
 use super::{
     client::{Client, ConnectError},
-    duration,
-    escape::visible,
-    exit_code, holder,
+    duration, exit_code, holder,
     say::{self, Look},
     target::{Connect, Target},
 };
+use crate::escape::visible;
 
 /// Options of `status`.
 #[derive(Debug, clap::Args)]

@@ -27,7 +27,7 @@ use super::{
     say,
     target::{DataDir, Target},
 };
-use crate::spool::Layout;
+use crate::{escape, spool::Layout};
 
 /// How long a server may take from SIGTERM to its end, milliseconds; it promises 5 s.
 const STOP_MAX_MS: u16 = 30_000;
@@ -59,13 +59,11 @@ pub async fn stop(args: StopArgs) -> anyhow::Result<ExitCode> {
         Some(server) => {
             let pid = server.pid;
             server.stop().await?;
-            say::out(
-                format!(
-                    "stopped the server of {} (pid {pid})\n",
-                    layout.root().display()
-                )
-                .as_bytes(),
-            )?;
+            let place = layout.root().display().to_string();
+            say::page(&format!(
+                "stopped the server of {} (pid {pid})\n",
+                escape::visible(&place)
+            ))?;
         }
         None => say::line(&format!("no server runs on {}", layout.root().display())),
     }

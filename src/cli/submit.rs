@@ -50,7 +50,7 @@ pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         say::json(&reply)?;
     } else {
-        say::out(format!("{}\n", job.id).as_bytes())?;
+        say::page(&format!("{}\n", job.id))?;
     }
     let verb = match reply["created"].as_bool() {
         Some(false) => "is known by its key and was not submitted again",

@@ -46,7 +46,7 @@ pub async fn update(args: UpdateArgs) -> anyhow::Result<ExitCode> {
     let act = async |link: &mut Link, job| {
         params["job"] = job;
         let job = Job::read(&link.request("job.update", &params).await?)?;
-        say::out(format!("{} {}\n", job.number, sentence::of(&job)).as_bytes())
+        say::page(&format!("{} {}\n", job.number, sentence::of(&job)))
     };
     args.jobs.each(act).await
 }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{
-    escape::visible,
     exit_code, jobs,
     link::{self, Start, Tell},
     say,
     target::Connect,
 };
+use crate::escape::visible;
 
 /// How much of a claim is repeated, characters.
 const CLAIM_CHARS_MAX: usize = 60;
@@ -65,7 +65,7 @@ pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         say::json(&verdict)?;
     } else {
-        say::out(page(&verdict, &claims).as_bytes())?;
+        say::page(&page(&verdict, &claims))?;
     }
     Ok(match holds(&verdict) {
         true => ExitCode::SUCCESS,

@@ -9,8 +9,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Executor, Inner, backup::Backups, disconnect::Ties, last_input::LastInputs, queues::Defaults,
-    verify::VERIFIES_MAX,
+    Executor, Inner,
+    backup::Backups,
+    disconnect::Ties,
+    last_input::LastInputs,
+    queues::Defaults,
+    verify::{Verifies, VerifySettings},
 };
 use crate::{
     ballast::Ballast,
@@ -74,6 +78,8 @@ pub struct ExecutorSettings {
     pub check_bytes_max: u64,
     /// What queries over the history may take.
     pub queries: QuerySettings,
+    /// What verifications may take.
+    pub verifies: VerifySettings,
 }
 
 impl Default for ExecutorSettings {
@@ -88,6 +94,7 @@ impl Default for ExecutorSettings {
             shim_answer_ms: 1000,
             check_bytes_max: 128 << 20,
             queries: QuerySettings::default(),
+            verifies: VerifySettings::default(),
         }
     }
 }
@@ -202,9 +209,9 @@ impl Executor {
                 last_inputs: LastInputs::default(),
                 backups: Backups::default(),
                 wait_places: Semaphore::new(wait_places()),
-                search_places: Semaphore::new(wait_places()),
+                search_places: Arc::new(Semaphore::new(wait_places())),
                 queries,
-                verify_places: Semaphore::new(VERIFIES_MAX),
+                verifies: Verifies::new(settings.verifies),
                 started_at: clock::now(),
             }),
         };

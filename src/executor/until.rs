@@ -7,10 +7,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{Error, Executor};
+use super::{Error, Executor, Share};
 use crate::{
     job::{Job, JobNumber, JobRef, JobState, Micros, Offset, Stream},
-    output::{Cursor, Pattern, ReadError, Search, Watch, hub::Closed},
+    output::{
+        Cursor, Pattern, ReadError, Search, Watch,
+        hub::Closed,
+        search::{Progress, TURN_VISITS},
+    },
     store::Include,
 };
 
@@ -83,6 +87,8 @@ pub(super) struct Watched {
     /// The jobs of a wait are read anew one after the other: a thousand that end together do not
     /// fill the ledger's queue of readers.
     pub turn: Arc<Semaphore>,
+    /// That of the session that waits.
+    pub share: Share,
 }
 
 /// Held until a job was looked at for the first time.
@@ -211,7 +217,9 @@ impl Executor {
             }
             let before = cursor.offset;
             let (found, at_end);
-            (search, found, at_end) = self.search_on(number, &mut cursor, search).await?;
+            (search, found, at_end) = self
+                .search_on(&one.share, number, &mut cursor, search)
+                .await?;
             if found.is_some() {
                 return Ok(Standing::Met(found));
             }
@@ -240,25 +248,27 @@ impl Executor {
     /// Reads and searches one piece; also whether the end as it stands was reached.
     async fn search_on(
         &self,
+        share: &Share,
         number: JobNumber,
         cursor: &mut Cursor,
         mut search: Search,
     ) -> Result<(Search, Option<Offset>, bool), Error> {
-        // A hard pattern takes its time over a piece: the runtime has others to serve, and who only
-        // looks how much there is does not wait for it.
-        let searches = self.inner.search_places.acquire().await;
-        let _turn = searches.map_err(|_| Error::stopping())?;
-        let batch = {
+        // One piece of a session at a time: a thousand jobs of one wait hold no more of their outputs.
+        let _piece = share.piece().await?;
+        let mut batch = {
             let _place = self.place_to_read().await?;
             self.inner.log.read(number, cursor, READ_BYTES).await?
         };
-        let searched = tokio::task::spawn_blocking(move || {
-            let found = search.feed(&batch.items);
-            (search, found, batch.at_end)
-        });
-        searched
-            .await
-            .map_err(|error| Error::Internal(format!("a search failed: {error}")))
+        // A hard pattern takes many turns over a piece, and others theirs between them.
+        let (mut at, mut found) = (Progress::default(), None);
+        while !at.is_through() {
+            let turn = move || {
+                let found = search.find_some(&batch.items, &mut at, TURN_VISITS);
+                (search, batch, at, found.map(|found| found.end))
+            };
+            (search, batch, at, found) = self.in_turn(turn).await?;
+        }
+        Ok((search, found, batch.at_end))
     }
 
     /// So many read for waits at once, in the order in which they came: a wait over a thousand

@@ -1,19 +1,107 @@
 //! Verifies a job: everything that is stored of it is read, hashed anew and compared with what the
-//! record says.
+//! record says; in turns with others, and within a time limit.
 //!
 //! How the output is walked through and judged is `output`'s business.
 
-use tokio::sync::SemaphorePermit;
+use std::{sync::Arc, time::Duration};
 
-use super::{Error, Executor, until::READ_BYTES};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::{Error, Executor, Share, turns::taken, until::READ_BYTES};
 use crate::{
     job::{Fault, JobNumber, JobRef, Problem, Verdict, chain::Chain},
-    output::{Audit, Claim, Claims, Walk, audit::LISTED_MAX, walk::PIECE_BYTES},
+    output::{Audit, Claim, Claims, Walk, audit::LISTED_MAX, search::Progress, walk::PIECE_BYTES},
     store::{AttemptRecord, JobRecord},
 };
 
-/// Verifications at a time; the others wait.
-pub(super) const VERIFIES_MAX: usize = 2;
+/// So much output has the time limit once more, bytes.
+const TIMEOUT_BYTES: u64 = 4 << 30;
+
+/// More texts than these are looked for in smaller pieces, so that a turn stays short.
+const TEXTS_FEW: usize = 4;
+
+/// The bounds of verifications. Each is a setting of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifySettings {
+    /// How long one may take, seconds, and as much again for each 4 GiB of the output.
+    pub timeout_s: u64,
+    /// How many take turns.
+    pub verifies_max: u64,
+    /// How many more may wait.
+    pub waiting_max: u64,
+}
+
+impl Default for VerifySettings {
+    fn default() -> Self {
+        Self {
+            timeout_s: 60,
+            verifies_max: 8,
+            waiting_max: 64,
+        }
+    }
+}
+
+impl VerifySettings {
+    /// The time for an output of so many bytes.
+    fn time(&self, output_bytes: u64) -> Duration {
+        let times = 1 + output_bytes / TIMEOUT_BYTES;
+        Duration::from_secs(self.timeout_s.saturating_mul(times))
+    }
+}
+
+/// Where verifications wait and run.
+#[derive(Debug)]
+pub(super) struct Verifies {
+    settings: VerifySettings,
+    /// For those that run and those that wait.
+    seats: Arc<Semaphore>,
+    /// For those that run.
+    places: Arc<Semaphore>,
+}
+
+impl Verifies {
+    pub(super) fn new(settings: VerifySettings) -> Self {
+        let places = |n: u64| {
+            let count = usize::try_from(n).unwrap_or(Semaphore::MAX_PERMITS);
+            Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
+        };
+        Self {
+            settings,
+            seats: places(settings.verifies_max + settings.waiting_max),
+            places: places(settings.verifies_max),
+        }
+    }
+
+    fn seat(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.seats.clone().try_acquire_owned().map_err(|_| {
+            let VerifySettings {
+                verifies_max,
+                waiting_max,
+                ..
+            } = self.settings;
+            Error::Limit {
+                limit: "verifies_waiting_max".into(),
+                message: format!(
+                    "{verifies_max} verifications run and {waiting_max} wait; try again in a moment"
+                ),
+            }
+        })
+    }
+
+    fn too_slow(&self, time: Duration) -> Error {
+        Error::Limit {
+            limit: "verify_timeout_s".into(),
+            message: format!(
+                "the verification took longer than {} s and was given up: claim fewer or simpler \
+                 patterns (short repetitions), or raise verify_timeout_s",
+                time.as_secs()
+            ),
+        }
+    }
+}
 
 /// How often a job is looked at again that has moved on while it was looked at.
 const ROUNDS_MAX: u32 = 5;
@@ -23,29 +111,60 @@ const EVENTS_PAGE: u32 = 1000;
 
 /// A turn to verify; it is over when this is dropped.
 #[derive(Debug)]
-pub struct VerifyTurn<'a>(#[expect(dead_code, reason = "held")] SemaphorePermit<'a>);
+pub struct VerifyTurn {
+    share: Share,
+    /// Of the session, among all, and among those that run.
+    _places: [OwnedSemaphorePermit; 3],
+}
 
 impl Executor {
-    /// Waits for a turn to verify.
-    pub async fn turn_to_verify(&self) -> Result<VerifyTurn<'_>, Error> {
-        let place = self.inner.verify_places.acquire().await;
-        place.map(VerifyTurn).map_err(|_| Error::stopping())
+    /// Waits for a turn to verify: a session has one at a time.
+    ///
+    /// # Errors
+    ///
+    /// Too many sessions wait.
+    pub async fn turn_to_verify(&self, share: &Share) -> Result<VerifyTurn, Error> {
+        let Verifies { places, .. } = &self.inner.verifies;
+        let own = taken(&share.verifying).await?;
+        let seat = self.inner.verifies.seat()?;
+        Ok(VerifyTurn {
+            share: share.clone(),
+            _places: [own, seat, taken(places).await?],
+        })
     }
 
     /// Looks through a job and answers claims about its output. One that is not final is looked
     /// through as far as its output reaches when this begins. Takes as long as reading and hashing
-    /// its output takes; can be dropped at any time.
+    /// its output takes, in turn with others; can be dropped at any time, and ends then within a
+    /// fraction of a second.
+    ///
+    /// # Errors
+    ///
+    /// It takes longer than it may.
     pub async fn verify(
         &self,
-        _turn: &VerifyTurn<'_>,
+        turn: &VerifyTurn,
         job: JobRef,
         claims: Vec<Claim>,
     ) -> Result<Verdict, Error> {
         let number = self.number(job).await?;
+        let output_bytes = self.record(number).await?.output_bytes;
+        let verifies = &self.inner.verifies;
+        let time = verifies.settings.time(output_bytes);
+        let verdict = timeout(time, self.verdict_of(number, &turn.share, claims)).await;
+        verdict.unwrap_or_else(|_| Err(verifies.too_slow(time)))
+    }
+
+    async fn verdict_of(
+        &self,
+        number: JobNumber,
+        share: &Share,
+        claims: Vec<Claim>,
+    ) -> Result<Verdict, Error> {
         for _ in 0..ROUNDS_MAX {
             let before = self.record(number).await?;
             let verdict = self
-                .look_through(&before, Claims::new(claims.clone()))
+                .look_through(&before, share, Claims::new(claims.clone()))
                 .await?;
             // What was read from two sides of a change need not fit together.
             let now = self.record(number).await?;
@@ -63,7 +182,12 @@ impl Executor {
         record.ok_or_else(|| Error::no_such_job(JobRef::Number(number)))
     }
 
-    async fn look_through(&self, job: &JobRecord, claims: Claims) -> Result<Verdict, Error> {
+    async fn look_through(
+        &self,
+        job: &JobRecord,
+        share: &Share,
+        claims: Claims,
+    ) -> Result<Verdict, Error> {
         let is_final = job.state.is_final();
         let end = match is_final {
             true => job.output_bytes,
@@ -75,12 +199,12 @@ impl Executor {
         let mut audit = Audit::new(attempts);
         problems.into_iter().for_each(|problem| audit.add(problem));
         // A pattern gets no more at once than one that is waited for.
-        let piece_bytes = match claims.patterns() {
-            0 => PIECE_BYTES,
+        let piece_bytes = match (claims.patterns(), claims.texts()) {
+            (0, 0..=TEXTS_FEW) => PIECE_BYTES,
             _ => READ_BYTES,
         };
         let walk = Walk::new(job.number, end, is_final, piece_bytes);
-        let (audit, claims) = self.walk(walk, audit, claims).await?;
+        let (audit, claims) = self.walk(walk, share, audit, claims).await?;
         let audited = audit.finish(is_final.then_some(job));
         Ok(Verdict {
             job: job.number,
@@ -101,43 +225,37 @@ impl Executor {
     async fn walk(
         &self,
         mut walk: Walk,
+        share: &Share,
         mut audit: Audit,
         mut claims: Claims,
     ) -> Result<(Audit, Claims), Error> {
         while !walk.is_over() {
+            let _piece = share.piece().await?;
             let met = {
                 let _place = self.place_to_read().await?;
                 walk.step(&self.inner.log).await?
             };
             let mut items;
             (audit, claims, items) = self
-                .work(move || {
+                .in_turn(move || {
                     let items = audit.take(met);
                     claims.feed_texts(&items);
                     (audit, claims, items)
                 })
                 .await?;
             for nth in (0..claims.patterns()).rev() {
-                (claims, items) = self
-                    .work(move || {
-                        claims.feed_pattern(nth, &items);
-                        (claims, items)
-                    })
-                    .await?;
+                let mut at = Progress::default();
+                while !at.is_through() {
+                    (claims, items, at) = self
+                        .in_turn(move || {
+                            claims.feed_pattern(nth, &items, &mut at);
+                            (claims, items, at)
+                        })
+                        .await?;
+                }
             }
         }
         Ok((audit, claims))
-    }
-
-    /// Does what keeps a processor busy where nobody waits for the thread.
-    async fn work<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let turn = self.inner.search_places.acquire().await;
-        let _turn = turn.map_err(|_| Error::stopping())?;
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| Error::Internal(format!("a verification failed: {error}")))
     }
 
     async fn wrong_events(&self, job: &JobRecord) -> Result<Vec<Problem>, Error> {
@@ -190,4 +308,19 @@ fn wrong_attempts(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<Problem> {
         problems.push(wrong(last, message));
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_output_has_more_time() {
+        let settings = VerifySettings::default();
+        let seconds = |bytes| settings.time(bytes).as_secs();
+        assert_eq!(
+            [seconds(0), seconds(4 << 30), seconds(100 << 30)],
+            [60, 120, 1560]
+        );
+    }
 }

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Error, Executor,
+    Error, Executor, Share,
     until::{Seen, Standing, Until, Watched},
 };
 use crate::{
@@ -81,14 +81,15 @@ struct Decided {
 
 impl Executor {
     /// Waits until any or all jobs are as wished, or can no longer become so, or time is over.
-    /// What there is to tell about it, [`Self::waited`] reads.
-    pub async fn wait(&self, options: WaitOptions) -> Result<Decision, Error> {
+    /// What there is to tell about it, [`Self::waited`] reads. Outputs are searched in turn with other
+    /// shares.
+    pub async fn wait(&self, share: &Share, options: WaitOptions) -> Result<Decision, Error> {
         let timeout = options.timeout.unwrap_or(WAIT_MAX).min(WAIT_MAX);
         let deadline = Instant::now() + timeout;
         let turn = Arc::new(Semaphore::new(1));
         let mut watched = Vec::with_capacity(options.jobs.len());
         for job in &options.jobs {
-            watched.push(self.watched(*job, &options.until, &turn).await?);
+            watched.push(self.watched(*job, &options.until, &turn, share).await?);
         }
         let standing = |one: &Watched| options.until.standing(&one.job);
         let mut standings: Vec<Standing> = watched.iter().map(standing).collect();
@@ -121,6 +122,7 @@ impl Executor {
         job: JobRef,
         until: &Until,
         turn: &Arc<Semaphore>,
+        share: &Share,
     ) -> Result<Watched, Error> {
         let number = self.number(job).await?;
         // Interest first, then the look that counts.
@@ -136,6 +138,7 @@ impl Executor {
             job: Seen::of(&job),
             watch,
             turn: turn.clone(),
+            share: share.clone(),
         })
     }
 

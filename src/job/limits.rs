@@ -26,6 +26,9 @@ pub struct Limits {
     /// Length of a file that is written, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_bytes: Option<Bound>,
+    /// Length of a core dump, bytes; from 2^63-1 on as long as it gets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub core_bytes: Option<Bound>,
     /// From -20 (first) to 19 (last).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nice: Option<i32>,
@@ -103,6 +106,7 @@ impl Limits {
                 "processes" => &mut limits.processes,
                 "open_files" => &mut limits.open_files,
                 "file_bytes" => &mut limits.file_bytes,
+                "core_bytes" => &mut limits.core_bytes,
                 "nice" => {
                     limits.nice = Some(nice(value)?);
                     continue;
@@ -111,7 +115,7 @@ impl Limits {
                     return Err(Refusal::invalid(
                         &format!("limits.{key}"),
                         "unknown key; known keys are memory_bytes, cpu_s, processes, open_files, \
-                         file_bytes, nice",
+                         file_bytes, core_bytes, nice",
                     ));
                 }
             };
@@ -141,7 +145,7 @@ mod tests {
     #[test]
     fn limits_are_read_and_written_as_they_came() {
         let value = json!({"memory_bytes": 1 << 30, "open_files": {"soft": 64, "hard": 1024},
-            "file_bytes": {"soft": 7, "hard": null}, "nice": -3});
+            "file_bytes": {"soft": 7, "hard": null}, "core_bytes": 0, "nice": -3});
         let limits = Limits::read(&value).expect("limits");
         assert_eq!(serde_json::to_value(limits).expect("JSON"), value);
         let again: Limits = serde_json::from_value(value).expect("limits");

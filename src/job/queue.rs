@@ -64,6 +64,17 @@ impl Queue {
         Err(Refusal::invalid("queue", message))
     }
 
+    /// The queue as everybody may see it: of the defaults' variables the names alone, as `env_names`
+    /// of a job.
+    pub fn without_values(mut self) -> Self {
+        if let Some(Value::Object(env)) = self.defaults.remove("env") {
+            let names = env.into_iter().map(|(name, _)| Value::String(name));
+            let names = Value::Array(names.collect());
+            self.defaults.insert("env_names".to_owned(), names);
+        }
+        self
+    }
+
     /// Defaults as they are stored: checked like a NewJob's keys, without those that are null.
     pub fn read_defaults(object: &Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
         parse::check_defaults(object)?;
@@ -159,6 +170,23 @@ mod tests {
             let refused = Queue::read_defaults(&map(wrong.clone())).expect_err("refused");
             assert_eq!(refused.key(), key, "{wrong}");
         }
+    }
+
+    #[test]
+    fn values_of_variables_are_taken_out_and_their_names_stay() {
+        let queue = |defaults| Queue {
+            name: "q".to_owned(),
+            concurrency: 1,
+            paused: false,
+            weight: 1,
+            defaults: map(defaults),
+            running: 0,
+            queued: 0,
+        };
+        let shown = queue(json!({"env": {"B": "x", "A": "y"}, "umask": "022"})).without_values();
+        let expected = map(json!({"env_names": ["A", "B"], "umask": "022"}));
+        assert_eq!(shown.defaults, expected);
+        assert_eq!(queue(json!({})).without_values().defaults, Map::new());
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::ops::Range;
 
 use memchr::memmem::Finder;
 
-use super::{Item, Pattern, Search};
+use super::{
+    Item, Pattern, Search,
+    search::{Progress, TURN_VISITS},
+};
 use crate::job::{Finding, Offset};
 
 /// Longest text that can be claimed, bytes.
@@ -90,16 +93,21 @@ impl Claims {
         self.patterns
     }
 
-    /// Lets one of the patterns, by its place from the last to the first, go on with what was read.
-    /// A hard one takes its time.
-    pub fn feed_pattern(&mut self, nth: usize, items: &[Item]) {
+    /// Lets one of the patterns, by its place from the last to the first, go on with what was read
+    /// for one turn. To be called with the same items until `at` is through: a hard one takes many.
+    pub fn feed_pattern(&mut self, nth: usize, items: &[Item], at: &mut Progress) {
         if let Some(Look::Pattern(search)) = self.open.get_mut(nth).map(|open| &mut open.look)
-            && let Some(place) = search.find(items)
+            && let Some(place) = search.find_some(items, at, TURN_VISITS)
         {
             self.patterns -= 1;
             let open = self.open.remove(nth);
             self.findings[open.index] = found_at(place);
         }
+    }
+
+    /// How many texts have not been found yet.
+    pub fn texts(&self) -> usize {
+        self.open.len() - self.patterns
     }
 
     /// Lets all others go on with what was read, in offset order.
@@ -231,7 +239,10 @@ mod tests {
         let mut claims = Claims::new(vec![claim]);
         for items in feeds {
             for nth in (0..claims.patterns()).rev() {
-                claims.feed_pattern(nth, items);
+                let mut at = Progress::default();
+                while !at.is_through() {
+                    claims.feed_pattern(nth, items, &mut at);
+                }
             }
             claims.feed_texts(items);
         }

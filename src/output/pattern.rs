@@ -79,6 +79,11 @@ impl Pattern {
         &self.text
     }
 
+    /// What it takes in memory, bytes.
+    pub fn compiled_bytes(&self) -> usize {
+        self.nfa.memory_usage()
+    }
+
     pub(super) fn nfa(&self) -> &NFA {
         &self.nfa
     }

@@ -49,6 +49,22 @@ struct Thread {
     start: u64,
 }
 
+/// How far a search has come in what was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    item: usize,
+    /// How many bytes of that item were read.
+    bytes: usize,
+    is_through: bool,
+}
+
+impl Progress {
+    /// Whether all of it was looked at, or a match was found.
+    pub fn is_through(&self) -> bool {
+        self.is_through
+    }
+}
+
 /// What stands behind a place in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -61,6 +77,8 @@ enum Next {
 
 /// What one piece of work needs and the next need not know.
 struct Desk {
+    /// How many states have been looked at: what a search costs.
+    visits: u64,
     /// By state: the last place to which a thread has come in it.
     seen: Vec<u32>,
     /// Counts the places, from 1.
@@ -74,8 +92,16 @@ struct Desk {
 pub fn is_in(pattern: &Pattern, bytes: &[u8]) -> bool {
     let mut search = Search::new(pattern.clone(), None, 0);
     let mut desk = Desk::new(pattern);
-    search.bytes(&mut desk, 0, bytes).is_some() || search.finish().is_some()
+    let found = search.bytes(&mut desk, (0, bytes), &mut 0, u64::MAX);
+    found.is_some() || search.finish().is_some()
 }
+
+/// How many states are looked at in one turn of a search: a hundredth of a second, more or less. The
+/// bytes that this is depend on the pattern.
+pub const TURN_VISITS: u64 = 1_000_000;
+
+/// As many bytes that begin no match cost as much as one state.
+const BARREN_BYTES_PER_VISIT: u64 = 16;
 
 impl Search {
     /// A search that begins at `from`.
@@ -99,19 +125,38 @@ impl Search {
     /// The same, with where that match begins: of several that end there, the shortest. Only where
     /// all streams are searched does a place in the text tell one in the output.
     pub fn find(&mut self, items: &[Item]) -> Option<Range<Offset>> {
+        self.find_some(items, &mut Progress::default(), u64::MAX)
+    }
+
+    /// The same, in turns: goes on from `at` until `visits_max` states were looked at, and one byte
+    /// more at least. To be called with the same items until `at` is through.
+    pub fn find_some(
+        &mut self,
+        items: &[Item],
+        at: &mut Progress,
+        visits_max: u64,
+    ) -> Option<Range<Offset>> {
         let mut desk = Desk::new(&self.pattern);
-        for item in items {
+        while let Some(item) = items.get(at.item) {
             let found = match item {
                 Item::Chunk(chunk) if self.stream.is_none_or(|only| only == chunk.stream) => {
-                    self.bytes(&mut desk, chunk.offset, &chunk.data)
+                    let data = (chunk.offset, &chunk.data[..]);
+                    self.bytes(&mut desk, data, &mut at.bytes, visits_max)
                 }
                 Item::Chunk(_) => None,
                 Item::Gap(gap) => self.cut(&mut desk, gap.to),
             };
             if found.is_some() {
+                at.is_through = true;
                 return found;
             }
+            if matches!(item, Item::Chunk(chunk) if (1..chunk.data.len()).contains(&at.bytes)) {
+                return None;
+            }
+            at.item += 1;
+            at.bytes = 0;
         }
+        at.is_through = true;
         let found = self.settle(&mut desk, Next::Unknown);
         // It may be long until there is more.
         self.threads.shrink_to_fit();
@@ -128,23 +173,32 @@ impl Search {
         self.settle(&mut Desk::new(&self.pattern), Next::End)
     }
 
-    fn bytes(&mut self, desk: &mut Desk, offset: Offset, data: &[u8]) -> Option<Range<Offset>> {
-        let mut at = 0;
-        while at < data.len() {
+    /// Reads bytes that begin at an offset, from `at` on, until so many states were looked at.
+    fn bytes(
+        &mut self,
+        desk: &mut Desk,
+        (offset, data): (Offset, &[u8]),
+        at: &mut usize,
+        visits_max: u64,
+    ) -> Option<Range<Offset>> {
+        let mut begun = false;
+        while *at < data.len() && !(begun && desk.visits >= visits_max) {
+            begun = true;
             if self.threads.is_empty() {
-                let barren = self.pattern.barren(&data[at..]);
+                let barren = self.pattern.barren(&data[*at..]);
                 if barren > 0 {
-                    at += barren;
-                    self.pass(barren as u64, data[at - 1], offset + at as u64);
+                    *at += barren;
+                    desk.visits += 1 + barren as u64 / BARREN_BYTES_PER_VISIT;
+                    self.pass(barren as u64, data[*at - 1], offset + *at as u64);
                     continue;
                 }
             }
-            let byte = data[at];
+            let byte = data[*at];
             if let Some(found) = self.settle(desk, Next::Byte(byte)) {
                 return Some(found);
             }
-            at += 1;
-            self.pass(1, byte, offset + at as u64);
+            *at += 1;
+            self.pass(1, byte, offset + *at as u64);
             self.advance(desk, byte);
         }
         None
@@ -218,6 +272,7 @@ impl Search {
 impl Desk {
     fn new(pattern: &Pattern) -> Self {
         Self {
+            visits: 0,
             seen: vec![0; pattern.nfa().states().len()],
             place: 0,
             open: Vec::new(),
@@ -233,6 +288,7 @@ impl Desk {
 
     /// Whether nobody was there before.
     fn visit(&mut self, id: StateID) -> bool {
+        self.visits += 1;
         std::mem::replace(&mut self.seen[id.as_usize()], self.place) != self.place
     }
 }

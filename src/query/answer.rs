@@ -11,14 +11,17 @@ use serde_json::value::RawValue;
 use super::{
     ask::{Ask, Params, Refusal, Rows, to_sql},
     connection::{self, VALUE_BYTES_MAX},
+    fence,
 };
 use crate::{spool::Layout, store::Way};
 
-/// The answer to a question.
-pub fn answer(layout: &Layout, ask: &Ask) -> Result<Rows, Refusal> {
+/// The answer to a question. Everything is open before the statement is looked at; what could not be
+/// forbidden then is added to `missing`.
+pub fn answer(layout: &Layout, ask: &Ask, missing: &mut Vec<String>) -> Result<Rows, Refusal> {
     let way = Way::to(&layout.database()).map_err(|error| Refusal::Internal(error.to_string()))?;
     let opened = connection::for_user(&way, layout, ask.bounds.memory_bytes);
     let (conn, hurt) = opened.map_err(|error| told(&error, ask))?;
+    missing.extend(fence::calls().err());
     let result = run(&conn, ask);
     let denied = hurt.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (result, denied) {

@@ -122,6 +122,15 @@ pub(super) enum Reply {
     Refused(Refusal),
 }
 
+/// A reply, with what the kernel did not fence in.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Said {
+    /// What came of the question.
+    pub reply: Reply,
+    /// Why the process was less confined than it could be, a sentence each.
+    pub missing: Vec<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

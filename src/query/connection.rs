@@ -16,6 +16,7 @@ use super::{
     functions, output_table,
     pieces::Library,
     rules::{self, Denied},
+    views,
 };
 use crate::{spool::Layout, store::Way};
 
@@ -68,6 +69,7 @@ pub fn for_user(
     let conn = read_only(way, layout)?;
     let heap = memory_bytes.saturating_sub(OURS_BYTES).max(OURS_BYTES / 4);
     conn.execute_batch(&format!("PRAGMA hard_heap_limit = {heap};"))?;
+    let behalf = views::shadow(&conn)?;
     let library = Library::new(read_only(way, layout)?, way.clone(), layout.clone())?;
     output_table::register(&conn, library)?;
     functions::register(&conn)?;
@@ -79,7 +81,7 @@ pub fn for_user(
     let hurt = Hurt::default();
     let told = hurt.clone();
     conn.authorizer(Some(move |context: AuthContext<'_>| {
-        match rules::judge(&context) {
+        match rules::judge(&context, &behalf) {
             Ok(()) => Authorization::Allow,
             Err(denied) => {
                 // The first one is what the user wrote.

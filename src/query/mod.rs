@@ -8,11 +8,14 @@ mod answer;
 mod ask;
 mod confine;
 mod connection;
+mod fence;
+mod forbidden;
 mod functions;
 mod output_table;
 mod pieces;
 mod process;
 mod rules;
+mod views;
 
 use std::{
     io::{self, Read, Write},
@@ -24,7 +27,7 @@ use crate::spool::Layout;
 pub use ask::{Ask, Bounds, ParamError, Params, Refusal, Rows};
 pub use process::{Answer, Queries, QuerySettings};
 
-use ask::Reply;
+use ask::{Reply, Said};
 
 /// The first word of the command line of such a process.
 pub const ROLE: &str = "query";
@@ -34,6 +37,8 @@ const DATA_DIR: &str = "CC_EXECUTOR_QUERY_DATA_DIR";
 
 /// The process: reads one [`Ask`] from stdin, writes one reply to stdout. Both are JSON.
 pub fn main() -> ExitCode {
+    // Environments of jobs are in the files that it reads.
+    crate::clean::seal();
     let Some(data_dir) = std::env::var_os(DATA_DIR) else {
         return ExitCode::from(2);
     };
@@ -49,9 +54,11 @@ fn serve(layout: &Layout) -> io::Result<()> {
     io::stdin().read_to_string(&mut text)?;
     let ask: Ask = serde_json::from_str(&text)?;
     confine::confine(&ask.bounds)?;
-    let reply = match answer::answer(layout, &ask) {
+    let mut missing = Vec::from_iter(fence::files(layout).err());
+    let reply = match answer::answer(layout, &ask, &mut missing) {
         Ok(rows) => Reply::Rows(rows),
         Err(refusal) => Reply::Refused(refusal),
     };
-    io::stdout().write_all(serde_json::to_string(&reply)?.as_bytes())
+    let said = Said { reply, missing };
+    io::stdout().write_all(serde_json::to_string(&said)?.as_bytes())
 }

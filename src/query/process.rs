@@ -2,7 +2,7 @@
 //!
 //! What the process does with the question is not known here.
 
-use std::{io, path::PathBuf, process::Stdio, time::Duration};
+use std::{io, path::PathBuf, process::Stdio, sync::Once, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     DATA_DIR, ROLE,
-    ask::{Ask, Bounds, Params, Refusal, Reply, Rows},
+    ask::{Ask, Bounds, Params, Refusal, Reply, Rows, Said},
 };
 
 use crate::descriptors;
@@ -66,6 +66,7 @@ pub struct Queries {
     seats: Semaphore,
     /// For those that run.
     places: Semaphore,
+    noted: Once,
 }
 
 impl Queries {
@@ -77,6 +78,7 @@ impl Queries {
             settings,
             seats: Semaphore::new(count(settings.queries_max + settings.waiting_max)),
             places: Semaphore::new(count(settings.queries_max)),
+            noted: Once::new(),
         }
     }
 
@@ -128,8 +130,13 @@ impl Queries {
         let mut child = self.start().map_err(failed)?;
         let time = Duration::from_secs(ask.bounds.timeout_s);
         match timeout(time, converse(&mut child, ask)).await {
-            Ok(Ok(Some(Reply::Rows(rows)))) => Ok(rows),
-            Ok(Ok(Some(Reply::Refused(refusal)))) => Err(refusal),
+            Ok(Ok(Some(Said { reply, missing }))) => {
+                self.note(&missing);
+                match reply {
+                    Reply::Rows(rows) => Ok(rows),
+                    Reply::Refused(refusal) => Err(refusal),
+                }
+            }
             Ok(Ok(None)) => Err(ended(&mut child, ask).await),
             Ok(Err(error)) => Err(failed(error)),
             Err(_) => {
@@ -137,6 +144,16 @@ impl Queries {
                 let _ = child.kill().await;
                 Err(too_slow(ask))
             }
+        }
+    }
+
+    /// Says once what this kernel does not fence in.
+    fn note(&self, missing: &[String]) {
+        if !missing.is_empty() {
+            self.noted.call_once(|| {
+                let missing = missing.join("; ");
+                tracing::warn!(missing, "queries are confined less than they could be");
+            });
         }
     }
 
@@ -159,7 +176,7 @@ impl Queries {
 }
 
 /// Asks and hears the reply; `None` where it ended without one.
-async fn converse(child: &mut Child, ask: &Ask) -> io::Result<Option<Reply>> {
+async fn converse(child: &mut Child, ask: &Ask) -> io::Result<Option<Said>> {
     let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Ok(None);
     };

@@ -12,7 +12,7 @@ use std::{
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::spool::{
-    FromShim, ToShim,
+    FromShim, Greeting, ToShim,
     message::{self, MessageBuffer},
 };
 
@@ -30,6 +30,8 @@ pub struct Connection {
     outbox: Vec<u8>,
     open: bool,
     peer: i32,
+    /// What its last hello came with to prove that it knows the key.
+    proof: Option<String>,
 }
 
 impl Connection {
@@ -52,12 +54,18 @@ impl Connection {
             outbox: Vec::new(),
             open: true,
             peer: peer.pid(),
+            proof: None,
         }))
     }
 
     /// The process that has connected; 0 where it is not of our PID namespace.
     pub fn peer(&self) -> i32 {
         self.peer
+    }
+
+    /// What the last hello came with to prove itself.
+    pub fn proof(&self) -> &str {
+        self.proof.as_deref().unwrap_or_default()
     }
 
     /// Reads what has arrived, once.
@@ -78,6 +86,9 @@ impl Connection {
             match self.inbox.next_message() {
                 Ok(Some(json)) => {
                     if let Ok(message) = serde_json::from_slice(json) {
+                        if matches!(message, ToShim::Hello { .. }) {
+                            self.proof = Greeting::proof_of(json);
+                        }
                         return Some(message);
                     }
                 }

@@ -1,5 +1,5 @@
-//! The shim's lock and socket, and who may talk through it: the server of the highest epoch,
-//! nobody else. What the messages mean is not known here.
+//! The shim's lock and socket, and who may talk through it: the server of the highest epoch that knows
+//! the shim's key, nobody else. What the messages mean is not known here.
 
 use std::{
     fs::File,
@@ -20,7 +20,7 @@ use nix::{
 };
 
 use super::{connection::Connection, tree::Tree};
-use crate::spool::{FromShim, Launch, Layout, ToShim, paper};
+use crate::spool::{FromShim, Launch, Layout, ShimKey, ToShim, message::EPOCH_MAX, paper};
 
 /// Connections that have not said hello. Beyond that the process with the most of them loses its
 /// oldest one: a server that has just come is not pushed out by a job that connects in a loop.
@@ -53,6 +53,8 @@ pub enum Call {
 pub struct Door {
     directory: File,
     id: String,
+    /// `None`: nobody has given it one, and it takes everybody of its user at their word.
+    key: Option<ShimKey>,
     _lock: Flock<File>,
     listener: UnixListener,
     server: Option<Connection>,
@@ -71,7 +73,7 @@ struct Stranger {
 impl Door {
     /// Takes the lock and opens the socket. The socket is reached through the directory's
     /// descriptor, so that no path is too long. The caller's umask decides on its mode.
-    pub fn open(layout: &Layout, id: &str) -> io::Result<Self> {
+    pub fn open(layout: &Layout, id: &str, key: Option<ShimKey>) -> io::Result<Self> {
         let directory = paper::open_directory(&layout.shims())?;
         let lock = lock(&directory, id)?;
         let socket = Layout::shim_socket_name(id);
@@ -85,6 +87,7 @@ impl Door {
         Ok(Self {
             directory,
             id: id.to_owned(),
+            key,
             _lock: lock,
             listener,
             server: None,
@@ -180,7 +183,7 @@ impl Door {
         for at in (0..self.strangers.len()).rev() {
             match self.strangers[at].connection.next_message() {
                 Some(ToShim::Hello { epoch, instance }) => {
-                    if self.admit(at, epoch) {
+                    if self.admit(at, epoch, &instance) {
                         return Some(Call::Hello { instance });
                     }
                     return self.next_call();
@@ -203,6 +206,11 @@ impl Door {
         let message = self.server.as_mut().and_then(Connection::next_message);
         match message {
             Some(ToShim::Hello { epoch, instance }) => {
+                let server = self.server.as_ref();
+                if !server.is_some_and(|server| self.is_proven(server, epoch, &instance)) {
+                    self.server = None;
+                    return self.next_call();
+                }
                 self.epoch = self.epoch.max(epoch);
                 Some(Call::Hello { instance })
             }
@@ -215,8 +223,12 @@ impl Door {
     }
 
     /// A hello from the stranger at this place: whether it is the server now.
-    fn admit(&mut self, at: usize, epoch: u64) -> bool {
+    fn admit(&mut self, at: usize, epoch: u64, instance: &str) -> bool {
         let mut connection = self.strangers.remove(at).connection;
+        // One that cannot prove it changes nothing, and learns nothing.
+        if !self.is_proven(&connection, epoch, instance) {
+            return false;
+        }
         if epoch < self.epoch {
             connection.send(&FromShim::Stale { epoch: self.epoch });
             return false;
@@ -226,6 +238,12 @@ impl Door {
         self.strangers.drain(..at);
         self.server = Some(connection);
         true
+    }
+
+    /// Whether a hello comes from who knows the key, with an epoch that a server can have.
+    fn is_proven(&self, connection: &Connection, epoch: u64, instance: &str) -> bool {
+        let key = self.key.as_ref();
+        epoch <= EPOCH_MAX && key.is_none_or(|key| key.proves(connection.proof(), epoch, instance))
     }
 
     /// Tells the server; without one nobody hears it.

@@ -3,8 +3,11 @@
 
 use std::{
     fs::{self, File},
-    io,
-    os::fd::OwnedFd,
+    io::{self, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileTypeExt,
+    },
     path::Path,
     sync::Arc,
 };
@@ -22,7 +25,7 @@ use nix::{
 use super::{door::Door, fork, frame::Frame, kit::Kit, nurse::Nurse, sync::Syncer, tree::Tree};
 use crate::{
     ballast::Ballast,
-    spool::{Layout, paper},
+    spool::{Layout, ShimKey, key::KEY_BYTES, paper},
 };
 
 /// What `ps` shows; at most 15 bytes.
@@ -30,7 +33,10 @@ const NAME: &std::ffi::CStr = c"cc-shim";
 
 /// Turns this process into the shim `id` of the data directory.
 pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
+    // It holds the environments of jobs and its key: no core dump, and no look into it by others.
+    prctl::set_dumpable(false)?;
     fork::close_inherited()?;
+    let key = take_key().map_err(|e| within("read its key", &e))?;
     let null = leave_parent()?;
     let layout = Layout::new(data_dir);
     let spool = paper::open_directory(&layout.spool()).map_err(|e| within("open the spool", &e))?;
@@ -51,8 +57,25 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
         said: Vec::new(),
         ticket: 0,
     };
-    let door = Door::open(&layout, id).map_err(|e| within("take its lock and socket", &e))?;
+    let door = Door::open(&layout, id, key).map_err(|e| within("take its lock and socket", &e))?;
     Ok(Nurse::new(kit, door, children))
+}
+
+/// Reads the key that a server writes to our stdin, a pipe: there is no other place where a job could
+/// not read it later. Nothing in the pipe, or something else than one: there is no key.
+fn take_key() -> io::Result<Option<ShimKey>> {
+    let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    if !stdin.metadata()?.file_type().is_fifo() {
+        return Ok(None);
+    }
+    let mut bytes = [0; KEY_BYTES];
+    match stdin.read(&mut bytes[..1])? {
+        0 => Ok(None),
+        _ => {
+            stdin.read_exact(&mut bytes[1..])?;
+            Ok(Some(ShimKey::from_bytes(bytes)))
+        }
+    }
 }
 
 /// Lets go of the parent: its session, its terminal, its signals. Returns `/dev/null`.
@@ -69,8 +92,6 @@ fn leave_parent() -> io::Result<OwnedFd> {
     dup2_stdout(&null)?;
     prctl::set_child_subreaper(true)?;
     prctl::set_name(NAME)?;
-    // It holds the environments of jobs: no core dump, and no look into it by other processes.
-    prctl::set_dumpable(false)?;
     Ok(null)
 }
 

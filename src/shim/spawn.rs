@@ -125,6 +125,9 @@ pub fn spawn(
     })
 }
 
+/// From here on a bound is none.
+const UNBOUND: u64 = i64::MAX as u64;
+
 /// The limits as the kernel knows them; what is not bound is the highest number. Of the limit that is
 /// the mark only the soft one: the job may have another one if it needs it.
 fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
@@ -136,9 +139,16 @@ fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
         (libc::RLIMIT_NOFILE, limits.open_files),
         (libc::RLIMIT_FSIZE, limits.file_bytes),
         (libc::RLIMIT_RTTIME, mark),
+        (libc::RLIMIT_CORE, limits.core_bytes),
     ];
     let resource = |(resource, bound): (_, Option<Bound>)| {
         let (soft, hard) = bound?.soft_and_hard();
+        // JSON's highest number stands for the kernel's.
+        let none = |bound| match bound {
+            UNBOUND.. => libc::RLIM_INFINITY,
+            bound => bound,
+        };
+        let (soft, hard) = (none(soft), hard.map(none));
         #[allow(clippy::unnecessary_cast, reason = "its type depends on the C library")]
         Some((resource as u32, soft, hard.unwrap_or(libc::RLIM_INFINITY)))
     };

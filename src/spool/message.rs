@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::About;
+use super::{About, ShimKey};
 use crate::job::{
     ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopWish, Survivor,
     WhenFull,
@@ -17,6 +17,9 @@ pub const PROTOCOL: u32 = 1;
 /// The oldest version of it that this binary still speaks: shims live as long as their jobs, through
 /// any number of upgrades.
 pub const PROTOCOL_OLDEST: u32 = 1;
+
+/// The highest epoch that there can be: the ledger's integers have a sign.
+pub const EPOCH_MAX: u64 = i64::MAX as u64;
 
 /// Longest message, bytes. A NewJob has at most 1 MiB, and JSON escapes can make six bytes of one.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -95,7 +98,7 @@ pub struct Launch {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToShim {
-    /// First message of every connection. On the same or a higher epoch than the highest seen,
+    /// First message of every connection; a server sends it as [`Greeting`]. On the same or a higher epoch than the highest seen,
     /// the shim closes every older connection, discards what it had not read from it, and answers
     /// `welcome`; a lower one is answered with `stale` and closed.
     Hello {
@@ -168,6 +171,36 @@ pub enum ToShim {
     /// job needs a server, which must not end with the job. The one message that is heard without a
     /// hello before it, from processes of the shim's own user; answered with `launched`.
     Launch(Box<Launch>),
+}
+
+/// A `hello` with what proves that whoever says it knows the shim's key. A shim that has a key hears no
+/// other; those of versions before it pass over the field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename = "hello")]
+pub struct Greeting {
+    epoch: u64,
+    instance: String,
+    proof: String,
+}
+
+impl Greeting {
+    /// The greeting of a server that knows the key.
+    pub fn new(key: &ShimKey, epoch: u64, instance: &str) -> Self {
+        Self {
+            epoch,
+            instance: instance.to_owned(),
+            proof: key.proof(epoch, instance),
+        }
+    }
+
+    /// What proves a hello, if anything does.
+    pub fn proof_of(json: &[u8]) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Proof {
+            proof: Option<String>,
+        }
+        serde_json::from_slice::<Proof>(json).ok()?.proof
+    }
 }
 
 /// What a shim is doing.

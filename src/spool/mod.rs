@@ -7,6 +7,7 @@
 mod about;
 pub mod beginning;
 pub mod hole;
+pub mod key;
 pub mod layout;
 pub mod mark;
 pub mod message;
@@ -20,8 +21,9 @@ pub mod writer;
 pub use about::About;
 pub use beginning::{Beginning, read_beginning};
 pub use hole::Hole;
+pub use key::ShimKey;
 pub use layout::Layout;
-pub use message::{FromShim, Launch, RunSpec, ShimState, Speaker, ToShim};
+pub use message::{FromShim, Greeting, Launch, RunSpec, ShimState, Speaker, ToShim};
 pub use reader::{Position, SegmentReader};
 pub use record::{Kind, Record, RecordHeader};
 pub use segment::SegmentName;

@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use sqlx::Sqlite;
 
 use super::{
     BatchRefused, Submission, SubmitError, Taken,
     columns::{hex, int, json, malformed},
     events,
+    keys::DigestKey,
     standing::Batch,
     view,
 };
@@ -39,6 +39,7 @@ enum Place {
 /// Who has an idempotency key.
 #[derive(Debug)]
 struct Holder {
+    /// Made with the key.
     fingerprint: [u8; 32],
     place: Place,
 }
@@ -50,7 +51,9 @@ pub(super) async fn submit(
     asks: &[&[Submission]],
 ) -> sqlx::Result<Vec<Result<Vec<Taken>, BatchRefused>>> {
     let (queues, last_number) = queues(batch, asks).await?;
+    let key = batch.key;
     let mut sorter = Sorter {
+        key,
         queues,
         keys: keys(batch, asks).await?,
         last_number,
@@ -144,6 +147,7 @@ async fn keys(
 
 /// Finds out which submissions are new. Pure.
 struct Sorter<'a> {
+    key: &'a DigestKey,
     queues: HashSet<String>,
     keys: HashMap<String, Holder>,
     last_number: JobNumber,
@@ -178,7 +182,7 @@ impl<'a> Sorter<'a> {
     ) -> Result<Place, SubmitError> {
         let key = submission.job.idempotency_key.as_ref();
         if let Some(holder) = key.and_then(|key| self.keys.get(key)) {
-            if holder.fingerprint == submission.fingerprint {
+            if holder.fingerprint == self.key.digest(&submission.fingerprint) {
                 return Ok(holder.place.again());
             }
             let same_batch = earlier.iter().position(|place| *place == holder.place);
@@ -196,7 +200,7 @@ impl<'a> Sorter<'a> {
         let place = Place::New(self.new.len());
         self.new.push(submission);
         if let Some(key) = key {
-            let fingerprint = submission.fingerprint;
+            let fingerprint = self.key.digest(&submission.fingerprint);
             self.keys.insert(key.clone(), Holder { fingerprint, place });
         }
         Ok(place)
@@ -252,7 +256,7 @@ async fn insert_environments(
     let mut rows = BTreeMap::new();
     for submission in new {
         let env = json(&submission.job.env)?;
-        let hash = hex(&Sha256::digest(env.as_bytes()));
+        let hash = hex(&batch.key.digest_of(&env));
         hashes.push(hash.clone());
         if !rows.contains_key(&hash) {
             let names = json(&submission.job.env.keys().collect::<Vec<_>>())?;
@@ -308,7 +312,12 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn of(submission: &'a Submission, environment: &'a str, number: JobNumber) -> Self {
+    fn of(
+        submission: &'a Submission,
+        environment: &'a str,
+        number: JobNumber,
+        key: &DigestKey,
+    ) -> Self {
         let job = &submission.job;
         let (argv, shell) = match &job.command {
             Command::Argv(argv) => (Some(argv.as_slice()), None),
@@ -340,7 +349,7 @@ impl<'a> Row<'a> {
             output_bytes_max: job.output.max_bytes.map(int),
             when_full: job.output.when_full.name(),
             idempotency_key: job.idempotency_key.as_deref(),
-            fingerprint: hex(&submission.fingerprint),
+            fingerprint: hex(&key.digest(&submission.fingerprint)),
             retry_of: submission.retry_of,
             submitted_at: submission.at.0,
         }
@@ -356,7 +365,7 @@ async fn insert(
 ) -> sqlx::Result<()> {
     let mut rows = String::new();
     for (nth, (submission, environment)) in new.iter().zip(environments).enumerate() {
-        let row = Row::of(submission, environment, number(last_number, nth));
+        let row = Row::of(submission, environment, number(last_number, nth), batch.key);
         rows.push(if rows.is_empty() { '[' } else { ',' });
         rows.push_str(&json(&row)?);
         if rows.len() >= STATEMENT_BYTES || nth + 1 == new.len() {

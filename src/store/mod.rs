@@ -26,6 +26,7 @@ mod evidence;
 mod finish;
 mod inputs;
 mod jobs;
+mod keys;
 mod list;
 mod nodes;
 mod open;
@@ -42,6 +43,7 @@ mod view;
 mod wishes;
 mod writer;
 
+pub use keys::ShimSeed;
 pub(crate) use short_name::Way;
 pub use snapshot::{Snapshot, SnapshotError};
 pub use types::*;
@@ -85,6 +87,8 @@ struct Inner {
     checked: Checked,
     /// Where the database lay when it was opened.
     place: String,
+    /// What the keys of shims are made from.
+    shim_seed: ShimSeed,
 }
 
 impl Store {
@@ -103,6 +107,11 @@ impl Store {
     /// it, are not looked through for damage: [`Self::check_outputs`] does that.
     pub async fn open_checking(path: &Path, check_bytes_max: u64) -> Result<Self, OpenError> {
         Ok(Self::over(open::open(path, check_bytes_max).await?))
+    }
+
+    /// What the keys of this data directory's shims are made from.
+    pub fn shim_seed(&self) -> &ShimSeed {
+        &self.inner.shim_seed
     }
 
     /// Looks through what was not looked through when the file was opened. Damage is no reason to
@@ -126,6 +135,8 @@ impl Store {
     fn over(connections: open::Connections) -> Self {
         let open::Connections {
             writer,
+            digest_key,
+            shim_seed,
             readers,
             way,
             presence,
@@ -138,6 +149,7 @@ impl Store {
         let place = presence.place();
         let writer = Writer {
             conn: writer,
+            key: digest_key,
             _way: way.clone(),
             presence,
             ballast: ballast.clone(),
@@ -149,6 +161,7 @@ impl Store {
         let inner = Inner {
             requests,
             readers,
+            shim_seed,
             _way: way,
             failed,
             tally,

@@ -20,6 +20,7 @@ use sqlx::{
 use super::{
     OpenError,
     error::{Verdict, verdict},
+    keys::{self, DigestKey, ShimSeed},
     nodes,
     presence::Presence,
     short_name::Way,
@@ -49,6 +50,10 @@ const WAL_BYTES_KEPT: &str = "16777216";
 pub(super) struct Connections {
     /// The only one that writes.
     pub writer: SqliteConnection,
+    /// What digests of secrets are made with.
+    pub digest_key: DigestKey,
+    /// What the keys of shims are made from.
+    pub shim_seed: ShimSeed,
     /// Those that read.
     pub readers: SqlitePool,
     /// The way to their files; to be kept as long as they are.
@@ -96,6 +101,9 @@ pub(super) async fn open(path: &Path, check_bytes_max: u64) -> Result<Connection
     refuse_old_sqlite(&mut writer).await?;
     migrate(path, &mut writer).await?;
     carry_over(path, &mut writer).await?;
+    let failed = |error: sqlx::Error| OpenError::about(path, format!("has no keys: {error}"));
+    let digest_key = keys::digest_key(&mut writer).await.map_err(failed)?;
+    let shim_seed = keys::shim_seed(&mut writer).await.map_err(failed)?;
     let readers = connect_readers(path, way).await?;
     let presence = Presence::of(way.name(path)).map_err(|e| cannot_open(path, e))?;
     let directory = path.parent().unwrap_or(Path::new("."));
@@ -103,6 +111,8 @@ pub(super) async fn open(path: &Path, check_bytes_max: u64) -> Result<Connection
     let way = way.clone();
     Ok(Connections {
         writer,
+        digest_key,
+        shim_seed,
         readers,
         way,
         presence,
@@ -297,6 +307,8 @@ async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, Open
         // The writer checkpoints by itself: SQLite's own way keeps an I/O error for itself.
         .pragma("wal_autocheckpoint", "0")
         .pragma("journal_size_limit", WAL_BYTES_KEPT)
+        // What is deleted, an environment or an input, is overwritten and not only forgotten.
+        .pragma("secure_delete", "ON")
         .connect()
         .await
         .map_err(|error| OpenError::no_connection(path, &error))
@@ -391,9 +403,22 @@ mod tests {
             ("foreign_keys", "1"),
             ("wal_autocheckpoint", "0"),
             ("journal_size_limit", WAL_BYTES_KEPT),
+            ("secure_delete", "1"),
         ];
         for (name, value) in expected {
             assert_eq!(pragma(&mut writer, name).await, value, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_uses_is_not_compiled_into_sqlite() {
+        let mut conn = SqliteConnectOptions::new().connect().await.expect("opens");
+        let query = sqlx::query_scalar("PRAGMA compile_options");
+        let options: Vec<String> = query.fetch_all(&mut conn).await.expect("told");
+        assert!(options.contains(&"THREADSAFE=1".to_owned()), "{options:?}");
+        for unused in ["FTS3", "FTS4", "FTS5", "RTREE"] {
+            let found = options.iter().find(|option| option.contains(unused));
+            assert_eq!(found, None, "see .cargo/config.toml");
         }
     }
 

@@ -10,7 +10,9 @@ use sqlx::SqliteConnection;
 
 use super::{
     columns::{from_json_opt, json, malformed},
-    events, view,
+    events,
+    keys::DigestKey,
+    view,
 };
 use crate::job::{
     JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopWish,
@@ -22,6 +24,8 @@ use crate::job::{
 pub(super) struct Batch<'c> {
     pub conn: &'c mut SqliteConnection,
     pub events: Vec<events::Event>,
+    /// What digests of secrets are made with.
+    pub key: &'c DigestKey,
 }
 
 /// What a write must know about a job before it moves it.

@@ -15,6 +15,7 @@ use super::{
     errno,
     error::{Verdict, comes_from_a_file, is_failed_write, is_out_of_room, verdict},
     events,
+    keys::DigestKey,
     presence::Presence,
     short_name::Way,
     standing::Batch,
@@ -50,6 +51,8 @@ pub(super) enum Request {
 /// The task's state.
 pub(super) struct Writer {
     pub conn: SqliteConnection,
+    /// What digests of secrets are made with.
+    pub key: DigestKey,
     /// As long as `conn` is.
     pub _way: Way,
     /// The file that `conn` writes to.
@@ -244,6 +247,7 @@ impl Writer {
         let mut batch = Batch {
             conn: &mut self.conn,
             events: Vec::new(),
+            key: &self.key,
         };
         let answers = execute(&mut batch, asks).await?;
         let events = batch.events;
@@ -377,6 +381,7 @@ mod tests {
         let opened = open::open(path, u64::MAX).await.expect("opens");
         Writer {
             conn: opened.writer,
+            key: opened.digest_key,
             _way: opened.way,
             presence: opened.presence,
             ballast: opened.ballast,

@@ -40,7 +40,7 @@ pub use ward::{Key, Ward, first_segment};
 use crate::{
     job::{Input, InputAnswer, JobNumber, StopWish},
     output::{ArmRequest, Hub, Unlinker},
-    spool::Layout,
+    spool::{Layout, ShimKey},
     store::{Claim, Offer, OpenAttempt, Store},
     vital::Vital,
 };
@@ -100,6 +100,11 @@ impl Context {
             true => max.min(INLINE_BYTES_WHEN_SHORT),
             false => max,
         }
+    }
+
+    /// The key of a shim.
+    pub fn key_of(&self, shim: &str) -> ShimKey {
+        ShimKey::of(self.store.shim_seed().bytes(), shim)
     }
 }
 

@@ -8,7 +8,7 @@ use nix::{
 };
 
 use super::{Context, budget::Permit, connection::Connection, looked::Looked};
-use crate::spool::{FromShim, Layout, ShimState, Speaker, ToShim};
+use crate::spool::{FromShim, Greeting, Layout, ShimState, Speaker};
 
 /// How long a lock must stay taken before it counts as held: a child between fork and exec holds
 /// its parent's lock for that long at most.
@@ -114,10 +114,7 @@ pub async fn watch(ctx: &Context, shim: &str, speaker: Speaker) -> Reached {
 
 async fn greet(ctx: &Context, shim: &str, permit: Permit) -> io::Result<Greeted> {
     let mut connection = Connection::open(&ctx.directory, shim, permit).await?;
-    let hello = ToShim::Hello {
-        epoch: ctx.epoch,
-        instance: ctx.instance.clone(),
-    };
+    let hello = Greeting::new(&ctx.key_of(shim), ctx.epoch, &ctx.instance);
     connection.send(&hello).await?;
     loop {
         let look_at = connection.look_again_at();

@@ -1,6 +1,6 @@
 //! Starts shims, and finds the traces of those that an earlier server started.
 
-use std::{collections::BTreeSet, fs, io, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, fs, io, io::Write, process::Stdio, time::Duration};
 
 use tokio::process::{Child, Command};
 
@@ -10,7 +10,7 @@ use super::{
     looked::Looked,
     probe::{self, Reached},
 };
-use crate::spool::{Layout, paper};
+use crate::spool::{Layout, ShimKey, paper};
 
 /// How long a new shim may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ pub fn new_id() -> String {
 pub const STARTING_MAX: usize = 16;
 
 /// Most descriptors that starting one takes.
-const START_DESCRIPTORS: usize = 6;
+const START_DESCRIPTORS: usize = 8;
 
 /// How many shims may be starting at a time under this limit of open files.
 pub fn starting_max(open_files_max: Option<u64>) -> usize {
@@ -42,32 +42,42 @@ pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<Reached> {
     let permit = ctx.budget.take().await;
     // Never closed.
     let _turn = ctx.starting.acquire().await.map_err(io::Error::other)?;
-    let child = start(&ctx.layout, shim)?;
+    let child = start(ctx, shim)?;
     tokio::time::timeout(READY_WITHIN, ready(ctx, shim, child, permit))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-fn start(layout: &Layout, shim: &str) -> io::Result<Child> {
+fn start(ctx: &Context, shim: &str) -> io::Result<Child> {
+    let layout = &ctx.layout;
     let log = paper::open_log(&layout.shim_log())?;
     // Our own image, also where the file on disk has been replaced by a newer one.
-    let child = Command::new("/proc/self/exe")
+    let mut child = Command::new("/proc/self/exe")
         .arg("shim")
         .arg("--data-dir")
         .arg(layout.root())
         .arg("--id")
         .arg(shim)
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log)
         .process_group(0)
         .spawn()?;
+    hand_over(&mut child, &ctx.key_of(shim))?;
     // A job shall see the limit that we were started with, and it inherits the shim's.
     if let Err(error) = crate::descriptors::put_back(child.id()) {
         tracing::warn!(%error, shim, "could not put back the limit of open files");
     }
     Ok(child)
+}
+
+/// Gives a shim its key, through the pipe that is its stdin: command line and environment of a process
+/// are there for everybody to read. A pipe takes so little at once.
+fn hand_over(child: &mut Child, key: &ShimKey) -> io::Result<()> {
+    let pipe = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut pipe = fs::File::from(pipe.into_owned_fd()?);
+    pipe.write_all(key.bytes())
 }
 
 async fn ready(ctx: &Context, shim: &str, mut child: Child, permit: Permit) -> io::Result<Reached> {

@@ -8,6 +8,7 @@ mod callers;
 mod clock;
 mod directories;
 mod drains;
+mod escapes;
 mod in_a_job;
 mod input;
 mod manage;

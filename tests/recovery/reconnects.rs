@@ -1,7 +1,7 @@
 //! A connection breaks while both sides live: the server finds its shim again, and neither the
 //! shim nor its job is counted twice.
 
-use cc_executor::spool::{FromShim, ToShim, message};
+use cc_executor::spool::{FromShim, Greeting, ShimKey, message};
 use serde_json::json;
 
 use crate::{
@@ -11,11 +11,8 @@ use crate::{
 };
 
 /// Takes the shim's ear away from the server, which takes it back.
-fn interrupt(shim: &Shim, epoch: u64) {
-    let hello = message::encode(&ToShim::Hello {
-        epoch,
-        instance: String::new(),
-    });
+fn interrupt(key: &ShimKey, shim: &Shim, epoch: u64) {
+    let hello = message::encode(&Greeting::new(key, epoch, ""));
     shim::until("a stranger is welcome", || {
         let mut stranger = shim.connect();
         // A server that comes at the same time may be faster.
@@ -44,9 +41,11 @@ fn an_idle_shim_is_offered_once() {
         warm = socket.map(str::to_owned);
         warm.is_some()
     });
-    let warm = scene.shim_of_the_server(&warm.expect("found"));
+    let warm = warm.expect("found");
+    let key = scene.key_of(&warm);
+    let warm = scene.shim_of_the_server(&warm);
     for _ in 0..3 {
-        interrupt(&warm, epoch);
+        interrupt(&key, &warm, epoch);
     }
     let jobs: Vec<_> = (0..4)
         .map(|_| {
@@ -79,8 +78,9 @@ fn a_running_job_goes_on() {
     let claim = scene.started_in("s1", &line);
     let mut client = scene.start();
     let epoch = epoch(&mut client);
+    let key = scene.key_of("s1");
     for _ in 0..3 {
-        interrupt(scene.shim("s1"), epoch);
+        interrupt(&key, scene.shim("s1"), epoch);
     }
     std::fs::write(&gate, b"").expect("the gate");
     let transcript = client.whole(&job(&claim));

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf, process::Stdio};
 
 use cc_executor::{
     job::{Command, JobId, JobRef, Micros, NewJob, OnLost, StopCause, StopWish},
-    spool::{Kind, Layout, Position, RunSpec, SegmentName, SegmentReader, reader::Next},
+    spool::{Kind, Layout, Position, RunSpec, SegmentName, SegmentReader, ShimKey, reader::Next},
     store::{Claim, Offer, Store, Submission, Wished},
     supervisor::boot_id,
 };
@@ -311,6 +311,16 @@ impl Scene {
             );
             given.split(' ').any(|id| id == shim)
         });
+    }
+
+    /// The key of a shim that a server has started.
+    pub fn key_of(&self, shim: &str) -> ShimKey {
+        let seed: Vec<u8> = self.wait(async {
+            let mut ledger = self.raw().await;
+            let seed = sqlx::query_scalar("SELECT key FROM shim_key");
+            seed.fetch_one(&mut ledger).await.expect("a seed")
+        });
+        ShimKey::of(&seed.try_into().expect("32 bytes"), shim)
     }
 
     async fn raw(&self) -> SqliteConnection {

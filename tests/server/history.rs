@@ -425,7 +425,8 @@ fn statements_that_would_do_more_than_read_are_refused() {
         ("SELECT load_extension('/tmp/x.so')".to_owned(), "functions"),
         ("SELECT readfile('/etc/passwd')".to_owned(), ""),
         ("SELECT writefile('/tmp/x', 'y')".to_owned(), ""),
-        ("SELECT fts3_tokenizer('simple')".to_owned(), "functions"),
+        // Not compiled in.
+        ("SELECT fts3_tokenizer('simple')".to_owned(), ""),
         (
             "SELECT * FROM pragma_database_list".to_owned(),
             "views_only",
@@ -449,6 +450,49 @@ fn statements_that_would_do_more_than_read_are_refused() {
         (
             "SELECT * FROM (SELECT hash_state FROM attempts) history_attempts".to_owned(),
             "views_only",
+        ),
+        // And what the view itself reads is not what everybody may read under its name.
+        (
+            "WITH history_jobs AS (SELECT hash FROM environments) SELECT hex(hash) FROM history_jobs"
+                .to_owned(),
+            "views_only",
+        ),
+        (
+            "WITH \"history_jobs\"(a) AS MATERIALIZED (SELECT names FROM environments) \
+             SELECT a FROM history_jobs"
+                .to_owned(),
+            "views_only",
+        ),
+        (
+            "WITH RECURSIVE history_events AS (SELECT number AS n FROM jobs UNION ALL \
+             SELECT n + 1 FROM history_events LIMIT 5) SELECT n FROM history_events"
+                .to_owned(),
+            "views_only",
+        ),
+        (
+            "SELECT (WITH history_attempts AS (SELECT argv FROM jobs) \
+             SELECT argv FROM history_attempts)"
+                .to_owned(),
+            "views_only",
+        ),
+        (
+            "SELECT count(*) FROM (SELECT 1 FROM environments) AS history_jobs".to_owned(),
+            "views_only",
+        ),
+        (
+            "WITH history_jobs AS (SELECT count(*) FROM environments) SELECT * FROM history_jobs"
+                .to_owned(),
+            "views_only",
+        ),
+        ("SELECT key FROM digest_key".to_owned(), "views_only"),
+        ("SELECT key FROM shim_key".to_owned(), "views_only"),
+        (
+            "SELECT name FROM temp.sqlite_master".to_owned(),
+            "views_only",
+        ),
+        (
+            "CREATE VIRTUAL TABLE temp.r USING rtree(a, b, c)".to_owned(),
+            "read_only",
         ),
     ] {
         let code = if rule.is_empty() { INVALID } else { FORBIDDEN };

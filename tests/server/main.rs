@@ -45,6 +45,7 @@ mod refusals;
 mod remains;
 mod restart;
 mod retry;
+mod secrets;
 mod service;
 mod session;
 mod shims;

@@ -384,3 +384,43 @@ fn a_job_that_stops_its_shim_can_be_paused() {
         assert_eq!(client.finished(&job)["state"], "cancelled", "{line}");
     }
 }
+
+/// A greeting on a shim's socket, as anybody of the same user can send it; whether the shim answers it.
+fn is_welcome(server: &Server, epoch: u64, proof: Option<&str>) -> bool {
+    let mut welcome = false;
+    for socket in sockets(server) {
+        let mut stream = UnixStream::connect(socket).expect("a shim");
+        let hello = json!({"type": "hello", "epoch": epoch, "instance": "x", "proof": proof});
+        let hello = hello.to_string();
+        let mut bytes = (hello.len() as u32).to_le_bytes().to_vec();
+        bytes.extend(hello.as_bytes());
+        stream.write_all(&bytes).expect("sent");
+        // A shim that does not take it hangs up.
+        let mut answer = [0; 64];
+        let length = stream.read(&mut answer).expect("an answer, or none");
+        welcome |= length > 0;
+    }
+    welcome
+}
+
+#[test]
+fn a_greeting_without_the_key_takes_no_shim_over() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let job = client.submit(server.marked(json!({"shell": "echo up; sleep 1000"})));
+    client.started(&job);
+    let forged = "00".repeat(32);
+    for epoch in [0, 1, 2, 1 << 40, i64::MAX as u64, u64::MAX] {
+        assert!(!is_welcome(&server, epoch, None), "{epoch}");
+        assert!(!is_welcome(&server, epoch, Some(&forged)), "{epoch}");
+    }
+    // The server still has its ear, and so has the next one.
+    assert_eq!(client.control(&job, "pause")["state"], "paused");
+    server.kill_9();
+    server.restart();
+    assert!(!is_welcome(&server, u64::MAX, None));
+    let mut client = server.connect();
+    assert_eq!(client.control(&job, "resume")["state"], "running");
+    client.control(&job, "kill");
+    assert_eq!(client.finished(&job)["state"], "cancelled");
+}

@@ -584,6 +584,105 @@ fn wrong_requests_are_refused_and_the_session_goes_on() {
     client.still_works();
 }
 
+/// A pattern that takes thousands of steps for each byte: for 6 MB it needs minutes.
+fn evil() -> Value {
+    json!([{"regex": "(?:a?){900}a{900}b"}])
+}
+
+/// A job whose output that pattern begins to match everywhere.
+fn letters(client: &mut Client) -> Value {
+    let line = "head -c 6000000 /dev/zero | tr '\\0' a";
+    let job = client.submit(json!({"shell": line}));
+    client.finished(&job)
+}
+
+#[test]
+fn a_hard_pattern_has_a_deadline_and_others_take_their_turns_meanwhile() {
+    let server = Server::with(&["--verify-timeout-s", "5"], &[]);
+    let mut client = server.connect();
+    let large = letters(&mut client);
+    let small = client.submit(json!({"argv": ["echo", "small"]}));
+    client.finished(&small);
+    let params = json!({"job": large["id"], "claims": evil()});
+    // Several sessions, and several of one.
+    let mut hard: Vec<(Client, i64)> = (0..3)
+        .map(|_| {
+            let mut client = server.connect();
+            client.begin("transcript.verify", params.clone());
+            let id = client.begin("transcript.verify", params.clone());
+            (client, id)
+        })
+        .collect();
+    let began = std::time::Instant::now();
+    let mut other = server.connect();
+    intact(&mut other, &small);
+    let wait = json!({"jobs": [small["id"]], "until": {"regex": "small"}, "timeout_s": 60});
+    assert_eq!(other.ok("job.wait", wait)["met"], true);
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    let (client, id) = &mut hard[0];
+    let error = client.reply(*id - 1).expect_err("too slow");
+    assert_eq!(error["code"], -32005, "{error}");
+    assert_eq!(error["data"]["limit"], "verify_timeout_s", "{error}");
+    client.still_works();
+}
+
+#[test]
+fn more_verifications_than_may_wait_are_refused() {
+    let args = ["--verifies-max", "1", "--verifies-waiting-max", "0"];
+    let server = Server::with(&args, &[]);
+    let mut client = server.connect();
+    let large = letters(&mut client);
+    let params = json!({"job": large["id"], "claims": evil()});
+    let mut other = server.connect();
+    until("a refusal", || {
+        // The other one may have been faster, and this one was refused.
+        client.begin("transcript.verify", params.clone());
+        let asked = other.call("transcript.verify", json!({"job": large["id"]}));
+        let error = asked.err()?;
+        assert_eq!(error["data"]["limit"], "verifies_waiting_max", "{error}");
+        Some(())
+    });
+    // One whose client has left gives its place back, within a turn.
+    drop(client);
+    until("the place", || {
+        let small = other.call("transcript.verify", json!({"job": large["id"]}));
+        small.ok()
+    });
+}
+
+#[test]
+fn patterns_that_take_too_much_room_together_are_refused() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let claims = vec![json!({"regex": "(?:[a-z]{5}x?){400}"}); 64];
+    let params = json!({"job": 1, "claims": claims});
+    let error = client.refused(-32005, "transcript.verify", params);
+    assert_eq!(
+        error["data"]["limit"], "claims_compiled_bytes_max",
+        "{error}"
+    );
+}
+
+/// A search without an end keeps nobody else from searching, nor from verifying.
+#[test]
+fn a_wait_for_a_hard_pattern_takes_turns_with_others() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let large = letters(&mut client);
+    let small = client.submit(json!({"argv": ["echo", "small"]}));
+    client.finished(&small);
+    let mut hard = server.connect();
+    for _ in 0..8 {
+        let until = json!({"regex": "(?:a?){900}a{900}b"});
+        hard.begin("job.wait", json!({"jobs": [large["id"]], "until": until}));
+    }
+    let began = std::time::Instant::now();
+    intact(&mut client, &small);
+    let wait = json!({"jobs": [small["id"]], "until": {"regex": "small"}, "timeout_s": 60});
+    assert_eq!(client.ok("job.wait", wait)["met"], true);
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+}
+
 /// A long verification keeps nobody waiting: not the requests behind it, and not the server's stop.
 #[test]
 fn a_verification_runs_beside_the_others_and_ends_with_its_session() {

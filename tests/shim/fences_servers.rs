@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 
 use cc_executor::{
     job::Stream,
-    spool::{FromShim, ShimState, ToShim},
+    spool::{FromShim, Greeting, ShimKey, ShimState, ToShim, message},
 };
 use nix::sys::signal::Signal;
 
@@ -105,7 +105,7 @@ fn nonsense_closes_and_the_unknown_is_skipped() {
 fn a_message_in_single_bytes_is_heard() {
     let shim = Shim::start();
     let (mut server, _) = shim.hello(1);
-    let bytes = cc_executor::spool::message::encode(&ToShim::Run(Box::new(spec(&["true"]))));
+    let bytes = message::encode(&ToShim::Run(Box::new(spec(&["true"]))));
     for byte in bytes {
         server.send_raw(&[byte]);
     }
@@ -120,7 +120,7 @@ fn a_server_that_never_reads_harms_nobody() {
     deaf.started();
     // It keeps asking and never listens: the shim's answers pile up.
     let asking = thread::spawn(move || {
-        let arm = cc_executor::spool::message::encode(&arm(0));
+        let arm = message::encode(&arm(0));
         while deaf.try_send_raw(&arm) {}
     });
     until("all is stored", || {
@@ -134,4 +134,38 @@ fn a_server_that_never_reads_harms_nobody() {
         _ => assert_eq!(server.exited().exit, code(0)),
     }
     assert!(server.receive_within(Duration::from_millis(10)).is_err());
+}
+
+/// A key is handed over through the pipe that is the shim's stdin; it stands nowhere else.
+#[test]
+fn a_shim_with_a_key_hears_nobody_who_does_not_know_it() {
+    let key = ShimKey::from_bytes([7; 32]);
+    let shim = Shim::with_key(&key);
+    for epoch in [1, u64::MAX] {
+        let mut stranger = shim.connect();
+        stranger.send(&ToShim::Hello {
+            epoch,
+            instance: String::new(),
+        });
+        assert_eq!(stranger.receive(), None, "{epoch}");
+        let mut forger = shim.connect();
+        let other = ShimKey::from_bytes([8; 32]);
+        forger.send_raw(&message::encode(&Greeting::new(&other, epoch, "")));
+        assert_eq!(forger.receive(), None, "{epoch}");
+    }
+    let mut beyond = shim.connect();
+    let greeting = Greeting::new(&key, u64::MAX, "");
+    beyond.send_raw(&message::encode(&greeting));
+    assert_eq!(beyond.receive(), None, "no server has that epoch");
+    let mut server = shim.connect();
+    server.send_raw(&message::encode(&Greeting::new(&key, 1, "")));
+    let answer = server.receive();
+    assert!(
+        matches!(answer, Some(FromShim::Welcome { .. })),
+        "{answer:?}"
+    );
+    for file in ["cmdline", "environ"] {
+        let told = std::fs::read(format!("/proc/{}/{file}", shim.pid())).unwrap_or_default();
+        assert!(!told.windows(8).any(|part| part == [7; 8]), "{file}");
+    }
 }

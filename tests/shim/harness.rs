@@ -17,7 +17,7 @@ use cc_executor::{
     },
     spool::{
         About, FromShim, Hole, Kind, Layout, Position, Record, RunSpec, SegmentName, SegmentReader,
-        ShimState, ToShim, hole,
+        ShimKey, ShimState, ToShim, hole,
         message::{self, MessageBuffer},
         reader::Next,
     },
@@ -44,17 +44,31 @@ impl Shim {
 
     /// A shim in a directory that has a spool already.
     pub fn start_in(dir: tempfile::TempDir) -> Self {
+        Self::begin(dir, None)
+    }
+
+    /// A shim that is given this key, as a server gives it.
+    pub fn with_key(key: &ShimKey) -> Self {
+        let dir = tempfile::tempdir().expect("tempdir");
+        fs::create_dir(dir.path().join("spool")).expect("spool");
+        Self::begin(dir, Some(key))
+    }
+
+    fn begin(dir: tempfile::TempDir, key: Option<&ShimKey>) -> Self {
         let layout = Layout::new(dir.path());
         fs::create_dir_all(layout.shims()).expect("shims");
         let id = "s1".to_owned();
-        let process = Command::new(env!("CARGO_BIN_EXE_cc-executor"))
+        let mut process = Command::new(env!("CARGO_BIN_EXE_cc-executor"))
             .args(["shim", "--data-dir"])
             .arg(dir.path())
             .args(["--id", &id])
-            .stdin(Stdio::null())
+            .stdin(key.map_or_else(Stdio::null, |_| Stdio::piped()))
             .stdout(Stdio::null())
             .spawn()
             .expect("start the shim");
+        if let (Some(key), Some(mut stdin)) = (key, process.stdin.take()) {
+            stdin.write_all(key.bytes()).expect("handed over");
+        }
         let shim = Self {
             dir,
             layout,

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::answer::{Answer, Cell};
-use crate::cli::escape::visible;
+use crate::escape::visible;
 
 /// The headline and the rows. On a terminal acting characters are written as escapes; elsewhere
 /// values are exact.

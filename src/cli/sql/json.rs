@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
 use super::answer::Answer;
-use crate::cli::escape;
+use crate::escape;
 
 /// The rows as text.
 pub fn text(answer: &Answer) -> String {

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use unicode_width::UnicodeWidthStr;
 
 use super::format::Screen;
-use crate::cli::{escape::shell_word, say};
+use crate::cli::{say, shell::shell_word};
 
 /// The pager where `PAGER` names none.
 const PAGER: &str = "less";

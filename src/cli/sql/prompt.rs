@@ -139,7 +139,7 @@ impl Prompt {
             Command::Format(None) => {
                 say::out(format!("{:?}\n", self.format).to_lowercase().as_bytes())?;
             }
-            Command::Describe(None) => say::out(self.views().as_bytes())?,
+            Command::Describe(None) => say::page(&self.views())?,
             Command::Describe(Some(name)) => self.describe(&name)?,
         }
         Ok(Then::GoOn)
@@ -160,7 +160,7 @@ impl Prompt {
             return Ok(());
         };
         let lines: String = view.columns.iter().map(|c| format!("{c}\n")).collect();
-        say::out(lines.as_bytes())
+        say::page(&lines)
     }
 }
 

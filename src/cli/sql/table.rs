@@ -12,7 +12,7 @@ use super::{
     answer::{Answer, Cell},
     format::Screen,
 };
-use crate::cli::escape::visible;
+use crate::escape::visible;
 
 /// Columns are not made narrower than this, so that moments are whole; where they do not fit then,
 /// lines are longer than the screen, columns.

@@ -29,6 +29,7 @@ use super::{
     tails::{Granted, Tails},
     work::Work,
 };
+use crate::executor::Share as Turns;
 
 /// What the requests of a session share.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct Session {
     pub pace: Pace,
     /// Who is at the other end, and its place.
     pub connection: Arc<Connection>,
+    /// Its share of what keeps processors busy.
+    pub turns: Turns,
     authenticated: Arc<AtomicBool>,
     seat: Seat,
     in_flight: Arc<Semaphore>,
@@ -81,6 +84,7 @@ impl Session {
             share,
             pace: Pace::new(door.floods.clone(), &door.settings),
             connection,
+            turns: Turns::default(),
             authenticated,
             seat,
             in_flight: Arc::new(Semaphore::new(in_flight_max)),

@@ -39,6 +39,10 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
     let mut all = settings.bounds();
     let constants = [
         ("claim_bytes_max", json!(TEXT_BYTES_MAX)),
+        (
+            "claims_compiled_bytes_max",
+            json!(verify::COMPILED_BYTES_MAX),
+        ),
         ("claims_max", json!(verify::CLAIMS_MAX)),
         ("containers_max", json!(CONTAINERS_MAX)),
         ("head_bytes_max", json!(listener::HEAD_BYTES_MAX)),

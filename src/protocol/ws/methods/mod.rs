@@ -237,7 +237,7 @@ pub async fn execute(
         Method::QueueSet => queue_set::execute(session, &params).await,
         Method::QueueDelete => queue_delete::execute(session, &params).await,
         Method::Query => query::execute(session, params).await,
-        Method::Verify => verify::execute(session, &params).await,
+        Method::Verify => verify::execute(session, params).await,
         Method::Info => info::execute(session, &params).await,
         Method::Backup => backup::execute(session, &params).await,
     }

@@ -1,4 +1,4 @@
-//! `queue.list`: all queues, by name.
+//! `queue.list`: all queues, by name; values of variables only for who asks for them.
 //!
 //! What they hold is the ledger's business.
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::job::Queue;
 
-const KEYS: [&str; 1] = ["cursor"];
+const KEYS: [&str; 2] = ["cursor", "include"];
 
 #[derive(Debug, Serialize)]
 struct View {
@@ -38,10 +38,23 @@ impl View {
     }
 }
 
+/// Whether the values of variables are asked for, as with `job.get`.
+fn with_values(params: &Params<'_>) -> Result<bool, Refusal> {
+    let include = params.texts("include")?.unwrap_or_default();
+    match include.iter().all(|name| *name == "env") {
+        true => Ok(!include.is_empty()),
+        false => Err(params.wrong("include", "must be a list of \"env\"")),
+    }
+}
+
 pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
     let params = Params::new(params, &KEYS)?;
     let cursor = params.text("cursor")?.unwrap_or_default();
-    let queues = session.door.executor.queues().await?;
+    let with_values = with_values(&params)?;
+    let mut queues = session.door.executor.queues().await?;
+    if !with_values {
+        queues = queues.into_iter().map(Queue::without_values).collect();
+    }
     let bytes_max = job_bytes_max(&session.door.settings);
     Ok(Outcome::of(&View::of(&queues, cursor, bytes_max)))
 }
@@ -49,6 +62,18 @@ pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_told_only_to_who_names_them() {
+        let read = |include: Value| {
+            let map = Map::from_iter([("include".to_owned(), include)]);
+            let params = Params::new(&map, &KEYS).expect("known");
+            with_values(&params).ok()
+        };
+        assert_eq!(read(Value::Null), Some(false));
+        assert_eq!(read(serde_json::json!(["env"])), Some(true));
+        assert_eq!(read(serde_json::json!(["stdin"])), None);
+    }
 
     #[test]
     fn pages_follow_each_other() {

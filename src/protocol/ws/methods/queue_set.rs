@@ -46,7 +46,8 @@ fn defaults(params: &Params<'_>) -> Result<Option<Map<String, Value>>, Refusal> 
 pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
     let change = change(&Params::new(params, &KEYS)?)?;
     let queue = session.door.executor.set_queue(change).await?;
-    Ok(Outcome::of(&queue))
+    // Also what was set before, by whomever.
+    Ok(Outcome::of(&queue.without_values()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! It runs beside the session's other requests; how a job is looked through is the executor's
 //! business.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -17,6 +19,9 @@ use crate::{
 
 /// Most claims of one verification.
 pub const CLAIMS_MAX: usize = 64;
+
+/// What the patterns of one verification may become, bytes.
+pub const COMPILED_BYTES_MAX: usize = 4 << 20;
 
 /// Digits of a SHA-256 in hex.
 const SHA256_DIGITS: usize = 64;
@@ -39,7 +44,28 @@ fn options(params: &Map<String, Value>) -> Result<(JobRef, Vec<Claim>), Refusal>
         let object = one.as_object().ok_or_else(not_a_list)?;
         claim(object).map_err(|refusal| refusal.at("claims", index))
     });
-    Ok((job, claims.collect::<Result<_, _>>()?))
+    // One after the other, so that no more is compiled than may be held.
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    for claim in claims {
+        let claim = claim?;
+        bytes += compiled_bytes(&claim);
+        if bytes > COMPILED_BYTES_MAX {
+            let message = format!(
+                "the patterns of all claims become larger than {COMPILED_BYTES_MAX} bytes together: \
+                 use smaller repetitions, or several verifications"
+            );
+            return Err(Refusal::limit("claims_compiled_bytes_max", message));
+        }
+        all.push(claim);
+    }
+    Ok((job, all))
+}
+
+fn compiled_bytes(claim: &Claim) -> usize {
+    match claim {
+        Claim::Matches(pattern) => pattern.compiled_bytes(),
+        _ => 0,
+    }
 }
 
 fn claim(object: &Map<String, Value>) -> Result<Claim, Refusal> {
@@ -86,11 +112,14 @@ fn digest(params: &Params<'_>, text: &str) -> Result<Claim, Refusal> {
 
 /// Verifies. What is wrong with its parameters is told at once; while it waits for its turn they
 /// are kept as they came, for patterns take more room than their texts.
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    drop(options(params)?);
+pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
     let executor = &session.door.executor;
-    let turn = executor.turn_to_verify().await?;
-    let (job, claims) = options(params)?;
+    let params = Arc::new(params);
+    // Sixty-four patterns are compiled for longer than others should wait for this thread.
+    let read = |params: Arc<Map<String, Value>>| executor.in_turn(move || options(&params));
+    drop(read(params.clone()).await??);
+    let turn = executor.turn_to_verify(&session.turns).await?;
+    let (job, claims) = read(params).await??;
     let verdict = executor.verify(&turn, job, claims).await?;
     Ok(Outcome::of(&verdict))
 }

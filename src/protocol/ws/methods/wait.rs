@@ -148,7 +148,7 @@ pub async fn until_decided(
 ) -> Result<Decision, Refusal> {
     let options = options(&Params::new(&params, &KEYS)?)?;
     drop(params);
-    Ok(session.door.executor.wait(options).await?)
+    Ok(session.door.executor.wait(&session.turns, options).await?)
 }
 
 /// Tells what a wait came to.
