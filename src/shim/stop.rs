@@ -217,21 +217,21 @@ impl Attempt {
     pub fn signal(&mut self, number: i32, kit: &mut Kit) {
         match self.phase {
             Phase::Running if self.halt.is_some() && signal::is_of_job_control(number) => {}
-            Phase::Running if self.leader_lives() => {
-                if reach::signal_group(self.group(), number) == Err(Errno::EPERM) {
-                    let name = signal::name(number);
-                    self.trouble(
-                        format!("send it {name}: the kernel refuses it (EPERM)"),
-                        kit,
-                    );
-                }
-            }
+            Phase::Running if self.leader_lives() => self.signal_now(number, kit),
             Phase::Opening | Phase::Starting { .. } | Phase::Failing(_)
                 if self.later.signals.len() < SIGNALS_MAX =>
             {
                 self.later.signals.push(number);
             }
             _ => {}
+        }
+    }
+
+    fn signal_now(&mut self, number: i32, kit: &mut Kit) {
+        if reach::signal_group(self.group(), number) == Err(Errno::EPERM) {
+            let name = signal::name(number);
+            let what = format!("send it {name}: the kernel refuses it (EPERM)");
+            self.trouble(what, kit);
         }
     }
 

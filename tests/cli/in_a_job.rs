@@ -8,7 +8,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::harness::{BINARY, Cli, Server, is_alive, parent, until, until_true, with_word};
+use crate::harness::{BINARY, Cli, Frozen, Server, is_alive, parent, until, until_true, with_word};
 
 /// The pid of the server of a data directory.
 #[track_caller]
@@ -145,7 +145,17 @@ fn a_server_that_a_job_starts_by_hand_outlives_the_job_and_ends_when_it_is_told_
 #[test]
 fn a_shim_that_cannot_start_a_server_is_named_and_nothing_is_stopped() {
     let place = Server::stopped(&[], &[]);
-    let line = format!("kill -STOP $PPID; timeout 40 {BINARY} restart; kill -CONT $PPID");
+    let (gate, said, over) = (
+        place.scratch("gate"),
+        place.scratch("said"),
+        place.scratch("over"),
+    );
+    let line = format!(
+        "while [ ! -e {} ]; do sleep 0.02; done; timeout 40 {BINARY} restart 2>{}; echo >{}",
+        gate.display(),
+        said.display(),
+        over.display()
+    );
     let running = place.cli("run").args(["--", "sh", "-c", &line]).spawn();
     let before = until("a server", || {
         let status = place.cli("status").args(["--json"]).run();
@@ -154,12 +164,22 @@ fn a_shim_that_cannot_start_a_server_is_named_and_nothing_is_stopped() {
             .success()
             .then(|| server_of(&place.data_dir()))
     });
-    let done = running.finish();
-    assert!(
-        done.err().contains("from within this job"),
-        "{}",
-        done.err()
-    );
+    let job = until("the job", || {
+        with_word(&over.display().to_string())
+            .into_iter()
+            .find(|pid| parent(*pid).is_some_and(|shim| Some(before) == parent(shim)))
+    });
+    let Some(frozen) = Frozen::process(parent(job).expect("a shim")) else {
+        fs::write(&gate, "").expect("the gate");
+        running.finish();
+        return;
+    };
+    fs::write(&gate, "").expect("the gate");
+    until_true("it has given up", || over.exists());
+    drop(frozen);
+    running.finish();
+    let said = fs::read_to_string(&said).expect("said");
+    assert!(said.contains("from within this job"), "{said}");
     assert_eq!(server_of(&place.data_dir()), before, "not stopped");
 }
 
