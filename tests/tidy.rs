@@ -12,7 +12,7 @@ use std::{
 const MAY_KNOW: [(&str, &[&str]); 25] = [
     ("job", &[]),
     ("spool", &["job"]),
-    ("shim", &["job", "spool", "clock", "ballast"]),
+    ("shim", &["job", "spool", "clock", "ballast", "escape"]),
     ("store", &["job", "clock", "ballast", "descriptors"]),
     ("output", &["job", "spool", "store", "clock"]),
     (

@@ -141,7 +141,13 @@ fn opens_for_writing(argument: u8) -> Result<Vec<SeccompRule>, seccompiler::Back
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io, net::TcpStream, os::unix::net::UnixStream, process::Command};
+    use std::{
+        fs::File,
+        io::{self, Write},
+        net::TcpStream,
+        os::unix::net::UnixStream,
+        process::Command,
+    };
 
     use super::*;
 

@@ -53,6 +53,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(why) => {
+            let why = crate::escape::visible(&why);
             eprintln!("cc-executor shim: failed to {why}");
             ExitCode::FAILURE
         }

@@ -128,3 +128,76 @@ async fn an_environment_is_stored_once_per_content() {
         .unwrap();
     assert_eq!(rows, 2);
 }
+
+/// Every digest that stands in the ledger, of environments and of submissions, as hex.
+async fn digests(ledger: &Ledger) -> (BTreeSet<String>, BTreeSet<String>) {
+    let mut conn = ledger.raw().await;
+    let mut all = async |sql| {
+        let found: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut conn).await.unwrap();
+        found.into_iter().collect()
+    };
+    (
+        all("SELECT lower(hex(hash)) FROM environments").await,
+        all("SELECT lower(hex(fingerprint)) FROM jobs").await,
+    )
+}
+
+fn plain(text: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(text);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What an earlier version has stored without a key is stored with one, and goes on matching.
+#[tokio::test]
+async fn digests_of_an_earlier_version_become_keyed_and_go_on_matching() {
+    let ledger = Ledger::new().await;
+    let job = NewJob {
+        env: [("SECRET".into(), "x".into())].into(),
+        ..keyed("k")
+    };
+    let first = ledger.submit(job.clone()).await;
+    let other = ledger.submit(true_job()).await;
+    let (hash, fingerprint) = (
+        plain(br#"{"SECRET":"x"}"#),
+        plain(&serde_json::to_vec(&job.fingerprint_source()).unwrap()),
+    );
+    let (environments, submissions) = digests(&ledger).await;
+    assert!(!environments.contains(&hash) && !submissions.contains(&fingerprint));
+    // As the version before had it.
+    ledger.store.close().await;
+    let mut conn = ledger.raw().await;
+    for sql in [
+        "PRAGMA foreign_keys = OFF".to_owned(),
+        "DELETE FROM digest_key".to_owned(),
+        format!(
+            "UPDATE jobs SET environment = x'{hash}', fingerprint = x'{fingerprint}' WHERE number = {}",
+            first.number
+        ),
+        format!("UPDATE environments SET hash = x'{hash}' WHERE names LIKE '%SECRET%'"),
+    ] {
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        query.execute(&mut conn).await.unwrap();
+    }
+    drop(conn);
+    let ledger = ledger.reopen().await;
+    let (environments, submissions) = digests(&ledger).await;
+    assert!(!environments.contains(&hash) && !submissions.contains(&fingerprint));
+    assert_eq!((environments.len(), submissions.len()), (2, 2));
+    let again = ledger.store.submit(submission(job.clone())).await.unwrap();
+    assert_eq!((again.job.number, again.created), (first.number, false));
+    let changed = NewJob {
+        env: [("SECRET".into(), "y".into())].into(),
+        ..job
+    };
+    let refused = ledger.store.submit(submission(changed)).await;
+    assert_eq!(refused, Err(SubmitError::KeyConflict(first.number)));
+    let include = Include {
+        env: true,
+        ..Include::default()
+    };
+    let read = ledger.store.job(JobRef::Number(first.number), include);
+    let env = read.await.unwrap().unwrap().env.unwrap();
+    assert_eq!(env.get("SECRET").map(String::as_str), Some("x"));
+    assert_eq!(ledger.get(other.number).await, other);
+}
