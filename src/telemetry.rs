@@ -259,7 +259,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[test]
     fn no_field_makes_a_line_of_its_own_or_acts_on_a_terminal() {
         let text = |shape: Shape, line: &str| {
             String::from_utf8(shape.harmless(line.as_bytes())).expect("UTF-8")
