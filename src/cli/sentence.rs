@@ -160,7 +160,7 @@ mod tests {
                 json!({"state": "running", "stop": {"cause": "cancel",
                     "refused": [{"pid": 7, "comm": "su\u{1b}do"}]}}),
                 "is running, and being stopped (cancel); the kernel did not let it be stopped \
-                 (EPERM): another user's processes 7 (su\\u{1b}do)",
+                 (EPERM): another user's processes 7 (su\\x1bdo)",
             ),
         ] {
             assert_eq!(of(&sample(keys)), text);
