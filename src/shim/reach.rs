@@ -64,9 +64,12 @@ impl Reached {
     /// Takes over what became of a signal to the leader's group.
     fn note_group(&mut self, leader: Option<i32>, signal: i32) {
         let Some(leader) = leader else { return };
-        self.leader_refused = Some(fork::kill(leader, 0) == Err(Errno::EPERM));
+        let is_refused = || fork::kill(leader, 0) == Err(Errno::EPERM);
+        let before = is_refused();
         // It succeeds where anybody took it, a zombie too: only of the leader is it known to live.
         let sent = signal_group(Some(leader), signal);
+        // It may have changed its user in this moment: then it counts as reached.
+        self.leader_refused = Some(before && is_refused());
         self.is_delivered |= sent.is_ok() && self.leader_refused == Some(false);
     }
 }

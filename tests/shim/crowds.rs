@@ -142,7 +142,7 @@ fn output_flows_and_a_pause_holds_over_chains_of_orphans() {
         server.send(&resume());
         told(&mut server, false);
         until("it goes on", || {
-            forks_within(Duration::from_millis(20), &shim) > 0
+            forks_within(Duration::from_millis(100), &shim) > 0
         });
         server.send(&kill());
         server.exited();
@@ -219,22 +219,35 @@ fn nobody_is_left(shim: &Shim) {
     assert_eq!(std::fs::read_to_string(children).expect("children"), "");
 }
 
-/// Whether the numbers of the shim's children change within that time: how many new ones there are.
+/// How many children of the shim are there after that time that have been started within it. One that
+/// was on its way out before a pause may leave its child to the shim after it.
 fn forks_within(time: Duration, shim: &Shim) -> usize {
-    let children = || -> Vec<String> {
-        let file = format!("/proc/{0}/task/{0}/children", shim.pid());
-        let text = std::fs::read_to_string(file).expect("children");
-        text.split_whitespace().map(str::to_owned).collect()
-    };
-    let before = children();
+    let since = uptime_ticks() + 1;
     let waited = Command::new("sleep")
         .arg(time.as_secs_f64().to_string())
         .status();
     assert!(waited.expect("sleep").success());
-    children()
-        .iter()
-        .filter(|pid| !before.contains(pid))
-        .count()
+    let children = format!("/proc/{0}/task/{0}/children", shim.pid());
+    let children = std::fs::read_to_string(children).expect("children");
+    let started = children.split_whitespace().filter_map(start_ticks);
+    started.filter(|ticks| *ticks > since).count()
+}
+
+/// The clock since boot, hundredths of a second.
+fn uptime_ticks() -> u64 {
+    let uptime = std::fs::read_to_string("/proc/uptime").expect("uptime");
+    let seconds = uptime.split(' ').next().expect("seconds");
+    (seconds.parse::<f64>().expect("seconds") * 100.0) as u64
+}
+
+/// When a process was started on that clock: field 22 (proc_pid_stat(5)).
+fn start_ticks(pid: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 2..]
+        .split(' ')
+        .nth(19)?
+        .parse()
+        .ok()
 }
 
 /// How much processor time a process has used.
