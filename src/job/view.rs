@@ -137,7 +137,9 @@ impl Serialize for Stop {
         map.serialize_entry("asked_at", &Micros(at))?;
         map.serialize_entry("signals", signals)?;
         map.serialize_entry("killed", &killed)?;
-        map.serialize_entry("refused", refused)?;
+        if !refused.is_empty() {
+            map.serialize_entry("refused", refused)?;
+        }
         map.end()
     }
 }
