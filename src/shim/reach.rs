@@ -61,17 +61,32 @@ impl Reached {
         true
     }
 
-    /// Takes over what became of a signal to the leader's group.
-    fn note_group(&mut self, leader: Option<i32>, signal: i32) {
-        let Some(leader) = leader else { return };
-        let is_refused = || fork::kill(leader, 0) == Err(Errno::EPERM);
-        let before = is_refused();
-        // It succeeds where anybody took it, a zombie too: only of the leader is it known to live.
-        let sent = signal_group(Some(leader), signal);
-        // It may have changed its user in this moment: then it counts as reached.
-        self.leader_refused = Some(before && is_refused());
-        self.is_delivered |= sent.is_ok() && self.leader_refused == Some(false);
+    /// Signals the leader's group; whether anybody has taken it.
+    fn signal_group(&mut self, leader: Option<i32>, signal: i32) -> bool {
+        let Some(leader) = leader else { return false };
+        let is_refused = is_refused(leader);
+        self.leader_refused = Some(is_refused);
+        // A zombie takes it, too: only of the leader is it known to live.
+        let is_taken = signal_group(Some(leader), signal).is_ok();
+        self.is_delivered |= is_taken && !is_refused;
+        is_taken
     }
+
+    /// A leader that was refused at first may have changed its user meanwhile, and have got one of the
+    /// signals: then it counts as reached.
+    fn ask_leader_again(&mut self, leader: Option<i32>) {
+        if let (Some(leader), Some(true)) = (leader, self.leader_refused)
+            && !is_refused(leader)
+        {
+            self.leader_refused = Some(false);
+            self.is_delivered = true;
+        }
+    }
+}
+
+/// Whether the kernel does not let us signal a child; one that has exited keeps its user.
+fn is_refused(child: i32) -> bool {
+    fork::kill(child, 0) == Err(Errno::EPERM)
 }
 
 /// Sends a signal to the group of a leader that has not been reaped.
@@ -85,14 +100,15 @@ impl Tree {
     /// and has not been reaped.
     pub fn terminate(&self, leader: Option<i32>) -> Reached {
         let mut reached = Reached::default();
-        reached.note_group(leader, libc::SIGTERM);
+        let is_taken = reached.signal_group(leader, libc::SIGTERM);
         let looked = self.meet_all(&mut Known::default(), |process, way| {
-            let has_got_it = Some(process.group) == leader;
+            let has_got_it = is_taken && Some(process.group) == leader;
             let sent = way.send(if has_got_it { 0 } else { libc::SIGTERM });
             reached.any_stopped |= process.is_stopped();
             reached.note(process, sent);
         });
         reached.is_torn |= !looked.is_whole();
+        reached.ask_leader_again(leader);
         reached
     }
 
@@ -112,20 +128,23 @@ impl Tree {
     pub fn kill(&self, group: Option<i32>, lives: bool) -> Reached {
         let mut reached = Reached::default();
         let mut met = HashSet::new();
-        reached.note_group(group.filter(|_| lives), libc::SIGKILL);
+        reached.signal_group(group.filter(|_| lives), libc::SIGKILL);
         let known = &mut Known::default();
-        self.until_quiet(reached, known, libc::SIGKILL, |tree, known, reached| {
-            let before = met.len();
-            let looked = tree.meet_all(known, |process, way| {
-                let is_new = !met.contains(&process.identity());
-                if is_new && reached.note(process, way.send(libc::SIGKILL)) {
-                    met.insert(process.identity());
-                }
+        let mut reached =
+            self.until_quiet(reached, known, libc::SIGKILL, |tree, known, reached| {
+                let before = met.len();
+                let looked = tree.meet_all(known, |process, way| {
+                    let is_new = !met.contains(&process.identity());
+                    if is_new && reached.note(process, way.send(libc::SIGKILL)) {
+                        met.insert(process.identity());
+                    }
+                });
+                // A process that forks is hit together with its children.
+                let _ = signal_group(group, libc::SIGKILL);
+                (looked, met.len() > before)
             });
-            // A process that forks is hit together with its children.
-            let _ = signal_group(group, libc::SIGKILL);
-            (looked, met.len() > before)
-        })
+        reached.ask_leader_again(group);
+        reached
     }
 
     /// Stops everybody who does not stand still, again and again until nobody new is found.
