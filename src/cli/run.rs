@@ -5,6 +5,7 @@
 
 use std::{cell::Cell, process::ExitCode, time::Duration};
 
+use anyhow::Context;
 use serde_json::{Map, Value, json};
 use tokio::{
     pin, select,
@@ -104,11 +105,27 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     if args.detach {
         return detach(&Job::read(&reply["job"])?);
     }
-    let forward = match args.job.interactive {
+    let number = reply["job"]["number"].clone();
+    let watched = watch(args.job.interactive, link, &reply, tail, signals, asked).await;
+    // From here on there is a job, and whatever fails here does not end it.
+    watched.with_context(|| {
+        format!("job {number} was handed in, and `cc-executor tail {number}` follows it")
+    })
+}
+
+async fn watch(
+    interactive: bool,
+    link: Link,
+    reply: &Value,
+    tail: Options,
+    signals: Signals,
+    asked: Option<Ask>,
+) -> anyhow::Result<ExitCode> {
+    let forward = match interactive {
         true => Forward::of(Stdin::start()?),
         false => Forward::nothing(),
     };
-    Running::new(link, &reply, tail, signals, forward)?
+    Running::new(link, reply, tail, signals, forward)?
         .watch(asked)
         .await
 }
