@@ -8,23 +8,14 @@ use super::{
     tree::Known,
 };
 
-/// What is to be done about a process of a tree that is to stand still.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It stands still.
-    Leave,
-    /// It is met for the first time, and runs.
-    Stop,
-    /// Somebody else has let it go on, or it has not come to its stop yet.
-    StopAgain,
-}
-
 /// A pause.
 #[derive(Debug, Default)]
 pub struct Halt {
     has_begun: bool,
     /// Everybody who was met in it.
     known: Known,
+    /// Everybody who was there at the last look, those too that had exited.
+    seen: HashSet<Identity>,
     /// Those that stood still before the pause: they go on standing still after it.
     stood: HashSet<Identity>,
     /// Those that the pause has stopped.
@@ -59,22 +50,26 @@ impl Halt {
         self.known = known;
     }
 
-    /// What is to be done about this process. One that stands still by itself is remembered.
-    pub fn meet(&mut self, process: &Process, is_stopped: bool) -> Verdict {
+    /// Takes over who is there now; whether anybody is new. One that has exited since the last look
+    /// counts as well: it may have left a child that was not there when its list was read.
+    pub fn look(&mut self, found: &[Process]) -> bool {
+        let now: HashSet<_> = found.iter().map(Process::identity).collect();
+        let any_new = !now.is_subset(&self.seen);
+        self.seen = now;
+        any_new
+    }
+
+    /// Whether this process is to be stopped: it is met for the first time, somebody else has let it go
+    /// on, or it has not come to its stop yet. One that stands still by itself is remembered.
+    pub fn meet(&mut self, process: &Process, is_stopped: bool) -> bool {
         let identity = process.identity();
-        let is_known = self.stopped.contains(&identity);
-        match (is_stopped, is_known) {
-            (false, true) => return Verdict::StopAgain,
-            (false, false) => return Verdict::Stop,
-            (true, false) if self.must_have_stopped(process) => {
-                self.stopped.insert(identity);
-            }
-            (true, false) => {
-                self.stood.insert(identity);
-            }
-            (true, true) => {}
+        if is_stopped && !self.stopped.contains(&identity) {
+            match self.must_have_stopped(process) {
+                true => self.stopped.insert(identity),
+                false => self.stood.insert(identity),
+            };
         }
-        Verdict::Leave
+        !is_stopped
     }
 
     /// Whether a process that stands still and is not known does so because of the pause.
@@ -129,13 +124,13 @@ mod tests {
     fn whoever_stood_before_goes_on_standing() {
         let mut halt = Halt::default();
         let (leader, stood, apart) = (process(1, 1), process(2, 1), process(3, 3));
-        assert_eq!(halt.meet(&stood, true), Verdict::Leave);
+        assert!(!halt.meet(&stood, true));
         halt.begin(Some(1));
-        assert_eq!(halt.meet(&leader, true), Verdict::Leave);
-        assert_eq!(halt.meet(&stood, true), Verdict::Leave);
-        assert_eq!(halt.meet(&apart, false), Verdict::Stop);
+        assert!(!halt.meet(&leader, true));
+        assert!(!halt.meet(&stood, true));
+        assert!(halt.meet(&apart, false));
         halt.has_stopped(&apart);
-        assert_eq!(halt.meet(&apart, true), Verdict::Leave);
+        assert!(!halt.meet(&apart, true));
         assert!(halt.lets_go(&leader) && halt.lets_go(&apart));
         assert!(!halt.lets_go(&stood));
     }
@@ -144,13 +139,23 @@ mod tests {
     fn whoever_was_let_go_by_others_is_stopped_again_and_goes_on_in_the_end() {
         let mut halt = Halt::default();
         let (ours, stood) = (process(1, 1), process(2, 2));
-        assert_eq!(halt.meet(&stood, true), Verdict::Leave);
+        assert!(!halt.meet(&stood, true));
         halt.begin(Some(1));
-        assert_eq!(halt.meet(&ours, true), Verdict::Leave);
-        assert_eq!(halt.meet(&ours, false), Verdict::StopAgain);
-        assert_eq!(halt.meet(&stood, false), Verdict::Stop);
+        assert!(!halt.meet(&ours, true));
+        assert!(halt.meet(&ours, false));
+        assert!(halt.meet(&stood, false));
         halt.has_stopped(&stood);
         assert!(halt.lets_go(&stood));
+    }
+
+    #[test]
+    fn one_that_has_come_and_gone_is_somebody_new() {
+        let mut halt = Halt::default();
+        let (leader, link) = (process(1, 1), process(2, 1));
+        assert!(halt.look(&[leader]));
+        assert!(!halt.look(&[leader]));
+        assert!(halt.look(&[leader, link]));
+        assert!(!halt.look(&[leader]));
     }
 
     #[test]
@@ -159,7 +164,7 @@ mod tests {
         halt.begin(None);
         halt.has_stopped_blindly();
         let met = process(1, 9);
-        assert_eq!(halt.meet(&met, true), Verdict::Leave);
+        assert!(!halt.meet(&met, true));
         assert!(halt.lets_go(&met));
         halt.has_let_go(&met);
         assert!(!halt.has_anybody());

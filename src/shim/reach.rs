@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use super::{
     fork,
-    halt::{Halt, Verdict},
+    halt::Halt,
     look::{self, Identity, Process},
     tree::{Known, Looked, Tree},
 };
@@ -159,15 +159,13 @@ impl Tree {
             &mut known,
             libc::SIGSTOP,
             |tree, known, reached| {
-                let mut any_new = false;
                 let looked = tree.meet_all(known, |process, way| {
-                    let verdict = halt.meet(process, process.is_stopped());
-                    if verdict == Verdict::Leave || refused.contains(&process.identity()) {
+                    let runs = halt.meet(process, process.is_stopped());
+                    if !runs || refused.contains(&process.identity()) {
                         return;
                     }
                     let sent = way.send(libc::SIGSTOP);
                     if reached.note(process, sent) {
-                        any_new |= verdict == Verdict::Stop;
                         match sent {
                             Ok(()) => halt.has_stopped(process),
                             Err(_) => _ = refused.insert(process.identity()),
@@ -177,6 +175,7 @@ impl Tree {
                 if reached.is_torn || !looked.is_whole() {
                     halt.has_stopped_blindly();
                 }
+                let any_new = halt.look(&looked.found) || looked.any_gone;
                 (looked, any_new)
             },
         );

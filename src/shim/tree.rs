@@ -32,11 +32,13 @@ use crate::job::Survivor;
 /// is not one that is gone.
 #[derive(Debug, Default)]
 pub struct Looked {
-    /// Those that were seen, parents before their children.
+    /// Those that were seen, parents before their children; those too that have exited.
     pub found: Vec<Process>,
     /// Those that are there, or may be, and could not be looked at; what is below them was not seen
     /// either.
     unseen: Vec<i32>,
+    /// Somebody stood in a list and was gone before it was looked at: it may have left others.
+    pub any_gone: bool,
     /// Some list of children could not be read.
     torn: bool,
 }
@@ -217,7 +219,7 @@ impl Tree {
                     act(&process, found);
                     looked.found.push(process);
                 }
-                Ok(None) => {}
+                Ok(None) => looked.any_gone = true,
                 Err(_) => looked.unseen.push(pid),
             }
         }
