@@ -141,20 +141,11 @@ impl Tree {
         self.walk(look, |_, ()| {})
     }
 
-    /// Everything alive below the shim but the leader. Where all have exited while they were looked at
-    /// they may have left others: then it is looked again.
+    /// Everything alive below the shim but the leader.
     pub fn others(&self, leader: i32) -> Looked {
-        let mut looks = 0;
-        loop {
-            let mut all = self.everyone();
-            all.found.retain(|p| p.pid != leader);
-            let any_dead = all.any_gone || !all.found.is_empty();
-            all.found.retain(Process::is_alive);
-            looks += 1;
-            if !all.found.is_empty() || !any_dead || looks == OTHERS_LOOKS_MAX {
-                return all;
-            }
-        }
+        let mut all = self.everyone();
+        all.found.retain(|p| p.pid != leader && p.is_alive());
+        all
     }
 
     /// Meets everybody alive below the shim, parents before their children, on a way that leads to
@@ -269,9 +260,6 @@ fn open(pid: i32) -> Result<OwnedFd, Errno> {
 /// How many parents are looked at for one process. In a walk the first one is known; a connection can
 /// come from far below, and the next one waits meanwhile.
 const CLIMB_MAX: u32 = 256;
-
-/// How many looks in a row may find only those that have exited.
-const OTHERS_LOOKS_MAX: u32 = 5;
 
 /// How many survivors are named at most: their names have to fit into a record.
 const NAMED_MAX: usize = 1000;
