@@ -74,6 +74,15 @@ impl Process {
     }
 }
 
+/// Whether a process that was sent SIGSTOP has come to its stop, in all its threads. Until then it may
+/// be in the middle of a fork, whose child does not get that signal.
+pub fn has_come_to_rest(process: &Process) -> bool {
+    match process.threads {
+        1 => stands_still(process.state),
+        _ => threads(process.pid).into_iter().all(stands_still),
+    }
+}
+
 /// A process; `None` where there is none of that number. An error says nothing about it.
 pub fn process(pid: i32) -> Result<Option<Process>, Errno> {
     match read(&format!("/proc/{pid}/stat")) {
@@ -139,11 +148,25 @@ fn read(path: &str) -> io::Result<Vec<u8>> {
 
 /// Whether a thread besides the first one is stopped: a stop stops them all.
 fn other_thread_is_stopped(pid: i32) -> bool {
+    threads(pid).contains(&b'T')
+}
+
+/// The letters of all threads of a process, as far as they can be looked at.
+fn threads(pid: i32) -> Vec<u8> {
     let threads = fs::read_dir(format!("/proc/{pid}/task"));
-    threads.into_iter().flatten().flatten().any(|thread| {
-        let stat = read(&thread.path().join("stat").to_string_lossy()).unwrap_or_default();
-        parse(pid, &stat).is_some_and(|thread| thread.state == b'T')
-    })
+    let letter = |thread: fs::DirEntry| {
+        let stat = read(&thread.path().join("stat").to_string_lossy()).ok()?;
+        parse(pid, &stat).map(|thread| thread.state)
+    };
+    let threads = threads.into_iter().flatten().flatten();
+    threads.filter_map(letter).collect()
+}
+
+/// Whether a thread with this letter does nothing that a stop would still have to end: it is stopped,
+/// or held by its tracer, or it waits where no signal reaches it (for its vfork, for a disk), or it
+/// has ended.
+fn stands_still(letter: u8) -> bool {
+    matches!(letter, b'T' | b't' | b'D' | b'Z' | b'X' | b'x')
 }
 
 /// What `/proc` says of a process that has been reaped: before the file is opened, or after it.

@@ -14,6 +14,9 @@ use crate::{job::Survivor, spool::FromShim};
 /// How long after a pause or a resume that could not reach everybody it is tried again.
 const REACH_AGAIN: Duration = Duration::from_millis(250);
 
+/// How long after a look that has found somebody on the way to its stop the next one is taken.
+const REST_AGAIN: Duration = Duration::from_millis(2);
+
 /// How often is looked whether everybody still stands still: others may send SIGCONT, and only of
 /// our children the kernel tells that they go on.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -74,7 +77,8 @@ impl Attempt {
         self.watched_at = now;
         let again = match (reached.is_whole(), reached.is_quiet()) {
             (true, true) => None,
-            (true, false) => Some(now),
+            (true, false) if reached.is_at_rest() => Some(now),
+            (true, false) => Some(now + REST_AGAIN),
             (false, _) => Some(now + REACH_AGAIN),
         };
         self.unreached = again.map(|at| (true, at));

@@ -34,6 +34,8 @@ pub struct Reached {
     is_torn: bool,
     /// Whether two looks in a row have found nobody new.
     is_quiet: bool,
+    /// Whether somebody has not come to the stop that it was sent yet.
+    any_runs: bool,
 }
 
 impl Reached {
@@ -45,6 +47,11 @@ impl Reached {
     /// Whether nobody new was found in the end: else it is to be called again at once.
     pub fn is_quiet(&self) -> bool {
         self.is_quiet
+    }
+
+    /// Whether everybody has come to the stop that they were sent.
+    pub fn is_at_rest(&self) -> bool {
+        !self.any_runs
     }
 
     /// Takes over what became of a signal to one process; whether that is an answer.
@@ -159,7 +166,9 @@ impl Tree {
             &mut known,
             libc::SIGSTOP,
             |tree, known, reached| {
+                reached.any_runs = false;
                 let looked = tree.meet_all(known, |process, way| {
+                    reached.any_runs |= !look::has_come_to_rest(process);
                     let runs = halt.meet(process, process.is_stopped());
                     if !runs || refused.contains(&process.identity()) {
                         return;
@@ -176,7 +185,9 @@ impl Tree {
                     halt.has_stopped_blindly();
                 }
                 let any_new = halt.look(&looked.found) || looked.any_gone;
-                (looked, any_new)
+                // Whoever runs may be in the middle of a fork: who is new is known after that.
+                let is_loud = any_new || reached.any_runs;
+                (looked, is_loud)
             },
         );
         halt.put_known(known);
