@@ -250,14 +250,16 @@ fn a_paused_job_can_be_cancelled() {
 fn queued_jobs_are_cancelled_at_once_and_not_paused() {
     let server = Server::start();
     let mut client = server.connect();
-    let mut running = Vec::new();
-    let queued = until("a job that has to wait", || {
-        let job = client.submit(server.marked(json!({"argv": ["sleep", "1000"]})));
-        running.push(job.clone());
-        let params = json!({"jobs": [job["id"]], "until": "running", "timeout_s": 1});
-        let waited = client.ok("job.wait", params);
-        (waited["met"] == false).then_some(job)
-    });
+    client.ok("queue.set", json!({"queue": "default", "concurrency": 2}));
+    let sleeper = server.marked(json!({"argv": ["sleep", "1000"]}));
+    let running = [
+        client.submit(sleeper.clone()),
+        client.submit(sleeper.clone()),
+    ];
+    for job in &running {
+        client.started(job);
+    }
+    let queued = client.submit(sleeper);
     assert_eq!(client.get(&queued)["state"], "queued");
     let pause = json!({"job": queued["id"], "action": "pause"});
     let error = client.refused(-32004, "job.control", pause);

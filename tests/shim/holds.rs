@@ -64,8 +64,9 @@ fn whoever_is_let_go_on_by_others_in_a_pause_is_stopped_again() {
     for round in 0..3 {
         for pid in pids {
             until("it stands still", || is_still(pid));
-            send(Pid::from_raw(pid), Signal::SIGCONT).expect("sent");
+            // Before it is let go on: it may be stopped again at once.
             let before = switches(pid);
+            send(Pid::from_raw(pid), Signal::SIGCONT).expect("sent");
             until("it has gone on", || switches(pid) != before);
             until("it is stopped again", || is_still(pid));
         }
