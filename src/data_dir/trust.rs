@@ -83,7 +83,10 @@ pub fn check_file(stat: &Stat, who: Who) -> Result<(), Flaw> {
     if stat.st_mode & WRITABLE_BY_OTHERS != 0 {
         return Err(Flaw::ModeOfFile(stat.st_mode & 0o7777));
     }
-    match u64::from(stat.st_nlink) {
+    // Its type differs between architectures.
+    #[allow(clippy::useless_conversion)]
+    let names = u64::from(stat.st_nlink);
+    match names {
         // One that was removed a moment ago is nobody else's.
         0 | 1 => Ok(()),
         names => Err(Flaw::Names(names)),

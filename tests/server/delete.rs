@@ -166,6 +166,8 @@ fn a_wait_for_the_end_of_a_job_that_goes_with_it_is_met() {
         let job = client.submit(server.marked(json!({"argv": ["sleep", "1000"]})));
         client.started(&job);
         let wait = waiter.begin("job.wait", json!({"jobs": [job["id"]]}));
+        // Requests of a session take effect in order: with this answer the wait has begun.
+        waiter.get(&job);
         client.control(&job, "kill");
         until_true("the deletion", || {
             client.call("job.delete", json!({"job": job["id"]})).is_ok()
