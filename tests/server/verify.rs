@@ -632,12 +632,14 @@ fn more_verifications_than_may_wait_are_refused() {
     let server = Server::with(&args, &[]);
     let mut client = server.connect();
     let large = letters(&mut client);
+    let small = client.submit(json!({"argv": ["echo", "small"]}));
+    client.finished(&small);
     let params = json!({"job": large["id"], "claims": evil()});
     let mut other = server.connect();
     until("a refusal", || {
-        // The other one may have been faster, and this one was refused.
+        // The other one may have been faster, and this one was refused: a small one is over soon.
         client.begin("transcript.verify", params.clone());
-        let asked = other.call("transcript.verify", json!({"job": large["id"]}));
+        let asked = other.call("transcript.verify", json!({"job": small["id"]}));
         let error = asked.err()?;
         assert_eq!(error["data"]["limit"], "verifies_waiting_max", "{error}");
         Some(())
@@ -645,8 +647,8 @@ fn more_verifications_than_may_wait_are_refused() {
     // One whose client has left gives its place back, within a turn.
     drop(client);
     until("the place", || {
-        let small = other.call("transcript.verify", json!({"job": large["id"]}));
-        small.ok()
+        let asked = other.call("transcript.verify", json!({"job": small["id"]}));
+        asked.ok()
     });
 }
 
