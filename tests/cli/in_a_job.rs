@@ -134,6 +134,8 @@ fn a_server_that_a_job_starts_by_hand_outlives_the_job_and_ends_when_it_is_told_
     assert_eq!(done.out(), "0\n", "{}", done.err());
     let status = Cli::new(&other, "status").run();
     assert_eq!(status.code(), 1, "{}", status.out());
+    // Not the line of the one before.
+    fs::remove_file(there.join("ready")).expect("the ready line");
     let line = format!("{serve} >ready & until grep -q ready ready; do sleep 0.02; done");
     let words = ["--", "sh", "-c", &line];
     let done = place.cli("run").cwd(&there).args(words).run();

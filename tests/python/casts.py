@@ -56,7 +56,7 @@ def check_cast(binary, home, shell):
     recording = json.loads(call(binary, home, "export", "last", "--format", "json").stdout)
     job, chunks = recording["job"], recording["chunks"]
     path = os.path.join(home, "job.cast")
-    call(binary, home, "export", "last", "--format", "asciicast", "-o", path)
+    call(binary, home, "export", "last", "--format", "asciicast", "--force", "-o", path)
 
     with open_from_url(path) as cast:
         header = cast.v2_header
