@@ -323,14 +323,16 @@ fn ctrl_c_ends_a_replay_and_not_the_job() {
         .spawn()
         .expect("the binary");
     let stdout = child.stdout.take().expect("piped");
-    let first = BufReader::new(stdout).lines().next();
-    assert_eq!(first.expect("a line").expect("text"), "first");
+    // Kept: a replay whose reader leaves ends as well.
+    let mut lines = BufReader::new(stdout).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "first");
     kill(
         nix::unistd::Pid::from_raw(child.id() as i32),
         Signal::SIGINT,
     )
     .expect("our child");
     let status = child.wait().expect("our child");
+    drop(lines);
     assert_eq!(status.signal(), Some(Signal::SIGINT as i32), "{status:?}");
     assert_eq!(client.get(&job)["state"], "running");
 }
