@@ -2,13 +2,11 @@
 //!
 //! Where keys are kept, and how a shim gets its own, is not known here.
 
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
 /// Length of a key, bytes.
 pub const KEY_BYTES: usize = 32;
-/// Length of a block of SHA-256, bytes.
-const BLOCK_BYTES: usize = 64;
 
 /// A shim's key. Never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,7 +21,12 @@ impl std::fmt::Debug for ShimKey {
 impl ShimKey {
     /// The key of the shim `id`, from what all keys of a data directory are made from.
     pub fn of(seed: &[u8; KEY_BYTES], id: &str) -> Self {
-        Self(hmac(seed, &[b"shim", id.as_bytes()]))
+        Self(
+            hmac(seed, &[b"shim", id.as_bytes()])
+                .finalize()
+                .into_bytes()
+                .into(),
+        )
     }
 
     /// A key as the shim was handed it.
@@ -39,42 +42,58 @@ impl ShimKey {
     /// What proves that a hello comes from somebody who knows the key: good for this epoch and this
     /// instance alone. In hex.
     pub fn proof(&self, epoch: u64, instance: &str) -> String {
-        let mac = hmac(
-            &self.0,
-            &[b"hello", &epoch.to_le_bytes(), instance.as_bytes()],
-        );
+        let mac = self.of_hello(epoch, instance).finalize().into_bytes();
         mac.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether that is the proof.
+    /// Whether that is the proof; it takes as long for any wrong one.
     pub fn proves(&self, proof: &str, epoch: u64, instance: &str) -> bool {
-        let expected = self.proof(epoch, instance);
-        expected.as_bytes().ct_eq(proof.as_bytes()).into()
+        let mac = from_hex(proof);
+        mac.is_some_and(|mac| self.of_hello(epoch, instance).verify_slice(&mac).is_ok())
+    }
+
+    fn of_hello(&self, epoch: u64, instance: &str) -> Hmac<Sha256> {
+        let parts = [b"hello", &epoch.to_le_bytes()[..], instance.as_bytes()];
+        hmac(&self.0, &parts)
     }
 }
 
-/// HMAC-SHA-256 (RFC 2104) over parts, each behind its length.
-fn hmac(key: &[u8; KEY_BYTES], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
-    let pad = |with: u8| {
-        let mut block = [with; BLOCK_BYTES];
-        block.iter_mut().zip(key).for_each(|(to, from)| *to ^= from);
-        block
-    };
-    let mut inner = Sha256::new();
-    inner.update(pad(0x36));
+/// HMAC-SHA-256 (RFC 2104) over parts, each after its length.
+fn hmac(key: &[u8; KEY_BYTES], parts: &[&[u8]]) -> Hmac<Sha256> {
+    // A key of any length is taken.
+    #[allow(clippy::expect_used)]
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
     for part in parts {
-        inner.update((part.len() as u64).to_le_bytes());
-        inner.update(part);
+        mac.update(&(part.len() as u64).to_le_bytes());
+        mac.update(part);
     }
-    let mut outer = Sha256::new();
-    outer.update(pad(0x5c));
-    outer.update(inner.finalize());
-    outer.finalize().into()
+    mac
+}
+
+fn from_hex(text: &str) -> Option<[u8; KEY_BYTES]> {
+    let mut bytes = [0; KEY_BYTES];
+    if text.len() != 2 * KEY_BYTES || !text.is_ascii() {
+        return None;
+    }
+    for (nth, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * nth..2 * nth + 2], 16).ok()?;
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Computed with Python's `hmac` module: shims keep their keys through upgrades of the server.
+    #[test]
+    fn a_proof_stays_what_it_was() {
+        let proof = ShimKey::of(&[7; KEY_BYTES], "a").proof(3, "i");
+        assert_eq!(
+            proof,
+            "052c77b41a9e255279699a25230f6fb543b46ee90b69959dd1a8a0f74fcabbba"
+        );
+    }
 
     #[test]
     fn a_proof_is_good_for_one_shim_one_epoch_and_one_instance() {
@@ -82,7 +101,15 @@ mod tests {
         let proof = key.proof(3, "i");
         assert!(key.proves(&proof, 3, "i"));
         assert!(!key.proves(&proof, 4, "i") && !key.proves(&proof, 3, "j"));
-        assert!(!key.proves("", 3, "i"));
+        for wrong in [
+            "",
+            "00",
+            &proof[1..],
+            &format!("{proof}00"),
+            &"é".repeat(32),
+        ] {
+            assert!(!key.proves(wrong, 3, "i"), "{wrong}");
+        }
         for other in [
             ShimKey::of(&[7; KEY_BYTES], "b"),
             ShimKey::of(&[8; KEY_BYTES], "a"),

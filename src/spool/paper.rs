@@ -14,7 +14,8 @@ use std::{
 ///
 /// # Errors
 ///
-/// `InvalidData` where a link or anything but a regular file has its name.
+/// `Other` where a link or anything but a regular file has its name: that is no damage, and it may be
+/// gone the next time.
 pub fn open(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
