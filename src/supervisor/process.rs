@@ -35,6 +35,18 @@ pub fn open(pid: i32) -> Looked<OwnedFd> {
     Looked::at_process(format_args!("pidfd_open of process {pid}"), opened)
 }
 
+/// The children of a process, by all its threads, as far as they can be listed.
+pub fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let mut children = Vec::new();
+    for thread in threads.into_iter().flatten().flatten() {
+        let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        let numbers = list.split_ascii_whitespace().map(str::parse);
+        children.extend(numbers.filter_map(Result::<i32, _>::ok));
+    }
+    children
+}
+
 /// The environment with which a process was started.
 #[derive(Debug)]
 pub enum Environment {
@@ -147,6 +159,11 @@ impl Stat {
         self.is_ended() && self.threads > 1
     }
 
+    /// Whether a signal has stopped it.
+    pub fn is_stopped(&self) -> bool {
+        self.state == 'T'
+    }
+
     fn is_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
@@ -210,6 +227,7 @@ mod tests {
         }
         assert!(parsed("Z", 2).has_lost_its_first_thread());
         assert!(!parsed("S", 2).has_lost_its_first_thread());
+        assert!(parsed("T", 1).is_stopped() && !parsed("S", 1).is_stopped());
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
@@ -15,8 +14,13 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{getsockopt, sockopt::PeerCredentials},
 };
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::{net::UnixStream, time::Instant};
+
+use super::{
+    looked::Looked,
+    process::{self, Stat},
+};
 
 /// Between two looks at a shim that runs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -69,12 +73,12 @@ impl Waker {
     /// Lets the shim go on if it is stopped. `stream` is the connection that it listens on.
     pub fn look(&mut self, stream: &UnixStream) {
         self.let_go();
-        self.stopped = match Seen::of(self.shim) {
-            Some(seen) if seen.is_stopped => self.stopped + 1,
+        self.stopped = match seen(self.shim) {
+            Some(seen) if seen.is_stopped() => self.stopped + 1,
             _ => 0,
         };
         if self.stopped > 0
-            && let Some(shim) = open(self.shim)
+            && let Some(shim) = there(process::open(self.shim))
             && is_connected(stream)
         {
             // The connection stands, so the one that listens was there when the descriptor was opened.
@@ -108,8 +112,8 @@ impl Waker {
     /// The job goes on.
     fn let_go(&mut self) {
         for (pid, start_ticks) in self.held.drain(..).rev() {
-            if let Some(process) = open(pid)
-                && Seen::of(pid).is_some_and(|seen| seen.start_ticks == start_ticks)
+            if let Some(process) = there(process::open(pid))
+                && seen(pid).is_some_and(|seen| seen.start_ticks == start_ticks)
             {
                 let _ = pidfd_send_signal(&process, Signal::CONT);
             }
@@ -141,66 +145,38 @@ fn hold(shim: i32) -> Vec<Identity> {
 /// opened before its parent was asked for, and whose parent is still the one that was met.
 fn hold_once(shim: i32, held: &mut Vec<Identity>) {
     let mut known = HashMap::new();
-    if let Some(seen) = Seen::of(shim) {
+    if let Some(seen) = seen(shim) {
         known.insert(shim, seen.start_ticks);
     }
-    let mut unmet = children_of(shim);
+    let mut unmet = process::children(shim);
     while let Some(pid) = unmet.pop().filter(|_| known.len() <= HELD_MAX) {
-        let (Some(process), Some(seen)) = (open(pid), Seen::of(pid)) else {
+        let (Some(process), Some(found)) = (there(process::open(pid)), seen(pid)) else {
             continue;
         };
-        let is_below = known.get(&seen.parent).is_some_and(|start_ticks| {
-            Seen::of(seen.parent).is_some_and(|now| now.start_ticks == *start_ticks)
+        let is_below = known.get(&found.parent).is_some_and(|start_ticks| {
+            seen(found.parent).is_some_and(|now| now.start_ticks == *start_ticks)
         });
-        if !is_below || known.insert(pid, seen.start_ticks).is_some() {
+        if !is_below || known.insert(pid, found.start_ticks).is_some() {
             continue;
         }
-        unmet.extend(children_of(pid));
-        let is_new = !seen.is_stopped && !held.contains(&(pid, seen.start_ticks));
+        unmet.extend(process::children(pid));
+        let is_new = !found.is_stopped() && !held.contains(&(pid, found.start_ticks));
         if is_new && pidfd_send_signal(&process, Signal::STOP).is_ok() {
-            held.push((pid, seen.start_ticks));
+            held.push((pid, found.start_ticks));
         }
     }
 }
 
-/// What is needed of `/proc/PID/stat` (proc_pid_stat(5)).
-struct Seen {
-    is_stopped: bool,
-    parent: i32,
-    start_ticks: u64,
+/// What is there of a process. One that cannot be looked at is left as it is until the next look.
+fn seen(pid: i32) -> Option<Stat> {
+    there(Stat::read(pid))
 }
 
-impl Seen {
-    fn of(pid: i32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+fn there<T>(looked: Looked<T>) -> Option<T> {
+    match looked {
+        Looked::There(found) => Some(found),
+        Looked::Gone | Looked::Unknown(_) => None,
     }
-
-    /// The name stands in parentheses and may contain any byte, also parentheses.
-    fn parse(stat: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(stat);
-        let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
-        Some(Self {
-            is_stopped: fields.next()? == "T",
-            parent: fields.next()?.parse().ok()?,
-            // Field 22; the parent is field 4.
-            start_ticks: fields.nth(17)?.parse().ok()?,
-        })
-    }
-}
-
-fn children_of(pid: i32) -> Vec<i32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"));
-    let mut children = Vec::new();
-    for thread in threads.into_iter().flatten().flatten() {
-        let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        let numbers = list.split_ascii_whitespace().map(str::parse);
-        children.extend(numbers.filter_map(Result::<i32, _>::ok));
-    }
-    children
-}
-
-fn open(pid: i32) -> Option<OwnedFd> {
-    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
 }
 
 /// Whether the other side has not closed the connection.
@@ -210,19 +186,5 @@ fn is_connected(stream: &UnixStream) -> bool {
     match poll(&mut fds, PollTimeout::ZERO) {
         Ok(_) => fds[0].revents().is_some_and(|seen| !seen.intersects(gone)),
         Err(_) => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stat_line_is_read_behind_the_name() {
-        let stat = b"7 (a) S 1 (b)) T 3 4 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 1";
-        let seen = Seen::parse(stat).expect("parsed");
-        let shown = (seen.is_stopped, seen.parent, seen.start_ticks);
-        assert_eq!(shown, (true, 3, 4711));
-        assert!(Seen::parse(b"7 (a").is_none());
     }
 }
