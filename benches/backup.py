@@ -19,24 +19,10 @@ import time
 
 import websockets
 
+from session import Session
+
 STDIN_BYTES = 64 << 10
 BATCH = 12
-
-
-class Session:
-    """A connection that asks one question after the other."""
-
-    def __init__(self, socket):
-        self.socket, self.asked = socket, 0
-
-    async def ask(self, method, **params):
-        self.asked += 1
-        question = {"jsonrpc": "2.0", "id": self.asked, "method": method, "params": params}
-        await self.socket.send(json.dumps(question))
-        while True:
-            reply = json.loads(await self.socket.recv())
-            if reply.get("id") == self.asked:
-                return reply["result"]
 
 
 class Bench:

@@ -19,30 +19,17 @@ import time
 
 import websockets
 
+from session import Session
+
 QUERIES = 40
 # One segment: what has more of them stays in files.
 OUTPUT_BYTES = 3 << 20
 
 
-class Session:
-    """A connection that asks one question after the other."""
-
-    def __init__(self, socket):
-        self.socket, self.asked = socket, 0
-
-    async def ask(self, method, **params):
-        self.asked += 1
-        question = {"jsonrpc": "2.0", "id": self.asked, "method": method, "params": params}
-        await self.socket.send(json.dumps(question))
-        while True:
-            reply = json.loads(await self.socket.recv())
-            if reply.get("id") == self.asked:
-                return reply["result"]
-
-    async def final(self, jobs):
-        for begin in range(0, len(jobs), 1000):
-            wait = [job["id"] for job in jobs[begin:begin + 1000]]
-            await self.ask("job.wait", jobs=wait, mode="all")
+async def final(session, jobs):
+    for begin in range(0, len(jobs), 1000):
+        wait = [job["id"] for job in jobs[begin:begin + 1000]]
+        await session.ask("job.wait", jobs=wait, mode="all")
 
 
 async def timed(work):
@@ -54,7 +41,7 @@ async def timed(work):
 async def batch(session, count):
     jobs = [{"argv": ["true"], "env": {"NTH": str(nth) * 200}} for nth in range(count)]
     taken = (await session.ask("job.submit_many", jobs=jobs))["jobs"]
-    await session.final(taken)
+    await final(session, taken)
     return taken
 
 
@@ -76,7 +63,7 @@ async def measure(listen, token, count):
     rate = count / (time.monotonic() - began)
     small = await timed(delete(session, jobs))
     large = await session.ask("job.submit", shell=f"head -c {OUTPUT_BYTES - 1000} /dev/zero")
-    await session.final([large["job"]])
+    await final(session, [large["job"]])
     large = await timed(delete(session, [large["job"]]))
     queries = []
     for _ in range(QUERIES):
