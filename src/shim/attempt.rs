@@ -8,11 +8,11 @@ use std::{
 };
 
 use super::{
-    backoff::Backoff,
     feed::Feed,
-    halt::Halt,
     kit::Kit,
     log::{Log, Obstacle},
+    pause::PauseState,
+    phase::{EndStep, Later, Phase, StartStep, Starting},
     pipes::Pipes,
     stamp,
     stop::Stop,
@@ -20,46 +20,9 @@ use super::{
     usage,
 };
 use crate::{
-    job::{ExitFacts, Offset, SpawnError, StopCause, StopWish, Stream, Survivor},
-    spool::{About, RunSpec, record::StartPayload},
+    job::{Offset, StopCause, StopWish, Stream},
+    spool::{About, RunSpec},
 };
-
-/// Where an attempt is.
-#[derive(Debug)]
-pub(super) enum Phase {
-    /// Its first segment exists; nothing was started yet.
-    Opening,
-    /// Its process is between fork and exec.
-    Starting {
-        report: OwnedFd,
-        /// Our end of its stdin: nothing is fed before its program runs, for what a child that fails
-        /// has in its pipe is lost.
-        stdin: Option<OwnedFd>,
-    },
-    /// Its process has failed before its exec, for a reason that may pass. Once it is reaped the
-    /// next one is started.
-    Failing(SpawnError),
-    /// Its leader runs.
-    Running,
-    /// Its leader has exited, other processes live.
-    Ending,
-    /// Its tree is gone (survivors aside); what is in the pipes is stored.
-    Draining,
-    /// Its facts are complete; the exit record is to be written.
-    Recording,
-    /// Everything is being synced before the exit is told.
-    Syncing,
-    /// The exit was told.
-    Told,
-}
-
-/// What was asked before it could be done.
-#[derive(Debug, Default)]
-pub(super) struct Later {
-    pub(super) pause: bool,
-    pub(super) term: bool,
-    pub(super) signals: Vec<i32>,
-}
 
 /// That the attempt cannot go on, and when to try again (`None`: when the sync thread says so).
 #[derive(Debug)]
@@ -76,33 +39,14 @@ pub struct Attempt {
     pub(super) stdin: Feed,
     /// Whose turn it is to be read first.
     pub(super) stderr_first: bool,
-    /// The leader's process id, from the fork until it is reaped.
-    pub(super) leader: Option<i32>,
-    pub(super) leader_status: Option<i32>,
-    pub(super) spawn_error: Option<SpawnError>,
-    /// Between two tries to start the process.
-    pub(super) backoff: Backoff,
-    /// Since when its exec fails for a reason that may pass, but need not.
-    pub(super) exec_fails_since: Option<Instant>,
-    pub(super) started_at_us: Option<i64>,
-    /// Which process that is.
-    pub(super) start: Option<StartPayload>,
     pub(super) stop: Option<Stop>,
+    /// A stop was asked for after the leader's exit: it is too late to change how the attempt
+    /// ended, and what is left of its output is not to be waited for.
+    pub(super) end_wanted: bool,
     /// When everything that lives is killed, and killed again.
     pub(super) kill_at: Option<Instant>,
     /// When the processes are looked at again, because they could not all be looked at.
     pub(super) look_at: Option<Instant>,
-    pub(super) later: Later,
-    pub(super) paused: bool,
-    /// Whom the pause has stopped, until everybody goes on.
-    pub(super) halt: Option<Halt>,
-    /// That it is paused was told.
-    pub(super) told_paused: bool,
-    /// A pause or a resume (`false`) that has not reached everybody, and when it is tried again.
-    pub(super) unreached: Option<(bool, Instant)>,
-    /// When is looked whether everybody still stands still, and when that was done last.
-    pub(super) watch_at: Option<Instant>,
-    pub(super) watched_at: Instant,
     pub(super) run_time: Stopwatch,
     pub(super) silence: Stopwatch,
     pub(super) armed: Option<Offset>,
@@ -110,24 +54,7 @@ pub struct Attempt {
     /// Why the process waits, while that is what was told.
     pub(super) told_waiting: Option<String>,
     pub(super) told_trouble: Option<String>,
-    pub(super) leaked: u32,
-    pub(super) survivors: Vec<Survivor>,
     pub(super) used: usage::Sum,
-    pub(super) ended_at_us: i64,
-    pub(super) facts: Option<Box<ExitFacts>>,
-    /// A stop was asked for after the leader's exit: it is too late to change how the attempt
-    /// ended, and what is left of its output is not to be waited for.
-    pub(super) end_wanted: bool,
-    /// The rest of the output had no room and is only counted.
-    pub(super) is_cut: bool,
-    pub(super) recorded: bool,
-    pub(super) sync_asked: bool,
-    /// No process is left.
-    pub(super) gone: bool,
-    /// What was told with the exit: whether the shim takes work again. It stays so, whatever becomes
-    /// of the processes, because the server gives work to the one and none to the other.
-    pub(super) reusable: Option<bool>,
-    pub(super) acknowledged: bool,
 }
 
 impl Attempt {
@@ -142,46 +69,25 @@ impl Attempt {
         now: Instant,
     ) -> Self {
         let mut attempt = Self {
-            phase: Phase::Opening,
+            phase: Phase::Starting(Starting {
+                later,
+                ..Starting::default()
+            }),
             log,
             pipes: Pipes::default(),
             stdin,
             stderr_first: false,
-            leader: None,
-            leader_status: None,
-            spawn_error: None,
-            backoff: Backoff::default(),
-            exec_fails_since: None,
-            started_at_us: None,
-            start: None,
             stop: None,
+            end_wanted: false,
             kill_at: None,
             look_at: None,
-            later,
-            paused: false,
-            halt: None,
-            told_paused: false,
-            unreached: None,
-            watch_at: None,
-            watched_at: now,
             run_time: Stopwatch::started(now),
             silence: Stopwatch::started(now),
             armed: None,
             blocked: None,
             told_waiting: None,
             told_trouble: None,
-            leaked: 0,
-            survivors: Vec::new(),
             used: usage::Sum::default(),
-            ended_at_us: 0,
-            facts: None,
-            end_wanted: false,
-            is_cut: false,
-            recorded: false,
-            sync_asked: false,
-            gone: true,
-            reusable: None,
-            acknowledged: false,
             spec,
         };
         if let Some(wish) = attempt.spec.stop.clone() {
@@ -199,7 +105,7 @@ impl Attempt {
         let mut step = self.step(kit, now);
         // The end of an attempt is what the ballast is for; a drain gets its share by itself.
         while let Err(Obstacle::Full(_)) = step
-            && matches!(self.phase, Phase::Recording)
+            && self.is_recording()
             && kit.ballast.release()
         {
             step = self.step(kit, now);
@@ -211,14 +117,19 @@ impl Attempt {
     }
 
     fn step(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
-        match self.phase {
-            Phase::Opening => self.open(kit, now),
-            Phase::Draining => self.drain(kit, now),
-            Phase::Recording => self.record(kit),
-            Phase::Syncing => self.await_sync(kit),
-            Phase::Told => self.make_durable(kit),
-            Phase::Failing(_) => Ok(()),
-            Phase::Starting { .. } | Phase::Running | Phase::Ending => self.log_ready(kit),
+        match &self.phase {
+            Phase::Starting(starting) => match starting.step {
+                StartStep::Fork => self.open(kit, now),
+                StartStep::Exec(_) => self.log_ready(kit),
+                StartStep::Failed { .. } => Ok(()),
+            },
+            Phase::Living(_) => self.log_ready(kit),
+            Phase::Draining(_) => self.drain(kit, now),
+            Phase::Ended(ended) => match ended.step {
+                EndStep::Recording => self.record(kit),
+                EndStep::Syncing => self.await_sync(kit),
+                EndStep::Told(_) => self.make_durable(kit),
+            },
         }
     }
 
@@ -240,25 +151,18 @@ impl Attempt {
         ready
     }
 
-    /// The process group of the leader, while that number is certainly ours.
-    pub(super) fn group(&self) -> Option<i32> {
-        self.leader
-    }
-
     /// Every bound, wish and retry that is due at a certain moment: the earliest of them.
     pub fn next_deadline(&self) -> Option<Instant> {
         let limits = self.limits().map(|(at, _)| at);
         let retry = self.blocked.as_ref().and_then(|b| b.retry_at);
-        let unreached = self.unreached.map(|(_, at)| at);
-        let looks = self.look_at.into_iter().chain(unreached);
-        let looks = looks.chain(self.watch_at);
+        let pause = self.phase.pause().and_then(|pause| pause.next_at());
+        let looks = self.look_at.into_iter().chain(pause);
         limits.chain(self.kill_at).chain(retry).chain(looks).min()
     }
 
     /// When which limit of the running process is reached.
     pub(super) fn limits(&self) -> impl Iterator<Item = (Instant, StopCause)> + use<> {
-        let running = matches!(self.phase, Phase::Running | Phase::Starting { .. });
-        let open = running && self.stop.is_none();
+        let open = self.phase.has_limits() && self.stop.is_none();
         let at = |limit_ms: Option<u64>, watch: &Stopwatch, cause| {
             let limit = limit_ms.filter(|_| open).map(Duration::from_millis)?;
             Some((watch.shows_at(limit)?, cause))
@@ -276,10 +180,7 @@ impl Attempt {
     pub fn wants(&self) -> Wants<'_> {
         let source = |stream| self.pipes.source(stream).filter(|_| self.flows());
         Wants {
-            report: match &self.phase {
-                Phase::Starting { report, .. } => Some(report),
-                _ => None,
-            },
+            report: self.phase.forked().map(|forked| &forked.report),
             stdout: source(Stream::Stdout),
             stderr: source(Stream::Stderr),
             stdin: self.stdin.sink(),
@@ -290,10 +191,21 @@ impl Attempt {
     /// what they write is forgotten.
     pub(super) fn flows(&self) -> bool {
         match self.phase {
-            Phase::Running | Phase::Ending => self.blocked.is_none(),
-            Phase::Told => true,
-            _ => false,
+            Phase::Living(_) => self.blocked.is_none(),
+            _ => self.is_told(),
         }
+    }
+
+    /// The run time stands still in a pause, the silence also while output waits.
+    pub(super) fn run_clocks(&mut self, now: Instant) {
+        let runs = !self.is_paused();
+        self.run_time.run(runs, now);
+        self.silence.run(runs && self.blocked.is_none(), now);
+    }
+
+    /// Whether a pause holds its processes.
+    pub(super) fn is_paused(&self) -> bool {
+        self.phase.pause().is_some_and(PauseState::is_on)
     }
 
     /// Names it in messages.

@@ -9,10 +9,11 @@ use std::{
 use nix::errno::Errno;
 
 use super::{
-    attempt::{Attempt, Phase},
+    attempt::Attempt,
     fork,
     kit::Kit,
     look::Process,
+    phase::{Draining, LeaderProcess, Phase, StartStep, TreeEnd, TreeStage},
     stamp, tree,
 };
 use crate::job::Leftover;
@@ -41,10 +42,10 @@ impl Attempt {
                 Err(Errno::ECHILD) => return self.on_gone(kit, now),
                 Err(_) => false,
                 Ok(None) => return self.on_straggler(kit, now),
-                Ok(Some(pid)) if Some(pid) == self.leader => {
+                Ok(Some(pid)) if Some(pid) == self.phase.leader() => {
                     self.finish_start(kit, now);
                     match self.reap_others(pid, &mut left, kit, now) {
-                        _ if matches!(self.phase, Phase::Starting { .. }) => false,
+                        _ if self.phase.forked().is_some() => false,
                         Ok(0) => self.reap(pid),
                         Ok(_) => return self.on_leader_exit(kit, now),
                         Err(_) => false,
@@ -99,39 +100,41 @@ impl Attempt {
             return false;
         };
         self.used.add(&reaped);
-        if self.leader == Some(pid) {
-            self.leader = None;
-            self.leader_status = Some(reaped.status);
-        }
+        self.phase.on_reaped(pid, reaped.status);
         true
     }
 
     /// The leader has exited before its start was noticed: the report goes first.
     fn finish_start(&mut self, kit: &mut Kit, now: Instant) {
-        if !matches!(self.phase, Phase::Starting { .. }) {
+        let Phase::Starting(starting) = &mut self.phase else {
+            return;
+        };
+        if !matches!(starting.step, StartStep::Exec(_)) {
             return;
         }
-        let later = std::mem::take(&mut self.later);
+        let later = std::mem::take(&mut starting.later);
         self.read_report(kit, now);
-        if matches!(self.phase, Phase::Failing(_)) {
-            self.later = later;
+        if let Phase::Starting(starting) = &mut self.phase
+            && matches!(starting.step, StartStep::Failed { .. })
+        {
+            starting.later = later;
         }
     }
 
     /// The leader has exited and others live: they end with it, or stay and are named.
     fn on_leader_exit(&mut self, kit: &mut Kit, now: Instant) {
-        if !matches!(self.phase, Phase::Running) {
+        let Some(living) = self.phase.running() else {
             return;
-        }
+        };
         if self.stop.is_none() && self.spec.leftover == Leftover::Keep {
             return self.leave_to_themselves(kit, now);
         }
-        self.phase = Phase::Ending;
+        living.stage = TreeStage::Ending { leaked: 0 };
         self.stdin.close();
         let kill_at = now + LEFTOVER_GRACE;
         self.kill_at = self.kill_at.into_iter().chain([kill_at]).min();
         if self.stop.is_none() {
-            self.leaked = self.others(kit).found.len() as u32;
+            self.count_leaked(kit);
             self.terminate(kit, now);
         }
     }
@@ -151,24 +154,32 @@ impl Attempt {
 
     /// These are no longer part of the attempt.
     fn leave(&mut self, survivors: &[Process]) {
-        self.survivors = tree::name_all(survivors);
-        if let Some(leader) = self.leader {
+        let named = tree::name_all(survivors);
+        if let Some(leader) = self.phase.leader() {
             self.reap(leader);
         }
-        self.tree_gone();
+        let Phase::Living(living) = &self.phase else {
+            return;
+        };
+        let end = living.end();
+        self.tree_gone(TreeEnd {
+            leaked: end.leaked.saturating_sub(named.len() as u32),
+            survivors: named,
+            gone: false,
+            ..end
+        });
     }
 
     /// The leader is gone, and only processes are left that the kernel does not let us signal
     /// (they have become another user's): they survive.
     pub(super) fn give_up_on(&mut self, refused: &[Process], kit: &Kit) {
-        if !matches!(self.phase, Phase::Ending) || refused.is_empty() {
+        if !self.phase.is_ending() || refused.is_empty() {
             return;
         }
         let others = self.others(kit);
         let is_refused = |p: &Process| refused.iter().any(|r| r.identity() == p.identity());
         if others.is_whole() && others.found.iter().all(is_refused) {
             self.leave(&others.found);
-            self.leaked = self.leaked.saturating_sub(self.survivors.len() as u32);
         }
     }
 
@@ -176,43 +187,60 @@ impl Attempt {
     /// the leader went is what outlived it.
     pub(super) fn count_leaked_in_stop(&mut self, kit: &Kit) {
         let first = self.stop.as_ref().is_some_and(|stop| !stop.facts.killed);
-        if let (Phase::Ending, true) = (&self.phase, first) {
-            self.leaked = self.others(kit).found.len() as u32;
+        if first && self.phase.is_ending() {
+            self.count_leaked(kit);
+        }
+    }
+
+    /// Counts those that live although their leader has exited.
+    fn count_leaked(&mut self, kit: &Kit) {
+        let others = self.others(kit).found.len() as u32;
+        if let Phase::Living(living) = &mut self.phase {
+            living.stage = TreeStage::Ending { leaked: others };
         }
     }
 
     /// Whoever lives besides the leader.
     fn others(&self, kit: &Kit) -> tree::Looked {
-        kit.tree.others(self.leader.unwrap_or_default())
+        kit.tree.others(self.phase.leader().unwrap_or_default())
     }
 
     /// Children are left and none of them has exited. The kernel's list of children may miss one
     /// while others exit: then the leader has been reaped too early, and it matters only now.
     fn on_straggler(&mut self, kit: &mut Kit, now: Instant) {
-        if self.leader.is_none() && self.leader_status.is_some() {
+        let is_reaped = |leader| matches!(leader, LeaderProcess::Reaped(_));
+        if matches!(&self.phase, Phase::Living(living) if is_reaped(living.leader)) {
             self.on_leader_exit(kit, now);
         }
     }
 
     /// There are no children any more.
     fn on_gone(&mut self, kit: &mut Kit, now: Instant) {
-        let before = std::mem::replace(&mut self.gone, true);
-        if let Phase::Failing(error) = &self.phase {
-            let error = error.clone();
-            return self.start_again(&error, kit, now);
-        }
-        if !before && matches!(self.phase, Phase::Running | Phase::Ending) {
-            self.tree_gone();
+        match &mut self.phase {
+            Phase::Starting(starting) => {
+                if let StartStep::Failed { error, .. } = &starting.step {
+                    let error = error.clone();
+                    self.start_again(&error, kit, now);
+                }
+            }
+            Phase::Living(living) => {
+                let end = living.end();
+                self.tree_gone(end);
+            }
+            Phase::Draining(draining) => draining.tree.gone = true,
+            Phase::Ended(ended) => ended.gone = true,
         }
     }
 
     /// Nothing of the attempt runs any more (survivors aside).
-    pub(super) fn tree_gone(&mut self) {
+    pub(super) fn tree_gone(&mut self, tree: TreeEnd) {
         self.stdin.close();
         self.pipes.mark_end();
-        self.ended_at_us = stamp::wall_us();
         self.kill_at = None;
-        self.forget_pause();
-        self.phase = Phase::Draining;
+        self.phase = Phase::Draining(Draining {
+            tree,
+            ended_at_us: stamp::wall_us(),
+            is_cut: false,
+        });
     }
 }

@@ -132,7 +132,7 @@ impl Attempt {
             return Ok(false);
         };
         self.silence.reset(now);
-        if self.facts.is_some() {
+        if self.phase.has_ended() {
             return Ok(true);
         }
         let kept = self.room().map_or(length, |room| length.min(room));
@@ -165,7 +165,7 @@ impl Attempt {
 
     /// Whether what is read is forgotten: at the bound, and behind the end.
     fn discards(&self) -> bool {
-        self.facts.is_some() || self.room() == Some(0)
+        self.phase.has_ended() || self.room() == Some(0)
     }
 
     /// Takes an input for stdin, or says why not.

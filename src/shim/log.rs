@@ -11,6 +11,7 @@ use std::{
         unix::fs::FileExt,
     },
     sync::Arc,
+    time::Duration,
 };
 
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -42,8 +43,8 @@ pub enum Obstacle {
     Full(String),
     /// Something is wrong with the disk; trying again later may help.
     Broken(String),
-    /// The process could not be started; trying again later may help.
-    NotStarted(String),
+    /// The process could not be started; trying again after the pause may help.
+    NotStarted(String, Duration),
     /// Two segments are unsynced; the sync thread tells when to go on.
     Unsynced,
 }

@@ -3,8 +3,8 @@
 //!
 //! It knows no database, no network and no runtime: one thread that polls, and a helper that
 //! syncs. `nurse` is the loop. The life of an attempt is, in this order, `pending`, `attempt`, `start`,
-//! `flow`, `stop`, `ending` and `closing`, and `tell` what the server hears of it; the rest are
-//! its instruments.
+//! `flow`, `stop`, `ending` and `closing`; `phase` is where it is, and `tell` what the server hears of
+//! it. The rest are its instruments.
 
 mod attempt;
 mod backoff;
@@ -23,6 +23,7 @@ mod look;
 mod nurse;
 mod pause;
 mod pending;
+mod phase;
 mod pipes;
 mod plan;
 mod reach;

@@ -3,12 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    attempt::{Attempt, Phase},
-    kit::Kit,
-    look::Process,
-    tree,
-};
+use super::{attempt::Attempt, halt::Halt, kit::Kit, look::Process, phase::Phase, tree};
 use crate::{job::Survivor, spool::FromShim};
 
 /// How long after a pause or a resume that could not reach everybody it is tried again.
@@ -24,100 +19,195 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How long after a look the next one is taken at the soonest.
 const WATCH_SOONEST: Duration = Duration::from_millis(50);
 
+/// A pause of a process tree.
+#[derive(Debug, Default)]
+pub(super) struct PauseState {
+    hold: Hold,
+    /// That it is paused was told.
+    told: bool,
+    /// What is done next about it by itself.
+    next: Option<PauseStep>,
+}
+
+/// Whom a pause holds.
+#[derive(Debug, Default)]
+enum Hold {
+    #[default]
+    Nobody,
+    /// Those that it has stopped; the clocks stand still.
+    Stopped(Box<Halt>),
+    /// The pause is over, but some of those do not go on yet.
+    Released(Box<Halt>),
+}
+
+/// A step of a pause, and when it is due.
+#[derive(Debug, Clone, Copy)]
+enum PauseStep {
+    /// The pause has not reached everybody.
+    Hold(Instant),
+    /// Its end has not reached everybody.
+    LetGo(Instant),
+    /// It is looked whether everybody still stands still, as at `looked_at`.
+    Watch { at: Instant, looked_at: Instant },
+}
+
+impl PauseStep {
+    fn at(self) -> Instant {
+        match self {
+            Self::Hold(at) | Self::LetGo(at) | Self::Watch { at, .. } => at,
+        }
+    }
+
+    fn is_watch(self) -> bool {
+        matches!(self, Self::Watch { .. })
+    }
+}
+
+impl PauseState {
+    /// Whether the clocks stand still.
+    pub(super) fn is_on(&self) -> bool {
+        matches!(self.hold, Hold::Stopped(_))
+    }
+
+    /// Whether somebody stands still because of it, or may.
+    pub(super) fn holds_any(&self) -> bool {
+        !matches!(self.hold, Hold::Nobody)
+    }
+
+    /// When its next step is due.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.next.map(PauseStep::at)
+    }
+
+    /// Whether it has reached everybody and that was told.
+    fn is_reached(&self) -> bool {
+        self.told && self.next.is_none_or(PauseStep::is_watch)
+    }
+
+    fn take_halt(&mut self) -> Option<Box<Halt>> {
+        match std::mem::take(&mut self.hold) {
+            Hold::Nobody => None,
+            Hold::Stopped(halt) | Hold::Released(halt) => Some(halt),
+        }
+    }
+}
+
 impl Attempt {
     /// Stops the whole tree, without anybody in it noticing. A stop that has begun goes first.
     pub fn pause(&mut self, kit: &mut Kit, now: Instant) {
-        match self.phase {
-            _ if self.stop.is_some() => {}
-            Phase::Opening | Phase::Starting { .. } | Phase::Failing(_) => self.later.pause = true,
-            Phase::Running if self.told_paused && self.unreached.is_none() => self.tell_paused(kit),
-            Phase::Running => self.hold(kit, now),
-            _ => {}
+        if self.stop.is_some() {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Starting(starting) => starting.later.pause = true,
+            Phase::Living(living) if living.is_running() && living.pause.is_reached() => {
+                self.tell_paused(kit);
+            }
+            _ => self.hold(kit, now),
         }
     }
 
     /// Lets the tree go on.
     pub fn resume(&mut self, kit: &mut Kit, now: Instant) {
-        self.later.pause = false;
+        if let Phase::Starting(starting) = &mut self.phase {
+            starting.later.pause = false;
+        }
         self.go_on(kit, now);
     }
 
     /// Pauses and resumes that are due.
     pub(super) fn on_pause_time(&mut self, kit: &mut Kit, now: Instant) {
-        let due = self.unreached.take_if(|(_, at)| *at <= now);
-        let watch = self.watch_at.take_if(|at| *at <= now).is_some();
-        match due {
-            Some((false, _)) => self.go_on(kit, now),
-            Some((true, _)) => self.hold(kit, now),
-            None if watch => self.hold(kit, now),
+        let Phase::Living(living) = &mut self.phase else {
+            return;
+        };
+        match living.pause.next.take_if(|next| next.at() <= now) {
+            Some(PauseStep::LetGo(_)) => self.go_on(kit, now),
+            Some(PauseStep::Hold(_) | PauseStep::Watch { .. }) => self.hold(kit, now),
             None => {}
         }
     }
 
     /// A child has stopped, has gone on, or has exited: everybody is looked at soon.
     pub(super) fn watch_soon(&mut self, now: Instant) {
-        let soon = (self.watched_at + WATCH_SOONEST).max(now);
-        self.watch_at = self.watch_at.map(|at| at.min(soon));
+        if let Phase::Living(living) = &mut self.phase
+            && let Some(PauseStep::Watch { at, looked_at }) = &mut living.pause.next
+        {
+            let soon = (*looked_at + WATCH_SOONEST).max(now);
+            *at = soon.min(*at);
+        }
     }
 
     /// Stops everybody who does not stand still. It is told once they all do: where somebody could
     /// not be looked at, it is tried again. Where the kernel does not let us, nobody stays stopped.
     fn hold(&mut self, kit: &mut Kit, now: Instant) {
-        if !matches!(self.phase, Phase::Running) || self.stop.is_some() {
+        let Some(living) = self.phase.running().filter(|_| self.stop.is_none()) else {
             return;
-        }
-        let reached = kit
-            .tree
-            .halt(self.group(), self.halt.get_or_insert_default());
+        };
+        let mut halt = living.pause.take_halt().unwrap_or_default();
+        let reached = kit.tree.halt(living.leader.pid(), &mut halt);
         if !reached.refused.is_empty() {
+            living.pause.hold = Hold::Released(halt);
             return self.give_pause_up(&reached.refused, kit, now);
         }
         // The clocks stand still as soon as anybody does.
-        self.set_paused(true, now);
-        self.watched_at = now;
-        let again = match (reached.is_whole(), reached.is_quiet()) {
-            (true, true) => None,
-            (true, false) if reached.is_at_rest() => Some(now),
-            (true, false) => Some(now + REST_AGAIN),
-            (false, _) => Some(now + REACH_AGAIN),
+        living.pause.hold = Hold::Stopped(halt);
+        let next = match (reached.is_whole(), reached.is_quiet()) {
+            (true, true) => PauseStep::Watch {
+                at: now + WATCH_EVERY,
+                looked_at: now,
+            },
+            (true, false) if reached.is_at_rest() => PauseStep::Hold(now),
+            (true, false) => PauseStep::Hold(now + REST_AGAIN),
+            (false, _) => PauseStep::Hold(now + REACH_AGAIN),
         };
-        self.unreached = again.map(|at| (true, at));
-        self.watch_at = again.is_none().then_some(now + WATCH_EVERY);
-        if again.is_none() && !self.told_paused {
+        living.pause.next = Some(next);
+        let is_news = next.is_watch() && !living.pause.told;
+        self.run_clocks(now);
+        if is_news {
             self.tell_paused(kit);
         }
     }
 
     fn tell_paused(&mut self, kit: &mut Kit) {
-        self.told_paused = true;
+        if let Phase::Living(living) = &mut self.phase {
+            living.pause.told = true;
+        }
         let about = self.about();
         kit.said.push(FromShim::Paused { about });
     }
 
     /// Ends a pause. It is told once everybody goes on.
     fn go_on(&mut self, kit: &mut Kit, now: Instant) {
-        if !matches!(self.phase, Phase::Running) || self.stop.is_some() {
+        if self.stop.is_some() {
             return;
         }
-        if self.let_go(kit, now) {
-            self.told_paused = false;
-            self.unreached = None;
+        let all_go_on = self.let_go(kit, now);
+        let Some(living) = self.phase.running() else {
+            return;
+        };
+        living.pause.next = (!all_go_on).then_some(PauseStep::LetGo(now + REACH_AGAIN));
+        if all_go_on {
+            living.pause.told = false;
             let about = self.about();
             kit.said.push(FromShim::Resumed { about });
-        } else {
-            self.unreached = Some((false, now + REACH_AGAIN));
         }
     }
 
     /// Lets those go on that the pause has stopped; whether all of them were reached.
     pub(super) fn let_go(&mut self, kit: &Kit, now: Instant) -> bool {
-        self.watch_at = None;
-        let reached = self.halt.as_mut().is_none_or(|halt| kit.tree.let_go(halt));
-        if reached {
-            self.halt = None;
+        let Some(living) = self.phase.running() else {
+            return true;
+        };
+        let pause = &mut living.pause;
+        pause.next.take_if(|next| next.is_watch());
+        if let Some(mut halt) = pause.take_halt()
+            && !kit.tree.let_go(&mut halt)
+        {
+            pause.hold = Hold::Released(halt);
         }
-        self.set_paused(false, now);
-        reached
+        let all_go_on = !pause.holds_any();
+        self.run_clocks(now);
+        all_go_on
     }
 
     /// Some processes cannot be stopped, so that the job would go on: it is not paused at all.
@@ -128,28 +218,24 @@ impl Attempt {
             "the kernel does not let us stop these of its processes (EPERM), for they have become \
              another user's: {names}"
         );
-        let reached = self.let_go(kit, now);
-        self.unreached = (!reached).then_some((false, now + REACH_AGAIN));
-        if std::mem::take(&mut self.told_paused) {
+        let all_go_on = self.let_go(kit, now);
+        let Some(living) = self.phase.running() else {
+            return;
+        };
+        living.pause.next = (!all_go_on).then_some(PauseStep::LetGo(now + REACH_AGAIN));
+        if std::mem::take(&mut living.pause.told) {
             kit.said.push(FromShim::Resumed { about });
         }
         self.trouble(format!("be paused: {why}"), kit);
         kit.said.push(FromShim::PauseRefused { about, why });
     }
 
-    pub(super) fn set_paused(&mut self, paused: bool, now: Instant) {
-        self.paused = paused;
-        self.run_time.run(!paused, now);
-        self.silence.run(!paused && self.blocked.is_none(), now);
-    }
-
     /// Nobody stands still because of the pause any more.
-    pub(super) fn forget_pause(&mut self) {
-        self.paused = false;
-        self.halt = None;
-        self.told_paused = false;
-        self.unreached = None;
-        self.watch_at = None;
+    pub(super) fn forget_pause(&mut self, now: Instant) {
+        if let Phase::Living(living) = &mut self.phase {
+            living.pause = PauseState::default();
+        }
+        self.run_clocks(now);
     }
 }
 

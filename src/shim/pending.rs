@@ -7,11 +7,12 @@ use std::{io, time::Instant};
 use nix::errno::Errno;
 
 use super::{
-    attempt::{Attempt, Later},
+    attempt::Attempt,
     backoff::Backoff,
     feed::Feed,
     kit::Kit,
     log::Log,
+    phase::Later,
     spawn, stamp,
     stop::{SIGNALS_MAX, Stop},
 };

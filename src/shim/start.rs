@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::{
-    attempt::{Attempt, Phase},
+    attempt::Attempt,
     kit::Kit,
     log::Obstacle,
     look,
+    phase::{Forked, Living, Phase, Program, StartStep, Starting, TreeEnd},
     pipes::Pipes,
     plan,
     spawn::{self, Failure, Retry, Spawned},
@@ -25,9 +26,12 @@ const EXEC_TRIES_FOR: Duration = Duration::from_secs(30);
 
 impl Attempt {
     /// Starts the process. An attempt starts at most one that comes to its exec: this is called only
-    /// in the phase `Opening`, which follows a start that failed only behind ECHILD
+    /// in the step `Fork`, which follows a start that failed only behind ECHILD
     /// ([`Self::start_again`]), and a child that fails exits.
     pub(super) fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+        let Phase::Starting(starting) = &mut self.phase else {
+            return Ok(());
+        };
         self.log.begin(&kit.intent(&self.spec))?;
         self.log.prepare()?;
         self.log.has_room()?;
@@ -39,15 +43,19 @@ impl Attempt {
                 stdin,
                 report,
             }) => {
-                self.leader = Some(pid);
-                self.gone = false;
                 self.pipes = pipes;
                 self.run_time = Stopwatch::started(now);
                 self.silence = Stopwatch::started(now);
-                self.phase = Phase::Starting { report, stdin };
+                starting.step = StartStep::Exec(Forked {
+                    leader: pid,
+                    report,
+                    stdin,
+                });
                 Ok(())
             }
-            Err(failure) if self.may_pass(&failure, now) => Err(not_started(&failure.error)),
+            Err(failure) if starting.may_pass(&failure, now) => {
+                Err(starting.not_started(&failure.error))
+            }
             Err(failure) => {
                 self.never_started(failure.error);
                 Ok(())
@@ -57,26 +65,13 @@ impl Attempt {
 
     /// There is no process and there will be none.
     pub(super) fn never_started(&mut self, error: SpawnError) {
-        self.spawn_error = Some(error);
-        self.tree_gone();
-    }
-
-    /// Whether a start that failed so is tried again.
-    fn may_pass(&mut self, failure: &Failure, now: Instant) -> bool {
-        match failure.retry {
-            Retry::Never => false,
-            Retry::Always => true,
-            Retry::ForAWhile => {
-                let since = *self.exec_fails_since.get_or_insert(now);
-                now.saturating_duration_since(since) < EXEC_TRIES_FOR
-            }
-        }
+        self.tree_gone(TreeEnd::never_started(error));
     }
 
     /// Looks at what a child between fork and exec has to report; the end of the file without a
     /// report means that its program runs (or that it was killed before).
     pub fn read_report(&mut self, kit: &mut Kit, now: Instant) {
-        let Phase::Starting { report, .. } = &self.phase else {
+        let Some(Forked { report, .. }) = self.phase.forked() else {
             return;
         };
         let mut bytes = [0; plan::REPORT_BYTES];
@@ -93,50 +88,66 @@ impl Attempt {
 
     /// The child could not come to its exec, and exits.
     fn on_report(&mut self, failure: Failure, now: Instant) {
-        if self.stop.is_none() && self.may_pass(&failure, now) {
-            self.phase = Phase::Failing(failure.error);
+        let Phase::Starting(starting) = &mut self.phase else {
+            return;
+        };
+        let StartStep::Exec(Forked { leader, .. }) = starting.step else {
+            return;
+        };
+        if self.stop.is_none() && starting.may_pass(&failure, now) {
+            starting.step = StartStep::Failed {
+                error: failure.error,
+                leader: Some(leader),
+            };
             return;
         }
-        self.spawn_error = Some(failure.error);
-        if self.start_of_leader().is_none() {
+        if self.start_of(leader).is_none() {
             self.log.forget_start();
         }
-        self.phase = Phase::Running;
+        let program = Program::Failed(failure.error);
+        self.phase = Phase::Living(Living::new(leader, program));
     }
 
     /// The child that could not come to its exec is reaped, and no other is there: the next one may
     /// be started after a pause. Its start record stays until the next child writes its own at the
     /// same place; it names a process that nobody finds any more.
     pub(super) fn start_again(&mut self, error: &SpawnError, kit: &mut Kit, now: Instant) {
-        self.phase = Phase::Opening;
-        self.leader_status = None;
+        let Phase::Starting(starting) = &mut self.phase else {
+            return;
+        };
+        starting.step = StartStep::Fork;
         self.pipes = Pipes::default();
         self.used = usage::Sum::default();
         if self.stop.is_some() {
             return self.never_started(spawn::failed(Errno::ECANCELED, "start"));
         }
-        self.block(not_started(error), kit, now);
+        let why = starting.not_started(error);
+        self.block(why, kit, now);
     }
 
     /// The start record of the leader, if that one has written it: at its place may stand the record
     /// of a child before it.
-    fn start_of_leader(&self) -> Option<(StartPayload, i64)> {
+    fn start_of(&self, leader: i32) -> Option<(StartPayload, i64)> {
         let start = self.log.read_start();
-        start.filter(|(start, _)| Some(start.pid) == self.leader)
+        start.filter(|(start, _)| start.pid == leader)
     }
 
+    /// The program runs.
     fn started(&mut self, kit: &mut Kit, now: Instant) {
-        let before = std::mem::replace(&mut self.phase, Phase::Running);
-        let Some(pid) = self.leader else { return };
-        if let Phase::Starting {
-            stdin: Some(stdin), ..
-        } = before
-        {
+        let Phase::Starting(starting) = &mut self.phase else {
+            return;
+        };
+        let StartStep::Exec(forked) = &mut starting.step else {
+            return;
+        };
+        let pid = forked.leader;
+        let later = std::mem::take(&mut starting.later);
+        if let Some(stdin) = forked.stdin.take() {
             self.stdin.attach(stdin);
         }
         // The process has it now; a shim stays small.
         self.spec.env = Vec::new();
-        let (start, wall_us) = self.start_of_leader().unwrap_or_else(|| {
+        let (process, at_us) = self.start_of(pid).unwrap_or_else(|| {
             // It was killed before it could write; a reader needs a record at that place.
             let start_ticks = look::start_ticks(pid).unwrap_or_default();
             let start = StartPayload { pid, start_ticks };
@@ -145,15 +156,33 @@ impl Attempt {
             }
             (start, stamp::wall_us())
         });
-        self.started_at_us = Some(wall_us);
-        self.start = Some(start);
+        let program = Program::Started { process, at_us };
+        let living = Phase::Living(Living::new(pid, program));
+        // Closes the report at the end, after everything that was asked before.
+        let _starting = std::mem::replace(&mut self.phase, living);
         self.tell_flowing(kit);
         self.tell_start(kit);
-        self.catch_up(kit, now);
+        self.catch_up(later, kit, now);
     }
 }
 
-fn not_started(error: &SpawnError) -> Obstacle {
-    let SpawnError { what, name, .. } = error;
-    Obstacle::NotStarted(format!("its process failed to {what}: {name}"))
+impl Starting {
+    /// Whether a start that failed so is tried again.
+    fn may_pass(&mut self, failure: &Failure, now: Instant) -> bool {
+        match failure.retry {
+            Retry::Never => false,
+            Retry::Always => true,
+            Retry::ForAWhile => {
+                let since = *self.exec_fails_since.get_or_insert(now);
+                now.saturating_duration_since(since) < EXEC_TRIES_FOR
+            }
+        }
+    }
+
+    /// Why the attempt waits before the next try.
+    fn not_started(&mut self, error: &SpawnError) -> Obstacle {
+        let SpawnError { what, name, .. } = error;
+        let why = format!("its process failed to {what}: {name}");
+        Obstacle::NotStarted(why, self.backoff.pause())
+    }
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::{
-    attempt::{Attempt, Phase},
+    attempt::Attempt,
     fork,
     kit::Kit,
-    pause,
+    pause::{self, PauseState},
+    phase::{Later, Phase, StartStep},
     reach::{self, Reached},
     spawn, tree,
 };
@@ -115,48 +116,56 @@ impl Attempt {
         });
         let gently = wish.cause != StopCause::Kill;
         self.stop = Some(Stop::new(wish));
-        match self.phase {
-            Phase::Opening => {
-                self.unblock(kit, now);
-                self.never_started(spawn::failed(Errno::ECANCELED, "start"));
+        match &mut self.phase {
+            Phase::Starting(starting) => {
+                starting.later.pause = false;
+                match starting.step {
+                    StartStep::Fork => {
+                        self.unblock(kit, now);
+                        self.never_started(spawn::failed(Errno::ECANCELED, "start"));
+                    }
+                    // Before exec TERM is still ignored, as the shim ignores it.
+                    StartStep::Exec(_) => starting.later.term = gently,
+                    // It ends as soon as the child that failed is reaped.
+                    StartStep::Failed { .. } => {}
+                }
             }
-            // It ends as soon as the child that failed is reaped.
-            Phase::Failing(_) => {}
-            // Before exec TERM is still ignored, as the shim ignores it.
-            Phase::Starting { .. } => self.later.term = gently,
             _ if gently => self.terminate(kit, now),
             _ => {}
         }
-        self.later.pause = false;
     }
 
     /// Whether a stop would still come before the leader's exit. Asks the kernel: the exit may
     /// not have been noticed yet.
     fn leader_lives(&self) -> bool {
-        match self.phase {
-            Phase::Opening | Phase::Failing(_) => true,
-            Phase::Starting { .. } | Phase::Running => self.leader.is_some_and(|pid| {
-                // Another error than "no such child" says nothing: a stop must not be lost by it.
-                let exited = fork::exited_child(Some(pid));
-                !matches!(exited, Ok(Some(_)) | Err(Errno::ECHILD))
-            }),
-            _ => false,
-        }
+        let leader = match &self.phase {
+            Phase::Starting(starting) => match &starting.step {
+                StartStep::Fork | StartStep::Failed { .. } => return true,
+                StartStep::Exec(forked) => Some(forked.leader),
+            },
+            Phase::Living(living) if living.is_running() => living.leader.pid(),
+            _ => None,
+        };
+        leader.is_some_and(|pid| {
+            // Another error than "no such child" says nothing: a stop must not be lost by it.
+            let exited = fork::exited_child(Some(pid));
+            !matches!(exited, Ok(Some(_)) | Err(Errno::ECHILD))
+        })
     }
 
     /// TERM to everybody, and CONT where somebody could not act on it otherwise.
     pub(super) fn terminate(&mut self, kit: &mut Kit, now: Instant) {
-        let group = self.group();
+        let group = self.phase.leader();
         let reached = kit.tree.terminate(group);
         self.note(libc::SIGTERM, &reached, kit);
-        if self.halt.is_some() || reached.any_stopped || !reached.is_whole() {
+        let any_held = self.phase.pause().is_some_and(PauseState::holds_any);
+        if any_held || reached.any_stopped || !reached.is_whole() {
             kit.tree.wake(group);
             if let Some(stop) = self.stop.as_mut().filter(|_| reached.is_delivered) {
                 stop.sent(libc::SIGCONT);
             }
         }
-        self.set_paused(false, now);
-        self.forget_pause();
+        self.forget_pause(now);
     }
 
     /// Enters what became of a signal of the stop, and tells of those that it could not reach.
@@ -186,8 +195,8 @@ impl Attempt {
     fn kill(&mut self, kit: &mut Kit, now: Instant) {
         self.count_leaked_in_stop(kit);
         // Where somebody could not be looked at the next round does: only ECHILD ends them.
-        let lives = !matches!(self.phase, Phase::Ending);
-        let reached = kit.tree.kill(self.group(), lives);
+        let lives = !self.phase.is_ending();
+        let reached = kit.tree.kill(self.phase.leader(), lives);
         self.kill_at = Some(now + kill_again(&reached));
         self.note(libc::SIGKILL, &reached, kit);
         self.give_up_on(&reached.refused, kit);
@@ -205,9 +214,9 @@ impl Attempt {
         }
         self.on_pause_time(kit, now);
         if self.kill_at.is_some_and(|at| at <= now) {
-            match self.phase {
-                Phase::Starting { .. } | Phase::Running | Phase::Ending => self.kill(kit, now),
-                _ => self.kill_at = None,
+            match self.phase.forked().is_some() || matches!(self.phase, Phase::Living(_)) {
+                true => self.kill(kit, now),
+                false => self.kill_at = None,
             }
         }
     }
@@ -215,20 +224,22 @@ impl Attempt {
     /// One signal to the leader's group; nothing once the leader has exited. In a pause nobody is let
     /// go on or stopped by it: the pause would not hold, and the other is over with the pause.
     pub fn signal(&mut self, number: i32, kit: &mut Kit) {
-        match self.phase {
-            Phase::Running if self.halt.is_some() && signal::is_of_job_control(number) => {}
-            Phase::Running if self.leader_lives() => self.signal_now(number, kit),
-            Phase::Opening | Phase::Starting { .. } | Phase::Failing(_)
-                if self.later.signals.len() < SIGNALS_MAX =>
-            {
-                self.later.signals.push(number);
+        match &mut self.phase {
+            Phase::Starting(starting) if starting.later.signals.len() < SIGNALS_MAX => {
+                starting.later.signals.push(number);
+            }
+            Phase::Living(living) if living.is_running() => {
+                let waits = living.pause.holds_any() && signal::is_of_job_control(number);
+                if !waits && self.leader_lives() {
+                    self.signal_now(number, kit);
+                }
             }
             _ => {}
         }
     }
 
     fn signal_now(&mut self, number: i32, kit: &mut Kit) {
-        if reach::signal_group(self.group(), number) == Err(Errno::EPERM) {
+        if reach::signal_group(self.phase.leader(), number) == Err(Errno::EPERM) {
             let name = signal::name(number);
             let what = format!("send it {name}: the kernel refuses it (EPERM)");
             self.trouble(what, kit);
@@ -236,8 +247,7 @@ impl Attempt {
     }
 
     /// The program runs: what was asked before is done now.
-    pub(super) fn catch_up(&mut self, kit: &mut Kit, now: Instant) {
-        let later = std::mem::take(&mut self.later);
+    pub(super) fn catch_up(&mut self, later: Later, kit: &mut Kit, now: Instant) {
         for number in later.signals {
             self.signal(number, kit);
         }

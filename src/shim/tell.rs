@@ -7,9 +7,10 @@ use std::{
 };
 
 use super::{
-    attempt::{Attempt, Blocked, Phase},
+    attempt::{Attempt, Blocked},
     kit::Kit,
     log::Obstacle,
+    phase::{EndStep, Ended, Phase},
 };
 use crate::{
     job::Offset,
@@ -23,7 +24,7 @@ impl Attempt {
     /// The output cannot flow: says so once, and holds the stall clock.
     pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
         match &why {
-            Obstacle::Full(text) | Obstacle::NotStarted(text) => {
+            Obstacle::Full(text) | Obstacle::NotStarted(text, _) => {
                 self.tell_waiting(text.clone(), kit);
             }
             Obstacle::Broken(text) => self.trouble(format!("store its output: {text}"), kit),
@@ -33,20 +34,20 @@ impl Attempt {
         }
         let retry_at = match &why {
             Obstacle::Unsynced => None,
-            Obstacle::NotStarted(_) => Some(now + self.backoff.pause()),
+            Obstacle::NotStarted(_, pause) => Some(now + *pause),
             Obstacle::Full(_) | Obstacle::Broken(_) => Some(now + RETRY),
         };
         self.blocked = Some(Blocked { retry_at });
-        self.silence.run(false, now);
+        self.run_clocks(now);
     }
 
     pub(super) fn unblock(&mut self, kit: &mut Kit, now: Instant) {
         if self.blocked.take().is_none() {
             return;
         }
-        self.silence.run(!self.paused, now);
+        self.run_clocks(now);
         // Whether its process comes to its exec is not known yet.
-        if !matches!(self.phase, Phase::Starting { .. }) {
+        if self.phase.forked().is_none() {
             self.tell_flowing(kit);
         }
     }
@@ -93,20 +94,26 @@ impl Attempt {
     /// What a server that connects now has to know.
     pub fn state(&self) -> ShimState {
         let (job, attempt) = (self.spec.job, self.spec.attempt);
-        match (&self.facts, &self.phase) {
-            _ if self.acknowledged => ShimState::Retired,
-            (Some(facts), Phase::Told) => ShimState::Exited {
-                job,
-                attempt,
-                facts: facts.clone(),
-                synced: self.is_durable(),
-                reusable: self.reusable,
+        match &self.phase {
+            Phase::Ended(Ended {
+                facts,
+                step: EndStep::Told(told),
+                ..
+            }) => match told.acknowledged {
+                true => ShimState::Retired,
+                false => ShimState::Exited {
+                    job,
+                    attempt,
+                    facts: facts.clone(),
+                    synced: self.is_durable(),
+                    reusable: Some(told.reusable),
+                },
             },
-            _ => ShimState::Running {
+            phase => ShimState::Running {
                 job,
                 attempt,
-                paused: self.paused,
-                started_at_us: self.started_at_us.unwrap_or_default(),
+                paused: self.is_paused(),
+                started_at_us: phase.started_at_us().unwrap_or_default(),
                 stop: self.stop.as_ref().map(|stop| stop.wish.clone()),
             },
         }
@@ -115,29 +122,27 @@ impl Attempt {
     /// A new server listens: what it is not told by [`Self::state`].
     pub fn on_hello(&mut self, kit: &mut Kit) {
         self.armed = None;
-        if self.facts.is_none() {
-            // The server before may have died before it could enter the start.
-            self.tell_start(kit);
-        }
+        // The server before may have died before it could enter the start.
+        self.tell_start(kit);
         if let Some(why) = self.told_waiting.clone() {
             self.tell_wait(true, why, kit);
         }
         let refused = self.stop.as_ref().map(|stop| stop.facts.refused.clone());
-        if let Some(refused) = refused.filter(|refused| !refused.is_empty() && self.facts.is_none())
-        {
+        let refused = refused.filter(|refused| !refused.is_empty() && !self.phase.has_ended());
+        if let Some(refused) = refused {
             let about = self.about();
             kit.said.push(FromShim::StopRefused { about, refused });
         }
     }
 
-    /// Says which process runs, once there is one.
+    /// Says which process runs, once there is one, and until the facts say it.
     pub(super) fn tell_start(&self, kit: &mut Kit) {
-        if let (Some(start), Some(started_at_us)) = (self.start, self.started_at_us) {
+        if let Some((process, started_at_us)) = self.phase.started() {
             kit.said.push(FromShim::Started {
                 job: self.spec.job,
                 attempt: self.spec.attempt,
-                pid: start.pid,
-                start_ticks: start.start_ticks,
+                pid: process.pid,
+                start_ticks: process.start_ticks,
                 started_at_us,
             });
         }

@@ -184,6 +184,6 @@ fn cannot_drop(failure: Failure) -> Obstacle {
             Obstacle::Broken(format!("the oldest output cannot be dropped: {why}"))
         }
         // A hole that cannot be written down comes as one of the two above.
-        other @ (Obstacle::NotStarted(_) | Obstacle::Unsynced) => other,
+        other @ (Obstacle::NotStarted(..) | Obstacle::Unsynced) => other,
     }
 }
