@@ -10,7 +10,7 @@ use std::{
 use nix::{poll::PollTimeout, sys::signalfd::SignalFd};
 
 use super::{
-    attempt::Attempt,
+    attempt::{Attempt, Wants},
     connection::Connection,
     door::{Call, Door},
     kit::Kit,
@@ -26,14 +26,63 @@ use crate::{
 /// How long a shim that holds nothing waits for a server.
 const LONELY: Duration = Duration::from_secs(10);
 
+/// What a shim works on.
+#[derive(Default)]
+enum Current {
+    #[default]
+    Nothing,
+    /// An attempt without a segment.
+    Pending(Box<Pending>),
+    Attempt(Box<Attempt>),
+}
+
+impl Current {
+    fn attempt(&self) -> Option<&Attempt> {
+        match self {
+            Self::Attempt(attempt) => Some(attempt),
+            _ => None,
+        }
+    }
+
+    fn attempt_mut(&mut self) -> Option<&mut Attempt> {
+        match self {
+            Self::Attempt(attempt) => Some(attempt),
+            _ => None,
+        }
+    }
+
+    /// When the first segment of a pending attempt is to be tried again.
+    fn retry_at(&self) -> Option<Instant> {
+        match self {
+            Self::Pending(pending) => pending.retry_at(),
+            _ => None,
+        }
+    }
+
+    /// Job and number of the attempt that is here.
+    fn key(&self) -> Option<(JobNumber, u32)> {
+        match self {
+            Self::Nothing => None,
+            Self::Pending(pending) => Some(pending.key()),
+            Self::Attempt(attempt) => Some(attempt.key()),
+        }
+    }
+
+    fn state(&self) -> ShimState {
+        match self {
+            Self::Nothing => ShimState::Idle,
+            Self::Pending(pending) => pending.state(),
+            Self::Attempt(attempt) => attempt.state(),
+        }
+    }
+}
+
 /// A shim at work.
 pub struct Nurse {
     kit: Kit,
     door: Door,
     children: SignalFd,
-    /// Never beside an attempt.
-    pending: Option<Box<Pending>>,
-    attempt: Option<Box<Attempt>>,
+    current: Current,
     /// The server wants it to go.
     leaving: bool,
     /// Since when there has been no server.
@@ -47,8 +96,7 @@ impl Nurse {
             kit,
             door,
             children,
-            pending: None,
-            attempt: None,
+            current: Current::Nothing,
             leaving: false,
             alone_since: Some(Instant::now()),
         }
@@ -75,12 +123,12 @@ impl Nurse {
         }
         if woken.synced {
             while let Some(synced) = self.kit.syncer.next_result() {
-                if let Some(attempt) = &mut self.attempt {
+                if let Some(attempt) = self.current.attempt_mut() {
                     attempt.on_synced(synced, &mut self.kit);
                 }
             }
         }
-        let Some(attempt) = &mut self.attempt else {
+        let Some(attempt) = self.current.attempt_mut() else {
             return;
         };
         if woken.report {
@@ -125,7 +173,7 @@ impl Nurse {
     }
 
     fn on_output(&mut self, woken: &Woken, now: Instant) {
-        let Some(attempt) = &mut self.attempt else {
+        let Some(attempt) = self.current.attempt_mut() else {
             return;
         };
         if woken.stdin_unread {
@@ -139,11 +187,10 @@ impl Nurse {
     }
 
     fn on_clock(&mut self, now: Instant) {
-        let retry_at = self.pending.as_ref().and_then(|p| p.retry_at());
-        if retry_at.is_some_and(|at| at <= now) {
+        if self.current.retry_at().is_some_and(|at| at <= now) {
             self.begin_pending(now);
         }
-        if let Some(attempt) = &mut self.attempt {
+        if let Some(attempt) = self.current.attempt_mut() {
             attempt.on_time(&mut self.kit, now);
             attempt.advance(&mut self.kit, now);
         }
@@ -156,7 +203,7 @@ impl Nurse {
             self.alone_since = None;
         } else {
             self.alone_since.get_or_insert(now);
-            if let Some(attempt) = self.attempt.as_mut().filter(|a| a.is_told()) {
+            if let Some(attempt) = self.current.attempt_mut().filter(|a| a.is_told()) {
                 attempt.secure(&mut self.kit);
             }
         }
@@ -170,36 +217,32 @@ impl Nurse {
     }
 
     fn forget_what_is_over(&mut self) {
-        if let Some(attempt) = self.attempt.take_if(|attempt| attempt.is_over()) {
+        if let Some(attempt) = self.current.attempt().filter(|a| a.is_over()) {
             // It has said that it takes no more work: nobody will come back to it.
             self.leaving |= attempt.retires_shim();
+            self.current = Current::Nothing;
         }
     }
 
     fn welcome(&mut self, instance: String) {
         self.kit.instance = instance;
-        let pending = self.pending.as_ref().map(|pending| pending.state());
-        let state = self.attempt.as_ref().map(|attempt| attempt.state());
-        let state = state.or(pending).unwrap_or(ShimState::Idle);
         self.kit.said.push(FromShim::Welcome {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id() as i32,
-            state,
+            state: self.current.state(),
         });
-        if let Some(attempt) = &mut self.attempt {
-            attempt.on_hello(&mut self.kit);
-        }
-        if let Some(pending) = &mut self.pending {
-            pending.on_hello(&mut self.kit);
+        match &mut self.current {
+            Current::Nothing => {}
+            Current::Pending(pending) => pending.on_hello(&mut self.kit),
+            Current::Attempt(attempt) => attempt.on_hello(&mut self.kit),
         }
     }
 
     /// Whether an order is about the attempt that is here. One that is late must not reach the next.
     fn is_current(&self, about: About) -> bool {
-        let pending = self.pending.as_ref().map(|pending| pending.key());
-        let here = self.attempt.as_ref().map(|attempt| attempt.key());
-        here.or(pending)
+        self.current
+            .key()
             .is_some_and(|(job, attempt)| about.is(job, attempt))
     }
 
@@ -207,15 +250,11 @@ impl Nurse {
         if message.about().is_some_and(|about| !self.is_current(about)) {
             return;
         }
-        let message = match self.pending.take() {
-            Some(pending) => match self.obey_pending(pending, message) {
-                Some(message) => message,
-                None => return,
-            },
-            None => message,
+        let Some(message) = self.obey_pending(message) else {
+            return;
         };
         let kit = &mut self.kit;
-        match (message, &mut self.attempt) {
+        match (message, self.current.attempt_mut()) {
             (ToShim::Run(spec), _) => self.run_attempt(*spec, now),
             (
                 ToShim::Input {
@@ -226,7 +265,7 @@ impl Nurse {
                 },
                 attempt,
             ) => {
-                let attempt = attempt.as_mut().filter(|attempt| attempt.is(job, number));
+                let attempt = attempt.filter(|attempt| attempt.is(job, number));
                 let answer = attempt.map_or(InputAnswer::Closed, |a| a.input(input));
                 kit.said.push(FromShim::Input { request, answer });
             }
@@ -255,15 +294,18 @@ impl Nurse {
     }
 
     /// What an attempt without a segment makes of a message; one that is not for it is returned.
-    fn obey_pending(&mut self, mut pending: Box<Pending>, message: ToShim) -> Option<ToShim> {
+    fn obey_pending(&mut self, message: ToShim) -> Option<ToShim> {
+        let Current::Pending(pending) = &mut self.current else {
+            return Some(message);
+        };
         let kit = &mut self.kit;
-        let mut rest = None;
         match message {
             // The final commit is durable, or nobody could have sent another run.
             ToShim::Release { job, attempt } if pending.is(job, attempt) && pending.has_ended() => {
-                return None;
+                self.current = Current::Nothing;
             }
             ToShim::Run(spec) if pending.has_ended() && !pending.is(spec.job, spec.attempt) => {
+                self.current = Current::Nothing;
                 return Some(ToShim::Run(spec));
             }
             // It has been taken, so that it may not be refused.
@@ -278,29 +320,31 @@ impl Nurse {
                 kit.said.push(FromShim::Input { request, answer });
             }
             other if other.about().is_some() => pending.obey(other, kit),
-            other => rest = Some(other),
+            other => return Some(other),
         }
-        self.pending = Some(pending);
-        rest
+        None
     }
 
     /// Tries to begin the attempt that waits for its first segment.
     fn begin_pending(&mut self, now: Instant) {
-        let Some(mut pending) = self.pending.take() else {
-            return;
+        self.current = match std::mem::take(&mut self.current) {
+            Current::Pending(pending) => self.begun(pending, now),
+            other => other,
         };
+    }
+
+    /// What becomes of an attempt that waits for its first segment when that is tried.
+    fn begun(&mut self, mut pending: Box<Pending>, now: Instant) -> Current {
         match pending.claim(&mut self.kit) {
-            Ok(log) => {
-                let attempt = pending.begin(log, &mut self.kit, now);
-                self.attempt = Some(Box::new(attempt));
-            }
+            Ok(log) => Current::Attempt(Box::new(pending.begin(log, &mut self.kit, now))),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 let why = format!("failed to create the first segment: {e}");
                 self.refuse(pending.key(), why);
+                Current::Nothing
             }
             Err(e) => {
                 pending.wait(&e, &mut self.kit, now);
-                self.pending = Some(pending);
+                Current::Pending(pending)
             }
         }
     }
@@ -311,7 +355,7 @@ impl Nurse {
 
     /// A run acknowledges the end of the attempt before.
     fn run_attempt(&mut self, spec: RunSpec, now: Instant) {
-        if let Some(attempt) = &mut self.attempt {
+        if let Some(attempt) = self.current.attempt_mut() {
             if attempt.is(spec.job, spec.attempt) {
                 // It has been started, so that it may not be refused.
                 return;
@@ -319,11 +363,11 @@ impl Nurse {
             attempt.acknowledge();
         }
         self.forget_what_is_over();
-        if self.attempt.is_some() || self.pending.is_some() || self.leaving {
+        if !matches!(self.current, Current::Nothing) || self.leaving {
             let why = "the shim is busy or leaving".to_owned();
             return self.refuse((spec.job, spec.attempt), why);
         }
-        self.pending = Some(Box::new(Pending::new(spec)));
+        self.current = Current::Pending(Box::new(Pending::new(spec)));
         self.begin_pending(now);
     }
 
@@ -332,10 +376,10 @@ impl Nurse {
     fn is_done(&self, now: Instant) -> bool {
         let asked = self.leaving;
         let lonely = self.alone_since.is_some_and(|since| now >= since + LONELY);
-        match (&self.attempt, &self.pending) {
-            (None, None) => asked || lonely,
-            (Some(attempt), _) => attempt.is_safe() && lonely,
-            (None, Some(pending)) => pending.has_ended() && lonely,
+        match &self.current {
+            Current::Nothing => asked || lonely,
+            Current::Attempt(attempt) => attempt.is_safe() && lonely,
+            Current::Pending(pending) => pending.has_ended() && lonely,
         }
     }
 
@@ -344,18 +388,18 @@ impl Nurse {
             children: &self.children,
             syncer: &self.kit.syncer,
             door: &self.door,
-            wants: self.attempt.as_ref().map(|a| a.wants()).unwrap_or_default(),
+            wants: (self.current.attempt()).map_or_else(Wants::default, Attempt::wants),
         };
         sources.wait(self.timeout(Instant::now()))
     }
 
     fn timeout(&self, now: Instant) -> PollTimeout {
-        let attempt = self.attempt.as_ref().and_then(|a| a.next_deadline());
+        let attempt = self.current.attempt().and_then(Attempt::next_deadline);
         let lonely = self
             .alone_since
             .map(|since| since + LONELY)
             .filter(|at| *at > now);
-        let pending = self.pending.as_ref().and_then(|p| p.retry_at());
+        let pending = self.current.retry_at();
         let door = self.door.deaf_until();
         let all = attempt.into_iter().chain(lonely).chain(pending).chain(door);
         let Some(next) = all.min() else {
