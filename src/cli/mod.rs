@@ -159,7 +159,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if error.is::<say::NobodyReads>() => ExitCode::from(exit_code::BROKEN_PIPE),
         Err(error) => {
-            say::line(&format!("{error:#}"));
+            say::line(&say::chain(&error));
             ExitCode::from(failure)
         }
     }

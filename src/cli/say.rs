@@ -27,6 +27,19 @@ pub fn to_person(text: &str) {
     }
 }
 
+/// An error with its causes. Some name their cause themselves: that is not said twice.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.ends_with(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
+}
+
 /// Whether stderr is a terminal.
 pub fn person_looks() -> bool {
     io::stderr().is_terminal()
@@ -119,6 +132,19 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let cause = || anyhow::anyhow!("no room");
+        assert_eq!(
+            chain(&cause().context("cannot write")),
+            "cannot write: no room"
+        );
+        let told = cause()
+            .context("cannot write: no room")
+            .context("cannot start");
+        assert_eq!(chain(&told), "cannot start: cannot write: no room");
+    }
 
     #[test]
     fn colours_can_be_forced_and_forbidden() {

@@ -112,7 +112,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let telemetry = Telemetry::start(&settings, &place.directory)?;
     let served = run(settings, &place, asked).await;
     if let Err(error) = &served {
-        tracing::error!(error = format!("{error:#}"), "the server cannot go on");
+        tracing::error!(error = say::chain(error), "the server cannot go on");
     }
     telemetry.flush();
     served.map(|()| ExitCode::SUCCESS)
