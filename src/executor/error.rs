@@ -101,19 +101,26 @@ impl From<StoreError> for Error {
                 "the disk is full; make room in the data directory and try again".to_owned(),
             ),
             StoreError::Stopping => Self::stopping(),
-            StoreError::Unavailable(cause) => {
-                tracing::warn!(cause, "the ledger cannot be used now");
-                Self::Unavailable(
-                    "the database cannot be used now; try again (the server's log says why)"
-                        .to_owned(),
-                )
+            StoreError::Unavailable(cause) => cannot_be_used(&cause.to_string()),
+            StoreError::Untrusted => {
+                cannot_be_used("its file cannot be trusted any more; the server ends")
             }
-            StoreError::Database(cause) => {
-                tracing::error!(cause, "the ledger refused");
-                Self::Internal("the database failed; the server's log says how".to_owned())
-            }
+            StoreError::Database(cause) => has_refused(&cause.to_string()),
+            StoreError::WrongAnswer => has_refused("the answer to another question"),
         }
     }
+}
+
+fn cannot_be_used(cause: &str) -> Error {
+    tracing::warn!(cause, "the ledger cannot be used now");
+    Error::Unavailable(
+        "the database cannot be used now; try again (the server's log says why)".to_owned(),
+    )
+}
+
+fn has_refused(cause: &str) -> Error {
+    tracing::error!(cause, "the ledger refused");
+    Error::Internal("the database failed; the server's log says how".to_owned())
 }
 
 impl From<Refusal> for Error {

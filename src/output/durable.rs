@@ -23,6 +23,7 @@ const COPY_BYTES: usize = 256 << 10;
 #[error("{name} could not be synced: {error}")]
 struct SyncFailed {
     name: String,
+    #[source]
     error: io::Error,
 }
 

@@ -2,7 +2,13 @@
 //!
 //! It does not know which statement was refused.
 
-use std::io::{self, ErrorKind};
+use std::{
+    error::Error,
+    io::{self, ErrorKind},
+    mem::discriminant,
+    path::Path,
+    sync::Arc,
+};
 
 use super::{OpenError, StoreError};
 use crate::descriptors::is_shortage;
@@ -104,25 +110,48 @@ impl From<sqlx::Error> for StoreError {
         match (&error, verdict(&error)) {
             (sqlx::Error::PoolClosed, _) => Self::Stopping,
             (_, Verdict::DiskFull) => Self::DiskFull,
-            _ if may_pass(&error) => Self::Unavailable(error.to_string()),
-            _ => Self::Database(error.to_string()),
+            _ if may_pass(&error) => Self::Unavailable(Arc::new(error)),
+            _ => Self::Database(Arc::new(error)),
         }
     }
 }
 
+/// SQLite's errors cannot be compared: two are equal that are of one kind and say the same.
+impl PartialEq for StoreError {
+    fn eq(&self, other: &Self) -> bool {
+        discriminant(self) == discriminant(other) && self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for StoreError {}
+
 impl OpenError {
     /// No connection to `path` could be made.
-    pub(super) fn no_connection(path: &std::path::Path, error: &sqlx::Error) -> Self {
-        let what = match verdict(error) {
-            Verdict::DiskFull => "the disk is full; make room and start again".to_owned(),
-            _ => error.to_string(),
-        };
-        Self::about(path, format!("cannot be opened: {what}"))
+    pub(super) fn no_connection(path: &Path, error: sqlx::Error) -> Self {
+        match verdict(&error) {
+            Verdict::DiskFull => Self::about(
+                path,
+                "cannot be opened: the disk is full; make room and start again",
+            ),
+            _ => Self::failed(path, "cannot be opened", error),
+        }
     }
 
     /// A sentence about `path`: what is wrong with it.
-    pub(super) fn about(path: &std::path::Path, what: impl std::fmt::Display) -> Self {
+    pub(super) fn about(path: &Path, what: impl std::fmt::Display) -> Self {
         Self::Unusable(format!("the database {} {what}", path.display()))
+    }
+
+    /// The same, where another error is the cause.
+    pub(super) fn failed(
+        path: &Path,
+        what: &str,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed {
+            what: format!("the database {} {what}", path.display()),
+            source: source.into(),
+        }
     }
 }
 
@@ -152,6 +181,23 @@ mod tests {
         }
         let error = sqlx::Error::Io(io::Error::from_raw_os_error(libc::EIO));
         assert_eq!(verdict(&error), Verdict::Broken);
+    }
+
+    #[test]
+    fn the_cause_of_an_error_is_kept() {
+        let told = StoreError::from(sqlx::Error::PoolTimedOut);
+        let cause = told.source().expect("a cause").to_string();
+        assert_eq!(
+            told.to_string(),
+            format!("the database cannot be used now: {cause}")
+        );
+        let io = io::Error::from_raw_os_error(libc::EACCES);
+        let told = OpenError::failed(Path::new("/d/x.db"), "cannot be opened", io);
+        let cause = told.source().expect("a cause").to_string();
+        assert_eq!(
+            told.to_string(),
+            format!("the database /d/x.db cannot be opened: {cause}")
+        );
     }
 
     #[test]

@@ -62,6 +62,14 @@ pub enum OpenError {
     /// Not ours, damaged, newer, or not to be opened.
     #[error("{0}")]
     Unusable(String),
+    /// The system or SQLite says so.
+    #[error("{what}: {source}")]
+    Failed {
+        /// A sentence about the database.
+        what: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// The ledger: one writer, a few read-only readers. Cheap to clone.
@@ -473,7 +481,7 @@ impl Store {
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(StoreError::Stopping),
         }
         let answer = answer.await.map_err(|_| StoreError::Stopping)??;
-        pick(answer).ok_or_else(|| StoreError::Database("the answer to another question".into()))
+        pick(answer).ok_or(StoreError::WrongAnswer)
     }
 
     // ---- reads

@@ -101,7 +101,7 @@ pub(super) async fn open(path: &Path, check_bytes_max: u64) -> Result<Connection
     refuse_old_sqlite(&mut writer).await?;
     migrate(path, &mut writer).await?;
     carry_over(path, &mut writer).await?;
-    let failed = |error: sqlx::Error| OpenError::about(path, format!("has no keys: {error}"));
+    let failed = |error: sqlx::Error| OpenError::failed(path, "has no keys", error);
     let digest_key = keys::digest_key(&mut writer).await.map_err(failed)?;
     let shim_seed = keys::shim_seed(&mut writer).await.map_err(failed)?;
     let readers = connect_readers(path, way).await?;
@@ -169,7 +169,7 @@ async fn refuse_damaged_or_newer(
     let options = options(&way.name(path))
         .read_only(true)
         .immutable(wal_bytes == 0);
-    let damaged = |error: sqlx::Error| OpenError::about(path, format!("is damaged: {error}"));
+    let damaged = |error: sqlx::Error| OpenError::failed(path, "is damaged", error);
     let mut conn = options.connect().await.map_err(damaged)?;
     let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations")
         .fetch_all(&mut conn)
@@ -245,7 +245,7 @@ async fn create(path: &Path, way: &Way) -> Result<(), OpenError> {
         .map_err(|error| cannot_open(path, error))?;
     let mut conn = connect_writer(&fresh, way).await?;
     migrate(path, &mut conn).await?;
-    let failed = |error: sqlx::Error| OpenError::about(path, format!("cannot be made: {error}"));
+    let failed = |error: sqlx::Error| OpenError::failed(path, "cannot be made", error);
     nodes::set_up(&mut conn).await.map_err(failed)?;
     // A close would do it too, and keep for itself that it has failed: half a ledger would get the
     // name.
@@ -279,9 +279,10 @@ async fn carry_over(path: &Path, conn: &mut SqliteConnection) -> Result<(), Open
         .execute(conn)
         .await
     {
-        Err(error) if verdict(&error) == Verdict::Broken => Err(OpenError::about(
+        Err(error) if verdict(&error) == Verdict::Broken => Err(OpenError::failed(
             path,
-            format!("cannot be written to its disk: {error}"),
+            "cannot be written to its disk",
+            error,
         )),
         Err(error) => {
             tracing::warn!(%error, "the database's log has to wait");
@@ -296,7 +297,7 @@ async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenErr
     MIGRATOR
         .run_direct(None, conn, false)
         .await
-        .map_err(|error| OpenError::about(path, format!("cannot be brought up to date: {error}")))
+        .map_err(|error| OpenError::failed(path, "cannot be brought up to date", error))
 }
 
 async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, OpenError> {
@@ -311,7 +312,7 @@ async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, Open
         .pragma("secure_delete", "ON")
         .connect()
         .await
-        .map_err(|error| OpenError::no_connection(path, &error))
+        .map_err(|error| OpenError::no_connection(path, error))
 }
 
 async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError> {
@@ -335,7 +336,7 @@ async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError
                 .pragma("query_only", "ON"),
         )
         .await
-        .map_err(|error| OpenError::no_connection(path, &error))
+        .map_err(|error| OpenError::no_connection(path, error))
 }
 
 /// How every connection is made.
@@ -352,8 +353,9 @@ async fn refuse_old_sqlite(conn: &mut SqliteConnection) -> Result<(), OpenError>
     let version: String = sqlx::query_scalar("SELECT sqlite_version()")
         .fetch_one(conn)
         .await
-        .map_err(|error| {
-            OpenError::Unusable(format!("SQLite does not tell its version: {error}"))
+        .map_err(|error| OpenError::Failed {
+            what: "SQLite does not tell its version".to_owned(),
+            source: error.into(),
         })?;
     if is_recent(&version) {
         return Ok(());
@@ -377,7 +379,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn cannot_open(path: &Path, error: io::Error) -> OpenError {
-    OpenError::about(path, format!("cannot be opened: {error}"))
+    OpenError::failed(path, "cannot be opened", error)
 }
 
 #[cfg(test)]

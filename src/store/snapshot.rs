@@ -25,7 +25,7 @@ const LOOK_EVERY: i32 = 10_000;
 const SEGMENTS_TOLD_MAX: i64 = 10_000;
 
 /// Why there is no copy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// Nobody wants it any more.
     #[error("stopped")]
@@ -34,8 +34,11 @@ pub enum SnapshotError {
     #[error("the disk is full")]
     DiskFull,
     /// The ledger cannot be read, or the copy cannot be written.
-    #[error("{0}")]
-    Failed(String),
+    #[error(transparent)]
+    Database(sqlx::Error),
+    /// The copy's file cannot be used.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// The copy, open.
@@ -153,13 +156,7 @@ impl From<sqlx::Error> for SnapshotError {
     fn from(error: sqlx::Error) -> Self {
         match verdict(&error) {
             Verdict::DiskFull => Self::DiskFull,
-            _ => Self::Failed(error.to_string()),
+            _ => Self::Database(error),
         }
-    }
-}
-
-impl From<io::Error> for SnapshotError {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(error.to_string())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! No SQL here; the statements stand in the files named after their tables.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::job::{
     Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobState, Micros,
@@ -85,6 +85,7 @@ pub struct BatchRefused {
     /// The first entry that was refused; `None` where it is nobody's fault.
     pub index: Option<usize>,
     /// Why.
+    #[source]
     pub error: SubmitError,
 }
 
@@ -98,7 +99,7 @@ impl From<StoreError> for BatchRefused {
 }
 
 /// The ledger cannot be read or written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full; nothing was written.
     #[error("the disk is full")]
@@ -107,13 +108,20 @@ pub enum StoreError {
     #[error("the server is stopping")]
     Stopping,
     /// It could not be read or written now: descriptors or memory are short, its lock is held, or
-    /// its disk failed. Trying again may help; where it may not be trusted any more, the server
-    /// ends, and the next one is to be asked.
+    /// its disk failed. Trying again may help.
     #[error("the database cannot be used now: {0}")]
-    Unavailable(String),
+    Unavailable(#[source] Arc<sqlx::Error>),
+    /// Its file may not be trusted any more: the server ends, and the next one is to be asked.
+    #[error(
+        "the database cannot be used now: its file cannot be trusted any more; the server ends"
+    )]
+    Untrusted,
     /// Anything else that SQLite says.
     #[error("the database refused: {0}")]
-    Database(String),
+    Database(#[source] Arc<sqlx::Error>),
+    /// The writer has answered another question: a mistake of ours.
+    #[error("the database refused: the answer to another question")]
+    WrongAnswer,
 }
 
 /// What came of setting a queue.

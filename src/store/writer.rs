@@ -133,7 +133,10 @@ impl Writer {
     /// its own, so that the others are not lost with it.
     async fn commit(&mut self, mut writes: Vec<(Ask, Reply)>) {
         if self.failed.is_cancelled() {
-            return answer_all(writes.into_iter().map(|(_, reply)| reply), &broken());
+            return answer_all(
+                writes.into_iter().map(|(_, reply)| reply),
+                &StoreError::Untrusted,
+            );
         }
         writes.sort_by_key(|(ask, _)| ask.rank());
         if self.is_short(&writes) {
@@ -318,10 +321,6 @@ fn refuse(writes: Vec<(Ask, Reply)>, refused: impl Fn(&Ask) -> bool) -> Vec<(Ask
 
 fn is_disk_full<T>(answers: &sqlx::Result<T>) -> bool {
     matches!(answers, Err(error) if verdict(error) == Verdict::DiskFull)
-}
-
-fn broken() -> StoreError {
-    StoreError::Unavailable("its file cannot be trusted any more; the server ends".into())
 }
 
 /// Cuts writes into transactions: one large batch is enough for one, so that nobody behind it waits
