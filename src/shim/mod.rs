@@ -10,6 +10,7 @@ mod attempt;
 mod backoff;
 mod closing;
 mod connection;
+mod current;
 mod door;
 mod ending;
 mod feed;

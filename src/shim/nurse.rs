@@ -12,6 +12,7 @@ use nix::{poll::PollTimeout, sys::signalfd::SignalFd};
 use super::{
     attempt::{Attempt, Wants},
     connection::Connection,
+    current::Current,
     door::{Call, Door},
     kit::Kit,
     pending::Pending,
@@ -20,62 +21,11 @@ use super::{
 };
 use crate::{
     job::{InputAnswer, JobNumber},
-    spool::{About, FromShim, Launch, RunSpec, ShimState, ToShim, message::PROTOCOL},
+    spool::{About, FromShim, Launch, RunSpec, ToShim, message::PROTOCOL},
 };
 
 /// How long a shim that holds nothing waits for a server.
 const LONELY: Duration = Duration::from_secs(10);
-
-/// What a shim works on.
-#[derive(Default)]
-enum Current {
-    #[default]
-    Nothing,
-    /// An attempt without a segment.
-    Pending(Box<Pending>),
-    Attempt(Box<Attempt>),
-}
-
-impl Current {
-    fn attempt(&self) -> Option<&Attempt> {
-        match self {
-            Self::Attempt(attempt) => Some(attempt),
-            _ => None,
-        }
-    }
-
-    fn attempt_mut(&mut self) -> Option<&mut Attempt> {
-        match self {
-            Self::Attempt(attempt) => Some(attempt),
-            _ => None,
-        }
-    }
-
-    /// When the first segment of a pending attempt is to be tried again.
-    fn retry_at(&self) -> Option<Instant> {
-        match self {
-            Self::Pending(pending) => pending.retry_at(),
-            _ => None,
-        }
-    }
-
-    /// Job and number of the attempt that is here.
-    fn key(&self) -> Option<(JobNumber, u32)> {
-        match self {
-            Self::Nothing => None,
-            Self::Pending(pending) => Some(pending.key()),
-            Self::Attempt(attempt) => Some(attempt.key()),
-        }
-    }
-
-    fn state(&self) -> ShimState {
-        match self {
-            Self::Nothing => ShimState::Idle,
-            Self::Pending(pending) => pending.state(),
-            Self::Attempt(attempt) => attempt.state(),
-        }
-    }
-}
 
 /// A shim at work.
 pub struct Nurse {
