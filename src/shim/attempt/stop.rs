@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::{
-    attempt::{Attempt, Phase},
-    fork,
-    kit::Kit,
-    pause,
-    reach::{self, Reached},
-    spawn, tree,
-};
+use super::{Attempt, Phase, pause};
 use crate::{
     job::{StopCause, StopFacts, StopWish, Survivor, signal},
+    shim::{
+        context::Kit,
+        process::{
+            fork,
+            reach::{self, Reached},
+            spawn, tree,
+        },
+    },
     spool::FromShim,
 };
 
@@ -145,7 +146,7 @@ impl Attempt {
     }
 
     /// TERM to everybody, and CONT where somebody could not act on it otherwise.
-    pub(super) fn terminate(&mut self, kit: &mut Kit, now: Instant) {
+    pub(in crate::shim) fn terminate(&mut self, kit: &mut Kit, now: Instant) {
         let group = self.group();
         let reached = kit.tree.terminate(group);
         self.note(libc::SIGTERM, &reached, kit);

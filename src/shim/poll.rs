@@ -12,7 +12,7 @@ use nix::{
     sys::signalfd::SignalFd,
 };
 
-use super::{attempt::Wants, door::Door, sync::Syncer};
+use super::{attempt::Wants, log::sync::Syncer, server::socket::Door};
 use crate::job::Stream;
 
 /// What has happened while the shim waited.

@@ -14,12 +14,12 @@ use nix::{
 
 use super::{
     fork,
-    log::Log,
     pipes::Pipes,
     plan::{CStrings, Plan, REPORT_BYTES, Step},
 };
 use crate::{
     job::{Bound, Limits, SpawnError},
+    shim::log::Log,
     spool::{Launch, RunSpec},
 };
 

@@ -5,19 +5,23 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::{
-    attempt::{Attempt, Phase},
-    kit::Kit,
-    log::Obstacle,
-    look,
-    pipes::Pipes,
-    plan,
-    spawn::{self, Failure, Retry, Spawned},
-    stamp,
-    stopwatch::Stopwatch,
-    usage,
+use super::{Attempt, Phase, stopwatch::Stopwatch};
+use crate::{
+    job::SpawnError,
+    shim::{
+        context::Kit,
+        log::Obstacle,
+        process::{
+            look,
+            pipes::Pipes,
+            plan,
+            spawn::{self, Failure, Retry, Spawned},
+            usage,
+        },
+        timestamps,
+    },
+    spool::record::StartPayload,
 };
-use crate::{job::SpawnError, spool::record::StartPayload};
 
 /// How long an exec is tried again that fails for a reason that may pass, but need not: a program
 /// that is being written, a disk that does not answer, a program that is too large for the memory.
@@ -27,7 +31,7 @@ impl Attempt {
     /// Starts the process. An attempt starts at most one that comes to its exec: this is called only
     /// in the phase `Opening`, which follows a start that failed only behind ECHILD
     /// ([`Self::start_again`]), and a child that fails exits.
-    pub(super) fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    pub(in crate::shim) fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
         self.log.begin(&kit.intent(&self.spec))?;
         self.log.prepare()?;
         self.log.has_room()?;
@@ -143,7 +147,7 @@ impl Attempt {
             if let Err(e) = self.log.write_start(start) {
                 self.trouble(format!("write a start record: {e}"), kit);
             }
-            (start, stamp::wall_us())
+            (start, timestamps::wall_us())
         });
         self.started_at_us = Some(wall_us);
         self.start = Some(start);

@@ -1,9 +1,9 @@
 //! The place where output becomes a frame: bytes are read behind the room for their header, so
 //! that nothing is copied. Where frames go is the log's business.
 
-use super::stamp;
 use crate::{
     job::{Offset, Stream},
+    shim::timestamps,
     spool::{
         Kind, RecordHeader,
         record::{self, HEADER_BYTES},
@@ -57,7 +57,7 @@ impl Frame {
 
 /// The header of a record that is made now.
 pub fn header(kind: Kind, stream: Stream, offset: Offset) -> RecordHeader {
-    let (wall_us, boottime_us) = stamp::now();
+    let (wall_us, boottime_us) = timestamps::now();
     RecordHeader {
         kind,
         stream,

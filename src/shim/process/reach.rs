@@ -10,10 +10,10 @@ use nix::errno::Errno;
 
 use super::{
     fork,
-    halt::Halt,
     look::{self, Identity, Process},
     tree::{Known, Looked, Tree},
 };
+use crate::shim::attempt::halt::Halt;
 
 /// How long one call looks for others at most, beyond the look that it has begun; the caller comes
 /// again.

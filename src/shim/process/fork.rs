@@ -11,12 +11,10 @@ use std::{ffi::CStr, io, os::fd::RawFd, ptr};
 
 use nix::errno::Errno;
 
-use super::{
-    frame,
-    plan::{CStrings, Plan, REPORT_BYTES, Step},
-};
+use super::plan::{CStrings, Plan, REPORT_BYTES, Step};
 use crate::{
     job::Stream,
+    shim::log::frame,
     spool::record::{self, HEADER_BYTES, Kind, StartPayload},
 };
 

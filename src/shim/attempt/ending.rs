@@ -8,14 +8,15 @@ use std::{
 
 use nix::errno::Errno;
 
-use super::{
-    attempt::{Attempt, Phase},
-    fork,
-    kit::Kit,
-    look::Process,
-    stamp, tree,
+use super::{Attempt, Phase};
+use crate::{
+    job::Leftover,
+    shim::{
+        context::Kit,
+        process::{fork, look::Process, tree},
+        timestamps,
+    },
 };
-use crate::job::Leftover;
 
 /// How long processes that outlive their leader have from TERM to KILL.
 const LEFTOVER_GRACE: Duration = Duration::from_millis(500);
@@ -210,7 +211,7 @@ impl Attempt {
     pub(super) fn tree_gone(&mut self) {
         self.stdin.close();
         self.pipes.mark_end();
-        self.ended_at_us = stamp::wall_us();
+        self.ended_at_us = timestamps::wall_us();
         self.kill_at = None;
         self.forget_pause();
         self.phase = Phase::Draining;

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::{
+use crate::shim::process::{
     look::{Identity, Process},
     tree::Known,
 };

@@ -5,7 +5,10 @@ use std::{os::fd::OwnedFd, sync::Arc};
 
 use rustix::process::{Resource, getrlimit};
 
-use super::{frame::Frame, log::Desk, sync::Syncer, tree::Tree};
+use super::{
+    log::{Desk, frame::Frame, sync::Syncer},
+    process::tree::Tree,
+};
 use crate::{
     ballast::Ballast,
     spool::{FromShim, RunSpec, mark, segment::Intent},

@@ -3,21 +3,20 @@
 
 use std::time::Instant;
 
-use super::{
-    attempt::{Attempt, Phase},
-    kit::Kit,
-    log::Obstacle,
-    pipes::Pipes,
-    sync::Synced,
-};
+use super::{Attempt, Phase};
 use crate::{
     job::{Exit, ExitFacts},
+    shim::{
+        context::Kit,
+        log::{Obstacle, sync::Synced},
+        process::pipes::Pipes,
+    },
     spool::FromShim,
 };
 
 impl Attempt {
     /// Stores the last bytes and completes the facts.
-    pub(super) fn drain(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    pub(in crate::shim) fn drain(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
         self.take_the_rest(kit, now)?;
         self.log.settle_drops(&mut kit.syncer)?;
         if self.survivors.is_empty() {
@@ -83,7 +82,7 @@ impl Attempt {
 
     /// Writes the exit record. Little output: the exit is told at once, for it goes into the
     /// ledger; else when everything is on disk, and what was dropped is gone.
-    pub(super) fn record(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+    pub(in crate::shim) fn record(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
         let written = self.write_exit(kit);
         let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.has_hole();
         // What is missing at the end is told by the record alone.
@@ -104,7 +103,7 @@ impl Attempt {
         if self.started_at_us.is_none() && self.log.read_start().is_none() {
             self.log.forget_start();
         }
-        self.log.write_exit(&super::json(&self.facts))?;
+        self.log.write_exit(&crate::shim::json(&self.facts))?;
         self.recorded = true;
         Ok(())
     }

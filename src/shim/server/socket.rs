@@ -19,8 +19,11 @@ use nix::{
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-use super::{connection::Connection, tree::Tree};
-use crate::spool::{FromShim, Launch, Layout, ShimKey, ToShim, message::EPOCH_MAX, paper};
+use super::connection::Connection;
+use crate::{
+    shim::process::tree::Tree,
+    spool::{FromShim, Launch, Layout, ShimKey, ToShim, message::EPOCH_MAX, paper},
+};
 
 /// Connections that have not said hello. Beyond that the process with the most of them loses its
 /// oldest one: a server that has just come is not pushed out by a job that connects in a loop.

@@ -3,13 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    attempt::{Attempt, Phase},
-    kit::Kit,
-    look::Process,
-    tree,
+use super::{Attempt, Phase};
+use crate::{
+    job::Survivor,
+    shim::{
+        context::Kit,
+        process::{look::Process, tree},
+    },
+    spool::FromShim,
 };
-use crate::{job::Survivor, spool::FromShim};
 
 /// How long after a pause or a resume that could not reach everybody it is tried again.
 const REACH_AGAIN: Duration = Duration::from_millis(250);
@@ -110,7 +112,7 @@ impl Attempt {
     }
 
     /// Lets those go on that the pause has stopped; whether all of them were reached.
-    pub(super) fn let_go(&mut self, kit: &Kit, now: Instant) -> bool {
+    pub(in crate::shim) fn let_go(&mut self, kit: &Kit, now: Instant) -> bool {
         self.watch_at = None;
         let reached = self.halt.as_mut().is_none_or(|halt| kit.tree.let_go(halt));
         if reached {
@@ -154,7 +156,7 @@ impl Attempt {
 }
 
 /// Some of these processes, for people: `123 (sudo), 124 (cat)`.
-pub(super) fn names(processes: &[Survivor]) -> String {
+pub(in crate::shim) fn names(processes: &[Survivor]) -> String {
     const SHOWN: usize = 8;
     let name = |process: &Survivor| format!("{} ({})", process.pid, process.comm);
     let mut names: Vec<_> = processes.iter().take(SHOWN).map(name).collect();

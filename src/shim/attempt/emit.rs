@@ -6,13 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    attempt::{Attempt, Blocked, Phase},
-    kit::Kit,
-    log::Obstacle,
-};
+use super::{Attempt, Blocked, Phase};
 use crate::{
     job::Offset,
+    shim::{context::Kit, log::Obstacle},
     spool::{FromShim, ShimState},
 };
 
@@ -21,7 +18,7 @@ const RETRY: Duration = Duration::from_millis(250);
 
 impl Attempt {
     /// The output cannot flow: says so once, and holds the stall clock.
-    pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
+    pub(in crate::shim) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
         match &why {
             Obstacle::Full(text) | Obstacle::NotStarted(text) => {
                 self.tell_waiting(text.clone(), kit);

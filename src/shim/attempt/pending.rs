@@ -7,16 +7,14 @@ use std::{io, time::Instant};
 use nix::errno::Errno;
 
 use super::{
-    attempt::{Attempt, Later},
+    Attempt, Later,
     backoff::Backoff,
     feed::Feed,
-    kit::Kit,
-    log::Log,
-    spawn, stamp,
     stop::{SIGNALS_MAX, Stop},
 };
 use crate::{
     job::{Dropped, Exit, ExitFacts, Input, InputAnswer, JobNumber, Offset, StopWish, Usage},
+    shim::{context::Kit, log::Log, process::spawn, timestamps},
     spool::{About, FromShim, RunSpec, ShimState, ToShim},
 };
 
@@ -119,7 +117,7 @@ impl Pending {
         self.facts = Some(Box::new(ExitFacts {
             exit: Exit::SpawnFailed(spawn::failed(Errno::ECANCELED, "start")),
             started_at_us: None,
-            ended_at_us: stamp::wall_us(),
+            ended_at_us: timestamps::wall_us(),
             stop: Some(Stop::new(wish.clone()).facts),
             leaked: 0,
             survivors: Vec::new(),

@@ -3,10 +3,15 @@
 
 use std::time::Instant;
 
-use super::{attempt::Attempt, frame, kit::Kit, log::Obstacle, pipes::Read};
+use super::Attempt;
 use crate::{
     ballast::Share,
     job::{Input, InputAnswer, Offset, Stream, WhenFull},
+    shim::{
+        context::Kit,
+        log::{Obstacle, frame},
+        process::pipes::Read,
+    },
 };
 
 /// What a process without a terminal writes to.

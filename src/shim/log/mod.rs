@@ -2,6 +2,10 @@
 //! says why it cannot go on and never waits itself; who reads the pipes is not known here.
 
 mod dropping;
+pub(super) mod frame;
+mod retention;
+pub(super) mod room;
+pub(super) mod sync;
 mod syncing;
 
 use std::{
@@ -15,13 +19,7 @@ use std::{
 
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::{
-    fork::{self, START_BYTES},
-    frame::{self, Frame},
-    ring::Ring,
-    room::{self, Bounds},
-    sync::{Syncer, Work},
-};
+use super::process::fork::{self, START_BYTES};
 use crate::{
     ballast::Ballast,
     job::{Dropped, GapReason, Offset, Stream},
@@ -30,6 +28,10 @@ use crate::{
         record::{self, Decoded, HEADER_BYTES, StartPayload},
     },
 };
+use frame::Frame;
+use retention::Ring;
+use room::Bounds;
+use sync::{Syncer, Work};
 use syncing::Syncing;
 
 /// How much is written before it is looked again whether the disk is full, bytes.

@@ -2,27 +2,39 @@
 //! and which step comes next. Sockets are not known here: what the server should hear is said
 //! into the kit.
 
+mod backoff;
+pub(super) mod closing;
+mod emit;
+pub(super) mod ending;
+pub(super) mod feed;
+pub(super) mod flow;
+pub(super) mod halt;
+pub(super) mod pause;
+pub(super) mod pending;
+pub(super) mod start;
+pub(super) mod stop;
+mod stopwatch;
+
 use std::{
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
 use super::{
-    backoff::Backoff,
-    feed::Feed,
-    halt::Halt,
-    kit::Kit,
+    context::Kit,
     log::{Log, Obstacle},
-    pipes::Pipes,
-    stamp,
-    stop::Stop,
-    stopwatch::Stopwatch,
-    usage,
+    process::{pipes::Pipes, usage},
+    timestamps,
 };
 use crate::{
     job::{ExitFacts, Offset, SpawnError, StopCause, StopWish, Stream, Survivor},
     spool::{About, RunSpec, record::StartPayload},
 };
+use backoff::Backoff;
+use feed::Feed;
+use halt::Halt;
+use stop::Stop;
+use stopwatch::Stopwatch;
 
 /// Where an attempt is.
 #[derive(Debug)]
@@ -306,7 +318,7 @@ impl Attempt {
         StopWish {
             by: "shim".to_owned(),
             cause,
-            asked_at_us: stamp::wall_us(),
+            asked_at_us: timestamps::wall_us(),
             grace_ms: self.spec.grace_ms,
         }
     }

@@ -10,13 +10,14 @@ use std::{
 use nix::{poll::PollTimeout, sys::signalfd::SignalFd};
 
 use super::{
-    attempt::Attempt,
-    connection::Connection,
-    door::{Call, Door},
-    kit::Kit,
-    pending::Pending,
-    spawn,
-    wait::{Sources, Woken},
+    attempt::{Attempt, pending::Pending},
+    context::Kit,
+    poll::{Sources, Woken},
+    process::spawn,
+    server::{
+        connection::Connection,
+        socket::{Call, Door},
+    },
 };
 use crate::{
     job::{InputAnswer, JobNumber},
