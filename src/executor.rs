@@ -37,8 +37,8 @@ use crate::{
 };
 
 pub use crate::output::{
-    Claim, From, Look, Pattern, PatternError, TailEvent, TailOptions, claims::TEXT_BYTES_MAX,
-    search::MATCH_BYTES_MAX,
+    Claim, From, Look, Pattern, PatternError, TailEvent, TailOptions, search::MATCH_BYTES_MAX,
+    verify::claims::TEXT_BYTES_MAX,
 };
 pub use crate::store::Taken;
 pub use backup::Backup;

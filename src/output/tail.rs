@@ -7,8 +7,10 @@ use std::{collections::VecDeque, ops::RangeInclusive};
 
 use super::{
     hub::{Hub, Watch},
-    lines::last_lines,
-    log::{Cursor, Item, Log, ReadError},
+    read::{
+        lines::last_lines,
+        log::{Cursor, Item, Log, ReadError},
+    },
 };
 use crate::{
     job::{

@@ -11,7 +11,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Settings, descriptors};
+use crate::{config::Settings, sys::descriptors};
 
 /// The places of one door.
 #[derive(Debug)]

@@ -13,10 +13,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{end, rescue::Rescuer};
 use crate::{
-    clock,
     store::{Claimed, Offer, StoreError},
     supervisor::{Key, Settled, ShimEvent, Supervisor},
-    vital::Vital,
+    sys::{clock, vital::Vital},
 };
 
 /// The safety net: how often the queues are looked at although nothing was said.

@@ -10,8 +10,8 @@ use super::{
     process::tree::Tree,
 };
 use crate::{
-    ballast::Ballast,
     spool::{FromShim, RunSpec, mark, segment::Intent},
+    sys::disk_reserve::Ballast,
 };
 
 /// What a shim keeps from one attempt to the next.

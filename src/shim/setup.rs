@@ -30,8 +30,8 @@ use super::{
     server::socket::Door,
 };
 use crate::{
-    ballast::Ballast,
     spool::{Layout, ShimKey, key::KEY_BYTES, paper},
+    sys::disk_reserve::Ballast,
 };
 
 /// What `ps` shows; at most 15 bytes.

@@ -8,53 +8,32 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::ballast::Ballast;
-use crate::job::{
-    Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
-    Survivor, chain::Recorded,
+use crate::{
+    job::{
+        Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
+        Survivor, chain::Recorded,
+    },
+    sys::disk_reserve::Ballast,
+};
+use sqlite::{
+    attempts::{PauseTold, RefusalTold, VoidAsk},
+    claim::ClaimAsk,
+    execute::{Answer, Ask},
+    open::Checked,
+    tally::Tally,
+    wishes::PauseAsk,
+    writer::{Request, Writer},
 };
 
-mod ask;
-mod attempts;
-mod change;
-mod claim;
-mod columns;
-mod errno;
-mod error;
-mod events;
-mod evidence;
-mod finish;
-mod inputs;
-mod jobs;
-mod keys;
-mod list;
-mod nodes;
-mod open;
-mod outputs;
-mod presence;
-mod queues;
-mod short_name;
-mod snapshot;
-mod standing;
-mod stored;
-mod tally;
+mod sqlite;
 mod types;
-mod view;
-mod wishes;
-mod writer;
 
-pub use keys::ShimSeed;
-pub(crate) use short_name::Way;
-pub use snapshot::{Snapshot, SnapshotError};
+pub(crate) use crate::sys::long_path::Way;
+pub use sqlite::keys::ShimSeed;
+pub use sqlite::snapshot::{Snapshot, SnapshotError};
 pub use types::*;
 
-use ask::{Answer, Ask};
-use attempts::{PauseTold, RefusalTold, VoidAsk};
-use claim::ClaimAsk;
-use open::Checked;
-use tally::Tally;
-use wishes::PauseAsk;
-use writer::{Request, Writer};
+use sqlite::{attempts, events, evidence, jobs, list, open, queues, stored, view, writer};
 
 /// Why a database cannot be used. The server refuses to start with it; it is never replaced.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use cc_executor::{
     job::{Exit, ExitFacts, JobRef, Stream, Usage},
     store::{Deleted, Fenced},
-    supervisor::{Ending, Ward, settle},
+    supervisor::{Ending, Ward, finalize},
 };
 
 use crate::{

@@ -4,7 +4,7 @@
 use cc_executor::{
     job::{ExitFacts, JobRef},
     store::{Claim, Deleted, Fenced},
-    supervisor::{Ending, Settled, Ward, settle},
+    supervisor::{Ending, Settled, Ward, finalize},
 };
 
 use serde_json::json;

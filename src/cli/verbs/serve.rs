@@ -20,23 +20,21 @@ use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::cli::serve::outside;
 use crate::{
     clean,
     cli::{
         connect::proc::Start,
         render::{exit_code, print},
-        serve::{keeping::Kept, place::Place},
+        serve::{keeping::Kept, outside, place::Place},
     },
     config::{self, Listen, SettingOptions, Settings},
-    descriptors, escape,
+    escape,
     executor::{Executor, Failed},
-    launch, memory,
+    launch,
     protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
-    shutdown,
     spool::Layout,
+    sys::{descriptors, memory, shutdown, threads},
     telemetry::Telemetry,
-    threads,
 };
 
 /// From the decision to stop to the end of the process, whatever the clients do; the contract

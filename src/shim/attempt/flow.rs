@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use super::Attempt;
 use crate::{
-    ballast::Share,
     job::{Input, InputAnswer, Offset, Stream, WhenFull},
     shim::{
         context::Kit,
         log::{Obstacle, frame},
         process::pipes::Read,
     },
+    sys::disk_reserve::Share,
 };
 
 /// What a process without a terminal writes to.

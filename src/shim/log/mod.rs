@@ -21,12 +21,12 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::process::fork::{self, START_BYTES};
 use crate::{
-    ballast::Ballast,
     job::{Dropped, GapReason, Offset, Stream},
     spool::{
         Kind, RunSpec, SegmentName, SegmentWriter, hole,
         record::{self, Decoded, HEADER_BYTES, StartPayload},
     },
+    sys::disk_reserve::Ballast,
 };
 use frame::Frame;
 use retention::Ring;

@@ -8,7 +8,7 @@ use std::{
 
 use nix::{errno::Errno, sys::statvfs::fstatvfs};
 
-use crate::{ballast::Ballast, spool::SegmentName};
+use crate::{spool::SegmentName, sys::disk_reserve::Ballast};
 
 /// The bounds of the spool, bytes.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,214 @@
+//! A regular expression over bytes: its syntax, its bounds, and the automaton that it becomes.
+//!
+//! How output is searched with it is `search`'s business.
+
+use std::sync::Arc;
+
+use regex_automata::{
+    nfa::thompson::{self, NFA, State, WhichCaptures},
+    util::{primitives::StateID, syntax},
+};
+
+/// A compiled pattern. Cheap to clone.
+///
+/// The syntax is that of the crate `regex`, over bytes: as if `(?m-u)` stood in front, so `^` and
+/// `$` are the ends of lines, `.` is any byte but a newline, `\w`, `\d`, `\s`, `\b` and `(?i)` are
+/// ASCII, and `\xff` is that byte. `(?u:…)` turns characters on where a class needs them.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: Arc<str>,
+    nfa: NFA,
+    /// The bytes that a match can begin with; `None` where one can be empty.
+    first: Option<Arc<[bool; 256]>>,
+}
+
+/// Why a text is no pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// It is too long to be looked at.
+    #[error("a pattern has at most {} bytes", Pattern::TEXT_BYTES_MAX)]
+    TooLong,
+    /// It is no regular expression.
+    #[error("{0}")]
+    Syntax(String),
+    /// It is one that would take too much memory.
+    #[error("the pattern becomes too large: use fewer or smaller repetitions")]
+    TooLarge,
+    /// It asks for boundaries of Unicode words.
+    #[error("(?u) has no word boundaries here: write (?-u:\\b)")]
+    UnicodeBoundary,
+}
+
+impl Pattern {
+    /// Longest text of a pattern, bytes.
+    pub const TEXT_BYTES_MAX: usize = 4 << 10;
+    /// Largest automaton, bytes: it bounds the time per byte and the memory per search.
+    const NFA_BYTES_MAX: usize = 256 << 10;
+
+    /// Compiles a pattern.
+    pub fn new(text: &str) -> Result<Self, PatternError> {
+        if text.len() > Self::TEXT_BYTES_MAX {
+            return Err(PatternError::TooLong);
+        }
+        let syntax = syntax::Config::new()
+            .unicode(false)
+            .utf8(false)
+            .multi_line(true);
+        let hir = syntax::parse_with(text, &syntax)
+            .map_err(|error| PatternError::Syntax(advice(last_line(&error.to_string()))))?;
+        let config = NFA::config()
+            .utf8(false)
+            .which_captures(WhichCaptures::None)
+            .nfa_size_limit(Some(Self::NFA_BYTES_MAX));
+        let nfa = thompson::Compiler::new()
+            .configure(config)
+            .build_from_hir(&hir)
+            .map_err(|_| PatternError::TooLarge)?;
+        if nfa.look_set_any().contains_word_unicode() {
+            return Err(PatternError::UnicodeBoundary);
+        }
+        Ok(Self {
+            text: text.into(),
+            first: first_bytes(&nfa).map(Arc::new),
+            nfa,
+        })
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What it takes in memory, bytes.
+    pub fn compiled_bytes(&self) -> usize {
+        self.nfa.memory_usage()
+    }
+
+    pub(super) fn nfa(&self) -> &NFA {
+        &self.nfa
+    }
+
+    /// How many bytes of `data` cannot be the beginning of a match, from its first one on.
+    pub(super) fn barren(&self, data: &[u8]) -> usize {
+        let Some(first) = &self.first else { return 0 };
+        let found = data.iter().position(|byte| first[usize::from(*byte)]);
+        found.unwrap_or(data.len())
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// The parser's complaint about bytes, with what to write instead.
+fn advice(complaint: String) -> String {
+    match complaint.contains("Unicode") {
+        true => format!("{complaint}; characters beyond ASCII in a class need (?u:…)"),
+        false => complaint,
+    }
+}
+
+/// The parser draws a picture under the pattern; its last line says what is wrong.
+fn last_line(message: &str) -> String {
+    let line = message.lines().last().unwrap_or(message);
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// What can be read from the start, whatever stands around it.
+fn first_bytes(nfa: &NFA) -> Option<[bool; 256]> {
+    let mut first = [false; 256];
+    let mut seen = vec![false; nfa.states().len()];
+    let mut open = vec![nfa.start_anchored()];
+    while let Some(id) = open.pop() {
+        if std::mem::replace(&mut seen[id.as_usize()], true) {
+            continue;
+        }
+        match nfa.state(id) {
+            State::Match { .. } => return None,
+            State::Look { next, .. } => open.push(*next),
+            state if state.is_epsilon() => open.extend(alternates(state)),
+            state => (0..=u8::MAX)
+                .filter(|byte| step(state, *byte).is_some())
+                .for_each(|byte| first[usize::from(byte)] = true),
+        }
+    }
+    Some(first)
+}
+
+/// Where a state without a condition leads.
+pub(super) fn alternates(state: &State) -> impl Iterator<Item = StateID> {
+    let (many, one, two) = match state {
+        State::Union { alternates } => (&alternates[..], None, None),
+        State::BinaryUnion { alt1, alt2 } => (&[][..], Some(*alt1), Some(*alt2)),
+        State::Capture { next, .. } => (&[][..], Some(*next), None),
+        _ => (&[][..], None, None),
+    };
+    many.iter().copied().chain(one).chain(two)
+}
+
+/// Where a state that reads a byte leads with this one.
+pub(in crate::output) fn step(state: &State, byte: u8) -> Option<StateID> {
+    match state {
+        State::ByteRange { trans } => trans.matches_byte(byte).then_some(trans.next),
+        State::Sparse(sparse) => sparse.matches_byte(byte),
+        State::Dense(dense) => dense.matches_byte(byte),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_bytes_and_characters_only_where_asked_for() {
+        for good in [
+            r"\xff\xfe",
+            "é+",
+            "(?u:[❯>]) ",
+            r"(?i)error",
+            r"^done$",
+            r"\bx\b",
+            "a{0,500}",
+            "",
+        ] {
+            assert_eq!(
+                Pattern::new(good).map(|p| p.text().to_owned()),
+                Ok(good.to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        for (wrong, says) in [
+            ("(a", "unclosed group"),
+            ("[❯]", "(?u:…)"),
+            (r"(?u)\b", "word boundaries"),
+            ("((a{100}){100}){100}", "too large"),
+        ] {
+            let error = Pattern::new(wrong).expect_err(wrong).to_string();
+            assert!(
+                error.contains(says) && !error.contains('\n'),
+                "{wrong}: {error}"
+            );
+        }
+        let long = "a".repeat(Pattern::TEXT_BYTES_MAX + 1);
+        assert_eq!(Pattern::new(&long), Err(PatternError::TooLong));
+    }
+
+    #[test]
+    fn what_cannot_begin_a_match_is_passed_over() {
+        let barren = |pattern, data: &str| {
+            let pattern = Pattern::new(pattern).expect("valid");
+            pattern.barren(data.as_bytes())
+        };
+        assert_eq!(barren("ready|done", "all is ready"), 7);
+        assert_eq!(barren("(?i)x", "abcX"), 3);
+        assert_eq!(barren("zz", "abc"), 3);
+        assert_eq!(barren("z*", "abc"), 0);
+        assert_eq!(barren("$", "abc"), 0);
+    }
+}
