@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Door, Reason, http,
-    places::{Place, Places},
+    limits::connection_slots::{Place, Places},
 };
 use crate::data_dir::OwnDir;
 

@@ -10,20 +10,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{config::Settings, executor::Executor};
 
 pub mod auth;
+mod encode;
 mod http;
+mod jsonrpc;
 mod kind;
+pub mod limits;
 pub mod listener;
 pub mod origin;
-pub mod places;
 mod problem;
 mod refusals;
-mod sessions;
 mod sub_protocol;
 mod ws;
 
 pub use kind::Kind;
+pub use limits::session_slots::{Seat, Sessions};
 pub use refusals::{Reason, Refusals};
-pub use sessions::{Seat, Sessions};
 pub use ws::{Aside, Floods, Hoard};
 
 /// What the doors tell about the server, besides what the executor knows.

@@ -3,7 +3,7 @@
 use cc_executor::{
     job::{Exit, ExitFacts, JobRef, Stream, Usage},
     store::{Deleted, Fenced},
-    supervisor::{Ending, Ward, finalize},
+    supervisor::{Ending, Ward, settle},
 };
 
 use crate::{

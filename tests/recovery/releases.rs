@@ -4,7 +4,7 @@
 use cc_executor::{
     job::{ExitFacts, JobRef},
     store::{Claim, Deleted, Fenced},
-    supervisor::{Ending, Settled, Ward, finalize},
+    supervisor::{Ending, Settled, Ward, settle},
 };
 
 use serde_json::json;

@@ -6,7 +6,7 @@ use std::{fs, thread};
 use cc_executor::{
     job::{Exit, Stream},
     store::Fenced,
-    supervisor::{Ending, Ward, finalize},
+    supervisor::{Ending, Ward, settle},
 };
 use nix::{
     fcntl::{Flock, FlockArg},

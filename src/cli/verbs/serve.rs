@@ -129,7 +129,7 @@ async fn run(
         tracing::warn!(%error, "could not raise the limit of open files");
     }
     if let Some(open_files_max) = descriptors::open_files_max()
-        && protocol::places::fit(&mut settings, open_files_max)
+        && protocol::limits::connection_slots::fit(&mut settings, open_files_max)
     {
         tracing::warn!(
             open_files_max,

@@ -26,11 +26,7 @@ pub(super) enum Found {
 }
 
 /// Finds the byte at `offset`, which is in the segment `name` or in one that follows.
-pub(in crate::output) fn find(
-    spool: &Path,
-    name: SegmentName,
-    offset: Offset,
-) -> io::Result<Found> {
+pub(super) fn find(spool: &Path, name: SegmentName, offset: Offset) -> io::Result<Found> {
     for _ in 0..LOOKS_MAX {
         // The hole first: the seals before it lead nowhere any more.
         let hole = hole::read(spool, name.job, name.attempt)?;

@@ -71,7 +71,7 @@ impl Item {
     }
 
     /// Cuts a chunk to so many bytes; whether it was longer.
-    pub(in crate::output) fn cut(&mut self, bytes: usize) -> bool {
+    pub(super) fn cut(&mut self, bytes: usize) -> bool {
         match self {
             Self::Chunk(chunk) if chunk.data.len() > bytes => {
                 chunk.data.truncate(bytes);
@@ -407,7 +407,7 @@ impl Log {
 }
 
 /// What the storage has lost.
-pub(in crate::output) fn lost(from: Offset, to: Offset) -> Item {
+pub(super) fn lost(from: Offset, to: Offset) -> Item {
     let reason = GapReason::Damaged;
     Item::Gap(Gap { from, to, reason })
 }

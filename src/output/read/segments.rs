@@ -20,11 +20,11 @@ const WHOLE_BYTES_MIN: usize = 32 << 10;
 /// What to read of a segment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Find {
-    pub(in crate::output) position: Position,
+    pub(super) position: Position,
     /// Set where the segment is complete.
-    pub(in crate::output) end: Option<Offset>,
+    pub(super) end: Option<Offset>,
     /// Nothing before this one.
-    pub(in crate::output) offset: Offset,
+    pub(super) offset: Offset,
     pub(super) max_bytes: usize,
 }
 

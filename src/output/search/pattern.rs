@@ -149,7 +149,7 @@ pub(super) fn alternates(state: &State) -> impl Iterator<Item = StateID> {
 }
 
 /// Where a state that reads a byte leads with this one.
-pub(in crate::output) fn step(state: &State, byte: u8) -> Option<StateID> {
+pub(super) fn step(state: &State, byte: u8) -> Option<StateID> {
     match state {
         State::ByteRange { trans } => trans.matches_byte(byte).then_some(trans.next),
         State::Sparse(sparse) => sparse.matches_byte(byte),

@@ -25,31 +25,17 @@ use super::{
     sub_protocol::{self, Offer},
 };
 
-mod aside;
-mod chunk;
-mod ending;
-mod envelope;
-mod frame;
-mod hoard;
-mod intake;
-mod life;
-mod load;
+mod close;
+mod connection;
+mod dispatch;
 mod methods;
-mod notify;
 mod outbox;
-mod pace;
-mod params;
-mod piles;
-mod refusal;
 mod session;
-mod strict;
 mod tails;
-mod text;
-mod work;
 
-pub use aside::Aside;
-pub use hoard::Hoard;
-pub use pace::Floods;
+pub use super::limits::memory_budget::Hoard;
+pub use super::limits::offload::Aside;
+pub use super::limits::rate_limit::Floods;
 
 /// `GET /ws`, `GET /ws/mcp`: checks who asks and whether there is a seat, then begins a session.
 /// The sub-protocol `cc-executor` is selected where it is offered, and no other: a client that offers
@@ -90,7 +76,7 @@ fn accept(
     tasks.spawn(async move {
         // The connection's place is kept as long as the session.
         match upgrade.await {
-            Ok(upgraded) => life::run(upgraded, door, seat, connection, authenticated).await,
+            Ok(upgraded) => connection::run(upgraded, door, seat, connection, authenticated).await,
             Err(error) => tracing::debug!(%error, "a client left during the upgrade"),
         }
     });

@@ -16,20 +16,24 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{Door, Kind, Reason, Seat, listener::Connection},
-    envelope::{self, Id, Incoming, Request, to_raw},
-    hoard::Share,
-    load::Load,
+    dispatch::Work,
     methods::{self, Method},
-    notify::notification,
     outbox::{Closed, Outbox, Reply},
-    pace::Pace,
-    piles::Pile,
-    refusal::Refusal,
     tails::{Granted, Tails},
-    work::Work,
 };
-use crate::executor::Share as Turns;
+use crate::{
+    executor::Share as Turns,
+    protocol::{
+        Door, Kind, Reason, Seat,
+        encode::notifications::notification,
+        jsonrpc::{
+            envelope::{self, Id, Incoming, Request, to_raw},
+            error::Refusal,
+        },
+        limits::{buffered::Pile, byte_gate::Load, memory_budget::Share, rate_limit::Pace},
+        listener::Connection,
+    },
+};
 
 /// What the requests of a session share.
 #[derive(Debug)]

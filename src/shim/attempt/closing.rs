@@ -16,7 +16,7 @@ use crate::{
 
 impl Attempt {
     /// Stores the last bytes and completes the facts.
-    pub(in crate::shim) fn drain(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    pub(super) fn drain(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
         self.take_the_rest(kit, now)?;
         self.log.settle_drops(&mut kit.syncer)?;
         if self.survivors.is_empty() {
@@ -82,7 +82,7 @@ impl Attempt {
 
     /// Writes the exit record. Little output: the exit is told at once, for it goes into the
     /// ledger; else when everything is on disk, and what was dropped is gone.
-    pub(in crate::shim) fn record(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+    pub(super) fn record(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
         let written = self.write_exit(kit);
         let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.has_hole();
         // What is missing at the end is told by the record alone.

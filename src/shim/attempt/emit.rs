@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_millis(250);
 
 impl Attempt {
     /// The output cannot flow: says so once, and holds the stall clock.
-    pub(in crate::shim) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
+    pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
         match &why {
             Obstacle::Full(text) | Obstacle::NotStarted(text) => {
                 self.tell_waiting(text.clone(), kit);

@@ -132,7 +132,7 @@ pub struct Attempt {
     pub(super) end_wanted: bool,
     /// The rest of the output had no room and is only counted.
     pub(super) is_cut: bool,
-    pub(super) recorded: bool,
+    pub(in crate::shim) recorded: bool,
     pub(super) sync_asked: bool,
     /// No process is left.
     pub(super) gone: bool,

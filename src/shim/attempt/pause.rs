@@ -112,7 +112,7 @@ impl Attempt {
     }
 
     /// Lets those go on that the pause has stopped; whether all of them were reached.
-    pub(in crate::shim) fn let_go(&mut self, kit: &Kit, now: Instant) -> bool {
+    pub(super) fn let_go(&mut self, kit: &Kit, now: Instant) -> bool {
         self.watch_at = None;
         let reached = self.halt.as_mut().is_none_or(|halt| kit.tree.let_go(halt));
         if reached {
@@ -156,7 +156,7 @@ impl Attempt {
 }
 
 /// Some of these processes, for people: `123 (sudo), 124 (cat)`.
-pub(in crate::shim) fn names(processes: &[Survivor]) -> String {
+pub(super) fn names(processes: &[Survivor]) -> String {
     const SHOWN: usize = 8;
     let name = |process: &Survivor| format!("{} ({})", process.pid, process.comm);
     let mut names: Vec<_> = processes.iter().take(SHOWN).map(name).collect();

@@ -146,7 +146,7 @@ impl Attempt {
     }
 
     /// TERM to everybody, and CONT where somebody could not act on it otherwise.
-    pub(in crate::shim) fn terminate(&mut self, kit: &mut Kit, now: Instant) {
+    pub(super) fn terminate(&mut self, kit: &mut Kit, now: Instant) {
         let group = self.group();
         let reached = kit.tree.terminate(group);
         self.note(libc::SIGTERM, &reached, kit);

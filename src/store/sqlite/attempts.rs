@@ -57,7 +57,7 @@ struct StartedRow {
 }
 
 /// Writes down processes that exist. No state changes: the claim has done that.
-pub(in crate::store) async fn started(
+pub(super) async fn started(
     batch: &mut Batch<'_>,
     starts: &[&Started],
 ) -> sqlx::Result<Vec<Fenced>> {
@@ -110,10 +110,7 @@ impl From<&Started> for StartedRow {
 }
 
 /// Running becomes paused, or paused running.
-pub(in crate::store) async fn paused(
-    batch: &mut Batch<'_>,
-    told: &PauseTold,
-) -> sqlx::Result<Fenced> {
+pub(super) async fn paused(batch: &mut Batch<'_>, told: &PauseTold) -> sqlx::Result<Fenced> {
     let event = if told.paused {
         Event::Paused
     } else {
@@ -129,7 +126,7 @@ pub(in crate::store) async fn paused(
 }
 
 /// Writes beside the wish to stop whom it could not reach. No state changes.
-pub(in crate::store) async fn stop_refused(
+pub(super) async fn stop_refused(
     batch: &mut Batch<'_>,
     told: &RefusalTold,
 ) -> sqlx::Result<Fenced> {
@@ -147,7 +144,7 @@ pub(in crate::store) async fn stop_refused(
 }
 
 /// The attempt counts nowhere; the job waits again, or is withdrawn where a stop is wished.
-pub(in crate::store) async fn void(batch: &mut Batch<'_>, ask: &VoidAsk) -> sqlx::Result<Fenced> {
+pub(super) async fn void(batch: &mut Batch<'_>, ask: &VoidAsk) -> sqlx::Result<Fenced> {
     let Some(standing) = batch.standing(JobRef::Number(ask.number)).await? else {
         return Ok(Fenced::Stale);
     };
@@ -207,7 +204,7 @@ async fn move_job(batch: &mut Batch<'_>, step: Step) -> sqlx::Result<()> {
     all_moved(done.rows_affected(), 1)
 }
 
-pub(in crate::store) fn fenced(written: bool) -> Fenced {
+pub(super) fn fenced(written: bool) -> Fenced {
     if written { Fenced::Done } else { Fenced::Stale }
 }
 

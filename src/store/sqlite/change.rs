@@ -14,7 +14,7 @@ use crate::{
 
 /// Changes a job that no attempt has been begun for, or whose attempts were void. What it was
 /// submitted as, its fingerprint, stays.
-pub(in crate::store) async fn update(
+pub(super) async fn update(
     batch: &mut Batch<'_>,
     job: JobRef,
     change: &JobChange,
@@ -62,7 +62,7 @@ async fn exists(batch: &mut Batch<'_>, queue: &str) -> sqlx::Result<bool> {
 
 /// Takes a final job out of the ledger, with all that hangs on it; its events stay. Its number is
 /// never given again, so nothing that still knows it can meet another job.
-pub(in crate::store) async fn delete(batch: &mut Batch<'_>, job: JobRef) -> sqlx::Result<Deleted> {
+pub(super) async fn delete(batch: &mut Batch<'_>, job: JobRef) -> sqlx::Result<Deleted> {
     let Some(standing) = batch.standing(job).await? else {
         return Ok(Deleted::NotFound);
     };

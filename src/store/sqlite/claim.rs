@@ -49,10 +49,7 @@ struct Begun<'a> {
 
 /// Answers several claims as if they had come one behind the other. The first offers get the
 /// first jobs; `wanting` is what is left over behind all of them.
-pub(in crate::store) async fn claim(
-    batch: &mut Batch<'_>,
-    asks: &[&ClaimAsk],
-) -> sqlx::Result<Vec<Claimed>> {
+pub(super) async fn claim(batch: &mut Batch<'_>, asks: &[&ClaimAsk]) -> sqlx::Result<Vec<Claimed>> {
     let offers = asks.iter().map(|ask| ask.offers.len()).sum();
     let (candidates, ready) = candidates(batch, offers).await?;
     let mut candidates = candidates.into_iter();

@@ -123,7 +123,7 @@ impl OpenError {
     }
 
     /// A sentence about `path`: what is wrong with it.
-    pub(in crate::store) fn about(path: &std::path::Path, what: impl std::fmt::Display) -> Self {
+    pub(super) fn about(path: &std::path::Path, what: impl std::fmt::Display) -> Self {
         Self::Unusable(format!("the database {} {what}", path.display()))
     }
 }

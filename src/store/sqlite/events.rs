@@ -105,11 +105,11 @@ pub(in crate::store) async fn life_signs(
 }
 
 /// The state with this name; the tables' CHECKs allow no other names.
-pub(in crate::store) fn state(name: &str) -> sqlx::Result<JobState> {
+pub(super) fn state(name: &str) -> sqlx::Result<JobState> {
     JobState::from_name(name).ok_or_else(|| malformed(format!("no state is called {name}")))
 }
 
 /// The reason with this name; the tables' CHECKs allow no other names.
-pub(in crate::store) fn reason(name: &str) -> sqlx::Result<Reason> {
+pub(super) fn reason(name: &str) -> sqlx::Result<Reason> {
     Reason::from_name(name).ok_or_else(|| malformed(format!("no reason is called {name}")))
 }

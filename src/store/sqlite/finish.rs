@@ -71,7 +71,7 @@ struct End<'a> {
 
 /// Makes jobs final, or lets them wait for another attempt where one was lost. Those whose attempt
 /// is not the current one (any more) are stale.
-pub(in crate::store) async fn finish(
+pub(super) async fn finish(
     batch: &mut Batch<'_>,
     finishes: &[&Finish],
 ) -> sqlx::Result<Vec<Fenced>> {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Keeps an input of a job that waits; else tells who is to have it.
-pub(in crate::store) async fn input(
+pub(super) async fn input(
     batch: &mut Batch<'_>,
     job: JobRef,
     input: &Input,
@@ -114,7 +114,7 @@ async fn insert(
 
 /// What was kept for these jobs, each in the order in which it came. It stays kept: the attempt may
 /// turn out never to have begun.
-pub(in crate::store) async fn kept(
+pub(super) async fn kept(
     batch: &mut Batch<'_>,
     jobs: &[JobNumber],
 ) -> sqlx::Result<HashMap<JobNumber, Vec<Input>>> {

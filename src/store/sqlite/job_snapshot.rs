@@ -21,7 +21,7 @@ use crate::job::{
 
 /// A transaction of the writer: its connection, and the state changes that it has made so far,
 /// which become rows at its end, all in one statement.
-pub(in crate::store) struct Batch<'c> {
+pub(super) struct Batch<'c> {
     pub conn: &'c mut SqliteConnection,
     pub events: Vec<events::Event>,
     /// What digests of secrets are made with.

@@ -48,7 +48,7 @@ struct Holder {
 
 /// Stores batches as if they had come one behind the other. The inner error is a caller's (nothing
 /// of that batch was written), the outer one the database's.
-pub(in crate::store) async fn submit(
+pub(super) async fn submit(
     batch: &mut Batch<'_>,
     asks: &[&[Submission]],
 ) -> sqlx::Result<Vec<Result<Vec<Taken>, BatchRefused>>> {

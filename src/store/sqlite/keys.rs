@@ -28,7 +28,7 @@ impl std::fmt::Debug for DigestKey {
 impl DigestKey {
     /// The digest of something whose plain SHA-256 is this. Both parts have a fixed length, so that
     /// nothing can be added to a digest whose key is not known.
-    pub(in crate::store) fn digest(&self, plain: &[u8; KEY_BYTES]) -> [u8; KEY_BYTES] {
+    pub(super) fn digest(&self, plain: &[u8; KEY_BYTES]) -> [u8; KEY_BYTES] {
         let mut hasher = Sha256::new();
         hasher.update(self.0);
         hasher.update(plain);
@@ -60,7 +60,7 @@ impl std::fmt::Debug for ShimSeed {
 
 /// The key of the digests. The first time it is made, and the digests that earlier versions have
 /// stored without one become digests with it, all in one transaction.
-pub(in crate::store) async fn digest_key(conn: &mut SqliteConnection) -> sqlx::Result<DigestKey> {
+pub(super) async fn digest_key(conn: &mut SqliteConnection) -> sqlx::Result<DigestKey> {
     let found = sqlx::query_scalar!("SELECT key FROM digest_key WHERE id = 1")
         .fetch_optional(&mut *conn)
         .await?;
@@ -80,7 +80,7 @@ pub(in crate::store) async fn digest_key(conn: &mut SqliteConnection) -> sqlx::R
 }
 
 /// What the keys of the shims are made from; made the first time.
-pub(in crate::store) async fn shim_seed(conn: &mut SqliteConnection) -> sqlx::Result<ShimSeed> {
+pub(super) async fn shim_seed(conn: &mut SqliteConnection) -> sqlx::Result<ShimSeed> {
     let found = sqlx::query_scalar!("SELECT key FROM shim_key WHERE id = 1")
         .fetch_optional(&mut *conn)
         .await?;

@@ -73,7 +73,7 @@ pub(in crate::store) async fn list(
 }
 
 /// How many jobs are in each state; states without jobs are missing.
-pub(in crate::store) async fn counts(readers: &SqlitePool) -> sqlx::Result<Counts> {
+pub(super) async fn counts(readers: &SqlitePool) -> sqlx::Result<Counts> {
     sqlx::query!(
         r#"SELECT state AS "state!: String", count(*) AS "jobs!: i64" FROM jobs GROUP BY state"#
     )

@@ -50,7 +50,7 @@ pub(super) async fn renew(conn: &mut SqliteConnection, place: &str) -> sqlx::Res
 
 /// Counts a server start and remembers under which boot of the machine, and at which place, it
 /// happened. One at another place is the start of a copy: what the original has started is not its own.
-pub(in crate::store) async fn begin_epoch(
+pub(super) async fn begin_epoch(
     conn: &mut SqliteConnection,
     boot_id: &str,
     place: &str,

@@ -221,7 +221,7 @@ pub(super) async fn forget_dropped(
 }
 
 /// Writes down a segment that is complete, while its attempt goes on.
-pub(in crate::store) async fn segment_read(
+pub(super) async fn segment_read(
     batch: &mut Batch<'_>,
     segment: &SegmentRow,
 ) -> sqlx::Result<Fenced> {

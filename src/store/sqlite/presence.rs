@@ -21,7 +21,7 @@ pub(in crate::store) struct Presence {
 
 impl Presence {
     /// The database that has this name now, and its log, where there is one yet.
-    pub(in crate::store) fn of(name: PathBuf) -> io::Result<Self> {
+    pub(super) fn of(name: PathBuf) -> io::Result<Self> {
         let mut wal = name.clone().into_os_string();
         wal.push("-wal");
         let wal = match FilePresence::of(wal.into()) {
@@ -39,7 +39,7 @@ impl Presence {
     }
 
     /// Whether both still have their names.
-    pub(in crate::store) fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         self.database.holds() && self.wal.as_ref().is_none_or(FilePresence::holds)
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Creates a queue or changes it. A new one has as many slots as `default` unless it names a number.
-pub(in crate::store) async fn set(
+pub(super) async fn set(
     conn: &mut SqliteConnection,
     change: &QueueChange,
 ) -> sqlx::Result<QueueSet> {
@@ -42,10 +42,7 @@ pub(in crate::store) async fn set(
 }
 
 /// Takes a queue away, unless a job of it is not final.
-pub(in crate::store) async fn delete(
-    conn: &mut SqliteConnection,
-    name: &str,
-) -> sqlx::Result<QueueDeleted> {
+pub(super) async fn delete(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<QueueDeleted> {
     let live = sqlx::query_scalar!(
         r#"SELECT (SELECT count(*) FROM jobs WHERE queue = ?1 AND state = 'queued')
                + (SELECT count(*) FROM jobs WHERE queue = ?1 AND state IN ('running', 'paused'))

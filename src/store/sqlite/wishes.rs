@@ -30,7 +30,7 @@ pub(in crate::store) struct PauseAsk {
 }
 
 /// Ends a job that waits, or stores the wish for the shim of one that runs.
-pub(in crate::store) async fn stop(
+pub(super) async fn stop(
     batch: &mut Batch<'_>,
     job: JobRef,
     wish: &StopWish,
@@ -125,10 +125,7 @@ pub(super) async fn withdraw(
 }
 
 /// Stores a wish to pause or to go on, where there is an attempt that can.
-pub(in crate::store) async fn pause(
-    batch: &mut Batch<'_>,
-    ask: &PauseAsk,
-) -> sqlx::Result<PauseWished> {
+pub(super) async fn pause(batch: &mut Batch<'_>, ask: &PauseAsk) -> sqlx::Result<PauseWished> {
     let Some(standing) = batch.standing(ask.job).await? else {
         return Ok(PauseWished::NotFound);
     };

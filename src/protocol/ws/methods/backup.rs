@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    super::{params::Params, refusal::Refusal, session::Session},
-    Outcome,
+use super::Outcome;
+use crate::protocol::{
+    jsonrpc::{error::Refusal, params::Params},
+    ws::session::Session,
 };
 
 pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {

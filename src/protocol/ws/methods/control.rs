@@ -4,11 +4,15 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    super::{params::Params, refusal::Refusal, session::Session},
-    Outcome,
+use super::Outcome;
+use crate::{
+    executor::Action,
+    job::signal,
+    protocol::{
+        jsonrpc::{error::Refusal, params::Params},
+        ws::session::Session,
+    },
 };
-use crate::{executor::Action, job::signal};
 
 /// Longest `actor`, bytes.
 const ACTOR_BYTES_MAX: usize = 256;

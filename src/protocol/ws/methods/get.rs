@@ -4,11 +4,14 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    super::{params::Params, refusal::Refusal, session::Session},
-    Outcome,
+use super::Outcome;
+use crate::{
+    protocol::{
+        jsonrpc::{error::Refusal, params::Params},
+        ws::session::Session,
+    },
+    store::Include,
 };
-use crate::store::Include;
 
 fn include(params: &Params<'_>) -> Result<Include, Refusal> {
     let mut include = Include::default();

@@ -4,9 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    super::{super::http::counts, params::Params, refusal::Refusal, session::Session},
-    Outcome, PROTOCOL, limits,
+use super::{Outcome, PROTOCOL, limits};
+use crate::protocol::{
+    http::counts,
+    jsonrpc::{error::Refusal, params::Params},
+    ws::session::Session,
 };
 
 pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {

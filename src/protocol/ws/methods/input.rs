@@ -5,11 +5,14 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use super::{
-    super::{params::Params, refusal::Refusal, session::Session},
-    Outcome,
+use super::Outcome;
+use crate::{
+    job::Input,
+    protocol::{
+        jsonrpc::{error::Refusal, params::Params},
+        ws::session::Session,
+    },
 };
-use crate::job::Input;
 
 const KEYS: [&str; 5] = ["job", "data", "data_base64", "eof", "write_id"];
 

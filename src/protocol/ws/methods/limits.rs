@@ -6,14 +6,13 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::envelope, CONTAINERS_MAX, MANY_CONTAINERS_MAX, job_bytes_max, list, read, submit_many,
-    verify, wait,
+    CONTAINERS_MAX, MANY_CONTAINERS_MAX, job_bytes_max, list, read, submit_many, verify, wait,
 };
 use crate::{
     config::Settings,
     executor::{MATCH_BYTES_MAX, Pattern, TEXT_BYTES_MAX, TIED_JOBS_MAX},
     job::{Input, Queue, parse},
-    protocol::listener,
+    protocol::{jsonrpc::envelope, listener},
 };
 
 /// What a stranger is told as well.

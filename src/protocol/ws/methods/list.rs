@@ -8,12 +8,13 @@ use chrono::DateTime;
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{
-    super::{params::Params, refusal::Refusal, session::Session},
-    Outcome, fitting, job_bytes_max,
-};
+use super::{Outcome, fitting, job_bytes_max};
 use crate::{
     job::{JobNumber, JobState, Micros},
+    protocol::{
+        jsonrpc::{error::Refusal, params::Params},
+        ws::session::Session,
+    },
     store::{JobPage, ListFilter},
 };
 

@@ -5,8 +5,14 @@
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{super::Kind, envelope::to_raw, refusal::Refusal, session::Session, tails::Granted};
-use crate::config::Settings;
+use super::{session::Session, tails::Granted};
+use crate::{
+    config::Settings,
+    protocol::{
+        Kind,
+        jsonrpc::{envelope::to_raw, error::Refusal},
+    },
+};
 
 pub mod authenticate;
 mod backup;

@@ -5,11 +5,14 @@
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{
-    super::{params::Params, refusal::Refusal, session::Session},
-    Outcome, job_bytes_max,
+use super::{Outcome, job_bytes_max};
+use crate::{
+    protocol::{
+        jsonrpc::{error::Refusal, params::Params},
+        ws::session::Session,
+    },
+    query::{Answer, Params as QueryParams},
 };
-use crate::query::{Answer, Params as QueryParams};
 
 const KEYS: [&str; 3] = ["sql", "params", "max_rows"];
 
@@ -24,7 +27,7 @@ fn options(params: &Map<String, Value>) -> Result<(String, QueryParams, Option<u
         Some(Value::Object(values)) => QueryParams::Named(values.clone()),
         Some(_) => return Err(params.wrong("params", "must be a list or an object")),
     };
-    let max_rows = params.number("max_rows", 1, super::super::params::OFFSET_MAX)?;
+    let max_rows = params.number("max_rows", 1, crate::protocol::jsonrpc::params::OFFSET_MAX)?;
     Ok((sql.to_owned(), values, max_rows))
 }
 

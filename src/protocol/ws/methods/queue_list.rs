@@ -5,11 +5,14 @@
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{
-    super::{params::Params, refusal::Refusal, session::Session},
-    Outcome, fitting, job_bytes_max,
+use super::{Outcome, fitting, job_bytes_max};
+use crate::{
+    job::Queue,
+    protocol::{
+        jsonrpc::{error::Refusal, params::Params},
+        ws::session::Session,
+    },
 };
-use crate::job::Queue;
 
 const KEYS: [&str; 2] = ["cursor", "include"];
 

@@ -4,11 +4,14 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    super::{params::Params, refusal::Refusal, session::Session},
-    Outcome,
+use super::Outcome;
+use crate::{
+    job::{Queue, QueueChange},
+    protocol::{
+        jsonrpc::{error::Refusal, params::Params},
+        ws::session::Session,
+    },
 };
-use crate::job::{Queue, QueueChange};
 
 const KEYS: [&str; 5] = ["queue", "concurrency", "paused", "weight", "defaults"];
 

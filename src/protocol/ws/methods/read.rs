@@ -7,13 +7,15 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{
-    super::{chunk::ChunkView, params::Params, refusal::Refusal, session::Session},
-    Outcome, fitting, job_bytes_max,
-};
+use super::{Outcome, fitting, job_bytes_max};
 use crate::{
     executor::{Read, ReadItem, ReadOptions},
     job::{Gap, Job, JobRef, Offset},
+    protocol::{
+        encode::chunk_json::ChunkView,
+        jsonrpc::{error::Refusal, params::Params},
+        ws::session::Session,
+    },
 };
 
 /// Most bytes of one read.

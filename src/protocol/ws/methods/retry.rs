@@ -4,12 +4,14 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    super::{params::Params, refusal::Refusal, session::Session},
-    Outcome,
-    submit::check_open,
+use super::{Outcome, submit::check_open};
+use crate::{
+    executor::Tie,
+    protocol::{
+        jsonrpc::{error::Refusal, params::Params},
+        ws::session::Session,
+    },
 };
-use crate::executor::Tie;
 
 pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
     let job = Params::new(params, &["job"])?.job()?;

@@ -5,14 +5,15 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{
-    super::{super::Kind, envelope::to_json, refusal::Refusal, session::Session},
-    Outcome, job_bytes_max,
-    tail::Wanted,
-};
+use super::{Outcome, job_bytes_max, tail::Wanted};
 use crate::{
     executor::{From, Tie},
     job::{Job, JobRef, NewJob},
+    protocol::{
+        Kind,
+        jsonrpc::{envelope::to_json, error::Refusal},
+        ws::session::Session,
+    },
 };
 
 #[derive(Serialize)]

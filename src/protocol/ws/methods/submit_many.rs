@@ -6,13 +6,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    super::{envelope::Request, params::Params, refusal::Refusal, session::Session},
     Outcome, job_bytes_max,
     submit::{check_open, check_size},
 };
 use crate::{
     executor::{Taken, Tie},
     job::{JobId, JobNumber, JobState, NewJob},
+    protocol::{
+        jsonrpc::{envelope::Request, error::Refusal, params::Params},
+        ws::session::Session,
+    },
 };
 
 /// Longest `id` of such a request, bytes: the reply for 10,000 jobs leaves no more room in a

@@ -4,18 +4,20 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    super::{
-        params::{OFFSET_MAX, Params},
-        refusal::Refusal,
-        session::Session,
-        tails::{Encoding, Granted},
-    },
-    Outcome,
-};
+use super::Outcome;
 use crate::{
     executor::{From, TailOptions},
     job::{Job, JobRef},
+    protocol::{
+        jsonrpc::{
+            error::Refusal,
+            params::{OFFSET_MAX, Params},
+        },
+        ws::{
+            session::Session,
+            tails::{Encoding, Granted},
+        },
+    },
 };
 
 const OPTIONS: [&str; 6] = [

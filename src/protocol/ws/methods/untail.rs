@@ -4,14 +4,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    super::{
-        super::Kind,
+use super::Outcome;
+use crate::protocol::{
+    Kind,
+    jsonrpc::{
+        error::Refusal,
         params::{OFFSET_MAX, Params},
-        refusal::Refusal,
-        session::Session,
     },
-    Outcome,
+    ws::session::Session,
 };
 
 pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {

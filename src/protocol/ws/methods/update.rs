@@ -4,12 +4,13 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    super::{envelope::to_json, params::Params, refusal::Refusal, session::Session},
-    Outcome, job_bytes_max,
-};
+use super::{Outcome, job_bytes_max};
 use crate::{
     job::{Job, JobChange, JobRef},
+    protocol::{
+        jsonrpc::{envelope::to_json, error::Refusal, params::Params},
+        ws::session::Session,
+    },
     store::Include,
 };
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{
-    super::{params::Params, refusal::Refusal, session::Session},
-    Outcome,
-};
+use super::Outcome;
 use crate::{
     executor::{Claim, Pattern, PatternError, TEXT_BYTES_MAX},
     job::JobRef,
+    protocol::{
+        jsonrpc::{error::Refusal, params::Params},
+        ws::session::Session,
+    },
 };
 
 /// Most claims of one verification.

@@ -5,19 +5,19 @@
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{
-    super::{
-        chunk::ChunkView,
-        envelope::{to_json, to_raw},
-        params::{NOT_A_JOB, OFFSET_MAX, Params, job_ref},
-        refusal::Refusal,
-        session::Session,
-    },
-    Outcome, fitting, job_bytes_max,
-};
+use super::{Outcome, fitting, job_bytes_max};
 use crate::{
     executor::{Decision, Pattern, PatternError, Until, WaitOptions, Waited},
     job::{JobRef, Offset, Stream},
+    protocol::{
+        encode::chunk_json::ChunkView,
+        jsonrpc::{
+            envelope::{to_json, to_raw},
+            error::Refusal,
+            params::{NOT_A_JOB, OFFSET_MAX, Params, job_ref},
+        },
+        ws::session::Session,
+    },
 };
 
 /// Most jobs of one wait.

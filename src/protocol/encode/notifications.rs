@@ -4,8 +4,11 @@
 
 use serde::Serialize;
 
-use super::{chunk::ChunkView, envelope::to_json};
-use crate::job::{Chunk, Gap, Job, JobId, JobState, Micros, Offset, Reason};
+use super::chunk_json::ChunkView;
+use crate::{
+    job::{Chunk, Gap, Job, JobId, JobState, Micros, Offset, Reason},
+    protocol::jsonrpc::envelope::to_json,
+};
 
 #[derive(Serialize)]
 struct Notification<'a, P: Serialize> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{hoard::Share, piles::Pile};
+use super::{buffered::Pile, memory_budget::Share};
 
 /// What is held. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -79,7 +79,8 @@ impl Drop for Weight {
 mod tests {
     use std::time::Duration;
 
-    use super::{super::hoard::Hoard, *};
+    use super::*;
+    use crate::protocol::limits::memory_budget::Hoard;
 
     #[tokio::test(start_paused = true)]
     async fn whoever_finds_it_heavy_waits_until_enough_is_dropped() {

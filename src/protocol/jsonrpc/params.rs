@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::refusal::Refusal;
+use super::error::Refusal;
 use crate::job::{JobRef, Offset, Seconds, Stream};
 
 /// Largest offset and byte count, 2^63-1.

@@ -9,7 +9,8 @@ use tokio_tungstenite::tungstenite::{
     Error, error::ProtocolError, protocol::frame::coding::CloseCode,
 };
 
-use super::{super::Reason, notify::notification, outbox::Farewell};
+use super::outbox::Farewell;
+use crate::protocol::{Reason, encode::notifications::notification};
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::piles::{Pile, Piles};
+use super::buffered::{Pile, Piles};
 
 /// What every session may hold without being counted, bytes.
 pub const FREE_BYTES: usize = 64 << 10;

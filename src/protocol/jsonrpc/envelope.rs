@@ -10,7 +10,8 @@ use serde::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{super::Kind, refusal::Refusal, strict};
+use super::{error::Refusal, strict_json};
+use crate::protocol::Kind;
 
 /// Longest `id`, bytes as written: it is repeated in the reply, which has a bound itself.
 pub const ID_BYTES_MAX: usize = 64 << 10;
@@ -58,7 +59,7 @@ pub enum Incoming {
 pub fn read(text: &str, depth_max: u64) -> Incoming {
     let not_json =
         |message: String| Incoming::Refused(None, Refusal::new(Kind::ParseError, message));
-    let Some(containers) = strict::containers(text, depth_max) else {
+    let Some(containers) = strict_json::containers(text, depth_max) else {
         return not_json(format!("nested deeper than {depth_max} levels"));
     };
     match Members::read(text) {
@@ -88,7 +89,7 @@ struct Members<'a> {
 impl<'a> Members<'a> {
     /// The members and whether some key is repeated; `None` of JSON that is no object.
     fn read(text: &'a str) -> Result<Option<(Self, bool)>, serde_json::Error> {
-        let repeated = strict::has_repeated_keys(text)?;
+        let repeated = strict_json::has_repeated_keys(text)?;
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let members = deserializer.deserialize_any(Frame)?;
         Ok(members.map(|members| (members, repeated)))

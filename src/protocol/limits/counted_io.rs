@@ -15,7 +15,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::hoard::Share;
+use super::memory_budget::Share;
 
 /// A connection whose reads fail with `QuotaExceeded` once a stranger has sent too much.
 #[derive(Debug)]
@@ -103,7 +103,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Intake<T> {
 mod tests {
     use tokio::io::AsyncReadExt;
 
-    use super::{super::hoard::Hoard, *};
+    use super::*;
+    use crate::protocol::limits::memory_budget::Hoard;
 
     /// Its last words do not reach a client whose bytes are left unread.
     #[tokio::test]

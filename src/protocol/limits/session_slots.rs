@@ -14,7 +14,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::refusals::Source;
+use crate::protocol::refusals::Source;
 
 /// There is no seat; the name of the bound that says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

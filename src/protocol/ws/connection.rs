@@ -33,13 +33,15 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{Door, Seat, listener::Connection},
-    ending::Ending,
-    hoard::Share,
-    intake::Intake,
+    close::Ending,
+    dispatch::{Work, execute_in_order},
     outbox::{Care, Farewell, Written, outbox},
     session::Session,
-    work::{Work, execute_in_order},
+};
+use crate::protocol::{
+    Door, Seat,
+    limits::{counted_io::Intake, memory_budget::Share},
+    listener::Connection,
 };
 
 /// Buffer for reading; frames that are longer grow it, up to `message_bytes_max`.

@@ -10,13 +10,16 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    aside::Aside,
-    envelope::{Id, Request},
-    load::Weight,
     methods::{self, Method, Outcome},
     outbox::{Closed, Reply, Room},
-    refusal::Refusal,
     session::Session,
+};
+use crate::protocol::{
+    jsonrpc::{
+        envelope::{Id, Request},
+        error::Refusal,
+    },
+    limits::{byte_gate::Weight, offload::Aside},
 };
 
 /// A request with its place among those in flight. Its parameters are text until it is their turn:
