@@ -13,13 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, Executor};
 use crate::{
-    output::{
-        files::copy::{Carried, Carrier, leave_free, share_a_disk},
-        read::log::blocking,
-    },
+    output::files::copy::{Carried, Carrier, leave_free, share_a_disk},
     spool::{Layout, SegmentName},
     store::{SegmentKey, Snapshot, SnapshotError},
     supervisor::Context,
+    sys::threads::blocking,
 };
 use draft::{Draft, Refused};
 

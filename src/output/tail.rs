@@ -8,8 +8,9 @@ use std::{collections::VecDeque, ops::RangeInclusive};
 use super::{
     hub::{Hub, Watch},
     read::{
+        item::{Item, ReadError},
         lines::last_lines,
-        log::{Cursor, Item, Log, ReadError},
+        log::{Cursor, Log},
     },
 };
 use crate::{

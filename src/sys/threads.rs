@@ -64,6 +64,15 @@ fn workers() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Runs file I/O where it cannot hold up the runtime.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

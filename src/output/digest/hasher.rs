@@ -12,12 +12,10 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::Digest;
 use crate::{
     job::JobNumber,
-    output::{
-        files::durable::{is_sync_failure, sync_segment},
-        read::log::blocking,
-    },
+    output::files::durable::{is_sync_failure, sync_segment},
     spool::SegmentName,
     store::{SegmentRow, Store},
+    sys::threads::blocking,
 };
 
 /// A task that follows one attempt.

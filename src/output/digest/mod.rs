@@ -12,7 +12,7 @@ use sha2::{
     digest::common::hazmat::{SerializableState, SerializedState},
 };
 
-use super::read::{log::Item, segments::item};
+use super::read::{item::Item, segments::item};
 use crate::{
     job::{Gap, JobNumber, Offset},
     spool::{Kind, Position, SegmentName, SegmentReader, reader::Next},

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use crate::output::read::log::blocking;
+use crate::sys::threads::blocking;
 
 /// Names that are kept while somebody holds the spool; more are left for the next start's tidying.
 const HELD_NAMES_MAX: usize = 256 << 10;

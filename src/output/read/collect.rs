@@ -3,7 +3,7 @@
 
 use std::{io, path::Path};
 
-use super::{log::Item, segments::item};
+use super::{item::Item, segments::item};
 use crate::{
     job::{Chunk, Gap, Offset},
     spool::{Kind, Position, SegmentName, SegmentReader, reader::Next},

@@ -5,8 +5,9 @@ use std::fs::{File, remove_file};
 
 use super::{
     find::find_end,
+    item::{Item, ReadError},
     lines::last_lines,
-    log::{Cursor, Item, ReadError},
+    log::Cursor,
 };
 use crate::{
     job::{Gap, GapReason, JobNumber},

@@ -3,7 +3,10 @@
 //! It reads backwards in windows, so that the cost grows with the lines asked for and not with
 //! the output.
 
-use super::log::{Cursor, Item, Log, ReadError};
+use super::{
+    item::{Item, ReadError},
+    log::{Cursor, Log},
+};
 use crate::job::{JobNumber, Offset, Stream};
 
 /// How much is read at once, bytes.

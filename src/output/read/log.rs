@@ -13,15 +13,17 @@ use tokio::sync::Semaphore;
 
 use super::{
     find::{Found, OpenEnd, find, find_end},
+    item::{Batch, Item, ReadError, lost},
     segments::{Find, Piece, read_records},
 };
 use crate::{
-    job::{Chunk, Gap, GapReason, JobNumber, Offset},
+    job::{JobNumber, Offset},
     spool::{
         Position, SegmentName, hole,
         reader::{Patience, is_impatient, is_no_segment},
     },
-    store::{Store, StoreError, Stored, StoredItem},
+    store::{Store, Stored, StoredItem},
+    sys::threads::blocking,
 };
 
 /// How often a read looks for moved bytes again before it gives up: a segment can turn into rows
@@ -31,76 +33,6 @@ const RELOCATIONS_MAX: u32 = 8;
 /// Reads that may wait for the disk at a time. More of them would not be faster, and a thousand
 /// readers would be as many threads.
 const READS_MAX: usize = 16;
-
-/// Why output cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The ledger.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A segment file.
-    #[error("reading a segment: {0}")]
-    Segment(#[from] io::Error),
-    /// The ledger says that bytes are there and they are not.
-    #[error("output of job {0} at offset {1} is missing")]
-    Missing(JobNumber, Offset),
-}
-
-/// A piece of output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Item {
-    /// Bytes.
-    Chunk(Chunk),
-    /// Missing bytes.
-    Gap(Gap),
-}
-
-impl Item {
-    pub(in crate::output) fn begin(&self) -> Offset {
-        match self {
-            Self::Chunk(chunk) => chunk.offset,
-            Self::Gap(gap) => gap.from,
-        }
-    }
-
-    pub(in crate::output) fn next_offset(&self) -> Offset {
-        match self {
-            Self::Chunk(chunk) => chunk.next_offset(),
-            Self::Gap(gap) => gap.to,
-        }
-    }
-
-    /// Cuts a chunk to so many bytes; whether it was longer.
-    pub(super) fn cut(&mut self, bytes: usize) -> bool {
-        match self {
-            Self::Chunk(chunk) if chunk.data.len() > bytes => {
-                chunk.data.truncate(bytes);
-                chunk.data.shrink_to_fit();
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// The part at or behind `offset`.
-    pub(in crate::output) fn from(self, offset: Offset) -> Option<Self> {
-        if self.next_offset() <= offset {
-            return None;
-        }
-        Some(match self {
-            Self::Chunk(mut chunk) if chunk.offset < offset => {
-                chunk.data.drain(..(offset - chunk.offset) as usize);
-                chunk.offset = offset;
-                Self::Chunk(chunk)
-            }
-            Self::Gap(gap) => Self::Gap(Gap {
-                from: gap.from.max(offset),
-                ..gap
-            }),
-            whole @ Self::Chunk(_) => whole,
-        })
-    }
-}
 
 /// A reader's place in a job's output.
 #[derive(Debug, Clone, Copy)]
@@ -146,18 +78,6 @@ enum Located {
     Read(Batch),
     /// It should be in a segment with this end, which is not there.
     Missing(Offset),
-}
-
-/// What one read found.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// In offset order.
-    pub items: Vec<Item>,
-    /// Whether the end as it stands was reached.
-    pub at_end: bool,
-    /// When the last item out of a segment was captured, CLOCK_BOOTTIME (µs) of the boot in which
-    /// that was; rows do not keep it.
-    pub boottime_us: Option<u64>,
 }
 
 /// Reads the output of all jobs. Cheap to clone.
@@ -406,12 +326,6 @@ impl Log {
     }
 }
 
-/// What the storage has lost.
-pub(super) fn lost(from: Offset, to: Offset) -> Item {
-    let reason = GapReason::Damaged;
-    Item::Gap(Gap { from, to, reason })
-}
-
 fn batch_of_rows(rows: Vec<StoredItem>, offset: Offset) -> Batch {
     let items = rows
         .into_iter()
@@ -431,13 +345,4 @@ fn advance(cursor: &mut Cursor, batch: &Batch) {
     if let Some(last) = batch.items.last() {
         cursor.offset = last.next_offset();
     }
-}
-
-/// Runs file I/O where it cannot hold up the runtime.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
 }

@@ -1,6 +1,6 @@
 //! Output read from real segments and rows, also while it moves from the one into the other.
 
-use super::log::{Cursor, Item};
+use super::{item::Item, log::Cursor};
 use crate::{
     job::{Gap, GapReason, JobNumber},
     output::{tail::snapshot, testing::Desk},

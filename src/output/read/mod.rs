@@ -5,6 +5,7 @@ pub mod collect;
 pub(super) mod find;
 #[cfg(test)]
 mod find_tests;
+pub mod item;
 pub mod lines;
 #[cfg(test)]
 mod lines_tests;

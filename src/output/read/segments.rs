@@ -4,7 +4,7 @@
 
 use std::{io, path::Path};
 
-use super::log::{Batch, Item, ReadError, lost};
+use super::item::{Batch, Item, ReadError, lost};
 use crate::{
     job::{Chunk, Micros, Offset},
     spool::{

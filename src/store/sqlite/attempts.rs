@@ -13,39 +13,14 @@ use super::{
     job_snapshot::{Batch, Step, all_moved},
     view, wishes,
 };
+use crate::store::write::{PauseTold, RefusalTold, VoidAsk};
 use crate::{
-    job::{JobNumber, JobRef, Micros, Survivor, state::Event},
-    store::{Fenced, OpenAttempt, Started},
+    job::{JobNumber, JobRef, Micros, state::Event},
+    store::types::{Fenced, OpenAttempt, Started},
 };
 
 /// Actor of the state change of an attempt that never was.
 const RESCUE: &str = "rescue";
-
-/// A shim's word that the tree has stopped or goes on.
-#[derive(Debug, Clone)]
-pub(in crate::store) struct PauseTold {
-    pub number: JobNumber,
-    pub attempt: u32,
-    pub paused: bool,
-    pub actor: String,
-    pub at: Micros,
-}
-
-/// A shim's word that the kernel does not let it signal some processes for a stop.
-#[derive(Debug, Clone)]
-pub(in crate::store) struct RefusalTold {
-    pub number: JobNumber,
-    pub attempt: u32,
-    pub refused: Vec<Survivor>,
-}
-
-/// A proof that an attempt never started.
-#[derive(Debug, Clone)]
-pub(in crate::store) struct VoidAsk {
-    pub number: JobNumber,
-    pub attempt: u32,
-    pub at: Micros,
-}
 
 #[derive(Serialize)]
 struct StartedRow {

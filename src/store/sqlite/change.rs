@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     job::{JobChange, JobNumber, JobRef, Offset},
-    store::{Deleted, DeletedJob, Updated},
+    store::types::{Deleted, DeletedJob, Updated},
 };
 
 /// Changes a job that no attempt has been begun for, or whose attempts were void. What it was

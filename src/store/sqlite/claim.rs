@@ -11,22 +11,14 @@ use super::{
     job_snapshot::{Batch, Step, all_moved},
     view,
 };
+use crate::store::write::ClaimAsk;
 use crate::{
-    job::{JobNumber, JobState, Micros, NewJob, Seconds, state},
-    store::{Claim, Claimed, Offer},
+    job::{JobNumber, JobState, NewJob, Seconds, state},
+    store::types::{Claim, Claimed},
 };
 
 /// Actor of the state change.
 const ACTOR: &str = "scheduler";
-
-/// Shims that ask for work.
-#[derive(Debug, Clone)]
-pub(in crate::store) struct ClaimAsk {
-    pub offers: Vec<Offer>,
-    pub boot_id: String,
-    pub instance: String,
-    pub at: Micros,
-}
 
 /// A job that may run now.
 struct Candidate {

@@ -5,7 +5,7 @@
 use std::io::{self, ErrorKind};
 
 use crate::{
-    store::{OpenError, StoreError},
+    store::types::{OpenError, StoreError},
     sys::descriptors::is_shortage,
 };
 

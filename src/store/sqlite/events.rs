@@ -8,7 +8,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 use super::columns::{json, malformed};
 use crate::{
     job::{JobNumber, JobState, Micros, Reason},
-    store::{LifeSigns, StateChange},
+    store::types::{LifeSigns, StateChange},
 };
 
 /// A state change that is about to be written.

@@ -8,7 +8,7 @@ use sqlx::SqlitePool;
 use super::{columns::int, events};
 use crate::{
     job::{JobNumber, Offset, chain::Recorded},
-    store::{AttemptRecord, JobRecord},
+    store::types::{AttemptRecord, JobRecord},
 };
 
 /// What the row of a job says, and which of its events is the newest.

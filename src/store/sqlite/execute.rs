@@ -1,111 +1,12 @@
-//! What the writer can be asked to do and what it answers, and how a batch of it is executed.
+//! How a batch of writes is executed.
 //!
 //! It does not know when a batch begins or how it is committed; `writer` does.
 
-use std::sync::Arc;
-
 use super::{
-    attempts::{self, PauseTold, RefusalTold, VoidAsk},
-    change,
-    claim::{self, ClaimAsk},
-    finish, inputs,
-    job_snapshot::Batch,
-    jobs, nodes, outputs, queues,
-    wishes::{self, PauseAsk},
+    attempts, change, claim, finish, inputs, job_snapshot::Batch, jobs, nodes, outputs, queues,
+    wishes,
 };
-use crate::{
-    job::{Input, JobChange, JobRef, QueueChange, StopWish},
-    store::{
-        BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputMet, PauseWished, QueueDeleted,
-        QueueSet, SegmentRow, Started, Submission, Taken, Updated, Wished,
-    },
-};
-
-/// One write.
-#[derive(Debug)]
-pub(in crate::store) enum Ask {
-    BeginEpoch(String, String),
-    SetQueue(QueueChange),
-    DeleteQueue(String),
-    /// All of them or none.
-    Submit(Arc<[Submission]>),
-    Started(Started),
-    Paused(PauseTold),
-    StopRefused(RefusalTold),
-    WishStop(JobRef, StopWish),
-    WishPause(PauseAsk),
-    Input(JobRef, Input),
-    Update(JobRef, JobChange),
-    Delete(JobRef),
-    Void(VoidAsk),
-    SegmentRead(SegmentRow),
-    Finish(Box<Finish>),
-    Claim(ClaimAsk),
-}
-
-/// The answer to it.
-#[derive(Debug)]
-pub(in crate::store) enum Answer {
-    Epoch(Epoch),
-    QueueSet(QueueSet),
-    QueueDeleted(QueueDeleted),
-    Submitted(Result<Vec<Taken>, BatchRefused>),
-    Fenced(Fenced),
-    Wished(Box<Wished>),
-    PauseWished(Box<PauseWished>),
-    Updated(Box<Updated>),
-    Deleted(Box<Deleted>),
-    InputMet(Box<InputMet>),
-    Claimed(Claimed),
-}
-
-impl Ask {
-    /// In which order the writes of a batch are executed; those of one rank in the order of
-    /// arrival.
-    ///
-    /// Nothing of a batch has been answered yet, so all of it happens "at the same time" and any
-    /// order is true. This one follows a job's life and lets equal writes meet in one statement;
-    /// claims come last, so that a slot which is freed in a batch is filled in it.
-    pub fn rank(&self) -> u8 {
-        match self {
-            Self::BeginEpoch(..) | Self::SetQueue(_) | Self::DeleteQueue(_) => 0,
-            Self::Submit(_) => 1,
-            Self::Started(_) => 2,
-            Self::Paused(_)
-            | Self::StopRefused(_)
-            | Self::WishStop(..)
-            | Self::WishPause(_)
-            | Self::Input(..)
-            | Self::Update(..)
-            | Self::Delete(_)
-            | Self::Void(_) => 3,
-            Self::SegmentRead(_) => 4,
-            Self::Finish(_) => 5,
-            Self::Claim(_) => 6,
-        }
-    }
-
-    /// Whether it brings something new, for which a full disk has no room: it is refused then, so
-    /// that ends and wishes can still be stored.
-    pub fn can_wait(&self) -> bool {
-        matches!(
-            self,
-            Self::Submit(_)
-                | Self::SetQueue(_)
-                | Self::Update(..)
-                | Self::Input(..)
-                | Self::Claim(_)
-        )
-    }
-
-    /// About how many rows it writes.
-    pub fn rows(&self) -> usize {
-        match self {
-            Self::Submit(submissions) => submissions.len(),
-            _ => 1,
-        }
-    }
-}
+use crate::store::write::{Answer, Ask};
 
 /// Executes writes that are sorted by rank; one answer each, in the same order.
 pub(super) async fn execute(batch: &mut Batch<'_>, asks: &[Ask]) -> sqlx::Result<Vec<Answer>> {
@@ -170,34 +71,4 @@ async fn execute_one(batch: &mut Batch<'_>, ask: &Ask) -> sqlx::Result<Answer> {
             ));
         }
     })
-}
-
-impl Ask {
-    fn as_submit(&self) -> Option<&[Submission]> {
-        match self {
-            Self::Submit(submissions) => Some(submissions),
-            _ => None,
-        }
-    }
-
-    fn as_started(&self) -> Option<&Started> {
-        match self {
-            Self::Started(started) => Some(started),
-            _ => None,
-        }
-    }
-
-    fn as_finish(&self) -> Option<&Finish> {
-        match self {
-            Self::Finish(finish) => Some(finish),
-            _ => None,
-        }
-    }
-
-    fn as_claim(&self) -> Option<&ClaimAsk> {
-        match self {
-            Self::Claim(claim) => Some(claim),
-            _ => None,
-        }
-    }
 }

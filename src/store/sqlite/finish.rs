@@ -18,7 +18,7 @@ use crate::{
         loss::{AfterLoss, after_loss},
         state::Event,
     },
-    store::{Fenced, Finish, Kept},
+    store::types::{Fenced, Finish, Kept},
 };
 
 /// A job's columns at its end. Counts and usage are those of the attempt; they add up.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::{columns::json, job_snapshot::Batch};
 use crate::{
     job::{Input, InputAnswer, JobNumber, JobRef},
-    store::InputMet,
+    store::types::InputMet,
 };
 
 /// Keeps an input of a job that waits; else tells who is to have it.

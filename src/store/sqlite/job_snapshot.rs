@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use sqlx::SqliteConnection;
+use sqlx::{Sqlite, SqliteConnection};
 
 use super::{
     columns::{from_json_opt, json, malformed},
@@ -15,7 +15,7 @@ use super::{
     view,
 };
 use crate::job::{
-    JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopWish,
+    JobId, JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopWish,
     state::{Event, next},
 };
 
@@ -131,7 +131,7 @@ impl Batch<'_> {
     async fn resolve(&mut self, job: JobRef) -> sqlx::Result<Option<JobNumber>> {
         match job {
             JobRef::Number(number) => Ok(Some(number)),
-            JobRef::Id(id) => super::jobs::number_of(&mut *self.conn, id).await,
+            JobRef::Id(id) => number_of(&mut *self.conn, id).await,
         }
     }
 
@@ -158,4 +158,18 @@ pub(super) fn all_moved(affected: u64, expected: usize) -> sqlx::Result<()> {
     Err(malformed(format!(
         "{expected} rows should have moved, {affected} did"
     )))
+}
+
+/// The number of the job with this id.
+pub(in crate::store) async fn number_of<'e>(
+    conn: impl sqlx::Executor<'e, Database = Sqlite>,
+    id: JobId,
+) -> sqlx::Result<Option<JobNumber>> {
+    let id = id.to_string();
+    sqlx::query_scalar!(
+        r#"SELECT number AS "number!: i64" FROM jobs WHERE id = ?1"#,
+        id
+    )
+    .fetch_optional(conn)
+    .await
 }

@@ -20,7 +20,7 @@ use crate::{
         Command, Job, JobId, JobNumber, JobState, Limits, Usage,
         state::{Event, next},
     },
-    store::{BatchRefused, Submission, SubmitError, Taken},
+    store::types::{BatchRefused, Submission, SubmitError, Taken},
 };
 
 /// Rows are inserted in statements of about this much JSON, so that a large batch is not held a
@@ -466,20 +466,6 @@ pub(in crate::store) fn as_submitted(submission: &Submission, number: JobNumber)
         survivors_unknown: None,
         usage: Usage::default(),
     }
-}
-
-/// The number of the job with this id.
-pub(in crate::store) async fn number_of<'e>(
-    conn: impl sqlx::Executor<'e, Database = Sqlite>,
-    id: JobId,
-) -> sqlx::Result<Option<JobNumber>> {
-    let id = id.to_string();
-    sqlx::query_scalar!(
-        r#"SELECT number AS "number!: i64" FROM jobs WHERE id = ?1"#,
-        id
-    )
-    .fetch_optional(conn)
-    .await
 }
 
 /// The highest number that a job has had; 0 before the first one.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     job::{Job, JobNumber, JobState},
-    store::{Counts, Include, JobPage, ListFilter},
+    store::types::{Counts, Include, JobPage, ListFilter},
 };
 
 /// A page ends earlier where its jobs take more than this, bytes: no message tells more at once.

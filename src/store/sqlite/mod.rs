@@ -12,7 +12,7 @@ pub(super) mod evidence;
 pub(super) mod execute;
 pub(super) mod finish;
 pub(super) mod inputs;
-mod job_snapshot;
+pub(super) mod job_snapshot;
 pub(super) mod jobs;
 pub(super) mod keys;
 pub(super) mod list;

@@ -5,7 +5,7 @@
 use sqlx::SqliteConnection;
 
 use super::columns::hex;
-use crate::{job::Queue, store::Epoch};
+use crate::{job::Queue, store::types::Epoch};
 
 /// Slots of the queue `default` on a machine with few cores.
 const DEFAULT_CONCURRENCY_MIN: usize = 4;

@@ -24,7 +24,7 @@ use super::{
     presence::Presence,
 };
 use crate::{
-    store::OpenError,
+    store::types::OpenError,
     sys::{disk_reserve::Ballast, long_path::Way},
 };
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     job::{Chunk, Gap, GapReason, JobNumber},
-    store::{Fenced, SegmentRow},
+    store::types::{Fenced, SegmentRow},
 };
 
 /// Rows are inserted in statements of about this much data, so that finishing many jobs at once

@@ -7,7 +7,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use super::columns::{from_json, json};
 use crate::{
     job::{Queue, QueueChange},
-    store::{QueueDeleted, QueueSet},
+    store::types::{QueueDeleted, QueueSet},
 };
 
 /// Creates a queue or changes it. A new one has as many slots as `default` unless it names a number.

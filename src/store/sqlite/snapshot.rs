@@ -14,7 +14,7 @@ use super::{
     nodes, open,
     presence::Presence,
 };
-use crate::{job::JobNumber, store::SegmentKey, sys::long_path::Way};
+use crate::{job::JobNumber, store::types::SegmentKey, sys::long_path::Way};
 
 /// So many instructions of SQLite's machine are between two looks at whether to stop: far less than
 /// a millisecond.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     job::{Chunk, Gap, GapReason, JobNumber, Micros, Offset, Stream},
-    store::{OpenTail, SegmentRow, Stored, StoredItem},
+    store::types::{OpenTail, SegmentRow, Stored, StoredItem},
 };
 
 /// What one statement finds about a place in a job's output.

@@ -9,7 +9,7 @@ use sqlx::SqlitePool;
 use tokio::sync::Mutex;
 
 use super::list;
-use crate::store::Counts;
+use crate::store::types::Counts;
 
 /// The last count, and whether it still holds.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use crate::{
         Command, Job, JobId, JobNumber, JobRef, Leftover, Limits, Micros, OnDisconnect, OnLost,
         OutputPolicy, Seconds, StopWish, Survivor, Usage, WhenFull, view::Stop,
     },
-    store::Include,
+    store::types::Include,
 };
 
 /// A job's row with its environment and its current attempt's wish.

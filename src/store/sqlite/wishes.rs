@@ -9,25 +9,17 @@ use super::{
     job_snapshot::{Batch, Standing, all_moved},
     view,
 };
+use crate::store::write::PauseAsk;
 use crate::{
     job::{
         JobNumber, JobRef, Micros, StopCause, StopFacts, StopWish,
         state::{Event, JobState},
     },
-    store::{PauseWished, Wished},
+    store::types::{PauseWished, Wished},
 };
 
 /// SHA-256 of no bytes: the digest of an output that never was.
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
-/// Somebody wants a job to pause or to go on.
-#[derive(Debug, Clone)]
-pub(in crate::store) struct PauseAsk {
-    pub job: JobRef,
-    pub pause: bool,
-    pub actor: String,
-    pub at: Micros,
-}
 
 /// Ends a job that waits, or stores the wish for the shim of one that runs.
 pub(super) async fn stop(

@@ -13,14 +13,15 @@ use super::{
     errno,
     error::{Verdict, comes_from_a_file, is_failed_write, is_out_of_room, verdict},
     events,
-    execute::{Answer, Ask, execute},
+    execute::execute,
     job_snapshot::Batch,
     keys::DigestKey,
     presence::Presence,
     tally::Tally,
 };
+use crate::store::write::{Answer, Ask};
 use crate::{
-    store::StoreError,
+    store::types::StoreError,
     sys::{descriptors::is_shortage, disk_reserve::Ballast, long_path::Way},
 };
 
@@ -358,8 +359,10 @@ fn data_pages(writes: &[(Ask, Reply)]) -> usize {
 fn data_bytes(ask: &Ask) -> usize {
     match ask {
         Ask::Finish(finish) => match &finish.kept {
-            crate::store::Kept::Rows { chunks, .. } => chunks.iter().map(|c| c.data.len()).sum(),
-            crate::store::Kept::Segments { .. } => 0,
+            crate::store::types::Kept::Rows { chunks, .. } => {
+                chunks.iter().map(|c| c.data.len()).sum()
+            }
+            crate::store::types::Kept::Segments { .. } => 0,
         },
         Ask::Input(_, input) => input.data.len(),
         _ => 0,

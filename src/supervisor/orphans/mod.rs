@@ -25,7 +25,10 @@ use tokio::{
 };
 
 pub use self::mark::Mark;
-use crate::{job::Survivor, output::read::log::blocking, sys::vital::Vital};
+use crate::{
+    job::Survivor,
+    sys::{threads::blocking, vital::Vital},
+};
 use case::Case;
 use walk::Walk;
 

@@ -7,14 +7,14 @@ use tokio::time::Instant;
 use super::{Keeper, Task, Unentered};
 use crate::{
     job::{ExitFacts, InputAnswer, JobRef, Micros, Survivor},
-    output::{files::durable::is_sync_failure, read::log::blocking},
+    output::files::durable::is_sync_failure,
     spool::FromShim,
     store::{Fenced, Started, StoreError},
     supervisor::{
         Key, ShimEvent,
         finalize::{Ending, settle},
     },
-    sys::clock,
+    sys::{clock, threads::blocking},
 };
 
 /// Between two attempts to settle what could not be.
