@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use super::types::{
-    BatchRefused, Claim, Claimed, Deleted, Epoch, Fenced, Finish, InputMet, Offer, PauseWished,
-    QueueDeleted, QueueSet, SegmentRow, Started, Submission, Submitted, Taken, Updated, Wished,
+    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputMet, Offer, PauseWished,
+    QueueDeleted, QueueSet, SegmentRow, Started, Submission, Taken, Updated, Wished,
 };
 use crate::job::{Input, JobChange, JobNumber, JobRef, Micros, QueueChange, StopWish, Survivor};
 
