@@ -2,14 +2,15 @@
 
 use std::{path::Path, sync::Arc};
 
-use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::sqlite::{
     attempts, events, evidence, job_snapshot, jobs,
     keys::ShimSeed,
-    list, open,
+    list,
+    long_path::Way,
+    open,
     open::Checked,
     queues,
     snapshot::{Snapshot, SnapshotError},
@@ -27,7 +28,7 @@ use crate::{
         Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
         Survivor, chain::Recorded,
     },
-    sys::{disk_reserve::Ballast, long_path::Way},
+    sys::disk_reserve::Ballast,
 };
 
 /// The ledger: one writer, a few read-only readers. Cheap to clone.
@@ -45,7 +46,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     requests: mpsc::Sender<Request>,
-    readers: SqlitePool,
+    readers: open::Readers,
     _way: Way,
     failed: CancellationToken,
     tally: Arc<Tally>,
@@ -86,12 +87,8 @@ impl Store {
         if self.inner.checked == Checked::Whole {
             return;
         }
-        let found = match self.inner.readers.acquire().await {
-            Ok(mut conn) => open::look_through_outputs(&mut conn).await,
-            Err(error) => Err(error),
-        };
-        match found {
-            Ok(None) | Err(sqlx::Error::PoolClosed) => {}
+        match open::look_through_outputs(&self.inner.readers).await {
+            Ok(None) => {}
             Ok(Some(damage)) => self.distrust(&format!("the outputs are damaged: {damage}")),
             Err(error) => self.distrust(&error),
         }

@@ -7,8 +7,8 @@ mod sqlite;
 mod types;
 mod write;
 
-pub(crate) use crate::sys::long_path::Way;
 pub use handle::Store;
 pub use sqlite::keys::ShimSeed;
+pub(crate) use sqlite::long_path::Way;
 pub use sqlite::snapshot::{Snapshot, SnapshotError};
 pub use types::*;

@@ -4,7 +4,7 @@
 pub mod clock;
 pub mod descriptors;
 pub mod disk_reserve;
-pub(super) mod long_path;
+pub mod long_path;
 pub mod memory;
 pub mod shutdown;
 pub mod threads;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::{cli::connect::control::ControlArgs, job::signal as names};
+use crate::{cli::connect::control::ControlArgs, job};
 
 /// Options of `signal`.
 #[derive(Debug, clap::Args)]
@@ -24,8 +24,8 @@ pub async fn signal(args: SignalArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn signal_name(text: &str) -> Result<String, String> {
-    names::number(text)
-        .map(names::name)
+    job::signal::number(text)
+        .map(job::signal::name)
         .ok_or_else(|| "there is no such signal; `kill -l` lists them".to_owned())
 }
 

@@ -9,3 +9,6 @@ pub(super) mod memory_budget;
 pub(super) mod offload;
 pub(super) mod rate_limit;
 pub(super) mod session_slots;
+
+/// Longest head of a request, bytes.
+pub const HEAD_BYTES_MAX: usize = 32 << 10;

@@ -41,7 +41,7 @@ use super::{
 use crate::protocol::{
     Door, Seat,
     limits::{counted_io::Intake, memory_budget::Share},
-    listener::Connection,
+    peer::Connection,
 };
 
 /// Buffer for reading; frames that are longer grow it, up to `message_bytes_max`.
@@ -151,21 +151,21 @@ impl Running {
 
     async fn finish(mut self) {
         let ending = self.until_it_ends().await;
-        tracing::debug!(session = self.session.id, ?ending, "a session ends");
+        tracing::debug!(session = self.session.caller.id, ?ending, "a session ends");
         if let Some(reason) = ending.reason() {
-            let door = &self.session.door;
+            let door = &self.session.caller.server;
             door.refusals.tell(self.session.connection.peer, reason);
         }
         self.session.leave_strangers_seat();
         if ending == Ending::Evicted {
-            self.session.door.floods.press();
+            self.session.caller.server.floods.press();
         }
         drop(self.work);
         if ending == Ending::Stopping {
             // What was taken is done and answered, if it can be done soon.
             let _ = timeout(FINISH, &mut self.worker).await;
         } else {
-            let tasks = &self.session.door.tasks;
+            let tasks = &self.session.caller.server.tasks;
             tasks.spawn(tell_loss(self.session.clone(), self.worker));
         }
         // From here on nobody waits beside, and no tail hands in more. Requests that were taken
@@ -206,7 +206,7 @@ impl Running {
         }
         tokio::select! {
             biased;
-            () = session.door.stopping.cancelled() => Ending::Stopping,
+            () = session.caller.server.stopping.cancelled() => Ending::Stopping,
             () = session.share.evicted() => Ending::Evicted,
             () = session.over.cancelled() => Ending::Failed,
             () = session.connection.place.given_away() => Ending::Crowded,
@@ -222,8 +222,8 @@ impl Running {
 async fn tell_loss(session: Arc<Session>, worker: JoinHandle<()>) {
     // A worker that panicked has done all that it will.
     let _ = worker.await;
-    let executor = &session.door.executor;
-    executor.disconnected(&session.id, session.heard_at());
+    let executor = &session.caller.server.executor;
+    executor.disconnected(&session.caller.id, session.heard_at());
 }
 
 fn care(door: &Door) -> Care {
@@ -265,7 +265,12 @@ async fn part(
     let lingering = timeout(linger, drained);
     if session.share.is_evicted() {
         // A stop does not wait for it.
-        let _ = session.door.stopping.run_until_cancelled(lingering).await;
+        let _ = session
+            .caller
+            .server
+            .stopping
+            .run_until_cancelled(lingering)
+            .await;
     } else {
         let _ = lingering.await;
     }
@@ -275,7 +280,7 @@ async fn part(
 async fn auth_deadline(session: &Session) {
     if !session.is_authenticated() {
         #[expect(clippy::disallowed_methods, reason = "this is the deadline itself")]
-        tokio::time::sleep(session.door.settings.auth_timeout()).await;
+        tokio::time::sleep(session.caller.server.settings.auth_timeout()).await;
     }
     if session.is_authenticated() {
         std::future::pending::<()>().await;

@@ -6,17 +6,17 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
-use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    methods::{self, Method, Outcome},
+    methods::{Late, Method, Mode, Outcome, Parameters, Running, RunningLate},
     outbox::{Closed, Reply, Room},
     session::Session,
+    tails::Granted,
 };
 use crate::protocol::{
     jsonrpc::{
-        envelope::{Id, Request},
+        envelope::{self, Id, Request},
         error::Refusal,
     },
     limits::{byte_gate::Weight, offload::Aside},
@@ -29,7 +29,7 @@ pub struct Work {
     /// The request.
     pub request: Request,
     /// What it asks for.
-    pub method: Method,
+    pub method: &'static Method,
     /// The place, until its reply is written.
     pub place: OwnedSemaphorePermit,
     /// Its message among the bytes that wait.
@@ -39,8 +39,8 @@ pub struct Work {
 /// A request whose turn it is.
 struct Task {
     id: Id,
-    method: Method,
-    params: Map<String, Value>,
+    method: &'static Method,
+    params: Parameters,
     place: OwnedSemaphorePermit,
     weight: Weight,
 }
@@ -64,18 +64,23 @@ impl Task {
         }
     }
 
-    fn split(self) -> (Asker, Method, Map<String, Value>, Weight) {
+    fn split(self) -> (Asker, Parameters, Weight) {
         let asker = Asker {
             id: self.id,
             place: self.place,
         };
-        (asker, self.method, self.params, self.weight)
+        (asker, self.params, self.weight)
     }
 }
 
 /// Submits are handed to the ledger together while their messages have less than this in all,
 /// bytes: what is shown of a job is about as long as its NewJob, and waits in memory for its turn.
 const TOGETHER_BYTES_MAX: usize = 256 << 10;
+
+/// An ordered or batched method.
+type Run = for<'a> fn(&'a Session, Parameters) -> Running<'a>;
+/// A concurrent one.
+type RunLate = for<'a> fn(&'a Session, Parameters) -> RunningLate<'a>;
 
 /// Executes requests in the order in which they came; those that may take long run beside.
 ///
@@ -91,24 +96,25 @@ pub async fn execute_in_order(session: Arc<Session>, mut taken: mpsc::Receiver<W
                 continue;
             }
             work = taken.recv() => match work {
-                Some(work) => Task::of(work, &session.door.aside).await,
+                Some(work) => Task::of(work, &session.caller.server.aside).await,
                 None => break,
             },
         };
-        if task.method.is_submit_alone(&task.params) {
-            together.add(task).await;
-            continue;
-        }
-        together.answer_all().await;
-        if task.method.runs_beside(&task.params) {
-            let session = session.clone();
-            tokio::spawn(async move {
-                let over = session.over.clone();
-                over.run_until_cancelled(execute_beside(&session, task))
-                    .await;
-            });
-        } else {
-            execute(&session, task).await;
+        match (task.method.mode)(&task.params) {
+            Mode::Batched(run) => together.add(task, run).await,
+            Mode::Ordered(run) => {
+                together.answer_all().await;
+                execute(&session, task, run).await;
+            }
+            Mode::Concurrent(run) => {
+                together.answer_all().await;
+                let session = session.clone();
+                tokio::spawn(async move {
+                    let over = session.over.clone();
+                    over.run_until_cancelled(execute_concurrently(&session, task, run))
+                        .await;
+                });
+            }
         }
     }
     together.answer_all().await;
@@ -140,7 +146,7 @@ impl<'a> Together<'a> {
     }
 
     /// Hands one more in, behind those before it.
-    async fn add(&mut self, task: Task) {
+    async fn add(&mut self, task: Task, run: Run) {
         while self.bytes + task.weight.bytes() > TOGETHER_BYTES_MAX
             && let Some(done) = self.submits.next().await
         {
@@ -149,8 +155,8 @@ impl<'a> Together<'a> {
         self.bytes += task.weight.bytes();
         let session = self.session;
         self.submits.push_back(Box::pin(async move {
-            let (asker, method, params, weight) = task.split();
-            let outcome = methods::execute(session, method, params).await;
+            let (asker, params, weight) = task.split();
+            let outcome = run(session, params).await;
             (asker, weight, outcome)
         }));
     }
@@ -170,21 +176,21 @@ impl<'a> Together<'a> {
 
 /// Room for the reply first, so that a large one need not wait for it in memory. Where the client
 /// has left, the request takes effect all the same, if it has any.
-async fn execute(session: &Session, task: Task) {
+async fn execute(session: &Session, task: Task, run: Run) {
     let room = session.outbox.room().await;
-    if session.over.is_cancelled() && task.method.only_tells() {
+    if session.over.is_cancelled() && task.method.only_tells {
         return;
     }
-    let _quiet = match task.method.wakes_tails() {
+    let _quiet = match task.method.wakes_tails {
         true => Some(session.outbox.quiet().await),
         false => None,
     };
-    let _making = match task.method.tells_much(&task.params) {
-        true => session.door.hoard.making().await,
+    let _making = match (task.method.long_reply)(&task.params) {
+        true => session.caller.server.hoard.making().await,
         false => None,
     };
-    let (asker, method, params, _weight) = task.split();
-    let outcome = methods::execute(session, method, params).await;
+    let (asker, params, _weight) = task.split();
+    let outcome = run(session, params).await;
     send(session, room, asker, outcome);
 }
 
@@ -194,7 +200,7 @@ fn send(
     asker: Asker,
     outcome: Result<Outcome, Refusal>,
 ) {
-    let (text, granted) = session.answer(&asker.id, outcome);
+    let (text, granted) = session.reply(&asker.id, outcome);
     if let Ok(room) = room {
         room.send(Reply {
             text,
@@ -206,35 +212,48 @@ fn send(
     }
 }
 
-/// What it looks for goes on counting among the bytes that wait.
-async fn verify(session: &Session, task: Task) {
-    let (asker, method, params, _weight) = task.split();
-    let outcome = methods::execute(session, method, params).await;
+/// Executes a request beside the session's others. What it has waited for is read once there is room
+/// for the reply.
+async fn execute_concurrently(session: &Session, mut task: Task, run: RunLate) {
+    if !task.method.keeps_parameters {
+        // It may wait for days, and nothing of its message with it.
+        task.weight = session.queued.add(0);
+    }
+    let is_long = (task.method.long_reply)(&task.params);
+    let (asker, params, _weight) = task.split();
+    let late = run(session, params).await;
     let room = session.outbox.room().await;
+    let outcome = match late {
+        Ok(Late::Outcome(outcome)) => Ok(outcome),
+        Ok(Late::Reply(_)) if session.over.is_cancelled() => return,
+        Ok(Late::Reply(reply)) => {
+            let _making = match is_long {
+                true => session.caller.server.hoard.making().await,
+                false => None,
+            };
+            reply.await
+        }
+        Err(refusal) => Err(refusal),
+    };
     send(session, room, asker, outcome);
 }
 
-async fn execute_beside(session: &Session, task: Task) {
-    if task.method == Method::Verify {
-        return verify(session, task).await;
+impl Session {
+    /// The reply, never longer than a message may be, and the tail that begins after it.
+    fn reply(&self, id: &Id, outcome: Result<Outcome, Refusal>) -> (String, Option<Granted>) {
+        let (result, granted) = match outcome {
+            Ok(outcome) => (Ok(outcome.result), outcome.granted),
+            Err(refusal) => (Err(refusal), None),
+        };
+        let mut text = envelope::reply(id, result.as_deref());
+        // It was written into room that doubles, and may wait.
+        text.shrink_to_fit();
+        self.pace.answered(text.len());
+        if text.len() <= self.caller.server.settings.message_len_max() {
+            return (text, granted);
+        }
+        let message = "the reply would be longer than a message may be; ask for less";
+        let refusal = Refusal::limit("message_bytes_max", message);
+        (envelope::error(Some(id), &refusal), None)
     }
-    // It may wait for days, and nothing of its message with it.
-    let task = Task {
-        weight: session.queued.add(0),
-        ..task
-    };
-    if task.method == Method::Read {
-        methods::read::until_there(session, &task.params).await;
-        return execute(session, task).await;
-    }
-    let (asker, method, params, _) = task.split();
-    if matches!(method, Method::Query | Method::Backup) {
-        let outcome = methods::execute(session, method, params).await;
-        let room = session.outbox.room().await;
-        return send(session, room, asker, outcome);
-    }
-    let decision = methods::wait::until_decided(session, params).await;
-    let room = session.outbox.room().await;
-    let outcome = methods::wait::tell(session, decision).await;
-    send(session, room, asker, outcome);
 }

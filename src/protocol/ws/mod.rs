@@ -18,13 +18,13 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{
     Door, Kind, Reason, Seat,
     auth::Bearer,
-    http::authenticated,
-    listener::{Connection, Peer},
+    peer::{Connection, Peer},
     problem::Problem,
     refusals::Source,
     sub_protocol::{self, Offer},
 };
 
+mod admit;
 mod close;
 mod connection;
 mod dispatch;
@@ -32,10 +32,6 @@ mod methods;
 mod outbox;
 mod session;
 mod tails;
-
-pub use super::limits::memory_budget::Hoard;
-pub use super::limits::offload::Aside;
-pub use super::limits::rate_limit::Floods;
 
 /// `GET /ws`, `GET /ws/mcp`: checks who asks and whether there is a seat, then begins a session.
 /// The sub-protocol `cc-executor` is selected where it is offered, and no other: a client that offers
@@ -57,7 +53,7 @@ fn accept(
         return Err(Problem::only("GET"));
     }
     let offer = Offer::read(request.headers());
-    let authenticated = authenticated(&door, connection.peer, request.headers())?;
+    let authenticated = door.authenticated(connection.peer, request.headers())?;
     let authenticated = shown(&door, connection.peer, &offer)? || authenticated;
     if request.version() < Version::HTTP_11 {
         return Err(not_an_upgrade());

@@ -5,10 +5,9 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd},
         unix::net::UnixListener,
     },
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -20,6 +19,7 @@ use nix::{
 };
 
 use super::connection::Connection;
+use crate::sys::long_path;
 use crate::{
     shim::process::tree::Tree,
     spool::{FromShim, Launch, Layout, ShimKey, ToShim, message::EPOCH_MAX, paper},
@@ -84,8 +84,7 @@ impl Door {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(e) => return Err(e.into()),
         }
-        let within = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
-        let listener = UnixListener::bind(within.join(socket))?;
+        let listener = UnixListener::bind(long_path::within(&directory, socket))?;
         listener.set_nonblocking(true)?;
         Ok(Self {
             directory,

@@ -20,13 +20,14 @@ use sqlx::{
 use super::{
     error::{Verdict, verdict},
     keys::{self, DigestKey, ShimSeed},
+    long_path::Way,
     nodes,
     presence::Presence,
 };
-use crate::{
-    store::types::OpenError,
-    sys::{disk_reserve::Ballast, long_path::Way},
-};
+use crate::{store::types::OpenError, sys::disk_reserve::Ballast};
+
+/// The connections that read.
+pub(in crate::store) type Readers = SqlitePool;
 
 /// The schema, step by step. Applied steps are never edited.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
@@ -56,7 +57,7 @@ pub(in crate::store) struct Connections {
     /// What the keys of shims are made from.
     pub shim_seed: ShimSeed,
     /// Those that read.
-    pub readers: SqlitePool,
+    pub readers: Readers,
     /// The way to their files; to be kept as long as they are.
     pub way: Way,
     /// The file that they have open.
@@ -217,11 +218,19 @@ async fn look_through(
     Ok(None)
 }
 
-/// The first damage in the outputs.
+/// The first damage in the outputs; none where the store is closed meanwhile.
 pub(in crate::store) async fn look_through_outputs(
-    conn: &mut SqliteConnection,
+    readers: &Readers,
 ) -> sqlx::Result<Option<String>> {
-    first_damage(conn, &format!("PRAGMA quick_check('{OUTPUTS}')")).await
+    let look = async {
+        let mut conn = readers.acquire().await?;
+        first_damage(&mut conn, &format!("PRAGMA quick_check('{OUTPUTS}')")).await
+    };
+    match look.await {
+        // The store was closed meanwhile.
+        Err(sqlx::Error::PoolClosed) => Ok(None),
+        found => found,
+    }
 }
 
 async fn first_damage(conn: &mut SqliteConnection, check: &str) -> sqlx::Result<Option<String>> {
@@ -318,7 +327,7 @@ async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, Open
         .map_err(|error| OpenError::no_connection(path, &error))
 }
 
-async fn connect_readers(path: &Path, way: &Way) -> Result<SqlitePool, OpenError> {
+async fn connect_readers(path: &Path, way: &Way) -> Result<Readers, OpenError> {
     SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         // All at once: later there may be no descriptors left for another one.

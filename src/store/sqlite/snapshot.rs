@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     columns::int,
     error::{Verdict, verdict},
+    long_path::Way,
     nodes, open,
     presence::Presence,
 };
-use crate::{job::JobNumber, store::types::SegmentKey, sys::long_path::Way};
+use crate::{job::JobNumber, store::types::SegmentKey};
 
 /// So many instructions of SQLite's machine are between two looks at whether to stop: far less than
 /// a millisecond.

@@ -16,13 +16,14 @@ use super::{
     execute::execute,
     job_snapshot::Batch,
     keys::DigestKey,
+    long_path::Way,
     presence::Presence,
     tally::Tally,
 };
 use crate::store::write::{Answer, Ask};
 use crate::{
     store::types::StoreError,
-    sys::{descriptors::is_shortage, disk_reserve::Ballast, long_path::Way},
+    sys::{descriptors::is_shortage, disk_reserve::Ballast},
 };
 
 /// Writes that may wait; the next caller waits for room.

@@ -14,8 +14,8 @@ use crate::protocol::{
     ws::session::Session,
 };
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let params = Params::new(params, &["subscription"])?;
+pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
+    let params = Params::new(&params, &["subscription"])?;
     let subscription = params.number("subscription", 0, OFFSET_MAX)?;
     let subscription = subscription.ok_or_else(|| params.wrong("subscription", "missing"))?;
     if session.tails.end(subscription).await {

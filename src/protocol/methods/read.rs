@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{Outcome, fitting, job_bytes_max};
 use crate::{
     executor::{Read, ReadItem, ReadOptions},
     job::{Gap, Job, JobRef, Offset},
     protocol::{
+        caller::Caller,
         encode::chunk_json::ChunkView,
-        jsonrpc::{error::Refusal, params::Params},
-        ws::session::Session,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+        methods::{fitting, job_bytes_max},
     },
 };
 
@@ -49,13 +49,25 @@ fn options(params: &Map<String, Value>) -> Result<(JobRef, ReadOptions), Refusal
     ))
 }
 
+/// Whether a read with these parameters may wait.
+pub fn waits(params: &Map<String, Value>) -> bool {
+    let wait_ms = params.get("wait_ms").and_then(Value::as_u64);
+    wait_ms.is_some_and(|ms| ms > 0)
+}
+
+/// Whether the reply to a read with these parameters may be long.
+pub fn is_long(params: &Map<String, Value>) -> bool {
+    let max_bytes = params.get("max_bytes").and_then(Value::as_u64);
+    max_bytes.is_some_and(|bytes| bytes > BYTES_DEFAULT)
+}
+
 /// Waits as long as the parameters say for something to read. It reads one byte and throws it
 /// away: what is read for the reply is read once there is room for it. Errors are found again
 /// then.
-pub async fn until_there(session: &Session, params: &Map<String, Value>) {
+pub async fn until_there(caller: &Caller, params: &Map<String, Value>) {
     if let Ok((job, options)) = options(params) {
-        let _ = session
-            .door
+        let _ = caller
+            .server
             .executor
             .read(
                 job,
@@ -69,17 +81,20 @@ pub async fn until_there(session: &Session, params: &Map<String, Value>) {
 }
 
 /// Reads what is there; any waiting has been done.
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let (job, options) = options(params)?;
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let (job, options) = options(&params)?;
     let options = ReadOptions {
         wait: Duration::ZERO,
         ..options
     };
-    let (door, from) = (&session.door, options.from);
+    let (door, from) = (&caller.server, options.from);
     let read = door.executor.read(job, options).await?;
     let bytes_max = job_bytes_max(&door.settings);
     let bytes = usize::try_from(read.next_offset.saturating_sub(from)).unwrap_or(usize::MAX);
-    let tell = move || Outcome::of(&View::of(&read, bytes_max));
+    let tell = move || to_raw(&View::of(&read, bytes_max));
     Ok(door.aside.run(bytes, tell).await)
 }
 

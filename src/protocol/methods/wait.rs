@@ -5,18 +5,18 @@
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{Outcome, fitting, job_bytes_max};
 use crate::{
     executor::{Decision, Pattern, PatternError, Until, WaitOptions, Waited},
     job::{JobRef, Offset, Stream},
     protocol::{
+        caller::Caller,
         encode::chunk_json::ChunkView,
         jsonrpc::{
             envelope::{to_json, to_raw},
             error::Refusal,
             params::{NOT_A_JOB, OFFSET_MAX, Params, job_ref},
         },
-        ws::session::Session,
+        methods::{fitting, job_bytes_max},
     },
 };
 
@@ -143,23 +143,20 @@ impl<'a> View<'a> {
 
 /// Waits. What is told of the jobs is read once there is room for the reply.
 pub async fn until_decided(
-    session: &Session,
+    caller: &Caller,
     params: Map<String, Value>,
 ) -> Result<Decision, Refusal> {
     let options = options(&Params::new(&params, &KEYS)?)?;
     drop(params);
-    Ok(session.door.executor.wait(&session.turns, options).await?)
+    Ok(caller.server.executor.wait(&caller.turns, options).await?)
 }
 
 /// Tells what a wait came to.
-pub async fn tell(
-    session: &Session,
-    decision: Result<Decision, Refusal>,
-) -> Result<Outcome, Refusal> {
-    let waited = session.door.executor.waited(decision?).await?;
-    Ok(Outcome::of(&View::of(
+pub async fn tell(caller: &Caller, decision: Decision) -> Result<Box<RawValue>, Refusal> {
+    let waited = caller.server.executor.waited(decision).await?;
+    Ok(to_raw(&View::of(
         &waited,
-        job_bytes_max(&session.door.settings),
+        job_bytes_max(&caller.server.settings),
     )))
 }
 
@@ -169,7 +166,8 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{super::super::super::Kind, *};
+    use super::*;
+    use crate::protocol::Kind;
 
     fn parse(value: Value) -> Result<WaitOptions, Refusal> {
         options(&Params::new(value.as_object().expect("an object"), &KEYS)?)

@@ -2,20 +2,24 @@
 //!
 //! Nothing secret: the token's place is told, not the token.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{Outcome, PROTOCOL, limits};
+use super::limits;
 use crate::protocol::{
-    http::counts,
-    jsonrpc::{error::Refusal, params::Params},
-    ws::session::Session,
+    caller::Caller,
+    job_counts::counts,
+    jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+    methods::PROTOCOL,
 };
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    Params::new(params, &[])?;
-    let door = &session.door;
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    Params::new(&params, &[])?;
+    let door = &caller.server;
     let info = door.executor.info().await?;
-    Ok(Outcome::of(&json!({
+    Ok(to_raw(&json!({
         "version": info.version,
         "protocol": PROTOCOL,
         "pid": std::process::id(),

@@ -2,15 +2,14 @@
 //!
 //! How a wish reaches the process is the executor's business.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
-use super::Outcome;
 use crate::{
     executor::Action,
     job::signal,
     protocol::{
-        jsonrpc::{error::Refusal, params::Params},
-        ws::session::Session,
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
     },
 };
 
@@ -62,13 +61,16 @@ fn actor(params: &Params<'_>) -> Result<Option<String>, Refusal> {
     Ok(Some(actor.to_owned()))
 }
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let params = Params::new(params, &KEYS)?;
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let params = Params::new(&params, &KEYS)?;
     let job = params.job()?;
     let action = action(&params)?;
-    let actor = actor(&params)?.unwrap_or_else(|| session.actor());
-    let job = session.door.executor.control(job, action, &actor).await?;
-    Ok(Outcome::of(&job))
+    let actor = actor(&params)?.unwrap_or_else(|| caller.actor());
+    let job = caller.server.executor.control(job, action, &actor).await?;
+    Ok(to_raw(&job))
 }
 
 #[cfg(test)]

@@ -2,15 +2,14 @@
 //!
 //! What is never shown unless asked for is the view's business.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
-use super::Outcome;
 use crate::{
+    executor::Include,
     protocol::{
-        jsonrpc::{error::Refusal, params::Params},
-        ws::session::Session,
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
     },
-    store::Include,
 };
 
 fn include(params: &Params<'_>) -> Result<Include, Refusal> {
@@ -25,13 +24,16 @@ fn include(params: &Params<'_>) -> Result<Include, Refusal> {
     Ok(include)
 }
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let params = Params::new(params, &["job", "include"])?;
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let params = Params::new(&params, &["job", "include"])?;
     let job = params.job()?;
-    let executor = &session.door.executor;
+    let executor = &caller.server.executor;
     let job = executor.get(job, include(&params)?).await?;
-    executor.asked_for(&session.id, job.number);
-    Ok(Outcome::of(&job))
+    executor.asked_for(&caller.id, job.number);
+    Ok(to_raw(&job))
 }
 
 #[cfg(test)]

@@ -2,14 +2,13 @@
 //!
 //! What a default may be is `job::queue`'s business.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
-use super::Outcome;
 use crate::{
     job::{Queue, QueueChange},
     protocol::{
-        jsonrpc::{error::Refusal, params::Params},
-        ws::session::Session,
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
     },
 };
 
@@ -46,11 +45,14 @@ fn defaults(params: &Params<'_>) -> Result<Option<Map<String, Value>>, Refusal> 
     Ok(Some(Queue::read_defaults(defaults)?))
 }
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let change = change(&Params::new(params, &KEYS)?)?;
-    let queue = session.door.executor.set_queue(change).await?;
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let change = change(&Params::new(&params, &KEYS)?)?;
+    let queue = caller.server.executor.set_queue(change).await?;
     // Also what was set before, by whomever.
-    Ok(Outcome::of(&queue.without_values()))
+    Ok(to_raw(&queue.without_values()))
 }
 
 #[cfg(test)]

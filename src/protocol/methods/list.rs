@@ -8,14 +8,14 @@ use chrono::DateTime;
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{Outcome, fitting, job_bytes_max};
 use crate::{
+    executor::{JobPage, ListFilter},
     job::{JobNumber, JobState, Micros},
     protocol::{
-        jsonrpc::{error::Refusal, params::Params},
-        ws::session::Session,
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+        methods::{fitting, job_bytes_max},
     },
-    store::{JobPage, ListFilter},
 };
 
 /// Most jobs of one page.
@@ -109,12 +109,15 @@ impl View {
     }
 }
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let filter = filter(&Params::new(params, &KEYS)?)?;
-    let page = session.door.executor.list(filter).await?;
-    Ok(Outcome::of(&View::of(
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let filter = filter(&Params::new(&params, &KEYS)?)?;
+    let page = caller.server.executor.list(filter).await?;
+    Ok(to_raw(&View::of(
         &page,
-        job_bytes_max(&session.door.settings),
+        job_bytes_max(&caller.server.settings),
     )))
 }
 

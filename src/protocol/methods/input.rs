@@ -3,25 +3,27 @@
 //! Where they wait until the process reads them is not known here.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 
-use super::Outcome;
 use crate::{
     job::Input,
     protocol::{
-        jsonrpc::{error::Refusal, params::Params},
-        ws::session::Session,
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
     },
 };
 
 const KEYS: [&str; 5] = ["job", "data", "data_base64", "eof", "write_id"];
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let params = Params::new(params, &KEYS)?;
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let params = Params::new(&params, &KEYS)?;
     let job = params.job()?;
     let input = input(&params)?;
-    let accepted = session.door.executor.input(job, input).await?;
-    Ok(Outcome::of(&json!({"accepted_bytes": accepted})))
+    let accepted = caller.server.executor.input(job, input).await?;
+    Ok(to_raw(&json!({"accepted_bytes": accepted})))
 }
 
 fn input(params: &Params<'_>) -> Result<Input, Refusal> {

@@ -5,12 +5,12 @@
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{Outcome, fitting, job_bytes_max};
 use crate::{
     job::Queue,
     protocol::{
-        jsonrpc::{error::Refusal, params::Params},
-        ws::session::Session,
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+        methods::{fitting, job_bytes_max},
     },
 };
 
@@ -50,16 +50,19 @@ fn with_values(params: &Params<'_>) -> Result<bool, Refusal> {
     }
 }
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let params = Params::new(params, &KEYS)?;
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let params = Params::new(&params, &KEYS)?;
     let cursor = params.text("cursor")?.unwrap_or_default();
     let with_values = with_values(&params)?;
-    let mut queues = session.door.executor.queues().await?;
+    let mut queues = caller.server.executor.queues().await?;
     if !with_values {
         queues = queues.into_iter().map(Queue::without_values).collect();
     }
-    let bytes_max = job_bytes_max(&session.door.settings);
-    Ok(Outcome::of(&View::of(&queues, cursor, bytes_max)))
+    let bytes_max = job_bytes_max(&caller.server.settings);
+    Ok(to_raw(&View::of(&queues, cursor, bytes_max)))
 }
 
 #[cfg(test)]

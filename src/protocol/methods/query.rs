@@ -5,13 +5,13 @@
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{Outcome, job_bytes_max};
 use crate::{
+    executor::{Answer, QueryParams},
     protocol::{
-        jsonrpc::{error::Refusal, params::Params},
-        ws::session::Session,
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+        methods::job_bytes_max,
     },
-    query::{Answer, Params as QueryParams},
 };
 
 const KEYS: [&str; 3] = ["sql", "params", "max_rows"];
@@ -39,16 +39,18 @@ struct View<'a> {
     elapsed_ms: u64,
 }
 
-/// Asks, once the client has taken what was answered before: an answer may be as long as a message.
-pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
+/// Asks. An answer may be as long as a message.
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
     let (sql, values, max_rows) = options(&params)?;
     drop(params);
-    drop(session.outbox.room().await);
-    let door = &session.door;
+    let door = &caller.server;
     let bytes_max = job_bytes_max(&door.settings) as u64;
     let asked = door.executor.query(sql, values, max_rows, bytes_max);
     let Answer { rows, elapsed } = asked.await?;
-    Ok(Outcome::of(&View {
+    Ok(to_raw(&View {
         columns: &rows.columns,
         rows: &rows.rows,
         truncated: rows.truncated,

@@ -5,14 +5,16 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    CONTAINERS_MAX, MANY_CONTAINERS_MAX, job_bytes_max, list, read, submit_many, verify, wait,
-};
+use super::{list, read, submit_many, verify, wait};
 use crate::{
     config::Settings,
     executor::{MATCH_BYTES_MAX, Pattern, TEXT_BYTES_MAX, TIED_JOBS_MAX},
     job::{Input, Queue, parse},
-    protocol::{jsonrpc::envelope, listener},
+    protocol::{
+        jsonrpc::envelope,
+        limits::HEAD_BYTES_MAX,
+        methods::{CONTAINERS_MAX, MANY_CONTAINERS_MAX, job_bytes_max},
+    },
 };
 
 /// What a stranger is told as well.
@@ -44,7 +46,7 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ),
         ("claims_max", json!(verify::CLAIMS_MAX)),
         ("containers_max", json!(CONTAINERS_MAX)),
-        ("head_bytes_max", json!(listener::HEAD_BYTES_MAX)),
+        ("head_bytes_max", json!(HEAD_BYTES_MAX)),
         ("id_bytes_max", json!(envelope::ID_BYTES_MAX)),
         ("input_bytes_max", json!(Input::BYTES_MAX)),
         ("inputs_kept_max", json!(Input::KEPT_MAX)),

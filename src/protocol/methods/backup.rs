@@ -4,21 +4,23 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 
-use super::Outcome;
 use crate::protocol::{
-    jsonrpc::{error::Refusal, params::Params},
-    ws::session::Session,
+    caller::Caller,
+    jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
 };
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let params = Params::new(params, &["to"])?;
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let params = Params::new(&params, &["to"])?;
     let to = params
         .text("to")?
         .ok_or_else(|| params.wrong("to", "missing"))?;
-    let made = session.door.executor.backup(PathBuf::from(to)).await?;
-    Ok(Outcome::of(&json!({
+    let made = caller.server.executor.backup(PathBuf::from(to)).await?;
+    Ok(to_raw(&json!({
         "path": made.path.display().to_string(),
         "instance": made.instance,
         "jobs": made.jobs,

@@ -6,15 +6,14 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
-use super::Outcome;
 use crate::{
     executor::{Claim, Pattern, PatternError, TEXT_BYTES_MAX},
     job::JobRef,
     protocol::{
-        jsonrpc::{error::Refusal, params::Params},
-        ws::session::Session,
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
     },
 };
 
@@ -113,23 +112,27 @@ fn digest(params: &Params<'_>, text: &str) -> Result<Claim, Refusal> {
 
 /// Verifies. What is wrong with its parameters is told at once; while it waits for its turn they
 /// are kept as they came, for patterns take more room than their texts.
-pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
-    let executor = &session.door.executor;
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let executor = &caller.server.executor;
     let params = Arc::new(params);
     // Sixty-four patterns are compiled for longer than others should wait for this thread.
     let read = |params: Arc<Map<String, Value>>| executor.in_turn(move || options(&params));
     drop(read(params.clone()).await??);
-    let turn = executor.turn_to_verify(&session.turns).await?;
+    let turn = executor.turn_to_verify(&caller.turns).await?;
     let (job, claims) = read(params).await??;
     let verdict = executor.verify(&turn, job, claims).await?;
-    Ok(Outcome::of(&verdict))
+    Ok(to_raw(&verdict))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::{super::super::super::Kind, *};
+    use super::*;
+    use crate::protocol::Kind;
 
     fn read(claims: Value) -> Result<Vec<Claim>, Refusal> {
         let params = json!({"job": 1, "claims": claims});

@@ -3,18 +3,16 @@
 //! What a NewJob may be is `job::parse`'s business.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
-use super::{
-    Outcome, job_bytes_max,
-    submit::{check_open, check_size},
-};
+use super::submit::{check_open, check_size};
 use crate::{
     executor::{Taken, Tie},
     job::{JobId, JobNumber, JobState, NewJob},
     protocol::{
-        jsonrpc::{envelope::Request, error::Refusal, params::Params},
-        ws::session::Session,
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+        methods::job_bytes_max,
     },
 };
 
@@ -54,15 +52,6 @@ impl From<Taken> for TakenView {
     }
 }
 
-/// Refuses a request whose reply could turn out too long, before anything is stored.
-pub fn check_id(request: &Request) -> Result<(), Refusal> {
-    if request.id.get().len() <= ID_BYTES_MAX {
-        return Ok(());
-    }
-    let message = format!("id: at most {ID_BYTES_MAX} bytes for job.submit_many");
-    Err(Refusal::limit("submit_many_id_bytes_max", message))
-}
-
 fn entries<'a>(params: &Params<'a>, max: u64) -> Result<&'a [Value], Refusal> {
     let list = params.get("jobs").and_then(Value::as_array);
     let list = list.ok_or_else(|| params.wrong("jobs", "must be a list of jobs"))?;
@@ -73,40 +62,43 @@ fn entries<'a>(params: &Params<'a>, max: u64) -> Result<&'a [Value], Refusal> {
     Ok(list)
 }
 
-fn new_job(session: &Session, entry: &Value) -> Result<NewJob, Refusal> {
+fn new_job(caller: &Caller, entry: &Value) -> Result<NewJob, Refusal> {
     let map = entry
         .as_object()
         .ok_or_else(|| Refusal::params("jobs", "each must be an object"))?;
     if map.get("tail").is_some_and(|tail| !tail.is_null()) {
         return Err(Refusal::params("tail", "only with job.submit"));
     }
-    let job = session.door.executor.read_new_job(map)?;
-    check_size(&job, job_bytes_max(&session.door.settings))?;
+    let job = caller.server.executor.read_new_job(map)?;
+    check_size(&job, job_bytes_max(&caller.server.settings))?;
     Ok(job)
 }
 
-fn new_jobs(session: &Session, params: &Map<String, Value>) -> Result<Vec<NewJob>, Refusal> {
+fn new_jobs(caller: &Caller, params: &Map<String, Value>) -> Result<Vec<NewJob>, Refusal> {
     let params = Params::new(params, &KEYS)?;
-    let entries = entries(&params, session.door.settings.submit_many_max)?;
-    let read = |(at, entry)| new_job(session, entry).map_err(|refusal| refusal.at("jobs", at));
+    let entries = entries(&params, caller.server.settings.submit_many_max)?;
+    let read = |(at, entry)| new_job(caller, entry).map_err(|refusal| refusal.at("jobs", at));
     entries.iter().enumerate().map(read).collect()
 }
 
-pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
-    let jobs = new_jobs(session, &params)?;
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let jobs = new_jobs(caller, &params)?;
     drop(params);
-    check_open(session)?;
-    let executor = &session.door.executor;
+    check_open(caller)?;
+    let executor = &caller.server.executor;
     executor.check_ties(&jobs)?;
     let delays: Vec<_> = jobs.iter().map(Tie::delay).collect();
-    let taken = executor.submit_many(jobs, &session.actor()).await?;
+    let taken = executor.submit_many(jobs, &caller.actor()).await?;
     let ties = taken.iter().zip(delays).filter_map(|(taken, delay)| {
         let job = taken.number;
         delay.map(|delay| Tie { job, delay })
     });
-    executor.tie(&session.id, &ties.collect::<Vec<_>>()).await;
+    executor.tie(&caller.id, &ties.collect::<Vec<_>>()).await;
     let jobs = taken.into_iter().map(TakenView::from).collect();
-    Ok(Outcome::of(&Reply { jobs }))
+    Ok(to_raw(&Reply { jobs }))
 }
 
 #[cfg(test)]

@@ -2,16 +2,20 @@
 //!
 //! What may be changed is `job::change`'s business.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
-use super::{Outcome, job_bytes_max};
 use crate::{
+    executor::Include,
     job::{Job, JobChange, JobRef},
     protocol::{
-        jsonrpc::{envelope::to_json, error::Refusal, params::Params},
-        ws::session::Session,
+        caller::Caller,
+        jsonrpc::{
+            envelope::{to_json, to_raw},
+            error::Refusal,
+            params::Params,
+        },
+        methods::job_bytes_max,
     },
-    store::Include,
 };
 
 const KEYS: [&str; 6] = ["job", "queue", "priority", "labels", "name", "run_at"];
@@ -19,25 +23,28 @@ const KEYS: [&str; 6] = ["job", "queue", "priority", "labels", "name", "run_at"]
 /// Room for everything else that may become longer about a job, bytes.
 const SLACK_BYTES: usize = 8 << 10;
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let job = Params::new(params, &KEYS)?.job()?;
-    let change = JobChange::read(params)?;
-    check_size(session, job, &change).await?;
-    let job = session.door.executor.update(job, change).await?;
-    Ok(Outcome::of(&job))
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let job = Params::new(&params, &KEYS)?.job()?;
+    let change = JobChange::read(&params)?;
+    check_size(caller, job, &change).await?;
+    let job = caller.server.executor.update(job, change).await?;
+    Ok(to_raw(&job))
 }
 
 /// A job that no message can tell is not made of one that could be told.
-async fn check_size(session: &Session, job: JobRef, change: &JobChange) -> Result<(), Refusal> {
+async fn check_size(caller: &Caller, job: JobRef, change: &JobChange) -> Result<(), Refusal> {
     let Some(labels) = &change.labels else {
         return Ok(());
     };
     let shown = Job {
         labels: labels.clone(),
-        ..session.door.executor.get(job, Include::default()).await?
+        ..caller.server.executor.get(job, Include::default()).await?
     };
     let bytes = to_json(&shown).len() + SLACK_BYTES;
-    let bytes_max = job_bytes_max(&session.door.settings);
+    let bytes_max = job_bytes_max(&caller.server.settings);
     if bytes <= bytes_max {
         return Ok(());
     }
