@@ -12,7 +12,7 @@ use rustix::{
     thread::{CpuSet, sched_setaffinity},
 };
 
-use crate::descriptors;
+use crate::sys::descriptors;
 
 /// Variables that a server and its children have use for. Whatever else the first shell had, a
 /// password perhaps, would stand in `/proc/PID/environ` for days.

@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -25,6 +25,7 @@ pub use error::{DataDirError, Flaw};
 pub use file::Access;
 pub use trust::Who;
 
+use crate::sys::long_path;
 /// How often a file is looked for again that others make and remove just now.
 const TRIES_MAX: u32 = 16;
 
@@ -77,9 +78,7 @@ impl OwnDir {
     /// A path to what has this name in it, of any length of its own path (a socket's must not be longer
     /// than 107 bytes, unix(7)), for as long as this lives.
     pub fn short_path(&self, name: &str) -> PathBuf {
-        Path::new("/proc/self/fd")
-            .join(self.directory.as_raw_fd().to_string())
-            .join(name)
+        long_path::within(&self.directory, name)
     }
 
     /// The name in this directory that a path ends in, if it leads here.

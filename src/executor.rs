@@ -32,15 +32,16 @@ use crate::{
     output::{Hub, Log},
     query::Queries,
     scheduler::Kick,
-    store::{Counts, Include, JobPage, ListFilter, Store},
+    store::Store,
     supervisor::Supervisor,
 };
 
 pub use crate::output::{
-    Claim, From, Look, Pattern, PatternError, TailEvent, TailOptions, claims::TEXT_BYTES_MAX,
-    search::MATCH_BYTES_MAX,
+    Claim, From, Look, Pattern, PatternError, TailEvent, TailOptions, search::MATCH_BYTES_MAX,
+    verify::claims::TEXT_BYTES_MAX,
 };
-pub use crate::store::Taken;
+pub use crate::query::{Answer, Params as QueryParams};
+pub use crate::store::{Counts, Include, JobPage, ListFilter, Taken};
 pub use backup::Backup;
 pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};

@@ -31,6 +31,7 @@ use crate::spool::{
     FromShim, Launch, Layout, ToShim,
     message::{self, MessageBuffer},
 };
+use crate::sys::long_path;
 
 /// First word of the command line of the process between a shim and a server.
 pub const OUTSIDE_ROLE: &str = "launch-outside";
@@ -171,8 +172,7 @@ impl Shim {
             .open(self.layout.shims())?;
         // Through a descriptor, so that the path may be of any length.
         let name = Layout::shim_socket_name(&self.id);
-        let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
-        let mut stream = UnixStream::connect(path)?;
+        let mut stream = UnixStream::connect(long_path::within(&directory, name))?;
         // Our variables are for nobody else, and a server that another user starts is not ours. A
         // process of any user can look like a shim from outside.
         let peer = getsockopt(&stream, PeerCredentials)?;

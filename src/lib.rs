@@ -37,14 +37,5 @@ pub mod data_dir;
 pub mod escape;
 pub mod telemetry;
 
-pub mod shutdown;
-
-pub mod threads;
-pub mod vital;
-
-pub mod ballast;
 pub mod clean;
-pub mod descriptors;
-pub mod memory;
-
-pub mod clock;
+pub mod sys;

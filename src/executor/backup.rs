@@ -11,17 +11,15 @@ use std::{io, path::PathBuf, sync::Arc, time::Instant};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
-use self::draft::{Draft, Refused};
 use super::{Error, Executor};
 use crate::{
-    output::{
-        carry::{Carried, Carrier, leave_free, share_a_disk},
-        log::blocking,
-    },
+    output::files::copy::{Carried, Carrier, leave_free, share_a_disk},
     spool::{Layout, SegmentName},
     store::{SegmentKey, Snapshot, SnapshotError},
     supervisor::Context,
+    sys::threads::blocking,
 };
+use draft::{Draft, Refused};
 
 /// A backup that is made.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use super::{Error, Executor};
 use crate::{
-    clock,
     job::{Job, JobNumber, JobRef, JobState, StopCause, StopWish, signal},
     store::{Include, PauseWished, StoreError, Wished},
     supervisor::Key,
+    sys::clock,
 };
 
 /// What can be done to a job.

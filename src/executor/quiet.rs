@@ -11,10 +11,10 @@ use super::{
     until::{FirstLook, Standing, Until, Watched, stopping},
 };
 use crate::{
-    clock,
     job::{Job, JobNumber, JobRef, JobState, Offset, OutputPolicy, WhenFull},
     output::{Cursor, Item, Watch, hub::Closed},
     store::LifeSigns,
+    sys::clock,
 };
 
 /// Shortest time between two looks whether a job has gone quiet.

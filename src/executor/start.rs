@@ -17,8 +17,6 @@ use super::{
     verify::{Verifies, VerifySettings},
 };
 use crate::{
-    ballast::Ballast,
-    clock, descriptors,
     job::JobNumber,
     output::{Hub, Log, Unlinker},
     query::{Queries, QuerySettings},
@@ -29,7 +27,7 @@ use crate::{
         Bounds, Budget, Context, Directory, Held, Hunter, Living, ShimEvent, Supervisor, boot_id,
         forget_all_traces, know_user, starting_max,
     },
-    vital::Vital,
+    sys::{clock, descriptors, disk_reserve::Ballast, vital::Vital},
 };
 
 /// What stays free by default: at most this, bytes.

@@ -4,10 +4,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Error, Executor};
 use crate::{
-    clock,
     job::{Job, JobId, NewJob},
     store::{Submission, Taken},
     supervisor,
+    sys::clock,
 };
 
 /// A job and whether it was new.

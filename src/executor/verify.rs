@@ -13,7 +13,11 @@ use tokio::{
 use super::{Error, Executor, Share, turns::taken, until::READ_BYTES};
 use crate::{
     job::{Fault, JobNumber, JobRef, Problem, Verdict, chain::Chain},
-    output::{Audit, Claim, Claims, Walk, audit::LISTED_MAX, search::Progress, walk::PIECE_BYTES},
+    output::{
+        Audit, Claim, Claims, Walk,
+        search::Progress,
+        verify::{audit::LISTED_MAX, walk::PIECE_BYTES},
+    },
     store::{AttemptRecord, JobRecord},
 };
 

@@ -1,6 +1,6 @@
 //! Moments and lengths of time as the executor stores them.
 //!
-//! Nothing here reads a clock; see `crate::clock` for that.
+//! Nothing here reads a clock; see `crate::sys::clock` for that.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize, Serializer};

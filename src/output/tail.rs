@@ -7,8 +7,11 @@ use std::{collections::VecDeque, ops::RangeInclusive};
 
 use super::{
     hub::{Hub, Watch},
-    lines::last_lines,
-    log::{Cursor, Item, Log, ReadError},
+    read::{
+        item::{Item, ReadError},
+        lines::last_lines,
+        log::{Cursor, Log},
+    },
 };
 use crate::{
     job::{

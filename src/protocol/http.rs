@@ -13,18 +13,18 @@ use axum::{
     routing::{any, get},
 };
 use hyper::body::Incoming;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tower_service::Service;
 
 use super::{
     Door, Kind, Reason,
     auth::Bearer,
-    listener::{Connection, Peer},
+    job_counts::counts,
     origin::Foreign,
+    peer::{Connection, Peer},
     problem::Problem,
     ws,
 };
-use crate::{job::JobState, store::Counts};
 
 /// The routes.
 pub fn router(door: Arc<Door>) -> Router {
@@ -84,22 +84,6 @@ fn guard(door: &Door, peer: Peer, request: &Request<Incoming>) -> Result<(), (Re
     })
 }
 
-/// Whether the sender of a request may do everything; a wrong token is refused wherever it comes.
-pub fn authenticated(
-    door: &Door,
-    peer: Peer,
-    headers: &axum::http::HeaderMap,
-) -> Result<bool, Problem> {
-    match door.token.check(headers) {
-        Bearer::Right => Ok(true),
-        Bearer::Absent => Ok(peer.is_trusted()),
-        Bearer::Wrong => {
-            door.refusals.tell(peer, Reason::WrongBearer);
-            Err(Problem::new(Kind::Unauthenticated, "the token is wrong"))
-        }
-    }
-}
-
 async fn health(State(door): State<Arc<Door>>) -> Result<Json<Value>, Problem> {
     let info = door.executor.info().await?;
     Ok(Json(json!({
@@ -116,7 +100,7 @@ async fn ready(
     Extension(connection): Extension<Arc<Connection>>,
     request: axum::extract::Request,
 ) -> Result<Json<Value>, Problem> {
-    if !authenticated(&door, connection.peer, request.headers())? {
+    if !door.authenticated(connection.peer, request.headers())? {
         door.refusals.tell(connection.peer, Reason::NoToken);
         return Err(Problem::new(
             Kind::Unauthenticated,
@@ -128,26 +112,4 @@ async fn ready(
     }
     door.executor.info().await?;
     Ok(Json(json!({"status": "ready"})))
-}
-
-/// The number of jobs in every state, also where there are none.
-pub fn counts(counts: &Counts) -> Value {
-    let of = |state: JobState| counts.get(&state).copied().unwrap_or(0);
-    let all = JobState::ALL
-        .into_iter()
-        .map(|state| (state.name().to_owned(), of(state).into()));
-    Value::Object(all.collect::<Map<_, _>>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_state_is_counted() {
-        let counted = counts(&Counts::from([(JobState::Running, 3)]));
-        assert_eq!(counted["running"], 3);
-        assert_eq!(counted["queued"], 0);
-        assert_eq!(counted.as_object().map(Map::len), Some(JobState::ALL.len()));
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! What is said over a connection is `http`'s business.
 
-use std::{fmt, io, net::SocketAddr, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+use std::{io, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::{server::conn::http1, service::service_fn};
@@ -14,56 +14,16 @@ use tokio::{
 
 use super::{
     Door, Reason, http,
-    places::{Place, Places},
+    limits::{HEAD_BYTES_MAX, connection_slots::Places},
+    peer::{Connection, Peer},
 };
 use crate::data_dir::OwnDir;
 
-/// Longest head of a request, bytes.
-pub const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Pause after a failed accept (no descriptors, for example), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What a connection beyond the bound gets.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
     Content-Length: 0\r\nConnection: close\r\n\r\n";
-
-/// Who is at the other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
-    /// A process on this machine.
-    Unix {
-        /// Its user.
-        uid: u32,
-        /// Whether that user may do everything here.
-        ours: bool,
-    },
-    /// Somebody on the network.
-    Tcp(SocketAddr),
-}
-
-impl Peer {
-    /// Whether it needs no token.
-    pub fn is_trusted(self) -> bool {
-        matches!(self, Self::Unix { ours: true, .. })
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix { uid, .. } => write!(f, "unix uid {uid}"),
-            Self::Tcp(address) => address.fmt(f),
-        }
-    }
-}
-
-/// One connection: who, and its place among all of them, which a WebSocket session keeps.
-#[derive(Debug)]
-pub struct Connection {
-    /// Who is at the other end.
-    pub peer: Peer,
-    /// Given to another one as long as it has not said who it is.
-    pub place: Place,
-}
 
 /// Binds the Unix socket `name` in `dir`, mode 0600, replacing a stale one. The caller holds the
 /// data directory's lock, so whatever is there is stale. Any length of path works.

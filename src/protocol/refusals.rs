@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Door, listener::Peer};
+use super::{Door, peer::Peer};
 
 /// How many pairs of a peer and a reason are remembered. Further peers count together.
 const PAIRS_MAX: usize = 64;

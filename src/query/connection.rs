@@ -6,14 +6,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{
-    Connection, OpenFlags,
+    Connection,
     config::DbConfig,
     hooks::{AuthContext, Authorization},
     limits::Limit,
 };
 
 use super::{
-    functions, output_table,
+    functions,
+    open::read_only,
+    output_table,
     pieces::Library,
     rules::{self, Denied},
     views,
@@ -40,25 +42,11 @@ const LIMITS: [(Limit, i32); 11] = [
     (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
 ];
 
-/// Page cache, bytes.
-const CACHE_BYTES: u64 = 16 << 20;
 /// What the process needs beside SQLite, bytes: the answer, a piece of a segment, the program.
 const OURS_BYTES: u64 = 48 << 20;
 
 /// The rule that a statement has hurt, if any.
 pub type Hurt = Arc<Mutex<Option<Denied>>>;
-
-/// A connection that reads only; private memory of all connections together is bounded.
-pub fn read_only(way: &Way, layout: &Layout) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(way.name(&layout.database()), flags)?;
-    // Sorting and grouping may not make files.
-    conn.execute_batch(&format!(
-        "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{}; PRAGMA mmap_size = 0;",
-        CACHE_BYTES / 1024
-    ))?;
-    Ok(conn)
-}
 
 /// The connection for one statement of a user, and where the rule is told that it hurts.
 pub fn for_user(

@@ -13,9 +13,9 @@ use rusqlite::{
 };
 
 use crate::{
-    clock,
     job::Micros,
     output::{Pattern, search},
+    sys::clock,
 };
 
 /// Makes them known.

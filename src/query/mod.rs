@@ -11,6 +11,7 @@ mod connection;
 mod fence;
 mod forbidden;
 mod functions;
+mod open;
 mod output_table;
 mod pieces;
 mod process;

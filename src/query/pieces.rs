@@ -13,7 +13,7 @@ use std::{
 
 use rusqlite::{Connection, Row, params};
 
-use super::connection;
+use super::open;
 use crate::{
     job::Stream,
     spool::{
@@ -104,7 +104,7 @@ impl Library {
 
     /// How an attempt that was open at that moment was stored when it had ended, from an offset on.
     fn later(&self, span: &Span, wanted: &Wanted) -> rusqlite::Result<(Vec<Piece>, Vec<Span>)> {
-        let conn = connection::read_only(&self.way, &self.layout)?;
+        let conn = open::read_only(&self.way, &self.layout)?;
         let from = wanted.from.max(span.first);
         let mut rows = conn.prepare(&format!(
             "{PIECES} WHERE c.job = ?2 AND c.offset BETWEEN ?3 AND ?4 AND c.attempt = ?5

@@ -15,8 +15,7 @@ use super::{
     DATA_DIR, ROLE,
     ask::{Ask, Bounds, Params, Refusal, Reply, Rows, Said},
 };
-
-use crate::descriptors;
+use crate::sys::descriptors;
 
 /// Beside its rows a reply has names of columns and little else, bytes.
 const REPLY_MORE_BYTES: u64 = 1 << 20;

@@ -5,33 +5,20 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-use super::{end, rescue::Rescuer};
+use super::{end, rescue::Rescuer, wakeup::Kick};
 use crate::{
-    clock,
     store::{Claimed, Offer, StoreError},
     supervisor::{Key, Settled, ShimEvent, Supervisor},
-    vital::Vital,
+    sys::{clock, vital::Vital},
 };
 
 /// The safety net: how often the queues are looked at although nothing was said.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// Tells the scheduler that there may be something to claim. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Kick(Arc<Notify>);
-
-impl Kick {
-    /// There may be something to claim.
-    pub fn now(&self) {
-        self.0.notify_one();
-    }
-}
 
 /// An answered claim, on its way back to the deciding task.
 #[derive(Debug)]
@@ -102,10 +89,10 @@ impl Scheduler {
         loop {
             self.keep_warm();
             self.claim_idle();
-            let kick = Arc::clone(&self.kick.0);
+
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = kick.notified() => self.dirty = true,
+                () = self.kick.told() => self.dirty = true,
                 _ = look.tick() => {
                     self.dirty = true;
                     self.dismiss_surplus();

@@ -5,5 +5,7 @@
 pub mod claim;
 mod end;
 pub mod rescue;
+mod wakeup;
 
-pub use claim::{Kick, Scheduler};
+pub use claim::Scheduler;
+pub use wakeup::Kick;

@@ -9,11 +9,10 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::{claim::Kick, end};
+use super::{end, wakeup::Kick};
 use crate::{
-    clock,
     job::{ExitFacts, Stream},
-    output::{durable::is_sync_failure, log::blocking},
+    output::files::durable::is_sync_failure,
     spool::{
         Kind, Position, RecordHeader, SegmentName, SegmentReader, hole, paper, read_beginning,
         reader::{Next, is_no_segment},
@@ -24,7 +23,7 @@ use crate::{
     supervisor::{
         Ending, Held, Key, Leader, Mark, Remains, Settled, Supervisor, Ward, first_segment, settle,
     },
-    vital::Vital,
+    sys::{clock, threads::blocking, vital::Vital},
 };
 
 /// What an attempt left in the spool.

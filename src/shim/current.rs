@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{attempt::Attempt, pending::Pending};
+use super::attempt::{Attempt, pending::Pending};
 use crate::{job::JobNumber, spool::ShimState};
 
 /// What a shim works on.

@@ -7,40 +7,15 @@
 //! it. The rest are its instruments.
 
 mod attempt;
-mod backoff;
-mod closing;
-mod connection;
+mod context;
 mod current;
-mod door;
-mod ending;
-mod feed;
-mod flow;
-mod fork;
-mod frame;
-mod halt;
-mod kit;
+mod event_loop;
 mod log;
-mod look;
-mod nurse;
-mod pause;
-mod pending;
-mod phase;
-mod pipes;
-mod plan;
-mod reach;
-mod ring;
-mod room;
+mod poll;
+mod process;
+mod server;
 mod setup;
-mod spawn;
-mod stamp;
-mod start;
-mod stop;
-mod stopwatch;
-mod sync;
-mod tell;
-mod tree;
-mod usage;
-mod wait;
+mod timestamps;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

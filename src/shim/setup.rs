@@ -22,10 +22,16 @@ use nix::{
     unistd::{dup2_stdin, dup2_stdout, setsid},
 };
 
-use super::{door::Door, fork, frame::Frame, kit::Kit, nurse::Nurse, sync::Syncer, tree::Tree};
+use super::{
+    context::Kit,
+    event_loop::Nurse,
+    log::{frame::Frame, sync::Syncer},
+    process::{fork, tree::Tree},
+    server::socket::Door,
+};
 use crate::{
-    ballast::Ballast,
     spool::{Layout, ShimKey, key::KEY_BYTES, paper},
+    sys::disk_reserve::Ballast,
 };
 
 /// What `ps` shows; at most 15 bytes.

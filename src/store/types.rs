@@ -20,6 +20,22 @@ pub struct Epoch {
     pub is_copy: bool,
 }
 
+/// Why a database cannot be used. The server refuses to start with it; it is never replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not ours, damaged, newer, or not to be opened.
+    #[error("{0}")]
+    Unusable(String),
+    /// The system or SQLite says so.
+    #[error("{what}: {source}")]
+    Failed {
+        /// A sentence about the database.
+        what: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
 /// A job to be submitted, with everything that the server decides about it.
 #[derive(Debug, Clone)]
 pub struct Submission {

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::descriptors;
+use crate::sys::descriptors;
 
 /// How long a connection is kept at least before it is given up for another one.
 const HELD_AT_LEAST: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -13,6 +13,7 @@ use std::{
 use nix::{fcntl::OFlag, sys::stat::Mode};
 
 use crate::spool::paper;
+use crate::sys::long_path;
 
 /// `DATA/shims`. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -50,9 +51,7 @@ impl Directory {
     /// A way to a file in it, however long the directory's own path is.
     pub fn name(&self, file: &str) -> io::Result<Name> {
         let directory = self.open()?;
-        let path = Path::new("/proc/self/fd")
-            .join(directory.as_raw_fd().to_string())
-            .join(file);
+        let path = long_path::within(&*directory, file);
         Ok(Name {
             _directory: directory,
             path,

@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::Mutex, time::Instant};
 
 use super::looked::Looked;
-use crate::output::log::blocking;
+use crate::sys::threads::blocking;
 
 /// One look at `/proc`: the ids of the shims that it found, or why it could not be taken.
 type Found = Result<BTreeSet<String>, String>;

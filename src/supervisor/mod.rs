@@ -4,45 +4,45 @@
 //! Which job runs next, and what is to be done about an attempt whose shim is dead, is decided
 //! above (`scheduler`); nothing here claims or rescues.
 
+mod attempt_watch;
 mod budget;
 mod connection;
 mod directory;
-mod hunt;
-mod keeper;
+mod finalize;
 mod living;
 mod looked;
+mod orphans;
 mod probe;
 mod process;
 mod registry;
-mod settle;
+mod shim_handle;
 mod spawn;
 mod spec;
 mod wake;
-mod ward;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use attempt_watch::{Key, Ward, first_segment};
 pub use budget::Budget;
 pub use directory::Directory;
-pub use hunt::{Held, Hunter, Leader, Mark, Remains};
+pub use finalize::{Ending, Settled, settle};
 pub use living::Living;
 pub use looked::Looked;
+pub use orphans::{Held, Hunter, Leader, Mark, Remains};
 pub use probe::boot_id;
 pub use registry::{Order, Registry};
-pub use settle::{Ending, Settled, settle};
 pub use spawn::{forget_all_traces, starting_max};
 pub use spec::{Bounds, home, know_user};
-pub use ward::{Key, Ward, first_segment};
 
 use crate::{
     job::{Input, InputAnswer, JobNumber, StopWish},
     output::{ArmRequest, Hub, Unlinker},
     spool::{Layout, ShimKey},
     store::{Claim, Offer, OpenAttempt, Store},
-    vital::Vital,
+    sys::vital::Vital,
 };
 
 /// How long after a shim could not be started the next one may be.
@@ -185,7 +185,7 @@ impl Supervisor {
         let vital = ctx.vital.clone();
         vital.spawn("starting a shim", async move {
             match spawn::spawn(&ctx, &shim).await {
-                Ok(reached) => keeper::keep(ctx, registry, events, shim, reached, None),
+                Ok(reached) => shim_handle::keep(ctx, registry, events, shim, reached, None),
                 Err(error) => {
                     tracing::error!(shim, %error, "a shim could not be started");
                     spawn::remove_failed(&ctx, &shim).await;
@@ -229,7 +229,7 @@ impl Supervisor {
                     attempt: attempt.as_ref().map(Key::of_open),
                 });
             }
-            reached => keeper::keep(ctx, registry, events, shim, reached, attempt),
+            reached => shim_handle::keep(ctx, registry, events, shim, reached, attempt),
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Unreachable, ward::Key};
+use super::{Unreachable, attempt_watch::Key};
 use crate::{
     job::{Input, InputAnswer, JobNumber, Offset, StopWish},
     output::ArmRequest,

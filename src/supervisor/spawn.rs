@@ -31,7 +31,7 @@ const START_DESCRIPTORS: usize = 8;
 
 /// How many shims may be starting at a time under this limit of open files.
 pub fn starting_max(open_files_max: Option<u64>) -> usize {
-    let left = open_files_max.map_or(u64::MAX, crate::descriptors::left_of);
+    let left = open_files_max.map_or(u64::MAX, crate::sys::descriptors::left_of);
     usize::try_from(left).map_or(STARTING_MAX, |left| {
         (left / 2 / START_DESCRIPTORS).clamp(1, STARTING_MAX)
     })
@@ -66,7 +66,7 @@ fn start(ctx: &Context, shim: &str) -> io::Result<Child> {
         .spawn()?;
     hand_over(&mut child, &ctx.key_of(shim))?;
     // A job shall see the limit that we were started with, and it inherits the shim's.
-    if let Err(error) = crate::descriptors::put_back(child.id()) {
+    if let Err(error) = crate::sys::descriptors::put_back(child.id()) {
         tracing::warn!(%error, shim, "could not put back the limit of open files");
     }
     Ok(child)

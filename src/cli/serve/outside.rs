@@ -20,9 +20,13 @@ use nix::{
 };
 use rustix::process::pidfd_send_signal;
 
-use super::super::{autostart::LAUNCH_ROLE, exit_code, say};
 use crate::{
-    clean, config,
+    clean,
+    cli::{
+        connect::autostart::LAUNCH_ROLE,
+        render::{exit_code, print},
+    },
+    config,
     launch::{Outside, Shim},
 };
 
@@ -44,7 +48,7 @@ pub fn serve(shim: &Shim) -> ExitCode {
     match start(shim).and_then(|(server, signals)| watch(shim, server, &signals)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            say::line(&format!("{error:#}"));
+            print::line(&format!("{error:#}"));
             ExitCode::from(exit_code::FAILURE)
         }
     }
@@ -76,7 +80,7 @@ fn watch(shim: &Shim, mut server: Outside, signals: &SignalFd) -> anyhow::Result
         let [signalled, written] = fds.map(|fd| fd.any() == Some(true));
         if signalled && let Some(signal) = signals.read_signal()? {
             if signal.ssi_pid as i32 == shim.pid {
-                say::line(&format!(
+                print::line(&format!(
                     "the job ends; the server (process {}) goes on outside of it",
                     server.pid
                 ));

@@ -160,7 +160,7 @@ async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), PlaceError> {
 
 /// Who holds the directory, as the kernel tells or as it has written down.
 fn holder(layout: &Layout) -> Option<i32> {
-    use super::super::holder;
+    use crate::cli::connect::holder;
     holder::holder(layout).or_else(|| holder::written_down(layout))
 }
 

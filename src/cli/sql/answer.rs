@@ -66,7 +66,7 @@ impl Answer {
             "only the first {} are shown, as many as fit into an answer (1 MiB, --max-rows, at most {}): \
              LIMIT with OFFSET, or fewer and shorter columns, show others",
             rows(self.rows.len()),
-            super::ROWS_MAX
+            super::question::ROWS_MAX
         )
     }
 

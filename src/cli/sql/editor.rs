@@ -15,7 +15,7 @@ use rustyline::{
 };
 
 use super::{command, complete, history, names::Names, statement};
-use crate::cli::say;
+use crate::cli::render::print;
 
 /// What stands before the cursor.
 const PROMPT: &str = "sql> ";
@@ -51,7 +51,7 @@ impl Editor {
         if let Some(path) = history.as_ref().filter(|path| path.is_file())
             && let Err(error) = inner.load_history(path)
         {
-            say::line(&format!("{} cannot be read: {error}", path.display()));
+            print::line(&format!("{} cannot be read: {error}", path.display()));
         }
         Ok(Self { inner, history })
     }
@@ -77,7 +77,7 @@ impl Editor {
         let added = self.inner.add_history_entry(text);
         let Some(path) = &self.history else { return };
         if let Err(error) = added.and_then(|_| self.inner.append_history(path)) {
-            say::line(&format!("{} cannot be written: {error}", path.display()));
+            print::line(&format!("{} cannot be written: {error}", path.display()));
             // Said once: the prompt works without.
             self.history = None;
         }

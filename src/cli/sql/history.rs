@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::{
     cli::{
-        say,
-        target::{self, Target},
+        connect::target::{self, Target},
+        render::print,
     },
     data_dir::{Access, OwnDir},
     spool::Layout,
@@ -27,7 +27,7 @@ pub fn path(target: &Target) -> Option<PathBuf> {
     match dir.open_file(Layout::SQL_HISTORY, Access::Read) {
         Ok(_) => Some(dir.path().join(Layout::SQL_HISTORY)),
         Err(error) => {
-            say::line(&format!("what is typed is not kept: {error}"));
+            print::line(&format!("what is typed is not kept: {error}"));
             None
         }
     }

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::question;
-use crate::cli::link::Link;
+use crate::cli::connect::link::Link;
 
 /// The views of the contract.
 const VIEWS: [&str; 4] = [

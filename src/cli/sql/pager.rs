@@ -8,8 +8,8 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use unicode_width::UnicodeWidthStr;
 
-use super::format::Screen;
-use crate::cli::{say, shell::shell_word};
+use super::screen::Screen;
+use crate::cli::render::{print, shell::shell_word};
 
 /// The pager where `PAGER` names none.
 const PAGER: &str = "less";
@@ -24,14 +24,14 @@ const MISSING: [i32; 2] = [126, 127];
 /// Prints text to stdout, through the pager where there is a screen for it.
 pub fn show(text: &str, screen: Option<Screen>) -> anyhow::Result<()> {
     let Some(screen) = screen else {
-        return say::out(text.as_bytes());
+        return print::out(text.as_bytes());
     };
     let less = options(text, screen);
     let pager = std::env::var("PAGER").unwrap_or_else(|_| format!("{PAGER} {less}"));
     if is_pager(&pager) && page(text, &pager, less) {
         return Ok(());
     }
-    say::out(text.as_bytes())
+    print::out(text.as_bytes())
 }
 
 /// The options of `less` for this text.

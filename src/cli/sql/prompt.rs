@@ -8,18 +8,22 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    SqlArgs,
     answer::Answer,
     command::{self, Command},
     editor::{Editor, Line},
-    format::{Format, Screen},
+    format::Format,
     history,
     names::Names,
-    pager, question, statement,
+    pager, question,
+    screen::Screen,
+    statement,
 };
 use crate::cli::{
-    link::{self, Link, Tell},
-    say::{self, NobodyReads},
+    connect::{
+        link::{self, Link, Tell},
+        target::Target,
+    },
+    render::print::{self, NobodyReads},
 };
 
 /// Said at the beginning.
@@ -29,11 +33,21 @@ const GREETING: &str = concat!(
     ": the history in SQL, read-only. A statement ends with `;`, \\? helps, \\q leaves.\n"
 );
 
+/// How the prompt begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How answers are printed.
+    pub format: Format,
+    /// Most rows of one answer; `None`: as the server sets it.
+    pub max_rows: Option<i64>,
+    /// Whether a pager shows what is longer than the screen.
+    pub paged: bool,
+}
+
 /// Asks until a person leaves.
-pub async fn prompt(args: SqlArgs) -> anyhow::Result<ExitCode> {
-    let target = args.connect.target()?;
+pub async fn prompt(target: Target, options: Options) -> anyhow::Result<ExitCode> {
     let mut link = link::open_always(target.clone(), Tell::Everybody).await?;
-    say::out(GREETING.as_bytes())?;
+    print::out(GREETING.as_bytes())?;
     let names = unless_interrupted(Names::ask(&mut link)).await?;
     let names = names.unwrap_or_else(|| {
         link.lost();
@@ -43,10 +57,10 @@ pub async fn prompt(args: SqlArgs) -> anyhow::Result<ExitCode> {
     let mut prompt = Prompt {
         link,
         names,
-        format: args.format(),
+        format: options.format,
         timing: false,
-        max_rows: args.max_rows,
-        paged: !args.no_pager,
+        max_rows: options.max_rows,
+        paged: options.paged,
     };
     loop {
         match editor.read()? {
@@ -84,7 +98,7 @@ impl Prompt {
             return match command::read(text) {
                 Ok(command) => self.obey(command),
                 Err(wrong) => {
-                    say::line(&wrong);
+                    print::line(&wrong);
                     Ok(Then::GoOn)
                 }
             };
@@ -94,7 +108,7 @@ impl Prompt {
                 Ok(()) => {}
                 Err(error) if error.is::<NobodyReads>() => return Err(error),
                 Err(error) => {
-                    say::line(&format!("{error:#}"));
+                    print::line(&format!("{error:#}"));
                     // What was typed behind it may have counted on it.
                     break;
                 }
@@ -109,7 +123,7 @@ impl Prompt {
         let Some(result) = unless_interrupted(asked).await? else {
             // The server ends a query whose connection is gone.
             self.link.lost();
-            say::out(b"\n")?;
+            print::out(b"\n")?;
             anyhow::bail!("the query was ended");
         };
         let answer = Answer::read(result?)?;
@@ -121,7 +135,7 @@ impl Prompt {
         }
         pager::show(&text, screen.filter(|_| self.paged))?;
         if answer.truncated {
-            say::line(&answer.cut_note());
+            print::line(&answer.cut_note());
         }
         Ok(())
     }
@@ -129,17 +143,17 @@ impl Prompt {
     fn obey(&mut self, command: Command) -> anyhow::Result<Then> {
         match command {
             Command::Quit => return Ok(Then::Leave),
-            Command::Help => say::out(command::HELP.as_bytes())?,
+            Command::Help => print::out(command::HELP.as_bytes())?,
             Command::Timing => {
                 self.timing = !self.timing;
                 let now = if self.timing { "on" } else { "off" };
-                say::out(format!("timing is {now}\n").as_bytes())?;
+                print::out(format!("timing is {now}\n").as_bytes())?;
             }
             Command::Format(Some(format)) => self.format = format,
             Command::Format(None) => {
-                say::out(format!("{:?}\n", self.format).to_lowercase().as_bytes())?;
+                print::out(format!("{:?}\n", self.format).to_lowercase().as_bytes())?;
             }
-            Command::Describe(None) => say::page(&self.views())?,
+            Command::Describe(None) => print::page(&self.views())?,
             Command::Describe(Some(name)) => self.describe(&name)?,
         }
         Ok(Then::GoOn)
@@ -154,13 +168,13 @@ impl Prompt {
 
     fn describe(&self, name: &str) -> anyhow::Result<()> {
         let Some(view) = self.names.view(name) else {
-            say::line(&format!(
+            print::line(&format!(
                 "there is no view {name}; \\d names those there are"
             ));
             return Ok(());
         };
         let lines: String = view.columns.iter().map(|c| format!("{c}\n")).collect();
-        say::page(&lines)
+        print::page(&lines)
     }
 }
 

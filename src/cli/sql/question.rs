@@ -7,7 +7,10 @@ use std::io::Read;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use crate::cli::wire;
+use crate::cli::connect::wire;
+
+/// Most rows that one query returns; the server's setting may be lower.
+pub const ROWS_MAX: i64 = 10_000;
 
 /// The method that answers.
 pub const METHOD: &str = "history.query";

@@ -10,7 +10,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
     answer::{Answer, Cell},
-    format::Screen,
+    screen::Screen,
 };
 use crate::escape::visible;
 

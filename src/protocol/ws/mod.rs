@@ -18,38 +18,20 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{
     Door, Kind, Reason, Seat,
     auth::Bearer,
-    http::authenticated,
-    listener::{Connection, Peer},
+    peer::{Connection, Peer},
     problem::Problem,
     refusals::Source,
     sub_protocol::{self, Offer},
 };
 
-mod aside;
-mod chunk;
-mod ending;
-mod envelope;
-mod frame;
-mod hoard;
-mod intake;
-mod life;
-mod load;
+mod admit;
+mod close;
+mod connection;
+mod dispatch;
 mod methods;
-mod notify;
 mod outbox;
-mod pace;
-mod params;
-mod piles;
-mod refusal;
 mod session;
-mod strict;
 mod tails;
-mod text;
-mod work;
-
-pub use aside::Aside;
-pub use hoard::Hoard;
-pub use pace::Floods;
 
 /// `GET /ws`, `GET /ws/mcp`: checks who asks and whether there is a seat, then begins a session.
 /// The sub-protocol `cc-executor` is selected where it is offered, and no other: a client that offers
@@ -71,7 +53,7 @@ fn accept(
         return Err(Problem::only("GET"));
     }
     let offer = Offer::read(request.headers());
-    let authenticated = authenticated(&door, connection.peer, request.headers())?;
+    let authenticated = door.authenticated(connection.peer, request.headers())?;
     let authenticated = shown(&door, connection.peer, &offer)? || authenticated;
     if request.version() < Version::HTTP_11 {
         return Err(not_an_upgrade());
@@ -90,7 +72,7 @@ fn accept(
     tasks.spawn(async move {
         // The connection's place is kept as long as the session.
         match upgrade.await {
-            Ok(upgraded) => life::run(upgraded, door, seat, connection, authenticated).await,
+            Ok(upgraded) => connection::run(upgraded, door, seat, connection, authenticated).await,
             Err(error) => tracing::debug!(%error, "a client left during the upgrade"),
         }
     });

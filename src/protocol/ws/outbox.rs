@@ -22,10 +22,10 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use super::{
-    hoard::Share,
-    load::{Load, Weight},
-    piles::Pile,
+use crate::protocol::limits::{
+    buffered::Pile,
+    byte_gate::{Load, Weight},
+    memory_budget::Share,
 };
 
 /// Replies that are being made at a time; each has at most `message_bytes_max`.

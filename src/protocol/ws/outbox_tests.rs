@@ -8,7 +8,8 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::{super::hoard::Hoard, *};
+use super::*;
+use crate::protocol::limits::memory_budget::Hoard;
 
 const CARE: Care = Care {
     notes_max: 2,

@@ -15,16 +15,14 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    frame,
-    notify::About,
-    outbox::{Closed, Outbox},
-    refusal::Refusal,
-    text::TextCutter,
-};
+use super::outbox::{Closed, Outbox};
 use crate::{
     executor::{Error, Look, Tail, TailEvent},
     job::{Chunk, Offset},
+    protocol::{
+        encode::{chunk_binary, notifications::About, utf8_chunker::TextCutter},
+        jsonrpc::error::Refusal,
+    },
 };
 
 /// How long the beginning of a character waits for its rest.
@@ -296,7 +294,7 @@ impl Speaker {
 
     async fn output(&mut self, chunk: Chunk) -> Result<(), Closed> {
         if self.encoding == Encoding::Binary {
-            let frame = frame::encode(self.about.subscription, &chunk);
+            let frame = chunk_binary::encode(self.about.subscription, &chunk);
             return self.send(Message::Binary(frame.into())).await;
         }
         for chunk in self.cutter.push(chunk) {

@@ -1,10 +1,8 @@
 //! Tests of ending a tail that has said its last word already: what of it is not written yet must
 //! not be written behind the reply.
 
-use super::{
-    super::{hoard::Hoard, outbox},
-    *,
-};
+use super::*;
+use crate::protocol::{limits::memory_budget::Hoard, ws::outbox};
 
 const CARE: outbox::Care = outbox::Care {
     notes_max: 2,

@@ -1,15 +1,15 @@
 //! What the log does not keep: segments that make way for newer output, and output that comes
 //! behind the bound. Which of both a job wants is not decided here.
 
-use super::{Desk, Log};
+use super::{
+    Desk, Log,
+    frame::{self, Frame},
+    retention::{Ring, Victims, line_ends},
+    sync::{Syncer, Work},
+};
 use crate::{
     job::{Dropped, Gap, GapReason, Offset, Stream, WhenFull},
-    shim::{
-        self,
-        frame::{self, Frame},
-        ring::{Ring, Victims, line_ends},
-        sync::{Syncer, Work},
-    },
+    shim,
     spool::{
         Hole, Kind, RunSpec, SegmentName,
         record::{self, HEADER_BYTES},

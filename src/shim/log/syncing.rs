@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 
-use super::{Log, Obstacle};
-use crate::{
-    shim::sync::{Failure, Synced, Syncer, Work},
-    spool::{SegmentName, unsynced},
+use super::{
+    Log, Obstacle,
+    sync::{Failure, Synced, Syncer, Work},
 };
+use crate::spool::{SegmentName, unsynced};
 
 /// What is under way, and what is not.
 #[derive(Debug)]

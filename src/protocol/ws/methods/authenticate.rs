@@ -4,10 +4,10 @@
 
 use serde_json::{Map, Value};
 
-use super::super::{
-    super::{Kind, auth::Token},
-    params::Params,
-    refusal::Refusal,
+use crate::protocol::{
+    Kind,
+    auth::Token,
+    jsonrpc::{error::Refusal, params::Params},
 };
 
 /// Whether these parameters show the token.

@@ -1,115 +1,267 @@
-//! The methods, one per file: parameters in, the executor's answer out.
-//!
-//! Order, bounds and replies are the session's business.
+//! The methods of a WebSocket session: one row each. What all doors share is in
+//! `protocol::methods`; tails and the token are here, because they belong to a session.
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{super::Kind, envelope::to_raw, refusal::Refusal, session::Session, tails::Granted};
-use crate::config::Settings;
+use super::{session::Session, tails::Granted};
+use crate::protocol::{
+    Kind,
+    caller::Caller,
+    jsonrpc::{envelope::to_raw, error::Refusal},
+    methods::{
+        CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, get, info, input, list,
+        query, queue_delete, queue_list, queue_set, read, retry, submit_many, update, verify, wait,
+    },
+};
 
 pub mod authenticate;
-mod backup;
-mod control;
-mod delete;
-mod get;
-mod info;
-mod input;
-pub mod limits;
-mod list;
-pub mod query;
-mod queue_delete;
-mod queue_list;
-mod queue_set;
-pub mod read;
-mod retry;
 mod submit;
-pub mod submit_many;
 mod tail;
 mod untail;
-mod update;
-mod verify;
-pub mod wait;
 
-/// Version of the protocol, told in the greeting.
-pub const PROTOCOL: u32 = 1;
-/// The one method that is open to strangers.
+/// The one method that is open before the token has been shown.
 pub const AUTHENTICATE: &str = "session.authenticate";
 
-/// Room that every reply leaves for its envelope, bytes. An `id` may take half of it.
-const ENVELOPE_BYTES: usize = 128 << 10;
+/// A request's parameters.
+pub type Parameters = Map<String, Value>;
 
-/// Most arrays and objects of a request.
-pub const CONTAINERS_MAX: usize = 4096;
-/// The same for `job.submit_many`: ten thousand jobs with half a dozen each.
-pub const MANY_CONTAINERS_MAX: usize = 64 << 10;
-
-/// A method that this version has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// `job.submit`
-    Submit,
-    /// `job.submit_many`
-    SubmitMany,
-    /// `job.tail`
-    Tail,
-    /// `job.untail`
-    Untail,
-    /// `job.read`
-    Read,
-    /// `job.get`
-    Get,
-    /// `job.list`
-    List,
-    /// `job.wait`
-    Wait,
-    /// `job.control`
-    Control,
-    /// `job.input`
-    Input,
-    /// `job.retry`
-    Retry,
-    /// `job.update`
-    Update,
-    /// `job.delete`
-    Delete,
-    /// `queue.list`
-    QueueList,
-    /// `queue.set`
-    QueueSet,
-    /// `queue.delete`
-    QueueDelete,
-    /// `history.query`
-    Query,
-    /// `transcript.verify`
-    Verify,
-    /// `server.info`
-    Info,
-    /// `server.backup`
-    Backup,
+/// What a method has to say.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The result, as JSON.
+    pub result: Box<RawValue>,
+    /// The tail that begins after the reply.
+    pub granted: Option<Granted>,
 }
 
-const BUILT: &[(&str, Method)] = &[
-    ("job.submit", Method::Submit),
-    ("job.submit_many", Method::SubmitMany),
-    ("job.tail", Method::Tail),
-    ("job.untail", Method::Untail),
-    ("job.read", Method::Read),
-    ("job.get", Method::Get),
-    ("job.list", Method::List),
-    ("job.wait", Method::Wait),
-    ("job.control", Method::Control),
-    ("job.input", Method::Input),
-    ("job.retry", Method::Retry),
-    ("job.update", Method::Update),
-    ("job.delete", Method::Delete),
-    ("queue.list", Method::QueueList),
-    ("queue.set", Method::QueueSet),
-    ("queue.delete", Method::QueueDelete),
-    ("history.query", Method::Query),
-    ("transcript.verify", Method::Verify),
-    ("server.info", Method::Info),
-    ("server.backup", Method::Backup),
+impl Outcome {
+    fn of<T: Serialize>(result: &T) -> Self {
+        to_raw(result).into()
+    }
+}
+
+impl From<Box<RawValue>> for Outcome {
+    fn from(result: Box<RawValue>) -> Self {
+        Self {
+            result,
+            granted: None,
+        }
+    }
+}
+
+/// The outcome of a method that runs, or why it is refused.
+pub type Running<'a> = BoxFuture<'a, Result<Outcome, Refusal>>;
+
+/// What a concurrent method comes to.
+pub enum Late<'a> {
+    /// All of it.
+    Outcome(Outcome),
+    /// It has waited for what it is about; the reply is still to be made, once there is room for it.
+    Reply(Running<'a>),
+}
+
+/// A concurrent method that runs.
+pub type RunningLate<'a> = BoxFuture<'a, Result<Late<'a>, Refusal>>;
+
+/// How a request is executed beside the session's other requests.
+#[derive(Debug, Clone, Copy)]
+pub enum Mode {
+    /// After the one before it and before the next one.
+    Ordered(for<'a> fn(&'a Session, Parameters) -> Running<'a>),
+    /// After the one before it; others of the same kind that follow it share its commit.
+    Batched(for<'a> fn(&'a Session, Parameters) -> Running<'a>),
+    /// Begun in order, then beside all others: it may take long.
+    Concurrent(for<'a> fn(&'a Session, Parameters) -> RunningLate<'a>),
+}
+
+/// A method that this version has.
+#[derive(Debug)]
+pub struct Method {
+    /// Its name on the wire.
+    pub name: &'static str,
+    /// How a request with these parameters is executed.
+    pub mode: fn(&Parameters) -> Mode,
+    /// Whether the reply to a request with these parameters may be long.
+    pub long_reply: fn(&Parameters) -> bool,
+    /// Whether it may cause notifications of tails that were there before it.
+    pub wakes_tails: bool,
+    /// Whether it only tells, so that it need not run once the client has left. `job.get` and
+    /// `job.tail` do more: they call off what the loss of a connection means.
+    pub only_tells: bool,
+    /// Whether its parameters are kept, and counted, until it ends.
+    pub keeps_parameters: bool,
+    /// Most arrays and objects in the parameters, and the name of that bound: as values each of them
+    /// takes up to a kilobyte, so that a message of 1 MiB could be a hundred.
+    pub containers_max: (&'static str, usize),
+    /// Longest `id` of a request, bytes, and the name of that bound, where it is not the message's.
+    pub id_bytes_max: Option<(&'static str, usize)>,
+}
+
+/// An ordered method that tells and changes nothing: what most rows change one or two things of.
+const TELLS: Method = Method {
+    name: "",
+    mode: |_| Mode::Ordered(|_, _| Box::pin(async { Ok(Outcome::of(&())) })),
+    long_reply: |_| false,
+    wakes_tails: false,
+    only_tells: true,
+    keeps_parameters: false,
+    containers_max: ("containers_max", CONTAINERS_MAX),
+    id_bytes_max: None,
+};
+
+/// The same of a method that changes something.
+const ACTS: Method = Method {
+    only_tells: false,
+    ..TELLS
+};
+
+/// An ordered method that all doors share.
+macro_rules! ordered {
+    ($execute:path) => {
+        |_| {
+            Mode::Ordered(|session, params| {
+                Box::pin(async move { Ok($execute(&session.caller, params).await?.into()) })
+            })
+        }
+    };
+}
+
+/// The same of a concurrent one.
+macro_rules! concurrent {
+    ($execute:path) => {
+        |_| {
+            Mode::Concurrent(|session, params| {
+                Box::pin(async move {
+                    let result = $execute(&session.caller, params).await?;
+                    Ok(Late::Outcome(result.into()))
+                })
+            })
+        }
+    };
+}
+
+/// Every method but [`AUTHENTICATE`].
+static METHODS: [Method; 20] = [
+    Method {
+        name: "job.submit",
+        mode: |params| match params.get("tail").is_none_or(Value::is_null) {
+            true => Mode::Batched(|session, params| Box::pin(submit::execute(session, params))),
+            false => Mode::Ordered(|session, params| Box::pin(submit::execute(session, params))),
+        },
+        ..ACTS
+    },
+    Method {
+        name: "job.submit_many",
+        mode: ordered!(submit_many::execute),
+        containers_max: ("submit_many_containers_max", MANY_CONTAINERS_MAX),
+        id_bytes_max: Some(("submit_many_id_bytes_max", submit_many::ID_BYTES_MAX)),
+        ..ACTS
+    },
+    Method {
+        name: "job.tail",
+        mode: |_| Mode::Ordered(|session, params| Box::pin(tail::execute(session, params))),
+        ..ACTS
+    },
+    Method {
+        name: "job.untail",
+        mode: |_| Mode::Ordered(|session, params| Box::pin(untail::execute(session, params))),
+        ..ACTS
+    },
+    Method {
+        name: "job.read",
+        mode: |params| match read::waits(params) {
+            true => Mode::Concurrent(|session, params| Box::pin(wait_to_read(session, params))),
+            false => Mode::Ordered(|session, params| {
+                Box::pin(async move { Ok(read::execute(&session.caller, params).await?.into()) })
+            }),
+        },
+        long_reply: read::is_long,
+        ..TELLS
+    },
+    Method {
+        name: "job.get",
+        mode: ordered!(get::execute),
+        ..ACTS
+    },
+    Method {
+        name: "job.list",
+        mode: ordered!(list::execute),
+        long_reply: |_| true,
+        ..TELLS
+    },
+    Method {
+        name: "job.wait",
+        mode: |_| Mode::Concurrent(|session, params| Box::pin(wait(session, params))),
+        ..ACTS
+    },
+    Method {
+        name: "job.control",
+        mode: ordered!(control::execute),
+        wakes_tails: true,
+        ..ACTS
+    },
+    Method {
+        name: "job.input",
+        mode: ordered!(input::execute),
+        wakes_tails: true,
+        ..ACTS
+    },
+    Method {
+        name: "job.retry",
+        mode: ordered!(retry::execute),
+        ..ACTS
+    },
+    Method {
+        name: "job.update",
+        mode: ordered!(update::execute),
+        wakes_tails: true,
+        ..ACTS
+    },
+    Method {
+        name: "job.delete",
+        mode: ordered!(delete::execute),
+        wakes_tails: true,
+        ..ACTS
+    },
+    Method {
+        name: "queue.list",
+        mode: ordered!(queue_list::execute),
+        ..TELLS
+    },
+    Method {
+        name: "queue.set",
+        mode: ordered!(queue_set::execute),
+        wakes_tails: true,
+        ..ACTS
+    },
+    Method {
+        name: "queue.delete",
+        mode: ordered!(queue_delete::execute),
+        ..ACTS
+    },
+    Method {
+        name: "history.query",
+        mode: |_| Mode::Concurrent(|session, params| Box::pin(ask_history(session, params))),
+        ..TELLS
+    },
+    Method {
+        name: "transcript.verify",
+        mode: concurrent!(verify::execute),
+        keeps_parameters: true,
+        ..ACTS
+    },
+    Method {
+        name: "server.info",
+        mode: ordered!(info::execute),
+        ..TELLS
+    },
+    Method {
+        name: "server.backup",
+        mode: concurrent!(backup::execute),
+        ..ACTS
+    },
 ];
 
 /// Methods that are promised and not built yet.
@@ -124,146 +276,41 @@ const LATER: &[&str] = &[
 
 impl Method {
     /// The method with this name; refused where it is not built yet or nobody knows it.
-    pub fn named(name: &str) -> Result<Self, Refusal> {
-        if let Some((_, method)) = BUILT.iter().find(|(known, _)| *known == name) {
-            return Ok(*method);
+    pub fn named(name: &str) -> Result<&'static Self, Refusal> {
+        if let Some(method) = METHODS.iter().find(|method| method.name == name) {
+            return Ok(method);
         }
         if LATER.contains(&name) {
             return Err(Refusal::unsupported(name));
         }
-        let known: Vec<&str> = BUILT.iter().map(|(known, _)| *known).collect();
+        let known: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
         let known = known.join(", ");
         let message = format!("there is no such method; there are {AUTHENTICATE}, {known}");
         Err(Refusal::new(Kind::MethodNotFound, message))
     }
-
-    /// Most arrays and objects in the parameters of such a request, and the name of that bound: as
-    /// values each of them takes up to a kilobyte, so that a message of 1 MiB could be a hundred.
-    pub fn containers_max(self) -> (&'static str, usize) {
-        match self {
-            Self::SubmitMany => ("submit_many_containers_max", MANY_CONTAINERS_MAX),
-            _ => ("containers_max", CONTAINERS_MAX),
-        }
-    }
-
-    /// Whether such a request may take so long that others must not wait for it.
-    pub fn runs_beside(self, params: &Map<String, Value>) -> bool {
-        match self {
-            Self::Wait | Self::Query | Self::Verify | Self::Backup => true,
-            Self::Read => params
-                .get("wait_ms")
-                .and_then(Value::as_u64)
-                .is_some_and(|ms| ms > 0),
-            _ => false,
-        }
-    }
-
-    /// Whether the reply to such a request may be long.
-    pub fn tells_much(self, params: &Map<String, Value>) -> bool {
-        match self {
-            Self::List => true,
-            Self::Read => params
-                .get("max_bytes")
-                .and_then(Value::as_u64)
-                .is_some_and(|bytes| bytes > read::BYTES_DEFAULT),
-            _ => false,
-        }
-    }
-
-    /// Whether such a request may cause notifications of tails that are there before it.
-    pub fn wakes_tails(self) -> bool {
-        matches!(
-            self,
-            Self::Control | Self::Input | Self::Update | Self::Delete | Self::QueueSet
-        )
-    }
-
-    /// Whether such a request does nothing but tell, so that nobody misses it once the client has
-    /// left. `job.get` and `job.tail` do more: they call off what the loss of a connection means.
-    pub fn only_tells(self) -> bool {
-        use Method::{Info, List, Query, QueueList, Read};
-
-        matches!(self, Read | List | QueueList | Query | Info)
-    }
-
-    /// Whether such a request only stores a job, so that others like it may be stored with it.
-    pub fn is_submit_alone(self, params: &Map<String, Value>) -> bool {
-        self == Self::Submit && params.get("tail").is_none_or(Value::is_null)
-    }
 }
 
-/// What a method has to say.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The result, as JSON.
-    pub result: Box<RawValue>,
-    /// The tail that begins behind the reply.
-    pub granted: Option<Granted>,
+/// Waits for something to read; what is told is read once there is room for it.
+async fn wait_to_read(session: &Session, params: Parameters) -> Result<Late<'_>, Refusal> {
+    let caller = &session.caller;
+    read::until_there(caller, &params).await;
+    let reply = async move { Ok(read::execute(caller, params).await?.into()) };
+    Ok(Late::Reply(Box::pin(reply)))
 }
 
-impl Outcome {
-    fn of<T: Serialize>(result: &T) -> Self {
-        Self {
-            result: to_raw(result),
-            granted: None,
-        }
-    }
+/// Waits for jobs; what is told of them is read once there is room for it.
+async fn wait(session: &Session, params: Parameters) -> Result<Late<'_>, Refusal> {
+    let caller: &Caller = &session.caller;
+    let decision = wait::until_decided(caller, params).await?;
+    let reply = async move { Ok(wait::tell(caller, decision).await?.into()) };
+    Ok(Late::Reply(Box::pin(reply)))
 }
 
-/// Executes a request. What may take long lets go of the parameters before it waits.
-pub async fn execute(
-    session: &Session,
-    method: Method,
-    params: Map<String, Value>,
-) -> Result<Outcome, Refusal> {
-    match method {
-        Method::Submit => submit::execute(session, params).await,
-        Method::SubmitMany => submit_many::execute(session, params).await,
-        Method::Tail => tail::execute(session, &params).await,
-        Method::Untail => untail::execute(session, &params).await,
-        Method::Read => read::execute(session, &params).await,
-        Method::Get => get::execute(session, &params).await,
-        Method::List => list::execute(session, &params).await,
-        Method::Wait => {
-            let decision = wait::until_decided(session, params).await;
-            wait::tell(session, decision).await
-        }
-        Method::Control => control::execute(session, &params).await,
-        Method::Input => input::execute(session, &params).await,
-        Method::Retry => retry::execute(session, &params).await,
-        Method::Update => update::execute(session, &params).await,
-        Method::Delete => delete::execute(session, &params).await,
-        Method::QueueList => queue_list::execute(session, &params).await,
-        Method::QueueSet => queue_set::execute(session, &params).await,
-        Method::QueueDelete => queue_delete::execute(session, &params).await,
-        Method::Query => query::execute(session, params).await,
-        Method::Verify => verify::execute(session, params).await,
-        Method::Info => info::execute(session, &params).await,
-        Method::Backup => backup::execute(session, &params).await,
-    }
-}
-
-/// Longest job that can be told, as JSON, bytes.
-fn job_bytes_max(settings: &Settings) -> usize {
-    settings.message_len_max().saturating_sub(ENVELOPE_BYTES)
-}
-
-/// Takes items while their JSON fits into `bytes_max`; also whether all did. The first one is
-/// always taken, so that a reader gets on.
-fn fitting<T: Serialize>(
-    items: impl IntoIterator<Item = T>,
-    bytes_max: usize,
-) -> (Vec<Box<RawValue>>, bool) {
-    let (mut taken, mut bytes) = (Vec::new(), 0);
-    for item in items {
-        let json = to_raw(&item);
-        bytes += json.get().len() + 1;
-        if bytes > bytes_max && !taken.is_empty() {
-            return (taken, false);
-        }
-        taken.push(json);
-    }
-    (taken, true)
+/// Asks once the client has taken what was answered before: an answer may be as long as a message.
+async fn ask_history(session: &Session, params: Parameters) -> Result<Late<'_>, Refusal> {
+    drop(session.outbox.room().await);
+    let result = query::execute(&session.caller, params).await?;
+    Ok(Late::Outcome(result.into()))
 }
 
 #[cfg(test)]
@@ -272,13 +319,19 @@ mod tests {
 
     use super::*;
 
+    fn params(value: Value) -> Parameters {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
     #[test]
     fn known_methods_are_built_or_unsupported_and_others_unknown() {
-        for (name, method) in BUILT {
-            assert_eq!(Method::named(name), Ok(*method));
+        for method in &METHODS {
+            let found = Method::named(method.name).expect("built");
+            assert!(std::ptr::eq(found, method));
         }
         for name in LATER {
-            assert_eq!(Method::named(name), Err(Refusal::unsupported(name)));
+            let refused = Method::named(name).err();
+            assert_eq!(refused, Some(Refusal::unsupported(name)));
         }
         for name in [
             "",
@@ -288,44 +341,36 @@ mod tests {
             "job.submit ",
             "rpc.discover",
         ] {
-            assert_eq!(
-                Method::named(name).map_err(|r| r.kind),
-                Err(Kind::MethodNotFound)
-            );
+            let refused = Method::named(name).err().map(|refusal| refusal.kind);
+            assert_eq!(refused, Some(Kind::MethodNotFound));
         }
     }
 
     #[test]
     fn long_reads_and_lists_tell_much() {
-        let params = |value: Value| value.as_object().cloned().unwrap_or_default();
-        assert!(Method::List.tells_much(&params(json!({}))));
-        assert!(Method::Read.tells_much(&params(json!({"max_bytes": 65_537}))));
-        assert!(!Method::Read.tells_much(&params(json!({}))));
-        assert!(!Method::Get.tells_much(&params(json!({"max_bytes": 65_537}))));
+        let is_long = |name: &str, value: Value| {
+            let method = Method::named(name).expect("built");
+            (method.long_reply)(&params(value))
+        };
+        assert!(is_long("job.list", json!({})));
+        assert!(is_long("job.read", json!({"max_bytes": 65_537})));
+        assert!(!is_long("job.read", json!({})));
+        assert!(!is_long("job.get", json!({"max_bytes": 65_537})));
     }
 
     #[test]
     fn only_what_may_wait_runs_beside() {
-        let params = |value: Value| value.as_object().cloned().unwrap_or_default();
-        assert!(Method::Wait.runs_beside(&params(json!({}))));
-        assert!(Method::Query.runs_beside(&params(json!({}))));
-        assert!(Method::Backup.runs_beside(&params(json!({}))));
-        assert!(Method::Verify.runs_beside(&params(json!({}))));
-        assert!(Method::Read.runs_beside(&params(json!({"wait_ms": 1}))));
-        assert!(!Method::Read.runs_beside(&params(json!({"wait_ms": 0}))));
-        assert!(!Method::Read.runs_beside(&params(json!({}))));
-        assert!(!Method::Submit.runs_beside(&params(json!({"wait_ms": 1}))));
-    }
-
-    #[test]
-    fn what_does_not_fit_is_left_out_but_never_the_first() {
-        let taken = |items: &[&str], max| {
-            let (taken, all) = fitting(items, max);
-            (taken.len(), all)
+        let is_concurrent = |name: &str, value: Value| {
+            let method = Method::named(name).expect("built");
+            matches!((method.mode)(&params(value)), Mode::Concurrent(_))
         };
-        assert_eq!(taken(&["a", "b"], 8), (2, true));
-        assert_eq!(taken(&["a", "b", "c"], 8), (2, false));
-        assert_eq!(taken(&["aaaaaaaaaa", "b"], 8), (1, false));
-        assert_eq!(taken(&[], 8), (0, true));
+        assert!(is_concurrent("job.wait", json!({})));
+        assert!(is_concurrent("history.query", json!({})));
+        assert!(is_concurrent("server.backup", json!({})));
+        assert!(is_concurrent("transcript.verify", json!({})));
+        assert!(is_concurrent("job.read", json!({"wait_ms": 1})));
+        assert!(!is_concurrent("job.read", json!({"wait_ms": 0})));
+        assert!(!is_concurrent("job.read", json!({})));
+        assert!(!is_concurrent("job.submit", json!({"wait_ms": 1})));
     }
 }

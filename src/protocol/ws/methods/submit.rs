@@ -1,22 +1,19 @@
-//! `job.submit`: a NewJob, and with `tail` its output at once.
+//! `job.submit` over a WebSocket: with `tail` the job's output follows the reply.
 //!
-//! What a NewJob may be is `job::parse`'s business.
+//! How a job is stored is `protocol::methods::submit`'s business.
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::{
-    super::{super::Kind, envelope::to_json, refusal::Refusal, session::Session},
-    Outcome, job_bytes_max,
-    tail::Wanted,
-};
+use super::{Outcome, tail::Wanted};
 use crate::{
-    executor::{From, Tie},
+    executor::From,
     job::{Job, JobRef, NewJob},
+    protocol::{jsonrpc::error::Refusal, methods::submit, ws::session::Session},
 };
 
 #[derive(Serialize)]
-struct Result_<'a> {
+struct Reply<'a> {
     job: &'a Job,
     created: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,48 +24,31 @@ struct Result_<'a> {
 }
 
 pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
-    let job = session.door.executor.read_new_job(&params)?;
-    let tail = params.get("tail").filter(|tail| !tail.is_null());
-    let wanted = tail.map(Wanted::nested).transpose()?;
-    drop(params);
-    // Everything that can be refused is refused before anything is stored.
-    check_size(&job, job_bytes_max(&session.door.settings))?;
-    if let Some(wanted) = &wanted {
-        session.tails.check_room()?;
-        check_begin(wanted, &job)?;
-    }
-    check_open(session)?;
-    let executor = &session.door.executor;
-    executor.check_ties(std::slice::from_ref(&job))?;
-    let submitted = executor.submit(job, &session.actor()).await?;
-    let tie = Tie::of(&submitted.job);
-    executor.tie(&session.id, tie.as_slice()).await;
-    let opened = match wanted {
-        Some(wanted) => Some(wanted.open(session, JobRef::Id(submitted.job.id)).await),
-        None => None,
+    let caller = &session.caller;
+    let Some(tail) = params.get("tail").filter(|tail| !tail.is_null()) else {
+        return submit::execute(caller, params).await.map(Outcome::from);
     };
-    let (granted, tail_error) = match opened.transpose() {
-        Ok(opened) => (opened, None),
+    let wanted = Wanted::nested(tail);
+    let job = submit::read(caller, &params)?;
+    let wanted = wanted?;
+    drop(params);
+    session.tails.check_room()?;
+    check_begin(&wanted, &job)?;
+    let submitted = submit::store(caller, job).await?;
+    let opened = wanted.open(session, JobRef::Id(submitted.job.id)).await;
+    let (opened, tail_error) = match opened {
+        Ok(opened) => (Some(opened), None),
         Err(refusal) => (None, Some(refusal)),
     };
     // What has happened before the tail began, the tail does not tell.
-    let (granted, job) = granted.unzip();
-    let outcome = Outcome::of(&Result_ {
+    let (granted, job) = opened.unzip();
+    let outcome = Outcome::of(&Reply {
         job: job.as_ref().unwrap_or(&submitted.job),
         created: submitted.created,
         subscription: granted.as_ref().map(|granted| granted.subscription),
         tail_error,
     });
     Ok(Outcome { granted, ..outcome })
-}
-
-/// A server that drains takes no new jobs.
-pub fn check_open(session: &Session) -> Result<(), Refusal> {
-    if !session.door.draining.is_cancelled() {
-        return Ok(());
-    }
-    let message = "the server is stopping; try again later";
-    Err(Refusal::new(Kind::Unavailable, message))
 }
 
 /// A new job has no output yet, so only an idempotency key, which may name an earlier one, makes
@@ -83,59 +63,27 @@ fn check_begin(wanted: &Wanted, job: &NewJob) -> Result<(), Refusal> {
     }
 }
 
-/// A job that no message can tell is not taken: what its view shows must fit into one.
-pub fn check_size(job: &NewJob, bytes_max: usize) -> Result<(), Refusal> {
-    let names: Vec<&String> = job.env.keys().collect();
-    let shown = json!([
-        job.command,
-        job.cwd,
-        names,
-        job.name,
-        job.labels,
-        job.queue,
-        job.idempotency_key,
-    ]);
-    // What the job's other keys take.
-    let bytes = to_json(&shown).len() + (8 << 10);
-    if bytes <= bytes_max {
-        return Ok(());
-    }
-    let message = format!("the job would take {bytes} bytes to show; at most {bytes_max} will do");
-    Err(Refusal::limit("job_bytes_max", message))
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::job::Command;
 
-    fn job(argument: usize, stdin: usize) -> NewJob {
-        let argv = vec!["true".to_owned(), "x".repeat(argument)];
-        NewJob {
-            stdin: Some("x".repeat(stdin)),
-            ..NewJob::new(Command::Argv(argv))
-        }
-    }
-
-    #[test]
-    fn only_what_is_shown_counts() {
-        let max = 900 << 10;
-        assert!(check_size(&job(100, 1 << 20), max).is_ok());
-        assert!(check_size(&job(800 << 10, 0), max).is_ok());
-        let refusal = check_size(&job(900 << 10, 0), max).expect_err("too large");
-        assert_eq!(refusal.kind, Kind::LimitExceeded);
+    fn job() -> NewJob {
+        NewJob::new(Command::Argv(vec!["true".to_owned()]))
     }
 
     #[test]
     fn a_later_beginning_needs_a_key() {
         let wanted = Wanted::nested(&json!({"from": 5})).expect("valid");
-        assert!(check_begin(&wanted, &job(0, 0)).is_err());
+        assert!(check_begin(&wanted, &job()).is_err());
         let keyed = NewJob {
             idempotency_key: Some("k".into()),
-            ..job(0, 0)
+            ..job()
         };
         assert!(check_begin(&wanted, &keyed).is_ok());
         let whole = Wanted::nested(&json!({"from": 0})).expect("valid");
-        assert!(check_begin(&whole, &job(0, 0)).is_ok());
+        assert!(check_begin(&whole, &job()).is_ok());
     }
 }

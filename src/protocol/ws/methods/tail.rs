@@ -4,18 +4,20 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    super::{
-        params::{OFFSET_MAX, Params},
-        refusal::Refusal,
-        session::Session,
-        tails::{Encoding, Granted},
-    },
-    Outcome,
-};
+use super::Outcome;
 use crate::{
     executor::{From, TailOptions},
     job::{Job, JobRef},
+    protocol::{
+        jsonrpc::{
+            error::Refusal,
+            params::{OFFSET_MAX, Params},
+        },
+        ws::{
+            session::Session,
+            tails::{Encoding, Granted},
+        },
+    },
 };
 
 const OPTIONS: [&str; 6] = [
@@ -68,7 +70,12 @@ impl Wanted {
     /// Opens the tail; also the job as it is now.
     pub async fn open(self, session: &Session, job: JobRef) -> Result<(Granted, Job), Refusal> {
         let follow = self.options.follow;
-        let (tail, job) = session.door.executor.tail(job, self.options).await?;
+        let (tail, job) = session
+            .caller
+            .server
+            .executor
+            .tail(job, self.options)
+            .await?;
         let granted = Granted {
             subscription: session.tails.number(),
             tail,
@@ -94,13 +101,17 @@ fn begin(params: &Params<'_>) -> Result<From, Refusal> {
     }
 }
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let params = Params::new(params, &KEYS)?;
+pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
+    let params = Params::new(&params, &KEYS)?;
     let job = params.job()?;
     let wanted = Wanted::from_params(&params)?;
     session.tails.check_room()?;
     let (granted, job) = wanted.open(session, job).await?;
-    session.door.executor.asked_for(&session.id, job.number);
+    session
+        .caller
+        .server
+        .executor
+        .asked_for(&session.caller.id, job.number);
     let from = granted.tail.from();
     let result = json!({ "subscription": granted.subscription, "job": job, "from": from });
     Ok(Outcome {

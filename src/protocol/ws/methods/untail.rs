@@ -4,18 +4,18 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    super::{
-        super::Kind,
+use super::Outcome;
+use crate::protocol::{
+    Kind,
+    jsonrpc::{
+        error::Refusal,
         params::{OFFSET_MAX, Params},
-        refusal::Refusal,
-        session::Session,
     },
-    Outcome,
+    ws::session::Session,
 };
 
-pub async fn execute(session: &Session, params: &Map<String, Value>) -> Result<Outcome, Refusal> {
-    let params = Params::new(params, &["subscription"])?;
+pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
+    let params = Params::new(&params, &["subscription"])?;
     let subscription = params.number("subscription", 0, OFFSET_MAX)?;
     let subscription = subscription.ok_or_else(|| params.wrong("subscription", "missing"))?;
     if session.tails.end(subscription).await {

@@ -1,0 +1,361 @@
+//! Starts a server for a data directory that has none, in its own session, and waits for it.
+//!
+//! Two command lines may do so at once: the data directory's lock decides, the loser's server
+//! leaves, and both connect to the winner.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{ErrorKind, Read, Seek, SeekFrom, Write},
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    client::{Client, ConnectError},
+    holder::{is_locked, written_down},
+    target::Target,
+};
+use crate::{
+    clean,
+    cli::render::print,
+    config,
+    data_dir::{Access, OwnDir},
+    launch::{self, Outside, program},
+    spool::Layout,
+};
+
+/// First word of the command line of the role that detaches and becomes a server.
+pub const LAUNCH_ROLE: &str = "launch-detached";
+/// A server that was started for a command line leaves after so many idle seconds.
+const IDLE_EXIT_S: &str = "600";
+/// What tells such a server from others: an option that only this file gives.
+const IDLE_EXIT_OPTION: &str = "--idle-exit-s";
+/// Where a service manager is told that its service is ready (sd_notify(3)).
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+/// How long a server may take from its start to its first answer.
+const START_MAX: Duration = Duration::from_secs(30);
+/// Longest pause between two attempts to connect.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How much of the end of a log is looked at.
+const LOG_TAIL_BYTES: u64 = 4096;
+/// How many lines of a log an error quotes.
+const LOG_TAIL_LINES: usize = 3;
+
+/// Connects to the server of a data directory, and starts one where there is none.
+pub async fn connect_or_start(layout: &Layout) -> anyhow::Result<Client> {
+    let target = Target::Local(layout.clone());
+    let own = || Launch::of_our_own(layout);
+    wait_for(&target, layout, own).await
+}
+
+/// Starts a server and waits for it; also where another one takes its place.
+pub async fn start(layout: &Layout, launch: &Launch) -> anyhow::Result<Client> {
+    let target = Target::Local(layout.clone());
+    wait_for(&target, layout, || launch.clone()).await
+}
+
+async fn wait_for(
+    target: &Target,
+    layout: &Layout,
+    launch: impl Fn() -> Launch,
+) -> anyhow::Result<Client> {
+    let give_up = Instant::now() + START_MAX;
+    let mut pause = Duration::from_millis(2);
+    let mut started: Option<Started> = None;
+    loop {
+        match Client::connect(target).await {
+            Ok(client) => {
+                if let Some(server) = started {
+                    server.leave_it_to(&client).await;
+                }
+                return Ok(client);
+            }
+            Err(ConnectError::Refused(why)) => bail!(why),
+            Err(ConnectError::Busy(why) | ConnectError::Dying(why)) if Instant::now() > give_up => {
+                bail!(why)
+            }
+            Err(ConnectError::Busy(_) | ConnectError::Dying(_) | ConnectError::Absent(_)) => {}
+        }
+        match &mut started {
+            None if !is_locked(layout) => started = Some(Started::spawn(layout, launch()).await?),
+            None => {}
+            Some(server) => match server.ended()? {
+                Some(status) if !is_locked(layout) => return Err(server.obituary(&status)),
+                // It found another one in its place: that is the one to wait for.
+                Some(_) => started = None,
+                None => {}
+            },
+        }
+        if Instant::now() > give_up {
+            bail!(
+                "a server holds the lock of {} but does not answer; its log is {}, `cc-executor stop` ends it",
+                layout.root().display(),
+                layout.log().display()
+            );
+        }
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
+        sleep(pause).await;
+        pause = PAUSE_MAX.min(pause * 2);
+    }
+}
+
+/// Whether a server with this command line was started by a command line, not by a person.
+pub fn is_our_own(argv: &[OsString]) -> bool {
+    argv.iter().any(|word| word == IDLE_EXIT_OPTION)
+}
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The words behind the program's name, `serve` first.
+    pub args: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+}
+
+impl Launch {
+    /// The server that is started when a verb finds none.
+    pub fn of_our_own(layout: &Layout) -> Self {
+        let log = layout.log();
+        let words: [&OsStr; 9] = [
+            "serve".as_ref(),
+            "--listen".as_ref(),
+            "none".as_ref(),
+            "--data-dir".as_ref(),
+            layout.root().as_os_str(),
+            IDLE_EXIT_OPTION.as_ref(),
+            IDLE_EXIT_S.as_ref(),
+            "--log-file".as_ref(),
+            log.as_os_str(),
+        ];
+        Self {
+            args: words.iter().map(OsString::from).collect(),
+            // The rest is the affair of the shell that needs one just now.
+            env: clean::environment(std::env::vars_os(), false, config::is_variable),
+            // A server in the background must not keep somebody's mount busy.
+            cwd: PathBuf::from("/"),
+        }
+    }
+}
+
+/// A server that we started. One that is given up before it has a place goes with this: nobody
+/// waits for it, and in its wait for the lock it would outlive a server that is stopped just then.
+struct Started {
+    process: Process,
+    /// Whether it is somebody's business what becomes of it.
+    ours: bool,
+    layout: Layout,
+    log_from: u64,
+}
+
+/// The process of such a server.
+enum Process {
+    Child(tokio::process::Child),
+    /// A job that we are a part of must not be the parent of a server.
+    Outside(Outside),
+}
+
+impl Process {
+    fn id(&self) -> Option<u32> {
+        match self {
+            Self::Child(child) => child.id(),
+            Self::Outside(outside) => u32::try_from(outside.pid).ok(),
+        }
+    }
+
+    /// How it ended, if it has.
+    fn ended(&mut self) -> std::io::Result<Option<String>> {
+        match self {
+            Self::Child(child) => Ok(child.try_wait()?.map(|status| status.to_string())),
+            Self::Outside(outside) => Ok(outside
+                .has_ended()
+                .then(|| "outside of this job".to_owned())),
+        }
+    }
+
+    /// An error means that it has ended by itself.
+    fn kill(&mut self) {
+        match self {
+            Self::Child(child) => drop(child.start_kill()),
+            Self::Outside(outside) => drop(pidfd_send_signal(&outside.process, Signal::KILL)),
+        }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if self.ours && !self.has_place() {
+            self.process.kill();
+        }
+    }
+}
+
+impl Started {
+    async fn spawn(layout: &Layout, launch: Launch) -> anyhow::Result<Self> {
+        let dir = OwnDir::make(layout.root())?;
+        let stderr = dir.file_in_it(Layout::LOG, Access::Append)?;
+        let log_from = stderr.metadata().map_or(0, |meta| meta.len());
+        let process = match launch::shim_above() {
+            Some(shim) => Process::Outside(
+                tokio::task::spawn_blocking(move || {
+                    let mut words = vec![LAUNCH_ROLE.into()];
+                    words.extend(launch.args);
+                    shim.start(&words, &launch.env, &launch.cwd, &stderr)
+                })
+                .await??,
+            ),
+            None => {
+                clean::suits_everybody()?;
+                Process::Child(child(&launch, stderr)?)
+            }
+        };
+        Ok(Self {
+            process,
+            ours: true,
+            layout: layout.clone(),
+            log_from,
+        })
+    }
+
+    fn ended(&mut self) -> anyhow::Result<Option<String>> {
+        self.process
+            .ended()
+            .context("the server that was started cannot be watched")
+    }
+
+    /// Ends it where another server answers: it would only wait for the lock, and take the place
+    /// of that server should it be stopped just then. It has touched nothing yet.
+    async fn leave_it_to(mut self, winner: &Client) {
+        self.ours = false;
+        let own = self.process.id().and_then(|pid| i32::try_from(pid).ok());
+        if winner.peer() != own {
+            self.process.kill();
+            if let Process::Child(child) = &mut self.process {
+                // An error means that it has ended by itself.
+                let _ = child.wait().await;
+            }
+        }
+    }
+
+    /// Whether it is the one that holds the data directory: who does writes that down in its lock.
+    fn has_place(&self) -> bool {
+        let holder = written_down(&self.layout).and_then(|pid| u32::try_from(pid).ok());
+        holder.is_some() && holder == self.process.id()
+    }
+
+    /// Why there is no server, with its last words.
+    fn obituary(&self, status: &str) -> anyhow::Error {
+        let words = last_lines(&self.layout, self.log_from).unwrap_or_default();
+        let log = self.layout.log();
+        let log = log.display();
+        match words.is_empty() {
+            true => {
+                anyhow!("the server that was started ended at once ({status}); its log is {log}")
+            }
+            false => anyhow!(
+                "the server that was started ended at once ({status}): {words} (log: {log})"
+            ),
+        }
+    }
+}
+
+fn child(launch: &Launch, stderr: File) -> anyhow::Result<tokio::process::Child> {
+    let mut command = Command::new(program());
+    command
+        .arg(LAUNCH_ROLE)
+        .args(&launch.args)
+        .current_dir(&launch.cwd)
+        .env_clear()
+        .envs(launch.env.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr);
+    tokio::process::Command::from(command)
+        .spawn()
+        .context("no server could be started")
+}
+
+/// The last lines of a log behind `from`, joined into one.
+fn last_lines(layout: &Layout, from: u64) -> std::io::Result<String> {
+    let dir = OwnDir::open(layout.root())?.ok_or(ErrorKind::NotFound)?;
+    let file = dir.open_file(Layout::LOG, Access::Read)?;
+    let mut file = file.ok_or(ErrorKind::NotFound)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(
+        from.max(length.saturating_sub(LOG_TAIL_BYTES)),
+    ))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    Ok(lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join(" | "))
+}
+
+/// The role between a command line and its server: leaves the terminal's session, lets go of every
+/// descriptor that was handed down by accident (a lock or a pipe that somebody waits for), and
+/// becomes the server. Its process id stays the same, and is told in a line on stdout.
+pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
+    // Fails only for the leader of a group, which then has left its session already or will.
+    if let Err(errno) = nix::unistd::setsid() {
+        print::line(&format!("the server could not leave the session: {errno}"));
+    }
+    close_inherited();
+    // Where stdout is closed there is nobody to tell.
+    let _ = writeln!(std::io::stdout(), "{}", std::process::id());
+    // Whose service it runs in by chance is not its own manager.
+    let error = Command::new(program())
+        .args(args)
+        .env_remove(NOTIFY_SOCKET)
+        .exec();
+    print::line(&format!("the server could not be executed: {error}"));
+    ExitCode::FAILURE
+}
+
+/// Closes every descriptor above stderr. Only for a process that has opened none itself.
+fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<i32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // One of them was the listing itself, which is closed by now.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_servers_are_known_by_their_command_line() {
+        let own = Launch::of_our_own(&Layout::new("/data"));
+        assert!(is_our_own(&own.args));
+        assert_eq!(own.args[0], "serve");
+        assert!(!is_our_own(&["cc-executor".into(), "serve".into()]));
+    }
+
+    #[test]
+    fn only_the_last_words_behind_the_start_are_quoted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(dir.path());
+        std::fs::write(layout.log(), "before\none\n\ntwo\nthree\nfour\n").expect("written");
+        assert_eq!(last_lines(&layout, 7).expect("read"), "two | three | four");
+        assert_eq!(last_lines(&layout, 22).expect("read"), "four");
+    }
+}

@@ -1,0 +1,46 @@
+//! What `pause`, `resume`, `cancel`, `kill` and `signal` have in common: one action on several jobs.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{each::Jobs, link::Link};
+use crate::cli::render::{describe, job::Job, print};
+
+/// Options of the verbs that act on jobs.
+#[derive(Debug, clap::Args)]
+pub struct ControlArgs {
+    #[command(flatten)]
+    jobs: Jobs,
+}
+
+impl ControlArgs {
+    /// Does `action` to every job, in order. A job that refuses does not keep it from the others.
+    pub async fn act(self, action: &str) -> anyhow::Result<ExitCode> {
+        self.act_with(json!({"action": action})).await
+    }
+
+    /// The same with more parameters than the action.
+    pub async fn act_with(self, mut params: Value) -> anyhow::Result<ExitCode> {
+        params["actor"] = json!("cli");
+        let act = async |link: &mut Link, job| {
+            params["job"] = job;
+            let job = act_on(link, &params).await?;
+            print::page(&format!("{} {}\n", job.number, describe::of(&job)))
+        };
+        self.jobs.each(act).await
+    }
+}
+
+async fn act_on(link: &mut Link, params: &Value) -> anyhow::Result<Job> {
+    // A signal must not come twice: after a lost reply nobody knows whether it came once.
+    if params["action"] != "signal" {
+        return Job::read(&link.request("job.control", params).await?);
+    }
+    match link.try_request("job.control", params).await? {
+        Some(job) => Job::read(&job),
+        None => anyhow::bail!(
+            "the server went away before it answered; whether the signal was sent is not known"
+        ),
+    }
+}

@@ -1,0 +1,55 @@
+//! The same for several jobs, one behind the other: one that refuses does not keep it from the
+//! others.
+//!
+//! What is done to them is the verbs' business.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::{
+    find_job,
+    link::{self, Link, Start, Tell},
+    target::Connect,
+};
+use crate::cli::render::{exit_code, print};
+
+/// The jobs of a verb that takes several, and where they are.
+#[derive(Debug, clap::Args)]
+pub struct Jobs {
+    #[command(flatten)]
+    pub connect: Connect,
+
+    /// The jobs: numbers, ids, unique names or `last`
+    #[arg(required = true, value_name = "JOB")]
+    pub names: Vec<String>,
+}
+
+impl Jobs {
+    /// Does it to every job, in order; fails when one refuses.
+    pub async fn each(
+        &self,
+        mut act: impl AsyncFnMut(&mut Link, Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<ExitCode> {
+        let target = self.connect.target()?;
+        let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+            return find_job::no_jobs_at_all();
+        };
+        let mut code = exit_code::SUCCESS;
+        for name in &self.names {
+            let done = match find_job::resolve(&mut link, name).await {
+                Ok(job) => act(&mut link, job).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => {}
+                Err(error) if error.is::<print::NobodyReads>() => return Err(error),
+                Err(error) => {
+                    print::line(&format!("{name}: {error:#}"));
+                    code = exit_code::FAILURE;
+                }
+            }
+        }
+        Ok(ExitCode::from(code))
+    }
+}

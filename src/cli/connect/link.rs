@@ -1,0 +1,222 @@
+//! A connection that comes back: lost servers are waited for, and servers that a command line had
+//! started are started again.
+//!
+//! What must be asked again after a loss is its user's business; it tells when that is so.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    autostart,
+    client::{Client, ConnectError, RequestError},
+    holder, proc,
+    target::Target,
+    wire::WireError,
+};
+use crate::cli::render::print;
+
+/// First pause between two attempts to connect again.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause between two attempts to connect again.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long somebody else's restart is given before a server that was started by a command line is
+/// started again.
+const REVIVE_AFTER: Duration = Duration::from_millis(500);
+/// How soon a server that refuses because it stops says so to its sessions.
+const TOLD_MAX: Duration = Duration::from_millis(500);
+/// How long a question is asked again.
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// What to do where no server runs on the data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Start one.
+    Always,
+    /// Start one if there are jobs to ask about.
+    IfData,
+}
+
+/// Who is told that the server has another version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tell {
+    /// Everybody.
+    Everybody,
+    /// Only a person: stderr belongs to somebody else.
+    Person,
+}
+
+/// A connection to a server, or the way back to it.
+pub struct Link {
+    target: Target,
+    client: Option<Client>,
+    revivable: bool,
+    lost_at: Option<Instant>,
+    pause: Duration,
+}
+
+/// Connects; `None` where [`Start::IfData`] found nothing to ask about.
+pub async fn open(target: Target, start: Start, tell: Tell) -> anyhow::Result<Option<Link>> {
+    let client = match (&target, Client::connect(&target).await) {
+        (_, Ok(client)) => client,
+        (Target::Local(layout), Err(ConnectError::Absent(_) | ConnectError::Dying(_))) => {
+            if start == Start::IfData && !layout.database().exists() {
+                return Ok(None);
+            }
+            autostart::connect_or_start(layout).await?
+        }
+        (Target::Remote { .. }, Err(ConnectError::Absent(place))) => {
+            bail!("no server answers at {place}; start one there with `cc-executor serve`")
+        }
+        (_, Err(error)) => return Err(error.into()),
+    };
+    tell_version(&client, tell);
+    let mut link = Link {
+        target,
+        client: None,
+        revivable: false,
+        lost_at: None,
+        pause: PAUSE_MIN,
+    };
+    link.found(client);
+    Ok(Some(link))
+}
+
+/// The same for a verb that needs its server in any case.
+pub async fn open_always(target: Target, tell: Tell) -> anyhow::Result<Link> {
+    match open(target, Start::Always, tell).await? {
+        Some(link) => Ok(link),
+        None => bail!("no server could be started"),
+    }
+}
+
+fn tell_version(client: &Client, tell: Tell) {
+    let (ours, theirs) = (env!("CARGO_PKG_VERSION"), client.version());
+    if ours == theirs {
+        return;
+    }
+    let text = format!(
+        "this is version {ours}, the server is version {theirs}; `cc-executor restart` brings the server to {ours} (running jobs live on)"
+    );
+    match tell {
+        Tell::Everybody => print::line(&text),
+        Tell::Person => print::to_person(&text),
+    }
+}
+
+impl Link {
+    /// The connected session; waits for it while the server is away. Cancel-safe.
+    pub async fn client(&mut self) -> anyhow::Result<&mut Client> {
+        while self.client.is_none() {
+            self.try_again().await?;
+        }
+        match self.client.as_mut() {
+            Some(client) => Ok(client),
+            None => bail!("the connection was lost while it was made"),
+        }
+    }
+
+    /// The session, where there is one right now.
+    pub fn connected(&mut self) -> Option<&mut Client> {
+        self.client.as_mut()
+    }
+
+    /// The session is gone.
+    pub fn lost(&mut self) {
+        // Whoever stops a server on purpose does not want it started again by us.
+        if self.client.take().is_some_and(|client| client.is_going()) {
+            self.revivable = false;
+        }
+        self.lost_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Asks a question that is answered at once; asks again where the server went away meanwhile,
+    /// so only for requests that may be asked twice.
+    pub async fn request(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
+        let give_up = Instant::now() + AGAIN_MAX;
+        loop {
+            if let Some(result) = self.try_request(method, params).await? {
+                return Ok(result);
+            }
+            // A question is a reason to start a server, whatever became of the last one.
+            self.revivable = matches!(self.target, Target::Local(_));
+            if Instant::now() > give_up {
+                bail!("the server went away before it answered; try again");
+            }
+        }
+    }
+
+    /// Waits until a job is final, across losses.
+    pub async fn wait_for_end(&mut self, job: &str) -> anyhow::Result<()> {
+        let params = serde_json::json!({"jobs": [job], "until": "final"});
+        while self.try_request("job.wait", &params).await?.is_none() {}
+        Ok(())
+    }
+
+    /// Asks once. `None`: the connection was lost before the answer, and is marked so.
+    pub async fn try_request(
+        &mut self,
+        method: &str,
+        params: &Value,
+    ) -> anyhow::Result<Option<Value>> {
+        match self.client().await?.request(method, params).await {
+            Ok(result) => return Ok(Some(result)),
+            Err(RequestError::Lost(_)) => {}
+            Err(RequestError::Refused(error)) if self.is_stopping(&error).await => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.lost();
+        Ok(None)
+    }
+
+    /// Whether a refusal only means that this server is about to stop: then it says so, or breaks
+    /// the connection soon. A full disk is `unavailable` too, but stays.
+    async fn is_stopping(&mut self, error: &WireError) -> bool {
+        let Some(client) = self.client.as_mut() else {
+            return true;
+        };
+        if error.code != WireError::UNAVAILABLE {
+            return false;
+        }
+        let told = async { while !client.is_going() && client.next().await.is_ok() {} };
+        timeout(TOLD_MAX, told).await.is_ok()
+    }
+
+    async fn try_again(&mut self) -> anyhow::Result<()> {
+        match Client::connect(&self.target).await {
+            Ok(client) => {
+                self.found(client);
+                return Ok(());
+            }
+            Err(ConnectError::Refused(why)) => bail!(why),
+            Err(ConnectError::Absent(_) | ConnectError::Busy(_) | ConnectError::Dying(_)) => {}
+        }
+        let away = self.lost_at.get_or_insert_with(Instant::now).elapsed();
+        if let Target::Local(layout) = &self.target
+            && self.revivable
+            && away >= REVIVE_AFTER
+            && !holder::is_locked(layout)
+        {
+            let client = autostart::connect_or_start(layout).await?;
+            self.found(client);
+            return Ok(());
+        }
+        let pause = self.pause;
+        self.pause = PAUSE_MAX.min(pause * 2);
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
+        sleep(pause).await;
+        Ok(())
+    }
+
+    fn found(&mut self, client: Client) {
+        self.revivable = client
+            .peer()
+            .and_then(|pid| proc::argv(pid).ok())
+            .is_some_and(|argv| autostart::is_our_own(&argv));
+        self.client = Some(client);
+        self.lost_at = None;
+        self.pause = PAUSE_MIN;
+    }
+}

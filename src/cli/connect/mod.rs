@@ -1,0 +1,17 @@
+//! How a verb reaches a server: `target` names one, `client` is one connection to it, `link` one that
+//! comes back, `autostart` starts servers, `follow` is a tail that survives its connection.
+
+pub(super) mod autostart;
+pub(super) mod client;
+pub(super) mod control;
+pub(super) mod each;
+pub(super) mod find_job;
+pub(super) mod follow;
+pub(super) mod forward;
+pub(super) mod holder;
+pub(super) mod link;
+pub(super) mod proc;
+pub(super) mod signals;
+pub(super) mod stdin;
+pub(super) mod target;
+pub(super) mod wire;

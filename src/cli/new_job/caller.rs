@@ -1,0 +1,140 @@
+//! What a job inherits from the shell that `run` or `submit` was called in: directory, umask,
+//! environment, nice and limits.
+
+use std::{ffi::OsString, fs, os::unix::fs::MetadataExt, path::PathBuf};
+
+use anyhow::Context;
+
+use rustix::process::{Resource, Rlimit, getpriority_process, getrlimit};
+
+use crate::{
+    cli::{connect::proc, render::print},
+    job::{Bound, Limits},
+};
+
+/// Variables of our own, which no job shall see.
+const OURS: &str = "CC_EXECUTOR_";
+
+/// A shell, as far as a job inherits it.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// Its working directory, as it calls it; `None` where that is gone.
+    pub cwd: Option<PathBuf>,
+    /// Its file mode creation mask.
+    pub umask: Option<u32>,
+    /// Its variables.
+    pub env: Vec<(String, String)>,
+    /// Its nice and what its processes are bound by.
+    pub limits: Limits,
+}
+
+impl Caller {
+    /// The shell that called us. Variables that are not UTF-8 cannot be sent; a person is told.
+    pub fn of_this_process() -> Self {
+        let (env, skipped) = sendable(std::env::vars_os());
+        if !skipped.is_empty() {
+            print::to_person(&format!(
+                "not sent, because they are not valid UTF-8: {}",
+                skipped.join(", ")
+            ));
+        }
+        Self {
+            cwd: working_directory().ok(),
+            umask: proc::umask(),
+            env,
+            limits: limits(),
+        }
+    }
+
+    /// The directory itself, where a job needs it.
+    pub fn directory(&self) -> anyhow::Result<&PathBuf> {
+        self.cwd
+            .as_ref()
+            .context("the working directory is gone; name another one with --cwd")
+    }
+}
+
+/// The nice and the limits of this process, which are the shell's: those that bound anything.
+fn limits() -> Limits {
+    let bound = |resource| {
+        let Rlimit { current, maximum } = getrlimit(resource);
+        current.map(|soft| Bound::new(soft, maximum))
+    };
+    Limits {
+        memory_bytes: bound(Resource::As),
+        cpu_s: bound(Resource::Cpu),
+        processes: bound(Resource::Nproc),
+        open_files: bound(Resource::Nofile),
+        file_bytes: bound(Resource::Fsize),
+        core_bytes: core(),
+        nice: getpriority_process(None).ok().filter(|nice| *nice != 0),
+    }
+}
+
+/// The limit of core dumps, where it is another one than a server's own: none are written there.
+fn core() -> Option<Bound> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Core);
+    let soft = current.unwrap_or(i64::MAX as u64);
+    (soft > 0 || maximum.is_some()).then(|| Bound::new(soft, maximum))
+}
+
+/// `$PWD` where that is the same directory (it keeps the symbolic links that a person went
+/// through), else the one that the kernel names.
+pub fn working_directory() -> std::io::Result<PathBuf> {
+    let real = std::env::current_dir()?;
+    let same = |logical: &PathBuf| {
+        let (a, b) = (fs::metadata(logical).ok()?, fs::metadata(".").ok()?);
+        Some((a.dev(), a.ino()) == (b.dev(), b.ino()))
+    };
+    let logical = std::env::var_os("PWD").map(PathBuf::from);
+    Ok(logical
+        .filter(|path| path.is_absolute() && same(path) == Some(true))
+        .unwrap_or(real))
+}
+
+/// The variables that can be sent, and the names of those that cannot.
+fn sendable(
+    vars: impl Iterator<Item = (OsString, OsString)>,
+) -> (Vec<(String, String)>, Vec<String>) {
+    let mut sent = Vec::new();
+    let mut skipped = Vec::new();
+    for (name, value) in vars {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), _) if name.starts_with(OURS) || name.is_empty() || name.contains('=') => {}
+            (Ok(name), Ok(value)) => sent.push((name, value)),
+            (Ok(name), Err(_)) => skipped.push(name),
+            (Err(name), _) => skipped.push(name.to_string_lossy().into_owned()),
+        }
+    }
+    (sent, skipped)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn our_own_and_unsendable_variables_stay_here() {
+        let broken = OsString::from_vec(vec![0xff]);
+        let vars: Vec<(OsString, OsString)> = vec![
+            ("PATH".into(), "/bin".into()),
+            ("CC_EXECUTOR_TOKEN".into(), "hush".into()),
+            ("LATIN".into(), broken.clone()),
+            (broken, "x".into()),
+            ("BASH_FUNC_f%%".into(), "() { :; }".into()),
+        ];
+        let (sent, skipped) = sendable(vars.into_iter());
+        let names: Vec<_> = sent.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["PATH", "BASH_FUNC_f%%"]);
+        assert_eq!(skipped, ["LATIN", "\u{fffd}"]);
+    }
+
+    #[test]
+    fn the_working_directory_is_absolute_and_ours() {
+        let here = working_directory().expect("a directory");
+        let (a, b) = (fs::canonicalize(here), fs::canonicalize("."));
+        assert_eq!(a.expect("exists"), b.expect("exists"));
+    }
+}

@@ -1,0 +1,162 @@
+//! `submit --many`: jobs out of a file, one NewJob as JSON on each line.
+//!
+//! They are handed in as few commits as messages of the wire allow: each is taken whole or not at
+//! all, and a job has a key, so that asking again after a loss makes no second one.
+
+use std::{io::Read, path::Path, process::ExitCode};
+
+use anyhow::{Context, bail};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    cli::{
+        connect::{client::RequestError, link::Link, wire},
+        render::print,
+    },
+    job::Queue,
+};
+
+/// Most jobs of one request.
+const JOBS_MAX: usize = 10_000;
+/// Room for what stands around the jobs in a message, bytes.
+const ENVELOPE_BYTES: usize = 1 << 10;
+
+/// A job and the line that it came from, counted from 1.
+type Line = (usize, Value);
+
+/// The jobs of a file (`-`: our stdin), with what the template says where they say nothing.
+pub fn read(path: &Path, template: &Map<String, Value>) -> anyhow::Result<Vec<Line>> {
+    let text = match path == Path::new("-") {
+        true => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map(|_| text)
+        }
+        false => std::fs::read_to_string(path),
+    };
+    let text =
+        text.with_context(|| format!("{} cannot be read; it must be UTF-8", path.display()))?;
+    jobs(&text, template)
+}
+
+fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<Line>> {
+    let lines = text
+        .lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line));
+    let filled = lines.filter(|(_, line)| !line.trim().is_empty());
+    filled
+        .map(|(number, line)| {
+            let job: Map<String, Value> = serde_json::from_str(line).with_context(|| {
+                format!("line {number} is no JSON object; one job on each line")
+            })?;
+            let mut job = Queue::fill_in(template, &job);
+            let key = || json!(format!("cli-{}", uuid::Uuid::now_v7()));
+            job.entry("idempotency_key").or_insert_with(key);
+            Ok((number, Value::Object(job)))
+        })
+        .collect()
+}
+
+/// Hands the jobs in and prints their numbers.
+pub async fn submit(link: &mut Link, jobs: Vec<Line>, json: bool) -> anyhow::Result<ExitCode> {
+    let batches = batches(jobs);
+    let (mut taken, mut done) = (Vec::new(), 0);
+    let count = batches.len();
+    for batch in batches {
+        let (lines, jobs): (Vec<usize>, Vec<Value>) = batch.into_iter().unzip();
+        let reply = link
+            .request("job.submit_many", &json!({"jobs": jobs}))
+            .await;
+        let mut reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => bail!(explained(&error, &lines, done)),
+        };
+        done += jobs.len();
+        let Value::Array(jobs) = reply["jobs"].take() else {
+            bail!("the server did not say which jobs these are");
+        };
+        if !json {
+            let numbers = jobs.iter().map(|job| format!("{}\n", job["number"]));
+            print::page(&numbers.collect::<String>())?;
+        }
+        taken.extend(jobs);
+    }
+    if json {
+        print::json(&Value::Array(taken))?;
+    }
+    print::to_person(&format!("{done} jobs submitted in {count} commits"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Jobs as they fit into messages.
+fn batches(jobs: Vec<Line>) -> Vec<Vec<Line>> {
+    let mut batches: Vec<Vec<Line>> = Vec::new();
+    let mut left = 0;
+    for line in jobs {
+        let bytes = line.1.to_string().len() + 1;
+        match batches.last_mut() {
+            Some(batch) if bytes <= left && batch.len() < JOBS_MAX => batch.push(line),
+            _ => {
+                left = wire::MESSAGE_BYTES_MAX - ENVELOPE_BYTES;
+                batches.push(vec![line]);
+            }
+        }
+        left = left.saturating_sub(bytes);
+    }
+    batches
+}
+
+/// The refusal, with the line that it is about, and what became of the jobs before.
+fn explained(error: &anyhow::Error, lines: &[usize], done: usize) -> String {
+    let refused = match error.downcast_ref() {
+        Some(RequestError::Refused(refusal)) => refusal.data["index"].as_u64(),
+        _ => None,
+    };
+    let line = refused.and_then(|index| lines.get(usize::try_from(index).ok()?));
+    let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+    match done {
+        0 => format!("{line}{error:#} (nothing was submitted)"),
+        _ => format!("{line}{error:#} (the first {done} jobs were submitted, these were not)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_jobs_and_get_what_they_do_not_name() {
+        let template = json!({"cwd": "/here", "env": {"A": "shell", "B": "shell"}});
+        let template = template.as_object().expect("an object");
+        let text = "{\"argv\":[\"a\"],\"env\":{\"A\":\"job\"}}\n\n  \n{\"shell\":\"b\",\"cwd\":\"/there\",\"idempotency_key\":\"k\"}";
+        let read = jobs(text, template).expect("jobs");
+        assert_eq!((read.len(), read[0].0, read[1].0), (2, 1, 4));
+        assert_eq!(read[0].1["env"], json!({"A": "job", "B": "shell"}));
+        assert!(
+            read[0].1["idempotency_key"]
+                .as_str()
+                .is_some_and(|key| key.starts_with("cli-"))
+        );
+        assert_eq!(
+            (&read[1].1["cwd"], &read[1].1["idempotency_key"]),
+            (&json!("/there"), &json!("k"))
+        );
+        let error = jobs("{}\n[1]", template).expect_err("no object");
+        assert!(error.to_string().starts_with("line 2 "), "{error}");
+    }
+
+    #[test]
+    fn batches_fit_into_messages() {
+        let job = |bytes: usize| json!({"shell": "x".repeat(bytes)});
+        let of = |count: usize, bytes| {
+            let jobs = (0..count).map(|n| (n, job(bytes))).collect();
+            batches(jobs).iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(of(0, 1), Vec::<usize>::new());
+        assert_eq!(of(3, 1), [3]);
+        assert_eq!(of(10_001, 1), [10_000, 1]);
+        assert_eq!(of(5, 400 << 10), [2, 2, 1]);
+        // One that fits nowhere is refused with a message of its own.
+        assert_eq!(of(2, 2 << 20), [1, 1]);
+    }
+}

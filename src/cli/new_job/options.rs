@@ -1,0 +1,470 @@
+//! The options that describe a new job, and the NewJob that they make.
+//!
+//! Reads nothing but the stdin file that they name; the shell's own contribution is given.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde_json::{Map, Value, json};
+
+use super::caller::Caller;
+use crate::cli::render::duration;
+
+/// What the idempotency keys begin with that the command line makes up.
+pub const GENERATED_KEY: &str = "cli-";
+
+/// What a job is and how it shall run.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(group = clap::ArgGroup::new("command").required(true).args(["shell", "argv"]))]
+pub struct JobOptions {
+    /// Run a line by /bin/sh -c instead of a command
+    #[arg(long, value_name = "CMD", help_heading = "Job")]
+    shell: Option<String>,
+
+    /// A name for people
+    #[arg(long, help_heading = "Job")]
+    name: Option<String>,
+
+    /// A label; may be given several times
+    #[arg(long = "label", value_name = "K=V", value_parser = pair, help_heading = "Job")]
+    labels: Vec<(String, String)>,
+
+    /// The queue it waits in [default: interactive for run, default for submit]
+    #[arg(long, help_heading = "Job")]
+    queue: Option<String>,
+
+    /// Higher first; equal ones run in submit order
+    #[arg(long, allow_negative_numbers = true, help_heading = "Job")]
+    priority: Option<i64>,
+
+    /// End it after so much run time (90, 90s, 5m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "Job")]
+    timeout: Option<f64>,
+
+    /// End it after so much time without output
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "Job")]
+    stall_timeout: Option<f64>,
+
+    /// Time between SIGTERM and SIGKILL when it is stopped [default: 10]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "Job")]
+    grace: Option<f64>,
+
+    /// What happens to processes that outlive the command [default: kill]
+    #[arg(long, value_enum, help_heading = "Job")]
+    leftover: Option<Leftover>,
+
+    /// What happens when nobody can know how it ended: it has failed, or it runs again, three times
+    /// at most [default: fail]
+    #[arg(long, value_enum, value_name = "POLICY", help_heading = "Job")]
+    on_lost: Option<OnLost>,
+
+    /// Working directory [default: this one]
+    #[arg(long, value_name = "DIR", help_heading = "Job")]
+    cwd: Option<PathBuf>,
+
+    /// Set a variable; may be given several times
+    #[arg(long = "env", value_name = "K=V", value_parser = pair, help_heading = "Job")]
+    env: Vec<(String, String)>,
+
+    /// Do not send this shell's environment
+    #[arg(long, help_heading = "Job")]
+    clean_env: bool,
+
+    /// File mode creation mask in octal [default: this shell's]
+    #[arg(long, value_name = "MASK", help_heading = "Job")]
+    umask: Option<String>,
+
+    /// Keep its stdin open for input; run forwards ours
+    #[arg(short, long, help_heading = "Job")]
+    pub interactive: bool,
+
+    /// Give it the content of this UTF-8 file as stdin; - is our own stdin
+    #[arg(long, value_name = "FILE", help_heading = "Job")]
+    stdin_file: Option<PathBuf>,
+
+    /// Keep at most so many bytes of its output (64M, 1G)
+    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Job")]
+    max_output: Option<u64>,
+
+    /// What happens when it writes more: it ends, or what does not fit is counted and dropped
+    /// [default: fail]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "POLICY",
+        requires = "max_output",
+        help_heading = "Job"
+    )]
+    when_full: Option<WhenFull>,
+
+    /// Idempotency key: the same key and job a second time is the first job again
+    #[arg(long, value_name = "KEY", help_heading = "Job")]
+    key: Option<String>,
+
+    /// The command and its arguments; the first word that is no option ends our options
+    #[arg(value_name = "ARGV", trailing_var_arg = true, num_args = 1..)]
+    argv: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Leftover {
+    Kill,
+    Keep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OnLost {
+    Fail,
+    Retry,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum WhenFull {
+    /// It ends as failed.
+    Fail,
+    /// Its beginning and its newest output are kept; needs 16M at least.
+    DropOldest,
+    /// Its oldest output is kept.
+    DropNewest,
+}
+
+impl WhenFull {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::DropOldest => "drop_oldest",
+            Self::DropNewest => "drop_newest",
+        }
+    }
+}
+
+impl JobOptions {
+    /// The NewJob for `job.submit`. `caller` is the shell that it inherits from, where it does.
+    ///
+    /// It always has an idempotency key, so that submitting it again after a lost reply cannot
+    /// make a second job.
+    pub fn new_job(
+        &self,
+        caller: Option<&Caller>,
+        queue: &str,
+    ) -> anyhow::Result<Map<String, Value>> {
+        let mut job = self.plain(queue);
+        let stdin = self.stdin_file.as_deref().map(read_stdin).transpose()?;
+        put(&mut job, "stdin", stdin);
+        put(&mut job, "cwd", self.directory(caller)?);
+        let inherited = caller.filter(|_| !self.clean_env).map(|c| c.env.as_slice());
+        let env = inherited.unwrap_or_default().iter().chain(&self.env);
+        let env: Map<String, Value> = env.map(|(k, v)| (k.clone(), json!(v))).collect();
+        if !env.is_empty() {
+            job.insert("env".into(), Value::Object(env));
+        }
+        let inherited = caller
+            .and_then(|c| c.umask)
+            .map(|mask| format!("{mask:03o}"));
+        put(&mut job, "umask", self.umask.clone().or(inherited));
+        let limits = caller.map(|caller| caller.limits);
+        put(
+            &mut job,
+            "limits",
+            limits.filter(|limits| !limits.is_none()),
+        );
+        Ok(job)
+    }
+
+    /// The keys that need nothing but the options themselves.
+    fn plain(&self, queue: &str) -> Map<String, Value> {
+        let mut job = Map::new();
+        match &self.shell {
+            Some(line) => put(&mut job, "shell", Some(line)),
+            None => put(&mut job, "argv", Some(&self.argv)),
+        }
+        put(&mut job, "interactive", self.interactive.then_some(true));
+        put(&mut job, "name", self.name.as_ref());
+        put(
+            &mut job,
+            "queue",
+            Some(self.queue.as_deref().unwrap_or(queue)),
+        );
+        put(&mut job, "priority", self.priority);
+        put(&mut job, "timeout_s", self.timeout);
+        put(&mut job, "stall_timeout_s", self.stall_timeout);
+        put(&mut job, "grace_s", self.grace);
+        let leftover = self.leftover.map(|leftover| match leftover {
+            Leftover::Kill => "kill",
+            Leftover::Keep => "keep",
+        });
+        put(&mut job, "leftover", leftover);
+        let on_lost = self.on_lost.map(|on_lost| match on_lost {
+            OnLost::Fail => "fail",
+            OnLost::Retry => "retry",
+        });
+        put(&mut job, "on_lost", on_lost);
+        put(&mut job, "output", self.output());
+        if !self.labels.is_empty() {
+            let labels = self.labels.iter().map(|(k, v)| (k.clone(), json!(v)));
+            job.insert("labels".into(), Value::Object(labels.collect()));
+        }
+        let key = self.key.clone();
+        let key = key.unwrap_or_else(|| format!("{GENERATED_KEY}{}", uuid::Uuid::now_v7()));
+        put(&mut job, "idempotency_key", Some(key));
+        job
+    }
+
+    fn output(&self) -> Option<Map<String, Value>> {
+        let mut output = Map::new();
+        put(&mut output, "max_bytes", self.max_output);
+        put(&mut output, "when_full", self.when_full.map(WhenFull::name));
+        (!output.is_empty()).then_some(output)
+    }
+
+    /// What jobs that are described elsewhere get where they name nothing: all of it but what one
+    /// job is.
+    pub fn template(&self, caller: Option<&Caller>) -> anyhow::Result<Map<String, Value>> {
+        let mut template = self.new_job(caller, "")?;
+        for key in ["argv", "shell", "idempotency_key"] {
+            template.remove(key);
+        }
+        if self.queue.is_none() {
+            template.remove("queue");
+        }
+        Ok(template)
+    }
+
+    /// The job's directory: `--cwd`, seen from the shell's own, which is the default.
+    fn directory(&self, caller: Option<&Caller>) -> anyhow::Result<Option<String>> {
+        let path = match (&self.cwd, caller) {
+            (Some(cwd), _) if cwd.is_absolute() => cwd.clone(),
+            (Some(cwd), Some(caller)) => caller.directory()?.join(cwd),
+            (Some(_), None) => anyhow::bail!("with --server, --cwd must be an absolute path"),
+            (None, Some(caller)) => caller.directory()?.clone(),
+            (None, None) => return Ok(None),
+        };
+        let text = path.into_os_string().into_string().map_err(|_| {
+            anyhow::anyhow!(
+                "the working directory's path is not valid UTF-8; name another one with --cwd"
+            )
+        })?;
+        Ok(Some(text))
+    }
+}
+
+fn put(job: &mut Map<String, Value>, key: &str, value: Option<impl serde::Serialize>) {
+    if let Some(value) = value {
+        job.insert(key.to_owned(), json!(value));
+    }
+}
+
+fn read_stdin(path: &Path) -> anyhow::Result<String> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("our stdin cannot be given to the job; it must be UTF-8")?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "{} cannot be given to the job as stdin; it must be UTF-8",
+            path.display()
+        )
+    })
+}
+
+/// `KEY=VALUE`.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+/// A number of bytes; K, M, G and T are powers of 1024.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no number of bytes; write 1000, 64M or 1G");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number
+        .checked_mul(1 << shift)
+        .filter(|n| *n > 0)
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::job::{Bound, Limits, parse};
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        job: JobOptions,
+    }
+
+    fn options(words: &[&str]) -> JobOptions {
+        let words = std::iter::once(&"run").chain(words);
+        Line::try_parse_from(words).expect("valid").job
+    }
+
+    fn new_job(words: &[&str], caller: Option<&Caller>) -> Map<String, Value> {
+        options(words)
+            .new_job(caller, "interactive")
+            .expect("a job")
+    }
+
+    fn shell() -> Caller {
+        Caller {
+            cwd: Some("/src".into()),
+            umask: Some(0o022),
+            env: vec![
+                ("PATH".into(), "/bin".into()),
+                ("A".into(), "theirs".into()),
+            ],
+            limits: Limits {
+                open_files: Some(Bound::Both(64)),
+                nice: Some(10),
+                ..Limits::default()
+            },
+        }
+    }
+
+    #[test]
+    fn the_first_word_that_is_no_option_ends_our_options() {
+        for (words, argv) in [
+            (
+                &["make", "-j4", "--name", "x"][..],
+                &["make", "-j4", "--name", "x"][..],
+            ),
+            (
+                &["--name", "n", "sh", "-c", "exit 3"],
+                &["sh", "-c", "exit 3"],
+            ),
+            (&["--", "--name", "x"], &["--name", "x"]),
+            (
+                &["--", "sh", "-c", "x", "--", "a"],
+                &["sh", "-c", "x", "--", "a"],
+            ),
+            (&["git", "log", "--", "file"], &["git", "log", "--", "file"]),
+            (&["echo", "--help"], &["echo", "--help"]),
+            (&["--", "a", "", "-"], &["a", "", "-"]),
+        ] {
+            assert_eq!(options(words).argv, argv, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_command_lines_are_refused() {
+        for words in [
+            &[][..],
+            &["--"],
+            &["--nmae", "x", "true"],
+            &["--shell", "true", "--", "true"],
+            &["--timeout", "soon", "true"],
+            &["--label", "novalue", "true"],
+            &["--env", "=x", "true"],
+            &["--max-output", "0", "true"],
+            &["--max-output", "1M", "--when-full", "explode", "true"],
+            &["--when-full", "drop-newest", "true"],
+            &["--max-output", "99999999999T", "true"],
+        ] {
+            let line = Line::try_parse_from(std::iter::once(&"run").chain(words));
+            assert!(line.is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_inherits_the_shell_that_it_was_called_in() {
+        let job = new_job(&["--env", "A=ours", "true"], Some(&shell()));
+        assert_eq!(job["cwd"], "/src");
+        assert_eq!(job["umask"], "022");
+        assert_eq!(job["env"], json!({"PATH": "/bin", "A": "ours"}));
+        assert_eq!(job["limits"], json!({"open_files": 64, "nice": 10}));
+        let clean = new_job(&["--clean-env", "--cwd", "sub", "true"], Some(&shell()));
+        assert_eq!(clean["cwd"], "/src/sub");
+        assert!(!clean.contains_key("env"));
+    }
+
+    #[test]
+    fn nothing_of_the_shell_goes_to_another_machine() {
+        let job = new_job(&["true"], None);
+        for key in ["cwd", "env", "umask", "limits"] {
+            assert!(!job.contains_key(key), "{key}");
+        }
+        assert!(
+            options(&["--cwd", "sub", "true"])
+                .new_job(None, "q")
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn every_option_becomes_a_key_that_the_server_reads() {
+        let words = [
+            "-i",
+            "--name",
+            "n",
+            "--label",
+            "k=v=w",
+            "--queue",
+            "q",
+            "--priority",
+            "-3",
+            "--timeout",
+            "1m",
+            "--stall-timeout",
+            "30",
+            "--grace",
+            "0",
+            "--leftover",
+            "keep",
+            "--cwd",
+            "/tmp",
+            "--env",
+            "A=b",
+            "--umask",
+            "027",
+            "--max-output",
+            "2K",
+            "--when-full",
+            "drop-newest",
+            "--key",
+            "once",
+            "--shell",
+            "make",
+        ];
+        let object = new_job(&words, None);
+        let job = parse::new_job(&object).expect("a job that the server takes");
+        assert!(job.interactive);
+        assert_eq!(job.labels["k"], "v=w");
+        assert_eq!((job.priority, job.umask), (-3, 0o027));
+        assert_eq!(job.timeout_s.map(|s| s.0), Some(60.0));
+        assert_eq!(
+            (job.stall_timeout_s.map(|s| s.0), job.grace_s.0),
+            (Some(30.0), 0.0)
+        );
+        assert_eq!(job.output.max_bytes, Some(2048));
+        assert_eq!(job.output.when_full, crate::job::WhenFull::DropNewest);
+        assert_eq!(job.idempotency_key.as_deref(), Some("once"));
+        assert_eq!((job.queue.as_str(), job.name.as_deref()), ("q", Some("n")));
+    }
+
+    #[test]
+    fn two_calls_are_two_jobs() {
+        let key = || new_job(&["true"], None)["idempotency_key"].clone();
+        assert!(key().is_string());
+        assert_ne!(key(), key());
+        assert_eq!(new_job(&["true"], None)["queue"], "interactive");
+    }
+}

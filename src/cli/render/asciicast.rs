@@ -1,0 +1,206 @@
+//! A recording as an asciicast v2: a header, then one event per piece of text with its time.
+//!
+//! Pure. The format is text for a terminal, so what the job wrote is not in it byte for byte: that
+//! is what the other formats are for.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{job::Job, pacing::Rhythm, recording::Chunk};
+use crate::{escape::visible_json, job::Stream};
+
+/// The size of a terminal that nobody has told of: columns and rows.
+const SIZE: (u64, u64) = (80, 24);
+
+/// The lines of a cast, one piece after the other.
+#[derive(Debug)]
+pub struct Cast {
+    rhythm: Rhythm,
+    /// What each stream has begun of a character.
+    begun: [Vec<u8>; 3],
+    attempt: Option<u64>,
+    /// Ended with a carriage return.
+    returned: bool,
+    elapsed: Duration,
+}
+
+impl Cast {
+    /// A cast that begins when the job did.
+    pub fn new(job: &Job, idle_max: Option<Duration>) -> Self {
+        Self {
+            rhythm: Rhythm::new(job.started_at, idle_max),
+            begun: Default::default(),
+            attempt: None,
+            returned: false,
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    /// The first line. `told` is the job as the server told it.
+    pub fn header(job: &Job, told: &Value) -> String {
+        let size = |key: &str, other| told["pty"][key].as_u64().unwrap_or(other);
+        let begin = job.started_at.or(job.submitted_at);
+        let mut header = json!({
+            "version": 2,
+            "width": size("cols", SIZE.0),
+            "height": size("rows", SIZE.1),
+            "command": job.command(),
+        });
+        if let Some(begin) = begin {
+            header["timestamp"] = json!(begin.timestamp());
+        }
+        if let Some(name) = &job.name {
+            header["title"] = json!(name);
+        }
+        format!("{}\n", visible_json(&header.to_string()))
+    }
+
+    /// The lines for a piece: none where it only begins a character.
+    pub fn lines(&mut self, chunk: &Chunk) -> String {
+        let mut lines = match self.attempt.replace(chunk.attempt) {
+            // Another process does not end what this one has begun.
+            Some(before) if before != chunk.attempt => self.rest(),
+            _ => String::new(),
+        };
+        self.elapsed = self.rhythm.next(chunk.at);
+        let begun = &mut self.begun[usize::from(chunk.stream.code())];
+        begun.extend_from_slice(&chunk.data);
+        let bytes = std::mem::take(begun);
+        let whole = bytes.len() - unfinished(&bytes);
+        begun.extend_from_slice(&bytes[whole..]);
+        lines.push_str(&self.event(&bytes[..whole], chunk.stream == Stream::Pty));
+        lines
+    }
+
+    /// The line for what was begun and never ended, if anything.
+    pub fn rest(&mut self) -> String {
+        let begun = std::mem::take(&mut self.begun);
+        let events = begun.iter().map(|bytes| self.event(bytes, true));
+        events.collect()
+    }
+
+    fn event(&mut self, bytes: &[u8], is_terminal: bool) -> String {
+        if bytes.is_empty() {
+            return String::new();
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let text = match is_terminal {
+            true => text.into_owned(),
+            false => self.as_a_terminal_would(&text),
+        };
+        self.returned = text.ends_with('\r');
+        let seconds = self.elapsed.as_micros() as f64 / 1e6;
+        let event = json!([seconds, "o", text]).to_string();
+        format!("{}\n", visible_json(&event))
+    }
+
+    /// A terminal's driver puts a carriage return before each newline; a pipe has none.
+    fn as_a_terminal_would(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len() + text.len() / 16);
+        let mut returned = self.returned;
+        for c in text.chars() {
+            if c == '\n' && !returned {
+                out.push('\r');
+            }
+            out.push(c);
+            returned = c == '\r';
+        }
+        out
+    }
+}
+
+/// How many bytes at the end are the beginning of a character.
+fn unfinished(bytes: &[u8]) -> usize {
+    let last = bytes.utf8_chunks().last();
+    let invalid = last.map_or(&[][..], |chunk| chunk.invalid());
+    // Only at the very end can there be more to come of it.
+    let may_go_on = match std::str::from_utf8(invalid) {
+        Err(error) => error.error_len().is_none(),
+        Ok(_) => false,
+    };
+    if may_go_on { invalid.len() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, Utc};
+
+    use super::*;
+    use crate::cli::render::job::sample;
+
+    fn cast() -> Cast {
+        let job = sample(json!({"started_at": "1970-01-01T00:00:01Z"}));
+        Cast::new(&job, None)
+    }
+
+    fn chunk(ms: i64, stream: Stream, attempt: u64, data: &[u8]) -> Chunk {
+        Chunk {
+            offset: 0,
+            stream,
+            attempt,
+            at: DateTime::<Utc>::from_timestamp_millis(ms).expect("a moment"),
+            data: data.to_vec(),
+            told: Value::Null,
+        }
+    }
+
+    #[test]
+    fn a_header_names_size_moment_command_and_title() {
+        let job = sample(json!({
+            "argv": ["echo", "a b"], "name": "greeting", "started_at": "1970-01-01T00:01:40.5Z",
+        }));
+        let header = Cast::header(&job, &json!({"pty": {"cols": 100, "rows": 30}}));
+        let header: Value = serde_json::from_str(&header).expect("JSON");
+        let expected = json!({
+            "version": 2, "width": 100, "height": 30, "timestamp": 100,
+            "command": "echo 'a b'", "title": "greeting",
+        });
+        assert_eq!(header, expected);
+        let header = Cast::header(&sample(json!({})), &json!({"pty": false}));
+        let header: Value = serde_json::from_str(&header).expect("JSON");
+        assert_eq!(
+            (&header["width"], &header["height"]),
+            (&json!(80), &json!(24))
+        );
+    }
+
+    #[test]
+    fn lines_end_as_on_a_terminal() {
+        let mut cast = cast();
+        let out = |cast: &mut Cast, stream, data: &[u8]| cast.lines(&chunk(1500, stream, 1, data));
+        assert_eq!(
+            out(&mut cast, Stream::Stdout, b"a\nb\r\nc\r"),
+            "[0.5,\"o\",\"a\\r\\nb\\r\\nc\\r\"]\n"
+        );
+        assert_eq!(
+            out(&mut cast, Stream::Stderr, b"\n\n"),
+            "[0.5,\"o\",\"\\n\\r\\n\"]\n"
+        );
+        assert_eq!(out(&mut cast, Stream::Pty, b"\n"), "[0.5,\"o\",\"\\n\"]\n");
+    }
+
+    #[test]
+    fn a_character_that_was_cut_comes_whole_and_what_is_none_is_replaced() {
+        let mut cast = cast();
+        let mut out =
+            |ms, stream, attempt, data: &[u8]| cast.lines(&chunk(ms, stream, attempt, data));
+        let euro = "€".as_bytes();
+        assert_eq!(out(1000, Stream::Stdout, 1, &euro[..1]), "");
+        assert_eq!(out(1000, Stream::Stderr, 1, b"x"), "[0.0,\"o\",\"x\"]\n");
+        assert_eq!(out(1001, Stream::Stdout, 1, &euro[1..2]), "");
+        assert_eq!(
+            out(2001, Stream::Stdout, 1, &euro[2..]),
+            "[1.001,\"o\",\"€\"]\n"
+        );
+        assert_eq!(
+            out(2001, Stream::Stdout, 1, b"\xffa\xe2"),
+            "[1.001,\"o\",\"\u{fffd}a\"]\n"
+        );
+        let next = "[1.001,\"o\",\"\u{fffd}\"]\n[2.0,\"o\",\"b\"]\n";
+        assert_eq!(out(3000, Stream::Stdout, 2, b"b"), next);
+        assert_eq!(out(3000, Stream::Stdout, 2, &euro[..2]), "");
+        assert_eq!(cast.rest(), "[2.0,\"o\",\"\u{fffd}\"]\n");
+        assert_eq!(cast.rest(), "");
+    }
+}

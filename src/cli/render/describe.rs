@@ -1,0 +1,188 @@
+//! How a job stands or ended, in a sentence. Pure; the exit codes are `exit_code`'s.
+
+use nix::errno::Errno;
+
+use super::{duration, job::Job, job::SpawnError};
+use crate::escape::visible;
+
+/// How many processes that could not be signalled are named.
+const REFUSED_SHOWN: usize = 4;
+
+/// How the job stands or ended: `exited with code 3`, `was ended by SIGKILL`, …
+pub fn of(job: &Job) -> String {
+    format!("{}{}", how(job), refusal(job))
+}
+
+fn how(job: &Job) -> String {
+    match (job.state.as_str(), job.reason.as_deref()) {
+        ("succeeded", _) => "succeeded: it exited with code 0".to_owned(),
+        ("cancelled", _) => cancelled(job),
+        ("failed", Some(reason)) => format!("failed: {}", failure(job, reason)),
+        ("failed", None) => "failed".to_owned(),
+        ("queued", _) => waiting(job),
+        (state, _) => format!("is {}{}", visible(state), stopping(job)),
+    }
+}
+
+/// Whom a stop could not reach.
+fn refusal(job: &Job) -> String {
+    let refused = job.stop.iter().flat_map(|stop| &stop.refused);
+    let names: Vec<_> = refused
+        .map(|process| format!("{} ({})", process.pid, visible(&process.comm)))
+        .collect();
+    match names.split_at(names.len().min(REFUSED_SHOWN)) {
+        ([], _) => String::new(),
+        (shown, rest) => {
+            let shown = shown.join(", ");
+            let more = match rest.len() {
+                0 => String::new(),
+                count => format!(" and {count} more"),
+            };
+            format!(
+                "; the kernel did not let it be stopped (EPERM): another user's processes {shown}{more}"
+            )
+        }
+    }
+}
+
+/// What a job that is `queued` waits for.
+pub fn waiting(job: &Job) -> String {
+    format!("waits for a free slot in the queue {}", visible(&job.queue))
+}
+
+fn stopping(job: &Job) -> String {
+    match &job.stop {
+        Some(stop) => format!(", and being stopped ({})", visible(&stop.cause)),
+        None => String::new(),
+    }
+}
+
+fn cancelled(job: &Job) -> String {
+    let Some(stop) = job.stop.as_ref() else {
+        return "was cancelled".to_owned();
+    };
+    let by = match stop.by.as_str() {
+        "" => String::new(),
+        by => format!(" by {}", visible(by)),
+    };
+    let how = match (stop.cause.as_str(), stop.killed, job.started_at) {
+        ("kill", _, Some(_)) => ", at once",
+        (_, true, Some(_)) => ", after its grace, with SIGKILL",
+        (_, _, None) => " before it started",
+        _ => "",
+    };
+    format!("was cancelled{by}{how}")
+}
+
+fn failure(job: &Job, reason: &str) -> String {
+    match reason {
+        "exit_code" => match job.exit_code {
+            Some(code) => format!("it exited with code {code}"),
+            None => "it exited with an unknown code".to_owned(),
+        },
+        "signal" => format!(
+            "it was ended by {}",
+            visible(job.signal.as_deref().unwrap_or("an unknown signal"))
+        ),
+        "timeout" => format!("it ran into its timeout{}", of_length(job.timeout_s)),
+        "stalled" => format!(
+            "it wrote nothing for too long{}",
+            of_length(job.stall_timeout_s)
+        ),
+        "spawn" => match &job.spawn_error {
+            Some(error) => format!("it could not be started: {}", spawn(error)),
+            None => "it could not be started".to_owned(),
+        },
+        "output_limit" => "it was ended because it wrote more than its max_bytes".to_owned(),
+        "lost" => "it is lost: nobody can know how its process ended".to_owned(),
+        other => visible(other),
+    }
+}
+
+fn of_length(seconds: Option<f64>) -> String {
+    seconds.map_or_else(String::new, |s| format!(" of {}", duration::short(s)))
+}
+
+/// A spawn error with its errno and what to do: `make: ENOENT (No such file or directory): …`.
+pub fn spawn(error: &SpawnError) -> String {
+    let (verb, object) = error.what.split_once(' ').unwrap_or(("", &error.what));
+    let errno = Errno::from_raw(error.errno);
+    let hint = match (verb, errno) {
+        ("exec" | "", Errno::ENOENT) => {
+            ": is it installed, on the job's PATH, and is the interpreter of its first line there?"
+        }
+        ("exec" | "", Errno::EACCES) => ": make it executable (chmod +x), or name an interpreter",
+        ("exec" | "", Errno::ENOEXEC) => ": name its interpreter, or begin it with #!",
+        ("exec" | "", Errno::E2BIG) => ": pass fewer arguments or less environment",
+        ("chdir", _) => ": choose another working directory with --cwd",
+        _ => "",
+    };
+    let what = if verb == "exec" { object } else { &error.what };
+    format!(
+        "{}: {} ({}){hint}",
+        visible(what),
+        visible(&error.name),
+        errno.desc()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::render::job::sample;
+
+    #[test]
+    fn ends_read_as_sentences() {
+        for (keys, text) in [
+            (
+                json!({"state": "failed", "reason": "exit_code", "exit_code": 3}),
+                "failed: it exited with code 3",
+            ),
+            (
+                json!({"state": "failed", "reason": "signal", "signal": "SIGKILL"}),
+                "failed: it was ended by SIGKILL",
+            ),
+            (
+                json!({"state": "failed", "reason": "timeout", "timeout_s": 90.0}),
+                "failed: it ran into its timeout of 1m30s",
+            ),
+            (
+                json!({"state": "cancelled", "stop": {"by": "cli", "cause": "cancel"}}),
+                "was cancelled by cli before it started",
+            ),
+            (
+                json!({"state": "queued"}),
+                "waits for a free slot in the queue default",
+            ),
+            (json!({"state": "running"}), "is running"),
+            (
+                json!({"state": "running", "stop": {"cause": "cancel",
+                    "refused": [{"pid": 7, "comm": "su\u{1b}do"}]}}),
+                "is running, and being stopped (cancel); the kernel did not let it be stopped \
+                 (EPERM): another user's processes 7 (su\\x1bdo)",
+            ),
+        ] {
+            assert_eq!(of(&sample(keys)), text);
+        }
+    }
+
+    #[test]
+    fn a_spawn_error_names_program_errno_and_remedy() {
+        let error = |errno, name: &str, what: &str| SpawnError {
+            errno,
+            name: name.into(),
+            what: what.into(),
+        };
+        let missing = spawn(&error(2, "ENOENT", "exec no-such-program"));
+        assert!(missing.starts_with("no-such-program: ENOENT (No such file or directory): "));
+        let gone = spawn(&error(2, "ENOENT", "chdir /gone"));
+        assert!(
+            gone.starts_with("chdir /gone: ENOENT") && gone.contains("--cwd"),
+            "{gone}"
+        );
+        let evil = spawn(&error(13, "EACCES", "exec \x1b[2J"));
+        assert!(!evil.contains('\x1b'), "{evil}");
+    }
+}

@@ -1,0 +1,197 @@
+//! Writes a job's bytes to our stdout and stderr, in order, from a thread of its own.
+//!
+//! The thread may block for as long as a pager likes; whoever feeds it stays free to hear signals.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Write},
+    os::fd::{AsFd, BorrowedFd},
+    thread,
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::{mpsc, oneshot};
+
+use super::reader::Readers;
+use crate::{cli::connect::wire::Frame, job::Stream};
+
+/// How many frames wait for the thread; each has at most 1 MiB, most have 64 KiB.
+const WAITING_MAX: usize = 16;
+
+/// The way to our stdout and stderr.
+#[derive(Debug)]
+pub struct Outputs {
+    sender: mpsc::Sender<Frame>,
+    ended: oneshot::Receiver<Result<(), Broken>>,
+    readers: Readers,
+}
+
+/// Bytes could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} cannot be written: {source}")]
+pub struct Broken {
+    what: &'static str,
+    source: io::Error,
+}
+
+impl Broken {
+    /// Whether simply nobody is there any more: a closed pipe or a terminal that hung up.
+    pub fn nobody_reads(&self) -> bool {
+        self.source.kind() == ErrorKind::BrokenPipe || self.source.raw_os_error() == Some(libc::EIO)
+    }
+
+    /// `stdout` or `stderr`.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+}
+
+impl Outputs {
+    /// Starts the thread.
+    pub fn start() -> io::Result<Self> {
+        let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let err = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let (tell, ended) = oneshot::channel();
+        thread::Builder::new()
+            .name("outputs".into())
+            .spawn(move || {
+                // Nobody listens where the process is on its way out already.
+                let _ = tell.send(write_all(receiver, &out, &err));
+            })?;
+        Ok(Self {
+            sender,
+            ended,
+            readers: Readers::of_both()?,
+        })
+    }
+
+    /// Waits until there is room for another frame. Cancel-safe. Where the thread has ended it
+    /// never returns: [`Self::broken`] tells.
+    pub fn room(&self) -> impl Future<Output = mpsc::OwnedPermit<Frame>> + use<> {
+        let sender = self.sender.clone();
+        async move {
+            match sender.reserve_owned().await {
+                Ok(permit) => permit,
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits until something cannot be written, or nobody is there to read it. Cancel-safe.
+    pub async fn broken(&mut self) -> Broken {
+        tokio::select! {
+            biased;
+            broken = ended(&mut self.ended) => broken,
+            what = self.readers.left() => Broken {
+                what,
+                source: ErrorKind::BrokenPipe.into(),
+            },
+        }
+    }
+
+    /// Waits until everything is written.
+    pub async fn finish(self) -> Result<(), Broken> {
+        drop(self.sender);
+        self.ended.await.unwrap_or(Ok(()))
+    }
+}
+
+async fn ended(thread: &mut oneshot::Receiver<Result<(), Broken>>) -> Broken {
+    match thread.await {
+        Ok(Err(broken)) => broken,
+        Ok(Ok(())) | Err(_) => std::future::pending().await,
+    }
+}
+
+fn write_all(mut frames: mpsc::Receiver<Frame>, out: &File, err: &File) -> Result<(), Broken> {
+    while let Some(frame) = frames.blocking_recv() {
+        let (file, what) = match frame.stream {
+            Stream::Stderr => (err, "stderr"),
+            Stream::Stdout | Stream::Pty => (out, "stdout"),
+        };
+        write_whole(file, &frame.data).map_err(|source| Broken { what, source })?;
+    }
+    Ok(())
+}
+
+/// Writes everything, also to a descriptor that somebody has made non-blocking.
+fn write_whole(mut file: &File, mut data: &[u8]) -> io::Result<()> {
+    while !data.is_empty() {
+        match file.write(data) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => data = &data[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_writable(file.as_fd())?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, os::fd::OwnedFd};
+
+    use super::*;
+
+    fn frame(stream: Stream, data: &'static [u8]) -> Frame {
+        Frame {
+            subscription: 1,
+            stream,
+            at: chrono::DateTime::default(),
+            offset: 0,
+            data: data.into(),
+        }
+    }
+
+    #[test]
+    fn streams_are_kept_apart_and_in_order() {
+        let (mut from_out, out) = io::pipe().expect("a pipe");
+        let (mut from_err, err) = io::pipe().expect("a pipe");
+        let (sender, receiver) = mpsc::channel(4);
+        for piece in [
+            frame(Stream::Stdout, b"a\0"),
+            frame(Stream::Stderr, b"\xff"),
+            frame(Stream::Stdout, b"b"),
+        ] {
+            sender.blocking_send(piece).expect("room");
+        }
+        drop(sender);
+        let (out, err) = (
+            File::from(OwnedFd::from(out)),
+            File::from(OwnedFd::from(err)),
+        );
+        write_all(receiver, &out, &err).expect("written");
+        drop((out, err));
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        from_out.read_to_end(&mut first).expect("read");
+        from_err.read_to_end(&mut second).expect("read");
+        assert_eq!(
+            (first.as_slice(), second.as_slice()),
+            (&b"a\0b"[..], &b"\xff"[..])
+        );
+    }
+
+    #[test]
+    fn a_closed_pipe_is_told() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        let (sender, receiver) = mpsc::channel(1);
+        sender
+            .blocking_send(frame(Stream::Stdout, b"x"))
+            .expect("room");
+        let out = File::from(OwnedFd::from(writer));
+        let broken = write_all(receiver, &out, &out).expect_err("nobody reads");
+        assert!(broken.nobody_reads());
+        assert_eq!(broken.what(), "stdout");
+    }
+}

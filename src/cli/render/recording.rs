@@ -1,0 +1,187 @@
+//! A job's output as it was recorded, piece by piece from its first byte to its end as it stands.
+//!
+//! What is done with the pieces is its user's business.
+
+use anyhow::{Context, bail};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use super::job::Job;
+use crate::{cli::connect::link::Link, job::Stream};
+
+/// How much is asked for at once, bytes: the most that one read returns.
+const READ_BYTES: u64 = 512 << 10;
+
+/// A piece of a recording.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// Bytes.
+    Chunk(Chunk),
+    /// Missing bytes.
+    Gap(Gap),
+}
+
+/// Bytes of one stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// The position of the first one.
+    pub offset: u64,
+    /// Where they came from.
+    pub stream: Stream,
+    /// The attempt that wrote them.
+    pub attempt: u64,
+    /// When they were captured.
+    pub at: DateTime<Utc>,
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// As the server told it.
+    pub told: Value,
+}
+
+/// Bytes that are not there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gap(pub Value);
+
+/// A recording on its way.
+pub struct Recording {
+    link: Link,
+    /// The job when it began.
+    pub job: Value,
+    id: String,
+    /// Up to where a job that is not final is read.
+    end: Option<u64>,
+    stream: Option<String>,
+    next_offset: u64,
+    over: bool,
+}
+
+impl Recording {
+    /// Begins at the first byte; with `stream` only its bytes are told.
+    pub async fn begin(
+        mut link: Link,
+        job: &Value,
+        stream: Option<String>,
+    ) -> anyhow::Result<Self> {
+        let job = link.request("job.get", &json!({"job": job})).await?;
+        let described = Job::read(&job)?;
+        Ok(Self {
+            link,
+            end: (!described.is_final()).then_some(described.output_bytes),
+            id: described.id,
+            job,
+            stream,
+            next_offset: 0,
+            over: false,
+        })
+    }
+
+    /// The position behind what was read.
+    pub fn next_offset(&self) -> u64 {
+        self.next_offset
+    }
+
+    /// The next pieces; `None` at the end.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Vec<Piece>>> {
+        if self.over || self.end.is_some_and(|end| self.next_offset >= end) {
+            return Ok(None);
+        }
+        let mut params = json!({
+            "job": self.id, "from": self.next_offset, "max_bytes": READ_BYTES,
+        });
+        if let Some(stream) = &self.stream {
+            params["streams"] = json!([stream]);
+        }
+        let mut reply = self.link.request("job.read", &params).await?;
+        let next = reply["next_offset"].as_u64();
+        let next = next.context("the server's answer has no next_offset")?;
+        self.over = !reply["end"].is_null();
+        if next <= self.next_offset && !self.over {
+            if self.end.is_some() {
+                return Ok(None);
+            }
+            bail!(
+                "the output cannot be read from byte {next} on; `cc-executor verify {}` tells why",
+                self.job["number"]
+            );
+        }
+        self.next_offset = next;
+        let Value::Array(pieces) = reply["chunks"].take() else {
+            bail!("the server's answer has no chunks");
+        };
+        let pieces = pieces.into_iter().map(piece);
+        pieces.collect::<anyhow::Result<_>>().map(Some)
+    }
+}
+
+fn piece(mut told: Value) -> anyhow::Result<Piece> {
+    if let Some(gap) = told.get_mut("gap") {
+        return Ok(Piece::Gap(Gap(gap.take())));
+    }
+    let chunk = chunk(told).context("the server's answer has a chunk that is none")?;
+    Ok(Piece::Chunk(chunk))
+}
+
+fn chunk(told: Value) -> Option<Chunk> {
+    let data = match told["data"].as_str() {
+        Some(text) => text.as_bytes().to_vec(),
+        None => STANDARD.decode(told["data_base64"].as_str()?).ok()?,
+    };
+    let streams = [Stream::Stdout, Stream::Stderr, Stream::Pty];
+    Some(Chunk {
+        offset: told["offset"].as_u64()?,
+        stream: streams
+            .into_iter()
+            .find(|stream| told["stream"] == stream.name())?,
+        attempt: told["attempt"].as_u64()?,
+        at: told["at"].as_str()?.parse().ok()?,
+        data,
+        told,
+    })
+}
+
+impl Gap {
+    /// A sentence about it.
+    pub fn sentence(&self) -> String {
+        let (from, to) = (&self.0["from"], &self.0["to"]);
+        let reason = self.0["reason"].as_str().unwrap_or("unknown");
+        format!("bytes {from} to {to} are missing ({reason})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_encodings_and_gaps_are_read() {
+        let told = |key: &str, value: &str| {
+            json!({
+                "offset": 3, "next_offset": 5, "stream": "stderr", "attempt": 2,
+                "at": "1970-01-01T00:00:01.000002Z", key: value,
+            })
+        };
+        for (key, value, data) in [
+            ("data", "é", "é".as_bytes()),
+            ("data_base64", "/wA=", b"\xff\0"),
+        ] {
+            let Ok(Piece::Chunk(chunk)) = piece(told(key, value)) else {
+                panic!("{key}");
+            };
+            assert_eq!(
+                (chunk.offset, chunk.stream, chunk.attempt),
+                (3, Stream::Stderr, 2)
+            );
+            assert_eq!(
+                (chunk.at.timestamp_micros(), &chunk.data[..]),
+                (1_000_002, data)
+            );
+        }
+        let gap = piece(json!({"gap": {"from": 1, "to": 2, "reason": "power_loss"}}));
+        let Ok(Piece::Gap(gap)) = gap else {
+            panic!("a gap")
+        };
+        assert_eq!(gap.sentence(), "bytes 1 to 2 are missing (power_loss)");
+        assert!(piece(json!({"offset": 3})).is_err());
+    }
+}

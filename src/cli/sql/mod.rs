@@ -1,0 +1,19 @@
+//! The prompt of `sql` and the forms of an answer: tables, CSV, JSON.
+
+pub(super) mod answer;
+pub(super) mod command;
+pub(super) mod complete;
+pub(super) mod csv;
+mod editor;
+pub(super) mod format;
+pub(super) mod history;
+pub(super) mod json;
+pub(super) mod names;
+pub(super) mod pager;
+pub(super) mod params;
+pub(super) mod prompt;
+pub(super) mod question;
+pub(super) mod screen;
+pub(super) mod statement;
+pub(super) mod table;
+pub(super) mod words;

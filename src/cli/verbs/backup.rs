@@ -1,0 +1,101 @@
+//! `backup`: has the server copy its data directory while jobs run.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{
+        connect::{
+            link::{self, Tell},
+            target::{Connect, Target},
+        },
+        render::print::{self, Look},
+    },
+    escape::visible,
+};
+
+/// Options of `backup`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The backup is a data directory of its own. To restore it put it in place and start a server there: \
+`cc-executor serve --data-dir DEST`. Jobs that wait in it are run by that server, too; what ran is \
+`lost` there, unless it had ended. The token is not in it. Exit code: 0 when it is made, 1 when not.")]
+pub struct BackupArgs {
+    #[command(flatten)]
+    connect: Connect,
+
+    #[command(flatten)]
+    look: Look,
+
+    /// Where to make it; nothing may be there yet
+    #[arg(value_name = "DEST")]
+    dest: PathBuf,
+}
+
+/// Has the backup made.
+pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
+    let target = args.connect.target()?;
+    let to = match &target {
+        Target::Local(_) => std::path::absolute(&args.dest)?,
+        Target::Remote { .. } if args.dest.is_absolute() => args.dest.clone(),
+        Target::Remote { .. } => {
+            bail!("DEST is a place on the server's machine: name it absolutely")
+        }
+    };
+    let to = to.to_str().context("DEST must be valid UTF-8")?.to_owned();
+    let mut link = link::open_always(target, Tell::Everybody).await?;
+    match link
+        .try_request("server.backup", &json!({"to": to}))
+        .await?
+    {
+        Some(made) if args.look.json => print::json(&made)?,
+        Some(made) => print::page(&format!("{}\n", line(&made)))?,
+        None => bail!(
+            "the server went away before the backup was made; what there is of it is \
+             {to}.partial: remove that and try again"
+        ),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line(made: &Value) -> String {
+    let number = |key: &str| made[key].as_u64().unwrap_or(0);
+    let jobs = match number("jobs") {
+        1 => "1 job".to_owned(),
+        jobs => format!("{jobs} jobs"),
+    };
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let shared = match number("shared_bytes") {
+        0 => String::new(),
+        bytes => format!(" ({:.1} MiB of them shared with the original)", mib(bytes)),
+    };
+    let missing = match number("missing_segments") {
+        0 => String::new(),
+        count => format!("; {count} segments are missing, in the original too"),
+    };
+    format!(
+        "{}: {jobs}, {:.1} MiB{shared}, {:.1} s{missing}",
+        visible(made["path"].as_str().unwrap_or_default()),
+        mib(number("bytes")),
+        number("elapsed_ms") as f64 / 1000.0
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_says_what_was_made() {
+        let made = json!({"path": "/b", "jobs": 12, "bytes": 3 << 20, "shared_bytes": 0,
+            "missing_segments": 0, "elapsed_ms": 250});
+        assert_eq!(line(&made), "/b: 12 jobs, 3.0 MiB, 0.2 s");
+        let made = json!({"path": "/b", "jobs": 1, "bytes": 3 << 20, "shared_bytes": 1 << 20,
+            "missing_segments": 2, "elapsed_ms": 0});
+        let expected = "/b: 1 job, 3.0 MiB (1.0 MiB of them shared with the original), 0.0 s; 2 \
+            segments are missing, in the original too";
+        assert_eq!(line(&made), expected);
+    }
+}

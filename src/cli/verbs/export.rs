@@ -1,0 +1,245 @@
+//! `export`: a job's recording as bytes, as JSON or as an asciicast, to a file or to stdout.
+//!
+//! It is written as it is read: how long the output is does not matter.
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{
+        connect::{
+            find_job,
+            link::{self, Start, Tell},
+            signals::Signals,
+            target::Connect,
+        },
+        render::{
+            asciicast::Cast,
+            duration, exit_code,
+            job::Job,
+            new_file::{self, NewFile},
+            print,
+            recording::{Chunk, Gap, Piece, Recording},
+        },
+    },
+    escape::visible_json,
+};
+
+/// Bytes that are collected before they are written.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Options of `export`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+text is what the job wrote, byte for byte, both streams in the order in which they were captured. json \
+is one object: the job, `chunks` as `job.read` has them, and `gaps`. asciicast (version 2) plays in \
+asciinema's player, with the recorded times; what is no UTF-8 is replaced there.
+
+A job that still runs is exported as far as it has come. No format contains values of the \
+environment or the job's stdin.
+
+FILE gets its name when it is complete, and is readable by its owner alone; one that is there stays, \
+unless --force is given.
+
+Exit code: 0, or 1 where bytes are missing: text and asciicast go on behind them, and each gap is a \
+line on stderr.")]
+pub struct ExportArgs {
+    #[command(flatten)]
+    connect: Connect,
+
+    /// The job: a number, an id, a unique name or `last`
+    #[arg(default_value = "last")]
+    job: String,
+
+    /// What to write
+    #[arg(long, value_enum)]
+    format: Format,
+
+    /// Write to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Replace FILE where there is one
+    #[arg(long, requires = "output")]
+    force: bool,
+
+    /// Only this stream
+    #[arg(long, value_parser = ["stdout", "stderr", "pty"])]
+    stream: Option<String>,
+
+    /// Make longer pauses this long, asciicast only (2, 500ms)
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    idle_limit: Option<f64>,
+}
+
+/// What a recording is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// One JSON object
+    Json,
+    /// Asciicast version 2
+    Asciicast,
+    /// The bytes
+    Text,
+}
+
+/// Writes the recording. A signal leaves no half of a file behind.
+pub async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
+    if args.output.is_none() {
+        return write(args).await;
+    }
+    let mut signals = Signals::watch()?;
+    tokio::select! {
+        done = write(args) => done,
+        asked = signals.next() => Ok(ExitCode::from(asked.exit_code())),
+    }
+}
+
+async fn write(args: ExportArgs) -> anyhow::Result<ExitCode> {
+    let idle_max = idle_max(args.idle_limit)?;
+    let target = args.connect.target()?;
+    let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+        return find_job::no_jobs_at_all();
+    };
+    let job = find_job::resolve(&mut link, &args.job).await?;
+    let mut recording = Recording::begin(link, &job, args.stream).await?;
+    let described = Job::read(&recording.job)?;
+    let mut shape = Shape::new(args.format, &described, idle_max);
+    let mut out = Out::open(args.output.as_deref(), args.force)?;
+    out.write(shape.begin(&described, &recording.job).as_bytes())?;
+    while let Some(pieces) = recording.next().await? {
+        for piece in pieces {
+            match piece {
+                Piece::Chunk(chunk) => out.write(&shape.chunk(chunk))?,
+                Piece::Gap(gap) => shape.gap(gap),
+            }
+        }
+    }
+    out.write(shape.end(recording.next_offset()).as_bytes())?;
+    out.finish()?;
+    Ok(match shape.gaps.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(exit_code::FAILURE),
+    })
+}
+
+/// JSON that is the same value and does nothing to a terminal.
+fn json_text(value: &Value) -> String {
+    visible_json(&value.to_string())
+}
+
+/// A bound on pauses as an option gives it, seconds.
+pub fn idle_max(seconds: Option<f64>) -> anyhow::Result<Option<Duration>> {
+    let length = seconds.map(Duration::try_from_secs_f64).transpose();
+    length.context("--idle-limit is longer than any pause; leave it out for none")
+}
+
+/// How pieces become bytes of a format.
+struct Shape {
+    format: Format,
+    cast: Cast,
+    /// Whether a chunk was written.
+    begun: bool,
+    gaps: Vec<Value>,
+}
+
+impl Shape {
+    fn new(format: Format, job: &Job, idle_max: Option<Duration>) -> Self {
+        Self {
+            format,
+            cast: Cast::new(job, idle_max),
+            begun: false,
+            gaps: Vec::new(),
+        }
+    }
+
+    fn begin(&self, job: &Job, told: &Value) -> String {
+        match self.format {
+            Format::Text => String::new(),
+            Format::Asciicast => Cast::header(job, told),
+            Format::Json => format!("{{\"job\":{},\n\"chunks\":[", json_text(told)),
+        }
+    }
+
+    fn chunk(&mut self, chunk: Chunk) -> Vec<u8> {
+        match self.format {
+            Format::Text => chunk.data,
+            Format::Asciicast => self.cast.lines(&chunk).into_bytes(),
+            Format::Json => {
+                let comma = if self.begun { "," } else { "" };
+                self.begun = true;
+                format!("{comma}\n{}", json_text(&chunk.told)).into_bytes()
+            }
+        }
+    }
+
+    fn gap(&mut self, gap: Gap) {
+        if self.format != Format::Json {
+            print::line(&gap.sentence());
+        }
+        self.gaps.push(gap.0);
+    }
+
+    fn end(&mut self, next_offset: u64) -> String {
+        match self.format {
+            Format::Text => String::new(),
+            Format::Asciicast => self.cast.rest(),
+            Format::Json => {
+                let gaps = json_text(&json!(self.gaps));
+                format!("],\n\"gaps\":{gaps},\"next_offset\":{next_offset}}}\n")
+            }
+        }
+    }
+}
+
+/// Where it is written.
+struct Out {
+    writer: BufWriter<Box<dyn Write>>,
+    name: String,
+    /// `None`: stdout.
+    file: Option<NewFile>,
+}
+
+impl Out {
+    fn open(path: Option<&Path>, replaces: bool) -> anyhow::Result<Self> {
+        let (sink, name, file): (Box<dyn Write>, _, _) = match path {
+            None => (Box::new(io::stdout()), "stdout".to_owned(), None),
+            Some(path) => {
+                let (new, file) = new_file::begin(path, replaces)?;
+                (Box::new(file), path.display().to_string(), Some(new))
+            }
+        };
+        let writer = BufWriter::with_capacity(BUFFER_BYTES, sink);
+        Ok(Self { writer, name, file })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let written = self.writer.write_all(bytes);
+        self.told(written)
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        let flushed = self.writer.flush();
+        self.told(flushed)?;
+        match self.file {
+            Some(file) => file.finish(),
+            None => Ok(()),
+        }
+    }
+
+    fn told(&self, result: io::Result<()>) -> anyhow::Result<()> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Err(print::NobodyReads.into())
+            }
+            result => result.with_context(|| format!("cannot write to {}", self.name)),
+        }
+    }
+}

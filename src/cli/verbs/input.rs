@@ -1,0 +1,143 @@
+//! `input`: sends text, or our stdin, to the stdin of an interactive job.
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal},
+    os::unix::ffi::OsStrExt,
+    process::ExitCode,
+};
+
+use serde_json::Value;
+use tokio::time::{Duration, Instant, sleep_until};
+
+use crate::cli::{
+    connect::{
+        client::RequestError,
+        find_job,
+        forward::{Names, Pause},
+        link::{self, Link, Start, Tell},
+        stdin::Stdin,
+        target::Connect,
+        wire::WireError,
+    },
+    render::print,
+};
+
+/// After so long a person is told what is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a job that cannot be reached is tried.
+const UNAVAILABLE_MAX: Duration = Duration::from_secs(30);
+
+/// Options of `input`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Without TEXT our stdin is sent as it is, to its end; with --eof from a terminal, nothing but the \
+end. What a job has not read yet is bounded: beyond that this waits until the job reads.")]
+pub struct InputArgs {
+    #[command(flatten)]
+    connect: Connect,
+
+    /// The job: a number, an id, a unique name or `last`
+    job: String,
+
+    /// What to send: the words with spaces between, and a newline
+    text: Vec<OsString>,
+
+    /// Close the job's stdin behind it
+    #[arg(long)]
+    eof: bool,
+
+    /// Send no newline behind TEXT
+    #[arg(short = 'n', long, requires = "text")]
+    no_newline: bool,
+}
+
+/// Sends it.
+pub async fn input(args: InputArgs) -> anyhow::Result<ExitCode> {
+    let target = args.connect.target()?;
+    let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+        return find_job::no_jobs_at_all();
+    };
+    let job = find_job::resolve(&mut link, &args.job).await?;
+    let mut sender = Sender {
+        link,
+        job,
+        names: Names::new(),
+    };
+    if !args.text.is_empty() {
+        let text = line(&args.text, !args.no_newline);
+        sender.send(&text, args.eof).await?;
+    } else {
+        if !(args.eof && io::stdin().is_terminal()) {
+            let mut stdin = Stdin::start()?;
+            while let Some(piece) = stdin.next().await {
+                sender.send(&piece, false).await?;
+            }
+        }
+        if args.eof {
+            sender.send(b"", true).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line(words: &[OsString], newline: bool) -> Vec<u8> {
+    let words: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+    let mut line = words.join(&b' ');
+    line.extend(newline.then_some(b'\n'));
+    line
+}
+
+struct Sender {
+    link: Link,
+    job: Value,
+    names: Names,
+}
+
+impl Sender {
+    /// Sends an input until it is taken, across losses of the server; its name makes that safe.
+    async fn send(&mut self, data: &[u8], eof: bool) -> anyhow::Result<()> {
+        let mut input = self.names.input(data, eof);
+        input["job"] = self.job.clone();
+        let began = Instant::now();
+        let mut pause = Pause::new();
+        let mut told = false;
+        loop {
+            let Err(error) = self.link.request("job.input", &input).await else {
+                return Ok(());
+            };
+            let waits = match refusal(&error) {
+                Some(error) if error.code == WireError::LIMIT_EXCEEDED => true,
+                Some(error) => error.may_pass() && began.elapsed() < UNAVAILABLE_MAX,
+                None => false,
+            };
+            if !waits {
+                return Err(error);
+            }
+            if began.elapsed() >= PATIENCE && !std::mem::replace(&mut told, true) {
+                print::to_person(&format!("waiting: {error:#}"));
+            }
+            sleep_until(pause.over_at()).await;
+        }
+    }
+}
+
+fn refusal(error: &anyhow::Error) -> Option<&WireError> {
+    match error.downcast_ref() {
+        Some(RequestError::Refused(error)) => Some(error),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_become_a_line() {
+        let words: Vec<OsString> = vec!["go".into(), "on,  then".into()];
+        assert_eq!(line(&words, true), b"go on,  then\n");
+        assert_eq!(line(&words[..1], false), b"go");
+        assert_eq!(line(&["".into()], true), b"\n");
+    }
+}

@@ -1,0 +1,10 @@
+//! `kill`: ends jobs with SIGKILL.
+
+use std::process::ExitCode;
+
+use crate::cli::connect::control::ControlArgs;
+
+/// Kills the jobs; does not wait for their ends.
+pub async fn kill(args: ControlArgs) -> anyhow::Result<ExitCode> {
+    args.act("kill").await
+}

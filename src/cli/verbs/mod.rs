@@ -1,0 +1,148 @@
+//! The verbs, one per file: their options, and what they do. The list below is the help text.
+
+mod backup;
+mod cancel;
+mod completions;
+mod config;
+mod export;
+mod input;
+mod kill;
+mod ls;
+mod pause;
+mod queue;
+mod replay;
+mod restart;
+mod resume;
+mod retry;
+mod rm;
+pub(super) mod run;
+pub(super) mod serve;
+mod show;
+mod signal;
+pub(super) mod sql;
+mod status;
+mod stop;
+mod submit;
+mod tail;
+mod token;
+mod update;
+mod verify;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::connect::control;
+
+/// What the command line is asked to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a command as a job and behave like it
+    Run(run::RunArgs),
+    /// Hand a job in and return
+    Submit(submit::SubmitArgs),
+    /// Show a job's output and follow it
+    Tail(tail::TailArgs),
+    /// List jobs
+    Ls(ls::LsArgs),
+    /// Show everything about a job
+    Show(show::ShowArgs),
+    /// Wait for jobs and exit like them
+    Wait(wait::WaitArgs),
+    /// Stop the process trees of running jobs for a while
+    Pause(control::ControlArgs),
+    /// Let paused jobs go on
+    Resume(control::ControlArgs),
+    /// End jobs: TERM, their grace, KILL
+    Cancel(control::ControlArgs),
+    /// End jobs at once
+    Kill(control::ControlArgs),
+    /// Send a signal to jobs
+    Signal(signal::SignalArgs),
+    /// Send text or our stdin to a job that takes input
+    Input(input::InputArgs),
+    /// Submit final jobs once more
+    Retry(retry::RetryArgs),
+    /// Change jobs that have not started
+    Update(update::UpdateArgs),
+    /// Check that a job is stored as it was recorded, and claims about its output
+    Verify(verify::VerifyArgs),
+    /// Write a job's recording as text, JSON or an asciicast
+    Export(export::ExportArgs),
+    /// Show a job's output again with the pauses that it had
+    Replay(replay::ReplayArgs),
+    /// Delete final jobs with their output
+    Rm(rm::RmArgs),
+    /// List queues, make, change and delete them
+    Queue(queue::QueueArgs),
+    /// Ask the history in SQL
+    Sql(sql::SqlArgs),
+    /// Run the server
+    Serve(serve::ServeArgs),
+    /// Show how the server is
+    Status(status::StatusArgs),
+    /// Stop the server; running jobs live on
+    Stop(stop::StopArgs),
+    /// Stop the server and start it again; running jobs live on
+    Restart(restart::RestartArgs),
+    /// Copy the data directory while jobs run
+    Backup(backup::BackupArgs),
+    /// Show the settings and where they come from
+    Config(config::ConfigArgs),
+    /// Show the token for TCP
+    Token(token::TokenArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+impl Verb {
+    /// Whether all that it does is to print: nothing is lost when it ends in the middle.
+    pub fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Tail(_)
+                | Self::Ls(_)
+                | Self::Show(_)
+                | Self::Wait(_)
+                | Self::Verify(_)
+                | Self::Replay(_)
+                | Self::Sql(_)
+                | Self::Status(_)
+        )
+    }
+
+    /// Does what the verb says.
+    pub async fn act(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Run(args) => run::run(args).await,
+            Self::Submit(args) => submit::submit(args).await,
+            Self::Tail(args) => tail::tail(args).await,
+            Self::Ls(args) => ls::ls(args).await,
+            Self::Show(args) => show::show(args).await,
+            Self::Wait(args) => wait::wait(args).await,
+            Self::Pause(args) => pause::pause(args).await,
+            Self::Resume(args) => resume::resume(args).await,
+            Self::Cancel(args) => cancel::cancel(args).await,
+            Self::Kill(args) => kill::kill(args).await,
+            Self::Signal(args) => signal::signal(args).await,
+            Self::Input(args) => input::input(args).await,
+            Self::Retry(args) => retry::retry(args).await,
+            Self::Update(args) => update::update(args).await,
+            Self::Verify(args) => verify::verify(args).await,
+            Self::Export(args) => export::export(args).await,
+            Self::Replay(args) => replay::replay(args).await,
+            Self::Rm(args) => rm::rm(args).await,
+            Self::Queue(args) => queue::queue(args).await,
+            Self::Sql(args) => sql::sql(args).await,
+            Self::Serve(args) => serve::serve(args).await,
+            Self::Status(args) => status::status(args).await,
+            Self::Stop(args) => stop::stop(args).await,
+            Self::Restart(args) => restart::restart(args).await,
+            Self::Backup(args) => backup::backup(args).await,
+            Self::Config(args) => config::config(args).await,
+            Self::Token(args) => token::token(args).await,
+            Self::Completions(args) => completions::completions(args).await,
+        }
+    }
+}

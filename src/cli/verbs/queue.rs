@@ -1,0 +1,277 @@
+//! `queue`: lists queues, makes and changes them, takes them away.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use comfy_table::Table;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    cli::{
+        connect::{
+            link::{self, Link, Tell},
+            target::Connect,
+        },
+        render::{
+            exit_code,
+            print::{self, Look},
+        },
+    },
+    escape::visible,
+};
+
+/// Options of `queue`.
+#[derive(Debug, clap::Args)]
+pub struct QueueArgs {
+    #[command(flatten)]
+    connect: Connect,
+
+    #[command(flatten)]
+    look: Look,
+
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// List queues (what `queue` alone does)
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Make a queue or change one; what is not named stays
+    Set(Change),
+    /// Take queues away whose jobs are all final
+    #[command(visible_alias = "delete")]
+    Rm {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Change {
+    /// Its name
+    name: String,
+
+    /// How many of its jobs run at a time, 1 to 1024
+    #[arg(long, value_name = "N")]
+    concurrency: Option<u32>,
+
+    /// Start nothing new; what runs goes on
+    #[arg(long)]
+    pause: bool,
+
+    /// Start jobs again
+    #[arg(long, conflicts_with = "pause")]
+    resume: bool,
+
+    /// Its share where queues compete for shims, 1 to 1000
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+
+    /// What jobs get where they do not name it, such as timeout_s=600 or env={"CI":"1"}; may be
+    /// given several times, and replaces all defaults
+    #[arg(long = "default", value_name = "KEY=JSON", value_parser = default)]
+    defaults: Vec<(String, Value)>,
+
+    /// Take all defaults away
+    #[arg(long, conflicts_with = "defaults")]
+    no_defaults: bool,
+}
+
+/// Does what was asked for.
+pub async fn queue(args: QueueArgs) -> anyhow::Result<ExitCode> {
+    let mut link = link::open_always(args.connect.target()?, Tell::Everybody).await?;
+    match &args.what {
+        None | Some(What::Ls) => args.list(&mut link).await,
+        Some(What::Set(change)) => {
+            let queue = link.request("queue.set", &change.params()).await?;
+            args.show(vec![queue.clone()], queue)
+        }
+        Some(What::Rm { names }) => remove(&mut link, names).await,
+    }
+}
+
+async fn remove(link: &mut Link, names: &[String]) -> anyhow::Result<ExitCode> {
+    let mut code = exit_code::SUCCESS;
+    for name in names {
+        if let Err(error) = link.request("queue.delete", &json!({"queue": name})).await {
+            print::line(&format!("{name}: {error:#}"));
+            code = exit_code::FAILURE;
+        }
+    }
+    Ok(ExitCode::from(code))
+}
+
+impl QueueArgs {
+    async fn list(&self, link: &mut Link) -> anyhow::Result<ExitCode> {
+        let mut queues = Vec::new();
+        let mut params = json!({});
+        loop {
+            let mut page = link.request("queue.list", &params).await?;
+            if let Some(page) = page["queues"].as_array_mut() {
+                queues.append(page);
+            }
+            match page["next_cursor"].take() {
+                Value::Null => break,
+                cursor => params["cursor"] = cursor,
+            }
+        }
+        self.show(queues.clone(), Value::Array(queues))
+    }
+
+    fn show(&self, queues: Vec<Value>, json: Value) -> anyhow::Result<ExitCode> {
+        if self.look.json {
+            print::json(&json)?;
+        } else {
+            print::page(&table(&queues))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Change {
+    fn params(&self) -> Value {
+        let mut params = Map::from_iter([("queue".to_owned(), json!(self.name))]);
+        if let Some(concurrency) = self.concurrency {
+            params.insert("concurrency".into(), json!(concurrency));
+        }
+        if self.pause || self.resume {
+            params.insert("paused".into(), json!(self.pause));
+        }
+        if let Some(weight) = self.weight {
+            params.insert("weight".into(), json!(weight));
+        }
+        if self.no_defaults || !self.defaults.is_empty() {
+            let defaults = self.defaults.iter().cloned().collect();
+            params.insert("defaults".into(), Value::Object(defaults));
+        }
+        Value::Object(params)
+    }
+}
+
+fn default(text: &str) -> anyhow::Result<(String, Value)> {
+    let (key, value) = text.split_once('=').context("write KEY=JSON")?;
+    let value = serde_json::from_str(value)
+        .with_context(|| format!("{value} is no JSON; a text needs its quotes: '{key}=\"…\"'"))?;
+    Ok((key.to_owned(), value))
+}
+
+/// Queues as text, one line each below a headline.
+fn table(queues: &[Value]) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header([
+        "QUEUE", "RUNNING", "SLOTS", "QUEUED", "WEIGHT", "STATE", "DEFAULTS",
+    ]);
+    table.add_rows(queues.iter().map(row));
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(queue: &Value) -> [String; 7] {
+    let number = |key: &str| queue[key].as_u64().unwrap_or(0).to_string();
+    let state = match queue["paused"].as_bool() {
+        Some(true) => "paused",
+        _ => "open",
+    };
+    let defaults = queue["defaults"].as_object().filter(|map| !map.is_empty());
+    [
+        visible(queue["queue"].as_str().unwrap_or_default()),
+        number("running"),
+        number("concurrency"),
+        number("queued"),
+        number("weight"),
+        state.to_owned(),
+        defaults.map_or_else(String::new, |map| visible(&json!(map).to_string())),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        queue: QueueArgs,
+    }
+
+    fn params(words: &[&str]) -> Option<Value> {
+        let words = ["queue", "set"].iter().chain(words);
+        match Line::try_parse_from(words).ok()?.queue.what {
+            Some(What::Set(change)) => Some(change.params()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn options_become_the_keys_of_a_change() {
+        assert_eq!(params(&["q"]), Some(json!({"queue": "q"})));
+        let all = params(&[
+            "q",
+            "--concurrency",
+            "3",
+            "--pause",
+            "--weight",
+            "9",
+            "--default",
+            "timeout_s=5",
+            "--default",
+            "env={\"A\":\"b\"}",
+            "--default",
+            "name=\"n=m\"",
+        ]);
+        let expected = json!({"queue": "q", "concurrency": 3, "paused": true, "weight": 9,
+            "defaults": {"timeout_s": 5, "env": {"A": "b"}, "name": "n=m"}});
+        assert_eq!(all, Some(expected));
+        let back = params(&["q", "--resume", "--no-defaults"]);
+        assert_eq!(
+            back,
+            Some(json!({"queue": "q", "paused": false, "defaults": {}}))
+        );
+        for wrong in [
+            &["q", "--pause", "--resume"][..],
+            &["q", "--default", "timeout_s"],
+            &["q", "--default", "name=text"],
+            &[],
+        ] {
+            assert_eq!(params(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn options_stand_before_and_behind_the_word() {
+        for words in [
+            &["queue", "--json", "--data-dir", "/d", "ls"][..],
+            &["queue", "ls", "--data-dir", "/d", "--json"],
+            &["queue", "--json", "--data-dir", "/d"],
+        ] {
+            let args = Line::try_parse_from(words).expect("valid").queue;
+            assert!(args.look.json, "{words:?}");
+            let target = args.connect.target().expect("a target");
+            assert_eq!(target.to_string(), "/d", "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_harmless() {
+        let text = table(&[json!({
+            "queue": "bu\u{1b}[2Jild", "running": 1, "concurrency": 4, "queued": 17, "weight": 2,
+            "paused": true, "defaults": {"name": "\u{9b}x"},
+        })]);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        for part in ["bu\\x1b[2Jild", "17", "paused", "\\u{9b}x"] {
+            assert!(lines[1].contains(part), "{part} in {text}");
+        }
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text}");
+    }
+}

@@ -1,0 +1,164 @@
+//! `restart`: stops the server and starts it again as it was started before, with this program.
+//! Running jobs live on and are adopted.
+
+use std::{collections::BTreeMap, ffi::OsString, process::ExitCode};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+
+use super::stop;
+use crate::{
+    clean,
+    cli::{
+        Cli, Verb,
+        connect::{
+            autostart::{self, Launch},
+            client::Client,
+            proc::{self, Launched},
+            target::DataDir,
+        },
+        render::{print, shell::shell_word},
+    },
+    config, escape,
+    spool::Layout,
+};
+
+/// Options of `restart`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The new server gets the command line, settings and working directory of the old one, but runs \
+in the background with its log in the data directory. A server that a service manager started is \
+better restarted there.")]
+pub struct RestartArgs {
+    #[command(flatten)]
+    dir: DataDir,
+}
+
+/// Restarts the server.
+pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
+    let layout = args.dir.layout()?;
+    // Before anything is stopped that could not be started again.
+    match crate::launch::shim_above() {
+        Some(shim) => tokio::task::spawn_blocking(move || shim.check()).await??,
+        None => clean::suits_everybody()?,
+    }
+    let launch = match stop::find(&layout).await? {
+        Some(server) if proc::is_behind_pid_one(server.pid, &server.launched.argv) => bail!(
+            "this server is the main process of a container, which would end with it, jobs \
+             included; restart the container instead"
+        ),
+        Some(server) => {
+            let launch = again(&server.launched, &layout);
+            check(&launch, &layout).context(
+                "the server goes on: with what it was started with this version would not start",
+            )?;
+            let pid = server.pid;
+            server.stop().await?;
+            tell(&format!(
+                "stopped the server of {} (pid {pid})",
+                layout.root().display()
+            ))?;
+            launch
+        }
+        None => {
+            tell(&format!("no server ran on {}", layout.root().display()))?;
+            Launch::of_our_own(&layout)
+        }
+    };
+    let client = autostart::start(&layout, &launch).await?;
+    if is_another(&client, &launch) {
+        bail!("another server has taken its place meanwhile; `cc-executor status` shows it");
+    }
+    let words: Vec<_> = launch
+        .args
+        .iter()
+        .map(|word| shell_word(&word.to_string_lossy()))
+        .collect();
+    tell(&format!(
+        "started version {} in the background (pid {}): cc-executor {}; its log is {}",
+        client.version(),
+        client.peer().unwrap_or(0),
+        words.join(" "),
+        layout.log().display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(text: &str) -> anyhow::Result<()> {
+    print::page(&format!("{}\n", escape::visible(text)))
+}
+
+/// Whether the server that answers was started in another way: a command line that found none at
+/// that moment was faster.
+fn is_another(client: &Client, launch: &Launch) -> bool {
+    let server = client.peer().and_then(|pid| proc::argv(pid).ok());
+    server.is_some_and(|argv| argv.get(1..) != Some(launch.args.as_slice()))
+}
+
+/// Whether a server would start with these words and variables: nothing is stopped before.
+fn check(launch: &Launch, layout: &Layout) -> anyhow::Result<()> {
+    let words = ["cc-executor".into()]
+        .into_iter()
+        .chain(launch.args.iter().cloned());
+    let Verb::Serve(args) = Cli::try_parse_from(words)?.verb else {
+        bail!("it was not started by `serve`");
+    };
+    let text = |(name, value): &(OsString, OsString)| {
+        Some((
+            name.to_str()?.to_owned(),
+            value.to_str().map(str::to_owned)?,
+        ))
+    };
+    let environment: BTreeMap<_, _> = launch.env.iter().filter_map(text).collect();
+    let named = args.config.or_else(|| config::file_named_in(&environment));
+    let mut options = args.settings.0;
+    // It may have been named from its own working directory.
+    if let Some(root) = layout.root().to_str() {
+        options.insert("data_dir".to_owned(), root.to_owned());
+    }
+    let file = named.map(|file| launch.cwd.join(file));
+    let loaded = config::load_from(file.as_deref(), environment, &options)?;
+    Ok(loaded.settings.check_listen()?)
+}
+
+/// The same command line once more.
+fn again(launched: &Launched, layout: &Layout) -> Launch {
+    let args: Vec<_> = launched.argv.iter().skip(1).cloned().collect();
+    // A server inside of another program has no command line of ours.
+    if args.first().is_none_or(|verb| verb != "serve") {
+        return Launch::of_our_own(layout);
+    }
+    Launch {
+        args,
+        // One of an earlier version still has all that its starter had.
+        env: clean::environment(launched.env.iter().cloned(), true, config::is_variable),
+        cwd: launched.cwd.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launched(words: &[&str]) -> Launched {
+        Launched {
+            argv: words.iter().map(Into::into).collect(),
+            env: vec![("PATH".into(), "/bin".into()), ("A".into(), "b".into())],
+            cwd: "/srv".into(),
+        }
+    }
+
+    #[test]
+    fn a_server_is_started_as_it_was() {
+        let layout = Layout::new("/data");
+        let launch = again(
+            &launched(&["./cc-executor", "serve", "--listen", "none"]),
+            &layout,
+        );
+        assert_eq!(launch.args, ["serve", "--listen", "none"]);
+        assert_eq!(launch.cwd, std::path::Path::new("/srv"));
+        assert_eq!(launch.env, [("PATH".into(), "/bin".into())]);
+        let own = again(&launched(&["something", "else"]), &layout);
+        assert!(autostart::is_our_own(&own.args));
+    }
+}

@@ -1,0 +1,10 @@
+//! `resume`: lets paused jobs go on.
+
+use std::process::ExitCode;
+
+use crate::cli::connect::control::ControlArgs;
+
+/// Resumes the jobs.
+pub async fn resume(args: ControlArgs) -> anyhow::Result<ExitCode> {
+    args.act("resume").await
+}

@@ -1,0 +1,68 @@
+//! `retry`: submits final jobs once more, as new ones.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use serde_json::{Value, json};
+
+use super::tail;
+use crate::cli::{
+    connect::{
+        each::Jobs,
+        link::{self, Link, Tell},
+    },
+    render::{job::Job, print},
+};
+
+/// Options of `retry`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Prints the ids of the new jobs. Command, environment and stdin are those of the old ones; input that \
+was sent to an interactive job is not sent again. Exit code: 0 when all were submitted, 1 when one \
+was not.")]
+pub struct RetryArgs {
+    #[command(flatten)]
+    jobs: Jobs,
+
+    /// Show the output of the new job and follow it; for one job
+    #[arg(long)]
+    tail: bool,
+}
+
+/// Submits the jobs once more.
+pub async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
+    if args.tail && args.jobs.names.len() > 1 {
+        bail!("only one job can be followed; leave out --tail, or name one job");
+    }
+    let mut last = None;
+    let act = async |link: &mut Link, job| {
+        let job = again(link, job).await?;
+        if !args.tail {
+            print::page(&format!("{}\n", job.id))?;
+        }
+        print::to_person(&format!(
+            "submitted as job {0}; `cc-executor tail {0}` follows it",
+            job.number
+        ));
+        last = Some(job.id);
+        Ok(())
+    };
+    let code = args.jobs.each(act).await?;
+    match last.filter(|_| args.tail) {
+        Some(id) => {
+            let link = link::open_always(args.jobs.connect.target()?, Tell::Person).await?;
+            tail::whole(link, json!(id)).await
+        }
+        None => Ok(code),
+    }
+}
+
+/// Not asked again after a lost reply: nobody knows then whether there is a new job.
+async fn again(link: &mut Link, job: Value) -> anyhow::Result<Job> {
+    match link.try_request("job.retry", &json!({"job": job})).await? {
+        Some(job) => Job::read(&job),
+        None => bail!(
+            "the server went away before it answered; whether there is a new job, `cc-executor ls` tells"
+        ),
+    }
+}

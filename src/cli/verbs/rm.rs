@@ -1,0 +1,39 @@
+//! `rm`: deletes final jobs with their output.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::cli::connect::{client::RequestError, each::Jobs, link::Link, wire::WireError};
+
+/// Options of `rm`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Only final jobs can be deleted: `cancel` ends one first. Their output goes with them; what happened \
+to them stays in the history of events. Exit code: 0 when all are gone, 1 when one is not.")]
+pub struct RmArgs {
+    #[command(flatten)]
+    jobs: Jobs,
+}
+
+/// Deletes the jobs.
+pub async fn rm(args: RmArgs) -> anyhow::Result<ExitCode> {
+    args.jobs.each(delete).await
+}
+
+async fn delete(link: &mut Link, job: Value) -> anyhow::Result<()> {
+    let params = json!({"job": job});
+    if link.try_request("job.delete", &params).await?.is_some() {
+        return Ok(());
+    }
+    // The server went away: it may have done it, and then the job is not there any more.
+    match link.request("job.delete", &params).await {
+        Err(error) if is_not_found(&error) => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(RequestError::Refused(refusal))
+        if refusal.code == WireError::NOT_FOUND)
+}

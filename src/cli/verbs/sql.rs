@@ -1,0 +1,193 @@
+//! `sql`: asks the history in SQL, once or at a prompt.
+//!
+//! Only the way of a question is decided here: where it comes from, who shows the answer. What is
+//! allowed in it is the server's business.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use serde_json::Value;
+
+use crate::cli::sql::{pager, params, prompt, question};
+use crate::cli::{
+    connect::{
+        link::{self, Tell},
+        target::Connect,
+    },
+    render::print,
+    sql::{
+        answer::Answer,
+        format::Format,
+        params::{Named, Param},
+        screen::Screen,
+    },
+};
+
+/// Options of `sql`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A VALUE is what JSON says where it is a JSON number, null, true or false, a text in double quotes,
+or bytes as {\"base64\": \"…\"}; everything else is a text as it stands. So 137 is a number, '\"137\"'
+is a text, and so is a b.
+
+In the JSON format a column whose name was there before is called NAME:2. In CSV a NULL is nothing,
+an empty text is \"\", and a BLOB is base64.")]
+pub struct SqlArgs {
+    #[command(flatten)]
+    connect: Connect,
+
+    /// The query; `-` reads it from stdin, which is also done where it is missing and stdin is no
+    /// terminal. On a terminal a prompt asks for it
+    #[arg(value_name = "QUERY")]
+    query: Option<String>,
+
+    /// The value of the next `?` of the query; may be given several times
+    #[arg(
+        long = "param",
+        value_name = "VALUE",
+        allow_hyphen_values = true,
+        conflicts_with = "named"
+    )]
+    params: Vec<Param>,
+
+    /// The value of `:NAME` in the query; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    named: Vec<Named>,
+
+    /// At most so many rows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=question::ROWS_MAX))]
+    max_rows: Option<i64>,
+
+    /// How the rows are printed
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+
+    /// Print JSON: the same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+
+    /// Print to the terminal itself, however long it is
+    #[arg(long)]
+    no_pager: bool,
+}
+
+/// Where the query is.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    Words(String),
+    Stdin,
+    Prompt,
+}
+
+/// Asks.
+pub async fn sql(args: SqlArgs) -> anyhow::Result<ExitCode> {
+    let params = params::of(&args.params, &args.named)?;
+    let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    match source(args.query.clone(), terminals) {
+        Source::Words(query) => args.once(query, params).await,
+        Source::Stdin => args.once(question::from_stdin()?, params).await,
+        Source::Prompt => {
+            anyhow::ensure!(
+                params.is_none(),
+                "--param and --named need a query on the command line or from stdin"
+            );
+            args.prompt().await
+        }
+    }
+}
+
+fn source(query: Option<String>, terminals: bool) -> Source {
+    match query {
+        Some(query) if query == "-" => Source::Stdin,
+        Some(query) => Source::Words(query),
+        None if terminals => Source::Prompt,
+        None => Source::Stdin,
+    }
+}
+
+impl SqlArgs {
+    async fn once(&self, query: String, params: Option<Value>) -> anyhow::Result<ExitCode> {
+        let mut link = link::open_always(self.connect.target()?, Tell::Everybody).await?;
+        let question = question::params(&query, params, self.max_rows);
+        let answer = Answer::read(link.request(question::METHOD, &question).await?)?;
+        let screen = Screen::of_stdout();
+        let text = self.format().text(&answer, screen);
+        pager::show(&text, screen.filter(|_| !self.no_pager))?;
+        if answer.truncated {
+            print::line(&answer.cut_note());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn prompt(&self) -> anyhow::Result<ExitCode> {
+        let options = prompt::Options {
+            format: self.format(),
+            max_rows: self.max_rows,
+            paged: !self.no_pager,
+        };
+        prompt::prompt(self.connect.target()?, options).await
+    }
+
+    fn format(&self) -> Format {
+        match self.json {
+            true => Format::Json,
+            false => self.format,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        sql: SqlArgs,
+    }
+
+    fn parse(words: &[&str]) -> Option<SqlArgs> {
+        let words = std::iter::once(&"sql").chain(words);
+        Some(Line::try_parse_from(words).ok()?.sql)
+    }
+
+    #[test]
+    fn a_query_is_a_word_or_stdin_or_asked_for() {
+        assert_eq!(source(Some("x".into()), true), Source::Words("x".into()));
+        assert_eq!(source(Some("-".into()), true), Source::Stdin);
+        assert_eq!(source(None, false), Source::Stdin);
+        assert_eq!(source(None, true), Source::Prompt);
+    }
+
+    #[test]
+    fn wrong_words_are_refused() {
+        assert!(parse(&["q", "--max-rows", "10000"]).is_some());
+        for wrong in [
+            &["q", "--max-rows", "0"][..],
+            &["q", "--max-rows", "10001"],
+            &["q", "--format", "xml"],
+            &["q", "--json", "--format", "csv"],
+            &["q", "--param", "1", "--named", "a=1"],
+            &["q", "--named", "a"],
+            &["q", "r"],
+        ] {
+            assert!(parse(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn json_has_a_short_name() {
+        let format = |words: &[&str]| parse(words).map(|args| args.format());
+        assert_eq!(format(&["q"]), Some(Format::Table));
+        assert_eq!(format(&["q", "--json"]), Some(Format::Json));
+        assert_eq!(format(&["q", "--format", "csv"]), Some(Format::Csv));
+    }
+
+    #[test]
+    fn a_negative_number_is_a_value() {
+        let args = parse(&["q", "--param", "-1", "--param", "x"]).expect("valid");
+        let params = params::of(&args.params, &args.named).expect("valid");
+        assert_eq!(params, Some(serde_json::json!([-1, "x"])));
+    }
+}

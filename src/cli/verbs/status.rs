@@ -1,0 +1,186 @@
+//! `status`: how the server is. Starts none.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{
+        connect::{
+            client::{Client, ConnectError},
+            holder,
+            target::{Connect, Target},
+        },
+        render::{
+            duration, exit_code,
+            print::{self, Look},
+        },
+    },
+    escape::visible,
+};
+
+/// Options of `status`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit code: 0 when a server answers, 1 when none does.")]
+pub struct StatusArgs {
+    #[command(flatten)]
+    connect: Connect,
+
+    #[command(flatten)]
+    look: Look,
+}
+
+/// Shows how the server is.
+pub async fn status(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let target = args.connect.target()?;
+    let mut client = match Client::connect(&target).await {
+        Ok(client) => client,
+        Err(ConnectError::Absent(_)) => match held(&target) {
+            Some(pid) => return args.deaf(&target, pid),
+            None => return args.nobody(&target),
+        },
+        Err(error) => return Err(error.into()),
+    };
+    let mut info = client.request("server.info", &json!({})).await?;
+    // The kernel's word, in our own numbering of processes.
+    if let Some(pid) = client.peer() {
+        info["pid"] = json!(pid);
+    }
+    if args.look.json {
+        info["running"] = json!(true);
+        print::json(&info)?;
+    } else {
+        // A server of another version may have no queues to tell of.
+        let queues = client.request("queue.list", &json!({})).await;
+        let queues = queues.map(|list| busy(&list)).unwrap_or_default();
+        print::out(args.page(&info, &target, queues).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The server that holds the directory and does not listen there.
+fn held(target: &Target) -> Option<i32> {
+    match target {
+        Target::Local(layout) => holder::holder(layout),
+        Target::Remote { .. } => None,
+    }
+}
+
+impl StatusArgs {
+    /// It starts or stops just now, or its socket was removed and is not made again yet.
+    fn deaf(&self, target: &Target, pid: i32) -> anyhow::Result<ExitCode> {
+        if self.look.json {
+            print::json(
+                &json!({"running": true, "answers": false, "pid": pid, "server": target.to_string()}),
+            )?;
+        } else {
+            print::line(&format!(
+                "a server (process {pid}) holds {target} and does not listen yet; try again in a moment, `cc-executor stop` ends it"
+            ));
+        }
+        Ok(ExitCode::from(exit_code::FAILURE))
+    }
+
+    fn nobody(&self, target: &Target) -> anyhow::Result<ExitCode> {
+        if self.look.json {
+            print::json(&json!({"running": false, "server": target.to_string()}))?;
+        } else {
+            print::line(&format!(
+                "no server runs on {target}; `cc-executor serve` starts one, and so does `cc-executor run`"
+            ));
+        }
+        Ok(ExitCode::from(exit_code::FAILURE))
+    }
+
+    fn page(&self, info: &Value, target: &Target, queues: String) -> String {
+        let text = |key: &str| info[key].as_str().map(visible).unwrap_or_default();
+        let number = |key: &str| {
+            info[key]
+                .as_i64()
+                .map(|n| n.to_string())
+                .unwrap_or_default()
+        };
+        let place = match target {
+            Target::Local(_) => text("data_dir"),
+            Target::Remote { address, .. } => format!("{} at {address}", text("data_dir")),
+        };
+        let listen = info["listen"]
+            .as_str()
+            .map_or("Unix socket only".to_owned(), visible);
+        let lines = [
+            ("version", text("version")),
+            ("pid", number("pid")),
+            (
+                "up",
+                info["uptime_s"]
+                    .as_f64()
+                    .map(duration::short)
+                    .unwrap_or_default(),
+            ),
+            ("data", place),
+            ("listen", listen),
+            ("isolation", text("isolation")),
+            ("jobs", self.counts(info)),
+            ("queues", queues),
+        ];
+        let mut page = String::new();
+        for (name, text) in lines.iter().filter(|(_, text)| !text.is_empty()) {
+            page.push_str(&format!("{name:<12}{text}\n"));
+        }
+        page
+    }
+
+    fn counts(&self, info: &Value) -> String {
+        let counts = ["jobs", "counts"]
+            .iter()
+            .find_map(|key| info[*key].as_object());
+        let counts: Vec<_> = counts
+            .into_iter()
+            .flatten()
+            .filter(|(_, n)| n.as_u64() != Some(0))
+            .map(|(state, n)| self.look.paint(state, &format!("{n} {}", visible(state))))
+            .collect();
+        match counts.is_empty() {
+            true => "none".to_owned(),
+            false => counts.join(", "),
+        }
+    }
+}
+
+/// The queues in which something runs, waits or is held up: `default 3 of 4 running, 12 queued`.
+fn busy(list: &Value) -> String {
+    let queues = list["queues"].as_array().into_iter().flatten();
+    queues.filter_map(queue).collect::<Vec<_>>().join("; ")
+}
+
+fn queue(queue: &Value) -> Option<String> {
+    let number = |key: &str| queue[key].as_u64().unwrap_or(0);
+    let (running, queued) = (number("running"), number("queued"));
+    let paused = queue["paused"].as_bool() == Some(true);
+    if running + queued == 0 && !paused {
+        return None;
+    }
+    let name = visible(queue["queue"].as_str().unwrap_or_default());
+    let slots = number("concurrency");
+    let paused = if paused { ", paused" } else { "" };
+    Some(format!(
+        "{name} {running} of {slots} running, {queued} queued{paused}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_queues_are_told_and_idle_ones_are_not() {
+        let queue = |name, running, queued, paused| json!({"queue": name, "concurrency": 4, "running": running, "queued": queued, "paused": paused});
+        let list = json!({"queues": [
+            queue("a", 3, 12, false), queue("b", 0, 0, false), queue("c\u{7}", 0, 0, true),
+        ]});
+        assert_eq!(
+            busy(&list),
+            "a 3 of 4 running, 12 queued; c\\x07 0 of 4 running, 0 queued, paused"
+        );
+    }
+}

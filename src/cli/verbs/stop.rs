@@ -1,0 +1,170 @@
+//! `stop`: ends the server of a data directory. Running jobs live on with their shims, unless told
+//! otherwise.
+//!
+//! The process is found by the kernel's word on who listens on the socket, or holds the directory
+//! where nobody listens; never by a file with a number in it alone. It is held by a descriptor that no other process can take over.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use crate::{
+    cli::{
+        connect::{
+            client::{self, ConnectError},
+            find_job::{self, LIVE},
+            holder,
+            link::{self, Link, Tell},
+            proc::{self, Launched},
+            target::{DataDir, Target},
+        },
+        render::print,
+    },
+    escape,
+    spool::Layout,
+};
+
+/// How long a server may take from SIGTERM to its end, milliseconds; it promises 5 s.
+const STOP_MAX_MS: u16 = 30_000;
+
+/// Options of `stop`.
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    dir: DataDir,
+
+    /// Wait until all jobs have ended, then stop
+    #[arg(long, conflicts_with = "kill_jobs")]
+    drain: bool,
+
+    /// Kill all jobs, then stop
+    #[arg(long)]
+    kill_jobs: bool,
+}
+
+/// Stops the server.
+pub async fn stop(args: StopArgs) -> anyhow::Result<ExitCode> {
+    let layout = args.dir.layout()?;
+    if (args.drain || args.kill_jobs) && find(&layout).await?.is_some() {
+        let target = Target::Local(layout.clone());
+        let mut link = link::open_always(target, Tell::Person).await?;
+        empty(&mut link, args.kill_jobs).await?;
+    }
+    match find(&layout).await? {
+        Some(server) => {
+            let pid = server.pid;
+            server.stop().await?;
+            let place = layout.root().display().to_string();
+            print::page(&format!(
+                "stopped the server of {} (pid {pid})\n",
+                escape::visible(&place)
+            ))?;
+        }
+        None => print::line(&format!("no server runs on {}", layout.root().display())),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until no job is live any more, and kills them before where that is wanted.
+async fn empty(link: &mut Link, kill: bool) -> anyhow::Result<()> {
+    loop {
+        let live = find_job::list(link, &json!({"state": LIVE})).await?;
+        if live.is_empty() {
+            return Ok(());
+        }
+        for job in live.iter().filter(|_| kill) {
+            let params = json!({"job": job.id, "action": "kill", "actor": "cli"});
+            link.request("job.control", &params).await?;
+        }
+        print::to_person(&format!("waiting for {} jobs", live.len()));
+        for job in &live {
+            link.wait_for_end(&job.id).await?;
+        }
+    }
+}
+
+/// A server that answers.
+pub struct Server {
+    /// Its process id.
+    pub pid: i32,
+    /// How it was started.
+    pub launched: Launched,
+    process: OwnedFd,
+}
+
+/// The server of a data directory; `None` where none runs. It need not speak our protocol.
+pub async fn find(layout: &Layout) -> anyhow::Result<Option<Server>> {
+    let Some(pid) = listener(layout).await? else {
+        return Ok(None);
+    };
+    let process = Pid::from_raw(pid)
+        .context("the server lives in another PID namespace; stop it from there")
+        .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
+    let launched =
+        proc::launched(layout, pid).context("the server's command line cannot be read")?;
+    // Still the same after it was opened: so the descriptor is the server's, not a successor's.
+    if listener(layout).await? != Some(pid) {
+        bail!("another server has taken its place just now; try again");
+    }
+    Ok(Some(Server {
+        pid,
+        launched,
+        process,
+    }))
+}
+
+async fn listener(layout: &Layout) -> anyhow::Result<Option<i32>> {
+    match client::listener(layout).await {
+        Ok(pid) => Ok(Some(pid.unwrap_or(0))),
+        // It starts or stops just now, or its socket was removed: the lock names it as well.
+        Err(ConnectError::Absent(_)) if holder::is_locked(layout) => match holder::holder(layout) {
+            Some(pid) => Ok(Some(pid)),
+            None => bail!(
+                "a process that cannot be seen from here holds {} and does not listen; try again in \
+                 a moment, {} may say more",
+                layout.root().display(),
+                layout.log().display()
+            ),
+        },
+        Err(ConnectError::Absent(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Server {
+    /// Tells it to stop, and waits until it is gone.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        pidfd_send_signal(&self.process, Signal::TERM)
+            .with_context(|| format!("the server (pid {}) cannot be told to stop", self.pid))?;
+        let Self { pid, process, .. } = self;
+        match spawn_blocking(move || ends_within(&process, STOP_MAX_MS)).await?? {
+            true => Ok(()),
+            false => bail!(
+                "the server (pid {pid}) still lives after {} s; `kill -9 {pid}` ends it, its jobs go on",
+                STOP_MAX_MS / 1000
+            ),
+        }
+    }
+}
+
+/// Waits until a process is gone, but not for longer than so many milliseconds.
+fn ends_within(process: &OwnedFd, max_ms: u16) -> std::io::Result<bool> {
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, PollTimeout::from(max_ms)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

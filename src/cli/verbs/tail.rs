@@ -1,0 +1,198 @@
+//! `tail`: replays a job's output and follows it. Never touches the job.
+//!
+//! All streams go to stdout, in the order in which they were captured, so that
+//! `tail JOB | sha256sum` agrees with the job's digest.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::{
+    cli::{
+        connect::{
+            find_job,
+            follow::{Encoding, Event, Follow, From, Options},
+            link::{self, Link, Start, Tell},
+            target::Connect,
+            wire::Frame,
+        },
+        render::{
+            print,
+            times::{self, Clock},
+        },
+    },
+    job::Stream,
+};
+
+/// Options of `tail`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+All streams go to stdout in the order in which they were captured; --stream chooses one. \
+Exit code: 0 when everything was shown, whatever became of the job; Ctrl-C leaves the job alone.")]
+pub struct TailArgs {
+    #[command(flatten)]
+    connect: Connect,
+
+    /// The job: a number, an id, a unique name or `last`
+    #[arg(default_value = "last")]
+    job: String,
+
+    /// Begin so many lines before the end
+    #[arg(short = 'n', long, value_name = "LINES", conflicts_with = "from")]
+    lines: Option<u64>,
+
+    /// Begin at this offset, bytes
+    #[arg(
+        long,
+        value_name = "OFFSET",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    from: u64,
+
+    /// Stop at the end as it stands
+    #[arg(long)]
+    no_follow: bool,
+
+    /// Only this stream
+    #[arg(long, value_parser = ["stdout", "stderr", "pty"])]
+    stream: Option<String>,
+
+    /// Begin each line with its time
+    #[arg(long, conflicts_with = "json")]
+    timestamps: bool,
+
+    /// Show times in UTC
+    #[arg(long)]
+    utc: bool,
+
+    /// Print every notification as a JSON object on a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows the job's output.
+pub async fn tail(args: TailArgs) -> anyhow::Result<ExitCode> {
+    let target = args.connect.target()?;
+    let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+        return find_job::no_jobs_at_all();
+    };
+    let job = find_job::resolve(&mut link, &args.job).await?;
+    let follow = Follow::begin(link, job, args.options()).await?;
+    let stamper = args.timestamps.then(|| Stamper::new(args.clock()));
+    show(follow, stamper, args.json).await
+}
+
+/// Shows a job's output from its first byte to its end.
+pub async fn whole(link: Link, job: Value) -> anyhow::Result<ExitCode> {
+    let options = Options {
+        from: From::Offset(0),
+        follow: true,
+        stream: None,
+        encoding: Encoding::Binary,
+    };
+    show(Follow::begin(link, job, options).await?, None, false).await
+}
+
+async fn show(
+    mut follow: Follow,
+    mut stamper: Option<Stamper>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    loop {
+        match follow.next().await? {
+            Event::Output(frame) => match &mut stamper {
+                Some(stamper) => print::out(&stamper.stamp(&frame))?,
+                None => print::out(&frame.data)?,
+            },
+            Event::Notice(params) => print::json(&params)?,
+            Event::Gap(gap) if !json => print::line(&format!(
+                "bytes {} to {} are missing ({})",
+                gap["from"],
+                gap["to"],
+                gap["reason"].as_str().unwrap_or("unknown")
+            )),
+            Event::End(_) => return Ok(ExitCode::SUCCESS),
+            Event::CaughtUp if !follow.will_end() => return Ok(ExitCode::SUCCESS),
+            Event::Away => print::to_person("the server is gone; waiting for it"),
+            _ => {}
+        }
+    }
+}
+
+impl TailArgs {
+    fn options(&self) -> Options {
+        Options {
+            from: self.lines.map_or(From::Offset(self.from), From::LastLines),
+            follow: !self.no_follow,
+            stream: self.stream.clone(),
+            encoding: if self.json {
+                Encoding::Json
+            } else {
+                Encoding::Binary
+            },
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        if self.utc { Clock::Utc } else { Clock::Local }
+    }
+}
+
+/// Puts the time before each line.
+struct Stamper {
+    clock: Clock,
+    /// The stream of a line that has begun and not ended.
+    open: Option<Stream>,
+}
+
+impl Stamper {
+    fn new(clock: Clock) -> Self {
+        Self { clock, open: None }
+    }
+
+    /// The bytes of a chunk with the time before each line that begins in it. A line of another
+    /// stream does not go on in somebody else's line.
+    fn stamp(&mut self, frame: &Frame) -> Vec<u8> {
+        let prefix = format!("{} ", times::stamp(frame.at, self.clock));
+        let mut out = Vec::with_capacity(frame.data.len() + prefix.len());
+        if self.open.is_some_and(|stream| stream != frame.stream) {
+            out.push(b'\n');
+            self.open = None;
+        }
+        for line in frame.data.split_inclusive(|byte| *byte == b'\n') {
+            if self.open.is_none() {
+                out.extend_from_slice(prefix.as_bytes());
+            }
+            out.extend_from_slice(line);
+            self.open = (!line.ends_with(b"\n")).then_some(frame.stream);
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_is_stamped_once() {
+        let mut stamper = Stamper::new(Clock::Utc);
+        let mut stamp = |stream, data: &'static str| {
+            let frame = Frame {
+                subscription: 1,
+                stream,
+                at: chrono::DateTime::default(),
+                offset: 0,
+                data: data.into(),
+            };
+            let text = String::from_utf8(stamper.stamp(&frame)).expect("UTF-8");
+            text.replace("1970-01-01T00:00:00.000Z ", "@")
+        };
+        assert_eq!(stamp(Stream::Stdout, "one\ntw"), "@one\n@tw");
+        assert_eq!(stamp(Stream::Stdout, "o\n"), "o\n");
+        assert_eq!(stamp(Stream::Stdout, "prompt> "), "@prompt> ");
+        assert_eq!(stamp(Stream::Stderr, "\nerr\n"), "\n@\n@err\n");
+        assert_eq!(stamp(Stream::Stdout, "x"), "@x");
+    }
+}

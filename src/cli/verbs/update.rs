@@ -1,0 +1,107 @@
+//! `update`: changes jobs that have not started.
+
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::{
+    connect::{each::Jobs, link::Link},
+    new_job::options::pair,
+    render::{describe, job::Job, print},
+};
+
+/// Options of `update`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit code: 0 when all were changed, 1 when one was not.")]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
+    .args(["queue", "priority", "name", "no_name", "labels", "no_labels"]))]
+pub struct UpdateArgs {
+    #[command(flatten)]
+    jobs: Jobs,
+
+    /// The queue to wait in
+    #[arg(long)]
+    queue: Option<String>,
+
+    /// Higher first
+    #[arg(long, allow_negative_numbers = true)]
+    priority: Option<i64>,
+
+    /// A name for people
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Take the name away
+    #[arg(long, conflicts_with = "name")]
+    no_name: bool,
+
+    /// A label; may be given several times, and replaces all labels
+    #[arg(long = "label", value_name = "K=V", value_parser = pair)]
+    labels: Vec<(String, String)>,
+
+    /// Take all labels away
+    #[arg(long, conflicts_with = "labels")]
+    no_labels: bool,
+}
+
+/// Changes the jobs.
+pub async fn update(args: UpdateArgs) -> anyhow::Result<ExitCode> {
+    let mut params = args.change();
+    let act = async |link: &mut Link, job| {
+        params["job"] = job;
+        let job = Job::read(&link.request("job.update", &params).await?)?;
+        print::page(&format!("{} {}\n", job.number, describe::of(&job)))
+    };
+    args.jobs.each(act).await
+}
+
+impl UpdateArgs {
+    fn change(&self) -> Value {
+        let mut change = Map::new();
+        if let Some(queue) = &self.queue {
+            change.insert("queue".into(), json!(queue));
+        }
+        if let Some(priority) = self.priority {
+            change.insert("priority".into(), json!(priority));
+        }
+        if self.no_name || self.name.is_some() {
+            change.insert("name".into(), json!(self.name));
+        }
+        if self.no_labels || !self.labels.is_empty() {
+            let labels = self.labels.iter().map(|(k, v)| (k.clone(), json!(v)));
+            change.insert("labels".into(), Value::Object(labels.collect()));
+        }
+        Value::Object(change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        update: UpdateArgs,
+    }
+
+    fn change(words: &str) -> Option<Value> {
+        let words = std::iter::once("update").chain(words.split_whitespace());
+        Some(Line::try_parse_from(words).ok()?.update.change())
+    }
+
+    #[test]
+    fn options_become_the_keys_of_a_change() {
+        let all = change("7 8 --queue q --priority -3 --name n --label a=b --label c=d=e");
+        let expected = json!({"queue": "q", "priority": -3, "name": "n",
+                              "labels": {"a": "b", "c": "d=e"}});
+        assert_eq!(all, Some(expected));
+        let cleared = change("7 --no-name --no-labels");
+        assert_eq!(cleared, Some(json!({"name": null, "labels": {}})));
+        for wrong in ["7", "--priority 1", "7 --name n --no-name", "7 --label x"] {
+            assert_eq!(change(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! A job's output as one sequence, wherever it lies: rows of finished small outputs, segments of
+//! all others. A cursor is all that a reader keeps; nothing stays open between two reads.
+//!
+//! Waiting for more is `tail`'s business.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::sync::Semaphore;
+
+use super::{
+    find::{Found, OpenEnd, find, find_end},
+    item::{Batch, Item, ReadError, lost},
+    segments::{Find, Piece, read_records},
+};
+use crate::{
+    job::{JobNumber, Offset},
+    spool::{
+        Position, SegmentName, hole,
+        reader::{Patience, is_impatient, is_no_segment},
+    },
+    store::{Store, Stored, StoredItem},
+    sys::threads::blocking,
+};
+
+/// How often a read looks for moved bytes again before it gives up: a segment can turn into rows
+/// once between two looks, or its job be deleted, so more than a few means that something is wrong.
+const RELOCATIONS_MAX: u32 = 8;
+
+/// Reads that may wait for the disk at a time. More of them would not be faster, and a thousand
+/// readers would be as many threads.
+const READS_MAX: usize = 16;
+
+/// A reader's place in a job's output.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor {
+    /// The next byte.
+    pub offset: Offset,
+    place: Place,
+}
+
+impl Cursor {
+    /// A reader that begins at `offset`.
+    pub fn new(offset: Offset) -> Self {
+        Self {
+            offset,
+            place: Place::Unknown,
+        }
+    }
+
+    /// The job's row has changed: what follows may lie elsewhere, such as in another attempt's
+    /// segments.
+    pub fn look_again(&mut self) {
+        self.place = Place::Unknown;
+    }
+}
+
+/// Where the next byte lies, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// The ledger knows.
+    Unknown,
+    /// In this segment, from this record on. `end` is set where the segment is complete.
+    Segment {
+        position: Position,
+        end: Option<Offset>,
+    },
+}
+
+/// What the ledger knows of the next byte.
+enum Located {
+    /// The cursor has its place now, or is to be looked for again.
+    At,
+    /// What could be read at once.
+    Read(Batch),
+    /// It should be in a segment with this end, which is not there.
+    Missing(Offset),
+}
+
+/// Reads the output of all jobs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log {
+    store: Store,
+    spool: Arc<PathBuf>,
+    /// Reads that wait for the disk, each with a thread of its own.
+    reads: Arc<Semaphore>,
+}
+
+impl Log {
+    /// The outputs that `store` and the segments in the directory `spool` hold.
+    pub fn new(store: Store, spool: PathBuf) -> Self {
+        Self {
+            store,
+            spool: Arc::new(spool),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+        }
+    }
+
+    /// The ledger.
+    pub(in crate::output) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Runs `work` on the directory of segments, in its turn among those who wait for the disk.
+    pub(in crate::output) async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let spool = Arc::clone(&self.spool);
+        let _turn = self.reads.acquire().await;
+        blocking(move || work(&spool)).await
+    }
+
+    /// Reads on from `cursor`: about `max_bytes` bytes (something, if there is anything).
+    pub async fn read(
+        &self,
+        job: JobNumber,
+        cursor: &mut Cursor,
+        max_bytes: usize,
+    ) -> Result<Batch, ReadError> {
+        let (mut lost_to, mut relocations) = (None, 0);
+        // From seal to seal it goes on as long as there are segments.
+        while relocations < RELOCATIONS_MAX {
+            let Place::Segment { position, end } = cursor.place else {
+                relocations += 1;
+                match self.locate(job, cursor, max_bytes).await? {
+                    Located::Read(batch) => return Ok(batch),
+                    Located::At => {}
+                    Located::Missing(end) => lost_to = Some(end),
+                }
+                continue;
+            };
+            let piece = self.read_segment(position, end, cursor.offset, max_bytes);
+            match piece.await? {
+                Piece::Gone => {
+                    lost_to = end;
+                    cursor.place = Place::Unknown;
+                }
+                Piece::Over(batch) => {
+                    advance(cursor, &batch);
+                    cursor.place = Place::Unknown;
+                    if batch.at_end || !batch.items.is_empty() {
+                        return Ok(batch);
+                    }
+                }
+                Piece::More(batch, position, end) => {
+                    advance(cursor, &batch);
+                    cursor.place = Place::Segment { position, end };
+                    // A seal alone is no progress: the segment behind it may not be there.
+                    if batch.at_end || !batch.items.is_empty() {
+                        return Ok(batch);
+                    }
+                }
+            }
+        }
+        // The ledger goes on saying that it is there, and it is not.
+        let Some(end) = lost_to else {
+            return Err(ReadError::Missing(job, cursor.offset));
+        };
+        let batch = Batch {
+            items: vec![lost(cursor.offset, end)],
+            ..Batch::default()
+        };
+        tracing::error!(job, from = cursor.offset, to = end, "a segment is missing");
+        advance(cursor, &batch);
+        Ok(batch)
+    }
+
+    /// The end of the output that an open attempt of `job` has written, as it stands; `None` where
+    /// no attempt is open or it has written nothing that can be found (it may just have ended).
+    pub async fn open_end(
+        &self,
+        job: JobNumber,
+        stored_to: Offset,
+    ) -> Result<Option<OpenEnd>, ReadError> {
+        let mut stored_to = stored_to;
+        let open = loop {
+            match self.store.stored(job, stored_to, 0).await? {
+                Stored::Open(Some(open)) => break open,
+                // Entered since the row was read: what was shown lies behind it.
+                Stored::Segment(row) => stored_to = row.end_offset,
+                Stored::Open(None) | Stored::Rows(_) => return Ok(None),
+            }
+        };
+        let first = SegmentName {
+            job,
+            attempt: open.attempt,
+            first_offset: open.first_offset,
+        };
+        let spool = Arc::clone(&self.spool);
+        match blocking(move || find_end(&spool, first)).await {
+            Ok(end) => Ok(Some(end)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Finds the cursor's place; rows are read at once.
+    async fn locate(
+        &self,
+        job: JobNumber,
+        cursor: &mut Cursor,
+        max_bytes: usize,
+    ) -> Result<Located, ReadError> {
+        let at_end = Ok(Located::Read(Batch {
+            at_end: true,
+            ..Batch::default()
+        }));
+        let (name, end) = match self
+            .store
+            .stored(job, cursor.offset, max_bytes as u64)
+            .await?
+        {
+            Stored::Rows(rows) => {
+                let batch = batch_of_rows(rows, cursor.offset);
+                if batch.items.is_empty() {
+                    // Deleted between two statements.
+                    return Ok(Located::At);
+                }
+                advance(cursor, &batch);
+                return Ok(Located::Read(batch));
+            }
+            Stored::Segment(row) => (
+                SegmentName {
+                    job,
+                    attempt: row.attempt,
+                    first_offset: row.first_offset,
+                },
+                Some(row.end_offset),
+            ),
+            Stored::Open(Some(open)) => (
+                SegmentName {
+                    job,
+                    attempt: open.attempt,
+                    first_offset: open.first_offset,
+                },
+                None,
+            ),
+            Stored::Open(None) => return at_end,
+        };
+        let offset = cursor.offset;
+        let spool = Arc::clone(&self.spool);
+        let turn = self.reads.acquire().await;
+        let found = match blocking(move || find(&spool, name, offset)).await {
+            Err(error) if is_no_segment(&error) => Found::Missing,
+            found => found?,
+        };
+        drop(turn);
+        match found {
+            Found::At(position) => {
+                let end = end.filter(|_| position.segment == name);
+                cursor.place = Place::Segment { position, end };
+                Ok(Located::At)
+            }
+            Found::Dropped(gap, next) => {
+                cursor.offset = gap.to;
+                let position = Position::first(next);
+                cursor.place = Place::Segment {
+                    position,
+                    end: None,
+                };
+                Ok(Located::Read(Batch {
+                    items: vec![Item::Gap(gap)],
+                    ..Batch::default()
+                }))
+            }
+            // The attempt has not begun, or has just become rows: the caller looks again when woken.
+            // What was dropped may just have become a row, or the job is being deleted: the next
+            // look tells.
+            Found::Missing => end.map_or(at_end, |end| Ok(Located::Missing(end))),
+        }
+    }
+
+    /// Where the gap begins that holds the byte at `offset`; `None` where that byte is there.
+    pub async fn gap_start(
+        &self,
+        job: JobNumber,
+        offset: Offset,
+    ) -> Result<Option<Offset>, ReadError> {
+        let attempt = match self.store.stored(job, offset, 1).await? {
+            Stored::Rows(rows) => {
+                return Ok(rows.first().and_then(|row| match row {
+                    StoredItem::Gap(gap) => Some(gap.from),
+                    StoredItem::Chunk(_) => None,
+                }));
+            }
+            Stored::Segment(row) => row.attempt,
+            Stored::Open(Some(open)) => open.attempt,
+            Stored::Open(None) => return Ok(None),
+        };
+        let spool = Arc::clone(&self.spool);
+        let hole = blocking(move || hole::read(&spool, job, attempt)).await?;
+        let gap = hole.filter(|hole| hole.behind(offset) > offset);
+        Ok(gap.map(|hole| hole.gap.from))
+    }
+
+    async fn read_segment(
+        &self,
+        position: Position,
+        end: Option<Offset>,
+        offset: Offset,
+        max_bytes: usize,
+    ) -> Result<Piece, ReadError> {
+        let find = Find {
+            position,
+            end,
+            offset,
+            max_bytes,
+        };
+        // The end of a live segment was written a moment ago: it is read at once, without the way
+        // to another thread and back, unless the disk would have to be asked.
+        if end.is_none() {
+            match read_records(&self.spool, find, Patience::CachedOnly) {
+                Err(ReadError::Segment(error)) if is_impatient(&error) => {}
+                read => return read,
+            }
+        }
+        let spool = Arc::clone(&self.spool);
+        let _turn = self.reads.acquire().await;
+        tokio::task::spawn_blocking(move || read_records(&spool, find, Patience::Waits))
+            .await
+            .map_err(|e| ReadError::Segment(io::Error::other(e)))?
+    }
+}
+
+fn batch_of_rows(rows: Vec<StoredItem>, offset: Offset) -> Batch {
+    let items = rows
+        .into_iter()
+        .map(|row| match row {
+            StoredItem::Chunk(chunk) => Item::Chunk(chunk),
+            StoredItem::Gap(gap) => Item::Gap(gap),
+        })
+        .filter_map(|item| item.from(offset))
+        .collect();
+    Batch {
+        items,
+        ..Batch::default()
+    }
+}
+
+fn advance(cursor: &mut Cursor, batch: &Batch) {
+    if let Some(last) = batch.items.last() {
+        cursor.offset = last.next_offset();
+    }
+}

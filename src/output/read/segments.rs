@@ -1,0 +1,153 @@
+//! Reads pieces of output out of segments, and follows their seals.
+//!
+//! Which segment holds a byte, and what comes behind an attempt, is `log`'s business.
+
+use std::{io, path::Path};
+
+use super::item::{Batch, Item, ReadError, lost};
+use crate::{
+    job::{Chunk, Micros, Offset},
+    spool::{
+        Kind, Position, RecordHeader, SegmentName, SegmentReader,
+        reader::{Next, Patience, is_no_segment, output_length},
+    },
+};
+
+/// Who asks for at least so much gets whole records, bytes: nothing is read twice then. Who asks
+/// for less gets a part of one.
+const WHOLE_BYTES_MIN: usize = 32 << 10;
+
+/// What to read of a segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Find {
+    pub(super) position: Position,
+    /// Set where the segment is complete.
+    pub(super) end: Option<Offset>,
+    /// Nothing before this one.
+    pub(super) offset: Offset,
+    pub(super) max_bytes: usize,
+}
+
+/// What lay in a segment.
+pub(super) enum Piece {
+    /// The file is not there any more: its bytes are elsewhere.
+    Gone,
+    /// The segment, or the attempt, is read through.
+    Over(Batch),
+    /// Read on here.
+    More(Batch, Position, Option<Offset>),
+}
+
+pub(super) fn read_records(
+    spool: &Path,
+    find: Find,
+    patience: Patience,
+) -> Result<Piece, ReadError> {
+    let Find {
+        position,
+        end,
+        mut offset,
+        max_bytes,
+    } = find;
+    let mut batch = Batch::default();
+    let mut budget = max_bytes;
+    let mut reader = match SegmentReader::open_with(spool, position, patience) {
+        Ok(reader) => reader,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Piece::Gone),
+        // Not the segment that the ledger knows.
+        Err(e) if let (true, Some(end)) = (is_no_segment(&e), end) => {
+            batch.items.push(lost(offset, end));
+            return Ok(Piece::Over(batch));
+        }
+        Err(e) => return Err(e.into()),
+    };
+    loop {
+        if end.is_some_and(|end| offset >= end) {
+            return Ok(Piece::Over(batch));
+        }
+        if budget == 0 {
+            return Ok(Piece::More(batch, reader.position(), end));
+        }
+        let before = reader.position();
+        let name = before.segment;
+        match reader.next_record()? {
+            Next::Record(header, payload) => match item(name, &header, payload) {
+                Some(item) => {
+                    if let Some(mut item) = item.from(offset) {
+                        batch.boottime_us = Some(header.boottime_us);
+                        if max_bytes < WHOLE_BYTES_MIN && item.cut(budget) {
+                            batch.items.push(item);
+                            return Ok(Piece::More(batch, before, end));
+                        }
+                        offset = item.next_offset();
+                        budget = budget.saturating_sub(payload.len() + Chunk::OVERHEAD_BYTES);
+                        batch.items.push(item);
+                    }
+                }
+                None if header.kind == Kind::Seal => {
+                    let next = SegmentName {
+                        first_offset: header.offset,
+                        ..name
+                    };
+                    // Cheap to find again: the next read opens it.
+                    return Ok(Piece::More(batch, Position::first(next), None));
+                }
+                None if header.kind == Kind::Exit => {
+                    batch.at_end = true;
+                    return Ok(Piece::Over(batch));
+                }
+                None => {}
+            },
+            Next::End | Next::Damaged => {
+                // Of a complete segment nothing more comes, and behind damage nobody knows where
+                // the next record begins.
+                if let Some(end) = end {
+                    tracing::error!(segment = %name, from = offset, to = end, "a segment is damaged");
+                    batch.items.push(lost(offset, end));
+                    return Ok(Piece::Over(batch));
+                }
+                batch.at_end = true;
+                return Ok(Piece::More(batch, reader.position(), end));
+            }
+        }
+    }
+}
+
+/// The end of an attempt's output, from one of its segments on. Blocking.
+pub(super) fn scan_end(spool: &Path, first: SegmentName) -> io::Result<Offset> {
+    let mut end = first.first_offset;
+    let mut reader = SegmentReader::open(spool, Position::first(first))?;
+    loop {
+        let name = reader.position().segment;
+        let Next::Record(header, payload) = reader.next_record()? else {
+            return Ok(end);
+        };
+        end = header.offset + output_length(&header, payload);
+        if header.kind == Kind::Seal {
+            let next = SegmentName {
+                first_offset: header.offset,
+                ..name
+            };
+            reader = SegmentReader::open(spool, Position::first(next))?;
+        }
+    }
+}
+
+/// The piece of output that a record stands for, if any.
+pub(in crate::output) fn item(
+    name: SegmentName,
+    header: &RecordHeader,
+    payload: &[u8],
+) -> Option<Item> {
+    match header.kind {
+        Kind::Output => Some(Item::Chunk(Chunk {
+            offset: header.offset,
+            stream: header.stream,
+            attempt: name.attempt,
+            at: Micros(header.wall_us),
+            data: payload.to_vec(),
+        })),
+        Kind::Gap => serde_json::from_slice(payload).ok().map(Item::Gap),
+        Kind::Intent | Kind::Start | Kind::Seal | Kind::Exit => None,
+    }
+}

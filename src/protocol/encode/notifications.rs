@@ -1,0 +1,181 @@
+//! The notifications, as JSON.
+//!
+//! When each one is due is the tail's and the session's business.
+
+use serde::Serialize;
+
+use super::chunk_json::ChunkView;
+use crate::{
+    job::{Chunk, Gap, Job, JobId, JobState, Micros, Offset, Reason},
+    protocol::jsonrpc::envelope::to_json,
+};
+
+#[derive(Serialize)]
+struct Notification<'a, P: Serialize> {
+    jsonrpc: &'static str,
+    method: &'a str,
+    params: P,
+}
+
+/// Any notification.
+pub fn notification<P: Serialize>(method: &str, params: P) -> String {
+    to_json(&Notification {
+        jsonrpc: "2.0",
+        method,
+        params,
+    })
+}
+
+/// Whose notification it is.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct About {
+    /// The subscription.
+    pub subscription: u32,
+    /// The job's UUID.
+    pub job: JobId,
+}
+
+impl About {
+    /// `job.output`.
+    pub fn output(self, chunk: &Chunk) -> String {
+        #[derive(Serialize)]
+        struct Params<'a> {
+            #[serde(flatten)]
+            about: About,
+            #[serde(flatten)]
+            chunk: ChunkView<'a>,
+        }
+        notification(
+            "job.output",
+            Params {
+                about: self,
+                chunk: ChunkView::of(chunk),
+            },
+        )
+    }
+
+    /// `job.gap`.
+    pub fn gap(self, gap: Gap) -> String {
+        #[derive(Serialize)]
+        struct Params {
+            #[serde(flatten)]
+            about: About,
+            #[serde(flatten)]
+            gap: Gap,
+        }
+        notification("job.gap", Params { about: self, gap })
+    }
+
+    /// `job.state`.
+    pub fn state(self, state: JobState, reason: Option<Reason>, at: Micros) -> String {
+        #[derive(Serialize)]
+        struct Params {
+            #[serde(flatten)]
+            about: About,
+            state: JobState,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            reason: Option<Reason>,
+            at: Micros,
+        }
+        notification(
+            "job.state",
+            Params {
+                about: self,
+                state,
+                reason,
+                at,
+            },
+        )
+    }
+
+    /// `job.caught_up`.
+    pub fn caught_up(self, next_offset: Offset) -> String {
+        #[derive(Serialize)]
+        struct Params {
+            #[serde(flatten)]
+            about: About,
+            next_offset: Offset,
+        }
+        notification(
+            "job.caught_up",
+            Params {
+                about: self,
+                next_offset,
+            },
+        )
+    }
+
+    /// `job.end`.
+    pub fn end(self, job: &Job) -> String {
+        #[derive(Serialize)]
+        struct Params<'a> {
+            subscription: u32,
+            job: &'a Job,
+        }
+        notification(
+            "job.end",
+            Params {
+                subscription: self.subscription,
+                job,
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::job::{GapReason, Stream};
+
+    const ABOUT: About = About {
+        subscription: 3,
+        job: JobId(uuid::Uuid::nil()),
+    };
+
+    fn params(text: &str, method: &str) -> Value {
+        let mut value: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(
+            (&value["jsonrpc"], &value["method"]),
+            (&json!("2.0"), &json!(method))
+        );
+        let mut params = value["params"].take();
+        assert_eq!(params["subscription"], 3);
+        assert_eq!(params["job"], "00000000-0000-0000-0000-000000000000");
+        for key in ["subscription", "job"] {
+            params.as_object_mut().expect("an object").remove(key);
+        }
+        params
+    }
+
+    #[test]
+    fn notifications_have_the_promised_keys() {
+        let at = "1970-01-01T00:00:00.000001Z";
+        let chunk = Chunk {
+            offset: 7,
+            stream: Stream::Stdout,
+            attempt: 1,
+            at: Micros(1),
+            data: b"hi".to_vec(),
+        };
+        let output = params(&ABOUT.output(&chunk), "job.output");
+        let expected = json!({"offset": 7, "next_offset": 9, "stream": "stdout", "attempt": 1,
+            "at": at, "data": "hi"});
+        assert_eq!(output, expected);
+        let gap = Gap {
+            from: 1,
+            to: 2,
+            reason: GapReason::PowerLoss,
+        };
+        let expected = json!({"from": 1, "to": 2, "reason": "power_loss"});
+        assert_eq!(params(&ABOUT.gap(gap), "job.gap"), expected);
+        let state = ABOUT.state(JobState::Paused, None, Micros(1));
+        assert_eq!(
+            params(&state, "job.state"),
+            json!({"state": "paused", "at": at})
+        );
+        let caught_up = params(&ABOUT.caught_up(9), "job.caught_up");
+        assert_eq!(caught_up, json!({"next_offset": 9}));
+    }
+}

@@ -1,0 +1,6 @@
+//! JSON-RPC 2.0 as every door that speaks it takes it: strict JSON, requests, parameters, errors.
+
+pub(super) mod envelope;
+pub(super) mod error;
+pub(super) mod params;
+mod strict_json;

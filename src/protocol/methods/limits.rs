@@ -1,0 +1,114 @@
+//! The bounds as clients are told them: all in `server.info`, those that a client must know before
+//! its first request in the greeting too.
+//!
+//! What holds them is not known here: a setting that is a number is told without being named.
+
+use serde_json::{Map, Value, json};
+
+use super::{list, read, submit_many, verify, wait};
+use crate::{
+    config::Settings,
+    executor::{MATCH_BYTES_MAX, Pattern, TEXT_BYTES_MAX, TIED_JOBS_MAX},
+    job::{Input, Queue, parse},
+    protocol::{
+        jsonrpc::envelope,
+        limits::HEAD_BYTES_MAX,
+        methods::{CONTAINERS_MAX, MANY_CONTAINERS_MAX, job_bytes_max},
+    },
+};
+
+/// What a stranger is told as well.
+const GREETED: [&str; 14] = [
+    "auth_timeout_s",
+    "in_flight_max",
+    "job_bytes_max",
+    "json_depth_max",
+    "list_limit_max",
+    "message_bytes_max",
+    "ping_interval_s",
+    "read_bytes_max",
+    "read_wait_ms_max",
+    "sessions_max",
+    "submit_many_max",
+    "subscriptions_max",
+    "unauthenticated_sessions_max",
+    "wait_jobs_max",
+];
+
+/// Every bound, by name: the settings that are numbers, and the constants of the doors.
+pub fn all(settings: &Settings) -> Map<String, Value> {
+    let mut all = settings.bounds();
+    let constants = [
+        ("claim_bytes_max", json!(TEXT_BYTES_MAX)),
+        (
+            "claims_compiled_bytes_max",
+            json!(verify::COMPILED_BYTES_MAX),
+        ),
+        ("claims_max", json!(verify::CLAIMS_MAX)),
+        ("containers_max", json!(CONTAINERS_MAX)),
+        ("head_bytes_max", json!(HEAD_BYTES_MAX)),
+        ("id_bytes_max", json!(envelope::ID_BYTES_MAX)),
+        ("input_bytes_max", json!(Input::BYTES_MAX)),
+        ("inputs_kept_max", json!(Input::KEPT_MAX)),
+        ("job_bytes_max", json!(job_bytes_max(settings))),
+        ("label_bytes_max", json!(parse::LABEL_BYTES_MAX)),
+        ("labels_max", json!(parse::LABELS_MAX)),
+        ("list_limit_max", json!(list::LIMIT_MAX)),
+        ("match_bytes_max", json!(MATCH_BYTES_MAX)),
+        ("name_bytes_max", json!(parse::NAME_BYTES_MAX)),
+        ("pattern_bytes_max", json!(Pattern::TEXT_BYTES_MAX)),
+        ("queue_concurrency_max", json!(Queue::CONCURRENCY_MAX)),
+        ("queue_defaults_bytes_max", json!(Queue::DEFAULTS_BYTES_MAX)),
+        ("queue_weight_max", json!(Queue::WEIGHT_MAX)),
+        ("queues_max", json!(Queue::COUNT_MAX)),
+        ("read_bytes_max", json!(read::BYTES_MAX)),
+        ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
+        ("submit_many_containers_max", json!(MANY_CONTAINERS_MAX)),
+        ("submit_many_id_bytes_max", json!(submit_many::ID_BYTES_MAX)),
+        ("tied_jobs_max", json!(TIED_JOBS_MAX)),
+        ("wait_jobs_max", json!(wait::JOBS_MAX)),
+        ("write_id_bytes_max", json!(Input::WRITE_ID_BYTES_MAX)),
+        ("write_ids_remembered_max", json!(Input::REMEMBERED_MAX)),
+    ];
+    all.extend(constants.map(|(name, value)| (name.to_owned(), value)));
+    all
+}
+
+/// The part for the greeting.
+pub fn greeted(settings: &Settings) -> Map<String, Value> {
+    let mut all = all(settings);
+    all.retain(|name, _| GREETED.contains(&name.as_str()));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::{self, TABLE};
+
+    fn defaults() -> Settings {
+        let loaded = config::load_from(None, BTreeMap::new(), &BTreeMap::new());
+        loaded.expect("defaults").settings
+    }
+
+    /// A setting whose name says that it is a size, a number or a time is a bound.
+    #[test]
+    fn every_bound_of_the_settings_is_told() {
+        let all = all(&defaults());
+        let units = ["_max", "_min", "_s", "_ms", "_bytes"];
+        let bounds = TABLE
+            .iter()
+            .filter(|entry| units.iter().any(|unit| entry.name.ends_with(unit)));
+        for entry in bounds {
+            assert!(all.contains_key(entry.name), "{} is not told", entry.name);
+        }
+        assert_eq!(all["spool_bytes_max"], Value::Null, "no bound is null");
+    }
+
+    #[test]
+    fn the_greeting_tells_what_it_names() {
+        assert_eq!(greeted(&defaults()).len(), GREETED.len());
+    }
+}

@@ -1,0 +1,109 @@
+//! `queue.list`: all queues, by name; values of variables only for who asks for them.
+//!
+//! What they hold is the ledger's business.
+
+use serde::Serialize;
+use serde_json::{Map, Value, value::RawValue};
+
+use crate::{
+    job::Queue,
+    protocol::{
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+        methods::{fitting, job_bytes_max},
+    },
+};
+
+const KEYS: [&str; 2] = ["cursor", "include"];
+
+#[derive(Debug, Serialize)]
+struct View {
+    queues: Vec<Box<RawValue>>,
+    /// There where not all queues fit into one message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+impl View {
+    /// Those behind `cursor`, which is the name of the last one of the page before.
+    fn of(queues: &[Queue], cursor: &str, bytes_max: usize) -> Self {
+        let begin = queues.partition_point(|queue| queue.name.as_str() <= cursor);
+        let queues = &queues[begin..];
+        let (told, all) = fitting(queues, bytes_max);
+        let last = told
+            .len()
+            .checked_sub(1)
+            .map(|last| queues[last].name.clone());
+        Self {
+            queues: told,
+            next_cursor: last.filter(|_| !all),
+        }
+    }
+}
+
+/// Whether the values of variables are asked for, as with `job.get`.
+fn with_values(params: &Params<'_>) -> Result<bool, Refusal> {
+    let include = params.texts("include")?.unwrap_or_default();
+    match include.iter().all(|name| *name == "env") {
+        true => Ok(!include.is_empty()),
+        false => Err(params.wrong("include", "must be a list of \"env\"")),
+    }
+}
+
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let params = Params::new(&params, &KEYS)?;
+    let cursor = params.text("cursor")?.unwrap_or_default();
+    let with_values = with_values(&params)?;
+    let mut queues = caller.server.executor.queues().await?;
+    if !with_values {
+        queues = queues.into_iter().map(Queue::without_values).collect();
+    }
+    let bytes_max = job_bytes_max(&caller.server.settings);
+    Ok(to_raw(&View::of(&queues, cursor, bytes_max)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_told_only_to_who_names_them() {
+        let read = |include: Value| {
+            let map = Map::from_iter([("include".to_owned(), include)]);
+            let params = Params::new(&map, &KEYS).expect("known");
+            with_values(&params).ok()
+        };
+        assert_eq!(read(Value::Null), Some(false));
+        assert_eq!(read(serde_json::json!(["env"])), Some(true));
+        assert_eq!(read(serde_json::json!(["stdin"])), None);
+    }
+
+    #[test]
+    fn pages_follow_each_other() {
+        let names = ["a", "b", "c", "d", "e"];
+        let queues = names.map(|name| Queue {
+            name: name.to_owned(),
+            concurrency: 1,
+            paused: false,
+            weight: 1,
+            defaults: Map::new(),
+            running: 0,
+            queued: 0,
+        });
+        let (mut cursor, mut seen) = (String::new(), 0);
+        loop {
+            let page = View::of(&queues, &cursor, 250);
+            assert!(page.queues.len() < 4, "cut");
+            seen += page.queues.len();
+            match page.next_cursor {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+        assert_eq!(seen, 5);
+        assert!(View::of(&queues, "e", 250).queues.is_empty());
+    }
+}

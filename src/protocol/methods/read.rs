@@ -1,0 +1,234 @@
+//! `job.read`: a piece of output, cut exactly; may wait for its first byte.
+//!
+//! Where the bytes lie is the executor's business.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json, value::RawValue};
+
+use crate::{
+    executor::{Read, ReadItem, ReadOptions},
+    job::{Gap, Job, JobRef, Offset},
+    protocol::{
+        caller::Caller,
+        encode::chunk_json::ChunkView,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+        methods::{fitting, job_bytes_max},
+    },
+};
+
+/// Most bytes of one read.
+pub const BYTES_MAX: u64 = 512 << 10;
+/// Bytes of a read that names no number.
+pub const BYTES_DEFAULT: u64 = 64 << 10;
+/// Longest wait, milliseconds.
+pub const WAIT_MS_MAX: u64 = 60_000;
+
+const KEYS: [&str; 5] = ["job", "from", "max_bytes", "wait_ms", "streams"];
+
+fn options(params: &Map<String, Value>) -> Result<(JobRef, ReadOptions), Refusal> {
+    let params = Params::new(params, &KEYS)?;
+    let job = params.job()?;
+    let from = params
+        .offset("from")?
+        .ok_or_else(|| params.wrong("from", "missing"))?;
+    let max_bytes = params
+        .number("max_bytes", 1, BYTES_MAX)?
+        .unwrap_or(BYTES_DEFAULT);
+    let wait = params.number("wait_ms", 0, WAIT_MS_MAX)?.unwrap_or(0);
+    let wait = Duration::from_millis(wait);
+    Ok((
+        job,
+        ReadOptions {
+            from,
+            max_bytes,
+            wait,
+            streams: params.streams()?,
+        },
+    ))
+}
+
+/// Whether a read with these parameters may wait.
+pub fn waits(params: &Map<String, Value>) -> bool {
+    let wait_ms = params.get("wait_ms").and_then(Value::as_u64);
+    wait_ms.is_some_and(|ms| ms > 0)
+}
+
+/// Whether the reply to a read with these parameters may be long.
+pub fn is_long(params: &Map<String, Value>) -> bool {
+    let max_bytes = params.get("max_bytes").and_then(Value::as_u64);
+    max_bytes.is_some_and(|bytes| bytes > BYTES_DEFAULT)
+}
+
+/// Waits as long as the parameters say for something to read. It reads one byte and throws it
+/// away: what is read for the reply is read once there is room for it. Errors are found again
+/// then.
+pub async fn until_there(caller: &Caller, params: &Map<String, Value>) {
+    if let Ok((job, options)) = options(params) {
+        let _ = caller
+            .server
+            .executor
+            .read(
+                job,
+                ReadOptions {
+                    max_bytes: 1,
+                    ..options
+                },
+            )
+            .await;
+    }
+}
+
+/// Reads what is there; any waiting has been done.
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let (job, options) = options(&params)?;
+    let options = ReadOptions {
+        wait: Duration::ZERO,
+        ..options
+    };
+    let (door, from) = (&caller.server, options.from);
+    let read = door.executor.read(job, options).await?;
+    let bytes_max = job_bytes_max(&door.settings);
+    let bytes = usize::try_from(read.next_offset.saturating_sub(from)).unwrap_or(usize::MAX);
+    let tell = move || to_raw(&View::of(&read, bytes_max));
+    Ok(door.aside.run(bytes, tell).await)
+}
+
+/// A read as it is told.
+#[derive(Debug, Serialize)]
+struct View<'a> {
+    chunks: Vec<Box<RawValue>>,
+    next_offset: Offset,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<&'a Job>,
+}
+
+impl<'a> View<'a> {
+    /// Stops earlier where the JSON would be longer than `bytes_max`: many small chunks take more
+    /// room than their bytes.
+    fn of(read: &'a Read, bytes_max: usize) -> Self {
+        let end = read.end.as_deref();
+        let end_bytes = end.map_or(0, |job| json!(job).to_string().len());
+        let (chunks, all) = fitting(read.items.iter().map(view), bytes_max);
+        let told: usize = chunks.iter().map(|chunk| chunk.get().len() + 1).sum();
+        // The end is told by a read of its own where it does not fit behind the bytes.
+        let end = end.filter(|_| all && (chunks.is_empty() || told + end_bytes <= bytes_max));
+        let next_offset = match read.items.get(chunks.len()) {
+            Some(left_out) if !all => begin(left_out),
+            _ => read.next_offset,
+        };
+        Self {
+            chunks,
+            next_offset,
+            end,
+        }
+    }
+}
+
+fn begin(item: &ReadItem) -> Offset {
+    match item {
+        ReadItem::Chunk(chunk) => chunk.offset,
+        ReadItem::Gap(gap) => gap.from,
+    }
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ItemView<'a> {
+    Chunk(ChunkView<'a>),
+    Gap { gap: Gap },
+}
+
+fn view(item: &ReadItem) -> ItemView<'_> {
+    match item {
+        ReadItem::Chunk(chunk) => ItemView::Chunk(ChunkView::of(chunk)),
+        ReadItem::Gap(gap) => ItemView::Gap { gap: *gap },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Chunk, GapReason, Micros, Stream};
+
+    fn chunk(offset: Offset, data: &[u8]) -> ReadItem {
+        let (stream, attempt, at) = (Stream::Stdout, 1, Micros(0));
+        ReadItem::Chunk(Chunk {
+            offset,
+            stream,
+            attempt,
+            at,
+            data: data.to_vec(),
+        })
+    }
+
+    fn parse(value: Value) -> Result<(JobRef, ReadOptions), Refusal> {
+        options(value.as_object().expect("an object"))
+    }
+
+    #[test]
+    fn options_are_bounded() {
+        let (job, read) = parse(json!({"job": 1, "from": 0})).expect("valid");
+        let defaults = ReadOptions {
+            from: 0,
+            max_bytes: 65_536,
+            wait: Duration::ZERO,
+            streams: None,
+        };
+        assert_eq!((job, read), (JobRef::Number(1), defaults));
+        assert!(
+            parse(json!({"job": 1, "from": 0, "max_bytes": 524_288, "wait_ms": 60_000})).is_ok()
+        );
+        for wrong in [
+            json!({"job": 1}),
+            json!({"from": 1}),
+            json!({"job": 1, "from": 0, "max_bytes": 0}),
+            json!({"job": 1, "from": 0, "max_bytes": 524_289}),
+            json!({"job": 1, "from": 0, "wait_ms": 60_001}),
+            json!({"job": 1, "from": -1}),
+            json!({"job": 1, "from": 0, "follow": true}),
+        ] {
+            assert!(parse(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_read_is_told_whole_where_it_fits() {
+        let gap = Gap {
+            from: 2,
+            to: 5,
+            reason: GapReason::PowerLoss,
+        };
+        let items = vec![chunk(0, b"hi"), ReadItem::Gap(gap)];
+        let read = Read {
+            items,
+            next_offset: 5,
+            end: None,
+        };
+        let told = json!(View::of(&read, 1 << 20));
+        assert_eq!(told["next_offset"], 5);
+        assert_eq!(told["chunks"][0]["data"], "hi");
+        let expected = json!({"gap": {"from": 2, "to": 5, "reason": "power_loss"}});
+        assert_eq!(told["chunks"][1], expected);
+        assert!(told.get("end").is_none());
+    }
+
+    /// Half a million chunks of one byte would be a hundred megabytes of JSON.
+    #[test]
+    fn many_small_chunks_are_cut_where_the_next_read_goes_on() {
+        let items: Vec<ReadItem> = (0..1000).map(|at| chunk(at, b"x")).collect();
+        let read = Read {
+            items,
+            next_offset: 1000,
+            end: None,
+        };
+        let view = View::of(&read, 10_000);
+        assert!(view.chunks.len() < 1000 && !view.chunks.is_empty());
+        assert_eq!(view.next_offset, view.chunks.len() as u64);
+        assert!(json!(view).to_string().len() < 11_000);
+    }
+}

@@ -1,0 +1,112 @@
+//! `job.submit`: a NewJob becomes a job.
+//!
+//! What a NewJob may be is `job::parse`'s business.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json, value::RawValue};
+
+use crate::{
+    executor::{Submitted, Tie},
+    job::{Job, NewJob},
+    protocol::{
+        Kind,
+        caller::Caller,
+        jsonrpc::{
+            envelope::{to_json, to_raw},
+            error::Refusal,
+        },
+        methods::job_bytes_max,
+    },
+};
+
+#[derive(Serialize)]
+struct Reply<'a> {
+    job: &'a Job,
+    created: bool,
+}
+
+/// Submits, and tells the job.
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let job = read(caller, &params)?;
+    drop(params);
+    let submitted = store(caller, job).await?;
+    Ok(to_raw(&Reply {
+        job: &submitted.job,
+        created: submitted.created,
+    }))
+}
+
+/// Reads the NewJob of a submit; everything about it that can be refused is refused here, before
+/// anything is stored.
+pub fn read(caller: &Caller, params: &Map<String, Value>) -> Result<NewJob, Refusal> {
+    let job = caller.server.executor.read_new_job(params)?;
+    check_size(&job, job_bytes_max(&caller.server.settings))?;
+    Ok(job)
+}
+
+/// Stores a job that was read, and ties it to its caller's connection where it asks for that.
+pub async fn store(caller: &Caller, job: NewJob) -> Result<Submitted, Refusal> {
+    check_open(caller)?;
+    let executor = &caller.server.executor;
+    executor.check_ties(std::slice::from_ref(&job))?;
+    let submitted = executor.submit(job, &caller.actor()).await?;
+    let tie = Tie::of(&submitted.job);
+    executor.tie(&caller.id, tie.as_slice()).await;
+    Ok(submitted)
+}
+
+/// A server that drains takes no new jobs.
+pub fn check_open(caller: &Caller) -> Result<(), Refusal> {
+    if !caller.server.draining.is_cancelled() {
+        return Ok(());
+    }
+    let message = "the server is stopping; try again later";
+    Err(Refusal::new(Kind::Unavailable, message))
+}
+
+/// A job that no message can tell is not taken: what its view shows must fit into one.
+pub fn check_size(job: &NewJob, bytes_max: usize) -> Result<(), Refusal> {
+    let names: Vec<&String> = job.env.keys().collect();
+    let shown = json!([
+        job.command,
+        job.cwd,
+        names,
+        job.name,
+        job.labels,
+        job.queue,
+        job.idempotency_key,
+    ]);
+    // What the job's other keys take.
+    let bytes = to_json(&shown).len() + (8 << 10);
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let message = format!("the job would take {bytes} bytes to show; at most {bytes_max} will do");
+    Err(Refusal::limit("job_bytes_max", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Command;
+
+    fn job(argument: usize, stdin: usize) -> NewJob {
+        let argv = vec!["true".to_owned(), "x".repeat(argument)];
+        NewJob {
+            stdin: Some("x".repeat(stdin)),
+            ..NewJob::new(Command::Argv(argv))
+        }
+    }
+
+    #[test]
+    fn only_what_is_shown_counts() {
+        let max = 900 << 10;
+        assert!(check_size(&job(100, 1 << 20), max).is_ok());
+        assert!(check_size(&job(800 << 10, 0), max).is_ok());
+        let refusal = check_size(&job(900 << 10, 0), max).expect_err("too large");
+        assert_eq!(refusal.kind, Kind::LimitExceeded);
+    }
+}

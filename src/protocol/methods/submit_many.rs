@@ -1,0 +1,148 @@
+//! `job.submit_many`: many NewJobs in one commit, all of them or none.
+//!
+//! What a NewJob may be is `job::parse`'s business.
+
+use serde::Serialize;
+use serde_json::{Map, Value, value::RawValue};
+
+use super::submit::{check_open, check_size};
+use crate::{
+    executor::{Taken, Tie},
+    job::{JobId, JobNumber, JobState, NewJob},
+    protocol::{
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+        methods::job_bytes_max,
+    },
+};
+
+/// Longest `id` of such a request, bytes: the reply for 10,000 jobs leaves no more room in a
+/// message of 1 MiB.
+pub const ID_BYTES_MAX: usize = 1 << 10;
+
+const KEYS: [&str; 1] = ["jobs"];
+
+#[derive(Debug, Serialize)]
+struct Reply {
+    jobs: Vec<TakenView>,
+}
+
+#[derive(Debug, Serialize)]
+struct TakenView {
+    id: JobId,
+    number: JobNumber,
+    state: JobState,
+    created: bool,
+}
+
+impl From<Taken> for TakenView {
+    fn from(taken: Taken) -> Self {
+        let Taken {
+            id,
+            number,
+            state,
+            created,
+        } = taken;
+        Self {
+            id,
+            number,
+            state,
+            created,
+        }
+    }
+}
+
+fn entries<'a>(params: &Params<'a>, max: u64) -> Result<&'a [Value], Refusal> {
+    let list = params.get("jobs").and_then(Value::as_array);
+    let list = list.ok_or_else(|| params.wrong("jobs", "must be a list of jobs"))?;
+    if list.len() as u64 > max {
+        let message = format!("jobs: at most {max} at once; submit the rest with another request");
+        return Err(Refusal::limit("submit_many_max", message));
+    }
+    Ok(list)
+}
+
+fn new_job(caller: &Caller, entry: &Value) -> Result<NewJob, Refusal> {
+    let map = entry
+        .as_object()
+        .ok_or_else(|| Refusal::params("jobs", "each must be an object"))?;
+    if map.get("tail").is_some_and(|tail| !tail.is_null()) {
+        return Err(Refusal::params("tail", "only with job.submit"));
+    }
+    let job = caller.server.executor.read_new_job(map)?;
+    check_size(&job, job_bytes_max(&caller.server.settings))?;
+    Ok(job)
+}
+
+fn new_jobs(caller: &Caller, params: &Map<String, Value>) -> Result<Vec<NewJob>, Refusal> {
+    let params = Params::new(params, &KEYS)?;
+    let entries = entries(&params, caller.server.settings.submit_many_max)?;
+    let read = |(at, entry)| new_job(caller, entry).map_err(|refusal| refusal.at("jobs", at));
+    entries.iter().enumerate().map(read).collect()
+}
+
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let jobs = new_jobs(caller, &params)?;
+    drop(params);
+    check_open(caller)?;
+    let executor = &caller.server.executor;
+    executor.check_ties(&jobs)?;
+    let delays: Vec<_> = jobs.iter().map(Tie::delay).collect();
+    let taken = executor.submit_many(jobs, &caller.actor()).await?;
+    let ties = taken.iter().zip(delays).filter_map(|(taken, delay)| {
+        let job = taken.number;
+        delay.map(|delay| Tie { job, delay })
+    });
+    executor.tie(&caller.id, &ties.collect::<Vec<_>>()).await;
+    let jobs = taken.into_iter().map(TakenView::from).collect();
+    Ok(to_raw(&Reply { jobs }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Kind;
+
+    fn count(value: Value) -> Result<usize, Kind> {
+        let map = value.as_object().expect("an object");
+        let params = Params::new(map, &KEYS).map_err(|refusal| refusal.kind)?;
+        entries(&params, 3)
+            .map(<[Value]>::len)
+            .map_err(|refusal| refusal.kind)
+    }
+
+    #[test]
+    fn a_batch_is_a_list_with_a_bound() {
+        use serde_json::json;
+        assert_eq!(count(json!({"jobs": []})), Ok(0));
+        assert_eq!(count(json!({"jobs": [1, 2, 3]})), Ok(3));
+        assert_eq!(
+            count(json!({"jobs": [1, 2, 3, 4]})),
+            Err(Kind::LimitExceeded)
+        );
+        for wrong in [
+            json!({}),
+            json!({"jobs": {}}),
+            json!({"jobs": [], "colour": 1}),
+        ] {
+            assert_eq!(count(wrong.clone()), Err(Kind::InvalidParams), "{wrong}");
+        }
+    }
+
+    /// The longest reply that there can be before the 10^12th job.
+    #[test]
+    fn the_reply_for_the_most_jobs_fits_into_a_message() {
+        let view = TakenView {
+            id: JobId(uuid::Uuid::max()),
+            number: 999_999_999_999,
+            state: JobState::Succeeded,
+            created: false,
+        };
+        let one = serde_json::to_string(&view).expect("JSON").len() + 1;
+        let envelope = r#"{"jsonrpc":"2.0","id":,"result":{"jobs":[]}}"#.len() + ID_BYTES_MAX;
+        assert!(10_000 * one + envelope <= 1 << 20, "{one} bytes each");
+    }
+}

@@ -1,0 +1,53 @@
+//! `job.update`: changes a job that has not started.
+//!
+//! What may be changed is `job::change`'s business.
+
+use serde_json::{Map, Value, value::RawValue};
+
+use crate::{
+    executor::Include,
+    job::{Job, JobChange, JobRef},
+    protocol::{
+        caller::Caller,
+        jsonrpc::{
+            envelope::{to_json, to_raw},
+            error::Refusal,
+            params::Params,
+        },
+        methods::job_bytes_max,
+    },
+};
+
+const KEYS: [&str; 6] = ["job", "queue", "priority", "labels", "name", "run_at"];
+
+/// Room for everything else that may become longer about a job, bytes.
+const SLACK_BYTES: usize = 8 << 10;
+
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let job = Params::new(&params, &KEYS)?.job()?;
+    let change = JobChange::read(&params)?;
+    check_size(caller, job, &change).await?;
+    let job = caller.server.executor.update(job, change).await?;
+    Ok(to_raw(&job))
+}
+
+/// A job that no message can tell is not made of one that could be told.
+async fn check_size(caller: &Caller, job: JobRef, change: &JobChange) -> Result<(), Refusal> {
+    let Some(labels) = &change.labels else {
+        return Ok(());
+    };
+    let shown = Job {
+        labels: labels.clone(),
+        ..caller.server.executor.get(job, Include::default()).await?
+    };
+    let bytes = to_json(&shown).len() + SLACK_BYTES;
+    let bytes_max = job_bytes_max(&caller.server.settings);
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let message = format!("the job would take {bytes} bytes to show; at most {bytes_max} will do");
+    Err(Refusal::limit("job_bytes_max", message))
+}

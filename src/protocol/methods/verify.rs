@@ -1,0 +1,185 @@
+//! `transcript.verify`: whether a job is stored as it was recorded, and whether claims about its
+//! output are true.
+//!
+//! It runs beside the session's other requests; how a job is looked through is the executor's
+//! business.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, value::RawValue};
+
+use crate::{
+    executor::{Claim, Pattern, PatternError, TEXT_BYTES_MAX},
+    job::JobRef,
+    protocol::{
+        caller::Caller,
+        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+    },
+};
+
+/// Most claims of one verification.
+pub const CLAIMS_MAX: usize = 64;
+
+/// What the patterns of one verification may become, bytes.
+pub const COMPILED_BYTES_MAX: usize = 4 << 20;
+
+/// Digits of a SHA-256 in hex.
+const SHA256_DIGITS: usize = 64;
+
+const KINDS: [&str; 3] = ["contains", "regex", "sha256"];
+
+fn options(params: &Map<String, Value>) -> Result<(JobRef, Vec<Claim>), Refusal> {
+    let params = Params::new(params, &["job", "claims"])?;
+    let job = params.job()?;
+    let Some(claims) = params.get("claims") else {
+        return Ok((job, Vec::new()));
+    };
+    let not_a_list = || params.wrong("claims", "must be a list of {contains}, {regex}, {sha256}");
+    let list = claims.as_array().ok_or_else(not_a_list)?;
+    if list.len() > CLAIMS_MAX {
+        let message = format!("claims: at most {CLAIMS_MAX} in one verification");
+        return Err(Refusal::limit("claims_max", message));
+    }
+    let claims = list.iter().enumerate().map(|(index, one)| {
+        let object = one.as_object().ok_or_else(not_a_list)?;
+        claim(object).map_err(|refusal| refusal.at("claims", index))
+    });
+    // One after the other, so that no more is compiled than may be held.
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    for claim in claims {
+        let claim = claim?;
+        bytes += compiled_bytes(&claim);
+        if bytes > COMPILED_BYTES_MAX {
+            let message = format!(
+                "the patterns of all claims become larger than {COMPILED_BYTES_MAX} bytes together: \
+                 use smaller repetitions, or several verifications"
+            );
+            return Err(Refusal::limit("claims_compiled_bytes_max", message));
+        }
+        all.push(claim);
+    }
+    Ok((job, all))
+}
+
+fn compiled_bytes(claim: &Claim) -> usize {
+    match claim {
+        Claim::Matches(pattern) => pattern.compiled_bytes(),
+        _ => 0,
+    }
+}
+
+fn claim(object: &Map<String, Value>) -> Result<Claim, Refusal> {
+    let params = Params::nested(object, "", &KINDS)?;
+    let named: Vec<&str> = KINDS
+        .into_iter()
+        .filter(|kind| params.get(kind).is_some())
+        .collect();
+    let [kind] = named[..] else {
+        let message = "a claim has exactly one of contains, regex, sha256";
+        return Err(Refusal::params("claims", message));
+    };
+    let text = params.text(kind)?.unwrap_or_default();
+    match kind {
+        "contains" => contains(&params, text),
+        "regex" => Pattern::new(text)
+            .map(Claim::Matches)
+            .map_err(|error| match error {
+                PatternError::TooLong => Refusal::limit("pattern_bytes_max", error.to_string()),
+                error => params.wrong("regex", &error.to_string()),
+            }),
+        _ => digest(&params, text),
+    }
+}
+
+fn contains(params: &Params<'_>, text: &str) -> Result<Claim, Refusal> {
+    match text.len() {
+        0 => Err(params.wrong("contains", "must not be empty")),
+        1..=TEXT_BYTES_MAX => Ok(Claim::Contains(text.as_bytes().to_vec())),
+        _ => {
+            let message = format!("contains: at most {TEXT_BYTES_MAX} bytes; claim a part of it");
+            Err(Refusal::limit("claim_bytes_max", message))
+        }
+    }
+}
+
+fn digest(params: &Params<'_>, text: &str) -> Result<Claim, Refusal> {
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if text.len() == SHA256_DIGITS && is_hex {
+        return Ok(Claim::Sha256(text.to_ascii_lowercase()));
+    }
+    Err(params.wrong("sha256", "must be 64 hexadecimal digits"))
+}
+
+/// Verifies. What is wrong with its parameters is told at once; while it waits for its turn they
+/// are kept as they came, for patterns take more room than their texts.
+pub async fn execute(
+    caller: &Caller,
+    params: Map<String, Value>,
+) -> Result<Box<RawValue>, Refusal> {
+    let executor = &caller.server.executor;
+    let params = Arc::new(params);
+    // Sixty-four patterns are compiled for longer than others should wait for this thread.
+    let read = |params: Arc<Map<String, Value>>| executor.in_turn(move || options(&params));
+    drop(read(params.clone()).await??);
+    let turn = executor.turn_to_verify(&caller.turns).await?;
+    let (job, claims) = read(params).await??;
+    let verdict = executor.verify(&turn, job, claims).await?;
+    Ok(to_raw(&verdict))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::protocol::Kind;
+
+    fn read(claims: Value) -> Result<Vec<Claim>, Refusal> {
+        let params = json!({"job": 1, "claims": claims});
+        options(params.as_object().expect("an object")).map(|(_, claims)| claims)
+    }
+
+    #[test]
+    fn claims_are_read() {
+        assert_eq!(read(json!(null)), Ok(Vec::new()));
+        let hex = "AB".repeat(32);
+        let claims = read(json!([{"contains": "ä"}, {"regex": "x+"}, {"sha256": hex}]));
+        let expected = vec![
+            Claim::Contains("ä".as_bytes().to_vec()),
+            Claim::Matches(Pattern::new("x+").expect("valid")),
+            Claim::Sha256("ab".repeat(32)),
+        ];
+        assert_eq!(claims, Ok(expected));
+    }
+
+    #[test]
+    fn wrong_claims_are_refused_in_their_own_ways() {
+        for (wrong, kind) in [
+            (json!({}), Kind::InvalidParams),
+            (json!([1]), Kind::InvalidParams),
+            (json!([{}]), Kind::InvalidParams),
+            (
+                json!([{"contains": "a", "regex": "a"}]),
+                Kind::InvalidParams,
+            ),
+            (json!([{"contains": ""}]), Kind::InvalidParams),
+            (json!([{"contains": 1}]), Kind::InvalidParams),
+            (json!([{"says": "a"}]), Kind::InvalidParams),
+            (json!([{"regex": "("}]), Kind::InvalidParams),
+            (json!([{"sha256": "ab"}]), Kind::InvalidParams),
+            (json!([{"sha256": "g".repeat(64)}]), Kind::InvalidParams),
+            (
+                json!([{"contains": "a".repeat(65_537)}]),
+                Kind::LimitExceeded,
+            ),
+            (json!([{"regex": "a".repeat(4097)}]), Kind::LimitExceeded),
+            (
+                json!(vec![json!({"contains": "a"}); 65]),
+                Kind::LimitExceeded,
+            ),
+        ] {
+            let refused = read(wrong.clone()).map_err(|refusal| refusal.kind);
+            assert_eq!(refused.err(), Some(kind), "{wrong}");
+        }
+    }
+}

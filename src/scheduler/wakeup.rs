@@ -1,0 +1,21 @@
+//! How the scheduler is told that there may be something to do.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+/// Tells the scheduler that there may be something to claim. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Kick(Arc<Notify>);
+
+impl Kick {
+    /// Waits until somebody says so; what was said before counts, once.
+    pub(super) async fn told(&self) {
+        self.0.notified().await;
+    }
+
+    /// There may be something to claim.
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
+}

@@ -1,0 +1,250 @@
+//! The last steps of an attempt whose tree is gone: the last bytes, the exit record, the disk, and
+//! the acknowledgement. How the tree came to its end is not known here.
+
+use std::time::Instant;
+
+use super::{
+    Attempt,
+    phase::{Draining, EndStep, Ended, ExitRecord, Phase, Program, Told, TreeEnd},
+};
+use crate::{
+    job::{Exit, ExitFacts},
+    shim::{
+        context::Kit,
+        log::{Obstacle, sync::Synced},
+        process::pipes::Pipes,
+    },
+    spool::FromShim,
+};
+
+impl Attempt {
+    /// Stores the last bytes and completes the facts.
+    pub(super) fn drain(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+        self.take_the_rest(kit, now)?;
+        self.log.settle_drops(&mut kit.syncer)?;
+        let Phase::Draining(draining) = &self.phase else {
+            return Ok(());
+        };
+        let (facts, gone) = (self.complete_facts(draining), draining.tree.gone);
+        if facts.survivors.is_empty() {
+            self.pipes = Pipes::default();
+        } else {
+            self.pipes.forget_end();
+        }
+        self.phase = Phase::Ended(Ended {
+            facts: Box::new(facts),
+            gone,
+            step: EndStep::Recording,
+        });
+        self.record(kit)
+    }
+
+    /// Where the rest has no room it waits, unless somebody wants the attempt to end: then it is
+    /// counted, and the log says that it is missing.
+    fn take_the_rest(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+        let is_cut = matches!(&self.phase, Phase::Draining(draining) if draining.is_cut);
+        if !is_cut {
+            match self.store_the_rest(kit, now) {
+                Err(Obstacle::Full(_)) if self.end_wanted || self.stop.is_some() => {}
+                stored => return stored,
+            }
+            if let Phase::Draining(draining) = &mut self.phase {
+                draining.is_cut = true;
+            }
+        }
+        self.forget_the_rest(kit, now);
+        Ok(())
+    }
+
+    /// Somebody wants the end of an attempt whose leader has exited: what waits for room is tried
+    /// once more, at once.
+    pub(super) fn want_end(&mut self, now: Instant) {
+        self.end_wanted = true;
+        if let (Phase::Draining(_), Some(blocked)) = (&self.phase, &mut self.blocked)
+            && let Some(at) = &mut blocked.retry_at
+        {
+            *at = now;
+        }
+    }
+
+    fn complete_facts(&self, draining: &Draining) -> ExitFacts {
+        let tree = &draining.tree;
+        ExitFacts {
+            exit: exit(tree),
+            started_at_us: self.phase.started_at_us(),
+            ended_at_us: draining.ended_at_us,
+            stop: self.stop.as_ref().map(|stop| stop.facts.clone()),
+            leaked: tree.leaked,
+            survivors: tree.survivors.clone(),
+            usage: self.used.total(),
+            end_offset: self.log.final_end(),
+            dropped: self.log.dropped(),
+        }
+    }
+
+    /// Whether the exit record is the next step.
+    pub(super) fn is_recording(&self) -> bool {
+        matches!(&self.phase, Phase::Ended(ended) if matches!(ended.step, EndStep::Recording))
+    }
+
+    /// Writes the exit record. Little output: the exit is told at once, for it goes into the
+    /// ledger; else when everything is on disk, and what was dropped is gone.
+    pub(super) fn record(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+        let written = self.write_exit(kit);
+        let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.has_hole();
+        // What is missing at the end is told by the record alone.
+        if is_little && (written.is_ok() || !self.log.has_forgotten()) {
+            let record = match written {
+                Ok(()) => ExitRecord::Written,
+                Err(_) => ExitRecord::Missing,
+            };
+            self.tell(record, kit);
+            return written;
+        }
+        written?;
+        if let Phase::Ended(ended) = &mut self.phase {
+            ended.step = EndStep::Syncing;
+        }
+        self.log.sync_all(&mut kit.syncer);
+        self.await_sync(kit)
+    }
+
+    fn write_exit(&mut self, kit: &Kit) -> Result<(), Obstacle> {
+        let Phase::Ended(ended) = &self.phase else {
+            return Ok(());
+        };
+        self.log.begin(&kit.intent(&self.spec))?;
+        if ended.facts.started_at_us.is_none() && self.log.read_start().is_none() {
+            self.log.forget_start();
+        }
+        self.log.write_exit(&crate::shim::json(&ended.facts))
+    }
+
+    /// Waits for the sync thread, then tells.
+    pub(super) fn await_sync(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+        if self.log.synced().is_none() {
+            return Err(Obstacle::Unsynced);
+        }
+        self.tell_sync_error(kit);
+        self.tell(ExitRecord::Syncing, kit);
+        Ok(())
+    }
+
+    /// Where no server is there to make the end durable, the shim does.
+    pub fn make_durable(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+        if self.is_at(ExitRecord::Missing) {
+            self.write_exit(kit)?;
+            self.advance_record(ExitRecord::Written);
+        }
+        self.tell_sync_error(kit);
+        Ok(())
+    }
+
+    /// Has everything synced, once, because nobody is there to acknowledge the end.
+    pub fn secure(&mut self, kit: &mut Kit) {
+        if self.is_at(ExitRecord::Written) {
+            self.advance_record(ExitRecord::Syncing);
+            self.log.sync_all(&mut kit.syncer);
+        }
+    }
+
+    /// Whether the exit was told and its record is that far.
+    fn is_at(&self, record: ExitRecord) -> bool {
+        self.phase.told().is_some_and(|told| told.record == record)
+    }
+
+    fn advance_record(&mut self, record: ExitRecord) {
+        if let Some(told) = self.phase.told_mut() {
+            told.record = record;
+        }
+    }
+
+    fn tell_sync_error(&mut self, kit: &mut Kit) {
+        if let Some(Err(e)) = self.log.synced() {
+            let what = format!("sync its output: {e}");
+            self.trouble(what, kit);
+        }
+    }
+
+    fn tell(&mut self, record: ExitRecord, kit: &mut Kit) {
+        let Phase::Ended(ended) = &mut self.phase else {
+            return;
+        };
+        let facts = ended.facts.clone();
+        let reusable = facts.survivors.is_empty() && ended.gone;
+        ended.step = EndStep::Told(Told {
+            record,
+            reusable,
+            acknowledged: false,
+        });
+        self.tell_flowing(kit);
+        kit.said.push(FromShim::Exited {
+            job: self.spec.job,
+            attempt: self.spec.attempt,
+            facts,
+            synced: self.is_durable(),
+            reusable,
+        });
+    }
+
+    /// Whether all segments, exit record included, are on disk.
+    pub fn is_durable(&self) -> bool {
+        self.is_at(ExitRecord::Syncing) && self.log.synced() == Some(Ok(()))
+    }
+
+    /// Whether the end has been told (or would have been, had anybody listened).
+    pub fn is_told(&self) -> bool {
+        self.phase.told().is_some()
+    }
+
+    /// The final commit is durable.
+    pub fn acknowledge(&mut self) {
+        if let Some(told) = self.phase.told_mut() {
+            told.acknowledged = true;
+        }
+    }
+
+    /// Whether the attempt may be forgotten: acknowledged, and no process of it is left.
+    pub fn is_over(&self) -> bool {
+        self.phase.told().is_some_and(|told| told.acknowledged) && self.phase.is_gone()
+    }
+
+    /// Whether nothing would be lost without this shim: no process, and the end is on disk.
+    pub fn is_safe(&self) -> bool {
+        self.phase.is_gone() && self.is_durable()
+    }
+
+    /// Its job and its number.
+    pub fn key(&self) -> (i64, u32) {
+        (self.spec.job, self.spec.attempt)
+    }
+
+    /// Whether this is the attempt.
+    pub fn is(&self, job: i64, attempt: u32) -> bool {
+        (self.spec.job, self.spec.attempt) == (job, attempt)
+    }
+
+    /// Whether the shim has said that it takes no more work: when the exit was told, processes were
+    /// still ours, named as survivors or on their way out.
+    pub fn retires_shim(&self) -> bool {
+        self.phase.told().is_some_and(|told| !told.reusable)
+    }
+
+    /// A result of the sync thread.
+    pub fn on_synced(&mut self, synced: Synced, kit: &mut Kit) {
+        self.log.on_synced(synced);
+        self.tell_sync_error(kit);
+    }
+}
+
+/// How the program ended, or that it never began.
+fn exit(tree: &TreeEnd) -> Exit {
+    let status = tree.status;
+    match &tree.program {
+        Program::Failed(error) => Exit::SpawnFailed(error.clone()),
+        Program::Started { .. } if libc::WIFSIGNALED(status) => {
+            Exit::Signal(libc::WTERMSIG(status))
+        }
+        Program::Started { .. } => Exit::Code(libc::WEXITSTATUS(status)),
+    }
+}

@@ -1,0 +1,169 @@
+//! What an attempt tells the server, and what it stops telling twice. Who listens is not known
+//! here.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Attempt, Blocked,
+    phase::{EndStep, Ended, Phase},
+};
+use crate::{
+    job::Offset,
+    shim::{context::Kit, log::Obstacle},
+    spool::{FromShim, ShimState},
+};
+
+/// How often a full disk or a bound of the spool is looked at again.
+const RETRY: Duration = Duration::from_millis(250);
+
+impl Attempt {
+    /// The output cannot flow: says so once, and holds the stall clock.
+    pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
+        match &why {
+            Obstacle::Full(text) | Obstacle::NotStarted(text, _) => {
+                self.tell_waiting(text.clone(), kit);
+            }
+            Obstacle::Broken(text) => self.trouble(format!("store its output: {text}"), kit),
+            // It has been told why; whether that is over is not known before the answer.
+            Obstacle::Unsynced if self.log.tries_again() => {}
+            Obstacle::Unsynced => self.tell_flowing(kit),
+        }
+        let retry_at = match &why {
+            Obstacle::Unsynced => None,
+            Obstacle::NotStarted(_, pause) => Some(now + *pause),
+            Obstacle::Full(_) | Obstacle::Broken(_) => Some(now + RETRY),
+        };
+        self.blocked = Some(Blocked { retry_at });
+        self.run_clocks(now);
+    }
+
+    pub(super) fn unblock(&mut self, kit: &mut Kit, now: Instant) {
+        if self.blocked.take().is_none() {
+            return;
+        }
+        self.run_clocks(now);
+        // Whether its process comes to its exec is not known yet.
+        if self.phase.forked().is_none() {
+            self.tell_flowing(kit);
+        }
+    }
+
+    fn tell_waiting(&mut self, why: String, kit: &mut Kit) {
+        if !self.is_told() && self.told_waiting.is_none() {
+            self.told_waiting = Some(why.clone());
+            self.tell_wait(true, why, kit);
+        }
+    }
+
+    pub(super) fn tell_flowing(&mut self, kit: &mut Kit) {
+        if self.told_waiting.take().is_some() {
+            self.tell_wait(false, "it goes on".to_owned(), kit);
+        }
+    }
+
+    fn tell_wait(&self, waiting: bool, why: String, kit: &mut Kit) {
+        let about = self.about();
+        kit.said.push(FromShim::Waiting {
+            about,
+            waiting,
+            why,
+        });
+    }
+
+    /// Tells of something that the operator should know; the same thing only once.
+    pub(super) fn trouble(&mut self, what: String, kit: &mut Kit) {
+        if self.told_trouble.as_ref() == Some(&what) {
+            return;
+        }
+        let (job, attempt) = (self.spec.job, self.spec.attempt);
+        let message = format!("job {job} attempt {attempt}: failed to {what}");
+        // The server may not be there to hear it, and a full disk may not take it either.
+        let _ = writeln!(
+            std::io::stderr(),
+            "cc-executor shim {}: {message}",
+            kit.shim
+        );
+        kit.said.push(FromShim::Trouble { message });
+        self.told_trouble = Some(what);
+    }
+
+    /// What a server that connects now has to know.
+    pub fn state(&self) -> ShimState {
+        let (job, attempt) = (self.spec.job, self.spec.attempt);
+        match &self.phase {
+            Phase::Ended(Ended {
+                facts,
+                step: EndStep::Told(told),
+                ..
+            }) => match told.acknowledged {
+                true => ShimState::Retired,
+                false => ShimState::Exited {
+                    job,
+                    attempt,
+                    facts: facts.clone(),
+                    synced: self.is_durable(),
+                    reusable: Some(told.reusable),
+                },
+            },
+            phase => ShimState::Running {
+                job,
+                attempt,
+                paused: self.is_paused(),
+                started_at_us: phase.started_at_us().unwrap_or_default(),
+                stop: self.stop.as_ref().map(|stop| stop.wish.clone()),
+            },
+        }
+    }
+
+    /// A new server listens: what it is not told by [`Self::state`].
+    pub fn on_hello(&mut self, kit: &mut Kit) {
+        self.armed = None;
+        // The server before may have died before it could enter the start.
+        self.tell_start(kit);
+        if let Some(why) = self.told_waiting.clone() {
+            self.tell_wait(true, why, kit);
+        }
+        let refused = self.stop.as_ref().map(|stop| stop.facts.refused.clone());
+        let refused = refused.filter(|refused| !refused.is_empty() && !self.phase.has_ended());
+        if let Some(refused) = refused {
+            let about = self.about();
+            kit.said.push(FromShim::StopRefused { about, refused });
+        }
+    }
+
+    /// Says which process runs, once there is one, and until the facts say it.
+    pub(super) fn tell_start(&self, kit: &mut Kit) {
+        if let Some((process, started_at_us)) = self.phase.started() {
+            kit.said.push(FromShim::Started {
+                job: self.spec.job,
+                attempt: self.spec.attempt,
+                pid: process.pid,
+                start_ticks: process.start_ticks,
+                started_at_us,
+            });
+        }
+    }
+
+    /// Says `grew` as soon as there is more than `offset`, or than the least that was asked for
+    /// before and not told yet: one reader waits for the next byte, another for the millionth.
+    pub fn arm(&mut self, offset: Offset, kit: &mut Kit) {
+        self.armed = Some(self.armed.map_or(offset, |armed| armed.min(offset)));
+        self.tell_growth(kit);
+    }
+
+    pub(super) fn tell_growth(&mut self, kit: &mut Kit) {
+        let offset = self.log.final_end();
+        if self.armed.is_some_and(|armed| offset > armed) {
+            self.armed = None;
+            let about = self.about();
+            kit.said.push(FromShim::Grew { about, offset });
+        }
+        if let Some(next_offset) = self.log.take_sealed() {
+            let about = self.about();
+            kit.said.push(FromShim::Sealed { about, next_offset });
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! How an attempt's process tree ends: the leader's exit, the processes that outlive it, the
+//! proof that nobody is left. Signals are sent by the stop ladder; what follows is `closing`'s.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use nix::errno::Errno;
+
+use super::{
+    Attempt,
+    phase::{Draining, LeaderProcess, Phase, StartStep, TreeEnd, TreeStage},
+};
+use crate::{
+    job::Leftover,
+    shim::{
+        context::Kit,
+        process::{fork, look::Process, tree},
+        timestamps,
+    },
+};
+
+/// How long processes that outlive their leader have from TERM to KILL.
+const LEFTOVER_GRACE: Duration = Duration::from_millis(500);
+
+/// How long until the processes are looked at again where that has failed.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How many exited processes are reaped before everything else has its turn: a job can make them as
+/// fast as they are reaped.
+const REAPS_MAX: usize = 256;
+
+impl Attempt {
+    /// A child has changed its state: reaps what can be reaped, and notices the leader's exit.
+    ///
+    /// The leader itself is reaped last, because its number is its group's name. ECHILD is the
+    /// proof that nobody is left.
+    pub fn on_children(&mut self, kit: &mut Kit, now: Instant) {
+        self.watch_soon(now);
+        let mut left = REAPS_MAX;
+        while left > 0 {
+            left -= 1;
+            let reaped = match fork::exited_child(None) {
+                Err(Errno::ECHILD) => return self.on_gone(kit, now),
+                Err(_) => false,
+                Ok(None) => return self.on_straggler(kit, now),
+                Ok(Some(pid)) if Some(pid) == self.phase.leader() => {
+                    self.finish_start(kit, now);
+                    match self.reap_others(pid, &mut left, kit, now) {
+                        _ if self.phase.forked().is_some() => false,
+                        Ok(0) => self.reap(pid),
+                        Ok(_) => return self.on_leader_exit(kit, now),
+                        Err(_) => false,
+                    }
+                }
+                Ok(Some(pid)) => self.reap(pid),
+            };
+            if !reaped {
+                // No signal comes again for what could not be looked at or taken this time.
+                return self.look_again(now);
+            }
+        }
+        self.look_at = Some(now);
+    }
+
+    /// The processes are looked at again in a moment: this time it failed.
+    fn look_again(&mut self, now: Instant) {
+        self.look_at = Some(now + LOOK_AGAIN);
+    }
+
+    /// Reaps exited children other than the leader, at most so many; how many children of ours
+    /// remain.
+    fn reap_others(
+        &mut self,
+        leader: i32,
+        left: &mut usize,
+        kit: &Kit,
+        now: Instant,
+    ) -> io::Result<usize> {
+        let mut remaining = 0;
+        for pid in kit
+            .tree
+            .children()?
+            .into_iter()
+            .filter(|pid| *pid != leader)
+        {
+            if *left == 0 {
+                self.look_at = Some(now);
+                remaining += 1;
+            } else if self.reap(pid) {
+                *left -= 1;
+            } else {
+                remaining += 1;
+            }
+        }
+        Ok(remaining)
+    }
+
+    /// Reaps a child if it has exited; whether it had.
+    fn reap(&mut self, pid: i32) -> bool {
+        let Ok(Some(reaped)) = fork::reap(pid) else {
+            return false;
+        };
+        self.used.add(&reaped);
+        self.phase.on_reaped(pid, reaped.status);
+        true
+    }
+
+    /// The leader has exited before its start was noticed: the report goes first.
+    fn finish_start(&mut self, kit: &mut Kit, now: Instant) {
+        let Phase::Starting(starting) = &mut self.phase else {
+            return;
+        };
+        if !matches!(starting.step, StartStep::Exec(_)) {
+            return;
+        }
+        let later = std::mem::take(&mut starting.later);
+        self.read_report(kit, now);
+        if let Phase::Starting(starting) = &mut self.phase
+            && matches!(starting.step, StartStep::Failed { .. })
+        {
+            starting.later = later;
+        }
+    }
+
+    /// The leader has exited and others live: they end with it, or stay and are named.
+    fn on_leader_exit(&mut self, kit: &mut Kit, now: Instant) {
+        let Some(living) = self.phase.running() else {
+            return;
+        };
+        if self.stop.is_none() && self.spec.leftover == Leftover::Keep {
+            return self.leave_to_themselves(kit, now);
+        }
+        living.stage = TreeStage::Ending { leaked: 0 };
+        self.stdin.close();
+        let kill_at = now + LEFTOVER_GRACE;
+        self.kill_at = self.kill_at.into_iter().chain([kill_at]).min();
+        if self.stop.is_none() {
+            self.count_leaked(kit);
+            self.terminate(kit, now);
+        }
+    }
+
+    /// What lives besides the leader stays: it goes on if it was paused, for nobody could let it go
+    /// on later, and it is named. Where not all of them can be looked at, that waits.
+    fn leave_to_themselves(&mut self, kit: &Kit, now: Instant) {
+        if !self.let_go(kit, now) {
+            return self.look_again(now);
+        }
+        let others = self.others(kit);
+        if !others.is_whole() {
+            return self.look_again(now);
+        }
+        self.leave(&others.found);
+    }
+
+    /// These are no longer part of the attempt.
+    fn leave(&mut self, survivors: &[Process]) {
+        let named = tree::name_all(survivors);
+        if let Some(leader) = self.phase.leader() {
+            self.reap(leader);
+        }
+        let Phase::Living(living) = &self.phase else {
+            return;
+        };
+        let end = living.end();
+        self.tree_gone(TreeEnd {
+            leaked: end.leaked.saturating_sub(named.len() as u32),
+            survivors: named,
+            gone: false,
+            ..end
+        });
+    }
+
+    /// The leader is gone, and only processes are left that the kernel does not let us signal
+    /// (they have become another user's): they survive.
+    pub(super) fn give_up_on(&mut self, refused: &[Process], kit: &Kit) {
+        if !self.phase.is_ending() || refused.is_empty() {
+            return;
+        }
+        let others = self.others(kit);
+        let is_refused = |p: &Process| refused.iter().any(|r| r.identity() == p.identity());
+        if others.is_whole() && others.found.iter().all(is_refused) {
+            self.leave(&others.found);
+        }
+    }
+
+    /// In a stop the whole tree was asked to go with the leader; who has to be killed although
+    /// the leader went is what outlived it.
+    pub(super) fn count_leaked_in_stop(&mut self, kit: &Kit) {
+        let first = self.stop.as_ref().is_some_and(|stop| !stop.facts.killed);
+        if first && self.phase.is_ending() {
+            self.count_leaked(kit);
+        }
+    }
+
+    /// Counts those that live although their leader has exited.
+    fn count_leaked(&mut self, kit: &Kit) {
+        let others = self.others(kit).found.len() as u32;
+        if let Phase::Living(living) = &mut self.phase {
+            living.stage = TreeStage::Ending { leaked: others };
+        }
+    }
+
+    /// Whoever lives besides the leader.
+    fn others(&self, kit: &Kit) -> tree::Looked {
+        kit.tree.others(self.phase.leader().unwrap_or_default())
+    }
+
+    /// Children are left and none of them has exited. The kernel's list of children may miss one
+    /// while others exit: then the leader has been reaped too early, and it matters only now.
+    fn on_straggler(&mut self, kit: &mut Kit, now: Instant) {
+        let is_reaped = |leader| matches!(leader, LeaderProcess::Reaped(_));
+        if matches!(&self.phase, Phase::Living(living) if is_reaped(living.leader)) {
+            self.on_leader_exit(kit, now);
+        }
+    }
+
+    /// There are no children any more.
+    fn on_gone(&mut self, kit: &mut Kit, now: Instant) {
+        match &mut self.phase {
+            Phase::Starting(starting) => {
+                if let StartStep::Failed { error, .. } = &starting.step {
+                    let error = error.clone();
+                    self.start_again(&error, kit, now);
+                }
+            }
+            Phase::Living(living) => {
+                let end = living.end();
+                self.tree_gone(end);
+            }
+            Phase::Draining(draining) => draining.tree.gone = true,
+            Phase::Ended(ended) => ended.gone = true,
+        }
+    }
+
+    /// Nothing of the attempt runs any more (survivors aside).
+    pub(super) fn tree_gone(&mut self, tree: TreeEnd) {
+        self.stdin.close();
+        self.pipes.mark_end();
+        self.kill_at = None;
+        self.phase = Phase::Draining(Draining {
+            tree,
+            ended_at_us: timestamps::wall_us(),
+            is_cut: false,
+        });
+    }
+}

@@ -1,0 +1,190 @@
+//! The way of the output from the pipes into the log, one read and one frame at a time, up to the
+//! job's bound; and of the input to stdin. How frames reach the disk is the log's business.
+
+use std::time::Instant;
+
+use super::Attempt;
+use crate::{
+    job::{Input, InputAnswer, Offset, Stream, WhenFull},
+    shim::{
+        context::Kit,
+        log::{Obstacle, frame},
+        process::pipes::Read,
+    },
+    sys::disk_reserve::Share,
+};
+
+/// What a process without a terminal writes to.
+const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
+impl Attempt {
+    /// Reads each of the streams that are `ready` once; the one that was first is last next time.
+    pub fn pump(&mut self, ready: &[Stream], kit: &mut Kit, now: Instant) {
+        for stream in self.order() {
+            if !self.flows() || !ready.contains(&stream) {
+                continue;
+            }
+            if let Err(why) = self.read_once(stream, false, kit, now) {
+                self.block(why, kit, now);
+            }
+        }
+        self.stderr_first = !self.stderr_first;
+        self.tell_growth(kit);
+    }
+
+    fn order(&self) -> [Stream; 2] {
+        let [first, second] = BOTH;
+        if self.stderr_first {
+            [second, first]
+        } else {
+            [first, second]
+        }
+    }
+
+    /// Stores what was in the pipes when the tree was gone, without waiting for more: whoever
+    /// could still write is no longer part of the attempt. On a full disk only a part of the
+    /// reserve is for this: ends need the rest.
+    pub(super) fn store_the_rest(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+        if !kit.frame.waiting().is_empty() {
+            self.drain_step(None, kit, now)?;
+        }
+        for stream in self.order().into_iter().cycle() {
+            if !BOTH.into_iter().any(|stream| self.pipes.holds(stream)) {
+                break;
+            }
+            if self.pipes.holds(stream) && !self.drain_step(Some(stream), kit, now)? {
+                self.pipes.give_up(stream);
+            }
+        }
+        self.tell_growth(kit);
+        Ok(())
+    }
+
+    /// Writes the frame that waits, then reads a stream once and writes that; whether it brought
+    /// bytes.
+    fn drain_step(
+        &mut self,
+        stream: Option<Stream>,
+        kit: &mut Kit,
+        now: Instant,
+    ) -> Result<bool, Obstacle> {
+        let step = self.with_share(false, kit, |attempt, kit| match stream {
+            Some(stream) => attempt.read_once(stream, true, kit, now),
+            None => attempt.log.make_ready(&mut kit.desk(), true).map(|()| true),
+        });
+        let Err(Obstacle::Full(_)) = step else {
+            return step;
+        };
+        if kit.frame.waiting().is_empty() {
+            return step;
+        }
+        // A quota is told by no number: the write has shown it.
+        let again = self.with_share(true, kit, |attempt, kit| {
+            attempt.log.make_ready(&mut kit.desk(), true)
+        });
+        if again.is_err() {
+            // It was given up for nothing.
+            kit.ballast.refill();
+        }
+        again.map(|()| true)
+    }
+
+    fn with_share<T>(
+        &mut self,
+        failed: bool,
+        kit: &mut Kit,
+        act: impl FnOnce(&mut Self, &mut Kit) -> Result<T, Obstacle>,
+    ) -> Result<T, Obstacle> {
+        if self.discards() {
+            return act(self, kit);
+        }
+        match kit.ballast.share(frame::READ_BYTES as u64, failed)? {
+            Share::Granted(_permit) => act(self, kit),
+            Share::Refused(why) => Err(Obstacle::Full(why)),
+        }
+    }
+
+    /// Counts what was in the pipes, and does not store it.
+    pub(super) fn forget_the_rest(&mut self, kit: &mut Kit, now: Instant) {
+        self.log.cut(&mut kit.frame);
+        for stream in BOTH {
+            while let Read::Bytes(length) = self.pipes.read(stream, kit.frame.space()) {
+                let taken = match self.spec.when_full {
+                    WhenFull::Fail => self.room().map_or(length, |room| length.min(room)),
+                    WhenFull::DropOldest | WhenFull::DropNewest => length,
+                };
+                self.log.forget(&kit.frame, 0, taken);
+                if taken < length {
+                    self.limit_reached(kit, now);
+                }
+            }
+        }
+        self.tell_growth(kit);
+    }
+
+    /// One read of a stream; whether it brought bytes.
+    fn read_once(
+        &mut self,
+        stream: Stream,
+        urgent: bool,
+        kit: &mut Kit,
+        now: Instant,
+    ) -> Result<bool, Obstacle> {
+        if !self.discards() {
+            self.log.make_ready(&mut kit.desk(), urgent)?;
+        }
+        let Read::Bytes(length) = self.pipes.read(stream, kit.frame.space()) else {
+            return Ok(false);
+        };
+        self.silence.reset(now);
+        if self.phase.has_ended() {
+            return Ok(true);
+        }
+        let kept = self.room().map_or(length, |room| length.min(room));
+        if kept < length {
+            self.over_the_bound(kept, length, kit, now);
+        }
+        if kept > 0 {
+            self.log.write(&mut kit.desk(), stream, kept)?;
+        }
+        Ok(true)
+    }
+
+    /// Of `length` bytes only the first `kept` are stored.
+    fn over_the_bound(&mut self, kept: usize, length: usize, kit: &mut Kit, now: Instant) {
+        match self.spec.when_full {
+            WhenFull::DropNewest => self.log.forget(&kit.frame, kept, length),
+            WhenFull::Fail | WhenFull::DropOldest => self.limit_reached(kit, now),
+        }
+    }
+
+    /// How many more bytes may be stored; `None`: as many as there are.
+    fn room(&self) -> Option<usize> {
+        if self.spec.when_full == WhenFull::DropOldest {
+            return None;
+        }
+        let max: Offset = self.spec.output_bytes_max?;
+        let left = max.saturating_sub(self.log.final_end());
+        Some(usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
+    /// Whether what is read is forgotten: at the bound, and behind the end.
+    fn discards(&self) -> bool {
+        self.phase.has_ended() || self.room() == Some(0)
+    }
+
+    /// Takes an input for stdin, or says why not.
+    pub fn input(&mut self, input: Input) -> InputAnswer {
+        self.stdin.take(input)
+    }
+
+    /// Feeds stdin.
+    pub fn feed(&mut self) {
+        self.stdin.go_on();
+    }
+
+    /// Nobody reads stdin any more.
+    pub fn stop_feeding(&mut self) {
+        self.stdin.close();
+    }
+}

@@ -1,0 +1,172 @@
+//! What a pause has done to whom, so that its end lets go on those that it has stopped, and nobody
+//! else. Which processes there are, and how they are reached, is not known here.
+
+use std::collections::HashSet;
+
+use crate::shim::process::{
+    look::{Identity, Process},
+    tree::Known,
+};
+
+/// A pause.
+#[derive(Debug, Default)]
+pub struct Halt {
+    has_begun: bool,
+    /// Everybody who was met in it.
+    known: Known,
+    /// Everybody who was there at the last look, those too that had exited.
+    seen: HashSet<Identity>,
+    /// Those that stood still before the pause: they go on standing still after it.
+    stood: HashSet<Identity>,
+    /// Those that the pause has stopped.
+    stopped: HashSet<Identity>,
+    /// The leader's group was stopped as a whole: who stands still in it from now on does so because
+    /// of that.
+    group: Option<i32>,
+    /// Somebody was stopped who could not be looked at before: nobody who is met from now on can be
+    /// told from those, so they all go on in the end.
+    is_blind: bool,
+}
+
+impl Halt {
+    /// Whether [`Self::begin`] was called.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Everybody was looked at once; a whole `group` was stopped after that.
+    pub fn begin(&mut self, group: Option<i32>) {
+        self.has_begun = true;
+        self.group = group;
+    }
+
+    /// Takes out everybody who was met; they are to be put back.
+    pub fn take_known(&mut self) -> Known {
+        std::mem::take(&mut self.known)
+    }
+
+    /// Puts them back.
+    pub fn put_known(&mut self, known: Known) {
+        self.known = known;
+    }
+
+    /// Takes over who is there now; whether anybody is new. One that has exited since the last look
+    /// counts as well: it may have left a child that was not there when its list was read.
+    pub fn look(&mut self, found: &[Process]) -> bool {
+        let now: HashSet<_> = found.iter().map(Process::identity).collect();
+        let any_new = !now.is_subset(&self.seen);
+        self.seen = now;
+        any_new
+    }
+
+    /// Whether this process is to be stopped: it is met for the first time, somebody else has let it go
+    /// on, or it has not come to its stop yet. One that stands still by itself is remembered.
+    pub fn meet(&mut self, process: &Process, is_stopped: bool) -> bool {
+        let identity = process.identity();
+        if is_stopped && !self.stopped.contains(&identity) {
+            match self.must_have_stopped(process) {
+                true => self.stopped.insert(identity),
+                false => self.stood.insert(identity),
+            };
+        }
+        !is_stopped
+    }
+
+    /// Whether a process that stands still and is not known does so because of the pause.
+    fn must_have_stopped(&self, process: &Process) -> bool {
+        let in_group = self.group == Some(process.group);
+        (in_group || self.is_blind) && !self.stood.contains(&process.identity())
+    }
+
+    /// The pause has stopped this process.
+    pub fn has_stopped(&mut self, process: &Process) {
+        self.stood.remove(&process.identity());
+        self.stopped.insert(process.identity());
+    }
+
+    /// The pause has stopped processes that could not be looked at.
+    pub fn has_stopped_blindly(&mut self) {
+        self.is_blind = true;
+    }
+
+    /// Whether this process goes on at the end of the pause.
+    pub fn lets_go(&self, process: &Process) -> bool {
+        let identity = process.identity();
+        let was_unseen = self.is_blind && !self.stood.contains(&identity);
+        self.stopped.contains(&identity) || was_unseen
+    }
+
+    /// It goes on.
+    pub fn has_let_go(&mut self, process: &Process) {
+        self.stopped.remove(&process.identity());
+    }
+
+    /// Forgets those that are gone.
+    pub fn forget_unless(&mut self, is_alive: impl Fn(Identity) -> bool) {
+        self.stopped.retain(|identity| is_alive(*identity));
+    }
+
+    /// Whether somebody has still to be let go on.
+    pub fn has_anybody(&self) -> bool {
+        !self.stopped.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: i32, group: i32) -> Process {
+        Process::sample(pid, group)
+    }
+
+    #[test]
+    fn whoever_stood_before_goes_on_standing() {
+        let mut halt = Halt::default();
+        let (leader, stood, apart) = (process(1, 1), process(2, 1), process(3, 3));
+        assert!(!halt.meet(&stood, true));
+        halt.begin(Some(1));
+        assert!(!halt.meet(&leader, true));
+        assert!(!halt.meet(&stood, true));
+        assert!(halt.meet(&apart, false));
+        halt.has_stopped(&apart);
+        assert!(!halt.meet(&apart, true));
+        assert!(halt.lets_go(&leader) && halt.lets_go(&apart));
+        assert!(!halt.lets_go(&stood));
+    }
+
+    #[test]
+    fn whoever_was_let_go_by_others_is_stopped_again_and_goes_on_in_the_end() {
+        let mut halt = Halt::default();
+        let (ours, stood) = (process(1, 1), process(2, 2));
+        assert!(!halt.meet(&stood, true));
+        halt.begin(Some(1));
+        assert!(!halt.meet(&ours, true));
+        assert!(halt.meet(&ours, false));
+        assert!(halt.meet(&stood, false));
+        halt.has_stopped(&stood);
+        assert!(halt.lets_go(&stood));
+    }
+
+    #[test]
+    fn one_that_has_come_and_gone_is_somebody_new() {
+        let mut halt = Halt::default();
+        let (leader, link) = (process(1, 1), process(2, 1));
+        assert!(halt.look(&[leader]));
+        assert!(!halt.look(&[leader]));
+        assert!(halt.look(&[leader, link]));
+        assert!(!halt.look(&[leader]));
+    }
+
+    #[test]
+    fn whoever_could_not_be_looked_at_is_not_left_behind() {
+        let mut halt = Halt::default();
+        halt.begin(None);
+        halt.has_stopped_blindly();
+        let met = process(1, 9);
+        assert!(!halt.meet(&met, true));
+        assert!(halt.lets_go(&met));
+        halt.has_let_go(&met);
+        assert!(!halt.has_anybody());
+    }
+}

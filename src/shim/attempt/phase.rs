@@ -1,0 +1,350 @@
+//! Where an attempt is: each phase carries the facts that only it has. Which step comes next is
+//! decided in `attempt` and its parts.
+
+use std::{os::fd::OwnedFd, time::Instant};
+
+use super::{backoff::Backoff, pause::PauseState};
+use crate::{
+    job::{ExitFacts, SpawnError, Survivor},
+    spool::record::StartPayload,
+};
+
+/// Where an attempt is.
+#[derive(Debug)]
+pub(in crate::shim) enum Phase {
+    /// Its first segment exists; its program does not run yet.
+    Starting(Starting),
+    /// Its process tree is not known to be gone.
+    Living(Living),
+    /// Its tree is gone (survivors aside); what is in the pipes is stored.
+    Draining(Draining),
+    /// Its facts are complete.
+    Ended(Ended),
+}
+
+/// An attempt whose program does not run yet.
+#[derive(Debug, Default)]
+pub(in crate::shim) struct Starting {
+    pub(super) step: StartStep,
+    /// What is done once the program runs.
+    pub(super) later: Later,
+    /// Between two tries to start the process.
+    pub(super) backoff: Backoff,
+    /// Since when its exec fails for a reason that may pass, but need not.
+    pub(super) exec_fails_since: Option<Instant>,
+}
+
+/// How far a start is.
+#[derive(Debug, Default)]
+pub(super) enum StartStep {
+    /// There is no process; the next step forks one.
+    #[default]
+    Fork,
+    /// Its process is between fork and exec.
+    Exec(Forked),
+    /// Its process has failed before its exec, for a reason that may pass. Once it is reaped the
+    /// next one is started.
+    Failed {
+        error: SpawnError,
+        /// Its process id, until it is reaped.
+        leader: Option<i32>,
+    },
+}
+
+/// A process between fork and exec.
+#[derive(Debug)]
+pub(super) struct Forked {
+    pub(super) leader: i32,
+    pub(super) report: OwnedFd,
+    /// Our end of its stdin: nothing is fed before its program runs, for what a child that fails
+    /// has in its pipe is lost.
+    pub(super) stdin: Option<OwnedFd>,
+}
+
+/// What was asked before it could be done.
+#[derive(Debug, Default)]
+pub(in crate::shim) struct Later {
+    pub(super) pause: bool,
+    pub(super) term: bool,
+    pub(super) signals: Vec<i32>,
+}
+
+/// What became of the start of the program.
+#[derive(Debug, Clone)]
+pub(super) enum Program {
+    /// It could not be started, and is not tried again.
+    Failed(SpawnError),
+    /// It was started as this process.
+    Started { process: StartPayload, at_us: i64 },
+}
+
+/// The first process of the tree, whose number is its group's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeaderProcess {
+    /// It runs, or has exited and keeps its number.
+    Unreaped(i32),
+    /// It has exited with this status.
+    Reaped(i32),
+}
+
+/// A process tree.
+#[derive(Debug)]
+pub(in crate::shim) struct Living {
+    pub(super) leader: LeaderProcess,
+    pub(super) program: Program,
+    pub(super) pause: PauseState,
+    pub(super) stage: TreeStage,
+}
+
+/// How far the life of a process tree is.
+#[derive(Debug)]
+pub(super) enum TreeStage {
+    /// Its leader runs, or nothing shows yet that it does not.
+    Running,
+    /// Its leader has exited, other processes live: this many have outlived it.
+    Ending { leaked: u32 },
+}
+
+/// What is known of a process tree at its end.
+#[derive(Debug)]
+pub(super) struct TreeEnd {
+    pub(super) program: Program,
+    /// The leader's; 0 where there was none.
+    pub(super) status: i32,
+    pub(super) leaked: u32,
+    pub(super) survivors: Vec<Survivor>,
+    /// No process is left.
+    pub(super) gone: bool,
+}
+
+/// An attempt whose last bytes are stored.
+#[derive(Debug)]
+pub(in crate::shim) struct Draining {
+    pub(super) tree: TreeEnd,
+    pub(super) ended_at_us: i64,
+    /// The rest of the output had no room and is only counted.
+    pub(super) is_cut: bool,
+}
+
+/// An attempt whose facts are complete.
+#[derive(Debug)]
+pub(in crate::shim) struct Ended {
+    pub(super) facts: Box<ExitFacts>,
+    /// No process is left.
+    pub(super) gone: bool,
+    pub(super) step: EndStep,
+}
+
+/// How far the end of an attempt is.
+#[derive(Debug)]
+pub(super) enum EndStep {
+    /// The exit record is to be written.
+    Recording,
+    /// It is written, and everything is being synced before the exit is told.
+    Syncing,
+    /// The exit was told.
+    Told(Told),
+}
+
+/// An exit that was told.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) record: ExitRecord,
+    /// Whether the shim takes work again, as it was told. It stays so, whatever becomes of the
+    /// processes, because the server gives work to the one and none to the other.
+    pub(super) reusable: bool,
+    /// The final commit is durable.
+    pub(super) acknowledged: bool,
+}
+
+/// How far the exit record is on its way to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ExitRecord {
+    /// Not written yet: the disk had no room.
+    Missing,
+    Written,
+    /// Written, and with all other segments given to the sync thread.
+    Syncing,
+}
+
+impl Phase {
+    /// The leader's process id, from the fork until it is reaped: as long as that number is
+    /// certainly ours.
+    pub(super) fn leader(&self) -> Option<i32> {
+        match self {
+            Self::Starting(starting) => match &starting.step {
+                StartStep::Fork => None,
+                StartStep::Exec(forked) => Some(forked.leader),
+                StartStep::Failed { leader, .. } => *leader,
+            },
+            Self::Living(living) => living.leader.pid(),
+            Self::Draining(_) | Self::Ended(_) => None,
+        }
+    }
+
+    /// Takes over that a child was reaped, which may be the leader.
+    pub(super) fn on_reaped(&mut self, pid: i32, status: i32) {
+        match self {
+            Self::Starting(starting) => {
+                if let StartStep::Failed { leader, .. } = &mut starting.step {
+                    leader.take_if(|leader| *leader == pid);
+                }
+            }
+            Self::Living(living) if living.leader == LeaderProcess::Unreaped(pid) => {
+                living.leader = LeaderProcess::Reaped(status);
+            }
+            _ => {}
+        }
+    }
+
+    /// The process between fork and exec.
+    pub(super) fn forked(&self) -> Option<&Forked> {
+        match self {
+            Self::Starting(Starting {
+                step: StartStep::Exec(forked),
+                ..
+            }) => Some(forked),
+            _ => None,
+        }
+    }
+
+    /// The tree while its leader runs.
+    pub(super) fn running(&mut self) -> Option<&mut Living> {
+        match self {
+            Self::Living(living) if living.is_running() => Some(living),
+            _ => None,
+        }
+    }
+
+    /// Whether the leader has exited and other processes live.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self, Self::Living(living) if !living.is_running())
+    }
+
+    /// Whether the job's limits count: from the fork until the leader has exited.
+    pub(super) fn has_limits(&self) -> bool {
+        match self {
+            Self::Starting(_) => self.forked().is_some(),
+            Self::Living(living) => living.is_running(),
+            Self::Draining(_) | Self::Ended(_) => false,
+        }
+    }
+
+    /// The pause of a living tree.
+    pub(super) fn pause(&self) -> Option<&PauseState> {
+        match self {
+            Self::Living(living) => Some(&living.pause),
+            _ => None,
+        }
+    }
+
+    /// Whether the facts are complete.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self, Self::Ended(_))
+    }
+
+    /// The exit, once it was told.
+    pub(super) fn told(&self) -> Option<&Told> {
+        match self {
+            Self::Ended(Ended {
+                step: EndStep::Told(told),
+                ..
+            }) => Some(told),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn told_mut(&mut self) -> Option<&mut Told> {
+        match self {
+            Self::Ended(Ended {
+                step: EndStep::Told(told),
+                ..
+            }) => Some(told),
+            _ => None,
+        }
+    }
+
+    /// Whether the attempt has ended and no process of it is left.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Ended(ended) if ended.gone)
+    }
+
+    /// Which process runs the program, and since when (wall clock, µs), until the facts are complete.
+    pub(super) fn started(&self) -> Option<(StartPayload, i64)> {
+        let program = match self {
+            Self::Living(living) => &living.program,
+            Self::Draining(draining) => &draining.tree.program,
+            Self::Starting(_) | Self::Ended(_) => return None,
+        };
+        match program {
+            Program::Started { process, at_us } => Some((*process, *at_us)),
+            Program::Failed(_) => None,
+        }
+    }
+
+    /// When the program was started (wall clock, µs).
+    pub(super) fn started_at_us(&self) -> Option<i64> {
+        match self {
+            Self::Ended(ended) => ended.facts.started_at_us,
+            _ => self.started().map(|(_, at_us)| at_us),
+        }
+    }
+}
+
+impl Living {
+    /// A tree that consists of its leader.
+    pub(super) fn new(leader: i32, program: Program) -> Self {
+        Self {
+            leader: LeaderProcess::Unreaped(leader),
+            program,
+            pause: PauseState::default(),
+            stage: TreeStage::Running,
+        }
+    }
+
+    /// Whether its leader runs, or nothing shows yet that it does not.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.stage, TreeStage::Running)
+    }
+
+    /// What is known at its end; without survivors nothing of it is left.
+    pub(super) fn end(&self) -> TreeEnd {
+        TreeEnd {
+            program: self.program.clone(),
+            status: match self.leader {
+                LeaderProcess::Unreaped(_) => 0,
+                LeaderProcess::Reaped(status) => status,
+            },
+            leaked: match self.stage {
+                TreeStage::Running => 0,
+                TreeStage::Ending { leaked } => leaked,
+            },
+            survivors: Vec::new(),
+            gone: true,
+        }
+    }
+}
+
+impl LeaderProcess {
+    /// Its process id, until it is reaped.
+    pub(super) fn pid(self) -> Option<i32> {
+        match self {
+            Self::Unreaped(pid) => Some(pid),
+            Self::Reaped(_) => None,
+        }
+    }
+}
+
+impl TreeEnd {
+    /// There was no tree: the program could not be started.
+    pub(super) fn never_started(error: SpawnError) -> Self {
+        Self {
+            program: Program::Failed(error),
+            status: 0,
+            leaked: 0,
+            survivors: Vec::new(),
+            gone: true,
+        }
+    }
+}

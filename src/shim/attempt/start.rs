@@ -1,0 +1,195 @@
+//! How an attempt's process comes to be: room, fork, and what the child reports on its way to
+//! exec. What runs in the child is `fork`'s business.
+
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::{
+    Attempt,
+    phase::{Forked, Living, Phase, Program, StartStep, Starting, TreeEnd},
+    stopwatch::Stopwatch,
+};
+use crate::{
+    job::SpawnError,
+    shim::{
+        context::Kit,
+        log::Obstacle,
+        process::{
+            look,
+            pipes::Pipes,
+            plan,
+            spawn::{self, Failure, Retry, Spawned},
+            usage,
+        },
+        timestamps,
+    },
+    spool::record::StartPayload,
+};
+
+/// How long an exec is tried again that fails for a reason that may pass, but need not: a program
+/// that is being written, a disk that does not answer, a program that is too large for the memory.
+const EXEC_TRIES_FOR: Duration = Duration::from_secs(30);
+
+impl Attempt {
+    /// Starts the process. An attempt starts at most one that comes to its exec: this is called only
+    /// in the step `Fork`, which follows a start that failed only behind ECHILD
+    /// ([`Self::start_again`]), and a child that fails exits.
+    pub(super) fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+        let Phase::Starting(starting) = &mut self.phase else {
+            return Ok(());
+        };
+        self.log.begin(&kit.intent(&self.spec))?;
+        self.log.prepare()?;
+        self.log.has_room()?;
+        let (fed, mark) = (self.stdin.wants_pipe(), kit.mark(&self.spec));
+        match spawn::spawn(&self.spec, mark, fed, &self.log, &kit.null) {
+            Ok(Spawned {
+                pid,
+                pipes,
+                stdin,
+                report,
+            }) => {
+                self.pipes = pipes;
+                self.run_time = Stopwatch::started(now);
+                self.silence = Stopwatch::started(now);
+                starting.step = StartStep::Exec(Forked {
+                    leader: pid,
+                    report,
+                    stdin,
+                });
+                Ok(())
+            }
+            Err(failure) if starting.may_pass(&failure, now) => {
+                Err(starting.not_started(&failure.error))
+            }
+            Err(failure) => {
+                self.never_started(failure.error);
+                Ok(())
+            }
+        }
+    }
+
+    /// There is no process and there will be none.
+    pub(super) fn never_started(&mut self, error: SpawnError) {
+        self.tree_gone(TreeEnd::never_started(error));
+    }
+
+    /// Looks at what a child between fork and exec has to report; the end of the file without a
+    /// report means that its program runs (or that it was killed before).
+    pub fn read_report(&mut self, kit: &mut Kit, now: Instant) {
+        let Some(Forked { report, .. }) = self.phase.forked() else {
+            return;
+        };
+        let mut bytes = [0; plan::REPORT_BYTES];
+        match nix::unistd::read(report, &mut bytes) {
+            // Nothing yet, or nothing that could be read: whether its program runs is not guessed.
+            Err(_) => {}
+            Ok(0) => self.started(kit, now),
+            Ok(length) => {
+                let failure = spawn::read_report(&bytes[..length], &self.spec);
+                self.on_report(failure.unwrap_or_else(Failure::unknown), now);
+            }
+        }
+    }
+
+    /// The child could not come to its exec, and exits.
+    fn on_report(&mut self, failure: Failure, now: Instant) {
+        let Phase::Starting(starting) = &mut self.phase else {
+            return;
+        };
+        let StartStep::Exec(Forked { leader, .. }) = starting.step else {
+            return;
+        };
+        if self.stop.is_none() && starting.may_pass(&failure, now) {
+            starting.step = StartStep::Failed {
+                error: failure.error,
+                leader: Some(leader),
+            };
+            return;
+        }
+        if self.start_of(leader).is_none() {
+            self.log.forget_start();
+        }
+        let program = Program::Failed(failure.error);
+        self.phase = Phase::Living(Living::new(leader, program));
+    }
+
+    /// The child that could not come to its exec is reaped, and no other is there: the next one may
+    /// be started after a pause. Its start record stays until the next child writes its own at the
+    /// same place; it names a process that nobody finds any more.
+    pub(super) fn start_again(&mut self, error: &SpawnError, kit: &mut Kit, now: Instant) {
+        let Phase::Starting(starting) = &mut self.phase else {
+            return;
+        };
+        starting.step = StartStep::Fork;
+        self.pipes = Pipes::default();
+        self.used = usage::Sum::default();
+        if self.stop.is_some() {
+            return self.never_started(spawn::failed(Errno::ECANCELED, "start"));
+        }
+        let why = starting.not_started(error);
+        self.block(why, kit, now);
+    }
+
+    /// The start record of the leader, if that one has written it: at its place may stand the record
+    /// of a child before it.
+    fn start_of(&self, leader: i32) -> Option<(StartPayload, i64)> {
+        let start = self.log.read_start();
+        start.filter(|(start, _)| start.pid == leader)
+    }
+
+    /// The program runs.
+    fn started(&mut self, kit: &mut Kit, now: Instant) {
+        let Phase::Starting(starting) = &mut self.phase else {
+            return;
+        };
+        let StartStep::Exec(forked) = &mut starting.step else {
+            return;
+        };
+        let pid = forked.leader;
+        let later = std::mem::take(&mut starting.later);
+        if let Some(stdin) = forked.stdin.take() {
+            self.stdin.attach(stdin);
+        }
+        // The process has it now; a shim stays small.
+        self.spec.env = Vec::new();
+        let (process, at_us) = self.start_of(pid).unwrap_or_else(|| {
+            // It was killed before it could write; a reader needs a record at that place.
+            let start_ticks = look::start_ticks(pid).unwrap_or_default();
+            let start = StartPayload { pid, start_ticks };
+            if let Err(e) = self.log.write_start(start) {
+                self.trouble(format!("write a start record: {e}"), kit);
+            }
+            (start, timestamps::wall_us())
+        });
+        let program = Program::Started { process, at_us };
+        let living = Phase::Living(Living::new(pid, program));
+        // Closes the report at the end, after everything that was asked before.
+        let _starting = std::mem::replace(&mut self.phase, living);
+        self.tell_flowing(kit);
+        self.tell_start(kit);
+        self.catch_up(later, kit, now);
+    }
+}
+
+impl Starting {
+    /// Whether a start that failed so is tried again.
+    fn may_pass(&mut self, failure: &Failure, now: Instant) -> bool {
+        match failure.retry {
+            Retry::Never => false,
+            Retry::Always => true,
+            Retry::ForAWhile => {
+                let since = *self.exec_fails_since.get_or_insert(now);
+                now.saturating_duration_since(since) < EXEC_TRIES_FOR
+            }
+        }
+    }
+
+    /// Why the attempt waits before the next try.
+    fn not_started(&mut self, error: &SpawnError) -> Obstacle {
+        let SpawnError { what, name, .. } = error;
+        let why = format!("its process failed to {what}: {name}");
+        Obstacle::NotStarted(why, self.backoff.pause())
+    }
+}

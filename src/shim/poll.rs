@@ -1,0 +1,148 @@
+//! One wait for everything that can happen to a shim, and what has happened then. What is done
+//! about it is the nurse's business.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signalfd::SignalFd,
+};
+
+use super::{attempt::Wants, log::sync::Syncer, server::socket::Door};
+use crate::job::Stream;
+
+/// What has happened while the shim waited.
+#[derive(Debug, Default)]
+pub struct Woken {
+    /// A child has exited.
+    pub children: bool,
+    /// The sync thread has results.
+    pub synced: bool,
+    /// Somebody knocks, speaks, listens again or has left.
+    pub door: bool,
+    /// The starting child has reported, or has come to its exec.
+    pub report: bool,
+    /// stdin takes more.
+    pub stdin: bool,
+    /// Nobody reads stdin any more.
+    pub stdin_unread: bool,
+    /// Streams with output, or at their end.
+    pub streams: Vec<Stream>,
+}
+
+/// Everything that is waited for.
+pub struct Sources<'a> {
+    /// Readable at SIGCHLD.
+    pub children: &'a SignalFd,
+    /// Readable when there are results.
+    pub syncer: &'a Syncer,
+    /// The socket and its connections.
+    pub door: &'a Door,
+    /// What the attempt waits for.
+    pub wants: Wants<'a>,
+}
+
+impl Sources<'_> {
+    /// Waits until something happens, at most that long.
+    pub fn wait(&self, timeout: PollTimeout) -> Woken {
+        let mut fds = Vec::with_capacity(12);
+        let slots = Slots::fill(&mut fds, self);
+        match poll(&mut fds, timeout) {
+            Ok(_) => slots.read(&fds),
+            Err(Errno::EINTR) => Woken::default(),
+            // There is no memory, or (EINVAL) the limit of descriptors was lowered below their
+            // number: what has happened is not known, so everything is looked at. Nothing of that
+            // waits.
+            Err(_) => {
+                #[expect(clippy::disallowed_methods, reason = "poll itself has failed")]
+                std::thread::sleep(Duration::from_millis(10));
+                slots.everything()
+            }
+        }
+    }
+}
+
+/// Which place in the poll array belongs to whom.
+#[derive(Debug, Default)]
+struct Slots {
+    children: usize,
+    synced: usize,
+    report: Option<usize>,
+    stdout: Option<usize>,
+    stderr: Option<usize>,
+    stdin: Option<usize>,
+    door: usize,
+}
+
+impl Slots {
+    fn fill<'a>(fds: &mut Vec<PollFd<'a>>, sources: &'a Sources<'_>) -> Self {
+        let wants = &sources.wants;
+        let mut add = |fd: BorrowedFd<'a>, events| {
+            fds.push(PollFd::new(fd, events));
+            fds.len() - 1
+        };
+        let (read, write) = (PollFlags::POLLIN, PollFlags::POLLOUT);
+        let slots = Self {
+            children: add(sources.children.as_fd(), read),
+            synced: add(sources.syncer.wake_fd(), read),
+            report: wants.report.map(|fd| add(fd.as_fd(), read)),
+            stdout: wants.stdout.map(|fd| add(fd.as_fd(), read)),
+            stderr: wants.stderr.map(|fd| add(fd.as_fd(), read)),
+            // Without anything to feed, only the end of its readers is told.
+            stdin: wants.stdin.map(|(fd, more)| {
+                let events = if more { write } else { PollFlags::empty() };
+                add(fd.as_fd(), events)
+            }),
+            door: 0,
+        };
+        let door = fds.len();
+        for (fd, behind) in sources.door.waits() {
+            let events = if behind { read | write } else { read };
+            fds.push(PollFd::new(fd, events));
+        }
+        Self { door, ..slots }
+    }
+
+    /// As if all of it had happened, but what would change something by itself.
+    fn everything(&self) -> Woken {
+        let streams = [(self.stdout, Stream::Stdout), (self.stderr, Stream::Stderr)];
+        let waited = streams.into_iter().filter(|(at, _)| at.is_some());
+        Woken {
+            children: true,
+            synced: true,
+            door: true,
+            report: self.report.is_some(),
+            stdin: self.stdin.is_some(),
+            stdin_unread: false,
+            streams: waited.map(|(_, stream)| stream).collect(),
+        }
+    }
+
+    fn read(&self, fds: &[PollFd<'_>]) -> Woken {
+        let ready = |at: usize| fds[at].any().unwrap_or(true);
+        let maybe = |at: Option<usize>| at.is_some_and(ready);
+        let mut streams = Vec::new();
+        if maybe(self.stdout) {
+            streams.push(Stream::Stdout);
+        }
+        if maybe(self.stderr) {
+            streams.push(Stream::Stderr);
+        }
+        Woken {
+            children: ready(self.children),
+            synced: ready(self.synced),
+            door: (self.door..fds.len()).any(ready),
+            report: maybe(self.report),
+            stdin: maybe(self.stdin),
+            stdin_unread: self.stdin.is_some_and(|at| {
+                let events = fds[at].revents();
+                events.is_some_and(|events| events.contains(PollFlags::POLLERR))
+            }),
+            streams,
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! The calls into the kernel that the compiler cannot check: fork and what the child does before
+//! exec, waiting with resource usage, raw signals. It decides nothing; every `unsafe` of the shim
+//! is here.
+//!
+//! Between fork and exec the child shares nothing with anybody, but a lock that the helper thread
+//! held at that moment stays locked in it for ever. So everything below [`child`] is
+//! async-signal-safe: system calls, stack memory, no allocation, no panic.
+#![allow(unsafe_code)]
+
+use std::{ffi::CStr, io, os::fd::RawFd, ptr};
+
+use nix::errno::Errno;
+
+use super::plan::{CStrings, Plan, REPORT_BYTES, Step};
+use crate::{
+    job::Stream,
+    shim::log::frame,
+    spool::record::{self, HEADER_BYTES, Kind, StartPayload},
+};
+
+/// Length of a start record, bytes.
+pub const START_BYTES: usize = HEADER_BYTES + StartPayload::BYTES;
+
+/// Signals that a shim ignores, so that it leaves only as designed. A child gets the defaults back.
+const IGNORED: [i32; 17] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGPIPE,
+    libc::SIGALRM,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+];
+
+/// Forks; the child goes on by `plan` and never returns. Only for the main thread: the child dies
+/// with the thread that forked it.
+pub fn fork(plan: &Plan<'_>) -> io::Result<i32> {
+    let shim = std::process::id() as i32;
+    // SAFETY: the child only runs `child`, which is async-signal-safe.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let (step, errno) = child(plan, shim);
+            let mut report = [0; REPORT_BYTES];
+            report[0] = step as u8;
+            report[4..].copy_from_slice(&(errno as i32).to_le_bytes());
+            // SAFETY: the buffer is alive and that long; _exit runs no handler.
+            unsafe {
+                libc::write(plan.report, report.as_ptr().cast(), REPORT_BYTES);
+                libc::_exit(127)
+            }
+        }
+        pid => Ok(pid),
+    }
+}
+
+/// Forks a process whose parent is ours, and which executes `program`: it is no part of what is below
+/// this one, so that it neither ends nor is counted with it. Nobody hears of a failed exec.
+pub fn sibling(
+    program: &CStr,
+    argv: &CStrings,
+    env: &CStrings,
+    cwd: &CStr,
+    null: RawFd,
+) -> io::Result<i32> {
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: without a stack of its own it is a fork; zeros mean the same in any order of arguments.
+    // The child only makes system calls with plain values, and with pointers into the copied address
+    // space.
+    match unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: as above.
+        0 => unsafe {
+            libc::setsid();
+            default_signals();
+            libc::umask(0o077);
+            libc::chdir(cwd.as_ptr());
+            libc::dup2(null, 0);
+            libc::dup2(null, 1);
+            libc::syscall(
+                libc::SYS_close_range,
+                3,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            );
+            libc::execve(
+                program.as_ptr(),
+                argv.pointers.as_ptr(),
+                env.pointers.as_ptr(),
+            );
+            libc::_exit(127)
+        },
+        pid => Ok(pid as i32),
+    }
+}
+
+/// The child between fork and exec; returns only what went wrong.
+fn child(plan: &Plan<'_>, shim: i32) -> (Step, Errno) {
+    // SAFETY: system calls with plain values, and pointers into `plan`, which lives in the copied
+    // address space.
+    unsafe {
+        if libc::setsid() == -1 {
+            return (Step::Session, Errno::last());
+        }
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
+            return (Step::DeathSignal, Errno::last());
+        }
+        // A shim that died before that call will send no signal.
+        if libc::getppid() != shim {
+            return (Step::DeathSignal, Errno::ESRCH);
+        }
+        default_signals();
+        libc::umask(plan.umask);
+        if libc::chdir(plan.cwd.as_ptr()) == -1 {
+            return (Step::Chdir, Errno::last());
+        }
+        for (to, from) in plan.stdio.iter().enumerate() {
+            if libc::dup2(*from, to as i32) == -1 {
+                return (Step::Descriptors, Errno::last());
+            }
+        }
+        // All of ours are close-on-exec already: this is the second lock on the door, and kernels
+        // before 5.11 do without.
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        );
+        if let Err(errno) = write_start(plan) {
+            return (Step::Record, errno);
+        }
+        // The last thing before exec: a limit of open files or of file sizes is the program's.
+        if let Err(errno) = take_limits(plan) {
+            return (Step::Limits, errno);
+        }
+        (Step::Exec, exec(plan))
+    }
+}
+
+/// Bounds this process as its plan says, never less than it is bound already.
+///
+/// # Safety
+/// In a child before exec only.
+unsafe fn take_limits(plan: &Plan<'_>) -> Result<(), Errno> {
+    for (resource, soft, hard) in plan.limits {
+        // SAFETY: a structure on the stack, plain values.
+        unsafe {
+            let mut limit: libc::rlimit = std::mem::zeroed();
+            Errno::result(libc::getrlimit(*resource as _, &mut limit))?;
+            limit.rlim_max = limit.rlim_max.min(*hard);
+            limit.rlim_cur = limit.rlim_max.min(*soft);
+            Errno::result(libc::setrlimit(*resource as _, &limit))?;
+        }
+    }
+    if let Some(nice) = plan.nice {
+        // SAFETY: plain values; 0 is this process.
+        Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })?;
+    }
+    Ok(())
+}
+
+/// Defaults for what the shim ignores, and nothing blocked.
+///
+/// # Safety
+/// In a child before exec only.
+unsafe fn default_signals() {
+    // SAFETY: plain values and a zeroed set on the stack.
+    unsafe {
+        for signal in IGNORED {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
+    }
+}
+
+/// execvp(3) without the shell: the next candidate where a file is not there, the remembered
+/// EACCES where none could be executed, at once for everything else.
+///
+/// # Safety
+/// The arrays of `plan` end in null pointers and point to strings that are alive.
+unsafe fn exec(plan: &Plan<'_>) -> Errno {
+    let mut worst = Errno::ENOENT;
+    for candidate in plan.candidates {
+        // SAFETY: as this function's.
+        unsafe {
+            libc::execve(
+                candidate.as_ptr(),
+                plan.argv.pointers.as_ptr(),
+                plan.env.pointers.as_ptr(),
+            );
+        }
+        match Errno::last() {
+            Errno::EACCES => worst = Errno::EACCES,
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            other => return other,
+        }
+    }
+    worst
+}
+
+/// Writes the child's own start record at its place.
+fn write_start(plan: &Plan<'_>) -> Result<(), Errno> {
+    let mut stat = [0; 1024];
+    // SAFETY: a constant path, a buffer on the stack, a descriptor of our own.
+    let length = unsafe {
+        let fd = libc::open(
+            c"/proc/self/stat".as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        );
+        if fd == -1 {
+            return Err(Errno::last());
+        }
+        let length = libc::read(fd, stat.as_mut_ptr().cast(), stat.len());
+        libc::close(fd);
+        usize::try_from(length).map_err(|_| Errno::last())?
+    };
+    let start_ticks = stat.get(..length).and_then(start_ticks).ok_or(Errno::EIO)?;
+    // SAFETY: no arguments.
+    let pid = unsafe { libc::getpid() };
+    let bytes = start_record(plan.offset, StartPayload { pid, start_ticks });
+    // SAFETY: the buffer is alive and that long.
+    let written = unsafe {
+        libc::pwrite(
+            plan.segment,
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            plan.start_at as i64,
+        )
+    };
+    match written {
+        -1 => Err(Errno::last()),
+        n if n as usize == bytes.len() => Ok(()),
+        _ => Err(Errno::ENOSPC),
+    }
+}
+
+/// A start record as bytes, without allocating.
+pub fn start_record(offset: u64, start: StartPayload) -> [u8; START_BYTES] {
+    let header = frame::header(Kind::Start, Stream::Stdout, offset);
+    let payload = start.to_bytes();
+    let mut bytes = [0; START_BYTES];
+    bytes[..HEADER_BYTES].copy_from_slice(&record::header_bytes(&header, &payload));
+    bytes[HEADER_BYTES..].copy_from_slice(&payload);
+    bytes
+}
+
+/// Field 22 of `/proc/PID/stat`. The name in field 2 may hold anything, so counting begins behind
+/// its last parenthesis.
+pub fn start_ticks(stat: &[u8]) -> Option<u64> {
+    let behind = stat.iter().rposition(|b| *b == b')')? + 1;
+    let field = stat[behind..]
+        .split(|b| b.is_ascii_whitespace())
+        .filter(|field| !field.is_empty())
+        .nth(19)?;
+    let mut number: u64 = 0;
+    for digit in field {
+        let digit = digit.checked_sub(b'0').filter(|d| *d < 10)?;
+        number = number.checked_mul(10)?.checked_add(digit.into())?;
+    }
+    Some(number)
+}
+
+/// Closes everything but descriptors 0 to 2.
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: called before the shim has opened anything of its own.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Ignores what a shim ignores; everything else gets its default back, whatever the parent did.
+pub fn ignore_signals() {
+    for signal in 1..=64 {
+        if [libc::SIGSEGV, libc::SIGBUS].contains(&signal) {
+            continue; // std's own: it tells of a stack overflow.
+        }
+        // The kernel's sigaction: handler, flags, restorer, mask. libc would refuse the signals
+        // that it keeps for itself, and a parent may have ignored even those.
+        let mut action = [0_usize; 4];
+        if IGNORED.contains(&signal) {
+            action[0] = libc::SIG_IGN;
+        }
+        let none = ptr::null_mut::<usize>();
+        // SAFETY: no handler is installed, only dispositions; the set has 8 bytes and is empty.
+        // It fails for KILL and STOP.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                action.as_ptr(),
+                none,
+                8_usize,
+            )
+        };
+    }
+}
+
+/// An exited child that has not been reaped: `only` that one, or any (the oldest).
+///
+/// `ECHILD` as an error: there are no children at all (or `only` is none).
+pub fn exited_child(only: Option<i32>) -> Result<Option<i32>, Errno> {
+    let (kind, id) = match only {
+        Some(pid) => (libc::P_PID, pid as libc::id_t),
+        None => (libc::P_ALL, 0),
+    };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the structure is plain data; si_pid is valid after a successful waitid.
+    let pid = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        Errno::result(libc::waitid(kind, id, &mut info, flags))?;
+        info.si_pid()
+    };
+    Ok((pid != 0).then_some(pid))
+}
+
+/// How a child ended and what it used.
+#[derive(Debug, Clone, Copy)]
+pub struct Reaped {
+    /// As wait(2) encodes it.
+    pub status: i32,
+    /// CPU time in user mode, µs.
+    pub user_us: u64,
+    /// CPU time in the kernel, µs.
+    pub system_us: u64,
+    /// Largest resident set, KiB.
+    pub max_rss_kib: u64,
+}
+
+/// Reaps this child if it has exited.
+pub fn reap(pid: i32) -> Result<Option<Reaped>, Errno> {
+    let mut status = 0;
+    // SAFETY: plain data, filled in by the call.
+    let (found, usage) = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        let found = libc::wait4(pid, &mut status, libc::WNOHANG, &mut usage);
+        (Errno::result(found)?, usage)
+    };
+    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
+    Ok((found == pid).then(|| Reaped {
+        status,
+        user_us: micros(usage.ru_utime),
+        system_us: micros(usage.ru_stime),
+        max_rss_kib: usage.ru_maxrss as u64,
+    }))
+}
+
+/// Sends a signal, real-time ones too, to a process (positive) or a group (negative).
+pub fn kill(target: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: plain values.
+    Errno::result(unsafe { libc::kill(target, signal) }).map(drop)
+}
+
+/// Sends a signal through a pidfd.
+pub fn pidfd_kill(pidfd: RawFd, signal: i32) -> Result<(), Errno> {
+    let none = ptr::null::<libc::siginfo_t>();
+    // SAFETY: plain values; a null siginfo means what kill(2) would fill in.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, none, 0) };
+    Errno::result(sent).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_moves_no_field() {
+        let stat = b"7 (a) R (b)) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 1\n";
+        assert_eq!(start_ticks(stat), Some(4711));
+        assert_eq!(start_ticks(b"7 (x) S 1"), None);
+        assert_eq!(start_ticks(b""), None);
+    }
+
+    #[test]
+    fn our_own_start_time_is_found() {
+        let stat = std::fs::read("/proc/self/stat").expect("proc");
+        assert!(start_ticks(&stat).is_some_and(|ticks| ticks > 0));
+    }
+}

@@ -1,0 +1,319 @@
+//! Prepares an attempt's process: pipes, words, environment, the places where its program may
+//! be; and reads the report of a child that failed. The child itself is `fork`'s.
+
+use std::{
+    ffi::CString,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    unistd::pipe2,
+};
+
+use super::{
+    fork,
+    pipes::Pipes,
+    plan::{CStrings, Plan, REPORT_BYTES, Step},
+};
+use crate::{
+    job::{Bound, Limits, SpawnError},
+    shim::log::Log,
+    spool::{Launch, RunSpec},
+};
+
+/// Where programs are when the environment has no PATH.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// A child on its way to exec.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its process id.
+    pub pid: i32,
+    /// Our ends of its stdout and stderr.
+    pub pipes: Pipes,
+    /// Our end of its stdin, where that is a pipe; it does not block.
+    pub stdin: Option<OwnedFd>,
+    /// Ends with its exec, or holds a report.
+    pub report: OwnedFd,
+}
+
+/// Whether a start that failed may succeed later. Nothing has run in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// It would fail again.
+    Never,
+    /// It may, or may not: worth some tries.
+    ForAWhile,
+    /// Something is short that others give back.
+    Always,
+}
+
+/// A start that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// How, for people.
+    pub error: SpawnError,
+    /// What to do about it.
+    pub retry: Retry,
+}
+
+impl Failure {
+    fn of(step: Option<Step>, errno: Errno, what: &str) -> Self {
+        Self {
+            error: failed(errno, what),
+            retry: retry(step, errno),
+        }
+    }
+
+    /// The child has said something that is no report.
+    pub fn unknown() -> Self {
+        Self::of(Some(Step::Exec), Errno::EBADMSG, "understand its child")
+    }
+
+    fn invalid(what: &str) -> Self {
+        Self::of(None, Errno::EINVAL, what)
+    }
+}
+
+/// What an error at a step of the child means, or (`None`) before there was one.
+fn retry(step: Option<Step>, errno: Errno) -> Retry {
+    match (step, errno) {
+        (Some(Step::Exec), Errno::ENOMEM | Errno::EIO | Errno::ETXTBSY)
+        | (Some(Step::Chdir), Errno::EIO) => Retry::ForAWhile,
+        (_, Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+        | (Some(Step::Record), Errno::ENOSPC | Errno::EDQUOT | Errno::EIO) => Retry::Always,
+        _ => Retry::Never,
+    }
+}
+
+/// Forks the process of an attempt, with a pipe as its stdin where it is `fed`; it and all that it
+/// starts carry the `mark`. Its success is known when [`Spawned::report`] ends.
+pub fn spawn(
+    spec: &RunSpec,
+    mark: Option<u64>,
+    fed: bool,
+    log: &Log,
+    null: &OwnedFd,
+) -> Result<Spawned, Failure> {
+    let words = Words::of(spec)?;
+    let ends = Ends::open(fed).map_err(|e| Failure::of(None, e, "create pipes"))?;
+    let (segment, start_at) = log.start_place();
+    let stdin = ends.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
+    let pid = fork::fork(&Plan {
+        candidates: &words.candidates,
+        argv: &words.argv,
+        env: &words.env,
+        cwd: &words.cwd,
+        umask: spec.umask,
+        limits: &resources(&spec.limits, mark),
+        nice: spec.limits.nice,
+        stdio: [stdin, &ends.stdout.1, &ends.stderr.1].map(AsRawFd::as_raw_fd),
+        report: ends.report.1.as_raw_fd(),
+        segment,
+        start_at,
+        offset: log.end(),
+    })
+    .map_err(|e| Failure::of(None, errno_of(&e), "fork"))?;
+    // Their ends are dropped here: only the child holds them now.
+    Ok(Spawned {
+        pid,
+        pipes: Pipes::new(ends.stdout.0, ends.stderr.0),
+        stdin: ends.stdin.map(|(_, ours)| ours),
+        report: ends.report.0,
+    })
+}
+
+/// From here on a bound is none.
+const UNBOUND: u64 = i64::MAX as u64;
+
+/// The limits as the kernel knows them; what is not bound is the highest number. Of the limit that is
+/// the mark only the soft one: the job may have another one if it needs it.
+fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
+    let mark = mark.map(|soft| Bound::Each { soft, hard: None });
+    let all = [
+        (libc::RLIMIT_AS, limits.memory_bytes),
+        (libc::RLIMIT_CPU, limits.cpu_s),
+        (libc::RLIMIT_NPROC, limits.processes),
+        (libc::RLIMIT_NOFILE, limits.open_files),
+        (libc::RLIMIT_FSIZE, limits.file_bytes),
+        (libc::RLIMIT_RTTIME, mark),
+        (libc::RLIMIT_CORE, limits.core_bytes),
+    ];
+    let resource = |(resource, bound): (_, Option<Bound>)| {
+        let (soft, hard) = bound?.soft_and_hard();
+        // JSON's highest number stands for the kernel's.
+        let none = |bound| match bound {
+            UNBOUND.. => libc::RLIM_INFINITY,
+            bound => bound,
+        };
+        let (soft, hard) = (none(soft), hard.map(none));
+        #[allow(clippy::unnecessary_cast, reason = "its type depends on the C library")]
+        Some((resource as u32, soft, hard.unwrap_or(libc::RLIM_INFINITY)))
+    };
+    all.into_iter().filter_map(resource).collect()
+}
+
+/// Starts a program as a sibling of this process, in a session of its own, with `/dev/null` as its
+/// stdin and stdout, and our stderr.
+pub fn launch(launch: &Launch, null: &OwnedFd) -> std::io::Result<i32> {
+    let c_strings = |all: Vec<Vec<u8>>| all.into_iter().map(CString::new).collect();
+    let argv: Result<Vec<_>, _> =
+        c_strings([vec![launch.program.clone()], launch.args.clone()].concat());
+    let env: Result<Vec<_>, _> = c_strings(launch.env.clone());
+    let program = CString::new(launch.program.clone())?;
+    fork::sibling(
+        &program,
+        &CStrings::new(argv?),
+        &CStrings::new(env?),
+        &CString::new(launch.cwd.clone())?,
+        null.as_raw_fd(),
+    )
+}
+
+/// Both ends of everything: the one that is read, then the one that is written.
+struct Ends {
+    stdin: Option<(OwnedFd, OwnedFd)>,
+    stdout: (OwnedFd, OwnedFd),
+    stderr: (OwnedFd, OwnedFd),
+    report: (OwnedFd, OwnedFd),
+}
+
+impl Ends {
+    fn open(fed: bool) -> Result<Self, Errno> {
+        Ok(Self {
+            stdin: fed.then(input_pipe).transpose()?,
+            stdout: output_pipe()?,
+            stderr: output_pipe()?,
+            report: output_pipe()?,
+        })
+    }
+}
+
+/// A pipe whose reading end does not block; the process's end is as it expects it.
+fn output_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    set_nonblocking(&ours)?;
+    Ok((ours, theirs))
+}
+
+/// The same the other way round.
+fn input_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (theirs, ours) = pipe2(OFlag::O_CLOEXEC)?;
+    set_nonblocking(&ours)?;
+    Ok((theirs, ours))
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
+}
+
+/// The strings of an exec.
+struct Words {
+    candidates: Vec<CString>,
+    argv: CStrings,
+    env: CStrings,
+    cwd: CString,
+}
+
+impl Words {
+    fn of(spec: &RunSpec) -> Result<Self, Failure> {
+        let invalid = Failure::invalid;
+        let program = spec.argv.first().ok_or_else(|| invalid("exec nothing"))?;
+        let path = spec.env.iter().rev().find(|(name, _)| name == "PATH");
+        let path = path.map_or(DEFAULT_PATH, |(_, value)| value);
+        let c_strings = |all: &mut dyn Iterator<Item = String>, what| {
+            all.map(CString::new)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|_| invalid(what))
+        };
+        let mut env = spec
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        Ok(Self {
+            candidates: c_strings(&mut candidates(program, path).into_iter(), "exec a NUL")?,
+            argv: CStrings::new(c_strings(&mut spec.argv.iter().cloned(), "pass a NUL")?),
+            env: CStrings::new(c_strings(&mut env, "pass a NUL in the environment")?),
+            cwd: CString::new(spec.cwd.as_str()).map_err(|_| invalid("chdir to a NUL"))?,
+        })
+    }
+}
+
+/// The paths that are tried for a program, as execvp(3) does: a name with a slash is itself, an
+/// empty place in PATH is the working directory.
+fn candidates(program: &str, path: &str) -> Vec<String> {
+    if program.is_empty() || program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    path.split(':')
+        .map(|place| match place {
+            "" => program.to_owned(),
+            _ => format!("{place}/{program}"),
+        })
+        .collect()
+}
+
+/// What a child's report says; `None` where it is none.
+pub fn read_report(report: &[u8], spec: &RunSpec) -> Option<Failure> {
+    let report: &[u8; REPORT_BYTES] = report.try_into().ok()?;
+    let [step, _, _, _, errno @ ..] = *report;
+    let step = Step::from_code(step)?;
+    let what = match step {
+        Step::Session => "begin a session".to_owned(),
+        Step::DeathSignal => "tie its life to the shim's".to_owned(),
+        Step::Chdir => format!("chdir {}", spec.cwd),
+        Step::Descriptors => "place its descriptors".to_owned(),
+        Step::Record => "write its start record".to_owned(),
+        Step::Limits => "take its limits".to_owned(),
+        Step::Exec => format!("exec {}", spec.argv.first()?),
+    };
+    let errno = Errno::from_raw(i32::from_le_bytes(errno));
+    Some(Failure::of(Some(step), errno, &what))
+}
+
+/// A spawn error with the name of its errno.
+pub fn failed(errno: Errno, what: &str) -> SpawnError {
+    SpawnError {
+        errno: errno as i32,
+        name: format!("{errno:?}"),
+        what: what.to_owned(),
+    }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_short_is_tried_again_and_what_is_wrong_is_not() {
+        let exec = Some(Step::Exec);
+        for (step, errno, expected) in [
+            (None, Errno::EAGAIN, Retry::Always),
+            (None, Errno::EMFILE, Retry::Always),
+            (None, Errno::EINVAL, Retry::Never),
+            (Some(Step::Record), Errno::ENOSPC, Retry::Always),
+            (Some(Step::Chdir), Errno::ENOENT, Retry::Never),
+            (Some(Step::Chdir), Errno::ENOMEM, Retry::Always),
+            (exec, Errno::EAGAIN, Retry::Always),
+            (exec, Errno::ENOMEM, Retry::ForAWhile),
+            (exec, Errno::ETXTBSY, Retry::ForAWhile),
+            (exec, Errno::ENOENT, Retry::Never),
+            (exec, Errno::E2BIG, Retry::Never),
+        ] {
+            assert_eq!(retry(step, errno), expected, "{step:?} {errno}");
+        }
+    }
+
+    #[test]
+    fn programs_are_looked_for_as_execvp_does() {
+        assert_eq!(candidates("ls", "/a::/b"), ["/a/ls", "ls", "/b/ls"]);
+        assert_eq!(candidates("./ls", "/a:/b"), ["./ls"]);
+        assert_eq!(candidates("", "/a"), [""]);
+    }
+}

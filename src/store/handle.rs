@@ -1,0 +1,566 @@
+//! A handle on the store: each method hands one write to the one task that writes, or reads.
+
+use std::{path::Path, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::sqlite::{
+    attempts, events, evidence, job_snapshot, jobs,
+    keys::ShimSeed,
+    list,
+    long_path::Way,
+    open,
+    open::Checked,
+    queues,
+    snapshot::{Snapshot, SnapshotError},
+    stored,
+    tally::Tally,
+    view, writer,
+    writer::{Request, Writer},
+};
+use super::{
+    types::*,
+    write::{Answer, Ask, ClaimAsk, PauseAsk, PauseTold, RefusalTold, VoidAsk},
+};
+use crate::{
+    job::{
+        Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
+        Survivor, chain::Recorded,
+    },
+    sys::disk_reserve::Ballast,
+};
+
+/// The ledger: one writer, a few read-only readers. Cheap to clone.
+///
+/// A write is answered after its transaction is durable; those that arrive together share one.
+/// Within a transaction they are executed in the order of a job's life (submit, started, wishes,
+/// segments, finish, claim), and in the order of arrival where that says nothing. A write is
+/// handed in when its future is first polled: of a `finish` and a `claim` that are polled
+/// together (`join!`), the claim fills the slot that the finish frees, in the same transaction.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    requests: mpsc::Sender<Request>,
+    readers: open::Readers,
+    _way: Way,
+    failed: CancellationToken,
+    tally: Arc<Tally>,
+    ballast: Ballast,
+    checked: Checked,
+    /// Where the database lay when it was opened.
+    place: String,
+    /// What the keys of shims are made from.
+    shim_seed: ShimSeed,
+}
+
+impl Store {
+    /// Opens the ledger at `path`, or makes one where there is no file. Needs a tokio runtime,
+    /// and that the caller is the only server on this data directory.
+    ///
+    /// # Errors
+    ///
+    /// A file that is not ours, is damaged, or was written by a newer version is refused, and
+    /// left as it is.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_checking(path, u64::MAX).await
+    }
+
+    /// The same, but of a file of more than `check_bytes_max` bytes the outputs, which are most of
+    /// it, are not looked through for damage: [`Self::check_outputs`] does that.
+    pub async fn open_checking(path: &Path, check_bytes_max: u64) -> Result<Self, OpenError> {
+        Ok(Self::over(open::open(path, check_bytes_max).await?))
+    }
+
+    /// What the keys of this data directory's shims are made from.
+    pub fn shim_seed(&self) -> &ShimSeed {
+        &self.inner.shim_seed
+    }
+
+    /// Looks through what was not looked through when the file was opened. Damage is no reason to
+    /// lose what runs, but nothing more is acknowledged on top of it: see [`Self::failed`].
+    pub async fn check_outputs(&self) {
+        if self.inner.checked == Checked::Whole {
+            return;
+        }
+        match open::look_through_outputs(&self.inner.readers).await {
+            Ok(None) => {}
+            Ok(Some(damage)) => self.distrust(&format!("the outputs are damaged: {damage}")),
+            Err(error) => self.distrust(&error),
+        }
+    }
+
+    /// Starts the writer's task.
+    fn over(connections: open::Connections) -> Self {
+        let open::Connections {
+            writer,
+            digest_key,
+            shim_seed,
+            readers,
+            way,
+            presence,
+            ballast,
+            checked,
+        } = connections;
+        let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
+        let failed = CancellationToken::new();
+        let tally = Arc::<Tally>::default();
+        let place = presence.place();
+        let writer = Writer {
+            conn: writer,
+            key: digest_key,
+            _way: way.clone(),
+            presence,
+            ballast: ballast.clone(),
+            requests: incoming,
+            failed: failed.clone(),
+            tally: tally.clone(),
+        };
+        tokio::spawn(writer.run());
+        let inner = Inner {
+            requests,
+            readers,
+            shim_seed,
+            _way: way,
+            failed,
+            tally,
+            ballast,
+            checked,
+            place,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Cancelled when the database file cannot be trusted any more (an I/O error, damage).
+    /// Nothing is acknowledged from then on: the server must exit, the next start verifies.
+    pub fn failed(&self) -> CancellationToken {
+        self.inner.failed.clone()
+    }
+
+    /// The disk has failed at what belongs to the ledger, such as a segment that could not be
+    /// synced: nothing is acknowledged from here on, as after a failure of the database itself.
+    pub fn distrust(&self, error: &dyn std::fmt::Display) {
+        if !self.inner.failed.is_cancelled() {
+            tracing::error!(%error, "the disk cannot be trusted any more: stopping");
+            self.inner.failed.cancel();
+        }
+    }
+
+    /// Room on the disk that is kept for what must be stored when nothing else is left of it.
+    pub fn ballast(&self) -> &Ballast {
+        &self.inner.ballast
+    }
+
+    /// Increments and commits the epoch.
+    pub async fn begin_epoch(&self, boot_id: &str) -> Result<Epoch, StoreError> {
+        let ask = Ask::BeginEpoch(boot_id.to_owned(), self.inner.place.clone());
+        self.write(ask, |answer| match answer {
+            Answer::Epoch(epoch) => Some(epoch),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Commits what has been handed in, checkpoints, and closes. Later calls get `Stopping`.
+    pub async fn close(&self) {
+        self.inner.readers.close().await;
+        let (reply, closed) = oneshot::channel();
+        // Where the writer has gone already, there is nothing left to close.
+        if self
+            .inner
+            .requests
+            .send(Request::Close(reply))
+            .await
+            .is_ok()
+        {
+            let _ = closed.await;
+        }
+    }
+
+    // ---- writes
+
+    /// Stores a job, unless its idempotency key names one that is there already.
+    ///
+    /// # Errors
+    ///
+    /// `UnknownQueue` and `KeyConflict` store nothing.
+    pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
+        let submissions: Arc<[Submission]> = [submission].into();
+        loop {
+            let taken = self.take(Arc::clone(&submissions)).await;
+            let taken = taken.map_err(|refused| refused.error)?;
+            for (submission, taken) in submissions.iter().zip(taken) {
+                if taken.created {
+                    let (job, created) = (jobs::as_submitted(submission, taken.number), true);
+                    return Ok(Submitted { job, created });
+                }
+                // One that was deleted a moment ago has given its key back: try again.
+                if let Some(job) = self
+                    .job(JobRef::Number(taken.number), Include::default())
+                    .await?
+                {
+                    let created = false;
+                    return Ok(Submitted { job, created });
+                }
+            }
+        }
+    }
+
+    /// Stores all of these jobs or none; those with an idempotency key that is known are not
+    /// stored again. The answers are in the order of the submissions.
+    ///
+    /// # Errors
+    ///
+    /// The first submission that is refused is named; nothing is stored.
+    pub async fn submit_many(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Taken>, BatchRefused> {
+        self.take(submissions.into()).await
+    }
+
+    async fn take(&self, submissions: Arc<[Submission]>) -> Result<Vec<Taken>, BatchRefused> {
+        self.write(Ask::Submit(submissions), |answer| match answer {
+            Answer::Submitted(taken) => Some(taken),
+            _ => None,
+        })
+        .await?
+    }
+
+    /// Creates a queue, with as many slots as `default` unless a number is named, or changes it.
+    pub async fn set_queue(&self, change: QueueChange) -> Result<QueueSet, StoreError> {
+        self.write(Ask::SetQueue(change), |answer| match answer {
+            Answer::QueueSet(set) => Some(set),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Takes a queue away whose jobs are all final. Which ones stay for ever, the caller knows.
+    pub async fn delete_queue(&self, name: String) -> Result<QueueDeleted, StoreError> {
+        self.write(Ask::DeleteQueue(name), |answer| match answer {
+            Answer::QueueDeleted(deleted) => Some(deleted),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Gives queued jobs to offered shims, by queue bounds, priority and number. A shim whose
+    /// attempt is not final must not be offered; such a claim is refused as a whole.
+    pub async fn claim(
+        &self,
+        offers: Vec<Offer>,
+        boot_id: String,
+        instance: String,
+        at: Micros,
+    ) -> Result<Claimed, StoreError> {
+        let ask = Ask::Claim(ClaimAsk {
+            offers,
+            boot_id,
+            instance,
+            at,
+        });
+        self.write(ask, |answer| match answer {
+            Answer::Claimed(claimed) => Some(claimed),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Makes an attempt and its job final, with its output.
+    pub async fn finish(&self, finish: Finish) -> Result<Fenced, StoreError> {
+        self.fenced(Ask::Finish(Box::new(finish))).await
+    }
+
+    /// The attempt's process exists. `Stale` also where that was known already.
+    pub async fn started(&self, started: Started) -> Result<Fenced, StoreError> {
+        self.fenced(Ask::Started(started)).await
+    }
+
+    /// The shim has stopped the tree. `Stale` also where the job was paused already.
+    pub async fn paused(
+        &self,
+        number: JobNumber,
+        attempt: u32,
+        actor: String,
+        at: Micros,
+    ) -> Result<Fenced, StoreError> {
+        self.fenced(Ask::Paused(PauseTold {
+            number,
+            attempt,
+            paused: true,
+            actor,
+            at,
+        }))
+        .await
+    }
+
+    /// The shim has let the tree go on. `Stale` also where the job was running already.
+    pub async fn resumed(
+        &self,
+        number: JobNumber,
+        attempt: u32,
+        actor: String,
+        at: Micros,
+    ) -> Result<Fenced, StoreError> {
+        self.fenced(Ask::Paused(PauseTold {
+            number,
+            attempt,
+            paused: false,
+            actor,
+            at,
+        }))
+        .await
+    }
+
+    /// The kernel does not let the shim signal these processes for the stop that is wished. `Stale`
+    /// where none is.
+    pub async fn stop_refused(
+        &self,
+        number: JobNumber,
+        attempt: u32,
+        refused: Vec<Survivor>,
+    ) -> Result<Fenced, StoreError> {
+        self.fenced(Ask::StopRefused(RefusalTold {
+            number,
+            attempt,
+            refused,
+        }))
+        .await
+    }
+
+    /// Cancels a job that waits, at once; stores the wish for one that runs. `wish.cause` is
+    /// `Cancel` or `Kill`.
+    pub async fn wish_stop(&self, job: JobRef, wish: StopWish) -> Result<Wished, StoreError> {
+        self.write(Ask::WishStop(job, wish), |answer| match answer {
+            Answer::Wished(wished) => Some(*wished),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Stores the wish that a running job pauses (`pause`) or goes on.
+    pub async fn wish_pause(
+        &self,
+        job: JobRef,
+        pause: bool,
+        actor: String,
+        at: Micros,
+    ) -> Result<PauseWished, StoreError> {
+        let ask = Ask::WishPause(PauseAsk {
+            job,
+            pause,
+            actor,
+            at,
+        });
+        self.write(ask, |answer| match answer {
+            Answer::PauseWished(wished) => Some(*wished),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Keeps an input of a job that waits, or names the shim that is to have it.
+    pub async fn input(&self, job: JobRef, input: Input) -> Result<InputMet, StoreError> {
+        self.write(Ask::Input(job, input), |answer| match answer {
+            Answer::InputMet(met) => Some(*met),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Changes a job that has not started.
+    pub async fn update(&self, job: JobRef, change: JobChange) -> Result<Updated, StoreError> {
+        self.write(Ask::Update(job, change), |answer| match answer {
+            Answer::Updated(updated) => Some(*updated),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Takes a final job away, with its attempts and its output. Its segment files are the
+    /// caller's business: a start on this data directory unlinks those that no row names.
+    pub async fn delete(&self, job: JobRef) -> Result<Deleted, StoreError> {
+        self.write(Ask::Delete(job), |answer| match answer {
+            Answer::Deleted(deleted) => Some(*deleted),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The attempt is proven never to have started: it becomes `void`, the job `queued` again (or
+    /// `cancelled`, where a stop is wished).
+    pub async fn void(
+        &self,
+        number: JobNumber,
+        attempt: u32,
+        at: Micros,
+    ) -> Result<Fenced, StoreError> {
+        self.fenced(Ask::Void(VoidAsk {
+            number,
+            attempt,
+            at,
+        }))
+        .await
+    }
+
+    /// A segment of a running attempt is complete and has been hashed.
+    pub async fn segment_read(&self, row: SegmentRow) -> Result<Fenced, StoreError> {
+        self.fenced(Ask::SegmentRead(row)).await
+    }
+
+    async fn fenced(&self, ask: Ask) -> Result<Fenced, StoreError> {
+        self.write(ask, |answer| match answer {
+            Answer::Fenced(fenced) => Some(fenced),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Hands a write in and waits for its answer. As long as there is room this happens at the
+    /// first poll, so writes keep the order in which their futures are polled.
+    async fn write<T>(&self, ask: Ask, pick: fn(Answer) -> Option<T>) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        match self.inner.requests.try_send(Request::Write(ask, reply)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(request)) => {
+                let sent = self.inner.requests.send(request).await;
+                sent.map_err(|_| StoreError::Stopping)?;
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(StoreError::Stopping),
+        }
+        let answer = answer.await.map_err(|_| StoreError::Stopping)??;
+        pick(answer).ok_or(StoreError::WrongAnswer)
+    }
+
+    // ---- reads
+
+    /// A job as users see it.
+    pub async fn job(
+        &self,
+        job: JobRef,
+        include: Include,
+    ) -> Result<Option<crate::job::Job>, StoreError> {
+        Ok(view::job(&self.inner.readers, job, include).await?)
+    }
+
+    /// A page of jobs, newest first.
+    pub async fn list(&self, filter: ListFilter) -> Result<JobPage, StoreError> {
+        Ok(list::list(&self.inner.readers, &filter).await?)
+    }
+
+    /// All queues, by name.
+    pub async fn queues(&self) -> Result<Vec<Queue>, StoreError> {
+        Ok(queues::all(&self.inner.readers).await?)
+    }
+
+    /// State changes of a job with `event > after`, in order.
+    pub async fn changes(
+        &self,
+        number: JobNumber,
+        after: i64,
+    ) -> Result<Vec<StateChange>, StoreError> {
+        Ok(events::changes(&self.inner.readers, number, after).await?)
+    }
+
+    /// The id of a job's newest event; 0 where there is no such job.
+    pub async fn newest_change(&self, number: JobNumber) -> Result<i64, StoreError> {
+        Ok(events::newest(&self.inner.readers, number).await?)
+    }
+
+    /// When the current attempt of a job was started and last resumed; `None` where it has none.
+    pub async fn life_signs(&self, number: JobNumber) -> Result<Option<LifeSigns>, StoreError> {
+        Ok(events::life_signs(&self.inner.readers, number).await?)
+    }
+
+    /// Attempts that are not final, in the order of their jobs.
+    pub async fn open_attempts(&self) -> Result<Vec<OpenAttempt>, StoreError> {
+        Ok(attempts::open(&self.inner.readers).await?)
+    }
+
+    /// This attempt, if it is not final.
+    pub async fn open_attempt(
+        &self,
+        number: JobNumber,
+        attempt: u32,
+    ) -> Result<Option<OpenAttempt>, StoreError> {
+        Ok(attempts::open_one(&self.inner.readers, number, attempt).await?)
+    }
+
+    /// Where the byte at `offset` is; rows up to about `max_bytes` of data (at least one row).
+    pub async fn stored(
+        &self,
+        number: JobNumber,
+        offset: Offset,
+        max_bytes: u64,
+    ) -> Result<Stored, StoreError> {
+        Ok(stored::stored(&self.inner.readers, number, offset, max_bytes).await?)
+    }
+
+    /// What the row of a job says, and which of its events is the newest.
+    pub async fn job_record(&self, number: JobNumber) -> Result<Option<JobRecord>, StoreError> {
+        Ok(evidence::job(&self.inner.readers, number).await?)
+    }
+
+    /// What is on record about a job's attempts, in order.
+    pub async fn attempt_records(
+        &self,
+        number: JobNumber,
+    ) -> Result<Vec<AttemptRecord>, StoreError> {
+        Ok(evidence::attempts(&self.inner.readers, number).await?)
+    }
+
+    /// At most `limit` events of a job behind the event `after`, in order.
+    pub async fn recorded(
+        &self,
+        number: JobNumber,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        Ok(evidence::recorded(&self.inner.readers, number, after, limit).await?)
+    }
+
+    /// The first offset behind `offset` at which a row of a job's output begins.
+    pub async fn next_row(
+        &self,
+        number: JobNumber,
+        offset: Offset,
+    ) -> Result<Option<Offset>, StoreError> {
+        Ok(evidence::next_row(&self.inner.readers, number, offset).await?)
+    }
+
+    /// Those of these jobs that are final.
+    pub async fn final_among(&self, numbers: Vec<JobNumber>) -> Result<Vec<JobNumber>, StoreError> {
+        Ok(list::final_among(&self.inner.readers, &numbers).await?)
+    }
+
+    /// How many jobs are in each state; states without jobs are missing.
+    pub async fn counts(&self) -> Result<Counts, StoreError> {
+        Ok(self.inner.tally.counts(&self.inner.readers).await?)
+    }
+
+    /// The highest number that a job has had; 0 before the first one.
+    pub async fn last_number(&self) -> Result<JobNumber, StoreError> {
+        Ok(jobs::last_number(&self.inner.readers).await?)
+    }
+
+    /// Copies what is committed into the file `to`, which must not exist; see [`Snapshot`].
+    pub async fn snapshot(
+        &self,
+        to: &Path,
+        stop: &CancellationToken,
+    ) -> Result<Snapshot, SnapshotError> {
+        Snapshot::write(&self.inner.readers, to, stop).await
+    }
+
+    /// The number of the job with this id.
+    pub async fn job_number(&self, id: JobId) -> Result<Option<JobNumber>, StoreError> {
+        Ok(job_snapshot::number_of(&self.inner.readers, id).await?)
+    }
+}

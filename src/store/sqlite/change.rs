@@ -1,0 +1,115 @@
+//! What users do to a job that has not started or is final: change it, delete it.
+//!
+//! Files of segments are not touched here; the answer names them.
+
+use super::{
+    columns::json,
+    job_snapshot::{Batch, all_moved},
+    view,
+};
+use crate::{
+    job::{JobChange, JobNumber, JobRef, Offset},
+    store::types::{Deleted, DeletedJob, Updated},
+};
+
+/// Changes a job that no attempt has been begun for, or whose attempts were void. What it was
+/// submitted as, its fingerprint, stays.
+pub(super) async fn update(
+    batch: &mut Batch<'_>,
+    job: JobRef,
+    change: &JobChange,
+) -> sqlx::Result<Updated> {
+    let Some(standing) = batch.standing(job).await? else {
+        return Ok(Updated::NotFound);
+    };
+    let number = standing.number;
+    if standing.begun || standing.state.is_final() {
+        return view::known(batch.conn, number).await.map(Updated::Started);
+    }
+    if let Some(queue) = &change.queue
+        && !exists(batch, queue).await?
+    {
+        return Ok(Updated::UnknownQueue(queue.clone()));
+    }
+    let labels = change.labels.as_ref().map(json).transpose()?;
+    let renamed = change.name.is_some();
+    let name = change.name.as_ref().and_then(Option::as_ref);
+    let done = sqlx::query!(
+        "UPDATE jobs SET queue = coalesce(?2, queue), priority = coalesce(?3, priority),
+             name = CASE WHEN ?4 THEN ?5 ELSE name END, labels = coalesce(?6, labels)
+         WHERE number = ?1 AND +state IN ('scheduled', 'blocked', 'queued')",
+        number,
+        change.queue,
+        change.priority,
+        renamed,
+        name,
+        labels
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    all_moved(done.rows_affected(), 1)?;
+    view::known(batch.conn, number).await.map(Updated::Done)
+}
+
+async fn exists(batch: &mut Batch<'_>, queue: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM queues WHERE name = ?1) AS "exists!: bool""#,
+        queue
+    )
+    .fetch_one(&mut *batch.conn)
+    .await
+}
+
+/// Takes a final job out of the ledger, with all that hangs on it; its events stay. Its number is
+/// never given again, so nothing that still knows it can meet another job.
+pub(super) async fn delete(batch: &mut Batch<'_>, job: JobRef) -> sqlx::Result<Deleted> {
+    let Some(standing) = batch.standing(job).await? else {
+        return Ok(Deleted::NotFound);
+    };
+    let number = standing.number;
+    let job = view::known(batch.conn, number).await?;
+    if !standing.state.is_final() {
+        return Ok(Deleted::NotFinal(Box::new(job)));
+    }
+    let segments = segments(batch, number).await?;
+    let environment = sqlx::query_scalar!(
+        r#"DELETE FROM jobs WHERE number = ?1
+           AND +state IN ('succeeded', 'failed', 'cancelled')
+           RETURNING environment AS "environment!: Vec<u8>""#,
+        number
+    )
+    .fetch_one(&mut *batch.conn)
+    .await?;
+    forget_environment(batch, &environment).await?;
+    Ok(Deleted::Done(Box::new(DeletedJob { job, segments })))
+}
+
+/// Every segment of a job that may have a file: those with rows, and the first one of each attempt,
+/// which may still be there although its bytes are rows or it stands for an attempt that is void.
+async fn segments(batch: &mut Batch<'_>, number: JobNumber) -> sqlx::Result<Vec<(u32, Offset)>> {
+    let rows = sqlx::query!(
+        r#"SELECT attempt AS "attempt!: u32", first_offset AS "first_offset!: i64"
+           FROM segments WHERE job = ?1
+           UNION
+           SELECT attempt, start_offset FROM attempts WHERE job = ?1"#,
+        number
+    )
+    .fetch_all(&mut *batch.conn)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|row| (row.attempt, row.first_offset as u64))
+        .collect())
+}
+
+/// Takes an environment away that no job uses any more: it holds people's secrets.
+async fn forget_environment(batch: &mut Batch<'_>, hash: &[u8]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM environments WHERE hash = ?1
+           AND NOT EXISTS (SELECT 1 FROM jobs WHERE environment = ?1)",
+        hash
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    Ok(())
+}

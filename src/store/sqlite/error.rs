@@ -1,0 +1,220 @@
+//! What SQLite's refusals mean: for a caller, and for the one task that writes.
+//!
+//! It does not know which statement was refused.
+
+use std::{
+    error::Error,
+    io::{self, ErrorKind},
+    mem::discriminant,
+    path::Path,
+    sync::Arc,
+};
+
+use crate::{
+    store::types::{OpenError, StoreError},
+    sys::descriptors::is_shortage,
+};
+
+/// Primary result codes of SQLite (the lowest byte of an extended one).
+mod code {
+    pub const BUSY: i32 = 5;
+    pub const LOCKED: i32 = 6;
+    pub const NOMEM: i32 = 7;
+    pub const READONLY: i32 = 8;
+    pub const IOERR: i32 = 10;
+    pub const CORRUPT: i32 = 11;
+    pub const FULL: i32 = 13;
+    pub const CANTOPEN: i32 = 14;
+    pub const NOTADB: i32 = 26;
+    /// Extended: a write failed, for whatever reason but a full disk.
+    pub const IOERR_WRITE: i32 = 778;
+    /// Extended: the shared memory file could not grow, which is how a full disk looks there.
+    pub const IOERR_SHMSIZE: i32 = 4874;
+}
+
+/// What a failed transaction means for the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing was written; there may be room again later.
+    DiskFull,
+    /// Somebody else holds the file's lock, or there are no descriptors or no memory. Nothing was
+    /// written.
+    Busy,
+    /// The file cannot be trusted any more: nothing may be acknowledged from here on.
+    Broken,
+    /// Something in the batch was refused; the rest of it may be fine.
+    Refused,
+}
+
+/// What `error` means for the writer.
+pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
+    let Some(extended) = sqlite_code(error) else {
+        return match error {
+            sqlx::Error::Io(e) if is_out_of_room(e) => Verdict::DiskFull,
+            sqlx::Error::Io(e) if is_shortage(e) => Verdict::Busy,
+            sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => Verdict::Broken,
+            _ => Verdict::Refused,
+        };
+    };
+    match extended & 0xff {
+        code::BUSY | code::LOCKED => Verdict::Busy,
+        code::FULL => Verdict::DiskFull,
+        code::IOERR if extended == code::IOERR_SHMSIZE => Verdict::DiskFull,
+        code::READONLY | code::IOERR | code::CORRUPT | code::NOTADB => Verdict::Broken,
+        // No descriptor was left, for example: nothing was written. Whether the file still has its
+        // name is looked at by itself.
+        code::CANTOPEN => Verdict::Refused,
+        _ => Verdict::Refused,
+    }
+}
+
+/// Whether a write failed. Of a quota that is used up SQLite says no more than of a broken disk.
+pub(super) fn is_failed_write(error: &sqlx::Error) -> bool {
+    sqlite_code(error) == Some(code::IOERR_WRITE)
+}
+
+/// Whether the same may be answered when it is asked again: nothing is wrong with the question, and
+/// the file itself is not known to be damaged.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match sqlite_code(error).map(|extended| extended & 0xff) {
+        Some(primary) => matches!(
+            primary,
+            code::BUSY | code::LOCKED | code::NOMEM | code::IOERR | code::CANTOPEN
+        ),
+        None => matches!(
+            error,
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed
+        ),
+    }
+}
+
+/// Whether a file could not be opened, read or written, so that the system has given an error.
+pub(super) fn comes_from_a_file(error: &sqlx::Error) -> bool {
+    let primary = sqlite_code(error).map(|extended| extended & 0xff);
+    matches!(primary, Some(code::IOERR | code::CANTOPEN))
+}
+
+/// Whether there is no room, on the disk or in a quota.
+pub(super) fn is_out_of_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
+}
+
+/// The extended result code of SQLite, where it was SQLite that refused.
+fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match (&error, verdict(&error)) {
+            (sqlx::Error::PoolClosed, _) => Self::Stopping,
+            (_, Verdict::DiskFull) => Self::DiskFull,
+            _ if may_pass(&error) => Self::Unavailable(Arc::new(error)),
+            _ => Self::Database(Arc::new(error)),
+        }
+    }
+}
+
+/// SQLite's errors cannot be compared: two are equal that are of one kind and say the same.
+impl PartialEq for StoreError {
+    fn eq(&self, other: &Self) -> bool {
+        discriminant(self) == discriminant(other) && self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for StoreError {}
+
+impl OpenError {
+    /// No connection to `path` could be made.
+    pub(super) fn no_connection(path: &Path, error: sqlx::Error) -> Self {
+        match verdict(&error) {
+            Verdict::DiskFull => Self::about(
+                path,
+                "cannot be opened: the disk is full; make room and start again",
+            ),
+            _ => Self::failed(path, "cannot be opened", error),
+        }
+    }
+
+    /// A sentence about `path`: what is wrong with it.
+    pub(super) fn about(path: &Path, what: impl std::fmt::Display) -> Self {
+        Self::Unusable(format!("the database {} {what}", path.display()))
+    }
+
+    /// The same, where another error is the cause.
+    pub(super) fn failed(
+        path: &Path,
+        what: &str,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed {
+            what: format!("the database {} {what}", path.display()),
+            source: source.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::columns::malformed, *};
+
+    #[test]
+    fn only_what_casts_doubt_on_the_file_breaks_the_writer() {
+        assert_eq!(verdict(&sqlx::Error::WorkerCrashed), Verdict::Broken);
+        assert_eq!(verdict(&sqlx::Error::RowNotFound), Verdict::Refused);
+        assert_eq!(verdict(&malformed("x")), Verdict::Refused);
+        for (kind, expected) in [
+            (ErrorKind::QuotaExceeded, Verdict::DiskFull),
+            (ErrorKind::Other, Verdict::Broken),
+        ] {
+            let error = sqlx::Error::Io(kind.into());
+            assert_eq!(verdict(&error), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_shortage_is_no_broken_disk() {
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            let error = sqlx::Error::Io(io::Error::from_raw_os_error(errno));
+            assert_eq!(verdict(&error), Verdict::Busy, "{error}");
+        }
+        let error = sqlx::Error::Io(io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(verdict(&error), Verdict::Broken);
+    }
+
+    #[test]
+    fn the_cause_of_an_error_is_kept() {
+        let told = StoreError::from(sqlx::Error::PoolTimedOut);
+        let cause = told.source().expect("a cause").to_string();
+        assert_eq!(
+            told.to_string(),
+            format!("the database cannot be used now: {cause}")
+        );
+        let io = io::Error::from_raw_os_error(libc::EACCES);
+        let told = OpenError::failed(Path::new("/d/x.db"), "cannot be opened", io);
+        let cause = told.source().expect("a cause").to_string();
+        assert_eq!(
+            told.to_string(),
+            format!("the database /d/x.db cannot be opened: {cause}")
+        );
+    }
+
+    #[test]
+    fn a_shortage_is_told_as_one_that_may_pass() {
+        for error in [
+            sqlx::Error::PoolTimedOut,
+            sqlx::Error::WorkerCrashed,
+            sqlx::Error::Io(io::Error::from_raw_os_error(libc::EMFILE)),
+        ] {
+            let told = StoreError::from(error);
+            assert!(matches!(told, StoreError::Unavailable(_)), "{told}");
+        }
+        for error in [sqlx::Error::RowNotFound, malformed("x")] {
+            let told = StoreError::from(error);
+            assert!(matches!(told, StoreError::Database(_)), "{told}");
+        }
+    }
+}

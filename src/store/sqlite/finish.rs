@@ -1,0 +1,289 @@
+//! The end of attempts: exit facts, output, the job's final state, all in one transaction.
+//!
+//! What the outcome is has been decided by the caller; what is allowed, by `job::state`.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::{
+    columns::{int, json},
+    inputs,
+    job_snapshot::{Batch, Standing, Step, all_moved},
+    outputs,
+};
+use crate::{
+    job::{
+        Exit, ExitFacts, JobNumber, Reason, StopFacts, StopWish,
+        loss::{AfterLoss, after_loss},
+        state::Event,
+    },
+    store::types::{Fenced, Finish, Kept},
+};
+
+/// A job's columns at its end. Counts and usage are those of the attempt; they add up.
+#[derive(Serialize)]
+struct JobEnd<'a> {
+    #[serde(flatten)]
+    step: Step,
+    reason: Option<&'static str>,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    spawn_error: Option<String>,
+    stop: Option<String>,
+    leaked: u32,
+    survivors: String,
+    survivors_unknown: Option<&'a str>,
+    user_us: i64,
+    system_us: i64,
+    max_rss_bytes: i64,
+    started_at: Option<i64>,
+    finished_at: Option<i64>,
+    output_bytes: i64,
+    dropped_bytes: i64,
+    dropped_lines: i64,
+    output_sha256: Option<&'a str>,
+}
+
+/// An attempt's columns at its end. The digest's state travels as hex, for JSON's sake.
+#[derive(Serialize)]
+struct AttemptEnd<'a> {
+    number: JobNumber,
+    attempt: u32,
+    state: &'static str,
+    end_offset: i64,
+    started_at: Option<i64>,
+    ended_at: i64,
+    exit: Option<String>,
+    output_sha256: Option<&'a str>,
+    hash_state: Option<String>,
+}
+
+/// An end that is to be written.
+struct End<'a> {
+    step: Step,
+    finish: &'a Finish,
+    /// Why the job has failed, if it has.
+    reason: Option<Reason>,
+    /// The wish that a lost job is cancelled by instead of being run again.
+    cancelled_by: Option<StopWish>,
+}
+
+/// Makes jobs final, or lets them wait for another attempt where one was lost. Those whose attempt
+/// is not the current one (any more) are stale.
+pub(super) async fn finish(
+    batch: &mut Batch<'_>,
+    finishes: &[&Finish],
+) -> sqlx::Result<Vec<Fenced>> {
+    let numbers: Vec<_> = finishes.iter().map(|finish| finish.number).collect();
+    let mut standings = batch.standings(&numbers).await?;
+    let mut ends = Vec::with_capacity(finishes.len());
+    let mut fences = Vec::with_capacity(finishes.len());
+    let mut reread = HashSet::new();
+    let mut interactive = Vec::new();
+    for finish in finishes {
+        // Taken out: a second end of the same job in one batch is as stale as a later one.
+        let standing = standings.remove(&finish.number);
+        let end = standing.as_ref().and_then(|standing| end(standing, finish));
+        fences.push(match &end {
+            None => Fenced::Stale,
+            Some(end) if end.step.to.is_final() => Fenced::Done,
+            Some(_) => Fenced::Again,
+        });
+        let (Some(standing), Some(end)) = (standing, end) else {
+            continue;
+        };
+        if standing.has_segments {
+            reread.insert(finish.number);
+        }
+        if standing.interactive && end.step.to.is_final() {
+            interactive.push(finish.number);
+        }
+        ends.push(end);
+    }
+    if !ends.is_empty() {
+        update_jobs(batch, &ends).await?;
+        update_attempts(batch, &ends).await?;
+        keep_output(batch, &ends, &reread).await?;
+        inputs::forget(batch, &interactive).await?;
+    }
+    for end in ends {
+        match &end.cancelled_by {
+            None => batch.record(
+                end.step,
+                end.finish.reason,
+                &end.finish.actor,
+                end.finish.at,
+            ),
+            Some(wish) => batch.record(end.step, None, &wish.by, end.finish.at),
+        }
+    }
+    Ok(fences)
+}
+
+/// Where the end of its attempt takes a job.
+fn end<'a>(standing: &Standing, finish: &'a Finish) -> Option<End<'a>> {
+    let stop = standing.stop.as_ref();
+    let after = match &finish.facts {
+        Some(_) => AfterLoss::Fail,
+        None => {
+            let looked = finish.survivors_unknown.is_none();
+            after_loss(standing.on_lost, standing.lost, stop.is_some(), looked)
+        }
+    };
+    let event = match after {
+        AfterLoss::Fail => Event::Ended(finish.state),
+        AfterLoss::Retry => Event::Requeued,
+        AfterLoss::Cancel => Event::Withdrawn,
+    };
+    Some(End {
+        step: standing.step_of(finish.attempt, event)?,
+        finish,
+        reason: finish.reason.filter(|_| after == AfterLoss::Fail),
+        cancelled_by: stop.filter(|_| after == AfterLoss::Cancel).cloned(),
+    })
+}
+
+async fn update_jobs(batch: &mut Batch<'_>, ends: &[End<'_>]) -> sqlx::Result<()> {
+    let rows: Vec<_> = ends.iter().map(job_end).collect::<sqlx::Result<_>>()?;
+    let rows = json(&rows)?;
+    let done = sqlx::query!(
+        "UPDATE jobs SET state = f.value ->> 'to', reason = f.value ->> 'reason',
+             exit_code = f.value ->> 'exit_code', signal = f.value ->> 'signal',
+             spawn_error = f.value ->> 'spawn_error', stop = f.value ->> 'stop',
+             leaked = leaked + (f.value ->> 'leaked'),
+             survivors = (SELECT json_group_array(json(alive.value)) FROM
+                 (SELECT value FROM json_each(jobs.survivors)
+                  UNION ALL SELECT value FROM json_each(f.value ->> 'survivors')) AS alive),
+             survivors_unknown = f.value ->> 'survivors_unknown',
+             user_us = user_us + (f.value ->> 'user_us'),
+             system_us = system_us + (f.value ->> 'system_us'),
+             max_rss_bytes = max(max_rss_bytes, f.value ->> 'max_rss_bytes'),
+             started_at = coalesce(started_at, f.value ->> 'started_at'),
+             finished_at = f.value ->> 'finished_at',
+             output_bytes = f.value ->> 'output_bytes',
+             dropped_bytes = dropped_bytes + (f.value ->> 'dropped_bytes'),
+             dropped_lines = dropped_lines + (f.value ->> 'dropped_lines'),
+             output_sha256 = f.value ->> 'output_sha256'
+         FROM json_each(?1) AS f
+         WHERE number = f.value ->> 'number' AND attempt = f.value ->> 'attempt'
+           AND +state = f.value ->> 'from' AND +state IN ('running', 'paused')",
+        rows
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    all_moved(done.rows_affected(), ends.len())
+}
+
+fn job_end<'a>(end: &End<'a>) -> sqlx::Result<JobEnd<'a>> {
+    let End { step, finish, .. } = *end;
+    let facts = finish.facts.as_ref();
+    let exit = facts.map(|facts| &facts.exit);
+    let (exit_code, signal, spawn_error) = match exit {
+        Some(Exit::Code(code)) => (Some(*code), None, None),
+        Some(Exit::Signal(signal)) => (None, Some(*signal), None),
+        Some(Exit::SpawnFailed(error)) if finish.reason == Some(Reason::Spawn) => {
+            (None, None, Some(json(error)?))
+        }
+        // Stopped before there was a process, or nobody knows.
+        Some(Exit::SpawnFailed(_)) | None => (None, None, None),
+    };
+    let stop = match &end.cancelled_by {
+        Some(wish) => Some(StopFacts::unheard(wish)),
+        None => facts.and_then(|facts| facts.stop.clone()),
+    };
+    let is_final = step.to.is_final();
+    let survivors = facts.map_or(&finish.survivors, |facts| &facts.survivors);
+    let usage = facts.map(|facts| facts.usage).unwrap_or_default();
+    Ok(JobEnd {
+        step,
+        reason: end.reason.map(|reason| reason.name()),
+        exit_code,
+        signal,
+        spawn_error,
+        stop: stop.as_ref().map(json).transpose()?,
+        leaked: facts.map_or(0, |facts| facts.leaked),
+        survivors: json(survivors)?,
+        survivors_unknown: finish.survivors_unknown.as_deref(),
+        user_us: micros(usage.user_s),
+        system_us: micros(usage.system_s),
+        max_rss_bytes: int(usage.max_rss_bytes),
+        started_at: facts.and_then(|facts| facts.started_at_us),
+        finished_at: is_final.then_some(finish.at.0),
+        output_bytes: int(finish.end_offset),
+        dropped_bytes: int(finish.dropped.bytes),
+        dropped_lines: int(finish.dropped.lines),
+        output_sha256: finish.output_sha256.as_deref().filter(|_| is_final),
+    })
+}
+
+async fn update_attempts(batch: &mut Batch<'_>, ends: &[End<'_>]) -> sqlx::Result<()> {
+    let rows: Vec<_> = ends
+        .iter()
+        .map(|end| attempt_end(end.finish))
+        .collect::<sqlx::Result<_>>()?;
+    let rows = json(&rows)?;
+    let done = sqlx::query!(
+        "UPDATE attempts SET state = f.value ->> 'state', end_offset = f.value ->> 'end_offset',
+             started_at = coalesce(started_at, f.value ->> 'started_at'),
+             ended_at = f.value ->> 'ended_at', exit = f.value ->> 'exit',
+             output_sha256 = f.value ->> 'output_sha256',
+             hash_state = unhex(f.value ->> 'hash_state')
+         FROM json_each(?1) AS f
+         WHERE job = f.value ->> 'number' AND attempt = f.value ->> 'attempt'
+           AND state IN ('claimed', 'started')",
+        rows
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    all_moved(done.rows_affected(), ends.len())
+}
+
+fn attempt_end(finish: &Finish) -> sqlx::Result<AttemptEnd<'_>> {
+    let facts = finish.facts.as_ref();
+    Ok(AttemptEnd {
+        number: finish.number,
+        attempt: finish.attempt,
+        state: if facts.is_some() { "ended" } else { "lost" },
+        end_offset: int(finish.end_offset),
+        started_at: facts.and_then(|facts| facts.started_at_us),
+        ended_at: facts.map_or(finish.at, ExitFacts::ended_at).0,
+        exit: facts.map(json).transpose()?,
+        output_sha256: finish.output_sha256.as_deref(),
+        hash_state: finish.hash_state.as_deref().map(super::columns::hex),
+    })
+}
+
+/// Rows replace segments: where both exist for an attempt, those of its segments go; and where
+/// segments have become a gap, those of these.
+async fn keep_output(
+    batch: &mut Batch<'_>,
+    ends: &[End<'_>],
+    with_segments: &HashSet<JobNumber>,
+) -> sqlx::Result<()> {
+    let mut pieces = Vec::new();
+    let mut segments = Vec::new();
+    for End { finish, .. } in ends {
+        match &finish.kept {
+            Kept::Rows { chunks, gaps } => {
+                pieces.extend(outputs::pieces(finish.number, finish.attempt, chunks, gaps));
+                if with_segments.contains(&finish.number) {
+                    outputs::forget_segments(batch, finish.number, finish.attempt).await?;
+                }
+            }
+            Kept::Segments { rows, gaps } => {
+                segments.extend(rows);
+                if with_segments.contains(&finish.number) {
+                    outputs::forget_dropped(batch, finish.number, finish.attempt, gaps).await?;
+                }
+                pieces.extend(outputs::pieces(finish.number, finish.attempt, &[], gaps));
+            }
+        }
+    }
+    outputs::insert_pieces(batch, &pieces).await?;
+    outputs::insert_segments(batch, &segments).await
+}
+
+fn micros(seconds: f64) -> i64 {
+    (seconds * 1e6).round() as i64
+}

@@ -1,0 +1,175 @@
+//! Where jobs stand, read inside the transaction that is about to move them.
+//!
+//! Here the pure table of transitions meets the rows: a write asks what `job::state::next` says
+//! about the state it found, and its UPDATE then names that state again.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use sqlx::{Sqlite, SqliteConnection};
+
+use super::{
+    columns::{from_json_opt, json, malformed},
+    events,
+    keys::DigestKey,
+    view,
+};
+use crate::job::{
+    JobId, JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopWish,
+    state::{Event, next},
+};
+
+/// A transaction of the writer: its connection, and the state changes that it has made so far,
+/// which become rows at its end, all in one statement.
+pub(super) struct Batch<'c> {
+    pub conn: &'c mut SqliteConnection,
+    pub events: Vec<events::Event>,
+    /// What digests of secrets are made with.
+    pub key: &'c DigestKey,
+}
+
+/// What a write must know about a job before it moves it.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    pub number: JobNumber,
+    pub state: JobState,
+    /// The current or last attempt; 0 before the first.
+    pub attempt: u32,
+    /// Of that attempt.
+    pub shim: Option<String>,
+    pub stop: Option<StopWish>,
+    pub pause: bool,
+    /// Whether its stdin takes inputs.
+    pub interactive: bool,
+    /// What it wants where an attempt is lost, and how many have been.
+    pub on_lost: OnLost,
+    pub lost: u32,
+    /// Whether an attempt has started or may have.
+    pub begun: bool,
+    /// Whether rows of segments exist.
+    pub has_segments: bool,
+}
+
+/// One allowed step of a job, as its UPDATE names it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Step {
+    pub number: JobNumber,
+    pub attempt: u32,
+    pub from: JobState,
+    pub to: JobState,
+}
+
+impl Standing {
+    /// The step that `event` makes this job take, if the table knows one.
+    pub fn step(&self, event: Event) -> Option<Step> {
+        Some(Step {
+            number: self.number,
+            attempt: self.attempt,
+            from: self.state,
+            to: next(Some(self.state), event)?,
+        })
+    }
+
+    /// The same, for a writer that speaks for `attempt`: one that is not the current one is stale.
+    /// (One that has ended is too, because the table knows no such step.)
+    pub fn step_of(&self, attempt: u32, event: Event) -> Option<Step> {
+        self.step(event).filter(|_| self.attempt == attempt)
+    }
+}
+
+impl Batch<'_> {
+    /// Where these jobs stand. Numbers that no job has are missing.
+    pub async fn standings(
+        &mut self,
+        numbers: &[JobNumber],
+    ) -> sqlx::Result<HashMap<JobNumber, Standing>> {
+        let numbers = json(&numbers)?;
+        sqlx::query!(
+            r#"SELECT j.number AS "number!: i64", j.state AS "state!: String",
+                      j.attempt AS "attempt!: u32", a.shim AS "shim: String",
+                      a.stop AS "stop: String", coalesce(a.pause, 0) AS "pause!: bool",
+                      j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
+                      (SELECT count(*) FROM attempts AS l
+                       WHERE l.job = j.number AND l.state = 'lost') AS "lost!: u32",
+                      j.attempts > 0 AS "begun!: bool",
+                      EXISTS (SELECT 1 FROM segments s WHERE s.job = j.number)
+                          AS "has_segments!: bool"
+               FROM jobs j LEFT JOIN attempts a ON a.job = j.number AND a.attempt = j.attempt
+               WHERE j.number IN (SELECT value FROM json_each(?1))"#,
+            numbers
+        )
+        .fetch_all(&mut *self.conn)
+        .await?
+        .into_iter()
+        .map(|row| {
+            let standing = Standing {
+                number: row.number,
+                state: events::state(&row.state)?,
+                attempt: row.attempt,
+                shim: row.shim,
+                stop: from_json_opt(row.stop.as_deref())?,
+                pause: row.pause,
+                interactive: row.interactive,
+                on_lost: view::on_lost(&row.on_lost)?,
+                lost: row.lost,
+                begun: row.begun,
+                has_segments: row.has_segments,
+            };
+            Ok((row.number, standing))
+        })
+        .collect()
+    }
+
+    /// Where one job stands.
+    pub async fn standing(&mut self, job: JobRef) -> sqlx::Result<Option<Standing>> {
+        let Some(number) = self.resolve(job).await? else {
+            return Ok(None);
+        };
+        Ok(self.standings(&[number]).await?.remove(&number))
+    }
+
+    async fn resolve(&mut self, job: JobRef) -> sqlx::Result<Option<JobNumber>> {
+        match job {
+            JobRef::Number(number) => Ok(Some(number)),
+            JobRef::Id(id) => number_of(&mut *self.conn, id).await,
+        }
+    }
+
+    /// Remembers that a job has taken this step.
+    pub fn record(&mut self, step: Step, reason: Option<Reason>, actor: &str, at: Micros) {
+        self.events.push(events::Event {
+            job: step.number,
+            attempt: (step.attempt > 0).then_some(step.attempt),
+            from: Some(step.from),
+            to: step.to,
+            reason,
+            actor: actor.to_owned(),
+            at: at.0,
+        });
+    }
+}
+
+/// An UPDATE that names the state it leaves must find every row: the rows were read in the same
+/// transaction.
+pub(super) fn all_moved(affected: u64, expected: usize) -> sqlx::Result<()> {
+    if affected == expected as u64 {
+        return Ok(());
+    }
+    Err(malformed(format!(
+        "{expected} rows should have moved, {affected} did"
+    )))
+}
+
+/// The number of the job with this id.
+pub(in crate::store) async fn number_of<'e>(
+    conn: impl sqlx::Executor<'e, Database = Sqlite>,
+    id: JobId,
+) -> sqlx::Result<Option<JobNumber>> {
+    let id = id.to_string();
+    sqlx::query_scalar!(
+        r#"SELECT number AS "number!: i64" FROM jobs WHERE id = ?1"#,
+        id
+    )
+    .fetch_optional(conn)
+    .await
+}

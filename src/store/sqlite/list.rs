@@ -1,0 +1,100 @@
+//! Many jobs at once: pages of a list, and how many there are in each state.
+//!
+//! How a row becomes a job is `view`'s business.
+
+use futures_util::TryStreamExt;
+use sqlx::SqlitePool;
+
+use super::{
+    columns::json,
+    events,
+    view::{JobRow, select_jobs},
+};
+use crate::{
+    job::{Job, JobNumber, JobState},
+    store::types::{Counts, Include, JobPage, ListFilter},
+};
+
+/// A page ends earlier where its jobs take more than this, bytes: no message tells more at once.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// A page of jobs, newest first. Each state's newest are found through its index, so that a few
+/// queued jobs are found quickly behind a million final ones.
+pub(in crate::store) async fn list(
+    readers: &SqlitePool,
+    filter: &ListFilter,
+) -> sqlx::Result<JobPage> {
+    let states = match filter.states.as_slice() {
+        [] => json(&JobState::ALL)?,
+        some => json(&some)?,
+    };
+    let labels = json(&filter.labels)?;
+    let below = filter.below.unwrap_or(JobNumber::MAX);
+    let since = filter.since.map(|at| at.0);
+    // One more than asked for tells whether there is a next page.
+    let wanted = i64::from(filter.limit) + 1;
+    let include = Include::default();
+    let mut rows = select_jobs!(
+        "WHERE j.number IN (
+             SELECT n.number FROM json_each(?3) AS s, jobs AS n WHERE n.number IN (
+                 SELECT c.number FROM jobs AS c
+                 WHERE c.state = s.value AND c.number < ?4
+                   AND (?5 IS NULL OR c.queue = ?5)
+                   AND (?6 IS NULL OR c.name = ?6)
+                   AND (?7 IS NULL OR c.submitted_at >= ?7)
+                   AND NOT EXISTS (
+                       SELECT 1 FROM json_each(?8) AS w WHERE NOT EXISTS (
+                           SELECT 1 FROM json_each(c.labels) AS h
+                           WHERE h.key = w.key AND h.value = w.value))
+                 ORDER BY c.number DESC LIMIT ?9))
+         ORDER BY j.number DESC LIMIT ?9",
+        include,
+        states,
+        below,
+        filter.queue,
+        filter.name,
+        since,
+        labels,
+        wanted,
+    )
+    .fetch(readers);
+    let (mut jobs, mut bytes, mut more): (Vec<Job>, _, _) = (Vec::new(), 0, false);
+    while let Some(row) = rows.try_next().await? {
+        more = jobs.len() >= filter.limit as usize || bytes >= PAGE_BYTES_MAX;
+        if more {
+            break;
+        }
+        let job = row.into_job(include)?;
+        bytes += job.text_bytes();
+        jobs.push(job);
+    }
+    let next = jobs.last().filter(|_| more).map(|job| job.number);
+    Ok(JobPage { jobs, next })
+}
+
+/// How many jobs are in each state; states without jobs are missing.
+pub(super) async fn counts(readers: &SqlitePool) -> sqlx::Result<Counts> {
+    sqlx::query!(
+        r#"SELECT state AS "state!: String", count(*) AS "jobs!: i64" FROM jobs GROUP BY state"#
+    )
+    .fetch_all(readers)
+    .await?
+    .into_iter()
+    .map(|row| Ok((events::state(&row.state)?, row.jobs as u64)))
+    .collect()
+}
+
+/// Those of these jobs that are final.
+pub(in crate::store) async fn final_among(
+    readers: &SqlitePool,
+    numbers: &[JobNumber],
+) -> sqlx::Result<Vec<JobNumber>> {
+    let numbers = json(&numbers)?;
+    sqlx::query_scalar!(
+        r#"SELECT number AS "number!: i64" FROM jobs
+           WHERE number IN (SELECT value FROM json_each(?1)) AND finished_at IS NOT NULL"#,
+        numbers
+    )
+    .fetch_all(readers)
+    .await
+}

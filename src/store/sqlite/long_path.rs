@@ -1,0 +1,110 @@
+//! How SQLite, which takes names of at most 512 bytes, opens a database at any length of path:
+//! through a descriptor of its directory, `/proc/self/fd/N/cc-executor.db`.
+//!
+//! It does not know what a database is; names that SQLite takes are left as they are.
+#![allow(unsafe_code)] // SQLite's system calls are exchanged through its C interface alone.
+
+use std::{
+    ffi::CStr,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use libsqlite3_sys::{SQLITE_OK, sqlite3_vfs_find};
+
+use crate::sys::long_path;
+
+/// SQLite's 512 bytes, less what it and we append to the name.
+const PATH_BYTES_MAX: usize = 500;
+
+/// The way to the files of one directory, open as long as a clone of this lives: SQLite uses the
+/// names of its files until its last connection is closed.
+#[derive(Debug, Clone)]
+pub(crate) struct Way(Option<Arc<File>>);
+
+impl Way {
+    /// The way to `path` and what lies beside it.
+    ///
+    /// # Errors
+    ///
+    /// The directory of a long path cannot be opened, or SQLite does not go along.
+    pub(crate) fn to(path: &Path) -> io::Result<Self> {
+        // SQLite would follow links too, and measure where they lead.
+        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if real.as_os_str().len() <= PATH_BYTES_MAX {
+            return Ok(Self(None));
+        }
+        keep_names_short()?;
+        let directory = File::open(real.parent().unwrap_or(Path::new("/")))?;
+        Ok(Self(Some(Arc::new(directory))))
+    }
+
+    /// The name by which SQLite opens `path`, which lies where this way leads.
+    pub(crate) fn name(&self, path: &Path) -> PathBuf {
+        match (&self.0, path.file_name()) {
+            (Some(directory), Some(file)) => long_path::within(&**directory, file),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+/// SQLite replaces the links in a name by what they lead to, which would make the name long again.
+/// With `stat` in the place of its `lstat` it sees no links. This holds for the whole process,
+/// whose only database this is.
+fn keep_names_short() -> io::Result<()> {
+    static DONE: OnceLock<bool> = OnceLock::new();
+    let done = *DONE.get_or_init(|| put_in_place(c"lstat", c"stat"));
+    done.then_some(()).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this SQLite takes no path of more than 500 bytes; use a shorter one",
+        )
+    })
+}
+
+/// Has SQLite use its system call `used` where it used `instead_of`. Both must take and return
+/// the same. False where it has no such calls.
+fn put_in_place(instead_of: &CStr, used: &CStr) -> bool {
+    // SAFETY: the default VFS is static; its functions are called as SQLite documents them, with
+    // names that live as long as the calls. Both calls come from its own table.
+    unsafe {
+        let vfs = sqlite3_vfs_find(std::ptr::null());
+        let Some(methods) = vfs.as_ref() else {
+            return false;
+        };
+        let (Some(get), Some(set)) = (methods.xGetSystemCall, methods.xSetSystemCall) else {
+            return false;
+        };
+        let call = get(vfs, used.as_ptr());
+        call.is_some() && set(vfs, instead_of.as_ptr(), call) == SQLITE_OK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_path_is_left_as_it_is() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let path = root.path().join("db");
+        let way = Way::to(&path).expect("is short");
+        assert_eq!(way.name(&path), path);
+    }
+
+    #[test]
+    fn a_link_is_as_long_as_what_it_leads_to() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let long = root.path().join(format!("{0}/{0}/{0}", "d".repeat(200)));
+        fs::create_dir_all(&long).expect("made");
+        fs::write(long.join("db"), "x").expect("written");
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink(long.join("db"), &link).expect("linked");
+        let way = Way::to(&link).expect("opens the directory");
+        let name = way.name(&long.join("db"));
+        assert!(name.as_os_str().len() < 40, "{}", name.display());
+        assert_eq!(fs::read(name).expect("is there"), b"x");
+    }
+}

@@ -1,0 +1,30 @@
+//! The engine of the store: SQLite, one task that writes and a few connections that read. Every SQL
+//! statement is below here.
+
+pub(super) mod attempts;
+pub(super) mod change;
+pub(super) mod claim;
+pub(super) mod columns;
+mod errno;
+pub(super) mod error;
+pub(super) mod events;
+pub(super) mod evidence;
+pub(super) mod execute;
+pub(super) mod finish;
+pub(super) mod inputs;
+pub(super) mod job_snapshot;
+pub(super) mod jobs;
+pub(super) mod keys;
+pub(super) mod list;
+pub(super) mod long_path;
+pub(super) mod nodes;
+pub(super) mod open;
+pub(super) mod outputs;
+pub(super) mod presence;
+pub(super) mod queues;
+pub(super) mod snapshot;
+pub(super) mod stored;
+pub(super) mod tally;
+pub(super) mod view;
+pub(super) mod wishes;
+pub(super) mod writer;

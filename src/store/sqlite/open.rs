@@ -1,0 +1,449 @@
+//! Opening the database: what is refused, how a new one is made, how connections are set.
+//!
+//! A file that is not ours, damaged, or newer than we are is refused and left as it is. It does
+//! not know what the tables hold.
+
+use std::{
+    fs, io,
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, Connection, SqliteConnection, SqlitePool,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{
+    error::{Verdict, verdict},
+    keys::{self, DigestKey, ShimSeed},
+    long_path::Way,
+    nodes,
+    presence::Presence,
+};
+use crate::{store::types::OpenError, sys::disk_reserve::Ballast};
+
+/// The connections that read.
+pub(in crate::store) type Readers = SqlitePool;
+
+/// The schema, step by step. Applied steps are never edited.
+pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// Earlier versions can corrupt a database when a WAL is reset.
+const SQLITE_VERSION_MIN: [u32; 3] = [3, 51, 3];
+/// "CCEX", as the first migration sets it.
+const APPLICATION_ID: [u8; 4] = *b"CCEX";
+/// How every SQLite database begins.
+const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Length of SQLite's file header, and where in it the application id stands.
+const HEADER_BYTES: usize = 100;
+const APPLICATION_ID_AT: usize = 68;
+/// Read-only connections.
+const READERS_MAX: u32 = 4;
+/// How long a statement waits for somebody else's lock (a person with `sqlite3`).
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The WAL file is cut back to this size when it starts anew, bytes.
+const WAL_BYTES_KEPT: &str = "16777216";
+
+/// The connections of an open ledger.
+pub(in crate::store) struct Connections {
+    /// The only one that writes.
+    pub writer: SqliteConnection,
+    /// What digests of secrets are made with.
+    pub digest_key: DigestKey,
+    /// What the keys of shims are made from.
+    pub shim_seed: ShimSeed,
+    /// Those that read.
+    pub readers: Readers,
+    /// The way to their files; to be kept as long as they are.
+    pub way: Way,
+    /// The file that they have open.
+    pub presence: Presence,
+    /// Room for what must be written to it on a full disk.
+    pub ballast: Ballast,
+    /// What has been looked through for damage.
+    pub checked: Checked,
+}
+
+/// How much of a database has been looked through for damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Checked {
+    /// All of it.
+    Whole,
+    /// All but the outputs, which are most of a large one.
+    AllButOutputs,
+}
+
+/// The table of the outputs.
+const OUTPUTS: &str = "output_chunks";
+
+/// Opens the database at `path`, or makes one where there is none. One of up to `check_bytes_max`
+/// is looked through whole before.
+pub(in crate::store) async fn open(
+    path: &Path,
+    check_bytes_max: u64,
+) -> Result<Connections, OpenError> {
+    let way = &Way::to(path).map_err(|e| cannot_open(path, e))?;
+    let mut checked = Checked::Whole;
+    if is_there(path)? {
+        refuse_foreign(path)?;
+        let bytes = fs::metadata(path).map_or(0, |meta| meta.len());
+        if bytes > check_bytes_max {
+            checked = Checked::AllButOutputs;
+        }
+        refuse_damaged_or_newer(path, way, checked).await?;
+    } else {
+        create(path, way).await?;
+    }
+    // SQLite leaves its files where a close has failed; the database has its name already.
+    if let Err(error) = remove_draft(&beside(path, ".new")) {
+        tracing::warn!(%error, "what the making of the database has left could not be removed");
+    }
+    let mut writer = connect_writer(path, way).await?;
+    refuse_old_sqlite(&mut writer).await?;
+    migrate(path, &mut writer).await?;
+    carry_over(path, &mut writer).await?;
+    let failed = |error: sqlx::Error| OpenError::failed(path, "has no keys", error);
+    let digest_key = keys::digest_key(&mut writer).await.map_err(failed)?;
+    let shim_seed = keys::shim_seed(&mut writer).await.map_err(failed)?;
+    let readers = connect_readers(path, way).await?;
+    let presence = Presence::of(way.name(path)).map_err(|e| cannot_open(path, e))?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let ballast = Ballast::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
+    let way = way.clone();
+    Ok(Connections {
+        writer,
+        digest_key,
+        shim_seed,
+        readers,
+        way,
+        presence,
+        ballast,
+        checked,
+    })
+}
+
+/// Whether there is a file. Whatever else has its name is in the place of a database, such as a link
+/// into a file system that is not mounted.
+fn is_there(path: &Path) -> Result<bool, OpenError> {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => Ok(true),
+        Ok(_) => Err(OpenError::about(path, "is no regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(path) {
+            Ok(_) => Err(OpenError::about(path, "is a link that leads nowhere")),
+            Err(_) => Ok(false),
+        },
+        Err(error) => Err(cannot_open(path, error)),
+    }
+}
+
+/// Looks only at the file's first bytes. Ours have carried the application id since before they
+/// had their name (see `create`), so a file without it was never ours, or is damaged.
+fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
+    let mut header = [0; HEADER_BYTES];
+    let file = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match file {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(OpenError::about(path, "is damaged: it is cut off"));
+        }
+        other => other.map_err(|error| cannot_open(path, error))?,
+    }
+    if &header[..SQLITE_MAGIC.len()] != SQLITE_MAGIC {
+        return Err(OpenError::about(
+            path,
+            "is damaged, or is no SQLite database",
+        ));
+    }
+    if header[APPLICATION_ID_AT..][..APPLICATION_ID.len()] != APPLICATION_ID {
+        return Err(OpenError::about(path, "belongs to another program"));
+    }
+    Ok(())
+}
+
+/// Asks SQLite, without a right to write. Where there is no WAL the file is declared immutable,
+/// so that not even an empty WAL appears beside a database that is refused.
+async fn refuse_damaged_or_newer(
+    path: &Path,
+    way: &Way,
+    checked: Checked,
+) -> Result<(), OpenError> {
+    let wal_bytes = fs::metadata(beside(path, "-wal")).map_or(0, |meta| meta.len());
+    let options = options(&way.name(path))
+        .read_only(true)
+        .immutable(wal_bytes == 0);
+    let damaged = |error: sqlx::Error| OpenError::failed(path, "is damaged", error);
+    let mut conn = options.connect().await.map_err(damaged)?;
+    let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations")
+        .fetch_all(&mut conn)
+        .await
+        .map_err(damaged)?;
+    if let Some(unknown) = applied.iter().find(|v| !MIGRATOR.version_exists(**v)) {
+        let what = format!(
+            "was written by a newer version of cc-executor (schema {unknown}); \
+             this is version {}",
+            env!("CARGO_PKG_VERSION")
+        );
+        return Err(OpenError::about(path, what));
+    }
+    let found = look_through(&mut conn, checked).await.map_err(damaged)?;
+    if let Some(found) = found {
+        return Err(OpenError::about(path, format!("is damaged: {found}")));
+    }
+    conn.close().await.map_err(damaged)
+}
+
+/// The first damage that there is in so much of the database.
+async fn look_through(
+    conn: &mut SqliteConnection,
+    checked: Checked,
+) -> sqlx::Result<Option<String>> {
+    if checked == Checked::Whole {
+        return first_damage(conn, "PRAGMA quick_check(1)").await;
+    }
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for table in tables.iter().filter(|table| *table != OUTPUTS) {
+        let table = table.replace('\'', "''");
+        let found = first_damage(conn, &format!("PRAGMA quick_check('{table}')")).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The first damage in the outputs; none where the store is closed meanwhile.
+pub(in crate::store) async fn look_through_outputs(
+    readers: &Readers,
+) -> sqlx::Result<Option<String>> {
+    let look = async {
+        let mut conn = readers.acquire().await?;
+        first_damage(&mut conn, &format!("PRAGMA quick_check('{OUTPUTS}')")).await
+    };
+    match look.await {
+        // The store was closed meanwhile.
+        Err(sqlx::Error::PoolClosed) => Ok(None),
+        found => found,
+    }
+}
+
+async fn first_damage(conn: &mut SqliteConnection, check: &str) -> sqlx::Result<Option<String>> {
+    let check = sqlx::AssertSqlSafe(check.to_owned());
+    let found: String = sqlx::query_scalar(check).fetch_one(conn).await?;
+    Ok((found != "ok").then_some(found))
+}
+
+/// Makes the database under another name and renames it when it is complete and synced: whatever
+/// has the name was once a whole ledger, and an empty or half one is never taken for new.
+async fn create(path: &Path, way: &Way) -> Result<(), OpenError> {
+    if beside(path, "-wal").exists() {
+        return Err(OpenError::about(
+            path,
+            "is missing, but its write-ahead log is still there; restore it, or move both away",
+        ));
+    }
+    let fresh = beside(path, ".new");
+    remove_draft(&fresh).map_err(|error| cannot_open(path, error))?;
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&fresh)
+        .map_err(|error| cannot_open(path, error))?;
+    let mut conn = connect_writer(&fresh, way).await?;
+    migrate(path, &mut conn).await?;
+    let failed = |error: sqlx::Error| OpenError::failed(path, "cannot be made", error);
+    nodes::set_up(&mut conn).await.map_err(failed)?;
+    // A close would do it too, and keep for itself that it has failed: half a ledger would get the
+    // name.
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&mut conn)
+        .await
+        .map_err(failed)?;
+    conn.close().await.map_err(failed)?;
+    fs::rename(&fresh, path)
+        .and_then(|()| fs::File::open(path.parent().unwrap_or(Path::new("."))))
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| cannot_open(path, error))
+}
+
+/// Removes what the making of a database has left.
+fn remove_draft(fresh: &Path) -> io::Result<()> {
+    for leftover in ["", "-wal", "-shm", "-journal"] {
+        match fs::remove_file(beside(fresh, leftover)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Writes what the log holds into the database anew, and syncs it, before anything is acknowledged
+/// on top of it: a server that ended because a sync had failed leaves a log of which nobody knows
+/// what is on the disk, and the kernel forgets that it ever failed. On a full disk it has to wait.
+async fn carry_over(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
+    match sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(conn)
+        .await
+    {
+        Err(error) if verdict(&error) == Verdict::Broken => Err(OpenError::failed(
+            path,
+            "cannot be written to its disk",
+            error,
+        )),
+        Err(error) => {
+            tracing::warn!(%error, "the database's log has to wait");
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
+    // `run` does the same, but the future of a call to it cannot be sent between threads.
+    MIGRATOR
+        .run_direct(None, conn, false)
+        .await
+        .map_err(|error| OpenError::failed(path, "cannot be brought up to date", error))
+}
+
+async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, OpenError> {
+    options(&way.name(path))
+        .page_size(4096)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        // The writer checkpoints by itself: SQLite's own way keeps an I/O error for itself.
+        .pragma("wal_autocheckpoint", "0")
+        .pragma("journal_size_limit", WAL_BYTES_KEPT)
+        // What is deleted, an environment or an input, is overwritten and not only forgotten.
+        .pragma("secure_delete", "ON")
+        .connect()
+        .await
+        .map_err(|error| OpenError::no_connection(path, error))
+}
+
+async fn connect_readers(path: &Path, way: &Way) -> Result<Readers, OpenError> {
+    SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        // All at once: later there may be no descriptors left for another one.
+        .min_connections(READERS_MAX)
+        // A connection opens the log with its first read, and that has to be now as well.
+        .after_connect(|conn, _| {
+            Box::pin(async move {
+                let read = sqlx::query("SELECT count(*) FROM sqlite_schema");
+                read.execute(conn).await.map(drop)
+            })
+        })
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(
+            options(&way.name(path))
+                .read_only(true)
+                .pragma("query_only", "ON"),
+        )
+        .await
+        .map_err(|error| OpenError::no_connection(path, error))
+}
+
+/// How every connection is made.
+pub(super) fn options(name: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(name)
+        .foreign_keys(true)
+        // What is sorted or undone needs no file, and so no descriptor.
+        .pragma("temp_store", "MEMORY")
+        .busy_timeout(BUSY_TIMEOUT)
+}
+
+async fn refuse_old_sqlite(conn: &mut SqliteConnection) -> Result<(), OpenError> {
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(conn)
+        .await
+        .map_err(|error| OpenError::Failed {
+            what: "SQLite does not tell its version".to_owned(),
+            source: error.into(),
+        })?;
+    if is_recent(&version) {
+        return Ok(());
+    }
+    Err(OpenError::Unusable(format!(
+        "this program is built with SQLite {version}, which can damage a database; \
+         it needs 3.51.3 or later"
+    )))
+}
+
+fn is_recent(version: &str) -> bool {
+    let parts: Vec<u32> = version.split('.').filter_map(|p| p.parse().ok()).collect();
+    parts.as_slice() >= SQLITE_VERSION_MIN.as_slice()
+}
+
+/// `path` with `suffix` at its end.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn cannot_open(path: &Path, error: io::Error) -> OpenError {
+    OpenError::failed(path, "cannot be opened", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pragma(conn: &mut SqliteConnection, name: &str) -> String {
+        let query = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {name}")));
+        let row = query.fetch_one(conn).await.expect("is a pragma");
+        // Numbers too: SQLite turns them into text.
+        sqlx::Row::get_unchecked(&row, 0)
+    }
+
+    #[tokio::test]
+    async fn the_writer_syncs_every_commit() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let opened = open(&directory.path().join("db"), u64::MAX).await;
+        let mut writer = opened.expect("opens").writer;
+        let expected = [
+            ("synchronous", "2"),
+            ("journal_mode", "wal"),
+            ("page_size", "4096"),
+            ("foreign_keys", "1"),
+            ("wal_autocheckpoint", "0"),
+            ("journal_size_limit", WAL_BYTES_KEPT),
+            ("secure_delete", "1"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(pragma(&mut writer, name).await, value, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_uses_is_not_compiled_into_sqlite() {
+        let mut conn = SqliteConnectOptions::new().connect().await.expect("opens");
+        let query = sqlx::query_scalar("PRAGMA compile_options");
+        let options: Vec<String> = query.fetch_all(&mut conn).await.expect("told");
+        assert!(options.contains(&"THREADSAFE=1".to_owned()), "{options:?}");
+        for unused in ["FTS3", "FTS4", "FTS5", "RTREE"] {
+            let found = options.iter().find(|option| option.contains(unused));
+            assert_eq!(found, None, "see .cargo/config.toml");
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for good in ["3.51.3", "3.51.10", "3.52.0", "4.0.0"] {
+            assert!(is_recent(good), "{good}");
+        }
+        for bad in ["3.51.2", "3.9.0", "3.51", "", "2.99.99"] {
+            assert!(!is_recent(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Whether the database is still where it was opened: its name leads to the same file.
+//!
+//! What is committed to a file that somebody has removed or replaced is gone with the process that
+//! holds it open. What follows from that is not decided here.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// The database and its write-ahead log under their names.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Presence {
+    database: FilePresence,
+    /// SQLite makes it with the first commit, and keeps it until the last connection closes.
+    wal: Option<FilePresence>,
+}
+
+impl Presence {
+    /// The database that has this name now, and its log, where there is one yet.
+    pub(super) fn of(name: PathBuf) -> io::Result<Self> {
+        let mut wal = name.clone().into_os_string();
+        wal.push("-wal");
+        let wal = match FilePresence::of(wal.into()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            wal => Some(wal?),
+        };
+        let database = FilePresence::of(name)?;
+        Ok(Self { database, wal })
+    }
+
+    /// The place of the database: a copy has another one, whatever its name is, and what is moved or
+    /// mounted elsewhere keeps its own.
+    pub(in crate::store) fn place(&self) -> String {
+        self.database.place()
+    }
+
+    /// Whether both still have their names.
+    pub(super) fn holds(&self) -> bool {
+        self.database.holds() && self.wal.as_ref().is_none_or(FilePresence::holds)
+    }
+}
+
+/// A file under its name.
+#[derive(Debug, Clone)]
+struct FilePresence {
+    name: PathBuf,
+    device: u64,
+    inode: u64,
+    /// When the file was made, ns since 1970; 0 where the file system does not know. Inodes are used
+    /// again.
+    born_ns: u128,
+}
+
+impl FilePresence {
+    /// The file that has this name now.
+    fn of(name: PathBuf) -> io::Result<Self> {
+        let there = fs::metadata(&name)?;
+        Ok(Self {
+            device: there.dev(),
+            inode: there.ino(),
+            born_ns: there.created().map_or(0, since_1970),
+            name,
+        })
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}:{}", self.device, self.inode, self.born_ns)
+    }
+
+    /// Whether it still has it. A name that cannot be looked up for another reason than that it is
+    /// gone, such as a directory that was closed to us, proves nothing.
+    fn holds(&self) -> bool {
+        match fs::metadata(&self.name) {
+            Ok(there) => self.is_same(&there),
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ),
+        }
+    }
+
+    fn is_same(&self, there: &Metadata) -> bool {
+        (there.dev(), there.ino()) == (self.device, self.inode)
+    }
+}
+
+fn since_1970(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_another_place_and_what_is_moved_keeps_its_own() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let (name, copy) = (directory.path().join("db"), directory.path().join("copy"));
+        fs::write(&name, "x").expect("written");
+        let place = |name: &PathBuf| Presence::of(name.clone()).expect("is there").place();
+        let original = place(&name);
+        fs::copy(&name, &copy).expect("copied");
+        assert_ne!(place(&copy), original);
+        fs::rename(&name, &copy).expect("moved");
+        assert_eq!(place(&copy), original);
+    }
+
+    #[test]
+    fn a_file_that_was_removed_or_replaced_is_not_there_any_more() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let (name, aside) = (directory.path().join("db"), directory.path().join("aside"));
+        fs::write(&name, "x").expect("written");
+        let presence = Presence::of(name.clone()).expect("is there");
+        let log = directory.path().join("db-wal");
+        fs::write(&log, "x").expect("written");
+        let with_log = Presence::of(name.clone()).expect("is there");
+        assert!(with_log.holds());
+        fs::remove_file(&log).expect("removed");
+        assert!(!with_log.holds() && presence.holds());
+        fs::write(&name, "more").expect("written");
+        assert!(presence.holds());
+        fs::rename(&name, &aside).expect("renamed");
+        assert!(!presence.holds(), "it has another name");
+        fs::write(&name, "x").expect("written");
+        assert!(!presence.holds(), "another file has its name");
+        fs::rename(&aside, &name).expect("renamed");
+        assert!(presence.holds());
+        drop(directory);
+        assert!(!presence.holds());
+    }
+}

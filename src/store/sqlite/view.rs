@@ -1,0 +1,277 @@
+//! From the row of a job to the job as users see it.
+//!
+//! It reads; it decides nothing.
+
+use serde::Deserialize;
+use sqlx::{Sqlite, SqliteConnection};
+
+use super::{
+    columns::{from_json, from_json_opt, malformed},
+    events,
+};
+use crate::{
+    job::{
+        Command, Job, JobId, JobNumber, JobRef, Leftover, Limits, Micros, OnDisconnect, OnLost,
+        OutputPolicy, Seconds, StopWish, Survivor, Usage, WhenFull, view::Stop,
+    },
+    store::types::Include,
+};
+
+/// A job's row with its environment and its current attempt's wish.
+pub(super) struct JobRow {
+    pub(super) number: i64,
+    pub(super) id: String,
+    pub(super) state: String,
+    pub(super) reason: Option<String>,
+    pub(super) queue: String,
+    pub(super) priority: i64,
+    pub(super) name: Option<String>,
+    pub(super) labels: String,
+    pub(super) argv: Option<String>,
+    pub(super) shell: Option<String>,
+    pub(super) cwd: String,
+    pub(super) env_names: String,
+    pub(super) env: Option<String>,
+    pub(super) umask: u32,
+    pub(super) limits: Option<String>,
+    pub(super) stdin_bytes: Option<i64>,
+    pub(super) stdin: Option<String>,
+    pub(super) interactive: bool,
+    pub(super) timeout_s: Option<f64>,
+    pub(super) stall_timeout_s: Option<f64>,
+    pub(super) grace_s: f64,
+    pub(super) leftover: String,
+    pub(super) on_lost: String,
+    pub(super) on_disconnect: String,
+    pub(super) disconnect_delay_s: f64,
+    pub(super) output_bytes_max: Option<i64>,
+    pub(super) when_full: String,
+    pub(super) idempotency_key: Option<String>,
+    pub(super) retry_of: Option<String>,
+    pub(in crate::store) attempts: u32,
+    pub(super) submitted_at: i64,
+    pub(super) started_at: Option<i64>,
+    pub(super) finished_at: Option<i64>,
+    pub(super) exit_code: Option<i32>,
+    pub(super) signal: Option<i32>,
+    pub(super) output_bytes: i64,
+    pub(super) dropped_bytes: i64,
+    pub(super) dropped_lines: i64,
+    pub(super) output_sha256: Option<String>,
+    pub(super) spawn_error: Option<String>,
+    pub(super) stop: Option<String>,
+    pub(super) stop_wish: Option<String>,
+    pub(super) leaked: u32,
+    pub(super) survivors: String,
+    pub(super) survivors_unknown: Option<String>,
+    pub(super) user_us: i64,
+    pub(super) system_us: i64,
+    pub(super) max_rss_bytes: i64,
+}
+
+impl JobRow {}
+
+/// `SELECT` of [`JobRow`]s. `?1`: with the environment's values, `?2`: with stdin; the rest is the
+/// caller's.
+macro_rules! select_jobs {
+    ($tail:literal, $include:expr $(, $arg:expr)* $(,)?) => {
+        sqlx::query_as!(
+            JobRow,
+            r#"SELECT j.number AS "number!: i64", j.id AS "id!: String",
+                j.state AS "state!: String", j.reason AS "reason: String",
+                j.queue AS "queue!: String", j.priority AS "priority!: i64",
+                j.name AS "name: String", j.labels AS "labels!: String",
+                j.argv AS "argv: String", j.shell AS "shell: String", j.cwd AS "cwd!: String",
+                e.names AS "env_names!: String",
+                CASE WHEN ?1 THEN e.env END AS "env: String",
+                j.umask AS "umask!: u32", j.limits AS "limits: String", octet_length(j.stdin) AS "stdin_bytes: i64",
+                CASE WHEN ?2 THEN j.stdin END AS "stdin: String",
+                j.interactive AS "interactive!: bool",
+                j.timeout_s AS "timeout_s: f64", j.stall_timeout_s AS "stall_timeout_s: f64",
+                j.grace_s AS "grace_s!: f64", j.leftover AS "leftover!: String",
+                j.on_lost AS "on_lost!: String", j.on_disconnect AS "on_disconnect!: String",
+                j.disconnect_delay_s AS "disconnect_delay_s!: f64",
+                j.output_bytes_max AS "output_bytes_max: i64", j.when_full AS "when_full!: String",
+                j.idempotency_key AS "idempotency_key: String",
+                j.retry_of AS "retry_of: String", j.attempts AS "attempts!: u32", j.submitted_at AS "submitted_at!: i64",
+                j.started_at AS "started_at: i64", j.finished_at AS "finished_at: i64",
+                j.exit_code AS "exit_code: i32", j.signal AS "signal: i32",
+                j.output_bytes AS "output_bytes!: i64",
+                j.dropped_bytes AS "dropped_bytes!: i64", j.dropped_lines AS "dropped_lines!: i64",
+                j.output_sha256 AS "output_sha256: String",
+                j.spawn_error AS "spawn_error: String", j.stop AS "stop: String",
+                a.stop AS "stop_wish: String", j.leaked AS "leaked!: u32",
+                j.survivors AS "survivors!: String",
+                j.survivors_unknown AS "survivors_unknown: String", j.user_us AS "user_us!: i64",
+                j.system_us AS "system_us!: i64", j.max_rss_bytes AS "max_rss_bytes!: i64"
+            FROM jobs AS j
+            JOIN environments AS e ON e.hash = j.environment
+            LEFT JOIN attempts AS a ON a.job = j.number AND a.attempt = j.attempt "#
+                + $tail,
+            $include.env,
+            $include.stdin
+            $(, $arg)*
+        )
+    };
+}
+
+pub(super) use select_jobs;
+
+/// What is stored of a job's limits.
+pub(super) fn limits(stored: Option<&str>) -> sqlx::Result<Limits> {
+    Ok(from_json_opt(stored)?.unwrap_or_default())
+}
+
+/// One job.
+pub(in crate::store) async fn job<'e>(
+    conn: impl sqlx::Executor<'e, Database = Sqlite>,
+    job: JobRef,
+    include: Include,
+) -> sqlx::Result<Option<Job>> {
+    let row = match job {
+        JobRef::Number(number) => {
+            select_jobs!("WHERE j.number = ?3", include, number)
+                .fetch_optional(conn)
+                .await?
+        }
+        JobRef::Id(id) => {
+            let id = id.to_string();
+            select_jobs!("WHERE j.id = ?3", include, id)
+                .fetch_optional(conn)
+                .await?
+        }
+    };
+    row.map(|row| row.into_job(include)).transpose()
+}
+
+/// A job that is known to be there.
+pub(super) async fn known(conn: &mut SqliteConnection, number: JobNumber) -> sqlx::Result<Job> {
+    job(conn, JobRef::Number(number), Include::default())
+        .await?
+        .ok_or(sqlx::Error::RowNotFound)
+}
+
+impl JobRow {
+    pub(super) fn into_job(self, include: Include) -> sqlx::Result<Job> {
+        let state = events::state(&self.state)?;
+        let stop = self.stop(state.is_active())?;
+        Ok(Job {
+            id: job_id(&self.id)?,
+            number: self.number,
+            state,
+            reason: self.reason.as_deref().map(events::reason).transpose()?,
+            exit_code: self.exit_code,
+            signal: self.signal,
+            command: command(self.argv.as_deref(), self.shell)?,
+            cwd: self.cwd,
+            env_names: from_json(&self.env_names)?,
+            stdin_bytes: self.stdin_bytes.map(|bytes| bytes as u64),
+            env: from_json_opt(self.env.as_deref())?,
+            stdin: include.stdin.then_some(self.stdin),
+            interactive: self.interactive,
+            umask: self.umask,
+            limits: limits(self.limits.as_deref())?,
+            name: self.name,
+            labels: from_json(&self.labels)?,
+            queue: self.queue,
+            priority: self.priority,
+            timeout_s: self.timeout_s.map(Seconds),
+            stall_timeout_s: self.stall_timeout_s.map(Seconds),
+            grace_s: Seconds(self.grace_s),
+            leftover: leftover(&self.leftover)?,
+            on_lost: on_lost(&self.on_lost)?,
+            on_disconnect: on_disconnect(&self.on_disconnect)?,
+            disconnect_delay_s: Seconds(self.disconnect_delay_s),
+            output: output_policy(self.output_bytes_max, &self.when_full)?,
+            idempotency_key: self.idempotency_key,
+            retry_of: self.retry_of.as_deref().map(job_id).transpose()?,
+            attempts: self.attempts,
+            submitted_at: Micros(self.submitted_at),
+            started_at: self.started_at.map(Micros),
+            finished_at: self.finished_at.map(Micros),
+            output_bytes: self.output_bytes as u64,
+            dropped_bytes: self.dropped_bytes as u64,
+            dropped_lines: self.dropped_lines as u64,
+            output_sha256: self.output_sha256,
+            spawn_error: from_json_opt(self.spawn_error.as_deref())?,
+            stop,
+            leaked: self.leaked,
+            survivors: from_json(&self.survivors)?,
+            survivors_unknown: self.survivors_unknown,
+            usage: Usage {
+                user_s: seconds(self.user_us),
+                system_s: seconds(self.system_us),
+                max_rss_bytes: self.max_rss_bytes as u64,
+            },
+        })
+    }
+
+    /// While an attempt is active the wish is shown; afterwards only what has really happened.
+    fn stop(&self, active: bool) -> sqlx::Result<Option<Stop>> {
+        if active {
+            let stands: Option<StandingWish> = from_json_opt(self.stop_wish.as_deref())?;
+            return Ok(stands.map(StandingWish::into_stop));
+        }
+        Ok(from_json_opt(self.stop.as_deref())?.map(Stop::Done))
+    }
+}
+
+/// A wish as it stands with an attempt.
+#[derive(Deserialize)]
+struct StandingWish {
+    #[serde(flatten)]
+    wish: StopWish,
+    /// Whom it could not reach, as far as that was told.
+    #[serde(default)]
+    refused: Vec<Survivor>,
+}
+
+impl StandingWish {
+    fn into_stop(self) -> Stop {
+        match self.refused.is_empty() {
+            true => Stop::Wished(self.wish),
+            false => Stop::Refused(self.wish, self.refused),
+        }
+    }
+}
+
+pub(super) fn job_id(text: &str) -> sqlx::Result<JobId> {
+    uuid::Uuid::try_parse(text).map(JobId).map_err(malformed)
+}
+
+pub(super) fn command(argv: Option<&str>, shell: Option<String>) -> sqlx::Result<Command> {
+    match (argv, shell) {
+        (Some(argv), None) => from_json(argv).map(Command::Argv),
+        (None, Some(line)) => Ok(Command::Shell(line)),
+        _ => Err(malformed("a job has neither or both of argv and shell")),
+    }
+}
+
+pub(super) fn leftover(name: &str) -> sqlx::Result<Leftover> {
+    match name {
+        "kill" => Ok(Leftover::Kill),
+        "keep" => Ok(Leftover::Keep),
+        other => Err(malformed(format!("leftover cannot be {other}"))),
+    }
+}
+
+pub(super) fn on_lost(name: &str) -> sqlx::Result<OnLost> {
+    OnLost::from_name(name).ok_or_else(|| malformed(format!("on_lost cannot be {name}")))
+}
+
+pub(super) fn on_disconnect(name: &str) -> sqlx::Result<OnDisconnect> {
+    OnDisconnect::from_name(name)
+        .ok_or_else(|| malformed(format!("on_disconnect cannot be {name}")))
+}
+
+pub(super) fn output_policy(bytes_max: Option<i64>, when_full: &str) -> sqlx::Result<OutputPolicy> {
+    Ok(OutputPolicy {
+        max_bytes: bytes_max.map(|bytes| bytes as u64),
+        when_full: WhenFull::from_name(when_full)
+            .ok_or_else(|| malformed(format!("when_full cannot be {when_full}")))?,
+    })
+}
+
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}

@@ -1,0 +1,198 @@
+//! Wishes about a job: that it ends, that it pauses or goes on.
+//!
+//! They are levels, committed before any shim hears of them; sending them is the supervisor's
+//! work. Where no attempt runs, a wish to stop is the end.
+
+use super::{
+    columns::json,
+    inputs,
+    job_snapshot::{Batch, Standing, all_moved},
+    view,
+};
+use crate::store::write::PauseAsk;
+use crate::{
+    job::{
+        JobNumber, JobRef, Micros, StopCause, StopFacts, StopWish,
+        state::{Event, JobState},
+    },
+    store::types::{PauseWished, Wished},
+};
+
+/// SHA-256 of no bytes: the digest of an output that never was.
+const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// Ends a job that waits, or stores the wish for the shim of one that runs.
+pub(super) async fn stop(
+    batch: &mut Batch<'_>,
+    job: JobRef,
+    wish: &StopWish,
+) -> sqlx::Result<Wished> {
+    let Some(standing) = batch.standing(job).await? else {
+        return Ok(Wished::NotFound);
+    };
+    let number = standing.number;
+    if standing.state.is_final() {
+        return view::known(batch.conn, number).await.map(Wished::Final);
+    }
+    let Some(shim) = standing.shim.clone().filter(|_| standing.state.is_active()) else {
+        withdraw(batch, &standing, wish, Micros(wish.asked_at_us)).await?;
+        return view::known(batch.conn, number).await.map(Wished::Withdrawn);
+    };
+    let wish = merged(standing.stop.as_ref(), wish);
+    store_stop(batch, &standing, &wish).await?;
+    Ok(Wished::ToShim {
+        job: view::known(batch.conn, number).await?,
+        attempt: standing.attempt,
+        shim,
+        wish,
+    })
+}
+
+/// What two wishes come to: the first one counts, but a kill is never weakened to a cancel.
+fn merged(earlier: Option<&StopWish>, new: &StopWish) -> StopWish {
+    match earlier {
+        None => new.clone(),
+        Some(earlier) if new.cause == StopCause::Kill => StopWish {
+            cause: StopCause::Kill,
+            grace_ms: 0,
+            ..earlier.clone()
+        },
+        Some(earlier) => earlier.clone(),
+    }
+}
+
+async fn store_stop(
+    batch: &mut Batch<'_>,
+    standing: &Standing,
+    wish: &StopWish,
+) -> sqlx::Result<()> {
+    let wish = json(wish)?;
+    let done = sqlx::query!(
+        "UPDATE attempts SET stop = CASE WHEN stop -> '$.refused' IS NULL THEN ?3
+             ELSE json_set(?3, '$.refused', stop -> '$.refused') END
+         WHERE job = ?1 AND attempt = ?2 AND state IN ('claimed', 'started')",
+        standing.number,
+        standing.attempt,
+        wish
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    all_moved(done.rows_affected(), 1)
+}
+
+/// Makes a job without a running attempt `cancelled`. Its output is what earlier attempts left.
+pub(super) async fn withdraw(
+    batch: &mut Batch<'_>,
+    standing: &Standing,
+    wish: &StopWish,
+    at: Micros,
+) -> sqlx::Result<()> {
+    let step = standing
+        .step(Event::Withdrawn)
+        .ok_or_else(|| super::columns::malformed("a final job cannot be withdrawn"))?;
+    let stop = json(&StopFacts::unheard(wish))?;
+    let (from, to) = (step.from.name(), step.to.name());
+    let done = sqlx::query!(
+        "UPDATE jobs SET state = ?3, finished_at = ?4, stop = ?5,
+             output_sha256 = CASE output_bytes WHEN 0 THEN ?6 ELSE
+                 (SELECT a.output_sha256 FROM attempts AS a
+                  WHERE a.job = jobs.number AND a.end_offset = jobs.output_bytes
+                  ORDER BY a.attempt DESC LIMIT 1) END
+         WHERE number = ?1 AND state = ?2",
+        step.number,
+        from,
+        to,
+        at.0,
+        stop,
+        EMPTY_SHA256
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    all_moved(done.rows_affected(), 1)?;
+    if standing.interactive {
+        inputs::forget(batch, &[step.number]).await?;
+    }
+    batch.record(step, None, &wish.by, at);
+    Ok(())
+}
+
+/// Stores a wish to pause or to go on, where there is an attempt that can.
+pub(super) async fn pause(batch: &mut Batch<'_>, ask: &PauseAsk) -> sqlx::Result<PauseWished> {
+    let Some(standing) = batch.standing(ask.job).await? else {
+        return Ok(PauseWished::NotFound);
+    };
+    let number = standing.number;
+    let Some(shim) = standing.shim.clone().filter(|_| standing.state.is_active()) else {
+        let job = view::known(batch.conn, number).await?;
+        let waits = ask.pause && !standing.state.is_final();
+        return Ok(if waits {
+            PauseWished::NotRunning(job)
+        } else {
+            PauseWished::Nothing(job)
+        });
+    };
+    if is_as_wished(&standing, ask.pause) {
+        return view::known(batch.conn, number)
+            .await
+            .map(PauseWished::Nothing);
+    }
+    store_pause(batch, number, standing.attempt, ask).await?;
+    Ok(PauseWished::ToShim {
+        number,
+        attempt: standing.attempt,
+        shim,
+    })
+}
+
+/// Both the state and the wish that stands agree with the new one. Where only the wish does, it is
+/// still on its way and may be sent again.
+fn is_as_wished(standing: &Standing, pause: bool) -> bool {
+    let paused = standing.state == JobState::Paused;
+    paused == pause && standing.pause == pause
+}
+
+async fn store_pause(
+    batch: &mut Batch<'_>,
+    number: JobNumber,
+    attempt: u32,
+    ask: &PauseAsk,
+) -> sqlx::Result<()> {
+    let done = sqlx::query!(
+        "UPDATE attempts SET pause = ?3, pause_by = ?4, pause_at = ?5
+         WHERE job = ?1 AND attempt = ?2 AND state IN ('claimed', 'started')",
+        number,
+        attempt,
+        ask.pause,
+        ask.actor,
+        ask.at.0
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    all_moved(done.rows_affected(), 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(by: &str, cause: StopCause, grace_ms: u64) -> StopWish {
+        StopWish {
+            by: by.to_owned(),
+            cause,
+            asked_at_us: by.len() as i64,
+            grace_ms,
+        }
+    }
+
+    #[test]
+    fn a_kill_hardens_a_cancel_and_never_the_other_way() {
+        let cancel = wish("first", StopCause::Cancel, 5000);
+        let kill = wish("someone else", StopCause::Kill, 0);
+        assert_eq!(merged(None, &cancel), cancel);
+        let hardened = merged(Some(&cancel), &kill);
+        assert_eq!(hardened, wish("first", StopCause::Kill, 0));
+        assert_eq!(merged(Some(&kill), &cancel), kill);
+        let later = wish("later", StopCause::Cancel, 1);
+        assert_eq!(merged(Some(&cancel), &later), cancel);
+    }
+}

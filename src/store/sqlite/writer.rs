@@ -1,0 +1,485 @@
+//! The one task that writes: it takes what has arrived, commits it as one transaction, and only
+//! then answers.
+//!
+//! A caller who has an answer has it on disk. What the writes mean is not known here.
+
+use std::{io, sync::Arc};
+
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    errno,
+    error::{Verdict, comes_from_a_file, is_failed_write, is_out_of_room, verdict},
+    events,
+    execute::execute,
+    job_snapshot::Batch,
+    keys::DigestKey,
+    long_path::Way,
+    presence::Presence,
+    tally::Tally,
+};
+use crate::store::write::{Answer, Ask};
+use crate::{
+    store::types::StoreError,
+    sys::{descriptors::is_shortage, disk_reserve::Ballast},
+};
+
+/// Writes that may wait; the next caller waits for room.
+pub(in crate::store) const WAITING_MAX: usize = 1024;
+/// Writes in one transaction.
+const BATCH_MAX: usize = 256;
+/// Rows in one transaction, but for a single write that has more by itself.
+const ROWS_MAX: usize = 10_000;
+/// The WAL is carried over into the database after about so many pages of 4 KiB.
+const CHECKPOINT_PAGES: usize = 1000;
+/// As much of it as no reader is in the way of.
+const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+/// A guess at the pages that a row dirties, where it is not one of many.
+const PAGES_PER_ROW: usize = 8;
+
+/// Where the answer goes.
+pub(super) type Reply = oneshot::Sender<Result<Answer, StoreError>>;
+
+/// What the writer's channel carries.
+#[derive(Debug)]
+pub(in crate::store) enum Request {
+    /// Write this and answer.
+    Write(Ask, Reply),
+    /// Write what has arrived, checkpoint, close, and answer.
+    Close(oneshot::Sender<()>),
+}
+
+/// The task's state.
+pub(in crate::store) struct Writer {
+    pub conn: SqliteConnection,
+    /// What digests of secrets are made with.
+    pub key: DigestKey,
+    /// As long as `conn` is.
+    pub _way: Way,
+    /// The file that `conn` writes to.
+    pub presence: Presence,
+    /// Room for what must be written on a full disk.
+    pub ballast: Ballast,
+    pub requests: mpsc::Receiver<Request>,
+    /// Cancelled when the file cannot be trusted any more.
+    pub failed: CancellationToken,
+    /// Told of every transaction.
+    pub tally: Arc<Tally>,
+}
+
+impl Writer {
+    /// Runs until it is closed, or until nobody is left who could ask.
+    pub async fn run(mut self) {
+        // Should this task ever panic, that is the end as well: nobody else could write.
+        let guard = self.failed.clone().drop_guard();
+        let mut dirty_pages = 0;
+        while let Some((writes, close)) = self.next_batch().await {
+            for writes in portions(writes) {
+                dirty_pages += pages(&writes);
+                self.commit(writes).await;
+                if dirty_pages >= CHECKPOINT_PAGES {
+                    dirty_pages = 0;
+                    self.checkpoint(CHECKPOINT).await;
+                }
+            }
+            if let Some(closed) = close {
+                self.close().await;
+                // Whoever asked may have stopped waiting.
+                let _ = closed.send(());
+                break;
+            }
+        }
+        guard.disarm();
+    }
+
+    /// Waits for one request and takes what else has arrived by then.
+    async fn next_batch(&mut self) -> Option<(Vec<(Ask, Reply)>, Option<oneshot::Sender<()>>)> {
+        let mut requests = Vec::new();
+        if self.requests.recv_many(&mut requests, BATCH_MAX).await == 0 {
+            return None;
+        }
+        // Whoever is just about to hand something in, such as the claim behind a finish, gets
+        // the chance to be part of this batch.
+        tokio::task::yield_now().await;
+        while requests.len() < BATCH_MAX
+            && let Ok(request) = self.requests.try_recv()
+        {
+            requests.push(request);
+        }
+        let mut writes = Vec::with_capacity(requests.len());
+        let mut close = None;
+        for request in requests {
+            match request {
+                Request::Write(ask, reply) => writes.push((ask, reply)),
+                Request::Close(reply) => close = Some(reply),
+            }
+        }
+        if close.is_some() {
+            self.take_the_rest(&mut writes).await;
+        }
+        Some((writes, close))
+    }
+
+    /// Closes the channel and takes what was handed in before.
+    async fn take_the_rest(&mut self, writes: &mut Vec<(Ask, Reply)>) {
+        self.requests.close();
+        while let Some(request) = self.requests.recv().await {
+            if let Request::Write(ask, reply) = request {
+                writes.push((ask, reply));
+            }
+        }
+    }
+
+    /// Commits writes together and answers each. Where one is refused, each gets a transaction of
+    /// its own, so that the others are not lost with it.
+    async fn commit(&mut self, mut writes: Vec<(Ask, Reply)>) {
+        if self.failed.is_cancelled() {
+            return answer_all(
+                writes.into_iter().map(|(_, reply)| reply),
+                &StoreError::Untrusted,
+            );
+        }
+        writes.sort_by_key(|(ask, _)| ask.rank());
+        if self.is_short(&writes) {
+            // An input may be for a process that runs, and costs the disk nothing then.
+            writes = refuse(writes, |ask| {
+                ask.can_wait() && !matches!(ask, Ask::Input(..))
+            });
+        }
+        let (mut asks, mut replies): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
+        let mut answers = self.transaction(&asks).await;
+        if is_disk_full(&answers) {
+            // A WAL that has been carried over is written again from its beginning: often that is
+            // the room that a small write needs, such as a cancel.
+            self.checkpoint(CHECKPOINT).await;
+            answers = self.transaction(&asks).await;
+        }
+        if is_disk_full(&answers) && asks.iter().any(|ask| !ask.can_wait()) {
+            let writes = asks.into_iter().zip(replies).collect();
+            (asks, replies) = refuse(writes, Ask::can_wait).into_iter().unzip();
+            answers = self.transaction(&asks).await;
+            while is_disk_full(&answers) && self.ballast.release() {
+                tracing::warn!("the disk is full: ballast is given up for ends and wishes");
+                self.checkpoint(CHECKPOINT).await;
+                answers = self.transaction(&asks).await;
+            }
+        }
+        self.answer(asks, replies, answers).await;
+    }
+
+    async fn answer(
+        &mut self,
+        asks: Vec<Ask>,
+        replies: Vec<Reply>,
+        answers: sqlx::Result<Vec<Answer>>,
+    ) {
+        match answers {
+            Ok(answers) => {
+                for (reply, answer) in replies.into_iter().zip(answers) {
+                    let _ = reply.send(Ok(answer));
+                }
+            }
+            Err(error) if asks.len() > 1 && verdict(&error) == Verdict::Refused => {
+                for (ask, reply) in asks.iter().zip(replies) {
+                    let answer = self.transaction(std::slice::from_ref(ask)).await;
+                    let answer = answer.map(|mut answers| answers.remove(0));
+                    let _ = reply.send(answer.map_err(|error| self.refusal(error)));
+                }
+            }
+            Err(error) => answer_all(replies, &self.refusal(error)),
+        }
+    }
+
+    /// Whether the disk has no room for something new: what was given back for ends and wishes has
+    /// to be there again first. Looked at only where something new is among the writes.
+    fn is_short(&self, writes: &[(Ask, Reply)]) -> bool {
+        let new = writes.iter().any(|(ask, _)| ask.can_wait());
+        if !new || matches!(self.ballast.missing(), Ok(0)) {
+            return false;
+        }
+        let refilled = self.ballast.refill();
+        if refilled {
+            tracing::info!("the disk has room again");
+        }
+        !refilled
+    }
+
+    /// Executes writes in one transaction; if it fails, nothing of them is there.
+    ///
+    /// BEGIN and COMMIT are plain statements: sqlx counts transactions by itself, and its count is
+    /// wrong for ever after SQLite has rolled one back on its own, as it does on a full disk.
+    async fn transaction(&mut self, asks: &[Ask]) -> sqlx::Result<Vec<Answer>> {
+        if asks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let result = self.begin_to_commit(asks).await;
+        let result = match result {
+            Err(error) => Err(self.clarified(error).await),
+            done => done,
+        };
+        self.tally.written();
+        if result.is_err() {
+            // It fails where SQLite has rolled back already.
+            let _ = sqlx::query("ROLLBACK").execute(&mut self.conn).await;
+        }
+        result
+    }
+
+    /// A failed write may be one that no quota allows, or for which there was no memory or no
+    /// descriptor: nothing is lost then, and it can be written once there is.
+    async fn clarified(&mut self, error: sqlx::Error) -> sqlx::Error {
+        if !comes_from_a_file(&error) {
+            return error;
+        }
+        let cause = errno::of_last_failure(&mut self.conn).await;
+        if is_failed_write(&error) {
+            let told = cause.as_ref().is_some_and(is_out_of_room);
+            if told || self.ballast.is_out_of_room() {
+                return io::Error::from(io::ErrorKind::QuotaExceeded).into();
+            }
+        }
+        match cause {
+            Some(cause) if is_shortage(&cause) => cause.into(),
+            _ => error,
+        }
+    }
+
+    async fn begin_to_commit(&mut self, asks: &[Ask]) -> sqlx::Result<Vec<Answer>> {
+        sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut self.conn)
+            .await?;
+        let mut batch = Batch {
+            conn: &mut self.conn,
+            events: Vec::new(),
+            key: &self.key,
+        };
+        let answers = execute(&mut batch, asks).await?;
+        let events = batch.events;
+        events::insert(&mut self.conn, &events).await?;
+        sqlx::query("COMMIT").execute(&mut self.conn).await?;
+        // A commit to a file that has lost its name would be gone with this process.
+        if !self.presence.holds() {
+            return Err(io::Error::other("it was removed or replaced").into());
+        }
+        Ok(answers)
+    }
+
+    /// What the callers are told about a failed transaction; also decides whether it was the last.
+    fn refusal(&mut self, error: sqlx::Error) -> StoreError {
+        match verdict(&error) {
+            Verdict::DiskFull => tracing::warn!("the disk is full: a transaction was refused"),
+            Verdict::Busy => tracing::warn!(%error, "the database could not be written now"),
+            Verdict::Refused => tracing::error!(%error, "the database refused a write"),
+            Verdict::Broken => self.fail(&error),
+        }
+        error.into()
+    }
+
+    /// From here on nothing is acknowledged: what an fsync has lost, no later one brings back.
+    fn fail(&self, error: impl std::fmt::Display) {
+        if !self.failed.is_cancelled() {
+            tracing::error!(%error, "the database file cannot be trusted any more: stopping");
+            self.failed.cancel();
+        }
+    }
+
+    /// Carries the WAL over into the database. One that is in the way of readers or of a full disk
+    /// is tried again later; only an I/O error is the end.
+    async fn checkpoint(&mut self, statement: &'static str) {
+        if self.failed.is_cancelled() {
+            return;
+        }
+        if let Err(error) = sqlx::query(statement).execute(&mut self.conn).await {
+            let error = self.clarified(error).await;
+            match verdict(&error) {
+                Verdict::Broken => self.fail(&error),
+                _ => tracing::warn!(%error, "a checkpoint has to wait"),
+            }
+        }
+    }
+
+    async fn close(mut self) {
+        self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").await;
+        if let Err(error) = self.conn.close().await {
+            tracing::warn!(%error, "the database did not close cleanly");
+        }
+    }
+}
+
+fn answer_all(replies: impl IntoIterator<Item = Reply>, error: &StoreError) {
+    for reply in replies {
+        let _ = reply.send(Err(error.clone()));
+    }
+}
+
+/// Answers those that are to be refused for the disk, and returns the others.
+fn refuse(writes: Vec<(Ask, Reply)>, refused: impl Fn(&Ask) -> bool) -> Vec<(Ask, Reply)> {
+    let (refused, others): (Vec<_>, Vec<_>) = writes.into_iter().partition(|(ask, _)| refused(ask));
+    let refused = refused.into_iter().map(|(_, reply)| reply);
+    answer_all(refused, &StoreError::DiskFull);
+    others
+}
+
+fn is_disk_full<T>(answers: &sqlx::Result<T>) -> bool {
+    matches!(answers, Err(error) if verdict(error) == Verdict::DiskFull)
+}
+
+/// Cuts writes into transactions: one large batch is enough for one, so that nobody behind it waits
+/// for several.
+fn portions(writes: Vec<(Ask, Reply)>) -> Vec<Vec<(Ask, Reply)>> {
+    let mut portions: Vec<Vec<_>> = Vec::new();
+    let mut rows = ROWS_MAX;
+    for write in writes {
+        rows += write.0.rows();
+        match portions.last_mut() {
+            Some(portion) if rows <= ROWS_MAX => portion.push(write),
+            _ => {
+                rows = write.0.rows();
+                portions.push(vec![write]);
+            }
+        }
+    }
+    portions
+}
+
+/// About how many pages the writes dirty.
+fn pages(writes: &[(Ask, Reply)]) -> usize {
+    let rows: usize = writes.iter().map(|(ask, _)| ask.rows()).sum();
+    rows * PAGES_PER_ROW + data_pages(writes)
+}
+
+/// Pages of output and input among the writes.
+fn data_pages(writes: &[(Ask, Reply)]) -> usize {
+    let bytes: usize = writes.iter().map(|(ask, _)| data_bytes(ask)).sum();
+    bytes / 4096
+}
+
+fn data_bytes(ask: &Ask) -> usize {
+    match ask {
+        Ask::Finish(finish) => match &finish.kept {
+            crate::store::types::Kept::Rows { chunks, .. } => {
+                chunks.iter().map(|c| c.data.len()).sum()
+            }
+            crate::store::types::Kept::Segments { .. } => 0,
+        },
+        Ask::Input(_, input) => input.data.len(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, path::Path};
+
+    use super::*;
+    use crate::{
+        job::{Command, JobId, Micros, NewJob},
+        store::{Submission, sqlite::open},
+    };
+
+    /// A writer that the test drives by itself.
+    async fn writer(path: &Path) -> Writer {
+        let (_, requests) = mpsc::channel(1);
+        let opened = open::open(path, u64::MAX).await.expect("opens");
+        Writer {
+            conn: opened.writer,
+            key: opened.digest_key,
+            _way: opened.way,
+            presence: opened.presence,
+            ballast: opened.ballast,
+            requests,
+            failed: CancellationToken::new(),
+            tally: Arc::default(),
+        }
+    }
+
+    /// A job of about 40 KB.
+    fn submit() -> Ask {
+        let mut job = NewJob::new(Command::Shell(":".into()));
+        job.stdin = Some("x".repeat(40_000));
+        Ask::Submit(
+            [Submission {
+                retry_of: None,
+                id: JobId(uuid::Uuid::now_v7()),
+                job,
+                cwd: "/".into(),
+                fingerprint: [0; 32],
+                actor: "test".into(),
+                at: Micros(0),
+            }]
+            .into(),
+        )
+    }
+
+    async fn write(writer: &mut Writer, asks: Vec<Ask>) -> Vec<Result<Answer, StoreError>> {
+        let (replies, answers): (Vec<_>, Vec<_>) = asks.iter().map(|_| oneshot::channel()).unzip();
+        writer.commit(asks.into_iter().zip(replies).collect()).await;
+        let answers = answers.into_iter().map(|mut answer| answer.try_recv());
+        answers.map(|answer| answer.expect("answered")).collect()
+    }
+
+    async fn jobs(writer: &mut Writer) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM jobs")
+            .fetch_one(&mut writer.conn)
+            .await
+            .expect("counts")
+    }
+
+    async fn allow_pages(writer: &mut Writer, pages: i64) {
+        let pragma = format!("PRAGMA max_page_count = {pages}");
+        sqlx::query(sqlx::AssertSqlSafe(pragma))
+            .execute(&mut writer.conn)
+            .await
+            .expect("sets the limit");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_everything_until_there_is_room() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let mut writer = writer(&directory.path().join("db")).await;
+        assert!(write(&mut writer, vec![submit()]).await[0].is_ok());
+        allow_pages(&mut writer, 60).await;
+        let mut stored = 1;
+        let refusals = loop {
+            let answers = write(&mut writer, vec![submit(), submit()]).await;
+            if answers[0].is_err() {
+                break answers;
+            }
+            stored += 2;
+            assert!(stored < 20, "60 pages hold no more than 6 such jobs");
+        };
+        for refusal in refusals {
+            assert_eq!(refusal.err(), Some(StoreError::DiskFull));
+        }
+        assert_eq!(jobs(&mut writer).await, stored, "what was answered stays");
+        assert!(!writer.failed.is_cancelled(), "a full disk is not the end");
+
+        allow_pages(&mut writer, 10_000).await;
+        assert!(write(&mut writer, vec![submit()]).await[0].is_ok());
+        assert_eq!(jobs(&mut writer).await, stored + 1);
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_is_the_end_of_all_acknowledgements() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let path = directory.path().join("db");
+        let mut writer = writer(&path).await;
+        // Every page but the first, on which SQLite would not even know the file.
+        let pages = std::fs::metadata(&path).expect("is there").len() / 4096;
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path);
+        let file = file.as_mut().expect("opens");
+        io::Seek::seek(file, io::SeekFrom::Start(4096)).expect("seeks");
+        file.write_all(&vec![0xa5; (pages as usize - 1) * 4096])
+            .expect("damages");
+
+        let answers = write(&mut writer, vec![submit(), submit()]).await;
+        for answer in answers {
+            assert!(matches!(answer, Err(StoreError::Database(_))), "{answer:?}");
+        }
+        assert!(writer.failed.is_cancelled());
+        let answers = write(&mut writer, vec![submit()]).await;
+        assert!(answers[0].is_err(), "nothing is tried again");
+    }
+}

@@ -1,0 +1,171 @@
+//! The writes that the store can be asked for, and what each is answered with.
+//!
+//! How a batch of them is executed is the engine's business.
+
+use std::sync::Arc;
+
+use super::types::{
+    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputMet, Offer, PauseWished,
+    QueueDeleted, QueueSet, SegmentRow, Started, Submission, Taken, Updated, Wished,
+};
+use crate::job::{Input, JobChange, JobNumber, JobRef, Micros, QueueChange, StopWish, Survivor};
+
+/// One write.
+#[derive(Debug)]
+pub enum Ask {
+    BeginEpoch(String, String),
+    SetQueue(QueueChange),
+    DeleteQueue(String),
+    /// All of them or none.
+    Submit(Arc<[Submission]>),
+    Started(Started),
+    Paused(PauseTold),
+    StopRefused(RefusalTold),
+    WishStop(JobRef, StopWish),
+    WishPause(PauseAsk),
+    Input(JobRef, Input),
+    Update(JobRef, JobChange),
+    Delete(JobRef),
+    Void(VoidAsk),
+    SegmentRead(SegmentRow),
+    Finish(Box<Finish>),
+    Claim(ClaimAsk),
+}
+
+/// The answer to it.
+#[derive(Debug)]
+pub enum Answer {
+    Epoch(Epoch),
+    QueueSet(QueueSet),
+    QueueDeleted(QueueDeleted),
+    Submitted(Result<Vec<Taken>, BatchRefused>),
+    Fenced(Fenced),
+    Wished(Box<Wished>),
+    PauseWished(Box<PauseWished>),
+    Updated(Box<Updated>),
+    Deleted(Box<Deleted>),
+    InputMet(Box<InputMet>),
+    Claimed(Claimed),
+}
+
+impl Ask {
+    /// In which order the writes of a batch are executed; those of one rank in the order of
+    /// arrival.
+    ///
+    /// Nothing of a batch has been answered yet, so all of it happens "at the same time" and any
+    /// order is true. This one follows a job's life and lets equal writes meet in one statement;
+    /// claims come last, so that a slot which is freed in a batch is filled in it.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::BeginEpoch(..) | Self::SetQueue(_) | Self::DeleteQueue(_) => 0,
+            Self::Submit(_) => 1,
+            Self::Started(_) => 2,
+            Self::Paused(_)
+            | Self::StopRefused(_)
+            | Self::WishStop(..)
+            | Self::WishPause(_)
+            | Self::Input(..)
+            | Self::Update(..)
+            | Self::Delete(_)
+            | Self::Void(_) => 3,
+            Self::SegmentRead(_) => 4,
+            Self::Finish(_) => 5,
+            Self::Claim(_) => 6,
+        }
+    }
+
+    /// Whether it brings something new, for which a full disk has no room: it is refused then, so
+    /// that ends and wishes can still be stored.
+    pub fn can_wait(&self) -> bool {
+        matches!(
+            self,
+            Self::Submit(_)
+                | Self::SetQueue(_)
+                | Self::Update(..)
+                | Self::Input(..)
+                | Self::Claim(_)
+        )
+    }
+
+    /// About how many rows it writes.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Submit(submissions) => submissions.len(),
+            _ => 1,
+        }
+    }
+}
+
+impl Ask {
+    pub fn as_submit(&self) -> Option<&[Submission]> {
+        match self {
+            Self::Submit(submissions) => Some(submissions),
+            _ => None,
+        }
+    }
+
+    pub fn as_started(&self) -> Option<&Started> {
+        match self {
+            Self::Started(started) => Some(started),
+            _ => None,
+        }
+    }
+
+    pub fn as_finish(&self) -> Option<&Finish> {
+        match self {
+            Self::Finish(finish) => Some(finish),
+            _ => None,
+        }
+    }
+
+    pub fn as_claim(&self) -> Option<&ClaimAsk> {
+        match self {
+            Self::Claim(claim) => Some(claim),
+            _ => None,
+        }
+    }
+}
+
+/// A shim's word that the tree has stopped or goes on.
+#[derive(Debug, Clone)]
+pub struct PauseTold {
+    pub number: JobNumber,
+    pub attempt: u32,
+    pub paused: bool,
+    pub actor: String,
+    pub at: Micros,
+}
+
+/// A shim's word that the kernel does not let it signal some processes for a stop.
+#[derive(Debug, Clone)]
+pub struct RefusalTold {
+    pub number: JobNumber,
+    pub attempt: u32,
+    pub refused: Vec<Survivor>,
+}
+
+/// A proof that an attempt never started.
+#[derive(Debug, Clone)]
+pub struct VoidAsk {
+    pub number: JobNumber,
+    pub attempt: u32,
+    pub at: Micros,
+}
+
+/// Shims that ask for work.
+#[derive(Debug, Clone)]
+pub struct ClaimAsk {
+    pub offers: Vec<Offer>,
+    pub boot_id: String,
+    pub instance: String,
+    pub at: Micros,
+}
+
+/// Somebody wants a job to pause or to go on.
+#[derive(Debug, Clone)]
+pub struct PauseAsk {
+    pub job: JobRef,
+    pub pause: bool,
+    pub actor: String,
+    pub at: Micros,
+}

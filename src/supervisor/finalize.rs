@@ -1,0 +1,342 @@
+//! Settles an ended attempt: where its output stays, its digest, and what is to be committed.
+//!
+//! It reads and syncs files; committing and unlinking is done by who asked.
+
+use std::{io, path::Path};
+
+use super::attempt_watch::{Key, Ward};
+use crate::{
+    job::{Dropped, ExitFacts, Gap, GapReason, JobState, Micros, Offset, Reason, Survivor},
+    output::{
+        Digest,
+        files::durable::{sync_attempt, write_anew},
+        read::collect::collect,
+    },
+    spool::{
+        Hole, Kind, Position, SegmentName, SegmentReader, hole,
+        reader::{Next, is_no_segment},
+        unsynced,
+    },
+    store::{Finish, Kept, SegmentRow, Started},
+    sys::clock,
+};
+
+/// How an attempt ended, as far as anybody can know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// The shim knew.
+    Known {
+        /// What it knew.
+        facts: Box<ExitFacts>,
+        /// Whether all its segments are on disk.
+        synced: bool,
+    },
+    /// Nobody can know.
+    Lost {
+        /// Processes that could not be proven gone.
+        survivors: Vec<Survivor>,
+        /// Why there may be others.
+        survivors_unknown: Option<String>,
+        /// How many bytes may have been shown and are gone with the machine's power; 0 where it
+        /// kept running.
+        unsynced_bytes_max: u64,
+    },
+}
+
+/// What is to be committed, and what may be unlinked behind it.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// The attempt.
+    pub key: Key,
+    /// Its start, where that is not entered yet.
+    pub start: Option<Started>,
+    /// What is to be committed.
+    pub finish: Finish,
+    /// Files in the spool that the commit makes useless: segments whose bytes it takes into rows,
+    /// what says that segments were dropped.
+    pub unlink: Vec<String>,
+}
+
+/// Settles an attempt. Blocking: it reads what has not been hashed, and syncs what stays.
+pub fn settle(
+    spool: &Path,
+    inline_bytes_max: u64,
+    mut ward: Ward,
+    ending: Ending,
+) -> io::Result<Settled> {
+    let Key { job, attempt } = ward.key;
+    let unsynced = unsynced::is_marked(spool, job, attempt)?;
+    if unsynced {
+        // Before it is read: what the copy holds is what there is.
+        write_anew(spool, job, attempt)?;
+        ward.read_again();
+    }
+    let known_end = match &ending {
+        Ending::Known { facts, .. } => facts.end_offset,
+        Ending::Lost { .. } => 0,
+    };
+    let mut remains = remains(spool, inline_bytes_max, known_end, &mut ward)?;
+    if let Ending::Lost {
+        unsynced_bytes_max, ..
+    } = &ending
+    {
+        add_power_loss(*unsynced_bytes_max, &mut ward.digest);
+    }
+    let synced = matches!(&ending, Ending::Known { synced: true, .. });
+    // Rows are synced by the commit itself.
+    if !synced && matches!(remains.kept, Kept::Segments { .. }) {
+        sync_attempt(spool, job, attempt)?;
+    }
+    if unsynced {
+        remains.unlink.push(unsynced::file_name(job, attempt));
+    }
+    remains.gaps().extend(ward.digest.take_gaps());
+    let Remains { kept, unlink, hole } = remains;
+    let mut finish = finish(&ward, ending, kept);
+    // Paper knows better what is gone than who wanted it gone.
+    if hole.is_some() || finish.facts.is_none() {
+        let holes = [hole, last_hole(spool, ward.key)?];
+        finish.dropped = dropped(&finish.kept, &holes);
+    }
+    Ok(Settled {
+        key: ward.key,
+        start: None,
+        finish,
+        unlink,
+    })
+}
+
+/// Where the output of an attempt stays.
+struct Remains {
+    kept: Kept,
+    unlink: Vec<String>,
+    /// What was dropped in the middle.
+    hole: Option<Hole>,
+}
+
+fn remains(
+    spool: &Path,
+    inline_bytes_max: u64,
+    known_end: Offset,
+    ward: &mut Ward,
+) -> io::Result<Remains> {
+    let first = SegmentName {
+        job: ward.key.job,
+        attempt: ward.key.attempt,
+        first_offset: ward.start_offset,
+    };
+    let hole = hole::read(spool, ward.key.job, ward.key.attempt)?;
+    if hole.is_none() && ward.digest.offset() == ward.start_offset {
+        let notes = hole::files(spool, ward.key.job, ward.key.attempt);
+        match collect(spool, first, inline_bytes_max) {
+            // Less than the shim has stored is no whole output.
+            Ok(Some(collected)) if collected.end(ward.start_offset) >= known_end => {
+                for item in collected.items() {
+                    ward.digest.update(&item);
+                }
+                return Ok(Remains {
+                    kept: Kept::Rows {
+                        chunks: collected.chunks,
+                        gaps: Vec::new(),
+                    },
+                    unlink: [first.to_string()].into_iter().chain(notes).collect(),
+                    hole,
+                });
+            }
+            // It never wrote anything that is still there.
+            Err(error) if is_no_segment(&error) && known_end <= ward.start_offset => {
+                return Ok(Remains {
+                    kept: Kept::Rows {
+                        chunks: Vec::new(),
+                        gaps: Vec::new(),
+                    },
+                    unlink: notes,
+                    hole,
+                });
+            }
+            Ok(_) => {}
+            Err(error) if is_no_segment(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut rows = segment_rows(spool, ward, hole, known_end)?;
+    let mut unlink = dropped_files(spool, ward.key, hole)?;
+    // A last one without bytes gets no row: nobody would read it, and no start keeps its file.
+    let empty = rows.pop_if(|row| row.end_offset == row.first_offset);
+    unlink.extend(empty.map(|row| {
+        let name = SegmentName {
+            job: row.number,
+            attempt: row.attempt,
+            first_offset: row.first_offset,
+        };
+        name.to_string()
+    }));
+    Ok(Remains {
+        kept: Kept::Segments {
+            rows,
+            gaps: Vec::new(),
+        },
+        unlink,
+        hole,
+    })
+}
+
+/// The files that say what was dropped, and segments that they say are gone: a kill may have come
+/// before they went.
+fn dropped_files(spool: &Path, key: Key, hole: Option<Hole>) -> io::Result<Vec<String>> {
+    let mut files = Vec::new();
+    if let Some(hole) = hole {
+        let segments = hole::segments(spool, key.job, key.attempt)?.into_iter();
+        let gone = segments.filter(|name| hole.behind(name.first_offset) > name.first_offset);
+        files.extend(gone.map(|name| name.to_string()));
+    }
+    // Last: while they are there, whoever comes again finds the rest.
+    files.extend(hole::files(spool, key.job, key.attempt));
+    Ok(files)
+}
+
+/// What was dropped of an attempt, according to what there is on paper.
+fn dropped(kept: &Kept, holes: &[Option<Hole>]) -> Dropped {
+    let (Kept::Rows { gaps, .. } | Kept::Segments { gaps, .. }) = kept;
+    let dropped = gaps.iter().filter(|gap| gap.reason.is_dropping());
+    Dropped {
+        bytes: dropped.map(|gap| gap.to - gap.from).sum(),
+        lines: holes.iter().flatten().map(|hole| hole.lines).sum(),
+    }
+}
+
+/// What an attempt without an exit record has written down of output behind its bound: a kill can
+/// come between the two records.
+fn last_hole(spool: &Path, key: Key) -> io::Result<Option<Hole>> {
+    let Some(last) = hole::segments(spool, key.job, key.attempt)?.pop() else {
+        return Ok(None);
+    };
+    let mut reader = match SegmentReader::open(spool, Position::first(last)) {
+        Err(error) if is_no_segment(&error) => return Ok(None),
+        reader => reader?,
+    };
+    while let Next::Record(header, payload) = reader.next_record()? {
+        if header.kind == Kind::Gap {
+            return Ok(serde_json::from_slice(payload).ok());
+        }
+    }
+    Ok(None)
+}
+
+/// Hashes what has no row yet. The output of a lost attempt may end behind a seal: after a power
+/// loss its successor can be missing. Where there is more behind what cannot be read, that is
+/// damage: its row goes as far as what follows, and there is no digest.
+fn segment_rows(
+    spool: &Path,
+    ward: &mut Ward,
+    hole: Option<Hole>,
+    known_end: Offset,
+) -> io::Result<Vec<SegmentRow>> {
+    let Key { job, attempt } = ward.key;
+    let mut gap = hole.map(|hole| hole.gap);
+    let mut rows = Vec::new();
+    loop {
+        if let Some(gap) = gap.take_if(|gap| gap.from <= ward.digest.offset()) {
+            ward.digest.pass(gap);
+        }
+        let from = ward.digest.offset();
+        match ward.digest.next_segment(spool, job, attempt) {
+            Ok((row, true)) => {
+                rows.push(row);
+                continue;
+            }
+            Ok((row, false)) => rows.push(row),
+            Err(error) if is_no_segment(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let read_to = ward.digest.offset();
+        let Some(to) = next_found(spool, ward.key, read_to, known_end)? else {
+            return Ok(rows);
+        };
+        tracing::error!(job, attempt, from = read_to, to, "a segment is damaged");
+        rows.retain(|row| row.first_offset != from);
+        rows.push(ward.digest.lose(job, attempt, from, to));
+    }
+}
+
+/// Where output goes on behind what could be read up to `offset`, if it does: at the next segment
+/// that is there, or at the end that the shim has told.
+fn next_found(
+    spool: &Path,
+    key: Key,
+    offset: Offset,
+    known_end: Offset,
+) -> io::Result<Option<Offset>> {
+    let mut later = hole::segments(spool, key.job, key.attempt)?.into_iter();
+    let next = later.find(|name| name.first_offset > offset);
+    let end = (known_end > offset).then_some(known_end);
+    Ok(next.map(|name| name.first_offset).or(end))
+}
+
+/// Behind what is left, offsets that may have been shown are never used again.
+fn add_power_loss(bytes: u64, digest: &mut Digest) {
+    if bytes > 0 {
+        digest.pass(Gap {
+            from: digest.offset(),
+            to: digest.offset() + bytes,
+            reason: GapReason::PowerLoss,
+        });
+    }
+}
+
+impl Remains {
+    fn gaps(&mut self) -> &mut Vec<Gap> {
+        match &mut self.kept {
+            Kept::Rows { gaps, .. } | Kept::Segments { gaps, .. } => gaps,
+        }
+    }
+}
+
+fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
+    let end_offset: Offset = ward.digest.offset();
+    let (state, reason, facts, remains, at, actor) = match ending {
+        Ending::Known { facts, .. } => {
+            if facts.end_offset != end_offset {
+                let Key { job, attempt } = ward.key;
+                tracing::error!(
+                    job,
+                    attempt,
+                    shim = facts.end_offset,
+                    found = end_offset,
+                    "the shim counted another end of the output than there is"
+                );
+            }
+            let (state, reason) = facts.outcome();
+            let at = facts.ended_at();
+            (state, reason, Some(*facts), (Vec::new(), None), at, "shim")
+        }
+        Ending::Lost {
+            survivors,
+            survivors_unknown,
+            ..
+        } => {
+            let at: Micros = clock::now();
+            let lost = Some(Reason::Lost);
+            let remains = (survivors, survivors_unknown);
+            (JobState::Failed, lost, None, remains, at, "rescue")
+        }
+    };
+    let (survivors, survivors_unknown) = remains;
+    let dropped = facts.as_ref().map(|facts| facts.dropped);
+    Finish {
+        number: ward.key.job,
+        attempt: ward.key.attempt,
+        state,
+        reason,
+        facts,
+        survivors,
+        survivors_unknown,
+        end_offset,
+        dropped: dropped.unwrap_or_default(),
+        kept,
+        output_sha256: ward.digest.hex(),
+        hash_state: Some(ward.digest.state()),
+        actor: actor.to_owned(),
+        at,
+    }
+}

@@ -1,0 +1,175 @@
+//! Finds and ends what is left of process trees whose shims are dead, all of them with the same looks
+//! at `/proc`, so that two hundred of them cost little more than one.
+//!
+//! A process is ours if it carries the job's mark (`mark`), or if its session is the leader's and the
+//! leader is there and is the process that the ledger names. What carries the mark of another data
+//! directory with the same job, such as the one that this is a backup of, is none of our business.
+//! Where a look fails, or a chain of processes goes on, nobody can know what is left, and that is what
+//! is told. What becomes of the jobs is not known here.
+
+mod blow;
+mod case;
+mod mark;
+mod patience;
+mod walk;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+pub use self::mark::Mark;
+use crate::{
+    job::Survivor,
+    sys::{threads::blocking, vital::Vital},
+};
+use case::Case;
+use walk::Walk;
+
+/// Between two tries of a look for which there was no thread.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// The leader as the ledger names it.
+#[derive(Debug, Clone, Copy)]
+pub struct Leader {
+    /// Its process id, also its session.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+/// What is left of a tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Processes that could not be proven gone.
+    pub survivors: Vec<Survivor>,
+    /// Why there may be others.
+    pub unknown: Option<String>,
+}
+
+/// Held by somebody for whom others wait; it is let go after the first look at everybody.
+pub type Held = mpsc::Sender<()>;
+
+/// Searches for trees, and does nothing while there are none. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Hunter(Arc<Mutex<Asked>>);
+
+#[derive(Default)]
+struct Asked {
+    new: Vec<Open>,
+    is_hunting: bool,
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let new = self.new.len();
+        f.debug_struct("Asked").field("new", &new).finish()
+    }
+}
+
+/// A tree that is searched for, and who waits for the answer.
+struct Open {
+    case: Case,
+    held: Option<Held>,
+    answer: oneshot::Sender<Remains>,
+}
+
+/// Everything that is searched for at the moment.
+#[derive(Default)]
+struct Hunt {
+    walk: Walk,
+    open: Vec<Open>,
+}
+
+impl Hunter {
+    /// Ends every process of a job that can be found; those that could not be proven gone are
+    /// returned, after 20 s at most where the machine is not overloaded.
+    ///
+    /// # Errors
+    ///
+    /// The server stops.
+    pub async fn hunt(
+        &self,
+        vital: &Vital,
+        mark: Mark,
+        leader: Option<Leader>,
+        held: Option<Held>,
+    ) -> io::Result<Remains> {
+        let (answer, remains) = oneshot::channel();
+        let case = Case::begin(mark, leader, Instant::now());
+        if self.ask(Open { case, held, answer }) {
+            vital.spawn("searching for trees", self.clone().work());
+        }
+        remains.await.map_err(io::Error::other)
+    }
+
+    /// Whether there is nobody at work.
+    fn ask(&self, open: Open) -> bool {
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.new.push(open);
+        !std::mem::replace(&mut asked.is_hunting, true)
+    }
+
+    /// What was asked since the last time; with nothing and nothing `left` the work is done.
+    fn take(&self, left: bool) -> Option<Vec<Open>> {
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = std::mem::take(&mut asked.new);
+        asked.is_hunting = left || !new.is_empty();
+        asked.is_hunting.then_some(new)
+    }
+
+    async fn work(self) {
+        // Not given away: where there is no thread for a look, everything is still here.
+        let hunt = Arc::new(Mutex::new(Hunt::default()));
+        let mut pause = None;
+        while let Some(new) = self.take(pause.is_some()) {
+            let hunt = Arc::clone(&hunt);
+            let look = blocking(move || {
+                let mut hunt = hunt.lock().unwrap_or_else(PoisonError::into_inner);
+                hunt.open.extend(new);
+                Ok(hunt.round())
+            });
+            pause = look.await.unwrap_or(Some(AGAIN_AFTER));
+            if let Some(pause) = pause {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "nobody tells when a stranger's process is gone"
+                )]
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+impl Hunt {
+    /// One look at everybody for all trees; how long to wait for the next one, if there is to be one.
+    fn round(&mut self) -> Option<Duration> {
+        self.open.iter_mut().for_each(|open| open.case.prepare());
+        let open = &mut self.open;
+        self.walk.all(|seen| {
+            for open in open.iter_mut() {
+                open.case.meet(&seen);
+            }
+        });
+        for mut open in std::mem::take(&mut self.open) {
+            match open.case.conclude(Instant::now()) {
+                // Who asked may be gone.
+                Some(remains) => drop(open.answer.send(remains)),
+                None => {
+                    open.held = None;
+                    self.open.push(open);
+                }
+            }
+        }
+        self.open.iter().map(|open| open.case.pause()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

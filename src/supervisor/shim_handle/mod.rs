@@ -1,0 +1,324 @@
+//! One task per shim: it passes orders on, watches the attempt that the shim runs, and settles it
+//! when it ends. When the connection breaks it finds out whether the shim still lives.
+//!
+//! What runs next, and what becomes of an attempt whose shim is dead, is the scheduler's business.
+
+mod absent;
+mod hear;
+mod obey;
+mod reconcile;
+mod refusals;
+mod task;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Context, ShimEvent,
+    attempt_watch::Key,
+    connection::Connection,
+    probe::{self, Reached, Welcome},
+    registry::{Bell, Order, Orders, Registry},
+    spawn,
+};
+use crate::{
+    job::{InputAnswer, StopWish},
+    spool::{Speaker, ToShim, message::PROTOCOL},
+    store::{Claim, Offer, OpenAttempt, Started},
+};
+use refusals::Refusals;
+use task::Task;
+
+/// Between two attempts to reach a shim that lives and does not answer.
+const KNOCK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a keeper may take to put its work down when the server stops.
+const STOP_WITHIN: Duration = Duration::from_millis(500);
+
+/// Starts the keeper of a shim that answers, or that lives without answering.
+pub fn keep(
+    ctx: Arc<Context>,
+    registry: Registry,
+    events: mpsc::UnboundedSender<ShimEvent>,
+    shim: String,
+    reached: Reached,
+    open: Option<OpenAttempt>,
+) {
+    let (orders, bell) = registry.enter(&shim);
+    let (stopping, tasks) = (ctx.stopping.clone(), ctx.tasks.clone());
+    let vital = ctx.vital.clone();
+    let keeper = Keeper {
+        offer: Offer {
+            shim,
+            version: String::new(),
+        },
+        ctx,
+        registry,
+        events,
+        orders,
+        bell,
+        early: VecDeque::new(),
+        run: None,
+        stop: None,
+        dismissed: false,
+        refusals: Refusals::default(),
+        task: Task::None,
+        offered: false,
+        pauses: Vec::new(),
+        unentered: None,
+        inputs: Inputs::default(),
+        started: None,
+    };
+    let kept = async move {
+        tokio::select! {
+            () = keeper.run(reached, open) => {}
+            () = too_late(stopping) => {}
+        }
+    };
+    tasks.spawn(vital.watched("keeping a shim", kept));
+}
+
+/// A keeper that is busy with its shim when the server stops is given up after a moment.
+async fn too_late(stopping: CancellationToken) {
+    stopping.cancelled().await;
+    #[expect(clippy::disallowed_methods, reason = "this is the deadline itself")]
+    tokio::time::sleep(STOP_WITHIN).await;
+}
+
+/// Resolves when something is to be entered.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct PauseAsked {
+    pause: bool,
+    actor: String,
+    done: oneshot::Sender<Result<(), String>>,
+}
+
+/// A pause (`paused`) or the end of one that the ledger has not taken yet.
+struct Unentered {
+    paused: bool,
+    actor: String,
+    again_at: Instant,
+}
+
+/// Inputs that the shim has been sent and has not answered.
+#[derive(Default)]
+struct Inputs {
+    /// Names the next one, over all connections.
+    next: u64,
+    asked: BTreeMap<u64, oneshot::Sender<InputAnswer>>,
+}
+
+struct Keeper {
+    ctx: Arc<Context>,
+    registry: Registry,
+    events: mpsc::UnboundedSender<ShimEvent>,
+    offer: Offer,
+    orders: Orders,
+    bell: Arc<Bell>,
+    /// Orders about an attempt that this shim has not been given yet.
+    early: VecDeque<Order>,
+    /// What the shim is to run as soon as it is connected.
+    run: Option<Box<Claim>>,
+    /// What is to be stopped as soon as the shim is connected.
+    stop: Option<(Key, StopWish)>,
+    /// The shim is to leave as soon as it is connected.
+    dismissed: bool,
+    /// The attempts that the shim has refused lately.
+    refusals: Refusals,
+    task: Task,
+    /// The scheduler counts on this shim: it was told that it is free, and has not given it work
+    /// since. It must not be told twice, or it would give it two jobs.
+    offered: bool,
+    pauses: Vec<PauseAsked>,
+    unentered: Option<Unentered>,
+    inputs: Inputs,
+    /// A start that is entered at that moment, unless the end comes first and tells it too.
+    started: Option<(Started, Instant)>,
+}
+
+/// Whether the keeper goes on.
+enum Flow {
+    Continue,
+    /// Another shim is to be talked to first.
+    Lent,
+    /// The shim was sent away, or the server stops.
+    Left,
+}
+
+impl Keeper {
+    async fn run(mut self, mut reached: Reached, mut open: Option<OpenAttempt>) {
+        let mut told = false;
+        loop {
+            match reached {
+                Reached::Answers(connection, welcome) => {
+                    told = false;
+                    match self.serve(*connection, welcome, open.take()).await {
+                        Ok(Flow::Left) => break,
+                        Ok(Flow::Lent | Flow::Continue) => self.disconnected(),
+                        Err(error) => {
+                            tracing::info!(shim = self.offer.shim, %error, "a shim's connection broke");
+                            self.disconnected();
+                        }
+                    }
+                }
+                Reached::Later => self.watch(&open),
+                Reached::Held => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(
+                            shim = self.offer.shim,
+                            "a shim lives and does not answer; its job is left as it is"
+                        );
+                    }
+                    self.pause(&open).await;
+                }
+                Reached::Unknown(why) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(
+                            shim = self.offer.shim,
+                            why,
+                            "nobody can say whether a shim lives; its job is left as it is"
+                        );
+                    }
+                    self.pause(&open).await;
+                }
+                Reached::Foreign(speaker) => {
+                    self.leave_alone(&speaker, &mut told, &open).await;
+                    reached = probe::watch(&self.ctx, &self.offer.shim, speaker).await;
+                    continue;
+                }
+                Reached::Free => {
+                    // Before it is told: who hears of it must not find a keeper any more.
+                    self.registry.remove(&self.offer.shim);
+                    self.dead().await;
+                    break;
+                }
+            }
+            reached = self.reach().await;
+            open = self.open_attempt().await;
+        }
+        self.registry.remove(&self.offer.shim);
+        // What was ordered in the last moment is not lost either.
+        self.orders.close();
+        while let Some(order) = self.orders.recv().await {
+            self.put_off(order);
+        }
+        if let Some(claim) = self.run.take() {
+            self.tell(ShimEvent::Dead {
+                shim: self.offer.shim.clone(),
+                attempt: Some(Key::of_claim(&claim)),
+            });
+        }
+    }
+
+    /// A shim that we cannot talk to keeps its job. What it writes is readable; how it ends is read
+    /// from paper when it is gone.
+    async fn leave_alone(
+        &mut self,
+        speaker: &Speaker,
+        told: &mut bool,
+        open: &Option<OpenAttempt>,
+    ) {
+        if !std::mem::replace(told, true) {
+            tracing::error!(
+                shim = self.offer.shim,
+                job = open.as_ref().map(|open| open.number),
+                version = speaker.version,
+                protocol = speaker.protocol,
+                ours = PROTOCOL,
+                "a shim of another version speaks a protocol that this one does not; its job is \
+                 left as it is and cannot be controlled: start that version of cc-executor to \
+                 have it adopted"
+            );
+        }
+        self.pause(open).await;
+    }
+
+    async fn dead(&mut self) {
+        // Before it is told: whoever hears of it must not count on this shim any more.
+        self.registry.remove(&self.offer.shim);
+        spawn::remove_traces(&self.ctx.layout, &self.offer.shim);
+        let attempt = match &self.task {
+            // Its end is on its way into the ledger already.
+            Task::None | Task::Ended(_) => None,
+            Task::Attempt(watched) => Some(watched.ward.key),
+        };
+        if let Some(key) = attempt {
+            self.registry.detach(key.job);
+        }
+        self.tell(ShimEvent::Dead {
+            shim: self.offer.shim.clone(),
+            attempt,
+        });
+    }
+
+    fn tell(&self, event: ShimEvent) {
+        // The scheduler outlives the keepers, except in a stop, when nobody needs to know.
+        let _ = self.events.send(event);
+    }
+
+    /// Serves one connection until the shim is sent away, the server stops, or another shim waits for
+    /// its turn. An error is a broken connection.
+    async fn serve(
+        &mut self,
+        mut connection: Connection,
+        welcome: Welcome,
+        open: Option<OpenAttempt>,
+    ) -> io::Result<Flow> {
+        self.offer.version = welcome.version;
+        self.reconcile(&mut connection, welcome.state, open).await?;
+        if let Flow::Left = self.catch_up(&mut connection).await? {
+            return Ok(Flow::Left);
+        }
+        let (ctx, turn) = (Arc::clone(&self.ctx), connection.turn());
+        let mut over = std::pin::pin!(turn.over());
+        let mut is_over = false;
+        loop {
+            if is_over && !self.is_asking() {
+                return Ok(Flow::Lent);
+            }
+            let look_at = self.task.open_key().map(|_| connection.look_again_at());
+            tokio::select! {
+                message = connection.receive() => self.hear(message?).await,
+                Some(order) = self.orders.recv() => {
+                    if let Flow::Left = self.obey(&mut connection, order).await? {
+                        return Ok(Flow::Left);
+                    }
+                }
+                () = &mut over, if !is_over => is_over = true,
+                () = self.bell.overflowed() => {
+                    // Wishes that found no room are in the ledger, and are sent again.
+                    return Err(io::Error::other("more orders than it takes"));
+                }
+                offset = self.bell.rung() => self.arm(&mut connection, offset).await?,
+                () = due(look_at) => connection.keep_awake(),
+                () = due(self.started.as_ref().map(|(_, at)| *at)) => self.commit_start(),
+                () = due(self.unentered.as_ref().map(|pause| pause.again_at)) => {
+                    self.enter_pause_again().await;
+                }
+                () = ctx.stopping.cancelled() => {
+                    self.commit_start();
+                    if matches!(self.task, Task::None) {
+                        connection.send(&ToShim::Leave).await?;
+                    }
+                    return Ok(Flow::Left);
+                }
+            }
+        }
+    }
+}

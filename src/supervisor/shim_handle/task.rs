@@ -1,0 +1,82 @@
+//! What a shim was given, as its keeper remembers it.
+
+use crate::{
+    output::Hasher,
+    store::OpenAttempt,
+    supervisor::{
+        Context,
+        attempt_watch::{Key, Ward},
+    },
+};
+
+/// What the shim was given.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// Nothing.
+    None,
+    /// An attempt that has not ended.
+    Attempt(Box<Watched>),
+    /// An attempt whose end is on its way into the ledger.
+    Ended(Key),
+}
+
+/// An attempt that is being watched.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) ward: Ward,
+    /// Runs once the first segment is sealed; holds the digest then.
+    pub(super) hasher: Option<Hasher>,
+}
+
+impl Task {
+    pub(super) fn watching(open: &OpenAttempt) -> Self {
+        let ward = Ward::of_open(open);
+        Self::Attempt(Box::new(Watched { ward, hasher: None }))
+    }
+
+    /// The attempt that the shim was last given.
+    pub(super) fn key(&self) -> Option<Key> {
+        match self {
+            Self::None => None,
+            Self::Attempt(watched) => Some(watched.ward.key),
+            Self::Ended(key) => Some(*key),
+        }
+    }
+
+    /// The attempt that the shim was given and that has not ended.
+    pub(super) fn open_key(&self) -> Option<Key> {
+        match self {
+            Self::Attempt(watched) => Some(watched.ward.key),
+            Self::None | Self::Ended(_) => None,
+        }
+    }
+
+    pub(super) fn watched(&mut self) -> Option<&mut Watched> {
+        match self {
+            Self::Attempt(watched) => Some(watched),
+            Self::None | Self::Ended(_) => None,
+        }
+    }
+}
+
+impl Watched {
+    pub(super) fn hasher(&mut self, ctx: &Context) -> &Hasher {
+        let Key { job, attempt } = self.ward.key;
+        let digest = &self.ward.digest;
+        self.hasher.get_or_insert_with(|| {
+            let spool = ctx.layout.spool();
+            Hasher::start(ctx.store.clone(), spool, job, attempt, digest.clone())
+        })
+    }
+
+    /// The ward with the digest as far as it came.
+    pub(super) async fn into_ward(self) -> Ward {
+        let mut ward = self.ward;
+        if let Some(hasher) = self.hasher
+            && let Some(digest) = hasher.finish().await
+        {
+            ward.digest = digest;
+        }
+        ward
+    }
+}
