@@ -191,7 +191,7 @@ impl Sockets {
     fn serve<'a>(self, place: &'a Place, door: &Arc<Door>) -> Kept<'a> {
         door.tasks.spawn({
             let door = door.clone();
-            async move { protocol::Refusals::tell_counts(&door).await }
+            async move { door.refusals.tell_counts(&door.stopping).await }
         });
         if let Some((listener, _)) = self.tcp {
             door.tasks

@@ -11,6 +11,7 @@ pub(super) mod flow;
 pub(super) mod halt;
 pub(super) mod pause;
 pub(super) mod pending;
+mod phase;
 pub(super) mod start;
 pub(super) mod stop;
 mod stopwatch;
@@ -33,51 +34,9 @@ use crate::{
 use backoff::Backoff;
 use feed::Feed;
 use halt::Halt;
+use phase::{Blocked, Later, Phase};
 use stop::Stop;
 use stopwatch::Stopwatch;
-
-/// Where an attempt is.
-#[derive(Debug)]
-pub(super) enum Phase {
-    /// Its first segment exists; nothing was started yet.
-    Opening,
-    /// Its process is between fork and exec.
-    Starting {
-        report: OwnedFd,
-        /// Our end of its stdin: nothing is fed before its program runs, for what a child that fails
-        /// has in its pipe is lost.
-        stdin: Option<OwnedFd>,
-    },
-    /// Its process has failed before its exec, for a reason that may pass. Once it is reaped the
-    /// next one is started.
-    Failing(SpawnError),
-    /// Its leader runs.
-    Running,
-    /// Its leader has exited, other processes live.
-    Ending,
-    /// Its tree is gone (survivors aside); what is in the pipes is stored.
-    Draining,
-    /// Its facts are complete; the exit record is to be written.
-    Recording,
-    /// Everything is being synced before the exit is told.
-    Syncing,
-    /// The exit was told.
-    Told,
-}
-
-/// What was asked before it could be done.
-#[derive(Debug, Default)]
-pub(super) struct Later {
-    pub(super) pause: bool,
-    pub(super) term: bool,
-    pub(super) signals: Vec<i32>,
-}
-
-/// That the attempt cannot go on, and when to try again (`None`: when the sync thread says so).
-#[derive(Debug)]
-pub(super) struct Blocked {
-    pub(super) retry_at: Option<Instant>,
-}
 
 /// One attempt.
 pub struct Attempt {

@@ -11,6 +11,7 @@ mod blow;
 mod case;
 mod mark;
 mod patience;
+mod tree;
 mod walk;
 
 use std::{
@@ -24,34 +25,16 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::mark::Mark;
-use crate::{
-    job::Survivor,
-    sys::{threads::blocking, vital::Vital},
+pub use self::{
+    mark::Mark,
+    tree::{Leader, Remains},
 };
+use crate::sys::{threads::blocking, vital::Vital};
 use case::Case;
 use walk::Walk;
 
 /// Between two tries of a look for which there was no thread.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
-
-/// The leader as the ledger names it.
-#[derive(Debug, Clone, Copy)]
-pub struct Leader {
-    /// Its process id, also its session.
-    pub pid: i32,
-    /// Its start time in clock ticks since boot.
-    pub start_ticks: u64,
-}
-
-/// What is left of a tree.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remains {
-    /// Processes that could not be proven gone.
-    pub survivors: Vec<Survivor>,
-    /// Why there may be others.
-    pub unknown: Option<String>,
-}
 
 /// Held by somebody for whom others wait; it is let go after the first look at everybody.
 pub type Held = mpsc::Sender<()>;
