@@ -22,7 +22,7 @@ use crate::{
     query::{Queries, QuerySettings},
     scheduler::{Kick, Scheduler, rescue::Rescuer},
     spool::{Layout, SegmentName, hole, unsynced},
-    store::{OpenAttempt, OpenError, Store, Stored},
+    store::{Epoch, OpenAttempt, OpenError, Store, Stored},
     supervisor::{
         Bounds, Budget, Context, Directory, Held, Hunter, Living, ShimEvent, Supervisor, boot_id,
         forget_all_traces, know_user, starting_max,
@@ -159,25 +159,7 @@ impl Executor {
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
-        let ctx = Context {
-            bounds: bounds(&layout, &settings)?,
-            unlinker: Unlinker::new(layout.spool()),
-            directory: Directory::new(layout.shims()),
-            living: Living::new(layout.root().to_owned()),
-            hunter: Hunter::default(),
-            budget: Budget::of(descriptors::open_files_max()),
-            starting: Arc::new(Semaphore::new(starting_max(descriptors::open_files_max()))),
-            layout,
-            store: store.clone(),
-            hub: hub.clone(),
-            epoch: epoch.epoch,
-            instance: epoch.instance,
-            boot_id,
-            answer: Duration::from_millis(settings.shim_answer_ms),
-            stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            vital: Vital::default(),
-        };
+        let ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
         let (tell, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, tell.clone(), armed);
         let kick = Kick::default();
@@ -235,6 +217,37 @@ impl Executor {
         }
         self.inner.store.close().await;
     }
+}
+
+/// What supervisors share.
+fn context(
+    layout: Layout,
+    settings: &ExecutorSettings,
+    store: &Store,
+    hub: &Hub,
+    epoch: Epoch,
+    boot_id: String,
+) -> io::Result<Context> {
+    let open_files_max = descriptors::open_files_max();
+    Ok(Context {
+        bounds: bounds(&layout, settings)?,
+        unlinker: Unlinker::new(layout.spool()),
+        directory: Directory::new(layout.shims()),
+        living: Living::new(layout.root().to_owned()),
+        hunter: Hunter::default(),
+        budget: Budget::of(open_files_max),
+        starting: Arc::new(Semaphore::new(starting_max(open_files_max))),
+        layout,
+        store: store.clone(),
+        hub: hub.clone(),
+        epoch: epoch.epoch,
+        instance: epoch.instance,
+        boot_id,
+        answer: Duration::from_millis(settings.shim_answer_ms),
+        stopping: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        vital: Vital::default(),
+    })
 }
 
 /// How many waits may read output at once, and how many may search it: as many as can run at once.

@@ -49,6 +49,7 @@ impl Keeper {
             tracing::info!(?message, "a shim spoke of an attempt that it has no more");
             return;
         }
+        self.log_message(&message);
         match message {
             FromShim::Started {
                 job,
@@ -94,31 +95,37 @@ impl Keeper {
                 let pause = self.refusals.another();
                 self.free_after(Some(Key { job, attempt }), true, pause);
             }
-            FromShim::Waiting { waiting, why, .. } => {
-                let job = self.task.key().map(|key| key.job);
-                tracing::warn!(job, waiting, why, "a job waits");
-            }
             FromShim::Launched { pid, .. } => {
                 tokio::spawn(reap_launched(pid));
-            }
-            FromShim::Trouble { message } => {
-                let job = self.task.key().map(|key| key.job);
-                tracing::error!(job, message, "a shim is in trouble");
-            }
-            FromShim::Stopping { wish, .. } => {
-                let job = self.task.key().map(|key| key.job);
-                tracing::debug!(
-                    job,
-                    cause = wish.cause.name(),
-                    "an attempt is being stopped"
-                );
             }
             FromShim::Input { request, answer } => {
                 if let Some(done) = self.inputs.asked.remove(&request) {
                     let _ = done.send(answer);
                 }
             }
-            FromShim::Welcome { .. } | FromShim::Stale { .. } => {}
+            FromShim::Waiting { .. }
+            | FromShim::Trouble { .. }
+            | FromShim::Stopping { .. }
+            | FromShim::Welcome { .. }
+            | FromShim::Stale { .. } => {}
+        }
+    }
+
+    /// Logs the messages that are for people only.
+    fn log_message(&self, message: &FromShim) {
+        let job = self.task.key().map(|key| key.job);
+        match message {
+            FromShim::Waiting { waiting, why, .. } => {
+                tracing::warn!(job, waiting, why, "a job waits");
+            }
+            FromShim::Trouble { message } => {
+                tracing::error!(job, message, "a shim is in trouble");
+            }
+            FromShim::Stopping { wish, .. } => {
+                let cause = wish.cause.name();
+                tracing::debug!(job, cause, "an attempt is being stopped");
+            }
+            _ => {}
         }
     }
 
