@@ -80,23 +80,6 @@ pub struct ExecutorSettings {
     pub verifies: VerifySettings,
 }
 
-impl Default for ExecutorSettings {
-    fn default() -> Self {
-        Self {
-            segment_bytes: 4 << 20,
-            inline_bytes_max: 256 << 10,
-            spool_bytes_max: None,
-            free_bytes_min: None,
-            ballast_bytes: None,
-            warm_shims: 2,
-            shim_answer_ms: 1000,
-            check_bytes_max: 128 << 20,
-            queries: QuerySettings::default(),
-            verifies: VerifySettings::default(),
-        }
-    }
-}
-
 /// Why an executor cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
