@@ -7,13 +7,15 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv6Addr},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
 
 use super::peer::Peer;
+
+use crate::sys::lock;
 
 /// How many pairs of a peer and a reason are remembered. Further peers count together.
 const PAIRS_MAX: usize = 64;
@@ -181,7 +183,7 @@ impl Refusals {
 
     fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
         // A panic cannot leave it half-changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -16,7 +16,7 @@ mod walk;
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -29,6 +29,7 @@ pub use self::{
     mark::Mark,
     tree::{Leader, Remains},
 };
+use crate::sys::lock;
 use crate::sys::{threads::blocking, vital::Vital};
 use case::Case;
 use walk::Walk;
@@ -94,14 +95,14 @@ impl Hunter {
 
     /// Whether there is nobody at work.
     fn ask(&self, open: Open) -> bool {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = lock(&self.0);
         asked.new.push(open);
         !std::mem::replace(&mut asked.is_hunting, true)
     }
 
     /// What was asked since the last time; with nothing and nothing `left` the work is done.
     fn take(&self, left: bool) -> Option<Vec<Open>> {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = lock(&self.0);
         let new = std::mem::take(&mut asked.new);
         asked.is_hunting = left || !new.is_empty();
         asked.is_hunting.then_some(new)
@@ -114,7 +115,7 @@ impl Hunter {
         while let Some(new) = self.take(pause.is_some()) {
             let hunt = Arc::clone(&hunt);
             let look = blocking(move || {
-                let mut hunt = hunt.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut hunt = lock(&hunt);
                 hunt.open.extend(new);
                 Ok(hunt.round())
             });

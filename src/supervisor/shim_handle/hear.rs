@@ -14,10 +14,10 @@ use crate::{
         Key, ShimEvent,
         finalize::{Ending, settle},
     },
-    sys::{clock, threads::blocking},
+    sys::{clock, retry, threads::blocking},
 };
 
-/// Between two attempts to settle what could not be.
+/// How long after a pause that could not be entered it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a start waits for the end of its attempt before it is entered by itself: very short
@@ -148,15 +148,18 @@ impl Keeper {
         let (store, hub) = (self.ctx.store.clone(), self.ctx.hub.clone());
         self.ctx.vital.spawn("entering a start", async move {
             let job = started.number;
-            loop {
+            let is_entered = retry::until_some(|| async {
                 match store.started(started.clone()).await {
-                    Ok(Fenced::Done | Fenced::Again) => return hub.changed(job),
-                    Ok(Fenced::Stale) | Err(StoreError::Stopping) => return,
-                    Err(error) => tracing::warn!(job, %error, "a start could not be entered yet"),
+                    Ok(Fenced::Done | Fenced::Again) => Some(true),
+                    Ok(Fenced::Stale) | Err(StoreError::Stopping) => Some(false),
+                    Err(error) => {
+                        tracing::warn!(job, %error, "a start could not be entered yet");
+                        None
+                    }
                 }
-                // Nothing tells when the disk has room again.
-                #[allow(clippy::disallowed_methods)]
-                tokio::time::sleep(AGAIN_AFTER).await;
+            });
+            if is_entered.await {
+                hub.changed(job);
             }
         });
     }
@@ -270,21 +273,22 @@ impl Keeper {
             facts: Box::new(facts),
             synced,
         };
-        let mut settled = loop {
-            let (spool, inline) = (self.ctx.layout.spool(), self.ctx.inline_bytes_max_now());
+        let ctx = &self.ctx;
+        let mut settled = retry::until_some(|| async {
+            let (spool, inline) = (ctx.layout.spool(), ctx.inline_bytes_max_now());
             let (ward, ending) = (ward.clone(), ending.clone());
             match blocking(move || settle(&spool, inline, ward, ending)).await {
-                Ok(settled) => break settled,
+                Ok(settled) => Some(settled),
                 Err(error) => {
                     if is_sync_failure(&error) {
-                        self.ctx.store.distrust(&error);
+                        ctx.store.distrust(&error);
                     }
                     tracing::error!(job = key.job, %error, "an ended job's output cannot be read; trying again");
-                    #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
-                    tokio::time::sleep(AGAIN_AFTER).await;
+                    None
                 }
             }
-        };
+        })
+        .await;
         settled.start = start;
         self.offered = reusable;
         self.tell(ShimEvent::Ended {
