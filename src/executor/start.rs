@@ -24,10 +24,10 @@ use crate::{
     spool::{Layout, SegmentName, hole, unsynced},
     store::{Epoch, OpenAttempt, OpenError, Store, Stored},
     supervisor::{
-        Bounds, Budget, Context, Directory, Held, Hunter, Living, ShimEvent, Supervisor, boot_id,
+        Bounds, Budget, Context, Directory, Held, Hunter, Living, ShimEvent, Supervisor,
         forget_all_traces, know_user, starting_max,
     },
-    sys::{clock, descriptors, disk_reserve::Ballast, vital::Vital},
+    sys::{clock, descriptors, disk_reserve::Ballast, proc, vital::Vital},
 };
 
 /// What stays free by default: at most this, bytes.
@@ -126,7 +126,7 @@ impl Executor {
         }
         let store = Store::open_checking(&layout.database(), settings.check_bytes_max).await?;
         refuse_older(&layout, &store).await?;
-        let boot_id = boot_id()?;
+        let boot_id = proc::boot_id()?;
         let queries = Queries::new(layout.root().to_owned(), settings.queries);
         // Committed before any shim is touched: it fences the servers before this one.
         let epoch = store.begin_epoch(&boot_id).await?;
