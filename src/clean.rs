@@ -12,7 +12,7 @@ use rustix::{
     thread::{CpuSet, sched_setaffinity},
 };
 
-use crate::sys::descriptors;
+use crate::sys::{descriptors, proc};
 
 /// Variables that a server and its children have use for. Whatever else the first shell had, a
 /// password perhaps, would stand in `/proc/PID/environ` for days.
@@ -305,9 +305,9 @@ pub fn suits_everybody() -> Result<(), TooLow> {
 /// CAP_SYS_RESOURCE (capabilities(7)).
 fn may_raise() -> bool {
     const SYS_RESOURCE: u32 = 24;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    let status = proc::own_status().unwrap_or_default();
+    let effective = proc::status_field(&status, "CapEff");
+    let effective = effective.and_then(|set| u64::from_str_radix(set, 16).ok());
     effective.is_some_and(|set| set >> SYS_RESOURCE & 1 == 1)
 }
 

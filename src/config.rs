@@ -10,11 +10,6 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    executor::{ExecutorSettings, VerifySettings},
-    query::{Bounds as QueryBounds, QuerySettings},
-};
-
 mod layers;
 mod options;
 mod value;
@@ -25,6 +20,9 @@ pub use value::{Listen, LogFormat, SettingValue};
 
 /// Prefix of the variables that settings are read from.
 pub const ENV_PREFIX: &str = "CC_EXECUTOR_";
+
+/// Name of the settings' file in the data directory.
+pub const FILE_NAME: &str = "config.toml";
 
 /// The variable that names the settings' file.
 const CONFIG_VARIABLE: &str = "CC_EXECUTOR_CONFIG";
@@ -189,40 +187,40 @@ settings! {
     /// Begin a new log file at this size, keeping one old one, bytes.
     log_file_bytes_max: u64 = 8 << 20, (64 << 10)..=(1 << 40);
     /// Segments of the output log are sealed at this size, bytes.
-    segment_bytes: u64 = ExecutorSettings::default().segment_bytes, (64 << 10)..=(1 << 30);
+    segment_bytes: u64 = 4 << 20, (64 << 10)..=(1 << 30);
     /// Output up to this size goes into the database when its job is final, bytes.
-    inline_bytes_max: u64 = ExecutorSettings::default().inline_bytes_max, 0..=(16 << 20);
+    inline_bytes_max: u64 = 256 << 10, 0..=(16 << 20);
     /// Bound of the output log in all, at which processes wait, bytes, or none.
-    spool_bytes_max: Option<u64> = ExecutorSettings::default().spool_bytes_max, ANY;
+    spool_bytes_max: Option<u64> = None, ANY;
     /// What stays free on the file system of the data directory, at which processes wait, bytes,
     /// or none for the smaller of 256 MiB and 5 % of it.
-    free_bytes_min: Option<u64> = ExecutorSettings::default().free_bytes_min, ANY;
+    free_bytes_min: Option<u64> = None, ANY;
     /// What is kept in a file of the data directory, so that on a full disk ends and cancels can
     /// still be stored, bytes, or none for the smaller of 8 MiB and 5 % of the file system; 0: none.
-    ballast_bytes: Option<u64> = ExecutorSettings::default().ballast_bytes, 0..=(1 << 30);
+    ballast_bytes: Option<u64> = None, 0..=(1 << 30);
     /// Idle shims that are kept ready.
-    warm_shims: u64 = u64::from(ExecutorSettings::default().warm_shims), 0..=1024;
+    warm_shims: u64 = 2, 0..=1024;
     /// How long a shim may take to answer at the start before it is left as it is, milliseconds.
-    shim_answer_ms: u64 = ExecutorSettings::default().shim_answer_ms, 1..=60_000;
+    shim_answer_ms: u64 = 1000, 1..=60_000;
     /// Databases up to this size are looked through for damage before anything is served, bytes; of
     /// larger ones the outputs are looked through beside the work.
-    check_bytes_max: u64 = ExecutorSettings::default().check_bytes_max, ANY;
+    check_bytes_max: u64 = 128 << 20, ANY;
     /// How long a query over the history may take, seconds.
-    query_timeout_s: u64 = QuerySettings::default().bounds.timeout_s, 1..=3600;
+    query_timeout_s: u64 = 5, 1..=3600;
     /// Memory of a query, bytes.
-    query_memory_bytes: u64 = QuerySettings::default().bounds.memory_bytes, (64 << 20)..=(1 << 40);
+    query_memory_bytes: u64 = 256 << 20, (64 << 20)..=(1 << 40);
     /// Rows of a query's answer.
-    query_rows_max: u64 = QuerySettings::default().rows_max, 1..=10_000_000;
+    query_rows_max: u64 = 10_000, 1..=10_000_000;
     /// Queries that run at a time.
-    queries_max: u64 = QuerySettings::default().queries_max, 1..=1000;
+    queries_max: u64 = 2, 1..=1000;
     /// Queries that wait for those; more are refused.
-    queries_waiting_max: u64 = QuerySettings::default().waiting_max, 0..=10_000;
+    queries_waiting_max: u64 = 16, 0..=10_000;
     /// How long a verification may take, seconds, and as much again for each 4 GiB of the output.
-    verify_timeout_s: u64 = VerifySettings::default().timeout_s, 1..=86_400;
+    verify_timeout_s: u64 = 60, 1..=86_400;
     /// Verifications that take turns, one of a session.
-    verifies_max: u64 = VerifySettings::default().verifies_max, 1..=1000;
+    verifies_max: u64 = 8, 1..=1000;
     /// Verifications of other sessions that wait for those; more are refused.
-    verifies_waiting_max: u64 = VerifySettings::default().waiting_max, 0..=10_000;
+    verifies_waiting_max: u64 = 64, 0..=10_000;
 }
 
 /// The server would be reachable beyond this machine, without TLS.
@@ -312,35 +310,6 @@ impl Settings {
                 }
             }
             _ => Ok(()),
-        }
-    }
-
-    /// The executor's part.
-    pub fn executor(&self) -> ExecutorSettings {
-        ExecutorSettings {
-            segment_bytes: self.segment_bytes,
-            inline_bytes_max: self.inline_bytes_max,
-            spool_bytes_max: self.spool_bytes_max,
-            free_bytes_min: self.free_bytes_min,
-            ballast_bytes: self.ballast_bytes,
-            // Bounded to 1024 by the table.
-            warm_shims: u32::try_from(self.warm_shims).unwrap_or(u32::MAX),
-            shim_answer_ms: self.shim_answer_ms,
-            check_bytes_max: self.check_bytes_max,
-            queries: QuerySettings {
-                bounds: QueryBounds {
-                    timeout_s: self.query_timeout_s,
-                    memory_bytes: self.query_memory_bytes,
-                },
-                rows_max: self.query_rows_max,
-                queries_max: self.queries_max,
-                waiting_max: self.queries_waiting_max,
-            },
-            verifies: VerifySettings {
-                timeout_s: self.verify_timeout_s,
-                verifies_max: self.verifies_max,
-                waiting_max: self.verifies_waiting_max,
-            },
         }
     }
 

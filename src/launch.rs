@@ -5,7 +5,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -31,7 +31,10 @@ use crate::spool::{
     FromShim, Launch, Layout, ToShim,
     message::{self, MessageBuffer},
 };
-use crate::sys::long_path;
+use crate::sys::{
+    long_path,
+    proc::{self, Stat},
+};
 
 /// First word of the command line of the process between a shim and a server.
 pub const OUTSIDE_ROLE: &str = "launch-outside";
@@ -81,25 +84,21 @@ pub fn shim_above() -> Option<Shim> {
 }
 
 fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(1)?.parse().ok()
+    Some(Stat::read(pid).ok()?.parent)
 }
 
 impl Shim {
     /// The process, if it is a shim: it says so in its name and in its command line.
     fn of(pid: i32) -> Option<Self> {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let name = proc::name(pid).ok()?;
+        let line = proc::command_line(pid).ok()?;
         let words: Vec<_> = line.split(|byte| *byte == 0).collect();
         match words.as_slice() {
-            [_, b"shim", b"--data-dir", dir, b"--id", id, ..] if name.trim_end() == "cc-shim" => {
-                Some(Self {
-                    pid,
-                    layout: Layout::new(PathBuf::from(OsStr::from_bytes(dir))),
-                    id: String::from_utf8(id.to_vec()).ok()?,
-                })
-            }
+            [_, b"shim", b"--data-dir", dir, b"--id", id, ..] if name == "cc-shim" => Some(Self {
+                pid,
+                layout: Layout::new(PathBuf::from(OsStr::from_bytes(dir))),
+                id: String::from_utf8(id.to_vec()).ok()?,
+            }),
             _ => None,
         }
     }

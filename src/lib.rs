@@ -1,15 +1,31 @@
 //! cc-executor: a persistent job-queue executor.
 //!
 //! Submitted commands become rows of a job table; each runs under a small shim process that
-//! outlives the server; their output is a log that any client can read from any offset. The
-//! modules below are listed in reading order; ARCHITECTURE.md is the map.
+//! outlives the server; their output is a log that any client can read from any offset.
+//!
+//! The modules below are listed from the ground up: one may use those above it, none below it
+//! (`scripts/imports` checks it). ARCHITECTURE.md is the map.
 
+// The words, and tools.
 pub mod job;
+pub mod sys;
 
+pub mod data_dir;
+pub mod escape;
+
+pub mod config;
+pub mod telemetry;
+
+// Processes of their own, and what they leave on the disk.
 pub mod spool;
+
+pub mod launch;
+
+pub mod clean;
 
 pub mod shim;
 
+// The server.
 pub mod store;
 
 pub mod output;
@@ -24,18 +40,7 @@ pub mod executor;
 
 pub mod protocol;
 
-pub mod cli;
-
+// What is run from a shell.
 pub mod init;
 
-pub mod launch;
-
-pub mod config;
-
-pub mod data_dir;
-
-pub mod escape;
-pub mod telemetry;
-
-pub mod clean;
-pub mod sys;
+pub mod cli;

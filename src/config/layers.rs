@@ -10,11 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{SettingValue, TABLE};
-use crate::{
-    data_dir::{DataDirError, OwnDir},
-    spool::Layout,
-};
+use super::{FILE_NAME, SettingValue, TABLE};
+use crate::data_dir::{DataDirError, OwnDir};
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,11 +130,11 @@ impl Layers {
     /// Takes `config.toml` of the data directory as the file layer, if there is one.
     pub fn read_file_of(&mut self, default: impl Fn() -> PathBuf) -> Result<(), ConfigError> {
         let (dir, _) = self.pick::<PathBuf>("data_dir", default, &())?;
-        let path = dir.join(Layout::CONFIG);
+        let path = dir.join(FILE_NAME);
         let Some(directory) = OwnDir::open(&dir)? else {
             return Ok(());
         };
-        let Some(mut file) = directory.read_given(Layout::CONFIG)? else {
+        let Some(mut file) = directory.read_given(FILE_NAME)? else {
             return Ok(());
         };
         let mut text = String::new();

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, Executor};
 use crate::{
+    config,
     output::files::copy::{Carried, Carrier, leave_free, share_a_disk},
     spool::{Layout, SegmentName},
     store::{SegmentKey, Snapshot, SnapshotError},
@@ -126,8 +127,9 @@ impl Executor {
         drop(hold);
         let (jobs, instance) = (ledger.jobs().await?, ledger.instance.clone());
         ledger.close().await?;
-        let (draft, config) = (draft.clone(), ctx.layout.config());
-        let others = blocking(move || draft.complete(&config)).await?;
+        let settings = ctx.layout.root().join(config::FILE_NAME);
+        let draft = draft.clone();
+        let others = blocking(move || draft.complete(&settings)).await?;
         Ok(Backup {
             path: PathBuf::new(),
             instance,

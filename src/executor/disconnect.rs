@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use super::{Action, Error, Executor};
 use crate::{
     job::{Job, JobNumber, JobRef, NewJob, OnDisconnect, Seconds},
     output::Watch,
+    sys::lock,
 };
 
 /// Most jobs that are tied to connections at once, over all of them.
@@ -186,7 +187,7 @@ impl Ties {
 
     fn tied(&self) -> MutexGuard<'_, Tied> {
         // What a panic could leave half-done is a tie that cancels nothing.
-        self.tied.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tied)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{borrow::Cow, io};
 
-use super::submit::BatchError;
 use crate::{
     job::{Job, JobRef, Offset},
     output::{ReadError, TailError},
@@ -156,6 +155,15 @@ impl From<SubmitError> for Error {
             SubmitError::Store(error) => error.into(),
         }
     }
+}
+
+/// Why a batch of jobs is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchError {
+    /// The first entry that was refused; `None` where it is nobody's fault.
+    pub index: Option<usize>,
+    /// Why.
+    pub error: Error,
 }
 
 impl From<Error> for BatchError {

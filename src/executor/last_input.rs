@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::{
     job::JobNumber,
     output::{Hub, Watch},
+    sys::lock,
 };
 
 /// From how many jobs on those that have ended are looked for.
@@ -54,7 +55,7 @@ impl LastInputs {
     }
 
     fn inputs(&self) -> MutexGuard<'_, Inputs> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -22,12 +22,12 @@ use crate::{
     query::{Queries, QuerySettings},
     scheduler::{Kick, Scheduler, rescue::Rescuer},
     spool::{Layout, SegmentName, hole, unsynced},
-    store::{OpenAttempt, OpenError, Store, Stored},
+    store::{Epoch, OpenAttempt, OpenError, Store, Stored},
     supervisor::{
-        Bounds, Budget, Context, Directory, Held, Hunter, Living, ShimEvent, Supervisor, boot_id,
+        Bounds, Budget, Context, Directory, Held, Hunter, Living, ShimEvent, Supervisor,
         forget_all_traces, know_user, starting_max,
     },
-    sys::{clock, descriptors, disk_reserve::Ballast, vital::Vital},
+    sys::{clock, descriptors, disk_reserve::Ballast, proc, vital::Vital},
 };
 
 /// What stays free by default: at most this, bytes.
@@ -80,23 +80,6 @@ pub struct ExecutorSettings {
     pub verifies: VerifySettings,
 }
 
-impl Default for ExecutorSettings {
-    fn default() -> Self {
-        Self {
-            segment_bytes: 4 << 20,
-            inline_bytes_max: 256 << 10,
-            spool_bytes_max: None,
-            free_bytes_min: None,
-            ballast_bytes: None,
-            warm_shims: 2,
-            shim_answer_ms: 1000,
-            check_bytes_max: 128 << 20,
-            queries: QuerySettings::default(),
-            verifies: VerifySettings::default(),
-        }
-    }
-}
-
 /// Why an executor cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -143,7 +126,7 @@ impl Executor {
         }
         let store = Store::open_checking(&layout.database(), settings.check_bytes_max).await?;
         refuse_older(&layout, &store).await?;
-        let boot_id = boot_id()?;
+        let boot_id = proc::boot_id()?;
         let queries = Queries::new(layout.root().to_owned(), settings.queries);
         // Committed before any shim is touched: it fences the servers before this one.
         let epoch = store.begin_epoch(&boot_id).await?;
@@ -159,25 +142,7 @@ impl Executor {
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
-        let ctx = Context {
-            bounds: bounds(&layout, &settings)?,
-            unlinker: Unlinker::new(layout.spool()),
-            directory: Directory::new(layout.shims()),
-            living: Living::new(layout.root().to_owned()),
-            hunter: Hunter::default(),
-            budget: Budget::of(descriptors::open_files_max()),
-            starting: Arc::new(Semaphore::new(starting_max(descriptors::open_files_max()))),
-            layout,
-            store: store.clone(),
-            hub: hub.clone(),
-            epoch: epoch.epoch,
-            instance: epoch.instance,
-            boot_id,
-            answer: Duration::from_millis(settings.shim_answer_ms),
-            stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            vital: Vital::default(),
-        };
+        let ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
         let (tell, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, tell.clone(), armed);
         let kick = Kick::default();
@@ -235,6 +200,37 @@ impl Executor {
         }
         self.inner.store.close().await;
     }
+}
+
+/// What supervisors share.
+fn context(
+    layout: Layout,
+    settings: &ExecutorSettings,
+    store: &Store,
+    hub: &Hub,
+    epoch: Epoch,
+    boot_id: String,
+) -> io::Result<Context> {
+    let open_files_max = descriptors::open_files_max();
+    Ok(Context {
+        bounds: bounds(&layout, settings)?,
+        unlinker: Unlinker::new(layout.spool()),
+        directory: Directory::new(layout.shims()),
+        living: Living::new(layout.root().to_owned()),
+        hunter: Hunter::default(),
+        budget: Budget::of(open_files_max),
+        starting: Arc::new(Semaphore::new(starting_max(open_files_max))),
+        layout,
+        store: store.clone(),
+        hub: hub.clone(),
+        epoch: epoch.epoch,
+        instance: epoch.instance,
+        boot_id,
+        answer: Duration::from_millis(settings.shim_answer_ms),
+        stopping: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        vital: Vital::default(),
+    })
 }
 
 /// How many waits may read output at once, and how many may search it: as many as can run at once.

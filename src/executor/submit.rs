@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Error, Executor};
+use super::{Error, Executor, error::BatchError};
 use crate::{
     job::{Job, JobId, NewJob},
     store::{Submission, Taken},
@@ -17,15 +17,6 @@ pub struct Submitted {
     pub job: Job,
     /// False where the idempotency key named an earlier one.
     pub created: bool,
-}
-
-/// Why a batch of jobs is not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BatchError {
-    /// The first entry that was refused; `None` where it is nobody's fault.
-    pub index: Option<usize>,
-    /// Why.
-    pub error: Error,
 }
 
 impl Executor {

@@ -38,16 +38,6 @@ pub struct VerifySettings {
     pub waiting_max: u64,
 }
 
-impl Default for VerifySettings {
-    fn default() -> Self {
-        Self {
-            timeout_s: 60,
-            verifies_max: 8,
-            waiting_max: 64,
-        }
-    }
-}
-
 impl VerifySettings {
     /// The time for an output of so many bytes.
     fn time(&self, output_bytes: u64) -> Duration {
@@ -320,7 +310,11 @@ mod tests {
 
     #[test]
     fn a_long_output_has_more_time() {
-        let settings = VerifySettings::default();
+        let settings = VerifySettings {
+            timeout_s: 60,
+            verifies_max: 8,
+            waiting_max: 64,
+        };
         let seconds = |bytes| settings.time(bytes).as_secs();
         assert_eq!(
             [seconds(0), seconds(4 << 30), seconds(100 << 30)],

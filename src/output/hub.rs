@@ -7,13 +7,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{Job, JobNumber, Offset};
+use crate::{
+    job::{Job, JobNumber, Offset},
+    sys::lock,
+};
 
 /// Asks for one wake-up of a job's readers as soon as it has output behind `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +120,7 @@ impl Hub {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobNumber, watch::Sender<Pulse>>> {
         // A panic cannot leave the map half-changed: every use is one operation on it.
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.jobs)
     }
 }
 

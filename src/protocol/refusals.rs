@@ -7,11 +7,15 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv6Addr},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use super::{Door, peer::Peer};
+use tokio_util::sync::CancellationToken;
+
+use super::peer::Peer;
+
+use crate::sys::lock;
 
 /// How many pairs of a peer and a reason are remembered. Further peers count together.
 const PAIRS_MAX: usize = 64;
@@ -162,24 +166,24 @@ impl Refusals {
         }
     }
 
-    /// Tells the counts until the server stops, and what is left then.
-    pub async fn tell_counts(door: &Door) {
+    /// Tells the counts until `stopping` is cancelled, and then what is left.
+    pub async fn tell_counts(&self, stopping: &CancellationToken) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         let look = async {
             loop {
                 looks.tick().await;
-                let due = door.refusals.tally().due(Instant::now());
+                let due = self.tally().due(Instant::now());
                 due.iter().for_each(Count::tell);
             }
         };
-        door.stopping.run_until_cancelled(look).await;
-        let rest = door.refusals.tally().rest(Instant::now());
+        stopping.run_until_cancelled(look).await;
+        let rest = self.tally().rest(Instant::now());
         rest.iter().for_each(Count::tell);
     }
 
     fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
         // A panic cannot leave it half-changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! What the statement may do has been decided before (`connection`, `rules`, `confine`).
 
-use std::sync::PoisonError;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rusqlite::{Connection, Error, ErrorCode, Statement, types::ValueRef};
 use serde_json::value::RawValue;
@@ -13,7 +11,7 @@ use super::{
     connection::{self, VALUE_BYTES_MAX},
     fence,
 };
-use crate::{spool::Layout, store::Way};
+use crate::{spool::Layout, store::Way, sys::lock};
 
 /// The answer to a question. Everything is open before the statement is looked at; what could not be
 /// forbidden then is added to `missing`.
@@ -23,7 +21,7 @@ pub fn answer(layout: &Layout, ask: &Ask, missing: &mut Vec<String>) -> Result<R
     let (conn, hurt) = opened.map_err(|error| told(&error, ask))?;
     missing.extend(fence::calls().err());
     let result = run(&conn, ask);
-    let denied = hurt.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let denied = lock(&hurt).take();
     match (result, denied) {
         (Err(_), Some(denied)) => Err(Refusal::Forbidden {
             rule: denied.rule.to_owned(),

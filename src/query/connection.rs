@@ -3,7 +3,7 @@
 //!
 //! What the rules are is `rules`' business.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{
     Connection,
@@ -20,7 +20,7 @@ use super::{
     rules::{self, Denied},
     views,
 };
-use crate::{spool::Layout, store::Way};
+use crate::{spool::Layout, store::Way, sys::lock};
 
 /// Longest value, bytes: what a user's own functions make must not grow into the memory's bound.
 pub const VALUE_BYTES_MAX: i32 = 16 << 20;
@@ -73,7 +73,7 @@ pub fn for_user(
             Ok(()) => Authorization::Allow,
             Err(denied) => {
                 // The first one is what the user wrote.
-                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut told = lock(&told);
                 told.get_or_insert(denied);
                 Authorization::Deny
             }

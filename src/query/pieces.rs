@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fs, io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::UNIX_EPOCH,
 };
 
@@ -21,6 +21,7 @@ use crate::{
         reader::{Next, is_no_segment},
     },
     store::Way,
+    sys::lock,
 };
 
 /// Rows that are read at once, with and without their bytes: each has up to 64 KiB of those.
@@ -99,7 +100,7 @@ impl Library {
 
     fn conn(&self) -> MutexGuard<'_, Connection> {
         // A panic cannot leave it half-changed.
-        self.conn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.conn)
     }
 
     /// How an attempt that was open at that moment was stored when it had ended, from an offset on.

@@ -33,20 +33,6 @@ pub struct QuerySettings {
     pub waiting_max: u64,
 }
 
-impl Default for QuerySettings {
-    fn default() -> Self {
-        Self {
-            bounds: Bounds {
-                timeout_s: 5,
-                memory_bytes: 256 << 20,
-            },
-            rows_max: 10_000,
-            queries_max: 2,
-            waiting_max: 16,
-        }
-    }
-}
-
 /// What came of a question.
 #[derive(Debug)]
 pub struct Answer {

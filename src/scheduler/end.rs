@@ -4,15 +4,11 @@
 //! What the shim does next is decided in `claim`; here the claim is only made part of the same
 //! transaction.
 
-use std::time::Duration;
-
 use crate::{
     store::{Claimed, Fenced, Store, StoreError},
     supervisor::{Settled, Supervisor},
+    sys::retry,
 };
-
-/// Between two attempts to commit what the ledger would not take.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Commits an end together with the `claim` for the shim that it frees. `None`: the server stops,
 /// and nothing is committed.
@@ -68,21 +64,24 @@ async fn enter_start(store: &Store, settled: &Settled) {
 
 /// An end that the ledger did not take is tried until it does, or the server stops: the shim keeps
 /// it as long.
-async fn insist(
-    store: &Store,
-    settled: &Settled,
-    mut error: StoreError,
-) -> Result<Fenced, StoreError> {
-    loop {
-        if error == StoreError::Stopping {
-            return Err(error);
+async fn insist(store: &Store, settled: &Settled, error: StoreError) -> Result<Fenced, StoreError> {
+    // The first try is the one that failed.
+    let mut tried = Some(Err(error));
+    retry::until_some(|| {
+        let tried = tried.take();
+        async move {
+            let tried = match tried {
+                Some(tried) => tried,
+                None => store.finish(settled.finish.clone()).await,
+            };
+            match tried {
+                Ok(_) | Err(StoreError::Stopping) => Some(tried),
+                Err(error) => {
+                    tracing::error!(job = settled.key.job, %error, "an end could not be committed; trying again");
+                    None
+                }
+            }
         }
-        tracing::error!(job = settled.key.job, %error, "an end could not be committed; trying again");
-        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
-        tokio::time::sleep(AGAIN_AFTER).await;
-        match store.finish(settled.finish.clone()).await {
-            Ok(fenced) => return Ok(fenced),
-            Err(again) => error = again,
-        }
-    }
+    })
+    .await
 }

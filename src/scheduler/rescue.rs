@@ -23,7 +23,7 @@ use crate::{
     supervisor::{
         Ending, Held, Key, Leader, Mark, Remains, Settled, Supervisor, Ward, first_segment, settle,
     },
-    sys::{clock, threads::blocking, vital::Vital},
+    sys::{clock, retry, threads::blocking, vital::Vital},
 };
 
 /// What an attempt left in the spool.
@@ -86,9 +86,6 @@ enum RescueError {
 /// The name under which a rescue takes the right to start.
 const RESCUE: &str = "rescue";
 
-/// Between two tries of a rescue.
-const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// How many rescues read the spool at a time: the dead shims of a whole machine leave some work for
 /// others.
 const READERS_MAX: usize = 8;
@@ -139,19 +136,20 @@ impl Rescuer {
     /// Rescues an attempt whose shim is dead or knows nothing of it; returns when that is
     /// committed or the server stops. An attempt that is final already is left alone.
     pub async fn rescue(&self, key: Key) {
-        loop {
+        let is_rescued = retry::until_some(|| async {
             match self.try_rescue(key, None).await {
-                Ok(()) => break,
-                Err(RescueError::Store(StoreError::Stopping)) => return,
+                Ok(()) => Some(true),
+                Err(RescueError::Store(StoreError::Stopping)) => Some(false),
                 Err(error) => {
                     tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; trying again");
                     self.mind_the_disk(&error);
-                    #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
-                    tokio::time::sleep(AGAIN_AFTER).await;
+                    None
                 }
             }
+        });
+        if is_rescued.await {
+            self.kick.now();
         }
-        self.kick.now();
     }
 
     /// An end is what the ballast is for, and what could not be synced must not be told.

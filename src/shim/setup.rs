@@ -2,7 +2,7 @@
 //! given to it. What it does then is the nurse's business.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     spool::{Layout, ShimKey, key::KEY_BYTES, paper},
-    sys::disk_reserve::Ballast,
+    sys::{disk_reserve::Ballast, proc},
 };
 
 /// What `ps` shows; at most 15 bytes.
@@ -50,7 +50,7 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
     let children = watch_children()?;
     let kit = Kit {
         shim: id.to_owned(),
-        boot_id: boot_id()?,
+        boot_id: proc::boot_id()?,
         instance: String::new(),
         syncer: Syncer::start(Arc::clone(&spool))
             .map_err(|e| within("start the thread that syncs", &e))?,
@@ -114,9 +114,4 @@ fn watch_children() -> io::Result<SignalFd> {
 /// The same error with what was tried.
 fn within(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
-}
-
-fn boot_id() -> io::Result<String> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(text.trim().to_owned())
 }

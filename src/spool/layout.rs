@@ -37,8 +37,6 @@ impl Layout {
     pub const LOG: &str = "server.log";
     /// Name of what was typed at the prompt of `sql`.
     pub const SQL_HISTORY: &str = "sql_history";
-    /// Name of the configuration file.
-    pub const CONFIG: &str = "config.toml";
     /// Name of the directory of the segments.
     pub const SPOOL: &str = "spool";
     /// Name of the directory of the shims' locks and sockets.
@@ -89,11 +87,6 @@ impl Layout {
     /// What shims have to say when something is wrong.
     pub fn shim_log(&self) -> PathBuf {
         self.root.join(Self::SHIM_LOG)
-    }
-
-    /// The configuration file that is read when no other is named.
-    pub fn config(&self) -> PathBuf {
-        self.root.join(Self::CONFIG)
     }
 
     /// The directory of the segments.

@@ -7,13 +7,13 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use nix::{fcntl::OFlag, sys::stat::Mode};
 
-use crate::spool::paper;
 use crate::sys::long_path;
+use crate::{spool::paper, sys::lock};
 
 /// `DATA/shims`. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ impl Directory {
     fn open(&self) -> io::Result<Arc<File>> {
         let now = fs::metadata(&self.0.path)?;
         // Every use is one assignment: a panic leaves nothing half-done.
-        let mut held = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.0.open);
         if let Some(open) = &*held {
             let meta = open.metadata()?;
             if (meta.dev(), meta.ino()) == (now.dev(), now.ino()) {

@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::Mutex, time::Instant};
 
 use super::looked::Looked;
-use crate::sys::threads::blocking;
+use crate::sys::{proc, threads::blocking};
 
 /// One look at `/proc`: the ids of the shims that it found, or why it could not be taken.
 type Found = Result<BTreeSet<String>, String>;
@@ -68,11 +68,7 @@ impl Living {
 /// The ids of all shims of a data directory that live. Blocking.
 fn shims_of(data_dir: &Path) -> io::Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
+    for pid in proc::ids()? {
         if let Looked::There(words) = command_line(pid)?
             && let Some((dir, id)) = shim_words(&words)
             && is_same(dir, data_dir)?
@@ -86,20 +82,19 @@ fn shims_of(data_dir: &Path) -> io::Result<BTreeSet<String>> {
 /// The command line of a process; none of one that has ended. Shims are processes of our own user:
 /// of others it may be hidden from us (proc(5), `hidepid`).
 fn command_line(pid: i32) -> io::Result<Looked<Vec<u8>>> {
-    let place = format!("/proc/{pid}");
-    match fs::read(format!("{place}/cmdline")) {
+    match proc::command_line(pid) {
         Ok(words) => Ok(Looked::There(words)),
+        Err(error) if proc::is_gone(&error) => Ok(Looked::Gone),
         Err(error) => match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ESRCH) => Ok(Looked::Gone),
-            Some(libc::EACCES | libc::EPERM) if is_of_another_user(&place) => Ok(Looked::Gone),
+            Some(libc::EACCES | libc::EPERM) if is_of_another_user(pid) => Ok(Looked::Gone),
             _ => Err(error),
         },
     }
 }
 
-fn is_of_another_user(place: &str) -> bool {
+fn is_of_another_user(pid: i32) -> bool {
     let me = nix::unistd::geteuid().as_raw();
-    fs::metadata(place).is_ok_and(|meta| meta.uid() != me)
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() != me)
 }
 
 /// Data directory and id, where these are the words of a shim.

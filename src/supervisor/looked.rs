@@ -5,6 +5,8 @@
 
 use std::io;
 
+use crate::sys::proc;
+
 /// What a look has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Looked<T = ()> {
@@ -27,15 +29,10 @@ impl<T> Looked<T> {
     pub fn at_process(what: impl std::fmt::Display, looked: io::Result<T>) -> Self {
         match looked {
             Ok(found) => Self::There(found),
-            Err(error) if is_gone(&error) => Self::Gone,
+            Err(error) if proc::is_gone(&error) => Self::Gone,
             Err(error) => Self::failed(what, &error),
         }
     }
-}
-
-/// Whether an error says that the process is not there (any more).
-pub fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 #[cfg(test)]

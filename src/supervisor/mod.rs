@@ -32,7 +32,6 @@ pub use finalize::{Ending, Settled, settle};
 pub use living::Living;
 pub use looked::Looked;
 pub use orphans::{Held, Hunter, Leader, Mark, Remains};
-pub use probe::boot_id;
 pub use registry::{Order, Registry};
 pub use spawn::{forget_all_traces, starting_max};
 pub use spec::{Bounds, home, know_user};

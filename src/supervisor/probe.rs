@@ -1,6 +1,6 @@
 //! Finds out whether a shim lives: it answers, its lock is held, or it is proven to be dead.
 
-use std::{fs, io, time::Duration};
+use std::{io, time::Duration};
 
 use nix::{
     errno::Errno,
@@ -50,13 +50,6 @@ pub enum Reached {
 enum Greeted {
     Welcome(Box<Connection>, Welcome),
     Foreign(Speaker),
-}
-
-/// The kernel's boot id (proc_sys_kernel(5)): another one means that every process is gone.
-pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim()
-        .to_owned())
 }
 
 /// Asks a shim who it is, with this server's epoch, within the context's deadline; waits for a

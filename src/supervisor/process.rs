@@ -6,25 +6,8 @@ use std::{fs, io, os::fd::OwnedFd};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::looked::{Looked, is_gone};
-
-/// All processes there are.
-///
-/// # Errors
-///
-/// The list could not be read to its end.
-pub fn pids() -> io::Result<Vec<i32>> {
-    let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        pids.extend(
-            entry?
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<i32>().ok()),
-        );
-    }
-    Ok(pids)
-}
+use super::looked::Looked;
+use crate::sys::proc::{self, Stat};
 
 /// A descriptor of a process, which no recycled number changes.
 pub fn open(pid: i32) -> Looked<OwnedFd> {
@@ -41,8 +24,7 @@ pub fn children(pid: i32) -> Vec<i32> {
     let mut children = Vec::new();
     for thread in threads.into_iter().flatten().flatten() {
         let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        let numbers = list.split_ascii_whitespace().map(str::parse);
-        children.extend(numbers.filter_map(Result::<i32, _>::ok));
+        children.extend(proc::numbers(list.as_bytes()));
     }
     children
 }
@@ -76,7 +58,7 @@ fn environment_of_threads(pid: i32) -> io::Result<Vec<u8>> {
         match fs::read(thread?.path().join("environ")) {
             Ok(environment) => found = environment,
             // This one has ended meanwhile.
-            Err(error) if is_gone(&error) => {}
+            Err(error) if proc::is_gone(&error) => {}
             Err(error) => return Err(error),
         }
         if !found.is_empty() {
@@ -110,125 +92,29 @@ fn is_forbidden(error: &io::Error) -> bool {
 
 /// Whether one of a process's user ids (real, effective, saved, file system) is ours.
 pub fn is_of_our_user(pid: i32) -> Looked<bool> {
-    let read = fs::read_to_string(format!("/proc/{pid}/status"));
-    let ours = read.map(|status| {
+    let ours = proc::status(pid).map(|status| {
         let me = nix::unistd::geteuid().as_raw().to_string();
-        let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        let ids = proc::status_field(&status, "Uid");
         // One that does not tell is not ruled out.
         ids.is_none_or(|ids| ids.split_whitespace().any(|id| id == me))
     });
     Looked::at_process(format_args!("the status of process {pid}"), ours)
 }
 
-/// What is needed of `/proc/PID/stat` (proc_pid_stat(5)).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stat {
-    /// Its name.
-    pub comm: String,
-    /// The letter of its first thread.
-    state: char,
-    /// How many threads it has.
-    threads: u32,
-    /// Its parent.
-    pub parent: i32,
-    /// Its process group.
-    pub group: i32,
-    /// Its session.
-    pub session: i32,
-    /// Clock ticks since boot.
-    pub start_ticks: u64,
+/// The state of a process.
+pub fn stat(pid: i32) -> Looked<Stat> {
+    Looked::at_process(format_args!("the state of process {pid}"), Stat::read(pid))
 }
 
-impl Stat {
-    /// The state of a process.
-    pub fn read(pid: i32) -> Looked<Self> {
-        let read = fs::read(format!("/proc/{pid}/stat")).and_then(|text| {
-            Self::parse(&String::from_utf8_lossy(&text))
-                .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-        });
-        Looked::at_process(format_args!("the state of process {pid}"), read)
-    }
-
-    /// A zombie, or less; not where only its first thread has ended and others go on.
-    pub fn is_dead(&self) -> bool {
-        self.is_ended() && self.threads <= 1
-    }
-
-    /// Whether its first thread has ended and others go on (pthread_exit(3) in `main`).
-    pub fn has_lost_its_first_thread(&self) -> bool {
-        self.is_ended() && self.threads > 1
-    }
-
-    /// Whether a signal has stopped it.
-    pub fn is_stopped(&self) -> bool {
-        self.state == 'T'
-    }
-
-    fn is_ended(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
-    }
-
-    /// The name stands in parentheses and may contain any byte, also parentheses.
-    fn parse(text: &str) -> Option<Self> {
-        let open = text.find('(')?;
-        let close = text.rfind(')')?;
-        let fields: Vec<&str> = text.get(close + 2..)?.split(' ').collect();
-        Some(Self {
-            comm: text.get(open + 1..close)?.to_owned(),
-            state: fields.first()?.chars().next()?,
-            threads: fields.get(17)?.parse().ok()?,
-            parent: fields.get(1)?.parse().ok()?,
-            group: fields.get(2)?.parse().ok()?,
-            session: fields.get(3)?.parse().ok()?,
-            start_ticks: fields.get(19)?.parse().ok()?,
-        })
-    }
+/// The state of a process, and its name.
+pub fn named_stat(pid: i32) -> Looked<(Stat, String)> {
+    let read = Stat::read_named(pid);
+    Looked::at_process(format_args!("the state of process {pid}"), read)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parsed(state: &str, threads: u32) -> Stat {
-        let rest = "1 7 8 0 -1 4194560 1 2 3 4 5 6 7 8 20 0";
-        let text = format!("7 (a) b (c) {state} {rest} {threads} 0 4711 0 0");
-        Stat::parse(&text).expect("valid")
-    }
-
-    #[test]
-    fn a_name_with_parentheses_confuses_nobody() {
-        let expected = Stat {
-            comm: "a) b (c".to_owned(),
-            state: 'S',
-            threads: 1,
-            parent: 1,
-            group: 7,
-            session: 8,
-            start_ticks: 4711,
-        };
-        assert_eq!(parsed("S", 1), expected);
-    }
-
-    #[test]
-    fn a_process_whose_first_thread_has_ended_is_alive() {
-        for (state, threads, is_dead) in [
-            ("S", 1, false),
-            ("Z", 1, true),
-            ("X", 1, true),
-            ("Z", 0, true),
-            ("Z", 2, false),
-            ("S", 2, false),
-        ] {
-            assert_eq!(
-                parsed(state, threads).is_dead(),
-                is_dead,
-                "{state} {threads}"
-            );
-        }
-        assert!(parsed("Z", 2).has_lost_its_first_thread());
-        assert!(!parsed("S", 2).has_lost_its_first_thread());
-        assert!(parsed("T", 1).is_stopped() && !parsed("S", 1).is_stopped());
-    }
 
     #[test]
     fn a_limit_is_found_in_its_line() {

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, Weak},
 };
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -15,6 +15,7 @@ use crate::{
     job::{Input, InputAnswer, JobNumber, Offset, StopWish},
     output::ArmRequest,
     store::Claim,
+    sys::lock,
 };
 
 /// What a keeper can be told.
@@ -109,7 +110,7 @@ impl Bell {
     }
 
     fn wish(&self) -> MutexGuard<'_, Option<Offset>> {
-        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.wish)
     }
 }
 
@@ -230,7 +231,7 @@ impl Registry {
 
     fn lock(&self) -> MutexGuard<'_, Keepers> {
         // Every use is one operation on a map: a panic leaves nothing half-done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -17,10 +17,8 @@ use nix::{
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::{net::UnixStream, time::Instant};
 
-use super::{
-    looked::Looked,
-    process::{self, Stat},
-};
+use super::{looked::Looked, process};
+use crate::sys::proc::Stat;
 
 /// Between two looks at a shim that runs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -169,7 +167,7 @@ fn hold_once(shim: i32, held: &mut Vec<Identity>) {
 
 /// What is there of a process. One that cannot be looked at is left as it is until the next look.
 fn seen(pid: i32) -> Option<Stat> {
-    there(Stat::read(pid))
+    there(process::stat(pid))
 }
 
 fn there<T>(looked: Looked<T>) -> Option<T> {

@@ -41,10 +41,9 @@ mod tests {
 
     #[test]
     fn our_own_start_was_a_moment_ago() {
-        let stat = std::fs::read_to_string("/proc/self/stat").expect("our own line");
-        let fields = stat.rsplit_once(") ").expect("a name").1;
-        let ticks = fields.split(' ').nth(19).expect("field 22");
-        let age = since_ticks(ticks.parse().expect("a number"));
+        let own = i32::try_from(std::process::id()).expect("a process id");
+        let stat = crate::sys::proc::Stat::read(own).expect("our own line");
+        let age = since_ticks(stat.start_ticks);
         assert!(age < Duration::from_secs(3600), "{age:?}");
         assert!(since_ticks(0) > age, "the machine is older");
         assert_eq!(since_boottime(u64::MAX / 2), Duration::ZERO);

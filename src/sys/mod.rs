@@ -1,11 +1,16 @@
 //! What this process asks of its operating system, apart from running jobs: clocks, descriptors,
-//! memory, threads, room on the disk, and when to stop.
+//! memory, processes, threads, room on the disk, and when to stop.
 
 pub mod clock;
 pub mod descriptors;
 pub mod disk_reserve;
 pub mod long_path;
 pub mod memory;
+mod mutex;
+pub mod proc;
+pub mod retry;
 pub mod shutdown;
 pub mod threads;
 pub mod vital;
+
+pub use mutex::lock;

@@ -5,12 +5,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use tracing::{Event, Level, Metadata, Subscriber, callsite::Identifier};
 use tracing_subscriber::layer::{Context, Layer};
+
+use crate::sys::lock;
 
 /// So many lines of one place are written at once.
 const BURST_MAX: u32 = 200;
@@ -70,7 +72,7 @@ impl Floods {
 
     fn places(&self) -> MutexGuard<'_, HashMap<Identifier, Place>> {
         // A panic cannot leave it half-changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

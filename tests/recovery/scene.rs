@@ -7,7 +7,7 @@ use cc_executor::{
     job::{Command, JobId, JobRef, Micros, NewJob, OnLost, StopCause, StopWish},
     spool::{Kind, Layout, Position, RunSpec, SegmentName, SegmentReader, ShimKey, reader::Next},
     store::{Claim, Offer, Store, Submission, Wished},
-    supervisor::boot_id,
+    sys::proc::boot_id,
 };
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};

@@ -13,6 +13,7 @@ use super::proc;
 use crate::{
     data_dir::{Access, OwnDir},
     spool::Layout,
+    sys::proc::command_line,
 };
 
 /// Longest number of a process in a lock file, bytes.
@@ -87,8 +88,7 @@ fn holder_of(locks: &str, dev: u64, ino: u64, told: Option<i32>) -> Option<i32> 
 }
 
 fn is_server(pid: i32) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline"))
-        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"serve"))
+    command_line(pid).is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"serve"))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     data_dir::{Access, OwnDir},
     spool::Layout,
+    sys::proc,
 };
 
 /// Longest file that says how a server was started, bytes; an environment has 2 MiB at most.
@@ -16,15 +17,15 @@ const START_BYTES_MAX: u64 = 16 << 20;
 
 /// This process's file mode creation mask, without touching it.
 pub fn umask() -> Option<u32> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    u32::from_str_radix(field(&text, "Umask")?, 8).ok()
+    let text = proc::own_status().ok()?;
+    u32::from_str_radix(proc::status_field(&text, "Umask")?, 8).ok()
 }
 
 /// Whether this process was started with `signal` ignored (`nohup`, a background job of a script).
 pub fn ignores(signal: i32) -> bool {
-    fs::read_to_string("/proc/self/status")
+    proc::own_status()
         .ok()
-        .and_then(|text| u64::from_str_radix(field(&text, "SigIgn")?, 16).ok())
+        .and_then(|text| u64::from_str_radix(proc::status_field(&text, "SigIgn")?, 16).ok())
         .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
@@ -75,7 +76,7 @@ impl Start {
 
 /// The command line of the process `pid`.
 pub fn argv(pid: i32) -> std::io::Result<Vec<OsString>> {
-    Ok(words(&fs::read(format!("/proc/{pid}/cmdline"))?))
+    Ok(words(&proc::command_line(pid)?))
 }
 
 /// How the server `pid` of a data directory was started; where nobody tells, in our environment and
@@ -107,27 +108,20 @@ fn kernels_word(pid: i32) -> Option<(Vec<(OsString, OsString)>, PathBuf)> {
 /// Whether a process is our user's in every respect: of one that has become our user (a set-user-ID
 /// program) its starter has chosen words and variables.
 pub fn is_our_users(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = proc::status(pid).unwrap_or_default();
     let us = nix::unistd::geteuid().to_string();
     // Real, effective, saved and file system's (proc_pid_status(5)).
-    let uids = field(&status, "Uid").unwrap_or_default();
+    let uids = proc::status_field(&status, "Uid").unwrap_or_default();
     !uids.is_empty() && uids.split_ascii_whitespace().all(|uid| uid == us)
 }
 
 /// Whether the process `pid` is the server behind the PID 1 of a container, which was started with
 /// the same words, `argv`, and ends when its server exits.
 pub fn is_behind_pid_one(pid: i32, argv: &[OsString]) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let parent = field(&status, "PPid").and_then(|parent| parent.parse().ok());
+    let status = proc::status(pid).unwrap_or_default();
+    let parent = proc::status_field(&status, "PPid").and_then(|parent| parent.parse().ok());
     let parent = parent.and_then(|parent| self::argv(parent).ok());
     parent.is_some_and(|parent| parent == argv)
-}
-
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
 }
 
 /// The strings of a file in which each one ends in a NUL.
@@ -166,13 +160,5 @@ mod tests {
         let own = launched(&nowhere, std::process::id() as i32).expect("our own process");
         assert_eq!(own.argv[0], std::env::args_os().next().expect("a name"));
         assert!(own.cwd.is_absolute());
-    }
-
-    #[test]
-    fn fields_are_found_by_their_whole_name() {
-        let status = "SigIgnored:\t7\nUmask:\t0022\nSigIgn:\t0000000000001000\n";
-        assert_eq!(field(status, "SigIgn"), Some("0000000000001000"));
-        assert_eq!(field(status, "Umask"), Some("0022"));
-        assert_eq!(field(status, "Sig"), None);
     }
 }

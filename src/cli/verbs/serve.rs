@@ -25,7 +25,7 @@ use crate::{
     cli::{
         connect::proc::Start,
         render::{exit_code, print},
-        serve::{keeping::Kept, outside, place::Place},
+        serve::{keeping::Kept, outside, place::Place, settings::of_executor},
     },
     config::{self, Listen, SettingOptions, Settings},
     escape,
@@ -163,7 +163,7 @@ async fn run(
 /// What a server needs and others can have taken.
 async fn open(settings: &Settings, place: &Place) -> anyhow::Result<(Sockets, Executor)> {
     let sockets = Sockets::bind(settings, place).await?;
-    let executor = Executor::start(place.layout.clone(), settings.executor()).await?;
+    let executor = Executor::start(place.layout.clone(), of_executor(settings)).await?;
     Ok((sockets, executor))
 }
 
@@ -191,7 +191,7 @@ impl Sockets {
     fn serve<'a>(self, place: &'a Place, door: &Arc<Door>) -> Kept<'a> {
         door.tasks.spawn({
             let door = door.clone();
-            async move { protocol::Refusals::tell_counts(&door).await }
+            async move { door.refusals.tell_counts(&door.stopping).await }
         });
         if let Some((listener, _)) = self.tcp {
             door.tasks

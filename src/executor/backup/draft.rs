@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::{data_dir, spool::Layout};
+use crate::{config, data_dir, spool::Layout};
 
 /// What stands behind its name while it is made.
 const PARTIAL: &str = ".partial";
@@ -82,7 +82,7 @@ impl Draft {
     /// Copies the configuration, where there is one, and syncs all but the spool, which is synced;
     /// how long these files are, bytes.
     pub fn complete(&self, config: &Path) -> io::Result<u64> {
-        let bytes = copy_config(config, &self.layout.config())?;
+        let bytes = copy_config(config, &self.layout.root().join(config::FILE_NAME))?;
         let ledger = File::open(self.layout.database())?;
         ledger.sync_all()?;
         for dir in [self.layout.shims(), self.layout.root().to_owned()] {

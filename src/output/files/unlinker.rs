@@ -7,11 +7,12 @@
 use std::{
     fs, io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::runtime::Handle;
 
+use crate::sys::lock;
 use crate::sys::threads::blocking;
 
 /// Names that are kept while somebody holds the spool; more are left for the next start's tidying.
@@ -84,7 +85,7 @@ impl Unlinker {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 }
 

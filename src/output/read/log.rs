@@ -80,6 +80,16 @@ enum Located {
     Missing(Offset),
 }
 
+impl Located {
+    /// Nothing is there, for now.
+    fn at_end() -> Self {
+        Self::Read(Batch {
+            at_end: true,
+            ..Batch::default()
+        })
+    }
+}
+
 /// Reads the output of all jobs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -205,10 +215,6 @@ impl Log {
         cursor: &mut Cursor,
         max_bytes: usize,
     ) -> Result<Located, ReadError> {
-        let at_end = Ok(Located::Read(Batch {
-            at_end: true,
-            ..Batch::default()
-        }));
         let (name, end) = match self
             .store
             .stored(job, cursor.offset, max_bytes as u64)
@@ -239,8 +245,19 @@ impl Log {
                 },
                 None,
             ),
-            Stored::Open(None) => return at_end,
+            Stored::Open(None) => return Ok(Located::at_end()),
         };
+        self.locate_in_segment(name, end, cursor).await
+    }
+
+    /// Finds the cursor's place in this segment or one after it. `end`: where the segment ends, if it
+    /// is complete.
+    async fn locate_in_segment(
+        &self,
+        name: SegmentName,
+        end: Option<Offset>,
+        cursor: &mut Cursor,
+    ) -> Result<Located, ReadError> {
         let offset = cursor.offset;
         let spool = Arc::clone(&self.spool);
         let turn = self.reads.acquire().await;
@@ -270,7 +287,7 @@ impl Log {
             // The attempt has not begun, or has just become rows: the caller looks again when woken.
             // What was dropped may just have become a row, or the job is being deleted: the next
             // look tells.
-            Found::Missing => end.map_or(at_end, |end| Ok(Located::Missing(end))),
+            Found::Missing => Ok(end.map_or_else(Located::at_end, Located::Missing)),
         }
     }
 

@@ -99,18 +99,22 @@ pub(super) fn read_records(
                 None => {}
             },
             Next::End | Next::Damaged => {
-                // Of a complete segment nothing more comes, and behind damage nobody knows where
-                // the next record begins.
-                if let Some(end) = end {
-                    tracing::error!(segment = %name, from = offset, to = end, "a segment is damaged");
-                    batch.items.push(lost(offset, end));
-                    return Ok(Piece::Over(batch));
-                }
-                batch.at_end = true;
-                return Ok(Piece::More(batch, reader.position(), end));
+                return Ok(no_record(batch, reader.position(), end, offset));
             }
         }
     }
+}
+
+/// No whole record follows at `offset`. Of a complete segment nothing more comes, and after damage
+/// nobody knows where the next record begins.
+fn no_record(mut batch: Batch, at: Position, end: Option<Offset>, offset: Offset) -> Piece {
+    let Some(end) = end else {
+        batch.at_end = true;
+        return Piece::More(batch, at, None);
+    };
+    tracing::error!(segment = %at.segment, from = offset, to = end, "a segment is damaged");
+    batch.items.push(lost(offset, end));
+    Piece::Over(batch)
 }
 
 /// The end of an attempt's output, from one of its segments on. Blocking.

@@ -6,12 +6,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Settings, sys::descriptors};
+use crate::{config::Settings, sys::descriptors, sys::lock};
 
 /// The places of one door.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Places {
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
         // A panic cannot leave it half-changed.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.taken)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -15,6 +15,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::buffered::{Pile, Piles};
+
+use crate::sys::lock;
 
 /// What every session may hold without being counted, bytes.
 pub const FREE_BYTES: usize = 64 << 10;
@@ -78,7 +80,7 @@ impl Hoard {
 
     fn holders(&self) -> MutexGuard<'_, HashMap<u64, Arc<Share>>> {
         // A panic cannot leave it half-changed.
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.holders)
     }
 
     fn is_passed(&self) -> bool {
@@ -88,7 +90,7 @@ impl Hoard {
     /// Evicts until the budget holds, or those that are left wait for us and not we for them.
     fn relieve(&self) {
         // One at a time: two that see the same would evict one more than they need.
-        let mut evicted = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut evicted = lock(&self.evicted);
         while self.is_passed() {
             let anybody = self.held.load(Ordering::SeqCst) > self.bytes_max.saturating_mul(2);
             let holders: Vec<Arc<Share>> = self.holders().values().cloned().collect();
@@ -188,7 +190,7 @@ impl Share {
 
     fn account(&self) -> MutexGuard<'_, Account> {
         // A panic cannot leave it half-changed.
-        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.account)
     }
 
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut Piles, u64)) {

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::config::Settings;
+use crate::{config::Settings, sys::lock};
 
 /// So many bytes, asked or answered, count as one more request.
 const REQUEST_BYTES: f64 = 4096.0;
@@ -55,11 +55,11 @@ impl Floods {
 
     /// A session was closed to make room for others.
     pub fn press(&self) {
-        *self.pressed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *lock(&self.pressed) = Some(Instant::now());
     }
 
     fn is_pressed(&self) -> bool {
-        let pressed = *self.pressed.lock().unwrap_or_else(PoisonError::into_inner);
+        let pressed = *lock(&self.pressed);
         pressed.is_some_and(|at| at.elapsed() < PRESSED)
     }
 
@@ -77,7 +77,7 @@ impl Floods {
     fn is_alone(&self, session: u64) -> bool {
         let now = Instant::now();
         // A panic cannot leave it half-changed.
-        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lately = lock(&self.lately);
         let other = |(who, at): &(u64, Instant)| *who != session && now - *at < LATELY;
         let other = lately.into_iter().flatten().find(other);
         *lately = [Some((session, now)), other];
@@ -150,7 +150,7 @@ impl Pace {
 
     fn account(&self) -> MutexGuard<'_, Account> {
         // A panic cannot leave it half-changed.
-        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.account)
     }
 }
 

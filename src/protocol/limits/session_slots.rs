@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -14,7 +14,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::protocol::refusals::Source;
+use crate::{protocol::refusals::Source, sys::lock};
 
 /// There is no seat; the name of the bound that says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,13 +139,13 @@ impl Sessions {
 
     /// Since when there has been no session; `None` while there is one.
     pub fn empty_since(&self) -> Option<Instant> {
-        let left_at = *self.left_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let left_at = *lock(&self.left_at);
         (self.count() == 0).then_some(left_at)
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
         // A panic cannot leave it half-changed.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.taken)
     }
 }
 
@@ -183,11 +183,7 @@ impl Drop for Seat {
             taken.strangers.remove(&number);
         }
         drop(taken);
-        let mut left_at = self
-            .sessions
-            .left_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut left_at = lock(&self.sessions.left_at);
         *left_at = Instant::now();
         drop(left_at);
         self.sessions.seated.fetch_sub(1, Ordering::SeqCst);

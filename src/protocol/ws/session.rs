@@ -4,7 +4,7 @@
 //! them.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -21,6 +21,8 @@ use crate::protocol::{
     limits::{buffered::Pile, byte_gate::Load, memory_budget::Share, rate_limit::Pace},
     peer::Connection,
 };
+
+use crate::sys::lock;
 
 /// What the requests of a session share.
 #[derive(Debug)]
@@ -81,12 +83,12 @@ impl Session {
 
     /// Something of the client has arrived, or its end.
     pub fn heard(&self) {
-        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&self.heard_at) = Instant::now();
     }
 
     /// When something of the client last arrived.
     pub fn heard_at(&self) -> Instant {
-        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.heard_at)
     }
 
     /// Whether it has shown the token, or needs none.

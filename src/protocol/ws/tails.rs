@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -23,6 +23,7 @@ use crate::{
         encode::{chunk_binary, notifications::About, utf8_chunker::TextCutter},
         jsonrpc::error::Refusal,
     },
+    sys::lock,
 };
 
 /// How long the beginning of a character waits for its rest.
@@ -151,7 +152,7 @@ impl Tails {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.live)
     }
 }
 

@@ -74,7 +74,7 @@ impl Halt {
 
     /// Whether a process that stands still and is not known does so because of the pause.
     fn must_have_stopped(&self, process: &Process) -> bool {
-        let in_group = self.group == Some(process.group);
+        let in_group = self.group == Some(process.stat.group);
         (in_group || self.is_blind) && !self.stood.contains(&process.identity())
     }
 

@@ -3,6 +3,7 @@
 
 mod dropping;
 pub(super) mod frame;
+mod obstacle;
 mod retention;
 pub(super) mod room;
 pub(super) mod sync;
@@ -15,10 +16,11 @@ use std::{
         unix::fs::FileExt,
     },
     sync::Arc,
-    time::Duration,
 };
 
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+pub use obstacle::Obstacle;
 
 use super::process::fork::{self, START_BYTES};
 use crate::{
@@ -37,29 +39,6 @@ use syncing::Syncing;
 
 /// How much is written before it is looked again whether the disk is full, bytes.
 const LOOK_EVERY_BYTES: u64 = 256 << 10;
-
-/// Why the log cannot go on at the moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Obstacle {
-    /// No room; trying again later may help.
-    Full(String),
-    /// Something is wrong with the disk; trying again later may help.
-    Broken(String),
-    /// The process could not be started; trying again after the pause may help.
-    NotStarted(String, Duration),
-    /// Two segments are unsynced; the sync thread tells when to go on.
-    Unsynced,
-}
-
-impl From<io::Error> for Obstacle {
-    fn from(error: io::Error) -> Self {
-        if room::is_full(&error) {
-            Self::Full(error.to_string())
-        } else {
-            Self::Broken(error.to_string())
-        }
-    }
-}
 
 /// What the log needs from the shim for a step.
 pub struct Desk<'a> {

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 
 use super::{
-    Log, Obstacle,
+    Log,
+    obstacle::Obstacle,
     sync::{Failure, Synced, Syncer, Work},
 };
 use crate::spool::{SegmentName, unsynced};

@@ -16,6 +16,7 @@ use crate::{
     job::Stream,
     shim::log::frame,
     spool::record::{self, HEADER_BYTES, Kind, StartPayload},
+    sys::proc::Stat,
 };
 
 /// Length of a start record, bytes.
@@ -227,7 +228,8 @@ fn write_start(plan: &Plan<'_>) -> Result<(), Errno> {
         libc::close(fd);
         usize::try_from(length).map_err(|_| Errno::last())?
     };
-    let start_ticks = stat.get(..length).and_then(start_ticks).ok_or(Errno::EIO)?;
+    let stat = stat.get(..length).and_then(Stat::parse);
+    let start_ticks = stat.ok_or(Errno::EIO)?.start_ticks;
     // SAFETY: no arguments.
     let pid = unsafe { libc::getpid() };
     let bytes = start_record(plan.offset, StartPayload { pid, start_ticks });
@@ -255,22 +257,6 @@ pub fn start_record(offset: u64, start: StartPayload) -> [u8; START_BYTES] {
     bytes[..HEADER_BYTES].copy_from_slice(&record::header_bytes(&header, &payload));
     bytes[HEADER_BYTES..].copy_from_slice(&payload);
     bytes
-}
-
-/// Field 22 of `/proc/PID/stat`. The name in field 2 may hold anything, so counting begins behind
-/// its last parenthesis.
-pub fn start_ticks(stat: &[u8]) -> Option<u64> {
-    let behind = stat.iter().rposition(|b| *b == b')')? + 1;
-    let field = stat[behind..]
-        .split(|b| b.is_ascii_whitespace())
-        .filter(|field| !field.is_empty())
-        .nth(19)?;
-    let mut number: u64 = 0;
-    for digit in field {
-        let digit = digit.checked_sub(b'0').filter(|d| *d < 10)?;
-        number = number.checked_mul(10)?.checked_add(digit.into())?;
-    }
-    Some(number)
 }
 
 /// Closes everything but descriptors 0 to 2.
@@ -370,23 +356,4 @@ pub fn pidfd_kill(pidfd: RawFd, signal: i32) -> Result<(), Errno> {
     // SAFETY: plain values; a null siginfo means what kill(2) would fill in.
     let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, none, 0) };
     Errno::result(sent).map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_moves_no_field() {
-        let stat = b"7 (a) R (b)) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 1\n";
-        assert_eq!(start_ticks(stat), Some(4711));
-        assert_eq!(start_ticks(b"7 (x) S 1"), None);
-        assert_eq!(start_ticks(b""), None);
-    }
-
-    #[test]
-    fn our_own_start_time_is_found() {
-        let stat = std::fs::read("/proc/self/stat").expect("proc");
-        assert!(start_ticks(&stat).is_some_and(|ticks| ticks > 0));
-    }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use nix::errno::Errno;
 
-use super::fork;
+use crate::sys::proc::{self, Stat};
 
 /// How much of a file is read in one go, bytes. `/proc/PID/stat` is shorter: 52 numbers and a name of
 /// 16 bytes (proc_pid_stat(5)).
@@ -20,16 +20,8 @@ const FILE_BYTES_MAX: usize = 2048;
 pub struct Process {
     /// Its number.
     pub pid: i32,
-    /// Its parent's number.
-    pub parent: i32,
-    /// Its process group.
-    pub group: i32,
-    /// Its start, clock ticks since boot: with it the number names one process for ever.
-    pub start_ticks: u64,
-    /// The letter of proc(5): `R`, `S`, `T`, `Z`, … Of its first thread.
-    state: u8,
-    /// How many threads it has.
-    threads: u32,
+    /// What the kernel says of it.
+    pub stat: Stat,
 }
 
 /// Which process that is, also after its number has been given to another one.
@@ -39,37 +31,33 @@ impl Process {
     /// A process that runs, for tests.
     #[cfg(test)]
     pub fn sample(pid: i32, group: i32) -> Self {
-        let (parent, start_ticks, state, threads) = (1, 7, b'R', 1);
-        Self {
-            pid,
-            parent,
+        let stat = Stat {
+            state: b'R',
+            parent: 1,
             group,
-            start_ticks,
-            state,
-            threads,
-        }
+            session: group,
+            threads: 1,
+            start_ticks: 7,
+        };
+        Self { pid, stat }
     }
 
     /// Which process it is.
     pub fn identity(&self) -> Identity {
-        (self.pid, self.start_ticks)
+        (self.pid, self.stat.start_ticks)
     }
 
     /// Whether it can still do something. Where only its first thread has ended the letter is that
     /// thread's.
     pub fn is_alive(&self) -> bool {
-        !self.first_thread_has_ended() || self.threads > 1
-    }
-
-    fn first_thread_has_ended(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
+        !self.stat.is_dead()
     }
 
     /// Whether it was stopped by a signal. Of one whose first thread has ended another one tells.
     pub fn is_stopped(&self) -> bool {
-        match self.first_thread_has_ended() {
-            false => self.state == b'T',
-            true => self.threads > 1 && other_thread_is_stopped(self.pid),
+        match self.stat.first_thread_has_ended() {
+            false => self.stat.is_stopped(),
+            true => self.stat.threads > 1 && other_thread_is_stopped(self.pid),
         }
     }
 }
@@ -77,8 +65,8 @@ impl Process {
 /// Whether a process that was sent SIGSTOP has come to its stop, in all its threads. Until then it may
 /// be in the middle of a fork, whose child does not get that signal.
 pub fn has_come_to_rest(process: &Process) -> bool {
-    match process.threads {
-        1 => stands_still(process.state),
+    match process.stat.threads {
+        1 => stands_still(process.stat.state),
         _ => threads(process.pid).into_iter().all(stands_still),
     }
 }
@@ -87,7 +75,7 @@ pub fn has_come_to_rest(process: &Process) -> bool {
 pub fn process(pid: i32) -> Result<Option<Process>, Errno> {
     match read(&format!("/proc/{pid}/stat")) {
         Ok(stat) => parse(pid, &stat).map(Some).ok_or(Errno::EIO),
-        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) if proc::is_gone(&error) => Ok(None),
         Err(error) => Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
     }
 }
@@ -95,7 +83,7 @@ pub fn process(pid: i32) -> Result<Option<Process>, Errno> {
 /// The children of a process, by all its threads; nobody where it is gone.
 pub fn children(process: &Process) -> io::Result<Vec<i32>> {
     let pid = process.pid;
-    if process.threads == 1 {
+    if process.stat.threads == 1 {
         // One that has got another thread since is met again by the next look.
         return children_of_thread(&format!("/proc/{pid}/task/{pid}/children"));
     }
@@ -117,25 +105,17 @@ fn children_of_thread(list: &str) -> io::Result<Vec<i32>> {
     if text.len() > FILE_BYTES_MAX / 2 {
         text = unless_gone(fs::read(list))?.unwrap_or_default();
     }
-    Ok(numbers(&text))
+    Ok(proc::numbers(&text))
 }
 
 /// The start time of a process that has not been reaped, clock ticks since boot.
 pub fn start_ticks(pid: i32) -> Option<u64> {
-    fork::start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    Stat::read(pid).ok().map(|stat| stat.start_ticks)
 }
 
 /// Its name, for people; empty where nobody knows.
 pub fn name(pid: i32) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    name.trim_end().to_owned()
-}
-
-/// The numbers in a list of children.
-pub fn numbers(text: &[u8]) -> Vec<i32> {
-    text.split(|b| b.is_ascii_whitespace())
-        .filter_map(|word| std::str::from_utf8(word).ok()?.parse().ok())
-        .collect()
+    proc::name(pid).unwrap_or_default()
 }
 
 /// The beginning of a file, as it is at one moment.
@@ -156,7 +136,7 @@ fn threads(pid: i32) -> Vec<u8> {
     let threads = fs::read_dir(format!("/proc/{pid}/task"));
     let letter = |thread: fs::DirEntry| {
         let stat = read(&thread.path().join("stat").to_string_lossy()).ok()?;
-        parse(pid, &stat).map(|thread| thread.state)
+        Stat::parse(&stat).map(|thread| thread.state)
     };
     let threads = threads.into_iter().flatten().flatten();
     threads.filter_map(letter).collect()
@@ -169,36 +149,17 @@ fn stands_still(letter: u8) -> bool {
     matches!(letter, b'T' | b't' | b'D' | b'Z' | b'X' | b'x')
 }
 
-/// What `/proc` says of a process that has been reaped: before the file is opened, or after it.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::ENOENT | Errno::ESRCH)
-    )
-}
-
 /// What is there of it, where a process or one of its threads may be gone.
 fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
-        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) if proc::is_gone(&error) => Ok(None),
         read => read.map(Some),
     }
 }
 
-fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
-    let behind = stat.iter().rposition(|b| *b == b')')? + 1;
-    let text = std::str::from_utf8(&stat[behind..]).ok()?;
-    let mut fields = text.split_ascii_whitespace();
-    Some(Process {
-        pid,
-        state: *fields.next()?.as_bytes().first()?,
-        parent: fields.next()?.parse().ok()?,
-        group: fields.next()?.parse().ok()?,
-        // Field 20; the group is field 5.
-        threads: fields.nth(14)?.parse().ok()?,
-        // Field 22.
-        start_ticks: fields.nth(1)?.parse().ok()?,
-    })
+fn parse(pid: i32, line: &[u8]) -> Option<Process> {
+    let stat = Stat::parse(line)?;
+    Some(Process { pid, stat })
 }
 
 #[cfg(test)]
@@ -213,7 +174,7 @@ mod tests {
             parse(7, stat.as_bytes()).expect("parsed")
         };
         let process = parsed("T", 1);
-        assert_eq!((process.parent, process.group), (3, 4));
+        assert_eq!((process.stat.parent, process.stat.group), (3, 4));
         assert_eq!(process.identity(), (7, 4711));
         assert!(process.is_stopped() && process.is_alive());
         assert!(!parsed("Z", 1).is_alive());

@@ -109,7 +109,7 @@ impl Tree {
         let mut reached = Reached::default();
         let is_taken = reached.signal_group(leader, libc::SIGTERM);
         let looked = self.meet_all(&mut Known::default(), |process, way| {
-            let has_got_it = is_taken && Some(process.group) == leader;
+            let has_got_it = is_taken && Some(process.stat.group) == leader;
             let sent = way.send(if has_got_it { 0 } else { libc::SIGTERM });
             reached.any_stopped |= process.is_stopped();
             reached.note(process, sent);
@@ -124,7 +124,7 @@ impl Tree {
         // Whoever cannot be reached is killed in the end.
         let _ = signal_group(leader, libc::SIGCONT);
         self.meet_all(&mut Known::default(), |process, way| {
-            if Some(process.group) != leader {
+            if Some(process.stat.group) != leader {
                 let _ = way.send(libc::SIGCONT);
             }
         });
@@ -265,7 +265,7 @@ impl Tree {
 /// Whether a process that was seen is still there. One that cannot be looked at may be.
 fn is_alive((pid, start_ticks): Identity) -> bool {
     match look::process(pid) {
-        Ok(Some(now)) => now.start_ticks == start_ticks && now.is_alive(),
+        Ok(Some(now)) => now.stat.start_ticks == start_ticks && now.is_alive(),
         Ok(None) => false,
         Err(_) => true,
     }

@@ -26,7 +26,7 @@ use super::{
     fork,
     look::{self, Identity, Process},
 };
-use crate::job::Survivor;
+use crate::{job::Survivor, sys::proc};
 
 /// What a look at the processes below the shim has brought. A process that could not be looked at
 /// is not one that is gone.
@@ -71,7 +71,7 @@ impl Way {
             Self::Known((pid, start_ticks)) => {
                 let pidfd = open(*pid)?;
                 match look::process(*pid)? {
-                    Some(now) if now.start_ticks == *start_ticks => {
+                    Some(now) if now.stat.start_ticks == *start_ticks => {
                         fork::pidfd_kill(pidfd.as_raw_fd(), signal)
                     }
                     _ => Err(Errno::ESRCH),
@@ -88,7 +88,7 @@ pub struct Known(HashMap<i32, u64>);
 
 impl Known {
     fn add(&mut self, process: &Process) {
-        self.0.insert(process.pid, process.start_ticks);
+        self.0.insert(process.pid, process.stat.start_ticks);
     }
 
     /// Whether this number still is the process that was found.
@@ -97,7 +97,7 @@ impl Known {
             return Ok(false);
         };
         let now = look::process(pid)?;
-        Ok(now.is_some_and(|now| now.start_ticks == *start_ticks))
+        Ok(now.is_some_and(|now| now.stat.start_ticks == *start_ticks))
     }
 }
 
@@ -126,7 +126,7 @@ impl Tree {
         loop {
             let n = self.children.read_at(&mut text[length..], length as u64)?;
             if n == 0 {
-                return Ok(look::numbers(&text[..length]));
+                return Ok(proc::numbers(&text[..length]));
             }
             length += n;
             if length == text.len() {
@@ -172,7 +172,7 @@ impl Tree {
     ) -> Result<Option<(Process, Way)>, Errno> {
         if let Some(start_ticks) = known.0.get(&pid).filter(|_| !is_child)
             && let Some(process) = look::process(pid)?
-            && process.start_ticks == *start_ticks
+            && process.stat.start_ticks == *start_ticks
         {
             return Ok(Some((process, Way::Known(process.identity()))));
         }
@@ -238,13 +238,13 @@ impl Tree {
     /// Whether the chain of parents leads to the shim, or to somebody who is known to be below it;
     /// `None` where it is too long to say.
     fn is_below(&self, process: &Process, known: &Known) -> Result<Option<bool>, Errno> {
-        let mut parent = process.parent;
+        let mut parent = process.stat.parent;
         for _ in 0..CLIMB_MAX {
             if parent == self.shim || known.is_still(parent)? {
                 return Ok(Some(true));
             }
             match look::process(parent)? {
-                Some(process) if process.parent > 0 => parent = process.parent,
+                Some(process) if process.stat.parent > 0 => parent = process.stat.parent,
                 _ => return Ok(Some(false)),
             }
         }

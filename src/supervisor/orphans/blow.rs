@@ -8,10 +8,7 @@ use std::os::fd::OwnedFd;
 use rustix::process::{Pid, Signal, getpgrp, kill_process_group, pidfd_send_signal};
 
 use super::{Leader, mark::Seen};
-use crate::supervisor::{
-    looked::Looked,
-    process::{self, Stat},
-};
+use crate::supervisor::{looked::Looked, process};
 
 /// A leader that is still there, and with it the proof whose session it leads: no other process can
 /// get its number before it is gone.
@@ -43,7 +40,7 @@ impl Living {
 
     /// Whether the process with the leader's number is the leader.
     pub fn is_there(&self) -> Looked {
-        match Stat::read(self.leader.pid) {
+        match process::stat(self.leader.pid) {
             Looked::There(stat) if stat.start_ticks == self.leader.start_ticks => Looked::There(()),
             Looked::There(_) | Looked::Gone => Looked::Gone,
             Looked::Unknown(why) => Looked::Unknown(why),
@@ -73,7 +70,7 @@ pub(super) fn strike(process: &OwnedFd, seen: &Seen, group: Option<i32>) {
 }
 
 fn is_still_in(seen: &Seen, group: Pid) -> bool {
-    let now = Stat::read(seen.pid);
+    let now = process::stat(seen.pid);
     matches!(now, Looked::There(now) if !now.is_dead()
         && now.start_ticks == seen.stat.start_ticks
         && now.group == group.as_raw_nonzero().get())

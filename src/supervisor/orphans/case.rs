@@ -216,6 +216,6 @@ impl Round {
 fn named(seen: &Seen) -> Survivor {
     Survivor {
         pid: seen.pid,
-        comm: seen.stat.comm.clone(),
+        comm: seen.comm.clone(),
     }
 }

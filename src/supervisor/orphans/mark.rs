@@ -7,12 +7,12 @@
 use super::{
     super::{
         looked::Looked,
-        process::{self, Environment, Stat},
+        process::{self, Environment},
         spec::{INSTANCE_VARIABLE, JOB_ID_VARIABLE},
     },
     Leader,
 };
-use crate::{job::JobId, spool::mark};
+use crate::{job::JobId, spool::mark, sys::proc::Stat};
 
 /// What the processes of a job carry.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub(super) enum Whose {
 pub(super) struct Seen {
     pub pid: i32,
     pub stat: Stat,
+    /// Its command name.
+    pub comm: String,
     environment: Looked<Environment>,
     number: Looked<Option<u64>>,
 }
@@ -48,9 +50,9 @@ pub(super) struct Seen {
 impl Seen {
     /// Looks at a process. One that is dead is gone.
     pub fn look(pid: i32) -> Looked<Self> {
-        let stat = match Stat::read(pid) {
-            Looked::There(stat) if stat.is_dead() => return Looked::Gone,
-            Looked::There(stat) => stat,
+        let (stat, comm) = match process::named_stat(pid) {
+            Looked::There((stat, _)) if stat.is_dead() => return Looked::Gone,
+            Looked::There(found) => found,
             Looked::Gone => return Looked::Gone,
             Looked::Unknown(why) => return Looked::Unknown(why),
         };
@@ -58,6 +60,7 @@ impl Seen {
             environment: marks_of(process::environment(pid, &stat)),
             number: process::realtime_limit(pid),
             pid,
+            comm,
             stat,
         })
     }
@@ -138,7 +141,9 @@ impl Mark {
         let Some(Leader { start_ticks, .. }) = leader else {
             return Whose::Others;
         };
-        let Seen { pid, stat, .. } = seen;
+        let Seen {
+            pid, stat, comm, ..
+        } = seen;
         if stat.start_ticks < start_ticks {
             return Whose::Others;
         }
@@ -147,14 +152,13 @@ impl Mark {
             Looked::There(false) | Looked::Gone => return Whose::Others,
             Looked::Unknown(why) => return Whose::Unknown(why),
         }
-        if let Looked::There(parent) = Stat::read(stat.parent)
+        if let Looked::There(parent) = process::stat(stat.parent)
             && parent.start_ticks > start_ticks
             && let Looked::There(Environment::Is(env)) = process::environment(stat.parent, &parent)
             && self.whose_by_environment(&env) == Whose::Others
         {
             return Whose::Others;
         }
-        let comm = &stat.comm;
         Whose::Unknown(format!("process {pid} ({comm}) hides its environment"))
     }
 }

@@ -11,11 +11,12 @@ mod blow;
 mod case;
 mod mark;
 mod patience;
+mod tree;
 mod walk;
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -24,34 +25,17 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::mark::Mark;
-use crate::{
-    job::Survivor,
-    sys::{threads::blocking, vital::Vital},
+pub use self::{
+    mark::Mark,
+    tree::{Leader, Remains},
 };
+use crate::sys::lock;
+use crate::sys::{threads::blocking, vital::Vital};
 use case::Case;
 use walk::Walk;
 
 /// Between two tries of a look for which there was no thread.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
-
-/// The leader as the ledger names it.
-#[derive(Debug, Clone, Copy)]
-pub struct Leader {
-    /// Its process id, also its session.
-    pub pid: i32,
-    /// Its start time in clock ticks since boot.
-    pub start_ticks: u64,
-}
-
-/// What is left of a tree.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remains {
-    /// Processes that could not be proven gone.
-    pub survivors: Vec<Survivor>,
-    /// Why there may be others.
-    pub unknown: Option<String>,
-}
 
 /// Held by somebody for whom others wait; it is let go after the first look at everybody.
 pub type Held = mpsc::Sender<()>;
@@ -111,14 +95,14 @@ impl Hunter {
 
     /// Whether there is nobody at work.
     fn ask(&self, open: Open) -> bool {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = lock(&self.0);
         asked.new.push(open);
         !std::mem::replace(&mut asked.is_hunting, true)
     }
 
     /// What was asked since the last time; with nothing and nothing `left` the work is done.
     fn take(&self, left: bool) -> Option<Vec<Open>> {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = lock(&self.0);
         let new = std::mem::take(&mut asked.new);
         asked.is_hunting = left || !new.is_empty();
         asked.is_hunting.then_some(new)
@@ -131,7 +115,7 @@ impl Hunter {
         while let Some(new) = self.take(pause.is_some()) {
             let hunt = Arc::clone(&hunt);
             let look = blocking(move || {
-                let mut hunt = hunt.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut hunt = lock(&hunt);
                 hunt.open.extend(new);
                 Ok(hunt.round())
             });

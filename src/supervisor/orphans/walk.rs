@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use super::{super::process, mark::Seen};
-use crate::supervisor::looked::Looked;
+use super::mark::Seen;
+use crate::{supervisor::looked::Looked, sys::proc};
 
 /// Looks at all processes, again and again.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct Walk {
 impl Walk {
     /// Shows every process that lives, and why one could not be looked at. Blocking.
     pub fn all(&mut self, mut show: impl FnMut(Looked<Seen>)) {
-        let pids = match process::pids() {
+        let pids = match proc::ids() {
             Ok(pids) => pids,
             Err(error) => {
                 let why = format!("/proc cannot be read: {error}");

@@ -14,10 +14,10 @@ use crate::{
         Key, ShimEvent,
         finalize::{Ending, settle},
     },
-    sys::{clock, threads::blocking},
+    sys::{clock, retry, threads::blocking},
 };
 
-/// Between two attempts to settle what could not be.
+/// How long after a pause that could not be entered it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a start waits for the end of its attempt before it is entered by itself: very short
@@ -49,6 +49,7 @@ impl Keeper {
             tracing::info!(?message, "a shim spoke of an attempt that it has no more");
             return;
         }
+        self.log_message(&message);
         match message {
             FromShim::Started {
                 job,
@@ -94,31 +95,37 @@ impl Keeper {
                 let pause = self.refusals.another();
                 self.free_after(Some(Key { job, attempt }), true, pause);
             }
-            FromShim::Waiting { waiting, why, .. } => {
-                let job = self.task.key().map(|key| key.job);
-                tracing::warn!(job, waiting, why, "a job waits");
-            }
             FromShim::Launched { pid, .. } => {
                 tokio::spawn(reap_launched(pid));
-            }
-            FromShim::Trouble { message } => {
-                let job = self.task.key().map(|key| key.job);
-                tracing::error!(job, message, "a shim is in trouble");
-            }
-            FromShim::Stopping { wish, .. } => {
-                let job = self.task.key().map(|key| key.job);
-                tracing::debug!(
-                    job,
-                    cause = wish.cause.name(),
-                    "an attempt is being stopped"
-                );
             }
             FromShim::Input { request, answer } => {
                 if let Some(done) = self.inputs.asked.remove(&request) {
                     let _ = done.send(answer);
                 }
             }
-            FromShim::Welcome { .. } | FromShim::Stale { .. } => {}
+            FromShim::Waiting { .. }
+            | FromShim::Trouble { .. }
+            | FromShim::Stopping { .. }
+            | FromShim::Welcome { .. }
+            | FromShim::Stale { .. } => {}
+        }
+    }
+
+    /// Logs the messages that are for people only.
+    fn log_message(&self, message: &FromShim) {
+        let job = self.task.key().map(|key| key.job);
+        match message {
+            FromShim::Waiting { waiting, why, .. } => {
+                tracing::warn!(job, waiting, why, "a job waits");
+            }
+            FromShim::Trouble { message } => {
+                tracing::error!(job, message, "a shim is in trouble");
+            }
+            FromShim::Stopping { wish, .. } => {
+                let cause = wish.cause.name();
+                tracing::debug!(job, cause, "an attempt is being stopped");
+            }
+            _ => {}
         }
     }
 
@@ -141,15 +148,18 @@ impl Keeper {
         let (store, hub) = (self.ctx.store.clone(), self.ctx.hub.clone());
         self.ctx.vital.spawn("entering a start", async move {
             let job = started.number;
-            loop {
+            let is_entered = retry::until_some(|| async {
                 match store.started(started.clone()).await {
-                    Ok(Fenced::Done | Fenced::Again) => return hub.changed(job),
-                    Ok(Fenced::Stale) | Err(StoreError::Stopping) => return,
-                    Err(error) => tracing::warn!(job, %error, "a start could not be entered yet"),
+                    Ok(Fenced::Done | Fenced::Again) => Some(true),
+                    Ok(Fenced::Stale) | Err(StoreError::Stopping) => Some(false),
+                    Err(error) => {
+                        tracing::warn!(job, %error, "a start could not be entered yet");
+                        None
+                    }
                 }
-                // Nothing tells when the disk has room again.
-                #[allow(clippy::disallowed_methods)]
-                tokio::time::sleep(AGAIN_AFTER).await;
+            });
+            if is_entered.await {
+                hub.changed(job);
             }
         });
     }
@@ -263,21 +273,22 @@ impl Keeper {
             facts: Box::new(facts),
             synced,
         };
-        let mut settled = loop {
-            let (spool, inline) = (self.ctx.layout.spool(), self.ctx.inline_bytes_max_now());
+        let ctx = &self.ctx;
+        let mut settled = retry::until_some(|| async {
+            let (spool, inline) = (ctx.layout.spool(), ctx.inline_bytes_max_now());
             let (ward, ending) = (ward.clone(), ending.clone());
             match blocking(move || settle(&spool, inline, ward, ending)).await {
-                Ok(settled) => break settled,
+                Ok(settled) => Some(settled),
                 Err(error) => {
                     if is_sync_failure(&error) {
-                        self.ctx.store.distrust(&error);
+                        ctx.store.distrust(&error);
                     }
                     tracing::error!(job = key.job, %error, "an ended job's output cannot be read; trying again");
-                    #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
-                    tokio::time::sleep(AGAIN_AFTER).await;
+                    None
                 }
             }
-        };
+        })
+        .await;
         settled.start = start;
         self.offered = reusable;
         self.tell(ShimEvent::Ended {

@@ -1,0 +1,36 @@
+//! The settings as the parts of the server take them.
+
+use crate::{
+    config::Settings,
+    executor::{ExecutorSettings, VerifySettings},
+    query::{Bounds as QueryBounds, QuerySettings},
+};
+
+/// What an executor is started with.
+pub fn of_executor(settings: &Settings) -> ExecutorSettings {
+    ExecutorSettings {
+        segment_bytes: settings.segment_bytes,
+        inline_bytes_max: settings.inline_bytes_max,
+        spool_bytes_max: settings.spool_bytes_max,
+        free_bytes_min: settings.free_bytes_min,
+        ballast_bytes: settings.ballast_bytes,
+        // Bounded to 1024 by the table.
+        warm_shims: u32::try_from(settings.warm_shims).unwrap_or(u32::MAX),
+        shim_answer_ms: settings.shim_answer_ms,
+        check_bytes_max: settings.check_bytes_max,
+        queries: QuerySettings {
+            bounds: QueryBounds {
+                timeout_s: settings.query_timeout_s,
+                memory_bytes: settings.query_memory_bytes,
+            },
+            rows_max: settings.query_rows_max,
+            queries_max: settings.queries_max,
+            waiting_max: settings.queries_waiting_max,
+        },
+        verifies: VerifySettings {
+            timeout_s: settings.verify_timeout_s,
+            verifies_max: settings.verifies_max,
+            waiting_max: settings.verifies_waiting_max,
+        },
+    }
+}
