@@ -304,7 +304,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::job::{Bound, Limits, parse};
+    use crate::job::{Bound, JobSpec, Limits, Umask};
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -444,10 +444,10 @@ mod tests {
             "make",
         ];
         let object = new_job(&words, None);
-        let job = parse::new_job(&object).expect("a job that the server takes");
+        let job = JobSpec::read(object).expect("a job that the server takes");
         assert!(job.interactive);
         assert_eq!(job.labels["k"], "v=w");
-        assert_eq!((job.priority, job.umask), (-3, 0o027));
+        assert_eq!((job.priority, job.umask), (-3, Umask(0o027)));
         assert_eq!(job.timeout_s.map(|s| s.0), Some(60.0));
         assert_eq!(
             (job.stall_timeout_s.map(|s| s.0), job.grace_s.0),

@@ -26,7 +26,7 @@ use super::{
     submit::{self, HandIn},
     target::Connect,
 };
-use crate::{cli::follow::Encoding, job::NewJob};
+use crate::{cli::follow::Encoding, job::JobSpec};
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -83,7 +83,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Runs the job and ends as it ends.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let mut new_job = submit::describe(&args.job, &target, NewJob::INTERACTIVE_QUEUE)?;
+    let mut new_job = submit::describe(&args.job, &target, JobSpec::INTERACTIVE_QUEUE)?;
     args.tie(&mut new_job);
     let tail = Options {
         from: From::Offset(0),

@@ -13,7 +13,7 @@ use super::{
     many, say,
     target::{Connect, Target},
 };
-use crate::job::NewJob;
+use crate::job::JobSpec;
 
 /// Options of `submit`.
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
         let mut link = link::open_always(target, Tell::Everybody).await?;
         return many::submit(&mut link, jobs, args.json).await;
     }
-    let new_job = describe(&args.job, &target, NewJob::QUEUE)?;
+    let new_job = describe(&args.job, &target, JobSpec::QUEUE)?;
     let (_, reply) = HandIn::default()
         .hand_in(target, new_job, Tell::Everybody)
         .await?;

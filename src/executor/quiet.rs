@@ -114,7 +114,7 @@ fn forgets(job: &Job) -> bool {
     let OutputPolicy {
         max_bytes,
         when_full,
-    } = job.output;
+    } = job.spec.output;
     when_full == WhenFull::DropNewest && max_bytes.is_some_and(|max| job.output_bytes >= max)
 }
 

@@ -291,12 +291,20 @@ async fn carry_over(path: &Path, conn: &mut SqliteConnection) -> Result<(), Open
     }
 }
 
+/// A migration may make a table anew that others refer to (SQLite: "Making Other Kinds Of Table Schema
+/// Changes"), so foreign keys are off meanwhile; within its transaction they cannot be switched.
 async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        OpenError::about(path, format!("cannot be brought up to date: {error}"))
+    };
+    let switch = sqlx::query("PRAGMA foreign_keys = OFF");
+    switch.execute(&mut *conn).await.map_err(|e| failed(&e))?;
     // `run` does the same, but the future of a call to it cannot be sent between threads.
-    MIGRATOR
-        .run_direct(None, conn, false)
-        .await
-        .map_err(|error| OpenError::about(path, format!("cannot be brought up to date: {error}")))
+    let done = MIGRATOR.run_direct(None, &mut *conn, false).await;
+    done.map_err(|error| failed(&error))?;
+    let switch = sqlx::query("PRAGMA foreign_keys = ON");
+    switch.execute(conn).await.map_err(|e| failed(&e))?;
+    Ok(())
 }
 
 async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, OpenError> {

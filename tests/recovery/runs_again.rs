@@ -212,7 +212,7 @@ fn after_a_power_loss_it_runs_again_behind_the_gap() {
 fn a_gap_takes_nothing_of_the_bound() {
     let mut scene = Scene::new();
     let claim = scene.claimed_again("s1", "printf 0123456789");
-    scene.execute("UPDATE jobs SET output_bytes_max = 10");
+    scene.execute("UPDATE jobs SET spec = json_set(spec, '$.output.max_bytes', 10)");
     let mut paper = Paper::started(&scene, &claim);
     paper.output(Stream::Stdout, b"abcd");
     scene.set_boot_ids();

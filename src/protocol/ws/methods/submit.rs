@@ -1,6 +1,6 @@
 //! `job.submit`: a NewJob, and with `tail` its output at once.
 //!
-//! What a NewJob may be is `job::parse`'s business.
+//! What a NewJob may be is `job::spec`'s business.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     executor::{From, Tie},
-    job::{Job, JobRef, NewJob},
+    job::{Job, JobRef, JobSpec},
 };
 
 #[derive(Serialize)]
@@ -73,7 +73,7 @@ pub fn check_open(session: &Session) -> Result<(), Refusal> {
 
 /// A new job has no output yet, so only an idempotency key, which may name an earlier one, makes
 /// sense of a later beginning.
-fn check_begin(wanted: &Wanted, job: &NewJob) -> Result<(), Refusal> {
+fn check_begin(wanted: &Wanted, job: &JobSpec) -> Result<(), Refusal> {
     match wanted.options.from {
         From::Offset(offset) if offset > 0 && job.idempotency_key.is_none() => {
             let refusal = Refusal::params("tail.from", "lies beyond the end: the job is new");
@@ -84,19 +84,10 @@ fn check_begin(wanted: &Wanted, job: &NewJob) -> Result<(), Refusal> {
 }
 
 /// A job that no message can tell is not taken: what its view shows must fit into one.
-pub fn check_size(job: &NewJob, bytes_max: usize) -> Result<(), Refusal> {
+pub fn check_size(job: &JobSpec, bytes_max: usize) -> Result<(), Refusal> {
     let names: Vec<&String> = job.env.keys().collect();
-    let shown = json!([
-        job.command,
-        job.cwd,
-        names,
-        job.name,
-        job.labels,
-        job.queue,
-        job.idempotency_key,
-    ]);
-    // What the job's other keys take.
-    let bytes = to_json(&shown).len() + (8 << 10);
+    // What a job has besides.
+    let bytes = to_json(&json!([job, names])).len() + (8 << 10);
     if bytes <= bytes_max {
         return Ok(());
     }
@@ -109,11 +100,11 @@ mod tests {
     use super::*;
     use crate::job::Command;
 
-    fn job(argument: usize, stdin: usize) -> NewJob {
+    fn job(argument: usize, stdin: usize) -> JobSpec {
         let argv = vec!["true".to_owned(), "x".repeat(argument)];
-        NewJob {
+        JobSpec {
             stdin: Some("x".repeat(stdin)),
-            ..NewJob::new(Command::Argv(argv))
+            ..JobSpec::new(Command::Argv(argv))
         }
     }
 
@@ -130,7 +121,7 @@ mod tests {
     fn a_later_beginning_needs_a_key() {
         let wanted = Wanted::nested(&json!({"from": 5})).expect("valid");
         assert!(check_begin(&wanted, &job(0, 0)).is_err());
-        let keyed = NewJob {
+        let keyed = JobSpec {
             idempotency_key: Some("k".into()),
             ..job(0, 0)
         };

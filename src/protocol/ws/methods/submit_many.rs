@@ -1,6 +1,6 @@
 //! `job.submit_many`: many NewJobs in one commit, all of them or none.
 //!
-//! What a NewJob may be is `job::parse`'s business.
+//! What a NewJob may be is `job::spec`'s business.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     executor::{Taken, Tie},
-    job::{JobId, JobNumber, JobState, NewJob},
+    job::{JobId, JobNumber, JobSpec, JobState},
 };
 
 /// Longest `id` of such a request, bytes: the reply for 10,000 jobs leaves no more room in a
@@ -70,7 +70,7 @@ fn entries<'a>(params: &Params<'a>, max: u64) -> Result<&'a [Value], Refusal> {
     Ok(list)
 }
 
-fn new_job(session: &Session, entry: &Value) -> Result<NewJob, Refusal> {
+fn new_job(session: &Session, entry: &Value) -> Result<JobSpec, Refusal> {
     let map = entry
         .as_object()
         .ok_or_else(|| Refusal::params("jobs", "each must be an object"))?;
@@ -82,7 +82,7 @@ fn new_job(session: &Session, entry: &Value) -> Result<NewJob, Refusal> {
     Ok(job)
 }
 
-fn new_jobs(session: &Session, params: &Map<String, Value>) -> Result<Vec<NewJob>, Refusal> {
+fn new_jobs(session: &Session, params: &Map<String, Value>) -> Result<Vec<JobSpec>, Refusal> {
     let params = Params::new(params, &KEYS)?;
     let entries = entries(&params, session.door.settings.submit_many_max)?;
     let read = |(at, entry)| new_job(session, entry).map_err(|refusal| refusal.at("jobs", at));

@@ -9,7 +9,7 @@ use super::{
     Outcome, job_bytes_max,
 };
 use crate::{
-    job::{Job, JobChange, JobRef},
+    job::{JobChange, JobRef},
     store::Include,
 };
 
@@ -31,10 +31,8 @@ async fn check_size(session: &Session, job: JobRef, change: &JobChange) -> Resul
     let Some(labels) = &change.labels else {
         return Ok(());
     };
-    let shown = Job {
-        labels: labels.clone(),
-        ..session.door.executor.get(job, Include::default()).await?
-    };
+    let mut shown = session.door.executor.get(job, Include::default()).await?;
+    shown.spec.labels.clone_from(labels);
     let bytes = to_json(&shown).len() + SLACK_BYTES;
     let bytes_max = job_bytes_max(&session.door.settings);
     if bytes <= bytes_max {
