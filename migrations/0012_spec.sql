@@ -118,7 +118,7 @@ CREATE INDEX jobs_finished ON jobs ((
 -- "What ended with 137?"
 CREATE INDEX jobs_exit_code ON jobs (exit_code, number) WHERE exit_code IS NOT NULL;
 
--- The same columns as before.
+-- The same columns as before, and `output_lines_max`.
 CREATE VIEW history_jobs AS
 SELECT j.number AS job, j.number AS number, j.id AS id, j.state AS state, j.reason AS reason,
        j.exit_code AS exit_code,
@@ -153,5 +153,6 @@ SELECT j.number AS job, j.number AS number, j.id AS id, j.state AS state, j.reas
        j.dropped_lines AS dropped_lines, j.output_sha256 AS output_sha256,
        j.spawn_error AS spawn_error, j.stop AS stop, j.leaked AS leaked,
        j.survivors AS survivors, j.user_us / 1e6 AS user_s, j.system_us / 1e6 AS system_s,
-       j.max_rss_bytes AS max_rss_bytes, j.survivors_unknown AS survivors_unknown
+       j.max_rss_bytes AS max_rss_bytes, j.survivors_unknown AS survivors_unknown,
+       j.spec ->> '$.output.max_lines' AS output_lines_max
 FROM jobs j LEFT JOIN environments e ON e.hash = j.environment;

@@ -256,5 +256,8 @@ mod tests {
         assert_eq!(plain, spelled);
         let ends = r#""output":{"max_bytes":null,"when_full":"fail"},"idempotency_key":null}"#;
         assert!(plain.ends_with(ends), "{plain}");
+        let later = text(json!({"argv": ["true"], "cwd": "/", "output": {"max_lines": 5}}));
+        let with = |ends: &str| plain.replace("null}", ends);
+        assert_eq!(later, with("null,\"output.max_lines\":5}"));
     }
 }

@@ -50,7 +50,10 @@ pub struct OutputPolicy {
     /// Over all attempts, bytes; `None`: no bound.
     #[serde(deserialize_with = "read::count")]
     pub max_bytes: Option<u64>,
-    /// What happens at the bound.
+    /// Over all attempts, lines: bytes 0x0A, whichever stream they come from; `None`: no bound.
+    #[serde(deserialize_with = "read::count")]
+    pub max_lines: Option<u64>,
+    /// What happens at the bound that is met first.
     pub when_full: WhenFull,
 }
 
@@ -59,14 +62,18 @@ impl OutputPolicy {
     /// first one is kept.
     pub const DROP_OLDEST_BYTES_MIN: u64 = 16 << 20;
 
-    /// Dropping needs a bound, and whole segments need room.
+    /// Dropping needs a bound, and whole segments need room for bytes.
     pub(super) fn check(&self) -> Result<(), Refusal> {
         let least = match self.when_full {
             WhenFull::Fail => return Ok(()),
             WhenFull::DropNewest => 1,
             WhenFull::DropOldest => Self::DROP_OLDEST_BYTES_MIN,
         };
-        if self.max_bytes.is_some_and(|max| max >= least) {
+        let fits = match self.max_bytes {
+            Some(max) => max >= least,
+            None => self.max_lines.is_some(),
+        };
+        if fits {
             return Ok(());
         }
         let (name, key) = (self.when_full.name(), "output.max_bytes");

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{attempt::Attempt, frame, kit::Kit, log::Obstacle, pipes::Read};
 use crate::{
     ballast::Share,
-    job::{Input, InputAnswer, Offset, Stream, WhenFull},
+    job::{Input, InputAnswer, Stream, WhenFull},
 };
 
 /// What a process without a terminal writes to.
@@ -105,7 +105,7 @@ impl Attempt {
         for stream in BOTH {
             while let Read::Bytes(length) = self.pipes.read(stream, kit.frame.space()) {
                 let taken = match self.spec.when_full {
-                    WhenFull::Fail => self.room().map_or(length, |room| length.min(room)),
+                    WhenFull::Fail => self.log.fitting(&kit.frame, length),
                     WhenFull::DropOldest | WhenFull::DropNewest => length,
                 };
                 self.log.forget(&kit.frame, 0, taken);
@@ -135,7 +135,7 @@ impl Attempt {
         if self.facts.is_some() {
             return Ok(true);
         }
-        let kept = self.room().map_or(length, |room| length.min(room));
+        let kept = self.log.fitting(&kit.frame, length);
         if kept < length {
             self.over_the_bound(kept, length, kit, now);
         }
@@ -153,19 +153,9 @@ impl Attempt {
         }
     }
 
-    /// How many more bytes may be stored; `None`: as many as there are.
-    fn room(&self) -> Option<usize> {
-        if self.spec.when_full == WhenFull::DropOldest {
-            return None;
-        }
-        let max: Offset = self.spec.output_bytes_max?;
-        let left = max.saturating_sub(self.log.final_end());
-        Some(usize::try_from(left).unwrap_or(usize::MAX))
-    }
-
     /// Whether what is read is forgotten: at the bound, and behind the end.
     fn discards(&self) -> bool {
-        self.facts.is_some() || self.room() == Some(0)
+        self.facts.is_some() || self.log.is_at_bound()
     }
 
     /// Takes an input for stdin, or says why not.

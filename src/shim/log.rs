@@ -18,7 +18,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::{
     fork::{self, START_BYTES},
     frame::{self, Frame},
-    ring::Ring,
+    ring::{Ring, line_ends},
     room::{self, Bounds},
     sync::{Syncer, Work},
 };
@@ -30,6 +30,7 @@ use crate::{
         record::{self, Decoded, HEADER_BYTES, StartPayload},
     },
 };
+use dropping::Bound;
 use syncing::Syncing;
 
 /// How much is written before it is looked again whether the disk is full, bytes.
@@ -80,6 +81,9 @@ pub struct Log {
     segment_bytes: u64,
     start_at: u64,
     end: Offset,
+    bound: Bound,
+    /// Lines that are stored; counted where they are bounded.
+    lines: u64,
     /// Where only the first and the newest output is kept.
     ring: Option<Ring>,
     /// What came behind `end` and was not taken any more, and why.
@@ -116,6 +120,8 @@ impl Log {
             segment_bytes: spec.segment_bytes,
             start_at: 0,
             end: spec.start_offset,
+            bound: Bound::of(spec),
+            lines: 0,
             ring: dropping::ring(spec),
             forgotten: Dropped::default(),
             forgotten_for: GapReason::DropNewest,
@@ -251,6 +257,9 @@ impl Log {
         }
         self.unlooked = self.unlooked.saturating_sub(length);
         self.end += length - HEADER_BYTES as u64;
+        if self.bound.counts_lines() {
+            self.lines += line_ends(&frame.waiting()[HEADER_BYTES..]);
+        }
         frame.clear();
         Ok(())
     }

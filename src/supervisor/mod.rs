@@ -19,6 +19,7 @@ mod spawn;
 mod spec;
 mod wake;
 mod ward;
+mod written;
 
 use std::{sync::Arc, time::Duration};
 

@@ -254,6 +254,38 @@ fn the_bound_of_the_output_is_that_of_all_attempts() {
 }
 
 #[test]
+fn the_bound_in_lines_is_that_of_all_attempts() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let line = "printf 'a\\nb\\nc'; [ $CC_EXECUTOR_ATTEMPT = 2 ] || exec sleep 1000";
+    for (when_full, lines, reason, stored, dropped) in [
+        ("fail", 3, json!("output_limit"), "a\nb\nca\n", 0),
+        ("fail", 2, json!("output_limit"), "a\nb\n", 0),
+        ("fail", 4, json!("output_limit"), "a\nb\nca\nb\n", 0),
+        ("drop_newest", 3, Value::Null, "a\nb\nca\n", 3),
+        ("drop_newest", 9, Value::Null, "a\nb\nca\nb\nc", 0),
+    ] {
+        let output = json!({"max_lines": lines, "when_full": when_full});
+        let job = submit(
+            &server,
+            &mut client,
+            json!({"shell": line, "output": output}),
+        );
+        // What is over the bound of two lines ends the first attempt.
+        let begun = if lines == 2 { 4 } else { 5 };
+        until_true("the output", || client.get(&job)["output_bytes"] == begun);
+        if lines > 2 {
+            server.kill_shim();
+        }
+        let end = client.finished(&job);
+        assert_eq!(end["reason"], reason, "{when_full} {lines}");
+        assert_eq!(end["attempts"], if lines > 2 { 2 } else { 1 });
+        assert_eq!(end["dropped_bytes"], dropped);
+        assert_eq!(client.whole(&job).bytes, stored.as_bytes(), "{lines}");
+    }
+}
+
+#[test]
 fn a_job_that_is_to_be_stopped_is_not_run_again() {
     let mut scene = Scene::new();
     let id = scene.submit_again("echo begun; exec sleep 1000");

@@ -98,6 +98,7 @@ fn jobs_are_told_as_job_get_tells_them() {
                     continue;
                 }
                 "output_bytes_max" => &job["output"]["max_bytes"],
+                "output_lines_max" => &job["output"]["max_lines"],
                 "when_full" => &job["output"]["when_full"],
                 "user_s" | "system_s" | "max_rss_bytes" => &job["usage"][name],
                 "interactive" => {

@@ -82,6 +82,7 @@ fn first() -> JobSpec {
         output: OutputPolicy {
             max_bytes: Some(9_007_199_254_740_993),
             when_full: WhenFull::DropOldest,
+            ..OutputPolicy::default()
         },
         idempotency_key: Some("k".into()),
         ..JobSpec::new(Command::Shell("a \"line\"\n\u{1b}é".into()))
@@ -134,7 +135,8 @@ async fn what_was_submitted_moves_into_one_column_and_stays_the_same() {
     assert_eq!(new.job.number, 10, "9 was given before");
 
     let mut now = raw(&path).await;
-    assert_eq!(told(columns).fetch_all(&mut now).await.unwrap(), before);
+    let columns = told(columns).fetch_one(&mut now).await.unwrap();
+    assert!(columns.starts_with(&before[0]), "{columns}");
     let rows = told(shown).fetch_all(&mut now).await.unwrap();
     assert_eq!(rows[..2], rows_before);
     let kept = "SELECT json_array((SELECT count(*) FROM attempts WHERE job = 4),
