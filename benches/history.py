@@ -148,6 +148,7 @@ def write_small(bench, count, bytes_each):
     job, attempt = (dict(db.execute(f"SELECT * FROM {table} LIMIT 1").fetchone())
                     for table in ("jobs", "attempts"))
     job.pop("stdin_length", None)
+    spec = json.loads(job["spec"])
     events = [dict(row) for row in db.execute("SELECT * FROM events WHERE job = ? ORDER BY id",
                                               (job["number"],))]
     first = db.execute("SELECT max(number) FROM jobs").fetchone()[0] + 1
@@ -174,7 +175,8 @@ def write_small(bench, count, bytes_each):
             if n % 97 == 0:
                 data = data[:-8] + b" needle\n"
             jobs.append({**job, "number": number, "id": str(uuid.UUID(int=chance.getrandbits(128))),
-                         "state": state, "reason": reason, "exit_code": code, "shell": f"make -j8 {n}",
+                         "state": state, "reason": reason, "exit_code": code,
+                         "spec": json.dumps({**spec, "argv": None, "shell": f"make -j8 {n}"}),
                          "queue": chance.choice(["default", "interactive"]),
                          "labels": json.dumps({"team": chance.choice(WORDS[:5]), "run": n}),
                          "submitted_at": at, "started_at": began, "finished_at": ended,

@@ -20,6 +20,8 @@ mod inputs;
 mod losses;
 #[path = "store/many.rs"]
 mod many;
+#[path = "store/migrates.rs"]
+mod migrates;
 #[path = "store/outputs.rs"]
 mod outputs;
 #[path = "store/plans.rs"]

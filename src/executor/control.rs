@@ -38,7 +38,12 @@ impl Executor {
 
     async fn stop_job(&self, job: JobRef, cause: StopCause, actor: &str) -> Result<Job, Error> {
         let grace_ms = match cause {
-            StopCause::Cancel => self.get(job, Include::default()).await?.grace_s.to_ms(),
+            StopCause::Cancel => self
+                .get(job, Include::default())
+                .await?
+                .spec
+                .grace_s
+                .to_ms(),
             _ => 0,
         };
         let wish = StopWish {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Action, Error, Executor};
 use crate::{
-    job::{Job, JobNumber, JobRef, NewJob, OnDisconnect, Seconds},
+    job::{Job, JobNumber, JobRef, JobSpec, OnDisconnect, Seconds},
     output::Watch,
     sys::lock,
 };
@@ -47,14 +47,14 @@ pub struct Tie {
 impl Tie {
     /// How a job is tied, if its `on_disconnect` asks for it.
     pub fn of(job: &Job) -> Option<Self> {
-        (job.on_disconnect == OnDisconnect::Cancel).then_some(Self {
+        (job.spec.on_disconnect == OnDisconnect::Cancel).then_some(Self {
             job: job.number,
-            delay: job.disconnect_delay_s,
+            delay: job.spec.disconnect_delay_s,
         })
     }
 
     /// With which delay a job will be tied, if it asks for it.
-    pub fn delay(job: &NewJob) -> Option<Seconds> {
+    pub fn delay(job: &JobSpec) -> Option<Seconds> {
         (job.on_disconnect == OnDisconnect::Cancel).then_some(job.disconnect_delay_s)
     }
 }
@@ -197,7 +197,7 @@ impl Executor {
     /// # Errors
     ///
     /// `Limit` where [`TIED_JOBS_MAX`] would be exceeded.
-    pub fn check_ties(&self, jobs: &[NewJob]) -> Result<(), Error> {
+    pub fn check_ties(&self, jobs: &[JobSpec]) -> Result<(), Error> {
         let more = jobs.iter().filter_map(Tie::delay).count();
         let mut tied = self.inner.ties.tied();
         let fits = |tied: &Tied| more == 0 || tied.jobs.len() + more <= TIED_JOBS_MAX;

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::{Error, Executor};
 use crate::{
-    job::{NewJob, Queue, QueueChange, Refusal, parse},
+    job::{JobSpec, Queue, QueueChange, Refusal},
     store::{QueueDeleted, QueueSet, Store, StoreError},
 };
 
@@ -59,11 +59,11 @@ impl Defaults {
 impl Executor {
     /// Reads a NewJob, with its queue's defaults where it names nothing. The key `tail` is passed
     /// over.
-    pub fn read_new_job(&self, object: &Map<String, Value>) -> Result<NewJob, Refusal> {
+    pub fn read_new_job(&self, object: &Map<String, Value>) -> Result<JobSpec, Refusal> {
         let queue = object.get("queue").and_then(Value::as_str);
-        match self.inner.defaults.of(queue.unwrap_or(NewJob::QUEUE)) {
-            None => parse::new_job(object),
-            Some(defaults) => parse::new_job(&Queue::fill_in(&defaults, object)),
+        match self.inner.defaults.of(queue.unwrap_or(JobSpec::QUEUE)) {
+            None => JobSpec::read(object.clone()),
+            Some(defaults) => JobSpec::read(Queue::fill_in(&defaults, object)),
         }
     }
 

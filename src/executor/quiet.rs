@@ -109,13 +109,16 @@ impl Executor {
     }
 }
 
-/// Whether what a job writes is dropped as it comes.
+/// Whether what a job writes is dropped as it comes, or may be: how many lines there are is not
+/// known.
 fn forgets(job: &Job) -> bool {
     let OutputPolicy {
         max_bytes,
+        max_lines,
         when_full,
-    } = job.output;
-    when_full == WhenFull::DropNewest && max_bytes.is_some_and(|max| job.output_bytes >= max)
+    } = job.spec.output;
+    let at_bound = max_bytes.is_some_and(|max| job.output_bytes >= max);
+    when_full == WhenFull::DropNewest && (at_bound || max_lines.is_some())
 }
 
 /// Waits until the job's row has changed, or for so long. Growth wakes nobody here: what it means

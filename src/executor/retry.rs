@@ -30,7 +30,7 @@ impl Executor {
             Err(Error::NotFound(_)) => Err(Error::Conflict(format!(
                 "the queue {:?} of job {} was deleted; make it again, or submit the job anew \
                  in another one",
-                old.queue, old.number
+                old.spec.queue, old.number
             ))),
             Err(error) => Err(error),
         }

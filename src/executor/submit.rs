@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Error, Executor, error::BatchError};
 use crate::{
-    job::{Job, JobId, NewJob},
+    job::{Job, JobId, JobSpec},
     store::{Submission, Taken},
     supervisor,
     sys::clock,
@@ -26,14 +26,14 @@ impl Executor {
     ///
     /// `Unavailable` also where less is free on the disk than has to stay free: the job could not
     /// start, and the rest of the room is for the ends of those that run.
-    pub async fn submit(&self, job: NewJob, actor: &str) -> Result<Submitted, Error> {
+    pub async fn submit(&self, job: JobSpec, actor: &str) -> Result<Submitted, Error> {
         self.submit_as(job, None, actor).await
     }
 
     /// The same for a job that tries another one again.
     pub(super) async fn submit_as(
         &self,
-        job: NewJob,
+        job: JobSpec,
         retry_of: Option<JobId>,
         actor: &str,
     ) -> Result<Submitted, Error> {
@@ -55,7 +55,7 @@ impl Executor {
     /// Stores all of these jobs in one commit, or none; the answers are in their order.
     pub async fn submit_many(
         &self,
-        jobs: Vec<NewJob>,
+        jobs: Vec<JobSpec>,
         actor: &str,
     ) -> Result<Vec<Taken>, BatchError> {
         self.refuse_without_room()?;
@@ -88,24 +88,21 @@ impl Executor {
 }
 
 /// A job with what the server decides about it.
-fn submission(mut job: NewJob, actor: &str) -> Result<Submission, Error> {
-    let cwd = job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
-    let cwd = cwd.clone();
+fn submission(mut job: JobSpec, actor: &str) -> Result<Submission, Error> {
+    job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
     Ok(Submission {
         id: JobId(uuid::Uuid::now_v7()),
         retry_of: None,
         fingerprint: fingerprint(&job)?,
-        cwd,
         job,
         actor: actor.to_owned(),
         at: clock::now(),
     })
 }
 
-/// What makes two submissions the same job: the defaults filled in, the key aside. Maps are
-/// sorted, so equal jobs have equal JSON.
-fn fingerprint(job: &NewJob) -> Result<[u8; 32], Error> {
-    let json = serde_json::to_vec(&job.fingerprint_source())
-        .map_err(|error| Error::Internal(error.to_string()))?;
-    Ok(Sha256::digest(json).into())
+/// The hash of what makes two submissions the same job.
+fn fingerprint(job: &JobSpec) -> Result<[u8; 32], Error> {
+    let source = job.fingerprint_source();
+    let source = source.map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(Sha256::digest(source).into())
 }

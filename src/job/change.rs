@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::parse::{self, Refusal};
+use super::{JobSpec, Refusal};
 
 /// What shall change; `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,23 +31,20 @@ impl JobChange {
         if object.contains_key("run_at") {
             return Err(Refusal::unsupported("run_at"));
         }
-        let value = |key: &str| object.get(key).filter(|value| !value.is_null());
+        let named = |key: &str| object.get(key).is_some_and(|value| !value.is_null());
         let cleared = |key: &str| object.get(key).is_some_and(Value::is_null);
-        let name = value("name").map(|name| parse::short("name", name));
-        let labels = value("labels").map(parse::labels);
+        let keys = KEYS.into_iter().filter(|key| named(key));
+        let mut keys: Map<String, Value> = keys
+            .filter_map(|key| Some((key.to_owned(), object.get(key)?.clone())))
+            .collect();
+        // As in the NewJob of any job.
+        keys.insert("argv".to_owned(), Value::from(vec!["true"]));
+        let spec = JobSpec::read(keys)?;
         Ok(Self {
-            queue: value("queue")
-                .map(|name| parse::short("queue", name))
-                .transpose()?,
-            priority: value("priority").map(parse::priority).transpose()?,
-            name: match name.transpose()? {
-                None if cleared("name") => Some(None),
-                name => name.map(Some),
-            },
-            labels: match labels.transpose()? {
-                None if cleared("labels") => Some(BTreeMap::new()),
-                labels => labels,
-            },
+            queue: named("queue").then_some(spec.queue),
+            priority: named("priority").then_some(spec.priority),
+            name: (named("name") || cleared("name")).then_some(spec.name),
+            labels: (named("labels") || cleared("labels")).then_some(spec.labels),
         })
     }
 }

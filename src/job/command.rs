@@ -1,16 +1,12 @@
-//! What a user submits: the validated form of NewJob, defaults filled in.
-//!
-//! Reading it from JSON and refusing what is wrong is `parse`'s work.
+//! What a job executes, and how its files' permissions begin.
 
-use std::collections::BTreeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Map, Value};
 
-use serde::{Deserialize, Serialize};
+use super::{Refusal, read};
 
-use super::{limits::Limits, loss::OnLost, time::Seconds};
-
-/// What is executed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// What is executed. On the wire it is two keys, one of which is null: `argv` and `shell`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Executed directly; the first word is looked up in the job's PATH. Never empty, no NUL.
     Argv(Vec<String>),
@@ -19,6 +15,9 @@ pub enum Command {
 }
 
 impl Command {
+    /// Its keys, of which a job has exactly one.
+    pub const KEYS: [&str; 2] = ["argv", "shell"];
+
     /// The words that are executed.
     pub fn to_argv(&self) -> Vec<String> {
         match self {
@@ -26,206 +25,88 @@ impl Command {
             Self::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.clone()],
         }
     }
-}
 
-/// What happens to processes that outlive the leader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Leftover {
-    /// They end with it.
-    #[default]
-    Kill,
-    /// They stay and are named in `survivors`.
-    Keep,
-}
-
-/// What happens when a job has written `max_bytes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WhenFull {
-    /// The job ends with `output_limit`.
-    #[default]
-    Fail,
-    /// The oldest segments behind the first one go.
-    DropOldest,
-    /// What comes later is counted and forgotten.
-    DropNewest,
-}
-
-impl WhenFull {
-    /// All policies.
-    pub const ALL: [Self; 3] = [Self::Fail, Self::DropOldest, Self::DropNewest];
-
-    /// The name of this policy on the wire and in SQL.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fail => "fail",
-            Self::DropOldest => "drop_oldest",
-            Self::DropNewest => "drop_newest",
-        }
-    }
-
-    /// The policy with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|policy| policy.name() == name)
-    }
-}
-
-/// What the loss of the connection that submitted a job means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnDisconnect {
-    /// Nothing.
-    #[default]
-    Continue,
-    /// The job is cancelled, unless somebody asks for it within the delay.
-    Cancel,
-}
-
-impl OnDisconnect {
-    /// The name on the wire and in SQL.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Continue => "continue",
-            Self::Cancel => "cancel",
-        }
-    }
-
-    /// The policy with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Continue, Self::Cancel]
-            .into_iter()
-            .find(|policy| policy.name() == name)
-    }
-}
-
-/// How much output a job may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct OutputPolicy {
-    /// Over all attempts, bytes; `None`: no bound.
-    pub max_bytes: Option<u64>,
-    /// What happens at the bound.
-    pub when_full: WhenFull,
-}
-
-impl OutputPolicy {
-    /// Least `max_bytes` with [`WhenFull::DropOldest`], bytes: whole segments are dropped, and the
-    /// first one is kept.
-    pub const DROP_OLDEST_BYTES_MIN: u64 = 16 << 20;
-}
-
-/// A job as submitted, defaults filled in. Two submissions are the same job if and only if their
-/// `NewJob`s are equal, the idempotency key aside.
-///
-/// A key that came after the first version leaves no trace where it has its default: the same job
-/// keeps its fingerprint across an upgrade.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NewJob {
-    /// What is executed.
-    pub command: Command,
-    /// Absolute; `None`: the home of the server's user.
-    pub cwd: Option<String>,
-    /// Added to the clean base environment.
-    pub env: BTreeMap<String, String>,
-    /// File mode creation mask, 0 to 0o777.
-    pub umask: u32,
-    /// What the kernel bounds for its processes.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub limits: Limits,
-    /// Written to the process's stdin first.
-    pub stdin: Option<String>,
-    /// Stdin stays open for inputs; else it is closed behind `stdin`, or `/dev/null`.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub interactive: bool,
-    /// A name for people; not unique.
-    pub name: Option<String>,
-    /// Free labels.
-    pub labels: BTreeMap<String, String>,
-    /// The queue it waits in.
-    pub queue: String,
-    /// Higher first.
-    pub priority: i64,
-    /// Run time without pauses, per attempt.
-    pub timeout_s: Option<Seconds>,
-    /// Time without output, per attempt.
-    pub stall_timeout_s: Option<Seconds>,
-    /// From TERM to KILL.
-    pub grace_s: Seconds,
-    /// What happens to processes that outlive the leader.
-    pub leftover: Leftover,
-    /// What happens when nobody can know how an attempt ended.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub on_lost: OnLost,
-    /// What the loss of the submitting connection means.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub on_disconnect: OnDisconnect,
-    /// From the loss of that connection to the cancel.
-    #[serde(
-        default = "NewJob::disconnect_delay",
-        skip_serializing_if = "NewJob::is_usual_delay"
-    )]
-    pub disconnect_delay_s: Seconds,
-    /// How much it may write.
-    pub output: OutputPolicy,
-    /// Makes submitting it twice one job.
-    pub idempotency_key: Option<String>,
-}
-
-impl NewJob {
-    /// The umask of a job that names none.
-    pub const UMASK: u32 = 0o077;
-    /// The grace of a job that names none.
-    pub const GRACE: Seconds = Seconds(10.0);
-    /// The delay of a job that names none.
-    pub const DISCONNECT_DELAY: Seconds = Seconds(10.0);
-    /// The queue of a job that names none.
-    pub const QUEUE: &'static str = "default";
-    /// The queue of `run`.
-    pub const INTERACTIVE_QUEUE: &'static str = "interactive";
-
-    /// A job with all defaults.
-    pub fn new(command: Command) -> Self {
-        Self {
-            command,
-            cwd: None,
-            env: BTreeMap::new(),
-            umask: Self::UMASK,
-            limits: Limits::default(),
-            stdin: None,
-            interactive: false,
-            name: None,
-            labels: BTreeMap::new(),
-            queue: Self::QUEUE.to_owned(),
-            priority: 0,
-            timeout_s: None,
-            stall_timeout_s: None,
-            grace_s: Self::GRACE,
-            leftover: Leftover::default(),
-            on_lost: OnLost::default(),
-            on_disconnect: OnDisconnect::default(),
-            disconnect_delay_s: Self::DISCONNECT_DELAY,
-            output: OutputPolicy::default(),
-            idempotency_key: None,
-        }
-    }
-
-    fn disconnect_delay() -> Seconds {
-        Self::DISCONNECT_DELAY
-    }
-
-    fn is_usual_delay(delay: &Seconds) -> bool {
-        *delay == Self::DISCONNECT_DELAY
-    }
-
-    /// What is compared when an idempotency key is used again: everything but the key itself.
-    pub fn fingerprint_source(&self) -> Self {
-        Self {
-            idempotency_key: None,
-            ..self.clone()
+    /// Takes the command out of a job's keys.
+    ///
+    /// # Errors
+    ///
+    /// Both keys are there, or none, or the value is wrong. Null is a wrong value.
+    pub(super) fn take(object: &mut Map<String, Value>) -> Result<Self, Refusal> {
+        match Self::KEYS.map(|key| object.remove(key)) {
+            [Some(argv), None] => argv_of(argv)
+                .map(Self::Argv)
+                .map_err(|wrong| Refusal::invalid("argv", wrong)),
+            [None, Some(line)] => read::string(line)
+                .and_then(read::without_nul)
+                .map(Self::Shell)
+                .map_err(|wrong| Refusal::invalid("shell", wrong)),
+            [Some(_), Some(_)] => Err(Refusal::invalid("argv", "give argv or shell, not both")),
+            [None, None] => Err(Refusal::invalid(
+                "argv",
+                "missing; give argv (a list of strings) or shell (a string)",
+            )),
         }
     }
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
+fn argv_of(value: Value) -> Result<Vec<String>, String> {
+    let wrong = || "must be a list of at least one string".to_owned();
+    let Value::Array(words) = value else {
+        return Err(wrong());
+    };
+    let words = words.into_iter().map(|word| match word {
+        Value::String(word) => Ok(word),
+        _ => Err(wrong()),
+    });
+    let argv = words.collect::<Result<Vec<_>, _>>()?;
+    match argv.first() {
+        None => return Err(wrong()),
+        Some(program) if program.is_empty() => {
+            return Err("the program's name is empty".to_owned());
+        }
+        Some(_) => {}
+    }
+    argv.into_iter().map(read::without_nul).collect()
+}
+
+impl Serialize for Command {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (argv, shell) = match self {
+            Self::Argv(argv) => (Some(argv), None),
+            Self::Shell(line) => (None, Some(line)),
+        };
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("argv", &argv)?;
+        map.serialize_entry("shell", &shell)?;
+        map.end()
+    }
+}
+
+/// A file mode creation mask, 0 to 0o777. Written as three octal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Umask(pub u32);
+
+impl Default for Umask {
+    fn default() -> Self {
+        Self(0o077)
+    }
+}
+
+impl Serialize for Umask {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:03o}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Umask {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        read::checked(value, |value| {
+            let text = read::string(value)?;
+            let octal = (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+            let mask = u32::from_str_radix(&text, 8).ok();
+            mask.filter(|mask| octal && *mask <= 0o777)
+                .map(Self)
+                .ok_or("must be octal digits from \"000\" to \"777\"".to_owned())
+        })
+    }
 }

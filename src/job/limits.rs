@@ -1,10 +1,10 @@
 //! What the kernel shall bound for a job's processes. Read from JSON and refused where it is wrong;
 //! how a process is bound is not known here.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::parse::Refusal;
+use super::read;
 
 /// Bounds of each process of a job, as setrlimit(2) has them, and its nice. What is `None` is as the
 /// server's own processes have it.
@@ -30,12 +30,15 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core_bytes: Option<Bound>,
     /// From -20 (first) to 19 (last).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "read::nice"
+    )]
     pub nice: Option<i32>,
 }
 
 /// One bound: a number that is both, or the two of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Bound {
     /// What holds, and cannot be raised.
@@ -65,75 +68,39 @@ impl Bound {
             false => Self::Each { soft, hard },
         }
     }
+}
 
-    fn read(key: &str, value: &Value) -> Result<Self, Refusal> {
-        let wrong = || {
-            let message = "must be a number from 0 to 2^63-1, or {\"soft\", \"hard\"} of such numbers \
-                           (\"hard\": null is none)";
-            Refusal::invalid(&format!("limits.{key}"), message)
-        };
-        let number = |value: &Value| {
-            let number = value.as_u64().filter(|n| i64::try_from(*n).is_ok());
-            number.ok_or_else(wrong)
-        };
-        let Some(object) = value.as_object() else {
-            return number(value).map(Self::Both);
-        };
-        if object.keys().any(|key| key != "soft" && key != "hard") {
-            return Err(wrong());
-        }
-        let soft = number(object.get("soft").ok_or_else(wrong)?)?;
-        let hard = object.get("hard").filter(|hard| !hard.is_null());
-        let hard = hard.map(number).transpose()?;
-        match hard.is_none_or(|hard| soft <= hard) {
-            true => Ok(Self::new(soft, hard)),
-            false => Err(wrong()),
-        }
+impl<'de> Deserialize<'de> for Bound {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        read::checked(value, |value| {
+            let wrong = "must be a number from 0 to 2^63-1, or {\"soft\", \"hard\"} of such numbers \
+                         (\"hard\": null is none)";
+            bound_of(&value).ok_or_else(|| wrong.to_owned())
+        })
     }
 }
 
-impl Limits {
-    /// Reads the value of `limits`.
-    pub fn read(value: &Value) -> Result<Self, Refusal> {
-        let object = value
-            .as_object()
-            .ok_or_else(|| Refusal::invalid("limits", "must be an object"))?;
-        let mut limits = Self::default();
-        for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
-            let place = match key.as_str() {
-                "memory_bytes" => &mut limits.memory_bytes,
-                "cpu_s" => &mut limits.cpu_s,
-                "processes" => &mut limits.processes,
-                "open_files" => &mut limits.open_files,
-                "file_bytes" => &mut limits.file_bytes,
-                "core_bytes" => &mut limits.core_bytes,
-                "nice" => {
-                    limits.nice = Some(nice(value)?);
-                    continue;
-                }
-                _ => {
-                    return Err(Refusal::invalid(
-                        &format!("limits.{key}"),
-                        "unknown key; known keys are memory_bytes, cpu_s, processes, open_files, \
-                         file_bytes, core_bytes, nice",
-                    ));
-                }
-            };
-            *place = Some(Bound::read(key, value)?);
-        }
-        Ok(limits)
+fn bound_of(value: &Value) -> Option<Bound> {
+    let number = |value: &Value| value.as_u64().filter(|n| i64::try_from(*n).is_ok());
+    let Some(object) = value.as_object() else {
+        return number(value).map(Bound::Both);
+    };
+    if object.keys().any(|key| key != "soft" && key != "hard") {
+        return None;
     }
+    let soft = number(object.get("soft")?)?;
+    let hard = match object.get("hard") {
+        None | Some(Value::Null) => None,
+        Some(hard) => Some(number(hard).filter(|hard| soft <= *hard)?),
+    };
+    Some(Bound::new(soft, hard))
+}
 
+impl Limits {
     /// Whether nothing is bound.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
-}
-
-fn nice(value: &Value) -> Result<i32, Refusal> {
-    let nice = value.as_i64().filter(|nice| (-20..=19).contains(nice));
-    nice.map(|nice| nice as i32)
-        .ok_or_else(|| Refusal::invalid("limits.nice", "must be a number from -20 to 19"))
 }
 
 #[cfg(test)]
@@ -141,18 +108,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::job::{JobSpec, Refusal};
+
+    fn read(value: &Value) -> Result<Limits, Refusal> {
+        let job = json!({"argv": ["true"], "limits": value});
+        JobSpec::read(job.as_object().expect("an object").clone()).map(|job| job.limits)
+    }
 
     #[test]
     fn limits_are_read_and_written_as_they_came() {
         let value = json!({"memory_bytes": 1 << 30, "open_files": {"soft": 64, "hard": 1024},
             "file_bytes": {"soft": 7, "hard": null}, "core_bytes": 0, "nice": -3});
-        let limits = Limits::read(&value).expect("limits");
+        let limits = read(&value).expect("limits");
         assert_eq!(serde_json::to_value(limits).expect("JSON"), value);
         let again: Limits = serde_json::from_value(value).expect("limits");
         assert_eq!(again, limits);
-        let both = Limits::read(&json!({"cpu_s": {"soft": 3, "hard": 3}, "processes": null}));
+        let both = read(&json!({"cpu_s": {"soft": 3, "hard": 3}, "processes": null}));
         assert_eq!(both.expect("limits").cpu_s, Some(Bound::Both(3)));
-        assert!(Limits::read(&json!({})).expect("limits").is_none());
+        assert!(read(&json!({})).expect("limits").is_none());
     }
 
     #[test]
@@ -170,7 +143,7 @@ mod tests {
             json!({"nice": 20}),
             json!({"nice": true}),
         ] {
-            assert!(Limits::read(&wrong).is_err(), "{wrong}");
+            assert!(read(&wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -2,14 +2,13 @@
 //!
 //! That an attempt is lost has been decided before; what a new attempt costs is not known here.
 
-use serde::{Deserialize, Serialize};
+use super::words::words;
 
 /// How often a job is run again after lost attempts, apart from any other retry.
 pub const LOST_RETRIES_MAX: u32 = 3;
 
 /// What a job wants where an attempt is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnLost {
     /// It is `failed` with the reason `lost`.
     #[default]
@@ -18,22 +17,7 @@ pub enum OnLost {
     Retry,
 }
 
-impl OnLost {
-    /// The name on the wire and in SQL.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fail => "fail",
-            Self::Retry => "retry",
-        }
-    }
-
-    /// The policy with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Fail, Self::Retry]
-            .into_iter()
-            .find(|policy| policy.name() == name)
-    }
-}
+words!(OnLost: Fail = "fail", Retry = "retry");
 
 /// What follows from a lost attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::parse::{self, NAME_BYTES_MAX, Refusal};
+use super::{JobSpec, Refusal, read::NAME_BYTES_MAX};
 
 /// A queue as users see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -77,7 +77,7 @@ impl Queue {
 
     /// Defaults as they are stored: checked like a NewJob's keys, without those that are null.
     pub fn read_defaults(object: &Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
-        parse::check_defaults(object)?;
+        JobSpec::check_defaults(object)?;
         let mut defaults = object.clone();
         defaults.retain(|_, value| !value.is_null());
         let bytes = serde_json::to_vec(&defaults).map_or(usize::MAX, |json| json.len());
@@ -111,8 +111,8 @@ impl Queue {
     }
 }
 
-/// Keys whose entries are joined.
-const JOINED: [&str; 2] = ["env", "labels"];
+/// Keys whose entries are the user's own: those of a queue and of a job are joined.
+pub(super) const JOINED: [&str; 2] = ["env", "labels"];
 
 #[cfg(test)]
 mod tests {

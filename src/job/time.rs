@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 
 /// A moment: microseconds since 1970-01-01T00:00:00Z. Serialised as RFC 3339 in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -26,7 +27,7 @@ impl Serialize for Micros {
 
 /// A length of time in seconds, as a client wrote it: finite, at most [`Seconds::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Value")]
 pub struct Seconds(pub f64);
 
 impl Seconds {
@@ -36,6 +37,18 @@ impl Seconds {
     /// Whole milliseconds, rounded up so that a tiny positive length never becomes none.
     pub fn to_ms(self) -> u64 {
         (self.0 * 1000.0).ceil() as u64
+    }
+}
+
+impl TryFrom<Value> for Seconds {
+    type Error = String;
+
+    /// From 0 on. JSON has no NaN and no infinity; 1e999 does not parse.
+    fn try_from(value: Value) -> Result<Self, String> {
+        let seconds = value.as_f64().filter(|s| (0.0..=Self::MAX).contains(s));
+        seconds
+            .map(Self)
+            .ok_or("must be a number of seconds, at most ten years (315360000)".to_owned())
     }
 }
 

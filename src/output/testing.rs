@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use super::{ArmRequest, Hub, Log, Tail, TailEvent, TailOptions};
 use crate::{
     job::{
-        Chunk, Command, Dropped, Exit, ExitFacts, JobId, JobNumber, JobRef, JobState, Micros,
-        NewJob, Offset, Stream, Usage,
+        Chunk, Command, Dropped, Exit, ExitFacts, JobId, JobNumber, JobRef, JobSpec, JobState,
+        Micros, Offset, Stream, Usage,
     },
     spool::{Kind, RecordHeader, SegmentName, record},
     store::{Claim, Fenced, Finish, Kept, Offer, SegmentRow, Store, Submission},
@@ -47,8 +47,7 @@ impl Desk {
         let submission = Submission {
             retry_of: None,
             id: JobId(uuid::Uuid::now_v7()),
-            job: NewJob::new(Command::Argv(vec!["true".to_owned()])),
-            cwd: "/".to_owned(),
+            job: JobSpec::new(Command::Argv(vec!["true".to_owned()])),
             fingerprint: [0; 32],
             actor: "test".to_owned(),
             at: Micros(1),

@@ -65,7 +65,11 @@ pub struct RunSpec {
     /// Bound of the job's output over all attempts, as an offset: gaps before `start_offset` do not
     /// count, so they are added. With `drop_oldest` it is the bound of this attempt, bytes.
     pub output_bytes_max: Option<u64>,
-    /// What happens at that bound.
+    /// How many lines (bytes 0x0A, of all streams) this attempt may write; what earlier ones have
+    /// written is taken off. Shims of versions before this field know no such bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_lines_max: Option<u64>,
+    /// What happens at the bound that is met first.
     #[serde(default)]
     pub when_full: WhenFull,
     /// Segments are sealed when their file has reached this size, bytes.

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::job::{
-    Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobState, Micros,
-    NewJob, Offset, Queue, Reason, StopWish,
+    Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobSpec, JobState,
+    Micros, Offset, Queue, Reason, StopWish,
 };
 
 /// What a server start writes down before it touches anything else.
@@ -41,10 +41,8 @@ pub enum OpenError {
 pub struct Submission {
     /// Its UUIDv7.
     pub id: JobId,
-    /// What the user asked for.
-    pub job: NewJob,
-    /// Where it will run; absolute.
-    pub cwd: String,
+    /// What the user asked for; where it runs is named.
+    pub job: JobSpec,
     /// The job that this one tries again.
     pub retry_of: Option<JobId>,
     /// SHA-256 of the job without its idempotency key.
@@ -187,11 +185,9 @@ pub struct Claim {
     /// Digest state at `start_offset`, where the job has had output before.
     pub hash_state: Option<Vec<u8>>,
     /// What to run.
-    pub job: NewJob,
+    pub job: JobSpec,
     /// Inputs that came before, in order.
     pub inputs: Vec<Input>,
-    /// Where to run it.
-    pub cwd: String,
 }
 
 /// Result of one claim.

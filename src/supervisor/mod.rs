@@ -19,6 +19,7 @@ mod shim_handle;
 mod spawn;
 mod spec;
 mod wake;
+mod written;
 
 use std::{sync::Arc, time::Duration};
 

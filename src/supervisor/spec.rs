@@ -41,8 +41,15 @@ pub const INSTANCE_VARIABLE: &str = "CC_EXECUTOR_INSTANCE";
 /// Tells a job where it is queued: what it submits itself goes to the same server.
 const DATA_DIR_VARIABLE: &str = "CC_EXECUTOR_DATA_DIR";
 
-/// What a shim needs to run this claim for the `instance` of this data directory (absolute).
-pub fn run_spec(claim: &Claim, bounds: &Bounds, instance: &str, data_dir: &Path) -> RunSpec {
+/// What a shim needs to run this claim for the `instance` of this data directory (absolute). Earlier
+/// attempts have stored `lines_before` lines.
+pub fn run_spec(
+    claim: &Claim,
+    lines_before: u64,
+    bounds: &Bounds,
+    instance: &str,
+    data_dir: &Path,
+) -> RunSpec {
     let job = &claim.job;
     RunSpec {
         job: claim.number,
@@ -50,9 +57,9 @@ pub fn run_spec(claim: &Claim, bounds: &Bounds, instance: &str, data_dir: &Path)
         attempt: claim.attempt,
         start_offset: claim.start_offset,
         argv: job.command.to_argv(),
-        cwd: claim.cwd.clone(),
+        cwd: job.cwd.clone().unwrap_or_else(|| home().to_owned()),
         env: environment(claim, instance, data_dir),
-        umask: job.umask,
+        umask: job.umask.0,
         limits: job.limits,
         stdin: job.stdin.clone(),
         interactive: job.interactive,
@@ -62,6 +69,7 @@ pub fn run_spec(claim: &Claim, bounds: &Bounds, instance: &str, data_dir: &Path)
         grace_ms: job.grace_s.to_ms(),
         leftover: job.leftover,
         output_bytes_max: output_bytes_max(claim),
+        output_lines_max: output_lines_max(&job.output, lines_before),
         when_full: job.output.when_full,
         segment_bytes: segment_bytes(&job.output, bounds),
         inline_bytes_max: bounds.inline_bytes_max,
@@ -77,6 +85,7 @@ fn output_bytes_max(claim: &Claim) -> Option<u64> {
     let OutputPolicy {
         max_bytes,
         when_full,
+        ..
     } = claim.job.output;
     match when_full {
         WhenFull::DropOldest => max_bytes,
@@ -84,6 +93,16 @@ fn output_bytes_max(claim: &Claim) -> Option<u64> {
             max_bytes.map(|max| max.saturating_add(claim.missing_bytes))
         }
     }
+}
+
+/// How many lines this attempt may store. Where the oldest output goes, the bound is that of each
+/// attempt, as it is for bytes.
+fn output_lines_max(output: &OutputPolicy, lines_before: u64) -> Option<u64> {
+    let max = output.max_lines?;
+    Some(match output.when_full {
+        WhenFull::DropOldest => max,
+        WhenFull::Fail | WhenFull::DropNewest => max.saturating_sub(lines_before),
+    })
 }
 
 /// Into how many segments at least the output of a job is cut whose oldest ones are dropped: what

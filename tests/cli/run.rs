@@ -414,6 +414,20 @@ fn what_is_dropped_is_said_and_the_rest_is_shown() {
     assert_eq!(tailed.out(), "one\n");
     let missing = "bytes 4 to 8 are missing (drop_newest)";
     assert!(tailed.err().contains(missing), "{}", tailed.err());
+    let words = [
+        "--max-lines",
+        "2",
+        "--when-full",
+        "drop-newest",
+        "--",
+        "seq",
+        "5",
+    ];
+    assert_eq!(run(&server, &words).out(), "1\n2\n");
+    let shown = server.cli("show").run().out();
+    assert!(shown.contains("2 lines, then drop_newest"), "{shown}");
+    let failed = run(&server, &["--max-lines", "2", "seq", "5"]);
+    assert_eq!((failed.code(), failed.out().as_str()), (125, "1\n2\n"));
     let refused = run(
         &server,
         &["--max-output", "1M", "--when-full", "drop-oldest", "true"],

@@ -212,7 +212,7 @@ fn after_a_power_loss_it_runs_again_behind_the_gap() {
 fn a_gap_takes_nothing_of_the_bound() {
     let mut scene = Scene::new();
     let claim = scene.claimed_again("s1", "printf 0123456789");
-    scene.execute("UPDATE jobs SET output_bytes_max = 10");
+    scene.execute("UPDATE jobs SET spec = json_set(spec, '$.output.max_bytes', 10)");
     let mut paper = Paper::started(&scene, &claim);
     paper.output(Stream::Stdout, b"abcd");
     scene.set_boot_ids();
@@ -250,6 +250,38 @@ fn the_bound_of_the_output_is_that_of_all_attempts() {
         assert_eq!(end["output_bytes"], length);
         assert_eq!(end["dropped_bytes"], length - 15);
         assert_eq!(client.whole(&job).bytes, b"012345678901234");
+    }
+}
+
+#[test]
+fn the_bound_in_lines_is_that_of_all_attempts() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let line = "printf 'a\\nb\\nc'; [ $CC_EXECUTOR_ATTEMPT = 2 ] || exec sleep 1000";
+    for (when_full, lines, reason, stored, dropped) in [
+        ("fail", 3, json!("output_limit"), "a\nb\nca\n", 0),
+        ("fail", 2, json!("output_limit"), "a\nb\n", 0),
+        ("fail", 4, json!("output_limit"), "a\nb\nca\nb\n", 0),
+        ("drop_newest", 3, Value::Null, "a\nb\nca\n", 3),
+        ("drop_newest", 9, Value::Null, "a\nb\nca\nb\nc", 0),
+    ] {
+        let output = json!({"max_lines": lines, "when_full": when_full});
+        let job = submit(
+            &server,
+            &mut client,
+            json!({"shell": line, "output": output}),
+        );
+        // What is over the bound of two lines ends the first attempt.
+        let begun = if lines == 2 { 4 } else { 5 };
+        until_true("the output", || client.get(&job)["output_bytes"] == begun);
+        if lines > 2 {
+            server.kill_shim();
+        }
+        let end = client.finished(&job);
+        assert_eq!(end["reason"], reason, "{when_full} {lines}");
+        assert_eq!(end["attempts"], if lines > 2 { 2 } else { 1 });
+        assert_eq!(end["dropped_bytes"], dropped);
+        assert_eq!(client.whole(&job).bytes, stored.as_bytes(), "{lines}");
     }
 }
 

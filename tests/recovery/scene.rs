@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf, process::Stdio};
 
 use cc_executor::{
-    job::{Command, JobId, JobRef, Micros, NewJob, OnLost, StopCause, StopWish},
+    job::{Command, JobId, JobRef, JobSpec, Micros, OnLost, StopCause, StopWish},
     spool::{Kind, Layout, Position, RunSpec, SegmentName, SegmentReader, ShimKey, reader::Next},
     store::{Claim, Offer, Store, Submission, Wished},
     sys::proc::boot_id,
@@ -94,18 +94,19 @@ impl Scene {
 
     /// Stores a line of shell as a job.
     pub fn submit(&self, line: &str) -> JobId {
-        self.submit_new(NewJob::new(Command::Shell(line.to_owned())))
+        self.submit_new(JobSpec::new(Command::Shell(line.to_owned())))
     }
 
     /// Stores a job that runs again where an attempt is lost.
     pub fn submit_again(&self, line: &str) -> JobId {
-        let mut job = NewJob::new(Command::Shell(line.to_owned()));
+        let mut job = JobSpec::new(Command::Shell(line.to_owned()));
         job.on_lost = OnLost::Retry;
         self.submit_new(job)
     }
 
-    fn submit_new(&self, mut job: NewJob) -> JobId {
+    fn submit_new(&self, mut job: JobSpec) -> JobId {
         job.queue = QUEUE.to_owned();
+        job.cwd = Some("/".to_owned());
         let data_dir = self.layout.root().display().to_string();
         job.env.insert("CC_TEST_MARK".to_owned(), data_dir);
         let id = JobId(uuid::Uuid::now_v7());
@@ -113,7 +114,6 @@ impl Scene {
             retry_of: None,
             id,
             job,
-            cwd: "/".to_owned(),
             fingerprint: [0; 32],
             actor: "test".to_owned(),
             at: Micros(1_000_000),

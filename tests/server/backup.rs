@@ -251,7 +251,7 @@ fn assert_whole(data_dir: &Path) {
                   WHERE state = 'started'
                   UNION SELECT s.job || '.' || s.attempt || '.' || s.first_offset || '.seg'
                   FROM segments AS s JOIN jobs AS j ON j.number = s.job
-                  WHERE j.when_full <> 'drop_oldest'";
+                  WHERE j.spec ->> '$.output.when_full' <> 'drop_oldest'";
     let missing: Vec<_> = ask(data_dir, needed)
         .into_iter()
         .filter(|name| !spool.contains(name))

@@ -98,6 +98,7 @@ fn jobs_are_told_as_job_get_tells_them() {
                     continue;
                 }
                 "output_bytes_max" => &job["output"]["max_bytes"],
+                "output_lines_max" => &job["output"]["max_lines"],
                 "when_full" => &job["output"]["when_full"],
                 "user_s" | "system_s" | "max_rss_bytes" => &job["usage"][name],
                 "interactive" => {
@@ -116,18 +117,7 @@ fn jobs_are_told_as_job_get_tells_them() {
         // Whatever a job has, a column has, but for what is in no view.
         let known = job.as_object().expect("an object").keys().cloned();
         let left: Vec<String> = known.filter(|key| !told.contains(key)).collect();
-        let untold = [
-            "after",
-            "exclusive",
-            "limits",
-            "notify",
-            "output",
-            "pty",
-            "retry",
-            "run_at",
-            "usage",
-            "user",
-        ];
+        let untold = ["limits", "output", "usage"];
         assert_eq!(left, untold, "no column tells of these");
     }
     let sql = "SELECT command, waited_s >= 0, duration_s >= 0 FROM history_jobs WHERE job < 3";
@@ -470,8 +460,8 @@ fn statements_that_would_do_more_than_read_are_refused() {
             "views_only",
         ),
         (
-            "SELECT (WITH history_attempts AS (SELECT argv FROM jobs) \
-             SELECT argv FROM history_attempts)"
+            "SELECT (WITH history_attempts AS (SELECT spec FROM jobs) \
+             SELECT spec FROM history_attempts)"
                 .to_owned(),
             "views_only",
         ),

@@ -30,6 +30,7 @@ mod input;
 mod jobs;
 mod keys;
 mod limits;
+mod lines;
 mod long_paths;
 mod many;
 mod no_inodes;

@@ -370,6 +370,7 @@ pub fn spec(argv: &[&str]) -> RunSpec {
         grace_ms: 10_000,
         leftover: Leftover::Kill,
         output_bytes_max: None,
+        output_lines_max: None,
         when_full: WhenFull::Fail,
         segment_bytes: 4 << 20,
         inline_bytes_max: 256 << 10,

@@ -1,7 +1,7 @@
 //! Jobs that users change before they start, and delete when they are final.
 
 use cc_executor::{
-    job::{Chunk, Job, JobChange, JobNumber, JobRef, Micros, NewJob, StopCause, Stream},
+    job::{Chunk, Job, JobChange, JobNumber, JobRef, JobSpec, Micros, StopCause, Stream},
     store::{Deleted, DeletedJob, Fenced, Finish, Include, Kept, SegmentRow, Updated},
 };
 
@@ -31,15 +31,15 @@ async fn rows(ledger: &Ledger, table: &str) -> i64 {
         .unwrap()
 }
 
-fn with_env(value: &str) -> NewJob {
-    NewJob {
+fn with_env(value: &str) -> JobSpec {
+    JobSpec {
         env: [("A".into(), value.into())].into(),
         ..true_job()
     }
 }
 
 /// A job that has ended with a row of output and a row of a segment.
-async fn ended(ledger: &Ledger, job: NewJob) -> JobNumber {
+async fn ended(ledger: &Ledger, job: JobSpec) -> JobNumber {
     let number = ledger.submit(job).await.number;
     let claim = ledger.claim(&["shim"]).await.claims.remove(0);
     assert_eq!(claim.number, number);
@@ -84,10 +84,13 @@ async fn a_job_that_waits_is_changed_and_its_order_with_it() {
         panic!("not changed");
     };
     let expected = Job {
-        priority: 9,
-        name: Some("urgent\0".into()),
-        labels: [("k".into(), "v".into())].into(),
-        queue: "interactive".into(),
+        spec: JobSpec {
+            priority: 9,
+            name: Some("urgent\0".into()),
+            labels: [("k".into(), "v".into())].into(),
+            queue: "interactive".into(),
+            ..second.spec.clone()
+        },
         ..second.clone()
     };
     assert_eq!(told, expected);
@@ -101,7 +104,7 @@ async fn a_job_that_waits_is_changed_and_its_order_with_it() {
         ..JobChange::default()
     };
     update(&ledger, second.number, cleared).await;
-    assert_eq!(ledger.get(second.number).await.name, None);
+    assert_eq!(ledger.get(second.number).await.spec.name, None);
     let order: Vec<_> = ledger.claim(&["a", "b"]).await.claims;
     assert_eq!(order[0].number, second.number, "it overtakes");
     assert_eq!(order[1].number, first.number);
@@ -110,7 +113,7 @@ async fn a_job_that_waits_is_changed_and_its_order_with_it() {
 #[tokio::test]
 async fn a_change_leaves_the_key_with_what_was_submitted() {
     let ledger = Ledger::new().await;
-    let keyed = || NewJob {
+    let keyed = || JobSpec {
         idempotency_key: Some("k".into()),
         ..true_job()
     };
@@ -121,7 +124,7 @@ async fn a_change_leaves_the_key_with_what_was_submitted() {
     };
     update(&ledger, job.number, change).await;
     let again = ledger.store.submit(submission(keyed())).await.unwrap();
-    assert_eq!((again.created, again.job.priority), (false, 9));
+    assert_eq!((again.created, again.job.spec.priority), (false, 9));
 }
 
 #[tokio::test]
@@ -160,7 +163,7 @@ async fn only_what_waits_is_changed_and_only_into_a_queue_that_exists() {
         update(&ledger, claim.number, change()).await,
         Updated::Started(_)
     ));
-    assert_eq!(ledger.get(claim.number).await.priority, 1);
+    assert_eq!(ledger.get(claim.number).await.spec.priority, 1);
 }
 
 #[tokio::test]
@@ -281,7 +284,7 @@ async fn only_what_is_final_is_deleted() {
 #[tokio::test]
 async fn a_key_is_free_again_when_its_job_is_deleted() {
     let ledger = Ledger::new().await;
-    let keyed = |priority| NewJob {
+    let keyed = |priority| JobSpec {
         idempotency_key: Some("k".into()),
         priority,
         ..true_job()

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use cc_executor::{
-    job::{JobState, NewJob},
+    job::{JobSpec, JobState},
     store::{Fenced, Store},
 };
 
 use crate::ledger::*;
 
-fn job_in(queue: &str, priority: i64) -> NewJob {
-    NewJob {
+fn job_in(queue: &str, priority: i64) -> JobSpec {
+    JobSpec {
         queue: queue.into(),
         priority,
         ..true_job()
@@ -166,7 +166,7 @@ async fn a_paused_queue_starts_nothing() {
 #[tokio::test]
 async fn a_claim_carries_the_whole_job() {
     let ledger = Ledger::new().await;
-    let job = NewJob {
+    let job = JobSpec {
         cwd: Some("/tmp/\u{e9}".into()),
         env: [("A".into(), "1\n".into()), ("B".into(), "\u{1F980}".into())].into(),
         stdin: Some("in\0put".into()),
@@ -179,7 +179,10 @@ async fn a_claim_carries_the_whole_job() {
     let submitted = ledger.submit(job.clone()).await;
     let claim = ledger.claim(&["a"]).await.claims.remove(0);
     assert_eq!(claim.job, job);
-    assert_eq!((claim.id, claim.cwd), (submitted.id, "/tmp/\u{e9}".into()));
+    assert_eq!(
+        (claim.id, claim.job.cwd),
+        (submitted.id, Some("/tmp/\u{e9}".into()))
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use cc_executor::{
-    job::{JobState, NewJob},
+    job::{JobSpec, JobState},
     store::{Fenced, Store},
 };
 
@@ -120,7 +120,7 @@ async fn closed(directory: &Path) -> std::path::PathBuf {
     let path = directory.join("ledger.db");
     let store = Store::open(&path).await.unwrap();
     for _ in 0..200 {
-        let job = NewJob {
+        let job = JobSpec {
             name: Some("n".repeat(500)),
             ..true_job()
         };
@@ -206,7 +206,7 @@ async fn the_log_stays_bounded() {
     let wal = ledger.path().with_file_name("ledger.db-wal");
     let mut largest = 0;
     for _ in 0..1500 {
-        let job = NewJob {
+        let job = JobSpec {
             stdin: Some("s".repeat(20_000)),
             ..true_job()
         };

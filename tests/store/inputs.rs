@@ -1,14 +1,14 @@
 //! Inputs that come before the start: kept in order and once, handed over, gone at the end.
 
 use cc_executor::{
-    job::{Input, InputAnswer, JobNumber, JobRef, JobState, Micros, NewJob, StopCause},
+    job::{Input, InputAnswer, JobNumber, JobRef, JobSpec, JobState, Micros, StopCause},
     store::*,
 };
 
 use crate::ledger::*;
 
-fn interactive() -> NewJob {
-    NewJob {
+fn interactive() -> JobSpec {
+    JobSpec {
         interactive: true,
         ..true_job()
     }

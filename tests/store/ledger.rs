@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use cc_executor::{
     job::{
-        Command, Dropped, Exit, ExitFacts, Job, JobId, JobNumber, JobRef, JobState, Micros, NewJob,
-        Reason, StopCause, StopWish, Usage,
+        Command, Dropped, Exit, ExitFacts, Job, JobId, JobNumber, JobRef, JobSpec, JobState,
+        Micros, Reason, StopCause, StopWish, Usage,
     },
     store::*,
 };
@@ -43,7 +43,7 @@ impl Ledger {
         Self { store, directory }
     }
 
-    pub async fn submit(&self, job: NewJob) -> Job {
+    pub async fn submit(&self, job: JobSpec) -> Job {
         self.store.submit(submission(job)).await.unwrap().job
     }
 
@@ -99,27 +99,26 @@ pub fn offer(shim: &str) -> Offer {
     }
 }
 
-pub fn true_job() -> NewJob {
-    NewJob::new(Command::Argv(vec!["true".into()]))
+pub fn true_job() -> JobSpec {
+    JobSpec::new(Command::Argv(vec!["true".into()]))
 }
 
-pub fn submission(job: NewJob) -> Submission {
-    let cwd = job.cwd.clone().unwrap_or_else(|| "/home/user".into());
+pub fn submission(job: JobSpec) -> Submission {
+    let fingerprint = fingerprint(&job);
+    let cwd = job.cwd.clone().or_else(|| Some("/home/user".into()));
     Submission {
         retry_of: None,
         id: JobId(uuid::Uuid::now_v7()),
-        fingerprint: fingerprint(&job),
-        job,
-        cwd,
+        fingerprint,
+        job: JobSpec { cwd, ..job },
         actor: "tester".into(),
         at: Micros(1000),
     }
 }
 
-fn fingerprint(job: &NewJob) -> [u8; 32] {
+fn fingerprint(job: &JobSpec) -> [u8; 32] {
     use sha2::{Digest, Sha256};
-    let source = serde_json::to_vec(&job.fingerprint_source()).unwrap();
-    Sha256::digest(source).into()
+    Sha256::digest(job.fingerprint_source().unwrap()).into()
 }
 
 pub fn started(claim: &Claim) -> Started {

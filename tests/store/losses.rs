@@ -1,14 +1,14 @@
 //! Lost attempts of jobs that run again: what is committed, and who is too late then.
 
 use cc_executor::{
-    job::{JobRef, JobState, Micros, NewJob, OnLost, Reason, StopCause, Survivor},
+    job::{JobRef, JobSpec, JobState, Micros, OnLost, Reason, StopCause, Survivor},
     store::{Fenced, Finish, Wished},
 };
 
 use crate::ledger::*;
 
-fn again() -> NewJob {
-    NewJob {
+fn again() -> JobSpec {
+    JobSpec {
         on_lost: OnLost::Retry,
         ..true_job()
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cc_executor::{
-    job::{NewJob, Queue, QueueChange},
+    job::{JobSpec, Queue, QueueChange},
     store::{QueueDeleted, QueueSet, SubmitError},
 };
 
@@ -23,8 +23,8 @@ async fn set(ledger: &Ledger, change: QueueChange) -> Queue {
     }
 }
 
-fn job_in(queue: &str) -> NewJob {
-    NewJob {
+fn job_in(queue: &str) -> JobSpec {
+    JobSpec {
         queue: queue.into(),
         ..true_job()
     }
@@ -103,7 +103,7 @@ async fn a_queue_counts_its_jobs_and_stays_while_one_is_not_final() {
     assert_eq!(delete().await, Ok(QueueDeleted::NotFound));
     let refused = ledger.store.submit(submission(job_in("q"))).await;
     assert_eq!(refused, Err(SubmitError::UnknownQueue("q".into())));
-    assert_eq!(ledger.get(number).await.queue, "q");
+    assert_eq!(ledger.get(number).await.spec.queue, "q");
 }
 
 #[tokio::test]

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use cc_executor::{
-    job::{JobRef, JobState, NewJob},
+    job::{JobRef, JobSpec, JobState},
     store::{Include, SubmitError},
 };
 
 use crate::ledger::*;
 
-fn keyed(key: &str) -> NewJob {
-    NewJob {
+fn keyed(key: &str) -> JobSpec {
+    JobSpec {
         idempotency_key: Some(key.into()),
         ..true_job()
     }
@@ -21,7 +21,7 @@ async fn numbers_ascend_and_the_answer_is_what_a_read_shows() {
     let ledger = Ledger::new().await;
     let first = ledger.queued().await;
     let second = ledger
-        .submit(NewJob {
+        .submit(JobSpec {
             env: [("PATH".into(), "/bin".into())].into(),
             labels: [("a".into(), "b".into())].into(),
             stdin: Some("stdin".into()),
@@ -44,7 +44,7 @@ async fn numbers_ascend_and_the_answer_is_what_a_read_shows() {
 #[tokio::test]
 async fn an_unknown_queue_stores_nothing() {
     let ledger = Ledger::new().await;
-    let job = NewJob {
+    let job = JobSpec {
         queue: "nowhere".into(),
         env: [("SECRET".into(), "x".into())].into(),
         ..true_job()
@@ -72,7 +72,7 @@ async fn a_key_names_one_job() {
     assert_eq!(again.job.number, first.job.number);
     assert_eq!(again.job.state, JobState::Running, "in whatever state");
 
-    let other = NewJob {
+    let other = JobSpec {
         priority: 1,
         ..keyed("k")
     };
@@ -115,7 +115,7 @@ async fn fifty_parallel_submits_with_one_key_are_one_row() {
 #[tokio::test]
 async fn an_environment_is_stored_once_per_content() {
     let ledger = Ledger::new().await;
-    let with_env = |value: &str| NewJob {
+    let with_env = |value: &str| JobSpec {
         env: [("A".into(), value.into())].into(),
         ..true_job()
     };
@@ -152,7 +152,7 @@ fn plain(text: &[u8]) -> String {
 #[tokio::test]
 async fn digests_of_an_earlier_version_become_keyed_and_go_on_matching() {
     let ledger = Ledger::new().await;
-    let job = NewJob {
+    let job = JobSpec {
         env: [("SECRET".into(), "x".into())].into(),
         ..keyed("k")
     };
@@ -160,7 +160,7 @@ async fn digests_of_an_earlier_version_become_keyed_and_go_on_matching() {
     let other = ledger.submit(true_job()).await;
     let (hash, fingerprint) = (
         plain(br#"{"SECRET":"x"}"#),
-        plain(&serde_json::to_vec(&job.fingerprint_source()).unwrap()),
+        plain(&job.fingerprint_source().unwrap()),
     );
     let (environments, submissions) = digests(&ledger).await;
     assert!(!environments.contains(&hash) && !submissions.contains(&fingerprint));
@@ -186,7 +186,7 @@ async fn digests_of_an_earlier_version_become_keyed_and_go_on_matching() {
     assert_eq!((environments.len(), submissions.len()), (2, 2));
     let again = ledger.store.submit(submission(job.clone())).await.unwrap();
     assert_eq!((again.job.number, again.created), (first.number, false));
-    let changed = NewJob {
+    let changed = JobSpec {
         env: [("SECRET".into(), "y".into())].into(),
         ..job
     };

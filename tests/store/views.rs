@@ -1,14 +1,14 @@
 //! What readers see: jobs, lists, changes, open attempts, counts.
 
 use cc_executor::{
-    job::{Exit, JobNumber, JobRef, JobState, Micros, NewJob, Reason, SpawnError, Survivor},
+    job::{Exit, JobNumber, JobRef, JobSpec, JobState, Micros, Reason, SpawnError, Survivor},
     store::{Fenced, Finish, Include, ListFilter},
 };
 
 use crate::ledger::*;
 
-fn secret_job() -> NewJob {
-    NewJob {
+fn secret_job() -> JobSpec {
+    JobSpec {
         env: [("A".into(), "1".into()), ("B".into(), "secret".into())].into(),
         stdin: Some("a\0\u{e9}".into()),
         ..true_job()
@@ -58,7 +58,7 @@ async fn an_end_is_told_with_all_its_facts() {
     };
     ledger.store.finish(finish).await.unwrap();
     let job = ledger.get(number).await;
-    assert_eq!((job.exit_code, job.signal), (Some(3), None));
+    assert_eq!(job.exit, Some(Exit::Code(3)));
     assert_eq!((job.usage, job.leaked), (end.usage, 2));
     assert_eq!(job.survivors, end.survivors);
     assert_eq!(
@@ -89,11 +89,8 @@ async fn neither_a_spawn_error_nor_a_loss_has_an_exit() {
     };
     ledger.store.finish(finish).await.unwrap();
     let job = ledger.get(number).await;
-    assert_eq!(job.spawn_error, Some(error));
-    assert_eq!(
-        (job.exit_code, job.signal, job.started_at),
-        (None, None, None)
-    );
+    assert_eq!(job.exit, Some(Exit::SpawnFailed(error)));
+    assert_eq!(job.started_at, None);
 
     let number = ledger.running("b").await.number;
     let survivors = vec![Survivor {
@@ -107,7 +104,7 @@ async fn neither_a_spawn_error_nor_a_loss_has_an_exit() {
     assert_eq!(ledger.store.finish(finish).await.unwrap(), Fenced::Done);
     let job = ledger.get(number).await;
     assert_eq!(job.reason, Some(Reason::Lost));
-    assert_eq!((job.exit_code, job.signal, job.attempts), (None, None, 1));
+    assert_eq!((job.exit, job.attempts), (None, 1));
     assert_eq!(job.survivors, survivors);
 }
 
@@ -170,7 +167,7 @@ async fn a_list_shows_what_matches_all_conditions() {
         ("x".into(), String::new()),
     ];
     let labelled = ledger
-        .submit(NewJob {
+        .submit(JobSpec {
             labels: labels.clone().into(),
             name: Some("nightly".into()),
             ..true_job()
@@ -180,7 +177,7 @@ async fn a_list_shows_what_matches_all_conditions() {
     let running = ledger.claim(&["a"]).await.claims[0].number;
     assert_eq!(running, labelled);
     let other = ledger
-        .submit(NewJob {
+        .submit(JobSpec {
             labels: [("x".into(), "y".into())].into(),
             queue: "interactive".into(),
             ..true_job()
@@ -341,7 +338,7 @@ async fn open_attempts_are_what_recovery_needs() {
 async fn strange_characters_are_characters() {
     let ledger = Ledger::new().await;
     let strange = "a\0b\"\\\u{7f}\u{1F980}\n";
-    let labelled = |value: &str| NewJob {
+    let labelled = |value: &str| JobSpec {
         labels: [(strange.to_string(), value.to_string())].into(),
         name: Some(strange.into()),
         ..true_job()
@@ -350,7 +347,7 @@ async fn strange_characters_are_characters() {
     let two = ledger.submit(labelled("v\0two")).await;
     for job in [&one, &two] {
         let filter = ListFilter {
-            labels: job.labels.clone(),
+            labels: job.spec.labels.clone(),
             name: Some(strange.into()),
             ..filter()
         };

@@ -114,7 +114,7 @@ async fn only_a_stop_that_reached_the_attempt_is_one() {
     stop(&ledger, late, StopCause::Cancel).await;
     let job = end(&ledger, late, None).await;
     assert_eq!((job.state, job.stop), (JobState::Failed, None));
-    assert_eq!((job.exit_code, job.signal), (None, Some(15)));
+    assert_eq!(job.exit, Some(Exit::Signal(15)));
 
     let reached = ledger.running("b").await.number;
     stop(&ledger, reached, StopCause::Cancel).await;

@@ -19,6 +19,7 @@ pub const GENERATED_KEY: &str = "cli-";
 /// What a job is and how it shall run.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(group = clap::ArgGroup::new("command").required(true).args(["shell", "argv"]))]
+#[command(group = clap::ArgGroup::new("bound").multiple(true).args(["max_output", "max_lines"]))]
 pub struct JobOptions {
     /// Run a line by /bin/sh -c instead of a command
     #[arg(long, value_name = "CMD", help_heading = "Job")]
@@ -89,13 +90,22 @@ pub struct JobOptions {
     #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Job")]
     max_output: Option<u64>,
 
+    /// Keep at most so many lines of its output; with --when-full drop-oldest at least so many
+    #[arg(
+        long,
+        value_name = "LINES",
+        value_parser = clap::value_parser!(u64).range(1..),
+        help_heading = "Job"
+    )]
+    max_lines: Option<u64>,
+
     /// What happens when it writes more: it ends, or what does not fit is counted and dropped
     /// [default: fail]
     #[arg(
         long,
         value_enum,
         value_name = "POLICY",
-        requires = "max_output",
+        requires = "bound",
         help_heading = "Job"
     )]
     when_full: Option<WhenFull>,
@@ -216,6 +226,7 @@ impl JobOptions {
     fn output(&self) -> Option<Map<String, Value>> {
         let mut output = Map::new();
         put(&mut output, "max_bytes", self.max_output);
+        put(&mut output, "max_lines", self.max_lines);
         put(&mut output, "when_full", self.when_full.map(WhenFull::name));
         (!output.is_empty()).then_some(output)
     }
@@ -305,7 +316,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::job::{Bound, Limits, parse};
+    use crate::job::{Bound, JobSpec, Limits, Umask};
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -377,6 +388,8 @@ mod tests {
             &["--max-output", "0", "true"],
             &["--max-output", "1M", "--when-full", "explode", "true"],
             &["--when-full", "drop-newest", "true"],
+            &["--max-lines", "0", "true"],
+            &["--max-lines", "1K", "true"],
             &["--max-output", "99999999999T", "true"],
         ] {
             let line = Line::try_parse_from(std::iter::once(&"run").chain(words));
@@ -437,6 +450,8 @@ mod tests {
             "027",
             "--max-output",
             "2K",
+            "--max-lines",
+            "7",
             "--when-full",
             "drop-newest",
             "--key",
@@ -445,16 +460,17 @@ mod tests {
             "make",
         ];
         let object = new_job(&words, None);
-        let job = parse::new_job(&object).expect("a job that the server takes");
+        let job = JobSpec::read(object).expect("a job that the server takes");
         assert!(job.interactive);
         assert_eq!(job.labels["k"], "v=w");
-        assert_eq!((job.priority, job.umask), (-3, 0o027));
+        assert_eq!((job.priority, job.umask), (-3, Umask(0o027)));
         assert_eq!(job.timeout_s.map(|s| s.0), Some(60.0));
         assert_eq!(
             (job.stall_timeout_s.map(|s| s.0), job.grace_s.0),
             (Some(30.0), 0.0)
         );
         assert_eq!(job.output.max_bytes, Some(2048));
+        assert_eq!(job.output.max_lines, Some(7));
         assert_eq!(job.output.when_full, crate::job::WhenFull::DropNewest);
         assert_eq!(job.idempotency_key.as_deref(), Some("once"));
         assert_eq!((job.queue.as_str(), job.name.as_deref()), ("q", Some("n")));

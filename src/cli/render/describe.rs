@@ -93,7 +93,9 @@ fn failure(job: &Job, reason: &str) -> String {
             Some(error) => format!("it could not be started: {}", spawn(error)),
             None => "it could not be started".to_owned(),
         },
-        "output_limit" => "it was ended because it wrote more than its max_bytes".to_owned(),
+        "output_limit" => {
+            "it was ended because it wrote more than max_bytes or max_lines allow".to_owned()
+        }
         "lost" => "it is lost: nobody can know how its process ended".to_owned(),
         other => visible(other),
     }

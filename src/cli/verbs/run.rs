@@ -31,7 +31,7 @@ use crate::{
             print,
         },
     },
-    job::NewJob,
+    job::JobSpec,
 };
 
 /// Options of `run`.
@@ -89,7 +89,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Runs the job and ends as it ends.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let mut new_job = submit::describe(&args.job, &target, NewJob::INTERACTIVE_QUEUE)?;
+    let mut new_job = submit::describe(&args.job, &target, JobSpec::INTERACTIVE_QUEUE)?;
     args.tie(&mut new_job);
     let tail = Options {
         from: From::Offset(0),

@@ -112,16 +112,22 @@ fn ending(lines: Vec<String>) -> String {
 
 fn limits(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
     let length = |seconds: Option<f64>| seconds.map(duration::short).unwrap_or_default();
-    let max = value["output"]["max_bytes"].as_u64();
+    let output = &value["output"];
+    let bounds_of = ["bytes", "lines"].into_iter().filter_map(|unit| {
+        let max = output[format!("max_{unit}")].as_u64();
+        max.map(|max| format!("{max} {unit}"))
+    });
+    let max: Vec<_> = bounds_of.collect();
     vec![
         ("timeout", length(job.timeout_s)),
         ("silence", length(job.stall_timeout_s)),
         ("grace", length(value["grace_s"].as_f64())),
         (
             "output max",
-            max.map_or_else(String::new, |max| {
-                format!("{max} bytes, then {}", text(&value["output"]["when_full"]))
-            }),
+            match max.is_empty() {
+                true => String::new(),
+                false => format!("{}, then {}", max.join(" or "), text(&output["when_full"])),
+            },
         ),
         ("umask", text(&value["umask"])),
         ("limits", bounds(&value["limits"])),

@@ -14,7 +14,7 @@ use crate::{
         new_job::{caller::Caller, many, options::JobOptions},
         render::{job::Job, print},
     },
-    job::NewJob,
+    job::JobSpec,
 };
 
 /// Options of `submit`.
@@ -44,7 +44,7 @@ pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
         let mut link = link::open_always(target, Tell::Everybody).await?;
         return many::submit(&mut link, jobs, args.json).await;
     }
-    let new_job = describe(&args.job, &target, NewJob::QUEUE)?;
+    let new_job = describe(&args.job, &target, JobSpec::QUEUE)?;
     let (_, reply) = HandIn::default()
         .hand_in(target, new_job, Tell::Everybody)
         .await?;

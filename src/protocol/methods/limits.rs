@@ -9,7 +9,10 @@ use super::{list, read, submit_many, verify, wait};
 use crate::{
     config::Settings,
     executor::{MATCH_BYTES_MAX, Pattern, TEXT_BYTES_MAX, TIED_JOBS_MAX},
-    job::{Input, Queue, parse},
+    job::{
+        Input, Queue,
+        read::{LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX},
+    },
     protocol::{
         jsonrpc::envelope,
         limits::HEAD_BYTES_MAX,
@@ -51,11 +54,11 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("input_bytes_max", json!(Input::BYTES_MAX)),
         ("inputs_kept_max", json!(Input::KEPT_MAX)),
         ("job_bytes_max", json!(job_bytes_max(settings))),
-        ("label_bytes_max", json!(parse::LABEL_BYTES_MAX)),
-        ("labels_max", json!(parse::LABELS_MAX)),
+        ("label_bytes_max", json!(LABEL_BYTES_MAX)),
+        ("labels_max", json!(LABELS_MAX)),
         ("list_limit_max", json!(list::LIMIT_MAX)),
         ("match_bytes_max", json!(MATCH_BYTES_MAX)),
-        ("name_bytes_max", json!(parse::NAME_BYTES_MAX)),
+        ("name_bytes_max", json!(NAME_BYTES_MAX)),
         ("pattern_bytes_max", json!(Pattern::TEXT_BYTES_MAX)),
         ("queue_concurrency_max", json!(Queue::CONCURRENCY_MAX)),
         ("queue_defaults_bytes_max", json!(Queue::DEFAULTS_BYTES_MAX)),

@@ -1,13 +1,13 @@
 //! `job.submit`: a NewJob becomes a job.
 //!
-//! What a NewJob may be is `job::parse`'s business.
+//! What a NewJob may be is `job::spec`'s business.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
     executor::{Submitted, Tie},
-    job::{Job, NewJob},
+    job::{Job, JobSpec},
     protocol::{
         Kind,
         caller::Caller,
@@ -41,14 +41,14 @@ pub async fn execute(
 
 /// Reads the NewJob of a submit; everything about it that can be refused is refused here, before
 /// anything is stored.
-pub fn read(caller: &Caller, params: &Map<String, Value>) -> Result<NewJob, Refusal> {
+pub fn read(caller: &Caller, params: &Map<String, Value>) -> Result<JobSpec, Refusal> {
     let job = caller.server.executor.read_new_job(params)?;
     check_size(&job, job_bytes_max(&caller.server.settings))?;
     Ok(job)
 }
 
 /// Stores a job that was read, and ties it to its caller's connection where it asks for that.
-pub async fn store(caller: &Caller, job: NewJob) -> Result<Submitted, Refusal> {
+pub async fn store(caller: &Caller, job: JobSpec) -> Result<Submitted, Refusal> {
     check_open(caller)?;
     let executor = &caller.server.executor;
     executor.check_ties(std::slice::from_ref(&job))?;
@@ -68,19 +68,10 @@ pub fn check_open(caller: &Caller) -> Result<(), Refusal> {
 }
 
 /// A job that no message can tell is not taken: what its view shows must fit into one.
-pub fn check_size(job: &NewJob, bytes_max: usize) -> Result<(), Refusal> {
+pub fn check_size(job: &JobSpec, bytes_max: usize) -> Result<(), Refusal> {
     let names: Vec<&String> = job.env.keys().collect();
-    let shown = json!([
-        job.command,
-        job.cwd,
-        names,
-        job.name,
-        job.labels,
-        job.queue,
-        job.idempotency_key,
-    ]);
-    // What the job's other keys take.
-    let bytes = to_json(&shown).len() + (8 << 10);
+    // What a job has besides.
+    let bytes = to_json(&json!([job, names])).len() + (8 << 10);
     if bytes <= bytes_max {
         return Ok(());
     }
@@ -93,11 +84,11 @@ mod tests {
     use super::*;
     use crate::job::Command;
 
-    fn job(argument: usize, stdin: usize) -> NewJob {
+    fn job(argument: usize, stdin: usize) -> JobSpec {
         let argv = vec!["true".to_owned(), "x".repeat(argument)];
-        NewJob {
+        JobSpec {
             stdin: Some("x".repeat(stdin)),
-            ..NewJob::new(Command::Argv(argv))
+            ..JobSpec::new(Command::Argv(argv))
         }
     }
 

@@ -1,6 +1,6 @@
 //! `job.submit_many`: many NewJobs in one commit, all of them or none.
 //!
-//! What a NewJob may be is `job::parse`'s business.
+//! What a NewJob may be is `job::spec`'s business.
 
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, value::RawValue};
 use super::submit::{check_open, check_size};
 use crate::{
     executor::{Taken, Tie},
-    job::{JobId, JobNumber, JobState, NewJob},
+    job::{JobId, JobNumber, JobSpec, JobState},
     protocol::{
         caller::Caller,
         jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
@@ -62,7 +62,7 @@ fn entries<'a>(params: &Params<'a>, max: u64) -> Result<&'a [Value], Refusal> {
     Ok(list)
 }
 
-fn new_job(caller: &Caller, entry: &Value) -> Result<NewJob, Refusal> {
+fn new_job(caller: &Caller, entry: &Value) -> Result<JobSpec, Refusal> {
     let map = entry
         .as_object()
         .ok_or_else(|| Refusal::params("jobs", "each must be an object"))?;
@@ -74,7 +74,7 @@ fn new_job(caller: &Caller, entry: &Value) -> Result<NewJob, Refusal> {
     Ok(job)
 }
 
-fn new_jobs(caller: &Caller, params: &Map<String, Value>) -> Result<Vec<NewJob>, Refusal> {
+fn new_jobs(caller: &Caller, params: &Map<String, Value>) -> Result<Vec<JobSpec>, Refusal> {
     let params = Params::new(params, &KEYS)?;
     let entries = entries(&params, caller.server.settings.submit_many_max)?;
     let read = |(at, entry)| new_job(caller, entry).map_err(|refusal| refusal.at("jobs", at));

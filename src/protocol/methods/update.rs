@@ -6,7 +6,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     executor::Include,
-    job::{Job, JobChange, JobRef},
+    job::{JobChange, JobRef},
     protocol::{
         caller::Caller,
         jsonrpc::{
@@ -39,10 +39,8 @@ async fn check_size(caller: &Caller, job: JobRef, change: &JobChange) -> Result<
     let Some(labels) = &change.labels else {
         return Ok(());
     };
-    let shown = Job {
-        labels: labels.clone(),
-        ..caller.server.executor.get(job, Include::default()).await?
-    };
+    let mut shown = caller.server.executor.get(job, Include::default()).await?;
+    shown.spec.labels.clone_from(labels);
     let bytes = to_json(&shown).len() + SLACK_BYTES;
     let bytes_max = job_bytes_max(&caller.server.settings);
     if bytes <= bytes_max {

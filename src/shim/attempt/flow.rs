@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Attempt;
 use crate::{
-    job::{Input, InputAnswer, Offset, Stream, WhenFull},
+    job::{Input, InputAnswer, Stream, WhenFull},
     shim::{
         context::Kit,
         log::{Obstacle, frame},
@@ -110,7 +110,7 @@ impl Attempt {
         for stream in BOTH {
             while let Read::Bytes(length) = self.pipes.read(stream, kit.frame.space()) {
                 let taken = match self.spec.when_full {
-                    WhenFull::Fail => self.room().map_or(length, |room| length.min(room)),
+                    WhenFull::Fail => self.log.fitting(&kit.frame, length),
                     WhenFull::DropOldest | WhenFull::DropNewest => length,
                 };
                 self.log.forget(&kit.frame, 0, taken);
@@ -140,7 +140,7 @@ impl Attempt {
         if self.phase.has_ended() {
             return Ok(true);
         }
-        let kept = self.room().map_or(length, |room| length.min(room));
+        let kept = self.log.fitting(&kit.frame, length);
         if kept < length {
             self.over_the_bound(kept, length, kit, now);
         }
@@ -158,19 +158,9 @@ impl Attempt {
         }
     }
 
-    /// How many more bytes may be stored; `None`: as many as there are.
-    fn room(&self) -> Option<usize> {
-        if self.spec.when_full == WhenFull::DropOldest {
-            return None;
-        }
-        let max: Offset = self.spec.output_bytes_max?;
-        let left = max.saturating_sub(self.log.final_end());
-        Some(usize::try_from(left).unwrap_or(usize::MAX))
-    }
-
     /// Whether what is read is forgotten: at the bound, and behind the end.
     fn discards(&self) -> bool {
-        self.phase.has_ended() || self.room() == Some(0)
+        self.phase.has_ended() || self.log.is_at_bound()
     }
 
     /// Takes an input for stdin, or says why not.

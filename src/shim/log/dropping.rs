@@ -4,7 +4,7 @@
 use super::{
     Desk, Log,
     frame::{self, Frame},
-    retention::{Ring, Victims, line_ends},
+    retention::{Keep, Ring, Victims, line_ends},
     sync::{Syncer, Work},
 };
 use crate::{
@@ -18,8 +18,36 @@ use crate::{
 
 /// The ring of an attempt that keeps its first and its newest output.
 pub(super) fn ring(spec: &RunSpec) -> Option<Ring> {
-    let bytes_max = spec.output_bytes_max?;
-    (spec.when_full == WhenFull::DropOldest).then(|| Ring::new(bytes_max, spec.start_offset))
+    let keep = Keep {
+        bytes_max: spec.output_bytes_max,
+        lines_min: spec.output_lines_max,
+    };
+    let is_bound = keep.bytes_max.is_some() || keep.lines_min.is_some();
+    (spec.when_full == WhenFull::DropOldest && is_bound).then(|| Ring::new(keep, spec.start_offset))
+}
+
+/// How much output may be stored, from the beginning of the attempt on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bound {
+    /// Where it ends, as an offset.
+    bytes: Option<Offset>,
+    /// After how many lines it ends.
+    lines: Option<u64>,
+}
+
+impl Bound {
+    /// That of an attempt; none where the oldest output makes way instead.
+    pub(super) fn of(spec: &RunSpec) -> Self {
+        let is_fixed = spec.when_full != WhenFull::DropOldest;
+        Self {
+            bytes: spec.output_bytes_max.filter(|_| is_fixed),
+            lines: spec.output_lines_max.filter(|_| is_fixed),
+        }
+    }
+
+    pub(super) fn counts_lines(&self) -> bool {
+        self.lines.is_some()
+    }
 }
 
 impl Log {
@@ -86,6 +114,33 @@ impl Log {
     /// Counts what is behind the first `kept` of the frame's `length` bytes, and does not store it.
     pub fn forget(&mut self, frame: &Frame, kept: usize, length: usize) {
         count(&mut self.forgotten, frame.payload(kept..length));
+    }
+
+    /// How many of the first `length` bytes in the frame's space may be stored.
+    pub fn fitting(&self, frame: &Frame, length: usize) -> usize {
+        let bytes = self.bound.bytes;
+        let left = bytes.map_or(u64::MAX, |max| max.saturating_sub(self.final_end()));
+        let length = usize::try_from(left).map_or(length, |left| length.min(left));
+        let Some(lines) = self.lines_left() else {
+            return length;
+        };
+        let data = frame.payload(0..length);
+        let after = |last: u64| memchr::memchr_iter(b'\n', data).nth(last as usize);
+        match lines.checked_sub(1) {
+            None => 0,
+            Some(last) => after(last).map_or(length, |at| at + 1),
+        }
+    }
+
+    /// Whether nothing more may be stored.
+    pub fn is_at_bound(&self) -> bool {
+        let bytes = self.bound.bytes;
+        bytes.is_some_and(|max| self.final_end() >= max) || self.lines_left() == Some(0)
+    }
+
+    fn lines_left(&self) -> Option<u64> {
+        let lines = self.lines + self.forgotten.lines;
+        Some(self.bound.lines?.saturating_sub(lines))
     }
 
     /// Whether output was counted that is not stored.

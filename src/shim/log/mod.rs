@@ -31,8 +31,9 @@ use crate::{
     },
     sys::disk_reserve::Ballast,
 };
+use dropping::Bound;
 use frame::Frame;
-use retention::Ring;
+use retention::{Ring, line_ends};
 use room::Bounds;
 use sync::{Syncer, Work};
 use syncing::Syncing;
@@ -62,6 +63,9 @@ pub struct Log {
     segment_bytes: u64,
     start_at: u64,
     end: Offset,
+    bound: Bound,
+    /// Lines that are stored; counted where they are bounded.
+    lines: u64,
     /// Where only the first and the newest output is kept.
     ring: Option<Ring>,
     /// What came behind `end` and was not taken any more, and why.
@@ -98,6 +102,8 @@ impl Log {
             segment_bytes: spec.segment_bytes,
             start_at: 0,
             end: spec.start_offset,
+            bound: Bound::of(spec),
+            lines: 0,
             ring: dropping::ring(spec),
             forgotten: Dropped::default(),
             forgotten_for: GapReason::DropNewest,
@@ -233,6 +239,9 @@ impl Log {
         }
         self.unlooked = self.unlooked.saturating_sub(length);
         self.end += length - HEADER_BYTES as u64;
+        if self.bound.counts_lines() {
+            self.lines += line_ends(&frame.waiting()[HEADER_BYTES..]);
+        }
         frame.clear();
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Which segments stay where only so much output may be kept: the first one and the newest.
+//! Which segments stay where the oldest output makes way: the first one and the newest.
 //! Counting and nothing else; files, and when they go, are the log's business.
 
 use std::collections::VecDeque;
@@ -53,10 +53,33 @@ pub struct Victims {
     pub hole: Hole,
 }
 
+/// How much output stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Keep {
+    /// At most so many bytes.
+    pub bytes_max: Option<u64>,
+    /// Segments go as long as so many lines stay; `None`: however few stay.
+    pub lines_min: Option<u64>,
+}
+
+impl Keep {
+    /// Whether `oldest` has to go out of `kept`, the last `more` of which is not written yet.
+    fn lets_go(&self, kept: Held, more: Held, oldest: Held) -> bool {
+        let has_bytes = self.bytes_max.is_some_and(|max| {
+            kept.bytes > max || kept.file_bytes > max.saturating_mul(FILES_FACTOR)
+        });
+        let written = kept.lines - more.lines;
+        has_bytes
+            || self
+                .lines_min
+                .is_some_and(|min| written - oldest.lines >= min)
+    }
+}
+
 /// The segments of an attempt that keeps its first and its newest output.
 #[derive(Debug)]
 pub struct Ring {
-    bytes_max: u64,
+    keep: Keep,
     /// All that is kept, the current segment included.
     kept: Held,
     /// The current segment, and where it begins.
@@ -78,10 +101,10 @@ struct Leaving {
 }
 
 impl Ring {
-    /// Keeps at most `bytes_max` bytes of output that begins at `start`.
-    pub fn new(bytes_max: u64, start: Offset) -> Self {
+    /// Keeps so much of output that begins at `start`.
+    pub fn new(keep: Keep, start: Offset) -> Self {
         Self {
-            bytes_max,
+            keep,
             kept: Held::default(),
             current: (start, Held::default()),
             first_is_sealed: false,
@@ -98,7 +121,7 @@ impl Ring {
         self.kept.add(more);
         self.current.1.add(more);
         match self.leaving {
-            None => self.make_room(),
+            None => self.make_room(more),
             Some(_) => None,
         }
     }
@@ -110,12 +133,13 @@ impl Ring {
         self.current.1.take(less);
     }
 
-    fn make_room(&mut self) -> Option<Victims> {
+    fn make_room(&mut self, more: Held) -> Option<Victims> {
         let mut segments = Vec::new();
         let mut hole = self.hole;
-        while self.is_over()
-            && let Some((first_offset, held)) = self.sealed.pop_front()
+        while let Some(&(first_offset, held)) = self.sealed.front()
+            && self.keep.lets_go(self.kept, more, held)
         {
+            self.sealed.pop_front();
             self.kept.take(held);
             widen(&mut hole, first_offset, held);
             segments.push((first_offset, held));
@@ -155,11 +179,6 @@ impl Ring {
         self.leaving.is_some()
     }
 
-    fn is_over(&self) -> bool {
-        self.kept.bytes > self.bytes_max
-            || self.kept.file_bytes > self.bytes_max.saturating_mul(FILES_FACTOR)
-    }
-
     /// The current segment has been sealed; the next one begins at `end`.
     pub fn roll(&mut self, end: Offset) {
         let sealed = std::mem::replace(&mut self.current, (end, Held::default()));
@@ -196,6 +215,13 @@ pub fn line_ends(data: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
+    fn bytes(max: u64) -> Keep {
+        Keep {
+            bytes_max: Some(max),
+            lines_min: None,
+        }
+    }
+
     /// Writes segments of one line each, of that many bytes, and returns the first offsets of
     /// those that went.
     fn run(ring: &mut Ring, segments: u64, bytes: usize) -> Vec<Offset> {
@@ -213,14 +239,14 @@ mod tests {
 
     #[test]
     fn up_to_the_bound_nothing_goes() {
-        let mut ring = Ring::new(1000, 0);
+        let mut ring = Ring::new(bytes(1000), 0);
         assert!(run(&mut ring, 10, 100).is_empty());
         assert_eq!(ring.hole(), None);
     }
 
     #[test]
     fn the_first_stays_and_the_oldest_behind_it_go() {
-        let mut ring = Ring::new(1000, 7);
+        let mut ring = Ring::new(bytes(1000), 7);
         assert_eq!(run(&mut ring, 13, 100), [107, 207, 307]);
         let hole = ring.hole().expect("a hole");
         assert_eq!((hole.gap.from, hole.gap.to, hole.lines), (107, 407, 3));
@@ -229,7 +255,7 @@ mod tests {
 
     #[test]
     fn headers_may_take_as_much_again_and_no_more() {
-        let mut ring = Ring::new(1000, 0);
+        let mut ring = Ring::new(bytes(1000), 0);
         let gone = run(&mut ring, 100, 1);
         assert_eq!(gone.len() as u64, 100 - 2000 / 41);
         assert!(ring.kept.file_bytes <= 2000);
@@ -237,7 +263,7 @@ mod tests {
 
     #[test]
     fn until_one_is_gone_no_other_goes_and_nothing_counts() {
-        let mut ring = Ring::new(1000, 0);
+        let mut ring = Ring::new(bytes(1000), 0);
         assert!(run(&mut ring, 10, 100).is_empty());
         let line = [b'\n'; 100];
         let victims = ring.take_in(&line).expect("one has to go");
@@ -256,9 +282,39 @@ mod tests {
 
     #[test]
     fn what_is_being_written_never_goes() {
-        let mut ring = Ring::new(10, 0);
+        let mut ring = Ring::new(bytes(10), 0);
         for _ in 0..5 {
             assert_eq!(ring.take_in(&[0; 100]), None);
         }
+    }
+
+    #[test]
+    fn segments_go_as_long_as_enough_lines_stay() {
+        let keep = Keep {
+            bytes_max: None,
+            lines_min: Some(5),
+        };
+        let mut ring = Ring::new(keep, 0);
+        // Of one line each: the seventh goes into a segment that is not sealed.
+        assert_eq!(run(&mut ring, 6, 100), Vec::<Offset>::new());
+        assert_eq!(run(&mut ring, 1, 100), [100]);
+        assert_eq!(run(&mut ring, 3, 100), [200, 300, 400]);
+        assert_eq!(ring.kept.lines, 6);
+        assert_eq!(ring.hole().expect("a hole").lines, 4);
+        // What is being written counts only when it is.
+        assert_eq!(
+            ring.take_in(&[b'x'; 50]).map(|v| v.first_offsets),
+            Some(vec![500])
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_although_too_few_lines_stay() {
+        let keep = Keep {
+            bytes_max: Some(300),
+            lines_min: Some(1000),
+        };
+        let mut ring = Ring::new(keep, 0);
+        assert_eq!(run(&mut ring, 5, 100), [100, 200]);
     }
 }

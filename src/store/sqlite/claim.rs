@@ -9,11 +9,11 @@ use super::{
     columns::{from_json, int, json, malformed},
     inputs,
     job_snapshot::{Batch, Step, all_moved},
-    view,
+    view::{self, SpecRow},
 };
 use crate::store::write::ClaimAsk;
 use crate::{
-    job::{JobNumber, JobState, NewJob, Seconds, state},
+    job::{JobNumber, JobSpec, JobState, state},
     store::types::{Claim, Claimed},
 };
 
@@ -181,16 +181,9 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
                j.attempt AS "attempt!: u32", j.output_bytes AS "output_bytes!: i64",
                j.queue AS "queue!: String", j.priority AS "priority!: i64",
                j.name AS "name: String", j.labels AS "labels!: String",
-               j.argv AS "argv: String", j.shell AS "shell: String", j.cwd AS "cwd!: String",
-               e.env AS "env!: String", j.umask AS "umask!: u32", j.limits AS "limits: String",
-               j.stdin AS "stdin: String",
-               j.interactive AS "interactive!: bool",
-               j.timeout_s AS "timeout_s: f64", j.stall_timeout_s AS "stall_timeout_s: f64",
-               j.grace_s AS "grace_s!: f64", j.leftover AS "leftover!: String",
-               j.on_lost AS "on_lost!: String", j.on_disconnect AS "on_disconnect!: String",
-               j.disconnect_delay_s AS "disconnect_delay_s!: f64",
-               j.output_bytes_max AS "output_bytes_max: i64", j.when_full AS "when_full!: String",
-               j.idempotency_key AS "idempotency_key: String",
+               j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
+               j.idempotency_key AS "idempotency_key: String", j.spec AS "spec!: String",
+               e.env AS "env!: String", j.stdin AS "stdin: String",
                CASE WHEN j.output_bytes = 0 THEN 0 ELSE
                    (SELECT coalesce(sum(length), 0) FROM output_chunks AS c
                     WHERE c.job = j.number AND c.gap IS NOT NULL) END AS "missing_bytes!: i64",
@@ -207,27 +200,20 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
     .await?;
     let ready = rows.first().map_or(0, |row| row.ready as usize);
     let candidates = rows.into_iter().take(wanted).map(|row| {
-        let job = NewJob {
-            command: view::command(row.argv.as_deref(), row.shell)?,
-            cwd: Some(row.cwd.clone()),
-            env: from_json(&row.env)?,
-            umask: row.umask,
-            limits: view::limits(row.limits.as_deref())?,
-            stdin: row.stdin,
-            interactive: row.interactive,
-            name: row.name,
-            labels: from_json(&row.labels)?,
+        let spec = SpecRow {
+            spec: row.spec,
             queue: row.queue,
             priority: row.priority,
-            timeout_s: row.timeout_s.map(Seconds),
-            stall_timeout_s: row.stall_timeout_s.map(Seconds),
-            grace_s: Seconds(row.grace_s),
-            leftover: view::leftover(&row.leftover)?,
-            on_lost: view::on_lost(&row.on_lost)?,
-            on_disconnect: view::on_disconnect(&row.on_disconnect)?,
-            disconnect_delay_s: Seconds(row.disconnect_delay_s),
-            output: view::output_policy(row.output_bytes_max, &row.when_full)?,
+            name: row.name,
+            labels: row.labels,
+            interactive: row.interactive,
+            on_lost: row.on_lost,
             idempotency_key: row.idempotency_key,
+        };
+        let job = JobSpec {
+            env: from_json(&row.env)?,
+            stdin: row.stdin,
+            ..spec.into_spec()?
         };
         let claim = Claim {
             shim: String::new(),
@@ -239,7 +225,6 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
             hash_state: row.hash_state,
             job,
             inputs: Vec::new(),
-            cwd: row.cwd,
         };
         let step = claimed_step(claim.number, claim.attempt)?;
         Ok(Candidate { step, claim })

@@ -2,6 +2,10 @@
 //!
 //! It does not know which table they belong to.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Value, value::RawValue};
+
 /// A value in the database, or on its way there, that cannot be what we wrote.
 pub(super) fn malformed(what: impl std::fmt::Display) -> sqlx::Error {
     sqlx::Error::Decode(what.to_string().into())
@@ -15,6 +19,30 @@ pub(super) fn json(value: &impl serde::Serialize) -> sqlx::Result<String> {
 /// The value of a JSON column.
 pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> sqlx::Result<T> {
     serde_json::from_str(text).map_err(malformed)
+}
+
+/// The same, with numbers as `str::parse` reads them: what `serde_json` makes of one that has a fraction
+/// may be its neighbour, and a stored length of time is to be shown as it was submitted.
+pub(super) fn from_json_exactly<T: serde::de::DeserializeOwned>(text: &str) -> sqlx::Result<T> {
+    let value = exact(text).map_err(malformed)?;
+    serde_json::from_value(value).map_err(malformed)
+}
+
+fn exact(text: &str) -> serde_json::Result<Value> {
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            let raw: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+            let entries = raw.into_iter();
+            let entries = entries.map(|(key, value)| Ok((key, exact(value.get())?)));
+            entries
+                .collect::<serde_json::Result<_>>()
+                .map(Value::Object)
+        }
+        Some(b'-' | b'0'..=b'9') if text.contains(['.', 'e', 'E']) => {
+            Ok(text.parse::<f64>().map_or(Value::Null, Value::from))
+        }
+        _ => serde_json::from_str(text),
+    }
 }
 
 /// The value of a JSON column that may be NULL.

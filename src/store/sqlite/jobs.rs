@@ -9,7 +9,7 @@ use serde::Serialize;
 use sqlx::Sqlite;
 
 use super::{
-    columns::{hex, int, json, malformed},
+    columns::{hex, json, malformed},
     events,
     job_snapshot::Batch,
     keys::DigestKey,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     job::{
-        Command, Job, JobId, JobNumber, JobState, Limits, Usage,
+        Job, JobId, JobNumber, JobSpec, JobState,
         state::{Event, next},
     },
     store::types::{BatchRefused, Submission, SubmitError, Taken},
@@ -278,36 +278,15 @@ async fn insert_environments(
     Ok(hashes)
 }
 
-/// The columns of a row. BLOBs travel as hex, for JSON's sake; a command that is none has no key.
+/// The columns of a row. BLOBs travel as hex, for JSON's sake.
 #[derive(Serialize)]
 struct Row<'a> {
     number: JobNumber,
     id: JobId,
     state: JobState,
-    queue: &'a str,
-    priority: i64,
-    name: Option<&'a str>,
-    labels: &'a BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    argv: Option<&'a [String]>,
-    shell: Option<&'a str>,
-    cwd: &'a str,
+    spec: &'a JobSpec,
     environment: &'a str,
-    umask: u32,
-    #[serde(skip_serializing_if = "Limits::is_none")]
-    limits: &'a Limits,
     stdin: Option<&'a str>,
-    interactive: bool,
-    timeout_s: Option<f64>,
-    stall_timeout_s: Option<f64>,
-    grace_s: f64,
-    leftover: crate::job::Leftover,
-    on_lost: &'static str,
-    on_disconnect: &'static str,
-    disconnect_delay_s: f64,
-    output_bytes_max: Option<i64>,
-    when_full: &'static str,
-    idempotency_key: Option<&'a str>,
     fingerprint: String,
     retry_of: Option<JobId>,
     submitted_at: i64,
@@ -320,37 +299,13 @@ impl<'a> Row<'a> {
         number: JobNumber,
         key: &DigestKey,
     ) -> Self {
-        let job = &submission.job;
-        let (argv, shell) = match &job.command {
-            Command::Argv(argv) => (Some(argv.as_slice()), None),
-            Command::Shell(line) => (None, Some(line.as_str())),
-        };
         Self {
             number,
             id: submission.id,
             state: first_state(),
-            queue: &job.queue,
-            priority: job.priority,
-            name: job.name.as_deref(),
-            labels: &job.labels,
-            argv,
-            shell,
-            cwd: &submission.cwd,
+            spec: &submission.job,
             environment,
-            umask: job.umask,
-            limits: &job.limits,
-            stdin: job.stdin.as_deref(),
-            interactive: job.interactive,
-            timeout_s: job.timeout_s.map(|s| s.0),
-            stall_timeout_s: job.stall_timeout_s.map(|s| s.0),
-            grace_s: job.grace_s.0,
-            leftover: job.leftover,
-            on_lost: job.on_lost.name(),
-            on_disconnect: job.on_disconnect.name(),
-            disconnect_delay_s: job.disconnect_delay_s.0,
-            output_bytes_max: job.output.max_bytes.map(int),
-            when_full: job.output.when_full.name(),
-            idempotency_key: job.idempotency_key.as_deref(),
+            stdin: submission.job.stdin.as_deref(),
             fingerprint: hex(&key.digest(&submission.fingerprint)),
             retry_of: submission.retry_of,
             submitted_at: submission.at.0,
@@ -378,21 +333,19 @@ async fn insert(
     Ok(())
 }
 
+/// What SQL asks for has a column of its own, and stands nowhere else.
 async fn insert_rows(batch: &mut Batch<'_>, rows: String) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO jobs (number, id, state, queue, priority, name, labels, argv, shell, cwd,
-             environment, umask, stdin, interactive, timeout_s, stall_timeout_s, grace_s, leftover,
-             on_lost, on_disconnect, disconnect_delay_s, output_bytes_max, when_full, idempotency_key,
-             fingerprint, retry_of, submitted_at, limits)
-         SELECT value ->> 'number', value ->> 'id', value ->> 'state', value ->> 'queue',
-             value ->> 'priority', value ->> 'name', value -> 'labels', value -> 'argv',
-             value ->> 'shell', value ->> 'cwd', unhex(value ->> 'environment'),
-             value ->> 'umask', value ->> 'stdin', value ->> 'interactive', value ->> 'timeout_s',
-             value ->> 'stall_timeout_s', value ->> 'grace_s', value ->> 'leftover',
-             value ->> 'on_lost', value ->> 'on_disconnect', value ->> 'disconnect_delay_s',
-             value ->> 'output_bytes_max', value ->> 'when_full', value ->> 'idempotency_key',
-             unhex(value ->> 'fingerprint'), value ->> 'retry_of', value ->> 'submitted_at',
-             value -> 'limits'
+        "INSERT INTO jobs (number, id, state, queue, priority, name, labels, interactive, on_lost,
+             idempotency_key, spec, environment, stdin, fingerprint, retry_of, submitted_at)
+         SELECT value ->> 'number', value ->> 'id', value ->> 'state', value ->> '$.spec.queue',
+             value ->> '$.spec.priority', value ->> '$.spec.name', value -> '$.spec.labels',
+             value ->> '$.spec.interactive', value ->> '$.spec.on_lost',
+             value ->> '$.spec.idempotency_key',
+             json_remove(value -> 'spec', '$.queue', '$.priority', '$.name', '$.labels',
+                 '$.interactive', '$.on_lost', '$.idempotency_key'),
+             unhex(value ->> 'environment'), value ->> 'stdin', unhex(value ->> 'fingerprint'),
+             value ->> 'retry_of', value ->> 'submitted_at'
          FROM json_each(?1)",
         rows
     )
@@ -420,52 +373,13 @@ fn submitted(submission: &Submission, last_number: JobNumber, nth: usize) -> eve
 
 /// The job as a read would show it now.
 pub(in crate::store) fn as_submitted(submission: &Submission, number: JobNumber) -> Job {
-    let job = submission.job.clone();
-    Job {
-        id: submission.id,
-        number,
-        state: first_state(),
-        reason: None,
-        exit_code: None,
-        signal: None,
-        command: job.command,
-        cwd: submission.cwd.clone(),
-        env_names: job.env.into_keys().collect(),
-        stdin_bytes: job.stdin.map(|stdin| stdin.len() as u64),
-        env: None,
-        stdin: None,
-        interactive: job.interactive,
-        umask: job.umask,
-        limits: job.limits,
-        name: job.name,
-        labels: job.labels,
-        queue: job.queue,
-        priority: job.priority,
-        timeout_s: job.timeout_s,
-        stall_timeout_s: job.stall_timeout_s,
-        grace_s: job.grace_s,
-        leftover: job.leftover,
-        on_lost: job.on_lost,
-        on_disconnect: job.on_disconnect,
-        disconnect_delay_s: job.disconnect_delay_s,
-        output: job.output,
-        idempotency_key: job.idempotency_key,
-        retry_of: submission.retry_of,
-        attempts: 0,
-        submitted_at: submission.at,
-        started_at: None,
-        finished_at: None,
-        output_bytes: 0,
-        dropped_bytes: 0,
-        dropped_lines: 0,
-        output_sha256: None,
-        spawn_error: None,
-        stop: None,
-        leaked: 0,
-        survivors: Vec::new(),
-        survivors_unknown: None,
-        usage: Usage::default(),
-    }
+    Job::submitted(
+        (submission.id, number),
+        first_state(),
+        submission.job.clone(),
+        submission.retry_of,
+        submission.at,
+    )
 }
 
 /// The highest number that a job has had; 0 before the first one.

@@ -305,12 +305,23 @@ async fn carry_over(path: &Path, conn: &mut SqliteConnection) -> Result<(), Open
     }
 }
 
+/// A migration may make a table anew that others refer to (SQLite: "Making Other Kinds Of Table Schema
+/// Changes"), so foreign keys are off meanwhile; within its transaction they cannot be switched.
 async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
-    // `run` does the same, but the future of a call to it cannot be sent between threads.
-    MIGRATOR
-        .run_direct(None, conn, false)
+    let switch = sqlx::query("PRAGMA foreign_keys = OFF");
+    switch
+        .execute(&mut *conn)
         .await
-        .map_err(|error| OpenError::failed(path, "cannot be brought up to date", error))
+        .map_err(|error| OpenError::failed(path, "cannot be brought up to date", error))?;
+    // `run` does the same, but the future of a call to it cannot be sent between threads.
+    let done = MIGRATOR.run_direct(None, &mut *conn, false).await;
+    done.map_err(|error| OpenError::failed(path, "cannot be brought up to date", error))?;
+    let switch = sqlx::query("PRAGMA foreign_keys = ON");
+    switch
+        .execute(conn)
+        .await
+        .map_err(|error| OpenError::failed(path, "cannot be brought up to date", error))?;
+    Ok(())
 }
 
 async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, OpenError> {

@@ -6,16 +6,44 @@ use serde::Deserialize;
 use sqlx::{Sqlite, SqliteConnection};
 
 use super::{
-    columns::{from_json, from_json_opt, malformed},
+    columns::{from_json, from_json_exactly, from_json_opt, malformed},
     events,
 };
 use crate::{
     job::{
-        Command, Job, JobId, JobNumber, JobRef, Leftover, Limits, Micros, OnDisconnect, OnLost,
-        OutputPolicy, Seconds, StopWish, Survivor, Usage, WhenFull, view::Stop,
+        Exit, Job, JobId, JobNumber, JobRef, JobSpec, Micros, OnLost, StopWish, Survivor, Usage,
+        view::Stop,
     },
     store::types::Include,
 };
+
+/// A spec as its row has it: the keys that SQL asks for in columns, the others as JSON.
+pub(super) struct SpecRow {
+    pub(super) spec: String,
+    pub(super) queue: String,
+    pub(super) priority: i64,
+    pub(super) name: Option<String>,
+    pub(super) labels: String,
+    pub(super) interactive: bool,
+    pub(super) on_lost: String,
+    pub(super) idempotency_key: Option<String>,
+}
+
+impl SpecRow {
+    /// The spec, without its environment and its stdin.
+    pub(super) fn into_spec(self) -> sqlx::Result<JobSpec> {
+        Ok(JobSpec {
+            queue: self.queue,
+            priority: self.priority,
+            name: self.name,
+            labels: from_json(&self.labels)?,
+            interactive: self.interactive,
+            on_lost: on_lost(&self.on_lost)?,
+            idempotency_key: self.idempotency_key,
+            ..from_json_exactly(&self.spec)?
+        })
+    }
+}
 
 /// A job's row with its environment and its current attempt's wish.
 pub(super) struct JobRow {
@@ -27,26 +55,14 @@ pub(super) struct JobRow {
     pub(super) priority: i64,
     pub(super) name: Option<String>,
     pub(super) labels: String,
-    pub(super) argv: Option<String>,
-    pub(super) shell: Option<String>,
-    pub(super) cwd: String,
+    pub(super) interactive: bool,
+    pub(super) on_lost: String,
+    pub(super) idempotency_key: Option<String>,
+    pub(super) spec: String,
     pub(super) env_names: String,
     pub(super) env: Option<String>,
-    pub(super) umask: u32,
-    pub(super) limits: Option<String>,
     pub(super) stdin_bytes: Option<i64>,
     pub(super) stdin: Option<String>,
-    pub(super) interactive: bool,
-    pub(super) timeout_s: Option<f64>,
-    pub(super) stall_timeout_s: Option<f64>,
-    pub(super) grace_s: f64,
-    pub(super) leftover: String,
-    pub(super) on_lost: String,
-    pub(super) on_disconnect: String,
-    pub(super) disconnect_delay_s: f64,
-    pub(super) output_bytes_max: Option<i64>,
-    pub(super) when_full: String,
-    pub(super) idempotency_key: Option<String>,
     pub(super) retry_of: Option<String>,
     pub(in crate::store) attempts: u32,
     pub(super) submitted_at: i64,
@@ -69,8 +85,6 @@ pub(super) struct JobRow {
     pub(super) max_rss_bytes: i64,
 }
 
-impl JobRow {}
-
 /// `SELECT` of [`JobRow`]s. `?1`: with the environment's values, `?2`: with stdin; the rest is the
 /// caller's.
 macro_rules! select_jobs {
@@ -81,18 +95,12 @@ macro_rules! select_jobs {
                 j.state AS "state!: String", j.reason AS "reason: String",
                 j.queue AS "queue!: String", j.priority AS "priority!: i64",
                 j.name AS "name: String", j.labels AS "labels!: String",
-                j.argv AS "argv: String", j.shell AS "shell: String", j.cwd AS "cwd!: String",
+                j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
+                j.idempotency_key AS "idempotency_key: String", j.spec AS "spec!: String",
                 e.names AS "env_names!: String",
                 CASE WHEN ?1 THEN e.env END AS "env: String",
-                j.umask AS "umask!: u32", j.limits AS "limits: String", octet_length(j.stdin) AS "stdin_bytes: i64",
+                octet_length(j.stdin) AS "stdin_bytes: i64",
                 CASE WHEN ?2 THEN j.stdin END AS "stdin: String",
-                j.interactive AS "interactive!: bool",
-                j.timeout_s AS "timeout_s: f64", j.stall_timeout_s AS "stall_timeout_s: f64",
-                j.grace_s AS "grace_s!: f64", j.leftover AS "leftover!: String",
-                j.on_lost AS "on_lost!: String", j.on_disconnect AS "on_disconnect!: String",
-                j.disconnect_delay_s AS "disconnect_delay_s!: f64",
-                j.output_bytes_max AS "output_bytes_max: i64", j.when_full AS "when_full!: String",
-                j.idempotency_key AS "idempotency_key: String",
                 j.retry_of AS "retry_of: String", j.attempts AS "attempts!: u32", j.submitted_at AS "submitted_at!: i64",
                 j.started_at AS "started_at: i64", j.finished_at AS "finished_at: i64",
                 j.exit_code AS "exit_code: i32", j.signal AS "signal: i32",
@@ -116,11 +124,6 @@ macro_rules! select_jobs {
 }
 
 pub(super) use select_jobs;
-
-/// What is stored of a job's limits.
-pub(super) fn limits(stored: Option<&str>) -> sqlx::Result<Limits> {
-    Ok(from_json_opt(stored)?.unwrap_or_default())
-}
 
 /// One job.
 pub(in crate::store) async fn job<'e>(
@@ -154,36 +157,28 @@ pub(super) async fn known(conn: &mut SqliteConnection, number: JobNumber) -> sql
 impl JobRow {
     pub(super) fn into_job(self, include: Include) -> sqlx::Result<Job> {
         let state = events::state(&self.state)?;
-        let stop = self.stop(state.is_active())?;
+        let (stop, exit) = (self.stop(state.is_active())?, self.exit()?);
+        let spec = SpecRow {
+            spec: self.spec,
+            queue: self.queue,
+            priority: self.priority,
+            name: self.name,
+            labels: self.labels,
+            interactive: self.interactive,
+            on_lost: self.on_lost,
+            idempotency_key: self.idempotency_key,
+        };
         Ok(Job {
             id: job_id(&self.id)?,
             number: self.number,
             state,
             reason: self.reason.as_deref().map(events::reason).transpose()?,
-            exit_code: self.exit_code,
-            signal: self.signal,
-            command: command(self.argv.as_deref(), self.shell)?,
-            cwd: self.cwd,
+            exit,
+            spec: spec.into_spec()?,
             env_names: from_json(&self.env_names)?,
             stdin_bytes: self.stdin_bytes.map(|bytes| bytes as u64),
             env: from_json_opt(self.env.as_deref())?,
             stdin: include.stdin.then_some(self.stdin),
-            interactive: self.interactive,
-            umask: self.umask,
-            limits: limits(self.limits.as_deref())?,
-            name: self.name,
-            labels: from_json(&self.labels)?,
-            queue: self.queue,
-            priority: self.priority,
-            timeout_s: self.timeout_s.map(Seconds),
-            stall_timeout_s: self.stall_timeout_s.map(Seconds),
-            grace_s: Seconds(self.grace_s),
-            leftover: leftover(&self.leftover)?,
-            on_lost: on_lost(&self.on_lost)?,
-            on_disconnect: on_disconnect(&self.on_disconnect)?,
-            disconnect_delay_s: Seconds(self.disconnect_delay_s),
-            output: output_policy(self.output_bytes_max, &self.when_full)?,
-            idempotency_key: self.idempotency_key,
             retry_of: self.retry_of.as_deref().map(job_id).transpose()?,
             attempts: self.attempts,
             submitted_at: Micros(self.submitted_at),
@@ -193,7 +188,6 @@ impl JobRow {
             dropped_bytes: self.dropped_bytes as u64,
             dropped_lines: self.dropped_lines as u64,
             output_sha256: self.output_sha256,
-            spawn_error: from_json_opt(self.spawn_error.as_deref())?,
             stop,
             leaked: self.leaked,
             survivors: from_json(&self.survivors)?,
@@ -203,6 +197,14 @@ impl JobRow {
                 system_s: seconds(self.system_us),
                 max_rss_bytes: self.max_rss_bytes as u64,
             },
+        })
+    }
+
+    fn exit(&self) -> sqlx::Result<Option<Exit>> {
+        Ok(match (self.exit_code, self.signal) {
+            (Some(code), _) => Some(Exit::Code(code)),
+            (None, Some(signal)) => Some(Exit::Signal(signal)),
+            (None, None) => from_json_opt(self.spawn_error.as_deref())?.map(Exit::SpawnFailed),
         })
     }
 
@@ -239,37 +241,8 @@ pub(super) fn job_id(text: &str) -> sqlx::Result<JobId> {
     uuid::Uuid::try_parse(text).map(JobId).map_err(malformed)
 }
 
-pub(super) fn command(argv: Option<&str>, shell: Option<String>) -> sqlx::Result<Command> {
-    match (argv, shell) {
-        (Some(argv), None) => from_json(argv).map(Command::Argv),
-        (None, Some(line)) => Ok(Command::Shell(line)),
-        _ => Err(malformed("a job has neither or both of argv and shell")),
-    }
-}
-
-pub(super) fn leftover(name: &str) -> sqlx::Result<Leftover> {
-    match name {
-        "kill" => Ok(Leftover::Kill),
-        "keep" => Ok(Leftover::Keep),
-        other => Err(malformed(format!("leftover cannot be {other}"))),
-    }
-}
-
 pub(super) fn on_lost(name: &str) -> sqlx::Result<OnLost> {
     OnLost::from_name(name).ok_or_else(|| malformed(format!("on_lost cannot be {name}")))
-}
-
-pub(super) fn on_disconnect(name: &str) -> sqlx::Result<OnDisconnect> {
-    OnDisconnect::from_name(name)
-        .ok_or_else(|| malformed(format!("on_disconnect cannot be {name}")))
-}
-
-pub(super) fn output_policy(bytes_max: Option<i64>, when_full: &str) -> sqlx::Result<OutputPolicy> {
-    Ok(OutputPolicy {
-        max_bytes: bytes_max.map(|bytes| bytes as u64),
-        when_full: WhenFull::from_name(when_full)
-            .ok_or_else(|| malformed(format!("when_full cannot be {when_full}")))?,
-    })
 }
 
 fn seconds(micros: i64) -> f64 {

@@ -375,7 +375,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        job::{Command, JobId, Micros, NewJob},
+        job::{Command, JobId, JobSpec, Micros},
         store::{Submission, sqlite::open},
     };
 
@@ -397,14 +397,13 @@ mod tests {
 
     /// A job of about 40 KB.
     fn submit() -> Ask {
-        let mut job = NewJob::new(Command::Shell(":".into()));
+        let mut job = JobSpec::new(Command::Shell(":".into()));
         job.stdin = Some("x".repeat(40_000));
         Ask::Submit(
             [Submission {
                 retry_of: None,
                 id: JobId(uuid::Uuid::now_v7()),
                 job,
-                cwd: "/".into(),
                 fingerprint: [0; 32],
                 actor: "test".into(),
                 at: Micros(0),

@@ -8,7 +8,7 @@ use super::{Flow, Keeper, PauseAsked, Task, task::Watched};
 use crate::{
     job::{Input, InputAnswer, Offset},
     spool::{About, ToShim},
-    supervisor::{Key, Ward, connection::Connection, registry::Order, spec},
+    supervisor::{Key, Ward, connection::Connection, registry::Order, spec, written::lines_before},
 };
 
 /// Most orders that are kept for an attempt that the shim has not been given yet.
@@ -23,6 +23,10 @@ impl Keeper {
     ) -> io::Result<Flow> {
         match order {
             Order::Run(claim) => {
+                let Some(lines_before) = lines_before(&self.ctx, &claim).await else {
+                    // Nobody has run it: the next server takes it back.
+                    return Ok(Flow::Continue);
+                };
                 let key = Key::of_claim(&claim);
                 let ward = Ward::of_claim(&claim);
                 self.offered = false;
@@ -32,6 +36,7 @@ impl Keeper {
                 self.registry.attach(key, &self.offer.shim);
                 let spec = spec::run_spec(
                     &claim,
+                    lines_before,
                     &self.ctx.bounds,
                     &self.ctx.instance,
                     self.ctx.layout.root(),

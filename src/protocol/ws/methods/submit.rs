@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{Outcome, tail::Wanted};
 use crate::{
     executor::From,
-    job::{Job, JobRef, NewJob},
+    job::{Job, JobRef, JobSpec},
     protocol::{jsonrpc::error::Refusal, methods::submit, ws::session::Session},
 };
 
@@ -53,7 +53,7 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
 
 /// A new job has no output yet, so only an idempotency key, which may name an earlier one, makes
 /// sense of a later beginning.
-fn check_begin(wanted: &Wanted, job: &NewJob) -> Result<(), Refusal> {
+fn check_begin(wanted: &Wanted, job: &JobSpec) -> Result<(), Refusal> {
     match wanted.options.from {
         From::Offset(offset) if offset > 0 && job.idempotency_key.is_none() => {
             let refusal = Refusal::params("tail.from", "lies beyond the end: the job is new");
@@ -70,15 +70,15 @@ mod tests {
     use super::*;
     use crate::job::Command;
 
-    fn job() -> NewJob {
-        NewJob::new(Command::Argv(vec!["true".to_owned()]))
+    fn job() -> JobSpec {
+        JobSpec::new(Command::Argv(vec!["true".to_owned()]))
     }
 
     #[test]
     fn a_later_beginning_needs_a_key() {
         let wanted = Wanted::nested(&json!({"from": 5})).expect("valid");
         assert!(check_begin(&wanted, &job()).is_err());
-        let keyed = NewJob {
+        let keyed = JobSpec {
             idempotency_key: Some("k".into()),
             ..job()
         };

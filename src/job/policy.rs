@@ -1,0 +1,83 @@
+//! What a job wants where something happens to it: processes that are left over, a connection that
+//! is lost, output that reaches its bound.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Refusal, read, words::words};
+
+/// What happens to processes that outlive the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Leftover {
+    /// They end with it.
+    #[default]
+    Kill,
+    /// They stay and are named in `survivors`.
+    Keep,
+}
+
+words!(Leftover: Kill = "kill", Keep = "keep");
+
+/// What happens when a job has written as much as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// The job ends with `output_limit`.
+    #[default]
+    Fail,
+    /// The oldest segments after the first one go.
+    DropOldest,
+    /// What comes later is counted and forgotten.
+    DropNewest,
+}
+
+words!(WhenFull: Fail = "fail", DropOldest = "drop_oldest", DropNewest = "drop_newest");
+
+/// What the loss of the connection that submitted a job means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDisconnect {
+    /// Nothing.
+    #[default]
+    Continue,
+    /// The job is cancelled, unless somebody asks for it within the delay.
+    Cancel,
+}
+
+words!(OnDisconnect: Continue = "continue", Cancel = "cancel");
+
+/// How much output a job may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutputPolicy {
+    /// Over all attempts, bytes; `None`: no bound.
+    #[serde(deserialize_with = "read::count")]
+    pub max_bytes: Option<u64>,
+    /// Over all attempts, lines: bytes 0x0A, whichever stream they come from; `None`: no bound.
+    #[serde(deserialize_with = "read::count")]
+    pub max_lines: Option<u64>,
+    /// What happens at the bound that is met first.
+    pub when_full: WhenFull,
+}
+
+impl OutputPolicy {
+    /// Least `max_bytes` with [`WhenFull::DropOldest`], bytes: whole segments are dropped, and the
+    /// first one is kept.
+    pub const DROP_OLDEST_BYTES_MIN: u64 = 16 << 20;
+
+    /// Dropping needs a bound, and whole segments need room for bytes.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        let least = match self.when_full {
+            WhenFull::Fail => return Ok(()),
+            WhenFull::DropNewest => 1,
+            WhenFull::DropOldest => Self::DROP_OLDEST_BYTES_MIN,
+        };
+        let fits = match self.max_bytes {
+            Some(max) => max >= least,
+            None => self.max_lines.is_some(),
+        };
+        if fits {
+            return Ok(());
+        }
+        let (name, key) = (self.when_full.name(), "output.max_bytes");
+        let message = format!("must be at least {least} where output.when_full is {name:?}");
+        Err(Refusal::invalid(key, message))
+    }
+}

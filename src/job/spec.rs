@@ -1,0 +1,440 @@
+//! What a user submits, NewJob: its keys, their defaults, and how it is read and written.
+//!
+//! A key is one field here; the store keeps it, `Job` shows it and the fingerprint counts it without
+//! another line. Stored jobs are read by the same code: what a value may be can be widened later,
+//! never narrowed.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde_json::{Map, Value};
+use serde_path_to_error::Track;
+
+use super::{
+    command::{Command, Umask},
+    fields,
+    limits::Limits,
+    loss::OnLost,
+    policy::{Leftover, OnDisconnect, OutputPolicy},
+    queue::JOINED,
+    read,
+    refusal::Refusal,
+    time::Seconds,
+};
+
+/// A job as submitted, defaults filled in. Two submissions are the same job if and only if their
+/// specs are equal, the idempotency key aside.
+///
+/// Serialised it is NewJob's object with every key but `env` and `stdin`: they may hold secrets, and
+/// are stored and shown apart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self", default = "JobSpec::nothing")]
+pub struct JobSpec {
+    /// What is executed.
+    #[serde(flatten, skip_deserializing)]
+    pub command: Command,
+    /// Absolute; `None`: the home of the server's user.
+    #[serde(deserialize_with = "read::directory")]
+    pub cwd: Option<String>,
+    /// Added to the clean base environment.
+    #[serde(skip_serializing, deserialize_with = "read::environment")]
+    pub env: BTreeMap<String, String>,
+    /// File mode creation mask.
+    pub umask: Umask,
+    /// What the kernel bounds for its processes.
+    #[serde(serialize_with = "some_limits")]
+    pub limits: Limits,
+    /// Written to the process's stdin first.
+    #[serde(skip_serializing, deserialize_with = "read::text")]
+    pub stdin: Option<String>,
+    /// Stdin stays open for inputs; else it is closed after `stdin`, or `/dev/null`.
+    #[serde(deserialize_with = "read::flag")]
+    pub interactive: bool,
+    /// A name for people; not unique.
+    #[serde(deserialize_with = "read::name_or_none")]
+    pub name: Option<String>,
+    /// Free labels.
+    #[serde(deserialize_with = "read::labels")]
+    pub labels: BTreeMap<String, String>,
+    /// The queue it waits in.
+    #[serde(deserialize_with = "read::name")]
+    pub queue: String,
+    /// Higher first.
+    #[serde(deserialize_with = "read::priority")]
+    pub priority: i64,
+    /// Run time without pauses, per attempt.
+    #[serde(deserialize_with = "read::positive")]
+    pub timeout_s: Option<Seconds>,
+    /// Time without output, per attempt.
+    #[serde(deserialize_with = "read::positive")]
+    pub stall_timeout_s: Option<Seconds>,
+    /// From TERM to KILL.
+    pub grace_s: Seconds,
+    /// What happens to processes that outlive the leader.
+    pub leftover: Leftover,
+    /// What happens when nobody can know how an attempt ended.
+    pub on_lost: OnLost,
+    /// What the loss of the submitting connection means.
+    pub on_disconnect: OnDisconnect,
+    /// From the loss of that connection to the cancel.
+    pub disconnect_delay_s: Seconds,
+    /// How much it may write.
+    pub output: OutputPolicy,
+    /// Makes submitting it twice one job.
+    #[serde(deserialize_with = "read::name_or_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Keys that are promised and not built yet.
+const LATER_KEYS: [&str; 10] = [
+    "pty",
+    "exclusive",
+    "after",
+    "run_at",
+    "delay_s",
+    "retry",
+    "user",
+    "notify",
+    "expect",
+    "prompt",
+];
+
+/// A key of `job.submit` beside those of the job.
+const TAIL: &str = "tail";
+
+/// Keys that say what one job is: a queue has no default for them.
+const NO_DEFAULTS: [&str; 6] = ["argv", "shell", "queue", "stdin", "idempotency_key", TAIL];
+
+/// Keys of a NewJob that this version understands.
+static KNOWN_KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let fields = fields::listed_by(|list| JobSpec::deserialize(list).err());
+    [&Command::KEYS, fields, &[TAIL]].concat()
+});
+
+impl JobSpec {
+    /// The queue of a job that names none.
+    pub const QUEUE: &'static str = "default";
+    /// The queue of `run`.
+    pub const INTERACTIVE_QUEUE: &'static str = "interactive";
+
+    /// A job with all defaults.
+    pub fn new(command: Command) -> Self {
+        Self {
+            command,
+            cwd: None,
+            env: BTreeMap::new(),
+            umask: Umask::default(),
+            limits: Limits::default(),
+            stdin: None,
+            interactive: false,
+            name: None,
+            labels: BTreeMap::new(),
+            queue: Self::QUEUE.to_owned(),
+            priority: 0,
+            timeout_s: None,
+            stall_timeout_s: None,
+            grace_s: Seconds(10.0),
+            leftover: Leftover::default(),
+            on_lost: OnLost::default(),
+            on_disconnect: OnDisconnect::default(),
+            disconnect_delay_s: Seconds(10.0),
+            output: OutputPolicy::default(),
+            idempotency_key: None,
+        }
+    }
+
+    /// The defaults, and a command that is none: only for the time of reading.
+    fn nothing() -> Self {
+        Self::new(Command::Argv(Vec::new()))
+    }
+
+    /// Reads a NewJob. Null is as good as left out. The key `tail` belongs to `job.submit` itself
+    /// and is passed over.
+    ///
+    /// # Errors
+    ///
+    /// A key is unknown or not built yet, or a value is wrong.
+    pub fn read(mut object: Map<String, Value>) -> Result<Self, Refusal> {
+        refuse_unknown(&object)?;
+        object.remove(TAIL);
+        let job = Self::of_object(object)?;
+        job.output.check()?;
+        Ok(job)
+    }
+
+    /// Checks NewJob keys that are to be a queue's defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`], about the keys inside `defaults`; or one says what a single job is.
+    pub fn check_defaults(defaults: &Map<String, Value>) -> Result<(), Refusal> {
+        let own = defaults
+            .keys()
+            .find(|key| NO_DEFAULTS.contains(&key.as_str()));
+        if let Some(key) = own {
+            let message = "every job has its own; a queue has no default for it";
+            return Err(Refusal::invalid(key, message).within("defaults"));
+        }
+        let mut job = defaults.clone();
+        job.insert("argv".to_owned(), Value::from(vec!["true"]));
+        let read = Self::read(job).map(drop);
+        read.map_err(|refusal| refusal.within("defaults"))
+    }
+
+    /// The job without what may hold secrets, its environment and its stdin.
+    pub fn without_secrets(self) -> Self {
+        Self {
+            env: BTreeMap::new(),
+            stdin: None,
+            ..self
+        }
+    }
+
+    fn of_object(mut object: Map<String, Value>) -> Result<Self, Refusal> {
+        let command = Command::take(&mut object)?;
+        forget_nulls(&mut object);
+        let mut track = Track::new();
+        let object = Value::Object(object);
+        let read = Self::deserialize(serde_path_to_error::Deserializer::new(object, &mut track));
+        let read = read.map_err(|wrong| (track.path().to_string(), wrong.to_string()));
+        let job = read.map_err(|(key, wrong)| Refusal::invalid(&key, wrong))?;
+        Ok(Self { command, ..job })
+    }
+}
+
+/// Only for a user's own keys: a stored job, or one from another version, may have others.
+fn refuse_unknown(object: &Map<String, Value>) -> Result<(), Refusal> {
+    for key in object.keys() {
+        if LATER_KEYS.contains(&key.as_str()) {
+            return Err(Refusal::unsupported(key));
+        }
+        refuse_others(key, &KNOWN_KEYS)?;
+    }
+    for (outer, known) in [
+        ("limits", fields::of::<Limits>()),
+        ("output", fields::of::<OutputPolicy>()),
+    ] {
+        let Some(value) = object.get(outer).filter(|value| !value.is_null()) else {
+            continue;
+        };
+        let wrong = || Refusal::invalid(outer, "must be an object");
+        let keys = value.as_object().ok_or_else(wrong)?.iter();
+        for (key, _) in keys.filter(|(_, value)| !value.is_null()) {
+            refuse_others(key, known).map_err(|refusal| refusal.within(outer))?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse_others(key: &str, known: &[&str]) -> Result<(), Refusal> {
+    if known.contains(&key) {
+        return Ok(());
+    }
+    let message = format!("unknown key; known keys are {}", known.join(", "));
+    Err(Refusal::invalid(key, message))
+}
+
+/// Null is as good as left out, also inside of an object whose keys are ours.
+fn forget_nulls(object: &mut Map<String, Value>) {
+    object.retain(|_, value| !value.is_null());
+    for (key, value) in object {
+        if let Value::Object(inner) = value
+            && !JOINED.contains(&key.as_str())
+        {
+            inner.retain(|_, value| !value.is_null());
+        }
+    }
+}
+
+/// Null where nothing is bound.
+fn some_limits<S: Serializer>(limits: &Limits, serializer: S) -> Result<S::Ok, S::Error> {
+    (!limits.is_none()).then_some(limits).serialize(serializer)
+}
+
+impl Serialize for JobSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for JobSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut object = Map::deserialize(deserializer)?;
+        // One of `argv` and `shell` is.
+        object.retain(|_, value| !value.is_null());
+        Self::of_object(object).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::job::WhenFull;
+
+    fn parse(value: Value) -> Result<JobSpec, Refusal> {
+        JobSpec::read(value.as_object().expect("an object").clone())
+    }
+
+    fn with(key: &str, value: Value) -> Result<JobSpec, Refusal> {
+        let mut object = json!({"argv": ["true"]});
+        object[key] = value;
+        parse(object)
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let job = parse(json!({"argv": ["echo", "hi"]})).expect("valid");
+        let expected = JobSpec::new(Command::Argv(vec!["echo".into(), "hi".into()]));
+        assert_eq!(job, expected);
+        assert_eq!((job.umask, job.queue.as_str()), (Umask(0o077), "default"));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let job = parse(json!({
+            "shell": "make", "cwd": "/src", "env": {"A": "b"}, "umask": "022", "stdin": "x",
+            "name": "n", "labels": {"k": "v"}, "queue": "q", "priority": -3, "timeout_s": 1.5,
+            "stall_timeout_s": 2, "grace_s": 0, "leftover": "keep",
+            "output": {"max_bytes": 10, "when_full": "drop_newest"}, "idempotency_key": "key",
+            "interactive": true, "on_disconnect": "cancel", "disconnect_delay_s": 0,
+            "on_lost": "retry",
+        }))
+        .expect("valid");
+        assert_eq!(job.command, Command::Shell("make".into()));
+        assert_eq!(job.umask, Umask(0o022));
+        assert_eq!(job.timeout_s, Some(Seconds(1.5)));
+        assert_eq!(job.grace_s, Seconds(0.0));
+        assert_eq!(job.output.max_bytes, Some(10));
+        assert_eq!(job.output.when_full, WhenFull::DropNewest);
+        assert!(job.interactive);
+        assert_eq!(job.on_disconnect, OnDisconnect::Cancel);
+        assert_eq!(job.disconnect_delay_s, Seconds(0.0));
+        assert_eq!(job.leftover, Leftover::Keep);
+        assert_eq!(job.on_lost, OnLost::Retry);
+    }
+
+    #[test]
+    fn wrong_values_are_invalid() {
+        for (key, value) in [
+            ("argv", json!([])),
+            ("argv", json!([""])),
+            ("argv", json!(["a\0b"])),
+            ("argv", json!("true")),
+            ("argv", json!([1])),
+            ("shell", json!("both")),
+            ("cwd", json!("relative")),
+            ("env", json!({"A": 1})),
+            ("env", json!({"": "x"})),
+            ("env", json!({"A=B": "x"})),
+            ("umask", json!(22)),
+            ("umask", json!("888")),
+            ("umask", json!("+22")),
+            ("umask", json!("1777")),
+            ("priority", json!(1.5)),
+            ("priority", json!(1u64 << 40)),
+            ("timeout_s", json!(0)),
+            ("timeout_s", json!(-1)),
+            ("timeout_s", json!(1e18)),
+            ("timeout_s", json!("5")),
+            ("grace_s", json!(-0.5)),
+            ("leftover", json!("maybe")),
+            ("output", json!({"max_bytes": 0})),
+            ("output", json!({"when_full": "explode"})),
+            ("output", json!({"when_full": "drop_newest"})),
+            ("output", json!({"when_full": "drop_oldest"})),
+            (
+                "output",
+                json!({"when_full": "drop_oldest", "max_bytes": (16 << 20) - 1}),
+            ),
+            ("interactive", json!("yes")),
+            ("on_lost", json!("explode")),
+            ("on_disconnect", json!("explode")),
+            ("disconnect_delay_s", json!(-1)),
+            ("output", json!({"colour": 1})),
+            ("idempotency_key", json!("")),
+            ("labels", json!(["a"])),
+            ("colour", json!(1)),
+        ] {
+            assert!(
+                matches!(with(key, value.clone()), Err(Refusal::Invalid { .. })),
+                "{key} = {value}"
+            );
+        }
+        assert!(parse(json!({})).is_err());
+    }
+
+    #[test]
+    fn what_comes_later_is_unsupported() {
+        for key in LATER_KEYS {
+            let refused = with(key, json!(true));
+            assert_eq!(refused, Err(Refusal::unsupported(key)));
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_its_key() {
+        for (key, value, named) in [
+            ("argv", json!(["a", 1]), "argv"),
+            ("shell", json!(null), "argv"),
+            ("env", json!({"A": 1}), "env"),
+            ("labels", json!({"a": null}), "labels"),
+            ("umask", json!(22), "umask"),
+            ("grace_s", json!([]), "grace_s"),
+            ("output", json!([]), "output"),
+            ("output", json!({"max_bytes": 0}), "output.max_bytes"),
+            ("output", json!({"when_full": 1}), "output.when_full"),
+            (
+                "output",
+                json!({"when_full": "drop_newest"}),
+                "output.max_bytes",
+            ),
+            ("output", json!({"colour": 1}), "output.colour"),
+            ("limits", json!("none"), "limits"),
+            (
+                "limits",
+                json!({"cpu_s": {"soft": 2, "hard": 1}}),
+                "limits.cpu_s",
+            ),
+            ("limits", json!({"nice": 20}), "limits.nice"),
+            ("limits", json!({"cpu": 1}), "limits.cpu"),
+            ("leftover", json!({"kill": null}), "leftover"),
+            ("colour", json!(null), "colour"),
+        ] {
+            let refusal = with(key, value.clone()).expect_err("refused");
+            assert_eq!(refusal.key(), named, "{key} = {value}");
+        }
+    }
+
+    #[test]
+    fn null_is_as_good_as_left_out() {
+        let mut nulls: Map<String, Value> = KNOWN_KEYS
+            .iter()
+            .filter(|key| !Command::KEYS.contains(*key))
+            .map(|key| ((*key).to_owned(), Value::Null))
+            .collect();
+        nulls.insert("argv".into(), json!(["true"]));
+        nulls.insert(
+            "output".into(),
+            json!({"max_bytes": null, "when_full": null, "x": null}),
+        );
+        nulls.insert("limits".into(), json!({"nice": null}));
+        let job = JobSpec::read(nulls).expect("valid");
+        assert_eq!(job, JobSpec::new(Command::Argv(vec!["true".into()])));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_has_no_secret() {
+        let job = parse(json!({
+            "shell": "make", "cwd": "/src", "env": {"A": "s3cret"}, "umask": "022", "stdin": "s3cret",
+            "limits": {"cpu_s": {"soft": 1, "hard": null}}, "timeout_s": 0.1, "on_lost": "retry",
+            "output": {"max_bytes": 10, "when_full": "drop_newest"}, "labels": {"k": "v"},
+        }))
+        .expect("valid");
+        let written = serde_json::to_string(&job).expect("JSON");
+        assert!(!written.contains("s3cret"), "{written}");
+        let read: JobSpec = serde_json::from_str(&written).expect("a job");
+        assert_eq!(read, job.without_secrets());
+    }
+}

@@ -1,0 +1,61 @@
+//! What a job's earlier attempts have stored, where its next one has to know it.
+//!
+//! Only an attempt that was lost has another one after it; so the output is read again rather than
+//! counted for every job.
+
+use std::time::Duration;
+
+use super::Context;
+use crate::{
+    job::{Offset, WhenFull},
+    output::{Cursor, Item, Log, ReadError},
+    store::Claim,
+};
+
+/// How much is read at once, bytes.
+const READ_BYTES: usize = 1 << 20;
+
+/// Between two tries to read what could not be read.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How many lines are stored before the attempt of this claim, where its output is bounded in lines
+/// over all attempts; 0 elsewhere. `None`: the server stops.
+pub async fn lines_before(ctx: &Context, claim: &Claim) -> Option<u64> {
+    let output = claim.job.output;
+    let end = claim.start_offset;
+    if output.max_lines.is_none() || output.when_full == WhenFull::DropOldest || end == 0 {
+        return Some(0);
+    }
+    let log = Log::new(ctx.store.clone(), ctx.layout.spool());
+    loop {
+        let error = tokio::select! {
+            () = ctx.stopping.cancelled() => return None,
+            counted = count(&log, claim, end) => match counted {
+                Ok(lines) => return Some(lines),
+                Err(error) => error,
+            },
+        };
+        tracing::warn!(job = claim.number, %error, "the lines of earlier attempts cannot be counted; \
+            trying again");
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}
+
+async fn count(log: &Log, claim: &Claim, end: Offset) -> Result<u64, ReadError> {
+    let (mut lines, mut cursor) = (0, Cursor::new(0));
+    while cursor.offset < end {
+        let batch = log.read(claim.number, &mut cursor, READ_BYTES).await?;
+        let chunks = batch.items.iter().filter_map(|item| match item {
+            Item::Chunk(chunk) => Some(&chunk.data),
+            Item::Gap(_) => None,
+        });
+        lines += chunks
+            .map(|data| memchr::memchr_iter(b'\n', data).count() as u64)
+            .sum::<u64>();
+        if batch.at_end {
+            break;
+        }
+    }
+    Ok(lines)
+}
