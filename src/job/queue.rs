@@ -6,7 +6,11 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{JobSpec, Refusal, read::NAME_BYTES_MAX};
+use super::{
+    Refusal,
+    read::NAME_BYTES_MAX,
+    spec::{JOINED, JobSpec},
+};
 
 /// A queue as users see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -110,9 +114,6 @@ impl Queue {
         filled
     }
 }
-
-/// Keys whose entries are the user's own: those of a queue and of a job are joined.
-pub(super) const JOINED: [&str; 2] = ["env", "labels"];
 
 #[cfg(test)]
 mod tests {

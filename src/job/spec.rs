@@ -16,11 +16,13 @@ use super::{
     limits::Limits,
     loss::OnLost,
     policy::{Leftover, OnDisconnect, OutputPolicy},
-    queue::JOINED,
     read,
     refusal::Refusal,
     time::Seconds,
 };
+
+/// Keys whose entries are the user's own: those of a queue and of a job are joined.
+pub(super) const JOINED: [&str; 2] = ["env", "labels"];
 
 /// A job as submitted, defaults filled in. Two submissions are the same job if and only if their
 /// specs are equal, the idempotency key aside.

@@ -112,6 +112,9 @@ impl From<StoreError> for BatchRefused {
     }
 }
 
+/// What the database's engine says.
+pub type EngineError = dyn std::error::Error + Send + Sync;
+
 /// The ledger cannot be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -124,7 +127,7 @@ pub enum StoreError {
     /// It could not be read or written now: descriptors or memory are short, its lock is held, or
     /// its disk failed. Trying again may help.
     #[error("the database cannot be used now: {0}")]
-    Unavailable(#[source] Arc<sqlx::Error>),
+    Unavailable(#[source] Arc<EngineError>),
     /// Its file may not be trusted any more: the server ends, and the next one is to be asked.
     #[error(
         "the database cannot be used now: its file cannot be trusted any more; the server ends"
@@ -132,7 +135,7 @@ pub enum StoreError {
     Untrusted,
     /// Anything else that SQLite says.
     #[error("the database refused: {0}")]
-    Database(#[source] Arc<sqlx::Error>),
+    Database(#[source] Arc<EngineError>),
     /// The writer has answered another question: a mistake of ours.
     #[error("the database refused: the answer to another question")]
     WrongAnswer,

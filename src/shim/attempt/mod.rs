@@ -10,6 +10,7 @@ pub(super) mod feed;
 pub(super) mod flow;
 pub(super) mod halt;
 pub(super) mod pause;
+mod pause_state;
 pub(super) mod pending;
 pub(super) mod phase;
 pub(super) mod start;
@@ -32,7 +33,7 @@ use crate::{
     spool::{About, RunSpec},
 };
 use feed::Feed;
-use pause::PauseState;
+use pause_state::PauseState;
 use phase::{EndStep, Later, Phase, StartStep, Starting};
 use stop::Stop;
 use stopwatch::Stopwatch;

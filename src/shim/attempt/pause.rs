@@ -3,7 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Attempt, halt::Halt, phase::Phase};
+use super::{
+    Attempt,
+    pause_state::{Hold, PauseState, PauseStep},
+    phase::Phase,
+};
 use crate::{
     job::Survivor,
     shim::{
@@ -25,79 +29,6 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// How long after a look the next one is taken at the soonest.
 const WATCH_SOONEST: Duration = Duration::from_millis(50);
-
-/// A pause of a process tree.
-#[derive(Debug, Default)]
-pub(super) struct PauseState {
-    hold: Hold,
-    /// That it is paused was told.
-    told: bool,
-    /// What is done next about it by itself.
-    next: Option<PauseStep>,
-}
-
-/// Whom a pause holds.
-#[derive(Debug, Default)]
-enum Hold {
-    #[default]
-    Nobody,
-    /// Those that it has stopped; the clocks stand still.
-    Stopped(Box<Halt>),
-    /// The pause is over, but some of those do not go on yet.
-    Released(Box<Halt>),
-}
-
-/// A step of a pause, and when it is due.
-#[derive(Debug, Clone, Copy)]
-enum PauseStep {
-    /// The pause has not reached everybody.
-    Hold(Instant),
-    /// Its end has not reached everybody.
-    LetGo(Instant),
-    /// It is looked whether everybody still stands still, as at `looked_at`.
-    Watch { at: Instant, looked_at: Instant },
-}
-
-impl PauseStep {
-    fn at(self) -> Instant {
-        match self {
-            Self::Hold(at) | Self::LetGo(at) | Self::Watch { at, .. } => at,
-        }
-    }
-
-    fn is_watch(self) -> bool {
-        matches!(self, Self::Watch { .. })
-    }
-}
-
-impl PauseState {
-    /// Whether the clocks stand still.
-    pub(super) fn is_on(&self) -> bool {
-        matches!(self.hold, Hold::Stopped(_))
-    }
-
-    /// Whether somebody stands still because of it, or may.
-    pub(super) fn holds_any(&self) -> bool {
-        !matches!(self.hold, Hold::Nobody)
-    }
-
-    /// When its next step is due.
-    pub(super) fn next_at(&self) -> Option<Instant> {
-        self.next.map(PauseStep::at)
-    }
-
-    /// Whether it has reached everybody and that was told.
-    fn is_reached(&self) -> bool {
-        self.told && self.next.is_none_or(PauseStep::is_watch)
-    }
-
-    fn take_halt(&mut self) -> Option<Box<Halt>> {
-        match std::mem::take(&mut self.hold) {
-            Hold::Nobody => None,
-            Hold::Stopped(halt) | Hold::Released(halt) => Some(halt),
-        }
-    }
-}
 
 impl Attempt {
     /// Stops the whole tree, without anybody in it noticing. A stop that has begun goes first.

@@ -3,7 +3,7 @@
 
 use std::{os::fd::OwnedFd, time::Instant};
 
-use super::{backoff::Backoff, pause::PauseState};
+use super::{backoff::Backoff, pause_state::PauseState};
 use crate::{
     job::{ExitFacts, SpawnError, Survivor},
     spool::record::StartPayload,

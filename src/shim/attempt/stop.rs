@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::{
-    Attempt,
-    pause::{self, PauseState},
+    Attempt, pause,
+    pause_state::PauseState,
     phase::{Later, Phase, StartStep},
 };
 use crate::{

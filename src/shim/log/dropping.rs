@@ -4,51 +4,17 @@
 use super::{
     Desk, Log,
     frame::{self, Frame},
-    retention::{Keep, Ring, Victims, line_ends},
+    retention::{Ring, Victims, line_ends},
     sync::{Syncer, Work},
 };
 use crate::{
-    job::{Dropped, Gap, GapReason, Offset, Stream, WhenFull},
+    job::{Dropped, Gap, GapReason, Offset, Stream},
     shim,
     spool::{
-        Hole, Kind, RunSpec, SegmentName,
+        Hole, Kind, SegmentName,
         record::{self, HEADER_BYTES},
     },
 };
-
-/// The ring of an attempt that keeps its first and its newest output.
-pub(super) fn ring(spec: &RunSpec) -> Option<Ring> {
-    let keep = Keep {
-        bytes_max: spec.output_bytes_max,
-        lines_min: spec.output_lines_max,
-    };
-    let is_bound = keep.bytes_max.is_some() || keep.lines_min.is_some();
-    (spec.when_full == WhenFull::DropOldest && is_bound).then(|| Ring::new(keep, spec.start_offset))
-}
-
-/// How much output may be stored, from the beginning of the attempt on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bound {
-    /// Where it ends, as an offset.
-    bytes: Option<Offset>,
-    /// After how many lines it ends.
-    lines: Option<u64>,
-}
-
-impl Bound {
-    /// That of an attempt; none where the oldest output makes way instead.
-    pub(super) fn of(spec: &RunSpec) -> Self {
-        let is_fixed = spec.when_full != WhenFull::DropOldest;
-        Self {
-            bytes: spec.output_bytes_max.filter(|_| is_fixed),
-            lines: spec.output_lines_max.filter(|_| is_fixed),
-        }
-    }
-
-    pub(super) fn counts_lines(&self) -> bool {
-        self.lines.is_some()
-    }
-}
 
 impl Log {
     /// Drops what has to go before `length` bytes of the frame's space are written.

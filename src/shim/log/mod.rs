@@ -1,6 +1,7 @@
 //! The attempt's output as it goes to disk: frames into segments, sealed one after the other. It
 //! says why it cannot go on and never waits itself; who reads the pipes is not known here.
 
+mod bound;
 mod dropping;
 pub(super) mod frame;
 mod obstacle;
@@ -31,7 +32,7 @@ use crate::{
     },
     sys::disk_reserve::Ballast,
 };
-use dropping::Bound;
+use bound::Bound;
 use frame::Frame;
 use retention::{Ring, line_ends};
 use room::Bounds;
@@ -104,7 +105,7 @@ impl Log {
             end: spec.start_offset,
             bound: Bound::of(spec),
             lines: 0,
-            ring: dropping::ring(spec),
+            ring: Ring::of(spec),
             forgotten: Dropped::default(),
             forgotten_for: GapReason::DropNewest,
             syncing: Syncing::new(ticket),

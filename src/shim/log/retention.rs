@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 
 use crate::{
-    job::{Gap, GapReason, Offset},
-    spool::{Hole, record::HEADER_BYTES},
+    job::{Gap, GapReason, Offset, WhenFull},
+    spool::{Hole, RunSpec, record::HEADER_BYTES},
 };
 
 /// How many times the bound the files may take, for the headers of their records: a process that
@@ -101,6 +101,17 @@ struct Leaving {
 }
 
 impl Ring {
+    /// The ring of an attempt that keeps its first and its newest output.
+    pub fn of(spec: &RunSpec) -> Option<Self> {
+        let keep = Keep {
+            bytes_max: spec.output_bytes_max,
+            lines_min: spec.output_lines_max,
+        };
+        let is_bound = keep.bytes_max.is_some() || keep.lines_min.is_some();
+        let drops_oldest = spec.when_full == WhenFull::DropOldest;
+        (drops_oldest && is_bound).then(|| Self::new(keep, spec.start_offset))
+    }
+
     /// Keeps so much of output that begins at `start`.
     pub fn new(keep: Keep, start: Offset) -> Self {
         Self {

@@ -158,7 +158,8 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
     }
     // One row at least, because each tells how many there are.
     let limit = wanted.max(1) as i64;
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        ReadyRow,
         r#"WITH open AS (
                SELECT name, weight, concurrency, (SELECT count(*) FROM jobs
                    WHERE queue = queues.name AND state IN ('running', 'paused')) AS active
@@ -199,37 +200,63 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
     .fetch_all(&mut *batch.conn)
     .await?;
     let ready = rows.first().map_or(0, |row| row.ready as usize);
-    let candidates = rows.into_iter().take(wanted).map(|row| {
+    let candidates = rows.into_iter().take(wanted).map(ReadyRow::into_candidate);
+    Ok((candidates.collect::<sqlx::Result<_>>()?, ready))
+}
+
+/// A job that may run now, as its statement finds it.
+struct ReadyRow {
+    /// How many such jobs there are.
+    ready: i64,
+    number: JobNumber,
+    id: String,
+    attempt: u32,
+    output_bytes: i64,
+    queue: String,
+    priority: i64,
+    name: Option<String>,
+    labels: String,
+    interactive: bool,
+    on_lost: String,
+    idempotency_key: Option<String>,
+    spec: String,
+    env: String,
+    stdin: Option<String>,
+    missing_bytes: i64,
+    hash_state: Option<Vec<u8>>,
+}
+
+impl ReadyRow {
+    fn into_candidate(self) -> sqlx::Result<Candidate> {
         let spec = SpecRow {
-            spec: row.spec,
-            queue: row.queue,
-            priority: row.priority,
-            name: row.name,
-            labels: row.labels,
-            interactive: row.interactive,
-            on_lost: row.on_lost,
-            idempotency_key: row.idempotency_key,
+            spec: self.spec,
+            queue: self.queue,
+            priority: self.priority,
+            name: self.name,
+            labels: self.labels,
+            interactive: self.interactive,
+            on_lost: self.on_lost,
+            idempotency_key: self.idempotency_key,
         };
         let job = JobSpec {
-            env: from_json(&row.env)?,
-            stdin: row.stdin,
+            env: from_json(&self.env)?,
+            stdin: self.stdin,
             ..spec.into_spec()?
         };
         let claim = Claim {
             shim: String::new(),
-            number: row.number,
-            id: view::job_id(&row.id)?,
-            attempt: row.attempt + 1,
-            start_offset: row.output_bytes as u64,
-            missing_bytes: row.missing_bytes as u64,
-            hash_state: row.hash_state,
+            number: self.number,
+            id: view::job_id(&self.id)?,
+            attempt: self.attempt + 1,
+            start_offset: self.output_bytes as u64,
+            missing_bytes: self.missing_bytes as u64,
+            hash_state: self.hash_state,
             job,
             inputs: Vec::new(),
         };
         let step = claimed_step(claim.number, claim.attempt)?;
         Ok(Candidate { step, claim })
-    });
-    Ok((candidates.collect::<sqlx::Result<_>>()?, ready))
+    }
 }
 
 fn claimed_step(number: JobNumber, attempt: u32) -> sqlx::Result<Step> {
