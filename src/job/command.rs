@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 
-use super::{Refusal, read};
+use super::{NewJobRefusal, read};
 
 /// What is executed. On the wire it is two keys, one of which is null: `argv` and `shell`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,17 +31,20 @@ impl Command {
     /// # Errors
     ///
     /// Both keys are there, or none, or the value is wrong. Null is a wrong value.
-    pub(super) fn take(object: &mut Map<String, Value>) -> Result<Self, Refusal> {
+    pub(super) fn take(object: &mut Map<String, Value>) -> Result<Self, NewJobRefusal> {
         match Self::KEYS.map(|key| object.remove(key)) {
             [Some(argv), None] => argv_of(argv)
                 .map(Self::Argv)
-                .map_err(|wrong| Refusal::invalid("argv", wrong)),
+                .map_err(|wrong| NewJobRefusal::invalid("argv", wrong)),
             [None, Some(line)] => read::string(line)
                 .and_then(read::without_nul)
                 .map(Self::Shell)
-                .map_err(|wrong| Refusal::invalid("shell", wrong)),
-            [Some(_), Some(_)] => Err(Refusal::invalid("argv", "give argv or shell, not both")),
-            [None, None] => Err(Refusal::invalid(
+                .map_err(|wrong| NewJobRefusal::invalid("shell", wrong)),
+            [Some(_), Some(_)] => Err(NewJobRefusal::invalid(
+                "argv",
+                "give argv or shell, not both",
+            )),
+            [None, None] => Err(NewJobRefusal::invalid(
                 "argv",
                 "missing; give argv (a list of strings) or shell (a string)",
             )),

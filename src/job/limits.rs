@@ -13,22 +13,22 @@ use super::read;
 pub struct Limits {
     /// Address space, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<Bound>,
+    pub memory_bytes: Option<ResourceBound>,
     /// CPU time of a process, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_s: Option<Bound>,
+    pub cpu_s: Option<ResourceBound>,
     /// Processes and threads of the user.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub processes: Option<Bound>,
+    pub processes: Option<ResourceBound>,
     /// Open files, one more than the highest descriptor.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub open_files: Option<Bound>,
+    pub open_files: Option<ResourceBound>,
     /// Length of a file that is written, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub file_bytes: Option<Bound>,
+    pub file_bytes: Option<ResourceBound>,
     /// Length of a core dump, bytes; from 2^63-1 on as long as it gets.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub core_bytes: Option<Bound>,
+    pub core_bytes: Option<ResourceBound>,
     /// From -20 (first) to 19 (last).
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -40,7 +40,7 @@ pub struct Limits {
 /// One bound: a number that is both, or the two of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum Bound {
+pub enum ResourceBound {
     /// What holds, and cannot be raised.
     Both(u64),
     /// As a shell has it that its processes may raise.
@@ -52,7 +52,7 @@ pub enum Bound {
     },
 }
 
-impl Bound {
+impl ResourceBound {
     /// What holds; and up to where it may be raised, if that is bound.
     pub fn soft_and_hard(self) -> (u64, Option<u64>) {
         match self {
@@ -70,7 +70,7 @@ impl Bound {
     }
 }
 
-impl<'de> Deserialize<'de> for Bound {
+impl<'de> Deserialize<'de> for ResourceBound {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
         read::checked(value, |value| {
             let wrong = "must be a number from 0 to 2^63-1, or {\"soft\", \"hard\"} of such numbers \
@@ -80,10 +80,10 @@ impl<'de> Deserialize<'de> for Bound {
     }
 }
 
-fn bound_of(value: &Value) -> Option<Bound> {
+fn bound_of(value: &Value) -> Option<ResourceBound> {
     let number = |value: &Value| value.as_u64().filter(|n| i64::try_from(*n).is_ok());
     let Some(object) = value.as_object() else {
-        return number(value).map(Bound::Both);
+        return number(value).map(ResourceBound::Both);
     };
     if object.keys().any(|key| key != "soft" && key != "hard") {
         return None;
@@ -93,7 +93,7 @@ fn bound_of(value: &Value) -> Option<Bound> {
         None | Some(Value::Null) => None,
         Some(hard) => Some(number(hard).filter(|hard| soft <= *hard)?),
     };
-    Some(Bound::new(soft, hard))
+    Some(ResourceBound::new(soft, hard))
 }
 
 impl Limits {
@@ -108,9 +108,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::job::{JobSpec, Refusal};
+    use crate::job::{JobSpec, NewJobRefusal};
 
-    fn read(value: &Value) -> Result<Limits, Refusal> {
+    fn read(value: &Value) -> Result<Limits, NewJobRefusal> {
         let job = json!({"argv": ["true"], "limits": value});
         JobSpec::read(job.as_object().expect("an object").clone()).map(|job| job.limits)
     }
@@ -124,7 +124,7 @@ mod tests {
         let again: Limits = serde_json::from_value(value).expect("limits");
         assert_eq!(again, limits);
         let both = read(&json!({"cpu_s": {"soft": 3, "hard": 3}, "processes": null}));
-        assert_eq!(both.expect("limits").cpu_s, Some(Bound::Both(3)));
+        assert_eq!(both.expect("limits").cpu_s, Some(ResourceBound::Both(3)));
         assert!(read(&json!({})).expect("limits").is_none());
     }
 

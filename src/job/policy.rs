@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, read, words::words};
+use super::{NewJobRefusal, read, words::words};
 
 /// What happens to processes that outlive the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,7 +63,7 @@ impl OutputPolicy {
     pub const DROP_OLDEST_BYTES_MIN: u64 = 16 << 20;
 
     /// Dropping needs a bound, and whole segments need room for bytes.
-    pub(super) fn check(&self) -> Result<(), Refusal> {
+    pub(super) fn check(&self) -> Result<(), NewJobRefusal> {
         let least = match self.when_full {
             WhenFull::Fail => return Ok(()),
             WhenFull::DropNewest => 1,
@@ -78,6 +78,6 @@ impl OutputPolicy {
         }
         let (name, key) = (self.when_full.name(), "output.max_bytes");
         let message = format!("must be at least {least} where output.when_full is {name:?}");
-        Err(Refusal::invalid(key, message))
+        Err(NewJobRefusal::invalid(key, message))
     }
 }

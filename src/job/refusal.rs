@@ -2,7 +2,7 @@
 
 /// Why a NewJob, or a change of a job or a queue, is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum NewJobRefusal {
     /// The value is wrong or missing, or the key is unknown.
     #[error("{key}: {message}")]
     Invalid {
@@ -21,7 +21,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl NewJobRefusal {
     /// A wrong value.
     pub fn invalid(key: &str, message: impl Into<String>) -> Self {
         Self::Invalid {

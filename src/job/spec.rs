@@ -17,7 +17,7 @@ use super::{
     loss::OnLost,
     policy::{Leftover, OnDisconnect, OutputPolicy},
     read,
-    refusal::Refusal,
+    refusal::NewJobRefusal,
     time::Seconds,
 };
 
@@ -156,7 +156,7 @@ impl JobSpec {
     /// # Errors
     ///
     /// A key is unknown or not built yet, or a value is wrong.
-    pub fn read(mut object: Map<String, Value>) -> Result<Self, Refusal> {
+    pub fn read(mut object: Map<String, Value>) -> Result<Self, NewJobRefusal> {
         refuse_unknown(&object)?;
         object.remove(TAIL);
         let job = Self::of_object(object)?;
@@ -169,13 +169,13 @@ impl JobSpec {
     /// # Errors
     ///
     /// As [`Self::read`], about the keys inside `defaults`; or one says what a single job is.
-    pub fn check_defaults(defaults: &Map<String, Value>) -> Result<(), Refusal> {
+    pub fn check_defaults(defaults: &Map<String, Value>) -> Result<(), NewJobRefusal> {
         let own = defaults
             .keys()
             .find(|key| NO_DEFAULTS.contains(&key.as_str()));
         if let Some(key) = own {
             let message = "every job has its own; a queue has no default for it";
-            return Err(Refusal::invalid(key, message).within("defaults"));
+            return Err(NewJobRefusal::invalid(key, message).within("defaults"));
         }
         let mut job = defaults.clone();
         job.insert("argv".to_owned(), Value::from(vec!["true"]));
@@ -192,23 +192,23 @@ impl JobSpec {
         }
     }
 
-    fn of_object(mut object: Map<String, Value>) -> Result<Self, Refusal> {
+    fn of_object(mut object: Map<String, Value>) -> Result<Self, NewJobRefusal> {
         let command = Command::take(&mut object)?;
         forget_nulls(&mut object);
         let mut track = Track::new();
         let object = Value::Object(object);
         let read = Self::deserialize(serde_path_to_error::Deserializer::new(object, &mut track));
         let read = read.map_err(|wrong| (track.path().to_string(), wrong.to_string()));
-        let job = read.map_err(|(key, wrong)| Refusal::invalid(&key, wrong))?;
+        let job = read.map_err(|(key, wrong)| NewJobRefusal::invalid(&key, wrong))?;
         Ok(Self { command, ..job })
     }
 }
 
 /// Only for a user's own keys: a stored job, or one from another version, may have others.
-fn refuse_unknown(object: &Map<String, Value>) -> Result<(), Refusal> {
+fn refuse_unknown(object: &Map<String, Value>) -> Result<(), NewJobRefusal> {
     for key in object.keys() {
         if LATER_KEYS.contains(&key.as_str()) {
-            return Err(Refusal::unsupported(key));
+            return Err(NewJobRefusal::unsupported(key));
         }
         refuse_others(key, &KNOWN_KEYS)?;
     }
@@ -219,7 +219,7 @@ fn refuse_unknown(object: &Map<String, Value>) -> Result<(), Refusal> {
         let Some(value) = object.get(outer).filter(|value| !value.is_null()) else {
             continue;
         };
-        let wrong = || Refusal::invalid(outer, "must be an object");
+        let wrong = || NewJobRefusal::invalid(outer, "must be an object");
         let keys = value.as_object().ok_or_else(wrong)?.iter();
         for (key, _) in keys.filter(|(_, value)| !value.is_null()) {
             refuse_others(key, known).map_err(|refusal| refusal.within(outer))?;
@@ -228,12 +228,12 @@ fn refuse_unknown(object: &Map<String, Value>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn refuse_others(key: &str, known: &[&str]) -> Result<(), Refusal> {
+fn refuse_others(key: &str, known: &[&str]) -> Result<(), NewJobRefusal> {
     if known.contains(&key) {
         return Ok(());
     }
     let message = format!("unknown key; known keys are {}", known.join(", "));
-    Err(Refusal::invalid(key, message))
+    Err(NewJobRefusal::invalid(key, message))
 }
 
 /// Null is as good as left out, also inside of an object whose keys are ours.
@@ -275,11 +275,11 @@ mod tests {
     use super::*;
     use crate::job::WhenFull;
 
-    fn parse(value: Value) -> Result<JobSpec, Refusal> {
+    fn parse(value: Value) -> Result<JobSpec, NewJobRefusal> {
         JobSpec::read(value.as_object().expect("an object").clone())
     }
 
-    fn with(key: &str, value: Value) -> Result<JobSpec, Refusal> {
+    fn with(key: &str, value: Value) -> Result<JobSpec, NewJobRefusal> {
         let mut object = json!({"argv": ["true"]});
         object[key] = value;
         parse(object)
@@ -360,7 +360,7 @@ mod tests {
             ("colour", json!(1)),
         ] {
             assert!(
-                matches!(with(key, value.clone()), Err(Refusal::Invalid { .. })),
+                matches!(with(key, value.clone()), Err(NewJobRefusal::Invalid { .. })),
                 "{key} = {value}"
             );
         }
@@ -371,7 +371,7 @@ mod tests {
     fn what_comes_later_is_unsupported() {
         for key in LATER_KEYS {
             let refused = with(key, json!(true));
-            assert_eq!(refused, Err(Refusal::unsupported(key)));
+            assert_eq!(refused, Err(NewJobRefusal::unsupported(key)));
         }
     }
 

@@ -62,7 +62,7 @@ pub struct Job {
     /// SHA-256 over all bytes of the output; `None` before the end and where there are gaps.
     pub output_sha256: Option<String>,
     /// The stop, whether wished for or done.
-    pub stop: Option<Stop>,
+    pub stop: Option<StopView>,
     /// How many processes outlived the leader and were ended with it.
     pub leaked: u32,
     /// Processes that still live.
@@ -90,7 +90,7 @@ fn serialize_exit<S: Serializer>(exit: &Option<Exit>, serializer: S) -> Result<S
 
 /// A stop as far as it has come.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Stop {
+pub enum StopView {
     /// Committed, and perhaps on its way.
     Wished(StopWish),
     /// The same, and the kernel did not let it reach these processes.
@@ -99,7 +99,7 @@ pub enum Stop {
     Done(StopFacts),
 }
 
-impl Serialize for Stop {
+impl Serialize for StopView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (none, nobody) = (&[] as &[String], &[] as &[Survivor]);
         let (by, cause, at) = match self {

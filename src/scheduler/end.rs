@@ -6,7 +6,7 @@
 
 use crate::{
     store::{Claimed, Fenced, Store, StoreError},
-    supervisor::{Settled, Supervisor},
+    supervisor::{Finalized, Supervisor},
     sys::retry,
 };
 
@@ -14,7 +14,7 @@ use crate::{
 /// and nothing is committed.
 pub async fn commit(
     supervisor: &Supervisor,
-    settled: &Settled,
+    settled: &Finalized,
     claim: impl Future<Output = Result<Claimed, StoreError>>,
 ) -> Option<(Fenced, Result<Claimed, StoreError>)> {
     let store = &supervisor.context().store;
@@ -32,7 +32,7 @@ pub async fn commit(
 }
 
 /// Tells the readers of a committed end.
-pub fn tell(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
+pub fn tell(supervisor: &Supervisor, settled: &Finalized, fenced: Fenced) {
     let hub = &supervisor.context().hub;
     match fenced {
         Fenced::Done => hub.ended(settled.key.job),
@@ -43,7 +43,7 @@ pub fn tell(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
 
 /// Unlinks what the commit has made useless in the spool. An end that came too late has made
 /// nothing so.
-pub async fn unlink(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
+pub async fn unlink(supervisor: &Supervisor, settled: &Finalized, fenced: Fenced) {
     if fenced == Fenced::Stale {
         return;
     }
@@ -54,7 +54,7 @@ pub async fn unlink(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) 
 }
 
 /// A start that was not entered before the end came goes in with it.
-async fn enter_start(store: &Store, settled: &Settled) {
+async fn enter_start(store: &Store, settled: &Finalized) {
     if let Some(started) = settled.start.clone()
         && let Err(error) = store.started(started).await
     {
@@ -64,7 +64,11 @@ async fn enter_start(store: &Store, settled: &Settled) {
 
 /// An end that the ledger did not take is tried until it does, or the server stops: the shim keeps
 /// it as long.
-async fn insist(store: &Store, settled: &Settled, error: StoreError) -> Result<Fenced, StoreError> {
+async fn insist(
+    store: &Store,
+    settled: &Finalized,
+    error: StoreError,
+) -> Result<Fenced, StoreError> {
     // The first try is the one that failed.
     let mut tried = Some(Err(error));
     retry::until_some(|| {

@@ -11,27 +11,27 @@ use nix::{poll::PollTimeout, sys::signalfd::SignalFd};
 
 use super::{
     attempt::{Attempt, Wants, pending::Pending},
-    context::Kit,
+    context::ShimContext,
     current::Current,
     poll::{Sources, Woken},
     process::spawn,
     server::{
-        connection::Connection,
-        socket::{Call, Door},
+        connection::ControlConnection,
+        socket::{Call, ControlSocket},
     },
 };
 use crate::{
     job::{InputAnswer, JobNumber},
-    spool::{About, FromShim, Launch, RunSpec, ToShim, message::PROTOCOL},
+    spool::{AttemptRef, FromShim, LaunchRequest, RunSpec, ToShim, message::PROTOCOL},
 };
 
 /// How long a shim that holds nothing waits for a server.
 const LONELY: Duration = Duration::from_secs(10);
 
 /// A shim at work.
-pub struct Nurse {
-    kit: Kit,
-    door: Door,
+pub struct EventLoop {
+    kit: ShimContext,
+    door: ControlSocket,
     children: SignalFd,
     current: Current,
     /// The server wants it to go.
@@ -40,9 +40,9 @@ pub struct Nurse {
     alone_since: Option<Instant>,
 }
 
-impl Nurse {
+impl EventLoop {
     /// A shim that does nothing yet. `children` becomes readable at SIGCHLD.
-    pub fn new(kit: Kit, door: Door, children: SignalFd) -> Self {
+    pub fn new(kit: ShimContext, door: ControlSocket, children: SignalFd) -> Self {
         Self {
             kit,
             door,
@@ -108,7 +108,7 @@ impl Nurse {
     }
 
     /// Starts a program beside us. The server hears of it, because it is our parent where it lives.
-    fn launch(&mut self, launch: &Launch, mut asker: Connection) {
+    fn launch(&mut self, launch: &LaunchRequest, mut asker: ControlConnection) {
         let (pid, error) = match launch.program.is_empty() {
             true => (0, None),
             false => match spawn::launch(launch, &self.kit.null) {
@@ -191,7 +191,7 @@ impl Nurse {
     }
 
     /// Whether an order is about the attempt that is here. One that is late must not reach the next.
-    fn is_current(&self, about: About) -> bool {
+    fn is_current(&self, about: AttemptRef) -> bool {
         self.current
             .key()
             .is_some_and(|(job, attempt)| about.is(job, attempt))

@@ -9,7 +9,7 @@ use super::Context;
 use crate::{
     job::{Offset, WhenFull},
     output::{Cursor, Item, Log, ReadError},
-    store::Claim,
+    store::ClaimedJob,
 };
 
 /// How much is read at once, bytes.
@@ -20,7 +20,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How many lines are stored before the attempt of this claim, where its output is bounded in lines
 /// over all attempts; 0 elsewhere. `None`: the server stops.
-pub async fn lines_before(ctx: &Context, claim: &Claim) -> Option<u64> {
+pub async fn lines_before(ctx: &Context, claim: &ClaimedJob) -> Option<u64> {
     let output = claim.job.output;
     let end = claim.start_offset;
     if output.max_lines.is_none() || output.when_full == WhenFull::DropOldest || end == 0 {
@@ -42,7 +42,7 @@ pub async fn lines_before(ctx: &Context, claim: &Claim) -> Option<u64> {
     }
 }
 
-async fn count(log: &Log, claim: &Claim, end: Offset) -> Result<u64, ReadError> {
+async fn count(log: &Log, claim: &ClaimedJob, end: Offset) -> Result<u64, ReadError> {
     let (mut lines, mut cursor) = (0, Cursor::new(0));
     while cursor.offset < end {
         let batch = log.read(claim.number, &mut cursor, READ_BYTES).await?;

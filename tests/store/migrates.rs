@@ -4,8 +4,8 @@ use std::{borrow::Cow, path::Path};
 
 use cc_executor::{
     job::{
-        Bound, Command, JobRef, JobSpec, Leftover, Limits, Micros, OnDisconnect, OnLost,
-        OutputPolicy, Seconds, Umask, WhenFull,
+        Command, JobRef, JobSpec, Leftover, Limits, Micros, OnDisconnect, OnLost, OutputPolicy,
+        ResourceBound, Seconds, Umask, WhenFull,
     },
     store::{Include, Store},
 };
@@ -61,7 +61,7 @@ fn first() -> JobSpec {
         cwd: Some("/s\"\\p".into()),
         umask: Umask(0o022),
         limits: Limits {
-            cpu_s: Some(Bound::Each {
+            cpu_s: Some(ResourceBound::Each {
                 soft: 1,
                 hard: None,
             }),

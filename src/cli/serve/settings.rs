@@ -3,7 +3,7 @@
 use crate::{
     config::Settings,
     executor::{ExecutorSettings, VerifySettings},
-    query::{Bounds as QueryBounds, QuerySettings},
+    query::{QueryLimits as QueryBounds, QuerySettings},
 };
 
 /// What an executor is started with.

@@ -22,11 +22,11 @@ const HELD_NAMES_MAX: usize = 256 << 10;
 #[derive(Debug, Clone)]
 pub struct Unlinker {
     spool: PathBuf,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<HeldFiles>>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldFiles {
     holds: usize,
     names: Vec<String>,
 }
@@ -84,7 +84,7 @@ impl Unlinker {
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, HeldFiles> {
         lock(&self.held)
     }
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     job::{Exit, ExitFacts},
     shim::{
-        context::Kit,
+        context::ShimContext,
         log::{Obstacle, sync::Synced},
         process::pipes::Pipes,
     },
@@ -19,7 +19,7 @@ use crate::{
 
 impl Attempt {
     /// Stores the last bytes and completes the facts.
-    pub(super) fn drain(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    pub(super) fn drain(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         self.take_the_rest(kit, now)?;
         self.log.settle_drops(&mut kit.syncer)?;
         let Phase::Draining(draining) = &self.phase else {
@@ -41,7 +41,7 @@ impl Attempt {
 
     /// Where the rest has no room it waits, unless somebody wants the attempt to end: then it is
     /// counted, and the log says that it is missing.
-    fn take_the_rest(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    fn take_the_rest(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         let is_cut = matches!(&self.phase, Phase::Draining(draining) if draining.is_cut);
         if !is_cut {
             match self.store_the_rest(kit, now) {
@@ -89,7 +89,7 @@ impl Attempt {
 
     /// Writes the exit record. Little output: the exit is told at once, for it goes into the
     /// ledger; else when everything is on disk, and what was dropped is gone.
-    pub(super) fn record(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+    pub(super) fn record(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
         let written = self.write_exit(kit);
         let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.has_hole();
         // What is missing at the end is told by the record alone.
@@ -109,7 +109,7 @@ impl Attempt {
         self.await_sync(kit)
     }
 
-    fn write_exit(&mut self, kit: &Kit) -> Result<(), Obstacle> {
+    fn write_exit(&mut self, kit: &ShimContext) -> Result<(), Obstacle> {
         let Phase::Ended(ended) = &self.phase else {
             return Ok(());
         };
@@ -121,7 +121,7 @@ impl Attempt {
     }
 
     /// Waits for the sync thread, then tells.
-    pub(super) fn await_sync(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+    pub(super) fn await_sync(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
         if self.log.synced().is_none() {
             return Err(Obstacle::Unsynced);
         }
@@ -131,7 +131,7 @@ impl Attempt {
     }
 
     /// Where no server is there to make the end durable, the shim does.
-    pub fn make_durable(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+    pub fn make_durable(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
         if self.is_at(ExitRecord::Missing) {
             self.write_exit(kit)?;
             self.advance_record(ExitRecord::Written);
@@ -141,7 +141,7 @@ impl Attempt {
     }
 
     /// Has everything synced, once, because nobody is there to acknowledge the end.
-    pub fn secure(&mut self, kit: &mut Kit) {
+    pub fn secure(&mut self, kit: &mut ShimContext) {
         if self.is_at(ExitRecord::Written) {
             self.advance_record(ExitRecord::Syncing);
             self.log.sync_all(&mut kit.syncer);
@@ -159,14 +159,14 @@ impl Attempt {
         }
     }
 
-    fn tell_sync_error(&mut self, kit: &mut Kit) {
+    fn tell_sync_error(&mut self, kit: &mut ShimContext) {
         if let Some(Err(e)) = self.log.synced() {
             let what = format!("sync its output: {e}");
             self.trouble(what, kit);
         }
     }
 
-    fn tell(&mut self, record: ExitRecord, kit: &mut Kit) {
+    fn tell(&mut self, record: ExitRecord, kit: &mut ShimContext) {
         let Phase::Ended(ended) = &mut self.phase else {
             return;
         };
@@ -231,7 +231,7 @@ impl Attempt {
     }
 
     /// A result of the sync thread.
-    pub fn on_synced(&mut self, synced: Synced, kit: &mut Kit) {
+    pub fn on_synced(&mut self, synced: Synced, kit: &mut ShimContext) {
         self.log.on_synced(synced);
         self.tell_sync_error(kit);
     }

@@ -23,19 +23,19 @@ use std::{
 };
 
 use super::{
-    context::Kit,
-    log::{Log, Obstacle},
+    context::ShimContext,
+    log::{AttemptLog, Obstacle},
     process::{pipes::Pipes, usage},
     timestamps,
 };
 use crate::{
     job::{Offset, StopCause, StopWish, Stream},
-    spool::{About, RunSpec},
+    spool::{AttemptRef, RunSpec},
 };
 use feed::Feed;
 use pause_state::PauseState;
 use phase::{EndStep, Later, Phase, StartStep, Starting};
-use stop::Stop;
+use stop::StopProgress;
 use stopwatch::Stopwatch;
 
 /// That the attempt cannot go on, and when to try again (`None`: when the sync thread says so).
@@ -48,12 +48,12 @@ pub(super) struct Blocked {
 pub struct Attempt {
     pub(super) spec: RunSpec,
     pub(super) phase: Phase,
-    pub(super) log: Log,
+    pub(super) log: AttemptLog,
     pub(super) pipes: Pipes,
     pub(super) stdin: Feed,
     /// Whose turn it is to be read first.
     pub(super) stderr_first: bool,
-    pub(super) stop: Option<Stop>,
+    pub(super) stop: Option<StopProgress>,
     /// A stop was asked for after the leader's exit: it is too late to change how the attempt
     /// ended, and what is left of its output is not to be waited for.
     pub(super) end_wanted: bool,
@@ -78,8 +78,8 @@ impl Attempt {
         spec: RunSpec,
         stdin: Feed,
         later: Later,
-        log: Log,
-        kit: &mut Kit,
+        log: AttemptLog,
+        kit: &mut ShimContext,
         now: Instant,
     ) -> Self {
         let mut attempt = Self {
@@ -112,7 +112,7 @@ impl Attempt {
     }
 
     /// Goes on as far as it can without waiting.
-    pub fn advance(&mut self, kit: &mut Kit, now: Instant) {
+    pub fn advance(&mut self, kit: &mut ShimContext, now: Instant) {
         if self.is_blocked(now) {
             return;
         }
@@ -130,7 +130,7 @@ impl Attempt {
         }
     }
 
-    fn step(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    fn step(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         match &self.phase {
             Phase::Starting(starting) => match starting.step {
                 StartStep::Fork => self.open(kit, now),
@@ -155,7 +155,7 @@ impl Attempt {
     }
 
     /// Output that waits for the disk goes first; with nothing waiting there is nothing to do.
-    fn log_ready(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+    fn log_ready(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
         if self.blocked.is_none() {
             return Ok(());
         }
@@ -223,8 +223,8 @@ impl Attempt {
     }
 
     /// Names it in messages.
-    pub(super) fn about(&self) -> About {
-        About::attempt(self.spec.job, self.spec.attempt)
+    pub(super) fn about(&self) -> AttemptRef {
+        AttemptRef::attempt(self.spec.job, self.spec.attempt)
     }
 
     /// A wish of the shim itself.

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     job::Survivor,
     shim::{
-        context::Kit,
-        process::{look::Process, tree},
+        context::ShimContext,
+        process::{look::Descendant, tree},
     },
     spool::FromShim,
 };
@@ -32,7 +32,7 @@ const WATCH_SOONEST: Duration = Duration::from_millis(50);
 
 impl Attempt {
     /// Stops the whole tree, without anybody in it noticing. A stop that has begun goes first.
-    pub fn pause(&mut self, kit: &mut Kit, now: Instant) {
+    pub fn pause(&mut self, kit: &mut ShimContext, now: Instant) {
         if self.stop.is_some() {
             return;
         }
@@ -46,7 +46,7 @@ impl Attempt {
     }
 
     /// Lets the tree go on.
-    pub fn resume(&mut self, kit: &mut Kit, now: Instant) {
+    pub fn resume(&mut self, kit: &mut ShimContext, now: Instant) {
         if let Phase::Starting(starting) = &mut self.phase {
             starting.later.pause = false;
         }
@@ -54,7 +54,7 @@ impl Attempt {
     }
 
     /// Pauses and resumes that are due.
-    pub(super) fn on_pause_time(&mut self, kit: &mut Kit, now: Instant) {
+    pub(super) fn on_pause_time(&mut self, kit: &mut ShimContext, now: Instant) {
         let Phase::Living(living) = &mut self.phase else {
             return;
         };
@@ -77,7 +77,7 @@ impl Attempt {
 
     /// Stops everybody who does not stand still. It is told once they all do: where somebody could
     /// not be looked at, it is tried again. Where the kernel does not let us, nobody stays stopped.
-    fn hold(&mut self, kit: &mut Kit, now: Instant) {
+    fn hold(&mut self, kit: &mut ShimContext, now: Instant) {
         let Some(living) = self.phase.running().filter(|_| self.stop.is_none()) else {
             return;
         };
@@ -106,7 +106,7 @@ impl Attempt {
         }
     }
 
-    fn tell_paused(&mut self, kit: &mut Kit) {
+    fn tell_paused(&mut self, kit: &mut ShimContext) {
         if let Phase::Living(living) = &mut self.phase {
             living.pause.told = true;
         }
@@ -115,7 +115,7 @@ impl Attempt {
     }
 
     /// Ends a pause. It is told once everybody goes on.
-    fn go_on(&mut self, kit: &mut Kit, now: Instant) {
+    fn go_on(&mut self, kit: &mut ShimContext, now: Instant) {
         if self.stop.is_some() {
             return;
         }
@@ -132,7 +132,7 @@ impl Attempt {
     }
 
     /// Lets those go on that the pause has stopped; whether all of them were reached.
-    pub(super) fn let_go(&mut self, kit: &Kit, now: Instant) -> bool {
+    pub(super) fn let_go(&mut self, kit: &ShimContext, now: Instant) -> bool {
         let Some(living) = self.phase.running() else {
             return true;
         };
@@ -149,7 +149,7 @@ impl Attempt {
     }
 
     /// Some processes cannot be stopped, so that the job would go on: it is not paused at all.
-    fn give_pause_up(&mut self, refused: &[Process], kit: &mut Kit, now: Instant) {
+    fn give_pause_up(&mut self, refused: &[Descendant], kit: &mut ShimContext, now: Instant) {
         let about = self.about();
         let names = names(&tree::name_all(refused));
         let why = format!(

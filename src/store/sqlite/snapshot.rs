@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     columns::int,
-    error::{Verdict, verdict},
-    long_path::Way,
+    error::{FailureAction, verdict},
+    long_path::LongPath,
     nodes, open,
     presence::Presence,
 };
@@ -45,7 +45,7 @@ pub enum SnapshotError {
 pub struct Snapshot {
     conn: SqliteConnection,
     /// As long as `conn` is.
-    _way: Way,
+    _way: LongPath,
     /// Its instance.
     pub instance: String,
 }
@@ -60,7 +60,7 @@ impl Snapshot {
         to: &Path,
         stop: &CancellationToken,
     ) -> Result<Self, SnapshotError> {
-        let way = Way::to(to)?;
+        let way = LongPath::to(to)?;
         let name = way.name(to);
         let text = name.to_str().ok_or_else(|| {
             let wrong = io::Error::other("its name must be valid UTF-8");
@@ -154,7 +154,7 @@ impl Snapshot {
 impl From<sqlx::Error> for SnapshotError {
     fn from(error: sqlx::Error) -> Self {
         match verdict(&error) {
-            Verdict::DiskFull => Self::DiskFull,
+            FailureAction::DiskFull => Self::DiskFull,
             _ => Self::Database(error),
         }
     }

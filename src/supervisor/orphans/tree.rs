@@ -13,7 +13,7 @@ pub struct Leader {
 
 /// What is left of a tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remains {
+pub struct OrphanTree {
     /// Processes that could not be proven gone.
     pub survivors: Vec<Survivor>,
     /// Why there may be others.
