@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     executor::{ExecutorSettings, VerifySettings},
-    query::{Bounds as QueryBounds, QuerySettings},
+    query::{QueryLimits as QueryBounds, QuerySettings},
 };
 
 mod layers;
@@ -31,7 +31,7 @@ const CONFIG_VARIABLE: &str = "CC_EXECUTOR_CONFIG";
 
 /// One row of the settings table.
 #[derive(Debug)]
-pub struct Entry {
+pub struct SettingRow {
     /// The TOML key; the variable and the option are derived from it.
     pub name: &'static str,
     /// What it means, as lines.
@@ -40,7 +40,7 @@ pub struct Entry {
     pub flag: bool,
 }
 
-impl Entry {
+impl SettingRow {
     /// The variable: `CC_EXECUTOR_SESSIONS_MAX`.
     pub fn variable(&self) -> String {
         format!("{ENV_PREFIX}{}", self.name.to_ascii_uppercase())
@@ -81,7 +81,7 @@ macro_rules! settings {
         }
 
         /// The settings table, in the order in which it is shown.
-        pub static TABLE: &[Entry] = &[$(Entry {
+        pub static TABLE: &[SettingRow] = &[$(SettingRow {
             name: stringify!($name),
             doc: &[$($doc),+],
             flag: <$type as SettingValue>::FLAG,

@@ -31,17 +31,17 @@ use crate::{
     job::{Job, JobNumber, JobRef, Micros},
     output::{Hub, Log},
     query::Queries,
-    scheduler::Kick,
+    scheduler::Wakeup,
     store::Store,
     supervisor::Supervisor,
 };
 
 pub use crate::output::{
-    Claim, From, Look, Pattern, PatternError, TailEvent, TailOptions, search::MATCH_BYTES_MAX,
-    verify::claims::TEXT_BYTES_MAX,
+    Assertion, Observed, Pattern, PatternError, StartAt, TailEvent, TailOptions,
+    search::MATCH_BYTES_MAX, verify::claims::TEXT_BYTES_MAX,
 };
-pub use crate::query::{Answer, Params as QueryParams};
-pub use crate::store::{Counts, Include, JobPage, ListFilter, Taken};
+pub use crate::query::{QueryAnswer, QueryParams};
+pub use crate::store::{Counts, Include, JobPage, ListFilter, SubmitOutcome};
 pub use backup::Backup;
 pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};
@@ -49,7 +49,7 @@ pub use error::Error;
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use start::{ExecutorSettings, StartError};
 pub use submit::{BatchError, Submitted};
-pub use turns::Share;
+pub use turns::SessionTurns;
 pub use until::Until;
 pub use verify::VerifySettings;
 pub use wait::{Decision, WaitOptions, Waited};
@@ -74,16 +74,16 @@ pub struct Info {
 /// The executor. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Executor {
-    inner: Arc<Inner>,
+    inner: Arc<ExecutorInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ExecutorInner {
     store: Store,
     hub: Hub,
     log: Log,
     supervisor: Supervisor,
-    kick: Kick,
+    kick: Wakeup,
     defaults: queues::Defaults,
     ties: Ties,
     last_inputs: LastInputs,
@@ -177,7 +177,7 @@ impl Executor {
 
     /// A job with the exact length of its output.
     async fn snapshot(&self, number: JobNumber) -> Result<Job, Error> {
-        let Inner { store, log, .. } = &*self.inner;
+        let ExecutorInner { store, log, .. } = &*self.inner;
         crate::output::tail::snapshot(store, log, number)
             .await?
             .ok_or_else(|| Error::no_such_job(JobRef::Number(number)))

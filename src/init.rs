@@ -83,7 +83,7 @@ async fn watch(args: &[OsString]) -> io::Result<u8> {
                 (fate.judge(end, server.since.elapsed()), what, end.code())
             }
             Err(error) => match fate.judge_start(&error) {
-                Verdict::End(_) => return Err(error),
+                RestartDecision::End(_) => return Err(error),
                 again => (
                     again,
                     format!("no server could be started: {error}"),
@@ -92,8 +92,8 @@ async fn watch(args: &[OsString]) -> io::Result<u8> {
             },
         };
         let pause = match verdict {
-            Verdict::End(code) => return Ok(code),
-            Verdict::Again(pause) => pause,
+            RestartDecision::End(code) => return Ok(code),
+            RestartDecision::Again(pause) => pause,
         };
         say(&format!(
             "{what}; it is started again in {} s, running jobs go on",
@@ -107,10 +107,10 @@ async fn watch(args: &[OsString]) -> io::Result<u8> {
 
 /// Hands signals on to the server and reaps, until the server has ended.
 async fn attend(
-    server: &Server,
+    server: &SupervisedServer,
     signals: &mut mpsc::Receiver<Signal>,
     fate: &mut Fate,
-) -> io::Result<End> {
+) -> io::Result<ProcessEnd> {
     loop {
         let signal = signals.recv().await.ok_or_else(deaf)?;
         if signal != Signal::CHILD {
@@ -157,12 +157,12 @@ fn listen() -> io::Result<mpsc::Receiver<Signal>> {
 }
 
 /// The running server.
-struct Server {
+struct SupervisedServer {
     pid: Pid,
     since: Instant,
 }
 
-fn start(args: &[OsString]) -> io::Result<Server> {
+fn start(args: &[OsString]) -> io::Result<SupervisedServer> {
     let name = std::env::args_os().next().unwrap_or_default();
     // A group of its own: Ctrl-C at a terminal then reaches it once, through us, and not twice,
     // which would end it in a hurry.
@@ -171,7 +171,7 @@ fn start(args: &[OsString]) -> io::Result<Server> {
         .args(args)
         .process_group(0)
         .spawn()?;
-    Ok(Server {
+    Ok(SupervisedServer {
         pid: Pid::from_child(&child),
         since: Instant::now(),
     })
@@ -187,11 +187,11 @@ fn program() -> PathBuf {
 
 /// Takes the exit status of everything that has ended; returns the server's, if it is among them.
 /// One SIGCHLD can stand for many.
-fn reap(server: Option<Pid>) -> Option<End> {
+fn reap(server: Option<Pid>) -> Option<ProcessEnd> {
     let mut found = None;
     loop {
         match wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) if Some(pid) == server => found = End::of(status),
+            Ok(Some((pid, status))) if Some(pid) == server => found = ProcessEnd::of(status),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             // Those that are left live, or (ECHILD) nobody is left.
             Ok(None) | Err(_) => return found,
@@ -201,14 +201,14 @@ fn reap(server: Option<Pid>) -> Option<End> {
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy)]
-enum End {
+enum ProcessEnd {
     /// It exited with this code.
     Exited(i32),
     /// This signal ended it.
     Signalled(i32),
 }
 
-impl End {
+impl ProcessEnd {
     /// `None` for a stop or a continuation, which nobody asks the kernel to tell.
     fn of(status: WaitStatus) -> Option<Self> {
         let exited = status.exit_status().map(Self::Exited);
@@ -224,7 +224,7 @@ impl End {
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for ProcessEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "exited with code {code}"),
@@ -235,7 +235,7 @@ impl fmt::Display for End {
 
 /// What the end of a server, or a start that failed, means.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum RestartDecision {
     /// Ours, with this exit code.
     End(u8),
     /// It failed, and nobody has asked us for an end: another start after this pause.
@@ -254,32 +254,32 @@ struct Fate {
 
 impl Fate {
     /// Judges the end of a server that has lived for `life`.
-    fn judge(&mut self, end: End, life: Duration) -> Verdict {
+    fn judge(&mut self, end: ProcessEnd, life: Duration) -> RestartDecision {
         let is_over = match end {
-            End::Exited(0) => true,
+            ProcessEnd::Exited(0) => true,
             // It would refuse its settings again, and nothing runs yet.
-            End::Exited(_) => !self.may_have_jobs && life < REFUSAL,
-            End::Signalled(_) => false,
+            ProcessEnd::Exited(_) => !self.may_have_jobs && life < REFUSAL,
+            ProcessEnd::Signalled(_) => false,
         };
         if self.is_asked || is_over {
-            return Verdict::End(end.code());
+            return RestartDecision::End(end.code());
         }
         self.may_have_jobs = true;
         if life >= SOUND_LIFE {
             self.failures = 0;
         }
-        Verdict::Again(self.pause())
+        RestartDecision::Again(self.pause())
     }
 
     /// Judges a start that failed. A shortage passes; whatever else it is, jobs that run are worth
     /// more than the chance that it never does.
-    fn judge_start(&mut self, error: &io::Error) -> Verdict {
+    fn judge_start(&mut self, error: &io::Error) -> RestartDecision {
         let short = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
         let is_short = Errno::from_io_error(error).is_some_and(|errno| short.contains(&errno));
         if self.may_have_jobs || is_short {
-            Verdict::Again(self.pause())
+            RestartDecision::Again(self.pause())
         } else {
-            Verdict::End(FAILURE)
+            RestartDecision::End(FAILURE)
         }
     }
 
@@ -299,8 +299,8 @@ fn say(text: &str) {
 mod tests {
     use super::*;
 
-    const KILLED: End = End::Signalled(9);
-    const REFUSED: End = End::Exited(1);
+    const KILLED: ProcessEnd = ProcessEnd::Signalled(9);
+    const REFUSED: ProcessEnd = ProcessEnd::Exited(1);
     const LONG: Duration = Duration::from_secs(60);
 
     fn error(errno: Errno) -> io::Error {
@@ -309,12 +309,12 @@ mod tests {
 
     #[test]
     fn a_good_end_and_a_first_refusal_are_ours_too() {
-        let judge = |code, life| Fate::default().judge(End::Exited(code), life);
-        assert_eq!(judge(0, LONG), Verdict::End(0));
-        assert_eq!(judge(2, Duration::ZERO), Verdict::End(2));
+        let judge = |code, life| Fate::default().judge(ProcessEnd::Exited(code), life);
+        assert_eq!(judge(0, LONG), RestartDecision::End(0));
+        assert_eq!(judge(2, Duration::ZERO), RestartDecision::End(2));
         assert_eq!(
             judge(1, LONG),
-            Verdict::Again(PAUSE_MIN),
+            RestartDecision::Again(PAUSE_MIN),
             "its ledger failed"
         );
     }
@@ -323,10 +323,10 @@ mod tests {
     fn a_killed_server_starts_again_unless_the_end_was_asked_for() {
         let mut fate = Fate::default();
         for _ in 0..100 {
-            assert_eq!(fate.judge(KILLED, LONG), Verdict::Again(PAUSE_MIN));
+            assert_eq!(fate.judge(KILLED, LONG), RestartDecision::Again(PAUSE_MIN));
         }
         fate.is_asked = true;
-        assert_eq!(fate.judge(KILLED, LONG), Verdict::End(137));
+        assert_eq!(fate.judge(KILLED, LONG), RestartDecision::End(137));
     }
 
     #[test]
@@ -336,16 +336,22 @@ mod tests {
         // A refusal after a life is one of them: a disk may be full, a lock may be held.
         for end in [KILLED, REFUSED].into_iter().cycle().take(100) {
             match fate.judge(end, Duration::ZERO) {
-                Verdict::Again(pause) => pauses.push(pause),
-                Verdict::End(code) => panic!("ended with {code} after {pauses:?}"),
+                RestartDecision::Again(pause) => pauses.push(pause),
+                RestartDecision::End(code) => panic!("ended with {code} after {pauses:?}"),
             }
         }
         let doubled = |pair: &[Duration]| pair[1] == (2 * pair[0]).min(PAUSE_MAX);
         assert_eq!(pauses[0], PAUSE_MIN);
         assert!(pauses.windows(2).all(doubled), "{pauses:?}");
         assert_eq!(pauses[99], PAUSE_MAX);
-        assert_eq!(fate.judge(KILLED, SOUND_LIFE), Verdict::Again(PAUSE_MIN));
-        assert_eq!(fate.judge(End::Exited(0), LONG), Verdict::End(0));
+        assert_eq!(
+            fate.judge(KILLED, SOUND_LIFE),
+            RestartDecision::Again(PAUSE_MIN)
+        );
+        assert_eq!(
+            fate.judge(ProcessEnd::Exited(0), LONG),
+            RestartDecision::End(0)
+        );
     }
 
     #[test]
@@ -354,15 +360,18 @@ mod tests {
         let first = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
         for (nth, errno) in first.into_iter().enumerate() {
             let pause = PAUSE_MIN * 2_u32.pow(nth as u32);
-            assert_eq!(fate.judge_start(&error(errno)), Verdict::Again(pause));
+            assert_eq!(
+                fate.judge_start(&error(errno)),
+                RestartDecision::Again(pause)
+            );
         }
         assert_eq!(
             fate.judge_start(&error(Errno::NOENT)),
-            Verdict::End(FAILURE)
+            RestartDecision::End(FAILURE)
         );
         // Where jobs may run, every error is one that can pass.
         fate.judge(KILLED, Duration::ZERO);
         let again = fate.judge_start(&error(Errno::NOENT));
-        assert!(matches!(again, Verdict::Again(_)), "{again:?}");
+        assert!(matches!(again, RestartDecision::Again(_)), "{again:?}");
     }
 }

@@ -28,7 +28,7 @@ use nix::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::spool::{
-    FromShim, Launch, Layout, ToShim,
+    FromShim, LaunchRequest, Layout, ToShim,
     message::{self, MessageBuffer},
 };
 use crate::sys::long_path;
@@ -106,7 +106,7 @@ impl Shim {
 
     /// Whether it would start a process for us.
     pub fn check(&self) -> Result<(), LaunchError> {
-        self.ask(&Launch::default()).map(drop)
+        self.ask(&LaunchRequest::default()).map(drop)
     }
 
     /// Has it start our program with these words, this whole environment and working directory as its
@@ -129,7 +129,7 @@ impl Shim {
         let variable = |(name, value): &(OsString, OsString)| {
             [name.as_bytes(), b"=", value.as_bytes()].concat()
         };
-        self.ask(&Launch {
+        self.ask(&LaunchRequest {
             program: program().into_os_string().into_vec(),
             args: words,
             env: env.iter().map(variable).collect(),
@@ -150,7 +150,7 @@ impl Shim {
         })
     }
 
-    fn ask(&self, launch: &Launch) -> Result<i32, LaunchError> {
+    fn ask(&self, launch: &LaunchRequest) -> Result<i32, LaunchError> {
         match self.answer(launch) {
             Ok(FromShim::Launched { pid, error: None }) => Ok(pid),
             Ok(FromShim::Launched {
@@ -165,7 +165,7 @@ impl Shim {
         }
     }
 
-    fn answer(&self, launch: &Launch) -> io::Result<FromShim> {
+    fn answer(&self, launch: &LaunchRequest) -> io::Result<FromShim> {
         let directory = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)

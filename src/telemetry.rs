@@ -28,7 +28,7 @@ use crate::{
 
 mod floods;
 mod rotated;
-use floods::{Floods, TELL_EVERY};
+use floods::{LineLimiter, TELL_EVERY};
 use rotated::RotatedFile;
 
 /// Lines that wait for a slow reader.
@@ -78,12 +78,12 @@ impl Telemetry {
             queue: queue.clone(),
             dropped: dropped.clone(),
             shape: match (json, colours) {
-                (true, _) => Shape::Json,
-                (false, true) => Shape::Coloured,
-                (false, false) => Shape::Plain,
+                (true, _) => LineShape::Json,
+                (false, true) => LineShape::Coloured,
+                (false, false) => LineShape::Plain,
             },
         };
-        let floods = Floods::default();
+        let floods = LineLimiter::default();
         let told = floods.clone();
         std::thread::Builder::new()
             .name("log".to_owned())
@@ -124,18 +124,18 @@ enum Message {
 struct Lines {
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
-    shape: Shape,
+    shape: LineShape,
 }
 
 /// What a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum LineShape {
     Json,
     Plain,
     Coloured,
 }
 
-impl Shape {
+impl LineShape {
     /// The line as it is written: its end is the only character in it that acts, colours aside. The
     /// one place where fields from outside are made harmless.
     fn harmless(self, line: &[u8]) -> Vec<u8> {
@@ -200,7 +200,12 @@ impl MakeWriter<'_> for Lines {
     }
 }
 
-fn write_lines(taken: &Receiver<Message>, mut sink: Sink, dropped: &AtomicU64, floods: &Floods) {
+fn write_lines(
+    taken: &Receiver<Message>,
+    mut sink: Sink,
+    dropped: &AtomicU64,
+    floods: &LineLimiter,
+) {
     let mut told_at = Instant::now();
     loop {
         match taken.recv_timeout(TELL_EVERY) {
@@ -260,15 +265,15 @@ mod tests {
 
     #[test]
     fn no_field_makes_a_line_of_its_own_or_acts_on_a_terminal() {
-        let text = |shape: Shape, line: &str| {
+        let text = |shape: LineShape, line: &str| {
             String::from_utf8(shape.harmless(line.as_bytes())).expect("UTF-8")
         };
         let line = "2026-11-29T10:00:00Z  INFO x: told to=/a\n2026 ERROR \x1b[2J\u{9b}\u{200f}\n";
         assert_eq!(
-            text(Shape::Plain, line),
+            text(LineShape::Plain, line),
             "2026-11-29T10:00:00Z  INFO x: told to=/a\\n2026 ERROR \\x1b[2J\\u{9b}\\u{200f}\n"
         );
-        let coloured = text(Shape::Coloured, line);
+        let coloured = text(LineShape::Coloured, line);
         assert!(
             coloured.starts_with("\x1b[2m2026-11-29T10:00:00Z\x1b[0m \x1b[32m INFO\x1b[0m x: told"),
             "{coloured:?}"
@@ -276,7 +281,7 @@ mod tests {
         assert_eq!(coloured.matches(['\x1b', '\n']).count(), 5);
         let json = "{\"to\":\"a\\n\u{7f}\u{e0041}\"}\n";
         assert_eq!(
-            text(Shape::Json, json),
+            text(LineShape::Json, json),
             "{\"to\":\"a\\n\\u007f\\udb40\\udc41\"}\n"
         );
     }
@@ -287,7 +292,7 @@ mod tests {
         let mut lines = Lines {
             queue,
             dropped: Arc::default(),
-            shape: Shape::Plain,
+            shape: LineShape::Plain,
         };
         for _ in 0..5 {
             lines.write_all(b"line\n").expect("never fails");

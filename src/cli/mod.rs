@@ -87,7 +87,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
     if !verb.only_reads() {
         return verb.act().await;
     }
-    let mut readers = reader::Readers::of_stdout()?;
+    let mut readers = reader::OutputReaders::of_stdout()?;
     tokio::select! {
         biased;
         done = verb.act() => done,

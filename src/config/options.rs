@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use super::{Entry, TABLE};
+use super::{SettingRow, TABLE};
 
 /// The settings that were given as options, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Args for SettingOptions {
     }
 }
 
-fn arg(entry: &'static Entry) -> Arg {
+fn arg(entry: &'static SettingRow) -> Arg {
     let arg = Arg::new(entry.name).long(entry.option()).help(entry.help());
     if entry.flag {
         arg.num_args(0..=1)

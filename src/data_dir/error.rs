@@ -97,8 +97,8 @@ fn told(path: &Path, flaw: &Flaw) -> String {
         Flaw::OwnerOfIt(uid) => format!(
             "the data directory {shown} belongs to {}, not to {}: {}, or name another directory with \
              --data-dir",
-            Named(*uid),
-            Named::us(),
+            UserName(*uid),
+            UserName::us(),
             as_user(*uid)
         ),
         Flaw::ModeOfIt(mode) => format!(
@@ -108,7 +108,7 @@ fn told(path: &Path, flaw: &Flaw) -> String {
         Flaw::OwnerAbove(uid) => format!(
             "{shown}, which is on the way, belongs to {}, who could replace what is below it; {}, or name \
              another directory",
-            Named(*uid),
+            UserName(*uid),
             as_user(*uid)
         ),
         Flaw::ModeAbove(mode) => format!(
@@ -118,15 +118,15 @@ fn told(path: &Path, flaw: &Flaw) -> String {
         Flaw::OwnerOfLink(uid) => format!(
             "{shown}, which is on the way, is a link that belongs to {}, who could lead it elsewhere; name \
              the directory that it leads to",
-            Named(*uid)
+            UserName(*uid)
         ),
         Flaw::NoDirectory => format!("{shown} is no directory, or a link to one; move it away"),
         Flaw::Link => format!("{shown} is a link, and none is followed here; remove it"),
         Flaw::NoFile => format!("{shown} is no regular file; remove it"),
         Flaw::OwnerOfFile(uid) => format!(
             "{shown} belongs to {}, not to {}; remove it, or give it back with chown",
-            Named(*uid),
-            Named::us()
+            UserName(*uid),
+            UserName::us()
         ),
         Flaw::ModeOfFile(mode) => format!(
             "others may write to {shown} (mode {mode:04o}); look at what it says, then: chmod go-w {shown}"
@@ -139,15 +139,15 @@ fn told(path: &Path, flaw: &Flaw) -> String {
 }
 
 /// A user, for people: by name where the system knows one.
-struct Named(u32);
+struct UserName(u32);
 
-impl Named {
+impl UserName {
     fn us() -> Self {
         Self(nix::unistd::geteuid().as_raw())
     }
 }
 
-impl fmt::Display for Named {
+impl fmt::Display for UserName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match name(self.0) {
             Some(name) => write!(f, "user {name} ({})", self.0),

@@ -44,12 +44,12 @@ impl Access {
 }
 
 /// Why a file is not opened, without its path.
-pub enum Refused {
+pub enum FileRefused {
     System(Errno),
     Us(Flaw),
 }
 
-impl Refused {
+impl FileRefused {
     /// The error about the file at this path.
     pub fn at(self, path: &Path) -> DataDirError {
         match self {
@@ -59,20 +59,20 @@ impl Refused {
     }
 }
 
-impl From<Errno> for Refused {
+impl From<Errno> for FileRefused {
     fn from(errno: Errno) -> Self {
         Self::System(errno)
     }
 }
 
-impl From<Flaw> for Refused {
+impl From<Flaw> for FileRefused {
     fn from(flaw: Flaw) -> Self {
         Self::Us(flaw)
     }
 }
 
 /// Opens what has this name; `None` where nothing has it.
-pub fn open(dir: &OwnDir, name: &str, access: Access) -> Result<Option<File>, Refused> {
+pub fn open(dir: &OwnDir, name: &str, access: Access) -> Result<Option<File>, FileRefused> {
     let who = Who::we_are();
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(None),
@@ -90,7 +90,7 @@ pub fn open(dir: &OwnDir, name: &str, access: Access) -> Result<Option<File>, Re
 }
 
 /// Makes a file.
-pub fn create(dir: &OwnDir, name: &str, access: Access) -> Result<File, Refused> {
+pub fn create(dir: &OwnDir, name: &str, access: Access) -> Result<File, FileRefused> {
     let flags = access.flags() | OFlags::CREATE | OFlags::EXCL | GUARDED;
     let made = openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
     check_file(&fstat(&made)?, Who::we_are())?;
@@ -98,7 +98,7 @@ pub fn create(dir: &OwnDir, name: &str, access: Access) -> Result<File, Refused>
 }
 
 /// Opens a file that a person has put there, for reading.
-pub fn open_given(dir: &OwnDir, name: &str) -> Result<Option<File>, Refused> {
+pub fn open_given(dir: &OwnDir, name: &str) -> Result<Option<File>, FileRefused> {
     let who = Who::we_are();
     let named = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(None),

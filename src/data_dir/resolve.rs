@@ -44,7 +44,7 @@ pub fn resolve(
     missing: Missing,
     who: Who,
 ) -> Result<Option<(File, PathBuf)>, DataDirError> {
-    match Way::to(path, missing, who)? {
+    match Resolution::to(path, missing, who)? {
         Some(way) => way.arrive(who).map(Some),
         None => Ok(None),
     }
@@ -53,21 +53,21 @@ pub fn resolve(
 /// Where the directory at this path really is, in which something of ours is to be made; it need not be
 /// ours.
 pub fn safe(path: &Path, who: Who) -> Result<PathBuf, DataDirError> {
-    let way = Way::to(path, Missing::IsNone, who)?;
+    let way = Resolution::to(path, Missing::IsNone, who)?;
     let way = way.ok_or_else(|| DataDirError::io(path, Errno::NOENT.into()))?;
     way.check(who)?;
     Ok(way.path)
 }
 
 /// Where we are, and what is still ahead.
-struct Way {
+struct Resolution {
     at: OwnedFd,
     path: PathBuf,
     ahead: VecDeque<OsString>,
     links: usize,
 }
 
-impl Way {
+impl Resolution {
     fn from_root() -> Result<Self, DataDirError> {
         let path = PathBuf::from("/");
         let at = open("/", ON_THE_WAY, Mode::empty());

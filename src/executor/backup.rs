@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, Executor};
 use crate::{
-    output::files::copy::{Carried, Carrier, leave_free, share_a_disk},
+    output::files::copy::{Carried, SegmentCopier, leave_free, share_a_disk},
     spool::{Layout, SegmentName},
     store::{SegmentKey, Snapshot, SnapshotError},
     supervisor::Context,
     sys::threads::blocking,
 };
-use draft::{Draft, Refused};
+use draft::{Draft, DraftRefused};
 
 /// A backup that is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +45,9 @@ pub struct Backup {
 pub(super) struct Backups(Arc<Mutex<()>>);
 
 impl Backups {
-    fn begin(&self) -> Result<OwnedMutexGuard<()>, Failure> {
+    fn begin(&self) -> Result<OwnedMutexGuard<()>, BackupFailure> {
         let begun = Arc::clone(&self.0).try_lock_owned();
-        begun.map_err(|_| Failure::Another)
+        begun.map_err(|_| BackupFailure::Another)
     }
 
     /// Returns when none is being made.
@@ -58,11 +58,11 @@ impl Backups {
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum BackupFailure {
     #[error("another backup is being made; wait until it is done")]
     Another,
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] DraftRefused),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
@@ -93,7 +93,11 @@ impl Executor {
         }
     }
 
-    async fn make_backup(&self, to: PathBuf, stop: CancellationToken) -> Result<Backup, Failure> {
+    async fn make_backup(
+        &self,
+        to: PathBuf,
+        stop: CancellationToken,
+    ) -> Result<Backup, BackupFailure> {
         let _alone = self.inner.backups.begin()?;
         let began = Instant::now();
         let data_dir = self.inner.supervisor.context().layout.root().to_owned();
@@ -112,7 +116,7 @@ impl Executor {
         Ok(made)
     }
 
-    async fn fill(&self, draft: &Draft, stop: &CancellationToken) -> Result<Backup, Failure> {
+    async fn fill(&self, draft: &Draft, stop: &CancellationToken) -> Result<Backup, BackupFailure> {
         let ctx = self.inner.supervisor.context();
         let layout = draft.layout().clone();
         let free_bytes_min = self.room_for_the_ledger(&layout).await?;
@@ -121,7 +125,8 @@ impl Executor {
         let mut ledger = self.inner.store.snapshot(&layout.database(), stop).await?;
         let open = ledger.open_attempts().await?;
         let (from, to, stop) = (ctx.layout.spool(), layout.spool(), stop.clone());
-        let carrier = blocking(move || Carrier::new(from, to, open, free_bytes_min, stop)).await?;
+        let carrier =
+            blocking(move || SegmentCopier::new(from, to, open, free_bytes_min, stop)).await?;
         let spool = carry(&mut ledger, carrier).await?;
         drop(hold);
         let (jobs, instance) = (ledger.jobs().await?, ledger.instance.clone());
@@ -159,7 +164,10 @@ impl Executor {
 }
 
 /// Carries what the copy of the ledger names.
-async fn carry(ledger: &mut Snapshot, mut carrier: Carrier) -> Result<Carried, Failure> {
+async fn carry(
+    ledger: &mut Snapshot,
+    mut carrier: SegmentCopier,
+) -> Result<Carried, BackupFailure> {
     let mut last = None;
     loop {
         let segments = ledger.segments(last).await?;
@@ -189,21 +197,23 @@ fn name(segment: SegmentKey) -> SegmentName {
     }
 }
 
-impl Failure {
+impl BackupFailure {
     /// What is told of it.
     fn tell(self, to: &std::path::Path) -> Error {
         let to = to.display();
         match self {
             Self::Another => Error::Conflict(self.to_string()),
-            Self::Refused(Refused::Conflict(message)) => Error::Conflict(message),
-            Self::Refused(Refused::Invalid(message)) => Error::Invalid {
+            Self::Refused(DraftRefused::Conflict(message)) => Error::Conflict(message),
+            Self::Refused(DraftRefused::Invalid(message)) => Error::Invalid {
                 message: format!("to: {message}"),
                 output_bytes: None,
             },
             Self::Snapshot(SnapshotError::Stopped) => Error::stopping(),
             Self::Io(error) if error.kind() == io::ErrorKind::Interrupted => Error::stopping(),
             Self::Snapshot(SnapshotError::DiskFull) => full(&to),
-            Self::Refused(Refused::Io(error)) | Self::Io(error) if is_full(&error) => full(&to),
+            Self::Refused(DraftRefused::Io(error)) | Self::Io(error) if is_full(&error) => {
+                full(&to)
+            }
             failure => {
                 tracing::error!(to = %to, error = %failure, "a backup failed");
                 Error::Internal(format!("the backup could not be written: {failure}"))

@@ -3,8 +3,8 @@
 use super::{Error, Executor};
 use crate::{
     job::{Job, JobNumber, JobRef, JobState, StopCause, StopWish, signal},
-    store::{Include, PauseWished, StoreError, Wished},
-    supervisor::Key,
+    store::{Include, PauseRequested, StopRequested, StoreError},
+    supervisor::AttemptId,
     sys::clock,
 };
 
@@ -52,19 +52,19 @@ impl Executor {
             wished => wished?,
         };
         match wished {
-            Wished::NotFound => Err(Error::no_such_job(job)),
-            Wished::Final(job) => Ok(job),
-            Wished::Withdrawn(job) => {
+            StopRequested::NotFound => Err(Error::no_such_job(job)),
+            StopRequested::Final(job) => Ok(job),
+            StopRequested::Withdrawn(job) => {
                 self.inner.hub.ended(job.number);
                 Ok(job)
             }
-            Wished::ToShim {
+            StopRequested::ToShim {
                 job,
                 attempt,
                 shim,
                 wish,
             } => {
-                let key = Key {
+                let key = AttemptId {
                     job: job.number,
                     attempt,
                 };
@@ -84,7 +84,7 @@ impl Executor {
             return Err(StoreError::DiskFull.into());
         };
         let supervisor = &self.inner.supervisor;
-        match supervisor.stop_job(&open.shim, Key::of_open(&open), wish) {
+        match supervisor.stop_job(&open.shim, AttemptId::of_open(&open), wish) {
             Ok(()) => Ok(job),
             // Neither written down nor on its way.
             Err(_) => Err(StoreError::DiskFull.into()),
@@ -100,19 +100,19 @@ impl Executor {
             .wish_pause(job, pause, actor.clone(), at)
             .await?
         {
-            PauseWished::NotFound => Err(Error::no_such_job(job)),
-            PauseWished::Nothing(job) => Ok(job),
-            PauseWished::NotRunning(job) => Err(Error::Conflict(format!(
+            PauseRequested::NotFound => Err(Error::no_such_job(job)),
+            PauseRequested::Nothing(job) => Ok(job),
+            PauseRequested::NotRunning(job) => Err(Error::Conflict(format!(
                 "job {} is {}; only a running job can be paused",
                 job.number,
                 job.state.name()
             ))),
-            PauseWished::ToShim {
+            PauseRequested::ToShim {
                 number,
                 attempt,
                 shim,
             } => {
-                let key = Key {
+                let key = AttemptId {
                     job: number,
                     attempt,
                 };

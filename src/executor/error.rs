@@ -6,7 +6,7 @@ use super::submit::BatchError;
 use crate::{
     job::{Job, JobRef, Offset},
     output::{ReadError, TailError},
-    query::Refusal,
+    query::QueryRefusal,
     store::{BatchRefused, StoreError, SubmitError},
 };
 
@@ -116,20 +116,20 @@ impl From<StoreError> for Error {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
+impl From<QueryRefusal> for Error {
+    fn from(refusal: QueryRefusal) -> Self {
         match refusal {
-            Refusal::Invalid(message) => Self::Invalid {
+            QueryRefusal::Invalid(message) => Self::Invalid {
                 message,
                 output_bytes: None,
             },
-            Refusal::Forbidden { rule, message } => Self::Forbidden { rule, message },
-            Refusal::Limit { limit, message } => Self::Limit {
+            QueryRefusal::Forbidden { rule, message } => Self::Forbidden { rule, message },
+            QueryRefusal::Limit { limit, message } => Self::Limit {
                 limit: limit.into(),
                 message,
             },
-            Refusal::Unavailable(message) => Self::Unavailable(message),
-            Refusal::Internal(message) => Self::Internal(message),
+            QueryRefusal::Unavailable(message) => Self::Unavailable(message),
+            QueryRefusal::Internal(message) => Self::Internal(message),
         }
     }
 }

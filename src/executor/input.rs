@@ -9,7 +9,7 @@ use crate::{
     job::{Input, InputAnswer, JobNumber, JobRef, JobState},
     output::{Hub, hub::Watch},
     store::InputMet,
-    supervisor::Key,
+    supervisor::AttemptId,
 };
 
 /// How long an input waits for the verdict about an attempt whose shim does not answer.
@@ -43,7 +43,7 @@ impl Executor {
                     attempt,
                     shim,
                 } => {
-                    let key = Key {
+                    let key = AttemptId {
                         job: number,
                         attempt,
                     };
@@ -64,14 +64,14 @@ impl Executor {
 /// A shim that did not answer, as long as there may be another word about its attempt: one that is
 /// proven never to have started is void, and its job takes inputs again.
 struct Silent {
-    key: Key,
+    key: AttemptId,
     watch: Watch,
     until: Instant,
     is_over: bool,
 }
 
 impl Silent {
-    fn new(key: Key, hub: &Hub) -> Self {
+    fn new(key: AttemptId, hub: &Hub) -> Self {
         Self {
             key,
             watch: hub.watch(key.job),
@@ -81,7 +81,7 @@ impl Silent {
     }
 
     /// Before the shim of `key` is asked.
-    fn look(&mut self, key: Key) -> Result<(), Error> {
+    fn look(&mut self, key: AttemptId) -> Result<(), Error> {
         self.watch.look();
         if self.is_over && key == self.key {
             return Err(Error::Unavailable(format!(

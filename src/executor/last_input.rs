@@ -21,10 +21,10 @@ const TIDY_FROM: usize = 256;
 
 /// The last inputs of all jobs that have not ended.
 #[derive(Debug, Default)]
-pub(super) struct LastInputs(Mutex<Inputs>);
+pub(super) struct LastInputs(Mutex<InputTimes>);
 
 #[derive(Debug, Default)]
-struct Inputs {
+struct InputTimes {
     /// With something that tells whether the job has ended, at no cost for it.
     jobs: HashMap<JobNumber, (Instant, Watch)>,
     /// At so many jobs those that have ended are forgotten.
@@ -53,7 +53,7 @@ impl LastInputs {
         inputs.jobs.get(&job).map(|(at, _)| at.elapsed())
     }
 
-    fn inputs(&self) -> MutexGuard<'_, Inputs> {
+    fn inputs(&self) -> MutexGuard<'_, InputTimes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

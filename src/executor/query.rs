@@ -3,7 +3,7 @@
 //! What a statement may do is the business of `query`.
 
 use super::{Error, Executor};
-use crate::query::{Answer, Params};
+use crate::query::{QueryAnswer, QueryParams};
 
 impl Executor {
     /// The rows of one statement of a user over the views of the history: at most `rows_max`, or as
@@ -15,10 +15,10 @@ impl Executor {
     pub async fn query(
         &self,
         sql: String,
-        params: Params,
+        params: QueryParams,
         rows_max: Option<u64>,
         bytes_max: u64,
-    ) -> Result<Answer, Error> {
+    ) -> Result<QueryAnswer, Error> {
         let queries = &self.inner.queries;
         Ok(queries.ask(sql, params, rows_max, bytes_max).await?)
     }

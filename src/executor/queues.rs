@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::{Error, Executor};
 use crate::{
-    job::{NewJob, Queue, QueueChange, Refusal, parse},
+    job::{NewJob, NewJobRefusal, Queue, QueueChange, parse},
     store::{QueueDeleted, QueueSet, Store, StoreError},
 };
 
@@ -59,7 +59,7 @@ impl Defaults {
 impl Executor {
     /// Reads a NewJob, with its queue's defaults where it names nothing. The key `tail` is passed
     /// over.
-    pub fn read_new_job(&self, object: &Map<String, Value>) -> Result<NewJob, Refusal> {
+    pub fn read_new_job(&self, object: &Map<String, Value>) -> Result<NewJob, NewJobRefusal> {
         let queue = object.get("queue").and_then(Value::as_str);
         match self.inner.defaults.of(queue.unwrap_or(NewJob::QUEUE)) {
             None => parse::new_job(object),

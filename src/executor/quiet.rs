@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Error, Executor,
-    until::{FirstLook, Standing, Until, Watched, stopping},
+    until::{FirstLook, Until, WaitState, WaitedJob, stopping},
 };
 use crate::{
     job::{Job, JobNumber, JobRef, JobState, Offset, OutputPolicy, WhenFull},
-    output::{Cursor, Item, Watch, hub::Closed},
+    output::{Cursor, Item, Watch, hub::HubClosed},
     store::LifeSigns,
     sys::clock,
 };
@@ -24,19 +24,19 @@ impl Executor {
     /// Waits until a job runs and has been silent for so long.
     pub(super) async fn quiet(
         &self,
-        one: &mut Watched,
+        one: &mut WaitedJob,
         until: &Until,
         length: Duration,
         mut look: FirstLook,
-    ) -> Result<Standing, Error> {
-        let mut silence = Silence::default();
+    ) -> Result<WaitState, Error> {
+        let mut silence = SilenceTimer::default();
         loop {
             one.watch.look();
             if !self.look_again(one).await? {
-                return Ok(Standing::Impossible);
+                return Ok(WaitState::Impossible);
             }
-            if let Standing::Impossible = until.standing(&one.job) {
-                return Ok(Standing::Impossible);
+            if let WaitState::Impossible = until.standing(&one.job) {
+                return Ok(WaitState::Impossible);
             }
             let runs = one.job.state == JobState::Running && one.job.started_at.is_some();
             let lasts = match runs {
@@ -44,7 +44,7 @@ impl Executor {
                 false => None,
             };
             if lasts.is_some_and(|lasts| lasts >= length) {
-                return Ok(Standing::Met(None));
+                return Ok(WaitState::Met(None));
             }
             drop(look.take());
             let left = lasts.map(|lasts| (length - lasts).max(LOOKS_MIN));
@@ -53,7 +53,11 @@ impl Executor {
     }
 
     /// How long a running job has been silent, and nobody has spoken to it either.
-    async fn silence(&self, one: &Watched, silence: &mut Silence) -> Result<Duration, Error> {
+    async fn silence(
+        &self,
+        one: &WaitedJob,
+        silence: &mut SilenceTimer,
+    ) -> Result<Duration, Error> {
         let (sign, age) = self.sign_of_life(one).await?;
         let lasts = silence.lasts(sign, age);
         let spoken_to = self.inner.last_inputs.age(one.job.number);
@@ -62,7 +66,7 @@ impl Executor {
 
     /// The last sign of life of a running job, and how long ago it came: by the clock that nobody
     /// sets, as far as that tells.
-    async fn sign_of_life(&self, one: &Watched) -> Result<(Sign, Duration), Error> {
+    async fn sign_of_life(&self, one: &WaitedJob) -> Result<(Sign, Duration), Error> {
         let _place = self.place_to_read().await?;
         let (store, log, number) = (&self.inner.store, &self.inner.log, one.job.number);
         let Some(life) = store.life_signs(number).await? else {
@@ -128,7 +132,7 @@ async fn changed_or_after(watch: &mut Watch, after: Option<Duration>) -> Result<
     }
 }
 
-async fn row_changed(watch: &mut Watch) -> Result<(), Closed> {
+async fn row_changed(watch: &mut Watch) -> Result<(), HubClosed> {
     while !watch.look() {
         watch.changed().await?;
     }
@@ -148,12 +152,12 @@ struct Sign {
 
 /// Measures how long there was no sign of life.
 #[derive(Debug, Default)]
-struct Silence {
+struct SilenceTimer {
     last: Option<(Sign, Instant)>,
     looked_at: Option<Instant>,
 }
 
-impl Silence {
+impl SilenceTimer {
     /// How long it lasts, where the newest sign of life is said to be so old.
     fn lasts(&mut self, sign: Sign, age: Duration) -> Duration {
         let now = Instant::now();
@@ -187,7 +191,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_begins_with_the_last_sign_of_life() {
-        let mut silence = Silence::default();
+        let mut silence = SilenceTimer::default();
         assert_eq!(silence.lasts(reaching(5), 3 * SECOND), 3 * SECOND);
         tokio::time::advance(2 * SECOND).await;
         // Once seen, it is the steady clock of this wait that counts.
@@ -199,7 +203,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_not_there_at_the_last_look_came_after_it() {
-        let mut silence = Silence::default();
+        let mut silence = SilenceTimer::default();
         let day = 86_400 * SECOND;
         assert_eq!(silence.lasts(reaching(5), Duration::ZERO), Duration::ZERO);
         tokio::time::advance(2 * SECOND).await;

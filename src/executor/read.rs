@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Error, Executor, Inner};
+use super::{Error, Executor, ExecutorInner};
 use crate::{
     job::{Chunk, Gap, Job, JobId, JobRef, Offset, Stream},
-    output::{self, Cursor, Item, Look, TailEvent, TailOptions, tail},
+    output::{self, Cursor, Item, Observed, TailEvent, TailOptions, tail},
     store::Include,
 };
 
 /// A reader that replays from an offset and then follows: nothing but a cursor. Dropping it ends
 /// it. A reader that does not call `next` costs nothing.
 #[derive(Debug)]
-pub struct Tail(output::Tail);
+pub struct Tail(output::OutputTail);
 
 impl Tail {
     /// Whose output it is.
@@ -39,7 +39,7 @@ impl Tail {
     }
 
     /// The next event that is there, without waiting for output. Cancel-safe.
-    pub async fn look(&mut self) -> Result<Look, Error> {
+    pub async fn look(&mut self) -> Result<Observed, Error> {
         Ok(self.0.look().await?)
     }
 
@@ -85,10 +85,10 @@ pub struct Read {
 impl Executor {
     /// Begins a tail; also the job as it is now.
     pub async fn tail(&self, job: JobRef, options: TailOptions) -> Result<(Tail, Job), Error> {
-        let Inner {
+        let ExecutorInner {
             store, log, hub, ..
         } = &*self.inner;
-        output::Tail::begin(store, log, hub, job, options)
+        output::OutputTail::begin(store, log, hub, job, options)
             .await
             .map(|(tail, job)| (Tail(tail), job))
             .map_err(|error| match error {
@@ -99,13 +99,13 @@ impl Executor {
 
     /// Reads once, and waits for the first byte if that was asked for.
     pub async fn read(&self, job: JobRef, options: ReadOptions) -> Result<Read, Error> {
-        let Inner {
+        let ExecutorInner {
             store, log, hub, ..
         } = &*self.inner;
         let number = self.number(job).await?;
         let mut watch = hub.watch(number);
         let deadline = Instant::now() + options.wait;
-        let mut reading = Reading::new(&options);
+        let mut reading = ReadProgress::new(&options);
         let mut job = self.snapshot(number).await?;
         if options.from > job.output_bytes {
             return Err(Error::beyond_end(job.output_bytes));
@@ -199,7 +199,7 @@ const SCAN_BYTES_MAX: u64 = 64 << 20;
 const ITEMS_MAX: usize = 8192;
 
 /// A read as far as it has come.
-struct Reading<'a> {
+struct ReadProgress<'a> {
     streams: Option<&'a [Stream]>,
     budget: u64,
     cursor: Cursor,
@@ -208,7 +208,7 @@ struct Reading<'a> {
     items: Vec<ReadItem>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> ReadProgress<'a> {
     fn new(options: &'a ReadOptions) -> Self {
         Self {
             streams: options.streams.as_deref(),

@@ -9,7 +9,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Executor, Inner,
+    Executor, ExecutorInner,
     backup::Backups,
     disconnect::Ties,
     last_input::LastInputs,
@@ -20,14 +20,14 @@ use crate::{
     job::JobNumber,
     output::{Hub, Log, Unlinker},
     query::{Queries, QuerySettings},
-    scheduler::{Kick, Scheduler, rescue::Rescuer},
+    scheduler::{Scheduler, Wakeup, rescue::Rescuer},
     spool::{Layout, SegmentName, hole, unsynced},
     store::{OpenAttempt, OpenError, Store, Stored},
     supervisor::{
-        Bounds, Budget, Context, Directory, Held, Hunter, Living, ShimEvent, Supervisor, boot_id,
-        forget_all_traces, know_user, starting_max,
+        Budget, Context, Directory, OrphanSearcher, RunLimits, SearchGuard, ShimEvent, ShimSearch,
+        Supervisor, boot_id, forget_all_traces, know_user, starting_max,
     },
-    sys::{clock, descriptors, disk_reserve::Ballast, vital::Vital},
+    sys::{clock, descriptors, disk_reserve::DiskReserve, vital::Vital},
 };
 
 /// What stays free by default: at most this, bytes.
@@ -138,7 +138,7 @@ impl Executor {
     pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
         refuse_to_forget(&layout)?;
         know_user()?;
-        if Ballast::of_data_dir(layout.root())?.release_below(START_BYTES) {
+        if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
             tracing::warn!("the disk is full: the ballast is given up for the start");
         }
         let store = Store::open_checking(&layout.database(), settings.check_bytes_max).await?;
@@ -163,8 +163,8 @@ impl Executor {
             bounds: bounds(&layout, &settings)?,
             unlinker: Unlinker::new(layout.spool()),
             directory: Directory::new(layout.shims()),
-            living: Living::new(layout.root().to_owned()),
-            hunter: Hunter::default(),
+            living: ShimSearch::new(layout.root().to_owned()),
+            hunter: OrphanSearcher::default(),
             budget: Budget::of(descriptors::open_files_max()),
             starting: Arc::new(Semaphore::new(starting_max(descriptors::open_files_max()))),
             layout,
@@ -180,7 +180,7 @@ impl Executor {
         };
         let (tell, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, tell.clone(), armed);
-        let kick = Kick::default();
+        let kick = Wakeup::default();
         let rescuer = Rescuer::new(supervisor.clone(), kick.clone());
         let open = store.open_attempts().await?;
         let leftovers = list_spool(&supervisor.context().layout)?;
@@ -196,7 +196,7 @@ impl Executor {
         vital.spawn("scheduling", scheduler.run());
         let stopping = supervisor.context().stopping.clone();
         let executor = Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ExecutorInner {
                 store,
                 hub,
                 log,
@@ -306,7 +306,7 @@ async fn rescue_the_dead(
 }
 
 /// Rescues what is to be rescued; returns what is left to be done about the event.
-async fn at_once(rescuer: &Rescuer, event: ShimEvent, held: Held) -> Option<ShimEvent> {
+async fn at_once(rescuer: &Rescuer, event: ShimEvent, held: SearchGuard) -> Option<ShimEvent> {
     let key = match &event {
         ShimEvent::Dead { attempt, .. } => *attempt,
         ShimEvent::NeverRan { key, .. } => Some(*key),
@@ -339,9 +339,9 @@ fn or_a_part(set: Option<u64>, layout: &Layout, most: u64) -> io::Result<u64> {
     Ok((fs.f_blocks * fs.f_frsize / FREE_DIVISOR).min(most))
 }
 
-fn bounds(layout: &Layout, settings: &ExecutorSettings) -> io::Result<Bounds> {
+fn bounds(layout: &Layout, settings: &ExecutorSettings) -> io::Result<RunLimits> {
     let free_bytes_min = or_a_part(settings.free_bytes_min, layout, FREE_BYTES_DEFAULT_MAX)?;
-    Ok(Bounds {
+    Ok(RunLimits {
         segment_bytes: settings.segment_bytes,
         inline_bytes_max: settings.inline_bytes_max,
         spool_bytes_max: settings.spool_bytes_max,
@@ -362,9 +362,9 @@ async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<S
     let ctx = supervisor.context();
     for file in names {
         let keep = match leftover(&file) {
-            Leftover::Segment(name) => is_needed(&ctx.store, &open, name).await,
-            Leftover::Note => is_needed_note(&open, &file),
-            Leftover::Foreign => {
+            SpoolFile::Segment(name) => is_needed(&ctx.store, &open, name).await,
+            SpoolFile::Note => is_needed_note(&open, &file),
+            SpoolFile::Foreign => {
                 tracing::warn!(file, "a file in the spool is not ours; it is left alone");
                 true
             }
@@ -379,22 +379,22 @@ async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<S
 }
 
 /// What a file in the spool is by its name.
-enum Leftover {
+enum SpoolFile {
     Segment(SegmentName),
     /// What is written down beside the segments of an attempt, or drafts of that and of segments.
     Note,
     Foreign,
 }
 
-fn leftover(file: &str) -> Leftover {
+fn leftover(file: &str) -> SpoolFile {
     if let Some(name) = SegmentName::parse(file) {
-        return Leftover::Segment(name);
+        return SpoolFile::Segment(name);
     }
     let begins_as_ours = file.starts_with(|first: char| first.is_ascii_digit());
     if begins_as_ours && NOTES.iter().any(|end| file.ends_with(end)) {
-        Leftover::Note
+        SpoolFile::Note
     } else {
-        Leftover::Foreign
+        SpoolFile::Foreign
     }
 }
 

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::{Error, Executor};
 use crate::{
     job::{Job, JobId, NewJob},
-    store::{Submission, Taken},
+    store::{Submission, SubmitOutcome},
     supervisor,
     sys::clock,
 };
@@ -66,7 +66,7 @@ impl Executor {
         &self,
         jobs: Vec<NewJob>,
         actor: &str,
-    ) -> Result<Vec<Taken>, BatchError> {
+    ) -> Result<Vec<SubmitOutcome>, BatchError> {
         self.refuse_without_room()?;
         let submissions = jobs.into_iter().map(|job| submission(job, actor));
         let submissions = submissions.collect::<Result<Vec<_>, Error>>()?;

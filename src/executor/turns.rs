@@ -12,14 +12,14 @@ use super::{Error, Executor};
 
 /// What one session may do at the same time. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Share {
+pub struct SessionTurns {
     /// Held while one piece of an output is read and looked through: it bounds what is held of it.
     pieces: Arc<Semaphore>,
     /// Held for a whole verification.
     pub(super) verifying: Arc<Semaphore>,
 }
 
-impl Default for Share {
+impl Default for SessionTurns {
     fn default() -> Self {
         let one = || Arc::new(Semaphore::new(1));
         Self {
@@ -29,7 +29,7 @@ impl Default for Share {
     }
 }
 
-impl Share {
+impl SessionTurns {
     /// Waits until the session looks through nothing else.
     pub(super) async fn piece(&self) -> Result<OwnedSemaphorePermit, Error> {
         taken(&self.pieces).await

@@ -7,12 +7,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{Error, Executor, Share};
+use super::{Error, Executor, SessionTurns};
 use crate::{
     job::{Job, JobNumber, JobRef, JobState, Micros, Offset, Stream},
     output::{
         Cursor, Pattern, ReadError, Search, Watch,
-        hub::Closed,
+        hub::HubClosed,
         search::{Progress, TURN_VISITS},
     },
     store::Include,
@@ -47,7 +47,7 @@ pub enum Until {
 
 /// How a job stands to what is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum WaitState {
     /// It has come to it; of a match, where that ends.
     Met(Option<Offset>),
     /// It may come to it.
@@ -59,14 +59,14 @@ pub(super) enum Standing {
 /// What a wait has to know about a job. What may be long about it is read when it is told: a wait
 /// holds a thousand jobs for days.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct WaitedFacts {
     pub number: JobNumber,
     pub state: JobState,
     pub started_at: Option<Micros>,
     pub output_bytes: Offset,
 }
 
-impl Seen {
+impl WaitedFacts {
     pub(super) fn of(job: &Job) -> Self {
         Self {
             number: job.number,
@@ -79,16 +79,16 @@ impl Seen {
 
 /// One of the jobs that are waited for.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct WaitedJob {
     /// As it was last seen.
-    pub job: Seen,
+    pub job: WaitedFacts,
     /// Woken when there is more to see.
     pub watch: Watch,
     /// The jobs of a wait are read anew one after the other: a thousand that end together do not
     /// fill the ledger's queue of readers.
     pub turn: Arc<Semaphore>,
     /// That of the session that waits.
-    pub share: Share,
+    pub share: SessionTurns,
 }
 
 /// Held until a job was looked at for the first time.
@@ -96,14 +96,14 @@ pub(super) type FirstLook = Option<TaskTrackerToken>;
 
 impl Until {
     /// What the job's row alone tells.
-    pub(super) fn standing(&self, job: &Seen) -> Standing {
+    pub(super) fn standing(&self, job: &WaitedFacts) -> WaitState {
         let is_final = job.state.is_final();
         match self {
-            Self::Final if is_final => Standing::Met(None),
-            Self::Running if job.started_at.is_some() => Standing::Met(None),
-            Self::Bytes(bytes) if job.output_bytes >= *bytes => Standing::Met(None),
-            Self::Running | Self::Bytes(_) | Self::Quiet(_) if is_final => Standing::Impossible,
-            _ => Standing::Open,
+            Self::Final if is_final => WaitState::Met(None),
+            Self::Running if job.started_at.is_some() => WaitState::Met(None),
+            Self::Bytes(bytes) if job.output_bytes >= *bytes => WaitState::Met(None),
+            Self::Running | Self::Bytes(_) | Self::Quiet(_) if is_final => WaitState::Impossible,
+            _ => WaitState::Open,
         }
     }
 }
@@ -113,10 +113,10 @@ impl Executor {
     /// its end decided stays decided, and what only its output could tell is never told.
     pub(super) async fn verdict(
         &self,
-        one: &mut Watched,
+        one: &mut WaitedJob,
         until: &Until,
         look: FirstLook,
-    ) -> Result<Standing, Error> {
+    ) -> Result<WaitState, Error> {
         match until {
             Until::Final | Until::Running => self.moved(one, until, look).await,
             Until::Bytes(bytes) => self.grown(one, until, *bytes, look).await,
@@ -134,10 +134,10 @@ impl Executor {
 
     async fn moved(
         &self,
-        one: &mut Watched,
+        one: &mut WaitedJob,
         until: &Until,
         look: FirstLook,
-    ) -> Result<Standing, Error> {
+    ) -> Result<WaitState, Error> {
         drop(look);
         loop {
             one.watch.changed().await.map_err(stopping)?;
@@ -146,7 +146,7 @@ impl Executor {
             if one.watch.look() && worth_it {
                 self.look_again(one).await?;
                 match until.standing(&one.job) {
-                    Standing::Open => {}
+                    WaitState::Open => {}
                     standing => return Ok(standing),
                 }
             }
@@ -155,27 +155,27 @@ impl Executor {
 
     async fn grown(
         &self,
-        one: &mut Watched,
+        one: &mut WaitedJob,
         until: &Until,
         bytes: u64,
         mut look: FirstLook,
-    ) -> Result<Standing, Error> {
+    ) -> Result<WaitState, Error> {
         let mut looks = true;
         loop {
             if one.watch.look() || looks {
                 let _place = self.place_to_read().await?;
                 match self.snapshot(one.job.number).await {
-                    Err(Error::NotFound(_)) => return Ok(Standing::Impossible),
-                    job => one.job = Seen::of(&job?),
+                    Err(Error::NotFound(_)) => return Ok(WaitState::Impossible),
+                    job => one.job = WaitedFacts::of(&job?),
                 }
                 match until.standing(&one.job) {
-                    Standing::Open => {}
+                    WaitState::Open => {}
                     standing => return Ok(standing),
                 }
             }
             // Of bytes that are dropped as they come, only the shim's word tells before the end.
             if one.watch.grown_to() >= bytes {
-                return Ok(Standing::Met(None));
+                return Ok(WaitState::Met(None));
             }
             looks = false;
             drop(look.take());
@@ -186,32 +186,32 @@ impl Executor {
 
     async fn found(
         &self,
-        one: &mut Watched,
+        one: &mut WaitedJob,
         search: Search,
         from: Offset,
         look: FirstLook,
-    ) -> Result<Standing, Error> {
+    ) -> Result<WaitState, Error> {
         match self.search_through(one, search, from, look).await {
             // Its output went with it.
-            Err(_) if !self.look_again(one).await? => Ok(Standing::Impossible),
+            Err(_) if !self.look_again(one).await? => Ok(WaitState::Impossible),
             found => found,
         }
     }
 
     async fn search_through(
         &self,
-        one: &mut Watched,
+        one: &mut WaitedJob,
         mut search: Search,
         from: Offset,
         mut look: FirstLook,
-    ) -> Result<Standing, Error> {
+    ) -> Result<WaitState, Error> {
         let number = one.job.number;
         let mut cursor = Cursor::new(from);
         let mut missing = false;
         loop {
             if one.watch.look() {
                 if !self.look_again(one).await? {
-                    return Ok(Standing::Impossible);
+                    return Ok(WaitState::Impossible);
                 }
                 cursor.look_again();
             }
@@ -221,12 +221,12 @@ impl Executor {
                 .search_on(&one.share, number, &mut cursor, search)
                 .await?;
             if found.is_some() {
-                return Ok(Standing::Met(found));
+                return Ok(WaitState::Met(found));
             }
             let is_final = one.job.state.is_final();
             if is_final && cursor.offset >= one.job.output_bytes {
                 let found = search.finish();
-                return Ok(found.map_or(Standing::Impossible, |end| Standing::Met(Some(end))));
+                return Ok(found.map_or(WaitState::Impossible, |end| WaitState::Met(Some(end))));
             }
             if !at_end {
                 continue;
@@ -248,7 +248,7 @@ impl Executor {
     /// Reads and searches one piece; also whether the end as it stands was reached.
     async fn search_on(
         &self,
-        share: &Share,
+        share: &SessionTurns,
         number: JobNumber,
         cursor: &mut Cursor,
         mut search: Search,
@@ -279,20 +279,20 @@ impl Executor {
     }
 
     /// Reads the job's row anew; false where it is gone, and then the job is what it was last.
-    pub(super) async fn look_again(&self, one: &mut Watched) -> Result<bool, Error> {
+    pub(super) async fn look_again(&self, one: &mut WaitedJob) -> Result<bool, Error> {
         let turn = one.turn.clone().acquire_owned().await;
         let _turn = turn.map_err(|_| Error::stopping())?;
         let job = JobRef::Number(one.job.number);
         let row = self.inner.store.job(job, Include::default()).await?;
         let is_there = row.is_some();
         one.job = match row {
-            Some(job) => Seen::of(&job),
-            None => Seen::of(&*one.watch.deleted().await.map_err(stopping)?),
+            Some(job) => WaitedFacts::of(&job),
+            None => WaitedFacts::of(&*one.watch.deleted().await.map_err(stopping)?),
         };
         Ok(is_there)
     }
 }
 
-pub(super) fn stopping(_: Closed) -> Error {
+pub(super) fn stopping(_: HubClosed) -> Error {
     Error::stopping()
 }

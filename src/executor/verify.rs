@@ -10,11 +10,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Error, Executor, Share, turns::taken, until::READ_BYTES};
+use super::{Error, Executor, SessionTurns, turns::taken, until::READ_BYTES};
 use crate::{
-    job::{Fault, JobNumber, JobRef, Problem, Verdict, chain::Chain},
+    job::{Fault, JobNumber, JobRef, Verification, VerificationProblem, chain::Chain},
     output::{
-        Audit, Claim, Claims, Walk,
+        Assertion, Assertions, Audit, OutputWalk,
         search::Progress,
         verify::{audit::LISTED_MAX, walk::PIECE_BYTES},
     },
@@ -116,7 +116,7 @@ const EVENTS_PAGE: u32 = 1000;
 /// A turn to verify; it is over when this is dropped.
 #[derive(Debug)]
 pub struct VerifyTurn {
-    share: Share,
+    share: SessionTurns,
     /// Of the session, among all, and among those that run.
     _places: [OwnedSemaphorePermit; 3],
 }
@@ -127,7 +127,7 @@ impl Executor {
     /// # Errors
     ///
     /// Too many sessions wait.
-    pub async fn turn_to_verify(&self, share: &Share) -> Result<VerifyTurn, Error> {
+    pub async fn turn_to_verify(&self, share: &SessionTurns) -> Result<VerifyTurn, Error> {
         let Verifies { places, .. } = &self.inner.verifies;
         let own = taken(&share.verifying).await?;
         let seat = self.inner.verifies.seat()?;
@@ -149,8 +149,8 @@ impl Executor {
         &self,
         turn: &VerifyTurn,
         job: JobRef,
-        claims: Vec<Claim>,
-    ) -> Result<Verdict, Error> {
+        claims: Vec<Assertion>,
+    ) -> Result<Verification, Error> {
         let number = self.number(job).await?;
         let output_bytes = self.record(number).await?.output_bytes;
         let verifies = &self.inner.verifies;
@@ -162,13 +162,13 @@ impl Executor {
     async fn verdict_of(
         &self,
         number: JobNumber,
-        share: &Share,
-        claims: Vec<Claim>,
-    ) -> Result<Verdict, Error> {
+        share: &SessionTurns,
+        claims: Vec<Assertion>,
+    ) -> Result<Verification, Error> {
         for _ in 0..ROUNDS_MAX {
             let before = self.record(number).await?;
             let verdict = self
-                .look_through(&before, share, Claims::new(claims.clone()))
+                .look_through(&before, share, Assertions::new(claims.clone()))
                 .await?;
             // What was read from two sides of a change need not fit together.
             let now = self.record(number).await?;
@@ -189,9 +189,9 @@ impl Executor {
     async fn look_through(
         &self,
         job: &JobRecord,
-        share: &Share,
-        claims: Claims,
-    ) -> Result<Verdict, Error> {
+        share: &SessionTurns,
+        claims: Assertions,
+    ) -> Result<Verification, Error> {
         let is_final = job.state.is_final();
         let end = match is_final {
             true => job.output_bytes,
@@ -207,10 +207,10 @@ impl Executor {
             (0, 0..=TEXTS_FEW) => PIECE_BYTES,
             _ => READ_BYTES,
         };
-        let walk = Walk::new(job.number, end, is_final, piece_bytes);
+        let walk = OutputWalk::new(job.number, end, is_final, piece_bytes);
         let (audit, claims) = self.walk(walk, share, audit, claims).await?;
         let audited = audit.finish(is_final.then_some(job));
-        Ok(Verdict {
+        Ok(Verification {
             job: job.number,
             state: job.state,
             intact: audited.problems.first.is_empty(),
@@ -228,11 +228,11 @@ impl Executor {
     /// output.
     async fn walk(
         &self,
-        mut walk: Walk,
-        share: &Share,
+        mut walk: OutputWalk,
+        share: &SessionTurns,
         mut audit: Audit,
-        mut claims: Claims,
-    ) -> Result<(Audit, Claims), Error> {
+        mut claims: Assertions,
+    ) -> Result<(Audit, Assertions), Error> {
         while !walk.is_over() {
             let _piece = share.piece().await?;
             let met = {
@@ -262,7 +262,7 @@ impl Executor {
         Ok((audit, claims))
     }
 
-    async fn wrong_events(&self, job: &JobRecord) -> Result<Vec<Problem>, Error> {
+    async fn wrong_events(&self, job: &JobRecord) -> Result<Vec<VerificationProblem>, Error> {
         let (mut chain, mut after) = (Chain::default(), 0);
         let mut problems = Vec::new();
         loop {
@@ -282,10 +282,10 @@ impl Executor {
 }
 
 /// Each attempt begins where the one before it ended, and the last one ends where the job does.
-fn wrong_attempts(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<Problem> {
-    let wrong = |attempt, message| Problem {
+fn wrong_attempts(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<VerificationProblem> {
+    let wrong = |attempt, message| VerificationProblem {
         attempt: Some(attempt),
-        ..Problem::new(Fault::Attempts, message)
+        ..VerificationProblem::new(Fault::Attempts, message)
     };
     let (mut problems, mut end) = (Vec::new(), 0);
     for (due, attempt) in (1..).zip(attempts) {

@@ -13,8 +13,8 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Error, Executor, Share,
-    until::{Seen, Standing, Until, Watched},
+    Error, Executor, SessionTurns,
+    until::{Until, WaitState, WaitedFacts, WaitedJob},
 };
 use crate::{
     job::{Chunk, Job, JobNumber, JobRef, Offset},
@@ -67,7 +67,7 @@ pub struct Waited {
 /// A wait that is over; nothing of its jobs has been read for the answer.
 #[derive(Debug)]
 pub struct Decision {
-    watched: Vec<Watched>,
+    watched: Vec<WaitedJob>,
     decided: Option<Decided>,
     offset: Option<Offset>,
 }
@@ -83,7 +83,11 @@ impl Executor {
     /// Waits until any or all jobs are as wished, or can no longer become so, or time is over.
     /// What there is to tell about it, [`Self::waited`] reads. Outputs are searched in turn with other
     /// shares.
-    pub async fn wait(&self, share: &Share, options: WaitOptions) -> Result<Decision, Error> {
+    pub async fn wait(
+        &self,
+        share: &SessionTurns,
+        options: WaitOptions,
+    ) -> Result<Decision, Error> {
         let timeout = options.timeout.unwrap_or(WAIT_MAX).min(WAIT_MAX);
         let deadline = Instant::now() + timeout;
         let turn = Arc::new(Semaphore::new(1));
@@ -91,8 +95,8 @@ impl Executor {
         for job in &options.jobs {
             watched.push(self.watched(*job, &options.until, &turn, share).await?);
         }
-        let standing = |one: &Watched| options.until.standing(&one.job);
-        let mut standings: Vec<Standing> = watched.iter().map(standing).collect();
+        let standing = |one: &WaitedJob| options.until.standing(&one.job);
+        let mut standings: Vec<WaitState> = watched.iter().map(standing).collect();
         let decided = match self.at_once(&watched, &standings, options.all).await? {
             Some(decided) => Some(decided),
             None => {
@@ -107,7 +111,7 @@ impl Executor {
             }
         };
         let offset = decided.and_then(|decided| match standings[decided.by] {
-            Standing::Met(offset) => offset,
+            WaitState::Met(offset) => offset,
             _ => None,
         });
         Ok(Decision {
@@ -122,8 +126,8 @@ impl Executor {
         job: JobRef,
         until: &Until,
         turn: &Arc<Semaphore>,
-        share: &Share,
-    ) -> Result<Watched, Error> {
+        share: &SessionTurns,
+    ) -> Result<WaitedJob, Error> {
         let number = self.number(job).await?;
         // Interest first, then the look that counts.
         let watch = self.inner.hub.watch(number);
@@ -134,8 +138,8 @@ impl Executor {
                 row.ok_or_else(|| Error::no_such_job(job))?
             }
         };
-        Ok(Watched {
-            job: Seen::of(&job),
+        Ok(WaitedJob {
+            job: WaitedFacts::of(&job),
             watch,
             turn: turn.clone(),
             share: share.clone(),
@@ -155,25 +159,25 @@ impl Executor {
     /// that have all met it the one that did so last.
     async fn at_once(
         &self,
-        watched: &[Watched],
-        standings: &[Standing],
+        watched: &[WaitedJob],
+        standings: &[WaitState],
         all: bool,
     ) -> Result<Option<Decided>, Error> {
         let Some(met) = together(standings, all) else {
             return Ok(None);
         };
-        let first = |is: fn(&Standing) -> bool| standings.iter().position(is);
+        let first = |is: fn(&WaitState) -> bool| standings.iter().position(is);
         let by = match (all, met) {
             (true, true) => Some(self.last_changed(watched).await?),
-            (true, false) => first(|standing| *standing == Standing::Impossible),
-            (false, true) => first(|standing| matches!(standing, Standing::Met(_))),
+            (true, false) => first(|standing| *standing == WaitState::Impossible),
+            (false, true) => first(|standing| matches!(standing, WaitState::Met(_))),
             (false, false) => Some(watched.len() - 1),
         };
         Ok(by.map(|by| Decided { by, met }))
     }
 
     /// The job that changed its state last; of what came when, events tell and no clock does.
-    async fn last_changed(&self, watched: &[Watched]) -> Result<usize, Error> {
+    async fn last_changed(&self, watched: &[WaitedJob]) -> Result<usize, Error> {
         let mut last = (0, 0);
         for (index, one) in watched.iter().enumerate() {
             let event = self.inner.store.newest_change(one.job.number).await?;
@@ -185,15 +189,15 @@ impl Executor {
     /// Watches all jobs that are open, until it is decided what they are together.
     async fn decide(
         &self,
-        watched: &mut [Watched],
-        standings: &mut [Standing],
+        watched: &mut [WaitedJob],
+        standings: &mut [WaitState],
         options: &WaitOptions,
         looks: &TaskTracker,
     ) -> Result<Decided, Error> {
         let mut open: FuturesUnordered<_> = watched
             .iter_mut()
             .enumerate()
-            .filter(|(at, _)| standings[*at] == Standing::Open)
+            .filter(|(at, _)| standings[*at] == WaitState::Open)
             .map(|(at, one)| {
                 let look = Some(looks.token());
                 async move { (at, self.verdict(one, &options.until, look).await) }
@@ -243,7 +247,7 @@ impl Executor {
     }
 
     /// The job now; one that is deleted by now, as it was then.
-    async fn as_it_stands(&self, one: &mut Watched) -> Result<Job, Error> {
+    async fn as_it_stands(&self, one: &mut WaitedJob) -> Result<Job, Error> {
         match self.snapshot(one.job.number).await {
             Err(Error::NotFound(_)) => {
                 let job = one.watch.deleted().await;
@@ -262,13 +266,13 @@ async fn over(deadline: Instant, looks: &TaskTracker) {
 }
 
 /// What jobs that stand so are together: met, or never to be met; `None`: neither yet.
-fn together(standings: &[Standing], all: bool) -> Option<bool> {
-    let met = |standing: &Standing| matches!(standing, Standing::Met(_));
+fn together(standings: &[WaitState], all: bool) -> Option<bool> {
+    let met = |standing: &WaitState| matches!(standing, WaitState::Met(_));
     let any = |wanted| standings.contains(&wanted);
     match all {
-        true if any(Standing::Impossible) => Some(false),
+        true if any(WaitState::Impossible) => Some(false),
         false if standings.iter().any(met) => Some(true),
-        _ if any(Standing::Open) => None,
+        _ if any(WaitState::Open) => None,
         all => Some(all),
     }
 }
@@ -279,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_jobs_are_together_follows_from_how_each_stands() {
-        use Standing::{Impossible, Met, Open};
+        use WaitState::{Impossible, Met, Open};
         let met = Met(None);
         for (standings, any, all) in [
             (vec![Open], None, None),

@@ -5,7 +5,7 @@
 use super::{
     JobState, Reason,
     state::may_follow,
-    verdict::{Fault, Problem},
+    verdict::{Fault, VerificationProblem},
 };
 
 /// A recorded state change.
@@ -31,22 +31,27 @@ pub struct Chain {
 
 impl Chain {
     /// The next state change; what is wrong with it.
-    pub fn add(&mut self, next: Recorded) -> Option<Problem> {
+    pub fn add(&mut self, next: Recorded) -> Option<VerificationProblem> {
         let before = self.last.replace(next);
         let wrong = wrong_step(before, next).or_else(|| wrong_attempt(before, next));
         let message = wrong.or_else(|| wrong_reason(next))?;
-        Some(Problem {
+        Some(VerificationProblem {
             attempt: next.attempt,
             event: Some(next.event),
-            ..Problem::new(Fault::Events, format!("event {}: {message}", next.event))
+            ..VerificationProblem::new(Fault::Events, format!("event {}: {message}", next.event))
         })
     }
 
     /// What is wrong with where the job is now.
-    pub fn end(&self, state: JobState, reason: Option<Reason>, attempt: u32) -> Option<Problem> {
+    pub fn end(
+        &self,
+        state: JobState,
+        reason: Option<Reason>,
+        attempt: u32,
+    ) -> Option<VerificationProblem> {
         let Some(last) = self.last else {
             let message = "no event tells of the job's submission";
-            return Some(Problem::new(Fault::Events, message));
+            return Some(VerificationProblem::new(Fault::Events, message));
         };
         let id = last.event;
         let message = if last.to != state {
@@ -61,9 +66,9 @@ impl Chain {
         } else {
             return None;
         };
-        Some(Problem {
+        Some(VerificationProblem {
             event: Some(id),
-            ..Problem::new(Fault::Events, message)
+            ..VerificationProblem::new(Fault::Events, message)
         })
     }
 }
@@ -123,7 +128,7 @@ mod tests {
         (Some(2), Some(Paused), Failed, Some(Reason::ExitCode)),
     ];
 
-    fn problems(rows: &[Row]) -> Vec<Problem> {
+    fn problems(rows: &[Row]) -> Vec<VerificationProblem> {
         let mut chain = Chain::default();
         let mut found = Vec::new();
         for (event, (attempt, from, to, reason)) in (1..).zip(rows.iter().copied()) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::parse::{self, Refusal};
+use super::parse::{self, NewJobRefusal};
 
 /// What shall change; `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,9 +27,9 @@ pub const KEYS: [&str; 4] = ["queue", "priority", "name", "labels"];
 impl JobChange {
     /// Reads a change. Null takes a name or all labels away; elsewhere it changes nothing. Other
     /// keys are passed over.
-    pub fn read(object: &Map<String, Value>) -> Result<Self, Refusal> {
+    pub fn read(object: &Map<String, Value>) -> Result<Self, NewJobRefusal> {
         if object.contains_key("run_at") {
-            return Err(Refusal::unsupported("run_at"));
+            return Err(NewJobRefusal::unsupported("run_at"));
         }
         let value = |key: &str| object.get(key).filter(|value| !value.is_null());
         let cleared = |key: &str| object.get(key).is_some_and(Value::is_null);
@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
 
-    fn read(value: Value) -> Result<JobChange, Refusal> {
+    fn read(value: Value) -> Result<JobChange, NewJobRefusal> {
         JobChange::read(value.as_object().expect("an object"))
     }
 
@@ -97,13 +97,13 @@ mod tests {
             json!({"labels": {"a": 1}}),
         ] {
             assert!(
-                matches!(read(wrong.clone()), Err(Refusal::Invalid { .. })),
+                matches!(read(wrong.clone()), Err(NewJobRefusal::Invalid { .. })),
                 "{wrong}"
             );
         }
         assert_eq!(
             read(json!({"run_at": null})),
-            Err(Refusal::unsupported("run_at"))
+            Err(NewJobRefusal::unsupported("run_at"))
         );
     }
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::parse::Refusal;
+use super::parse::NewJobRefusal;
 
 /// Bounds of each process of a job, as setrlimit(2) has them, and its nice. What is `None` is as the
 /// server's own processes have it.
@@ -13,22 +13,22 @@ use super::parse::Refusal;
 pub struct Limits {
     /// Address space, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<Bound>,
+    pub memory_bytes: Option<ResourceBound>,
     /// CPU time of a process, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_s: Option<Bound>,
+    pub cpu_s: Option<ResourceBound>,
     /// Processes and threads of the user.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub processes: Option<Bound>,
+    pub processes: Option<ResourceBound>,
     /// Open files, one more than the highest descriptor.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub open_files: Option<Bound>,
+    pub open_files: Option<ResourceBound>,
     /// Length of a file that is written, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub file_bytes: Option<Bound>,
+    pub file_bytes: Option<ResourceBound>,
     /// Length of a core dump, bytes; from 2^63-1 on as long as it gets.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub core_bytes: Option<Bound>,
+    pub core_bytes: Option<ResourceBound>,
     /// From -20 (first) to 19 (last).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nice: Option<i32>,
@@ -37,7 +37,7 @@ pub struct Limits {
 /// One bound: a number that is both, or the two of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Bound {
+pub enum ResourceBound {
     /// What holds, and cannot be raised.
     Both(u64),
     /// As a shell has it that its processes may raise.
@@ -49,7 +49,7 @@ pub enum Bound {
     },
 }
 
-impl Bound {
+impl ResourceBound {
     /// What holds; and up to where it may be raised, if that is bound.
     pub fn soft_and_hard(self) -> (u64, Option<u64>) {
         match self {
@@ -66,11 +66,11 @@ impl Bound {
         }
     }
 
-    fn read(key: &str, value: &Value) -> Result<Self, Refusal> {
+    fn read(key: &str, value: &Value) -> Result<Self, NewJobRefusal> {
         let wrong = || {
             let message = "must be a number from 0 to 2^63-1, or {\"soft\", \"hard\"} of such numbers \
                            (\"hard\": null is none)";
-            Refusal::invalid(&format!("limits.{key}"), message)
+            NewJobRefusal::invalid(&format!("limits.{key}"), message)
         };
         let number = |value: &Value| {
             let number = value.as_u64().filter(|n| i64::try_from(*n).is_ok());
@@ -94,10 +94,10 @@ impl Bound {
 
 impl Limits {
     /// Reads the value of `limits`.
-    pub fn read(value: &Value) -> Result<Self, Refusal> {
+    pub fn read(value: &Value) -> Result<Self, NewJobRefusal> {
         let object = value
             .as_object()
-            .ok_or_else(|| Refusal::invalid("limits", "must be an object"))?;
+            .ok_or_else(|| NewJobRefusal::invalid("limits", "must be an object"))?;
         let mut limits = Self::default();
         for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
             let place = match key.as_str() {
@@ -112,14 +112,14 @@ impl Limits {
                     continue;
                 }
                 _ => {
-                    return Err(Refusal::invalid(
+                    return Err(NewJobRefusal::invalid(
                         &format!("limits.{key}"),
                         "unknown key; known keys are memory_bytes, cpu_s, processes, open_files, \
                          file_bytes, core_bytes, nice",
                     ));
                 }
             };
-            *place = Some(Bound::read(key, value)?);
+            *place = Some(ResourceBound::read(key, value)?);
         }
         Ok(limits)
     }
@@ -130,10 +130,10 @@ impl Limits {
     }
 }
 
-fn nice(value: &Value) -> Result<i32, Refusal> {
+fn nice(value: &Value) -> Result<i32, NewJobRefusal> {
     let nice = value.as_i64().filter(|nice| (-20..=19).contains(nice));
     nice.map(|nice| nice as i32)
-        .ok_or_else(|| Refusal::invalid("limits.nice", "must be a number from -20 to 19"))
+        .ok_or_else(|| NewJobRefusal::invalid("limits.nice", "must be a number from -20 to 19"))
 }
 
 #[cfg(test)]
@@ -151,7 +151,7 @@ mod tests {
         let again: Limits = serde_json::from_value(value).expect("limits");
         assert_eq!(again, limits);
         let both = Limits::read(&json!({"cpu_s": {"soft": 3, "hard": 3}, "processes": null}));
-        assert_eq!(both.expect("limits").cpu_s, Some(Bound::Both(3)));
+        assert_eq!(both.expect("limits").cpu_s, Some(ResourceBound::Both(3)));
         assert!(Limits::read(&json!({})).expect("limits").is_none());
     }
 

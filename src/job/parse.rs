@@ -66,7 +66,7 @@ pub const LABEL_BYTES_MAX: usize = 4096;
 
 /// Why a NewJob is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum NewJobRefusal {
     /// The value is wrong or missing, or nobody knows the key.
     #[error("{key}: {message}")]
     Invalid {
@@ -85,7 +85,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl NewJobRefusal {
     /// A wrong value.
     pub fn invalid(key: &str, message: impl Into<String>) -> Self {
         Self::Invalid {
@@ -118,13 +118,13 @@ impl Refusal {
 }
 
 /// Reads a NewJob. The key `tail` belongs to `job.submit` itself and is passed over.
-pub fn new_job(object: &Map<String, Value>) -> Result<NewJob, Refusal> {
+pub fn new_job(object: &Map<String, Value>) -> Result<NewJob, NewJobRefusal> {
     for key in object.keys() {
         if LATER_KEYS.contains(&key.as_str()) {
-            return Err(Refusal::unsupported(key));
+            return Err(NewJobRefusal::unsupported(key));
         }
         if !KNOWN_KEYS.contains(&key.as_str()) {
-            return Err(Refusal::invalid(
+            return Err(NewJobRefusal::invalid(
                 key,
                 format!("unknown key; known keys are {}", KNOWN_KEYS.join(", ")),
             ));
@@ -193,12 +193,13 @@ pub fn new_job(object: &Map<String, Value>) -> Result<NewJob, Refusal> {
 }
 
 /// Checks NewJob keys that are to be a queue's defaults.
-pub fn check_defaults(defaults: &Map<String, Value>) -> Result<(), Refusal> {
+pub fn check_defaults(defaults: &Map<String, Value>) -> Result<(), NewJobRefusal> {
     if let Some(key) = defaults
         .keys()
         .find(|key| NO_DEFAULTS.contains(&key.as_str()))
     {
-        let refusal = Refusal::invalid(key, "every job has its own; a queue has no default for it");
+        let refusal =
+            NewJobRefusal::invalid(key, "every job has its own; a queue has no default for it");
         return Err(refusal.within("defaults"));
     }
     let mut job = defaults.clone();
@@ -208,7 +209,7 @@ pub fn check_defaults(defaults: &Map<String, Value>) -> Result<(), Refusal> {
         .map_err(|refusal| refusal.within("defaults"))
 }
 
-fn command(object: &Map<String, Value>) -> Result<Command, Refusal> {
+fn command(object: &Map<String, Value>) -> Result<Command, NewJobRefusal> {
     match (object.get("argv"), object.get("shell")) {
         (Some(argv), None) => argv_words(argv).map(Command::Argv),
         (None, Some(line)) => {
@@ -216,16 +217,19 @@ fn command(object: &Map<String, Value>) -> Result<Command, Refusal> {
             no_nul("shell", line)?;
             Ok(Command::Shell(line.to_owned()))
         }
-        (Some(_), Some(_)) => Err(Refusal::invalid("argv", "give argv or shell, not both")),
-        (None, None) => Err(Refusal::invalid(
+        (Some(_), Some(_)) => Err(NewJobRefusal::invalid(
+            "argv",
+            "give argv or shell, not both",
+        )),
+        (None, None) => Err(NewJobRefusal::invalid(
             "argv",
             "missing; give argv (a list of strings) or shell (a string)",
         )),
     }
 }
 
-fn argv_words(value: &Value) -> Result<Vec<String>, Refusal> {
-    let wrong = || Refusal::invalid("argv", "must be a list of at least one string");
+fn argv_words(value: &Value) -> Result<Vec<String>, NewJobRefusal> {
+    let wrong = || NewJobRefusal::invalid("argv", "must be a list of at least one string");
     let words = value.as_array().ok_or_else(wrong)?;
     let argv: Vec<String> = words
         .iter()
@@ -234,7 +238,10 @@ fn argv_words(value: &Value) -> Result<Vec<String>, Refusal> {
     match argv.first() {
         None => return Err(wrong()),
         Some(program) if program.is_empty() => {
-            return Err(Refusal::invalid("argv", "the program's name is empty"));
+            return Err(NewJobRefusal::invalid(
+                "argv",
+                "the program's name is empty",
+            ));
         }
         Some(_) => {}
     }
@@ -242,29 +249,29 @@ fn argv_words(value: &Value) -> Result<Vec<String>, Refusal> {
     Ok(argv)
 }
 
-fn string<'a>(key: &str, value: &'a Value) -> Result<&'a str, Refusal> {
+fn string<'a>(key: &str, value: &'a Value) -> Result<&'a str, NewJobRefusal> {
     value
         .as_str()
-        .ok_or_else(|| Refusal::invalid(key, "must be a string"))
+        .ok_or_else(|| NewJobRefusal::invalid(key, "must be a string"))
 }
 
-fn boolean(key: &str, value: &Value) -> Result<bool, Refusal> {
+fn boolean(key: &str, value: &Value) -> Result<bool, NewJobRefusal> {
     value
         .as_bool()
-        .ok_or_else(|| Refusal::invalid(key, "must be true or false"))
+        .ok_or_else(|| NewJobRefusal::invalid(key, "must be true or false"))
 }
 
-fn no_nul(key: &str, text: &str) -> Result<(), Refusal> {
+fn no_nul(key: &str, text: &str) -> Result<(), NewJobRefusal> {
     if text.contains('\0') {
-        return Err(Refusal::invalid(key, "must not contain a NUL byte"));
+        return Err(NewJobRefusal::invalid(key, "must not contain a NUL byte"));
     }
     Ok(())
 }
 
-pub(super) fn short(key: &str, value: &Value) -> Result<String, Refusal> {
+pub(super) fn short(key: &str, value: &Value) -> Result<String, NewJobRefusal> {
     let text = string(key, value)?;
     if text.is_empty() || text.len() > NAME_BYTES_MAX {
-        return Err(Refusal::invalid(
+        return Err(NewJobRefusal::invalid(
             key,
             format!("must have 1 to {NAME_BYTES_MAX} bytes"),
         ));
@@ -272,20 +279,20 @@ pub(super) fn short(key: &str, value: &Value) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-fn absolute_path(key: &str, value: &Value) -> Result<String, Refusal> {
+fn absolute_path(key: &str, value: &Value) -> Result<String, NewJobRefusal> {
     let path = string(key, value)?;
     no_nul(key, path)?;
     if !path.starts_with('/') {
-        return Err(Refusal::invalid(key, "must be an absolute path"));
+        return Err(NewJobRefusal::invalid(key, "must be an absolute path"));
     }
     Ok(path.to_owned())
 }
 
-fn environment(value: &Value) -> Result<BTreeMap<String, String>, Refusal> {
+fn environment(value: &Value) -> Result<BTreeMap<String, String>, NewJobRefusal> {
     let map = string_map("env", value)?;
     for (name, value) in &map {
         if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(Refusal::invalid(
+            return Err(NewJobRefusal::invalid(
                 "env",
                 "a variable's name must not be empty nor contain '=' or NUL",
             ));
@@ -295,8 +302,8 @@ fn environment(value: &Value) -> Result<BTreeMap<String, String>, Refusal> {
     Ok(map)
 }
 
-fn string_map(key: &str, value: &Value) -> Result<BTreeMap<String, String>, Refusal> {
-    let wrong = || Refusal::invalid(key, "must be an object whose values are strings");
+fn string_map(key: &str, value: &Value) -> Result<BTreeMap<String, String>, NewJobRefusal> {
+    let wrong = || NewJobRefusal::invalid(key, "must be an object whose values are strings");
     value
         .as_object()
         .ok_or_else(wrong)?
@@ -305,11 +312,11 @@ fn string_map(key: &str, value: &Value) -> Result<BTreeMap<String, String>, Refu
         .collect()
 }
 
-pub(super) fn labels(value: &Value) -> Result<BTreeMap<String, String>, Refusal> {
+pub(super) fn labels(value: &Value) -> Result<BTreeMap<String, String>, NewJobRefusal> {
     let map = string_map("labels", value)?;
     let long = |text: &String| text.len() > LABEL_BYTES_MAX;
     if map.len() > LABELS_MAX || map.iter().any(|(k, v)| k.is_empty() || long(k) || long(v)) {
-        return Err(Refusal::invalid(
+        return Err(NewJobRefusal::invalid(
             "labels",
             format!(
                 "at most {LABELS_MAX} labels, keys of 1 to {LABEL_BYTES_MAX} bytes, \
@@ -320,40 +327,42 @@ pub(super) fn labels(value: &Value) -> Result<BTreeMap<String, String>, Refusal>
     Ok(map)
 }
 
-fn umask(value: &Value) -> Result<u32, Refusal> {
+fn umask(value: &Value) -> Result<u32, NewJobRefusal> {
     let text = string("umask", value)?;
     let octal = !text.is_empty() && text.len() <= 4 && text.bytes().all(|b| b.is_ascii_digit());
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mask| octal && *mask <= 0o777)
-        .ok_or_else(|| Refusal::invalid("umask", "must be octal digits from \"000\" to \"777\""))
+        .ok_or_else(|| {
+            NewJobRefusal::invalid("umask", "must be octal digits from \"000\" to \"777\"")
+        })
 }
 
-pub(super) fn priority(value: &Value) -> Result<i64, Refusal> {
+pub(super) fn priority(value: &Value) -> Result<i64, NewJobRefusal> {
     value
         .as_i64()
         .filter(|n| i32::try_from(*n).is_ok())
-        .ok_or_else(|| Refusal::invalid("priority", "must be an integer of 32 bits"))
+        .ok_or_else(|| NewJobRefusal::invalid("priority", "must be an integer of 32 bits"))
 }
 
 /// A length of time, 0 allowed. JSON has no NaN and no infinity; 1e999 does not parse.
-fn length(key: &str, value: &Value) -> Result<Seconds, Refusal> {
+fn length(key: &str, value: &Value) -> Result<Seconds, NewJobRefusal> {
     value
         .as_f64()
         .filter(|s| (0.0..=Seconds::MAX).contains(s))
         .map(Seconds)
         .ok_or_else(|| {
-            Refusal::invalid(
+            NewJobRefusal::invalid(
                 key,
                 "must be a number of seconds, at most ten years (315360000)",
             )
         })
 }
 
-fn positive(key: &str, value: &Value) -> Result<Seconds, Refusal> {
+fn positive(key: &str, value: &Value) -> Result<Seconds, NewJobRefusal> {
     let seconds = length(key, value)?;
     if seconds.0 == 0.0 {
-        return Err(Refusal::invalid(
+        return Err(NewJobRefusal::invalid(
             key,
             "must be above 0; leave it out for none",
         ));
@@ -361,32 +370,37 @@ fn positive(key: &str, value: &Value) -> Result<Seconds, Refusal> {
     Ok(seconds)
 }
 
-fn leftover(value: &Value) -> Result<Leftover, Refusal> {
+fn leftover(value: &Value) -> Result<Leftover, NewJobRefusal> {
     match value.as_str() {
         Some("kill") => Ok(Leftover::Kill),
         Some("keep") => Ok(Leftover::Keep),
-        _ => Err(Refusal::invalid("leftover", "must be \"kill\" or \"keep\"")),
+        _ => Err(NewJobRefusal::invalid(
+            "leftover",
+            "must be \"kill\" or \"keep\"",
+        )),
     }
 }
 
-fn on_lost(value: &Value) -> Result<OnLost, Refusal> {
+fn on_lost(value: &Value) -> Result<OnLost, NewJobRefusal> {
     value
         .as_str()
         .and_then(OnLost::from_name)
-        .ok_or_else(|| Refusal::invalid("on_lost", "must be \"fail\" or \"retry\""))
+        .ok_or_else(|| NewJobRefusal::invalid("on_lost", "must be \"fail\" or \"retry\""))
 }
 
-fn on_disconnect(value: &Value) -> Result<OnDisconnect, Refusal> {
+fn on_disconnect(value: &Value) -> Result<OnDisconnect, NewJobRefusal> {
     value
         .as_str()
         .and_then(OnDisconnect::from_name)
-        .ok_or_else(|| Refusal::invalid("on_disconnect", "must be \"continue\" or \"cancel\""))
+        .ok_or_else(|| {
+            NewJobRefusal::invalid("on_disconnect", "must be \"continue\" or \"cancel\"")
+        })
 }
 
-fn output_policy(value: &Value) -> Result<OutputPolicy, Refusal> {
+fn output_policy(value: &Value) -> Result<OutputPolicy, NewJobRefusal> {
     let object = value
         .as_object()
-        .ok_or_else(|| Refusal::invalid("output", "must be an object"))?;
+        .ok_or_else(|| NewJobRefusal::invalid("output", "must be an object"))?;
     let mut policy = OutputPolicy::default();
     for (key, value) in object {
         match key.as_str() {
@@ -394,7 +408,7 @@ fn output_policy(value: &Value) -> Result<OutputPolicy, Refusal> {
             "max_bytes" => policy.max_bytes = Some(max_bytes(value)?),
             "when_full" => policy.when_full = when_full(value)?,
             _ => {
-                return Err(Refusal::invalid(
+                return Err(NewJobRefusal::invalid(
                     &format!("output.{key}"),
                     "unknown key; known keys are max_bytes, when_full",
                 ));
@@ -406,7 +420,7 @@ fn output_policy(value: &Value) -> Result<OutputPolicy, Refusal> {
 }
 
 /// Dropping needs a bound, and whole segments need room.
-fn bounds_fit(policy: &OutputPolicy) -> Result<(), Refusal> {
+fn bounds_fit(policy: &OutputPolicy) -> Result<(), NewJobRefusal> {
     let least = match policy.when_full {
         WhenFull::Fail => return Ok(()),
         WhenFull::DropNewest => 1,
@@ -417,19 +431,19 @@ fn bounds_fit(policy: &OutputPolicy) -> Result<(), Refusal> {
     }
     let (name, key) = (policy.when_full.name(), "output.max_bytes");
     let message = format!("must be at least {least} where output.when_full is {name:?}");
-    Err(Refusal::invalid(key, message))
+    Err(NewJobRefusal::invalid(key, message))
 }
 
-fn max_bytes(value: &Value) -> Result<u64, Refusal> {
+fn max_bytes(value: &Value) -> Result<u64, NewJobRefusal> {
     value
         .as_u64()
         .filter(|n| *n > 0 && i64::try_from(*n).is_ok())
-        .ok_or_else(|| Refusal::invalid("output.max_bytes", "must be an integer above 0"))
+        .ok_or_else(|| NewJobRefusal::invalid("output.max_bytes", "must be an integer above 0"))
 }
 
-fn when_full(value: &Value) -> Result<WhenFull, Refusal> {
+fn when_full(value: &Value) -> Result<WhenFull, NewJobRefusal> {
     value.as_str().and_then(WhenFull::from_name).ok_or_else(|| {
-        Refusal::invalid(
+        NewJobRefusal::invalid(
             "output.when_full",
             "must be \"fail\", \"drop_oldest\" or \"drop_newest\"",
         )
@@ -442,11 +456,11 @@ mod tests {
 
     use super::*;
 
-    fn parse(value: Value) -> Result<NewJob, Refusal> {
+    fn parse(value: Value) -> Result<NewJob, NewJobRefusal> {
         new_job(value.as_object().expect("an object"))
     }
 
-    fn with(key: &str, value: Value) -> Result<NewJob, Refusal> {
+    fn with(key: &str, value: Value) -> Result<NewJob, NewJobRefusal> {
         let mut object = json!({"argv": ["true"]});
         object[key] = value;
         parse(object)
@@ -527,7 +541,7 @@ mod tests {
             ("colour", json!(1)),
         ] {
             assert!(
-                matches!(with(key, value.clone()), Err(Refusal::Invalid { .. })),
+                matches!(with(key, value.clone()), Err(NewJobRefusal::Invalid { .. })),
                 "{key} = {value}"
             );
         }
@@ -538,7 +552,7 @@ mod tests {
     fn what_comes_later_is_unsupported() {
         for key in LATER_KEYS {
             let refused = with(key, json!(true));
-            assert_eq!(refused, Err(Refusal::unsupported(key)));
+            assert_eq!(refused, Err(NewJobRefusal::unsupported(key)));
         }
     }
 }

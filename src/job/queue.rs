@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::parse::{self, NAME_BYTES_MAX, Refusal};
+use super::parse::{self, NAME_BYTES_MAX, NewJobRefusal};
 
 /// A queue as users see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -56,12 +56,12 @@ impl Queue {
     pub const BUILT_IN: [&'static str; 2] = ["default", "interactive"];
 
     /// Why a queue cannot have this name, if it cannot.
-    pub fn check_name(name: &str) -> Result<(), Refusal> {
+    pub fn check_name(name: &str) -> Result<(), NewJobRefusal> {
         if !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control) {
             return Ok(());
         }
         let message = format!("must have 1 to {NAME_BYTES_MAX} bytes and no control characters");
-        Err(Refusal::invalid("queue", message))
+        Err(NewJobRefusal::invalid("queue", message))
     }
 
     /// The queue as everybody may see it: of the defaults' variables the names alone, as `env_names`
@@ -76,14 +76,14 @@ impl Queue {
     }
 
     /// Defaults as they are stored: checked like a NewJob's keys, without those that are null.
-    pub fn read_defaults(object: &Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
+    pub fn read_defaults(object: &Map<String, Value>) -> Result<Map<String, Value>, NewJobRefusal> {
         parse::check_defaults(object)?;
         let mut defaults = object.clone();
         defaults.retain(|_, value| !value.is_null());
         let bytes = serde_json::to_vec(&defaults).map_or(usize::MAX, |json| json.len());
         if bytes > Self::DEFAULTS_BYTES_MAX {
             let message = format!("at most {} bytes of JSON", Self::DEFAULTS_BYTES_MAX);
-            return Err(Refusal::invalid("defaults", message));
+            return Err(NewJobRefusal::invalid("defaults", message));
         }
         Ok(defaults)
     }

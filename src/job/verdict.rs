@@ -30,7 +30,7 @@ pub enum Fault {
 
 /// Something that is not as it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub struct VerificationProblem {
     /// What kind of thing.
     pub what: Fault,
     /// A sentence for people.
@@ -58,7 +58,7 @@ pub struct Problem {
     pub event: Option<i64>,
 }
 
-impl Problem {
+impl VerificationProblem {
     /// A problem of which nothing but this is known.
     pub fn new(what: Fault, message: impl Into<String>) -> Self {
         Self {
@@ -99,7 +99,7 @@ pub struct Finding {
 
 /// What there is to say about a stored job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub struct Verification {
     /// Its number.
     pub job: JobNumber,
     /// Its state.
@@ -113,7 +113,7 @@ pub struct Verdict {
     /// What became of the claims, in the order in which they came.
     pub claims: Vec<Finding>,
     /// What is wrong, in the order in which it was met.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<VerificationProblem>,
     /// How many more problems there are.
     #[serde(skip_serializing_if = "is_none")]
     pub more_problems: u64,

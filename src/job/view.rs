@@ -97,7 +97,7 @@ pub struct Job {
     /// Why no process could be started.
     pub spawn_error: Option<SpawnError>,
     /// The stop, whether wished for or done.
-    pub stop: Option<Stop>,
+    pub stop: Option<StopView>,
     /// How many processes outlived the leader and were ended with it.
     pub leaked: u32,
     /// Processes that still live.
@@ -110,7 +110,7 @@ pub struct Job {
 
 /// A stop as far as it has come.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Stop {
+pub enum StopView {
     /// Committed, and perhaps on its way.
     Wished(StopWish),
     /// The same, and the kernel did not let it reach these processes.
@@ -119,7 +119,7 @@ pub enum Stop {
     Done(StopFacts),
 }
 
-impl Serialize for Stop {
+impl Serialize for StopView {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (none, nobody) = (&[] as &[String], &[] as &[Survivor]);
         let (by, cause, at) = match self {

@@ -27,7 +27,7 @@ pub struct ArmRequest {
 /// How often a job's readers were woken, how many of those times its row had changed, how far its
 /// output is known to reach, whether it has become final, and what it was when it was deleted.
 #[derive(Debug, Clone, Default)]
-struct Pulse {
+struct HubSignal {
     wakes: u64,
     changes: u64,
     grown_to: Offset,
@@ -38,7 +38,7 @@ struct Pulse {
 /// The readers of all jobs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    jobs: Arc<Mutex<HashMap<JobNumber, watch::Sender<Pulse>>>>,
+    jobs: Arc<Mutex<HashMap<JobNumber, watch::Sender<HubSignal>>>>,
     arms: mpsc::UnboundedSender<ArmRequest>,
     closed: CancellationToken,
 }
@@ -59,7 +59,7 @@ impl Hub {
         let mut jobs = self.lock();
         let sender = jobs
             .entry(job)
-            .or_insert_with(|| watch::Sender::new(Pulse::default()));
+            .or_insert_with(|| watch::Sender::new(HubSignal::default()));
         let receiver = sender.subscribe();
         let changes_seen = receiver.borrow().changes;
         Watch {
@@ -106,7 +106,7 @@ impl Hub {
         self.closed.cancel();
     }
 
-    fn pulse(&self, job: JobNumber, happened: impl FnOnce(&mut Pulse)) {
+    fn pulse(&self, job: JobNumber, happened: impl FnOnce(&mut HubSignal)) {
         if let Some(sender) = self.lock().get(&job) {
             sender.send_modify(|pulse| {
                 pulse.wakes += 1;
@@ -115,7 +115,7 @@ impl Hub {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobNumber, watch::Sender<Pulse>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobNumber, watch::Sender<HubSignal>>> {
         // A panic cannot leave the map half-changed: every use is one operation on it.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,7 +126,7 @@ impl Hub {
 pub struct Watch {
     hub: Hub,
     job: JobNumber,
-    receiver: Option<watch::Receiver<Pulse>>,
+    receiver: Option<watch::Receiver<HubSignal>>,
     changes_seen: u64,
     /// How far the output reached at the last look.
     told: Offset,
@@ -135,7 +135,7 @@ pub struct Watch {
 /// The hub is closed: the server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the server is stopping")]
-pub struct Closed;
+pub struct HubClosed;
 
 impl Watch {
     /// To be called before looking: what happens from here on wakes [`Self::woken`]. Returns
@@ -168,7 +168,7 @@ impl Watch {
 
     /// The last view of a job that has been deleted; waits for the word of it, which follows the
     /// commit. Only for a job whose row is known to be gone. Cancel-safe.
-    pub async fn deleted(&mut self) -> Result<Arc<Job>, Closed> {
+    pub async fn deleted(&mut self) -> Result<Arc<Job>, HubClosed> {
         loop {
             let deleted = self.receiver.as_ref();
             if let Some(job) = deleted.and_then(|pulse| pulse.borrow().deleted.clone()) {
@@ -180,7 +180,7 @@ impl Watch {
 
     /// Waits until the job may have output behind `offset`, or its row has changed, since the last
     /// [`Self::look`]. Cancel-safe.
-    pub async fn woken(&mut self, offset: Offset) -> Result<(), Closed> {
+    pub async fn woken(&mut self, offset: Offset) -> Result<(), HubClosed> {
         // Whoever knew of more and could not read it (a record is damaged) would be woken at once,
         // again and again. It is woken when the job's row changes.
         if offset >= self.told {
@@ -190,22 +190,22 @@ impl Watch {
     }
 
     /// Asks for one wake-up when there is output behind `offset`, and does not wait for it.
-    pub fn ask(&self, offset: Offset) -> Result<(), Closed> {
+    pub fn ask(&self, offset: Offset) -> Result<(), HubClosed> {
         let job = self.job;
         // The receiving end lives as long as the server serves.
         let sent = self.hub.arms.send(ArmRequest { job, offset });
-        sent.map_err(|_| Closed)
+        sent.map_err(|_| HubClosed)
     }
 
     /// Waits until the job's readers are woken, without asking for it when output comes.
     /// Cancel-safe.
-    pub async fn changed(&mut self) -> Result<(), Closed> {
+    pub async fn changed(&mut self) -> Result<(), HubClosed> {
         let Some(receiver) = &mut self.receiver else {
-            return Err(Closed);
+            return Err(HubClosed);
         };
         tokio::select! {
-            woken = receiver.changed() => woken.map_err(|_| Closed),
-            () = self.hub.closed.cancelled() => Err(Closed),
+            woken = receiver.changed() => woken.map_err(|_| HubClosed),
+            () = self.hub.closed.cancelled() => Err(HubClosed),
         }
     }
 }
@@ -265,7 +265,7 @@ mod tests {
         let hub = Hub::new(arms);
         let mut watch = hub.watch(1);
         hub.close();
-        assert_eq!(watch.woken(0).await, Err(Closed));
+        assert_eq!(watch.woken(0).await, Err(HubClosed));
         drop(watch);
         assert!(hub.lock().is_empty());
     }

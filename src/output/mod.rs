@@ -17,14 +17,14 @@ pub use files::unlinker::{Hold, Unlinker};
 pub use hub::{ArmRequest, Hub, Watch};
 pub use read::collect::{Collected, collect};
 pub use read::find::OpenEnd;
-pub use read::item::{Batch, Item, ReadError};
+pub use read::item::{Item, ReadBatch, ReadError};
 pub use read::log::{Cursor, Log};
 pub use search::Search;
 pub use search::pattern::{Pattern, PatternError};
-pub use tail::{From, Look, Tail, TailError, TailEvent, TailOptions};
+pub use tail::{Observed, OutputTail, StartAt, TailError, TailEvent, TailOptions};
 pub use verify::audit::Audit;
-pub use verify::claims::{Claim, Claims};
-pub use verify::walk::{Met, Walk};
+pub use verify::claims::{Assertion, Assertions};
+pub use verify::walk::{Met, OutputWalk};
 
 #[cfg(test)]
 mod tail_tests;

@@ -32,7 +32,7 @@ const READ_AHEAD_PART: u64 = 16;
 
 /// Where a tail begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum StartAt {
     /// At this offset.
     Offset(Offset),
     /// So many bytes of the log before the end as it stands.
@@ -45,7 +45,7 @@ pub enum From {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TailOptions {
     /// Where it begins.
-    pub from: From,
+    pub from: StartAt,
     /// Whether it goes on behind the end as it stands.
     pub follow: bool,
     /// Only these streams; `None`: all.
@@ -94,7 +94,7 @@ pub enum TailError {
     Read(#[from] ReadError),
 }
 
-impl std::convert::From<StoreError> for TailError {
+impl From<StoreError> for TailError {
     fn from(error: StoreError) -> Self {
         Self::Read(error.into())
     }
@@ -103,7 +103,7 @@ impl std::convert::From<StoreError> for TailError {
 /// A reader that replays and then follows. Dropping it ends it; one that is not asked for its next
 /// event costs nothing.
 #[derive(Debug)]
-pub struct Tail {
+pub struct OutputTail {
     store: Store,
     log: Log,
     watch: Watch,
@@ -129,7 +129,7 @@ pub struct Tail {
 
 /// What a look finds.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Look {
+pub enum Observed {
     /// The next event.
     Event(TailEvent),
     /// Nothing yet.
@@ -139,7 +139,7 @@ pub enum Look {
     Over,
 }
 
-impl Tail {
+impl OutputTail {
     /// Begins a tail of `job`; also the job as it is now.
     pub async fn begin(
         store: &Store,
@@ -157,10 +157,10 @@ impl Tail {
             .ok_or(TailError::NotFound)?;
         let end = job.output_bytes;
         let from = match options.from {
-            From::Offset(offset) if offset > end => return Err(TailError::BeyondEnd(end)),
-            From::Offset(offset) => offset,
-            From::LastBytes(bytes) => end.saturating_sub(bytes),
-            From::LastLines(lines) => {
+            StartAt::Offset(offset) if offset > end => return Err(TailError::BeyondEnd(end)),
+            StartAt::Offset(offset) => offset,
+            StartAt::LastBytes(bytes) => end.saturating_sub(bytes),
+            StartAt::LastLines(lines) => {
                 last_lines(log, number, end, lines, options.streams.as_deref()).await?
             }
         };
@@ -201,9 +201,9 @@ impl Tail {
         loop {
             self.ready().await?;
             match self.look().await? {
-                Look::Event(event) => return Ok(Some(event)),
-                Look::Nothing => {}
-                Look::Over => return Ok(None),
+                Observed::Event(event) => return Ok(Some(event)),
+                Observed::Nothing => {}
+                Observed::Over => return Ok(None),
             }
         }
     }
@@ -227,13 +227,13 @@ impl Tail {
     }
 
     /// The next event that is there, without waiting for output. Cancel-safe.
-    pub async fn look(&mut self) -> Result<Look, TailError> {
+    pub async fn look(&mut self) -> Result<Observed, TailError> {
         loop {
             if let Some(event) = self.pending.pop_front() {
-                return Ok(Look::Event(event));
+                return Ok(Observed::Event(event));
             }
             if self.over {
-                return Ok(Look::Over);
+                return Ok(Observed::Over);
             }
             self.changed |= self.watch.look();
             if self.changed {
@@ -243,7 +243,7 @@ impl Tail {
             self.turn(at_end);
             if self.pending.is_empty() && at_end && !self.over {
                 self.idle = true;
-                return Ok(Look::Nothing);
+                return Ok(Observed::Nothing);
             }
         }
     }

@@ -1,15 +1,15 @@
 //! The turning points of a tail: caught up, states, the end, and attempts that come and go.
 
 use super::{
-    tail::{From, Tail, TailError, TailOptions},
+    tail::{OutputTail, StartAt, TailError, TailOptions},
     testing::{Desk, told},
 };
 use crate::{
     job::{JobNumber, JobRef, Micros, Stream},
-    store::{Deleted, Fenced, Kept},
+    store::{Deleted, Fenced, OutputPlacement},
 };
 
-fn options(from: From, follow: bool) -> TailOptions {
+fn options(from: StartAt, follow: bool) -> TailOptions {
     TailOptions {
         from,
         follow,
@@ -18,15 +18,15 @@ fn options(from: From, follow: bool) -> TailOptions {
 }
 
 fn live() -> TailOptions {
-    options(From::Offset(0), true)
+    options(StartAt::Offset(0), true)
 }
 
-async fn next(tail: &mut Tail) -> Option<String> {
+async fn next(tail: &mut OutputTail) -> Option<String> {
     tail.next().await.expect("readable").map(told)
 }
 
 /// So many events; the test would wait for ever for one that does not come.
-async fn take(tail: &mut Tail, count: usize) -> Vec<String> {
+async fn take(tail: &mut OutputTail, count: usize) -> Vec<String> {
     let mut events = Vec::new();
     for _ in 0..count {
         let event = tokio::time::timeout(std::time::Duration::from_secs(30), next(tail));
@@ -55,7 +55,8 @@ async fn finished(desk: &Desk) -> JobNumber {
         segment.write(Stream::Stderr, b"two\n"),
     ];
     let gaps = Vec::new();
-    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 8).await;
+    desk.finish(job, 1, OutputPlacement::Rows { chunks, gaps }, 8)
+        .await;
     std::fs::remove_file(&segment.path).expect("unlinked");
     job
 }
@@ -66,22 +67,22 @@ async fn a_final_job_is_told_from_any_place() {
     let job = finished(&desk).await;
     let behind = ["<caught up 8>", "<end succeeded>"];
     for (from, output) in [
-        (From::Offset(0), vec!["one\n", "two\n"]),
-        (From::Offset(6), vec!["o\n"]),
-        (From::Offset(8), vec![]),
-        (From::LastBytes(5), vec!["\n", "two\n"]),
-        (From::LastBytes(100), vec!["one\n", "two\n"]),
-        (From::LastLines(0), vec![]),
-        (From::LastLines(1), vec!["two\n"]),
-        (From::LastLines(9), vec!["one\n", "two\n"]),
+        (StartAt::Offset(0), vec!["one\n", "two\n"]),
+        (StartAt::Offset(6), vec!["o\n"]),
+        (StartAt::Offset(8), vec![]),
+        (StartAt::LastBytes(5), vec!["\n", "two\n"]),
+        (StartAt::LastBytes(100), vec!["one\n", "two\n"]),
+        (StartAt::LastLines(0), vec![]),
+        (StartAt::LastLines(1), vec!["two\n"]),
+        (StartAt::LastLines(9), vec!["one\n", "two\n"]),
     ] {
         for follow in [true, false] {
             let told = whole(&desk, job, options(from, follow)).await;
             assert_eq!(told, [&output[..], &behind].concat(), "{from:?}");
         }
     }
-    let beyond = options(From::Offset(9), true);
-    let refused = Tail::begin(
+    let beyond = options(StartAt::Offset(9), true);
+    let refused = OutputTail::begin(
         &desk.store,
         &desk.log,
         &desk.hub,
@@ -98,7 +99,7 @@ async fn a_tail_of_one_stream_counts_its_lines_and_passes_over_the_others() {
     let job = finished(&desk).await;
     let options = TailOptions {
         streams: Some(vec![Stream::Stdout]),
-        ..options(From::LastLines(1), true)
+        ..options(StartAt::LastLines(1), true)
     };
     assert_eq!(desk.tail(job, options.clone()).await.from(), 0);
     let told = whole(&desk, job, options).await;
@@ -110,7 +111,8 @@ async fn a_final_job_without_output_is_told_at_once() {
     let desk = Desk::new().await;
     let job = desk.running().await;
     let (chunks, gaps) = (Vec::new(), Vec::new());
-    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 0).await;
+    desk.finish(job, 1, OutputPlacement::Rows { chunks, gaps }, 0)
+        .await;
     let told = whole(&desk, job, live()).await;
     assert_eq!(told, ["<caught up 0>", "<end succeeded>"]);
 }
@@ -119,7 +121,7 @@ async fn a_final_job_without_output_is_told_at_once() {
 async fn without_following_a_queued_job_is_caught_up_and_no_more() {
     let desk = Desk::new().await;
     let job = desk.queued().await;
-    let told = whole(&desk, job, options(From::Offset(0), false)).await;
+    let told = whole(&desk, job, options(StartAt::Offset(0), false)).await;
     assert_eq!(told, ["<caught up 0>"]);
 }
 
@@ -147,7 +149,8 @@ async fn a_live_tail_waits_armed_and_ends_with_the_job() {
     assert_eq!(last_armed, Some(1), "it waits for what follows");
     chunks.push(segment.out("b"));
     let gaps = Vec::new();
-    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 2).await;
+    desk.finish(job, 1, OutputPlacement::Rows { chunks, gaps }, 2)
+        .await;
     std::fs::remove_file(&segment.path).expect("unlinked");
     assert_eq!(take(&mut tail, 2).await, ["b", "<end succeeded>"]);
     assert_eq!(next(&mut tail).await, None);
@@ -208,15 +211,15 @@ async fn what_was_not_told_of_a_deleted_job_is_a_gap_before_its_end() {
     second.out("two");
     second.exit();
     let rows = vec![second.row()];
-    let kept = Kept::Segments {
+    let kept = OutputPlacement::Segments {
         rows,
         gaps: Vec::new(),
     };
     desk.finish(job, 1, kept, 7).await;
     // One has told nothing yet, one stands in the middle, one between a byte and its end.
     let mut fresh = desk.tail(job, live()).await;
-    let mut middle = desk.tail(job, options(From::Offset(2), true)).await;
-    let mut at_end = desk.tail(job, options(From::Offset(7), true)).await;
+    let mut middle = desk.tail(job, options(StartAt::Offset(2), true)).await;
+    let mut at_end = desk.tail(job, options(StartAt::Offset(7), true)).await;
     assert_eq!(next(&mut middle).await.as_deref(), Some("e "));
     delete(&desk, job).await;
     assert_eq!(
@@ -243,10 +246,11 @@ async fn a_tail_that_has_not_heard_of_the_end_is_told_it_by_the_deletion() {
     assert_eq!(take(&mut tail, 2).await, ["one", "<caught up 3>"]);
     let chunks = vec![segment.out(" two")];
     let gaps = Vec::new();
-    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 7).await;
+    desk.finish(job, 1, OutputPlacement::Rows { chunks, gaps }, 7)
+        .await;
     delete(&desk, job).await;
     assert_eq!(rest(&mut tail).await, ["gap 3-7", "<end succeeded>"]);
-    let begun = Tail::begin(
+    let begun = OutputTail::begin(
         &desk.store,
         &desk.log,
         &desk.hub,
@@ -264,7 +268,8 @@ async fn a_tail_waits_for_the_word_of_a_deletion() {
     let mut tail = desk.tail(job, live()).await;
     assert_eq!(take(&mut tail, 1).await, ["<caught up 0>"]);
     let (chunks, gaps) = (Vec::new(), Vec::new());
-    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 0).await;
+    desk.finish(job, 1, OutputPlacement::Rows { chunks, gaps }, 0)
+        .await;
     let Ok(Deleted::Done(deleted)) = desk.store.delete(JobRef::Number(job)).await else {
         panic!("not deleted");
     };
@@ -276,7 +281,7 @@ async fn a_tail_waits_for_the_word_of_a_deletion() {
 }
 
 /// All that a tail has still to tell.
-async fn rest(tail: &mut Tail) -> Vec<String> {
+async fn rest(tail: &mut OutputTail) -> Vec<String> {
     let mut events = Vec::new();
     while let Some(event) = next(tail).await {
         events.push(event);

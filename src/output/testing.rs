@@ -5,14 +5,16 @@ use std::{fs::OpenOptions, io::Write, path::PathBuf};
 
 use tokio::sync::mpsc;
 
-use super::{ArmRequest, Hub, Log, Tail, TailEvent, TailOptions};
+use super::{ArmRequest, Hub, Log, OutputTail, TailEvent, TailOptions};
 use crate::{
     job::{
         Chunk, Command, Dropped, Exit, ExitFacts, JobId, JobNumber, JobRef, JobState, Micros,
         NewJob, Offset, Stream, Usage,
     },
-    spool::{Kind, RecordHeader, SegmentName, record},
-    store::{Claim, Fenced, Finish, Kept, Offer, SegmentRow, Store, Submission},
+    spool::{RecordHeader, RecordKind, SegmentName, record},
+    store::{
+        ClaimedJob, Fenced, Finish, OutputPlacement, SegmentRow, ShimOffer, Store, Submission,
+    },
 };
 
 /// A ledger and a spool; deleted with their directory.
@@ -58,8 +60,8 @@ impl Desk {
     }
 
     /// Gives the first queued job to a shim of this name.
-    pub async fn claim(&self, shim: &str) -> Claim {
-        let offer = Offer {
+    pub async fn claim(&self, shim: &str) -> ClaimedJob {
+        let offer = ShimOffer {
             shim: shim.to_owned(),
             version: String::new(),
         };
@@ -100,7 +102,13 @@ impl Desk {
     }
 
     /// Makes the job's attempt final.
-    pub async fn finish(&self, job: JobNumber, attempt: u32, kept: Kept, end_offset: Offset) {
+    pub async fn finish(
+        &self,
+        job: JobNumber,
+        attempt: u32,
+        kept: OutputPlacement,
+        end_offset: Offset,
+    ) {
         let finish = Finish {
             number: job,
             attempt,
@@ -122,8 +130,8 @@ impl Desk {
         self.hub.changed(job);
     }
 
-    pub async fn tail(&self, job: JobNumber, options: TailOptions) -> Tail {
-        let tail = Tail::begin(
+    pub async fn tail(&self, job: JobNumber, options: TailOptions) -> OutputTail {
+        let tail = OutputTail::begin(
             &self.store,
             &self.log,
             &self.hub,
@@ -156,7 +164,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    fn append(&self, kind: Kind, stream: Stream, payload: &[u8]) {
+    fn append(&self, kind: RecordKind, stream: Stream, payload: &[u8]) {
         let header = RecordHeader {
             kind,
             stream,
@@ -171,7 +179,7 @@ impl Segment {
     }
 
     pub fn write(&mut self, stream: Stream, data: &[u8]) -> Chunk {
-        self.append(Kind::Output, stream, data);
+        self.append(RecordKind::Output, stream, data);
         let offset = self.end;
         self.end += data.len() as u64;
         Chunk {
@@ -188,12 +196,12 @@ impl Segment {
     }
 
     pub fn seal(&self) {
-        self.append(Kind::Seal, Stream::Stdout, &[]);
+        self.append(RecordKind::Seal, Stream::Stdout, &[]);
     }
 
     pub fn exit(&self) {
         let facts = serde_json::to_vec(&facts(self.end)).expect("facts");
-        self.append(Kind::Exit, Stream::Stdout, &facts);
+        self.append(RecordKind::Exit, Stream::Stdout, &facts);
     }
 
     pub fn row(&self) -> SegmentRow {

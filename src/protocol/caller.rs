@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::Door;
-use crate::executor::Share as Turns;
+use super::ServerState;
+use crate::executor::SessionTurns as Turns;
 
 /// A client as the methods know it, whichever door it came through.
 #[derive(Debug)]
 pub struct Caller {
     /// The server that it has asked.
-    pub server: Arc<Door>,
+    pub server: Arc<ServerState>,
     /// Names its session; jobs that end with their connection are tied to it.
     pub id: String,
     /// The door, as the ledger writes it: `ws`.
@@ -20,7 +20,7 @@ pub struct Caller {
 
 impl Caller {
     /// A client of a new session, which came through `door`.
-    pub fn new(server: Arc<Door>, door: &'static str) -> Self {
+    pub fn new(server: Arc<ServerState>, door: &'static str) -> Self {
         Self {
             server,
             id: uuid::Uuid::now_v7().simple().to_string(),

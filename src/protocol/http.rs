@@ -17,26 +17,26 @@ use serde_json::{Value, json};
 use tower_service::Service;
 
 use super::{
-    Door, Kind, Reason,
+    ErrorKind, RefusalReason, ServerState,
     auth::Bearer,
     job_counts::counts,
     origin::Foreign,
     peer::{Connection, Peer},
-    problem::Problem,
+    problem::HttpProblem,
     ws,
 };
 
 /// The routes.
-pub fn router(door: Arc<Door>) -> Router {
+pub fn router(door: Arc<ServerState>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         // Not `get`: it would take HEAD for GET.
         .route("/ws", any(ws::upgrade))
         .route("/ws/mcp", any(ws::upgrade))
-        .fallback(async || Problem::new(Kind::NotFound, "there is no such route"))
+        .fallback(async || HttpProblem::new(ErrorKind::NotFound, "there is no such route"))
         .method_not_allowed_fallback(async || {
-            Problem::new(Kind::InvalidRequest, "this route knows no such method")
+            HttpProblem::new(ErrorKind::InvalidRequest, "this route knows no such method")
                 .with_status(StatusCode::METHOD_NOT_ALLOWED)
         })
         .with_state(door)
@@ -44,7 +44,7 @@ pub fn router(door: Arc<Door>) -> Router {
 
 /// Answers one request: the guard first, whatever it asks for, then the routes.
 pub async fn answer(
-    door: Arc<Door>,
+    door: Arc<ServerState>,
     mut router: Router,
     connection: Arc<Connection>,
     request: Request<Incoming>,
@@ -66,25 +66,32 @@ pub async fn answer(
     router.call(request).await
 }
 
-fn guard(door: &Door, peer: Peer, request: &Request<Incoming>) -> Result<(), (Reason, Problem)> {
+fn guard(
+    door: &ServerState,
+    peer: Peer,
+    request: &Request<Incoming>,
+) -> Result<(), (RefusalReason, HttpProblem)> {
     let checked = match peer {
         Peer::Tcp(_) => door.origins.check_tcp(request.uri(), request.headers()),
         Peer::Unix { ours: true, .. } => door.origins.check_unix(request.headers()),
         Peer::Unix { ours: false, .. } => {
             let message = "this socket answers only the user who runs the server";
-            return Err((Reason::OtherUser, Problem::new(Kind::Forbidden, message)));
+            return Err((
+                RefusalReason::OtherUser,
+                HttpProblem::new(ErrorKind::Forbidden, message),
+            ));
         }
     };
     checked.map_err(|foreign| {
         let reason = match foreign {
-            Foreign::HostCount | Foreign::Host => Reason::Host,
-            Foreign::Origin => Reason::Origin,
+            Foreign::HostCount | Foreign::Host => RefusalReason::Host,
+            Foreign::Origin => RefusalReason::Origin,
         };
         (reason, foreign.into())
     })
 }
 
-async fn health(State(door): State<Arc<Door>>) -> Result<Json<Value>, Problem> {
+async fn health(State(door): State<Arc<ServerState>>) -> Result<Json<Value>, HttpProblem> {
     let info = door.executor.info().await?;
     Ok(Json(json!({
         "status": "ok",
@@ -96,19 +103,22 @@ async fn health(State(door): State<Arc<Door>>) -> Result<Json<Value>, Problem> {
 }
 
 async fn ready(
-    State(door): State<Arc<Door>>,
+    State(door): State<Arc<ServerState>>,
     Extension(connection): Extension<Arc<Connection>>,
     request: axum::extract::Request,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Value>, HttpProblem> {
     if !door.authenticated(connection.peer, request.headers())? {
-        door.refusals.tell(connection.peer, Reason::NoToken);
-        return Err(Problem::new(
-            Kind::Unauthenticated,
+        door.refusals.tell(connection.peer, RefusalReason::NoToken);
+        return Err(HttpProblem::new(
+            ErrorKind::Unauthenticated,
             "send the token as Authorization: Bearer",
         ));
     }
     if door.stopping.is_cancelled() || door.draining.is_cancelled() {
-        return Err(Problem::new(Kind::Unavailable, "the server is stopping"));
+        return Err(HttpProblem::new(
+            ErrorKind::Unavailable,
+            "the server is stopping",
+        ));
     }
     door.executor.info().await?;
     Ok(Json(json!({"status": "ready"})))

@@ -8,7 +8,7 @@ use crate::executor::Error;
 
 /// Why something is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// Not JSON.
     ParseError,
     /// JSON, but no request.
@@ -35,7 +35,7 @@ pub enum Kind {
     Unsupported,
 }
 
-impl Kind {
+impl ErrorKind {
     /// The JSON-RPC error code.
     pub fn code(self) -> i64 {
         match self {

@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use super::{
-    Door, Reason, http,
-    limits::{HEAD_BYTES_MAX, connection_slots::Places},
+    RefusalReason, ServerState, http,
+    limits::{HEAD_BYTES_MAX, connection_slots::ConnectionSlots},
     peer::{Connection, Peer},
 };
 use crate::data_dir::OwnDir;
@@ -36,8 +36,8 @@ pub fn bind_unix(dir: &OwnDir, name: &str) -> io::Result<UnixListener> {
 }
 
 /// Serves the Unix socket until the server stops.
-pub async fn serve_unix(listener: UnixListener, door: Arc<Door>) {
-    let places = Places::new(door.settings.unix_connections_max);
+pub async fn serve_unix(listener: UnixListener, door: Arc<ServerState>) {
+    let places = ConnectionSlots::new(door.settings.unix_connections_max);
     let router = http::router(door.clone());
     let me = nix::unistd::geteuid().as_raw();
     while let Some(accepted) = next(&door, listener.accept()).await {
@@ -60,8 +60,8 @@ pub async fn serve_unix(listener: UnixListener, door: Arc<Door>) {
 }
 
 /// Serves the TCP listener until the server stops.
-pub async fn serve_tcp(listener: TcpListener, door: Arc<Door>) {
-    let places = Places::new(door.settings.tcp_connections_max);
+pub async fn serve_tcp(listener: TcpListener, door: Arc<ServerState>) {
+    let places = ConnectionSlots::new(door.settings.tcp_connections_max);
     let router = http::router(door.clone());
     while let Some(accepted) = next(&door, listener.accept()).await {
         let Some((stream, address)) = accepted else {
@@ -78,7 +78,10 @@ pub async fn serve_tcp(listener: TcpListener, door: Arc<Door>) {
 }
 
 /// The next connection; `Some(None)` after a failure that may pass, `None` when the server stops.
-async fn next<T>(door: &Door, accept: impl Future<Output = io::Result<T>>) -> Option<Option<T>> {
+async fn next<T>(
+    door: &ServerState,
+    accept: impl Future<Output = io::Result<T>>,
+) -> Option<Option<T>> {
     match door.stopping.run_until_cancelled(accept).await? {
         Ok(accepted) => Some(Some(accepted)),
         Err(error) => {
@@ -91,14 +94,14 @@ async fn next<T>(door: &Door, accept: impl Future<Output = io::Result<T>>) -> Op
 }
 
 /// One write into an empty socket buffer, which cannot block; then the connection is gone.
-fn turn_away<S: io::Write>(door: &Door, stream: io::Result<S>, peer: Peer) {
-    door.refusals.tell(peer, Reason::Connections);
+fn turn_away<S: io::Write>(door: &ServerState, stream: io::Result<S>, peer: Peer) {
+    door.refusals.tell(peer, RefusalReason::Connections);
     if let Ok(mut stream) = stream {
         let _ = stream.write(FULL);
     }
 }
 
-fn start<S>(door: &Arc<Door>, router: &Router, stream: S, connection: Connection)
+fn start<S>(door: &Arc<ServerState>, router: &Router, stream: S, connection: Connection)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -106,7 +109,7 @@ where
     door.tasks.spawn(served);
 }
 
-async fn serve<S>(door: Arc<Door>, router: Router, stream: S, connection: Arc<Connection>)
+async fn serve<S>(door: Arc<ServerState>, router: Router, stream: S, connection: Arc<Connection>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -133,13 +136,13 @@ where
             served.await
         }
         () = connection.place.given_away() => {
-            door.refusals.tell(peer, Reason::GaveWay);
+            door.refusals.tell(peer, RefusalReason::GaveWay);
             return;
         }
     };
     if let Err(error) = result {
         if error.is_parse() {
-            door.refusals.tell(peer, Reason::Malformed);
+            door.refusals.tell(peer, RefusalReason::Malformed);
         }
         tracing::debug!(%peer, %error, "a connection ended early");
     }

@@ -21,8 +21,8 @@ mod server_state;
 mod sub_protocol;
 mod ws;
 
-pub use kind::Kind;
-pub use limits::session_slots::{Seat, Sessions};
-pub use limits::{memory_budget::Hoard, offload::Aside, rate_limit::Floods};
-pub use refusals::{Reason, Refusals};
-pub use server_state::{Door, Place};
+pub use kind::ErrorKind;
+pub use limits::session_slots::{SessionSlot, SessionSlots};
+pub use limits::{memory_budget::MemoryBudget, offload::ParserThread, rate_limit::FairQueue};
+pub use refusals::{RefusalLog, RefusalReason};
+pub use server_state::{ServerAddresses, ServerState};

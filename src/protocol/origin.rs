@@ -23,7 +23,7 @@ pub enum Foreign {
 
 /// A host as a header names it: in lower case, IPv6 in brackets and in its shortest form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Named {
+struct HeaderHost {
     host: String,
     port: Option<u16>,
 }
@@ -31,7 +31,7 @@ struct Named {
 /// What is answered.
 #[derive(Debug, Clone, Default)]
 pub struct Allowed {
-    hosts: Vec<Named>,
+    hosts: Vec<HeaderHost>,
     origins: Vec<String>,
     port: Option<u16>,
 }
@@ -125,7 +125,7 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 }
 
 /// `host`, `host:port`, `[v6]` or `[v6]:port`.
-fn parse(text: &str) -> Option<Named> {
+fn parse(text: &str) -> Option<HeaderHost> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (v6, rest) = rest.split_once(']')?;
@@ -148,7 +148,7 @@ fn parse(text: &str) -> Option<Named> {
         None => None,
     };
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b);
-    (!host.is_empty() && host.bytes().all(plain)).then_some(Named { host, port })
+    (!host.is_empty() && host.bytes().all(plain)).then_some(HeaderHost { host, port })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr};
 
-use super::limits::connection_slots::Place;
+use super::limits::connection_slots::ConnectionSlot;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,5 +40,5 @@ pub struct Connection {
     /// Who is at the other end.
     pub peer: Peer,
     /// Given to another one as long as it has not said who it is.
-    pub place: Place,
+    pub place: ConnectionSlot,
 }

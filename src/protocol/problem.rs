@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Kind, origin::Foreign};
+use super::{ErrorKind, origin::Foreign};
 use crate::executor::Error;
 
 /// How long a client that found the doors full shall wait, seconds.
@@ -17,20 +17,20 @@ const RETRY_AFTER_S: u32 = 5;
 
 /// An error as it is answered over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct HttpProblem {
     /// The status line.
     pub status: StatusCode,
     /// Why.
-    pub kind: Kind,
+    pub kind: ErrorKind,
     /// What to do.
     pub detail: String,
     /// The methods of a route that knows not the one that was asked for (RFC 9110, 10.2.1).
     allow: Option<&'static str>,
 }
 
-impl Problem {
+impl HttpProblem {
     /// A problem with the usual status of its kind.
-    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Self {
             status: kind.status(),
             kind,
@@ -44,7 +44,8 @@ impl Problem {
         let detail = format!("this route knows no such method, only {methods}");
         Self {
             allow: Some(methods),
-            ..Self::new(Kind::InvalidRequest, detail).with_status(StatusCode::METHOD_NOT_ALLOWED)
+            ..Self::new(ErrorKind::InvalidRequest, detail)
+                .with_status(StatusCode::METHOD_NOT_ALLOWED)
         }
     }
 
@@ -54,23 +55,23 @@ impl Problem {
     }
 }
 
-impl From<Foreign> for Problem {
+impl From<Foreign> for HttpProblem {
     fn from(foreign: Foreign) -> Self {
         let kind = match foreign {
-            Foreign::HostCount => Kind::InvalidRequest,
-            Foreign::Host | Foreign::Origin => Kind::Forbidden,
+            Foreign::HostCount => ErrorKind::InvalidRequest,
+            Foreign::Host | Foreign::Origin => ErrorKind::Forbidden,
         };
         Self::new(kind, foreign.to_string())
     }
 }
 
-impl From<Error> for Problem {
+impl From<Error> for HttpProblem {
     fn from(error: Error) -> Self {
-        Self::new(Kind::of(&error), error.to_string())
+        Self::new(ErrorKind::of(&error), error.to_string())
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for HttpProblem {
     fn into_response(self) -> Response {
         let body = json!({
             "type": "about:blank",

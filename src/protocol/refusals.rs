@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Door, peer::Peer};
+use super::{ServerState, peer::Peer};
 
 /// How many pairs of a peer and a reason are remembered. Further peers count together.
 const PAIRS_MAX: usize = 64;
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why something was refused, or a connection closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
+pub enum RefusalReason {
     /// Not exactly one Host, or a foreign one.
     Host,
     /// A foreign Origin.
@@ -61,7 +61,7 @@ pub enum Reason {
     NotAllowed,
 }
 
-impl Reason {
+impl RefusalReason {
     /// For programs that read the log.
     fn name(self) -> &'static str {
         match self {
@@ -112,7 +112,7 @@ impl Reason {
 /// Whom something counts for: ports change with every connection, and who has one address of IPv6 has
 /// its whole network of 2^64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub enum RefusalSource {
     /// An address, or a network of IPv6.
     Net(IpAddr),
     /// A user on this machine.
@@ -121,7 +121,7 @@ pub enum Source {
     Others,
 }
 
-impl Source {
+impl RefusalSource {
     /// That of a connection.
     pub fn of(peer: Peer) -> Self {
         match peer {
@@ -137,7 +137,7 @@ impl Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for RefusalSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Net(address) => address.fmt(f),
@@ -149,12 +149,12 @@ impl fmt::Display for Source {
 
 /// What was refused, and not told yet.
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<Tally>);
+pub struct RefusalLog(Mutex<RefusalCounts>);
 
-impl Refusals {
+impl RefusalLog {
     /// Something is refused.
-    pub fn tell(&self, peer: Peer, reason: Reason) {
-        let source = Source::of(peer);
+    pub fn tell(&self, peer: Peer, reason: RefusalReason) {
+        let source = RefusalSource::of(peer);
         let first = self.tally().refused(source, reason, Instant::now());
         if let Some(source) = first {
             let (why, what) = (reason.name(), reason.sentence());
@@ -163,7 +163,7 @@ impl Refusals {
     }
 
     /// Tells the counts until the server stops, and what is left then.
-    pub async fn tell_counts(door: &Door) {
+    pub async fn tell_counts(door: &ServerState) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         let look = async {
             loop {
@@ -177,7 +177,7 @@ impl Refusals {
         rest.iter().for_each(Count::tell);
     }
 
-    fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
+    fn tally(&self) -> std::sync::MutexGuard<'_, RefusalCounts> {
         // A panic cannot leave it half-changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,10 +185,10 @@ impl Refusals {
 
 /// What is remembered.
 #[derive(Debug, Default)]
-struct Tally(BTreeMap<(Source, Reason), Entry>);
+struct RefusalCounts(BTreeMap<(RefusalSource, RefusalReason), RefusalEntry>);
 
 #[derive(Debug)]
-struct Entry {
+struct RefusalEntry {
     /// When the first or a count was told.
     told_at: Instant,
     /// When the next count is due after that.
@@ -201,8 +201,8 @@ struct Entry {
 /// A count that is to be told.
 #[derive(Debug, PartialEq, Eq)]
 struct Count {
-    source: Source,
-    reason: Reason,
+    source: RefusalSource,
+    reason: RefusalReason,
     count: u64,
     over: Duration,
 }
@@ -220,20 +220,25 @@ impl Count {
     }
 }
 
-impl Tally {
+impl RefusalCounts {
     /// Counts one; whom it counts for, where it is the first.
-    fn refused(&mut self, source: Source, reason: Reason, now: Instant) -> Option<Source> {
+    fn refused(
+        &mut self,
+        source: RefusalSource,
+        reason: RefusalReason,
+        now: Instant,
+    ) -> Option<RefusalSource> {
         let is_known = self.0.contains_key(&(source, reason));
         let source = match is_known || self.0.len() < PAIRS_MAX {
             true => source,
-            false => Source::Others,
+            false => RefusalSource::Others,
         };
         if let Some(entry) = self.0.get_mut(&(source, reason)) {
             entry.count += 1;
             entry.newest_at = now;
             return None;
         }
-        let entry = Entry {
+        let entry = RefusalEntry {
             told_at: now,
             interval: INTERVAL_MIN,
             count: 0,
@@ -255,7 +260,7 @@ impl Tally {
         self.take(now, |_| true)
     }
 
-    fn take(&mut self, now: Instant, is_due: impl Fn(&Entry) -> bool) -> Vec<Count> {
+    fn take(&mut self, now: Instant, is_due: impl Fn(&RefusalEntry) -> bool) -> Vec<Count> {
         let due = self.0.iter_mut();
         due.filter(|(_, entry)| entry.count > 0 && is_due(entry))
             .map(|((source, reason), entry)| {
@@ -277,21 +282,21 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn net(last: u8) -> Source {
-        Source::Net(IpAddr::from([10, 0, 0, last]))
+    fn net(last: u8) -> RefusalSource {
+        RefusalSource::Net(IpAddr::from([10, 0, 0, last]))
     }
 
     #[test]
     fn the_first_is_told_at_once_and_the_others_are_counted_ever_more_seldom() {
-        let mut tally = Tally::default();
+        let mut tally = RefusalCounts::default();
         let began = Instant::now();
-        let first = tally.refused(net(1), Reason::Host, began);
+        let first = tally.refused(net(1), RefusalReason::Host, began);
         assert_eq!(first, Some(net(1)));
         let mut told = Vec::new();
         for second in 0..3600 {
             let now = began + Duration::from_secs(second);
             for _ in 0..1000 {
-                assert_eq!(tally.refused(net(1), Reason::Host, now), None);
+                assert_eq!(tally.refused(net(1), RefusalReason::Host, now), None);
             }
             told.extend(tally.due(now));
         }
@@ -307,29 +312,29 @@ mod tests {
 
     #[test]
     fn peers_and_reasons_are_told_apart_and_many_peers_count_together() {
-        let mut tally = Tally::default();
+        let mut tally = RefusalCounts::default();
         let now = Instant::now();
-        assert!(tally.refused(net(1), Reason::Host, now).is_some());
-        assert!(tally.refused(net(1), Reason::Origin, now).is_some());
-        assert!(tally.refused(net(2), Reason::Host, now).is_some());
+        assert!(tally.refused(net(1), RefusalReason::Host, now).is_some());
+        assert!(tally.refused(net(1), RefusalReason::Origin, now).is_some());
+        assert!(tally.refused(net(2), RefusalReason::Host, now).is_some());
         let mut firsts = Vec::new();
         for address in 0..100_000_u32 {
-            let source = Source::Net(IpAddr::from(address.to_be_bytes()));
-            firsts.extend(tally.refused(source, Reason::WrongBearer, now));
+            let source = RefusalSource::Net(IpAddr::from(address.to_be_bytes()));
+            firsts.extend(tally.refused(source, RefusalReason::WrongBearer, now));
         }
         assert_eq!(firsts.len(), PAIRS_MAX - 3 + 1);
-        assert_eq!(firsts.last(), Some(&Source::Others));
+        assert_eq!(firsts.last(), Some(&RefusalSource::Others));
         assert!(tally.0.len() <= PAIRS_MAX + 1);
         let counted = tally.due(now + INTERVAL_MIN);
         assert_eq!(counted.len(), 1);
-        assert_eq!(counted[0].source, Source::Others);
+        assert_eq!(counted[0].source, RefusalSource::Others);
     }
 
     #[test]
     fn who_keeps_still_is_forgotten_and_makes_room() {
-        let mut tally = Tally::default();
+        let mut tally = RefusalCounts::default();
         let now = Instant::now();
-        assert!(tally.refused(net(1), Reason::Host, now).is_some());
+        assert!(tally.refused(net(1), RefusalReason::Host, now).is_some());
         assert_eq!(tally.due(now + INTERVAL_MAX), []);
         assert!(tally.0.is_empty());
     }
@@ -338,7 +343,7 @@ mod tests {
     fn one_peer_is_one_address_or_one_network_of_ipv6() {
         let of = |address: &str| {
             let address = address.parse().expect("an address");
-            Source::of(Peer::Tcp(address)).to_string()
+            RefusalSource::of(Peer::Tcp(address)).to_string()
         };
         assert_eq!(of("10.0.0.1:5"), of("[::ffff:10.0.0.1]:6"));
         assert_eq!(of("[2001:db8:1:2:3:4:5:6]:5"), of("[2001:db8:1:2::1]:6"));

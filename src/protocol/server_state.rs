@@ -6,19 +6,22 @@ use axum::http::HeaderMap;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Kind,
+    ErrorKind,
     auth::{self, Bearer},
-    limits::{memory_budget::Hoard, offload::Aside, rate_limit::Floods, session_slots::Sessions},
+    limits::{
+        memory_budget::MemoryBudget, offload::ParserThread, rate_limit::FairQueue,
+        session_slots::SessionSlots,
+    },
     origin,
     peer::Peer,
-    problem::Problem,
-    refusals::{Reason, Refusals},
+    problem::HttpProblem,
+    refusals::{RefusalLog, RefusalReason},
 };
 use crate::{config::Settings, executor::Executor};
 
 /// What the doors tell about the server, besides what the executor knows.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct ServerAddresses {
     /// The data directory, absolute.
     pub data_dir: PathBuf,
     /// The Unix socket.
@@ -29,7 +32,7 @@ pub struct Place {
 
 /// Everything that the doors share.
 #[derive(Debug)]
-pub struct Door {
+pub struct ServerState {
     /// Does the work.
     pub executor: Executor,
     /// The bounds.
@@ -39,17 +42,17 @@ pub struct Door {
     /// Which Host and Origin are answered on TCP, and which Origin on the Unix socket.
     pub origins: origin::Allowed,
     /// Who is in.
-    pub sessions: Arc<Sessions>,
+    pub sessions: Arc<SessionSlots>,
     /// What clients are refused, for the log.
-    pub refusals: Refusals,
+    pub refusals: RefusalLog,
     /// The turns of those that ask too fast.
-    pub floods: Arc<Floods>,
+    pub floods: Arc<FairQueue>,
     /// What all sessions hold together.
-    pub hoard: Arc<Hoard>,
+    pub hoard: Arc<MemoryBudget>,
     /// Where long messages are read and made.
-    pub aside: Aside,
+    pub aside: ParserThread,
     /// Where we are.
-    pub place: Place,
+    pub place: ServerAddresses,
     /// Since when we serve.
     pub started: Instant,
     /// No new work: a drain has begun.
@@ -60,20 +63,23 @@ pub struct Door {
     pub tasks: TaskTracker,
 }
 
-impl Door {
+impl ServerState {
     /// Seconds since the start.
     pub fn uptime_s(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
 
     /// Whether the sender of a request may do everything; a wrong token is refused wherever it comes.
-    pub fn authenticated(&self, peer: Peer, headers: &HeaderMap) -> Result<bool, Problem> {
+    pub fn authenticated(&self, peer: Peer, headers: &HeaderMap) -> Result<bool, HttpProblem> {
         match self.token.check(headers) {
             Bearer::Right => Ok(true),
             Bearer::Absent => Ok(peer.is_trusted()),
             Bearer::Wrong => {
-                self.refusals.tell(peer, Reason::WrongBearer);
-                Err(Problem::new(Kind::Unauthenticated, "the token is wrong"))
+                self.refusals.tell(peer, RefusalReason::WrongBearer);
+                Err(HttpProblem::new(
+                    ErrorKind::Unauthenticated,
+                    "the token is wrong",
+                ))
             }
         }
     }

@@ -14,13 +14,13 @@ const BEARER: &str = "cc-executor.bearer.";
 
 /// What a client offers.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Offer {
+pub struct SubProtocolOffer {
     /// Ours is among it.
     pub is_ours: bool,
     guesses: Vec<String>,
 }
 
-impl Offer {
+impl SubProtocolOffer {
     /// That of these headers (RFC 6455, 4.1: several lines are one list).
     pub fn read(headers: &HeaderMap) -> Self {
         let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
@@ -52,13 +52,13 @@ impl Offer {
 mod tests {
     use super::*;
 
-    fn offer(lines: &[&str]) -> Offer {
+    fn offer(lines: &[&str]) -> SubProtocolOffer {
         let mut headers = HeaderMap::new();
         for line in lines {
             let line = line.parse().expect("a header");
             headers.append(header::SEC_WEBSOCKET_PROTOCOL, line);
         }
-        Offer::read(&headers)
+        SubProtocolOffer::read(&headers)
     }
 
     #[test]

@@ -9,23 +9,28 @@ use rusqlite::{Connection, Error, ErrorCode, Statement, types::ValueRef};
 use serde_json::value::RawValue;
 
 use super::{
-    ask::{Ask, Params, Refusal, Rows, to_sql},
+    ask::{QueryParams, QueryRefusal, Question, Rows, to_sql},
     connection::{self, VALUE_BYTES_MAX},
     fence,
 };
-use crate::{spool::Layout, store::Way};
+use crate::{spool::Layout, store::LongPath};
 
 /// The answer to a question. Everything is open before the statement is looked at; what could not be
 /// forbidden then is added to `missing`.
-pub fn answer(layout: &Layout, ask: &Ask, missing: &mut Vec<String>) -> Result<Rows, Refusal> {
-    let way = Way::to(&layout.database()).map_err(|error| Refusal::Internal(error.to_string()))?;
+pub fn answer(
+    layout: &Layout,
+    ask: &Question,
+    missing: &mut Vec<String>,
+) -> Result<Rows, QueryRefusal> {
+    let way = LongPath::to(&layout.database())
+        .map_err(|error| QueryRefusal::Internal(error.to_string()))?;
     let opened = connection::for_user(&way, layout, ask.bounds.memory_bytes);
     let (conn, hurt) = opened.map_err(|error| told(&error, ask))?;
     missing.extend(fence::calls().err());
     let result = run(&conn, ask);
     let denied = hurt.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (result, denied) {
-        (Err(_), Some(denied)) => Err(Refusal::Forbidden {
+        (Err(_), Some(denied)) => Err(QueryRefusal::Forbidden {
             rule: denied.rule.to_owned(),
             message: denied.message,
         }),
@@ -33,11 +38,11 @@ pub fn answer(layout: &Layout, ask: &Ask, missing: &mut Vec<String>) -> Result<R
     }
 }
 
-fn run(conn: &Connection, ask: &Ask) -> Result<Rows, Refusal> {
+fn run(conn: &Connection, ask: &Question) -> Result<Rows, QueryRefusal> {
     let mut statement = conn.prepare(&ask.sql).map_err(|error| told(&error, ask))?;
     if statement.column_count() == 0 {
         // VACUUM INTO would get here, and an empty text.
-        return Err(Refusal::Invalid(
+        return Err(QueryRefusal::Invalid(
             "sql has no statement that returns rows: write one SELECT".to_owned(),
         ));
     }
@@ -52,32 +57,32 @@ fn run(conn: &Connection, ask: &Ask) -> Result<Rows, Refusal> {
     })
 }
 
-fn bind(statement: &mut Statement<'_>, params: &Params) -> Result<(), Refusal> {
+fn bind(statement: &mut Statement<'_>, params: &QueryParams) -> Result<(), QueryRefusal> {
     let expected = statement.parameter_count();
     let given = match params {
-        Params::Listed(values) => values.len(),
-        Params::Named(values) => values.len(),
+        QueryParams::Listed(values) => values.len(),
+        QueryParams::Named(values) => values.len(),
     };
     if given != expected {
         let message = format!(
             "the statement needs values for its parameters: {expected}, and was given {given}"
         );
-        return Err(Refusal::Invalid(message));
+        return Err(QueryRefusal::Invalid(message));
     }
     match params {
-        Params::Listed(values) => {
+        QueryParams::Listed(values) => {
             for (at, value) in values.iter().enumerate() {
                 bind_one(statement, at + 1, &format!("params[{at}]"), value)?;
             }
         }
-        Params::Named(values) => {
+        QueryParams::Named(values) => {
             for (name, value) in values {
                 let found = [":", "@", "$"].into_iter().find_map(|prefix| {
                     let index = statement.parameter_index(&format!("{prefix}{name}"));
                     index.ok().flatten()
                 });
                 let index = found.ok_or_else(|| {
-                    Refusal::Invalid(format!("the statement has no parameter :{name}"))
+                    QueryRefusal::Invalid(format!("the statement has no parameter :{name}"))
                 })?;
                 bind_one(statement, index, &format!("params.{name}"), value)?;
             }
@@ -91,18 +96,18 @@ fn bind_one(
     index: usize,
     name: &str,
     value: &serde_json::Value,
-) -> Result<(), Refusal> {
-    let value = to_sql(value).map_err(|error| Refusal::Invalid(format!("{name} {error}")))?;
+) -> Result<(), QueryRefusal> {
+    let value = to_sql(value).map_err(|error| QueryRefusal::Invalid(format!("{name} {error}")))?;
     let bound = statement.raw_bind_parameter(index, value);
-    bound.map_err(|error| Refusal::Invalid(format!("{name}: {error}")))
+    bound.map_err(|error| QueryRefusal::Invalid(format!("{name}: {error}")))
 }
 
 /// The rows as a JSON array, and whether there are more than fit.
 fn collect(
     mut statement: Statement<'_>,
     columns: usize,
-    ask: &Ask,
-) -> Result<(Box<RawValue>, bool), Refusal> {
+    ask: &Question,
+) -> Result<(Box<RawValue>, bool), QueryRefusal> {
     let bytes_max = usize::try_from(ask.bytes_max).unwrap_or(usize::MAX);
     let mut rows = statement.raw_query();
     let (mut json, mut count, mut truncated) = (String::from("["), 0, false);
@@ -124,7 +129,7 @@ fn collect(
         }
         if count >= ask.rows_max || json.len() >= bytes_max {
             if count == 0 {
-                return Err(Refusal::limit(
+                return Err(QueryRefusal::limit(
                     "message_bytes_max",
                     format!(
                         "the first row is longer than {bytes_max} bytes as JSON: select less, such as \
@@ -139,7 +144,8 @@ fn collect(
         count += 1;
     }
     json.push(']');
-    let rows = RawValue::from_string(json).map_err(|error| Refusal::Internal(error.to_string()))?;
+    let rows =
+        RawValue::from_string(json).map_err(|error| QueryRefusal::Internal(error.to_string()))?;
     Ok((rows, truncated))
 }
 
@@ -160,20 +166,20 @@ fn write(json: &mut String, value: ValueRef<'_>, bytes_max: usize) {
 }
 
 /// SQLite's refusal in a user's words.
-fn told(error: &Error, ask: &Ask) -> Refusal {
+fn told(error: &Error, ask: &Question) -> QueryRefusal {
     let memory = || {
         let bytes = ask.bounds.memory_bytes;
         let message = format!("the query needs more than {bytes} bytes of memory: select less");
-        Refusal::limit("query_memory_bytes", message)
+        QueryRefusal::limit("query_memory_bytes", message)
     };
     match error {
-        Error::MultipleStatement => Refusal::Invalid("sql must be one statement".to_owned()),
+        Error::MultipleStatement => QueryRefusal::Invalid("sql must be one statement".to_owned()),
         Error::SqlInputError { msg, offset, .. } if *offset >= 0 => {
-            Refusal::Invalid(format!("{msg} (at byte {offset})"))
+            QueryRefusal::Invalid(format!("{msg} (at byte {offset})"))
         }
         _ => match error.sqlite_error_code() {
             Some(ErrorCode::OutOfMemory) => memory(),
-            Some(ErrorCode::TooBig) => Refusal::limit(
+            Some(ErrorCode::TooBig) => QueryRefusal::limit(
                 "query_value_bytes_max",
                 format!(
                     "a value, or the statement, is longer than it may be ({VALUE_BYTES_MAX} and \
@@ -183,15 +189,15 @@ fn told(error: &Error, ask: &Ask) -> Refusal {
             ),
             Some(ErrorCode::DiskFull) => memory(),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                Refusal::Unavailable("the database is busy; try again".to_owned())
+                QueryRefusal::Unavailable("the database is busy; try again".to_owned())
             }
             Some(
                 ErrorCode::DatabaseCorrupt
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::CannotOpen
                 | ErrorCode::NotADatabase,
-            ) => Refusal::Internal(error.to_string()),
-            _ => Refusal::Invalid(error.to_string()),
+            ) => QueryRefusal::Internal(error.to_string()),
+            _ => QueryRefusal::Invalid(error.to_string()),
         },
     }
 }

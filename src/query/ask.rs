@@ -9,22 +9,22 @@ use serde_json::{Map, Value, value::RawValue};
 
 /// A question.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Ask {
+pub struct Question {
     /// One statement.
     pub sql: String,
     /// Values of its parameters.
-    pub params: Params,
+    pub params: QueryParams,
     /// The most rows of the answer.
     pub rows_max: u64,
     /// The most bytes of the rows as JSON.
     pub bytes_max: u64,
     /// What the process may use.
-    pub bounds: Bounds,
+    pub bounds: QueryLimits,
 }
 
 /// What a query process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bounds {
+pub struct QueryLimits {
     /// Time, by the clock and of the processor, seconds.
     pub timeout_s: u64,
     /// Memory, bytes.
@@ -34,7 +34,7 @@ pub struct Bounds {
 /// Values of parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Params {
+pub enum QueryParams {
     /// `?1`, `?2`, …
     Listed(Vec<Value>),
     /// `:name`, `@name`, `$name`.
@@ -79,7 +79,7 @@ pub struct Rows {
 /// Why there is no answer. Messages say what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Refusal {
+pub enum QueryRefusal {
     /// SQLite does not understand it, or the parameters do not fit.
     Invalid(String),
     /// It wants what no query may.
@@ -102,7 +102,7 @@ pub enum Refusal {
     Internal(String),
 }
 
-impl Refusal {
+impl QueryRefusal {
     /// A bound is reached.
     pub(super) fn limit(limit: &str, message: impl Into<String>) -> Self {
         Self::Limit {
@@ -115,18 +115,18 @@ impl Refusal {
 /// What a query process writes.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Reply {
+pub(super) enum QueryReply {
     /// It worked.
     Rows(Rows),
     /// It did not.
-    Refused(Refusal),
+    Refused(QueryRefusal),
 }
 
 /// A reply, with what the kernel did not fence in.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Said {
     /// What came of the question.
-    pub reply: Reply,
+    pub reply: QueryReply,
     /// Why the process was less confined than it could be, a sentence each.
     pub missing: Vec<String>,
 }

@@ -7,7 +7,7 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::ask::Bounds;
+use super::ask::QueryLimits;
 
 /// It opens the database with its log, and one segment at a time.
 const FILES_MAX: u64 = 64;
@@ -22,7 +22,7 @@ const LATER_S: u64 = 2;
 /// # Errors
 ///
 /// The kernel refuses; nothing may run then.
-pub fn confine(bounds: &Bounds) -> io::Result<()> {
+pub fn confine(bounds: &QueryLimits) -> io::Result<()> {
     let seconds = bounds.timeout_s + LATER_S;
     let limits = [
         (Resource::Cpu, seconds),

@@ -16,11 +16,11 @@ use super::{
     functions,
     open::read_only,
     output_table,
-    pieces::Library,
+    pieces::OutputSource,
     rules::{self, Denied},
     views,
 };
-use crate::{spool::Layout, store::Way};
+use crate::{spool::Layout, store::LongPath};
 
 /// Longest value, bytes: what a user's own functions make must not grow into the memory's bound.
 pub const VALUE_BYTES_MAX: i32 = 16 << 20;
@@ -50,7 +50,7 @@ pub type Hurt = Arc<Mutex<Option<Denied>>>;
 
 /// The connection for one statement of a user, and where the rule is told that it hurts.
 pub fn for_user(
-    way: &Way,
+    way: &LongPath,
     layout: &Layout,
     memory_bytes: u64,
 ) -> rusqlite::Result<(Connection, Hurt)> {
@@ -58,7 +58,7 @@ pub fn for_user(
     let heap = memory_bytes.saturating_sub(OURS_BYTES).max(OURS_BYTES / 4);
     conn.execute_batch(&format!("PRAGMA hard_heap_limit = {heap};"))?;
     let behalf = views::shadow(&conn)?;
-    let library = Library::new(read_only(way, layout)?, way.clone(), layout.clone())?;
+    let library = OutputSource::new(read_only(way, layout)?, way.clone(), layout.clone())?;
     output_table::register(&conn, library)?;
     functions::register(&conn)?;
     conn.execute_batch("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF;")?;

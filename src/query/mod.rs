@@ -25,10 +25,10 @@ use std::{
 
 use crate::spool::Layout;
 
-pub use ask::{Ask, Bounds, ParamError, Params, Refusal, Rows};
-pub use process::{Answer, Queries, QuerySettings};
+pub use ask::{ParamError, QueryLimits, QueryParams, QueryRefusal, Question, Rows};
+pub use process::{Queries, QueryAnswer, QuerySettings};
 
-use ask::{Reply, Said};
+use ask::{QueryReply, Said};
 
 /// The first word of the command line of such a process.
 pub const ROLE: &str = "query";
@@ -36,7 +36,7 @@ pub const ROLE: &str = "query";
 /// The variable that names the data directory: in command lines it is the mark of shims.
 const DATA_DIR: &str = "CC_EXECUTOR_QUERY_DATA_DIR";
 
-/// The process: reads one [`Ask`] from stdin, writes one reply to stdout. Both are JSON.
+/// The process: reads one [`Question`] from stdin, writes one reply to stdout. Both are JSON.
 pub fn main() -> ExitCode {
     // Environments of jobs are in the files that it reads.
     crate::clean::seal();
@@ -53,12 +53,12 @@ pub fn main() -> ExitCode {
 fn serve(layout: &Layout) -> io::Result<()> {
     let mut text = String::new();
     io::stdin().read_to_string(&mut text)?;
-    let ask: Ask = serde_json::from_str(&text)?;
+    let ask: Question = serde_json::from_str(&text)?;
     confine::confine(&ask.bounds)?;
     let mut missing = Vec::from_iter(fence::files(layout).err());
     let reply = match answer::answer(layout, &ask, &mut missing) {
-        Ok(rows) => Reply::Rows(rows),
-        Err(refusal) => Reply::Refused(refusal),
+        Ok(rows) => QueryReply::Rows(rows),
+        Err(refusal) => QueryReply::Refused(refusal),
     };
     let said = Said { reply, missing };
     io::stdout().write_all(serde_json::to_string(&said)?.as_bytes())

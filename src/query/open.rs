@@ -2,10 +2,10 @@
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{spool::Layout, store::Way};
+use crate::{spool::Layout, store::LongPath};
 
 /// A connection that reads only; private memory of all connections together is bounded.
-pub fn read_only(way: &Way, layout: &Layout) -> rusqlite::Result<Connection> {
+pub fn read_only(way: &LongPath, layout: &Layout) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(way.name(&layout.database()), flags)?;
     // Sorting and grouping may not make files.

@@ -17,7 +17,7 @@ use rusqlite::{
     },
 };
 
-use super::pieces::{Library, Piece, Pieces, Wanted};
+use super::pieces::{OutputScan, OutputSource, ScanFilter, ScannedPiece};
 use crate::job::Micros;
 
 /// Its columns, in the order of [`Column`].
@@ -37,7 +37,7 @@ mod column {
 }
 
 /// Makes the table known as `temp.history_output`.
-pub fn register(conn: &Connection, library: Library) -> Result<()> {
+pub fn register(conn: &Connection, library: OutputSource) -> Result<()> {
     conn.create_module(
         "history_output",
         read_only_module::<OutputTable>(),
@@ -50,28 +50,28 @@ pub fn register(conn: &Connection, library: Library) -> Result<()> {
 #[repr(C)]
 struct OutputTable {
     base: sqlite3_vtab,
-    outputs: Arc<Library>,
+    outputs: Arc<OutputSource>,
 }
 
 /// One walk through it.
 #[repr(C)]
 struct OutputCursor<'vtab> {
     base: sqlite3_vtab_cursor,
-    outputs: Arc<Library>,
-    pieces: Option<Pieces>,
-    piece: Option<Piece>,
+    outputs: Arc<OutputSource>,
+    pieces: Option<OutputScan>,
+    piece: Option<ScannedPiece>,
     row: i64,
     table: PhantomData<&'vtab OutputTable>,
 }
 
 // SAFETY: `base` comes first, and the struct is laid out as C does.
 unsafe impl<'vtab> VTab<'vtab> for OutputTable {
-    type Aux = Arc<Library>;
+    type Aux = Arc<OutputSource>;
     type Cursor = OutputCursor<'vtab>;
 
     fn connect(
         _: &mut VTabConnection,
-        outputs: Option<&Arc<Library>>,
+        outputs: Option<&Arc<OutputSource>>,
         _: &[&[u8]],
     ) -> Result<(String, Self)> {
         let outputs = outputs.ok_or(rusqlite::Error::InvalidQuery)?.clone();
@@ -82,7 +82,7 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
     /// Tells SQLite which constraints make a walk shorter: one letter each, in the order in which
     /// their values are handed to `filter`. SQLite checks all of them again.
     fn best_index(&self, info: &mut IndexInfo) -> Result<()> {
-        let (mut letters, mut walk) = (String::new(), Walk::default());
+        let (mut letters, mut walk) = (String::new(), ScanPlan::default());
         for (constraint, mut usage) in info.constraints_and_usages() {
             if !constraint.is_usable() {
                 continue;
@@ -122,13 +122,13 @@ impl CreateVTab<'_> for OutputTable {
 
 /// How far a walk goes with some constraints, for SQLite's planner.
 #[derive(Debug, Clone, Copy, Default)]
-struct Walk {
+struct ScanPlan {
     of_one_job: bool,
     since: bool,
     ends: i32,
 }
 
-impl Walk {
+impl ScanPlan {
     fn shorten(&mut self, letter: char) {
         match letter {
             'j' => self.of_one_job = true,
@@ -169,8 +169,8 @@ fn letter(at: c_int, operator: &IndexConstraintOp) -> Option<char> {
 
 /// What the constraints leave. A value that is none of the column's kind leaves everything: SQLite
 /// knows what such a comparison means.
-fn wanted<'a>(letters: &str, values: impl Iterator<Item = ValueRef<'a>>, data: bool) -> Wanted {
-    let mut wanted = Wanted {
+fn wanted<'a>(letters: &str, values: impl Iterator<Item = ValueRef<'a>>, data: bool) -> ScanFilter {
+    let mut wanted = ScanFilter {
         job: None,
         from: 0,
         to: i64::MAX,
@@ -232,7 +232,7 @@ fn moment_us(text: &str) -> Option<i64> {
 unsafe impl VTabCursor for OutputCursor<'_> {
     fn filter(&mut self, data: c_int, letters: Option<&str>, values: &Filters<'_>) -> Result<()> {
         let wanted = wanted(letters.unwrap_or_default(), values.iter(), data != 0);
-        self.pieces = Some(Pieces::new(wanted));
+        self.pieces = Some(OutputScan::new(wanted));
         self.next()
     }
 

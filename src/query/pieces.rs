@@ -17,10 +17,10 @@ use super::open;
 use crate::{
     job::Stream,
     spool::{
-        Kind, Layout, Position, SegmentName, SegmentReader,
-        reader::{Next, is_no_segment},
+        Layout, Position, RecordKind, SegmentName, SegmentReader,
+        reader::{NextRecord, is_no_segment},
     },
-    store::Way,
+    store::LongPath,
 };
 
 /// Rows that are read at once, with and without their bytes: each has up to 64 KiB of those.
@@ -32,7 +32,7 @@ const CLOCKS_DIFFER_US: i64 = 1_000_000;
 
 /// Which pieces somebody wants. More may be found than are wanted, never less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ScanFilter {
     /// Of one job.
     pub job: Option<i64>,
     /// That begin here or behind.
@@ -47,7 +47,7 @@ pub struct Wanted {
 
 /// Bytes of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
+pub struct ScannedPiece {
     /// The job's number.
     pub job: i64,
     /// The attempt that wrote it.
@@ -64,7 +64,7 @@ pub struct Piece {
     pub data: Vec<u8>,
 }
 
-impl Piece {
+impl ScannedPiece {
     fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             job: row.get(0)?,
@@ -80,15 +80,15 @@ impl Piece {
 
 /// Where output is found: a connection that stays at one moment, and the spool.
 #[derive(Debug)]
-pub struct Library {
+pub struct OutputSource {
     conn: Mutex<Connection>,
-    way: Way,
+    way: LongPath,
     layout: Layout,
 }
 
-impl Library {
+impl OutputSource {
     /// As things stand now.
-    pub fn new(conn: Connection, way: Way, layout: Layout) -> rusqlite::Result<Self> {
+    pub fn new(conn: Connection, way: LongPath, layout: Layout) -> rusqlite::Result<Self> {
         conn.execute_batch("BEGIN; SELECT count(*) FROM nodes;")?;
         Ok(Self {
             conn: Mutex::new(conn),
@@ -103,7 +103,11 @@ impl Library {
     }
 
     /// How an attempt that was open at that moment was stored when it had ended, from an offset on.
-    fn later(&self, span: &Span, wanted: &Wanted) -> rusqlite::Result<(Vec<Piece>, Vec<Span>)> {
+    fn later(
+        &self,
+        span: &SegmentRange,
+        wanted: &ScanFilter,
+    ) -> rusqlite::Result<(Vec<ScannedPiece>, Vec<SegmentRange>)> {
         let conn = open::read_only(&self.way, &self.layout)?;
         let from = wanted.from.max(span.first);
         let mut rows = conn.prepare(&format!(
@@ -112,13 +116,15 @@ impl Library {
         ))?;
         let pieces = rows.query_map(
             params![wanted.data, span.job, from, wanted.to, span.attempt],
-            Piece::of_row,
+            ScannedPiece::of_row,
         )?;
         let mut segments = conn.prepare(&format!(
             "{SEGMENTS} WHERE job = ?1 AND attempt = ?2 AND first_offset >= ?3"
         ))?;
-        let spans =
-            segments.query_map(params![span.job, span.attempt, span.first], Span::of_row)?;
+        let spans = segments.query_map(
+            params![span.job, span.attempt, span.first],
+            SegmentRange::of_row,
+        )?;
         Ok((
             pieces.collect::<rusqlite::Result<_>>()?,
             spans.collect::<rusqlite::Result<_>>()?,
@@ -133,7 +139,7 @@ const SEGMENTS: &str = "SELECT job, attempt, first_offset, end_offset FROM segme
 
 /// A segment, or what is known of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span {
+struct SegmentRange {
     job: i64,
     attempt: u32,
     first: i64,
@@ -141,7 +147,7 @@ struct Span {
     end: Option<i64>,
 }
 
-impl Span {
+impl SegmentRange {
     fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             job: row.get(0)?,
@@ -159,26 +165,26 @@ impl Span {
         }
     }
 
-    fn may_have(&self, wanted: &Wanted) -> bool {
+    fn may_have(&self, wanted: &ScanFilter) -> bool {
         self.first <= wanted.to && self.end.is_none_or(|end| end > wanted.from)
     }
 }
 
 /// Walks through the pieces that are wanted.
 #[derive(Debug)]
-pub struct Pieces {
-    wanted: Wanted,
+pub struct OutputScan {
+    wanted: ScanFilter,
     /// The last row that was read: when, of which job, where; `None` when all were.
     row: Option<(i64, i64, i64)>,
-    ready: VecDeque<Piece>,
+    ready: VecDeque<ScannedPiece>,
     /// `None` before the rows are read through.
-    spans: Option<VecDeque<Span>>,
-    open: Option<(Span, SegmentReader)>,
+    spans: Option<VecDeque<SegmentRange>>,
+    open: Option<(SegmentRange, SegmentReader)>,
 }
 
-impl Pieces {
+impl OutputScan {
     /// From the beginning.
-    pub fn new(wanted: Wanted) -> Self {
+    pub fn new(wanted: ScanFilter) -> Self {
         // Nothing is before the first row: no time, no number and no offset is negative, but for
         // times before 1970.
         let since = wanted.since_us.map_or(i64::MIN, |us| us.saturating_sub(1));
@@ -200,7 +206,7 @@ impl Pieces {
     }
 
     /// The next one.
-    pub fn next(&mut self, library: &Library) -> rusqlite::Result<Option<Piece>> {
+    pub fn next(&mut self, library: &OutputSource) -> rusqlite::Result<Option<ScannedPiece>> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
                 return Ok(Some(piece));
@@ -219,8 +225,12 @@ impl Pieces {
         }
     }
 
-    fn read_rows(&mut self, library: &Library, after: (i64, i64, i64)) -> rusqlite::Result<()> {
-        let Wanted {
+    fn read_rows(
+        &mut self,
+        library: &OutputSource,
+        after: (i64, i64, i64),
+    ) -> rusqlite::Result<()> {
+        let ScanFilter {
             job,
             from,
             to,
@@ -236,8 +246,8 @@ impl Pieces {
         let conn = library.conn();
         let read = |tail: &str, params: &[&dyn rusqlite::ToSql]| {
             let mut statement = conn.prepare(&format!("{PIECES} {tail}"))?;
-            let rows = statement.query_map(params, Piece::of_row)?;
-            rows.collect::<rusqlite::Result<VecDeque<Piece>>>()
+            let rows = statement.query_map(params, ScannedPiece::of_row)?;
+            rows.collect::<rusqlite::Result<VecDeque<ScannedPiece>>>()
         };
         self.ready = match (job, since_us) {
             (Some(job), _) => read(
@@ -263,7 +273,7 @@ impl Pieces {
     }
 
     /// Opens the next segment that may have something; false where there is none.
-    fn open_next(&mut self, library: &Library) -> rusqlite::Result<bool> {
+    fn open_next(&mut self, library: &OutputSource) -> rusqlite::Result<bool> {
         if self.spans.is_none() {
             self.spans = Some(spans(library, &self.wanted)?);
         }
@@ -285,7 +295,7 @@ impl Pieces {
 
     /// The attempt has ended meanwhile, or has dropped that segment: what is left of it is where it is
     /// stored now. It is asked for once; of segments that are gone later there is nothing more.
-    fn take_later(&mut self, library: &Library, span: &Span) -> rusqlite::Result<()> {
+    fn take_later(&mut self, library: &OutputSource, span: &SegmentRange) -> rusqlite::Result<()> {
         let (pieces, segments) = library.later(span, &self.wanted)?;
         let is_in_rows = !pieces.is_empty();
         self.ready.extend(pieces);
@@ -308,18 +318,18 @@ impl Pieces {
 
 /// The segments that hold something of what is wanted, as they stand in the database, and those of
 /// attempts that run, as they stand in the spool.
-fn spans(library: &Library, wanted: &Wanted) -> rusqlite::Result<VecDeque<Span>> {
+fn spans(library: &OutputSource, wanted: &ScanFilter) -> rusqlite::Result<VecDeque<SegmentRange>> {
     let (mut spans, running) = {
         let conn = library.conn();
         let list = |sql: &str, none: &str| match wanted.job {
             Some(job) => {
                 let mut statement = conn.prepare(&format!("{sql} job = ?1"))?;
-                let rows = statement.query_map([job], Span::of_row)?;
-                rows.collect::<rusqlite::Result<Vec<Span>>>()
+                let rows = statement.query_map([job], SegmentRange::of_row)?;
+                rows.collect::<rusqlite::Result<Vec<SegmentRange>>>()
             }
             None => {
                 let mut statement = conn.prepare(&format!("{sql} {none}"))?;
-                let rows = statement.query_map([], Span::of_row)?;
+                let rows = statement.query_map([], SegmentRange::of_row)?;
                 rows.collect()
             }
         };
@@ -341,7 +351,7 @@ fn spans(library: &Library, wanted: &Wanted) -> rusqlite::Result<VecDeque<Span>>
                     firsts
                         .iter()
                         .filter(|first| !known.contains(&(attempt.job, attempt.attempt, **first)))
-                        .map(|first| Span {
+                        .map(|first| SegmentRange {
                             first: *first,
                             ..attempt
                         }),
@@ -356,8 +366,8 @@ fn spans(library: &Library, wanted: &Wanted) -> rusqlite::Result<VecDeque<Span>>
 
 /// The first offsets of the segments of these attempts, from one look at the spool.
 fn files_of(
-    library: &Library,
-    running: &[Span],
+    library: &OutputSource,
+    running: &[SegmentRange],
 ) -> io::Result<BTreeMap<(i64, u32), BTreeSet<i64>>> {
     let wanted: BTreeSet<(i64, u32)> = running.iter().map(|s| (s.job, s.attempt)).collect();
     let mut files: BTreeMap<_, BTreeSet<i64>> = BTreeMap::new();
@@ -375,7 +385,7 @@ fn files_of(
 }
 
 /// Whether the file was last written before what is wanted was.
-fn is_older(library: &Library, span: &Span, wanted: &Wanted) -> bool {
+fn is_older(library: &OutputSource, span: &SegmentRange, wanted: &ScanFilter) -> bool {
     let Some(since) = wanted.since_us else {
         return false;
     };
@@ -389,17 +399,21 @@ fn is_older(library: &Library, span: &Span, wanted: &Wanted) -> bool {
 }
 
 /// The next output record of a segment that is wanted.
-fn next_of(reader: &mut SegmentReader, span: &Span, wanted: &Wanted) -> io::Result<Option<Piece>> {
+fn next_of(
+    reader: &mut SegmentReader,
+    span: &SegmentRange,
+    wanted: &ScanFilter,
+) -> io::Result<Option<ScannedPiece>> {
     loop {
-        let Next::Record(header, payload) = reader.next_record()? else {
+        let NextRecord::Record(header, payload) = reader.next_record()? else {
             return Ok(None);
         };
         let offset = i64::try_from(header.offset).unwrap_or(i64::MAX);
-        if offset > wanted.to || matches!(header.kind, Kind::Seal | Kind::Exit) {
+        if offset > wanted.to || matches!(header.kind, RecordKind::Seal | RecordKind::Exit) {
             return Ok(None);
         }
-        if header.kind == Kind::Output && offset >= wanted.from {
-            return Ok(Some(Piece {
+        if header.kind == RecordKind::Output && offset >= wanted.from {
+            return Ok(Some(ScannedPiece {
                 job: span.job,
                 attempt: span.attempt,
                 offset,

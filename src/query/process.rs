@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     DATA_DIR, ROLE,
-    ask::{Ask, Bounds, Params, Refusal, Reply, Rows, Said},
+    ask::{QueryLimits, QueryParams, QueryRefusal, QueryReply, Question, Rows, Said},
 };
 use crate::sys::descriptors;
 
@@ -24,7 +24,7 @@ const REPLY_MORE_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuerySettings {
     /// What one of them may use.
-    pub bounds: Bounds,
+    pub bounds: QueryLimits,
     /// The most rows of an answer.
     pub rows_max: u64,
     /// How many run at a time.
@@ -36,7 +36,7 @@ pub struct QuerySettings {
 impl Default for QuerySettings {
     fn default() -> Self {
         Self {
-            bounds: Bounds {
+            bounds: QueryLimits {
                 timeout_s: 5,
                 memory_bytes: 256 << 20,
             },
@@ -49,7 +49,7 @@ impl Default for QuerySettings {
 
 /// What came of a question.
 #[derive(Debug)]
-pub struct Answer {
+pub struct QueryAnswer {
     /// The rows.
     pub rows: Rows,
     /// How long it took, the start of the process included.
@@ -90,20 +90,20 @@ impl Queries {
     pub async fn ask(
         &self,
         sql: String,
-        params: Params,
+        params: QueryParams,
         rows_max: Option<u64>,
         bytes_max: u64,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<QueryAnswer, QueryRefusal> {
         let settings = &self.settings;
         let _seat = self.seats.try_acquire().map_err(|_| {
             let (running, waiting) = (settings.queries_max, settings.waiting_max);
             let message =
                 format!("{running} queries run and {waiting} wait; try again in a moment");
-            Refusal::limit("queries_waiting_max", message)
+            QueryRefusal::limit("queries_waiting_max", message)
         })?;
         // It is never closed.
         let _place = self.places.acquire().await;
-        let ask = Ask {
+        let ask = Question {
             sql,
             params,
             rows_max: rows_max.unwrap_or(settings.rows_max).min(settings.rows_max),
@@ -113,18 +113,20 @@ impl Queries {
         let began = Instant::now();
         let rows = self.run(&ask).await?;
         let elapsed = began.elapsed();
-        Ok(Answer { rows, elapsed })
+        Ok(QueryAnswer { rows, elapsed })
     }
 
-    async fn run(&self, ask: &Ask) -> Result<Rows, Refusal> {
+    async fn run(&self, ask: &Question) -> Result<Rows, QueryRefusal> {
         let failed = |error: io::Error| {
             tracing::error!(%error, "a query process could not be used");
             if descriptors::is_shortage(&error) {
                 let message =
                     format!("no query process can be started now ({error}); try again in a moment");
-                return Refusal::Unavailable(message);
+                return QueryRefusal::Unavailable(message);
             }
-            Refusal::Internal("the query could not be run; the server's log says why".to_owned())
+            QueryRefusal::Internal(
+                "the query could not be run; the server's log says why".to_owned(),
+            )
         };
         let mut child = self.start().map_err(failed)?;
         let time = Duration::from_secs(ask.bounds.timeout_s);
@@ -132,8 +134,8 @@ impl Queries {
             Ok(Ok(Some(Said { reply, missing }))) => {
                 self.note(&missing);
                 match reply {
-                    Reply::Rows(rows) => Ok(rows),
-                    Reply::Refused(refusal) => Err(refusal),
+                    QueryReply::Rows(rows) => Ok(rows),
+                    QueryReply::Refused(refusal) => Err(refusal),
                 }
             }
             Ok(Ok(None)) => Err(ended(&mut child, ask).await),
@@ -175,7 +177,7 @@ impl Queries {
 }
 
 /// Asks and hears the reply; `None` where it ended without one.
-async fn converse(child: &mut Child, ask: &Ask) -> io::Result<Option<Said>> {
+async fn converse(child: &mut Child, ask: &Question) -> io::Result<Option<Said>> {
     let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Ok(None);
     };
@@ -194,7 +196,7 @@ async fn converse(child: &mut Child, ask: &Ask) -> io::Result<Option<Said>> {
 }
 
 /// Why a process ended without a reply.
-async fn ended(child: &mut Child, ask: &Ask) -> Refusal {
+async fn ended(child: &mut Child, ask: &Question) -> QueryRefusal {
     use std::os::unix::process::ExitStatusExt;
 
     let status = child.wait().await;
@@ -205,20 +207,22 @@ async fn ended(child: &mut Child, ask: &Ask) -> Refusal {
         Some(libc::SIGABRT | libc::SIGKILL | libc::SIGSEGV | libc::SIGBUS) => {
             let bytes = ask.bounds.memory_bytes;
             let message = format!("the query needs more than {bytes} bytes of memory: select less");
-            Refusal::limit("query_memory_bytes", message)
+            QueryRefusal::limit("query_memory_bytes", message)
         }
         _ => {
             tracing::error!(?status, "a query process ended without a reply");
-            Refusal::Internal("the query process failed; the server's log says more".to_owned())
+            QueryRefusal::Internal(
+                "the query process failed; the server's log says more".to_owned(),
+            )
         }
     }
 }
 
-fn too_slow(ask: &Ask) -> Refusal {
+fn too_slow(ask: &Question) -> QueryRefusal {
     let seconds = ask.bounds.timeout_s;
     let message = format!(
         "the query took longer than {seconds} s and was stopped: narrow it down, such as to one job, \
          one queue, or at > ago('1 hour')"
     );
-    Refusal::limit("query_timeout_s", message)
+    QueryRefusal::limit("query_timeout_s", message)
 }

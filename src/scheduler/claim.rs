@@ -10,10 +10,10 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{end, rescue::Rescuer, wakeup::Kick};
+use super::{end, rescue::Rescuer, wakeup::Wakeup};
 use crate::{
-    store::{Claimed, Offer, StoreError},
-    supervisor::{Key, Settled, ShimEvent, Supervisor},
+    store::{Claimed, ShimOffer, StoreError},
+    supervisor::{AttemptId, Finalized, ShimEvent, Supervisor},
     sys::{clock, vital::Vital},
 };
 
@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// An answered claim, on its way back to the deciding task.
 #[derive(Debug)]
 struct Report {
-    offers: Vec<Offer>,
+    offers: Vec<ShimOffer>,
     /// `None`: nothing was claimed yet, these shims have just become free.
     claimed: Option<Result<Claimed, StoreError>>,
     /// Whether it was the claim over the idle shims, of which there is one at a time.
@@ -35,12 +35,12 @@ struct Report {
 pub struct Scheduler {
     supervisor: Supervisor,
     rescuer: Rescuer,
-    kick: Kick,
+    kick: Wakeup,
     events: mpsc::UnboundedReceiver<ShimEvent>,
     reports: mpsc::UnboundedSender<Report>,
     reported: mpsc::UnboundedReceiver<Report>,
     /// Shims that have nothing to do, the longest idle one last.
-    idle: VecDeque<Offer>,
+    idle: VecDeque<ShimOffer>,
     /// Shims that have been started and have not reported.
     starting: BTreeSet<String>,
     warm_shims: u32,
@@ -59,7 +59,7 @@ impl Scheduler {
     pub fn new(
         supervisor: Supervisor,
         rescuer: Rescuer,
-        kick: Kick,
+        kick: Wakeup,
         events: mpsc::UnboundedReceiver<ShimEvent>,
         warm_shims: u32,
     ) -> Self {
@@ -149,8 +149,8 @@ impl Scheduler {
     /// The ledger still names the shim for the attempt: it takes work only after the rescue, and not
     /// before the pause is over. Meanwhile it counts as one that asks for work, so that nobody is
     /// started in its place.
-    fn rescue_and_free(&mut self, key: Key, offer: Option<Offer>, pause: Duration) {
-        let offers: Vec<Offer> = offer.into_iter().collect();
+    fn rescue_and_free(&mut self, key: AttemptId, offer: Option<ShimOffer>, pause: Duration) {
+        let offers: Vec<ShimOffer> = offer.into_iter().collect();
         self.asking += offers.len();
         let (rescuer, reports) = (self.rescuer.clone(), self.reports.clone());
         self.vital()
@@ -173,7 +173,7 @@ impl Scheduler {
         }
         self.dirty = false;
         self.claiming = true;
-        let offers: Vec<Offer> = self.idle.drain(..).collect();
+        let offers: Vec<ShimOffer> = self.idle.drain(..).collect();
         self.asking += offers.len();
         let (claim, reports) = (self.claim(offers.clone()), self.reports.clone());
         self.vital().spawn("claiming for idle shims", async move {
@@ -188,7 +188,7 @@ impl Scheduler {
 
     fn claim(
         &self,
-        offers: Vec<Offer>,
+        offers: Vec<ShimOffer>,
     ) -> impl Future<Output = Result<Claimed, StoreError>> + Send + 'static {
         let ctx = self.supervisor.context();
         let (store, boot_id, instance) =
@@ -198,7 +198,7 @@ impl Scheduler {
 
     /// Sends claimed jobs to their shims; the shims that got nothing are idle, unless they died
     /// meanwhile.
-    fn claimed(&mut self, offers: Vec<Offer>, claimed: Claimed) {
+    fn claimed(&mut self, offers: Vec<ShimOffer>, claimed: Claimed) {
         for offer in offers {
             self.forget_idle(&offer.shim);
             let got = claimed.claims.iter().any(|claim| claim.shim == offer.shim);
@@ -227,8 +227,8 @@ impl Scheduler {
     }
 
     /// Commits an end, and gives the shim its next job in the same transaction.
-    fn commit_end(&mut self, settled: Settled, shim: String, offer: Option<Offer>) {
-        let offers: Vec<Offer> = offer.into_iter().collect();
+    fn commit_end(&mut self, settled: Finalized, shim: String, offer: Option<ShimOffer>) {
+        let offers: Vec<ShimOffer> = offer.into_iter().collect();
         self.asking += offers.len();
         let claim = self.claim(offers.clone());
         let supervisor = self.supervisor.clone();

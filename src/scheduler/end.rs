@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::{
     store::{Claimed, Fenced, Store, StoreError},
-    supervisor::{Settled, Supervisor},
+    supervisor::{Finalized, Supervisor},
 };
 
 /// Between two attempts to commit what the ledger would not take.
@@ -18,7 +18,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// and nothing is committed.
 pub async fn commit(
     supervisor: &Supervisor,
-    settled: &Settled,
+    settled: &Finalized,
     claim: impl Future<Output = Result<Claimed, StoreError>>,
 ) -> Option<(Fenced, Result<Claimed, StoreError>)> {
     let store = &supervisor.context().store;
@@ -36,7 +36,7 @@ pub async fn commit(
 }
 
 /// Tells the readers of a committed end.
-pub fn tell(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
+pub fn tell(supervisor: &Supervisor, settled: &Finalized, fenced: Fenced) {
     let hub = &supervisor.context().hub;
     match fenced {
         Fenced::Done => hub.ended(settled.key.job),
@@ -47,7 +47,7 @@ pub fn tell(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
 
 /// Unlinks what the commit has made useless in the spool. An end that came too late has made
 /// nothing so.
-pub async fn unlink(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) {
+pub async fn unlink(supervisor: &Supervisor, settled: &Finalized, fenced: Fenced) {
     if fenced == Fenced::Stale {
         return;
     }
@@ -58,7 +58,7 @@ pub async fn unlink(supervisor: &Supervisor, settled: &Settled, fenced: Fenced) 
 }
 
 /// A start that was not entered before the end came goes in with it.
-async fn enter_start(store: &Store, settled: &Settled) {
+async fn enter_start(store: &Store, settled: &Finalized) {
     if let Some(started) = settled.start.clone()
         && let Err(error) = store.started(started).await
     {
@@ -70,7 +70,7 @@ async fn enter_start(store: &Store, settled: &Settled) {
 /// it as long.
 async fn insist(
     store: &Store,
-    settled: &Settled,
+    settled: &Finalized,
     mut error: StoreError,
 ) -> Result<Fenced, StoreError> {
     loop {

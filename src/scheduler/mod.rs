@@ -8,4 +8,4 @@ pub mod rescue;
 mod wakeup;
 
 pub use claim::Scheduler;
-pub use wakeup::Kick;
+pub use wakeup::Wakeup;

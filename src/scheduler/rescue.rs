@@ -9,19 +9,21 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::{end, wakeup::Kick};
+use super::{end, wakeup::Wakeup};
 use crate::{
     job::{ExitFacts, Stream},
     output::files::durable::is_sync_failure,
     spool::{
-        Kind, Position, RecordHeader, SegmentName, SegmentReader, hole, paper, read_beginning,
-        reader::{Next, is_no_segment},
+        Position, RecordHeader, RecordKind, SegmentName, SegmentReader, hole, paper,
+        read_beginning,
+        reader::{NextRecord, is_no_segment},
         record::{self, StartPayload},
         segment::Intent,
     },
     store::{Fenced, OpenAttempt, StoreError},
     supervisor::{
-        Ending, Held, Key, Leader, Mark, Remains, Settled, Supervisor, Ward, first_segment, settle,
+        AttemptEnding, AttemptId, AttemptWatch, Finalized, Leader, Mark, OrphanTree, SearchGuard,
+        Supervisor, first_segment, settle,
     },
     sys::{clock, threads::blocking, vital::Vital},
 };
@@ -46,7 +48,7 @@ pub enum Traces {
 
 /// What is to be done about an attempt.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
+pub enum RescueDecision {
     /// It ended, and this is how.
     Finish(Box<ExitFacts>),
     /// It is proven never to have started: the job waits again.
@@ -56,12 +58,12 @@ pub enum Verdict {
 }
 
 /// The decision. `same_machine`: same boot and same data directory as at the claim.
-pub fn decide(traces: Traces, same_machine: bool) -> Verdict {
+pub fn decide(traces: Traces, same_machine: bool) -> RescueDecision {
     match traces {
-        Traces::Ended(facts) => Verdict::Finish(facts),
-        Traces::Fenced => Verdict::Void,
-        Traces::None if same_machine => Verdict::Void,
-        Traces::None | Traces::Begun { .. } => Verdict::Lost,
+        Traces::Ended(facts) => RescueDecision::Finish(facts),
+        Traces::Fenced => RescueDecision::Void,
+        Traces::None if same_machine => RescueDecision::Void,
+        Traces::None | Traces::Begun { .. } => RescueDecision::Lost,
     }
 }
 
@@ -69,7 +71,7 @@ pub fn decide(traces: Traces, same_machine: bool) -> Verdict {
 #[derive(Debug, Clone)]
 pub struct Rescuer {
     supervisor: Supervisor,
-    kick: Kick,
+    kick: Wakeup,
     /// How many may read the spool at a time.
     places: Arc<Semaphore>,
 }
@@ -98,7 +100,7 @@ const RESCUE_BYTES: u64 = 1 << 20;
 
 impl Rescuer {
     /// A rescuer over the supervisor's data directory.
-    pub fn new(supervisor: Supervisor, kick: Kick) -> Self {
+    pub fn new(supervisor: Supervisor, kick: Wakeup) -> Self {
         Self {
             supervisor,
             kick,
@@ -107,7 +109,7 @@ impl Rescuer {
     }
 
     /// Rescues in the background.
-    pub fn rescue_later(&self, key: Key) {
+    pub fn rescue_later(&self, key: AttemptId) {
         let rescuer = self.clone();
         self.vital().spawn(
             "rescuing an attempt",
@@ -122,7 +124,7 @@ impl Rescuer {
 
     /// Tries once, and says whether nothing is left to be done: a disk that is full or broken must
     /// not keep a server from serving. Lets go of what it holds when only a tree is waited for.
-    pub async fn rescued(&self, key: Key, held: Held) -> bool {
+    pub async fn rescued(&self, key: AttemptId, held: SearchGuard) -> bool {
         match self.try_rescue(key, Some(held)).await {
             Ok(()) => {
                 self.kick.now();
@@ -138,7 +140,7 @@ impl Rescuer {
 
     /// Rescues an attempt whose shim is dead or knows nothing of it; returns when that is
     /// committed or the server stops. An attempt that is final already is left alone.
-    pub async fn rescue(&self, key: Key) {
+    pub async fn rescue(&self, key: AttemptId) {
         loop {
             match self.try_rescue(key, None).await {
                 Ok(()) => break,
@@ -167,7 +169,11 @@ impl Rescuer {
         }
     }
 
-    async fn try_rescue(&self, key: Key, held: Option<Held>) -> Result<(), RescueError> {
+    async fn try_rescue(
+        &self,
+        key: AttemptId,
+        held: Option<SearchGuard>,
+    ) -> Result<(), RescueError> {
         let ctx = self.supervisor.context();
         let Some(open) = ctx.store.open_attempt(key.job, key.attempt).await? else {
             return Ok(());
@@ -183,19 +189,20 @@ impl Rescuer {
             "rescued an attempt whose shim is gone"
         );
         match verdict {
-            Verdict::Finish(facts) => {
+            RescueDecision::Finish(facts) => {
                 let synced = false;
-                self.finish(open, Ending::Known { facts, synced }).await
+                self.finish(open, AttemptEnding::Known { facts, synced })
+                    .await
             }
-            Verdict::Void => self.void(open, traces).await,
-            Verdict::Lost if same_machine => {
+            RescueDecision::Void => self.void(open, traces).await,
+            RescueDecision::Lost if same_machine => {
                 let remains = self.hunt(&open, traces, held).await?;
                 self.lost(open, remains, 0).await
             }
             // In a restored backup they are those of the data directory that it was made of.
-            Verdict::Lost => {
+            RescueDecision::Lost => {
                 let unsynced = self.unsynced_bytes_max(&open).await?;
-                self.lost(open, Remains::default(), unsynced).await
+                self.lost(open, OrphanTree::default(), unsynced).await
             }
         }
     }
@@ -246,8 +253,8 @@ impl Rescuer {
         &self,
         open: &OpenAttempt,
         traces: Traces,
-        held: Option<Held>,
-    ) -> io::Result<Remains> {
+        held: Option<SearchGuard>,
+    ) -> io::Result<OrphanTree> {
         let ctx = self.supervisor.context();
         let (start, number) = match traces {
             Traces::Begun { start, mark } => (start, mark),
@@ -280,10 +287,10 @@ impl Rescuer {
     async fn lost(
         &self,
         open: OpenAttempt,
-        remains: Remains,
+        remains: OrphanTree,
         unsynced_bytes_max: u64,
     ) -> Result<(), RescueError> {
-        let ending = Ending::Lost {
+        let ending = AttemptEnding::Lost {
             survivors: remains.survivors,
             survivors_unknown: remains.unknown,
             unsynced_bytes_max,
@@ -291,11 +298,11 @@ impl Rescuer {
         self.finish(open, ending).await
     }
 
-    async fn finish(&self, open: OpenAttempt, ending: Ending) -> Result<(), RescueError> {
+    async fn finish(&self, open: OpenAttempt, ending: AttemptEnding) -> Result<(), RescueError> {
         let ctx = self.supervisor.context();
-        let ward = Ward::of_open(&open);
+        let ward = AttemptWatch::of_open(&open);
         let (spool, inline) = (ctx.layout.spool(), ctx.inline_bytes_max_now());
-        let settled: Settled = self
+        let settled: Finalized = self
             .read(move || settle(&spool, inline, ward, ending))
             .await?;
         let fenced = ctx.store.finish(settled.finish.clone()).await?;
@@ -308,7 +315,7 @@ impl Rescuer {
 /// Creates the first segment, whole or not at all: a link fails where the name exists.
 fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()> {
     let header = RecordHeader {
-        kind: Kind::Intent,
+        kind: RecordKind::Intent,
         stream: Stream::Stdout,
         offset: name.first_offset,
         wall_us: clock::now().0,
@@ -409,12 +416,12 @@ fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
         };
         let sealed = loop {
             match reader.next_record()? {
-                Next::Record(header, payload) => match header.kind {
-                    Kind::Exit => return Ok(serde_json::from_slice(payload).ok()),
-                    Kind::Seal => break header.offset,
+                NextRecord::Record(header, payload) => match header.kind {
+                    RecordKind::Exit => return Ok(serde_json::from_slice(payload).ok()),
+                    RecordKind::Seal => break header.offset,
                     _ => {}
                 },
-                Next::End | Next::Damaged => return Ok(None),
+                NextRecord::End | NextRecord::Damaged => return Ok(None),
             }
         };
         name.first_offset = sealed;
@@ -477,7 +484,7 @@ mod tests {
             dropped: Dropped::default(),
         });
         let ended = Traces::Ended(facts.clone());
-        let finish = Verdict::Finish(facts);
+        let finish = RescueDecision::Finish(facts);
         let start = StartPayload {
             pid: 1,
             start_ticks: 1,
@@ -486,14 +493,14 @@ mod tests {
         for (traces, same_machine, verdict) in [
             (ended.clone(), true, finish.clone()),
             (ended, false, finish),
-            (Traces::Fenced, true, Verdict::Void),
-            (Traces::Fenced, false, Verdict::Void),
-            (Traces::None, true, Verdict::Void),
-            (Traces::None, false, Verdict::Lost),
-            (begun(None), true, Verdict::Lost),
-            (begun(None), false, Verdict::Lost),
-            (begun(Some(start)), true, Verdict::Lost),
-            (begun(Some(start)), false, Verdict::Lost),
+            (Traces::Fenced, true, RescueDecision::Void),
+            (Traces::Fenced, false, RescueDecision::Void),
+            (Traces::None, true, RescueDecision::Void),
+            (Traces::None, false, RescueDecision::Lost),
+            (begun(None), true, RescueDecision::Lost),
+            (begun(None), false, RescueDecision::Lost),
+            (begun(Some(start)), true, RescueDecision::Lost),
+            (begun(Some(start)), false, RescueDecision::Lost),
         ] {
             assert_eq!(decide(traces, same_machine), verdict);
         }

@@ -6,9 +6,9 @@ use tokio::sync::Notify;
 
 /// Tells the scheduler that there may be something to claim. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Kick(Arc<Notify>);
+pub struct Wakeup(Arc<Notify>);
 
-impl Kick {
+impl Wakeup {
     /// Waits until somebody says so; what was said before counts, once.
     pub(super) async fn told(&self) {
         self.0.notified().await;

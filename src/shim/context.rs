@@ -6,16 +6,16 @@ use std::{os::fd::OwnedFd, sync::Arc};
 use rustix::process::{Resource, getrlimit};
 
 use super::{
-    log::{Desk, frame::Frame, sync::Syncer},
+    log::{WriteContext, frame::FrameBuffer, sync::Syncer},
     process::tree::Tree,
 };
 use crate::{
     spool::{FromShim, RunSpec, mark, segment::Intent},
-    sys::disk_reserve::Ballast,
+    sys::disk_reserve::DiskReserve,
 };
 
 /// What a shim keeps from one attempt to the next.
-pub struct Kit {
+pub struct ShimContext {
     /// The shim's id.
     pub shim: String,
     /// The kernel's boot id.
@@ -25,11 +25,11 @@ pub struct Kit {
     /// The directory of the segments.
     pub spool: Arc<OwnedFd>,
     /// Room for the end of an attempt on a full disk.
-    pub ballast: Ballast,
+    pub ballast: DiskReserve,
     /// `/dev/null`.
     pub null: OwnedFd,
     /// The place where frames are made.
-    pub frame: Frame,
+    pub frame: FrameBuffer,
     /// Syncs segments.
     pub syncer: Syncer,
     /// The processes below us.
@@ -40,10 +40,10 @@ pub struct Kit {
     pub ticket: u64,
 }
 
-impl Kit {
+impl ShimContext {
     /// What the log needs for a step.
-    pub fn desk(&mut self) -> Desk<'_> {
-        Desk {
+    pub fn desk(&mut self) -> WriteContext<'_> {
+        WriteContext {
             frame: &mut self.frame,
             syncer: &mut self.syncer,
         }

@@ -11,26 +11,26 @@ use nix::{poll::PollTimeout, sys::signalfd::SignalFd};
 
 use super::{
     attempt::{Attempt, pending::Pending},
-    context::Kit,
+    context::ShimContext,
     poll::{Sources, Woken},
     process::spawn,
     server::{
-        connection::Connection,
-        socket::{Call, Door},
+        connection::ControlConnection,
+        socket::{Call, ControlSocket},
     },
 };
 use crate::{
     job::{InputAnswer, JobNumber},
-    spool::{About, FromShim, Launch, RunSpec, ShimState, ToShim, message::PROTOCOL},
+    spool::{AttemptRef, FromShim, LaunchRequest, RunSpec, ShimState, ToShim, message::PROTOCOL},
 };
 
 /// How long a shim that holds nothing waits for a server.
 const LONELY: Duration = Duration::from_secs(10);
 
 /// A shim at work.
-pub struct Nurse {
-    kit: Kit,
-    door: Door,
+pub struct EventLoop {
+    kit: ShimContext,
+    door: ControlSocket,
     children: SignalFd,
     /// Never beside an attempt.
     pending: Option<Box<Pending>>,
@@ -41,9 +41,9 @@ pub struct Nurse {
     alone_since: Option<Instant>,
 }
 
-impl Nurse {
+impl EventLoop {
     /// A shim that does nothing yet. `children` becomes readable at SIGCHLD.
-    pub fn new(kit: Kit, door: Door, children: SignalFd) -> Self {
+    pub fn new(kit: ShimContext, door: ControlSocket, children: SignalFd) -> Self {
         Self {
             kit,
             door,
@@ -110,7 +110,7 @@ impl Nurse {
     }
 
     /// Starts a program beside us. The server hears of it, because it is our parent where it lives.
-    fn launch(&mut self, launch: &Launch, mut asker: Connection) {
+    fn launch(&mut self, launch: &LaunchRequest, mut asker: ControlConnection) {
         let (pid, error) = match launch.program.is_empty() {
             true => (0, None),
             false => match spawn::launch(launch, &self.kit.null) {
@@ -197,7 +197,7 @@ impl Nurse {
     }
 
     /// Whether an order is about the attempt that is here. One that is late must not reach the next.
-    fn is_current(&self, about: About) -> bool {
+    fn is_current(&self, about: AttemptRef) -> bool {
         let pending = self.pending.as_ref().map(|pending| pending.key());
         let here = self.attempt.as_ref().map(|attempt| attempt.key());
         here.or(pending)

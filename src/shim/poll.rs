@@ -12,7 +12,7 @@ use nix::{
     sys::signalfd::SignalFd,
 };
 
-use super::{attempt::Wants, log::sync::Syncer, server::socket::Door};
+use super::{attempt::Wants, log::sync::Syncer, server::socket::ControlSocket};
 use crate::job::Stream;
 
 /// What has happened while the shim waited.
@@ -41,7 +41,7 @@ pub struct Sources<'a> {
     /// Readable when there are results.
     pub syncer: &'a Syncer,
     /// The socket and its connections.
-    pub door: &'a Door,
+    pub door: &'a ControlSocket,
     /// What the attempt waits for.
     pub wants: Wants<'a>,
 }

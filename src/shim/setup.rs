@@ -23,22 +23,22 @@ use nix::{
 };
 
 use super::{
-    context::Kit,
-    event_loop::Nurse,
-    log::{frame::Frame, sync::Syncer},
+    context::ShimContext,
+    event_loop::EventLoop,
+    log::{frame::FrameBuffer, sync::Syncer},
     process::{fork, tree::Tree},
-    server::socket::Door,
+    server::socket::ControlSocket,
 };
 use crate::{
     spool::{Layout, ShimKey, key::KEY_BYTES, paper},
-    sys::disk_reserve::Ballast,
+    sys::disk_reserve::DiskReserve,
 };
 
 /// What `ps` shows; at most 15 bytes.
 const NAME: &std::ffi::CStr = c"cc-shim";
 
 /// Turns this process into the shim `id` of the data directory.
-pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
+pub fn set_up(data_dir: &Path, id: &str) -> io::Result<EventLoop> {
     // It holds the environments of jobs and its key: no core dump, and no look into it by others.
     prctl::set_dumpable(false)?;
     fork::close_inherited()?;
@@ -48,23 +48,24 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<Nurse> {
     let spool = paper::open_directory(&layout.spool()).map_err(|e| within("open the spool", &e))?;
     let spool = Arc::new(OwnedFd::from(spool));
     let children = watch_children()?;
-    let kit = Kit {
+    let kit = ShimContext {
         shim: id.to_owned(),
         boot_id: boot_id()?,
         instance: String::new(),
         syncer: Syncer::start(Arc::clone(&spool))
             .map_err(|e| within("start the thread that syncs", &e))?,
         spool,
-        ballast: Ballast::of_data_dir(data_dir)
+        ballast: DiskReserve::of_data_dir(data_dir)
             .map_err(|e| within("open the data directory", &e))?,
         null,
-        frame: Frame::default(),
+        frame: FrameBuffer::default(),
         tree: Tree::of_this_process().map_err(|e| within("list its own children", &e))?,
         said: Vec::new(),
         ticket: 0,
     };
-    let door = Door::open(&layout, id, key).map_err(|e| within("take its lock and socket", &e))?;
-    Ok(Nurse::new(kit, door, children))
+    let door = ControlSocket::open(&layout, id, key)
+        .map_err(|e| within("take its lock and socket", &e))?;
+    Ok(EventLoop::new(kit, door, children))
 }
 
 /// Reads the key that a server writes to our stdin, a pipe: there is no other place where a job could

@@ -8,7 +8,7 @@ use crate::job::JobNumber;
 /// The attempt that a message is about. Versions before this field named none: their messages are
 /// about whatever attempt the shim has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct About {
+pub struct AttemptRef {
     /// The job's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     job: Option<JobNumber>,
@@ -17,7 +17,7 @@ pub struct About {
     attempt: Option<u32>,
 }
 
-impl About {
+impl AttemptRef {
     /// This attempt.
     pub fn attempt(job: JobNumber, attempt: u32) -> Self {
         Self {
@@ -42,9 +42,9 @@ mod tests {
 
     #[test]
     fn only_what_is_named_is_compared() {
-        let about = About::attempt(7, 2);
+        let about = AttemptRef::attempt(7, 2);
         assert!(about.is(7, 2) && !about.is(7, 3) && !about.is(8, 2));
-        assert!(About::default().is(7, 2));
+        assert!(AttemptRef::default().is(7, 2));
     }
 
     #[test]
@@ -58,7 +58,7 @@ mod tests {
             format!(r#"{{"type":"stop",{wish}}}"#),
         ] {
             let message: ToShim = serde_json::from_str(&json).expect("a message");
-            assert_eq!(message.about(), Some(About::default()), "{json}");
+            assert_eq!(message.about(), Some(AttemptRef::default()), "{json}");
             // Written as it was: an attempt that is not named leaves no trace.
             assert_eq!(serde_json::to_string(&message).expect("JSON"), json);
         }
@@ -71,7 +71,7 @@ mod tests {
             format!(r#"{{"type":"stopping",{wish}}}"#),
         ] {
             let message: FromShim = serde_json::from_str(&json).expect("a message");
-            assert_eq!(message.about(), Some(About::default()), "{json}");
+            assert_eq!(message.about(), Some(AttemptRef::default()), "{json}");
             assert_eq!(serde_json::to_string(&message).expect("JSON"), json);
         }
     }
@@ -93,7 +93,7 @@ mod tests {
             asked_at_us: 1,
             grace_ms: 0,
         };
-        let about = About::attempt(7, 2);
+        let about = AttemptRef::attempt(7, 2);
         let (signal, stop) = (9, wish.clone());
         for (ours, theirs) in [
             (ToShim::Pause { about }, Before::Pause),

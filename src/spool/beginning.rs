@@ -3,7 +3,8 @@
 use std::{io, path::Path};
 
 use super::{
-    Kind, Position, SegmentName, SegmentReader, reader::Next, record::StartPayload, segment::Intent,
+    Position, RecordKind, SegmentName, SegmentReader, reader::NextRecord, record::StartPayload,
+    segment::Intent,
 };
 
 /// The intent and the start record, as far as they are there.
@@ -22,10 +23,10 @@ pub fn read_beginning(spool: &Path, first: SegmentName) -> io::Result<Beginning>
     let mut beginning = Beginning::default();
     loop {
         match reader.next_record()? {
-            Next::Record(header, payload) if header.kind == Kind::Intent => {
+            NextRecord::Record(header, payload) if header.kind == RecordKind::Intent => {
                 beginning.intent = serde_json::from_slice(payload).ok();
             }
-            Next::Record(header, payload) if header.kind == Kind::Start => {
+            NextRecord::Record(header, payload) if header.kind == RecordKind::Start => {
                 beginning.start = StartPayload::from_bytes(payload);
                 return Ok(beginning);
             }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     SegmentName, paper,
-    record::{self, Decoded, Kind, RecordHeader},
+    record::{self, Decoded, RecordHeader, RecordKind},
 };
 use crate::job::{Dropped, Gap, JobNumber, Offset, Stream};
 
@@ -37,7 +37,7 @@ const LOOKS_MAX: u32 = 8;
 
 /// Bytes that were dropped in one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hole {
+pub struct DroppedRange {
     /// Where, and why.
     #[serde(flatten)]
     pub gap: Gap,
@@ -45,7 +45,7 @@ pub struct Hole {
     pub lines: u64,
 }
 
-impl Hole {
+impl DroppedRange {
     /// Where output goes on that has come to `offset`: behind the hole, if that lies in it.
     pub fn behind(&self, offset: Offset) -> Offset {
         if (self.gap.from..self.gap.to).contains(&offset) {
@@ -96,7 +96,12 @@ pub fn prepare(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()>
 /// # Errors
 ///
 /// One of the steps failed; what stood there stands there.
-pub fn write(spool: impl AsFd, job: JobNumber, attempt: u32, hole: &Hole) -> io::Result<()> {
+pub fn write(
+    spool: impl AsFd,
+    job: JobNumber,
+    attempt: u32,
+    hole: &DroppedRange,
+) -> io::Result<()> {
     draft(&spool, job, attempt, hole)?.sync_data()?;
     publish(spool, job, attempt)
 }
@@ -106,7 +111,12 @@ pub fn write(spool: impl AsFd, job: JobNumber, attempt: u32, hole: &Hole) -> io:
 /// # Errors
 ///
 /// It cannot be written.
-pub fn draft(spool: impl AsFd, job: JobNumber, attempt: u32, hole: &Hole) -> io::Result<File> {
+pub fn draft(
+    spool: impl AsFd,
+    job: JobNumber,
+    attempt: u32,
+    hole: &DroppedRange,
+) -> io::Result<File> {
     let mut bytes = record(hole)?;
     // Of one length: nothing of a longer one may stand behind it, and it needs no other block.
     bytes.resize(bytes.len().max(RECORD_BYTES), 0);
@@ -150,9 +160,9 @@ fn open(spool: impl AsFd, name: &str) -> io::Result<File> {
     Ok(openat(spool, name, flags, mode)?.into())
 }
 
-fn record(hole: &Hole) -> io::Result<Vec<u8>> {
+fn record(hole: &DroppedRange) -> io::Result<Vec<u8>> {
     let header = RecordHeader {
-        kind: Kind::Gap,
+        kind: RecordKind::Gap,
         stream: Stream::Stdout,
         offset: hole.gap.from,
         wall_us: 0,
@@ -164,7 +174,7 @@ fn record(hole: &Hole) -> io::Result<Vec<u8>> {
 /// The hole in an attempt's output, if there is one: a file of zeros says that there is none. One
 /// that says nothing else counts as none, too: it is replaced as a whole, so that only damage makes
 /// one. Blocking.
-pub fn read(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<Option<Hole>> {
+pub fn read(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<Option<DroppedRange>> {
     let path = spool.join(file_name(job, attempt));
     let mut bytes = Vec::new();
     for _ in 0..LOOKS_MAX {
@@ -193,12 +203,12 @@ fn load(path: &Path, bytes: &mut Vec<u8>) -> io::Result<Option<u64>> {
     Ok(Some(file.metadata()?.ino()))
 }
 
-fn parse(bytes: &[u8], job: JobNumber, attempt: u32) -> io::Result<Option<Hole>> {
+fn parse(bytes: &[u8], job: JobNumber, attempt: u32) -> io::Result<Option<DroppedRange>> {
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
     match record::decode(bytes) {
-        Decoded::Record(header, payload, _) if header.kind == Kind::Gap => {
+        Decoded::Record(header, payload, _) if header.kind == RecordKind::Gap => {
             Ok(Some(serde_json::from_slice(payload)?))
         }
         _ => {
@@ -225,7 +235,7 @@ mod tests {
     use super::*;
     use crate::job::GapReason;
 
-    const HOLE: Hole = Hole {
+    const HOLE: DroppedRange = DroppedRange {
         gap: Gap {
             from: 10,
             to: 30,

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{About, ShimKey};
+use super::{AttemptRef, ShimKey};
 use crate::job::{
     ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopWish, Survivor,
     WhenFull,
@@ -83,7 +83,7 @@ pub struct RunSpec {
 
 /// A program that a shim shall start beside itself. Words are bytes: paths need not be UTF-8.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Launch {
+pub struct LaunchRequest {
     /// Its absolute path; empty: nothing is started, it is only asked whether it would be.
     pub program: Vec<u8>,
     /// Its words, without its name.
@@ -121,7 +121,7 @@ pub enum ToShim {
     Arm {
         /// Which attempt; a shim ignores it for another one than the one that it has.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
         /// What the server has already read.
         offset: Offset,
     },
@@ -129,7 +129,7 @@ pub enum ToShim {
     Stop {
         /// Which attempt; a shim ignores it for another one than the one that it has.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
         /// Who wants it, and how.
         #[serde(flatten)]
         wish: StopWish,
@@ -138,19 +138,19 @@ pub enum ToShim {
     Pause {
         /// Which attempt; a shim ignores it for another one than the one that it has.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
     },
     /// SIGCONT to the whole tree (level).
     Resume {
         /// Which attempt; a shim ignores it for another one than the one that it has.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
     },
     /// One signal to the leader's process group, at most once per message.
     Signal {
         /// Which attempt; a shim ignores it for another one than the one that it has.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
         /// Its number, 1 to 64.
         signal: i32,
     },
@@ -170,7 +170,7 @@ pub enum ToShim {
     /// Start a program as a sibling of the shim, outside of the job's tree: a command line inside the
     /// job needs a server, which must not end with the job. The one message that is heard without a
     /// hello before it, from processes of the shim's own user; answered with `launched`.
-    Launch(Box<Launch>),
+    Launch(Box<LaunchRequest>),
 }
 
 /// A `hello` with what proves that whoever says it knows the shim's key. A shim that has a key hears no
@@ -289,7 +289,7 @@ pub enum FromShim {
     Grew {
         /// Which attempt.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
         /// The end of the output now, with what was dropped there.
         offset: Offset,
     },
@@ -297,7 +297,7 @@ pub enum FromShim {
     Sealed {
         /// Which attempt.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
         /// First offset of the next segment.
         next_offset: Offset,
     },
@@ -305,19 +305,19 @@ pub enum FromShim {
     Paused {
         /// Which attempt.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
     },
     /// The tree goes on.
     Resumed {
         /// Which attempt.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
     },
     /// The tree goes on, because some of its processes cannot be stopped: the pause is refused.
     PauseRefused {
         /// Which attempt.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
         /// Why, for people.
         why: String,
     },
@@ -325,7 +325,7 @@ pub enum FromShim {
     StopRefused {
         /// Which attempt.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
         /// Who.
         refused: Vec<Survivor>,
     },
@@ -333,7 +333,7 @@ pub enum FromShim {
     Stopping {
         /// Which attempt.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
         /// As it was asked.
         #[serde(flatten)]
         wish: StopWish,
@@ -343,7 +343,7 @@ pub enum FromShim {
     Waiting {
         /// Which attempt.
         #[serde(flatten)]
-        about: About,
+        about: AttemptRef,
         /// Whether it waits.
         waiting: bool,
         /// Why, for people.
@@ -385,7 +385,7 @@ pub enum FromShim {
 
 impl ToShim {
     /// The attempt that an order to a running attempt is about.
-    pub fn about(&self) -> Option<About> {
+    pub fn about(&self) -> Option<AttemptRef> {
         match self {
             Self::Arm { about, .. }
             | Self::Stop { about, .. }
@@ -399,7 +399,7 @@ impl ToShim {
 
 impl FromShim {
     /// The attempt that something told of an attempt is about.
-    pub fn about(&self) -> Option<About> {
+    pub fn about(&self) -> Option<AttemptRef> {
         match self {
             Self::Grew { about, .. }
             | Self::Sealed { about, .. }
@@ -409,7 +409,7 @@ impl FromShim {
             | Self::StopRefused { about, .. }
             | Self::Stopping { about, .. }
             | Self::Waiting { about, .. } => Some(*about),
-            Self::Exited { job, attempt, .. } => Some(About::attempt(*job, *attempt)),
+            Self::Exited { job, attempt, .. } => Some(AttemptRef::attempt(*job, *attempt)),
             _ => None,
         }
     }
@@ -417,23 +417,23 @@ impl FromShim {
 
 /// What the `welcome` of every version tells, whatever else it has become.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Speaker {
+pub struct AnyWelcome {
     /// The version of the protocol.
     pub protocol: u32,
     /// The shim's program version.
     pub version: String,
 }
 
-impl Speaker {
+impl AnyWelcome {
     /// Who says this, if it is the `welcome` of a shim whose protocol we do not speak.
     pub fn foreign(json: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Welcome {
+        struct WelcomeFields {
             r#type: String,
             #[serde(flatten)]
-            speaker: Speaker,
+            speaker: AnyWelcome,
         }
-        let said: Welcome = serde_json::from_slice(json).ok()?;
+        let said: WelcomeFields = serde_json::from_slice(json).ok()?;
         let spoken = PROTOCOL_OLDEST..=PROTOCOL;
         (said.r#type == "welcome" && !spoken.contains(&said.speaker.protocol))
             .then_some(said.speaker)
@@ -513,28 +513,28 @@ mod tests {
                 r#"{{"type":"welcome","protocol":{protocol},"version":"9.9.9","state":{state}}}"#
             )
         };
-        let foreign = Speaker::foreign(said(2, r#"{"state":"dreaming"}"#).as_bytes());
+        let foreign = AnyWelcome::foreign(said(2, r#"{"state":"dreaming"}"#).as_bytes());
         let (protocol, version) = (2, "9.9.9".to_owned());
-        assert_eq!(foreign, Some(Speaker { protocol, version }));
+        assert_eq!(foreign, Some(AnyWelcome { protocol, version }));
         assert_eq!(
-            Speaker::foreign(said(1, r#"{"state":"idle"}"#).as_bytes()),
+            AnyWelcome::foreign(said(1, r#"{"state":"idle"}"#).as_bytes()),
             None
         );
-        assert_eq!(Speaker::foreign(br#"{"type":"stale","epoch":3}"#), None);
+        assert_eq!(AnyWelcome::foreign(br#"{"type":"stale","epoch":3}"#), None);
     }
 
     #[test]
     fn messages_survive_any_cut() {
         let sent = [
             ToShim::Pause {
-                about: About::attempt(3, 1),
+                about: AttemptRef::attempt(3, 1),
             },
             ToShim::Hello {
                 epoch: 7,
                 instance: "i".into(),
             },
             ToShim::Signal {
-                about: About::default(),
+                about: AttemptRef::default(),
                 signal: 9,
             },
         ];

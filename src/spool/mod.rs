@@ -18,13 +18,13 @@ pub mod segment;
 pub mod unsynced;
 pub mod writer;
 
-pub use about::About;
+pub use about::AttemptRef;
 pub use beginning::{Beginning, read_beginning};
-pub use hole::Hole;
+pub use hole::DroppedRange;
 pub use key::ShimKey;
 pub use layout::Layout;
-pub use message::{FromShim, Greeting, Launch, RunSpec, ShimState, Speaker, ToShim};
+pub use message::{AnyWelcome, FromShim, Greeting, LaunchRequest, RunSpec, ShimState, ToShim};
 pub use reader::{Position, SegmentReader};
-pub use record::{Kind, Record, RecordHeader};
+pub use record::{Record, RecordHeader, RecordKind};
 pub use segment::SegmentName;
 pub use writer::SegmentWriter;

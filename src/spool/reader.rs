@@ -6,7 +6,7 @@ use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use super::{
     paper,
-    record::{self, Decoded, HEADER_BYTES, Kind, RecordHeader},
+    record::{self, Decoded, HEADER_BYTES, RecordHeader, RecordKind},
     segment::{FILE_HEADER_BYTES, SegmentName},
 };
 use crate::job::Offset;
@@ -36,7 +36,7 @@ impl Position {
 
 /// What a reader finds at its position.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next<'a> {
+pub enum NextRecord<'a> {
     /// A record; the position is behind it now.
     Record(RecordHeader, &'a [u8]),
     /// No whole record yet.
@@ -48,7 +48,7 @@ pub enum Next<'a> {
 
 /// Whether a read may wait for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
+pub enum DiskWait {
     /// It may.
     Waits,
     /// Only what is in the page cache is read; `WouldBlock` or `Unsupported` say that it takes
@@ -60,7 +60,7 @@ pub enum Patience {
 #[derive(Debug)]
 pub struct SegmentReader {
     file: File,
-    patience: Patience,
+    patience: DiskWait,
     position: Position,
     buffer: Vec<u8>,
     /// Byte in the file at which `buffer` begins.
@@ -72,11 +72,11 @@ impl SegmentReader {
     /// unlinked or never was; `InvalidData` where the file is not that segment; another error where
     /// a later version wrote it.
     pub fn open(spool: &Path, position: Position) -> io::Result<Self> {
-        Self::open_with(spool, position, Patience::Waits)
+        Self::open_with(spool, position, DiskWait::Waits)
     }
 
     /// The same, for reads that may or may not wait for the disk.
-    pub fn open_with(spool: &Path, position: Position, patience: Patience) -> io::Result<Self> {
+    pub fn open_with(spool: &Path, position: Position, patience: DiskWait) -> io::Result<Self> {
         let reader = Self {
             file: paper::open(&spool.join(position.segment.to_string()))?,
             patience,
@@ -113,15 +113,17 @@ impl SegmentReader {
     }
 
     /// The next record.
-    pub fn next_record(&mut self) -> io::Result<Next<'_>> {
+    pub fn next_record(&mut self) -> io::Result<NextRecord<'_>> {
         let mut needed = HEADER_BYTES;
         let mut fresh = false;
         let (header, whole) = loop {
             match record::decode(self.rest()) {
                 Decoded::Record(header, _, whole) => break (header, whole),
                 // What is buffered may be from before the record was complete: look once more.
-                Decoded::Invalid if fresh => return Ok(Next::Damaged),
-                Decoded::Incomplete { needed: n } if fresh && n == needed => return Ok(Next::End),
+                Decoded::Invalid if fresh => return Ok(NextRecord::Damaged),
+                Decoded::Incomplete { needed: n } if fresh && n == needed => {
+                    return Ok(NextRecord::End);
+                }
                 Decoded::Incomplete { needed: n } => needed = n,
                 Decoded::Invalid => {}
             }
@@ -131,7 +133,7 @@ impl SegmentReader {
         let start = (self.position.at - self.buffer_at) as usize;
         self.position.at += whole as u64;
         let payload = &self.buffer[start + HEADER_BYTES..start + whole];
-        Ok(Next::Record(header, payload))
+        Ok(NextRecord::Record(header, payload))
     }
 
     /// Goes on to the first record that reaches beyond `offset` or is no output, so that the
@@ -140,9 +142,9 @@ impl SegmentReader {
         loop {
             let before = self.position;
             match self.next_record()? {
-                Next::Record(header, payload)
-                    if header.kind != Kind::Seal
-                        && header.kind != Kind::Exit
+                NextRecord::Record(header, payload)
+                    if header.kind != RecordKind::Seal
+                        && header.kind != RecordKind::Exit
                         && header.offset + output_length(&header, payload) <= offset => {}
                 _ => {
                     self.position = before;
@@ -189,8 +191,8 @@ impl SegmentReader {
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         match self.patience {
-            Patience::Waits => self.file.read_at(buffer, at),
-            Patience::CachedOnly => {
+            DiskWait::Waits => self.file.read_at(buffer, at),
+            DiskWait::CachedOnly => {
                 let mut slices = [io::IoSliceMut::new(buffer)];
                 let flags = rustix::io::ReadWriteFlags::NOWAIT;
                 Ok(rustix::io::preadv2(&self.file, &mut slices, at, flags)?)
@@ -208,7 +210,7 @@ pub fn is_no_segment(error: &io::Error) -> bool {
     )
 }
 
-/// Whether a reader that is [`Patience::CachedOnly`] failed because it would have had to wait.
+/// Whether a reader that is [`DiskWait::CachedOnly`] failed because it would have had to wait.
 pub fn is_impatient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -219,10 +221,10 @@ pub fn is_impatient(error: &io::Error) -> bool {
 /// How many bytes of the job's output a record stands for.
 pub fn output_length(header: &RecordHeader, payload: &[u8]) -> u64 {
     match header.kind {
-        Kind::Output => payload.len() as u64,
-        Kind::Gap => serde_json::from_slice::<crate::job::Gap>(payload)
+        RecordKind::Output => payload.len() as u64,
+        RecordKind::Gap => serde_json::from_slice::<crate::job::Gap>(payload)
             .map_or(0, |gap| gap.to.saturating_sub(gap.from)),
-        Kind::Intent | Kind::Start | Kind::Seal | Kind::Exit => 0,
+        RecordKind::Intent | RecordKind::Start | RecordKind::Seal | RecordKind::Exit => 0,
     }
 }
 
@@ -243,7 +245,7 @@ mod tests {
 
     fn output(offset: u64, data: &[u8]) -> Vec<u8> {
         let header = RecordHeader {
-            kind: Kind::Output,
+            kind: RecordKind::Output,
             stream: Stream::Stdout,
             offset,
             wall_us: 0,
@@ -252,10 +254,10 @@ mod tests {
         record::encode(&header, data)
     }
 
-    fn payload_of(next: Next<'_>) -> Option<Vec<u8>> {
+    fn payload_of(next: NextRecord<'_>) -> Option<Vec<u8>> {
         match next {
-            Next::Record(_, payload) => Some(payload.to_vec()),
-            Next::End | Next::Damaged => None,
+            NextRecord::Record(_, payload) => Some(payload.to_vec()),
+            NextRecord::End | NextRecord::Damaged => None,
         }
     }
 
@@ -306,7 +308,7 @@ mod tests {
         std::fs::write(dir.path().join(NAME.to_string()), bytes).expect("write");
         let position = Position::first(NAME);
         let read = || {
-            let patience = Patience::CachedOnly;
+            let patience = DiskWait::CachedOnly;
             let mut reader = SegmentReader::open_with(dir.path(), position, patience)?;
             Ok::<_, io::Error>(payload_of(reader.next_record()?))
         };
@@ -332,7 +334,7 @@ mod tests {
         std::fs::write(dir.path().join(NAME.to_string()), bytes)?;
         let mut reader = SegmentReader::open(dir.path(), Position::first(NAME))?;
         let mut all = Vec::new();
-        while let Next::Record(header, payload) = reader.next_record()? {
+        while let NextRecord::Record(header, payload) = reader.next_record()? {
             all.push((header, payload.to_vec()));
         }
         Ok(all)

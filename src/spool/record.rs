@@ -5,7 +5,7 @@
 //! ```text
 //!  0  u32  length of the payload, bytes
 //!  4  u32  CRC32C of bytes 8.. of the header and of the payload
-//!  8  u8   kind (see `Kind`)
+//!  8  u8   kind (see `RecordKind`)
 //!  9  u8   stream (output records; else 0)
 //! 10  u16  zero
 //! 12  u32  zero
@@ -28,7 +28,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RecordKind {
     /// The right to start was taken; the payload is [`super::segment::Intent`] as JSON. The first
     /// record of an attempt's first segment.
     Intent = 1,
@@ -36,7 +36,7 @@ pub enum Kind {
     Start = 2,
     /// Output bytes of one stream.
     Output = 3,
-    /// Bytes are missing; the payload is a [`super::Hole`] as JSON.
+    /// Bytes are missing; the payload is a [`super::DroppedRange`] as JSON.
     Gap = 4,
     /// The segment is complete; the next one begins at this record's offset and exists.
     Seal = 5,
@@ -45,7 +45,7 @@ pub enum Kind {
     Exit = 6,
 }
 
-impl Kind {
+impl RecordKind {
     fn from_code(code: u8) -> Option<Self> {
         [
             Self::Intent,
@@ -64,7 +64,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordHeader {
     /// What the record says.
-    pub kind: Kind,
+    pub kind: RecordKind,
     /// The stream of an output record; `Stdout` elsewhere.
     pub stream: Stream,
     /// The offset of the job's output at which the record stands: for output, of its first byte.
@@ -133,7 +133,8 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
         };
     };
     let length = u32_at(head, 0) as usize;
-    let (Some(kind), Some(stream)) = (Kind::from_code(head[8]), Stream::from_code(head[9])) else {
+    let (Some(kind), Some(stream)) = (RecordKind::from_code(head[8]), Stream::from_code(head[9]))
+    else {
         return Decoded::Invalid;
     };
     if length > PAYLOAD_BYTES_MAX {
@@ -207,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    fn header(kind: Kind) -> RecordHeader {
+    fn header(kind: RecordKind) -> RecordHeader {
         RecordHeader {
             kind,
             stream: Stream::Stderr,
@@ -220,7 +221,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(payload in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let head = header(Kind::Output);
+            let head = header(RecordKind::Output);
             let bytes = encode(&head, &payload);
             prop_assert_eq!(decode(&bytes), Decoded::Record(head, &payload, bytes.len()));
         }
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn torn_at_every_byte_it_is_no_record() {
-        let bytes = encode(&header(Kind::Exit), b"payload");
+        let bytes = encode(&header(RecordKind::Exit), b"payload");
         for cut in 0..bytes.len() {
             assert!(
                 matches!(decode(&bytes[..cut]), Decoded::Incomplete { needed } if needed > cut),
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn flipped_at_every_byte_it_is_no_record() {
-        let bytes = encode(&header(Kind::Output), b"payload");
+        let bytes = encode(&header(RecordKind::Output), b"payload");
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::{
         job::Stream,
-        spool::{Kind, Position, RecordHeader, SegmentReader, reader::Next, record},
+        spool::{Position, RecordHeader, RecordKind, SegmentReader, reader::NextRecord, record},
     };
 
     const NAME: SegmentName = SegmentName {
@@ -114,7 +114,7 @@ mod tests {
 
     fn frame(data: &[u8]) -> Vec<u8> {
         let header = RecordHeader {
-            kind: Kind::Output,
+            kind: RecordKind::Output,
             stream: Stream::Stdout,
             offset: 0,
             wall_us: 1,
@@ -143,10 +143,10 @@ mod tests {
         let mut reader = SegmentReader::open(dir.path(), Position::first(NAME)).expect("open");
         for expected in [&b"one"[..], b"two"] {
             match reader.next_record().expect("read") {
-                Next::Record(_, payload) => assert_eq!(payload, expected),
+                NextRecord::Record(_, payload) => assert_eq!(payload, expected),
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(reader.next_record().expect("read"), Next::End);
+        assert_eq!(reader.next_record().expect("read"), NextRecord::End);
     }
 }

@@ -9,26 +9,28 @@ use super::sqlite::{
     attempts, events, evidence, job_snapshot, jobs,
     keys::ShimSeed,
     list,
-    long_path::Way,
+    long_path::LongPath,
     open,
     open::Checked,
     queues,
     snapshot::{Snapshot, SnapshotError},
     stored,
-    tally::Tally,
+    tally::StateCounts,
     view, writer,
-    writer::{Request, Writer},
+    writer::{Writer, WriterRequest},
 };
 use super::{
     types::*,
-    write::{Answer, Ask, ClaimAsk, PauseAsk, PauseTold, RefusalTold, VoidAsk},
+    write::{
+        ClaimRequest, PauseReport, PauseRequest, RefusalReport, VoidReport, Write, WriteResult,
+    },
 };
 use crate::{
     job::{
         Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
         Survivor, chain::Recorded,
     },
-    sys::disk_reserve::Ballast,
+    sys::disk_reserve::DiskReserve,
 };
 
 /// The ledger: one writer, a few read-only readers. Cheap to clone.
@@ -40,17 +42,17 @@ use crate::{
 /// together (`join!`), the claim fills the slot that the finish frees, in the same transaction.
 #[derive(Debug, Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
+    inner: Arc<StoreInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    requests: mpsc::Sender<Request>,
-    readers: open::Readers,
-    _way: Way,
+struct StoreInner {
+    requests: mpsc::Sender<WriterRequest>,
+    readers: open::ReaderPool,
+    _way: LongPath,
     failed: CancellationToken,
-    tally: Arc<Tally>,
-    ballast: Ballast,
+    tally: Arc<StateCounts>,
+    ballast: DiskReserve,
     checked: Checked,
     /// Where the database lay when it was opened.
     place: String,
@@ -108,7 +110,7 @@ impl Store {
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
-        let tally = Arc::<Tally>::default();
+        let tally = Arc::<StateCounts>::default();
         let place = presence.place();
         let writer = Writer {
             conn: writer,
@@ -121,7 +123,7 @@ impl Store {
             tally: tally.clone(),
         };
         tokio::spawn(writer.run());
-        let inner = Inner {
+        let inner = StoreInner {
             requests,
             readers,
             shim_seed,
@@ -153,15 +155,15 @@ impl Store {
     }
 
     /// Room on the disk that is kept for what must be stored when nothing else is left of it.
-    pub fn ballast(&self) -> &Ballast {
+    pub fn ballast(&self) -> &DiskReserve {
         &self.inner.ballast
     }
 
     /// Increments and commits the epoch.
     pub async fn begin_epoch(&self, boot_id: &str) -> Result<Epoch, StoreError> {
-        let ask = Ask::BeginEpoch(boot_id.to_owned(), self.inner.place.clone());
+        let ask = Write::BeginEpoch(boot_id.to_owned(), self.inner.place.clone());
         self.write(ask, |answer| match answer {
-            Answer::Epoch(epoch) => Some(epoch),
+            WriteResult::Epoch(epoch) => Some(epoch),
             _ => None,
         })
         .await
@@ -175,7 +177,7 @@ impl Store {
         if self
             .inner
             .requests
-            .send(Request::Close(reply))
+            .send(WriterRequest::Close(reply))
             .await
             .is_ok()
         {
@@ -190,7 +192,7 @@ impl Store {
     /// # Errors
     ///
     /// `UnknownQueue` and `KeyConflict` store nothing.
-    pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
+    pub async fn submit(&self, submission: Submission) -> Result<StoredSubmission, SubmitError> {
         let submissions: Arc<[Submission]> = [submission].into();
         loop {
             let taken = self.take(Arc::clone(&submissions)).await;
@@ -198,7 +200,7 @@ impl Store {
             for (submission, taken) in submissions.iter().zip(taken) {
                 if taken.created {
                     let (job, created) = (jobs::as_submitted(submission, taken.number), true);
-                    return Ok(Submitted { job, created });
+                    return Ok(StoredSubmission { job, created });
                 }
                 // One that was deleted a moment ago has given its key back: try again.
                 if let Some(job) = self
@@ -206,7 +208,7 @@ impl Store {
                     .await?
                 {
                     let created = false;
-                    return Ok(Submitted { job, created });
+                    return Ok(StoredSubmission { job, created });
                 }
             }
         }
@@ -221,13 +223,16 @@ impl Store {
     pub async fn submit_many(
         &self,
         submissions: Vec<Submission>,
-    ) -> Result<Vec<Taken>, BatchRefused> {
+    ) -> Result<Vec<SubmitOutcome>, BatchRefused> {
         self.take(submissions.into()).await
     }
 
-    async fn take(&self, submissions: Arc<[Submission]>) -> Result<Vec<Taken>, BatchRefused> {
-        self.write(Ask::Submit(submissions), |answer| match answer {
-            Answer::Submitted(taken) => Some(taken),
+    async fn take(
+        &self,
+        submissions: Arc<[Submission]>,
+    ) -> Result<Vec<SubmitOutcome>, BatchRefused> {
+        self.write(Write::Submit(submissions), |answer| match answer {
+            WriteResult::Submitted(taken) => Some(taken),
             _ => None,
         })
         .await?
@@ -235,8 +240,8 @@ impl Store {
 
     /// Creates a queue, with as many slots as `default` unless a number is named, or changes it.
     pub async fn set_queue(&self, change: QueueChange) -> Result<QueueSet, StoreError> {
-        self.write(Ask::SetQueue(change), |answer| match answer {
-            Answer::QueueSet(set) => Some(set),
+        self.write(Write::SetQueue(change), |answer| match answer {
+            WriteResult::QueueSet(set) => Some(set),
             _ => None,
         })
         .await
@@ -244,8 +249,8 @@ impl Store {
 
     /// Takes a queue away whose jobs are all final. Which ones stay for ever, the caller knows.
     pub async fn delete_queue(&self, name: String) -> Result<QueueDeleted, StoreError> {
-        self.write(Ask::DeleteQueue(name), |answer| match answer {
-            Answer::QueueDeleted(deleted) => Some(deleted),
+        self.write(Write::DeleteQueue(name), |answer| match answer {
+            WriteResult::QueueDeleted(deleted) => Some(deleted),
             _ => None,
         })
         .await
@@ -255,19 +260,19 @@ impl Store {
     /// attempt is not final must not be offered; such a claim is refused as a whole.
     pub async fn claim(
         &self,
-        offers: Vec<Offer>,
+        offers: Vec<ShimOffer>,
         boot_id: String,
         instance: String,
         at: Micros,
     ) -> Result<Claimed, StoreError> {
-        let ask = Ask::Claim(ClaimAsk {
+        let ask = Write::Claim(ClaimRequest {
             offers,
             boot_id,
             instance,
             at,
         });
         self.write(ask, |answer| match answer {
-            Answer::Claimed(claimed) => Some(claimed),
+            WriteResult::Claimed(claimed) => Some(claimed),
             _ => None,
         })
         .await
@@ -275,12 +280,12 @@ impl Store {
 
     /// Makes an attempt and its job final, with its output.
     pub async fn finish(&self, finish: Finish) -> Result<Fenced, StoreError> {
-        self.fenced(Ask::Finish(Box::new(finish))).await
+        self.fenced(Write::Finish(Box::new(finish))).await
     }
 
     /// The attempt's process exists. `Stale` also where that was known already.
-    pub async fn started(&self, started: Started) -> Result<Fenced, StoreError> {
-        self.fenced(Ask::Started(started)).await
+    pub async fn started(&self, started: StartedAttempt) -> Result<Fenced, StoreError> {
+        self.fenced(Write::Started(started)).await
     }
 
     /// The shim has stopped the tree. `Stale` also where the job was paused already.
@@ -291,7 +296,7 @@ impl Store {
         actor: String,
         at: Micros,
     ) -> Result<Fenced, StoreError> {
-        self.fenced(Ask::Paused(PauseTold {
+        self.fenced(Write::Paused(PauseReport {
             number,
             attempt,
             paused: true,
@@ -309,7 +314,7 @@ impl Store {
         actor: String,
         at: Micros,
     ) -> Result<Fenced, StoreError> {
-        self.fenced(Ask::Paused(PauseTold {
+        self.fenced(Write::Paused(PauseReport {
             number,
             attempt,
             paused: false,
@@ -327,7 +332,7 @@ impl Store {
         attempt: u32,
         refused: Vec<Survivor>,
     ) -> Result<Fenced, StoreError> {
-        self.fenced(Ask::StopRefused(RefusalTold {
+        self.fenced(Write::StopRefused(RefusalReport {
             number,
             attempt,
             refused,
@@ -337,9 +342,13 @@ impl Store {
 
     /// Cancels a job that waits, at once; stores the wish for one that runs. `wish.cause` is
     /// `Cancel` or `Kill`.
-    pub async fn wish_stop(&self, job: JobRef, wish: StopWish) -> Result<Wished, StoreError> {
-        self.write(Ask::WishStop(job, wish), |answer| match answer {
-            Answer::Wished(wished) => Some(*wished),
+    pub async fn wish_stop(
+        &self,
+        job: JobRef,
+        wish: StopWish,
+    ) -> Result<StopRequested, StoreError> {
+        self.write(Write::WishStop(job, wish), |answer| match answer {
+            WriteResult::Wished(wished) => Some(*wished),
             _ => None,
         })
         .await
@@ -352,15 +361,15 @@ impl Store {
         pause: bool,
         actor: String,
         at: Micros,
-    ) -> Result<PauseWished, StoreError> {
-        let ask = Ask::WishPause(PauseAsk {
+    ) -> Result<PauseRequested, StoreError> {
+        let ask = Write::WishPause(PauseRequest {
             job,
             pause,
             actor,
             at,
         });
         self.write(ask, |answer| match answer {
-            Answer::PauseWished(wished) => Some(*wished),
+            WriteResult::PauseWished(wished) => Some(*wished),
             _ => None,
         })
         .await
@@ -368,8 +377,8 @@ impl Store {
 
     /// Keeps an input of a job that waits, or names the shim that is to have it.
     pub async fn input(&self, job: JobRef, input: Input) -> Result<InputMet, StoreError> {
-        self.write(Ask::Input(job, input), |answer| match answer {
-            Answer::InputMet(met) => Some(*met),
+        self.write(Write::Input(job, input), |answer| match answer {
+            WriteResult::InputMet(met) => Some(*met),
             _ => None,
         })
         .await
@@ -377,8 +386,8 @@ impl Store {
 
     /// Changes a job that has not started.
     pub async fn update(&self, job: JobRef, change: JobChange) -> Result<Updated, StoreError> {
-        self.write(Ask::Update(job, change), |answer| match answer {
-            Answer::Updated(updated) => Some(*updated),
+        self.write(Write::Update(job, change), |answer| match answer {
+            WriteResult::Updated(updated) => Some(*updated),
             _ => None,
         })
         .await
@@ -387,8 +396,8 @@ impl Store {
     /// Takes a final job away, with its attempts and its output. Its segment files are the
     /// caller's business: a start on this data directory unlinks those that no row names.
     pub async fn delete(&self, job: JobRef) -> Result<Deleted, StoreError> {
-        self.write(Ask::Delete(job), |answer| match answer {
-            Answer::Deleted(deleted) => Some(*deleted),
+        self.write(Write::Delete(job), |answer| match answer {
+            WriteResult::Deleted(deleted) => Some(*deleted),
             _ => None,
         })
         .await
@@ -402,7 +411,7 @@ impl Store {
         attempt: u32,
         at: Micros,
     ) -> Result<Fenced, StoreError> {
-        self.fenced(Ask::Void(VoidAsk {
+        self.fenced(Write::Void(VoidReport {
             number,
             attempt,
             at,
@@ -412,12 +421,12 @@ impl Store {
 
     /// A segment of a running attempt is complete and has been hashed.
     pub async fn segment_read(&self, row: SegmentRow) -> Result<Fenced, StoreError> {
-        self.fenced(Ask::SegmentRead(row)).await
+        self.fenced(Write::SegmentRead(row)).await
     }
 
-    async fn fenced(&self, ask: Ask) -> Result<Fenced, StoreError> {
+    async fn fenced(&self, ask: Write) -> Result<Fenced, StoreError> {
         self.write(ask, |answer| match answer {
-            Answer::Fenced(fenced) => Some(fenced),
+            WriteResult::Fenced(fenced) => Some(fenced),
             _ => None,
         })
         .await
@@ -425,9 +434,17 @@ impl Store {
 
     /// Hands a write in and waits for its answer. As long as there is room this happens at the
     /// first poll, so writes keep the order in which their futures are polled.
-    async fn write<T>(&self, ask: Ask, pick: fn(Answer) -> Option<T>) -> Result<T, StoreError> {
+    async fn write<T>(
+        &self,
+        ask: Write,
+        pick: fn(WriteResult) -> Option<T>,
+    ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        match self.inner.requests.try_send(Request::Write(ask, reply)) {
+        match self
+            .inner
+            .requests
+            .try_send(WriterRequest::Write(ask, reply))
+        {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(request)) => {
                 let sent = self.inner.requests.send(request).await;

@@ -9,6 +9,6 @@ mod write;
 
 pub use handle::Store;
 pub use sqlite::keys::ShimSeed;
-pub(crate) use sqlite::long_path::Way;
+pub(crate) use sqlite::long_path::LongPath;
 pub use sqlite::snapshot::{Snapshot, SnapshotError};
 pub use types::*;

@@ -49,7 +49,7 @@ pub struct Submission {
 
 /// What became of a submission.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Submitted {
+pub struct StoredSubmission {
     /// The job.
     pub job: Job,
     /// False where the idempotency key named an earlier one.
@@ -58,7 +58,7 @@ pub struct Submitted {
 
 /// What became of one submission of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
+pub struct SubmitOutcome {
     /// The job.
     pub id: JobId,
     /// Its number; those of new jobs ascend in the order of the batch.
@@ -146,7 +146,7 @@ pub enum QueueDeleted {
 
 /// A shim that is offered for a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
+pub struct ShimOffer {
     /// The shim's id.
     pub shim: String,
     /// Its program version.
@@ -155,7 +155,7 @@ pub struct Offer {
 
 /// A job that has got a slot and a shim: its attempt's row is committed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Claim {
+pub struct ClaimedJob {
     /// The shim that shall run it.
     pub shim: String,
     /// Its number.
@@ -182,14 +182,14 @@ pub struct Claim {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Claimed {
     /// One per shim that got work, in claim order.
-    pub claims: Vec<Claim>,
+    pub claims: Vec<ClaimedJob>,
     /// How many more queued jobs have a free slot and lack only a shim.
     pub wanting: u32,
 }
 
 /// A process that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Started {
+pub struct StartedAttempt {
     /// The job.
     pub number: JobNumber,
     /// The attempt.
@@ -204,7 +204,7 @@ pub struct Started {
 
 /// How an attempt's output is kept from now on.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Kept {
+pub enum OutputPlacement {
     /// As rows; the segments may be unlinked after the commit.
     Rows {
         /// All bytes, in offset order, dense but for `gaps`.
@@ -243,7 +243,7 @@ pub struct Finish {
     /// What `output.when_full` has dropped of the attempt's output.
     pub dropped: Dropped,
     /// Where the bytes are.
-    pub kept: Kept,
+    pub kept: OutputPlacement,
     /// Hex SHA-256 over all bytes; `None` where there are gaps.
     pub output_sha256: Option<String>,
     /// Digest state at `end_offset`, for a next attempt.
@@ -317,7 +317,7 @@ pub struct SegmentKey {
 
 /// What a stop wish met.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Wished {
+pub enum StopRequested {
     /// No attempt was running: the job is cancelled now.
     Withdrawn(Job),
     /// The wish is committed; it must be sent to this attempt's shim.
@@ -339,7 +339,7 @@ pub enum Wished {
 
 /// What a pause or resume wish met.
 #[derive(Debug, Clone, PartialEq)]
-pub enum PauseWished {
+pub enum PauseRequested {
     /// The wish is committed; it must be sent to this attempt's shim.
     ToShim {
         /// The job.

@@ -5,50 +5,51 @@
 use std::sync::Arc;
 
 use super::types::{
-    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputMet, Offer, PauseWished,
-    QueueDeleted, QueueSet, SegmentRow, Started, Submission, Taken, Updated, Wished,
+    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputMet, PauseRequested, QueueDeleted,
+    QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission, SubmitOutcome,
+    Updated,
 };
 use crate::job::{Input, JobChange, JobNumber, JobRef, Micros, QueueChange, StopWish, Survivor};
 
 /// One write.
 #[derive(Debug)]
-pub enum Ask {
+pub enum Write {
     BeginEpoch(String, String),
     SetQueue(QueueChange),
     DeleteQueue(String),
     /// All of them or none.
     Submit(Arc<[Submission]>),
-    Started(Started),
-    Paused(PauseTold),
-    StopRefused(RefusalTold),
+    Started(StartedAttempt),
+    Paused(PauseReport),
+    StopRefused(RefusalReport),
     WishStop(JobRef, StopWish),
-    WishPause(PauseAsk),
+    WishPause(PauseRequest),
     Input(JobRef, Input),
     Update(JobRef, JobChange),
     Delete(JobRef),
-    Void(VoidAsk),
+    Void(VoidReport),
     SegmentRead(SegmentRow),
     Finish(Box<Finish>),
-    Claim(ClaimAsk),
+    Claim(ClaimRequest),
 }
 
 /// The answer to it.
 #[derive(Debug)]
-pub enum Answer {
+pub enum WriteResult {
     Epoch(Epoch),
     QueueSet(QueueSet),
     QueueDeleted(QueueDeleted),
-    Submitted(Result<Vec<Taken>, BatchRefused>),
+    Submitted(Result<Vec<SubmitOutcome>, BatchRefused>),
     Fenced(Fenced),
-    Wished(Box<Wished>),
-    PauseWished(Box<PauseWished>),
+    Wished(Box<StopRequested>),
+    PauseWished(Box<PauseRequested>),
     Updated(Box<Updated>),
     Deleted(Box<Deleted>),
     InputMet(Box<InputMet>),
     Claimed(Claimed),
 }
 
-impl Ask {
+impl Write {
     /// In which order the writes of a batch are executed; those of one rank in the order of
     /// arrival.
     ///
@@ -96,7 +97,7 @@ impl Ask {
     }
 }
 
-impl Ask {
+impl Write {
     pub fn as_submit(&self) -> Option<&[Submission]> {
         match self {
             Self::Submit(submissions) => Some(submissions),
@@ -104,7 +105,7 @@ impl Ask {
         }
     }
 
-    pub fn as_started(&self) -> Option<&Started> {
+    pub fn as_started(&self) -> Option<&StartedAttempt> {
         match self {
             Self::Started(started) => Some(started),
             _ => None,
@@ -118,7 +119,7 @@ impl Ask {
         }
     }
 
-    pub fn as_claim(&self) -> Option<&ClaimAsk> {
+    pub fn as_claim(&self) -> Option<&ClaimRequest> {
         match self {
             Self::Claim(claim) => Some(claim),
             _ => None,
@@ -128,7 +129,7 @@ impl Ask {
 
 /// A shim's word that the tree has stopped or goes on.
 #[derive(Debug, Clone)]
-pub struct PauseTold {
+pub struct PauseReport {
     pub number: JobNumber,
     pub attempt: u32,
     pub paused: bool,
@@ -138,7 +139,7 @@ pub struct PauseTold {
 
 /// A shim's word that the kernel does not let it signal some processes for a stop.
 #[derive(Debug, Clone)]
-pub struct RefusalTold {
+pub struct RefusalReport {
     pub number: JobNumber,
     pub attempt: u32,
     pub refused: Vec<Survivor>,
@@ -146,7 +147,7 @@ pub struct RefusalTold {
 
 /// A proof that an attempt never started.
 #[derive(Debug, Clone)]
-pub struct VoidAsk {
+pub struct VoidReport {
     pub number: JobNumber,
     pub attempt: u32,
     pub at: Micros,
@@ -154,8 +155,8 @@ pub struct VoidAsk {
 
 /// Shims that ask for work.
 #[derive(Debug, Clone)]
-pub struct ClaimAsk {
-    pub offers: Vec<Offer>,
+pub struct ClaimRequest {
+    pub offers: Vec<ShimOffer>,
     pub boot_id: String,
     pub instance: String,
     pub at: Micros,
@@ -163,7 +164,7 @@ pub struct ClaimAsk {
 
 /// Somebody wants a job to pause or to go on.
 #[derive(Debug, Clone)]
-pub struct PauseAsk {
+pub struct PauseRequest {
     pub job: JobRef,
     pub pause: bool,
     pub actor: String,

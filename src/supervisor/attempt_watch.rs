@@ -4,21 +4,21 @@ use crate::{
     job::{JobId, JobNumber, Micros, Offset},
     output::Digest,
     spool::SegmentName,
-    store::{Claim, OpenAttempt},
+    store::{ClaimedJob, OpenAttempt},
 };
 
 /// Names an attempt; its number fences everything that is said about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct AttemptId {
     /// The job.
     pub job: JobNumber,
     /// The attempt.
     pub attempt: u32,
 }
 
-impl Key {
+impl AttemptId {
     /// The attempt of a claim.
-    pub fn of_claim(claim: &Claim) -> Self {
+    pub fn of_claim(claim: &ClaimedJob) -> Self {
         Self {
             job: claim.number,
             attempt: claim.attempt,
@@ -45,9 +45,9 @@ pub fn first_segment(open: &OpenAttempt) -> SegmentName {
 
 /// What the server must know to settle an attempt when it ends.
 #[derive(Debug, Clone)]
-pub struct Ward {
+pub struct AttemptWatch {
     /// Which attempt.
-    pub key: Key,
+    pub key: AttemptId,
     /// The job's UUID.
     pub id: JobId,
     /// Where its output begins.
@@ -58,11 +58,11 @@ pub struct Ward {
     pub started_at: Option<Micros>,
 }
 
-impl Ward {
+impl AttemptWatch {
     /// The attempt of a claim.
-    pub fn of_claim(claim: &Claim) -> Self {
+    pub fn of_claim(claim: &ClaimedJob) -> Self {
         Self {
-            key: Key::of_claim(claim),
+            key: AttemptId::of_claim(claim),
             id: claim.id,
             start_offset: claim.start_offset,
             digest: Digest::resume(claim.start_offset, claim.hash_state.as_deref()),
@@ -81,7 +81,7 @@ impl Ward {
     /// An open attempt.
     pub fn of_open(open: &OpenAttempt) -> Self {
         Self {
-            key: Key::of_open(open),
+            key: AttemptId::of_open(open),
             id: open.id,
             start_offset: open.start_offset,
             digest: Digest::resume(open.hashed_to, open.hash_state.as_deref()),

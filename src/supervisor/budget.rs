@@ -38,14 +38,14 @@ struct Demand {
 
 /// The right to one connection; dropping it gives the place to the next.
 #[derive(Debug)]
-pub struct Permit {
+pub struct ConnectionPermit {
     _place: OwnedSemaphorePermit,
-    turn: Turn,
+    turn: PermitTime,
 }
 
 /// How long a permit may be kept. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Turn {
+pub struct PermitTime {
     since: Instant,
     demand: watch::Sender<Demand>,
     promised: Arc<AtomicBool>,
@@ -64,13 +64,13 @@ impl Budget {
     }
 
     /// A place, if one is free and nobody waits for it.
-    pub fn try_take(&self) -> Option<Permit> {
+    pub fn try_take(&self) -> Option<ConnectionPermit> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         Some(self.permit(place))
     }
 
     /// Waits for a place.
-    pub async fn take(&self) -> Permit {
+    pub async fn take(&self) -> ConnectionPermit {
         if let Some(permit) = self.try_take() {
             return permit;
         }
@@ -82,10 +82,10 @@ impl Budget {
         }
     }
 
-    fn permit(&self, place: OwnedSemaphorePermit) -> Permit {
-        Permit {
+    fn permit(&self, place: OwnedSemaphorePermit) -> ConnectionPermit {
+        ConnectionPermit {
             _place: place,
-            turn: Turn {
+            turn: PermitTime {
                 since: Instant::now(),
                 demand: self.demand.clone(),
                 promised: Arc::default(),
@@ -94,14 +94,14 @@ impl Budget {
     }
 }
 
-impl Permit {
+impl ConnectionPermit {
     /// Tells when it is to be given up.
-    pub fn turn(&self) -> Turn {
+    pub fn turn(&self) -> PermitTime {
         self.turn.clone()
     }
 }
 
-impl Turn {
+impl PermitTime {
     /// Resolves when the place is to be given to somebody who waits; it was held for a while then.
     /// Cancel-safe.
     pub async fn over(&self) {
@@ -123,7 +123,7 @@ impl Turn {
     }
 }
 
-impl Drop for Permit {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if self.turn.promised.load(Ordering::Relaxed) {
             self.turn.demand.send_modify(|demand| demand.promised -= 1);

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    budget::{Permit, Turn},
+    budget::{ConnectionPermit, PermitTime},
     directory::{Directory, Name},
     wake::Waker,
 };
@@ -29,18 +29,22 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connected shim.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ShimConnection {
     stream: UnixStream,
     buffer: message::MessageBuffer,
-    permit: Permit,
+    permit: ConnectionPermit,
     waker: Waker,
 }
 
-impl Connection {
+impl ShimConnection {
     /// Connects to a shim's socket. The path goes through a directory descriptor, because a
     /// socket's own path must not be longer than 107 bytes (unix(7)). Waits where others are in the
     /// queue before us.
-    pub async fn open(directory: &Directory, shim: &str, permit: Permit) -> io::Result<Self> {
+    pub async fn open(
+        directory: &Directory,
+        shim: &str,
+        permit: ConnectionPermit,
+    ) -> io::Result<Self> {
         let name = directory.name(&Layout::shim_socket_name(shim))?;
         let stream = match UnixStream::connect(name.path()).await {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => queue_up(name).await?,
@@ -71,7 +75,7 @@ impl Connection {
     }
 
     /// Tells when the connection is to be given up, so that another shim can be talked to.
-    pub fn turn(&self) -> Turn {
+    pub fn turn(&self) -> PermitTime {
         self.permit.turn()
     }
 

@@ -17,10 +17,10 @@ use crate::sys::long_path;
 
 /// `DATA/shims`. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Directory(Arc<Inner>);
+pub struct Directory(Arc<DirectoryInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct DirectoryInner {
     path: PathBuf,
     open: Mutex<Option<Arc<File>>>,
 }
@@ -42,7 +42,7 @@ impl Name {
 impl Directory {
     /// The directory at this path; it is opened when it is needed.
     pub fn new(path: PathBuf) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(DirectoryInner {
             path,
             open: Mutex::default(),
         }))

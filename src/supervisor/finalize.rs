@@ -4,7 +4,7 @@
 
 use std::{io, path::Path};
 
-use super::attempt_watch::{Key, Ward};
+use super::attempt_watch::{AttemptId, AttemptWatch};
 use crate::{
     job::{Dropped, ExitFacts, Gap, GapReason, JobState, Micros, Offset, Reason, Survivor},
     output::{
@@ -13,17 +13,17 @@ use crate::{
         read::collect::collect,
     },
     spool::{
-        Hole, Kind, Position, SegmentName, SegmentReader, hole,
-        reader::{Next, is_no_segment},
+        DroppedRange, Position, RecordKind, SegmentName, SegmentReader, hole,
+        reader::{NextRecord, is_no_segment},
         unsynced,
     },
-    store::{Finish, Kept, SegmentRow, Started},
+    store::{Finish, OutputPlacement, SegmentRow, StartedAttempt},
     sys::clock,
 };
 
 /// How an attempt ended, as far as anybody can know.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Ending {
+pub enum AttemptEnding {
     /// The shim knew.
     Known {
         /// What it knew.
@@ -45,11 +45,11 @@ pub enum Ending {
 
 /// What is to be committed, and what may be unlinked behind it.
 #[derive(Debug, Clone)]
-pub struct Settled {
+pub struct Finalized {
     /// The attempt.
-    pub key: Key,
+    pub key: AttemptId,
     /// Its start, where that is not entered yet.
-    pub start: Option<Started>,
+    pub start: Option<StartedAttempt>,
     /// What is to be committed.
     pub finish: Finish,
     /// Files in the spool that the commit makes useless: segments whose bytes it takes into rows,
@@ -61,10 +61,10 @@ pub struct Settled {
 pub fn settle(
     spool: &Path,
     inline_bytes_max: u64,
-    mut ward: Ward,
-    ending: Ending,
-) -> io::Result<Settled> {
-    let Key { job, attempt } = ward.key;
+    mut ward: AttemptWatch,
+    ending: AttemptEnding,
+) -> io::Result<Finalized> {
+    let AttemptId { job, attempt } = ward.key;
     let unsynced = unsynced::is_marked(spool, job, attempt)?;
     if unsynced {
         // Before it is read: what the copy holds is what there is.
@@ -72,33 +72,33 @@ pub fn settle(
         ward.read_again();
     }
     let known_end = match &ending {
-        Ending::Known { facts, .. } => facts.end_offset,
-        Ending::Lost { .. } => 0,
+        AttemptEnding::Known { facts, .. } => facts.end_offset,
+        AttemptEnding::Lost { .. } => 0,
     };
     let mut remains = remains(spool, inline_bytes_max, known_end, &mut ward)?;
-    if let Ending::Lost {
+    if let AttemptEnding::Lost {
         unsynced_bytes_max, ..
     } = &ending
     {
         add_power_loss(*unsynced_bytes_max, &mut ward.digest);
     }
-    let synced = matches!(&ending, Ending::Known { synced: true, .. });
+    let synced = matches!(&ending, AttemptEnding::Known { synced: true, .. });
     // Rows are synced by the commit itself.
-    if !synced && matches!(remains.kept, Kept::Segments { .. }) {
+    if !synced && matches!(remains.kept, OutputPlacement::Segments { .. }) {
         sync_attempt(spool, job, attempt)?;
     }
     if unsynced {
         remains.unlink.push(unsynced::file_name(job, attempt));
     }
     remains.gaps().extend(ward.digest.take_gaps());
-    let Remains { kept, unlink, hole } = remains;
+    let OutputRemains { kept, unlink, hole } = remains;
     let mut finish = finish(&ward, ending, kept);
     // Paper knows better what is gone than who wanted it gone.
     if hole.is_some() || finish.facts.is_none() {
         let holes = [hole, last_hole(spool, ward.key)?];
         finish.dropped = dropped(&finish.kept, &holes);
     }
-    Ok(Settled {
+    Ok(Finalized {
         key: ward.key,
         start: None,
         finish,
@@ -107,19 +107,19 @@ pub fn settle(
 }
 
 /// Where the output of an attempt stays.
-struct Remains {
-    kept: Kept,
+struct OutputRemains {
+    kept: OutputPlacement,
     unlink: Vec<String>,
     /// What was dropped in the middle.
-    hole: Option<Hole>,
+    hole: Option<DroppedRange>,
 }
 
 fn remains(
     spool: &Path,
     inline_bytes_max: u64,
     known_end: Offset,
-    ward: &mut Ward,
-) -> io::Result<Remains> {
+    ward: &mut AttemptWatch,
+) -> io::Result<OutputRemains> {
     let first = SegmentName {
         job: ward.key.job,
         attempt: ward.key.attempt,
@@ -134,8 +134,8 @@ fn remains(
                 for item in collected.items() {
                     ward.digest.update(&item);
                 }
-                return Ok(Remains {
-                    kept: Kept::Rows {
+                return Ok(OutputRemains {
+                    kept: OutputPlacement::Rows {
                         chunks: collected.chunks,
                         gaps: Vec::new(),
                     },
@@ -145,8 +145,8 @@ fn remains(
             }
             // It never wrote anything that is still there.
             Err(error) if is_no_segment(&error) && known_end <= ward.start_offset => {
-                return Ok(Remains {
-                    kept: Kept::Rows {
+                return Ok(OutputRemains {
+                    kept: OutputPlacement::Rows {
                         chunks: Vec::new(),
                         gaps: Vec::new(),
                     },
@@ -171,8 +171,8 @@ fn remains(
         };
         name.to_string()
     }));
-    Ok(Remains {
-        kept: Kept::Segments {
+    Ok(OutputRemains {
+        kept: OutputPlacement::Segments {
             rows,
             gaps: Vec::new(),
         },
@@ -183,7 +183,11 @@ fn remains(
 
 /// The files that say what was dropped, and segments that they say are gone: a kill may have come
 /// before they went.
-fn dropped_files(spool: &Path, key: Key, hole: Option<Hole>) -> io::Result<Vec<String>> {
+fn dropped_files(
+    spool: &Path,
+    key: AttemptId,
+    hole: Option<DroppedRange>,
+) -> io::Result<Vec<String>> {
     let mut files = Vec::new();
     if let Some(hole) = hole {
         let segments = hole::segments(spool, key.job, key.attempt)?.into_iter();
@@ -196,8 +200,8 @@ fn dropped_files(spool: &Path, key: Key, hole: Option<Hole>) -> io::Result<Vec<S
 }
 
 /// What was dropped of an attempt, according to what there is on paper.
-fn dropped(kept: &Kept, holes: &[Option<Hole>]) -> Dropped {
-    let (Kept::Rows { gaps, .. } | Kept::Segments { gaps, .. }) = kept;
+fn dropped(kept: &OutputPlacement, holes: &[Option<DroppedRange>]) -> Dropped {
+    let (OutputPlacement::Rows { gaps, .. } | OutputPlacement::Segments { gaps, .. }) = kept;
     let dropped = gaps.iter().filter(|gap| gap.reason.is_dropping());
     Dropped {
         bytes: dropped.map(|gap| gap.to - gap.from).sum(),
@@ -207,7 +211,7 @@ fn dropped(kept: &Kept, holes: &[Option<Hole>]) -> Dropped {
 
 /// What an attempt without an exit record has written down of output behind its bound: a kill can
 /// come between the two records.
-fn last_hole(spool: &Path, key: Key) -> io::Result<Option<Hole>> {
+fn last_hole(spool: &Path, key: AttemptId) -> io::Result<Option<DroppedRange>> {
     let Some(last) = hole::segments(spool, key.job, key.attempt)?.pop() else {
         return Ok(None);
     };
@@ -215,8 +219,8 @@ fn last_hole(spool: &Path, key: Key) -> io::Result<Option<Hole>> {
         Err(error) if is_no_segment(&error) => return Ok(None),
         reader => reader?,
     };
-    while let Next::Record(header, payload) = reader.next_record()? {
-        if header.kind == Kind::Gap {
+    while let NextRecord::Record(header, payload) = reader.next_record()? {
+        if header.kind == RecordKind::Gap {
             return Ok(serde_json::from_slice(payload).ok());
         }
     }
@@ -228,11 +232,11 @@ fn last_hole(spool: &Path, key: Key) -> io::Result<Option<Hole>> {
 /// damage: its row goes as far as what follows, and there is no digest.
 fn segment_rows(
     spool: &Path,
-    ward: &mut Ward,
-    hole: Option<Hole>,
+    ward: &mut AttemptWatch,
+    hole: Option<DroppedRange>,
     known_end: Offset,
 ) -> io::Result<Vec<SegmentRow>> {
-    let Key { job, attempt } = ward.key;
+    let AttemptId { job, attempt } = ward.key;
     let mut gap = hole.map(|hole| hole.gap);
     let mut rows = Vec::new();
     loop {
@@ -263,7 +267,7 @@ fn segment_rows(
 /// that is there, or at the end that the shim has told.
 fn next_found(
     spool: &Path,
-    key: Key,
+    key: AttemptId,
     offset: Offset,
     known_end: Offset,
 ) -> io::Result<Option<Offset>> {
@@ -284,20 +288,20 @@ fn add_power_loss(bytes: u64, digest: &mut Digest) {
     }
 }
 
-impl Remains {
+impl OutputRemains {
     fn gaps(&mut self) -> &mut Vec<Gap> {
         match &mut self.kept {
-            Kept::Rows { gaps, .. } | Kept::Segments { gaps, .. } => gaps,
+            OutputPlacement::Rows { gaps, .. } | OutputPlacement::Segments { gaps, .. } => gaps,
         }
     }
 }
 
-fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
+fn finish(ward: &AttemptWatch, ending: AttemptEnding, kept: OutputPlacement) -> Finish {
     let end_offset: Offset = ward.digest.offset();
     let (state, reason, facts, remains, at, actor) = match ending {
-        Ending::Known { facts, .. } => {
+        AttemptEnding::Known { facts, .. } => {
             if facts.end_offset != end_offset {
-                let Key { job, attempt } = ward.key;
+                let AttemptId { job, attempt } = ward.key;
                 tracing::error!(
                     job,
                     attempt,
@@ -310,7 +314,7 @@ fn finish(ward: &Ward, ending: Ending, kept: Kept) -> Finish {
             let at = facts.ended_at();
             (state, reason, Some(*facts), (Vec::new(), None), at, "shim")
         }
-        Ending::Lost {
+        AttemptEnding::Lost {
             survivors,
             survivors_unknown,
             ..

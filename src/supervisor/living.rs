@@ -17,22 +17,22 @@ use super::looked::Looked;
 use crate::sys::threads::blocking;
 
 /// One look at `/proc`: the ids of the shims that it found, or why it could not be taken.
-type Found = Result<BTreeSet<String>, String>;
+type ShimScan = Result<BTreeSet<String>, String>;
 
 /// Looks for shims. Those that ask at the same time share one look. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Living(Arc<Inner>);
+pub struct ShimSearch(Arc<SearchInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct SearchInner {
     data_dir: PathBuf,
-    last: Mutex<Option<(Instant, Arc<Found>)>>,
+    last: Mutex<Option<(Instant, Arc<ShimScan>)>>,
 }
 
-impl Living {
+impl ShimSearch {
     /// For the shims of a data directory, by its absolute path.
     pub fn new(data_dir: PathBuf) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(SearchInner {
             data_dir,
             last: Mutex::default(),
         }))
@@ -48,7 +48,7 @@ impl Living {
     }
 
     /// A look that was begun after this was asked for.
-    async fn found(&self) -> Arc<Found> {
+    async fn found(&self) -> Arc<ShimScan> {
         let asked = Instant::now();
         let mut last = self.0.last.lock().await;
         if let Some((begun, found)) = &*last

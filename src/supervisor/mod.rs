@@ -25,23 +25,23 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use attempt_watch::{Key, Ward, first_segment};
+pub use attempt_watch::{AttemptId, AttemptWatch, first_segment};
 pub use budget::Budget;
 pub use directory::Directory;
-pub use finalize::{Ending, Settled, settle};
-pub use living::Living;
+pub use finalize::{AttemptEnding, Finalized, settle};
+pub use living::ShimSearch;
 pub use looked::Looked;
-pub use orphans::{Held, Hunter, Leader, Mark, Remains};
+pub use orphans::{Leader, Mark, OrphanSearcher, OrphanTree, SearchGuard};
 pub use probe::boot_id;
 pub use registry::{Order, Registry};
 pub use spawn::{forget_all_traces, starting_max};
-pub use spec::{Bounds, home, know_user};
+pub use spec::{RunLimits, home, know_user};
 
 use crate::{
     job::{Input, InputAnswer, JobNumber, StopWish},
     output::{ArmRequest, Hub, Unlinker},
     spool::{Layout, ShimKey},
-    store::{Claim, Offer, OpenAttempt, Store},
+    store::{ClaimedJob, OpenAttempt, ShimOffer, Store},
     sys::vital::Vital,
 };
 
@@ -60,9 +60,9 @@ pub struct Context {
     /// Where the shims' locks and sockets are.
     pub directory: Directory,
     /// Finds shims by their processes.
-    pub living: Living,
+    pub living: ShimSearch,
     /// Finds and ends what is left of trees.
-    pub hunter: Hunter,
+    pub hunter: OrphanSearcher,
     /// How many shims may be talked to.
     pub budget: Budget,
     /// How many shims may be starting.
@@ -80,7 +80,7 @@ pub struct Context {
     /// The kernel's boot id.
     pub boot_id: String,
     /// Bounds that go into every run.
-    pub bounds: Bounds,
+    pub bounds: RunLimits,
     /// How long a shim may take to answer.
     pub answer: Duration,
     /// Ends all tasks of the supervisor; the shims and their jobs go on.
@@ -112,23 +112,23 @@ impl Context {
 #[derive(Debug)]
 pub enum ShimEvent {
     /// The shim is free for work.
-    Idle(Offer),
+    Idle(ShimOffer),
     /// An attempt has ended and its output is settled; `offer` is set where the shim takes work
     /// again once this is committed.
     Ended {
         /// What to commit, and what to unlink behind it.
-        settled: Box<Settled>,
+        settled: Box<Finalized>,
         /// The shim.
         shim: String,
         /// Set where the shim takes work again.
-        offer: Option<Offer>,
+        offer: Option<ShimOffer>,
     },
     /// This attempt never ran in that shim: it answers, and knows nothing of it.
     NeverRan {
         /// The attempt.
-        key: Key,
+        key: AttemptId,
         /// Set where the shim is free for work, once the attempt is rescued.
-        offer: Option<Offer>,
+        offer: Option<ShimOffer>,
         /// How long it is to be left alone before it is given work: it has refused some.
         pause: Duration,
     },
@@ -137,7 +137,7 @@ pub enum ShimEvent {
         /// The shim.
         shim: String,
         /// What it was last given.
-        attempt: Option<Key>,
+        attempt: Option<AttemptId>,
     },
 }
 
@@ -222,11 +222,11 @@ impl Supervisor {
     async fn take_over(&self, shim: String, attempt: Option<OpenAttempt>) {
         let (ctx, registry, events) = self.parts();
         match probe::reach_now(&ctx, &shim).await {
-            probe::Reached::Free => {
+            probe::ProbeOutcome::Free => {
                 spawn::remove_traces(&ctx.layout, &shim);
                 let _ = events.send(ShimEvent::Dead {
                     shim,
-                    attempt: attempt.as_ref().map(Key::of_open),
+                    attempt: attempt.as_ref().map(AttemptId::of_open),
                 });
             }
             reached => shim_handle::keep(ctx, registry, events, shim, reached, attempt),
@@ -250,7 +250,7 @@ impl Supervisor {
     }
 
     /// Gives a shim its next attempt; acknowledges the one before.
-    pub fn run(&self, claim: Claim) {
+    pub fn run(&self, claim: ClaimedJob) {
         let shim = claim.shim.clone();
         // A shim that died in between is told as `Dead` by its keeper, with this attempt's row
         // naming it; the order is then answered by the rescue.
@@ -261,7 +261,7 @@ impl Supervisor {
         {
             let _ = self.events.send(ShimEvent::Dead {
                 shim,
-                attempt: Some(Key::of_claim(&claim)),
+                attempt: Some(AttemptId::of_claim(&claim)),
             });
         }
     }
@@ -286,7 +286,7 @@ impl Supervisor {
     /// # Errors
     ///
     /// The shim is not known, or has more orders than it takes.
-    pub fn stop_job(&self, shim: &str, key: Key, wish: StopWish) -> Result<(), Unreachable> {
+    pub fn stop_job(&self, shim: &str, key: AttemptId, wish: StopWish) -> Result<(), Unreachable> {
         self.registry.order(shim, Order::Stop(key, wish))
     }
 
@@ -299,7 +299,7 @@ impl Supervisor {
     pub async fn pause(
         &self,
         shim: &str,
-        key: Key,
+        key: AttemptId,
         pause: bool,
         actor: &str,
     ) -> Result<(), String> {
@@ -325,7 +325,7 @@ impl Supervisor {
     pub async fn input(
         &self,
         shim: &str,
-        key: Key,
+        key: AttemptId,
         input: Input,
     ) -> Result<InputAnswer, Unreachable> {
         let input = Arc::new(input);

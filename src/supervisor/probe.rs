@@ -7,8 +7,8 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use super::{Context, budget::Permit, connection::Connection, looked::Looked};
-use crate::spool::{FromShim, Greeting, Layout, ShimState, Speaker};
+use super::{Context, budget::ConnectionPermit, connection::ShimConnection, looked::Looked};
+use crate::spool::{AnyWelcome, FromShim, Greeting, Layout, ShimState};
 
 /// How long a lock must stay taken before it counts as held: a child between fork and exec holds
 /// its parent's lock for that long at most.
@@ -22,7 +22,7 @@ const LOCK_RETRY_EVERY: Duration = Duration::from_millis(10);
 
 /// What a shim says of itself.
 #[derive(Debug)]
-pub struct Welcome {
+pub struct ShimWelcome {
     /// Its program version.
     pub version: String,
     /// What it is doing.
@@ -31,9 +31,9 @@ pub struct Welcome {
 
 /// What came of asking a shim.
 #[derive(Debug)]
-pub enum Reached {
+pub enum ProbeOutcome {
     /// It answers.
-    Answers(Box<Connection>, Welcome),
+    Answers(Box<ShimConnection>, ShimWelcome),
     /// It lives and does not answer.
     Held,
     /// It does not answer, and nobody can say whether it lives: it counts as if it did.
@@ -41,15 +41,15 @@ pub enum Reached {
     /// It was not asked yet: there are fewer connections than shims. Its lock is held.
     Later,
     /// It lives, and answers in a language that we do not speak.
-    Foreign(Speaker),
+    Foreign(AnyWelcome),
     /// It is dead.
     Free,
 }
 
 /// What a shim says to a greeting.
 enum Greeted {
-    Welcome(Box<Connection>, Welcome),
-    Foreign(Speaker),
+    Welcome(Box<ShimConnection>, ShimWelcome),
+    Foreign(AnyWelcome),
 }
 
 /// The kernel's boot id (proc_sys_kernel(5)): another one means that every process is gone.
@@ -61,59 +61,59 @@ pub fn boot_id() -> io::Result<String> {
 
 /// Asks a shim who it is, with this server's epoch, within the context's deadline; waits for a
 /// connection before, as long as the shim is not known to be dead.
-pub async fn reach(ctx: &Context, shim: &str) -> Reached {
+pub async fn reach(ctx: &Context, shim: &str) -> ProbeOutcome {
     let mut permit = std::pin::pin!(ctx.budget.take());
     loop {
         if let Ok(permit) = tokio::time::timeout(LOOK_EVERY, &mut permit).await {
             return ask(ctx, shim, permit).await;
         }
         if look(ctx, shim).await == Looked::Gone {
-            return Reached::Free;
+            return ProbeOutcome::Free;
         }
     }
 }
 
 /// The same, but one for which there is no connection now is asked later.
-pub async fn reach_now(ctx: &Context, shim: &str) -> Reached {
+pub async fn reach_now(ctx: &Context, shim: &str) -> ProbeOutcome {
     match ctx.budget.try_take() {
         Some(permit) => ask(ctx, shim, permit).await,
         None => match look(ctx, shim).await {
-            Looked::Gone => Reached::Free,
-            Looked::There(()) => Reached::Later,
-            Looked::Unknown(why) => Reached::Unknown(why),
+            Looked::Gone => ProbeOutcome::Free,
+            Looked::There(()) => ProbeOutcome::Later,
+            Looked::Unknown(why) => ProbeOutcome::Unknown(why),
         },
     }
 }
 
 /// Asks on a connection of its own.
-pub async fn ask(ctx: &Context, shim: &str, permit: Permit) -> Reached {
+pub async fn ask(ctx: &Context, shim: &str, permit: ConnectionPermit) -> ProbeOutcome {
     let error = match tokio::time::timeout(ctx.answer, greet(ctx, shim, permit)).await {
         Ok(Ok(Greeted::Welcome(connection, welcome))) => {
-            return Reached::Answers(connection, welcome);
+            return ProbeOutcome::Answers(connection, welcome);
         }
-        Ok(Ok(Greeted::Foreign(speaker))) => return Reached::Foreign(speaker),
+        Ok(Ok(Greeted::Foreign(speaker))) => return ProbeOutcome::Foreign(speaker),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "no answer in time".to_owned(),
     };
     tracing::debug!(shim, error, "a shim does not answer");
     match look(ctx, shim).await {
-        Looked::There(()) => Reached::Held,
-        Looked::Gone => Reached::Free,
-        Looked::Unknown(why) => Reached::Unknown(why),
+        Looked::There(()) => ProbeOutcome::Held,
+        Looked::Gone => ProbeOutcome::Free,
+        Looked::Unknown(why) => ProbeOutcome::Unknown(why),
     }
 }
 
 /// The same for one that is known not to speak our language: nothing is said to it, so that it can
 /// go when it is done.
-pub async fn watch(ctx: &Context, shim: &str, speaker: Speaker) -> Reached {
+pub async fn watch(ctx: &Context, shim: &str, speaker: AnyWelcome) -> ProbeOutcome {
     match look(ctx, shim).await {
-        Looked::There(()) | Looked::Unknown(_) => Reached::Foreign(speaker),
-        Looked::Gone => Reached::Free,
+        Looked::There(()) | Looked::Unknown(_) => ProbeOutcome::Foreign(speaker),
+        Looked::Gone => ProbeOutcome::Free,
     }
 }
 
-async fn greet(ctx: &Context, shim: &str, permit: Permit) -> io::Result<Greeted> {
-    let mut connection = Connection::open(&ctx.directory, shim, permit).await?;
+async fn greet(ctx: &Context, shim: &str, permit: ConnectionPermit) -> io::Result<Greeted> {
+    let mut connection = ShimConnection::open(&ctx.directory, shim, permit).await?;
     let hello = Greeting::new(&ctx.key_of(shim), ctx.epoch, &ctx.instance);
     connection.send(&hello).await?;
     loop {
@@ -129,7 +129,7 @@ async fn greet(ctx: &Context, shim: &str, permit: Permit) -> io::Result<Greeted>
         match heard {
             Heard::Foreign(speaker) => return Ok(Greeted::Foreign(speaker)),
             Heard::Known(FromShim::Welcome { version, state, .. }) => {
-                let welcome = Welcome { version, state };
+                let welcome = ShimWelcome { version, state };
                 return Ok(Greeted::Welcome(Box::new(connection), welcome));
             }
             Heard::Known(FromShim::Stale { epoch }) => {
@@ -143,13 +143,13 @@ async fn greet(ctx: &Context, shim: &str, permit: Permit) -> io::Result<Greeted>
 
 /// The first thing that a shim says.
 enum Heard {
-    Foreign(Speaker),
+    Foreign(AnyWelcome),
     Known(FromShim),
 }
 
 impl Heard {
     fn read(json: &[u8]) -> Option<Self> {
-        match Speaker::foreign(json) {
+        match AnyWelcome::foreign(json) {
             Some(speaker) => Some(Self::Foreign(speaker)),
             None => serde_json::from_slice(json).ok().map(Self::Known),
         }

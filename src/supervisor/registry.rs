@@ -10,28 +10,28 @@ use std::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Unreachable, attempt_watch::Key};
+use super::{Unreachable, attempt_watch::AttemptId};
 use crate::{
     job::{Input, InputAnswer, JobNumber, Offset, StopWish},
     output::ArmRequest,
-    store::Claim,
+    store::ClaimedJob,
 };
 
 /// What a keeper can be told.
 #[derive(Debug)]
 pub enum Order {
     /// Run this attempt.
-    Run(Box<Claim>),
+    Run(Box<ClaimedJob>),
     /// The last attempt's end is committed.
     Release,
     /// No more work.
     Leave,
     /// Stop this attempt.
-    Stop(Key, StopWish),
+    Stop(AttemptId, StopWish),
     /// Pause or resume this attempt; `done` is answered when that is committed.
     Pause {
         /// Which.
-        key: Key,
+        key: AttemptId,
         /// Pause or resume.
         pause: bool,
         /// Who asked.
@@ -43,7 +43,7 @@ pub enum Order {
     /// Pass bytes on to the stdin of this attempt.
     Input {
         /// Which.
-        key: Key,
+        key: AttemptId,
         /// The bytes, as long as somebody waits for the answer: a shim that does not answer must
         /// not pile them up.
         input: Weak<Input>,
@@ -53,7 +53,7 @@ pub enum Order {
     /// Send a signal to this attempt's group.
     Signal {
         /// Which.
-        key: Key,
+        key: AttemptId,
         /// Its number.
         signal: i32,
         /// Answered when it is on its way.
@@ -63,9 +63,9 @@ pub enum Order {
 
 impl Order {
     /// The attempt that it is about, where it names one.
-    pub fn key(&self) -> Option<Key> {
+    pub fn key(&self) -> Option<AttemptId> {
         match self {
-            Self::Run(claim) => Some(Key::of_claim(claim)),
+            Self::Run(claim) => Some(AttemptId::of_claim(claim)),
             Self::Stop(key, _)
             | Self::Pause { key, .. }
             | Self::Input { key, .. }
@@ -78,13 +78,13 @@ impl Order {
 /// The readers' wish to be woken, as a keeper finds it: however many ask and however long the
 /// shim does not answer, it is one offset, the least.
 #[derive(Debug, Default)]
-pub struct Bell {
+pub struct ShimWakeup {
     wish: Mutex<Option<Offset>>,
     rung: Notify,
     overflow: Notify,
 }
 
-impl Bell {
+impl ShimWakeup {
     /// Asks for a wake-up when there is output behind `offset`.
     fn ring(&self, offset: Offset) {
         let mut wish = self.wish();
@@ -145,14 +145,14 @@ impl Orders {
 struct Mailbox {
     orders: mpsc::UnboundedSender<Posted>,
     slots: Arc<Semaphore>,
-    bell: Arc<Bell>,
+    bell: Arc<ShimWakeup>,
 }
 
 #[derive(Debug, Default)]
 struct Keepers {
     by_shim: HashMap<String, Mailbox>,
     /// With the attempt that runs.
-    by_job: HashMap<JobNumber, (Key, Mailbox)>,
+    by_job: HashMap<JobNumber, (AttemptId, Mailbox)>,
 }
 
 /// All keepers. Cheap to clone.
@@ -161,9 +161,9 @@ pub struct Registry(Arc<Mutex<Keepers>>);
 
 impl Registry {
     /// Enters a shim's keeper; its orders come out of the receiver, and its readers ring the bell.
-    pub fn enter(&self, shim: &str) -> (Orders, Arc<Bell>) {
+    pub fn enter(&self, shim: &str) -> (Orders, Arc<ShimWakeup>) {
         let (orders, receiver) = mpsc::unbounded_channel();
-        let bell = Arc::<Bell>::default();
+        let bell = Arc::<ShimWakeup>::default();
         let mailbox = Mailbox {
             orders,
             slots: Arc::new(Semaphore::new(ORDERS_MAX)),
@@ -184,7 +184,7 @@ impl Registry {
     }
 
     /// The shim runs this attempt from now on.
-    pub fn attach(&self, key: Key, shim: &str) {
+    pub fn attach(&self, key: AttemptId, shim: &str) {
         let mut keepers = self.lock();
         if let Some(mailbox) = keepers.by_shim.get(shim).cloned() {
             keepers.by_job.insert(key.job, (key, mailbox));
@@ -207,7 +207,7 @@ impl Registry {
     pub fn order_job(
         &self,
         job: JobNumber,
-        order: impl FnOnce(Key) -> Order,
+        order: impl FnOnce(AttemptId) -> Order,
     ) -> Result<(), Unreachable> {
         let found = self.lock().by_job.get(&job).cloned();
         let (key, mailbox) = found.ok_or(Unreachable)?;
@@ -267,10 +267,10 @@ mod tests {
         };
         assert_eq!(registry.order_job(7, signal), Err(Unreachable));
         for attempt in 1..=2 {
-            registry.attach(Key { job: 7, attempt }, "a");
+            registry.attach(AttemptId { job: 7, attempt }, "a");
             registry.order_job(7, signal).expect("a keeper");
             let order = orders.recv().await.expect("an order");
-            assert_eq!(order.key(), Some(Key { job: 7, attempt }));
+            assert_eq!(order.key(), Some(AttemptId { job: 7, attempt }));
         }
         registry.detach(7);
         assert_eq!(registry.order_job(7, signal), Err(Unreachable));
@@ -278,7 +278,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_bell_that_nobody_hears_keeps_one_wish_and_it_is_the_least() {
-        let bell = Bell::default();
+        let bell = ShimWakeup::default();
         for offset in [900, 5, 70] {
             bell.ring(offset);
         }
@@ -291,7 +291,7 @@ mod tests {
     async fn a_mailbox_that_nobody_empties_is_bounded_and_asks_for_the_levels_again() {
         let registry = Registry::default();
         let (mut orders, bell) = registry.enter("s");
-        let key = Key { job: 1, attempt: 1 };
+        let key = AttemptId { job: 1, attempt: 1 };
         registry.attach(key, "s");
         let signal = |key| Order::Signal {
             key,

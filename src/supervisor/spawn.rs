@@ -6,9 +6,9 @@ use tokio::process::{Child, Command};
 
 use super::{
     Context,
-    budget::Permit,
+    budget::ConnectionPermit,
     looked::Looked,
-    probe::{self, Reached},
+    probe::{self, ProbeOutcome},
 };
 use crate::spool::{Layout, ShimKey, paper};
 
@@ -38,7 +38,7 @@ pub fn starting_max(open_files_max: Option<u64>) -> usize {
 }
 
 /// Starts a shim from our own binary and waits until it answers. Waits for a connection first.
-pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<Reached> {
+pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<ProbeOutcome> {
     let permit = ctx.budget.take().await;
     // Never closed.
     let _turn = ctx.starting.acquire().await.map_err(io::Error::other)?;
@@ -80,7 +80,12 @@ fn hand_over(child: &mut Child, key: &ShimKey) -> io::Result<()> {
     pipe.write_all(key.bytes())
 }
 
-async fn ready(ctx: &Context, shim: &str, mut child: Child, permit: Permit) -> io::Result<Reached> {
+async fn ready(
+    ctx: &Context,
+    shim: &str,
+    mut child: Child,
+    permit: ConnectionPermit,
+) -> io::Result<ProbeOutcome> {
     let mut knocks = tokio::time::interval(KNOCK_EVERY);
     let socket = ctx.layout.shims().join(Layout::shim_socket_name(shim));
     let mut permit = Some(permit);
@@ -91,7 +96,7 @@ async fn ready(ctx: &Context, shim: &str, mut child: Child, permit: Permit) -> i
                 Some(permit) => probe::ask(ctx, shim, permit).await,
                 None => probe::reach(ctx, shim).await,
             };
-            if let Reached::Answers(..) = reached {
+            if let ProbeOutcome::Answers(..) = reached {
                 // A shim may outlive us. While we live we are its parent: a child that is dropped
                 // is reaped by the runtime, and takes no descriptor for that.
                 drop(child);

@@ -13,12 +13,12 @@ use nix::{
 use crate::{
     job::{OutputPolicy, Seconds, WhenFull},
     spool::RunSpec,
-    store::Claim,
+    store::ClaimedJob,
 };
 
 /// Bounds that go into every run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct RunLimits {
     /// Segments are sealed at this size, bytes.
     pub segment_bytes: u64,
     /// Output up to this size becomes rows, bytes.
@@ -42,7 +42,12 @@ pub const INSTANCE_VARIABLE: &str = "CC_EXECUTOR_INSTANCE";
 const DATA_DIR_VARIABLE: &str = "CC_EXECUTOR_DATA_DIR";
 
 /// What a shim needs to run this claim for the `instance` of this data directory (absolute).
-pub fn run_spec(claim: &Claim, bounds: &Bounds, instance: &str, data_dir: &Path) -> RunSpec {
+pub fn run_spec(
+    claim: &ClaimedJob,
+    bounds: &RunLimits,
+    instance: &str,
+    data_dir: &Path,
+) -> RunSpec {
     let job = &claim.job;
     RunSpec {
         job: claim.number,
@@ -73,7 +78,7 @@ pub fn run_spec(claim: &Claim, bounds: &Bounds, instance: &str, data_dir: &Path)
 
 /// Where the output of this attempt has to end, as an offset: what earlier ones have stored counts,
 /// gaps do not. Where the oldest output goes the bound is that of each attempt.
-fn output_bytes_max(claim: &Claim) -> Option<u64> {
+fn output_bytes_max(claim: &ClaimedJob) -> Option<u64> {
     let OutputPolicy {
         max_bytes,
         when_full,
@@ -90,7 +95,7 @@ fn output_bytes_max(claim: &Claim) -> Option<u64> {
 /// it keeps is never much less than its bound.
 const RING_SEGMENTS: u64 = 8;
 
-fn segment_bytes(output: &OutputPolicy, bounds: &Bounds) -> u64 {
+fn segment_bytes(output: &OutputPolicy, bounds: &RunLimits) -> u64 {
     match (output.when_full, output.max_bytes) {
         (WhenFull::DropOldest, Some(max)) => bounds.segment_bytes.min(max / RING_SEGMENTS),
         _ => bounds.segment_bytes,
@@ -98,7 +103,7 @@ fn segment_bytes(output: &OutputPolicy, bounds: &Bounds) -> u64 {
 }
 
 /// The clean base environment and the data directory, then the job's own variables, then our marks.
-fn environment(claim: &Claim, instance: &str, data_dir: &Path) -> Vec<(String, String)> {
+fn environment(claim: &ClaimedJob, instance: &str, data_dir: &Path) -> Vec<(String, String)> {
     let mut env: std::collections::BTreeMap<String, String> = base_environment().into();
     // Variables travel as text: a directory of another name has to be named by the job.
     if let Some(data_dir) = data_dir.to_str() {
@@ -130,13 +135,13 @@ pub fn home() -> &'static str {
 
 /// What passwd(5) says of the server's user, read once.
 #[derive(Debug)]
-struct Account {
+struct UserAccount {
     name: String,
     home: String,
     shell: String,
 }
 
-static USER: OnceLock<Account> = OnceLock::new();
+static USER: OnceLock<UserAccount> = OnceLock::new();
 
 /// Looks the server's user up, before any job needs it: later there may be no descriptor for that,
 /// and the answer holds as long as the server.
@@ -151,15 +156,15 @@ pub fn know_user() -> std::io::Result<()> {
         Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => None,
         Err(errno) => return Err(errno.into()),
     };
-    USER.get_or_init(|| Account::of(user));
+    USER.get_or_init(|| UserAccount::of(user));
     Ok(())
 }
 
-fn user() -> &'static Account {
-    USER.get_or_init(|| Account::of(None))
+fn user() -> &'static UserAccount {
+    USER.get_or_init(|| UserAccount::of(None))
 }
 
-impl Account {
+impl UserAccount {
     fn of(user: Option<User>) -> Self {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         user.map_or_else(

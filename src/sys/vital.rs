@@ -32,7 +32,7 @@ impl Vital {
         let failed = self.failed.clone();
         async move {
             // Dropped while the panic unwinds through this future.
-            let _guard = Guard { what, failed };
+            let _guard = PanicGuard { what, failed };
             task.await;
         }
     }
@@ -44,12 +44,12 @@ impl Vital {
 }
 
 /// Tells of the panic that drops it.
-struct Guard {
+struct PanicGuard {
     what: &'static str,
     failed: CancellationToken,
 }
 
-impl Drop for Guard {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tracing::error!(task = self.what, "a vital task panicked; the server ends");

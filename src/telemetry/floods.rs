@@ -21,11 +21,11 @@ pub const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Which lines are written. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Floods(Arc<Mutex<HashMap<Identifier, Place>>>);
+pub struct LineLimiter(Arc<Mutex<HashMap<Identifier, SourceLine>>>);
 
 /// A place in the source that writes lines.
 #[derive(Debug)]
-struct Place {
+struct SourceLine {
     name: &'static str,
     /// Lines that may be written now.
     left: u32,
@@ -34,7 +34,7 @@ struct Place {
     left_out: u64,
 }
 
-impl Floods {
+impl LineLimiter {
     /// Tells how many lines were left out since the last time.
     pub fn tell(&self) {
         let told: Vec<_> = self
@@ -59,7 +59,7 @@ impl Floods {
             return true;
         }
         let mut places = self.places();
-        let place = places.entry(line.callsite()).or_insert_with(|| Place {
+        let place = places.entry(line.callsite()).or_insert_with(|| SourceLine {
             name: line.name(),
             left: BURST_MAX,
             filled_at: now,
@@ -68,13 +68,13 @@ impl Floods {
         place.admits(now)
     }
 
-    fn places(&self) -> MutexGuard<'_, HashMap<Identifier, Place>> {
+    fn places(&self) -> MutexGuard<'_, HashMap<Identifier, SourceLine>> {
         // A panic cannot leave it half-changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
+impl SourceLine {
     fn admits(&mut self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.filled_at);
         let more = since.as_secs() / LINE_EVERY.as_secs();
@@ -96,7 +96,7 @@ impl Place {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Floods {
+impl<S: Subscriber> Layer<S> for LineLimiter {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         self.admits(event.metadata(), Instant::now())
     }
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_place_that_writes_all_the_time_gets_a_line_a_second_and_a_quiet_one_its_burst() {
         let began = Instant::now();
-        let mut place = Place {
+        let mut place = SourceLine {
             name: "here",
             left: BURST_MAX,
             filled_at: began,

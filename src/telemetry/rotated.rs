@@ -14,7 +14,7 @@ use crate::data_dir::{Access, OwnDir};
 /// The file.
 #[derive(Debug)]
 pub struct RotatedFile {
-    place: Place,
+    place: LogTarget,
     file: File,
     /// What is in it, as far as it counts for the next change.
     bytes: u64,
@@ -23,7 +23,7 @@ pub struct RotatedFile {
 
 /// Where it lies.
 #[derive(Debug)]
-enum Place {
+enum LogTarget {
     /// In the data directory, which trusts no name in it.
     Own(OwnDir, String),
     /// Where the settings say; a link there is followed.
@@ -34,8 +34,8 @@ impl RotatedFile {
     /// Opens the file, or makes it (0600).
     pub fn open(path: &Path, bytes_max: u64, data_dir: &OwnDir) -> io::Result<Self> {
         let place = match data_dir.name_of(path) {
-            Some(name) => Place::Own(data_dir.clone(), name.to_owned()),
-            None => Place::Elsewhere(path.to_owned()),
+            Some(name) => LogTarget::Own(data_dir.clone(), name.to_owned()),
+            None => LogTarget::Elsewhere(path.to_owned()),
         };
         let file = place.open()?;
         Ok(Self {
@@ -71,7 +71,7 @@ impl RotatedFile {
     }
 }
 
-impl Place {
+impl LogTarget {
     fn open(&self) -> io::Result<File> {
         match self {
             Self::Own(dir, name) => Ok(dir.file_in_it(name, Access::Append)?),

@@ -2,8 +2,8 @@
 
 use cc_executor::{
     job::{JobRef, Micros, StopCause, Stream},
-    spool::{About, FromShim, ToShim},
-    store::PauseWished,
+    spool::{AttemptRef, FromShim, ToShim},
+    store::PauseRequested,
 };
 use serde_json::{Value, json};
 
@@ -119,7 +119,7 @@ fn a_pause_that_was_not_sent_is_sent_and_can_be_taken_back() {
     let at = Micros(3_000_000);
     let wished = scene.wait(scene.store().wish_pause(asked, true, "test".to_owned(), at));
     assert!(
-        matches!(wished, Ok(PauseWished::ToShim { .. })),
+        matches!(wished, Ok(PauseRequested::ToShim { .. })),
         "{wished:?}"
     );
     let mut client = scene.start();
@@ -146,7 +146,7 @@ fn a_pause_that_was_taken_back_unheard_ends() {
     old.started();
     ready(&mut scene);
     old.send(&ToShim::Pause {
-        about: About::default(),
+        about: AttemptRef::default(),
     });
     old.wait_for("the pause", |message| {
         matches!(message, FromShim::Paused { .. }).then_some(())

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use cc_executor::{job::Stream, store::Claim};
+use cc_executor::{job::Stream, store::ClaimedJob};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -46,7 +46,7 @@ fn fail(scene: &mut Scene, Fault(calls, error): &Fault, paths: &[&str]) {
 
 /// A job in a shim that does not answer; it ends when the gate is there. `None` where nobody may hold
 /// a shim.
-fn frozen(scene: &mut Scene, again: bool) -> Option<(Claim, Frozen)> {
+fn frozen(scene: &mut Scene, again: bool) -> Option<(ClaimedJob, Frozen)> {
     let gate = scene.server.scratch("gate");
     let line = format!(
         "echo before; while [ ! -e {} ]; do sleep 0.01; done; echo behind",
@@ -68,7 +68,7 @@ fn frozen(scene: &mut Scene, again: bool) -> Option<(Claim, Frozen)> {
 }
 
 /// The job was left as it is; its shim goes on, and so does the server with it.
-fn goes_on(mut scene: Scene, (claim, frozen): (Claim, Frozen)) {
+fn goes_on(mut scene: Scene, (claim, frozen): (ClaimedJob, Frozen)) {
     let mut client = scene.start();
     let asked = job(&claim);
     shim::until("the server has looked", || {
@@ -142,7 +142,7 @@ fn a_lock_that_is_missing_beside_no_process_is_a_death() {
 }
 
 /// A job whose shim is dead, and a process of it that has left its session.
-fn left_behind(scene: &mut Scene, again: bool) -> (Claim, i32) {
+fn left_behind(scene: &mut Scene, again: bool) -> (ClaimedJob, i32) {
     let file = scene.server.scratch("grandchild");
     let line = format!(
         "setsid sh -c 'echo $$ >{}; exec sleep 1000' & wait",

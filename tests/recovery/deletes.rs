@@ -3,7 +3,7 @@
 use cc_executor::{
     job::{Exit, ExitFacts, JobRef, Stream, Usage},
     store::{Deleted, Fenced},
-    supervisor::{Ending, Ward, settle},
+    supervisor::{AttemptEnding, AttemptWatch, settle},
 };
 
 use crate::{
@@ -33,12 +33,12 @@ fn files_of_deleted_jobs_go_with_the_next_start() {
             usage: Usage::default(),
             end_offset: 7,
         });
-        let (ward, synced) = (Ward::of_claim(&claim), true);
+        let (ward, synced) = (AttemptWatch::of_claim(&claim), true);
         let settled = settle(
             &scene.layout.spool(),
             1 << 18,
             ward,
-            Ending::Known { facts, synced },
+            AttemptEnding::Known { facts, synced },
         );
         let finished = scene.wait(scene.store().finish(settled.expect("settled").finish));
         assert_eq!(finished, Ok(Fenced::Done));

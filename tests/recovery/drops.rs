@@ -6,7 +6,7 @@ use std::fs;
 use cc_executor::{
     job::{Dropped, Exit, Gap, GapReason, Stream, WhenFull},
     spool::hole,
-    store::Claim,
+    store::ClaimedJob,
 };
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Six bytes in each of five segments: `first\n`, `aaaaa\n` … `ddddd\n`.
-fn five_segments(scene: &Scene, claim: &Claim) -> Paper {
+fn five_segments(scene: &Scene, claim: &ClaimedJob) -> Paper {
     let mut paper = Paper::started(scene, claim);
     for line in ["first\n", "aaaaa\n", "bbbbb\n", "ccccc\n"] {
         paper.output(Stream::Stdout, line.as_bytes()).roll();
@@ -28,8 +28,8 @@ fn five_segments(scene: &Scene, claim: &Claim) -> Paper {
 }
 
 /// Writes down that everything from 6 to `to` is gone.
-fn dig(scene: &Scene, claim: &Claim, to: u64) -> Dropped {
-    let hole = hole::Hole {
+fn dig(scene: &Scene, claim: &ClaimedJob, to: u64) -> Dropped {
+    let hole = hole::DroppedRange {
         gap: Gap {
             from: 6,
             to,
@@ -42,7 +42,7 @@ fn dig(scene: &Scene, claim: &Claim, to: u64) -> Dropped {
     hole.dropped()
 }
 
-fn unlink(scene: &Scene, claim: &Claim, first_offset: u64) {
+fn unlink(scene: &Scene, claim: &ClaimedJob, first_offset: u64) {
     let name = format!("{}.{}.{first_offset}.seg", claim.number, claim.attempt);
     fs::remove_file(scene.layout.spool().join(name)).expect("a segment");
 }
@@ -62,7 +62,7 @@ fn read(client: &mut Client, job: &Value) -> (String, Vec<String>) {
 }
 
 /// What holds for five segments of which all from 6 to `to` was dropped.
-fn assert_dropped(scene: &Scene, client: &mut Client, claim: &Claim, to: u64) -> Value {
+fn assert_dropped(scene: &Scene, client: &mut Client, claim: &ClaimedJob, to: u64) -> Value {
     let end = client.finished(&job(claim));
     let (text, gaps) = read(client, &job(claim));
     let whole = "first\naaaaa\nbbbbb\nccccc\nddddd\n";

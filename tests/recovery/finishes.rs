@@ -2,8 +2,8 @@
 
 use cc_executor::{
     job::{Exit, SpawnError, Stream},
-    spool::{Kind, ToShim},
-    store::Claim,
+    spool::{RecordKind, ToShim},
+    store::ClaimedJob,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ fn every_kind_of_exit_is_read_from_its_record() {
 }
 
 /// Three segments of output in both streams and an exit.
-fn write_segments(scene: &Scene, claim: &Claim) -> Vec<u8> {
+fn write_segments(scene: &Scene, claim: &ClaimedJob) -> Vec<u8> {
     let mut paper = Paper::started(scene, claim);
     let bytes = content(7, 0, 30_000, true);
     for (at, part) in bytes.chunks(5_000).enumerate() {
@@ -133,7 +133,10 @@ fn what_ended_while_no_server_was_there_is_finished_by_the_next_one() {
     for claim in &claims {
         scene.shim(&claim.shim).wait();
         let records = scene.shim(&claim.shim).records(claim.number, 1);
-        assert_eq!(records.last().map(|r| r.header.kind), Some(Kind::Exit));
+        assert_eq!(
+            records.last().map(|r| r.header.kind),
+            Some(RecordKind::Exit)
+        );
     }
     assert_eq!(scene.attempts(), "1.1:claimed 2.1:claimed");
     let mut client = scene.start();

@@ -20,7 +20,7 @@ use std::{
 use cc_executor::{
     job::{Exit, Stream},
     spool::Layout,
-    store::Claim,
+    store::ClaimedJob,
 };
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
@@ -119,7 +119,7 @@ fn next(stream: &mut impl Read) -> Option<Value> {
 }
 
 /// What a shim of the first version said, about the job of this claim.
-fn first_version(claim: &Claim) -> Vec<Value> {
+fn first_version(claim: &ClaimedJob) -> Vec<Value> {
     let lines = include_str!("../fixtures/age/0.1.0/shim.jsonl").lines();
     lines
         .map(|line| {

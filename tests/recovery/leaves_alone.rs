@@ -1,6 +1,6 @@
 //! A shim lives and does not answer: its job is left as it is until it answers or dies.
 
-use cc_executor::{job::Stream, spool::Kind};
+use cc_executor::{job::Stream, spool::RecordKind};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -132,7 +132,7 @@ fn an_older_server_is_not_heard_and_takes_nothing_away() {
     // It hears of the end, and the older one does not.
     std::fs::write(&gate, b"").expect("the gate");
     newer.exited();
-    assert_eq!(scene.last_record(), Some(Kind::Exit));
+    assert_eq!(scene.last_record(), Some(RecordKind::Exit));
     assert_eq!(client.get(&asked)["state"], "running");
     assert_eq!(scene.attempts(), "1.1:claimed");
     // Once the shim is gone its record speaks.

@@ -5,7 +5,7 @@ use std::fs;
 
 use cc_executor::{
     job::{Exit, Stream},
-    spool::Kind,
+    spool::RecordKind,
 };
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ fn a_tree_without_its_shim_is_ended_and_its_output_kept() {
     });
     scene.kill_shim("s1");
     assert!(is_alive(grandchild), "it is in a session of its own");
-    let torn = frame(Kind::Output, Stream::Stdout, 14, b"never whole");
+    let torn = frame(RecordKind::Output, Stream::Stdout, 14, b"never whole");
     let segment = scene.layout.spool().join("1.1.0.seg");
     tear(&segment, &torn[..torn.len() - 1]);
     let mut client = scene.start();
@@ -85,7 +85,7 @@ fn large_output_of_a_lost_attempt_ends_at_its_last_whole_frame() {
         let mut paper = Paper::started(&scene, &claim);
         paper.output(Stream::Stdout, b"first ").roll();
         paper.output(Stream::Stderr, b"second");
-        let torn = frame(Kind::Output, Stream::Stdout, 12, b"third");
+        let torn = frame(RecordKind::Output, Stream::Stdout, 12, b"third");
         tear(&paper.path(), &torn[..10]);
         enter_segments(&scene, &claim, rows);
         let mut client = scene.start();

@@ -9,11 +9,11 @@ use cc_executor::{
     job::{Dropped, Exit, ExitFacts, Gap, GapReason, Stream, Usage},
     output::Digest,
     spool::{
-        Hole, Kind, RecordHeader, SegmentName, SegmentWriter,
+        DroppedRange, RecordHeader, RecordKind, SegmentName, SegmentWriter,
         record::{self, StartPayload},
         segment::Intent,
     },
-    store::{Claim, Fenced},
+    store::{ClaimedJob, Fenced},
 };
 
 use crate::scene::Scene;
@@ -32,7 +32,7 @@ pub struct Paper {
 
 impl Paper {
     /// The first segment, with nothing in it.
-    pub fn create(scene: &Scene, claim: &Claim) -> Self {
+    pub fn create(scene: &Scene, claim: &ClaimedJob) -> Self {
         let name = SegmentName {
             job: claim.number,
             attempt: claim.attempt,
@@ -49,7 +49,7 @@ impl Paper {
     }
 
     /// The first segment with the intent of `shim`.
-    pub fn intended(scene: &Scene, claim: &Claim, shim: &str) -> Self {
+    pub fn intended(scene: &Scene, claim: &ClaimedJob, shim: &str) -> Self {
         let mut paper = Self::create(scene, claim);
         let intent = Intent {
             job: claim.id,
@@ -61,25 +61,25 @@ impl Paper {
             mark: None,
         };
         let payload = serde_json::to_vec(&intent).expect("JSON");
-        let frame = paper.frame(Kind::Intent, Stream::Stdout, &payload);
+        let frame = paper.frame(RecordKind::Intent, Stream::Stdout, &payload);
         paper.writer.begin(&frame).expect("begin");
         paper
     }
 
     /// Intent and start of a process that is gone.
-    pub fn started(scene: &Scene, claim: &Claim) -> Self {
+    pub fn started(scene: &Scene, claim: &ClaimedJob) -> Self {
         let mut paper = Self::intended(scene, claim, &claim.shim);
         let start = StartPayload {
             pid: i32::MAX,
             start_ticks: 1,
         };
-        paper.append(Kind::Start, Stream::Stdout, &start.to_bytes());
+        paper.append(RecordKind::Start, Stream::Stdout, &start.to_bytes());
         paper
     }
 
     /// Output of one stream.
     pub fn output(&mut self, stream: Stream, data: &[u8]) -> &mut Self {
-        self.append(Kind::Output, stream, data);
+        self.append(RecordKind::Output, stream, data);
         self.end += data.len() as u64;
         self
     }
@@ -91,8 +91,8 @@ impl Paper {
             to: self.end + bytes,
             reason: GapReason::DropNewest,
         };
-        let payload = serde_json::to_vec(&Hole { gap, lines }).expect("JSON");
-        self.append(Kind::Gap, Stream::Stdout, &payload);
+        let payload = serde_json::to_vec(&DroppedRange { gap, lines }).expect("JSON");
+        self.append(RecordKind::Gap, Stream::Stdout, &payload);
         self.end += bytes;
     }
 
@@ -105,7 +105,7 @@ impl Paper {
         let directory = File::open(&self.spool).expect("the spool");
         let mut next = SegmentWriter::create(&directory, name).expect("a segment");
         next.begin(&[]).expect("begin");
-        self.append(Kind::Seal, Stream::Stdout, &[]);
+        self.append(RecordKind::Seal, Stream::Stdout, &[]);
         self.writer = next;
         self
     }
@@ -124,7 +124,7 @@ impl Paper {
             dropped: self.dropped,
         };
         let payload = serde_json::to_vec(&facts).expect("JSON");
-        self.append(Kind::Exit, Stream::Stdout, &payload);
+        self.append(RecordKind::Exit, Stream::Stdout, &payload);
     }
 
     /// The path of the current segment.
@@ -132,18 +132,18 @@ impl Paper {
         self.spool.join(self.writer.name().to_string())
     }
 
-    fn append(&mut self, kind: Kind, stream: Stream, payload: &[u8]) {
+    fn append(&mut self, kind: RecordKind, stream: Stream, payload: &[u8]) {
         let frame = self.frame(kind, stream, payload);
         self.writer.append(&frame).expect("append");
     }
 
-    fn frame(&self, kind: Kind, stream: Stream, payload: &[u8]) -> Vec<u8> {
+    fn frame(&self, kind: RecordKind, stream: Stream, payload: &[u8]) -> Vec<u8> {
         frame(kind, stream, self.end, payload)
     }
 }
 
 /// A whole record.
-pub fn frame(kind: Kind, stream: Stream, offset: u64, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: RecordKind, stream: Stream, offset: u64, payload: &[u8]) -> Vec<u8> {
     let header = RecordHeader {
         kind,
         stream,
@@ -163,7 +163,7 @@ pub fn tear(path: &PathBuf, bytes: &[u8]) {
 
 /// Gives the first `count` sealed segments of an attempt their rows, as the old server's hasher
 /// did.
-pub fn enter_segments(scene: &Scene, claim: &Claim, count: usize) {
+pub fn enter_segments(scene: &Scene, claim: &ClaimedJob, count: usize) {
     let mut digest = Digest::resume(claim.start_offset, None);
     for _ in 0..count {
         let row = digest.sealed_segment(&scene.layout.spool(), claim.number, claim.attempt);

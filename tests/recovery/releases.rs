@@ -3,8 +3,8 @@
 
 use cc_executor::{
     job::{ExitFacts, JobRef},
-    store::{Claim, Deleted, Fenced},
-    supervisor::{Ending, Settled, Ward, settle},
+    store::{ClaimedJob, Deleted, Fenced},
+    supervisor::{AttemptEnding, AttemptWatch, Finalized, settle},
 };
 
 use serde_json::json;
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::scene::{Scene, job};
 
 /// Runs a job to its end in `s1` with a server that dies before it can acknowledge it.
-fn ended(scene: &mut Scene) -> (Claim, ExitFacts) {
+fn ended(scene: &mut Scene) -> (ClaimedJob, ExitFacts) {
     let claim = scene.claimed("s1", "echo hello");
     let spec = scene.spec(&claim);
     let (mut old, _) = scene.start_shim("s1").hello(1);
@@ -21,9 +21,9 @@ fn ended(scene: &mut Scene) -> (Claim, ExitFacts) {
 }
 
 /// Commits the end as the old server did; nothing is unlinked.
-fn commit(scene: &Scene, claim: &Claim, facts: ExitFacts) -> Settled {
-    let ward = Ward::of_claim(claim);
-    let ending = Ending::Known {
+fn commit(scene: &Scene, claim: &ClaimedJob, facts: ExitFacts) -> Finalized {
+    let ward = AttemptWatch::of_claim(claim);
+    let ending = AttemptEnding::Known {
         facts: Box::new(facts),
         synced: false,
     };

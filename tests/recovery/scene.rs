@@ -5,8 +5,11 @@ use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf, process::Stdio};
 
 use cc_executor::{
     job::{Command, JobId, JobRef, Micros, NewJob, OnLost, StopCause, StopWish},
-    spool::{Kind, Layout, Position, RunSpec, SegmentName, SegmentReader, ShimKey, reader::Next},
-    store::{Claim, Offer, Store, Submission, Wished},
+    spool::{
+        Layout, Position, RecordKind, RunSpec, SegmentName, SegmentReader, ShimKey,
+        reader::NextRecord,
+    },
+    store::{ClaimedJob, ShimOffer, StopRequested, Store, Submission},
     supervisor::boot_id,
 };
 use serde_json::{Value, json};
@@ -124,8 +127,8 @@ impl Scene {
     }
 
     /// Claims the one job that waits for this shim.
-    pub fn claim(&self, shim: &str) -> Claim {
-        let offer = Offer {
+    pub fn claim(&self, shim: &str) -> ClaimedJob {
+        let offer = ShimOffer {
             shim: shim.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
@@ -141,7 +144,7 @@ impl Scene {
     }
 
     /// Stores a job and claims it for this shim.
-    pub fn claimed(&self, shim: &str, line: &str) -> Claim {
+    pub fn claimed(&self, shim: &str, line: &str) -> ClaimedJob {
         let id = self.submit(line);
         let claim = self.claim(shim);
         assert_eq!(claim.id, id);
@@ -149,7 +152,7 @@ impl Scene {
     }
 
     /// The same for one that runs again where an attempt is lost.
-    pub fn claimed_again(&self, shim: &str, line: &str) -> Claim {
+    pub fn claimed_again(&self, shim: &str, line: &str) -> ClaimedJob {
         let id = self.submit_again(line);
         let claim = self.claim(shim);
         assert_eq!(claim.id, id);
@@ -208,7 +211,7 @@ impl Scene {
     }
 
     /// Runs a job in a new shim as a server would, which is gone when the leader is started.
-    pub fn started_in(&mut self, shim: &str, line: &str) -> Claim {
+    pub fn started_in(&mut self, shim: &str, line: &str) -> ClaimedJob {
         let claim = self.claimed(shim, line);
         let spec = self.spec(&claim);
         let (mut server, _) = self.start_shim(shim).hello(1);
@@ -218,7 +221,7 @@ impl Scene {
     }
 
     /// What a server sends for a claim.
-    pub fn spec(&self, claim: &Claim) -> RunSpec {
+    pub fn spec(&self, claim: &ClaimedJob) -> RunSpec {
         let mut spec = shim::spec(&[]);
         spec.job = claim.number;
         spec.job_id = claim.id;
@@ -234,7 +237,7 @@ impl Scene {
     }
 
     /// Commits a wish to stop a running job, and sends it nowhere.
-    pub fn wish(&self, claim: &Claim, cause: StopCause, grace_ms: u64) {
+    pub fn wish(&self, claim: &ClaimedJob, cause: StopCause, grace_ms: u64) {
         let wish = StopWish {
             by: "test".to_owned(),
             cause,
@@ -242,7 +245,10 @@ impl Scene {
             grace_ms,
         };
         let wished = self.wait(self.store().wish_stop(JobRef::Number(claim.number), wish));
-        assert!(matches!(wished, Ok(Wished::ToShim { .. })), "{wished:?}");
+        assert!(
+            matches!(wished, Ok(StopRequested::ToShim { .. })),
+            "{wished:?}"
+        );
     }
 
     /// The old server is gone.
@@ -331,7 +337,7 @@ impl Scene {
     }
 
     /// The kind of the last record of job 1's newest segment.
-    pub fn last_record(&self) -> Option<Kind> {
+    pub fn last_record(&self) -> Option<RecordKind> {
         let names = self.spool().into_iter();
         let newest = names
             .filter_map(|name| SegmentName::parse(&name))
@@ -339,7 +345,7 @@ impl Scene {
         let spool = self.layout.spool();
         let mut reader = SegmentReader::open(&spool, Position::first(newest)).ok()?;
         let mut last = None;
-        while let Ok(Next::Record(header, _)) = reader.next_record() {
+        while let Ok(NextRecord::Record(header, _)) = reader.next_record() {
             last = Some(header.kind);
         }
         last
@@ -372,6 +378,6 @@ fn names(directory: PathBuf) -> Vec<String> {
 }
 
 /// A claimed job as the client names it.
-pub fn job(claim: &Claim) -> Value {
+pub fn job(claim: &ClaimedJob) -> Value {
     json!({"id": claim.id.to_string()})
 }

@@ -6,7 +6,7 @@ use std::{fs, thread};
 use cc_executor::{
     job::{Exit, Stream},
     store::Fenced,
-    supervisor::{Ending, Ward, settle},
+    supervisor::{AttemptEnding, AttemptWatch, settle},
 };
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -37,9 +37,9 @@ fn segments_whose_bytes_are_rows_go_and_others_stay() {
     paper.output(Stream::Stdout, b"two");
     paper.exit(Exit::Code(0));
     for claim in [&rows, &segments] {
-        let ward = Ward::of_claim(claim);
+        let ward = AttemptWatch::of_claim(claim);
         let facts = shim_facts(claim.number);
-        let ending = Ending::Known {
+        let ending = AttemptEnding::Known {
             facts: Box::new(facts),
             synced: true,
         };

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use cc_executor::{
     job::{Dropped, ExitFacts, Gap, GapReason, JobState, Stream, WhenFull},
-    spool::{Hole, Kind, RunSpec},
+    spool::{DroppedRange, RecordKind, RunSpec},
 };
 use nix::sys::signal::Signal;
 
@@ -33,7 +33,7 @@ fn dropping(line: &str, when_full: WhenFull, max: u64) -> RunSpec {
 
 /// What a reader of the paper finds: bytes and holes, dense from 0 on.
 struct Found {
-    holes: Vec<Hole>,
+    holes: Vec<DroppedRange>,
     /// Of all streams, each with its offset.
     pieces: Vec<(u64, Stream, Vec<u8>)>,
     end: u64,
@@ -49,19 +49,19 @@ fn found(shim: &Shim) -> Found {
     for record in shim.records(1, 1) {
         let offset = match hole {
             // The seal of the first segment stands before the hole.
-            Some(hole) if record.header.kind != Kind::Seal => hole.behind(found.end),
+            Some(hole) if record.header.kind != RecordKind::Seal => hole.behind(found.end),
             _ => found.end,
         };
         assert_eq!(record.header.offset, offset, "{:?}", record.header);
         found.end = offset;
         match record.header.kind {
-            Kind::Output => {
+            RecordKind::Output => {
                 found.end += record.payload.len() as u64;
                 let stream = record.header.stream;
                 found.pieces.push((offset, stream, record.payload));
             }
-            Kind::Gap => {
-                let hole: Hole = serde_json::from_slice(&record.payload).expect("a hole");
+            RecordKind::Gap => {
+                let hole: DroppedRange = serde_json::from_slice(&record.payload).expect("a hole");
                 assert_eq!(hole.gap.from, found.end);
                 found.end = hole.gap.to;
                 found.holes.push(hole);

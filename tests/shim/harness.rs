@@ -16,10 +16,10 @@ use cc_executor::{
         Exit, ExitFacts, JobId, JobNumber, Leftover, Offset, StopCause, StopWish, Stream, WhenFull,
     },
     spool::{
-        About, FromShim, Hole, Kind, Layout, Position, Record, RunSpec, SegmentName, SegmentReader,
-        ShimKey, ShimState, ToShim, hole,
+        AttemptRef, DroppedRange, FromShim, Layout, Position, Record, RecordKind, RunSpec,
+        SegmentName, SegmentReader, ShimKey, ShimState, ToShim, hole,
         message::{self, MessageBuffer},
-        reader::Next,
+        reader::NextRecord,
     },
 };
 
@@ -160,8 +160,8 @@ impl Shim {
             let mut next = None;
             loop {
                 match reader.next_record().expect("read") {
-                    Next::Record(header, payload) => {
-                        if header.kind == Kind::Seal {
+                    NextRecord::Record(header, payload) => {
+                        if header.kind == RecordKind::Seal {
                             let offset = header.offset;
                             next = Some(hole.map_or(offset, |hole| hole.behind(offset)));
                         }
@@ -170,8 +170,8 @@ impl Shim {
                             payload: payload.to_vec(),
                         });
                     }
-                    Next::End => break,
-                    Next::Damaged => panic!("{name} is damaged"),
+                    NextRecord::End => break,
+                    NextRecord::Damaged => panic!("{name} is damaged"),
                 }
             }
             match next {
@@ -187,7 +187,7 @@ impl Shim {
     }
 
     /// What was dropped in the middle of an attempt's output.
-    pub fn hole(&self, job: JobNumber, attempt: u32) -> Option<Hole> {
+    pub fn hole(&self, job: JobNumber, attempt: u32) -> Option<DroppedRange> {
         hole::read(&self.layout.spool(), job, attempt).expect("the hole")
     }
 
@@ -195,7 +195,7 @@ impl Shim {
     pub fn output(&self, stream: Stream) -> Vec<u8> {
         self.records(1, 1)
             .into_iter()
-            .filter(|r| r.header.kind == Kind::Output && r.header.stream == stream)
+            .filter(|r| r.header.kind == RecordKind::Output && r.header.stream == stream)
             .flat_map(|r| r.payload)
             .collect()
     }
@@ -203,7 +203,9 @@ impl Shim {
     /// The facts of the exit record of job 1, which must be the last record.
     pub fn exit_record(&self) -> Option<ExitFacts> {
         let records = self.records(1, 1);
-        let last = records.last().filter(|r| r.header.kind == Kind::Exit)?;
+        let last = records
+            .last()
+            .filter(|r| r.header.kind == RecordKind::Exit)?;
         Some(serde_json::from_slice(&last.payload).expect("facts"))
     }
 
@@ -392,7 +394,7 @@ pub fn cancel(grace_ms: u64) -> ToShim {
         asked_at_us: 1,
         grace_ms,
     };
-    let about = About::default();
+    let about = AttemptRef::default();
     ToShim::Stop { about, wish }
 }
 
@@ -404,25 +406,25 @@ pub fn kill() -> ToShim {
         asked_at_us: 1,
         grace_ms: 0,
     };
-    let about = About::default();
+    let about = AttemptRef::default();
     ToShim::Stop { about, wish }
 }
 
 /// A wish to be woken behind this offset.
 pub fn arm(offset: Offset) -> ToShim {
-    let about = About::default();
+    let about = AttemptRef::default();
     ToShim::Arm { about, offset }
 }
 
 /// A pause of whatever runs.
 pub fn pause() -> ToShim {
-    let about = About::default();
+    let about = AttemptRef::default();
     ToShim::Pause { about }
 }
 
 /// Its end.
 pub fn resume() -> ToShim {
-    let about = About::default();
+    let about = AttemptRef::default();
     ToShim::Resume { about }
 }
 

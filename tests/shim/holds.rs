@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use cc_executor::{
     job::{ExitFacts, JobState, StopCause},
-    spool::{About, FromShim, RunSpec, ToShim},
+    spool::{AttemptRef, FromShim, RunSpec, ToShim},
 };
 use nix::{
     sys::signal::{Signal, kill as send},
@@ -99,7 +99,7 @@ fn signals_of_job_control_do_not_end_a_pause() {
     until("it stands still", || is_still(leader));
     let before = switches(leader);
     for signal in [libc::SIGCONT, libc::SIGSTOP, libc::SIGTSTP] {
-        let about = About::default();
+        let about = AttemptRef::default();
         server.send(&ToShim::Signal { about, signal });
     }
     // It is answered behind them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cc_executor::{
     job::{StopCause, StopWish},
-    spool::{About, FromShim, ShimState, ToShim},
+    spool::{AttemptRef, FromShim, ShimState, ToShim},
 };
 
 use crate::harness::{Server, Shim, code, is_alive, shell, spec, state_of};
@@ -25,7 +25,7 @@ fn at_its_second(shim: &Shim, line: &str) -> (Server, i32) {
     (server, leader)
 }
 
-fn all_orders(about: About) -> Vec<ToShim> {
+fn all_orders(about: AttemptRef) -> Vec<ToShim> {
     let wish = |cause| StopWish {
         by: "test".into(),
         cause,
@@ -50,11 +50,11 @@ fn all_orders(about: About) -> Vec<ToShim> {
 fn an_order_for_the_attempt_before_does_not_reach_the_next() {
     let shim = Shim::start();
     let (mut server, leader) = at_its_second(&shim, "echo up; exec sleep 600");
-    for order in all_orders(About::attempt(1, 1)) {
+    for order in all_orders(AttemptRef::attempt(1, 1)) {
         server.send(&order);
     }
     // Of another job likewise.
-    for order in all_orders(About::attempt(2, 2)) {
+    for order in all_orders(AttemptRef::attempt(2, 2)) {
         server.send(&order);
     }
     assert!(server.receive_within(STILL).is_err(), "nothing is answered");
@@ -78,7 +78,7 @@ fn an_order_for_the_attempt_before_does_not_reach_the_next() {
 fn what_is_told_names_its_attempt() {
     let shim = Shim::start();
     let (mut server, _) = at_its_second(&shim, "echo up; exec sleep 600");
-    let about = About::attempt(1, 2);
+    let about = AttemptRef::attempt(1, 2);
     let mut answer_to = |order: &ToShim| {
         server.send(order);
         server.wait_for("an answer", FromShim::about)
@@ -95,6 +95,6 @@ fn what_is_told_names_its_attempt() {
 fn an_order_that_names_no_attempt_is_for_the_one_that_runs() {
     let shim = Shim::start();
     let (mut server, _) = at_its_second(&shim, "exec sleep 600");
-    server.send(&all_orders(About::default())[4]);
+    server.send(&all_orders(AttemptRef::default())[4]);
     server.exited();
 }

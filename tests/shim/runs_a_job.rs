@@ -2,7 +2,7 @@
 
 use cc_executor::{
     job::{JobState, Reason, Stream},
-    spool::{Kind, ShimState, record::StartPayload},
+    spool::{RecordKind, ShimState, record::StartPayload},
 };
 
 use crate::harness::{Shim, code, shell};
@@ -24,8 +24,8 @@ fn both_streams_are_stored_and_the_exit_is_told() {
     assert_eq!(shim.exit_record(), Some(facts));
 
     let records = shim.records(1, 1);
-    assert_eq!(records[0].header.kind, Kind::Intent);
-    assert_eq!(records[1].header.kind, Kind::Start);
+    assert_eq!(records[0].header.kind, RecordKind::Intent);
+    assert_eq!(records[1].header.kind, RecordKind::Start);
     let start = StartPayload::from_bytes(&records[1].payload).expect("start");
     assert_eq!(start.pid, pid);
     assert!(start.start_ticks > 0);
@@ -63,7 +63,7 @@ fn offsets_are_dense_and_begin_where_the_attempt_begins() {
     };
     for record in shim.records_from(first) {
         assert_eq!(record.header.offset, offset);
-        if record.header.kind == Kind::Output {
+        if record.header.kind == RecordKind::Output {
             offset += record.payload.len() as u64;
         }
     }

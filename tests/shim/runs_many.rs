@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use cc_executor::{
     job::Stream,
-    spool::{Kind, Layout, SegmentName},
+    spool::{Layout, RecordKind, SegmentName},
 };
 
 use crate::harness::{Shim, code, shell, spec};
@@ -59,8 +59,16 @@ fn nothing_is_left_between_jobs() {
             first_offset: 0,
         };
         let records = shim.records_from(name);
-        let kinds: Vec<Kind> = records.iter().map(|r| r.header.kind).collect();
-        assert_eq!(kinds, [Kind::Intent, Kind::Start, Kind::Output, Kind::Exit]);
+        let kinds: Vec<RecordKind> = records.iter().map(|r| r.header.kind).collect();
+        assert_eq!(
+            kinds,
+            [
+                RecordKind::Intent,
+                RecordKind::Start,
+                RecordKind::Output,
+                RecordKind::Exit
+            ]
+        );
         assert_eq!(records[2].payload, format!("{job}\n").as_bytes());
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use cc_executor::{
     job::Stream,
-    spool::{FromShim, Kind, SegmentName},
+    spool::{FromShim, RecordKind, SegmentName},
 };
 use sha2::{Digest, Sha256};
 
@@ -47,8 +47,8 @@ fn fifty_megabytes_are_the_same_behind_the_seals() {
     for record in shim.records(1, 1) {
         assert_eq!(record.header.offset, offset);
         match record.header.kind {
-            Kind::Output => offset += record.payload.len() as u64,
-            Kind::Seal => {
+            RecordKind::Output => offset += record.payload.len() as u64,
+            RecordKind::Seal => {
                 let next = SegmentName {
                     job: 1,
                     attempt: 1,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cc_executor::{
     job::{Exit, JobState, StopCause},
-    spool::{About, FromShim, ToShim},
+    spool::{AttemptRef, FromShim, ToShim},
 };
 use nix::sys::signal::Signal;
 
@@ -124,7 +124,7 @@ fn a_signal_goes_to_the_leaders_group() {
     server.send(&arm(0));
     server.wait_for("grew", |m| matches!(m, FromShim::Grew { .. }).then_some(()));
     server.send(&ToShim::Signal {
-        about: About::default(),
+        about: AttemptRef::default(),
         signal: libc::SIGUSR1,
     });
     let facts = server.exited();

@@ -11,7 +11,7 @@ use std::{
 
 use cc_executor::{
     job::{GapReason, JobState, Stream, WhenFull},
-    spool::{FromShim, Hole, Kind, SegmentName},
+    spool::{DroppedRange, FromShim, RecordKind, SegmentName},
 };
 
 use crate::harness::{Server, Shim, cancel, code, kill, shell, until};
@@ -114,9 +114,9 @@ fn on_a_full_disk_a_job_can_be_cancelled() {
     let gap = shim
         .records(1, 1)
         .into_iter()
-        .find(|r| r.header.kind == Kind::Gap);
+        .find(|r| r.header.kind == RecordKind::Gap);
     // The room may have come before the pipes were looked at: then nothing is missing.
-    let hole = gap.map(|gap| serde_json::from_slice::<Hole>(&gap.payload).expect("a hole"));
+    let hole = gap.map(|gap| serde_json::from_slice::<DroppedRange>(&gap.payload).expect("a hole"));
     let told = hole.map(|hole| (hole.gap.reason, hole.dropped()));
     let missing = facts.dropped.bytes > 0;
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use cc_executor::{
     job::{Chunk, Job, JobChange, JobNumber, JobRef, Micros, NewJob, StopCause, Stream},
-    store::{Deleted, DeletedJob, Fenced, Finish, Include, Kept, SegmentRow, Updated},
+    store::{Deleted, DeletedJob, Fenced, Finish, Include, OutputPlacement, SegmentRow, Updated},
 };
 
 use crate::ledger::*;
@@ -57,7 +57,7 @@ async fn ended(ledger: &Ledger, job: NewJob) -> JobNumber {
         end_offset: 9,
         ..row
     }];
-    let kept = Kept::Segments {
+    let kept = OutputPlacement::Segments {
         rows,
         gaps: Vec::new(),
     };
@@ -204,7 +204,7 @@ async fn rows_of_output_and_marks_of_void_attempts_are_named_too() {
         at: Micros(1),
         data: b"text".to_vec(),
     };
-    let kept = Kept::Rows {
+    let kept = OutputPlacement::Rows {
         chunks: vec![chunk],
         gaps: Vec::new(),
     };

@@ -2,7 +2,7 @@
 
 use cc_executor::{
     job::{JobRef, JobState, Micros, NewJob, OnLost, Reason, StopCause, Survivor},
-    store::{Fenced, Finish, Wished},
+    store::{Fenced, Finish, StopRequested},
 };
 
 use crate::ledger::*;
@@ -73,7 +73,7 @@ async fn other_losses_are_another_jobs() {
         let wished = ledger
             .store
             .wish_stop(JobRef::Number(number), wish(StopCause::Cancel));
-        assert!(matches!(wished.await, Ok(Wished::Withdrawn(_))));
+        assert!(matches!(wished.await, Ok(StopRequested::Withdrawn(_))));
     }
 }
 
@@ -119,7 +119,7 @@ async fn one_that_is_to_be_stopped_is_cancelled() {
     let wished = ledger
         .store
         .wish_stop(JobRef::Number(number), wish(StopCause::Kill));
-    assert!(matches!(wished.await, Ok(Wished::ToShim { .. })));
+    assert!(matches!(wished.await, Ok(StopRequested::ToShim { .. })));
     assert_eq!(ledger.store.finish(lost(number, 1)).await, Ok(Fenced::Done));
     let job = ledger.get(number).await;
     assert_eq!((job.state, job.reason), (JobState::Cancelled, None));

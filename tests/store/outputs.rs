@@ -2,7 +2,7 @@
 
 use cc_executor::{
     job::{Chunk, Gap, GapReason, JobNumber, Micros, Stream},
-    store::{Fenced, Finish, Kept, OpenTail, SegmentRow, Stored, StoredItem},
+    store::{Fenced, Finish, OpenTail, OutputPlacement, SegmentRow, Stored, StoredItem},
 };
 
 use crate::ledger::*;
@@ -82,7 +82,7 @@ async fn rows_come_back_byte_for_byte_from_every_offset() {
         reason: GapReason::DiskFull,
     };
     let finish = Finish {
-        kept: Kept::Rows {
+        kept: OutputPlacement::Rows {
             chunks: all.clone(),
             gaps: vec![hole, last],
         },
@@ -189,7 +189,7 @@ async fn segments_stay_and_rows_replace_them() {
     let second = segment(large.number, 1, 100, 130);
     ledger.store.segment_read(first.clone()).await.unwrap();
     let finish = Finish {
-        kept: Kept::Segments {
+        kept: OutputPlacement::Segments {
             rows: vec![second.clone()],
             gaps: Vec::new(),
         },
@@ -209,7 +209,7 @@ async fn segments_stay_and_rows_replace_them() {
     let kept = chunks(0, 1, 3);
     let finish = Finish {
         end_offset: kept[2].next_offset(),
-        kept: Kept::Rows {
+        kept: OutputPlacement::Rows {
             chunks: kept.clone(),
             gaps: Vec::new(),
         },

@@ -5,7 +5,7 @@ use cc_executor::{
         JobNumber, JobRef, JobState, Micros, Reason, StopCause,
         state::{Event, next},
     },
-    store::{Fenced, Finish, SegmentRow, Wished},
+    store::{Fenced, Finish, SegmentRow, StopRequested},
 };
 
 use crate::ledger::*;
@@ -227,7 +227,7 @@ async fn only_the_current_attempt_can_write() {
                 })
                 .await,
             store
-                .started(cc_executor::store::Started {
+                .started(cc_executor::store::StartedAttempt {
                     attempt,
                     ..started(&second)
                 })
@@ -256,7 +256,10 @@ async fn a_void_attempt_with_a_wished_stop_is_a_cancel() {
         .store
         .wish_stop(JobRef::Number(number), wish(StopCause::Cancel))
         .await;
-    assert!(matches!(wished, Ok(Wished::ToShim { attempt: 1, .. })));
+    assert!(matches!(
+        wished,
+        Ok(StopRequested::ToShim { attempt: 1, .. })
+    ));
     ledger.store.void(number, 1, Micros(4000)).await.unwrap();
     let job = ledger.get(number).await;
     assert_eq!(job.state, JobState::Cancelled);

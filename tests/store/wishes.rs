@@ -1,20 +1,22 @@
 //! Wishes: a waiting job ends at once, a running one keeps the wish for its shim.
 
 use cc_executor::{
-    job::{Exit, Job, JobId, JobRef, JobState, Micros, StopCause, StopFacts, StopWish, view::Stop},
-    store::{Fenced, Finish, PauseWished, Wished},
+    job::{
+        Exit, Job, JobId, JobRef, JobState, Micros, StopCause, StopFacts, StopWish, view::StopView,
+    },
+    store::{Fenced, Finish, PauseRequested, StopRequested},
 };
 
 use crate::ledger::*;
 
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-async fn stop(ledger: &Ledger, number: i64, cause: StopCause) -> Wished {
+async fn stop(ledger: &Ledger, number: i64, cause: StopCause) -> StopRequested {
     let job = JobRef::Number(number);
     ledger.store.wish_stop(job, wish(cause)).await.unwrap()
 }
 
-async fn pause(ledger: &Ledger, number: i64, pause: bool) -> PauseWished {
+async fn pause(ledger: &Ledger, number: i64, pause: bool) -> PauseRequested {
     let (job, actor) = (JobRef::Number(number), "tester".into());
     let wished = ledger.store.wish_pause(job, pause, actor, Micros(1));
     wished.await.unwrap()
@@ -34,7 +36,7 @@ async fn told(ledger: &Ledger, number: i64, paused: bool) {
 async fn a_job_that_waits_is_cancelled_at_once() {
     let ledger = Ledger::new().await;
     let number = ledger.queued().await.number;
-    let Wished::Withdrawn(job) = stop(&ledger, number, StopCause::Cancel).await else {
+    let StopRequested::Withdrawn(job) = stop(&ledger, number, StopCause::Cancel).await else {
         panic!("a queued job has no shim");
     };
     assert_eq!(job, ledger.get(number).await);
@@ -51,9 +53,9 @@ async fn a_job_that_waits_is_cancelled_at_once() {
         refused: Vec::new(),
         spared: false,
     };
-    assert_eq!(job.stop, Some(Stop::Done(expected)));
+    assert_eq!(job.stop, Some(StopView::Done(expected)));
     let again = stop(&ledger, number, StopCause::Kill).await;
-    assert_eq!(again, Wished::Final(job));
+    assert_eq!(again, StopRequested::Final(job));
     assert!(ledger.claim(&["a"]).await.claims.is_empty());
 }
 
@@ -74,7 +76,7 @@ async fn a_running_job_keeps_the_wish_and_a_kill_is_never_weakened() {
     ];
     for (cause, stands) in wishes {
         let wished = stop(&ledger, number, cause).await;
-        let Wished::ToShim {
+        let StopRequested::ToShim {
             job,
             attempt,
             shim,
@@ -85,7 +87,7 @@ async fn a_running_job_keeps_the_wish_and_a_kill_is_never_weakened() {
         };
         assert_eq!((attempt, shim.as_str(), &wish), (1, "a", stands));
         assert_eq!(job.state, JobState::Running);
-        assert_eq!(job.stop, Some(Stop::Wished(wish)));
+        assert_eq!(job.stop, Some(StopView::Wished(wish)));
     }
     let open = ledger.store.open_attempts().await.unwrap().remove(0);
     assert_eq!(open.stop, Some(hardened), "sent again after an adoption");
@@ -129,21 +131,21 @@ async fn only_a_stop_that_reached_the_attempt_is_one() {
     };
     let job = end(&ledger, reached, Some(facts.clone())).await;
     assert_eq!(job.state, JobState::Cancelled);
-    assert_eq!(job.stop, Some(Stop::Done(facts)));
+    assert_eq!(job.stop, Some(StopView::Done(facts)));
 }
 
 #[tokio::test]
 async fn a_pause_is_a_wish_until_the_shim_says_it_is_so() {
     let ledger = Ledger::new().await;
     let number = ledger.running("a").await.number;
-    let to_shim = PauseWished::ToShim {
+    let to_shim = PauseRequested::ToShim {
         number,
         attempt: 1,
         shim: "a".into(),
     };
     assert!(matches!(
         pause(&ledger, number, false).await,
-        PauseWished::Nothing(_)
+        PauseRequested::Nothing(_)
     ));
     for _ in 0..2 {
         assert_eq!(
@@ -158,7 +160,7 @@ async fn a_pause_is_a_wish_until_the_shim_says_it_is_so() {
     told(&ledger, number, true).await;
     assert!(matches!(
         pause(&ledger, number, true).await,
-        PauseWished::Nothing(_)
+        PauseRequested::Nothing(_)
     ));
     assert_eq!(pause(&ledger, number, false).await, to_shim);
     assert_eq!(pause(&ledger, number, true).await, to_shim, "called back");
@@ -173,15 +175,15 @@ async fn only_what_runs_can_pause() {
     let ledger = Ledger::new().await;
     let waiting = ledger.queued().await;
     let refused = pause(&ledger, waiting.number, true).await;
-    assert_eq!(refused, PauseWished::NotRunning(waiting.clone()));
+    assert_eq!(refused, PauseRequested::NotRunning(waiting.clone()));
     let nothing = pause(&ledger, waiting.number, false).await;
-    assert_eq!(nothing, PauseWished::Nothing(waiting.clone()));
-    let Wished::Withdrawn(job) = stop(&ledger, waiting.number, StopCause::Kill).await else {
+    assert_eq!(nothing, PauseRequested::Nothing(waiting.clone()));
+    let StopRequested::Withdrawn(job) = stop(&ledger, waiting.number, StopCause::Kill).await else {
         panic!("it was queued");
     };
     for wished in [true, false] {
         let nothing = pause(&ledger, job.number, wished).await;
-        assert_eq!(nothing, PauseWished::Nothing(job.clone()));
+        assert_eq!(nothing, PauseRequested::Nothing(job.clone()));
     }
 }
 
@@ -190,6 +192,6 @@ async fn nothing_is_wished_of_a_job_that_is_not() {
     let ledger = Ledger::new().await;
     let nobody = JobRef::Id(JobId(uuid::Uuid::now_v7()));
     let wished = ledger.store.wish_stop(nobody, wish(StopCause::Cancel));
-    assert_eq!(wished.await.unwrap(), Wished::NotFound);
-    assert_eq!(pause(&ledger, 99, true).await, PauseWished::NotFound);
+    assert_eq!(wished.await.unwrap(), StopRequested::NotFound);
+    assert_eq!(pause(&ledger, 99, true).await, PauseRequested::NotFound);
 }

@@ -51,12 +51,12 @@ const LOG_TAIL_LINES: usize = 3;
 /// Connects to the server of a data directory, and starts one where there is none.
 pub async fn connect_or_start(layout: &Layout) -> anyhow::Result<Client> {
     let target = Target::Local(layout.clone());
-    let own = || Launch::of_our_own(layout);
+    let own = || ServerLaunch::of_our_own(layout);
     wait_for(&target, layout, own).await
 }
 
 /// Starts a server and waits for it; also where another one takes its place.
-pub async fn start(layout: &Layout, launch: &Launch) -> anyhow::Result<Client> {
+pub async fn start(layout: &Layout, launch: &ServerLaunch) -> anyhow::Result<Client> {
     let target = Target::Local(layout.clone());
     wait_for(&target, layout, || launch.clone()).await
 }
@@ -64,11 +64,11 @@ pub async fn start(layout: &Layout, launch: &Launch) -> anyhow::Result<Client> {
 async fn wait_for(
     target: &Target,
     layout: &Layout,
-    launch: impl Fn() -> Launch,
+    launch: impl Fn() -> ServerLaunch,
 ) -> anyhow::Result<Client> {
     let give_up = Instant::now() + START_MAX;
     let mut pause = Duration::from_millis(2);
-    let mut started: Option<Started> = None;
+    let mut started: Option<StartedServer> = None;
     loop {
         match Client::connect(target).await {
             Ok(client) => {
@@ -84,7 +84,9 @@ async fn wait_for(
             Err(ConnectError::Busy(_) | ConnectError::Dying(_) | ConnectError::Absent(_)) => {}
         }
         match &mut started {
-            None if !is_locked(layout) => started = Some(Started::spawn(layout, launch()).await?),
+            None if !is_locked(layout) => {
+                started = Some(StartedServer::spawn(layout, launch()).await?)
+            }
             None => {}
             Some(server) => match server.ended()? {
                 Some(status) if !is_locked(layout) => return Err(server.obituary(&status)),
@@ -113,7 +115,7 @@ pub fn is_our_own(argv: &[OsString]) -> bool {
 
 /// How a server is started.
 #[derive(Debug, Clone)]
-pub struct Launch {
+pub struct ServerLaunch {
     /// The words behind the program's name, `serve` first.
     pub args: Vec<OsString>,
     /// Its whole environment.
@@ -122,7 +124,7 @@ pub struct Launch {
     pub cwd: PathBuf,
 }
 
-impl Launch {
+impl ServerLaunch {
     /// The server that is started when a verb finds none.
     pub fn of_our_own(layout: &Layout) -> Self {
         let log = layout.log();
@@ -149,8 +151,8 @@ impl Launch {
 
 /// A server that we started. One that is given up before it has a place goes with this: nobody
 /// waits for it, and in its wait for the lock it would outlive a server that is stopped just then.
-struct Started {
-    process: Process,
+struct StartedServer {
+    process: ServerChild,
     /// Whether it is somebody's business what becomes of it.
     ours: bool,
     layout: Layout,
@@ -158,13 +160,13 @@ struct Started {
 }
 
 /// The process of such a server.
-enum Process {
+enum ServerChild {
     Child(tokio::process::Child),
     /// A job that we are a part of must not be the parent of a server.
     Outside(Outside),
 }
 
-impl Process {
+impl ServerChild {
     fn id(&self) -> Option<u32> {
         match self {
             Self::Child(child) => child.id(),
@@ -191,7 +193,7 @@ impl Process {
     }
 }
 
-impl Drop for Started {
+impl Drop for StartedServer {
     fn drop(&mut self) {
         if self.ours && !self.has_place() {
             self.process.kill();
@@ -199,13 +201,13 @@ impl Drop for Started {
     }
 }
 
-impl Started {
-    async fn spawn(layout: &Layout, launch: Launch) -> anyhow::Result<Self> {
+impl StartedServer {
+    async fn spawn(layout: &Layout, launch: ServerLaunch) -> anyhow::Result<Self> {
         let dir = OwnDir::make(layout.root())?;
         let stderr = dir.file_in_it(Layout::LOG, Access::Append)?;
         let log_from = stderr.metadata().map_or(0, |meta| meta.len());
         let process = match launch::shim_above() {
-            Some(shim) => Process::Outside(
+            Some(shim) => ServerChild::Outside(
                 tokio::task::spawn_blocking(move || {
                     let mut words = vec![LAUNCH_ROLE.into()];
                     words.extend(launch.args);
@@ -215,7 +217,7 @@ impl Started {
             ),
             None => {
                 clean::suits_everybody()?;
-                Process::Child(child(&launch, stderr)?)
+                ServerChild::Child(child(&launch, stderr)?)
             }
         };
         Ok(Self {
@@ -239,7 +241,7 @@ impl Started {
         let own = self.process.id().and_then(|pid| i32::try_from(pid).ok());
         if winner.peer() != own {
             self.process.kill();
-            if let Process::Child(child) = &mut self.process {
+            if let ServerChild::Child(child) = &mut self.process {
                 // An error means that it has ended by itself.
                 let _ = child.wait().await;
             }
@@ -268,7 +270,7 @@ impl Started {
     }
 }
 
-fn child(launch: &Launch, stderr: File) -> anyhow::Result<tokio::process::Child> {
+fn child(launch: &ServerLaunch, stderr: File) -> anyhow::Result<tokio::process::Child> {
     let mut command = Command::new(program());
     command
         .arg(LAUNCH_ROLE)
@@ -344,7 +346,7 @@ mod tests {
 
     #[test]
     fn our_own_servers_are_known_by_their_command_line() {
-        let own = Launch::of_our_own(&Layout::new("/data"));
+        let own = ServerLaunch::of_our_own(&Layout::new("/data"));
         assert!(is_our_own(&own.args));
         assert_eq!(own.args[0], "serve");
         assert!(!is_our_own(&["cc-executor".into(), "serve".into()]));

@@ -23,7 +23,7 @@ use tokio_tungstenite::{
 
 use super::{
     target::{Secret, Target},
-    wire::{self, Incoming, WireError},
+    wire::{self, ServerMessage, WireError},
 };
 use crate::{data_dir::OwnDir, spool::Layout};
 
@@ -127,7 +127,7 @@ impl Client {
         let sent = self.send(method, params).await?;
         loop {
             match self.next().await? {
-                Incoming::Reply { id, result } if id == sent => {
+                ServerMessage::Reply { id, result } if id == sent => {
                     return result.map_err(RequestError::Refused);
                 }
                 _ => {}
@@ -136,7 +136,7 @@ impl Client {
     }
 
     /// What comes next. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Incoming, Lost> {
+    pub async fn next(&mut self) -> Result<ServerMessage, Lost> {
         loop {
             match self.next_message().await? {
                 Message::Text(text) => {
@@ -146,7 +146,7 @@ impl Client {
                 }
                 Message::Binary(bytes) => {
                     let frame = wire::binary(&bytes).map_err(|e| Lost(e.to_string()))?;
-                    return Ok(Incoming::Output(frame));
+                    return Ok(ServerMessage::Output(frame));
                 }
                 Message::Close(Some(frame)) if !frame.reason.is_empty() => {
                     return Err(Lost(frame.reason.to_string()));
@@ -295,9 +295,9 @@ fn not_upgraded(error: tungstenite::Error) -> ConnectError {
 const NO_TOKEN: &str = "the server wants a token, or does not take this one; give --token-file FILE (on its machine, `cc-executor token` tells)";
 
 /// The version in a `server.hello`.
-fn greeting(first: Result<Incoming, Lost>) -> Result<String, ConnectError> {
+fn greeting(first: Result<ServerMessage, Lost>) -> Result<String, ConnectError> {
     let params = match first {
-        Ok(Incoming::Notice { method, params }) if method == "server.hello" => params,
+        Ok(ServerMessage::Notice { method, params }) if method == "server.hello" => params,
         Ok(_) => return Err(ConnectError::Refused("the server did not greet".to_owned())),
         Err(error) => return Err(ConnectError::Dying(error.to_string())),
     };
@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     fn hello(params: Value) -> Result<String, ConnectError> {
-        greeting(Ok(Incoming::Notice {
+        greeting(Ok(ServerMessage::Notice {
             method: "server.hello".to_owned(),
             params,
         }))

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{each::Jobs, link::Link};
-use crate::cli::render::{describe, job::Job, print};
+use crate::cli::render::{describe, job::ShownJob, print};
 
 /// Options of the verbs that act on jobs.
 #[derive(Debug, clap::Args)]
@@ -32,13 +32,13 @@ impl ControlArgs {
     }
 }
 
-async fn act_on(link: &mut Link, params: &Value) -> anyhow::Result<Job> {
+async fn act_on(link: &mut Link, params: &Value) -> anyhow::Result<ShownJob> {
     // A signal must not come twice: after a lost reply nobody knows whether it came once.
     if params["action"] != "signal" {
-        return Job::read(&link.request("job.control", params).await?);
+        return ShownJob::read(&link.request("job.control", params).await?);
     }
     match link.try_request("job.control", params).await? {
-        Some(job) => Job::read(&job),
+        Some(job) => ShownJob::read(&job),
         None => anyhow::bail!(
             "the server went away before it answered; whether the signal was sent is not known"
         ),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     find_job,
-    link::{self, Link, Start, Tell},
+    link::{self, Link, StartPolicy, Tell},
     target::Connect,
 };
 use crate::cli::render::{exit_code, print};
@@ -32,7 +32,7 @@ impl Jobs {
         mut act: impl AsyncFnMut(&mut Link, Value) -> anyhow::Result<()>,
     ) -> anyhow::Result<ExitCode> {
         let target = self.connect.target()?;
-        let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+        let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
             return find_job::no_jobs_at_all();
         };
         let mut code = exit_code::SUCCESS;

@@ -4,7 +4,7 @@ use anyhow::bail;
 use serde_json::{Value, json};
 
 use super::link::Link;
-use crate::{cli::render::job::Job, escape::visible, job::JobRef};
+use crate::{cli::render::job::ShownJob, escape::visible, job::JobRef};
 
 /// How many numbers an ambiguous name lists.
 const LISTED_MAX: usize = 5;
@@ -55,7 +55,7 @@ async fn by_name(link: &mut Link, name: &str) -> anyhow::Result<Value> {
     }
 }
 
-fn ambiguous(name: &str, jobs: &[Job]) -> String {
+fn ambiguous(name: &str, jobs: &[ShownJob]) -> String {
     let numbers: Vec<_> = jobs
         .iter()
         .take(LISTED_MAX)
@@ -70,13 +70,13 @@ fn ambiguous(name: &str, jobs: &[Job]) -> String {
 }
 
 /// One page of jobs, newest first.
-pub async fn list(link: &mut Link, filter: &Value) -> anyhow::Result<Vec<Job>> {
+pub async fn list(link: &mut Link, filter: &Value) -> anyhow::Result<Vec<ShownJob>> {
     let page = link.request("job.list", filter).await?;
     page["jobs"]
         .as_array()
         .into_iter()
         .flatten()
-        .map(Job::read)
+        .map(ShownJob::read)
         .collect()
 }
 
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_ambiguous_name_lists_numbers_and_hides_escapes() {
-        let jobs: Vec<Job> = (1..=6).map(|n| sample(json!({"number": n}))).collect();
+        let jobs: Vec<ShownJob> = (1..=6).map(|n| sample(json!({"number": n}))).collect();
         assert_eq!(
             ambiguous("bu\x1bild", &jobs),
             "several jobs are called bu\\x1bild: 1, 2, 3, 4, 5, …; name one by its number"

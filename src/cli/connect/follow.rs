@@ -8,22 +8,22 @@ use serde_json::{Map, Value, json};
 
 use super::{
     link::Link,
-    wire::{Frame, Incoming, WireError},
+    wire::{OutputFrame, ServerMessage, WireError},
 };
-use crate::cli::render::job::Job;
+use crate::cli::render::job::ShownJob;
 
 /// How the bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// As binary frames: [`Event::Output`].
+pub enum FollowEncoding {
+    /// As binary frames: [`FollowEvent::Output`].
     Binary,
-    /// As JSON: [`Event::Notice`].
+    /// As JSON: [`FollowEvent::Notice`].
     Json,
 }
 
 /// Where a tail begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum FollowFrom {
     /// At this offset.
     Offset(u64),
     /// So many lines before the end as it stands.
@@ -32,22 +32,22 @@ pub enum From {
 
 /// What a tail shall do.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct FollowOptions {
     /// Where it begins.
-    pub from: From,
+    pub from: FollowFrom,
     /// Whether it goes on behind the end as it stands.
     pub follow: bool,
     /// Only this stream; `None`: all.
     pub stream: Option<String>,
     /// How the bytes travel.
-    pub encoding: Encoding,
+    pub encoding: FollowEncoding,
 }
 
 /// What a tail says.
 #[derive(Debug)]
-pub enum Event {
+pub enum FollowEvent {
     /// Bytes, where the encoding is binary.
-    Output(Frame),
+    Output(OutputFrame),
     /// Bytes that were passed on already; never told by [`Follow::next`] itself.
     Flowing,
     /// Missing bytes.
@@ -57,7 +57,7 @@ pub enum Event {
     /// Everything that was there has been told.
     CaughtUp,
     /// The job is final and all is told.
-    End(Box<Job>),
+    End(Box<ShownJob>),
     /// The connection is lost; the next call waits for another one.
     Away,
     /// The connection is back.
@@ -82,7 +82,7 @@ pub struct Follow {
     link: Link,
     job: Value,
     number: i64,
-    options: Options,
+    options: FollowOptions,
     next_offset: u64,
     begun: bool,
     /// The job was final when the tail began (again): an end will come in any case.
@@ -94,22 +94,22 @@ pub struct Follow {
     /// What was sent last to the job's stdin, until it is answered.
     input: Option<Sent>,
     /// The event behind a notification that was passed on as it came.
-    pending: Option<Event>,
+    pending: Option<FollowEvent>,
 }
 
-impl Options {
+impl FollowOptions {
     /// The parameters of `job.tail` besides the job, or the `tail` of `job.submit`.
     pub fn params(&self) -> Map<String, Value> {
         let mut params = Map::new();
         match self.from {
-            From::Offset(from) => params.insert("from".into(), json!(from)),
-            From::LastLines(lines) => params.insert("last_lines".into(), json!(lines)),
+            FollowFrom::Offset(from) => params.insert("from".into(), json!(from)),
+            FollowFrom::LastLines(lines) => params.insert("last_lines".into(), json!(lines)),
         };
         params.insert("follow".into(), json!(self.follow));
         if let Some(stream) = &self.stream {
             params.insert("streams".into(), json!([stream]));
         }
-        if self.encoding == Encoding::Binary {
+        if self.encoding == FollowEncoding::Binary {
             params.insert("encoding".into(), json!("binary"));
         }
         params
@@ -118,8 +118,8 @@ impl Options {
 
 impl Follow {
     /// Goes on with a tail that a `job.submit` over this link has begun. `reply` is its result.
-    pub fn submitted(link: Link, reply: &Value, options: Options) -> anyhow::Result<Self> {
-        let job = Job::read(&reply["job"])?;
+    pub fn submitted(link: Link, reply: &Value, options: FollowOptions) -> anyhow::Result<Self> {
+        let job = ShownJob::read(&reply["job"])?;
         let mut follow = Self::new(link, json!(job.id), options);
         follow.number = job.number;
         follow.begun = true;
@@ -128,7 +128,7 @@ impl Follow {
     }
 
     /// Begins a tail.
-    pub async fn begin(link: Link, job: Value, options: Options) -> anyhow::Result<Self> {
+    pub async fn begin(link: Link, job: Value, options: FollowOptions) -> anyhow::Result<Self> {
         let mut follow = Self::new(link, job, options);
         loop {
             if follow.subscribe().await? {
@@ -137,7 +137,7 @@ impl Follow {
         }
     }
 
-    fn new(link: Link, job: Value, options: Options) -> Self {
+    fn new(link: Link, job: Value, options: FollowOptions) -> Self {
         Self {
             link,
             job,
@@ -165,14 +165,14 @@ impl Follow {
     }
 
     /// Asks the server to `cancel` or `kill` the job: now, and again after every loss, until the
-    /// job ends. The answer is the job's end, or [`Event::Refused`].
+    /// job ends. The answer is the job's end, or [`FollowEvent::Refused`].
     pub async fn wish(&mut self, action: &'static str) {
         self.wish = Some(action);
         self.send_wish().await;
     }
 
     /// Sends an input (the parameters of `job.input`, the job aside): now, and again after every
-    /// loss, until there is an [`Event::Answered`]. It must have a `write_id`.
+    /// loss, until there is an [`FollowEvent::Answered`]. It must have a `write_id`.
     pub async fn input(&mut self, mut params: Value) {
         params["job"] = self.job.clone();
         let request = None;
@@ -181,14 +181,14 @@ impl Follow {
     }
 
     /// The next event. Cancel-safe: a dropped call loses nothing.
-    pub async fn next(&mut self) -> anyhow::Result<Event> {
+    pub async fn next(&mut self) -> anyhow::Result<FollowEvent> {
         loop {
             if let Some(event) = self.pending.take() {
                 return Ok(event);
             }
             if self.subscription.is_none() {
                 match self.subscribe().await? {
-                    true => return Ok(Event::Back),
+                    true => return Ok(FollowEvent::Back),
                     false => continue,
                 }
             }
@@ -204,7 +204,7 @@ impl Follow {
                 }
                 Err(_) => {
                     self.drop_link();
-                    return Ok(Event::Away);
+                    return Ok(FollowEvent::Away);
                 }
             }
         }
@@ -245,7 +245,7 @@ impl Follow {
     }
 
     fn subscribed(&mut self, reply: &Value, job: &Value) -> anyhow::Result<()> {
-        let described = Job::read(job)?;
+        let described = ShownJob::read(job)?;
         self.number = described.number;
         self.is_final = described.is_final();
         // From now on by its id: a number would name another job in another data directory.
@@ -274,37 +274,39 @@ impl Follow {
         }
     }
 
-    fn take(&mut self, incoming: Incoming) -> anyhow::Result<Option<Event>> {
+    fn take(&mut self, incoming: ServerMessage) -> anyhow::Result<Option<FollowEvent>> {
         match incoming {
-            Incoming::Output(frame) if self.subscription != Some(json!(frame.subscription)) => {
+            ServerMessage::Output(frame)
+                if self.subscription != Some(json!(frame.subscription)) =>
+            {
                 Ok(None)
             }
-            Incoming::Output(frame) => {
+            ServerMessage::Output(frame) => {
                 self.advance(frame.offset, frame.offset + frame.data.len() as u64)?;
-                Ok(Some(Event::Output(frame)))
+                Ok(Some(FollowEvent::Output(frame)))
             }
-            Incoming::Reply { id, result }
+            ServerMessage::Reply { id, result }
                 if self
                     .input
                     .take_if(|sent| sent.request == Some(id))
                     .is_some() =>
             {
-                Ok(Some(Event::Answered(result)))
+                Ok(Some(FollowEvent::Answered(result)))
             }
-            Incoming::Reply {
+            ServerMessage::Reply {
                 result: Err(error), ..
-            } => Ok(Some(Event::Refused(error))),
-            Incoming::Reply { .. } => Ok(None),
-            Incoming::Notice { params, .. }
+            } => Ok(Some(FollowEvent::Refused(error))),
+            ServerMessage::Reply { .. } => Ok(None),
+            ServerMessage::Notice { params, .. }
                 if Some(&params["subscription"]) != self.subscription.as_ref() =>
             {
                 Ok(None)
             }
-            Incoming::Notice { method, params } => self.notice(&method, params),
+            ServerMessage::Notice { method, params } => self.notice(&method, params),
         }
     }
 
-    fn notice(&mut self, method: &str, mut params: Value) -> anyhow::Result<Option<Event>> {
+    fn notice(&mut self, method: &str, mut params: Value) -> anyhow::Result<Option<FollowEvent>> {
         let position = |key: &str| params[key].as_u64();
         match (method, position("offset"), position("next_offset")) {
             ("job.output", Some(from), Some(to)) => self.advance(from, to)?,
@@ -315,13 +317,15 @@ impl Follow {
             self.advance(from, to)?;
         }
         let event = match method {
-            "job.gap" => Some(Event::Gap(params.clone())),
-            "job.state" => params["state"].as_str().map(|s| Event::State(s.to_owned())),
-            "job.caught_up" => Some(Event::CaughtUp),
-            "job.end" => Some(Event::End(Box::new(Job::read(&params["job"])?))),
+            "job.gap" => Some(FollowEvent::Gap(params.clone())),
+            "job.state" => params["state"]
+                .as_str()
+                .map(|s| FollowEvent::State(s.to_owned())),
+            "job.caught_up" => Some(FollowEvent::CaughtUp),
+            "job.end" => Some(FollowEvent::End(Box::new(ShownJob::read(&params["job"])?))),
             _ => None,
         };
-        if self.options.encoding == Encoding::Binary {
+        if self.options.encoding == FollowEncoding::Binary {
             return Ok(event);
         }
         if let Some(object) = params.as_object_mut() {
@@ -330,7 +334,7 @@ impl Follow {
             object.insert("event".to_owned(), json!(name));
         }
         self.pending = event;
-        Ok(Some(Event::Notice(params)))
+        Ok(Some(FollowEvent::Notice(params)))
     }
 
     /// Moves to `to`, where `from` is the next offset, or lies behind it because another stream's

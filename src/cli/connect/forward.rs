@@ -18,12 +18,12 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// Names for inputs that nobody else uses.
 #[derive(Debug)]
-pub struct Names {
+pub struct InputNames {
     of: uuid::Uuid,
     next: u64,
 }
 
-impl Names {
+impl InputNames {
     /// New ones.
     pub fn new() -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Pause {
 
 /// Where the input is that was made last.
 #[derive(Debug)]
-enum Place {
+enum LastInput {
     /// Taken; there may be more.
     Taken,
     /// On its way.
@@ -75,9 +75,9 @@ enum Place {
 #[derive(Debug)]
 pub struct Forward {
     stdin: Option<Stdin>,
-    names: Names,
+    names: InputNames,
     pause: Pause,
-    place: Place,
+    place: LastInput,
 }
 
 impl Forward {
@@ -85,9 +85,9 @@ impl Forward {
     pub fn of(stdin: Stdin) -> Self {
         Self {
             stdin: Some(stdin),
-            names: Names::new(),
+            names: InputNames::new(),
             pause: Pause::new(),
-            place: Place::Taken,
+            place: LastInput::Taken,
         }
     }
 
@@ -95,43 +95,45 @@ impl Forward {
     pub fn nothing() -> Self {
         Self {
             stdin: None,
-            names: Names::new(),
+            names: InputNames::new(),
             pause: Pause::new(),
-            place: Place::Over,
+            place: LastInput::Over,
         }
     }
 
     /// The next input to be sent. Cancel-safe. Never returns while one is on its way.
     pub async fn next(&mut self) -> Value {
         let input = match (&self.place, &mut self.stdin) {
-            (Place::Later(input, at), _) => {
+            (LastInput::Later(input, at), _) => {
                 sleep_until(*at).await;
                 input.clone()
             }
-            (Place::Taken, Some(stdin)) => match stdin.next().await {
+            (LastInput::Taken, Some(stdin)) => match stdin.next().await {
                 Some(data) => self.names.input(&data, false),
                 None => {
                     self.stdin = None;
                     self.names.input(b"", true)
                 }
             },
-            (Place::Taken | Place::Sent(_) | Place::Over, _) => std::future::pending().await,
+            (LastInput::Taken | LastInput::Sent(_) | LastInput::Over, _) => {
+                std::future::pending().await
+            }
         };
-        self.place = Place::Sent(input.clone());
+        self.place = LastInput::Sent(input.clone());
         input
     }
 
     /// Takes the answer to the input that was sent; what a person should hear.
     pub fn answered(&mut self, answer: Result<Value, WireError>) -> Option<WireError> {
-        let place = std::mem::replace(&mut self.place, Place::Over);
+        let place = std::mem::replace(&mut self.place, LastInput::Over);
         match (answer, place) {
             (Ok(_), _) => {
                 self.pause = Pause::new();
-                self.place = Place::Taken;
+                self.place = LastInput::Taken;
                 None
             }
-            (Err(error), Place::Sent(input)) if error.may_pass() => {
-                self.place = Place::Later(input, self.pause.over_at());
+            (Err(error), LastInput::Sent(input)) if error.may_pass() => {
+                self.place = LastInput::Later(input, self.pause.over_at());
                 None
             }
             // Its stdin is closed, or it has ended: nobody wants the rest.
@@ -155,7 +157,7 @@ mod tests {
 
     fn sent() -> Forward {
         let mut forward = Forward::nothing();
-        forward.place = Place::Sent(json!({"write_id": "w"}));
+        forward.place = LastInput::Sent(json!({"write_id": "w"}));
         forward
     }
 
@@ -165,7 +167,7 @@ mod tests {
             let mut forward = sent();
             assert_eq!(forward.answered(refused(code)), None);
             assert_eq!(forward.next().await["write_id"], "w");
-            assert!(matches!(forward.place, Place::Sent(_)));
+            assert!(matches!(forward.place, LastInput::Sent(_)));
         }
     }
 
@@ -174,13 +176,13 @@ mod tests {
         for (code, told) in [(WireError::CONFLICT, false), (-32603, true)] {
             let mut forward = sent();
             assert_eq!(forward.answered(refused(code)).is_some(), told);
-            assert!(matches!(forward.place, Place::Over));
+            assert!(matches!(forward.place, LastInput::Over));
         }
     }
 
     #[test]
     fn names_are_never_the_same() {
-        let (mut a, mut b) = (Names::new(), Names::new());
+        let (mut a, mut b) = (InputNames::new(), InputNames::new());
         let ids: std::collections::BTreeSet<_> = [
             a.input(b"x", false),
             a.input(b"x", false),

@@ -32,7 +32,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// What to do where no server runs on the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum StartPolicy {
     /// Start one.
     Always,
     /// Start one if there are jobs to ask about.
@@ -57,12 +57,12 @@ pub struct Link {
     pause: Duration,
 }
 
-/// Connects; `None` where [`Start::IfData`] found nothing to ask about.
-pub async fn open(target: Target, start: Start, tell: Tell) -> anyhow::Result<Option<Link>> {
+/// Connects; `None` where [`StartPolicy::IfData`] found nothing to ask about.
+pub async fn open(target: Target, start: StartPolicy, tell: Tell) -> anyhow::Result<Option<Link>> {
     let client = match (&target, Client::connect(&target).await) {
         (_, Ok(client)) => client,
         (Target::Local(layout), Err(ConnectError::Absent(_) | ConnectError::Dying(_))) => {
-            if start == Start::IfData && !layout.database().exists() {
+            if start == StartPolicy::IfData && !layout.database().exists() {
                 return Ok(None);
             }
             autostart::connect_or_start(layout).await?
@@ -86,7 +86,7 @@ pub async fn open(target: Target, start: Start, tell: Tell) -> anyhow::Result<Op
 
 /// The same for a verb that needs its server in any case.
 pub async fn open_always(target: Target, tell: Tell) -> anyhow::Result<Link> {
-    match open(target, Start::Always, tell).await? {
+    match open(target, StartPolicy::Always, tell).await? {
         Some(link) => Ok(link),
         None => bail!("no server could be started"),
     }

@@ -41,7 +41,7 @@ pub struct Launched {
 
 /// What a server writes down of its start, because nobody but root can look into it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Start {
+pub struct ServerStart {
     /// Its process id.
     pub pid: i32,
     /// Its variables, those that are UTF-8.
@@ -50,7 +50,7 @@ pub struct Start {
     pub cwd: PathBuf,
 }
 
-impl Start {
+impl ServerStart {
     /// That of this process.
     pub fn of_this_process() -> std::io::Result<Self> {
         let text = |(name, value): (OsString, OsString)| {
@@ -86,7 +86,7 @@ pub fn launched(layout: &Layout, pid: i32) -> std::io::Result<Launched> {
         false => Vec::new(),
     };
     let ours = (std::env::vars_os().collect(), PathBuf::from("/"));
-    let (env, cwd) = match Start::read(layout, pid) {
+    let (env, cwd) = match ServerStart::read(layout, pid) {
         _ if !is_our_users(pid) => ours,
         Some(start) => {
             let os = |(name, value): (String, String)| (name.into(), value.into());

@@ -9,7 +9,7 @@ use super::proc;
 
 /// What was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
+pub enum SignalRequest {
     /// Ctrl-C.
     Interrupt,
     /// SIGTERM.
@@ -18,7 +18,7 @@ pub enum Ask {
     HangUp,
 }
 
-impl Ask {
+impl SignalRequest {
     /// The exit code of a verb that only this has ended: 128 and the signal.
     pub fn exit_code(self) -> u8 {
         match self {
@@ -48,11 +48,11 @@ impl Signals {
     }
 
     /// The next one. Cancel-safe.
-    pub async fn next(&mut self) -> Ask {
+    pub async fn next(&mut self) -> SignalRequest {
         tokio::select! {
-            () = received(&mut self.interrupt) => Ask::Interrupt,
-            () = received(&mut self.terminate) => Ask::Terminate,
-            () = received(&mut self.hang_up) => Ask::HangUp,
+            () = received(&mut self.interrupt) => SignalRequest::Interrupt,
+            () = received(&mut self.terminate) => SignalRequest::Terminate,
+            () = received(&mut self.hang_up) => SignalRequest::HangUp,
         }
     }
 }

@@ -18,7 +18,7 @@ const FRAME_HEADER_BYTES: usize = 32;
 
 /// What a session says.
 #[derive(Debug)]
-pub enum Incoming {
+pub enum ServerMessage {
     /// The answer to a request.
     Reply {
         /// The request's id.
@@ -27,7 +27,7 @@ pub enum Incoming {
         result: Result<Value, WireError>,
     },
     /// Bytes of a tail in binary encoding.
-    Output(Frame),
+    Output(OutputFrame),
     /// Any other notification.
     Notice {
         /// `job.state`, `job.end`, …
@@ -37,7 +37,7 @@ pub enum Incoming {
     },
 }
 
-impl Incoming {
+impl ServerMessage {
     /// Whether the server says that it is about to stop.
     pub fn is_going_away(&self) -> bool {
         matches!(self, Self::Notice { method, .. } if method == "server.going_away")
@@ -46,7 +46,7 @@ impl Incoming {
 
 /// Output bytes of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
+pub struct OutputFrame {
     /// The tail that they belong to.
     pub subscription: u32,
     /// Which output they came from.
@@ -110,25 +110,25 @@ pub fn request(id: u64, method: &str, params: &Value) -> String {
 }
 
 /// Reads a text frame.
-pub fn text(frame: &str) -> Result<Incoming, BadFrame> {
+pub fn text(frame: &str) -> Result<ServerMessage, BadFrame> {
     let envelope: Envelope =
         serde_json::from_str(frame).map_err(|_| BadFrame("a message that is no JSON-RPC"))?;
     if let Some(method) = envelope.method {
         let params = envelope.params;
-        return Ok(Incoming::Notice { method, params });
+        return Ok(ServerMessage::Notice { method, params });
     }
     let result = match envelope.error {
         Some(error) => Err(error),
         None => Ok(envelope.result),
     };
     match (envelope.id.as_ref().and_then(Value::as_u64), result) {
-        (Some(id), result) => Ok(Incoming::Reply { id, result }),
+        (Some(id), result) => Ok(ServerMessage::Reply { id, result }),
         (None, _) => Err(BadFrame("a reply without an id")),
     }
 }
 
 /// Reads a binary frame.
-pub fn binary(frame: &Bytes) -> Result<Frame, BadFrame> {
+pub fn binary(frame: &Bytes) -> Result<OutputFrame, BadFrame> {
     if frame.len() < FRAME_HEADER_BYTES {
         return Err(BadFrame("a binary frame without its header"));
     }
@@ -137,7 +137,7 @@ pub fn binary(frame: &Bytes) -> Result<Frame, BadFrame> {
         .ok()
         .and_then(DateTime::from_timestamp_micros)
         .ok_or(BadFrame("a time beyond all times"))?;
-    Ok(Frame {
+    Ok(OutputFrame {
         subscription: u32_at(frame, 0),
         stream,
         at,
@@ -198,12 +198,14 @@ mod tests {
     #[test]
     fn text_frames_are_replies_errors_or_notices() {
         let reply = text(r#"{"jsonrpc":"2.0","id":3,"result":{"a":1}}"#).expect("a reply");
-        assert!(matches!(reply, Incoming::Reply { id: 3, result: Ok(v) } if v["a"] == 1));
+        assert!(matches!(reply, ServerMessage::Reply { id: 3, result: Ok(v) } if v["a"] == 1));
         let error = r#"{"jsonrpc":"2.0","id":4,"error":{"code":-32003,"message":"no"}}"#;
         let refused = text(error).expect("a reply");
-        assert!(matches!(refused, Incoming::Reply { id: 4, result: Err(e) } if e.code == -32003));
+        assert!(
+            matches!(refused, ServerMessage::Reply { id: 4, result: Err(e) } if e.code == -32003)
+        );
         let notice = text(r#"{"jsonrpc":"2.0","method":"job.end","params":{}}"#).expect("a notice");
-        assert!(matches!(notice, Incoming::Notice { method, .. } if method == "job.end"));
+        assert!(matches!(notice, ServerMessage::Notice { method, .. } if method == "job.end"));
         assert!(text("[]").is_err());
         assert!(text(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#).is_err());
     }

@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getpriority_process, getrlimit};
 
 use crate::{
     cli::{connect::proc, render::print},
-    job::{Bound, Limits},
+    job::{Limits, ResourceBound},
 };
 
 /// Variables of our own, which no job shall see.
@@ -17,7 +17,7 @@ const OURS: &str = "CC_EXECUTOR_";
 
 /// A shell, as far as a job inherits it.
 #[derive(Debug, Clone, Default)]
-pub struct Caller {
+pub struct ShellCaller {
     /// Its working directory, as it calls it; `None` where that is gone.
     pub cwd: Option<PathBuf>,
     /// Its file mode creation mask.
@@ -28,7 +28,7 @@ pub struct Caller {
     pub limits: Limits,
 }
 
-impl Caller {
+impl ShellCaller {
     /// The shell that called us. Variables that are not UTF-8 cannot be sent; a person is told.
     pub fn of_this_process() -> Self {
         let (env, skipped) = sendable(std::env::vars_os());
@@ -58,7 +58,7 @@ impl Caller {
 fn limits() -> Limits {
     let bound = |resource| {
         let Rlimit { current, maximum } = getrlimit(resource);
-        current.map(|soft| Bound::new(soft, maximum))
+        current.map(|soft| ResourceBound::new(soft, maximum))
     };
     Limits {
         memory_bytes: bound(Resource::As),
@@ -72,10 +72,10 @@ fn limits() -> Limits {
 }
 
 /// The limit of core dumps, where it is another one than a server's own: none are written there.
-fn core() -> Option<Bound> {
+fn core() -> Option<ResourceBound> {
     let Rlimit { current, maximum } = getrlimit(Resource::Core);
     let soft = current.unwrap_or(i64::MAX as u64);
-    (soft > 0 || maximum.is_some()).then(|| Bound::new(soft, maximum))
+    (soft > 0 || maximum.is_some()).then(|| ResourceBound::new(soft, maximum))
 }
 
 /// `$PWD` where that is the same directory (it keeps the symbolic links that a person went

@@ -22,10 +22,10 @@ const JOBS_MAX: usize = 10_000;
 const ENVELOPE_BYTES: usize = 1 << 10;
 
 /// A job and the line that it came from, counted from 1.
-type Line = (usize, Value);
+type NumberedJob = (usize, Value);
 
 /// The jobs of a file (`-`: our stdin), with what the template says where they say nothing.
-pub fn read(path: &Path, template: &Map<String, Value>) -> anyhow::Result<Vec<Line>> {
+pub fn read(path: &Path, template: &Map<String, Value>) -> anyhow::Result<Vec<NumberedJob>> {
     let text = match path == Path::new("-") {
         true => {
             let mut text = String::new();
@@ -38,7 +38,7 @@ pub fn read(path: &Path, template: &Map<String, Value>) -> anyhow::Result<Vec<Li
     jobs(&text, template)
 }
 
-fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<Line>> {
+fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<NumberedJob>> {
     let lines = text
         .lines()
         .enumerate()
@@ -58,7 +58,11 @@ fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<Line>> 
 }
 
 /// Hands the jobs in and prints their numbers.
-pub async fn submit(link: &mut Link, jobs: Vec<Line>, json: bool) -> anyhow::Result<ExitCode> {
+pub async fn submit(
+    link: &mut Link,
+    jobs: Vec<NumberedJob>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let batches = batches(jobs);
     let (mut taken, mut done) = (Vec::new(), 0);
     let count = batches.len();
@@ -89,8 +93,8 @@ pub async fn submit(link: &mut Link, jobs: Vec<Line>, json: bool) -> anyhow::Res
 }
 
 /// Jobs as they fit into messages.
-fn batches(jobs: Vec<Line>) -> Vec<Vec<Line>> {
-    let mut batches: Vec<Vec<Line>> = Vec::new();
+fn batches(jobs: Vec<NumberedJob>) -> Vec<Vec<NumberedJob>> {
+    let mut batches: Vec<Vec<NumberedJob>> = Vec::new();
     let mut left = 0;
     for line in jobs {
         let bytes = line.1.to_string().len() + 1;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use super::caller::Caller;
+use super::caller::ShellCaller;
 use crate::cli::render::duration;
 
 /// What the idempotency keys begin with that the command line makes up.
@@ -54,12 +54,12 @@ pub struct JobOptions {
 
     /// What happens to processes that outlive the command [default: kill]
     #[arg(long, value_enum, help_heading = "Job")]
-    leftover: Option<Leftover>,
+    leftover: Option<LeftoverOption>,
 
     /// What happens when nobody can know how it ended: it has failed, or it runs again, three times
     /// at most [default: fail]
     #[arg(long, value_enum, value_name = "POLICY", help_heading = "Job")]
-    on_lost: Option<OnLost>,
+    on_lost: Option<OnLostOption>,
 
     /// Working directory [default: this one]
     #[arg(long, value_name = "DIR", help_heading = "Job")]
@@ -98,7 +98,7 @@ pub struct JobOptions {
         requires = "max_output",
         help_heading = "Job"
     )]
-    when_full: Option<WhenFull>,
+    when_full: Option<WhenFullOption>,
 
     /// Idempotency key: the same key and job a second time is the first job again
     #[arg(long, value_name = "KEY", help_heading = "Job")]
@@ -110,19 +110,19 @@ pub struct JobOptions {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Leftover {
+enum LeftoverOption {
     Kill,
     Keep,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum OnLost {
+enum OnLostOption {
     Fail,
     Retry,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum WhenFull {
+enum WhenFullOption {
     /// It ends as failed.
     Fail,
     /// Its beginning and its newest output are kept; needs 16M at least.
@@ -131,7 +131,7 @@ enum WhenFull {
     DropNewest,
 }
 
-impl WhenFull {
+impl WhenFullOption {
     fn name(self) -> &'static str {
         match self {
             Self::Fail => "fail",
@@ -148,7 +148,7 @@ impl JobOptions {
     /// make a second job.
     pub fn new_job(
         &self,
-        caller: Option<&Caller>,
+        caller: Option<&ShellCaller>,
         queue: &str,
     ) -> anyhow::Result<Map<String, Value>> {
         let mut job = self.plain(queue);
@@ -193,13 +193,13 @@ impl JobOptions {
         put(&mut job, "stall_timeout_s", self.stall_timeout);
         put(&mut job, "grace_s", self.grace);
         let leftover = self.leftover.map(|leftover| match leftover {
-            Leftover::Kill => "kill",
-            Leftover::Keep => "keep",
+            LeftoverOption::Kill => "kill",
+            LeftoverOption::Keep => "keep",
         });
         put(&mut job, "leftover", leftover);
         let on_lost = self.on_lost.map(|on_lost| match on_lost {
-            OnLost::Fail => "fail",
-            OnLost::Retry => "retry",
+            OnLostOption::Fail => "fail",
+            OnLostOption::Retry => "retry",
         });
         put(&mut job, "on_lost", on_lost);
         put(&mut job, "output", self.output());
@@ -216,13 +216,17 @@ impl JobOptions {
     fn output(&self) -> Option<Map<String, Value>> {
         let mut output = Map::new();
         put(&mut output, "max_bytes", self.max_output);
-        put(&mut output, "when_full", self.when_full.map(WhenFull::name));
+        put(
+            &mut output,
+            "when_full",
+            self.when_full.map(WhenFullOption::name),
+        );
         (!output.is_empty()).then_some(output)
     }
 
     /// What jobs that are described elsewhere get where they name nothing: all of it but what one
     /// job is.
-    pub fn template(&self, caller: Option<&Caller>) -> anyhow::Result<Map<String, Value>> {
+    pub fn template(&self, caller: Option<&ShellCaller>) -> anyhow::Result<Map<String, Value>> {
         let mut template = self.new_job(caller, "")?;
         for key in ["argv", "shell", "idempotency_key"] {
             template.remove(key);
@@ -234,7 +238,7 @@ impl JobOptions {
     }
 
     /// The job's directory: `--cwd`, seen from the shell's own, which is the default.
-    fn directory(&self, caller: Option<&Caller>) -> anyhow::Result<Option<String>> {
+    fn directory(&self, caller: Option<&ShellCaller>) -> anyhow::Result<Option<String>> {
         let path = match (&self.cwd, caller) {
             (Some(cwd), _) if cwd.is_absolute() => cwd.clone(),
             (Some(cwd), Some(caller)) => caller.directory()?.join(cwd),
@@ -305,7 +309,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::job::{Bound, Limits, parse};
+    use crate::job::{Limits, ResourceBound, parse};
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -318,14 +322,14 @@ mod tests {
         Line::try_parse_from(words).expect("valid").job
     }
 
-    fn new_job(words: &[&str], caller: Option<&Caller>) -> Map<String, Value> {
+    fn new_job(words: &[&str], caller: Option<&ShellCaller>) -> Map<String, Value> {
         options(words)
             .new_job(caller, "interactive")
             .expect("a job")
     }
 
-    fn shell() -> Caller {
-        Caller {
+    fn shell() -> ShellCaller {
+        ShellCaller {
             cwd: Some("/src".into()),
             umask: Some(0o022),
             env: vec![
@@ -333,7 +337,7 @@ mod tests {
                 ("A".into(), "theirs".into()),
             ],
             limits: Limits {
-                open_files: Some(Bound::Both(64)),
+                open_files: Some(ResourceBound::Both(64)),
                 nice: Some(10),
                 ..Limits::default()
             },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{job::Job, pacing::Rhythm, recording::Chunk};
+use super::{job::ShownJob, pacing::Pacing, recording::RecordedChunk};
 use crate::{escape::visible_json, job::Stream};
 
 /// The size of a terminal that nobody has told of: columns and rows.
@@ -15,8 +15,8 @@ const SIZE: (u64, u64) = (80, 24);
 
 /// The lines of a cast, one piece after the other.
 #[derive(Debug)]
-pub struct Cast {
-    rhythm: Rhythm,
+pub struct Asciicast {
+    rhythm: Pacing,
     /// What each stream has begun of a character.
     begun: [Vec<u8>; 3],
     attempt: Option<u64>,
@@ -25,11 +25,11 @@ pub struct Cast {
     elapsed: Duration,
 }
 
-impl Cast {
+impl Asciicast {
     /// A cast that begins when the job did.
-    pub fn new(job: &Job, idle_max: Option<Duration>) -> Self {
+    pub fn new(job: &ShownJob, idle_max: Option<Duration>) -> Self {
         Self {
-            rhythm: Rhythm::new(job.started_at, idle_max),
+            rhythm: Pacing::new(job.started_at, idle_max),
             begun: Default::default(),
             attempt: None,
             returned: false,
@@ -38,7 +38,7 @@ impl Cast {
     }
 
     /// The first line. `told` is the job as the server told it.
-    pub fn header(job: &Job, told: &Value) -> String {
+    pub fn header(job: &ShownJob, told: &Value) -> String {
         let size = |key: &str, other| told["pty"][key].as_u64().unwrap_or(other);
         let begin = job.started_at.or(job.submitted_at);
         let mut header = json!({
@@ -57,7 +57,7 @@ impl Cast {
     }
 
     /// The lines for a piece: none where it only begins a character.
-    pub fn lines(&mut self, chunk: &Chunk) -> String {
+    pub fn lines(&mut self, chunk: &RecordedChunk) -> String {
         let mut lines = match self.attempt.replace(chunk.attempt) {
             // Another process does not end what this one has begun.
             Some(before) if before != chunk.attempt => self.rest(),
@@ -129,13 +129,13 @@ mod tests {
     use super::*;
     use crate::cli::render::job::sample;
 
-    fn cast() -> Cast {
+    fn cast() -> Asciicast {
         let job = sample(json!({"started_at": "1970-01-01T00:00:01Z"}));
-        Cast::new(&job, None)
+        Asciicast::new(&job, None)
     }
 
-    fn chunk(ms: i64, stream: Stream, attempt: u64, data: &[u8]) -> Chunk {
-        Chunk {
+    fn chunk(ms: i64, stream: Stream, attempt: u64, data: &[u8]) -> RecordedChunk {
+        RecordedChunk {
             offset: 0,
             stream,
             attempt,
@@ -150,14 +150,14 @@ mod tests {
         let job = sample(json!({
             "argv": ["echo", "a b"], "name": "greeting", "started_at": "1970-01-01T00:01:40.5Z",
         }));
-        let header = Cast::header(&job, &json!({"pty": {"cols": 100, "rows": 30}}));
+        let header = Asciicast::header(&job, &json!({"pty": {"cols": 100, "rows": 30}}));
         let header: Value = serde_json::from_str(&header).expect("JSON");
         let expected = json!({
             "version": 2, "width": 100, "height": 30, "timestamp": 100,
             "command": "echo 'a b'", "title": "greeting",
         });
         assert_eq!(header, expected);
-        let header = Cast::header(&sample(json!({})), &json!({"pty": false}));
+        let header = Asciicast::header(&sample(json!({})), &json!({"pty": false}));
         let header: Value = serde_json::from_str(&header).expect("JSON");
         assert_eq!(
             (&header["width"], &header["height"]),
@@ -168,7 +168,8 @@ mod tests {
     #[test]
     fn lines_end_as_on_a_terminal() {
         let mut cast = cast();
-        let out = |cast: &mut Cast, stream, data: &[u8]| cast.lines(&chunk(1500, stream, 1, data));
+        let out =
+            |cast: &mut Asciicast, stream, data: &[u8]| cast.lines(&chunk(1500, stream, 1, data));
         assert_eq!(
             out(&mut cast, Stream::Stdout, b"a\nb\r\nc\r"),
             "[0.5,\"o\",\"a\\r\\nb\\r\\nc\\r\"]\n"

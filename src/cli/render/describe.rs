@@ -2,18 +2,18 @@
 
 use nix::errno::Errno;
 
-use super::{duration, job::Job, job::SpawnError};
+use super::{duration, job::ShownJob, job::ShownSpawnError};
 use crate::escape::visible;
 
 /// How many processes that could not be signalled are named.
 const REFUSED_SHOWN: usize = 4;
 
 /// How the job stands or ended: `exited with code 3`, `was ended by SIGKILL`, …
-pub fn of(job: &Job) -> String {
+pub fn of(job: &ShownJob) -> String {
     format!("{}{}", how(job), refusal(job))
 }
 
-fn how(job: &Job) -> String {
+fn how(job: &ShownJob) -> String {
     match (job.state.as_str(), job.reason.as_deref()) {
         ("succeeded", _) => "succeeded: it exited with code 0".to_owned(),
         ("cancelled", _) => cancelled(job),
@@ -25,7 +25,7 @@ fn how(job: &Job) -> String {
 }
 
 /// Whom a stop could not reach.
-fn refusal(job: &Job) -> String {
+fn refusal(job: &ShownJob) -> String {
     let refused = job.stop.iter().flat_map(|stop| &stop.refused);
     let names: Vec<_> = refused
         .map(|process| format!("{} ({})", process.pid, visible(&process.comm)))
@@ -46,18 +46,18 @@ fn refusal(job: &Job) -> String {
 }
 
 /// What a job that is `queued` waits for.
-pub fn waiting(job: &Job) -> String {
+pub fn waiting(job: &ShownJob) -> String {
     format!("waits for a free slot in the queue {}", visible(&job.queue))
 }
 
-fn stopping(job: &Job) -> String {
+fn stopping(job: &ShownJob) -> String {
     match &job.stop {
         Some(stop) => format!(", and being stopped ({})", visible(&stop.cause)),
         None => String::new(),
     }
 }
 
-fn cancelled(job: &Job) -> String {
+fn cancelled(job: &ShownJob) -> String {
     let Some(stop) = job.stop.as_ref() else {
         return "was cancelled".to_owned();
     };
@@ -74,7 +74,7 @@ fn cancelled(job: &Job) -> String {
     format!("was cancelled{by}{how}")
 }
 
-fn failure(job: &Job, reason: &str) -> String {
+fn failure(job: &ShownJob, reason: &str) -> String {
     match reason {
         "exit_code" => match job.exit_code {
             Some(code) => format!("it exited with code {code}"),
@@ -104,7 +104,7 @@ fn of_length(seconds: Option<f64>) -> String {
 }
 
 /// A spawn error with its errno and what to do: `make: ENOENT (No such file or directory): …`.
-pub fn spawn(error: &SpawnError) -> String {
+pub fn spawn(error: &ShownSpawnError) -> String {
     let (verb, object) = error.what.split_once(' ').unwrap_or(("", &error.what));
     let errno = Errno::from_raw(error.errno);
     let hint = match (verb, errno) {
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_spawn_error_names_program_errno_and_remedy() {
-        let error = |errno, name: &str, what: &str| SpawnError {
+        let error = |errno, name: &str, what: &str| ShownSpawnError {
             errno,
             name: name.into(),
             what: what.into(),

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::job::Job;
+use super::job::ShownJob;
 use crate::job::signal;
 
 /// Everything went well.
@@ -27,7 +27,7 @@ pub const HUNG_UP: u8 = SIGNAL + 1;
 pub const BROKEN_PIPE: u8 = SIGNAL + 13;
 
 /// The exit code that a final job stands for; [`OURS`] for one that is not final.
-pub fn of(job: &Job) -> u8 {
+pub fn of(job: &ShownJob) -> u8 {
     match (job.state.as_str(), job.reason.as_deref()) {
         ("succeeded", _) => SUCCESS,
         ("cancelled", _) => CANCELLED,

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::shell::shell_word;
 
-/// The contract's `Job`, as far as the command line needs it.
+/// The contract's `ShownJob`, as far as the command line needs it.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Job {
+pub struct ShownJob {
     /// UUIDv7.
     pub id: String,
     /// Its small number.
@@ -53,15 +53,15 @@ pub struct Job {
     pub output_bytes: u64,
     /// Why no process could be started.
     #[serde(default)]
-    pub spawn_error: Option<SpawnError>,
+    pub spawn_error: Option<ShownSpawnError>,
     /// The stop, wished for or done.
     #[serde(default)]
-    pub stop: Option<Stop>,
+    pub stop: Option<ShownStop>,
 }
 
 /// Why no process could be started.
 #[derive(Debug, Clone, Deserialize)]
-pub struct SpawnError {
+pub struct ShownSpawnError {
     /// errno(3).
     pub errno: i32,
     /// Its name, such as `ENOENT`.
@@ -72,7 +72,7 @@ pub struct SpawnError {
 
 /// A stop.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Stop {
+pub struct ShownStop {
     /// Who asked.
     #[serde(default)]
     pub by: String,
@@ -84,12 +84,12 @@ pub struct Stop {
     pub killed: bool,
     /// Whom the kernel did not let it signal.
     #[serde(default)]
-    pub refused: Vec<Refused>,
+    pub refused: Vec<ShownRefusal>,
 }
 
 /// A process that could not be signalled.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Refused {
+pub struct ShownRefusal {
     /// Its number.
     pub pid: i32,
     /// Its name.
@@ -97,7 +97,7 @@ pub struct Refused {
     pub comm: String,
 }
 
-impl Job {
+impl ShownJob {
     /// Reads a job from a reply.
     pub fn read(value: &Value) -> anyhow::Result<Self> {
         Self::deserialize(value)
@@ -133,7 +133,7 @@ impl Job {
 
 /// A job for tests, made from the given keys over harmless ones.
 #[cfg(test)]
-pub fn sample(keys: Value) -> Job {
+pub fn sample(keys: Value) -> ShownJob {
     let mut object = serde_json::json!({
         "id": "01939b9e-0000-7000-8000-000000000000", "number": 42, "state": "queued",
         "reason": null, "exit_code": null, "signal": null, "argv": ["true"], "shell": null,
@@ -142,5 +142,5 @@ pub fn sample(keys: Value) -> Job {
     for (key, value) in keys.as_object().expect("an object") {
         object[key] = value.clone();
     }
-    Job::read(&object).expect("a job")
+    ShownJob::read(&object).expect("a job")
 }

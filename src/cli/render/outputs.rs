@@ -12,8 +12,8 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 
-use super::reader::Readers;
-use crate::{cli::connect::wire::Frame, job::Stream};
+use super::reader::OutputReaders;
+use crate::{cli::connect::wire::OutputFrame, job::Stream};
 
 /// How many frames wait for the thread; each has at most 1 MiB, most have 64 KiB.
 const WAITING_MAX: usize = 16;
@@ -21,9 +21,9 @@ const WAITING_MAX: usize = 16;
 /// The way to our stdout and stderr.
 #[derive(Debug)]
 pub struct Outputs {
-    sender: mpsc::Sender<Frame>,
+    sender: mpsc::Sender<OutputFrame>,
     ended: oneshot::Receiver<Result<(), Broken>>,
-    readers: Readers,
+    readers: OutputReaders,
 }
 
 /// Bytes could not be written.
@@ -62,13 +62,13 @@ impl Outputs {
         Ok(Self {
             sender,
             ended,
-            readers: Readers::of_both()?,
+            readers: OutputReaders::of_both()?,
         })
     }
 
     /// Waits until there is room for another frame. Cancel-safe. Where the thread has ended it
     /// never returns: [`Self::broken`] tells.
-    pub fn room(&self) -> impl Future<Output = mpsc::OwnedPermit<Frame>> + use<> {
+    pub fn room(&self) -> impl Future<Output = mpsc::OwnedPermit<OutputFrame>> + use<> {
         let sender = self.sender.clone();
         async move {
             match sender.reserve_owned().await {
@@ -104,7 +104,11 @@ async fn ended(thread: &mut oneshot::Receiver<Result<(), Broken>>) -> Broken {
     }
 }
 
-fn write_all(mut frames: mpsc::Receiver<Frame>, out: &File, err: &File) -> Result<(), Broken> {
+fn write_all(
+    mut frames: mpsc::Receiver<OutputFrame>,
+    out: &File,
+    err: &File,
+) -> Result<(), Broken> {
     while let Some(frame) = frames.blocking_recv() {
         let (file, what) = match frame.stream {
             Stream::Stderr => (err, "stderr"),
@@ -143,8 +147,8 @@ mod tests {
 
     use super::*;
 
-    fn frame(stream: Stream, data: &'static [u8]) -> Frame {
-        Frame {
+    fn frame(stream: Stream, data: &'static [u8]) -> OutputFrame {
+        OutputFrame {
             subscription: 1,
             stream,
             at: chrono::DateTime::default(),

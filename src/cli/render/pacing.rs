@@ -43,13 +43,13 @@ impl Speed {
 
 /// The times of a recording, one after the other.
 #[derive(Debug, Clone)]
-pub struct Rhythm {
+pub struct Pacing {
     idle_max: Option<Duration>,
     before: Option<DateTime<Utc>>,
     elapsed: Duration,
 }
 
-impl Rhythm {
+impl Pacing {
     /// A recording that begins at `begin`, or else with its first piece. No pause is longer than
     /// `idle_max`.
     pub fn new(begin: Option<DateTime<Utc>>, idle_max: Option<Duration>) -> Self {
@@ -78,7 +78,7 @@ mod tests {
     fn times(begin: Option<i64>, idle_max: Option<u64>, at: &[i64]) -> Vec<u64> {
         let moment = |ms| DateTime::from_timestamp_millis(ms).expect("a moment");
         let idle_max = idle_max.map(Duration::from_millis);
-        let mut rhythm = Rhythm::new(begin.map(moment), idle_max);
+        let mut rhythm = Pacing::new(begin.map(moment), idle_max);
         let next = |ms: &i64| rhythm.next(moment(*ms)).as_millis() as u64;
         at.iter().map(next).collect()
     }

@@ -69,7 +69,7 @@ pub enum Color {
 
 /// Options of verbs that print for people or for programs.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct Look {
+pub struct PrintOptions {
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -86,7 +86,7 @@ pub struct Look {
     pub color: Color,
 }
 
-impl Look {
+impl PrintOptions {
     /// Paints text that goes to stdout in the colour of a job's state.
     pub fn paint(&self, state: &str, text: &str) -> String {
         let code = match state {
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn colours_can_be_forced_and_forbidden() {
-        let look = |color| Look { json: false, color };
+        let look = |color| PrintOptions { json: false, color };
         assert_eq!(look(Color::Never).paint("failed", "x"), "x");
         assert_eq!(look(Color::Always).paint("failed", "x"), "\x1b[31mx\x1b[0m");
         assert_eq!(look(Color::Always).paint("queued", "x"), "x");

@@ -17,11 +17,11 @@ use tokio::sync::oneshot;
 
 /// The other ends of stdout and, where wanted, stderr.
 #[derive(Debug)]
-pub struct Readers {
+pub struct OutputReaders {
     left: oneshot::Receiver<&'static str>,
 }
 
-impl Readers {
+impl OutputReaders {
     /// Watches who reads stdout.
     pub fn of_stdout() -> io::Result<Self> {
         Self::of(&[("stdout", stdout()?)])
@@ -113,10 +113,10 @@ mod tests {
             ),
             ("terminal", None),
         ];
-        let mut readers = Readers::of(&outputs).expect("watched");
+        let mut readers = OutputReaders::of(&outputs).expect("watched");
         drop(peer);
         assert_eq!(readers.left().await, "socket");
-        let mut readers = Readers::of(&outputs[..1]).expect("watched");
+        let mut readers = OutputReaders::of(&outputs[..1]).expect("watched");
         assert!(readers.left.try_recv().is_err(), "somebody reads");
         drop(reader);
         assert_eq!(readers.left().await, "pipe");

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::job::Job;
+use super::job::ShownJob;
 use crate::{cli::connect::link::Link, job::Stream};
 
 /// How much is asked for at once, bytes: the most that one read returns.
@@ -15,16 +15,16 @@ const READ_BYTES: u64 = 512 << 10;
 
 /// A piece of a recording.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Piece {
+pub enum RecordedItem {
     /// Bytes.
-    Chunk(Chunk),
+    Chunk(RecordedChunk),
     /// Missing bytes.
-    Gap(Gap),
+    Gap(RecordedGap),
 }
 
 /// Bytes of one stream.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Chunk {
+pub struct RecordedChunk {
     /// The position of the first one.
     pub offset: u64,
     /// Where they came from.
@@ -41,7 +41,7 @@ pub struct Chunk {
 
 /// Bytes that are not there.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Gap(pub Value);
+pub struct RecordedGap(pub Value);
 
 /// A recording on its way.
 pub struct Recording {
@@ -64,7 +64,7 @@ impl Recording {
         stream: Option<String>,
     ) -> anyhow::Result<Self> {
         let job = link.request("job.get", &json!({"job": job})).await?;
-        let described = Job::read(&job)?;
+        let described = ShownJob::read(&job)?;
         Ok(Self {
             link,
             end: (!described.is_final()).then_some(described.output_bytes),
@@ -82,7 +82,7 @@ impl Recording {
     }
 
     /// The next pieces; `None` at the end.
-    pub async fn next(&mut self) -> anyhow::Result<Option<Vec<Piece>>> {
+    pub async fn next(&mut self) -> anyhow::Result<Option<Vec<RecordedItem>>> {
         if self.over || self.end.is_some_and(|end| self.next_offset >= end) {
             return Ok(None);
         }
@@ -114,21 +114,21 @@ impl Recording {
     }
 }
 
-fn piece(mut told: Value) -> anyhow::Result<Piece> {
+fn piece(mut told: Value) -> anyhow::Result<RecordedItem> {
     if let Some(gap) = told.get_mut("gap") {
-        return Ok(Piece::Gap(Gap(gap.take())));
+        return Ok(RecordedItem::Gap(RecordedGap(gap.take())));
     }
     let chunk = chunk(told).context("the server's answer has a chunk that is none")?;
-    Ok(Piece::Chunk(chunk))
+    Ok(RecordedItem::Chunk(chunk))
 }
 
-fn chunk(told: Value) -> Option<Chunk> {
+fn chunk(told: Value) -> Option<RecordedChunk> {
     let data = match told["data"].as_str() {
         Some(text) => text.as_bytes().to_vec(),
         None => STANDARD.decode(told["data_base64"].as_str()?).ok()?,
     };
     let streams = [Stream::Stdout, Stream::Stderr, Stream::Pty];
-    Some(Chunk {
+    Some(RecordedChunk {
         offset: told["offset"].as_u64()?,
         stream: streams
             .into_iter()
@@ -140,7 +140,7 @@ fn chunk(told: Value) -> Option<Chunk> {
     })
 }
 
-impl Gap {
+impl RecordedGap {
     /// A sentence about it.
     pub fn sentence(&self) -> String {
         let (from, to) = (&self.0["from"], &self.0["to"]);
@@ -165,7 +165,7 @@ mod tests {
             ("data", "é", "é".as_bytes()),
             ("data_base64", "/wA=", b"\xff\0"),
         ] {
-            let Ok(Piece::Chunk(chunk)) = piece(told(key, value)) else {
+            let Ok(RecordedItem::Chunk(chunk)) = piece(told(key, value)) else {
                 panic!("{key}");
             };
             assert_eq!(
@@ -178,7 +178,7 @@ mod tests {
             );
         }
         let gap = piece(json!({"gap": {"from": 1, "to": 2, "reason": "power_loss"}}));
-        let Ok(Piece::Gap(gap)) = gap else {
+        let Ok(RecordedItem::Gap(gap)) = gap else {
             panic!("a gap")
         };
         assert_eq!(gap.sentence(), "bytes 1 to 2 are missing (power_loss)");

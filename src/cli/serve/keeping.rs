@@ -7,9 +7,9 @@ use std::{fs, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
 use tokio::{net::UnixListener, task::JoinHandle};
 
-use super::place::Place;
+use super::place::DataDirClaim;
 use crate::{
-    protocol::{Door, listener},
+    protocol::{ServerState, listener},
     spool::Layout,
 };
 
@@ -17,17 +17,17 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The Unix socket, served.
-pub struct Kept<'a> {
-    place: &'a Place,
-    door: Arc<Door>,
+pub struct ServedSocket<'a> {
+    place: &'a DataDirClaim,
+    door: Arc<ServerState>,
     /// The inode of the socket that is served.
     socket: Option<u64>,
     accepting: JoinHandle<()>,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> ServedSocket<'a> {
     /// Serves this listener, which is bound to the place's socket.
-    pub fn serve(listener: UnixListener, place: &'a Place, door: &Arc<Door>) -> Self {
+    pub fn serve(listener: UnixListener, place: &'a DataDirClaim, door: &Arc<ServerState>) -> Self {
         let accepting = listener::serve_unix(listener, door.clone());
         Self {
             place,
@@ -72,7 +72,7 @@ impl<'a> Kept<'a> {
     }
 }
 
-fn inode(place: &Place) -> Option<u64> {
+fn inode(place: &DataDirClaim) -> Option<u64> {
     let socket = fs::symlink_metadata(place.layout.socket());
     socket.ok().map(|socket| socket.ino())
 }

@@ -54,7 +54,7 @@ pub enum PlaceError {
 
 /// A data directory that is ours until this is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct DataDirClaim {
     /// Where things lie in it; absolute.
     pub layout: Layout,
     /// The directory itself, locked: what is locked can then not be removed under us.
@@ -63,7 +63,7 @@ pub struct Place {
     lock: Mutex<File>,
 }
 
-impl Place {
+impl DataDirClaim {
     /// Makes the directory (0700) where it is missing, looks whether it is ours alone, and takes its lock.
     pub async fn take(dir: &Path) -> Result<Self, PlaceError> {
         let directory = OwnDir::make(dir)?;
@@ -195,7 +195,7 @@ mod tests {
     async fn a_directory_is_made_for_us_alone() {
         let root = tempfile::tempdir().expect("tempdir");
         let dir = root.path().join("a/b");
-        let place = Place::take(&dir).await.expect("taken");
+        let place = DataDirClaim::take(&dir).await.expect("taken");
         for dir in [dir, place.layout.spool(), place.layout.shims()] {
             let mode = fs::metadata(dir).expect("a directory").permissions().mode();
             assert_eq!(mode & 0o777, 0o700);
@@ -206,24 +206,24 @@ mod tests {
     #[tokio::test]
     async fn a_second_server_is_refused_with_the_name_of_the_first() {
         let root = tempfile::tempdir().expect("tempdir");
-        let first = Place::take(root.path()).await.expect("taken");
+        let first = DataDirClaim::take(root.path()).await.expect("taken");
         let begun = Instant::now();
-        let error = Place::take(root.path()).await.expect_err("refused");
+        let error = DataDirClaim::take(root.path()).await.expect_err("refused");
         assert!(begun.elapsed() >= LOCK_PATIENCE);
         assert!(
             error.to_string().contains(&std::process::id().to_string()),
             "{error}"
         );
         drop(first);
-        assert!(Place::take(root.path()).await.is_ok());
+        assert!(DataDirClaim::take(root.path()).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_removed_lock_lets_no_second_server_in_and_is_made_again() {
         let root = tempfile::tempdir().expect("tempdir");
-        let first = Place::take(root.path()).await.expect("taken");
+        let first = DataDirClaim::take(root.path()).await.expect("taken");
         fs::remove_file(first.layout.lock()).expect("removed");
-        assert!(Place::take(root.path()).await.is_err());
+        assert!(DataDirClaim::take(root.path()).await.is_err());
         first.keep_lock().expect("made again");
         let text = fs::read_to_string(first.layout.lock()).expect("a lock");
         assert_eq!(text, std::process::id().to_string());
@@ -236,8 +236,8 @@ mod tests {
     #[tokio::test]
     async fn a_lock_that_is_left_in_time_is_taken() {
         let root = tempfile::tempdir().expect("tempdir");
-        let first = Place::take(root.path()).await.expect("taken");
-        let (second, ()) = tokio::join!(Place::take(root.path()), async {
+        let first = DataDirClaim::take(root.path()).await.expect("taken");
+        let (second, ()) = tokio::join!(DataDirClaim::take(root.path()), async {
             tokio::task::yield_now().await;
             drop(first);
         });

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// The result of `history.query`.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Answer {
+pub struct QueryResult {
     /// Names, in order; a name may be there twice.
     pub columns: Vec<String>,
     /// As many values in each as there are columns.
@@ -48,7 +48,7 @@ impl<'a> Cell<'a> {
     }
 }
 
-impl Answer {
+impl QueryResult {
     /// Reads a result.
     pub fn read(result: Value) -> anyhow::Result<Self> {
         let answer: Self = serde_json::from_value(result)?;
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn rows_fit_their_columns() {
         let answer = |rows: Value| {
-            Answer::read(json!({"columns": ["a"], "rows": rows, "truncated": true,
+            QueryResult::read(json!({"columns": ["a"], "rows": rows, "truncated": true,
                 "elapsed_ms": 1.25}))
         };
         let one = answer(json!([[1]])).expect("valid");
@@ -114,6 +114,6 @@ mod tests {
         assert_eq!(one.footer(true), "(1 row and more, 1.25 ms)");
         assert!(one.cut_note().contains("1 row "), "{}", one.cut_note());
         assert!(answer(json!([[1, 2]])).is_err());
-        assert!(Answer::read(json!({})).is_err());
+        assert!(QueryResult::read(json!({})).is_err());
     }
 }

@@ -25,7 +25,7 @@ Ctrl-C ends a running query or clears the line.
 
 /// What was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub enum PromptCommand {
     /// Name the views, or the columns of one.
     Describe(Option<String>),
     /// Print rows so; alone: say how they are printed.
@@ -46,7 +46,7 @@ pub fn is_command(text: &str) -> bool {
 }
 
 /// Reads a command; a wrong one says what to do.
-pub fn read(text: &str) -> Result<Command, String> {
+pub fn read(text: &str) -> Result<PromptCommand, String> {
     let text = text.trim().trim_end_matches(';');
     let mut words = text.split_whitespace();
     let (word, argument) = (words.next().unwrap_or_default(), words.next());
@@ -56,14 +56,14 @@ pub fn read(text: &str) -> Result<Command, String> {
         ));
     }
     match (word, argument) {
-        (DESCRIBE, view) => Ok(Command::Describe(view.map(str::to_owned))),
-        ("\\format", None) => Ok(Command::Format(None)),
+        (DESCRIBE, view) => Ok(PromptCommand::Describe(view.map(str::to_owned))),
+        ("\\format", None) => Ok(PromptCommand::Format(None)),
         ("\\format", Some(format)) => Format::from_str(format, true)
-            .map(|format| Command::Format(Some(format)))
+            .map(|format| PromptCommand::Format(Some(format)))
             .map_err(|_| format!("\\format takes {}", FORMATS.join(", "))),
-        ("\\timing", None) => Ok(Command::Timing),
-        ("\\?" | "\\h" | "\\help" | "help", None) => Ok(Command::Help),
-        ("\\q" | "\\quit" | "quit" | "exit", None) => Ok(Command::Quit),
+        ("\\timing", None) => Ok(PromptCommand::Timing),
+        ("\\?" | "\\h" | "\\help" | "help", None) => Ok(PromptCommand::Help),
+        ("\\q" | "\\quit" | "quit" | "exit", None) => Ok(PromptCommand::Quit),
         (word, _) => Err(format!("{word} is no command here; \\? lists them")),
     }
 }
@@ -75,17 +75,17 @@ mod tests {
     #[test]
     fn commands_are_read() {
         for (text, command) in [
-            ("\\d", Command::Describe(None)),
+            ("\\d", PromptCommand::Describe(None)),
             (
                 " \\d history_jobs; ",
-                Command::Describe(Some("history_jobs".into())),
+                PromptCommand::Describe(Some("history_jobs".into())),
             ),
-            ("\\format CSV", Command::Format(Some(Format::Csv))),
-            ("\\format", Command::Format(None)),
-            ("\\timing", Command::Timing),
-            ("\\?", Command::Help),
-            ("\\q", Command::Quit),
-            ("exit", Command::Quit),
+            ("\\format CSV", PromptCommand::Format(Some(Format::Csv))),
+            ("\\format", PromptCommand::Format(None)),
+            ("\\timing", PromptCommand::Timing),
+            ("\\?", PromptCommand::Help),
+            ("\\q", PromptCommand::Quit),
+            ("exit", PromptCommand::Quit),
         ] {
             assert!(is_command(text), "{text}");
             assert_eq!(read(text), Ok(command), "{text}");

@@ -6,12 +6,12 @@ use std::collections::HashSet;
 
 use super::{
     command,
-    names::{Names, View},
+    names::{QueryNames, ViewColumns},
     statement, words,
 };
 
 /// Where the word at the cursor begins (a byte of `text`), and what it may become.
-pub fn complete(text: &str, cursor: usize, names: &Names) -> (usize, Vec<String>) {
+pub fn complete(text: &str, cursor: usize, names: &QueryNames) -> (usize, Vec<String>) {
     let before = &text[..cursor];
     let word = last_word(before);
     let start = cursor - word.len();
@@ -34,7 +34,7 @@ pub fn complete(text: &str, cursor: usize, names: &Names) -> (usize, Vec<String>
     (start, found)
 }
 
-fn command_words(before: &str, names: &Names) -> (usize, Vec<String>) {
+fn command_words(before: &str, names: &QueryNames) -> (usize, Vec<String>) {
     let line = before.trim_start();
     let Some((_, argument)) = line.split_once(char::is_whitespace) else {
         let fits = command::WORDS.iter().filter(|word| word.starts_with(line));
@@ -53,7 +53,7 @@ fn command_words(before: &str, names: &Names) -> (usize, Vec<String>) {
 }
 
 /// Everything that may stand where no view must, the nearest first.
-fn anything(text: &str, word: &str, names: &Names) -> Vec<String> {
+fn anything(text: &str, word: &str, names: &QueryNames) -> Vec<String> {
     let named = named(text, names);
     let mut found = match named.is_empty() {
         true => columns(&names.views.iter().collect::<Vec<_>>(), word),
@@ -83,11 +83,11 @@ fn keywords(word: &str) -> Vec<String> {
         .collect()
 }
 
-fn views(names: &Names, word: &str) -> Vec<String> {
+fn views(names: &QueryNames, word: &str) -> Vec<String> {
     matching(names.views.iter().map(|view| view.name.as_str()), word)
 }
 
-fn columns(views: &[&View], word: &str) -> Vec<String> {
+fn columns(views: &[&ViewColumns], word: &str) -> Vec<String> {
     let all = views.iter().flat_map(|view| view.columns.iter());
     let mut found = matching(all.map(String::as_str), word);
     found.sort();
@@ -118,8 +118,8 @@ fn wants_view(ahead: &str) -> bool {
 }
 
 /// The views that a text names.
-fn named<'a>(text: &str, names: &'a Names) -> Vec<&'a View> {
-    let mut found: Vec<&View> = Vec::new();
+fn named<'a>(text: &str, names: &'a QueryNames) -> Vec<&'a ViewColumns> {
+    let mut found: Vec<&ViewColumns> = Vec::new();
     for view in words_of(text).filter_map(|word| names.view(word)) {
         if !found.contains(&view) {
             found.push(view);
@@ -130,7 +130,7 @@ fn named<'a>(text: &str, names: &'a Names) -> Vec<&'a View> {
 
 /// The view that an alias stands for, as `VIEW alias` or `VIEW AS alias`; all that are named where
 /// none is found.
-fn of_alias<'a>(alias: &str, text: &str, names: &'a Names) -> Vec<&'a View> {
+fn of_alias<'a>(alias: &str, text: &str, names: &'a QueryNames) -> Vec<&'a ViewColumns> {
     if let Some(view) = names.view(alias) {
         return vec![view];
     }
@@ -172,12 +172,12 @@ fn last_word(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn names() -> Names {
-        let view = |name: &str, columns: &[&str]| View {
+    fn names() -> QueryNames {
+        let view = |name: &str, columns: &[&str]| ViewColumns {
             name: name.to_owned(),
             columns: columns.iter().map(|c| (*c).to_owned()).collect(),
         };
-        Names {
+        QueryNames {
             views: vec![
                 view("history_jobs", &["number", "name", "state", "exit_code"]),
                 view("history_output", &["job", "text", "offset"]),

@@ -4,12 +4,12 @@
 
 use serde_json::Value;
 
-use super::answer::{Answer, Cell};
+use super::answer::{Cell, QueryResult};
 use crate::escape::visible;
 
 /// The headline and the rows. On a terminal acting characters are written as escapes; elsewhere
 /// values are exact.
-pub fn text(answer: &Answer, on_terminal: bool) -> String {
+pub fn text(answer: &QueryResult, on_terminal: bool) -> String {
     let field = |text: &str| match on_terminal {
         true => quoted(&visible(text)),
         false => quoted(text),
@@ -51,8 +51,8 @@ mod tests {
 
     use super::*;
 
-    fn answer() -> Answer {
-        Answer::read(json!({"columns": ["a", "b,c"], "rows": [
+    fn answer() -> QueryResult {
+        QueryResult::read(json!({"columns": ["a", "b,c"], "rows": [
             [1, "plain"], [null, ""], [0.5, "q\"u,o\nte\r"], [-1, " x"], [2, {"base64": "AP8="}],
             ["\u{1b}[2J", "größe"],
         ]}))

@@ -14,7 +14,7 @@ use rustyline::{
     validate::{ValidationContext, ValidationResult, Validator},
 };
 
-use super::{command, complete, history, names::Names, statement};
+use super::{command, complete, history, names::QueryNames, statement};
 use crate::cli::render::print;
 
 /// What stands before the cursor.
@@ -22,7 +22,7 @@ const PROMPT: &str = "sql> ";
 
 /// What a person did.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum EditorLine {
     /// Typed this, complete.
     Typed(String),
     /// Cleared the line.
@@ -39,7 +39,7 @@ pub struct Editor {
 
 impl Editor {
     /// An editor that completes these names, and remembers in this file.
-    pub fn new(names: Names, history: Option<PathBuf>) -> anyhow::Result<Self> {
+    pub fn new(names: QueryNames, history: Option<PathBuf>) -> anyhow::Result<Self> {
         let config = Config::builder()
             .max_history_size(history::ENTRIES_MAX)?
             .history_ignore_space(true)
@@ -57,14 +57,14 @@ impl Editor {
     }
 
     /// The next thing that a person does.
-    pub fn read(&mut self) -> anyhow::Result<Line> {
+    pub fn read(&mut self) -> anyhow::Result<EditorLine> {
         match self.inner.readline(PROMPT) {
             Ok(text) => {
                 self.remember(&text);
-                Ok(Line::Typed(text))
+                Ok(EditorLine::Typed(text))
             }
-            Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => Ok(Line::Cleared),
-            Err(ReadlineError::Eof) => Ok(Line::Left),
+            Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => Ok(EditorLine::Cleared),
+            Err(ReadlineError::Eof) => Ok(EditorLine::Left),
             Err(error) => Err(error.into()),
         }
     }
@@ -85,7 +85,7 @@ impl Editor {
 }
 
 /// What the editor knows of what is typed.
-struct Knowledge(Names);
+struct Knowledge(QueryNames);
 
 impl Helper for Knowledge {}
 impl Highlighter for Knowledge {}

@@ -7,24 +7,24 @@ use std::collections::HashSet;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
-use super::answer::Answer;
+use super::answer::QueryResult;
 use crate::escape;
 
 /// The rows as text.
-pub fn text(answer: &Answer) -> String {
+pub fn text(answer: &QueryResult) -> String {
     let keys = keys(&answer.columns);
     let rows: Vec<String> = answer.rows.iter().map(|row| object(&keys, row)).collect();
     format!("[{}]\n", escape::visible_json(&rows.join(",\n")))
 }
 
 fn object(keys: &[String], row: &[Value]) -> String {
-    serde_json::to_string(&Row(keys, row)).expect("keys and JSON values are JSON")
+    serde_json::to_string(&JsonRow(keys, row)).expect("keys and JSON values are JSON")
 }
 
 /// A row whose keys stay in order, and which is written without a map in between.
-struct Row<'a>(&'a [String], &'a [Value]);
+struct JsonRow<'a>(&'a [String], &'a [Value]);
 
-impl Serialize for Row<'_> {
+impl Serialize for JsonRow<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (key, value) in self.0.iter().zip(self.1) {
@@ -61,8 +61,8 @@ mod tests {
 
     use super::*;
 
-    fn answer(columns: Value, rows: Value) -> Answer {
-        Answer::read(json!({"columns": columns, "rows": rows})).expect("an answer")
+    fn answer(columns: Value, rows: Value) -> QueryResult {
+        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("an answer")
     }
 
     #[test]

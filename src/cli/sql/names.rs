@@ -18,7 +18,7 @@ const VIEWS: [&str; 4] = [
 
 /// A view.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
+pub struct ViewColumns {
     /// Its name.
     pub name: String,
     /// Its columns, in order; empty where the server did not tell.
@@ -27,15 +27,15 @@ pub struct View {
 
 /// What can be named in a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
+pub struct QueryNames {
     /// The views.
-    pub views: Vec<View>,
+    pub views: Vec<ViewColumns>,
 }
 
-impl Default for Names {
+impl Default for QueryNames {
     /// The views alone.
     fn default() -> Self {
-        let view = |name: &str| View {
+        let view = |name: &str| ViewColumns {
             name: name.to_owned(),
             columns: Vec::new(),
         };
@@ -45,7 +45,7 @@ impl Default for Names {
     }
 }
 
-impl Names {
+impl QueryNames {
     /// Asks the server for the columns. Whatever goes wrong leaves them out: the first query of the
     /// person will say what it is.
     pub async fn ask(link: &mut Link) -> Self {
@@ -63,7 +63,7 @@ impl Names {
     }
 
     /// The view of this name.
-    pub fn view(&self, name: &str) -> Option<&View> {
+    pub fn view(&self, name: &str) -> Option<&ViewColumns> {
         let mut views = self.views.iter();
         views.find(|view| view.name.eq_ignore_ascii_case(name))
     }

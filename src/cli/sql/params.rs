@@ -15,7 +15,7 @@ pub struct Param(Value);
 
 /// A value by name.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Named(String, Value);
+pub struct NamedParam(String, Value);
 
 impl FromStr for Param {
     type Err = Infallible;
@@ -25,7 +25,7 @@ impl FromStr for Param {
     }
 }
 
-impl FromStr for Named {
+impl FromStr for NamedParam {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
@@ -40,7 +40,7 @@ impl FromStr for Named {
 }
 
 /// All of them as the wire wants them; `None` where there are none.
-pub fn of(by_position: &[Param], by_name: &[Named]) -> anyhow::Result<Option<Value>> {
+pub fn of(by_position: &[Param], by_name: &[NamedParam]) -> anyhow::Result<Option<Value>> {
     if !by_position.is_empty() {
         let values = by_position.iter().map(|param| param.0.clone());
         return Ok(Some(Value::Array(values.collect())));
@@ -49,7 +49,7 @@ pub fn of(by_position: &[Param], by_name: &[Named]) -> anyhow::Result<Option<Val
         return Ok(None);
     }
     let mut values = Map::new();
-    for Named(name, value) in by_name {
+    for NamedParam(name, value) in by_name {
         if values.insert(name.clone(), value.clone()).is_some() {
             bail!("--named {name} is given twice");
         }
@@ -118,7 +118,7 @@ mod tests {
             Some(json!({"a": 1, "b": "x=y", "c": "", "d": null}))
         );
         for wrong in ["a", "=1", ":=1"] {
-            assert!(wrong.parse::<Named>().is_err(), "{wrong}");
+            assert!(wrong.parse::<NamedParam>().is_err(), "{wrong}");
         }
         let twice = ["a=1", ":a=2"].map(|text| text.parse().expect("valid"));
         assert!(of(&[], &twice).is_err());

@@ -8,12 +8,12 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    answer::Answer,
-    command::{self, Command},
-    editor::{Editor, Line},
+    answer::QueryResult,
+    command::{self, PromptCommand},
+    editor::{Editor, EditorLine},
     format::Format,
     history,
-    names::Names,
+    names::QueryNames,
     pager, question,
     screen::Screen,
     statement,
@@ -35,7 +35,7 @@ const GREETING: &str = concat!(
 
 /// How the prompt begins.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct PromptOptions {
     /// How answers are printed.
     pub format: Format,
     /// Most rows of one answer; `None`: as the server sets it.
@@ -45,13 +45,13 @@ pub struct Options {
 }
 
 /// Asks until a person leaves.
-pub async fn prompt(target: Target, options: Options) -> anyhow::Result<ExitCode> {
+pub async fn prompt(target: Target, options: PromptOptions) -> anyhow::Result<ExitCode> {
     let mut link = link::open_always(target.clone(), Tell::Everybody).await?;
     print::out(GREETING.as_bytes())?;
-    let names = unless_interrupted(Names::ask(&mut link)).await?;
+    let names = unless_interrupted(QueryNames::ask(&mut link)).await?;
     let names = names.unwrap_or_else(|| {
         link.lost();
-        Names::default()
+        QueryNames::default()
     });
     let mut editor = Editor::new(names.clone(), history::path(&target))?;
     let mut prompt = Prompt {
@@ -64,9 +64,9 @@ pub async fn prompt(target: Target, options: Options) -> anyhow::Result<ExitCode
     };
     loop {
         match editor.read()? {
-            Line::Cleared => {}
-            Line::Left => return Ok(ExitCode::SUCCESS),
-            Line::Typed(text) => {
+            EditorLine::Cleared => {}
+            EditorLine::Left => return Ok(ExitCode::SUCCESS),
+            EditorLine::Typed(text) => {
                 if prompt.hear(&text).await? == Then::Leave {
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -84,7 +84,7 @@ enum Then {
 
 struct Prompt {
     link: Link,
-    names: Names,
+    names: QueryNames,
     format: Format,
     timing: bool,
     max_rows: Option<i64>,
@@ -126,7 +126,7 @@ impl Prompt {
             print::out(b"\n")?;
             anyhow::bail!("the query was ended");
         };
-        let answer = Answer::read(result?)?;
+        let answer = QueryResult::read(result?)?;
         let screen = Screen::of_stdout();
         let mut text = self.format.text(&answer, screen);
         if self.format == Format::Table || self.timing {
@@ -140,29 +140,30 @@ impl Prompt {
         Ok(())
     }
 
-    fn obey(&mut self, command: Command) -> anyhow::Result<Then> {
+    fn obey(&mut self, command: PromptCommand) -> anyhow::Result<Then> {
         match command {
-            Command::Quit => return Ok(Then::Leave),
-            Command::Help => print::out(command::HELP.as_bytes())?,
-            Command::Timing => {
+            PromptCommand::Quit => return Ok(Then::Leave),
+            PromptCommand::Help => print::out(command::HELP.as_bytes())?,
+            PromptCommand::Timing => {
                 self.timing = !self.timing;
                 let now = if self.timing { "on" } else { "off" };
                 print::out(format!("timing is {now}\n").as_bytes())?;
             }
-            Command::Format(Some(format)) => self.format = format,
-            Command::Format(None) => {
+            PromptCommand::Format(Some(format)) => self.format = format,
+            PromptCommand::Format(None) => {
                 print::out(format!("{:?}\n", self.format).to_lowercase().as_bytes())?;
             }
-            Command::Describe(None) => print::page(&self.views())?,
-            Command::Describe(Some(name)) => self.describe(&name)?,
+            PromptCommand::Describe(None) => print::page(&self.views())?,
+            PromptCommand::Describe(Some(name)) => self.describe(&name)?,
         }
         Ok(Then::GoOn)
     }
 
     /// Each view with its columns.
     fn views(&self) -> String {
-        let line =
-            |view: &super::names::View| format!("{}\n    {}\n", view.name, view.columns.join(", "));
+        let line = |view: &super::names::ViewColumns| {
+            format!("{}\n    {}\n", view.name, view.columns.join(", "))
+        };
         self.names.views.iter().map(line).collect()
     }
 

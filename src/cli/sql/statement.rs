@@ -45,15 +45,15 @@ pub fn cut(text: &str) -> Typed<'_> {
             };
         }
         match piece.kind {
-            Kind::End => {
+            TokenKind::End => {
                 if says_something {
                     statements.push(text[from..at].trim());
                 }
                 from = at + piece.length;
                 says_something = false;
             }
-            Kind::Nothing => {}
-            Kind::Something => says_something = true,
+            TokenKind::Nothing => {}
+            TokenKind::Something => says_something = true,
         }
         at += piece.length;
     }
@@ -69,7 +69,7 @@ pub fn cut(text: &str) -> Typed<'_> {
     }
 }
 
-enum Kind {
+enum TokenKind {
     /// Blanks and comments.
     Nothing,
     /// A `;`.
@@ -78,8 +78,8 @@ enum Kind {
     Something,
 }
 
-struct Piece {
-    kind: Kind,
+struct SqlToken {
+    kind: TokenKind,
     /// Bytes.
     length: usize,
     /// Whether its end is missing.
@@ -87,29 +87,31 @@ struct Piece {
 }
 
 /// The first piece of a text that is not empty.
-fn piece(text: &str) -> Piece {
-    let closed = |kind, length| Piece {
+fn piece(text: &str) -> SqlToken {
+    let closed = |kind, length| SqlToken {
         kind,
         length,
         is_open: false,
     };
     let until = |kind, opening: usize, end: &str| match text[opening..].find(end) {
         Some(at) => closed(kind, opening + at + end.len()),
-        None => Piece {
+        None => SqlToken {
             kind,
             length: text.len(),
             is_open: true,
         },
     };
     match text.chars().next().unwrap_or(' ') {
-        ';' => closed(Kind::End, 1),
+        ';' => closed(TokenKind::End, 1),
         // A doubled quote inside ends one text and begins the next: the same for us.
-        quote @ ('\'' | '"' | '`') => until(Kind::Something, 1, quote.encode_utf8(&mut [0; 4])),
-        '[' => until(Kind::Something, 1, "]"),
-        '-' if text.starts_with("--") => until(Kind::Nothing, 2, "\n"),
-        '/' if text.starts_with("/*") => until(Kind::Nothing, 2, "*/"),
-        c if c.is_whitespace() => closed(Kind::Nothing, c.len_utf8()),
-        c => closed(Kind::Something, c.len_utf8()),
+        quote @ ('\'' | '"' | '`') => {
+            until(TokenKind::Something, 1, quote.encode_utf8(&mut [0; 4]))
+        }
+        '[' => until(TokenKind::Something, 1, "]"),
+        '-' if text.starts_with("--") => until(TokenKind::Nothing, 2, "\n"),
+        '/' if text.starts_with("/*") => until(TokenKind::Nothing, 2, "*/"),
+        c if c.is_whitespace() => closed(TokenKind::Nothing, c.len_utf8()),
+        c => closed(TokenKind::Something, c.len_utf8()),
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
-    answer::{Answer, Cell},
+    answer::{Cell, QueryResult},
     screen::Screen,
 };
 use crate::escape::visible;
@@ -23,7 +23,7 @@ const BETWEEN: usize = 2;
 const CUT: &str = "…";
 
 /// The table, each line with its newline.
-pub fn text(answer: &Answer, screen: Option<Screen>) -> String {
+pub fn text(answer: &QueryResult, screen: Option<Screen>) -> String {
     let head: Vec<String> = answer.columns.iter().map(|name| visible(name)).collect();
     let mut rows: Vec<Vec<String>> = answer
         .rows
@@ -40,7 +40,7 @@ pub fn text(answer: &Answer, screen: Option<Screen>) -> String {
     lay_out(answer, head, rows)
 }
 
-fn lay_out(answer: &Answer, head: Vec<String>, rows: Vec<Vec<String>>) -> String {
+fn lay_out(answer: &QueryResult, head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(head);
@@ -60,7 +60,7 @@ fn lay_out(answer: &Answer, head: Vec<String>, rows: Vec<Vec<String>>) -> String
 }
 
 /// Whether a column has numbers, and nothing else but NULL.
-fn is_numeric(answer: &Answer, column: usize) -> bool {
+fn is_numeric(answer: &QueryResult, column: usize) -> bool {
     let mut numbers = 0;
     let fits = answer.rows.iter().all(|row| match Cell::of(&row[column]) {
         Cell::Null => true,
@@ -143,8 +143,8 @@ mod tests {
 
     use super::*;
 
-    fn answer(columns: Value, rows: Value) -> Answer {
-        Answer::read(json!({"columns": columns, "rows": rows})).expect("an answer")
+    fn answer(columns: Value, rows: Value) -> QueryResult {
+        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("an answer")
     }
 
     #[test]

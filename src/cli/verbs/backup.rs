@@ -11,7 +11,7 @@ use crate::{
             link::{self, Tell},
             target::{Connect, Target},
         },
-        render::print::{self, Look},
+        render::print::{self, PrintOptions},
     },
     escape::visible,
 };
@@ -27,7 +27,7 @@ pub struct BackupArgs {
     connect: Connect,
 
     #[command(flatten)]
-    look: Look,
+    look: PrintOptions,
 
     /// Where to make it; nothing may be there yet
     #[arg(value_name = "DEST")]

@@ -16,17 +16,17 @@ use crate::{
     cli::{
         connect::{
             find_job,
-            link::{self, Start, Tell},
+            link::{self, StartPolicy, Tell},
             signals::Signals,
             target::Connect,
         },
         render::{
-            asciicast::Cast,
+            asciicast::Asciicast,
             duration, exit_code,
-            job::Job,
+            job::ShownJob,
             new_file::{self, NewFile},
             print,
-            recording::{Chunk, Gap, Piece, Recording},
+            recording::{RecordedChunk, RecordedGap, RecordedItem, Recording},
         },
     },
     escape::visible_json,
@@ -60,7 +60,7 @@ pub struct ExportArgs {
 
     /// What to write
     #[arg(long, value_enum)]
-    format: Format,
+    format: ExportFormat,
 
     /// Write to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
@@ -81,7 +81,7 @@ pub struct ExportArgs {
 
 /// What a recording is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+enum ExportFormat {
     /// One JSON object
     Json,
     /// Asciicast version 2
@@ -105,20 +105,20 @@ pub async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
 async fn write(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let idle_max = idle_max(args.idle_limit)?;
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
         return find_job::no_jobs_at_all();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let mut recording = Recording::begin(link, &job, args.stream).await?;
-    let described = Job::read(&recording.job)?;
-    let mut shape = Shape::new(args.format, &described, idle_max);
+    let described = ShownJob::read(&recording.job)?;
+    let mut shape = ExportShape::new(args.format, &described, idle_max);
     let mut out = Out::open(args.output.as_deref(), args.force)?;
     out.write(shape.begin(&described, &recording.job).as_bytes())?;
     while let Some(pieces) = recording.next().await? {
         for piece in pieces {
             match piece {
-                Piece::Chunk(chunk) => out.write(&shape.chunk(chunk))?,
-                Piece::Gap(gap) => shape.gap(gap),
+                RecordedItem::Chunk(chunk) => out.write(&shape.chunk(chunk))?,
+                RecordedItem::Gap(gap) => shape.gap(gap),
             }
         }
     }
@@ -142,37 +142,37 @@ pub fn idle_max(seconds: Option<f64>) -> anyhow::Result<Option<Duration>> {
 }
 
 /// How pieces become bytes of a format.
-struct Shape {
-    format: Format,
-    cast: Cast,
+struct ExportShape {
+    format: ExportFormat,
+    cast: Asciicast,
     /// Whether a chunk was written.
     begun: bool,
     gaps: Vec<Value>,
 }
 
-impl Shape {
-    fn new(format: Format, job: &Job, idle_max: Option<Duration>) -> Self {
+impl ExportShape {
+    fn new(format: ExportFormat, job: &ShownJob, idle_max: Option<Duration>) -> Self {
         Self {
             format,
-            cast: Cast::new(job, idle_max),
+            cast: Asciicast::new(job, idle_max),
             begun: false,
             gaps: Vec::new(),
         }
     }
 
-    fn begin(&self, job: &Job, told: &Value) -> String {
+    fn begin(&self, job: &ShownJob, told: &Value) -> String {
         match self.format {
-            Format::Text => String::new(),
-            Format::Asciicast => Cast::header(job, told),
-            Format::Json => format!("{{\"job\":{},\n\"chunks\":[", json_text(told)),
+            ExportFormat::Text => String::new(),
+            ExportFormat::Asciicast => Asciicast::header(job, told),
+            ExportFormat::Json => format!("{{\"job\":{},\n\"chunks\":[", json_text(told)),
         }
     }
 
-    fn chunk(&mut self, chunk: Chunk) -> Vec<u8> {
+    fn chunk(&mut self, chunk: RecordedChunk) -> Vec<u8> {
         match self.format {
-            Format::Text => chunk.data,
-            Format::Asciicast => self.cast.lines(&chunk).into_bytes(),
-            Format::Json => {
+            ExportFormat::Text => chunk.data,
+            ExportFormat::Asciicast => self.cast.lines(&chunk).into_bytes(),
+            ExportFormat::Json => {
                 let comma = if self.begun { "," } else { "" };
                 self.begun = true;
                 format!("{comma}\n{}", json_text(&chunk.told)).into_bytes()
@@ -180,8 +180,8 @@ impl Shape {
         }
     }
 
-    fn gap(&mut self, gap: Gap) {
-        if self.format != Format::Json {
+    fn gap(&mut self, gap: RecordedGap) {
+        if self.format != ExportFormat::Json {
             print::line(&gap.sentence());
         }
         self.gaps.push(gap.0);
@@ -189,9 +189,9 @@ impl Shape {
 
     fn end(&mut self, next_offset: u64) -> String {
         match self.format {
-            Format::Text => String::new(),
-            Format::Asciicast => self.cast.rest(),
-            Format::Json => {
+            ExportFormat::Text => String::new(),
+            ExportFormat::Asciicast => self.cast.rest(),
+            ExportFormat::Json => {
                 let gaps = json_text(&json!(self.gaps));
                 format!("],\n\"gaps\":{gaps},\"next_offset\":{next_offset}}}\n")
             }

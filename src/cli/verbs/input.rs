@@ -14,8 +14,8 @@ use crate::cli::{
     connect::{
         client::RequestError,
         find_job,
-        forward::{Names, Pause},
-        link::{self, Link, Start, Tell},
+        forward::{InputNames, Pause},
+        link::{self, Link, StartPolicy, Tell},
         stdin::Stdin,
         target::Connect,
         wire::WireError,
@@ -55,14 +55,14 @@ pub struct InputArgs {
 /// Sends it.
 pub async fn input(args: InputArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
         return find_job::no_jobs_at_all();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let mut sender = Sender {
         link,
         job,
-        names: Names::new(),
+        names: InputNames::new(),
     };
     if !args.text.is_empty() {
         let text = line(&args.text, !args.no_newline);
@@ -91,7 +91,7 @@ fn line(words: &[OsString], newline: bool) -> Vec<u8> {
 struct Sender {
     link: Link,
     job: Value,
-    names: Names,
+    names: InputNames,
 }
 
 impl Sender {

@@ -10,13 +10,13 @@ use crate::{
     cli::{
         connect::{
             find_job::{self, FINAL, LIVE},
-            link::{self, Link, Start, Tell},
+            link::{self, Link, StartPolicy, Tell},
             target::Connect,
         },
         render::{
             duration,
-            job::Job,
-            print::{self, Look},
+            job::ShownJob,
+            print::{self, PrintOptions},
             times::{self, Clock},
         },
     },
@@ -33,7 +33,7 @@ pub struct LsArgs {
     connect: Connect,
 
     #[command(flatten)]
-    look: Look,
+    look: PrintOptions,
 
     /// Only jobs in this state; may be given several times
     #[arg(long = "state", value_name = "STATE", value_parser = STATES)]
@@ -71,7 +71,7 @@ const STATES: [&str; 8] = [
 /// Lists jobs.
 pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let found = match link::open(target, Start::IfData, Tell::Everybody).await? {
+    let found = match link::open(target, StartPolicy::IfData, Tell::Everybody).await? {
         Some(mut link) => args.find(&mut link).await?,
         None => Vec::new(),
     };
@@ -79,7 +79,7 @@ pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
         print::json(&Value::Array(found))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let found: Vec<Job> = found.iter().map(Job::read).collect::<Result<_, _>>()?;
+    let found: Vec<ShownJob> = found.iter().map(ShownJob::read).collect::<Result<_, _>>()?;
     if found.is_empty() {
         print::to_person("no jobs; `cc-executor run -- COMMAND` runs one");
     } else {
@@ -136,7 +136,7 @@ impl LsArgs {
     }
 
     /// The jobs as text, one line each below a headline; `width` is the terminal's, where there is one.
-    fn table(&self, jobs: &[Job], now: DateTime<Utc>, width: Option<u16>) -> String {
+    fn table(&self, jobs: &[ShownJob], now: DateTime<Utc>, width: Option<u16>) -> String {
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
         table.set_header([
@@ -169,7 +169,7 @@ impl LsArgs {
         out
     }
 
-    fn row(&self, job: &Job, now: DateTime<Utc>) -> Row {
+    fn row(&self, job: &ShownJob, now: DateTime<Utc>) -> Row {
         let clock = if self.utc { Clock::Utc } else { Clock::Local };
         let what = match &job.name {
             Some(name) => format!("{}: {}", visible(name), job.command()),
@@ -197,7 +197,7 @@ const JOB_COLUMN: usize = 2;
 const WIDTH_MIN: u16 = 80;
 
 /// How a job ended, short: the code, the signal, or the reason.
-fn exit(job: &Job) -> String {
+fn exit(job: &ShownJob) -> String {
     match (job.state.as_str(), job.reason.as_deref()) {
         ("failed", Some("exit_code")) | ("succeeded", _) => job
             .exit_code
@@ -235,13 +235,13 @@ mod tests {
         ls: LsArgs,
     }
 
-    fn table(words: &[&str], jobs: &[Job], width: Option<u16>) -> String {
+    fn table(words: &[&str], jobs: &[ShownJob], width: Option<u16>) -> String {
         let words = std::iter::once(&"ls").chain(words);
         let args = Line::try_parse_from(words).expect("valid").ls;
         args.table(jobs, "2026-11-22T10:00:00Z".parse().expect("a time"), width)
     }
 
-    fn two_jobs() -> [Job; 2] {
+    fn two_jobs() -> [ShownJob; 2] {
         [
             sample(
                 json!({"number": 7, "state": "running", "name": "bu\u{1b}[2Jild",

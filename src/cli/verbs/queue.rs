@@ -14,7 +14,7 @@ use crate::{
         },
         render::{
             exit_code,
-            print::{self, Look},
+            print::{self, PrintOptions},
         },
     },
     escape::visible,
@@ -27,7 +27,7 @@ pub struct QueueArgs {
     connect: Connect,
 
     #[command(flatten)]
-    look: Look,
+    look: PrintOptions,
 
     #[command(subcommand)]
     what: Option<What>,

@@ -10,17 +10,17 @@ use super::export::idle_max;
 use crate::cli::{
     connect::{
         find_job,
-        link::{self, Start, Tell},
+        link::{self, StartPolicy, Tell},
         target::Connect,
-        wire::Frame,
+        wire::OutputFrame,
     },
     render::{
         duration, exit_code,
-        job::Job,
+        job::ShownJob,
         outputs::{Broken, Outputs},
-        pacing::{Rhythm, Speed},
+        pacing::{Pacing, Speed},
         print,
-        recording::{Chunk, Piece, Recording},
+        recording::{RecordedChunk, RecordedItem, Recording},
     },
 };
 
@@ -52,15 +52,15 @@ pub struct ReplayArgs {
 pub async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let idle_max = idle_max(args.idle_limit)?;
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
         return find_job::no_jobs_at_all();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let mut recording = Recording::begin(link, &job, None).await?;
-    let begin = Job::read(&recording.job)?.started_at;
+    let begin = ShownJob::read(&recording.job)?.started_at;
     let mut player = Player {
         outputs: Outputs::start()?,
-        rhythm: Rhythm::new(begin, idle_max),
+        rhythm: Pacing::new(begin, idle_max),
         speed: args.speed,
         began: Instant::now(),
     };
@@ -68,8 +68,8 @@ pub async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     while let Some(pieces) = recording.next().await? {
         for piece in pieces {
             match piece {
-                Piece::Chunk(chunk) => player.play(chunk).await?,
-                Piece::Gap(gap) => {
+                RecordedItem::Chunk(chunk) => player.play(chunk).await?,
+                RecordedItem::Gap(gap) => {
                     whole = false;
                     print::line(&gap.sentence());
                 }
@@ -85,16 +85,16 @@ pub async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
 
 struct Player {
     outputs: Outputs,
-    rhythm: Rhythm,
+    rhythm: Pacing,
     speed: Speed,
     began: Instant,
 }
 
 impl Player {
     /// Waits until a piece is due and writes it.
-    async fn play(&mut self, chunk: Chunk) -> anyhow::Result<()> {
+    async fn play(&mut self, chunk: RecordedChunk) -> anyhow::Result<()> {
         let due = self.speed.due(self.rhythm.next(chunk.at));
-        let frame = Frame {
+        let frame = OutputFrame {
             subscription: 0,
             stream: chunk.stream,
             at: chunk.at,

@@ -12,7 +12,7 @@ use crate::{
     cli::{
         Cli, Verb,
         connect::{
-            autostart::{self, Launch},
+            autostart::{self, ServerLaunch},
             client::Client,
             proc::{self, Launched},
             target::DataDir,
@@ -62,7 +62,7 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
         }
         None => {
             tell(&format!("no server ran on {}", layout.root().display()))?;
-            Launch::of_our_own(&layout)
+            ServerLaunch::of_our_own(&layout)
         }
     };
     let client = autostart::start(&layout, &launch).await?;
@@ -90,13 +90,13 @@ fn tell(text: &str) -> anyhow::Result<()> {
 
 /// Whether the server that answers was started in another way: a command line that found none at
 /// that moment was faster.
-fn is_another(client: &Client, launch: &Launch) -> bool {
+fn is_another(client: &Client, launch: &ServerLaunch) -> bool {
     let server = client.peer().and_then(|pid| proc::argv(pid).ok());
     server.is_some_and(|argv| argv.get(1..) != Some(launch.args.as_slice()))
 }
 
 /// Whether a server would start with these words and variables: nothing is stopped before.
-fn check(launch: &Launch, layout: &Layout) -> anyhow::Result<()> {
+fn check(launch: &ServerLaunch, layout: &Layout) -> anyhow::Result<()> {
     let words = ["cc-executor".into()]
         .into_iter()
         .chain(launch.args.iter().cloned());
@@ -122,13 +122,13 @@ fn check(launch: &Launch, layout: &Layout) -> anyhow::Result<()> {
 }
 
 /// The same command line once more.
-fn again(launched: &Launched, layout: &Layout) -> Launch {
+fn again(launched: &Launched, layout: &Layout) -> ServerLaunch {
     let args: Vec<_> = launched.argv.iter().skip(1).cloned().collect();
     // A server inside of another program has no command line of ours.
     if args.first().is_none_or(|verb| verb != "serve") {
-        return Launch::of_our_own(layout);
+        return ServerLaunch::of_our_own(layout);
     }
-    Launch {
+    ServerLaunch {
         args,
         // One of an earlier version still has all that its starter had.
         env: clean::environment(launched.env.iter().cloned(), true, config::is_variable),

@@ -11,7 +11,7 @@ use crate::cli::{
         each::Jobs,
         link::{self, Link, Tell},
     },
-    render::{job::Job, print},
+    render::{job::ShownJob, print},
 };
 
 /// Options of `retry`.
@@ -58,9 +58,9 @@ pub async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Not asked again after a lost reply: nobody knows then whether there is a new job.
-async fn again(link: &mut Link, job: Value) -> anyhow::Result<Job> {
+async fn again(link: &mut Link, job: Value) -> anyhow::Result<ShownJob> {
     match link.try_request("job.retry", &json!({"job": job})).await? {
-        Some(job) => Job::read(&job),
+        Some(job) => ShownJob::read(&job),
         None => bail!(
             "the server went away before it answered; whether there is a new job, `cc-executor ls` tells"
         ),

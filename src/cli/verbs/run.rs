@@ -16,17 +16,17 @@ use super::submit::{self, HandIn};
 use crate::{
     cli::{
         connect::{
-            follow::{Encoding, Event, Follow, From, Options},
+            follow::{Follow, FollowEncoding, FollowEvent, FollowFrom, FollowOptions},
             forward::Forward,
             link::{Link, Tell},
-            signals::{Ask, Signals},
+            signals::{SignalRequest, Signals},
             stdin::Stdin,
             target::Connect,
         },
         new_job::options::JobOptions,
         render::{
             describe, duration, exit_code,
-            job::Job,
+            job::ShownJob,
             outputs::{Broken, Outputs},
             print,
         },
@@ -54,7 +54,7 @@ pub struct RunArgs {
     /// What the server does when this process is gone or loses its connection: let the job go on,
     /// or cancel it. A restart of the server is no loss; whoever looks at the job in time keeps it
     #[arg(long, value_enum, default_value_t, conflicts_with = "detach")]
-    on_disconnect: OnDisconnect,
+    on_disconnect: OnDisconnectOption,
 
     /// From that loss to the cancel [default: 10]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
@@ -65,7 +65,7 @@ pub struct RunArgs {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum OnDisconnect {
+enum OnDisconnectOption {
     #[default]
     Continue,
     Cancel,
@@ -74,7 +74,7 @@ enum OnDisconnect {
 impl RunArgs {
     /// Adds what the loss of this connection shall mean.
     fn tie(&self, new_job: &mut Map<String, Value>) {
-        if self.on_disconnect == OnDisconnect::Cancel {
+        if self.on_disconnect == OnDisconnectOption::Cancel {
             new_job.insert("on_disconnect".to_owned(), json!("cancel"));
         }
         if let Some(delay) = self.disconnect_delay {
@@ -91,11 +91,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
     let mut new_job = submit::describe(&args.job, &target, NewJob::INTERACTIVE_QUEUE)?;
     args.tie(&mut new_job);
-    let tail = Options {
-        from: From::Offset(0),
+    let tail = FollowOptions {
+        from: FollowFrom::Offset(0),
         follow: true,
         stream: None,
-        encoding: Encoding::Binary,
+        encoding: FollowEncoding::Binary,
     };
     if !args.detach {
         new_job.insert("tail".to_owned(), Value::Object(tail.params()));
@@ -109,7 +109,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     };
     let (link, reply) = submitted?;
     if args.detach {
-        return detach(&Job::read(&reply["job"])?);
+        return detach(&ShownJob::read(&reply["job"])?);
     }
     let number = reply["job"]["number"].clone();
     let watched = watch(args.job.interactive, link, &reply, tail, signals, asked).await;
@@ -123,15 +123,15 @@ async fn watch(
     interactive: bool,
     link: Link,
     reply: &Value,
-    tail: Options,
+    tail: FollowOptions,
     signals: Signals,
-    asked: Option<Ask>,
+    asked: Option<SignalRequest>,
 ) -> anyhow::Result<ExitCode> {
     let forward = match interactive {
         true => Forward::of(Stdin::start()?),
         false => Forward::nothing(),
     };
-    Running::new(link, reply, tail, signals, forward)?
+    RunningJob::new(link, reply, tail, signals, forward)?
         .watch(asked)
         .await
 }
@@ -142,7 +142,7 @@ async fn patiently<T>(
     handing_in: impl Future<Output = T>,
     sent: &Cell<bool>,
     signals: &mut Signals,
-) -> (Option<Ask>, Option<T>) {
+) -> (Option<SignalRequest>, Option<T>) {
     pin!(handing_in);
     let mut asked = None;
     loop {
@@ -158,14 +158,14 @@ async fn patiently<T>(
     }
 }
 
-fn left_by(asked: Option<Ask>) -> u8 {
+fn left_by(asked: Option<SignalRequest>) -> u8 {
     match asked {
-        Some(Ask::HangUp) => exit_code::HUNG_UP,
-        Some(Ask::Interrupt | Ask::Terminate) | None => exit_code::CANCELLED,
+        Some(SignalRequest::HangUp) => exit_code::HUNG_UP,
+        Some(SignalRequest::Interrupt | SignalRequest::Terminate) | None => exit_code::CANCELLED,
     }
 }
 
-fn detach(job: &Job) -> anyhow::Result<ExitCode> {
+fn detach(job: &ShownJob) -> anyhow::Result<ExitCode> {
     print::page(&format!("{}\n", job.id))?;
     print::to_person(&format!(
         "job {0} goes on; `cc-executor tail {0}` follows it",
@@ -175,7 +175,7 @@ fn detach(job: &Job) -> anyhow::Result<ExitCode> {
 }
 
 /// A job that is being watched.
-struct Running {
+struct RunningJob {
     follow: Follow,
     outputs: Outputs,
     signals: Signals,
@@ -188,23 +188,23 @@ struct Running {
 }
 
 /// What happened.
-enum Step {
-    Event(anyhow::Result<Event>),
-    Asked(Ask),
+enum RunStep {
+    Event(anyhow::Result<FollowEvent>),
+    Asked(SignalRequest),
     Broken(Broken),
     Input(Value),
     Long,
 }
 
-impl Running {
+impl RunningJob {
     fn new(
         link: Link,
         reply: &Value,
-        tail: Options,
+        tail: FollowOptions,
         signals: Signals,
         forward: Forward,
     ) -> anyhow::Result<Self> {
-        let job = Job::read(&reply["job"])?;
+        let job = ShownJob::read(&reply["job"])?;
         let mut running = Self {
             follow: Follow::submitted(link, reply, tail)?,
             outputs: Outputs::start()?,
@@ -218,7 +218,7 @@ impl Running {
         Ok(running)
     }
 
-    async fn watch(mut self, asked: Option<Ask>) -> anyhow::Result<ExitCode> {
+    async fn watch(mut self, asked: Option<SignalRequest>) -> anyhow::Result<ExitCode> {
         if let Some(ask) = asked
             && let Some(code) = self.heed(ask).await
         {
@@ -226,19 +226,19 @@ impl Running {
         }
         loop {
             match self.step().await {
-                Step::Event(event) => {
+                RunStep::Event(event) => {
                     if let Some(job) = self.take(event?)? {
                         return self.ended(&job).await;
                     }
                 }
-                Step::Asked(ask) => {
+                RunStep::Asked(ask) => {
                     if let Some(code) = self.heed(ask).await {
                         return Ok(ExitCode::from(code));
                     }
                 }
-                Step::Broken(broken) => return Ok(ExitCode::from(self.cut_off(&broken))),
-                Step::Input(input) => self.follow.input(input).await,
-                Step::Long => {
+                RunStep::Broken(broken) => return Ok(ExitCode::from(self.cut_off(&broken))),
+                RunStep::Input(input) => self.follow.input(input).await,
+                RunStep::Long => {
                     if let Some((_, text)) = self.note.take() {
                         print::to_person(&text);
                     }
@@ -248,50 +248,52 @@ impl Running {
     }
 
     /// Waits for whatever comes first. Output is only fetched when there is room for it.
-    async fn step(&mut self) -> Step {
+    async fn step(&mut self) -> RunStep {
         let at = self.note.as_ref().map_or_else(Instant::now, |(at, _)| *at);
         let room = self.outputs.room();
         let fetch = async {
             let room = room.await;
             match self.follow.next().await {
-                Ok(Event::Output(frame)) => {
+                Ok(FollowEvent::Output(frame)) => {
                     room.send(frame);
-                    Ok(Event::Flowing)
+                    Ok(FollowEvent::Flowing)
                 }
                 other => other,
             }
         };
         select! {
             biased;
-            ask = self.signals.next() => Step::Asked(ask),
-            broken = self.outputs.broken() => Step::Broken(broken),
+            ask = self.signals.next() => RunStep::Asked(ask),
+            broken = self.outputs.broken() => RunStep::Broken(broken),
             // Never twice without an event in between, so that output is not kept waiting.
-            input = self.forward.next() => Step::Input(input),
-            event = fetch => Step::Event(event),
-            () = sleep_until(at), if self.note.is_some() => Step::Long,
+            input = self.forward.next() => RunStep::Input(input),
+            event = fetch => RunStep::Event(event),
+            () = sleep_until(at), if self.note.is_some() => RunStep::Long,
         }
     }
 
     /// Notes what happened; the job, once it is final.
-    fn take(&mut self, event: Event) -> anyhow::Result<Option<Job>> {
+    fn take(&mut self, event: FollowEvent) -> anyhow::Result<Option<ShownJob>> {
         match event {
-            Event::End(job) => return Ok(Some(*job)),
-            Event::State(state) => self.entered(&state),
-            Event::Away => self.remind("the server is gone; the job goes on, waiting for a server"),
-            Event::Flowing | Event::Back => self.note = None,
-            Event::Refused(error) => print::to_person(&error.message),
-            Event::Answered(answer) => {
+            FollowEvent::End(job) => return Ok(Some(*job)),
+            FollowEvent::State(state) => self.entered(&state),
+            FollowEvent::Away => {
+                self.remind("the server is gone; the job goes on, waiting for a server")
+            }
+            FollowEvent::Flowing | FollowEvent::Back => self.note = None,
+            FollowEvent::Refused(error) => print::to_person(&error.message),
+            FollowEvent::Answered(answer) => {
                 if let Some(error) = self.forward.answered(answer) {
                     print::to_person(&error.message);
                 }
             }
-            Event::Gap(gap) => print::to_person(&format!(
+            FollowEvent::Gap(gap) => print::to_person(&format!(
                 "bytes {} to {} are missing ({})",
                 gap["from"],
                 gap["to"],
                 gap["reason"].as_str().unwrap_or("unknown")
             )),
-            Event::Output(_) | Event::CaughtUp | Event::Notice(_) => {}
+            FollowEvent::Output(_) | FollowEvent::CaughtUp | FollowEvent::Notice(_) => {}
         }
         Ok(None)
     }
@@ -309,9 +311,9 @@ impl Running {
     }
 
     /// Does what a signal asks; the exit code, where that is to leave.
-    async fn heed(&mut self, ask: Ask) -> Option<u8> {
+    async fn heed(&mut self, ask: SignalRequest) -> Option<u8> {
         let number = self.follow.number();
-        if ask == Ask::HangUp {
+        if ask == SignalRequest::HangUp {
             print::line(&gone_on("the terminal hung up", number));
             return Some(exit_code::HUNG_UP);
         }
@@ -345,7 +347,7 @@ impl Running {
     }
 
     /// The job is final: the last bytes go out, then we leave as it did.
-    async fn ended(self, job: &Job) -> anyhow::Result<ExitCode> {
+    async fn ended(self, job: &ShownJob) -> anyhow::Result<ExitCode> {
         let code = exit_code::of(job);
         let Self {
             outputs,
@@ -373,7 +375,7 @@ fn gone_on(why: &str, number: i64) -> String {
 }
 
 /// The line for ends that the job's own bytes cannot explain.
-fn tell_end(job: &Job, code: u8) {
+fn tell_end(job: &ShownJob, code: u8) {
     let spawn = job
         .spawn_error
         .as_ref()

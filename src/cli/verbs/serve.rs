@@ -23,15 +23,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clean,
     cli::{
-        connect::proc::Start,
+        connect::proc::ServerStart,
         render::{exit_code, print},
-        serve::{keeping::Kept, outside, place::Place},
+        serve::{keeping::ServedSocket, outside, place::DataDirClaim},
     },
     config::{self, Listen, SettingOptions, Settings},
     escape,
     executor::{Executor, Failed},
     launch,
-    protocol::{self, Door, Sessions, auth::Token, listener, origin::Allowed},
+    protocol::{self, ServerState, SessionSlots, auth::Token, listener, origin::Allowed},
     spool::Layout,
     sys::{descriptors, memory, shutdown, threads},
     telemetry::Telemetry,
@@ -105,7 +105,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // Everything that we create is ours alone.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let asked = shutdown::on_signals().context("cannot wait for signals")?;
-    let place = Place::take(&settings.data_dir).await?;
+    let place = DataDirClaim::take(&settings.data_dir).await?;
     let telemetry = Telemetry::start(&settings, &place.directory)?;
     let served = run(settings, &place, asked).await;
     if let Err(error) = &served {
@@ -117,7 +117,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
 async fn run(
     mut settings: Settings,
-    place: &Place,
+    place: &DataDirClaim,
     asked: CancellationToken,
 ) -> anyhow::Result<()> {
     for left in LEFT.get().into_iter().flatten() {
@@ -161,7 +161,7 @@ async fn run(
 }
 
 /// What a server needs and others can have taken.
-async fn open(settings: &Settings, place: &Place) -> anyhow::Result<(Sockets, Executor)> {
+async fn open(settings: &Settings, place: &DataDirClaim) -> anyhow::Result<(Sockets, Executor)> {
     let sockets = Sockets::bind(settings, place).await?;
     let executor = Executor::start(place.layout.clone(), settings.executor()).await?;
     Ok((sockets, executor))
@@ -174,7 +174,7 @@ struct Sockets {
 }
 
 impl Sockets {
-    async fn bind(settings: &Settings, place: &Place) -> anyhow::Result<Self> {
+    async fn bind(settings: &Settings, place: &DataDirClaim) -> anyhow::Result<Self> {
         let tcp = match settings.listen {
             Listen::None => None,
             Listen::Address(address) => Some(bind_tcp(address).await?),
@@ -188,16 +188,16 @@ impl Sockets {
         self.tcp.as_ref().map(|(_, address)| *address)
     }
 
-    fn serve<'a>(self, place: &'a Place, door: &Arc<Door>) -> Kept<'a> {
+    fn serve<'a>(self, place: &'a DataDirClaim, door: &Arc<ServerState>) -> ServedSocket<'a> {
         door.tasks.spawn({
             let door = door.clone();
-            async move { protocol::Refusals::tell_counts(&door).await }
+            async move { protocol::RefusalLog::tell_counts(&door).await }
         });
         if let Some((listener, _)) = self.tcp {
             door.tasks
                 .spawn(listener::serve_tcp(listener, door.clone()));
         }
-        Kept::serve(self.unix, place, door)
+        ServedSocket::serve(self.unix, place, door)
     }
 }
 
@@ -219,22 +219,22 @@ async fn bind_tcp(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAdd
 
 fn door(
     settings: Settings,
-    place: &Place,
+    place: &DataDirClaim,
     token: Token,
     sockets: &Sockets,
     executor: Executor,
-) -> std::io::Result<Door> {
+) -> std::io::Result<ServerState> {
     let address = sockets.address();
-    Ok(Door {
+    Ok(ServerState {
         executor,
         token,
         origins: Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins),
-        sessions: Sessions::new(settings.sessions_max, settings.unauthenticated_sessions_max),
-        refusals: protocol::Refusals::default(),
-        floods: protocol::Floods::new(&settings),
-        hoard: protocol::Hoard::new(settings.held_bytes_max),
-        aside: protocol::Aside::start()?,
-        place: protocol::Place {
+        sessions: SessionSlots::new(settings.sessions_max, settings.unauthenticated_sessions_max),
+        refusals: protocol::RefusalLog::default(),
+        floods: protocol::FairQueue::new(&settings),
+        hoard: protocol::MemoryBudget::new(settings.held_bytes_max),
+        aside: protocol::ParserThread::start()?,
+        place: protocol::ServerAddresses {
             data_dir: place.layout.root().to_owned(),
             socket: place.layout.socket(),
             listen: address.map(|address| address.to_string()),
@@ -248,8 +248,8 @@ fn door(
 }
 
 /// Replaced as a whole, so that nobody reads half of it.
-fn write_start(place: &Place) -> anyhow::Result<()> {
-    let bytes = serde_json::to_vec(&Start::of_this_process()?)?;
+fn write_start(place: &DataDirClaim) -> anyhow::Result<()> {
+    let bytes = serde_json::to_vec(&ServerStart::of_this_process()?)?;
     let draft = format!("{}.draft", Layout::START);
     Ok(place
         .directory
@@ -257,7 +257,7 @@ fn write_start(place: &Place) -> anyhow::Result<()> {
 }
 
 /// The one line on stdout. Nobody may be reading it any more; we serve all the same.
-fn say_ready(door: &Door, place: &Place) {
+fn say_ready(door: &ServerState, place: &DataDirClaim) {
     let line = json!({
         "event": "ready",
         "listen": door.place.listen,
@@ -281,7 +281,11 @@ fn tell_manager(state: NotifyState) {
 
 /// Until somebody asks, or nobody has needed us for long enough; an error where the ledger has
 /// failed, so that nothing can be acknowledged any more.
-async fn until_stop(door: &Door, kept: Kept<'_>, asked: CancellationToken) -> anyhow::Result<()> {
+async fn until_stop(
+    door: &ServerState,
+    kept: ServedSocket<'_>,
+    asked: CancellationToken,
+) -> anyhow::Result<()> {
     let reason = tokio::select! {
         () = kept.look_after() => anyhow::bail!(
             "the data directory was moved, removed or replaced while the server ran; running jobs go \
@@ -307,7 +311,7 @@ async fn until_stop(door: &Door, kept: Kept<'_>, asked: CancellationToken) -> an
     Ok(())
 }
 
-async fn idle_long_enough(door: &Door) {
+async fn idle_long_enough(door: &ServerState) {
     let Some(limit) = door.settings.idle_exit_s.map(Duration::from_secs) else {
         return std::future::pending().await;
     };
@@ -330,7 +334,7 @@ async fn idle_long_enough(door: &Door) {
 }
 
 /// No new jobs, and those that there are come to their end. Only a second signal hurries it.
-async fn drain(door: &Door) {
+async fn drain(door: &ServerState) {
     door.draining.cancel();
     let mut look = tokio::time::interval(DRAIN_LOOK);
     let mut told = None;
@@ -351,7 +355,7 @@ async fn drain(door: &Door) {
     }
 }
 
-async fn stop(door: &Door, place: &Place) {
+async fn stop(door: &ServerState, place: &DataDirClaim) {
     shutdown::not_later_than(STOP_LIMIT);
     tell_manager(NotifyState::Stopping);
     door.draining.cancel();

@@ -8,15 +8,15 @@ use crate::{
     cli::{
         connect::{
             find_job,
-            link::{self, Start, Tell},
+            link::{self, StartPolicy, Tell},
             target::Connect,
         },
         new_job::options::GENERATED_KEY,
         render::{
             describe, duration,
-            job::Job,
+            job::ShownJob,
             last_lines,
-            print::{self, Look},
+            print::{self, PrintOptions},
             times::{self, Clock},
         },
     },
@@ -30,7 +30,7 @@ pub struct ShowArgs {
     connect: Connect,
 
     #[command(flatten)]
-    look: Look,
+    look: PrintOptions,
 
     /// The job: a number, an id, a unique name or `last`
     #[arg(default_value = "last")]
@@ -44,7 +44,7 @@ pub struct ShowArgs {
 /// Shows the job.
 pub async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
         return find_job::no_jobs_at_all();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
@@ -53,7 +53,12 @@ pub async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
         print::json(&value)?;
     } else {
         let mut page = args.page(&value)?;
-        let lines = last_lines::of(&mut link, &value["id"], Job::read(&value)?.output_bytes).await;
+        let lines = last_lines::of(
+            &mut link,
+            &value["id"],
+            ShownJob::read(&value)?.output_bytes,
+        )
+        .await;
         // A page without them is better than none: the job may just have been deleted.
         page.push_str(&lines.map(ending).unwrap_or_default());
         print::out(page.as_bytes())?;
@@ -63,7 +68,7 @@ pub async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
 
 impl ShowArgs {
     fn page(&self, value: &Value) -> anyhow::Result<String> {
-        let job = Job::read(value)?;
+        let job = ShownJob::read(value)?;
         let ended = describe::of(&job);
         let mut lines = vec![
             ("job", format!("{} ({})", job.number, visible(&job.id))),
@@ -88,7 +93,7 @@ impl ShowArgs {
         Ok(page)
     }
 
-    fn times(&self, job: &Job) -> Vec<(&'static str, String)> {
+    fn times(&self, job: &ShownJob) -> Vec<(&'static str, String)> {
         let now = times::now();
         let clock = if self.utc { Clock::Utc } else { Clock::Local };
         let shown = |at: Option<_>| at.map_or_else(String::new, |at| times::long(at, now, clock));
@@ -110,7 +115,7 @@ fn ending(lines: Vec<String>) -> String {
     format!("\nIt ends with:\n{}\n", lines.join("\n"))
 }
 
-fn limits(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
+fn limits(job: &ShownJob, value: &Value) -> Vec<(&'static str, String)> {
     let length = |seconds: Option<f64>| seconds.map(duration::short).unwrap_or_default();
     let max = value["output"]["max_bytes"].as_u64();
     vec![
@@ -149,7 +154,7 @@ fn stdin(value: &Value) -> String {
     parts.join(", then ")
 }
 
-fn results(job: &Job, value: &Value) -> Vec<(&'static str, String)> {
+fn results(job: &ShownJob, value: &Value) -> Vec<(&'static str, String)> {
     let digest = value["output_sha256"].as_str();
     let digest = digest.map_or_else(String::new, |hex| format!(", sha256 {}", visible(hex)));
     let leaked = value["leaked"].as_u64().filter(|n| *n > 0);

@@ -15,9 +15,9 @@ use crate::cli::{
     },
     render::print,
     sql::{
-        answer::Answer,
+        answer::QueryResult,
         format::Format,
-        params::{Named, Param},
+        params::{NamedParam, Param},
         screen::Screen,
     },
 };
@@ -51,7 +51,7 @@ pub struct SqlArgs {
 
     /// The value of `:NAME` in the query; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
-    named: Vec<Named>,
+    named: Vec<NamedParam>,
 
     /// At most so many rows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=question::ROWS_MAX))]
@@ -72,7 +72,7 @@ pub struct SqlArgs {
 
 /// Where the query is.
 #[derive(Debug, PartialEq, Eq)]
-enum Source {
+enum QuerySource {
     Words(String),
     Stdin,
     Prompt,
@@ -83,9 +83,9 @@ pub async fn sql(args: SqlArgs) -> anyhow::Result<ExitCode> {
     let params = params::of(&args.params, &args.named)?;
     let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     match source(args.query.clone(), terminals) {
-        Source::Words(query) => args.once(query, params).await,
-        Source::Stdin => args.once(question::from_stdin()?, params).await,
-        Source::Prompt => {
+        QuerySource::Words(query) => args.once(query, params).await,
+        QuerySource::Stdin => args.once(question::from_stdin()?, params).await,
+        QuerySource::Prompt => {
             anyhow::ensure!(
                 params.is_none(),
                 "--param and --named need a query on the command line or from stdin"
@@ -95,12 +95,12 @@ pub async fn sql(args: SqlArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn source(query: Option<String>, terminals: bool) -> Source {
+fn source(query: Option<String>, terminals: bool) -> QuerySource {
     match query {
-        Some(query) if query == "-" => Source::Stdin,
-        Some(query) => Source::Words(query),
-        None if terminals => Source::Prompt,
-        None => Source::Stdin,
+        Some(query) if query == "-" => QuerySource::Stdin,
+        Some(query) => QuerySource::Words(query),
+        None if terminals => QuerySource::Prompt,
+        None => QuerySource::Stdin,
     }
 }
 
@@ -108,7 +108,7 @@ impl SqlArgs {
     async fn once(&self, query: String, params: Option<Value>) -> anyhow::Result<ExitCode> {
         let mut link = link::open_always(self.connect.target()?, Tell::Everybody).await?;
         let question = question::params(&query, params, self.max_rows);
-        let answer = Answer::read(link.request(question::METHOD, &question).await?)?;
+        let answer = QueryResult::read(link.request(question::METHOD, &question).await?)?;
         let screen = Screen::of_stdout();
         let text = self.format().text(&answer, screen);
         pager::show(&text, screen.filter(|_| !self.no_pager))?;
@@ -119,7 +119,7 @@ impl SqlArgs {
     }
 
     async fn prompt(&self) -> anyhow::Result<ExitCode> {
-        let options = prompt::Options {
+        let options = prompt::PromptOptions {
             format: self.format(),
             max_rows: self.max_rows,
             paged: !self.no_pager,
@@ -154,10 +154,13 @@ mod tests {
 
     #[test]
     fn a_query_is_a_word_or_stdin_or_asked_for() {
-        assert_eq!(source(Some("x".into()), true), Source::Words("x".into()));
-        assert_eq!(source(Some("-".into()), true), Source::Stdin);
-        assert_eq!(source(None, false), Source::Stdin);
-        assert_eq!(source(None, true), Source::Prompt);
+        assert_eq!(
+            source(Some("x".into()), true),
+            QuerySource::Words("x".into())
+        );
+        assert_eq!(source(Some("-".into()), true), QuerySource::Stdin);
+        assert_eq!(source(None, false), QuerySource::Stdin);
+        assert_eq!(source(None, true), QuerySource::Prompt);
     }
 
     #[test]

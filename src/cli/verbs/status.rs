@@ -13,7 +13,7 @@ use crate::{
         },
         render::{
             duration, exit_code,
-            print::{self, Look},
+            print::{self, PrintOptions},
         },
     },
     escape::visible,
@@ -27,7 +27,7 @@ pub struct StatusArgs {
     connect: Connect,
 
     #[command(flatten)]
-    look: Look,
+    look: PrintOptions,
 }
 
 /// Shows how the server is.

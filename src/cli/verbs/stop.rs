@@ -94,7 +94,7 @@ async fn empty(link: &mut Link, kill: bool) -> anyhow::Result<()> {
 }
 
 /// A server that answers.
-pub struct Server {
+pub struct AnsweringServer {
     /// Its process id.
     pub pid: i32,
     /// How it was started.
@@ -103,7 +103,7 @@ pub struct Server {
 }
 
 /// The server of a data directory; `None` where none runs. It need not speak our protocol.
-pub async fn find(layout: &Layout) -> anyhow::Result<Option<Server>> {
+pub async fn find(layout: &Layout) -> anyhow::Result<Option<AnsweringServer>> {
     let Some(pid) = listener(layout).await? else {
         return Ok(None);
     };
@@ -116,7 +116,7 @@ pub async fn find(layout: &Layout) -> anyhow::Result<Option<Server>> {
     if listener(layout).await? != Some(pid) {
         bail!("another server has taken its place just now; try again");
     }
-    Ok(Some(Server {
+    Ok(Some(AnsweringServer {
         pid,
         launched,
         process,
@@ -141,7 +141,7 @@ async fn listener(layout: &Layout) -> anyhow::Result<Option<i32>> {
     }
 }
 
-impl Server {
+impl AnsweringServer {
     /// Tells it to stop, and waits until it is gone.
     pub async fn stop(self) -> anyhow::Result<()> {
         pidfd_send_signal(&self.process, Signal::TERM)

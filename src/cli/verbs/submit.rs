@@ -11,8 +11,8 @@ use crate::{
             link::{self, Link, Tell},
             target::{Connect, Target},
         },
-        new_job::{caller::Caller, many, options::JobOptions},
-        render::{job::Job, print},
+        new_job::{caller::ShellCaller, many, options::JobOptions},
+        render::{job::ShownJob, print},
     },
     job::NewJob,
 };
@@ -48,7 +48,7 @@ pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let (_, reply) = HandIn::default()
         .hand_in(target, new_job, Tell::Everybody)
         .await?;
-    let job = Job::read(&reply["job"])?;
+    let job = ShownJob::read(&reply["job"])?;
     if args.json {
         print::json(&reply)?;
     } else {
@@ -75,9 +75,9 @@ pub fn describe(
     options.new_job(caller(target).as_ref(), queue)
 }
 
-fn caller(target: &Target) -> Option<Caller> {
+fn caller(target: &Target) -> Option<ShellCaller> {
     match target {
-        Target::Local(_) => Some(Caller::of_this_process()),
+        Target::Local(_) => Some(ShellCaller::of_this_process()),
         Target::Remote { .. } => None,
     }
 }

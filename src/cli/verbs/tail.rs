@@ -11,10 +11,10 @@ use crate::{
     cli::{
         connect::{
             find_job,
-            follow::{Encoding, Event, Follow, From, Options},
-            link::{self, Link, Start, Tell},
+            follow::{Follow, FollowEncoding, FollowEvent, FollowFrom, FollowOptions},
+            link::{self, Link, StartPolicy, Tell},
             target::Connect,
-            wire::Frame,
+            wire::OutputFrame,
         },
         render::{
             print,
@@ -74,7 +74,7 @@ pub struct TailArgs {
 /// Shows the job's output.
 pub async fn tail(args: TailArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
         return find_job::no_jobs_at_all();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
@@ -85,11 +85,11 @@ pub async fn tail(args: TailArgs) -> anyhow::Result<ExitCode> {
 
 /// Shows a job's output from its first byte to its end.
 pub async fn whole(link: Link, job: Value) -> anyhow::Result<ExitCode> {
-    let options = Options {
-        from: From::Offset(0),
+    let options = FollowOptions {
+        from: FollowFrom::Offset(0),
         follow: true,
         stream: None,
-        encoding: Encoding::Binary,
+        encoding: FollowEncoding::Binary,
     };
     show(Follow::begin(link, job, options).await?, None, false).await
 }
@@ -101,35 +101,37 @@ async fn show(
 ) -> anyhow::Result<ExitCode> {
     loop {
         match follow.next().await? {
-            Event::Output(frame) => match &mut stamper {
+            FollowEvent::Output(frame) => match &mut stamper {
                 Some(stamper) => print::out(&stamper.stamp(&frame))?,
                 None => print::out(&frame.data)?,
             },
-            Event::Notice(params) => print::json(&params)?,
-            Event::Gap(gap) if !json => print::line(&format!(
+            FollowEvent::Notice(params) => print::json(&params)?,
+            FollowEvent::Gap(gap) if !json => print::line(&format!(
                 "bytes {} to {} are missing ({})",
                 gap["from"],
                 gap["to"],
                 gap["reason"].as_str().unwrap_or("unknown")
             )),
-            Event::End(_) => return Ok(ExitCode::SUCCESS),
-            Event::CaughtUp if !follow.will_end() => return Ok(ExitCode::SUCCESS),
-            Event::Away => print::to_person("the server is gone; waiting for it"),
+            FollowEvent::End(_) => return Ok(ExitCode::SUCCESS),
+            FollowEvent::CaughtUp if !follow.will_end() => return Ok(ExitCode::SUCCESS),
+            FollowEvent::Away => print::to_person("the server is gone; waiting for it"),
             _ => {}
         }
     }
 }
 
 impl TailArgs {
-    fn options(&self) -> Options {
-        Options {
-            from: self.lines.map_or(From::Offset(self.from), From::LastLines),
+    fn options(&self) -> FollowOptions {
+        FollowOptions {
+            from: self
+                .lines
+                .map_or(FollowFrom::Offset(self.from), FollowFrom::LastLines),
             follow: !self.no_follow,
             stream: self.stream.clone(),
             encoding: if self.json {
-                Encoding::Json
+                FollowEncoding::Json
             } else {
-                Encoding::Binary
+                FollowEncoding::Binary
             },
         }
     }
@@ -153,7 +155,7 @@ impl Stamper {
 
     /// The bytes of a chunk with the time before each line that begins in it. A line of another
     /// stream does not go on in somebody else's line.
-    fn stamp(&mut self, frame: &Frame) -> Vec<u8> {
+    fn stamp(&mut self, frame: &OutputFrame) -> Vec<u8> {
         let prefix = format!("{} ", times::stamp(frame.at, self.clock));
         let mut out = Vec::with_capacity(frame.data.len() + prefix.len());
         if self.open.is_some_and(|stream| stream != frame.stream) {
@@ -179,7 +181,7 @@ mod tests {
     fn each_line_is_stamped_once() {
         let mut stamper = Stamper::new(Clock::Utc);
         let mut stamp = |stream, data: &'static str| {
-            let frame = Frame {
+            let frame = OutputFrame {
                 subscription: 1,
                 stream,
                 at: chrono::DateTime::default(),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::{
     connect::{each::Jobs, link::Link},
     new_job::options::pair,
-    render::{describe, job::Job, print},
+    render::{describe, job::ShownJob, print},
 };
 
 /// Options of `update`.
@@ -49,7 +49,7 @@ pub async fn update(args: UpdateArgs) -> anyhow::Result<ExitCode> {
     let mut params = args.change();
     let act = async |link: &mut Link, job| {
         params["job"] = job;
-        let job = Job::read(&link.request("job.update", &params).await?)?;
+        let job = ShownJob::read(&link.request("job.update", &params).await?)?;
         print::page(&format!("{} {}\n", job.number, describe::of(&job)))
     };
     args.jobs.each(act).await

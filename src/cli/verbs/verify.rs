@@ -8,7 +8,7 @@ use crate::{
     cli::{
         connect::{
             find_job,
-            link::{self, Start, Tell},
+            link::{self, StartPolicy, Tell},
             target::Connect,
         },
         render::{exit_code, print},
@@ -55,7 +55,7 @@ pub struct VerifyArgs {
 /// Verifies the job.
 pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
         return find_job::no_jobs_at_all();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;

@@ -8,11 +8,11 @@ use tokio::time::{Instant, timeout_at};
 use crate::cli::{
     connect::{
         find_job,
-        link::{self, Link, Start, Tell},
+        link::{self, Link, StartPolicy, Tell},
         target::Connect,
     },
     new_job::options,
-    render::{describe, duration, exit_code, job::Job, print},
+    render::{describe, duration, exit_code, job::ShownJob, print},
 };
 
 /// Options of `wait`.
@@ -42,8 +42,8 @@ pub struct WaitArgs {
     all: bool,
 
     /// final, running, regex:PATTERN, idle:TIME or bytes:N
-    #[arg(long, value_name = "WHAT", value_parser = Until::parse, default_value = "final")]
-    until: Until,
+    #[arg(long, value_name = "WHAT", value_parser = WaitUntil::parse, default_value = "final")]
+    until: WaitUntil,
 
     /// Give up after so long (90, 90s, 5m, 2h)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
@@ -56,9 +56,9 @@ pub struct WaitArgs {
 
 /// What is waited for, as the server is asked for it.
 #[derive(Debug, Clone, PartialEq)]
-struct Until(Value);
+struct WaitUntil(Value);
 
-impl Until {
+impl WaitUntil {
     fn parse(text: &str) -> Result<Self, String> {
         let until = match text.split_once(':') {
             None if text == "final" || text == "running" => json!(text),
@@ -84,7 +84,7 @@ const LATE_MAX: Duration = Duration::from_secs(3);
 /// Waits for the jobs.
 pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, Start::IfData, Tell::Everybody).await? else {
+    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
         return find_job::no_jobs_at_all();
     };
     let deadline = match args.timeout.map(Duration::try_from_secs_f64) {
@@ -172,14 +172,14 @@ impl WaitArgs {
 }
 
 /// The job that decided, or that alone was asked for.
-fn decisive(result: &Value) -> anyhow::Result<Option<Job>> {
+fn decisive(result: &Value) -> anyhow::Result<Option<ShownJob>> {
     let job = match (&result["job"], result["jobs"].as_array().map(Vec::as_slice)) {
         (Value::Null, Some([only])) => only,
         (job, _) => job,
     };
     match job {
         Value::Null => Ok(None),
-        job => Job::read(job).map(Some),
+        job => ShownJob::read(job).map(Some),
     }
 }
 
@@ -278,10 +278,10 @@ mod tests {
             ("idle:1m", json!({"idle_s": 60.0})),
             ("bytes:2K", json!({"bytes": 2048})),
         ] {
-            assert_eq!(Until::parse(text), Ok(Until(until)), "{text}");
+            assert_eq!(WaitUntil::parse(text), Ok(WaitUntil(until)), "{text}");
         }
         for wrong in ["", "ready", "final:", "idle", "idle:soon", "bytes:-1"] {
-            assert!(Until::parse(wrong).is_err(), "{wrong}");
+            assert!(WaitUntil::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -23,7 +23,7 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// Why nothing can be made there.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum DraftRefused {
     /// The path will not do.
     #[error("{0}")]
     Invalid(String),
@@ -44,14 +44,14 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Makes the empty directories, for us alone.
-    pub fn begin(to: &Path, data_dir: &Path) -> Result<Self, Refused> {
+    pub fn begin(to: &Path, data_dir: &Path) -> Result<Self, DraftRefused> {
         let to = place(to)?;
         if to.starts_with(data_dir) {
             let message = format!(
                 "{} lies in the data directory; name a place outside of it",
                 to.display()
             );
-            return Err(Refused::Invalid(message));
+            return Err(DraftRefused::Invalid(message));
         }
         if fs::symlink_metadata(&to).is_ok() {
             return Err(is_there(&to));
@@ -92,7 +92,7 @@ impl Draft {
     }
 
     /// Gives it its name; where it is then. Nothing is replaced.
-    pub fn publish(self) -> Result<PathBuf, Refused> {
+    pub fn publish(self) -> Result<PathBuf, DraftRefused> {
         let renamed = match renameat_with(
             CWD,
             self.layout.root(),
@@ -136,8 +136,8 @@ impl Draft {
 
 /// The place with its parent's links followed; in a directory that only we or root write in, or a sticky
 /// one.
-fn place(to: &Path) -> Result<PathBuf, Refused> {
-    let invalid = |message: String| Refused::Invalid(message);
+fn place(to: &Path) -> Result<PathBuf, DraftRefused> {
+    let invalid = |message: String| DraftRefused::Invalid(message);
     if !to.is_absolute() {
         return Err(invalid(format!("{} is not an absolute path", to.display())));
     }
@@ -155,22 +155,22 @@ fn place(to: &Path) -> Result<PathBuf, Refused> {
     Ok(real.join(name))
 }
 
-fn is_there(path: &Path) -> Refused {
-    Refused::Conflict(format!(
+fn is_there(path: &Path) -> DraftRefused {
+    DraftRefused::Conflict(format!(
         "{} is there already; name a new place, nothing is replaced",
         path.display()
     ))
 }
 
-fn cannot_make(partial: &Path, error: io::Error) -> Refused {
+fn cannot_make(partial: &Path, error: io::Error) -> DraftRefused {
     let shown = partial.display();
     match error.kind() {
-        io::ErrorKind::AlreadyExists => Refused::Conflict(format!(
+        io::ErrorKind::AlreadyExists => DraftRefused::Conflict(format!(
             "{shown} is there: a backup that was broken off has left it, unless another server is \
              making one; remove it, or name another place"
         )),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => error.into(),
-        _ => Refused::Invalid(format!("the directory {shown} cannot be made: {error}")),
+        _ => DraftRefused::Invalid(format!("the directory {shown} cannot be made: {error}")),
     }
 }
 
@@ -223,11 +223,11 @@ mod tests {
             path(".."),
             path("open/place"),
         ] {
-            assert!(matches!(refused(&to), Refused::Invalid(_)), "{to:?}");
+            assert!(matches!(refused(&to), DraftRefused::Invalid(_)), "{to:?}");
         }
         for name in ["file", "link", "dangling"] {
             assert!(
-                matches!(refused(&path(name)), Refused::Conflict(_)),
+                matches!(refused(&path(name)), DraftRefused::Conflict(_)),
                 "{name}"
             );
         }
@@ -242,10 +242,10 @@ mod tests {
         let draft = Draft::begin(&to, &data).expect("begun");
         assert!(matches!(
             Draft::begin(&to, &data),
-            Err(Refused::Conflict(_))
+            Err(DraftRefused::Conflict(_))
         ));
         fs::create_dir(&to).expect("somebody was faster");
-        assert!(matches!(draft.publish(), Err(Refused::Conflict(_))));
+        assert!(matches!(draft.publish(), Err(DraftRefused::Conflict(_))));
         fs::remove_dir(&to).expect("empty");
         assert_eq!(fs::read_dir(root.path()).expect("listed").count(), 0);
         let draft = Draft::begin(&to, &data).expect("begun");

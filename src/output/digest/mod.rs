@@ -15,7 +15,7 @@ use sha2::{
 use super::read::{item::Item, segments::item};
 use crate::{
     job::{Gap, JobNumber, Offset},
-    spool::{Kind, Position, SegmentName, SegmentReader, reader::Next},
+    spool::{Position, RecordKind, SegmentName, SegmentReader, reader::NextRecord},
     store::SegmentRow,
 };
 
@@ -135,7 +135,7 @@ impl Digest {
         let mut reader = SegmentReader::open(spool, Position::first(name))?;
         let last = self.read_through(&mut reader, name)?;
         let row = self.row(name, reader.position().at);
-        Ok((row, last == Some(Kind::Seal)))
+        Ok((row, last == Some(RecordKind::Seal)))
     }
 
     /// The same for a segment that is sealed; `None`, and no change, where it is not.
@@ -158,12 +158,12 @@ impl Digest {
         &mut self,
         reader: &mut SegmentReader,
         name: SegmentName,
-    ) -> io::Result<Option<Kind>> {
+    ) -> io::Result<Option<RecordKind>> {
         loop {
-            let Next::Record(header, payload) = reader.next_record()? else {
+            let NextRecord::Record(header, payload) = reader.next_record()? else {
                 return Ok(None);
             };
-            if matches!(header.kind, Kind::Seal | Kind::Exit) {
+            if matches!(header.kind, RecordKind::Seal | RecordKind::Exit) {
                 return Ok(Some(header.kind));
             }
             if let Some(item) = item(name, &header, payload) {

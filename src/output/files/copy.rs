@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     job::JobNumber,
-    spool::{Hole, SegmentName, hole, paper, unsynced},
+    spool::{DroppedRange, SegmentName, hole, paper, unsynced},
 };
 
 /// How much is copied between two looks at room and at whether to stop, bytes.
@@ -26,20 +26,20 @@ const COPY_BYTES: usize = 256 << 10;
 const ROUNDS_MAX: u32 = 16;
 
 /// An attempt.
-type Key = (JobNumber, u32);
+type CopiedAttempt = (JobNumber, u32);
 
 /// The way from one spool to another. All of it blocks.
 #[derive(Debug)]
-pub struct Carrier {
+pub struct SegmentCopier {
     from: PathBuf,
     to: PathBuf,
     /// So much must stay free on the disk of the copy, bytes.
     free_bytes_min: u64,
     stop: CancellationToken,
     /// Attempts that were open a moment ago.
-    open: BTreeSet<Key>,
+    open: BTreeSet<CopiedAttempt>,
     /// Attempts of which a sync has failed: their files are written anew.
-    unsynced: BTreeSet<Key>,
+    unsynced: BTreeSet<CopiedAttempt>,
     carried: Carried,
 }
 
@@ -54,13 +54,13 @@ pub struct Carried {
     pub missing: u64,
 }
 
-impl Carrier {
+impl SegmentCopier {
     /// Carries from the spool `from` into the directory `to`, until `stop`, as long as
     /// `free_bytes_min` stays free there. `open` are the attempts that are not final.
     pub fn new(
         from: PathBuf,
         to: PathBuf,
-        open: impl IntoIterator<Item = Key>,
+        open: impl IntoIterator<Item = CopiedAttempt>,
         free_bytes_min: u64,
         stop: CancellationToken,
     ) -> io::Result<Self> {
@@ -121,7 +121,11 @@ impl Carrier {
         File::open(&self.to)?.sync_all()
     }
 
-    fn attempt(&mut self, (job, attempt): Key, names: Vec<SegmentName>) -> io::Result<()> {
+    fn attempt(
+        &mut self,
+        (job, attempt): CopiedAttempt,
+        names: Vec<SegmentName>,
+    ) -> io::Result<()> {
         let mut names = names;
         for _ in 0..ROUNDS_MAX {
             // The newest first: the oldest ones are those that go.
@@ -145,7 +149,7 @@ impl Carrier {
         self.write_hole(job, attempt, hole::read(&self.from, job, attempt)?)
     }
 
-    fn has_behind(&self, job: JobNumber, attempt: u32, hole: &Hole) -> bool {
+    fn has_behind(&self, job: JobNumber, attempt: u32, hole: &DroppedRange) -> bool {
         let next = SegmentName {
             job,
             attempt,
@@ -154,7 +158,12 @@ impl Carrier {
         self.to.join(next.to_string()).exists()
     }
 
-    fn write_hole(&self, job: JobNumber, attempt: u32, hole: Option<Hole>) -> io::Result<()> {
+    fn write_hole(
+        &self,
+        job: JobNumber,
+        attempt: u32,
+        hole: Option<DroppedRange>,
+    ) -> io::Result<()> {
         match hole {
             Some(hole) => hole::write(File::open(&self.to)?, job, attempt, &hole),
             None => Ok(()),
@@ -164,12 +173,12 @@ impl Carrier {
     /// The segments of each attempt, in order and without one that is missing in the middle: a
     /// listing may show a file that came after it began, and not the one before that. What the first
     /// one shows was all there before the second one began.
-    fn listed(&self) -> io::Result<BTreeMap<Key, Vec<SegmentName>>> {
-        let last: BTreeMap<Key, SegmentName> = segments(&self.from)?
+    fn listed(&self) -> io::Result<BTreeMap<CopiedAttempt, Vec<SegmentName>>> {
+        let last: BTreeMap<CopiedAttempt, SegmentName> = segments(&self.from)?
             .into_iter()
             .map(|name| ((name.job, name.attempt), name))
             .collect();
-        let mut listed: BTreeMap<Key, Vec<SegmentName>> = BTreeMap::new();
+        let mut listed: BTreeMap<CopiedAttempt, Vec<SegmentName>> = BTreeMap::new();
         for name in segments(&self.from)? {
             let key = (name.job, name.attempt);
             if last.get(&key).is_some_and(|last| name <= *last) {
@@ -288,9 +297,9 @@ mod tests {
             scene
         }
 
-        fn carrier(&self, open: &[Key]) -> Carrier {
+        fn carrier(&self, open: &[CopiedAttempt]) -> SegmentCopier {
             let (from, to) = (self.from.path().to_owned(), self.to.path().to_owned());
-            Carrier::new(from, to, open.iter().copied(), 0, CancellationToken::new())
+            SegmentCopier::new(from, to, open.iter().copied(), 0, CancellationToken::new())
                 .expect("a carrier")
         }
 
@@ -362,7 +371,7 @@ mod tests {
             to: 30,
             reason: GapReason::DropOldest,
         };
-        let dug = Hole { gap, lines: 2 };
+        let dug = DroppedRange { gap, lines: 2 };
         let spool = File::open(scene.from.path()).expect("open");
         hole::write(&spool, 1, 1, &dug).expect("written");
         scene.carrier(&[(1, 1)]).incomplete().expect("carried");

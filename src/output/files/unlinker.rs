@@ -21,11 +21,11 @@ const HELD_NAMES_MAX: usize = 256 << 10;
 #[derive(Debug, Clone)]
 pub struct Unlinker {
     spool: PathBuf,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<HeldFiles>>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldFiles {
     holds: usize,
     names: Vec<String>,
 }
@@ -83,7 +83,7 @@ impl Unlinker {
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, HeldFiles> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@ use std::{io, path::Path};
 use super::{item::Item, segments::item};
 use crate::{
     job::{Chunk, Gap, Offset},
-    spool::{Kind, Position, SegmentName, SegmentReader, reader::Next},
+    spool::{Position, RecordKind, SegmentName, SegmentReader, reader::NextRecord},
 };
 
 /// Most records that become rows: an output in more pieces stays a segment, whatever its length.
@@ -47,7 +47,7 @@ pub fn collect(spool: &Path, name: SegmentName, bytes_max: u64) -> io::Result<Op
     let mut bytes = 0;
     let mut reader = SegmentReader::open(spool, Position::first(name))?;
     loop {
-        let Next::Record(header, payload) = reader.next_record()? else {
+        let NextRecord::Record(header, payload) = reader.next_record()? else {
             return Ok(Some(all));
         };
         match item(name, &header, payload) {
@@ -56,8 +56,8 @@ pub fn collect(spool: &Path, name: SegmentName, bytes_max: u64) -> io::Result<Op
                 all.chunks.push(chunk);
             }
             Some(Item::Gap(gap)) => all.gaps.push(gap),
-            None if header.kind == Kind::Seal => return Ok(None),
-            None if header.kind == Kind::Exit => return Ok(Some(all)),
+            None if header.kind == RecordKind::Seal => return Ok(None),
+            None if header.kind == RecordKind::Exit => return Ok(Some(all)),
             None => {}
         }
         if bytes > bytes_max || all.chunks.len() + all.gaps.len() > ROWS_MAX {

@@ -8,7 +8,7 @@ use std::{io, path::Path};
 use super::segments::scan_end;
 use crate::{
     job::{Dropped, Gap, Job, Offset},
-    spool::{Hole, Position, SegmentName, SegmentReader, hole},
+    spool::{DroppedRange, Position, SegmentName, SegmentReader, hole},
 };
 
 /// How often is looked again for what was dropped between two looks.
@@ -16,7 +16,7 @@ const LOOKS_MAX: u32 = 8;
 
 /// Where a byte is.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum ByteLocation {
     /// In the record that begins here.
     At(Position),
     /// Nowhere: it was dropped, as was all of this gap. What follows begins this segment.
@@ -26,13 +26,13 @@ pub(super) enum Found {
 }
 
 /// Finds the byte at `offset`, which is in the segment `name` or in one that follows.
-pub(super) fn find(spool: &Path, name: SegmentName, offset: Offset) -> io::Result<Found> {
+pub(super) fn find(spool: &Path, name: SegmentName, offset: Offset) -> io::Result<ByteLocation> {
     for _ in 0..LOOKS_MAX {
         // The hole first: the seals before it lead nowhere any more.
         let hole = hole::read(spool, name.job, name.attempt)?;
         let found = match hole.filter(|hole| hole.gap.from <= offset) {
             Some(hole) => find_around(spool, name, &hole, offset)?,
-            None => open_at(spool, name, offset)?.map(Found::At),
+            None => open_at(spool, name, offset)?.map(ByteLocation::At),
         };
         match found {
             Some(found) => return Ok(found),
@@ -40,16 +40,16 @@ pub(super) fn find(spool: &Path, name: SegmentName, offset: Offset) -> io::Resul
             None => {}
         }
     }
-    Ok(Found::Missing)
+    Ok(ByteLocation::Missing)
 }
 
 /// The same for a byte in the hole or behind it. `None`: what the hole said is not true any more.
 fn find_around(
     spool: &Path,
     name: SegmentName,
-    hole: &Hole,
+    hole: &DroppedRange,
     offset: Offset,
-) -> io::Result<Option<Found>> {
+) -> io::Result<Option<ByteLocation>> {
     let first_offset = hole.behind(offset);
     if first_offset > offset {
         let next = SegmentName {
@@ -61,12 +61,12 @@ fn find_around(
             ..hole.gap
         };
         let is_there = open_at(spool, next, first_offset)?.is_some();
-        return Ok(is_there.then_some(Found::Dropped(gap, next)));
+        return Ok(is_there.then_some(ByteLocation::Dropped(gap, next)));
     }
     let kept = hole::segments(spool, name.job, name.attempt)?;
     let holder = kept.into_iter().rfind(|kept| kept.first_offset <= offset);
     match holder {
-        Some(holder) => Ok(open_at(spool, holder, offset)?.map(Found::At)),
+        Some(holder) => Ok(open_at(spool, holder, offset)?.map(ByteLocation::At)),
         None => Ok(None),
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     job::{Gap, GapReason, JobNumber},
     output::testing::{Desk, Segment},
-    spool::hole::{self, Hole},
+    spool::hole::{self, DroppedRange},
 };
 
 /// Five segments of four bytes, one line each: `aaa\n` … `eee\n`.
@@ -41,7 +41,7 @@ fn dig(desk: &Desk, job: JobNumber, segments: &[Segment], to: u64) {
     };
     let spool = File::open(desk.spool()).expect("the spool");
     let lines = (to - 4) / 4;
-    hole::write(&spool, job, 1, &Hole { gap, lines }).expect("a hole");
+    hole::write(&spool, job, 1, &DroppedRange { gap, lines }).expect("a hole");
     for segment in &segments[1..to as usize / 4] {
         let _ = remove_file(&segment.path);
     }

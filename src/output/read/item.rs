@@ -79,7 +79,7 @@ impl Item {
 
 /// What one read found.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct ReadBatch {
     /// In offset order.
     pub items: Vec<Item>,
     /// Whether the end as it stands was reached.

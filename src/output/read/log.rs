@@ -12,15 +12,15 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    find::{Found, OpenEnd, find, find_end},
-    item::{Batch, Item, ReadError, lost},
-    segments::{Find, Piece, read_records},
+    find::{ByteLocation, OpenEnd, find, find_end},
+    item::{Item, ReadBatch, ReadError, lost},
+    segments::{Find, SegmentPiece, read_records},
 };
 use crate::{
     job::{JobNumber, Offset},
     spool::{
         Position, SegmentName, hole,
-        reader::{Patience, is_impatient, is_no_segment},
+        reader::{DiskWait, is_impatient, is_no_segment},
     },
     store::{Store, Stored, StoredItem},
     sys::threads::blocking,
@@ -39,7 +39,7 @@ const READS_MAX: usize = 16;
 pub struct Cursor {
     /// The next byte.
     pub offset: Offset,
-    place: Place,
+    place: CursorPlace,
 }
 
 impl Cursor {
@@ -47,20 +47,20 @@ impl Cursor {
     pub fn new(offset: Offset) -> Self {
         Self {
             offset,
-            place: Place::Unknown,
+            place: CursorPlace::Unknown,
         }
     }
 
     /// The job's row has changed: what follows may lie elsewhere, such as in another attempt's
     /// segments.
     pub fn look_again(&mut self) {
-        self.place = Place::Unknown;
+        self.place = CursorPlace::Unknown;
     }
 }
 
 /// Where the next byte lies, as far as it is known.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum CursorPlace {
     /// The ledger knows.
     Unknown,
     /// In this segment, from this record on. `end` is set where the segment is complete.
@@ -75,7 +75,7 @@ enum Located {
     /// The cursor has its place now, or is to be looked for again.
     At,
     /// What could be read at once.
-    Read(Batch),
+    Read(ReadBatch),
     /// It should be in a segment with this end, which is not there.
     Missing(Offset),
 }
@@ -120,11 +120,11 @@ impl Log {
         job: JobNumber,
         cursor: &mut Cursor,
         max_bytes: usize,
-    ) -> Result<Batch, ReadError> {
+    ) -> Result<ReadBatch, ReadError> {
         let (mut lost_to, mut relocations) = (None, 0);
         // From seal to seal it goes on as long as there are segments.
         while relocations < RELOCATIONS_MAX {
-            let Place::Segment { position, end } = cursor.place else {
+            let CursorPlace::Segment { position, end } = cursor.place else {
                 relocations += 1;
                 match self.locate(job, cursor, max_bytes).await? {
                     Located::Read(batch) => return Ok(batch),
@@ -135,20 +135,20 @@ impl Log {
             };
             let piece = self.read_segment(position, end, cursor.offset, max_bytes);
             match piece.await? {
-                Piece::Gone => {
+                SegmentPiece::Gone => {
                     lost_to = end;
-                    cursor.place = Place::Unknown;
+                    cursor.place = CursorPlace::Unknown;
                 }
-                Piece::Over(batch) => {
+                SegmentPiece::Over(batch) => {
                     advance(cursor, &batch);
-                    cursor.place = Place::Unknown;
+                    cursor.place = CursorPlace::Unknown;
                     if batch.at_end || !batch.items.is_empty() {
                         return Ok(batch);
                     }
                 }
-                Piece::More(batch, position, end) => {
+                SegmentPiece::More(batch, position, end) => {
                     advance(cursor, &batch);
-                    cursor.place = Place::Segment { position, end };
+                    cursor.place = CursorPlace::Segment { position, end };
                     // A seal alone is no progress: the segment behind it may not be there.
                     if batch.at_end || !batch.items.is_empty() {
                         return Ok(batch);
@@ -160,9 +160,9 @@ impl Log {
         let Some(end) = lost_to else {
             return Err(ReadError::Missing(job, cursor.offset));
         };
-        let batch = Batch {
+        let batch = ReadBatch {
             items: vec![lost(cursor.offset, end)],
-            ..Batch::default()
+            ..ReadBatch::default()
         };
         tracing::error!(job, from = cursor.offset, to = end, "a segment is missing");
         advance(cursor, &batch);
@@ -205,9 +205,9 @@ impl Log {
         cursor: &mut Cursor,
         max_bytes: usize,
     ) -> Result<Located, ReadError> {
-        let at_end = Ok(Located::Read(Batch {
+        let at_end = Ok(Located::Read(ReadBatch {
             at_end: true,
-            ..Batch::default()
+            ..ReadBatch::default()
         }));
         let (name, end) = match self
             .store
@@ -245,32 +245,32 @@ impl Log {
         let spool = Arc::clone(&self.spool);
         let turn = self.reads.acquire().await;
         let found = match blocking(move || find(&spool, name, offset)).await {
-            Err(error) if is_no_segment(&error) => Found::Missing,
+            Err(error) if is_no_segment(&error) => ByteLocation::Missing,
             found => found?,
         };
         drop(turn);
         match found {
-            Found::At(position) => {
+            ByteLocation::At(position) => {
                 let end = end.filter(|_| position.segment == name);
-                cursor.place = Place::Segment { position, end };
+                cursor.place = CursorPlace::Segment { position, end };
                 Ok(Located::At)
             }
-            Found::Dropped(gap, next) => {
+            ByteLocation::Dropped(gap, next) => {
                 cursor.offset = gap.to;
                 let position = Position::first(next);
-                cursor.place = Place::Segment {
+                cursor.place = CursorPlace::Segment {
                     position,
                     end: None,
                 };
-                Ok(Located::Read(Batch {
+                Ok(Located::Read(ReadBatch {
                     items: vec![Item::Gap(gap)],
-                    ..Batch::default()
+                    ..ReadBatch::default()
                 }))
             }
             // The attempt has not begun, or has just become rows: the caller looks again when woken.
             // What was dropped may just have become a row, or the job is being deleted: the next
             // look tells.
-            Found::Missing => end.map_or(at_end, |end| Ok(Located::Missing(end))),
+            ByteLocation::Missing => end.map_or(at_end, |end| Ok(Located::Missing(end))),
         }
     }
 
@@ -303,7 +303,7 @@ impl Log {
         end: Option<Offset>,
         offset: Offset,
         max_bytes: usize,
-    ) -> Result<Piece, ReadError> {
+    ) -> Result<SegmentPiece, ReadError> {
         let find = Find {
             position,
             end,
@@ -313,20 +313,20 @@ impl Log {
         // The end of a live segment was written a moment ago: it is read at once, without the way
         // to another thread and back, unless the disk would have to be asked.
         if end.is_none() {
-            match read_records(&self.spool, find, Patience::CachedOnly) {
+            match read_records(&self.spool, find, DiskWait::CachedOnly) {
                 Err(ReadError::Segment(error)) if is_impatient(&error) => {}
                 read => return read,
             }
         }
         let spool = Arc::clone(&self.spool);
         let _turn = self.reads.acquire().await;
-        tokio::task::spawn_blocking(move || read_records(&spool, find, Patience::Waits))
+        tokio::task::spawn_blocking(move || read_records(&spool, find, DiskWait::Waits))
             .await
             .map_err(|e| ReadError::Segment(io::Error::other(e)))?
     }
 }
 
-fn batch_of_rows(rows: Vec<StoredItem>, offset: Offset) -> Batch {
+fn batch_of_rows(rows: Vec<StoredItem>, offset: Offset) -> ReadBatch {
     let items = rows
         .into_iter()
         .map(|row| match row {
@@ -335,13 +335,13 @@ fn batch_of_rows(rows: Vec<StoredItem>, offset: Offset) -> Batch {
         })
         .filter_map(|item| item.from(offset))
         .collect();
-    Batch {
+    ReadBatch {
         items,
-        ..Batch::default()
+        ..ReadBatch::default()
     }
 }
 
-fn advance(cursor: &mut Cursor, batch: &Batch) {
+fn advance(cursor: &mut Cursor, batch: &ReadBatch) {
     if let Some(last) = batch.items.last() {
         cursor.offset = last.next_offset();
     }

@@ -5,7 +5,7 @@ use crate::{
     job::{Gap, GapReason, JobNumber},
     output::{tail::snapshot, testing::Desk},
     spool::{record::HEADER_BYTES, segment::FILE_HEADER_BYTES},
-    store::Kept,
+    store::OutputPlacement,
 };
 
 /// Everything from an offset on, as it stands, read `max_bytes` at a time.
@@ -105,7 +105,8 @@ async fn a_reader_follows_from_an_unlinked_segment_into_rows() {
         reason: GapReason::PowerLoss,
     };
     let gaps = vec![gap];
-    desk.finish(job, 1, Kept::Rows { chunks, gaps }, 20).await;
+    desk.finish(job, 1, OutputPlacement::Rows { chunks, gaps }, 20)
+        .await;
     std::fs::remove_file(&segment.path).expect("unlinked");
     let mut items = Vec::new();
     loop {
@@ -161,7 +162,8 @@ async fn a_segment_that_is_damaged_or_missing_is_a_gap_and_not_an_end() {
     segment.exit();
     let rows = vec![segment.row()];
     let gaps = Vec::new();
-    desk.finish(job, 1, Kept::Segments { rows, gaps }, 6).await;
+    desk.finish(job, 1, OutputPlacement::Segments { rows, gaps }, 6)
+        .await;
     assert_eq!(all(&desk, job, 0, 10).await, "abcdef");
     let mut bytes = std::fs::read(&segment.path).expect("the segment");
     let output = FILE_HEADER_BYTES as usize + HEADER_BYTES;

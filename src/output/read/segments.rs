@@ -4,12 +4,12 @@
 
 use std::{io, path::Path};
 
-use super::item::{Batch, Item, ReadError, lost};
+use super::item::{Item, ReadBatch, ReadError, lost};
 use crate::{
     job::{Chunk, Micros, Offset},
     spool::{
-        Kind, Position, RecordHeader, SegmentName, SegmentReader,
-        reader::{Next, Patience, is_no_segment, output_length},
+        Position, RecordHeader, RecordKind, SegmentName, SegmentReader,
+        reader::{DiskWait, NextRecord, is_no_segment, output_length},
     },
 };
 
@@ -29,85 +29,85 @@ pub(super) struct Find {
 }
 
 /// What lay in a segment.
-pub(super) enum Piece {
+pub(super) enum SegmentPiece {
     /// The file is not there any more: its bytes are elsewhere.
     Gone,
     /// The segment, or the attempt, is read through.
-    Over(Batch),
+    Over(ReadBatch),
     /// Read on here.
-    More(Batch, Position, Option<Offset>),
+    More(ReadBatch, Position, Option<Offset>),
 }
 
 pub(super) fn read_records(
     spool: &Path,
     find: Find,
-    patience: Patience,
-) -> Result<Piece, ReadError> {
+    patience: DiskWait,
+) -> Result<SegmentPiece, ReadError> {
     let Find {
         position,
         end,
         mut offset,
         max_bytes,
     } = find;
-    let mut batch = Batch::default();
+    let mut batch = ReadBatch::default();
     let mut budget = max_bytes;
     let mut reader = match SegmentReader::open_with(spool, position, patience) {
         Ok(reader) => reader,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Piece::Gone),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(SegmentPiece::Gone),
         // Not the segment that the ledger knows.
         Err(e) if let (true, Some(end)) = (is_no_segment(&e), end) => {
             batch.items.push(lost(offset, end));
-            return Ok(Piece::Over(batch));
+            return Ok(SegmentPiece::Over(batch));
         }
         Err(e) => return Err(e.into()),
     };
     loop {
         if end.is_some_and(|end| offset >= end) {
-            return Ok(Piece::Over(batch));
+            return Ok(SegmentPiece::Over(batch));
         }
         if budget == 0 {
-            return Ok(Piece::More(batch, reader.position(), end));
+            return Ok(SegmentPiece::More(batch, reader.position(), end));
         }
         let before = reader.position();
         let name = before.segment;
         match reader.next_record()? {
-            Next::Record(header, payload) => match item(name, &header, payload) {
+            NextRecord::Record(header, payload) => match item(name, &header, payload) {
                 Some(item) => {
                     if let Some(mut item) = item.from(offset) {
                         batch.boottime_us = Some(header.boottime_us);
                         if max_bytes < WHOLE_BYTES_MIN && item.cut(budget) {
                             batch.items.push(item);
-                            return Ok(Piece::More(batch, before, end));
+                            return Ok(SegmentPiece::More(batch, before, end));
                         }
                         offset = item.next_offset();
                         budget = budget.saturating_sub(payload.len() + Chunk::OVERHEAD_BYTES);
                         batch.items.push(item);
                     }
                 }
-                None if header.kind == Kind::Seal => {
+                None if header.kind == RecordKind::Seal => {
                     let next = SegmentName {
                         first_offset: header.offset,
                         ..name
                     };
                     // Cheap to find again: the next read opens it.
-                    return Ok(Piece::More(batch, Position::first(next), None));
+                    return Ok(SegmentPiece::More(batch, Position::first(next), None));
                 }
-                None if header.kind == Kind::Exit => {
+                None if header.kind == RecordKind::Exit => {
                     batch.at_end = true;
-                    return Ok(Piece::Over(batch));
+                    return Ok(SegmentPiece::Over(batch));
                 }
                 None => {}
             },
-            Next::End | Next::Damaged => {
+            NextRecord::End | NextRecord::Damaged => {
                 // Of a complete segment nothing more comes, and behind damage nobody knows where
                 // the next record begins.
                 if let Some(end) = end {
                     tracing::error!(segment = %name, from = offset, to = end, "a segment is damaged");
                     batch.items.push(lost(offset, end));
-                    return Ok(Piece::Over(batch));
+                    return Ok(SegmentPiece::Over(batch));
                 }
                 batch.at_end = true;
-                return Ok(Piece::More(batch, reader.position(), end));
+                return Ok(SegmentPiece::More(batch, reader.position(), end));
             }
         }
     }
@@ -119,11 +119,11 @@ pub(super) fn scan_end(spool: &Path, first: SegmentName) -> io::Result<Offset> {
     let mut reader = SegmentReader::open(spool, Position::first(first))?;
     loop {
         let name = reader.position().segment;
-        let Next::Record(header, payload) = reader.next_record()? else {
+        let NextRecord::Record(header, payload) = reader.next_record()? else {
             return Ok(end);
         };
         end = header.offset + output_length(&header, payload);
-        if header.kind == Kind::Seal {
+        if header.kind == RecordKind::Seal {
             let next = SegmentName {
                 first_offset: header.offset,
                 ..name
@@ -140,14 +140,14 @@ pub(in crate::output) fn item(
     payload: &[u8],
 ) -> Option<Item> {
     match header.kind {
-        Kind::Output => Some(Item::Chunk(Chunk {
+        RecordKind::Output => Some(Item::Chunk(Chunk {
             offset: header.offset,
             stream: header.stream,
             attempt: name.attempt,
             at: Micros(header.wall_us),
             data: payload.to_vec(),
         })),
-        Kind::Gap => serde_json::from_slice(payload).ok().map(Item::Gap),
-        Kind::Intent | Kind::Start | Kind::Seal | Kind::Exit => None,
+        RecordKind::Gap => serde_json::from_slice(payload).ok().map(Item::Gap),
+        RecordKind::Intent | RecordKind::Start | RecordKind::Seal | RecordKind::Exit => None,
     }
 }

@@ -67,7 +67,7 @@ impl Progress {
 
 /// What stands behind a place in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum NextByte {
     Byte(u8),
     /// Nothing, ever.
     End,
@@ -76,7 +76,7 @@ enum Next {
 }
 
 /// What one piece of work needs and the next need not know.
-struct Desk {
+struct SearchScratch {
     /// How many states have been looked at: what a search costs.
     visits: u64,
     /// By state: the last place to which a thread has come in it.
@@ -91,7 +91,7 @@ struct Desk {
 /// Whether there is a match in these bytes, which are all of a text.
 pub fn is_in(pattern: &Pattern, bytes: &[u8]) -> bool {
     let mut search = Search::new(pattern.clone(), None, 0);
-    let mut desk = Desk::new(pattern);
+    let mut desk = SearchScratch::new(pattern);
     let found = search.bytes(&mut desk, (0, bytes), &mut 0, u64::MAX);
     found.is_some() || search.finish().is_some()
 }
@@ -136,7 +136,7 @@ impl Search {
         at: &mut Progress,
         visits_max: u64,
     ) -> Option<Range<Offset>> {
-        let mut desk = Desk::new(&self.pattern);
+        let mut desk = SearchScratch::new(&self.pattern);
         while let Some(item) = items.get(at.item) {
             let found = match item {
                 Item::Chunk(chunk) if self.stream.is_none_or(|only| only == chunk.stream) => {
@@ -157,7 +157,7 @@ impl Search {
             at.bytes = 0;
         }
         at.is_through = true;
-        let found = self.settle(&mut desk, Next::Unknown);
+        let found = self.settle(&mut desk, NextByte::Unknown);
         // It may be long until there is more.
         self.threads.shrink_to_fit();
         found
@@ -170,13 +170,13 @@ impl Search {
 
     /// The same, with where that match begins, as [`Self::find`].
     pub fn find_last(&mut self) -> Option<Range<Offset>> {
-        self.settle(&mut Desk::new(&self.pattern), Next::End)
+        self.settle(&mut SearchScratch::new(&self.pattern), NextByte::End)
     }
 
     /// Reads bytes that begin at an offset, from `at` on, until so many states were looked at.
     fn bytes(
         &mut self,
-        desk: &mut Desk,
+        desk: &mut SearchScratch,
         (offset, data): (Offset, &[u8]),
         at: &mut usize,
         visits_max: u64,
@@ -194,7 +194,7 @@ impl Search {
                 }
             }
             let byte = data[*at];
-            if let Some(found) = self.settle(desk, Next::Byte(byte)) {
+            if let Some(found) = self.settle(desk, NextByte::Byte(byte)) {
                 return Some(found);
             }
             *at += 1;
@@ -205,8 +205,8 @@ impl Search {
     }
 
     /// The text ends here, and another one begins at `to`.
-    fn cut(&mut self, desk: &mut Desk, to: Offset) -> Option<Range<Offset>> {
-        let found = self.settle(desk, Next::End);
+    fn cut(&mut self, desk: &mut SearchScratch, to: Offset) -> Option<Range<Offset>> {
+        let found = self.settle(desk, NextByte::End);
         *self = Self::new(self.pattern.clone(), self.stream, to);
         found
     }
@@ -219,7 +219,7 @@ impl Search {
 
     /// Lets all threads, and one that begins here, come to where they read a byte; the match that
     /// ends here, if one does.
-    fn settle(&self, desk: &mut Desk, next: Next) -> Option<Range<Offset>> {
+    fn settle(&self, desk: &mut SearchScratch, next: NextByte) -> Option<Range<Offset>> {
         desk.go_on();
         let begins = Thread {
             state: self.pattern.nfa().start_anchored(),
@@ -235,7 +235,7 @@ impl Search {
     }
 
     /// Follows one thread; whether it is a match.
-    fn follow(&self, desk: &mut Desk, thread: Thread, next: Next) -> bool {
+    fn follow(&self, desk: &mut SearchScratch, thread: Thread, next: NextByte) -> bool {
         desk.open.push(thread.state);
         while let Some(id) = desk.open.pop() {
             if !desk.visit(id) {
@@ -258,7 +258,7 @@ impl Search {
     }
 
     /// Lets the settled threads read a byte.
-    fn advance(&mut self, desk: &Desk, byte: u8) {
+    fn advance(&mut self, desk: &SearchScratch, byte: u8) {
         self.threads.clear();
         let nfa = self.pattern.nfa();
         let moved = desk.settled.iter().filter_map(|thread| {
@@ -269,7 +269,7 @@ impl Search {
     }
 }
 
-impl Desk {
+impl SearchScratch {
     fn new(pattern: &Pattern) -> Self {
         Self {
             visits: 0,
@@ -294,22 +294,22 @@ impl Desk {
 }
 
 /// Whether a look at the neighbours holds. What nobody knows yet does not hold yet.
-fn holds(look: Look, before: Option<u8>, next: Next) -> bool {
-    let is = |byte: u8| next == Next::Byte(byte);
+fn holds(look: Look, before: Option<u8>, next: NextByte) -> bool {
+    let is = |byte: u8| next == NextByte::Byte(byte);
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let word_before = before.is_some_and(word);
-    let word_next = matches!(next, Next::Byte(byte) if word(byte));
-    let known = next != Next::Unknown;
+    let word_next = matches!(next, NextByte::Byte(byte) if word(byte));
+    let known = next != NextByte::Unknown;
     match look {
         Look::Start => before.is_none(),
-        Look::End => next == Next::End,
+        Look::End => next == NextByte::End,
         Look::StartLF => before.is_none_or(|byte| byte == b'\n'),
-        Look::EndLF => next == Next::End || is(b'\n'),
+        Look::EndLF => next == NextByte::End || is(b'\n'),
         Look::StartCRLF => {
             before.is_none_or(|byte| byte == b'\n')
                 || (before == Some(b'\r') && known && !is(b'\n'))
         }
-        Look::EndCRLF => next == Next::End || is(b'\r') || (is(b'\n') && before != Some(b'\r')),
+        Look::EndCRLF => next == NextByte::End || is(b'\r') || (is(b'\n') && before != Some(b'\r')),
         Look::WordAscii => known && word_before != word_next,
         Look::WordAsciiNegate => known && word_before == word_next,
         Look::WordStartAscii => !word_before && word_next,

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    job::{Fault, Gap, GapReason, Offset, Problem},
+    job::{Fault, Gap, GapReason, Offset, VerificationProblem},
     output::{Digest, Item, Met},
     store::{AttemptRecord, JobRecord},
 };
@@ -41,7 +41,7 @@ pub struct Audit {
     /// A gap that the record tells of leaves no digest.
     has_gap: bool,
     dropped_bytes: u64,
-    problems: Listed<Problem>,
+    problems: Listed<VerificationProblem>,
     gaps: Listed<Gap>,
 }
 
@@ -60,7 +60,7 @@ pub struct Audited {
     /// The digest hashed anew.
     pub output_sha256: Option<String>,
     /// What is wrong.
-    pub problems: Listed<Problem>,
+    pub problems: Listed<VerificationProblem>,
     /// What the record says is missing.
     pub gaps: Listed<Gap>,
 }
@@ -85,7 +85,7 @@ impl Audit {
     }
 
     /// Adds what was found elsewhere.
-    pub fn add(&mut self, problem: Problem) {
+    pub fn add(&mut self, problem: VerificationProblem) {
         self.problems.push(problem);
     }
 
@@ -165,9 +165,9 @@ impl Audit {
         });
         if !fits {
             let message = format!("attempt {attempt} has not written the byte at offset {offset}");
-            self.problems.push(Problem {
+            self.problems.push(VerificationProblem {
                 attempt: Some(attempt),
-                ..Problem::new(Fault::Attempts, message).of_bytes(offset, offset)
+                ..VerificationProblem::new(Fault::Attempts, message).of_bytes(offset, offset)
             });
         }
     }
@@ -221,11 +221,11 @@ impl Audit {
             "{what}: bytes {from} to {to} are not those that attempt {attempt} wrote, or the \
              digest that was kept of them is not"
         );
-        self.problems.push(Problem {
+        self.problems.push(VerificationProblem {
             attempt: Some(attempt),
             segment,
             row,
-            ..Problem::new(Fault::Changed, message).of_bytes(from, to)
+            ..VerificationProblem::new(Fault::Changed, message).of_bytes(from, to)
         });
     }
 
@@ -248,17 +248,18 @@ impl Audit {
         if end != said {
             let message = format!("the output ends at {end}, and the job says {said}");
             let (from, to) = (end.min(said), end.max(said));
-            let problem = Problem::new(Fault::Length, message);
+            let problem = VerificationProblem::new(Fault::Length, message);
             self.problems.push(problem.of_bytes(from, to));
         }
         let (dropped, said) = (self.dropped_bytes, job.dropped_bytes);
         if dropped != said {
             let message =
                 format!("{dropped} bytes are gaps of dropped output, and the job says {said}");
-            self.problems.push(Problem::new(Fault::Dropped, message));
+            self.problems
+                .push(VerificationProblem::new(Fault::Dropped, message));
         }
         if let Some(message) = self.wrong_digest(job.output_sha256.as_deref()) {
-            let problem = Problem::new(Fault::Digest, message);
+            let problem = VerificationProblem::new(Fault::Digest, message);
             self.problems.push(problem.of_bytes(0, end));
         }
     }

@@ -19,7 +19,7 @@ pub const TEXT_BYTES_MAX: usize = 64 << 10;
 
 /// Something that somebody says about an output.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Claim {
+pub enum Assertion {
     /// These bytes are in it.
     Contains(Vec<u8>),
     /// Something in it matches.
@@ -31,8 +31,8 @@ pub enum Claim {
 /// Claims on their way through an output. A text and a match may span chunks and streams, but no
 /// gap.
 #[derive(Debug)]
-pub struct Claims {
-    open: Vec<Open>,
+pub struct Assertions {
+    open: Vec<OpenAssertion>,
     /// How many of the open ones are patterns; these come first.
     patterns: usize,
     findings: Vec<Finding>,
@@ -42,14 +42,14 @@ pub struct Claims {
 
 /// One claim that is not decided yet.
 #[derive(Debug)]
-struct Open {
+struct OpenAssertion {
     /// Its place among all claims.
     index: usize,
-    look: Look,
+    look: TextSearch,
 }
 
 #[derive(Debug)]
-enum Look {
+enum TextSearch {
     Text(Box<TextLook>),
     Pattern(Box<Search>),
     Digest(String),
@@ -63,25 +63,27 @@ struct TextLook {
     carried: Vec<u8>,
 }
 
-impl Claims {
+impl Assertions {
     /// Claims that are all open.
-    pub fn new(claims: Vec<Claim>) -> Self {
+    pub fn new(claims: Vec<Assertion>) -> Self {
         let findings = vec![Finding::default(); claims.len()];
         let look = |claim| match claim {
-            Claim::Contains(text) => Look::Text(Box::new(TextLook {
+            Assertion::Contains(text) => TextSearch::Text(Box::new(TextLook {
                 finder: Finder::new(&text).into_owned(),
                 carried: Vec::new(),
             })),
-            Claim::Matches(pattern) => Look::Pattern(Box::new(Search::new(pattern, None, 0))),
-            Claim::Sha256(hex) => Look::Digest(hex),
+            Assertion::Matches(pattern) => {
+                TextSearch::Pattern(Box::new(Search::new(pattern, None, 0)))
+            }
+            Assertion::Sha256(hex) => TextSearch::Digest(hex),
         };
         let open = claims.into_iter().enumerate();
-        let open = open.map(|(index, claim)| Open {
+        let open = open.map(|(index, claim)| OpenAssertion {
             index,
             look: look(claim),
         });
         let (patterns, others): (Vec<_>, Vec<_>) =
-            open.partition(|open| matches!(open.look, Look::Pattern(_)));
+            open.partition(|open| matches!(open.look, TextSearch::Pattern(_)));
         Self {
             patterns: patterns.len(),
             open: patterns.into_iter().chain(others).collect(),
@@ -98,7 +100,7 @@ impl Claims {
     /// Lets one of the patterns, by its place from the last to the first, go on with what was read
     /// for one turn. To be called with the same items until `at` is through: a hard one takes many.
     pub fn feed_pattern(&mut self, nth: usize, items: &[Item], at: &mut Progress) {
-        if let Some(Look::Pattern(search)) = self.open.get_mut(nth).map(|open| &mut open.look)
+        if let Some(TextSearch::Pattern(search)) = self.open.get_mut(nth).map(|open| &mut open.look)
             && let Some(place) = search.find_some(items, at, TURN_VISITS)
         {
             self.patterns -= 1;
@@ -133,11 +135,11 @@ impl Claims {
     /// Nothing follows any more, and this is the digest of it all. What became of the claims.
     pub fn finish(mut self, digest: Option<&str>) -> Vec<Finding> {
         self.decide(|look| match look {
-            Look::Pattern(search) => search.find_last(),
-            Look::Text(_) | Look::Digest(_) => None,
+            TextSearch::Pattern(search) => search.find_last(),
+            TextSearch::Text(_) | TextSearch::Digest(_) => None,
         });
         for open in &self.open {
-            if let Look::Digest(claimed) = &open.look {
+            if let TextSearch::Digest(claimed) = &open.look {
                 self.findings[open.index].found = Some(claimed.as_str()) == digest;
             }
         }
@@ -149,8 +151,8 @@ impl Claims {
         let run = std::mem::take(&mut self.run);
         if !run.is_empty() {
             self.decide(|look| match look {
-                Look::Text(text) => text.look(&run, end),
-                Look::Pattern(_) | Look::Digest(_) => None,
+                TextSearch::Text(text) => text.look(&run, end),
+                TextSearch::Pattern(_) | TextSearch::Digest(_) => None,
             });
         }
         self.run = run;
@@ -160,13 +162,13 @@ impl Claims {
     /// A gap: nothing goes on behind it.
     fn forget(&mut self) {
         for open in &mut self.open {
-            if let Look::Text(text) = &mut open.look {
+            if let TextSearch::Text(text) = &mut open.look {
                 text.carried.clear();
             }
         }
     }
 
-    fn decide(&mut self, mut found: impl FnMut(&mut Look) -> Option<Range<Offset>>) {
+    fn decide(&mut self, mut found: impl FnMut(&mut TextSearch) -> Option<Range<Offset>>) {
         let findings = &mut self.findings;
         self.open.retain_mut(|open| match found(&mut open.look) {
             None => true,
@@ -237,8 +239,8 @@ mod tests {
         pieces.iter().map(chunk).collect()
     }
 
-    fn look(claim: Claim, feeds: &[Vec<Item>], digest: Option<&str>) -> Finding {
-        let mut claims = Claims::new(vec![claim]);
+    fn look(claim: Assertion, feeds: &[Vec<Item>], digest: Option<&str>) -> Finding {
+        let mut claims = Assertions::new(vec![claim]);
         for items in feeds {
             for nth in (0..claims.patterns()).rev() {
                 let mut at = Progress::default();
@@ -265,7 +267,7 @@ mod tests {
             ("three$", Some((8, 13))),
             ("four", None),
         ] {
-            let claim = Claim::Matches(Pattern::new(pattern).expect("valid"));
+            let claim = Assertion::Matches(Pattern::new(pattern).expect("valid"));
             assert_eq!(place(look(claim, &all, None)), expected, "{pattern}");
         }
     }
@@ -279,18 +281,18 @@ mod tests {
         let mut all = items(&[b"on"]);
         all.push(gap(2, 5));
         all.extend(items(&[b"xxxxx", b"e one"]).into_iter().skip(1));
-        let contains = |text: &str| Claim::Contains(text.as_bytes().to_vec());
+        let contains = |text: &str| Assertion::Contains(text.as_bytes().to_vec());
         let feeds = [all];
         assert_eq!(place(look(contains("one"), &feeds, None)), Some((7, 10)));
         assert_eq!(place(look(contains("ne o"), &feeds, None)), None);
         let pattern = Pattern::new("on+e").expect("valid");
-        let found = look(Claim::Matches(pattern), &feeds, None);
+        let found = look(Assertion::Matches(pattern), &feeds, None);
         assert_eq!(place(found), Some((7, 10)));
     }
 
     #[test]
     fn a_digest_is_compared() {
-        let claim = || Claim::Sha256("ab".to_owned());
+        let claim = || Assertion::Sha256("ab".to_owned());
         let found = |digest| look(claim(), &[], digest).found;
         assert_eq!(
             [found(Some("ab")), found(Some("ac")), found(None)],
@@ -321,7 +323,7 @@ mod tests {
                 .chunks(together)
                 .map(<[Item]>::to_vec)
                 .collect();
-            let found = look(Claim::Contains(text), &feeds, None);
+            let found = look(Assertion::Contains(text), &feeds, None);
             prop_assert_eq!(place(found), expected);
         }
     }

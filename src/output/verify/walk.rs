@@ -6,7 +6,7 @@
 use std::{io, path::Path};
 
 use crate::{
-    job::{Fault, GapReason, JobNumber, Offset, Problem},
+    job::{Fault, GapReason, JobNumber, Offset, VerificationProblem},
     output::{
         Item, ReadError,
         read::{
@@ -15,8 +15,8 @@ use crate::{
         },
     },
     spool::{
-        Kind, Position, SegmentName, SegmentReader, hole,
-        reader::{Next, is_no_segment},
+        Position, RecordKind, SegmentName, SegmentReader, hole,
+        reader::{NextRecord, is_no_segment},
     },
     store::{SegmentRow, Stored, StoredItem},
 };
@@ -32,14 +32,14 @@ pub enum Met {
     /// A segment has been read to its end.
     SegmentEnd(SegmentRow),
     /// Something is not as the ledger says.
-    Problem(Problem),
+    Problem(VerificationProblem),
     /// Bytes that should be there are not: the output goes on here.
     Lost(Offset),
 }
 
 /// A walk as far as it has come.
 #[derive(Debug)]
-pub struct Walk {
+pub struct OutputWalk {
     job: JobNumber,
     piece_bytes: usize,
     offset: Offset,
@@ -47,7 +47,7 @@ pub struct Walk {
     end: Offset,
     /// Whether nothing is written any more.
     is_final: bool,
-    reading: Option<Reading>,
+    reading: Option<SegmentReading>,
     /// Where a running attempt is read.
     live: Option<Cursor>,
     over: bool,
@@ -55,7 +55,7 @@ pub struct Walk {
 
 /// A segment with a row, as far as it was read.
 #[derive(Debug, Clone)]
-struct Reading {
+struct SegmentReading {
     row: SegmentRow,
     position: Position,
     /// Where the next record must stand.
@@ -65,16 +65,16 @@ struct Reading {
 }
 
 /// How far a piece of a segment goes.
-enum Stop {
+enum PieceEnd {
     /// Read on.
-    More(Reading),
+    More(SegmentReading),
     /// To the end of the segment.
     Through,
     /// To something that cannot be read; the record's place in the file, where it has one.
     Broken(Fault, Option<u64>, String),
 }
 
-impl Walk {
+impl OutputWalk {
     /// A walk through the output of a job that reaches to `end`, in steps of about `piece_bytes`.
     pub fn new(job: JobNumber, end: Offset, is_final: bool, piece_bytes: usize) -> Self {
         Self {
@@ -129,7 +129,7 @@ impl Walk {
                 }
             }
             Stored::Segment(row) => {
-                let reading = Reading::new(row, self.offset);
+                let reading = SegmentReading::new(row, self.offset);
                 self.read_segment(log, reading).await
             }
             Stored::Open(Some(_)) if !self.is_final => {
@@ -149,9 +149,9 @@ impl Walk {
             let begin = item.begin();
             if begin < self.offset {
                 let message = format!("the row at offset {begin} overlaps the one before it");
-                met.push(Met::Problem(Problem {
+                met.push(Met::Problem(VerificationProblem {
                     row: Some(begin),
-                    ..Problem::new(Fault::Length, message).of_bytes(begin, self.offset)
+                    ..VerificationProblem::new(Fault::Length, message).of_bytes(begin, self.offset)
                 }));
             } else if begin > self.offset {
                 // What is between them is asked for by itself.
@@ -173,12 +173,16 @@ impl Walk {
             return Ok(Vec::new());
         };
         let message = format!("no row has the bytes from {} to {to}", self.offset);
-        let problem = Problem::new(Fault::Missing, message).of_bytes(self.offset, to);
+        let problem = VerificationProblem::new(Fault::Missing, message).of_bytes(self.offset, to);
         self.offset = to;
         Ok(vec![Met::Problem(problem), Met::Lost(to)])
     }
 
-    async fn read_segment(&mut self, log: &Log, reading: Reading) -> Result<Vec<Met>, ReadError> {
+    async fn read_segment(
+        &mut self,
+        log: &Log,
+        reading: SegmentReading,
+    ) -> Result<Vec<Met>, ReadError> {
         let name = reading.name();
         let row = reading.row.clone();
         let budget = self.piece_bytes;
@@ -189,22 +193,23 @@ impl Walk {
         }
         let mut met: Vec<Met> = items.into_iter().map(Met::Item).collect();
         let (what, byte, message) = match stop {
-            Stop::More(reading) => {
+            PieceEnd::More(reading) => {
                 self.reading = Some(reading);
                 return Ok(met);
             }
-            Stop::Through => {
+            PieceEnd::Through => {
                 met.push(Met::SegmentEnd(row));
                 return Ok(met);
             }
-            Stop::Broken(what, byte, message) => (what, byte, message),
+            PieceEnd::Broken(what, byte, message) => (what, byte, message),
         };
         let to = row.end_offset.max(self.offset);
-        met.push(Met::Problem(Problem {
+        met.push(Met::Problem(VerificationProblem {
             attempt: Some(row.attempt),
             segment: Some(name.to_string()),
             byte,
-            ..Problem::new(what, format!("segment {name}: {message}")).of_bytes(self.offset, to)
+            ..VerificationProblem::new(what, format!("segment {name}: {message}"))
+                .of_bytes(self.offset, to)
         }));
         if to > self.offset {
             self.offset = to;
@@ -225,7 +230,7 @@ impl Walk {
             match item {
                 Item::Gap(gap) if gap.reason == GapReason::Damaged => {
                     let message = "the file that has these bytes is missing or damaged";
-                    let problem = Problem::new(Fault::Damaged, message);
+                    let problem = VerificationProblem::new(Fault::Damaged, message);
                     met.push(Met::Problem(problem.of_bytes(gap.from, gap.to)));
                     met.push(Met::Lost(gap.to));
                 }
@@ -259,15 +264,15 @@ impl Walk {
         };
         let from = std::mem::replace(&mut self.offset, to);
         let message = "the files of the running attempt do not have these bytes";
-        let problem = Problem {
+        let problem = VerificationProblem {
             attempt: Some(attempt),
-            ..Problem::new(Fault::Damaged, message).of_bytes(from, to)
+            ..VerificationProblem::new(Fault::Damaged, message).of_bytes(from, to)
         };
         Ok(vec![Met::Problem(problem), Met::Lost(to)])
     }
 }
 
-impl Reading {
+impl SegmentReading {
     fn new(row: SegmentRow, from: Offset) -> Self {
         let name = SegmentName {
             job: row.number,
@@ -287,21 +292,21 @@ impl Reading {
     }
 
     /// Reads a piece, with every checksum in it. Blocking.
-    fn piece(mut self, spool: &Path, budget: usize) -> (Vec<Item>, Stop) {
+    fn piece(mut self, spool: &Path, budget: usize) -> (Vec<Item>, PieceEnd) {
         let mut items = Vec::new();
         let stop = match self.read(spool, budget, &mut items) {
             Ok(Some(stop)) => stop,
-            Ok(None) => Stop::More(self),
+            Ok(None) => PieceEnd::More(self),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Stop::Broken(Fault::Missing, None, "the file is not there".to_owned())
+                PieceEnd::Broken(Fault::Missing, None, "the file is not there".to_owned())
             }
             Err(error) if is_no_segment(&error) => {
                 let message = "the file does not begin like this segment";
-                Stop::Broken(Fault::Damaged, Some(0), message.to_owned())
+                PieceEnd::Broken(Fault::Damaged, Some(0), message.to_owned())
             }
             Err(error) => {
                 let message = format!("the file cannot be read: {error}");
-                Stop::Broken(Fault::Damaged, None, message)
+                PieceEnd::Broken(Fault::Damaged, None, message)
             }
         };
         (items, stop)
@@ -312,7 +317,7 @@ impl Reading {
         spool: &Path,
         mut budget: usize,
         items: &mut Vec<Item>,
-    ) -> io::Result<Option<Stop>> {
+    ) -> io::Result<Option<PieceEnd>> {
         let mut reader = SegmentReader::open(spool, self.position)?;
         while budget > 0 {
             let at = reader.position().at;
@@ -320,14 +325,17 @@ impl Reading {
                 return Ok(Some(self.end(at)));
             }
             let (header, payload) = match reader.next_record()? {
-                Next::Record(header, payload) => (header, payload),
-                Next::End if self.has_all() => return Ok(Some(self.end(at))),
-                Next::End => return Ok(Some(broken(at, "the file is cut off"))),
-                Next::Damaged => {
+                NextRecord::Record(header, payload) => (header, payload),
+                NextRecord::End if self.has_all() => return Ok(Some(self.end(at))),
+                NextRecord::End => return Ok(Some(broken(at, "the file is cut off"))),
+                NextRecord::Damaged => {
                     return Ok(Some(broken(at, "a checksum is wrong in the record")));
                 }
             };
-            let stands = matches!(header.kind, Kind::Output | Kind::Gap | Kind::Seal);
+            let stands = matches!(
+                header.kind,
+                RecordKind::Output | RecordKind::Gap | RecordKind::Seal
+            );
             if stands && header.offset != self.due {
                 return Ok(Some(broken(at, "another offset is due at the record")));
             }
@@ -336,7 +344,7 @@ impl Reading {
                 self.due = item.next_offset();
                 items.extend(item.from(self.from));
             }
-            let ends = matches!(header.kind, Kind::Seal | Kind::Exit);
+            let ends = matches!(header.kind, RecordKind::Seal | RecordKind::Exit);
             self.position = reader.position();
             if ends {
                 return Ok(Some(self.end(at)));
@@ -350,17 +358,17 @@ impl Reading {
         self.row.file_bytes == 0 && self.due >= self.row.end_offset
     }
 
-    fn end(&self, at: u64) -> Stop {
+    fn end(&self, at: u64) -> PieceEnd {
         if self.due == self.row.end_offset {
-            return Stop::Through;
+            return PieceEnd::Through;
         }
         let (due, end) = (self.due, self.row.end_offset);
         let message = format!("it ends at offset {due}, and the ledger says {end}");
-        Stop::Broken(Fault::Length, Some(at), message)
+        PieceEnd::Broken(Fault::Length, Some(at), message)
     }
 }
 
-fn broken(at: u64, why: &str) -> Stop {
+fn broken(at: u64, why: &str) -> PieceEnd {
     let message = format!("{why} at byte {at}");
-    Stop::Broken(Fault::Damaged, Some(at), message)
+    PieceEnd::Broken(Fault::Damaged, Some(at), message)
 }

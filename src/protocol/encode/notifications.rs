@@ -28,20 +28,20 @@ pub fn notification<P: Serialize>(method: &str, params: P) -> String {
 
 /// Whose notification it is.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct About {
+pub struct TailScope {
     /// The subscription.
     pub subscription: u32,
     /// The job's UUID.
     pub job: JobId,
 }
 
-impl About {
+impl TailScope {
     /// `job.output`.
     pub fn output(self, chunk: &Chunk) -> String {
         #[derive(Serialize)]
         struct Params<'a> {
             #[serde(flatten)]
-            about: About,
+            about: TailScope,
             #[serde(flatten)]
             chunk: ChunkView<'a>,
         }
@@ -59,7 +59,7 @@ impl About {
         #[derive(Serialize)]
         struct Params {
             #[serde(flatten)]
-            about: About,
+            about: TailScope,
             #[serde(flatten)]
             gap: Gap,
         }
@@ -71,7 +71,7 @@ impl About {
         #[derive(Serialize)]
         struct Params {
             #[serde(flatten)]
-            about: About,
+            about: TailScope,
             state: JobState,
             #[serde(skip_serializing_if = "Option::is_none")]
             reason: Option<Reason>,
@@ -93,7 +93,7 @@ impl About {
         #[derive(Serialize)]
         struct Params {
             #[serde(flatten)]
-            about: About,
+            about: TailScope,
             next_offset: Offset,
         }
         notification(
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::job::{GapReason, Stream};
 
-    const ABOUT: About = About {
+    const ABOUT: TailScope = TailScope {
         subscription: 3,
         job: JobId(uuid::Uuid::nil()),
     };

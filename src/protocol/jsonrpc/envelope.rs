@@ -11,7 +11,7 @@ use serde::{
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{error::Refusal, strict_json};
-use crate::protocol::Kind;
+use crate::protocol::ErrorKind;
 
 /// Longest `id`, bytes as written: it is repeated in the reply, which has a bound itself.
 pub const ID_BYTES_MAX: usize = 64 << 10;
@@ -46,7 +46,7 @@ impl Request {
 
 /// What a text frame is.
 #[derive(Debug)]
-pub enum Incoming {
+pub enum IncomingFrame {
     /// To be executed and answered.
     Request(Request),
     /// Without an `id`: neither executed nor answered.
@@ -56,9 +56,10 @@ pub enum Incoming {
 }
 
 /// Reads a text frame.
-pub fn read(text: &str, depth_max: u64) -> Incoming {
-    let not_json =
-        |message: String| Incoming::Refused(None, Refusal::new(Kind::ParseError, message));
+pub fn read(text: &str, depth_max: u64) -> IncomingFrame {
+    let not_json = |message: String| {
+        IncomingFrame::Refused(None, Refusal::new(ErrorKind::ParseError, message))
+    };
     let Some(containers) = strict_json::containers(text, depth_max) else {
         return not_json(format!("nested deeper than {depth_max} levels"));
     };
@@ -72,8 +73,8 @@ pub fn read(text: &str, depth_max: u64) -> Incoming {
     }
 }
 
-fn refused(id: Option<Id>, message: &str) -> Incoming {
-    Incoming::Refused(id, Refusal::new(Kind::InvalidRequest, message))
+fn refused(id: Option<Id>, message: &str) -> IncomingFrame {
+    IncomingFrame::Refused(id, Refusal::new(ErrorKind::InvalidRequest, message))
 }
 
 /// The members of the object that a frame should be; other ones are passed over.
@@ -91,11 +92,11 @@ impl<'a> Members<'a> {
     fn read(text: &'a str) -> Result<Option<(Self, bool)>, serde_json::Error> {
         let repeated = strict_json::has_repeated_keys(text)?;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let members = deserializer.deserialize_any(Frame)?;
+        let members = deserializer.deserialize_any(FrameVisitor)?;
         Ok(members.map(|members| (members, repeated)))
     }
 
-    fn check(self, repeated: bool, containers: usize) -> Incoming {
+    fn check(self, repeated: bool, containers: usize) -> IncomingFrame {
         let id = self
             .id
             .filter(|id| !self.id_repeated && is_valid_id(id.get()))
@@ -113,14 +114,14 @@ impl<'a> Members<'a> {
             return refused(id, "method must be a string");
         };
         let Some(id) = id else {
-            return Incoming::Notification;
+            return IncomingFrame::Notification;
         };
         let is_object = |params: &&RawValue| params.get().starts_with('{');
         if self.params.is_some_and(|params| !is_object(&params)) {
-            let refusal = Refusal::new(Kind::InvalidParams, "params must be an object");
-            return Incoming::Refused(Some(id), refusal);
+            let refusal = Refusal::new(ErrorKind::InvalidParams, "params must be an object");
+            return IncomingFrame::Refused(Some(id), refusal);
         }
-        Incoming::Request(Request {
+        IncomingFrame::Request(Request {
             id,
             method,
             params: self.params.map(ToOwned::to_owned),
@@ -143,9 +144,9 @@ fn is_valid_id(raw: &str) -> bool {
 }
 
 /// Reads a frame: `Some` of an object, `None` of any other JSON.
-struct Frame;
+struct FrameVisitor;
 
-impl<'de> Visitor<'de> for Frame {
+impl<'de> Visitor<'de> for FrameVisitor {
     type Value = Option<Members<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,7 +202,7 @@ impl<'de> Visitor<'de> for Frame {
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct ResponseBody<'a> {
     jsonrpc: &'static str,
     id: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,7 +222,7 @@ pub fn error(id: Option<&RawValue>, refusal: &Refusal) -> String {
 }
 
 fn answer(id: Option<&RawValue>, result: Result<&RawValue, &Refusal>) -> String {
-    to_json(&Answer {
+    to_json(&ResponseBody {
         jsonrpc: "2.0",
         id,
         result: result.ok(),

@@ -7,7 +7,7 @@ use super::*;
 
 fn request(text: &str) -> Request {
     match read(text, 64) {
-        Incoming::Request(request) => request,
+        IncomingFrame::Request(request) => request,
         other => panic!("{text}: {other:?}"),
     }
 }
@@ -15,7 +15,9 @@ fn request(text: &str) -> Request {
 /// The id that the error carries, and its code.
 fn refusal(text: &str) -> (Option<String>, i64) {
     match read(text, 64) {
-        Incoming::Refused(id, refusal) => (id.map(|id| id.get().to_owned()), refusal.kind.code()),
+        IncomingFrame::Refused(id, refusal) => {
+            (id.map(|id| id.get().to_owned()), refusal.kind.code())
+        }
         other => panic!("{text}: {other:?}"),
     }
 }
@@ -33,7 +35,7 @@ fn ids_are_echoed_exactly() {
     ] {
         let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m"}}"#);
         let request = request(&text);
-        let answer = error(Some(&request.id), &Refusal::new(Kind::Conflict, "no"));
+        let answer = error(Some(&request.id), &Refusal::new(ErrorKind::Conflict, "no"));
         assert!(answer.contains(&format!(r#""id":{id},"#)), "{answer}");
     }
 }
@@ -88,7 +90,7 @@ fn nesting_is_bounded() {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"a":{open}{close}}}}}"#)
     };
-    assert!(matches!(read(&nested(62), 64), Incoming::Request(_)));
+    assert!(matches!(read(&nested(62), 64), IncomingFrame::Request(_)));
     assert_eq!(refusal(&nested(63)), (None, -32700));
     assert_eq!(refusal(&nested(100_000)), (None, -32700));
     assert_eq!(refusal(&"[".repeat(100_000)), (None, -32700));
@@ -192,7 +194,10 @@ fn without_an_id_nothing_is_answered() {
         r#"{"jsonrpc":"2.0","method":"job.submit","params":{"argv":["true"]}}"#,
         r#"{"jsonrpc":"2.0","method":"m","params":[1]}"#,
     ] {
-        assert!(matches!(read(text, 64), Incoming::Notification), "{text}");
+        assert!(
+            matches!(read(text, 64), IncomingFrame::Notification),
+            "{text}"
+        );
     }
 }
 
@@ -254,15 +259,15 @@ proptest! {
     #[test]
     fn fuzz_envelope(text in prop_oneof![nearly_requests(), mutated_requests(), any::<String>()]) {
         match read(&text, 64) {
-            Incoming::Notification => prop_assert!(serde_json::from_str::<Value>(&text).is_ok()),
-            Incoming::Request(request) => {
+            IncomingFrame::Notification => prop_assert!(serde_json::from_str::<Value>(&text).is_ok()),
+            IncomingFrame::Request(request) => {
                 let whole: Value = serde_json::from_str(&text).expect("a request is JSON");
                 prop_assert!(text.contains(request.id.get()));
                 prop_assert_eq!(whole["method"].as_str(), Some(request.method.as_str()));
                 let params = whole["params"].as_object().cloned().unwrap_or_default();
                 prop_assert_eq!(request.params(), params);
             }
-            Incoming::Refused(id, refusal) => {
+            IncomingFrame::Refused(id, refusal) => {
                 let answer = error(id.as_deref(), &refusal);
                 let told: Value = serde_json::from_str(&answer).expect("our answer is JSON");
                 prop_assert_eq!(&told["jsonrpc"], "2.0");

@@ -5,7 +5,7 @@
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use serde_json::{Map, Value};
 
-use super::super::Kind;
+use super::super::ErrorKind;
 use crate::{
     executor::{BatchError, Error},
     job,
@@ -18,7 +18,7 @@ const KEY_CHARS_MAX: usize = 200;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
     /// Gives code and name.
-    pub kind: Kind,
+    pub kind: ErrorKind,
     /// What to do.
     pub message: String,
     data: Map<String, Value>,
@@ -26,7 +26,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal whose data are nothing but its kind.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),
@@ -42,10 +42,10 @@ impl Refusal {
 
     /// A parameter is wrong.
     pub fn params(key: &str, message: &str) -> Self {
-        Self::about(Kind::InvalidParams, key, message)
+        Self::about(ErrorKind::InvalidParams, key, message)
     }
 
-    fn about(kind: Kind, key: &str, message: &str) -> Self {
+    fn about(kind: ErrorKind, key: &str, message: &str) -> Self {
         let key = match key.char_indices().nth(KEY_CHARS_MAX) {
             Some((end, _)) => format!("{}…", &key[..end]),
             None => key.to_owned(),
@@ -55,7 +55,7 @@ impl Refusal {
 
     /// A bound is reached.
     pub fn limit(limit: &str, message: impl Into<String>) -> Self {
-        Self::new(Kind::LimitExceeded, message).with("limit", limit)
+        Self::new(ErrorKind::LimitExceeded, message).with("limit", limit)
     }
 
     /// The same about one entry of a list that stands under `key`.
@@ -67,7 +67,7 @@ impl Refusal {
     /// The contract knows it, this version does not do it yet.
     pub fn unsupported(key: &str) -> Self {
         Self::about(
-            Kind::Unsupported,
+            ErrorKind::Unsupported,
             key,
             "this version does not support it yet",
         )
@@ -76,7 +76,7 @@ impl Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        let refusal = Self::new(Kind::of(&error), error.to_string());
+        let refusal = Self::new(ErrorKind::of(&error), error.to_string());
         match error {
             Error::Invalid {
                 output_bytes: Some(end),
@@ -98,11 +98,15 @@ impl From<BatchError> for Refusal {
     }
 }
 
-impl From<job::Refusal> for Refusal {
-    fn from(refusal: job::Refusal) -> Self {
+impl From<job::NewJobRefusal> for Refusal {
+    fn from(refusal: job::NewJobRefusal) -> Self {
         let (kind, key, message) = match refusal {
-            job::Refusal::Invalid { key, message } => (Kind::InvalidParams, key, message),
-            job::Refusal::Unsupported { key, message } => (Kind::Unsupported, key, message),
+            job::NewJobRefusal::Invalid { key, message } => {
+                (ErrorKind::InvalidParams, key, message)
+            }
+            job::NewJobRefusal::Unsupported { key, message } => {
+                (ErrorKind::Unsupported, key, message)
+            }
         };
         Self::about(kind, &key, &message)
     }

@@ -44,7 +44,7 @@ pub fn containers(text: &str, depth_max: u64) -> Option<usize> {
 pub fn has_repeated_keys(text: &str) -> Result<bool, serde_json::Error> {
     let repeated = Cell::new(false);
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Look {
+    KeyCheck {
         repeated: &repeated,
     }
     .deserialize(&mut deserializer)?;
@@ -54,11 +54,11 @@ pub fn has_repeated_keys(text: &str) -> Result<bool, serde_json::Error> {
 
 /// Passes over any value and notes whether a key is repeated.
 #[derive(Clone, Copy)]
-struct Look<'a> {
+struct KeyCheck<'a> {
     repeated: &'a Cell<bool>,
 }
 
-impl<'de> DeserializeSeed<'de> for Look<'_> {
+impl<'de> DeserializeSeed<'de> for KeyCheck<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -66,7 +66,7 @@ impl<'de> DeserializeSeed<'de> for Look<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Look<'_> {
+impl<'de> Visitor<'de> for KeyCheck<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,7 +5,7 @@
 
 /// What is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pile {
+pub enum BufferKind {
     /// Of a message that is not whole yet: its client has to send the rest.
     Arriving,
     /// Requests that are not done yet: that is our turn.
@@ -21,19 +21,19 @@ const AHEAD_BYTES: usize = 16 << 10;
 
 /// All piles of a session.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Piles {
+pub struct Buffered {
     arriving: Heap,
     requests: Heap,
     replies: Heap,
 }
 
-impl Piles {
+impl Buffered {
     /// One of them.
-    pub fn of(&mut self, pile: Pile) -> &mut Heap {
+    pub fn of(&mut self, pile: BufferKind) -> &mut Heap {
         match pile {
-            Pile::Arriving => &mut self.arriving,
-            Pile::Requests => &mut self.requests,
-            Pile::Replies => &mut self.replies,
+            BufferKind::Arriving => &mut self.arriving,
+            BufferKind::Requests => &mut self.requests,
+            BufferKind::Replies => &mut self.replies,
         }
     }
 
@@ -107,17 +107,17 @@ mod tests {
 
     #[test]
     fn only_what_waits_for_the_client_is_stuck() {
-        let mut piles = Piles::default();
+        let mut piles = Buffered::default();
         assert_eq!((piles.stuck_since(), piles.oldest()), (None, None));
-        piles.of(Pile::Requests).grow(1 << 20, 1);
-        piles.of(Pile::Arriving).grow(AHEAD_BYTES, 2);
+        piles.of(BufferKind::Requests).grow(1 << 20, 1);
+        piles.of(BufferKind::Arriving).grow(AHEAD_BYTES, 2);
         assert_eq!((piles.stuck_since(), piles.oldest()), (None, Some(1)));
-        piles.of(Pile::Arriving).grow(1, 3);
+        piles.of(BufferKind::Arriving).grow(1, 3);
         assert_eq!(piles.stuck_since(), Some(2));
-        piles.of(Pile::Arriving).shrink(usize::MAX, 4);
-        piles.of(Pile::Replies).grow(1, 5);
+        piles.of(BufferKind::Arriving).shrink(usize::MAX, 4);
+        piles.of(BufferKind::Replies).grow(1, 5);
         assert_eq!(piles.stuck_since(), Some(5));
-        piles.of(Pile::Replies).shrink(1, 6);
+        piles.of(BufferKind::Replies).shrink(1, 6);
         assert_eq!(piles.stuck_since(), None);
         assert_eq!(piles.bytes(), 1 << 20);
     }
@@ -125,15 +125,15 @@ mod tests {
     /// Reading nothing and sending all the time is no progress with what is not read.
     #[test]
     fn each_pile_has_its_own_progress() {
-        let mut piles = Piles::default();
-        piles.of(Pile::Replies).grow(700 << 10, 1);
-        piles.of(Pile::Arriving).grow(PROGRESS_BYTES, 2);
-        piles.of(Pile::Arriving).moved(PROGRESS_BYTES, 2);
-        piles.of(Pile::Arriving).shrink(usize::MAX, 3);
+        let mut piles = Buffered::default();
+        piles.of(BufferKind::Replies).grow(700 << 10, 1);
+        piles.of(BufferKind::Arriving).grow(PROGRESS_BYTES, 2);
+        piles.of(BufferKind::Arriving).moved(PROGRESS_BYTES, 2);
+        piles.of(BufferKind::Arriving).shrink(usize::MAX, 3);
         assert_eq!(piles.stuck_since(), Some(1));
-        piles.of(Pile::Replies).moved(PROGRESS_BYTES - 1, 4);
+        piles.of(BufferKind::Replies).moved(PROGRESS_BYTES - 1, 4);
         assert_eq!(piles.stuck_since(), Some(1));
-        piles.of(Pile::Replies).moved(1, 5);
+        piles.of(BufferKind::Replies).moved(1, 5);
         assert_eq!(piles.stuck_since(), Some(5));
     }
 }

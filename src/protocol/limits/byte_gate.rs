@@ -7,21 +7,21 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{buffered::Pile, memory_budget::Share};
+use super::{buffered::BufferKind, memory_budget::SessionUsage};
 
 /// What is held. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Load {
+pub struct ByteSemaphore {
     held: watch::Sender<usize>,
     max: usize,
     /// What the session holds in all, and which part of it this is.
-    share: Arc<Share>,
-    pile: Pile,
+    share: Arc<SessionUsage>,
+    pile: BufferKind,
 }
 
-impl Load {
+impl ByteSemaphore {
     /// Nothing yet; `max` is in bytes. What it holds counts as a pile of `share`, too.
-    pub fn new(max: u64, share: Arc<Share>, pile: Pile) -> Self {
+    pub fn new(max: u64, share: Arc<SessionUsage>, pile: BufferKind) -> Self {
         Self {
             held: watch::Sender::new(0),
             max: usize::try_from(max).unwrap_or(usize::MAX),
@@ -44,31 +44,31 @@ impl Load {
     }
 
     /// Holds so many bytes more, until the weight is dropped.
-    pub fn add(&self, bytes: usize) -> Weight {
+    pub fn add(&self, bytes: usize) -> BytePermit {
         self.held.send_modify(|held| *held += bytes);
         self.share.hold(self.pile, bytes);
-        Weight {
+        BytePermit {
             load: self.clone(),
             bytes,
         }
     }
 }
 
-/// A part of a [`Load`].
+/// A part of a [`ByteSemaphore`].
 #[derive(Debug)]
-pub struct Weight {
-    load: Load,
+pub struct BytePermit {
+    load: ByteSemaphore,
     bytes: usize,
 }
 
-impl Weight {
+impl BytePermit {
     /// How much it is.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-impl Drop for Weight {
+impl Drop for BytePermit {
     fn drop(&mut self) {
         self.load.held.send_modify(|held| *held -= self.bytes);
         self.load.share.release(self.load.pile, self.bytes);
@@ -80,11 +80,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::protocol::limits::memory_budget::Hoard;
+    use crate::protocol::limits::memory_budget::MemoryBudget;
 
     #[tokio::test(start_paused = true)]
     async fn whoever_finds_it_heavy_waits_until_enough_is_dropped() {
-        let load = Load::new(10, Hoard::new(1 << 20).share(), Pile::Replies);
+        let load = ByteSemaphore::new(10, MemoryBudget::new(1 << 20).share(), BufferKind::Replies);
         let (nine, more) = (load.add(9), load.add(100));
         let waits = tokio::time::timeout(Duration::from_secs(3600), load.light());
         assert!(waits.await.is_err(), "109 bytes are no light load");

@@ -15,13 +15,13 @@ use crate::{config::Settings, sys::descriptors};
 
 /// The places of one door.
 #[derive(Debug)]
-pub struct Places {
+pub struct ConnectionSlots {
     max: u64,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenConnections {
     /// Known ones and newcomers.
     count: u64,
     /// Numbers the next one.
@@ -30,7 +30,7 @@ struct Taken {
     newcomers: BTreeMap<u64, CancellationToken>,
 }
 
-impl Places {
+impl ConnectionSlots {
     /// So many places.
     pub fn new(max: u64) -> Arc<Self> {
         Arc::new(Self {
@@ -40,7 +40,7 @@ impl Places {
     }
 
     /// A place for a newcomer, if need be that of another one; `None` where all are known.
-    pub fn take(self: &Arc<Self>) -> Option<Place> {
+    pub fn take(self: &Arc<Self>) -> Option<ConnectionSlot> {
         let mut taken = self.lock();
         if taken.count >= self.max {
             let (_, gives_way) = taken.newcomers.pop_first()?;
@@ -51,14 +51,14 @@ impl Places {
         taken.next += 1;
         taken.count += 1;
         taken.newcomers.insert(number, leave.clone());
-        Some(Place {
+        Some(ConnectionSlot {
             places: self.clone(),
             number,
             leave,
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, TakenConnections> {
         // A panic cannot leave it half-changed.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,13 +66,13 @@ impl Places {
 
 /// A connection's place; dropping it leaves it to another one.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct ConnectionSlot {
+    places: Arc<ConnectionSlots>,
     number: u64,
     leave: CancellationToken,
 }
 
-impl Place {
+impl ConnectionSlot {
     /// From now on it gives way to nobody.
     pub fn known(&self) {
         self.places.lock().newcomers.remove(&self.number);
@@ -84,7 +84,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut taken = self.places.lock();
         taken.newcomers.remove(&self.number);
@@ -111,13 +111,13 @@ mod tests {
     use super::*;
     use crate::config;
 
-    fn is_leaving(place: &Place) -> bool {
+    fn is_leaving(place: &ConnectionSlot) -> bool {
         place.leave.is_cancelled()
     }
 
     #[test]
     fn the_first_newcomer_gives_way_and_the_known_do_not() {
-        let places = Places::new(3);
+        let places = ConnectionSlots::new(3);
         let take = || places.take().expect("a place");
         let (one, two, three) = (take(), take(), take());
         one.known();
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn places_come_back() {
-        let places = Places::new(1);
+        let places = ConnectionSlots::new(1);
         for _ in 0..100 {
             drop(places.take().expect("a place"));
         }

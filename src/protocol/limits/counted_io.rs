@@ -15,23 +15,28 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::memory_budget::Share;
+use super::memory_budget::SessionUsage;
 
 /// A connection whose reads fail with `QuotaExceeded` once a stranger has sent too much.
 #[derive(Debug)]
-pub struct Intake<T> {
+pub struct CountingIo<T> {
     io: T,
     known: Arc<AtomicBool>,
     /// Bytes that a stranger may still send.
     left: u64,
     /// What comes is held, and not thrown away.
     keeps: bool,
-    share: Arc<Share>,
+    share: Arc<SessionUsage>,
 }
 
-impl<T> Intake<T> {
+impl<T> CountingIo<T> {
     /// A stranger until `known` is set; what arrives is part of `share`.
-    pub fn new(io: T, known: Arc<AtomicBool>, stranger_bytes_max: u64, share: Arc<Share>) -> Self {
+    pub fn new(
+        io: T,
+        known: Arc<AtomicBool>,
+        stranger_bytes_max: u64,
+        share: Arc<SessionUsage>,
+    ) -> Self {
         Self {
             io,
             known,
@@ -48,13 +53,13 @@ impl<T> Intake<T> {
     }
 }
 
-impl<T> Drop for Intake<T> {
+impl<T> Drop for CountingIo<T> {
     fn drop(&mut self) {
         self.share.arrived();
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Intake<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for CountingIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -77,7 +82,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Intake<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Intake<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for CountingIo<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -104,15 +109,15 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::protocol::limits::memory_budget::Hoard;
+    use crate::protocol::limits::memory_budget::MemoryBudget;
 
     /// Its last words do not reach a client whose bytes are left unread.
     #[tokio::test]
     async fn what_is_thrown_away_has_no_bound_and_does_not_count() {
-        let share = Hoard::new(1000).share();
+        let share = MemoryBudget::new(1000).share();
         let known = Arc::new(AtomicBool::new(false));
         let bytes = vec![0; 1 << 20];
-        let mut stranger = Intake::new(&bytes[..], known, 100, share.clone());
+        let mut stranger = CountingIo::new(&bytes[..], known, 100, share.clone());
         let mut all = Vec::new();
         assert!(stranger.read_to_end(&mut all).await.is_err());
         stranger.let_through();
@@ -125,8 +130,8 @@ mod tests {
     async fn a_stranger_may_send_a_little_and_a_friend_everything() {
         let known = Arc::new(AtomicBool::new(false));
         let bytes = vec![0; 100_000];
-        let share = Hoard::new(1 << 20).share();
-        let mut stranger = Intake::new(&bytes[..], known.clone(), 50_000, share);
+        let share = MemoryBudget::new(1 << 20).share();
+        let mut stranger = CountingIo::new(&bytes[..], known.clone(), 50_000, share);
         let mut buffer = [0; 1000];
         let mut read = 0;
         let refused = loop {

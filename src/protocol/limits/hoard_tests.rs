@@ -4,16 +4,16 @@ use super::*;
 
 const KIB: usize = 1 << 10;
 
-fn evicted(shares: &[Arc<Share>]) -> Vec<bool> {
+fn evicted(shares: &[Arc<SessionUsage>]) -> Vec<bool> {
     shares.iter().map(|share| share.is_evicted()).collect()
 }
 
-fn held(hoard: &Hoard) -> usize {
+fn held(hoard: &MemoryBudget) -> usize {
     hoard.held.load(Ordering::SeqCst)
 }
 
-fn hoard_of<const N: usize>(bytes_max: usize) -> (Arc<Hoard>, [Arc<Share>; N]) {
-    let hoard = Hoard::new(bytes_max as u64);
+fn hoard_of<const N: usize>(bytes_max: usize) -> (Arc<MemoryBudget>, [Arc<SessionUsage>; N]) {
+    let hoard = MemoryBudget::new(bytes_max as u64);
     let shares = std::array::from_fn(|_| hoard.share());
     (hoard, shares)
 }
@@ -22,11 +22,11 @@ fn hoard_of<const N: usize>(bytes_max: usize) -> (Arc<Hoard>, [Arc<Share>; N]) {
 fn little_is_free_and_everything_comes_back() {
     let (hoard, shares) = hoard_of::<100>(KIB);
     for share in &shares {
-        share.hold(Pile::Replies, FREE_BYTES / 2);
+        share.hold(BufferKind::Replies, FREE_BYTES / 2);
         share.arrive(FREE_BYTES / 2);
     }
     assert_eq!((held(&hoard), hoard.holders().len()), (0, 0));
-    shares[0].hold(Pile::Requests, 100);
+    shares[0].hold(BufferKind::Requests, 100);
     assert_eq!((held(&hoard), hoard.holders().len()), (100, 1));
     shares[0].arrived();
     assert_eq!((held(&hoard), hoard.holders().len()), (0, 0));
@@ -37,7 +37,7 @@ fn little_is_free_and_everything_comes_back() {
 fn the_longest_without_progress_lets_go_and_no_more_than_needed() {
     let (hoard, shares) = hoard_of::<4>(1000 * KIB);
     for share in &shares[..3] {
-        share.hold(Pile::Replies, 364 * KIB);
+        share.hold(BufferKind::Replies, 364 * KIB);
     }
     assert_eq!(held(&hoard), 900 * KIB);
     // The first one reads, the second one does not.
@@ -48,8 +48,8 @@ fn the_longest_without_progress_lets_go_and_no_more_than_needed() {
     assert_eq!(evicted(&shares), [false, true, false, false]);
     assert_eq!(held(&hoard), 701 * KIB);
     // What it still lets go of is not counted twice.
-    shares[1].release(Pile::Replies, 364 * KIB);
-    shares[1].hold(Pile::Replies, 1000 * KIB);
+    shares[1].release(BufferKind::Replies, 364 * KIB);
+    shares[1].hold(BufferKind::Replies, 1000 * KIB);
     assert_eq!(held(&hoard), 701 * KIB);
 }
 
@@ -72,16 +72,16 @@ fn who_sends_and_reads_outlasts_any_number_that_do_not() {
     let (hoard, [honest]) = hoard_of::<1>(4096 * KIB);
     for round in 0..1000 {
         let deaf = hoard.share();
-        deaf.hold(Pile::Replies, 700 * KIB);
+        deaf.hold(BufferKind::Replies, 700 * KIB);
         let endless = hoard.share();
         endless.arrive(600 * KIB);
         honest.arrive(900 * KIB);
         honest.arrived();
-        honest.hold(Pile::Requests, 900 * KIB);
-        honest.hold(Pile::Replies, 700 * KIB);
+        honest.hold(BufferKind::Requests, 900 * KIB);
+        honest.hold(BufferKind::Replies, 700 * KIB);
         honest.take(700 * KIB);
-        honest.release(Pile::Requests, 900 * KIB);
-        honest.release(Pile::Replies, 700 * KIB);
+        honest.release(BufferKind::Requests, 900 * KIB);
+        honest.release(BufferKind::Replies, 700 * KIB);
         assert!(!honest.is_evicted(), "round {round}");
         assert!(held(&hoard) <= 4096 * KIB);
     }
@@ -92,11 +92,11 @@ fn who_sends_and_reads_outlasts_any_number_that_do_not() {
 fn who_waits_for_us_is_left_alone_up_to_twice_the_budget() {
     let (hoard, shares) = hoard_of::<5>(1000 * KIB);
     for share in &shares[..4] {
-        share.hold(Pile::Requests, 500 * KIB + FREE_BYTES);
+        share.hold(BufferKind::Requests, 500 * KIB + FREE_BYTES);
     }
     assert_eq!(held(&hoard), 2000 * KIB);
     assert!(!evicted(&shares).contains(&true));
-    shares[4].hold(Pile::Requests, FREE_BYTES + 1);
+    shares[4].hold(BufferKind::Requests, FREE_BYTES + 1);
     assert_eq!(evicted(&shares), [true, false, false, false, false]);
 }
 

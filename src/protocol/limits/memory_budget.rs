@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::buffered::{Pile, Piles};
+use super::buffered::{BufferKind, Buffered};
 
 /// What every session may hold without being counted, bytes.
 pub const FREE_BYTES: usize = 64 << 10;
@@ -24,7 +24,7 @@ const LONG_REPLIES_MADE_MAX: usize = 4;
 
 /// What is held for all, and for whom.
 #[derive(Debug)]
-pub struct Hoard {
+pub struct MemoryBudget {
     bytes_max: usize,
     /// Beyond what is free.
     held: AtomicUsize,
@@ -33,7 +33,7 @@ pub struct Hoard {
     /// Names the next session.
     next: AtomicU64,
     /// Those for whom more is held than is free.
-    holders: Mutex<HashMap<u64, Arc<Share>>>,
+    holders: Mutex<HashMap<u64, Arc<SessionUsage>>>,
     evicted: Mutex<u64>,
     making: Semaphore,
 }
@@ -42,7 +42,7 @@ pub struct Hoard {
 #[derive(Debug)]
 pub struct Making<'a>(#[expect(dead_code, reason = "held, not looked at")] SemaphorePermit<'a>);
 
-impl Hoard {
+impl MemoryBudget {
     /// Nothing is held yet, and this may be, in bytes.
     pub fn new(bytes_max: u64) -> Arc<Self> {
         Arc::new(Self {
@@ -57,8 +57,8 @@ impl Hoard {
     }
 
     /// The share of a session that begins.
-    pub fn share(self: &Arc<Self>) -> Arc<Share> {
-        Arc::new(Share {
+    pub fn share(self: &Arc<Self>) -> Arc<SessionUsage> {
+        Arc::new(SessionUsage {
             hoard: self.clone(),
             number: self.next.fetch_add(1, Ordering::Relaxed),
             account: Mutex::default(),
@@ -76,7 +76,7 @@ impl Hoard {
         self.moments.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn holders(&self) -> MutexGuard<'_, HashMap<u64, Arc<Share>>> {
+    fn holders(&self) -> MutexGuard<'_, HashMap<u64, Arc<SessionUsage>>> {
         // A panic cannot leave it half-changed.
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,7 +91,7 @@ impl Hoard {
         let mut evicted = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
         while self.is_passed() {
             let anybody = self.held.load(Ordering::SeqCst) > self.bytes_max.saturating_mul(2);
-            let holders: Vec<Arc<Share>> = self.holders().values().cloned().collect();
+            let holders: Vec<Arc<SessionUsage>> = self.holders().values().cloned().collect();
             let standings = holders.iter().map(|share| share.account().piles);
             let Some(longest) = longest_without_progress(standings, anybody) else {
                 return;
@@ -113,7 +113,7 @@ impl Hoard {
 /// Whose client has done nothing for the longest time; where `anybody` is set, those count too that
 /// wait for us.
 fn longest_without_progress(
-    standings: impl Iterator<Item = Piles>,
+    standings: impl Iterator<Item = Buffered>,
     anybody: bool,
 ) -> Option<usize> {
     let since = standings.enumerate().filter_map(|(at, piles)| {
@@ -125,23 +125,23 @@ fn longest_without_progress(
 
 /// What is held for the client of one session.
 #[derive(Debug)]
-pub struct Share {
-    hoard: Arc<Hoard>,
+pub struct SessionUsage {
+    hoard: Arc<MemoryBudget>,
     number: u64,
-    account: Mutex<Account>,
+    account: Mutex<UsageAccount>,
     evicted: CancellationToken,
 }
 
 #[derive(Debug, Default)]
-struct Account {
-    piles: Piles,
+struct UsageAccount {
+    piles: Buffered,
     /// Its part of what all hold, bytes.
     counted: usize,
     /// It has been told to let go, and counts no more.
     is_evicted: bool,
 }
 
-impl Share {
+impl SessionUsage {
     /// Returns once the session has to let go of everything.
     pub async fn evicted(&self) {
         self.evicted.cancelled().await;
@@ -153,19 +153,19 @@ impl Share {
     }
 
     /// So many bytes more are held.
-    pub fn hold(self: &Arc<Self>, pile: Pile, bytes: usize) {
+    pub fn hold(self: &Arc<Self>, pile: BufferKind, bytes: usize) {
         self.change(|piles, now| piles.of(pile).grow(bytes, now));
     }
 
     /// So many bytes less: progress.
-    pub fn release(self: &Arc<Self>, pile: Pile, bytes: usize) {
+    pub fn release(self: &Arc<Self>, pile: BufferKind, bytes: usize) {
         self.change(|piles, now| piles.of(pile).shrink(bytes, now));
     }
 
     /// So many bytes of a message have come.
     pub fn arrive(self: &Arc<Self>, bytes: usize) {
         self.change(|piles, now| {
-            let arriving = piles.of(Pile::Arriving);
+            let arriving = piles.of(BufferKind::Arriving);
             arriving.grow(bytes, now);
             arriving.moved(bytes, now);
         });
@@ -173,25 +173,25 @@ impl Share {
 
     /// The message is whole, or no more of it will come.
     pub fn arrived(self: &Arc<Self>) {
-        self.release(Pile::Arriving, usize::MAX);
+        self.release(BufferKind::Arriving, usize::MAX);
     }
 
     /// So many bytes of what came were no part of a message.
     pub fn pass(self: &Arc<Self>, bytes: usize) {
-        self.change(|piles, _| piles.of(Pile::Arriving).forget(bytes));
+        self.change(|piles, _| piles.of(BufferKind::Arriving).forget(bytes));
     }
 
     /// The client's side has taken so many bytes.
     pub fn take(self: &Arc<Self>, bytes: usize) {
-        self.change(|piles, now| piles.of(Pile::Replies).moved(bytes, now));
+        self.change(|piles, now| piles.of(BufferKind::Replies).moved(bytes, now));
     }
 
-    fn account(&self) -> MutexGuard<'_, Account> {
+    fn account(&self) -> MutexGuard<'_, UsageAccount> {
         // A panic cannot leave it half-changed.
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(self: &Arc<Self>, change: impl FnOnce(&mut Piles, u64)) {
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut Buffered, u64)) {
         let mut account = self.account();
         change(&mut account.piles, self.hoard.now());
         let grown = !account.is_evicted && self.count(&mut account);
@@ -202,7 +202,7 @@ impl Share {
     }
 
     /// Counts anew what is held beyond what is free; whether it has become more.
-    fn count(self: &Arc<Self>, account: &mut Account) -> bool {
+    fn count(self: &Arc<Self>, account: &mut UsageAccount) -> bool {
         let counted = account.piles.bytes().saturating_sub(FREE_BYTES);
         let before = std::mem::replace(&mut account.counted, counted);
         match (before, counted) {
@@ -219,7 +219,7 @@ impl Share {
     /// What it holds is as good as gone.
     fn evict(self: &Arc<Self>) {
         let mut account = self.account();
-        account.piles = Piles::default();
+        account.piles = Buffered::default();
         self.count(&mut account);
         account.is_evicted = true;
         drop(account);

@@ -14,25 +14,25 @@ use tokio::sync::oneshot;
 /// From this length on a message counts as long, bytes: about a quarter of a millisecond.
 const LONG_BYTES: usize = 16 << 10;
 
-type Work = Box<dyn FnOnce() + Send>;
+type ParserWork = Box<dyn FnOnce() + Send>;
 
 /// One thread, for the long messages of all sessions, one after the other. It ends with this.
 ///
 /// It has the priority of all others: while it held the allocator's lock at a lower one, everybody
 /// waited for it.
 #[derive(Debug)]
-pub struct Aside {
-    work: mpsc::Sender<Work>,
+pub struct ParserThread {
+    work: mpsc::Sender<ParserWork>,
 }
 
-impl Aside {
+impl ParserThread {
     /// Starts the thread.
     ///
     /// # Errors
     ///
     /// The kernel allows no further thread.
     pub fn start() -> std::io::Result<Self> {
-        let (work, taken) = mpsc::channel::<Work>();
+        let (work, taken) = mpsc::channel::<ParserWork>();
         thread::Builder::new()
             .name("long-messages".to_owned())
             .spawn(move || taken.iter().for_each(|work| work()))?;
@@ -72,7 +72,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_long_is_done_elsewhere_and_a_panic_ends_only_its_own() {
-        let aside = Aside::start().expect("a thread");
+        let aside = ParserThread::start().expect("a thread");
         let here = current().id();
         assert_eq!(aside.run(10, || current().id()).await, here);
         let fails = async { aside.run(1 << 20, || panic!("as planned")).await };

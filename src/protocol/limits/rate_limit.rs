@@ -30,7 +30,7 @@ const LATELY: Duration = Duration::from_secs(1);
 
 /// The turns of all sessions that have used up their burst.
 #[derive(Debug)]
-pub struct Floods {
+pub struct FairQueue {
     turn: Semaphore,
     /// The last two that had one, and when: enough to tell whether one is alone.
     lately: Mutex<[Option<(u64, Instant)>; 2]>,
@@ -41,7 +41,7 @@ pub struct Floods {
     requests_per_s: f64,
 }
 
-impl Floods {
+impl FairQueue {
     /// Nobody has had a turn.
     pub fn new(settings: &Settings) -> Arc<Self> {
         Arc::new(Self {
@@ -87,24 +87,24 @@ impl Floods {
 
 /// What one session may still ask before it has to wait for its turn.
 #[derive(Debug)]
-pub struct Pace {
-    floods: Arc<Floods>,
+pub struct RateLimiter {
+    floods: Arc<FairQueue>,
     session: u64,
     burst_max: f64,
     per_s: f64,
-    account: Mutex<Account>,
+    account: Mutex<QueueAccount>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Account {
+struct QueueAccount {
     /// Requests; below zero a debt.
     left: f64,
     at: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     /// With a whole burst, or without one while sessions are closed to make room.
-    pub fn new(floods: Arc<Floods>, settings: &Settings) -> Self {
+    pub fn new(floods: Arc<FairQueue>, settings: &Settings) -> Self {
         let burst_max = settings.requests_burst_max as f64;
         let left = if floods.is_pressed() { 0.0 } else { burst_max };
         Self {
@@ -112,7 +112,7 @@ impl Pace {
             floods,
             burst_max,
             per_s: settings.requests_per_s as f64,
-            account: Mutex::new(Account {
+            account: Mutex::new(QueueAccount {
                 left,
                 at: Instant::now(),
             }),
@@ -148,7 +148,7 @@ impl Pace {
         account.left
     }
 
-    fn account(&self) -> MutexGuard<'_, Account> {
+    fn account(&self) -> MutexGuard<'_, QueueAccount> {
         // A panic cannot leave it half-changed.
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     /// Asks so often, and tells how long that took.
-    async fn ask(pace: &Pace, times: u32) -> Duration {
+    async fn ask(pace: &RateLimiter, times: u32) -> Duration {
         let began = Instant::now();
         for _ in 0..times {
             pace.settle().await;
@@ -186,20 +186,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_alone_is_not_slowed_down() {
         let settings = settings(10, 1, 100);
-        let pace = Pace::new(Floods::new(&settings), &settings);
+        let pace = RateLimiter::new(FairQueue::new(&settings), &settings);
         assert_eq!(ask(&pace, 10_000).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn floods_share_a_rate_and_a_burst_is_free() {
         let settings = settings(100, 1, 1000);
-        let floods = Floods::new(&settings);
+        let floods = FairQueue::new(&settings);
         let flood = |_| {
-            let pace = Pace::new(floods.clone(), &settings);
+            let pace = RateLimiter::new(floods.clone(), &settings);
             tokio::spawn(async move { ask(&pace, 2100).await })
         };
         let flooding: Vec<_> = (0..10).map(flood).collect();
-        let honest = Pace::new(floods.clone(), &settings);
+        let honest = RateLimiter::new(floods.clone(), &settings);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(ask(&honest, 100).await, Duration::ZERO);
         let mut longest = Duration::ZERO;
@@ -214,21 +214,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn there_is_no_burst_for_those_that_begin_while_room_is_made() {
         let settings = settings(10, 1, 100);
-        let floods = Floods::new(&settings);
+        let floods = FairQueue::new(&settings);
         floods.press();
-        let pressed = Pace::new(floods.clone(), &settings);
+        let pressed = RateLimiter::new(floods.clone(), &settings);
         assert_eq!(pressed.left(), 0.0);
         tokio::time::advance(PRESSED).await;
-        assert_eq!(Pace::new(floods, &settings).left(), 10.0);
+        assert_eq!(RateLimiter::new(floods, &settings).left(), 10.0);
         assert_eq!(pressed.left(), 10.0, "it comes back with time");
     }
 
     #[tokio::test(start_paused = true)]
     async fn bytes_count_and_come_back_with_time() {
         let settings = settings(10, 2, 1);
-        let floods = Floods::new(&settings);
+        let floods = FairQueue::new(&settings);
         assert!(floods.is_alone(u64::MAX), "another one has its turn");
-        let pace = Pace::new(floods.clone(), &settings);
+        let pace = RateLimiter::new(floods.clone(), &settings);
         pace.asked(4096 * 9);
         assert_eq!(pace.left(), 0.0);
         pace.answered(4096 * 16);

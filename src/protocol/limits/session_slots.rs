@@ -14,7 +14,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::protocol::refusals::Source;
+use crate::protocol::refusals::RefusalSource;
 
 /// There is no seat; the name of the bound that says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,30 +22,30 @@ pub struct Full(pub &'static str);
 
 /// The seats for sessions.
 #[derive(Debug)]
-pub struct Sessions {
+pub struct SessionSlots {
     tcp_max: u64,
     strangers_max: u64,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenSessions>,
     seated: AtomicU64,
     left_at: Mutex<Instant>,
 }
 
 /// The seats on TCP that are taken, by number: who came first has the lowest.
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenSessions {
     next: u64,
     known: BTreeSet<u64>,
-    strangers: BTreeMap<u64, Stranger>,
+    strangers: BTreeMap<u64, UnauthenticatedSession>,
 }
 
 /// One that has not shown the token.
 #[derive(Debug)]
-struct Stranger {
-    source: Source,
+struct UnauthenticatedSession {
+    source: RefusalSource,
     leave: CancellationToken,
 }
 
-impl Taken {
+impl TakenSessions {
     fn count(&self) -> u64 {
         (self.known.len() + self.strangers.len()) as u64
     }
@@ -65,8 +65,8 @@ impl Taken {
 /// Which of these, in the order in which they came, gives way: the oldest of the peer that has the most;
 /// of equals, the one that came first. So nobody who opens one session after the other pushes out those
 /// of others.
-fn gives_way(strangers: &[(u64, Source)]) -> Option<u64> {
-    let mut counts = BTreeMap::<Source, usize>::new();
+fn gives_way(strangers: &[(u64, RefusalSource)]) -> Option<u64> {
+    let mut counts = BTreeMap::<RefusalSource, usize>::new();
     for (_, source) in strangers {
         *counts.entry(*source).or_default() += 1;
     }
@@ -75,7 +75,7 @@ fn gives_way(strangers: &[(u64, Source)]) -> Option<u64> {
     Some(*number)
 }
 
-impl Sessions {
+impl SessionSlots {
     /// So many seats on TCP, so many of them for those who have not shown a token yet.
     pub fn new(tcp_max: u64, strangers_max: u64) -> Arc<Self> {
         Arc::new(Self {
@@ -88,12 +88,12 @@ impl Sessions {
     }
 
     /// A seat for a client on the Unix socket, whose connections are bounded by themselves.
-    pub fn seat_unix(self: &Arc<Self>) -> Seat {
+    pub fn seat_unix(self: &Arc<Self>) -> SessionSlot {
         self.seat(None, CancellationToken::new())
     }
 
     /// A seat for a client on TCP that has shown the token; if need be that of one that has not.
-    pub fn seat_known(self: &Arc<Self>) -> Result<Seat, Full> {
+    pub fn seat_known(self: &Arc<Self>) -> Result<SessionSlot, Full> {
         let mut taken = self.taken();
         if taken.count() >= self.tcp_max && !taken.displace() {
             return Err(Full("sessions_max"));
@@ -106,7 +106,7 @@ impl Sessions {
     }
 
     /// A seat for a client on TCP that has not shown the token, if need be that of another such one.
-    pub fn seat_stranger(self: &Arc<Self>, source: Source) -> Result<Seat, Full> {
+    pub fn seat_stranger(self: &Arc<Self>, source: RefusalSource) -> Result<SessionSlot, Full> {
         let mut taken = self.taken();
         let are_many = taken.strangers.len() as u64 >= self.strangers_max;
         if (are_many || taken.count() >= self.tcp_max) && !taken.displace() {
@@ -114,7 +114,7 @@ impl Sessions {
         }
         let (number, leave) = (taken.next, CancellationToken::new());
         taken.next += 1;
-        let stranger = Stranger {
+        let stranger = UnauthenticatedSession {
             source,
             leave: leave.clone(),
         };
@@ -123,9 +123,9 @@ impl Sessions {
         Ok(self.seat(Some(number), leave))
     }
 
-    fn seat(self: &Arc<Self>, number: Option<u64>, leave: CancellationToken) -> Seat {
+    fn seat(self: &Arc<Self>, number: Option<u64>, leave: CancellationToken) -> SessionSlot {
         self.seated.fetch_add(1, Ordering::SeqCst);
-        Seat {
+        SessionSlot {
             sessions: self.clone(),
             number,
             leave,
@@ -143,7 +143,7 @@ impl Sessions {
         (self.count() == 0).then_some(left_at)
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, TakenSessions> {
         // A panic cannot leave it half-changed.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,13 +151,13 @@ impl Sessions {
 
 /// A session's seat; dropping it leaves it to the next one.
 #[derive(Debug)]
-pub struct Seat {
-    sessions: Arc<Sessions>,
+pub struct SessionSlot {
+    sessions: Arc<SessionSlots>,
     number: Option<u64>,
     leave: CancellationToken,
 }
 
-impl Seat {
+impl SessionSlot {
     /// The session has shown the token, or only says goodbye: its seat is no stranger's any more. One
     /// that has been given away stays so.
     pub fn authenticated(&self) {
@@ -175,7 +175,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for SessionSlot {
     fn drop(&mut self) {
         let mut taken = self.sessions.taken();
         if let Some(number) = self.number {
@@ -198,15 +198,15 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
-    const SOMEBODY: Source = Source::User(1);
+    const SOMEBODY: RefusalSource = RefusalSource::User(1);
 
-    fn is_leaving(seat: &Seat) -> bool {
+    fn is_leaving(seat: &SessionSlot) -> bool {
         seat.given_away().is_cancelled()
     }
 
     #[test]
     fn both_bounds_hold_and_seats_come_back() {
-        let sessions = Sessions::new(3, 1);
+        let sessions = SessionSlots::new(3, 1);
         let first = sessions.seat_stranger(SOMEBODY).expect("free");
         first.authenticated();
         let second = sessions.seat_stranger(SOMEBODY).expect("free");
@@ -231,7 +231,7 @@ mod tests {
     /// It authenticates at the moment at which another one has got its seat.
     #[test]
     fn who_has_given_way_does_not_take_the_seat_back() {
-        let sessions = Sessions::new(2, 1);
+        let sessions = SessionSlots::new(2, 1);
         let late = sessions.seat_stranger(SOMEBODY).expect("free");
         let next = sessions.seat_stranger(SOMEBODY).expect("a stranger's");
         late.authenticated();
@@ -245,7 +245,9 @@ mod tests {
     fn the_oldest_of_the_peer_that_has_the_most_gives_way() {
         let of = |peers: &[u32]| {
             let peers = peers.iter().enumerate();
-            let all: Vec<_> = peers.map(|(n, p)| (n as u64, Source::User(*p))).collect();
+            let all: Vec<_> = peers
+                .map(|(n, p)| (n as u64, RefusalSource::User(*p)))
+                .collect();
             gives_way(&all)
         };
         assert_eq!(of(&[]), None);

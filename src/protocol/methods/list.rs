@@ -87,13 +87,13 @@ fn cursor(params: &Params<'_>) -> Result<Option<JobNumber>, Refusal> {
 }
 
 #[derive(Debug, Serialize)]
-struct View {
+struct ListView {
     jobs: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
-impl View {
+impl ListView {
     /// A page that would be longer than a message may be ends earlier.
     fn of(page: &JobPage, bytes_max: usize) -> Self {
         let (jobs, all) = fitting(&page.jobs, bytes_max);
@@ -115,7 +115,7 @@ pub async fn execute(
 ) -> Result<Box<RawValue>, Refusal> {
     let filter = filter(&Params::new(&params, &KEYS)?)?;
     let page = caller.server.executor.list(filter).await?;
-    Ok(to_raw(&View::of(
+    Ok(to_raw(&ListView::of(
         &page,
         job_bytes_max(&caller.server.settings),
     )))

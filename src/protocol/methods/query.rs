@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
-    executor::{Answer, QueryParams},
+    executor::{QueryAnswer, QueryParams},
     protocol::{
         caller::Caller,
         jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
@@ -32,7 +32,7 @@ fn options(params: &Map<String, Value>) -> Result<(String, QueryParams, Option<u
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct QueryView<'a> {
     columns: &'a [String],
     rows: &'a RawValue,
     truncated: bool,
@@ -49,8 +49,8 @@ pub async fn execute(
     let door = &caller.server;
     let bytes_max = job_bytes_max(&door.settings) as u64;
     let asked = door.executor.query(sql, values, max_rows, bytes_max);
-    let Answer { rows, elapsed } = asked.await?;
-    Ok(to_raw(&View {
+    let QueryAnswer { rows, elapsed } = asked.await?;
+    Ok(to_raw(&QueryView {
         columns: &rows.columns,
         rows: &rows.rows,
         truncated: rows.truncated,

@@ -17,14 +17,14 @@ use crate::{
 const KEYS: [&str; 2] = ["cursor", "include"];
 
 #[derive(Debug, Serialize)]
-struct View {
+struct QueueListView {
     queues: Vec<Box<RawValue>>,
     /// There where not all queues fit into one message.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
-impl View {
+impl QueueListView {
     /// Those behind `cursor`, which is the name of the last one of the page before.
     fn of(queues: &[Queue], cursor: &str, bytes_max: usize) -> Self {
         let begin = queues.partition_point(|queue| queue.name.as_str() <= cursor);
@@ -62,7 +62,7 @@ pub async fn execute(
         queues = queues.into_iter().map(Queue::without_values).collect();
     }
     let bytes_max = job_bytes_max(&caller.server.settings);
-    Ok(to_raw(&View::of(&queues, cursor, bytes_max)))
+    Ok(to_raw(&QueueListView::of(&queues, cursor, bytes_max)))
 }
 
 #[cfg(test)]
@@ -95,7 +95,7 @@ mod tests {
         });
         let (mut cursor, mut seen) = (String::new(), 0);
         loop {
-            let page = View::of(&queues, &cursor, 250);
+            let page = QueueListView::of(&queues, &cursor, 250);
             assert!(page.queues.len() < 4, "cut");
             seen += page.queues.len();
             match page.next_cursor {
@@ -104,6 +104,6 @@ mod tests {
             }
         }
         assert_eq!(seen, 5);
-        assert!(View::of(&queues, "e", 250).queues.is_empty());
+        assert!(QueueListView::of(&queues, "e", 250).queues.is_empty());
     }
 }

@@ -94,20 +94,20 @@ pub async fn execute(
     let read = door.executor.read(job, options).await?;
     let bytes_max = job_bytes_max(&door.settings);
     let bytes = usize::try_from(read.next_offset.saturating_sub(from)).unwrap_or(usize::MAX);
-    let tell = move || to_raw(&View::of(&read, bytes_max));
+    let tell = move || to_raw(&ReadView::of(&read, bytes_max));
     Ok(door.aside.run(bytes, tell).await)
 }
 
 /// A read as it is told.
 #[derive(Debug, Serialize)]
-struct View<'a> {
+struct ReadView<'a> {
     chunks: Vec<Box<RawValue>>,
     next_offset: Offset,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<&'a Job>,
 }
 
-impl<'a> View<'a> {
+impl<'a> ReadView<'a> {
     /// Stops earlier where the JSON would be longer than `bytes_max`: many small chunks take more
     /// room than their bytes.
     fn of(read: &'a Read, bytes_max: usize) -> Self {
@@ -209,7 +209,7 @@ mod tests {
             next_offset: 5,
             end: None,
         };
-        let told = json!(View::of(&read, 1 << 20));
+        let told = json!(ReadView::of(&read, 1 << 20));
         assert_eq!(told["next_offset"], 5);
         assert_eq!(told["chunks"][0]["data"], "hi");
         let expected = json!({"gap": {"from": 2, "to": 5, "reason": "power_loss"}});
@@ -226,7 +226,7 @@ mod tests {
             next_offset: 1000,
             end: None,
         };
-        let view = View::of(&read, 10_000);
+        let view = ReadView::of(&read, 10_000);
         assert!(view.chunks.len() < 1000 && !view.chunks.is_empty());
         assert_eq!(view.next_offset, view.chunks.len() as u64);
         assert!(json!(view).to_string().len() < 11_000);

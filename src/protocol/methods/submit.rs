@@ -9,7 +9,7 @@ use crate::{
     executor::{Submitted, Tie},
     job::{Job, NewJob},
     protocol::{
-        Kind,
+        ErrorKind,
         caller::Caller,
         jsonrpc::{
             envelope::{to_json, to_raw},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 #[derive(Serialize)]
-struct Reply<'a> {
+struct SubmitReply<'a> {
     job: &'a Job,
     created: bool,
 }
@@ -33,7 +33,7 @@ pub async fn execute(
     let job = read(caller, &params)?;
     drop(params);
     let submitted = store(caller, job).await?;
-    Ok(to_raw(&Reply {
+    Ok(to_raw(&SubmitReply {
         job: &submitted.job,
         created: submitted.created,
     }))
@@ -64,7 +64,7 @@ pub fn check_open(caller: &Caller) -> Result<(), Refusal> {
         return Ok(());
     }
     let message = "the server is stopping; try again later";
-    Err(Refusal::new(Kind::Unavailable, message))
+    Err(Refusal::new(ErrorKind::Unavailable, message))
 }
 
 /// A job that no message can tell is not taken: what its view shows must fit into one.
@@ -107,6 +107,6 @@ mod tests {
         assert!(check_size(&job(100, 1 << 20), max).is_ok());
         assert!(check_size(&job(800 << 10, 0), max).is_ok());
         let refusal = check_size(&job(900 << 10, 0), max).expect_err("too large");
-        assert_eq!(refusal.kind, Kind::LimitExceeded);
+        assert_eq!(refusal.kind, ErrorKind::LimitExceeded);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::submit::{check_open, check_size};
 use crate::{
-    executor::{Taken, Tie},
+    executor::{SubmitOutcome, Tie},
     job::{JobId, JobNumber, JobState, NewJob},
     protocol::{
         caller::Caller,
@@ -23,7 +23,7 @@ pub const ID_BYTES_MAX: usize = 1 << 10;
 const KEYS: [&str; 1] = ["jobs"];
 
 #[derive(Debug, Serialize)]
-struct Reply {
+struct SubmitManyReply {
     jobs: Vec<TakenView>,
 }
 
@@ -35,9 +35,9 @@ struct TakenView {
     created: bool,
 }
 
-impl From<Taken> for TakenView {
-    fn from(taken: Taken) -> Self {
-        let Taken {
+impl From<SubmitOutcome> for TakenView {
+    fn from(taken: SubmitOutcome) -> Self {
+        let SubmitOutcome {
             id,
             number,
             state,
@@ -98,15 +98,15 @@ pub async fn execute(
     });
     executor.tie(&caller.id, &ties.collect::<Vec<_>>()).await;
     let jobs = taken.into_iter().map(TakenView::from).collect();
-    Ok(to_raw(&Reply { jobs }))
+    Ok(to_raw(&SubmitManyReply { jobs }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Kind;
+    use crate::protocol::ErrorKind;
 
-    fn count(value: Value) -> Result<usize, Kind> {
+    fn count(value: Value) -> Result<usize, ErrorKind> {
         let map = value.as_object().expect("an object");
         let params = Params::new(map, &KEYS).map_err(|refusal| refusal.kind)?;
         entries(&params, 3)
@@ -121,14 +121,18 @@ mod tests {
         assert_eq!(count(json!({"jobs": [1, 2, 3]})), Ok(3));
         assert_eq!(
             count(json!({"jobs": [1, 2, 3, 4]})),
-            Err(Kind::LimitExceeded)
+            Err(ErrorKind::LimitExceeded)
         );
         for wrong in [
             json!({}),
             json!({"jobs": {}}),
             json!({"jobs": [], "colour": 1}),
         ] {
-            assert_eq!(count(wrong.clone()), Err(Kind::InvalidParams), "{wrong}");
+            assert_eq!(
+                count(wrong.clone()),
+                Err(ErrorKind::InvalidParams),
+                "{wrong}"
+            );
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
-    executor::{Claim, Pattern, PatternError, TEXT_BYTES_MAX},
+    executor::{Assertion, Pattern, PatternError, TEXT_BYTES_MAX},
     job::JobRef,
     protocol::{
         caller::Caller,
@@ -28,7 +28,7 @@ const SHA256_DIGITS: usize = 64;
 
 const KINDS: [&str; 3] = ["contains", "regex", "sha256"];
 
-fn options(params: &Map<String, Value>) -> Result<(JobRef, Vec<Claim>), Refusal> {
+fn options(params: &Map<String, Value>) -> Result<(JobRef, Vec<Assertion>), Refusal> {
     let params = Params::new(params, &["job", "claims"])?;
     let job = params.job()?;
     let Some(claims) = params.get("claims") else {
@@ -61,14 +61,14 @@ fn options(params: &Map<String, Value>) -> Result<(JobRef, Vec<Claim>), Refusal>
     Ok((job, all))
 }
 
-fn compiled_bytes(claim: &Claim) -> usize {
+fn compiled_bytes(claim: &Assertion) -> usize {
     match claim {
-        Claim::Matches(pattern) => pattern.compiled_bytes(),
+        Assertion::Matches(pattern) => pattern.compiled_bytes(),
         _ => 0,
     }
 }
 
-fn claim(object: &Map<String, Value>) -> Result<Claim, Refusal> {
+fn claim(object: &Map<String, Value>) -> Result<Assertion, Refusal> {
     let params = Params::nested(object, "", &KINDS)?;
     let named: Vec<&str> = KINDS
         .into_iter()
@@ -82,7 +82,7 @@ fn claim(object: &Map<String, Value>) -> Result<Claim, Refusal> {
     match kind {
         "contains" => contains(&params, text),
         "regex" => Pattern::new(text)
-            .map(Claim::Matches)
+            .map(Assertion::Matches)
             .map_err(|error| match error {
                 PatternError::TooLong => Refusal::limit("pattern_bytes_max", error.to_string()),
                 error => params.wrong("regex", &error.to_string()),
@@ -91,10 +91,10 @@ fn claim(object: &Map<String, Value>) -> Result<Claim, Refusal> {
     }
 }
 
-fn contains(params: &Params<'_>, text: &str) -> Result<Claim, Refusal> {
+fn contains(params: &Params<'_>, text: &str) -> Result<Assertion, Refusal> {
     match text.len() {
         0 => Err(params.wrong("contains", "must not be empty")),
-        1..=TEXT_BYTES_MAX => Ok(Claim::Contains(text.as_bytes().to_vec())),
+        1..=TEXT_BYTES_MAX => Ok(Assertion::Contains(text.as_bytes().to_vec())),
         _ => {
             let message = format!("contains: at most {TEXT_BYTES_MAX} bytes; claim a part of it");
             Err(Refusal::limit("claim_bytes_max", message))
@@ -102,10 +102,10 @@ fn contains(params: &Params<'_>, text: &str) -> Result<Claim, Refusal> {
     }
 }
 
-fn digest(params: &Params<'_>, text: &str) -> Result<Claim, Refusal> {
+fn digest(params: &Params<'_>, text: &str) -> Result<Assertion, Refusal> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if text.len() == SHA256_DIGITS && is_hex {
-        return Ok(Claim::Sha256(text.to_ascii_lowercase()));
+        return Ok(Assertion::Sha256(text.to_ascii_lowercase()));
     }
     Err(params.wrong("sha256", "must be 64 hexadecimal digits"))
 }
@@ -132,9 +132,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::protocol::Kind;
+    use crate::protocol::ErrorKind;
 
-    fn read(claims: Value) -> Result<Vec<Claim>, Refusal> {
+    fn read(claims: Value) -> Result<Vec<Assertion>, Refusal> {
         let params = json!({"job": 1, "claims": claims});
         options(params.as_object().expect("an object")).map(|(_, claims)| claims)
     }
@@ -145,9 +145,9 @@ mod tests {
         let hex = "AB".repeat(32);
         let claims = read(json!([{"contains": "ä"}, {"regex": "x+"}, {"sha256": hex}]));
         let expected = vec![
-            Claim::Contains("ä".as_bytes().to_vec()),
-            Claim::Matches(Pattern::new("x+").expect("valid")),
-            Claim::Sha256("ab".repeat(32)),
+            Assertion::Contains("ä".as_bytes().to_vec()),
+            Assertion::Matches(Pattern::new("x+").expect("valid")),
+            Assertion::Sha256("ab".repeat(32)),
         ];
         assert_eq!(claims, Ok(expected));
     }
@@ -155,27 +155,33 @@ mod tests {
     #[test]
     fn wrong_claims_are_refused_in_their_own_ways() {
         for (wrong, kind) in [
-            (json!({}), Kind::InvalidParams),
-            (json!([1]), Kind::InvalidParams),
-            (json!([{}]), Kind::InvalidParams),
+            (json!({}), ErrorKind::InvalidParams),
+            (json!([1]), ErrorKind::InvalidParams),
+            (json!([{}]), ErrorKind::InvalidParams),
             (
                 json!([{"contains": "a", "regex": "a"}]),
-                Kind::InvalidParams,
+                ErrorKind::InvalidParams,
             ),
-            (json!([{"contains": ""}]), Kind::InvalidParams),
-            (json!([{"contains": 1}]), Kind::InvalidParams),
-            (json!([{"says": "a"}]), Kind::InvalidParams),
-            (json!([{"regex": "("}]), Kind::InvalidParams),
-            (json!([{"sha256": "ab"}]), Kind::InvalidParams),
-            (json!([{"sha256": "g".repeat(64)}]), Kind::InvalidParams),
+            (json!([{"contains": ""}]), ErrorKind::InvalidParams),
+            (json!([{"contains": 1}]), ErrorKind::InvalidParams),
+            (json!([{"says": "a"}]), ErrorKind::InvalidParams),
+            (json!([{"regex": "("}]), ErrorKind::InvalidParams),
+            (json!([{"sha256": "ab"}]), ErrorKind::InvalidParams),
+            (
+                json!([{"sha256": "g".repeat(64)}]),
+                ErrorKind::InvalidParams,
+            ),
             (
                 json!([{"contains": "a".repeat(65_537)}]),
-                Kind::LimitExceeded,
+                ErrorKind::LimitExceeded,
             ),
-            (json!([{"regex": "a".repeat(4097)}]), Kind::LimitExceeded),
+            (
+                json!([{"regex": "a".repeat(4097)}]),
+                ErrorKind::LimitExceeded,
+            ),
             (
                 json!(vec![json!({"contains": "a"}); 65]),
-                Kind::LimitExceeded,
+                ErrorKind::LimitExceeded,
             ),
         ] {
             let refused = read(wrong.clone()).map_err(|refusal| refusal.kind);

@@ -106,7 +106,7 @@ fn until_match(params: &Params<'_>) -> Result<Until, Refusal> {
 }
 
 #[derive(Debug, Serialize)]
-struct View<'a> {
+struct WaitView<'a> {
     met: bool,
     job: Option<Box<RawValue>>,
     jobs: Vec<Box<RawValue>>,
@@ -118,7 +118,7 @@ struct View<'a> {
     truncated: bool,
 }
 
-impl<'a> View<'a> {
+impl<'a> WaitView<'a> {
     fn of(waited: &'a Waited, bytes_max: usize) -> Self {
         let job = waited.job.as_ref().map(to_raw);
         let last_output = waited.last_output.as_ref().map(ChunkView::of);
@@ -154,7 +154,7 @@ pub async fn until_decided(
 /// Tells what a wait came to.
 pub async fn tell(caller: &Caller, decision: Decision) -> Result<Box<RawValue>, Refusal> {
     let waited = caller.server.executor.waited(decision).await?;
-    Ok(to_raw(&View::of(
+    Ok(to_raw(&WaitView::of(
         &waited,
         job_bytes_max(&caller.server.settings),
     )))
@@ -167,7 +167,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::protocol::Kind;
+    use crate::protocol::ErrorKind;
 
     fn parse(value: Value) -> Result<WaitOptions, Refusal> {
         options(&Params::new(value.as_object().expect("an object"), &KEYS)?)
@@ -214,50 +214,59 @@ mod tests {
     #[test]
     fn wrong_options_are_refused_in_their_own_ways() {
         for (wrong, kind) in [
-            (json!({}), Kind::InvalidParams),
-            (json!({"jobs": []}), Kind::InvalidParams),
-            (json!({"jobs": 1}), Kind::InvalidParams),
-            (json!({"jobs": ["x"]}), Kind::InvalidParams),
-            (json!({"jobs": [1], "mode": "some"}), Kind::InvalidParams),
-            (json!({"jobs": [1], "until": "idle"}), Kind::InvalidParams),
-            (json!({"jobs": [1], "until": {}}), Kind::InvalidParams),
+            (json!({}), ErrorKind::InvalidParams),
+            (json!({"jobs": []}), ErrorKind::InvalidParams),
+            (json!({"jobs": 1}), ErrorKind::InvalidParams),
+            (json!({"jobs": ["x"]}), ErrorKind::InvalidParams),
+            (
+                json!({"jobs": [1], "mode": "some"}),
+                ErrorKind::InvalidParams,
+            ),
+            (
+                json!({"jobs": [1], "until": "idle"}),
+                ErrorKind::InvalidParams,
+            ),
+            (json!({"jobs": [1], "until": {}}), ErrorKind::InvalidParams),
             (
                 json!({"jobs": [1], "until": {"colour": 1}}),
-                Kind::InvalidParams,
+                ErrorKind::InvalidParams,
             ),
             (
                 json!({"jobs": [1], "until": {"bytes": 1, "colour": 1}}),
-                Kind::InvalidParams,
+                ErrorKind::InvalidParams,
             ),
-            (json!({"jobs": [1], "timeout_s": -1}), Kind::InvalidParams),
-            (json!({"jobs": vec![1; 1001]}), Kind::LimitExceeded),
+            (
+                json!({"jobs": [1], "timeout_s": -1}),
+                ErrorKind::InvalidParams,
+            ),
+            (json!({"jobs": vec![1; 1001]}), ErrorKind::LimitExceeded),
             (
                 json!({"jobs": [1], "until": {"regex": "("}}),
-                Kind::InvalidParams,
+                ErrorKind::InvalidParams,
             ),
             (
                 json!({"jobs": [1], "until": {"regex": null}}),
-                Kind::InvalidParams,
+                ErrorKind::InvalidParams,
             ),
             (
                 json!({"jobs": [1], "until": {"regex": "x", "stream": "stdin"}}),
-                Kind::InvalidParams,
+                ErrorKind::InvalidParams,
             ),
             (
                 json!({"jobs": [1], "until": {"regex": "x", "idle_s": 1}}),
-                Kind::InvalidParams,
+                ErrorKind::InvalidParams,
             ),
             (
                 json!({"jobs": [1], "until": {"regex": "x".repeat(4097)}}),
-                Kind::LimitExceeded,
+                ErrorKind::LimitExceeded,
             ),
             (
                 json!({"jobs": [1], "until": {"idle_s": -1}}),
-                Kind::InvalidParams,
+                ErrorKind::InvalidParams,
             ),
             (
                 json!({"jobs": [1], "until": {"bytes": "1"}}),
-                Kind::InvalidParams,
+                ErrorKind::InvalidParams,
             ),
         ] {
             assert_eq!(
@@ -278,7 +287,7 @@ mod tests {
             offset: None,
             last_output: None,
         };
-        let told = json!(View::of(&waited, 1000));
+        let told = json!(WaitView::of(&waited, 1000));
         assert_eq!(
             told,
             json!({"met": false, "job": null, "jobs": [], "last_output": null})

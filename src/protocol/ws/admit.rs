@@ -8,16 +8,16 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
-    dispatch::Work,
+    dispatch::QueuedRequest,
     methods::{self, Method},
-    outbox::Closed,
+    outbox::SessionClosed,
     session::Session,
 };
 use crate::protocol::{
-    Kind, Reason,
+    ErrorKind, RefusalReason,
     encode::notifications::notification,
     jsonrpc::{
-        envelope::{self, Incoming, Request, to_raw},
+        envelope::{self, IncomingFrame, Request, to_raw},
         error::Refusal,
     },
     methods::{PROTOCOL, limits},
@@ -41,31 +41,35 @@ impl Session {
         notification("server.hello", params)
     }
 
-    async fn refuse(&self, id: Option<&RawValue>, refusal: &Refusal) -> Result<(), Closed> {
+    async fn refuse(&self, id: Option<&RawValue>, refusal: &Refusal) -> Result<(), SessionClosed> {
         self.say(envelope::error(id, refusal)).await
     }
 
     /// Answers a binary frame.
-    pub async fn refuse_binary(&self) -> Result<(), Closed> {
+    pub async fn refuse_binary(&self) -> Result<(), SessionClosed> {
         let message = "binary frames are not taken; send requests as text";
-        self.refuse(None, &Refusal::new(Kind::InvalidRequest, message))
+        self.refuse(None, &Refusal::new(ErrorKind::InvalidRequest, message))
             .await
     }
 
     /// Takes one text frame: hands a request on, or refuses it at once.
-    pub async fn take(&self, text: Utf8Bytes, work: &mpsc::Sender<Work>) -> Result<(), Closed> {
+    pub async fn take(
+        &self,
+        text: Utf8Bytes,
+        work: &mpsc::Sender<QueuedRequest>,
+    ) -> Result<(), SessionClosed> {
         let (bytes, depth_max) = (text.len(), self.caller.server.settings.json_depth_max);
         // From now on it is our turn.
         self.share.arrived();
         let weight = self.queued.add(bytes);
         let read = move || envelope::read(&text, depth_max);
         let request = match self.caller.server.aside.run(bytes, read).await {
-            Incoming::Notification => return Ok(()),
-            Incoming::Refused(id, refusal) => {
+            IncomingFrame::Notification => return Ok(()),
+            IncomingFrame::Refused(id, refusal) => {
                 drop(weight);
                 return self.refuse(id.as_deref(), &refusal).await;
             }
-            Incoming::Request(request) => request,
+            IncomingFrame::Request(request) => request,
         };
         let method = match self.admit(&request) {
             Ok(Some(method)) => method,
@@ -78,21 +82,21 @@ impl Session {
             let refusal = Refusal::limit("in_flight_max", message);
             return self.refuse(Some(&request.id), &refusal).await;
         };
-        work.send(Work {
+        work.send(QueuedRequest {
             request,
             method,
             place,
             weight,
         })
         .await
-        .map_err(|_| Closed)
+        .map_err(|_| SessionClosed)
     }
 
     /// Whether a request may be executed, and as what; `None`: it was the token, and right.
     fn admit(&self, request: &Request) -> Result<Option<&'static Method>, Refusal> {
         if request.method == methods::AUTHENTICATE {
             methods::authenticate::check(&self.caller.server.token, &request.params())
-                .inspect_err(|refusal| self.tell(refusal, Reason::WrongToken))?;
+                .inspect_err(|refusal| self.tell(refusal, RefusalReason::WrongToken))?;
             self.authenticated.store(true, Ordering::SeqCst);
             self.connection.place.known();
             self.leave_strangers_seat();
@@ -101,8 +105,8 @@ impl Session {
         if !self.is_authenticated() {
             let message = "call session.authenticate {token} first; the token is in the file \
                            `token` of the server's data directory";
-            let refusal = Refusal::new(Kind::Unauthenticated, message);
-            self.tell(&refusal, Reason::NoToken);
+            let refusal = Refusal::new(ErrorKind::Unauthenticated, message);
+            self.tell(&refusal, RefusalReason::NoToken);
             return Err(refusal);
         }
         let method = Method::named(&request.method)?;
@@ -121,8 +125,8 @@ impl Session {
     }
 
     /// Tells the log of one that knows no token.
-    fn tell(&self, refusal: &Refusal, reason: Reason) {
-        if refusal.kind == Kind::Unauthenticated {
+    fn tell(&self, refusal: &Refusal, reason: RefusalReason) {
+        if refusal.kind == ErrorKind::Unauthenticated {
             self.caller
                 .server
                 .refusals

@@ -9,12 +9,12 @@ use tokio_tungstenite::tungstenite::{
     Error, error::ProtocolError, protocol::frame::coding::CloseCode,
 };
 
-use super::outbox::Farewell;
-use crate::protocol::{Reason, encode::notifications::notification};
+use super::outbox::CloseMessage;
+use crate::protocol::{RefusalReason, encode::notifications::notification};
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum SessionEnd {
     /// The server stops.
     Stopping,
     /// The client said goodbye.
@@ -41,9 +41,9 @@ pub enum Ending {
     Evicted,
 }
 
-impl Ending {
+impl SessionEnd {
     /// The last words, where there is somebody to hear them.
-    pub fn farewell(self) -> Option<Farewell> {
+    pub fn farewell(self) -> Option<CloseMessage> {
         let (code, reason) = match self {
             Self::Left | Self::Broken | Self::Crowded => return None,
             Self::Stopping => (CloseCode::Away, "the server stops: reconnect and resume"),
@@ -64,18 +64,18 @@ impl Ending {
         };
         let away = json!({"reason": "the server stops; reconnect and resume"});
         let note = (self == Self::Stopping).then(|| notification("server.going_away", away));
-        Some(Farewell { note, code, reason })
+        Some(CloseMessage { note, code, reason })
     }
 
     /// What the log is told about its client, where it is to blame.
-    pub fn reason(self) -> Option<Reason> {
+    pub fn reason(self) -> Option<RefusalReason> {
         match self {
-            Self::TooLong => Some(Reason::TooLong),
-            Self::NotText => Some(Reason::NotText),
-            Self::NotAllowed => Some(Reason::NotAllowed),
-            Self::Stranger => Some(Reason::Late),
-            Self::Intrusive => Some(Reason::Intrusive),
-            Self::Displaced | Self::Crowded => Some(Reason::GaveWay),
+            Self::TooLong => Some(RefusalReason::TooLong),
+            Self::NotText => Some(RefusalReason::NotText),
+            Self::NotAllowed => Some(RefusalReason::NotAllowed),
+            Self::Stranger => Some(RefusalReason::Late),
+            Self::Intrusive => Some(RefusalReason::Intrusive),
+            Self::Displaced | Self::Crowded => Some(RefusalReason::GaveWay),
             // Those that are evicted are counted where that is decided.
             Self::Stopping | Self::Left | Self::Broken | Self::Failed | Self::Evicted => None,
         }
@@ -100,47 +100,53 @@ mod tests {
 
     use super::*;
 
-    fn code(ending: Ending) -> Option<u16> {
+    fn code(ending: SessionEnd) -> Option<u16> {
         ending.farewell().map(|farewell| farewell.code.into())
     }
 
     #[test]
     fn every_ending_has_its_code() {
         for (ending, expected) in [
-            (Ending::Stopping, Some(1001)),
-            (Ending::NotAllowed, Some(1002)),
-            (Ending::NotText, Some(1007)),
-            (Ending::Stranger, Some(1008)),
-            (Ending::Intrusive, Some(1008)),
-            (Ending::TooLong, Some(1009)),
-            (Ending::Failed, Some(1011)),
-            (Ending::Evicted, Some(1013)),
-            (Ending::Displaced, Some(1013)),
-            (Ending::Crowded, None),
-            (Ending::Left, None),
-            (Ending::Broken, None),
+            (SessionEnd::Stopping, Some(1001)),
+            (SessionEnd::NotAllowed, Some(1002)),
+            (SessionEnd::NotText, Some(1007)),
+            (SessionEnd::Stranger, Some(1008)),
+            (SessionEnd::Intrusive, Some(1008)),
+            (SessionEnd::TooLong, Some(1009)),
+            (SessionEnd::Failed, Some(1011)),
+            (SessionEnd::Evicted, Some(1013)),
+            (SessionEnd::Displaced, Some(1013)),
+            (SessionEnd::Crowded, None),
+            (SessionEnd::Left, None),
+            (SessionEnd::Broken, None),
         ] {
             assert_eq!(code(ending), expected, "{ending:?}");
         }
-        let words = Ending::Displaced.farewell().expect("words");
+        let words = SessionEnd::Displaced.farewell().expect("words");
         // A control frame has 125 bytes, two of them for the code (RFC 6455, 5.5).
         assert!(words.reason.len() <= 123);
         let capacity = CapacityError::MessageTooLong {
             size: 2,
             max_size: 1,
         };
-        assert_eq!(Ending::of(&Error::Capacity(capacity)), Ending::TooLong);
-        assert_eq!(Ending::of(&Error::Utf8(String::new())), Ending::NotText);
+        assert_eq!(
+            SessionEnd::of(&Error::Capacity(capacity)),
+            SessionEnd::TooLong
+        );
+        assert_eq!(
+            SessionEnd::of(&Error::Utf8(String::new())),
+            SessionEnd::NotText
+        );
     }
 
     #[test]
     fn only_a_planned_stop_is_announced() {
-        let note = Ending::Stopping
+        let note = SessionEnd::Stopping
             .farewell()
             .and_then(|farewell| farewell.note);
         assert!(note.is_some_and(|note| note.contains("server.going_away")));
         assert!(
-            Ending::Stranger
+            SessionEnd::Stranger
                 .farewell()
                 .is_some_and(|farewell| farewell.note.is_none())
         );

@@ -33,14 +33,14 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    close::Ending,
-    dispatch::{Work, execute_in_order},
-    outbox::{Care, Farewell, Written, outbox},
+    close::SessionEnd,
+    dispatch::{QueuedRequest, execute_in_order},
+    outbox::{CloseMessage, WriterConfig, Written, outbox},
     session::Session,
 };
 use crate::protocol::{
-    Door, Seat,
-    limits::{counted_io::Intake, memory_budget::Share},
+    ServerState, SessionSlot,
+    limits::{counted_io::CountingIo, memory_budget::SessionUsage},
     peer::Connection,
 };
 
@@ -62,13 +62,13 @@ const LINGER_EVICTED: Duration = Duration::from_secs(15);
 /// What is read from such a one meanwhile, bytes: more than may be on its way.
 const DRAINED_EVICTED_BYTES_MAX: u64 = 4 << 20;
 
-type Socket = WebSocketStream<Intake<TokioIo<Upgraded>>>;
+type Socket = WebSocketStream<CountingIo<TokioIo<Upgraded>>>;
 
 /// Runs a session until it is over.
 pub async fn run(
     upgraded: Upgraded,
-    door: Arc<Door>,
-    seat: Seat,
+    door: Arc<ServerState>,
+    seat: SessionSlot,
     connection: Arc<Connection>,
     authenticated: bool,
 ) {
@@ -83,20 +83,20 @@ pub async fn run(
     let known = Arc::new(AtomicBool::new(authenticated));
     let stranger_bytes_max = door.settings.unauthenticated_bytes_max;
     let share = door.hoard.share();
-    let io = Intake::new(
+    let io = CountingIo::new(
         TokioIo::new(upgraded),
         known.clone(),
         stranger_bytes_max,
         share.clone(),
     );
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    Running::start(socket, door, seat, connection, known, share)
+    SessionTasks::start(socket, door, seat, connection, known, share)
         .finish()
         .await;
 }
 
 /// A session's tasks.
-struct Running {
+struct SessionTasks {
     session: Arc<Session>,
     stream: SplitStream<Socket>,
     writer: JoinHandle<(SplitSink<Socket, Message>, Written)>,
@@ -105,19 +105,19 @@ struct Running {
     /// Set when another client has got the seat.
     given_away: CancellationToken,
     worker: JoinHandle<()>,
-    work: mpsc::Sender<Work>,
-    farewell: oneshot::Sender<Farewell>,
+    work: mpsc::Sender<QueuedRequest>,
+    farewell: oneshot::Sender<CloseMessage>,
     unanswered: Arc<AtomicU64>,
 }
 
-impl Running {
+impl SessionTasks {
     fn start(
         socket: Socket,
-        door: Arc<Door>,
-        seat: Seat,
+        door: Arc<ServerState>,
+        seat: SessionSlot,
         connection: Arc<Connection>,
         known: Arc<AtomicBool>,
-        share: Arc<Share>,
+        share: Arc<SessionUsage>,
     ) -> Self {
         let given_away = seat.given_away();
         let unanswered = Arc::<AtomicU64>::default();
@@ -157,11 +157,11 @@ impl Running {
             door.refusals.tell(self.session.connection.peer, reason);
         }
         self.session.leave_strangers_seat();
-        if ending == Ending::Evicted {
+        if ending == SessionEnd::Evicted {
             self.session.caller.server.floods.press();
         }
         drop(self.work);
-        if ending == Ending::Stopping {
+        if ending == SessionEnd::Stopping {
             // What was taken is done and answered, if it can be done soon.
             let _ = timeout(FINISH, &mut self.worker).await;
         } else {
@@ -179,7 +179,7 @@ impl Running {
         }
         let abort = self.writer.abort_handle();
         let patience = match ending {
-            Ending::Displaced => FAREWELL_DISPLACED,
+            SessionEnd::Displaced => FAREWELL_DISPLACED,
             _ => FAREWELL,
         };
         let goodbye = async {
@@ -198,21 +198,21 @@ impl Running {
         abort.abort();
     }
 
-    async fn until_it_ends(&mut self) -> Ending {
+    async fn until_it_ends(&mut self) -> SessionEnd {
         let session = &self.session;
         // Whatever else there is to say comes behind it, that the server stops included.
         if session.say(session.greeting()).await.is_err() {
-            return Ending::Broken;
+            return SessionEnd::Broken;
         }
         tokio::select! {
             biased;
-            () = session.caller.server.stopping.cancelled() => Ending::Stopping,
-            () = session.share.evicted() => Ending::Evicted,
-            () = session.over.cancelled() => Ending::Failed,
-            () = session.connection.place.given_away() => Ending::Crowded,
-            () = self.given_away.cancelled() => Ending::Displaced,
-            () = self.written.cancelled() => Ending::Broken,
-            () = auth_deadline(session) => Ending::Stranger,
+            () = session.caller.server.stopping.cancelled() => SessionEnd::Stopping,
+            () = session.share.evicted() => SessionEnd::Evicted,
+            () = session.over.cancelled() => SessionEnd::Failed,
+            () = session.connection.place.given_away() => SessionEnd::Crowded,
+            () = self.given_away.cancelled() => SessionEnd::Displaced,
+            () = self.written.cancelled() => SessionEnd::Broken,
+            () = auth_deadline(session) => SessionEnd::Stranger,
             ending = read(session, &mut self.stream, &self.work, &self.unanswered) => ending,
         }
     }
@@ -226,8 +226,8 @@ async fn tell_loss(session: Arc<Session>, worker: JoinHandle<()>) {
     executor.disconnected(&session.caller.id, session.heard_at());
 }
 
-fn care(door: &Door) -> Care {
-    Care {
+fn care(door: &ServerState) -> WriterConfig {
+    WriterConfig {
         notes_max: usize::try_from(door.settings.notifications_queued_max).unwrap_or(1),
         reply_bytes_max: door.settings.replies_queued_bytes_max,
         ping_interval: door.settings.ping_interval(),
@@ -239,7 +239,7 @@ fn care(door: &Door) -> Care {
 /// over unread bytes would tear away what is still on its way to it. Nothing is held meanwhile.
 async fn part(
     session: &Session,
-    ending: Ending,
+    ending: SessionEnd,
     stream: SplitStream<Socket>,
     sink: SplitSink<Socket, Message>,
 ) {
@@ -250,7 +250,7 @@ async fn part(
     io.let_through();
     let (bytes_max, linger) = match session.share.is_evicted() {
         true => (DRAINED_EVICTED_BYTES_MAX, LINGER_EVICTED),
-        false if ending == Ending::Displaced => (u64::MAX, FAREWELL_DISPLACED),
+        false if ending == SessionEnd::Displaced => (u64::MAX, FAREWELL_DISPLACED),
         false => (u64::MAX, LINGER),
     };
     let drained = async {
@@ -291,9 +291,9 @@ async fn auth_deadline(session: &Session) {
 async fn read(
     session: &Session,
     stream: &mut SplitStream<Socket>,
-    work: &mpsc::Sender<Work>,
+    work: &mpsc::Sender<QueuedRequest>,
     unanswered: &AtomicU64,
-) -> Ending {
+) -> SessionEnd {
     loop {
         // Whoever sends more than we get done is not read from for a while.
         session.queued.light().await;
@@ -305,12 +305,12 @@ async fn read(
             session.pace.asked(message.len());
         }
         let taken = match frame {
-            None => return Ending::Broken,
-            Some(Err(error)) => return Ending::of(&error),
+            None => return SessionEnd::Broken,
+            Some(Err(error)) => return SessionEnd::of(&error),
             Some(Ok(Message::Close(_))) => {
                 // Reading on sends the answer to it.
                 let _ = timeout(LINGER, stream.next()).await;
-                return Ending::Left;
+                return SessionEnd::Left;
             }
             Some(Ok(Message::Text(text))) => session.take(text, work).await,
             Some(Ok(Message::Binary(_))) => {
@@ -329,7 +329,7 @@ async fn read(
             Some(Ok(Message::Frame(_))) => Ok(()),
         };
         if taken.is_err() {
-            return Ending::Broken;
+            return SessionEnd::Broken;
         }
     }
 }

@@ -9,8 +9,8 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    methods::{Late, Method, Mode, Outcome, Parameters, Running, RunningLate},
-    outbox::{Closed, Reply, Room},
+    methods::{Late, LateFuture, Method, MethodFuture, Mode, Outcome, Parameters},
+    outbox::{QueuedReply, ReplyPermit, SessionClosed},
     session::Session,
     tails::Granted,
 };
@@ -19,13 +19,13 @@ use crate::protocol::{
         envelope::{self, Id, Request},
         error::Refusal,
     },
-    limits::{byte_gate::Weight, offload::Aside},
+    limits::{byte_gate::BytePermit, offload::ParserThread},
 };
 
 /// A request with its place among those in flight. Its parameters are text until it is their turn:
 /// as values they can take many times as much memory.
 #[derive(Debug)]
-pub struct Work {
+pub struct QueuedRequest {
     /// The request.
     pub request: Request,
     /// What it asks for.
@@ -33,21 +33,21 @@ pub struct Work {
     /// The place, until its reply is written.
     pub place: OwnedSemaphorePermit,
     /// Its message among the bytes that wait.
-    pub weight: Weight,
+    pub weight: BytePermit,
 }
 
 /// A request whose turn it is.
-struct Task {
+struct ReadyRequest {
     id: Id,
     method: &'static Method,
     params: Parameters,
     place: OwnedSemaphorePermit,
-    weight: Weight,
+    weight: BytePermit,
 }
 
-impl Task {
-    async fn of(work: Work, aside: &Aside) -> Self {
-        let Work {
+impl ReadyRequest {
+    async fn of(work: QueuedRequest, aside: &ParserThread) -> Self {
+        let QueuedRequest {
             request,
             method,
             place,
@@ -64,7 +64,7 @@ impl Task {
         }
     }
 
-    fn split(self) -> (Asker, Parameters, Weight) {
+    fn split(self) -> (Asker, Parameters, BytePermit) {
         let asker = Asker {
             id: self.id,
             place: self.place,
@@ -78,15 +78,15 @@ impl Task {
 const TOGETHER_BYTES_MAX: usize = 256 << 10;
 
 /// An ordered or batched method.
-type Run = for<'a> fn(&'a Session, Parameters) -> Running<'a>;
+type Run = for<'a> fn(&'a Session, Parameters) -> MethodFuture<'a>;
 /// A concurrent one.
-type RunLate = for<'a> fn(&'a Session, Parameters) -> RunningLate<'a>;
+type RunLate = for<'a> fn(&'a Session, Parameters) -> LateFuture<'a>;
 
 /// Executes requests in the order in which they came; those that may take long run beside.
 ///
 /// Submits that follow each other share the ledger's commits: each is handed in before the next
 /// one, so they take effect in order, and nothing else begins before they are answered.
-pub async fn execute_in_order(session: Arc<Session>, mut taken: mpsc::Receiver<Work>) {
+pub async fn execute_in_order(session: Arc<Session>, mut taken: mpsc::Receiver<QueuedRequest>) {
     let mut together = Together::new(&session);
     loop {
         let task = tokio::select! {
@@ -96,7 +96,7 @@ pub async fn execute_in_order(session: Arc<Session>, mut taken: mpsc::Receiver<W
                 continue;
             }
             work = taken.recv() => match work {
-                Some(work) => Task::of(work, &session.caller.server.aside).await,
+                Some(work) => ReadyRequest::of(work, &session.caller.server.aside).await,
                 None => break,
             },
         };
@@ -127,7 +127,7 @@ struct Asker {
 }
 
 /// A submit and what came of it.
-type Done = (Asker, Weight, Result<Outcome, Refusal>);
+type Done = (Asker, BytePermit, Result<Outcome, Refusal>);
 
 /// Submits that are on their way into the ledger, in the order in which they came.
 struct Together<'a> {
@@ -146,7 +146,7 @@ impl<'a> Together<'a> {
     }
 
     /// Hands one more in, behind those before it.
-    async fn add(&mut self, task: Task, run: Run) {
+    async fn add(&mut self, task: ReadyRequest, run: Run) {
         while self.bytes + task.weight.bytes() > TOGETHER_BYTES_MAX
             && let Some(done) = self.submits.next().await
         {
@@ -176,7 +176,7 @@ impl<'a> Together<'a> {
 
 /// Room for the reply first, so that a large one need not wait for it in memory. Where the client
 /// has left, the request takes effect all the same, if it has any.
-async fn execute(session: &Session, task: Task, run: Run) {
+async fn execute(session: &Session, task: ReadyRequest, run: Run) {
     let room = session.outbox.room().await;
     if session.over.is_cancelled() && task.method.only_tells {
         return;
@@ -196,13 +196,13 @@ async fn execute(session: &Session, task: Task, run: Run) {
 
 fn send(
     session: &Session,
-    room: Result<Room, Closed>,
+    room: Result<ReplyPermit, SessionClosed>,
     asker: Asker,
     outcome: Result<Outcome, Refusal>,
 ) {
     let (text, granted) = session.reply(&asker.id, outcome);
     if let Ok(room) = room {
-        room.send(Reply {
+        room.send(QueuedReply {
             text,
             place: Some(asker.place),
         });
@@ -214,7 +214,7 @@ fn send(
 
 /// Executes a request beside the session's others. What it has waited for is read once there is room
 /// for the reply.
-async fn execute_concurrently(session: &Session, mut task: Task, run: RunLate) {
+async fn execute_concurrently(session: &Session, mut task: ReadyRequest, run: RunLate) {
     if !task.method.keeps_parameters {
         // It may wait for days, and nothing of its message with it.
         task.weight = session.queued.add(0);

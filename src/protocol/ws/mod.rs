@@ -16,12 +16,12 @@ use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    Door, Kind, Reason, Seat,
+    ErrorKind, RefusalReason, ServerState, SessionSlot,
     auth::Bearer,
     peer::{Connection, Peer},
-    problem::Problem,
-    refusals::Source,
-    sub_protocol::{self, Offer},
+    problem::HttpProblem,
+    refusals::RefusalSource,
+    sub_protocol::{self, SubProtocolOffer},
 };
 
 mod admit;
@@ -37,7 +37,7 @@ mod tails;
 /// The sub-protocol `cc-executor` is selected where it is offered, and no other: a client that offers
 /// `mcp` gets the same session.
 pub async fn upgrade(
-    State(door): State<Arc<Door>>,
+    State(door): State<Arc<ServerState>>,
     Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Response {
@@ -45,14 +45,14 @@ pub async fn upgrade(
 }
 
 fn accept(
-    door: Arc<Door>,
+    door: Arc<ServerState>,
     connection: Arc<Connection>,
     mut request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, HttpProblem> {
     if request.method() != Method::GET {
-        return Err(Problem::only("GET"));
+        return Err(HttpProblem::only("GET"));
     }
-    let offer = Offer::read(request.headers());
+    let offer = SubProtocolOffer::read(request.headers());
     let authenticated = door.authenticated(connection.peer, request.headers())?;
     let authenticated = shown(&door, connection.peer, &offer)? || authenticated;
     if request.version() < Version::HTTP_11 {
@@ -62,7 +62,10 @@ fn accept(
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(not_an_upgrade)?;
     if door.stopping.is_cancelled() {
-        return Err(Problem::new(Kind::Unavailable, "the server is stopping"));
+        return Err(HttpProblem::new(
+            ErrorKind::Unavailable,
+            "the server is stopping",
+        ));
     }
     let seat = seat(&door, connection.peer, authenticated)?;
     if authenticated {
@@ -81,50 +84,53 @@ fn accept(
 
 /// Whether the token is among the sub-protocols. It is refused without ours beside it: a browser would
 /// want one of those that it offered to be selected, and this one is never sent back.
-fn shown(door: &Door, peer: Peer, offer: &Offer) -> Result<bool, Problem> {
+fn shown(door: &ServerState, peer: Peer, offer: &SubProtocolOffer) -> Result<bool, HttpProblem> {
     match offer.check(&door.token) {
         Bearer::Absent => Ok(false),
         Bearer::Wrong => {
-            door.refusals.tell(peer, Reason::WrongSubProtocol);
-            Err(Problem::new(Kind::Unauthenticated, "the token is wrong"))
+            door.refusals.tell(peer, RefusalReason::WrongSubProtocol);
+            Err(HttpProblem::new(
+                ErrorKind::Unauthenticated,
+                "the token is wrong",
+            ))
         }
         Bearer::Right if !offer.is_ours => {
-            door.refusals.tell(peer, Reason::SubProtocol);
+            door.refusals.tell(peer, RefusalReason::SubProtocol);
             let message = "offer the sub-protocol cc-executor beside the token";
-            Err(Problem::new(Kind::InvalidRequest, message))
+            Err(HttpProblem::new(ErrorKind::InvalidRequest, message))
         }
         Bearer::Right => Ok(true),
     }
 }
 
-fn seat(door: &Door, peer: Peer, authenticated: bool) -> Result<Seat, Problem> {
+fn seat(door: &ServerState, peer: Peer, authenticated: bool) -> Result<SessionSlot, HttpProblem> {
     if peer.is_trusted() {
         return Ok(door.sessions.seat_unix());
     }
     let seat = match authenticated {
         true => door.sessions.seat_known(),
-        false => door.sessions.seat_stranger(Source::of(peer)),
+        false => door.sessions.seat_stranger(RefusalSource::of(peer)),
     };
     seat.map_err(|full| {
-        door.refusals.tell(peer, Reason::Sessions);
-        Problem::new(
-            Kind::LimitExceeded,
+        door.refusals.tell(peer, RefusalReason::Sessions);
+        HttpProblem::new(
+            ErrorKind::LimitExceeded,
             format!("there are too many sessions ({}); try again later", full.0),
         )
         .with_status(StatusCode::SERVICE_UNAVAILABLE)
     })
 }
 
-fn not_an_upgrade() -> Problem {
-    Problem::new(
-        Kind::InvalidRequest,
+fn not_an_upgrade() -> HttpProblem {
+    HttpProblem::new(
+        ErrorKind::InvalidRequest,
         "this is a WebSocket door: ask for an upgrade, version 13",
     )
     .with_status(StatusCode::UPGRADE_REQUIRED)
 }
 
 /// The answer to the client's key, if its headers ask for a WebSocket (RFC 6455, 4.2.1).
-fn accept_key(headers: &HeaderMap) -> Result<String, Problem> {
+fn accept_key(headers: &HeaderMap) -> Result<String, HttpProblem> {
     let has = |name: header::HeaderName, word: &str| {
         let values = headers
             .get_all(name)

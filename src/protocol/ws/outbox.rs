@@ -23,9 +23,9 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use crate::protocol::limits::{
-    buffered::Pile,
-    byte_gate::{Load, Weight},
-    memory_budget::Share,
+    buffered::BufferKind,
+    byte_gate::{BytePermit, ByteSemaphore},
+    memory_budget::SessionUsage,
 };
 
 /// Replies that are being made at a time; each has at most `message_bytes_max`.
@@ -33,7 +33,7 @@ const REPLIES_MADE_MAX: usize = 2;
 
 /// A reply, and the request's place among those in flight, which it keeps until it is written.
 #[derive(Debug)]
-pub struct Reply {
+pub struct QueuedReply {
     /// The JSON.
     pub text: String,
     /// The place; errors that were never in flight have none.
@@ -49,7 +49,7 @@ struct Note {
 
 /// The last words of a session.
 #[derive(Debug)]
-pub struct Farewell {
+pub struct CloseMessage {
     /// A notification before the close.
     pub note: Option<String>,
     /// Why it is closed.
@@ -60,15 +60,15 @@ pub struct Farewell {
 
 /// The session is over: nothing is sent any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Closed;
+pub struct SessionClosed;
 
 /// Where a session's messages are handed in. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     /// Without a bound of its own: whoever sends has found `waiting` light.
-    replies: mpsc::UnboundedSender<(Reply, Weight)>,
+    replies: mpsc::UnboundedSender<(QueuedReply, BytePermit)>,
     /// Replies that are not with the kernel yet.
-    waiting: Load,
+    waiting: ByteSemaphore,
     reply_bytes_max: usize,
     making: Arc<Semaphore>,
     notes: mpsc::Sender<Note>,
@@ -79,15 +79,15 @@ pub struct Outbox {
 
 /// Room for one reply, so that it need not exist while it waits.
 #[derive(Debug)]
-pub struct Room {
-    replies: mpsc::UnboundedSender<(Reply, Weight)>,
-    waiting: Load,
+pub struct ReplyPermit {
+    replies: mpsc::UnboundedSender<(QueuedReply, BytePermit)>,
+    waiting: ByteSemaphore,
     _making: OwnedSemaphorePermit,
 }
 
-impl Room {
+impl ReplyPermit {
     /// Sends the reply; where the session is over, nobody misses it.
-    pub fn send(self, reply: Reply) {
+    pub fn send(self, reply: QueuedReply) {
         let weight = self.waiting.add(reply.text.len());
         let _ = self.replies.send((reply, weight));
     }
@@ -95,15 +95,17 @@ impl Room {
 
 /// The right of one tail to fetch output and hand it in, while others of its session wait.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
+pub struct TailPermit(#[expect(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
 
 /// As long as it is held, no notification is handed in.
 #[derive(Debug)]
-pub struct Quiet(#[expect(dead_code, reason = "held, not looked at")] OwnedRwLockWriteGuard<()>);
+pub struct NotificationPause(
+    #[expect(dead_code, reason = "held, not looked at")] OwnedRwLockWriteGuard<()>,
+);
 
 /// How the writer takes care of the connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Care {
+pub struct WriterConfig {
     /// Notifications that may wait, and tails that may hold output for the next ones.
     pub notes_max: usize,
     /// Bytes of replies that may wait.
@@ -116,15 +118,15 @@ pub struct Care {
 
 /// The writer's side of the queues.
 #[derive(Debug)]
-pub struct Writer {
-    replies: mpsc::UnboundedReceiver<(Reply, Weight)>,
+pub struct OutboxWriter {
+    replies: mpsc::UnboundedReceiver<(QueuedReply, BytePermit)>,
     /// Of replies that are with the connection and may not be with the kernel yet.
-    fed: Vec<Weight>,
+    fed: Vec<BytePermit>,
     notes: mpsc::Receiver<Note>,
-    farewell: oneshot::Receiver<Farewell>,
-    care: Care,
+    farewell: oneshot::Receiver<CloseMessage>,
+    care: WriterConfig,
     /// Tells when what waits must go.
-    share: Arc<Share>,
+    share: Arc<SessionUsage>,
     /// Pings since the client was last heard; the reader sets it to zero.
     unanswered: Arc<AtomicU64>,
 }
@@ -144,16 +146,16 @@ pub enum Written {
 
 /// An outbox, its writer, and where the last words go; replies are held in `share`.
 pub fn outbox(
-    care: Care,
+    care: WriterConfig,
     unanswered: Arc<AtomicU64>,
-    share: Arc<Share>,
-) -> (Outbox, Writer, oneshot::Sender<Farewell>) {
+    share: Arc<SessionUsage>,
+) -> (Outbox, OutboxWriter, oneshot::Sender<CloseMessage>) {
     let (replies_in, replies) = mpsc::unbounded_channel();
     let (notes_in, notes) = mpsc::channel(care.notes_max.max(1));
     let (farewell_in, farewell) = oneshot::channel();
     let outbox = Outbox {
         replies: replies_in,
-        waiting: Load::new(care.reply_bytes_max, share.clone(), Pile::Replies),
+        waiting: ByteSemaphore::new(care.reply_bytes_max, share.clone(), BufferKind::Replies),
         reply_bytes_max: usize::try_from(care.reply_bytes_max).unwrap_or(usize::MAX / 2),
         making: Arc::new(Semaphore::new(REPLIES_MADE_MAX)),
         notes: notes_in,
@@ -162,7 +164,7 @@ pub fn outbox(
     };
     (
         outbox,
-        Writer {
+        OutboxWriter {
             replies,
             fed: Vec::new(),
             notes,
@@ -177,33 +179,33 @@ pub fn outbox(
 
 impl Outbox {
     /// Waits for room for a reply.
-    pub async fn room(&self) -> Result<Room, Closed> {
+    pub async fn room(&self) -> Result<ReplyPermit, SessionClosed> {
         let making = self.making.clone().acquire_owned().await;
         self.waiting.light().await;
-        let room = Room {
+        let room = ReplyPermit {
             replies: self.replies.clone(),
             waiting: self.waiting.clone(),
-            _making: making.map_err(|_| Closed)?,
+            _making: making.map_err(|_| SessionClosed)?,
         };
         if self.replies.is_closed() {
-            Err(Closed)
+            Err(SessionClosed)
         } else {
             Ok(room)
         }
     }
 
     /// Sends a reply, or any other message that no notification may overtake.
-    pub async fn reply(&self, reply: Reply) -> Result<(), Closed> {
+    pub async fn reply(&self, reply: QueuedReply) -> Result<(), SessionClosed> {
         self.room().await.map(|room| room.send(reply))
     }
 
     /// Returns once everything before it, the answers to pings included, is with the kernel: who
     /// reads on only then makes nobody answer more pings than the client reads answers.
-    pub async fn settle(&self) -> Result<(), Closed> {
+    pub async fn settle(&self) -> Result<(), SessionClosed> {
         let room = self.room().await?;
         let all = self.waiting.add(self.reply_bytes_max);
         let text = String::new();
-        let _ = room.replies.send((Reply { text, place: None }, all));
+        let _ = room.replies.send((QueuedReply { text, place: None }, all));
         self.waiting.light().await;
         Ok(())
     }
@@ -211,40 +213,44 @@ impl Outbox {
     /// Waits until a tail may fetch output: the tails of a session take turns, so that a client
     /// which does not read costs the output of few of them, however many it has. Whoever has the
     /// turn finds room for a notification, so that what is fetched need not wait in its hands.
-    pub async fn turn(&self) -> Result<Turn, Closed> {
+    pub async fn turn(&self) -> Result<TailPermit, SessionClosed> {
         let turn = self.turns.clone().acquire_owned().await;
-        let turn = turn.map(Turn).map_err(|_| Closed)?;
-        drop(self.notes.reserve().await.map_err(|_| Closed)?);
+        let turn = turn.map(TailPermit).map_err(|_| SessionClosed)?;
+        drop(self.notes.reserve().await.map_err(|_| SessionClosed)?);
         Ok(turn)
     }
 
     /// Keeps notifications back from before a request is executed until its reply is handed in:
     /// none that it causes may overtake it.
-    pub async fn quiet(&self) -> Quiet {
-        Quiet(self.quiet.clone().write_owned().await)
+    pub async fn quiet(&self) -> NotificationPause {
+        NotificationPause(self.quiet.clone().write_owned().await)
     }
 
     /// Sends a notification, unless `muted` is set before it is written.
-    pub async fn notify(&self, message: Message, muted: &Arc<AtomicBool>) -> Result<(), Closed> {
+    pub async fn notify(
+        &self,
+        message: Message,
+        muted: &Arc<AtomicBool>,
+    ) -> Result<(), SessionClosed> {
         let note = Note {
             message,
             muted: muted.clone(),
         };
         drop(self.quiet.read().await);
-        self.notes.send(note).await.map_err(|_| Closed)
+        self.notes.send(note).await.map_err(|_| SessionClosed)
     }
 }
 
 /// What the writer does next.
-enum Next {
-    Reply(Reply, Weight),
+enum NextFrame {
+    Reply(QueuedReply, BytePermit),
     Note(Note),
-    Farewell(Farewell),
+    Farewell(CloseMessage),
     Ping,
     Over,
 }
 
-impl Writer {
+impl OutboxWriter {
     /// Writes until the farewell, or until the connection breaks or falls silent.
     ///
     /// While a write waits for the client, no ping is due: a client that is slow to read is not a
@@ -260,25 +266,25 @@ impl Writer {
         loop {
             let next = tokio::select! {
                 biased;
-                Some((reply, weight)) = self.replies.recv() => Next::Reply(reply, weight),
-                farewell = &mut self.farewell => farewell.map_or(Next::Over, Next::Farewell),
-                Some(note) = self.notes.recv() => Next::Note(note),
-                _ = pings.tick() => Next::Ping,
+                Some((reply, weight)) = self.replies.recv() => NextFrame::Reply(reply, weight),
+                farewell = &mut self.farewell => farewell.map_or(NextFrame::Over, NextFrame::Farewell),
+                Some(note) = self.notes.recv() => NextFrame::Note(note),
+                _ = pings.tick() => NextFrame::Ping,
             };
             let message = match next {
-                Next::Reply(Reply { text, place }, weight) => {
+                NextFrame::Reply(QueuedReply { text, place }, weight) => {
                     self.fed.push(weight);
                     // Before the client can have read it, so that it may ask again at once.
                     drop(place);
                     // Without text it is only to be flushed.
                     (!text.is_empty()).then(|| text.into())
                 }
-                Next::Note(note) if note.muted.load(Ordering::SeqCst) => None,
-                Next::Note(note) => Some(note.message),
-                Next::Ping if self.is_silent() => return Written::Silent,
-                Next::Ping => Some(Message::Ping(Bytes::new())),
-                Next::Over => return Written::Broken,
-                Next::Farewell(farewell) => {
+                NextFrame::Note(note) if note.muted.load(Ordering::SeqCst) => None,
+                NextFrame::Note(note) => Some(note.message),
+                NextFrame::Ping if self.is_silent() => return Written::Silent,
+                NextFrame::Ping => Some(Message::Ping(Bytes::new())),
+                NextFrame::Over => return Written::Broken,
+                NextFrame::Farewell(farewell) => {
                     return tokio::select! {
                         biased;
                         written = say(sink, farewell) => written,
@@ -318,7 +324,7 @@ impl Writer {
     }
 }
 
-async fn say<S>(sink: &mut S, farewell: Farewell) -> Written
+async fn say<S>(sink: &mut S, farewell: CloseMessage) -> Written
 where
     S: Sink<Message> + Unpin,
 {

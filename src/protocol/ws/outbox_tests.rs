@@ -9,17 +9,20 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::protocol::limits::memory_budget::Hoard;
+use crate::protocol::limits::memory_budget::MemoryBudget;
 
-const CARE: Care = Care {
+const CARE: WriterConfig = WriterConfig {
     notes_max: 2,
     reply_bytes_max: 100,
     ping_interval: Duration::from_secs(20),
     unanswered_max: 3,
 };
 
-fn outbox(care: Care, unanswered: Arc<AtomicU64>) -> (Outbox, Writer, oneshot::Sender<Farewell>) {
-    super::outbox(care, unanswered, Hoard::new(1 << 20).share())
+fn outbox(
+    care: WriterConfig,
+    unanswered: Arc<AtomicU64>,
+) -> (Outbox, OutboxWriter, oneshot::Sender<CloseMessage>) {
+    super::outbox(care, unanswered, MemoryBudget::new(1 << 20).share())
 }
 
 /// A connection whose client reads only as many messages as it is allowed to.
@@ -91,15 +94,15 @@ fn note(text: &str) -> Message {
     Message::Text(text.to_owned().into())
 }
 
-fn reply(text: &str) -> Reply {
-    Reply {
+fn reply(text: &str) -> QueuedReply {
+    QueuedReply {
         text: text.to_owned(),
         place: None,
     }
 }
 
-fn farewell() -> Farewell {
-    Farewell {
+fn farewell() -> CloseMessage {
+    CloseMessage {
         note: Some("bye".into()),
         code: CloseCode::Away,
         reason: "stopping",
@@ -213,7 +216,7 @@ async fn there_is_no_room_where_nobody_writes() {
     let (outbox, writer, _last) = outbox(CARE, Arc::default());
     outbox.reply(reply(&"x".repeat(1000))).await.expect("open");
     drop(writer);
-    assert_eq!(outbox.room().await.err(), Some(Closed));
+    assert_eq!(outbox.room().await.err(), Some(SessionClosed));
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,7 +255,7 @@ async fn a_place_in_flight_is_free_once_the_reply_is_being_written() {
     let in_flight = Arc::new(Semaphore::new(1));
     let place = in_flight.clone().try_acquire_owned().ok();
     outbox
-        .reply(Reply {
+        .reply(QueuedReply {
             text: "x".into(),
             place,
         })
@@ -269,7 +272,7 @@ async fn a_place_in_flight_is_free_once_the_reply_is_being_written() {
 #[tokio::test(start_paused = true)]
 async fn who_is_evicted_is_told_only_where_nothing_waits() {
     for may_read in [0, 10] {
-        let share = Hoard::new(0).share();
+        let share = MemoryBudget::new(0).share();
         let (outbox, writer, last) = super::outbox(CARE, Arc::default(), share.clone());
         let client = Client::default();
         client.read(may_read);

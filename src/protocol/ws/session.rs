@@ -12,13 +12,16 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    outbox::{Closed, Outbox, Reply},
+    outbox::{Outbox, QueuedReply, SessionClosed},
     tails::Tails,
 };
 use crate::protocol::{
-    Door, Seat,
+    ServerState, SessionSlot,
     caller::Caller,
-    limits::{buffered::Pile, byte_gate::Load, memory_budget::Share, rate_limit::Pace},
+    limits::{
+        buffered::BufferKind, byte_gate::ByteSemaphore, memory_budget::SessionUsage,
+        rate_limit::RateLimiter,
+    },
     peer::Connection,
 };
 
@@ -32,15 +35,15 @@ pub struct Session {
     /// Where its messages are handed in.
     pub outbox: Outbox,
     /// Its requests that wait to be executed.
-    pub queued: Load,
+    pub queued: ByteSemaphore,
     /// What it makes us hold.
-    pub share: Arc<Share>,
+    pub share: Arc<SessionUsage>,
     /// How fast it may ask.
-    pub pace: Pace,
+    pub pace: RateLimiter,
     /// Who is at the other end, and its place.
     pub connection: Arc<Connection>,
     pub(super) authenticated: Arc<AtomicBool>,
-    seat: Seat,
+    seat: SessionSlot,
     pub(super) in_flight: Arc<Semaphore>,
     heard_at: Mutex<Instant>,
     /// Set when it ends, and by whoever finds that it cannot go on.
@@ -50,25 +53,25 @@ pub struct Session {
 impl Session {
     /// A session that has just begun; it sets `authenticated` when it has been shown the token.
     pub fn new(
-        door: Arc<Door>,
-        seat: Seat,
+        door: Arc<ServerState>,
+        seat: SessionSlot,
         connection: Arc<Connection>,
         authenticated: Arc<AtomicBool>,
         outbox: Outbox,
-        share: Arc<Share>,
+        share: Arc<SessionUsage>,
     ) -> Self {
         let over = CancellationToken::new();
         let in_flight_max = usize::try_from(door.settings.in_flight_max).unwrap_or(1);
         Self {
             tails: Tails::new(door.settings.subscriptions_max, over.clone()),
             outbox,
-            queued: Load::new(
+            queued: ByteSemaphore::new(
                 door.settings.in_flight_bytes_max,
                 share.clone(),
-                Pile::Requests,
+                BufferKind::Requests,
             ),
             share,
-            pace: Pace::new(door.floods.clone(), &door.settings),
+            pace: RateLimiter::new(door.floods.clone(), &door.settings),
             connection,
             authenticated,
             seat,
@@ -95,9 +98,9 @@ impl Session {
     }
 
     /// Sends a message that has no place among the requests in flight.
-    pub async fn say(&self, text: String) -> Result<(), Closed> {
+    pub async fn say(&self, text: String) -> Result<(), SessionClosed> {
         self.pace.answered(text.len());
-        self.outbox.reply(Reply { text, place: None }).await
+        self.outbox.reply(QueuedReply { text, place: None }).await
     }
 
     /// Leaves the seat of a stranger to the next one: it has shown the token, or is over and only says

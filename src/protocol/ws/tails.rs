@@ -15,12 +15,12 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::outbox::{Closed, Outbox};
+use super::outbox::{Outbox, SessionClosed};
 use crate::{
-    executor::{Error, Look, Tail, TailEvent},
+    executor::{Error, Observed, Tail, TailEvent},
     job::{Chunk, Offset},
     protocol::{
-        encode::{chunk_binary, notifications::About, utf8_chunker::TextCutter},
+        encode::{chunk_binary, notifications::TailScope, utf8_chunker::TextCutter},
         jsonrpc::error::Refusal,
     },
 };
@@ -35,7 +35,7 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// How output is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
+pub enum TailEncoding {
     /// As JSON with text or base64.
     Text,
     /// As binary frames.
@@ -52,7 +52,7 @@ pub struct Granted {
     /// Whether it goes on behind the end as it stands.
     pub follow: bool,
     /// How it is sent.
-    pub encoding: Encoding,
+    pub encoding: TailEncoding,
 }
 
 /// A tail that is not silent yet: its task speaks, or something that it said still waits to be
@@ -115,7 +115,7 @@ impl Tails {
         let subscription = granted.subscription;
         let muted = Arc::new(AtomicBool::new(false));
         let failed = self.failed.clone();
-        let mut speaker = Speaker::new(&granted, outbox, muted.clone());
+        let mut speaker = TailSender::new(&granted, outbox, muted.clone());
         let mut tail = granted.tail;
         // Many of them wait: nothing is moved within the task, for it would be there twice.
         let task = tokio::spawn(async move {
@@ -162,38 +162,38 @@ impl Drop for Tails {
 }
 
 /// Why a tail says no more.
-enum Silence {
+enum TailStop {
     /// All is said, or nobody listens.
     Over,
     /// It cannot go on.
     Failed(Error),
 }
 
-impl From<Closed> for Silence {
-    fn from(_: Closed) -> Self {
+impl From<SessionClosed> for TailStop {
+    fn from(_: SessionClosed) -> Self {
         Self::Over
     }
 }
 
-impl From<Error> for Silence {
+impl From<Error> for TailStop {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
 }
 
 /// Tells one tail's events to the client.
-struct Speaker {
-    about: About,
+struct TailSender {
+    about: TailScope,
     follow: bool,
-    encoding: Encoding,
+    encoding: TailEncoding,
     cutter: TextCutter,
     outbox: Outbox,
     muted: Arc<AtomicBool>,
 }
 
-impl Speaker {
+impl TailSender {
     fn new(granted: &Granted, outbox: Outbox, muted: Arc<AtomicBool>) -> Self {
-        let about = About {
+        let about = TailScope {
             subscription: granted.subscription,
             job: granted.tail.job_id(),
         };
@@ -227,9 +227,9 @@ impl Speaker {
             match told {
                 Ok(()) => failed_looks = 0,
                 // The session is told in its own way that the server stops.
-                Err(Silence::Over | Silence::Failed(Error::Stopping)) => return Ok(()),
+                Err(TailStop::Over | TailStop::Failed(Error::Stopping)) => return Ok(()),
                 // Nothing is lost by it: the cursor stands where it stood.
-                Err(Silence::Failed(Error::Unavailable(why)))
+                Err(TailStop::Failed(Error::Unavailable(why)))
                     if failed_looks < FAILED_LOOKS_MAX =>
                 {
                     failed_looks += 1;
@@ -240,25 +240,25 @@ impl Speaker {
                     )]
                     tokio::time::sleep(LOOK_AGAIN_AFTER).await;
                 }
-                Err(Silence::Failed(error)) => return Err(error),
+                Err(TailStop::Failed(error)) => return Err(error),
             }
         }
     }
 
     /// One look, and what it found, while this tail has its turn: whatever is fetched is handed in
     /// before another tail fetches, so that a client that does not read holds little output here.
-    async fn take_a_turn(&mut self, tail: &mut Tail) -> Result<(), Silence> {
+    async fn take_a_turn(&mut self, tail: &mut Tail) -> Result<(), TailStop> {
         let _turn = self.outbox.turn().await?;
         // A look needs room for a question to the ledger; those that wait should not.
         Box::pin(self.tell_what_is_there(tail)).await
     }
 
-    async fn tell_what_is_there(&mut self, tail: &mut Tail) -> Result<(), Silence> {
+    async fn tell_what_is_there(&mut self, tail: &mut Tail) -> Result<(), TailStop> {
         loop {
             match tail.look().await? {
-                Look::Event(event) => self.tell(event).await?,
-                Look::Nothing => return Ok(()),
-                Look::Over => return Err(Silence::Over),
+                Observed::Event(event) => self.tell(event).await?,
+                Observed::Nothing => return Ok(()),
+                Observed::Over => return Err(TailStop::Over),
             }
             if !tail.holds_events() {
                 return Ok(());
@@ -274,7 +274,7 @@ impl Speaker {
             .or_else(|| Some((from, Instant::now())))
     }
 
-    async fn tell(&mut self, event: TailEvent) -> Result<(), Closed> {
+    async fn tell(&mut self, event: TailEvent) -> Result<(), SessionClosed> {
         match event {
             TailEvent::Output(chunk) => self.output(chunk).await,
             TailEvent::Gap(gap) => {
@@ -292,8 +292,8 @@ impl Speaker {
         }
     }
 
-    async fn output(&mut self, chunk: Chunk) -> Result<(), Closed> {
-        if self.encoding == Encoding::Binary {
+    async fn output(&mut self, chunk: Chunk) -> Result<(), SessionClosed> {
+        if self.encoding == TailEncoding::Binary {
             let frame = chunk_binary::encode(self.about.subscription, &chunk);
             return self.send(Message::Binary(frame.into())).await;
         }
@@ -304,7 +304,7 @@ impl Speaker {
     }
 
     /// Held bytes are not yet sent; but where nothing may follow, they are sent first.
-    async fn caught_up(&mut self, next_offset: Offset) -> Result<(), Closed> {
+    async fn caught_up(&mut self, next_offset: Offset) -> Result<(), SessionClosed> {
         if !self.follow {
             self.flush().await?;
         }
@@ -312,20 +312,20 @@ impl Speaker {
         self.notify(self.about.caught_up(next_offset)).await
     }
 
-    async fn flush(&mut self) -> Result<(), Closed> {
+    async fn flush(&mut self) -> Result<(), SessionClosed> {
         match self.cutter.flush() {
             Some(chunk) => self.notify(self.about.output(&chunk)).await,
             None => Ok(()),
         }
     }
 
-    async fn notify(&self, mut text: String) -> Result<(), Closed> {
+    async fn notify(&self, mut text: String) -> Result<(), SessionClosed> {
         // It was written into room that doubles, and may wait.
         text.shrink_to_fit();
         self.send(Message::Text(text.into())).await
     }
 
-    async fn send(&self, message: Message) -> Result<(), Closed> {
+    async fn send(&self, message: Message) -> Result<(), SessionClosed> {
         self.outbox.notify(message, &self.muted).await
     }
 }

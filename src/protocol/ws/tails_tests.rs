@@ -2,9 +2,9 @@
 //! not be written behind the reply.
 
 use super::*;
-use crate::protocol::{limits::memory_budget::Hoard, ws::outbox};
+use crate::protocol::{limits::memory_budget::MemoryBudget, ws::outbox};
 
-const CARE: outbox::Care = outbox::Care {
+const CARE: outbox::WriterConfig = outbox::WriterConfig {
     notes_max: 2,
     reply_bytes_max: 100,
     ping_interval: Duration::from_secs(20),
@@ -26,8 +26,8 @@ async fn with_a_last_word(outbox: &Outbox) -> Tails {
 }
 
 /// What is written once the session is over.
-async fn written(writer: outbox::Writer, outbox: Outbox, tails: Tails) -> Vec<Message> {
-    let reply = outbox::Reply {
+async fn written(writer: outbox::OutboxWriter, outbox: Outbox, tails: Tails) -> Vec<Message> {
+    let reply = outbox::QueuedReply {
         text: "untailed".to_owned(),
         place: None,
     };
@@ -46,7 +46,7 @@ async fn written(writer: outbox::Writer, outbox: Outbox, tails: Tails) -> Vec<Me
 #[tokio::test]
 async fn a_last_word_that_waits_does_not_follow_the_reply_to_untail() {
     let (outbox, writer, farewell) =
-        outbox::outbox(CARE, Arc::default(), Hoard::new(1 << 20).share());
+        outbox::outbox(CARE, Arc::default(), MemoryBudget::new(1 << 20).share());
     let tails = with_a_last_word(&outbox).await;
     assert!(tails.check_room().is_err(), "it is not silent yet");
     assert!(tails.end(1).await);

@@ -7,7 +7,7 @@ use super::{Attempt, Phase};
 use crate::{
     job::{Exit, ExitFacts},
     shim::{
-        context::Kit,
+        context::ShimContext,
         log::{Obstacle, sync::Synced},
         process::pipes::Pipes,
     },
@@ -16,7 +16,7 @@ use crate::{
 
 impl Attempt {
     /// Stores the last bytes and completes the facts.
-    pub(super) fn drain(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    pub(super) fn drain(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         self.take_the_rest(kit, now)?;
         self.log.settle_drops(&mut kit.syncer)?;
         if self.survivors.is_empty() {
@@ -31,7 +31,7 @@ impl Attempt {
 
     /// Where the rest has no room it waits, unless somebody wants the attempt to end: then it is
     /// counted, and the log says that it is missing.
-    fn take_the_rest(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    fn take_the_rest(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         if !self.is_cut {
             match self.store_the_rest(kit, now) {
                 Err(Obstacle::Full(_)) if self.end_wanted || self.stop.is_some() => {}
@@ -82,7 +82,7 @@ impl Attempt {
 
     /// Writes the exit record. Little output: the exit is told at once, for it goes into the
     /// ledger; else when everything is on disk, and what was dropped is gone.
-    pub(super) fn record(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+    pub(super) fn record(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
         let written = self.write_exit(kit);
         let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.has_hole();
         // What is missing at the end is told by the record alone.
@@ -95,7 +95,7 @@ impl Attempt {
         self.await_sync(kit)
     }
 
-    fn write_exit(&mut self, kit: &Kit) -> Result<(), Obstacle> {
+    fn write_exit(&mut self, kit: &ShimContext) -> Result<(), Obstacle> {
         if self.recorded {
             return Ok(());
         }
@@ -109,7 +109,7 @@ impl Attempt {
     }
 
     /// Waits for the sync thread, then tells.
-    pub(super) fn await_sync(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+    pub(super) fn await_sync(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
         if !std::mem::replace(&mut self.sync_asked, true) {
             self.log.sync_all(&mut kit.syncer);
         }
@@ -122,27 +122,27 @@ impl Attempt {
     }
 
     /// Where no server is there to make the end durable, the shim does.
-    pub fn make_durable(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+    pub fn make_durable(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
         self.write_exit(kit)?;
         self.tell_sync_error(kit);
         Ok(())
     }
 
     /// Has everything synced, once, because nobody is there to acknowledge the end.
-    pub fn secure(&mut self, kit: &mut Kit) {
+    pub fn secure(&mut self, kit: &mut ShimContext) {
         if self.recorded && !std::mem::replace(&mut self.sync_asked, true) {
             self.log.sync_all(&mut kit.syncer);
         }
     }
 
-    fn tell_sync_error(&mut self, kit: &mut Kit) {
+    fn tell_sync_error(&mut self, kit: &mut ShimContext) {
         if let Some(Err(e)) = self.log.synced() {
             let what = format!("sync its output: {e}");
             self.trouble(what, kit);
         }
     }
 
-    fn tell(&mut self, kit: &mut Kit) {
+    fn tell(&mut self, kit: &mut ShimContext) {
         self.phase = Phase::Told;
         self.tell_flowing(kit);
         let Some(facts) = self.facts.clone() else {
@@ -202,7 +202,7 @@ impl Attempt {
     }
 
     /// A result of the sync thread.
-    pub fn on_synced(&mut self, synced: Synced, kit: &mut Kit) {
+    pub fn on_synced(&mut self, synced: Synced, kit: &mut ShimContext) {
         self.log.on_synced(synced);
         self.tell_sync_error(kit);
     }

@@ -9,7 +9,7 @@ use std::{
 use super::{Attempt, Blocked, Phase};
 use crate::{
     job::Offset,
-    shim::{context::Kit, log::Obstacle},
+    shim::{context::ShimContext, log::Obstacle},
     spool::{FromShim, ShimState},
 };
 
@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_millis(250);
 
 impl Attempt {
     /// The output cannot flow: says so once, and holds the stall clock.
-    pub(super) fn block(&mut self, why: Obstacle, kit: &mut Kit, now: Instant) {
+    pub(super) fn block(&mut self, why: Obstacle, kit: &mut ShimContext, now: Instant) {
         match &why {
             Obstacle::Full(text) | Obstacle::NotStarted(text) => {
                 self.tell_waiting(text.clone(), kit);
@@ -37,7 +37,7 @@ impl Attempt {
         self.silence.run(false, now);
     }
 
-    pub(super) fn unblock(&mut self, kit: &mut Kit, now: Instant) {
+    pub(super) fn unblock(&mut self, kit: &mut ShimContext, now: Instant) {
         if self.blocked.take().is_none() {
             return;
         }
@@ -48,20 +48,20 @@ impl Attempt {
         }
     }
 
-    fn tell_waiting(&mut self, why: String, kit: &mut Kit) {
+    fn tell_waiting(&mut self, why: String, kit: &mut ShimContext) {
         if !self.is_told() && self.told_waiting.is_none() {
             self.told_waiting = Some(why.clone());
             self.tell_wait(true, why, kit);
         }
     }
 
-    pub(super) fn tell_flowing(&mut self, kit: &mut Kit) {
+    pub(super) fn tell_flowing(&mut self, kit: &mut ShimContext) {
         if self.told_waiting.take().is_some() {
             self.tell_wait(false, "it goes on".to_owned(), kit);
         }
     }
 
-    fn tell_wait(&self, waiting: bool, why: String, kit: &mut Kit) {
+    fn tell_wait(&self, waiting: bool, why: String, kit: &mut ShimContext) {
         let about = self.about();
         kit.said.push(FromShim::Waiting {
             about,
@@ -71,7 +71,7 @@ impl Attempt {
     }
 
     /// Tells of something that the operator should know; the same thing only once.
-    pub(super) fn trouble(&mut self, what: String, kit: &mut Kit) {
+    pub(super) fn trouble(&mut self, what: String, kit: &mut ShimContext) {
         if self.told_trouble.as_ref() == Some(&what) {
             return;
         }
@@ -110,7 +110,7 @@ impl Attempt {
     }
 
     /// A new server listens: what it is not told by [`Self::state`].
-    pub fn on_hello(&mut self, kit: &mut Kit) {
+    pub fn on_hello(&mut self, kit: &mut ShimContext) {
         self.armed = None;
         if self.facts.is_none() {
             // The server before may have died before it could enter the start.
@@ -128,7 +128,7 @@ impl Attempt {
     }
 
     /// Says which process runs, once there is one.
-    pub(super) fn tell_start(&self, kit: &mut Kit) {
+    pub(super) fn tell_start(&self, kit: &mut ShimContext) {
         if let (Some(start), Some(started_at_us)) = (self.start, self.started_at_us) {
             kit.said.push(FromShim::Started {
                 job: self.spec.job,
@@ -142,12 +142,12 @@ impl Attempt {
 
     /// Says `grew` as soon as there is more than `offset`, or than the least that was asked for
     /// before and not told yet: one reader waits for the next byte, another for the millionth.
-    pub fn arm(&mut self, offset: Offset, kit: &mut Kit) {
+    pub fn arm(&mut self, offset: Offset, kit: &mut ShimContext) {
         self.armed = Some(self.armed.map_or(offset, |armed| armed.min(offset)));
         self.tell_growth(kit);
     }
 
-    pub(super) fn tell_growth(&mut self, kit: &mut Kit) {
+    pub(super) fn tell_growth(&mut self, kit: &mut ShimContext) {
         let offset = self.log.final_end();
         if self.armed.is_some_and(|armed| offset > armed) {
             self.armed = None;

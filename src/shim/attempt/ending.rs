@@ -12,8 +12,8 @@ use super::{Attempt, Phase};
 use crate::{
     job::Leftover,
     shim::{
-        context::Kit,
-        process::{fork, look::Process, tree},
+        context::ShimContext,
+        process::{fork, look::Descendant, tree},
         timestamps,
     },
 };
@@ -33,7 +33,7 @@ impl Attempt {
     ///
     /// The leader itself is reaped last, because its number is its group's name. ECHILD is the
     /// proof that nobody is left.
-    pub fn on_children(&mut self, kit: &mut Kit, now: Instant) {
+    pub fn on_children(&mut self, kit: &mut ShimContext, now: Instant) {
         self.watch_soon(now);
         let mut left = REAPS_MAX;
         while left > 0 {
@@ -72,7 +72,7 @@ impl Attempt {
         &mut self,
         leader: i32,
         left: &mut usize,
-        kit: &Kit,
+        kit: &ShimContext,
         now: Instant,
     ) -> io::Result<usize> {
         let mut remaining = 0;
@@ -108,7 +108,7 @@ impl Attempt {
     }
 
     /// The leader has exited before its start was noticed: the report goes first.
-    fn finish_start(&mut self, kit: &mut Kit, now: Instant) {
+    fn finish_start(&mut self, kit: &mut ShimContext, now: Instant) {
         if !matches!(self.phase, Phase::Starting { .. }) {
             return;
         }
@@ -120,7 +120,7 @@ impl Attempt {
     }
 
     /// The leader has exited and others live: they end with it, or stay and are named.
-    fn on_leader_exit(&mut self, kit: &mut Kit, now: Instant) {
+    fn on_leader_exit(&mut self, kit: &mut ShimContext, now: Instant) {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
@@ -139,7 +139,7 @@ impl Attempt {
 
     /// What lives besides the leader stays: it goes on if it was paused, for nobody could let it go
     /// on later, and it is named. Where not all of them can be looked at, that waits.
-    fn leave_to_themselves(&mut self, kit: &Kit, now: Instant) {
+    fn leave_to_themselves(&mut self, kit: &ShimContext, now: Instant) {
         if !self.let_go(kit, now) {
             return self.look_again(now);
         }
@@ -151,7 +151,7 @@ impl Attempt {
     }
 
     /// These are no longer part of the attempt.
-    fn leave(&mut self, survivors: &[Process]) {
+    fn leave(&mut self, survivors: &[Descendant]) {
         self.survivors = tree::name_all(survivors);
         if let Some(leader) = self.leader {
             self.reap(leader);
@@ -161,12 +161,12 @@ impl Attempt {
 
     /// The leader is gone, and only processes are left that the kernel does not let us signal
     /// (they have become another user's): they survive.
-    pub(super) fn give_up_on(&mut self, refused: &[Process], kit: &Kit) {
+    pub(super) fn give_up_on(&mut self, refused: &[Descendant], kit: &ShimContext) {
         if !matches!(self.phase, Phase::Ending) || refused.is_empty() {
             return;
         }
         let others = self.others(kit);
-        let is_refused = |p: &Process| refused.iter().any(|r| r.identity() == p.identity());
+        let is_refused = |p: &Descendant| refused.iter().any(|r| r.identity() == p.identity());
         if others.is_whole() && others.found.iter().all(is_refused) {
             self.leave(&others.found);
             self.leaked = self.leaked.saturating_sub(self.survivors.len() as u32);
@@ -175,7 +175,7 @@ impl Attempt {
 
     /// In a stop the whole tree was asked to go with the leader; who has to be killed although
     /// the leader went is what outlived it.
-    pub(super) fn count_leaked_in_stop(&mut self, kit: &Kit) {
+    pub(super) fn count_leaked_in_stop(&mut self, kit: &ShimContext) {
         let first = self.stop.as_ref().is_some_and(|stop| !stop.facts.killed);
         if let (Phase::Ending, true) = (&self.phase, first) {
             self.leaked = self.others(kit).found.len() as u32;
@@ -183,20 +183,20 @@ impl Attempt {
     }
 
     /// Whoever lives besides the leader.
-    fn others(&self, kit: &Kit) -> tree::Looked {
+    fn others(&self, kit: &ShimContext) -> tree::TreeScan {
         kit.tree.others(self.leader.unwrap_or_default())
     }
 
     /// Children are left and none of them has exited. The kernel's list of children may miss one
     /// while others exit: then the leader has been reaped too early, and it matters only now.
-    fn on_straggler(&mut self, kit: &mut Kit, now: Instant) {
+    fn on_straggler(&mut self, kit: &mut ShimContext, now: Instant) {
         if self.leader.is_none() && self.leader_status.is_some() {
             self.on_leader_exit(kit, now);
         }
     }
 
     /// There are no children any more.
-    fn on_gone(&mut self, kit: &mut Kit, now: Instant) {
+    fn on_gone(&mut self, kit: &mut ShimContext, now: Instant) {
         let before = std::mem::replace(&mut self.gone, true);
         if let Phase::Failing(error) = &self.phase {
             let error = error.clone();

@@ -17,7 +17,7 @@ const KEPT_BYTES: usize = 64 << 10;
 
 /// Where the bytes go.
 #[derive(Debug)]
-enum Way {
+enum Destination {
     /// There is no process yet.
     NotYet,
     /// Our end of the pipe; it does not block.
@@ -29,7 +29,7 @@ enum Way {
 /// The feed of one process.
 #[derive(Debug)]
 pub struct Feed {
-    way: Way,
+    way: Destination,
     waiting: VecDeque<u8>,
     /// How many of them, at the front, are the job's own stdin, which has no bound here.
     own: usize,
@@ -44,8 +44,8 @@ impl Feed {
     pub fn of(spec: &mut RunSpec) -> Self {
         let stdin = spec.stdin.take();
         let way = match stdin.is_some() || spec.interactive {
-            true => Way::NotYet,
-            false => Way::Closed,
+            true => Destination::NotYet,
+            false => Destination::Closed,
         };
         let waiting = VecDeque::from(stdin.unwrap_or_default().into_bytes());
         let mut feed = Self {
@@ -63,12 +63,12 @@ impl Feed {
 
     /// Whether the process needs a pipe as its stdin.
     pub fn wants_pipe(&self) -> bool {
-        matches!(self.way, Way::NotYet)
+        matches!(self.way, Destination::NotYet)
     }
 
     /// The process has a pipe now: `ours` is the end that takes bytes and does not block.
     pub fn attach(&mut self, ours: OwnedFd) {
-        self.way = Way::Pipe(ours);
+        self.way = Destination::Pipe(ours);
         self.go_on();
     }
 
@@ -78,7 +78,7 @@ impl Feed {
             return InputAnswer::Accepted { bytes };
         }
         self.go_on();
-        if !self.open || matches!(self.way, Way::Closed) {
+        if !self.open || matches!(self.way, Destination::Closed) {
             return InputAnswer::Closed;
         }
         let waiting = self.waiting.len() - self.own;
@@ -124,7 +124,7 @@ impl Feed {
 
     /// The same; the error is how many bytes were written until nobody read any more.
     fn write_out(&mut self) -> Result<(), usize> {
-        let Way::Pipe(fd) = &self.way else {
+        let Destination::Pipe(fd) = &self.way else {
             return Ok(());
         };
         let mut written = 0;
@@ -153,14 +153,14 @@ impl Feed {
     /// The pipe, as long as the process may read from it, and whether bytes wait to be written.
     pub fn sink(&self) -> Option<(&OwnedFd, bool)> {
         match &self.way {
-            Way::Pipe(fd) => Some((fd, !self.waiting.is_empty())),
-            Way::NotYet | Way::Closed => None,
+            Destination::Pipe(fd) => Some((fd, !self.waiting.is_empty())),
+            Destination::NotYet | Destination::Closed => None,
         }
     }
 
     /// Nothing more is fed; what was taken is still known.
     pub fn close(&mut self) {
-        self.way = Way::Closed;
+        self.way = Destination::Closed;
         self.waiting = VecDeque::new();
         self.own = 0;
     }

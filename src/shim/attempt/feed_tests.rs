@@ -38,7 +38,7 @@ fn accepted(bytes: u64) -> InputAnswer {
 /// A feed without a pipe, as before the start of an interactive attempt.
 fn unborn(own: &[u8]) -> Feed {
     Feed {
-        way: Way::NotYet,
+        way: Destination::NotYet,
         waiting: own.to_vec().into(),
         own: own.len(),
         open: true,

@@ -7,11 +7,11 @@ use super::Attempt;
 use crate::{
     job::{Input, InputAnswer, Offset, Stream, WhenFull},
     shim::{
-        context::Kit,
+        context::ShimContext,
         log::{Obstacle, frame},
-        process::pipes::Read,
+        process::pipes::PipeRead,
     },
-    sys::disk_reserve::Share,
+    sys::disk_reserve::DrainShare,
 };
 
 /// What a process without a terminal writes to.
@@ -19,7 +19,7 @@ const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Attempt {
     /// Reads each of the streams that are `ready` once; the one that was first is last next time.
-    pub fn pump(&mut self, ready: &[Stream], kit: &mut Kit, now: Instant) {
+    pub fn pump(&mut self, ready: &[Stream], kit: &mut ShimContext, now: Instant) {
         for stream in self.order() {
             if !self.flows() || !ready.contains(&stream) {
                 continue;
@@ -44,7 +44,11 @@ impl Attempt {
     /// Stores what was in the pipes when the tree was gone, without waiting for more: whoever
     /// could still write is no longer part of the attempt. On a full disk only a part of the
     /// reserve is for this: ends need the rest.
-    pub(super) fn store_the_rest(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    pub(super) fn store_the_rest(
+        &mut self,
+        kit: &mut ShimContext,
+        now: Instant,
+    ) -> Result<(), Obstacle> {
         if !kit.frame.waiting().is_empty() {
             self.drain_step(None, kit, now)?;
         }
@@ -65,7 +69,7 @@ impl Attempt {
     fn drain_step(
         &mut self,
         stream: Option<Stream>,
-        kit: &mut Kit,
+        kit: &mut ShimContext,
         now: Instant,
     ) -> Result<bool, Obstacle> {
         let step = self.with_share(false, kit, |attempt, kit| match stream {
@@ -92,23 +96,23 @@ impl Attempt {
     fn with_share<T>(
         &mut self,
         failed: bool,
-        kit: &mut Kit,
-        act: impl FnOnce(&mut Self, &mut Kit) -> Result<T, Obstacle>,
+        kit: &mut ShimContext,
+        act: impl FnOnce(&mut Self, &mut ShimContext) -> Result<T, Obstacle>,
     ) -> Result<T, Obstacle> {
         if self.discards() {
             return act(self, kit);
         }
         match kit.ballast.share(frame::READ_BYTES as u64, failed)? {
-            Share::Granted(_permit) => act(self, kit),
-            Share::Refused(why) => Err(Obstacle::Full(why)),
+            DrainShare::Granted(_permit) => act(self, kit),
+            DrainShare::Refused(why) => Err(Obstacle::Full(why)),
         }
     }
 
     /// Counts what was in the pipes, and does not store it.
-    pub(super) fn forget_the_rest(&mut self, kit: &mut Kit, now: Instant) {
+    pub(super) fn forget_the_rest(&mut self, kit: &mut ShimContext, now: Instant) {
         self.log.cut(&mut kit.frame);
         for stream in BOTH {
-            while let Read::Bytes(length) = self.pipes.read(stream, kit.frame.space()) {
+            while let PipeRead::Bytes(length) = self.pipes.read(stream, kit.frame.space()) {
                 let taken = match self.spec.when_full {
                     WhenFull::Fail => self.room().map_or(length, |room| length.min(room)),
                     WhenFull::DropOldest | WhenFull::DropNewest => length,
@@ -127,13 +131,13 @@ impl Attempt {
         &mut self,
         stream: Stream,
         urgent: bool,
-        kit: &mut Kit,
+        kit: &mut ShimContext,
         now: Instant,
     ) -> Result<bool, Obstacle> {
         if !self.discards() {
             self.log.make_ready(&mut kit.desk(), urgent)?;
         }
-        let Read::Bytes(length) = self.pipes.read(stream, kit.frame.space()) else {
+        let PipeRead::Bytes(length) = self.pipes.read(stream, kit.frame.space()) else {
             return Ok(false);
         };
         self.silence.reset(now);
@@ -151,7 +155,7 @@ impl Attempt {
     }
 
     /// Of `length` bytes only the first `kept` are stored.
-    fn over_the_bound(&mut self, kept: usize, length: usize, kit: &mut Kit, now: Instant) {
+    fn over_the_bound(&mut self, kept: usize, length: usize, kit: &mut ShimContext, now: Instant) {
         match self.spec.when_full {
             WhenFull::DropNewest => self.log.forget(&kit.frame, kept, length),
             WhenFull::Fail | WhenFull::DropOldest => self.limit_reached(kit, now),

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::shim::process::{
-    look::{Identity, Process},
+    look::{Descendant, Identity},
     tree::Known,
 };
 
@@ -52,8 +52,8 @@ impl Halt {
 
     /// Takes over who is there now; whether anybody is new. One that has exited since the last look
     /// counts as well: it may have left a child that was not there when its list was read.
-    pub fn look(&mut self, found: &[Process]) -> bool {
-        let now: HashSet<_> = found.iter().map(Process::identity).collect();
+    pub fn look(&mut self, found: &[Descendant]) -> bool {
+        let now: HashSet<_> = found.iter().map(Descendant::identity).collect();
         let any_new = !now.is_subset(&self.seen);
         self.seen = now;
         any_new
@@ -61,7 +61,7 @@ impl Halt {
 
     /// Whether this process is to be stopped: it is met for the first time, somebody else has let it go
     /// on, or it has not come to its stop yet. One that stands still by itself is remembered.
-    pub fn meet(&mut self, process: &Process, is_stopped: bool) -> bool {
+    pub fn meet(&mut self, process: &Descendant, is_stopped: bool) -> bool {
         let identity = process.identity();
         if is_stopped && !self.stopped.contains(&identity) {
             match self.must_have_stopped(process) {
@@ -73,13 +73,13 @@ impl Halt {
     }
 
     /// Whether a process that stands still and is not known does so because of the pause.
-    fn must_have_stopped(&self, process: &Process) -> bool {
+    fn must_have_stopped(&self, process: &Descendant) -> bool {
         let in_group = self.group == Some(process.group);
         (in_group || self.is_blind) && !self.stood.contains(&process.identity())
     }
 
     /// The pause has stopped this process.
-    pub fn has_stopped(&mut self, process: &Process) {
+    pub fn has_stopped(&mut self, process: &Descendant) {
         self.stood.remove(&process.identity());
         self.stopped.insert(process.identity());
     }
@@ -90,14 +90,14 @@ impl Halt {
     }
 
     /// Whether this process goes on at the end of the pause.
-    pub fn lets_go(&self, process: &Process) -> bool {
+    pub fn lets_go(&self, process: &Descendant) -> bool {
         let identity = process.identity();
         let was_unseen = self.is_blind && !self.stood.contains(&identity);
         self.stopped.contains(&identity) || was_unseen
     }
 
     /// It goes on.
-    pub fn has_let_go(&mut self, process: &Process) {
+    pub fn has_let_go(&mut self, process: &Descendant) {
         self.stopped.remove(&process.identity());
     }
 
@@ -116,8 +116,8 @@ impl Halt {
 mod tests {
     use super::*;
 
-    fn process(pid: i32, group: i32) -> Process {
-        Process::sample(pid, group)
+    fn process(pid: i32, group: i32) -> Descendant {
+        Descendant::sample(pid, group)
     }
 
     #[test]

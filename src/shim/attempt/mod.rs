@@ -21,19 +21,19 @@ use std::{
 };
 
 use super::{
-    context::Kit,
-    log::{Log, Obstacle},
+    context::ShimContext,
+    log::{AttemptLog, Obstacle},
     process::{pipes::Pipes, usage},
     timestamps,
 };
 use crate::{
     job::{ExitFacts, Offset, SpawnError, StopCause, StopWish, Stream, Survivor},
-    spool::{About, RunSpec, record::StartPayload},
+    spool::{AttemptRef, RunSpec, record::StartPayload},
 };
 use backoff::Backoff;
 use feed::Feed;
 use halt::Halt;
-use stop::Stop;
+use stop::StopProgress;
 use stopwatch::Stopwatch;
 
 /// Where an attempt is.
@@ -83,7 +83,7 @@ pub(super) struct Blocked {
 pub struct Attempt {
     pub(super) spec: RunSpec,
     pub(super) phase: Phase,
-    pub(super) log: Log,
+    pub(super) log: AttemptLog,
     pub(super) pipes: Pipes,
     pub(super) stdin: Feed,
     /// Whose turn it is to be read first.
@@ -99,7 +99,7 @@ pub struct Attempt {
     pub(super) started_at_us: Option<i64>,
     /// Which process that is.
     pub(super) start: Option<StartPayload>,
-    pub(super) stop: Option<Stop>,
+    pub(super) stop: Option<StopProgress>,
     /// When everything that lives is killed, and killed again.
     pub(super) kill_at: Option<Instant>,
     /// When the processes are looked at again, because they could not all be looked at.
@@ -149,8 +149,8 @@ impl Attempt {
         spec: RunSpec,
         stdin: Feed,
         later: Later,
-        log: Log,
-        kit: &mut Kit,
+        log: AttemptLog,
+        kit: &mut ShimContext,
         now: Instant,
     ) -> Self {
         let mut attempt = Self {
@@ -204,7 +204,7 @@ impl Attempt {
     }
 
     /// Goes on as far as it can without waiting.
-    pub fn advance(&mut self, kit: &mut Kit, now: Instant) {
+    pub fn advance(&mut self, kit: &mut ShimContext, now: Instant) {
         if self.is_blocked(now) {
             return;
         }
@@ -222,7 +222,7 @@ impl Attempt {
         }
     }
 
-    fn step(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    fn step(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         match self.phase {
             Phase::Opening => self.open(kit, now),
             Phase::Draining => self.drain(kit, now),
@@ -242,7 +242,7 @@ impl Attempt {
     }
 
     /// Output that waits for the disk goes first; with nothing waiting there is nothing to do.
-    fn log_ready(&mut self, kit: &mut Kit) -> Result<(), Obstacle> {
+    fn log_ready(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
         if self.blocked.is_none() {
             return Ok(());
         }
@@ -309,8 +309,8 @@ impl Attempt {
     }
 
     /// Names it in messages.
-    pub(super) fn about(&self) -> About {
-        About::attempt(self.spec.job, self.spec.attempt)
+    pub(super) fn about(&self) -> AttemptRef {
+        AttemptRef::attempt(self.spec.job, self.spec.attempt)
     }
 
     /// A wish of the shim itself.

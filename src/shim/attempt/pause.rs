@@ -7,8 +7,8 @@ use super::{Attempt, Phase};
 use crate::{
     job::Survivor,
     shim::{
-        context::Kit,
-        process::{look::Process, tree},
+        context::ShimContext,
+        process::{look::Descendant, tree},
     },
     spool::FromShim,
 };
@@ -28,7 +28,7 @@ const WATCH_SOONEST: Duration = Duration::from_millis(50);
 
 impl Attempt {
     /// Stops the whole tree, without anybody in it noticing. A stop that has begun goes first.
-    pub fn pause(&mut self, kit: &mut Kit, now: Instant) {
+    pub fn pause(&mut self, kit: &mut ShimContext, now: Instant) {
         match self.phase {
             _ if self.stop.is_some() => {}
             Phase::Opening | Phase::Starting { .. } | Phase::Failing(_) => self.later.pause = true,
@@ -39,13 +39,13 @@ impl Attempt {
     }
 
     /// Lets the tree go on.
-    pub fn resume(&mut self, kit: &mut Kit, now: Instant) {
+    pub fn resume(&mut self, kit: &mut ShimContext, now: Instant) {
         self.later.pause = false;
         self.go_on(kit, now);
     }
 
     /// Pauses and resumes that are due.
-    pub(super) fn on_pause_time(&mut self, kit: &mut Kit, now: Instant) {
+    pub(super) fn on_pause_time(&mut self, kit: &mut ShimContext, now: Instant) {
         let due = self.unreached.take_if(|(_, at)| *at <= now);
         let watch = self.watch_at.take_if(|at| *at <= now).is_some();
         match due {
@@ -64,7 +64,7 @@ impl Attempt {
 
     /// Stops everybody who does not stand still. It is told once they all do: where somebody could
     /// not be looked at, it is tried again. Where the kernel does not let us, nobody stays stopped.
-    fn hold(&mut self, kit: &mut Kit, now: Instant) {
+    fn hold(&mut self, kit: &mut ShimContext, now: Instant) {
         if !matches!(self.phase, Phase::Running) || self.stop.is_some() {
             return;
         }
@@ -90,14 +90,14 @@ impl Attempt {
         }
     }
 
-    fn tell_paused(&mut self, kit: &mut Kit) {
+    fn tell_paused(&mut self, kit: &mut ShimContext) {
         self.told_paused = true;
         let about = self.about();
         kit.said.push(FromShim::Paused { about });
     }
 
     /// Ends a pause. It is told once everybody goes on.
-    fn go_on(&mut self, kit: &mut Kit, now: Instant) {
+    fn go_on(&mut self, kit: &mut ShimContext, now: Instant) {
         if !matches!(self.phase, Phase::Running) || self.stop.is_some() {
             return;
         }
@@ -112,7 +112,7 @@ impl Attempt {
     }
 
     /// Lets those go on that the pause has stopped; whether all of them were reached.
-    pub(super) fn let_go(&mut self, kit: &Kit, now: Instant) -> bool {
+    pub(super) fn let_go(&mut self, kit: &ShimContext, now: Instant) -> bool {
         self.watch_at = None;
         let reached = self.halt.as_mut().is_none_or(|halt| kit.tree.let_go(halt));
         if reached {
@@ -123,7 +123,7 @@ impl Attempt {
     }
 
     /// Some processes cannot be stopped, so that the job would go on: it is not paused at all.
-    fn give_pause_up(&mut self, refused: &[Process], kit: &mut Kit, now: Instant) {
+    fn give_pause_up(&mut self, refused: &[Descendant], kit: &mut ShimContext, now: Instant) {
         let about = self.about();
         let names = names(&tree::name_all(refused));
         let why = format!(

@@ -10,12 +10,12 @@ use super::{
     Attempt, Later,
     backoff::Backoff,
     feed::Feed,
-    stop::{SIGNALS_MAX, Stop},
+    stop::{SIGNALS_MAX, StopProgress},
 };
 use crate::{
     job::{Dropped, Exit, ExitFacts, Input, InputAnswer, JobNumber, Offset, StopWish, Usage},
-    shim::{context::Kit, log::Log, process::spawn, timestamps},
-    spool::{About, FromShim, RunSpec, ShimState, ToShim},
+    shim::{context::ShimContext, log::AttemptLog, process::spawn, timestamps},
+    spool::{AttemptRef, FromShim, RunSpec, ShimState, ToShim},
 };
 
 /// An attempt that waits for its first segment, or has ended without one.
@@ -49,15 +49,15 @@ impl Pending {
 
     /// Takes the right to start the attempt. `AlreadyExists` where somebody else has it; after any
     /// other error nobody has, and it can be tried again.
-    pub fn claim(&self, kit: &mut Kit) -> io::Result<Log> {
+    pub fn claim(&self, kit: &mut ShimContext) -> io::Result<AttemptLog> {
         kit.ticket += 1;
         kit.frame.clear();
         let (spool, ballast) = (kit.spool.clone(), kit.ballast.clone());
-        Log::create(spool, ballast, &self.spec, kit.ticket)
+        AttemptLog::create(spool, ballast, &self.spec, kit.ticket)
     }
 
     /// The attempt begins, with everything that was asked of it meanwhile.
-    pub fn begin(self, log: Log, kit: &mut Kit, now: Instant) -> Attempt {
+    pub fn begin(self, log: AttemptLog, kit: &mut ShimContext, now: Instant) -> Attempt {
         if self.told_waiting.is_some() {
             self.tell_waiting(false, "it goes on".to_owned(), kit);
         }
@@ -69,7 +69,7 @@ impl Pending {
     }
 
     /// The segment could not be created: waits, and says so once.
-    pub fn wait(&mut self, error: &io::Error, kit: &mut Kit, now: Instant) {
+    pub fn wait(&mut self, error: &io::Error, kit: &mut ShimContext, now: Instant) {
         self.retry_at = Some(now + self.backoff.pause());
         if let Some(wish) = self.spec.stop.take() {
             return self.end(wish, kit);
@@ -87,7 +87,7 @@ impl Pending {
     }
 
     /// Does what the server wants, as far as that needs no process.
-    pub fn obey(&mut self, message: ToShim, kit: &mut Kit) {
+    pub fn obey(&mut self, message: ToShim, kit: &mut ShimContext) {
         match message {
             _ if self.facts.is_some() => {}
             ToShim::Arm { offset, .. } => {
@@ -111,14 +111,14 @@ impl Pending {
     /// It ends without having begun. There is no record of it: should this shim be gone before the
     /// end is committed, the missing segment proves that nothing was started, and the wish stands
     /// in the ledger.
-    fn end(&mut self, wish: StopWish, kit: &mut Kit) {
+    fn end(&mut self, wish: StopWish, kit: &mut ShimContext) {
         let about = self.about();
         self.stdin.close();
         self.facts = Some(Box::new(ExitFacts {
             exit: Exit::SpawnFailed(spawn::failed(Errno::ECANCELED, "start")),
             started_at_us: None,
             ended_at_us: timestamps::wall_us(),
-            stop: Some(Stop::new(wish.clone()).facts),
+            stop: Some(StopProgress::new(wish.clone()).facts),
             leaked: 0,
             survivors: Vec::new(),
             usage: Usage::default(),
@@ -162,14 +162,14 @@ impl Pending {
     }
 
     /// A new server listens: what it is not told by [`Self::state`].
-    pub fn on_hello(&mut self, kit: &mut Kit) {
+    pub fn on_hello(&mut self, kit: &mut ShimContext) {
         self.armed = None;
         if let Some(why) = self.told_waiting.clone() {
             self.tell_waiting(true, why, kit);
         }
     }
 
-    fn tell_waiting(&self, waiting: bool, why: String, kit: &mut Kit) {
+    fn tell_waiting(&self, waiting: bool, why: String, kit: &mut ShimContext) {
         let about = self.about();
         kit.said.push(FromShim::Waiting {
             about,
@@ -183,8 +183,8 @@ impl Pending {
         (self.spec.job, self.spec.attempt)
     }
 
-    fn about(&self) -> About {
-        About::attempt(self.spec.job, self.spec.attempt)
+    fn about(&self) -> AttemptRef {
+        AttemptRef::attempt(self.spec.job, self.spec.attempt)
     }
 
     /// Whether this is the attempt.

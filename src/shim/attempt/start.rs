@@ -9,13 +9,13 @@ use super::{Attempt, Phase, stopwatch::Stopwatch};
 use crate::{
     job::SpawnError,
     shim::{
-        context::Kit,
+        context::ShimContext,
         log::Obstacle,
         process::{
             look,
             pipes::Pipes,
             plan,
-            spawn::{self, Failure, Retry, Spawned},
+            spawn::{self, Retry, SpawnFailure, Spawned},
             usage,
         },
         timestamps,
@@ -31,7 +31,11 @@ impl Attempt {
     /// Starts the process. An attempt starts at most one that comes to its exec: this is called only
     /// in the phase `Opening`, which follows a start that failed only behind ECHILD
     /// ([`Self::start_again`]), and a child that fails exits.
-    pub(in crate::shim) fn open(&mut self, kit: &mut Kit, now: Instant) -> Result<(), Obstacle> {
+    pub(in crate::shim) fn open(
+        &mut self,
+        kit: &mut ShimContext,
+        now: Instant,
+    ) -> Result<(), Obstacle> {
         self.log.begin(&kit.intent(&self.spec))?;
         self.log.prepare()?;
         self.log.has_room()?;
@@ -66,7 +70,7 @@ impl Attempt {
     }
 
     /// Whether a start that failed so is tried again.
-    fn may_pass(&mut self, failure: &Failure, now: Instant) -> bool {
+    fn may_pass(&mut self, failure: &SpawnFailure, now: Instant) -> bool {
         match failure.retry {
             Retry::Never => false,
             Retry::Always => true,
@@ -79,7 +83,7 @@ impl Attempt {
 
     /// Looks at what a child between fork and exec has to report; the end of the file without a
     /// report means that its program runs (or that it was killed before).
-    pub fn read_report(&mut self, kit: &mut Kit, now: Instant) {
+    pub fn read_report(&mut self, kit: &mut ShimContext, now: Instant) {
         let Phase::Starting { report, .. } = &self.phase else {
             return;
         };
@@ -90,13 +94,13 @@ impl Attempt {
             Ok(0) => self.started(kit, now),
             Ok(length) => {
                 let failure = spawn::read_report(&bytes[..length], &self.spec);
-                self.on_report(failure.unwrap_or_else(Failure::unknown), now);
+                self.on_report(failure.unwrap_or_else(SpawnFailure::unknown), now);
             }
         }
     }
 
     /// The child could not come to its exec, and exits.
-    fn on_report(&mut self, failure: Failure, now: Instant) {
+    fn on_report(&mut self, failure: SpawnFailure, now: Instant) {
         if self.stop.is_none() && self.may_pass(&failure, now) {
             self.phase = Phase::Failing(failure.error);
             return;
@@ -111,7 +115,7 @@ impl Attempt {
     /// The child that could not come to its exec is reaped, and no other is there: the next one may
     /// be started after a pause. Its start record stays until the next child writes its own at the
     /// same place; it names a process that nobody finds any more.
-    pub(super) fn start_again(&mut self, error: &SpawnError, kit: &mut Kit, now: Instant) {
+    pub(super) fn start_again(&mut self, error: &SpawnError, kit: &mut ShimContext, now: Instant) {
         self.phase = Phase::Opening;
         self.leader_status = None;
         self.pipes = Pipes::default();
@@ -129,7 +133,7 @@ impl Attempt {
         start.filter(|(start, _)| Some(start.pid) == self.leader)
     }
 
-    fn started(&mut self, kit: &mut Kit, now: Instant) {
+    fn started(&mut self, kit: &mut ShimContext, now: Instant) {
         let before = std::mem::replace(&mut self.phase, Phase::Running);
         let Some(pid) = self.leader else { return };
         if let Phase::Starting {

@@ -9,10 +9,10 @@ use super::{Attempt, Phase, pause};
 use crate::{
     job::{StopCause, StopFacts, StopWish, Survivor, signal},
     shim::{
-        context::Kit,
+        context::ShimContext,
         process::{
             fork,
-            reach::{self, Reached},
+            reach::{self, SignalOutcome},
             spawn, tree,
         },
     },
@@ -33,7 +33,7 @@ pub(super) const SIGNALS_MAX: usize = 64;
 
 /// A stop that has begun.
 #[derive(Debug)]
-pub struct Stop {
+pub struct StopProgress {
     /// As it was asked first.
     pub wish: StopWish,
     /// What has been done about it.
@@ -42,7 +42,7 @@ pub struct Stop {
     leader_reached: bool,
 }
 
-impl Stop {
+impl StopProgress {
     /// One that has done nothing yet.
     pub fn new(wish: StopWish) -> Self {
         let facts = StopFacts {
@@ -67,7 +67,7 @@ impl Stop {
 
     /// Takes over what became of a signal to everybody. A leader that it has reached once has heard of
     /// the stop.
-    fn note(&mut self, number: i32, reached: &Reached) {
+    fn note(&mut self, number: i32, reached: &SignalOutcome) {
         let again = number == libc::SIGKILL && self.facts.killed;
         if reached.is_delivered && !again {
             self.sent(number);
@@ -83,7 +83,7 @@ impl Stop {
 }
 
 /// When the living are looked for again after a KILL.
-fn kill_again(reached: &Reached) -> Duration {
+fn kill_again(reached: &SignalOutcome) -> Duration {
     match (reached.is_quiet(), reached.is_delivered) {
         // There are always new ones: as soon as everything else has had its turn.
         (false, _) => Duration::ZERO,
@@ -95,7 +95,7 @@ fn kill_again(reached: &Reached) -> Duration {
 impl Attempt {
     /// Somebody, or a limit, wants the attempt to end. Too late once the leader has exited, except
     /// for output that waits for room.
-    pub fn stop(&mut self, wish: StopWish, kit: &mut Kit, now: Instant) {
+    pub fn stop(&mut self, wish: StopWish, kit: &mut ShimContext, now: Instant) {
         if !self.leader_lives() {
             return self.want_end(now);
         }
@@ -115,7 +115,7 @@ impl Attempt {
             wish: wish.clone(),
         });
         let gently = wish.cause != StopCause::Kill;
-        self.stop = Some(Stop::new(wish));
+        self.stop = Some(StopProgress::new(wish));
         match self.phase {
             Phase::Opening => {
                 self.unblock(kit, now);
@@ -146,7 +146,7 @@ impl Attempt {
     }
 
     /// TERM to everybody, and CONT where somebody could not act on it otherwise.
-    pub(super) fn terminate(&mut self, kit: &mut Kit, now: Instant) {
+    pub(super) fn terminate(&mut self, kit: &mut ShimContext, now: Instant) {
         let group = self.group();
         let reached = kit.tree.terminate(group);
         self.note(libc::SIGTERM, &reached, kit);
@@ -161,7 +161,7 @@ impl Attempt {
     }
 
     /// Enters what became of a signal of the stop, and tells of those that it could not reach.
-    fn note(&mut self, number: i32, reached: &Reached, kit: &mut Kit) {
+    fn note(&mut self, number: i32, reached: &SignalOutcome, kit: &mut ShimContext) {
         let Some(stop) = &mut self.stop else { return };
         // A job that forks has others each time: those of the last try stand in its facts.
         let is_told = !stop.facts.refused.is_empty();
@@ -172,7 +172,7 @@ impl Attempt {
         }
     }
 
-    fn tell_refused(&mut self, refused: Vec<Survivor>, kit: &mut Kit) {
+    fn tell_refused(&mut self, refused: Vec<Survivor>, kit: &mut ShimContext) {
         let names = pause::names(&refused);
         let what = format!(
             "stop these of its processes: {names}: the kernel refuses it (EPERM), for they have \
@@ -184,7 +184,7 @@ impl Attempt {
     }
 
     /// KILL to everybody, now and again until nobody is left.
-    fn kill(&mut self, kit: &mut Kit, now: Instant) {
+    fn kill(&mut self, kit: &mut ShimContext, now: Instant) {
         self.count_leaked_in_stop(kit);
         // Where somebody could not be looked at the next round does: only ECHILD ends them.
         let lives = !matches!(self.phase, Phase::Ending);
@@ -195,7 +195,7 @@ impl Attempt {
     }
 
     /// What is due at `now`.
-    pub fn on_time(&mut self, kit: &mut Kit, now: Instant) {
+    pub fn on_time(&mut self, kit: &mut ShimContext, now: Instant) {
         let due = self.limits().filter(|(at, _)| *at <= now);
         let limit = due.min_by_key(|(at, _)| *at);
         if let Some((_, cause)) = limit {
@@ -215,7 +215,7 @@ impl Attempt {
 
     /// One signal to the leader's group; nothing once the leader has exited. In a pause nobody is let
     /// go on or stopped by it: the pause would not hold, and the other is over with the pause.
-    pub fn signal(&mut self, number: i32, kit: &mut Kit) {
+    pub fn signal(&mut self, number: i32, kit: &mut ShimContext) {
         match self.phase {
             Phase::Running if self.halt.is_some() && signal::is_of_job_control(number) => {}
             Phase::Running if self.leader_lives() => self.signal_now(number, kit),
@@ -228,7 +228,7 @@ impl Attempt {
         }
     }
 
-    fn signal_now(&mut self, number: i32, kit: &mut Kit) {
+    fn signal_now(&mut self, number: i32, kit: &mut ShimContext) {
         if reach::signal_group(self.group(), number) == Err(Errno::EPERM) {
             let name = signal::name(number);
             let what = format!("send it {name}: the kernel refuses it (EPERM)");
@@ -237,7 +237,7 @@ impl Attempt {
     }
 
     /// The program runs: what was asked before is done now.
-    pub(super) fn catch_up(&mut self, kit: &mut Kit, now: Instant) {
+    pub(super) fn catch_up(&mut self, kit: &mut ShimContext, now: Instant) {
         let later = std::mem::take(&mut self.later);
         for number in later.signals {
             self.signal(number, kit);
@@ -252,12 +252,12 @@ impl Attempt {
 
     /// More was written than may be stored: the attempt is stopped, or, where its leader has
     /// exited already, at least says so: what it wrote is not all there.
-    pub(super) fn limit_reached(&mut self, kit: &mut Kit, now: Instant) {
+    pub(super) fn limit_reached(&mut self, kit: &mut ShimContext, now: Instant) {
         if self.stop.is_some() {
             return;
         }
         let wish = self.limit_wish(StopCause::OutputLimit);
         self.stop(wish.clone(), kit, now);
-        self.stop.get_or_insert_with(|| Stop::new(wish));
+        self.stop.get_or_insert_with(|| StopProgress::new(wish));
     }
 }

@@ -2,29 +2,29 @@
 //! behind the bound. Which of both a job wants is not decided here.
 
 use super::{
-    Desk, Log,
-    frame::{self, Frame},
-    retention::{Ring, Victims, line_ends},
-    sync::{Syncer, Work},
+    AttemptLog, WriteContext,
+    frame::{self, FrameBuffer},
+    retention::{Retention, Victims, line_ends},
+    sync::{SyncWork, Syncer},
 };
 use crate::{
     job::{Dropped, Gap, GapReason, Offset, Stream, WhenFull},
     shim,
     spool::{
-        Hole, Kind, RunSpec, SegmentName,
+        DroppedRange, RecordKind, RunSpec, SegmentName,
         record::{self, HEADER_BYTES},
     },
 };
 
 /// The ring of an attempt that keeps its first and its newest output.
-pub(super) fn ring(spec: &RunSpec) -> Option<Ring> {
+pub(super) fn ring(spec: &RunSpec) -> Option<Retention> {
     let bytes_max = spec.output_bytes_max?;
-    (spec.when_full == WhenFull::DropOldest).then(|| Ring::new(bytes_max, spec.start_offset))
+    (spec.when_full == WhenFull::DropOldest).then(|| Retention::new(bytes_max, spec.start_offset))
 }
 
-impl Log {
+impl AttemptLog {
     /// Drops what has to go before `length` bytes of the frame's space are written.
-    pub(super) fn make_way(&mut self, desk: &mut Desk<'_>, length: usize) {
+    pub(super) fn make_way(&mut self, desk: &mut WriteContext<'_>, length: usize) {
         let data = desk.frame.payload(0..length);
         let Some(ring) = self.ring.as_mut().filter(|_| !self.syncing.keeps_all()) else {
             return;
@@ -38,7 +38,7 @@ impl Log {
     fn drop_segments(&mut self, syncer: &mut Syncer, victims: Victims) {
         let of = self.current.name();
         let names = victims.first_offsets.into_iter();
-        let work = Work::Drop {
+        let work = SyncWork::Drop {
             victims: names
                 .map(|first_offset| SegmentName { first_offset, ..of })
                 .collect(),
@@ -62,12 +62,12 @@ impl Log {
 
     /// Whether it is not known yet whether segments have gone.
     pub(super) fn is_dropping(&self) -> bool {
-        self.ring.as_ref().is_some_and(Ring::is_leaving)
+        self.ring.as_ref().is_some_and(Retention::is_leaving)
     }
 
     /// No output has room any more: the frame that waits, and what follows, is counted and not
     /// stored.
-    pub fn cut(&mut self, frame: &mut Frame) {
+    pub fn cut(&mut self, frame: &mut FrameBuffer) {
         if self.forgotten == Dropped::default() {
             self.forgotten_for = GapReason::DiskFull;
         }
@@ -84,7 +84,7 @@ impl Log {
     }
 
     /// Counts what is behind the first `kept` of the frame's `length` bytes, and does not store it.
-    pub fn forget(&mut self, frame: &Frame, kept: usize, length: usize) {
+    pub fn forget(&mut self, frame: &FrameBuffer, kept: usize, length: usize) {
         count(&mut self.forgotten, frame.payload(kept..length));
     }
 
@@ -95,7 +95,7 @@ impl Log {
 
     /// What was dropped so far.
     pub fn dropped(&self) -> Dropped {
-        let hole = self.ring.as_ref().and_then(Ring::hole);
+        let hole = self.ring.as_ref().and_then(Retention::hole);
         let oldest = hole.map(|hole| hole.dropped()).unwrap_or_default();
         Dropped {
             bytes: oldest.bytes + self.forgotten.bytes,
@@ -119,7 +119,7 @@ impl Log {
         if self.forgotten == Dropped::default() {
             return Vec::new();
         }
-        let hole = Hole {
+        let hole = DroppedRange {
             gap: Gap {
                 from: self.end,
                 to: self.final_end(),
@@ -127,7 +127,7 @@ impl Log {
             },
             lines: self.forgotten.lines,
         };
-        let header = frame::header(Kind::Gap, Stream::Stdout, self.end);
+        let header = frame::header(RecordKind::Gap, Stream::Stdout, self.end);
         record::encode(&header, &shim::json(&hole))
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     job::{Offset, Stream},
     shim::timestamps,
     spool::{
-        Kind, RecordHeader,
+        RecordHeader, RecordKind,
         record::{self, HEADER_BYTES},
     },
 };
@@ -16,13 +16,13 @@ pub const READ_BYTES: usize = 64 << 10;
 /// Room for one frame: the header stands directly before the payload, so that one write writes
 /// both. Lasts from one attempt to the next.
 #[derive(Debug, Default)]
-pub struct Frame {
+pub struct FrameBuffer {
     bytes: Vec<u8>,
     /// Length of the frame that waits to be written; 0: none.
     waiting: usize,
 }
 
-impl Frame {
+impl FrameBuffer {
     /// Where a payload may be read into. What waits there is lost.
     pub fn space(&mut self) -> &mut [u8] {
         self.waiting = 0;
@@ -42,7 +42,7 @@ impl Frame {
 
     /// Makes a frame of the first `length` bytes of the space; it waits to be written.
     pub fn complete(&mut self, stream: Stream, offset: Offset, length: usize) {
-        let header = header(Kind::Output, stream, offset);
+        let header = header(RecordKind::Output, stream, offset);
         let payload = &self.bytes[HEADER_BYTES..HEADER_BYTES + length];
         let head = record::header_bytes(&header, payload);
         self.bytes[..HEADER_BYTES].copy_from_slice(&head);
@@ -56,7 +56,7 @@ impl Frame {
 }
 
 /// The header of a record that is made now.
-pub fn header(kind: Kind, stream: Stream, offset: Offset) -> RecordHeader {
+pub fn header(kind: RecordKind, stream: Stream, offset: Offset) -> RecordHeader {
     let (wall_us, boottime_us) = timestamps::now();
     RecordHeader {
         kind,

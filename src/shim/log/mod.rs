@@ -23,15 +23,15 @@ use super::process::fork::{self, START_BYTES};
 use crate::{
     job::{Dropped, GapReason, Offset, Stream},
     spool::{
-        Kind, RunSpec, SegmentName, SegmentWriter, hole,
+        RecordKind, RunSpec, SegmentName, SegmentWriter, hole,
         record::{self, Decoded, HEADER_BYTES, StartPayload},
     },
-    sys::disk_reserve::Ballast,
+    sys::disk_reserve::DiskReserve,
 };
-use frame::Frame;
-use retention::Ring;
-use room::Bounds;
-use sync::{Syncer, Work};
+use frame::FrameBuffer;
+use retention::Retention;
+use room::SpoolLimits;
+use sync::{SyncWork, Syncer};
 use syncing::Syncing;
 
 /// How much is written before it is looked again whether the disk is full, bytes.
@@ -61,29 +61,29 @@ impl From<io::Error> for Obstacle {
 }
 
 /// What the log needs from the shim for a step.
-pub struct Desk<'a> {
+pub struct WriteContext<'a> {
     /// The frame that is being written.
-    pub frame: &'a mut Frame,
+    pub frame: &'a mut FrameBuffer,
     /// Where sealed segments go.
     pub syncer: &'a mut Syncer,
 }
 
 /// The segments of one attempt.
 #[derive(Debug)]
-pub struct Log {
+pub struct AttemptLog {
     spool: Arc<OwnedFd>,
     current: SegmentWriter,
     /// Created, but the current one is not sealed yet.
     next: Option<SegmentWriter>,
-    bounds: Bounds,
-    ballast: Ballast,
+    bounds: SpoolLimits,
+    ballast: DiskReserve,
     /// What may still be written before it is looked whether the disk is full, bytes.
     unlooked: u64,
     segment_bytes: u64,
     start_at: u64,
     end: Offset,
     /// Where only the first and the newest output is kept.
-    ring: Option<Ring>,
+    ring: Option<Retention>,
     /// What came behind `end` and was not taken any more, and why.
     forgotten: Dropped,
     forgotten_for: GapReason,
@@ -91,12 +91,12 @@ pub struct Log {
     sealed: Option<Offset>,
 }
 
-impl Log {
+impl AttemptLog {
     /// Takes the right to start the attempt: creates its first segment. `AlreadyExists` where
     /// somebody else has it. Results of syncs come back under `ticket`.
     pub fn create(
         spool: Arc<OwnedFd>,
-        ballast: Ballast,
+        ballast: DiskReserve,
         spec: &RunSpec,
         ticket: u64,
     ) -> io::Result<Self> {
@@ -109,7 +109,7 @@ impl Log {
             current: SegmentWriter::create(&spool, name)?,
             spool,
             next: None,
-            bounds: Bounds {
+            bounds: SpoolLimits {
                 spool_bytes_max: spec.spool_bytes_max,
                 free_bytes_min: spec.free_bytes_min,
             },
@@ -132,7 +132,7 @@ impl Log {
         if self.start_at > 0 {
             return Ok(());
         }
-        let header = frame::header(Kind::Intent, Stream::Stdout, self.end);
+        let header = frame::header(RecordKind::Intent, Stream::Stdout, self.end);
         let mut bytes = record::encode(&header, intent);
         bytes.resize(bytes.len() + START_BYTES, 0);
         self.current.begin(&bytes)?;
@@ -160,7 +160,7 @@ impl Log {
         let file = self.current.file();
         file.read_exact_at(&mut bytes, self.start_at).ok()?;
         match record::decode(&bytes) {
-            Decoded::Record(header, payload, _) if header.kind == Kind::Start => {
+            Decoded::Record(header, payload, _) if header.kind == RecordKind::Start => {
                 Some((StartPayload::from_bytes(payload)?, header.wall_us))
             }
             _ => None,
@@ -207,7 +207,11 @@ impl Log {
 
     /// Makes the log ready for more output: writes the frame that waits, and begins the next
     /// segment where one is due. `urgent`: whatever the bounds say, as long as the disk takes it.
-    pub fn make_ready(&mut self, desk: &mut Desk<'_>, urgent: bool) -> Result<(), Obstacle> {
+    pub fn make_ready(
+        &mut self,
+        desk: &mut WriteContext<'_>,
+        urgent: bool,
+    ) -> Result<(), Obstacle> {
         if !urgent {
             self.leave_the_ballast()?;
         }
@@ -232,7 +236,7 @@ impl Log {
     /// Writes the first `length` bytes of the frame's space as output.
     pub fn write(
         &mut self,
-        desk: &mut Desk<'_>,
+        desk: &mut WriteContext<'_>,
         stream: Stream,
         length: usize,
     ) -> Result<(), Obstacle> {
@@ -241,7 +245,7 @@ impl Log {
         self.write_waiting(desk.frame)
     }
 
-    fn write_waiting(&mut self, frame: &mut Frame) -> Result<(), Obstacle> {
+    fn write_waiting(&mut self, frame: &mut FrameBuffer) -> Result<(), Obstacle> {
         let bytes = frame.waiting();
         if bytes.is_empty() {
             return Ok(());
@@ -283,7 +287,7 @@ impl Log {
         if let Some(ring) = &mut self.ring {
             ring.roll(self.end);
         }
-        self.request(syncer, Work::Sync(old.shared_file()), urgent);
+        self.request(syncer, SyncWork::Sync(old.shared_file()), urgent);
         Ok(())
     }
 
@@ -300,7 +304,7 @@ impl Log {
     }
 
     fn write_seal(&mut self) -> io::Result<()> {
-        let header = frame::header(Kind::Seal, Stream::Stdout, self.end);
+        let header = frame::header(RecordKind::Seal, Stream::Stdout, self.end);
         self.current.append(&record::encode(&header, &[]))
     }
 
@@ -308,7 +312,7 @@ impl Log {
     /// end of its output.
     pub fn write_exit(&mut self, facts: &[u8]) -> Result<(), Obstacle> {
         let mut bytes = self.last_hole();
-        let header = frame::header(Kind::Exit, Stream::Stdout, self.final_end());
+        let header = frame::header(RecordKind::Exit, Stream::Stdout, self.final_end());
         bytes.extend(record::encode(&header, facts));
         self.current.append(&bytes)?;
         if let Some(next) = self.next.take() {

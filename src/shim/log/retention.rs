@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::{
     job::{Gap, GapReason, Offset},
-    spool::{Hole, record::HEADER_BYTES},
+    spool::{DroppedRange, record::HEADER_BYTES},
 };
 
 /// How many times the bound the files may take, for the headers of their records: a process that
@@ -14,14 +14,14 @@ const FILES_FACTOR: u64 = 2;
 
 /// What a segment holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Held {
+struct SegmentContent {
     bytes: u64,
     /// Headers included.
     file_bytes: u64,
     lines: u64,
 }
 
-impl Held {
+impl SegmentContent {
     /// What a record of these bytes takes.
     fn of(data: &[u8]) -> Self {
         Self {
@@ -50,40 +50,40 @@ pub struct Victims {
     /// Their first offsets, in order.
     pub first_offsets: Vec<Offset>,
     /// Everything that has been dropped then.
-    pub hole: Hole,
+    pub hole: DroppedRange,
 }
 
 /// The segments of an attempt that keeps its first and its newest output.
 #[derive(Debug)]
-pub struct Ring {
+pub struct Retention {
     bytes_max: u64,
     /// All that is kept, the current segment included.
-    kept: Held,
+    kept: SegmentContent,
     /// The current segment, and where it begins.
-    current: (Offset, Held),
+    current: (Offset, SegmentContent),
     first_is_sealed: bool,
     /// Sealed ones behind the first, oldest first: what may go.
-    sealed: VecDeque<(Offset, Held)>,
+    sealed: VecDeque<(Offset, SegmentContent)>,
     /// What is gone for certain.
-    hole: Option<Hole>,
+    hole: Option<DroppedRange>,
     leaving: Option<Leaving>,
 }
 
 /// Segments that are to go, until it is known whether they have.
 #[derive(Debug)]
 struct Leaving {
-    segments: Vec<(Offset, Held)>,
+    segments: Vec<(Offset, SegmentContent)>,
     /// Everything that is gone then.
-    hole: Hole,
+    hole: DroppedRange,
 }
 
-impl Ring {
+impl Retention {
     /// Keeps at most `bytes_max` bytes of output that begins at `start`.
     pub fn new(bytes_max: u64, start: Offset) -> Self {
         Self {
             bytes_max,
-            kept: Held::default(),
-            current: (start, Held::default()),
+            kept: SegmentContent::default(),
+            current: (start, SegmentContent::default()),
             first_is_sealed: false,
             sealed: VecDeque::new(),
             hole: None,
@@ -94,7 +94,7 @@ impl Ring {
     /// These bytes are to be written into the current segment: what has to go first. Nothing, as
     /// long as it is not known whether the ones before have gone.
     pub fn take_in(&mut self, data: &[u8]) -> Option<Victims> {
-        let more = Held::of(data);
+        let more = SegmentContent::of(data);
         self.kept.add(more);
         self.current.1.add(more);
         match self.leaving {
@@ -105,7 +105,7 @@ impl Ring {
 
     /// These bytes were not written after all.
     pub fn take_out(&mut self, data: &[u8]) {
-        let less = Held::of(data);
+        let less = SegmentContent::of(data);
         self.kept.take(less);
         self.current.1.take(less);
     }
@@ -162,20 +162,20 @@ impl Ring {
 
     /// The current segment has been sealed; the next one begins at `end`.
     pub fn roll(&mut self, end: Offset) {
-        let sealed = std::mem::replace(&mut self.current, (end, Held::default()));
+        let sealed = std::mem::replace(&mut self.current, (end, SegmentContent::default()));
         if std::mem::replace(&mut self.first_is_sealed, true) {
             self.sealed.push_back(sealed);
         }
     }
 
     /// What is gone so far, for certain.
-    pub fn hole(&self) -> Option<Hole> {
+    pub fn hole(&self) -> Option<DroppedRange> {
         self.hole
     }
 }
 
-fn widen(hole: &mut Option<Hole>, from: Offset, held: Held) {
-    let hole = hole.get_or_insert(Hole {
+fn widen(hole: &mut Option<DroppedRange>, from: Offset, held: SegmentContent) {
+    let hole = hole.get_or_insert(DroppedRange {
         gap: Gap {
             from,
             to: from,
@@ -198,7 +198,7 @@ mod tests {
 
     /// Writes segments of one line each, of that many bytes, and returns the first offsets of
     /// those that went.
-    fn run(ring: &mut Ring, segments: u64, bytes: usize) -> Vec<Offset> {
+    fn run(ring: &mut Retention, segments: u64, bytes: usize) -> Vec<Offset> {
         let mut line = vec![b'x'; bytes - 1];
         line.push(b'\n');
         let mut gone = Vec::new();
@@ -213,14 +213,14 @@ mod tests {
 
     #[test]
     fn up_to_the_bound_nothing_goes() {
-        let mut ring = Ring::new(1000, 0);
+        let mut ring = Retention::new(1000, 0);
         assert!(run(&mut ring, 10, 100).is_empty());
         assert_eq!(ring.hole(), None);
     }
 
     #[test]
     fn the_first_stays_and_the_oldest_behind_it_go() {
-        let mut ring = Ring::new(1000, 7);
+        let mut ring = Retention::new(1000, 7);
         assert_eq!(run(&mut ring, 13, 100), [107, 207, 307]);
         let hole = ring.hole().expect("a hole");
         assert_eq!((hole.gap.from, hole.gap.to, hole.lines), (107, 407, 3));
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn headers_may_take_as_much_again_and_no_more() {
-        let mut ring = Ring::new(1000, 0);
+        let mut ring = Retention::new(1000, 0);
         let gone = run(&mut ring, 100, 1);
         assert_eq!(gone.len() as u64, 100 - 2000 / 41);
         assert!(ring.kept.file_bytes <= 2000);
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn until_one_is_gone_no_other_goes_and_nothing_counts() {
-        let mut ring = Ring::new(1000, 0);
+        let mut ring = Retention::new(1000, 0);
         assert!(run(&mut ring, 10, 100).is_empty());
         let line = [b'\n'; 100];
         let victims = ring.take_in(&line).expect("one has to go");
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_being_written_never_goes() {
-        let mut ring = Ring::new(10, 0);
+        let mut ring = Retention::new(10, 0);
         for _ in 0..5 {
             assert_eq!(ring.take_in(&[0; 100]), None);
         }

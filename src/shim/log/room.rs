@@ -8,11 +8,11 @@ use std::{
 
 use nix::{errno::Errno, sys::statvfs::fstatvfs};
 
-use crate::{spool::SegmentName, sys::disk_reserve::Ballast};
+use crate::{spool::SegmentName, sys::disk_reserve::DiskReserve};
 
 /// The bounds of the spool, bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct SpoolLimits {
     /// Of all segments together.
     pub spool_bytes_max: Option<u64>,
     /// What stays free on the file system.
@@ -23,8 +23,8 @@ pub struct Bounds {
 /// the ballast has given up for the ends of attempts is not free for their output.
 pub fn disk_shortage(
     spool: &OwnedFd,
-    bounds: &Bounds,
-    ballast: &Ballast,
+    bounds: &SpoolLimits,
+    ballast: &DiskReserve,
 ) -> io::Result<Option<String>> {
     let stats = fstatvfs(spool.as_fd())?;
     let free = stats.blocks_available() * stats.fragment_size();
@@ -37,8 +37,8 @@ pub fn disk_shortage(
 /// jobs still add to their current segments, and by a job's first one.
 pub fn shortage(
     spool: &OwnedFd,
-    bounds: &Bounds,
-    ballast: &Ballast,
+    bounds: &SpoolLimits,
+    ballast: &DiskReserve,
     more_bytes: u64,
 ) -> io::Result<Option<String>> {
     if let Some(why) = disk_shortage(spool, bounds, ballast)? {

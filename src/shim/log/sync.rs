@@ -18,7 +18,7 @@ use nix::{
     unistd::{UnlinkatFlags, fsync, unlinkat},
 };
 
-use crate::spool::{Hole, SegmentName, hole};
+use crate::spool::{DroppedRange, SegmentName, hole};
 
 /// A finished request.
 #[derive(Debug)]
@@ -26,14 +26,14 @@ pub struct Synced {
     /// What [`Syncer::request`] was given.
     pub ticket: u64,
     /// What was asked for: it may be asked for again.
-    pub work: Work,
+    pub work: SyncWork,
     /// Whether it is done, and on disk.
-    pub result: Result<(), Failure>,
+    pub result: Result<(), SyncFailure>,
 }
 
 /// Why something could not be done.
 #[derive(Debug)]
-pub struct Failure {
+pub struct SyncFailure {
     /// The step that failed.
     pub error: io::Error,
     /// A sync has failed: the kernel may have forgotten what it should have written.
@@ -42,7 +42,7 @@ pub struct Failure {
     pub is_told: bool,
 }
 
-impl Failure {
+impl SyncFailure {
     fn of(error: impl Into<io::Error>) -> Self {
         Self {
             error: error.into(),
@@ -68,7 +68,7 @@ impl Failure {
 
 /// What can be asked for. Done in the order in which it was asked.
 #[derive(Debug)]
-pub enum Work {
+pub enum SyncWork {
     /// Sync a segment, and the directory's entries.
     Sync(Arc<File>),
     /// Unlink segments, once it is on disk that they are gone.
@@ -76,12 +76,12 @@ pub enum Work {
         /// The segments.
         victims: Vec<SegmentName>,
         /// What all that is gone adds up to.
-        hole: Hole,
+        hole: DroppedRange,
     },
 }
 
-impl Work {
-    fn perform(&self, spool: &OwnedFd) -> Result<(), Failure> {
+impl SyncWork {
+    fn perform(&self, spool: &OwnedFd) -> Result<(), SyncFailure> {
         match self {
             Self::Sync(file) => sync(file, spool),
             Self::Drop { victims, hole } => drop_segments(victims, hole, spool),
@@ -89,9 +89,9 @@ impl Work {
     }
 }
 
-struct Request {
+struct SyncRequest {
     ticket: u64,
-    work: Work,
+    work: SyncWork,
 }
 
 /// Hands segments to the helper thread and collects its results.
@@ -99,7 +99,7 @@ pub struct Syncer {
     spool: Arc<OwnedFd>,
     wake: Arc<EventFd>,
     done: (Sender<Synced>, Receiver<Synced>),
-    requests: Sender<Request>,
+    requests: Sender<SyncRequest>,
 }
 
 impl Syncer {
@@ -140,14 +140,14 @@ impl Syncer {
 
     /// Asks for something to be done; the result comes back under `ticket`. Where the thread is
     /// gone, the work comes back.
-    pub fn request(&mut self, ticket: u64, work: Work) -> Result<(), Work> {
+    pub fn request(&mut self, ticket: u64, work: SyncWork) -> Result<(), SyncWork> {
         self.requests
-            .send(Request { ticket, work })
-            .map_err(|mpsc::SendError(Request { work, .. })| work)
+            .send(SyncRequest { ticket, work })
+            .map_err(|mpsc::SendError(SyncRequest { work, .. })| work)
     }
 
     /// Does it here and now: for those who have nothing else to do.
-    pub fn perform(&self, ticket: u64, work: Work) -> Synced {
+    pub fn perform(&self, ticket: u64, work: SyncWork) -> Synced {
         let result = work.perform(&self.spool);
         Synced {
             ticket,
@@ -164,8 +164,8 @@ impl Syncer {
     }
 }
 
-fn work(requests: &Receiver<Request>, spool: &OwnedFd, wake: &EventFd, done: &Sender<Synced>) {
-    for Request { ticket, work } in requests {
+fn work(requests: &Receiver<SyncRequest>, spool: &OwnedFd, wake: &EventFd, done: &Sender<Synced>) {
+    for SyncRequest { ticket, work } in requests {
         let result = work.perform(spool);
         let synced = Synced {
             ticket,
@@ -181,26 +181,30 @@ fn work(requests: &Receiver<Request>, spool: &OwnedFd, wake: &EventFd, done: &Se
 }
 
 /// The data first: a name without its bytes is of no use after a power loss.
-fn sync(file: &File, spool: &OwnedFd) -> Result<(), Failure> {
-    file.sync_data().map_err(Failure::sync)?;
-    fsync(spool).map_err(Failure::sync)
+fn sync(file: &File, spool: &OwnedFd) -> Result<(), SyncFailure> {
+    file.sync_data().map_err(SyncFailure::sync)?;
+    fsync(spool).map_err(SyncFailure::sync)
 }
 
 /// First it is on disk what is gone, then it goes: a kill in between leaves bytes that nobody
 /// counts on, and never a hole that nobody knows of. Done again, it comes to the same.
-fn drop_segments(victims: &[SegmentName], hole: &Hole, spool: &OwnedFd) -> Result<(), Failure> {
+fn drop_segments(
+    victims: &[SegmentName],
+    hole: &DroppedRange,
+    spool: &OwnedFd,
+) -> Result<(), SyncFailure> {
     let Some(SegmentName { job, attempt, .. }) = victims.first().copied() else {
         return Ok(());
     };
-    let draft = hole::draft(spool, job, attempt, hole).map_err(Failure::of)?;
-    draft.sync_data().map_err(Failure::sync)?;
-    hole::publish(spool, job, attempt).map_err(Failure::of)?;
-    fsync(spool).map_err(|error| Failure::sync(error).told())?;
+    let draft = hole::draft(spool, job, attempt, hole).map_err(SyncFailure::of)?;
+    draft.sync_data().map_err(SyncFailure::sync)?;
+    hole::publish(spool, job, attempt).map_err(SyncFailure::of)?;
+    fsync(spool).map_err(|error| SyncFailure::sync(error).told())?;
     for victim in victims {
         let name = victim.to_string();
         match unlinkat(spool, name.as_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
-            Err(error) => return Err(Failure::of(error).told()),
+            Err(error) => return Err(SyncFailure::of(error).told()),
         }
     }
     Ok(())

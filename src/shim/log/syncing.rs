@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 
 use super::{
-    Log, Obstacle,
-    sync::{Failure, Synced, Syncer, Work},
+    AttemptLog, Obstacle,
+    sync::{SyncFailure, SyncWork, Synced, Syncer},
 };
 use crate::spool::{SegmentName, unsynced};
 
@@ -17,9 +17,9 @@ pub(super) struct Syncing {
     /// Requests to the sync thread that have not come back.
     asked: u32,
     /// What could not be handed to it yet: it counts as not synced, not dropped.
-    unsent: VecDeque<Work>,
+    unsent: VecDeque<SyncWork>,
     /// A drop that could not be done, to be tried again.
-    failed_drop: Option<Work>,
+    failed_drop: Option<SyncWork>,
     /// Why, told once before it is tried again.
     told_next: Option<Obstacle>,
     /// The last drop failed, and it is not known yet whether another try fares better.
@@ -49,7 +49,7 @@ impl Syncing {
     }
 }
 
-impl Log {
+impl AttemptLog {
     /// No segment is begun before what was asked for is done: two may be unsynced, never three.
     /// `closing`: nothing else is to be done, so what no thread can do is done here and now.
     pub(super) fn go_on_syncing(
@@ -71,7 +71,7 @@ impl Log {
         }
     }
 
-    pub(super) fn request(&mut self, syncer: &mut Syncer, work: Work, closing: bool) {
+    pub(super) fn request(&mut self, syncer: &mut Syncer, work: SyncWork, closing: bool) {
         self.syncing.unsent.push_back(work);
         // What cannot be handed over is kept, and keeps the next segment from being begun.
         let _ = self.send(syncer, closing);
@@ -97,7 +97,7 @@ impl Log {
     /// Has the current segment synced; [`Self::synced`] tells when all is on disk.
     pub fn sync_all(&mut self, syncer: &mut Syncer) {
         let file = self.current.shared_file();
-        self.request(syncer, Work::Sync(file), true);
+        self.request(syncer, SyncWork::Sync(file), true);
     }
 
     /// Waits until it is certain what has been dropped. What could not be, stays: nobody is to wait
@@ -132,7 +132,7 @@ impl Log {
     }
 
     fn take_result(&mut self, synced: Synced) {
-        let is_drop = matches!(synced.work, Work::Drop { .. });
+        let is_drop = matches!(synced.work, SyncWork::Drop { .. });
         let Err(failure) = synced.result else {
             if is_drop {
                 self.syncing.drop_is_troubled = false;
@@ -158,7 +158,7 @@ impl Log {
         self.syncing.drop_is_troubled
     }
 
-    fn lose_sync(&mut self, failure: &Failure) {
+    fn lose_sync(&mut self, failure: &SyncFailure) {
         self.syncing.error = Some(failure.error.to_string());
         let SegmentName { job, attempt, .. } = self.current.name();
         // Should this fail, the server is told: nothing of this attempt counts as synced.
@@ -175,7 +175,7 @@ impl Log {
     }
 }
 
-fn cannot_drop(failure: Failure) -> Obstacle {
+fn cannot_drop(failure: SyncFailure) -> Obstacle {
     match failure.error.into() {
         Obstacle::Full(why) => {
             Obstacle::Full(format!("the oldest output cannot be dropped: {why}"))

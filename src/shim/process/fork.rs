@@ -11,11 +11,11 @@ use std::{ffi::CStr, io, os::fd::RawFd, ptr};
 
 use nix::errno::Errno;
 
-use super::plan::{CStrings, Plan, REPORT_BYTES, Step};
+use super::plan::{CStrings, ChildStep, Plan, REPORT_BYTES};
 use crate::{
     job::Stream,
     shim::log::frame,
-    spool::record::{self, HEADER_BYTES, Kind, StartPayload},
+    spool::record::{self, HEADER_BYTES, RecordKind, StartPayload},
 };
 
 /// Length of a start record, bytes.
@@ -105,28 +105,28 @@ pub fn sibling(
 }
 
 /// The child between fork and exec; returns only what went wrong.
-fn child(plan: &Plan<'_>, shim: i32) -> (Step, Errno) {
+fn child(plan: &Plan<'_>, shim: i32) -> (ChildStep, Errno) {
     // SAFETY: system calls with plain values, and pointers into `plan`, which lives in the copied
     // address space.
     unsafe {
         if libc::setsid() == -1 {
-            return (Step::Session, Errno::last());
+            return (ChildStep::Session, Errno::last());
         }
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
-            return (Step::DeathSignal, Errno::last());
+            return (ChildStep::DeathSignal, Errno::last());
         }
         // A shim that died before that call will send no signal.
         if libc::getppid() != shim {
-            return (Step::DeathSignal, Errno::ESRCH);
+            return (ChildStep::DeathSignal, Errno::ESRCH);
         }
         default_signals();
         libc::umask(plan.umask);
         if libc::chdir(plan.cwd.as_ptr()) == -1 {
-            return (Step::Chdir, Errno::last());
+            return (ChildStep::Chdir, Errno::last());
         }
         for (to, from) in plan.stdio.iter().enumerate() {
             if libc::dup2(*from, to as i32) == -1 {
-                return (Step::Descriptors, Errno::last());
+                return (ChildStep::Descriptors, Errno::last());
             }
         }
         // All of ours are close-on-exec already: this is the second lock on the door, and kernels
@@ -138,13 +138,13 @@ fn child(plan: &Plan<'_>, shim: i32) -> (Step, Errno) {
             libc::CLOSE_RANGE_CLOEXEC,
         );
         if let Err(errno) = write_start(plan) {
-            return (Step::Record, errno);
+            return (ChildStep::Record, errno);
         }
         // The last thing before exec: a limit of open files or of file sizes is the program's.
         if let Err(errno) = take_limits(plan) {
-            return (Step::Limits, errno);
+            return (ChildStep::Limits, errno);
         }
-        (Step::Exec, exec(plan))
+        (ChildStep::Exec, exec(plan))
     }
 }
 
@@ -249,7 +249,7 @@ fn write_start(plan: &Plan<'_>) -> Result<(), Errno> {
 
 /// A start record as bytes, without allocating.
 pub fn start_record(offset: u64, start: StartPayload) -> [u8; START_BYTES] {
-    let header = frame::header(Kind::Start, Stream::Stdout, offset);
+    let header = frame::header(RecordKind::Start, Stream::Stdout, offset);
     let payload = start.to_bytes();
     let mut bytes = [0; START_BYTES];
     bytes[..HEADER_BYTES].copy_from_slice(&record::header_bytes(&header, &payload));

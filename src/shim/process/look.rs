@@ -17,7 +17,7 @@ const FILE_BYTES_MAX: usize = 2048;
 
 /// A process below the shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Process {
+pub struct Descendant {
     /// Its number.
     pub pid: i32,
     /// Its parent's number.
@@ -35,7 +35,7 @@ pub struct Process {
 /// Which process that is, also after its number has been given to another one.
 pub type Identity = (i32, u64);
 
-impl Process {
+impl Descendant {
     /// A process that runs, for tests.
     #[cfg(test)]
     pub fn sample(pid: i32, group: i32) -> Self {
@@ -76,7 +76,7 @@ impl Process {
 
 /// Whether a process that was sent SIGSTOP has come to its stop, in all its threads. Until then it may
 /// be in the middle of a fork, whose child does not get that signal.
-pub fn has_come_to_rest(process: &Process) -> bool {
+pub fn has_come_to_rest(process: &Descendant) -> bool {
     match process.threads {
         1 => stands_still(process.state),
         _ => threads(process.pid).into_iter().all(stands_still),
@@ -84,7 +84,7 @@ pub fn has_come_to_rest(process: &Process) -> bool {
 }
 
 /// A process; `None` where there is none of that number. An error says nothing about it.
-pub fn process(pid: i32) -> Result<Option<Process>, Errno> {
+pub fn process(pid: i32) -> Result<Option<Descendant>, Errno> {
     match read(&format!("/proc/{pid}/stat")) {
         Ok(stat) => parse(pid, &stat).map(Some).ok_or(Errno::EIO),
         Err(error) if is_gone(&error) => Ok(None),
@@ -93,7 +93,7 @@ pub fn process(pid: i32) -> Result<Option<Process>, Errno> {
 }
 
 /// The children of a process, by all its threads; nobody where it is gone.
-pub fn children(process: &Process) -> io::Result<Vec<i32>> {
+pub fn children(process: &Descendant) -> io::Result<Vec<i32>> {
     let pid = process.pid;
     if process.threads == 1 {
         // One that has got another thread since is met again by the next look.
@@ -185,11 +185,11 @@ fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
+fn parse(pid: i32, stat: &[u8]) -> Option<Descendant> {
     let behind = stat.iter().rposition(|b| *b == b')')? + 1;
     let text = std::str::from_utf8(&stat[behind..]).ok()?;
     let mut fields = text.split_ascii_whitespace();
-    Some(Process {
+    Some(Descendant {
         pid,
         state: *fields.next()?.as_bytes().first()?,
         parent: fields.next()?.parse().ok()?,

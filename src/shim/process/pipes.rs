@@ -20,7 +20,7 @@ const PIPE_BYTES_DEFAULT: usize = 64 << 10;
 
 /// What a read has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Read {
+pub enum PipeRead {
     /// That many bytes.
     Bytes(usize),
     /// Nothing at the moment.
@@ -30,18 +30,18 @@ pub enum Read {
 }
 
 #[derive(Debug)]
-struct Source {
+struct PipeEnd {
     fd: OwnedFd,
     grown: bool,
     /// How many bytes belong to the attempt, once that is known.
     left: Option<usize>,
 }
 
-impl Source {
-    fn read(&mut self, into: &mut [u8]) -> Read {
+impl PipeEnd {
+    fn read(&mut self, into: &mut [u8]) -> PipeRead {
         let length = self.left.map_or(into.len(), |left| left.min(into.len()));
         if length == 0 {
-            return Read::Nothing;
+            return PipeRead::Nothing;
         }
         let into = &mut into[..length];
         let read = loop {
@@ -51,14 +51,14 @@ impl Source {
             }
         };
         match read {
-            Ok(0) => Read::Ended,
+            Ok(0) => PipeRead::Ended,
             Ok(n) => {
                 self.grow(n);
                 self.left = self.left.map(|left| left.saturating_sub(n));
-                Read::Bytes(n)
+                PipeRead::Bytes(n)
             }
-            Err(Errno::EAGAIN) => Read::Nothing,
-            Err(_) => Read::Ended,
+            Err(Errno::EAGAIN) => PipeRead::Nothing,
+            Err(_) => PipeRead::Ended,
         }
     }
 
@@ -75,15 +75,15 @@ impl Source {
 /// The pipes of one process.
 #[derive(Debug, Default)]
 pub struct Pipes {
-    stdout: Option<Source>,
-    stderr: Option<Source>,
+    stdout: Option<PipeEnd>,
+    stderr: Option<PipeEnd>,
 }
 
 impl Pipes {
     /// The reading ends of stdout and stderr.
     pub fn new(stdout: OwnedFd, stderr: OwnedFd) -> Self {
         let source = |fd| {
-            Some(Source {
+            Some(PipeEnd {
                 fd,
                 grown: false,
                 left: None,
@@ -105,15 +105,15 @@ impl Pipes {
     }
 
     /// Reads once; a stream that has ended is closed.
-    pub fn read(&mut self, stream: Stream, into: &mut [u8]) -> Read {
+    pub fn read(&mut self, stream: Stream, into: &mut [u8]) -> PipeRead {
         let slot = match stream {
             Stream::Stdout => &mut self.stdout,
             _ => &mut self.stderr,
         };
         let read = slot
             .as_mut()
-            .map_or(Read::Ended, |source| source.read(into));
-        if read == Read::Ended {
+            .map_or(PipeRead::Ended, |source| source.read(into));
+        if read == PipeRead::Ended {
             *slot = None;
         }
         read

@@ -10,7 +10,7 @@ use std::{
 /// What a child was about to do when it failed; the first byte of its report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Step {
+pub enum ChildStep {
     /// Begin its own session.
     Session = 1,
     /// Ask to die with the shim.
@@ -27,10 +27,10 @@ pub enum Step {
     Limits = 7,
 }
 
-impl Step {
+impl ChildStep {
     /// The step with this code.
     pub fn from_code(code: u8) -> Option<Self> {
-        use Step::{Chdir, DeathSignal, Descriptors, Exec, Limits, Record, Session};
+        use ChildStep::{Chdir, DeathSignal, Descriptors, Exec, Limits, Record, Session};
         let all = [
             Session,
             DeathSignal,
@@ -44,7 +44,7 @@ impl Step {
     }
 }
 
-/// Length of a child's report: a [`Step`], three zero bytes, an errno.
+/// Length of a child's report: a [`ChildStep`], three zero bytes, an errno.
 pub const REPORT_BYTES: usize = 8;
 
 /// Strings as exec wants them: an array of pointers that ends in a null pointer.

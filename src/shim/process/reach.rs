@@ -10,8 +10,8 @@ use nix::errno::Errno;
 
 use super::{
     fork,
-    look::{self, Identity, Process},
-    tree::{Known, Looked, Tree},
+    look::{self, Descendant, Identity},
+    tree::{Known, Tree, TreeScan},
 };
 use crate::shim::attempt::halt::Halt;
 
@@ -21,9 +21,9 @@ const LOOKS_FOR: Duration = Duration::from_millis(20);
 
 /// What came of a signal to everybody.
 #[derive(Debug, Default)]
-pub struct Reached {
+pub struct SignalOutcome {
     /// Those that the kernel did not let us signal (EPERM): they have become another user's.
-    pub refused: Vec<Process>,
+    pub refused: Vec<Descendant>,
     /// Whether the leader is one of them; `None` where it is not known to live.
     pub leader_refused: Option<bool>,
     /// Whether somebody alive was signalled.
@@ -38,7 +38,7 @@ pub struct Reached {
     any_runs: bool,
 }
 
-impl Reached {
+impl SignalOutcome {
     /// Whether everybody was looked at and signalled, those that refused aside.
     pub fn is_whole(&self) -> bool {
         !self.is_torn
@@ -55,7 +55,7 @@ impl Reached {
     }
 
     /// Takes over what became of a signal to one process; whether that is an answer.
-    fn note(&mut self, process: &Process, sent: Result<(), Errno>) -> bool {
+    fn note(&mut self, process: &Descendant, sent: Result<(), Errno>) -> bool {
         match sent {
             Ok(()) => self.is_delivered = true,
             Err(Errno::EPERM) => self.refused.push(*process),
@@ -105,8 +105,8 @@ pub fn signal_group(leader: Option<i32>, signal: i32) -> Result<(), Errno> {
 impl Tree {
     /// TERM to everybody: to the leader's group at once, to everybody else one by one. `leader` lives
     /// and has not been reaped.
-    pub fn terminate(&self, leader: Option<i32>) -> Reached {
-        let mut reached = Reached::default();
+    pub fn terminate(&self, leader: Option<i32>) -> SignalOutcome {
+        let mut reached = SignalOutcome::default();
         let is_taken = reached.signal_group(leader, libc::SIGTERM);
         let looked = self.meet_all(&mut Known::default(), |process, way| {
             let has_got_it = is_taken && Some(process.group) == leader;
@@ -132,8 +132,8 @@ impl Tree {
 
     /// KILL to everybody, again and again until nobody new is found. `lives` tells whether the leader
     /// of the `group` does: one that has exited is there as well, until it is reaped.
-    pub fn kill(&self, group: Option<i32>, lives: bool) -> Reached {
-        let mut reached = Reached::default();
+    pub fn kill(&self, group: Option<i32>, lives: bool) -> SignalOutcome {
+        let mut reached = SignalOutcome::default();
         let mut met = HashSet::new();
         reached.signal_group(group.filter(|_| lives), libc::SIGKILL);
         let known = &mut Known::default();
@@ -155,12 +155,12 @@ impl Tree {
     }
 
     /// Stops everybody who does not stand still, again and again until nobody new is found.
-    pub fn halt(&self, leader: Option<i32>, halt: &mut Halt) -> Reached {
+    pub fn halt(&self, leader: Option<i32>, halt: &mut Halt) -> SignalOutcome {
         if !halt.has_begun() {
             self.begin_halt(leader, halt);
         }
         let mut refused: HashSet<Identity> = HashSet::new();
-        let (mut known, reached) = (halt.take_known(), Reached::default());
+        let (mut known, reached) = (halt.take_known(), SignalOutcome::default());
         let reached = self.until_quiet(
             reached,
             &mut known,
@@ -231,11 +231,11 @@ impl Tree {
     /// may miss one while another exits. A look tells what it has seen, and whether anybody was new.
     fn until_quiet(
         &self,
-        mut reached: Reached,
+        mut reached: SignalOutcome,
         known: &mut Known,
         signal: i32,
-        mut look: impl FnMut(&Self, &mut Known, &mut Reached) -> (Looked, bool),
-    ) -> Reached {
+        mut look: impl FnMut(&Self, &mut Known, &mut SignalOutcome) -> (TreeScan, bool),
+    ) -> SignalOutcome {
         let (begun, mut quiet_looks) = (Instant::now(), 0);
         // Where one look takes that long already, the second one after a quiet one is taken all the same.
         while quiet_looks < 2 && (quiet_looks == 1 || begun.elapsed() < LOOKS_FOR) {

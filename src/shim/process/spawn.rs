@@ -15,12 +15,12 @@ use nix::{
 use super::{
     fork,
     pipes::Pipes,
-    plan::{CStrings, Plan, REPORT_BYTES, Step},
+    plan::{CStrings, ChildStep, Plan, REPORT_BYTES},
 };
 use crate::{
-    job::{Bound, Limits, SpawnError},
-    shim::log::Log,
-    spool::{Launch, RunSpec},
+    job::{Limits, ResourceBound, SpawnError},
+    shim::log::AttemptLog,
+    spool::{LaunchRequest, RunSpec},
 };
 
 /// Where programs are when the environment has no PATH.
@@ -52,15 +52,15 @@ pub enum Retry {
 
 /// A start that failed.
 #[derive(Debug)]
-pub struct Failure {
+pub struct SpawnFailure {
     /// How, for people.
     pub error: SpawnError,
     /// What to do about it.
     pub retry: Retry,
 }
 
-impl Failure {
-    fn of(step: Option<Step>, errno: Errno, what: &str) -> Self {
+impl SpawnFailure {
+    fn of(step: Option<ChildStep>, errno: Errno, what: &str) -> Self {
         Self {
             error: failed(errno, what),
             retry: retry(step, errno),
@@ -69,7 +69,11 @@ impl Failure {
 
     /// The child has said something that is no report.
     pub fn unknown() -> Self {
-        Self::of(Some(Step::Exec), Errno::EBADMSG, "understand its child")
+        Self::of(
+            Some(ChildStep::Exec),
+            Errno::EBADMSG,
+            "understand its child",
+        )
     }
 
     fn invalid(what: &str) -> Self {
@@ -78,12 +82,12 @@ impl Failure {
 }
 
 /// What an error at a step of the child means, or (`None`) before there was one.
-fn retry(step: Option<Step>, errno: Errno) -> Retry {
+fn retry(step: Option<ChildStep>, errno: Errno) -> Retry {
     match (step, errno) {
-        (Some(Step::Exec), Errno::ENOMEM | Errno::EIO | Errno::ETXTBSY)
-        | (Some(Step::Chdir), Errno::EIO) => Retry::ForAWhile,
+        (Some(ChildStep::Exec), Errno::ENOMEM | Errno::EIO | Errno::ETXTBSY)
+        | (Some(ChildStep::Chdir), Errno::EIO) => Retry::ForAWhile,
         (_, Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
-        | (Some(Step::Record), Errno::ENOSPC | Errno::EDQUOT | Errno::EIO) => Retry::Always,
+        | (Some(ChildStep::Record), Errno::ENOSPC | Errno::EDQUOT | Errno::EIO) => Retry::Always,
         _ => Retry::Never,
     }
 }
@@ -94,11 +98,11 @@ pub fn spawn(
     spec: &RunSpec,
     mark: Option<u64>,
     fed: bool,
-    log: &Log,
+    log: &AttemptLog,
     null: &OwnedFd,
-) -> Result<Spawned, Failure> {
+) -> Result<Spawned, SpawnFailure> {
     let words = Words::of(spec)?;
-    let ends = Ends::open(fed).map_err(|e| Failure::of(None, e, "create pipes"))?;
+    let ends = Ends::open(fed).map_err(|e| SpawnFailure::of(None, e, "create pipes"))?;
     let (segment, start_at) = log.start_place();
     let stdin = ends.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
     let pid = fork::fork(&Plan {
@@ -115,7 +119,7 @@ pub fn spawn(
         start_at,
         offset: log.end(),
     })
-    .map_err(|e| Failure::of(None, errno_of(&e), "fork"))?;
+    .map_err(|e| SpawnFailure::of(None, errno_of(&e), "fork"))?;
     // Their ends are dropped here: only the child holds them now.
     Ok(Spawned {
         pid,
@@ -131,7 +135,7 @@ const UNBOUND: u64 = i64::MAX as u64;
 /// The limits as the kernel knows them; what is not bound is the highest number. Of the limit that is
 /// the mark only the soft one: the job may have another one if it needs it.
 fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
-    let mark = mark.map(|soft| Bound::Each { soft, hard: None });
+    let mark = mark.map(|soft| ResourceBound::Each { soft, hard: None });
     let all = [
         (libc::RLIMIT_AS, limits.memory_bytes),
         (libc::RLIMIT_CPU, limits.cpu_s),
@@ -141,7 +145,7 @@ fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
         (libc::RLIMIT_RTTIME, mark),
         (libc::RLIMIT_CORE, limits.core_bytes),
     ];
-    let resource = |(resource, bound): (_, Option<Bound>)| {
+    let resource = |(resource, bound): (_, Option<ResourceBound>)| {
         let (soft, hard) = bound?.soft_and_hard();
         // JSON's highest number stands for the kernel's.
         let none = |bound| match bound {
@@ -157,7 +161,7 @@ fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
 
 /// Starts a program as a sibling of this process, in a session of its own, with `/dev/null` as its
 /// stdin and stdout, and our stderr.
-pub fn launch(launch: &Launch, null: &OwnedFd) -> std::io::Result<i32> {
+pub fn launch(launch: &LaunchRequest, null: &OwnedFd) -> std::io::Result<i32> {
     let c_strings = |all: Vec<Vec<u8>>| all.into_iter().map(CString::new).collect();
     let argv: Result<Vec<_>, _> =
         c_strings([vec![launch.program.clone()], launch.args.clone()].concat());
@@ -218,8 +222,8 @@ struct Words {
 }
 
 impl Words {
-    fn of(spec: &RunSpec) -> Result<Self, Failure> {
-        let invalid = Failure::invalid;
+    fn of(spec: &RunSpec) -> Result<Self, SpawnFailure> {
+        let invalid = SpawnFailure::invalid;
         let program = spec.argv.first().ok_or_else(|| invalid("exec nothing"))?;
         let path = spec.env.iter().rev().find(|(name, _)| name == "PATH");
         let path = path.map_or(DEFAULT_PATH, |(_, value)| value);
@@ -256,21 +260,21 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
 }
 
 /// What a child's report says; `None` where it is none.
-pub fn read_report(report: &[u8], spec: &RunSpec) -> Option<Failure> {
+pub fn read_report(report: &[u8], spec: &RunSpec) -> Option<SpawnFailure> {
     let report: &[u8; REPORT_BYTES] = report.try_into().ok()?;
     let [step, _, _, _, errno @ ..] = *report;
-    let step = Step::from_code(step)?;
+    let step = ChildStep::from_code(step)?;
     let what = match step {
-        Step::Session => "begin a session".to_owned(),
-        Step::DeathSignal => "tie its life to the shim's".to_owned(),
-        Step::Chdir => format!("chdir {}", spec.cwd),
-        Step::Descriptors => "place its descriptors".to_owned(),
-        Step::Record => "write its start record".to_owned(),
-        Step::Limits => "take its limits".to_owned(),
-        Step::Exec => format!("exec {}", spec.argv.first()?),
+        ChildStep::Session => "begin a session".to_owned(),
+        ChildStep::DeathSignal => "tie its life to the shim's".to_owned(),
+        ChildStep::Chdir => format!("chdir {}", spec.cwd),
+        ChildStep::Descriptors => "place its descriptors".to_owned(),
+        ChildStep::Record => "write its start record".to_owned(),
+        ChildStep::Limits => "take its limits".to_owned(),
+        ChildStep::Exec => format!("exec {}", spec.argv.first()?),
     };
     let errno = Errno::from_raw(i32::from_le_bytes(errno));
-    Some(Failure::of(Some(step), errno, &what))
+    Some(SpawnFailure::of(Some(step), errno, &what))
 }
 
 /// A spawn error with the name of its errno.
@@ -292,14 +296,14 @@ mod tests {
 
     #[test]
     fn what_is_short_is_tried_again_and_what_is_wrong_is_not() {
-        let exec = Some(Step::Exec);
+        let exec = Some(ChildStep::Exec);
         for (step, errno, expected) in [
             (None, Errno::EAGAIN, Retry::Always),
             (None, Errno::EMFILE, Retry::Always),
             (None, Errno::EINVAL, Retry::Never),
-            (Some(Step::Record), Errno::ENOSPC, Retry::Always),
-            (Some(Step::Chdir), Errno::ENOENT, Retry::Never),
-            (Some(Step::Chdir), Errno::ENOMEM, Retry::Always),
+            (Some(ChildStep::Record), Errno::ENOSPC, Retry::Always),
+            (Some(ChildStep::Chdir), Errno::ENOENT, Retry::Never),
+            (Some(ChildStep::Chdir), Errno::ENOMEM, Retry::Always),
             (exec, Errno::EAGAIN, Retry::Always),
             (exec, Errno::ENOMEM, Retry::ForAWhile),
             (exec, Errno::ETXTBSY, Retry::ForAWhile),

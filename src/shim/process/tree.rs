@@ -24,16 +24,16 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{
     fork,
-    look::{self, Identity, Process},
+    look::{self, Descendant, Identity},
 };
 use crate::job::Survivor;
 
 /// What a look at the processes below the shim has brought. A process that could not be looked at
 /// is not one that is gone.
 #[derive(Debug, Default)]
-pub struct Looked {
+pub struct TreeScan {
     /// Those that were seen, parents before their children; those too that have exited.
-    pub found: Vec<Process>,
+    pub found: Vec<Descendant>,
     /// Those that are there, or may be, and could not be looked at; what is below them was not seen
     /// either.
     unseen: Vec<i32>,
@@ -43,7 +43,7 @@ pub struct Looked {
     torn: bool,
 }
 
-impl Looked {
+impl TreeScan {
     /// Whether nobody is missing.
     pub fn is_whole(&self) -> bool {
         !self.torn && self.unseen.is_empty()
@@ -52,7 +52,7 @@ impl Looked {
 
 /// A way to one process.
 #[derive(Debug)]
-pub enum Way {
+pub enum ProcessHandle {
     /// A direct child, by its number.
     Child(i32),
     /// Anybody else.
@@ -61,7 +61,7 @@ pub enum Way {
     Known(Identity),
 }
 
-impl Way {
+impl ProcessHandle {
     /// Sends a signal, or (0) asks whether one may be sent. ESRCH and EPERM are answers; after any
     /// other error nobody knows whether it is there.
     pub fn send(&self, signal: i32) -> Result<(), Errno> {
@@ -87,7 +87,7 @@ impl Way {
 pub struct Known(HashMap<i32, u64>);
 
 impl Known {
-    fn add(&mut self, process: &Process) {
+    fn add(&mut self, process: &Descendant) {
         self.0.insert(process.pid, process.start_ticks);
     }
 
@@ -136,13 +136,13 @@ impl Tree {
     }
 
     /// Everything below the shim that has not been reaped.
-    pub fn everyone(&self) -> Looked {
+    pub fn everyone(&self) -> TreeScan {
         let look = |pid, _| Ok(look::process(pid)?.map(|process| (process, ())));
         self.walk(look, |_, ()| {})
     }
 
     /// Everything alive below the shim but the leader.
-    pub fn others(&self, leader: i32) -> Looked {
+    pub fn others(&self, leader: i32) -> TreeScan {
         let mut all = self.everyone();
         all.found.retain(|p| p.pid != leader && p.is_alive());
         all
@@ -151,7 +151,11 @@ impl Tree {
     /// Meets everybody alive below the shim, parents before their children, on a way that leads to
     /// nobody else. Children are listed before their parent is met: where it ends of that they are
     /// met all the same.
-    pub fn meet_all(&self, known: &mut Known, mut act: impl FnMut(&Process, &Way)) -> Looked {
+    pub fn meet_all(
+        &self,
+        known: &mut Known,
+        mut act: impl FnMut(&Descendant, &ProcessHandle),
+    ) -> TreeScan {
         self.walk(
             |pid, is_child| self.meet(pid, is_child, known),
             |process, way| {
@@ -169,18 +173,18 @@ impl Tree {
         pid: i32,
         is_child: bool,
         known: &mut Known,
-    ) -> Result<Option<(Process, Way)>, Errno> {
+    ) -> Result<Option<(Descendant, ProcessHandle)>, Errno> {
         if let Some(start_ticks) = known.0.get(&pid).filter(|_| !is_child)
             && let Some(process) = look::process(pid)?
             && process.start_ticks == *start_ticks
         {
-            return Ok(Some((process, Way::Known(process.identity()))));
+            return Ok(Some((process, ProcessHandle::Known(process.identity()))));
         }
         let way = match is_child {
-            true => Way::Child(pid),
+            true => ProcessHandle::Child(pid),
             false => match open(pid) {
                 Err(Errno::ESRCH) => return Ok(None),
-                opened => Way::Pidfd(opened?),
+                opened => ProcessHandle::Pidfd(opened?),
             },
         };
         let Some(process) = look::process(pid)? else {
@@ -196,10 +200,10 @@ impl Tree {
     /// Looks at everybody, parents first, and acts on each once its children are listed.
     fn walk<T>(
         &self,
-        mut look: impl FnMut(i32, bool) -> Result<Option<(Process, T)>, Errno>,
-        mut act: impl FnMut(&Process, T),
-    ) -> Looked {
-        let mut looked = Looked::default();
+        mut look: impl FnMut(i32, bool) -> Result<Option<(Descendant, T)>, Errno>,
+        mut act: impl FnMut(&Descendant, T),
+    ) -> TreeScan {
+        let mut looked = TreeScan::default();
         let mut seen = HashSet::new();
         let children = self.children();
         looked.torn |= children.is_err();
@@ -237,7 +241,7 @@ impl Tree {
 
     /// Whether the chain of parents leads to the shim, or to somebody who is known to be below it;
     /// `None` where it is too long to say.
-    fn is_below(&self, process: &Process, known: &Known) -> Result<Option<bool>, Errno> {
+    fn is_below(&self, process: &Descendant, known: &Known) -> Result<Option<bool>, Errno> {
         let mut parent = process.parent;
         for _ in 0..CLIMB_MAX {
             if parent == self.shim || known.is_still(parent)? {
@@ -265,7 +269,7 @@ const CLIMB_MAX: u32 = 256;
 const NAMED_MAX: usize = 1000;
 
 /// Processes by name, for people.
-pub fn name_all(processes: &[Process]) -> Vec<Survivor> {
+pub fn name_all(processes: &[Descendant]) -> Vec<Survivor> {
     let named = processes.iter().take(NAMED_MAX).map(|process| Survivor {
         pid: process.pid,
         comm: look::name(process.pid),

@@ -24,7 +24,7 @@ const IN_BYTES: usize = 16 << 10;
 
 /// A connection.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ControlConnection {
     stream: UnixStream,
     inbox: MessageBuffer,
     outbox: Vec<u8>,
@@ -34,7 +34,7 @@ pub struct Connection {
     proof: Option<String>,
 }
 
-impl Connection {
+impl ControlConnection {
     /// Whether the other end is a process of exactly our own user.
     pub fn is_our_user(&self) -> bool {
         getsockopt(&self.stream, PeerCredentials)
@@ -136,7 +136,7 @@ impl Connection {
     }
 }
 
-impl AsFd for Connection {
+impl AsFd for ControlConnection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }

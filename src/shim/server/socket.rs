@@ -18,11 +18,11 @@ use nix::{
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-use super::connection::Connection;
+use super::connection::ControlConnection;
 use crate::sys::long_path;
 use crate::{
     shim::process::tree::Tree,
-    spool::{FromShim, Launch, Layout, ShimKey, ToShim, message::EPOCH_MAX, paper},
+    spool::{FromShim, LaunchRequest, Layout, ShimKey, ToShim, message::EPOCH_MAX, paper},
 };
 
 /// Connections that have not said hello. Beyond that the process with the most of them loses its
@@ -49,31 +49,31 @@ pub enum Call {
     /// A message of the server.
     Message(ToShim),
     /// Somebody of our own user wants a program started beside us, and waits for the answer.
-    Launch(Box<Launch>, Connection),
+    Launch(Box<LaunchRequest>, ControlConnection),
 }
 
 /// The shim's place in `DATA/shims`.
-pub struct Door {
+pub struct ControlSocket {
     directory: File,
     id: String,
     /// `None`: nobody has given it one, and it takes everybody of its user at their word.
     key: Option<ShimKey>,
     _lock: Flock<File>,
     listener: UnixListener,
-    server: Option<Connection>,
-    strangers: Vec<Stranger>,
+    server: Option<ControlConnection>,
+    strangers: Vec<Unauthenticated>,
     epoch: u64,
     deaf_until: Option<Instant>,
 }
 
 /// A connection that has not said hello.
-struct Stranger {
-    connection: Connection,
+struct Unauthenticated {
+    connection: ControlConnection,
     /// It comes from the shim's own job.
     is_own: bool,
 }
 
-impl Door {
+impl ControlSocket {
     /// Takes the lock and opens the socket. The socket is reached through the directory's
     /// descriptor, so that no path is too long. The caller's umask decides on its mode.
     pub fn open(layout: &Layout, id: &str, key: Option<ShimKey>) -> io::Result<Self> {
@@ -134,7 +134,7 @@ impl Door {
             match self.listener.accept() {
                 Ok((stream, _)) => {
                     // Others than our user and root, or a socket that cannot be asked: closed.
-                    if let Ok(Some(connection)) = Connection::accept(stream) {
+                    if let Ok(Some(connection)) = ControlConnection::accept(stream) {
                         self.add(connection, tree);
                     }
                 }
@@ -152,14 +152,14 @@ impl Door {
     }
 
     /// Takes a newcomer, and hears it at once: a server says hello as it comes.
-    fn add(&mut self, mut connection: Connection, tree: &Tree) {
+    fn add(&mut self, mut connection: ControlConnection, tree: &Tree) {
         connection.receive();
         if !connection.is_open() {
             return;
         }
         // One that cannot be looked at counts as a stranger.
         let is_own = tree.is_ours(connection.peer()) == Ok(true);
-        self.strangers.push(Stranger { connection, is_own });
+        self.strangers.push(Unauthenticated { connection, is_own });
         if self.strangers.iter().filter(|s| s.is_own).count() > OWN_STRANGERS_MAX {
             self.give_way(|stranger| stranger.is_own);
         }
@@ -169,7 +169,7 @@ impl Door {
     }
 
     /// Closes a connection among these: the oldest one of the process that has the most.
-    fn give_way(&mut self, among: impl Fn(&Stranger) -> bool) {
+    fn give_way(&mut self, among: impl Fn(&Unauthenticated) -> bool) {
         let peers = self
             .strangers
             .iter()
@@ -205,7 +205,10 @@ impl Door {
             }
         }
         self.strangers.retain(|s| s.connection.is_open());
-        let message = self.server.as_mut().and_then(Connection::next_message);
+        let message = self
+            .server
+            .as_mut()
+            .and_then(ControlConnection::next_message);
         match message {
             Some(ToShim::Hello { epoch, instance }) => {
                 let server = self.server.as_ref();
@@ -243,7 +246,7 @@ impl Door {
     }
 
     /// Whether a hello comes from who knows the key, with an epoch that a server can have.
-    fn is_proven(&self, connection: &Connection, epoch: u64, instance: &str) -> bool {
+    fn is_proven(&self, connection: &ControlConnection, epoch: u64, instance: &str) -> bool {
         let key = self.key.as_ref();
         epoch <= EPOCH_MAX && key.is_none_or(|key| key.proves(connection.proof(), epoch, instance))
     }
@@ -259,7 +262,7 @@ impl Door {
 
     /// Whether a server is there.
     pub fn has_server(&self) -> bool {
-        self.server.as_ref().is_some_and(Connection::is_open)
+        self.server.as_ref().is_some_and(ControlConnection::is_open)
     }
 
     /// Removes socket and lock file, in this order and while the lock is held.

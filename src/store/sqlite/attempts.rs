@@ -10,13 +10,13 @@ use sqlx::SqlitePool;
 use super::{
     columns::{from_json_opt, int, json},
     events,
-    job_snapshot::{Batch, Step, all_moved},
+    job_snapshot::{Transition, WriteBatch, all_moved},
     view, wishes,
 };
-use crate::store::write::{PauseTold, RefusalTold, VoidAsk};
+use crate::store::write::{PauseReport, RefusalReport, VoidReport};
 use crate::{
     job::{JobNumber, JobRef, Micros, state::Event},
-    store::types::{Fenced, OpenAttempt, Started},
+    store::types::{Fenced, OpenAttempt, StartedAttempt},
 };
 
 /// Actor of the state change of an attempt that never was.
@@ -33,8 +33,8 @@ struct StartedRow {
 
 /// Writes down processes that exist. No state changes: the claim has done that.
 pub(super) async fn started(
-    batch: &mut Batch<'_>,
-    starts: &[&Started],
+    batch: &mut WriteBatch<'_>,
+    starts: &[&StartedAttempt],
 ) -> sqlx::Result<Vec<Fenced>> {
     let rows: Vec<_> = starts
         .iter()
@@ -72,8 +72,8 @@ pub(super) async fn started(
         .collect())
 }
 
-impl From<&Started> for StartedRow {
-    fn from(start: &Started) -> Self {
+impl From<&StartedAttempt> for StartedRow {
+    fn from(start: &StartedAttempt) -> Self {
         Self {
             number: start.number,
             attempt: start.attempt,
@@ -85,7 +85,7 @@ impl From<&Started> for StartedRow {
 }
 
 /// Running becomes paused, or paused running.
-pub(super) async fn paused(batch: &mut Batch<'_>, told: &PauseTold) -> sqlx::Result<Fenced> {
+pub(super) async fn paused(batch: &mut WriteBatch<'_>, told: &PauseReport) -> sqlx::Result<Fenced> {
     let event = if told.paused {
         Event::Paused
     } else {
@@ -102,8 +102,8 @@ pub(super) async fn paused(batch: &mut Batch<'_>, told: &PauseTold) -> sqlx::Res
 
 /// Writes beside the wish to stop whom it could not reach. No state changes.
 pub(super) async fn stop_refused(
-    batch: &mut Batch<'_>,
-    told: &RefusalTold,
+    batch: &mut WriteBatch<'_>,
+    told: &RefusalReport,
 ) -> sqlx::Result<Fenced> {
     let refused = json(&told.refused)?;
     let done = sqlx::query!(
@@ -119,7 +119,7 @@ pub(super) async fn stop_refused(
 }
 
 /// The attempt counts nowhere; the job waits again, or is withdrawn where a stop is wished.
-pub(super) async fn void(batch: &mut Batch<'_>, ask: &VoidAsk) -> sqlx::Result<Fenced> {
+pub(super) async fn void(batch: &mut WriteBatch<'_>, ask: &VoidReport) -> sqlx::Result<Fenced> {
     let Some(standing) = batch.standing(JobRef::Number(ask.number)).await? else {
         return Ok(Fenced::Stale);
     };
@@ -150,7 +150,7 @@ pub(super) async fn void(batch: &mut Batch<'_>, ask: &VoidAsk) -> sqlx::Result<F
 
 /// Takes an attempt out of the count of those that have started or may have; with it goes the
 /// start that a recovery may have believed in.
-async fn uncount(batch: &mut Batch<'_>, step: Step) -> sqlx::Result<()> {
+async fn uncount(batch: &mut WriteBatch<'_>, step: Transition) -> sqlx::Result<()> {
     let from = step.from.name();
     let done = sqlx::query!(
         "UPDATE jobs SET attempts = attempts - 1,
@@ -165,7 +165,7 @@ async fn uncount(batch: &mut Batch<'_>, step: Step) -> sqlx::Result<()> {
     all_moved(done.rows_affected(), 1)
 }
 
-async fn move_job(batch: &mut Batch<'_>, step: Step) -> sqlx::Result<()> {
+async fn move_job(batch: &mut WriteBatch<'_>, step: Transition) -> sqlx::Result<()> {
     let (from, to) = (step.from.name(), step.to.name());
     let done = sqlx::query!(
         "UPDATE jobs SET state = ?4 WHERE number = ?1 AND attempt = ?2 AND state = ?3",

@@ -4,7 +4,7 @@
 
 use super::{
     columns::json,
-    job_snapshot::{Batch, all_moved},
+    job_snapshot::{WriteBatch, all_moved},
     view,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 /// Changes a job that no attempt has been begun for, or whose attempts were void. What it was
 /// submitted as, its fingerprint, stays.
 pub(super) async fn update(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     job: JobRef,
     change: &JobChange,
 ) -> sqlx::Result<Updated> {
@@ -51,7 +51,7 @@ pub(super) async fn update(
     view::known(batch.conn, number).await.map(Updated::Done)
 }
 
-async fn exists(batch: &mut Batch<'_>, queue: &str) -> sqlx::Result<bool> {
+async fn exists(batch: &mut WriteBatch<'_>, queue: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT 1 FROM queues WHERE name = ?1) AS "exists!: bool""#,
         queue
@@ -62,7 +62,7 @@ async fn exists(batch: &mut Batch<'_>, queue: &str) -> sqlx::Result<bool> {
 
 /// Takes a final job out of the ledger, with all that hangs on it; its events stay. Its number is
 /// never given again, so nothing that still knows it can meet another job.
-pub(super) async fn delete(batch: &mut Batch<'_>, job: JobRef) -> sqlx::Result<Deleted> {
+pub(super) async fn delete(batch: &mut WriteBatch<'_>, job: JobRef) -> sqlx::Result<Deleted> {
     let Some(standing) = batch.standing(job).await? else {
         return Ok(Deleted::NotFound);
     };
@@ -86,7 +86,10 @@ pub(super) async fn delete(batch: &mut Batch<'_>, job: JobRef) -> sqlx::Result<D
 
 /// Every segment of a job that may have a file: those with rows, and the first one of each attempt,
 /// which may still be there although its bytes are rows or it stands for an attempt that is void.
-async fn segments(batch: &mut Batch<'_>, number: JobNumber) -> sqlx::Result<Vec<(u32, Offset)>> {
+async fn segments(
+    batch: &mut WriteBatch<'_>,
+    number: JobNumber,
+) -> sqlx::Result<Vec<(u32, Offset)>> {
     let rows = sqlx::query!(
         r#"SELECT attempt AS "attempt!: u32", first_offset AS "first_offset!: i64"
            FROM segments WHERE job = ?1
@@ -103,7 +106,7 @@ async fn segments(batch: &mut Batch<'_>, number: JobNumber) -> sqlx::Result<Vec<
 }
 
 /// Takes an environment away that no job uses any more: it holds people's secrets.
-async fn forget_environment(batch: &mut Batch<'_>, hash: &[u8]) -> sqlx::Result<()> {
+async fn forget_environment(batch: &mut WriteBatch<'_>, hash: &[u8]) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM environments WHERE hash = ?1
            AND NOT EXISTS (SELECT 1 FROM jobs WHERE environment = ?1)",

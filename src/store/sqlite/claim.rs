@@ -8,22 +8,22 @@ use serde::Serialize;
 use super::{
     columns::{from_json, int, json, malformed},
     inputs,
-    job_snapshot::{Batch, Step, all_moved},
+    job_snapshot::{Transition, WriteBatch, all_moved},
     view,
 };
-use crate::store::write::ClaimAsk;
+use crate::store::write::ClaimRequest;
 use crate::{
     job::{JobNumber, JobState, NewJob, Seconds, state},
-    store::types::{Claim, Claimed},
+    store::types::{Claimed, ClaimedJob},
 };
 
 /// Actor of the state change.
 const ACTOR: &str = "scheduler";
 
 /// A job that may run now.
-struct Candidate {
-    step: Step,
-    claim: Claim,
+struct ClaimCandidate {
+    step: Transition,
+    claim: ClaimedJob,
 }
 
 /// An attempt that begins.
@@ -41,7 +41,10 @@ struct Begun<'a> {
 
 /// Answers several claims as if they had come one behind the other. The first offers get the
 /// first jobs; `wanting` is what is left over behind all of them.
-pub(super) async fn claim(batch: &mut Batch<'_>, asks: &[&ClaimAsk]) -> sqlx::Result<Vec<Claimed>> {
+pub(super) async fn claim(
+    batch: &mut WriteBatch<'_>,
+    asks: &[&ClaimRequest],
+) -> sqlx::Result<Vec<Claimed>> {
     let offers = asks.iter().map(|ask| ask.offers.len()).sum();
     let (candidates, ready) = candidates(batch, offers).await?;
     let mut candidates = candidates.into_iter();
@@ -61,13 +64,13 @@ pub(super) async fn claim(batch: &mut Batch<'_>, asks: &[&ClaimAsk]) -> sqlx::Re
 
 /// Moves the jobs, writes their attempts and gives them to the ask's shims, in order.
 async fn begin(
-    batch: &mut Batch<'_>,
-    ask: &ClaimAsk,
-    jobs: Vec<Candidate>,
+    batch: &mut WriteBatch<'_>,
+    ask: &ClaimRequest,
+    jobs: Vec<ClaimCandidate>,
 ) -> sqlx::Result<Claimed> {
     let mut claims = Vec::with_capacity(jobs.len());
     let mut steps = Vec::with_capacity(jobs.len());
-    for (Candidate { step, mut claim }, offer) in jobs.into_iter().zip(&ask.offers) {
+    for (ClaimCandidate { step, mut claim }, offer) in jobs.into_iter().zip(&ask.offers) {
         claim.shim.clone_from(&offer.shim);
         claims.push(claim);
         steps.push(step);
@@ -83,7 +86,7 @@ async fn begin(
     Ok(Claimed { claims, wanting: 0 })
 }
 
-async fn add_inputs(batch: &mut Batch<'_>, claims: &mut [Claim]) -> sqlx::Result<()> {
+async fn add_inputs(batch: &mut WriteBatch<'_>, claims: &mut [ClaimedJob]) -> sqlx::Result<()> {
     let interactive = claims.iter().filter(|claim| claim.job.interactive);
     let numbers: Vec<_> = interactive.map(|claim| claim.number).collect();
     let mut kept = inputs::kept(batch, &numbers).await?;
@@ -93,7 +96,7 @@ async fn add_inputs(batch: &mut Batch<'_>, claims: &mut [Claim]) -> sqlx::Result
     Ok(())
 }
 
-async fn update_jobs(batch: &mut Batch<'_>, steps: &[Step]) -> sqlx::Result<()> {
+async fn update_jobs(batch: &mut WriteBatch<'_>, steps: &[Transition]) -> sqlx::Result<()> {
     let rows = json(&steps)?;
     let done = sqlx::query!(
         "UPDATE jobs SET state = c.value ->> 'to', attempt = c.value ->> 'attempt',
@@ -108,9 +111,9 @@ async fn update_jobs(batch: &mut Batch<'_>, steps: &[Step]) -> sqlx::Result<()> 
 }
 
 async fn insert_attempts(
-    batch: &mut Batch<'_>,
-    ask: &ClaimAsk,
-    claims: &[Claim],
+    batch: &mut WriteBatch<'_>,
+    ask: &ClaimRequest,
+    claims: &[ClaimedJob],
 ) -> sqlx::Result<()> {
     let begun = claims.iter().zip(&ask.offers).map(|(claim, offer)| Begun {
         number: claim.number,
@@ -138,7 +141,7 @@ async fn insert_attempts(
 }
 
 /// The most free slots that any one queue has.
-async fn free_slots(batch: &mut Batch<'_>) -> sqlx::Result<i64> {
+async fn free_slots(batch: &mut WriteBatch<'_>) -> sqlx::Result<i64> {
     let free = sqlx::query_scalar!(
         r#"SELECT max(concurrency - (SELECT count(*) FROM jobs
                WHERE queue = queues.name AND state IN ('running', 'paused'))) AS "free: i64"
@@ -151,7 +154,10 @@ async fn free_slots(batch: &mut Batch<'_>) -> sqlx::Result<i64> {
 
 /// The first `wanted` jobs that may run now, and how many there are in all. Looks at no more
 /// rows than there are free slots, however long the queues are.
-async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<Candidate>, usize)> {
+async fn candidates(
+    batch: &mut WriteBatch<'_>,
+    wanted: usize,
+) -> sqlx::Result<(Vec<ClaimCandidate>, usize)> {
     let free = free_slots(batch).await?;
     if free <= 0 {
         return Ok((Vec::new(), 0));
@@ -229,7 +235,7 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
             output: view::output_policy(row.output_bytes_max, &row.when_full)?,
             idempotency_key: row.idempotency_key,
         };
-        let claim = Claim {
+        let claim = ClaimedJob {
             shim: String::new(),
             number: row.number,
             id: view::job_id(&row.id)?,
@@ -242,16 +248,16 @@ async fn candidates(batch: &mut Batch<'_>, wanted: usize) -> sqlx::Result<(Vec<C
             cwd: row.cwd,
         };
         let step = claimed_step(claim.number, claim.attempt)?;
-        Ok(Candidate { step, claim })
+        Ok(ClaimCandidate { step, claim })
     });
     Ok((candidates.collect::<sqlx::Result<_>>()?, ready))
 }
 
-fn claimed_step(number: JobNumber, attempt: u32) -> sqlx::Result<Step> {
+fn claimed_step(number: JobNumber, attempt: u32) -> sqlx::Result<Transition> {
     let from = JobState::Queued;
     let to = state::next(Some(from), state::Event::Claimed)
         .ok_or_else(|| malformed("the table of transitions knows no claim"))?;
-    Ok(Step {
+    Ok(Transition {
         number,
         attempt,
         from,

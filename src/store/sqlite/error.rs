@@ -28,7 +28,7 @@ mod code {
 
 /// What a failed transaction means for the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum FailureAction {
     /// Nothing was written; there may be room again later.
     DiskFull,
     /// Somebody else holds the file's lock, or there are no descriptors or no memory. Nothing was
@@ -41,24 +41,24 @@ pub(super) enum Verdict {
 }
 
 /// What `error` means for the writer.
-pub(super) fn verdict(error: &sqlx::Error) -> Verdict {
+pub(super) fn verdict(error: &sqlx::Error) -> FailureAction {
     let Some(extended) = sqlite_code(error) else {
         return match error {
-            sqlx::Error::Io(e) if is_out_of_room(e) => Verdict::DiskFull,
-            sqlx::Error::Io(e) if is_shortage(e) => Verdict::Busy,
-            sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => Verdict::Broken,
-            _ => Verdict::Refused,
+            sqlx::Error::Io(e) if is_out_of_room(e) => FailureAction::DiskFull,
+            sqlx::Error::Io(e) if is_shortage(e) => FailureAction::Busy,
+            sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => FailureAction::Broken,
+            _ => FailureAction::Refused,
         };
     };
     match extended & 0xff {
-        code::BUSY | code::LOCKED => Verdict::Busy,
-        code::FULL => Verdict::DiskFull,
-        code::IOERR if extended == code::IOERR_SHMSIZE => Verdict::DiskFull,
-        code::READONLY | code::IOERR | code::CORRUPT | code::NOTADB => Verdict::Broken,
+        code::BUSY | code::LOCKED => FailureAction::Busy,
+        code::FULL => FailureAction::DiskFull,
+        code::IOERR if extended == code::IOERR_SHMSIZE => FailureAction::DiskFull,
+        code::READONLY | code::IOERR | code::CORRUPT | code::NOTADB => FailureAction::Broken,
         // No descriptor was left, for example: nothing was written. Whether the file still has its
         // name is looked at by itself.
-        code::CANTOPEN => Verdict::Refused,
-        _ => Verdict::Refused,
+        code::CANTOPEN => FailureAction::Refused,
+        _ => FailureAction::Refused,
     }
 }
 
@@ -105,7 +105,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match (&error, verdict(&error)) {
             (sqlx::Error::PoolClosed, _) => Self::Stopping,
-            (_, Verdict::DiskFull) => Self::DiskFull,
+            (_, FailureAction::DiskFull) => Self::DiskFull,
             _ if may_pass(&error) => Self::Unavailable(error.to_string()),
             _ => Self::Database(error.to_string()),
         }
@@ -116,7 +116,7 @@ impl OpenError {
     /// No connection to `path` could be made.
     pub(super) fn no_connection(path: &std::path::Path, error: &sqlx::Error) -> Self {
         let what = match verdict(error) {
-            Verdict::DiskFull => "the disk is full; make room and start again".to_owned(),
+            FailureAction::DiskFull => "the disk is full; make room and start again".to_owned(),
             _ => error.to_string(),
         };
         Self::about(path, format!("cannot be opened: {what}"))
@@ -134,12 +134,12 @@ mod tests {
 
     #[test]
     fn only_what_casts_doubt_on_the_file_breaks_the_writer() {
-        assert_eq!(verdict(&sqlx::Error::WorkerCrashed), Verdict::Broken);
-        assert_eq!(verdict(&sqlx::Error::RowNotFound), Verdict::Refused);
-        assert_eq!(verdict(&malformed("x")), Verdict::Refused);
+        assert_eq!(verdict(&sqlx::Error::WorkerCrashed), FailureAction::Broken);
+        assert_eq!(verdict(&sqlx::Error::RowNotFound), FailureAction::Refused);
+        assert_eq!(verdict(&malformed("x")), FailureAction::Refused);
         for (kind, expected) in [
-            (ErrorKind::QuotaExceeded, Verdict::DiskFull),
-            (ErrorKind::Other, Verdict::Broken),
+            (ErrorKind::QuotaExceeded, FailureAction::DiskFull),
+            (ErrorKind::Other, FailureAction::Broken),
         ] {
             let error = sqlx::Error::Io(kind.into());
             assert_eq!(verdict(&error), expected, "{kind}");
@@ -150,10 +150,10 @@ mod tests {
     fn a_shortage_is_no_broken_disk() {
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
             let error = sqlx::Error::Io(io::Error::from_raw_os_error(errno));
-            assert_eq!(verdict(&error), Verdict::Busy, "{error}");
+            assert_eq!(verdict(&error), FailureAction::Busy, "{error}");
         }
         let error = sqlx::Error::Io(io::Error::from_raw_os_error(libc::EIO));
-        assert_eq!(verdict(&error), Verdict::Broken);
+        assert_eq!(verdict(&error), FailureAction::Broken);
     }
 
     #[test]

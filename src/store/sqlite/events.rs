@@ -13,7 +13,7 @@ use crate::{
 
 /// A state change that is about to be written.
 #[derive(Debug, Serialize)]
-pub(super) struct Event {
+pub(super) struct NewEvent {
     pub job: JobNumber,
     pub attempt: Option<u32>,
     pub from: Option<JobState>,
@@ -24,7 +24,7 @@ pub(super) struct Event {
 }
 
 /// Writes all state changes of a transaction, in order.
-pub(super) async fn insert(conn: &mut SqliteConnection, events: &[Event]) -> sqlx::Result<()> {
+pub(super) async fn insert(conn: &mut SqliteConnection, events: &[NewEvent]) -> sqlx::Result<()> {
     if events.is_empty() {
         return Ok(());
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     columns::{int, json},
     inputs,
-    job_snapshot::{Batch, Standing, Step, all_moved},
+    job_snapshot::{JobSnapshot, Transition, WriteBatch, all_moved},
     outputs,
 };
 use crate::{
@@ -18,14 +18,14 @@ use crate::{
         loss::{AfterLoss, after_loss},
         state::Event,
     },
-    store::types::{Fenced, Finish, Kept},
+    store::types::{Fenced, Finish, OutputPlacement},
 };
 
 /// A job's columns at its end. Counts and usage are those of the attempt; they add up.
 #[derive(Serialize)]
 struct JobEnd<'a> {
     #[serde(flatten)]
-    step: Step,
+    step: Transition,
     reason: Option<&'static str>,
     exit_code: Option<i32>,
     signal: Option<i32>,
@@ -60,8 +60,8 @@ struct AttemptEnd<'a> {
 }
 
 /// An end that is to be written.
-struct End<'a> {
-    step: Step,
+struct EndToWrite<'a> {
+    step: Transition,
     finish: &'a Finish,
     /// Why the job has failed, if it has.
     reason: Option<Reason>,
@@ -72,7 +72,7 @@ struct End<'a> {
 /// Makes jobs final, or lets them wait for another attempt where one was lost. Those whose attempt
 /// is not the current one (any more) are stale.
 pub(super) async fn finish(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     finishes: &[&Finish],
 ) -> sqlx::Result<Vec<Fenced>> {
     let numbers: Vec<_> = finishes.iter().map(|finish| finish.number).collect();
@@ -122,7 +122,7 @@ pub(super) async fn finish(
 }
 
 /// Where the end of its attempt takes a job.
-fn end<'a>(standing: &Standing, finish: &'a Finish) -> Option<End<'a>> {
+fn end<'a>(standing: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>> {
     let stop = standing.stop.as_ref();
     let after = match &finish.facts {
         Some(_) => AfterLoss::Fail,
@@ -136,7 +136,7 @@ fn end<'a>(standing: &Standing, finish: &'a Finish) -> Option<End<'a>> {
         AfterLoss::Retry => Event::Requeued,
         AfterLoss::Cancel => Event::Withdrawn,
     };
-    Some(End {
+    Some(EndToWrite {
         step: standing.step_of(finish.attempt, event)?,
         finish,
         reason: finish.reason.filter(|_| after == AfterLoss::Fail),
@@ -144,7 +144,7 @@ fn end<'a>(standing: &Standing, finish: &'a Finish) -> Option<End<'a>> {
     })
 }
 
-async fn update_jobs(batch: &mut Batch<'_>, ends: &[End<'_>]) -> sqlx::Result<()> {
+async fn update_jobs(batch: &mut WriteBatch<'_>, ends: &[EndToWrite<'_>]) -> sqlx::Result<()> {
     let rows: Vec<_> = ends.iter().map(job_end).collect::<sqlx::Result<_>>()?;
     let rows = json(&rows)?;
     let done = sqlx::query!(
@@ -175,8 +175,8 @@ async fn update_jobs(batch: &mut Batch<'_>, ends: &[End<'_>]) -> sqlx::Result<()
     all_moved(done.rows_affected(), ends.len())
 }
 
-fn job_end<'a>(end: &End<'a>) -> sqlx::Result<JobEnd<'a>> {
-    let End { step, finish, .. } = *end;
+fn job_end<'a>(end: &EndToWrite<'a>) -> sqlx::Result<JobEnd<'a>> {
+    let EndToWrite { step, finish, .. } = *end;
     let facts = finish.facts.as_ref();
     let exit = facts.map(|facts| &facts.exit);
     let (exit_code, signal, spawn_error) = match exit {
@@ -217,7 +217,7 @@ fn job_end<'a>(end: &End<'a>) -> sqlx::Result<JobEnd<'a>> {
     })
 }
 
-async fn update_attempts(batch: &mut Batch<'_>, ends: &[End<'_>]) -> sqlx::Result<()> {
+async fn update_attempts(batch: &mut WriteBatch<'_>, ends: &[EndToWrite<'_>]) -> sqlx::Result<()> {
     let rows: Vec<_> = ends
         .iter()
         .map(|end| attempt_end(end.finish))
@@ -257,21 +257,21 @@ fn attempt_end(finish: &Finish) -> sqlx::Result<AttemptEnd<'_>> {
 /// Rows replace segments: where both exist for an attempt, those of its segments go; and where
 /// segments have become a gap, those of these.
 async fn keep_output(
-    batch: &mut Batch<'_>,
-    ends: &[End<'_>],
+    batch: &mut WriteBatch<'_>,
+    ends: &[EndToWrite<'_>],
     with_segments: &HashSet<JobNumber>,
 ) -> sqlx::Result<()> {
     let mut pieces = Vec::new();
     let mut segments = Vec::new();
-    for End { finish, .. } in ends {
+    for EndToWrite { finish, .. } in ends {
         match &finish.kept {
-            Kept::Rows { chunks, gaps } => {
+            OutputPlacement::Rows { chunks, gaps } => {
                 pieces.extend(outputs::pieces(finish.number, finish.attempt, chunks, gaps));
                 if with_segments.contains(&finish.number) {
                     outputs::forget_segments(batch, finish.number, finish.attempt).await?;
                 }
             }
-            Kept::Segments { rows, gaps } => {
+            OutputPlacement::Segments { rows, gaps } => {
                 segments.extend(rows);
                 if with_segments.contains(&finish.number) {
                     outputs::forget_dropped(batch, finish.number, finish.attempt, gaps).await?;

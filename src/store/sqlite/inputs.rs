@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{columns::json, job_snapshot::Batch};
+use super::{columns::json, job_snapshot::WriteBatch};
 use crate::{
     job::{Input, InputAnswer, JobNumber, JobRef},
     store::types::InputMet,
@@ -14,7 +14,7 @@ use crate::{
 
 /// Keeps an input of a job that waits; else tells who is to have it.
 pub(super) async fn input(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     job: JobRef,
     input: &Input,
 ) -> sqlx::Result<InputMet> {
@@ -42,7 +42,7 @@ pub(super) async fn input(
 
 /// Keeps it as a shim would: whole or not at all, not behind an end, and not twice.
 async fn keep(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     number: JobNumber,
     input: &Input,
 ) -> sqlx::Result<InputAnswer> {
@@ -71,7 +71,7 @@ async fn keep(
 }
 
 async fn kept_before(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     number: JobNumber,
     write_id: Option<&str>,
 ) -> sqlx::Result<Option<u64>> {
@@ -89,7 +89,7 @@ async fn kept_before(
 }
 
 async fn insert(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     number: JobNumber,
     seq: i64,
     input: &Input,
@@ -115,7 +115,7 @@ async fn insert(
 /// What was kept for these jobs, each in the order in which it came. It stays kept: the attempt may
 /// turn out never to have begun.
 pub(super) async fn kept(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     jobs: &[JobNumber],
 ) -> sqlx::Result<HashMap<JobNumber, Vec<Input>>> {
     let mut kept = HashMap::<_, Vec<_>>::new();
@@ -142,7 +142,7 @@ pub(super) async fn kept(
 }
 
 /// These jobs are final: nobody reads what was kept for them any more.
-pub(super) async fn forget(batch: &mut Batch<'_>, jobs: &[JobNumber]) -> sqlx::Result<()> {
+pub(super) async fn forget(batch: &mut WriteBatch<'_>, jobs: &[JobNumber]) -> sqlx::Result<()> {
     if jobs.is_empty() {
         return Ok(());
     }

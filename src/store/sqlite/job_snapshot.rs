@@ -21,16 +21,16 @@ use crate::job::{
 
 /// A transaction of the writer: its connection, and the state changes that it has made so far,
 /// which become rows at its end, all in one statement.
-pub(super) struct Batch<'c> {
+pub(super) struct WriteBatch<'c> {
     pub conn: &'c mut SqliteConnection,
-    pub events: Vec<events::Event>,
+    pub events: Vec<events::NewEvent>,
     /// What digests of secrets are made with.
     pub key: &'c DigestKey,
 }
 
 /// What a write must know about a job before it moves it.
 #[derive(Debug, Clone)]
-pub(super) struct Standing {
+pub(super) struct JobSnapshot {
     pub number: JobNumber,
     pub state: JobState,
     /// The current or last attempt; 0 before the first.
@@ -52,17 +52,17 @@ pub(super) struct Standing {
 
 /// One allowed step of a job, as its UPDATE names it.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Step {
+pub(super) struct Transition {
     pub number: JobNumber,
     pub attempt: u32,
     pub from: JobState,
     pub to: JobState,
 }
 
-impl Standing {
+impl JobSnapshot {
     /// The step that `event` makes this job take, if the table knows one.
-    pub fn step(&self, event: Event) -> Option<Step> {
-        Some(Step {
+    pub fn step(&self, event: Event) -> Option<Transition> {
+        Some(Transition {
             number: self.number,
             attempt: self.attempt,
             from: self.state,
@@ -72,17 +72,17 @@ impl Standing {
 
     /// The same, for a writer that speaks for `attempt`: one that is not the current one is stale.
     /// (One that has ended is too, because the table knows no such step.)
-    pub fn step_of(&self, attempt: u32, event: Event) -> Option<Step> {
+    pub fn step_of(&self, attempt: u32, event: Event) -> Option<Transition> {
         self.step(event).filter(|_| self.attempt == attempt)
     }
 }
 
-impl Batch<'_> {
+impl WriteBatch<'_> {
     /// Where these jobs stand. Numbers that no job has are missing.
     pub async fn standings(
         &mut self,
         numbers: &[JobNumber],
-    ) -> sqlx::Result<HashMap<JobNumber, Standing>> {
+    ) -> sqlx::Result<HashMap<JobNumber, JobSnapshot>> {
         let numbers = json(&numbers)?;
         sqlx::query!(
             r#"SELECT j.number AS "number!: i64", j.state AS "state!: String",
@@ -102,7 +102,7 @@ impl Batch<'_> {
         .await?
         .into_iter()
         .map(|row| {
-            let standing = Standing {
+            let standing = JobSnapshot {
                 number: row.number,
                 state: events::state(&row.state)?,
                 attempt: row.attempt,
@@ -121,7 +121,7 @@ impl Batch<'_> {
     }
 
     /// Where one job stands.
-    pub async fn standing(&mut self, job: JobRef) -> sqlx::Result<Option<Standing>> {
+    pub async fn standing(&mut self, job: JobRef) -> sqlx::Result<Option<JobSnapshot>> {
         let Some(number) = self.resolve(job).await? else {
             return Ok(None);
         };
@@ -136,8 +136,8 @@ impl Batch<'_> {
     }
 
     /// Remembers that a job has taken this step.
-    pub fn record(&mut self, step: Step, reason: Option<Reason>, actor: &str, at: Micros) {
-        self.events.push(events::Event {
+    pub fn record(&mut self, step: Transition, reason: Option<Reason>, actor: &str, at: Micros) {
+        self.events.push(events::NewEvent {
             job: step.number,
             attempt: (step.attempt > 0).then_some(step.attempt),
             from: Some(step.from),

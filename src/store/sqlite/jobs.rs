@@ -11,7 +11,7 @@ use sqlx::Sqlite;
 use super::{
     columns::{hex, int, json, malformed},
     events,
-    job_snapshot::Batch,
+    job_snapshot::WriteBatch,
     keys::DigestKey,
     view,
 };
@@ -20,7 +20,7 @@ use crate::{
         Command, Job, JobId, JobNumber, JobState, Limits, Usage,
         state::{Event, next},
     },
-    store::types::{BatchRefused, Submission, SubmitError, Taken},
+    store::types::{BatchRefused, Submission, SubmitError, SubmitOutcome},
 };
 
 /// Rows are inserted in statements of about this much JSON, so that a large batch is not held a
@@ -29,9 +29,9 @@ const STATEMENT_BYTES: usize = 1 << 20;
 
 /// Which job a submission is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum SubmissionTarget {
     /// One that was there already, under the same key.
-    Known(Taken),
+    Known(SubmitOutcome),
     /// The so manieth new one of this transaction.
     New(usize),
     /// The same as that new one, which came before it under the same key.
@@ -43,15 +43,15 @@ enum Place {
 struct Holder {
     /// Made with the key.
     fingerprint: [u8; 32],
-    place: Place,
+    place: SubmissionTarget,
 }
 
 /// Stores batches as if they had come one behind the other. The inner error is a caller's (nothing
 /// of that batch was written), the outer one the database's.
 pub(super) async fn submit(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     asks: &[&[Submission]],
-) -> sqlx::Result<Vec<Result<Vec<Taken>, BatchRefused>>> {
+) -> sqlx::Result<Vec<Result<Vec<SubmitOutcome>, BatchRefused>>> {
     let (queues, last_number) = queues(batch, asks).await?;
     let key = batch.key;
     let mut sorter = Sorter {
@@ -66,8 +66,8 @@ pub(super) async fn submit(
     if !new.is_empty() {
         store(batch, &new, last_number).await?;
     }
-    let taken = |place: Place| place.taken(&new, last_number);
-    let answer = |places: Vec<Place>| places.into_iter().map(taken).collect();
+    let taken = |place: SubmissionTarget| place.taken(&new, last_number);
+    let answer = |places: Vec<SubmissionTarget>| places.into_iter().map(taken).collect();
     Ok(sorted
         .into_iter()
         .map(|places| places.map(answer))
@@ -76,7 +76,7 @@ pub(super) async fn submit(
 
 /// Writes the new ones down.
 async fn store(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     new: &[&Submission],
     last_number: JobNumber,
 ) -> sqlx::Result<()> {
@@ -90,7 +90,7 @@ async fn store(
 
 /// Of the queues that are named, those that exist; and the last number that a job was given.
 async fn queues(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     asks: &[&[Submission]],
 ) -> sqlx::Result<(HashSet<String>, JobNumber)> {
     let named = asks.iter().flat_map(|ask| ask.iter());
@@ -111,7 +111,7 @@ async fn queues(
 
 /// Of the keys that are named, those that are taken.
 async fn keys(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     asks: &[&[Submission]],
 ) -> sqlx::Result<HashMap<String, Holder>> {
     let named = asks.iter().flat_map(|ask| ask.iter());
@@ -135,7 +135,7 @@ async fn keys(
         let fingerprint = row.fingerprint.try_into();
         let holder = Holder {
             fingerprint: fingerprint.map_err(|_| malformed("a fingerprint has 32 bytes"))?,
-            place: Place::Known(Taken {
+            place: SubmissionTarget::Known(SubmitOutcome {
                 id: view::job_id(&row.id)?,
                 number: row.number,
                 state: events::state(&row.state)?,
@@ -158,7 +158,10 @@ struct Sorter<'a> {
 
 impl<'a> Sorter<'a> {
     /// The place of each; of a batch with one that is refused nothing stays.
-    fn sort(&mut self, submissions: &'a [Submission]) -> Result<Vec<Place>, BatchRefused> {
+    fn sort(
+        &mut self,
+        submissions: &'a [Submission],
+    ) -> Result<Vec<SubmissionTarget>, BatchRefused> {
         let before = self.new.len();
         let mut places = Vec::with_capacity(submissions.len());
         for (index, submission) in submissions.iter().enumerate() {
@@ -180,8 +183,8 @@ impl<'a> Sorter<'a> {
     fn place(
         &mut self,
         submission: &'a Submission,
-        earlier: &[Place],
-    ) -> Result<Place, SubmitError> {
+        earlier: &[SubmissionTarget],
+    ) -> Result<SubmissionTarget, SubmitError> {
         let key = submission.job.idempotency_key.as_ref();
         if let Some(holder) = key.and_then(|key| self.keys.get(key)) {
             if holder.fingerprint == self.key.digest(&submission.fingerprint) {
@@ -189,9 +192,9 @@ impl<'a> Sorter<'a> {
             }
             let same_batch = earlier.iter().position(|place| *place == holder.place);
             return Err(match (holder.place, same_batch) {
-                (Place::Known(taken), _) => SubmitError::KeyConflict(taken.number),
+                (SubmissionTarget::Known(taken), _) => SubmitError::KeyConflict(taken.number),
                 (_, Some(index)) => SubmitError::KeyConflictWithin(index),
-                (Place::New(nth) | Place::Again(nth), None) => {
+                (SubmissionTarget::New(nth) | SubmissionTarget::Again(nth), None) => {
                     SubmitError::KeyConflict(number(self.last_number, nth))
                 }
             });
@@ -199,7 +202,7 @@ impl<'a> Sorter<'a> {
         if !self.queues.contains(&submission.job.queue) {
             return Err(SubmitError::UnknownQueue(submission.job.queue.clone()));
         }
-        let place = Place::New(self.new.len());
+        let place = SubmissionTarget::New(self.new.len());
         self.new.push(submission);
         if let Some(key) = key {
             let fingerprint = self.key.digest(&submission.fingerprint);
@@ -211,12 +214,13 @@ impl<'a> Sorter<'a> {
     /// Takes back all new ones from `before` on.
     fn forget(&mut self, before: usize) {
         self.new.truncate(before);
-        self.keys
-            .retain(|_, holder| !matches!(holder.place, Place::New(nth) if nth >= before));
+        self.keys.retain(
+            |_, holder| !matches!(holder.place, SubmissionTarget::New(nth) if nth >= before),
+        );
     }
 }
 
-impl Place {
+impl SubmissionTarget {
     /// The place of one that comes again under the same key.
     fn again(self) -> Self {
         match self {
@@ -225,10 +229,10 @@ impl Place {
         }
     }
 
-    fn taken(self, new: &[&Submission], last_number: JobNumber) -> Taken {
+    fn taken(self, new: &[&Submission], last_number: JobNumber) -> SubmitOutcome {
         match self {
             Self::Known(taken) => taken,
-            Self::New(nth) | Self::Again(nth) => Taken {
+            Self::New(nth) | Self::Again(nth) => SubmitOutcome {
                 id: new[nth].id,
                 number: number(last_number, nth),
                 state: first_state(),
@@ -245,11 +249,11 @@ fn number(last_number: JobNumber, nth: usize) -> JobNumber {
 
 /// Stores environments, once per content; the names of all, as hex.
 async fn insert_environments(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     new: &[&Submission],
 ) -> sqlx::Result<Vec<String>> {
     #[derive(Serialize)]
-    struct Row {
+    struct SubmissionRow {
         hash: String,
         names: String,
         env: String,
@@ -262,7 +266,7 @@ async fn insert_environments(
         hashes.push(hash.clone());
         if !rows.contains_key(&hash) {
             let names = json(&submission.job.env.keys().collect::<Vec<_>>())?;
-            rows.insert(hash.clone(), Row { hash, names, env });
+            rows.insert(hash.clone(), SubmissionRow { hash, names, env });
         }
     }
     let rows = json(&rows.into_values().collect::<Vec<_>>())?;
@@ -280,7 +284,7 @@ async fn insert_environments(
 
 /// The columns of a row. BLOBs travel as hex, for JSON's sake; a command that is none has no key.
 #[derive(Serialize)]
-struct Row<'a> {
+struct SubmissionRow<'a> {
     number: JobNumber,
     id: JobId,
     state: JobState,
@@ -313,7 +317,7 @@ struct Row<'a> {
     submitted_at: i64,
 }
 
-impl<'a> Row<'a> {
+impl<'a> SubmissionRow<'a> {
     fn of(
         submission: &'a Submission,
         environment: &'a str,
@@ -360,14 +364,14 @@ impl<'a> Row<'a> {
 
 /// Inserts rows, in order.
 async fn insert(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     new: &[&Submission],
     environments: &[String],
     last_number: JobNumber,
 ) -> sqlx::Result<()> {
     let mut rows = String::new();
     for (nth, (submission, environment)) in new.iter().zip(environments).enumerate() {
-        let row = Row::of(submission, environment, number(last_number, nth), batch.key);
+        let row = SubmissionRow::of(submission, environment, number(last_number, nth), batch.key);
         rows.push(if rows.is_empty() { '[' } else { ',' });
         rows.push_str(&json(&row)?);
         if rows.len() >= STATEMENT_BYTES || nth + 1 == new.len() {
@@ -378,7 +382,7 @@ async fn insert(
     Ok(())
 }
 
-async fn insert_rows(batch: &mut Batch<'_>, rows: String) -> sqlx::Result<()> {
+async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO jobs (number, id, state, queue, priority, name, labels, argv, shell, cwd,
              environment, umask, stdin, interactive, timeout_s, stall_timeout_s, grace_s, leftover,
@@ -406,8 +410,8 @@ fn first_state() -> JobState {
     next(None, Event::Submitted).expect("the table of transitions begins with Submitted")
 }
 
-fn submitted(submission: &Submission, last_number: JobNumber, nth: usize) -> events::Event {
-    events::Event {
+fn submitted(submission: &Submission, last_number: JobNumber, nth: usize) -> events::NewEvent {
+    events::NewEvent {
         job: number(last_number, nth),
         attempt: None,
         from: None,

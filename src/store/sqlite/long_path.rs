@@ -22,9 +22,9 @@ const PATH_BYTES_MAX: usize = 500;
 /// The way to the files of one directory, open as long as a clone of this lives: SQLite uses the
 /// names of its files until its last connection is closed.
 #[derive(Debug, Clone)]
-pub(crate) struct Way(Option<Arc<File>>);
+pub(crate) struct LongPath(Option<Arc<File>>);
 
-impl Way {
+impl LongPath {
     /// The way to `path` and what lies beside it.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ mod tests {
     fn a_short_path_is_left_as_it_is() {
         let root = tempfile::tempdir().expect("tempdir");
         let path = root.path().join("db");
-        let way = Way::to(&path).expect("is short");
+        let way = LongPath::to(&path).expect("is short");
         assert_eq!(way.name(&path), path);
     }
 
@@ -102,7 +102,7 @@ mod tests {
         fs::write(long.join("db"), "x").expect("written");
         let link = root.path().join("link");
         std::os::unix::fs::symlink(long.join("db"), &link).expect("linked");
-        let way = Way::to(&link).expect("opens the directory");
+        let way = LongPath::to(&link).expect("opens the directory");
         let name = way.name(&long.join("db"));
         assert!(name.as_os_str().len() < 40, "{}", name.display());
         assert_eq!(fs::read(name).expect("is there"), b"x");

@@ -18,16 +18,16 @@ use sqlx::{
 };
 
 use super::{
-    error::{Verdict, verdict},
+    error::{FailureAction, verdict},
     keys::{self, DigestKey, ShimSeed},
-    long_path::Way,
+    long_path::LongPath,
     nodes,
     presence::Presence,
 };
-use crate::{store::types::OpenError, sys::disk_reserve::Ballast};
+use crate::{store::types::OpenError, sys::disk_reserve::DiskReserve};
 
 /// The connections that read.
-pub(in crate::store) type Readers = SqlitePool;
+pub(in crate::store) type ReaderPool = SqlitePool;
 
 /// The schema, step by step. Applied steps are never edited.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
@@ -57,13 +57,13 @@ pub(in crate::store) struct Connections {
     /// What the keys of shims are made from.
     pub shim_seed: ShimSeed,
     /// Those that read.
-    pub readers: Readers,
+    pub readers: ReaderPool,
     /// The way to their files; to be kept as long as they are.
-    pub way: Way,
+    pub way: LongPath,
     /// The file that they have open.
     pub presence: Presence,
     /// Room for what must be written to it on a full disk.
-    pub ballast: Ballast,
+    pub ballast: DiskReserve,
     /// What has been looked through for damage.
     pub checked: Checked,
 }
@@ -86,7 +86,7 @@ pub(in crate::store) async fn open(
     path: &Path,
     check_bytes_max: u64,
 ) -> Result<Connections, OpenError> {
-    let way = &Way::to(path).map_err(|e| cannot_open(path, e))?;
+    let way = &LongPath::to(path).map_err(|e| cannot_open(path, e))?;
     let mut checked = Checked::Whole;
     if is_there(path)? {
         refuse_foreign(path)?;
@@ -112,7 +112,7 @@ pub(in crate::store) async fn open(
     let readers = connect_readers(path, way).await?;
     let presence = Presence::of(way.name(path)).map_err(|e| cannot_open(path, e))?;
     let directory = path.parent().unwrap_or(Path::new("."));
-    let ballast = Ballast::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
+    let ballast = DiskReserve::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
     let way = way.clone();
     Ok(Connections {
         writer,
@@ -167,7 +167,7 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
 /// so that not even an empty WAL appears beside a database that is refused.
 async fn refuse_damaged_or_newer(
     path: &Path,
-    way: &Way,
+    way: &LongPath,
     checked: Checked,
 ) -> Result<(), OpenError> {
     let wal_bytes = fs::metadata(beside(path, "-wal")).map_or(0, |meta| meta.len());
@@ -220,7 +220,7 @@ async fn look_through(
 
 /// The first damage in the outputs; none where the store is closed meanwhile.
 pub(in crate::store) async fn look_through_outputs(
-    readers: &Readers,
+    readers: &ReaderPool,
 ) -> sqlx::Result<Option<String>> {
     let look = async {
         let mut conn = readers.acquire().await?;
@@ -241,7 +241,7 @@ async fn first_damage(conn: &mut SqliteConnection, check: &str) -> sqlx::Result<
 
 /// Makes the database under another name and renames it when it is complete and synced: whatever
 /// has the name was once a whole ledger, and an empty or half one is never taken for new.
-async fn create(path: &Path, way: &Way) -> Result<(), OpenError> {
+async fn create(path: &Path, way: &LongPath) -> Result<(), OpenError> {
     if beside(path, "-wal").exists() {
         return Err(OpenError::about(
             path,
@@ -292,7 +292,7 @@ async fn carry_over(path: &Path, conn: &mut SqliteConnection) -> Result<(), Open
         .execute(conn)
         .await
     {
-        Err(error) if verdict(&error) == Verdict::Broken => Err(OpenError::about(
+        Err(error) if verdict(&error) == FailureAction::Broken => Err(OpenError::about(
             path,
             format!("cannot be written to its disk: {error}"),
         )),
@@ -312,7 +312,7 @@ async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenErr
         .map_err(|error| OpenError::about(path, format!("cannot be brought up to date: {error}")))
 }
 
-async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, OpenError> {
+async fn connect_writer(path: &Path, way: &LongPath) -> Result<SqliteConnection, OpenError> {
     options(&way.name(path))
         .page_size(4096)
         .journal_mode(SqliteJournalMode::Wal)
@@ -327,7 +327,7 @@ async fn connect_writer(path: &Path, way: &Way) -> Result<SqliteConnection, Open
         .map_err(|error| OpenError::no_connection(path, &error))
 }
 
-async fn connect_readers(path: &Path, way: &Way) -> Result<Readers, OpenError> {
+async fn connect_readers(path: &Path, way: &LongPath) -> Result<ReaderPool, OpenError> {
     SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         // All at once: later there may be no descriptors left for another one.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     attempts::fenced,
     columns::{hex, int, json},
-    job_snapshot::Batch,
+    job_snapshot::WriteBatch,
 };
 use crate::{
     job::{Chunk, Gap, GapReason, JobNumber},
@@ -21,21 +21,21 @@ const STATEMENT_BYTES: usize = 1 << 20;
 
 /// A chunk or a gap on its way into a row.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Piece<'a> {
+pub(super) struct OutputRow<'a> {
     job: JobNumber,
     attempt: u32,
-    item: Item<'a>,
+    item: RowContent<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Item<'a> {
+enum RowContent<'a> {
     Chunk(&'a Chunk),
     Gap(&'a Gap),
 }
 
 /// The columns of a row; `start` says where its bytes begin in the statement's BLOB.
 #[derive(Serialize)]
-struct Row {
+struct ChunkRow {
     job: JobNumber,
     offset: i64,
     length: i64,
@@ -53,23 +53,26 @@ pub(super) fn pieces<'a>(
     attempt: u32,
     chunks: &'a [Chunk],
     gaps: &'a [Gap],
-) -> impl Iterator<Item = Piece<'a>> {
+) -> impl Iterator<Item = OutputRow<'a>> {
     let chunks = chunks
         .iter()
-        .map(move |chunk| (chunk.attempt, Item::Chunk(chunk)));
-    let gaps = gaps.iter().map(move |gap| (attempt, Item::Gap(gap)));
+        .map(move |chunk| (chunk.attempt, RowContent::Chunk(chunk)));
+    let gaps = gaps.iter().map(move |gap| (attempt, RowContent::Gap(gap)));
     chunks
         .chain(gaps)
-        .map(move |(attempt, item)| Piece { job, attempt, item })
+        .map(move |(attempt, item)| OutputRow { job, attempt, item })
 }
 
 /// Inserts rows: one BLOB bound, and cut by a list of where each row's bytes are.
-pub(super) async fn insert_pieces(batch: &mut Batch<'_>, pieces: &[Piece<'_>]) -> sqlx::Result<()> {
+pub(super) async fn insert_pieces(
+    batch: &mut WriteBatch<'_>,
+    pieces: &[OutputRow<'_>],
+) -> sqlx::Result<()> {
     let mut bytes = Vec::new();
     let mut rows = Vec::new();
     for (nth, piece) in pieces.iter().enumerate() {
         rows.push(piece.row(bytes.len()));
-        if let Item::Chunk(chunk) = piece.item {
+        if let RowContent::Chunk(chunk) = piece.item {
             bytes.extend_from_slice(&chunk.data);
         }
         if bytes.len() >= STATEMENT_BYTES || nth + 1 == pieces.len() {
@@ -84,7 +87,11 @@ pub(super) async fn insert_pieces(batch: &mut Batch<'_>, pieces: &[Piece<'_>]) -
     Ok(())
 }
 
-async fn insert_rows(batch: &mut Batch<'_>, bytes: Vec<u8>, rows: &[Row]) -> sqlx::Result<()> {
+async fn insert_rows(
+    batch: &mut WriteBatch<'_>,
+    bytes: Vec<u8>,
+    rows: &[ChunkRow],
+) -> sqlx::Result<()> {
     let rows = json(&rows)?;
     sqlx::query!(
         "INSERT INTO output_chunks (job, offset, length, attempt, stream, at, gap, gap_because,
@@ -110,11 +117,11 @@ fn listed(reason: GapReason) -> GapReason {
     }
 }
 
-impl Piece<'_> {
-    fn row(&self, start: usize) -> Row {
+impl OutputRow<'_> {
+    fn row(&self, start: usize) -> ChunkRow {
         let (job, attempt) = (self.job, self.attempt);
         match self.item {
-            Item::Chunk(chunk) => Row {
+            RowContent::Chunk(chunk) => ChunkRow {
                 job,
                 offset: int(chunk.offset),
                 length: chunk.data.len() as i64,
@@ -125,7 +132,7 @@ impl Piece<'_> {
                 gap_because: None,
                 start,
             },
-            Item::Gap(gap) => Row {
+            RowContent::Gap(gap) => ChunkRow {
                 job,
                 offset: int(gap.from),
                 length: int(gap.to.saturating_sub(gap.from)),
@@ -153,7 +160,7 @@ struct SegmentColumns {
 
 /// Inserts rows of segments. One that is there already stays: a segment with a row never changes.
 pub(super) async fn insert_segments(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     segments: &[&SegmentRow],
 ) -> sqlx::Result<()> {
     if segments.is_empty() {
@@ -183,7 +190,7 @@ pub(super) async fn insert_segments(
 
 /// Takes the rows of an attempt's segments out: its bytes are in rows of their own now.
 pub(super) async fn forget_segments(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     job: JobNumber,
     attempt: u32,
 ) -> sqlx::Result<()> {
@@ -199,7 +206,7 @@ pub(super) async fn forget_segments(
 
 /// Takes the rows of those segments of an attempt out that lie in gaps.
 pub(super) async fn forget_dropped(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     job: JobNumber,
     attempt: u32,
     gaps: &[Gap],
@@ -222,7 +229,7 @@ pub(super) async fn forget_dropped(
 
 /// Writes down a segment that is complete, while its attempt goes on.
 pub(super) async fn segment_read(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     segment: &SegmentRow,
 ) -> sqlx::Result<Fenced> {
     let end = int(segment.end_offset);

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     columns::int,
-    error::{Verdict, verdict},
-    long_path::Way,
+    error::{FailureAction, verdict},
+    long_path::LongPath,
     nodes, open,
     presence::Presence,
 };
@@ -42,7 +42,7 @@ pub enum SnapshotError {
 pub struct Snapshot {
     conn: SqliteConnection,
     /// As long as `conn` is.
-    _way: Way,
+    _way: LongPath,
     /// Its instance.
     pub instance: String,
 }
@@ -57,7 +57,7 @@ impl Snapshot {
         to: &Path,
         stop: &CancellationToken,
     ) -> Result<Self, SnapshotError> {
-        let way = Way::to(to)?;
+        let way = LongPath::to(to)?;
         let name = way.name(to);
         let text = name.to_str().ok_or_else(|| {
             let wrong = io::Error::other("its name must be valid UTF-8");
@@ -151,7 +151,7 @@ impl Snapshot {
 impl From<sqlx::Error> for SnapshotError {
     fn from(error: sqlx::Error) -> Self {
         match verdict(&error) {
-            Verdict::DiskFull => Self::DiskFull,
+            FailureAction::DiskFull => Self::DiskFull,
             _ => Self::Failed(error.to_string()),
         }
     }

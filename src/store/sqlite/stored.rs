@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What one statement finds about a place in a job's output.
-struct Place {
+struct OffsetLookup {
     active: bool,
     attempt: u32,
     start_offset: Option<i64>,
@@ -55,7 +55,7 @@ async fn place(
     readers: &SqlitePool,
     number: JobNumber,
     offset: Offset,
-) -> sqlx::Result<Option<Place>> {
+) -> sqlx::Result<Option<OffsetLookup>> {
     let offset = int(offset);
     let row = sqlx::query!(
         r#"SELECT j.state AS "state!: String", j.attempt AS "attempt!: u32",
@@ -96,7 +96,7 @@ async fn place(
         }),
         _ => None,
     };
-    Ok(Some(Place {
+    Ok(Some(OffsetLookup {
         active: events::state(&row.state)?.is_active(),
         attempt: row.attempt,
         start_offset: row.start_offset,

@@ -13,14 +13,14 @@ use crate::store::types::Counts;
 
 /// The last count, and whether it still holds.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Tally {
+pub(in crate::store) struct StateCounts {
     /// Transactions so far; raised before anybody is answered.
     written: AtomicU64,
     /// Counted when so many had been written.
     counted: Mutex<Option<(u64, Counts)>>,
 }
 
-impl Tally {
+impl StateCounts {
     /// A transaction has been tried; whoever was in it is not answered yet.
     pub fn written(&self) {
         self.written.fetch_add(1, Ordering::SeqCst);

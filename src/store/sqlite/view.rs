@@ -12,7 +12,7 @@ use super::{
 use crate::{
     job::{
         Command, Job, JobId, JobNumber, JobRef, Leftover, Limits, Micros, OnDisconnect, OnLost,
-        OutputPolicy, Seconds, StopWish, Survivor, Usage, WhenFull, view::Stop,
+        OutputPolicy, Seconds, StopWish, Survivor, Usage, WhenFull, view::StopView,
     },
     store::types::Include,
 };
@@ -207,12 +207,12 @@ impl JobRow {
     }
 
     /// While an attempt is active the wish is shown; afterwards only what has really happened.
-    fn stop(&self, active: bool) -> sqlx::Result<Option<Stop>> {
+    fn stop(&self, active: bool) -> sqlx::Result<Option<StopView>> {
         if active {
             let stands: Option<StandingWish> = from_json_opt(self.stop_wish.as_deref())?;
             return Ok(stands.map(StandingWish::into_stop));
         }
-        Ok(from_json_opt(self.stop.as_deref())?.map(Stop::Done))
+        Ok(from_json_opt(self.stop.as_deref())?.map(StopView::Done))
     }
 }
 
@@ -227,10 +227,10 @@ struct StandingWish {
 }
 
 impl StandingWish {
-    fn into_stop(self) -> Stop {
+    fn into_stop(self) -> StopView {
         match self.refused.is_empty() {
-            true => Stop::Wished(self.wish),
-            false => Stop::Refused(self.wish, self.refused),
+            true => StopView::Wished(self.wish),
+            false => StopView::Refused(self.wish, self.refused),
         }
     }
 }

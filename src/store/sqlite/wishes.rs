@@ -6,16 +6,16 @@
 use super::{
     columns::json,
     inputs,
-    job_snapshot::{Batch, Standing, all_moved},
+    job_snapshot::{JobSnapshot, WriteBatch, all_moved},
     view,
 };
-use crate::store::write::PauseAsk;
+use crate::store::write::PauseRequest;
 use crate::{
     job::{
         JobNumber, JobRef, Micros, StopCause, StopFacts, StopWish,
         state::{Event, JobState},
     },
-    store::types::{PauseWished, Wished},
+    store::types::{PauseRequested, StopRequested},
 };
 
 /// SHA-256 of no bytes: the digest of an output that never was.
@@ -23,24 +23,28 @@ const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495
 
 /// Ends a job that waits, or stores the wish for the shim of one that runs.
 pub(super) async fn stop(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     job: JobRef,
     wish: &StopWish,
-) -> sqlx::Result<Wished> {
+) -> sqlx::Result<StopRequested> {
     let Some(standing) = batch.standing(job).await? else {
-        return Ok(Wished::NotFound);
+        return Ok(StopRequested::NotFound);
     };
     let number = standing.number;
     if standing.state.is_final() {
-        return view::known(batch.conn, number).await.map(Wished::Final);
+        return view::known(batch.conn, number)
+            .await
+            .map(StopRequested::Final);
     }
     let Some(shim) = standing.shim.clone().filter(|_| standing.state.is_active()) else {
         withdraw(batch, &standing, wish, Micros(wish.asked_at_us)).await?;
-        return view::known(batch.conn, number).await.map(Wished::Withdrawn);
+        return view::known(batch.conn, number)
+            .await
+            .map(StopRequested::Withdrawn);
     };
     let wish = merged(standing.stop.as_ref(), wish);
     store_stop(batch, &standing, &wish).await?;
-    Ok(Wished::ToShim {
+    Ok(StopRequested::ToShim {
         job: view::known(batch.conn, number).await?,
         attempt: standing.attempt,
         shim,
@@ -62,8 +66,8 @@ fn merged(earlier: Option<&StopWish>, new: &StopWish) -> StopWish {
 }
 
 async fn store_stop(
-    batch: &mut Batch<'_>,
-    standing: &Standing,
+    batch: &mut WriteBatch<'_>,
+    standing: &JobSnapshot,
     wish: &StopWish,
 ) -> sqlx::Result<()> {
     let wish = json(wish)?;
@@ -82,8 +86,8 @@ async fn store_stop(
 
 /// Makes a job without a running attempt `cancelled`. Its output is what earlier attempts left.
 pub(super) async fn withdraw(
-    batch: &mut Batch<'_>,
-    standing: &Standing,
+    batch: &mut WriteBatch<'_>,
+    standing: &JobSnapshot,
     wish: &StopWish,
     at: Micros,
 ) -> sqlx::Result<()> {
@@ -117,27 +121,30 @@ pub(super) async fn withdraw(
 }
 
 /// Stores a wish to pause or to go on, where there is an attempt that can.
-pub(super) async fn pause(batch: &mut Batch<'_>, ask: &PauseAsk) -> sqlx::Result<PauseWished> {
+pub(super) async fn pause(
+    batch: &mut WriteBatch<'_>,
+    ask: &PauseRequest,
+) -> sqlx::Result<PauseRequested> {
     let Some(standing) = batch.standing(ask.job).await? else {
-        return Ok(PauseWished::NotFound);
+        return Ok(PauseRequested::NotFound);
     };
     let number = standing.number;
     let Some(shim) = standing.shim.clone().filter(|_| standing.state.is_active()) else {
         let job = view::known(batch.conn, number).await?;
         let waits = ask.pause && !standing.state.is_final();
         return Ok(if waits {
-            PauseWished::NotRunning(job)
+            PauseRequested::NotRunning(job)
         } else {
-            PauseWished::Nothing(job)
+            PauseRequested::Nothing(job)
         });
     };
     if is_as_wished(&standing, ask.pause) {
         return view::known(batch.conn, number)
             .await
-            .map(PauseWished::Nothing);
+            .map(PauseRequested::Nothing);
     }
     store_pause(batch, number, standing.attempt, ask).await?;
-    Ok(PauseWished::ToShim {
+    Ok(PauseRequested::ToShim {
         number,
         attempt: standing.attempt,
         shim,
@@ -146,16 +153,16 @@ pub(super) async fn pause(batch: &mut Batch<'_>, ask: &PauseAsk) -> sqlx::Result
 
 /// Both the state and the wish that stands agree with the new one. Where only the wish does, it is
 /// still on its way and may be sent again.
-fn is_as_wished(standing: &Standing, pause: bool) -> bool {
+fn is_as_wished(standing: &JobSnapshot, pause: bool) -> bool {
     let paused = standing.state == JobState::Paused;
     paused == pause && standing.pause == pause
 }
 
 async fn store_pause(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     number: JobNumber,
     attempt: u32,
-    ask: &PauseAsk,
+    ask: &PauseRequest,
 ) -> sqlx::Result<()> {
     let done = sqlx::query!(
         "UPDATE attempts SET pause = ?3, pause_by = ?4, pause_at = ?5

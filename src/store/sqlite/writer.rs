@@ -11,19 +11,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     errno,
-    error::{Verdict, comes_from_a_file, is_failed_write, is_out_of_room, verdict},
+    error::{FailureAction, comes_from_a_file, is_failed_write, is_out_of_room, verdict},
     events,
     execute::execute,
-    job_snapshot::Batch,
+    job_snapshot::WriteBatch,
     keys::DigestKey,
-    long_path::Way,
+    long_path::LongPath,
     presence::Presence,
-    tally::Tally,
+    tally::StateCounts,
 };
-use crate::store::write::{Answer, Ask};
+use crate::store::write::{Write, WriteResult};
 use crate::{
     store::types::StoreError,
-    sys::{descriptors::is_shortage, disk_reserve::Ballast},
+    sys::{descriptors::is_shortage, disk_reserve::DiskReserve},
 };
 
 /// Writes that may wait; the next caller waits for room.
@@ -40,13 +40,13 @@ const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 const PAGES_PER_ROW: usize = 8;
 
 /// Where the answer goes.
-pub(super) type Reply = oneshot::Sender<Result<Answer, StoreError>>;
+pub(super) type WriteReply = oneshot::Sender<Result<WriteResult, StoreError>>;
 
 /// What the writer's channel carries.
 #[derive(Debug)]
-pub(in crate::store) enum Request {
+pub(in crate::store) enum WriterRequest {
     /// Write this and answer.
-    Write(Ask, Reply),
+    Write(Write, WriteReply),
     /// Write what has arrived, checkpoint, close, and answer.
     Close(oneshot::Sender<()>),
 }
@@ -57,16 +57,16 @@ pub(in crate::store) struct Writer {
     /// What digests of secrets are made with.
     pub key: DigestKey,
     /// As long as `conn` is.
-    pub _way: Way,
+    pub _way: LongPath,
     /// The file that `conn` writes to.
     pub presence: Presence,
     /// Room for what must be written on a full disk.
-    pub ballast: Ballast,
-    pub requests: mpsc::Receiver<Request>,
+    pub ballast: DiskReserve,
+    pub requests: mpsc::Receiver<WriterRequest>,
     /// Cancelled when the file cannot be trusted any more.
     pub failed: CancellationToken,
     /// Told of every transaction.
-    pub tally: Arc<Tally>,
+    pub tally: Arc<StateCounts>,
 }
 
 impl Writer {
@@ -95,7 +95,9 @@ impl Writer {
     }
 
     /// Waits for one request and takes what else has arrived by then.
-    async fn next_batch(&mut self) -> Option<(Vec<(Ask, Reply)>, Option<oneshot::Sender<()>>)> {
+    async fn next_batch(
+        &mut self,
+    ) -> Option<(Vec<(Write, WriteReply)>, Option<oneshot::Sender<()>>)> {
         let mut requests = Vec::new();
         if self.requests.recv_many(&mut requests, BATCH_MAX).await == 0 {
             return None;
@@ -112,8 +114,8 @@ impl Writer {
         let mut close = None;
         for request in requests {
             match request {
-                Request::Write(ask, reply) => writes.push((ask, reply)),
-                Request::Close(reply) => close = Some(reply),
+                WriterRequest::Write(ask, reply) => writes.push((ask, reply)),
+                WriterRequest::Close(reply) => close = Some(reply),
             }
         }
         if close.is_some() {
@@ -123,10 +125,10 @@ impl Writer {
     }
 
     /// Closes the channel and takes what was handed in before.
-    async fn take_the_rest(&mut self, writes: &mut Vec<(Ask, Reply)>) {
+    async fn take_the_rest(&mut self, writes: &mut Vec<(Write, WriteReply)>) {
         self.requests.close();
         while let Some(request) = self.requests.recv().await {
-            if let Request::Write(ask, reply) = request {
+            if let WriterRequest::Write(ask, reply) = request {
                 writes.push((ask, reply));
             }
         }
@@ -134,7 +136,7 @@ impl Writer {
 
     /// Commits writes together and answers each. Where one is refused, each gets a transaction of
     /// its own, so that the others are not lost with it.
-    async fn commit(&mut self, mut writes: Vec<(Ask, Reply)>) {
+    async fn commit(&mut self, mut writes: Vec<(Write, WriteReply)>) {
         if self.failed.is_cancelled() {
             return answer_all(writes.into_iter().map(|(_, reply)| reply), &broken());
         }
@@ -142,7 +144,7 @@ impl Writer {
         if self.is_short(&writes) {
             // An input may be for a process that runs, and costs the disk nothing then.
             writes = refuse(writes, |ask| {
-                ask.can_wait() && !matches!(ask, Ask::Input(..))
+                ask.can_wait() && !matches!(ask, Write::Input(..))
             });
         }
         let (mut asks, mut replies): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
@@ -155,7 +157,7 @@ impl Writer {
         }
         if is_disk_full(&answers) && asks.iter().any(|ask| !ask.can_wait()) {
             let writes = asks.into_iter().zip(replies).collect();
-            (asks, replies) = refuse(writes, Ask::can_wait).into_iter().unzip();
+            (asks, replies) = refuse(writes, Write::can_wait).into_iter().unzip();
             answers = self.transaction(&asks).await;
             while is_disk_full(&answers) && self.ballast.release() {
                 tracing::warn!("the disk is full: ballast is given up for ends and wishes");
@@ -168,9 +170,9 @@ impl Writer {
 
     async fn answer(
         &mut self,
-        asks: Vec<Ask>,
-        replies: Vec<Reply>,
-        answers: sqlx::Result<Vec<Answer>>,
+        asks: Vec<Write>,
+        replies: Vec<WriteReply>,
+        answers: sqlx::Result<Vec<WriteResult>>,
     ) {
         match answers {
             Ok(answers) => {
@@ -178,7 +180,7 @@ impl Writer {
                     let _ = reply.send(Ok(answer));
                 }
             }
-            Err(error) if asks.len() > 1 && verdict(&error) == Verdict::Refused => {
+            Err(error) if asks.len() > 1 && verdict(&error) == FailureAction::Refused => {
                 for (ask, reply) in asks.iter().zip(replies) {
                     let answer = self.transaction(std::slice::from_ref(ask)).await;
                     let answer = answer.map(|mut answers| answers.remove(0));
@@ -191,7 +193,7 @@ impl Writer {
 
     /// Whether the disk has no room for something new: what was given back for ends and wishes has
     /// to be there again first. Looked at only where something new is among the writes.
-    fn is_short(&self, writes: &[(Ask, Reply)]) -> bool {
+    fn is_short(&self, writes: &[(Write, WriteReply)]) -> bool {
         let new = writes.iter().any(|(ask, _)| ask.can_wait());
         if !new || matches!(self.ballast.missing(), Ok(0)) {
             return false;
@@ -207,7 +209,7 @@ impl Writer {
     ///
     /// BEGIN and COMMIT are plain statements: sqlx counts transactions by itself, and its count is
     /// wrong for ever after SQLite has rolled one back on its own, as it does on a full disk.
-    async fn transaction(&mut self, asks: &[Ask]) -> sqlx::Result<Vec<Answer>> {
+    async fn transaction(&mut self, asks: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
         if asks.is_empty() {
             return Ok(Vec::new());
         }
@@ -243,11 +245,11 @@ impl Writer {
         }
     }
 
-    async fn begin_to_commit(&mut self, asks: &[Ask]) -> sqlx::Result<Vec<Answer>> {
+    async fn begin_to_commit(&mut self, asks: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut self.conn)
             .await?;
-        let mut batch = Batch {
+        let mut batch = WriteBatch {
             conn: &mut self.conn,
             events: Vec::new(),
             key: &self.key,
@@ -266,10 +268,12 @@ impl Writer {
     /// What the callers are told about a failed transaction; also decides whether it was the last.
     fn refusal(&mut self, error: sqlx::Error) -> StoreError {
         match verdict(&error) {
-            Verdict::DiskFull => tracing::warn!("the disk is full: a transaction was refused"),
-            Verdict::Busy => tracing::warn!(%error, "the database could not be written now"),
-            Verdict::Refused => tracing::error!(%error, "the database refused a write"),
-            Verdict::Broken => self.fail(&error),
+            FailureAction::DiskFull => {
+                tracing::warn!("the disk is full: a transaction was refused")
+            }
+            FailureAction::Busy => tracing::warn!(%error, "the database could not be written now"),
+            FailureAction::Refused => tracing::error!(%error, "the database refused a write"),
+            FailureAction::Broken => self.fail(&error),
         }
         error.into()
     }
@@ -291,7 +295,7 @@ impl Writer {
         if let Err(error) = sqlx::query(statement).execute(&mut self.conn).await {
             let error = self.clarified(error).await;
             match verdict(&error) {
-                Verdict::Broken => self.fail(&error),
+                FailureAction::Broken => self.fail(&error),
                 _ => tracing::warn!(%error, "a checkpoint has to wait"),
             }
         }
@@ -305,14 +309,17 @@ impl Writer {
     }
 }
 
-fn answer_all(replies: impl IntoIterator<Item = Reply>, error: &StoreError) {
+fn answer_all(replies: impl IntoIterator<Item = WriteReply>, error: &StoreError) {
     for reply in replies {
         let _ = reply.send(Err(error.clone()));
     }
 }
 
 /// Answers those that are to be refused for the disk, and returns the others.
-fn refuse(writes: Vec<(Ask, Reply)>, refused: impl Fn(&Ask) -> bool) -> Vec<(Ask, Reply)> {
+fn refuse(
+    writes: Vec<(Write, WriteReply)>,
+    refused: impl Fn(&Write) -> bool,
+) -> Vec<(Write, WriteReply)> {
     let (refused, others): (Vec<_>, Vec<_>) = writes.into_iter().partition(|(ask, _)| refused(ask));
     let refused = refused.into_iter().map(|(_, reply)| reply);
     answer_all(refused, &StoreError::DiskFull);
@@ -320,7 +327,7 @@ fn refuse(writes: Vec<(Ask, Reply)>, refused: impl Fn(&Ask) -> bool) -> Vec<(Ask
 }
 
 fn is_disk_full<T>(answers: &sqlx::Result<T>) -> bool {
-    matches!(answers, Err(error) if verdict(error) == Verdict::DiskFull)
+    matches!(answers, Err(error) if verdict(error) == FailureAction::DiskFull)
 }
 
 fn broken() -> StoreError {
@@ -329,7 +336,7 @@ fn broken() -> StoreError {
 
 /// Cuts writes into transactions: one large batch is enough for one, so that nobody behind it waits
 /// for several.
-fn portions(writes: Vec<(Ask, Reply)>) -> Vec<Vec<(Ask, Reply)>> {
+fn portions(writes: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> {
     let mut portions: Vec<Vec<_>> = Vec::new();
     let mut rows = ROWS_MAX;
     for write in writes {
@@ -346,33 +353,33 @@ fn portions(writes: Vec<(Ask, Reply)>) -> Vec<Vec<(Ask, Reply)>> {
 }
 
 /// About how many pages the writes dirty.
-fn pages(writes: &[(Ask, Reply)]) -> usize {
+fn pages(writes: &[(Write, WriteReply)]) -> usize {
     let rows: usize = writes.iter().map(|(ask, _)| ask.rows()).sum();
     rows * PAGES_PER_ROW + data_pages(writes)
 }
 
 /// Pages of output and input among the writes.
-fn data_pages(writes: &[(Ask, Reply)]) -> usize {
+fn data_pages(writes: &[(Write, WriteReply)]) -> usize {
     let bytes: usize = writes.iter().map(|(ask, _)| data_bytes(ask)).sum();
     bytes / 4096
 }
 
-fn data_bytes(ask: &Ask) -> usize {
+fn data_bytes(ask: &Write) -> usize {
     match ask {
-        Ask::Finish(finish) => match &finish.kept {
-            crate::store::types::Kept::Rows { chunks, .. } => {
+        Write::Finish(finish) => match &finish.kept {
+            crate::store::types::OutputPlacement::Rows { chunks, .. } => {
                 chunks.iter().map(|c| c.data.len()).sum()
             }
-            crate::store::types::Kept::Segments { .. } => 0,
+            crate::store::types::OutputPlacement::Segments { .. } => 0,
         },
-        Ask::Input(_, input) => input.data.len(),
+        Write::Input(_, input) => input.data.len(),
         _ => 0,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, path::Path};
+    use std::{io::Write as _, path::Path};
 
     use super::*;
     use crate::{
@@ -397,10 +404,10 @@ mod tests {
     }
 
     /// A job of about 40 KB.
-    fn submit() -> Ask {
+    fn submit() -> Write {
         let mut job = NewJob::new(Command::Shell(":".into()));
         job.stdin = Some("x".repeat(40_000));
-        Ask::Submit(
+        Write::Submit(
             [Submission {
                 retry_of: None,
                 id: JobId(uuid::Uuid::now_v7()),
@@ -414,7 +421,7 @@ mod tests {
         )
     }
 
-    async fn write(writer: &mut Writer, asks: Vec<Ask>) -> Vec<Result<Answer, StoreError>> {
+    async fn write(writer: &mut Writer, asks: Vec<Write>) -> Vec<Result<WriteResult, StoreError>> {
         let (replies, answers): (Vec<_>, Vec<_>) = asks.iter().map(|_| oneshot::channel()).unzip();
         writer.commit(asks.into_iter().zip(replies).collect()).await;
         let answers = answers.into_iter().map(|mut answer| answer.try_recv());

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, Signal, getpgrp, kill_process_group, pidfd_send_signal};
 
-use super::{Leader, mark::Seen};
+use super::{Leader, mark::SeenProcess};
 use crate::supervisor::{
     looked::Looked,
     process::{self, Stat},
@@ -16,12 +16,12 @@ use crate::supervisor::{
 /// A leader that is still there, and with it the proof whose session it leads: no other process can
 /// get its number before it is gone.
 #[derive(Debug)]
-pub(super) struct Living {
+pub(super) struct HeldLeader {
     pub leader: Leader,
     process: OwnedFd,
 }
 
-impl Living {
+impl HeldLeader {
     /// Finds the leader and stops it.
     pub fn stop(leader: Leader) -> Looked<Self> {
         // The descriptor first, the check second: what it names cannot change any more.
@@ -60,7 +60,7 @@ impl Living {
 /// Kills a process, and its group where all of that is ours. A signal to a group reaches what a member
 /// is forking at that moment, too; and while the process is stopped and there, the group's number is
 /// nobody else's.
-pub(super) fn strike(process: &OwnedFd, seen: &Seen, group: Option<i32>) {
+pub(super) fn strike(process: &OwnedFd, seen: &SeenProcess, group: Option<i32>) {
     if let Some(group) = group.and_then(Pid::from_raw)
         && group != getpgrp()
         && pidfd_send_signal(process, Signal::STOP).is_ok()
@@ -72,7 +72,7 @@ pub(super) fn strike(process: &OwnedFd, seen: &Seen, group: Option<i32>) {
     let _ = pidfd_send_signal(process, Signal::KILL);
 }
 
-fn is_still_in(seen: &Seen, group: Pid) -> bool {
+fn is_still_in(seen: &SeenProcess, group: Pid) -> bool {
     let now = Stat::read(seen.pid);
     matches!(now, Looked::There(now) if !now.is_dead()
         && now.start_ticks == seen.stat.start_ticks

@@ -10,10 +10,10 @@ use std::{collections::HashSet, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Leader, Remains,
-    blow::{self, Living},
-    mark::{Mark, Seen, Whose},
-    patience::{Glance, Patience, Verdict},
+    Leader, OrphanTree,
+    blow::{self, HeldLeader},
+    mark::{Mark, SeenProcess, Whose},
+    patience::{Glance, SearchProgress, SearchStep},
 };
 use crate::{
     job::Survivor,
@@ -28,11 +28,11 @@ pub(super) struct Case {
     mark: Mark,
     leader: Option<Leader>,
     /// The leader, where it lives.
-    living: Looked<Living>,
+    living: Looked<HeldLeader>,
     /// Who was met: number and start time.
     met: HashSet<(i32, u64)>,
     round: Round,
-    patience: Patience,
+    patience: SearchProgress,
 }
 
 /// What one look at everybody has found.
@@ -55,24 +55,24 @@ impl Case {
     /// the others go, and goes last: as long as it is there nobody else can have its session.
     pub fn begin(mark: Mark, leader: Option<Leader>, now: Instant) -> Self {
         Self {
-            living: leader.map_or(Looked::Gone, Living::stop),
+            living: leader.map_or(Looked::Gone, HeldLeader::stop),
             mark,
             leader,
             met: HashSet::new(),
             round: Round::default(),
-            patience: Patience::new(now),
+            patience: SearchProgress::new(now),
         }
     }
 
     /// Looks again for a leader that could not be looked at.
     pub fn prepare(&mut self) {
         if let (Looked::Unknown(_), Some(leader)) = (&self.living, self.leader) {
-            self.living = Living::stop(leader);
+            self.living = HeldLeader::stop(leader);
         }
     }
 
     /// Takes over what a look has found, and ends it if it is ours.
-    pub fn meet(&mut self, seen: &Looked<Seen>) {
+    pub fn meet(&mut self, seen: &Looked<SeenProcess>) {
         match seen {
             Looked::There(seen) if !self.leads(seen.pid) => self.judge(seen),
             Looked::There(_) | Looked::Gone => {}
@@ -84,7 +84,7 @@ impl Case {
         matches!(&self.living, Looked::There(living) if living.leader.pid == pid)
     }
 
-    fn judge(&mut self, seen: &Seen) {
+    fn judge(&mut self, seen: &SeenProcess) {
         match self.whose(seen) {
             Whose::Ours => self.end(seen),
             Whose::Unsaid => self.round.suspects.push(named(seen)),
@@ -94,7 +94,7 @@ impl Case {
     }
 
     /// Ours is what is in the session of the living leader, or carries the mark.
-    fn whose(&self, seen: &Seen) -> Whose {
+    fn whose(&self, seen: &SeenProcess) -> Whose {
         let led = match &self.living {
             // Its session was read before.
             Looked::There(living) if living.leader.pid == seen.stat.session => living.is_there(),
@@ -109,7 +109,7 @@ impl Case {
 
     /// A process in a session with the leader's number whose leader is gone is most likely ours, but a
     /// stranger can have come by that number.
-    fn suspect(&mut self, seen: &Seen) {
+    fn suspect(&mut self, seen: &SeenProcess) {
         let Some(Leader { pid, start_ticks }) = self.leader else {
             return;
         };
@@ -120,7 +120,7 @@ impl Case {
         }
     }
 
-    fn end(&mut self, seen: &Seen) {
+    fn end(&mut self, seen: &SeenProcess) {
         let identity = (seen.pid, seen.stat.start_ticks);
         self.round.has_news |= self.met.insert(identity);
         // The descriptor first, the check second: what it names cannot change any more.
@@ -132,7 +132,7 @@ impl Case {
                 return;
             }
         };
-        match Seen::look(seen.pid) {
+        match SeenProcess::look(seen.pid) {
             Looked::There(again) if again.stat.start_ticks == identity.1 => {
                 if self.whose(&again) == Whose::Ours {
                     let group = self.may_end_group(&again).then_some(again.stat.group);
@@ -149,11 +149,11 @@ impl Case {
     /// session comes from its leader: so it is, if that one is ours. Where that one is gone a variable
     /// proves nothing of the others: somebody may have copied it. The living leader of the job goes
     /// last.
-    fn may_end_group(&self, seen: &Seen) -> bool {
+    fn may_end_group(&self, seen: &SeenProcess) -> bool {
         if self.leads(seen.stat.group) {
             return false;
         }
-        match Seen::look(seen.stat.session) {
+        match SeenProcess::look(seen.stat.session) {
             Looked::There(head) => self.whose(&head) == Whose::Ours,
             Looked::Gone => self.mark.is_number_of(seen),
             Looked::Unknown(_) => false,
@@ -166,24 +166,24 @@ impl Case {
     }
 
     /// After a look at everybody: what is left, if the search is over.
-    pub fn conclude(&mut self, now: Instant) -> Option<Remains> {
+    pub fn conclude(&mut self, now: Instant) -> Option<OrphanTree> {
         let mut round = std::mem::take(&mut self.round);
         if let Looked::Unknown(why) = &self.living {
             round.unknown.get_or_insert_with(|| why.clone());
         }
         let verdict = self.patience.judge(round.glance(), now);
-        if verdict == Verdict::Again {
+        if verdict == SearchStep::Again {
             return None;
         }
         if let Looked::There(living) = std::mem::replace(&mut self.living, Looked::Gone) {
             living.kill();
-            if verdict == Verdict::Gone {
+            if verdict == SearchStep::Gone {
                 // It is looked for like everybody else now.
                 self.patience.hear_news(now);
                 return None;
             }
         }
-        if verdict == Verdict::Moving {
+        if verdict == SearchStep::Moving {
             let moving = || "its processes go on starting others".to_owned();
             round.unknown.get_or_insert_with(moving);
         }
@@ -200,20 +200,20 @@ impl Round {
         }
     }
 
-    fn into_remains(self) -> Remains {
+    fn into_remains(self) -> OrphanTree {
         let mut survivors = self.found;
         if !self.is_number_taken {
             survivors.extend(self.suspects);
         }
         survivors.truncate(NAMED_MAX);
-        Remains {
+        OrphanTree {
             survivors,
             unknown: self.unknown,
         }
     }
 }
 
-fn named(seen: &Seen) -> Survivor {
+fn named(seen: &SeenProcess) -> Survivor {
     Survivor {
         pid: seen.pid,
         comm: seen.stat.comm.clone(),

@@ -38,14 +38,14 @@ pub(super) enum Whose {
 
 /// What a process shows of itself.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenProcess {
     pub pid: i32,
     pub stat: Stat,
     environment: Looked<Environment>,
     number: Looked<Option<u64>>,
 }
 
-impl Seen {
+impl SeenProcess {
     /// Looks at a process. One that is dead is gone.
     pub fn look(pid: i32) -> Looked<Self> {
         let stat = match Stat::read(pid) {
@@ -95,12 +95,12 @@ impl Mark {
     }
 
     /// Whether a process has the number, which nobody comes by unless it is given.
-    pub(super) fn is_number_of(&self, seen: &Seen) -> bool {
+    pub(super) fn is_number_of(&self, seen: &SeenProcess) -> bool {
         seen.number == Looked::There(Some(self.number))
     }
 
     /// Whose a process is, one of the tree of this leader or not.
-    pub(super) fn whose(&self, seen: &Seen, leader: Option<Leader>) -> Whose {
+    pub(super) fn whose(&self, seen: &SeenProcess, leader: Option<Leader>) -> Whose {
         if self.is_number_of(seen) {
             return Whose::Ours;
         }
@@ -134,11 +134,11 @@ impl Mark {
     /// if its parent was started after the leader and is not ours: orphans are given to processes
     /// that were there before the shim. Without a leader nothing of the job was ever executed that
     /// could hide: a child writes down that it is the leader before it executes anything.
-    fn whose_is_hidden(&self, seen: &Seen, leader: Option<Leader>) -> Whose {
+    fn whose_is_hidden(&self, seen: &SeenProcess, leader: Option<Leader>) -> Whose {
         let Some(Leader { start_ticks, .. }) = leader else {
             return Whose::Others;
         };
-        let Seen { pid, stat, .. } = seen;
+        let SeenProcess { pid, stat, .. } = seen;
         if stat.start_ticks < start_ticks {
             return Whose::Others;
         }
@@ -167,10 +167,10 @@ mod tests {
         let id = JobId(uuid::Uuid::from_u128(7));
         let given = given.then(|| mark::number(id, "here"));
         let pid = std::process::id() as i32;
-        let Looked::There(seen) = Seen::look(pid) else {
+        let Looked::There(seen) = SeenProcess::look(pid) else {
             panic!("our own process");
         };
-        let seen = Seen {
+        let seen = SeenProcess {
             environment,
             number,
             ..seen

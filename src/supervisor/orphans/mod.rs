@@ -30,7 +30,7 @@ use crate::{
     sys::{threads::blocking, vital::Vital},
 };
 use case::Case;
-use walk::Walk;
+use walk::ProcessScan;
 
 /// Between two tries of a look for which there was no thread.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -46,7 +46,7 @@ pub struct Leader {
 
 /// What is left of a tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remains {
+pub struct OrphanTree {
     /// Processes that could not be proven gone.
     pub survivors: Vec<Survivor>,
     /// Why there may be others.
@@ -54,15 +54,15 @@ pub struct Remains {
 }
 
 /// Held by somebody for whom others wait; it is let go after the first look at everybody.
-pub type Held = mpsc::Sender<()>;
+pub type SearchGuard = mpsc::Sender<()>;
 
 /// Searches for trees, and does nothing while there are none. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Hunter(Arc<Mutex<Asked>>);
+pub struct OrphanSearcher(Arc<Mutex<Asked>>);
 
 #[derive(Default)]
 struct Asked {
-    new: Vec<Open>,
+    new: Vec<OpenSearch>,
     is_hunting: bool,
 }
 
@@ -74,20 +74,20 @@ impl std::fmt::Debug for Asked {
 }
 
 /// A tree that is searched for, and who waits for the answer.
-struct Open {
+struct OpenSearch {
     case: Case,
-    held: Option<Held>,
-    answer: oneshot::Sender<Remains>,
+    held: Option<SearchGuard>,
+    answer: oneshot::Sender<OrphanTree>,
 }
 
 /// Everything that is searched for at the moment.
 #[derive(Default)]
-struct Hunt {
-    walk: Walk,
-    open: Vec<Open>,
+struct OrphanSearches {
+    walk: ProcessScan,
+    open: Vec<OpenSearch>,
 }
 
-impl Hunter {
+impl OrphanSearcher {
     /// Ends every process of a job that can be found; those that could not be proven gone are
     /// returned, after 20 s at most where the machine is not overloaded.
     ///
@@ -99,25 +99,25 @@ impl Hunter {
         vital: &Vital,
         mark: Mark,
         leader: Option<Leader>,
-        held: Option<Held>,
-    ) -> io::Result<Remains> {
+        held: Option<SearchGuard>,
+    ) -> io::Result<OrphanTree> {
         let (answer, remains) = oneshot::channel();
         let case = Case::begin(mark, leader, Instant::now());
-        if self.ask(Open { case, held, answer }) {
+        if self.ask(OpenSearch { case, held, answer }) {
             vital.spawn("searching for trees", self.clone().work());
         }
         remains.await.map_err(io::Error::other)
     }
 
     /// Whether there is nobody at work.
-    fn ask(&self, open: Open) -> bool {
+    fn ask(&self, open: OpenSearch) -> bool {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         asked.new.push(open);
         !std::mem::replace(&mut asked.is_hunting, true)
     }
 
     /// What was asked since the last time; with nothing and nothing `left` the work is done.
-    fn take(&self, left: bool) -> Option<Vec<Open>> {
+    fn take(&self, left: bool) -> Option<Vec<OpenSearch>> {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = std::mem::take(&mut asked.new);
         asked.is_hunting = left || !new.is_empty();
@@ -126,7 +126,7 @@ impl Hunter {
 
     async fn work(self) {
         // Not given away: where there is no thread for a look, everything is still here.
-        let hunt = Arc::new(Mutex::new(Hunt::default()));
+        let hunt = Arc::new(Mutex::new(OrphanSearches::default()));
         let mut pause = None;
         while let Some(new) = self.take(pause.is_some()) {
             let hunt = Arc::clone(&hunt);
@@ -147,7 +147,7 @@ impl Hunter {
     }
 }
 
-impl Hunt {
+impl OrphanSearches {
     /// One look at everybody for all trees; how long to wait for the next one, if there is to be one.
     fn round(&mut self) -> Option<Duration> {
         self.open.iter_mut().for_each(|open| open.case.prepare());

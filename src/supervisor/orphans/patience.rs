@@ -40,7 +40,7 @@ pub(super) struct Glance {
 
 /// What is to be done after a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum SearchStep {
     /// Look again.
     Again,
     /// Nobody is left.
@@ -55,7 +55,7 @@ pub(super) enum Verdict {
 
 /// How a search has gone until now.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct SearchProgress {
     begun: Instant,
     first_news_at: Option<Instant>,
     news_at: Instant,
@@ -63,7 +63,7 @@ pub(super) struct Patience {
     quiet_rounds: u32,
 }
 
-impl Patience {
+impl SearchProgress {
     /// A search that begins.
     pub fn new(now: Instant) -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Patience {
     }
 
     /// The decision after a look.
-    pub fn judge(&mut self, glance: Glance, now: Instant) -> Verdict {
+    pub fn judge(&mut self, glance: Glance, now: Instant) -> SearchStep {
         match glance.has_news {
             true => self.hear_news(now),
             false => self.quiet_rounds = self.quiet_rounds.saturating_add(1),
@@ -93,12 +93,12 @@ impl Patience {
         let rounds = if is_late { LATE_ROUNDS } else { QUIET_ROUNDS };
         let is_quiet = self.quiet_rounds >= rounds && quiet_for >= QUIET_FOR;
         match glance {
-            _ if glance.is_blind && !is_late => Verdict::Again,
-            _ if glance.is_blind => Verdict::Unknown,
-            _ if is_quiet && !glance.is_found => Verdict::Gone,
-            _ if is_quiet && (quiet_for >= STUBBORN_FOR || is_late) => Verdict::Stubborn,
-            _ if is_late => Verdict::Moving,
-            _ => Verdict::Again,
+            _ if glance.is_blind && !is_late => SearchStep::Again,
+            _ if glance.is_blind => SearchStep::Unknown,
+            _ if is_quiet && !glance.is_found => SearchStep::Gone,
+            _ if is_quiet && (quiet_for >= STUBBORN_FOR || is_late) => SearchStep::Stubborn,
+            _ if is_late => SearchStep::Moving,
+            _ => SearchStep::Again,
         }
     }
 
@@ -125,12 +125,12 @@ mod tests {
     use super::*;
 
     /// Looks again as it is told to, with what `glance` sees after so long, until there is a verdict.
-    fn search(glance: impl Fn(Duration) -> Glance) -> (Verdict, Duration) {
+    fn search(glance: impl Fn(Duration) -> Glance) -> (SearchStep, Duration) {
         let begun = Instant::now();
-        let (mut patience, mut after) = (Patience::new(begun), Duration::ZERO);
+        let (mut patience, mut after) = (SearchProgress::new(begun), Duration::ZERO);
         loop {
             let verdict = patience.judge(glance(after), begun + after);
-            if verdict != Verdict::Again {
+            if verdict != SearchStep::Again {
                 return (verdict, after);
             }
             after += patience.pause();
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_look_that_finds_nobody_proves_nothing_and_many_do() {
         let (verdict, after) = search(|_| Glance::default());
-        assert_eq!(verdict, Verdict::Gone);
+        assert_eq!(verdict, SearchStep::Gone);
         assert!(after >= QUIET_FOR && after < 2 * QUIET_FOR, "{after:?}");
         // A chain that is met now and then.
         let is_met =
@@ -150,7 +150,7 @@ mod tests {
             is_found: is_met(after),
             is_blind: false,
         });
-        assert_eq!(verdict, Verdict::Gone);
+        assert_eq!(verdict, SearchStep::Gone);
         assert!(after >= Duration::from_secs(3), "{after:?}");
     }
 
@@ -162,7 +162,7 @@ mod tests {
             is_blind: false,
         };
         let (verdict, after) = search(|_| moving);
-        assert_eq!(verdict, Verdict::Moving);
+        assert_eq!(verdict, SearchStep::Moving);
         assert!(after < HUNT_FOR + LOOK_EVERY, "{after:?}");
     }
 
@@ -173,20 +173,20 @@ mod tests {
             ..Glance::default()
         };
         let (verdict, after) = search(|_| found);
-        assert_eq!(verdict, Verdict::Stubborn);
+        assert_eq!(verdict, SearchStep::Stubborn);
         assert!(after < STUBBORN_FOR + 2 * SLOW_EVERY, "{after:?}");
         let blind = Glance {
             is_blind: true,
             ..Glance::default()
         };
         let (verdict, _) = search(|_| blind);
-        assert_eq!(verdict, Verdict::Unknown);
+        assert_eq!(verdict, SearchStep::Unknown);
     }
 
     #[test]
     fn looks_that_take_long_make_no_chain() {
         let begun = Instant::now();
-        let mut patience = Patience::new(begun);
+        let mut patience = SearchProgress::new(begun);
         let verdicts: Vec<_> = (0..8)
             .map(|round| {
                 let glance = Glance {
@@ -197,8 +197,8 @@ mod tests {
                 patience.judge(glance, begun + HUNT_FOR / 5 * round)
             })
             .collect();
-        assert_eq!(verdicts[..5], [Verdict::Again; 5]);
-        assert_eq!(verdicts[5], Verdict::Gone);
+        assert_eq!(verdicts[..5], [SearchStep::Again; 5]);
+        assert_eq!(verdicts[5], SearchStep::Gone);
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
             is_blind: after < last_moment,
         };
         let (verdict, after) = search(until_then);
-        assert_eq!(verdict, Verdict::Gone);
+        assert_eq!(verdict, SearchStep::Gone);
         assert!(after >= HUNT_FOR, "{after:?}");
     }
 }

@@ -5,9 +5,11 @@ use std::process::{Child, Command};
 use super::{super::spec::INSTANCE_VARIABLE, super::spec::JOB_ID_VARIABLE, *};
 use crate::job::JobId;
 
-async fn hunt(id: JobId) -> Remains {
+async fn hunt(id: JobId) -> OrphanTree {
     let (vital, mark) = (Vital::default(), Mark::new(id, "here", None));
-    let hunted = Hunter::default().hunt(&vital, mark, None, None).await;
+    let hunted = OrphanSearcher::default()
+        .hunt(&vital, mark, None, None)
+        .await;
     hunted.expect("nobody stops")
 }
 

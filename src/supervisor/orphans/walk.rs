@@ -5,18 +5,18 @@
 
 use std::collections::HashSet;
 
-use super::{super::process, mark::Seen};
+use super::{super::process, mark::SeenProcess};
 use crate::supervisor::looked::Looked;
 
 /// Looks at all processes, again and again.
 #[derive(Debug, Default)]
-pub(super) struct Walk {
+pub(super) struct ProcessScan {
     known: HashSet<i32>,
 }
 
-impl Walk {
+impl ProcessScan {
     /// Shows every process that lives, and why one could not be looked at. Blocking.
-    pub fn all(&mut self, mut show: impl FnMut(Looked<Seen>)) {
+    pub fn all(&mut self, mut show: impl FnMut(Looked<SeenProcess>)) {
         let pids = match process::pids() {
             Ok(pids) => pids,
             Err(error) => {
@@ -28,7 +28,7 @@ impl Walk {
         let mut order: Vec<_> = pids.iter().copied().filter(|pid| *pid != own).collect();
         order.sort_unstable_by_key(|pid| (self.known.contains(pid), -pid));
         for pid in order {
-            show(Seen::look(pid));
+            show(SeenProcess::look(pid));
         }
         self.known = pids.into_iter().collect();
     }

@@ -3,14 +3,14 @@
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
-use super::{Flow, KNOCK_EVERY, Keeper, PauseAsked, Task, due};
+use super::{Flow, KNOCK_EVERY, PauseAsked, ShimHandle, ShimTask, due};
 use crate::{
     job::{InputAnswer, StopCause, StopWish},
     store::{OpenAttempt, StoreError},
     supervisor::{
-        Key,
-        connection::Connection,
-        probe::{self, Reached},
+        AttemptId,
+        connection::ShimConnection,
+        probe::{self, ProbeOutcome},
         registry::Order,
     },
 };
@@ -18,9 +18,9 @@ use crate::{
 /// Between two questions to a ledger that does not answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-impl Keeper {
+impl ShimHandle {
     /// Asks the shim who it is.
-    pub(super) async fn reach(&mut self) -> Reached {
+    pub(super) async fn reach(&mut self) -> ProbeOutcome {
         let (ctx, shim) = (Arc::clone(&self.ctx), self.offer.shim.clone());
         self.meanwhile(async move { probe::reach(&ctx, &shim).await })
             .await
@@ -28,8 +28,8 @@ impl Keeper {
 
     /// What the shim was given, as the ledger says, is watched until the shim says something.
     pub(super) fn watch(&mut self, open: &Option<OpenAttempt>) {
-        if let (Task::None, Some(open)) = (&self.task, open) {
-            self.task = Task::watching(open);
+        if let (ShimTask::None, Some(open)) = (&self.task, open) {
+            self.task = ShimTask::watching(open);
         }
     }
 
@@ -97,9 +97,9 @@ impl Keeper {
             // There is one at a time: the next one follows from its end.
             Order::Run(claim) => self.run = Some(claim),
             Order::Release => {
-                if matches!(self.task, Task::Ended(_)) {
+                if matches!(self.task, ShimTask::Ended(_)) {
                     // A shim that does not hear it says so again.
-                    self.task = Task::None;
+                    self.task = ShimTask::None;
                 }
             }
             Order::Leave => self.dismissed = true,
@@ -126,14 +126,14 @@ impl Keeper {
     }
 
     /// On a full disk a stop is not in the ledger. One is kept, the harder one.
-    fn put_off_stop(&mut self, key: Key, wish: StopWish) {
+    fn put_off_stop(&mut self, key: AttemptId, wish: StopWish) {
         let kept = self.stop.take();
         let harder = kept.filter(|(of, kept)| *of == key && kept.cause == StopCause::Kill);
         self.stop = Some(harder.unwrap_or((key, wish)));
     }
 
     /// Does what was ordered while the shim could not be told.
-    pub(super) async fn catch_up(&mut self, connection: &mut Connection) -> io::Result<Flow> {
+    pub(super) async fn catch_up(&mut self, connection: &mut ShimConnection) -> io::Result<Flow> {
         // Where it cannot be sent the next welcome tells that it never ran.
         if let Some(claim) = self.run.take() {
             self.obey(connection, Order::Run(claim)).await?;

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Keeper, Task, Unentered};
+use super::{ShimHandle, ShimTask, Unentered};
 use crate::{
     job::{ExitFacts, InputAnswer, JobRef, Micros, Survivor},
     output::files::durable::is_sync_failure,
     spool::FromShim,
-    store::{Fenced, Started, StoreError},
+    store::{Fenced, StartedAttempt, StoreError},
     supervisor::{
-        Key, ShimEvent,
-        finalize::{Ending, settle},
+        AttemptId, ShimEvent,
+        finalize::{AttemptEnding, settle},
     },
     sys::{clock, threads::blocking},
 };
@@ -42,7 +42,7 @@ async fn reap_launched(pid: i32) {
     }
 }
 
-impl Keeper {
+impl ShimHandle {
     /// Takes what the shim says.
     pub(super) async fn hear(&mut self, message: FromShim) {
         if self.is_late(&message) {
@@ -57,7 +57,7 @@ impl Keeper {
                 start_ticks,
                 started_at_us,
             } => {
-                let started = Started {
+                let started = StartedAttempt {
                     number: job,
                     attempt,
                     pid,
@@ -92,7 +92,7 @@ impl Keeper {
             FromShim::Refused { job, attempt, why } => {
                 tracing::error!(job, attempt, why, "a shim refused an attempt");
                 let pause = self.refusals.another();
-                self.free_after(Some(Key { job, attempt }), true, pause);
+                self.free_after(Some(AttemptId { job, attempt }), true, pause);
             }
             FromShim::Waiting { waiting, why, .. } => {
                 let job = self.task.key().map(|key| key.job);
@@ -126,7 +126,7 @@ impl Keeper {
     /// it may be entered for that one.
     fn is_late(&self, message: &FromShim) -> bool {
         match (message.about(), self.task.key()) {
-            (Some(about), Some(Key { job, attempt })) => !about.is(job, attempt),
+            (Some(about), Some(AttemptId { job, attempt })) => !about.is(job, attempt),
             _ => false,
         }
     }
@@ -156,7 +156,7 @@ impl Keeper {
 
     /// Enters that the tree was stopped, or goes on, and answers who asked for it.
     pub(super) async fn commit_pause(&mut self, paused: bool) {
-        let Some(Key { job, attempt }) = self.task.key() else {
+        let Some(AttemptId { job, attempt }) = self.task.key() else {
             return;
         };
         let (asked, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pauses)
@@ -166,7 +166,8 @@ impl Keeper {
         let actor = asked
             .last()
             .map_or_else(|| "shim".to_owned(), |asked| asked.actor.clone());
-        self.enter_pause(Key { job, attempt }, paused, actor).await;
+        self.enter_pause(AttemptId { job, attempt }, paused, actor)
+            .await;
         for asked in asked {
             let _ = asked.done.send(Ok(()));
         }
@@ -175,7 +176,7 @@ impl Keeper {
     /// The shim cannot pause the tree, and it goes on: who asked for it is told, and the wish is taken
     /// back, or it would be sent again with every adoption.
     async fn pause_refused(&mut self, why: String) {
-        let Some(Key { job, .. }) = self.task.key() else {
+        let Some(AttemptId { job, .. }) = self.task.key() else {
             return;
         };
         let (job_ref, actor) = (JobRef::Number(job), "shim".to_owned());
@@ -197,7 +198,7 @@ impl Keeper {
 
     /// Enters whom a stop could not reach. Where that fails the end tells it.
     async fn stop_refused(&self, refused: Vec<Survivor>) {
-        let Some(Key { job, attempt }) = self.task.open_key() else {
+        let Some(AttemptId { job, attempt }) = self.task.open_key() else {
             return;
         };
         match self.ctx.store.stop_refused(job, attempt, refused).await {
@@ -215,8 +216,8 @@ impl Keeper {
 
     /// One that the ledger does not take is entered later, unless another one follows first: the
     /// row must say what is.
-    async fn enter_pause(&mut self, key: Key, paused: bool, actor: String) {
-        let Key { job, attempt } = key;
+    async fn enter_pause(&mut self, key: AttemptId, paused: bool, actor: String) {
+        let AttemptId { job, attempt } = key;
         let (store, by) = (&self.ctx.store, actor.clone());
         let entered = if paused {
             store.paused(job, attempt, by, clock::now()).await
@@ -241,8 +242,8 @@ impl Keeper {
 
     /// Settles the attempt and hands it to the scheduler, which commits it.
     pub(super) async fn ended(&mut self, facts: ExitFacts, synced: bool, reusable: bool) {
-        let task = std::mem::replace(&mut self.task, Task::None);
-        let Task::Attempt(watched) = task else {
+        let task = std::mem::replace(&mut self.task, ShimTask::None);
+        let ShimTask::Attempt(watched) = task else {
             tracing::error!(
                 shim = self.offer.shim,
                 "a shim ended an attempt that it was not given"
@@ -257,9 +258,9 @@ impl Keeper {
             let _ = done.send(InputAnswer::Closed);
         }
         let start = self.started.take().map(|(started, _)| started);
-        self.task = Task::Ended(key);
+        self.task = ShimTask::Ended(key);
         let ward = watched.into_ward().await;
-        let ending = Ending::Known {
+        let ending = AttemptEnding::Known {
             facts: Box::new(facts),
             synced,
         };

@@ -25,19 +25,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, ShimEvent,
-    attempt_watch::Key,
-    connection::Connection,
-    probe::{self, Reached, Welcome},
-    registry::{Bell, Order, Orders, Registry},
+    attempt_watch::AttemptId,
+    connection::ShimConnection,
+    probe::{self, ProbeOutcome, ShimWelcome},
+    registry::{Order, Orders, Registry, ShimWakeup},
     spawn,
 };
 use crate::{
     job::{InputAnswer, StopWish},
-    spool::{Speaker, ToShim, message::PROTOCOL},
-    store::{Claim, Offer, OpenAttempt, Started},
+    spool::{AnyWelcome, ToShim, message::PROTOCOL},
+    store::{ClaimedJob, OpenAttempt, ShimOffer, StartedAttempt},
 };
-use refusals::Refusals;
-use task::Task;
+use refusals::RefusedAttempts;
+use task::ShimTask;
 
 /// Between two attempts to reach a shim that lives and does not answer.
 const KNOCK_EVERY: Duration = Duration::from_secs(1);
@@ -51,14 +51,14 @@ pub fn keep(
     registry: Registry,
     events: mpsc::UnboundedSender<ShimEvent>,
     shim: String,
-    reached: Reached,
+    reached: ProbeOutcome,
     open: Option<OpenAttempt>,
 ) {
     let (orders, bell) = registry.enter(&shim);
     let (stopping, tasks) = (ctx.stopping.clone(), ctx.tasks.clone());
     let vital = ctx.vital.clone();
-    let keeper = Keeper {
-        offer: Offer {
+    let keeper = ShimHandle {
+        offer: ShimOffer {
             shim,
             version: String::new(),
         },
@@ -71,12 +71,12 @@ pub fn keep(
         run: None,
         stop: None,
         dismissed: false,
-        refusals: Refusals::default(),
-        task: Task::None,
+        refusals: RefusedAttempts::default(),
+        task: ShimTask::None,
         offered: false,
         pauses: Vec::new(),
         unentered: None,
-        inputs: Inputs::default(),
+        inputs: PendingInputs::default(),
         started: None,
     };
     let kept = async move {
@@ -118,38 +118,38 @@ struct Unentered {
 
 /// Inputs that the shim has been sent and has not answered.
 #[derive(Default)]
-struct Inputs {
+struct PendingInputs {
     /// Names the next one, over all connections.
     next: u64,
     asked: BTreeMap<u64, oneshot::Sender<InputAnswer>>,
 }
 
-struct Keeper {
+struct ShimHandle {
     ctx: Arc<Context>,
     registry: Registry,
     events: mpsc::UnboundedSender<ShimEvent>,
-    offer: Offer,
+    offer: ShimOffer,
     orders: Orders,
-    bell: Arc<Bell>,
+    bell: Arc<ShimWakeup>,
     /// Orders about an attempt that this shim has not been given yet.
     early: VecDeque<Order>,
     /// What the shim is to run as soon as it is connected.
-    run: Option<Box<Claim>>,
+    run: Option<Box<ClaimedJob>>,
     /// What is to be stopped as soon as the shim is connected.
-    stop: Option<(Key, StopWish)>,
+    stop: Option<(AttemptId, StopWish)>,
     /// The shim is to leave as soon as it is connected.
     dismissed: bool,
     /// The attempts that the shim has refused lately.
-    refusals: Refusals,
-    task: Task,
+    refusals: RefusedAttempts,
+    task: ShimTask,
     /// The scheduler counts on this shim: it was told that it is free, and has not given it work
     /// since. It must not be told twice, or it would give it two jobs.
     offered: bool,
     pauses: Vec<PauseAsked>,
     unentered: Option<Unentered>,
-    inputs: Inputs,
+    inputs: PendingInputs,
     /// A start that is entered at that moment, unless the end comes first and tells it too.
-    started: Option<(Started, Instant)>,
+    started: Option<(StartedAttempt, Instant)>,
 }
 
 /// Whether the keeper goes on.
@@ -161,12 +161,12 @@ enum Flow {
     Left,
 }
 
-impl Keeper {
-    async fn run(mut self, mut reached: Reached, mut open: Option<OpenAttempt>) {
+impl ShimHandle {
+    async fn run(mut self, mut reached: ProbeOutcome, mut open: Option<OpenAttempt>) {
         let mut told = false;
         loop {
             match reached {
-                Reached::Answers(connection, welcome) => {
+                ProbeOutcome::Answers(connection, welcome) => {
                     told = false;
                     match self.serve(*connection, welcome, open.take()).await {
                         Ok(Flow::Left) => break,
@@ -177,8 +177,8 @@ impl Keeper {
                         }
                     }
                 }
-                Reached::Later => self.watch(&open),
-                Reached::Held => {
+                ProbeOutcome::Later => self.watch(&open),
+                ProbeOutcome::Held => {
                     if !std::mem::replace(&mut told, true) {
                         tracing::warn!(
                             shim = self.offer.shim,
@@ -187,7 +187,7 @@ impl Keeper {
                     }
                     self.pause(&open).await;
                 }
-                Reached::Unknown(why) => {
+                ProbeOutcome::Unknown(why) => {
                     if !std::mem::replace(&mut told, true) {
                         tracing::warn!(
                             shim = self.offer.shim,
@@ -197,12 +197,12 @@ impl Keeper {
                     }
                     self.pause(&open).await;
                 }
-                Reached::Foreign(speaker) => {
+                ProbeOutcome::Foreign(speaker) => {
                     self.leave_alone(&speaker, &mut told, &open).await;
                     reached = probe::watch(&self.ctx, &self.offer.shim, speaker).await;
                     continue;
                 }
-                Reached::Free => {
+                ProbeOutcome::Free => {
                     // Before it is told: who hears of it must not find a keeper any more.
                     self.registry.remove(&self.offer.shim);
                     self.dead().await;
@@ -221,7 +221,7 @@ impl Keeper {
         if let Some(claim) = self.run.take() {
             self.tell(ShimEvent::Dead {
                 shim: self.offer.shim.clone(),
-                attempt: Some(Key::of_claim(&claim)),
+                attempt: Some(AttemptId::of_claim(&claim)),
             });
         }
     }
@@ -230,7 +230,7 @@ impl Keeper {
     /// from paper when it is gone.
     async fn leave_alone(
         &mut self,
-        speaker: &Speaker,
+        speaker: &AnyWelcome,
         told: &mut bool,
         open: &Option<OpenAttempt>,
     ) {
@@ -255,8 +255,8 @@ impl Keeper {
         spawn::remove_traces(&self.ctx.layout, &self.offer.shim);
         let attempt = match &self.task {
             // Its end is on its way into the ledger already.
-            Task::None | Task::Ended(_) => None,
-            Task::Attempt(watched) => Some(watched.ward.key),
+            ShimTask::None | ShimTask::Ended(_) => None,
+            ShimTask::Attempt(watched) => Some(watched.ward.key),
         };
         if let Some(key) = attempt {
             self.registry.detach(key.job);
@@ -276,8 +276,8 @@ impl Keeper {
     /// its turn. An error is a broken connection.
     async fn serve(
         &mut self,
-        mut connection: Connection,
-        welcome: Welcome,
+        mut connection: ShimConnection,
+        welcome: ShimWelcome,
         open: Option<OpenAttempt>,
     ) -> io::Result<Flow> {
         self.offer.version = welcome.version;
@@ -313,7 +313,7 @@ impl Keeper {
                 }
                 () = ctx.stopping.cancelled() => {
                     self.commit_start();
-                    if matches!(self.task, Task::None) {
+                    if matches!(self.task, ShimTask::None) {
                         connection.send(&ToShim::Leave).await?;
                     }
                     return Ok(Flow::Left);

@@ -4,29 +4,29 @@ use std::io;
 
 use tokio::sync::oneshot;
 
-use super::{Flow, Keeper, PauseAsked, Task, task::Watched};
+use super::{Flow, PauseAsked, ShimHandle, ShimTask, task::WatchedAttempt};
 use crate::{
     job::{Input, InputAnswer, Offset},
-    spool::{About, ToShim},
-    supervisor::{Key, Ward, connection::Connection, registry::Order, spec},
+    spool::{AttemptRef, ToShim},
+    supervisor::{AttemptId, AttemptWatch, connection::ShimConnection, registry::Order, spec},
 };
 
 /// Most orders that are kept for an attempt that the shim has not been given yet.
 const EARLY_MAX: usize = 64;
 
-impl Keeper {
+impl ShimHandle {
     /// Does what the server wants.
     pub(super) async fn obey(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut ShimConnection,
         order: Order,
     ) -> io::Result<Flow> {
         match order {
             Order::Run(claim) => {
-                let key = Key::of_claim(&claim);
-                let ward = Ward::of_claim(&claim);
+                let key = AttemptId::of_claim(&claim);
+                let ward = AttemptWatch::of_claim(&claim);
                 self.offered = false;
-                self.task = Task::Attempt(Box::new(Watched { ward, hasher: None }));
+                self.task = ShimTask::Attempt(Box::new(WatchedAttempt { ward, hasher: None }));
                 self.pauses.clear();
                 self.unentered = None;
                 self.registry.attach(key, &self.offer.shim);
@@ -51,9 +51,9 @@ impl Keeper {
                 }
             }
             Order::Release => {
-                if let Task::Ended(Key { job, attempt }) = self.task {
+                if let ShimTask::Ended(AttemptId { job, attempt }) = self.task {
                     // First forgotten, then told: a shim that does not hear it says so again.
-                    self.task = Task::None;
+                    self.task = ShimTask::None;
                     connection.send(&ToShim::Release { job, attempt }).await?;
                 }
             }
@@ -69,7 +69,7 @@ impl Keeper {
     /// Passes on what concerns one attempt, or keeps it until the shim is given that attempt.
     pub(super) async fn obey_about(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut ShimConnection,
         order: Order,
     ) -> io::Result<()> {
         let current = self.task.key();
@@ -135,8 +135,8 @@ impl Keeper {
 
     async fn pass_on(
         &mut self,
-        connection: &mut Connection,
-        Key { job, attempt }: Key,
+        connection: &mut ShimConnection,
+        AttemptId { job, attempt }: AttemptId,
         input: &Input,
         done: oneshot::Sender<InputAnswer>,
     ) -> io::Result<()> {
@@ -156,7 +156,7 @@ impl Keeper {
     /// Has the readers woken when there is output behind `offset`.
     pub(super) async fn arm(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut ShimConnection,
         offset: Offset,
     ) -> io::Result<()> {
         // Whoever waits for output of an ended attempt is woken by its commit.
@@ -169,6 +169,6 @@ impl Keeper {
 }
 
 /// The same attempt in a shim's words.
-pub(super) fn about(Key { job, attempt }: Key) -> About {
-    About::attempt(job, attempt)
+pub(super) fn about(AttemptId { job, attempt }: AttemptId) -> AttemptRef {
+    AttemptRef::attempt(job, attempt)
 }

@@ -2,24 +2,24 @@
 
 use std::{io, time::Duration};
 
-use super::{Keeper, Task, obey::about};
+use super::{ShimHandle, ShimTask, obey::about};
 use crate::{
     job::JobState,
     spool::{ShimState, ToShim},
     store::OpenAttempt,
-    supervisor::{Key, ShimEvent, connection::Connection},
+    supervisor::{AttemptId, ShimEvent, connection::ShimConnection},
 };
 
-impl Keeper {
+impl ShimHandle {
     /// Brings what the ledger says and what the shim says together. The shim is believed.
     pub(super) async fn reconcile(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut ShimConnection,
         state: ShimState,
         open: Option<OpenAttempt>,
     ) -> io::Result<()> {
-        if let (Task::None, Some(open)) = (&self.task, &open) {
-            self.task = Task::watching(open);
+        if let (ShimTask::None, Some(open)) = (&self.task, &open) {
+            self.task = ShimTask::watching(open);
         }
         let expected = self.task.open_key();
         match state {
@@ -28,9 +28,9 @@ impl Keeper {
                 attempt,
                 paused,
                 ..
-            } if expected == Some(Key { job, attempt }) => {
+            } if expected == Some(AttemptId { job, attempt }) => {
                 return self
-                    .adopt(connection, Key { job, attempt }, paused, open)
+                    .adopt(connection, AttemptId { job, attempt }, paused, open)
                     .await;
             }
             ShimState::Exited {
@@ -39,13 +39,13 @@ impl Keeper {
                 facts,
                 synced,
                 reusable,
-            } if expected == Some(Key { job, attempt }) => {
+            } if expected == Some(AttemptId { job, attempt }) => {
                 let reusable = reusable.unwrap_or(facts.survivors.is_empty());
                 self.ended(*facts, synced, reusable).await;
                 return Ok(());
             }
             // Its end is on its way into the ledger; the acknowledgement follows.
-            ShimState::Exited { job, attempt, .. } if matches!(self.task, Task::Ended(key) if key == Key { job, attempt }) =>
+            ShimState::Exited { job, attempt, .. } if matches!(self.task, ShimTask::Ended(key) if key == AttemptId { job, attempt }) =>
             {
                 return Ok(());
             }
@@ -80,13 +80,18 @@ impl Keeper {
     /// The shim has nothing to do, and is offered if it is `usable`. An attempt that was `expected`
     /// never ran: the order did not reach the shim, and never will, because it was discarded with
     /// the connection that it was on.
-    pub(super) fn free(&mut self, expected: Option<Key>, usable: bool) {
+    pub(super) fn free(&mut self, expected: Option<AttemptId>, usable: bool) {
         self.free_after(expected, usable, Duration::ZERO);
     }
 
     /// The same, but the shim is to be left alone for so long.
-    pub(super) fn free_after(&mut self, expected: Option<Key>, usable: bool, pause: Duration) {
-        self.task = Task::None;
+    pub(super) fn free_after(
+        &mut self,
+        expected: Option<AttemptId>,
+        usable: bool,
+        pause: Duration,
+    ) {
+        self.task = ShimTask::None;
         // Its shim calls what it never had closed; that is not the job's answer.
         self.inputs.asked.clear();
         let again = std::mem::replace(&mut self.offered, usable);
@@ -105,8 +110,8 @@ impl Keeper {
     /// behind the welcome, if there was one yet.
     pub(super) async fn adopt(
         &mut self,
-        connection: &mut Connection,
-        key: Key,
+        connection: &mut ShimConnection,
+        key: AttemptId,
         paused: bool,
         open: Option<OpenAttempt>,
     ) -> io::Result<()> {

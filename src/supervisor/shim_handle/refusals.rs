@@ -11,9 +11,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How many attempts a shim has refused since it last started one.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(u32);
+pub(super) struct RefusedAttempts(u32);
 
-impl Refusals {
+impl RefusedAttempts {
     /// The shim has refused another attempt; how long it is to be left alone.
     pub(super) fn another(&mut self) -> Duration {
         let doubled = PAUSE_FIRST.saturating_mul(2_u32.saturating_pow(self.0));
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn the_pause_doubles_up_to_its_bound_and_begins_anew_behind_a_start() {
-        let mut refusals = Refusals::default();
+        let mut refusals = RefusedAttempts::default();
         let seen: Vec<u64> = (0..7).map(|_| refusals.another().as_secs()).collect();
         assert_eq!(seen, [1, 2, 4, 8, 16, 30, 30]);
         refusals.none();

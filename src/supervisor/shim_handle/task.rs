@@ -5,37 +5,37 @@ use crate::{
     store::OpenAttempt,
     supervisor::{
         Context,
-        attempt_watch::{Key, Ward},
+        attempt_watch::{AttemptId, AttemptWatch},
     },
 };
 
 /// What the shim was given.
 #[derive(Debug)]
-pub(super) enum Task {
+pub(super) enum ShimTask {
     /// Nothing.
     None,
     /// An attempt that has not ended.
-    Attempt(Box<Watched>),
+    Attempt(Box<WatchedAttempt>),
     /// An attempt whose end is on its way into the ledger.
-    Ended(Key),
+    Ended(AttemptId),
 }
 
 /// An attempt that is being watched.
 #[derive(Debug)]
-pub(super) struct Watched {
-    pub(super) ward: Ward,
+pub(super) struct WatchedAttempt {
+    pub(super) ward: AttemptWatch,
     /// Runs once the first segment is sealed; holds the digest then.
     pub(super) hasher: Option<Hasher>,
 }
 
-impl Task {
+impl ShimTask {
     pub(super) fn watching(open: &OpenAttempt) -> Self {
-        let ward = Ward::of_open(open);
-        Self::Attempt(Box::new(Watched { ward, hasher: None }))
+        let ward = AttemptWatch::of_open(open);
+        Self::Attempt(Box::new(WatchedAttempt { ward, hasher: None }))
     }
 
     /// The attempt that the shim was last given.
-    pub(super) fn key(&self) -> Option<Key> {
+    pub(super) fn key(&self) -> Option<AttemptId> {
         match self {
             Self::None => None,
             Self::Attempt(watched) => Some(watched.ward.key),
@@ -44,14 +44,14 @@ impl Task {
     }
 
     /// The attempt that the shim was given and that has not ended.
-    pub(super) fn open_key(&self) -> Option<Key> {
+    pub(super) fn open_key(&self) -> Option<AttemptId> {
         match self {
             Self::Attempt(watched) => Some(watched.ward.key),
             Self::None | Self::Ended(_) => None,
         }
     }
 
-    pub(super) fn watched(&mut self) -> Option<&mut Watched> {
+    pub(super) fn watched(&mut self) -> Option<&mut WatchedAttempt> {
         match self {
             Self::Attempt(watched) => Some(watched),
             Self::None | Self::Ended(_) => None,
@@ -59,9 +59,9 @@ impl Task {
     }
 }
 
-impl Watched {
+impl WatchedAttempt {
     pub(super) fn hasher(&mut self, ctx: &Context) -> &Hasher {
-        let Key { job, attempt } = self.ward.key;
+        let AttemptId { job, attempt } = self.ward.key;
         let digest = &self.ward.digest;
         self.hasher.get_or_insert_with(|| {
             let spool = ctx.layout.spool();
@@ -70,7 +70,7 @@ impl Watched {
     }
 
     /// The ward with the digest as far as it came.
-    pub(super) async fn into_ward(self) -> Ward {
+    pub(super) async fn into_ward(self) -> AttemptWatch {
         let mut ward = self.ward;
         if let Some(hasher) = self.hasher
             && let Some(digest) = hasher.finish().await

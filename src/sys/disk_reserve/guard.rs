@@ -16,11 +16,11 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// The lock, until dropped.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct ReserveLock {
     file: OwnedFd,
 }
 
-impl Guard {
+impl ReserveLock {
     /// The lock of an open file; `None`: not now. A file that has lost its name is nobody's.
     pub(super) fn now(file: OwnedFd) -> rustix::io::Result<Option<Self>> {
         match try_lock(&file)? {
@@ -55,7 +55,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for ReserveLock {
     fn drop(&mut self) {
         // A child that is between fork and exec holds a copy: it is to end now all the same.
         let _ = flock(&self.file, FlockOperation::Unlock);

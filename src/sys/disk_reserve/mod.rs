@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pwrite};
 
-use guard::Guard;
+use guard::ReserveLock;
 
 /// What the file is called in a data directory.
 pub const FILE_NAME: &str = "cc-executor.ballast";
@@ -43,26 +43,26 @@ const OVERHEAD_BYTES: u64 = 16 << 10;
 /// what it holds, and whoever can see it, a shim without a server too, knows what it lacks. The
 /// length never changes while it is kept; what it holds changes under its lock only.
 #[derive(Debug, Clone)]
-pub struct Ballast {
+pub struct DiskReserve {
     dir: Arc<OwnedFd>,
 }
 
 /// Whether a drain may write.
 #[derive(Debug)]
-pub enum Share {
+pub enum DrainShare {
     /// It may, while this is held.
-    Granted(Option<Permit>),
+    Granted(Option<WritePermit>),
     /// It may not: the rest is for ends and wishes. Why, for people.
     Refused(String),
 }
 
 /// The right to write once; others who count with the same room wait meanwhile.
 #[derive(Debug)]
-pub struct Permit {
-    _guard: Guard,
+pub struct WritePermit {
+    _guard: ReserveLock,
 }
 
-impl Ballast {
+impl DiskReserve {
     /// That of a data directory.
     ///
     /// # Errors
@@ -109,7 +109,7 @@ impl Ballast {
 
     /// What it holds it goes on to hold; where somebody keeps its lock, it is another file.
     fn resize(&self, file: OwnedFd, length: u64) -> io::Result<()> {
-        match Guard::patient(file)? {
+        match ReserveLock::patient(file)? {
             Some(guard) => ftruncate(guard.file(), length)?,
             None => {
                 self.remove()?;
@@ -165,19 +165,22 @@ impl Ballast {
     pub fn release(&self) -> bool {
         let in_vain = || self.probe() == Err(Errno::DQUOT);
         let no_quota = in_vain();
-        let released = self.open().and_then(Guard::patient).and_then(|guard| {
-            let Some(guard) = guard else { return Ok(false) };
-            let before = fstat(guard.file())?;
-            let portion = (size(&before) / PORTIONS).next_multiple_of(BLOCK_BYTES);
-            let less = give(&guard, portion)?;
-            if less && no_quota && in_vain() {
-                // It counts against another quota than ours.
-                let now = fstat(guard.file())?;
-                let _ = take(&guard, &now);
-                return Ok(false);
-            }
-            Ok(less)
-        });
+        let released = self
+            .open()
+            .and_then(ReserveLock::patient)
+            .and_then(|guard| {
+                let Some(guard) = guard else { return Ok(false) };
+                let before = fstat(guard.file())?;
+                let portion = (size(&before) / PORTIONS).next_multiple_of(BLOCK_BYTES);
+                let less = give(&guard, portion)?;
+                if less && no_quota && in_vain() {
+                    // It counts against another quota than ours.
+                    let now = fstat(guard.file())?;
+                    let _ = take(&guard, &now);
+                    return Ok(false);
+                }
+                Ok(less)
+            });
         // Not to be had now, whatever the reason; those who ask try again later.
         released.unwrap_or_else(|error| {
             if error != Errno::NOENT {
@@ -203,22 +206,24 @@ impl Ballast {
     /// # Errors
     ///
     /// The reserve or the disk cannot be looked at.
-    pub fn share(&self, bytes: u64, failed: bool) -> io::Result<Share> {
+    pub fn share(&self, bytes: u64, failed: bool) -> io::Result<DrainShare> {
         let file = match self.open() {
-            Err(Errno::NOENT) => return Ok(Share::Granted(None)),
+            Err(Errno::NOENT) => return Ok(DrainShare::Granted(None)),
             file => file?,
         };
         let length = size(&fstat(&file)?);
         if !failed && self.free_bytes()? >= length + PLENTY_BYTES {
-            return Ok(Share::Granted(None));
+            return Ok(DrainShare::Granted(None));
         }
-        let Some(guard) = Guard::patient(file)? else {
-            return Ok(Share::Refused("somebody else keeps the reserve".to_owned()));
+        let Some(guard) = ReserveLock::patient(file)? else {
+            return Ok(DrainShare::Refused(
+                "somebody else keeps the reserve".to_owned(),
+            ));
         };
         let need = bytes + OVERHEAD_BYTES;
         let mut free = if failed { 0 } else { self.free_bytes()? };
         if free + held(&fstat(guard.file())?) < length / 2 + need {
-            return Ok(Share::Refused(
+            return Ok(DrainShare::Refused(
                 "what is left of the reserve is for ends".to_owned(),
             ));
         }
@@ -228,8 +233,8 @@ impl Ballast {
         }
         Ok(match free < need {
             // Somebody was quicker, or a file system that gives nothing back.
-            true => Share::Refused(format!("{free} bytes are free on the disk")),
-            false => Share::Granted(Some(Permit { _guard: guard })),
+            true => DrainShare::Refused(format!("{free} bytes are free on the disk")),
+            false => DrainShare::Granted(Some(WritePermit { _guard: guard })),
         })
     }
 
@@ -261,8 +266,8 @@ impl Ballast {
     }
 
     /// The lock of the file, if nobody else has it now: a refill is never urgent.
-    fn lock(&self) -> rustix::io::Result<Option<Guard>> {
-        Guard::now(self.open()?)
+    fn lock(&self) -> rustix::io::Result<Option<ReserveLock>> {
+        ReserveLock::now(self.open()?)
     }
 
     fn create(&self) -> rustix::io::Result<OwnedFd> {
@@ -325,7 +330,7 @@ fn is_for_good(error: Errno) -> bool {
 }
 
 /// Takes all that the file lacks. Where that fails, what this has taken is given back, and no more.
-fn take(guard: &Guard, before: &Stat) -> rustix::io::Result<()> {
+fn take(guard: &ReserveLock, before: &Stat) -> rustix::io::Result<()> {
     let length = size(before);
     fallocate(guard.file(), FallocateFlags::empty(), 0, length).inspect_err(|_| {
         if let Ok(now) = fstat(guard.file())
@@ -339,7 +344,7 @@ fn take(guard: &Guard, before: &Stat) -> rustix::io::Result<()> {
 /// Gives so many bytes of what the file holds back; whether it holds less then. What is held is its
 /// beginning, give or take a few blocks that the file system counts for itself: where nothing came
 /// of the last part of it, the part before goes too.
-fn give(guard: &Guard, bytes: u64) -> rustix::io::Result<bool> {
+fn give(guard: &ReserveLock, bytes: u64) -> rustix::io::Result<bool> {
     let before = fstat(guard.file())?;
     let (length, held_before) = (size(&before), held(&before));
     let bytes = bytes.next_multiple_of(BLOCK_BYTES);
@@ -357,7 +362,7 @@ fn give(guard: &Guard, bytes: u64) -> rustix::io::Result<bool> {
 }
 
 /// Gives the blocks from `from` on back; the length stays.
-fn cut(guard: &Guard, from: u64, length: u64) -> rustix::io::Result<()> {
+fn cut(guard: &ReserveLock, from: u64, length: u64) -> rustix::io::Result<()> {
     if from >= length {
         return Ok(());
     }
@@ -392,13 +397,13 @@ fn lacking(stat: &Stat) -> u64 {
 mod tests {
     use super::*;
 
-    fn ballast() -> (tempfile::TempDir, Ballast) {
+    fn ballast() -> (tempfile::TempDir, DiskReserve) {
         let dir = tempfile::tempdir().expect("a directory");
-        let ballast = Ballast::of_data_dir(dir.path()).expect("opened");
+        let ballast = DiskReserve::of_data_dir(dir.path()).expect("opened");
         (dir, ballast)
     }
 
-    fn missing(ballast: &Ballast) -> u64 {
+    fn missing(ballast: &DiskReserve) -> u64 {
         ballast.missing().expect("a look")
     }
 
@@ -410,7 +415,7 @@ mod tests {
     #[test]
     fn what_is_given_back_is_missing_until_it_is_taken_again() {
         let (dir, ballast) = ballast();
-        let seen = Ballast::of_data_dir(dir.path()).expect("opened");
+        let seen = DiskReserve::of_data_dir(dir.path()).expect("opened");
         assert_eq!(seen.missing().expect("seen"), 0, "nothing is kept");
         ballast.keep(1_000_000).expect("made");
         assert_eq!(missing(&ballast), 0);
@@ -440,7 +445,7 @@ mod tests {
         ballast.keep(1_000_000).expect("made");
         std::thread::scope(|scope| {
             for nth in 0..8 {
-                let own = Ballast::of_data_dir(dir.path()).expect("opened");
+                let own = DiskReserve::of_data_dir(dir.path()).expect("opened");
                 scope.spawn(move || {
                     for _ in 0..100 {
                         match nth % 2 {
@@ -484,16 +489,16 @@ mod tests {
         let (_dir, ballast) = ballast();
         assert!(matches!(
             ballast.share(65536, true),
-            Ok(Share::Granted(None))
+            Ok(DrainShare::Granted(None))
         ));
         ballast.keep(1 << 20).expect("made");
         assert!(matches!(
             ballast.share(65536, false),
-            Ok(Share::Granted(None))
+            Ok(DrainShare::Granted(None))
         ));
         let mut granted = 0;
         // Each finds no room, whatever is told to be free.
-        while let Share::Granted(permit) = ballast.share(65536, true).expect("a look") {
+        while let DrainShare::Granted(permit) = ballast.share(65536, true).expect("a look") {
             assert!(permit.is_some());
             granted += 1;
         }

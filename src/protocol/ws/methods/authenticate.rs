@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::protocol::{
-    Kind,
+    ErrorKind,
     auth::Token,
     jsonrpc::{error::Refusal, params::Params},
 };
@@ -20,5 +20,5 @@ pub fn check(token: &Token, params: &Map<String, Value>) -> Result<(), Refusal> 
         return Ok(());
     }
     let message = "the token is wrong; `cc-executor token` prints the right one";
-    Err(Refusal::new(Kind::Unauthenticated, message))
+    Err(Refusal::new(ErrorKind::Unauthenticated, message))
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::{session::Session, tails::Granted};
 use crate::protocol::{
-    Kind,
+    ErrorKind,
     caller::Caller,
     jsonrpc::{envelope::to_raw, error::Refusal},
     methods::{
@@ -52,28 +52,28 @@ impl From<Box<RawValue>> for Outcome {
 }
 
 /// The outcome of a method that runs, or why it is refused.
-pub type Running<'a> = BoxFuture<'a, Result<Outcome, Refusal>>;
+pub type MethodFuture<'a> = BoxFuture<'a, Result<Outcome, Refusal>>;
 
 /// What a concurrent method comes to.
 pub enum Late<'a> {
     /// All of it.
     Outcome(Outcome),
     /// It has waited for what it is about; the reply is still to be made, once there is room for it.
-    Reply(Running<'a>),
+    Reply(MethodFuture<'a>),
 }
 
 /// A concurrent method that runs.
-pub type RunningLate<'a> = BoxFuture<'a, Result<Late<'a>, Refusal>>;
+pub type LateFuture<'a> = BoxFuture<'a, Result<Late<'a>, Refusal>>;
 
 /// How a request is executed beside the session's other requests.
 #[derive(Debug, Clone, Copy)]
 pub enum Mode {
     /// After the one before it and before the next one.
-    Ordered(for<'a> fn(&'a Session, Parameters) -> Running<'a>),
+    Ordered(for<'a> fn(&'a Session, Parameters) -> MethodFuture<'a>),
     /// After the one before it; others of the same kind that follow it share its commit.
-    Batched(for<'a> fn(&'a Session, Parameters) -> Running<'a>),
+    Batched(for<'a> fn(&'a Session, Parameters) -> MethodFuture<'a>),
     /// Begun in order, then beside all others: it may take long.
-    Concurrent(for<'a> fn(&'a Session, Parameters) -> RunningLate<'a>),
+    Concurrent(for<'a> fn(&'a Session, Parameters) -> LateFuture<'a>),
 }
 
 /// A method that this version has.
@@ -286,7 +286,7 @@ impl Method {
         let known: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
         let known = known.join(", ");
         let message = format!("there is no such method; there are {AUTHENTICATE}, {known}");
-        Err(Refusal::new(Kind::MethodNotFound, message))
+        Err(Refusal::new(ErrorKind::MethodNotFound, message))
     }
 }
 
@@ -342,7 +342,7 @@ mod tests {
             "rpc.discover",
         ] {
             let refused = Method::named(name).err().map(|refusal| refusal.kind);
-            assert_eq!(refused, Some(Kind::MethodNotFound));
+            assert_eq!(refused, Some(ErrorKind::MethodNotFound));
         }
     }
 

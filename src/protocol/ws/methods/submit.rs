@@ -5,15 +5,15 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Outcome, tail::Wanted};
+use super::{Outcome, tail::TailRequest};
 use crate::{
-    executor::From,
+    executor::StartAt,
     job::{Job, JobRef, NewJob},
     protocol::{jsonrpc::error::Refusal, methods::submit, ws::session::Session},
 };
 
 #[derive(Serialize)]
-struct Reply<'a> {
+struct SubmitTailReply<'a> {
     job: &'a Job,
     created: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,7 +28,7 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
     let Some(tail) = params.get("tail").filter(|tail| !tail.is_null()) else {
         return submit::execute(caller, params).await.map(Outcome::from);
     };
-    let wanted = Wanted::nested(tail);
+    let wanted = TailRequest::nested(tail);
     let job = submit::read(caller, &params)?;
     let wanted = wanted?;
     drop(params);
@@ -42,7 +42,7 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
     };
     // What has happened before the tail began, the tail does not tell.
     let (granted, job) = opened.unzip();
-    let outcome = Outcome::of(&Reply {
+    let outcome = Outcome::of(&SubmitTailReply {
         job: job.as_ref().unwrap_or(&submitted.job),
         created: submitted.created,
         subscription: granted.as_ref().map(|granted| granted.subscription),
@@ -53,9 +53,9 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
 
 /// A new job has no output yet, so only an idempotency key, which may name an earlier one, makes
 /// sense of a later beginning.
-fn check_begin(wanted: &Wanted, job: &NewJob) -> Result<(), Refusal> {
+fn check_begin(wanted: &TailRequest, job: &NewJob) -> Result<(), Refusal> {
     match wanted.options.from {
-        From::Offset(offset) if offset > 0 && job.idempotency_key.is_none() => {
+        StartAt::Offset(offset) if offset > 0 && job.idempotency_key.is_none() => {
             let refusal = Refusal::params("tail.from", "lies beyond the end: the job is new");
             Err(refusal.with("output_bytes", 0))
         }
@@ -76,14 +76,14 @@ mod tests {
 
     #[test]
     fn a_later_beginning_needs_a_key() {
-        let wanted = Wanted::nested(&json!({"from": 5})).expect("valid");
+        let wanted = TailRequest::nested(&json!({"from": 5})).expect("valid");
         assert!(check_begin(&wanted, &job()).is_err());
         let keyed = NewJob {
             idempotency_key: Some("k".into()),
             ..job()
         };
         assert!(check_begin(&wanted, &keyed).is_ok());
-        let whole = Wanted::nested(&json!({"from": 0})).expect("valid");
+        let whole = TailRequest::nested(&json!({"from": 0})).expect("valid");
         assert!(check_begin(&whole, &job()).is_ok());
     }
 }

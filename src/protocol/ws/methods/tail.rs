@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Outcome;
 use crate::{
-    executor::{From, TailOptions},
+    executor::{StartAt, TailOptions},
     job::{Job, JobRef},
     protocol::{
         jsonrpc::{
@@ -15,7 +15,7 @@ use crate::{
         },
         ws::{
             session::Session,
-            tails::{Encoding, Granted},
+            tails::{Granted, TailEncoding},
         },
     },
 };
@@ -40,14 +40,14 @@ const KEYS: [&str; 7] = [
 
 /// What a client wants to be told, and how.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wanted {
+pub struct TailRequest {
     /// Where it begins, and which streams.
     pub options: TailOptions,
     /// How output is sent.
-    pub encoding: Encoding,
+    pub encoding: TailEncoding,
 }
 
-impl Wanted {
+impl TailRequest {
     /// From the key `tail` of a submit.
     pub fn nested(value: &Value) -> Result<Self, Refusal> {
         let map = value
@@ -62,8 +62,13 @@ impl Wanted {
             follow: params.flag("follow")?.unwrap_or(true),
             streams: params.streams()?,
         };
-        let words = [("text", Encoding::Text), ("binary", Encoding::Binary)];
-        let encoding = params.word("encoding", &words)?.unwrap_or(Encoding::Text);
+        let words = [
+            ("text", TailEncoding::Text),
+            ("binary", TailEncoding::Binary),
+        ];
+        let encoding = params
+            .word("encoding", &words)?
+            .unwrap_or(TailEncoding::Text);
         Ok(Self { options, encoding })
     }
 
@@ -86,17 +91,17 @@ impl Wanted {
     }
 }
 
-fn begin(params: &Params<'_>) -> Result<From, Refusal> {
-    let from = params.offset("from")?.map(From::Offset);
+fn begin(params: &Params<'_>) -> Result<StartAt, Refusal> {
+    let from = params.offset("from")?.map(StartAt::Offset);
     let bytes = params
         .number("last_bytes", 0, OFFSET_MAX)?
-        .map(From::LastBytes);
+        .map(StartAt::LastBytes);
     let lines = params
         .number("last_lines", 0, OFFSET_MAX)?
-        .map(From::LastLines);
+        .map(StartAt::LastLines);
     let mut given = [from, bytes, lines].into_iter().flatten();
     match (given.next(), given.next()) {
-        (begin, None) => Ok(begin.unwrap_or(From::Offset(0))),
+        (begin, None) => Ok(begin.unwrap_or(StartAt::Offset(0))),
         _ => Err(params.wrong("from", "give at most one of from, last_bytes, last_lines")),
     }
 }
@@ -104,7 +109,7 @@ fn begin(params: &Params<'_>) -> Result<From, Refusal> {
 pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
     let params = Params::new(&params, &KEYS)?;
     let job = params.job()?;
-    let wanted = Wanted::from_params(&params)?;
+    let wanted = TailRequest::from_params(&params)?;
     session.tails.check_room()?;
     let (granted, job) = wanted.open(session, job).await?;
     session
@@ -127,36 +132,36 @@ mod tests {
 
     #[test]
     fn options_have_defaults() {
-        let wanted = Wanted::nested(&json!({})).expect("valid");
+        let wanted = TailRequest::nested(&json!({})).expect("valid");
         let options = TailOptions {
-            from: From::Offset(0),
+            from: StartAt::Offset(0),
             follow: true,
             streams: None,
         };
         assert_eq!(
             wanted,
-            Wanted {
+            TailRequest {
                 options,
-                encoding: Encoding::Text
+                encoding: TailEncoding::Text
             }
         );
     }
 
     #[test]
     fn options_are_read() {
-        let wanted = Wanted::nested(&json!({
+        let wanted = TailRequest::nested(&json!({
             "last_lines": 3, "follow": false, "streams": ["stderr"], "encoding": "binary",
         }));
         let options = TailOptions {
-            from: From::LastLines(3),
+            from: StartAt::LastLines(3),
             follow: false,
             streams: Some(vec![Stream::Stderr]),
         };
         assert_eq!(
             wanted,
-            Ok(Wanted {
+            Ok(TailRequest {
                 options,
-                encoding: Encoding::Binary
+                encoding: TailEncoding::Binary
             })
         );
     }
@@ -177,7 +182,7 @@ mod tests {
             json!({"follow": 1}),
             json!({"job": 1}),
         ] {
-            assert!(Wanted::nested(&wrong).is_err(), "{wrong}");
+            assert!(TailRequest::nested(&wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Outcome;
 use crate::protocol::{
-    Kind,
+    ErrorKind,
     jsonrpc::{
         error::Refusal,
         params::{OFFSET_MAX, Params},
@@ -22,5 +22,5 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
         return Ok(Outcome::of(&json!({})));
     }
     let message = format!("this session never had a subscription {subscription}");
-    Err(Refusal::new(Kind::NotFound, message))
+    Err(Refusal::new(ErrorKind::NotFound, message))
 }
