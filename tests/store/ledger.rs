@@ -53,7 +53,7 @@ impl Ledger {
     }
 
     /// A job that is running its first attempt under `shim`.
-    pub async fn running(&self, shim: &str) -> Claim {
+    pub async fn running(&self, shim: &str) -> ClaimedJob {
         self.queued().await;
         let mut claimed = self.claim(&[shim]).await;
         assert_eq!(claimed.claims.len(), 1);
@@ -92,8 +92,8 @@ pub async fn raw(path: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&options).await.unwrap()
 }
 
-pub fn offer(shim: &str) -> Offer {
-    Offer {
+pub fn offer(shim: &str) -> ShimOffer {
+    ShimOffer {
         shim: shim.into(),
         version: "0.1.0".into(),
     }
@@ -122,8 +122,8 @@ fn fingerprint(job: &NewJob) -> [u8; 32] {
     Sha256::digest(source).into()
 }
 
-pub fn started(claim: &Claim) -> Started {
-    Started {
+pub fn started(claim: &ClaimedJob) -> StartedAttempt {
+    StartedAttempt {
         number: claim.number,
         attempt: claim.attempt,
         pid: 4242,
@@ -162,7 +162,7 @@ pub fn success(number: JobNumber, attempt: u32) -> Finish {
         survivors_unknown: None,
         end_offset: 0,
         dropped: Dropped::default(),
-        kept: Kept::Rows {
+        kept: OutputPlacement::Rows {
             chunks: Vec::new(),
             gaps: Vec::new(),
         },
