@@ -36,6 +36,15 @@ test:
     cargo test --locked --no-fail-fast
 
 # One client is written from the protocol's page alone, one is the example.
+# The unit tests of one module: `just unit shim::attempt`. After a change in one file, under a minute.
+unit module="":
+    cargo test --locked --lib -- {{ module }}
+
+# One floor of tests (store, shim, recovery, server, cli, tidy), or those of it with a word in their
+# name: `just floor server input`.
+floor name *words:
+    cargo test --locked --test {{ name }} -- {{ words }}
+
 # Python clients against the debug binary, and asciinema's own parser on exported recordings.
 conformance:
     cargo build --locked
