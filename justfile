@@ -14,36 +14,45 @@ default:
 # Everything that CI checks.
 check: fmt queries lint doc test conformance
 
-# Formatting, as rustfmt wants it.
+# Checks the formatting with rustfmt.
 fmt:
     cargo fmt --check
 
-# The committed `.sqlx` is what the queries need.
+# Checks that the committed `.sqlx` is what the queries need.
 queries:
     scripts/prepare-queries --check
 
-# Lints; a warning is an error.
+# Clippy; a warning is an error.
 lint:
     cargo clippy --locked --all-targets -- -D warnings
 
-# Documentation without broken links.
+# Builds the documentation; a broken link is an error.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 
-# Unit tests, the real binary over its public doors, and a short seeded run with kills.
+# Unit tests, tests of the real binary over its public interfaces, and a short seeded run with kills.
 test:
     cargo build --locked
     cargo test --locked --no-fail-fast
 
-# Python clients against the debug binary: one written from the protocol's page alone, the example;
-# and asciinema's own parser on exported recordings.
+# One client is written from the protocol's page alone, one is the example.
+# The unit tests of one module: `just unit shim::attempt`. After a change in one file, under a minute.
+unit module="":
+    cargo test --locked --lib -- {{ module }}
+
+# One floor of tests (store, shim, recovery, server, cli, tidy), or those of it with a word in their
+# name: `just floor server input`.
+floor name *words:
+    cargo test --locked --test {{ name }} -- {{ words }}
+
+# Python clients against the debug binary, and asciinema's own parser on exported recordings.
 conformance:
     cargo build --locked
     {{ python }} tests/python/conformance.py target/debug/cc-executor
     {{ python }} tests/python/conversation.py target/debug/cc-executor
     {{ python }} tests/python/casts.py target/debug/cc-executor
 
-# The seeded run with kills, for longer (docs/chaos.md): `just chaos --seed 42 --minutes 10`.
+# A longer seeded run with kills (docs/chaos.md): `just chaos --seed 42 --minutes 10`.
 chaos *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -60,14 +69,14 @@ chaos *args:
     export CC_CHAOS_SECONDS=$((minutes * 60))
     cargo test --locked --release --test chaos -- --nocapture nothing_is_lost
 
-# Server and shims killed at every call that leaves something behind; the tables of docs/sweep.md.
-# `just sweep sample 42` repeats the sample that seed 42 takes; `just sweep blows` and `just sweep errors`
-# take all points of one kind.
+# `just sweep sample 42` repeats the sample of seed 42; `just sweep blows` and `just sweep errors`
+# run all points of one kind.
+# Kills server and shims at every call that leaves something behind; the tables of docs/sweep.md.
 sweep points="all" seed="":
     CC_SWEEP={{ points }} {{ if seed == "" { "" } else { "CC_SWEEP_SEED=" + seed } }} \
         cargo test --locked --test sweep -- --nocapture
 
-# Every fuzz target with so many cases; a failure prints the smallest input that fails.
+# Every fuzz target with CASES cases; a failure prints the smallest input that fails.
 fuzz cases="20000":
     cargo build --locked
     PROPTEST_CASES={{ cases }} cargo test --locked --lib --test server fuzz_ -- --nocapture
@@ -80,32 +89,32 @@ bench:
 bench-hostile:
     cargo bench --locked --bench hostile
 
-# Builds the container image without a container engine, and uses the server in it; as root.
+# Builds the container image without a container engine, and tests the server in it; needs root.
 image:
     scripts/image
 
-# The systemd unit under a real systemd: no restart touches a running job; as root.
+# The systemd unit under a real systemd: no restart touches a running job; needs root.
 service:
     cargo build --locked
     scripts/service
 
-# How soon a killed server is ready again, with many running and many final jobs.
+# Measures how soon a killed server is ready again, with many running and many final jobs.
 bench-recovery binary="target/release/cc-executor":
     {{ python }} benches/recovery.py {{ binary }}
 
-# Whether running jobs survive restarts under limits of 40 to 200 open files (docs/chaos.md).
+# Checks that running jobs survive restarts under limits of 40 to 200 open files (docs/chaos.md).
 restarts count="1000" binary="target/release/cc-executor":
     {{ python }} benches/restarts.py {{ binary }} --restarts {{ count }}
 
-# What a backup costs a busy server.
+# Measures what a backup costs a busy server.
 bench-backup binary="target/release/cc-executor":
     {{ python }} benches/backup.py {{ binary }}
 
-# What overwriting deleted rows and fencing queries in cost, beside another binary.
+# Measures what overwriting deleted rows and confining queries cost, beside another binary.
 bench-forgetting other binary="target/release/cc-executor":
     {{ python }} benches/forgetting.py {{ binary }} {{ other }}
 
-# What questions over two hundred thousand jobs cost, and what they cost a live tail.
+# Measures queries over 200,000 jobs, and what they cost a live tail.
 bench-history binary="target/release/cc-executor":
     {{ python }} -W ignore benches/history.py {{ binary }}
 
