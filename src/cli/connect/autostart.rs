@@ -97,7 +97,7 @@ async fn wait_for(
         }
         if Instant::now() > give_up {
             bail!(
-                "a server holds the lock of {} but does not answer; its log is {}, `cc-executor stop` ends it",
+                "a server has locked {} but does not answer; its log is {}, and `cc-executor stop` ends it",
                 layout.root().display(),
                 layout.log().display()
             );

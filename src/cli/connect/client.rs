@@ -38,7 +38,7 @@ const PINGS_MAX: u32 = 3;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
     /// Nobody listens there.
-    #[error("nobody answers at {0}")]
+    #[error("no server answers at {0}")]
     Absent(String),
     /// Somebody listens, but not now: trying again later may help.
     #[error("{0}")]
@@ -66,7 +66,7 @@ pub enum RequestError {
     #[error("{}", crate::escape::visible(&.0.message))]
     Refused(WireError),
     /// The request is longer than any message may be.
-    #[error("the request has {0} bytes, {max} are the most; leave something out (the environment with --clean-env)", max = wire::MESSAGE_BYTES_MAX)]
+    #[error("the request has {0} bytes, but at most {max} are allowed; leave something out (the environment with --clean-env)", max = wire::MESSAGE_BYTES_MAX)]
     TooLong(usize),
 }
 
@@ -89,7 +89,7 @@ impl Client {
         match timeout(GREETING_MAX, connect(target)).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::Busy(format!(
-                "the server at {target} took the connection but does not answer"
+                "the server at {target} accepted the connection but does not answer"
             ))),
         }
     }
@@ -230,7 +230,7 @@ async fn unix(layout: &Layout) -> Result<(Box<dyn Io>, Option<i32>), ConnectErro
         .map_err(|error| no_stream(&error, here()))?;
     if peer.uid() != nix::unistd::geteuid().as_raw() {
         return Err(ConnectError::Refused(format!(
-            "user {} listens in {} and not a server of yours; nothing was sent. Remove {} and start one",
+            "a process of user {} listens in {}, not a server of yours; nothing was sent. Remove {} and start a server",
             peer.uid(),
             here(),
             layout.socket().display()
@@ -266,7 +266,7 @@ fn upgrade(target: &Target) -> Result<Request<()>, ConnectError> {
     let refused = |what: String| ConnectError::Refused(what);
     let mut request = format!("ws://{host}/ws")
         .into_client_request()
-        .map_err(|error| refused(format!("{host} is no address: {error}")))?;
+        .map_err(|error| refused(format!("{host} is not an address: {error}")))?;
     if let Some(Secret(token)) = token {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| refused("the token contains characters that no token has".to_owned()))?;
@@ -283,16 +283,16 @@ fn not_upgraded(error: tungstenite::Error) -> ConnectError {
     match response.status().as_u16() {
         401 => ConnectError::Refused(NO_TOKEN.to_owned()),
         503 => ConnectError::Busy(
-            "the server has as many sessions as it takes; try again later, or raise its limit"
+            "the server has reached its limit of sessions; try again later, or raise that limit"
                 .to_owned(),
         ),
         status => ConnectError::Refused(format!(
-            "the server answered HTTP {status} instead of opening a session; is it a cc-executor, and is its address one of its allowed_hosts?"
+            "the server answered HTTP {status} instead of opening a session; is it a cc-executor server, and is this host in its allowed_hosts?"
         )),
     }
 }
 
-const NO_TOKEN: &str = "the server wants a token, or does not take this one; give --token-file FILE (on its machine, `cc-executor token` tells)";
+const NO_TOKEN: &str = "the server requires a token, or refuses this one; give --token-file FILE (on its machine, `cc-executor token` prints it)";
 
 /// The version in a `server.hello`.
 fn greeting(first: Result<ServerMessage, Lost>) -> Result<String, ConnectError> {
@@ -304,7 +304,7 @@ fn greeting(first: Result<ServerMessage, Lost>) -> Result<String, ConnectError> 
     let version = params["version"].as_str().unwrap_or("unknown").to_owned();
     if params["protocol"].as_u64() != Some(wire::PROTOCOL) {
         return Err(ConnectError::Refused(format!(
-            "the server (version {version}) speaks protocol {}, this is version {} with protocol {}; `cc-executor restart` brings both to one version",
+            "the server (version {version}) uses protocol {}, this is version {} with protocol {}; `cc-executor restart` starts the server in this version",
             params["protocol"],
             env!("CARGO_PKG_VERSION"),
             wire::PROTOCOL,

@@ -40,7 +40,7 @@ async fn act_on(link: &mut Link, params: &Value) -> anyhow::Result<ShownJob> {
     match link.try_request("job.control", params).await? {
         Some(job) => ShownJob::read(&job),
         None => anyhow::bail!(
-            "the server went away before it answered; whether the signal was sent is not known"
+            "the server went away before it answered; it is unknown whether the signal was sent"
         ),
     }
 }

@@ -20,7 +20,7 @@ pub struct Jobs {
     #[command(flatten)]
     pub connect: Connect,
 
-    /// The jobs: numbers, ids, unique names or `last`
+    /// The jobs: numbers, ids, unique names, or `last` for the newest
     #[arg(required = true, value_name = "JOB")]
     pub names: Vec<String>,
 }

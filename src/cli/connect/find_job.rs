@@ -31,7 +31,7 @@ pub async fn resolve_all(link: &mut Link, names: &[String]) -> anyhow::Result<Ve
 /// What is said where there is no data at all.
 pub fn no_jobs_at_all<T>() -> anyhow::Result<T> {
     bail!(
-        "there are no jobs in this data directory; submit one with `cc-executor run -- COMMAND`, or name another one with --data-dir"
+        "there are no jobs in this data directory; submit one with `cc-executor run -- COMMAND`, or give another directory with --data-dir"
     )
 }
 
@@ -47,7 +47,7 @@ async fn by_name(link: &mut Link, name: &str) -> anyhow::Result<Value> {
     let jobs = list(link, &json!({"name": name, "limit": LISTED_MAX + 1})).await?;
     match jobs.as_slice() {
         [] => bail!(
-            "no job is called {}; `cc-executor ls --all` shows them",
+            "no job is called {}; `cc-executor ls --all` lists all jobs",
             visible(name)
         ),
         [job] => Ok(json!(job.id)),
@@ -63,7 +63,7 @@ fn ambiguous(name: &str, jobs: &[ShownJob]) -> String {
         .collect();
     let more = if jobs.len() > LISTED_MAX { ", …" } else { "" };
     format!(
-        "several jobs are called {}: {}{more}; name one by its number",
+        "several jobs are called {}: {}{more}; give the number of one",
         visible(name),
         numbers.join(", ")
     )

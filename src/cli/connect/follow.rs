@@ -343,7 +343,7 @@ impl Follow {
         let filtered = self.options.stream.is_some();
         if to < from || from < self.next_offset || (!filtered && from != self.next_offset) {
             bail!(
-                "the server sent bytes {from} to {to} where {} was due; please report it, with its log",
+                "the server sent bytes {from} to {to}, but byte {} was next; please report this with the server's log",
                 self.next_offset
             );
         }

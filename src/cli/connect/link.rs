@@ -98,7 +98,7 @@ fn tell_version(client: &Client, tell: Tell) {
         return;
     }
     let text = format!(
-        "this is version {ours}, the server is version {theirs}; `cc-executor restart` brings the server to {ours} (running jobs live on)"
+        "this is version {ours}, the server is version {theirs}; `cc-executor restart` starts the server in version {ours} (running jobs go on)"
     );
     match tell {
         Tell::Everybody => print::line(&text),
@@ -114,7 +114,7 @@ impl Link {
         }
         match self.client.as_mut() {
             Some(client) => Ok(client),
-            None => bail!("the connection was lost while it was made"),
+            None => bail!("the connection was lost while it was being made"),
         }
     }
 

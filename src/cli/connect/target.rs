@@ -30,7 +30,7 @@ pub struct Connect {
     #[command(flatten)]
     dir: DataDir,
 
-    /// Talk to the server at ws://HOST:PORT instead of the data directory's own
+    /// Use the server at ws://HOST:PORT instead of the data directory's own
     /// [env: CC_EXECUTOR_SERVER]
     #[arg(long, value_name = "URL", conflicts_with = "data_dir", global = true)]
     server: Option<String>,
@@ -39,7 +39,7 @@ pub struct Connect {
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
 
-    /// Token for --server; a file or the variable keeps it out of `ps` [env: CC_EXECUTOR_TOKEN]
+    /// Token for --server; others see it in `ps`, unlike --token-file [env: CC_EXECUTOR_TOKEN]
     #[arg(
         long,
         value_name = "TOKEN",
@@ -178,7 +178,7 @@ fn address(url: &str) -> anyhow::Result<String> {
     };
     let host = bare.strip_suffix('/').unwrap_or(bare);
     if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
-        bail!("--server {url:?} is no address; give ws://HOST:PORT");
+        bail!("--server {url:?} is not an address; give ws://HOST:PORT");
     }
     let port_at = host
         .rfind(':')

@@ -112,7 +112,7 @@ pub fn request(id: u64, method: &str, params: &Value) -> String {
 /// Reads a text frame.
 pub fn text(frame: &str) -> Result<ServerMessage, BadFrame> {
     let envelope: Envelope =
-        serde_json::from_str(frame).map_err(|_| BadFrame("a message that is no JSON-RPC"))?;
+        serde_json::from_str(frame).map_err(|_| BadFrame("a message that is not JSON-RPC"))?;
     if let Some(method) = envelope.method {
         let params = envelope.params;
         return Ok(ServerMessage::Notice { method, params });
@@ -136,7 +136,7 @@ pub fn binary(frame: &Bytes) -> Result<OutputFrame, BadFrame> {
     let at = i64::try_from(u64_at(frame, 16))
         .ok()
         .and_then(DateTime::from_timestamp_micros)
-        .ok_or(BadFrame("a time beyond all times"))?;
+        .ok_or(BadFrame("a time out of range"))?;
     Ok(OutputFrame {
         subscription: u32_at(frame, 0),
         stream,

@@ -50,7 +50,7 @@ impl ShellCaller {
     pub fn directory(&self) -> anyhow::Result<&PathBuf> {
         self.cwd
             .as_ref()
-            .context("the working directory is gone; name another one with --cwd")
+            .context("the working directory is gone; give another one with --cwd")
     }
 }
 

@@ -47,7 +47,7 @@ fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<Numbere
     filled
         .map(|(number, line)| {
             let job: Map<String, Value> = serde_json::from_str(line).with_context(|| {
-                format!("line {number} is no JSON object; one job on each line")
+                format!("line {number} is not a JSON object; each line must be one job")
             })?;
             let mut job = Queue::fill_in(template, &job);
             let key = || json!(format!("cli-{}", uuid::Uuid::now_v7()));
@@ -77,7 +77,7 @@ pub async fn submit(
         };
         done += jobs.len();
         let Value::Array(jobs) = reply["jobs"].take() else {
-            bail!("the server did not say which jobs these are");
+            bail!("the server's answer has no jobs");
         };
         if !json {
             let numbers = jobs.iter().map(|job| format!("{}\n", job["number"]));

@@ -39,7 +39,7 @@ fn refusal(job: &ShownJob) -> String {
                 count => format!(" and {count} more"),
             };
             format!(
-                "; the kernel did not let it be stopped (EPERM): another user's processes {shown}{more}"
+                "; the kernel did not allow signals (EPERM) to another user's processes: {shown}{more}"
             )
         }
     }
@@ -94,7 +94,7 @@ fn failure(job: &ShownJob, reason: &str) -> String {
             None => "it could not be started".to_owned(),
         },
         "output_limit" => "it was ended because it wrote more than its max_bytes".to_owned(),
-        "lost" => "it is lost: nobody can know how its process ended".to_owned(),
+        "lost" => "it is lost: how its process ended is unknown".to_owned(),
         other => visible(other),
     }
 }

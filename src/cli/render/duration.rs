@@ -4,7 +4,7 @@
 ///
 /// Refused: nothing, signs, unknown units, a bare number inside a chain.
 pub fn parse(text: &str) -> Result<f64, String> {
-    let wrong = || format!("{text:?} is no length of time; write 90, 90s, 5m, 2h or 1h30m");
+    let wrong = || format!("{text:?} is not a length of time; write 90, 90s, 5m, 2h or 1h30m");
     if let Some(seconds) = number(text) {
         return Ok(seconds);
     }

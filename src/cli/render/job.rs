@@ -101,7 +101,7 @@ impl ShownJob {
     /// Reads a job from a reply.
     pub fn read(value: &Value) -> anyhow::Result<Self> {
         Self::deserialize(value)
-            .map_err(|error| anyhow::anyhow!("the server described a job in a way that this version does not understand ({error}); `cc-executor restart` brings both to one version"))
+            .map_err(|error| anyhow::anyhow!("the server described a job in a way that this version does not understand ({error}); `cc-executor restart` starts the server in this version"))
     }
 
     /// Whether it never changes again.

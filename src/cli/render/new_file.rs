@@ -33,9 +33,11 @@ pub struct NewFile {
 pub fn begin(path: &Path, replaces: bool) -> anyhow::Result<(NewFile, File)> {
     let name = path.display();
     match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => bail!("{name} is a directory: name a file in it"),
+        Ok(meta) if meta.is_dir() => bail!("{name} is a directory: give a file in it"),
         Ok(meta) if !meta.is_file() && !meta.is_symlink() => {
-            bail!("{name} is no file: for a device or a pipe leave -o out and write > {name}")
+            bail!(
+                "{name} is not a regular file: to write to a device or a pipe, use `> {name}` instead of -o"
+            )
         }
         Ok(_) if !replaces => return Err(taken(path)),
         _ => {}
@@ -77,7 +79,7 @@ impl Drop for NewFile {
 
 fn taken(path: &Path) -> anyhow::Error {
     let name = path.display();
-    anyhow::anyhow!("{name} is there already: give --force to replace it, or another name")
+    anyhow::anyhow!("{name} exists already: give --force to replace it, or another name")
 }
 
 /// Renames only where nobody has the name; on file systems that cannot (EINVAL), by a second name.

@@ -74,7 +74,7 @@ pub struct PrintOptions {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Use colours: auto is on a terminal, unless NO_COLOR is set.
+    /// When to use colours.
     #[arg(
         long,
         value_enum,

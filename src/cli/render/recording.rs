@@ -101,7 +101,7 @@ impl Recording {
                 return Ok(None);
             }
             bail!(
-                "the output cannot be read from byte {next} on; `cc-executor verify {}` tells why",
+                "the output cannot be read from byte {next} on; `cc-executor verify {}` shows why",
                 self.job["number"]
             );
         }
@@ -118,7 +118,7 @@ fn piece(mut told: Value) -> anyhow::Result<RecordedItem> {
     if let Some(gap) = told.get_mut("gap") {
         return Ok(RecordedItem::Gap(RecordedGap(gap.take())));
     }
-    let chunk = chunk(told).context("the server's answer has a chunk that is none")?;
+    let chunk = chunk(told).context("the server's answer has an invalid chunk")?;
     Ok(RecordedItem::Chunk(chunk))
 }
 

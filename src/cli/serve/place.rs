@@ -40,7 +40,7 @@ pub enum PlaceError {
     NotOurs(#[from] DataDirError),
     /// Another server has it.
     #[error(
-        "another server{pid} runs on {}; stop it first (cc-executor stop), or name another \
+        "another server{pid} runs on {}; stop it first (cc-executor stop), or give another \
          directory with --data-dir",
         path.display()
     )]

@@ -63,7 +63,7 @@ impl QueryResult {
     /// Says that there are more rows, and how to get them.
     pub fn cut_note(&self) -> String {
         format!(
-            "only the first {} are shown, as many as fit into an answer (1 MiB, --max-rows, at most {}): \
+            "only the first {} are shown: a result has at most 1 MiB and --max-rows (up to {}); \
              LIMIT with OFFSET, or fewer and shorter columns, show others",
             rows(self.rows.len()),
             super::question::ROWS_MAX

@@ -14,11 +14,11 @@ pub const FORMATS: [&str; 3] = ["table", "json", "csv"];
 /// What `\?` says.
 pub const HELP: &str = "\
 A statement ends with `;` and may take several lines; Tab completes names and words.
-  \\d            the views and their columns
-  \\d VIEW       the columns of one
-  \\format F     print as table, json or csv
-  \\timing       say how long queries run, or stop it
-  \\?            this
+  \\d            list the views and their columns
+  \\d VIEW       list the columns of one view
+  \\format F     print results as table, json or csv
+  \\timing       turn the time of each query on or off
+  \\?            show this help
   \\q            leave; so does Ctrl-D
 Ctrl-C ends a running query or clears the line.
 ";
@@ -52,7 +52,7 @@ pub fn read(text: &str) -> Result<PromptCommand, String> {
     let (word, argument) = (words.next().unwrap_or_default(), words.next());
     if words.next().is_some() {
         return Err(format!(
-            "{word} takes one word at most; \\? lists the commands"
+            "{word} takes at most one argument; \\? lists the commands"
         ));
     }
     match (word, argument) {
@@ -64,7 +64,7 @@ pub fn read(text: &str) -> Result<PromptCommand, String> {
         ("\\timing", None) => Ok(PromptCommand::Timing),
         ("\\?" | "\\h" | "\\help" | "help", None) => Ok(PromptCommand::Help),
         ("\\q" | "\\quit" | "quit" | "exit", None) => Ok(PromptCommand::Quit),
-        (word, _) => Err(format!("{word} is no command here; \\? lists them")),
+        (word, _) => Err(format!("{word} is not a command; \\? lists them")),
     }
 }
 

@@ -27,7 +27,7 @@ pub fn path(target: &Target) -> Option<PathBuf> {
     match dir.open_file(Layout::SQL_HISTORY, Access::Read) {
         Ok(_) => Some(dir.path().join(Layout::SQL_HISTORY)),
         Err(error) => {
-            print::line(&format!("what is typed is not kept: {error}"));
+            print::line(&format!("the prompt's history is not kept: {error}"));
             None
         }
     }

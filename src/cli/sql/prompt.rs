@@ -30,7 +30,7 @@ use crate::cli::{
 const GREETING: &str = concat!(
     "cc-executor ",
     env!("CARGO_PKG_VERSION"),
-    ": the history in SQL, read-only. A statement ends with `;`, \\? helps, \\q leaves.\n"
+    ": the job history in SQL, read-only. A statement ends with `;`; \\? shows help, \\q leaves.\n"
 );
 
 /// How the prompt begins.
@@ -169,9 +169,7 @@ impl Prompt {
 
     fn describe(&self, name: &str) -> anyhow::Result<()> {
         let Some(view) = self.names.view(name) else {
-            print::line(&format!(
-                "there is no view {name}; \\d names those there are"
-            ));
+            print::line(&format!("there is no view {name}; \\d lists the views"));
             return Ok(());
         };
         let lines: String = view.columns.iter().map(|c| format!("{c}\n")).collect();

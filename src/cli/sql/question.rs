@@ -39,13 +39,13 @@ fn read(from: impl Read) -> anyhow::Result<String> {
         .context("the query cannot be read from stdin")?;
     if bytes.len() > wire::MESSAGE_BYTES_MAX {
         bail!(
-            "the query on stdin is longer than any message may be ({} bytes)",
+            "the query on stdin is longer than a message may be ({} bytes)",
             wire::MESSAGE_BYTES_MAX
         );
     }
     let sql = String::from_utf8(bytes).context("the query on stdin is not UTF-8")?;
     if sql.trim().is_empty() {
-        bail!("there is no query; write it behind `sql` or to its stdin");
+        bail!("there is no query; give it after `sql`, or on stdin");
     }
     Ok(sql)
 }

@@ -19,7 +19,7 @@ pub struct ConfigArgs {
     /// Read this file instead of config.toml in the data directory.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One JSON object instead of a table.
+    /// Print one JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
     /// The settings.

@@ -39,26 +39,26 @@ const BUFFER_BYTES: usize = 256 << 10;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 text is what the job wrote, byte for byte, both streams in the order in which they were captured. json \
-is one object: the job, `chunks` as `job.read` has them, and `gaps`. asciicast (version 2) plays in \
-asciinema's player, with the recorded times; what is no UTF-8 is replaced there.
+is one object: the job, `chunks` as in a reply of `job.read`, and `gaps`. asciicast (version 2) plays in \
+asciinema's player, with the recorded times; bytes that are not UTF-8 are replaced there.
 
-A job that still runs is exported as far as it has come. No format contains values of the \
+A job that still runs is exported up to its present end. No format contains values of the \
 environment or the job's stdin.
 
-FILE gets its name when it is complete, and is readable by its owner alone; one that is there stays, \
-unless --force is given.
+FILE gets its name when it is complete, and only its owner can read it. An existing FILE is replaced \
+only with --force.
 
-Exit code: 0, or 1 where bytes are missing: text and asciicast go on behind them, and each gap is a \
+Exit code: 0, or 1 when bytes are missing: text and asciicast go on after them, and each gap is a \
 line on stderr.")]
 pub struct ExportArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     #[arg(default_value = "last")]
     job: String,
 
-    /// What to write
+    /// Format to write
     #[arg(long, value_enum)]
     format: ExportFormat,
 
@@ -66,15 +66,15 @@ pub struct ExportArgs {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Replace FILE where there is one
+    /// Replace FILE if it exists
     #[arg(long, requires = "output")]
     force: bool,
 
-    /// Only this stream
+    /// Export only this stream
     #[arg(long, value_parser = ["stdout", "stderr", "pty"])]
     stream: Option<String>,
 
-    /// Make longer pauses this long, asciicast only (2, 500ms)
+    /// Shorten longer pauses to this time (2, 500ms); asciicast only
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     idle_limit: Option<f64>,
 }
@@ -86,7 +86,7 @@ enum ExportFormat {
     Json,
     /// Asciicast version 2
     Asciicast,
-    /// The bytes
+    /// The output's bytes
     Text,
 }
 
@@ -138,7 +138,7 @@ fn json_text(value: &Value) -> String {
 /// A bound on pauses as an option gives it, seconds.
 pub fn idle_max(seconds: Option<f64>) -> anyhow::Result<Option<Duration>> {
     let length = seconds.map(Duration::try_from_secs_f64).transpose();
-    length.context("--idle-limit is longer than any pause; leave it out for none")
+    length.context("--idle-limit is too long; leave it out for none")
 }
 
 /// How pieces become bytes of a format.

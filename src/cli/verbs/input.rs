@@ -31,23 +31,24 @@ const UNAVAILABLE_MAX: Duration = Duration::from_secs(30);
 /// Options of `input`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without TEXT our stdin is sent as it is, to its end; with --eof from a terminal, nothing but the \
-end. What a job has not read yet is bounded: beyond that this waits until the job reads.")]
+Without TEXT, input sends its own stdin as it is, up to the end; with --eof and a terminal as stdin, \
+only the end. The server holds a bounded amount of input for a job that does not read: beyond that, \
+input waits until the job reads.")]
 pub struct InputArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     job: String,
 
-    /// What to send: the words with spaces between, and a newline
+    /// What to send: the words, separated by spaces, and a newline
     text: Vec<OsString>,
 
-    /// Close the job's stdin behind it
+    /// Close the job's stdin afterwards
     #[arg(long)]
     eof: bool,
 
-    /// Send no newline behind TEXT
+    /// Send no newline after TEXT
     #[arg(short = 'n', long, requires = "text")]
     no_newline: bool,
 }

@@ -28,6 +28,8 @@ const FINAL_JOBS: usize = 10;
 
 /// Options of `ls`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Without --state, --all and --limit: the jobs that have not ended, and the last ten that have.")]
 pub struct LsArgs {
     #[command(flatten)]
     connect: Connect,
@@ -43,7 +45,7 @@ pub struct LsArgs {
     #[arg(long)]
     queue: Option<String>,
 
-    /// Only jobs with this label; all that are given must match
+    /// Only jobs with this label; may be given several times, and all must match
     #[arg(long = "label", value_name = "K=V")]
     labels: Vec<String>,
 
@@ -55,7 +57,7 @@ pub struct LsArgs {
     #[arg(long, conflicts_with = "limit")]
     all: bool,
 
-    /// At most so many jobs
+    /// At most this many jobs, the newest
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 

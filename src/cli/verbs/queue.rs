@@ -35,15 +35,15 @@ pub struct QueueArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// List queues (what `queue` alone does)
+    /// List queues; the same as `queue` alone
     #[command(visible_alias = "list")]
     Ls,
-    /// Make a queue or change one; what is not named stays
+    /// Create a queue, or change the given settings of one
     Set(Change),
-    /// Take queues away whose jobs are all final
+    /// Delete queues whose jobs have all ended
     #[command(visible_alias = "delete")]
     Rm {
-        /// Their names
+        /// Names of the queues
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
@@ -51,32 +51,32 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct Change {
-    /// Its name
+    /// Name of the queue
     name: String,
 
-    /// How many of its jobs run at a time, 1 to 1024
-    #[arg(long, value_name = "N")]
+    /// How many jobs of the queue run at a time, 1 to 1024
+    #[arg(help_heading = "Settings", long, value_name = "N")]
     concurrency: Option<u32>,
 
-    /// Start nothing new; what runs goes on
-    #[arg(long)]
+    /// Start no more jobs; running ones go on
+    #[arg(help_heading = "Settings", long)]
     pause: bool,
 
-    /// Start jobs again
-    #[arg(long, conflicts_with = "pause")]
+    /// Start jobs again after --pause
+    #[arg(help_heading = "Settings", long, conflicts_with = "pause")]
     resume: bool,
 
-    /// Its share where queues compete for shims, 1 to 1000
-    #[arg(long, value_name = "N")]
+    /// Share of the queue when queues compete for shims, 1 to 1000
+    #[arg(help_heading = "Settings", long, value_name = "N")]
     weight: Option<u32>,
 
-    /// What jobs get where they do not name it, such as timeout_s=600 or env={"CI":"1"}; may be
+    /// Default for jobs that leave the key out, such as timeout_s=600 or env={"CI":"1"}; may be
     /// given several times, and replaces all defaults
-    #[arg(long = "default", value_name = "KEY=JSON", value_parser = default)]
+    #[arg(help_heading = "Settings", long = "default", value_name = "KEY=JSON", value_parser = default)]
     defaults: Vec<(String, Value)>,
 
-    /// Take all defaults away
-    #[arg(long, conflicts_with = "defaults")]
+    /// Remove all defaults
+    #[arg(help_heading = "Settings", long, conflicts_with = "defaults")]
     no_defaults: bool,
 }
 
@@ -154,7 +154,7 @@ impl Change {
 fn default(text: &str) -> anyhow::Result<(String, Value)> {
     let (key, value) = text.split_once('=').context("write KEY=JSON")?;
     let value = serde_json::from_str(value)
-        .with_context(|| format!("{value} is no JSON; a text needs its quotes: '{key}=\"…\"'"))?;
+        .with_context(|| format!("{value} is not JSON; a text needs quotes: '{key}=\"…\"'"))?;
     Ok((key.to_owned(), value))
 }
 

@@ -27,23 +27,23 @@ use crate::cli::{
 /// Options of `replay`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What went to stdout goes to stdout, what went to stderr to stderr. A job that still runs is replayed \
-as far as it has come; Ctrl-C ends the replay and leaves the job alone.
+The job's stdout goes to stdout, its stderr to stderr. A job that still runs is replayed up to its \
+present end. Ctrl-C ends the replay and does not affect the job.
 
-Exit code: 0, or 1 where bytes are missing: each gap is a line on stderr.")]
+Exit code: 0, or 1 when bytes are missing: each gap is a line on stderr.")]
 pub struct ReplayArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     #[arg(default_value = "last")]
     job: String,
 
-    /// So many times as fast as it was, or max for no pauses
+    /// Factor by which to play faster (2) or slower (0.5), or max for no pauses
     #[arg(long, value_name = "N", default_value = "1", value_parser = Speed::parse)]
     speed: Speed,
 
-    /// Make longer pauses this long, before the speed counts (2, 500ms)
+    /// Shorten longer pauses to this time, before --speed applies (2, 500ms)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     idle_limit: Option<f64>,
 }

@@ -27,8 +27,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The new server gets the command line, settings and working directory of the old one, but runs \
-in the background with its log in the data directory. A server that a service manager started is \
-better restarted there.")]
+in the background with its log in the data directory. Restart a server that a service manager \
+started with the service manager.")]
 pub struct RestartArgs {
     #[command(flatten)]
     dir: DataDir,
@@ -44,13 +44,13 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
     }
     let launch = match stop::find(&layout).await? {
         Some(server) if proc::is_behind_pid_one(server.pid, &server.launched.argv) => bail!(
-            "this server is the main process of a container, which would end with it, jobs \
-             included; restart the container instead"
+            "this server is the main process of a container: the container and its jobs would end with \
+             it; restart the container instead"
         ),
         Some(server) => {
             let launch = again(&server.launched, &layout);
             check(&launch, &layout).context(
-                "the server goes on: with what it was started with this version would not start",
+                "the old server goes on: this version would not start with its command line and variables",
             )?;
             let pid = server.pid;
             server.stop().await?;
@@ -61,13 +61,16 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
             launch
         }
         None => {
-            tell(&format!("no server ran on {}", layout.root().display()))?;
+            tell(&format!(
+                "no server was running on {}",
+                layout.root().display()
+            ))?;
             ServerLaunch::of_our_own(&layout)
         }
     };
     let client = autostart::start(&layout, &launch).await?;
     if is_another(&client, &launch) {
-        bail!("another server has taken its place meanwhile; `cc-executor status` shows it");
+        bail!("another server was started in the meantime; `cc-executor status` shows it");
     }
     let words: Vec<_> = launch
         .args

@@ -17,14 +17,14 @@ use crate::cli::{
 /// Options of `retry`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Prints the ids of the new jobs. Command, environment and stdin are those of the old ones; input that \
-was sent to an interactive job is not sent again. Exit code: 0 when all were submitted, 1 when one \
-was not.")]
+Prints the ids of the new jobs. They have the command, environment and stdin of the old ones; input \
+that was sent to an interactive job is not sent again. Exit code: 0 when all were submitted, 1 when \
+one was not.")]
 pub struct RetryArgs {
     #[command(flatten)]
     jobs: Jobs,
 
-    /// Show the output of the new job and follow it; for one job
+    /// Show the output of the new job and follow it; only for one job
     #[arg(long)]
     tail: bool,
 }
@@ -62,7 +62,7 @@ async fn again(link: &mut Link, job: Value) -> anyhow::Result<ShownJob> {
     match link.try_request("job.retry", &json!({"job": job})).await? {
         Some(job) => ShownJob::read(&job),
         None => bail!(
-            "the server went away before it answered; whether there is a new job, `cc-executor ls` tells"
+            "the server went away before it answered; `cc-executor ls` shows whether there is a new job"
         ),
     }
 }

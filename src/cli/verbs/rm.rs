@@ -9,8 +9,8 @@ use crate::cli::connect::{client::RequestError, each::Jobs, link::Link, wire::Wi
 /// Options of `rm`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Only final jobs can be deleted: `cancel` ends one first. Their output goes with them; what happened \
-to them stays in the history of events. Exit code: 0 when all are gone, 1 when one is not.")]
+Only jobs that have ended can be deleted; `cancel` ends one first. Their output is deleted with them; \
+their events stay in the history. Exit code: 0 when all are deleted, 1 when one is not.")]
 pub struct RmArgs {
     #[command(flatten)]
     jobs: Jobs,

@@ -39,10 +39,10 @@ use crate::{
 #[command(after_help = "\
 Exit code: the job's own; 128+N when signal N ended it; 124 timeout or stalled; 127 not found; \
 126 not executable; 130 cancelled; 125 when cc-executor itself failed, and for every other end. \
-Detached by a hang-up: 129; because nobody reads the output any more: 141. The job then goes on, \
-unless --on-disconnect cancel was given.
+When run detaches and the job goes on (unless --on-disconnect cancel was given): 129 after a \
+hang-up of the terminal, 141 after the reader of the output has left, 130 after a third Ctrl-C.
 
-Ctrl-C cancels the job, a second one kills it, a third one detaches. SIGTERM cancels it too.")]
+The first Ctrl-C or SIGTERM cancels the job, the second one kills it, the third one detaches.")]
 pub struct RunArgs {
     #[command(flatten)]
     connect: Connect,
@@ -51,12 +51,13 @@ pub struct RunArgs {
     #[arg(long)]
     detach: bool,
 
-    /// What the server does when this process is gone or loses its connection: let the job go on,
-    /// or cancel it. A restart of the server is no loss; whoever looks at the job in time keeps it
+    /// What the server does when this process ends or loses its connection: let the job go on, or
+    /// cancel it. A restart of the server does not count; a client that follows the job in time
+    /// keeps it
     #[arg(long, value_enum, default_value_t, conflicts_with = "detach")]
     on_disconnect: OnDisconnectOption,
 
-    /// From that loss to the cancel [default: 10]
+    /// Time between that loss and the cancel [default: 10]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     disconnect_delay: Option<f64>,
 
@@ -115,7 +116,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let watched = watch(args.job.interactive, link, &reply, tail, signals, asked).await;
     // From here on there is a job, and whatever fails here does not end it.
     watched.with_context(|| {
-        format!("job {number} was handed in, and `cc-executor tail {number}` follows it")
+        format!("job {number} was submitted; `cc-executor tail {number}` follows it")
     })
 }
 
@@ -278,7 +279,7 @@ impl RunningJob {
             FollowEvent::End(job) => return Ok(Some(*job)),
             FollowEvent::State(state) => self.entered(&state),
             FollowEvent::Away => {
-                self.remind("the server is gone; the job goes on, waiting for a server")
+                self.remind("the server is gone; the job goes on; waiting for a server")
             }
             FollowEvent::Flowing | FollowEvent::Back => self.note = None,
             FollowEvent::Refused(error) => print::to_person(&error.message),
@@ -320,15 +321,19 @@ impl RunningJob {
         self.asked += 1;
         match (self.asked, ask) {
             (1, _) => {
-                print::to_person(&format!("cancelling {number}, again to kill"));
+                print::to_person(&format!(
+                    "cancelling job {number}; press Ctrl-C again to kill it"
+                ));
                 self.follow.wish("cancel").await;
             }
             (2, _) => {
-                print::to_person(&format!("killing {number}, again to detach"));
+                print::to_person(&format!(
+                    "killing job {number}; press Ctrl-C again to detach"
+                ));
                 self.follow.wish("kill").await;
             }
             _ => {
-                print::line(&gone_on("asked three times", number));
+                print::line(&gone_on("third signal", number));
                 return Some(exit_code::CANCELLED);
             }
         }
@@ -339,7 +344,10 @@ impl RunningJob {
     fn cut_off(&self, broken: &Broken) -> u8 {
         let number = self.follow.number();
         if broken.nobody_reads() {
-            print::line(&gone_on(&format!("nobody reads {}", broken.what()), number));
+            print::line(&gone_on(
+                &format!("the reader of {} has left", broken.what()),
+                number,
+            ));
             return exit_code::BROKEN_PIPE;
         }
         print::line(&gone_on(&broken.to_string(), number));
@@ -387,7 +395,7 @@ fn tell_end(job: &ShownJob, code: u8) {
         }
         (None, Some("exit_code" | "signal") | None) => {}
         (None, Some(_)) if code == exit_code::OURS => print::line(&format!(
-            "job {0} {1}; `cc-executor show {0}` tells more",
+            "job {0} {1}; `cc-executor show {0}` shows more",
             job.number,
             describe::of(job)
         )),

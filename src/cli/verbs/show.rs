@@ -32,7 +32,7 @@ pub struct ShowArgs {
     #[command(flatten)]
     look: PrintOptions,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     #[arg(default_value = "last")]
     job: String,
 

@@ -25,22 +25,22 @@ use crate::cli::{
 /// Options of `sql`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A VALUE is what JSON says where it is a JSON number, null, true or false, a text in double quotes,
-or bytes as {\"base64\": \"…\"}; everything else is a text as it stands. So 137 is a number, '\"137\"'
-is a text, and so is a b.
+VALUE is read as JSON if it is a number, null, true, false, a text in double quotes, or a BLOB as
+{\"base64\": \"…\"}. Everything else is a text as it stands. So 137 is a number; '\"137\"' and a b are
+texts.
 
-In the JSON format a column whose name was there before is called NAME:2. In CSV a NULL is nothing,
-an empty text is \"\", and a BLOB is base64.")]
+In the JSON format the second column of the same name is called NAME:2. In CSV a NULL is an empty
+field, an empty text is \"\", and a BLOB is base64.")]
 pub struct SqlArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The query; `-` reads it from stdin, which is also done where it is missing and stdin is no
-    /// terminal. On a terminal a prompt asks for it
+    /// The query; `-` reads it from stdin. Without QUERY, a terminal gets a prompt, and other stdin
+    /// is read as the query
     #[arg(value_name = "QUERY")]
     query: Option<String>,
 
-    /// The value of the next `?` of the query; may be given several times
+    /// Value of the next `?` in the query; may be given several times
     #[arg(
         long = "param",
         value_name = "VALUE",
@@ -49,15 +49,15 @@ pub struct SqlArgs {
     )]
     params: Vec<Param>,
 
-    /// The value of `:NAME` in the query; may be given several times
+    /// Value of `:NAME` in the query; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     named: Vec<NamedParam>,
 
-    /// At most so many rows
+    /// At most this many rows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=question::ROWS_MAX))]
     max_rows: Option<i64>,
 
-    /// How the rows are printed
+    /// Format of the rows
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
 
@@ -65,7 +65,7 @@ pub struct SqlArgs {
     #[arg(long, conflicts_with = "format")]
     json: bool,
 
-    /// Print to the terminal itself, however long it is
+    /// Print directly to the terminal, however long the result is
     #[arg(long)]
     no_pager: bool,
 }

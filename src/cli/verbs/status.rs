@@ -75,7 +75,7 @@ impl StatusArgs {
             )?;
         } else {
             print::line(&format!(
-                "a server (process {pid}) holds {target} and does not listen yet; try again in a moment, `cc-executor stop` ends it"
+                "a server (process {pid}) has locked {target} but does not listen; try again in a moment, or end it with `cc-executor stop`"
             ));
         }
         Ok(ExitCode::from(exit_code::FAILURE))

@@ -108,13 +108,13 @@ pub async fn find(layout: &Layout) -> anyhow::Result<Option<AnsweringServer>> {
         return Ok(None);
     };
     let process = Pid::from_raw(pid)
-        .context("the server lives in another PID namespace; stop it from there")
+        .context("the server runs in another PID namespace; stop it from there")
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
     let launched =
         proc::launched(layout, pid).context("the server's command line cannot be read")?;
     // Still the same after it was opened: so the descriptor is the server's, not a successor's.
     if listener(layout).await? != Some(pid) {
-        bail!("another server has taken its place just now; try again");
+        bail!("another server has just replaced it; try again");
     }
     Ok(Some(AnsweringServer {
         pid,
@@ -130,8 +130,8 @@ async fn listener(layout: &Layout) -> anyhow::Result<Option<i32>> {
         Err(ConnectError::Absent(_)) if holder::is_locked(layout) => match holder::holder(layout) {
             Some(pid) => Ok(Some(pid)),
             None => bail!(
-                "a process that cannot be seen from here holds {} and does not listen; try again in \
-                 a moment, {} may say more",
+                "a process that is not visible here has locked {} and does not listen; try again in \
+                 a moment, or look into {}",
                 layout.root().display(),
                 layout.log().display()
             ),
@@ -145,12 +145,12 @@ impl AnsweringServer {
     /// Tells it to stop, and waits until it is gone.
     pub async fn stop(self) -> anyhow::Result<()> {
         pidfd_send_signal(&self.process, Signal::TERM)
-            .with_context(|| format!("the server (pid {}) cannot be told to stop", self.pid))?;
+            .with_context(|| format!("the server (pid {}) cannot be signalled", self.pid))?;
         let Self { pid, process, .. } = self;
         match spawn_blocking(move || ends_within(&process, STOP_MAX_MS)).await?? {
             true => Ok(()),
             false => bail!(
-                "the server (pid {pid}) still lives after {} s; `kill -9 {pid}` ends it, its jobs go on",
+                "the server (pid {pid}) still runs after {} s; `kill -9 {pid}` ends it, and its jobs go on",
                 STOP_MAX_MS / 1000
             ),
         }

@@ -27,8 +27,8 @@ pub struct SubmitArgs {
     #[arg(long)]
     json: bool,
 
-    /// Submit many jobs: the file (- is our stdin) has a NewJob as JSON on each line; the other
-    /// options hold for those that do not name them
+    /// Submit many jobs: each line of the file (- for stdin) is one job as a JSON object, with the
+    /// keys of `job.submit`; the other options set the keys that a line leaves out
     #[arg(long, value_name = "FILE", group = "command")]
     many: Option<PathBuf>,
 

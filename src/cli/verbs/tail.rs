@@ -28,20 +28,20 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 All streams go to stdout in the order in which they were captured; --stream chooses one. \
-Exit code: 0 when everything was shown, whatever became of the job; Ctrl-C leaves the job alone.")]
+Exit code: 0 when everything was shown, however the job ended. Ctrl-C does not affect the job.")]
 pub struct TailArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     #[arg(default_value = "last")]
     job: String,
 
-    /// Begin so many lines before the end
+    /// Begin this many lines before the end
     #[arg(short = 'n', long, value_name = "LINES", conflicts_with = "from")]
     lines: Option<u64>,
 
-    /// Begin at this offset, bytes
+    /// Begin at this offset of the output, bytes
     #[arg(
         long,
         value_name = "OFFSET",
@@ -50,15 +50,15 @@ pub struct TailArgs {
     )]
     from: u64,
 
-    /// Stop at the end as it stands
+    /// Stop at the present end of the output
     #[arg(long)]
     no_follow: bool,
 
-    /// Only this stream
+    /// Show only this stream
     #[arg(long, value_parser = ["stdout", "stderr", "pty"])]
     stream: Option<String>,
 
-    /// Begin each line with its time
+    /// Begin each line with the time of its capture
     #[arg(long, conflicts_with = "json")]
     timestamps: bool,
 
@@ -66,7 +66,7 @@ pub struct TailArgs {
     #[arg(long)]
     utc: bool,
 
-    /// Print every notification as a JSON object on a line
+    /// Print every notification as one JSON object per line
     #[arg(long)]
     json: bool,
 }

@@ -12,7 +12,7 @@ use crate::{config, data_dir::OwnDir, protocol::auth::Token};
 /// Options of `token`.
 #[derive(Debug, Clone, Args)]
 pub struct TokenArgs {
-    /// The data directory.
+    /// The data directory of the server.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }

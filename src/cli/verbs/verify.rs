@@ -22,28 +22,29 @@ const CLAIM_CHARS_MAX: usize = 60;
 /// Options of `verify`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Everything that is stored of the job is read: its output is hashed anew and compared with the digest \
-that was made while it ran, and its recorded states are checked. A job that still runs is verified as \
-far as it has come. A PATTERN is a regular expression over bytes, as in `wait --until regex:PATTERN`.
+The server reads everything that is stored of the job: it hashes the output again and compares it with \
+the digest that was made while the job ran, and checks the recorded states. A job that still runs is \
+verified up to its present end. PATTERN is a regular expression over bytes, as in `wait --until \
+regex:PATTERN`.
 
-Exit code: 0 when the job is intact and every claim is true, else 1.")]
+Exit code: 0 when the job is intact and every assertion is true, else 1.")]
 pub struct VerifyArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     #[arg(default_value = "last")]
     job: String,
 
-    /// Claim that the output contains this text
+    /// Assert that the output contains this text
     #[arg(long, value_name = "TEXT")]
     contains: Vec<String>,
 
-    /// Claim that something in the output matches
+    /// Assert that something in the output matches
     #[arg(long, value_name = "PATTERN")]
     regex: Vec<String>,
 
-    /// Claim that the whole output has this SHA-256
+    /// Assert that the whole output has this SHA-256
     #[arg(long, value_name = "HEX")]
     sha256: Vec<String>,
 
@@ -131,7 +132,7 @@ fn first_line(verdict: &Value) -> String {
     };
     let digest = match verdict["output_sha256"].as_str() {
         Some(digest) => format!("SHA-256 {}", visible(digest)),
-        None => "no SHA-256 over all of them".to_owned(),
+        None => "no SHA-256 of all of them".to_owned(),
     };
     format!("job {job} ({state}) is {is}: {bytes} bytes of output, {digest}")
 }

@@ -18,22 +18,22 @@ use crate::cli::{
 /// Options of `wait`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code: that of the job, as `run` has it. Of several jobs: 0 when all succeeded, else that of \
-the first one in the order given that did not; with --any that of the job that decided. With \
-another --until than final: 0 once it is so, of all jobs or with --any of one; where it can no \
-longer become so, the job's code, or 1 where that is 0. 124 when --timeout is over.
+Exit code: the job's, as from `run`. Of several jobs: 0 when all succeeded, else the code of the \
+first one in the order given that did not; with --any the code of the job that ended first. With \
+another --until than final: 0 when it has come true, for all jobs or with --any for one; when it can \
+no longer come true, the job's code, or 1 where that is 0. 124 when --timeout has passed.
 
-A PATTERN is a regular expression over bytes; ^ and $ are the ends of lines. A job is idle when it \
-runs and has written nothing, and was given no input, for so long.")]
+PATTERN is a regular expression over bytes; ^ and $ match at the ends of lines. A job is idle when it \
+runs and for TIME has written nothing and received no input.")]
 pub struct WaitArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The jobs: numbers, ids, unique names or `last`
+    /// The jobs: numbers, ids, unique names, or `last` for the newest
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<String>,
 
-    /// Stop at the first job of several
+    /// Stop when the first of several jobs is there
     #[arg(long)]
     any: bool,
 
@@ -41,15 +41,15 @@ pub struct WaitArgs {
     #[arg(long, conflicts_with = "any")]
     all: bool,
 
-    /// final, running, regex:PATTERN, idle:TIME or bytes:N
+    /// What to wait for: final, running, regex:PATTERN, idle:TIME or bytes:N
     #[arg(long, value_name = "WHAT", value_parser = WaitUntil::parse, default_value = "final")]
     until: WaitUntil,
 
-    /// Give up after so long (90, 90s, 5m, 2h)
+    /// Give up after this time (90, 90s, 5m, 2h)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<f64>,
 
-    /// Print what became of it as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -90,7 +90,7 @@ pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
     let deadline = match args.timeout.map(Duration::try_from_secs_f64) {
         None => None,
         Some(Ok(length)) => Instant::now().checked_add(length),
-        Some(Err(_)) => anyhow::bail!("--timeout is longer than any clock; leave it out for none"),
+        Some(Err(_)) => anyhow::bail!("--timeout is too long; leave it out for none"),
     };
     let names = find_job::resolve_all(&mut link, &args.jobs).await?;
     // One question at a time keeps every reply short, however many jobs there are.
@@ -159,7 +159,7 @@ impl WaitArgs {
             };
             if code != exit_code::SUCCESS {
                 let hopeless = match job.is_final() && !self.until.is_final() {
-                    true => "; what was waited for cannot come any more",
+                    true => "; what was waited for can no longer come true",
                     false => "",
                 };
                 let stands = describe::of(&job);
