@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     client::{Client, ConnectError},
-    holder::{is_locked, written_down},
+    holder::{is_locked, recorded_pid},
     target::Target,
 };
 use crate::{
@@ -51,17 +51,17 @@ const LOG_TAIL_LINES: usize = 3;
 /// Connects to the server of a data directory, and starts one where there is none.
 pub async fn connect_or_start(layout: &Layout) -> anyhow::Result<Client> {
     let target = Target::Local(layout.clone());
-    let own = || ServerLaunch::of_our_own(layout);
-    wait_for(&target, layout, own).await
+    let own = || ServerLaunch::default_for(layout);
+    connect_or_launch(&target, layout, own).await
 }
 
 /// Starts a server and waits for it; also where another one takes its place.
 pub async fn start(layout: &Layout, launch: &ServerLaunch) -> anyhow::Result<Client> {
     let target = Target::Local(layout.clone());
-    wait_for(&target, layout, || launch.clone()).await
+    connect_or_launch(&target, layout, || launch.clone()).await
 }
 
-async fn wait_for(
+async fn connect_or_launch(
     target: &Target,
     layout: &Layout,
     launch: impl Fn() -> ServerLaunch,
@@ -73,15 +73,17 @@ async fn wait_for(
         match Client::connect(target).await {
             Ok(client) => {
                 if let Some(server) = started {
-                    server.leave_it_to(&client).await;
+                    server.yield_to(&client).await;
                 }
                 return Ok(client);
             }
             Err(ConnectError::Refused(why)) => bail!(why),
-            Err(ConnectError::Busy(why) | ConnectError::Dying(why)) if Instant::now() > give_up => {
+            Err(ConnectError::Busy(why) | ConnectError::BrokenOff(why))
+                if Instant::now() > give_up =>
+            {
                 bail!(why)
             }
-            Err(ConnectError::Busy(_) | ConnectError::Dying(_) | ConnectError::Absent(_)) => {}
+            Err(ConnectError::Busy(_) | ConnectError::BrokenOff(_) | ConnectError::Absent(_)) => {}
         }
         match &mut started {
             None if !is_locked(layout) => {
@@ -89,7 +91,7 @@ async fn wait_for(
             }
             None => {}
             Some(server) => match server.ended()? {
-                Some(status) if !is_locked(layout) => return Err(server.obituary(&status)),
+                Some(status) if !is_locked(layout) => return Err(server.ended_early_error(&status)),
                 // It found another one in its place: that is the one to wait for.
                 Some(_) => started = None,
                 None => {}
@@ -109,7 +111,7 @@ async fn wait_for(
 }
 
 /// Whether a server with this command line was started by a command line, not by a person.
-pub fn is_our_own(argv: &[OsString]) -> bool {
+pub fn was_autostarted(argv: &[OsString]) -> bool {
     argv.iter().any(|word| word == IDLE_EXIT_OPTION)
 }
 
@@ -126,7 +128,7 @@ pub struct ServerLaunch {
 
 impl ServerLaunch {
     /// The server that is started when a verb finds none.
-    pub fn of_our_own(layout: &Layout) -> Self {
+    pub fn default_for(layout: &Layout) -> Self {
         let log = layout.log();
         let words: [&OsStr; 9] = [
             "serve".as_ref(),
@@ -154,7 +156,7 @@ impl ServerLaunch {
 struct StartedServer {
     process: ServerChild,
     /// Whether it is somebody's business what becomes of it.
-    ours: bool,
+    kill_on_drop: bool,
     layout: Layout,
     log_from: u64,
 }
@@ -195,7 +197,7 @@ impl ServerChild {
 
 impl Drop for StartedServer {
     fn drop(&mut self) {
-        if self.ours && !self.has_place() {
+        if self.kill_on_drop && !self.holds_data_dir() {
             self.process.kill();
         }
     }
@@ -222,7 +224,7 @@ impl StartedServer {
         };
         Ok(Self {
             process,
-            ours: true,
+            kill_on_drop: true,
             layout: layout.clone(),
             log_from,
         })
@@ -236,10 +238,10 @@ impl StartedServer {
 
     /// Ends it where another server answers: it would only wait for the lock, and take the place
     /// of that server should it be stopped just then. It has touched nothing yet.
-    async fn leave_it_to(mut self, winner: &Client) {
-        self.ours = false;
+    async fn yield_to(mut self, winner: &Client) {
+        self.kill_on_drop = false;
         let own = self.process.id().and_then(|pid| i32::try_from(pid).ok());
-        if winner.peer() != own {
+        if winner.server_pid() != own {
             self.process.kill();
             if let ServerChild::Child(child) = &mut self.process {
                 // An error means that it has ended by itself.
@@ -249,13 +251,13 @@ impl StartedServer {
     }
 
     /// Whether it is the one that holds the data directory: who does writes that down in its lock.
-    fn has_place(&self) -> bool {
-        let holder = written_down(&self.layout).and_then(|pid| u32::try_from(pid).ok());
+    fn holds_data_dir(&self) -> bool {
+        let holder = recorded_pid(&self.layout).and_then(|pid| u32::try_from(pid).ok());
         holder.is_some() && holder == self.process.id()
     }
 
     /// Why there is no server, with its last words.
-    fn obituary(&self, status: &str) -> anyhow::Error {
+    fn ended_early_error(&self, status: &str) -> anyhow::Error {
         let words = last_lines(&self.layout, self.log_from).unwrap_or_default();
         let log = self.layout.log();
         let log = log.display();
@@ -346,10 +348,10 @@ mod tests {
 
     #[test]
     fn our_own_servers_are_known_by_their_command_line() {
-        let own = ServerLaunch::of_our_own(&Layout::new("/data"));
-        assert!(is_our_own(&own.args));
+        let own = ServerLaunch::default_for(&Layout::new("/data"));
+        assert!(was_autostarted(&own.args));
         assert_eq!(own.args[0], "serve");
-        assert!(!is_our_own(&["cc-executor".into(), "serve".into()]));
+        assert!(!was_autostarted(&["cc-executor".into(), "serve".into()]));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub enum ConnectError {
     Busy(String),
     /// Somebody listened, and was gone before it said a word: the next try tells who is there now.
     #[error("{0}")]
-    Dying(String),
+    BrokenOff(String),
     /// It will not become better by itself.
     #[error("{0}")]
     Refused(String),
@@ -78,9 +78,9 @@ pub struct Client {
     ws: WebSocketStream<Box<dyn Io>>,
     next_id: u64,
     version: String,
-    peer: Option<i32>,
-    watched: bool,
-    going: bool,
+    server_pid: Option<i32>,
+    sends_pings: bool,
+    going_away: bool,
 }
 
 impl Client {
@@ -100,13 +100,13 @@ impl Client {
     }
 
     /// The server's process id, as the kernel tells it; `None` over TCP.
-    pub fn peer(&self) -> Option<i32> {
-        self.peer
+    pub fn server_pid(&self) -> Option<i32> {
+        self.server_pid
     }
 
     /// Whether the server has said that it is about to stop.
-    pub fn is_going(&self) -> bool {
-        self.going
+    pub fn is_going_away(&self) -> bool {
+        self.going_away
     }
 
     /// Sends a request and returns its id. The reply comes by [`Self::next`].
@@ -141,7 +141,7 @@ impl Client {
             match self.next_message().await? {
                 Message::Text(text) => {
                     let incoming = wire::text(&text).map_err(|e| Lost(e.to_string()))?;
-                    self.going |= incoming.is_going_away();
+                    self.going_away |= incoming.is_going_away();
                     return Ok(incoming);
                 }
                 Message::Binary(bytes) => {
@@ -161,7 +161,7 @@ impl Client {
     async fn next_message(&mut self) -> Result<Message, Lost> {
         let mut pings = 0;
         loop {
-            let message = if self.watched {
+            let message = if self.sends_pings {
                 timeout(SILENCE_MAX, self.ws.next()).await
             } else {
                 Ok(self.ws.next().await)
@@ -188,7 +188,7 @@ fn lost(error: tungstenite::Error) -> Lost {
 
 /// Who listens on the socket of a data directory, as the kernel tells it, whatever it speaks;
 /// `None` where it does not tell (another PID namespace).
-pub async fn listener(layout: &Layout) -> Result<Option<i32>, ConnectError> {
+pub async fn listener_pid(layout: &Layout) -> Result<Option<i32>, ConnectError> {
     unix(layout).await.map(|(_, pid)| pid)
 }
 
@@ -202,14 +202,14 @@ async fn connect(target: &Target) -> Result<Client, ConnectError> {
         .max_frame_size(Some(wire::MESSAGE_BYTES_MAX));
     let (ws, _) = client_async_with_config(upgrade(target)?, stream, Some(config))
         .await
-        .map_err(not_upgraded)?;
+        .map_err(upgrade_error)?;
     let mut client = Client {
         ws,
         next_id: 1,
         version: String::new(),
-        peer,
-        watched: matches!(target, Target::Remote { .. }),
-        going: false,
+        server_pid: peer,
+        sends_pings: matches!(target, Target::Remote { .. }),
+        going_away: false,
     };
     client.version = greeting(client.next().await)?;
     Ok(client)
@@ -224,10 +224,10 @@ async fn unix(layout: &Layout) -> Result<(Box<dyn Io>, Option<i32>), ConnectErro
         .ok_or_else(|| ConnectError::Absent(here()))?;
     let stream = UnixStream::connect(dir.short_path(Layout::SOCKET))
         .await
-        .map_err(|error| no_stream(&error, here()))?;
+        .map_err(|error| connect_error(&error, here()))?;
     let peer = stream
         .peer_cred()
-        .map_err(|error| no_stream(&error, here()))?;
+        .map_err(|error| connect_error(&error, here()))?;
     if peer.uid() != nix::unistd::geteuid().as_raw() {
         return Err(ConnectError::Refused(format!(
             "a process of user {} listens in {}, not a server of yours; nothing was sent. Remove {} and start a server",
@@ -242,13 +242,13 @@ async fn unix(layout: &Layout) -> Result<(Box<dyn Io>, Option<i32>), ConnectErro
 async fn tcp(address: &str) -> Result<Box<dyn Io>, ConnectError> {
     let stream = TcpStream::connect(address)
         .await
-        .map_err(|error| no_stream(&error, address.to_owned()))?;
+        .map_err(|error| connect_error(&error, address.to_owned()))?;
     // Requests are single small frames: waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
     Ok(Box::new(stream))
 }
 
-fn no_stream(error: &std::io::Error, place: String) -> ConnectError {
+fn connect_error(error: &std::io::Error, place: String) -> ConnectError {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => ConnectError::Absent(place),
         ErrorKind::PermissionDenied | ErrorKind::NotADirectory => {
@@ -276,9 +276,9 @@ fn upgrade(target: &Target) -> Result<Request<()>, ConnectError> {
     Ok(request)
 }
 
-fn not_upgraded(error: tungstenite::Error) -> ConnectError {
+fn upgrade_error(error: tungstenite::Error) -> ConnectError {
     let tungstenite::Error::Http(response) = &error else {
-        return ConnectError::Dying(format!("the server broke off the connection: {error}"));
+        return ConnectError::BrokenOff(format!("the server broke off the connection: {error}"));
     };
     match response.status().as_u16() {
         401 => ConnectError::Refused(NO_TOKEN.to_owned()),
@@ -297,9 +297,9 @@ const NO_TOKEN: &str = "the server requires a token, or refuses this one; give -
 /// The version in a `server.hello`.
 fn greeting(first: Result<ServerMessage, Lost>) -> Result<String, ConnectError> {
     let params = match first {
-        Ok(ServerMessage::Notice { method, params }) if method == "server.hello" => params,
+        Ok(ServerMessage::Notification { method, params }) if method == "server.hello" => params,
         Ok(_) => return Err(ConnectError::Refused("the server did not greet".to_owned())),
-        Err(error) => return Err(ConnectError::Dying(error.to_string())),
+        Err(error) => return Err(ConnectError::BrokenOff(error.to_string())),
     };
     let version = params["version"].as_str().unwrap_or("unknown").to_owned();
     if params["protocol"].as_u64() != Some(wire::PROTOCOL) {
@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     fn hello(params: Value) -> Result<String, ConnectError> {
-        greeting(Ok(ServerMessage::Notice {
+        greeting(Ok(ServerMessage::Notification {
             method: "server.hello".to_owned(),
             params,
         }))

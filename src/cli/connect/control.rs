@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{each::Jobs, link::Link};
+use super::{jobs::Jobs, link::Link};
 use crate::cli::render::{describe, job::ShownJob, print};
 
 /// Options of the verbs that act on jobs.

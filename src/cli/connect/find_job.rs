@@ -29,7 +29,7 @@ pub async fn resolve_all(link: &mut Link, names: &[String]) -> anyhow::Result<Ve
 }
 
 /// What is said where there is no data at all.
-pub fn no_jobs_at_all<T>() -> anyhow::Result<T> {
+pub fn no_jobs<T>() -> anyhow::Result<T> {
     bail!(
         "there are no jobs in this data directory; submit one with `cc-executor run -- COMMAND`, or give another directory with --data-dir"
     )
@@ -39,7 +39,7 @@ async fn last(link: &mut Link) -> anyhow::Result<Value> {
     let jobs = list(link, &json!({"limit": 1})).await?;
     match jobs.first() {
         Some(job) => Ok(json!(job.id)),
-        None => no_jobs_at_all(),
+        None => no_jobs(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::cli::render::job::ShownJob;
 pub enum FollowEncoding {
     /// As binary frames: [`FollowEvent::Output`].
     Binary,
-    /// As JSON: [`FollowEvent::Notice`].
+    /// As JSON: [`FollowEvent::Notification`].
     Json,
 }
 
@@ -49,7 +49,7 @@ pub enum FollowEvent {
     /// Bytes, where the encoding is binary.
     Output(OutputFrame),
     /// Bytes that were passed on already; never told by [`Follow::next`] itself.
-    Flowing,
+    OutputSent,
     /// Missing bytes.
     Gap(Value),
     /// The job has another state now, one that is not final.
@@ -59,15 +59,15 @@ pub enum FollowEvent {
     /// The job is final and all is told.
     End(Box<ShownJob>),
     /// The connection is lost; the next call waits for another one.
-    Away,
+    Disconnected,
     /// The connection is back.
-    Back,
+    Reconnected,
     /// A control was refused.
     Refused(WireError),
     /// The answer to the input that was sent.
-    Answered(Result<Value, WireError>),
+    InputReply(Result<Value, WireError>),
     /// A notification as it came: all of them, where the encoding is JSON.
-    Notice(Value),
+    Notification(Value),
 }
 
 /// An input without an answer.
@@ -88,9 +88,9 @@ pub struct Follow {
     /// The job was final when the tail began (again): an end will come in any case.
     is_final: bool,
     /// A `job.tail` is on its way.
-    asking: bool,
+    subscribing: bool,
     subscription: Option<Value>,
-    wish: Option<&'static str>,
+    stop_request: Option<&'static str>,
     /// What was sent last to the job's stdin, until it is answered.
     input: Option<Sent>,
     /// The event behind a notification that was passed on as it came.
@@ -145,9 +145,9 @@ impl Follow {
             next_offset: 0,
             begun: false,
             is_final: false,
-            asking: false,
+            subscribing: false,
             subscription: None,
-            wish: None,
+            stop_request: None,
             input: None,
             pending: None,
             options,
@@ -166,13 +166,13 @@ impl Follow {
 
     /// Asks the server to `cancel` or `kill` the job: now, and again after every loss, until the
     /// job ends. The answer is the job's end, or [`FollowEvent::Refused`].
-    pub async fn wish(&mut self, action: &'static str) {
-        self.wish = Some(action);
-        self.send_wish().await;
+    pub async fn request_stop(&mut self, action: &'static str) {
+        self.stop_request = Some(action);
+        self.send_stop_request().await;
     }
 
     /// Sends an input (the parameters of `job.input`, the job aside): now, and again after every
-    /// loss, until there is an [`FollowEvent::Answered`]. It must have a `write_id`.
+    /// loss, until there is an [`FollowEvent::InputReply`]. It must have a `write_id`.
     pub async fn input(&mut self, mut params: Value) {
         params["job"] = self.job.clone();
         let request = None;
@@ -188,7 +188,7 @@ impl Follow {
             }
             if self.subscription.is_none() {
                 match self.subscribe().await? {
-                    true => return Ok(FollowEvent::Back),
+                    true => return Ok(FollowEvent::Reconnected),
                     false => continue,
                 }
             }
@@ -198,20 +198,20 @@ impl Follow {
             };
             match client.next().await {
                 Ok(incoming) => {
-                    if let Some(event) = self.take(incoming)? {
+                    if let Some(event) = self.on_message(incoming)? {
                         return Ok(event);
                     }
                 }
                 Err(_) => {
                     self.drop_link();
-                    return Ok(FollowEvent::Away);
+                    return Ok(FollowEvent::Disconnected);
                 }
             }
         }
     }
 
     fn drop_link(&mut self) {
-        self.link.lost();
+        self.link.mark_lost();
         self.subscription = None;
     }
 
@@ -223,23 +223,23 @@ impl Follow {
             params.insert("from".into(), json!(self.next_offset));
         }
         params.insert("job".into(), self.job.clone());
-        if self.asking {
+        if self.subscribing {
             // A dropped call has left an answer behind on that connection.
-            self.link.lost();
+            self.link.mark_lost();
         }
         self.link.client().await?;
-        self.asking = true;
+        self.subscribing = true;
         let reply = self
             .link
             .try_request("job.tail", &Value::Object(params))
             .await;
-        self.asking = false;
+        self.subscribing = false;
         let Some(mut reply) = reply? else {
             return Ok(false);
         };
         let job = reply["job"].take();
         self.subscribed(&reply, &job)?;
-        self.send_wish().await;
+        self.send_stop_request().await;
         self.send_input().await;
         Ok(true)
     }
@@ -258,8 +258,10 @@ impl Follow {
         Ok(())
     }
 
-    async fn send_wish(&mut self) {
-        let Some(action) = self.wish else { return };
+    async fn send_stop_request(&mut self) {
+        let Some(action) = self.stop_request else {
+            return;
+        };
         let params = json!({"job": self.job, "action": action, "actor": "cli"});
         let Some(client) = self.link.connected() else {
             return;
@@ -274,7 +276,7 @@ impl Follow {
         }
     }
 
-    fn take(&mut self, incoming: ServerMessage) -> anyhow::Result<Option<FollowEvent>> {
+    fn on_message(&mut self, incoming: ServerMessage) -> anyhow::Result<Option<FollowEvent>> {
         match incoming {
             ServerMessage::Output(frame)
                 if self.subscription != Some(json!(frame.subscription)) =>
@@ -291,22 +293,26 @@ impl Follow {
                     .take_if(|sent| sent.request == Some(id))
                     .is_some() =>
             {
-                Ok(Some(FollowEvent::Answered(result)))
+                Ok(Some(FollowEvent::InputReply(result)))
             }
             ServerMessage::Reply {
                 result: Err(error), ..
             } => Ok(Some(FollowEvent::Refused(error))),
             ServerMessage::Reply { .. } => Ok(None),
-            ServerMessage::Notice { params, .. }
+            ServerMessage::Notification { params, .. }
                 if Some(&params["subscription"]) != self.subscription.as_ref() =>
             {
                 Ok(None)
             }
-            ServerMessage::Notice { method, params } => self.notice(&method, params),
+            ServerMessage::Notification { method, params } => self.on_notification(&method, params),
         }
     }
 
-    fn notice(&mut self, method: &str, mut params: Value) -> anyhow::Result<Option<FollowEvent>> {
+    fn on_notification(
+        &mut self,
+        method: &str,
+        mut params: Value,
+    ) -> anyhow::Result<Option<FollowEvent>> {
         let position = |key: &str| params[key].as_u64();
         match (method, position("offset"), position("next_offset")) {
             ("job.output", Some(from), Some(to)) => self.advance(from, to)?,
@@ -334,7 +340,7 @@ impl Follow {
             object.insert("event".to_owned(), json!(name));
         }
         self.pending = event;
-        Ok(Some(FollowEvent::Notice(params)))
+        Ok(Some(FollowEvent::Notification(params)))
     }
 
     /// Moves to `to`, where `from` is the next offset, or lies behind it because another stream's

@@ -44,7 +44,7 @@ fn is_held(file: impl AsFd) -> bool {
 }
 
 /// The process id that the holder of the lock has written down.
-pub fn written_down(layout: &Layout) -> Option<i32> {
+pub fn recorded_pid(layout: &Layout) -> Option<i32> {
     let dir = OwnDir::open(layout.root()).ok()??;
     number_in(&mut lock_of(&dir)?)
 }
@@ -61,18 +61,18 @@ pub fn holder(layout: &Layout) -> Option<i32> {
     let dir = OwnDir::open(layout.root()).ok()??;
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let mut lock = lock_of(&dir);
-    let told = lock.as_mut().and_then(number_in);
+    let recorded = lock.as_mut().and_then(number_in);
     [Some(dir.file()), lock.as_ref()]
         .into_iter()
         .filter_map(|file| file?.metadata().ok())
-        .find_map(|file| holder_of(&locks, file.dev(), file.ino(), told))
-        .filter(|pid| is_server(*pid) && proc::is_our_users(*pid))
+        .find_map(|file| holder_of(&locks, file.dev(), file.ino(), recorded))
+        .filter(|pid| is_server(*pid) && proc::is_of_our_user(*pid))
 }
 
 /// Who has locked this file, by the lines of proc_locks(5). Some file systems (btrfs, overlays) show
 /// another device here than in stat(2); then the inode has to do, for a process that has written
 /// itself down.
-fn holder_of(locks: &str, dev: u64, ino: u64, told: Option<i32>) -> Option<i32> {
+fn holder_of(locks: &str, dev: u64, ino: u64, recorded: Option<i32>) -> Option<i32> {
     let device = format!("{:02x}:{:02x}", major(dev), minor(dev));
     locks.lines().find_map(|line| {
         let words: Vec<_> = line.split_ascii_whitespace().collect();
@@ -81,7 +81,7 @@ fn holder_of(locks: &str, dev: u64, ino: u64, told: Option<i32>) -> Option<i32> 
         };
         let (at, inode) = place.rsplit_once(':')?;
         let pid = pid.parse::<i32>().ok().filter(|pid| *pid > 0)?;
-        let is_it = inode.parse() == Ok(ino) && (at == device || told == Some(pid));
+        let is_it = inode.parse() == Ok(ino) && (at == device || recorded == Some(pid));
         is_it.then_some(pid)
     })
 }

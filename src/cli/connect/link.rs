@@ -24,11 +24,11 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long somebody else's restart is given before a server that was started by a command line is
 /// started again.
-const REVIVE_AFTER: Duration = Duration::from_millis(500);
+const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// How soon a server that refuses because it stops says so to its sessions.
-const TOLD_MAX: Duration = Duration::from_millis(500);
+const GOING_AWAY_MAX: Duration = Duration::from_millis(500);
 /// How long a question is asked again.
-const AGAIN_MAX: Duration = Duration::from_secs(30);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What to do where no server runs on the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,27 +41,31 @@ pub enum StartPolicy {
 
 /// Who is told that the server has another version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tell {
+pub enum VersionNotice {
     /// Everybody.
-    Everybody,
+    Always,
     /// Only a person: stderr belongs to somebody else.
-    Person,
+    OnTerminal,
 }
 
 /// A connection to a server, or the way back to it.
 pub struct Link {
     target: Target,
     client: Option<Client>,
-    revivable: bool,
+    restartable: bool,
     lost_at: Option<Instant>,
     pause: Duration,
 }
 
-/// Connects; `None` where [`StartPolicy::IfData`] found nothing to ask about.
-pub async fn open(target: Target, start: StartPolicy, tell: Tell) -> anyhow::Result<Option<Link>> {
+/// Connects; `None` where [`StartPolicy::IfData`] set_client nothing to ask about.
+pub async fn open(
+    target: Target,
+    start: StartPolicy,
+    notice: VersionNotice,
+) -> anyhow::Result<Option<Link>> {
     let client = match (&target, Client::connect(&target).await) {
         (_, Ok(client)) => client,
-        (Target::Local(layout), Err(ConnectError::Absent(_) | ConnectError::Dying(_))) => {
+        (Target::Local(layout), Err(ConnectError::Absent(_) | ConnectError::BrokenOff(_))) => {
             if start == StartPolicy::IfData && !layout.database().exists() {
                 return Ok(None);
             }
@@ -72,27 +76,27 @@ pub async fn open(target: Target, start: StartPolicy, tell: Tell) -> anyhow::Res
         }
         (_, Err(error)) => return Err(error.into()),
     };
-    tell_version(&client, tell);
+    print_version_difference(&client, notice);
     let mut link = Link {
         target,
         client: None,
-        revivable: false,
+        restartable: false,
         lost_at: None,
         pause: PAUSE_MIN,
     };
-    link.found(client);
+    link.set_client(client);
     Ok(Some(link))
 }
 
 /// The same for a verb that needs its server in any case.
-pub async fn open_always(target: Target, tell: Tell) -> anyhow::Result<Link> {
-    match open(target, StartPolicy::Always, tell).await? {
+pub async fn open_always(target: Target, notice: VersionNotice) -> anyhow::Result<Link> {
+    match open(target, StartPolicy::Always, notice).await? {
         Some(link) => Ok(link),
         None => bail!("no server could be started"),
     }
 }
 
-fn tell_version(client: &Client, tell: Tell) {
+fn print_version_difference(client: &Client, notice: VersionNotice) {
     let (ours, theirs) = (env!("CARGO_PKG_VERSION"), client.version());
     if ours == theirs {
         return;
@@ -100,9 +104,9 @@ fn tell_version(client: &Client, tell: Tell) {
     let text = format!(
         "this is version {ours}, the server is version {theirs}; `cc-executor restart` starts the server in version {ours} (running jobs go on)"
     );
-    match tell {
-        Tell::Everybody => print::line(&text),
-        Tell::Person => print::to_person(&text),
+    match notice {
+        VersionNotice::Always => print::line(&text),
+        VersionNotice::OnTerminal => print::line_on_terminal(&text),
     }
 }
 
@@ -110,7 +114,7 @@ impl Link {
     /// The connected session; waits for it while the server is away. Cancel-safe.
     pub async fn client(&mut self) -> anyhow::Result<&mut Client> {
         while self.client.is_none() {
-            self.try_again().await?;
+            self.reconnect_once().await?;
         }
         match self.client.as_mut() {
             Some(client) => Ok(client),
@@ -124,10 +128,14 @@ impl Link {
     }
 
     /// The session is gone.
-    pub fn lost(&mut self) {
+    pub fn mark_lost(&mut self) {
         // Whoever stops a server on purpose does not want it started again by us.
-        if self.client.take().is_some_and(|client| client.is_going()) {
-            self.revivable = false;
+        if self
+            .client
+            .take()
+            .is_some_and(|client| client.is_going_away())
+        {
+            self.restartable = false;
         }
         self.lost_at.get_or_insert_with(Instant::now);
     }
@@ -135,13 +143,13 @@ impl Link {
     /// Asks a question that is answered at once; asks again where the server went away meanwhile,
     /// so only for requests that may be asked twice.
     pub async fn request(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
-        let give_up = Instant::now() + AGAIN_MAX;
+        let give_up = Instant::now() + RETRY_MAX;
         loop {
             if let Some(result) = self.try_request(method, params).await? {
                 return Ok(result);
             }
             // A question is a reason to start a server, whatever became of the last one.
-            self.revivable = matches!(self.target, Target::Local(_));
+            self.restartable = matches!(self.target, Target::Local(_));
             if Instant::now() > give_up {
                 bail!("the server went away before it answered; try again");
             }
@@ -167,7 +175,7 @@ impl Link {
             Err(RequestError::Refused(error)) if self.is_stopping(&error).await => {}
             Err(error) => return Err(error.into()),
         }
-        self.lost();
+        self.mark_lost();
         Ok(None)
     }
 
@@ -180,27 +188,27 @@ impl Link {
         if error.code != WireError::UNAVAILABLE {
             return false;
         }
-        let told = async { while !client.is_going() && client.next().await.is_ok() {} };
-        timeout(TOLD_MAX, told).await.is_ok()
+        let going_away = async { while !client.is_going_away() && client.next().await.is_ok() {} };
+        timeout(GOING_AWAY_MAX, going_away).await.is_ok()
     }
 
-    async fn try_again(&mut self) -> anyhow::Result<()> {
+    async fn reconnect_once(&mut self) -> anyhow::Result<()> {
         match Client::connect(&self.target).await {
             Ok(client) => {
-                self.found(client);
+                self.set_client(client);
                 return Ok(());
             }
             Err(ConnectError::Refused(why)) => bail!(why),
-            Err(ConnectError::Absent(_) | ConnectError::Busy(_) | ConnectError::Dying(_)) => {}
+            Err(ConnectError::Absent(_) | ConnectError::Busy(_) | ConnectError::BrokenOff(_)) => {}
         }
         let away = self.lost_at.get_or_insert_with(Instant::now).elapsed();
         if let Target::Local(layout) = &self.target
-            && self.revivable
-            && away >= REVIVE_AFTER
+            && self.restartable
+            && away >= RESTART_AFTER
             && !holder::is_locked(layout)
         {
             let client = autostart::connect_or_start(layout).await?;
-            self.found(client);
+            self.set_client(client);
             return Ok(());
         }
         let pause = self.pause;
@@ -210,11 +218,11 @@ impl Link {
         Ok(())
     }
 
-    fn found(&mut self, client: Client) {
-        self.revivable = client
-            .peer()
+    fn set_client(&mut self, client: Client) {
+        self.restartable = client
+            .server_pid()
             .and_then(|pid| proc::argv(pid).ok())
-            .is_some_and(|argv| autostart::is_our_own(&argv));
+            .is_some_and(|argv| autostart::was_autostarted(&argv));
         self.client = Some(client);
         self.lost_at = None;
         self.pause = PAUSE_MIN;

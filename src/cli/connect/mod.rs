@@ -4,11 +4,11 @@
 pub(super) mod autostart;
 pub(super) mod client;
 pub(super) mod control;
-pub(super) mod each;
 pub(super) mod find_job;
 pub(super) mod follow;
 pub(super) mod forward;
 pub(super) mod holder;
+pub(super) mod jobs;
 pub(super) mod link;
 pub(super) mod proc;
 pub(super) mod signals;

@@ -81,24 +81,24 @@ pub fn argv(pid: i32) -> std::io::Result<Vec<OsString>> {
 /// How the server `pid` of a data directory was started; where nobody tells, in our environment and
 /// in `/`. Nothing is taken over from a process of another user.
 pub fn launched(layout: &Layout, pid: i32) -> std::io::Result<Launched> {
-    let argv = match is_our_users(pid) {
+    let argv = match is_of_our_user(pid) {
         true => argv(pid)?,
         false => Vec::new(),
     };
     let ours = (std::env::vars_os().collect(), PathBuf::from("/"));
     let (env, cwd) = match ServerStart::read(layout, pid) {
-        _ if !is_our_users(pid) => ours,
+        _ if !is_of_our_user(pid) => ours,
         Some(start) => {
             let os = |(name, value): (String, String)| (name.into(), value.into());
             (start.env.into_iter().map(os).collect(), start.cwd)
         }
-        None => kernels_word(pid).unwrap_or(ours),
+        None => from_proc(pid).unwrap_or(ours),
     };
     Ok(Launched { argv, env, cwd })
 }
 
 /// One of an earlier version can be looked into.
-fn kernels_word(pid: i32) -> Option<(Vec<(OsString, OsString)>, PathBuf)> {
+fn from_proc(pid: i32) -> Option<(Vec<(OsString, OsString)>, PathBuf)> {
     let env = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let cwd = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
     Some((words(&env).into_iter().filter_map(variable).collect(), cwd))
@@ -106,7 +106,7 @@ fn kernels_word(pid: i32) -> Option<(Vec<(OsString, OsString)>, PathBuf)> {
 
 /// Whether a process is our user's in every respect: of one that has become our user (a set-user-ID
 /// program) its starter has chosen words and variables.
-pub fn is_our_users(pid: i32) -> bool {
+pub fn is_of_our_user(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let us = nix::unistd::geteuid().to_string();
     // Real, effective, saved and file system's (proc_pid_status(5)).
@@ -116,7 +116,7 @@ pub fn is_our_users(pid: i32) -> bool {
 
 /// Whether the process `pid` is the server behind the PID 1 of a container, which was started with
 /// the same words, `argv`, and ends when its server exits.
-pub fn is_behind_pid_one(pid: i32, argv: &[OsString]) -> bool {
+pub fn is_container_main(pid: i32, argv: &[OsString]) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let parent = field(&status, "PPid").and_then(|parent| parent.parse().ok());
     let parent = parent.and_then(|parent| self::argv(parent).ok());

@@ -29,7 +29,7 @@ pub enum ServerMessage {
     /// Bytes of a tail in binary encoding.
     Output(OutputFrame),
     /// Any other notification.
-    Notice {
+    Notification {
         /// `job.state`, `job.end`, …
         method: String,
         /// Its parameters.
@@ -40,7 +40,7 @@ pub enum ServerMessage {
 impl ServerMessage {
     /// Whether the server says that it is about to stop.
     pub fn is_going_away(&self) -> bool {
-        matches!(self, Self::Notice { method, .. } if method == "server.going_away")
+        matches!(self, Self::Notification { method, .. } if method == "server.going_away")
     }
 }
 
@@ -83,7 +83,7 @@ impl WireError {
     pub const UNAVAILABLE: i64 = -32006;
 
     /// Whether the same request may succeed later.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self.code, Self::LIMIT_EXCEEDED | Self::UNAVAILABLE)
     }
 }
@@ -115,7 +115,7 @@ pub fn text(frame: &str) -> Result<ServerMessage, BadFrame> {
         serde_json::from_str(frame).map_err(|_| BadFrame("a message that is not JSON-RPC"))?;
     if let Some(method) = envelope.method {
         let params = envelope.params;
-        return Ok(ServerMessage::Notice { method, params });
+        return Ok(ServerMessage::Notification { method, params });
     }
     let result = match envelope.error {
         Some(error) => Err(error),
@@ -205,7 +205,9 @@ mod tests {
             matches!(refused, ServerMessage::Reply { id: 4, result: Err(e) } if e.code == -32003)
         );
         let notice = text(r#"{"jsonrpc":"2.0","method":"job.end","params":{}}"#).expect("a notice");
-        assert!(matches!(notice, ServerMessage::Notice { method, .. } if method == "job.end"));
+        assert!(
+            matches!(notice, ServerMessage::Notification { method, .. } if method == "job.end")
+        );
         assert!(text("[]").is_err());
         assert!(text(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#).is_err());
     }

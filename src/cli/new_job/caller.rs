@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Variables of our own, which no job shall see.
-const OURS: &str = "CC_EXECUTOR_";
+const OWN_PREFIX: &str = "CC_EXECUTOR_";
 
 /// A shell, as far as a job inherits it.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +33,7 @@ impl ShellCaller {
     pub fn of_this_process() -> Self {
         let (env, skipped) = sendable(std::env::vars_os());
         if !skipped.is_empty() {
-            print::to_person(&format!(
+            print::line_on_terminal(&format!(
                 "not sent, because they are not valid UTF-8: {}",
                 skipped.join(", ")
             ));
@@ -100,7 +100,8 @@ fn sendable(
     let mut skipped = Vec::new();
     for (name, value) in vars {
         match (name.into_string(), value.into_string()) {
-            (Ok(name), _) if name.starts_with(OURS) || name.is_empty() || name.contains('=') => {}
+            (Ok(name), _)
+                if name.starts_with(OWN_PREFIX) || name.is_empty() || name.contains('=') => {}
             (Ok(name), Ok(value)) => sent.push((name, value)),
             (Ok(name), Err(_)) => skipped.push(name),
             (Err(name), _) => skipped.push(name.to_string_lossy().into_owned()),

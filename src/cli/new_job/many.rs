@@ -1,6 +1,6 @@
 //! `submit --many`: jobs out of a file, one NewJob as JSON on each line.
 //!
-//! They are handed in as few commits as messages of the wire allow: each is taken whole or not at
+//! They are handed in as few commits as messages of the wire allow: each is submitted whole or not at
 //! all, and a job has a key, so that asking again after a loss makes no second one.
 
 use std::{io::Read, path::Path, process::ExitCode};
@@ -64,7 +64,7 @@ pub async fn submit(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let batches = batches(jobs);
-    let (mut taken, mut done) = (Vec::new(), 0);
+    let (mut submitted, mut done) = (Vec::new(), 0);
     let count = batches.len();
     for batch in batches {
         let (lines, jobs): (Vec<usize>, Vec<Value>) = batch.into_iter().unzip();
@@ -73,7 +73,7 @@ pub async fn submit(
             .await;
         let mut reply = match reply {
             Ok(reply) => reply,
-            Err(error) => bail!(explained(&error, &lines, done)),
+            Err(error) => bail!(refusal_message(&error, &lines, done)),
         };
         done += jobs.len();
         let Value::Array(jobs) = reply["jobs"].take() else {
@@ -83,12 +83,12 @@ pub async fn submit(
             let numbers = jobs.iter().map(|job| format!("{}\n", job["number"]));
             print::page(&numbers.collect::<String>())?;
         }
-        taken.extend(jobs);
+        submitted.extend(jobs);
     }
     if json {
-        print::json(&Value::Array(taken))?;
+        print::json(&Value::Array(submitted))?;
     }
-    print::to_person(&format!("{done} jobs submitted in {count} commits"));
+    print::line_on_terminal(&format!("{done} jobs submitted in {count} commits"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -111,7 +111,7 @@ fn batches(jobs: Vec<NumberedJob>) -> Vec<Vec<NumberedJob>> {
 }
 
 /// The refusal, with the line that it is about, and what became of the jobs before.
-fn explained(error: &anyhow::Error, lines: &[usize], done: usize) -> String {
+fn refusal_message(error: &anyhow::Error, lines: &[usize], done: usize) -> String {
     let refused = match error.downcast_ref() {
         Some(RequestError::Refused(refusal)) => refusal.data["index"].as_u64(),
         _ => None,

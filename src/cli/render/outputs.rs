@@ -36,7 +36,7 @@ pub struct Broken {
 
 impl Broken {
     /// Whether simply nobody is there any more: a closed pipe or a terminal that hung up.
-    pub fn nobody_reads(&self) -> bool {
+    pub fn reader_left(&self) -> bool {
         self.source.kind() == ErrorKind::BrokenPipe || self.source.raw_os_error() == Some(libc::EIO)
     }
 
@@ -52,12 +52,12 @@ impl Outputs {
         let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let err = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let (tell, ended) = oneshot::channel();
+        let (result_sender, ended) = oneshot::channel();
         thread::Builder::new()
             .name("outputs".into())
             .spawn(move || {
                 // Nobody listens where the process is on its way out already.
-                let _ = tell.send(write_all(receiver, &out, &err));
+                let _ = result_sender.send(write_all(receiver, &out, &err));
             })?;
         Ok(Self {
             sender,
@@ -68,7 +68,7 @@ impl Outputs {
 
     /// Waits until there is room for another frame. Cancel-safe. Where the thread has ended it
     /// never returns: [`Self::broken`] tells.
-    pub fn room(&self) -> impl Future<Output = mpsc::OwnedPermit<OutputFrame>> + use<> {
+    pub fn permit(&self) -> impl Future<Output = mpsc::OwnedPermit<OutputFrame>> + use<> {
         let sender = self.sender.clone();
         async move {
             match sender.reserve_owned().await {
@@ -195,7 +195,7 @@ mod tests {
             .expect("room");
         let out = File::from(OwnedFd::from(writer));
         let broken = write_all(receiver, &out, &out).expect_err("nobody reads");
-        assert!(broken.nobody_reads());
+        assert!(broken.reader_left());
         assert_eq!(broken.what(), "stdout");
     }
 }

@@ -12,7 +12,7 @@ use crate::escape;
 /// Nobody reads stdout any more.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads the output any more")]
-pub struct NobodyReads;
+pub struct ReaderLeft;
 
 /// A line on stderr, with our name before it.
 pub fn line(text: &str) {
@@ -21,14 +21,14 @@ pub fn line(text: &str) {
 }
 
 /// The same, but only where a person looks: stderr is a terminal.
-pub fn to_person(text: &str) {
-    if person_looks() {
+pub fn line_on_terminal(text: &str) {
+    if stderr_is_terminal() {
         line(text);
     }
 }
 
 /// Whether stderr is a terminal.
-pub fn person_looks() -> bool {
+pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
@@ -38,7 +38,7 @@ pub fn out(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderLeft.into()),
         Err(error) => Err(anyhow::Error::new(error).context("cannot write to stdout")),
     }
 }

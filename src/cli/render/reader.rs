@@ -41,7 +41,7 @@ impl OutputReaders {
                 watched.push((*name, fd.try_clone()?));
             }
         }
-        let (tell, left) = oneshot::channel();
+        let (sender, left) = oneshot::channel();
         if !watched.is_empty() {
             // A thread, because regular files and descriptors that are shared with others cannot be
             // given to the runtime. It ends with the process.
@@ -50,7 +50,7 @@ impl OutputReaders {
                 .spawn(move || {
                     if let Some(name) = first_left(&watched) {
                         // Nobody listens where the process is on its way out already.
-                        let _ = tell.send(name);
+                        let _ = sender.send(name);
                     }
                 })?;
         }
@@ -72,7 +72,7 @@ fn stdout() -> io::Result<Option<OwnedFd>> {
     Ok((!io::stdout().is_terminal()).then_some(fd))
 }
 
-/// Waits for an error or a hang-up, which are told without being asked for: a pipe without a reader
+/// Waits for an error or a hang-up, which are events without being asked for: a pipe without a reader
 /// has the one, a socket whose peer is closed the other.
 fn first_left(watched: &[(&'static str, OwnedFd)]) -> Option<&'static str> {
     let mut fds: Vec<_> = watched
@@ -88,7 +88,7 @@ fn first_left(watched: &[(&'static str, OwnedFd)]) -> Option<&'static str> {
     }
     let is_gone = |fd: &PollFd<'_>| {
         let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
-        fd.revents().is_some_and(|told| told.intersects(gone))
+        fd.revents().is_some_and(|events| events.intersects(gone))
     };
     let at = fds.iter().position(is_gone)?;
     watched.get(at).map(|(name, _)| *name)

@@ -36,7 +36,7 @@ pub struct RecordedChunk {
     /// The bytes.
     pub data: Vec<u8>,
     /// As the server told it.
-    pub told: Value,
+    pub json: Value,
 }
 
 /// Bytes that are not there.
@@ -136,13 +136,13 @@ fn chunk(told: Value) -> Option<RecordedChunk> {
         attempt: told["attempt"].as_u64()?,
         at: told["at"].as_str()?.parse().ok()?,
         data,
-        told,
+        json: told,
     })
 }
 
 impl RecordedGap {
     /// A sentence about it.
-    pub fn sentence(&self) -> String {
+    pub fn message(&self) -> String {
         let (from, to) = (&self.0["from"], &self.0["to"]);
         let reason = self.0["reason"].as_str().unwrap_or("unknown");
         format!("bytes {from} to {to} are missing ({reason})")
@@ -181,7 +181,7 @@ mod tests {
         let Ok(RecordedItem::Gap(gap)) = gap else {
             panic!("a gap")
         };
-        assert_eq!(gap.sentence(), "bytes 1 to 2 are missing (power_loss)");
+        assert_eq!(gap.message(), "bytes 1 to 2 are missing (power_loss)");
         assert!(piece(json!({"offset": 3})).is_err());
     }
 }

@@ -66,7 +66,7 @@ fn relative(age: f64) -> String {
 }
 
 /// The prefix of a line with its time, to the millisecond and with the zone.
-pub fn stamp(at: DateTime<Utc>, clock: Clock) -> String {
+pub fn timestamp(at: DateTime<Utc>, clock: Clock) -> String {
     match clock {
         Clock::Utc => at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
         Clock::Local => {
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(short(then, now, Clock::Local), "3m05s ago");
         assert_eq!(short(then, now, Clock::Utc), "2026-11-22T09:56:55Z");
         assert_eq!(long(then, now, Clock::Utc), "2026-11-22T09:56:55.500Z");
-        assert_eq!(stamp(then, Clock::Utc), "2026-11-22T09:56:55.500Z");
+        assert_eq!(timestamp(then, Clock::Utc), "2026-11-22T09:56:55.500Z");
     }
 
     #[test]

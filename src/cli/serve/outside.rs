@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// What is handed on.
-const HANDED_ON: [Signal; 6] = [
+const FORWARDED: [Signal; 6] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -56,9 +56,9 @@ pub fn serve(shim: &Shim) -> ExitCode {
 
 fn start(shim: &Shim) -> anyhow::Result<(Outside, SignalFd)> {
     // Before the start: a signal that comes meanwhile is kept.
-    let handed_on: SigSet = HANDED_ON.into_iter().collect();
-    handed_on.thread_block()?;
-    let signals = SignalFd::with_flags(&handed_on, SfdFlags::SFD_CLOEXEC)?;
+    let forwarded: SigSet = FORWARDED.into_iter().collect();
+    forwarded.thread_block()?;
+    let signals = SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC)?;
     let env = clean::environment(std::env::vars_os(), true, config::is_variable);
     let mut words: Vec<OsString> = vec![LAUNCH_ROLE.into()];
     words.extend(std::env::args_os().skip(1));
@@ -67,7 +67,7 @@ fn start(shim: &Shim) -> anyhow::Result<(Outside, SignalFd)> {
 }
 
 fn watch(shim: &Shim, mut server: Outside, signals: &SignalFd) -> anyhow::Result<u8> {
-    let mut is_asked = false;
+    let mut stop_requested = false;
     loop {
         let mut fds = [
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
@@ -86,16 +86,20 @@ fn watch(shim: &Shim, mut server: Outside, signals: &SignalFd) -> anyhow::Result
                 ));
                 return Ok(u8::try_from(SIGNALLED + signal.ssi_signo)?);
             }
-            is_asked = true;
-            hand_on(&server, signal.ssi_signo);
+            stop_requested = true;
+            forward_signal(&server, signal.ssi_signo);
         }
-        if written && !pass_on(&mut server)? {
-            return Ok(if is_asked { 0 } else { exit_code::FAILURE });
+        if written && !copy_stdout(&mut server)? {
+            return Ok(if stop_requested {
+                0
+            } else {
+                exit_code::FAILURE
+            });
         }
     }
 }
 
-fn hand_on(server: &Outside, signal: u32) {
+fn forward_signal(server: &Outside, signal: u32) {
     let signal = i32::try_from(signal).ok();
     let signal = signal.and_then(rustix::process::Signal::from_named_raw);
     if let Some(signal) = signal {
@@ -105,7 +109,7 @@ fn hand_on(server: &Outside, signal: u32) {
 }
 
 /// Passes on what the server has written; whether more can come.
-fn pass_on(server: &mut Outside) -> io::Result<bool> {
+fn copy_stdout(server: &mut Outside) -> io::Result<bool> {
     let mut bytes = [0; 4096];
     let length = server.stdout.read(&mut bytes)?;
     // Where nobody reads it any more the server serves all the same.

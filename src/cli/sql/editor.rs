@@ -33,7 +33,7 @@ pub enum EditorLine {
 
 /// Reads what is typed. Waits for it in the thread that calls.
 pub struct Editor {
-    inner: rustyline::Editor<Knowledge, FileHistory>,
+    inner: rustyline::Editor<SqlHelper, FileHistory>,
     history: Option<PathBuf>,
 }
 
@@ -47,7 +47,7 @@ impl Editor {
             .build();
         let kept = FileHistory::with_config(&config);
         let mut inner = rustyline::Editor::with_history(config, kept)?;
-        inner.set_helper(Some(Knowledge(names)));
+        inner.set_helper(Some(SqlHelper(names)));
         if let Some(path) = history.as_ref().filter(|path| path.is_file())
             && let Err(error) = inner.load_history(path)
         {
@@ -60,7 +60,7 @@ impl Editor {
     pub fn read(&mut self) -> anyhow::Result<EditorLine> {
         match self.inner.readline(PROMPT) {
             Ok(text) => {
-                self.remember(&text);
+                self.add_to_history(&text);
                 Ok(EditorLine::Typed(text))
             }
             Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => Ok(EditorLine::Cleared),
@@ -70,7 +70,7 @@ impl Editor {
     }
 
     /// At once, so that a kill forgets nothing.
-    fn remember(&mut self, text: &str) {
+    fn add_to_history(&mut self, text: &str) {
         if text.trim().is_empty() || text.len() > history::ENTRY_BYTES_MAX {
             return;
         }
@@ -85,16 +85,16 @@ impl Editor {
 }
 
 /// What the editor knows of what is typed.
-struct Knowledge(QueryNames);
+struct SqlHelper(QueryNames);
 
-impl Helper for Knowledge {}
-impl Highlighter for Knowledge {}
+impl Helper for SqlHelper {}
+impl Highlighter for SqlHelper {}
 
-impl Hinter for Knowledge {
+impl Hinter for SqlHelper {
     type Hint = String;
 }
 
-impl Completer for Knowledge {
+impl Completer for SqlHelper {
     type Candidate = String;
 
     fn complete(
@@ -107,7 +107,7 @@ impl Completer for Knowledge {
     }
 }
 
-impl Validator for Knowledge {
+impl Validator for SqlHelper {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         Ok(match is_complete(context.input()) {
             true => ValidationResult::Valid(None),

@@ -7,13 +7,13 @@ use std::collections::HashSet;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
-use super::answer::QueryResult;
+use super::result::QueryResult;
 use crate::escape;
 
 /// The rows as text.
-pub fn text(answer: &QueryResult) -> String {
-    let keys = keys(&answer.columns);
-    let rows: Vec<String> = answer.rows.iter().map(|row| object(&keys, row)).collect();
+pub fn text(result: &QueryResult) -> String {
+    let keys = keys(&result.columns);
+    let rows: Vec<String> = result.rows.iter().map(|row| object(&keys, row)).collect();
     format!("[{}]\n", escape::visible_json(&rows.join(",\n")))
 }
 
@@ -61,31 +61,31 @@ mod tests {
 
     use super::*;
 
-    fn answer(columns: Value, rows: Value) -> QueryResult {
-        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("an answer")
+    fn result(columns: Value, rows: Value) -> QueryResult {
+        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("an result")
     }
 
     #[test]
     fn rows_are_objects_in_the_order_of_the_columns() {
-        let answer = answer(
+        let result = result(
             json!(["z", "a"]),
             json!([[1, "x\u{9b}\n"], [null, {"base64": "AA=="}]]),
         );
         let expected =
             "[{\"z\":1,\"a\":\"x\\u009b\\n\"},\n{\"z\":null,\"a\":{\"base64\":\"AA==\"}}]\n";
-        assert_eq!(text(&answer), expected);
+        assert_eq!(text(&result), expected);
     }
 
     #[test]
     fn no_rows_are_an_empty_array() {
-        assert_eq!(text(&answer(json!(["a"]), json!([]))), "[]\n");
+        assert_eq!(text(&result(json!(["a"]), json!([]))), "[]\n");
     }
 
     #[test]
     fn columns_of_one_name_lose_no_value() {
         let columns = ["n", "n:2", "n", "n", "m"].map(str::to_owned);
         assert_eq!(keys(&columns), ["n", "n:2", "n:3", "n:4", "m"]);
-        let answer = answer(json!(["a", "a"]), json!([[1, 2]]));
-        assert_eq!(text(&answer), "[{\"a\":1,\"a:2\":2}]\n");
+        let result = result(json!(["a", "a"]), json!([[1, 2]]));
+        assert_eq!(text(&result), "[{\"a\":1,\"a:2\":2}]\n");
     }
 }

@@ -1,11 +1,11 @@
-//! The views that can be asked, and their columns as the server tells them.
+//! The views that can be params, and their columns as the server tells them.
 //!
-//! The names of the views are part of the contract; their columns are asked for, because a server
+//! The names of the views are part of the contract; their columns are params for, because a server
 //! of another version may have more.
 
 use serde_json::Value;
 
-use super::question;
+use super::query;
 use crate::cli::connect::link::Link;
 
 /// The views of the contract.
@@ -48,15 +48,15 @@ impl Default for QueryNames {
 impl QueryNames {
     /// Asks the server for the columns. Whatever goes wrong leaves them out: the first query of the
     /// person will say what it is.
-    pub async fn ask(link: &mut Link) -> Self {
+    pub async fn fetch(link: &mut Link) -> Self {
         let mut names = Self::default();
         for view in &mut names.views {
             let sql = format!("SELECT * FROM {} LIMIT 0", view.name);
-            let asked = question::params(&sql, None, None);
-            let Ok(answer) = link.request(question::METHOD, &asked).await else {
+            let params = query::params(&sql, None, None);
+            let Ok(result) = link.request(query::METHOD, &params).await else {
                 break;
             };
-            let columns = answer["columns"].as_array().into_iter().flatten();
+            let columns = result["columns"].as_array().into_iter().flatten();
             view.columns = columns.filter_map(Value::as_str).map(Into::into).collect();
         }
         names

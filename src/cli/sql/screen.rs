@@ -10,7 +10,7 @@ pub struct Screen {
 }
 
 /// How wide a terminal is that does not tell, columns.
-const WIDTH_UNTOLD: usize = 80;
+const WIDTH_UNKNOWN: usize = 80;
 
 impl Screen {
     /// The terminal, where stdout is one.
@@ -19,10 +19,10 @@ impl Screen {
         if !stdout.is_terminal() {
             return None;
         }
-        let told = rustix::termios::tcgetwinsize(stdout).ok();
-        let width = told.map_or(0, |size| usize::from(size.ws_col));
+        let size = rustix::termios::tcgetwinsize(stdout).ok();
+        let width = size.map_or(0, |size| usize::from(size.ws_col));
         Some(Self {
-            width: if width > 0 { width } else { WIDTH_UNTOLD },
+            width: if width > 0 { width } else { WIDTH_UNKNOWN },
         })
     }
 }

@@ -26,14 +26,14 @@ impl Typed<'_> {
 pub fn cut(text: &str) -> Typed<'_> {
     let mut statements = Vec::new();
     let mut from = 0;
-    let mut says_something = false;
+    let mut has_content = false;
     let mut at = 0;
     while at < text.len() {
-        let piece = piece(&text[at..]);
-        if piece.is_open {
+        let token = token(&text[at..]);
+        if token.is_open {
             // Only a comment that a line ends may stand open at the end.
             let line = text[at..].starts_with("--");
-            let rest = if line && !says_something {
+            let rest = if line && !has_content {
                 ""
             } else {
                 &text[from..]
@@ -44,24 +44,20 @@ pub fn cut(text: &str) -> Typed<'_> {
                 is_open: true,
             };
         }
-        match piece.kind {
+        match token.kind {
             TokenKind::End => {
-                if says_something {
+                if has_content {
                     statements.push(text[from..at].trim());
                 }
-                from = at + piece.length;
-                says_something = false;
+                from = at + token.length;
+                has_content = false;
             }
             TokenKind::Nothing => {}
-            TokenKind::Something => says_something = true,
+            TokenKind::Something => has_content = true,
         }
-        at += piece.length;
+        at += token.length;
     }
-    let rest = if says_something {
-        text[from..].trim()
-    } else {
-        ""
-    };
+    let rest = if has_content { text[from..].trim() } else { "" };
     Typed {
         statements,
         rest,
@@ -86,8 +82,8 @@ struct SqlToken {
     is_open: bool,
 }
 
-/// The first piece of a text that is not empty.
-fn piece(text: &str) -> SqlToken {
+/// The first token of a text that is not empty.
+fn token(text: &str) -> SqlToken {
     let closed = |kind, length| SqlToken {
         kind,
         length,

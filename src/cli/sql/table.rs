@@ -9,7 +9,7 @@ use serde_json::Value;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
-    answer::{Cell, QueryResult},
+    result::{Cell, QueryResult},
     screen::Screen,
 };
 use crate::escape::visible;
@@ -23,9 +23,9 @@ const BETWEEN: usize = 2;
 const CUT: &str = "…";
 
 /// The table, each line with its newline.
-pub fn text(answer: &QueryResult, screen: Option<Screen>) -> String {
-    let head: Vec<String> = answer.columns.iter().map(|name| visible(name)).collect();
-    let mut rows: Vec<Vec<String>> = answer
+pub fn text(result: &QueryResult, screen: Option<Screen>) -> String {
+    let head: Vec<String> = result.columns.iter().map(|name| visible(name)).collect();
+    let mut rows: Vec<Vec<String>> = result
         .rows
         .iter()
         .map(|row| row.iter().map(cell).collect())
@@ -37,17 +37,17 @@ pub fn text(answer: &QueryResult, screen: Option<Screen>) -> String {
             cut(value, most);
         }
     }
-    lay_out(answer, head, rows)
+    lay_out(result, head, rows)
 }
 
-fn lay_out(answer: &QueryResult, head: Vec<String>, rows: Vec<Vec<String>>) -> String {
+fn lay_out(result: &QueryResult, head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(head);
     table.add_rows(rows.into_iter().map(Row::from));
     for column in table.column_iter_mut() {
         column.set_padding((0, BETWEEN as u16));
-        if is_numeric(answer, column.index) {
+        if is_numeric(result, column.index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -60,9 +60,9 @@ fn lay_out(answer: &QueryResult, head: Vec<String>, rows: Vec<Vec<String>>) -> S
 }
 
 /// Whether a column has numbers, and nothing else but NULL.
-fn is_numeric(answer: &QueryResult, column: usize) -> bool {
+fn is_numeric(result: &QueryResult, column: usize) -> bool {
     let mut numbers = 0;
-    let fits = answer.rows.iter().all(|row| match Cell::of(&row[column]) {
+    let fits = result.rows.iter().all(|row| match Cell::of(&row[column]) {
         Cell::Null => true,
         Cell::Number(_) => {
             numbers += 1;
@@ -109,7 +109,7 @@ fn limit(widest: &[usize], screen: usize) -> usize {
     if fits(usize::MAX) {
         return usize::MAX;
     }
-    // Columns up to the answer keep their width, the others share what is left.
+    // Columns up to the result keep their width, the others share what is left.
     let mut left = room;
     for (place, width) in sorted.iter().enumerate() {
         let share = left / (sorted.len() - place);
@@ -143,41 +143,41 @@ mod tests {
 
     use super::*;
 
-    fn answer(columns: Value, rows: Value) -> QueryResult {
-        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("an answer")
+    fn result(columns: Value, rows: Value) -> QueryResult {
+        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("an result")
     }
 
     #[test]
     fn each_row_is_a_line_and_harmless() {
-        let answer = answer(
+        let result = result(
             json!(["n", "te\u{1b}xt"]),
             json!([[1, "a\nb\u{1b}[2J"], [20, null], [null, "NULL"], [3, {"base64": "AP8="}]]),
         );
         let expected =
             "   n  te\\x1bxt\n   1  a\\nb\\x1b[2J\n  20  NULL\nNULL  'NULL'\n   3  x'00ff'\n";
-        assert_eq!(text(&answer, None), expected);
+        assert_eq!(text(&result, None), expected);
     }
 
     #[test]
     fn no_rows_leave_the_headline() {
-        let answer = answer(json!(["a", "b"]), json!([]));
-        assert_eq!(text(&answer, Some(Screen { width: 80 })), "a  b\n");
+        let result = result(json!(["a", "b"]), json!([]));
+        assert_eq!(text(&result, Some(Screen { width: 80 })), "a  b\n");
     }
 
     #[test]
     fn values_are_whole_where_no_terminal_is() {
         let long = "x".repeat(500);
-        let answer = answer(json!(["a"]), json!([[long]]));
-        assert!(text(&answer, None).contains(&long));
+        let result = result(json!(["a"]), json!([[long]]));
+        assert!(text(&result, None).contains(&long));
     }
 
     #[test]
     fn on_a_terminal_the_widest_values_give_way() {
-        let answer = answer(
+        let result = result(
             json!(["n", "name", "text", "more"]),
             json!([[1, "build", "x".repeat(500), "größe 漢字 ".repeat(9)]]),
         );
-        let text = text(&answer, Some(Screen { width: 80 }));
+        let text = text(&result, Some(Screen { width: 80 }));
         for line in text.lines() {
             assert!(line.width() <= 80, "{} {line}", line.width());
         }

@@ -1,4 +1,4 @@
-//! `backup`: has the server copy its data directory while jobs run.
+//! `backup`: asks the server to copy its data directory while jobs run.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::{
         connect::{
-            link::{self, Tell},
+            link::{self, VersionNotice},
             target::{Connect, Target},
         },
         render::print::{self, PrintOptions},
@@ -28,14 +28,14 @@ pub struct BackupArgs {
     connect: Connect,
 
     #[command(flatten)]
-    look: PrintOptions,
+    print: PrintOptions,
 
     /// Path of the backup; it must not exist yet
     #[arg(value_name = "DEST")]
     dest: PathBuf,
 }
 
-/// Has the backup made.
+/// Makes the backup.
 pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
     let to = match &target {
@@ -46,12 +46,12 @@ pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let to = to.to_str().context("DEST must be valid UTF-8")?.to_owned();
-    let mut link = link::open_always(target, Tell::Everybody).await?;
+    let mut link = link::open_always(target, VersionNotice::Always).await?;
     match link
         .try_request("server.backup", &json!({"to": to}))
         .await?
     {
-        Some(made) if args.look.json => print::json(&made)?,
+        Some(made) if args.print.json => print::json(&made)?,
         Some(made) => print::page(&format!("{}\n", line(&made)))?,
         None => bail!(
             "the server went away before the backup was complete; remove {to}.partial, if it is \

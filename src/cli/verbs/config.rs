@@ -1,6 +1,5 @@
-//! `config`: every setting, its value and where the value comes from.
-//!
-//! What the settings mean is the settings table's business.
+//! `config`: every setting, its value and where the value comes from. The settings themselves are in
+//! `config/`.
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -1,6 +1,6 @@
 //! `export`: a job's recording as bytes, as JSON or as an asciicast, to a file or to stdout.
 //!
-//! It is written as it is read: how long the output is does not matter.
+//! It is written while it is read, so that an output of any length needs little memory.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -16,7 +16,7 @@ use crate::{
     cli::{
         connect::{
             find_job,
-            link::{self, StartPolicy, Tell},
+            link::{self, StartPolicy, VersionNotice},
             signals::Signals,
             target::Connect,
         },
@@ -32,7 +32,7 @@ use crate::{
     escape::visible_json,
 };
 
-/// Bytes that are collected before they are written.
+/// Size of the write buffer, bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Options of `export`.
@@ -79,7 +79,7 @@ pub struct ExportArgs {
     idle_limit: Option<f64>,
 }
 
-/// What a recording is written as.
+/// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum ExportFormat {
     /// One JSON object
@@ -90,7 +90,7 @@ enum ExportFormat {
     Text,
 }
 
-/// Writes the recording. A signal leaves no half of a file behind.
+/// Writes the recording. A signal ends it and removes the unfinished file.
 pub async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
     if args.output.is_none() {
         return write(args).await;
@@ -105,84 +105,85 @@ pub async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
 async fn write(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let idle_max = idle_max(args.idle_limit)?;
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let mut recording = Recording::begin(link, &job, args.stream).await?;
     let described = ShownJob::read(&recording.job)?;
-    let mut shape = ExportShape::new(args.format, &described, idle_max);
-    let mut out = Out::open(args.output.as_deref(), args.force)?;
-    out.write(shape.begin(&described, &recording.job).as_bytes())?;
+    let mut formatter = ExportFormatter::new(args.format, &described, idle_max);
+    let mut out = ExportOutput::open(args.output.as_deref(), args.force)?;
+    out.write(formatter.begin(&described, &recording.job).as_bytes())?;
     while let Some(pieces) = recording.next().await? {
         for piece in pieces {
             match piece {
-                RecordedItem::Chunk(chunk) => out.write(&shape.chunk(chunk))?,
-                RecordedItem::Gap(gap) => shape.gap(gap),
+                RecordedItem::Chunk(chunk) => out.write(&formatter.chunk(chunk))?,
+                RecordedItem::Gap(gap) => formatter.gap(gap),
             }
         }
     }
-    out.write(shape.end(recording.next_offset()).as_bytes())?;
+    out.write(formatter.end(recording.next_offset()).as_bytes())?;
     out.finish()?;
-    Ok(match shape.gaps.is_empty() {
+    Ok(match formatter.gaps.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(exit_code::FAILURE),
     })
 }
 
-/// JSON that is the same value and does nothing to a terminal.
+/// The value as JSON in which nothing acts on a terminal.
 fn json_text(value: &Value) -> String {
     visible_json(&value.to_string())
 }
 
-/// A bound on pauses as an option gives it, seconds.
+/// The value of `--idle-limit`, given in seconds.
 pub fn idle_max(seconds: Option<f64>) -> anyhow::Result<Option<Duration>> {
     let length = seconds.map(Duration::try_from_secs_f64).transpose();
     length.context("--idle-limit is too long; leave it out for none")
 }
 
-/// How pieces become bytes of a format.
-struct ExportShape {
+/// Makes the bytes of a format from the pieces of a recording.
+struct ExportFormatter {
     format: ExportFormat,
-    cast: Asciicast,
-    /// Whether a chunk was written.
+    asciicast: Asciicast,
+    /// Whether a chunk was written: the next one then needs a comma in JSON.
     begun: bool,
     gaps: Vec<Value>,
 }
 
-impl ExportShape {
+impl ExportFormatter {
     fn new(format: ExportFormat, job: &ShownJob, idle_max: Option<Duration>) -> Self {
         Self {
             format,
-            cast: Asciicast::new(job, idle_max),
+            asciicast: Asciicast::new(job, idle_max),
             begun: false,
             gaps: Vec::new(),
         }
     }
 
-    fn begin(&self, job: &ShownJob, told: &Value) -> String {
+    fn begin(&self, job: &ShownJob, value: &Value) -> String {
         match self.format {
             ExportFormat::Text => String::new(),
-            ExportFormat::Asciicast => Asciicast::header(job, told),
-            ExportFormat::Json => format!("{{\"job\":{},\n\"chunks\":[", json_text(told)),
+            ExportFormat::Asciicast => Asciicast::header(job, value),
+            ExportFormat::Json => format!("{{\"job\":{},\n\"chunks\":[", json_text(value)),
         }
     }
 
     fn chunk(&mut self, chunk: RecordedChunk) -> Vec<u8> {
         match self.format {
             ExportFormat::Text => chunk.data,
-            ExportFormat::Asciicast => self.cast.lines(&chunk).into_bytes(),
+            ExportFormat::Asciicast => self.asciicast.lines(&chunk).into_bytes(),
             ExportFormat::Json => {
                 let comma = if self.begun { "," } else { "" };
                 self.begun = true;
-                format!("{comma}\n{}", json_text(&chunk.told)).into_bytes()
+                format!("{comma}\n{}", json_text(&chunk.json)).into_bytes()
             }
         }
     }
 
     fn gap(&mut self, gap: RecordedGap) {
         if self.format != ExportFormat::Json {
-            print::line(&gap.sentence());
+            print::line(&gap.message());
         }
         self.gaps.push(gap.0);
     }
@@ -190,7 +191,7 @@ impl ExportShape {
     fn end(&mut self, next_offset: u64) -> String {
         match self.format {
             ExportFormat::Text => String::new(),
-            ExportFormat::Asciicast => self.cast.rest(),
+            ExportFormat::Asciicast => self.asciicast.flush(),
             ExportFormat::Json => {
                 let gaps = json_text(&json!(self.gaps));
                 format!("],\n\"gaps\":{gaps},\"next_offset\":{next_offset}}}\n")
@@ -199,15 +200,15 @@ impl ExportShape {
     }
 }
 
-/// Where it is written.
-struct Out {
+/// The file or stdout that the export goes to.
+struct ExportOutput {
     writer: BufWriter<Box<dyn Write>>,
     name: String,
     /// `None`: stdout.
     file: Option<NewFile>,
 }
 
-impl Out {
+impl ExportOutput {
     fn open(path: Option<&Path>, replaces: bool) -> anyhow::Result<Self> {
         let (sink, name, file): (Box<dyn Write>, _, _) = match path {
             None => (Box::new(io::stdout()), "stdout".to_owned(), None),
@@ -222,22 +223,22 @@ impl Out {
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let written = self.writer.write_all(bytes);
-        self.told(written)
+        self.check(written)
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
         let flushed = self.writer.flush();
-        self.told(flushed)?;
+        self.check(flushed)?;
         match self.file {
             Some(file) => file.finish(),
             None => Ok(()),
         }
     }
 
-    fn told(&self, result: io::Result<()>) -> anyhow::Result<()> {
+    fn check(&self, result: io::Result<()>) -> anyhow::Result<()> {
         match result {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Err(print::NobodyReads.into())
+                Err(print::ReaderLeft.into())
             }
             result => result.with_context(|| format!("cannot write to {}", self.name)),
         }

@@ -1,4 +1,4 @@
-//! `input`: sends text, or our stdin, to the stdin of an interactive job.
+//! `input`: sends text, or its own stdin, to the stdin of an interactive job.
 
 use std::{
     ffi::OsString,
@@ -14,8 +14,8 @@ use crate::cli::{
     connect::{
         client::RequestError,
         find_job,
-        forward::{InputNames, Pause},
-        link::{self, Link, StartPolicy, Tell},
+        forward::{Backoff, WriteIds},
+        link::{self, Link, StartPolicy, VersionNotice},
         stdin::Stdin,
         target::Connect,
         wire::WireError,
@@ -23,9 +23,9 @@ use crate::cli::{
     render::print,
 };
 
-/// After so long a person is told what is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a job that cannot be reached is tried.
+/// After this time a line on the terminal says what the command waits for.
+const NOTE_AFTER: Duration = Duration::from_secs(1);
+/// How long an input is sent again while the server or the job's shim is unavailable.
 const UNAVAILABLE_MAX: Duration = Duration::from_secs(30);
 
 /// Options of `input`.
@@ -53,17 +53,18 @@ pub struct InputArgs {
     no_newline: bool,
 }
 
-/// Sends it.
+/// Sends TEXT, or stdin.
 pub async fn input(args: InputArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let mut sender = Sender {
         link,
         job,
-        names: InputNames::new(),
+        write_ids: WriteIds::new(),
     };
     if !args.text.is_empty() {
         let text = line(&args.text, !args.no_newline);
@@ -92,33 +93,34 @@ fn line(words: &[OsString], newline: bool) -> Vec<u8> {
 struct Sender {
     link: Link,
     job: Value,
-    names: InputNames,
+    write_ids: WriteIds,
 }
 
 impl Sender {
-    /// Sends an input until it is taken, across losses of the server; its name makes that safe.
+    /// Sends an input until the server accepts it, across losses of the server; its `write_id` makes
+    /// sure that the job gets it once.
     async fn send(&mut self, data: &[u8], eof: bool) -> anyhow::Result<()> {
-        let mut input = self.names.input(data, eof);
+        let mut input = self.write_ids.input(data, eof);
         input["job"] = self.job.clone();
         let began = Instant::now();
-        let mut pause = Pause::new();
-        let mut told = false;
+        let mut backoff = Backoff::new();
+        let mut noted = false;
         loop {
             let Err(error) = self.link.request("job.input", &input).await else {
                 return Ok(());
             };
             let waits = match refusal(&error) {
                 Some(error) if error.code == WireError::LIMIT_EXCEEDED => true,
-                Some(error) => error.may_pass() && began.elapsed() < UNAVAILABLE_MAX,
+                Some(error) => error.is_temporary() && began.elapsed() < UNAVAILABLE_MAX,
                 None => false,
             };
             if !waits {
                 return Err(error);
             }
-            if began.elapsed() >= PATIENCE && !std::mem::replace(&mut told, true) {
-                print::to_person(&format!("waiting: {error:#}"));
+            if began.elapsed() >= NOTE_AFTER && !std::mem::replace(&mut noted, true) {
+                print::line_on_terminal(&format!("waiting: {error:#}"));
             }
-            sleep_until(pause.over_at()).await;
+            sleep_until(backoff.next_try()).await;
         }
     }
 }

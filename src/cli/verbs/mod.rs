@@ -1,4 +1,4 @@
-//! The verbs, one per file: their options, and what they do. The list below is the help text.
+//! The verbs, one per file: their options, and what they do.
 
 mod backup;
 mod cancel;
@@ -97,7 +97,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Whether all that it does is to print: nothing is lost when it ends in the middle.
+    /// Whether the verb only prints: then nothing is lost when it ends early.
     pub fn only_reads(&self) -> bool {
         matches!(
             self,
@@ -112,7 +112,7 @@ impl Verb {
         )
     }
 
-    /// Does what the verb says.
+    /// Runs the verb; the exit code of the process.
     pub async fn act(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Run(args) => run::run(args).await,

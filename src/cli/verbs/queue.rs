@@ -1,4 +1,4 @@
-//! `queue`: lists queues, makes and changes them, takes them away.
+//! `queue`: lists, creates, changes and deletes queues.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     cli::{
         connect::{
-            link::{self, Link, Tell},
+            link::{self, Link, VersionNotice},
             target::Connect,
         },
         render::{
@@ -27,19 +27,19 @@ pub struct QueueArgs {
     connect: Connect,
 
     #[command(flatten)]
-    look: PrintOptions,
+    print: PrintOptions,
 
     #[command(subcommand)]
-    what: Option<What>,
+    command: Option<QueueCommand>,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum What {
+enum QueueCommand {
     /// List queues; the same as `queue` alone
     #[command(visible_alias = "list")]
     Ls,
     /// Create a queue, or change the given settings of one
-    Set(Change),
+    Set(QueueSettings),
     /// Delete queues whose jobs have all ended
     #[command(visible_alias = "delete")]
     Rm {
@@ -50,7 +50,7 @@ enum What {
 }
 
 #[derive(Debug, clap::Args)]
-struct Change {
+struct QueueSettings {
     /// Name of the queue
     name: String,
 
@@ -80,16 +80,16 @@ struct Change {
     no_defaults: bool,
 }
 
-/// Does what was asked for.
+/// Runs the subcommand; `ls` if there is none.
 pub async fn queue(args: QueueArgs) -> anyhow::Result<ExitCode> {
-    let mut link = link::open_always(args.connect.target()?, Tell::Everybody).await?;
-    match &args.what {
-        None | Some(What::Ls) => args.list(&mut link).await,
-        Some(What::Set(change)) => {
-            let queue = link.request("queue.set", &change.params()).await?;
+    let mut link = link::open_always(args.connect.target()?, VersionNotice::Always).await?;
+    match &args.command {
+        None | Some(QueueCommand::Ls) => args.list(&mut link).await,
+        Some(QueueCommand::Set(settings)) => {
+            let queue = link.request("queue.set", &settings.params()).await?;
             args.show(vec![queue.clone()], queue)
         }
-        Some(What::Rm { names }) => remove(&mut link, names).await,
+        Some(QueueCommand::Rm { names }) => remove(&mut link, names).await,
     }
 }
 
@@ -122,7 +122,7 @@ impl QueueArgs {
     }
 
     fn show(&self, queues: Vec<Value>, json: Value) -> anyhow::Result<ExitCode> {
-        if self.look.json {
+        if self.print.json {
             print::json(&json)?;
         } else {
             print::page(&table(&queues))?;
@@ -131,7 +131,7 @@ impl QueueArgs {
     }
 }
 
-impl Change {
+impl QueueSettings {
     fn params(&self) -> Value {
         let mut params = Map::from_iter([("queue".to_owned(), json!(self.name))]);
         if let Some(concurrency) = self.concurrency {
@@ -206,8 +206,8 @@ mod tests {
 
     fn params(words: &[&str]) -> Option<Value> {
         let words = ["queue", "set"].iter().chain(words);
-        match Line::try_parse_from(words).ok()?.queue.what {
-            Some(What::Set(change)) => Some(change.params()),
+        match Line::try_parse_from(words).ok()?.queue.command {
+            Some(QueueCommand::Set(settings)) => Some(settings.params()),
             _ => None,
         }
     }
@@ -255,7 +255,7 @@ mod tests {
             &["queue", "--json", "--data-dir", "/d"],
         ] {
             let args = Line::try_parse_from(words).expect("valid").queue;
-            assert!(args.look.json, "{words:?}");
+            assert!(args.print.json, "{words:?}");
             let target = args.connect.target().expect("a target");
             assert_eq!(target.to_string(), "/d", "{words:?}");
         }

@@ -1,6 +1,5 @@
-//! `replay`: writes a job's output again, with the pauses that it had. Never touches the job.
-//!
-//! When a piece is due is `rhythm`'s business.
+//! `replay`: writes a job's output again, with its original pauses (`render::pacing`). Does not affect
+//! the job.
 
 use std::process::ExitCode;
 
@@ -10,7 +9,7 @@ use super::export::idle_max;
 use crate::cli::{
     connect::{
         find_job,
-        link::{self, StartPolicy, Tell},
+        link::{self, StartPolicy, VersionNotice},
         target::Connect,
         wire::OutputFrame,
     },
@@ -52,15 +51,16 @@ pub struct ReplayArgs {
 pub async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let idle_max = idle_max(args.idle_limit)?;
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let mut recording = Recording::begin(link, &job, None).await?;
     let begin = ShownJob::read(&recording.job)?.started_at;
     let mut player = Player {
         outputs: Outputs::start()?,
-        rhythm: Pacing::new(begin, idle_max),
+        pacing: Pacing::new(begin, idle_max),
         speed: args.speed,
         began: Instant::now(),
     };
@@ -71,7 +71,7 @@ pub async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
                 RecordedItem::Chunk(chunk) => player.play(chunk).await?,
                 RecordedItem::Gap(gap) => {
                     whole = false;
-                    print::line(&gap.sentence());
+                    print::line(&gap.message());
                 }
             }
         }
@@ -85,15 +85,15 @@ pub async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
 
 struct Player {
     outputs: Outputs,
-    rhythm: Pacing,
+    pacing: Pacing,
     speed: Speed,
     began: Instant,
 }
 
 impl Player {
-    /// Waits until a piece is due and writes it.
+    /// Waits until a chunk is due and writes it.
     async fn play(&mut self, chunk: RecordedChunk) -> anyhow::Result<()> {
-        let due = self.speed.due(self.rhythm.next(chunk.at));
+        let due = self.speed.due(self.pacing.next(chunk.at));
         let frame = OutputFrame {
             subscription: 0,
             stream: chunk.stream,
@@ -101,14 +101,14 @@ impl Player {
             offset: chunk.offset,
             data: chunk.data.into(),
         };
-        let room = self.outputs.room();
+        let permit = self.outputs.permit();
         let in_time = async {
-            // A recording longer than any clock is as good as over.
+            // A time that the clock cannot represent never comes: the chunk is written at once.
             match self.began.checked_add(due) {
                 Some(due) if self.speed != Speed::Max => sleep_until(due).await,
                 _ => {}
             }
-            room.await.send(frame);
+            permit.await.send(frame);
         };
         tokio::select! {
             () = in_time => Ok(()),
@@ -118,8 +118,8 @@ impl Player {
 }
 
 fn broken(problem: Broken) -> anyhow::Error {
-    match problem.nobody_reads() {
-        true => print::NobodyReads.into(),
+    match problem.reader_left() {
+        true => print::ReaderLeft.into(),
         false => problem.into(),
     }
 }

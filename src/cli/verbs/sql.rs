@@ -1,23 +1,22 @@
-//! `sql`: asks the history in SQL, once or at a prompt.
+//! `sql`: queries the job history in SQL, once or at a prompt.
 //!
-//! Only the way of a question is decided here: where it comes from, who shows the answer. What is
-//! allowed in it is the server's business.
+//! Reads the query and prints the result. The server decides what a query may do (`query/`).
 
 use std::{io::IsTerminal, process::ExitCode};
 
 use serde_json::Value;
 
-use crate::cli::sql::{pager, params, prompt, question};
+use crate::cli::sql::{pager, params, prompt, query};
 use crate::cli::{
     connect::{
-        link::{self, Tell},
+        link::{self, VersionNotice},
         target::Connect,
     },
     render::print,
     sql::{
-        answer::QueryResult,
         format::Format,
         params::{NamedParam, Param},
+        result::QueryResult,
         screen::Screen,
     },
 };
@@ -54,7 +53,7 @@ pub struct SqlArgs {
     named: Vec<NamedParam>,
 
     /// At most this many rows
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=question::ROWS_MAX))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=query::ROWS_MAX))]
     max_rows: Option<i64>,
 
     /// Format of the rows
@@ -70,7 +69,7 @@ pub struct SqlArgs {
     no_pager: bool,
 }
 
-/// Where the query is.
+/// Where the query comes from.
 #[derive(Debug, PartialEq, Eq)]
 enum QuerySource {
     Words(String),
@@ -78,13 +77,13 @@ enum QuerySource {
     Prompt,
 }
 
-/// Asks.
+/// Runs the query, or the prompt.
 pub async fn sql(args: SqlArgs) -> anyhow::Result<ExitCode> {
     let params = params::of(&args.params, &args.named)?;
     let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     match source(args.query.clone(), terminals) {
         QuerySource::Words(query) => args.once(query, params).await,
-        QuerySource::Stdin => args.once(question::from_stdin()?, params).await,
+        QuerySource::Stdin => args.once(query::from_stdin()?, params).await,
         QuerySource::Prompt => {
             anyhow::ensure!(
                 params.is_none(),
@@ -106,14 +105,14 @@ fn source(query: Option<String>, terminals: bool) -> QuerySource {
 
 impl SqlArgs {
     async fn once(&self, query: String, params: Option<Value>) -> anyhow::Result<ExitCode> {
-        let mut link = link::open_always(self.connect.target()?, Tell::Everybody).await?;
-        let question = question::params(&query, params, self.max_rows);
-        let answer = QueryResult::read(link.request(question::METHOD, &question).await?)?;
+        let mut link = link::open_always(self.connect.target()?, VersionNotice::Always).await?;
+        let query = query::params(&query, params, self.max_rows);
+        let result = QueryResult::read(link.request(query::METHOD, &query).await?)?;
         let screen = Screen::of_stdout();
-        let text = self.format().text(&answer, screen);
+        let text = self.format().text(&result, screen);
         pager::show(&text, screen.filter(|_| !self.no_pager))?;
-        if answer.truncated {
-            print::line(&answer.cut_note());
+        if result.truncated {
+            print::line(&result.truncation_note());
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,6 +1,4 @@
 //! `token`: prints the bearer token of a data directory.
-//!
-//! Who may use it for what is the doors' business.
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{
-    connect::{each::Jobs, link::Link},
+    connect::{jobs::Jobs, link::Link},
     new_job::options::pair,
     render::{describe, job::ShownJob, print},
 };

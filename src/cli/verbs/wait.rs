@@ -1,4 +1,4 @@
-//! `wait`: waits for jobs and ends as they end. Never touches them.
+//! `wait`: waits for jobs and exits with their code. Does not affect them.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::cli::{
     connect::{
         find_job,
-        link::{self, Link, StartPolicy, Tell},
+        link::{self, Link, StartPolicy, VersionNotice},
         target::Connect,
     },
     new_job::options,
@@ -54,7 +54,7 @@ pub struct WaitArgs {
     json: bool,
 }
 
-/// What is waited for, as the server is asked for it.
+/// What to wait for, as the `until` of `job.wait`.
 #[derive(Debug, Clone, PartialEq)]
 struct WaitUntil(Value);
 
@@ -75,17 +75,18 @@ impl WaitUntil {
     }
 }
 
-/// The shortest timeout that is asked for: none is none at all.
+/// The shortest timeout that is sent, also after the deadline.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
-/// How long the server's own word on a timeout may be late: it looks at every job once, for two
-/// seconds at most.
-const LATE_MAX: Duration = Duration::from_secs(3);
+/// How long the server's reply may come after the timeout: it checks every job once more, for up to
+/// two seconds.
+const REPLY_LATE_MAX: Duration = Duration::from_secs(3);
 
 /// Waits for the jobs.
 pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let deadline = match args.timeout.map(Duration::try_from_secs_f64) {
         None => None,
@@ -93,17 +94,17 @@ pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
         Some(Err(_)) => anyhow::bail!("--timeout is too long; leave it out for none"),
     };
     let names = find_job::resolve_all(&mut link, &args.jobs).await?;
-    // One question at a time keeps every reply short, however many jobs there are.
+    // One request for each job keeps every reply short, however many jobs there are.
     let groups: Vec<Value> = match args.any {
         true => vec![json!(names)],
         false => names.into_iter().map(|name| json!([name])).collect(),
     };
     let mut results = Vec::with_capacity(groups.len());
     for group in groups {
-        let result = args.ask(&mut link, group, deadline).await?;
-        let hopeless = !args.until.is_final() && result["met"] != true;
+        let result = args.wait_for_group(&mut link, group, deadline).await?;
+        let impossible = !args.until.is_final() && result["met"] != true;
         results.push(result);
-        if hopeless {
+        if impossible {
             break;
         }
     }
@@ -114,9 +115,9 @@ pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl WaitArgs {
-    /// Waits for one group, across losses of the connection. Null after the timeout where no
-    /// server was there to answer.
-    async fn ask(
+    /// Waits for one group, across losses of the connection. Null when the timeout has passed and no
+    /// server has replied.
+    async fn wait_for_group(
         &self,
         link: &mut Link,
         jobs: Value,
@@ -131,10 +132,10 @@ impl WaitArgs {
             let asked = link.try_request("job.wait", &params);
             let result = match deadline {
                 None => asked.await,
-                Some(deadline) => match timeout_at(deadline + LATE_MAX, asked).await {
+                Some(deadline) => match timeout_at(deadline + REPLY_LATE_MAX, asked).await {
                     Ok(result) => result,
                     Err(_) => {
-                        link.lost();
+                        link.mark_lost();
                         return Ok(Value::Null);
                     }
                 },
@@ -147,23 +148,23 @@ impl WaitArgs {
 
     fn exit_code(&self, results: &[Value]) -> anyhow::Result<u8> {
         for result in results {
-            let Some(job) = decisive(result)? else {
+            let Some(job) = deciding_job(result)? else {
                 return Ok(exit_code::TIMED_OUT);
             };
-            let came = result["met"] == true && !self.until.is_final();
-            let code = match (came, job.is_final()) {
+            let came_true = result["met"] == true && !self.until.is_final();
+            let code = match (came_true, job.is_final()) {
                 (true, _) => exit_code::SUCCESS,
                 (false, false) => exit_code::TIMED_OUT,
                 (false, true) if self.until.is_final() => exit_code::of(&job),
                 (false, true) => exit_code::of(&job).max(exit_code::FAILURE),
             };
             if code != exit_code::SUCCESS {
-                let hopeless = match job.is_final() && !self.until.is_final() {
+                let impossible = match job.is_final() && !self.until.is_final() {
                     true => "; what was waited for can no longer come true",
                     false => "",
                 };
                 let stands = describe::of(&job);
-                print::to_person(&format!("job {} {stands}{hopeless}", job.number));
+                print::line_on_terminal(&format!("job {} {stands}{impossible}", job.number));
                 return Ok(code);
             }
         }
@@ -171,8 +172,8 @@ impl WaitArgs {
     }
 }
 
-/// The job that decided, or that alone was asked for.
-fn decisive(result: &Value) -> anyhow::Result<Option<ShownJob>> {
+/// The job that decided the wait, or the only one in the request; `None` when the timeout has passed.
+fn deciding_job(result: &Value) -> anyhow::Result<Option<ShownJob>> {
     let job = match (&result["job"], result["jobs"].as_array().map(Vec::as_slice)) {
         (Value::Null, Some([only])) => only,
         (job, _) => job,
@@ -183,7 +184,7 @@ fn decisive(result: &Value) -> anyhow::Result<Option<ShownJob>> {
     }
 }
 
-/// One answer out of several: whether all were met, and all jobs in the order asked.
+/// One result from several: whether all were met, and all jobs in the order of the command line.
 fn summary(results: &[Value]) -> Value {
     let jobs = results
         .iter()

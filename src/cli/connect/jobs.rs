@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     find_job,
-    link::{self, Link, StartPolicy, Tell},
+    link::{self, Link, StartPolicy, VersionNotice},
     target::Connect,
 };
 use crate::cli::render::{exit_code, print};
@@ -32,8 +32,9 @@ impl Jobs {
         mut act: impl AsyncFnMut(&mut Link, Value) -> anyhow::Result<()>,
     ) -> anyhow::Result<ExitCode> {
         let target = self.connect.target()?;
-        let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-            return find_job::no_jobs_at_all();
+        let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+        else {
+            return find_job::no_jobs();
         };
         let mut code = exit_code::SUCCESS;
         for name in &self.names {
@@ -43,7 +44,7 @@ impl Jobs {
             };
             match done {
                 Ok(()) => {}
-                Err(error) if error.is::<print::NobodyReads>() => return Err(error),
+                Err(error) if error.is::<print::ReaderLeft>() => return Err(error),
                 Err(error) => {
                     print::line(&format!("{name}: {error:#}"));
                     code = exit_code::FAILURE;

@@ -20,13 +20,13 @@ use crate::{
 
 /// How long a start tries for a lock that is taken: a child of a dead server, between fork and
 /// exec, still holds it for a moment.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Between two tries.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Why a server cannot have its data directory.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum ClaimError {
     /// It cannot be made or looked at.
     #[error("cannot use the data directory {}: {source}", path.display())]
     Io {
@@ -65,13 +65,13 @@ pub struct DataDirClaim {
 
 impl DataDirClaim {
     /// Makes the directory (0700) where it is missing, looks whether it is ours alone, and takes its lock.
-    pub async fn take(dir: &Path) -> Result<Self, PlaceError> {
+    pub async fn take(dir: &Path) -> Result<Self, ClaimError> {
         let directory = OwnDir::make(dir)?;
         let layout = Layout::new(directory.path());
         let lock = directory.file_in_it(Layout::LOCK, Access::Write)?;
         wait_for_lock(&lock, &layout).await?;
         wait_for_lock(directory.file(), &layout).await?;
-        write_down(&lock).map_err(|source| PlaceError::Io {
+        write_pid(&lock).map_err(|source| ClaimError::Io {
             path: layout.lock(),
             source,
         })?;
@@ -86,13 +86,13 @@ impl DataDirClaim {
     }
 
     /// Whether our directory still has its name.
-    pub fn is_there(&self) -> bool {
+    pub fn is_in_place(&self) -> bool {
         is_same(self.directory.file(), self.layout.root())
     }
 
     /// Makes the lock file again where it was removed. Another process that holds it is a server that
     /// starts, and will find the directory taken.
-    pub fn keep_lock(&self) -> io::Result<()> {
+    pub fn restore_lock_file(&self) -> io::Result<()> {
         let Ok(mut held) = self.lock.lock() else {
             return Ok(());
         };
@@ -101,7 +101,7 @@ impl DataDirClaim {
         }
         let file = self.directory.file_in_it(Layout::LOCK, Access::Write)?;
         if file.try_lock().is_ok() {
-            write_down(&file)?;
+            write_pid(&file)?;
             *held = file;
         }
         Ok(())
@@ -111,7 +111,7 @@ impl DataDirClaim {
     /// SQLite says only that it cannot open it, and the system that the disk is full, which it is not.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         let dir = self.layout.root();
-        if takes_files(dir) {
+        if has_free_inodes(dir) {
             return error;
         }
         error.context(format!(
@@ -123,12 +123,12 @@ impl DataDirClaim {
 }
 
 /// Whether another file can be made there. A file system that does not count its inodes says 0 of 0.
-fn takes_files(dir: &Path) -> bool {
+fn has_free_inodes(dir: &Path) -> bool {
     rustix::fs::statvfs(dir).map_or(true, |fs| fs.f_files == 0 || fs.f_favail > 0)
 }
 
-async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), PlaceError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), ClaimError> {
+    let deadline = Instant::now() + LOCK_WAIT_MAX;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
@@ -137,14 +137,14 @@ async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), PlaceError> {
                 return Ok(());
             }
             Err(TryLockError::Error(source)) => {
-                return Err(PlaceError::Io {
+                return Err(ClaimError::Io {
                     path: layout.lock(),
                     source,
                 });
             }
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
                 let pid = holder(layout);
-                return Err(PlaceError::Taken {
+                return Err(ClaimError::Taken {
                     path: layout.root().to_owned(),
                     pid: pid.map_or_else(String::new, |pid| format!(" (process {pid})")),
                 });
@@ -161,11 +161,11 @@ async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), PlaceError> {
 /// Who holds the directory, as the kernel tells or as it has written down.
 fn holder(layout: &Layout) -> Option<i32> {
     use crate::cli::connect::holder;
-    holder::holder(layout).or_else(|| holder::written_down(layout))
+    holder::holder(layout).or_else(|| holder::recorded_pid(layout))
 }
 
 /// Writes down who has the lock.
-fn write_down(mut file: &File) -> io::Result<()> {
+fn write_pid(mut file: &File) -> io::Result<()> {
     let written = file
         .set_len(0)
         .and_then(|()| write!(file, "{}", std::process::id()));
@@ -209,7 +209,7 @@ mod tests {
         let first = DataDirClaim::take(root.path()).await.expect("taken");
         let begun = Instant::now();
         let error = DataDirClaim::take(root.path()).await.expect_err("refused");
-        assert!(begun.elapsed() >= LOCK_PATIENCE);
+        assert!(begun.elapsed() >= LOCK_WAIT_MAX);
         assert!(
             error.to_string().contains(&std::process::id().to_string()),
             "{error}"
@@ -224,12 +224,12 @@ mod tests {
         let first = DataDirClaim::take(root.path()).await.expect("taken");
         fs::remove_file(first.layout.lock()).expect("removed");
         assert!(DataDirClaim::take(root.path()).await.is_err());
-        first.keep_lock().expect("made again");
+        first.restore_lock_file().expect("made again");
         let text = fs::read_to_string(first.layout.lock()).expect("a lock");
         assert_eq!(text, std::process::id().to_string());
-        assert!(first.is_there());
+        assert!(first.is_in_place());
         fs::rename(root.path(), root.path().with_extension("old")).expect("moved");
-        assert!(!first.is_there());
+        assert!(!first.is_in_place());
         fs::remove_dir_all(root.path().with_extension("old")).expect("removed");
     }
 

@@ -51,22 +51,22 @@ impl<'a> Cell<'a> {
 impl QueryResult {
     /// Reads a result.
     pub fn read(result: Value) -> anyhow::Result<Self> {
-        let answer: Self = serde_json::from_value(result)?;
-        let fits = |row: &Vec<Value>| row.len() == answer.columns.len();
+        let result: Self = serde_json::from_value(result)?;
+        let fits = |row: &Vec<Value>| row.len() == result.columns.len();
         anyhow::ensure!(
-            answer.rows.iter().all(fits),
+            result.rows.iter().all(fits),
             "the server sent rows that do not fit their columns"
         );
-        Ok(answer)
+        Ok(result)
     }
 
     /// Says that there are more rows, and how to get them.
-    pub fn cut_note(&self) -> String {
+    pub fn truncation_note(&self) -> String {
         format!(
             "only the first {} are shown: a result has at most 1 MiB and --max-rows (up to {}); \
              LIMIT with OFFSET, or fewer and shorter columns, show others",
             rows(self.rows.len()),
-            super::question::ROWS_MAX
+            super::query::ROWS_MAX
         )
     }
 
@@ -105,15 +105,19 @@ mod tests {
 
     #[test]
     fn rows_fit_their_columns() {
-        let answer = |rows: Value| {
+        let result = |rows: Value| {
             QueryResult::read(json!({"columns": ["a"], "rows": rows, "truncated": true,
                 "elapsed_ms": 1.25}))
         };
-        let one = answer(json!([[1]])).expect("valid");
+        let one = result(json!([[1]])).expect("valid");
         assert_eq!(one.footer(false), "(1 row and more)");
         assert_eq!(one.footer(true), "(1 row and more, 1.25 ms)");
-        assert!(one.cut_note().contains("1 row "), "{}", one.cut_note());
-        assert!(answer(json!([[1, 2]])).is_err());
+        assert!(
+            one.truncation_note().contains("1 row "),
+            "{}",
+            one.truncation_note()
+        );
+        assert!(result(json!([[1, 2]])).is_err());
         assert!(QueryResult::read(json!({})).is_err());
     }
 }

@@ -17,14 +17,14 @@ pub const METHOD: &str = "history.query";
 
 /// The request's parameters.
 pub fn params(sql: &str, params: Option<Value>, max_rows: Option<i64>) -> Value {
-    let mut question = json!({"sql": sql});
+    let mut request = json!({"sql": sql});
     if let Some(params) = params {
-        question["params"] = params;
+        request["params"] = params;
     }
     if let Some(max_rows) = max_rows {
-        question["max_rows"] = json!(max_rows);
+        request["max_rows"] = json!(max_rows);
     }
-    question
+    request
 }
 
 /// All of stdin.

@@ -11,7 +11,7 @@ use std::{
 use crate::escape;
 
 /// Prints why a command line is not taken, or the help that it asks for; the exit code.
-pub fn refuse(refused: &clap::Error) -> ExitCode {
+pub fn print(refused: &clap::Error) -> ExitCode {
     let code = ExitCode::from(u8::try_from(refused.exit_code()).unwrap_or(2));
     // Where nobody reads it there is nobody to tell.
     let _ = match harmless(&refused.to_string()) {
