@@ -1,6 +1,5 @@
-//! One connection to a server: connect, greet, ask, listen.
-//!
-//! It does not know how to come back after a loss (that is `link`) nor what a job is.
+//! One connection to a server: connects, reads the greeting, sends requests, receives messages.
+//! `link` reconnects after a loss.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -27,9 +26,9 @@ use super::{
 };
 use crate::{data_dir::OwnDir, spool::Layout};
 
-/// How long a connection may take until its greeting.
+/// How long connecting may take, up to the greeting.
 const GREETING_MAX: Duration = Duration::from_secs(30);
-/// Silence on TCP after which the server is asked for a sign of life.
+/// Silence on TCP after which the client sends a ping.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Unanswered pings after which a TCP connection counts as lost.
 const PINGS_MAX: u32 = 3;
@@ -37,21 +36,22 @@ const PINGS_MAX: u32 = 3;
 /// Why there is no connection.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
-    /// Nobody listens there.
+    /// No process listens there.
     #[error("no server answers at {0}")]
     Absent(String),
-    /// Somebody listens, but not now: trying again later may help.
+    /// A process listens but does not take the connection now: trying again later may help.
     #[error("{0}")]
     Busy(String),
-    /// Somebody listened, and was gone before it said a word: the next try tells who is there now.
+    /// The server closed the connection before its greeting, as one does that is stopping: the next
+    /// try finds its successor, or none.
     #[error("{0}")]
     BrokenOff(String),
-    /// It will not become better by itself.
+    /// Trying again does not help.
     #[error("{0}")]
     Refused(String),
 }
 
-/// The connection is gone; why, as far as it is known.
+/// The connection is gone; with the reason, as far as it is known.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the connection to the server was lost: {0}")]
 pub struct Lost(String);
@@ -59,7 +59,7 @@ pub struct Lost(String);
 /// Why a request has no result.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RequestError {
-    /// The connection is gone; whether the server acted is not known.
+    /// The connection is gone; whether the server has acted is unknown.
     #[error(transparent)]
     Lost(#[from] Lost),
     /// The server refused.
@@ -73,7 +73,7 @@ pub enum RequestError {
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-/// A greeted session.
+/// A session after its greeting.
 pub struct Client {
     ws: WebSocketStream<Box<dyn Io>>,
     next_id: u64,
@@ -99,17 +99,18 @@ impl Client {
         &self.version
     }
 
-    /// The server's process id, as the kernel tells it; `None` over TCP.
+    /// The server's process id, from the kernel; `None` over TCP, 0 if the server is in another PID
+    /// namespace.
     pub fn server_pid(&self) -> Option<i32> {
         self.server_pid
     }
 
-    /// Whether the server has said that it is about to stop.
+    /// Whether the server has announced its stop (`server.going_away`).
     pub fn is_going_away(&self) -> bool {
         self.going_away
     }
 
-    /// Sends a request and returns its id. The reply comes by [`Self::next`].
+    /// Sends a request and returns its id. [`Self::next`] returns the reply.
     pub async fn send(&mut self, method: &str, params: &Value) -> Result<u64, RequestError> {
         let id = self.next_id;
         let text = wire::request(id, method, params);
@@ -121,8 +122,8 @@ impl Client {
         Ok(id)
     }
 
-    /// Sends a request and waits for its result; notifications before it are passed over, so this
-    /// is for sessions without a tail.
+    /// Sends a request and waits for its result. Drops notifications that come before it, so it is
+    /// for sessions without a tail.
     pub async fn request(&mut self, method: &str, params: &Value) -> Result<Value, RequestError> {
         let sent = self.send(method, params).await?;
         loop {
@@ -135,7 +136,7 @@ impl Client {
         }
     }
 
-    /// What comes next. Cancel-safe.
+    /// The next reply, notification or output frame. Cancel-safe.
     pub async fn next(&mut self) -> Result<ServerMessage, Lost> {
         loop {
             match self.next_message().await? {
@@ -157,7 +158,8 @@ impl Client {
         }
     }
 
-    /// The next message; on TCP, where a vanished peer says nothing, with signs of life.
+    /// The next WebSocket message. On TCP it pings a silent server: a host that has vanished sends
+    /// nothing, and the connection would look alive for ever.
     async fn next_message(&mut self) -> Result<Message, Lost> {
         let mut pings = 0;
         loop {
@@ -186,8 +188,8 @@ fn lost(error: tungstenite::Error) -> Lost {
     Lost(error.to_string())
 }
 
-/// Who listens on the socket of a data directory, as the kernel tells it, whatever it speaks;
-/// `None` where it does not tell (another PID namespace).
+/// The process id of the listener on the socket of a data directory, from the kernel and without a
+/// word sent; 0 if it is in another PID namespace.
 pub async fn listener_pid(layout: &Layout) -> Result<Option<i32>, ConnectError> {
     unix(layout).await.map(|(_, pid)| pid)
 }
@@ -215,8 +217,8 @@ async fn connect(target: &Target) -> Result<Client, ConnectError> {
     Ok(client)
 }
 
-/// Connects through a descriptor of the directory, which is ours alone, so that its path may be of any
-/// length; and asks who listens, before anything is said.
+/// Connects to the socket. The path goes through a descriptor of the directory, because the path of
+/// a Unix socket has at most 107 bytes. Checks the listener's user before anything is sent.
 async fn unix(layout: &Layout) -> Result<(Box<dyn Io>, Option<i32>), ConnectError> {
     let here = || layout.root().display().to_string();
     let dir = OwnDir::open(layout.root())

@@ -1,4 +1,5 @@
-//! What `pause`, `resume`, `cancel`, `kill` and `signal` have in common: one action on several jobs.
+//! What `pause`, `resume`, `cancel`, `kill` and `signal` have in common: one action on several
+//! jobs.
 
 use std::process::ExitCode;
 
@@ -15,12 +16,12 @@ pub struct ControlArgs {
 }
 
 impl ControlArgs {
-    /// Does `action` to every job, in order. A job that refuses does not keep it from the others.
+    /// Applies `action` to every job, in order. A refusal for one does not stop the others.
     pub async fn act(self, action: &str) -> anyhow::Result<ExitCode> {
         self.act_with(json!({"action": action})).await
     }
 
-    /// The same with more parameters than the action.
+    /// The same with more parameters: `params` is `job.control` without job and actor.
     pub async fn act_with(self, mut params: Value) -> anyhow::Result<ExitCode> {
         params["actor"] = json!("cli");
         let act = async |link: &mut Link, job| {
@@ -33,7 +34,7 @@ impl ControlArgs {
 }
 
 async fn act_on(link: &mut Link, params: &Value) -> anyhow::Result<ShownJob> {
-    // A signal must not come twice: after a lost reply nobody knows whether it came once.
+    // A signal must not be sent twice: after a lost reply it is unknown whether it was sent once.
     if params["action"] != "signal" {
         return ShownJob::read(&link.request("job.control", params).await?);
     }

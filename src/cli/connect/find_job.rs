@@ -1,4 +1,4 @@
-//! Finds the job that a person means: a number, an id, a unique name or `last`.
+//! Finds the job that a JOB argument means: a number, an id, a unique name or `last`.
 
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::link::Link;
 use crate::{cli::render::job::ShownJob, escape::visible, job::JobRef};
 
-/// How many numbers an ambiguous name lists.
+/// How many jobs the error for an ambiguous name lists.
 const LISTED_MAX: usize = 5;
 
-/// The job's name for the wire: its number or its id.
+/// The `job` parameter for a JOB argument: its number or its id.
 pub async fn resolve(link: &mut Link, name: &str) -> anyhow::Result<Value> {
     match JobRef::parse(name) {
         Some(JobRef::Number(number)) => Ok(json!(number)),
@@ -28,7 +28,7 @@ pub async fn resolve_all(link: &mut Link, names: &[String]) -> anyhow::Result<Ve
     Ok(found)
 }
 
-/// What is said where there is no data at all.
+/// The error for a data directory without a database or without jobs.
 pub fn no_jobs<T>() -> anyhow::Result<T> {
     bail!(
         "there are no jobs in this data directory; submit one with `cc-executor run -- COMMAND`, or give another directory with --data-dir"
@@ -80,7 +80,7 @@ pub async fn list(link: &mut Link, filter: &Value) -> anyhow::Result<Vec<ShownJo
         .collect()
 }
 
-/// All pages of jobs as they came, newest first, but at most `max`.
+/// Up to `max` jobs as the server sent them, newest first, over as many pages as needed.
 pub async fn list_raw(link: &mut Link, filter: &Value, max: usize) -> anyhow::Result<Vec<Value>> {
     let mut filter = filter.clone();
     let mut jobs = Vec::new();
@@ -98,12 +98,12 @@ pub async fn list_raw(link: &mut Link, filter: &Value, max: usize) -> anyhow::Re
     Ok(jobs)
 }
 
-/// Jobs asked for at a time: the most that the contract allows.
+/// Jobs of a page: the most that the contract allows.
 const PAGE_JOBS: usize = 1000;
 
 /// The states of jobs that are not final.
 pub const LIVE: [&str; 5] = ["scheduled", "blocked", "queued", "running", "paused"];
-/// The states that never change.
+/// The final states: a job in one never changes again.
 pub const FINAL: [&str; 3] = ["succeeded", "failed", "cancelled"];
 
 #[cfg(test)]

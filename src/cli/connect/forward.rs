@@ -1,7 +1,5 @@
-//! Our stdin on its way to a job: one input at a time, each sent again under its own name until it
-//! is taken, so that no byte is lost or written twice.
-//!
-//! How it is sent is its user's business.
+//! Makes inputs for a job from our stdin: one at a time, each repeated under its own `write_id`
+//! until the server accepts it, so that no byte is lost or written twice. The caller sends them.
 
 use std::time::Duration;
 
@@ -11,12 +9,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{stdin::Stdin, wire::WireError};
 
-/// First backoff before an input that did not fit is sent again.
+/// First wait before an input is sent again that the server did not accept for now.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// Longest backoff before that.
+/// Longest wait before that.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
-/// Names for inputs that nobody else uses.
+/// Makes inputs with a unique `write_id` each.
 #[derive(Debug)]
 pub struct WriteIds {
     session: uuid::Uuid,
@@ -24,7 +22,7 @@ pub struct WriteIds {
 }
 
 impl WriteIds {
-    /// New ones.
+    /// With a new UUID, so that no other process makes the same ids.
     pub fn new() -> Self {
         Self {
             session: uuid::Uuid::now_v7(),
@@ -32,7 +30,7 @@ impl WriteIds {
         }
     }
 
-    /// The parameters of a `job.input`, the job aside.
+    /// The parameters of a `job.input` without the job.
     pub fn input(&mut self, data: &[u8], eof: bool) -> Value {
         let write_id = format!("cli-{}-{}", self.session.simple(), self.next);
         self.next += 1;
@@ -40,17 +38,17 @@ impl WriteIds {
     }
 }
 
-/// How soon something is tried again: later each time, until it has worked.
+/// The wait before the next try; it doubles with each try.
 #[derive(Debug)]
 pub struct Backoff(Duration);
 
 impl Backoff {
-    /// The shortest one.
+    /// Begins with the shortest wait.
     pub fn new() -> Self {
         Self(PAUSE_MIN)
     }
 
-    /// The moment of the next try.
+    /// The time of the next try.
     pub fn next_try(&mut self) -> Instant {
         let at = Instant::now() + self.0;
         self.0 = PAUSE_MAX.min(self.0 * 2);
@@ -58,20 +56,20 @@ impl Backoff {
     }
 }
 
-/// Where the input is that was made last.
+/// What became of the last input.
 #[derive(Debug)]
 enum LastInput {
-    /// Taken; there may be more.
+    /// Accepted; there may be more.
     Taken,
-    /// On its way.
+    /// Sent, without a reply.
     Sent(Value),
-    /// To be sent again then.
+    /// To be sent again at this time.
     Later(Value, Instant),
     /// There is nothing more to forward.
     Over,
 }
 
-/// Our stdin on its way.
+/// Our stdin as a series of inputs.
 #[derive(Debug)]
 pub struct Forward {
     stdin: Option<Stdin>,
@@ -101,7 +99,7 @@ impl Forward {
         }
     }
 
-    /// The next input to be sent. Cancel-safe. Never returns while one is on its way.
+    /// The next input to send. Cancel-safe. Does not return before the reply to the last one.
     pub async fn next(&mut self) -> Value {
         let input = match (&self.last, &mut self.stdin) {
             (LastInput::Later(input, at), _) => {
@@ -123,7 +121,7 @@ impl Forward {
         input
     }
 
-    /// Takes the answer to the input that was sent; what a person should hear.
+    /// Handles the reply to the input that was sent; returns an error that is worth printing.
     pub fn on_reply(&mut self, answer: Result<Value, WireError>) -> Option<WireError> {
         let last = std::mem::replace(&mut self.last, LastInput::Over);
         match (answer, last) {
@@ -136,7 +134,7 @@ impl Forward {
                 self.last = LastInput::Later(input, self.backoff.next_try());
                 None
             }
-            // Its stdin is closed, or it has ended: nobody wants the rest.
+            // The job's stdin is closed, or the job has ended: the rest is not needed.
             (Err(error), _) if error.code == WireError::CONFLICT => None,
             (Err(error), _) => Some(error),
         }
@@ -173,9 +171,9 @@ mod tests {
 
     #[test]
     fn what_does_not_pass_is_the_end_and_told_unless_it_is_expected() {
-        for (code, told) in [(WireError::CONFLICT, false), (-32603, true)] {
+        for (code, reported) in [(WireError::CONFLICT, false), (-32603, true)] {
             let mut forward = sent();
-            assert_eq!(forward.on_reply(refused(code)).is_some(), told);
+            assert_eq!(forward.on_reply(refused(code)).is_some(), reported);
             assert!(matches!(forward.last, LastInput::Over));
         }
     }

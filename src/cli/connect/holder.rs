@@ -1,5 +1,5 @@
-//! Who holds a data directory, as the kernel tells it: also where the server's socket or its lock
-//! file has been removed.
+//! Finds the server process that holds a data directory's lock, from the kernel: works even if the
+//! socket or the lock file was removed.
 
 use std::{
     fs::{self, File},
@@ -15,18 +15,18 @@ use crate::{
     spool::Layout,
 };
 
-/// Longest number of a process in a lock file, bytes.
+/// Longest process id in a lock file, bytes.
 const NUMBER_BYTES_MAX: u64 = 20;
 
-/// Whether a server holds the data directory. It is asked with a shared lock for a moment, which a
-/// server that starts just then outlasts by its own retries. Of a directory that is not ours nothing is
-/// asked.
+/// Whether a server holds the data directory. Takes a shared lock for a moment to find out; a
+/// server that starts at that moment retries longer than that. False for a directory that is not
+/// ours alone.
 pub fn is_locked(layout: &Layout) -> bool {
     let Ok(Some(dir)) = OwnDir::open(layout.root()) else {
         return false;
     };
-    // A server holds both. One of an earlier version holds the file alone, and the file can be removed
-    // while a server runs.
+    // A server holds both. One of an earlier version holds the file alone, and the file can be
+    // removed while a server runs.
     is_held(dir.file()) || lock_of(&dir).is_some_and(|lock| is_held(&lock))
 }
 
@@ -37,13 +37,13 @@ fn lock_of(dir: &OwnDir) -> Option<File> {
 fn is_held(file: impl AsFd) -> bool {
     let asked = flock(&file, FlockOperation::NonBlockingLockShared);
     if asked.is_ok() {
-        // Else it would be held for as long as others use the same descriptor.
+        // Explicitly: a forked process that shares the descriptor would keep the lock.
         let _ = flock(&file, FlockOperation::Unlock);
     }
     asked == Err(rustix::io::Errno::WOULDBLOCK)
 }
 
-/// The process id that the holder of the lock has written down.
+/// The process id in the lock file. It is the holder's, or that of the last one.
 pub fn recorded_pid(layout: &Layout) -> Option<i32> {
     let dir = OwnDir::open(layout.root()).ok()??;
     number_in(&mut lock_of(&dir)?)
@@ -55,8 +55,8 @@ fn number_in(lock: &mut File) -> Option<i32> {
     text.trim().parse().ok()
 }
 
-/// The process id of the server that holds it; `None` where nobody does, or a process that cannot be
-/// seen from here or is not of our user.
+/// The process id of the server that holds the directory; `None` if none does, if it is not visible
+/// here, or if it runs as another user.
 pub fn holder(layout: &Layout) -> Option<i32> {
     let dir = OwnDir::open(layout.root()).ok()??;
     let locks = fs::read_to_string("/proc/locks").ok()?;
@@ -69,9 +69,9 @@ pub fn holder(layout: &Layout) -> Option<i32> {
         .filter(|pid| is_server(*pid) && proc::is_of_our_user(*pid))
 }
 
-/// Who has locked this file, by the lines of proc_locks(5). Some file systems (btrfs, overlays) show
-/// another device here than in stat(2); then the inode has to do, for a process that has written
-/// itself down.
+/// The process that has locked this file, from the lines of proc_locks(5). Some file systems
+/// (btrfs, overlays) show another device there than in stat(2); then the inode alone is enough if
+/// the lock file records the same process id.
 fn holder_of(locks: &str, dev: u64, ino: u64, recorded: Option<i32>) -> Option<i32> {
     let device = format!("{:02x}:{:02x}", major(dev), minor(dev));
     locks.lines().find_map(|line| {

@@ -1,7 +1,5 @@
-//! The same for several jobs, one behind the other: one that refuses does not keep it from the
-//! others.
-//!
-//! What is done to them is the verbs' business.
+//! The JOB arguments of a verb, and a loop that applies an action to each job in order. An error
+//! for one job does not stop the others.
 
 use std::process::ExitCode;
 
@@ -26,7 +24,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Does it to every job, in order; fails when one refuses.
+    /// Applies `act` to every job, in order. Prints errors; the exit code is 1 if there was one.
     pub async fn each(
         &self,
         mut act: impl AsyncFnMut(&mut Link, Value) -> anyhow::Result<()>,

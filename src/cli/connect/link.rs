@@ -1,7 +1,5 @@
-//! A connection that comes back: lost servers are waited for, and servers that a command line had
-//! started are started again.
-//!
-//! What must be asked again after a loss is its user's business; it tells when that is so.
+//! A connection that reconnects: it waits for a server that is gone, and starts one again that was
+//! autostarted. The caller repeats its requests after a loss, or uses [`Link::request`].
 
 use std::time::Duration;
 
@@ -22,33 +20,32 @@ use crate::cli::render::print;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two attempts to connect again.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long somebody else's restart is given before a server that was started by a command line is
-/// started again.
+/// How long to wait for a restart by another process before an autostarted server is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
-/// How soon a server that refuses because it stops says so to its sessions.
+/// Longest time from a refusal because of a stop to the `server.going_away` that announces it.
 const GOING_AWAY_MAX: Duration = Duration::from_millis(500);
-/// How long a question is asked again.
+/// How long [`Link::request`] repeats a request after losses.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// What to do where no server runs on the data directory.
+/// What to do if no server runs on the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartPolicy {
     /// Start one.
     Always,
-    /// Start one if there are jobs to ask about.
+    /// Start one if the data directory has a database, so that there may be jobs.
     IfData,
 }
 
-/// Who is told that the server has another version.
+/// When to print that the server has another version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VersionNotice {
-    /// Everybody.
+    /// In any case.
     Always,
-    /// Only a person: stderr belongs to somebody else.
+    /// Only on a terminal: otherwise stderr belongs to the job.
     OnTerminal,
 }
 
-/// A connection to a server, or the way back to it.
+/// A connection to a server that is made again after a loss.
 pub struct Link {
     target: Target,
     client: Option<Client>,
@@ -57,7 +54,7 @@ pub struct Link {
     pause: Duration,
 }
 
-/// Connects; `None` where [`StartPolicy::IfData`] set_client nothing to ask about.
+/// Connects; `None` if [`StartPolicy::IfData`] found no database.
 pub async fn open(
     target: Target,
     start: StartPolicy,
@@ -88,7 +85,7 @@ pub async fn open(
     Ok(Some(link))
 }
 
-/// The same for a verb that needs its server in any case.
+/// Connects, and starts a server if none runs.
 pub async fn open_always(target: Target, notice: VersionNotice) -> anyhow::Result<Link> {
     match open(target, StartPolicy::Always, notice).await? {
         Some(link) => Ok(link),
@@ -111,7 +108,7 @@ fn print_version_difference(client: &Client, notice: VersionNotice) {
 }
 
 impl Link {
-    /// The connected session; waits for it while the server is away. Cancel-safe.
+    /// The connected session; waits while the server is gone. Cancel-safe.
     pub async fn client(&mut self) -> anyhow::Result<&mut Client> {
         while self.client.is_none() {
             self.reconnect_once().await?;
@@ -122,14 +119,14 @@ impl Link {
         }
     }
 
-    /// The session, where there is one right now.
+    /// The session, if it is connected right now.
     pub fn connected(&mut self) -> Option<&mut Client> {
         self.client.as_mut()
     }
 
-    /// The session is gone.
+    /// Drops the session; the next use connects again.
     pub fn mark_lost(&mut self) {
-        // Whoever stops a server on purpose does not want it started again by us.
+        // A server that was stopped on purpose must not be started again.
         if self
             .client
             .take()
@@ -140,15 +137,15 @@ impl Link {
         self.lost_at.get_or_insert_with(Instant::now);
     }
 
-    /// Asks a question that is answered at once; asks again where the server went away meanwhile,
-    /// so only for requests that may be asked twice.
+    /// Sends a request that the server answers at once, and repeats it if the server went away:
+    /// only for requests that do no harm when they are done twice.
     pub async fn request(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
         let give_up = Instant::now() + RETRY_MAX;
         loop {
             if let Some(result) = self.try_request(method, params).await? {
                 return Ok(result);
             }
-            // A question is a reason to start a server, whatever became of the last one.
+            // This request needs a server, even if the last one was stopped on purpose.
             self.restartable = matches!(self.target, Target::Local(_));
             if Instant::now() > give_up {
                 bail!("the server went away before it answered; try again");
@@ -163,7 +160,8 @@ impl Link {
         Ok(())
     }
 
-    /// Asks once. `None`: the connection was lost before the answer, and is marked so.
+    /// Sends a request once. `None` if the connection was lost before the reply; whether the server
+    /// has acted is unknown then.
     pub async fn try_request(
         &mut self,
         method: &str,
@@ -179,8 +177,8 @@ impl Link {
         Ok(None)
     }
 
-    /// Whether a refusal only means that this server is about to stop: then it says so, or breaks
-    /// the connection soon. A full disk is `unavailable` too, but stays.
+    /// Whether the server refused because it is stopping: then it soon sends `server.going_away` or
+    /// closes the connection. A full disk is `unavailable` too, but the connection stays.
     async fn is_stopping(&mut self, error: &WireError) -> bool {
         let Some(client) = self.client.as_mut() else {
             return true;

@@ -1,5 +1,6 @@
-//! How a verb reaches a server: `target` names one, `client` is one connection to it, `link` one that
-//! comes back, `autostart` starts servers, `follow` is a tail that survives its connection.
+//! How a verb reaches a server: `target` names one, `client` is one connection to it, `link`
+//! reconnects, `autostart` starts servers, `follow` is a tail that survives its connection, `wire`
+//! parses messages. `find_job`, `jobs` and `control` are what the verbs on existing jobs share.
 
 pub(super) mod autostart;
 pub(super) mod client;

@@ -1,6 +1,5 @@
-//! Which server a verb talks to: the one of a data directory, or one at an address.
-//!
-//! Only names and secrets are gathered here; nothing is connected.
+//! Which server a verb connects to, from options and variables: the one of a data directory, or one
+//! at an address, with its token.
 
 use std::{
     ffi::OsString,
@@ -49,7 +48,7 @@ pub struct Connect {
     token: Option<String>,
 }
 
-/// A server, named.
+/// Which server to connect to.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// The server of a data directory, through its Unix socket.
@@ -58,7 +57,7 @@ pub enum Target {
     Remote {
         /// `HOST:PORT`.
         address: String,
-        /// The bearer token.
+        /// The bearer token; `None` if none was given.
         token: Option<Secret>,
     },
 }
@@ -100,7 +99,7 @@ impl DataDir {
     }
 }
 
-/// The data directory of this user where none is named.
+/// This user's default data directory; `None` without a home directory.
 pub fn default_layout() -> Option<Layout> {
     default_data_dir(&process_env).map(Layout::new)
 }
@@ -124,7 +123,7 @@ impl Connect {
 
     fn target_in(&self, env: Env<'_>) -> anyhow::Result<Target> {
         let from_env = || {
-            // What stands on the command line beats what stands in the environment.
+            // --data-dir takes precedence over the variable.
             let unnamed = self.dir.data_dir.is_none();
             env("CC_EXECUTOR_SERVER")
                 .filter(|_| unnamed)

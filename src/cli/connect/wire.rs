@@ -1,6 +1,5 @@
-//! The frames of a session as the client reads them: replies, notifications, binary output.
-//!
-//! Pure: nothing here connects or waits.
+//! The client's side of the protocol's messages: writes requests, parses replies, notifications and
+//! binary output frames. Pure.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -9,24 +8,24 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::job::Stream;
 
-/// No message in either direction is longer, bytes.
+/// Longest message in either direction, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// The version of the protocol that this client speaks.
 pub const PROTOCOL: u64 = 1;
 /// Length of the header of a binary frame, bytes.
 const FRAME_HEADER_BYTES: usize = 32;
 
-/// What a session says.
+/// A message from the server.
 #[derive(Debug)]
 pub enum ServerMessage {
-    /// The answer to a request.
+    /// The reply to a request.
     Reply {
         /// The request's id.
         id: u64,
         /// What it returned.
         result: Result<Value, WireError>,
     },
-    /// Bytes of a tail in binary encoding.
+    /// Output of a tail in binary encoding.
     Output(OutputFrame),
     /// Any other notification.
     Notification {
@@ -38,7 +37,7 @@ pub enum ServerMessage {
 }
 
 impl ServerMessage {
-    /// Whether the server says that it is about to stop.
+    /// Whether the server announces its stop.
     pub fn is_going_away(&self) -> bool {
         matches!(self, Self::Notification { method, .. } if method == "server.going_away")
     }
@@ -47,27 +46,27 @@ impl ServerMessage {
 /// Output bytes of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputFrame {
-    /// The tail that they belong to.
+    /// The subscription of the tail.
     pub subscription: u32,
-    /// Which output they came from.
+    /// The stream that the job wrote them to.
     pub stream: Stream,
     /// When they were captured.
     pub at: DateTime<Utc>,
-    /// The position of the first one.
+    /// The offset of the first byte in the output.
     pub offset: u64,
-    /// The bytes.
+    /// The output's bytes.
     pub data: Bytes,
 }
 
-/// An error of the JSON-RPC kind.
+/// A JSON-RPC error object.
 #[derive(Debug, Clone, PartialEq, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct WireError {
-    /// -32001 and its like.
+    /// The JSON-RPC code, such as [`Self::NOT_FOUND`].
     pub code: i64,
     /// What is wrong and what to do.
     pub message: String,
-    /// `kind` and more.
+    /// `kind`, and `key` or other facts; null if there are none.
     #[serde(default)]
     pub data: Value,
 }
@@ -75,9 +74,9 @@ pub struct WireError {
 impl WireError {
     /// There is no such job or queue.
     pub const NOT_FOUND: i64 = -32003;
-    /// The state of things does not allow it.
+    /// The state of the job or queue does not allow it.
     pub const CONFLICT: i64 = -32004;
-    /// A bound is reached.
+    /// A limit is reached.
     pub const LIMIT_EXCEEDED: i64 = -32005;
     /// The server is stopping, its disk is full, or a shim does not answer.
     pub const UNAVAILABLE: i64 = -32006;
@@ -88,7 +87,7 @@ impl WireError {
     }
 }
 
-/// A frame that the contract does not know.
+/// A message that this version cannot parse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the server sent something that this version does not understand ({0})")]
 pub struct BadFrame(&'static str);

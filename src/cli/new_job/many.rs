@@ -1,7 +1,8 @@
-//! `submit --many`: jobs out of a file, one NewJob as JSON on each line.
+//! `submit --many`: jobs from a file, one NewJob as JSON on each line.
 //!
-//! They are handed in as few commits as messages of the wire allow: each is submitted whole or not at
-//! all, and a job has a key, so that asking again after a loss makes no second one.
+//! They go in as few requests as the longest message allows. The server accepts a request as a
+//! whole or not at all. Each job has an idempotency key, so that repeating a request makes no
+//! second job.
 
 use std::{io::Read, path::Path, process::ExitCode};
 
@@ -18,13 +19,13 @@ use crate::{
 
 /// Most jobs of one request.
 const JOBS_MAX: usize = 10_000;
-/// Room for what stands around the jobs in a message, bytes.
+/// Bytes of a message that are not jobs, at most.
 const ENVELOPE_BYTES: usize = 1 << 10;
 
-/// A job and the line that it came from, counted from 1.
+/// A job and the number of its line, counted from 1.
 type NumberedJob = (usize, Value);
 
-/// The jobs of a file (`-`: our stdin), with what the template says where they say nothing.
+/// The jobs of a file (`-`: our stdin); `template` fills in the keys that they leave out.
 pub fn read(path: &Path, template: &Map<String, Value>) -> anyhow::Result<Vec<NumberedJob>> {
     let text = match path == Path::new("-") {
         true => {
@@ -57,7 +58,7 @@ fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<Numbere
         .collect()
 }
 
-/// Hands the jobs in and prints their numbers.
+/// Submits the jobs and prints their numbers.
 pub async fn submit(
     link: &mut Link,
     jobs: Vec<NumberedJob>,
@@ -92,7 +93,7 @@ pub async fn submit(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Jobs as they fit into messages.
+/// Splits jobs into batches that fit into a message each.
 fn batches(jobs: Vec<NumberedJob>) -> Vec<Vec<NumberedJob>> {
     let mut batches: Vec<Vec<NumberedJob>> = Vec::new();
     let mut left = 0;
@@ -110,7 +111,7 @@ fn batches(jobs: Vec<NumberedJob>) -> Vec<Vec<NumberedJob>> {
     batches
 }
 
-/// The refusal, with the line that it is about, and what became of the jobs before.
+/// The error, with the line of the refused job, and how many jobs were submitted before.
 fn refusal_message(error: &anyhow::Error, lines: &[usize], done: usize) -> String {
     let refused = match error.downcast_ref() {
         Some(RequestError::Refused(refusal)) => refusal.data["index"].as_u64(),

@@ -1,6 +1,5 @@
-//! The options that describe a new job, and the NewJob that they make.
-//!
-//! Reads nothing but the stdin file that they name; the shell's own contribution is given.
+//! The options that describe a new job, and the NewJob that they make. `caller` reads what the job
+//! inherits from the shell.
 
 use std::{
     io::Read,
@@ -13,10 +12,10 @@ use serde_json::{Map, Value, json};
 use super::caller::ShellCaller;
 use crate::cli::render::duration;
 
-/// What the idempotency keys begin with that the command line makes up.
+/// Prefix of the idempotency keys that the command line generates.
 pub const GENERATED_KEY: &str = "cli-";
 
-/// What a job is and how it shall run.
+/// A job's command and how to run it.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(group = clap::ArgGroup::new("command").required(true).args(["shell", "argv"]))]
 pub struct JobOptions {
@@ -142,7 +141,7 @@ impl WhenFullOption {
 }
 
 impl JobOptions {
-    /// The NewJob for `job.submit`. `caller` is the shell that it inherits from, where it does.
+    /// The NewJob for `job.submit`. `caller` is the shell that it inherits from, if it does.
     ///
     /// It always has an idempotency key, so that submitting it again after a lost reply cannot
     /// make a second job.
@@ -224,8 +223,8 @@ impl JobOptions {
         (!output.is_empty()).then_some(output)
     }
 
-    /// What jobs that are described elsewhere get where they name nothing: all of it but what one
-    /// job is.
+    /// Defaults for the jobs of `--many`: all keys of the options except command and idempotency
+    /// key.
     pub fn template(&self, caller: Option<&ShellCaller>) -> anyhow::Result<Map<String, Value>> {
         let mut template = self.new_job(caller, "")?;
         for key in ["argv", "shell", "idempotency_key"] {
@@ -237,7 +236,7 @@ impl JobOptions {
         Ok(template)
     }
 
-    /// The job's directory: `--cwd`, seen from the shell's own, which is the default.
+    /// The job's directory: `--cwd`, relative to the shell's, which is the default.
     fn directory(&self, caller: Option<&ShellCaller>) -> anyhow::Result<Option<String>> {
         let path = match (&self.cwd, caller) {
             (Some(cwd), _) if cwd.is_absolute() => cwd.clone(),

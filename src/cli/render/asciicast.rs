@@ -1,7 +1,7 @@
-//! A recording as an asciicast v2: a header, then one event per piece of text with its time.
+//! A recording as an asciicast v2: a header, then one event with its time per piece of text. Pure.
 //!
-//! Pure. The format is text for a terminal, so what the job wrote is not in it byte for byte: that
-//! is what the other formats are for.
+//! The format is text for a terminal, not the job's exact bytes; `export` has other formats for
+//! those.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use serde_json::{Value, json};
 use super::{job::ShownJob, pacing::Pacing, recording::RecordedChunk};
 use crate::{escape::visible_json, job::Stream};
 
-/// The size of a terminal that nobody has value of: columns and rows.
+/// The size of the terminal for a job without a PTY: columns and rows.
 const SIZE: (u64, u64) = (80, 24);
 
-/// The lines of a cast, one piece after the other.
+/// Makes the lines of an asciicast, chunk by chunk.
 #[derive(Debug)]
 pub struct Asciicast {
     pacing: Pacing,
-    /// What each stream has partial of a character.
+    /// The bytes of each stream's unfinished character, by the stream's code.
     partial: [Vec<u8>; 3],
     attempt: Option<u64>,
-    /// Ended with a carriage return.
+    /// Whether the last event ended with a carriage return.
     ends_with_cr: bool,
     elapsed: Duration,
 }
 
 impl Asciicast {
-    /// A cast that begins when the job did.
+    /// An asciicast whose time 0 is the start of the job.
     pub fn new(job: &ShownJob, idle_max: Option<Duration>) -> Self {
         Self {
             pacing: Pacing::new(job.started_at, idle_max),
@@ -37,7 +37,7 @@ impl Asciicast {
         }
     }
 
-    /// The first line. `value` is the job as the server value it.
+    /// The first line. `value` is the job as the server sent it.
     pub fn header(job: &ShownJob, value: &Value) -> String {
         let size = |key: &str, other| value["pty"][key].as_u64().unwrap_or(other);
         let begin = job.started_at.or(job.submitted_at);
@@ -56,10 +56,10 @@ impl Asciicast {
         format!("{}\n", visible_json(&header.to_string()))
     }
 
-    /// The lines for a piece: none where it only begins a character.
+    /// The lines for a chunk; empty if the chunk is only part of a character.
     pub fn lines(&mut self, chunk: &RecordedChunk) -> String {
         let mut lines = match self.attempt.replace(chunk.attempt) {
-            // Another process does not end what this one has partial.
+            // The process of another attempt does not finish this one's character.
             Some(before) if before != chunk.attempt => self.flush(),
             _ => String::new(),
         };
@@ -73,7 +73,7 @@ impl Asciicast {
         lines
     }
 
-    /// The line for what was partial and never ended, if anything.
+    /// The lines for characters that were never finished; empty if there are none.
     pub fn flush(&mut self) -> String {
         let partial = std::mem::take(&mut self.partial);
         let events = partial.iter().map(|bytes| self.event(bytes, true));
@@ -95,7 +95,7 @@ impl Asciicast {
         format!("{}\n", visible_json(&event))
     }
 
-    /// A terminal's driver puts a carriage return before each newline; a pipe has none.
+    /// Adds a carriage return before each newline, as a terminal's driver does; a pipe has none.
     fn with_carriage_returns(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len() + text.len() / 16);
         let mut ends_with_cr = self.ends_with_cr;
@@ -110,11 +110,11 @@ impl Asciicast {
     }
 }
 
-/// How many bytes at the end are the beginning of a character.
+/// How many bytes at the end are the beginning of a UTF-8 character.
 fn unfinished(bytes: &[u8]) -> usize {
     let last = bytes.utf8_chunks().last();
     let invalid = last.map_or(&[][..], |chunk| chunk.invalid());
-    // Only at the very end can there be more to come of it.
+    // No error_len: the bytes end within a character, and its rest may come with the next chunk.
     let may_go_on = match std::str::from_utf8(invalid) {
         Err(error) => error.error_len().is_none(),
         Ok(_) => false,

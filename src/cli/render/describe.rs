@@ -1,14 +1,14 @@
-//! How a job stands or ended, in a sentence. Pure; the exit codes are `exit_code`'s.
+//! A sentence on a job's state or end. Pure; `exit_code` has the exit codes.
 
 use nix::errno::Errno;
 
 use super::{duration, job::ShownJob, job::ShownSpawnError};
 use crate::escape::visible;
 
-/// How many processes that could not be signalled are named.
+/// How many processes that could not be signalled a sentence names.
 const REFUSED_SHOWN: usize = 4;
 
-/// How the job stands or ended: `exited with code 3`, `was ended by SIGKILL`, …
+/// The job's state or end: `failed: it exited with code 3`, `was cancelled by cli`, …
 pub fn of(job: &ShownJob) -> String {
     format!("{}{}", how(job), refusal(job))
 }
@@ -24,7 +24,7 @@ fn how(job: &ShownJob) -> String {
     }
 }
 
-/// Whom a stop could not reach.
+/// The processes that a stop could not signal; empty if there are none.
 fn refusal(job: &ShownJob) -> String {
     let refused = job.stop.iter().flat_map(|stop| &stop.refused);
     let names: Vec<_> = refused

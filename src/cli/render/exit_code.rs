@@ -1,32 +1,33 @@
-//! What a job's end means as an exit code of `run` and `wait`. Pure; the words are `sentence`'s.
+//! The exit codes of the verbs, and the code of `run` and `wait` for a job's end. Pure; `describe`
+//! has the sentences.
 
 use nix::errno::Errno;
 
 use super::job::ShownJob;
 use crate::job::signal;
 
-/// Everything went well.
+/// Success.
 pub const SUCCESS: u8 = 0;
 /// A verb other than `run` failed.
 pub const FAILURE: u8 = 1;
-/// Ran into its timeout or stall timeout; also a `wait` that did.
+/// The job reached its timeout or stall timeout, or `wait` its own.
 pub const TIMED_OUT: u8 = 124;
-/// `run` itself failed, or nobody knows how the job ended.
+/// `run` itself failed, or it is unknown how the job ended.
 pub const RUN_FAILED: u8 = 125;
-/// Found, but not executable.
+/// The command was found, but could not be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
-/// Not found.
+/// The command was not found.
 pub const NOT_FOUND: u8 = 127;
-/// Added to a signal's number.
+/// Added to the number of the signal that ended the job.
 pub const SIGNAL: u8 = 128;
-/// Cancelled: as if by Ctrl-C.
+/// The job was cancelled, or `run` was left: as if by SIGINT.
 pub const CANCELLED: u8 = SIGNAL + 2;
 /// `run` detached because the terminal hung up: as if by SIGHUP.
 pub const HUNG_UP: u8 = SIGNAL + 1;
-/// `run` detached because nobody reads its output: as if by SIGPIPE.
+/// The reader of the output has left: as if by SIGPIPE.
 pub const BROKEN_PIPE: u8 = SIGNAL + 13;
 
-/// The exit code that a final job stands for; [`RUN_FAILED`] for one that is not final.
+/// The exit code for a final job; [`RUN_FAILED`] for one that is not final.
 pub fn of(job: &ShownJob) -> u8 {
     match (job.state.as_str(), job.reason.as_deref()) {
         ("succeeded", _) => SUCCESS,

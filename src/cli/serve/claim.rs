@@ -1,6 +1,4 @@
-//! The data directory of a server: made, owned, and locked.
-//!
-//! What lies in it is known by the layout.
+//! Claims the data directory for a server: makes it, checks that it is ours alone, and locks it.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -18,53 +16,55 @@ use crate::{
     spool::Layout,
 };
 
-/// How long a start tries for a lock that is taken: a child of a dead server, between fork and
-/// exec, still holds it for a moment.
+/// How long a start waits for the lock: a child of a dead server holds it for a moment, between
+/// fork and exec.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Between two tries.
+/// Time between two tries.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Why a server cannot have its data directory.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// It cannot be made or looked at.
+    /// The lock file cannot be locked or written.
     #[error("cannot use the data directory {}: {source}", path.display())]
     Io {
-        /// The directory, or the place in it.
+        /// The path of the lock file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// It is not ours alone, or cannot be made.
+    /// The directory is not ours alone, or cannot be made.
     #[error(transparent)]
     NotOurs(#[from] DataDirError),
-    /// Another server has it.
+    /// Another server holds it.
     #[error(
         "another server{pid} runs on {}; stop it first (cc-executor stop), or give another \
          directory with --data-dir",
         path.display()
     )]
     Taken {
-        /// The directory.
+        /// The data directory.
         path: PathBuf,
-        /// ` (process 42)`, where known.
+        /// ` (process 42)`, or empty if the process is unknown.
         pid: String,
     },
 }
 
-/// A data directory that is ours until this is dropped.
+/// A data directory that this process holds until the drop.
 #[derive(Debug)]
 pub struct DataDirClaim {
-    /// Where things lie in it; absolute.
+    /// The paths in it; absolute.
     pub layout: Layout,
-    /// The directory itself, locked: what is locked can then not be removed under us.
+    /// The directory itself, locked: unlike a lock file, it keeps its lock when its entries are
+    /// removed.
     pub directory: OwnDir,
-    /// The lock file, which servers of earlier versions look at; made again when it is removed.
+    /// The lock file, which servers of earlier versions check; made again when it was removed.
     lock: Mutex<File>,
 }
 
 impl DataDirClaim {
-    /// Makes the directory (0700) where it is missing, looks whether it is ours alone, and takes its lock.
+    /// Makes the directory (0700) if it is missing, checks that it is ours alone, and takes its
+    /// lock.
     pub async fn take(dir: &Path) -> Result<Self, ClaimError> {
         let directory = OwnDir::make(dir)?;
         let layout = Layout::new(directory.path());
@@ -85,13 +85,13 @@ impl DataDirClaim {
         })
     }
 
-    /// Whether our directory still has its name.
+    /// Whether our directory is still at its path.
     pub fn is_in_place(&self) -> bool {
         is_same(self.directory.file(), self.layout.root())
     }
 
-    /// Makes the lock file again where it was removed. Another process that holds it is a server that
-    /// starts, and will find the directory taken.
+    /// Makes the lock file again if it was removed. If another process holds the new one, that is a
+    /// server that starts; it will find the directory locked and end.
     pub fn restore_lock_file(&self) -> io::Result<()> {
         let Ok(mut held) = self.lock.lock() else {
             return Ok(());
@@ -107,22 +107,23 @@ impl DataDirClaim {
         Ok(())
     }
 
-    /// Adds to why a start failed what the error alone does not tell: of a file that cannot be made
-    /// SQLite says only that it cannot open it, and the system that the disk is full, which it is not.
+    /// Adds to the error of a failed start that the file system has no free inodes, if that is so.
+    /// The errors are misleading then: SQLite says that it cannot open the file, the system that
+    /// the disk is full.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         let dir = self.layout.root();
         if has_free_inodes(dir) {
             return error;
         }
         error.context(format!(
-            "there is no room for another file on the file system of {} (df -i); remove some and \
-             start again",
+            "the file system of {} has no free inodes (df -i); remove some files and start \
+             again",
             dir.display()
         ))
     }
 }
 
-/// Whether another file can be made there. A file system that does not count its inodes says 0 of 0.
+/// Whether the file system has free inodes. One that does not count them reports 0 of 0.
 fn has_free_inodes(dir: &Path) -> bool {
     rustix::fs::statvfs(dir).map_or(true, |fs| fs.f_files == 0 || fs.f_favail > 0)
 }
@@ -132,7 +133,8 @@ async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), ClaimError> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            // Network file systems do not lock what is open for reading: there the file has to do.
+            // NFS does not lock a descriptor that is open for reading only, which a directory's
+            // always is: there the lock file is enough.
             Err(TryLockError::Error(_)) if file.metadata().is_ok_and(|file| file.is_dir()) => {
                 return Ok(());
             }
@@ -149,34 +151,31 @@ async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), ClaimError> {
                     pid: pid.map_or_else(String::new, |pid| format!(" (process {pid})")),
                 });
             }
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a lock that is let go tells nobody"
-            )]
+            #[expect(clippy::disallowed_methods, reason = "flock has no asynchronous wait")]
             Err(TryLockError::WouldBlock) => sleep(LOCK_RETRY).await,
         }
     }
 }
 
-/// Who holds the directory, as the kernel tells or as it has written down.
+/// The process id of the holder, from the kernel or from the lock file.
 fn holder(layout: &Layout) -> Option<i32> {
     use crate::cli::connect::holder;
     holder::holder(layout).or_else(|| holder::recorded_pid(layout))
 }
 
-/// Writes down who has the lock.
+/// Writes our process id into the lock file.
 fn write_pid(mut file: &File) -> io::Result<()> {
     let written = file
         .set_len(0)
         .and_then(|()| write!(file, "{}", std::process::id()));
     match written {
-        // A full disk must not keep a server from ending jobs.
+        // A server must start on a full disk, too, to end jobs.
         Err(full) if full.kind() == io::ErrorKind::StorageFull => Ok(()),
         written => written,
     }
 }
 
-/// Whether an open file is still what has this name.
+/// Whether a path still leads to this open file.
 fn is_same(file: &File, path: &Path) -> bool {
     let place = |file: fs::Metadata| (file.dev(), file.ino());
     match (file.metadata(), fs::metadata(path)) {

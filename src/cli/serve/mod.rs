@@ -1,5 +1,5 @@
-//! What the server's process needs around the server: its place, its start from within a job, and what
-//! it keeps.
+//! What a server's process needs besides the server: the lock of its data directory (`claim`), its
+//! socket (`socket`), and a start from within a job (`outside`).
 
 pub(super) mod claim;
 pub(super) mod outside;

@@ -1,7 +1,5 @@
-//! Looks after what others can take away from a running server: its socket, its lock file, the name
-//! of its directory.
-//!
-//! What a connection says is `protocol`'s business.
+//! Serves the Unix socket, and checks once a second what other processes can remove from under a
+//! running server: its socket, its lock file, its directory.
 
 use std::{fs, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
@@ -13,20 +11,20 @@ use crate::{
     spool::Layout,
 };
 
-/// Between two ticks: so long nobody can connect after the socket was removed.
+/// Time between two checks: the longest time without a socket after it was removed.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The Unix socket, served.
 pub struct ServedSocket<'a> {
     claim: &'a DataDirClaim,
     state: Arc<ServerState>,
-    /// The inode of the socket that is served.
+    /// The inode of the socket that is served; `None` if it could not be made again.
     socket: Option<u64>,
     accepting: JoinHandle<()>,
 }
 
 impl<'a> ServedSocket<'a> {
-    /// Serves this listener, which is bound to the claim's socket.
+    /// Serves this listener, which is bound to the data directory's socket.
     pub fn serve(
         listener: UnixListener,
         claim: &'a DataDirClaim,
@@ -41,8 +39,8 @@ impl<'a> ServedSocket<'a> {
         }
     }
 
-    /// Makes again what was removed. Returns when the directory itself is gone from its claim: what
-    /// stands there now is another one, and not ours.
+    /// Makes the socket and the lock file again when they were removed. Returns when the directory
+    /// itself was removed or renamed: another one at its path is not ours.
     pub async fn maintain(mut self) {
         let mut ticks = tokio::time::interval(CHECK_EVERY);
         loop {
@@ -64,7 +62,7 @@ impl<'a> ServedSocket<'a> {
         match listener::bind_unix(&self.claim.directory, Layout::SOCKET) {
             Ok(listener) => {
                 tracing::warn!(socket = %socket.display(), "the socket was removed and is made again");
-                // Its connections go on; nobody can reach it any more.
+                // Connections go on; the old listener has no name any more.
                 self.accepting.abort();
                 *self = Self::serve(listener, self.claim, &self.state);
             }

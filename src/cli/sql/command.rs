@@ -1,17 +1,17 @@
-//! What a person may say at the prompt beside SQL: words that begin with a backslash.
+//! The prompt's commands: words that begin with a backslash.
 
 use clap::ValueEnum;
 
 use super::format::Format;
 
-/// The words, for completion.
+/// The commands, for completion.
 pub const WORDS: [&str; 5] = [DESCRIBE, "\\format", "\\timing", "\\?", "\\q"];
-/// The word whose argument is a view.
+/// The command whose argument is a view.
 pub const DESCRIBE: &str = "\\d";
-/// What `\format` takes.
+/// The arguments of `\format`.
 pub const FORMATS: [&str; 3] = ["table", "json", "csv"];
 
-/// What `\?` says.
+/// The text of `\?`.
 pub const HELP: &str = "\
 A statement ends with `;` and may take several lines; Tab completes names and words.
   \\d            list the views and their columns
@@ -23,29 +23,29 @@ A statement ends with `;` and may take several lines; Tab completes names and wo
 Ctrl-C ends a running query or clears the line.
 ";
 
-/// What was said.
+/// A command at the prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PromptCommand {
-    /// Name the views, or the columns of one.
+    /// List the views with their columns, or the columns of one view.
     Describe(Option<String>),
-    /// Print rows so; alone: say how they are printed.
+    /// Set the format of results; `None`: print its name.
     Format(Option<Format>),
-    /// Say how long queries run, or stop it.
+    /// Turn the time of each query on or off.
     Timing,
-    /// Say what can be said.
+    /// Print the commands.
     Help,
-    /// Leave.
+    /// End the prompt.
     Quit,
 }
 
-/// Whether a text is a command, right or wrong, and no SQL.
+/// Whether a text is a command, valid or not, and no SQL.
 pub fn is_command(text: &str) -> bool {
     let text = text.trim();
-    // What somebody types who does not know the others.
+    // Words that a new user tries first.
     text.starts_with('\\') || ["quit", "exit", "help"].contains(&text)
 }
 
-/// Reads a command; a wrong one says what to do.
+/// Parses a command; the error says what would be right.
 pub fn read(text: &str) -> Result<PromptCommand, String> {
     let text = text.trim().trim_end_matches(';');
     let mut words = text.split_whitespace();

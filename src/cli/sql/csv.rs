@@ -1,14 +1,13 @@
-//! Rows as comma-separated values: RFC 4180 with LF, as the tools around us read it.
-//!
-//! A NULL is nothing, an empty text is `""`, bytes are base64.
+//! Rows as comma-separated values: RFC 4180, but with LF, as Unix tools read it. A NULL is an empty
+//! field, an empty text is `""`, a BLOB is base64.
 
 use serde_json::Value;
 
 use super::result::{Cell, QueryResult};
 use crate::escape::visible;
 
-/// The headline and the rows. On a terminal acting characters are written as escapes; elsewhere
-/// values are exact.
+/// The headline and the rows. For a terminal, control characters are escaped; otherwise values are
+/// exact.
 pub fn text(result: &QueryResult, on_terminal: bool) -> String {
     let field = |text: &str| match on_terminal {
         true => quoted(&visible(text)),
@@ -36,7 +35,7 @@ fn of(value: &Value, field: &impl Fn(&str) -> String) -> String {
     }
 }
 
-/// In quotes where it must be: readers would cut it, trim it, or take it for a NULL.
+/// In quotes if a reader would split it, trim it, or take it for a NULL.
 fn quoted(text: &str) -> String {
     let plain = !text.is_empty() && text.trim() == text && !text.contains(['"', ',', '\n', '\r']);
     if plain {

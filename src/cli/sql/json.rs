@@ -1,6 +1,6 @@
 //! Rows as one JSON array of objects, a row per line, keys in the order of the columns.
 //!
-//! A name that is there twice loses no value: the second is `NAME:2`.
+//! The second column of the same name gets the key `NAME:2`, so that no value is lost.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ fn object(keys: &[String], row: &[Value]) -> String {
     serde_json::to_string(&JsonRow(keys, row)).expect("keys and JSON values are JSON")
 }
 
-/// A row whose keys stay in order, and which is written without a map in between.
+/// Serializes a row with its keys in the order of the columns; a JSON map would sort them.
 struct JsonRow<'a>(&'a [String], &'a [Value]);
 
 impl Serialize for JsonRow<'_> {
@@ -34,7 +34,7 @@ impl Serialize for JsonRow<'_> {
     }
 }
 
-/// A key of its own for each column. Names that are there once keep theirs.
+/// A unique key for each column. The first column of a name keeps the name.
 fn keys(columns: &[String]) -> Vec<String> {
     let mut taken: HashSet<String> = columns.iter().cloned().collect();
     let mut seen = HashSet::new();

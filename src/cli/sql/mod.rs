@@ -1,4 +1,4 @@
-//! The prompt of `sql` and the forms of an result: tables, CSV, JSON.
+//! The prompt of `sql`, and the formats of a result: tables, CSV, JSON.
 
 pub(super) mod command;
 pub(super) mod complete;

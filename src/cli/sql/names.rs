@@ -1,7 +1,6 @@
-//! The views that can be params, and their columns as the server tells them.
-//!
-//! The names of the views are part of the contract; their columns are params for, because a server
-//! of another version may have more.
+//! The views of the history and their columns, for completion and `\d`. The names of the views are
+//! part of the contract; the columns come from the server, because one of another version may have
+//! more.
 
 use serde_json::Value;
 
@@ -16,24 +15,24 @@ const VIEWS: [&str; 4] = [
     "history_output",
 ];
 
-/// A view.
+/// A view and its columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewColumns {
-    /// Its name.
+    /// The view's name.
     pub name: String,
-    /// Its columns, in order; empty where the server did not tell.
+    /// The columns' names, in order; empty if the server did not answer.
     pub columns: Vec<String>,
 }
 
-/// What can be named in a query.
+/// The names that a query can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryNames {
-    /// The views.
+    /// The views, in the order of the contract.
     pub views: Vec<ViewColumns>,
 }
 
 impl Default for QueryNames {
-    /// The views alone.
+    /// The views without their columns.
     fn default() -> Self {
         let view = |name: &str| ViewColumns {
             name: name.to_owned(),
@@ -46,8 +45,8 @@ impl Default for QueryNames {
 }
 
 impl QueryNames {
-    /// Asks the server for the columns. Whatever goes wrong leaves them out: the first query of the
-    /// person will say what it is.
+    /// Asks the server for the columns. After an error they stay empty: the user's first query will
+    /// show the error.
     pub async fn fetch(link: &mut Link) -> Self {
         let mut names = Self::default();
         for view in &mut names.views {
@@ -62,7 +61,7 @@ impl QueryNames {
         names
     }
 
-    /// The view of this name.
+    /// The view of this name, in any case of letters.
     pub fn view(&self, name: &str) -> Option<&ViewColumns> {
         let mut views = self.views.iter();
         views.find(|view| view.name.eq_ignore_ascii_case(name))

@@ -1,6 +1,7 @@
-//! The prompt: reads statements and commands, does them one after the other, until it is left.
+//! The prompt: reads statements and commands and runs them one after the other, until the user
+//! leaves.
 //!
-//! Ctrl-C never ends it: it ends the query that runs, by ending the connection that asked.
+//! Ctrl-C does not end the prompt. It ends the running query by closing its connection.
 
 use std::process::ExitCode;
 
@@ -26,25 +27,25 @@ use crate::cli::{
     render::print::{self, ReaderLeft},
 };
 
-/// Said at the beginning.
+/// Printed at the beginning.
 const GREETING: &str = concat!(
     "cc-executor ",
     env!("CARGO_PKG_VERSION"),
     ": the job history in SQL, read-only. A statement ends with `;`; \\? shows help, \\q leaves.\n"
 );
 
-/// How the prompt begins.
+/// The prompt's settings at its beginning.
 #[derive(Debug, Clone, Copy)]
 pub struct PromptOptions {
-    /// How answers are printed.
+    /// Format of results.
     pub format: Format,
-    /// Most rows of one result; `None`: as the server sets it.
+    /// Most rows of a result; `None`: the server's setting.
     pub max_rows: Option<i64>,
-    /// Whether a pager shows what is longer than the screen.
+    /// Whether results go through a pager.
     pub paged: bool,
 }
 
-/// Asks until a person leaves.
+/// Runs the prompt until the user leaves.
 pub async fn prompt(target: Target, options: PromptOptions) -> anyhow::Result<ExitCode> {
     let mut link = link::open_always(target.clone(), VersionNotice::Always).await?;
     print::out(GREETING.as_bytes())?;
@@ -75,7 +76,7 @@ pub async fn prompt(target: Target, options: PromptOptions) -> anyhow::Result<Ex
     }
 }
 
-/// What happens behind a line.
+/// What to do after a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AfterLine {
     Continue,
@@ -92,7 +93,7 @@ struct Prompt {
 }
 
 impl Prompt {
-    /// Does what was typed. Only a terminal that is gone is an error.
+    /// Runs what was typed. Prints errors; only a terminal that is gone is returned as one.
     async fn on_input(&mut self, text: &str) -> anyhow::Result<AfterLine> {
         if command::is_command(text) {
             return match command::read(text) {
@@ -109,7 +110,7 @@ impl Prompt {
                 Err(error) if error.is::<ReaderLeft>() => return Err(error),
                 Err(error) => {
                     print::line(&format!("{error:#}"));
-                    // What was typed behind it may have counted on it.
+                    // The statements after it may depend on it.
                     break;
                 }
             }
@@ -121,7 +122,7 @@ impl Prompt {
         let params = query::params(sql, None, self.max_rows);
         let request = self.link.request(query::METHOD, &params);
         let Some(result) = unless_interrupted(request).await? else {
-            // The server ends a query whose connection is gone.
+            // The server ends a query when its connection is closed.
             self.link.mark_lost();
             print::out(b"\n")?;
             anyhow::bail!("the query was ended");
@@ -177,7 +178,7 @@ impl Prompt {
     }
 }
 
-/// Does it, unless Ctrl-C comes first: then `None`.
+/// Runs `work`; `None` if Ctrl-C comes first.
 async fn unless_interrupted<T>(work: impl Future<Output = T>) -> anyhow::Result<Option<T>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be watched")?;
     tokio::select! {

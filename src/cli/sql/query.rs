@@ -1,6 +1,4 @@
-//! A query on its way to the server: read from stdin, put into a request.
-//!
-//! Nothing is read out of its text.
+//! The parameters of `history.query`, and reading a query from stdin. Does not parse SQL.
 
 use std::io::Read;
 
@@ -12,10 +10,10 @@ use crate::cli::connect::wire;
 /// Most rows that one query returns; the server's setting may be lower.
 pub const ROWS_MAX: i64 = 10_000;
 
-/// The method that answers.
+/// The method that runs a query.
 pub const METHOD: &str = "history.query";
 
-/// The request's parameters.
+/// The parameters of the request.
 pub fn params(sql: &str, params: Option<Value>, max_rows: Option<i64>) -> Value {
     let mut request = json!({"sql": sql});
     if let Some(params) = params {
@@ -27,7 +25,7 @@ pub fn params(sql: &str, params: Option<Value>, max_rows: Option<i64>) -> Value 
     request
 }
 
-/// All of stdin.
+/// The query on stdin, up to its end.
 pub fn from_stdin() -> anyhow::Result<String> {
     read(std::io::stdin().lock())
 }

@@ -1,6 +1,5 @@
-//! What a query gave: columns and rows as the wire has them, and what a value is.
-//!
-//! How values look is the formats' business.
+//! The result of a query: columns, rows and values as the wire has them. `table`, `csv` and `json`
+//! print them.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,14 +7,14 @@ use serde_json::Value;
 /// The result of `history.query`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct QueryResult {
-    /// Names, in order; a name may be there twice.
+    /// The columns' names, in order; a name may occur twice.
     pub columns: Vec<String>,
-    /// As many values in each as there are columns.
+    /// The rows, each with one value per column.
     pub rows: Vec<Vec<Value>>,
-    /// Whether there are more rows.
+    /// Whether the query has more rows than these.
     #[serde(default)]
     pub truncated: bool,
-    /// How long the query ran, ms.
+    /// How long the query ran, milliseconds.
     #[serde(default)]
     pub elapsed_ms: f64,
 }
@@ -23,7 +22,7 @@ pub struct QueryResult {
 /// One value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cell<'a> {
-    /// Nothing; also a real that JSON does not have.
+    /// NULL; also a real that JSON does not have (infinity).
     Null,
     /// An integer or a real, as JSON writes it.
     Number(&'a Value),
@@ -34,7 +33,7 @@ pub enum Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
-    /// Reads a value; one that the contract does not know counts as null.
+    /// Parses a value; one that the contract does not have counts as NULL.
     pub fn of(value: &'a Value) -> Self {
         match value {
             Value::Number(_) | Value::Bool(_) => Self::Number(value),
@@ -49,18 +48,18 @@ impl<'a> Cell<'a> {
 }
 
 impl QueryResult {
-    /// Reads a result.
+    /// Parses a result.
     pub fn read(result: Value) -> anyhow::Result<Self> {
         let result: Self = serde_json::from_value(result)?;
         let fits = |row: &Vec<Value>| row.len() == result.columns.len();
         anyhow::ensure!(
             result.rows.iter().all(fits),
-            "the server sent rows that do not fit their columns"
+            "the server sent a row that has not one value per column"
         );
         Ok(result)
     }
 
-    /// Says that there are more rows, and how to get them.
+    /// A line that there are more rows, and how to get them.
     pub fn truncation_note(&self) -> String {
         format!(
             "only the first {} are shown: a result has at most 1 MiB and --max-rows (up to {}); \

@@ -1,7 +1,7 @@
-//! Rows as columns below a headline, one line each.
+//! Rows as columns below a headline, one line each. Control characters are escaped.
 //!
-//! On a terminal the widest values give way, so that the lines fit where they can; elsewhere values
-//! are whole. Text comes here with whatever is in it and leaves harmless.
+//! On a terminal the widest values are cut, so that lines fit if they can; otherwise values are
+//! whole.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use comfy_table::{CellAlignment, Row, Table};
@@ -14,12 +14,12 @@ use super::{
 };
 use crate::escape::visible;
 
-/// Columns are not made narrower than this, so that moments are whole; where they do not fit then,
-/// lines are longer than the screen, columns.
+/// Least width of a column, columns, so that times are whole; if the columns do not fit then, lines
+/// are longer than the screen.
 const COLUMN_MIN: usize = 27;
-/// Blanks between two columns.
+/// Number of blanks between two columns.
 const BETWEEN: usize = 2;
-/// Stands for what was cut away.
+/// Marks a value that was cut.
 const CUT: &str = "…";
 
 /// The table, each line with its newline.
@@ -59,7 +59,7 @@ fn lay_out(result: &QueryResult, head: Vec<String>, rows: Vec<Vec<String>>) -> S
     text
 }
 
-/// Whether a column has numbers, and nothing else but NULL.
+/// Whether a column has numbers, and otherwise only NULL.
 fn is_numeric(result: &QueryResult, column: usize) -> bool {
     let mut numbers = 0;
     let fits = result.rows.iter().all(|row| match Cell::of(&row[column]) {
@@ -73,7 +73,7 @@ fn is_numeric(result: &QueryResult, column: usize) -> bool {
     fits && numbers > 0
 }
 
-/// A value as one harmless line. A text that reads NULL is in quotes, so that NULL is NULL.
+/// A value as one line with escapes. The text NULL is in quotes, to differ from a NULL.
 fn cell(value: &Value) -> String {
     match Cell::of(value) {
         Cell::Null => "NULL".to_owned(),
@@ -84,14 +84,14 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// As SQL writes bytes.
+/// A BLOB as an SQL literal.
 fn blob(base64: &str) -> String {
     let bytes = BASE64_STANDARD.decode(base64).unwrap_or_default();
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("x'{hex}'")
 }
 
-/// How wide each column would be, columns.
+/// The full width of each column, columns.
 fn widest(head: &[String], rows: &[Vec<String>]) -> Vec<usize> {
     let of = |column: usize| rows.iter().map(move |row| row[column].width()).max();
     head.iter()
@@ -100,7 +100,7 @@ fn widest(head: &[String], rows: &[Vec<String>]) -> Vec<usize> {
         .collect()
 }
 
-/// The most that a value may be wide, so that the lines fit: the widest columns give way first.
+/// The greatest width of a value with which the lines fit: only the widest columns are cut.
 fn limit(widest: &[usize], screen: usize) -> usize {
     let room = screen.saturating_sub(BETWEEN * widest.len().saturating_sub(1));
     let fits = |most: usize| widest.iter().map(|width| (*width).min(most)).sum::<usize>() <= room;
@@ -109,7 +109,7 @@ fn limit(widest: &[usize], screen: usize) -> usize {
     if fits(usize::MAX) {
         return usize::MAX;
     }
-    // Columns up to the result keep their width, the others share what is left.
+    // From the narrowest column up: those below an equal share of what is left keep their width.
     let mut left = room;
     for (place, width) in sorted.iter().enumerate() {
         let share = left / (sorted.len() - place);

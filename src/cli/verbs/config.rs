@@ -1,5 +1,5 @@
-//! `config`: every setting, its value and where the value comes from. The settings themselves are in
-//! `config/`.
+//! `config`: every setting, its value and where the value comes from. The settings themselves are
+//! in `config/`.
 
 use std::{path::PathBuf, process::ExitCode};
 

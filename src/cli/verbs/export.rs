@@ -115,9 +115,9 @@ async fn write(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let mut formatter = ExportFormatter::new(args.format, &described, idle_max);
     let mut out = ExportOutput::open(args.output.as_deref(), args.force)?;
     out.write(formatter.begin(&described, &recording.job).as_bytes())?;
-    while let Some(pieces) = recording.next().await? {
-        for piece in pieces {
-            match piece {
+    while let Some(items) = recording.next().await? {
+        for item in items {
+            match item {
                 RecordedItem::Chunk(chunk) => out.write(&formatter.chunk(chunk))?,
                 RecordedItem::Gap(gap) => formatter.gap(gap),
             }
@@ -142,7 +142,7 @@ pub fn idle_max(seconds: Option<f64>) -> anyhow::Result<Option<Duration>> {
     length.context("--idle-limit is too long; leave it out for none")
 }
 
-/// Makes the bytes of a format from the pieces of a recording.
+/// Makes the bytes of a format from the items of a recording.
 struct ExportFormatter {
     format: ExportFormat,
     asciicast: Asciicast,

@@ -97,8 +97,8 @@ struct Sender {
 }
 
 impl Sender {
-    /// Sends an input until the server accepts it, across losses of the server; its `write_id` makes
-    /// sure that the job gets it once.
+    /// Sends an input until the server accepts it, across losses of the server; its `write_id`
+    /// makes sure that the job gets it once.
     async fn send(&mut self, data: &[u8], eof: bool) -> anyhow::Result<()> {
         let mut input = self.write_ids.input(data, eof);
         input["job"] = self.job.clone();

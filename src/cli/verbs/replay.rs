@@ -1,5 +1,5 @@
-//! `replay`: writes a job's output again, with its original pauses (`render::pacing`). Does not affect
-//! the job.
+//! `replay`: writes a job's output again, with its original pauses (`render::pacing`). Does not
+//! affect the job.
 
 use std::process::ExitCode;
 
@@ -65,9 +65,9 @@ pub async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         began: Instant::now(),
     };
     let mut whole = true;
-    while let Some(pieces) = recording.next().await? {
-        for piece in pieces {
-            match piece {
+    while let Some(items) = recording.next().await? {
+        for item in items {
+            match item {
                 RecordedItem::Chunk(chunk) => player.play(chunk).await?,
                 RecordedItem::Gap(gap) => {
                     whole = false;

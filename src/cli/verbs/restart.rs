@@ -98,7 +98,8 @@ fn is_another(client: &Client, launch: &ServerLaunch) -> bool {
     server.is_some_and(|argv| argv.get(1..) != Some(launch.args.as_slice()))
 }
 
-/// Whether this version would start a server with these words and variables; checked before the stop.
+/// Whether this version would start a server with these words and variables; checked before the
+/// stop.
 fn check(launch: &ServerLaunch, layout: &Layout) -> anyhow::Result<()> {
     let words = ["cc-executor".into()]
         .into_iter()

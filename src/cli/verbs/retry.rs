@@ -58,8 +58,8 @@ pub async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Submits one job again. The request has no idempotency key, so it is not repeated after a lost reply:
-/// that could make a second job.
+/// Submits one job again. The request has no idempotency key, so it is not repeated after a lost
+/// reply: that could make a second job.
 async fn retry_job(link: &mut Link, job: Value) -> anyhow::Result<ShownJob> {
     match link.try_request("job.retry", &json!({"job": job})).await? {
         Some(job) => ShownJob::read(&job),

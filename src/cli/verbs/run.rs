@@ -1,7 +1,7 @@
 //! `run`: a job that behaves like the command itself: its bytes, its exit code, its Ctrl-C.
 //!
-//! The job belongs to the server and goes on without this process. Where stderr is not a terminal, this
-//! process adds at most one line of its own.
+//! The job belongs to the server and goes on without this process. Where stderr is not a terminal,
+//! this process adds at most one line of its own.
 
 use std::{cell::Cell, process::ExitCode, time::Duration};
 
@@ -138,8 +138,8 @@ async fn watch(
         .await
 }
 
-/// Submits the job. A signal before the request was sent ends the wait (`None`). After that the job may
-/// exist: the first signal is returned with the reply, and a second one ends the wait.
+/// Submits the job. A signal before the request was sent ends the wait (`None`). After that the job
+/// may exist: the first signal is returned with the reply, and a second one ends the wait.
 async fn submit_unless_signalled<T>(
     submitting: impl Future<Output = T>,
     sent: &Cell<bool>,
@@ -357,8 +357,8 @@ impl RunningJob {
         exit_code::RUN_FAILED
     }
 
-    /// The job is final: writes the last bytes and returns the job's exit code. A signal leaves at once,
-    /// because the reader of the output may be blocked.
+    /// The job is final: writes the last bytes and returns the job's exit code. A signal leaves at
+    /// once, because the reader of the output may be blocked.
     async fn finish(self, job: &ShownJob) -> anyhow::Result<ExitCode> {
         let code = exit_code::of(job);
         let Self {

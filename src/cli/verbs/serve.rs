@@ -1,5 +1,5 @@
-//! `serve`: the composition root of the server. Builds its parts, prints the ready line, waits for a
-//! reason to stop, and stops the parts in order.
+//! `serve`: the composition root of the server. Builds its parts, prints the ready line, waits for
+//! a reason to stop, and stops the parts in order.
 
 use std::{
     io::Write,
@@ -57,9 +57,9 @@ pub struct ServeArgs {
     pub settings: SettingOptions,
 }
 
-/// The runtime of a server. Waits up to two seconds for the sockets and threads that it needs. If it
-/// cannot get them, tokio panics and the runtime hangs after that; the panic hook ends the process
-/// with a message instead.
+/// The runtime of a server. Waits up to two seconds for the sockets and threads that it needs. If
+/// it cannot get them, tokio panics and the runtime hangs after that; the panic hook ends the
+/// process with a message instead.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     descriptors::patiently(UnixStream::pair)?;
     descriptors::patiently(threads::are_allowed)?;
@@ -77,8 +77,8 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// What the clean start could not put right. Logged later: there is no log yet when it is found.
 static NOT_CLEANED: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Cleans what this process inherited from its starter. Inside of a job it starts the server outside
-/// of the job instead, and returns when that server has ended.
+/// Cleans what this process inherited from its starter. Inside of a job it starts the server
+/// outside of the job instead, and returns when that server has ended.
 pub fn prepare() -> Result<(), ExitCode> {
     if let Err(error) = clean::environment_of_this_process(config::is_variable) {
         print::line(&format!(
@@ -249,8 +249,8 @@ fn server_state(
     })
 }
 
-/// Writes down how this server was started, for `restart`. The file is replaced as a whole, so that a
-/// reader never sees half of it.
+/// Writes down how this server was started, for `restart`. The file is replaced as a whole, so that
+/// a reader never sees half of it.
 fn write_start(claim: &DataDirClaim) -> anyhow::Result<()> {
     let bytes = serde_json::to_vec(&ServerStart::of_this_process()?)?;
     let draft = format!("{}.draft", Layout::START);
@@ -282,8 +282,9 @@ fn notify_service_manager(state: NotifyState) {
     }
 }
 
-/// Waits for a reason to stop: a signal, or `idle_exit_s`. An error means that the server cannot go on:
-/// its directory is gone, a part panicked, or the database failed and nothing can be acknowledged.
+/// Waits for a reason to stop: a signal, or `idle_exit_s`. An error means that the server cannot go
+/// on: its directory is gone, a part panicked, or the database failed and nothing can be
+/// acknowledged.
 async fn wait_for_stop(
     state: &ServerState,
     socket: ServedSocket<'_>,

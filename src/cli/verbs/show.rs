@@ -1,4 +1,5 @@
-//! `show`: everything about one job, with a sentence on how it ended and the last lines of its output.
+//! `show`: everything about one job, with a sentence on how it ended and the last lines of its
+//! output.
 
 use std::process::ExitCode;
 

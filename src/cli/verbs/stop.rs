@@ -1,9 +1,9 @@
 //! `stop`: ends the server of a data directory. Running jobs go on under their shims, unless
 //! `--drain` or `--kill-jobs` is given.
 //!
-//! The kernel names the process: the one that listens on the socket, or if none listens, the one that
-//! holds the directory's lock; never a file with a process id alone. A pidfd then makes sure that the
-//! signal cannot reach another process with the same id.
+//! The kernel names the process: the one that listens on the socket, or if none listens, the one
+//! that holds the directory's lock; never a file with a process id alone. A pidfd then makes sure
+//! that the signal cannot reach another process with the same id.
 
 use std::{
     os::fd::{AsFd, OwnedFd},

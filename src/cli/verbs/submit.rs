@@ -102,7 +102,8 @@ impl Submission {
         self.sent.set(true);
         let mut new_job = Value::Object(new_job);
         let reply = match link.request("job.submit", &new_job).await {
-            // A server of an earlier version refuses the key, and gives its own limits to every job.
+            // A server of an earlier version refuses the key, and gives its own limits to every
+            // job.
             Err(error) if does_not_know_limits(&error) => {
                 if let Some(keys) = new_job.as_object_mut() {
                     keys.remove("limits");

@@ -156,8 +156,8 @@ impl LineTimestamps {
         Self { clock, open: None }
     }
 
-    /// The bytes of a chunk with the time before each line that begins in it. If the unfinished line
-    /// belongs to another stream, a newline ends it first.
+    /// The bytes of a chunk with the time before each line that begins in it. If the unfinished
+    /// line belongs to another stream, a newline ends it first.
     fn prefix_lines(&mut self, frame: &OutputFrame) -> Vec<u8> {
         let prefix = format!("{} ", times::timestamp(frame.at, self.clock));
         let mut out = Vec::with_capacity(frame.data.len() + prefix.len());

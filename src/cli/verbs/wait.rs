@@ -115,8 +115,8 @@ pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl WaitArgs {
-    /// Waits for one group, across losses of the connection. Null when the timeout has passed and no
-    /// server has replied.
+    /// Waits for one group, across losses of the connection. Null when the timeout has passed and
+    /// no server has replied.
     async fn wait_for_group(
         &self,
         link: &mut Link,
@@ -172,7 +172,8 @@ impl WaitArgs {
     }
 }
 
-/// The job that decided the wait, or the only one in the request; `None` when the timeout has passed.
+/// The job that decided the wait, or the only one in the request; `None` when the timeout has
+/// passed.
 fn deciding_job(result: &Value) -> anyhow::Result<Option<ShownJob>> {
     let job = match (&result["job"], result["jobs"].as_array().map(Vec::as_slice)) {
         (Value::Null, Some([only])) => only,
