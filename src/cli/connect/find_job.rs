@@ -116,7 +116,7 @@ mod tests {
         let jobs: Vec<ShownJob> = (1..=6).map(|n| sample(json!({"number": n}))).collect();
         assert_eq!(
             ambiguous("bu\x1bild", &jobs),
-            "several jobs are called bu\\x1bild: 1, 2, 3, 4, 5, …; name one by its number"
+            "several jobs are called bu\\x1bild: 1, 2, 3, 4, 5, …; give the number of one"
         );
     }
 }

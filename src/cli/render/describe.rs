@@ -160,8 +160,8 @@ mod tests {
             (
                 json!({"state": "running", "stop": {"cause": "cancel",
                     "refused": [{"pid": 7, "comm": "su\u{1b}do"}]}}),
-                "is running, and being stopped (cancel); the kernel did not let it be stopped \
-                 (EPERM): another user's processes 7 (su\\x1bdo)",
+                "is running, and being stopped (cancel); the kernel did not allow signals \
+                 (EPERM) to another user's processes: 7 (su\\x1bdo)",
             ),
         ] {
             assert_eq!(of(&sample(keys)), text);

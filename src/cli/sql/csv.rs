@@ -55,7 +55,7 @@ mod tests {
             [1, "plain"], [null, ""], [0.5, "q\"u,o\nte\r"], [-1, " x"], [2, {"base64": "AP8="}],
             ["\u{1b}[2J", "größe"],
         ]}))
-        .expect("an result")
+        .expect("a result")
     }
 
     #[test]

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     fn result(columns: Value, rows: Value) -> QueryResult {
-        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("an result")
+        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("a result")
     }
 
     #[test]

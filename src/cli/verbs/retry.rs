@@ -18,7 +18,7 @@ use crate::cli::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Prints the ids of the new jobs. They have the command, environment and stdin of the old ones; input \
-that was sent to an interactive job is not sent retry_job. Exit code: 0 when all were submitted, 1 when \
+that was sent to an interactive job is not sent again. Exit code: 0 when all were submitted, 1 when \
 one was not.")]
 pub struct RetryArgs {
     #[command(flatten)]

@@ -172,7 +172,7 @@ mod tests {
         });
         let assertions = [("contains", "x"), ("regex", "y+"), ("sha256", "ab")];
         let expected = "\
-job 7 (failed) is NOT intact: 10 bytes of output, no SHA-256 over all of them
+job 7 (failed) is NOT intact: 10 bytes of output, no SHA-256 of all of them
   segment 7.1.0.seg: a\\x1bb
   and 2 more problems
   bytes 3 to 5 are on record as missing (drop_oldest)
