@@ -1,9 +1,9 @@
-//! The command line: a client like any other, which speaks only the public wire API (`serve`, `token`
-//! and `config` aside, which are the server's own verbs).
+//! The command line: a client that uses only the public wire API, except for the server's own verbs
+//! `serve`, `token` and `config`.
 //!
-//! `verbs` has one file per verb, `connect` finds, starts and reaches servers, `new_job` reads a new
-//! job from options, `render` is everything that is printed, `sql` the prompt, `serve` what the
-//! server's process needs around it.
+//! `verbs` has one file per verb, `connect` finds, starts and connects to servers, `new_job` makes
+//! a new job from options, `render` prints, `sql` is the prompt and the formats of results, `serve`
+//! has what a server's process needs besides the server.
 
 mod connect;
 mod new_job;
@@ -18,7 +18,7 @@ use anyhow::Context;
 use clap::Parser;
 
 use connect::autostart;
-use render::{exit_code, print, reader, usage};
+use render::{exit_code, print, reader, usage_error};
 use verbs::Verb;
 
 pub use connect::autostart::LAUNCH_ROLE;
@@ -31,24 +31,24 @@ struct Cli {
     verb: Verb,
 }
 
-/// The command line's own `main`: reads the verb and does it.
+/// The command line's `main`: parses the verb and runs it.
 pub fn main() -> ExitCode {
     let verb = match Cli::try_parse() {
         Ok(cli) => cli.verb,
-        Err(refused) => return usage::refuse(&refused),
+        Err(refused) => return usage_error::print(&refused),
     };
     let failure = match verb {
-        Verb::Run(_) => exit_code::OURS,
+        Verb::Run(_) => exit_code::RUN_FAILED,
         _ => exit_code::FAILURE,
     };
     match runtime(&verb).and_then(|runtime| {
         let result = runtime.block_on(perform(verb));
-        // A thread that still waits for a pager must not keep the process.
+        // A thread that still waits for stdin or a pager must not keep the process alive.
         runtime.shutdown_background();
         result
     }) {
         Ok(code) => code,
-        Err(error) if error.is::<print::NobodyReads>() => ExitCode::from(exit_code::BROKEN_PIPE),
+        Err(error) if error.is::<print::ReaderLeft>() => ExitCode::from(exit_code::BROKEN_PIPE),
         Err(error) => {
             print::line(&print::chain(&error));
             ExitCode::from(failure)
@@ -57,13 +57,13 @@ pub fn main() -> ExitCode {
 }
 
 /// The role that detaches from a command line and becomes a server: the first word is
-/// [`LAUNCH_ROLE`], `args` are those behind it.
+/// [`LAUNCH_ROLE`], `args` are the words after it.
 pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
     autostart::launch(args)
 }
 
-/// What `serve` has to do before there is another thread; where it is done already, or must not be
-/// here, the exit code.
+/// What `serve` has to do while the process has one thread. The error is an exit code: the start
+/// failed, or the server ran outside of the job that this process is part of, and has ended.
 pub fn prepare_to_serve() -> Result<(), ExitCode> {
     verbs::serve::prepare()
 }
@@ -82,7 +82,8 @@ fn runtime(verb: &Verb) -> anyhow::Result<tokio::runtime::Runtime> {
     )
 }
 
-/// Does what the verb says. One that only reads ends when its reader has left, also while it waits.
+/// Runs the verb. A verb that only reads also ends when the reader of its output has left, even
+/// while it waits.
 async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
     if !verb.only_reads() {
         return verb.act().await;
@@ -91,7 +92,7 @@ async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
     tokio::select! {
         biased;
         done = verb.act() => done,
-        _ = readers.left() => Err(print::NobodyReads.into()),
+        _ = readers.left() => Err(print::ReaderLeft.into()),
     }
 }
 

@@ -115,7 +115,7 @@ fn starts(server: &mut Server) -> bool {
     }
     server.ended();
     let said = server.said_last();
-    assert!(said.contains("no room for another file"), "{said}");
+    assert!(said.contains("no free inodes"), "{said}");
     false
 }
 

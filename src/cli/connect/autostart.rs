@@ -1,7 +1,7 @@
-//! Starts a server for a data directory that has none, in its own session, and waits for it.
+//! Starts a server for a data directory that has none, in a session of its own, and waits for it.
 //!
-//! Two command lines may do so at once: the data directory's lock decides, the loser's server
-//! leaves, and both connect to the winner.
+//! Two command lines may do so at once: one server gets the data directory's lock, the other one
+//! exits, and both command lines connect to the first.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     client::{Client, ConnectError},
-    holder::{is_locked, written_down},
+    holder::{is_locked, recorded_pid},
     target::Target,
 };
 use crate::{
@@ -33,35 +33,35 @@ use crate::{
 
 /// First word of the command line of the role that detaches and becomes a server.
 pub const LAUNCH_ROLE: &str = "launch-detached";
-/// A server that was started for a command line leaves after so many idle seconds.
+/// An autostarted server exits after this many idle seconds.
 const IDLE_EXIT_S: &str = "600";
-/// What tells such a server from others: an option that only this file gives.
+/// Marks an autostarted server: only this file gives the option.
 const IDLE_EXIT_OPTION: &str = "--idle-exit-s";
-/// Where a service manager is told that its service is ready (sd_notify(3)).
+/// Names the socket of the service manager (sd_notify(3)).
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// How long a server may take from its start to its first answer.
 const START_MAX: Duration = Duration::from_secs(30);
 /// Longest pause between two attempts to connect.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// How much of the end of a log is looked at.
+/// How much of the end of a log is read, bytes.
 const LOG_TAIL_BYTES: u64 = 4096;
 /// How many lines of a log an error quotes.
 const LOG_TAIL_LINES: usize = 3;
 
-/// Connects to the server of a data directory, and starts one where there is none.
+/// Connects to the server of a data directory; starts one if there is none.
 pub async fn connect_or_start(layout: &Layout) -> anyhow::Result<Client> {
     let target = Target::Local(layout.clone());
-    let own = || ServerLaunch::of_our_own(layout);
-    wait_for(&target, layout, own).await
+    let own = || ServerLaunch::default_for(layout);
+    connect_or_launch(&target, layout, own).await
 }
 
-/// Starts a server and waits for it; also where another one takes its place.
+/// Starts a server and connects to it, or to another one that was started at the same time.
 pub async fn start(layout: &Layout, launch: &ServerLaunch) -> anyhow::Result<Client> {
     let target = Target::Local(layout.clone());
-    wait_for(&target, layout, || launch.clone()).await
+    connect_or_launch(&target, layout, || launch.clone()).await
 }
 
-async fn wait_for(
+async fn connect_or_launch(
     target: &Target,
     layout: &Layout,
     launch: impl Fn() -> ServerLaunch,
@@ -73,15 +73,17 @@ async fn wait_for(
         match Client::connect(target).await {
             Ok(client) => {
                 if let Some(server) = started {
-                    server.leave_it_to(&client).await;
+                    server.yield_to(&client).await;
                 }
                 return Ok(client);
             }
             Err(ConnectError::Refused(why)) => bail!(why),
-            Err(ConnectError::Busy(why) | ConnectError::Dying(why)) if Instant::now() > give_up => {
+            Err(ConnectError::Busy(why) | ConnectError::BrokenOff(why))
+                if Instant::now() > give_up =>
+            {
                 bail!(why)
             }
-            Err(ConnectError::Busy(_) | ConnectError::Dying(_) | ConnectError::Absent(_)) => {}
+            Err(ConnectError::Busy(_) | ConnectError::BrokenOff(_) | ConnectError::Absent(_)) => {}
         }
         match &mut started {
             None if !is_locked(layout) => {
@@ -89,15 +91,15 @@ async fn wait_for(
             }
             None => {}
             Some(server) => match server.ended()? {
-                Some(status) if !is_locked(layout) => return Err(server.obituary(&status)),
-                // It found another one in its place: that is the one to wait for.
+                Some(status) if !is_locked(layout) => return Err(server.ended_early_error(&status)),
+                // It ended because another server has the lock: connect to that one.
                 Some(_) => started = None,
                 None => {}
             },
         }
         if Instant::now() > give_up {
             bail!(
-                "a server holds the lock of {} but does not answer; its log is {}, `cc-executor stop` ends it",
+                "a server has locked {} but does not answer; its log is {}, and `cc-executor stop` ends it",
                 layout.root().display(),
                 layout.log().display()
             );
@@ -108,15 +110,15 @@ async fn wait_for(
     }
 }
 
-/// Whether a server with this command line was started by a command line, not by a person.
-pub fn is_our_own(argv: &[OsString]) -> bool {
+/// Whether a server with this command line was autostarted.
+pub fn was_autostarted(argv: &[OsString]) -> bool {
     argv.iter().any(|word| word == IDLE_EXIT_OPTION)
 }
 
 /// How a server is started.
 #[derive(Debug, Clone)]
 pub struct ServerLaunch {
-    /// The words behind the program's name, `serve` first.
+    /// The words after the program's name, `serve` first.
     pub args: Vec<OsString>,
     /// Its whole environment.
     pub env: Vec<(OsString, OsString)>,
@@ -126,7 +128,7 @@ pub struct ServerLaunch {
 
 impl ServerLaunch {
     /// The server that is started when a verb finds none.
-    pub fn of_our_own(layout: &Layout) -> Self {
+    pub fn default_for(layout: &Layout) -> Self {
         let log = layout.log();
         let words: [&OsStr; 9] = [
             "serve".as_ref(),
@@ -141,28 +143,31 @@ impl ServerLaunch {
         ];
         Self {
             args: words.iter().map(OsString::from).collect(),
-            // The rest is the affair of the shell that needs one just now.
+            // Only the settings' variables: the others belong to the shell that happens to start
+            // it.
             env: clean::environment(std::env::vars_os(), false, config::is_variable),
-            // A server in the background must not keep somebody's mount busy.
+            // A server in the background must not keep a mounted file system busy.
             cwd: PathBuf::from("/"),
         }
     }
 }
 
-/// A server that we started. One that is given up before it has a place goes with this: nobody
-/// waits for it, and in its wait for the lock it would outlive a server that is stopped just then.
+/// A server that this process started. Dropping this kills a server that does not hold the data
+/// directory yet: it would wait for the lock, and outlive the server that is being stopped.
 struct StartedServer {
     process: ServerChild,
-    /// Whether it is somebody's business what becomes of it.
-    ours: bool,
+    /// Whether the drop may kill it.
+    kill_on_drop: bool,
     layout: Layout,
+    /// Length of the log before the start, bytes: what follows is from this server.
     log_from: u64,
 }
 
-/// The process of such a server.
+/// The process of a started server.
 enum ServerChild {
     Child(tokio::process::Child),
-    /// A job that we are a part of must not be the parent of a server.
+    /// Started by the shim of the job that this process is part of: a server inside of a job would
+    /// end with the job.
     Outside(Outside),
 }
 
@@ -195,7 +200,7 @@ impl ServerChild {
 
 impl Drop for StartedServer {
     fn drop(&mut self) {
-        if self.ours && !self.has_place() {
+        if self.kill_on_drop && !self.holds_data_dir() {
             self.process.kill();
         }
     }
@@ -222,7 +227,7 @@ impl StartedServer {
         };
         Ok(Self {
             process,
-            ours: true,
+            kill_on_drop: true,
             layout: layout.clone(),
             log_from,
         })
@@ -234,12 +239,12 @@ impl StartedServer {
             .context("the server that was started cannot be watched")
     }
 
-    /// Ends it where another server answers: it would only wait for the lock, and take the place
-    /// of that server should it be stopped just then. It has touched nothing yet.
-    async fn leave_it_to(mut self, winner: &Client) {
-        self.ours = false;
+    /// Ends it if another server answers: it would only wait for the lock, and take over when that
+    /// server is stopped. It has changed nothing yet.
+    async fn yield_to(mut self, winner: &Client) {
+        self.kill_on_drop = false;
         let own = self.process.id().and_then(|pid| i32::try_from(pid).ok());
-        if winner.peer() != own {
+        if winner.server_pid() != own {
             self.process.kill();
             if let ServerChild::Child(child) = &mut self.process {
                 // An error means that it has ended by itself.
@@ -248,14 +253,14 @@ impl StartedServer {
         }
     }
 
-    /// Whether it is the one that holds the data directory: who does writes that down in its lock.
-    fn has_place(&self) -> bool {
-        let holder = written_down(&self.layout).and_then(|pid| u32::try_from(pid).ok());
+    /// Whether it holds the data directory: the holder writes its process id into the lock file.
+    fn holds_data_dir(&self) -> bool {
+        let holder = recorded_pid(&self.layout).and_then(|pid| u32::try_from(pid).ok());
         holder.is_some() && holder == self.process.id()
     }
 
-    /// Why there is no server, with its last words.
-    fn obituary(&self, status: &str) -> anyhow::Error {
+    /// The error for a server that ended at its start, with the last lines of its log.
+    fn ended_early_error(&self, status: &str) -> anyhow::Error {
         let words = last_lines(&self.layout, self.log_from).unwrap_or_default();
         let log = self.layout.log();
         let log = log.display();
@@ -286,7 +291,7 @@ fn child(launch: &ServerLaunch, stderr: File) -> anyhow::Result<tokio::process::
         .context("no server could be started")
 }
 
-/// The last lines of a log behind `from`, joined into one.
+/// The last lines of a log after `from`, joined into one.
 fn last_lines(layout: &Layout, from: u64) -> std::io::Result<String> {
     let dir = OwnDir::open(layout.root())?.ok_or(ErrorKind::NotFound)?;
     let file = dir.open_file(Layout::LOG, Access::Read)?;
@@ -305,18 +310,18 @@ fn last_lines(layout: &Layout, from: u64) -> std::io::Result<String> {
     Ok(lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join(" | "))
 }
 
-/// The role between a command line and its server: leaves the terminal's session, lets go of every
-/// descriptor that was handed down by accident (a lock or a pipe that somebody waits for), and
-/// becomes the server. Its process id stays the same, and is told in a line on stdout.
+/// The role between a command line and its server: leaves the terminal's session, closes every
+/// inherited descriptor (a server must not keep another program's lock or pipe open), and execs the
+/// server. Its process id stays the same; it prints it in a line on stdout.
 pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
-    // Fails only for the leader of a group, which then has left its session already or will.
+    // Fails only if this process already leads a process group (setsid(2)).
     if let Err(errno) = nix::unistd::setsid() {
         print::line(&format!("the server could not leave the session: {errno}"));
     }
     close_inherited();
-    // Where stdout is closed there is nobody to tell.
+    // If stdout is closed, nothing reads the id.
     let _ = writeln!(std::io::stdout(), "{}", std::process::id());
-    // Whose service it runs in by chance is not its own manager.
+    // The service manager of the command line is not that of the server.
     let error = Command::new(program())
         .args(args)
         .env_remove(NOTIFY_SOCKET)
@@ -335,7 +340,7 @@ fn close_inherited() {
         .filter(|fd| *fd > 2)
         .collect();
     for fd in open {
-        // One of them was the listing itself, which is closed by now.
+        // One of them was the descriptor of the listing, which is closed by now (EBADF).
         let _ = nix::unistd::close(fd);
     }
 }
@@ -346,10 +351,10 @@ mod tests {
 
     #[test]
     fn our_own_servers_are_known_by_their_command_line() {
-        let own = ServerLaunch::of_our_own(&Layout::new("/data"));
-        assert!(is_our_own(&own.args));
+        let own = ServerLaunch::default_for(&Layout::new("/data"));
+        assert!(was_autostarted(&own.args));
         assert_eq!(own.args[0], "serve");
-        assert!(!is_our_own(&["cc-executor".into(), "serve".into()]));
+        assert!(!was_autostarted(&["cc-executor".into(), "serve".into()]));
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! One connection to a server: connect, greet, ask, listen.
-//!
-//! It does not know how to come back after a loss (that is `link`) nor what a job is.
+//! One connection to a server: connects, reads the greeting, sends requests, receives messages.
+//! `link` reconnects after a loss.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -27,9 +26,9 @@ use super::{
 };
 use crate::{data_dir::OwnDir, spool::Layout};
 
-/// How long a connection may take until its greeting.
+/// How long connecting may take, up to the greeting.
 const GREETING_MAX: Duration = Duration::from_secs(30);
-/// Silence on TCP after which the server is asked for a sign of life.
+/// Silence on TCP after which the client sends a ping.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Unanswered pings after which a TCP connection counts as lost.
 const PINGS_MAX: u32 = 3;
@@ -37,21 +36,22 @@ const PINGS_MAX: u32 = 3;
 /// Why there is no connection.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
-    /// Nobody listens there.
-    #[error("nobody answers at {0}")]
+    /// No process listens there.
+    #[error("no server answers at {0}")]
     Absent(String),
-    /// Somebody listens, but not now: trying again later may help.
+    /// A process listens but does not take the connection now: trying again later may help.
     #[error("{0}")]
     Busy(String),
-    /// Somebody listened, and was gone before it said a word: the next try tells who is there now.
+    /// The server closed the connection before its greeting, as one does that is stopping: the next
+    /// try finds its successor, or none.
     #[error("{0}")]
-    Dying(String),
-    /// It will not become better by itself.
+    BrokenOff(String),
+    /// Trying again does not help.
     #[error("{0}")]
     Refused(String),
 }
 
-/// The connection is gone; why, as far as it is known.
+/// The connection is gone; with the reason, as far as it is known.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the connection to the server was lost: {0}")]
 pub struct Lost(String);
@@ -59,28 +59,28 @@ pub struct Lost(String);
 /// Why a request has no result.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RequestError {
-    /// The connection is gone; whether the server acted is not known.
+    /// The connection is gone; whether the server has acted is unknown.
     #[error(transparent)]
     Lost(#[from] Lost),
     /// The server refused.
     #[error("{}", crate::escape::visible(&.0.message))]
     Refused(WireError),
     /// The request is longer than any message may be.
-    #[error("the request has {0} bytes, {max} are the most; leave something out (the environment with --clean-env)", max = wire::MESSAGE_BYTES_MAX)]
+    #[error("the request has {0} bytes, but at most {max} are allowed; leave something out (the environment with --clean-env)", max = wire::MESSAGE_BYTES_MAX)]
     TooLong(usize),
 }
 
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-/// A greeted session.
+/// A session after its greeting.
 pub struct Client {
     ws: WebSocketStream<Box<dyn Io>>,
     next_id: u64,
     version: String,
-    peer: Option<i32>,
-    watched: bool,
-    going: bool,
+    server_pid: Option<i32>,
+    sends_pings: bool,
+    going_away: bool,
 }
 
 impl Client {
@@ -89,7 +89,7 @@ impl Client {
         match timeout(GREETING_MAX, connect(target)).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::Busy(format!(
-                "the server at {target} took the connection but does not answer"
+                "the server at {target} accepted the connection but does not answer"
             ))),
         }
     }
@@ -99,17 +99,18 @@ impl Client {
         &self.version
     }
 
-    /// The server's process id, as the kernel tells it; `None` over TCP.
-    pub fn peer(&self) -> Option<i32> {
-        self.peer
+    /// The server's process id, from the kernel; `None` over TCP, 0 if the server is in another PID
+    /// namespace.
+    pub fn server_pid(&self) -> Option<i32> {
+        self.server_pid
     }
 
-    /// Whether the server has said that it is about to stop.
-    pub fn is_going(&self) -> bool {
-        self.going
+    /// Whether the server has announced its stop (`server.going_away`).
+    pub fn is_going_away(&self) -> bool {
+        self.going_away
     }
 
-    /// Sends a request and returns its id. The reply comes by [`Self::next`].
+    /// Sends a request and returns its id. [`Self::next`] returns the reply.
     pub async fn send(&mut self, method: &str, params: &Value) -> Result<u64, RequestError> {
         let id = self.next_id;
         let text = wire::request(id, method, params);
@@ -121,8 +122,8 @@ impl Client {
         Ok(id)
     }
 
-    /// Sends a request and waits for its result; notifications before it are passed over, so this
-    /// is for sessions without a tail.
+    /// Sends a request and waits for its result. Drops notifications that come before it, so it is
+    /// for sessions without a tail.
     pub async fn request(&mut self, method: &str, params: &Value) -> Result<Value, RequestError> {
         let sent = self.send(method, params).await?;
         loop {
@@ -135,13 +136,13 @@ impl Client {
         }
     }
 
-    /// What comes next. Cancel-safe.
+    /// The next reply, notification or output frame. Cancel-safe.
     pub async fn next(&mut self) -> Result<ServerMessage, Lost> {
         loop {
             match self.next_message().await? {
                 Message::Text(text) => {
                     let incoming = wire::text(&text).map_err(|e| Lost(e.to_string()))?;
-                    self.going |= incoming.is_going_away();
+                    self.going_away |= incoming.is_going_away();
                     return Ok(incoming);
                 }
                 Message::Binary(bytes) => {
@@ -157,11 +158,12 @@ impl Client {
         }
     }
 
-    /// The next message; on TCP, where a vanished peer says nothing, with signs of life.
+    /// The next WebSocket message. On TCP it pings a silent server: a host that has vanished sends
+    /// nothing, and the connection would look alive for ever.
     async fn next_message(&mut self) -> Result<Message, Lost> {
         let mut pings = 0;
         loop {
-            let message = if self.watched {
+            let message = if self.sends_pings {
                 timeout(SILENCE_MAX, self.ws.next()).await
             } else {
                 Ok(self.ws.next().await)
@@ -186,9 +188,9 @@ fn lost(error: tungstenite::Error) -> Lost {
     Lost(error.to_string())
 }
 
-/// Who listens on the socket of a data directory, as the kernel tells it, whatever it speaks;
-/// `None` where it does not tell (another PID namespace).
-pub async fn listener(layout: &Layout) -> Result<Option<i32>, ConnectError> {
+/// The process id of the listener on the socket of a data directory, from the kernel and without a
+/// word sent; 0 if it is in another PID namespace.
+pub async fn listener_pid(layout: &Layout) -> Result<Option<i32>, ConnectError> {
     unix(layout).await.map(|(_, pid)| pid)
 }
 
@@ -202,21 +204,21 @@ async fn connect(target: &Target) -> Result<Client, ConnectError> {
         .max_frame_size(Some(wire::MESSAGE_BYTES_MAX));
     let (ws, _) = client_async_with_config(upgrade(target)?, stream, Some(config))
         .await
-        .map_err(not_upgraded)?;
+        .map_err(upgrade_error)?;
     let mut client = Client {
         ws,
         next_id: 1,
         version: String::new(),
-        peer,
-        watched: matches!(target, Target::Remote { .. }),
-        going: false,
+        server_pid: peer,
+        sends_pings: matches!(target, Target::Remote { .. }),
+        going_away: false,
     };
     client.version = greeting(client.next().await)?;
     Ok(client)
 }
 
-/// Connects through a descriptor of the directory, which is ours alone, so that its path may be of any
-/// length; and asks who listens, before anything is said.
+/// Connects to the socket. The path goes through a descriptor of the directory, because the path of
+/// a Unix socket has at most 107 bytes. Checks the listener's user before anything is sent.
 async fn unix(layout: &Layout) -> Result<(Box<dyn Io>, Option<i32>), ConnectError> {
     let here = || layout.root().display().to_string();
     let dir = OwnDir::open(layout.root())
@@ -224,13 +226,13 @@ async fn unix(layout: &Layout) -> Result<(Box<dyn Io>, Option<i32>), ConnectErro
         .ok_or_else(|| ConnectError::Absent(here()))?;
     let stream = UnixStream::connect(dir.short_path(Layout::SOCKET))
         .await
-        .map_err(|error| no_stream(&error, here()))?;
+        .map_err(|error| connect_error(&error, here()))?;
     let peer = stream
         .peer_cred()
-        .map_err(|error| no_stream(&error, here()))?;
+        .map_err(|error| connect_error(&error, here()))?;
     if peer.uid() != nix::unistd::geteuid().as_raw() {
         return Err(ConnectError::Refused(format!(
-            "user {} listens in {} and not a server of yours; nothing was sent. Remove {} and start one",
+            "a process of user {} listens in {}, not a server of yours; nothing was sent. Remove {} and start a server",
             peer.uid(),
             here(),
             layout.socket().display()
@@ -242,13 +244,13 @@ async fn unix(layout: &Layout) -> Result<(Box<dyn Io>, Option<i32>), ConnectErro
 async fn tcp(address: &str) -> Result<Box<dyn Io>, ConnectError> {
     let stream = TcpStream::connect(address)
         .await
-        .map_err(|error| no_stream(&error, address.to_owned()))?;
+        .map_err(|error| connect_error(&error, address.to_owned()))?;
     // Requests are single small frames: waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
     Ok(Box::new(stream))
 }
 
-fn no_stream(error: &std::io::Error, place: String) -> ConnectError {
+fn connect_error(error: &std::io::Error, place: String) -> ConnectError {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => ConnectError::Absent(place),
         ErrorKind::PermissionDenied | ErrorKind::NotADirectory => {
@@ -266,7 +268,7 @@ fn upgrade(target: &Target) -> Result<Request<()>, ConnectError> {
     let refused = |what: String| ConnectError::Refused(what);
     let mut request = format!("ws://{host}/ws")
         .into_client_request()
-        .map_err(|error| refused(format!("{host} is no address: {error}")))?;
+        .map_err(|error| refused(format!("{host} is not an address: {error}")))?;
     if let Some(Secret(token)) = token {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| refused("the token contains characters that no token has".to_owned()))?;
@@ -276,35 +278,35 @@ fn upgrade(target: &Target) -> Result<Request<()>, ConnectError> {
     Ok(request)
 }
 
-fn not_upgraded(error: tungstenite::Error) -> ConnectError {
+fn upgrade_error(error: tungstenite::Error) -> ConnectError {
     let tungstenite::Error::Http(response) = &error else {
-        return ConnectError::Dying(format!("the server broke off the connection: {error}"));
+        return ConnectError::BrokenOff(format!("the server broke off the connection: {error}"));
     };
     match response.status().as_u16() {
         401 => ConnectError::Refused(NO_TOKEN.to_owned()),
         503 => ConnectError::Busy(
-            "the server has as many sessions as it takes; try again later, or raise its limit"
+            "the server has reached its limit of sessions; try again later, or raise that limit"
                 .to_owned(),
         ),
         status => ConnectError::Refused(format!(
-            "the server answered HTTP {status} instead of opening a session; is it a cc-executor, and is its address one of its allowed_hosts?"
+            "the server answered HTTP {status} instead of opening a session; is it a cc-executor server, and is this host in its allowed_hosts?"
         )),
     }
 }
 
-const NO_TOKEN: &str = "the server wants a token, or does not take this one; give --token-file FILE (on its machine, `cc-executor token` tells)";
+const NO_TOKEN: &str = "the server requires a token, or refuses this one; give --token-file FILE (on its machine, `cc-executor token` prints it)";
 
 /// The version in a `server.hello`.
 fn greeting(first: Result<ServerMessage, Lost>) -> Result<String, ConnectError> {
     let params = match first {
-        Ok(ServerMessage::Notice { method, params }) if method == "server.hello" => params,
+        Ok(ServerMessage::Notification { method, params }) if method == "server.hello" => params,
         Ok(_) => return Err(ConnectError::Refused("the server did not greet".to_owned())),
-        Err(error) => return Err(ConnectError::Dying(error.to_string())),
+        Err(error) => return Err(ConnectError::BrokenOff(error.to_string())),
     };
     let version = params["version"].as_str().unwrap_or("unknown").to_owned();
     if params["protocol"].as_u64() != Some(wire::PROTOCOL) {
         return Err(ConnectError::Refused(format!(
-            "the server (version {version}) speaks protocol {}, this is version {} with protocol {}; `cc-executor restart` brings both to one version",
+            "the server (version {version}) uses protocol {}, this is version {} with protocol {}; `cc-executor restart` starts the server in this version",
             params["protocol"],
             env!("CARGO_PKG_VERSION"),
             wire::PROTOCOL,
@@ -323,7 +325,7 @@ mod tests {
     use super::*;
 
     fn hello(params: Value) -> Result<String, ConnectError> {
-        greeting(Ok(ServerMessage::Notice {
+        greeting(Ok(ServerMessage::Notification {
             method: "server.hello".to_owned(),
             params,
         }))

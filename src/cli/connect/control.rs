@@ -1,10 +1,11 @@
-//! What `pause`, `resume`, `cancel`, `kill` and `signal` have in common: one action on several jobs.
+//! What `pause`, `resume`, `cancel`, `kill` and `signal` have in common: one action on several
+//! jobs.
 
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{each::Jobs, link::Link};
+use super::{jobs::Jobs, link::Link};
 use crate::cli::render::{describe, job::ShownJob, print};
 
 /// Options of the verbs that act on jobs.
@@ -15,12 +16,12 @@ pub struct ControlArgs {
 }
 
 impl ControlArgs {
-    /// Does `action` to every job, in order. A job that refuses does not keep it from the others.
+    /// Applies `action` to every job, in order. A refusal for one does not stop the others.
     pub async fn act(self, action: &str) -> anyhow::Result<ExitCode> {
         self.act_with(json!({"action": action})).await
     }
 
-    /// The same with more parameters than the action.
+    /// The same with more parameters: `params` is `job.control` without job and actor.
     pub async fn act_with(self, mut params: Value) -> anyhow::Result<ExitCode> {
         params["actor"] = json!("cli");
         let act = async |link: &mut Link, job| {
@@ -33,14 +34,14 @@ impl ControlArgs {
 }
 
 async fn act_on(link: &mut Link, params: &Value) -> anyhow::Result<ShownJob> {
-    // A signal must not come twice: after a lost reply nobody knows whether it came once.
+    // A signal must not be sent twice: after a lost reply it is unknown whether it was sent once.
     if params["action"] != "signal" {
         return ShownJob::read(&link.request("job.control", params).await?);
     }
     match link.try_request("job.control", params).await? {
         Some(job) => ShownJob::read(&job),
         None => anyhow::bail!(
-            "the server went away before it answered; whether the signal was sent is not known"
+            "the server went away before it answered; it is unknown whether the signal was sent"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! Finds the job that a person means: a number, an id, a unique name or `last`.
+//! Finds the job that a JOB argument means: a number, an id, a unique name or `last`.
 
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::link::Link;
 use crate::{cli::render::job::ShownJob, escape::visible, job::JobRef};
 
-/// How many numbers an ambiguous name lists.
+/// How many jobs the error for an ambiguous name lists.
 const LISTED_MAX: usize = 5;
 
-/// The job's name for the wire: its number or its id.
+/// The `job` parameter for a JOB argument: its number or its id.
 pub async fn resolve(link: &mut Link, name: &str) -> anyhow::Result<Value> {
     match JobRef::parse(name) {
         Some(JobRef::Number(number)) => Ok(json!(number)),
@@ -28,10 +28,10 @@ pub async fn resolve_all(link: &mut Link, names: &[String]) -> anyhow::Result<Ve
     Ok(found)
 }
 
-/// What is said where there is no data at all.
-pub fn no_jobs_at_all<T>() -> anyhow::Result<T> {
+/// The error for a data directory without a database or without jobs.
+pub fn no_jobs<T>() -> anyhow::Result<T> {
     bail!(
-        "there are no jobs in this data directory; submit one with `cc-executor run -- COMMAND`, or name another one with --data-dir"
+        "there are no jobs in this data directory; submit one with `cc-executor run -- COMMAND`, or give another directory with --data-dir"
     )
 }
 
@@ -39,7 +39,7 @@ async fn last(link: &mut Link) -> anyhow::Result<Value> {
     let jobs = list(link, &json!({"limit": 1})).await?;
     match jobs.first() {
         Some(job) => Ok(json!(job.id)),
-        None => no_jobs_at_all(),
+        None => no_jobs(),
     }
 }
 
@@ -47,7 +47,7 @@ async fn by_name(link: &mut Link, name: &str) -> anyhow::Result<Value> {
     let jobs = list(link, &json!({"name": name, "limit": LISTED_MAX + 1})).await?;
     match jobs.as_slice() {
         [] => bail!(
-            "no job is called {}; `cc-executor ls --all` shows them",
+            "no job is called {}; `cc-executor ls --all` lists all jobs",
             visible(name)
         ),
         [job] => Ok(json!(job.id)),
@@ -63,7 +63,7 @@ fn ambiguous(name: &str, jobs: &[ShownJob]) -> String {
         .collect();
     let more = if jobs.len() > LISTED_MAX { ", …" } else { "" };
     format!(
-        "several jobs are called {}: {}{more}; name one by its number",
+        "several jobs are called {}: {}{more}; give the number of one",
         visible(name),
         numbers.join(", ")
     )
@@ -80,7 +80,7 @@ pub async fn list(link: &mut Link, filter: &Value) -> anyhow::Result<Vec<ShownJo
         .collect()
 }
 
-/// All pages of jobs as they came, newest first, but at most `max`.
+/// Up to `max` jobs as the server sent them, newest first, over as many pages as needed.
 pub async fn list_raw(link: &mut Link, filter: &Value, max: usize) -> anyhow::Result<Vec<Value>> {
     let mut filter = filter.clone();
     let mut jobs = Vec::new();
@@ -98,12 +98,12 @@ pub async fn list_raw(link: &mut Link, filter: &Value, max: usize) -> anyhow::Re
     Ok(jobs)
 }
 
-/// Jobs asked for at a time: the most that the contract allows.
+/// Jobs of a page: the most that the contract allows.
 const PAGE_JOBS: usize = 1000;
 
 /// The states of jobs that are not final.
 pub const LIVE: [&str; 5] = ["scheduled", "blocked", "queued", "running", "paused"];
-/// The states that never change.
+/// The final states: a job in one never changes again.
 pub const FINAL: [&str; 3] = ["succeeded", "failed", "cancelled"];
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
         let jobs: Vec<ShownJob> = (1..=6).map(|n| sample(json!({"number": n}))).collect();
         assert_eq!(
             ambiguous("bu\x1bild", &jobs),
-            "several jobs are called bu\\x1bild: 1, 2, 3, 4, 5, …; name one by its number"
+            "several jobs are called bu\\x1bild: 1, 2, 3, 4, 5, …; give the number of one"
         );
     }
 }

@@ -1,7 +1,5 @@
-//! A tail that survives its connection: after a loss it goes on at its own next offset.
-//!
-//! It checks that no byte is missing or comes twice. What is done with the bytes is its user's
-//! business.
+//! A tail that survives its connection: after a loss it subscribes again at its next offset. It
+//! checks that no byte is missing or comes twice.
 
 use anyhow::bail;
 use serde_json::{Map, Value, json};
@@ -12,12 +10,12 @@ use super::{
 };
 use crate::cli::render::job::ShownJob;
 
-/// How the bytes travel.
+/// How the server encodes the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FollowEncoding {
     /// As binary frames: [`FollowEvent::Output`].
     Binary,
-    /// As JSON: [`FollowEvent::Notice`].
+    /// As JSON: [`FollowEvent::Notification`].
     Json,
 }
 
@@ -26,54 +24,54 @@ pub enum FollowEncoding {
 pub enum FollowFrom {
     /// At this offset.
     Offset(u64),
-    /// So many lines before the end as it stands.
+    /// This many lines before the present end.
     LastLines(u64),
 }
 
-/// What a tail shall do.
+/// The parameters of a tail.
 #[derive(Debug, Clone)]
 pub struct FollowOptions {
     /// Where it begins.
     pub from: FollowFrom,
-    /// Whether it goes on behind the end as it stands.
+    /// Whether it goes on after the present end.
     pub follow: bool,
     /// Only this stream; `None`: all.
     pub stream: Option<String>,
-    /// How the bytes travel.
+    /// How the server encodes the output.
     pub encoding: FollowEncoding,
 }
 
-/// What a tail says.
+/// What happens on a tail.
 #[derive(Debug)]
 pub enum FollowEvent {
-    /// Bytes, where the encoding is binary.
+    /// Output, if the encoding is binary.
     Output(OutputFrame),
-    /// Bytes that were passed on already; never told by [`Follow::next`] itself.
-    Flowing,
-    /// Missing bytes.
+    /// Output that the caller has written already; [`Follow::next`] never returns it.
+    OutputSent,
+    /// Output that is missing: the parameters of `job.gap`.
     Gap(Value),
     /// The job has another state now, one that is not final.
     State(String),
-    /// Everything that was there has been told.
+    /// The output up to its present end has come.
     CaughtUp,
-    /// The job is final and all is told.
+    /// The job is final and all its output has come.
     End(Box<ShownJob>),
     /// The connection is lost; the next call waits for another one.
-    Away,
+    Disconnected,
     /// The connection is back.
-    Back,
+    Reconnected,
     /// A control was refused.
     Refused(WireError),
-    /// The answer to the input that was sent.
-    Answered(Result<Value, WireError>),
-    /// A notification as it came: all of them, where the encoding is JSON.
-    Notice(Value),
+    /// The reply to the input that was sent.
+    InputReply(Result<Value, WireError>),
+    /// The parameters of a notification, with `event` for its method; only if the encoding is JSON.
+    Notification(Value),
 }
 
-/// An input without an answer.
+/// An input without a reply.
 struct Sent {
     params: Value,
-    /// The request that it is, on the present connection.
+    /// Its request id on the present connection; `None` if it is not sent there yet.
     request: Option<u64>,
 }
 
@@ -87,13 +85,13 @@ pub struct Follow {
     begun: bool,
     /// The job was final when the tail began (again): an end will come in any case.
     is_final: bool,
-    /// A `job.tail` is on its way.
-    asking: bool,
+    /// A `job.tail` was sent and has no reply yet.
+    subscribing: bool,
     subscription: Option<Value>,
-    wish: Option<&'static str>,
-    /// What was sent last to the job's stdin, until it is answered.
+    stop_request: Option<&'static str>,
+    /// The last input, until its reply comes.
     input: Option<Sent>,
-    /// The event behind a notification that was passed on as it came.
+    /// The event of a notification that `next` has returned as JSON; it comes next.
     pending: Option<FollowEvent>,
 }
 
@@ -117,7 +115,7 @@ impl FollowOptions {
 }
 
 impl Follow {
-    /// Goes on with a tail that a `job.submit` over this link has begun. `reply` is its result.
+    /// Takes over the tail that a `job.submit` on this link has begun; `reply` is its result.
     pub fn submitted(link: Link, reply: &Value, options: FollowOptions) -> anyhow::Result<Self> {
         let job = ShownJob::read(&reply["job"])?;
         let mut follow = Self::new(link, json!(job.id), options);
@@ -145,9 +143,9 @@ impl Follow {
             next_offset: 0,
             begun: false,
             is_final: false,
-            asking: false,
+            subscribing: false,
             subscription: None,
-            wish: None,
+            stop_request: None,
             input: None,
             pending: None,
             options,
@@ -159,20 +157,20 @@ impl Follow {
         self.number
     }
 
-    /// Whether an end comes although the tail does not follow.
+    /// Whether a [`FollowEvent::End`] comes: the tail follows, or the job is final already.
     pub fn will_end(&self) -> bool {
         self.options.follow || self.is_final
     }
 
-    /// Asks the server to `cancel` or `kill` the job: now, and again after every loss, until the
-    /// job ends. The answer is the job's end, or [`FollowEvent::Refused`].
-    pub async fn wish(&mut self, action: &'static str) {
-        self.wish = Some(action);
-        self.send_wish().await;
+    /// Asks the server to `cancel` or `kill` the job: now, and again after every loss of the
+    /// connection, until the job ends. A refusal comes as [`FollowEvent::Refused`].
+    pub async fn request_stop(&mut self, action: &'static str) {
+        self.stop_request = Some(action);
+        self.send_stop_request().await;
     }
 
-    /// Sends an input (the parameters of `job.input`, the job aside): now, and again after every
-    /// loss, until there is an [`FollowEvent::Answered`]. It must have a `write_id`.
+    /// Sends an input (the parameters of `job.input` without the job): now, and again after every
+    /// loss of the connection, until a [`FollowEvent::InputReply`]. It must have a `write_id`.
     pub async fn input(&mut self, mut params: Value) {
         params["job"] = self.job.clone();
         let request = None;
@@ -188,7 +186,7 @@ impl Follow {
             }
             if self.subscription.is_none() {
                 match self.subscribe().await? {
-                    true => return Ok(FollowEvent::Back),
+                    true => return Ok(FollowEvent::Reconnected),
                     false => continue,
                 }
             }
@@ -198,20 +196,20 @@ impl Follow {
             };
             match client.next().await {
                 Ok(incoming) => {
-                    if let Some(event) = self.take(incoming)? {
+                    if let Some(event) = self.on_message(incoming)? {
                         return Ok(event);
                     }
                 }
                 Err(_) => {
                     self.drop_link();
-                    return Ok(FollowEvent::Away);
+                    return Ok(FollowEvent::Disconnected);
                 }
             }
         }
     }
 
     fn drop_link(&mut self) {
-        self.link.lost();
+        self.link.mark_lost();
         self.subscription = None;
     }
 
@@ -223,23 +221,23 @@ impl Follow {
             params.insert("from".into(), json!(self.next_offset));
         }
         params.insert("job".into(), self.job.clone());
-        if self.asking {
-            // A dropped call has left an answer behind on that connection.
-            self.link.lost();
+        if self.subscribing {
+            // A dropped call left a reply to come on that connection: use a new one.
+            self.link.mark_lost();
         }
         self.link.client().await?;
-        self.asking = true;
+        self.subscribing = true;
         let reply = self
             .link
             .try_request("job.tail", &Value::Object(params))
             .await;
-        self.asking = false;
+        self.subscribing = false;
         let Some(mut reply) = reply? else {
             return Ok(false);
         };
         let job = reply["job"].take();
         self.subscribed(&reply, &job)?;
-        self.send_wish().await;
+        self.send_stop_request().await;
         self.send_input().await;
         Ok(true)
     }
@@ -248,7 +246,7 @@ impl Follow {
         let described = ShownJob::read(job)?;
         self.number = described.number;
         self.is_final = described.is_final();
-        // From now on by its id: a number would name another job in another data directory.
+        // From now on by id: if the data directory is replaced, the number could be another job's.
         self.job = json!(described.id);
         if let (false, Some(from)) = (self.begun, reply["from"].as_u64()) {
             self.next_offset = from;
@@ -258,13 +256,15 @@ impl Follow {
         Ok(())
     }
 
-    async fn send_wish(&mut self) {
-        let Some(action) = self.wish else { return };
+    async fn send_stop_request(&mut self) {
+        let Some(action) = self.stop_request else {
+            return;
+        };
         let params = json!({"job": self.job, "action": action, "actor": "cli"});
         let Some(client) = self.link.connected() else {
             return;
         };
-        // A loss is seen by the next read; the wish is sent again on the next connection.
+        // The next read notices a loss; the request is sent again on the next connection.
         let _ = client.send("job.control", &params).await;
     }
 
@@ -274,7 +274,7 @@ impl Follow {
         }
     }
 
-    fn take(&mut self, incoming: ServerMessage) -> anyhow::Result<Option<FollowEvent>> {
+    fn on_message(&mut self, incoming: ServerMessage) -> anyhow::Result<Option<FollowEvent>> {
         match incoming {
             ServerMessage::Output(frame)
                 if self.subscription != Some(json!(frame.subscription)) =>
@@ -291,22 +291,26 @@ impl Follow {
                     .take_if(|sent| sent.request == Some(id))
                     .is_some() =>
             {
-                Ok(Some(FollowEvent::Answered(result)))
+                Ok(Some(FollowEvent::InputReply(result)))
             }
             ServerMessage::Reply {
                 result: Err(error), ..
             } => Ok(Some(FollowEvent::Refused(error))),
             ServerMessage::Reply { .. } => Ok(None),
-            ServerMessage::Notice { params, .. }
+            ServerMessage::Notification { params, .. }
                 if Some(&params["subscription"]) != self.subscription.as_ref() =>
             {
                 Ok(None)
             }
-            ServerMessage::Notice { method, params } => self.notice(&method, params),
+            ServerMessage::Notification { method, params } => self.on_notification(&method, params),
         }
     }
 
-    fn notice(&mut self, method: &str, mut params: Value) -> anyhow::Result<Option<FollowEvent>> {
+    fn on_notification(
+        &mut self,
+        method: &str,
+        mut params: Value,
+    ) -> anyhow::Result<Option<FollowEvent>> {
         let position = |key: &str| params[key].as_u64();
         match (method, position("offset"), position("next_offset")) {
             ("job.output", Some(from), Some(to)) => self.advance(from, to)?,
@@ -334,16 +338,16 @@ impl Follow {
             object.insert("event".to_owned(), json!(name));
         }
         self.pending = event;
-        Ok(Some(FollowEvent::Notice(params)))
+        Ok(Some(FollowEvent::Notification(params)))
     }
 
-    /// Moves to `to`, where `from` is the next offset, or lies behind it because another stream's
-    /// bytes were left out.
+    /// Moves to `to`. `from` must be the next offset; with a stream filter it may be greater,
+    /// because the other streams' bytes are left out.
     fn advance(&mut self, from: u64, to: u64) -> anyhow::Result<()> {
         let filtered = self.options.stream.is_some();
         if to < from || from < self.next_offset || (!filtered && from != self.next_offset) {
             bail!(
-                "the server sent bytes {from} to {to} where {} was due; please report it, with its log",
+                "the server sent bytes {from} to {to}, but byte {} was next; please report this with the server's log",
                 self.next_offset
             );
         }
@@ -352,7 +356,7 @@ impl Follow {
     }
 }
 
-/// The tail that a reply has begun. A `job.submit` may succeed without one.
+/// The subscription in a reply; `None` for a `job.submit` that began no tail.
 fn subscription(reply: &Value) -> Option<Value> {
     reply
         .get("subscription")

@@ -1,7 +1,5 @@
-//! Our stdin on its way to a job: one input at a time, each sent again under its own name until it
-//! is taken, so that no byte is lost or written twice.
-//!
-//! How it is sent is its user's business.
+//! Makes inputs for a job from our stdin: one at a time, each repeated under its own `write_id`
+//! until the server accepts it, so that no byte is lost or written twice. The caller sends them.
 
 use std::time::Duration;
 
@@ -11,73 +9,73 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{stdin::Stdin, wire::WireError};
 
-/// First pause before an input that did not fit is sent again.
+/// First wait before an input is sent again that the server did not accept for now.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// Longest pause before that.
+/// Longest wait before that.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
-/// Names for inputs that nobody else uses.
+/// Makes inputs with a unique `write_id` each.
 #[derive(Debug)]
-pub struct InputNames {
-    of: uuid::Uuid,
+pub struct WriteIds {
+    session: uuid::Uuid,
     next: u64,
 }
 
-impl InputNames {
-    /// New ones.
+impl WriteIds {
+    /// With a new UUID, so that no other process makes the same ids.
     pub fn new() -> Self {
         Self {
-            of: uuid::Uuid::now_v7(),
+            session: uuid::Uuid::now_v7(),
             next: 0,
         }
     }
 
-    /// The parameters of a `job.input`, the job aside.
+    /// The parameters of a `job.input` without the job.
     pub fn input(&mut self, data: &[u8], eof: bool) -> Value {
-        let write_id = format!("cli-{}-{}", self.of.simple(), self.next);
+        let write_id = format!("cli-{}-{}", self.session.simple(), self.next);
         self.next += 1;
         json!({"data_base64": STANDARD.encode(data), "eof": eof, "write_id": write_id})
     }
 }
 
-/// How soon something is tried again: later each time, until it has worked.
+/// The wait before the next try; it doubles with each try.
 #[derive(Debug)]
-pub struct Pause(Duration);
+pub struct Backoff(Duration);
 
-impl Pause {
-    /// The shortest one.
+impl Backoff {
+    /// Begins with the shortest wait.
     pub fn new() -> Self {
         Self(PAUSE_MIN)
     }
 
-    /// The moment of the next try.
-    pub fn over_at(&mut self) -> Instant {
+    /// The time of the next try.
+    pub fn next_try(&mut self) -> Instant {
         let at = Instant::now() + self.0;
         self.0 = PAUSE_MAX.min(self.0 * 2);
         at
     }
 }
 
-/// Where the input is that was made last.
+/// What became of the last input.
 #[derive(Debug)]
 enum LastInput {
-    /// Taken; there may be more.
+    /// Accepted; there may be more.
     Taken,
-    /// On its way.
+    /// Sent, without a reply.
     Sent(Value),
-    /// To be sent again then.
+    /// To be sent again at this time.
     Later(Value, Instant),
     /// There is nothing more to forward.
     Over,
 }
 
-/// Our stdin on its way.
+/// Our stdin as a series of inputs.
 #[derive(Debug)]
 pub struct Forward {
     stdin: Option<Stdin>,
-    names: InputNames,
-    pause: Pause,
-    place: LastInput,
+    write_ids: WriteIds,
+    backoff: Backoff,
+    last: LastInput,
 }
 
 impl Forward {
@@ -85,9 +83,9 @@ impl Forward {
     pub fn of(stdin: Stdin) -> Self {
         Self {
             stdin: Some(stdin),
-            names: InputNames::new(),
-            pause: Pause::new(),
-            place: LastInput::Taken,
+            write_ids: WriteIds::new(),
+            backoff: Backoff::new(),
+            last: LastInput::Taken,
         }
     }
 
@@ -95,48 +93,48 @@ impl Forward {
     pub fn nothing() -> Self {
         Self {
             stdin: None,
-            names: InputNames::new(),
-            pause: Pause::new(),
-            place: LastInput::Over,
+            write_ids: WriteIds::new(),
+            backoff: Backoff::new(),
+            last: LastInput::Over,
         }
     }
 
-    /// The next input to be sent. Cancel-safe. Never returns while one is on its way.
+    /// The next input to send. Cancel-safe. Does not return before the reply to the last one.
     pub async fn next(&mut self) -> Value {
-        let input = match (&self.place, &mut self.stdin) {
+        let input = match (&self.last, &mut self.stdin) {
             (LastInput::Later(input, at), _) => {
                 sleep_until(*at).await;
                 input.clone()
             }
             (LastInput::Taken, Some(stdin)) => match stdin.next().await {
-                Some(data) => self.names.input(&data, false),
+                Some(data) => self.write_ids.input(&data, false),
                 None => {
                     self.stdin = None;
-                    self.names.input(b"", true)
+                    self.write_ids.input(b"", true)
                 }
             },
             (LastInput::Taken | LastInput::Sent(_) | LastInput::Over, _) => {
                 std::future::pending().await
             }
         };
-        self.place = LastInput::Sent(input.clone());
+        self.last = LastInput::Sent(input.clone());
         input
     }
 
-    /// Takes the answer to the input that was sent; what a person should hear.
-    pub fn answered(&mut self, answer: Result<Value, WireError>) -> Option<WireError> {
-        let place = std::mem::replace(&mut self.place, LastInput::Over);
-        match (answer, place) {
+    /// Handles the reply to the input that was sent; returns an error that is worth printing.
+    pub fn on_reply(&mut self, answer: Result<Value, WireError>) -> Option<WireError> {
+        let last = std::mem::replace(&mut self.last, LastInput::Over);
+        match (answer, last) {
             (Ok(_), _) => {
-                self.pause = Pause::new();
-                self.place = LastInput::Taken;
+                self.backoff = Backoff::new();
+                self.last = LastInput::Taken;
                 None
             }
-            (Err(error), LastInput::Sent(input)) if error.may_pass() => {
-                self.place = LastInput::Later(input, self.pause.over_at());
+            (Err(error), LastInput::Sent(input)) if error.is_temporary() => {
+                self.last = LastInput::Later(input, self.backoff.next_try());
                 None
             }
-            // Its stdin is closed, or it has ended: nobody wants the rest.
+            // The job's stdin is closed, or the job has ended: the rest is not needed.
             (Err(error), _) if error.code == WireError::CONFLICT => None,
             (Err(error), _) => Some(error),
         }
@@ -157,7 +155,7 @@ mod tests {
 
     fn sent() -> Forward {
         let mut forward = Forward::nothing();
-        forward.place = LastInput::Sent(json!({"write_id": "w"}));
+        forward.last = LastInput::Sent(json!({"write_id": "w"}));
         forward
     }
 
@@ -165,24 +163,24 @@ mod tests {
     async fn what_may_pass_is_sent_again_under_its_name() {
         for code in [WireError::LIMIT_EXCEEDED, WireError::UNAVAILABLE] {
             let mut forward = sent();
-            assert_eq!(forward.answered(refused(code)), None);
+            assert_eq!(forward.on_reply(refused(code)), None);
             assert_eq!(forward.next().await["write_id"], "w");
-            assert!(matches!(forward.place, LastInput::Sent(_)));
+            assert!(matches!(forward.last, LastInput::Sent(_)));
         }
     }
 
     #[test]
     fn what_does_not_pass_is_the_end_and_told_unless_it_is_expected() {
-        for (code, told) in [(WireError::CONFLICT, false), (-32603, true)] {
+        for (code, reported) in [(WireError::CONFLICT, false), (-32603, true)] {
             let mut forward = sent();
-            assert_eq!(forward.answered(refused(code)).is_some(), told);
-            assert!(matches!(forward.place, LastInput::Over));
+            assert_eq!(forward.on_reply(refused(code)).is_some(), reported);
+            assert!(matches!(forward.last, LastInput::Over));
         }
     }
 
     #[test]
     fn names_are_never_the_same() {
-        let (mut a, mut b) = (InputNames::new(), InputNames::new());
+        let (mut a, mut b) = (WriteIds::new(), WriteIds::new());
         let ids: std::collections::BTreeSet<_> = [
             a.input(b"x", false),
             a.input(b"x", false),

@@ -1,5 +1,5 @@
-//! Who holds a data directory, as the kernel tells it: also where the server's socket or its lock
-//! file has been removed.
+//! Finds the server process that holds a data directory's lock, from the kernel: works even if the
+//! socket or the lock file was removed.
 
 use std::{
     fs::{self, File},
@@ -16,18 +16,18 @@ use crate::{
     sys::proc::command_line,
 };
 
-/// Longest number of a process in a lock file, bytes.
+/// Longest process id in a lock file, bytes.
 const NUMBER_BYTES_MAX: u64 = 20;
 
-/// Whether a server holds the data directory. It is asked with a shared lock for a moment, which a
-/// server that starts just then outlasts by its own retries. Of a directory that is not ours nothing is
-/// asked.
+/// Whether a server holds the data directory. Takes a shared lock for a moment to find out; a
+/// server that starts at that moment retries longer than that. False for a directory that is not
+/// ours alone.
 pub fn is_locked(layout: &Layout) -> bool {
     let Ok(Some(dir)) = OwnDir::open(layout.root()) else {
         return false;
     };
-    // A server holds both. One of an earlier version holds the file alone, and the file can be removed
-    // while a server runs.
+    // A server holds both. One of an earlier version holds the file alone, and the file can be
+    // removed while a server runs.
     is_held(dir.file()) || lock_of(&dir).is_some_and(|lock| is_held(&lock))
 }
 
@@ -38,14 +38,14 @@ fn lock_of(dir: &OwnDir) -> Option<File> {
 fn is_held(file: impl AsFd) -> bool {
     let asked = flock(&file, FlockOperation::NonBlockingLockShared);
     if asked.is_ok() {
-        // Else it would be held for as long as others use the same descriptor.
+        // Explicitly: a forked process that shares the descriptor would keep the lock.
         let _ = flock(&file, FlockOperation::Unlock);
     }
     asked == Err(rustix::io::Errno::WOULDBLOCK)
 }
 
-/// The process id that the holder of the lock has written down.
-pub fn written_down(layout: &Layout) -> Option<i32> {
+/// The process id in the lock file. It is the holder's, or that of the last one.
+pub fn recorded_pid(layout: &Layout) -> Option<i32> {
     let dir = OwnDir::open(layout.root()).ok()??;
     number_in(&mut lock_of(&dir)?)
 }
@@ -56,24 +56,24 @@ fn number_in(lock: &mut File) -> Option<i32> {
     text.trim().parse().ok()
 }
 
-/// The process id of the server that holds it; `None` where nobody does, or a process that cannot be
-/// seen from here or is not of our user.
+/// The process id of the server that holds the directory; `None` if none does, if it is not visible
+/// here, or if it runs as another user.
 pub fn holder(layout: &Layout) -> Option<i32> {
     let dir = OwnDir::open(layout.root()).ok()??;
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let mut lock = lock_of(&dir);
-    let told = lock.as_mut().and_then(number_in);
+    let recorded = lock.as_mut().and_then(number_in);
     [Some(dir.file()), lock.as_ref()]
         .into_iter()
         .filter_map(|file| file?.metadata().ok())
-        .find_map(|file| holder_of(&locks, file.dev(), file.ino(), told))
-        .filter(|pid| is_server(*pid) && proc::is_our_users(*pid))
+        .find_map(|file| holder_of(&locks, file.dev(), file.ino(), recorded))
+        .filter(|pid| is_server(*pid) && proc::is_of_our_user(*pid))
 }
 
-/// Who has locked this file, by the lines of proc_locks(5). Some file systems (btrfs, overlays) show
-/// another device here than in stat(2); then the inode has to do, for a process that has written
-/// itself down.
-fn holder_of(locks: &str, dev: u64, ino: u64, told: Option<i32>) -> Option<i32> {
+/// The process that has locked this file, from the lines of proc_locks(5). Some file systems
+/// (btrfs, overlays) show another device there than in stat(2); then the inode alone is enough if
+/// the lock file records the same process id.
+fn holder_of(locks: &str, dev: u64, ino: u64, recorded: Option<i32>) -> Option<i32> {
     let device = format!("{:02x}:{:02x}", major(dev), minor(dev));
     locks.lines().find_map(|line| {
         let words: Vec<_> = line.split_ascii_whitespace().collect();
@@ -82,7 +82,7 @@ fn holder_of(locks: &str, dev: u64, ino: u64, told: Option<i32>) -> Option<i32> 
         };
         let (at, inode) = place.rsplit_once(':')?;
         let pid = pid.parse::<i32>().ok().filter(|pid| *pid > 0)?;
-        let is_it = inode.parse() == Ok(ino) && (at == device || told == Some(pid));
+        let is_it = inode.parse() == Ok(ino) && (at == device || recorded == Some(pid));
         is_it.then_some(pid)
     })
 }

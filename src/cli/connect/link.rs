@@ -1,7 +1,5 @@
-//! A connection that comes back: lost servers are waited for, and servers that a command line had
-//! started are started again.
-//!
-//! What must be asked again after a loss is its user's business; it tells when that is so.
+//! A connection that reconnects: it waits for a server that is gone, and starts one again that was
+//! autostarted. The caller repeats its requests after a loss, or uses [`Link::request`].
 
 use std::time::Duration;
 
@@ -22,46 +20,49 @@ use crate::cli::render::print;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two attempts to connect again.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long somebody else's restart is given before a server that was started by a command line is
-/// started again.
-const REVIVE_AFTER: Duration = Duration::from_millis(500);
-/// How soon a server that refuses because it stops says so to its sessions.
-const TOLD_MAX: Duration = Duration::from_millis(500);
-/// How long a question is asked again.
-const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// How long to wait for a restart by another process before an autostarted server is started again.
+const RESTART_AFTER: Duration = Duration::from_millis(500);
+/// Longest time from a refusal because of a stop to the `server.going_away` that announces it.
+const GOING_AWAY_MAX: Duration = Duration::from_millis(500);
+/// How long [`Link::request`] repeats a request after losses.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// What to do where no server runs on the data directory.
+/// What to do if no server runs on the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartPolicy {
     /// Start one.
     Always,
-    /// Start one if there are jobs to ask about.
+    /// Start one if the data directory has a database, so that there may be jobs.
     IfData,
 }
 
-/// Who is told that the server has another version.
+/// When to print that the server has another version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tell {
-    /// Everybody.
-    Everybody,
-    /// Only a person: stderr belongs to somebody else.
-    Person,
+pub enum VersionNotice {
+    /// In any case.
+    Always,
+    /// Only on a terminal: otherwise stderr belongs to the job.
+    OnTerminal,
 }
 
-/// A connection to a server, or the way back to it.
+/// A connection to a server that is made again after a loss.
 pub struct Link {
     target: Target,
     client: Option<Client>,
-    revivable: bool,
+    restartable: bool,
     lost_at: Option<Instant>,
     pause: Duration,
 }
 
-/// Connects; `None` where [`StartPolicy::IfData`] found nothing to ask about.
-pub async fn open(target: Target, start: StartPolicy, tell: Tell) -> anyhow::Result<Option<Link>> {
+/// Connects; `None` if [`StartPolicy::IfData`] found no database.
+pub async fn open(
+    target: Target,
+    start: StartPolicy,
+    notice: VersionNotice,
+) -> anyhow::Result<Option<Link>> {
     let client = match (&target, Client::connect(&target).await) {
         (_, Ok(client)) => client,
-        (Target::Local(layout), Err(ConnectError::Absent(_) | ConnectError::Dying(_))) => {
+        (Target::Local(layout), Err(ConnectError::Absent(_) | ConnectError::BrokenOff(_))) => {
             if start == StartPolicy::IfData && !layout.database().exists() {
                 return Ok(None);
             }
@@ -72,76 +73,80 @@ pub async fn open(target: Target, start: StartPolicy, tell: Tell) -> anyhow::Res
         }
         (_, Err(error)) => return Err(error.into()),
     };
-    tell_version(&client, tell);
+    print_version_difference(&client, notice);
     let mut link = Link {
         target,
         client: None,
-        revivable: false,
+        restartable: false,
         lost_at: None,
         pause: PAUSE_MIN,
     };
-    link.found(client);
+    link.set_client(client);
     Ok(Some(link))
 }
 
-/// The same for a verb that needs its server in any case.
-pub async fn open_always(target: Target, tell: Tell) -> anyhow::Result<Link> {
-    match open(target, StartPolicy::Always, tell).await? {
+/// Connects, and starts a server if none runs.
+pub async fn open_always(target: Target, notice: VersionNotice) -> anyhow::Result<Link> {
+    match open(target, StartPolicy::Always, notice).await? {
         Some(link) => Ok(link),
         None => bail!("no server could be started"),
     }
 }
 
-fn tell_version(client: &Client, tell: Tell) {
+fn print_version_difference(client: &Client, notice: VersionNotice) {
     let (ours, theirs) = (env!("CARGO_PKG_VERSION"), client.version());
     if ours == theirs {
         return;
     }
     let text = format!(
-        "this is version {ours}, the server is version {theirs}; `cc-executor restart` brings the server to {ours} (running jobs live on)"
+        "this is version {ours}, the server is version {theirs}; `cc-executor restart` starts the server in version {ours} (running jobs go on)"
     );
-    match tell {
-        Tell::Everybody => print::line(&text),
-        Tell::Person => print::to_person(&text),
+    match notice {
+        VersionNotice::Always => print::line(&text),
+        VersionNotice::OnTerminal => print::line_on_terminal(&text),
     }
 }
 
 impl Link {
-    /// The connected session; waits for it while the server is away. Cancel-safe.
+    /// The connected session; waits while the server is gone. Cancel-safe.
     pub async fn client(&mut self) -> anyhow::Result<&mut Client> {
         while self.client.is_none() {
-            self.try_again().await?;
+            self.reconnect_once().await?;
         }
         match self.client.as_mut() {
             Some(client) => Ok(client),
-            None => bail!("the connection was lost while it was made"),
+            None => bail!("the connection was lost while it was being made"),
         }
     }
 
-    /// The session, where there is one right now.
+    /// The session, if it is connected right now.
     pub fn connected(&mut self) -> Option<&mut Client> {
         self.client.as_mut()
     }
 
-    /// The session is gone.
-    pub fn lost(&mut self) {
-        // Whoever stops a server on purpose does not want it started again by us.
-        if self.client.take().is_some_and(|client| client.is_going()) {
-            self.revivable = false;
+    /// Drops the session; the next use connects again.
+    pub fn mark_lost(&mut self) {
+        // A server that was stopped on purpose must not be started again.
+        if self
+            .client
+            .take()
+            .is_some_and(|client| client.is_going_away())
+        {
+            self.restartable = false;
         }
         self.lost_at.get_or_insert_with(Instant::now);
     }
 
-    /// Asks a question that is answered at once; asks again where the server went away meanwhile,
-    /// so only for requests that may be asked twice.
+    /// Sends a request that the server answers at once, and repeats it if the server went away:
+    /// only for requests that do no harm when they are done twice.
     pub async fn request(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
-        let give_up = Instant::now() + AGAIN_MAX;
+        let give_up = Instant::now() + RETRY_MAX;
         loop {
             if let Some(result) = self.try_request(method, params).await? {
                 return Ok(result);
             }
-            // A question is a reason to start a server, whatever became of the last one.
-            self.revivable = matches!(self.target, Target::Local(_));
+            // This request needs a server, even if the last one was stopped on purpose.
+            self.restartable = matches!(self.target, Target::Local(_));
             if Instant::now() > give_up {
                 bail!("the server went away before it answered; try again");
             }
@@ -155,7 +160,8 @@ impl Link {
         Ok(())
     }
 
-    /// Asks once. `None`: the connection was lost before the answer, and is marked so.
+    /// Sends a request once. `None` if the connection was lost before the reply; whether the server
+    /// has acted is unknown then.
     pub async fn try_request(
         &mut self,
         method: &str,
@@ -167,12 +173,12 @@ impl Link {
             Err(RequestError::Refused(error)) if self.is_stopping(&error).await => {}
             Err(error) => return Err(error.into()),
         }
-        self.lost();
+        self.mark_lost();
         Ok(None)
     }
 
-    /// Whether a refusal only means that this server is about to stop: then it says so, or breaks
-    /// the connection soon. A full disk is `unavailable` too, but stays.
+    /// Whether the server refused because it is stopping: then it soon sends `server.going_away` or
+    /// closes the connection. A full disk is `unavailable` too, but the connection stays.
     async fn is_stopping(&mut self, error: &WireError) -> bool {
         let Some(client) = self.client.as_mut() else {
             return true;
@@ -180,27 +186,27 @@ impl Link {
         if error.code != WireError::UNAVAILABLE {
             return false;
         }
-        let told = async { while !client.is_going() && client.next().await.is_ok() {} };
-        timeout(TOLD_MAX, told).await.is_ok()
+        let going_away = async { while !client.is_going_away() && client.next().await.is_ok() {} };
+        timeout(GOING_AWAY_MAX, going_away).await.is_ok()
     }
 
-    async fn try_again(&mut self) -> anyhow::Result<()> {
+    async fn reconnect_once(&mut self) -> anyhow::Result<()> {
         match Client::connect(&self.target).await {
             Ok(client) => {
-                self.found(client);
+                self.set_client(client);
                 return Ok(());
             }
             Err(ConnectError::Refused(why)) => bail!(why),
-            Err(ConnectError::Absent(_) | ConnectError::Busy(_) | ConnectError::Dying(_)) => {}
+            Err(ConnectError::Absent(_) | ConnectError::Busy(_) | ConnectError::BrokenOff(_)) => {}
         }
         let away = self.lost_at.get_or_insert_with(Instant::now).elapsed();
         if let Target::Local(layout) = &self.target
-            && self.revivable
-            && away >= REVIVE_AFTER
+            && self.restartable
+            && away >= RESTART_AFTER
             && !holder::is_locked(layout)
         {
             let client = autostart::connect_or_start(layout).await?;
-            self.found(client);
+            self.set_client(client);
             return Ok(());
         }
         let pause = self.pause;
@@ -210,11 +216,11 @@ impl Link {
         Ok(())
     }
 
-    fn found(&mut self, client: Client) {
-        self.revivable = client
-            .peer()
+    fn set_client(&mut self, client: Client) {
+        self.restartable = client
+            .server_pid()
             .and_then(|pid| proc::argv(pid).ok())
-            .is_some_and(|argv| autostart::is_our_own(&argv));
+            .is_some_and(|argv| autostart::was_autostarted(&argv));
         self.client = Some(client);
         self.lost_at = None;
         self.pause = PAUSE_MIN;

@@ -1,14 +1,15 @@
-//! How a verb reaches a server: `target` names one, `client` is one connection to it, `link` one that
-//! comes back, `autostart` starts servers, `follow` is a tail that survives its connection.
+//! How a verb reaches a server: `target` names one, `client` is one connection to it, `link`
+//! reconnects, `autostart` starts servers, `follow` is a tail that survives its connection, `wire`
+//! parses messages. `find_job`, `jobs` and `control` are what the verbs on existing jobs share.
 
 pub(super) mod autostart;
 pub(super) mod client;
 pub(super) mod control;
-pub(super) mod each;
 pub(super) mod find_job;
 pub(super) mod follow;
 pub(super) mod forward;
 pub(super) mod holder;
+pub(super) mod jobs;
 pub(super) mod link;
 pub(super) mod proc;
 pub(super) mod signals;

@@ -1,6 +1,5 @@
-//! What the kernel tells about this process and about a server of the same user, read from /proc.
-//!
-//! Nothing here is needed for a job's own sake; where /proc is silent the answer is "unknown".
+//! What /proc tells about this process and about a server of the same user. Everything here is
+//! optional: if /proc does not tell, the result is `None`, false or empty.
 
 use std::{ffi::OsString, fs, io::Read, os::unix::ffi::OsStringExt, path::PathBuf};
 
@@ -12,10 +11,10 @@ use crate::{
     sys::proc,
 };
 
-/// Longest file that says how a server was started, bytes; an environment has 2 MiB at most.
+/// Longest start file that is read, bytes; an environment has at most 2 MiB.
 const START_BYTES_MAX: u64 = 16 << 20;
 
-/// This process's file mode creation mask, without touching it.
+/// This process's file mode creation mask. umask(2) could only read it by changing it.
 pub fn umask() -> Option<u32> {
     let text = proc::own_status().ok()?;
     u32::from_str_radix(proc::status_field(&text, "Umask")?, 8).ok()
@@ -40,7 +39,8 @@ pub struct Launched {
     pub cwd: PathBuf,
 }
 
-/// What a server writes down of its start, because nobody but root can look into it.
+/// What a server records of its start. The server's process is not dumpable, so only root could
+/// read this in /proc.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ServerStart {
     /// Its process id.
@@ -52,7 +52,7 @@ pub struct ServerStart {
 }
 
 impl ServerStart {
-    /// That of this process.
+    /// The start of this process.
     pub fn of_this_process() -> std::io::Result<Self> {
         let text = |(name, value): (OsString, OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -79,45 +79,45 @@ pub fn argv(pid: i32) -> std::io::Result<Vec<OsString>> {
     Ok(words(&proc::command_line(pid)?))
 }
 
-/// How the server `pid` of a data directory was started; where nobody tells, in our environment and
-/// in `/`. Nothing is taken over from a process of another user.
+/// How the server `pid` of a data directory was started. If that is unknown, or it is another
+/// user's process, the result has our environment and `/`.
 pub fn launched(layout: &Layout, pid: i32) -> std::io::Result<Launched> {
-    let argv = match is_our_users(pid) {
+    let argv = match is_of_our_user(pid) {
         true => argv(pid)?,
         false => Vec::new(),
     };
     let ours = (std::env::vars_os().collect(), PathBuf::from("/"));
     let (env, cwd) = match ServerStart::read(layout, pid) {
-        _ if !is_our_users(pid) => ours,
+        _ if !is_of_our_user(pid) => ours,
         Some(start) => {
             let os = |(name, value): (String, String)| (name.into(), value.into());
             (start.env.into_iter().map(os).collect(), start.cwd)
         }
-        None => kernels_word(pid).unwrap_or(ours),
+        None => from_proc(pid).unwrap_or(ours),
     };
     Ok(Launched { argv, env, cwd })
 }
 
-/// One of an earlier version can be looked into.
-fn kernels_word(pid: i32) -> Option<(Vec<(OsString, OsString)>, PathBuf)> {
+/// Environment and directory from /proc, which a server of an earlier version leaves readable.
+fn from_proc(pid: i32) -> Option<(Vec<(OsString, OsString)>, PathBuf)> {
     let env = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let cwd = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
     Some((words(&env).into_iter().filter_map(variable).collect(), cwd))
 }
 
-/// Whether a process is our user's in every respect: of one that has become our user (a set-user-ID
-/// program) its starter has chosen words and variables.
-pub fn is_our_users(pid: i32) -> bool {
+/// Whether all four user ids of a process are ours. Of a set-user-ID program another user may have
+/// chosen the words and variables.
+pub fn is_of_our_user(pid: i32) -> bool {
     let status = proc::status(pid).unwrap_or_default();
     let us = nix::unistd::geteuid().to_string();
-    // Real, effective, saved and file system's (proc_pid_status(5)).
+    // Real, effective, saved and file system user id (proc_pid_status(5)).
     let uids = proc::status_field(&status, "Uid").unwrap_or_default();
     !uids.is_empty() && uids.split_ascii_whitespace().all(|uid| uid == us)
 }
 
-/// Whether the process `pid` is the server behind the PID 1 of a container, which was started with
-/// the same words, `argv`, and ends when its server exits.
-pub fn is_behind_pid_one(pid: i32, argv: &[OsString]) -> bool {
+/// Whether the process `pid` is the server of a container whose PID 1 is its parent: that one was
+/// started with the same words, `argv`, and ends when the server exits.
+pub fn is_container_main(pid: i32, argv: &[OsString]) -> bool {
     let status = proc::status(pid).unwrap_or_default();
     let parent = proc::status_field(&status, "PPid").and_then(|parent| parent.parse().ok());
     let parent = parent.and_then(|parent| self::argv(parent).ok());

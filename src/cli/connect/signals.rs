@@ -1,13 +1,13 @@
-//! What a person or a system asks of `run` by signals.
+//! The signals that ask `run` and `export` to stop: SIGINT, SIGTERM and SIGHUP.
 //!
-//! A signal that was ignored when we were started (`nohup`, `&` in a script) stays ignored.
+//! A signal that was ignored when this process started (`nohup`, `&` in a script) stays ignored.
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::proc;
 
-/// What was asked.
+/// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalRequest {
     /// Ctrl-C.
@@ -19,7 +19,7 @@ pub enum SignalRequest {
 }
 
 impl SignalRequest {
-    /// The exit code of a verb that only this has ended: 128 and the signal.
+    /// The exit code of a verb that this signal ends: 128 and the signal's number.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Interrupt => 130,
@@ -29,7 +29,7 @@ impl SignalRequest {
     }
 }
 
-/// The signals that `run` answers.
+/// The watched signals; `None` for one that is ignored.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Option<Signal>,

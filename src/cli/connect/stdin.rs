@@ -1,7 +1,5 @@
-//! Reads our stdin piece by piece, as the bytes come, from a thread of its own.
-//!
-//! The thread may wait for a person as long as it likes; whoever takes the pieces stays free, and
-//! leaves without it.
+//! Reads our stdin in pieces, as the bytes come, in a thread of its own. A read from a terminal can
+//! block for ever; the process can do other work meanwhile, and exit without the thread.
 
 use std::{
     fs::File,
@@ -39,8 +37,8 @@ impl Stdin {
     }
 }
 
-/// Reads until the end, or until nobody takes the pieces. What cannot be read has ended: a terminal
-/// that is gone, a directory.
+/// Reads until the end, or until the receiver is dropped. A read error counts as the end: a
+/// terminal that is gone, a directory.
 fn read_all(mut stdin: &File, pieces: &mpsc::Sender<Vec<u8>>) {
     let mut bytes = vec![0; PIECE_BYTES_MAX];
     loop {
@@ -49,7 +47,7 @@ fn read_all(mut stdin: &File, pieces: &mpsc::Sender<Vec<u8>>) {
             Ok(n) if pieces.blocking_send(bytes[..n].to_vec()).is_err() => return,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Somebody who shares it has made it non-blocking.
+            // Another process that shares the descriptor has made it non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
                 let _ = poll(&mut fds, PollTimeout::NONE);

@@ -1,6 +1,5 @@
-//! Which server a verb talks to: the one of a data directory, or one at an address.
-//!
-//! Only names and secrets are gathered here; nothing is connected.
+//! Which server a verb connects to, from options and variables: the one of a data directory, or one
+//! at an address, with its token.
 
 use std::{
     ffi::OsString,
@@ -30,7 +29,7 @@ pub struct Connect {
     #[command(flatten)]
     dir: DataDir,
 
-    /// Talk to the server at ws://HOST:PORT instead of the data directory's own
+    /// Use the server at ws://HOST:PORT instead of the data directory's own
     /// [env: CC_EXECUTOR_SERVER]
     #[arg(long, value_name = "URL", conflicts_with = "data_dir", global = true)]
     server: Option<String>,
@@ -39,7 +38,7 @@ pub struct Connect {
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
 
-    /// Token for --server; a file or the variable keeps it out of `ps` [env: CC_EXECUTOR_TOKEN]
+    /// Token for --server; others see it in `ps`, unlike --token-file [env: CC_EXECUTOR_TOKEN]
     #[arg(
         long,
         value_name = "TOKEN",
@@ -49,7 +48,7 @@ pub struct Connect {
     token: Option<String>,
 }
 
-/// A server, named.
+/// Which server to connect to.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// The server of a data directory, through its Unix socket.
@@ -58,7 +57,7 @@ pub enum Target {
     Remote {
         /// `HOST:PORT`.
         address: String,
-        /// The bearer token.
+        /// The bearer token; `None` if none was given.
         token: Option<Secret>,
     },
 }
@@ -100,7 +99,7 @@ impl DataDir {
     }
 }
 
-/// The data directory of this user where none is named.
+/// This user's default data directory; `None` without a home directory.
 pub fn default_layout() -> Option<Layout> {
     default_data_dir(&process_env).map(Layout::new)
 }
@@ -124,7 +123,7 @@ impl Connect {
 
     fn target_in(&self, env: Env<'_>) -> anyhow::Result<Target> {
         let from_env = || {
-            // What stands on the command line beats what stands in the environment.
+            // --data-dir takes precedence over the variable.
             let unnamed = self.dir.data_dir.is_none();
             env("CC_EXECUTOR_SERVER")
                 .filter(|_| unnamed)
@@ -178,7 +177,7 @@ fn address(url: &str) -> anyhow::Result<String> {
     };
     let host = bare.strip_suffix('/').unwrap_or(bare);
     if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
-        bail!("--server {url:?} is no address; give ws://HOST:PORT");
+        bail!("--server {url:?} is not an address; give ws://HOST:PORT");
     }
     let port_at = host
         .rfind(':')

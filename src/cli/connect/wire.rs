@@ -1,6 +1,5 @@
-//! The frames of a session as the client reads them: replies, notifications, binary output.
-//!
-//! Pure: nothing here connects or waits.
+//! The client's side of the protocol's messages: writes requests, parses replies, notifications and
+//! binary output frames. Pure.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -9,27 +8,27 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::job::Stream;
 
-/// No message in either direction is longer, bytes.
+/// Longest message in either direction, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// The version of the protocol that this client speaks.
 pub const PROTOCOL: u64 = 1;
 /// Length of the header of a binary frame, bytes.
 const FRAME_HEADER_BYTES: usize = 32;
 
-/// What a session says.
+/// A message from the server.
 #[derive(Debug)]
 pub enum ServerMessage {
-    /// The answer to a request.
+    /// The reply to a request.
     Reply {
         /// The request's id.
         id: u64,
         /// What it returned.
         result: Result<Value, WireError>,
     },
-    /// Bytes of a tail in binary encoding.
+    /// Output of a tail in binary encoding.
     Output(OutputFrame),
     /// Any other notification.
-    Notice {
+    Notification {
         /// `job.state`, `job.end`, …
         method: String,
         /// Its parameters.
@@ -38,36 +37,36 @@ pub enum ServerMessage {
 }
 
 impl ServerMessage {
-    /// Whether the server says that it is about to stop.
+    /// Whether the server announces its stop.
     pub fn is_going_away(&self) -> bool {
-        matches!(self, Self::Notice { method, .. } if method == "server.going_away")
+        matches!(self, Self::Notification { method, .. } if method == "server.going_away")
     }
 }
 
 /// Output bytes of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputFrame {
-    /// The tail that they belong to.
+    /// The subscription of the tail.
     pub subscription: u32,
-    /// Which output they came from.
+    /// The stream that the job wrote them to.
     pub stream: Stream,
     /// When they were captured.
     pub at: DateTime<Utc>,
-    /// The position of the first one.
+    /// The offset of the first byte in the output.
     pub offset: u64,
-    /// The bytes.
+    /// The output's bytes.
     pub data: Bytes,
 }
 
-/// An error of the JSON-RPC kind.
+/// A JSON-RPC error object.
 #[derive(Debug, Clone, PartialEq, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct WireError {
-    /// -32001 and its like.
+    /// The JSON-RPC code, such as [`Self::NOT_FOUND`].
     pub code: i64,
     /// What is wrong and what to do.
     pub message: String,
-    /// `kind` and more.
+    /// `kind`, and `key` or other facts; null if there are none.
     #[serde(default)]
     pub data: Value,
 }
@@ -75,20 +74,20 @@ pub struct WireError {
 impl WireError {
     /// There is no such job or queue.
     pub const NOT_FOUND: i64 = -32003;
-    /// The state of things does not allow it.
+    /// The state of the job or queue does not allow it.
     pub const CONFLICT: i64 = -32004;
-    /// A bound is reached.
+    /// A limit is reached.
     pub const LIMIT_EXCEEDED: i64 = -32005;
     /// The server is stopping, its disk is full, or a shim does not answer.
     pub const UNAVAILABLE: i64 = -32006;
 
     /// Whether the same request may succeed later.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self.code, Self::LIMIT_EXCEEDED | Self::UNAVAILABLE)
     }
 }
 
-/// A frame that the contract does not know.
+/// A message that this version cannot parse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the server sent something that this version does not understand ({0})")]
 pub struct BadFrame(&'static str);
@@ -112,10 +111,10 @@ pub fn request(id: u64, method: &str, params: &Value) -> String {
 /// Reads a text frame.
 pub fn text(frame: &str) -> Result<ServerMessage, BadFrame> {
     let envelope: Envelope =
-        serde_json::from_str(frame).map_err(|_| BadFrame("a message that is no JSON-RPC"))?;
+        serde_json::from_str(frame).map_err(|_| BadFrame("a message that is not JSON-RPC"))?;
     if let Some(method) = envelope.method {
         let params = envelope.params;
-        return Ok(ServerMessage::Notice { method, params });
+        return Ok(ServerMessage::Notification { method, params });
     }
     let result = match envelope.error {
         Some(error) => Err(error),
@@ -136,7 +135,7 @@ pub fn binary(frame: &Bytes) -> Result<OutputFrame, BadFrame> {
     let at = i64::try_from(u64_at(frame, 16))
         .ok()
         .and_then(DateTime::from_timestamp_micros)
-        .ok_or(BadFrame("a time beyond all times"))?;
+        .ok_or(BadFrame("a time out of range"))?;
     Ok(OutputFrame {
         subscription: u32_at(frame, 0),
         stream,
@@ -205,7 +204,9 @@ mod tests {
             matches!(refused, ServerMessage::Reply { id: 4, result: Err(e) } if e.code == -32003)
         );
         let notice = text(r#"{"jsonrpc":"2.0","method":"job.end","params":{}}"#).expect("a notice");
-        assert!(matches!(notice, ServerMessage::Notice { method, .. } if method == "job.end"));
+        assert!(
+            matches!(notice, ServerMessage::Notification { method, .. } if method == "job.end")
+        );
         assert!(text("[]").is_err());
         assert!(text(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#).is_err());
     }

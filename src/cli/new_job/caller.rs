@@ -1,5 +1,5 @@
-//! What a job inherits from the shell that `run` or `submit` was called in: directory, umask,
-//! environment, nice and limits.
+//! What a job inherits from the shell that called `run` or `submit`: directory, umask, environment,
+//! nice value and resource limits.
 
 use std::{ffi::OsString, fs, os::unix::fs::MetadataExt, path::PathBuf};
 
@@ -12,28 +12,29 @@ use crate::{
     job::{Limits, ResourceBound},
 };
 
-/// Variables of our own, which no job shall see.
-const OURS: &str = "CC_EXECUTOR_";
+/// Prefix of our own variables, which are not sent to a job.
+const OWN_PREFIX: &str = "CC_EXECUTOR_";
 
-/// A shell, as far as a job inherits it.
+/// What a job inherits from a shell.
 #[derive(Debug, Clone, Default)]
 pub struct ShellCaller {
-    /// Its working directory, as it calls it; `None` where that is gone.
+    /// Its working directory, with `$PWD`'s symbolic links; `None` if it was removed.
     pub cwd: Option<PathBuf>,
-    /// Its file mode creation mask.
+    /// Its file mode creation mask; `None` if /proc does not tell.
     pub umask: Option<u32>,
-    /// Its variables.
+    /// Its variables without our own and without those that are not UTF-8.
     pub env: Vec<(String, String)>,
-    /// Its nice and what its processes are bound by.
+    /// Its nice value and resource limits.
     pub limits: Limits,
 }
 
 impl ShellCaller {
-    /// The shell that called us. Variables that are not UTF-8 cannot be sent; a person is told.
+    /// The shell that called this process. Variables that are not UTF-8 cannot be sent: a line on
+    /// the terminal names them.
     pub fn of_this_process() -> Self {
         let (env, skipped) = sendable(std::env::vars_os());
         if !skipped.is_empty() {
-            print::to_person(&format!(
+            print::line_on_terminal(&format!(
                 "not sent, because they are not valid UTF-8: {}",
                 skipped.join(", ")
             ));
@@ -46,15 +47,16 @@ impl ShellCaller {
         }
     }
 
-    /// The directory itself, where a job needs it.
+    /// The working directory, or an error that says what to do.
     pub fn directory(&self) -> anyhow::Result<&PathBuf> {
         self.cwd
             .as_ref()
-            .context("the working directory is gone; name another one with --cwd")
+            .context("the working directory is gone; give another one with --cwd")
     }
 }
 
-/// The nice and the limits of this process, which are the shell's: those that bound anything.
+/// The nice value and the limits of this process, inherited from the shell; unlimited ones are left
+/// out.
 fn limits() -> Limits {
     let bound = |resource| {
         let Rlimit { current, maximum } = getrlimit(resource);
@@ -71,15 +73,15 @@ fn limits() -> Limits {
     }
 }
 
-/// The limit of core dumps, where it is another one than a server's own: none are written there.
+/// The limit of core dumps; `None` if it is soft 0 and hard unlimited, which is a server's own.
 fn core() -> Option<ResourceBound> {
     let Rlimit { current, maximum } = getrlimit(Resource::Core);
     let soft = current.unwrap_or(i64::MAX as u64);
     (soft > 0 || maximum.is_some()).then(|| ResourceBound::new(soft, maximum))
 }
 
-/// `$PWD` where that is the same directory (it keeps the symbolic links that a person went
-/// through), else the one that the kernel names.
+/// `$PWD` if it is the same directory (it keeps the symbolic links of the user's path), else the
+/// path from the kernel.
 pub fn working_directory() -> std::io::Result<PathBuf> {
     let real = std::env::current_dir()?;
     let same = |logical: &PathBuf| {
@@ -100,7 +102,8 @@ fn sendable(
     let mut skipped = Vec::new();
     for (name, value) in vars {
         match (name.into_string(), value.into_string()) {
-            (Ok(name), _) if name.starts_with(OURS) || name.is_empty() || name.contains('=') => {}
+            (Ok(name), _)
+                if name.starts_with(OWN_PREFIX) || name.is_empty() || name.contains('=') => {}
             (Ok(name), Ok(value)) => sent.push((name, value)),
             (Ok(name), Err(_)) => skipped.push(name),
             (Err(name), _) => skipped.push(name.to_string_lossy().into_owned()),

@@ -1,7 +1,8 @@
-//! `submit --many`: jobs out of a file, one NewJob as JSON on each line.
+//! `submit --many`: jobs from a file, one NewJob as JSON on each line.
 //!
-//! They are handed in as few commits as messages of the wire allow: each is taken whole or not at
-//! all, and a job has a key, so that asking again after a loss makes no second one.
+//! They go in as few requests as the longest message allows. The server accepts a request as a
+//! whole or not at all. Each job has an idempotency key, so that repeating a request makes no
+//! second job.
 
 use std::{io::Read, path::Path, process::ExitCode};
 
@@ -18,13 +19,13 @@ use crate::{
 
 /// Most jobs of one request.
 const JOBS_MAX: usize = 10_000;
-/// Room for what stands around the jobs in a message, bytes.
+/// Bytes of a message that are not jobs, at most.
 const ENVELOPE_BYTES: usize = 1 << 10;
 
-/// A job and the line that it came from, counted from 1.
+/// A job and the number of its line, counted from 1.
 type NumberedJob = (usize, Value);
 
-/// The jobs of a file (`-`: our stdin), with what the template says where they say nothing.
+/// The jobs of a file (`-`: our stdin); `template` fills in the keys that they leave out.
 pub fn read(path: &Path, template: &Map<String, Value>) -> anyhow::Result<Vec<NumberedJob>> {
     let text = match path == Path::new("-") {
         true => {
@@ -47,7 +48,7 @@ fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<Numbere
     filled
         .map(|(number, line)| {
             let job: Map<String, Value> = serde_json::from_str(line).with_context(|| {
-                format!("line {number} is no JSON object; one job on each line")
+                format!("line {number} is not a JSON object; each line must be one job")
             })?;
             let mut job = Queue::fill_in(template, &job);
             let key = || json!(format!("cli-{}", uuid::Uuid::now_v7()));
@@ -57,14 +58,14 @@ fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<Numbere
         .collect()
 }
 
-/// Hands the jobs in and prints their numbers.
+/// Submits the jobs and prints their numbers.
 pub async fn submit(
     link: &mut Link,
     jobs: Vec<NumberedJob>,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let batches = batches(jobs);
-    let (mut taken, mut done) = (Vec::new(), 0);
+    let (mut submitted, mut done) = (Vec::new(), 0);
     let count = batches.len();
     for batch in batches {
         let (lines, jobs): (Vec<usize>, Vec<Value>) = batch.into_iter().unzip();
@@ -73,26 +74,26 @@ pub async fn submit(
             .await;
         let mut reply = match reply {
             Ok(reply) => reply,
-            Err(error) => bail!(explained(&error, &lines, done)),
+            Err(error) => bail!(refusal_message(&error, &lines, done)),
         };
         done += jobs.len();
         let Value::Array(jobs) = reply["jobs"].take() else {
-            bail!("the server did not say which jobs these are");
+            bail!("the server's answer has no jobs");
         };
         if !json {
             let numbers = jobs.iter().map(|job| format!("{}\n", job["number"]));
             print::page(&numbers.collect::<String>())?;
         }
-        taken.extend(jobs);
+        submitted.extend(jobs);
     }
     if json {
-        print::json(&Value::Array(taken))?;
+        print::json(&Value::Array(submitted))?;
     }
-    print::to_person(&format!("{done} jobs submitted in {count} commits"));
+    print::line_on_terminal(&format!("{done} jobs submitted in {count} commits"));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Jobs as they fit into messages.
+/// Splits jobs into batches that fit into a message each.
 fn batches(jobs: Vec<NumberedJob>) -> Vec<Vec<NumberedJob>> {
     let mut batches: Vec<Vec<NumberedJob>> = Vec::new();
     let mut left = 0;
@@ -110,8 +111,8 @@ fn batches(jobs: Vec<NumberedJob>) -> Vec<Vec<NumberedJob>> {
     batches
 }
 
-/// The refusal, with the line that it is about, and what became of the jobs before.
-fn explained(error: &anyhow::Error, lines: &[usize], done: usize) -> String {
+/// The error, with the line of the refused job, and how many jobs were submitted before.
+fn refusal_message(error: &anyhow::Error, lines: &[usize], done: usize) -> String {
     let refused = match error.downcast_ref() {
         Some(RequestError::Refused(refusal)) => refusal.data["index"].as_u64(),
         _ => None,

@@ -1,5 +1,5 @@
-//! A new job as the command line describes it: its options, what it inherits from the shell, and files
-//! with many jobs.
+//! A new job as the command line describes it: its options, what it inherits from the shell, and
+//! files with many jobs.
 
 pub(super) mod caller;
 pub(super) mod many;

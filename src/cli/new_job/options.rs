@@ -1,6 +1,5 @@
-//! The options that describe a new job, and the NewJob that they make.
-//!
-//! Reads nothing but the stdin file that they name; the shell's own contribution is given.
+//! The options that describe a new job, and the NewJob that they make. `caller` reads what the job
+//! inherits from the shell.
 
 use std::{
     io::Read,
@@ -13,43 +12,43 @@ use serde_json::{Map, Value, json};
 use super::caller::ShellCaller;
 use crate::cli::render::duration;
 
-/// What the idempotency keys begin with that the command line makes up.
+/// Prefix of the idempotency keys that the command line generates.
 pub const GENERATED_KEY: &str = "cli-";
 
-/// What a job is and how it shall run.
+/// A job's command and how to run it.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(group = clap::ArgGroup::new("command").required(true).args(["shell", "argv"]))]
 #[command(group = clap::ArgGroup::new("bound").multiple(true).args(["max_output", "max_lines"]))]
 pub struct JobOptions {
-    /// Run a line by /bin/sh -c instead of a command
+    /// Run this line with /bin/sh -c instead of a command
     #[arg(long, value_name = "CMD", help_heading = "Job")]
     shell: Option<String>,
 
-    /// A name for people
+    /// Name that people see and that verbs take for the job
     #[arg(long, help_heading = "Job")]
     name: Option<String>,
 
-    /// A label; may be given several times
+    /// Label; may be given several times
     #[arg(long = "label", value_name = "K=V", value_parser = pair, help_heading = "Job")]
     labels: Vec<(String, String)>,
 
-    /// The queue it waits in [default: interactive for run, default for submit]
+    /// Queue to wait in [default: `interactive` for run, `default` for submit]
     #[arg(long, help_heading = "Job")]
     queue: Option<String>,
 
-    /// Higher first; equal ones run in submit order
+    /// Priority; jobs with a higher one start first, equal ones in the order of submission
     #[arg(long, allow_negative_numbers = true, help_heading = "Job")]
     priority: Option<i64>,
 
-    /// End it after so much run time (90, 90s, 5m, 2h)
+    /// End the job after this run time (90, 90s, 5m, 2h)
     #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "Job")]
     timeout: Option<f64>,
 
-    /// End it after so much time without output
+    /// End the job after this time without output
     #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "Job")]
     stall_timeout: Option<f64>,
 
-    /// Time between SIGTERM and SIGKILL when it is stopped [default: 10]
+    /// Time between SIGTERM and SIGKILL when the job is stopped [default: 10]
     #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "Job")]
     grace: Option<f64>,
 
@@ -57,8 +56,8 @@ pub struct JobOptions {
     #[arg(long, value_enum, help_heading = "Job")]
     leftover: Option<LeftoverOption>,
 
-    /// What happens when nobody can know how it ended: it has failed, or it runs again, three times
-    /// at most [default: fail]
+    /// What happens when it is unknown how the job ended: the job fails, or it runs again, up to
+    /// three times [default: fail]
     #[arg(long, value_enum, value_name = "POLICY", help_heading = "Job")]
     on_lost: Option<OnLostOption>,
 
@@ -66,11 +65,11 @@ pub struct JobOptions {
     #[arg(long, value_name = "DIR", help_heading = "Job")]
     cwd: Option<PathBuf>,
 
-    /// Set a variable; may be given several times
+    /// Set an environment variable; may be given several times
     #[arg(long = "env", value_name = "K=V", value_parser = pair, help_heading = "Job")]
     env: Vec<(String, String)>,
 
-    /// Do not send this shell's environment
+    /// Do not pass on this shell's environment
     #[arg(long, help_heading = "Job")]
     clean_env: bool,
 
@@ -78,19 +77,19 @@ pub struct JobOptions {
     #[arg(long, value_name = "MASK", help_heading = "Job")]
     umask: Option<String>,
 
-    /// Keep its stdin open for input; run forwards ours
+    /// Keep the job's stdin open for input; `run` forwards its own stdin
     #[arg(short, long, help_heading = "Job")]
     pub interactive: bool,
 
-    /// Give it the content of this UTF-8 file as stdin; - is our own stdin
+    /// Give the job the content of this UTF-8 file as stdin (- for this command's stdin)
     #[arg(long, value_name = "FILE", help_heading = "Job")]
     stdin_file: Option<PathBuf>,
 
-    /// Keep at most so many bytes of its output (64M, 1G)
+    /// Keep at most this many bytes of output (64M, 1G)
     #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Job")]
     max_output: Option<u64>,
 
-    /// Keep at most so many lines of its output; with --when-full drop-oldest at least so many
+    /// Keep up to this many lines of output; with --when-full drop-oldest, at least this many
     #[arg(
         long,
         value_name = "LINES",
@@ -99,7 +98,7 @@ pub struct JobOptions {
     )]
     max_lines: Option<u64>,
 
-    /// What happens when it writes more: it ends, or what does not fit is counted and dropped
+    /// What happens when the job writes more: it ends, or the server drops and counts the excess
     /// [default: fail]
     #[arg(
         long,
@@ -110,11 +109,11 @@ pub struct JobOptions {
     )]
     when_full: Option<WhenFullOption>,
 
-    /// Idempotency key: the same key and job a second time is the first job again
+    /// Idempotency key: submitting the same job with the same key again returns the first job
     #[arg(long, value_name = "KEY", help_heading = "Job")]
     key: Option<String>,
 
-    /// The command and its arguments; the first word that is no option ends our options
+    /// The command and its arguments; options of cc-executor must come before it
     #[arg(value_name = "ARGV", trailing_var_arg = true, num_args = 1..)]
     argv: Vec<String>,
 }
@@ -133,11 +132,11 @@ enum OnLostOption {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum WhenFullOption {
-    /// It ends as failed.
+    /// The job ends as failed.
     Fail,
-    /// Its beginning and its newest output are kept; needs 16M at least.
+    /// The beginning and the newest output are kept; needs at least 16M.
     DropOldest,
-    /// Its oldest output is kept.
+    /// The oldest output is kept.
     DropNewest,
 }
 
@@ -152,7 +151,7 @@ impl WhenFullOption {
 }
 
 impl JobOptions {
-    /// The NewJob for `job.submit`. `caller` is the shell that it inherits from, where it does.
+    /// The NewJob for `job.submit`. `caller` is the shell that it inherits from, if it does.
     ///
     /// It always has an idempotency key, so that submitting it again after a lost reply cannot
     /// make a second job.
@@ -235,8 +234,8 @@ impl JobOptions {
         (!output.is_empty()).then_some(output)
     }
 
-    /// What jobs that are described elsewhere get where they name nothing: all of it but what one
-    /// job is.
+    /// Defaults for the jobs of `--many`: all keys of the options except command and idempotency
+    /// key.
     pub fn template(&self, caller: Option<&ShellCaller>) -> anyhow::Result<Map<String, Value>> {
         let mut template = self.new_job(caller, "")?;
         for key in ["argv", "shell", "idempotency_key"] {
@@ -248,7 +247,7 @@ impl JobOptions {
         Ok(template)
     }
 
-    /// The job's directory: `--cwd`, seen from the shell's own, which is the default.
+    /// The job's directory: `--cwd`, relative to the shell's, which is the default.
     fn directory(&self, caller: Option<&ShellCaller>) -> anyhow::Result<Option<String>> {
         let path = match (&self.cwd, caller) {
             (Some(cwd), _) if cwd.is_absolute() => cwd.clone(),
@@ -259,7 +258,7 @@ impl JobOptions {
         };
         let text = path.into_os_string().into_string().map_err(|_| {
             anyhow::anyhow!(
-                "the working directory's path is not valid UTF-8; name another one with --cwd"
+                "the working directory's path is not valid UTF-8; give another one with --cwd"
             )
         })?;
         Ok(Some(text))
@@ -277,7 +276,7 @@ fn read_stdin(path: &Path) -> anyhow::Result<String> {
         let mut text = String::new();
         std::io::stdin()
             .read_to_string(&mut text)
-            .context("our stdin cannot be given to the job; it must be UTF-8")?;
+            .context("stdin cannot be given to the job; it must be UTF-8")?;
         return Ok(text);
     }
     std::fs::read_to_string(path).with_context(|| {
@@ -298,7 +297,7 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 
 /// A number of bytes; K, M, G and T are powers of 1024.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no number of bytes; write 1000, 64M or 1G");
+    let wrong = || format!("{text:?} is not a number of bytes; write 1000, 64M or 1G");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
         "" => 0,

@@ -1,7 +1,7 @@
-//! A recording as an asciicast v2: a header, then one event per piece of text with its time.
+//! A recording as an asciicast v2: a header, then one event with its time per piece of text. Pure.
 //!
-//! Pure. The format is text for a terminal, so what the job wrote is not in it byte for byte: that
-//! is what the other formats are for.
+//! The format is text for a terminal, not the job's exact bytes; `export` has other formats for
+//! those.
 
 use std::time::Duration;
 
@@ -10,36 +10,36 @@ use serde_json::{Value, json};
 use super::{job::ShownJob, pacing::Pacing, recording::RecordedChunk};
 use crate::{escape::visible_json, job::Stream};
 
-/// The size of a terminal that nobody has told of: columns and rows.
+/// The size of the terminal for a job without a PTY: columns and rows.
 const SIZE: (u64, u64) = (80, 24);
 
-/// The lines of a cast, one piece after the other.
+/// Makes the lines of an asciicast, chunk by chunk.
 #[derive(Debug)]
 pub struct Asciicast {
-    rhythm: Pacing,
-    /// What each stream has begun of a character.
-    begun: [Vec<u8>; 3],
+    pacing: Pacing,
+    /// The bytes of each stream's unfinished character, by the stream's code.
+    partial: [Vec<u8>; 3],
     attempt: Option<u64>,
-    /// Ended with a carriage return.
-    returned: bool,
+    /// Whether the last event ended with a carriage return.
+    ends_with_cr: bool,
     elapsed: Duration,
 }
 
 impl Asciicast {
-    /// A cast that begins when the job did.
+    /// An asciicast whose time 0 is the start of the job.
     pub fn new(job: &ShownJob, idle_max: Option<Duration>) -> Self {
         Self {
-            rhythm: Pacing::new(job.started_at, idle_max),
-            begun: Default::default(),
+            pacing: Pacing::new(job.started_at, idle_max),
+            partial: Default::default(),
             attempt: None,
-            returned: false,
+            ends_with_cr: false,
             elapsed: Duration::ZERO,
         }
     }
 
-    /// The first line. `told` is the job as the server told it.
-    pub fn header(job: &ShownJob, told: &Value) -> String {
-        let size = |key: &str, other| told["pty"][key].as_u64().unwrap_or(other);
+    /// The first line. `value` is the job as the server sent it.
+    pub fn header(job: &ShownJob, value: &Value) -> String {
+        let size = |key: &str, other| value["pty"][key].as_u64().unwrap_or(other);
         let begin = job.started_at.or(job.submitted_at);
         let mut header = json!({
             "version": 2,
@@ -56,27 +56,27 @@ impl Asciicast {
         format!("{}\n", visible_json(&header.to_string()))
     }
 
-    /// The lines for a piece: none where it only begins a character.
+    /// The lines for a chunk; empty if the chunk is only part of a character.
     pub fn lines(&mut self, chunk: &RecordedChunk) -> String {
         let mut lines = match self.attempt.replace(chunk.attempt) {
-            // Another process does not end what this one has begun.
-            Some(before) if before != chunk.attempt => self.rest(),
+            // The process of another attempt does not finish this one's character.
+            Some(before) if before != chunk.attempt => self.flush(),
             _ => String::new(),
         };
-        self.elapsed = self.rhythm.next(chunk.at);
-        let begun = &mut self.begun[usize::from(chunk.stream.code())];
-        begun.extend_from_slice(&chunk.data);
-        let bytes = std::mem::take(begun);
+        self.elapsed = self.pacing.next(chunk.at);
+        let partial = &mut self.partial[usize::from(chunk.stream.code())];
+        partial.extend_from_slice(&chunk.data);
+        let bytes = std::mem::take(partial);
         let whole = bytes.len() - unfinished(&bytes);
-        begun.extend_from_slice(&bytes[whole..]);
+        partial.extend_from_slice(&bytes[whole..]);
         lines.push_str(&self.event(&bytes[..whole], chunk.stream == Stream::Pty));
         lines
     }
 
-    /// The line for what was begun and never ended, if anything.
-    pub fn rest(&mut self) -> String {
-        let begun = std::mem::take(&mut self.begun);
-        let events = begun.iter().map(|bytes| self.event(bytes, true));
+    /// The lines for characters that were never finished; empty if there are none.
+    pub fn flush(&mut self) -> String {
+        let partial = std::mem::take(&mut self.partial);
+        let events = partial.iter().map(|bytes| self.event(bytes, true));
         events.collect()
     }
 
@@ -87,34 +87,34 @@ impl Asciicast {
         let text = String::from_utf8_lossy(bytes);
         let text = match is_terminal {
             true => text.into_owned(),
-            false => self.as_a_terminal_would(&text),
+            false => self.with_carriage_returns(&text),
         };
-        self.returned = text.ends_with('\r');
+        self.ends_with_cr = text.ends_with('\r');
         let seconds = self.elapsed.as_micros() as f64 / 1e6;
         let event = json!([seconds, "o", text]).to_string();
         format!("{}\n", visible_json(&event))
     }
 
-    /// A terminal's driver puts a carriage return before each newline; a pipe has none.
-    fn as_a_terminal_would(&self, text: &str) -> String {
+    /// Adds a carriage return before each newline, as a terminal's driver does; a pipe has none.
+    fn with_carriage_returns(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len() + text.len() / 16);
-        let mut returned = self.returned;
+        let mut ends_with_cr = self.ends_with_cr;
         for c in text.chars() {
-            if c == '\n' && !returned {
+            if c == '\n' && !ends_with_cr {
                 out.push('\r');
             }
             out.push(c);
-            returned = c == '\r';
+            ends_with_cr = c == '\r';
         }
         out
     }
 }
 
-/// How many bytes at the end are the beginning of a character.
+/// How many bytes at the end are the beginning of a UTF-8 character.
 fn unfinished(bytes: &[u8]) -> usize {
     let last = bytes.utf8_chunks().last();
     let invalid = last.map_or(&[][..], |chunk| chunk.invalid());
-    // Only at the very end can there be more to come of it.
+    // No error_len: the bytes end within a character, and its rest may come with the next chunk.
     let may_go_on = match std::str::from_utf8(invalid) {
         Err(error) => error.error_len().is_none(),
         Ok(_) => false,
@@ -141,7 +141,7 @@ mod tests {
             attempt,
             at: DateTime::<Utc>::from_timestamp_millis(ms).expect("a moment"),
             data: data.to_vec(),
-            told: Value::Null,
+            json: Value::Null,
         }
     }
 
@@ -201,7 +201,7 @@ mod tests {
         let next = "[1.001,\"o\",\"\u{fffd}\"]\n[2.0,\"o\",\"b\"]\n";
         assert_eq!(out(3000, Stream::Stdout, 2, b"b"), next);
         assert_eq!(out(3000, Stream::Stdout, 2, &euro[..2]), "");
-        assert_eq!(cast.rest(), "[2.0,\"o\",\"\u{fffd}\"]\n");
-        assert_eq!(cast.rest(), "");
+        assert_eq!(cast.flush(), "[2.0,\"o\",\"\u{fffd}\"]\n");
+        assert_eq!(cast.flush(), "");
     }
 }

@@ -1,14 +1,14 @@
-//! How a job stands or ended, in a sentence. Pure; the exit codes are `exit_code`'s.
+//! A sentence on a job's state or end. Pure; `exit_code` has the exit codes.
 
 use nix::errno::Errno;
 
 use super::{duration, job::ShownJob, job::ShownSpawnError};
 use crate::escape::visible;
 
-/// How many processes that could not be signalled are named.
+/// How many processes that could not be signalled a sentence names.
 const REFUSED_SHOWN: usize = 4;
 
-/// How the job stands or ended: `exited with code 3`, `was ended by SIGKILL`, …
+/// The job's state or end: `failed: it exited with code 3`, `was cancelled by cli`, …
 pub fn of(job: &ShownJob) -> String {
     format!("{}{}", how(job), refusal(job))
 }
@@ -24,7 +24,7 @@ fn how(job: &ShownJob) -> String {
     }
 }
 
-/// Whom a stop could not reach.
+/// The processes that a stop could not signal; empty if there are none.
 fn refusal(job: &ShownJob) -> String {
     let refused = job.stop.iter().flat_map(|stop| &stop.refused);
     let names: Vec<_> = refused
@@ -39,7 +39,7 @@ fn refusal(job: &ShownJob) -> String {
                 count => format!(" and {count} more"),
             };
             format!(
-                "; the kernel did not let it be stopped (EPERM): another user's processes {shown}{more}"
+                "; the kernel did not allow signals (EPERM) to another user's processes: {shown}{more}"
             )
         }
     }
@@ -94,9 +94,9 @@ fn failure(job: &ShownJob, reason: &str) -> String {
             None => "it could not be started".to_owned(),
         },
         "output_limit" => {
-            "it was ended because it wrote more than max_bytes or max_lines allow".to_owned()
+            "it was ended because it wrote more than its max_bytes or max_lines".to_owned()
         }
-        "lost" => "it is lost: nobody can know how its process ended".to_owned(),
+        "lost" => "it is lost: how its process ended is unknown".to_owned(),
         other => visible(other),
     }
 }
@@ -162,8 +162,8 @@ mod tests {
             (
                 json!({"state": "running", "stop": {"cause": "cancel",
                     "refused": [{"pid": 7, "comm": "su\u{1b}do"}]}}),
-                "is running, and being stopped (cancel); the kernel did not let it be stopped \
-                 (EPERM): another user's processes 7 (su\\x1bdo)",
+                "is running, and being stopped (cancel); the kernel did not allow signals \
+                 (EPERM) to another user's processes: 7 (su\\x1bdo)",
             ),
         ] {
             assert_eq!(of(&sample(keys)), text);

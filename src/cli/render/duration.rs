@@ -1,10 +1,10 @@
-//! Lengths of time as people write and read them. No clock here.
+//! Lengths of time as people write and read them. Pure.
 
 /// Reads `90`, `1.5`, `500ms`, `90s`, `5m`, `2h`, `1d` or a chain such as `1h30m`, as seconds.
 ///
 /// Refused: nothing, signs, unknown units, a bare number inside a chain.
 pub fn parse(text: &str) -> Result<f64, String> {
-    let wrong = || format!("{text:?} is no length of time; write 90, 90s, 5m, 2h or 1h30m");
+    let wrong = || format!("{text:?} is not a length of time; write 90, 90s, 5m, 2h or 1h30m");
     if let Some(seconds) = number(text) {
         return Ok(seconds);
     }
@@ -14,12 +14,12 @@ pub fn parse(text: &str) -> Result<f64, String> {
         let digits = rest
             .find(|c: char| c != '.' && !c.is_ascii_digit())
             .ok_or_else(wrong)?;
-        let behind = &rest[digits..];
-        let unit = &behind[..behind
+        let after = &rest[digits..];
+        let unit = &after[..after
             .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(behind.len())];
+            .unwrap_or(after.len())];
         sum += number(&rest[..digits]).ok_or_else(wrong)? * unit_seconds(unit).ok_or_else(wrong)?;
-        rest = &behind[unit.len()..];
+        rest = &after[unit.len()..];
     }
     if text.is_empty() || !sum.is_finite() {
         return Err(wrong());
@@ -44,7 +44,7 @@ fn unit_seconds(unit: &str) -> Option<f64> {
     }
 }
 
-/// A length for people, two units at most: `42ms`, `1.3s`, `12s`, `3m05s`, `2h10m`, `3d04h`.
+/// A length for people, with at most two units: `42ms`, `1.3s`, `12s`, `3m05s`, `2h10m`, `3d04h`.
 pub fn short(seconds: f64) -> String {
     let seconds = seconds.max(0.0);
     let ms = (seconds * 1000.0).round() as u64;

@@ -1,32 +1,33 @@
-//! What a job's end means as an exit code of `run` and `wait`. Pure; the words are `sentence`'s.
+//! The exit codes of the verbs, and the code of `run` and `wait` for a job's end. Pure; `describe`
+//! has the sentences.
 
 use nix::errno::Errno;
 
 use super::job::ShownJob;
 use crate::job::signal;
 
-/// Everything went well.
+/// Success.
 pub const SUCCESS: u8 = 0;
 /// A verb other than `run` failed.
 pub const FAILURE: u8 = 1;
-/// Ran into its timeout or stall timeout; also a `wait` that did.
+/// The job reached its timeout or stall timeout, or `wait` its own.
 pub const TIMED_OUT: u8 = 124;
-/// `run` itself failed, or nobody knows how the job ended.
-pub const OURS: u8 = 125;
-/// Found, but not executable.
+/// `run` itself failed, or it is unknown how the job ended.
+pub const RUN_FAILED: u8 = 125;
+/// The command was found, but could not be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
-/// Not found.
+/// The command was not found.
 pub const NOT_FOUND: u8 = 127;
-/// Added to a signal's number.
+/// Added to the number of the signal that ended the job.
 pub const SIGNAL: u8 = 128;
-/// Cancelled: as if by Ctrl-C.
+/// The job was cancelled, or `run` was left: as if by SIGINT.
 pub const CANCELLED: u8 = SIGNAL + 2;
 /// `run` detached because the terminal hung up: as if by SIGHUP.
 pub const HUNG_UP: u8 = SIGNAL + 1;
-/// `run` detached because nobody reads its output: as if by SIGPIPE.
+/// The reader of the output has left: as if by SIGPIPE.
 pub const BROKEN_PIPE: u8 = SIGNAL + 13;
 
-/// The exit code that a final job stands for; [`OURS`] for one that is not final.
+/// The exit code for a final job; [`RUN_FAILED`] for one that is not final.
 pub fn of(job: &ShownJob) -> u8 {
     match (job.state.as_str(), job.reason.as_deref()) {
         ("succeeded", _) => SUCCESS,
@@ -35,26 +36,26 @@ pub fn of(job: &ShownJob) -> u8 {
         ("failed", Some("signal")) => of_signal(job.signal.as_deref()),
         ("failed", Some("timeout" | "stalled")) => TIMED_OUT,
         ("failed", Some("spawn")) => of_spawn(job.spawn_error.as_ref().map(|e| e.errno)),
-        _ => OURS,
+        _ => RUN_FAILED,
     }
 }
 
 fn of_code(code: Option<i32>) -> u8 {
     code.and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(OURS)
+        .unwrap_or(RUN_FAILED)
 }
 
 fn of_signal(name: Option<&str>) -> u8 {
     name.and_then(signal::number)
         .and_then(|number| u8::try_from(number).ok())
-        .map_or(OURS, |number| SIGNAL + number)
+        .map_or(RUN_FAILED, |number| SIGNAL + number)
 }
 
 fn of_spawn(errno: Option<i32>) -> u8 {
     match errno.map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::ENOTDIR) => NOT_FOUND,
         Some(_) => NOT_EXECUTABLE,
-        None => OURS,
+        None => RUN_FAILED,
     }
 }
 
@@ -110,10 +111,14 @@ mod tests {
             "unverified",
             "brand_new",
         ] {
-            assert_eq!(failed(reason, "exit_code", json!(0)), OURS, "{reason}");
+            assert_eq!(
+                failed(reason, "exit_code", json!(0)),
+                RUN_FAILED,
+                "{reason}"
+            );
         }
-        assert_eq!(failed("spawn", "spawn_error", json!(null)), OURS);
-        assert_eq!(failed("exit_code", "exit_code", json!(null)), OURS);
-        assert_eq!(of(&sample(json!({"state": "running"}))), OURS);
+        assert_eq!(failed("spawn", "spawn_error", json!(null)), RUN_FAILED);
+        assert_eq!(failed("exit_code", "exit_code", json!(null)), RUN_FAILED);
+        assert_eq!(of(&sample(json!({"state": "running"}))), RUN_FAILED);
     }
 }

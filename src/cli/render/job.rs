@@ -1,6 +1,5 @@
-//! A job as the server describes it: the keys that the command line looks at.
-//!
-//! Read leniently, so that a newer server's additional keys, states and reasons do no harm.
+//! A job as the server describes it: the keys that the command line uses. Parsed leniently, so that
+//! a newer server's additional keys, states and reasons do no harm.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -8,53 +7,53 @@ use serde_json::Value;
 
 use super::shell::shell_word;
 
-/// The contract's `ShownJob`, as far as the command line needs it.
+/// The contract's `Job`, as far as the command line needs it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ShownJob {
-    /// UUIDv7.
+    /// The job's UUIDv7.
     pub id: String,
-    /// Its small number.
+    /// The job's number in its data directory.
     pub number: i64,
-    /// Where it is in its life.
+    /// `queued`, `running`, `succeeded`, …; a newer server may have more.
     pub state: String,
-    /// Why it failed.
+    /// Why the job failed: `exit_code`, `signal`, `timeout`, …; `None` if it has not failed.
     pub reason: Option<String>,
-    /// The leader's exit code.
+    /// The leader's exit code, if it exited.
     pub exit_code: Option<i32>,
-    /// The name of the signal that ended the leader.
+    /// The name of the signal that ended the leader, if one did.
     pub signal: Option<String>,
-    /// What is executed, as words.
+    /// The command as words; `None` if it is a shell line.
     pub argv: Option<Vec<String>>,
-    /// What is executed, as a line for `/bin/sh -c`.
+    /// The command as a line for `/bin/sh -c`.
     pub shell: Option<String>,
-    /// A name for people.
+    /// The name that the user gave.
     #[serde(default)]
     pub name: Option<String>,
-    /// Its queue.
+    /// The name of its queue.
     #[serde(default)]
     pub queue: String,
-    /// When it was acknowledged.
+    /// When the submit was acknowledged.
     #[serde(default)]
     pub submitted_at: Option<DateTime<Utc>>,
-    /// When its first process was started.
+    /// When its first process was started; `None` before that.
     #[serde(default)]
     pub started_at: Option<DateTime<Utc>>,
-    /// When it became final.
+    /// When it became final; `None` before that.
     #[serde(default)]
     pub finished_at: Option<DateTime<Utc>>,
-    /// Run time allowed, seconds.
+    /// Longest run time, seconds; `None` if there is no limit.
     #[serde(default)]
     pub timeout_s: Option<f64>,
-    /// Silence allowed, seconds.
+    /// Longest time without output, seconds; `None` if there is no limit.
     #[serde(default)]
     pub stall_timeout_s: Option<f64>,
-    /// The length of its output.
+    /// The length of its output, bytes.
     #[serde(default)]
     pub output_bytes: u64,
     /// Why no process could be started.
     #[serde(default)]
     pub spawn_error: Option<ShownSpawnError>,
-    /// The stop, wished for or done.
+    /// The stop that was requested or done; `None` if there was none.
     #[serde(default)]
     pub stop: Option<ShownStop>,
 }
@@ -62,18 +61,18 @@ pub struct ShownJob {
 /// Why no process could be started.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ShownSpawnError {
-    /// errno(3).
+    /// The errno(3) of the system call that failed.
     pub errno: i32,
     /// Its name, such as `ENOENT`.
     pub name: String,
-    /// What was tried: `exec no-such-program`, …
+    /// What failed: `exec no-such-program`, …
     pub what: String,
 }
 
-/// A stop.
+/// A stop of a job.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ShownStop {
-    /// Who asked.
+    /// The client that asked for it; empty if none did.
     #[serde(default)]
     pub by: String,
     /// Why: `cancel`, `kill`, `timeout`, …
@@ -82,7 +81,7 @@ pub struct ShownStop {
     /// Whether SIGKILL was needed.
     #[serde(default)]
     pub killed: bool,
-    /// Whom the kernel did not let it signal.
+    /// Processes that the kernel did not allow the shim to signal.
     #[serde(default)]
     pub refused: Vec<ShownRefusal>,
 }
@@ -90,9 +89,9 @@ pub struct ShownStop {
 /// A process that could not be signalled.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ShownRefusal {
-    /// Its number.
+    /// Its process id.
     pub pid: i32,
-    /// Its name.
+    /// Its program's name (proc_pid_comm(5)).
     #[serde(default)]
     pub comm: String,
 }
@@ -101,7 +100,7 @@ impl ShownJob {
     /// Reads a job from a reply.
     pub fn read(value: &Value) -> anyhow::Result<Self> {
         Self::deserialize(value)
-            .map_err(|error| anyhow::anyhow!("the server described a job in a way that this version does not understand ({error}); `cc-executor restart` brings both to one version"))
+            .map_err(|error| anyhow::anyhow!("the server described a job in a way that this version does not understand ({error}); `cc-executor restart` starts the server in this version"))
     }
 
     /// Whether it never changes again.
@@ -109,7 +108,7 @@ impl ShownJob {
         matches!(self.state.as_str(), "succeeded" | "failed" | "cancelled")
     }
 
-    /// What is executed, as a line that a person could type; harmless for a terminal.
+    /// The command as a shell line, harmless for a terminal.
     pub fn command(&self) -> String {
         let line = match (&self.argv, &self.shell) {
             (Some(argv), _) => {
@@ -122,8 +121,8 @@ impl ShownJob {
         crate::escape::visible(&line)
     }
 
-    /// How long it ran, or has been running at `now`, seconds; `None` where the clock was put back
-    /// meanwhile, and nobody can tell from it.
+    /// How long it ran, or has been running at `now`, seconds; `None` if it has not started, or if
+    /// the clock was set back since and the times do not tell.
     pub fn run_seconds(&self, now: DateTime<Utc>) -> Option<f64> {
         let end = self.finished_at.unwrap_or(now);
         let seconds = super::times::seconds_between(self.started_at?, end);

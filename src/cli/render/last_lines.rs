@@ -1,18 +1,16 @@
-//! The last lines of a job's output, fit for a page: bounded, and harmless for a terminal.
-//!
-//! It reads once and does not follow; a long look is `tail`'s business.
+//! The last lines of a job's output for `show`: bounded, and harmless for a terminal.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::{cli::connect::link::Link, escape::visible};
 
-/// How many lines are shown.
+/// Most lines that are shown.
 const LINES_MAX: usize = 10;
-/// How much of the output is looked at, bytes.
+/// How much of the output's end is read, bytes.
 const BYTES_MAX: u64 = 4 << 10;
 
-/// The last lines of a job whose output has `output_bytes`; none where it has written nothing.
+/// The last lines of a job whose output has `output_bytes`; empty if it has written nothing.
 pub async fn of(link: &mut Link, job: &Value, output_bytes: u64) -> anyhow::Result<Vec<String>> {
     let from = output_bytes.saturating_sub(BYTES_MAX);
     let read = json!({"job": job, "from": from, "max_bytes": BYTES_MAX});
@@ -20,7 +18,7 @@ pub async fn of(link: &mut Link, job: &Value, output_bytes: u64) -> anyhow::Resu
     Ok(lines(&bytes(&reply), from > 0))
 }
 
-/// The bytes of a `job.read`; gaps leave no trace here.
+/// The bytes of a reply to `job.read`, without a mark for gaps.
 fn bytes(reply: &Value) -> Vec<u8> {
     let chunks = reply["chunks"].as_array().into_iter().flatten();
     let data = |chunk: &Value| match chunk["data"].as_str() {
@@ -33,7 +31,8 @@ fn bytes(reply: &Value) -> Vec<u8> {
     chunks.flat_map(data).collect()
 }
 
-/// The last lines; a first one that is `cut` off at its beginning begins with dots.
+/// The last lines. `cut`: `bytes` begin within the output, so the first line may lack its beginning
+/// and gets an ellipsis.
 fn lines(bytes: &[u8], cut: bool) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text.lines().collect();

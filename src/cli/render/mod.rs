@@ -15,4 +15,4 @@ pub(super) mod reader;
 pub(super) mod recording;
 pub(super) mod shell;
 pub(super) mod times;
-pub(super) mod usage;
+pub(super) mod usage_error;

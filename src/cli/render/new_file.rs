@@ -1,7 +1,5 @@
-//! A file that a verb writes for its caller: readable by nobody else, complete or not there at all,
-//! and never written through a link that somebody else has put there.
-//!
-//! What stands in it is not known here.
+//! A file that a verb writes for its user: only the owner can read it, it is complete or not there
+//! at all, and it is never written through a symbolic link that another user may have put there.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,10 +11,10 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-/// How many names are tried for the draft; each has our process id in it.
+/// How many names are tried for the draft; each contains our process id.
 const NAMES_MAX: u32 = 100;
 
-/// A file under a name of its own until it is complete; dropped before that, it is gone.
+/// A file with the name of a draft until it is complete; the drop removes an unfinished one.
 #[derive(Debug)]
 pub struct NewFile {
     draft: PathBuf,
@@ -24,18 +22,20 @@ pub struct NewFile {
     replaces: bool,
 }
 
-/// Begins a file that will be `path`, mode 0600. With `replaces` it takes the place of whatever file or
-/// link has that name by then; of a link itself, not of what that leads to.
+/// Begins a file that will be `path`, mode 0600. With `replaces` it replaces a file or a link of
+/// that name: the link itself, not its target.
 ///
 /// # Errors
 ///
-/// The name is taken and is not to be replaced, or is no place for a file.
+/// The name exists and `replaces` is false, or it is a directory, a device or a pipe.
 pub fn begin(path: &Path, replaces: bool) -> anyhow::Result<(NewFile, File)> {
     let name = path.display();
     match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => bail!("{name} is a directory: name a file in it"),
+        Ok(meta) if meta.is_dir() => bail!("{name} is a directory: give a file in it"),
         Ok(meta) if !meta.is_file() && !meta.is_symlink() => {
-            bail!("{name} is no file: for a device or a pipe leave -o out and write > {name}")
+            bail!(
+                "{name} is not a regular file: to write to a device or a pipe, use `> {name}` instead of -o"
+            )
         }
         Ok(_) if !replaces => return Err(taken(path)),
         _ => {}
@@ -51,11 +51,11 @@ pub fn begin(path: &Path, replaces: bool) -> anyhow::Result<(NewFile, File)> {
 }
 
 impl NewFile {
-    /// Gives the complete file its name, at once and as a whole.
+    /// Renames the complete file to its name.
     ///
     /// # Errors
     ///
-    /// The name was taken meanwhile, or the directory takes no more.
+    /// The name exists by now and `replaces` is false, or the directory cannot be written.
     pub fn finish(self) -> anyhow::Result<()> {
         let named = match self.replaces {
             true => fs::rename(&self.draft, &self.path),
@@ -70,17 +70,18 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        // With its name it is not here any more.
+        // After the rename there is no draft any more, and the error is ignored.
         let _ = fs::remove_file(&self.draft);
     }
 }
 
 fn taken(path: &Path) -> anyhow::Error {
     let name = path.display();
-    anyhow::anyhow!("{name} is there already: give --force to replace it, or another name")
+    anyhow::anyhow!("{name} exists already: give --force to replace it, or another name")
 }
 
-/// Renames only where nobody has the name; on file systems that cannot (EINVAL), by a second name.
+/// Renames unless the name exists. Some file systems cannot do that (EINVAL): there a hard link,
+/// which fails if the name exists, is the new name, and the drop removes the draft.
 fn name_anew(draft: &Path, path: &Path) -> io::Result<()> {
     match renameat_with(CWD, draft, CWD, path, RenameFlags::NOREPLACE) {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::hard_link(draft, path),
@@ -88,13 +89,13 @@ fn name_anew(draft: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-/// A new file in the directory in which `path` will be, so that a rename is enough.
+/// A new file in the directory of `path`, so that a rename stays within one file system.
 fn draft(path: &Path) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     for nth in 0..NAMES_MAX {
-        // A short name: with the whole one it could become too long.
+        // Not the whole name: with the additions it could become too long.
         let begin: String = name.to_string_lossy().chars().take(32).collect();
         let draft = path.with_file_name(format!(".{begin}.{}.{nth}", std::process::id()));
         match options.open(&draft) {

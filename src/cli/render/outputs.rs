@@ -1,6 +1,5 @@
-//! Writes a job's bytes to our stdout and stderr, in order, from a thread of its own.
-//!
-//! The thread may block for as long as a pager likes; whoever feeds it stays free to hear signals.
+//! Writes a job's output to our stdout and stderr, in order, in a thread of its own. The thread may
+//! block for as long as the reader of a pipe does not read; the caller can still handle signals.
 
 use std::{
     fs::File,
@@ -18,7 +17,7 @@ use crate::{cli::connect::wire::OutputFrame, job::Stream};
 /// How many frames wait for the thread; each has at most 1 MiB, most have 64 KiB.
 const WAITING_MAX: usize = 16;
 
-/// The way to our stdout and stderr.
+/// The queue of output for the writing thread.
 #[derive(Debug)]
 pub struct Outputs {
     sender: mpsc::Sender<OutputFrame>,
@@ -26,7 +25,7 @@ pub struct Outputs {
     readers: OutputReaders,
 }
 
-/// Bytes could not be written.
+/// Why output could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} cannot be written: {source}")]
 pub struct Broken {
@@ -35,8 +34,8 @@ pub struct Broken {
 }
 
 impl Broken {
-    /// Whether simply nobody is there any more: a closed pipe or a terminal that hung up.
-    pub fn nobody_reads(&self) -> bool {
+    /// Whether the reader has left: a closed pipe, or a terminal that hung up (EIO).
+    pub fn reader_left(&self) -> bool {
         self.source.kind() == ErrorKind::BrokenPipe || self.source.raw_os_error() == Some(libc::EIO)
     }
 
@@ -52,12 +51,12 @@ impl Outputs {
         let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let err = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let (tell, ended) = oneshot::channel();
+        let (result_sender, ended) = oneshot::channel();
         thread::Builder::new()
             .name("outputs".into())
             .spawn(move || {
-                // Nobody listens where the process is on its way out already.
-                let _ = tell.send(write_all(receiver, &out, &err));
+                // An error means that the receiver was dropped: the process is about to exit.
+                let _ = result_sender.send(write_all(receiver, &out, &err));
             })?;
         Ok(Self {
             sender,
@@ -66,9 +65,9 @@ impl Outputs {
         })
     }
 
-    /// Waits until there is room for another frame. Cancel-safe. Where the thread has ended it
-    /// never returns: [`Self::broken`] tells.
-    pub fn room(&self) -> impl Future<Output = mpsc::OwnedPermit<OutputFrame>> + use<> {
+    /// Waits until the queue can take another frame. Cancel-safe. Never returns if the thread has
+    /// ended: [`Self::broken`] does.
+    pub fn permit(&self) -> impl Future<Output = mpsc::OwnedPermit<OutputFrame>> + use<> {
         let sender = self.sender.clone();
         async move {
             match sender.reserve_owned().await {
@@ -78,7 +77,7 @@ impl Outputs {
         }
     }
 
-    /// Waits until something cannot be written, or nobody is there to read it. Cancel-safe.
+    /// Waits until a write fails, or the reader of stdout or stderr has left. Cancel-safe.
     pub async fn broken(&mut self) -> Broken {
         tokio::select! {
             biased;
@@ -119,7 +118,7 @@ fn write_all(
     Ok(())
 }
 
-/// Writes everything, also to a descriptor that somebody has made non-blocking.
+/// Writes everything, also to a descriptor that another process has made non-blocking.
 fn write_whole(mut file: &File, mut data: &[u8]) -> io::Result<()> {
     while !data.is_empty() {
         match file.write(data) {
@@ -195,7 +194,7 @@ mod tests {
             .expect("room");
         let out = File::from(OwnedFd::from(writer));
         let broken = write_all(receiver, &out, &out).expect_err("nobody reads");
-        assert!(broken.nobody_reads());
+        assert!(broken.reader_left());
         assert_eq!(broken.what(), "stdout");
     }
 }

@@ -1,7 +1,5 @@
-//! When the pieces of a recording come, counted from its beginning: pure arithmetic on the recorded
-//! times.
-//!
-//! Nothing waits here.
+//! When each chunk of a recording is due, counted from the recording's beginning. Pure arithmetic
+//! on the recorded times.
 
 use std::{num::ParseFloatError, time::Duration};
 
@@ -10,13 +8,13 @@ use chrono::{DateTime, Utc};
 /// How fast a recording is played.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Speed {
-    /// So many times as fast as it was.
+    /// This many times as fast as it was.
     Times(f64),
     /// Without any pause.
     Max,
 }
 
-/// Slowest and fastest that is a number of times.
+/// The slowest and the fastest factor.
 const TIMES: std::ops::RangeInclusive<f64> = 0.001..=1_000_000.0;
 
 impl Speed {
@@ -32,7 +30,7 @@ impl Speed {
         }
     }
 
-    /// When something comes that came `elapsed` behind the beginning.
+    /// When a chunk is due at this speed that was captured `elapsed` after the beginning.
     pub fn due(self, elapsed: Duration) -> Duration {
         match self {
             Self::Times(times) => elapsed.div_f64(times),
@@ -41,7 +39,7 @@ impl Speed {
     }
 }
 
-/// The times of a recording, one after the other.
+/// Computes the times of a recording, chunk by chunk.
 #[derive(Debug, Clone)]
 pub struct Pacing {
     idle_max: Option<Duration>,
@@ -50,8 +48,8 @@ pub struct Pacing {
 }
 
 impl Pacing {
-    /// A recording that begins at `begin`, or else with its first piece. No pause is longer than
-    /// `idle_max`.
+    /// A recording that begins at `begin`, or if that is `None` with its first chunk. Longer pauses
+    /// are shortened to `idle_max`.
     pub fn new(begin: Option<DateTime<Utc>>, idle_max: Option<Duration>) -> Self {
         Self {
             idle_max,
@@ -60,8 +58,8 @@ impl Pacing {
         }
     }
 
-    /// How long behind the beginning a piece comes that was captured at `at`. Never before the
-    /// piece before it: where a clock was set back, there is no pause.
+    /// How long after the beginning a chunk is due that was captured at `at`. Never before the
+    /// chunk before it: if the clock was set back in between, there is no pause.
     pub fn next(&mut self, at: DateTime<Utc>) -> Duration {
         let pause = self.before.map(|before| (at - before).to_std());
         let pause = pause.and_then(Result::ok).unwrap_or_default();

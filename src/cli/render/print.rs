@@ -1,7 +1,5 @@
-//! What the command line itself says: lines on stderr, results on stdout.
-//!
-//! Writing never panics. A closed stdout is an error of its own kind, so that `ls | head` ends as
-//! quietly as any other program.
+//! Prints lines on stderr and results on stdout. Writing never panics. A closed stdout is an error
+//! of its own type, so that `ls | head` ends without a message.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -9,20 +7,20 @@ use serde_json::Value;
 
 use crate::escape;
 
-/// Nobody reads stdout any more.
+/// The reader of stdout has left.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody reads the output any more")]
-pub struct NobodyReads;
+#[error("the reader of the output has left")]
+pub struct ReaderLeft;
 
-/// A line on stderr, with our name before it.
+/// Prints a line on stderr, with our name before it.
 pub fn line(text: &str) {
-    // Where stderr is closed there is nobody to tell.
+    // If stderr is closed, there is no place for the error.
     let _ = writeln!(io::stderr(), "cc-executor: {}", escape::visible(text));
 }
 
-/// The same, but only where a person looks: stderr is a terminal.
-pub fn to_person(text: &str) {
-    if person_looks() {
+/// The same, but only if stderr is a terminal.
+pub fn line_on_terminal(text: &str) {
+    if stderr_is_terminal() {
         line(text);
     }
 }
@@ -41,34 +39,34 @@ pub fn chain(error: &anyhow::Error) -> String {
 }
 
 /// Whether stderr is a terminal.
-pub fn person_looks() -> bool {
+pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Bytes on stdout as they are, at once: a job's own, or a page with colours whose parts were made
-/// harmless one by one.
+/// Writes bytes to stdout as they are, and flushes: a job's output, or a page with colours whose
+/// parts were escaped one by one.
 pub fn out(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderLeft.into()),
         Err(error) => Err(anyhow::Error::new(error).context("cannot write to stdout")),
     }
 }
 
-/// A page for people on stdout: its line ends stay, and nothing else in it acts on a terminal.
+/// Prints text on stdout. Control characters other than newlines are escaped.
 pub fn page(text: &str) -> anyhow::Result<()> {
     out(escape::visible_lines(text).as_bytes())
 }
 
-/// JSON on stdout, one line.
+/// Prints JSON on stdout, as one line.
 pub fn json(value: &Value) -> anyhow::Result<()> {
     let mut text = escape::visible_json(&value.to_string());
     text.push('\n');
     out(text.as_bytes())
 }
 
-/// When colours are used.
+/// When to use colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Color {
     /// On a terminal, unless NO_COLOR is set.
@@ -87,7 +85,7 @@ pub struct PrintOptions {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Use colours: auto is on a terminal, unless NO_COLOR is set.
+    /// When to use colours.
     #[arg(
         long,
         value_enum,
@@ -100,7 +98,7 @@ pub struct PrintOptions {
 }
 
 impl PrintOptions {
-    /// Paints text that goes to stdout in the colour of a job's state.
+    /// The text in the colour of a job's state, if colours are used on stdout.
     pub fn paint(&self, state: &str, text: &str) -> String {
         let code = match state {
             "succeeded" => "32",

@@ -1,7 +1,5 @@
-//! Tells when nobody reads our output any more, also while there is nothing to write: a follower of
-//! a silent job would stay for ever otherwise.
-//!
-//! What is done about it is its user's business.
+//! Notices when the reader of our output has left, even while there is nothing to write: otherwise
+//! `tail` of a silent job would stay for ever.
 
 use std::{
     io::{self, IsTerminal},
@@ -15,19 +13,19 @@ use nix::{
 };
 use tokio::sync::oneshot;
 
-/// The other ends of stdout and, where wanted, stderr.
+/// Watches the other ends of stdout and stderr.
 #[derive(Debug)]
 pub struct OutputReaders {
     left: oneshot::Receiver<&'static str>,
 }
 
 impl OutputReaders {
-    /// Watches who reads stdout.
+    /// Watches the reader of stdout.
     pub fn of_stdout() -> io::Result<Self> {
         Self::of(&[("stdout", stdout()?)])
     }
 
-    /// Watches who reads stdout and who reads stderr.
+    /// Watches the readers of stdout and stderr.
     pub fn of_both() -> io::Result<Self> {
         let stderr = io::stderr().as_fd().try_clone_to_owned();
         let stderr = stderr.map(|fd| (!io::stderr().is_terminal()).then_some(fd));
@@ -41,23 +39,24 @@ impl OutputReaders {
                 watched.push((*name, fd.try_clone()?));
             }
         }
-        let (tell, left) = oneshot::channel();
+        let (sender, left) = oneshot::channel();
         if !watched.is_empty() {
-            // A thread, because regular files and descriptors that are shared with others cannot be
-            // given to the runtime. It ends with the process.
+            // A thread, because epoll refuses regular files, and the runtime would make descriptors
+            // non-blocking that other processes share. It ends with the process.
             thread::Builder::new()
                 .name("readers".into())
                 .spawn(move || {
                     if let Some(name) = first_left(&watched) {
-                        // Nobody listens where the process is on its way out already.
-                        let _ = tell.send(name);
+                        // An error means that the receiver was dropped: the process is about to
+                        // exit.
+                        let _ = sender.send(name);
                     }
                 })?;
         }
         Ok(Self { left })
     }
 
-    /// Waits until one of them has left; its name. Cancel-safe.
+    /// Waits until a reader has left; `stdout` or `stderr`. Cancel-safe.
     pub async fn left(&mut self) -> &'static str {
         match (&mut self.left).await {
             Ok(name) => name,
@@ -66,14 +65,14 @@ impl OutputReaders {
     }
 }
 
-/// Our stdout, where it is no terminal: one that hangs up sends a signal, which says more.
+/// Our stdout; `None` if it is a terminal: one that hangs up sends SIGHUP.
 fn stdout() -> io::Result<Option<OwnedFd>> {
     let fd = io::stdout().as_fd().try_clone_to_owned()?;
     Ok((!io::stdout().is_terminal()).then_some(fd))
 }
 
-/// Waits for an error or a hang-up, which are told without being asked for: a pipe without a reader
-/// has the one, a socket whose peer is closed the other.
+/// Waits for POLLERR (a pipe without a reader) or POLLHUP (a socket whose peer is closed), which
+/// poll(2) reports without a request.
 fn first_left(watched: &[(&'static str, OwnedFd)]) -> Option<&'static str> {
     let mut fds: Vec<_> = watched
         .iter()
@@ -88,7 +87,7 @@ fn first_left(watched: &[(&'static str, OwnedFd)]) -> Option<&'static str> {
     }
     let is_gone = |fd: &PollFd<'_>| {
         let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
-        fd.revents().is_some_and(|told| told.intersects(gone))
+        fd.revents().is_some_and(|events| events.intersects(gone))
     };
     let at = fds.iter().position(is_gone)?;
     watched.get(at).map(|(name, _)| *name)

@@ -1,6 +1,5 @@
-//! A job's output as it was recorded, piece by piece from its first byte to its end as it stands.
-//!
-//! What is done with the pieces is its user's business.
+//! Reads a job's output as it was recorded, in chunks with times, from its first byte to its end;
+//! of a job that still runs, to the end at the beginning of the read.
 
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use super::job::ShownJob;
 use crate::{cli::connect::link::Link, job::Stream};
 
-/// How much is asked for at once, bytes: the most that one read returns.
+/// How much one request asks for, bytes: the most that `job.read` returns.
 const READ_BYTES: u64 = 512 << 10;
 
 /// A piece of a recording.
@@ -18,16 +17,16 @@ const READ_BYTES: u64 = 512 << 10;
 pub enum RecordedItem {
     /// Bytes.
     Chunk(RecordedChunk),
-    /// Missing bytes.
+    /// Bytes that are missing.
     Gap(RecordedGap),
 }
 
 /// Bytes of one stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordedChunk {
-    /// The position of the first one.
+    /// The offset of the first byte in the output.
     pub offset: u64,
-    /// Where they came from.
+    /// The stream that the job wrote them to.
     pub stream: Stream,
     /// The attempt that wrote them.
     pub attempt: u64,
@@ -35,21 +34,21 @@ pub struct RecordedChunk {
     pub at: DateTime<Utc>,
     /// The bytes.
     pub data: Vec<u8>,
-    /// As the server told it.
-    pub told: Value,
+    /// The chunk as the server sent it.
+    pub json: Value,
 }
 
-/// Bytes that are not there.
+/// A gap as the server sent it: `from`, `to`, `reason`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordedGap(pub Value);
 
-/// A recording on its way.
+/// A recording that is being read.
 pub struct Recording {
     link: Link,
-    /// The job when it began.
+    /// The job as the server sent it when the read began.
     pub job: Value,
     id: String,
-    /// Up to where a job that is not final is read.
+    /// Where to stop, for a job that is not final.
     end: Option<u64>,
     stream: Option<String>,
     next_offset: u64,
@@ -57,7 +56,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Begins at the first byte; with `stream` only its bytes are told.
+    /// Begins at the first byte; with `stream`, only that stream is read.
     pub async fn begin(
         mut link: Link,
         job: &Value,
@@ -76,12 +75,12 @@ impl Recording {
         })
     }
 
-    /// The position behind what was read.
+    /// The offset after what was read.
     pub fn next_offset(&self) -> u64 {
         self.next_offset
     }
 
-    /// The next pieces; `None` at the end.
+    /// The next chunks and gaps; `None` at the end.
     pub async fn next(&mut self) -> anyhow::Result<Option<Vec<RecordedItem>>> {
         if self.over || self.end.is_some_and(|end| self.next_offset >= end) {
             return Ok(None);
@@ -101,48 +100,48 @@ impl Recording {
                 return Ok(None);
             }
             bail!(
-                "the output cannot be read from byte {next} on; `cc-executor verify {}` tells why",
+                "the output cannot be read from byte {next} on; `cc-executor verify {}` shows why",
                 self.job["number"]
             );
         }
         self.next_offset = next;
-        let Value::Array(pieces) = reply["chunks"].take() else {
+        let Value::Array(items) = reply["chunks"].take() else {
             bail!("the server's answer has no chunks");
         };
-        let pieces = pieces.into_iter().map(piece);
-        pieces.collect::<anyhow::Result<_>>().map(Some)
+        let items = items.into_iter().map(item);
+        items.collect::<anyhow::Result<_>>().map(Some)
     }
 }
 
-fn piece(mut told: Value) -> anyhow::Result<RecordedItem> {
-    if let Some(gap) = told.get_mut("gap") {
+fn item(mut value: Value) -> anyhow::Result<RecordedItem> {
+    if let Some(gap) = value.get_mut("gap") {
         return Ok(RecordedItem::Gap(RecordedGap(gap.take())));
     }
-    let chunk = chunk(told).context("the server's answer has a chunk that is none")?;
+    let chunk = chunk(value).context("the server's answer has an invalid chunk")?;
     Ok(RecordedItem::Chunk(chunk))
 }
 
-fn chunk(told: Value) -> Option<RecordedChunk> {
-    let data = match told["data"].as_str() {
+fn chunk(value: Value) -> Option<RecordedChunk> {
+    let data = match value["data"].as_str() {
         Some(text) => text.as_bytes().to_vec(),
-        None => STANDARD.decode(told["data_base64"].as_str()?).ok()?,
+        None => STANDARD.decode(value["data_base64"].as_str()?).ok()?,
     };
     let streams = [Stream::Stdout, Stream::Stderr, Stream::Pty];
     Some(RecordedChunk {
-        offset: told["offset"].as_u64()?,
+        offset: value["offset"].as_u64()?,
         stream: streams
             .into_iter()
-            .find(|stream| told["stream"] == stream.name())?,
-        attempt: told["attempt"].as_u64()?,
-        at: told["at"].as_str()?.parse().ok()?,
+            .find(|stream| value["stream"] == stream.name())?,
+        attempt: value["attempt"].as_u64()?,
+        at: value["at"].as_str()?.parse().ok()?,
         data,
-        told,
+        json: value,
     })
 }
 
 impl RecordedGap {
-    /// A sentence about it.
-    pub fn sentence(&self) -> String {
+    /// The line for stderr.
+    pub fn message(&self) -> String {
         let (from, to) = (&self.0["from"], &self.0["to"]);
         let reason = self.0["reason"].as_str().unwrap_or("unknown");
         format!("bytes {from} to {to} are missing ({reason})")
@@ -155,7 +154,7 @@ mod tests {
 
     #[test]
     fn both_encodings_and_gaps_are_read() {
-        let told = |key: &str, value: &str| {
+        let chunk_with = |key: &str, value: &str| {
             json!({
                 "offset": 3, "next_offset": 5, "stream": "stderr", "attempt": 2,
                 "at": "1970-01-01T00:00:01.000002Z", key: value,
@@ -165,7 +164,7 @@ mod tests {
             ("data", "é", "é".as_bytes()),
             ("data_base64", "/wA=", b"\xff\0"),
         ] {
-            let Ok(RecordedItem::Chunk(chunk)) = piece(told(key, value)) else {
+            let Ok(RecordedItem::Chunk(chunk)) = item(chunk_with(key, value)) else {
                 panic!("{key}");
             };
             assert_eq!(
@@ -177,11 +176,11 @@ mod tests {
                 (1_000_002, data)
             );
         }
-        let gap = piece(json!({"gap": {"from": 1, "to": 2, "reason": "power_loss"}}));
+        let gap = item(json!({"gap": {"from": 1, "to": 2, "reason": "power_loss"}}));
         let Ok(RecordedItem::Gap(gap)) = gap else {
             panic!("a gap")
         };
-        assert_eq!(gap.sentence(), "bytes 1 to 2 are missing (power_loss)");
-        assert!(piece(json!({"offset": 3})).is_err());
+        assert_eq!(gap.message(), "bytes 1 to 2 are missing (power_loss)");
+        assert!(item(json!({"offset": 3})).is_err());
     }
 }

@@ -1,6 +1,6 @@
-//! Words as a POSIX shell takes them. What a terminal makes of them is not known here.
+//! Quotes words for a POSIX shell. Does not escape control characters (`escape` does).
 
-/// A word as a POSIX shell would need it, in quotes only where it must be.
+/// A word for a POSIX shell, in quotes only if it needs them.
 pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

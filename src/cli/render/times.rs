@@ -1,27 +1,26 @@
-//! Moments as people read them: relative while they are near, as a date when they are not.
-//!
-//! The moment "now" is always given; [`now`] alone reads the clock.
+//! Points in time as people read them: relative if they are near, else as a date. Only [`now`]
+//! reads the clock.
 
 use chrono::{DateTime, Local, Utc};
 
 use super::duration;
 
-/// How moments are shown.
+/// How points in time are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
-    /// In the local time zone, relative where near.
+    /// In the local time zone, relative if near.
     Local,
     /// In UTC, always absolute.
     Utc,
 }
 
-/// From this age on a moment is shown as a date, seconds.
+/// From this age on a time is shown as a date, seconds.
 const RELATIVE_S_MAX: f64 = 86_400.0;
 
-/// A moment that lies less than this ahead is now: clocks of two machines differ, seconds.
+/// A time less than this ahead counts as now, seconds: the clocks of two machines differ.
 const AHEAD_S_MIN: f64 = 1.0;
 
-/// This moment.
+/// The present time.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place of the command line"
@@ -30,13 +29,13 @@ pub fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-/// The length between two moments; negative where `to` is the earlier one.
+/// The seconds from one time to another; negative if `to` is the earlier one.
 pub fn seconds_between(from: DateTime<Utc>, to: DateTime<Utc>) -> f64 {
     (to - from).num_milliseconds() as f64 / 1000.0
 }
 
-/// A moment, short: `3m05s ago`, `2026-11-20 14:03`, `2026-11-20T13:03:11Z`. One that lies ahead was
-/// noted before somebody put the clock back: `in 3h00m`.
+/// A time, short: `3m05s ago`, `2026-11-20 14:03`, `2026-11-20T13:03:11Z`. A time ahead was
+/// recorded before the clock was set back: `in 3h00m`.
 pub fn short(at: DateTime<Utc>, now: DateTime<Utc>, clock: Clock) -> String {
     let age = seconds_between(at, now);
     match clock {
@@ -49,7 +48,7 @@ pub fn short(at: DateTime<Utc>, now: DateTime<Utc>, clock: Clock) -> String {
     }
 }
 
-/// A moment with its date: `2026-11-20 14:03:11 (3m05s ago)`, or in UTC without the age.
+/// A time with its date: `2026-11-20 14:03:11 (3m05s ago)`, or in UTC without the age.
 pub fn long(at: DateTime<Utc>, now: DateTime<Utc>, clock: Clock) -> String {
     let local = at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S");
     match clock {
@@ -65,8 +64,8 @@ fn relative(age: f64) -> String {
     format!("{} ago", duration::short(age))
 }
 
-/// The prefix of a line with its time, to the millisecond and with the zone.
-pub fn stamp(at: DateTime<Utc>, clock: Clock) -> String {
+/// A time for the beginning of a line, to the millisecond and with the zone.
+pub fn timestamp(at: DateTime<Utc>, clock: Clock) -> String {
     match clock {
         Clock::Utc => at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
         Clock::Local => {
@@ -91,7 +90,7 @@ mod tests {
         assert_eq!(short(then, now, Clock::Local), "3m05s ago");
         assert_eq!(short(then, now, Clock::Utc), "2026-11-22T09:56:55Z");
         assert_eq!(long(then, now, Clock::Utc), "2026-11-22T09:56:55.500Z");
-        assert_eq!(stamp(then, Clock::Utc), "2026-11-22T09:56:55.500Z");
+        assert_eq!(timestamp(then, Clock::Utc), "2026-11-22T09:56:55.500Z");
     }
 
     #[test]

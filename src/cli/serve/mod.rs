@@ -1,7 +1,7 @@
-//! What the server's process needs around the server: its place, its start from within a job, what it
-//! keeps, and what its parts are told.
+//! What a server's process needs besides the server: the lock of its data directory (`claim`), its
+//! socket (`socket`), and a start from within a job (`outside`).
 
-pub(super) mod keeping;
+pub(super) mod claim;
 pub(super) mod outside;
-pub(super) mod place;
 pub(super) mod settings;
+pub(super) mod socket;

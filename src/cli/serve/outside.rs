@@ -1,7 +1,7 @@
-//! `serve` in a job: the server is started outside of the job, and what stays here behaves like it:
-//! its ready line, its end, the signals that are meant for it.
+//! `serve` in a job: the job's shim starts the server outside of the job, and this process stands
+//! in for it: it copies the ready line, forwards signals, and ends when the server ends.
 //!
-//! A signal from the job's shim is meant for the job: it ends what is here and not the server.
+//! A signal from the job's shim is for the job: it ends this process and not the server.
 
 use std::{
     ffi::OsString,
@@ -30,8 +30,8 @@ use crate::{
     launch::{Outside, Shim},
 };
 
-/// What is handed on.
-const HANDED_ON: [Signal; 6] = [
+/// The signals that are forwarded to the server.
+const FORWARDED: [Signal; 6] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -42,8 +42,8 @@ const HANDED_ON: [Signal; 6] = [
 /// Added to a signal's number, as shells do.
 const SIGNALLED: u32 = 128;
 
-/// Has the shim start this command line outside of its job, and ends when that server ends: with 0
-/// where its end was asked for here, else as a failure.
+/// Lets the shim start this command line outside of its job, and returns when that server has
+/// ended: with 0 if a signal to this process asked for that, else with a failure.
 pub fn serve(shim: &Shim) -> ExitCode {
     match start(shim).and_then(|(server, signals)| watch(shim, server, &signals)) {
         Ok(code) => ExitCode::from(code),
@@ -55,10 +55,10 @@ pub fn serve(shim: &Shim) -> ExitCode {
 }
 
 fn start(shim: &Shim) -> anyhow::Result<(Outside, SignalFd)> {
-    // Before the start: a signal that comes meanwhile is kept.
-    let handed_on: SigSet = HANDED_ON.into_iter().collect();
-    handed_on.thread_block()?;
-    let signals = SignalFd::with_flags(&handed_on, SfdFlags::SFD_CLOEXEC)?;
+    // Blocked before the start, so that a signal during the start stays pending.
+    let forwarded: SigSet = FORWARDED.into_iter().collect();
+    forwarded.thread_block()?;
+    let signals = SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC)?;
     let env = clean::environment(std::env::vars_os(), true, config::is_variable);
     let mut words: Vec<OsString> = vec![LAUNCH_ROLE.into()];
     words.extend(std::env::args_os().skip(1));
@@ -67,7 +67,7 @@ fn start(shim: &Shim) -> anyhow::Result<(Outside, SignalFd)> {
 }
 
 fn watch(shim: &Shim, mut server: Outside, signals: &SignalFd) -> anyhow::Result<u8> {
-    let mut is_asked = false;
+    let mut stop_requested = false;
     loop {
         let mut fds = [
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
@@ -86,29 +86,33 @@ fn watch(shim: &Shim, mut server: Outside, signals: &SignalFd) -> anyhow::Result
                 ));
                 return Ok(u8::try_from(SIGNALLED + signal.ssi_signo)?);
             }
-            is_asked = true;
-            hand_on(&server, signal.ssi_signo);
+            stop_requested = true;
+            forward_signal(&server, signal.ssi_signo);
         }
-        if written && !pass_on(&mut server)? {
-            return Ok(if is_asked { 0 } else { exit_code::FAILURE });
+        if written && !copy_stdout(&mut server)? {
+            return Ok(if stop_requested {
+                0
+            } else {
+                exit_code::FAILURE
+            });
         }
     }
 }
 
-fn hand_on(server: &Outside, signal: u32) {
+fn forward_signal(server: &Outside, signal: u32) {
     let signal = i32::try_from(signal).ok();
     let signal = signal.and_then(rustix::process::Signal::from_named_raw);
     if let Some(signal) = signal {
-        // An error means that it has ended: that is seen next.
+        // An error means that it has ended: the end of its stdout shows that next.
         let _ = pidfd_send_signal(&server.process, signal);
     }
 }
 
-/// Passes on what the server has written; whether more can come.
-fn pass_on(server: &mut Outside) -> io::Result<bool> {
+/// Copies what the server has written to our stdout; false at the end.
+fn copy_stdout(server: &mut Outside) -> io::Result<bool> {
     let mut bytes = [0; 4096];
     let length = server.stdout.read(&mut bytes)?;
-    // Where nobody reads it any more the server serves all the same.
+    // The server runs on even if nothing reads our stdout.
     let mut stdout = io::stdout().lock();
     let _ = stdout
         .write_all(&bytes[..length])

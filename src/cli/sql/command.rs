@@ -1,58 +1,58 @@
-//! What a person may say at the prompt beside SQL: words that begin with a backslash.
+//! The prompt's commands: words that begin with a backslash.
 
 use clap::ValueEnum;
 
 use super::format::Format;
 
-/// The words, for completion.
+/// The commands, for completion.
 pub const WORDS: [&str; 5] = [DESCRIBE, "\\format", "\\timing", "\\?", "\\q"];
-/// The word whose argument is a view.
+/// The command whose argument is a view.
 pub const DESCRIBE: &str = "\\d";
-/// What `\format` takes.
+/// The arguments of `\format`.
 pub const FORMATS: [&str; 3] = ["table", "json", "csv"];
 
-/// What `\?` says.
+/// The text of `\?`.
 pub const HELP: &str = "\
 A statement ends with `;` and may take several lines; Tab completes names and words.
-  \\d            the views and their columns
-  \\d VIEW       the columns of one
-  \\format F     print as table, json or csv
-  \\timing       say how long queries run, or stop it
-  \\?            this
+  \\d            list the views and their columns
+  \\d VIEW       list the columns of one view
+  \\format F     print results as table, json or csv
+  \\timing       turn the time of each query on or off
+  \\?            show this help
   \\q            leave; so does Ctrl-D
 Ctrl-C ends a running query or clears the line.
 ";
 
-/// What was said.
+/// A command at the prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PromptCommand {
-    /// Name the views, or the columns of one.
+    /// List the views with their columns, or the columns of one view.
     Describe(Option<String>),
-    /// Print rows so; alone: say how they are printed.
+    /// Set the format of results; `None`: print its name.
     Format(Option<Format>),
-    /// Say how long queries run, or stop it.
+    /// Turn the time of each query on or off.
     Timing,
-    /// Say what can be said.
+    /// Print the commands.
     Help,
-    /// Leave.
+    /// End the prompt.
     Quit,
 }
 
-/// Whether a text is a command, right or wrong, and no SQL.
+/// Whether a text is a command, valid or not, and no SQL.
 pub fn is_command(text: &str) -> bool {
     let text = text.trim();
-    // What somebody types who does not know the others.
+    // Words that a new user tries first.
     text.starts_with('\\') || ["quit", "exit", "help"].contains(&text)
 }
 
-/// Reads a command; a wrong one says what to do.
+/// Parses a command; the error says what would be right.
 pub fn read(text: &str) -> Result<PromptCommand, String> {
     let text = text.trim().trim_end_matches(';');
     let mut words = text.split_whitespace();
     let (word, argument) = (words.next().unwrap_or_default(), words.next());
     if words.next().is_some() {
         return Err(format!(
-            "{word} takes one word at most; \\? lists the commands"
+            "{word} takes at most one argument; \\? lists the commands"
         ));
     }
     match (word, argument) {
@@ -64,7 +64,7 @@ pub fn read(text: &str) -> Result<PromptCommand, String> {
         ("\\timing", None) => Ok(PromptCommand::Timing),
         ("\\?" | "\\h" | "\\help" | "help", None) => Ok(PromptCommand::Help),
         ("\\q" | "\\quit" | "quit" | "exit", None) => Ok(PromptCommand::Quit),
-        (word, _) => Err(format!("{word} is no command here; \\? lists them")),
+        (word, _) => Err(format!("{word} is not a command; \\? lists them")),
     }
 }
 

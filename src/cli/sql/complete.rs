@@ -1,6 +1,5 @@
-//! What a half-typed word may become: a view, a column, a function, a keyword, a command.
-//!
-//! A guess from the words around it, not from a grammar. Knows neither terminal nor server.
+//! Completes a half-typed word: a view, a column, a function, a keyword, a command. Guesses from
+//! the words around it, without a grammar. Pure.
 
 use std::collections::HashSet;
 
@@ -10,7 +9,7 @@ use super::{
     statement, words,
 };
 
-/// Where the word at the cursor begins (a byte of `text`), and what it may become.
+/// The start of the word at the cursor (a byte offset in `text`), and its completions.
 pub fn complete(text: &str, cursor: usize, names: &QueryNames) -> (usize, Vec<String>) {
     let before = &text[..cursor];
     let word = last_word(before);
@@ -18,7 +17,7 @@ pub fn complete(text: &str, cursor: usize, names: &QueryNames) -> (usize, Vec<St
     if before.trim_start().starts_with('\\') {
         return command_words(before, names);
     }
-    // What follows in the statement counts, too: columns are typed before their views.
+    // Below, the text after the cursor counts, too: columns are typed before their views.
     let typed = statement::cut(before);
     if typed.is_open {
         return (start, Vec::new());
@@ -52,7 +51,7 @@ fn command_words(before: &str, names: &QueryNames) -> (usize, Vec<String>) {
     (start, found)
 }
 
-/// Everything that may stand where no view must, the nearest first.
+/// Completions where a view is not required, the likeliest first.
 fn anything(text: &str, word: &str, names: &QueryNames) -> Vec<String> {
     let named = named(text, names);
     let mut found = match named.is_empty() {
@@ -103,13 +102,13 @@ fn matching<'a>(words: impl Iterator<Item = &'a str>, beginning: &str) -> Vec<St
     words.filter(fits).map(str::to_owned).collect()
 }
 
-/// `j` of `j.`: only where the dot touches the word.
+/// `j` of `j.`, if nothing is between the dot and the word.
 fn qualifier<'a>(ahead: &'a str, up_to_word: &str) -> Option<&'a str> {
     let name = ahead.strip_suffix('.')?;
     (ahead.len() == up_to_word.len()).then(|| last_word(name))
 }
 
-/// Whether the word before asks for a view; also behind a comma in a list of them.
+/// Whether a view must follow: the last word is FROM or JOIN.
 fn wants_view(ahead: &str) -> bool {
     let last = last_word(ahead);
     ["FROM", "JOIN"]
@@ -117,7 +116,7 @@ fn wants_view(ahead: &str) -> bool {
         .any(|word| last.eq_ignore_ascii_case(word))
 }
 
-/// The views that a text names.
+/// The views that occur in a text.
 fn named<'a>(text: &str, names: &'a QueryNames) -> Vec<&'a ViewColumns> {
     let mut found: Vec<&ViewColumns> = Vec::new();
     for view in words_of(text).filter_map(|word| names.view(word)) {
@@ -128,8 +127,8 @@ fn named<'a>(text: &str, names: &'a QueryNames) -> Vec<&'a ViewColumns> {
     found
 }
 
-/// The view that an alias stands for, as `VIEW alias` or `VIEW AS alias`; all that are named where
-/// none is found.
+/// The view that an alias stands for, as in `VIEW alias` or `VIEW AS alias`; if there is none, all
+/// views that occur in the text.
 fn of_alias<'a>(alias: &str, text: &str, names: &'a QueryNames) -> Vec<&'a ViewColumns> {
     if let Some(view) = names.view(alias) {
         return vec![view];
@@ -139,12 +138,10 @@ fn of_alias<'a>(alias: &str, text: &str, names: &'a QueryNames) -> Vec<&'a ViewC
         let Some(view) = names.view(view) else {
             continue;
         };
-        let mut behind = words[at + 1..].iter();
-        let next = behind
-            .next()
-            .filter(|word| !word.eq_ignore_ascii_case("as"));
+        let mut after = words[at + 1..].iter();
+        let next = after.next().filter(|word| !word.eq_ignore_ascii_case("as"));
         if next
-            .or_else(|| behind.next())
+            .or_else(|| after.next())
             .is_some_and(|word| word.eq_ignore_ascii_case(alias))
         {
             return vec![view];
@@ -162,7 +159,7 @@ fn words_of(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// The word at the end of a text; empty behind anything else.
+/// The word at the end of a text; empty if the text ends with another character.
 fn last_word(text: &str) -> &str {
     let end = text.trim_end_matches(is_of_word).len();
     &text[end..]

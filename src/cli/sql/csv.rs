@@ -1,21 +1,20 @@
-//! Rows as comma-separated values: RFC 4180 with LF, as the tools around us read it.
-//!
-//! A NULL is nothing, an empty text is `""`, bytes are base64.
+//! Rows as comma-separated values: RFC 4180, but with LF, as Unix tools read it. A NULL is an empty
+//! field, an empty text is `""`, a BLOB is base64.
 
 use serde_json::Value;
 
-use super::answer::{Cell, QueryResult};
+use super::result::{Cell, QueryResult};
 use crate::escape::visible;
 
-/// The headline and the rows. On a terminal acting characters are written as escapes; elsewhere
-/// values are exact.
-pub fn text(answer: &QueryResult, on_terminal: bool) -> String {
+/// The headline and the rows. For a terminal, control characters are escaped; otherwise values are
+/// exact.
+pub fn text(result: &QueryResult, on_terminal: bool) -> String {
     let field = |text: &str| match on_terminal {
         true => quoted(&visible(text)),
         false => quoted(text),
     };
-    let mut lines = vec![line(answer.columns.iter().map(|name| field(name)))];
-    for row in &answer.rows {
+    let mut lines = vec![line(result.columns.iter().map(|name| field(name)))];
+    for row in &result.rows {
         lines.push(line(row.iter().map(|value| of(value, &field))));
     }
     lines.concat()
@@ -36,7 +35,7 @@ fn of(value: &Value, field: &impl Fn(&str) -> String) -> String {
     }
 }
 
-/// In quotes where it must be: readers would cut it, trim it, or take it for a NULL.
+/// In quotes if a reader would split it, trim it, or take it for a NULL.
 fn quoted(text: &str) -> String {
     let plain = !text.is_empty() && text.trim() == text && !text.contains(['"', ',', '\n', '\r']);
     if plain {
@@ -51,23 +50,23 @@ mod tests {
 
     use super::*;
 
-    fn answer() -> QueryResult {
+    fn result() -> QueryResult {
         QueryResult::read(json!({"columns": ["a", "b,c"], "rows": [
             [1, "plain"], [null, ""], [0.5, "q\"u,o\nte\r"], [-1, " x"], [2, {"base64": "AP8="}],
             ["\u{1b}[2J", "größe"],
         ]}))
-        .expect("an answer")
+        .expect("a result")
     }
 
     #[test]
     fn fields_are_quoted_where_they_must_be() {
         let expected = "a,\"b,c\"\n1,plain\n,\"\"\n0.5,\"q\"\"u,o\nte\r\"\n-1,\" x\"\n2,AP8=\n\u{1b}[2J,größe\n";
-        assert_eq!(text(&answer(), false), expected);
+        assert_eq!(text(&result(), false), expected);
     }
 
     #[test]
     fn a_terminal_gets_nothing_that_it_acts_on() {
-        let text = text(&answer(), true);
+        let text = text(&result(), true);
         assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text}");
         assert!(text.contains("q\"\"u,o\\nte\\r"), "{text}");
         assert_eq!(text.lines().count(), 7, "{text}");

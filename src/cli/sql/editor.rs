@@ -1,6 +1,5 @@
-//! The line editor of the prompt: several lines, completion, history.
-//!
-//! Knows when a text is complete; what it means is the prompt's business.
+//! The line editor of the prompt: several lines, completion, history. It decides when a text is
+//! complete; `prompt` runs it.
 
 use std::path::PathBuf;
 
@@ -17,28 +16,28 @@ use rustyline::{
 use super::{command, complete, history, names::QueryNames, statement};
 use crate::cli::render::print;
 
-/// What stands before the cursor.
+/// Printed before the cursor.
 const PROMPT: &str = "sql> ";
 
-/// What a person did.
+/// What the user did.
 #[derive(Debug, PartialEq, Eq)]
 pub enum EditorLine {
-    /// Typed this, complete.
+    /// Entered this complete text.
     Typed(String),
-    /// Cleared the line.
+    /// Cleared the line (Ctrl-C).
     Cleared,
-    /// Left.
+    /// Left (Ctrl-D).
     Left,
 }
 
-/// Reads what is typed. Waits for it in the thread that calls.
+/// Reads what is typed; blocks the calling thread.
 pub struct Editor {
-    inner: rustyline::Editor<Knowledge, FileHistory>,
+    inner: rustyline::Editor<SqlHelper, FileHistory>,
     history: Option<PathBuf>,
 }
 
 impl Editor {
-    /// An editor that completes these names, and remembers in this file.
+    /// An editor that completes these names, and keeps its history in this file; `None`: in memory.
     pub fn new(names: QueryNames, history: Option<PathBuf>) -> anyhow::Result<Self> {
         let config = Config::builder()
             .max_history_size(history::ENTRIES_MAX)?
@@ -47,7 +46,7 @@ impl Editor {
             .build();
         let kept = FileHistory::with_config(&config);
         let mut inner = rustyline::Editor::with_history(config, kept)?;
-        inner.set_helper(Some(Knowledge(names)));
+        inner.set_helper(Some(SqlHelper(names)));
         if let Some(path) = history.as_ref().filter(|path| path.is_file())
             && let Err(error) = inner.load_history(path)
         {
@@ -56,11 +55,11 @@ impl Editor {
         Ok(Self { inner, history })
     }
 
-    /// The next thing that a person does.
+    /// Waits for the next input.
     pub fn read(&mut self) -> anyhow::Result<EditorLine> {
         match self.inner.readline(PROMPT) {
             Ok(text) => {
-                self.remember(&text);
+                self.add_to_history(&text);
                 Ok(EditorLine::Typed(text))
             }
             Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => Ok(EditorLine::Cleared),
@@ -69,8 +68,8 @@ impl Editor {
         }
     }
 
-    /// At once, so that a kill forgets nothing.
-    fn remember(&mut self, text: &str) {
+    /// Adds a text to the history and its file, at once, so that it survives a kill.
+    fn add_to_history(&mut self, text: &str) {
         if text.trim().is_empty() || text.len() > history::ENTRY_BYTES_MAX {
             return;
         }
@@ -78,23 +77,23 @@ impl Editor {
         let Some(path) = &self.history else { return };
         if let Err(error) = added.and_then(|_| self.inner.append_history(path)) {
             print::line(&format!("{} cannot be written: {error}", path.display()));
-            // Said once: the prompt works without.
+            // Print it once: the prompt works without the file.
             self.history = None;
         }
     }
 }
 
-/// What the editor knows of what is typed.
-struct Knowledge(QueryNames);
+/// Completion and the check for completeness, for rustyline.
+struct SqlHelper(QueryNames);
 
-impl Helper for Knowledge {}
-impl Highlighter for Knowledge {}
+impl Helper for SqlHelper {}
+impl Highlighter for SqlHelper {}
 
-impl Hinter for Knowledge {
+impl Hinter for SqlHelper {
     type Hint = String;
 }
 
-impl Completer for Knowledge {
+impl Completer for SqlHelper {
     type Candidate = String;
 
     fn complete(
@@ -107,7 +106,7 @@ impl Completer for Knowledge {
     }
 }
 
-impl Validator for Knowledge {
+impl Validator for SqlHelper {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         Ok(match is_complete(context.input()) {
             true => ValidationResult::Valid(None),

@@ -1,8 +1,8 @@
-//! The ways in which rows are printed, for a screen or without one.
+//! The formats in which `sql` prints rows.
 
-use super::{answer::QueryResult, csv, json, screen::Screen, table};
+use super::{csv, json, result::QueryResult, screen::Screen, table};
 
-/// How rows are printed.
+/// A format of rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Columns below a headline; long values are cut on a terminal.
@@ -15,13 +15,13 @@ pub enum Format {
 }
 
 impl Format {
-    /// The rows as text, which may end without a newline only where it is empty. What goes to a
-    /// screen has no character in it that a terminal acts on.
-    pub fn text(self, answer: &QueryResult, screen: Option<Screen>) -> String {
+    /// The rows as text, empty or with a newline at the end. For a screen, control characters are
+    /// escaped.
+    pub fn text(self, result: &QueryResult, screen: Option<Screen>) -> String {
         match self {
-            Self::Table => table::text(answer, screen),
-            Self::Json => json::text(answer),
-            Self::Csv => csv::text(answer, screen.is_some()),
+            Self::Table => table::text(result, screen),
+            Self::Json => json::text(result),
+            Self::Csv => csv::text(result, screen.is_some()),
         }
     }
 }

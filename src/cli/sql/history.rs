@@ -1,4 +1,4 @@
-//! Where the queries of earlier prompts are kept.
+//! The file with the history of the prompt.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,14 @@ use crate::{
     spool::Layout,
 };
 
-/// Most statements that are kept.
+/// Most entries that are kept.
 pub const ENTRIES_MAX: usize = 1000;
-/// Longest statement that is kept, bytes.
+/// Longest entry that is kept, bytes.
 pub const ENTRY_BYTES_MAX: usize = 16 << 10;
 
-/// The file: in the data directory, or for a server on another machine in that of our own user. `None`
-/// where there is no such directory that is ours alone, or something else has the file's name.
+/// The file: in the data directory, or for a server at an address in this user's default data
+/// directory. `None` if that directory does not exist or is not ours alone, or if the file's name
+/// is not a file.
 pub fn path(target: &Target) -> Option<PathBuf> {
     let layout = match target {
         Target::Local(layout) => layout.clone(),
@@ -27,7 +28,7 @@ pub fn path(target: &Target) -> Option<PathBuf> {
     match dir.open_file(Layout::SQL_HISTORY, Access::Read) {
         Ok(_) => Some(dir.path().join(Layout::SQL_HISTORY)),
         Err(error) => {
-            print::line(&format!("what is typed is not kept: {error}"));
+            print::line(&format!("the prompt's history is not kept: {error}"));
             None
         }
     }

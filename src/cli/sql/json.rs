@@ -1,19 +1,19 @@
 //! Rows as one JSON array of objects, a row per line, keys in the order of the columns.
 //!
-//! A name that is there twice loses no value: the second is `NAME:2`.
+//! The second column of the same name gets the key `NAME:2`, so that no value is lost.
 
 use std::collections::HashSet;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
-use super::answer::QueryResult;
+use super::result::QueryResult;
 use crate::escape;
 
 /// The rows as text.
-pub fn text(answer: &QueryResult) -> String {
-    let keys = keys(&answer.columns);
-    let rows: Vec<String> = answer.rows.iter().map(|row| object(&keys, row)).collect();
+pub fn text(result: &QueryResult) -> String {
+    let keys = keys(&result.columns);
+    let rows: Vec<String> = result.rows.iter().map(|row| object(&keys, row)).collect();
     format!("[{}]\n", escape::visible_json(&rows.join(",\n")))
 }
 
@@ -21,7 +21,7 @@ fn object(keys: &[String], row: &[Value]) -> String {
     serde_json::to_string(&JsonRow(keys, row)).expect("keys and JSON values are JSON")
 }
 
-/// A row whose keys stay in order, and which is written without a map in between.
+/// Serializes a row with its keys in the order of the columns; a JSON map would sort them.
 struct JsonRow<'a>(&'a [String], &'a [Value]);
 
 impl Serialize for JsonRow<'_> {
@@ -34,7 +34,7 @@ impl Serialize for JsonRow<'_> {
     }
 }
 
-/// A key of its own for each column. Names that are there once keep theirs.
+/// A unique key for each column. The first column of a name keeps the name.
 fn keys(columns: &[String]) -> Vec<String> {
     let mut taken: HashSet<String> = columns.iter().cloned().collect();
     let mut seen = HashSet::new();
@@ -61,31 +61,31 @@ mod tests {
 
     use super::*;
 
-    fn answer(columns: Value, rows: Value) -> QueryResult {
-        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("an answer")
+    fn result(columns: Value, rows: Value) -> QueryResult {
+        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("a result")
     }
 
     #[test]
     fn rows_are_objects_in_the_order_of_the_columns() {
-        let answer = answer(
+        let result = result(
             json!(["z", "a"]),
             json!([[1, "x\u{9b}\n"], [null, {"base64": "AA=="}]]),
         );
         let expected =
             "[{\"z\":1,\"a\":\"x\\u009b\\n\"},\n{\"z\":null,\"a\":{\"base64\":\"AA==\"}}]\n";
-        assert_eq!(text(&answer), expected);
+        assert_eq!(text(&result), expected);
     }
 
     #[test]
     fn no_rows_are_an_empty_array() {
-        assert_eq!(text(&answer(json!(["a"]), json!([]))), "[]\n");
+        assert_eq!(text(&result(json!(["a"]), json!([]))), "[]\n");
     }
 
     #[test]
     fn columns_of_one_name_lose_no_value() {
         let columns = ["n", "n:2", "n", "n", "m"].map(str::to_owned);
         assert_eq!(keys(&columns), ["n", "n:2", "n:3", "n:4", "m"]);
-        let answer = answer(json!(["a", "a"]), json!([[1, 2]]));
-        assert_eq!(text(&answer), "[{\"a\":1,\"a:2\":2}]\n");
+        let result = result(json!(["a", "a"]), json!([[1, 2]]));
+        assert_eq!(text(&result), "[{\"a\":1,\"a:2\":2}]\n");
     }
 }

@@ -1,6 +1,5 @@
-//! The prompt of `sql` and the forms of an answer: tables, CSV, JSON.
+//! The prompt of `sql`, and the formats of a result: tables, CSV, JSON.
 
-pub(super) mod answer;
 pub(super) mod command;
 pub(super) mod complete;
 pub(super) mod csv;
@@ -12,7 +11,8 @@ pub(super) mod names;
 pub(super) mod pager;
 pub(super) mod params;
 pub(super) mod prompt;
-pub(super) mod question;
+pub(super) mod query;
+pub(super) mod result;
 pub(super) mod screen;
 pub(super) mod statement;
 pub(super) mod table;

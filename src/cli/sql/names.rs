@@ -1,11 +1,10 @@
-//! The views that can be asked, and their columns as the server tells them.
-//!
-//! The names of the views are part of the contract; their columns are asked for, because a server
-//! of another version may have more.
+//! The views of the history and their columns, for completion and `\d`. The names of the views are
+//! part of the contract; the columns come from the server, because one of another version may have
+//! more.
 
 use serde_json::Value;
 
-use super::question;
+use super::query;
 use crate::cli::connect::link::Link;
 
 /// The views of the contract.
@@ -16,24 +15,24 @@ const VIEWS: [&str; 4] = [
     "history_output",
 ];
 
-/// A view.
+/// A view and its columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewColumns {
-    /// Its name.
+    /// The view's name.
     pub name: String,
-    /// Its columns, in order; empty where the server did not tell.
+    /// The columns' names, in order; empty if the server did not answer.
     pub columns: Vec<String>,
 }
 
-/// What can be named in a query.
+/// The names that a query can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryNames {
-    /// The views.
+    /// The views, in the order of the contract.
     pub views: Vec<ViewColumns>,
 }
 
 impl Default for QueryNames {
-    /// The views alone.
+    /// The views without their columns.
     fn default() -> Self {
         let view = |name: &str| ViewColumns {
             name: name.to_owned(),
@@ -46,23 +45,23 @@ impl Default for QueryNames {
 }
 
 impl QueryNames {
-    /// Asks the server for the columns. Whatever goes wrong leaves them out: the first query of the
-    /// person will say what it is.
-    pub async fn ask(link: &mut Link) -> Self {
+    /// Asks the server for the columns. After an error they stay empty: the user's first query will
+    /// show the error.
+    pub async fn fetch(link: &mut Link) -> Self {
         let mut names = Self::default();
         for view in &mut names.views {
             let sql = format!("SELECT * FROM {} LIMIT 0", view.name);
-            let asked = question::params(&sql, None, None);
-            let Ok(answer) = link.request(question::METHOD, &asked).await else {
+            let params = query::params(&sql, None, None);
+            let Ok(result) = link.request(query::METHOD, &params).await else {
                 break;
             };
-            let columns = answer["columns"].as_array().into_iter().flatten();
+            let columns = result["columns"].as_array().into_iter().flatten();
             view.columns = columns.filter_map(Value::as_str).map(Into::into).collect();
         }
         names
     }
 
-    /// The view of this name.
+    /// The view of this name, in any case of letters.
     pub fn view(&self, name: &str) -> Option<&ViewColumns> {
         let mut views = self.views.iter();
         views.find(|view| view.name.eq_ignore_ascii_case(name))

@@ -1,4 +1,4 @@
-//! Shows text on a terminal through a pager, which may be missing and may be left early.
+//! Shows text on a terminal through a pager. Works without one, and the user may leave it early.
 
 use std::{
     io::Write,
@@ -11,17 +11,18 @@ use unicode_width::UnicodeWidthStr;
 use super::screen::Screen;
 use crate::cli::render::{print, shell::shell_word};
 
-/// The pager where `PAGER` names none.
+/// The pager if `PAGER` is not set.
 const PAGER: &str = "less";
-/// How it shows what fits on the screen in its width: long lines are cut, and it leaves at once
-/// where there is no more.
+/// Options of `less` for lines that fit into the screen's width: it exits at once if the text fits
+/// on one screen.
 const LESS: &str = "-SFRX";
-/// The same for longer lines: it stays, so that one can go to their ends.
+/// Options of `less` for longer lines: without `-F` it stays, so that the user can scroll to their
+/// ends.
 const LESS_WIDE: &str = "-SRX";
-/// Exit codes of a shell that found no such program, or none that can be executed.
+/// Exit codes of a shell that could not execute the program, or did not find it.
 const MISSING: [i32; 2] = [126, 127];
 
-/// Prints text to stdout, through the pager where there is a screen for it.
+/// Prints text to stdout, through the pager if there is a screen.
 pub fn show(text: &str, screen: Option<Screen>) -> anyhow::Result<()> {
     let Some(screen) = screen else {
         return print::out(text.as_bytes());
@@ -46,9 +47,9 @@ fn is_pager(command: &str) -> bool {
     !["", "cat"].contains(&command.trim())
 }
 
-/// Whether the pager was there.
+/// Shows text in the pager; false if the pager could not be started.
 fn page(text: &str, pager: &str, less: &str) -> bool {
-    // Ctrl-C belongs to the pager as long as it runs.
+    // While this exists, Ctrl-C does not end this process: it is for the pager.
     let _ours = signal(SignalKind::interrupt());
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(script(pager)).stdin(Stdio::piped());
@@ -59,14 +60,14 @@ fn page(text: &str, pager: &str, less: &str) -> bool {
         return false;
     };
     if let Some(mut stdin) = child.stdin.take() {
-        // It may be left before it has read everything.
+        // An error means that the user left the pager before it had read everything.
         let _ = stdin.write_all(text.as_bytes());
     }
     let ended = child.wait().ok().and_then(|status| status.code());
     !ended.is_some_and(|code| MISSING.contains(&code))
 }
 
-/// What the shell is told; it says nothing where the program is missing.
+/// The shell's script; it exits with 127 and without a message if the program is missing.
 fn script(pager: &str) -> String {
     let program = pager.split_whitespace().find(|word| !word.contains('='));
     let program = shell_word(program.unwrap_or_default());

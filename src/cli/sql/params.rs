@@ -1,8 +1,7 @@
-//! Values that stand in a query as `?` or `:name`: how words of a command line become JSON.
+//! Values for `?` and `:name` in a query: how words of the command line become JSON.
 //!
-//! The rule is one: what reads as a JSON scalar (or as a BLOB is written) is that, everything else is
-//! text. Whether the query
-//! has a place for them is the server's business.
+//! A word that is a JSON scalar, or a BLOB as `{"base64": "…"}`, is that; everything else is a
+//! text. The server checks whether the values fit the query.
 
 use std::{convert::Infallible, str::FromStr};
 
@@ -30,7 +29,7 @@ impl FromStr for NamedParam {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (name, text) = text.split_once('=').context("write NAME=VALUE")?;
-        // The way that it is written in the query is a name, too.
+        // The prefix of the name in the query is allowed here, too.
         let name = name.strip_prefix([':', '@', '$']).unwrap_or(name);
         if name.is_empty() {
             bail!("write NAME=VALUE");
@@ -39,7 +38,7 @@ impl FromStr for NamedParam {
     }
 }
 
-/// All of them as the wire wants them; `None` where there are none.
+/// The `params` of `history.query`; `None` if there are none.
 pub fn of(by_position: &[Param], by_name: &[NamedParam]) -> anyhow::Result<Option<Value>> {
     if !by_position.is_empty() {
         let values = by_position.iter().map(|param| param.0.clone());
@@ -57,9 +56,9 @@ pub fn of(by_position: &[Param], by_name: &[NamedParam]) -> anyhow::Result<Optio
     Ok(Some(Value::Object(values)))
 }
 
-/// A JSON scalar or a BLOB as answers write it, else text. SQLite has no truth values: they are 1 and 0.
+/// A JSON scalar or a BLOB, else a text. SQLite has no booleans: true and false are 1 and 0.
 fn value(text: &str) -> Value {
-    // JSON allows blanks around a value; a text with blanks is a text.
+    // JSON allows blanks around a value; here they make it a text.
     if text.trim() != text {
         return json!(text);
     }

@@ -1,6 +1,7 @@
-//! The prompt: reads statements and commands, does them one after the other, until it is left.
+//! The prompt: reads statements and commands and runs them one after the other, until the user
+//! leaves.
 //!
-//! Ctrl-C never ends it: it ends the query that runs, by ending the connection that asked.
+//! Ctrl-C does not end the prompt. It ends the running query by closing its connection.
 
 use std::process::ExitCode;
 
@@ -8,49 +9,49 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    answer::QueryResult,
     command::{self, PromptCommand},
     editor::{Editor, EditorLine},
     format::Format,
     history,
     names::QueryNames,
-    pager, question,
+    pager, query,
+    result::QueryResult,
     screen::Screen,
     statement,
 };
 use crate::cli::{
     connect::{
-        link::{self, Link, Tell},
+        link::{self, Link, VersionNotice},
         target::Target,
     },
-    render::print::{self, NobodyReads},
+    render::print::{self, ReaderLeft},
 };
 
-/// Said at the beginning.
+/// Printed at the beginning.
 const GREETING: &str = concat!(
     "cc-executor ",
     env!("CARGO_PKG_VERSION"),
-    ": the history in SQL, read-only. A statement ends with `;`, \\? helps, \\q leaves.\n"
+    ": the job history in SQL, read-only. A statement ends with `;`; \\? shows help, \\q leaves.\n"
 );
 
-/// How the prompt begins.
+/// The prompt's settings at its beginning.
 #[derive(Debug, Clone, Copy)]
 pub struct PromptOptions {
-    /// How answers are printed.
+    /// Format of results.
     pub format: Format,
-    /// Most rows of one answer; `None`: as the server sets it.
+    /// Most rows of a result; `None`: the server's setting.
     pub max_rows: Option<i64>,
-    /// Whether a pager shows what is longer than the screen.
+    /// Whether results go through a pager.
     pub paged: bool,
 }
 
-/// Asks until a person leaves.
+/// Runs the prompt until the user leaves.
 pub async fn prompt(target: Target, options: PromptOptions) -> anyhow::Result<ExitCode> {
-    let mut link = link::open_always(target.clone(), Tell::Everybody).await?;
+    let mut link = link::open_always(target.clone(), VersionNotice::Always).await?;
     print::out(GREETING.as_bytes())?;
-    let names = unless_interrupted(QueryNames::ask(&mut link)).await?;
+    let names = unless_interrupted(QueryNames::fetch(&mut link)).await?;
     let names = names.unwrap_or_else(|| {
-        link.lost();
+        link.mark_lost();
         QueryNames::default()
     });
     let mut editor = Editor::new(names.clone(), history::path(&target))?;
@@ -67,7 +68,7 @@ pub async fn prompt(target: Target, options: PromptOptions) -> anyhow::Result<Ex
             EditorLine::Cleared => {}
             EditorLine::Left => return Ok(ExitCode::SUCCESS),
             EditorLine::Typed(text) => {
-                if prompt.hear(&text).await? == Then::Leave {
+                if prompt.on_input(&text).await? == AfterLine::Leave {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
@@ -75,10 +76,10 @@ pub async fn prompt(target: Target, options: PromptOptions) -> anyhow::Result<Ex
     }
 }
 
-/// What happens behind a line.
+/// What to do after a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    GoOn,
+enum AfterLine {
+    Continue,
     Leave,
 }
 
@@ -92,57 +93,57 @@ struct Prompt {
 }
 
 impl Prompt {
-    /// Does what was typed. Only a terminal that is gone is an error.
-    async fn hear(&mut self, text: &str) -> anyhow::Result<Then> {
+    /// Runs what was typed. Prints errors; only a terminal that is gone is returned as one.
+    async fn on_input(&mut self, text: &str) -> anyhow::Result<AfterLine> {
         if command::is_command(text) {
             return match command::read(text) {
-                Ok(command) => self.obey(command),
+                Ok(command) => self.run_command(command),
                 Err(wrong) => {
                     print::line(&wrong);
-                    Ok(Then::GoOn)
+                    Ok(AfterLine::Continue)
                 }
             };
         }
         for sql in statement::cut(text).statements {
-            match self.ask(sql).await {
+            match self.run_query(sql).await {
                 Ok(()) => {}
-                Err(error) if error.is::<NobodyReads>() => return Err(error),
+                Err(error) if error.is::<ReaderLeft>() => return Err(error),
                 Err(error) => {
                     print::line(&format!("{error:#}"));
-                    // What was typed behind it may have counted on it.
+                    // The statements after it may depend on it.
                     break;
                 }
             }
         }
-        Ok(Then::GoOn)
+        Ok(AfterLine::Continue)
     }
 
-    async fn ask(&mut self, sql: &str) -> anyhow::Result<()> {
-        let question = question::params(sql, None, self.max_rows);
-        let asked = self.link.request(question::METHOD, &question);
-        let Some(result) = unless_interrupted(asked).await? else {
-            // The server ends a query whose connection is gone.
-            self.link.lost();
+    async fn run_query(&mut self, sql: &str) -> anyhow::Result<()> {
+        let params = query::params(sql, None, self.max_rows);
+        let request = self.link.request(query::METHOD, &params);
+        let Some(result) = unless_interrupted(request).await? else {
+            // The server ends a query when its connection is closed.
+            self.link.mark_lost();
             print::out(b"\n")?;
             anyhow::bail!("the query was ended");
         };
-        let answer = QueryResult::read(result?)?;
+        let result = QueryResult::read(result?)?;
         let screen = Screen::of_stdout();
-        let mut text = self.format.text(&answer, screen);
+        let mut text = self.format.text(&result, screen);
         if self.format == Format::Table || self.timing {
-            text.push_str(&answer.footer(self.timing));
+            text.push_str(&result.footer(self.timing));
             text.push('\n');
         }
         pager::show(&text, screen.filter(|_| self.paged))?;
-        if answer.truncated {
-            print::line(&answer.cut_note());
+        if result.truncated {
+            print::line(&result.truncation_note());
         }
         Ok(())
     }
 
-    fn obey(&mut self, command: PromptCommand) -> anyhow::Result<Then> {
+    fn run_command(&mut self, command: PromptCommand) -> anyhow::Result<AfterLine> {
         match command {
-            PromptCommand::Quit => return Ok(Then::Leave),
+            PromptCommand::Quit => return Ok(AfterLine::Leave),
             PromptCommand::Help => print::out(command::HELP.as_bytes())?,
             PromptCommand::Timing => {
                 self.timing = !self.timing;
@@ -156,7 +157,7 @@ impl Prompt {
             PromptCommand::Describe(None) => print::page(&self.views())?,
             PromptCommand::Describe(Some(name)) => self.describe(&name)?,
         }
-        Ok(Then::GoOn)
+        Ok(AfterLine::Continue)
     }
 
     /// Each view with its columns.
@@ -169,9 +170,7 @@ impl Prompt {
 
     fn describe(&self, name: &str) -> anyhow::Result<()> {
         let Some(view) = self.names.view(name) else {
-            print::line(&format!(
-                "there is no view {name}; \\d names those there are"
-            ));
+            print::line(&format!("there is no view {name}; \\d lists the views"));
             return Ok(());
         };
         let lines: String = view.columns.iter().map(|c| format!("{c}\n")).collect();
@@ -179,7 +178,7 @@ impl Prompt {
     }
 }
 
-/// Does it, unless Ctrl-C comes first: then `None`.
+/// Runs `work`; `None` if Ctrl-C comes first.
 async fn unless_interrupted<T>(work: impl Future<Output = T>) -> anyhow::Result<Option<T>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be watched")?;
     tokio::select! {

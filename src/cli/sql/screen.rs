@@ -1,28 +1,28 @@
-//! The screen that rows are printed for.
+//! The terminal on stdout that rows are printed for.
 
 use std::io::IsTerminal;
 
-/// The terminal that stdout is.
+/// The terminal on stdout.
 #[derive(Debug, Clone, Copy)]
 pub struct Screen {
-    /// How wide it is, columns.
+    /// Width, columns.
     pub width: usize,
 }
 
-/// How wide a terminal is that does not tell, columns.
-const WIDTH_UNTOLD: usize = 80;
+/// Width of a terminal that does not report one, columns.
+const WIDTH_UNKNOWN: usize = 80;
 
 impl Screen {
-    /// The terminal, where stdout is one.
+    /// The terminal; `None` if stdout is not one.
     pub fn of_stdout() -> Option<Self> {
         let stdout = std::io::stdout();
         if !stdout.is_terminal() {
             return None;
         }
-        let told = rustix::termios::tcgetwinsize(stdout).ok();
-        let width = told.map_or(0, |size| usize::from(size.ws_col));
+        let size = rustix::termios::tcgetwinsize(stdout).ok();
+        let width = size.map_or(0, |size| usize::from(size.ws_col));
         Some(Self {
-            width: if width > 0 { width } else { WIDTH_UNTOLD },
+            width: if width > 0 { width } else { WIDTH_UNKNOWN },
         })
     }
 }

@@ -1,39 +1,36 @@
-//! Where statements end in what a person types: at a `;` that stands neither in quotes nor in a
-//! comment.
-//!
-//! It knows the marks of SQLite's texts, not its grammar: whether a statement makes sense is the
-//! server's business.
+//! Splits typed text into statements: at each `;` that is neither in quotes nor in a comment. Knows
+//! SQLite's quotes and comments, not its grammar.
 
-/// Typed text, cut into statements.
+/// Typed text, split into statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Typed<'a> {
-    /// Those that have ended, without their `;`, none of them blank.
+    /// The complete statements, without their `;`. Blank ones are left out.
     pub statements: Vec<&'a str>,
-    /// What follows the last `;`, blanks and comments aside.
+    /// The text after the last `;`; empty if it is only blanks and comments.
     pub rest: &'a str,
-    /// Whether the end stands in quotes or in a comment.
+    /// Whether the text ends in open quotes or in a comment.
     pub is_open: bool,
 }
 
 impl Typed<'_> {
-    /// Whether nothing more has to be typed.
+    /// Whether the last statement is complete.
     pub fn is_complete(&self) -> bool {
         self.rest.is_empty()
     }
 }
 
-/// Cuts typed text.
+/// Splits typed text.
 pub fn cut(text: &str) -> Typed<'_> {
     let mut statements = Vec::new();
     let mut from = 0;
-    let mut says_something = false;
+    let mut has_content = false;
     let mut at = 0;
     while at < text.len() {
-        let piece = piece(&text[at..]);
-        if piece.is_open {
-            // Only a comment that a line ends may stand open at the end.
+        let token = token(&text[at..]);
+        if token.is_open {
+            // An open `--` comment is complete at the end of the text; quotes and `/*` are not.
             let line = text[at..].starts_with("--");
-            let rest = if line && !says_something {
+            let rest = if line && !has_content {
                 ""
             } else {
                 &text[from..]
@@ -44,24 +41,20 @@ pub fn cut(text: &str) -> Typed<'_> {
                 is_open: true,
             };
         }
-        match piece.kind {
+        match token.kind {
             TokenKind::End => {
-                if says_something {
+                if has_content {
                     statements.push(text[from..at].trim());
                 }
-                from = at + piece.length;
-                says_something = false;
+                from = at + token.length;
+                has_content = false;
             }
             TokenKind::Nothing => {}
-            TokenKind::Something => says_something = true,
+            TokenKind::Something => has_content = true,
         }
-        at += piece.length;
+        at += token.length;
     }
-    let rest = if says_something {
-        text[from..].trim()
-    } else {
-        ""
-    };
+    let rest = if has_content { text[from..].trim() } else { "" };
     Typed {
         statements,
         rest,
@@ -82,12 +75,12 @@ struct SqlToken {
     kind: TokenKind,
     /// Bytes.
     length: usize,
-    /// Whether its end is missing.
+    /// Whether the text ends before the token does.
     is_open: bool,
 }
 
-/// The first piece of a text that is not empty.
-fn piece(text: &str) -> SqlToken {
+/// The first token of a text, which must not be empty.
+fn token(text: &str) -> SqlToken {
     let closed = |kind, length| SqlToken {
         kind,
         length,
@@ -103,7 +96,8 @@ fn piece(text: &str) -> SqlToken {
     };
     match text.chars().next().unwrap_or(' ') {
         ';' => closed(TokenKind::End, 1),
-        // A doubled quote inside ends one text and begins the next: the same for us.
+        // A doubled quote is read as the end of one text and the beginning of the next, which
+        // splits at the same places.
         quote @ ('\'' | '"' | '`') => {
             until(TokenKind::Something, 1, quote.encode_utf8(&mut [0; 4]))
         }

@@ -1,7 +1,7 @@
-//! Rows as columns below a headline, one line each.
+//! Rows as columns below a headline, one line each. Control characters are escaped.
 //!
-//! On a terminal the widest values give way, so that the lines fit where they can; elsewhere values
-//! are whole. Text comes here with whatever is in it and leaves harmless.
+//! On a terminal the widest values are cut, so that lines fit if they can; otherwise values are
+//! whole.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use comfy_table::{CellAlignment, Row, Table};
@@ -9,23 +9,23 @@ use serde_json::Value;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
-    answer::{Cell, QueryResult},
+    result::{Cell, QueryResult},
     screen::Screen,
 };
 use crate::escape::visible;
 
-/// Columns are not made narrower than this, so that moments are whole; where they do not fit then,
-/// lines are longer than the screen, columns.
+/// Least width of a column, columns, so that times are whole; if the columns do not fit then, lines
+/// are longer than the screen.
 const COLUMN_MIN: usize = 27;
-/// Blanks between two columns.
+/// Number of blanks between two columns.
 const BETWEEN: usize = 2;
-/// Stands for what was cut away.
+/// Marks a value that was cut.
 const CUT: &str = "…";
 
 /// The table, each line with its newline.
-pub fn text(answer: &QueryResult, screen: Option<Screen>) -> String {
-    let head: Vec<String> = answer.columns.iter().map(|name| visible(name)).collect();
-    let mut rows: Vec<Vec<String>> = answer
+pub fn text(result: &QueryResult, screen: Option<Screen>) -> String {
+    let head: Vec<String> = result.columns.iter().map(|name| visible(name)).collect();
+    let mut rows: Vec<Vec<String>> = result
         .rows
         .iter()
         .map(|row| row.iter().map(cell).collect())
@@ -37,17 +37,17 @@ pub fn text(answer: &QueryResult, screen: Option<Screen>) -> String {
             cut(value, most);
         }
     }
-    lay_out(answer, head, rows)
+    lay_out(result, head, rows)
 }
 
-fn lay_out(answer: &QueryResult, head: Vec<String>, rows: Vec<Vec<String>>) -> String {
+fn lay_out(result: &QueryResult, head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(head);
     table.add_rows(rows.into_iter().map(Row::from));
     for column in table.column_iter_mut() {
         column.set_padding((0, BETWEEN as u16));
-        if is_numeric(answer, column.index) {
+        if is_numeric(result, column.index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -59,10 +59,10 @@ fn lay_out(answer: &QueryResult, head: Vec<String>, rows: Vec<Vec<String>>) -> S
     text
 }
 
-/// Whether a column has numbers, and nothing else but NULL.
-fn is_numeric(answer: &QueryResult, column: usize) -> bool {
+/// Whether a column has numbers, and otherwise only NULL.
+fn is_numeric(result: &QueryResult, column: usize) -> bool {
     let mut numbers = 0;
-    let fits = answer.rows.iter().all(|row| match Cell::of(&row[column]) {
+    let fits = result.rows.iter().all(|row| match Cell::of(&row[column]) {
         Cell::Null => true,
         Cell::Number(_) => {
             numbers += 1;
@@ -73,7 +73,7 @@ fn is_numeric(answer: &QueryResult, column: usize) -> bool {
     fits && numbers > 0
 }
 
-/// A value as one harmless line. A text that reads NULL is in quotes, so that NULL is NULL.
+/// A value as one line with escapes. The text NULL is in quotes, to differ from a NULL.
 fn cell(value: &Value) -> String {
     match Cell::of(value) {
         Cell::Null => "NULL".to_owned(),
@@ -84,14 +84,14 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// As SQL writes bytes.
+/// A BLOB as an SQL literal.
 fn blob(base64: &str) -> String {
     let bytes = BASE64_STANDARD.decode(base64).unwrap_or_default();
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("x'{hex}'")
 }
 
-/// How wide each column would be, columns.
+/// The full width of each column, columns.
 fn widest(head: &[String], rows: &[Vec<String>]) -> Vec<usize> {
     let of = |column: usize| rows.iter().map(move |row| row[column].width()).max();
     head.iter()
@@ -100,7 +100,7 @@ fn widest(head: &[String], rows: &[Vec<String>]) -> Vec<usize> {
         .collect()
 }
 
-/// The most that a value may be wide, so that the lines fit: the widest columns give way first.
+/// The greatest width of a value with which the lines fit: only the widest columns are cut.
 fn limit(widest: &[usize], screen: usize) -> usize {
     let room = screen.saturating_sub(BETWEEN * widest.len().saturating_sub(1));
     let fits = |most: usize| widest.iter().map(|width| (*width).min(most)).sum::<usize>() <= room;
@@ -109,7 +109,7 @@ fn limit(widest: &[usize], screen: usize) -> usize {
     if fits(usize::MAX) {
         return usize::MAX;
     }
-    // Columns up to the answer keep their width, the others share what is left.
+    // From the narrowest column up: those below an equal share of what is left keep their width.
     let mut left = room;
     for (place, width) in sorted.iter().enumerate() {
         let share = left / (sorted.len() - place);
@@ -143,41 +143,41 @@ mod tests {
 
     use super::*;
 
-    fn answer(columns: Value, rows: Value) -> QueryResult {
-        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("an answer")
+    fn result(columns: Value, rows: Value) -> QueryResult {
+        QueryResult::read(json!({"columns": columns, "rows": rows})).expect("a result")
     }
 
     #[test]
     fn each_row_is_a_line_and_harmless() {
-        let answer = answer(
+        let result = result(
             json!(["n", "te\u{1b}xt"]),
             json!([[1, "a\nb\u{1b}[2J"], [20, null], [null, "NULL"], [3, {"base64": "AP8="}]]),
         );
         let expected =
             "   n  te\\x1bxt\n   1  a\\nb\\x1b[2J\n  20  NULL\nNULL  'NULL'\n   3  x'00ff'\n";
-        assert_eq!(text(&answer, None), expected);
+        assert_eq!(text(&result, None), expected);
     }
 
     #[test]
     fn no_rows_leave_the_headline() {
-        let answer = answer(json!(["a", "b"]), json!([]));
-        assert_eq!(text(&answer, Some(Screen { width: 80 })), "a  b\n");
+        let result = result(json!(["a", "b"]), json!([]));
+        assert_eq!(text(&result, Some(Screen { width: 80 })), "a  b\n");
     }
 
     #[test]
     fn values_are_whole_where_no_terminal_is() {
         let long = "x".repeat(500);
-        let answer = answer(json!(["a"]), json!([[long]]));
-        assert!(text(&answer, None).contains(&long));
+        let result = result(json!(["a"]), json!([[long]]));
+        assert!(text(&result, None).contains(&long));
     }
 
     #[test]
     fn on_a_terminal_the_widest_values_give_way() {
-        let answer = answer(
+        let result = result(
             json!(["n", "name", "text", "more"]),
             json!([[1, "build", "x".repeat(500), "größe 漢字 ".repeat(9)]]),
         );
-        let text = text(&answer, Some(Screen { width: 80 }));
+        let text = text(&result, Some(Screen { width: 80 }));
         for line in text.lines() {
             assert!(line.width() <= 80, "{} {line}", line.width());
         }

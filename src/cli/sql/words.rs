@@ -1,5 +1,4 @@
-//! Words of SQL that are offered for completion: keywords of queries, and functions that the server
-//! allows.
+//! SQL words for completion: keywords of queries, and functions that the server allows.
 
 /// Keywords of a query.
 const KEYWORDS: &str = "ALL AND AS ASC BETWEEN BY CASE CAST COLLATE CROSS CURRENT DESC DISTINCT \
@@ -8,7 +7,7 @@ const KEYWORDS: &str = "ALL AND AS ASC BETWEEN BY CASE CAST COLLATE CROSS CURREN
     PARTITION PRECEDING RANGE RECURSIVE REGEXP ROW ROWS SELECT THEN UNBOUNDED UNION USING VALUES \
     WHEN WHERE WITH";
 
-/// Functions that queries of a history want.
+/// Functions that are useful in queries of the history.
 const FUNCTIONS: &str = "abs ago avg ceil char coalesce concat concat_ws count cume_dist date \
     datetime dense_rank first_value floor format group_concat hex ifnull iif instr \
     json_array_length json_each json_extract json_group_array json_group_object json_object \

@@ -1,4 +1,4 @@
-//! `backup`: has the server copy its data directory while jobs run.
+//! `backup`: asks the server to copy its data directory while jobs run.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::{
         connect::{
-            link::{self, Tell},
+            link::{self, VersionNotice},
             target::{Connect, Target},
         },
         render::print::{self, PrintOptions},
@@ -19,42 +19,43 @@ use crate::{
 /// Options of `backup`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The backup is a data directory of its own. To restore it put it in place and start a server there: \
-`cc-executor serve --data-dir DEST`. Jobs that wait in it are run by that server, too; what ran is \
-`lost` there, unless it had ended. The token is not in it. Exit code: 0 when it is made, 1 when not.")]
+The backup is a complete data directory. To restore it, put it in place and start a server there: \
+`cc-executor serve --data-dir DEST`. That server runs the jobs that wait in the backup, too; jobs \
+that were running are `lost` there. The token is not in the backup. Exit code: 0 when the backup is \
+complete, else 1.")]
 pub struct BackupArgs {
     #[command(flatten)]
     connect: Connect,
 
     #[command(flatten)]
-    look: PrintOptions,
+    print: PrintOptions,
 
-    /// Where to make it; nothing may be there yet
+    /// Path of the backup; it must not exist yet
     #[arg(value_name = "DEST")]
     dest: PathBuf,
 }
 
-/// Has the backup made.
+/// Makes the backup.
 pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
     let to = match &target {
         Target::Local(_) => std::path::absolute(&args.dest)?,
         Target::Remote { .. } if args.dest.is_absolute() => args.dest.clone(),
         Target::Remote { .. } => {
-            bail!("DEST is a place on the server's machine: name it absolutely")
+            bail!("DEST is on the server's machine: give an absolute path")
         }
     };
     let to = to.to_str().context("DEST must be valid UTF-8")?.to_owned();
-    let mut link = link::open_always(target, Tell::Everybody).await?;
+    let mut link = link::open_always(target, VersionNotice::Always).await?;
     match link
         .try_request("server.backup", &json!({"to": to}))
         .await?
     {
-        Some(made) if args.look.json => print::json(&made)?,
+        Some(made) if args.print.json => print::json(&made)?,
         Some(made) => print::page(&format!("{}\n", line(&made)))?,
         None => bail!(
-            "the server went away before the backup was made; what there is of it is \
-             {to}.partial: remove that and try again"
+            "the server went away before the backup was complete; remove {to}.partial, if it is \
+             there, and try again"
         ),
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,5 @@
-//! `config`: every setting, its value and where the value comes from.
-//!
-//! What the settings mean is the settings table's business.
+//! `config`: every setting, its value and where the value comes from. The settings themselves are
+//! in `config/`.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -19,7 +18,7 @@ pub struct ConfigArgs {
     /// Read this file instead of config.toml in the data directory.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One JSON object instead of a table.
+    /// Print one JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
     /// The settings.

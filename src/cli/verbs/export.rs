@@ -1,6 +1,6 @@
 //! `export`: a job's recording as bytes, as JSON or as an asciicast, to a file or to stdout.
 //!
-//! It is written as it is read: how long the output is does not matter.
+//! It is written while it is read, so that an output of any length needs little memory.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -16,7 +16,7 @@ use crate::{
     cli::{
         connect::{
             find_job,
-            link::{self, StartPolicy, Tell},
+            link::{self, StartPolicy, VersionNotice},
             signals::Signals,
             target::Connect,
         },
@@ -32,33 +32,33 @@ use crate::{
     escape::visible_json,
 };
 
-/// Bytes that are collected before they are written.
+/// Size of the write buffer, bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Options of `export`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 text is what the job wrote, byte for byte, both streams in the order in which they were captured. json \
-is one object: the job, `chunks` as `job.read` has them, and `gaps`. asciicast (version 2) plays in \
-asciinema's player, with the recorded times; what is no UTF-8 is replaced there.
+is one object: the job, `chunks` as in a reply of `job.read`, and `gaps`. asciicast (version 2) plays in \
+asciinema's player, with the recorded times; bytes that are not UTF-8 are replaced there.
 
-A job that still runs is exported as far as it has come. No format contains values of the \
+A job that still runs is exported up to its present end. No format contains values of the \
 environment or the job's stdin.
 
-FILE gets its name when it is complete, and is readable by its owner alone; one that is there stays, \
-unless --force is given.
+FILE gets its name when it is complete, and only its owner can read it. An existing FILE is replaced \
+only with --force.
 
-Exit code: 0, or 1 where bytes are missing: text and asciicast go on behind them, and each gap is a \
+Exit code: 0, or 1 when bytes are missing: text and asciicast go on after them, and each gap is a \
 line on stderr.")]
 pub struct ExportArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     #[arg(default_value = "last")]
     job: String,
 
-    /// What to write
+    /// Format to write
     #[arg(long, value_enum)]
     format: ExportFormat,
 
@@ -66,31 +66,31 @@ pub struct ExportArgs {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Replace FILE where there is one
+    /// Replace FILE if it exists
     #[arg(long, requires = "output")]
     force: bool,
 
-    /// Only this stream
+    /// Export only this stream
     #[arg(long, value_parser = ["stdout", "stderr", "pty"])]
     stream: Option<String>,
 
-    /// Make longer pauses this long, asciicast only (2, 500ms)
+    /// Shorten longer pauses to this time (2, 500ms); asciicast only
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     idle_limit: Option<f64>,
 }
 
-/// What a recording is written as.
+/// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum ExportFormat {
     /// One JSON object
     Json,
     /// Asciicast version 2
     Asciicast,
-    /// The bytes
+    /// The output's bytes
     Text,
 }
 
-/// Writes the recording. A signal leaves no half of a file behind.
+/// Writes the recording. A signal ends it and removes the unfinished file.
 pub async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
     if args.output.is_none() {
         return write(args).await;
@@ -105,84 +105,85 @@ pub async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
 async fn write(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let idle_max = idle_max(args.idle_limit)?;
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let mut recording = Recording::begin(link, &job, args.stream).await?;
     let described = ShownJob::read(&recording.job)?;
-    let mut shape = ExportShape::new(args.format, &described, idle_max);
-    let mut out = Out::open(args.output.as_deref(), args.force)?;
-    out.write(shape.begin(&described, &recording.job).as_bytes())?;
-    while let Some(pieces) = recording.next().await? {
-        for piece in pieces {
-            match piece {
-                RecordedItem::Chunk(chunk) => out.write(&shape.chunk(chunk))?,
-                RecordedItem::Gap(gap) => shape.gap(gap),
+    let mut formatter = ExportFormatter::new(args.format, &described, idle_max);
+    let mut out = ExportOutput::open(args.output.as_deref(), args.force)?;
+    out.write(formatter.begin(&described, &recording.job).as_bytes())?;
+    while let Some(items) = recording.next().await? {
+        for item in items {
+            match item {
+                RecordedItem::Chunk(chunk) => out.write(&formatter.chunk(chunk))?,
+                RecordedItem::Gap(gap) => formatter.gap(gap),
             }
         }
     }
-    out.write(shape.end(recording.next_offset()).as_bytes())?;
+    out.write(formatter.end(recording.next_offset()).as_bytes())?;
     out.finish()?;
-    Ok(match shape.gaps.is_empty() {
+    Ok(match formatter.gaps.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(exit_code::FAILURE),
     })
 }
 
-/// JSON that is the same value and does nothing to a terminal.
+/// The value as JSON in which nothing acts on a terminal.
 fn json_text(value: &Value) -> String {
     visible_json(&value.to_string())
 }
 
-/// A bound on pauses as an option gives it, seconds.
+/// The value of `--idle-limit`, given in seconds.
 pub fn idle_max(seconds: Option<f64>) -> anyhow::Result<Option<Duration>> {
     let length = seconds.map(Duration::try_from_secs_f64).transpose();
-    length.context("--idle-limit is longer than any pause; leave it out for none")
+    length.context("--idle-limit is too long; leave it out for none")
 }
 
-/// How pieces become bytes of a format.
-struct ExportShape {
+/// Makes the bytes of a format from the items of a recording.
+struct ExportFormatter {
     format: ExportFormat,
-    cast: Asciicast,
-    /// Whether a chunk was written.
+    asciicast: Asciicast,
+    /// Whether a chunk was written: the next one then needs a comma in JSON.
     begun: bool,
     gaps: Vec<Value>,
 }
 
-impl ExportShape {
+impl ExportFormatter {
     fn new(format: ExportFormat, job: &ShownJob, idle_max: Option<Duration>) -> Self {
         Self {
             format,
-            cast: Asciicast::new(job, idle_max),
+            asciicast: Asciicast::new(job, idle_max),
             begun: false,
             gaps: Vec::new(),
         }
     }
 
-    fn begin(&self, job: &ShownJob, told: &Value) -> String {
+    fn begin(&self, job: &ShownJob, value: &Value) -> String {
         match self.format {
             ExportFormat::Text => String::new(),
-            ExportFormat::Asciicast => Asciicast::header(job, told),
-            ExportFormat::Json => format!("{{\"job\":{},\n\"chunks\":[", json_text(told)),
+            ExportFormat::Asciicast => Asciicast::header(job, value),
+            ExportFormat::Json => format!("{{\"job\":{},\n\"chunks\":[", json_text(value)),
         }
     }
 
     fn chunk(&mut self, chunk: RecordedChunk) -> Vec<u8> {
         match self.format {
             ExportFormat::Text => chunk.data,
-            ExportFormat::Asciicast => self.cast.lines(&chunk).into_bytes(),
+            ExportFormat::Asciicast => self.asciicast.lines(&chunk).into_bytes(),
             ExportFormat::Json => {
                 let comma = if self.begun { "," } else { "" };
                 self.begun = true;
-                format!("{comma}\n{}", json_text(&chunk.told)).into_bytes()
+                format!("{comma}\n{}", json_text(&chunk.json)).into_bytes()
             }
         }
     }
 
     fn gap(&mut self, gap: RecordedGap) {
         if self.format != ExportFormat::Json {
-            print::line(&gap.sentence());
+            print::line(&gap.message());
         }
         self.gaps.push(gap.0);
     }
@@ -190,7 +191,7 @@ impl ExportShape {
     fn end(&mut self, next_offset: u64) -> String {
         match self.format {
             ExportFormat::Text => String::new(),
-            ExportFormat::Asciicast => self.cast.rest(),
+            ExportFormat::Asciicast => self.asciicast.flush(),
             ExportFormat::Json => {
                 let gaps = json_text(&json!(self.gaps));
                 format!("],\n\"gaps\":{gaps},\"next_offset\":{next_offset}}}\n")
@@ -199,15 +200,15 @@ impl ExportShape {
     }
 }
 
-/// Where it is written.
-struct Out {
+/// The file or stdout that the export goes to.
+struct ExportOutput {
     writer: BufWriter<Box<dyn Write>>,
     name: String,
     /// `None`: stdout.
     file: Option<NewFile>,
 }
 
-impl Out {
+impl ExportOutput {
     fn open(path: Option<&Path>, replaces: bool) -> anyhow::Result<Self> {
         let (sink, name, file): (Box<dyn Write>, _, _) = match path {
             None => (Box::new(io::stdout()), "stdout".to_owned(), None),
@@ -222,22 +223,22 @@ impl Out {
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let written = self.writer.write_all(bytes);
-        self.told(written)
+        self.check(written)
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
         let flushed = self.writer.flush();
-        self.told(flushed)?;
+        self.check(flushed)?;
         match self.file {
             Some(file) => file.finish(),
             None => Ok(()),
         }
     }
 
-    fn told(&self, result: io::Result<()>) -> anyhow::Result<()> {
+    fn check(&self, result: io::Result<()>) -> anyhow::Result<()> {
         match result {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Err(print::NobodyReads.into())
+                Err(print::ReaderLeft.into())
             }
             result => result.with_context(|| format!("cannot write to {}", self.name)),
         }

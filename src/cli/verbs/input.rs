@@ -1,4 +1,4 @@
-//! `input`: sends text, or our stdin, to the stdin of an interactive job.
+//! `input`: sends text, or its own stdin, to the stdin of an interactive job.
 
 use std::{
     ffi::OsString,
@@ -14,8 +14,8 @@ use crate::cli::{
     connect::{
         client::RequestError,
         find_job,
-        forward::{InputNames, Pause},
-        link::{self, Link, StartPolicy, Tell},
+        forward::{Backoff, WriteIds},
+        link::{self, Link, StartPolicy, VersionNotice},
         stdin::Stdin,
         target::Connect,
         wire::WireError,
@@ -23,46 +23,48 @@ use crate::cli::{
     render::print,
 };
 
-/// After so long a person is told what is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a job that cannot be reached is tried.
+/// After this time a line on the terminal says what the command waits for.
+const NOTE_AFTER: Duration = Duration::from_secs(1);
+/// How long an input is sent again while the server or the job's shim is unavailable.
 const UNAVAILABLE_MAX: Duration = Duration::from_secs(30);
 
 /// Options of `input`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without TEXT our stdin is sent as it is, to its end; with --eof from a terminal, nothing but the \
-end. What a job has not read yet is bounded: beyond that this waits until the job reads.")]
+Without TEXT, input sends its own stdin as it is, up to the end; with --eof and a terminal as stdin, \
+only the end. The server holds a bounded amount of input for a job that does not read: beyond that, \
+input waits until the job reads.")]
 pub struct InputArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     job: String,
 
-    /// What to send: the words with spaces between, and a newline
+    /// What to send: the words, separated by spaces, and a newline
     text: Vec<OsString>,
 
-    /// Close the job's stdin behind it
+    /// Close the job's stdin afterwards
     #[arg(long)]
     eof: bool,
 
-    /// Send no newline behind TEXT
+    /// Send no newline after TEXT
     #[arg(short = 'n', long, requires = "text")]
     no_newline: bool,
 }
 
-/// Sends it.
+/// Sends TEXT, or stdin.
 pub async fn input(args: InputArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let mut sender = Sender {
         link,
         job,
-        names: InputNames::new(),
+        write_ids: WriteIds::new(),
     };
     if !args.text.is_empty() {
         let text = line(&args.text, !args.no_newline);
@@ -91,33 +93,34 @@ fn line(words: &[OsString], newline: bool) -> Vec<u8> {
 struct Sender {
     link: Link,
     job: Value,
-    names: InputNames,
+    write_ids: WriteIds,
 }
 
 impl Sender {
-    /// Sends an input until it is taken, across losses of the server; its name makes that safe.
+    /// Sends an input until the server accepts it, across losses of the server; its `write_id`
+    /// makes sure that the job gets it once.
     async fn send(&mut self, data: &[u8], eof: bool) -> anyhow::Result<()> {
-        let mut input = self.names.input(data, eof);
+        let mut input = self.write_ids.input(data, eof);
         input["job"] = self.job.clone();
         let began = Instant::now();
-        let mut pause = Pause::new();
-        let mut told = false;
+        let mut backoff = Backoff::new();
+        let mut noted = false;
         loop {
             let Err(error) = self.link.request("job.input", &input).await else {
                 return Ok(());
             };
             let waits = match refusal(&error) {
                 Some(error) if error.code == WireError::LIMIT_EXCEEDED => true,
-                Some(error) => error.may_pass() && began.elapsed() < UNAVAILABLE_MAX,
+                Some(error) => error.is_temporary() && began.elapsed() < UNAVAILABLE_MAX,
                 None => false,
             };
             if !waits {
                 return Err(error);
             }
-            if began.elapsed() >= PATIENCE && !std::mem::replace(&mut told, true) {
-                print::to_person(&format!("waiting: {error:#}"));
+            if began.elapsed() >= NOTE_AFTER && !std::mem::replace(&mut noted, true) {
+                print::line_on_terminal(&format!("waiting: {error:#}"));
             }
-            sleep_until(pause.over_at()).await;
+            sleep_until(backoff.next_try()).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `ls`: live jobs and the last ten final ones, or those that the filters choose, newest first.
+//! `ls`: live jobs and the last ten final ones, or all that match the filters, newest first.
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -10,7 +10,7 @@ use crate::{
     cli::{
         connect::{
             find_job::{self, FINAL, LIVE},
-            link::{self, Link, StartPolicy, Tell},
+            link::{self, Link, StartPolicy, VersionNotice},
             target::Connect,
         },
         render::{
@@ -23,17 +23,19 @@ use crate::{
     escape::visible,
 };
 
-/// Final jobs that are listed where nothing else is asked for.
+/// Number of final jobs in a list without --state, --all and --limit.
 const FINAL_JOBS: usize = 10;
 
 /// Options of `ls`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Without --state, --all and --limit: the jobs that have not ended, and the last ten that have.")]
 pub struct LsArgs {
     #[command(flatten)]
     connect: Connect,
 
     #[command(flatten)]
-    look: PrintOptions,
+    print: PrintOptions,
 
     /// Only jobs in this state; may be given several times
     #[arg(long = "state", value_name = "STATE", value_parser = STATES)]
@@ -43,7 +45,7 @@ pub struct LsArgs {
     #[arg(long)]
     queue: Option<String>,
 
-    /// Only jobs with this label; all that are given must match
+    /// Only jobs with this label; may be given several times, and all must match
     #[arg(long = "label", value_name = "K=V")]
     labels: Vec<String>,
 
@@ -55,7 +57,7 @@ pub struct LsArgs {
     #[arg(long, conflicts_with = "limit")]
     all: bool,
 
-    /// At most so many jobs
+    /// At most this many jobs, the newest
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 
@@ -71,17 +73,17 @@ const STATES: [&str; 8] = [
 /// Lists jobs.
 pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let found = match link::open(target, StartPolicy::IfData, Tell::Everybody).await? {
+    let found = match link::open(target, StartPolicy::IfData, VersionNotice::Always).await? {
         Some(mut link) => args.find(&mut link).await?,
         None => Vec::new(),
     };
-    if args.look.json {
+    if args.print.json {
         print::json(&Value::Array(found))?;
         return Ok(ExitCode::SUCCESS);
     }
     let found: Vec<ShownJob> = found.iter().map(ShownJob::read).collect::<Result<_, _>>()?;
     if found.is_empty() {
-        print::to_person("no jobs; `cc-executor run -- COMMAND` runs one");
+        print::line_on_terminal("no jobs; `cc-executor run -- COMMAND` runs one");
     } else {
         print::out(args.table(&found, times::now(), width()).as_bytes())?;
     }
@@ -99,7 +101,7 @@ impl LsArgs {
         let mut found = find_job::list_raw(link, &live, max).await?;
         let ended = self.with_states(filter, Some(&FINAL));
         found.extend(find_job::list_raw(link, &ended, FINAL_JOBS).await?);
-        // A job that ended between the two questions is told once.
+        // A job that ended between the two requests is in both replies.
         found.sort_by_key(|job| std::cmp::Reverse(job["number"].as_i64()));
         found.dedup_by_key(|job| job["number"].as_i64());
         Ok(found)
@@ -135,7 +137,8 @@ impl LsArgs {
         Value::Object(filter)
     }
 
-    /// The jobs as text, one line each below a headline; `width` is the terminal's, where there is one.
+    /// The jobs as text, one line each below a headline; `width` is that of the terminal, `None` if
+    /// stdout is not one.
     fn table(&self, jobs: &[ShownJob], now: DateTime<Utc>, width: Option<u16>) -> String {
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
@@ -162,7 +165,7 @@ impl LsArgs {
         let mut lines = table.lines();
         let mut out = format!("{}\n", lines.next().unwrap_or_default().trim_end());
         for (line, job) in lines.zip(jobs) {
-            let painted = self.look.paint(&job.state, &job.state);
+            let painted = self.print.paint(&job.state, &job.state);
             out.push_str(line.trim_end().replacen(&job.state, &painted, 1).as_str());
             out.push('\n');
         }
@@ -191,9 +194,9 @@ impl LsArgs {
     }
 }
 
-/// Where the name or the command stands: the column that gives way to the others.
+/// Index of the column with the name and the command, the only one that is shortened.
 const JOB_COLUMN: usize = 2;
-/// A terminal that is narrower than this breaks the lines itself, columns.
+/// Narrowest table, columns; a terminal that is narrower wraps its lines.
 const WIDTH_MIN: u16 = 80;
 
 /// How a job ended, short: the code, the signal, or the reason.
@@ -212,7 +215,7 @@ fn exit(job: &ShownJob) -> String {
     }
 }
 
-/// The width of the terminal that stdout is, columns.
+/// The width of the terminal on stdout, columns; `None` if stdout is no terminal.
 fn width() -> Option<u16> {
     let stdout = std::io::stdout();
     if !stdout.is_terminal() {

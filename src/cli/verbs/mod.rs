@@ -1,4 +1,4 @@
-//! The verbs, one per file: their options, and what they do. The list below is the help text.
+//! The verbs, one per file: their options, and what they do.
 
 mod backup;
 mod cancel;
@@ -35,12 +35,12 @@ use clap::Subcommand;
 
 use super::connect::control;
 
-/// What the command line is asked to do.
+/// A verb with its options. The first line of each is its line in `cc-executor --help`.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run a command as a job and behave like it
+    /// Run a command as a job, with its output and its exit code
     Run(run::RunArgs),
-    /// Hand a job in and return
+    /// Submit a job and return
     Submit(submit::SubmitArgs),
     /// Show a job's output and follow it
     Tail(tail::TailArgs),
@@ -48,56 +48,56 @@ pub enum Verb {
     Ls(ls::LsArgs),
     /// Show everything about a job
     Show(show::ShowArgs),
-    /// Wait for jobs and exit like them
+    /// Wait until jobs have ended, and exit with their code
     Wait(wait::WaitArgs),
-    /// Stop the process trees of running jobs for a while
+    /// Pause running jobs: stop all their processes until `resume`
     Pause(control::ControlArgs),
-    /// Let paused jobs go on
+    /// Continue paused jobs
     Resume(control::ControlArgs),
-    /// End jobs: TERM, their grace, KILL
+    /// End jobs: SIGTERM, and SIGKILL after their grace period
     Cancel(control::ControlArgs),
-    /// End jobs at once
+    /// End jobs at once with SIGKILL
     Kill(control::ControlArgs),
     /// Send a signal to jobs
     Signal(signal::SignalArgs),
-    /// Send text or our stdin to a job that takes input
+    /// Send text or stdin to an interactive job
     Input(input::InputArgs),
-    /// Submit final jobs once more
+    /// Submit ended jobs again, as new jobs
     Retry(retry::RetryArgs),
     /// Change jobs that have not started
     Update(update::UpdateArgs),
-    /// Check that a job is stored as it was recorded, and claims about its output
+    /// Check that a job's stored data is intact, and assertions about its output
     Verify(verify::VerifyArgs),
     /// Write a job's recording as text, JSON or an asciicast
     Export(export::ExportArgs),
-    /// Show a job's output again with the pauses that it had
+    /// Show a job's output again, with its original pauses
     Replay(replay::ReplayArgs),
-    /// Delete final jobs with their output
+    /// Delete ended jobs with their output
     Rm(rm::RmArgs),
-    /// List queues, make, change and delete them
+    /// List, create, change and delete queues
     Queue(queue::QueueArgs),
-    /// Ask the history in SQL
+    /// Query the job history in SQL
     Sql(sql::SqlArgs),
     /// Run the server
     Serve(serve::ServeArgs),
-    /// Show how the server is
+    /// Show the server's version, address and jobs
     Status(status::StatusArgs),
-    /// Stop the server; running jobs live on
+    /// Stop the server; running jobs go on
     Stop(stop::StopArgs),
-    /// Stop the server and start it again; running jobs live on
+    /// Stop the server and start it again; running jobs go on
     Restart(restart::RestartArgs),
     /// Copy the data directory while jobs run
     Backup(backup::BackupArgs),
     /// Show the settings and where they come from
     Config(config::ConfigArgs),
-    /// Show the token for TCP
+    /// Print the token that clients on TCP need
     Token(token::TokenArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
 
 impl Verb {
-    /// Whether all that it does is to print: nothing is lost when it ends in the middle.
+    /// Whether the verb only prints: then nothing is lost when it ends early.
     pub fn only_reads(&self) -> bool {
         matches!(
             self,
@@ -112,7 +112,7 @@ impl Verb {
         )
     }
 
-    /// Does what the verb says.
+    /// Runs the verb; the exit code of the process.
     pub async fn act(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Run(args) => run::run(args).await,

@@ -1,4 +1,4 @@
-//! `queue`: lists queues, makes and changes them, takes them away.
+//! `queue`: lists, creates, changes and deletes queues.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     cli::{
         connect::{
-            link::{self, Link, Tell},
+            link::{self, Link, VersionNotice},
             target::Connect,
         },
         render::{
@@ -27,69 +27,69 @@ pub struct QueueArgs {
     connect: Connect,
 
     #[command(flatten)]
-    look: PrintOptions,
+    print: PrintOptions,
 
     #[command(subcommand)]
-    what: Option<What>,
+    command: Option<QueueCommand>,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum What {
-    /// List queues (what `queue` alone does)
+enum QueueCommand {
+    /// List queues; the same as `queue` alone
     #[command(visible_alias = "list")]
     Ls,
-    /// Make a queue or change one; what is not named stays
-    Set(Change),
-    /// Take queues away whose jobs are all final
+    /// Create a queue, or change the given settings of one
+    Set(QueueSettings),
+    /// Delete queues whose jobs have all ended
     #[command(visible_alias = "delete")]
     Rm {
-        /// Their names
+        /// Names of the queues
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
 }
 
 #[derive(Debug, clap::Args)]
-struct Change {
-    /// Its name
+struct QueueSettings {
+    /// Name of the queue
     name: String,
 
-    /// How many of its jobs run at a time, 1 to 1024
-    #[arg(long, value_name = "N")]
+    /// How many jobs of the queue run at a time, 1 to 1024
+    #[arg(help_heading = "Settings", long, value_name = "N")]
     concurrency: Option<u32>,
 
-    /// Start nothing new; what runs goes on
-    #[arg(long)]
+    /// Start no more jobs; running ones go on
+    #[arg(help_heading = "Settings", long)]
     pause: bool,
 
-    /// Start jobs again
-    #[arg(long, conflicts_with = "pause")]
+    /// Start jobs again after --pause
+    #[arg(help_heading = "Settings", long, conflicts_with = "pause")]
     resume: bool,
 
-    /// Its share where queues compete for shims, 1 to 1000
-    #[arg(long, value_name = "N")]
+    /// Share of the queue when queues compete for shims, 1 to 1000
+    #[arg(help_heading = "Settings", long, value_name = "N")]
     weight: Option<u32>,
 
-    /// What jobs get where they do not name it, such as timeout_s=600 or env={"CI":"1"}; may be
+    /// Default for jobs that leave the key out, such as timeout_s=600 or env={"CI":"1"}; may be
     /// given several times, and replaces all defaults
-    #[arg(long = "default", value_name = "KEY=JSON", value_parser = default)]
+    #[arg(help_heading = "Settings", long = "default", value_name = "KEY=JSON", value_parser = default)]
     defaults: Vec<(String, Value)>,
 
-    /// Take all defaults away
-    #[arg(long, conflicts_with = "defaults")]
+    /// Remove all defaults
+    #[arg(help_heading = "Settings", long, conflicts_with = "defaults")]
     no_defaults: bool,
 }
 
-/// Does what was asked for.
+/// Runs the subcommand; `ls` if there is none.
 pub async fn queue(args: QueueArgs) -> anyhow::Result<ExitCode> {
-    let mut link = link::open_always(args.connect.target()?, Tell::Everybody).await?;
-    match &args.what {
-        None | Some(What::Ls) => args.list(&mut link).await,
-        Some(What::Set(change)) => {
-            let queue = link.request("queue.set", &change.params()).await?;
+    let mut link = link::open_always(args.connect.target()?, VersionNotice::Always).await?;
+    match &args.command {
+        None | Some(QueueCommand::Ls) => args.list(&mut link).await,
+        Some(QueueCommand::Set(settings)) => {
+            let queue = link.request("queue.set", &settings.params()).await?;
             args.show(vec![queue.clone()], queue)
         }
-        Some(What::Rm { names }) => remove(&mut link, names).await,
+        Some(QueueCommand::Rm { names }) => remove(&mut link, names).await,
     }
 }
 
@@ -122,7 +122,7 @@ impl QueueArgs {
     }
 
     fn show(&self, queues: Vec<Value>, json: Value) -> anyhow::Result<ExitCode> {
-        if self.look.json {
+        if self.print.json {
             print::json(&json)?;
         } else {
             print::page(&table(&queues))?;
@@ -131,7 +131,7 @@ impl QueueArgs {
     }
 }
 
-impl Change {
+impl QueueSettings {
     fn params(&self) -> Value {
         let mut params = Map::from_iter([("queue".to_owned(), json!(self.name))]);
         if let Some(concurrency) = self.concurrency {
@@ -154,7 +154,7 @@ impl Change {
 fn default(text: &str) -> anyhow::Result<(String, Value)> {
     let (key, value) = text.split_once('=').context("write KEY=JSON")?;
     let value = serde_json::from_str(value)
-        .with_context(|| format!("{value} is no JSON; a text needs its quotes: '{key}=\"…\"'"))?;
+        .with_context(|| format!("{value} is not JSON; a text needs quotes: '{key}=\"…\"'"))?;
     Ok((key.to_owned(), value))
 }
 
@@ -206,8 +206,8 @@ mod tests {
 
     fn params(words: &[&str]) -> Option<Value> {
         let words = ["queue", "set"].iter().chain(words);
-        match Line::try_parse_from(words).ok()?.queue.what {
-            Some(What::Set(change)) => Some(change.params()),
+        match Line::try_parse_from(words).ok()?.queue.command {
+            Some(QueueCommand::Set(settings)) => Some(settings.params()),
             _ => None,
         }
     }
@@ -255,7 +255,7 @@ mod tests {
             &["queue", "--json", "--data-dir", "/d"],
         ] {
             let args = Line::try_parse_from(words).expect("valid").queue;
-            assert!(args.look.json, "{words:?}");
+            assert!(args.print.json, "{words:?}");
             let target = args.connect.target().expect("a target");
             assert_eq!(target.to_string(), "/d", "{words:?}");
         }

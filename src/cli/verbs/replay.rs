@@ -1,6 +1,5 @@
-//! `replay`: writes a job's output again, with the pauses that it had. Never touches the job.
-//!
-//! When a piece is due is `rhythm`'s business.
+//! `replay`: writes a job's output again, with its original pauses (`render::pacing`). Does not
+//! affect the job.
 
 use std::process::ExitCode;
 
@@ -10,7 +9,7 @@ use super::export::idle_max;
 use crate::cli::{
     connect::{
         find_job,
-        link::{self, StartPolicy, Tell},
+        link::{self, StartPolicy, VersionNotice},
         target::Connect,
         wire::OutputFrame,
     },
@@ -27,23 +26,23 @@ use crate::cli::{
 /// Options of `replay`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What went to stdout goes to stdout, what went to stderr to stderr. A job that still runs is replayed \
-as far as it has come; Ctrl-C ends the replay and leaves the job alone.
+The job's stdout goes to stdout, its stderr to stderr. A job that still runs is replayed up to its \
+present end. Ctrl-C ends the replay and does not affect the job.
 
-Exit code: 0, or 1 where bytes are missing: each gap is a line on stderr.")]
+Exit code: 0, or 1 when bytes are missing: each gap is a line on stderr.")]
 pub struct ReplayArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     #[arg(default_value = "last")]
     job: String,
 
-    /// So many times as fast as it was, or max for no pauses
+    /// Factor by which to play faster (2) or slower (0.5), or max for no pauses
     #[arg(long, value_name = "N", default_value = "1", value_parser = Speed::parse)]
     speed: Speed,
 
-    /// Make longer pauses this long, before the speed counts (2, 500ms)
+    /// Shorten longer pauses to this time, before --speed applies (2, 500ms)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     idle_limit: Option<f64>,
 }
@@ -52,26 +51,27 @@ pub struct ReplayArgs {
 pub async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let idle_max = idle_max(args.idle_limit)?;
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let mut recording = Recording::begin(link, &job, None).await?;
     let begin = ShownJob::read(&recording.job)?.started_at;
     let mut player = Player {
         outputs: Outputs::start()?,
-        rhythm: Pacing::new(begin, idle_max),
+        pacing: Pacing::new(begin, idle_max),
         speed: args.speed,
         began: Instant::now(),
     };
     let mut whole = true;
-    while let Some(pieces) = recording.next().await? {
-        for piece in pieces {
-            match piece {
+    while let Some(items) = recording.next().await? {
+        for item in items {
+            match item {
                 RecordedItem::Chunk(chunk) => player.play(chunk).await?,
                 RecordedItem::Gap(gap) => {
                     whole = false;
-                    print::line(&gap.sentence());
+                    print::line(&gap.message());
                 }
             }
         }
@@ -85,15 +85,15 @@ pub async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
 
 struct Player {
     outputs: Outputs,
-    rhythm: Pacing,
+    pacing: Pacing,
     speed: Speed,
     began: Instant,
 }
 
 impl Player {
-    /// Waits until a piece is due and writes it.
+    /// Waits until a chunk is due and writes it.
     async fn play(&mut self, chunk: RecordedChunk) -> anyhow::Result<()> {
-        let due = self.speed.due(self.rhythm.next(chunk.at));
+        let due = self.speed.due(self.pacing.next(chunk.at));
         let frame = OutputFrame {
             subscription: 0,
             stream: chunk.stream,
@@ -101,14 +101,14 @@ impl Player {
             offset: chunk.offset,
             data: chunk.data.into(),
         };
-        let room = self.outputs.room();
+        let permit = self.outputs.permit();
         let in_time = async {
-            // A recording longer than any clock is as good as over.
+            // A time that the clock cannot represent never comes: the chunk is written at once.
             match self.began.checked_add(due) {
                 Some(due) if self.speed != Speed::Max => sleep_until(due).await,
                 _ => {}
             }
-            room.await.send(frame);
+            permit.await.send(frame);
         };
         tokio::select! {
             () = in_time => Ok(()),
@@ -118,8 +118,8 @@ impl Player {
 }
 
 fn broken(problem: Broken) -> anyhow::Error {
-    match problem.nobody_reads() {
-        true => print::NobodyReads.into(),
+    match problem.reader_left() {
+        true => print::ReaderLeft.into(),
         false => problem.into(),
     }
 }

@@ -1,5 +1,5 @@
-//! `restart`: stops the server and starts it again as it was started before, with this program.
-//! Running jobs live on and are adopted.
+//! `restart`: stops the server and starts it again as it was started before, with this program. The
+//! new server adopts the running jobs.
 
 use std::{collections::BTreeMap, ffi::OsString, process::ExitCode};
 
@@ -27,8 +27,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The new server gets the command line, settings and working directory of the old one, but runs \
-in the background with its log in the data directory. A server that a service manager started is \
-better restarted there.")]
+in the background with its log in the data directory. Restart a server that a service manager \
+started with the service manager.")]
 pub struct RestartArgs {
     #[command(flatten)]
     dir: DataDir,
@@ -37,65 +37,69 @@ pub struct RestartArgs {
 /// Restarts the server.
 pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
     let layout = args.dir.layout()?;
-    // Before anything is stopped that could not be started again.
+    // Before the stop: do not stop a server that could not be started again.
     match crate::launch::shim_above() {
         Some(shim) => tokio::task::spawn_blocking(move || shim.check()).await??,
         None => clean::suits_everybody()?,
     }
     let launch = match stop::find(&layout).await? {
-        Some(server) if proc::is_behind_pid_one(server.pid, &server.launched.argv) => bail!(
-            "this server is the main process of a container, which would end with it, jobs \
-             included; restart the container instead"
+        Some(server) if proc::is_container_main(server.pid, &server.launched.argv) => bail!(
+            "this server is the main process of a container: the container and its jobs would end with \
+             it; restart the container instead"
         ),
         Some(server) => {
-            let launch = again(&server.launched, &layout);
+            let launch = launch_like(&server.launched, &layout);
             check(&launch, &layout).context(
-                "the server goes on: with what it was started with this version would not start",
+                "the old server goes on: this version would not start with its command line and variables",
             )?;
             let pid = server.pid;
             server.stop().await?;
-            tell(&format!(
+            print_line(&format!(
                 "stopped the server of {} (pid {pid})",
                 layout.root().display()
             ))?;
             launch
         }
         None => {
-            tell(&format!("no server ran on {}", layout.root().display()))?;
-            ServerLaunch::of_our_own(&layout)
+            print_line(&format!(
+                "no server was running on {}",
+                layout.root().display()
+            ))?;
+            ServerLaunch::default_for(&layout)
         }
     };
     let client = autostart::start(&layout, &launch).await?;
     if is_another(&client, &launch) {
-        bail!("another server has taken its place meanwhile; `cc-executor status` shows it");
+        bail!("another server was started in the meantime; `cc-executor status` shows it");
     }
     let words: Vec<_> = launch
         .args
         .iter()
         .map(|word| shell_word(&word.to_string_lossy()))
         .collect();
-    tell(&format!(
+    print_line(&format!(
         "started version {} in the background (pid {}): cc-executor {}; its log is {}",
         client.version(),
-        client.peer().unwrap_or(0),
+        client.server_pid().unwrap_or(0),
         words.join(" "),
         layout.log().display()
     ))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(text: &str) -> anyhow::Result<()> {
+fn print_line(text: &str) -> anyhow::Result<()> {
     print::page(&format!("{}\n", escape::visible(text)))
 }
 
-/// Whether the server that answers was started in another way: a command line that found none at
-/// that moment was faster.
+/// Whether the server that answers was started in another way: another command line found no server
+/// at that moment and was faster.
 fn is_another(client: &Client, launch: &ServerLaunch) -> bool {
-    let server = client.peer().and_then(|pid| proc::argv(pid).ok());
+    let server = client.server_pid().and_then(|pid| proc::argv(pid).ok());
     server.is_some_and(|argv| argv.get(1..) != Some(launch.args.as_slice()))
 }
 
-/// Whether a server would start with these words and variables: nothing is stopped before.
+/// Whether this version would start a server with these words and variables; checked before the
+/// stop.
 fn check(launch: &ServerLaunch, layout: &Layout) -> anyhow::Result<()> {
     let words = ["cc-executor".into()]
         .into_iter()
@@ -112,7 +116,7 @@ fn check(launch: &ServerLaunch, layout: &Layout) -> anyhow::Result<()> {
     let environment: BTreeMap<_, _> = launch.env.iter().filter_map(text).collect();
     let named = args.config.or_else(|| config::file_named_in(&environment));
     let mut options = args.settings.0;
-    // It may have been named from its own working directory.
+    // The command line may name the directory relative to the old server's working directory.
     if let Some(root) = layout.root().to_str() {
         options.insert("data_dir".to_owned(), root.to_owned());
     }
@@ -121,16 +125,16 @@ fn check(launch: &ServerLaunch, layout: &Layout) -> anyhow::Result<()> {
     Ok(loaded.settings.check_listen()?)
 }
 
-/// The same command line once more.
-fn again(launched: &Launched, layout: &Layout) -> ServerLaunch {
+/// The old server's command line, variables and working directory for the new one.
+fn launch_like(launched: &Launched, layout: &Layout) -> ServerLaunch {
     let args: Vec<_> = launched.argv.iter().skip(1).cloned().collect();
-    // A server inside of another program has no command line of ours.
+    // A server that another program embeds has no command line of ours.
     if args.first().is_none_or(|verb| verb != "serve") {
-        return ServerLaunch::of_our_own(layout);
+        return ServerLaunch::default_for(layout);
     }
     ServerLaunch {
         args,
-        // One of an earlier version still has all that its starter had.
+        // A server of an earlier version kept all variables of its starter.
         env: clean::environment(launched.env.iter().cloned(), true, config::is_variable),
         cwd: launched.cwd.clone(),
     }
@@ -151,14 +155,14 @@ mod tests {
     #[test]
     fn a_server_is_started_as_it_was() {
         let layout = Layout::new("/data");
-        let launch = again(
+        let launch = launch_like(
             &launched(&["./cc-executor", "serve", "--listen", "none"]),
             &layout,
         );
         assert_eq!(launch.args, ["serve", "--listen", "none"]);
         assert_eq!(launch.cwd, std::path::Path::new("/srv"));
         assert_eq!(launch.env, [("PATH".into(), "/bin".into())]);
-        let own = again(&launched(&["something", "else"]), &layout);
-        assert!(autostart::is_our_own(&own.args));
+        let own = launch_like(&launched(&["something", "else"]), &layout);
+        assert!(autostart::was_autostarted(&own.args));
     }
 }

@@ -1,4 +1,4 @@
-//! `resume`: lets paused jobs go on.
+//! `resume`: continues paused jobs.
 
 use std::process::ExitCode;
 

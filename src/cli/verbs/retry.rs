@@ -1,4 +1,4 @@
-//! `retry`: submits final jobs once more, as new ones.
+//! `retry`: submits final jobs again, as new ones.
 
 use std::process::ExitCode;
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::tail;
 use crate::cli::{
     connect::{
-        each::Jobs,
-        link::{self, Link, Tell},
+        jobs::Jobs,
+        link::{self, Link, VersionNotice},
     },
     render::{job::ShownJob, print},
 };
@@ -17,30 +17,30 @@ use crate::cli::{
 /// Options of `retry`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Prints the ids of the new jobs. Command, environment and stdin are those of the old ones; input that \
-was sent to an interactive job is not sent again. Exit code: 0 when all were submitted, 1 when one \
-was not.")]
+Prints the ids of the new jobs. They have the command, environment and stdin of the old ones; input \
+that was sent to an interactive job is not sent again. Exit code: 0 when all were submitted, 1 when \
+one was not.")]
 pub struct RetryArgs {
     #[command(flatten)]
     jobs: Jobs,
 
-    /// Show the output of the new job and follow it; for one job
+    /// Show the output of the new job and follow it; only for one job
     #[arg(long)]
     tail: bool,
 }
 
-/// Submits the jobs once more.
+/// Submits the jobs again.
 pub async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     if args.tail && args.jobs.names.len() > 1 {
         bail!("only one job can be followed; leave out --tail, or name one job");
     }
     let mut last = None;
     let act = async |link: &mut Link, job| {
-        let job = again(link, job).await?;
+        let job = retry_job(link, job).await?;
         if !args.tail {
             print::page(&format!("{}\n", job.id))?;
         }
-        print::to_person(&format!(
+        print::line_on_terminal(&format!(
             "submitted as job {0}; `cc-executor tail {0}` follows it",
             job.number
         ));
@@ -50,19 +50,21 @@ pub async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     let code = args.jobs.each(act).await?;
     match last.filter(|_| args.tail) {
         Some(id) => {
-            let link = link::open_always(args.jobs.connect.target()?, Tell::Person).await?;
+            let link =
+                link::open_always(args.jobs.connect.target()?, VersionNotice::OnTerminal).await?;
             tail::whole(link, json!(id)).await
         }
         None => Ok(code),
     }
 }
 
-/// Not asked again after a lost reply: nobody knows then whether there is a new job.
-async fn again(link: &mut Link, job: Value) -> anyhow::Result<ShownJob> {
+/// Submits one job again. The request has no idempotency key, so it is not repeated after a lost
+/// reply: that could make a second job.
+async fn retry_job(link: &mut Link, job: Value) -> anyhow::Result<ShownJob> {
     match link.try_request("job.retry", &json!({"job": job})).await? {
         Some(job) => ShownJob::read(&job),
         None => bail!(
-            "the server went away before it answered; whether there is a new job, `cc-executor ls` tells"
+            "the server went away before it answered; `cc-executor ls` shows whether there is a new job"
         ),
     }
 }

@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::cli::connect::{client::RequestError, each::Jobs, link::Link, wire::WireError};
+use crate::cli::connect::{client::RequestError, jobs::Jobs, link::Link, wire::WireError};
 
 /// Options of `rm`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Only final jobs can be deleted: `cancel` ends one first. Their output goes with them; what happened \
-to them stays in the history of events. Exit code: 0 when all are gone, 1 when one is not.")]
+Only jobs that have ended can be deleted; `cancel` ends one first. Their output is deleted with them; \
+their events stay in the history. Exit code: 0 when all are deleted, 1 when one is not.")]
 pub struct RmArgs {
     #[command(flatten)]
     jobs: Jobs,
@@ -26,7 +26,7 @@ async fn delete(link: &mut Link, job: Value) -> anyhow::Result<()> {
     if link.try_request("job.delete", &params).await?.is_some() {
         return Ok(());
     }
-    // The server went away: it may have done it, and then the job is not there any more.
+    // The server went away and may have deleted the job before: "not found" is a success then.
     match link.request("job.delete", &params).await {
         Err(error) if is_not_found(&error) => Ok(()),
         answer => answer.map(drop),

@@ -1,7 +1,7 @@
 //! `run`: a job that behaves like the command itself: its bytes, its exit code, its Ctrl-C.
 //!
-//! The job is the server's; this process may come and go. Whatever it has to say of its own is at
-//! most one line where stderr is not a terminal.
+//! The job belongs to the server and goes on without this process. Where stderr is not a terminal,
+//! this process adds at most one line of its own.
 
 use std::{cell::Cell, process::ExitCode, time::Duration};
 
@@ -12,13 +12,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::submit::{self, HandIn};
+use super::submit::{self, Submission};
 use crate::{
     cli::{
         connect::{
             follow::{Follow, FollowEncoding, FollowEvent, FollowFrom, FollowOptions},
             forward::Forward,
-            link::{Link, Tell},
+            link::{Link, VersionNotice},
             signals::{SignalRequest, Signals},
             stdin::Stdin,
             target::Connect,
@@ -39,10 +39,10 @@ use crate::{
 #[command(after_help = "\
 Exit code: the job's own; 128+N when signal N ended it; 124 timeout or stalled; 127 not found; \
 126 not executable; 130 cancelled; 125 when cc-executor itself failed, and for every other end. \
-Detached by a hang-up: 129; because nobody reads the output any more: 141. The job then goes on, \
-unless --on-disconnect cancel was given.
+When run detaches and the job goes on (unless --on-disconnect cancel was given): 129 after a \
+hang-up of the terminal, 141 after the reader of the output has left, 130 after a third Ctrl-C.
 
-Ctrl-C cancels the job, a second one kills it, a third one detaches. SIGTERM cancels it too.")]
+The first Ctrl-C or SIGTERM cancels the job, the second one kills it, the third one detaches.")]
 pub struct RunArgs {
     #[command(flatten)]
     connect: Connect,
@@ -51,12 +51,13 @@ pub struct RunArgs {
     #[arg(long)]
     detach: bool,
 
-    /// What the server does when this process is gone or loses its connection: let the job go on,
-    /// or cancel it. A restart of the server is no loss; whoever looks at the job in time keeps it
+    /// What the server does when this process ends or loses its connection: let the job go on, or
+    /// cancel it. A restart of the server does not count; a client that follows the job in time
+    /// keeps it
     #[arg(long, value_enum, default_value_t, conflicts_with = "detach")]
     on_disconnect: OnDisconnectOption,
 
-    /// From that loss to the cancel [default: 10]
+    /// Time between that loss and the cancel [default: 10]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     disconnect_delay: Option<f64>,
 
@@ -72,8 +73,8 @@ enum OnDisconnectOption {
 }
 
 impl RunArgs {
-    /// Adds what the loss of this connection shall mean.
-    fn tie(&self, new_job: &mut Map<String, Value>) {
+    /// Adds the keys that say what the server does when it loses this connection.
+    fn add_on_disconnect(&self, new_job: &mut Map<String, Value>) {
         if self.on_disconnect == OnDisconnectOption::Cancel {
             new_job.insert("on_disconnect".to_owned(), json!("cancel"));
         }
@@ -83,14 +84,14 @@ impl RunArgs {
     }
 }
 
-/// After so long a person is told what is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// After this time a line on the terminal says what the command waits for.
+const NOTE_AFTER: Duration = Duration::from_secs(1);
 
-/// Runs the job and ends as it ends.
+/// Submits the job, follows it, and exits with its code.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
     let mut new_job = submit::describe(&args.job, &target, JobSpec::INTERACTIVE_QUEUE)?;
-    args.tie(&mut new_job);
+    args.add_on_disconnect(&mut new_job);
     let tail = FollowOptions {
         from: FollowFrom::Offset(0),
         follow: true,
@@ -101,21 +102,22 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         new_job.insert("tail".to_owned(), Value::Object(tail.params()));
     }
     let mut signals = Signals::watch()?;
-    let hand_in = HandIn::default();
-    let handing_in = hand_in.hand_in(target, new_job, Tell::Person);
-    let (asked, submitted) = patiently(handing_in, &hand_in.sent, &mut signals).await;
+    let submission = Submission::default();
+    let submitting = submission.submit(target, new_job, VersionNotice::OnTerminal);
+    let (signal, submitted) =
+        submit_unless_signalled(submitting, &submission.sent, &mut signals).await;
     let Some(submitted) = submitted else {
-        return Ok(ExitCode::from(left_by(asked)));
+        return Ok(ExitCode::from(exit_code_of_signal(signal)));
     };
     let (link, reply) = submitted?;
     if args.detach {
         return detach(&ShownJob::read(&reply["job"])?);
     }
     let number = reply["job"]["number"].clone();
-    let watched = watch(args.job.interactive, link, &reply, tail, signals, asked).await;
-    // From here on there is a job, and whatever fails here does not end it.
+    let watched = watch(args.job.interactive, link, &reply, tail, signals, signal).await;
+    // From here on the job exists, and a failure here does not end it.
     watched.with_context(|| {
-        format!("job {number} was handed in, and `cc-executor tail {number}` follows it")
+        format!("job {number} was submitted; `cc-executor tail {number}` follows it")
     })
 }
 
@@ -125,41 +127,41 @@ async fn watch(
     reply: &Value,
     tail: FollowOptions,
     signals: Signals,
-    asked: Option<SignalRequest>,
+    signal: Option<SignalRequest>,
 ) -> anyhow::Result<ExitCode> {
     let forward = match interactive {
         true => Forward::of(Stdin::start()?),
         false => Forward::nothing(),
     };
     RunningJob::new(link, reply, tail, signals, forward)?
-        .watch(asked)
+        .watch(signal)
         .await
 }
 
-/// Hands the job in. A signal before it was sent leaves (`None`); behind that the first one is
-/// remembered, because the job may exist already, and a second one leaves.
-async fn patiently<T>(
-    handing_in: impl Future<Output = T>,
+/// Submits the job. A signal before the request was sent ends the wait (`None`). After that the job
+/// may exist: the first signal is returned with the reply, and a second one ends the wait.
+async fn submit_unless_signalled<T>(
+    submitting: impl Future<Output = T>,
     sent: &Cell<bool>,
     signals: &mut Signals,
 ) -> (Option<SignalRequest>, Option<T>) {
-    pin!(handing_in);
-    let mut asked = None;
+    pin!(submitting);
+    let mut first = None;
     loop {
         select! {
-            done = &mut handing_in => return (asked, Some(done)),
-            ask = signals.next() => {
-                if asked.is_some() || !sent.get() {
-                    return (Some(ask), None);
+            done = &mut submitting => return (first, Some(done)),
+            signal = signals.next() => {
+                if first.is_some() || !sent.get() {
+                    return (Some(signal), None);
                 }
-                asked = Some(ask);
+                first = Some(signal);
             }
         }
     }
 }
 
-fn left_by(asked: Option<SignalRequest>) -> u8 {
-    match asked {
+fn exit_code_of_signal(signal: Option<SignalRequest>) -> u8 {
+    match signal {
         Some(SignalRequest::HangUp) => exit_code::HUNG_UP,
         Some(SignalRequest::Interrupt | SignalRequest::Terminate) | None => exit_code::CANCELLED,
     }
@@ -167,33 +169,33 @@ fn left_by(asked: Option<SignalRequest>) -> u8 {
 
 fn detach(job: &ShownJob) -> anyhow::Result<ExitCode> {
     print::page(&format!("{}\n", job.id))?;
-    print::to_person(&format!(
+    print::line_on_terminal(&format!(
         "job {0} goes on; `cc-executor tail {0}` follows it",
         job.number
     ));
     Ok(ExitCode::SUCCESS)
 }
 
-/// A job that is being watched.
+/// A job that is followed.
 struct RunningJob {
     follow: Follow,
     outputs: Outputs,
     signals: Signals,
     forward: Forward,
-    /// How often somebody asked for its end.
-    asked: u32,
-    /// What a person will be told if it takes long.
+    /// How many Ctrl-C and SIGTERM have come: 1 cancels, 2 kills, 3 detaches.
+    stop_signals: u32,
+    /// A line for the terminal, and the time when it is printed unless something happens before.
     note: Option<(Instant, String)>,
-    waits: String,
+    queue_note: String,
 }
 
-/// What happened.
+/// What happened next while a job is followed.
 enum RunStep {
     Event(anyhow::Result<FollowEvent>),
-    Asked(SignalRequest),
+    Signal(SignalRequest),
     Broken(Broken),
     Input(Value),
-    Long,
+    NoteDue,
 }
 
 impl RunningJob {
@@ -210,144 +212,154 @@ impl RunningJob {
             outputs: Outputs::start()?,
             signals,
             forward,
-            asked: 0,
+            stop_signals: 0,
             note: None,
-            waits: format!("job {} {}", job.number, describe::waiting(&job)),
+            queue_note: format!("job {} {}", job.number, describe::waiting(&job)),
         };
-        running.entered(&job.state);
+        running.on_state(&job.state);
         Ok(running)
     }
 
-    async fn watch(mut self, asked: Option<SignalRequest>) -> anyhow::Result<ExitCode> {
-        if let Some(ask) = asked
-            && let Some(code) = self.heed(ask).await
+    async fn watch(mut self, signal: Option<SignalRequest>) -> anyhow::Result<ExitCode> {
+        if let Some(signal) = signal
+            && let Some(code) = self.on_signal(signal).await
         {
             return Ok(ExitCode::from(code));
         }
         loop {
             match self.step().await {
                 RunStep::Event(event) => {
-                    if let Some(job) = self.take(event?)? {
-                        return self.ended(&job).await;
+                    if let Some(job) = self.on_event(event?)? {
+                        return self.finish(&job).await;
                     }
                 }
-                RunStep::Asked(ask) => {
-                    if let Some(code) = self.heed(ask).await {
+                RunStep::Signal(signal) => {
+                    if let Some(code) = self.on_signal(signal).await {
                         return Ok(ExitCode::from(code));
                     }
                 }
-                RunStep::Broken(broken) => return Ok(ExitCode::from(self.cut_off(&broken))),
+                RunStep::Broken(broken) => {
+                    return Ok(ExitCode::from(self.on_broken_output(&broken)));
+                }
                 RunStep::Input(input) => self.follow.input(input).await,
-                RunStep::Long => {
+                RunStep::NoteDue => {
                     if let Some((_, text)) = self.note.take() {
-                        print::to_person(&text);
+                        print::line_on_terminal(&text);
                     }
                 }
             }
         }
     }
 
-    /// Waits for whatever comes first. Output is only fetched when there is room for it.
+    /// Waits for whatever comes first. Output is only read when the writing thread can take it.
     async fn step(&mut self) -> RunStep {
         let at = self.note.as_ref().map_or_else(Instant::now, |(at, _)| *at);
-        let room = self.outputs.room();
+        let permit = self.outputs.permit();
         let fetch = async {
-            let room = room.await;
+            let permit = permit.await;
             match self.follow.next().await {
                 Ok(FollowEvent::Output(frame)) => {
-                    room.send(frame);
-                    Ok(FollowEvent::Flowing)
+                    permit.send(frame);
+                    Ok(FollowEvent::OutputSent)
                 }
                 other => other,
             }
         };
         select! {
             biased;
-            ask = self.signals.next() => RunStep::Asked(ask),
+            signal = self.signals.next() => RunStep::Signal(signal),
             broken = self.outputs.broken() => RunStep::Broken(broken),
-            // Never twice without an event in between, so that output is not kept waiting.
+            // Before `fetch`, but it cannot starve it: there is no next input before a reply.
             input = self.forward.next() => RunStep::Input(input),
             event = fetch => RunStep::Event(event),
-            () = sleep_until(at), if self.note.is_some() => RunStep::Long,
+            () = sleep_until(at), if self.note.is_some() => RunStep::NoteDue,
         }
     }
 
-    /// Notes what happened; the job, once it is final.
-    fn take(&mut self, event: FollowEvent) -> anyhow::Result<Option<ShownJob>> {
+    /// Handles an event; returns the job once it is final.
+    fn on_event(&mut self, event: FollowEvent) -> anyhow::Result<Option<ShownJob>> {
         match event {
             FollowEvent::End(job) => return Ok(Some(*job)),
-            FollowEvent::State(state) => self.entered(&state),
-            FollowEvent::Away => {
-                self.remind("the server is gone; the job goes on, waiting for a server")
+            FollowEvent::State(state) => self.on_state(&state),
+            FollowEvent::Disconnected => {
+                self.note_later("the server is gone; the job goes on; waiting for a server")
             }
-            FollowEvent::Flowing | FollowEvent::Back => self.note = None,
-            FollowEvent::Refused(error) => print::to_person(&error.message),
-            FollowEvent::Answered(answer) => {
-                if let Some(error) = self.forward.answered(answer) {
-                    print::to_person(&error.message);
+            FollowEvent::OutputSent | FollowEvent::Reconnected => self.note = None,
+            FollowEvent::Refused(error) => print::line_on_terminal(&error.message),
+            FollowEvent::InputReply(reply) => {
+                if let Some(error) = self.forward.on_reply(reply) {
+                    print::line_on_terminal(&error.message);
                 }
             }
-            FollowEvent::Gap(gap) => print::to_person(&format!(
+            FollowEvent::Gap(gap) => print::line_on_terminal(&format!(
                 "bytes {} to {} are missing ({})",
                 gap["from"],
                 gap["to"],
                 gap["reason"].as_str().unwrap_or("unknown")
             )),
-            FollowEvent::Output(_) | FollowEvent::CaughtUp | FollowEvent::Notice(_) => {}
+            FollowEvent::Output(_) | FollowEvent::CaughtUp | FollowEvent::Notification(_) => {}
         }
         Ok(None)
     }
 
-    fn entered(&mut self, state: &str) {
+    fn on_state(&mut self, state: &str) {
         self.note = None;
         if matches!(state, "queued" | "scheduled" | "blocked") {
-            let waits = self.waits.clone();
-            self.remind(&waits);
+            let waits = self.queue_note.clone();
+            self.note_later(&waits);
         }
     }
 
-    fn remind(&mut self, text: &str) {
-        self.note = Some((Instant::now() + PATIENCE, text.to_owned()));
+    fn note_later(&mut self, text: &str) {
+        self.note = Some((Instant::now() + NOTE_AFTER, text.to_owned()));
     }
 
-    /// Does what a signal asks; the exit code, where that is to leave.
-    async fn heed(&mut self, ask: SignalRequest) -> Option<u8> {
+    /// Acts on a signal; returns an exit code if this process is to leave.
+    async fn on_signal(&mut self, signal: SignalRequest) -> Option<u8> {
         let number = self.follow.number();
-        if ask == SignalRequest::HangUp {
-            print::line(&gone_on("the terminal hung up", number));
+        if signal == SignalRequest::HangUp {
+            print::line(&detached_message("the terminal hung up", number));
             return Some(exit_code::HUNG_UP);
         }
-        self.asked += 1;
-        match (self.asked, ask) {
+        self.stop_signals += 1;
+        match (self.stop_signals, signal) {
             (1, _) => {
-                print::to_person(&format!("cancelling {number}, again to kill"));
-                self.follow.wish("cancel").await;
+                print::line_on_terminal(&format!(
+                    "cancelling job {number}; press Ctrl-C again to kill it"
+                ));
+                self.follow.request_stop("cancel").await;
             }
             (2, _) => {
-                print::to_person(&format!("killing {number}, again to detach"));
-                self.follow.wish("kill").await;
+                print::line_on_terminal(&format!(
+                    "killing job {number}; press Ctrl-C again to detach"
+                ));
+                self.follow.request_stop("kill").await;
             }
             _ => {
-                print::line(&gone_on("asked three times", number));
+                print::line(&detached_message("third signal", number));
                 return Some(exit_code::CANCELLED);
             }
         }
         None
     }
 
-    /// Nobody takes the bytes any more: the job goes on without us.
-    fn cut_off(&self, broken: &Broken) -> u8 {
+    /// The output cannot be written any more: detaches, and returns the exit code.
+    fn on_broken_output(&self, broken: &Broken) -> u8 {
         let number = self.follow.number();
-        if broken.nobody_reads() {
-            print::line(&gone_on(&format!("nobody reads {}", broken.what()), number));
+        if broken.reader_left() {
+            print::line(&detached_message(
+                &format!("the reader of {} has left", broken.what()),
+                number,
+            ));
             return exit_code::BROKEN_PIPE;
         }
-        print::line(&gone_on(&broken.to_string(), number));
-        exit_code::OURS
+        print::line(&detached_message(&broken.to_string(), number));
+        exit_code::RUN_FAILED
     }
 
-    /// The job is final: the last bytes go out, then we leave as it did.
-    async fn ended(self, job: &ShownJob) -> anyhow::Result<ExitCode> {
+    /// The job is final: writes the last bytes and returns the job's exit code. A signal leaves at
+    /// once, because the reader of the output may be blocked.
+    async fn finish(self, job: &ShownJob) -> anyhow::Result<ExitCode> {
         let code = exit_code::of(job);
         let Self {
             outputs,
@@ -357,25 +369,25 @@ impl RunningJob {
         select! {
             biased;
             written = outputs.finish() => match written {
-                Err(broken) if !broken.nobody_reads() => {
-                    print::line(&gone_on(&broken.to_string(), job.number));
-                    return Ok(ExitCode::from(exit_code::OURS));
+                Err(broken) if !broken.reader_left() => {
+                    print::line(&detached_message(&broken.to_string(), job.number));
+                    return Ok(ExitCode::from(exit_code::RUN_FAILED));
                 }
                 _ => {}
             },
-            ask = signals.next() => return Ok(ExitCode::from(left_by(Some(ask)))),
+            signal = signals.next() => return Ok(ExitCode::from(exit_code_of_signal(Some(signal)))),
         }
-        tell_end(job, code);
+        print_end(job, code);
         Ok(ExitCode::from(code))
     }
 }
 
-fn gone_on(why: &str, number: i64) -> String {
+fn detached_message(why: &str, number: i64) -> String {
     format!("{why}: detached from job {number}; `cc-executor tail {number}` shows its output")
 }
 
-/// The line for ends that the job's own bytes cannot explain.
-fn tell_end(job: &ShownJob, code: u8) {
+/// Prints a line for ends that the job's own output does not explain.
+fn print_end(job: &ShownJob, code: u8) {
     let spawn = job
         .spawn_error
         .as_ref()
@@ -383,11 +395,11 @@ fn tell_end(job: &ShownJob, code: u8) {
     match (spawn, job.reason.as_deref()) {
         (Some(error), _) => print::line(&describe::spawn(error)),
         (None, Some("timeout" | "stalled")) => {
-            print::to_person(&format!("job {} {}", job.number, describe::of(job)));
+            print::line_on_terminal(&format!("job {} {}", job.number, describe::of(job)));
         }
         (None, Some("exit_code" | "signal") | None) => {}
-        (None, Some(_)) if code == exit_code::OURS => print::line(&format!(
-            "job {0} {1}; `cc-executor show {0}` tells more",
+        (None, Some(_)) if code == exit_code::RUN_FAILED => print::line(&format!(
+            "job {0} {1}; `cc-executor show {0}` shows more",
             job.number,
             describe::of(job)
         )),

@@ -1,6 +1,5 @@
-//! `serve`: puts the server together, says that it is ready, and takes it apart again.
-//!
-//! The composition root: it knows every part and does none of their work.
+//! `serve`: the composition root of the server. Builds its parts, prints the ready line, waits for
+//! a reason to stop, and stops the parts in order.
 
 use std::{
     io::Write,
@@ -25,7 +24,7 @@ use crate::{
     cli::{
         connect::proc::ServerStart,
         render::{exit_code, print},
-        serve::{keeping::ServedSocket, outside, place::DataDirClaim, settings::of_executor},
+        serve::{claim::DataDirClaim, outside, settings::of_executor, socket::ServedSocket},
     },
     config::{self, Listen, SettingOptions, Settings},
     escape,
@@ -37,15 +36,15 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// From the decision to stop to the end of the process, whatever the clients do; the contract
-/// allows 5 s.
+/// Longest time from the decision to stop to the end of the process, whatever the clients do; the
+/// contract allows 5 s.
 const STOP_LIMIT: Duration = Duration::from_millis(4500);
-/// How long sessions may need to say goodbye before the executor stops.
-const GOODBYE_LIMIT: Duration = Duration::from_millis(1500);
-/// Between two looks at the jobs while draining.
-const DRAIN_LOOK: Duration = Duration::from_millis(200);
-/// Longest time between two looks at whether the server is idle.
-const IDLE_LOOK_MAX: Duration = Duration::from_secs(5);
+/// How long sessions may take to close before the executor stops.
+const CLOSE_LIMIT: Duration = Duration::from_millis(1500);
+/// Time between two counts of the live jobs while draining.
+const DRAIN_POLL: Duration = Duration::from_millis(200);
+/// Longest time between two checks whether the server is idle.
+const IDLE_POLL_MAX: Duration = Duration::from_secs(5);
 
 /// Options of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -58,14 +57,15 @@ pub struct ServeArgs {
     pub settings: SettingOptions,
 }
 
-/// The runtime of a server. Waits two seconds for the sockets and threads that it needs; where it gets
-/// none all the same it panics, and would hang after that: the process ends instead, and says why.
+/// The runtime of a server. Waits up to two seconds for the sockets and threads that it needs. If
+/// it cannot get them, tokio panics and the runtime hangs after that; the panic hook ends the
+/// process with a message instead.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     descriptors::patiently(UnixStream::pair)?;
     descriptors::patiently(threads::are_allowed)?;
     let before = panic::take_hook();
     panic::set_hook(Box::new(|panic| {
-        let why = panic.payload_as_str().unwrap_or("nobody knows why");
+        let why = panic.payload_as_str().unwrap_or("the reason is unknown");
         print::line(&format!("the server cannot start: {why}"));
         std::process::exit(i32::from(exit_code::FAILURE));
     }));
@@ -74,10 +74,11 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     runtime
 }
 
-/// What could not be put right at the start, for the log.
-static LEFT: OnceLock<Vec<String>> = OnceLock::new();
+/// What the clean start could not put right. Logged later: there is no log yet when it is found.
+static NOT_CLEANED: OnceLock<Vec<String>> = OnceLock::new();
 
-/// A clean start, whoever starts the server; or a start outside of the job that this is a part of.
+/// Cleans what this process inherited from its starter. Inside of a job it starts the server
+/// outside of the job instead, and returns when that server has ended.
 pub fn prepare() -> Result<(), ExitCode> {
     if let Err(error) = clean::environment_of_this_process(config::is_variable) {
         print::line(&format!(
@@ -88,7 +89,7 @@ pub fn prepare() -> Result<(), ExitCode> {
         return Err(outside::serve(&shim));
     }
     match clean::start() {
-        Ok(left) => drop(LEFT.set(left)),
+        Ok(left) => drop(NOT_CLEANED.set(left)),
         Err(error) => {
             print::line(&error.to_string());
             return Err(ExitCode::from(exit_code::FAILURE));
@@ -98,16 +99,16 @@ pub fn prepare() -> Result<(), ExitCode> {
     Ok(())
 }
 
-/// Runs a server until it is asked to stop. Fails where it cannot start.
+/// Runs a server until it is asked to stop. Fails if it cannot start.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load(args.config.as_deref(), &args.settings.0)?.settings;
     settings.check_listen()?;
-    // Everything that we create is ours alone.
+    // Only this user can read what the server creates.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let asked = shutdown::on_signals().context("cannot wait for signals")?;
-    let place = DataDirClaim::take(&settings.data_dir).await?;
-    let telemetry = Telemetry::start(&settings, &place.directory)?;
-    let served = run(settings, &place, asked).await;
+    let stop_signal = shutdown::on_signals().context("cannot wait for signals")?;
+    let claim = DataDirClaim::take(&settings.data_dir).await?;
+    let telemetry = Telemetry::start(&settings, &claim.directory)?;
+    let served = run(settings, &claim, stop_signal).await;
     if let Err(error) = &served {
         tracing::error!(error = print::chain(error), "the server cannot go on");
     }
@@ -117,10 +118,10 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
 async fn run(
     mut settings: Settings,
-    place: &DataDirClaim,
-    asked: CancellationToken,
+    claim: &DataDirClaim,
+    stop_signal: CancellationToken,
 ) -> anyhow::Result<()> {
-    for left in LEFT.get().into_iter().flatten() {
+    for left in NOT_CLEANED.get().into_iter().flatten() {
         tracing::warn!(left, "the server could not be given a clean start");
     }
     memory::give_back_what_is_large();
@@ -135,52 +136,52 @@ async fn run(
             open_files_max,
             tcp_connections_max = settings.tcp_connections_max,
             unix_connections_max = settings.unix_connections_max,
-            "the limit of open files is low; fewer connections are taken (raise it: ulimit -n)"
+            "the limit of open files is low; the server accepts fewer connections (raise it: ulimit -n)"
         );
     }
-    let token = Token::load_or_create(&place.directory).context("cannot get the token")?;
-    let (sockets, executor) = open(&settings, place)
+    let token = Token::load_or_create(&claim.directory).context("cannot get the token")?;
+    let (sockets, executor) = open(&settings, claim)
         .await
-        .map_err(|error| place.explain(error))?;
-    let door = Arc::new(door(settings, place, token, &sockets, executor)?);
-    let kept = sockets.serve(place, &door);
-    if let Err(error) = write_start(place) {
+        .map_err(|error| claim.explain(error))?;
+    let state = Arc::new(server_state(settings, claim, token, &sockets, executor)?);
+    let socket = sockets.serve(claim, &state);
+    if let Err(error) = write_start(claim) {
         tracing::warn!(%error, "the server's start could not be written down for `restart`");
     }
-    say_ready(&door, place);
-    tell_manager(NotifyState::Ready);
+    print_ready_line(&state, claim);
+    notify_service_manager(NotifyState::Ready);
     tracing::info!(
-        listen = door.place.listen,
-        data_dir = %door.place.data_dir.display(),
+        listen = state.place.listen,
+        data_dir = %state.place.data_dir.display(),
         version = env!("CARGO_PKG_VERSION"),
         "the server is ready"
     );
-    let trusted = until_stop(&door, kept, asked).await;
-    stop(&door, place).await;
-    trusted
+    let stopped = wait_for_stop(&state, socket, stop_signal).await;
+    stop(&state, claim).await;
+    stopped
 }
 
-/// What a server needs and others can have taken.
-async fn open(settings: &Settings, place: &DataDirClaim) -> anyhow::Result<(Sockets, Executor)> {
-    let sockets = Sockets::bind(settings, place).await?;
-    let executor = Executor::start(place.layout.clone(), of_executor(settings)).await?;
+/// Opens what another process can have taken or damaged: the addresses, the database, the spool.
+async fn open(settings: &Settings, claim: &DataDirClaim) -> anyhow::Result<(Sockets, Executor)> {
+    let sockets = Sockets::bind(settings, claim).await?;
+    let executor = Executor::start(claim.layout.clone(), of_executor(settings)).await?;
     Ok((sockets, executor))
 }
 
-/// The bound listeners; nobody is answered before the executor has started.
+/// The bound listeners. They accept only after the executor has started.
 struct Sockets {
     unix: UnixListener,
     tcp: Option<(TcpListener, SocketAddr)>,
 }
 
 impl Sockets {
-    async fn bind(settings: &Settings, place: &DataDirClaim) -> anyhow::Result<Self> {
+    async fn bind(settings: &Settings, claim: &DataDirClaim) -> anyhow::Result<Self> {
         let tcp = match settings.listen {
             Listen::None => None,
             Listen::Address(address) => Some(bind_tcp(address).await?),
         };
-        let unix = listener::bind_unix(&place.directory, Layout::SOCKET)
-            .with_context(|| format!("cannot bind {}", place.layout.socket().display()))?;
+        let unix = listener::bind_unix(&claim.directory, Layout::SOCKET)
+            .with_context(|| format!("cannot bind {}", claim.layout.socket().display()))?;
         Ok(Self { unix, tcp })
     }
 
@@ -188,16 +189,17 @@ impl Sockets {
         self.tcp.as_ref().map(|(_, address)| *address)
     }
 
-    fn serve<'a>(self, place: &'a DataDirClaim, door: &Arc<ServerState>) -> ServedSocket<'a> {
-        door.tasks.spawn({
-            let door = door.clone();
-            async move { door.refusals.tell_counts(&door.stopping).await }
+    fn serve<'a>(self, claim: &'a DataDirClaim, state: &Arc<ServerState>) -> ServedSocket<'a> {
+        state.tasks.spawn({
+            let state = state.clone();
+            async move { state.refusals.tell_counts(&state.stopping).await }
         });
         if let Some((listener, _)) = self.tcp {
-            door.tasks
-                .spawn(listener::serve_tcp(listener, door.clone()));
+            state
+                .tasks
+                .spawn(listener::serve_tcp(listener, state.clone()));
         }
-        ServedSocket::serve(self.unix, place, door)
+        ServedSocket::serve(self.unix, claim, state)
     }
 }
 
@@ -209,7 +211,7 @@ async fn bind_tcp(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAdd
     if !bound.ip().to_canonical().is_loopback() {
         tracing::warn!(
             listen = %bound,
-            "listening beyond this machine, as insecure_listen says: whoever reaches this address and \
+            "listening beyond this machine, as insecure_listen says: a client that reaches this address and \
              has the token can run any command as this user, and token and output cross the network \
              unencrypted. Name the hosts that clients use in allowed_hosts."
         );
@@ -217,9 +219,9 @@ async fn bind_tcp(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAdd
     Ok((listener, bound))
 }
 
-fn door(
+fn server_state(
     settings: Settings,
-    place: &DataDirClaim,
+    claim: &DataDirClaim,
     token: Token,
     sockets: &Sockets,
     executor: Executor,
@@ -235,8 +237,8 @@ fn door(
         hoard: protocol::MemoryBudget::new(settings.held_bytes_max),
         aside: protocol::ParserThread::start()?,
         place: protocol::ServerAddresses {
-            data_dir: place.layout.root().to_owned(),
-            socket: place.layout.socket(),
+            data_dir: claim.layout.root().to_owned(),
+            socket: claim.layout.socket(),
             listen: address.map(|address| address.to_string()),
         },
         started: Instant::now(),
@@ -247,23 +249,24 @@ fn door(
     })
 }
 
-/// Replaced as a whole, so that nobody reads half of it.
-fn write_start(place: &DataDirClaim) -> anyhow::Result<()> {
+/// Writes down how this server was started, for `restart`. The file is replaced as a whole, so that
+/// a reader never sees half of it.
+fn write_start(claim: &DataDirClaim) -> anyhow::Result<()> {
     let bytes = serde_json::to_vec(&ServerStart::of_this_process()?)?;
     let draft = format!("{}.draft", Layout::START);
-    Ok(place
+    Ok(claim
         .directory
         .replace_file(Layout::START, &draft, &bytes)?)
 }
 
-/// The one line on stdout. Nobody may be reading it any more; we serve all the same.
-fn say_ready(door: &ServerState, place: &DataDirClaim) {
+/// Prints the one line on stdout. The server runs on even if nothing reads it.
+fn print_ready_line(state: &ServerState, claim: &DataDirClaim) {
     let line = json!({
         "event": "ready",
-        "listen": door.place.listen,
-        "socket": door.place.socket.display().to_string(),
-        "data_dir": door.place.data_dir.display().to_string(),
-        "token_file": place.layout.token().display().to_string(),
+        "listen": state.place.listen,
+        "socket": state.place.socket.display().to_string(),
+        "data_dir": state.place.data_dir.display().to_string(),
+        "token_file": claim.layout.token().display().to_string(),
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
     });
@@ -272,56 +275,57 @@ fn say_ready(door: &ServerState, place: &DataDirClaim) {
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// Tells a service manager, where one wants to know (sd_notify(3)).
-fn tell_manager(state: NotifyState) {
+/// Notifies the service manager, if NOTIFY_SOCKET names one (sd_notify(3)).
+fn notify_service_manager(state: NotifyState) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager could not be told");
+        tracing::warn!(%error, "the service manager could not be notified");
     }
 }
 
-/// Until somebody asks, or nobody has needed us for long enough; an error where the ledger has
-/// failed, so that nothing can be acknowledged any more.
-async fn until_stop(
-    door: &ServerState,
-    kept: ServedSocket<'_>,
-    asked: CancellationToken,
+/// Waits for a reason to stop: a signal, or `idle_exit_s`. An error means that the server cannot go
+/// on: its directory is gone, a part panicked, or the database failed and nothing can be
+/// acknowledged.
+async fn wait_for_stop(
+    state: &ServerState,
+    socket: ServedSocket<'_>,
+    stop_signal: CancellationToken,
 ) -> anyhow::Result<()> {
     let reason = tokio::select! {
-        () = kept.look_after() => anyhow::bail!(
+        () = socket.maintain() => anyhow::bail!(
             "the data directory was moved, removed or replaced while the server ran; running jobs go \
-             on under their shims, start again where it is now"
+             on under their shims; start a server where the directory is now"
         ),
-        failed = door.executor.failed() => match failed {
+        failed = state.executor.failed() => match failed {
             Failed::Ledger => anyhow::bail!(
                 "the database failed, or was removed or replaced while the server ran; look at the \
-                 data directory and start again: what was acknowledged is verified then"
+                 data directory and start again: the server then verifies what was acknowledged"
             ),
             Failed::Task => anyhow::bail!(
                 "a part of the server panicked (a bug: please report it with the log); start again: \
-                 running jobs go on, and what that part had to do is done then"
+                 running jobs go on, and the new server does what that part had left"
             ),
         },
-        () = asked.cancelled() => "a signal asked for it",
-        () = idle_long_enough(door) => "nobody has needed it for idle_exit_s",
+        () = stop_signal.cancelled() => "a signal asked for it",
+        () = wait_for_idle(state) => "no session and no live job for idle_exit_s",
     };
     tracing::info!(reason, "the server stops");
-    if door.settings.drain {
-        drain(door).await;
+    if state.settings.drain {
+        drain(state).await;
     }
     Ok(())
 }
 
-async fn idle_long_enough(door: &ServerState) {
-    let Some(limit) = door.settings.idle_exit_s.map(Duration::from_secs) else {
+async fn wait_for_idle(state: &ServerState) {
+    let Some(limit) = state.settings.idle_exit_s.map(Duration::from_secs) else {
         return std::future::pending().await;
     };
-    let mut look = tokio::time::interval((limit / 4).min(IDLE_LOOK_MAX));
+    let mut ticks = tokio::time::interval((limit / 4).min(IDLE_POLL_MAX));
     let mut busy_at = Instant::now();
     loop {
-        look.tick().await;
-        // A session that came and went between two looks counts as well.
-        let empty_since = door.sessions.empty_since();
-        let idle = empty_since.is_some() && matches!(door.executor.live_jobs().await, Ok(0));
+        ticks.tick().await;
+        // A session that came and went between two checks counts as well.
+        let empty_since = state.sessions.empty_since();
+        let idle = empty_since.is_some() && matches!(state.executor.live_jobs().await, Ok(0));
         busy_at = if idle {
             empty_since.unwrap_or(busy_at).max(busy_at)
         } else {
@@ -333,18 +337,19 @@ async fn idle_long_enough(door: &ServerState) {
     }
 }
 
-/// No new jobs, and those that there are come to their end. Only a second signal hurries it.
-async fn drain(door: &ServerState) {
-    door.draining.cancel();
-    let mut look = tokio::time::interval(DRAIN_LOOK);
-    let mut told = None;
+/// Refuses new jobs and waits until all others have ended. Only a second signal ends the wait: the
+/// process then exits at once.
+async fn drain(state: &ServerState) {
+    state.draining.cancel();
+    let mut ticks = tokio::time::interval(DRAIN_POLL);
+    let mut logged = None;
     loop {
-        look.tick().await;
-        match door.executor.live_jobs().await {
+        ticks.tick().await;
+        match state.executor.live_jobs().await {
             Ok(0) => return,
-            Ok(jobs) if told != Some(jobs) => {
+            Ok(jobs) if logged != Some(jobs) => {
                 tracing::info!(jobs, "waiting for jobs before the stop");
-                told = Some(jobs);
+                logged = Some(jobs);
             }
             Ok(_) => {}
             Err(error) => {
@@ -355,20 +360,20 @@ async fn drain(door: &ServerState) {
     }
 }
 
-async fn stop(door: &ServerState, place: &DataDirClaim) {
+async fn stop(state: &ServerState, claim: &DataDirClaim) {
     shutdown::not_later_than(STOP_LIMIT);
-    tell_manager(NotifyState::Stopping);
-    door.draining.cancel();
-    door.stopping.cancel();
-    door.tasks.close();
-    if tokio::time::timeout(GOODBYE_LIMIT, door.tasks.wait())
+    notify_service_manager(NotifyState::Stopping);
+    state.draining.cancel();
+    state.stopping.cancel();
+    state.tasks.close();
+    if tokio::time::timeout(CLOSE_LIMIT, state.tasks.wait())
         .await
         .is_err()
     {
-        tracing::info!("some clients do not take their goodbye; they are left");
+        tracing::info!("some sessions did not close in time; their connections are dropped");
     }
-    door.executor.stop().await;
-    // A socket that nobody answers only makes clients wait.
-    let _ = place.directory.remove(Layout::SOCKET);
+    state.executor.stop().await;
+    // Without the socket, clients see at once that no server runs.
+    let _ = claim.directory.remove(Layout::SOCKET);
     tracing::info!("the server has stopped; running jobs go on under their shims");
 }

@@ -1,4 +1,5 @@
-//! `show`: everything about one job, and in a sentence how it ended.
+//! `show`: everything about one job, with a sentence on how it ended and the last lines of its
+//! output.
 
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use crate::{
     cli::{
         connect::{
             find_job,
-            link::{self, StartPolicy, Tell},
+            link::{self, StartPolicy, VersionNotice},
             target::Connect,
         },
         new_job::options::GENERATED_KEY,
@@ -30,9 +31,9 @@ pub struct ShowArgs {
     connect: Connect,
 
     #[command(flatten)]
-    look: PrintOptions,
+    print: PrintOptions,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     #[arg(default_value = "last")]
     job: String,
 
@@ -44,12 +45,13 @@ pub struct ShowArgs {
 /// Shows the job.
 pub async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let value = link.request("job.get", &json!({"job": job})).await?;
-    if args.look.json {
+    if args.print.json {
         print::json(&value)?;
     } else {
         let mut page = args.page(&value)?;
@@ -72,7 +74,7 @@ impl ShowArgs {
         let ended = describe::of(&job);
         let mut lines = vec![
             ("job", format!("{} ({})", job.number, visible(&job.id))),
-            ("state", self.look.paint(&job.state, &ended)),
+            ("state", self.print.paint(&job.state, &ended)),
             ("command", job.command()),
             ("directory", text(&value["cwd"])),
             ("name", text(&value["name"])),
@@ -107,7 +109,7 @@ impl ShowArgs {
     }
 }
 
-/// The last lines of its output, below the page.
+/// The last lines of the output, for below the page.
 fn ending(lines: Vec<String>) -> String {
     if lines.is_empty() {
         return String::new();
@@ -179,7 +181,7 @@ fn results(job: &ShownJob, value: &Value) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What of the output is not there any more, or never was taken.
+/// Output that was dropped under `--max-output`; empty if none was.
 fn dropped(value: &Value) -> String {
     let count = |key: &str| value[key].as_u64().unwrap_or(0);
     match (count("dropped_bytes"), count("dropped_lines")) {
@@ -192,7 +194,7 @@ fn text(value: &Value) -> String {
     visible(value.as_str().unwrap_or_default())
 }
 
-/// A key that somebody has chosen; ours says nothing to a person.
+/// An idempotency key that the user chose; empty for one that the command line generated.
 fn key(value: &Value) -> String {
     let chosen = value.as_str().filter(|key| !key.starts_with(GENERATED_KEY));
     chosen.map(visible).unwrap_or_default()

@@ -1,23 +1,22 @@
-//! `sql`: asks the history in SQL, once or at a prompt.
+//! `sql`: queries the job history in SQL, once or at a prompt.
 //!
-//! Only the way of a question is decided here: where it comes from, who shows the answer. What is
-//! allowed in it is the server's business.
+//! Reads the query and prints the result. The server decides what a query may do (`query/`).
 
 use std::{io::IsTerminal, process::ExitCode};
 
 use serde_json::Value;
 
-use crate::cli::sql::{pager, params, prompt, question};
+use crate::cli::sql::{pager, params, prompt, query};
 use crate::cli::{
     connect::{
-        link::{self, Tell},
+        link::{self, VersionNotice},
         target::Connect,
     },
     render::print,
     sql::{
-        answer::QueryResult,
         format::Format,
         params::{NamedParam, Param},
+        result::QueryResult,
         screen::Screen,
     },
 };
@@ -25,22 +24,22 @@ use crate::cli::{
 /// Options of `sql`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A VALUE is what JSON says where it is a JSON number, null, true or false, a text in double quotes,
-or bytes as {\"base64\": \"…\"}; everything else is a text as it stands. So 137 is a number, '\"137\"'
-is a text, and so is a b.
+VALUE is read as JSON if it is a number, null, true, false, a text in double quotes, or a BLOB as
+{\"base64\": \"…\"}. Everything else is a text as it stands. So 137 is a number; '\"137\"' and a b are
+texts.
 
-In the JSON format a column whose name was there before is called NAME:2. In CSV a NULL is nothing,
-an empty text is \"\", and a BLOB is base64.")]
+In the JSON format the second column of the same name is called NAME:2. In CSV a NULL is an empty
+field, an empty text is \"\", and a BLOB is base64.")]
 pub struct SqlArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The query; `-` reads it from stdin, which is also done where it is missing and stdin is no
-    /// terminal. On a terminal a prompt asks for it
+    /// The query; `-` reads it from stdin. Without QUERY, a terminal gets a prompt, and other stdin
+    /// is read as the query
     #[arg(value_name = "QUERY")]
     query: Option<String>,
 
-    /// The value of the next `?` of the query; may be given several times
+    /// Value of the next `?` in the query; may be given several times
     #[arg(
         long = "param",
         value_name = "VALUE",
@@ -49,15 +48,15 @@ pub struct SqlArgs {
     )]
     params: Vec<Param>,
 
-    /// The value of `:NAME` in the query; may be given several times
+    /// Value of `:NAME` in the query; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     named: Vec<NamedParam>,
 
-    /// At most so many rows
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=question::ROWS_MAX))]
+    /// At most this many rows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=query::ROWS_MAX))]
     max_rows: Option<i64>,
 
-    /// How the rows are printed
+    /// Format of the rows
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
 
@@ -65,12 +64,12 @@ pub struct SqlArgs {
     #[arg(long, conflicts_with = "format")]
     json: bool,
 
-    /// Print to the terminal itself, however long it is
+    /// Print directly to the terminal, however long the result is
     #[arg(long)]
     no_pager: bool,
 }
 
-/// Where the query is.
+/// Where the query comes from.
 #[derive(Debug, PartialEq, Eq)]
 enum QuerySource {
     Words(String),
@@ -78,13 +77,13 @@ enum QuerySource {
     Prompt,
 }
 
-/// Asks.
+/// Runs the query, or the prompt.
 pub async fn sql(args: SqlArgs) -> anyhow::Result<ExitCode> {
     let params = params::of(&args.params, &args.named)?;
     let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     match source(args.query.clone(), terminals) {
         QuerySource::Words(query) => args.once(query, params).await,
-        QuerySource::Stdin => args.once(question::from_stdin()?, params).await,
+        QuerySource::Stdin => args.once(query::from_stdin()?, params).await,
         QuerySource::Prompt => {
             anyhow::ensure!(
                 params.is_none(),
@@ -106,14 +105,14 @@ fn source(query: Option<String>, terminals: bool) -> QuerySource {
 
 impl SqlArgs {
     async fn once(&self, query: String, params: Option<Value>) -> anyhow::Result<ExitCode> {
-        let mut link = link::open_always(self.connect.target()?, Tell::Everybody).await?;
-        let question = question::params(&query, params, self.max_rows);
-        let answer = QueryResult::read(link.request(question::METHOD, &question).await?)?;
+        let mut link = link::open_always(self.connect.target()?, VersionNotice::Always).await?;
+        let query = query::params(&query, params, self.max_rows);
+        let result = QueryResult::read(link.request(query::METHOD, &query).await?)?;
         let screen = Screen::of_stdout();
-        let text = self.format().text(&answer, screen);
+        let text = self.format().text(&result, screen);
         pager::show(&text, screen.filter(|_| !self.no_pager))?;
-        if answer.truncated {
-            print::line(&answer.cut_note());
+        if result.truncated {
+            print::line(&result.truncation_note());
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,4 +1,4 @@
-//! `status`: how the server is. Starts none.
+//! `status`: the server's version, address, jobs and queues. Starts no server.
 
 use std::process::ExitCode;
 
@@ -27,39 +27,39 @@ pub struct StatusArgs {
     connect: Connect,
 
     #[command(flatten)]
-    look: PrintOptions,
+    print: PrintOptions,
 }
 
-/// Shows how the server is.
+/// Shows the server's state.
 pub async fn status(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
     let mut client = match Client::connect(&target).await {
         Ok(client) => client,
-        Err(ConnectError::Absent(_)) => match held(&target) {
-            Some(pid) => return args.deaf(&target, pid),
-            None => return args.nobody(&target),
+        Err(ConnectError::Absent(_)) => match lock_holder(&target) {
+            Some(pid) => return args.print_not_listening(&target, pid),
+            None => return args.print_no_server(&target),
         },
         Err(error) => return Err(error.into()),
     };
     let mut info = client.request("server.info", &json!({})).await?;
-    // The kernel's word, in our own numbering of processes.
-    if let Some(pid) = client.peer() {
+    // From the kernel, so that it is right in our PID namespace.
+    if let Some(pid) = client.server_pid() {
         info["pid"] = json!(pid);
     }
-    if args.look.json {
+    if args.print.json {
         info["running"] = json!(true);
         print::json(&info)?;
     } else {
-        // A server of another version may have no queues to tell of.
+        // A server of an earlier version may not have this method.
         let queues = client.request("queue.list", &json!({})).await;
-        let queues = queues.map(|list| busy(&list)).unwrap_or_default();
+        let queues = queues.map(|list| busy_queues(&list)).unwrap_or_default();
         print::out(args.page(&info, &target, queues).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The server that holds the directory and does not listen there.
-fn held(target: &Target) -> Option<i32> {
+/// The process id of a server that holds the directory's lock without listening.
+fn lock_holder(target: &Target) -> Option<i32> {
     match target {
         Target::Local(layout) => holder::holder(layout),
         Target::Remote { .. } => None,
@@ -67,22 +67,22 @@ fn held(target: &Target) -> Option<i32> {
 }
 
 impl StatusArgs {
-    /// It starts or stops just now, or its socket was removed and is not made again yet.
-    fn deaf(&self, target: &Target, pid: i32) -> anyhow::Result<ExitCode> {
-        if self.look.json {
+    /// The server is starting or stopping, or its socket was removed and is not yet there again.
+    fn print_not_listening(&self, target: &Target, pid: i32) -> anyhow::Result<ExitCode> {
+        if self.print.json {
             print::json(
                 &json!({"running": true, "answers": false, "pid": pid, "server": target.to_string()}),
             )?;
         } else {
             print::line(&format!(
-                "a server (process {pid}) holds {target} and does not listen yet; try again in a moment, `cc-executor stop` ends it"
+                "a server (process {pid}) has locked {target} but does not listen; try again in a moment, or end it with `cc-executor stop`"
             ));
         }
         Ok(ExitCode::from(exit_code::FAILURE))
     }
 
-    fn nobody(&self, target: &Target) -> anyhow::Result<ExitCode> {
-        if self.look.json {
+    fn print_no_server(&self, target: &Target) -> anyhow::Result<ExitCode> {
+        if self.print.json {
             print::json(&json!({"running": false, "server": target.to_string()}))?;
         } else {
             print::line(&format!(
@@ -138,7 +138,7 @@ impl StatusArgs {
             .into_iter()
             .flatten()
             .filter(|(_, n)| n.as_u64() != Some(0))
-            .map(|(state, n)| self.look.paint(state, &format!("{n} {}", visible(state))))
+            .map(|(state, n)| self.print.paint(state, &format!("{n} {}", visible(state))))
             .collect();
         match counts.is_empty() {
             true => "none".to_owned(),
@@ -147,8 +147,8 @@ impl StatusArgs {
     }
 }
 
-/// The queues in which something runs, waits or is held up: `default 3 of 4 running, 12 queued`.
-fn busy(list: &Value) -> String {
+/// The queues that are paused or have running or queued jobs: `default 3 of 4 running, 12 queued`.
+fn busy_queues(list: &Value) -> String {
     let queues = list["queues"].as_array().into_iter().flatten();
     queues.filter_map(queue).collect::<Vec<_>>().join("; ")
 }
@@ -179,7 +179,7 @@ mod tests {
             queue("a", 3, 12, false), queue("b", 0, 0, false), queue("c\u{7}", 0, 0, true),
         ]});
         assert_eq!(
-            busy(&list),
+            busy_queues(&list),
             "a 3 of 4 running, 12 queued; c\\x07 0 of 4 running, 0 queued, paused"
         );
     }

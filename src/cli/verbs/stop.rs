@@ -1,8 +1,9 @@
-//! `stop`: ends the server of a data directory. Running jobs live on with their shims, unless told
-//! otherwise.
+//! `stop`: ends the server of a data directory. Running jobs go on under their shims, unless
+//! `--drain` or `--kill-jobs` is given.
 //!
-//! The process is found by the kernel's word on who listens on the socket, or holds the directory
-//! where nobody listens; never by a file with a number in it alone. It is held by a descriptor that no other process can take over.
+//! The kernel names the process: the one that listens on the socket, or if none listens, the one
+//! that holds the directory's lock; never a file with a process id alone. A pidfd then makes sure
+//! that the signal cannot reach another process with the same id.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -24,7 +25,7 @@ use crate::{
             client::{self, ConnectError},
             find_job::{self, LIVE},
             holder,
-            link::{self, Link, Tell},
+            link::{self, Link, VersionNotice},
             proc::{self, Launched},
             target::{DataDir, Target},
         },
@@ -34,7 +35,7 @@ use crate::{
     spool::Layout,
 };
 
-/// How long a server may take from SIGTERM to its end, milliseconds; it promises 5 s.
+/// How long `stop` waits from SIGTERM to the server's end, milliseconds; the contract allows 5 s.
 const STOP_MAX_MS: u16 = 30_000;
 
 /// Options of `stop`.
@@ -57,8 +58,8 @@ pub async fn stop(args: StopArgs) -> anyhow::Result<ExitCode> {
     let layout = args.dir.layout()?;
     if (args.drain || args.kill_jobs) && find(&layout).await?.is_some() {
         let target = Target::Local(layout.clone());
-        let mut link = link::open_always(target, Tell::Person).await?;
-        empty(&mut link, args.kill_jobs).await?;
+        let mut link = link::open_always(target, VersionNotice::OnTerminal).await?;
+        end_live_jobs(&mut link, args.kill_jobs).await?;
     }
     match find(&layout).await? {
         Some(server) => {
@@ -75,8 +76,8 @@ pub async fn stop(args: StopArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits until no job is live any more, and kills them before where that is wanted.
-async fn empty(link: &mut Link, kill: bool) -> anyhow::Result<()> {
+/// Waits until no job is live; with `kill`, kills them first.
+async fn end_live_jobs(link: &mut Link, kill: bool) -> anyhow::Result<()> {
     loop {
         let live = find_job::list(link, &json!({"state": LIVE})).await?;
         if live.is_empty() {
@@ -86,52 +87,54 @@ async fn empty(link: &mut Link, kill: bool) -> anyhow::Result<()> {
             let params = json!({"job": job.id, "action": "kill", "actor": "cli"});
             link.request("job.control", &params).await?;
         }
-        print::to_person(&format!("waiting for {} jobs", live.len()));
+        print::line_on_terminal(&format!("waiting for {} jobs", live.len()));
         for job in &live {
             link.wait_for_end(&job.id).await?;
         }
     }
 }
 
-/// A server that answers.
-pub struct AnsweringServer {
-    /// Its process id.
+/// A server process, held by a pidfd.
+pub struct RunningServer {
+    /// Its process id in our PID namespace.
     pub pid: i32,
     /// How it was started.
     pub launched: Launched,
     process: OwnedFd,
 }
 
-/// The server of a data directory; `None` where none runs. It need not speak our protocol.
-pub async fn find(layout: &Layout) -> anyhow::Result<Option<AnsweringServer>> {
-    let Some(pid) = listener(layout).await? else {
+/// The server of a data directory; `None` if none runs. Nothing is sent to it, so it may be of any
+/// version.
+pub async fn find(layout: &Layout) -> anyhow::Result<Option<RunningServer>> {
+    let Some(pid) = server_pid(layout).await? else {
         return Ok(None);
     };
     let process = Pid::from_raw(pid)
-        .context("the server lives in another PID namespace; stop it from there")
+        .context("the server runs in another PID namespace; stop it from there")
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
     let launched =
         proc::launched(layout, pid).context("the server's command line cannot be read")?;
-    // Still the same after it was opened: so the descriptor is the server's, not a successor's.
-    if listener(layout).await? != Some(pid) {
-        bail!("another server has taken its place just now; try again");
+    // The same id after the open: so the descriptor is the server's and not that of a process that
+    // got its id later.
+    if server_pid(layout).await? != Some(pid) {
+        bail!("another server has just replaced it; try again");
     }
-    Ok(Some(AnsweringServer {
+    Ok(Some(RunningServer {
         pid,
         launched,
         process,
     }))
 }
 
-async fn listener(layout: &Layout) -> anyhow::Result<Option<i32>> {
-    match client::listener(layout).await {
+async fn server_pid(layout: &Layout) -> anyhow::Result<Option<i32>> {
+    match client::listener_pid(layout).await {
         Ok(pid) => Ok(Some(pid.unwrap_or(0))),
-        // It starts or stops just now, or its socket was removed: the lock names it as well.
+        // The server is starting or stopping, or its socket was removed: the lock names it as well.
         Err(ConnectError::Absent(_)) if holder::is_locked(layout) => match holder::holder(layout) {
             Some(pid) => Ok(Some(pid)),
             None => bail!(
-                "a process that cannot be seen from here holds {} and does not listen; try again in \
-                 a moment, {} may say more",
+                "a process that is not visible here has locked {} and does not listen; try again in \
+                 a moment, or look into {}",
                 layout.root().display(),
                 layout.log().display()
             ),
@@ -141,23 +144,23 @@ async fn listener(layout: &Layout) -> anyhow::Result<Option<i32>> {
     }
 }
 
-impl AnsweringServer {
-    /// Tells it to stop, and waits until it is gone.
+impl RunningServer {
+    /// Sends SIGTERM, and waits until the process is gone.
     pub async fn stop(self) -> anyhow::Result<()> {
         pidfd_send_signal(&self.process, Signal::TERM)
-            .with_context(|| format!("the server (pid {}) cannot be told to stop", self.pid))?;
+            .with_context(|| format!("the server (pid {}) cannot be signalled", self.pid))?;
         let Self { pid, process, .. } = self;
         match spawn_blocking(move || ends_within(&process, STOP_MAX_MS)).await?? {
             true => Ok(()),
             false => bail!(
-                "the server (pid {pid}) still lives after {} s; `kill -9 {pid}` ends it, its jobs go on",
+                "the server (pid {pid}) still runs after {} s; `kill -9 {pid}` ends it, and its jobs go on",
                 STOP_MAX_MS / 1000
             ),
         }
     }
 }
 
-/// Waits until a process is gone, but not for longer than so many milliseconds.
+/// Waits up to `max_ms` milliseconds until a process is gone; whether it is.
 fn ends_within(process: &OwnedFd, max_ms: u16) -> std::io::Result<bool> {
     let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
     loop {

@@ -1,4 +1,4 @@
-//! `submit`: hands a job in and returns at once. Also the handing in that `run` begins with.
+//! `submit`: submits a job and returns at once. `run` submits its job through here, too.
 
 use std::{cell::Cell, path::PathBuf, process::ExitCode};
 
@@ -8,7 +8,7 @@ use crate::{
     cli::{
         connect::{
             client::RequestError,
-            link::{self, Link, Tell},
+            link::{self, Link, VersionNotice},
             target::{Connect, Target},
         },
         new_job::{caller::ShellCaller, many, options::JobOptions},
@@ -27,8 +27,8 @@ pub struct SubmitArgs {
     #[arg(long)]
     json: bool,
 
-    /// Submit many jobs: the file (- is our stdin) has a NewJob as JSON on each line; the other
-    /// options hold for those that do not name them
+    /// Submit many jobs: each line of the file (- for stdin) is one job as a JSON object, with the
+    /// keys of `job.submit`; the other options set the keys that a line leaves out
     #[arg(long, value_name = "FILE", group = "command")]
     many: Option<PathBuf>,
 
@@ -41,12 +41,12 @@ pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
     if let Some(path) = &args.many {
         let jobs = many::read(path, &args.job.template(caller(&target).as_ref())?)?;
-        let mut link = link::open_always(target, Tell::Everybody).await?;
+        let mut link = link::open_always(target, VersionNotice::Always).await?;
         return many::submit(&mut link, jobs, args.json).await;
     }
     let new_job = describe(&args.job, &target, JobSpec::QUEUE)?;
-    let (_, reply) = HandIn::default()
-        .hand_in(target, new_job, Tell::Everybody)
+    let (_, reply) = Submission::default()
+        .submit(target, new_job, VersionNotice::Always)
         .await?;
     let job = ShownJob::read(&reply["job"])?;
     if args.json {
@@ -58,15 +58,15 @@ pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
         Some(false) => "is known by its key and was not submitted again",
         _ => "submitted",
     };
-    print::to_person(&format!(
+    print::line_on_terminal(&format!(
         "job {0} {verb}; `cc-executor tail {0}` follows it",
         job.number
     ));
     Ok(ExitCode::SUCCESS)
 }
 
-/// The NewJob that the options describe, with what it inherits from this shell: everything for a
-/// server on this machine, nothing for another one.
+/// The NewJob that the options describe, with what it inherits from this shell: directory, umask,
+/// environment and limits for a server on this machine, nothing for a server at an address.
 pub fn describe(
     options: &JobOptions,
     target: &Target,
@@ -82,28 +82,29 @@ fn caller(target: &Target) -> Option<ShellCaller> {
     }
 }
 
-/// A submit on its way.
+/// A `job.submit` in progress.
 #[derive(Debug, Default)]
-pub struct HandIn {
-    /// Whether it may have reached the server: from then on there may be a job.
+pub struct Submission {
+    /// Whether the request may have reached the server: from then on the job may exist.
     pub sent: Cell<bool>,
 }
 
-impl HandIn {
-    /// Submits until there is a reply; the idempotency key makes that one job. Returns the
+impl Submission {
+    /// Submits until there is a reply; the idempotency key prevents a second job. Returns the
     /// connection on which the reply came, and the reply.
-    pub async fn hand_in(
+    pub async fn submit(
         &self,
         target: Target,
         new_job: Map<String, Value>,
-        tell: Tell,
+        notice: VersionNotice,
     ) -> anyhow::Result<(Link, Value)> {
-        let mut link = link::open_always(target, tell).await?;
+        let mut link = link::open_always(target, notice).await?;
         self.sent.set(true);
         let mut new_job = Value::Object(new_job);
         let reply = match link.request("job.submit", &new_job).await {
-            // A server of an earlier version gives every job its own limits.
-            Err(error) if knows_no_limits(&error) => {
+            // A server of an earlier version refuses the key, and gives its own limits to every
+            // job.
+            Err(error) if does_not_know_limits(&error) => {
                 if let Some(keys) = new_job.as_object_mut() {
                     keys.remove("limits");
                 }
@@ -115,7 +116,7 @@ impl HandIn {
     }
 }
 
-fn knows_no_limits(error: &anyhow::Error) -> bool {
+fn does_not_know_limits(error: &anyhow::Error) -> bool {
     let refused = error.downcast_ref::<RequestError>();
     matches!(refused, Some(RequestError::Refused(error)) if error.data["key"] == "limits")
 }

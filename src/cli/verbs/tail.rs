@@ -1,4 +1,4 @@
-//! `tail`: replays a job's output and follows it. Never touches the job.
+//! `tail`: shows a job's output and follows it. Does not affect the job.
 //!
 //! All streams go to stdout, in the order in which they were captured, so that
 //! `tail JOB | sha256sum` agrees with the job's digest.
@@ -12,7 +12,7 @@ use crate::{
         connect::{
             find_job,
             follow::{Follow, FollowEncoding, FollowEvent, FollowFrom, FollowOptions},
-            link::{self, Link, StartPolicy, Tell},
+            link::{self, Link, StartPolicy, VersionNotice},
             target::Connect,
             wire::OutputFrame,
         },
@@ -28,20 +28,20 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 All streams go to stdout in the order in which they were captured; --stream chooses one. \
-Exit code: 0 when everything was shown, whatever became of the job; Ctrl-C leaves the job alone.")]
+Exit code: 0 when everything was shown, however the job ended. Ctrl-C does not affect the job.")]
 pub struct TailArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     #[arg(default_value = "last")]
     job: String,
 
-    /// Begin so many lines before the end
+    /// Begin this many lines before the end
     #[arg(short = 'n', long, value_name = "LINES", conflicts_with = "from")]
     lines: Option<u64>,
 
-    /// Begin at this offset, bytes
+    /// Begin at this offset of the output, bytes
     #[arg(
         long,
         value_name = "OFFSET",
@@ -50,15 +50,15 @@ pub struct TailArgs {
     )]
     from: u64,
 
-    /// Stop at the end as it stands
+    /// Stop at the present end of the output
     #[arg(long)]
     no_follow: bool,
 
-    /// Only this stream
+    /// Show only this stream
     #[arg(long, value_parser = ["stdout", "stderr", "pty"])]
     stream: Option<String>,
 
-    /// Begin each line with its time
+    /// Begin each line with the time of its capture
     #[arg(long, conflicts_with = "json")]
     timestamps: bool,
 
@@ -66,7 +66,7 @@ pub struct TailArgs {
     #[arg(long)]
     utc: bool,
 
-    /// Print every notification as a JSON object on a line
+    /// Print every notification as one JSON object per line
     #[arg(long)]
     json: bool,
 }
@@ -74,13 +74,14 @@ pub struct TailArgs {
 /// Shows the job's output.
 pub async fn tail(args: TailArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
     let follow = Follow::begin(link, job, args.options()).await?;
-    let stamper = args.timestamps.then(|| Stamper::new(args.clock()));
-    show(follow, stamper, args.json).await
+    let timestamps = args.timestamps.then(|| LineTimestamps::new(args.clock()));
+    show(follow, timestamps, args.json).await
 }
 
 /// Shows a job's output from its first byte to its end.
@@ -96,16 +97,16 @@ pub async fn whole(link: Link, job: Value) -> anyhow::Result<ExitCode> {
 
 async fn show(
     mut follow: Follow,
-    mut stamper: Option<Stamper>,
+    mut timestamps: Option<LineTimestamps>,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     loop {
         match follow.next().await? {
-            FollowEvent::Output(frame) => match &mut stamper {
-                Some(stamper) => print::out(&stamper.stamp(&frame))?,
+            FollowEvent::Output(frame) => match &mut timestamps {
+                Some(timestamps) => print::out(&timestamps.prefix_lines(&frame))?,
                 None => print::out(&frame.data)?,
             },
-            FollowEvent::Notice(params) => print::json(&params)?,
+            FollowEvent::Notification(params) => print::json(&params)?,
             FollowEvent::Gap(gap) if !json => print::line(&format!(
                 "bytes {} to {} are missing ({})",
                 gap["from"],
@@ -114,7 +115,9 @@ async fn show(
             )),
             FollowEvent::End(_) => return Ok(ExitCode::SUCCESS),
             FollowEvent::CaughtUp if !follow.will_end() => return Ok(ExitCode::SUCCESS),
-            FollowEvent::Away => print::to_person("the server is gone; waiting for it"),
+            FollowEvent::Disconnected => {
+                print::line_on_terminal("the server is gone; waiting for it")
+            }
             _ => {}
         }
     }
@@ -141,22 +144,22 @@ impl TailArgs {
     }
 }
 
-/// Puts the time before each line.
-struct Stamper {
+/// Puts the time of capture before each line.
+struct LineTimestamps {
     clock: Clock,
-    /// The stream of a line that has begun and not ended.
+    /// The stream whose line has begun and not ended.
     open: Option<Stream>,
 }
 
-impl Stamper {
+impl LineTimestamps {
     fn new(clock: Clock) -> Self {
         Self { clock, open: None }
     }
 
-    /// The bytes of a chunk with the time before each line that begins in it. A line of another
-    /// stream does not go on in somebody else's line.
-    fn stamp(&mut self, frame: &OutputFrame) -> Vec<u8> {
-        let prefix = format!("{} ", times::stamp(frame.at, self.clock));
+    /// The bytes of a chunk with the time before each line that begins in it. If the unfinished
+    /// line belongs to another stream, a newline ends it first.
+    fn prefix_lines(&mut self, frame: &OutputFrame) -> Vec<u8> {
+        let prefix = format!("{} ", times::timestamp(frame.at, self.clock));
         let mut out = Vec::with_capacity(frame.data.len() + prefix.len());
         if self.open.is_some_and(|stream| stream != frame.stream) {
             out.push(b'\n');
@@ -179,7 +182,7 @@ mod tests {
 
     #[test]
     fn each_line_is_stamped_once() {
-        let mut stamper = Stamper::new(Clock::Utc);
+        let mut timestamps = LineTimestamps::new(Clock::Utc);
         let mut stamp = |stream, data: &'static str| {
             let frame = OutputFrame {
                 subscription: 1,
@@ -188,7 +191,7 @@ mod tests {
                 offset: 0,
                 data: data.into(),
             };
-            let text = String::from_utf8(stamper.stamp(&frame)).expect("UTF-8");
+            let text = String::from_utf8(timestamps.prefix_lines(&frame)).expect("UTF-8");
             text.replace("1970-01-01T00:00:00.000Z ", "@")
         };
         assert_eq!(stamp(Stream::Stdout, "one\ntw"), "@one\n@tw");

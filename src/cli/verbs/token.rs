@@ -1,6 +1,4 @@
 //! `token`: prints the bearer token of a data directory.
-//!
-//! Who may use it for what is the doors' business.
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
@@ -12,7 +10,7 @@ use crate::{config, data_dir::OwnDir, protocol::auth::Token};
 /// Options of `token`.
 #[derive(Debug, Clone, Args)]
 pub struct TokenArgs {
-    /// The data directory.
+    /// The data directory of the server.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }

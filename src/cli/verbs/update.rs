@@ -5,13 +5,18 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{
-    connect::{each::Jobs, link::Link},
+    connect::{jobs::Jobs, link::Link},
     new_job::options::pair,
     render::{describe, job::ShownJob, print},
 };
 
+/// Heading of the options that change something.
+const CHANGES: &str = "Changes (at least one)";
+
 /// Options of `update`.
 #[derive(Debug, clap::Args)]
+// clap's own usage line names all changes and has 140 columns.
+#[command(override_usage = "cc-executor update [OPTIONS] <CHANGES> <JOB>...")]
 #[command(after_help = "Exit code: 0 when all were changed, 1 when one was not.")]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
     .args(["queue", "priority", "name", "no_name", "labels", "no_labels"]))]
@@ -19,28 +24,28 @@ pub struct UpdateArgs {
     #[command(flatten)]
     jobs: Jobs,
 
-    /// The queue to wait in
-    #[arg(long)]
+    /// Move to this queue
+    #[arg(help_heading = CHANGES, long)]
     queue: Option<String>,
 
-    /// Higher first
-    #[arg(long, allow_negative_numbers = true)]
+    /// Priority; jobs with a higher one start first
+    #[arg(help_heading = CHANGES, long, allow_negative_numbers = true)]
     priority: Option<i64>,
 
-    /// A name for people
-    #[arg(long)]
+    /// Name that people see and that verbs take for the job
+    #[arg(help_heading = CHANGES, long)]
     name: Option<String>,
 
-    /// Take the name away
-    #[arg(long, conflicts_with = "name")]
+    /// Remove the name
+    #[arg(help_heading = CHANGES, long, conflicts_with = "name")]
     no_name: bool,
 
-    /// A label; may be given several times, and replaces all labels
-    #[arg(long = "label", value_name = "K=V", value_parser = pair)]
+    /// Label; may be given several times, and replaces all labels
+    #[arg(help_heading = CHANGES, long = "label", value_name = "K=V", value_parser = pair)]
     labels: Vec<(String, String)>,
 
-    /// Take all labels away
-    #[arg(long, conflicts_with = "labels")]
+    /// Remove all labels
+    #[arg(help_heading = CHANGES, long, conflicts_with = "labels")]
     no_labels: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `verify`: asks the server to look through a job, and says what it found.
+//! `verify`: asks the server to verify what it stores of a job, and prints what it found.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use crate::{
     cli::{
         connect::{
             find_job,
-            link::{self, StartPolicy, Tell},
+            link::{self, StartPolicy, VersionNotice},
             target::Connect,
         },
         render::{exit_code, print},
@@ -16,34 +16,35 @@ use crate::{
     escape::visible,
 };
 
-/// How much of a claim is repeated, characters.
-const CLAIM_CHARS_MAX: usize = 60;
+/// How much of an assertion's text is printed, characters.
+const ASSERTION_CHARS_MAX: usize = 60;
 
 /// Options of `verify`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Everything that is stored of the job is read: its output is hashed anew and compared with the digest \
-that was made while it ran, and its recorded states are checked. A job that still runs is verified as \
-far as it has come. A PATTERN is a regular expression over bytes, as in `wait --until regex:PATTERN`.
+The server reads everything that is stored of the job: it hashes the output again and compares it with \
+the digest that was made while the job ran, and checks the recorded states. A job that still runs is \
+verified up to its present end. PATTERN is a regular expression over bytes, as in `wait --until \
+regex:PATTERN`.
 
-Exit code: 0 when the job is intact and every claim is true, else 1.")]
+Exit code: 0 when the job is intact and every assertion is true, else 1.")]
 pub struct VerifyArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name or `last`
+    /// The job: a number, an id, a unique name, or `last` for the newest
     #[arg(default_value = "last")]
     job: String,
 
-    /// Claim that the output contains this text
+    /// Assert that the output contains this text
     #[arg(long, value_name = "TEXT")]
     contains: Vec<String>,
 
-    /// Claim that something in the output matches
+    /// Assert that something in the output matches
     #[arg(long, value_name = "PATTERN")]
     regex: Vec<String>,
 
-    /// Claim that the whole output has this SHA-256
+    /// Assert that the whole output has this SHA-256
     #[arg(long, value_name = "HEX")]
     sha256: Vec<String>,
 
@@ -55,12 +56,13 @@ pub struct VerifyArgs {
 /// Verifies the job.
 pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let job = find_job::resolve(&mut link, &args.job).await?;
-    let claims = args.claims();
-    let wanted: Vec<Value> = claims
+    let assertions = args.assertions();
+    let wanted: Vec<Value> = assertions
         .iter()
         .map(|(kind, text)| json!({*kind: text}))
         .collect();
@@ -69,7 +71,7 @@ pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         print::json(&verdict)?;
     } else {
-        print::page(&page(&verdict, &claims))?;
+        print::page(&page(&verdict, &assertions))?;
     }
     Ok(match holds(&verdict) {
         true => ExitCode::SUCCESS,
@@ -78,17 +80,17 @@ pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl VerifyArgs {
-    fn claims(&self) -> Vec<(&'static str, &str)> {
+    fn assertions(&self) -> Vec<(&'static str, &str)> {
         let all = [
             ("contains", &self.contains),
             ("regex", &self.regex),
             ("sha256", &self.sha256),
         ];
-        let claims = all.into_iter().flat_map(|(kind, texts)| {
+        let assertions = all.into_iter().flat_map(|(kind, texts)| {
             let texts = texts.iter();
             texts.map(move |text| (kind, text.as_str()))
         });
-        claims.collect()
+        assertions.collect()
     }
 }
 
@@ -97,10 +99,10 @@ fn list<'a>(verdict: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
 }
 
 fn holds(verdict: &Value) -> bool {
-    verdict["intact"] == true && list(verdict, "claims").all(|claim| claim["found"] == true)
+    verdict["intact"] == true && list(verdict, "claims").all(|assertion| assertion["found"] == true)
 }
 
-fn page(verdict: &Value, claims: &[(&str, &str)]) -> String {
+fn page(verdict: &Value, assertions: &[(&str, &str)]) -> String {
     let mut page = vec![first_line(verdict)];
     page.extend(list(verdict, "problems").map(|problem| {
         let message = problem["message"].as_str().unwrap_or("something is wrong");
@@ -116,8 +118,8 @@ fn page(verdict: &Value, claims: &[(&str, &str)]) -> String {
         )
     }));
     page.extend(more(verdict, "more_gaps", "gaps"));
-    let answers = claims.iter().zip(list(verdict, "claims"));
-    page.extend(answers.map(|((kind, text), answer)| claim_line(kind, text, answer)));
+    let answers = assertions.iter().zip(list(verdict, "claims"));
+    page.extend(answers.map(|((kind, text), answer)| assertion_line(kind, text, answer)));
     page.push(String::new());
     page.join("\n")
 }
@@ -131,7 +133,7 @@ fn first_line(verdict: &Value) -> String {
     };
     let digest = match verdict["output_sha256"].as_str() {
         Some(digest) => format!("SHA-256 {}", visible(digest)),
-        None => "no SHA-256 over all of them".to_owned(),
+        None => "no SHA-256 of all of them".to_owned(),
     };
     format!("job {job} ({state}) is {is}: {bytes} bytes of output, {digest}")
 }
@@ -141,8 +143,8 @@ fn more(verdict: &Value, key: &str, what: &str) -> Option<String> {
     Some(format!("  and {more} more {what}"))
 }
 
-fn claim_line(kind: &str, text: &str, answer: &Value) -> String {
-    let shown = match text.char_indices().nth(CLAIM_CHARS_MAX) {
+fn assertion_line(kind: &str, text: &str, answer: &Value) -> String {
+    let shown = match text.char_indices().nth(ASSERTION_CHARS_MAX) {
         Some((end, _)) => format!("{}…", visible(&text[..end])),
         None => visible(text),
     };
@@ -168,9 +170,9 @@ mod tests {
             "gaps": [{"from": 3, "to": 5, "reason": "drop_oldest"}],
             "claims": [{"found": true, "offset": 1, "end": 2}, {"found": false}, {"found": true}],
         });
-        let claims = [("contains", "x"), ("regex", "y+"), ("sha256", "ab")];
+        let assertions = [("contains", "x"), ("regex", "y+"), ("sha256", "ab")];
         let expected = "\
-job 7 (failed) is NOT intact: 10 bytes of output, no SHA-256 over all of them
+job 7 (failed) is NOT intact: 10 bytes of output, no SHA-256 of all of them
   segment 7.1.0.seg: a\\x1bb
   and 2 more problems
   bytes 3 to 5 are on record as missing (drop_oldest)
@@ -178,7 +180,7 @@ contains x: true, bytes 1 to 2
 regex y+: NOT true
 sha256 ab: true
 ";
-        assert_eq!(page(&verdict, &claims), expected);
+        assert_eq!(page(&verdict, &assertions), expected);
         assert!(!holds(&verdict));
         assert!(holds(&json!({"intact": true, "claims": [{"found": true}]})));
         assert!(!holds(

@@ -1,4 +1,4 @@
-//! `wait`: waits for jobs and ends as they end. Never touches them.
+//! `wait`: waits for jobs and exits with their code. Does not affect them.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::cli::{
     connect::{
         find_job,
-        link::{self, Link, StartPolicy, Tell},
+        link::{self, Link, StartPolicy, VersionNotice},
         target::Connect,
     },
     new_job::options,
@@ -18,22 +18,22 @@ use crate::cli::{
 /// Options of `wait`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code: that of the job, as `run` has it. Of several jobs: 0 when all succeeded, else that of \
-the first one in the order given that did not; with --any that of the job that decided. With \
-another --until than final: 0 once it is so, of all jobs or with --any of one; where it can no \
-longer become so, the job's code, or 1 where that is 0. 124 when --timeout is over.
+Exit code: the job's, as from `run`. Of several jobs: 0 when all succeeded, else the code of the \
+first one in the order given that did not; with --any the code of the job that ended first. With \
+another --until than final: 0 when it has come true, for all jobs or with --any for one; when it can \
+no longer come true, the job's code, or 1 where that is 0. 124 when --timeout has passed.
 
-A PATTERN is a regular expression over bytes; ^ and $ are the ends of lines. A job is idle when it \
-runs and has written nothing, and was given no input, for so long.")]
+PATTERN is a regular expression over bytes; ^ and $ match at the ends of lines. A job is idle when it \
+runs and for TIME has written nothing and received no input.")]
 pub struct WaitArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The jobs: numbers, ids, unique names or `last`
+    /// The jobs: numbers, ids, unique names, or `last` for the newest
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<String>,
 
-    /// Stop at the first job of several
+    /// Stop when the first of several jobs is there
     #[arg(long)]
     any: bool,
 
@@ -41,20 +41,20 @@ pub struct WaitArgs {
     #[arg(long, conflicts_with = "any")]
     all: bool,
 
-    /// final, running, regex:PATTERN, idle:TIME or bytes:N
+    /// What to wait for: final, running, regex:PATTERN, idle:TIME or bytes:N
     #[arg(long, value_name = "WHAT", value_parser = WaitUntil::parse, default_value = "final")]
     until: WaitUntil,
 
-    /// Give up after so long (90, 90s, 5m, 2h)
+    /// Give up after this time (90, 90s, 5m, 2h)
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<f64>,
 
-    /// Print what became of it as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What is waited for, as the server is asked for it.
+/// What to wait for, as the `until` of `job.wait`.
 #[derive(Debug, Clone, PartialEq)]
 struct WaitUntil(Value);
 
@@ -75,35 +75,36 @@ impl WaitUntil {
     }
 }
 
-/// The shortest timeout that is asked for: none is none at all.
+/// The shortest timeout that is sent, also after the deadline.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
-/// How long the server's own word on a timeout may be late: it looks at every job once, for two
-/// seconds at most.
-const LATE_MAX: Duration = Duration::from_secs(3);
+/// How long the server's reply may come after the timeout: it checks every job once more, for up to
+/// two seconds.
+const REPLY_LATE_MAX: Duration = Duration::from_secs(3);
 
 /// Waits for the jobs.
 pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-        return find_job::no_jobs_at_all();
+    let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+    else {
+        return find_job::no_jobs();
     };
     let deadline = match args.timeout.map(Duration::try_from_secs_f64) {
         None => None,
         Some(Ok(length)) => Instant::now().checked_add(length),
-        Some(Err(_)) => anyhow::bail!("--timeout is longer than any clock; leave it out for none"),
+        Some(Err(_)) => anyhow::bail!("--timeout is too long; leave it out for none"),
     };
     let names = find_job::resolve_all(&mut link, &args.jobs).await?;
-    // One question at a time keeps every reply short, however many jobs there are.
+    // One request for each job keeps every reply short, however many jobs there are.
     let groups: Vec<Value> = match args.any {
         true => vec![json!(names)],
         false => names.into_iter().map(|name| json!([name])).collect(),
     };
     let mut results = Vec::with_capacity(groups.len());
     for group in groups {
-        let result = args.ask(&mut link, group, deadline).await?;
-        let hopeless = !args.until.is_final() && result["met"] != true;
+        let result = args.wait_for_group(&mut link, group, deadline).await?;
+        let impossible = !args.until.is_final() && result["met"] != true;
         results.push(result);
-        if hopeless {
+        if impossible {
             break;
         }
     }
@@ -114,9 +115,9 @@ pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl WaitArgs {
-    /// Waits for one group, across losses of the connection. Null after the timeout where no
-    /// server was there to answer.
-    async fn ask(
+    /// Waits for one group, across losses of the connection. Null when the timeout has passed and
+    /// no server has replied.
+    async fn wait_for_group(
         &self,
         link: &mut Link,
         jobs: Value,
@@ -131,10 +132,10 @@ impl WaitArgs {
             let asked = link.try_request("job.wait", &params);
             let result = match deadline {
                 None => asked.await,
-                Some(deadline) => match timeout_at(deadline + LATE_MAX, asked).await {
+                Some(deadline) => match timeout_at(deadline + REPLY_LATE_MAX, asked).await {
                     Ok(result) => result,
                     Err(_) => {
-                        link.lost();
+                        link.mark_lost();
                         return Ok(Value::Null);
                     }
                 },
@@ -147,23 +148,23 @@ impl WaitArgs {
 
     fn exit_code(&self, results: &[Value]) -> anyhow::Result<u8> {
         for result in results {
-            let Some(job) = decisive(result)? else {
+            let Some(job) = deciding_job(result)? else {
                 return Ok(exit_code::TIMED_OUT);
             };
-            let came = result["met"] == true && !self.until.is_final();
-            let code = match (came, job.is_final()) {
+            let came_true = result["met"] == true && !self.until.is_final();
+            let code = match (came_true, job.is_final()) {
                 (true, _) => exit_code::SUCCESS,
                 (false, false) => exit_code::TIMED_OUT,
                 (false, true) if self.until.is_final() => exit_code::of(&job),
                 (false, true) => exit_code::of(&job).max(exit_code::FAILURE),
             };
             if code != exit_code::SUCCESS {
-                let hopeless = match job.is_final() && !self.until.is_final() {
-                    true => "; what was waited for cannot come any more",
+                let impossible = match job.is_final() && !self.until.is_final() {
+                    true => "; what was waited for can no longer come true",
                     false => "",
                 };
                 let stands = describe::of(&job);
-                print::to_person(&format!("job {} {stands}{hopeless}", job.number));
+                print::line_on_terminal(&format!("job {} {stands}{impossible}", job.number));
                 return Ok(code);
             }
         }
@@ -171,8 +172,9 @@ impl WaitArgs {
     }
 }
 
-/// The job that decided, or that alone was asked for.
-fn decisive(result: &Value) -> anyhow::Result<Option<ShownJob>> {
+/// The job that decided the wait, or the only one in the request; `None` when the timeout has
+/// passed.
+fn deciding_job(result: &Value) -> anyhow::Result<Option<ShownJob>> {
     let job = match (&result["job"], result["jobs"].as_array().map(Vec::as_slice)) {
         (Value::Null, Some([only])) => only,
         (job, _) => job,
@@ -183,7 +185,7 @@ fn decisive(result: &Value) -> anyhow::Result<Option<ShownJob>> {
     }
 }
 
-/// One answer out of several: whether all were met, and all jobs in the order asked.
+/// One result from several: whether all were met, and all jobs in the order of the command line.
 fn summary(results: &[Value]) -> Value {
     let jobs = results
         .iter()

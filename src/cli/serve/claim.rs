@@ -1,6 +1,4 @@
-//! The data directory of a server: made, owned, and locked.
-//!
-//! What lies in it is known by the layout.
+//! Claims the data directory for a server: makes it, checks that it is ours alone, and locks it.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -18,60 +16,62 @@ use crate::{
     spool::Layout,
 };
 
-/// How long a start tries for a lock that is taken: a child of a dead server, between fork and
-/// exec, still holds it for a moment.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-/// Between two tries.
+/// How long a start waits for the lock: a child of a dead server holds it for a moment, between
+/// fork and exec.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Time between two tries.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Why a server cannot have its data directory.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
-    /// It cannot be made or looked at.
+pub enum ClaimError {
+    /// The lock file cannot be locked or written.
     #[error("cannot use the data directory {}: {source}", path.display())]
     Io {
-        /// The directory, or the place in it.
+        /// The path of the lock file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// It is not ours alone, or cannot be made.
+    /// The directory is not ours alone, or cannot be made.
     #[error(transparent)]
     NotOurs(#[from] DataDirError),
-    /// Another server has it.
+    /// Another server holds it.
     #[error(
-        "another server{pid} runs on {}; stop it first (cc-executor stop), or name another \
+        "another server{pid} runs on {}; stop it first (cc-executor stop), or give another \
          directory with --data-dir",
         path.display()
     )]
     Taken {
-        /// The directory.
+        /// The data directory.
         path: PathBuf,
-        /// ` (process 42)`, where known.
+        /// ` (process 42)`, or empty if the process is unknown.
         pid: String,
     },
 }
 
-/// A data directory that is ours until this is dropped.
+/// A data directory that this process holds until the drop.
 #[derive(Debug)]
 pub struct DataDirClaim {
-    /// Where things lie in it; absolute.
+    /// The paths in it; absolute.
     pub layout: Layout,
-    /// The directory itself, locked: what is locked can then not be removed under us.
+    /// The directory itself, locked: unlike a lock file, it keeps its lock when its entries are
+    /// removed.
     pub directory: OwnDir,
-    /// The lock file, which servers of earlier versions look at; made again when it is removed.
+    /// The lock file, which servers of earlier versions check; made again when it was removed.
     lock: Mutex<File>,
 }
 
 impl DataDirClaim {
-    /// Makes the directory (0700) where it is missing, looks whether it is ours alone, and takes its lock.
-    pub async fn take(dir: &Path) -> Result<Self, PlaceError> {
+    /// Makes the directory (0700) if it is missing, checks that it is ours alone, and takes its
+    /// lock.
+    pub async fn take(dir: &Path) -> Result<Self, ClaimError> {
         let directory = OwnDir::make(dir)?;
         let layout = Layout::new(directory.path());
         let lock = directory.file_in_it(Layout::LOCK, Access::Write)?;
         wait_for_lock(&lock, &layout).await?;
         wait_for_lock(directory.file(), &layout).await?;
-        write_down(&lock).map_err(|source| PlaceError::Io {
+        write_pid(&lock).map_err(|source| ClaimError::Io {
             path: layout.lock(),
             source,
         })?;
@@ -85,14 +85,14 @@ impl DataDirClaim {
         })
     }
 
-    /// Whether our directory still has its name.
-    pub fn is_there(&self) -> bool {
+    /// Whether our directory is still at its path.
+    pub fn is_in_place(&self) -> bool {
         is_same(self.directory.file(), self.layout.root())
     }
 
-    /// Makes the lock file again where it was removed. Another process that holds it is a server that
-    /// starts, and will find the directory taken.
-    pub fn keep_lock(&self) -> io::Result<()> {
+    /// Makes the lock file again if it was removed. If another process holds the new one, that is a
+    /// server that starts; it will find the directory locked and end.
+    pub fn restore_lock_file(&self) -> io::Result<()> {
         let Ok(mut held) = self.lock.lock() else {
             return Ok(());
         };
@@ -101,82 +101,81 @@ impl DataDirClaim {
         }
         let file = self.directory.file_in_it(Layout::LOCK, Access::Write)?;
         if file.try_lock().is_ok() {
-            write_down(&file)?;
+            write_pid(&file)?;
             *held = file;
         }
         Ok(())
     }
 
-    /// Adds to why a start failed what the error alone does not tell: of a file that cannot be made
-    /// SQLite says only that it cannot open it, and the system that the disk is full, which it is not.
+    /// Adds to the error of a failed start that the file system has no free inodes, if that is so.
+    /// The errors are misleading then: SQLite says that it cannot open the file, the system that
+    /// the disk is full.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         let dir = self.layout.root();
-        if takes_files(dir) {
+        if has_free_inodes(dir) {
             return error;
         }
         error.context(format!(
-            "there is no room for another file on the file system of {} (df -i); remove some and \
-             start again",
+            "the file system of {} has no free inodes (df -i); remove some files and start \
+             again",
             dir.display()
         ))
     }
 }
 
-/// Whether another file can be made there. A file system that does not count its inodes says 0 of 0.
-fn takes_files(dir: &Path) -> bool {
+/// Whether the file system has free inodes. One that does not count them reports 0 of 0.
+fn has_free_inodes(dir: &Path) -> bool {
     rustix::fs::statvfs(dir).map_or(true, |fs| fs.f_files == 0 || fs.f_favail > 0)
 }
 
-async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), PlaceError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+async fn wait_for_lock(file: &File, layout: &Layout) -> Result<(), ClaimError> {
+    let deadline = Instant::now() + LOCK_WAIT_MAX;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            // Network file systems do not lock what is open for reading: there the file has to do.
+            // NFS does not lock a descriptor that is open for reading only, which a directory's
+            // always is: there the lock file is enough.
             Err(TryLockError::Error(_)) if file.metadata().is_ok_and(|file| file.is_dir()) => {
                 return Ok(());
             }
             Err(TryLockError::Error(source)) => {
-                return Err(PlaceError::Io {
+                return Err(ClaimError::Io {
                     path: layout.lock(),
                     source,
                 });
             }
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
                 let pid = holder(layout);
-                return Err(PlaceError::Taken {
+                return Err(ClaimError::Taken {
                     path: layout.root().to_owned(),
                     pid: pid.map_or_else(String::new, |pid| format!(" (process {pid})")),
                 });
             }
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a lock that is let go tells nobody"
-            )]
+            #[expect(clippy::disallowed_methods, reason = "flock has no asynchronous wait")]
             Err(TryLockError::WouldBlock) => sleep(LOCK_RETRY).await,
         }
     }
 }
 
-/// Who holds the directory, as the kernel tells or as it has written down.
+/// The process id of the holder, from the kernel or from the lock file.
 fn holder(layout: &Layout) -> Option<i32> {
     use crate::cli::connect::holder;
-    holder::holder(layout).or_else(|| holder::written_down(layout))
+    holder::holder(layout).or_else(|| holder::recorded_pid(layout))
 }
 
-/// Writes down who has the lock.
-fn write_down(mut file: &File) -> io::Result<()> {
+/// Writes our process id into the lock file.
+fn write_pid(mut file: &File) -> io::Result<()> {
     let written = file
         .set_len(0)
         .and_then(|()| write!(file, "{}", std::process::id()));
     match written {
-        // A full disk must not keep a server from ending jobs.
+        // A server must start on a full disk, too, to end jobs.
         Err(full) if full.kind() == io::ErrorKind::StorageFull => Ok(()),
         written => written,
     }
 }
 
-/// Whether an open file is still what has this name.
+/// Whether a path still leads to this open file.
 fn is_same(file: &File, path: &Path) -> bool {
     let place = |file: fs::Metadata| (file.dev(), file.ino());
     match (file.metadata(), fs::metadata(path)) {
@@ -209,7 +208,7 @@ mod tests {
         let first = DataDirClaim::take(root.path()).await.expect("taken");
         let begun = Instant::now();
         let error = DataDirClaim::take(root.path()).await.expect_err("refused");
-        assert!(begun.elapsed() >= LOCK_PATIENCE);
+        assert!(begun.elapsed() >= LOCK_WAIT_MAX);
         assert!(
             error.to_string().contains(&std::process::id().to_string()),
             "{error}"
@@ -224,12 +223,12 @@ mod tests {
         let first = DataDirClaim::take(root.path()).await.expect("taken");
         fs::remove_file(first.layout.lock()).expect("removed");
         assert!(DataDirClaim::take(root.path()).await.is_err());
-        first.keep_lock().expect("made again");
+        first.restore_lock_file().expect("made again");
         let text = fs::read_to_string(first.layout.lock()).expect("a lock");
         assert_eq!(text, std::process::id().to_string());
-        assert!(first.is_there());
+        assert!(first.is_in_place());
         fs::rename(root.path(), root.path().with_extension("old")).expect("moved");
-        assert!(!first.is_there());
+        assert!(!first.is_in_place());
         fs::remove_dir_all(root.path().with_extension("old")).expect("removed");
     }
 

@@ -1,7 +1,5 @@
-//! The same for several jobs, one behind the other: one that refuses does not keep it from the
-//! others.
-//!
-//! What is done to them is the verbs' business.
+//! The JOB arguments of a verb, and a loop that applies an action to each job in order. An error
+//! for one job does not stop the others.
 
 use std::process::ExitCode;
 
@@ -9,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     find_job,
-    link::{self, Link, StartPolicy, Tell},
+    link::{self, Link, StartPolicy, VersionNotice},
     target::Connect,
 };
 use crate::cli::render::{exit_code, print};
@@ -20,20 +18,21 @@ pub struct Jobs {
     #[command(flatten)]
     pub connect: Connect,
 
-    /// The jobs: numbers, ids, unique names or `last`
+    /// The jobs: numbers, ids, unique names, or `last` for the newest
     #[arg(required = true, value_name = "JOB")]
     pub names: Vec<String>,
 }
 
 impl Jobs {
-    /// Does it to every job, in order; fails when one refuses.
+    /// Applies `act` to every job, in order. Prints errors; the exit code is 1 if there was one.
     pub async fn each(
         &self,
         mut act: impl AsyncFnMut(&mut Link, Value) -> anyhow::Result<()>,
     ) -> anyhow::Result<ExitCode> {
         let target = self.connect.target()?;
-        let Some(mut link) = link::open(target, StartPolicy::IfData, Tell::Everybody).await? else {
-            return find_job::no_jobs_at_all();
+        let Some(mut link) = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?
+        else {
+            return find_job::no_jobs();
         };
         let mut code = exit_code::SUCCESS;
         for name in &self.names {
@@ -43,7 +42,7 @@ impl Jobs {
             };
             match done {
                 Ok(()) => {}
-                Err(error) if error.is::<print::NobodyReads>() => return Err(error),
+                Err(error) if error.is::<print::ReaderLeft>() => return Err(error),
                 Err(error) => {
                     print::line(&format!("{name}: {error:#}"));
                     code = exit_code::FAILURE;

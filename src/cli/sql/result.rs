@@ -1,6 +1,5 @@
-//! What a query gave: columns and rows as the wire has them, and what a value is.
-//!
-//! How values look is the formats' business.
+//! The result of a query: columns, rows and values as the wire has them. `table`, `csv` and `json`
+//! print them.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,14 +7,14 @@ use serde_json::Value;
 /// The result of `history.query`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct QueryResult {
-    /// Names, in order; a name may be there twice.
+    /// The columns' names, in order; a name may occur twice.
     pub columns: Vec<String>,
-    /// As many values in each as there are columns.
+    /// The rows, each with one value per column.
     pub rows: Vec<Vec<Value>>,
-    /// Whether there are more rows.
+    /// Whether the query has more rows than these.
     #[serde(default)]
     pub truncated: bool,
-    /// How long the query ran, ms.
+    /// How long the query ran, milliseconds.
     #[serde(default)]
     pub elapsed_ms: f64,
 }
@@ -23,7 +22,7 @@ pub struct QueryResult {
 /// One value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cell<'a> {
-    /// Nothing; also a real that JSON does not have.
+    /// NULL; also a real that JSON does not have (infinity).
     Null,
     /// An integer or a real, as JSON writes it.
     Number(&'a Value),
@@ -34,7 +33,7 @@ pub enum Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
-    /// Reads a value; one that the contract does not know counts as null.
+    /// Parses a value; one that the contract does not have counts as NULL.
     pub fn of(value: &'a Value) -> Self {
         match value {
             Value::Number(_) | Value::Bool(_) => Self::Number(value),
@@ -49,24 +48,24 @@ impl<'a> Cell<'a> {
 }
 
 impl QueryResult {
-    /// Reads a result.
+    /// Parses a result.
     pub fn read(result: Value) -> anyhow::Result<Self> {
-        let answer: Self = serde_json::from_value(result)?;
-        let fits = |row: &Vec<Value>| row.len() == answer.columns.len();
+        let result: Self = serde_json::from_value(result)?;
+        let fits = |row: &Vec<Value>| row.len() == result.columns.len();
         anyhow::ensure!(
-            answer.rows.iter().all(fits),
-            "the server sent rows that do not fit their columns"
+            result.rows.iter().all(fits),
+            "the server sent a row that has not one value per column"
         );
-        Ok(answer)
+        Ok(result)
     }
 
-    /// Says that there are more rows, and how to get them.
-    pub fn cut_note(&self) -> String {
+    /// A line that there are more rows, and how to get them.
+    pub fn truncation_note(&self) -> String {
         format!(
-            "only the first {} are shown, as many as fit into an answer (1 MiB, --max-rows, at most {}): \
+            "only the first {} are shown: a result has at most 1 MiB and --max-rows (up to {}); \
              LIMIT with OFFSET, or fewer and shorter columns, show others",
             rows(self.rows.len()),
-            super::question::ROWS_MAX
+            super::query::ROWS_MAX
         )
     }
 
@@ -105,15 +104,19 @@ mod tests {
 
     #[test]
     fn rows_fit_their_columns() {
-        let answer = |rows: Value| {
+        let result = |rows: Value| {
             QueryResult::read(json!({"columns": ["a"], "rows": rows, "truncated": true,
                 "elapsed_ms": 1.25}))
         };
-        let one = answer(json!([[1]])).expect("valid");
+        let one = result(json!([[1]])).expect("valid");
         assert_eq!(one.footer(false), "(1 row and more)");
         assert_eq!(one.footer(true), "(1 row and more, 1.25 ms)");
-        assert!(one.cut_note().contains("1 row "), "{}", one.cut_note());
-        assert!(answer(json!([[1, 2]])).is_err());
+        assert!(
+            one.truncation_note().contains("1 row "),
+            "{}",
+            one.truncation_note()
+        );
+        assert!(result(json!([[1, 2]])).is_err());
         assert!(QueryResult::read(json!({})).is_err());
     }
 }

@@ -1,7 +1,5 @@
-//! What clap says about a command line: help as it is, and errors with what they quote made harmless
-//! for a terminal.
-//!
-//! What the words mean is the verbs' business.
+//! Prints clap's help and errors. Errors quote the command line, so control characters in them are
+//! escaped.
 
 use std::{
     io::{self, Write},
@@ -10,19 +8,19 @@ use std::{
 
 use crate::escape;
 
-/// Prints why a command line is not taken, or the help that it asks for; the exit code.
-pub fn refuse(refused: &clap::Error) -> ExitCode {
+/// Prints why a command line is wrong, or the help that it asks for; returns the exit code.
+pub fn print(refused: &clap::Error) -> ExitCode {
     let code = ExitCode::from(u8::try_from(refused.exit_code()).unwrap_or(2));
-    // Where nobody reads it there is nobody to tell.
+    // If it cannot be written, there is no place for the error.
     let _ = match harmless(&refused.to_string()) {
-        // Nothing is in it but our own words: in clap's colours.
+        // Nothing to escape: clap prints it, with colours.
         None => refused.print(),
         Some(text) => io::stderr().write_all(text.as_bytes()),
     };
     code
 }
 
-/// The text with escapes, where it needs some.
+/// The text with escapes; `None` if it needs none.
 fn harmless(text: &str) -> Option<String> {
     let shown = escape::visible_lines(text);
     (shown != text).then_some(shown)

@@ -1,6 +1,4 @@
-//! A query on its way to the server: read from stdin, put into a request.
-//!
-//! Nothing is read out of its text.
+//! The parameters of `history.query`, and reading a query from stdin. Does not parse SQL.
 
 use std::io::Read;
 
@@ -12,22 +10,22 @@ use crate::cli::connect::wire;
 /// Most rows that one query returns; the server's setting may be lower.
 pub const ROWS_MAX: i64 = 10_000;
 
-/// The method that answers.
+/// The method that runs a query.
 pub const METHOD: &str = "history.query";
 
-/// The request's parameters.
+/// The parameters of the request.
 pub fn params(sql: &str, params: Option<Value>, max_rows: Option<i64>) -> Value {
-    let mut question = json!({"sql": sql});
+    let mut request = json!({"sql": sql});
     if let Some(params) = params {
-        question["params"] = params;
+        request["params"] = params;
     }
     if let Some(max_rows) = max_rows {
-        question["max_rows"] = json!(max_rows);
+        request["max_rows"] = json!(max_rows);
     }
-    question
+    request
 }
 
-/// All of stdin.
+/// The query on stdin, up to its end.
 pub fn from_stdin() -> anyhow::Result<String> {
     read(std::io::stdin().lock())
 }
@@ -39,13 +37,13 @@ fn read(from: impl Read) -> anyhow::Result<String> {
         .context("the query cannot be read from stdin")?;
     if bytes.len() > wire::MESSAGE_BYTES_MAX {
         bail!(
-            "the query on stdin is longer than any message may be ({} bytes)",
+            "the query on stdin is longer than a message may be ({} bytes)",
             wire::MESSAGE_BYTES_MAX
         );
     }
     let sql = String::from_utf8(bytes).context("the query on stdin is not UTF-8")?;
     if sql.trim().is_empty() {
-        bail!("there is no query; write it behind `sql` or to its stdin");
+        bail!("there is no query; give it after `sql`, or on stdin");
     }
     Ok(sql)
 }
