@@ -134,7 +134,7 @@ impl Executor {
                 let (log, number) = (&self.inner.log, job.number);
                 // One segment that cannot be read is no reason to show no list.
                 if let Ok(Some(end)) = log.open_end(number, job.output_bytes).await {
-                    end.tell(job);
+                    end.apply_to(job);
                 }
             }
         }
