@@ -38,7 +38,7 @@ use crate::{
 
 pub use crate::output::{
     Assertion, Observed, Pattern, PatternError, StartAt, TailEvent, TailOptions,
-    search::MATCH_BYTES_MAX, verify::claims::TEXT_BYTES_MAX,
+    search::MATCH_BYTES_MAX, verify::assertions::TEXT_BYTES_MAX,
 };
 pub use crate::query::{QueryAnswer, QueryParams};
 pub use crate::store::{Counts, Include, JobPage, ListFilter, SubmitOutcome};

@@ -21,9 +21,9 @@ pub use read::log::{Cursor, Log};
 pub use search::Search;
 pub use search::pattern::{Pattern, PatternError};
 pub use tail::{Observed, OutputTail, StartAt, TailError, TailEvent, TailOptions};
+pub use verify::assertions::{Assertion, Assertions};
 pub use verify::audit::Audit;
-pub use verify::claims::{Assertion, Assertions};
-pub use verify::walk::{Met, OutputWalk};
+pub use verify::walk::{OutputWalk, WalkEvent};
 
 #[cfg(test)]
 mod tail_tests;
