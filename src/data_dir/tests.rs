@@ -1,5 +1,5 @@
-//! Tests of the look at a data directory and its files: what is ours is used, everything else is refused
-//! with what is wrong and what to do.
+//! Tests of the checks of a data directory and its files: our own are used, all others are refused with
+//! a message that says what is wrong and what to do.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use super::*;
 
-/// A place of the test, 0700.
+/// A directory for one test, mode 0700.
 fn place() -> tempfile::TempDir {
     tempfile::tempdir().expect("tempdir")
 }
@@ -47,7 +47,7 @@ fn a_directory_that_others_may_write_into_is_refused_with_the_remedy() {
     fs::create_dir(&path).expect("made");
     for open in [0o770, 0o722, 0o777, 0o1777, 0o2770] {
         mode(&path, open);
-        assert_eq!(flaw(OwnDir::open(&path)), Flaw::ModeOfIt(open));
+        assert_eq!(flaw(OwnDir::open(&path)), Flaw::ModeOfDirectory(open));
         let error = OwnDir::make(&path).expect_err("refused").to_string();
         assert!(
             error.contains(&format!("chmod go-w {}", path.display())),
@@ -83,22 +83,22 @@ fn links_of_our_own_are_followed_to_where_the_same_is_asked() {
     symlink("real", place.path().join("link")).expect("linked");
     symlink(real.join("deep"), place.path().join("absolute")).expect("linked");
     symlink("../real/./deep/data", real.join("data")).expect("linked");
-    for way in [
+    for path in [
         "link/deep/data",
         "absolute/data",
         "link/data",
         "absolute/../deep/data",
     ] {
-        let found = OwnDir::open(&place.path().join(way)).expect("safe");
+        let found = OwnDir::open(&place.path().join(path)).expect("safe");
         assert_eq!(
             found.expect("there").path(),
             real.join("deep/data"),
-            "{way}"
+            "{path}"
         );
     }
     mode(&real, 0o777);
-    let behind = OwnDir::open(&place.path().join("absolute/data"));
-    assert_eq!(flaw(behind), Flaw::ModeAbove(0o777));
+    let below = OwnDir::open(&place.path().join("absolute/data"));
+    assert_eq!(flaw(below), Flaw::ModeAbove(0o777));
     symlink("round", place.path().join("round")).expect("linked");
     assert!(OwnDir::open(&place.path().join("round/data")).is_err());
     assert!(OwnDir::make(&place.path().join("round/data")).is_err());
@@ -109,11 +109,11 @@ fn what_is_no_directory_is_refused() {
     let place = place();
     let path = place.path().join("file");
     fs::write(&path, "").expect("written");
-    assert_eq!(flaw(OwnDir::open(&path)), Flaw::NoDirectory);
-    assert_eq!(flaw(OwnDir::make(&path.join("data"))), Flaw::NoDirectory);
+    assert_eq!(flaw(OwnDir::open(&path)), Flaw::NotADirectory);
+    assert_eq!(flaw(OwnDir::make(&path.join("data"))), Flaw::NotADirectory);
 }
 
-/// Only root can give things away.
+/// Only root can change the owner of a file.
 #[test]
 fn what_belongs_to_another_user_is_refused_with_that_users_name() {
     if !nix::unistd::geteuid().is_root() {
@@ -123,7 +123,7 @@ fn what_belongs_to_another_user_is_refused_with_that_users_name() {
     let path = place.path().join("theirs");
     fs::create_dir_all(path.join("data")).expect("made");
     std::os::unix::fs::chown(&path, Some(1), None).expect("given away");
-    assert_eq!(flaw(OwnDir::open(&path)), Flaw::OwnerOfIt(1));
+    assert_eq!(flaw(OwnDir::open(&path)), Flaw::OwnerOfDirectory(1));
     let error = OwnDir::open(&path).expect_err("refused").to_string();
     assert!(error.contains("sudo -u "), "{error}");
     assert_eq!(flaw(OwnDir::open(&path.join("data"))), Flaw::OwnerAbove(1));
@@ -150,13 +150,13 @@ fn what_is_planted_in_the_place_of_a_file_is_neither_followed_nor_opened() {
         for (name, wrong) in [
             ("link", Flaw::Link),
             ("dangling", Flaw::Link),
-            ("second", Flaw::Names(2)),
-            ("pipe", Flaw::NoFile),
-            ("directory", Flaw::NoFile),
+            ("second", Flaw::HardLinks(2)),
+            ("pipe", Flaw::NotAFile),
+            ("directory", Flaw::NotAFile),
             ("open", Flaw::ModeOfFile(0o620)),
         ] {
             assert_eq!(flaw(dir.open_file(name, access)), wrong, "{name}");
-            assert_eq!(flaw(dir.file_in_it(name, access)), wrong, "{name}");
+            assert_eq!(flaw(dir.open_or_create_file(name, access)), wrong, "{name}");
         }
     }
     let error = dir.create_file("link", Access::Write).expect_err("there");
@@ -199,7 +199,7 @@ fn settings_may_be_a_link_of_ours_and_what_others_may_write_to_is_refused() {
     assert_eq!(wrong, Flaw::ModeOfFile(0o666));
     fs::remove_file(at("config.toml")).expect("removed");
     nix::unistd::mkfifo(&at("config.toml"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    assert_eq!(flaw(dir.read_given("config.toml")), Flaw::NoFile);
+    assert_eq!(flaw(dir.read_given("config.toml")), Flaw::NotAFile);
 }
 
 #[test]
@@ -210,9 +210,12 @@ fn a_directory_in_it_is_ours_alone_as_well() {
     dir.subdirectory("spool").expect("made");
     dir.subdirectory("spool").expect("there");
     mode(&at("spool"), 0o770);
-    assert_eq!(flaw(dir.subdirectory("spool")), Flaw::ModeOfIt(0o770));
+    assert_eq!(
+        flaw(dir.subdirectory("spool")),
+        Flaw::ModeOfDirectory(0o770)
+    );
     symlink("spool", at("link")).expect("linked");
-    assert_eq!(flaw(dir.subdirectory("link")), Flaw::NoDirectory);
+    assert_eq!(flaw(dir.subdirectory("link")), Flaw::NotADirectory);
 }
 
 #[test]
