@@ -1,14 +1,14 @@
-//! What of a text from outside may go to a terminal or into a line of the log: everything that only
-//! shows; what a terminal acts on, and what nobody sees, becomes an escape.
+//! Escapes text from outside before it goes to a terminal or into a line of the log: characters that a
+//! terminal acts on and characters that are invisible become escapes, all others stay.
 //!
-//! Who writes where is not known here, and neither is a job's own output: that stays byte for byte.
+//! A job's own output is not escaped; it stays byte for byte.
 
 use std::fmt::Write;
 
-/// Characters without a picture that are neither controls nor line ends: those of category Cf and
-/// those that Unicode calls default-ignorable (DerivedCoreProperties.txt, Unicode 17). They turn the
-/// direction of the text around them, or make two names look the same.
-const UNSEEN: [(u32, u32); 26] = [
+/// Invisible characters that are neither controls nor line ends: those of category Cf and those that
+/// Unicode calls default-ignorable (DerivedCoreProperties.txt, Unicode 17). They change the direction
+/// of the text around them, or make two different names look the same.
+const INVISIBLE: [(u32, u32); 26] = [
     (0x00ad, 0x00ad),
     (0x034f, 0x034f),
     (0x0600, 0x0605),
@@ -34,30 +34,31 @@ const UNSEEN: [(u32, u32); 26] = [
     (0x1bca0, 0x1bca3),
     (0x1d173, 0x1d17a),
     (0xe0000, 0xe0fff),
-    // Noncharacters at the end of the first plane.
+    // Noncharacters at the end of the Basic Multilingual Plane.
     (0xfffe, 0xffff),
 ];
 
-/// Whether a terminal would act on this character, or show nothing for it.
+/// Whether a terminal would act on this character or show nothing for it.
 pub fn acts(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
     }
     let code = u32::from(c);
     c.is_control()
-        || UNSEEN
+        || INVISIBLE
             .iter()
             .any(|(first, last)| (*first..=*last).contains(&code))
 }
 
-/// The text with every acting character written as an escape: `\n`, `\t`, `\x1b`, `\u{202e}`.
+/// The text with every character for which [`acts`] is true written as an escape: `\n`, `\t`, `\x1b`,
+/// `\u{202e}`.
 pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     text.chars().for_each(|c| push_visible(&mut out, c));
     out
 }
 
-/// The same for a text of several lines: their ends stay.
+/// The same for a text of several lines: `\n` stays.
 pub fn visible_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -80,8 +81,8 @@ fn push_visible(out: &mut String, c: char) {
     }
 }
 
-/// JSON text in which the acting characters that JSON itself lets through (DEL, C1, direction, tags)
-/// are written as `\u009b`. Such characters only occur inside strings, so it stays the same value.
+/// JSON text in which the characters that JSON does not escape itself (DEL, C1, direction, tags) are
+/// written as `\u009b`. Such characters only occur inside strings, so the value stays the same.
 pub fn visible_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -106,7 +107,7 @@ fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
 mod tests {
     use super::*;
 
-    /// One of each kind.
+    /// One character of each kind.
     const ACTING: &str = "\x1b\x07\x7f\u{85}\u{9b}\u{ad}\u{61c}\u{180e}\u{200b}\u{200d}\u{200e}\
                           \u{200f}\u{2028}\u{202e}\u{2060}\u{2066}\u{2069}\u{3164}\u{fe0f}\u{feff}\
                           \u{fff9}\u{1d173}\u{e0001}\u{e0041}\u{e007f}\u{e0100}";

@@ -1,8 +1,8 @@
 //! cc-executor: a persistent job-queue executor.
 //!
-//! Submitted commands become rows of a job table; each runs under a small shim process that
-//! outlives the server; their output is a log that any client can read from any offset. The
-//! modules below are listed in reading order; ARCHITECTURE.md is the map.
+//! Submitted commands become rows of a job table. Each job runs under a small shim process that
+//! outlives the server, and its output is a log that any client can read from any offset. The modules
+//! below are in reading order; ARCHITECTURE.md describes them.
 
 pub mod job;
 
