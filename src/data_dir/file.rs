@@ -72,17 +72,17 @@ impl From<Flaw> for FileRefused {
 
 /// Opens a file; `None` where there is none.
 pub fn open(dir: &OwnDir, name: &str, access: Access) -> Result<Option<File>, FileRefused> {
-    let who = ProcessUser::current();
+    let user = ProcessUser::current();
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(None),
-        found => check_file(&found?, who)?,
+        found => check_file(&found?, user)?,
     }
     match openat(dir, name, access.flags() | GUARDED, Mode::empty()) {
         Err(Errno::NOENT) => Ok(None),
         Err(Errno::LOOP) => Err(Flaw::Link.into()),
         opened => {
             let opened = opened?;
-            check_file(&fstat(&opened)?, who)?;
+            check_file(&fstat(&opened)?, user)?;
             Ok(Some(opened.into()))
         }
     }
@@ -98,7 +98,7 @@ pub fn create(dir: &OwnDir, name: &str, access: Access) -> Result<File, FileRefu
 
 /// Opens a file that a user has put there, for reading.
 pub fn open_given(dir: &OwnDir, name: &str) -> Result<Option<File>, FileRefused> {
-    let who = ProcessUser::current();
+    let user = ProcessUser::current();
     let named = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(None),
         found => found?,
@@ -106,17 +106,17 @@ pub fn open_given(dir: &OwnDir, name: &str) -> Result<Option<File>, FileRefused>
     let directory = fstat(dir)?;
     let mut flags = OFlags::RDONLY | GUARDED;
     if FileType::from_raw_mode(named.st_mode) == FileType::Symlink {
-        check_link(&named, who)?;
+        check_link(&named, user)?;
         flags.remove(OFlags::NOFOLLOW);
         // Check before opening: opening a device may already act on it.
         match statat(dir, name, AtFlags::empty()) {
             Err(Errno::NOENT) => return Ok(None),
-            target => check_given(&target?, &directory, who)?,
+            target => check_given(&target?, &directory, user)?,
         }
     } else {
-        check_given(&named, &directory, who)?;
+        check_given(&named, &directory, user)?;
     }
     let opened = openat(dir, name, flags, Mode::empty())?;
-    check_given(&fstat(&opened)?, &directory, who)?;
+    check_given(&fstat(&opened)?, &directory, user)?;
     Ok(Some(opened.into()))
 }

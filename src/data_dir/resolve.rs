@@ -41,20 +41,20 @@ pub enum Missing {
 pub fn resolve(
     path: &Path,
     missing: Missing,
-    who: ProcessUser,
+    user: ProcessUser,
 ) -> Result<Option<(File, PathBuf)>, DataDirError> {
-    match Resolution::to(path, missing, who)? {
-        Some(resolution) => resolution.open_directory(who).map(Some),
+    match Resolution::to(path, missing, user)? {
+        Some(resolution) => resolution.open_directory(user).map(Some),
         None => Ok(None),
     }
 }
 
 /// The path, with all links resolved, of a directory in which no other user can replace what we
 /// create. It need not belong to our user.
-pub fn safe(path: &Path, who: ProcessUser) -> Result<PathBuf, DataDirError> {
-    let resolution = Resolution::to(path, Missing::ReturnNone, who)?;
+pub fn safe(path: &Path, user: ProcessUser) -> Result<PathBuf, DataDirError> {
+    let resolution = Resolution::to(path, Missing::ReturnNone, user)?;
     let resolution = resolution.ok_or_else(|| DataDirError::io(path, Errno::NOENT.into()))?;
-    resolution.check(who)?;
+    resolution.check(user)?;
     Ok(resolution.path)
 }
 
@@ -82,12 +82,12 @@ impl Resolution {
     }
 
     /// Resolves the whole path; `None` where a name of it is missing.
-    fn to(path: &Path, missing: Missing, who: ProcessUser) -> Result<Option<Self>, DataDirError> {
+    fn to(path: &Path, missing: Missing, user: ProcessUser) -> Result<Option<Self>, DataDirError> {
         let absolute = std::path::absolute(path).map_err(|error| DataDirError::io(path, error))?;
         let mut resolution = Self::from_root()?;
         resolution.remaining = names(&absolute);
         while let Some(name) = resolution.remaining.pop_front() {
-            if !resolution.step(&name, missing, who)? {
+            if !resolution.step(&name, missing, user)? {
                 return Ok(None);
             }
         }
@@ -95,9 +95,9 @@ impl Resolution {
     }
 
     /// Checks that no other user can replace what is below the current directory.
-    fn check(&self, who: ProcessUser) -> Result<(), DataDirError> {
+    fn check(&self, user: ProcessUser) -> Result<(), DataDirError> {
         let stat = fstat(&self.at).map_err(|errno| self.refused(errno))?;
-        check_above(&stat, who).map_err(|flaw| flaw.at(&self.path))
+        check_above(&stat, user).map_err(|flaw| flaw.at(&self.path))
     }
 
     /// Resolves one more name; `false` if it is missing.
@@ -105,9 +105,9 @@ impl Resolution {
         &mut self,
         name: &OsString,
         missing: Missing,
-        who: ProcessUser,
+        user: ProcessUser,
     ) -> Result<bool, DataDirError> {
-        self.check(who)?;
+        self.check(user)?;
         if name == ".." {
             self.at = self.open(name)?;
             self.path.pop();
@@ -118,7 +118,7 @@ impl Resolution {
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => {
-                check_link(&stat, who).map_err(|flaw| flaw.at(&self.path.join(name)))?;
+                check_link(&stat, user).map_err(|flaw| flaw.at(&self.path.join(name)))?;
                 self.follow(name)?;
             }
             FileType::Directory => {
@@ -176,9 +176,9 @@ impl Resolution {
     }
 
     /// Checks that the directory that was reached belongs to our user, and opens it for reading.
-    fn open_directory(self, who: ProcessUser) -> Result<(File, PathBuf), DataDirError> {
+    fn open_directory(self, user: ProcessUser) -> Result<(File, PathBuf), DataDirError> {
         let stat = fstat(&self.at).map_err(|errno| self.refused(errno))?;
-        check_own(&stat, who).map_err(|flaw| flaw.at(&self.path))?;
+        check_own(&stat, user).map_err(|flaw| flaw.at(&self.path))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(&self.at, ".", flags, Mode::empty());
         let opened = opened.map_err(|errno| self.refused(errno))?;

@@ -38,8 +38,8 @@ impl ProcessUser {
 
 /// Checks a directory above the data directory: its owner, and all users that may write in it, can
 /// replace what is below it.
-pub fn check_above(stat: &Stat, who: ProcessUser) -> Result<(), Flaw> {
-    if !who.trusts(stat.st_uid) {
+pub fn check_above(stat: &Stat, user: ProcessUser) -> Result<(), Flaw> {
+    if !user.trusts(stat.st_uid) {
         return Err(Flaw::OwnerAbove(stat.st_uid));
     }
     if stat.st_mode & WRITABLE_BY_OTHERS != 0 && stat.st_mode & STICKY == 0 {
@@ -49,16 +49,16 @@ pub fn check_above(stat: &Stat, who: ProcessUser) -> Result<(), Flaw> {
 }
 
 /// Checks a link on the path: its owner can change its target.
-pub fn check_link(stat: &Stat, who: ProcessUser) -> Result<(), Flaw> {
-    match who.trusts(stat.st_uid) {
+pub fn check_link(stat: &Stat, user: ProcessUser) -> Result<(), Flaw> {
+    match user.trusts(stat.st_uid) {
         true => Ok(()),
         false => Err(Flaw::OwnerOfLink(stat.st_uid)),
     }
 }
 
 /// Checks the data directory itself.
-pub fn check_own(stat: &Stat, who: ProcessUser) -> Result<(), Flaw> {
-    if stat.st_uid != who.uid {
+pub fn check_own(stat: &Stat, user: ProcessUser) -> Result<(), Flaw> {
+    if stat.st_uid != user.uid {
         return Err(Flaw::OwnerOfDirectory(stat.st_uid));
     }
     match stat.st_mode & WRITABLE_BY_OTHERS {
@@ -68,7 +68,7 @@ pub fn check_own(stat: &Stat, who: ProcessUser) -> Result<(), Flaw> {
 }
 
 /// Checks a file in it that only our programs write.
-pub fn check_file(stat: &Stat, who: ProcessUser) -> Result<(), Flaw> {
+pub fn check_file(stat: &Stat, user: ProcessUser) -> Result<(), Flaw> {
     let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
     if kind == rustix::fs::FileType::Symlink {
         return Err(Flaw::Link);
@@ -76,7 +76,7 @@ pub fn check_file(stat: &Stat, who: ProcessUser) -> Result<(), Flaw> {
     if kind != rustix::fs::FileType::RegularFile {
         return Err(Flaw::NotAFile);
     }
-    if stat.st_uid != who.uid {
+    if stat.st_uid != user.uid {
         return Err(Flaw::OwnerOfFile(stat.st_uid));
     }
     if stat.st_mode & WRITABLE_BY_OTHERS != 0 {
@@ -94,11 +94,11 @@ pub fn check_file(stat: &Stat, who: ProcessUser) -> Result<(), Flaw> {
 
 /// Checks a file that a user has put into `directory`. If no other user can enter the directory, the
 /// file's own mode does not matter.
-pub fn check_given(stat: &Stat, directory: &Stat, who: ProcessUser) -> Result<(), Flaw> {
+pub fn check_given(stat: &Stat, directory: &Stat, user: ProcessUser) -> Result<(), Flaw> {
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Err(Flaw::NotAFile);
     }
-    if !who.trusts(stat.st_uid) {
+    if !user.trusts(stat.st_uid) {
         return Err(Flaw::OwnerOfFile(stat.st_uid));
     }
     let can_be_entered = directory.st_mode & 0o011 != 0;
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_in_a_namespace_without_it_the_number_of_all_others_stands_for_root() {
+    fn only_in_a_namespace_without_it_the_id_of_all_others_counts_as_root() {
         assert!(is_mapped("         0          0 4294967295\n", 65_534));
         assert!(is_mapped("0 100000 65536\n", 65_534));
         assert!(!is_mapped("1000 1000 1\n", 65_534));

@@ -63,7 +63,7 @@ async fn finished(fixture: &Fixture) -> JobNumber {
 }
 
 #[tokio::test]
-async fn a_final_job_is_told_from_any_place() {
+async fn a_final_job_is_returned_from_any_offset() {
     let fixture = Fixture::new().await;
     let job = finished(&fixture).await;
     let after = ["<caught up 8>", "<end succeeded>"];
@@ -108,7 +108,7 @@ async fn a_tail_of_one_stream_counts_its_lines_and_passes_over_the_others() {
 }
 
 #[tokio::test]
-async fn a_final_job_without_output_is_told_at_once() {
+async fn a_final_job_without_output_ends_at_once() {
     let fixture = Fixture::new().await;
     let job = fixture.running().await;
     let (chunks, gaps) = (Vec::new(), Vec::new());
@@ -203,7 +203,7 @@ async fn delete(fixture: &Fixture, job: JobNumber) {
 }
 
 #[tokio::test]
-async fn what_was_not_told_of_a_deleted_job_is_a_gap_before_its_end() {
+async fn what_was_not_returned_of_a_deleted_job_is_a_gap_before_its_end() {
     let fixture = Fixture::new().await;
     let job = fixture.running().await;
     let mut first = fixture.segment(job, 1, 0);
@@ -240,7 +240,7 @@ async fn what_was_not_told_of_a_deleted_job_is_a_gap_before_its_end() {
 }
 
 #[tokio::test]
-async fn a_tail_that_has_not_heard_of_the_end_is_told_it_by_the_deletion() {
+async fn a_tail_that_has_not_seen_the_end_gets_it_from_the_deletion() {
     let fixture = Fixture::new().await;
     let job = fixture.running().await;
     let mut segment = fixture.segment(job, 1, 0);

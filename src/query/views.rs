@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_view_is_what_stands_after_its_name() {
+    fn a_view_is_the_text_after_its_name() {
         let text = "CREATE VIEW history_events AS\nSELECT v.id AS id FROM events v";
         assert_eq!(select_of(text), Some("SELECT v.id AS id FROM events v"));
         assert_eq!(select_of("CREATE VIEW x"), None);

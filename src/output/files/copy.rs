@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stops_when_it_is_told_to_and_when_the_disk_is_full() {
+    fn it_stops_when_it_is_cancelled_and_when_the_disk_is_full() {
         let scene = Scene::new(&[("1.1.0.seg", "one")]);
         let mut copier = scene.copier(&[(1, 1)]);
         copier.free_bytes_min = u64::MAX / 2;

@@ -90,7 +90,7 @@ async fn from_every_offset_output_goes_on_after_the_dropped_range() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stands_still_is_told_of_what_went_meanwhile() {
+async fn an_idle_reader_gets_a_gap_for_what_was_dropped_meanwhile() {
     let fixture = Fixture::new().await;
     let job = fixture.running().await;
     let mut segments = five(&fixture, job);

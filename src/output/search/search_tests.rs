@@ -62,7 +62,7 @@ fn the_answer_is_where_a_match_ends_first() {
 }
 
 #[test]
-fn a_match_at_the_moving_end_is_told_unless_what_follows_decides() {
+fn a_match_at_the_moving_end_is_found_unless_what_follows_decides() {
     assert_eq!(live("> ", "name> "), Some(6));
     assert_eq!(live("(?i)PASSWORD: ?", "password:"), Some(9));
     assert_eq!(live("> $", "name> "), None);

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_match_is_told_with_its_beginning_and_its_end() {
+    fn a_match_is_found_with_its_beginning_and_its_end() {
         let all = [items(&[b"one ", b"two", b" three"])];
         for (pattern, expected) in [
             ("two", Some((4, 7))),

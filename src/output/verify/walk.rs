@@ -124,7 +124,7 @@ impl OutputWalk {
                 let events = self.take_rows(rows);
                 match self.offset > before {
                     true => Ok(events),
-                    // A row that is shorter than it says.
+                    // The row has fewer bytes than its length says.
                     false => self.nothing_here(log).await,
                 }
             }
@@ -337,11 +337,11 @@ impl SegmentReading {
                     return Ok(Some(broken(at, "a checksum is wrong")));
                 }
             };
-            let stands = matches!(
+            let has_offset = matches!(
                 header.kind,
                 RecordKind::Output | RecordKind::Gap | RecordKind::Seal
             );
-            if stands && header.offset != self.due {
+            if has_offset && header.offset != self.due {
                 return Ok(Some(broken(
                     at,
                     "the record does not continue the one before it",
