@@ -91,7 +91,7 @@ pub fn environment(
 
 /// Executes this program again, in the same process, with only the variables that [`environment`]
 /// keeps. Returns `Ok` if there is nothing to remove, and an error if the exec failed.
-pub fn environment_of_this_process(is_setting: impl Fn(&str) -> bool) -> io::Result<()> {
+pub fn reexec_with_kept_environment(is_setting: impl Fn(&str) -> bool) -> io::Result<()> {
     let kept = environment(std::env::vars_os(), true, is_setting);
     if kept.len() == std::env::vars_os().count() {
         return Ok(());
@@ -298,7 +298,7 @@ fn too_few_files(bound: u64) -> TooLow {
 /// # Errors
 ///
 /// The hard limit is lower, and this process may not raise it.
-pub fn suits_everybody() -> Result<(), TooLow> {
+pub fn check_open_files() -> Result<(), TooLow> {
     let hard = getrlimit(Resource::Nofile).maximum;
     match hard.filter(|hard| *hard < OPEN_FILES_USUAL) {
         Some(bound) if !may_raise() => Err(too_few_files(bound)),
@@ -318,7 +318,7 @@ fn may_raise() -> bool {
 /// Makes this process non-dumpable (prctl(2)), so that neither core dumps nor other processes of the
 /// same user see its memory, which holds a token and environments of jobs. A program that it executes
 /// is dumpable again.
-pub fn seal() {
+pub fn make_undumpable() {
     // Only a protection: the process works without it.
     let _ = nix::sys::prctl::set_dumpable(false);
 }

@@ -39,7 +39,7 @@ const INVISIBLE: [(u32, u32); 26] = [
 ];
 
 /// Whether a terminal would act on this character or show nothing for it.
-pub fn acts(c: char) -> bool {
+pub fn needs_escape(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
     }
@@ -50,7 +50,7 @@ pub fn acts(c: char) -> bool {
             .any(|(first, last)| (*first..=*last).contains(&code))
 }
 
-/// The text with every character for which [`acts`] is true written as an escape: `\n`, `\t`, `\x1b`,
+/// The text, with every character that [`needs_escape`] written as an escape: `\n`, `\t`, `\x1b`,
 /// `\u{202e}`.
 pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -75,7 +75,7 @@ fn push_visible(out: &mut String, c: char) {
         '\n' => out.push_str("\\n"),
         '\r' => out.push_str("\\r"),
         '\t' => out.push_str("\\t"),
-        c if !acts(c) => out.push(c),
+        c if !needs_escape(c) => out.push(c),
         c if c.is_ascii() => push(out, format_args!("\\x{:02x}", u32::from(c))),
         c => push(out, format_args!("\\u{{{:x}}}", u32::from(c))),
     }
@@ -88,7 +88,7 @@ pub fn visible_json(json: &str) -> String {
     for c in json.chars() {
         match c {
             '\n' => out.push(c),
-            c if acts(c) => {
+            c if needs_escape(c) => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     push(&mut out, format_args!("\\u{unit:04x}"));
                 }
@@ -121,13 +121,13 @@ mod tests {
         assert_eq!(visible("\u{202e}txt"), "\\u{202e}txt");
         assert_eq!(visible("größe ✓ 漢字 🎉"), "größe ✓ 漢字 🎉");
         for c in ACTING.chars() {
-            assert!(acts(c), "{c:?}");
+            assert!(needs_escape(c), "{c:?}");
         }
         assert!(visible(ACTING).is_ascii());
     }
 
     #[test]
-    fn lines_stay_lines_and_nothing_else_acts() {
+    fn lines_stay_lines_and_all_else_is_escaped() {
         assert_eq!(visible_lines("a\r\nb\u{200f}\n"), "a\\r\nb\\u{200f}\n");
     }
 
@@ -135,7 +135,7 @@ mod tests {
     fn json_stays_the_same_value() {
         let value = serde_json::json!({"name": format!("a\u{9b}2J\n{ACTING}ß🎉")});
         let text = visible_json(&value.to_string());
-        assert!(!text.chars().any(acts), "{text}");
+        assert!(!text.chars().any(needs_escape), "{text}");
         let back: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(back, value);
     }

@@ -54,7 +54,7 @@ pub fn is_first() -> bool {
     std::process::id() == 1
 }
 
-/// Runs `cc-executor ARGS` as a child, again after failures, and exits with its code.
+/// Runs `cc-executor ARGS` as a child, again after failures, and returns its last exit code.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.collect();
     let runtime = tokio::runtime::Builder::new_current_thread()

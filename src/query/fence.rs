@@ -19,8 +19,8 @@ use seccompiler::{
 };
 
 #[cfg(target_arch = "x86_64")]
-use super::forbidden::in_the_other_numbering;
-use super::forbidden::{FORBIDDEN, OF_THIS_MACHINE};
+use super::forbidden::x32_calls;
+use super::forbidden::{FORBIDDEN, FORBIDDEN_HERE};
 use crate::spool::Layout;
 
 /// The newest version of Landlock that is used; an older kernel applies what it knows of it.
@@ -41,7 +41,7 @@ const READ: [&str; 4] = [
 /// # Errors
 ///
 /// Why Landlock is not in force, in a few words.
-pub fn files(layout: &Layout) -> Result<(), String> {
+pub fn restrict_files(layout: &Layout) -> Result<(), String> {
     // If the path is too long for the kernel, Landlock cannot have a rule for it.
     PathFd::new(layout.database()).map_err(|error| error.to_string())?;
     let set = ruleset(layout).map_err(|error| error.to_string())?;
@@ -95,8 +95,8 @@ fn allowed(layout: &Layout, read: BitFlags<AccessFs>) -> Vec<(PathBuf, BitFlags<
 ///
 /// # Errors
 ///
-/// Why it is not so, in a few words.
-pub fn calls() -> Result<(), String> {
+/// Why seccomp is not in force, in a few words.
+pub fn restrict_calls() -> Result<(), String> {
     let program = program().map_err(|error| error.to_string())?;
     seccompiler::apply_filter(&program).map_err(|error| error.to_string())
 }
@@ -104,11 +104,11 @@ pub fn calls() -> Result<(), String> {
 fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN
         .iter()
-        .chain(OF_THIS_MACHINE)
+        .chain(FORBIDDEN_HERE)
         .map(|call| (*call, Vec::new()))
         .collect();
     #[cfg(target_arch = "x86_64")]
-    rules.extend(in_the_other_numbering().map(|call| (call, Vec::new())));
+    rules.extend(x32_calls().map(|call| (call, Vec::new())));
     rules.insert(libc::SYS_openat, opens_for_writing(2)?);
     #[cfg(target_arch = "x86_64")]
     rules.insert(libc::SYS_open, opens_for_writing(1)?);
@@ -166,7 +166,7 @@ mod tests {
             let kind = |result: io::Result<()>| result.err().map(|error| error.raw_os_error());
             let refused = |errno: i32| Some(Some(errno));
             let read = |path: PathBuf| kind(File::open(path).map(drop));
-            if let Err(why) = files(&layout) {
+            if let Err(why) = restrict_files(&layout) {
                 let _ = writeln!(io::stderr(), "SKIPPED: {why}");
             } else {
                 assert_eq!(read(layout.database()), None);
@@ -178,7 +178,7 @@ mod tests {
                     refused(libc::EACCES)
                 );
             }
-            calls().expect("this kernel has seccomp");
+            restrict_calls().expect("this kernel has seccomp");
             let denied = refused(libc::EPERM);
             assert_eq!(read(layout.database()), None);
             assert_eq!(kind(fs::write(layout.database(), "y")), denied);

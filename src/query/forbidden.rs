@@ -75,7 +75,7 @@ pub const FORBIDDEN: &[i64] = &[
 
 /// Older calls that only some architectures have.
 #[cfg(target_arch = "x86_64")]
-pub const OF_THIS_MACHINE: &[i64] = &[
+pub const FORBIDDEN_HERE: &[i64] = &[
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_creat,
@@ -98,14 +98,14 @@ pub const OF_THIS_MACHINE: &[i64] = &[
 /// The same calls in the x32 ABI, which x86_64 kernels may offer: a bit is set in their numbers, and
 /// some have numbers of their own. Opening a file is among them, with any flags.
 #[cfg(target_arch = "x86_64")]
-pub fn in_the_other_numbering() -> impl Iterator<Item = i64> {
+pub fn x32_calls() -> impl Iterator<Item = i64> {
     const BIT: i64 = 0x4000_0000;
     const OWN: std::ops::RangeInclusive<i64> = 512..=547;
     let opening = [libc::SYS_open, libc::SYS_openat];
-    let known = FORBIDDEN.iter().chain(OF_THIS_MACHINE).copied();
+    let known = FORBIDDEN.iter().chain(FORBIDDEN_HERE).copied();
     known.chain(opening).chain(OWN).map(|call| call | BIT)
 }
 
 /// Older calls that only some architectures have.
 #[cfg(not(target_arch = "x86_64"))]
-pub const OF_THIS_MACHINE: &[i64] = &[libc::SYS_renameat];
+pub const FORBIDDEN_HERE: &[i64] = &[libc::SYS_renameat];

@@ -40,7 +40,7 @@ const DATA_DIR: &str = "CC_EXECUTOR_QUERY_DATA_DIR";
 /// The query process: reads one [`Question`] from stdin, writes one reply to stdout. Both are JSON.
 pub fn main() -> ExitCode {
     // The files that it reads contain environments of jobs, so its memory is kept from core dumps.
-    crate::clean::seal();
+    crate::clean::make_undumpable();
     let Some(data_dir) = std::env::var_os(DATA_DIR) else {
         return ExitCode::from(2);
     };
@@ -56,7 +56,7 @@ fn serve(layout: &Layout) -> io::Result<()> {
     io::stdin().read_to_string(&mut text)?;
     let question: Question = serde_json::from_str(&text)?;
     confine::confine(&question.bounds)?;
-    let mut missing = Vec::from_iter(fence::files(layout).err());
+    let mut missing = Vec::from_iter(fence::restrict_files(layout).err());
     let reply = match execute::execute(layout, &question, &mut missing) {
         Ok(rows) => QueryReply::Rows(rows),
         Err(refusal) => QueryReply::Refused(refusal),

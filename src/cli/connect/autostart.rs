@@ -216,7 +216,7 @@ impl StartedServer {
                 .await??,
             ),
             None => {
-                clean::suits_everybody()?;
+                clean::check_open_files()?;
                 ServerChild::Child(child(&launch, stderr)?)
             }
         };

@@ -40,7 +40,7 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
     // Before anything is stopped that could not be started again.
     match crate::launch::shim_above() {
         Some(shim) => tokio::task::spawn_blocking(move || shim.check()).await??,
-        None => clean::suits_everybody()?,
+        None => clean::check_open_files()?,
     }
     let launch = match stop::find(&layout).await? {
         Some(server) if proc::is_behind_pid_one(server.pid, &server.launched.argv) => bail!(

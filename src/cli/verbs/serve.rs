@@ -79,7 +79,7 @@ static LEFT: OnceLock<Vec<String>> = OnceLock::new();
 
 /// A clean start, whoever starts the server; or a start outside of the job that this is a part of.
 pub fn prepare() -> Result<(), ExitCode> {
-    if let Err(error) = clean::environment_of_this_process(config::is_variable) {
+    if let Err(error) = clean::reexec_with_kept_environment(config::is_variable) {
         print::line(&format!(
             "the server's environment could not be cleaned: {error}"
         ));
@@ -94,7 +94,7 @@ pub fn prepare() -> Result<(), ExitCode> {
             return Err(ExitCode::from(exit_code::FAILURE));
         }
     }
-    clean::seal();
+    clean::make_undumpable();
     Ok(())
 }
 
