@@ -1,7 +1,7 @@
-//! A clean start for the server, whoever starts it: signals, limits, scheduling and environment of
-//! one shell must not become everybody's. Shims are the server's children and inherit the result.
+//! A clean start for the server: signals, limits, scheduling and environment of the shell that happens
+//! to start it must not apply to all jobs. Shims are the server's children and inherit the result.
 //!
-//! It does not know what a server is for. Jobs get their own limits from their submitters.
+//! Jobs get their own limits from their submitters.
 #![allow(unsafe_code)]
 
 use std::{ffi::OsString, fs, io, os::unix::process::CommandExt, process::Command};
@@ -14,8 +14,8 @@ use rustix::{
 
 use crate::sys::{descriptors, proc};
 
-/// Variables that a server and its children have use for. Whatever else the first shell had, a
-/// password perhaps, would stand in `/proc/PID/environ` for days.
+/// Variables that a server and its children need. Any other one of the first shell, perhaps a password,
+/// would stay in `/proc/PID/environ` for days.
 const KEPT: [&str; 15] = [
     "HOME",
     "LANG",
@@ -34,11 +34,11 @@ const KEPT: [&str; 15] = [
     "USER",
 ];
 
-/// Beginnings of names that are kept, too.
-const KEPT_BEGINNINGS: [&str; 2] = ["LC_", "XDG_"];
+/// Variables with these prefixes are kept, too.
+const KEPT_PREFIXES: [&str; 2] = ["LC_", "XDG_"];
 
-/// Kept only where a person or a service manager names the server itself: what the loader and the
-/// service manager need.
+/// Kept only where a user or a service manager runs `serve` itself: what the loader and the service
+/// manager need.
 const KEPT_BY_HAND: [&str; 11] = [
     "INVOCATION_ID",
     "JOURNAL_STREAM",
@@ -53,25 +53,26 @@ const KEPT_BY_HAND: [&str; 11] = [
     "WATCHDOG_USEC",
 ];
 
-/// Where our settings begin; of these a server keeps what is a setting, and never a token or what a
-/// job was given.
-const OURS: &str = "CC_EXECUTOR_";
+/// The prefix of our own variables. A server keeps those that are settings, but no token and none that
+/// a job was given.
+const OWN_PREFIX: &str = "CC_EXECUTOR_";
 
-/// Fewer files than this, and a server that many use cannot work for all of them.
+/// With a lower hard limit of open files, a server that many clients share cannot serve all of them.
 const OPEN_FILES_USUAL: u64 = 256;
-/// Fewer files than this, and no server can work.
+/// With a lower hard limit of open files, no server can work.
 const OPEN_FILES_MIN: u64 = 40;
-/// The limit of open files that a privileged server gives itself instead.
+/// The hard limit of open files that a privileged server sets if the inherited one is below
+/// `OPEN_FILES_USUAL`.
 const OPEN_FILES_HARD: u64 = 4096;
-/// Least soft limit of open files of a job that brings none: what select(2) can count.
+/// Lowest soft limit of open files of a job without a limit of its own: what select(2) can count.
 const OPEN_FILES_SOFT: u64 = 1024;
-/// Least stack, bytes.
+/// Lowest soft limit of the stack, bytes.
 const STACK_BYTES_MIN: u64 = 8 << 20;
-/// How many processors are allowed: any number. The kernel leaves out what is not ours.
+/// How many processors the affinity mask names: all. The kernel leaves out those that are not allowed.
 const PROCESSORS_MAX: usize = CpuSet::MAX_CPU;
 
-/// What is kept of these variables: `by_hand` where the server itself was named, `is_setting` says
-/// which of our own are settings.
+/// The variables that a server keeps. `by_hand`: a user or a service manager ran `serve` itself.
+/// `is_setting` says which of our own variables are settings.
 pub fn environment(
     variables: impl Iterator<Item = (OsString, OsString)>,
     by_hand: bool,
@@ -79,18 +80,18 @@ pub fn environment(
 ) -> Vec<(OsString, OsString)> {
     let is_kept = |name: &str| {
         KEPT.contains(&name)
-            || KEPT_BEGINNINGS.iter().any(|begin| name.starts_with(begin))
+            || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             || (by_hand && KEPT_BY_HAND.contains(&name))
-            || (name.starts_with(OURS) && is_setting(name))
+            || (name.starts_with(OWN_PREFIX) && is_setting(name))
     };
     variables
         .filter(|(name, _)| name.to_str().is_some_and(is_kept))
         .collect()
 }
 
-/// Executes this program again with nothing but what is kept of its environment, unless that is all
-/// there is. The process stays the same. Returns only where there is nothing to do or it failed.
-pub fn environment_of_this_process(is_setting: impl Fn(&str) -> bool) -> io::Result<()> {
+/// Executes this program again, in the same process, with only the variables that [`environment`]
+/// keeps. Returns `Ok` if there is nothing to remove, and an error if the exec failed.
+pub fn reexec_with_kept_environment(is_setting: impl Fn(&str) -> bool) -> io::Result<()> {
     let kept = environment(std::env::vars_os(), true, is_setting);
     if kept.len() == std::env::vars_os().count() {
         return Ok(());
@@ -105,7 +106,7 @@ pub fn environment_of_this_process(is_setting: impl Fn(&str) -> bool) -> io::Res
         .exec())
 }
 
-/// Why a server must not be started under these limits.
+/// A hard limit under which a server cannot work.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "a server cannot work under the limit of {what} that was set here ({name} is {bound}); start it \
@@ -117,28 +118,29 @@ pub struct TooLow {
     bound: u64,
 }
 
-/// Gives this process, which must have no other thread yet, signals, scheduling and limits as they
-/// usually are. Returns what could not be put right, for the log.
+/// Sets the usual signals, scheduling and limits for this process, which must not have another thread
+/// yet. Returns what could not be changed, for the log.
 pub fn start() -> Result<Vec<String>, TooLow> {
-    let mut left = Vec::new();
-    // A blocked SIGTERM would make a server that cannot be stopped.
+    let mut unchanged = Vec::new();
+    // With SIGTERM blocked the server could not be stopped.
     if let Err(errno) = SigSet::empty().thread_set_mask() {
-        left.push(format!("signals stay blocked: {errno}"));
+        unchanged.push(format!("signals stay blocked: {errno}"));
     }
     default_signals();
     if let Err(error) = schedule() {
-        left.push(error);
+        unchanged.push(error);
     }
-    limits(&mut left)?;
-    Ok(left)
+    limits(&mut unchanged)?;
+    Ok(unchanged)
 }
 
-/// Defaults for all signals but those that a program of ours always ignores. Beyond a limit of file
-/// sizes a write then fails, which is told, where a signal would end the server without a word.
+/// Sets the default action for all signals except two that our programs ignore. With SIGXFSZ ignored, a
+/// write beyond a limit of file sizes fails with an error that is reported; the signal would end the
+/// server without a message.
 fn default_signals() {
     for signal in 1..libc::SIGRTMAX() {
         let disposition = match signal {
-            // std's own: it tells of a stack overflow.
+            // The handlers of Rust's standard library, which report a stack overflow.
             libc::SIGSEGV | libc::SIGBUS => continue,
             libc::SIGPIPE | libc::SIGXFSZ => libc::SIG_IGN,
             _ => libc::SIG_DFL,
@@ -148,56 +150,57 @@ fn default_signals() {
     }
 }
 
-/// The usual nice, policy, I/O priority and processors.
+/// Sets the usual nice value, scheduling policy, I/O priority, processors and OOM score.
 fn schedule() -> Result<(), String> {
-    let mut left = Vec::new();
+    let mut unchanged = Vec::new();
     let nice = getpriority_process(None).unwrap_or(0);
     if nice != 0 && setpriority_process(None, 0).is_err() {
-        left.push(format!("nice {nice} stays, only root may go back to 0"));
+        unchanged.push(format!("nice {nice} stays, only root may go back to 0"));
     }
     // SAFETY: a structure on the stack, plain values.
     let usual = unsafe {
         let parameter: libc::sched_param = std::mem::zeroed();
-        // 1 is this process, 0 its usual priority; a refusal means that it is the usual one or ours
-        // to keep.
+        // ioprio_set(2): who = IOPRIO_WHO_PROCESS (1), priority 0 is the default. If the kernel
+        // refuses, the priority stays.
         libc::syscall(libc::SYS_ioprio_set, 1, 0, 0);
         libc::sched_getscheduler(0) == libc::SCHED_OTHER
             || libc::sched_setscheduler(0, libc::SCHED_OTHER, &parameter) == 0
     };
     if !usual {
-        left.push("the scheduling policy stays".to_owned());
+        unchanged.push("the scheduling policy stays".to_owned());
     }
     let mut all = CpuSet::new();
     (0..PROCESSORS_MAX).for_each(|processor| all.set(processor));
     if let Err(errno) = sched_setaffinity(None, &all) {
-        left.push(format!("the processors stay as they are: {errno}"));
+        unchanged.push(format!("the processors stay as they are: {errno}"));
     }
-    // A server that somebody protects keeps that; one that was to be killed first does not.
+    // A negative score protects the server and stays. A positive one would make the kernel kill the
+    // server first.
     let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
     if score.trim().parse::<i32>().is_ok_and(|score| score > 0)
         && let Err(error) = fs::write("/proc/self/oom_score_adj", "0")
     {
-        left.push(format!("oom_score_adj stays: {error}"));
+        unchanged.push(format!("oom_score_adj stays: {error}"));
     }
-    match left.is_empty() {
+    match unchanged.is_empty() {
         true => Ok(()),
-        false => Err(left.join("; ")),
+        false => Err(unchanged.join("; ")),
     }
 }
 
-fn limits(left: &mut Vec<String>) -> Result<(), TooLow> {
+fn limits(unchanged: &mut Vec<String>) -> Result<(), TooLow> {
     let fatal = [
         (Resource::Fsize, "file sizes", "ulimit -f"),
         (Resource::Cpu, "CPU time", "ulimit -t"),
     ];
     for (resource, what, name) in fatal {
-        if let Some(bound) = unbound(resource) {
+        if let Some(bound) = remove_limit(resource) {
             return Err(TooLow { what, name, bound });
         }
     }
     for (resource, name) in [(Resource::As, "ulimit -v"), (Resource::Data, "ulimit -d")] {
-        if let Some(bound) = unbound(resource) {
-            left.push(format!("memory stays bound: {name} is {bound} bytes"));
+        if let Some(bound) = remove_limit(resource) {
+            unchanged.push(format!("memory stays limited: {name} is {bound} bytes"));
         }
     }
     for resource in [
@@ -206,7 +209,7 @@ fn limits(left: &mut Vec<String>) -> Result<(), TooLow> {
         Resource::Sigpending,
         Resource::Msgqueue,
         Resource::Rss,
-        // A job's mark, which is not for its server.
+        // A shim marks its job's processes with this limit; a server started in a job must not keep it.
         Resource::Rttime,
     ] {
         raise(resource, None);
@@ -216,19 +219,19 @@ fn limits(left: &mut Vec<String>) -> Result<(), TooLow> {
     open_files()
 }
 
-/// Neither this process nor those that it starts write their memory into a file; a job that brings a
+/// Turns core dumps off for this process and its children: their memory contains secrets. A job with a
 /// limit of its own may raise it again.
 fn no_core_dumps() {
     let limit = Rlimit {
         current: Some(0),
         ..getrlimit(Resource::Core)
     };
-    // Down is always allowed.
+    // Lowering a limit is always allowed.
     let _ = setrlimit(Resource::Core, limit);
 }
 
-/// Takes a limit away; the hard one where it cannot be.
-fn unbound(resource: Resource) -> Option<u64> {
+/// Removes a limit. If that is not allowed, raises the soft limit to the hard one and returns it.
+fn remove_limit(resource: Resource) -> Option<u64> {
     let none = Rlimit {
         current: None,
         maximum: None,
@@ -241,7 +244,7 @@ fn unbound(resource: Resource) -> Option<u64> {
     Some(hard)
 }
 
-/// Raises a soft limit to the hard one, or only to `least`.
+/// Raises a soft limit to the hard one, or only to `least` if given. Never lowers it.
 fn raise(resource: Resource, least: Option<u64>) {
     let limit = getrlimit(resource);
     let wanted = match (least, limit.maximum) {
@@ -252,7 +255,7 @@ fn raise(resource: Resource, least: Option<u64>) {
         .current
         .is_some_and(|soft| wanted.is_none_or(|wanted| soft < wanted));
     if is_lower {
-        // Up to the hard limit nobody is refused.
+        // Raising the soft limit up to the hard one is always allowed.
         let _ = setrlimit(
             resource,
             Rlimit {
@@ -263,7 +266,8 @@ fn raise(resource: Resource, least: Option<u64>) {
     }
 }
 
-/// As many open files as jobs that bring no limit shall have. The server itself raises it further.
+/// Sets the limit of open files that jobs without a limit of their own get. The server raises its own
+/// further.
 fn open_files() -> Result<(), TooLow> {
     let hard = getrlimit(Resource::Nofile).maximum;
     if let Some(bound) = hard.filter(|hard| *hard < OPEN_FILES_USUAL) {
@@ -288,13 +292,13 @@ fn too_few_files(bound: u64) -> TooLow {
     }
 }
 
-/// Whether a server that starts by itself would have as many open files as is usual: it is everybody's,
-/// and not only that of the shell that needs one just now.
+/// Checks that a server started automatically from here would have the usual limit of open files: all
+/// clients share that server, not only the shell that needs it now.
 ///
 /// # Errors
 ///
-/// It would have fewer, and may not raise its limit.
-pub fn suits_everybody() -> Result<(), TooLow> {
+/// The hard limit is lower, and this process may not raise it.
+pub fn check_open_files() -> Result<(), TooLow> {
     let hard = getrlimit(Resource::Nofile).maximum;
     match hard.filter(|hard| *hard < OPEN_FILES_USUAL) {
         Some(bound) if !may_raise() => Err(too_few_files(bound)),
@@ -302,7 +306,7 @@ pub fn suits_everybody() -> Result<(), TooLow> {
     }
 }
 
-/// CAP_SYS_RESOURCE (capabilities(7)).
+/// Whether this process may raise hard limits: CAP_SYS_RESOURCE (capabilities(7)).
 fn may_raise() -> bool {
     const SYS_RESOURCE: u32 = 24;
     let status = proc::own_status().unwrap_or_default();
@@ -311,10 +315,11 @@ fn may_raise() -> bool {
     effective.is_some_and(|set| set >> SYS_RESOURCE & 1 == 1)
 }
 
-/// Keeps this process's memory from core dumps and from other processes of the same user: it holds
-/// a token, and environments of jobs. What it executes is dumpable again.
-pub fn seal() {
-    // Without it everything works as well.
+/// Makes this process non-dumpable (prctl(2)), so that neither core dumps nor other processes of the
+/// same user see its memory, which holds a token and environments of jobs. A program that it executes
+/// is dumpable again.
+pub fn make_undumpable() {
+    // Only a protection: the process works without it.
     let _ = nix::sys::prctl::set_dumpable(false);
 }
 

@@ -1,7 +1,7 @@
-//! A data directory that is ours alone: looked at once, on the way to it and in itself, and its files
-//! are opened below its descriptor. The server and every verb come in here.
+//! A data directory that only our user can change. It is checked once, with all directories above it,
+//! and its files are opened relative to its descriptor. The server and every verb open it here.
 //!
-//! What lies in it is not known here.
+//! `spool::Layout` names the files in it.
 
 use std::{
     fs::File,
@@ -23,14 +23,15 @@ mod trust;
 
 pub use error::{DataDirError, Flaw};
 pub use file::Access;
-pub use trust::Who;
+pub use trust::ProcessUser;
 
 use crate::sys::long_path;
-/// How often a file is looked for again that others make and remove just now.
+
+/// How often a file is opened or created again while other processes create and remove it.
 const TRIES_MAX: u32 = 16;
 
-/// A directory that belongs to our effective user, in which nobody else can write, and which nobody
-/// else can replace by another one. Cheap to clone.
+/// A directory that belongs to our effective user, and that no other user can write in or replace.
+/// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct OwnDir {
     directory: Arc<File>,
@@ -44,28 +45,28 @@ impl OwnDir {
     ///
     /// It is not ours, or others could write in it or replace it; the error says what to do.
     pub fn open(path: &Path) -> Result<Option<Self>, DataDirError> {
-        Self::find(path, resolve::Missing::IsNone)
+        Self::find(path, resolve::Missing::ReturnNone)
     }
 
-    /// The same; where it is missing, it is made for us alone (0700), and what is missing above it.
+    /// The same; creates it, and missing directories above it, with mode 0700.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::open`]; it cannot be made.
+    /// Those of [`Self::open`]; it cannot be created.
     pub fn make(path: &Path) -> Result<Self, DataDirError> {
-        let made = Self::find(path, resolve::Missing::IsMade)?;
+        let made = Self::find(path, resolve::Missing::Create)?;
         made.ok_or_else(|| DataDirError::io(path, Errno::NOENT.into()))
     }
 
     fn find(path: &Path, missing: resolve::Missing) -> Result<Option<Self>, DataDirError> {
-        let found = resolve::resolve(path, missing, Who::we_are())?;
+        let found = resolve::resolve(path, missing, ProcessUser::current())?;
         Ok(found.map(|(directory, path)| Self {
             directory: Arc::new(directory),
             path,
         }))
     }
 
-    /// Where it is: absolute, every link followed.
+    /// Its absolute path, with all links resolved.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -75,13 +76,13 @@ impl OwnDir {
         &self.directory
     }
 
-    /// A path to what has this name in it, of any length of its own path (a socket's must not be longer
-    /// than 107 bytes, unix(7)), for as long as this lives.
+    /// A short path to `name` in it, through `/proc/self/fd`, for sockets: their paths have up to 107
+    /// bytes (unix(7)). Valid while this lives.
     pub fn short_path(&self, name: &str) -> PathBuf {
         long_path::within(&self.directory, name)
     }
 
-    /// The name in this directory that a path ends in, if it leads here.
+    /// The last name of a path, if the path's parent is this directory.
     pub fn name_of<'a>(&self, path: &'a Path) -> Option<&'a str> {
         let parent = match path.parent()? {
             here if here.as_os_str().is_empty() => Path::new("."),
@@ -93,31 +94,30 @@ impl OwnDir {
         path.file_name()?.to_str().filter(|_| is_here)
     }
 
-    /// Opens a file of ours; `None` where there is none. Waits for nothing.
+    /// Opens a file that only our programs write; `None` where there is none. Does not block.
     ///
     /// # Errors
     ///
-    /// What has the name is a link, no regular file, another user's, writable by others, or has a second
-    /// name somewhere.
+    /// It is a link, not a regular file, another user's, writable by others, or has a second hard link.
     pub fn open_file(&self, name: &str, access: Access) -> Result<Option<File>, DataDirError> {
         file::open(self, name, access).map_err(|why| why.at(&self.path.join(name)))
     }
 
-    /// Makes a file (0600) that was not there.
+    /// Creates a new file (0600).
     ///
     /// # Errors
     ///
-    /// Something has the name.
+    /// The name is taken (`AlreadyExists`), or the file cannot be created.
     pub fn create_file(&self, name: &str, access: Access) -> Result<File, DataDirError> {
         file::create(self, name, access).map_err(|why| why.at(&self.path.join(name)))
     }
 
-    /// Opens a file of ours, or makes it.
+    /// Opens a file that only our programs write, or creates it.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::open_file`].
-    pub fn file_in_it(&self, name: &str, access: Access) -> Result<File, DataDirError> {
+    /// Those of [`Self::open_file`]; it cannot be created.
+    pub fn open_or_create_file(&self, name: &str, access: Access) -> Result<File, DataDirError> {
         for _ in 0..TRIES_MAX {
             if let Some(file) = self.open_file(name, access)? {
                 return Ok(file);
@@ -130,22 +130,22 @@ impl OwnDir {
         Err(DataDirError::io(&self.path.join(name), Errno::AGAIN.into()))
     }
 
-    /// A file that a person may have put here, such as the settings: it may also be root's, and a link of
-    /// root or ours.
+    /// Opens a file that a user may have put here, such as the settings. It may also belong to root, or
+    /// be a link that belongs to root or to our user.
     ///
     /// # Errors
     ///
-    /// Another user could change what it says.
+    /// Another user could change its content.
     pub fn read_given(&self, name: &str) -> Result<Option<File>, DataDirError> {
         file::open_given(self, name).map_err(|why| why.at(&self.path.join(name)))
     }
 
-    /// Gives `name` this content as a whole, on disk, by way of a new file `draft`: nobody reads half of
-    /// it, and what had either name is not written to.
+    /// Replaces the file `name` by a new one with this content: writes and syncs the file `draft`, then
+    /// renames it. No reader sees half of it, and a file or link that had either name is not written to.
     ///
     /// # Errors
     ///
-    /// The file cannot be made or written.
+    /// The file cannot be created or written.
     pub fn replace_file(&self, name: &str, draft: &str, bytes: &[u8]) -> Result<(), DataDirError> {
         let at = |error| DataDirError::io(&self.path.join(draft), error);
         self.remove(draft).map_err(at)?;
@@ -156,12 +156,12 @@ impl OwnDir {
         self.rename(draft, name).map_err(at)
     }
 
-    /// Gives what has one name the other, which what had it loses.
+    /// Renames a file; one that has the new name is replaced.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(renameat(self, from, self, to)?)
     }
 
-    /// Removes a name, if it is there. What it leads to stays.
+    /// Removes a file or link, if it is there. The target of a link stays.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         match unlinkat(self, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -169,11 +169,11 @@ impl OwnDir {
         }
     }
 
-    /// A directory in it, made for us alone where it is missing.
+    /// Opens a directory in it; creates it with mode 0700 if it is missing.
     ///
     /// # Errors
     ///
-    /// It is a link, or not ours alone.
+    /// It is a link, belongs to another user, or others may write in it.
     pub fn subdirectory(&self, name: &str) -> Result<File, DataDirError> {
         let path = self.path.join(name);
         match mkdirat(self, name, Mode::RWXU) {
@@ -183,24 +183,24 @@ impl OwnDir {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         let opened = openat(self, name, flags, Mode::empty());
         let directory = opened.map_err(|errno| match errno {
-            Errno::LOOP | Errno::NOTDIR => Flaw::NoDirectory.at(&path),
+            Errno::LOOP | Errno::NOTDIR => Flaw::NotADirectory.at(&path),
             errno => DataDirError::io(&path, errno.into()),
         })?;
         let stat = rustix::fs::fstat(&directory);
         let stat = stat.map_err(|errno| DataDirError::io(&path, errno.into()))?;
-        trust::check_own(&stat, Who::we_are()).map_err(|flaw| flaw.at(&path))?;
+        trust::check_own(&stat, ProcessUser::current()).map_err(|flaw| flaw.at(&path))?;
         Ok(directory.into())
     }
 }
 
-/// Where the directory at this path really is, every link followed: one in which something of ours can be
-/// made that nobody else replaces while it is written. It need not be ours.
+/// The path of a directory with all links resolved, after a check that no other user can replace what
+/// we create in it (root and the sticky bit are allowed). It need not belong to our user.
 ///
 /// # Errors
 ///
 /// It is missing, or others may write in it or replace it; the error says what to do.
 pub fn safe_place(path: &Path) -> Result<PathBuf, DataDirError> {
-    resolve::safe(path, Who::we_are())
+    resolve::safe(path, ProcessUser::current())
 }
 
 impl AsFd for OwnDir {

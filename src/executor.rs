@@ -38,7 +38,7 @@ use crate::{
 
 pub use crate::output::{
     Assertion, Observed, Pattern, PatternError, StartAt, TailEvent, TailOptions,
-    search::MATCH_BYTES_MAX, verify::claims::TEXT_BYTES_MAX,
+    search::MATCH_BYTES_MAX, verify::assertions::TEXT_BYTES_MAX,
 };
 pub use crate::query::{QueryAnswer, QueryParams};
 pub use crate::store::{Counts, Include, JobPage, ListFilter, SubmitOutcome};
@@ -134,7 +134,7 @@ impl Executor {
                 let (log, number) = (&self.inner.log, job.number);
                 // One segment that cannot be read is no reason to show no list.
                 if let Ok(Some(end)) = log.open_end(number, job.output_bytes).await {
-                    end.tell(job);
+                    end.apply_to(job);
                 }
             }
         }

@@ -1,9 +1,9 @@
-//! PID 1 of a container: the small process that stands before a server there. It reaps what nobody
-//! else is the parent of, hands signals on, and starts a server again that has failed, however
-//! often, until somebody asks for the end: its own end would be the end of every job.
+//! PID 1 of a container: the small process that is the server's parent there. It reaps orphans, passes
+//! signals on, and starts a failed server again, however often, until a signal asks it to stop: when
+//! PID 1 ends, every job ends.
 //!
-//! It deliberately knows nothing of jobs, shims and the data directory: whatever it forgot would
-//! be lost with the whole container.
+//! It deliberately holds no state of jobs, shims or the data directory: such state would be lost with
+//! the container.
 
 use std::{
     ffi::OsString,
@@ -24,8 +24,8 @@ use tokio::{
     sync::mpsc,
 };
 
-/// What is handed on to the server; SIGCHLD is for us.
-const HANDED_ON: [Signal; 6] = [
+/// Signals that are passed on to the server. SIGCHLD is handled here.
+const FORWARDED: [Signal; 6] = [
     Signal::HUP,
     Signal::INT,
     Signal::QUIT,
@@ -33,20 +33,20 @@ const HANDED_ON: [Signal; 6] = [
     Signal::USR1,
     Signal::USR2,
 ];
-/// Signals that wait to be looked at; each kind is told once until it was.
+/// Most signals that wait in the channel. Signals of one kind are merged before they enter it.
 const SIGNALS_QUEUED_MAX: usize = 16;
-/// A first server that exits with a failure earlier than this has refused its settings or its data
+/// If the first server exits with a failure earlier than this, it has refused its settings or its data
 /// directory.
 const REFUSAL: Duration = Duration::from_secs(1);
 /// The pause before the next start after a failure; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause between two starts.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// A server that has lived this long was sound: the pauses begin anew.
+/// After a server has run this long, the pauses begin again at `PAUSE_MIN`.
 const SOUND_LIFE: Duration = Duration::from_secs(5);
-/// Added to a signal's number, as shells do.
+/// Added to a signal's number to make an exit code, as shells do.
 const SIGNALLED: i32 = 128;
-/// Exit code where no server can be started.
+/// Exit code if no server can be started.
 const FAILURE: u8 = 1;
 
 /// Whether this process is the first one of its PID namespace.
@@ -54,7 +54,7 @@ pub fn is_first() -> bool {
     std::process::id() == 1
 }
 
-/// Runs `cc-executor ARGS` as a child until it ends, and ends as it did.
+/// Runs `cc-executor ARGS` as a child, again after failures, and returns its last exit code.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -64,25 +64,25 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     match runtime.and_then(|runtime| runtime.block_on(watch(&args))) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            say(&format!("no server could be started as PID 1: {error}"));
+            log(&format!("no server could be started as PID 1: {error}"));
             ExitCode::from(FAILURE)
         }
     }
 }
 
 async fn watch(args: &[OsString]) -> io::Result<u8> {
-    // Before the server starts: a signal that comes meanwhile is kept. Handlers are not inherited
-    // through an exec, as a blocked signal would be.
+    // Install the handlers before the server starts, so that no signal is lost meanwhile. Handlers are
+    // not inherited through an exec, as a blocked signal would be.
     let mut signals = listen()?;
-    let mut fate = Fate::default();
+    let mut policy = RestartPolicy::default();
     loop {
         let (verdict, what, code) = match start(args) {
             Ok(server) => {
-                let end = attend(&server, &mut signals, &mut fate).await?;
+                let end = wait_for_end(&server, &mut signals, &mut policy).await?;
                 let what = format!("the server (process {}) {end}", server.pid);
-                (fate.judge(end, server.since.elapsed()), what, end.code())
+                (policy.judge(end, server.since.elapsed()), what, end.code())
             }
-            Err(error) => match fate.judge_start(&error) {
+            Err(error) => match policy.judge_start(&error) {
                 RestartDecision::End(_) => return Err(error),
                 again => (
                     again,
@@ -95,28 +95,28 @@ async fn watch(args: &[OsString]) -> io::Result<u8> {
             RestartDecision::End(code) => return Ok(code),
             RestartDecision::Again(pause) => pause,
         };
-        say(&format!(
+        log(&format!(
             "{what}; it is started again in {} s, running jobs go on",
             pause.as_secs_f64()
         ));
-        if is_asked_within(pause, &mut signals).await? {
+        if is_stopped_within(pause, &mut signals).await? {
             return Ok(code);
         }
     }
 }
 
-/// Hands signals on to the server and reaps, until the server has ended.
-async fn attend(
+/// Passes signals on to the server and reaps orphans, until the server has ended.
+async fn wait_for_end(
     server: &SupervisedServer,
     signals: &mut mpsc::Receiver<Signal>,
-    fate: &mut Fate,
+    policy: &mut RestartPolicy,
 ) -> io::Result<ProcessEnd> {
     loop {
-        let signal = signals.recv().await.ok_or_else(deaf)?;
+        let signal = signals.recv().await.ok_or_else(no_more_signals)?;
         if signal != Signal::CHILD {
-            fate.is_asked = true;
-            // Nobody but us reaps it, so the number is still its own. It may have ended already
-            // (ESRCH): then its SIGCHLD is on its way.
+            policy.is_stopping = true;
+            // Only this process reaps the server, so the process id is still the server's. If the
+            // server has just ended (ESRCH), its SIGCHLD follows.
             let _ = kill_process(server.pid, signal);
         } else if let Some(end) = reap(Some(server.pid)) {
             return Ok(end);
@@ -124,14 +124,14 @@ async fn attend(
     }
 }
 
-/// Waits for the next start, and reaps meanwhile; whether somebody asked for the end.
-async fn is_asked_within(
+/// Waits before the next start, and reaps meanwhile; whether a signal asked to stop.
+async fn is_stopped_within(
     pause: Duration,
     signals: &mut mpsc::Receiver<Signal>,
 ) -> io::Result<bool> {
     let until = tokio::time::Instant::now() + pause;
     while let Ok(signal) = tokio::time::timeout_at(until, signals.recv()).await {
-        if signal.ok_or_else(deaf)? != Signal::CHILD {
+        if signal.ok_or_else(no_more_signals)? != Signal::CHILD {
             return Ok(true);
         }
         reap(None);
@@ -139,14 +139,14 @@ async fn is_asked_within(
     Ok(false)
 }
 
-fn deaf() -> io::Error {
+fn no_more_signals() -> io::Error {
     io::Error::other("the signals have ended")
 }
 
-/// Every signal that concerns us, as it comes.
+/// A channel of all forwarded signals and SIGCHLD.
 fn listen() -> io::Result<mpsc::Receiver<Signal>> {
     let (sender, receiver) = mpsc::channel(SIGNALS_QUEUED_MAX);
-    for kind in HANDED_ON.into_iter().chain([Signal::CHILD]) {
+    for kind in FORWARDED.into_iter().chain([Signal::CHILD]) {
         let mut source = signal(SignalKind::from_raw(kind.as_raw()))?;
         let sender = sender.clone();
         tokio::spawn(async move {
@@ -156,7 +156,7 @@ fn listen() -> io::Result<mpsc::Receiver<Signal>> {
     Ok(receiver)
 }
 
-/// The running server.
+/// A server that was started, and when.
 struct SupervisedServer {
     pid: Pid,
     since: Instant,
@@ -164,8 +164,8 @@ struct SupervisedServer {
 
 fn start(args: &[OsString]) -> io::Result<SupervisedServer> {
     let name = std::env::args_os().next().unwrap_or_default();
-    // A group of its own: Ctrl-C at a terminal then reaches it once, through us, and not twice,
-    // which would end it in a hurry.
+    // A process group of its own: Ctrl-C at a terminal then reaches the server once, through this
+    // process. A second one would make it stop at once.
     let child = Command::new(program())
         .arg0(name)
         .args(args)
@@ -177,7 +177,8 @@ fn start(args: &[OsString]) -> io::Result<SupervisedServer> {
     })
 }
 
-/// Our own program file. Its name, where it still has one, so that `ps` shows more than `exe`.
+/// The path of our own program file; by its name, if it still has one, so that `ps` shows more than
+/// `exe`.
 fn program() -> PathBuf {
     std::env::current_exe()
         .ok()
@@ -185,15 +186,15 @@ fn program() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }
 
-/// Takes the exit status of everything that has ended; returns the server's, if it is among them.
-/// One SIGCHLD can stand for many.
+/// Reaps all children that have ended (one SIGCHLD can stand for many); returns the end of the server
+/// if it is among them.
 fn reap(server: Option<Pid>) -> Option<ProcessEnd> {
     let mut found = None;
     loop {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if Some(pid) == server => found = ProcessEnd::of(status),
             Ok(Some(_)) | Err(Errno::INTR) => {}
-            // Those that are left live, or (ECHILD) nobody is left.
+            // All other children run, or (ECHILD) there are none.
             Ok(None) | Err(_) => return found,
         }
     }
@@ -209,7 +210,7 @@ enum ProcessEnd {
 }
 
 impl ProcessEnd {
-    /// `None` for a stop or a continuation, which nobody asks the kernel to tell.
+    /// `None` for a stop or a continuation, which `reap` does not ask for.
     fn of(status: WaitStatus) -> Option<Self> {
         let exited = status.exit_status().map(Self::Exited);
         exited.or_else(|| status.terminating_signal().map(Self::Signalled))
@@ -233,35 +234,36 @@ impl fmt::Display for ProcessEnd {
     }
 }
 
-/// What the end of a server, or a start that failed, means.
+/// What to do after the end of a server or a failed start.
 #[derive(Debug, PartialEq, Eq)]
 enum RestartDecision {
-    /// Ours, with this exit code.
+    /// Exit with this code.
     End(u8),
-    /// It failed, and nobody has asked us for an end: another start after this pause.
+    /// Start a server again after this pause.
     Again(Duration),
 }
 
-/// What decides it.
+/// What a decision depends on.
 #[derive(Debug, Default)]
-struct Fate {
-    is_asked: bool,
-    /// A server has served, or may have: there can be jobs that our end would kill.
+struct RestartPolicy {
+    /// A signal has asked to stop.
+    is_stopping: bool,
+    /// A server has served, or may have: there may be jobs that the end of PID 1 would kill.
     may_have_jobs: bool,
-    /// Failures since the last sound life.
+    /// Failures since a server last ran for `SOUND_LIFE`.
     failures: u32,
 }
 
-impl Fate {
-    /// Judges the end of a server that has lived for `life`.
+impl RestartPolicy {
+    /// Decides after the end of a server that has run for `life`.
     fn judge(&mut self, end: ProcessEnd, life: Duration) -> RestartDecision {
         let is_over = match end {
             ProcessEnd::Exited(0) => true,
-            // It would refuse its settings again, and nothing runs yet.
+            // The next server would refuse the same settings, and no job runs yet.
             ProcessEnd::Exited(_) => !self.may_have_jobs && life < REFUSAL,
             ProcessEnd::Signalled(_) => false,
         };
-        if self.is_asked || is_over {
+        if self.is_stopping || is_over {
             return RestartDecision::End(end.code());
         }
         self.may_have_jobs = true;
@@ -271,8 +273,8 @@ impl Fate {
         RestartDecision::Again(self.pause())
     }
 
-    /// Judges a start that failed. A shortage passes; whatever else it is, jobs that run are worth
-    /// more than the chance that it never does.
+    /// Decides after a failed start. A shortage passes, so the start is tried again. So it is after any
+    /// other error if jobs may run: to end would kill them.
     fn judge_start(&mut self, error: &io::Error) -> RestartDecision {
         let short = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
         let is_short = Errno::from_io_error(error).is_some_and(|errno| short.contains(&errno));
@@ -290,8 +292,8 @@ impl Fate {
     }
 }
 
-fn say(text: &str) {
-    // Where stderr is closed there is nobody to tell.
+fn log(text: &str) {
+    // If stderr is closed, there is no place to report an error to.
     let _ = writeln!(io::stderr(), "cc-executor: {text}");
 }
 
@@ -309,33 +311,36 @@ mod tests {
 
     #[test]
     fn a_good_end_and_a_first_refusal_are_ours_too() {
-        let judge = |code, life| Fate::default().judge(ProcessEnd::Exited(code), life);
+        let judge = |code, life| RestartPolicy::default().judge(ProcessEnd::Exited(code), life);
         assert_eq!(judge(0, LONG), RestartDecision::End(0));
         assert_eq!(judge(2, Duration::ZERO), RestartDecision::End(2));
         assert_eq!(
             judge(1, LONG),
             RestartDecision::Again(PAUSE_MIN),
-            "its ledger failed"
+            "its database failed"
         );
     }
 
     #[test]
     fn a_killed_server_starts_again_unless_the_end_was_asked_for() {
-        let mut fate = Fate::default();
+        let mut policy = RestartPolicy::default();
         for _ in 0..100 {
-            assert_eq!(fate.judge(KILLED, LONG), RestartDecision::Again(PAUSE_MIN));
+            assert_eq!(
+                policy.judge(KILLED, LONG),
+                RestartDecision::Again(PAUSE_MIN)
+            );
         }
-        fate.is_asked = true;
-        assert_eq!(fate.judge(KILLED, LONG), RestartDecision::End(137));
+        policy.is_stopping = true;
+        assert_eq!(policy.judge(KILLED, LONG), RestartDecision::End(137));
     }
 
     #[test]
     fn failures_in_a_row_only_make_the_pauses_longer() {
-        let mut fate = Fate::default();
+        let mut policy = RestartPolicy::default();
         let mut pauses = Vec::new();
-        // A refusal after a life is one of them: a disk may be full, a lock may be held.
+        // A refusal after a server has run counts as a failure: a disk may be full, a lock may be held.
         for end in [KILLED, REFUSED].into_iter().cycle().take(100) {
-            match fate.judge(end, Duration::ZERO) {
+            match policy.judge(end, Duration::ZERO) {
                 RestartDecision::Again(pause) => pauses.push(pause),
                 RestartDecision::End(code) => panic!("ended with {code} after {pauses:?}"),
             }
@@ -345,33 +350,33 @@ mod tests {
         assert!(pauses.windows(2).all(doubled), "{pauses:?}");
         assert_eq!(pauses[99], PAUSE_MAX);
         assert_eq!(
-            fate.judge(KILLED, SOUND_LIFE),
+            policy.judge(KILLED, SOUND_LIFE),
             RestartDecision::Again(PAUSE_MIN)
         );
         assert_eq!(
-            fate.judge(ProcessEnd::Exited(0), LONG),
+            policy.judge(ProcessEnd::Exited(0), LONG),
             RestartDecision::End(0)
         );
     }
 
     #[test]
     fn a_start_that_the_kernel_refused_is_tried_again() {
-        let mut fate = Fate::default();
+        let mut policy = RestartPolicy::default();
         let first = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
         for (nth, errno) in first.into_iter().enumerate() {
             let pause = PAUSE_MIN * 2_u32.pow(nth as u32);
             assert_eq!(
-                fate.judge_start(&error(errno)),
+                policy.judge_start(&error(errno)),
                 RestartDecision::Again(pause)
             );
         }
         assert_eq!(
-            fate.judge_start(&error(Errno::NOENT)),
+            policy.judge_start(&error(Errno::NOENT)),
             RestartDecision::End(FAILURE)
         );
-        // Where jobs may run, every error is one that can pass.
-        fate.judge(KILLED, Duration::ZERO);
-        let again = fate.judge_start(&error(Errno::NOENT));
+        // If jobs may run, the start is tried again after every error.
+        policy.judge(KILLED, Duration::ZERO);
+        let again = policy.judge_start(&error(Errno::NOENT));
         assert!(matches!(again, RestartDecision::Again(_)), "{again:?}");
     }
 }

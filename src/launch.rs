@@ -1,7 +1,7 @@
-//! Starts a server outside of the job that it is asked for in. A shim is the parent of every orphan
-//! of its job, so no process below it can leave; the shim itself starts the server, as a sibling.
+//! Starts a server from within a job, but outside of it. A shim is the parent of every orphan of its
+//! job, so no process below it can leave; the shim itself starts the server, as a sibling of its own.
 //!
-//! What the server is told, and how it is waited for, is its user's business.
+//! The callers in `cli` choose the server's arguments and wait until it serves.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -38,13 +38,13 @@ use crate::sys::{
 
 /// First word of the command line of the process between a shim and a server.
 pub const OUTSIDE_ROLE: &str = "launch-outside";
-/// How long a shim may take to start a process.
+/// How long to wait for a shim's reply, and then for the line of the process that it started.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How many parents are looked at.
+/// Most parents that are checked on the way up to process 1.
 const DEPTH_MAX: usize = 10_000;
 
-/// Our own program file, by its name: so `ps` shows more than `exe`, and where it was replaced under
-/// us the server is what it is replaced by. Ours may be too old by now for the data directory.
+/// The path of our own program file. By its name, `ps` shows more than `exe`, and if the file was
+/// replaced while we run, the server is the new version: ours may be too old for the data directory.
 pub fn program() -> PathBuf {
     std::env::current_exe()
         .map(|path| named(&path))
@@ -53,14 +53,14 @@ pub fn program() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }
 
-/// The name without what the kernel adds to that of a file that is not there any more.
+/// The path without the ` (deleted)` that the kernel appends for a file that was replaced or removed.
 fn named(path: &Path) -> PathBuf {
     let name = path.as_os_str().as_bytes();
     let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
     PathBuf::from(OsStr::from_bytes(name))
 }
 
-/// The shim that this process is below.
+/// A shim above this process.
 #[derive(Debug, Clone)]
 pub struct Shim {
     /// Its process id.
@@ -69,16 +69,16 @@ pub struct Shim {
     id: String,
 }
 
-/// The shim below which this process runs as a part of a job, if any; of several the outermost.
+/// The shim of the job in which this process runs, if any; with jobs inside jobs, the outermost.
 pub fn shim_above() -> Option<Shim> {
     let mut found = None;
-    let mut at = parent(std::process::id() as i32);
+    let mut next = parent(std::process::id() as i32);
     for _ in 0..DEPTH_MAX {
-        let Some(pid) = at.filter(|pid| *pid > 0) else {
+        let Some(pid) = next.filter(|pid| *pid > 0) else {
             break;
         };
         found = Shim::of(pid).or(found);
-        at = parent(pid);
+        next = parent(pid);
     }
     found
 }
@@ -88,7 +88,7 @@ fn parent(pid: i32) -> Option<i32> {
 }
 
 impl Shim {
-    /// The process, if it is a shim: it says so in its name and in its command line.
+    /// The process, if its name and command line are those of a shim.
     fn of(pid: i32) -> Option<Self> {
         let name = proc::name(pid).ok()?;
         let line = proc::command_line(pid).ok()?;
@@ -103,13 +103,13 @@ impl Shim {
         }
     }
 
-    /// Whether it would start a process for us.
+    /// Checks that the shim would start a process for us, with a request that starts none.
     pub fn check(&self) -> Result<(), LaunchError> {
-        self.ask(&LaunchRequest::default()).map(drop)
+        self.request(&LaunchRequest::default()).map(drop)
     }
 
-    /// Has it start our program with these words, this whole environment and working directory as its
-    /// sibling. What the program writes to stderr goes to `stderr`, an open descriptor of ours.
+    /// Makes the shim start our program as its sibling, with these arguments, exactly this environment,
+    /// and this working directory. The program's stderr is the file of `stderr`.
     pub fn start(
         &self,
         args: &[OsString],
@@ -118,23 +118,23 @@ impl Shim {
         stderr: &impl AsRawFd,
     ) -> Result<Outside, LaunchError> {
         let (mut reader, writer) = io::pipe().map_err(|error| self.refused(&error))?;
-        let own = |fd: i32| format!("/proc/{}/fd/{fd}", std::process::id()).into_bytes();
+        let path_of = |fd: i32| format!("/proc/{}/fd/{fd}", std::process::id()).into_bytes();
         let mut words = vec![
             OUTSIDE_ROLE.as_bytes().to_vec(),
-            own(writer.as_raw_fd()),
-            own(stderr.as_raw_fd()),
+            path_of(writer.as_raw_fd()),
+            path_of(stderr.as_raw_fd()),
         ];
         words.extend(args.iter().map(|word| word.as_bytes().to_vec()));
         let variable = |(name, value): &(OsString, OsString)| {
             [name.as_bytes(), b"=", value.as_bytes()].concat()
         };
-        self.ask(&LaunchRequest {
+        self.request(&LaunchRequest {
             program: program().into_os_string().into_vec(),
             args: words,
             env: env.iter().map(variable).collect(),
             cwd: cwd.as_os_str().as_bytes().to_vec(),
         })?;
-        // It has our pipe open as soon as it writes there; until then ours keeps the pipe.
+        // Keep our writing end until the program has written: it opens the pipe by our descriptor.
         let pid = first_line(&mut reader).map_err(|error| self.refused(&error))?;
         drop(writer);
         let pid = pid.trim().parse().map_err(|error| self.refused(&error))?;
@@ -149,13 +149,13 @@ impl Shim {
         })
     }
 
-    fn ask(&self, launch: &LaunchRequest) -> Result<i32, LaunchError> {
-        match self.answer(launch) {
+    fn request(&self, launch: &LaunchRequest) -> Result<i32, LaunchError> {
+        match self.exchange(launch) {
             Ok(FromShim::Launched { pid, error: None }) => Ok(pid),
             Ok(FromShim::Launched {
                 error: Some(why), ..
             }) => Err(self.refused(&why)),
-            Ok(_) => Err(self.refused(&"it answers something else")),
+            Ok(_) => Err(self.refused(&"its reply is of another kind")),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(self
                     .refused(&"it belongs to another user, or is of a version that cannot do it"))
@@ -164,16 +164,16 @@ impl Shim {
         }
     }
 
-    fn answer(&self, launch: &LaunchRequest) -> io::Result<FromShim> {
+    fn exchange(&self, launch: &LaunchRequest) -> io::Result<FromShim> {
         let directory = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
             .open(self.layout.shims())?;
-        // Through a descriptor, so that the path may be of any length.
+        // Through a descriptor: the path of a socket has up to 107 bytes (unix(7)).
         let name = Layout::shim_socket_name(&self.id);
         let mut stream = UnixStream::connect(long_path::within(&directory, name))?;
-        // Our variables are for nobody else, and a server that another user starts is not ours. A
-        // process of any user can look like a shim from outside.
+        // A process of any user can have the name and command line of a shim. Another user must not get
+        // our environment, and a server that another user starts would not be ours.
         let peer = getsockopt(&stream, PeerCredentials)?;
         if peer.uid() != nix::unistd::geteuid().as_raw() {
             return Err(io::Error::new(
@@ -205,10 +205,10 @@ impl Shim {
     }
 }
 
-/// Why no server can be started from here.
+/// Why no server can be started from within this job.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no server can be started from within this job, because it would end with the job: the job's \
+    "no server can be started from within this job, because it would end with the job, and the job's \
      shim (process {shim}) does not start one outside ({why}); start it from a shell outside of the job"
 )]
 pub struct LaunchError {
@@ -221,9 +221,9 @@ pub struct LaunchError {
 pub struct Outside {
     /// Its process id.
     pub pid: i32,
-    /// The process.
+    /// Its pidfd, readable once it has ended (pidfd_open(2)).
     pub process: OwnedFd,
-    /// What it writes to its stdout; ends when it does.
+    /// What it writes to stdout after the line with its process id.
     pub stdout: io::PipeReader,
 }
 
@@ -234,13 +234,15 @@ impl Outside {
     }
 }
 
-/// One line, and not a byte more: what follows is for others.
+/// Reads one line, byte by byte: what follows is for the caller.
 fn first_line(pipe: &mut io::PipeReader) -> io::Result<String> {
     let mut line = Vec::new();
     let within = ANSWER_WITHIN.as_millis() as u16;
     while line.last() != Some(&b'\n') {
         if !is_readable(pipe.as_fd(), PollTimeout::from(within))? {
-            return Err(io::Error::other("what it started does not answer"));
+            return Err(io::Error::other(
+                "the process that it started does not answer",
+            ));
         }
         let mut byte = [0];
         pipe.read_exact(&mut byte)?;
@@ -260,9 +262,9 @@ fn is_readable(fd: BorrowedFd<'_>, within: PollTimeout) -> io::Result<bool> {
     }
 }
 
-/// The process that a shim starts: `STDOUT STDERR ARGS…`, the first two being files to write to. It
-/// starts our program with `ARGS` and leaves, so that the server is nobody's child. The program has to
-/// write its process id in a line first.
+/// The process that a shim starts, with the arguments `STDOUT STDERR ARGS…`; the first two are files
+/// to write to. It starts our program with `ARGS` and exits, so that the server is not a child of the
+/// shim's parent. The program must first write a line with its process id.
 pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let (Some(stdout), Some(stderr)) = (args.next(), args.next()) else {
         return ExitCode::FAILURE;
@@ -298,8 +300,8 @@ mod tests {
 
     #[test]
     fn a_program_that_was_replaced_is_called_by_its_name() {
-        for (told, name) in [("/bin/it (deleted)", "/bin/it"), ("/bin/it", "/bin/it")] {
-            assert_eq!(named(Path::new(told)), Path::new(name));
+        for (shown, name) in [("/bin/it (deleted)", "/bin/it"), ("/bin/it", "/bin/it")] {
+            assert_eq!(named(Path::new(shown)), Path::new(name));
         }
     }
 

@@ -1,10 +1,10 @@
 //! cc-executor: a persistent job-queue executor.
 //!
-//! Submitted commands become rows of a job table; each runs under a small shim process that
-//! outlives the server; their output is a log that any client can read from any offset.
+//! Submitted commands become rows of a job table. Each job runs under a small shim process that
+//! outlives the server, and its output is a log that any client can read from any offset.
 //!
-//! The modules below are listed from the ground up: one may use those above it, none below it
-//! (`scripts/imports` checks it). ARCHITECTURE.md is the map.
+//! The modules below are listed from the ground up: a module may use those above it and none below
+//! it (`scripts/imports` checks this). ARCHITECTURE.md is the map.
 
 // The words, and tools.
 pub mod job;

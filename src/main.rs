@@ -1,5 +1,5 @@
-//! The binary: picks its role. The roles without a runtime come first, before any parser exists;
-//! everything else is a verb of the command line.
+//! The binary: picks its role by the first argument. Internal roles come first, before the
+//! command line is parsed; everything else is a verb of the command line.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Some(query::ROLE) => query::main(),
         Some(cli::LAUNCH_ROLE) => cli::launch(rest),
         Some(launch::OUTSIDE_ROLE) => launch::main(rest),
-        // Before anything is open and before there is another thread.
+        // This must run before any file is opened and before there is another thread.
         Some("serve") => match cli::prepare_to_serve() {
             Err(code) => code,
             Ok(()) if init::is_first() => init::main(std::env::args_os().skip(1)),

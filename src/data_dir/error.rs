@@ -1,6 +1,5 @@
-//! Why a data directory, or a file in it, is not used: what is wrong with it, and what to do.
-//!
-//! What is looked at is decided in `trust` and `file`.
+//! Why a data directory, or a file in it, is refused: what is wrong with it, and what to do. `trust`
+//! and `file` do the checks.
 
 use std::{
     fmt, io,
@@ -9,56 +8,56 @@ use std::{
 
 use nix::unistd::{Uid, User};
 
-/// Why something is not used.
+/// Why a file or directory is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// The system refuses.
+    /// A system call failed.
     #[error("cannot use {}: {source}", path.display())]
     Io {
-        /// What was to be used.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// We refuse, because others could act as us with it.
-    #[error("{}", told(path, flaw))]
+    /// Another user could use it to act as our user.
+    #[error("{}", describe(path, flaw))]
     Unsafe {
-        /// What was to be used.
+        /// The file or directory.
         path: PathBuf,
         /// What is wrong with it.
         flaw: Flaw,
     },
 }
 
-/// What is wrong.
+/// What is wrong with a file or directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// The data directory is this user's.
-    OwnerOfIt(u32),
+    /// The data directory belongs to the user with this id.
+    OwnerOfDirectory(u32),
     /// The data directory has this mode, with which others may write in it.
-    ModeOfIt(u32),
-    /// A directory above it is this user's.
+    ModeOfDirectory(u32),
+    /// A directory above it belongs to the user with this id.
     OwnerAbove(u32),
-    /// A directory above it has this mode.
+    /// A directory above it has this mode, with which others may write in it.
     ModeAbove(u32),
-    /// A link on the way is this user's.
+    /// A link on the path belongs to the user with this id.
     OwnerOfLink(u32),
-    /// It is no directory.
-    NoDirectory,
-    /// A file is a link.
+    /// It is not a directory.
+    NotADirectory,
+    /// A link, where a file was expected.
     Link,
-    /// A file is something else, such as a pipe or a device.
-    NoFile,
-    /// A file is this user's.
+    /// Something else than a regular file, such as a pipe or a device.
+    NotAFile,
+    /// A file belongs to the user with this id.
     OwnerOfFile(u32),
     /// A file has this mode, with which others may write to it.
     ModeOfFile(u32),
-    /// A file has so many names.
-    Names(u64),
+    /// A file has this number of hard links, more than one.
+    HardLinks(u64),
 }
 
 impl Flaw {
-    /// The error about what has this path.
+    /// The error about the file or directory with this path.
     pub(super) fn at(self, path: &Path) -> DataDirError {
         DataDirError::Unsafe {
             path: path.to_owned(),
@@ -68,7 +67,7 @@ impl Flaw {
 }
 
 impl DataDirError {
-    /// The system's refusal.
+    /// The error of a system call.
     pub(super) fn io(path: &Path, source: io::Error) -> Self {
         Self::Io {
             path: path.to_owned(),
@@ -76,7 +75,7 @@ impl DataDirError {
         }
     }
 
-    /// The kind of the system's refusal; of ours, that permission is denied.
+    /// The kind of the system call's error; `PermissionDenied` for a flaw.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Io { source, .. } => source.kind(),
@@ -91,54 +90,54 @@ impl From<DataDirError> for io::Error {
     }
 }
 
-fn told(path: &Path, flaw: &Flaw) -> String {
+fn describe(path: &Path, flaw: &Flaw) -> String {
     let shown = path.display();
     match flaw {
-        Flaw::OwnerOfIt(uid) => format!(
+        Flaw::OwnerOfDirectory(uid) => format!(
             "the data directory {shown} belongs to {}, not to {}: {}, or name another directory with \
              --data-dir",
             UserName(*uid),
             UserName::us(),
             as_user(*uid)
         ),
-        Flaw::ModeOfIt(mode) => format!(
-            "others may write into the data directory {shown} (mode {mode:04o}); close it, once you \
-             know what is in it: chmod go-w {shown}"
+        Flaw::ModeOfDirectory(mode) => format!(
+            "others may write into the data directory {shown} (mode {mode:04o}); check what is in it, \
+             then: chmod go-w {shown}"
         ),
         Flaw::OwnerAbove(uid) => format!(
-            "{shown}, which is on the way, belongs to {}, who could replace what is below it; {}, or name \
-             another directory",
+            "{shown}, which is on the way, belongs to {}; that user could replace what is below it; {}, or \
+             name another directory",
             UserName(*uid),
             as_user(*uid)
         ),
         Flaw::ModeAbove(mode) => format!(
             "others may write into {shown} (mode {mode:04o}), which is on the way, and could replace what \
-             is below it: chmod go-w {shown}, or name another directory"
+             is below it; use chmod go-w {shown}, or name another directory"
         ),
         Flaw::OwnerOfLink(uid) => format!(
-            "{shown}, which is on the way, is a link that belongs to {}, who could lead it elsewhere; name \
-             the directory that it leads to",
+            "{shown}, which is on the way, is a link that belongs to {}; that user could change its \
+             target: name the directory that it leads to",
             UserName(*uid)
         ),
-        Flaw::NoDirectory => format!("{shown} is no directory, or a link to one; move it away"),
-        Flaw::Link => format!("{shown} is a link, and none is followed here; remove it"),
-        Flaw::NoFile => format!("{shown} is no regular file; remove it"),
+        Flaw::NotADirectory => format!("{shown} must be a directory and not a link; move it away"),
+        Flaw::Link => format!("{shown} must not be a link; remove it"),
+        Flaw::NotAFile => format!("{shown} is not a regular file; remove it"),
         Flaw::OwnerOfFile(uid) => format!(
             "{shown} belongs to {}, not to {}; remove it, or give it back with chown",
             UserName(*uid),
             UserName::us()
         ),
         Flaw::ModeOfFile(mode) => format!(
-            "others may write to {shown} (mode {mode:04o}); look at what it says, then: chmod go-w {shown}"
+            "others may write to {shown} (mode {mode:04o}); check its content, then: chmod go-w {shown}"
         ),
-        Flaw::Names(names) => format!(
-            "{shown} has {names} names (hard links), so it is also a file elsewhere; put a copy in its \
-             place, or remove it"
+        Flaw::HardLinks(names) => format!(
+            "{shown} has {names} hard links, so it is also a file elsewhere; replace it by a copy, or \
+             remove it"
         ),
     }
 }
 
-/// A user, for people: by name where the system knows one.
+/// A user as shown in messages: with its name if the system knows one.
 struct UserName(u32);
 
 impl UserName {
@@ -160,7 +159,7 @@ fn name(uid: u32) -> Option<String> {
     Some(User::from_uid(Uid::from_raw(uid)).ok()??.name)
 }
 
-/// How a command is run as that user (sudo(8)).
+/// The advice to run a command as that user (sudo(8)).
 fn as_user(uid: u32) -> String {
     let user = name(uid).unwrap_or_else(|| format!("'#{uid}'"));
     format!("use it as that user: sudo -u {user} cc-executor …")

@@ -1,7 +1,5 @@
-//! Files of a data directory: looked at before they are opened, so that no pipe and no device ever is,
-//! and again when they are open.
-//!
-//! What is right for a file is decided in `trust`.
+//! Opens files of a data directory. A file is checked before it is opened, so that no pipe or device is
+//! ever opened, and again when it is open. `trust` has the rules.
 
 use std::{fs::File, io, path::Path};
 
@@ -13,21 +11,22 @@ use rustix::{
 use super::{
     OwnDir,
     error::{DataDirError, Flaw},
-    trust::{Who, check_file, check_given, check_link},
+    trust::{ProcessUser, check_file, check_given, check_link},
 };
 
-/// What a file is opened for.
+/// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Reading.
+    /// For reading.
     Read,
-    /// Writing at its end.
+    /// For writing at its end.
     Append,
-    /// Reading and writing.
+    /// For reading and writing.
     Write,
 }
 
-/// Nothing is followed, waited for, or handed on to a process that we start.
+/// Flags of every open: no link is followed, the call does not block, the file does not become a
+/// controlling terminal, and no child inherits it.
 const GUARDED: OFlags = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
@@ -46,7 +45,7 @@ impl Access {
 /// Why a file is not opened, without its path.
 pub enum FileRefused {
     System(Errno),
-    Us(Flaw),
+    Unsafe(Flaw),
 }
 
 impl FileRefused {
@@ -54,7 +53,7 @@ impl FileRefused {
     pub fn at(self, path: &Path) -> DataDirError {
         match self {
             Self::System(errno) => DataDirError::io(path, io::Error::from(errno)),
-            Self::Us(flaw) => flaw.at(path),
+            Self::Unsafe(flaw) => flaw.at(path),
         }
     }
 }
@@ -67,39 +66,39 @@ impl From<Errno> for FileRefused {
 
 impl From<Flaw> for FileRefused {
     fn from(flaw: Flaw) -> Self {
-        Self::Us(flaw)
+        Self::Unsafe(flaw)
     }
 }
 
-/// Opens what has this name; `None` where nothing has it.
+/// Opens a file; `None` where there is none.
 pub fn open(dir: &OwnDir, name: &str, access: Access) -> Result<Option<File>, FileRefused> {
-    let who = Who::we_are();
+    let user = ProcessUser::current();
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(None),
-        found => check_file(&found?, who)?,
+        found => check_file(&found?, user)?,
     }
     match openat(dir, name, access.flags() | GUARDED, Mode::empty()) {
         Err(Errno::NOENT) => Ok(None),
         Err(Errno::LOOP) => Err(Flaw::Link.into()),
         opened => {
             let opened = opened?;
-            check_file(&fstat(&opened)?, who)?;
+            check_file(&fstat(&opened)?, user)?;
             Ok(Some(opened.into()))
         }
     }
 }
 
-/// Makes a file.
+/// Creates a file (0600) that must not exist.
 pub fn create(dir: &OwnDir, name: &str, access: Access) -> Result<File, FileRefused> {
     let flags = access.flags() | OFlags::CREATE | OFlags::EXCL | GUARDED;
     let made = openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
-    check_file(&fstat(&made)?, Who::we_are())?;
+    check_file(&fstat(&made)?, ProcessUser::current())?;
     Ok(made.into())
 }
 
-/// Opens a file that a person has put there, for reading.
+/// Opens a file that a user has put there, for reading.
 pub fn open_given(dir: &OwnDir, name: &str) -> Result<Option<File>, FileRefused> {
-    let who = Who::we_are();
+    let user = ProcessUser::current();
     let named = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(None),
         found => found?,
@@ -107,17 +106,17 @@ pub fn open_given(dir: &OwnDir, name: &str) -> Result<Option<File>, FileRefused>
     let directory = fstat(dir)?;
     let mut flags = OFlags::RDONLY | GUARDED;
     if FileType::from_raw_mode(named.st_mode) == FileType::Symlink {
-        check_link(&named, who)?;
+        check_link(&named, user)?;
         flags.remove(OFlags::NOFOLLOW);
-        // Before it is opened: to open a device may be to use it.
+        // Check before opening: opening a device may already act on it.
         match statat(dir, name, AtFlags::empty()) {
             Err(Errno::NOENT) => return Ok(None),
-            led => check_given(&led?, &directory, who)?,
+            target => check_given(&target?, &directory, user)?,
         }
     } else {
-        check_given(&named, &directory, who)?;
+        check_given(&named, &directory, user)?;
     }
     let opened = openat(dir, name, flags, Mode::empty())?;
-    check_given(&fstat(&opened)?, &directory, who)?;
+    check_given(&fstat(&opened)?, &directory, user)?;
     Ok(Some(opened.into()))
 }

@@ -1,7 +1,6 @@
-//! The way to a data directory, one name after the other, each below the descriptor of the one before:
-//! nobody can exchange what was looked at. Links are followed here, not by the kernel.
-//!
-//! Who is trusted is decided in `trust`.
+//! Resolves the path of a data directory name by name, each relative to the descriptor of the one
+//! before, so that no other user can exchange a directory after its check. Links are followed here,
+//! not by the kernel. `trust` has the rules.
 
 use std::{
     collections::VecDeque,
@@ -18,89 +17,97 @@ use rustix::{
 
 use super::{
     error::{DataDirError, Flaw},
-    trust::{Who, check_above, check_link, check_own},
+    trust::{ProcessUser, check_above, check_link, check_own},
 };
 
-/// How many links are followed, as many as the kernel follows (path_resolution(7)).
+/// Most links that are followed, as in the kernel (path_resolution(7)).
 const LINKS_MAX: usize = 40;
-/// How a directory on the way is held: it need not be readable.
-const ON_THE_WAY: OFlags = OFlags::PATH
+/// How a directory above is opened: it need not be readable.
+const ABOVE: OFlags = OFlags::PATH
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// What becomes of directories that are not there.
+/// What to do when a directory is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
-    /// Then there is no data directory.
-    IsNone,
-    /// They are made for us alone.
-    IsMade,
+    /// Return `None`: there is no data directory.
+    ReturnNone,
+    /// Create it with mode 0700.
+    Create,
 }
 
-/// Opens the directory at this path, and tells where it really is.
+/// Opens the directory at this path; also returns its absolute path with all links resolved.
 pub fn resolve(
     path: &Path,
     missing: Missing,
-    who: Who,
+    user: ProcessUser,
 ) -> Result<Option<(File, PathBuf)>, DataDirError> {
-    match Resolution::to(path, missing, who)? {
-        Some(way) => way.arrive(who).map(Some),
+    match Resolution::to(path, missing, user)? {
+        Some(resolution) => resolution.open_directory(user).map(Some),
         None => Ok(None),
     }
 }
 
-/// Where the directory at this path really is, in which something of ours is to be made; it need not be
-/// ours.
-pub fn safe(path: &Path, who: Who) -> Result<PathBuf, DataDirError> {
-    let way = Resolution::to(path, Missing::IsNone, who)?;
-    let way = way.ok_or_else(|| DataDirError::io(path, Errno::NOENT.into()))?;
-    way.check(who)?;
-    Ok(way.path)
+/// The path, with all links resolved, of a directory in which no other user can replace what we
+/// create. It need not belong to our user.
+pub fn safe(path: &Path, user: ProcessUser) -> Result<PathBuf, DataDirError> {
+    let resolution = Resolution::to(path, Missing::ReturnNone, user)?;
+    let resolution = resolution.ok_or_else(|| DataDirError::io(path, Errno::NOENT.into()))?;
+    resolution.check(user)?;
+    Ok(resolution.path)
 }
 
-/// Where we are, and what is still ahead.
+/// A resolution in progress.
 struct Resolution {
+    /// The directory that was reached, and its path.
     at: OwnedFd,
     path: PathBuf,
-    ahead: VecDeque<OsString>,
+    /// The names that are still to be resolved.
+    remaining: VecDeque<OsString>,
+    /// How many links were followed.
     links: usize,
 }
 
 impl Resolution {
     fn from_root() -> Result<Self, DataDirError> {
         let path = PathBuf::from("/");
-        let at = open("/", ON_THE_WAY, Mode::empty());
+        let at = open("/", ABOVE, Mode::empty());
         Ok(Self {
             at: at.map_err(|errno| DataDirError::io(&path, errno.into()))?,
             path,
-            ahead: VecDeque::new(),
+            remaining: VecDeque::new(),
             links: 0,
         })
     }
 
-    /// At the end of the way to this path; `None` where something on it is missing.
-    fn to(path: &Path, missing: Missing, who: Who) -> Result<Option<Self>, DataDirError> {
+    /// Resolves the whole path; `None` where a name of it is missing.
+    fn to(path: &Path, missing: Missing, user: ProcessUser) -> Result<Option<Self>, DataDirError> {
         let absolute = std::path::absolute(path).map_err(|error| DataDirError::io(path, error))?;
-        let mut way = Self::from_root()?;
-        way.ahead = names(&absolute);
-        while let Some(name) = way.ahead.pop_front() {
-            if !way.step(&name, missing, who)? {
+        let mut resolution = Self::from_root()?;
+        resolution.remaining = names(&absolute);
+        while let Some(name) = resolution.remaining.pop_front() {
+            if !resolution.step(&name, missing, user)? {
                 return Ok(None);
             }
         }
-        Ok(Some(way))
+        Ok(Some(resolution))
     }
 
-    /// Whether what is below can be replaced by us alone.
-    fn check(&self, who: Who) -> Result<(), DataDirError> {
+    /// Checks that no other user can replace what is below the current directory.
+    fn check(&self, user: ProcessUser) -> Result<(), DataDirError> {
         let stat = fstat(&self.at).map_err(|errno| self.refused(errno))?;
-        check_above(&stat, who).map_err(|flaw| flaw.at(&self.path))
+        check_above(&stat, user).map_err(|flaw| flaw.at(&self.path))
     }
 
-    /// Goes on to what has this name; whether it is there.
-    fn step(&mut self, name: &OsString, missing: Missing, who: Who) -> Result<bool, DataDirError> {
-        self.check(who)?;
+    /// Resolves one more name; `false` if it is missing.
+    fn step(
+        &mut self,
+        name: &OsString,
+        missing: Missing,
+        user: ProcessUser,
+    ) -> Result<bool, DataDirError> {
+        self.check(user)?;
         if name == ".." {
             self.at = self.open(name)?;
             self.path.pop();
@@ -111,27 +118,27 @@ impl Resolution {
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => {
-                check_link(&stat, who).map_err(|flaw| flaw.at(&self.path.join(name)))?;
+                check_link(&stat, user).map_err(|flaw| flaw.at(&self.path.join(name)))?;
                 self.follow(name)?;
             }
             FileType::Directory => {
                 self.at = self.open(name)?;
                 self.path.push(name);
             }
-            _ => return Err(Flaw::NoDirectory.at(&self.path.join(name))),
+            _ => return Err(Flaw::NotADirectory.at(&self.path.join(name))),
         }
         Ok(true)
     }
 
-    /// What has this name, made where it is missing and wanted.
+    /// The status of what has this name, after creating a missing directory if `missing` says so.
     fn look(&self, name: &OsString, missing: Missing) -> Result<Option<Stat>, DataDirError> {
         let path = || self.path.join(name);
         let look = || statat(&self.at, name, AtFlags::SYMLINK_NOFOLLOW);
         let found = match (look(), missing) {
-            (Err(Errno::NOENT), Missing::IsNone) => return Ok(None),
-            (Err(Errno::NOENT), Missing::IsMade) => {
+            (Err(Errno::NOENT), Missing::ReturnNone) => return Ok(None),
+            (Err(Errno::NOENT), Missing::Create) => {
                 match mkdirat(&self.at, name, Mode::RWXU) {
-                    // Who was faster is looked at next.
+                    // If another process has created it meanwhile, the next stat checks that.
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(errno) => return Err(DataDirError::io(&path(), errno.into())),
                 }
@@ -158,20 +165,20 @@ impl Resolution {
             (self.at, self.path) = (root.at, root.path);
         }
         for name in names(&target).into_iter().rev() {
-            self.ahead.push_front(name);
+            self.remaining.push_front(name);
         }
         Ok(())
     }
 
     fn open(&self, name: &OsString) -> Result<OwnedFd, DataDirError> {
-        openat(&self.at, name, ON_THE_WAY, Mode::empty())
+        openat(&self.at, name, ABOVE, Mode::empty())
             .map_err(|errno| DataDirError::io(&self.path.join(name), errno.into()))
     }
 
-    /// Where the way ends is the directory itself: it has to be ours. Only then it is opened for reading.
-    fn arrive(self, who: Who) -> Result<(File, PathBuf), DataDirError> {
+    /// Checks that the directory that was reached belongs to our user, and opens it for reading.
+    fn open_directory(self, user: ProcessUser) -> Result<(File, PathBuf), DataDirError> {
         let stat = fstat(&self.at).map_err(|errno| self.refused(errno))?;
-        check_own(&stat, who).map_err(|flaw| flaw.at(&self.path))?;
+        check_own(&stat, user).map_err(|flaw| flaw.at(&self.path))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(&self.at, ".", flags, Mode::empty());
         let opened = opened.map_err(|errno| self.refused(errno))?;
@@ -183,7 +190,7 @@ impl Resolution {
     }
 }
 
-/// The names of a path, `..` among them: where that leads depends on links, so it is not taken away.
+/// The names of a path. `..` is kept: where it leads depends on the links before it.
 fn names(path: &Path) -> VecDeque<OsString> {
     path.components()
         .filter_map(|component| match component {

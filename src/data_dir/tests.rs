@@ -1,5 +1,5 @@
-//! Tests of the look at a data directory and its files: what is ours is used, everything else is refused
-//! with what is wrong and what to do.
+//! Tests of the checks of a data directory and its files: our own are used, all others are refused with
+//! a message that says what is wrong and what to do.
 
 use std::{
     fs,
@@ -9,8 +9,8 @@ use std::{
 
 use super::*;
 
-/// A place of the test, 0700.
-fn place() -> tempfile::TempDir {
+/// A directory for one test, mode 0700.
+fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("tempdir")
 }
 
@@ -27,14 +27,14 @@ fn flaw<T: std::fmt::Debug>(result: Result<T, DataDirError>) -> Flaw {
 
 #[test]
 fn what_is_missing_is_made_for_us_alone() {
-    let place = place();
-    let path = place.path().join("a/b/c");
+    let scratch = scratch();
+    let path = scratch.path().join("a/b/c");
     assert!(OwnDir::open(&path).expect("safe").is_none());
-    assert!(!place.path().join("a").exists(), "a look makes nothing");
+    assert!(!scratch.path().join("a").exists(), "a look makes nothing");
     let made = OwnDir::make(&path).expect("made");
     assert_eq!(made.path(), path);
     for dir in ["a", "a/b", "a/b/c"] {
-        let stat = fs::metadata(place.path().join(dir)).expect("there");
+        let stat = fs::metadata(scratch.path().join(dir)).expect("there");
         assert_eq!(stat.permissions().mode() & 0o777, 0o700, "{dir}");
     }
     assert!(OwnDir::open(&path).expect("safe").is_some());
@@ -42,12 +42,12 @@ fn what_is_missing_is_made_for_us_alone() {
 
 #[test]
 fn a_directory_that_others_may_write_into_is_refused_with_the_remedy() {
-    let place = place();
-    let path = place.path().join("data");
+    let scratch = scratch();
+    let path = scratch.path().join("data");
     fs::create_dir(&path).expect("made");
     for open in [0o770, 0o722, 0o777, 0o1777, 0o2770] {
         mode(&path, open);
-        assert_eq!(flaw(OwnDir::open(&path)), Flaw::ModeOfIt(open));
+        assert_eq!(flaw(OwnDir::open(&path)), Flaw::ModeOfDirectory(open));
         let error = OwnDir::make(&path).expect_err("refused").to_string();
         assert!(
             error.contains(&format!("chmod go-w {}", path.display())),
@@ -60,8 +60,8 @@ fn a_directory_that_others_may_write_into_is_refused_with_the_remedy() {
 
 #[test]
 fn a_directory_above_that_others_may_write_into_is_refused_unless_it_is_sticky() {
-    let place = place();
-    let above = place.path().join("above");
+    let scratch = scratch();
+    let above = scratch.path().join("above");
     let path = above.join("state/data");
     fs::create_dir_all(&path).expect("made");
     for open in [0o775, 0o757, 0o2775, 0o777] {
@@ -77,67 +77,67 @@ fn a_directory_above_that_others_may_write_into_is_refused_unless_it_is_sticky()
 
 #[test]
 fn links_of_our_own_are_followed_to_where_the_same_is_asked() {
-    let place = place();
-    let real = place.path().join("real");
+    let scratch = scratch();
+    let real = scratch.path().join("real");
     fs::create_dir_all(real.join("deep/data")).expect("made");
-    symlink("real", place.path().join("link")).expect("linked");
-    symlink(real.join("deep"), place.path().join("absolute")).expect("linked");
+    symlink("real", scratch.path().join("link")).expect("linked");
+    symlink(real.join("deep"), scratch.path().join("absolute")).expect("linked");
     symlink("../real/./deep/data", real.join("data")).expect("linked");
-    for way in [
+    for path in [
         "link/deep/data",
         "absolute/data",
         "link/data",
         "absolute/../deep/data",
     ] {
-        let found = OwnDir::open(&place.path().join(way)).expect("safe");
+        let found = OwnDir::open(&scratch.path().join(path)).expect("safe");
         assert_eq!(
             found.expect("there").path(),
             real.join("deep/data"),
-            "{way}"
+            "{path}"
         );
     }
     mode(&real, 0o777);
-    let behind = OwnDir::open(&place.path().join("absolute/data"));
-    assert_eq!(flaw(behind), Flaw::ModeAbove(0o777));
-    symlink("round", place.path().join("round")).expect("linked");
-    assert!(OwnDir::open(&place.path().join("round/data")).is_err());
-    assert!(OwnDir::make(&place.path().join("round/data")).is_err());
+    let below = OwnDir::open(&scratch.path().join("absolute/data"));
+    assert_eq!(flaw(below), Flaw::ModeAbove(0o777));
+    symlink("round", scratch.path().join("round")).expect("linked");
+    assert!(OwnDir::open(&scratch.path().join("round/data")).is_err());
+    assert!(OwnDir::make(&scratch.path().join("round/data")).is_err());
 }
 
 #[test]
 fn what_is_no_directory_is_refused() {
-    let place = place();
-    let path = place.path().join("file");
+    let scratch = scratch();
+    let path = scratch.path().join("file");
     fs::write(&path, "").expect("written");
-    assert_eq!(flaw(OwnDir::open(&path)), Flaw::NoDirectory);
-    assert_eq!(flaw(OwnDir::make(&path.join("data"))), Flaw::NoDirectory);
+    assert_eq!(flaw(OwnDir::open(&path)), Flaw::NotADirectory);
+    assert_eq!(flaw(OwnDir::make(&path.join("data"))), Flaw::NotADirectory);
 }
 
-/// Only root can give things away.
+/// Only root can change the owner of a file.
 #[test]
 fn what_belongs_to_another_user_is_refused_with_that_users_name() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let place = place();
-    let path = place.path().join("theirs");
+    let scratch = scratch();
+    let path = scratch.path().join("theirs");
     fs::create_dir_all(path.join("data")).expect("made");
     std::os::unix::fs::chown(&path, Some(1), None).expect("given away");
-    assert_eq!(flaw(OwnDir::open(&path)), Flaw::OwnerOfIt(1));
+    assert_eq!(flaw(OwnDir::open(&path)), Flaw::OwnerOfDirectory(1));
     let error = OwnDir::open(&path).expect_err("refused").to_string();
     assert!(error.contains("sudo -u "), "{error}");
     assert_eq!(flaw(OwnDir::open(&path.join("data"))), Flaw::OwnerAbove(1));
-    symlink(place.path(), place.path().join("link")).expect("linked");
-    std::os::unix::fs::lchown(place.path().join("link"), Some(1), None).expect("given away");
-    let by_link = OwnDir::open(&place.path().join("link/mine"));
+    symlink(scratch.path(), scratch.path().join("link")).expect("linked");
+    std::os::unix::fs::lchown(scratch.path().join("link"), Some(1), None).expect("given away");
+    let by_link = OwnDir::open(&scratch.path().join("link/mine"));
     assert_eq!(flaw(by_link), Flaw::OwnerOfLink(1));
 }
 
 #[test]
 fn what_is_planted_in_the_place_of_a_file_is_neither_followed_nor_opened() {
-    let place = place();
-    let dir = OwnDir::make(place.path()).expect("ours");
-    let at = |name: &str| place.path().join(name);
+    let scratch = scratch();
+    let dir = OwnDir::make(scratch.path()).expect("ours");
+    let at = |name: &str| scratch.path().join(name);
     fs::write(at("precious"), "precious").expect("written");
     symlink("precious", at("link")).expect("linked");
     symlink("nowhere", at("dangling")).expect("linked");
@@ -150,13 +150,13 @@ fn what_is_planted_in_the_place_of_a_file_is_neither_followed_nor_opened() {
         for (name, wrong) in [
             ("link", Flaw::Link),
             ("dangling", Flaw::Link),
-            ("second", Flaw::Names(2)),
-            ("pipe", Flaw::NoFile),
-            ("directory", Flaw::NoFile),
+            ("second", Flaw::HardLinks(2)),
+            ("pipe", Flaw::NotAFile),
+            ("directory", Flaw::NotAFile),
             ("open", Flaw::ModeOfFile(0o620)),
         ] {
             assert_eq!(flaw(dir.open_file(name, access)), wrong, "{name}");
-            assert_eq!(flaw(dir.file_in_it(name, access)), wrong, "{name}");
+            assert_eq!(flaw(dir.open_or_create_file(name, access)), wrong, "{name}");
         }
     }
     let error = dir.create_file("link", Access::Write).expect_err("there");
@@ -167,9 +167,9 @@ fn what_is_planted_in_the_place_of_a_file_is_neither_followed_nor_opened() {
 
 #[test]
 fn a_file_is_replaced_as_a_whole_whatever_has_its_draft_name() {
-    let place = place();
-    let dir = OwnDir::make(place.path()).expect("ours");
-    let at = |name: &str| place.path().join(name);
+    let scratch = scratch();
+    let dir = OwnDir::make(scratch.path()).expect("ours");
+    let at = |name: &str| scratch.path().join(name);
     fs::write(at("precious"), "precious").expect("written");
     symlink("precious", at("draft")).expect("linked");
     symlink("precious", at("name")).expect("linked");
@@ -185,45 +185,48 @@ fn a_file_is_replaced_as_a_whole_whatever_has_its_draft_name() {
 
 #[test]
 fn settings_may_be_a_link_of_ours_and_what_others_may_write_to_is_refused() {
-    let place = place();
-    let dir = OwnDir::make(&place.path().join("data")).expect("ours");
+    let scratch = scratch();
+    let dir = OwnDir::make(&scratch.path().join("data")).expect("ours");
     let at = |name: &str| dir.path().join(name);
     assert!(dir.read_given("config.toml").expect("safe").is_none());
-    fs::write(place.path().join("mine"), "x").expect("written");
+    fs::write(scratch.path().join("mine"), "x").expect("written");
     symlink("../mine", at("config.toml")).expect("linked");
     assert!(dir.read_given("config.toml").expect("safe").is_some());
-    mode(&place.path().join("mine"), 0o666);
+    mode(&scratch.path().join("mine"), 0o666);
     assert!(dir.read_given("config.toml").expect("safe").is_some());
     mode(dir.path(), 0o755);
     let wrong = flaw(dir.read_given("config.toml"));
     assert_eq!(wrong, Flaw::ModeOfFile(0o666));
     fs::remove_file(at("config.toml")).expect("removed");
     nix::unistd::mkfifo(&at("config.toml"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    assert_eq!(flaw(dir.read_given("config.toml")), Flaw::NoFile);
+    assert_eq!(flaw(dir.read_given("config.toml")), Flaw::NotAFile);
 }
 
 #[test]
 fn a_directory_in_it_is_ours_alone_as_well() {
-    let place = place();
-    let dir = OwnDir::make(place.path()).expect("ours");
-    let at = |name: &str| place.path().join(name);
+    let scratch = scratch();
+    let dir = OwnDir::make(scratch.path()).expect("ours");
+    let at = |name: &str| scratch.path().join(name);
     dir.subdirectory("spool").expect("made");
     dir.subdirectory("spool").expect("there");
     mode(&at("spool"), 0o770);
-    assert_eq!(flaw(dir.subdirectory("spool")), Flaw::ModeOfIt(0o770));
+    assert_eq!(
+        flaw(dir.subdirectory("spool")),
+        Flaw::ModeOfDirectory(0o770)
+    );
     symlink("spool", at("link")).expect("linked");
-    assert_eq!(flaw(dir.subdirectory("link")), Flaw::NoDirectory);
+    assert_eq!(flaw(dir.subdirectory("link")), Flaw::NotADirectory);
 }
 
 #[test]
 fn the_name_of_a_file_in_it_is_known_by_any_path() {
-    let place = place();
-    let dir = OwnDir::make(&place.path().join("data")).expect("ours");
-    symlink("data", place.path().join("link")).expect("linked");
+    let scratch = scratch();
+    let dir = OwnDir::make(&scratch.path().join("data")).expect("ours");
+    symlink("data", scratch.path().join("link")).expect("linked");
     for path in ["data/x", "link/x", "data/../data/x"] {
-        assert_eq!(dir.name_of(&place.path().join(path)), Some("x"), "{path}");
+        assert_eq!(dir.name_of(&scratch.path().join(path)), Some("x"), "{path}");
     }
-    assert_eq!(dir.name_of(&place.path().join("x")), None);
+    assert_eq!(dir.name_of(&scratch.path().join("x")), None);
     let path = dir.short_path("x");
     fs::write(&path, "y").expect("written");
     assert_eq!(fs::read(dir.path().join("x")).expect("read"), b"y");

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, Executor};
 use crate::{
     config,
-    output::files::copy::{Carried, SegmentCopier, leave_free, share_a_disk},
+    output::files::copy::{CopyTotals, SegmentCopier, leave_free, share_a_disk},
     spool::{Layout, SegmentName},
     store::{SegmentKey, Snapshot, SnapshotError},
     supervisor::Context,
@@ -169,7 +169,7 @@ impl Executor {
 async fn carry(
     ledger: &mut Snapshot,
     mut carrier: SegmentCopier,
-) -> Result<Carried, BackupFailure> {
+) -> Result<CopyTotals, BackupFailure> {
     let mut last = None;
     loop {
         let segments = ledger.segments(last).await?;
@@ -186,7 +186,7 @@ async fn carry(
         })
         .await?;
         if is_end {
-            return Ok(carrier.carried());
+            return Ok(carrier.totals());
         }
     }
 }

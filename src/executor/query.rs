@@ -20,6 +20,6 @@ impl Executor {
         bytes_max: u64,
     ) -> Result<QueryAnswer, Error> {
         let queries = &self.inner.queries;
-        Ok(queries.ask(sql, params, rows_max, bytes_max).await?)
+        Ok(queries.run(sql, params, rows_max, bytes_max).await?)
     }
 }

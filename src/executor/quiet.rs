@@ -81,7 +81,7 @@ impl Executor {
         if forgets(&job) {
             sign.reaches = sign.reaches.max(one.watch.grown_to());
             // Only the shim knows of more: what it says is found by the next look.
-            one.watch.ask(sign.reaches).map_err(stopping)?;
+            one.watch.arm(sign.reaches).map_err(stopping)?;
             // Nobody notes when bytes come that are dropped.
             return Ok((sign, Duration::ZERO));
         }

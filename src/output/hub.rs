@@ -1,9 +1,9 @@
 //! Wakes readers of a job when there may be more to read. It carries no bytes and no states: a
-//! reader that is woken looks for itself. Only of a job that was deleted there is nothing to look
-//! at any more, so its readers are handed its last view.
+//! reader that is woken looks for itself. The one exception is a deleted job: nothing is left to look
+//! at, so the hub hands its readers the job as it was.
 //!
-//! A reader registers interest first and looks second, so nothing can fall between. The hub does
-//! not know shims; it asks for a wake-up over a channel that it is given.
+//! A reader registers interest first and looks second, so it misses nothing in between. The hub asks
+//! the shims for wake-ups over a channel that [`Hub::new`] is given.
 
 use std::{
     collections::HashMap,
@@ -18,23 +18,27 @@ use crate::{
     sys::lock,
 };
 
-/// Asks for one wake-up of a job's readers as soon as it has output behind `offset`.
+/// Asks for one wake-up of a job's readers as soon as it has output after `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArmRequest {
-    /// The job.
+    /// The number of the job whose shim is asked.
     pub job: JobNumber,
-    /// What has been read.
+    /// The first byte that the reader does not have yet.
     pub offset: Offset,
 }
 
-/// How often a job's readers were woken, how many of those times its row had changed, how far its
-/// output is known to reach, whether it has become final, and what it was when it was deleted.
+/// What a job's readers are told when they are woken.
 #[derive(Debug, Clone, Default)]
 struct HubSignal {
+    /// How often the readers were woken.
     wakes: u64,
+    /// How many of those times the job's row had changed.
     changes: u64,
+    /// How far the output is known to reach.
     grown_to: Offset,
+    /// Whether the job has become final.
     ended: bool,
+    /// The job as it was when it was deleted.
     deleted: Option<Arc<Job>>,
 }
 
@@ -47,8 +51,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub that sends its wishes to be woken to `arms`. The channel has no bound of its own:
-    /// every waiting reader has at most one wish in it.
+    /// A hub that sends its requests for wake-ups to `arms`. The channel has no bound of its own:
+    /// every waiting reader has at most one request in it.
     pub fn new(arms: mpsc::UnboundedSender<ArmRequest>) -> Self {
         Self {
             jobs: Arc::default(),
@@ -70,37 +74,37 @@ impl Hub {
             job,
             receiver: Some(receiver),
             changes_seen,
-            told: 0,
+            known_to: 0,
         }
     }
 
-    /// The job may have more output; it has written up to `grown_to` in any case. What came behind
-    /// a bound is counted in that, and nowhere to be read before the end.
+    /// The job may have more output; it has written up to `grown_to` at least. That also counts bytes
+    /// that were dropped after the job's limit, which no reader can read before the job's end.
     pub fn grew(&self, job: JobNumber, grown_to: Offset) {
-        self.pulse(job, |pulse| {
-            pulse.grown_to = pulse.grown_to.max(grown_to);
+        self.wake(job, |signal| {
+            signal.grown_to = signal.grown_to.max(grown_to);
         });
     }
 
     /// The job's row has changed (committed).
     pub fn changed(&self, job: JobNumber) {
-        self.pulse(job, |pulse| pulse.changes += 1);
+        self.wake(job, |signal| signal.changes += 1);
     }
 
     /// The job has become final (committed).
     pub fn ended(&self, job: JobNumber) {
-        self.pulse(job, |pulse| {
-            pulse.changes += 1;
-            pulse.ended = true;
+        self.wake(job, |signal| {
+            signal.changes += 1;
+            signal.ended = true;
         });
     }
 
-    /// The job has been deleted (committed); it was this one.
+    /// The job has been deleted (committed). `job` is what it was before.
     pub fn deleted(&self, job: Job) {
-        self.pulse(job.number, |pulse| {
-            pulse.changes += 1;
-            pulse.ended = true;
-            pulse.deleted = Some(Arc::new(job));
+        self.wake(job.number, |signal| {
+            signal.changes += 1;
+            signal.ended = true;
+            signal.deleted = Some(Arc::new(job));
         });
     }
 
@@ -109,11 +113,11 @@ impl Hub {
         self.closed.cancel();
     }
 
-    fn pulse(&self, job: JobNumber, happened: impl FnOnce(&mut HubSignal)) {
+    fn wake(&self, job: JobNumber, update: impl FnOnce(&mut HubSignal)) {
         if let Some(sender) = self.lock().get(&job) {
-            sender.send_modify(|pulse| {
-                pulse.wakes += 1;
-                happened(pulse);
+            sender.send_modify(|signal| {
+                signal.wakes += 1;
+                update(signal);
             });
         }
     }
@@ -131,8 +135,8 @@ pub struct Watch {
     job: JobNumber,
     receiver: Option<watch::Receiver<HubSignal>>,
     changes_seen: u64,
-    /// How far the output reached at the last look.
-    told: Offset,
+    /// How far the output was known to reach at the last look.
+    known_to: Offset,
 }
 
 /// The hub is closed: the server stops.
@@ -141,17 +145,17 @@ pub struct Watch {
 pub struct HubClosed;
 
 impl Watch {
-    /// To be called before looking: what happens from here on wakes [`Self::woken`]. Returns
+    /// Call this before reading the job: what happens from here on wakes [`Self::woken`]. Returns
     /// whether the job's row has changed since the last look.
     pub fn look(&mut self) -> bool {
         let Some(receiver) = &mut self.receiver else {
             return false;
         };
         let (changes, grown_to) = {
-            let pulse = receiver.borrow_and_update();
-            (pulse.changes, pulse.grown_to)
+            let signal = receiver.borrow_and_update();
+            (signal.changes, signal.grown_to)
         };
-        self.told = grown_to;
+        self.known_to = grown_to;
         std::mem::replace(&mut self.changes_seen, changes) != changes
     }
 
@@ -162,45 +166,45 @@ impl Watch {
             .is_some_and(|receiver| receiver.borrow().ended)
     }
 
-    /// How far the job's output reaches, as far as its readers were told.
+    /// How far the job's output is known to reach. It may reach further.
     pub fn grown_to(&self) -> Offset {
         self.receiver
             .as_ref()
             .map_or(0, |receiver| receiver.borrow().grown_to)
     }
 
-    /// The last view of a job that has been deleted; waits for the word of it, which follows the
-    /// commit. Only for a job whose row is known to be gone. Cancel-safe.
+    /// A deleted job as it was; waits for [`Hub::deleted`], which is called after the commit. Only
+    /// for a job whose row is known to be gone: for another one it waits for ever. Cancel-safe.
     pub async fn deleted(&mut self) -> Result<Arc<Job>, HubClosed> {
         loop {
-            let deleted = self.receiver.as_ref();
-            if let Some(job) = deleted.and_then(|pulse| pulse.borrow().deleted.clone()) {
+            let receiver = self.receiver.as_ref();
+            if let Some(job) = receiver.and_then(|signal| signal.borrow().deleted.clone()) {
                 return Ok(job);
             }
             self.changed().await?;
         }
     }
 
-    /// Waits until the job may have output behind `offset`, or its row has changed, since the last
+    /// Waits until the job may have output after `offset`, or its row has changed, since the last
     /// [`Self::look`]. Cancel-safe.
     pub async fn woken(&mut self, offset: Offset) -> Result<(), HubClosed> {
-        // Whoever knew of more and could not read it (a record is damaged) would be woken at once,
-        // again and again. It is woken when the job's row changes.
-        if offset >= self.told {
-            self.ask(offset)?;
+        // A reader that knows of more bytes and cannot read them (a record is damaged) would be woken
+        // at once, again and again. It waits for the job's row to change instead.
+        if offset >= self.known_to {
+            self.arm(offset)?;
         }
         self.changed().await
     }
 
-    /// Asks for one wake-up when there is output behind `offset`, and does not wait for it.
-    pub fn ask(&self, offset: Offset) -> Result<(), HubClosed> {
+    /// Asks for one wake-up when there is output after `offset`, and does not wait for it.
+    pub fn arm(&self, offset: Offset) -> Result<(), HubClosed> {
         let job = self.job;
         // The receiving end lives as long as the server serves.
         let sent = self.hub.arms.send(ArmRequest { job, offset });
         sent.map_err(|_| HubClosed)
     }
 
-    /// Waits until the job's readers are woken, without asking for it when output comes.
+    /// Waits until the job's readers are woken, without asking for a wake-up when output comes.
     /// Cancel-safe.
     pub async fn changed(&mut self) -> Result<(), HubClosed> {
         let Some(receiver) = &mut self.receiver else {
@@ -248,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_cannot_read_what_is_there_asks_no_more_for_it() {
+    async fn a_reader_that_cannot_read_what_is_there_asks_no_more_for_it() {
         let (arms, mut armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let mut watch = hub.watch(7);

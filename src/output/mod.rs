@@ -1,7 +1,6 @@
-//! THE SPEAKERS: everything that reads output. One loop serves replay and live; the digest is a
-//! reader like any other.
-//!
-//! Who runs a process, and who asks for its bytes, is not known here.
+//! Everything that reads a job's stored output: `read` finds bytes by offset, `tail` replays and
+//! follows with one loop, `search` matches patterns, `digest` hashes, `verify` checks what is stored,
+//! `files` syncs, copies and unlinks segments. The shim writes output; see `shim/log`.
 
 pub mod digest;
 pub mod files;
@@ -22,9 +21,9 @@ pub use read::log::{Cursor, Log};
 pub use search::Search;
 pub use search::pattern::{Pattern, PatternError};
 pub use tail::{Observed, OutputTail, StartAt, TailError, TailEvent, TailOptions};
+pub use verify::assertions::{Assertion, Assertions};
 pub use verify::audit::Audit;
-pub use verify::claims::{Assertion, Assertions};
-pub use verify::walk::{Met, OutputWalk};
+pub use verify::walk::{OutputWalk, WalkEvent};
 
 #[cfg(test)]
 mod tail_tests;

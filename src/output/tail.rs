@@ -1,7 +1,7 @@
 //! A tail: one loop that replays a job's output from an offset and then follows it.
 //!
-//! It is a cursor and nothing else: arm, read to the end, hand out, wait. How events look on a
-//! wire is not known here.
+//! It keeps a cursor and a few events: it arms the watch, reads to the end, hands out, and waits.
+//! `protocol/ws/tails` sends its events to clients.
 
 use std::{collections::VecDeque, ops::RangeInclusive};
 
@@ -24,56 +24,56 @@ use crate::{
 /// Longest chunk that is handed out, bytes.
 pub const CHUNK_BYTES_MAX: usize = 32 << 10;
 
-/// How much a tail reads ahead of its reader, bytes: what a reader that stands still costs. It
-/// grows with what the reader has taken, so that one which never takes anything costs the least.
+/// How much a tail reads ahead of its reader, bytes: the memory that an idle reader costs. It grows
+/// with what the reader has taken, so that a reader which takes nothing costs the least.
 const READ_AHEAD_BYTES: RangeInclusive<usize> = 4096..=CHUNK_BYTES_MAX;
-/// It is this part of what was read so far.
-const READ_AHEAD_PART: u64 = 16;
+/// Read-ahead is what was read so far divided by this.
+const READ_AHEAD_DIVISOR: u64 = 16;
 
 /// Where a tail begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
     /// At this offset.
     Offset(Offset),
-    /// So many bytes of the log before the end as it stands.
+    /// This many bytes before the current end.
     LastBytes(u64),
-    /// So many lines before the end as it stands.
+    /// This many lines before the current end.
     LastLines(u64),
 }
 
-/// What a tail shall do.
+/// Where a tail begins, and what it returns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TailOptions {
     /// Where it begins.
     pub from: StartAt,
-    /// Whether it goes on behind the end as it stands.
+    /// Whether it goes on after the current end.
     pub follow: bool,
     /// Only these streams; `None`: all.
     pub streams: Option<Vec<Stream>>,
 }
 
-/// What a tail says, in offset order.
+/// What a tail returns, in offset order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TailEvent {
     /// Bytes; never more than [`CHUNK_BYTES_MAX`].
     Output(Chunk),
-    /// Missing bytes.
+    /// Bytes that cannot be read, and why.
     Gap(Gap),
     /// A state that is not final.
     State {
         /// The new state.
         state: JobState,
-        /// Why.
+        /// Why it was entered; `None` where the state says all.
         reason: Option<Reason>,
-        /// When.
+        /// When it was entered.
         at: Micros,
     },
-    /// The replay has reached the end as it stood; once, before `End`.
+    /// The replay has reached the end as it was when the tail began; once, before `End`.
     CaughtUp {
-        /// The first byte not yet told.
+        /// The first byte that was not returned yet.
         next_offset: Offset,
     },
-    /// The job is final and all its output was told. The last event.
+    /// The job is final and all its output was returned. The last event.
     End(Box<Job>),
 }
 
@@ -83,7 +83,7 @@ pub enum TailError {
     /// There is no such job.
     #[error("no such job")]
     NotFound,
-    /// It shall begin behind the end of the output.
+    /// The offset to begin at is after the end of the output.
     #[error("the output has only {0} bytes")]
     BeyondEnd(Offset),
     /// The server stops.
@@ -100,8 +100,8 @@ impl From<StoreError> for TailError {
     }
 }
 
-/// A reader that replays and then follows. Dropping it ends it; one that is not asked for its next
-/// event costs nothing.
+/// A reader that replays and then follows. Dropping it ends it. While its next event is not asked
+/// for, it costs no work.
 #[derive(Debug)]
 pub struct OutputTail {
     store: Store,
@@ -113,7 +113,7 @@ pub struct OutputTail {
     follow: bool,
     streams: Option<Vec<Stream>>,
     cursor: Cursor,
-    /// The end as it stood when the tail began.
+    /// The end of the output when the tail began.
     replay_to: Offset,
     caught_up: bool,
     last_event: i64,
@@ -122,7 +122,7 @@ pub struct OutputTail {
     /// Set once the job is known to be final.
     end: Option<Box<Job>>,
     pending: VecDeque<TailEvent>,
-    /// The last look found the end as it stands: nothing to look for before it is woken.
+    /// The last look reached the current end: there is nothing to look for before a wake-up.
     idle: bool,
     over: bool,
 }
@@ -134,8 +134,8 @@ pub enum Observed {
     Event(TailEvent),
     /// Nothing yet.
     Nothing,
-    /// Nothing any more: the last event was `End`, or `CaughtUp` of a tail that does not follow a
-    /// job that is not final.
+    /// No event will come: the last one was `End`, or `CaughtUp` where the tail does not follow and
+    /// the job is not final.
     Over,
 }
 
@@ -149,7 +149,7 @@ impl OutputTail {
         options: TailOptions,
     ) -> Result<(Self, Job), TailError> {
         let number = number(store, job).await?;
-        // Interest first, then the look: what happens in between is told.
+        // Register the watch first, then read: the tail then returns what happens in between.
         let watch = hub.watch(number);
         let last_event = store.newest_change(number).await?;
         let job = snapshot(store, log, number)
@@ -186,7 +186,7 @@ impl OutputTail {
         Ok((tail, job))
     }
 
-    /// Whose output it is.
+    /// The id of the job whose output it reads.
     pub fn job_id(&self) -> JobId {
         self.id
     }
@@ -220,8 +220,8 @@ impl OutputTail {
         Ok(())
     }
 
-    /// Whether events have been read that a look will return: whoever looks until there are none
-    /// leaves nothing in memory.
+    /// Whether events have been read that a look will return. A tail that is looked at until there
+    /// are none holds no output in memory.
     pub fn holds_events(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -240,7 +240,7 @@ impl OutputTail {
                 self.read_changes().await?;
             }
             let at_end = self.read_output().await?;
-            self.turn(at_end);
+            self.push_caught_up_and_end(at_end);
             if self.pending.is_empty() && at_end && !self.over {
                 self.idle = true;
                 return Ok(Observed::Nothing);
@@ -248,14 +248,14 @@ impl OutputTail {
         }
     }
 
-    /// Tells states that were committed since the last look.
+    /// Queues the states that were committed since the last look.
     async fn read_changes(&mut self) -> Result<(), TailError> {
         let number = self.number;
         let changes = self.store.changes(number, self.last_event).await?;
         if changes.iter().any(|change| change.state.is_final()) {
             self.end = Some(Box::new(self.ended_job().await?));
         }
-        // From here on nothing waits, so a dropped call loses nothing.
+        // Nothing below awaits, so a cancelled call loses no event.
         self.changed = false;
         self.cursor.look_again();
         for change in changes {
@@ -271,7 +271,7 @@ impl OutputTail {
         Ok(())
     }
 
-    /// The job as it ended, also where it has been deleted since.
+    /// The job as it ended, even if it has been deleted since.
     async fn ended_job(&mut self) -> Result<Job, TailError> {
         match self.row().await? {
             Some(job) => Ok(job),
@@ -287,10 +287,10 @@ impl OutputTail {
         self.store.job(job, Include::default()).await
     }
 
-    /// Reads on; returns whether the end as it stands was reached.
+    /// Reads on; returns whether the current end was reached.
     async fn read_output(&mut self) -> Result<bool, TailError> {
         let number = self.number;
-        // A cancelled read leaves the cursor as it was: its copy is what moves.
+        // Read with a copy: a cancelled read then leaves the cursor where it was.
         let mut cursor = self.cursor;
         let ahead = read_ahead(cursor.offset.saturating_sub(self.from));
         let batch = self.log.read(number, &mut cursor, ahead).await?;
@@ -300,7 +300,7 @@ impl OutputTail {
                 .as_ref()
                 .is_some_and(|end| cursor.offset < end.output_bytes);
         if stuck && cursor.offset == self.cursor.offset {
-            // Final, and still bytes missing: ask the ledger anew where they are, once.
+            // The job is final and bytes are still missing: ask the store once more where they are.
             cursor = Cursor::new(cursor.offset);
             let again = self.log.read(number, &mut cursor, ahead).await?;
             if again.at_end && again.items.is_empty() {
@@ -310,16 +310,16 @@ impl OutputTail {
                 self.skip_deleted();
                 return Ok(true);
             }
-            self.tell(again.items);
+            self.push_items(again.items);
             self.cursor = cursor;
             return Ok(false);
         }
         self.cursor = cursor;
-        self.tell(batch.items);
+        self.push_items(batch.items);
         Ok(batch.at_end && !stuck)
     }
 
-    /// The job was deleted under this tail: what it has not told yet is missing.
+    /// The job was deleted while this tail read it: what it has not returned yet becomes a gap.
     fn skip_deleted(&mut self) {
         let from = self.cursor.offset;
         let to = self.end.as_ref().map_or(from, |end| end.output_bytes);
@@ -329,7 +329,7 @@ impl OutputTail {
             .push_back(TailEvent::Gap(Gap { from, to, reason }));
     }
 
-    fn tell(&mut self, items: Vec<Item>) {
+    fn push_items(&mut self, items: Vec<Item>) {
         for item in items {
             match item {
                 Item::Gap(gap) => self.pending.push_back(TailEvent::Gap(gap)),
@@ -348,8 +348,8 @@ impl OutputTail {
             .is_none_or(|streams| streams.contains(&stream))
     }
 
-    /// Tells the turning points of a tail: caught up, and the end.
-    fn turn(&mut self, at_end: bool) {
+    /// Queues `CaughtUp` and `End` when they are due.
+    fn push_caught_up_and_end(&mut self, at_end: bool) {
         let next_offset = self.cursor.offset;
         if !self.caught_up && (at_end || next_offset >= self.replay_to) {
             self.caught_up = true;
@@ -366,10 +366,10 @@ impl OutputTail {
     }
 }
 
-/// How much to read ahead of a reader that was told so many bytes.
-fn read_ahead(told: u64) -> usize {
-    let part = usize::try_from(told / READ_AHEAD_PART).unwrap_or(usize::MAX);
-    part.clamp(*READ_AHEAD_BYTES.start(), *READ_AHEAD_BYTES.end())
+/// How many bytes to read ahead of a reader that has taken `taken` bytes.
+fn read_ahead(taken: u64) -> usize {
+    let bytes = usize::try_from(taken / READ_AHEAD_DIVISOR).unwrap_or(usize::MAX);
+    bytes.clamp(*READ_AHEAD_BYTES.start(), *READ_AHEAD_BYTES.end())
 }
 
 /// Cuts a chunk into pieces of at most `bytes_max` bytes.
@@ -399,7 +399,7 @@ pub fn split(chunk: Chunk, bytes_max: usize) -> impl Iterator<Item = Chunk> {
     })
 }
 
-/// The number of a job that exists (a number is believed until the row is read).
+/// The number of a job. A number is not checked here: reading the row does that.
 async fn number(store: &Store, job: JobRef) -> Result<JobNumber, TailError> {
     match job {
         JobRef::Number(number) => Ok(number),
@@ -407,7 +407,7 @@ async fn number(store: &Store, job: JobRef) -> Result<JobNumber, TailError> {
     }
 }
 
-/// A job with the length of its output as it stands, also of a running one.
+/// A job, with the current length of its output if it runs: the row of a running job lags.
 pub async fn snapshot(
     store: &Store,
     log: &Log,
@@ -419,8 +419,8 @@ pub async fn snapshot(
     };
     if job.state.is_active() {
         match log.open_end(number, job.output_bytes).await? {
-            Some(end) => end.tell(&mut job),
-            // Nothing written yet, or just ended: only the row can tell.
+            Some(end) => end.apply_to(&mut job),
+            // Nothing is written yet, or the attempt has just ended: the row has the length.
             None => return Ok(read().await?),
         }
     }

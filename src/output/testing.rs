@@ -1,4 +1,4 @@
-//! What the tests of this directory share: a real ledger, a real spool, and segments as a shim
+//! What the tests of this directory share: a real store, a real spool, and segments as a shim
 //! would write them.
 
 use std::{fs::OpenOptions, io::Write, path::PathBuf};
@@ -17,8 +17,8 @@ use crate::{
     },
 };
 
-/// A ledger and a spool; deleted with their directory.
-pub struct Desk {
+/// A store and a spool; both are deleted on drop.
+pub struct Fixture {
     pub store: Store,
     pub log: Log,
     pub hub: Hub,
@@ -26,11 +26,11 @@ pub struct Desk {
     directory: tempfile::TempDir,
 }
 
-impl Desk {
+impl Fixture {
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().expect("tempdir");
         let store = Store::open(&directory.path().join("db")).await;
-        let store = store.expect("a ledger");
+        let store = store.expect("a store");
         let (arms, armed) = mpsc::unbounded_channel();
         Self {
             log: Log::new(store.clone(), directory.path().to_owned()),
@@ -215,8 +215,8 @@ impl Segment {
     }
 }
 
-/// The bytes of an event, or what kind it is.
-pub fn told(event: TailEvent) -> String {
+/// The bytes of an event, or its kind in angle brackets.
+pub fn describe(event: TailEvent) -> String {
     match event {
         TailEvent::Output(chunk) => String::from_utf8_lossy(&chunk.data).into_owned(),
         TailEvent::Gap(gap) => format!("gap {}-{}", gap.from, gap.to),

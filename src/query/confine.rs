@@ -1,32 +1,31 @@
-//! What the kernel does not let a query process do, whatever SQLite is made to do.
-//!
-//! What it may ask SQLite for is `connection`'s business.
+//! Resource limits of a query process, which the kernel enforces whatever SQLite does. `fence` limits
+//! files and system calls.
 #![allow(unsafe_code)] // The signal that a file limit sends is ignored through C alone.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::ask::QueryLimits;
+use super::messages::QueryLimits;
 
-/// It opens the database with its log, and one segment at a time.
+/// Most open files: the process needs the database, its log, and one segment at a time.
 const FILES_MAX: u64 = 64;
-/// By how much it is nicer than the server: others come first.
+/// How much lower its CPU priority is than the server's (nice(2)).
 const NICER: i32 = 10;
-/// Seconds beyond its time after which the kernel ends it, if no server has.
+/// How long after its time limit the kernel kills the process if the server has not, seconds.
 const LATER_S: u64 = 2;
 
-/// Gives up everything that reading does not need. From here on it can create no file, write to none
-/// (stdout is a pipe), and take no more memory, time and descriptors than `bounds` say.
+/// Gives up everything that reading does not need. From here on the process cannot write to a file
+/// (stdout is a pipe), nor use more memory, time and descriptors than `bounds` and the constants say.
 ///
 /// # Errors
 ///
-/// The kernel refuses; nothing may run then.
+/// The kernel refuses a limit; the statement must not run then.
 pub fn confine(bounds: &QueryLimits) -> io::Result<()> {
     let seconds = bounds.timeout_s + LATER_S;
     let limits = [
         (Resource::Cpu, seconds),
-        // Private memory that can be written; what the program itself maps is not counted twice.
+        // Private writable memory (setrlimit(2)); the mapped program does not count.
         (Resource::Data, bounds.memory_bytes),
         (Resource::Fsize, 0),
         (Resource::Nofile, FILES_MAX),
@@ -42,12 +41,12 @@ pub fn confine(bounds: &QueryLimits) -> io::Result<()> {
             },
         )?;
     }
-    // Whoever writes a file anyway gets an error and not a signal.
+    // A write beyond RLIMIT_FSIZE then fails with EFBIG and does not end the process by a signal.
     // SAFETY: no handler is installed, and there is one thread.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::nice(NICER)?;
-    // By the clock, should the server be gone.
+    // The limit of wall-clock time, in case the server is gone.
     nix::unistd::alarm::set(u32::try_from(seconds).unwrap_or(u32::MAX));
     Ok(())
 }

@@ -1,7 +1,5 @@
-//! The connection that a user's statement runs on: read-only, with bounds, the whole output under
-//! its name, and the rules in force.
-//!
-//! What the rules are is `rules`' business.
+//! The connection that a user's statement runs on: read-only, with SQLite's limits set, the table
+//! `history_output` registered, and `rules` installed as the authorizer.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,18 +14,18 @@ use super::{
     functions,
     open::read_only,
     output_table,
-    pieces::OutputSource,
     rules::{self, Denied},
+    scan::OutputSource,
     views,
 };
 use crate::{spool::Layout, store::LongPath, sys::lock};
 
-/// Longest value, bytes: what a user's own functions make must not grow into the memory's bound.
+/// Longest value, bytes: a value that a function builds must not use up the memory limit.
 pub const VALUE_BYTES_MAX: i32 = 16 << 20;
 /// Longest statement, bytes.
 pub const SQL_BYTES_MAX: i32 = 64 << 10;
 
-/// Bounds of a statement (sqlite3_limit).
+/// Limits of a statement (sqlite3_limit).
 const LIMITS: [(Limit, i32); 11] = [
     (Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX),
     (Limit::SQLITE_LIMIT_SQL_LENGTH, SQL_BYTES_MAX),
@@ -42,42 +40,49 @@ const LIMITS: [(Limit, i32); 11] = [
     (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
 ];
 
-/// What the process needs beside SQLite, bytes: the answer, a piece of a segment, the program.
-const OURS_BYTES: u64 = 48 << 20;
+/// Memory that the process needs besides SQLite's, bytes: the reply, a piece of a segment, the
+/// program.
+const OTHER_BYTES: u64 = 48 << 20;
 
-/// The rule that a statement has hurt, if any.
-pub type Hurt = Arc<Mutex<Option<Denied>>>;
+/// The first rule that the statement has violated, if any.
+pub type Violation = Arc<Mutex<Option<Denied>>>;
 
-/// The connection for one statement of a user, and where the rule is told that it hurts.
+/// The connection for a user's statement, and where the authorizer puts a violation.
 pub fn for_user(
-    way: &LongPath,
+    database: &LongPath,
     layout: &Layout,
     memory_bytes: u64,
-) -> rusqlite::Result<(Connection, Hurt)> {
-    let conn = read_only(way, layout)?;
-    let heap = memory_bytes.saturating_sub(OURS_BYTES).max(OURS_BYTES / 4);
+) -> rusqlite::Result<(Connection, Violation)> {
+    let conn = read_only(database, layout)?;
+    let heap = memory_bytes
+        .saturating_sub(OTHER_BYTES)
+        .max(OTHER_BYTES / 4);
     conn.execute_batch(&format!("PRAGMA hard_heap_limit = {heap};"))?;
-    let behalf = views::shadow(&conn)?;
-    let library = OutputSource::new(read_only(way, layout)?, way.clone(), layout.clone())?;
-    output_table::register(&conn, library)?;
+    let trusted = views::shadow(&conn)?;
+    let source = OutputSource::new(
+        read_only(database, layout)?,
+        database.clone(),
+        layout.clone(),
+    )?;
+    output_table::register(&conn, source)?;
     functions::register(&conn)?;
     conn.execute_batch("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF;")?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     for (limit, value) in LIMITS {
         conn.set_limit(limit, value)?;
     }
-    let hurt = Hurt::default();
-    let told = hurt.clone();
+    let violation = Violation::default();
+    let first = violation.clone();
     conn.authorizer(Some(move |context: AuthContext<'_>| {
-        match rules::judge(&context, &behalf) {
+        match rules::judge(&context, &trusted) {
             Ok(()) => Authorization::Allow,
             Err(denied) => {
-                // The first one is what the user wrote.
-                let mut told = lock(&told);
-                told.get_or_insert(denied);
+                // Keep the first one: it is about what the user wrote.
+                let mut first = lock(&first);
+                first.get_or_insert(denied);
                 Authorization::Deny
             }
         }
     }))?;
-    Ok((conn, hurt))
+    Ok((conn, violation))
 }

@@ -1,7 +1,7 @@
-//! Which files a query process can reach, and which calls of the kernel it can make, for the rest of its
-//! life: Landlock (landlock(7)) and seccomp (seccomp(2)), where the kernel has them.
+//! Limits the files and the system calls of a query process for the rest of its life, with Landlock
+//! (landlock(7)) and seccomp (seccomp(2)) where the kernel has them.
 //!
-//! How much of anything it may use is `confine`'s business, what it may ask SQLite for `rules`'.
+//! `confine` limits memory and time, `rules` what a statement may do.
 
 use std::{
     collections::BTreeMap,
@@ -19,14 +19,14 @@ use seccompiler::{
 };
 
 #[cfg(target_arch = "x86_64")]
-use super::forbidden::in_the_other_numbering;
-use super::forbidden::{FORBIDDEN, OF_THIS_MACHINE};
+use super::forbidden::x32_calls;
+use super::forbidden::{FORBIDDEN, FORBIDDEN_HERE};
 use crate::spool::Layout;
 
-/// The newest version of Landlock that is asked for; the kernel gives what it has of it.
+/// The newest version of Landlock that is used; an older kernel applies what it knows of it.
 const LANDLOCK: ABI = ABI::V6;
 
-/// What else may be read: local times and SQLite's random numbers need it.
+/// Files outside the data directory that may be read, for local times and SQLite's random numbers.
 const READ: [&str; 4] = [
     "/usr/share/zoneinfo",
     "/etc/localtime",
@@ -34,15 +34,15 @@ const READ: [&str; 4] = [
     "/dev/urandom",
 ];
 
-/// Files that may be read below the data directory, and its index of the log that SQLite maps for
-/// writing, be it only to take a place in it. No file can grow (`confine`). Everything else, the token
-/// among it, is out of reach.
+/// From here on the process can read only the database, the segments and a few system files, and write
+/// only the WAL index (`-shm`), which SQLite maps for writing even to register a reader. No file can
+/// grow (`confine`). Everything else, such as the token, is out of reach.
 ///
 /// # Errors
 ///
-/// Why it is not so, in a few words.
-pub fn files(layout: &Layout) -> Result<(), String> {
-    // Whose name is too long for the kernel cannot be named to it.
+/// Why Landlock is not in force, in a few words.
+pub fn restrict_files(layout: &Layout) -> Result<(), String> {
+    // If the path is too long for the kernel, Landlock cannot have a rule for it.
     PathFd::new(layout.database()).map_err(|error| error.to_string())?;
     let set = ruleset(layout).map_err(|error| error.to_string())?;
     let status = set.restrict_self().map_err(|error| error.to_string())?;
@@ -61,16 +61,16 @@ fn ruleset(layout: &Layout) -> Result<RulesetCreated, landlock::RulesetError> {
         .create()?;
     let read: BitFlags<AccessFs> = AccessFs::ReadFile.into();
     for (path, access) in allowed(layout, read) {
-        // What is not there needs no permission.
-        if let Ok(place) = PathFd::new(path) {
-            set = set.add_rule(PathBeneath::new(place, access))?;
+        // A file that does not exist needs no rule.
+        if let Ok(file) = PathFd::new(path) {
+            set = set.add_rule(PathBeneath::new(file, access))?;
         }
     }
     Ok(set)
 }
 
 fn allowed(layout: &Layout, read: BitFlags<AccessFs>) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
-    // A link leads to where SQLite has its other files as well.
+    // SQLite follows a link to the database, and puts its other files next to the link's target.
     let database = layout.database();
     let database = fs::canonicalize(&database).unwrap_or(database);
     let beside = |suffix: &str| {
@@ -90,13 +90,13 @@ fn allowed(layout: &Layout, read: BitFlags<AccessFs>) -> Vec<(PathBuf, BitFlags<
     all
 }
 
-/// No sockets, no program, no other process, and no file that is opened for writing or changed in any
-/// other way, from here on. What is forbidden fails with EPERM.
+/// From here on the process can use no socket, start no program or process, signal no other process,
+/// and neither open a file for writing nor change one otherwise. Forbidden calls fail with EPERM.
 ///
 /// # Errors
 ///
-/// Why it is not so, in a few words.
-pub fn calls() -> Result<(), String> {
+/// Why seccomp is not in force, in a few words.
+pub fn restrict_calls() -> Result<(), String> {
     let program = program().map_err(|error| error.to_string())?;
     seccompiler::apply_filter(&program).map_err(|error| error.to_string())
 }
@@ -104,15 +104,15 @@ pub fn calls() -> Result<(), String> {
 fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN
         .iter()
-        .chain(OF_THIS_MACHINE)
+        .chain(FORBIDDEN_HERE)
         .map(|call| (*call, Vec::new()))
         .collect();
     #[cfg(target_arch = "x86_64")]
-    rules.extend(in_the_other_numbering().map(|call| (call, Vec::new())));
+    rules.extend(x32_calls().map(|call| (call, Vec::new())));
     rules.insert(libc::SYS_openat, opens_for_writing(2)?);
     #[cfg(target_arch = "x86_64")]
     rules.insert(libc::SYS_open, opens_for_writing(1)?);
-    // abort(3) sends itself a signal; to others there is none.
+    // abort(3) sends a signal to its own process; signals to others are forbidden.
     let own = u64::from(std::process::id());
     let others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, own)?;
     rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![others])?]);
@@ -121,7 +121,7 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?.try_into()
 }
 
-/// One rule for each flag that could change a file; `argument` is the one that has the flags.
+/// One rule for each flag of open(2) that could change a file; `argument` is the index of the flags.
 fn opens_for_writing(argument: u8) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     let changing = [
         libc::O_WRONLY,
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    /// In a thread of its own: both hold for the thread that asks, and for what it starts.
+    /// In a thread of its own: both restrict only the calling thread and what it starts.
     #[test]
     fn nothing_but_what_a_query_reads_is_in_reach() {
         let dir = tempfile::tempdir().expect("tempdir");
@@ -166,7 +166,7 @@ mod tests {
             let kind = |result: io::Result<()>| result.err().map(|error| error.raw_os_error());
             let refused = |errno: i32| Some(Some(errno));
             let read = |path: PathBuf| kind(File::open(path).map(drop));
-            if let Err(why) = files(&layout) {
+            if let Err(why) = restrict_files(&layout) {
                 let _ = writeln!(io::stderr(), "SKIPPED: {why}");
             } else {
                 assert_eq!(read(layout.database()), None);
@@ -178,7 +178,7 @@ mod tests {
                     refused(libc::EACCES)
                 );
             }
-            calls().expect("this kernel has seccomp");
+            restrict_calls().expect("this kernel has seccomp");
             let denied = refused(libc::EPERM);
             assert_eq!(read(layout.database()), None);
             assert_eq!(kind(fs::write(layout.database(), "y")), denied);

@@ -1,8 +1,7 @@
-//! The calls of the kernel that reading a database has no use for (syscalls(2)), by their numbers.
-//!
-//! How they are forbidden is `fence`'s business; opening a file is looked at there as well.
+//! System calls that reading a database does not need (syscalls(2)). `fence` forbids them, and also
+//! checks the flags of those that open files.
 
-/// What every machine has.
+/// Calls that every architecture has.
 pub const FORBIDDEN: &[i64] = &[
     // The network, and sockets of any other kind.
     libc::SYS_socket,
@@ -37,7 +36,7 @@ pub const FORBIDDEN: &[i64] = &[
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
-    // Files and what they are called. openat2 takes its flags where no filter can look.
+    // Files and names. openat2 takes its flags in memory, where no filter can look.
     libc::SYS_openat2,
     libc::SYS_open_by_handle_at,
     libc::SYS_memfd_create,
@@ -61,7 +60,7 @@ pub const FORBIDDEN: &[i64] = &[
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
-    // Ways around a filter, and parts of the kernel that a reader has no use for.
+    // Ways around a filter, and parts of the kernel that a reader does not need.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -74,9 +73,9 @@ pub const FORBIDDEN: &[i64] = &[
     libc::SYS_prctl,
 ];
 
-/// What only older kinds of machines have beside those.
+/// Older calls that only some architectures have.
 #[cfg(target_arch = "x86_64")]
-pub const OF_THIS_MACHINE: &[i64] = &[
+pub const FORBIDDEN_HERE: &[i64] = &[
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_creat,
@@ -96,17 +95,17 @@ pub const OF_THIS_MACHINE: &[i64] = &[
     libc::SYS_futimesat,
 ];
 
-/// The same calls as programs with short pointers make them (the x32 ABI): a bit is set in their
-/// numbers, and some have other ones. Opening is among them, whatever for.
+/// The same calls in the x32 ABI, which x86_64 kernels may offer: a bit is set in their numbers, and
+/// some have numbers of their own. Opening a file is among them, with any flags.
 #[cfg(target_arch = "x86_64")]
-pub fn in_the_other_numbering() -> impl Iterator<Item = i64> {
+pub fn x32_calls() -> impl Iterator<Item = i64> {
     const BIT: i64 = 0x4000_0000;
     const OWN: std::ops::RangeInclusive<i64> = 512..=547;
     let opening = [libc::SYS_open, libc::SYS_openat];
-    let known = FORBIDDEN.iter().chain(OF_THIS_MACHINE).copied();
+    let known = FORBIDDEN.iter().chain(FORBIDDEN_HERE).copied();
     known.chain(opening).chain(OWN).map(|call| call | BIT)
 }
 
-/// What only older kinds of machines have beside those.
+/// Older calls that only some architectures have.
 #[cfg(not(target_arch = "x86_64"))]
-pub const OF_THIS_MACHINE: &[i64] = &[libc::SYS_renameat];
+pub const FORBIDDEN_HERE: &[i64] = &[libc::SYS_renameat];

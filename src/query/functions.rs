@@ -1,7 +1,7 @@
-//! Functions that queries have beside SQLite's own: `ago`, `regexp` for the operator REGEXP, and an
-//! `instr` that is made for gigabytes.
+//! Functions that queries have in addition to SQLite's: `ago`, `regexp` for the operator REGEXP, and
+//! a faster `instr`.
 //!
-//! Which functions may be called at all is `rules`' business.
+//! `rules` lists all functions that may be called.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -18,12 +18,13 @@ use crate::{
     sys::clock,
 };
 
-/// Makes them known.
+/// Registers all functions of this module.
 pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC
         | FunctionFlags::SQLITE_INNOCUOUS;
-    // One statement, one moment: so it may count as a constant, and an index be used.
+    // All calls of `ago` in a statement use the same `now`, so it may be declared deterministic and
+    // SQLite can use an index.
     let now = clock::now();
     conn.create_scalar_function("ago", 1, flags, move |context| {
         ago(now, context.get_raw(0)).map(|at| at.to_rfc3339())
@@ -34,8 +35,8 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// SQLite's `instr`, whose own takes ten times as long: where `needle` begins in `text`, counted from
-/// 1 in characters, of two BLOBs in bytes; 0 where it does not.
+/// `instr` as SQLite defines it, about ten times as fast: where `needle` begins in `text`, counted
+/// from 1, in bytes for two BLOBs and else in characters; 0 if it is not in it.
 fn instr(text: ValueRef<'_>, needle: ValueRef<'_>) -> Option<i64> {
     let is_bytes = matches!((text, needle), (ValueRef::Blob(_), ValueRef::Blob(_)));
     let (text, needle) = (bytes_of(text)?, bytes_of(needle)?);
@@ -45,13 +46,13 @@ fn instr(text: ValueRef<'_>, needle: ValueRef<'_>) -> Option<i64> {
     let before = &text[..at];
     let count = match is_bytes {
         true => before.len(),
-        // Every byte that does not go on with a character begins one.
+        // Every byte that is no UTF-8 continuation byte begins a character.
         false => before.iter().filter(|byte| **byte & 0xc0 != 0x80).count(),
     };
     i64::try_from(count + 1).ok()
 }
 
-/// The bytes of a value as SQLite would write it as text; none of NULL.
+/// The bytes of a value as SQLite would write it as text; `None` for NULL.
 fn bytes_of(value: ValueRef<'_>) -> Option<Cow<'_, [u8]>> {
     match value {
         ValueRef::Null => None,
@@ -61,7 +62,7 @@ fn bytes_of(value: ValueRef<'_>) -> Option<Cow<'_, [u8]>> {
     }
 }
 
-/// `ago('90 minutes')`, `ago(3600)`: the moment so long before now, as the views spell moments.
+/// `ago('90 minutes')`, `ago(3600)`: the time that long before now.
 fn ago(now: Micros, length: ValueRef<'_>) -> Result<Micros, Error> {
     let seconds = match length {
         ValueRef::Integer(seconds) => Some(seconds as f64),
@@ -107,7 +108,7 @@ fn seconds(text: &str) -> Option<f64> {
     Some(number * length)
 }
 
-/// `text REGEXP pattern`: whether the pattern of `job.wait` is found in it.
+/// `text REGEXP pattern`: whether the text has a match. Patterns are those of `job.wait`.
 fn regexp(context: &Context<'_>) -> Result<Option<bool>, Error> {
     let pattern: Arc<Pattern> = context.get_or_create_aux(0, |value| {
         let text = value.as_str().map_err(|_| problem("REGEXP needs a text"))?;
@@ -143,7 +144,7 @@ mod tests {
         }
     }
 
-    /// Beside SQLite's own, which a connection without ours has.
+    /// Compares it with SQLite's own, which a connection without our functions has.
     #[test]
     fn instr_is_what_sqlite_has() {
         let (ours, theirs) = (Connection::open_in_memory(), Connection::open_in_memory());

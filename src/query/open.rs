@@ -1,14 +1,14 @@
-//! How a query process opens the database: read-only, with private memory that is bounded.
+//! Opens the database for a query process: read-only, with a bounded page cache.
 
 use rusqlite::{Connection, OpenFlags};
 
 use crate::{spool::Layout, store::LongPath};
 
-/// A connection that reads only; private memory of all connections together is bounded.
-pub fn read_only(way: &LongPath, layout: &Layout) -> rusqlite::Result<Connection> {
+/// A read-only connection. `connection` bounds the heap of all connections together.
+pub fn read_only(database: &LongPath, layout: &Layout) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(way.name(&layout.database()), flags)?;
-    // Sorting and grouping may not make files.
+    let conn = Connection::open_with_flags(database.name(&layout.database()), flags)?;
+    // The process may not create files, so sorting and grouping must use memory.
     conn.execute_batch(&format!(
         "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{}; PRAGMA mmap_size = 0;",
         CACHE_BYTES / 1024
@@ -16,5 +16,5 @@ pub fn read_only(way: &LongPath, layout: &Layout) -> rusqlite::Result<Connection
     Ok(conn)
 }
 
-/// Page cache, bytes.
+/// Page cache of one connection, bytes.
 const CACHE_BYTES: u64 = 16 << 20;

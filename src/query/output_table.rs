@@ -1,8 +1,8 @@
-//! The virtual table `history_output`: all output, in rows and in segments, under one name that
-//! stands before the file's view of the same name.
+//! The virtual table `history_output`: all output, in rows and in segments. It is a TEMP table, so
+//! its name hides the view of the same name in the database file.
 //!
-//! Where the pieces come from is `pieces`' business; here is what SQLite asks of a virtual table
-//! (<https://sqlite.org/vtab.html>).
+//! This file implements SQLite's interface of a virtual table (<https://sqlite.org/vtab.html>); `scan`
+//! reads the output.
 #![allow(unsafe_code)] // A virtual table begins with SQLite's own structure, as its trait demands.
 
 use std::{ffi::c_int, marker::PhantomData, sync::Arc};
@@ -17,7 +17,7 @@ use rusqlite::{
     },
 };
 
-use super::pieces::{OutputScan, OutputSource, ScanFilter, ScannedPiece};
+use super::scan::{OutputScan, OutputSource, ScanFilter, ScannedPiece};
 use crate::job::Micros;
 
 /// Its columns, in the order of [`Column`].
@@ -36,29 +36,29 @@ mod column {
     pub const TEXT: i32 = 7;
 }
 
-/// Makes the table known as `temp.history_output`.
-pub fn register(conn: &Connection, library: OutputSource) -> Result<()> {
+/// Registers the table as `temp.history_output`.
+pub fn register(conn: &Connection, source: OutputSource) -> Result<()> {
     conn.create_module(
         "history_output",
         read_only_module::<OutputTable>(),
-        Some(Arc::new(library)),
+        Some(Arc::new(source)),
     )?;
     conn.execute_batch("CREATE VIRTUAL TABLE temp.history_output USING history_output;")
 }
 
-/// The table.
+/// The table; its layout begins as SQLite's own structure.
 #[repr(C)]
 struct OutputTable {
     base: sqlite3_vtab,
     outputs: Arc<OutputSource>,
 }
 
-/// One walk through it.
+/// One scan of the table.
 #[repr(C)]
 struct OutputCursor<'vtab> {
     base: sqlite3_vtab_cursor,
     outputs: Arc<OutputSource>,
-    pieces: Option<OutputScan>,
+    scan: Option<OutputScan>,
     piece: Option<ScannedPiece>,
     row: i64,
     table: PhantomData<&'vtab OutputTable>,
@@ -79,10 +79,10 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
         Ok((COLUMNS.to_owned(), Self { base, outputs }))
     }
 
-    /// Tells SQLite which constraints make a walk shorter: one letter each, in the order in which
-    /// their values are handed to `filter`. SQLite checks all of them again.
+    /// Tells SQLite which constraints make a scan shorter: one letter each, in the order in which
+    /// `filter` gets their values. SQLite checks all constraints again.
     fn best_index(&self, info: &mut IndexInfo) -> Result<()> {
-        let (mut letters, mut walk) = (String::new(), ScanPlan::default());
+        let (mut letters, mut plan) = (String::new(), ScanPlan::default());
         for (constraint, mut usage) in info.constraints_and_usages() {
             if !constraint.is_usable() {
                 continue;
@@ -92,13 +92,13 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
             };
             letters.push(letter);
             usage.set_argv_index(letters.len() as c_int);
-            walk.shorten(letter);
+            plan.shorten(letter);
         }
         info.set_idx_str(&letters);
-        // Bit by bit: the bytes are needed for `data` and `text` alone.
+        // One bit per column: only `data` and `text` need the bytes.
         let needs = 1 << column::DATA | 1 << column::TEXT;
         info.set_idx_num(c_int::from(info.col_used() & needs != 0));
-        let (cost, rows) = walk.cost();
+        let (cost, rows) = plan.cost();
         info.set_estimated_cost(cost);
         info.set_estimated_rows(rows);
         Ok(())
@@ -108,7 +108,7 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
         Ok(OutputCursor {
             base: sqlite3_vtab_cursor::default(),
             outputs: self.outputs.clone(),
-            pieces: None,
+            scan: None,
             piece: None,
             row: 0,
             table: PhantomData,
@@ -120,7 +120,7 @@ impl CreateVTab<'_> for OutputTable {
     const KIND: VTabKind = VTabKind::Default;
 }
 
-/// How far a walk goes with some constraints, for SQLite's planner.
+/// The constraints of a scan, from which SQLite's planner gets its cost.
 #[derive(Debug, Clone, Copy, Default)]
 struct ScanPlan {
     of_one_job: bool,
@@ -137,8 +137,8 @@ impl ScanPlan {
         }
     }
 
-    /// Its cost and its rows, guessed: a statement for each job is dearer than one for all of an
-    /// hour, unless there are few jobs.
+    /// Its estimated cost and rows. With these, SQLite prefers one scan of the last hour to one scan
+    /// per job, unless there are few jobs.
     fn cost(self) -> (f64, i64) {
         let (cost, rows) = match (self.of_one_job, self.since) {
             (true, _) => (300.0, 100),
@@ -150,7 +150,7 @@ impl ScanPlan {
     }
 }
 
-/// The letter of a constraint that helps.
+/// The letter of a constraint that makes a scan shorter.
 fn letter(at: c_int, operator: &IndexConstraintOp) -> Option<char> {
     use IndexConstraintOp::{
         SQLITE_INDEX_CONSTRAINT_EQ as EQ, SQLITE_INDEX_CONSTRAINT_GE as GE,
@@ -167,10 +167,14 @@ fn letter(at: c_int, operator: &IndexConstraintOp) -> Option<char> {
     }
 }
 
-/// What the constraints leave. A value that is none of the column's kind leaves everything: SQLite
-/// knows what such a comparison means.
-fn wanted<'a>(letters: &str, values: impl Iterator<Item = ValueRef<'a>>, data: bool) -> ScanFilter {
-    let mut wanted = ScanFilter {
+/// The filter that follows from the constraints. A value of another type than the column's does not
+/// filter: SQLite checks such a comparison itself.
+fn scan_filter<'a>(
+    letters: &str,
+    values: impl Iterator<Item = ValueRef<'a>>,
+    data: bool,
+) -> ScanFilter {
+    let mut filter = ScanFilter {
         job: None,
         from: 0,
         to: i64::MAX,
@@ -179,21 +183,21 @@ fn wanted<'a>(letters: &str, values: impl Iterator<Item = ValueRef<'a>>, data: b
     };
     for (letter, value) in letters.chars().zip(values) {
         match (letter, integer(value)) {
-            ('j', Some(job)) => wanted.job = Some(job),
+            ('j', Some(job)) => filter.job = Some(job),
             ('=', Some(at)) => {
-                wanted.from = wanted.from.max(at);
-                wanted.to = wanted.to.min(at);
+                filter.from = filter.from.max(at);
+                filter.to = filter.to.min(at);
             }
-            ('>', Some(at)) => wanted.from = wanted.from.max(at),
-            ('<', Some(at)) => wanted.to = wanted.to.min(at),
+            ('>', Some(at)) => filter.from = filter.from.max(at),
+            ('<', Some(at)) => filter.to = filter.to.min(at),
             ('t', _) => {
                 let since = text(value).and_then(moment_us);
-                wanted.since_us = wanted.since_us.max(since);
+                filter.since_us = filter.since_us.max(since);
             }
             _ => {}
         }
     }
-    wanted
+    filter
 }
 
 fn integer(value: ValueRef<'_>) -> Option<i64> {
@@ -214,14 +218,15 @@ fn text(value: ValueRef<'_>) -> Option<&str> {
     }
 }
 
-/// The first moment whose text does not stand before `text`, µs since 1970: exact where it is
-/// spelled as the views do, else the beginning of its day (`datetime()` has a blank for the `T`).
+/// A time that is not after any time whose text sorts at or after `text`, µs since 1970. It is exact to
+/// a second if `text` is written as in the views, and else the beginning of its day (`datetime()`
+/// writes a blank for the `T`).
 fn moment_us(text: &str) -> Option<i64> {
     if let Ok(moment) = DateTime::parse_from_rfc3339(text)
         && text.as_bytes().get(10) == Some(&b'T')
         && text.ends_with('Z')
     {
-        // Fewer digits stand before or behind more of them: a second of play.
+        // With fewer digits of the fraction, texts sort otherwise than times: allow a second.
         return Some(moment.with_timezone(&Utc).timestamp_micros() - 1_000_000);
     }
     let day = NaiveDate::parse_from_str(text.get(..10)?, "%Y-%m-%d").ok()?;
@@ -231,15 +236,15 @@ fn moment_us(text: &str) -> Option<i64> {
 // SAFETY: `base` comes first, and the struct is laid out as C does.
 unsafe impl VTabCursor for OutputCursor<'_> {
     fn filter(&mut self, data: c_int, letters: Option<&str>, values: &Filters<'_>) -> Result<()> {
-        let wanted = wanted(letters.unwrap_or_default(), values.iter(), data != 0);
-        self.pieces = Some(OutputScan::new(wanted));
+        let filter = scan_filter(letters.unwrap_or_default(), values.iter(), data != 0);
+        self.scan = Some(OutputScan::new(filter));
         self.next()
     }
 
     fn next(&mut self) -> Result<()> {
         self.row += 1;
-        self.piece = match &mut self.pieces {
-            Some(pieces) => pieces.next(&self.outputs)?,
+        self.piece = match &mut self.scan {
+            Some(scan) => scan.next(&self.outputs)?,
             None => None,
         };
         Ok(())
@@ -282,10 +287,10 @@ mod tests {
             ValueRef::Text(b"200"),
             ValueRef::Text(b"2026-11-22T10:00:00.000000Z"),
         ];
-        let found = wanted("j><t", values.into_iter(), true);
+        let found = scan_filter("j><t", values.into_iter(), true);
         assert_eq!((found.job, found.from, found.to), (Some(7), 100, 200));
         assert_eq!(found.since_us, Some(1_795_341_599_000_000));
-        let all = wanted(
+        let all = scan_filter(
             "jt",
             [ValueRef::Text(b"x"), ValueRef::Null].into_iter(),
             false,
@@ -293,7 +298,7 @@ mod tests {
         assert_eq!((all.job, all.since_us), (None, None));
     }
 
-    /// A text with a blank stands before all of its day.
+    /// A text with a blank sorts before all texts of its day that have a `T`.
     #[test]
     fn moments_in_other_spellings_are_days() {
         let day = 1_795_305_600_000_000;

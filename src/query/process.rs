@@ -1,6 +1,5 @@
-//! The server's side: starts a query process, asks it, and kills it when its time is over.
-//!
-//! What the process does with the question is not known here.
+//! The server's side: starts a query process, sends it the question, reads the reply, and kills it
+//! when its time is over.
 
 use std::{io, path::PathBuf, process::Stdio, sync::Once, time::Duration};
 
@@ -13,67 +12,67 @@ use tokio::{
 
 use super::{
     DATA_DIR, ROLE,
-    ask::{QueryLimits, QueryParams, QueryRefusal, QueryReply, Question, Rows, Said},
+    messages::{QueryLimits, QueryParams, QueryRefusal, QueryReply, Question, ReplyMessage, Rows},
 };
 use crate::sys::descriptors;
 
-/// Beside its rows a reply has names of columns and little else, bytes.
+/// How much longer than its rows a reply may be, bytes: it also has the names of the columns.
 const REPLY_MORE_BYTES: u64 = 1 << 20;
 
-/// The bounds of queries. Each is a setting of the server with the name `query_…` or `queries_…`.
+/// The limits of queries. Each is a setting of the server with the name `query_…` or `queries_…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuerySettings {
-    /// What one of them may use.
+    /// Time and memory of one query.
     pub bounds: QueryLimits,
-    /// The most rows of an answer.
+    /// Most rows in a reply.
     pub rows_max: u64,
-    /// How many run at a time.
+    /// Most queries that run at the same time.
     pub queries_max: u64,
-    /// How many more may wait.
+    /// Most queries that wait; one more is refused.
     pub waiting_max: u64,
 }
 
-/// What came of a question.
+/// The result of a query that succeeded.
 #[derive(Debug)]
 pub struct QueryAnswer {
-    /// The rows.
+    /// What the statement returned.
     pub rows: Rows,
-    /// How long it took, the start of the process included.
+    /// How long it took, including the start of the process.
     pub elapsed: Duration,
 }
 
-/// Runs queries, a few at a time.
+/// Runs queries, up to `queries_max` at a time.
 #[derive(Debug)]
 pub struct Queries {
     data_dir: PathBuf,
     settings: QuerySettings,
-    /// For those that run and those that wait.
-    seats: Semaphore,
-    /// For those that run.
-    places: Semaphore,
-    noted: Once,
+    /// A permit for each query that runs or waits.
+    admitted: Semaphore,
+    /// A permit for each query that runs.
+    running: Semaphore,
+    warned: Once,
 }
 
 impl Queries {
-    /// Over the database and the spool of this data directory.
+    /// Queries over the database and the spool of this data directory.
     pub fn new(data_dir: PathBuf, settings: QuerySettings) -> Self {
         let count = |n: u64| usize::try_from(n).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
             data_dir,
             settings,
-            seats: Semaphore::new(count(settings.queries_max + settings.waiting_max)),
-            places: Semaphore::new(count(settings.queries_max)),
-            noted: Once::new(),
+            admitted: Semaphore::new(count(settings.queries_max + settings.waiting_max)),
+            running: Semaphore::new(count(settings.queries_max)),
+            warned: Once::new(),
         }
     }
 
-    /// The answer to one statement: at most `rows_max` rows (fewer where the setting is lower) of at
-    /// most `bytes_max` bytes as JSON. Dropping the future kills the process.
+    /// Runs one statement and returns up to `rows_max` rows (fewer where the setting is lower) of up to
+    /// `bytes_max` bytes as JSON. Dropping the future kills the process.
     ///
     /// # Errors
     ///
-    /// The statement is wrong, not allowed, or needs more than it may have; too many queries wait.
-    pub async fn ask(
+    /// The statement is wrong, not allowed, or exceeds a limit; too many queries wait.
+    pub async fn run(
         &self,
         sql: String,
         params: QueryParams,
@@ -81,15 +80,15 @@ impl Queries {
         bytes_max: u64,
     ) -> Result<QueryAnswer, QueryRefusal> {
         let settings = &self.settings;
-        let _seat = self.seats.try_acquire().map_err(|_| {
+        let _admitted = self.admitted.try_acquire().map_err(|_| {
             let (running, waiting) = (settings.queries_max, settings.waiting_max);
             let message =
                 format!("{running} queries run and {waiting} wait; try again in a moment");
             QueryRefusal::limit("queries_waiting_max", message)
         })?;
-        // It is never closed.
-        let _place = self.places.acquire().await;
-        let ask = Question {
+        // This cannot fail: the semaphore is never closed.
+        let _running = self.running.acquire().await;
+        let question = Question {
             sql,
             params,
             rows_max: rows_max.unwrap_or(settings.rows_max).min(settings.rows_max),
@@ -97,12 +96,12 @@ impl Queries {
             bounds: settings.bounds,
         };
         let began = Instant::now();
-        let rows = self.run(&ask).await?;
+        let rows = self.run_process(&question).await?;
         let elapsed = began.elapsed();
         Ok(QueryAnswer { rows, elapsed })
     }
 
-    async fn run(&self, ask: &Question) -> Result<Rows, QueryRefusal> {
+    async fn run_process(&self, question: &Question) -> Result<Rows, QueryRefusal> {
         let failed = |error: io::Error| {
             tracing::error!(%error, "a query process could not be used");
             if descriptors::is_shortage(&error) {
@@ -110,34 +109,32 @@ impl Queries {
                     format!("no query process can be started now ({error}); try again in a moment");
                 return QueryRefusal::Unavailable(message);
             }
-            QueryRefusal::Internal(
-                "the query could not be run; the server's log says why".to_owned(),
-            )
+            QueryRefusal::Internal("the query could not be run; see the server's log".to_owned())
         };
         let mut child = self.start().map_err(failed)?;
-        let time = Duration::from_secs(ask.bounds.timeout_s);
-        match timeout(time, converse(&mut child, ask)).await {
-            Ok(Ok(Some(Said { reply, missing }))) => {
-                self.note(&missing);
+        let time = Duration::from_secs(question.bounds.timeout_s);
+        match timeout(time, converse(&mut child, question)).await {
+            Ok(Ok(Some(ReplyMessage { reply, missing }))) => {
+                self.warn_once(&missing);
                 match reply {
                     QueryReply::Rows(rows) => Ok(rows),
                     QueryReply::Refused(refusal) => Err(refusal),
                 }
             }
-            Ok(Ok(None)) => Err(ended(&mut child, ask).await),
+            Ok(Ok(None)) => Err(ended(&mut child, question).await),
             Ok(Err(error)) => Err(failed(error)),
             Err(_) => {
-                // It is reaped here, so that none of them is left behind.
+                // Waits for the end of the process, so that no zombie is left.
                 let _ = child.kill().await;
-                Err(too_slow(ask))
+                Err(too_slow(question))
             }
         }
     }
 
-    /// Says once what this kernel does not fence in.
-    fn note(&self, missing: &[String]) {
+    /// Logs, once per server, which confinements this kernel does not have.
+    fn warn_once(&self, missing: &[String]) {
         if !missing.is_empty() {
-            self.noted.call_once(|| {
+            self.warned.call_once(|| {
                 let missing = missing.join("; ");
                 tracing::warn!(missing, "queries are confined less than they could be");
             });
@@ -147,7 +144,7 @@ impl Queries {
     fn start(&self) -> io::Result<Child> {
         let mut command = Command::new("/proc/self/exe");
         command.arg(ROLE).env_clear().env(DATA_DIR, &self.data_dir);
-        // Local times, where somebody asks for them.
+        // For SQL functions that use local time.
         if let Some(zone) = std::env::var_os("TZ") {
             command.env("TZ", zone);
         }
@@ -162,19 +159,19 @@ impl Queries {
     }
 }
 
-/// Asks and hears the reply; `None` where it ended without one.
-async fn converse(child: &mut Child, ask: &Question) -> io::Result<Option<Said>> {
+/// Sends the question and reads the reply; `None` if the process ended without one.
+async fn converse(child: &mut Child, question: &Question) -> io::Result<Option<ReplyMessage>> {
     let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Ok(None);
     };
     let asked = stdin
-        .write_all(serde_json::to_string(ask)?.as_bytes())
+        .write_all(serde_json::to_string(question)?.as_bytes())
         .await;
     drop(stdin);
     let mut text = String::new();
-    let bytes_max = ask.bytes_max.saturating_add(REPLY_MORE_BYTES);
+    let bytes_max = question.bytes_max.saturating_add(REPLY_MORE_BYTES);
     stdout.take(bytes_max).read_to_string(&mut text).await?;
-    // Whoever did not even read the question has no reply.
+    // A process that did not even read the question has no reply.
     if asked.is_err() || text.is_empty() {
         return Ok(None);
     }
@@ -182,30 +179,28 @@ async fn converse(child: &mut Child, ask: &Question) -> io::Result<Option<Said>>
 }
 
 /// Why a process ended without a reply.
-async fn ended(child: &mut Child, ask: &Question) -> QueryRefusal {
+async fn ended(child: &mut Child, question: &Question) -> QueryRefusal {
     use std::os::unix::process::ExitStatusExt;
 
     let status = child.wait().await;
     let signal = status.as_ref().ok().and_then(ExitStatusExt::signal);
     match signal {
-        Some(libc::SIGXCPU | libc::SIGALRM) => too_slow(ask),
-        // No memory: Rust's own way to say so, the kernel's, and that of a stack that cannot grow.
+        Some(libc::SIGXCPU | libc::SIGALRM) => too_slow(question),
+        // Out of memory: Rust aborts, the kernel kills, or a stack cannot grow.
         Some(libc::SIGABRT | libc::SIGKILL | libc::SIGSEGV | libc::SIGBUS) => {
-            let bytes = ask.bounds.memory_bytes;
+            let bytes = question.bounds.memory_bytes;
             let message = format!("the query needs more than {bytes} bytes of memory: select less");
             QueryRefusal::limit("query_memory_bytes", message)
         }
         _ => {
             tracing::error!(?status, "a query process ended without a reply");
-            QueryRefusal::Internal(
-                "the query process failed; the server's log says more".to_owned(),
-            )
+            QueryRefusal::Internal("the query process failed; see the server's log".to_owned())
         }
     }
 }
 
-fn too_slow(ask: &Question) -> QueryRefusal {
-    let seconds = ask.bounds.timeout_s;
+fn too_slow(question: &Question) -> QueryRefusal {
+    let seconds = question.bounds.timeout_s;
     let message = format!(
         "the query took longer than {seconds} s and was stopped: narrow it down, such as to one job, \
          one queue, or at > ago('1 hour')"

@@ -1,11 +1,11 @@
 //! What a user's statement may do: read the views, and call functions that only compute.
 //!
-//! Decided for each part of a statement while SQLite compiles it (sqlite3_set_authorizer). Time and
-//! memory are others' business.
+//! SQLite asks for each part of a statement while it compiles it (sqlite3_set_authorizer). `confine`
+//! limits time and memory.
 
 use rusqlite::hooks::{AuthAction, AuthContext};
 
-/// The views. Others than these are read only on their behalf.
+/// The views. Tables are read only through them.
 pub const VIEWS: [&str; 4] = [
     "history_jobs",
     "history_attempts",
@@ -13,11 +13,11 @@ pub const VIEWS: [&str; 4] = [
     "history_output",
 ];
 
-/// Table-valued functions that only look at their arguments.
+/// Table-valued functions that read only their arguments.
 const TABLE_FUNCTIONS: [&str; 2] = ["json_each", "json_tree"];
 
-/// What the views read of the tables below them. Nothing here is a secret: should somebody find a way
-/// past [`Behalf`], there is nothing behind it.
+/// The columns that the views read. None of them holds a secret, so a statement that gets past
+/// [`TrustedViews`] gains nothing.
 const COLUMNS: [(&str, &[&str]); 6] = [
     (
         "jobs",
@@ -57,7 +57,7 @@ const COLUMNS: [(&str, &[&str]); 6] = [
             "max_rss_bytes",
         ],
     ),
-    // The digest only joins; it is made with a key (`store/keys.rs`).
+    // The digest is only used for joins; it is made with a key (`store/keys.rs`).
     ("environments", &["hash", "names"]),
     ("signal_names", &["number", "name"]),
     (
@@ -97,7 +97,7 @@ const COLUMNS: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// All tables of the ledger.
+/// All tables of the database.
 const TABLES: [&str; 12] = [
     "nodes",
     "queues",
@@ -113,7 +113,7 @@ const TABLES: [&str; 12] = [
     "shim_key",
 ];
 
-/// Functions that do nothing but compute (and the operators that are functions).
+/// Functions that only compute, and operators that SQLite treats as functions.
 pub const FUNCTIONS: [&str; 97] = [
     "->",
     "->>",
@@ -217,37 +217,37 @@ pub const FUNCTIONS: [&str; 97] = [
 /// Why a part of a statement is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
-    /// The rule's name, for programs.
+    /// The rule's name, for programs: `read_only`, `views_only` or `functions`.
     pub rule: &'static str,
-    /// What was wanted, and what is allowed instead.
+    /// What was refused, and what is allowed instead.
     pub message: String,
 }
 
-/// The names of the views that may read tables, as this connection alone has them. SQLite says on whose
-/// behalf a column is read by a name, and a user's own subquery or CTE can have any name that its
-/// author knows: these nobody can know (`views`).
+/// The random names of the views that may read tables, which only this connection has. SQLite names
+/// the view that reads a column, and a user can give a subquery or a CTE any name that the user knows:
+/// these are unknown to every user (`views`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Behalf(pub Vec<String>);
+pub struct TrustedViews(pub Vec<String>);
 
-impl Behalf {
+impl TrustedViews {
     fn has(&self, accessor: Option<&str>) -> bool {
         accessor.is_some_and(|name| self.0.iter().any(|own| own == name))
     }
 }
 
 /// Whether a statement may do this.
-pub fn judge(context: &AuthContext<'_>, behalf: &Behalf) -> Result<(), Denied> {
+pub fn judge(context: &AuthContext<'_>, trusted: &TrustedViews) -> Result<(), Denied> {
     match context.action {
         AuthAction::Select | AuthAction::Recursive => Ok(()),
         AuthAction::Read {
             table_name,
             column_name,
-        } => read(table_name, column_name, behalf, context.accessor),
+        } => read(table_name, column_name, trusted, context.accessor),
         AuthAction::Function { function_name } => call(function_name),
         ref other => Err(Denied {
             rule: "read_only",
             message: format!(
-                "{} is not allowed: one SELECT over {} is",
+                "{} is not allowed; write one SELECT over {}",
                 statement(other),
                 VIEWS.join(", ")
             ),
@@ -255,33 +255,38 @@ pub fn judge(context: &AuthContext<'_>, behalf: &Behalf) -> Result<(), Denied> {
     }
 }
 
-fn read(table: &str, column: &str, behalf: &Behalf, accessor: Option<&str>) -> Result<(), Denied> {
+fn read(
+    table: &str,
+    column: &str,
+    trusted: &TrustedViews,
+    accessor: Option<&str>,
+) -> Result<(), Denied> {
     let is = |name: &&str| table.eq_ignore_ascii_case(name);
-    // Our own names are read only by what we have written over them.
-    if VIEWS.iter().any(&is) || TABLE_FUNCTIONS.iter().any(&is) || behalf.has(Some(table)) {
+    // Reading a view is allowed: what the view itself reads is checked in its turn.
+    if VIEWS.iter().any(&is) || TABLE_FUNCTIONS.iter().any(&is) || trusted.has(Some(table)) {
         return Ok(());
     }
-    let on_behalf = behalf.has(accessor);
+    let is_trusted = trusted.has(accessor);
     let known = COLUMNS.iter().find(|(name, _)| is(name));
-    // An empty column: rows are counted, and no column is read.
+    // An empty column name: the statement counts rows and reads no column.
     let open = known.is_some_and(|(_, columns)| column.is_empty() || columns.contains(&column));
-    // Of a user's own subqueries this is all that is asked.
+    // For a user's own subqueries, SQLite asks only this.
     let own = column.is_empty() && !is_ours(table);
-    if own || (on_behalf && open) {
+    if own || (is_trusted && open) {
         return Ok(());
     }
     let views = VIEWS.join(", ");
     Err(Denied {
         rule: "views_only",
-        message: format!("{table} cannot be read; there are {views}, json_each and json_tree"),
+        message: format!("{table} cannot be read; read {views}, json_each or json_tree"),
     })
 }
 
-/// Whether a name is that of a table that only we read, or of one that SQLite makes up.
+/// Whether a name is that of a table of the database, or of one that SQLite provides.
 fn is_ours(table: &str) -> bool {
     let name = table.to_ascii_lowercase();
-    let made_up = ["sqlite_", "pragma_", "dbstat", "fts", "rtree", "_sqlx"];
-    TABLES.contains(&name.as_str()) || made_up.iter().any(|prefix| name.starts_with(prefix))
+    let provided = ["sqlite_", "pragma_", "dbstat", "fts", "rtree", "_sqlx"];
+    TABLES.contains(&name.as_str()) || provided.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn call(function: &str) -> Result<(), Denied> {
@@ -296,7 +301,7 @@ fn call(function: &str) -> Result<(), Denied> {
     })
 }
 
-/// What a person calls it.
+/// The refused action in the words of a message.
 fn statement(action: &AuthAction<'_>) -> &'static str {
     match action {
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => "ATTACH or DETACH",
@@ -320,8 +325,8 @@ mod tests {
             database_name: None,
             accessor,
         };
-        let behalf = Behalf(vec!["secret-1".to_owned()]);
-        judge(&context, &behalf).err().map(|denied| denied.rule)
+        let trusted = TrustedViews(vec!["secret-1".to_owned()]);
+        judge(&context, &trusted).err().map(|denied| denied.rule)
     }
 
     fn read_of<'a>(table_name: &'a str, column_name: &'a str) -> AuthAction<'a> {
@@ -333,10 +338,10 @@ mod tests {
 
     #[test]
     fn views_are_read_and_tables_only_on_their_behalf() {
-        let behalf = Some("secret-1");
+        let trusted = Some("secret-1");
         assert_eq!(rule(read_of("history_jobs", "id"), None), None);
-        assert_eq!(rule(read_of("jobs", "id"), behalf), None);
-        assert_eq!(rule(read_of("jobs", ""), behalf), None);
+        assert_eq!(rule(read_of("jobs", "id"), trusted), None);
+        assert_eq!(rule(read_of("jobs", ""), trusted), None);
         let denied = Some("views_only");
         assert_eq!(rule(read_of("jobs", "id"), None), denied);
         assert_eq!(rule(read_of("jobs", ""), None), denied);
@@ -358,7 +363,7 @@ mod tests {
             ("pragma_table_info", "name"),
         ] {
             assert_eq!(
-                rule(read_of(table, column), behalf),
+                rule(read_of(table, column), trusted),
                 denied,
                 "{table}.{column}"
             );

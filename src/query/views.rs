@@ -1,21 +1,22 @@
-//! The views as a query's connection has them: under names that nobody can know, and over those the
-//! names that everybody knows.
+//! Gives a query's connection the views under random names, and over those, views with the documented
+//! names.
 //!
-//! SQLite tells the rules on whose behalf a table is read, and does so by a name. A CTE of a user's that
-//! is called like a view would be told as that view.
+//! SQLite tells the authorizer only by name which view reads a table. A user's CTE with the name of a
+//! view would look like that view, so only views with names that no user can guess are trusted.
 
 use rusqlite::{Connection, Error, Result};
 
-use super::rules::{Behalf, VIEWS};
+use super::rules::{TrustedViews, VIEWS};
 
 /// Length of the random part of a name, bytes.
 const NAME_BYTES: usize = 16;
 
-/// The view that a virtual table stands for here (`output_table`).
+/// The view that a virtual table replaces (`output_table`).
 const OUTPUT: &str = "history_output";
 
-/// Shadows the views of the file by TEMP ones; the names that may read tables from now on.
-pub fn shadow(conn: &Connection) -> Result<Behalf> {
+/// Shadows the views of the database file by TEMP ones, and returns the names of those that may read
+/// tables.
+pub fn shadow(conn: &Connection) -> Result<TrustedViews> {
     let secret = random()?;
     let mut names = Vec::new();
     for view in VIEWS.into_iter().filter(|view| *view != OUTPUT) {
@@ -32,10 +33,10 @@ pub fn shadow(conn: &Connection) -> Result<Behalf> {
         ))?;
         names.push(name);
     }
-    Ok(Behalf(names))
+    Ok(TrustedViews(names))
 }
 
-/// What stands behind `CREATE VIEW name AS`, as our own migrations write it.
+/// The text after `CREATE VIEW name AS`, as the migrations write it.
 fn select_of(text: &str) -> Option<&str> {
     text.find("SELECT").map(|at| &text[at..])
 }
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_view_is_what_stands_behind_its_name() {
+    fn a_view_is_the_text_after_its_name() {
         let text = "CREATE VIEW history_events AS\nSELECT v.id AS id FROM events v";
         assert_eq!(select_of(text), Some("SELECT v.id AS id FROM events v"));
         assert_eq!(select_of("CREATE VIEW x"), None);

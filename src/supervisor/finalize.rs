@@ -241,7 +241,7 @@ fn segment_rows(
     let mut rows = Vec::new();
     loop {
         if let Some(gap) = gap.take_if(|gap| gap.from <= ward.digest.offset()) {
-            ward.digest.pass(gap);
+            ward.digest.skip(gap);
         }
         let from = ward.digest.offset();
         match ward.digest.next_segment(spool, job, attempt) {
@@ -259,7 +259,7 @@ fn segment_rows(
         };
         tracing::error!(job, attempt, from = read_to, to, "a segment is damaged");
         rows.retain(|row| row.first_offset != from);
-        rows.push(ward.digest.lose(job, attempt, from, to));
+        rows.push(ward.digest.skip_damaged(job, attempt, from, to));
     }
 }
 
@@ -280,7 +280,7 @@ fn next_found(
 /// Behind what is left, offsets that may have been shown are never used again.
 fn add_power_loss(bytes: u64, digest: &mut Digest) {
     if bytes > 0 {
-        digest.pass(Gap {
+        digest.skip(Gap {
             from: digest.offset(),
             to: digest.offset() + bytes,
             reason: GapReason::PowerLoss,

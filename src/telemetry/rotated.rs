@@ -74,7 +74,7 @@ impl RotatedFile {
 impl LogTarget {
     fn open(&self) -> io::Result<File> {
         match self {
-            Self::Own(dir, name) => Ok(dir.file_in_it(name, Access::Append)?),
+            Self::Own(dir, name) => Ok(dir.open_or_create_file(name, Access::Append)?),
             Self::Elsewhere(path) => OpenOptions::new()
                 .append(true)
                 .create(true)

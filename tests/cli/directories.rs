@@ -216,13 +216,13 @@ fn what_is_planted_is_neither_followed_nor_waited_for_nor_written_to() {
     type Plant<'a> = &'a dyn Fn(&Path);
     let kinds: [(&str, Plant<'_>); 4] = [
         ("a link", &|at| symlink(&precious, at).expect("linked")),
-        ("2 names", &|at| {
+        ("2 hard links", &|at| {
             fs::hard_link(&precious, at).expect("linked")
         }),
-        ("no regular file", &|at| {
+        ("not a regular file", &|at| {
             nix::unistd::mkfifo(at, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
         }),
-        ("no regular file", &|at| {
+        ("not a regular file", &|at| {
             fs::create_dir(at).expect("made");
         }),
     ];

@@ -209,7 +209,7 @@ impl Drop for StartedServer {
 impl StartedServer {
     async fn spawn(layout: &Layout, launch: ServerLaunch) -> anyhow::Result<Self> {
         let dir = OwnDir::make(layout.root())?;
-        let stderr = dir.file_in_it(Layout::LOG, Access::Append)?;
+        let stderr = dir.open_or_create_file(Layout::LOG, Access::Append)?;
         let log_from = stderr.metadata().map_or(0, |meta| meta.len());
         let process = match launch::shim_above() {
             Some(shim) => ServerChild::Outside(
@@ -221,7 +221,7 @@ impl StartedServer {
                 .await??,
             ),
             None => {
-                clean::suits_everybody()?;
+                clean::check_open_files()?;
                 ServerChild::Child(child(&launch, stderr)?)
             }
         };

@@ -68,7 +68,7 @@ impl DataDirClaim {
     pub async fn take(dir: &Path) -> Result<Self, ClaimError> {
         let directory = OwnDir::make(dir)?;
         let layout = Layout::new(directory.path());
-        let lock = directory.file_in_it(Layout::LOCK, Access::Write)?;
+        let lock = directory.open_or_create_file(Layout::LOCK, Access::Write)?;
         wait_for_lock(&lock, &layout).await?;
         wait_for_lock(directory.file(), &layout).await?;
         write_pid(&lock).map_err(|source| ClaimError::Io {
@@ -99,7 +99,9 @@ impl DataDirClaim {
         if is_same(&held, &self.layout.lock()) {
             return Ok(());
         }
-        let file = self.directory.file_in_it(Layout::LOCK, Access::Write)?;
+        let file = self
+            .directory
+            .open_or_create_file(Layout::LOCK, Access::Write)?;
         if file.try_lock().is_ok() {
             write_pid(&file)?;
             *held = file;

@@ -40,7 +40,7 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
     // Before the stop: do not stop a server that could not be started again.
     match crate::launch::shim_above() {
         Some(shim) => tokio::task::spawn_blocking(move || shim.check()).await??,
-        None => clean::suits_everybody()?,
+        None => clean::check_open_files()?,
     }
     let launch = match stop::find(&layout).await? {
         Some(server) if proc::is_container_main(server.pid, &server.launched.argv) => bail!(

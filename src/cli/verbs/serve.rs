@@ -80,7 +80,7 @@ static NOT_CLEANED: OnceLock<Vec<String>> = OnceLock::new();
 /// Cleans what this process inherited from its starter. Inside of a job it starts the server
 /// outside of the job instead, and returns when that server has ended.
 pub fn prepare() -> Result<(), ExitCode> {
-    if let Err(error) = clean::environment_of_this_process(config::is_variable) {
+    if let Err(error) = clean::reexec_with_kept_environment(config::is_variable) {
         print::line(&format!(
             "the server's environment could not be cleaned: {error}"
         ));
@@ -95,7 +95,7 @@ pub fn prepare() -> Result<(), ExitCode> {
             return Err(ExitCode::from(exit_code::FAILURE));
         }
     }
-    clean::seal();
+    clean::make_undumpable();
     Ok(())
 }
 

@@ -1,6 +1,6 @@
-//! Hashes a running attempt's segments as they are sealed, and gives each its row.
+//! A task that hashes a running attempt's segments as they are sealed, and stores a row for each.
 //!
-//! Woken by seals and by the end, never by growth; the bytes of an unsealed segment wait.
+//! Seals wake it, and growth does not: the bytes of an unsealed segment wait until the attempt ends.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use crate::{
     sys::threads::blocking,
 };
 
-/// A task that follows one attempt.
+/// The handle of a task that follows one attempt.
 #[derive(Debug)]
 pub struct Hasher {
     seals: mpsc::UnboundedSender<()>,
@@ -26,7 +26,7 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// Follows an attempt from where `digest` stands.
+    /// Follows an attempt from the offset of `digest`.
     pub fn start(
         store: Store,
         spool: PathBuf,
@@ -47,18 +47,18 @@ impl Hasher {
 
     /// A segment has been sealed.
     pub fn sealed(&self) {
-        // The task ends only with this sender.
+        // The task lives as long as this sender, so this fails only after a panic in it.
         let _ = self.seals.send(());
     }
 
-    /// Ends it and returns how far it came; `None` if it panicked.
+    /// Ends the task after the seals that it knows of, and returns its digest; `None` if it panicked.
     pub async fn finish(self) -> Option<Digest> {
         drop(self.seals);
         self.task.await.ok()
     }
 }
 
-/// Hashes every sealed segment that there is.
+/// Hashes every sealed segment that follows `digest`.
 async fn catch_up(
     store: &Store,
     spool: &Path,
@@ -71,14 +71,14 @@ async fn catch_up(
         match next_segment(spool.to_owned(), job, attempt, digest).await {
             Ok((after, Some(row))) => {
                 if let Err(error) = store.segment_read(row).await {
-                    // Without its row the segment is read again at the end.
-                    tracing::warn!(job, attempt, %error, "a segment could not be entered");
+                    // Without a row, the segment is read again when the attempt ends.
+                    tracing::warn!(job, attempt, %error, "a segment's row could not be stored");
                     return before;
                 }
                 digest = after;
             }
             Ok((after, None)) => return after,
-            // Dropped before it could be read: there will be no digest of this output.
+            // The shim dropped it before it was read: this output will have no digest.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return before,
             Err(error) if is_sync_failure(&error) => {
                 store.distrust(&error);
@@ -107,8 +107,8 @@ async fn next_segment(
                 attempt,
                 first_offset,
             };
-            // The ledger must not know more than the disk: a row that outlives its segment in a power
-            // loss would promise bytes that are gone. Where the shim has synced it this is cheap.
+            // The store must not know more than the disk: a row that outlives its segment in a power
+            // loss would promise bytes that are gone. If the shim has synced it, this is cheap.
             sync_segment(&spool, name)?;
         }
         Ok((digest, row))

@@ -1,7 +1,7 @@
-//! The digest of a job's output: a reader that hashes, segment by segment, and can lay its state
-//! down between two of them.
+//! The SHA-256 of a job's output, hashed segment by segment. Its state can be stored between two
+//! segments.
 //!
-//! It is told when a segment is sealed or the attempt has ended; it never follows a growing one.
+//! It reads a segment once that is sealed or the attempt has ended, never a growing one.
 
 pub mod hasher;
 
@@ -19,23 +19,23 @@ use crate::{
     store::SegmentRow,
 };
 
-/// Marks a state behind a gap: there is no digest any more, whatever follows.
+/// The stored state after a gap: from there on the output has no digest.
 const BROKEN: &[u8] = b"gap";
 
 /// SHA-256 over the output of a job up to some offset.
 #[derive(Debug, Clone)]
 pub struct Digest {
-    /// `None` behind a gap.
+    /// `None` after a gap.
     sha: Option<Sha256>,
     offset: Offset,
-    /// What has been met since it was resumed.
+    /// The gaps since it was resumed.
     gaps: Vec<Gap>,
 }
 
 impl Digest {
-    /// Goes on at `offset` from a state that [`Self::state`] returned there; without one from the
-    /// beginning, where there is nothing before it. From anything else there is no digest any
-    /// more: rather none than a wrong one, and a job must end in any case.
+    /// Goes on at `offset` from a state that [`Self::state`] returned there, or without a state at
+    /// offset 0. Anything else gives a digest whose [`Self::hex`] is `None`: no digest is better than
+    /// a wrong one, and an error here would keep the job from ending.
     pub fn resume(offset: Offset, state: Option<&[u8]>) -> Self {
         let sha = match state {
             None => (offset == 0).then(Sha256::new),
@@ -54,7 +54,7 @@ impl Digest {
         }
     }
 
-    /// What has been hashed.
+    /// How many bytes of the output it has taken in.
     pub fn offset(&self) -> Offset {
         self.offset
     }
@@ -66,16 +66,16 @@ impl Digest {
             .map_or_else(|| BROKEN.to_vec(), |sha| sha.serialize().to_vec())
     }
 
-    /// The digest so far, in hex; `None` behind a gap.
+    /// The digest so far, in lower-case hex; `None` after a gap.
     pub fn hex(&self) -> Option<String> {
         let sum = self.sha.clone()?.finalize();
         Some(sum.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// Takes in the next piece of output.
+    /// Takes in the next item of output.
     ///
     /// # Panics
-    /// If it does not begin where the last one ended: that would be our own mistake.
+    /// If it does not begin where the last one ended, which would be a bug of the caller.
     pub fn update(&mut self, item: &Item) {
         match item {
             Item::Chunk(chunk) => {
@@ -87,22 +87,28 @@ impl Digest {
             }
             Item::Gap(gap) => {
                 assert_eq!(gap.from, self.offset, "the digest skips bytes");
-                self.pass(*gap);
+                self.skip(*gap);
             }
         }
     }
 
-    /// Goes on behind a gap, if that is not there already: bytes may have been hashed before they
-    /// were dropped.
-    pub fn pass(&mut self, gap: Gap) {
+    /// Goes on after a gap, or stays where it is if that is later: bytes may have been hashed before
+    /// they were dropped.
+    pub fn skip(&mut self, gap: Gap) {
         self.offset = self.offset.max(gap.to);
         self.sha = None;
         self.gaps.push(gap);
     }
 
-    /// Goes on behind bytes that are damaged, and returns the row of the segment that should hold
-    /// them: whoever reads it finds out the same.
-    pub fn lose(&mut self, job: JobNumber, attempt: u32, from: Offset, to: Offset) -> SegmentRow {
+    /// Goes on after bytes that are damaged, and returns the row of the segment that should hold
+    /// them, so that every later reader finds the same damage.
+    pub fn skip_damaged(
+        &mut self,
+        job: JobNumber,
+        attempt: u32,
+        from: Offset,
+        to: Offset,
+    ) -> SegmentRow {
         self.offset = self.offset.max(to);
         self.sha = None;
         let first_offset = from;
@@ -114,13 +120,14 @@ impl Digest {
         self.row(name, 0)
     }
 
-    /// The gaps that were met since it was resumed, once.
+    /// The gaps since it was resumed or since the last call.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
         std::mem::take(&mut self.gaps)
     }
 
     /// Hashes the attempt's segment that begins at this digest's offset, as far as it has whole
-    /// records, and returns its row, and whether it is sealed: another one follows then.
+    /// records. Returns its row, and whether it is sealed, which means that another one follows.
+    /// Blocking.
     pub fn next_segment(
         &mut self,
         spool: &Path,
@@ -138,7 +145,7 @@ impl Digest {
         Ok((row, last == Some(RecordKind::Seal)))
     }
 
-    /// The same for a segment that is sealed; `None`, and no change, where it is not.
+    /// The same for a segment that is sealed; `None`, and no change, if it is not. Blocking.
     pub fn sealed_segment(
         &mut self,
         spool: &Path,
@@ -200,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_laid_down_anywhere_goes_on() {
+    fn a_state_stored_anywhere_goes_on() {
         let text = b"The quick brown fox jumps over the lazy dog";
         for cut in 0..text.len() {
             let mut first = Digest::resume(0, None);
@@ -215,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_gap_there_is_no_digest() {
+    fn after_a_gap_there_is_no_digest() {
         let mut digest = Digest::resume(0, None);
         digest.update(&Item::Gap(Gap {
             from: 0,
@@ -228,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_foreign_or_missing_state_there_is_no_digest() {
+    fn after_a_foreign_or_missing_state_there_is_no_digest() {
         for (offset, state) in [(0, Some(&b"nonsense"[..])), (5, Some(b"")), (5, None)] {
             let mut digest = Digest::resume(offset, state);
             digest.update(&chunk(offset, b"x"));

@@ -1,8 +1,8 @@
-//! Carries segments into another spool: those that are complete and on disk are linked where the file
-//! system can do that, all others are copied as far as they are, and synced.
+//! Copies segments to another spool. Segments that are complete and on disk are hard-linked if the
+//! file system allows; all others are copied at their current length, and synced.
 //!
-//! Which ones are wanted is said by who asks, who also holds them against being unlinked by the
-//! server. Shims may drop their own at any time.
+//! The caller names the segments and holds them with an [`Unlinker`](super::unlinker::Unlinker), so
+//! that the server does not unlink them meanwhile. Shims may drop their own at any time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,44 +19,45 @@ use crate::{
     spool::{DroppedRange, SegmentName, hole, paper, unsynced},
 };
 
-/// How much is copied between two looks at room and at whether to stop, bytes.
+/// How much is copied between two checks of free space and of the request to stop, bytes.
 const COPY_BYTES: usize = 256 << 10;
 
-/// How often is copied again what a shim drops faster than it is copied.
+/// How often an attempt is copied again because its shim dropped segments during the copy.
 const ROUNDS_MAX: u32 = 16;
 
-/// An attempt.
+/// Job and attempt.
 type CopiedAttempt = (JobNumber, u32);
 
-/// The way from one spool to another. All of it blocks.
+/// Copies from one spool to another. All of it blocks.
 #[derive(Debug)]
 pub struct SegmentCopier {
     from: PathBuf,
     to: PathBuf,
-    /// So much must stay free on the disk of the copy, bytes.
+    /// How much must stay free on the disk of the copy, bytes.
     free_bytes_min: u64,
     stop: CancellationToken,
-    /// Attempts that were open a moment ago.
+    /// Attempts that were not final when the copy began.
     open: BTreeSet<CopiedAttempt>,
-    /// Attempts of which a sync has failed: their files are written anew.
+    /// Attempts of which a sync has failed: their files are never linked, because a link would share
+    /// the bad blocks.
     unsynced: BTreeSet<CopiedAttempt>,
-    carried: Carried,
+    totals: CopyTotals,
 }
 
-/// What has been carried.
+/// What has been copied so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Carried {
-    /// Bytes in files, of both kinds.
+pub struct CopyTotals {
+    /// Length of all files, linked and copied, bytes.
     pub bytes: u64,
-    /// Bytes that both spools share.
+    /// Length of the linked files, which both spools share, bytes.
     pub shared_bytes: u64,
-    /// Segments of final attempts that were not there: their readers meet damage in both.
+    /// Segments of final attempts that were not there: readers of either spool find a damaged gap.
     pub missing: u64,
 }
 
 impl SegmentCopier {
-    /// Carries from the spool `from` into the directory `to`, until `stop`, as long as
-    /// `free_bytes_min` stays free there. `open` are the attempts that are not final.
+    /// Copies from the spool `from` to the directory `to`, until `stop` is cancelled, while more than
+    /// `free_bytes_min` bytes are free there. `open` are the attempts that are not final.
     pub fn new(
         from: PathBuf,
         to: PathBuf,
@@ -64,46 +65,51 @@ impl SegmentCopier {
         free_bytes_min: u64,
         stop: CancellationToken,
     ) -> io::Result<Self> {
-        let mut carrier = Self {
+        let mut copier = Self {
             open: open.into_iter().collect(),
             unsynced: BTreeSet::new(),
             from,
             to,
             free_bytes_min,
             stop,
-            carried: Carried::default(),
+            totals: CopyTotals::default(),
         };
-        for entry in fs::read_dir(&carrier.from)? {
+        for entry in fs::read_dir(&copier.from)? {
             let name = entry?.file_name();
-            carrier
+            copier
                 .unsynced
                 .extend(name.to_str().and_then(unsynced::parse));
         }
-        Ok(carrier)
+        Ok(copier)
     }
 
-    /// What has been carried.
-    pub fn carried(&self) -> Carried {
-        self.carried
+    /// What has been copied so far.
+    pub fn totals(&self) -> CopyTotals {
+        self.totals
     }
 
-    /// Carries segments that are complete and on disk.
+    /// Links or copies segments that are complete and on disk.
+    ///
+    /// # Errors
+    ///
+    /// `Interrupted` once `stop` is cancelled, `StorageFull` where too little is free.
     pub fn complete(&mut self, names: &[SegmentName]) -> io::Result<()> {
         for name in names {
-            self.go_on()?;
+            self.check_stop_and_space()?;
             let key = (name.job, name.attempt);
             let marked = self.unsynced.contains(&key);
             let is_there = (!marked && self.link(*name)?) || self.copy(*name)?;
-            // Of an open one it may have been dropped.
+            // The shim of an open attempt may have dropped the segment.
             if !is_there && !self.open.contains(&key) {
-                tracing::warn!(%name, "a segment is missing, and so it is in the backup");
-                self.carried.missing += 1;
+                tracing::warn!(%name, "a segment is missing here and in the backup");
+                self.totals.missing += 1;
             }
         }
         Ok(())
     }
 
-    /// Carries what there is of the open attempts, and how much they have dropped.
+    /// Copies all segments of the open attempts, and their dropped ranges. Errors as for
+    /// [`Self::complete`].
     pub fn incomplete(&mut self) -> io::Result<()> {
         if self.open.is_empty() {
             return Ok(());
@@ -116,7 +122,7 @@ impl SegmentCopier {
         Ok(())
     }
 
-    /// Syncs the names of all that was carried.
+    /// Syncs the directory of the copy, and with it the names of the files.
     pub fn finish(&self) -> io::Result<()> {
         File::open(&self.to)?.sync_all()
     }
@@ -130,49 +136,50 @@ impl SegmentCopier {
         for _ in 0..ROUNDS_MAX {
             // The newest first: the oldest ones are those that go.
             for name in names.iter().rev() {
-                self.go_on()?;
+                self.check_stop_and_space()?;
                 self.copy(*name)?;
             }
-            // What is missing by now is in the hole that is there by now.
-            let hole = hole::read(&self.from, job, attempt)?;
-            if hole.is_none_or(|hole| self.has_behind(job, attempt, &hole)) {
-                return self.write_hole(job, attempt, hole);
+            // Read the dropped range after the copy: it covers all that has gone meanwhile.
+            let dropped = hole::read(&self.from, job, attempt)?;
+            if dropped.is_none_or(|range| self.has_segment_after(job, attempt, &range)) {
+                return self.write_dropped(job, attempt, dropped);
             }
             names = self.listed()?.remove(&(job, attempt)).unwrap_or_default();
         }
-        // What follows the hole is missing, as after a power loss.
+        // The segment after the dropped range is missing in the copy, as after a power loss.
         tracing::warn!(
             job,
             attempt,
             "output is dropped faster than it can be copied"
         );
-        self.write_hole(job, attempt, hole::read(&self.from, job, attempt)?)
+        self.write_dropped(job, attempt, hole::read(&self.from, job, attempt)?)
     }
 
-    fn has_behind(&self, job: JobNumber, attempt: u32, hole: &DroppedRange) -> bool {
+    fn has_segment_after(&self, job: JobNumber, attempt: u32, range: &DroppedRange) -> bool {
         let next = SegmentName {
             job,
             attempt,
-            first_offset: hole.gap.to,
+            first_offset: range.gap.to,
         };
         self.to.join(next.to_string()).exists()
     }
 
-    fn write_hole(
+    fn write_dropped(
         &self,
         job: JobNumber,
         attempt: u32,
-        hole: Option<DroppedRange>,
+        dropped: Option<DroppedRange>,
     ) -> io::Result<()> {
-        match hole {
-            Some(hole) => hole::write(File::open(&self.to)?, job, attempt, &hole),
+        match dropped {
+            Some(range) => hole::write(File::open(&self.to)?, job, attempt, &range),
             None => Ok(()),
         }
     }
 
-    /// The segments of each attempt, in order and without one that is missing in the middle: a
-    /// listing may show a file that came after it began, and not the one before that. What the first
-    /// one shows was all there before the second one began.
+    /// The segments of each attempt, in order and without a missing one in the middle. One listing of
+    /// a directory may show a file that was created meanwhile and not the one created before it, so
+    /// this lists twice: all files up to the last one of the first listing existed before the second
+    /// one began.
     fn listed(&self) -> io::Result<BTreeMap<CopiedAttempt, Vec<SegmentName>>> {
         let last: BTreeMap<CopiedAttempt, SegmentName> = segments(&self.from)?
             .into_iter()
@@ -188,7 +195,7 @@ impl SegmentCopier {
         Ok(listed)
     }
 
-    /// `false` where it has to be copied, or is not there.
+    /// Links a segment. `false`: it has to be copied, or is not there.
     fn link(&mut self, name: SegmentName) -> io::Result<bool> {
         let name = name.to_string();
         let to = self.to.join(&name);
@@ -196,12 +203,12 @@ impl SegmentCopier {
             return Ok(false);
         }
         let bytes = fs::metadata(&to)?.len();
-        self.carried.bytes += bytes;
-        self.carried.shared_bytes += bytes;
+        self.totals.bytes += bytes;
+        self.totals.shared_bytes += bytes;
         Ok(true)
     }
 
-    /// Copies a segment as long as it is now, unless that has been done. `false`: it is not there.
+    /// Copies a segment at its current length, unless that has been done. `false`: it is not there.
     fn copy(&mut self, name: SegmentName) -> io::Result<bool> {
         let name = name.to_string();
         let mut from = match paper::open(&self.from.join(&name)) {
@@ -214,9 +221,9 @@ impl SegmentCopier {
             if there.len() == length {
                 return Ok(true);
             }
-            // Another file: this one could be a link.
+            // Write a new file: the one that is there may be a link to the original.
             fs::remove_file(&path)?;
-            self.carried.bytes -= there.len();
+            self.totals.bytes -= there.len();
         }
         let mut options = OpenOptions::new();
         let mut to = options
@@ -227,7 +234,7 @@ impl SegmentCopier {
         let mut buffer = vec![0; COPY_BYTES];
         let mut left = length;
         while left > 0 {
-            self.go_on()?;
+            self.check_stop_and_space()?;
             let part = COPY_BYTES.min(usize::try_from(left).unwrap_or(COPY_BYTES));
             match from.read(&mut buffer[..part])? {
                 0 => break,
@@ -238,11 +245,11 @@ impl SegmentCopier {
             }
         }
         to.sync_all()?;
-        self.carried.bytes += length - left;
+        self.totals.bytes += length - left;
         Ok(true)
     }
 
-    fn go_on(&self) -> io::Result<()> {
+    fn check_stop_and_space(&self) -> io::Result<()> {
         if self.stop.is_cancelled() {
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -250,7 +257,7 @@ impl SegmentCopier {
     }
 }
 
-/// Refuses as a full disk does where less than so many bytes are free in `directory`'s file system.
+/// Fails with `StorageFull` if less than `bytes` bytes are free in the file system of `directory`.
 pub fn leave_free(directory: &Path, bytes: u64) -> io::Result<()> {
     let there = rustix::fs::statvfs(directory)?;
     match there.f_bavail.saturating_mul(there.f_frsize) < bytes {
@@ -264,7 +271,7 @@ pub fn share_a_disk(one: &Path, other: &Path) -> io::Result<bool> {
     Ok(fs::metadata(one)?.dev() == fs::metadata(other)?.dev())
 }
 
-/// All segments, in order.
+/// The names of all segments in a spool, in order.
 fn segments(spool: &Path) -> io::Result<Vec<SegmentName>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(spool)? {
@@ -297,13 +304,13 @@ mod tests {
             scene
         }
 
-        fn carrier(&self, open: &[CopiedAttempt]) -> SegmentCopier {
+        fn copier(&self, open: &[CopiedAttempt]) -> SegmentCopier {
             let (from, to) = (self.from.path().to_owned(), self.to.path().to_owned());
             SegmentCopier::new(from, to, open.iter().copied(), 0, CancellationToken::new())
-                .expect("a carrier")
+                .expect("a copier")
         }
 
-        fn carried(&self) -> Vec<String> {
+        fn copied(&self) -> Vec<String> {
             let entries = fs::read_dir(self.to.path()).expect("listed");
             let name = |entry: io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
             let mut names: Vec<_> = entries
@@ -315,7 +322,7 @@ mod tests {
 
         fn inodes(&self, name: &str) -> [u64; 2] {
             [&self.from, &self.to]
-                .map(|place| fs::metadata(place.path().join(name)).expect("a file").ino())
+                .map(|spool| fs::metadata(spool.path().join(name)).expect("a file").ino())
         }
     }
 
@@ -334,17 +341,17 @@ mod tests {
             ("2.1.0.seg", "two"),
             ("2.1.unsynced", ""),
         ]);
-        let mut carrier = scene.carrier(&[(4, 1)]);
+        let mut copier = scene.copier(&[(4, 1)]);
         let names = [name(1, 1, 0), name(2, 1, 0), name(3, 1, 0), name(4, 1, 0)];
-        carrier.complete(&names).expect("carried");
+        copier.complete(&names).expect("copied");
         let [one, two] = ["1.1.0.seg", "2.1.0.seg"].map(|name| scene.inodes(name));
         assert!(one[0] == one[1] && two[0] != two[1]);
-        let expected = Carried {
+        let expected = CopyTotals {
             bytes: 6,
             shared_bytes: 3,
             missing: 1,
         };
-        assert_eq!(carrier.carried(), expected);
+        assert_eq!(copier.totals(), expected);
     }
 
     #[test]
@@ -356,42 +363,42 @@ mod tests {
             ("10.1.0.seg", "another"),
             ("notes.txt", "not ours"),
         ]);
-        let mut carrier = scene.carrier(&[(1, 1), (5, 1)]);
-        carrier.incomplete().expect("carried");
-        assert_eq!(scene.carried(), ["1.1.0.seg", "1.1.3.seg"]);
+        let mut copier = scene.copier(&[(1, 1), (5, 1)]);
+        copier.incomplete().expect("copied");
+        assert_eq!(scene.copied(), ["1.1.0.seg", "1.1.3.seg"]);
         let [there, here] = scene.inodes("1.1.0.seg");
         assert_ne!(there, here);
     }
 
     #[test]
-    fn a_hole_goes_with_what_is_behind_it() {
-        let scene = Scene::new(&[("1.1.0.seg", "one"), ("1.1.30.seg", "behind")]);
+    fn a_dropped_range_is_copied_with_what_is_after_it() {
+        let scene = Scene::new(&[("1.1.0.seg", "one"), ("1.1.30.seg", "after")]);
         let gap = Gap {
             from: 3,
             to: 30,
             reason: GapReason::DropOldest,
         };
-        let dug = DroppedRange { gap, lines: 2 };
+        let range = DroppedRange { gap, lines: 2 };
         let spool = File::open(scene.from.path()).expect("open");
-        hole::write(&spool, 1, 1, &dug).expect("written");
-        scene.carrier(&[(1, 1)]).incomplete().expect("carried");
+        hole::write(&spool, 1, 1, &range).expect("written");
+        scene.copier(&[(1, 1)]).incomplete().expect("copied");
         let expected = ["1.1.0.seg", "1.1.30.seg", "1.1.hole"];
-        assert_eq!(scene.carried(), expected);
+        assert_eq!(scene.copied(), expected);
         let read = hole::read(scene.to.path(), 1, 1).expect("read");
-        assert_eq!(read, Some(dug));
+        assert_eq!(read, Some(range));
     }
 
     #[test]
-    fn it_stops_when_it_is_told_to_and_when_the_disk_is_full() {
+    fn it_stops_when_it_is_cancelled_and_when_the_disk_is_full() {
         let scene = Scene::new(&[("1.1.0.seg", "one")]);
-        let mut carrier = scene.carrier(&[(1, 1)]);
-        carrier.free_bytes_min = u64::MAX / 2;
-        let full = carrier.incomplete().expect_err("full");
+        let mut copier = scene.copier(&[(1, 1)]);
+        copier.free_bytes_min = u64::MAX / 2;
+        let full = copier.incomplete().expect_err("full");
         assert_eq!(full.kind(), io::ErrorKind::StorageFull);
-        carrier.free_bytes_min = 0;
-        carrier.stop.cancel();
-        let stopped = carrier.incomplete().expect_err("stopped");
+        copier.free_bytes_min = 0;
+        copier.stop.cancel();
+        let stopped = copier.incomplete().expect_err("stopped");
         assert_eq!(stopped.kind(), io::ErrorKind::Interrupted);
-        assert!(scene.carried().is_empty());
+        assert!(scene.copied().is_empty());
     }
 }

@@ -1,8 +1,8 @@
-//! Brings segments to the disk, and tells an I/O error that means that this has failed from all
-//! others: after one of those nobody may go on as if nothing had been.
+//! Syncs segments to the disk, and distinguishes a failed sync from all other I/O errors: after a
+//! failed sync the bytes may never reach the disk, so the caller must not go on as if they had.
 //!
-//! The kernel tells of such an error once. What it could not write it may take for written from then
-//! on, so that syncing the same file again proves nothing: it is written anew, as another file.
+//! The kernel reports such an error once (fsync(2)). From then on it may treat the unwritten pages as
+//! written, so syncing the same file again proves nothing: [`write_anew`] writes it as another file.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use crate::{
 /// How much is copied at once, bytes.
 const COPY_BYTES: usize = 256 << 10;
 
-/// What was written may not be on the disk, and never come there.
+/// What was written may not be on the disk, and may never reach it.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} could not be synced: {error}")]
 struct SyncFailed {
@@ -34,7 +34,8 @@ pub fn is_sync_failure(error: &io::Error) -> bool {
         .is_some_and(|inner| inner.is::<SyncFailed>())
 }
 
-/// Syncs one segment and the directory's entries. A failure leaves the attempt's mark. Blocking.
+/// Syncs one segment and the directory's entries. If that fails, it marks the attempt as unsynced
+/// (`spool/unsynced`). Blocking.
 ///
 /// # Errors
 ///
@@ -43,8 +44,8 @@ pub fn sync_segment(spool: &Path, name: SegmentName) -> io::Result<()> {
     sync(spool, name.job, name.attempt, &[name])
 }
 
-/// Syncs all segments of an attempt, also those that have rows: whoever was to sync them may have
-/// died on the way. For a file that is on disk this costs next to nothing. Blocking.
+/// Syncs all segments of an attempt, also those that have rows: the shim that was to sync them may
+/// have died before. For a file that is on disk this costs next to nothing. Blocking.
 ///
 /// # Errors
 ///
@@ -76,11 +77,12 @@ fn failed(name: impl ToString, error: io::Error) -> io::Error {
     io::Error::other(SyncFailed { name, error })
 }
 
-/// Writes all segments of an attempt anew, and syncs them. Nobody may be writing them. Blocking.
+/// Writes all segments of an attempt anew, and syncs them. No process may write them meanwhile.
+/// Blocking.
 ///
 /// # Errors
 ///
-/// A copy that could not be synced is no better than what it was to replace, which stays.
+/// If a copy cannot be synced, the original stays, since the copy is no better.
 pub fn write_anew(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<()> {
     for name in hole::segments(spool, job, attempt)? {
         let path = spool.join(name.to_string());
@@ -94,7 +96,8 @@ pub fn write_anew(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<()> 
         .map_err(|e| failed("the spool", e))
 }
 
-/// Byte by byte: a file system that lets two files share their blocks would share the bad ones.
+/// Copies with read and write, never with copy_file_range(2) or a reflink: those could share the bad
+/// blocks between the two files.
 fn copy(from: &Path, to: &Path) -> io::Result<File> {
     let (mut from, mut to) = (paper::open(from)?, paper::create_anew(to)?);
     let mut buffer = vec![0; COPY_BYTES];

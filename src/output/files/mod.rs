@@ -1,4 +1,4 @@
-//! What is done to the files of an output: they are synced, copied and unlinked.
+//! The server's work on segment files: syncing, copying and unlinking.
 
 pub mod copy;
 pub mod durable;

@@ -1,8 +1,7 @@
-//! Unlinks files of the spool, at once or when nobody needs them to stay any more: whoever copies the
-//! spool holds what is in it.
+//! Unlinks files of the spool, at once or, while a backup holds the spool, when the last hold ends.
 //!
-//! Which files have become useless is decided by who asks. Shims drop their own segments, and hold
-//! nothing back.
+//! The caller decides which files are useless. Shims drop their own segments without this, and a hold
+//! does not stop them.
 
 use std::{
     fs, io,
@@ -15,10 +14,10 @@ use tokio::runtime::Handle;
 use crate::sys::lock;
 use crate::sys::threads::blocking;
 
-/// Names that are kept while somebody holds the spool; more are left for the next start's tidying.
+/// Most names that are remembered while the spool is held. The server's next start unlinks the rest.
 const HELD_NAMES_MAX: usize = 256 << 10;
 
-/// The one who unlinks what the server has no use for. Cheap to clone.
+/// Unlinks files of one spool that the server does not need any more. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Unlinker {
     spool: PathBuf,
@@ -31,7 +30,7 @@ struct HeldFiles {
     names: Vec<String>,
 }
 
-/// While this lives no file leaves the spool by the server's hand.
+/// While this lives, the server unlinks no file of the spool.
 #[derive(Debug)]
 pub struct Hold {
     unlinker: Unlinker,
@@ -46,8 +45,9 @@ impl Unlinker {
         }
     }
 
-    /// Unlinks what is there of these, in this order, or remembers to. All are tried; the last error
-    /// is returned. What is not done for a kill in between the next start does.
+    /// Unlinks these files in this order, or remembers them if the spool is held. A missing file is no
+    /// error. All are tried; the last error is returned. If the server is killed in between, its next
+    /// start unlinks the rest.
     pub async fn unlink(&self, names: impl IntoIterator<Item = String>) -> io::Result<()> {
         let names: Vec<String> = names.into_iter().collect();
         match self.keep_for_later(names) {
@@ -59,8 +59,8 @@ impl Unlinker {
         }
     }
 
-    /// Keeps everything in the spool that is there, and is not unlinked already, until the hold is
-    /// dropped. A ledger that is read from now on names no file that is missing.
+    /// Keeps all files that are in the spool now until the hold is dropped. A database that is read
+    /// after this call names no file that the server has unlinked.
     pub fn hold(&self) -> Hold {
         self.lock().holds += 1;
         Hold {
@@ -68,7 +68,7 @@ impl Unlinker {
         }
     }
 
-    /// `None`: somebody holds them.
+    /// Returns the names if the spool is not held; remembers them for later if it is.
     fn keep_for_later(&self, names: Vec<String>) -> Option<Vec<String>> {
         let mut held = self.lock();
         if held.holds == 0 {
@@ -78,7 +78,7 @@ impl Unlinker {
             held.names.extend(names);
         } else {
             tracing::warn!(
-                "more files wait to be unlinked than are remembered: the next start does it"
+                "too many files wait to be unlinked; the next start of the server unlinks the rest"
             );
         }
         None
@@ -98,7 +98,7 @@ impl Drop for Hold {
         }
         let (names, spool) = (std::mem::take(&mut held.names), self.unlinker.spool.clone());
         drop(held);
-        // Without a runtime the server is gone, and the next one does it.
+        // Without a runtime the server is ending; its next start unlinks them.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn_blocking(move || {
                 if let Err(error) = unlink_all(&spool, names) {

@@ -1,5 +1,5 @@
-//! Takes the whole output of a finished attempt out of its segment, where it is small enough to
-//! become rows.
+//! Reads the whole output of a finished attempt from its segment if it is small enough to become
+//! rows.
 
 use std::{io, path::Path};
 
@@ -9,7 +9,7 @@ use crate::{
     spool::{Position, RecordKind, SegmentName, SegmentReader, reader::NextRecord},
 };
 
-/// Most records that become rows: an output in more pieces stays a segment, whatever its length.
+/// Most records that become rows: an output with more of them stays a segment, whatever its length.
 pub const ROWS_MAX: usize = 4096;
 
 /// The output of an attempt that fits into rows.
@@ -22,13 +22,13 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// Where it ends, of an attempt that began at `start`.
+    /// The end of the output of an attempt that began at `start`.
     pub fn end(&self, start: Offset) -> Offset {
         let chunk = self.chunks.last().map_or(start, Chunk::next_offset);
         self.gaps.last().map_or(chunk, |gap| gap.to.max(chunk))
     }
 
-    /// All pieces in offset order.
+    /// All chunks and gaps in offset order.
     pub fn items(&self) -> Vec<Item> {
         let mut items: Vec<Item> = self.chunks.iter().cloned().map(Item::Chunk).collect();
         items.extend(self.gaps.iter().copied().map(Item::Gap));
@@ -42,6 +42,7 @@ impl Collected {
 
 /// Reads the attempt whose first segment is `name`, as far as it has whole records. `None` where
 /// it has more than one segment, more than `bytes_max` bytes or more than [`ROWS_MAX`] records.
+/// Blocking.
 pub fn collect(spool: &Path, name: SegmentName, bytes_max: u64) -> io::Result<Option<Collected>> {
     let mut all = Collected::default();
     let mut bytes = 0;

@@ -1,7 +1,7 @@
-//! Finds the place of a byte in an attempt's segments, and around the hole that dropping leaves in
-//! them.
+//! Finds the record that holds a byte in an attempt's segments, also where the middle of the output
+//! was dropped.
 //!
-//! Which attempt a byte belongs to, and where its rows are, is `log`'s business. All of it blocks.
+//! `log` finds the attempt and the rows first. All functions here block.
 
 use std::{io, path::Path};
 
@@ -11,46 +11,46 @@ use crate::{
     spool::{DroppedRange, Position, SegmentName, SegmentReader, hole},
 };
 
-/// How often is looked again for what was dropped between two looks.
-const LOOKS_MAX: u32 = 8;
+/// How often a search is repeated when the shim drops segments while it runs.
+const TRIES_MAX: u32 = 8;
 
 /// Where a byte is.
 #[derive(Debug)]
 pub(super) enum ByteLocation {
     /// In the record that begins here.
     At(Position),
-    /// Nowhere: it was dropped, as was all of this gap. What follows begins this segment.
+    /// It was dropped, as was all of this gap. The output goes on at the beginning of this segment.
     Dropped(Gap, SegmentName),
-    /// The segment is not there, and nothing says that it was dropped.
+    /// The segment is not there, and no dropped range covers it.
     Missing,
 }
 
 /// Finds the byte at `offset`, which is in the segment `name` or in one that follows.
 pub(super) fn find(spool: &Path, name: SegmentName, offset: Offset) -> io::Result<ByteLocation> {
-    for _ in 0..LOOKS_MAX {
-        // The hole first: the seals before it lead nowhere any more.
-        let hole = hole::read(spool, name.job, name.attempt)?;
-        let found = match hole.filter(|hole| hole.gap.from <= offset) {
-            Some(hole) => find_around(spool, name, &hole, offset)?,
+    for _ in 0..TRIES_MAX {
+        // Look at the dropped range first: a seal before it names a segment that is gone.
+        let dropped = hole::read(spool, name.job, name.attempt)?;
+        let found = match dropped.filter(|range| range.gap.from <= offset) {
+            Some(range) => find_around(spool, name, &range, offset)?,
             None => open_at(spool, name, offset)?.map(ByteLocation::At),
         };
         match found {
             Some(found) => return Ok(found),
-            None if hole.is_none() => break,
+            None if dropped.is_none() => break,
             None => {}
         }
     }
     Ok(ByteLocation::Missing)
 }
 
-/// The same for a byte in the hole or behind it. `None`: what the hole said is not true any more.
+/// The same for a byte in the dropped range or after it. `None`: the range has grown meanwhile.
 fn find_around(
     spool: &Path,
     name: SegmentName,
-    hole: &DroppedRange,
+    range: &DroppedRange,
     offset: Offset,
 ) -> io::Result<Option<ByteLocation>> {
-    let first_offset = hole.behind(offset);
+    let first_offset = range.behind(offset);
     if first_offset > offset {
         let next = SegmentName {
             first_offset,
@@ -58,7 +58,7 @@ fn find_around(
         };
         let gap = Gap {
             from: offset,
-            ..hole.gap
+            ..range.gap
         };
         let is_there = open_at(spool, next, first_offset)?.is_some();
         return Ok(is_there.then_some(ByteLocation::Dropped(gap, next)));
@@ -80,39 +80,39 @@ fn open_at(spool: &Path, name: SegmentName, offset: Offset) -> io::Result<Option
     Ok(Some(reader.position()))
 }
 
-/// How far an open attempt has come.
+/// How far the output of an open attempt reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenEnd {
-    /// The end of its output as it stands.
+    /// The current end of its output.
     pub offset: Offset,
-    /// What is known to have been dropped of it.
+    /// What its dropped range says was dropped.
     pub dropped: Dropped,
 }
 
 impl OpenEnd {
-    /// Tells it in the view of the job, whose row knows less.
-    pub fn tell(self, job: &mut Job) {
+    /// Brings a job up to date whose row was written before.
+    pub fn apply_to(self, job: &mut Job) {
         job.output_bytes = job.output_bytes.max(self.offset);
         job.dropped_bytes += self.dropped.bytes;
         job.dropped_lines += self.dropped.lines;
     }
 }
 
-/// The end of an attempt's output as it stands, from one of its segments on. `NotFound` where that
-/// is not there and was not dropped.
+/// The current end of an attempt's output, searched from its segment `name` on. `NotFound` where
+/// that segment is not there and was not dropped.
 pub(super) fn find_end(spool: &Path, name: SegmentName) -> io::Result<OpenEnd> {
-    for _ in 0..LOOKS_MAX {
-        // Behind a hole the newest segment tells, without the way through all that are kept.
-        let hole = hole::read(spool, name.job, name.attempt)?;
-        let from = match hole {
+    for _ in 0..TRIES_MAX {
+        // After a dropped range, begin at the newest segment instead of following all seals.
+        let dropped = hole::read(spool, name.job, name.attempt)?;
+        let from = match dropped {
             Some(_) => hole::segments(spool, name.job, name.attempt)?.pop(),
             None => Some(name),
         };
         match from.map(|from| scan_end(spool, from)) {
-            // Not there, or dropped on the way from seal to seal: then there is a hole by now.
+            // Not there, or dropped on the way from seal to seal: the range says so by now.
             Some(Err(e)) if e.kind() == io::ErrorKind::NotFound => {}
             Some(end) => {
-                let dropped = hole.map(|hole| hole.dropped()).unwrap_or_default();
+                let dropped = dropped.map(|range| range.dropped()).unwrap_or_default();
                 return Ok(OpenEnd {
                     offset: end?,
                     dropped,

@@ -1,5 +1,5 @@
-//! Output of a running job whose oldest segments are dropped, read around the hole, from every
-//! offset and while the hole grows.
+//! Output of a running job whose oldest segments are dropped, read around the dropped range, from
+//! every offset and while the range grows.
 
 use std::fs::{File, remove_file};
 
@@ -11,18 +11,18 @@ use super::{
 };
 use crate::{
     job::{Gap, GapReason, JobNumber},
-    output::testing::{Desk, Segment},
+    output::testing::{Fixture, Segment},
     spool::hole::{self, DroppedRange},
 };
 
 /// Five segments of four bytes, one line each: `aaa\n` … `eee\n`.
-fn five(desk: &Desk, job: JobNumber) -> Vec<Segment> {
+fn five(fixture: &Fixture, job: JobNumber) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
     for (nth, line) in ["aaa\n", "bbb\n", "ccc\n", "ddd\n", "eee\n"]
         .iter()
         .enumerate()
     {
-        let mut next = desk.segment(job, 1, 4 * nth as u64);
+        let mut next = fixture.segment(job, 1, 4 * nth as u64);
         if let Some(last) = segments.last_mut() {
             last.seal();
         }
@@ -33,24 +33,24 @@ fn five(desk: &Desk, job: JobNumber) -> Vec<Segment> {
 }
 
 /// Everything from 4 to `to` is dropped.
-fn dig(desk: &Desk, job: JobNumber, segments: &[Segment], to: u64) {
+fn drop_to(fixture: &Fixture, job: JobNumber, segments: &[Segment], to: u64) {
     let gap = Gap {
         from: 4,
         to,
         reason: GapReason::DropOldest,
     };
-    let spool = File::open(desk.spool()).expect("the spool");
+    let spool = File::open(fixture.spool()).expect("the spool");
     let lines = (to - 4) / 4;
-    hole::write(&spool, job, 1, &DroppedRange { gap, lines }).expect("a hole");
+    hole::write(&spool, job, 1, &DroppedRange { gap, lines }).expect("a dropped range");
     for segment in &segments[1..to as usize / 4] {
         let _ = remove_file(&segment.path);
     }
 }
 
-async fn read(desk: &Desk, job: JobNumber, cursor: &mut Cursor) -> String {
+async fn read(fixture: &Fixture, job: JobNumber, cursor: &mut Cursor) -> String {
     let mut text = String::new();
     loop {
-        let batch = desk.log.read(job, cursor, 1).await.expect("readable");
+        let batch = fixture.log.read(job, cursor, 1).await.expect("readable");
         for item in batch.items {
             match item {
                 Item::Chunk(chunk) => text.push_str(&String::from_utf8_lossy(&chunk.data)),
@@ -64,15 +64,15 @@ async fn read(desk: &Desk, job: JobNumber, cursor: &mut Cursor) -> String {
 }
 
 #[tokio::test]
-async fn from_every_offset_output_goes_on_behind_the_hole() {
+async fn from_every_offset_output_goes_on_after_the_dropped_range() {
     for rows in 0..=4 {
-        let desk = Desk::new().await;
-        let job = desk.running().await;
-        let segments = five(&desk, job);
+        let fixture = Fixture::new().await;
+        let job = fixture.running().await;
+        let segments = five(&fixture, job);
         for segment in &segments[..rows] {
-            desk.enter(segment).await;
+            fixture.enter(segment).await;
         }
-        dig(&desk, job, &segments, 12);
+        drop_to(&fixture, job, &segments, 12);
         for from in 0..=20 {
             let expected = match from {
                 0..4 => format!("{}[4-12]ddd\neee\n", &"aaa\n"[from..]),
@@ -80,66 +80,74 @@ async fn from_every_offset_output_goes_on_behind_the_hole() {
                 _ => "aaa\nbbb\nccc\nddd\neee\n"[from..].to_owned(),
             };
             let mut cursor = Cursor::new(from as u64);
-            assert_eq!(read(&desk, job, &mut cursor).await, expected, "{rows} rows");
+            assert_eq!(
+                read(&fixture, job, &mut cursor).await,
+                expected,
+                "{rows} rows"
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn a_reader_that_stands_still_is_told_of_what_went_meanwhile() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    let mut segments = five(&desk, job);
+async fn an_idle_reader_gets_a_gap_for_what_was_dropped_meanwhile() {
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let mut segments = five(&fixture, job);
     let mut cursor = Cursor::new(0);
-    dig(&desk, job, &segments, 8);
+    drop_to(&fixture, job, &segments, 8);
     let step = async |cursor: &mut Cursor| {
-        let batch = desk.log.read(job, cursor, 1).await.expect("readable");
+        let batch = fixture.log.read(job, cursor, 1).await.expect("readable");
         batch.items.into_iter().next()
     };
     while cursor.offset < 8 {
         step(&mut cursor).await;
     }
-    // It was told where the first hole ends; what follows there has gone, too.
-    dig(&desk, job, &segments, 16);
+    // It has read up to the end of the first dropped range; what follows there is dropped, too.
+    drop_to(&fixture, job, &segments, 16);
     segments[4].out("fff\n");
-    assert_eq!(read(&desk, job, &mut cursor).await, "[8-16]eee\nfff\n");
+    assert_eq!(read(&fixture, job, &mut cursor).await, "[8-16]eee\nfff\n");
 }
 
 #[tokio::test]
-async fn the_end_and_the_last_lines_are_found_behind_a_hole() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    let segments = five(&desk, job);
-    desk.enter(&segments[0]).await;
-    dig(&desk, job, &segments, 12);
-    let end = desk.log.open_end(job, 0).await.expect("readable");
+async fn the_end_and_the_last_lines_are_found_after_a_dropped_range() {
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let segments = five(&fixture, job);
+    fixture.enter(&segments[0]).await;
+    drop_to(&fixture, job, &segments, 12);
+    let end = fixture.log.open_end(job, 0).await.expect("readable");
     let end = end.expect("an end");
     assert_eq!(
         (end.offset, end.dropped.bytes, end.dropped.lines),
         (20, 8, 2)
     );
     for (offset, start) in [(3, None), (4, Some(4)), (11, Some(4)), (12, None)] {
-        let found = desk.log.gap_start(job, offset).await.expect("readable");
+        let found = fixture.log.gap_start(job, offset).await.expect("readable");
         assert_eq!(found, start, "{offset}");
     }
-    // Where the line before the last one begins went with the hole.
+    // The line before the last one begins in the dropped range.
     for (lines, from) in [(1, 16), (2, 4), (3, 0), (9, 0)] {
-        let found = last_lines(&desk.log, job, 20, lines, None).await;
+        let found = last_lines(&fixture.log, job, 20, lines, None).await;
         assert_eq!(found.expect("readable"), from, "{lines} lines");
     }
 }
 
 #[tokio::test]
-async fn a_segment_that_is_gone_without_a_hole_is_a_gap_and_not_passed_over() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    let segments = five(&desk, job);
+async fn a_segment_that_is_gone_without_a_dropped_range_is_a_gap_and_not_passed_over() {
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let segments = five(&fixture, job);
     for segment in &segments[..4] {
-        desk.enter(segment).await;
+        fixture.enter(segment).await;
     }
     remove_file(&segments[1].path).expect("a segment");
     let mut cursor = Cursor::new(5);
-    let read = desk.log.read(job, &mut cursor, 10).await.expect("readable");
+    let read = fixture
+        .log
+        .read(job, &mut cursor, 10)
+        .await
+        .expect("readable");
     let lost = Gap {
         from: 5,
         to: 8,
@@ -149,16 +157,16 @@ async fn a_segment_that_is_gone_without_a_hole_is_a_gap_and_not_passed_over() {
 }
 
 #[tokio::test]
-async fn a_reader_does_not_go_round_before_a_segment_that_is_gone_without_a_hole() {
+async fn a_reader_does_not_go_round_before_a_segment_that_is_gone_without_a_dropped_range() {
     for gone in 1..=3 {
-        let desk = Desk::new().await;
-        let job = desk.running().await;
-        let segments = five(&desk, job);
+        let fixture = Fixture::new().await;
+        let job = fixture.running().await;
+        let segments = five(&fixture, job);
         remove_file(&segments[gone].path).expect("a segment");
         let mut cursor = Cursor::new(0);
         let mut bytes = 0;
         let missing = loop {
-            let read = desk.log.read(job, &mut cursor, 10).await;
+            let read = fixture.log.read(job, &mut cursor, 10).await;
             let Ok(batch) = read else { break read };
             assert!(
                 !batch.items.is_empty() || batch.at_end,
@@ -172,16 +180,16 @@ async fn a_reader_does_not_go_round_before_a_segment_that_is_gone_without_a_hole
 }
 
 #[tokio::test]
-async fn the_end_is_found_while_the_first_hole_is_dug() {
-    let desk = Desk::new().await;
+async fn the_end_is_found_while_the_first_range_is_dropped() {
+    let fixture = Fixture::new().await;
     for job in 1..=200 {
-        let segments = five(&desk, job);
-        let (spool, first) = (desk.spool(), segments[0].name);
+        let segments = five(&fixture, job);
+        let (spool, first) = (fixture.spool(), segments[0].name);
         let ends = std::thread::spawn(move || {
             let looks = (0..20).map(|_| find_end(&spool, first));
             looks.collect::<Vec<_>>()
         });
-        dig(&desk, job, &segments, 16);
+        drop_to(&fixture, job, &segments, 16);
         for end in ends.join().expect("ends") {
             assert_eq!(end.expect("an end").offset, 20);
         }

@@ -1,4 +1,4 @@
-//! What a read of output finds: pieces of it, or why there are none.
+//! What a read of output returns: items (bytes or gaps), or why it failed.
 
 use std::io;
 
@@ -10,23 +10,23 @@ use crate::{
 /// Why output cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The ledger.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A segment file.
+    /// A segment file cannot be read.
     #[error("reading a segment: {0}")]
     Segment(#[from] io::Error),
-    /// The ledger says that bytes are there and they are not.
+    /// The store says that bytes are there and they are not.
     #[error("output of job {0} at offset {1} is missing")]
     Missing(JobNumber, Offset),
 }
 
-/// A piece of output.
+/// A range of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// Bytes.
+    /// Bytes that are there.
     Chunk(Chunk),
-    /// Missing bytes.
+    /// Bytes that are not there, and why.
     Gap(Gap),
 }
 
@@ -45,7 +45,7 @@ impl Item {
         }
     }
 
-    /// Cuts a chunk to so many bytes; whether it was longer.
+    /// Cuts a chunk to `bytes` bytes; whether it was longer.
     pub(super) fn cut(&mut self, bytes: usize) -> bool {
         match self {
             Self::Chunk(chunk) if chunk.data.len() > bytes => {
@@ -57,7 +57,7 @@ impl Item {
         }
     }
 
-    /// The part at or behind `offset`.
+    /// The part at or after `offset`; `None` if there is none.
     pub(in crate::output) fn from(self, offset: Offset) -> Option<Self> {
         if self.next_offset() <= offset {
             return None;
@@ -82,14 +82,14 @@ impl Item {
 pub struct ReadBatch {
     /// In offset order.
     pub items: Vec<Item>,
-    /// Whether the end as it stands was reached.
+    /// Whether the current end of the output was reached.
     pub at_end: bool,
-    /// When the last item out of a segment was captured, CLOCK_BOOTTIME (µs) of the boot in which
-    /// that was; rows do not keep it.
+    /// When the last item read from a segment was captured, CLOCK_BOOTTIME (µs) of the boot of that
+    /// time. `None` for rows, which do not keep it.
     pub boottime_us: Option<u64>,
 }
 
-/// What the storage has lost.
+/// A gap for bytes that the storage has lost.
 pub(super) fn lost(from: Offset, to: Offset) -> Item {
     let reason = GapReason::Damaged;
     Item::Gap(Gap { from, to, reason })

@@ -1,7 +1,7 @@
 //! Finds where the last lines of an output begin.
 //!
-//! It reads backwards in windows, so that the cost grows with the lines asked for and not with
-//! the output.
+//! It reads backwards in windows, so that the cost depends on the lines asked for and not on the
+//! length of the output.
 
 use super::{
     item::{Item, ReadError},
@@ -28,7 +28,7 @@ pub async fn last_lines(
     let mut last_byte_seen = false;
     let mut window_end = end;
     while window_end > 0 {
-        // A hole can be much wider than all that is kept.
+        // A dropped range can be much longer than all that is kept.
         if let Some(start) = log.gap_start(job, window_end - 1).await? {
             window_end = start;
             continue;
@@ -37,7 +37,7 @@ pub async fn last_lines(
         let bytes = window(log, job, window_start, window_end, streams).await?;
         for (offset, data) in bytes.iter().rev() {
             for (i, byte) in data.iter().enumerate().rev() {
-                // The newline that ends the last line begins no other one.
+                // No line begins after the newline that ends the output.
                 let ends_output = !std::mem::replace(&mut last_byte_seen, true);
                 if *byte == b'\n' && !ends_output {
                     found += 1;
@@ -52,7 +52,7 @@ pub async fn last_lines(
     Ok(0)
 }
 
-/// The bytes of a window, piece by piece.
+/// The chunks of a window, each with its offset.
 async fn window(
     log: &Log,
     job: JobNumber,

@@ -1,16 +1,16 @@
 //! Where the last lines begin, over chunks, segments, windows and gaps.
 
 use super::lines::last_lines;
-use crate::{job::Stream, output::testing::Desk};
+use crate::{job::Stream, output::testing::Fixture};
 
 #[tokio::test]
 async fn lines_are_counted_over_chunks_and_segments() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    let mut first = desk.segment(job, 1, 0);
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let mut first = fixture.segment(job, 1, 0);
     first.out("a\nb");
     first.out("b\n\nc");
-    let mut second = desk.segment(job, 1, first.end);
+    let mut second = fixture.segment(job, 1, first.end);
     first.seal();
     second.out("c\nd");
     let text = "a\nbb\n\ncc\nd";
@@ -18,7 +18,7 @@ async fn lines_are_counted_over_chunks_and_segments() {
         let shown: Vec<&str> = text[..end].split_inclusive('\n').collect();
         let skipped = shown.len().saturating_sub(lines);
         let expected: usize = shown[..skipped].iter().map(|line| line.len()).sum();
-        let found = last_lines(&desk.log, job, end as u64, lines as u64, None).await;
+        let found = last_lines(&fixture.log, job, end as u64, lines as u64, None).await;
         let found = found.expect("readable");
         assert_eq!(
             found,
@@ -31,9 +31,9 @@ async fn lines_are_counted_over_chunks_and_segments() {
 
 #[tokio::test]
 async fn lines_are_found_over_windows_and_among_other_streams() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    let mut segment = desk.segment(job, 1, 0);
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let mut segment = fixture.segment(job, 1, 0);
     segment.write(Stream::Stderr, b"first\nsecond\n");
     // More than one window of bytes without a newline, then many lines of the other stream.
     for _ in 0..10 {
@@ -42,7 +42,7 @@ async fn lines_are_found_over_windows_and_among_other_streams() {
     let long = segment.end;
     segment.out("\n\n\n");
     let of = |streams: Option<Vec<Stream>>, lines| {
-        let (log, end) = (desk.log.clone(), segment.end);
+        let (log, end) = (fixture.log.clone(), segment.end);
         async move {
             let found = last_lines(&log, job, end, lines, streams.as_deref()).await;
             found.expect("readable")

@@ -1,7 +1,7 @@
-//! A job's output as one sequence, wherever it lies: rows of finished small outputs, segments of
-//! all others. A cursor is all that a reader keeps; nothing stays open between two reads.
+//! A job's output as one sequence, whether its bytes are in rows or in segments. A reader keeps only
+//! a cursor; no file stays open between two reads.
 //!
-//! Waiting for more is `tail`'s business.
+//! `tail` waits for more output.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::{
     find::{ByteLocation, OpenEnd, find, find_end},
     item::{Item, ReadBatch, ReadError, lost},
-    segments::{Find, SegmentPiece, read_records},
+    segments::{SegmentPiece, SegmentRead, read_records},
 };
 use crate::{
     job::{JobNumber, Offset},
@@ -26,20 +26,20 @@ use crate::{
     sys::threads::blocking,
 };
 
-/// How often a read looks for moved bytes again before it gives up: a segment can turn into rows
-/// once between two looks, or its job be deleted, so more than a few means that something is wrong.
+/// How often a read looks for moved bytes again before it gives up. Between two looks a segment can
+/// turn into rows once, or its job be deleted, so more than a few tries mean that something is wrong.
 const RELOCATIONS_MAX: u32 = 8;
 
-/// Reads that may wait for the disk at a time. More of them would not be faster, and a thousand
-/// readers would be as many threads.
+/// Reads that may wait for the disk at the same time. More would not be faster, and a thousand
+/// readers would need a thousand threads.
 const READS_MAX: usize = 16;
 
-/// A reader's place in a job's output.
+/// A reader's position in a job's output.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor {
-    /// The next byte.
+    /// The next byte to read.
     pub offset: Offset,
-    place: CursorPlace,
+    location: CursorLocation,
 }
 
 impl Cursor {
@@ -47,21 +47,21 @@ impl Cursor {
     pub fn new(offset: Offset) -> Self {
         Self {
             offset,
-            place: CursorPlace::Unknown,
+            location: CursorLocation::Unknown,
         }
     }
 
-    /// The job's row has changed: what follows may lie elsewhere, such as in another attempt's
-    /// segments.
+    /// Call this when the job's row has changed: the next byte may be elsewhere, for example in
+    /// another attempt's segments.
     pub fn look_again(&mut self) {
-        self.place = CursorPlace::Unknown;
+        self.location = CursorLocation::Unknown;
     }
 }
 
-/// Where the next byte lies, as far as it is known.
+/// Where the next byte is, as far as it is known.
 #[derive(Debug, Clone, Copy)]
-enum CursorPlace {
-    /// The ledger knows.
+enum CursorLocation {
+    /// The store must be asked.
     Unknown,
     /// In this segment, from this record on. `end` is set where the segment is complete.
     Segment {
@@ -70,13 +70,13 @@ enum CursorPlace {
     },
 }
 
-/// What the ledger knows of the next byte.
+/// What a look into the store has found out about the next byte.
 enum Located {
-    /// The cursor has its place now, or is to be looked for again.
+    /// The cursor has its location now, or the caller must look again.
     At,
-    /// What could be read at once.
+    /// What the look itself has read: rows, a dropped range, or the end.
     Read(ReadBatch),
-    /// It should be in a segment with this end, which is not there.
+    /// The byte should be in a segment with this end, which is not there.
     Missing(Offset),
 }
 
@@ -95,12 +95,12 @@ impl Located {
 pub struct Log {
     store: Store,
     spool: Arc<PathBuf>,
-    /// Reads that wait for the disk, each with a thread of its own.
+    /// Permits for reads that wait for the disk, each on a thread of its own.
     reads: Arc<Semaphore>,
 }
 
 impl Log {
-    /// The outputs that `store` and the segments in the directory `spool` hold.
+    /// A reader of the rows in `store` and the segments in the directory `spool`.
     pub fn new(store: Store, spool: PathBuf) -> Self {
         Self {
             store,
@@ -109,22 +109,26 @@ impl Log {
         }
     }
 
-    /// The ledger.
     pub(in crate::output) fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Runs `work` on the directory of segments, in its turn among those who wait for the disk.
+    /// Runs `work` on the spool directory in a thread, as one of `READS_MAX` reads at a time.
     pub(in crate::output) async fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let spool = Arc::clone(&self.spool);
-        let _turn = self.reads.acquire().await;
+        let _permit = self.reads.acquire().await;
         blocking(move || work(&spool)).await
     }
 
-    /// Reads on from `cursor`: about `max_bytes` bytes (something, if there is anything).
+    /// Reads on from `cursor`: about `max_bytes` bytes, and at least one item if there is any.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Missing`] where the store still says that the bytes are there after
+    /// `RELOCATIONS_MAX` looks, and their end is unknown. Where it is known, they are a gap.
     pub async fn read(
         &self,
         job: JobNumber,
@@ -132,9 +136,9 @@ impl Log {
         max_bytes: usize,
     ) -> Result<ReadBatch, ReadError> {
         let (mut lost_to, mut relocations) = (None, 0);
-        // From seal to seal it goes on as long as there are segments.
+        // Only looks into the store count: a chain of seals is as long as there are segments.
         while relocations < RELOCATIONS_MAX {
-            let CursorPlace::Segment { position, end } = cursor.place else {
+            let CursorLocation::Segment { position, end } = cursor.location else {
                 relocations += 1;
                 match self.locate(job, cursor, max_bytes).await? {
                     Located::Read(batch) => return Ok(batch),
@@ -147,26 +151,26 @@ impl Log {
             match piece.await? {
                 SegmentPiece::Gone => {
                     lost_to = end;
-                    cursor.place = CursorPlace::Unknown;
+                    cursor.location = CursorLocation::Unknown;
                 }
                 SegmentPiece::Over(batch) => {
                     advance(cursor, &batch);
-                    cursor.place = CursorPlace::Unknown;
+                    cursor.location = CursorLocation::Unknown;
                     if batch.at_end || !batch.items.is_empty() {
                         return Ok(batch);
                     }
                 }
                 SegmentPiece::More(batch, position, end) => {
                     advance(cursor, &batch);
-                    cursor.place = CursorPlace::Segment { position, end };
-                    // A seal alone is no progress: the segment behind it may not be there.
+                    cursor.location = CursorLocation::Segment { position, end };
+                    // A seal alone is no progress: the segment that it names may not be there.
                     if batch.at_end || !batch.items.is_empty() {
                         return Ok(batch);
                     }
                 }
             }
         }
-        // The ledger goes on saying that it is there, and it is not.
+        // The store still says that the byte is there, and it is not.
         let Some(end) = lost_to else {
             return Err(ReadError::Missing(job, cursor.offset));
         };
@@ -179,8 +183,8 @@ impl Log {
         Ok(batch)
     }
 
-    /// The end of the output that an open attempt of `job` has written, as it stands; `None` where
-    /// no attempt is open or it has written nothing that can be found (it may just have ended).
+    /// The current end of the output of `job`'s open attempt, whose row says `stored_to`. `None`
+    /// where no attempt is open or it has written nothing that can be found (it may just have ended).
     pub async fn open_end(
         &self,
         job: JobNumber,
@@ -190,7 +194,8 @@ impl Log {
         let open = loop {
             match self.store.stored(job, stored_to, 0).await? {
                 Stored::Open(Some(open)) => break open,
-                // Entered since the row was read: what was shown lies behind it.
+                // The hasher has entered this segment since the job's row was read. The client may
+                // have seen later bytes, so go on after it.
                 Stored::Segment(row) => stored_to = row.end_offset,
                 Stored::Open(None) | Stored::Rows(_) => return Ok(None),
             }
@@ -208,7 +213,7 @@ impl Log {
         }
     }
 
-    /// Finds the cursor's place; rows are read at once.
+    /// Finds where the cursor's byte is; rows are read at once.
     async fn locate(
         &self,
         job: JobNumber,
@@ -260,22 +265,22 @@ impl Log {
     ) -> Result<Located, ReadError> {
         let offset = cursor.offset;
         let spool = Arc::clone(&self.spool);
-        let turn = self.reads.acquire().await;
+        let permit = self.reads.acquire().await;
         let found = match blocking(move || find(&spool, name, offset)).await {
             Err(error) if is_no_segment(&error) => ByteLocation::Missing,
             found => found?,
         };
-        drop(turn);
+        drop(permit);
         match found {
             ByteLocation::At(position) => {
                 let end = end.filter(|_| position.segment == name);
-                cursor.place = CursorPlace::Segment { position, end };
+                cursor.location = CursorLocation::Segment { position, end };
                 Ok(Located::At)
             }
             ByteLocation::Dropped(gap, next) => {
                 cursor.offset = gap.to;
                 let position = Position::first(next);
-                cursor.place = CursorPlace::Segment {
+                cursor.location = CursorLocation::Segment {
                     position,
                     end: None,
                 };
@@ -284,9 +289,9 @@ impl Log {
                     ..ReadBatch::default()
                 }))
             }
-            // The attempt has not begun, or has just become rows: the caller looks again when woken.
-            // What was dropped may just have become a row, or the job is being deleted: the next
-            // look tells.
+            // Without an end: the attempt has not begun, or has just become rows, and the caller
+            // looks again when woken. With one: a dropped range may just have become a row, or the
+            // job is being deleted, and the next look finds out.
             ByteLocation::Missing => Ok(end.map_or_else(Located::at_end, Located::Missing)),
         }
     }
@@ -309,9 +314,9 @@ impl Log {
             Stored::Open(None) => return Ok(None),
         };
         let spool = Arc::clone(&self.spool);
-        let hole = blocking(move || hole::read(&spool, job, attempt)).await?;
-        let gap = hole.filter(|hole| hole.behind(offset) > offset);
-        Ok(gap.map(|hole| hole.gap.from))
+        let dropped = blocking(move || hole::read(&spool, job, attempt)).await?;
+        let range = dropped.filter(|range| range.behind(offset) > offset);
+        Ok(range.map(|range| range.gap.from))
     }
 
     async fn read_segment(
@@ -321,23 +326,23 @@ impl Log {
         offset: Offset,
         max_bytes: usize,
     ) -> Result<SegmentPiece, ReadError> {
-        let find = Find {
+        let read = SegmentRead {
             position,
             end,
             offset,
             max_bytes,
         };
-        // The end of a live segment was written a moment ago: it is read at once, without the way
-        // to another thread and back, unless the disk would have to be asked.
+        // The end of a live segment was written a moment ago and is in the page cache. Read it on
+        // this thread, and use another one only if the read would wait for the disk.
         if end.is_none() {
-            match read_records(&self.spool, find, DiskWait::CachedOnly) {
+            match read_records(&self.spool, read, DiskWait::CachedOnly) {
                 Err(ReadError::Segment(error)) if is_impatient(&error) => {}
-                read => return read,
+                result => return result,
             }
         }
         let spool = Arc::clone(&self.spool);
-        let _turn = self.reads.acquire().await;
-        tokio::task::spawn_blocking(move || read_records(&spool, find, DiskWait::Waits))
+        let _permit = self.reads.acquire().await;
+        tokio::task::spawn_blocking(move || read_records(&spool, read, DiskWait::Waits))
             .await
             .map_err(|e| ReadError::Segment(io::Error::other(e)))?
     }

@@ -1,18 +1,18 @@
-//! Output read from real segments and rows, also while it moves from the one into the other.
+//! Output read from real segments and rows, also while it moves from segments to rows.
 
 use super::{item::Item, log::Cursor};
 use crate::{
     job::{Gap, GapReason, JobNumber},
-    output::{tail::snapshot, testing::Desk},
+    output::{tail::snapshot, testing::Fixture},
     spool::{record::HEADER_BYTES, segment::FILE_HEADER_BYTES},
     store::OutputPlacement,
 };
 
-/// Everything from an offset on, as it stands, read `max_bytes` at a time.
-async fn all(desk: &Desk, job: JobNumber, from: u64, max_bytes: usize) -> String {
+/// Everything from an offset to the current end, read `max_bytes` at a time.
+async fn all(fixture: &Fixture, job: JobNumber, from: u64, max_bytes: usize) -> String {
     let (mut cursor, mut text) = (Cursor::new(from), String::new());
     loop {
-        let batch = desk.log.read(job, &mut cursor, max_bytes).await;
+        let batch = fixture.log.read(job, &mut cursor, max_bytes).await;
         let batch = batch.expect("readable");
         for item in batch.items {
             match item {
@@ -28,56 +28,56 @@ async fn all(desk: &Desk, job: JobNumber, from: u64, max_bytes: usize) -> String
 
 #[tokio::test]
 async fn segments_are_one_sequence_from_every_offset() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    let mut first = desk.segment(job, 1, 0);
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let mut first = fixture.segment(job, 1, 0);
     first.out("abc");
     first.out("def");
-    let mut second = desk.segment(job, 1, 6);
+    let mut second = fixture.segment(job, 1, 6);
     first.seal();
     second.out("ghi");
-    let mut third = desk.segment(job, 1, 9);
+    let mut third = fixture.segment(job, 1, 9);
     second.seal();
     third.out("jkl");
     for rows in [false, true] {
         if rows {
-            desk.enter(&first).await;
-            desk.enter(&second).await;
+            fixture.enter(&first).await;
+            fixture.enter(&second).await;
         }
         for from in 0..=12 {
             for max_bytes in [1, 2, 1000] {
                 let expected = &"abcdefghijkl"[from..];
-                assert_eq!(all(&desk, job, from as u64, max_bytes).await, expected);
+                assert_eq!(all(&fixture, job, from as u64, max_bytes).await, expected);
             }
         }
     }
 }
 
-/// The hasher enters segments as it comes to them, and a fast job is far ahead of it.
+/// The hasher enters one segment after the other, and a fast job is far ahead of it.
 #[tokio::test]
-async fn a_reader_finds_a_byte_behind_many_segments_that_are_not_entered() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    let mut segment = desk.segment(job, 1, 0);
+async fn a_reader_finds_a_byte_after_many_segments_that_are_not_entered() {
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let mut segment = fixture.segment(job, 1, 0);
     for at in 1..40 {
         segment.out("x");
-        let next = desk.segment(job, 1, at);
+        let next = fixture.segment(job, 1, at);
         segment.seal();
         segment = next;
     }
     segment.out("end");
-    assert_eq!(all(&desk, job, 38, 100).await, "xend");
+    assert_eq!(all(&fixture, job, 38, 100).await, "xend");
 }
 
 #[tokio::test]
-async fn who_reads_little_gets_a_part_of_a_record_and_then_the_rest() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    desk.segment(job, 1, 0).out("abcdefgh");
+async fn a_small_read_gets_a_part_of_a_record_and_then_the_rest() {
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    fixture.segment(job, 1, 0).out("abcdefgh");
     let mut cursor = Cursor::new(1);
     let mut parts = Vec::new();
     for max_bytes in [3, 2, 100] {
-        let batch = desk.log.read(job, &mut cursor, max_bytes).await;
+        let batch = fixture.log.read(job, &mut cursor, max_bytes).await;
         for item in batch.expect("readable").items {
             let Item::Chunk(chunk) = item else {
                 panic!("{item:?}");
@@ -91,12 +91,16 @@ async fn who_reads_little_gets_a_part_of_a_record_and_then_the_rest() {
 
 #[tokio::test]
 async fn a_reader_follows_from_an_unlinked_segment_into_rows() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    let mut segment = desk.segment(job, 1, 0);
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let mut segment = fixture.segment(job, 1, 0);
     let chunks = vec![segment.out("one "), segment.out("two ")];
     let mut cursor = Cursor::new(0);
-    let batch = desk.log.read(job, &mut cursor, 4).await.expect("readable");
+    let batch = fixture
+        .log
+        .read(job, &mut cursor, 4)
+        .await
+        .expect("readable");
     assert_eq!((batch.items.len(), cursor.offset), (1, 4));
     segment.exit();
     let gap = Gap {
@@ -105,12 +109,17 @@ async fn a_reader_follows_from_an_unlinked_segment_into_rows() {
         reason: GapReason::PowerLoss,
     };
     let gaps = vec![gap];
-    desk.finish(job, 1, OutputPlacement::Rows { chunks, gaps }, 20)
+    fixture
+        .finish(job, 1, OutputPlacement::Rows { chunks, gaps }, 20)
         .await;
     std::fs::remove_file(&segment.path).expect("unlinked");
     let mut items = Vec::new();
     loop {
-        let batch = desk.log.read(job, &mut cursor, 1).await.expect("readable");
+        let batch = fixture
+            .log
+            .read(job, &mut cursor, 1)
+            .await
+            .expect("readable");
         items.extend(batch.items);
         if batch.at_end {
             break;
@@ -119,57 +128,58 @@ async fn a_reader_follows_from_an_unlinked_segment_into_rows() {
     assert_eq!(items.len(), 2);
     assert!(matches!(&items[0], Item::Chunk(chunk) if chunk.data == b"two "));
     assert_eq!(items[1], Item::Gap(gap));
-    assert_eq!(all(&desk, job, 2, 100).await, "e two [8-20]");
-    assert_eq!(all(&desk, job, 11, 100).await, "[11-20]");
+    assert_eq!(all(&fixture, job, 2, 100).await, "e two [8-20]");
+    assert_eq!(all(&fixture, job, 11, 100).await, "[11-20]");
 }
 
-/// What was shown may never be refused: a client that comes back names that offset.
+/// An offset that was returned may never be refused: a client that reconnects names it.
 #[tokio::test]
 async fn a_segment_that_is_entered_meanwhile_does_not_hide_the_end() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    let mut first = desk.segment(job, 1, 0);
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let mut first = fixture.segment(job, 1, 0);
     first.out("abc");
-    let mut second = desk.segment(job, 1, 3);
+    let mut second = fixture.segment(job, 1, 3);
     first.seal();
     second.out("de");
     let row_read_before = 0;
-    desk.enter(&first).await;
-    let end = desk.log.open_end(job, row_read_before).await;
+    fixture.enter(&first).await;
+    let end = fixture.log.open_end(job, row_read_before).await;
     assert_eq!(end.expect("readable").map(|end| end.offset), Some(5));
-    let job = snapshot(&desk.store, &desk.log, job).await;
+    let job = snapshot(&fixture.store, &fixture.log, job).await;
     assert_eq!(job.expect("readable").expect("a job").output_bytes, 5);
 }
 
 #[tokio::test]
 async fn an_attempt_that_has_written_nothing_ends_where_it_began() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    assert_eq!(desk.log.open_end(job, 0).await.expect("readable"), None);
-    assert_eq!(all(&desk, job, 0, 10).await, "");
-    desk.segment(job, 1, 0);
-    let end = desk.log.open_end(job, 0).await.expect("readable");
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    assert_eq!(fixture.log.open_end(job, 0).await.expect("readable"), None);
+    assert_eq!(all(&fixture, job, 0, 10).await, "");
+    fixture.segment(job, 1, 0);
+    let end = fixture.log.open_end(job, 0).await.expect("readable");
     assert_eq!(end.map(|end| end.offset), Some(0));
-    assert_eq!(all(&desk, job, 0, 10).await, "");
+    assert_eq!(all(&fixture, job, 0, 10).await, "");
 }
 
 #[tokio::test]
 async fn a_segment_that_is_damaged_or_missing_is_a_gap_and_not_an_end() {
-    let desk = Desk::new().await;
-    let job = desk.running().await;
-    let mut segment = desk.segment(job, 1, 0);
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let mut segment = fixture.segment(job, 1, 0);
     segment.out("abcdef");
     segment.exit();
     let rows = vec![segment.row()];
     let gaps = Vec::new();
-    desk.finish(job, 1, OutputPlacement::Segments { rows, gaps }, 6)
+    fixture
+        .finish(job, 1, OutputPlacement::Segments { rows, gaps }, 6)
         .await;
-    assert_eq!(all(&desk, job, 0, 10).await, "abcdef");
+    assert_eq!(all(&fixture, job, 0, 10).await, "abcdef");
     let mut bytes = std::fs::read(&segment.path).expect("the segment");
     let output = FILE_HEADER_BYTES as usize + HEADER_BYTES;
     bytes[output] ^= 0xff;
     std::fs::write(&segment.path, bytes).expect("damaged");
-    assert_eq!(all(&desk, job, 0, 10).await, "[0-6]");
+    assert_eq!(all(&fixture, job, 0, 10).await, "[0-6]");
     std::fs::remove_file(&segment.path).expect("removed");
-    assert_eq!(all(&desk, job, 0, 10).await, "[0-6]");
+    assert_eq!(all(&fixture, job, 0, 10).await, "[0-6]");
 }

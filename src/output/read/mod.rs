@@ -1,5 +1,5 @@
-//! Reads output from any offset, wherever it lies: rows of finished small outputs, segments of all
-//! others.
+//! Reads output from any offset. Small outputs of finished attempts are rows in the store; all others
+//! are segment files.
 
 pub mod collect;
 pub(super) mod find;

@@ -1,6 +1,6 @@
-//! Reads pieces of output out of segments, and follows their seals.
+//! Reads output from segments, and follows their seals to the next segment.
 //!
-//! Which segment holds a byte, and what comes behind an attempt, is `log`'s business.
+//! `log` decides which segment is read, and where the output goes on after an attempt.
 
 use std::{io, path::Path};
 
@@ -13,48 +13,48 @@ use crate::{
     },
 };
 
-/// Who asks for at least so much gets whole records, bytes: nothing is read twice then. Who asks
-/// for less gets a part of one.
+/// A read of at least this many bytes returns whole records, so that no byte is read twice. A
+/// smaller read may return a part of a record.
 const WHOLE_BYTES_MIN: usize = 32 << 10;
 
-/// What to read of a segment.
+/// What to read from a segment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Find {
+pub(super) struct SegmentRead {
     pub(super) position: Position,
-    /// Set where the segment is complete.
+    /// Where the segment ends; `None` while it may grow.
     pub(super) end: Option<Offset>,
-    /// Nothing before this one.
+    /// The first byte that is wanted.
     pub(super) offset: Offset,
     pub(super) max_bytes: usize,
 }
 
-/// What lay in a segment.
+/// What a read of a segment found.
 pub(super) enum SegmentPiece {
     /// The file is not there any more: its bytes are elsewhere.
     Gone,
-    /// The segment, or the attempt, is read through.
+    /// The end of the segment or of the attempt was reached.
     Over(ReadBatch),
-    /// Read on here.
+    /// The next read goes on at this position, in a segment with this end.
     More(ReadBatch, Position, Option<Offset>),
 }
 
 pub(super) fn read_records(
     spool: &Path,
-    find: Find,
-    patience: DiskWait,
+    read: SegmentRead,
+    disk_wait: DiskWait,
 ) -> Result<SegmentPiece, ReadError> {
-    let Find {
+    let SegmentRead {
         position,
         end,
         mut offset,
         max_bytes,
-    } = find;
+    } = read;
     let mut batch = ReadBatch::default();
     let mut budget = max_bytes;
-    let mut reader = match SegmentReader::open_with(spool, position, patience) {
+    let mut reader = match SegmentReader::open_with(spool, position, disk_wait) {
         Ok(reader) => reader,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(SegmentPiece::Gone),
-        // Not the segment that the ledger knows.
+        // The file is not the segment that the store has a row for.
         Err(e) if let (true, Some(end)) = (is_no_segment(&e), end) => {
             batch.items.push(lost(offset, end));
             return Ok(SegmentPiece::Over(batch));
@@ -89,7 +89,7 @@ pub(super) fn read_records(
                         first_offset: header.offset,
                         ..name
                     };
-                    // Cheap to find again: the next read opens it.
+                    // The next read opens the segment that follows.
                     return Ok(SegmentPiece::More(batch, Position::first(next), None));
                 }
                 None if header.kind == RecordKind::Exit => {
@@ -105,8 +105,8 @@ pub(super) fn read_records(
     }
 }
 
-/// No whole record follows at `offset`. Of a complete segment nothing more comes, and after damage
-/// nobody knows where the next record begins.
+/// No whole record follows at `offset`. A complete segment does not grow, and after damage it is unknown
+/// where the next record begins.
 fn no_record(
     mut batch: ReadBatch,
     at: Position,
@@ -122,7 +122,7 @@ fn no_record(
     SegmentPiece::Over(batch)
 }
 
-/// The end of an attempt's output, from one of its segments on. Blocking.
+/// The end of an attempt's output, found by following the seals from `first`. Blocking.
 pub(super) fn scan_end(spool: &Path, first: SegmentName) -> io::Result<Offset> {
     let mut end = first.first_offset;
     let mut reader = SegmentReader::open(spool, Position::first(first))?;
@@ -142,7 +142,7 @@ pub(super) fn scan_end(spool: &Path, first: SegmentName) -> io::Result<Offset> {
     }
 }
 
-/// The piece of output that a record stands for, if any.
+/// The output that a record holds; `None` for the kinds that hold none.
 pub(in crate::output) fn item(
     name: SegmentName,
     header: &RecordHeader,

@@ -1,7 +1,8 @@
-//! Searches output for a pattern, piece by piece: where the first match ends, however the bytes
-//! were cut.
+//! Searches output for a pattern, piece by piece, and finds where the first match ends, however the
+//! bytes were cut.
 //!
-//! It keeps the automaton's threads and no bytes. What is read, and when, is its caller's business.
+//! It simulates the pattern's NFA (a Pike VM) and keeps the NFA's threads, not the bytes. The caller
+//! reads the output and decides how much is searched at once.
 
 pub mod pattern;
 
@@ -19,25 +20,25 @@ use pattern::{Pattern, alternates, step};
 /// Longest match that is found, bytes.
 pub const MATCH_BYTES_MAX: u64 = 64 << 10;
 
-/// A search as far as it has come. The answer is the earliest place where a match ends, so it does
-/// not depend on how the bytes came; what decides it is looked at in order and never again.
+/// A search in progress. Its result is the earliest offset at which a match ends, so it does not
+/// depend on how the bytes were cut. Each byte is read once.
 ///
 /// The bytes of the streams that are searched, from the search's beginning to the output's end,
-/// are one text; a gap ends it and begins another one. `$` and its like wait for the byte behind
-/// them, or for the text's end.
+/// are one text; a gap ends it and begins another one. `$`, `\b` and the like wait for the next
+/// byte or for the end of the text.
 #[derive(Debug)]
 pub struct Search {
     pattern: Pattern,
     stream: Option<Stream>,
-    /// Newest first, so that of two in one state the shorter match goes on.
+    /// Newest first, so that of two threads in one state the one with the shorter match stays.
     threads: Vec<Thread>,
     /// Where the text begins in the job's output.
     begin: Offset,
     /// How many bytes of the text were read.
     read: u64,
-    /// The last of them.
+    /// The last byte that was read; `None` at the beginning of the text.
     before: Option<u8>,
-    /// Where it ends in the job's output.
+    /// The offset in the job's output after the last byte that was read.
     end: Offset,
 }
 
@@ -45,13 +46,14 @@ pub struct Search {
 #[derive(Debug, Clone, Copy)]
 struct Thread {
     state: StateID,
-    /// How many bytes of the text stand before it.
+    /// Where the match begins, in bytes from the beginning of the text.
     start: u64,
 }
 
-/// How far a search has come in what was read.
+/// How far a search has come in the items that it was given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// Index of the item that is being searched.
     item: usize,
     /// How many bytes of that item were read.
     bytes: usize,
@@ -59,49 +61,49 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Whether all of it was looked at, or a match was found.
+    /// Whether all items were searched, or a match was found.
     pub fn is_through(&self) -> bool {
         self.is_through
     }
 }
 
-/// What stands behind a place in the text.
+/// What follows the last byte that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NextByte {
     Byte(u8),
-    /// Nothing, ever.
+    /// The text ends here.
     End,
-    /// Nobody knows yet.
+    /// The next byte has not been read yet.
     Unknown,
 }
 
-/// What one piece of work needs and the next need not know.
+/// Memory of one call, which the search need not keep until the next one.
 struct SearchScratch {
-    /// How many states have been looked at: what a search costs.
+    /// How many states have been visited: the cost of the search.
     visits: u64,
-    /// By state: the last place to which a thread has come in it.
+    /// By state: the last step in which it was visited.
     seen: Vec<u32>,
-    /// Counts the places, from 1.
-    place: u32,
+    /// Counts the steps, one for each position in the text, from 1.
+    step: u32,
     open: Vec<StateID>,
-    /// The threads that read the next byte.
-    settled: Vec<Thread>,
+    /// The threads that wait for the next byte: the epsilon closure of all threads.
+    closure: Vec<Thread>,
 }
 
-/// Whether there is a match in these bytes, which are all of a text.
+/// Whether there is a match in these bytes, which are a whole text.
 pub fn is_in(pattern: &Pattern, bytes: &[u8]) -> bool {
     let mut search = Search::new(pattern.clone(), None, 0);
-    let mut desk = SearchScratch::new(pattern);
-    let found = search.bytes(&mut desk, (0, bytes), &mut 0, u64::MAX);
+    let mut scratch = SearchScratch::new(pattern);
+    let found = search.bytes(&mut scratch, (0, bytes), &mut 0, u64::MAX);
     found.is_some() || search.finish().is_some()
 }
 
-/// How many states are looked at in one turn of a search: a hundredth of a second, more or less. The
-/// bytes that this is depend on the pattern.
+/// How many states a search visits in one turn, about 10 ms of work. How many bytes that is depends
+/// on the pattern.
 pub const TURN_VISITS: u64 = 1_000_000;
 
-/// As many bytes that begin no match cost as much as one state.
-const BARREN_BYTES_PER_VISIT: u64 = 16;
+/// How many bytes that begin no match cost as much as one visit of a state.
+const SKIPPED_BYTES_PER_VISIT: u64 = 16;
 
 impl Search {
     /// A search that begins at `from`.
@@ -117,34 +119,34 @@ impl Search {
         }
     }
 
-    /// Goes on with what was read, in offset order; where the first match ends.
+    /// Searches the next items, in offset order; returns where the first match ends.
     pub fn feed(&mut self, items: &[Item]) -> Option<Offset> {
         self.find(items).map(|found| found.end)
     }
 
-    /// The same, with where that match begins: of several that end there, the shortest. Only where
-    /// all streams are searched does a place in the text tell one in the output.
+    /// The same, and where that match begins: of several that end there, the shortest. The beginning
+    /// is an offset in the output only if all streams are searched.
     pub fn find(&mut self, items: &[Item]) -> Option<Range<Offset>> {
         self.find_some(items, &mut Progress::default(), u64::MAX)
     }
 
-    /// The same, in turns: goes on from `at` until `visits_max` states were looked at, and one byte
-    /// more at least. To be called with the same items until `at` is through.
+    /// The same, in turns: goes on from `at` until `visits_max` states were visited, and reads at
+    /// least one byte. Call it with the same items until `at` is through.
     pub fn find_some(
         &mut self,
         items: &[Item],
         at: &mut Progress,
         visits_max: u64,
     ) -> Option<Range<Offset>> {
-        let mut desk = SearchScratch::new(&self.pattern);
+        let mut scratch = SearchScratch::new(&self.pattern);
         while let Some(item) = items.get(at.item) {
             let found = match item {
                 Item::Chunk(chunk) if self.stream.is_none_or(|only| only == chunk.stream) => {
                     let data = (chunk.offset, &chunk.data[..]);
-                    self.bytes(&mut desk, data, &mut at.bytes, visits_max)
+                    self.bytes(&mut scratch, data, &mut at.bytes, visits_max)
                 }
                 Item::Chunk(_) => None,
-                Item::Gap(gap) => self.cut(&mut desk, gap.to),
+                Item::Gap(gap) => self.cut(&mut scratch, gap.to),
             };
             if found.is_some() {
                 at.is_through = true;
@@ -157,98 +159,98 @@ impl Search {
             at.bytes = 0;
         }
         at.is_through = true;
-        let found = self.settle(&mut desk, NextByte::Unknown);
-        // It may be long until there is more.
+        let found = self.close_threads(&mut scratch, NextByte::Unknown);
+        // It may be long until there is more output.
         self.threads.shrink_to_fit();
         found
     }
 
-    /// Nothing follows any more; where the first match ends.
+    /// Ends the text; returns where the first match ends.
     pub fn finish(&mut self) -> Option<Offset> {
         self.find_last().map(|found| found.end)
     }
 
-    /// The same, with where that match begins, as [`Self::find`].
+    /// The same, and where that match begins, as [`Self::find`].
     pub fn find_last(&mut self) -> Option<Range<Offset>> {
-        self.settle(&mut SearchScratch::new(&self.pattern), NextByte::End)
+        self.close_threads(&mut SearchScratch::new(&self.pattern), NextByte::End)
     }
 
-    /// Reads bytes that begin at an offset, from `at` on, until so many states were looked at.
+    /// Reads bytes that begin at an offset, from `at` on, until `visits_max` states were visited.
     fn bytes(
         &mut self,
-        desk: &mut SearchScratch,
+        scratch: &mut SearchScratch,
         (offset, data): (Offset, &[u8]),
         at: &mut usize,
         visits_max: u64,
     ) -> Option<Range<Offset>> {
         let mut begun = false;
-        while *at < data.len() && !(begun && desk.visits >= visits_max) {
+        while *at < data.len() && !(begun && scratch.visits >= visits_max) {
             begun = true;
             if self.threads.is_empty() {
-                let barren = self.pattern.barren(&data[*at..]);
-                if barren > 0 {
-                    *at += barren;
-                    desk.visits += 1 + barren as u64 / BARREN_BYTES_PER_VISIT;
-                    self.pass(barren as u64, data[*at - 1], offset + *at as u64);
+                let skipped = self.pattern.no_match_before(&data[*at..]);
+                if skipped > 0 {
+                    *at += skipped;
+                    scratch.visits += 1 + skipped as u64 / SKIPPED_BYTES_PER_VISIT;
+                    self.note_read(skipped as u64, data[*at - 1], offset + *at as u64);
                     continue;
                 }
             }
             let byte = data[*at];
-            if let Some(found) = self.settle(desk, NextByte::Byte(byte)) {
+            if let Some(found) = self.close_threads(scratch, NextByte::Byte(byte)) {
                 return Some(found);
             }
             *at += 1;
-            self.pass(1, byte, offset + *at as u64);
-            self.advance(desk, byte);
+            self.note_read(1, byte, offset + *at as u64);
+            self.advance(scratch, byte);
         }
         None
     }
 
     /// The text ends here, and another one begins at `to`.
-    fn cut(&mut self, desk: &mut SearchScratch, to: Offset) -> Option<Range<Offset>> {
-        let found = self.settle(desk, NextByte::End);
+    fn cut(&mut self, scratch: &mut SearchScratch, to: Offset) -> Option<Range<Offset>> {
+        let found = self.close_threads(scratch, NextByte::End);
         *self = Self::new(self.pattern.clone(), self.stream, to);
         found
     }
 
-    fn pass(&mut self, bytes: u64, last: u8, end: Offset) {
+    fn note_read(&mut self, bytes: u64, last: u8, end: Offset) {
         self.read += bytes;
         self.before = Some(last);
         self.end = end;
     }
 
-    /// Lets all threads, and one that begins here, come to where they read a byte; the match that
-    /// ends here, if one does.
-    fn settle(&self, desk: &mut SearchScratch, next: NextByte) -> Option<Range<Offset>> {
-        desk.go_on();
+    /// Computes the epsilon closure of all threads and of a new one that begins here. Returns the
+    /// match that ends here, if any.
+    fn close_threads(&self, scratch: &mut SearchScratch, next: NextByte) -> Option<Range<Offset>> {
+        scratch.next_step();
         let begins = Thread {
             state: self.pattern.nfa().start_anchored(),
             start: self.read,
         };
         let all = std::iter::once(&begins).chain(&self.threads);
         for thread in all.take_while(|thread| self.read - thread.start <= MATCH_BYTES_MAX) {
-            if self.follow(desk, *thread, next) {
+            if self.follow(scratch, *thread, next) {
                 return Some(self.begin + thread.start..self.end);
             }
         }
         None
     }
 
-    /// Follows one thread; whether it is a match.
-    fn follow(&self, desk: &mut SearchScratch, thread: Thread, next: NextByte) -> bool {
-        desk.open.push(thread.state);
-        while let Some(id) = desk.open.pop() {
-            if !desk.visit(id) {
+    /// Adds the states that one thread reaches without a byte; whether one of them is a match.
+    fn follow(&self, scratch: &mut SearchScratch, thread: Thread, next: NextByte) -> bool {
+        scratch.open.push(thread.state);
+        while let Some(id) = scratch.open.pop() {
+            if !scratch.visit(id) {
                 continue;
             }
             match self.pattern.nfa().state(id) {
                 State::Match { .. } => return true,
                 State::Look { look, next: then } if holds(*look, self.before, next) => {
-                    desk.open.push(*then);
+                    scratch.open.push(*then);
                 }
                 State::Look { .. } => {}
-                state if state.is_epsilon() => desk.open.extend(alternates(state)),
-                _ => desk.settled.push(Thread {
+                state if state.is_epsilon() => scratch.open.extend(alternates(state)),
+                _ => scratch.closure.push(Thread {
                     state: id,
                     ..thread
                 }),
@@ -257,11 +259,11 @@ impl Search {
         false
     }
 
-    /// Lets the settled threads read a byte.
-    fn advance(&mut self, desk: &SearchScratch, byte: u8) {
+    /// Lets the threads of the closure read a byte.
+    fn advance(&mut self, scratch: &SearchScratch, byte: u8) {
         self.threads.clear();
         let nfa = self.pattern.nfa();
-        let moved = desk.settled.iter().filter_map(|thread| {
+        let moved = scratch.closure.iter().filter_map(|thread| {
             let state = step(nfa.state(thread.state), byte)?;
             Some(Thread { state, ..*thread })
         });
@@ -274,26 +276,27 @@ impl SearchScratch {
         Self {
             visits: 0,
             seen: vec![0; pattern.nfa().states().len()],
-            place: 0,
+            step: 0,
             open: Vec::new(),
-            settled: Vec::new(),
+            closure: Vec::new(),
         }
     }
 
-    fn go_on(&mut self) {
-        self.place += 1;
+    fn next_step(&mut self) {
+        self.step += 1;
         self.open.clear();
-        self.settled.clear();
+        self.closure.clear();
     }
 
-    /// Whether nobody was there before.
+    /// Whether this is the first visit of the state in this step.
     fn visit(&mut self, id: StateID) -> bool {
         self.visits += 1;
-        std::mem::replace(&mut self.seen[id.as_usize()], self.place) != self.place
+        std::mem::replace(&mut self.seen[id.as_usize()], self.step) != self.step
     }
 }
 
-/// Whether a look at the neighbours holds. What nobody knows yet does not hold yet.
+/// Whether a look-around assertion holds. One that needs the next byte does not hold while that is
+/// unknown.
 fn holds(look: Look, before: Option<u8>, next: NextByte) -> bool {
     let is = |byte: u8| next == NextByte::Byte(byte);
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -316,7 +319,7 @@ fn holds(look: Look, before: Option<u8>, next: NextByte) -> bool {
         Look::WordEndAscii => word_before && known && !word_next,
         Look::WordStartHalfAscii => !word_before,
         Look::WordEndHalfAscii => known && !word_next,
-        // Refused when the pattern was compiled.
+        // `Pattern::new` refuses these.
         Look::WordUnicode
         | Look::WordUnicodeNegate
         | Look::WordStartUnicode

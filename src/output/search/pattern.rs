@@ -1,6 +1,4 @@
-//! A regular expression over bytes: its syntax, its bounds, and the automaton that it becomes.
-//!
-//! How output is searched with it is `search`'s business.
+//! A regular expression over bytes: its syntax, its limits, and its NFA. `search` runs the NFA.
 
 use std::sync::Arc;
 
@@ -22,27 +20,27 @@ pub struct Pattern {
     first: Option<Arc<[bool; 256]>>,
 }
 
-/// Why a text is no pattern.
+/// Why a text is not accepted as a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// It is too long to be looked at.
+    /// It has more than [`Pattern::TEXT_BYTES_MAX`] bytes.
     #[error("a pattern has at most {} bytes", Pattern::TEXT_BYTES_MAX)]
     TooLong,
-    /// It is no regular expression.
+    /// It is not a regular expression; the parser's message.
     #[error("{0}")]
     Syntax(String),
-    /// It is one that would take too much memory.
+    /// Its automaton would take too much memory.
     #[error("the pattern becomes too large: use fewer or smaller repetitions")]
     TooLarge,
-    /// It asks for boundaries of Unicode words.
-    #[error("(?u) has no word boundaries here: write (?-u:\\b)")]
+    /// It has Unicode word boundaries.
+    #[error("word boundaries are not supported under (?u): write (?-u:\\b)")]
     UnicodeBoundary,
 }
 
 impl Pattern {
     /// Longest text of a pattern, bytes.
     pub const TEXT_BYTES_MAX: usize = 4 << 10;
-    /// Largest automaton, bytes: it bounds the time per byte and the memory per search.
+    /// Largest NFA, bytes: it bounds the time per byte and the memory per search.
     const NFA_BYTES_MAX: usize = 256 << 10;
 
     /// Compiles a pattern.
@@ -74,12 +72,12 @@ impl Pattern {
         })
     }
 
-    /// As it was written.
+    /// The text from which it was compiled.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What it takes in memory, bytes.
+    /// The memory that its NFA takes, bytes.
     pub fn compiled_bytes(&self) -> usize {
         self.nfa.memory_usage()
     }
@@ -88,8 +86,8 @@ impl Pattern {
         &self.nfa
     }
 
-    /// How many bytes of `data` cannot be the beginning of a match, from its first one on.
-    pub(super) fn barren(&self, data: &[u8]) -> usize {
+    /// How many bytes at the beginning of `data` can be skipped because no match begins with them.
+    pub(super) fn no_match_before(&self, data: &[u8]) -> usize {
         let Some(first) = &self.first else { return 0 };
         let found = data.iter().position(|byte| first[usize::from(*byte)]);
         found.unwrap_or(data.len())
@@ -102,21 +100,23 @@ impl PartialEq for Pattern {
     }
 }
 
-/// The parser's complaint about bytes, with what to write instead.
-fn advice(complaint: String) -> String {
-    match complaint.contains("Unicode") {
-        true => format!("{complaint}; characters beyond ASCII in a class need (?u:…)"),
-        false => complaint,
+/// The parser's message, with what to write instead where it is about Unicode.
+fn advice(message: String) -> String {
+    match message.contains("Unicode") {
+        true => format!("{message}; characters beyond ASCII in a class need (?u:…)"),
+        false => message,
     }
 }
 
-/// The parser draws a picture under the pattern; its last line says what is wrong.
+/// The parser's message shows the pattern with a marker below it; only the last line says what is
+/// wrong.
 fn last_line(message: &str) -> String {
     let line = message.lines().last().unwrap_or(message);
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
-/// What can be read from the start, whatever stands around it.
+/// The bytes that a match can begin with, whatever precedes or follows; `None` if a match can be
+/// empty.
 fn first_bytes(nfa: &NFA) -> Option<[bool; 256]> {
     let mut first = [false; 256];
     let mut seen = vec![false; nfa.states().len()];
@@ -137,7 +137,7 @@ fn first_bytes(nfa: &NFA) -> Option<[bool; 256]> {
     Some(first)
 }
 
-/// Where a state without a condition leads.
+/// The states to which a state leads without a byte and without a condition.
 pub(super) fn alternates(state: &State) -> impl Iterator<Item = StateID> {
     let (many, one, two) = match state {
         State::Union { alternates } => (&alternates[..], None, None),
@@ -148,7 +148,7 @@ pub(super) fn alternates(state: &State) -> impl Iterator<Item = StateID> {
     many.iter().copied().chain(one).chain(two)
 }
 
-/// Where a state that reads a byte leads with this one.
+/// The state to which a state leads with this byte, if any.
 pub(super) fn step(state: &State, byte: u8) -> Option<StateID> {
     match state {
         State::ByteRange { trans } => trans.matches_byte(byte).then_some(trans.next),
@@ -201,14 +201,14 @@ mod tests {
 
     #[test]
     fn what_cannot_begin_a_match_is_passed_over() {
-        let barren = |pattern, data: &str| {
+        let skipped = |pattern, data: &str| {
             let pattern = Pattern::new(pattern).expect("valid");
-            pattern.barren(data.as_bytes())
+            pattern.no_match_before(data.as_bytes())
         };
-        assert_eq!(barren("ready|done", "all is ready"), 7);
-        assert_eq!(barren("(?i)x", "abcX"), 3);
-        assert_eq!(barren("zz", "abc"), 3);
-        assert_eq!(barren("z*", "abc"), 0);
-        assert_eq!(barren("$", "abc"), 0);
+        assert_eq!(skipped("ready|done", "all is ready"), 7);
+        assert_eq!(skipped("(?i)x", "abcX"), 3);
+        assert_eq!(skipped("zz", "abc"), 3);
+        assert_eq!(skipped("z*", "abc"), 0);
+        assert_eq!(skipped("$", "abc"), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Patterns searched in pieces: what is found, where it ends, and that no cut changes it.
+//! Patterns searched in pieces: what is found, where it ends, and that cuts do not change that.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn chunk(offset: Offset, stream: Stream, data: &[u8]) -> Item {
     })
 }
 
-/// Feeds pieces of one stream, and says that nothing follows.
+/// Feeds pieces of one stream and ends the text.
 fn found(pattern: &str, pieces: &[&[u8]]) -> Option<Offset> {
     let pattern = Pattern::new(pattern).expect("valid");
     let mut search = Search::new(pattern, None, 0);
@@ -62,7 +62,7 @@ fn the_answer_is_where_a_match_ends_first() {
 }
 
 #[test]
-fn a_match_at_the_moving_end_is_told_unless_what_follows_decides() {
+fn a_match_at_the_moving_end_is_found_unless_what_follows_decides() {
     assert_eq!(live("> ", "name> "), Some(6));
     assert_eq!(live("(?i)PASSWORD: ?", "password:"), Some(9));
     assert_eq!(live("> $", "name> "), None);
@@ -104,7 +104,7 @@ fn a_stream_is_searched_as_if_it_were_alone() {
     assert_eq!(search("reaxdy", None), Some(6));
     assert_eq!(search("ready", Some(Stream::Stdout)), Some(6));
     assert_eq!(search("^rea", Some(Stream::Stderr)), None);
-    // What decides stands behind bytes of another stream; the end does not move.
+    // The byte that decides comes after bytes of another stream; the end does not move.
     assert_eq!(search(r"rea\B", Some(Stream::Stdout)), Some(3));
 }
 

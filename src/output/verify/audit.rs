@@ -1,53 +1,53 @@
-//! Judges what a walk through a stored output meets: hashes it anew, compares it with what was
-//! hashed when it was written, and counts what is missing.
+//! Judges what a walk through a stored output finds: hashes it again, compares the digest with that
+//! of the time of writing, and counts what is missing.
 //!
-//! The verdict about the bytes is the new digest's alone. The digests' states that the ledger holds
-//! for segments and attempts only narrow down where bytes were changed.
+//! Only the new digest of the whole output decides whether the bytes are the same. The digest states
+//! that the store holds for segments and attempts only narrow down where bytes were changed.
 
 use std::collections::VecDeque;
 
 use crate::{
     job::{Fault, Gap, GapReason, Offset, VerificationProblem},
-    output::{Digest, Item, Met},
+    output::{Digest, Item, WalkEvent},
     store::{AttemptRecord, JobRecord},
 };
 
-/// Most problems, and most gaps, that are listed; the rest is counted.
+/// Most problems, and most gaps, that are listed; the rest are only counted.
 pub const LISTED_MAX: usize = 100;
 
-/// A list that does not grow without bound.
+/// A list of up to [`LISTED_MAX`] entries.
 #[derive(Debug)]
 pub struct Listed<T> {
-    /// The first ones.
+    /// The first [`LISTED_MAX`] entries.
     pub first: Vec<T>,
-    /// How many more there are.
+    /// How many more there were.
     pub more: u64,
 }
 
-/// An audit as far as it has come.
+/// An audit in progress.
 #[derive(Debug)]
 pub struct Audit {
     attempts: Vec<AttemptRecord>,
-    /// Ends of attempts that were not reached yet, by their places in `attempts`.
+    /// Attempts whose ends were not reached yet, as indexes into `attempts`.
     ends: VecDeque<usize>,
     /// Over everything from the first byte.
     whole: Digest,
-    /// Where what is stored of the digest is no longer that of the whole: over what follows the last
-    /// place where they were compared.
+    /// Set once a stored digest state differs from `whole`: goes on from the stored state at the last
+    /// comparison, so that only later changes count at the next one.
     part: Option<Digest>,
-    since: Since,
-    /// Bytes were lost since then: there is nothing to compare with until the next place.
-    blind: bool,
-    /// A gap that the record tells of leaves no digest.
+    since: SinceCompared,
+    /// Bytes were lost since the last comparison, so the next one proves nothing.
+    cannot_compare: bool,
+    /// The stored output has a gap after which there was no digest when it was written.
     has_gap: bool,
     dropped_bytes: u64,
     problems: Listed<VerificationProblem>,
     gaps: Listed<Gap>,
 }
 
-/// What was met since the last comparison.
+/// What was found since the last comparison.
 #[derive(Debug, Default)]
-struct Since {
+struct SinceCompared {
     offset: Offset,
     rows: u64,
 }
@@ -55,18 +55,18 @@ struct Since {
 /// What an audit has found.
 #[derive(Debug)]
 pub struct Audited {
-    /// Up to where.
+    /// The end of the output that was read.
     pub output_bytes: Offset,
-    /// The digest hashed anew.
+    /// SHA-256 of what was read, in lower-case hex; `None` if any bytes are missing.
     pub output_sha256: Option<String>,
     /// What is wrong.
     pub problems: Listed<VerificationProblem>,
-    /// What the record says is missing.
+    /// Bytes that the stored output itself says are missing.
     pub gaps: Listed<Gap>,
 }
 
 impl Audit {
-    /// An audit of the output that these attempts have written.
+    /// An audit of the output of a job with these attempts, in their order.
     pub fn new(attempts: Vec<AttemptRecord>) -> Self {
         let ends = attempts.iter().enumerate();
         let ends = ends.filter(|(_, attempt)| attempt.end_offset.is_some());
@@ -75,8 +75,8 @@ impl Audit {
             attempts,
             whole: Digest::resume(0, None),
             part: None,
-            since: Since::default(),
-            blind: false,
+            since: SinceCompared::default(),
+            cannot_compare: false,
             has_gap: false,
             dropped_bytes: 0,
             problems: Listed::default(),
@@ -84,23 +84,23 @@ impl Audit {
         }
     }
 
-    /// Adds what was found elsewhere.
+    /// Adds a problem that was found outside the output.
     pub fn add(&mut self, problem: VerificationProblem) {
         self.problems.push(problem);
     }
 
-    /// Goes on with what was met, in offset order, and returns the output in it: lost bytes are gaps
-    /// there. Hashes: not for a thread that others wait for.
-    pub fn take(&mut self, met: Vec<Met>) -> Vec<Item> {
+    /// Goes on with the next events of the walk, in offset order, and returns the output in them:
+    /// lost bytes are gaps there. It hashes all bytes, so run it on a blocking thread.
+    pub fn take(&mut self, events: Vec<WalkEvent>) -> Vec<Item> {
         let mut items = Vec::new();
-        for met in met {
-            match met {
-                Met::Item(item) => {
-                    self.pass_ends();
+        for event in events {
+            match event {
+                WalkEvent::Item(item) => {
+                    self.compare_at_ends();
                     self.take_item(&item);
                     items.push(item);
                 }
-                Met::SegmentEnd(row) => {
+                WalkEvent::SegmentEnd(row) => {
                     let name = crate::spool::SegmentName {
                         job: row.number,
                         attempt: row.attempt,
@@ -109,14 +109,14 @@ impl Audit {
                     let name = Some(name.to_string());
                     self.compare(&row.hash_state, row.attempt, name);
                 }
-                Met::Problem(problem) => self.problems.push(problem),
-                Met::Lost(to) => {
-                    self.pass_ends();
+                WalkEvent::Problem(problem) => self.problems.push(problem),
+                WalkEvent::Lost(to) => {
+                    self.compare_at_ends();
                     let from = self.whole.offset();
                     let reason = GapReason::Damaged;
                     let gap = Gap { from, to, reason };
-                    self.pass(gap);
-                    self.blind = true;
+                    self.skip(gap);
+                    self.cannot_compare = true;
                     items.push(Item::Gap(gap));
                 }
             }
@@ -135,29 +135,29 @@ impl Audit {
                 self.check_attempt(chunk.attempt, chunk.offset);
             }
             Item::Gap(gap) => {
-                self.pass(*gap);
+                self.skip(*gap);
                 if gap.reason.is_dropping() {
                     self.dropped_bytes += gap.to - gap.from;
                 }
-                // These were hashed before they went.
-                self.blind |= gap.reason == GapReason::Retention;
+                // Bytes that retention removed were hashed before, so the stored digests cover them.
+                self.cannot_compare |= gap.reason == GapReason::Retention;
                 self.has_gap |= gap.reason != GapReason::Retention;
                 self.gaps.push(*gap);
             }
         }
     }
 
-    fn pass(&mut self, gap: Gap) {
+    fn skip(&mut self, gap: Gap) {
         for digest in [Some(&mut self.whole), self.part.as_mut()]
             .into_iter()
             .flatten()
         {
-            digest.pass(gap);
+            digest.skip(gap);
             digest.take_gaps();
         }
     }
 
-    /// A row names an attempt; its bytes must lie in what that has written.
+    /// The bytes of a row must be within the output of the attempt that the row names.
     fn check_attempt(&mut self, attempt: u32, offset: Offset) {
         let known = self.attempts.iter().find(|known| known.attempt == attempt);
         let fits = known.is_some_and(|known| {
@@ -173,7 +173,7 @@ impl Audit {
     }
 
     /// Compares at the ends of attempts that were reached.
-    fn pass_ends(&mut self) {
+    fn compare_at_ends(&mut self) {
         while let Some(at) = self.ends.front().copied() {
             let ended = &self.attempts[at];
             if ended.end_offset.is_none_or(|end| end > self.whole.offset()) {
@@ -188,38 +188,37 @@ impl Audit {
         }
     }
 
-    /// Compares with a state of the digest that the ledger has for this place, and goes on from
-    /// there.
+    /// Compares with the digest state that the store holds for this offset, and goes on from it.
     fn compare(&mut self, stored: &[u8], attempt: u32, segment: Option<String>) {
         let to = self.whole.offset();
         let stored = Digest::resume(to, Some(stored));
-        // Behind a gap there is none, and before the first one nobody knew that it would come.
+        // A state that was stored after a gap has no digest.
         if let Some(expected) = stored.hex() {
             let found = self.part.as_ref().unwrap_or(&self.whole).hex();
             let is_whole = self.whole.hex().as_ref() == Some(&expected);
             let differs = found.is_some_and(|found| found != expected);
-            if differs && !is_whole && !self.blind {
+            if differs && !is_whole && !self.cannot_compare {
                 self.changed(to, attempt, segment);
             }
             self.part = (!is_whole).then_some(stored);
-            self.blind = false;
+            self.cannot_compare = false;
         }
-        self.since = Since {
+        self.since = SinceCompared {
             offset: to,
             rows: 0,
         };
     }
 
     fn changed(&mut self, to: Offset, attempt: u32, segment: Option<String>) {
-        let Since { offset: from, rows } = self.since;
+        let SinceCompared { offset: from, rows } = self.since;
         let (what, row) = match (&segment, rows) {
             (Some(name), _) => (format!("segment {name}"), None),
             (None, 1) => (format!("the row at offset {from}"), Some(from)),
             (None, rows) => (format!("one or more of {rows} rows"), None),
         };
         let message = format!(
-            "{what}: bytes {from} to {to} are not those that attempt {attempt} wrote, or the \
-             digest that was kept of them is not"
+            "{what}: bytes {from} to {to} differ from their stored digest: the bytes that attempt \
+             {attempt} wrote or the digest were changed"
         );
         self.problems.push(VerificationProblem {
             attempt: Some(attempt),
@@ -229,9 +228,10 @@ impl Audit {
         });
     }
 
-    /// Nothing follows any more. `job` is what the ledger says about it, where it is final.
+    /// Ends the audit. `job` is the job's row if the job is final: length and digest are compared
+    /// with it.
     pub fn finish(mut self, job: Option<&JobRecord>) -> Audited {
-        self.pass_ends();
+        self.compare_at_ends();
         if let Some(job) = job {
             self.check_end(job);
         }
@@ -244,17 +244,18 @@ impl Audit {
     }
 
     fn check_end(&mut self, job: &JobRecord) {
-        let (end, said) = (self.whole.offset(), job.output_bytes);
-        if end != said {
-            let message = format!("the output ends at {end}, and the job says {said}");
-            let (from, to) = (end.min(said), end.max(said));
+        let (end, recorded) = (self.whole.offset(), job.output_bytes);
+        if end != recorded {
+            let message = format!("the output ends at {end}; the job's row says {recorded}");
+            let (from, to) = (end.min(recorded), end.max(recorded));
             let problem = VerificationProblem::new(Fault::Length, message);
             self.problems.push(problem.of_bytes(from, to));
         }
-        let (dropped, said) = (self.dropped_bytes, job.dropped_bytes);
-        if dropped != said {
-            let message =
-                format!("{dropped} bytes are gaps of dropped output, and the job says {said}");
+        let (dropped, recorded) = (self.dropped_bytes, job.dropped_bytes);
+        if dropped != recorded {
+            let message = format!(
+                "{dropped} bytes are gaps of dropped output; the job's row says {recorded}"
+            );
             self.problems
                 .push(VerificationProblem::new(Fault::Dropped, message));
         }
@@ -264,16 +265,16 @@ impl Audit {
         }
     }
 
-    fn wrong_digest(&self, said: Option<&str>) -> Option<String> {
-        match (self.whole.hex(), said) {
-            (Some(found), Some(said)) if found != said => Some(format!(
-                "the output's SHA-256 is {found}, and {said} when the job ended"
+    fn wrong_digest(&self, recorded: Option<&str>) -> Option<String> {
+        match (self.whole.hex(), recorded) {
+            (Some(found), Some(recorded)) if found != recorded => Some(format!(
+                "the output's SHA-256 is {found}; it was {recorded} when the job ended"
             )),
-            (Some(_), None) if self.whole.offset() > 0 => Some(
-                "the job has no SHA-256, so nobody can say whether these are its bytes".to_owned(),
-            ),
+            (Some(_), None) if self.whole.offset() > 0 => {
+                Some("the job has no SHA-256, so its bytes cannot be checked as a whole".to_owned())
+            }
             (_, Some(_)) if self.has_gap => {
-                Some("the job has a SHA-256 over all bytes, and some are a gap".to_owned())
+                Some("the job has a SHA-256 over all bytes, but the output has a gap".to_owned())
             }
             _ => None,
         }

@@ -1,5 +1,6 @@
-//! Verifies a stored output: a walk over every byte, what it is checked against, and claims about it.
+//! Verifies a stored output: `walk` reads every byte, `audit` compares the bytes with the digests and
+//! lengths in the store, and `assertions` checks what the client asserts about the output.
 
+pub mod assertions;
 pub mod audit;
-pub mod claims;
 pub mod walk;

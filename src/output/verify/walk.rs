@@ -1,7 +1,7 @@
 //! Walks through everything that is stored of a job's output, from its first byte to its last, and
-//! says what it meets: bytes, gaps, ends of segments, and what is not as the ledger says.
+//! returns what it finds: bytes, gaps, ends of segments, and what is not as the store says.
 //!
-//! Whether the bytes are the right ones is `audit`'s business.
+//! `audit` checks whether the bytes are the right ones.
 
 use std::{io, path::Path};
 
@@ -21,61 +21,61 @@ use crate::{
     store::{SegmentRow, Stored, StoredItem},
 };
 
-/// How much is read at once where nothing speaks against it, bytes.
+/// How much a walk reads in one step unless its caller wants less, bytes.
 pub const PIECE_BYTES: usize = 256 << 10;
 
-/// What a walk meets, in offset order.
+/// What a walk finds, in offset order.
 #[derive(Debug, PartialEq)]
-pub enum Met {
-    /// Bytes, or a gap that the record itself tells of.
+pub enum WalkEvent {
+    /// Bytes, or a gap that is itself stored.
     Item(Item),
     /// A segment has been read to its end.
     SegmentEnd(SegmentRow),
-    /// Something is not as the ledger says.
+    /// Something is not as the store says.
     Problem(VerificationProblem),
-    /// Bytes that should be there are not: the output goes on here.
+    /// Bytes that should be there are not. The output goes on at this offset.
     Lost(Offset),
 }
 
-/// A walk as far as it has come.
+/// A walk in progress.
 #[derive(Debug)]
 pub struct OutputWalk {
     job: JobNumber,
     piece_bytes: usize,
     offset: Offset,
-    /// As far as the output reached when the walk began.
+    /// The end of the output when the walk began.
     end: Offset,
-    /// Whether nothing is written any more.
+    /// The job is final: its output does not grow.
     is_final: bool,
     reading: Option<SegmentReading>,
-    /// Where a running attempt is read.
+    /// Set while the walk reads a running attempt.
     live: Option<Cursor>,
     over: bool,
 }
 
-/// A segment with a row, as far as it was read.
+/// A segment with a row that is partly read.
 #[derive(Debug, Clone)]
 struct SegmentReading {
     row: SegmentRow,
     position: Position,
-    /// Where the next record must stand.
+    /// The offset that the next record must have.
     due: Offset,
-    /// Nothing before this one is wanted.
+    /// The first byte that is wanted.
     from: Offset,
 }
 
-/// How far a piece of a segment goes.
+/// Why reading a piece of a segment ended.
 enum PieceEnd {
-    /// Read on.
+    /// The piece is long enough: read on.
     More(SegmentReading),
-    /// To the end of the segment.
+    /// The end of the segment.
     Through,
-    /// To something that cannot be read; the record's place in the file, where it has one.
+    /// A fault, the byte in the file where the record begins (if it has one), and a message.
     Broken(Fault, Option<u64>, String),
 }
 
 impl OutputWalk {
-    /// A walk through the output of a job that reaches to `end`, in steps of about `piece_bytes`.
+    /// A walk through the output of a job that ends at `end`, in steps of about `piece_bytes` bytes.
     pub fn new(job: JobNumber, end: Offset, is_final: bool, piece_bytes: usize) -> Self {
         Self {
             job,
@@ -89,7 +89,7 @@ impl OutputWalk {
         }
     }
 
-    /// Whether it has come to the end.
+    /// Whether it has reached the end.
     pub fn is_over(&self) -> bool {
         self.over
     }
@@ -99,12 +99,12 @@ impl OutputWalk {
         self.offset
     }
 
-    /// What comes next.
+    /// Reads on, and returns what it finds.
     ///
     /// # Errors
     ///
-    /// The ledger cannot be read. A file that cannot be is something that is met.
-    pub async fn step(&mut self, log: &Log) -> Result<Vec<Met>, ReadError> {
+    /// The store cannot be read. A file that cannot be read is a [`WalkEvent::Problem`].
+    pub async fn step(&mut self, log: &Log) -> Result<Vec<WalkEvent>, ReadError> {
         if let Some(reading) = self.reading.take() {
             return self.read_segment(log, reading).await;
         }
@@ -121,10 +121,10 @@ impl OutputWalk {
         match stored.await? {
             Stored::Rows(rows) => {
                 let before = self.offset;
-                let met = self.take_rows(rows);
+                let events = self.take_rows(rows);
                 match self.offset > before {
-                    true => Ok(met),
-                    // A row that is shorter than it says.
+                    true => Ok(events),
+                    // The row has fewer bytes than its length says.
                     false => self.nothing_here(log).await,
                 }
             }
@@ -139,8 +139,8 @@ impl OutputWalk {
         }
     }
 
-    fn take_rows(&mut self, rows: Vec<StoredItem>) -> Vec<Met> {
-        let mut met = Vec::new();
+    fn take_rows(&mut self, rows: Vec<StoredItem>) -> Vec<WalkEvent> {
+        let mut events = Vec::new();
         for row in rows {
             let item = match row {
                 StoredItem::Chunk(chunk) => Item::Chunk(chunk),
@@ -149,24 +149,24 @@ impl OutputWalk {
             let begin = item.begin();
             if begin < self.offset {
                 let message = format!("the row at offset {begin} overlaps the one before it");
-                met.push(Met::Problem(VerificationProblem {
+                events.push(WalkEvent::Problem(VerificationProblem {
                     row: Some(begin),
                     ..VerificationProblem::new(Fault::Length, message).of_bytes(begin, self.offset)
                 }));
             } else if begin > self.offset {
-                // What is between them is asked for by itself.
+                // The next step asks the store for what is in between.
                 break;
             }
             if let Some(item) = item.from(self.offset) {
                 self.offset = item.next_offset();
-                met.push(Met::Item(item));
+                events.push(WalkEvent::Item(item));
             }
         }
-        met
+        events
     }
 
-    /// No row has the next byte: the end, or a hole.
-    async fn nothing_here(&mut self, log: &Log) -> Result<Vec<Met>, ReadError> {
+    /// No row has the next byte: this is the end, or bytes are missing.
+    async fn nothing_here(&mut self, log: &Log) -> Result<Vec<WalkEvent>, ReadError> {
         let next = log.store().next_row(self.job, self.offset).await?;
         let Some(to) = next.or((self.offset < self.end).then_some(self.end)) else {
             self.over = true;
@@ -175,14 +175,14 @@ impl OutputWalk {
         let message = format!("no row has the bytes from {} to {to}", self.offset);
         let problem = VerificationProblem::new(Fault::Missing, message).of_bytes(self.offset, to);
         self.offset = to;
-        Ok(vec![Met::Problem(problem), Met::Lost(to)])
+        Ok(vec![WalkEvent::Problem(problem), WalkEvent::Lost(to)])
     }
 
     async fn read_segment(
         &mut self,
         log: &Log,
         reading: SegmentReading,
-    ) -> Result<Vec<Met>, ReadError> {
+    ) -> Result<Vec<WalkEvent>, ReadError> {
         let name = reading.name();
         let row = reading.row.clone();
         let budget = self.piece_bytes;
@@ -191,20 +191,20 @@ impl OutputWalk {
         if let Some(last) = items.last() {
             self.offset = last.next_offset();
         }
-        let mut met: Vec<Met> = items.into_iter().map(Met::Item).collect();
+        let mut events: Vec<WalkEvent> = items.into_iter().map(WalkEvent::Item).collect();
         let (what, byte, message) = match stop {
             PieceEnd::More(reading) => {
                 self.reading = Some(reading);
-                return Ok(met);
+                return Ok(events);
             }
             PieceEnd::Through => {
-                met.push(Met::SegmentEnd(row));
-                return Ok(met);
+                events.push(WalkEvent::SegmentEnd(row));
+                return Ok(events);
             }
             PieceEnd::Broken(what, byte, message) => (what, byte, message),
         };
         let to = row.end_offset.max(self.offset);
-        met.push(Met::Problem(VerificationProblem {
+        events.push(WalkEvent::Problem(VerificationProblem {
             attempt: Some(row.attempt),
             segment: Some(name.to_string()),
             byte,
@@ -213,41 +213,46 @@ impl OutputWalk {
         }));
         if to > self.offset {
             self.offset = to;
-            met.push(Met::Lost(to));
+            events.push(WalkEvent::Lost(to));
         }
-        // Nobody knows to which offset the digest of a segment belongs that ends elsewhere.
+        // If the segment ends at another offset than its row says, it is unknown to which offset its
+        // digest belongs.
         if what != Fault::Length {
-            met.push(Met::SegmentEnd(row));
+            events.push(WalkEvent::SegmentEnd(row));
         }
-        Ok(met)
+        Ok(events)
     }
 
-    async fn read_live(&mut self, log: &Log, mut cursor: Cursor) -> Result<Vec<Met>, ReadError> {
+    async fn read_live(
+        &mut self,
+        log: &Log,
+        mut cursor: Cursor,
+    ) -> Result<Vec<WalkEvent>, ReadError> {
         let batch = log.read(self.job, &mut cursor, self.piece_bytes).await?;
-        let mut met = Vec::new();
+        let mut events = Vec::new();
         for item in batch.items {
             self.offset = item.next_offset();
             match item {
                 Item::Gap(gap) if gap.reason == GapReason::Damaged => {
-                    let message = "the file that has these bytes is missing or damaged";
+                    let message = "the file that should have these bytes is missing or damaged";
                     let problem = VerificationProblem::new(Fault::Damaged, message);
-                    met.push(Met::Problem(problem.of_bytes(gap.from, gap.to)));
-                    met.push(Met::Lost(gap.to));
+                    events.push(WalkEvent::Problem(problem.of_bytes(gap.from, gap.to)));
+                    events.push(WalkEvent::Lost(gap.to));
                 }
-                item => met.push(Met::Item(item)),
+                item => events.push(WalkEvent::Item(item)),
             }
         }
-        if !batch.at_end || (self.offset < self.end && !met.is_empty()) {
+        if !batch.at_end || (self.offset < self.end && !events.is_empty()) {
             self.live = (self.offset < self.end).then_some(cursor);
-            return Ok(met);
+            return Ok(events);
         }
-        met.extend(self.end_of_live(log).await?);
-        Ok(met)
+        events.extend(self.end_of_live(log).await?);
+        Ok(events)
     }
 
-    /// A running attempt is read as far as it goes. What cannot be read may be being written,
-    /// unless more is known to be behind it.
-    async fn end_of_live(&mut self, log: &Log) -> Result<Vec<Met>, ReadError> {
+    /// A running attempt is read as far as possible. Bytes that cannot be read may be half-written,
+    /// unless later bytes are known to exist.
+    async fn end_of_live(&mut self, log: &Log) -> Result<Vec<WalkEvent>, ReadError> {
         self.over = true;
         let job = self.job;
         let attempt = match log.store().stored(job, self.offset, 1).await? {
@@ -268,7 +273,7 @@ impl OutputWalk {
             attempt: Some(attempt),
             ..VerificationProblem::new(Fault::Damaged, message).of_bytes(from, to)
         };
-        Ok(vec![Met::Problem(problem), Met::Lost(to)])
+        Ok(vec![WalkEvent::Problem(problem), WalkEvent::Lost(to)])
     }
 }
 
@@ -291,7 +296,7 @@ impl SegmentReading {
         self.position.segment
     }
 
-    /// Reads a piece, with every checksum in it. Blocking.
+    /// Reads a piece and checks every checksum in it. Blocking.
     fn piece(mut self, spool: &Path, budget: usize) -> (Vec<Item>, PieceEnd) {
         let mut items = Vec::new();
         let stop = match self.read(spool, budget, &mut items) {
@@ -329,15 +334,18 @@ impl SegmentReading {
                 NextRecord::End if self.has_all() => return Ok(Some(self.end(at))),
                 NextRecord::End => return Ok(Some(broken(at, "the file is cut off"))),
                 NextRecord::Damaged => {
-                    return Ok(Some(broken(at, "a checksum is wrong in the record")));
+                    return Ok(Some(broken(at, "a checksum is wrong")));
                 }
             };
-            let stands = matches!(
+            let has_offset = matches!(
                 header.kind,
                 RecordKind::Output | RecordKind::Gap | RecordKind::Seal
             );
-            if stands && header.offset != self.due {
-                return Ok(Some(broken(at, "another offset is due at the record")));
+            if has_offset && header.offset != self.due {
+                return Ok(Some(broken(
+                    at,
+                    "the record does not continue the one before it",
+                )));
             }
             budget = budget.saturating_sub(payload.len() + 1);
             if let Some(item) = item(self.name(), &header, payload) {
@@ -353,7 +361,8 @@ impl SegmentReading {
         Ok(None)
     }
 
-    /// Whether there is nothing more that the ledger knows of.
+    /// Whether everything that the row promises was read. A row without a file length promises only
+    /// an end.
     fn has_all(&self) -> bool {
         self.row.file_bytes == 0 && self.due >= self.row.end_offset
     }
@@ -363,7 +372,7 @@ impl SegmentReading {
             return PieceEnd::Through;
         }
         let (due, end) = (self.due, self.row.end_offset);
-        let message = format!("it ends at offset {due}, and the ledger says {end}");
+        let message = format!("it ends at offset {due}; its row says {end}");
         PieceEnd::Broken(Fault::Length, Some(at), message)
     }
 }

@@ -1,37 +1,36 @@
-//! The words between the server and a query process: what is asked, and what is answered.
-//!
-//! How they travel, and what they mean for a client, is not known here.
+//! The messages between the server and a query process: the question and the reply. `process` and
+//! `main` send them as JSON.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rusqlite::types::Value as SqlValue;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
-/// A question.
+/// One statement to run, and its limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Question {
-    /// One statement.
+    /// The text of one statement.
     pub sql: String,
     /// Values of its parameters.
     pub params: QueryParams,
-    /// The most rows of the answer.
+    /// Most rows in the reply.
     pub rows_max: u64,
-    /// The most bytes of the rows as JSON.
+    /// Longest JSON of the rows, bytes.
     pub bytes_max: u64,
-    /// What the process may use.
+    /// Time and memory that the process may use.
     pub bounds: QueryLimits,
 }
 
-/// What a query process may use.
+/// Time and memory that a query process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryLimits {
-    /// Time, by the clock and of the processor, seconds.
+    /// Limit of wall-clock time and also of CPU time, seconds.
     pub timeout_s: u64,
-    /// Memory, bytes.
+    /// Limit of private memory, bytes.
     pub memory_bytes: u64,
 }
 
-/// Values of parameters.
+/// Values of a statement's parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QueryParams {
@@ -41,12 +40,12 @@ pub enum QueryParams {
     Named(Map<String, Value>),
 }
 
-/// Why a value is none for a parameter: SQL has null, numbers, text and BLOBs.
+/// A JSON value that cannot be a parameter: SQL has null, numbers, text and BLOBs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be null, true, false, a number, a string or {{\"base64\": …}}")]
 pub struct ParamError;
 
-/// A value as SQL has it: true and false are 1 and 0.
+/// A JSON value as an SQL value: true and false become 1 and 0, `{"base64": …}` becomes a BLOB.
 pub fn to_sql(value: &Value) -> Result<SqlValue, ParamError> {
     match value {
         Value::Null => Ok(SqlValue::Null),
@@ -65,45 +64,45 @@ pub fn to_sql(value: &Value) -> Result<SqlValue, ParamError> {
     }
 }
 
-/// An answer.
+/// The rows that a statement returned.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Rows {
     /// The names of the columns, as the statement gives them.
     pub columns: Vec<String>,
     /// A JSON array of rows, each an array: null, numbers, text, and BLOBs as `{"base64": …}`.
     pub rows: Box<RawValue>,
-    /// There is more.
+    /// The statement has more rows than fit into the limits.
     pub truncated: bool,
 }
 
-/// Why there is no answer. Messages say what to do.
+/// Why there are no rows. Messages say what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QueryRefusal {
-    /// SQLite does not understand it, or the parameters do not fit.
+    /// SQLite cannot compile or run the statement, or the parameters do not fit it.
     Invalid(String),
-    /// It wants what no query may.
+    /// The statement does what no query may do.
     Forbidden {
-        /// Which rule forbids it.
+        /// The name of the rule that forbids it.
         rule: String,
-        /// What was wanted, and what is allowed.
+        /// What was refused, and what is allowed.
         message: String,
     },
-    /// It needs more than it may have.
+    /// The query needs more than a limit allows.
     Limit {
-        /// The setting, or constant.
+        /// The name of the setting or constant.
         limit: String,
-        /// How much that is.
+        /// The limit, and what to do.
         message: String,
     },
-    /// Not now.
+    /// The query cannot run now; the client may try again.
     Unavailable(String),
-    /// Our own failure.
+    /// The server or the query process failed.
     Internal(String),
 }
 
 impl QueryRefusal {
-    /// A bound is reached.
+    /// A limit with this name is reached.
     pub(super) fn limit(limit: &str, message: impl Into<String>) -> Self {
         Self::Limit {
             limit: limit.to_owned(),
@@ -112,22 +111,22 @@ impl QueryRefusal {
     }
 }
 
-/// What a query process writes.
+/// The result of a query.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum QueryReply {
-    /// It worked.
+    /// The statement ran.
     Rows(Rows),
-    /// It did not.
+    /// The statement was refused, or failed.
     Refused(QueryRefusal),
 }
 
-/// A reply, with what the kernel did not fence in.
+/// What a query process writes to stdout.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Said {
-    /// What came of the question.
+pub(super) struct ReplyMessage {
+    /// The result.
     pub reply: QueryReply,
-    /// Why the process was less confined than it could be, a sentence each.
+    /// Confinements that this kernel does not have or refused, a few words each.
     pub missing: Vec<String>,
 }
 

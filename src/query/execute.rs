@@ -1,32 +1,32 @@
-//! Runs one statement of a user and writes its rows as JSON, within bounds.
+//! Runs a user's statement and writes its rows as JSON, up to the limits of the reply.
 //!
-//! What the statement may do has been decided before (`connection`, `rules`, `confine`).
+//! `connection`, `rules`, `confine` and `fence` limit what the statement may do.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rusqlite::{Connection, Error, ErrorCode, Statement, types::ValueRef};
 use serde_json::value::RawValue;
 
 use super::{
-    ask::{QueryParams, QueryRefusal, Question, Rows, to_sql},
     connection::{self, VALUE_BYTES_MAX},
     fence,
+    messages::{QueryParams, QueryRefusal, Question, Rows, to_sql},
 };
 use crate::{spool::Layout, store::LongPath, sys::lock};
 
-/// The answer to a question. Everything is open before the statement is looked at; what could not be
-/// forbidden then is added to `missing`.
-pub fn answer(
+/// Runs the statement of a question. All files that it needs are open before the statement is
+/// compiled, so the system call filter is applied in between; if it cannot be, `missing` says why.
+pub fn execute(
     layout: &Layout,
-    ask: &Question,
+    question: &Question,
     missing: &mut Vec<String>,
 ) -> Result<Rows, QueryRefusal> {
-    let way = LongPath::to(&layout.database())
+    let database = LongPath::to(&layout.database())
         .map_err(|error| QueryRefusal::Internal(error.to_string()))?;
-    let opened = connection::for_user(&way, layout, ask.bounds.memory_bytes);
-    let (conn, hurt) = opened.map_err(|error| told(&error, ask))?;
-    missing.extend(fence::calls().err());
-    let result = run(&conn, ask);
-    let denied = lock(&hurt).take();
+    let opened = connection::for_user(&database, layout, question.bounds.memory_bytes);
+    let (conn, violation) = opened.map_err(|error| refusal(&error, question))?;
+    missing.extend(fence::restrict_calls().err());
+    let result = run(&conn, question);
+    let denied = lock(&violation).take();
     match (result, denied) {
         (Err(_), Some(denied)) => Err(QueryRefusal::Forbidden {
             rule: denied.rule.to_owned(),
@@ -36,18 +36,20 @@ pub fn answer(
     }
 }
 
-fn run(conn: &Connection, ask: &Question) -> Result<Rows, QueryRefusal> {
-    let mut statement = conn.prepare(&ask.sql).map_err(|error| told(&error, ask))?;
+fn run(conn: &Connection, question: &Question) -> Result<Rows, QueryRefusal> {
+    let mut statement = conn
+        .prepare(&question.sql)
+        .map_err(|error| refusal(&error, question))?;
     if statement.column_count() == 0 {
         // VACUUM INTO would get here, and an empty text.
         return Err(QueryRefusal::Invalid(
             "sql has no statement that returns rows: write one SELECT".to_owned(),
         ));
     }
-    bind(&mut statement, &ask.params)?;
+    bind(&mut statement, &question.params)?;
     let columns = statement.column_names();
     let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
-    let (rows, truncated) = collect(statement, columns.len(), ask)?;
+    let (rows, truncated) = collect(statement, columns.len(), question)?;
     Ok(Rows {
         columns,
         rows,
@@ -62,9 +64,8 @@ fn bind(statement: &mut Statement<'_>, params: &QueryParams) -> Result<(), Query
         QueryParams::Named(values) => values.len(),
     };
     if given != expected {
-        let message = format!(
-            "the statement needs values for its parameters: {expected}, and was given {given}"
-        );
+        let message =
+            format!("the statement has {expected} parameters, but params has {given} values");
         return Err(QueryRefusal::Invalid(message));
     }
     match params {
@@ -104,28 +105,30 @@ fn bind_one(
 fn collect(
     mut statement: Statement<'_>,
     columns: usize,
-    ask: &Question,
+    question: &Question,
 ) -> Result<(Box<RawValue>, bool), QueryRefusal> {
-    let bytes_max = usize::try_from(ask.bytes_max).unwrap_or(usize::MAX);
+    let bytes_max = usize::try_from(question.bytes_max).unwrap_or(usize::MAX);
     let mut rows = statement.raw_query();
     let (mut json, mut count, mut truncated) = (String::from("["), 0, false);
-    while let Some(row) = rows.next().map_err(|error| told(&error, ask))? {
+    while let Some(row) = rows.next().map_err(|error| refusal(&error, question))? {
         let before = json.len();
         if count > 0 {
             json.push(',');
         }
-        if count < ask.rows_max {
+        if count < question.rows_max {
             json.push('[');
             for column in 0..columns {
                 if column > 0 {
                     json.push(',');
                 }
-                let value = row.get_ref(column).map_err(|error| told(&error, ask))?;
+                let value = row
+                    .get_ref(column)
+                    .map_err(|error| refusal(&error, question))?;
                 write(&mut json, value, bytes_max);
             }
             json.push(']');
         }
-        if count >= ask.rows_max || json.len() >= bytes_max {
+        if count >= question.rows_max || json.len() >= bytes_max {
             if count == 0 {
                 return Err(QueryRefusal::limit(
                     "message_bytes_max",
@@ -147,12 +150,13 @@ fn collect(
     Ok((rows, truncated))
 }
 
-/// One value as JSON; what is too long anyway is not written out.
+/// One value as JSON. A value that is longer than `bytes_max` is replaced by as many blanks: the row
+/// is refused for its length anyway.
 fn write(json: &mut String, value: ValueRef<'_>, bytes_max: usize) {
     let text = match value {
         ValueRef::Null => "null".to_owned(),
         ValueRef::Integer(number) => number.to_string(),
-        // What JSON has no number for is null.
+        // Infinities and NaN have no number in JSON and become null.
         ValueRef::Real(number) => serde_json::json!(number).to_string(),
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > bytes_max => {
             " ".repeat(bytes_max)
@@ -163,10 +167,10 @@ fn write(json: &mut String, value: ValueRef<'_>, bytes_max: usize) {
     json.push_str(&text);
 }
 
-/// SQLite's refusal in a user's words.
-fn told(error: &Error, ask: &Question) -> QueryRefusal {
+/// SQLite's error as a message for the user.
+fn refusal(error: &Error, question: &Question) -> QueryRefusal {
     let memory = || {
-        let bytes = ask.bounds.memory_bytes;
+        let bytes = question.bounds.memory_bytes;
         let message = format!("the query needs more than {bytes} bytes of memory: select less");
         QueryRefusal::limit("query_memory_bytes", message)
     };
@@ -180,8 +184,8 @@ fn told(error: &Error, ask: &Question) -> QueryRefusal {
             Some(ErrorCode::TooBig) => QueryRefusal::limit(
                 "query_value_bytes_max",
                 format!(
-                    "a value, or the statement, is longer than it may be ({VALUE_BYTES_MAX} and \
-                         {} bytes)",
+                    "a value or the statement is too long: values have up to {VALUE_BYTES_MAX} bytes, \
+                     a statement up to {}",
                     connection::SQL_BYTES_MAX
                 ),
             ),

@@ -1,6 +1,6 @@
-//! Claims about an output: that it contains a text, matches a pattern, has a digest.
+//! Assertions about an output: it contains a text, matches a pattern, or has a digest.
 //!
-//! The bytes are handed in piece by piece; where they come from is not known here.
+//! `executor/verify` feeds the bytes in piece by piece.
 
 use std::ops::Range;
 
@@ -14,76 +14,77 @@ use crate::{
     },
 };
 
-/// Longest text that can be claimed, bytes.
+/// Longest text that can be searched for, bytes.
 pub const TEXT_BYTES_MAX: usize = 64 << 10;
 
-/// Something that somebody says about an output.
+/// Something that a client asserts about an output. The protocol calls it a claim.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Assertion {
-    /// These bytes are in it.
+    /// It contains these bytes.
     Contains(Vec<u8>),
-    /// Something in it matches.
+    /// A part of it matches the pattern.
     Matches(Pattern),
     /// All of it has this SHA-256, in lower-case hex.
     Sha256(String),
 }
 
-/// Claims on their way through an output. A text and a match may span chunks and streams, but no
-/// gap.
+/// Assertions that are checked while an output is read. A text and a match may span chunks and
+/// streams, but no gap.
 #[derive(Debug)]
 pub struct Assertions {
     open: Vec<OpenAssertion>,
     /// How many of the open ones are patterns; these come first.
     patterns: usize,
     findings: Vec<Finding>,
-    /// Bytes that follow each other, collected from chunks for those who look for texts.
+    /// Bytes without a gap between them, collected from chunks for the searches for texts.
     run: Vec<u8>,
 }
 
-/// One claim that is not decided yet.
+/// One assertion that is not decided yet.
 #[derive(Debug)]
 struct OpenAssertion {
-    /// Its place among all claims.
+    /// Its index among all assertions.
     index: usize,
-    look: TextSearch,
+    check: TextSearch,
 }
 
 #[derive(Debug)]
 enum TextSearch {
-    Text(Box<TextLook>),
+    Text(Box<TextFinder>),
     Pattern(Box<Search>),
     Digest(String),
 }
 
-/// Looks for a text.
+/// Searches for a text in bytes that come in pieces.
 #[derive(Debug)]
-struct TextLook {
+struct TextFinder {
     finder: Finder<'static>,
-    /// The last bytes before those that come next, one fewer than the text has.
-    carried: Vec<u8>,
+    /// The last bytes before the next piece, up to the text's length minus one: a text that spans two
+    /// pieces begins in them.
+    kept: Vec<u8>,
 }
 
 impl Assertions {
-    /// Claims that are all open.
-    pub fn new(claims: Vec<Assertion>) -> Self {
-        let findings = vec![Finding::default(); claims.len()];
-        let look = |claim| match claim {
-            Assertion::Contains(text) => TextSearch::Text(Box::new(TextLook {
+    /// Assertions of which none is decided yet.
+    pub fn new(assertions: Vec<Assertion>) -> Self {
+        let findings = vec![Finding::default(); assertions.len()];
+        let check = |assertion| match assertion {
+            Assertion::Contains(text) => TextSearch::Text(Box::new(TextFinder {
                 finder: Finder::new(&text).into_owned(),
-                carried: Vec::new(),
+                kept: Vec::new(),
             })),
             Assertion::Matches(pattern) => {
                 TextSearch::Pattern(Box::new(Search::new(pattern, None, 0)))
             }
             Assertion::Sha256(hex) => TextSearch::Digest(hex),
         };
-        let open = claims.into_iter().enumerate();
-        let open = open.map(|(index, claim)| OpenAssertion {
+        let open = assertions.into_iter().enumerate();
+        let open = open.map(|(index, assertion)| OpenAssertion {
             index,
-            look: look(claim),
+            check: check(assertion),
         });
         let (patterns, others): (Vec<_>, Vec<_>) =
-            open.partition(|open| matches!(open.look, TextSearch::Pattern(_)));
+            open.partition(|open| matches!(open.check, TextSearch::Pattern(_)));
         Self {
             patterns: patterns.len(),
             open: patterns.into_iter().chain(others).collect(),
@@ -97,24 +98,26 @@ impl Assertions {
         self.patterns
     }
 
-    /// Lets one of the patterns, by its place from the last to the first, go on with what was read
-    /// for one turn. To be called with the same items until `at` is through: a hard one takes many.
+    /// Searches `items` for the pattern with index `nth`, for one turn of [`TURN_VISITS`]. Call it
+    /// with the same items until `at` is through, since a hard pattern takes many turns. Feed the
+    /// patterns from the last to the first: one that is found is removed, and later ones move up.
     pub fn feed_pattern(&mut self, nth: usize, items: &[Item], at: &mut Progress) {
-        if let Some(TextSearch::Pattern(search)) = self.open.get_mut(nth).map(|open| &mut open.look)
-            && let Some(place) = search.find_some(items, at, TURN_VISITS)
+        if let Some(TextSearch::Pattern(search)) =
+            self.open.get_mut(nth).map(|open| &mut open.check)
+            && let Some(range) = search.find_some(items, at, TURN_VISITS)
         {
             self.patterns -= 1;
             let open = self.open.remove(nth);
-            self.findings[open.index] = found_at(place);
+            self.findings[open.index] = found_at(range);
         }
     }
 
-    /// How many texts have not been found yet.
+    /// How many texts and digests have not been decided yet.
     pub fn texts(&self) -> usize {
         self.open.len() - self.patterns
     }
 
-    /// Lets all others go on with what was read, in offset order.
+    /// Searches `items` for all texts. Feed them in offset order.
     pub fn feed_texts(&mut self, items: &[Item]) {
         let mut end = 0;
         for item in items {
@@ -124,34 +127,35 @@ impl Assertions {
                     end = chunk.next_offset();
                 }
                 Item::Gap(_) => {
-                    self.look_for_texts(end);
-                    self.forget();
+                    self.search_run(end);
+                    self.forget_kept();
                 }
             }
         }
-        self.look_for_texts(end);
+        self.search_run(end);
     }
 
-    /// Nothing follows any more, and this is the digest of it all. What became of the claims.
+    /// Ends all searches: the output is complete, and `digest` is its SHA-256. Returns the findings
+    /// in the order of the assertions.
     pub fn finish(mut self, digest: Option<&str>) -> Vec<Finding> {
-        self.decide(|look| match look {
+        self.decide(|check| match check {
             TextSearch::Pattern(search) => search.find_last(),
             TextSearch::Text(_) | TextSearch::Digest(_) => None,
         });
         for open in &self.open {
-            if let TextSearch::Digest(claimed) = &open.look {
-                self.findings[open.index].found = Some(claimed.as_str()) == digest;
+            if let TextSearch::Digest(expected) = &open.check {
+                self.findings[open.index].found = Some(expected.as_str()) == digest;
             }
         }
         self.findings
     }
 
-    /// Looks through the run, which ends at `end`.
-    fn look_for_texts(&mut self, end: Offset) {
+    /// Searches the run, which ends at `end`, for all texts, and empties it.
+    fn search_run(&mut self, end: Offset) {
         let run = std::mem::take(&mut self.run);
         if !run.is_empty() {
-            self.decide(|look| match look {
-                TextSearch::Text(text) => text.look(&run, end),
+            self.decide(|check| match check {
+                TextSearch::Text(text) => text.find(&run, end),
                 TextSearch::Pattern(_) | TextSearch::Digest(_) => None,
             });
         }
@@ -159,59 +163,59 @@ impl Assertions {
         self.run.clear();
     }
 
-    /// A gap: nothing goes on behind it.
-    fn forget(&mut self) {
+    /// A gap: no text spans it.
+    fn forget_kept(&mut self) {
         for open in &mut self.open {
-            if let TextSearch::Text(text) = &mut open.look {
-                text.carried.clear();
+            if let TextSearch::Text(text) = &mut open.check {
+                text.kept.clear();
             }
         }
     }
 
     fn decide(&mut self, mut found: impl FnMut(&mut TextSearch) -> Option<Range<Offset>>) {
         let findings = &mut self.findings;
-        self.open.retain_mut(|open| match found(&mut open.look) {
+        self.open.retain_mut(|open| match found(&mut open.check) {
             None => true,
-            Some(place) => {
-                findings[open.index] = found_at(place);
+            Some(range) => {
+                findings[open.index] = found_at(range);
                 false
             }
         });
     }
 }
 
-fn found_at(place: Range<Offset>) -> Finding {
+fn found_at(range: Range<Offset>) -> Finding {
     Finding {
         found: true,
-        offset: Some(place.start),
-        end: Some(place.end),
+        offset: Some(range.start),
+        end: Some(range.end),
     }
 }
 
-impl TextLook {
-    /// Looks in the bytes that were carried and in these, which end at `end`.
-    fn look(&mut self, bytes: &[u8], end: Offset) -> Option<Range<Offset>> {
+impl TextFinder {
+    /// Searches the bytes that were kept and these, which end at `end`.
+    fn find(&mut self, bytes: &[u8], end: Offset) -> Option<Range<Offset>> {
         let length = self.finder.needle().len();
-        let place = |back: usize| {
-            let start = end - back as u64;
+        let range_from = |before_end: usize| {
+            let start = end - before_end as u64;
             start..start + length as u64
         };
-        // What begins before these bytes ends within the first of them.
-        let carried = self.carried.len();
+        // A text that begins in the kept bytes ends within the first `length - 1` of these.
+        let kept = self.kept.len();
         let seam = bytes.len().min(length - 1);
-        self.carried.extend_from_slice(&bytes[..seam]);
-        if let Some(at) = self.finder.find(&self.carried) {
-            return Some(place(bytes.len() + carried - at));
+        self.kept.extend_from_slice(&bytes[..seam]);
+        if let Some(at) = self.finder.find(&self.kept) {
+            return Some(range_from(bytes.len() + kept - at));
         }
         if let Some(at) = self.finder.find(bytes) {
-            return Some(place(bytes.len() - at));
+            return Some(range_from(bytes.len() - at));
         }
         if bytes.len() > seam {
-            self.carried.clear();
-            self.carried.extend_from_slice(&bytes[bytes.len() - seam..]);
+            self.kept.clear();
+            self.kept.extend_from_slice(&bytes[bytes.len() - seam..]);
         }
-        let surplus = self.carried.len().saturating_sub(length - 1);
-        self.carried.drain(..surplus);
+        let surplus = self.kept.len().saturating_sub(length - 1);
+        self.kept.drain(..surplus);
         None
     }
 }
@@ -239,18 +243,18 @@ mod tests {
         pieces.iter().map(chunk).collect()
     }
 
-    fn look(claim: Assertion, feeds: &[Vec<Item>], digest: Option<&str>) -> Finding {
-        let mut claims = Assertions::new(vec![claim]);
+    fn check(assertion: Assertion, feeds: &[Vec<Item>], digest: Option<&str>) -> Finding {
+        let mut assertions = Assertions::new(vec![assertion]);
         for items in feeds {
-            for nth in (0..claims.patterns()).rev() {
+            for nth in (0..assertions.patterns()).rev() {
                 let mut at = Progress::default();
                 while !at.is_through() {
-                    claims.feed_pattern(nth, items, &mut at);
+                    assertions.feed_pattern(nth, items, &mut at);
                 }
             }
-            claims.feed_texts(items);
+            assertions.feed_texts(items);
         }
-        claims.finish(digest)[0]
+        assertions.finish(digest)[0]
     }
 
     fn place(finding: Finding) -> Option<(u64, u64)> {
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_match_is_told_with_its_beginning_and_its_end() {
+    fn a_match_is_found_with_its_beginning_and_its_end() {
         let all = [items(&[b"one ", b"two", b" three"])];
         for (pattern, expected) in [
             ("two", Some((4, 7))),
@@ -267,8 +271,8 @@ mod tests {
             ("three$", Some((8, 13))),
             ("four", None),
         ] {
-            let claim = Assertion::Matches(Pattern::new(pattern).expect("valid"));
-            assert_eq!(place(look(claim, &all, None)), expected, "{pattern}");
+            let matches = Assertion::Matches(Pattern::new(pattern).expect("valid"));
+            assert_eq!(place(check(matches, &all, None)), expected, "{pattern}");
         }
     }
 
@@ -283,17 +287,17 @@ mod tests {
         all.extend(items(&[b"xxxxx", b"e one"]).into_iter().skip(1));
         let contains = |text: &str| Assertion::Contains(text.as_bytes().to_vec());
         let feeds = [all];
-        assert_eq!(place(look(contains("one"), &feeds, None)), Some((7, 10)));
-        assert_eq!(place(look(contains("ne o"), &feeds, None)), None);
+        assert_eq!(place(check(contains("one"), &feeds, None)), Some((7, 10)));
+        assert_eq!(place(check(contains("ne o"), &feeds, None)), None);
         let pattern = Pattern::new("on+e").expect("valid");
-        let found = look(Assertion::Matches(pattern), &feeds, None);
+        let found = check(Assertion::Matches(pattern), &feeds, None);
         assert_eq!(place(found), Some((7, 10)));
     }
 
     #[test]
     fn a_digest_is_compared() {
-        let claim = || Assertion::Sha256("ab".to_owned());
-        let found = |digest| look(claim(), &[], digest).found;
+        let sha256 = || Assertion::Sha256("ab".to_owned());
+        let found = |digest| check(sha256(), &[], digest).found;
         assert_eq!(
             [found(Some("ab")), found(Some("ac")), found(None)],
             [true, false, false]
@@ -301,7 +305,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are cut, the first place is the one that a whole look finds.
+        /// However the bytes are cut, the search finds what a search of all bytes at once finds.
         #[test]
         fn no_cut_hides_a_text(
             data in proptest::collection::vec(0..3_u8, 0..60),
@@ -315,15 +319,15 @@ mod tests {
                 .map(|at| (at as u64, (at + text.len()) as u64));
             let (mut pieces, mut rest) = (Vec::new(), &data[..]);
             for cut in cuts {
-                let (piece, behind) = rest.split_at(cut.min(rest.len()));
-                rest = behind;
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                rest = after;
                 pieces.extend((!piece.is_empty()).then_some(piece));
             }
             let feeds: Vec<Vec<Item>> = items(&pieces)
                 .chunks(together)
                 .map(<[Item]>::to_vec)
                 .collect();
-            let found = look(Assertion::Contains(text), &feeds, None);
+            let found = check(Assertion::Contains(text), &feeds, None);
             prop_assert_eq!(place(found), expected);
         }
     }

@@ -1,8 +1,8 @@
-//! All stored output, piece by piece: rows of the database first, then segments, those of attempts
-//! that still run included. Each byte comes once.
+//! Scans all stored output, piece by piece: first the rows of the database, then the segments, also
+//! those of running attempts. Each byte comes once.
 //!
-//! The rows and the list of segments are of one moment (a read transaction). An attempt that ends
-//! meanwhile takes its segments away; its bytes are looked for in the rows again then.
+//! The rows and the list of segments are of one moment (a read transaction). If an attempt ends
+//! meanwhile and its segments go, the scan looks for its bytes in the database again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -24,29 +24,29 @@ use crate::{
     sys::lock,
 };
 
-/// Rows that are read at once, with and without their bytes: each has up to 64 KiB of those.
+/// Rows that are read at once, with their bytes (up to 64 KiB each) and without.
 const ROWS_WITH_DATA: i64 = 32;
 const ROWS_WITHOUT_DATA: i64 = 4096;
-/// How much earlier a file may seem to have been written than its last record says, µs: the kernel's
-/// clock for files is a coarse one.
+/// How much earlier a file's modification time may be than the time of its last record, µs: the
+/// kernel uses a coarse clock for files.
 const CLOCKS_DIFFER_US: i64 = 1_000_000;
 
-/// Which pieces somebody wants. More may be found than are wanted, never less.
+/// Which pieces a scan must find. It may find more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanFilter {
-    /// Of one job.
+    /// Only pieces of this job; `None`: of all jobs.
     pub job: Option<i64>,
-    /// That begin here or behind.
+    /// Only pieces that begin at this offset or after it.
     pub from: i64,
-    /// That begin here or before.
+    /// Only pieces that begin at this offset or before it.
     pub to: i64,
-    /// That were written then or later, µs since 1970.
+    /// Only pieces captured at this time or later, µs since 1970; `None`: at any time.
     pub since_us: Option<i64>,
-    /// With their bytes.
+    /// Whether the bytes are wanted, too.
     pub data: bool,
 }
 
-/// Bytes of one stream.
+/// Bytes of one stream: one row or one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScannedPiece {
     /// The job's number.
@@ -61,7 +61,7 @@ pub struct ScannedPiece {
     pub stream: String,
     /// When it was captured, µs since 1970.
     pub at_us: i64,
-    /// The bytes, if they are wanted.
+    /// The bytes; empty if the filter does not ask for them.
     pub data: Vec<u8>,
 }
 
@@ -79,21 +79,21 @@ impl ScannedPiece {
     }
 }
 
-/// Where output is found: a connection that stays at one moment, and the spool.
+/// Where output is found: a connection in a read transaction, and the spool.
 #[derive(Debug)]
 pub struct OutputSource {
     conn: Mutex<Connection>,
-    way: LongPath,
+    database: LongPath,
     layout: Layout,
 }
 
 impl OutputSource {
-    /// As things stand now.
-    pub fn new(conn: Connection, way: LongPath, layout: Layout) -> rusqlite::Result<Self> {
+    /// The output as it is stored now: begins the read transaction of `conn`.
+    pub fn new(conn: Connection, database: LongPath, layout: Layout) -> rusqlite::Result<Self> {
         conn.execute_batch("BEGIN; SELECT count(*) FROM nodes;")?;
         Ok(Self {
             conn: Mutex::new(conn),
-            way,
+            database,
             layout,
         })
     }
@@ -103,32 +103,33 @@ impl OutputSource {
         lock(&self.conn)
     }
 
-    /// How an attempt that was open at that moment was stored when it had ended, from an offset on.
+    /// What is stored now, in rows and segments, of an attempt that was open when the transaction
+    /// began, from the range on.
     fn later(
         &self,
-        span: &SegmentRange,
-        wanted: &ScanFilter,
+        range: &SegmentRange,
+        filter: &ScanFilter,
     ) -> rusqlite::Result<(Vec<ScannedPiece>, Vec<SegmentRange>)> {
-        let conn = open::read_only(&self.way, &self.layout)?;
-        let from = wanted.from.max(span.first);
+        let conn = open::read_only(&self.database, &self.layout)?;
+        let from = filter.from.max(range.first);
         let mut rows = conn.prepare(&format!(
             "{PIECES} WHERE c.job = ?2 AND c.offset BETWEEN ?3 AND ?4 AND c.attempt = ?5
              AND c.data IS NOT NULL ORDER BY c.offset"
         ))?;
         let pieces = rows.query_map(
-            params![wanted.data, span.job, from, wanted.to, span.attempt],
+            params![filter.data, range.job, from, filter.to, range.attempt],
             ScannedPiece::of_row,
         )?;
         let mut segments = conn.prepare(&format!(
             "{SEGMENTS} WHERE job = ?1 AND attempt = ?2 AND first_offset >= ?3"
         ))?;
-        let spans = segments.query_map(
-            params![span.job, span.attempt, span.first],
+        let ranges = segments.query_map(
+            params![range.job, range.attempt, range.first],
             SegmentRange::of_row,
         )?;
         Ok((
             pieces.collect::<rusqlite::Result<_>>()?,
-            spans.collect::<rusqlite::Result<_>>()?,
+            ranges.collect::<rusqlite::Result<_>>()?,
         ))
     }
 }
@@ -138,13 +139,13 @@ const PIECES: &str = "SELECT c.job, c.attempt, c.offset, c.length, c.stream, c.a
                              CASE WHEN ?1 THEN c.data END FROM output_chunks c";
 const SEGMENTS: &str = "SELECT job, attempt, first_offset, end_offset FROM segments";
 
-/// A segment, or what is known of one.
+/// A segment, or the first segment of a running attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SegmentRange {
     job: i64,
     attempt: u32,
     first: i64,
-    /// `None`: of an attempt that ran at that moment.
+    /// `None` for an attempt that ran when the transaction began.
     end: Option<i64>,
 }
 
@@ -166,34 +167,34 @@ impl SegmentRange {
         }
     }
 
-    fn may_have(&self, wanted: &ScanFilter) -> bool {
-        self.first <= wanted.to && self.end.is_none_or(|end| end > wanted.from)
+    fn may_have(&self, filter: &ScanFilter) -> bool {
+        self.first <= filter.to && self.end.is_none_or(|end| end > filter.from)
     }
 }
 
-/// Walks through the pieces that are wanted.
+/// A scan in progress.
 #[derive(Debug)]
 pub struct OutputScan {
-    wanted: ScanFilter,
-    /// The last row that was read: when, of which job, where; `None` when all were.
+    filter: ScanFilter,
+    /// Time, job and offset of the last row that was read; `None` once all rows were.
     row: Option<(i64, i64, i64)>,
     ready: VecDeque<ScannedPiece>,
-    /// `None` before the rows are read through.
-    spans: Option<VecDeque<SegmentRange>>,
+    /// `None` until all rows were read.
+    ranges: Option<VecDeque<SegmentRange>>,
     open: Option<(SegmentRange, SegmentReader)>,
 }
 
 impl OutputScan {
-    /// From the beginning.
-    pub fn new(wanted: ScanFilter) -> Self {
-        // Nothing is before the first row: no time, no number and no offset is negative, but for
-        // times before 1970.
-        let since = wanted.since_us.map_or(i64::MIN, |us| us.saturating_sub(1));
+    /// A scan from the first piece that matches the filter.
+    pub fn new(filter: ScanFilter) -> Self {
+        // Values before those of the first row: numbers and offsets are never negative, and times are
+        // only before 1970.
+        let since = filter.since_us.map_or(i64::MIN, |us| us.saturating_sub(1));
         Self {
-            wanted,
+            filter,
             row: Some((
                 since,
-                if wanted.since_us.is_some() {
+                if filter.since_us.is_some() {
                     i64::MAX
                 } else {
                     -1
@@ -201,50 +202,46 @@ impl OutputScan {
                 -1,
             )),
             ready: VecDeque::new(),
-            spans: None,
+            ranges: None,
             open: None,
         }
     }
 
-    /// The next one.
-    pub fn next(&mut self, library: &OutputSource) -> rusqlite::Result<Option<ScannedPiece>> {
+    /// The next piece; `None` at the end.
+    pub fn next(&mut self, source: &OutputSource) -> rusqlite::Result<Option<ScannedPiece>> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
                 return Ok(Some(piece));
             }
             if let Some(after) = self.row {
-                self.read_rows(library, after)?;
-            } else if let Some((span, mut reader)) = self.open.take() {
-                let next = next_of(&mut reader, &span, &self.wanted);
+                self.read_rows(source, after)?;
+            } else if let Some((range, mut reader)) = self.open.take() {
+                let next = next_of(&mut reader, &range, &self.filter);
                 if let Some(piece) = next.map_err(io_failure)? {
-                    self.open = Some((span, reader));
+                    self.open = Some((range, reader));
                     return Ok(Some(piece));
                 }
-            } else if !self.open_next(library)? {
+            } else if !self.open_next(source)? {
                 return Ok(None);
             }
         }
     }
 
-    fn read_rows(
-        &mut self,
-        library: &OutputSource,
-        after: (i64, i64, i64),
-    ) -> rusqlite::Result<()> {
+    fn read_rows(&mut self, source: &OutputSource, after: (i64, i64, i64)) -> rusqlite::Result<()> {
         let ScanFilter {
             job,
             from,
             to,
             since_us,
             data,
-        } = self.wanted;
+        } = self.filter;
         let limit = if data {
             ROWS_WITH_DATA
         } else {
             ROWS_WITHOUT_DATA
         };
         let (at, number, offset) = after;
-        let conn = library.conn();
+        let conn = source.conn();
         let read = |tail: &str, params: &[&dyn rusqlite::ToSql]| {
             let mut statement = conn.prepare(&format!("{PIECES} {tail}"))?;
             let rows = statement.query_map(params, ScannedPiece::of_row)?;
@@ -273,36 +270,36 @@ impl OutputScan {
         Ok(())
     }
 
-    /// Opens the next segment that may have something; false where there is none.
-    fn open_next(&mut self, library: &OutputSource) -> rusqlite::Result<bool> {
-        if self.spans.is_none() {
-            self.spans = Some(spans(library, &self.wanted)?);
+    /// Opens the next segment if it may match; `false` if there is none.
+    fn open_next(&mut self, source: &OutputSource) -> rusqlite::Result<bool> {
+        if self.ranges.is_none() {
+            self.ranges = Some(ranges(source, &self.filter)?);
         }
-        let Some(span) = self.spans.as_mut().and_then(VecDeque::pop_front) else {
+        let Some(range) = self.ranges.as_mut().and_then(VecDeque::pop_front) else {
             return Ok(false);
         };
-        if !span.may_have(&self.wanted) || is_older(library, &span, &self.wanted) {
+        if !range.may_have(&self.filter) || is_older(source, &range, &self.filter) {
             return Ok(true);
         }
-        match SegmentReader::open(&library.layout.spool(), Position::first(span.name())) {
-            Ok(reader) => self.open = Some((span, reader)),
+        match SegmentReader::open(&source.layout.spool(), Position::first(range.name())) {
+            Ok(reader) => self.open = Some((range, reader)),
             Err(error) if !is_no_segment(&error) => return Err(io_failure(error)),
-            // Deleted, or damaged: there are no bytes.
-            Err(_) if span.end.is_some() => {}
-            Err(_) => self.take_later(library, &span)?,
+            // The segment was deleted, or is damaged: there are no bytes.
+            Err(_) if range.end.is_some() => {}
+            Err(_) => self.take_later(source, &range)?,
         }
         Ok(true)
     }
 
-    /// The attempt has ended meanwhile, or has dropped that segment: what is left of it is where it is
-    /// stored now. It is asked for once; of segments that are gone later there is nothing more.
-    fn take_later(&mut self, library: &OutputSource, span: &SegmentRange) -> rusqlite::Result<()> {
-        let (pieces, segments) = library.later(span, &self.wanted)?;
+    /// The attempt has ended meanwhile, or its shim has dropped that segment: reads from the database
+    /// where its output is now. It does so once: a segment that is gone later has no bytes.
+    fn take_later(&mut self, source: &OutputSource, range: &SegmentRange) -> rusqlite::Result<()> {
+        let (pieces, segments) = source.later(range, &self.filter)?;
         let is_in_rows = !pieces.is_empty();
         self.ready.extend(pieces);
-        let left = self.spans.get_or_insert_default();
+        let left = self.ranges.get_or_insert_default();
         left.retain_mut(|other| {
-            if (other.job, other.attempt) != (span.job, span.attempt) || other.end.is_some() {
+            if (other.job, other.attempt) != (range.job, range.attempt) || other.end.is_some() {
                 return true;
             }
             other.end = Some(i64::MAX);
@@ -317,12 +314,12 @@ impl OutputScan {
     }
 }
 
-/// The segments that hold something of what is wanted, as they stand in the database, and those of
-/// attempts that run, as they stand in the spool.
-fn spans(library: &OutputSource, wanted: &ScanFilter) -> rusqlite::Result<VecDeque<SegmentRange>> {
-    let (mut spans, running) = {
-        let conn = library.conn();
-        let list = |sql: &str, none: &str| match wanted.job {
+/// The segments of the job or of all jobs: those with a row, as the database lists them, and those of
+/// running attempts, as the spool lists them.
+fn ranges(source: &OutputSource, filter: &ScanFilter) -> rusqlite::Result<VecDeque<SegmentRange>> {
+    let (mut ranges, running) = {
+        let conn = source.conn();
+        let list = |sql: &str, none: &str| match filter.job {
             Some(job) => {
                 let mut statement = conn.prepare(&format!("{sql} job = ?1"))?;
                 let rows = statement.query_map([job], SegmentRange::of_row)?;
@@ -343,12 +340,12 @@ fn spans(library: &OutputSource, wanted: &ScanFilter) -> rusqlite::Result<VecDeq
         (complete, running)
     };
     let known: BTreeSet<(i64, u32, i64)> =
-        spans.iter().map(|s| (s.job, s.attempt, s.first)).collect();
+        ranges.iter().map(|s| (s.job, s.attempt, s.first)).collect();
     if !running.is_empty() {
-        let files = files_of(library, &running).map_err(io_failure)?;
+        let files = files_of(source, &running).map_err(io_failure)?;
         for attempt in running {
             match files.get(&(attempt.job, attempt.attempt)) {
-                Some(firsts) => spans.extend(
+                Some(firsts) => ranges.extend(
                     firsts
                         .iter()
                         .filter(|first| !known.contains(&(attempt.job, attempt.attempt, **first)))
@@ -358,39 +355,39 @@ fn spans(library: &OutputSource, wanted: &ScanFilter) -> rusqlite::Result<VecDeq
                         }),
                 ),
                 // It has not begun, or has ended.
-                None => spans.push(attempt),
+                None => ranges.push(attempt),
             }
         }
     }
-    Ok(spans.into())
+    Ok(ranges.into())
 }
 
-/// The first offsets of the segments of these attempts, from one look at the spool.
+/// The first offsets of the segments of these attempts, from one listing of the spool.
 fn files_of(
-    library: &OutputSource,
+    source: &OutputSource,
     running: &[SegmentRange],
 ) -> io::Result<BTreeMap<(i64, u32), BTreeSet<i64>>> {
-    let wanted: BTreeSet<(i64, u32)> = running.iter().map(|s| (s.job, s.attempt)).collect();
+    let attempts: BTreeSet<(i64, u32)> = running.iter().map(|s| (s.job, s.attempt)).collect();
     let mut files: BTreeMap<_, BTreeSet<i64>> = BTreeMap::new();
-    for entry in fs::read_dir(library.layout.spool())? {
+    for entry in fs::read_dir(source.layout.spool())? {
         let name = entry?.file_name();
         let Some(name) = name.to_str().and_then(SegmentName::parse) else {
             continue;
         };
         let of = (name.job, name.attempt);
-        if let (true, Ok(first)) = (wanted.contains(&of), i64::try_from(name.first_offset)) {
+        if let (true, Ok(first)) = (attempts.contains(&of), i64::try_from(name.first_offset)) {
             files.entry(of).or_default().insert(first);
         }
     }
     Ok(files)
 }
 
-/// Whether the file was last written before what is wanted was.
-fn is_older(library: &OutputSource, span: &SegmentRange, wanted: &ScanFilter) -> bool {
-    let Some(since) = wanted.since_us else {
+/// Whether the file was last written before the time that the filter asks for.
+fn is_older(source: &OutputSource, range: &SegmentRange, filter: &ScanFilter) -> bool {
+    let Some(since) = filter.since_us else {
         return false;
     };
-    let path = library.layout.spool().join(span.name().to_string());
+    let path = source.layout.spool().join(range.name().to_string());
     let written = fs::metadata(path).and_then(|meta| meta.modified());
     let written = written
         .ok()
@@ -399,29 +396,29 @@ fn is_older(library: &OutputSource, span: &SegmentRange, wanted: &ScanFilter) ->
     written.is_some_and(|at| at.saturating_add(CLOCKS_DIFFER_US) < since)
 }
 
-/// The next output record of a segment that is wanted.
+/// The next output record of a segment that matches the filter.
 fn next_of(
     reader: &mut SegmentReader,
-    span: &SegmentRange,
-    wanted: &ScanFilter,
+    range: &SegmentRange,
+    filter: &ScanFilter,
 ) -> io::Result<Option<ScannedPiece>> {
     loop {
         let NextRecord::Record(header, payload) = reader.next_record()? else {
             return Ok(None);
         };
         let offset = i64::try_from(header.offset).unwrap_or(i64::MAX);
-        if offset > wanted.to || matches!(header.kind, RecordKind::Seal | RecordKind::Exit) {
+        if offset > filter.to || matches!(header.kind, RecordKind::Seal | RecordKind::Exit) {
             return Ok(None);
         }
-        if header.kind == RecordKind::Output && offset >= wanted.from {
+        if header.kind == RecordKind::Output && offset >= filter.from {
             return Ok(Some(ScannedPiece {
-                job: span.job,
-                attempt: span.attempt,
+                job: range.job,
+                attempt: range.attempt,
                 offset,
                 bytes: payload.len() as i64,
                 stream: Stream::name(header.stream).to_owned(),
                 at_us: header.wall_us,
-                data: if wanted.data {
+                data: if filter.data {
                     payload.to_vec()
                 } else {
                     Vec::new()
