@@ -129,7 +129,7 @@ async fn run(
         tracing::warn!(%error, "could not raise the limit of open files");
     }
     if let Some(open_files_max) = descriptors::open_files_max()
-        && protocol::limits::connection_slots::fit(&mut settings, open_files_max)
+        && protocol::limits::connection_slots::fit_open_files(&mut settings, open_files_max)
     {
         tracing::warn!(
             open_files_max,
@@ -150,8 +150,8 @@ async fn run(
     say_ready(&door, place);
     tell_manager(NotifyState::Ready);
     tracing::info!(
-        listen = door.place.listen,
-        data_dir = %door.place.data_dir.display(),
+        listen = door.addresses.listen,
+        data_dir = %door.addresses.data_dir.display(),
         version = env!("CARGO_PKG_VERSION"),
         "the server is ready"
     );
@@ -191,7 +191,7 @@ impl Sockets {
     fn serve<'a>(self, place: &'a DataDirClaim, door: &Arc<ServerState>) -> ServedSocket<'a> {
         door.tasks.spawn({
             let door = door.clone();
-            async move { protocol::RefusalLog::tell_counts(&door).await }
+            async move { protocol::RefusalLog::report_counts(&door).await }
         });
         if let Some((listener, _)) = self.tcp {
             door.tasks
@@ -231,10 +231,10 @@ fn door(
         origins: Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins),
         sessions: SessionSlots::new(settings.sessions_max, settings.unauthenticated_sessions_max),
         refusals: protocol::RefusalLog::default(),
-        floods: protocol::FairQueue::new(&settings),
-        hoard: protocol::MemoryBudget::new(settings.held_bytes_max),
-        aside: protocol::ParserThread::start()?,
-        place: protocol::ServerAddresses {
+        fair_queue: protocol::FairQueue::new(&settings),
+        memory_budget: protocol::MemoryBudget::new(settings.held_bytes_max),
+        parser: protocol::ParserThread::start()?,
+        addresses: protocol::ServerAddresses {
             data_dir: place.layout.root().to_owned(),
             socket: place.layout.socket(),
             listen: address.map(|address| address.to_string()),
@@ -260,9 +260,9 @@ fn write_start(place: &DataDirClaim) -> anyhow::Result<()> {
 fn say_ready(door: &ServerState, place: &DataDirClaim) {
     let line = json!({
         "event": "ready",
-        "listen": door.place.listen,
-        "socket": door.place.socket.display().to_string(),
-        "data_dir": door.place.data_dir.display().to_string(),
+        "listen": door.addresses.listen,
+        "socket": door.addresses.socket.display().to_string(),
+        "data_dir": door.addresses.data_dir.display().to_string(),
         "token_file": place.layout.token().display().to_string(),
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),

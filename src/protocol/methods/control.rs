@@ -1,6 +1,4 @@
 //! `job.control`: pause, resume, cancel, kill, signal.
-//!
-//! How a wish reaches the process is the executor's business.
 
 use serde_json::{Map, Value, value::RawValue};
 
@@ -19,7 +17,7 @@ const ACTOR_BYTES_MAX: usize = 256;
 const KEYS: [&str; 4] = ["job", "action", "signal", "actor"];
 
 fn action(params: &Params<'_>) -> Result<Action, Refusal> {
-    /// The signal is filled in afterwards.
+    /// Stands for the action `signal`; its number is read from the key `signal`.
     const SIGNAL: Action = Action::Signal(0);
     let words = [
         ("pause", Action::Pause),

@@ -1,6 +1,4 @@
 //! `job.list`: jobs, newest first, page by page.
-//!
-//! How they are found is the ledger's business.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +18,7 @@ use crate::{
 
 /// Most jobs of one page.
 pub const LIMIT_MAX: u64 = 1000;
-/// Jobs of a page that names no number.
+/// Jobs of a page if `limit` is not given.
 const LIMIT_DEFAULT: u64 = 50;
 
 const KEYS: [&str; 7] = [
@@ -75,7 +73,7 @@ fn since(params: &Params<'_>) -> Result<Option<Micros>, Refusal> {
     Ok(Some(Micros(moment.timestamp_micros())))
 }
 
-/// The cursor is the number of the last job of the page before; to clients it is just a string.
+/// The cursor is the number of the last job on the previous page; to clients it is an opaque string.
 fn cursor(params: &Params<'_>) -> Result<Option<JobNumber>, Refusal> {
     let Some(text) = params.text("cursor")? else {
         return Ok(None);
@@ -94,7 +92,7 @@ struct ListView {
 }
 
 impl ListView {
-    /// A page that would be longer than a message may be ends earlier.
+    /// A page ends earlier if it would be longer than a message may be.
     fn of(page: &JobPage, bytes_max: usize) -> Self {
         let (jobs, all) = fitting(&page.jobs, bytes_max);
         let last_told = page

@@ -1,6 +1,4 @@
-//! `job.retry`: a final job once more, as a new one.
-//!
-//! What is the same about it is the executor's business.
+//! `job.retry`: runs a final job again, as a new job.
 
 use serde_json::{Map, Value, value::RawValue};
 

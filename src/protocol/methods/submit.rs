@@ -1,6 +1,4 @@
-//! `job.submit`: a NewJob becomes a job.
-//!
-//! What a NewJob may be is `job::parse`'s business.
+//! `job.submit`: stores a NewJob as a job. `job::parse` reads it.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json, value::RawValue};
@@ -25,7 +23,7 @@ struct SubmitReply<'a> {
     created: bool,
 }
 
-/// Submits, and tells the job.
+/// Submits a job and returns its view.
 pub async fn execute(
     caller: &Caller,
     params: Map<String, Value>,
@@ -39,15 +37,15 @@ pub async fn execute(
     }))
 }
 
-/// Reads the NewJob of a submit; everything about it that can be refused is refused here, before
-/// anything is stored.
+/// Reads the NewJob of a submit; everything in it that can be refused is refused here, before anything is
+/// stored.
 pub fn read(caller: &Caller, params: &Map<String, Value>) -> Result<NewJob, Refusal> {
     let job = caller.server.executor.read_new_job(params)?;
     check_size(&job, job_bytes_max(&caller.server.settings))?;
     Ok(job)
 }
 
-/// Stores a job that was read, and ties it to its caller's connection where it asks for that.
+/// Stores a job, and ties it to its client's connection if the job asks for that.
 pub async fn store(caller: &Caller, job: NewJob) -> Result<Submitted, Refusal> {
     check_open(caller)?;
     let executor = &caller.server.executor;
@@ -67,7 +65,7 @@ pub fn check_open(caller: &Caller) -> Result<(), Refusal> {
     Err(Refusal::new(ErrorKind::Unavailable, message))
 }
 
-/// A job that no message can tell is not taken: what its view shows must fit into one.
+/// Refuses a job whose view would not fit into one message.
 pub fn check_size(job: &NewJob, bytes_max: usize) -> Result<(), Refusal> {
     let names: Vec<&String> = job.env.keys().collect();
     let shown = json!([
@@ -79,12 +77,13 @@ pub fn check_size(job: &NewJob, bytes_max: usize) -> Result<(), Refusal> {
         job.queue,
         job.idempotency_key,
     ]);
-    // What the job's other keys take.
+    // The job's other keys take up to 8 KiB.
     let bytes = to_json(&shown).len() + (8 << 10);
     if bytes <= bytes_max {
         return Ok(());
     }
-    let message = format!("the job would take {bytes} bytes to show; at most {bytes_max} will do");
+    let message =
+        format!("the job would take {bytes} bytes to show; at most {bytes_max} are allowed");
     Err(Refusal::limit("job_bytes_max", message))
 }
 

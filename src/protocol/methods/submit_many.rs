@@ -1,6 +1,4 @@
-//! `job.submit_many`: many NewJobs in one commit, all of them or none.
-//!
-//! What a NewJob may be is `job::parse`'s business.
+//! `job.submit_many`: stores many NewJobs in one commit, all of them or none.
 
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
@@ -16,33 +14,33 @@ use crate::{
     },
 };
 
-/// Longest `id` of such a request, bytes: the reply for 10,000 jobs leaves no more room in a
-/// message of 1 MiB.
+/// Longest `id` of such a request, bytes: the reply for 10,000 jobs leaves no more space in a message of 1
+/// MiB.
 pub const ID_BYTES_MAX: usize = 1 << 10;
 
 const KEYS: [&str; 1] = ["jobs"];
 
 #[derive(Debug, Serialize)]
 struct SubmitManyReply {
-    jobs: Vec<TakenView>,
+    jobs: Vec<SubmittedView>,
 }
 
 #[derive(Debug, Serialize)]
-struct TakenView {
+struct SubmittedView {
     id: JobId,
     number: JobNumber,
     state: JobState,
     created: bool,
 }
 
-impl From<SubmitOutcome> for TakenView {
-    fn from(taken: SubmitOutcome) -> Self {
+impl From<SubmitOutcome> for SubmittedView {
+    fn from(outcome: SubmitOutcome) -> Self {
         let SubmitOutcome {
             id,
             number,
             state,
             created,
-        } = taken;
+        } = outcome;
         Self {
             id,
             number,
@@ -91,13 +89,13 @@ pub async fn execute(
     let executor = &caller.server.executor;
     executor.check_ties(&jobs)?;
     let delays: Vec<_> = jobs.iter().map(Tie::delay).collect();
-    let taken = executor.submit_many(jobs, &caller.actor()).await?;
-    let ties = taken.iter().zip(delays).filter_map(|(taken, delay)| {
-        let job = taken.number;
+    let outcomes = executor.submit_many(jobs, &caller.actor()).await?;
+    let ties = outcomes.iter().zip(delays).filter_map(|(outcome, delay)| {
+        let job = outcome.number;
         delay.map(|delay| Tie { job, delay })
     });
     executor.tie(&caller.id, &ties.collect::<Vec<_>>()).await;
-    let jobs = taken.into_iter().map(TakenView::from).collect();
+    let jobs = outcomes.into_iter().map(SubmittedView::from).collect();
     Ok(to_raw(&SubmitManyReply { jobs }))
 }
 
@@ -136,10 +134,10 @@ mod tests {
         }
     }
 
-    /// The longest reply that there can be before the 10^12th job.
+    /// The longest possible reply before the 10^12th job.
     #[test]
     fn the_reply_for_the_most_jobs_fits_into_a_message() {
-        let view = TakenView {
+        let view = SubmittedView {
             id: JobId(uuid::Uuid::max()),
             number: 999_999_999_999,
             state: JobState::Succeeded,

@@ -1,6 +1,5 @@
 //! `job.tail`: a subscription to a job's output, and the options that `job.submit` shares with it.
-//!
-//! How output is sent is `tails`'s business.
+//! `ws::tails` sends the output.
 
 use serde_json::{Map, Value, json};
 
@@ -38,17 +37,17 @@ const KEYS: [&str; 7] = [
     "encoding",
 ];
 
-/// What a client wants to be told, and how.
+/// The options of a tail.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TailRequest {
-    /// Where it begins, and which streams.
+    /// Where it begins, whether it follows, and which streams.
     pub options: TailOptions,
     /// How output is sent.
     pub encoding: TailEncoding,
 }
 
 impl TailRequest {
-    /// From the key `tail` of a submit.
+    /// Reads the key `tail` of a submit.
     pub fn nested(value: &Value) -> Result<Self, Refusal> {
         let map = value
             .as_object()
@@ -72,7 +71,7 @@ impl TailRequest {
         Ok(Self { options, encoding })
     }
 
-    /// Opens the tail; also the job as it is now.
+    /// Opens the tail; also returns the job as it is now.
     pub async fn open(self, session: &Session, job: JobRef) -> Result<(Granted, Job), Refusal> {
         let follow = self.options.follow;
         let (tail, job) = session
@@ -110,7 +109,7 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
     let params = Params::new(&params, &KEYS)?;
     let job = params.job()?;
     let wanted = TailRequest::from_params(&params)?;
-    session.tails.check_room()?;
+    session.tails.check_limit()?;
     let (granted, job) = wanted.open(session, job).await?;
     session
         .caller
