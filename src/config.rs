@@ -227,7 +227,8 @@ settings! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "listening on {0} would send the token and all output unencrypted over the network; listen on \
-     127.0.0.1 behind a TLS proxy or an SSH tunnel, or allow it with --insecure-listen (insecure_listen = true, {ENV_PREFIX}INSECURE_LISTEN=true)"
+     127.0.0.1 behind a TLS proxy or an SSH tunnel, or allow it with --insecure-listen \
+     (insecure_listen = true, {ENV_PREFIX}INSECURE_LISTEN=true)"
 )]
 pub struct InsecureListen(pub SocketAddr);
 

@@ -103,7 +103,7 @@ impl Telemetry {
         Ok(Self { queue })
     }
 
-    /// Waits until the lines logged so far are written, up to [`FLUSH_TIMEOUT`].
+    /// Waits until the lines logged so far are written, up to 300 ms.
     pub fn flush(&self) {
         let (done, flushed) = channel();
         if self.queue.try_send(Message::Flush(done)).is_ok() {

@@ -119,10 +119,10 @@ impl Layers {
             path: path.to_owned(),
             source,
         })?;
-        self.take(path, &text)
+        self.set_file(path, &text)
     }
 
-    fn take(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+    fn set_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let table = parse(path, text)?;
         self.file = Some((path.to_owned(), table));
         Ok(())
@@ -144,7 +144,7 @@ impl Layers {
                 path: path.clone(),
                 source,
             })?;
-        self.take(&path, &text)?;
+        self.set_file(&path, &text)?;
         self.refuse_own_directory(&path)
     }
 

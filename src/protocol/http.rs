@@ -77,7 +77,7 @@ fn guard(
         Peer::Tcp(_) => server.origins.check_tcp(request.uri(), request.headers()),
         Peer::Unix { ours: true, .. } => server.origins.check_unix(request.headers()),
         Peer::Unix { ours: false, .. } => {
-            let message = "this socket answers only the user who runs the server";
+            let message = "this socket answers only the user that runs the server";
             return Err((
                 RefusalReason::OtherUser,
                 HttpProblem::new(ErrorKind::Forbidden, message),

@@ -39,7 +39,7 @@ pub async fn serve_unix(listener: UnixListener, server: Arc<ServerState>) {
     let slots = ConnectionSlots::new(server.settings.unix_connections_max);
     let router = http::router(server.clone());
     let own_uid = nix::unistd::geteuid().as_raw();
-    while let Some(accepted) = next(&server, listener.accept()).await {
+    while let Some(accepted) = accept_next(&server, listener.accept()).await {
         let Some((stream, _)) = accepted else {
             continue;
         };
@@ -62,7 +62,7 @@ pub async fn serve_unix(listener: UnixListener, server: Arc<ServerState>) {
 pub async fn serve_tcp(listener: TcpListener, server: Arc<ServerState>) {
     let slots = ConnectionSlots::new(server.settings.tcp_connections_max);
     let router = http::router(server.clone());
-    while let Some(accepted) = next(&server, listener.accept()).await {
+    while let Some(accepted) = accept_next(&server, listener.accept()).await {
         let Some((stream, address)) = accepted else {
             continue;
         };
@@ -77,7 +77,7 @@ pub async fn serve_tcp(listener: TcpListener, server: Arc<ServerState>) {
 }
 
 /// The next connection; `Some(None)` after a failure that may pass, `None` if the server stops.
-async fn next<T>(
+async fn accept_next<T>(
     server: &ServerState,
     accept: impl Future<Output = io::Result<T>>,
 ) -> Option<Option<T>> {

@@ -58,7 +58,7 @@ impl Allowed {
 
     /// Checks a request on TCP.
     pub fn check_tcp(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Foreign> {
-        let host = only(headers, header::HOST).ok_or(Foreign::HostCount)?;
+        let host = single_value(headers, header::HOST).ok_or(Foreign::HostCount)?;
         // A request line with a host in it overrides the header (RFC 9112, 3.2.2).
         let target = uri.authority().map(axum::http::uri::Authority::as_str);
         if !self.is_host(host) || target.is_some_and(|target| !self.is_host(target)) {
@@ -82,7 +82,7 @@ impl Allowed {
         if !headers.contains_key(header::ORIGIN) {
             return Ok(());
         }
-        let origin = only(headers, header::ORIGIN)
+        let origin = single_value(headers, header::ORIGIN)
             .ok_or(Foreign::Origin)?
             .to_ascii_lowercase();
         if self.origins.contains(&origin) || is_own(&origin) {
@@ -116,7 +116,7 @@ impl Allowed {
     }
 }
 
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+fn single_value(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut all = headers.get_all(name).iter();
     match (all.next(), all.next()) {
         (Some(one), None) => one.to_str().ok(),

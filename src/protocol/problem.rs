@@ -38,7 +38,7 @@ impl HttpProblem {
     }
 
     /// The route supports only these methods.
-    pub fn only(methods: &'static str) -> Self {
+    pub fn method_not_allowed(methods: &'static str) -> Self {
         let detail = format!("this route does not support this method, only {methods}");
         Self {
             allow: Some(methods),

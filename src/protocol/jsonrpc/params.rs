@@ -110,7 +110,7 @@ impl<'a> Params<'a> {
     }
 
     /// One of these words, as what it stands for.
-    pub fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<Option<T>, Refusal> {
+    pub fn one_of<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<Option<T>, Refusal> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn words_and_lists_are_checked() {
-        let word = |value| read(value, |params| params.word("key", &[("a", 1), ("b", 2)]));
+        let word = |value| read(value, |params| params.one_of("key", &[("a", 1), ("b", 2)]));
         assert_eq!(word(json!("b")), Some(Some(2)));
         assert_eq!((word(json!("c")), word(json!(1))), (None, None));
         let texts = |value| {

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::protocol::limits::memory_budget::MemoryBudget;
 
-    /// Its last words do not reach a client whose bytes are unauthenticated_left unread.
+    /// The close message does not reach a client if its bytes are left unread.
     #[tokio::test]
     async fn what_is_thrown_away_has_no_bound_and_does_not_count() {
         let usage = MemoryBudget::new(1000).session_usage();

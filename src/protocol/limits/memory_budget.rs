@@ -29,7 +29,7 @@ pub struct MemoryBudget {
     /// Bytes that count: of each session what it holds beyond [`FREE_BYTES`].
     held: AtomicUsize,
     /// A logical clock that every change advances: only the order of progress matters.
-    moments: AtomicU64,
+    clock: AtomicU64,
     /// The number of the next session.
     next: AtomicU64,
     /// The sessions that hold more than [`FREE_BYTES`], by number.
@@ -50,7 +50,7 @@ impl MemoryBudget {
         Arc::new(Self {
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX / 2),
             held: AtomicUsize::new(0),
-            moments: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
             next: AtomicU64::new(0),
             holders: Mutex::default(),
             evicted: Mutex::default(),
@@ -76,7 +76,7 @@ impl MemoryBudget {
     }
 
     fn now(&self) -> u64 {
-        self.moments.fetch_add(1, Ordering::Relaxed) + 1
+        self.clock.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn holders(&self) -> MutexGuard<'_, HashMap<u64, Arc<SessionUsage>>> {
@@ -198,7 +198,7 @@ impl SessionUsage {
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut Buffered, u64)) {
         let mut account = self.account();
         change(&mut account.buffered, self.budget.now());
-        let grown = !account.is_evicted && self.count(&mut account);
+        let grown = !account.is_evicted && self.recount(&mut account);
         drop(account);
         if grown && self.budget.is_exceeded() {
             self.budget.evict_until_within();
@@ -206,7 +206,7 @@ impl SessionUsage {
     }
 
     /// Counts again what is held beyond [`FREE_BYTES`]; true if it has become more.
-    fn count(self: &Arc<Self>, account: &mut UsageAccount) -> bool {
+    fn recount(self: &Arc<Self>, account: &mut UsageAccount) -> bool {
         let counted = account.buffered.bytes().saturating_sub(FREE_BYTES);
         let before = std::mem::replace(&mut account.counted, counted);
         match (before, counted) {
@@ -224,7 +224,7 @@ impl SessionUsage {
     fn evict(self: &Arc<Self>) {
         let mut account = self.account();
         account.buffered = Buffered::default();
-        self.count(&mut account);
+        self.recount(&mut account);
         account.is_evicted = true;
         drop(account);
         self.evicted.cancel();

@@ -47,7 +47,7 @@ fn the_longest_without_progress_lets_go_and_no_more_than_needed() {
     usages[3].received(KIB);
     assert_eq!(evicted(&usages), [false, true, false, false]);
     assert_eq!(held(&budget), 701 * KIB);
-    // What it still lets go of is not counted twice.
+    // What it still releases is not counted twice.
     usages[1].release(BufferKind::Replies, 364 * KIB);
     usages[1].hold(BufferKind::Replies, 1000 * KIB);
     assert_eq!(held(&budget), 701 * KIB);

@@ -187,8 +187,8 @@ mod tests {
         }
     }
 
-    /// Asks so often, and tells how long that took.
-    async fn ask(rate_limiter: &RateLimiter, times: u32) -> Duration {
+    /// Sends `times` requests; returns how long that took.
+    async fn send_requests(rate_limiter: &RateLimiter, times: u32) -> Duration {
         let began = Instant::now();
         for _ in 0..times {
             rate_limiter.wait_until_allowed().await;
@@ -201,23 +201,23 @@ mod tests {
     async fn one_alone_is_not_slowed_down() {
         let settings = settings(10, 1, 100);
         let rate_limiter = RateLimiter::new(FairQueue::new(&settings), &settings);
-        assert_eq!(ask(&rate_limiter, 10_000).await, Duration::ZERO);
+        assert_eq!(send_requests(&rate_limiter, 10_000).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn queued_sessions_share_a_rate_and_a_burst_is_free() {
         let settings = settings(100, 1, 1000);
         let fair_queue = FairQueue::new(&settings);
-        let flood = |_| {
+        let busy_session = |_| {
             let rate_limiter = RateLimiter::new(fair_queue.clone(), &settings);
-            tokio::spawn(async move { ask(&rate_limiter, 2100).await })
+            tokio::spawn(async move { send_requests(&rate_limiter, 2100).await })
         };
-        let flooding: Vec<_> = (0..10).map(flood).collect();
+        let busy: Vec<_> = (0..10).map(busy_session).collect();
         let honest = RateLimiter::new(fair_queue.clone(), &settings);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(ask(&honest, 100).await, Duration::ZERO);
+        assert_eq!(send_requests(&honest, 100).await, Duration::ZERO);
         let mut longest = Duration::ZERO;
-        for one in flooding {
+        for one in busy {
             longest = longest.max(one.await.expect("no panic"));
         }
         // Ten times 2,000 beyond the burst at 1,000 a second, less what came back meanwhile.

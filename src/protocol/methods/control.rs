@@ -26,7 +26,7 @@ fn action(params: &Params<'_>) -> Result<Action, Refusal> {
         ("kill", Action::Kill),
         ("signal", SIGNAL),
     ];
-    let action = params.word("action", &words)?;
+    let action = params.one_of("action", &words)?;
     let action = action.ok_or_else(|| params.wrong("action", "missing"))?;
     match (action, params.get("signal")) {
         (SIGNAL, Some(signal)) => number(signal).map(Action::Signal).ok_or_else(|| {

@@ -101,7 +101,7 @@ mod tests {
             .iter()
             .filter(|entry| units.iter().any(|unit| entry.name.ends_with(unit)));
         for entry in bounds {
-            assert!(all.contains_key(entry.name), "{} is not told", entry.name);
+            assert!(all.contains_key(entry.name), "{} is not shown", entry.name);
         }
         assert_eq!(all["spool_bytes_max"], Value::Null, "no bound is null");
     }

@@ -95,11 +95,11 @@ impl ListView {
     /// A page ends earlier if it would be longer than a message may be.
     fn of(page: &JobPage, bytes_max: usize) -> Self {
         let (jobs, all) = fitting(&page.jobs, bytes_max);
-        let last_told = page
+        let last_shown = page
             .jobs
             .get(jobs.len().wrapping_sub(1))
             .map(|job| job.number);
-        let next = if all { page.next } else { last_told };
+        let next = if all { page.next } else { last_shown };
         Self {
             jobs,
             next_cursor: next.map(|number| number.to_string()),

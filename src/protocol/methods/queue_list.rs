@@ -27,13 +27,13 @@ impl QueueListView {
     fn of(queues: &[Queue], cursor: &str, bytes_max: usize) -> Self {
         let begin = queues.partition_point(|queue| queue.name.as_str() <= cursor);
         let queues = &queues[begin..];
-        let (told, all) = fitting(queues, bytes_max);
-        let last = told
+        let (shown, all) = fitting(queues, bytes_max);
+        let last = shown
             .len()
             .checked_sub(1)
             .map(|last| queues[last].name.clone());
         Self {
-            queues: told,
+            queues: shown,
             next_cursor: last.filter(|_| !all),
         }
     }

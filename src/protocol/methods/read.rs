@@ -92,8 +92,8 @@ pub async fn execute(
     let read = server.executor.read(job, options).await?;
     let bytes_max = job_bytes_max(&server.settings);
     let bytes = usize::try_from(read.next_offset.saturating_sub(from)).unwrap_or(usize::MAX);
-    let tell = move || to_raw(&ReadView::of(&read, bytes_max));
-    Ok(server.parser.run(bytes, tell).await)
+    let write = move || to_raw(&ReadView::of(&read, bytes_max));
+    Ok(server.parser.run(bytes, write).await)
 }
 
 /// A read as it is sent.
@@ -112,11 +112,12 @@ impl<'a> ReadView<'a> {
         let end = read.end.as_deref();
         let end_bytes = end.map_or(0, |job| json!(job).to_string().len());
         let (chunks, all) = fitting(read.items.iter().map(view), bytes_max);
-        let told: usize = chunks.iter().map(|chunk| chunk.get().len() + 1).sum();
+        let chunk_bytes: usize = chunks.iter().map(|chunk| chunk.get().len() + 1).sum();
         // If the end does not fit after the chunks, the next read returns it.
-        let end = end.filter(|_| all && (chunks.is_empty() || told + end_bytes <= bytes_max));
+        let end =
+            end.filter(|_| all && (chunks.is_empty() || chunk_bytes + end_bytes <= bytes_max));
         let next_offset = match read.items.get(chunks.len()) {
-            Some(left_out) if !all => begin(left_out),
+            Some(left_out) if !all => start_of(left_out),
             _ => read.next_offset,
         };
         Self {
@@ -127,7 +128,7 @@ impl<'a> ReadView<'a> {
     }
 }
 
-fn begin(item: &ReadItem) -> Offset {
+fn start_of(item: &ReadItem) -> Offset {
     match item {
         ReadItem::Chunk(chunk) => chunk.offset,
         ReadItem::Gap(gap) => gap.from,
@@ -207,12 +208,12 @@ mod tests {
             next_offset: 5,
             end: None,
         };
-        let told = json!(ReadView::of(&read, 1 << 20));
-        assert_eq!(told["next_offset"], 5);
-        assert_eq!(told["chunks"][0]["data"], "hi");
+        let shown = json!(ReadView::of(&read, 1 << 20));
+        assert_eq!(shown["next_offset"], 5);
+        assert_eq!(shown["chunks"][0]["data"], "hi");
         let expected = json!({"gap": {"from": 2, "to": 5, "reason": "power_loss"}});
-        assert_eq!(told["chunks"][1], expected);
-        assert!(told.get("end").is_none());
+        assert_eq!(shown["chunks"][1], expected);
+        assert!(shown.get("end").is_none());
     }
 
     /// Half a million chunks of one byte would be a hundred megabytes of JSON.

@@ -47,7 +47,7 @@ pub fn read(caller: &Caller, params: &Map<String, Value>) -> Result<NewJob, Refu
 
 /// Stores a job, and ties it to its client's connection if the job asks for that.
 pub async fn store(caller: &Caller, job: NewJob) -> Result<Submitted, Refusal> {
-    check_open(caller)?;
+    check_not_draining(caller)?;
     let executor = &caller.server.executor;
     executor.check_ties(std::slice::from_ref(&job))?;
     let submitted = executor.submit(job, &caller.actor()).await?;
@@ -57,7 +57,7 @@ pub async fn store(caller: &Caller, job: NewJob) -> Result<Submitted, Refusal> {
 }
 
 /// A server that drains takes no new jobs.
-pub fn check_open(caller: &Caller) -> Result<(), Refusal> {
+pub fn check_not_draining(caller: &Caller) -> Result<(), Refusal> {
     if !caller.server.draining.is_cancelled() {
         return Ok(());
     }

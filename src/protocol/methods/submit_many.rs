@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::submit::{check_open, check_size};
+use super::submit::{check_not_draining, check_size};
 use crate::{
     executor::{SubmitOutcome, Tie},
     job::{JobId, JobNumber, JobState, NewJob},
@@ -85,7 +85,7 @@ pub async fn execute(
 ) -> Result<Box<RawValue>, Refusal> {
     let jobs = new_jobs(caller, &params)?;
     drop(params);
-    check_open(caller)?;
+    check_not_draining(caller)?;
     let executor = &caller.server.executor;
     executor.check_ties(&jobs)?;
     let delays: Vec<_> = jobs.iter().map(Tie::delay).collect();

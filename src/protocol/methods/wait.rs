@@ -34,7 +34,7 @@ fn options(params: &Params<'_>) -> Result<WaitOptions, Refusal> {
     Ok(WaitOptions {
         jobs: jobs(params)?,
         all: params
-            .word("mode", &[("any", false), ("all", true)])?
+            .one_of("mode", &[("any", false), ("all", true)])?
             .unwrap_or(false),
         until: until(params)?,
         timeout: params.seconds("timeout_s")?,
@@ -99,7 +99,7 @@ fn until_match(params: &Params<'_>) -> Result<Until, Refusal> {
     let streams = [Stream::Stdout, Stream::Stderr, Stream::Pty];
     Ok(Until::Match {
         pattern,
-        stream: params.word("stream", &streams.map(|stream| (stream.name(), stream)))?,
+        stream: params.one_of("stream", &streams.map(|stream| (stream.name(), stream)))?,
         from: params.offset("from")?.unwrap_or(0),
     })
 }
@@ -121,8 +121,9 @@ impl<'a> WaitView<'a> {
     fn of(waited: &'a Waited, bytes_max: usize) -> Self {
         let job = waited.job.as_ref().map(to_raw);
         let last_output = waited.last_output.as_ref().map(ChunkView::of);
-        let told = job.as_ref().map_or(0, |job| job.get().len()) + to_json(&last_output).len();
-        let left = bytes_max.saturating_sub(told);
+        let other_bytes =
+            job.as_ref().map_or(0, |job| job.get().len()) + to_json(&last_output).len();
+        let left = bytes_max.saturating_sub(other_bytes);
         let (mut jobs, all) = fitting(&waited.jobs, left);
         // `fitting` always takes the first item, and `job` may have filled the message.
         if jobs.first().is_some_and(|first| first.get().len() > left) {
@@ -286,9 +287,9 @@ mod tests {
             offset: None,
             last_output: None,
         };
-        let told = json!(WaitView::of(&waited, 1000));
+        let shown = json!(WaitView::of(&waited, 1000));
         assert_eq!(
-            told,
+            shown,
             json!({"met": false, "job": null, "jobs": [], "last_output": null})
         );
     }

@@ -50,7 +50,7 @@ impl SessionEnd {
             Self::NotText => (CloseCode::Invalid, "text must be UTF-8"),
             Self::NotAllowed => (CloseCode::Protocol, "the frame broke the protocol"),
             Self::AuthTimeout => (CloseCode::Policy, "not authenticated in time"),
-            Self::UnauthenticatedBytes => (CloseCode::Policy, "too much before authenticating"),
+            Self::UnauthenticatedBytes => (CloseCode::Policy, "too many bytes before authenticating"),
             Self::SlotDisplaced => (
                 CloseCode::Again,
                 "another client needs this slot: authenticate at once, or show the token with the upgrade",
@@ -129,9 +129,11 @@ mod tests {
         ] {
             assert_eq!(code(end), expected, "{end:?}");
         }
-        let words = SessionEnd::SlotDisplaced.close_message().expect("words");
+        let message = SessionEnd::SlotDisplaced
+            .close_message()
+            .expect("a message");
         // A control frame has 125 bytes, two of them for the code (RFC 6455, 5.5).
-        assert!(words.reason.len() <= 123);
+        assert!(message.reason.len() <= 123);
         let capacity = CapacityError::MessageTooLong {
             size: 2,
             max_size: 1,

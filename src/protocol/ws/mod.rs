@@ -50,7 +50,7 @@ fn accept(
     mut request: Request,
 ) -> Result<Response, HttpProblem> {
     if request.method() != Method::GET {
-        return Err(HttpProblem::only("GET"));
+        return Err(HttpProblem::method_not_allowed("GET"));
     }
     let offer = SubProtocolOffer::read(request.headers());
     let authenticated = server.authenticated(connection.peer, request.headers())?;

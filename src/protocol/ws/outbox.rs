@@ -62,7 +62,7 @@ pub struct CloseMessage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionClosed;
 
-/// Where a session's messages are handed in. Cheap to clone.
+/// Where a session's messages are queued. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     /// The channel has no bound: every sender waits for `queued` first.
@@ -141,7 +141,7 @@ pub enum Written {
     /// The connection broke, or the session ended without a close message.
     Broken,
     /// The client answered no ping for too long.
-    Silent,
+    Unresponsive,
     /// The session is evicted, and the client does not read.
     Abandoned,
 }
@@ -221,7 +221,7 @@ impl Outbox {
 
     /// Waits until a tail may fetch output. Only `notifications_max` tails of a session fetch at a time,
     /// so a client that does not read costs the output of few tails, however many it has. When this
-    /// returns, the queue has room for a notification, so the output need not wait in the tail.
+    /// returns, the queue has space for a notification, so the output need not wait in the tail.
     pub async fn tail_permit(&self) -> Result<TailPermit, SessionClosed> {
         let permit = self.tail_permits.clone().acquire_owned().await;
         let permit = permit.map(TailPermit).map_err(|_| SessionClosed)?;
@@ -303,7 +303,7 @@ impl OutboxWriter {
                     None
                 }
                 NextFrame::Notification(notification) => Some(notification.message),
-                NextFrame::Ping if self.is_silent() => return Written::Silent,
+                NextFrame::Ping if self.is_unresponsive() => return Written::Unresponsive,
                 NextFrame::Ping => Some(Message::Ping(Bytes::new())),
                 NextFrame::Over => return Written::Broken,
                 NextFrame::Close(close_message) => {
@@ -319,14 +319,14 @@ impl OutboxWriter {
                 written = self.write(sink, message) => if written.is_err() {
                     return Written::Broken;
                 },
-                // A close message would have to wait for the client behind this write.
+                // A close message would have to wait for the client after this write.
                 () = usage.evicted() => return Written::Abandoned,
             }
         }
     }
 
     /// Counts one more ping; true if too many are unanswered.
-    fn is_silent(&self) -> bool {
+    fn is_unresponsive(&self) -> bool {
         self.unanswered.fetch_add(1, Ordering::SeqCst) >= self.config.unanswered_max
     }
 

@@ -1,4 +1,4 @@
-//! Tests of the outbox: order, bounds, and what a purge takes out.
+//! Tests of the outbox: order, bounds, pings, and muted subscriptions.
 
 use std::{
     pin::Pin,
@@ -147,7 +147,7 @@ async fn a_muted_subscription_sends_nothing_behind_the_reply() {
         async move { writer.run(&mut client).await }
     });
     outbox.reply(reply("untailed")).await.expect("open");
-    // What was handed in first is written once there is room for so many behind it.
+    // The first notification is written before the queue takes this many more.
     for _ in 0..2 * CONFIG.notifications_max {
         outbox.notify(note("muted"), &ended).await.expect("open");
     }
@@ -175,7 +175,10 @@ async fn a_client_that_does_not_read_fills_the_queues_and_is_not_called_silent()
     }
     let more = outbox.notify(note("x"), &unmuted);
     let stuck = tokio::time::timeout(Duration::from_secs(3600), more).await;
-    assert!(stuck.is_err(), "there is room though nobody reads");
+    assert!(
+        stuck.is_err(),
+        "there is space although the client does not read"
+    );
     assert!(!written.is_finished());
     reading.read(1);
     outbox.notify(note("x"), &unmuted).await.expect("open");
@@ -230,7 +233,7 @@ async fn a_client_that_answers_nothing_is_left_after_three_pings() {
     let mut client = Client::default();
     client.read(9);
     let begun = Instant::now();
-    assert_eq!(writer.run(&mut client).await, Written::Silent);
+    assert_eq!(writer.run(&mut client).await, Written::Unresponsive);
     assert_eq!(client.got(), ["ping", "ping", "ping"]);
     assert_eq!(begun.elapsed(), 4 * CONFIG.ping_interval);
 }
@@ -272,7 +275,7 @@ async fn a_place_in_flight_is_free_once_the_reply_is_being_written() {
     written.abort();
 }
 
-/// What is held for a client that does not read must be gone at once, and one that does may hear why.
+/// What is held for an evicted client is released at once; one that reads still gets the reason.
 #[tokio::test(start_paused = true)]
 async fn who_is_evicted_is_told_only_where_nothing_waits() {
     for may_read in [0, 10] {

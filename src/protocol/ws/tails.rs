@@ -63,7 +63,7 @@ struct ActiveTail {
 }
 
 impl ActiveTail {
-    fn is_silent(&self) -> bool {
+    fn has_ended(&self) -> bool {
         Arc::strong_count(&self.muted) == 1
     }
 }
@@ -93,7 +93,7 @@ impl Tails {
     pub fn check_limit(&self) -> Result<(), Refusal> {
         let mut live = self.lock();
         // A tail that has ended stays until its last notification is written, so that it can be muted.
-        live.retain(|_, tail| !tail.is_silent());
+        live.retain(|_, tail| !tail.has_ended());
         if (live.len() as u64) < self.max {
             return Ok(());
         }
@@ -226,7 +226,7 @@ impl TailSender {
             };
             match sent {
                 Ok(()) => failed_reads = 0,
-                // `connection` tells the client that the server stops.
+                // `connection` informs the client that the server stops.
                 Err(TailStop::Over | TailStop::Failed(Error::Stopping)) => return Ok(()),
                 // Nothing is lost by this: the cursor has not moved.
                 Err(TailStop::Failed(Error::Unavailable(why)))

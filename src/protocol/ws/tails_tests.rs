@@ -1,5 +1,5 @@
-//! Tests of ending a tail that has said its last word already: what of it is not written yet must
-//! not be written behind the reply.
+//! Tests of ending a tail that has ended already: its notifications that are not written yet must not
+//! be written after the reply.
 
 use super::*;
 use crate::protocol::{limits::memory_budget::MemoryBudget, ws::outbox};
@@ -11,8 +11,8 @@ const CONFIG: outbox::WriterConfig = outbox::WriterConfig {
     unanswered_max: 3,
 };
 
-/// Tails with one whose task is over and whose last word waits to be written.
-async fn with_a_last_word(outbox: &Outbox) -> Tails {
+/// Tails with one whose task has ended and whose last notification waits to be written.
+async fn with_a_last_notification(outbox: &Outbox) -> Tails {
     let tails = Tails::new(1, CancellationToken::new());
     let subscription = tails.number();
     let muted = Arc::new(AtomicBool::new(false));
@@ -50,8 +50,8 @@ async fn a_last_word_that_waits_does_not_follow_the_reply_to_untail() {
         Arc::default(),
         MemoryBudget::new(1 << 20).session_usage(),
     );
-    let tails = with_a_last_word(&outbox).await;
-    assert!(tails.check_limit().is_err(), "it is not silent yet");
+    let tails = with_a_last_notification(&outbox).await;
+    assert!(tails.check_limit().is_err(), "it has not ended yet");
     assert!(tails.end(1).await);
     let muted = written(writer, outbox, tails);
     drop(close_message);

@@ -32,7 +32,7 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
     let wanted = wanted?;
     drop(params);
     session.tails.check_limit()?;
-    check_begin(&wanted, &job)?;
+    check_start(&wanted, &job)?;
     let submitted = submit::store(caller, job).await?;
     let opened = wanted.open(session, JobRef::Id(submitted.job.id)).await;
     let (opened, tail_error) = match opened {
@@ -52,7 +52,7 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
 
 /// A new job has no output yet, so a later start makes sense only with an idempotency key, which may name
 /// an earlier job.
-fn check_begin(wanted: &TailRequest, job: &NewJob) -> Result<(), Refusal> {
+fn check_start(wanted: &TailRequest, job: &NewJob) -> Result<(), Refusal> {
     match wanted.options.from {
         StartAt::Offset(offset) if offset > 0 && job.idempotency_key.is_none() => {
             let refusal = Refusal::params("tail.from", "lies beyond the end: the job is new");
@@ -76,13 +76,13 @@ mod tests {
     #[test]
     fn a_later_beginning_needs_a_key() {
         let wanted = TailRequest::nested(&json!({"from": 5})).expect("valid");
-        assert!(check_begin(&wanted, &job()).is_err());
+        assert!(check_start(&wanted, &job()).is_err());
         let keyed = NewJob {
             idempotency_key: Some("k".into()),
             ..job()
         };
-        assert!(check_begin(&wanted, &keyed).is_ok());
+        assert!(check_start(&wanted, &keyed).is_ok());
         let whole = TailRequest::nested(&json!({"from": 0})).expect("valid");
-        assert!(check_begin(&whole, &job()).is_ok());
+        assert!(check_start(&whole, &job()).is_ok());
     }
 }

@@ -57,7 +57,7 @@ impl TailRequest {
 
     fn from_params(params: &Params<'_>) -> Result<Self, Refusal> {
         let options = TailOptions {
-            from: begin(params)?,
+            from: start_at(params)?,
             follow: params.flag("follow")?.unwrap_or(true),
             streams: params.streams()?,
         };
@@ -66,7 +66,7 @@ impl TailRequest {
             ("binary", TailEncoding::Binary),
         ];
         let encoding = params
-            .word("encoding", &words)?
+            .one_of("encoding", &words)?
             .unwrap_or(TailEncoding::Text);
         Ok(Self { options, encoding })
     }
@@ -90,7 +90,7 @@ impl TailRequest {
     }
 }
 
-fn begin(params: &Params<'_>) -> Result<StartAt, Refusal> {
+fn start_at(params: &Params<'_>) -> Result<StartAt, Refusal> {
     let from = params.offset("from")?.map(StartAt::Offset);
     let bytes = params
         .number("last_bytes", 0, OFFSET_MAX)?
