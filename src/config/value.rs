@@ -38,7 +38,7 @@ fn in_range(number: u64, bound: &RangeInclusive<u64>) -> Result<u64, String> {
         return Ok(number);
     }
     Err(format!(
-        "must lie between {} and {}",
+        "must be between {} and {}",
         bound.start(),
         bound.end()
     ))

@@ -14,7 +14,7 @@ use crate::data_dir::{Access, OwnDir};
 pub struct RotatedFile {
     target: LogTarget,
     file: File,
-    /// Bytes written since the last rotation, or since the last attempt at one.
+    /// Bytes in the file; counted from 0 again after a failed attempt to begin a new one.
     bytes: u64,
     bytes_max: u64,
 }

@@ -35,8 +35,8 @@ fn action(params: &Params<'_>) -> Result<Action, Refusal> {
                 "must be a name such as SIGUSR1 or a number from 1 to 64",
             )
         }),
-        (SIGNAL, None) => Err(params.wrong("signal", "missing; the action is signal")),
-        (_, Some(_)) => Err(params.wrong("signal", "only with the action signal")),
+        (SIGNAL, None) => Err(params.wrong("signal", "missing; the action signal needs it")),
+        (_, Some(_)) => Err(params.wrong("signal", "allowed only with the action signal")),
         (action, None) => Ok(action),
     }
 }

@@ -81,7 +81,7 @@ fn cursor(params: &Params<'_>) -> Result<Option<JobNumber>, Refusal> {
     let number = text.parse().ok().filter(|number: &JobNumber| *number >= 0);
     number
         .map(Some)
-        .ok_or_else(|| params.wrong("cursor", "must be next_cursor of the page before"))
+        .ok_or_else(|| params.wrong("cursor", "must be next_cursor of the previous page"))
 }
 
 #[derive(Debug, Serialize)]

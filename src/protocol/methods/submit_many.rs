@@ -65,7 +65,7 @@ fn new_job(caller: &Caller, entry: &Value) -> Result<NewJob, Refusal> {
         .as_object()
         .ok_or_else(|| Refusal::params("jobs", "each must be an object"))?;
     if map.get("tail").is_some_and(|tail| !tail.is_null()) {
-        return Err(Refusal::params("tail", "only with job.submit"));
+        return Err(Refusal::params("tail", "allowed only in job.submit"));
     }
     let job = caller.server.executor.read_new_job(map)?;
     check_size(&job, job_bytes_max(&caller.server.settings))?;

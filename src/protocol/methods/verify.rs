@@ -93,7 +93,8 @@ fn contains(params: &Params<'_>, text: &str) -> Result<Assertion, Refusal> {
         0 => Err(params.wrong("contains", "must not be empty")),
         1..=TEXT_BYTES_MAX => Ok(Assertion::Contains(text.as_bytes().to_vec())),
         _ => {
-            let message = format!("contains: at most {TEXT_BYTES_MAX} bytes; claim a part of it");
+            let message =
+                format!("contains: at most {TEXT_BYTES_MAX} bytes; claim a part of the text");
             Err(Refusal::limit("claim_bytes_max", message))
         }
     }

@@ -50,7 +50,9 @@ impl SessionEnd {
             Self::NotText => (CloseCode::Invalid, "text must be UTF-8"),
             Self::NotAllowed => (CloseCode::Protocol, "the frame broke the protocol"),
             Self::AuthTimeout => (CloseCode::Policy, "not authenticated in time"),
-            Self::UnauthenticatedBytes => (CloseCode::Policy, "too many bytes before authenticating"),
+            Self::UnauthenticatedBytes => {
+                (CloseCode::Policy, "too many bytes before authenticating")
+            }
             Self::SlotDisplaced => (
                 CloseCode::Again,
                 "another client needs this slot: authenticate at once, or show the token with the upgrade",

@@ -231,7 +231,7 @@ async fn execute_concurrently(session: &Session, mut task: ReadyRequest, run: Ru
     let late = run(session, params).await;
     let permit = session.outbox.reply_permit().await;
     let outcome = match late {
-        Ok(ConcurrentOutcome::Ready(outcome)) => Ok(outcome),
+        Ok(ConcurrentOutcome::Ready(result)) => Ok(result.into()),
         Ok(ConcurrentOutcome::Deferred(_)) if session.over.is_cancelled() => return,
         Ok(ConcurrentOutcome::Deferred(reply)) => {
             let _long_reply = match is_long {

@@ -56,8 +56,8 @@ pub type MethodFuture<'a> = BoxFuture<'a, Result<Outcome, Refusal>>;
 
 /// What a concurrent method returns.
 pub enum ConcurrentOutcome<'a> {
-    /// The outcome itself.
-    Ready(Outcome),
+    /// The result, as JSON.
+    Ready(Box<RawValue>),
     /// The method has waited; its reply is made after the reply's permit is there.
     Deferred(MethodFuture<'a>),
 }
@@ -135,7 +135,7 @@ macro_rules! concurrent {
             Mode::Concurrent(|session, params| {
                 Box::pin(async move {
                     let result = $execute(&session.caller, params).await?;
-                    Ok(ConcurrentOutcome::Ready(result.into()))
+                    Ok(ConcurrentOutcome::Ready(result))
                 })
             })
         }
@@ -289,7 +289,7 @@ impl Method {
         }
         let known: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
         let known = known.join(", ");
-        let message = format!("there is no such method; there are {AUTHENTICATE}, {known}");
+        let message = format!("there is no such method; known methods are {AUTHENTICATE}, {known}");
         Err(Refusal::new(ErrorKind::MethodNotFound, message))
     }
 }
@@ -320,7 +320,7 @@ async fn query_history(
 ) -> Result<ConcurrentOutcome<'_>, Refusal> {
     drop(session.outbox.reply_permit().await);
     let result = query::execute(&session.caller, params).await?;
-    Ok(ConcurrentOutcome::Ready(result.into()))
+    Ok(ConcurrentOutcome::Ready(result))
 }
 
 #[cfg(test)]
