@@ -130,7 +130,7 @@ mod tests {
         for slot in [&three, &four] {
             slot.set_authenticated();
         }
-        assert!(slots.take().is_none(), "all of them are known");
+        assert!(slots.take().is_none(), "all of them are authenticated");
         drop(one);
         assert!(slots.take().is_some());
     }

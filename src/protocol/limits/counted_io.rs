@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_may_send_a_little_and_a_friend_everything() {
+    async fn a_client_without_the_token_may_send_a_little_and_one_with_it_everything() {
         let authenticated = Arc::new(AtomicBool::new(false));
         let bytes = vec![0; 100_000];
         let usage = MemoryBudget::new(1 << 20).session_usage();
@@ -144,7 +144,7 @@ mod tests {
         );
         authenticated.store(true, Ordering::SeqCst);
         let mut rest = Vec::new();
-        client.read_to_end(&mut rest).await.expect("a friend");
+        client.read_to_end(&mut rest).await.expect("authenticated");
         assert_eq!(rest.len(), 50_000);
     }
 }

@@ -256,7 +256,7 @@ async fn a_client_that_only_answers_pings_is_kept() {
 }
 
 #[tokio::test]
-async fn a_place_in_flight_is_free_once_the_reply_is_being_written() {
+async fn a_permit_in_flight_is_free_once_the_reply_is_being_written() {
     let (outbox, writer, _last) = outbox(CONFIG, Arc::default());
     let mut client = Client::default();
     let semaphore = Arc::new(Semaphore::new(1));

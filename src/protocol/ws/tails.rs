@@ -92,7 +92,7 @@ impl Tails {
     /// Refuses one more tail if the session has `max` already.
     pub fn check_limit(&self) -> Result<(), Refusal> {
         let mut live = self.lock();
-        // A tail that has ended stays until its last notification is written, so that it can be muted.
+        // A tail whose task is over stays until its last notification is written, so that it can be muted.
         live.retain(|_, tail| !tail.has_ended());
         if (live.len() as u64) < self.max {
             return Ok(());
@@ -105,7 +105,7 @@ impl Tails {
     }
 
     /// A number that no other tail of this session has or had.
-    pub fn number(&self) -> u32 {
+    pub fn next_number(&self) -> u32 {
         self.last_number.fetch_add(1, Ordering::SeqCst) + 1
     }
 
@@ -222,7 +222,7 @@ impl TailSender {
                     Ok(()) => self.send_with_permit(tail).await,
                     Err(error) => Err(error.into()),
                 },
-                () = hold_over(held) => Box::pin(self.flush()).await.map_err(Into::into),
+                () = hold_elapsed(held) => Box::pin(self.flush()).await.map_err(Into::into),
             };
             match sent {
                 Ok(()) => failed_reads = 0,
@@ -332,7 +332,7 @@ impl TailSender {
 }
 
 /// Returns when held bytes have waited for [`HOLD`]; never if there are none.
-async fn hold_over(held: Option<(Offset, Instant)>) {
+async fn hold_elapsed(held: Option<(Offset, Instant)>) {
     match held {
         Some((_, since)) => tokio::time::sleep_until(since + HOLD).await,
         None => std::future::pending().await,

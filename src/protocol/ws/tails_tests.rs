@@ -14,7 +14,7 @@ const CONFIG: outbox::WriterConfig = outbox::WriterConfig {
 /// Tails with one whose task has ended and whose last notification waits to be written.
 async fn with_a_last_notification(outbox: &Outbox) -> Tails {
     let tails = Tails::new(1, CancellationToken::new());
-    let subscription = tails.number();
+    let subscription = tails.next_number();
     let muted = Arc::new(AtomicBool::new(false));
     let sent = outbox.notify(Message::text("job.end"), &muted).await;
     assert_eq!(sent, Ok(()));
@@ -44,7 +44,7 @@ async fn written(writer: outbox::OutboxWriter, outbox: Outbox, tails: Tails) -> 
 }
 
 #[tokio::test]
-async fn a_last_word_that_waits_does_not_follow_the_reply_to_untail() {
+async fn a_last_notification_that_waits_does_not_follow_the_reply_to_untail() {
     let (outbox, writer, close_message) = outbox::outbox(
         CONFIG,
         Arc::default(),
@@ -59,13 +59,13 @@ async fn a_last_word_that_waits_does_not_follow_the_reply_to_untail() {
 }
 
 #[tokio::test]
-async fn a_tail_takes_no_room_once_its_last_word_is_written() {
+async fn a_tail_takes_no_room_once_its_last_notification_is_written() {
     let tails = Tails::new(1, CancellationToken::new());
     let task = tokio::spawn(async {});
     let muted = Arc::default();
     tails
         .lock()
-        .insert(tails.number(), ActiveTail { muted, task });
+        .insert(tails.next_number(), ActiveTail { muted, task });
     assert!(tails.check_limit().is_ok());
     assert!(tails.end(1).await, "it is known for ever");
 }

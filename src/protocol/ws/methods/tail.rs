@@ -81,7 +81,7 @@ impl TailRequest {
             .tail(job, self.options)
             .await?;
         let granted = Granted {
-            subscription: session.tails.number(),
+            subscription: session.tails.next_number(),
             tail,
             follow,
             encoding: self.encoding,
