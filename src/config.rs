@@ -1,7 +1,5 @@
-//! The settings: every bound of the server side by side, each with its unit, its default and what
-//! it means; read from a TOML file, the environment and options, in rising order.
-//!
-//! What a setting does is not known here, only what it is called and which values it may have.
+//! The settings: every bound of the server with its unit, default, range and meaning. A value comes from an
+//! option, else from the environment, else from a TOML file.
 
 use std::{
     collections::BTreeMap,
@@ -18,38 +16,38 @@ pub use layers::{ConfigError, Layers, Origin};
 pub use options::SettingOptions;
 pub use value::{Listen, LogFormat, SettingValue};
 
-/// Prefix of the variables that settings are read from.
+/// Prefix of the variables from which settings are read.
 pub const ENV_PREFIX: &str = "CC_EXECUTOR_";
 
-/// Name of the settings' file in the data directory.
+/// Name of the settings file in the data directory.
 pub const FILE_NAME: &str = "config.toml";
 
-/// The variable that names the settings' file.
+/// The variable that names the settings file.
 const CONFIG_VARIABLE: &str = "CC_EXECUTOR_CONFIG";
 
 /// One row of the settings table.
 #[derive(Debug)]
 pub struct SettingRow {
-    /// The TOML key; the variable and the option are derived from it.
+    /// The TOML key; the names of the variable and the option are derived from it.
     pub name: &'static str,
-    /// What it means, as lines.
+    /// Its help text, line by line.
     pub doc: &'static [&'static str],
-    /// Whether the option may stand without a value.
+    /// Whether the option may be given without a value.
     pub flag: bool,
 }
 
 impl SettingRow {
-    /// The variable: `CC_EXECUTOR_SESSIONS_MAX`.
+    /// The variable, such as `CC_EXECUTOR_SESSIONS_MAX`.
     pub fn variable(&self) -> String {
         format!("{ENV_PREFIX}{}", self.name.to_ascii_uppercase())
     }
 
-    /// The option of `serve` without its dashes: `sessions-max`.
+    /// The option of `serve` without its dashes, such as `sessions-max`.
     pub fn option(&self) -> String {
         self.name.replace('_', "-")
     }
 
-    /// What it means, in one line.
+    /// Its help text in one line.
     pub fn help(&self) -> String {
         self.doc
             .iter()
@@ -59,14 +57,14 @@ impl SettingRow {
     }
 }
 
-/// A setting with the value that is in force, for people.
+/// A setting with the value that is in force, for display.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shown {
-    /// Its name.
+    /// The TOML key.
     pub name: &'static str,
-    /// Its value.
+    /// The value, as it may be written into a settings file.
     pub value: serde_json::Value,
-    /// Where the value comes from.
+    /// The layer that the value comes from.
     pub origin: Origin,
 }
 
@@ -101,7 +99,7 @@ macro_rules! settings {
                 Ok((Self { $($name,)+ }, shown))
             }
 
-            /// Every setting that is a number, by name; null where there is no bound.
+            /// Every setting that bounds something, by name; null if there is no bound.
             pub fn bounds(&self) -> serde_json::Map<String, serde_json::Value> {
                 let all = [$((stringify!($name), self.$name.bound())),+];
                 let bounds = all.into_iter().filter_map(|(name, bound)| Some((name, bound?)));
@@ -115,31 +113,31 @@ macro_rules! settings {
 const ANY: std::ops::RangeInclusive<u64> = 0..=i64::MAX as u64;
 
 settings! {
-    /// Where everything is kept.
+    /// Directory in which the server keeps everything.
     data_dir: PathBuf = default_data_dir(), ();
-    /// TCP address of the doors, HOST:PORT with a numeric host (port 0 takes a free one), or none.
-    /// Beyond this machine only with insecure_listen: the token would cross the network in clear text.
+    /// TCP address, HOST:PORT with a numeric host (port 0 takes a free one), or none. An address beyond
+    /// this machine needs insecure_listen, because the token would cross the network in clear text.
     listen: Listen = Listen::default(), ();
-    /// Listen on another address than this machine's own, although nothing that crosses the network is
+    /// Allow listen to be an address beyond this machine, although nothing that crosses the network is
     /// encrypted, the token included.
     insecure_listen: bool = false, ();
-    /// More Host values that are answered on TCP, with or without a port.
+    /// Further Host values that are answered on TCP, with or without a port.
     allowed_hosts: Vec<String> = Vec::new(), ();
-    /// More Origin values that are answered, whole, such as `https://example.com`.
+    /// Further Origin values that are answered, complete, such as `https://example.com`.
     allowed_origins: Vec<String> = Vec::new(), ();
-    /// Wait for all jobs before a planned stop, taking no new ones.
+    /// Before a planned stop, take no new jobs and wait until all jobs are final.
     drain: bool = false, ();
-    /// Exit after so many seconds without session and live job, or none.
+    /// Exit after this many seconds without a session and a live job, or none.
     idle_exit_s: Option<u64> = None, 1..=315_360_000;
-    /// WebSocket sessions on TCP.
+    /// Most WebSocket sessions on TCP.
     sessions_max: u64 = 100, 1..=100_000;
-    /// How many of them may be without a token yet.
+    /// Most of these sessions that have not shown the token.
     unauthenticated_sessions_max: u64 = 16, 1..=100_000;
-    /// What each of those may send before it has shown the token, bytes.
+    /// Most bytes that such a session may send before it has shown the token.
     unauthenticated_bytes_max: u64 = 64 << 10, (8 << 10)..=(1 << 30);
-    /// Connections on the Unix socket; beyond it one that has not asked for anything yet gives way.
+    /// Most connections on the Unix socket; beyond it the oldest that has sent no request is closed.
     unix_connections_max: u64 = 1000, 1..=100_000;
-    /// Connections on TCP, whatever they do; beyond it one that has not shown the token gives way.
+    /// Most connections on TCP, of any kind; beyond it the oldest that has not shown the token is closed.
     tcp_connections_max: u64 = 2048, 1..=100_000;
     /// Seconds that a client has to send the head of a request.
     handshake_timeout_s: u64 = 10, 1..=3600;
@@ -147,88 +145,88 @@ settings! {
     auth_timeout_s: u64 = 10, 1..=3600;
     /// Longest WebSocket message in either direction, bytes.
     message_bytes_max: u64 = 1 << 20, (1 << 20)..=(1 << 26);
-    /// Deepest nesting of a message.
+    /// Deepest nesting of a message, levels.
     json_depth_max: u64 = 64, 8..=100;
-    /// Requests of a session that may wait for their reply.
+    /// Most requests of a session that wait for their reply.
     in_flight_max: u64 = 64, 1..=10_000;
-    /// Bytes of a session's requests that wait to be executed; at it nothing more is read from it.
+    /// Bytes of a session's requests that wait to be executed; at this many nothing more is read from it.
     in_flight_bytes_max: u64 = 256 << 10, 1..=(1 << 30);
-    /// Bytes of replies that wait for a slow session; at it no further request of it is executed.
+    /// Bytes of replies that wait for a slow session; at this many no further request of it is executed.
     replies_queued_bytes_max: u64 = 16 << 10, 1..=(1 << 30);
-    /// Bytes of unfinished messages, requests and unread replies of all sessions together, beyond
-    /// 64 KiB of each; at it the one is closed whose client has not sent or read for the longest
+    /// Bytes of unfinished messages, requests and unread replies of all sessions together, beyond 64 KiB of
+    /// each. If there are more, the session is closed whose client has not sent or read for the longest
     /// time. At least four times message_bytes_max.
     held_bytes_max: u64 = 16 << 20, (4 << 20)..=(1 << 40);
-    /// Jobs of one job.submit_many.
+    /// Most jobs of one job.submit_many.
     submit_many_max: u64 = 10_000, 1..=10_000;
-    /// Requests that a session may ask at once; beyond it those that do take turns.
+    /// Requests that a session may send at once; sessions that send more take turns.
     requests_burst_max: u64 = 256, 1..=1_000_000;
-    /// How many of them come back every second.
+    /// How many of these requests a session regains every second.
     requests_per_s: u64 = 10, 1..=1_000_000;
-    /// Requests a second of all sessions that take turns; one alone is not slowed down.
+    /// Requests per second of all sessions that take turns; a session that is alone is not slowed down.
     flood_requests_per_s: u64 = 4000, 1..=1_000_000;
-    /// Tails of a session.
+    /// Most tails of a session.
     subscriptions_max: u64 = 256, 1..=10_000;
     /// Seconds between the server's pings.
     ping_interval_s: u64 = 20, 1..=3600;
-    /// Pings without any answer after which a session is closed.
+    /// Unanswered pings after which a session is closed.
     pings_unanswered_max: u64 = 3, 1..=100;
-    /// Notifications that wait for a slow session, and tails of it that hold output for the next
-    /// ones; each has at most about 50 KiB.
+    /// Most notifications that wait for a slow session, and most of its tails that hold output for the next
+    /// ones; each has up to about 50 KiB.
     notifications_queued_max: u64 = 1, 1..=1000;
-    /// Size of the buffer in which small messages are gathered before they are written, bytes.
+    /// Size of the buffer in which small messages are collected before they are written, bytes.
     write_buffer_bytes: u64 = 16 << 10, 0..=(1 << 24);
     /// Which log lines are written: a level (error, warn, info, debug, trace) or a filter.
     log_level: String = "info".to_owned(), ();
-    /// How they look: text, json, or auto (text on a terminal).
+    /// Format of log lines: text, json, or auto (text on a terminal).
     log_format: LogFormat = LogFormat::Auto, ();
-    /// Write them to this file instead of stderr.
+    /// Write log lines to this file instead of stderr, or none.
     log_file: Option<PathBuf> = None, ();
-    /// Begin a new log file at this size, keeping one old one, bytes.
+    /// Size at which a new log file is begun, bytes; one old file is kept.
     log_file_bytes_max: u64 = 8 << 20, (64 << 10)..=(1 << 40);
-    /// Segments of the output log are sealed at this size, bytes.
+    /// Size at which segments of the output log are sealed, bytes.
     segment_bytes: u64 = 4 << 20, (64 << 10)..=(1 << 30);
-    /// Output up to this size goes into the database when its job is final, bytes.
+    /// Output up to this size moves into the database when its job is final, bytes.
     inline_bytes_max: u64 = 256 << 10, 0..=(16 << 20);
-    /// Bound of the output log in all, at which processes wait, bytes, or none.
+    /// Most bytes of the output log in all, or none; beyond it processes wait.
     spool_bytes_max: Option<u64> = None, ANY;
-    /// What stays free on the file system of the data directory, at which processes wait, bytes,
-    /// or none for the smaller of 256 MiB and 5 % of it.
+    /// Bytes that stay free on the file system of the data directory, or none for the smaller of 256 MiB
+    /// and 5 % of it; below it processes wait.
     free_bytes_min: Option<u64> = None, ANY;
-    /// What is kept in a file of the data directory, so that on a full disk ends and cancels can
-    /// still be stored, bytes, or none for the smaller of 8 MiB and 5 % of the file system; 0: none.
+    /// Bytes that a file of the data directory reserves, so that ends and cancels can still be stored on a
+    /// full disk, or none for the smaller of 8 MiB and 5 % of the file system; 0: no reserve.
     ballast_bytes: Option<u64> = None, 0..=(1 << 30);
     /// Idle shims that are kept ready.
     warm_shims: u64 = 2, 0..=1024;
     /// How long a shim may take to answer at the start before it is left as it is, milliseconds.
     shim_answer_ms: u64 = 1000, 1..=60_000;
-    /// Databases up to this size are looked through for damage before anything is served, bytes; of
-    /// larger ones the outputs are looked through beside the work.
+    /// Databases up to this size are checked for damage before the server answers, bytes; of larger ones
+    /// the outputs are checked while it works.
     check_bytes_max: u64 = 128 << 20, ANY;
     /// How long a query over the history may take, seconds.
     query_timeout_s: u64 = 5, 1..=3600;
     /// Memory of a query, bytes.
     query_memory_bytes: u64 = 256 << 20, (64 << 20)..=(1 << 40);
-    /// Rows of a query's answer.
+    /// Most rows of a query's answer.
     query_rows_max: u64 = 10_000, 1..=10_000_000;
-    /// Queries that run at a time.
+    /// Most queries that run at a time.
     queries_max: u64 = 2, 1..=1000;
-    /// Queries that wait for those; more are refused.
+    /// Most queries that wait for those; more are refused.
     queries_waiting_max: u64 = 16, 0..=10_000;
     /// How long a verification may take, seconds, and as much again for each 4 GiB of the output.
     verify_timeout_s: u64 = 60, 1..=86_400;
-    /// Verifications that take turns, one of a session.
+    /// Most verifications that take turns, one for each session.
     verifies_max: u64 = 8, 1..=1000;
-    /// Verifications of other sessions that wait for those; more are refused.
+    /// Most verifications of other sessions that wait for those; more are refused.
     verifies_waiting_max: u64 = 64, 0..=10_000;
 }
 
-/// The server would be reachable beyond this machine, without TLS.
+/// The server would be reachable from other machines, without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "listening on {0} would let everybody who reaches that address read the token and all output on its \
-     way; listen on 127.0.0.1 behind a TLS proxy or an SSH tunnel, or say that it is meant: \
-     --insecure-listen (insecure_listen = true, {ENV_PREFIX}INSECURE_LISTEN=true)"
+    "listening on {0} would send the token and all output unencrypted over the network; listen on \
+     127.0.0.1 behind a TLS proxy or an SSH tunnel, or allow it with --insecure-listen \
+     (insecure_listen = true, {ENV_PREFIX}INSECURE_LISTEN=true)"
 )]
 pub struct InsecureListen(pub SocketAddr);
 
@@ -237,14 +235,18 @@ pub struct InsecureListen(pub SocketAddr);
 pub struct Loaded {
     /// The values.
     pub settings: Settings,
-    /// All of them, for people, in the order of the table.
+    /// All of them for display, in the order of the table.
     pub shown: Vec<Shown>,
 }
 
 /// Reads all layers: defaults, the file, this process's environment, `options`.
 ///
-/// The file is `config` if given (then it must exist), else `config.toml` in the data directory if
-/// there is one.
+/// The file is `config` if given (then it must exist), else `config.toml` in the data directory if there is
+/// one.
+///
+/// # Errors
+///
+/// The file cannot be read or is no TOML, a key is unknown, or a value is wrong.
 pub fn load(
     config: Option<&Path>,
     options: &BTreeMap<String, String>,
@@ -254,12 +256,12 @@ pub fn load(
     load_from(config, environment.collect(), options)
 }
 
-/// Whether a variable of this name is read by a server: as a setting, or as the settings' file.
+/// Whether a server reads a variable of this name, as a setting or as the settings file.
 pub fn is_variable(name: &str) -> bool {
     name == CONFIG_VARIABLE || TABLE.iter().any(|entry| entry.variable() == name)
 }
 
-/// The settings' file that an environment names.
+/// The settings file that an environment names.
 pub fn file_named_in(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     environment.get(CONFIG_VARIABLE).map(PathBuf::from)
 }
@@ -284,7 +286,7 @@ pub fn load_from(
 }
 
 impl Settings {
-    /// What no single value can tell.
+    /// Checks what depends on more than one value.
     fn check(&self) -> Result<(), ConfigError> {
         if self.segment_bytes > i64::MAX as u64 {
             return Err(ConfigError::value("segment_bytes", "is too large"));
@@ -296,11 +298,11 @@ impl Settings {
         Ok(())
     }
 
-    /// Whether the server may listen where it is told to.
+    /// Whether the server may listen on `listen`.
     ///
     /// # Errors
     ///
-    /// The address is one beyond this machine, and nobody has said that this is meant.
+    /// The address is beyond this machine, and `insecure_listen` is not set.
     pub fn check_listen(&self) -> Result<(), InsecureListen> {
         match self.listen {
             Listen::Address(address) if !address.ip().to_canonical().is_loopback() => {

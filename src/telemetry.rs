@@ -1,9 +1,8 @@
-//! Log lines: for people on a terminal, JSON elsewhere, to stderr or to a file that is replaced
-//! when it has grown.
+//! The log: text on a terminal, JSON elsewhere, to stderr or to a file that is rotated.
 //!
-//! Lines go through a thread of their own and are dropped (and counted) where nobody takes them:
-//! a full pipe behind stderr must not stop the server. What is logged is not known here, so whatever a
-//! field holds, a line stays one line and does nothing to a terminal.
+//! A thread of its own writes the lines. If they cannot be written fast enough, lines are dropped and
+//! counted: a full pipe at stderr must not stop the server. Whatever a field contains, a line stays one
+//! line and has no effect on a terminal.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -26,31 +25,31 @@ use crate::{
     escape,
 };
 
-mod floods;
+mod line_limiter;
 mod rotated;
-use floods::{LineLimiter, TELL_EVERY};
+use line_limiter::{LineLimiter, REPORT_EVERY};
 use rotated::RotatedFile;
 
-/// Lines that wait for a slow reader.
+/// Lines that may wait for the thread that writes them.
 const LINES_QUEUED_MAX: usize = 4096;
-/// How long the last lines may need to be written.
-const FLUSH: Duration = Duration::from_millis(300);
+/// How long [`Telemetry::flush`] waits.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Why there is no log.
+/// Why the log cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The filter is wrong.
+    /// `log_level` is neither a level nor a filter.
     #[error("log_level: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// The file cannot be written.
+    /// The file cannot be opened or created.
     #[error("cannot write the log file {}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system reports.
         source: io::Error,
     },
-    /// There is no thread for it.
+    /// The kernel allows no further thread.
     #[error("cannot start the thread that writes the log: {0}")]
     Thread(io::Error),
 }
@@ -62,7 +61,8 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Begins to log, for the whole process. A second call changes nothing but the flushing.
+    /// Begins to log, for the whole process. A second call changes nothing but the target of
+    /// [`Self::flush`].
     pub fn start(settings: &Settings, data_dir: &OwnDir) -> Result<Self, LogError> {
         let filter = EnvFilter::try_new(&settings.log_level)?;
         let sink = Sink::open(settings, data_dir)?;
@@ -72,7 +72,7 @@ impl Telemetry {
             LogFormat::Auto => !sink.is_terminal(),
         };
         let colours = sink.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let (queue, taken) = sync_channel(LINES_QUEUED_MAX);
+        let (queue, messages) = sync_channel(LINES_QUEUED_MAX);
         let dropped = Arc::<AtomicU64>::default();
         let lines = Lines {
             queue: queue.clone(),
@@ -83,32 +83,32 @@ impl Telemetry {
                 (false, false) => LineShape::Plain,
             },
         };
-        let floods = LineLimiter::default();
-        let told = floods.clone();
+        let limiter = LineLimiter::default();
+        let reporting = limiter.clone();
         std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(&taken, sink, &dropped, &told))
+            .spawn(move || write_lines(&messages, sink, &dropped, &reporting))
             .map_err(LogError::Thread)?;
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(lines);
-        // Only a process that tries twice (a test) has one already; the first one stays.
+        // Only a process that starts twice (a test) has a subscriber already; the first one stays.
         let _ = if json {
             let lines = builder.json().flatten_event(true).finish();
-            lines.with(floods).try_init()
+            lines.with(limiter).try_init()
         } else {
             let lines = builder.with_ansi(false).finish();
-            lines.with(floods).try_init()
+            lines.with(limiter).try_init()
         };
         Ok(Self { queue })
     }
 
-    /// Waits until what was logged is written, but not for ever.
+    /// Waits until the lines logged so far are written, up to 300 ms.
     pub fn flush(&self) {
-        let (done, heard) = channel();
+        let (done, flushed) = channel();
         if self.queue.try_send(Message::Flush(done)).is_ok() {
-            // Nobody answers where stderr is stuck: then there is nothing to wait for.
-            let _ = heard.recv_timeout(FLUSH);
+            // No answer comes if stderr is stuck: then the wait ends at the timeout.
+            let _ = flushed.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
@@ -119,7 +119,7 @@ enum Message {
     Flush(Sender<()>),
 }
 
-/// Hands lines to the thread.
+/// Hands lines to the thread that writes them.
 #[derive(Debug, Clone)]
 struct Lines {
     queue: SyncSender<Message>,
@@ -127,7 +127,7 @@ struct Lines {
     shape: LineShape,
 }
 
-/// What a line is.
+/// The shape of a line, which decides what has to be escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LineShape {
     Json,
@@ -136,13 +136,13 @@ enum LineShape {
 }
 
 impl LineShape {
-    /// The line as it is written: its end is the only character in it that acts, colours aside. The
-    /// one place where fields from outside are made harmless.
-    fn harmless(self, line: &[u8]) -> Vec<u8> {
+    /// The line as it is written: its end is the only control character in it, except for colours. This is
+    /// the only place where fields from outside are escaped.
+    fn escaped(self, line: &[u8]) -> Vec<u8> {
         let text = String::from_utf8_lossy(line);
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let mut shown = match self {
-            // Line ends in JSON are escaped already.
+            // JSON has escaped its line ends already.
             Self::Json => escape::visible_json(text),
             Self::Plain => escape::visible(text),
             Self::Coloured => coloured(&escape::visible(text)),
@@ -161,7 +161,7 @@ const LEVELS: [(&str, u8); 5] = [
     ("TRACE", 35),
 ];
 
-/// The level in its colour: the second word, behind the time.
+/// The line with its level, which is the second word, in colour.
 fn coloured(line: &str) -> String {
     let Some((time, rest)) = line.split_once(' ') else {
         return line.to_owned();
@@ -170,17 +170,17 @@ fn coloured(line: &str) -> String {
     let level = LEVELS.iter().find(|(name, _)| rest.starts_with(name));
     match level {
         Some((name, colour)) => {
-            let behind = &rest[name.len()..];
-            format!("\x1b[2m{time}\x1b[0m \x1b[{colour}m{name:>5}\x1b[0m{behind}")
+            let message = &rest[name.len()..];
+            format!("\x1b[2m{time}\x1b[0m \x1b[{colour}m{name:>5}\x1b[0m{message}")
         }
         None => line.to_owned(),
     }
 }
 
 impl Write for Lines {
-    /// The formatter hands in one whole event at a time.
+    /// The formatter passes one whole event at a time.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let shown = self.shape.harmless(line);
+        let shown = self.shape.escaped(line);
         if self.queue.try_send(Message::Line(shown)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -201,32 +201,37 @@ impl MakeWriter<'_> for Lines {
 }
 
 fn write_lines(
-    taken: &Receiver<Message>,
+    messages: &Receiver<Message>,
     mut sink: Sink,
     dropped: &AtomicU64,
-    floods: &LineLimiter,
+    limiter: &LineLimiter,
 ) {
-    let mut told_at = Instant::now();
+    let mut reported_at = Instant::now();
     loop {
-        match taken.recv_timeout(TELL_EVERY) {
+        match messages.recv_timeout(REPORT_EVERY) {
             Ok(Message::Line(line)) => sink.write(&line),
-            // The asker may have given up.
+            // `flush` may have timed out already.
             Ok(Message::Flush(done)) => drop(done.send(())),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if told_at.elapsed() >= TELL_EVERY {
-            floods.tell();
-            told_at = Instant::now();
+        if reported_at.elapsed() >= REPORT_EVERY {
+            limiter.report();
+            reported_at = Instant::now();
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            sink.write(format!("({lost} log lines were dropped: nobody took them)\n").as_bytes());
+            sink.write(
+                format!(
+                    "({lost} log lines were dropped: they came faster than they could be written)\n"
+                )
+                .as_bytes(),
+            );
         }
     }
 }
 
-/// Where lines end up.
+/// Where lines are written.
 #[derive(Debug)]
 enum Sink {
     Stderr,
@@ -250,7 +255,7 @@ impl Sink {
         matches!(self, Self::Stderr) && io::stderr().is_terminal()
     }
 
-    /// A line that cannot be written is gone: there is nowhere to say so.
+    /// A line that cannot be written is lost: there is no place left to report it.
     fn write(&mut self, line: &[u8]) {
         let _ = match self {
             Self::Stderr => io::stderr().write_all(line),
@@ -266,7 +271,7 @@ mod tests {
     #[test]
     fn no_field_makes_a_line_of_its_own_or_acts_on_a_terminal() {
         let text = |shape: LineShape, line: &str| {
-            String::from_utf8(shape.harmless(line.as_bytes())).expect("UTF-8")
+            String::from_utf8(shape.escaped(line.as_bytes())).expect("UTF-8")
         };
         let line = "2026-11-29T10:00:00Z  INFO x: told to=/a\n2026 ERROR \x1b[2J\u{9b}\u{200f}\n";
         assert_eq!(
@@ -288,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_nobody_empties_drops_lines_instead_of_waiting() {
-        let (queue, taken) = sync_channel(2);
+        let (queue, messages) = sync_channel(2);
         let mut lines = Lines {
             queue,
             dropped: Arc::default(),
@@ -298,6 +303,6 @@ mod tests {
             lines.write_all(b"line\n").expect("never fails");
         }
         assert_eq!(lines.dropped.load(Ordering::Relaxed), 3);
-        assert_eq!(taken.try_iter().count(), 2);
+        assert_eq!(messages.try_iter().count(), 2);
     }
 }

@@ -1,7 +1,5 @@
-//! The layers of settings and how one value is picked from them: option before environment before
-//! file before default.
-//!
-//! Which settings exist is the table's business, how a value is read its type's.
+//! The layers of settings, and how one value is picked from them: option before environment before file
+//! before default.
 
 use std::{
     collections::BTreeMap,
@@ -16,11 +14,11 @@ use crate::data_dir::{DataDirError, OwnDir};
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody said otherwise.
+    /// No layer has a value.
     Default,
     /// This TOML file.
     File(PathBuf),
-    /// This variable.
+    /// The variable of this name.
     Environment(String),
     /// This option, with its dashes.
     Option(String),
@@ -45,10 +43,10 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system reports.
         source: io::Error,
     },
-    /// The data directory, or the file in it, is not ours alone.
+    /// The data directory, or the file in it, belongs to another user or is open to one.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The file is not TOML.
@@ -56,19 +54,19 @@ pub enum ConfigError {
     Syntax {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The message of the parser.
         message: String,
     },
-    /// The file has a key that nobody knows.
+    /// The file has a key that is no setting.
     #[error("{}: unknown key {key:?}{hint}; known keys are {known}", path.display())]
     UnknownKey {
         /// The file.
         path: PathBuf,
-        /// The key.
+        /// The unknown key.
         key: String,
-        /// `, did you mean …?`, or nothing.
+        /// ` (did you mean …?)`, or nothing.
         hint: String,
-        /// All keys.
+        /// All settings, by name.
         known: String,
     },
     /// A value is wrong.
@@ -76,15 +74,15 @@ pub enum ConfigError {
     Value {
         /// The setting.
         name: String,
-        /// What would be right.
+        /// What is wrong or what would be right; it follows the name.
         message: String,
-        /// Where it stands.
+        /// The layer that has the value.
         origin: String,
     },
 }
 
 impl ConfigError {
-    /// A value that is wrong beside others.
+    /// A value that does not fit the values of other settings.
     pub(super) fn value(name: &str, message: &str) -> Self {
         Self::Value {
             name: name.to_owned(),
@@ -103,7 +101,7 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Options by setting name, variables by their own name; no file.
+    /// `options` by setting name, `environment` by variable; no file.
     pub fn new(options: BTreeMap<String, String>, environment: BTreeMap<String, String>) -> Self {
         Self {
             options,
@@ -112,22 +110,22 @@ impl Layers {
         }
     }
 
-    /// Takes this file as the file layer.
+    /// Reads this file as the file layer.
     pub fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
         })?;
-        self.take(path, &text)
+        self.set_file(path, &text)
     }
 
-    fn take(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+    fn set_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let table = parse(path, text)?;
         self.file = Some((path.to_owned(), table));
         Ok(())
     }
 
-    /// Takes `config.toml` of the data directory as the file layer, if there is one.
+    /// Reads `config.toml` of the data directory as the file layer, if there is one.
     pub fn read_file_of(&mut self, default: impl Fn() -> PathBuf) -> Result<(), ConfigError> {
         let (dir, _) = self.pick::<PathBuf>("data_dir", default, &())?;
         let path = dir.join(FILE_NAME);
@@ -143,7 +141,7 @@ impl Layers {
                 path: path.clone(),
                 source,
             })?;
-        self.take(&path, &text)?;
+        self.set_file(&path, &text)?;
         self.refuse_own_directory(&path)
     }
 
@@ -158,7 +156,7 @@ impl Layers {
         }
         Err(ConfigError::Value {
             name: "data_dir".to_owned(),
-            message: "cannot stand in the data directory's own file; use --data-dir or --config"
+            message: "is not allowed in the data directory's own file; use --data-dir or --config"
                 .to_owned(),
             origin: Origin::File(path.to_owned()).to_string(),
         })
@@ -191,7 +189,7 @@ impl Layers {
         }
     }
 
-    /// A variable that is set and not empty: an empty one is as good as none.
+    /// The variable of a setting, if it is set and not empty: an empty one counts as unset.
     fn variable(&self, name: &str) -> Option<(String, &String)> {
         let variable = format!("{}{}", super::ENV_PREFIX, name.to_ascii_uppercase());
         let text = self.environment.get(&variable)?;
@@ -230,7 +228,7 @@ fn parse(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {
     }
 }
 
-/// The setting whose name is nearest, if one is near.
+/// The setting whose name is nearest, if one is near enough.
 fn nearest(key: &str) -> Option<&'static str> {
     let scored = TABLE
         .iter()
@@ -239,7 +237,7 @@ fn nearest(key: &str) -> Option<&'static str> {
     (score <= key.len().max(3) / 3).then_some(name)
 }
 
-/// How many characters must be put in, taken out or replaced (Levenshtein).
+/// The least number of insertions, deletions and replacements of characters (Levenshtein distance).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,6 +1,5 @@
-//! The settings as options of a command line: one per row of the table, none written by hand.
-//!
-//! Values stay text here; the layers read them.
+//! The settings as options of a command line: one for each row of the table. Values stay text here; the
+//! layers read them.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +50,7 @@ fn arg(entry: &'static SettingRow) -> Arg {
     }
 }
 
-/// What stands for the value in the help: the unit, where the name ends in one.
+/// The placeholder for the value in the help: the unit, if the name ends in one.
 fn value_name(name: &str) -> &'static str {
     match name {
         "data_dir" => "DIR",

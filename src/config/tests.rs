@@ -115,7 +115,7 @@ fn every_setting_can_be_given_in_all_three_ways() {
     }
 }
 
-/// What `config` shows is what may be written into a file again.
+/// What `config` shows may be written into a file again.
 #[test]
 fn what_is_shown_can_be_read_back() {
     let dir = tempfile::tempdir().expect("tempdir");

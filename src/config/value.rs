@@ -1,7 +1,5 @@
-//! The types that a setting may have: how each is read from text and from TOML, and how it is
-//! shown.
-//!
-//! Which settings exist is the table's business.
+//! The types that a setting may have: how each is read from text and from TOML, and how it is shown. The
+//! table of settings is in `config`.
 
 use std::{
     fmt,
@@ -14,22 +12,22 @@ use serde_json::json;
 
 /// A value that a setting may have.
 pub trait SettingValue: Sized {
-    /// What bounds it.
+    /// What bounds the value: a range for numbers, else `()`.
     type Bound;
-    /// Whether its option may stand without a value.
+    /// Whether its option may be given without a value.
     const FLAG: bool = false;
-    /// From a variable or an option. The error reads after the setting's name.
+    /// Reads a variable or an option. The error message follows the setting's name.
     fn from_text(text: &str, bound: &Self::Bound) -> Result<Self, String>;
-    /// From the file; by default only strings are taken, as text.
+    /// Reads a value of the file; by default only strings, as text.
     fn from_toml(value: &toml::Value, bound: &Self::Bound) -> Result<Self, String> {
         match value.as_str() {
             Some(text) => Self::from_text(text, bound),
             None => Err("must be a string".to_owned()),
         }
     }
-    /// For people and JSON.
+    /// The value for display and JSON.
     fn show(&self) -> serde_json::Value;
-    /// The number that clients are told, of a setting that bounds something; null: no bound.
+    /// The number that `server.info` shows, if the setting bounds something; null for no bound.
     fn bound(&self) -> Option<serde_json::Value> {
         None
     }
@@ -40,7 +38,7 @@ fn in_range(number: u64, bound: &RangeInclusive<u64>) -> Result<u64, String> {
         return Ok(number);
     }
     Err(format!(
-        "must lie between {} and {}",
+        "must be between {} and {}",
         bound.start(),
         bound.end()
     ))
@@ -189,12 +187,12 @@ impl SettingValue for Option<PathBuf> {
     }
 }
 
-/// Where the TCP door is, if anywhere.
+/// The TCP address on which the server listens, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
-    /// Nowhere: only the Unix socket.
+    /// No TCP: the server listens only on the Unix socket.
     None,
-    /// At this address.
+    /// This address.
     Address(SocketAddr),
 }
 
@@ -234,14 +232,14 @@ impl SettingValue for Listen {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
     Auto,
-    /// For people.
+    /// Text for human readers.
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 

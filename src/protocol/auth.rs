@@ -1,6 +1,4 @@
-//! The bearer token: its file, and whether somebody knows it.
-//!
-//! Which door asks for it is not known here.
+//! The bearer token: its file, and the check of a token that a client shows.
 
 use std::{
     fs,
@@ -19,29 +17,29 @@ use crate::{
 
 /// Random bytes of a new token.
 const TOKEN_BYTES: usize = 32;
-/// Shortest token that is accepted in the file: somebody may have written their own.
+/// Shortest token that is accepted in the file, bytes: an administrator may have written one.
 const TOKEN_LEN_MIN: usize = 32;
-/// Longest one.
+/// Longest token that is accepted in the file, bytes.
 const TOKEN_LEN_MAX: usize = 4096;
 
-/// What a new token file is called while it is written.
+/// Name of a new token file while it is written.
 const DRAFT: &str = "token.new";
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// Its file is not used, or cannot be made.
+    /// Its file cannot be created, or is refused because it is not ours alone.
     #[error(transparent)]
     File(#[from] DataDirError),
-    /// It cannot be read.
+    /// Its file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system reports.
         source: io::Error,
     },
-    /// It holds none.
+    /// Its file holds no usable token.
     #[error(
         "{} holds no usable token (at least {TOKEN_LEN_MIN} printable characters); remove it to get a \
          new one at the next start",
@@ -51,12 +49,12 @@ pub enum TokenError {
         /// The file.
         path: PathBuf,
     },
-    /// The kernel has no random bytes.
+    /// The kernel provides no random bytes.
     #[error("cannot make a token: {0}")]
     Random(getrandom::Error),
 }
 
-/// The secret that opens TCP. Its `Debug` does not show it.
+/// The secret that clients show on TCP. Its `Debug` does not show it.
 #[derive(Clone)]
 pub struct Token(String);
 
@@ -66,21 +64,23 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// What a request says about its sender.
+/// What a request says about its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bearer {
-    /// Nothing.
+    /// It shows no token.
     Absent,
-    /// It knows the token.
+    /// It shows the right token.
     Right,
-    /// It claims to know one and does not.
+    /// It shows a wrong token.
     Wrong,
 }
 
 impl Token {
-    /// Reads the token file of a data directory; creates it, readable by us alone, where there is none.
+    /// Reads the token file of a data directory; if there is none, creates it with mode 0600.
     ///
-    /// Fails where the file cannot be read or written, is not ours alone, or holds no usable token.
+    /// # Errors
+    ///
+    /// The file cannot be read or written, is not ours alone, or holds no usable token.
     pub fn load_or_create(dir: &OwnDir) -> Result<Self, TokenError> {
         match Self::load(dir)? {
             Some(token) => Ok(token),
@@ -88,14 +88,13 @@ impl Token {
         }
     }
 
-    /// Reads the token file; `None` where there is none. A file that others could read is made ours
-    /// alone.
+    /// Reads the token file; `None` if there is none. A file that other users can read gets mode 0600.
     pub fn load(dir: &OwnDir) -> Result<Option<Self>, TokenError> {
         let path = || dir.path().join(Layout::TOKEN);
         let Some(mut file) = dir.open_file(Layout::TOKEN, Access::Read)? else {
             return Ok(None);
         };
-        let read = close(&file).and_then(|()| {
+        let read = make_private(&file).and_then(|()| {
             let mut text = Vec::new();
             file.by_ref()
                 .take(TOKEN_LEN_MAX as u64 + 2)
@@ -120,7 +119,8 @@ impl Token {
         let mut bytes = [0; TOKEN_BYTES];
         getrandom::fill(&mut bytes).map_err(TokenError::Random)?;
         let token: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        // A kill in between leaves no empty token file; what was planted as the draft is not used.
+        // A crash in between leaves no empty token file, and a draft that another process planted is not
+        // used.
         dir.replace_file(Layout::TOKEN, DRAFT, format!("{token}\n").as_bytes())?;
         Ok(Self(token))
     }
@@ -136,7 +136,7 @@ impl Token {
         &self.0
     }
 
-    /// Whether `guess` is the token; takes the same time wherever it differs.
+    /// Whether `guess` is the token; takes the same time wherever the two differ.
     pub fn is(&self, guess: &str) -> bool {
         self.0.as_bytes().ct_eq(guess.as_bytes()).into()
     }
@@ -147,7 +147,7 @@ impl Token {
         match (all.next(), all.next()) {
             (None, _) => Bearer::Absent,
             (Some(one), None) => {
-                let guess = one.to_str().ok().and_then(bearer);
+                let guess = one.to_str().ok().and_then(bearer_token);
                 if guess.is_some_and(|guess| self.is(guess)) {
                     Bearer::Right
                 } else {
@@ -159,17 +159,17 @@ impl Token {
     }
 }
 
-/// Makes an open token file ours alone.
-fn close(file: &fs::File) -> io::Result<()> {
+/// Gives an open token file mode 0600, if other users can access it.
+fn make_private(file: &fs::File) -> io::Result<()> {
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    tracing::warn!("others could read the token file; closing it");
+    tracing::warn!("other users could read the token file; its mode is now 0600");
     file.set_permissions(fs::Permissions::from_mode(0o600))
 }
 
-fn bearer(value: &str) -> Option<&str> {
+fn bearer_token(value: &str) -> Option<&str> {
     let (scheme, rest) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
 }

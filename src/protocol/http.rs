@@ -1,6 +1,5 @@
-//! The HTTP routes, the same on both listeners, and the guard in front of them.
-//!
-//! Sockets are `listener`'s business, sessions `ws`'s.
+//! The HTTP routes, the same on both listeners, and the guard before them. Sockets are in `listener`,
+//! sessions in `ws`.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -26,40 +25,43 @@ use super::{
     ws,
 };
 
-/// The routes.
-pub fn router(door: Arc<ServerState>) -> Router {
+/// The routes of the HTTP interface.
+pub fn router(server: Arc<ServerState>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
-        // Not `get`: it would take HEAD for GET.
+        // Not `get`, which would also accept HEAD.
         .route("/ws", any(ws::upgrade))
         .route("/ws/mcp", any(ws::upgrade))
         .fallback(async || HttpProblem::new(ErrorKind::NotFound, "there is no such route"))
         .method_not_allowed_fallback(async || {
-            HttpProblem::new(ErrorKind::InvalidRequest, "this route knows no such method")
-                .with_status(StatusCode::METHOD_NOT_ALLOWED)
+            HttpProblem::new(
+                ErrorKind::InvalidRequest,
+                "this route does not support this method",
+            )
+            .with_status(StatusCode::METHOD_NOT_ALLOWED)
         })
-        .with_state(door)
+        .with_state(server)
 }
 
-/// Answers one request: the guard first, whatever it asks for, then the routes.
+/// Answers one request: first the guard, whatever the route, then the routes.
 pub async fn answer(
-    door: Arc<ServerState>,
+    server: Arc<ServerState>,
     mut router: Router,
     connection: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    if let Err((reason, problem)) = guard(&door, connection.peer, &request) {
-        door.refusals.tell(connection.peer, reason);
+    if let Err((reason, problem)) = guard(&server, connection.peer, &request) {
+        server.refusals.report(connection.peer, reason);
         return Ok(problem.into_response());
     }
-    let is_known = match door.token.check(request.headers()) {
+    let is_authenticated = match server.token.check(request.headers()) {
         Bearer::Right => true,
         Bearer::Absent => connection.peer.is_trusted(),
         Bearer::Wrong => false,
     };
-    if is_known {
-        connection.place.known();
+    if is_authenticated {
+        connection.slot.set_authenticated();
     }
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(connection);
@@ -67,15 +69,15 @@ pub async fn answer(
 }
 
 fn guard(
-    door: &ServerState,
+    server: &ServerState,
     peer: Peer,
     request: &Request<Incoming>,
 ) -> Result<(), (RefusalReason, HttpProblem)> {
     let checked = match peer {
-        Peer::Tcp(_) => door.origins.check_tcp(request.uri(), request.headers()),
-        Peer::Unix { ours: true, .. } => door.origins.check_unix(request.headers()),
+        Peer::Tcp(_) => server.origins.check_tcp(request.uri(), request.headers()),
+        Peer::Unix { ours: true, .. } => server.origins.check_unix(request.headers()),
         Peer::Unix { ours: false, .. } => {
-            let message = "this socket answers only the user who runs the server";
+            let message = "this socket answers only the user that runs the server";
             return Err((
                 RefusalReason::OtherUser,
                 HttpProblem::new(ErrorKind::Forbidden, message),
@@ -91,35 +93,37 @@ fn guard(
     })
 }
 
-async fn health(State(door): State<Arc<ServerState>>) -> Result<Json<Value>, HttpProblem> {
-    let info = door.executor.info().await?;
+async fn health(State(server): State<Arc<ServerState>>) -> Result<Json<Value>, HttpProblem> {
+    let info = server.executor.info().await?;
     Ok(Json(json!({
         "status": "ok",
         "version": info.version,
-        "uptime_s": door.uptime_s(),
-        "sessions": door.sessions.count(),
+        "uptime_s": server.uptime_s(),
+        "sessions": server.sessions.count(),
         "jobs": counts(&info.counts),
     })))
 }
 
 async fn ready(
-    State(door): State<Arc<ServerState>>,
+    State(server): State<Arc<ServerState>>,
     Extension(connection): Extension<Arc<Connection>>,
     request: axum::extract::Request,
 ) -> Result<Json<Value>, HttpProblem> {
-    if !door.authenticated(connection.peer, request.headers())? {
-        door.refusals.tell(connection.peer, RefusalReason::NoToken);
+    if !server.authenticated(connection.peer, request.headers())? {
+        server
+            .refusals
+            .report(connection.peer, RefusalReason::NoToken);
         return Err(HttpProblem::new(
             ErrorKind::Unauthenticated,
             "send the token as Authorization: Bearer",
         ));
     }
-    if door.stopping.is_cancelled() || door.draining.is_cancelled() {
+    if server.stopping.is_cancelled() || server.draining.is_cancelled() {
         return Err(HttpProblem::new(
             ErrorKind::Unavailable,
             "the server is stopping",
         ));
     }
-    door.executor.info().await?;
+    server.executor.info().await?;
     Ok(Json(json!({"status": "ready"})))
 }

@@ -1,10 +1,10 @@
-//! How many jobs there are in every state, as every door tells it.
+//! The number of jobs in every state, as every interface shows it.
 
 use serde_json::{Map, Value};
 
 use crate::{executor::Counts, job::JobState};
 
-/// The number of jobs in every state, also where there are none.
+/// The number of jobs in every state, including states without jobs.
 pub fn counts(counts: &Counts) -> Value {
     let of = |state: JobState| counts.get(&state).copied().unwrap_or(0);
     let all = JobState::ALL

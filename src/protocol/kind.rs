@@ -1,6 +1,4 @@
-//! The kinds of refusal, the same on every door, with their JSON-RPC code and HTTP status.
-//!
-//! When which one applies is decided where it is raised.
+//! The kinds of errors, the same on every interface, with their JSON-RPC code and HTTP status.
 
 use axum::http::StatusCode;
 
@@ -9,29 +7,29 @@ use crate::executor::Error;
 /// Why something is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Not JSON.
+    /// The text is not JSON.
     ParseError,
-    /// JSON, but no request.
+    /// The JSON is no request.
     InvalidRequest,
-    /// Nobody knows the method.
+    /// No method has this name.
     MethodNotFound,
     /// Wrong, missing or unknown parameters.
     InvalidParams,
-    /// Our own failure.
+    /// The server failed.
     Internal,
-    /// Who are you?
+    /// The client has to show the token first.
     Unauthenticated,
-    /// Not allowed, whoever you are.
+    /// Not allowed, for any client.
     Forbidden,
     /// There is no such thing.
     NotFound,
-    /// The state of things does not allow it.
+    /// The state of a job or queue does not allow it.
     Conflict,
     /// A bound is reached.
     LimitExceeded,
-    /// Not now.
+    /// Not possible now; the client may try again later.
     Unavailable,
-    /// Promised, and not built yet.
+    /// The protocol has it, but this version does not.
     Unsupported,
 }
 
@@ -54,7 +52,7 @@ impl ErrorKind {
         }
     }
 
-    /// The name: `data.kind` of a JSON-RPC error, `kind` of a problem.
+    /// The name: `data.kind` of a JSON-RPC error, `kind` of a problem document.
     pub fn name(self) -> &'static str {
         match self {
             Self::ParseError => "parse_error",
@@ -88,7 +86,7 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of an executor's refusal.
+    /// The kind of an executor's error.
     pub fn of(error: &Error) -> Self {
         match error {
             Error::NotFound(_) => Self::NotFound,

@@ -1,6 +1,5 @@
-//! The sockets: binding them, accepting, and one task per connection that ends with the server.
-//!
-//! What is said over a connection is `http`'s business.
+//! The sockets: binds them, accepts connections, and runs one task per connection, which ends with the
+//! server. Requests go to `http`.
 
 use std::{io, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
@@ -19,14 +18,14 @@ use super::{
 };
 use crate::data_dir::OwnDir;
 
-/// Pause after a failed accept (no descriptors, for example), so that it does not spin.
+/// Pause after a failed accept (no descriptors, for example), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// What a connection beyond the bound gets.
+/// The answer to a connection beyond the bound.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
     Content-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// Binds the Unix socket `name` in `dir`, mode 0600, replacing a stale one. The caller holds the
-/// data directory's lock, so whatever is there is stale. Any length of path works.
+/// Binds the Unix socket `name` in `dir`, mode 0600, and replaces an old one. The caller holds the data
+/// directory's lock, so an old one has no server. Any length of path works.
 pub fn bind_unix(dir: &OwnDir, name: &str) -> io::Result<UnixListener> {
     dir.remove(name)?;
     let path = dir.short_path(name);
@@ -36,11 +35,11 @@ pub fn bind_unix(dir: &OwnDir, name: &str) -> io::Result<UnixListener> {
 }
 
 /// Serves the Unix socket until the server stops.
-pub async fn serve_unix(listener: UnixListener, door: Arc<ServerState>) {
-    let places = ConnectionSlots::new(door.settings.unix_connections_max);
-    let router = http::router(door.clone());
-    let me = nix::unistd::geteuid().as_raw();
-    while let Some(accepted) = next(&door, listener.accept()).await {
+pub async fn serve_unix(listener: UnixListener, server: Arc<ServerState>) {
+    let slots = ConnectionSlots::new(server.settings.unix_connections_max);
+    let router = http::router(server.clone());
+    let own_uid = nix::unistd::geteuid().as_raw();
+    while let Some(accepted) = accept_next(&server, listener.accept()).await {
         let Some((stream, _)) = accepted else {
             continue;
         };
@@ -50,39 +49,39 @@ pub async fn serve_unix(listener: UnixListener, door: Arc<ServerState>) {
         let uid = credentials.uid();
         let peer = Peer::Unix {
             uid,
-            ours: uid == me || uid == 0,
+            ours: uid == own_uid || uid == 0,
         };
-        match places.take() {
-            Some(place) => start(&door, &router, stream, Connection { peer, place }),
-            None => turn_away(&door, UnixStream::into_std(stream), peer),
+        match slots.take() {
+            Some(slot) => start(&server, &router, stream, Connection { peer, slot }),
+            None => refuse(&server, UnixStream::into_std(stream), peer),
         }
     }
 }
 
 /// Serves the TCP listener until the server stops.
-pub async fn serve_tcp(listener: TcpListener, door: Arc<ServerState>) {
-    let places = ConnectionSlots::new(door.settings.tcp_connections_max);
-    let router = http::router(door.clone());
-    while let Some(accepted) = next(&door, listener.accept()).await {
+pub async fn serve_tcp(listener: TcpListener, server: Arc<ServerState>) {
+    let slots = ConnectionSlots::new(server.settings.tcp_connections_max);
+    let router = http::router(server.clone());
+    while let Some(accepted) = accept_next(&server, listener.accept()).await {
         let Some((stream, address)) = accepted else {
             continue;
         };
         let peer = Peer::Tcp(address);
-        // A live tail is many small messages; none of them should wait for the next.
+        // A live tail is many small messages: none of them should wait for the next.
         let _ = stream.set_nodelay(true);
-        match places.take() {
-            Some(place) => start(&door, &router, stream, Connection { peer, place }),
-            None => turn_away(&door, TcpStream::into_std(stream), peer),
+        match slots.take() {
+            Some(slot) => start(&server, &router, stream, Connection { peer, slot }),
+            None => refuse(&server, TcpStream::into_std(stream), peer),
         }
     }
 }
 
-/// The next connection; `Some(None)` after a failure that may pass, `None` when the server stops.
-async fn next<T>(
-    door: &ServerState,
+/// The next connection; `Some(None)` after a failure that may pass, `None` if the server stops.
+async fn accept_next<T>(
+    server: &ServerState,
     accept: impl Future<Output = io::Result<T>>,
 ) -> Option<Option<T>> {
-    match door.stopping.run_until_cancelled(accept).await? {
+    match server.stopping.run_until_cancelled(accept).await? {
         Ok(accepted) => Some(Some(accepted)),
         Err(error) => {
             tracing::warn!(%error, "could not accept a connection");
@@ -93,37 +92,37 @@ async fn next<T>(
     }
 }
 
-/// One write into an empty socket buffer, which cannot block; then the connection is gone.
-fn turn_away<S: io::Write>(door: &ServerState, stream: io::Result<S>, peer: Peer) {
-    door.refusals.tell(peer, RefusalReason::Connections);
+/// One write into an empty socket buffer, which cannot block; then the connection is closed.
+fn refuse<S: io::Write>(server: &ServerState, stream: io::Result<S>, peer: Peer) {
+    server.refusals.report(peer, RefusalReason::Connections);
     if let Ok(mut stream) = stream {
         let _ = stream.write(FULL);
     }
 }
 
-fn start<S>(door: &Arc<ServerState>, router: &Router, stream: S, connection: Connection)
+fn start<S>(server: &Arc<ServerState>, router: &Router, stream: S, connection: Connection)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let served = serve(door.clone(), router.clone(), stream, Arc::new(connection));
-    door.tasks.spawn(served);
+    let served = serve(server.clone(), router.clone(), stream, Arc::new(connection));
+    server.tasks.spawn(served);
 }
 
-async fn serve<S>(door: Arc<ServerState>, router: Router, stream: S, connection: Arc<Connection>)
+async fn serve<S>(server: Arc<ServerState>, router: Router, stream: S, connection: Arc<Connection>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = connection.peer;
     let service = {
-        let (door, connection) = (door.clone(), connection.clone());
+        let (server, connection) = (server.clone(), connection.clone());
         service_fn(move |request| {
-            http::answer(door.clone(), router.clone(), connection.clone(), request)
+            http::answer(server.clone(), router.clone(), connection.clone(), request)
         })
     };
     let mut served = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(door.settings.handshake_timeout())
+            .header_read_timeout(server.settings.handshake_timeout())
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service)
@@ -131,18 +130,18 @@ where
     );
     let result = tokio::select! {
         result = served.as_mut() => result,
-        () = door.stopping.cancelled() => {
+        () = server.stopping.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
         }
-        () = connection.place.given_away() => {
-            door.refusals.tell(peer, RefusalReason::GaveWay);
+        () = connection.slot.displaced() => {
+            server.refusals.report(peer, RefusalReason::GaveWay);
             return;
         }
     };
     if let Err(error) = result {
         if error.is_parse() {
-            door.refusals.tell(peer, RefusalReason::Malformed);
+            server.refusals.report(peer, RefusalReason::Malformed);
         }
         tracing::debug!(%peer, %error, "a connection ended early");
     }

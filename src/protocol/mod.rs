@@ -1,7 +1,5 @@
-//! THE DOORS: the only code that knows a wire format. HTTP and WebSocket, over a Unix socket and
-//! TCP; every door calls the same executor.
-//!
-//! What a job is and how it runs is not known here.
+//! The interface to clients, HTTP and WebSocket over a Unix socket and TCP: the only code that knows a wire
+//! format. All of it calls the same executor.
 
 pub mod auth;
 mod caller;

@@ -1,23 +1,23 @@
-//! Which Host and Origin headers are answered: the defence against web pages that talk to servers
-//! on their visitor's machine (DNS rebinding, cross-site WebSockets).
+//! Checks Host and Origin headers: the defence against web pages that talk to servers on their visitor's
+//! machine (DNS rebinding, cross-site WebSockets).
 //!
-//! Tokens are not known here: a foreign Host is refused before anybody asks for one.
+//! A foreign Host is refused before any token is checked.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 
-/// Why a request is refused before anything else runs.
+/// Why a request is refused before its route is called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Foreign {
-    /// Not exactly one Host.
+    /// There is no Host header, or more than one.
     #[error("there must be exactly one Host header")]
     HostCount,
-    /// A Host that is not ours.
-    #[error("this Host is not answered; use localhost or add it to allowed_hosts")]
+    /// The Host is not one of ours or of `allowed_hosts`.
+    #[error("this Host is not allowed; use localhost or add it to allowed_hosts")]
     Host,
-    /// An Origin that is not ours.
-    #[error("this Origin is not answered; add it to allowed_origins")]
+    /// The Origin is not one of ours or of `allowed_origins`.
+    #[error("this Origin is not allowed; add it to allowed_origins")]
     Origin,
 }
 
@@ -28,7 +28,7 @@ struct HeaderHost {
     port: Option<u16>,
 }
 
-/// What is answered.
+/// The Hosts and Origins that are answered.
 #[derive(Debug, Clone, Default)]
 pub struct Allowed {
     hosts: Vec<HeaderHost>,
@@ -37,8 +37,8 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// The rules of a server that listens on `listen` (if at all). Entries of `hosts` that are no
-    /// host names match nothing.
+    /// The rules of a server that listens on `listen`, if it does. Entries of `hosts` that are no host
+    /// names match nothing.
     pub fn new(listen: Option<SocketAddr>, hosts: &[String], origins: &[String]) -> Self {
         let ours = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
         let address = listen.map(|listen| match listen {
@@ -56,10 +56,10 @@ impl Allowed {
         }
     }
 
-    /// The check of a request on TCP.
+    /// Checks a request on TCP.
     pub fn check_tcp(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Foreign> {
-        let host = only(headers, header::HOST).ok_or(Foreign::HostCount)?;
-        // A request line with a host in it overrules the header (RFC 9112, 3.2.2).
+        let host = single_value(headers, header::HOST).ok_or(Foreign::HostCount)?;
+        // A request line with a host in it overrides the header (RFC 9112, 3.2.2).
         let target = uri.authority().map(axum::http::uri::Authority::as_str);
         if !self.is_host(host) || target.is_some_and(|target| !self.is_host(target)) {
             return Err(Foreign::Host);
@@ -67,9 +67,9 @@ impl Allowed {
         self.check_origin(headers, |origin| self.is_own_origin(origin))
     }
 
-    /// The check of a request on the Unix socket. No browser can reach it, so any Host will do;
-    /// but where an Origin arrives, somebody has put this door, which asks for no token, on a
-    /// network: only origins that were allowed by name get through.
+    /// Checks a request on the Unix socket. No browser can reach it, so any Host is accepted. But an Origin
+    /// means that some proxy has put this socket, which asks for no token, on a network: only origins in
+    /// `allowed_origins` are accepted.
     pub fn check_unix(&self, headers: &HeaderMap) -> Result<(), Foreign> {
         self.check_origin(headers, |_| false)
     }
@@ -82,7 +82,7 @@ impl Allowed {
         if !headers.contains_key(header::ORIGIN) {
             return Ok(());
         }
-        let origin = only(headers, header::ORIGIN)
+        let origin = single_value(headers, header::ORIGIN)
             .ok_or(Foreign::Origin)?
             .to_ascii_lowercase();
         if self.origins.contains(&origin) || is_own(&origin) {
@@ -104,7 +104,7 @@ impl Allowed {
         })
     }
 
-    /// A page that we served ourselves: plain HTTP, an allowed host, our port.
+    /// Whether the page came from this server: plain HTTP, an allowed host, our port.
     fn is_own_origin(&self, origin: &str) -> bool {
         let Some(asked) = origin.strip_prefix("http://").and_then(parse) else {
             return false;
@@ -116,7 +116,7 @@ impl Allowed {
     }
 }
 
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+fn single_value(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut all = headers.get_all(name).iter();
     match (all.next(), all.next()) {
         (Some(one), None) => one.to_str().ok(),

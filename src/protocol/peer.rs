@@ -4,17 +4,17 @@ use std::{fmt, net::SocketAddr};
 
 use super::limits::connection_slots::ConnectionSlot;
 
-/// Who is at the other end.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// A process on this machine.
     Unix {
-        /// Its user.
+        /// Its effective user id when it connected.
         uid: u32,
-        /// Whether that user may do everything here.
+        /// Whether that user needs no token: the server's own user, or root.
         ours: bool,
     },
-    /// Somebody on the network.
+    /// A client on the network, or on this machine over TCP.
     Tcp(SocketAddr),
 }
 
@@ -34,11 +34,11 @@ impl fmt::Display for Peer {
     }
 }
 
-/// One connection: who, and its place among all of them, which a WebSocket session keeps.
+/// A connection: its peer, and its slot, which a WebSocket session keeps.
 #[derive(Debug)]
 pub struct Connection {
-    /// Who is at the other end.
+    /// The other end.
     pub peer: Peer,
-    /// Given to another one as long as it has not said who it is.
-    pub place: ConnectionSlot,
+    /// Can be displaced until the connection is authenticated.
+    pub slot: ConnectionSlot,
 }

@@ -1,6 +1,4 @@
-//! Errors over HTTP: RFC 9457 problem details with the kinds of every door.
-//!
-//! Which problem it is has been decided elsewhere.
+//! Errors over HTTP: RFC 9457 problem details with the error kinds of every interface.
 
 use axum::{
     body::Body,
@@ -12,19 +10,19 @@ use serde_json::json;
 use super::{ErrorKind, origin::Foreign};
 use crate::executor::Error;
 
-/// How long a client that found the doors full shall wait, seconds.
+/// How long a client shall wait before it tries again, seconds.
 const RETRY_AFTER_S: u32 = 5;
 
-/// An error as it is answered over HTTP.
+/// An error as HTTP answers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpProblem {
     /// The status line.
     pub status: StatusCode,
-    /// Why.
+    /// The member `kind`.
     pub kind: ErrorKind,
-    /// What to do.
+    /// What is wrong, and what to do.
     pub detail: String,
-    /// The methods of a route that knows not the one that was asked for (RFC 9110, 10.2.1).
+    /// The methods of the route, for the header Allow (RFC 9110, 10.2.1).
     allow: Option<&'static str>,
 }
 
@@ -39,9 +37,9 @@ impl HttpProblem {
         }
     }
 
-    /// A route knows these methods alone.
-    pub fn only(methods: &'static str) -> Self {
-        let detail = format!("this route knows no such method, only {methods}");
+    /// The route supports only these methods.
+    pub fn method_not_allowed(methods: &'static str) -> Self {
+        let detail = format!("this route does not support this method, only {methods}");
         Self {
             allow: Some(methods),
             ..Self::new(ErrorKind::InvalidRequest, detail)

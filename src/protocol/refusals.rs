@@ -1,7 +1,5 @@
-//! What clients are refused, told in the log: of each peer and reason the first at once, then how many
-//! there were, ever more seldom. A client that is refused all the time cannot fill the log.
-//!
-//! What is refused is decided elsewhere.
+//! Logs refused clients: for each peer and reason the first refusal at once, then counts at growing
+//! intervals. A client that is refused all the time cannot fill the log.
 
 use std::{
     collections::BTreeMap,
@@ -19,21 +17,21 @@ use crate::sys::lock;
 
 /// How many pairs of a peer and a reason are remembered. Further peers count together.
 const PAIRS_MAX: usize = 64;
-/// How long after the first the others are counted before they are told; then twice as long.
+/// How long after the first refusal the next count is reported; each further interval is twice as long.
 const INTERVAL_MIN: Duration = Duration::from_secs(5);
 /// The longest time between two counts.
 const INTERVAL_MAX: Duration = Duration::from_secs(300);
-/// Between two looks at whether a count is to be told.
+/// The time between two checks for counts that are due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why something was refused, or a connection closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RefusalReason {
-    /// Not exactly one Host, or a foreign one.
+    /// There is not exactly one Host, or it is not allowed.
     Host,
-    /// A foreign Origin.
+    /// The Origin is not allowed.
     Origin,
-    /// Another user on the Unix socket.
+    /// Another user connected to the Unix socket.
     OtherUser,
     /// A wrong token in `Authorization`.
     WrongBearer,
@@ -41,22 +39,22 @@ pub enum RefusalReason {
     WrongSubProtocol,
     /// A wrong token in `session.authenticate`.
     WrongToken,
-    /// A request that needs a token came without.
+    /// A request that needs a token came without one.
     NoToken,
-    /// A token among the sub-protocols, and not the name of ours beside it.
+    /// A token among the sub-protocols, without `cc-executor` beside it.
     SubProtocol,
-    /// What came was no HTTP request.
+    /// The bytes were no HTTP request.
     Malformed,
-    /// No connection is free.
+    /// All connection slots are taken.
     Connections,
-    /// No seat is free.
+    /// All session slots are taken.
     Sessions,
-    /// A connection or session without a token gave way to another one.
+    /// A connection or session without a token was displaced by another one.
     GaveWay,
     /// A session did not authenticate in time.
-    Late,
+    AuthTimeout,
     /// A session sent too much before it had authenticated.
-    Intrusive,
+    UnauthenticatedBytes,
     /// A message was too long.
     TooLong,
     /// Text was no UTF-8.
@@ -66,7 +64,7 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// For programs that read the log.
+    /// The name for programs that read the log.
     fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
@@ -81,16 +79,16 @@ impl RefusalReason {
             Self::Connections => "connections_max",
             Self::Sessions => "sessions_max",
             Self::GaveWay => "gave_way",
-            Self::Late => "auth_timeout",
-            Self::Intrusive => "unauthenticated_bytes_max",
+            Self::AuthTimeout => "auth_timeout",
+            Self::UnauthenticatedBytes => "unauthenticated_bytes_max",
             Self::TooLong => "message_bytes_max",
             Self::NotText => "no_utf8",
             Self::NotAllowed => "frame",
         }
     }
 
-    /// For people.
-    fn sentence(self) -> &'static str {
+    /// The reason for human readers of the log.
+    fn describe(self) -> &'static str {
         match self {
             Self::Host => "its Host is not one that is answered (allowed_hosts)",
             Self::Origin => "its Origin is not one that is answered (allowed_origins)",
@@ -103,9 +101,9 @@ impl RefusalReason {
             Self::Malformed => "what it sent is no HTTP request",
             Self::Connections => "there are too many connections",
             Self::Sessions => "there are too many sessions",
-            Self::GaveWay => "it had not shown the token and gave way to a newer one",
-            Self::Late => "it did not authenticate in time",
-            Self::Intrusive => "it sent too much before it had authenticated",
+            Self::GaveWay => "it had not shown the token and was displaced by a newer one",
+            Self::AuthTimeout => "it did not authenticate in time",
+            Self::UnauthenticatedBytes => "it sent too much before it had authenticated",
             Self::TooLong => "a message was too long",
             Self::NotText => "its text is not UTF-8",
             Self::NotAllowed => "a frame broke the protocol",
@@ -113,20 +111,20 @@ impl RefusalReason {
     }
 }
 
-/// Whom something counts for: ports change with every connection, and who has one address of IPv6 has
-/// its whole network of 2^64.
+/// What refusals are counted by: without the port, which changes with every connection, and for IPv6 by
+/// network, because a client with one address has all 2^64 of its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RefusalSource {
     /// An address, or a network of IPv6.
     Net(IpAddr),
     /// A user on this machine.
     User(u32),
-    /// All that are too many to be remembered.
+    /// All peers beyond [`PAIRS_MAX`].
     Others,
 }
 
 impl RefusalSource {
-    /// That of a connection.
+    /// The source of a connection.
     pub fn of(peer: Peer) -> Self {
         match peer {
             Peer::Unix { uid, .. } => Self::User(uid),
@@ -151,58 +149,58 @@ impl fmt::Display for RefusalSource {
     }
 }
 
-/// What was refused, and not told yet.
+/// Refusals, with those that are not reported yet.
 #[derive(Debug, Default)]
 pub struct RefusalLog(Mutex<RefusalCounts>);
 
 impl RefusalLog {
-    /// Something is refused.
-    pub fn tell(&self, peer: Peer, reason: RefusalReason) {
+    /// Counts a refusal; logs it at once if it is the first.
+    pub fn report(&self, peer: Peer, reason: RefusalReason) {
         let source = RefusalSource::of(peer);
-        let first = self.tally().refused(source, reason, Instant::now());
+        let first = self.counts().refused(source, reason, Instant::now());
         if let Some(source) = first {
-            let (why, what) = (reason.name(), reason.sentence());
+            let (why, what) = (reason.name(), reason.describe());
             tracing::warn!(peer = %source, reason = why, "refused: {what}");
         }
     }
 
-    /// Tells the counts until `stopping` is cancelled, and then what is left.
-    pub async fn tell_counts(&self, stopping: &CancellationToken) {
+    /// Reports counts that are due, until `stopping` is cancelled; then reports the rest.
+    pub async fn report_counts(&self, stopping: &CancellationToken) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         let look = async {
             loop {
                 looks.tick().await;
-                let due = self.tally().due(Instant::now());
-                due.iter().for_each(Count::tell);
+                let due = self.counts().due(Instant::now());
+                due.iter().for_each(Count::report);
             }
         };
         stopping.run_until_cancelled(look).await;
-        let rest = self.tally().rest(Instant::now());
-        rest.iter().for_each(Count::tell);
+        let rest = self.counts().rest(Instant::now());
+        rest.iter().for_each(Count::report);
     }
 
-    fn tally(&self) -> std::sync::MutexGuard<'_, RefusalCounts> {
+    fn counts(&self) -> std::sync::MutexGuard<'_, RefusalCounts> {
         // A panic cannot leave it half-changed.
         lock(&self.0)
     }
 }
 
-/// What is remembered.
+/// What is counted, by source and reason.
 #[derive(Debug, Default)]
 struct RefusalCounts(BTreeMap<(RefusalSource, RefusalReason), RefusalEntry>);
 
 #[derive(Debug)]
 struct RefusalEntry {
-    /// When the first or a count was told.
-    told_at: Instant,
-    /// When the next count is due after that.
+    /// When the first refusal or a count was last reported.
+    reported_at: Instant,
+    /// How long after that the next count is due.
     interval: Duration,
-    /// Since then.
+    /// Refusals since then.
     count: u64,
     newest_at: Instant,
 }
 
-/// A count that is to be told.
+/// A count that is to be reported.
 #[derive(Debug, PartialEq, Eq)]
 struct Count {
     source: RefusalSource,
@@ -212,20 +210,20 @@ struct Count {
 }
 
 impl Count {
-    fn tell(&self) {
-        let (why, what) = (self.reason.name(), self.reason.sentence());
+    fn report(&self) {
+        let (why, what) = (self.reason.name(), self.reason.describe());
         tracing::warn!(
             peer = %self.source,
             reason = why,
             count = self.count,
             seconds = self.over.as_secs(),
-            "refused again and again: {what}"
+            "refused repeatedly: {what}"
         );
     }
 }
 
 impl RefusalCounts {
-    /// Counts one; whom it counts for, where it is the first.
+    /// Counts one refusal; returns its source if it is the first.
     fn refused(
         &mut self,
         source: RefusalSource,
@@ -243,7 +241,7 @@ impl RefusalCounts {
             return None;
         }
         let entry = RefusalEntry {
-            told_at: now,
+            reported_at: now,
             interval: INTERVAL_MIN,
             count: 0,
             newest_at: now,
@@ -252,11 +250,11 @@ impl RefusalCounts {
         Some(source)
     }
 
-    /// The counts whose time has come. Whoever has kept still for long is forgotten.
+    /// The counts that are due. Sources without refusals for [`INTERVAL_MAX`] are forgotten.
     fn due(&mut self, now: Instant) -> Vec<Count> {
         self.0
             .retain(|_, entry| entry.count > 0 || now - entry.newest_at < INTERVAL_MAX);
-        self.take(now, |entry| now - entry.told_at >= entry.interval)
+        self.take(now, |entry| now - entry.reported_at >= entry.interval)
     }
 
     /// All counts.
@@ -272,9 +270,9 @@ impl RefusalCounts {
                     source: *source,
                     reason: *reason,
                     count: entry.count,
-                    over: now - entry.told_at,
+                    over: now - entry.reported_at,
                 };
-                (entry.told_at, entry.count) = (now, 0);
+                (entry.reported_at, entry.count) = (now, 0);
                 entry.interval = (entry.interval * 2).min(INTERVAL_MAX);
                 count
             })
@@ -292,55 +290,55 @@ mod tests {
 
     #[test]
     fn the_first_is_told_at_once_and_the_others_are_counted_ever_more_seldom() {
-        let mut tally = RefusalCounts::default();
+        let mut counts = RefusalCounts::default();
         let began = Instant::now();
-        let first = tally.refused(net(1), RefusalReason::Host, began);
+        let first = counts.refused(net(1), RefusalReason::Host, began);
         assert_eq!(first, Some(net(1)));
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for second in 0..3600 {
             let now = began + Duration::from_secs(second);
             for _ in 0..1000 {
-                assert_eq!(tally.refused(net(1), RefusalReason::Host, now), None);
+                assert_eq!(counts.refused(net(1), RefusalReason::Host, now), None);
             }
-            told.extend(tally.due(now));
+            reported.extend(counts.due(now));
         }
-        assert!(told.len() < 25, "{}", told.len());
+        assert!(reported.len() < 25, "{}", reported.len());
         assert_eq!(
-            (told[0].count, told[0].over),
+            (reported[0].count, reported[0].over),
             (6000, Duration::from_secs(5))
         );
-        told.extend(tally.rest(began + Duration::from_secs(3600)));
-        let sum: u64 = told.iter().map(|count| count.count).sum();
+        reported.extend(counts.rest(began + Duration::from_secs(3600)));
+        let sum: u64 = reported.iter().map(|count| count.count).sum();
         assert_eq!(sum, 3_600_000, "none is forgotten");
     }
 
     #[test]
     fn peers_and_reasons_are_told_apart_and_many_peers_count_together() {
-        let mut tally = RefusalCounts::default();
+        let mut counts = RefusalCounts::default();
         let now = Instant::now();
-        assert!(tally.refused(net(1), RefusalReason::Host, now).is_some());
-        assert!(tally.refused(net(1), RefusalReason::Origin, now).is_some());
-        assert!(tally.refused(net(2), RefusalReason::Host, now).is_some());
+        assert!(counts.refused(net(1), RefusalReason::Host, now).is_some());
+        assert!(counts.refused(net(1), RefusalReason::Origin, now).is_some());
+        assert!(counts.refused(net(2), RefusalReason::Host, now).is_some());
         let mut firsts = Vec::new();
         for address in 0..100_000_u32 {
             let source = RefusalSource::Net(IpAddr::from(address.to_be_bytes()));
-            firsts.extend(tally.refused(source, RefusalReason::WrongBearer, now));
+            firsts.extend(counts.refused(source, RefusalReason::WrongBearer, now));
         }
         assert_eq!(firsts.len(), PAIRS_MAX - 3 + 1);
         assert_eq!(firsts.last(), Some(&RefusalSource::Others));
-        assert!(tally.0.len() <= PAIRS_MAX + 1);
-        let counted = tally.due(now + INTERVAL_MIN);
+        assert!(counts.0.len() <= PAIRS_MAX + 1);
+        let counted = counts.due(now + INTERVAL_MIN);
         assert_eq!(counted.len(), 1);
         assert_eq!(counted[0].source, RefusalSource::Others);
     }
 
     #[test]
     fn who_keeps_still_is_forgotten_and_makes_room() {
-        let mut tally = RefusalCounts::default();
+        let mut counts = RefusalCounts::default();
         let now = Instant::now();
-        assert!(tally.refused(net(1), RefusalReason::Host, now).is_some());
-        assert_eq!(tally.due(now + INTERVAL_MAX), []);
-        assert!(tally.0.is_empty());
+        assert!(counts.refused(net(1), RefusalReason::Host, now).is_some());
+        assert_eq!(counts.due(now + INTERVAL_MAX), []);
+        assert!(counts.0.is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the doors share: the executor, the settings, and what is counted over all clients.
+//! The state that all connections share: the executor, the settings, and the bounds over all clients.
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
@@ -19,47 +19,47 @@ use super::{
 };
 use crate::{config::Settings, executor::Executor};
 
-/// What the doors tell about the server, besides what the executor knows.
+/// Where the server can be reached, and where its data is.
 #[derive(Debug, Clone)]
 pub struct ServerAddresses {
     /// The data directory, absolute.
     pub data_dir: PathBuf,
-    /// The Unix socket.
+    /// The path of the Unix socket, absolute.
     pub socket: PathBuf,
-    /// The TCP address as bound, `HOST:PORT`.
+    /// The TCP address as bound, `HOST:PORT`; `None` without TCP.
     pub listen: Option<String>,
 }
 
-/// Everything that the doors share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub struct ServerState {
-    /// Does the work.
+    /// Executes all methods.
     pub executor: Executor,
-    /// The bounds.
+    /// The settings in force.
     pub settings: Settings,
-    /// Opens TCP.
+    /// The token that clients show on TCP.
     pub token: auth::Token,
     /// Which Host and Origin are answered on TCP, and which Origin on the Unix socket.
     pub origins: origin::Allowed,
-    /// Who is in.
+    /// The slots for sessions.
     pub sessions: Arc<SessionSlots>,
-    /// What clients are refused, for the log.
+    /// Logs refused clients.
     pub refusals: RefusalLog,
-    /// The turns of those that ask too fast.
-    pub floods: Arc<FairQueue>,
-    /// What all sessions hold together.
-    pub hoard: Arc<MemoryBudget>,
-    /// Where long messages are read and made.
-    pub aside: ParserThread,
-    /// Where we are.
-    pub place: ServerAddresses,
-    /// Since when we serve.
+    /// The queue of sessions that have used up their burst of requests.
+    pub fair_queue: Arc<FairQueue>,
+    /// What all sessions together hold in memory.
+    pub memory_budget: Arc<MemoryBudget>,
+    /// The thread that parses and writes long messages.
+    pub parser: ParserThread,
+    /// The data directory and the addresses.
+    pub addresses: ServerAddresses,
+    /// When the server began to serve.
     pub started: Instant,
-    /// No new work: a drain has begun.
+    /// Cancelled when a drain begins: no new jobs.
     pub draining: CancellationToken,
-    /// Everybody leaves.
+    /// Cancelled when the server stops: all connections end.
     pub stopping: CancellationToken,
-    /// Connections and sessions that are still being served.
+    /// The tasks of connections and sessions.
     pub tasks: TaskTracker,
 }
 
@@ -69,13 +69,17 @@ impl ServerState {
         self.started.elapsed().as_secs()
     }
 
-    /// Whether the sender of a request may do everything; a wrong token is refused wherever it comes.
+    /// Whether the client of a request may call every method.
+    ///
+    /// # Errors
+    ///
+    /// It shows a wrong token, which is refused on the Unix socket, too.
     pub fn authenticated(&self, peer: Peer, headers: &HeaderMap) -> Result<bool, HttpProblem> {
         match self.token.check(headers) {
             Bearer::Right => Ok(true),
             Bearer::Absent => Ok(peer.is_trusted()),
             Bearer::Wrong => {
-                self.refusals.tell(peer, RefusalReason::WrongBearer);
+                self.refusals.report(peer, RefusalReason::WrongBearer);
                 Err(HttpProblem::new(
                     ErrorKind::Unauthenticated,
                     "the token is wrong",

@@ -1,27 +1,25 @@
-//! WebSocket sub-protocols: ours, and the token that a page shows as one, because a browser lets it set
-//! no header.
-//!
-//! What the token opens is not known here.
+//! WebSocket sub-protocols: `cc-executor`, and the token that a web page sends as one, because a browser
+//! lets it set no header.
 
 use axum::http::{HeaderMap, header};
 
 use super::auth::{Bearer, Token};
 
-/// The only one that is ever selected.
+/// The only sub-protocol that is ever selected.
 pub const NAME: &str = "cc-executor";
-/// What the token stands behind.
+/// Prefix of the sub-protocol that carries the token.
 const BEARER: &str = "cc-executor.bearer.";
 
-/// What a client offers.
+/// The sub-protocols that a client offers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SubProtocolOffer {
-    /// Ours is among it.
+    /// Whether [`NAME`] is among them.
     pub is_ours: bool,
     guesses: Vec<String>,
 }
 
 impl SubProtocolOffer {
-    /// That of these headers (RFC 6455, 4.1: several lines are one list).
+    /// The offer in these headers (RFC 6455, 4.1: several lines are one list).
     pub fn read(headers: &HeaderMap) -> Self {
         let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
         let text: Vec<_> = lines
@@ -38,7 +36,7 @@ impl SubProtocolOffer {
         }
     }
 
-    /// What it says about its sender. Anything but exactly one right token is wrong.
+    /// What the offer says about its client. Anything but exactly one right token is wrong.
     pub fn check(&self, token: &Token) -> Bearer {
         match self.guesses.as_slice() {
             [] => Bearer::Absent,

@@ -1,6 +1,4 @@
-//! A log file that makes room for a new one when it is full; one old one is kept, as `NAME.1`.
-//!
-//! What is written is not known here.
+//! A log file that is replaced when it is full; one old file is kept, as `NAME.1`.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,48 +9,48 @@ use std::{
 
 use crate::data_dir::{Access, OwnDir};
 
-/// The file.
+/// An open log file with its size.
 #[derive(Debug)]
 pub struct RotatedFile {
-    place: LogTarget,
+    target: LogTarget,
     file: File,
-    /// What is in it, as far as it counts for the next change.
+    /// Bytes in the file; counted from 0 again after a failed attempt to begin a new one.
     bytes: u64,
     bytes_max: u64,
 }
 
-/// Where it lies.
+/// Where the file is.
 #[derive(Debug)]
 enum LogTarget {
-    /// In the data directory, which trusts no name in it.
+    /// A name in the data directory: links there are refused.
     Own(OwnDir, String),
-    /// Where the settings say; a link there is followed.
+    /// A path from the settings; links are followed.
     Elsewhere(PathBuf),
 }
 
 impl RotatedFile {
-    /// Opens the file, or makes it (0600).
+    /// Opens the file for appending, or creates it with mode 0600.
     pub fn open(path: &Path, bytes_max: u64, data_dir: &OwnDir) -> io::Result<Self> {
-        let place = match data_dir.name_of(path) {
+        let target = match data_dir.name_of(path) {
             Some(name) => LogTarget::Own(data_dir.clone(), name.to_owned()),
             None => LogTarget::Elsewhere(path.to_owned()),
         };
-        let file = place.open()?;
+        let file = target.open()?;
         Ok(Self {
-            place,
+            target,
             bytes: file.metadata()?.len(),
             file,
             bytes_max,
         })
     }
 
-    /// Appends a line, in a new file where the old one has no room for it.
+    /// Appends a line; first begins a new file if the line does not fit.
     pub fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.bytes > 0 && self.bytes + line.len() as u64 > self.bytes_max {
-            // Where that fails the old one goes on: what happens now is worth more than its bound, and
-            // it is tried again when it has grown by as much.
+            // If no new file can be begun, the old one goes on: the lines are worth more than the bound.
+            // The next attempt comes after as many bytes again.
             self.bytes = 0;
-            if let Ok(file) = self.begin_anew() {
+            if let Ok(file) = self.begin_new_file() {
                 self.file = file;
             }
         }
@@ -61,13 +59,13 @@ impl RotatedFile {
         Ok(())
     }
 
-    fn begin_anew(&self) -> io::Result<File> {
+    fn begin_new_file(&self) -> io::Result<File> {
         // A device or a pipe has no size, and must keep its name.
         if !self.file.metadata()?.is_file() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        self.place.move_aside()?;
-        self.place.open()
+        self.target.move_aside()?;
+        self.target.open()
     }
 }
 

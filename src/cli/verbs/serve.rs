@@ -130,7 +130,7 @@ async fn run(
         tracing::warn!(%error, "could not raise the limit of open files");
     }
     if let Some(open_files_max) = descriptors::open_files_max()
-        && protocol::limits::connection_slots::fit(&mut settings, open_files_max)
+        && protocol::limits::connection_slots::fit_open_files(&mut settings, open_files_max)
     {
         tracing::warn!(
             open_files_max,
@@ -151,8 +151,8 @@ async fn run(
     print_ready_line(&state, claim);
     notify_service_manager(NotifyState::Ready);
     tracing::info!(
-        listen = state.place.listen,
-        data_dir = %state.place.data_dir.display(),
+        listen = state.addresses.listen,
+        data_dir = %state.addresses.data_dir.display(),
         version = env!("CARGO_PKG_VERSION"),
         "the server is ready"
     );
@@ -192,7 +192,7 @@ impl Sockets {
     fn serve<'a>(self, claim: &'a DataDirClaim, state: &Arc<ServerState>) -> ServedSocket<'a> {
         state.tasks.spawn({
             let state = state.clone();
-            async move { state.refusals.tell_counts(&state.stopping).await }
+            async move { state.refusals.report_counts(&state.stopping).await }
         });
         if let Some((listener, _)) = self.tcp {
             state
@@ -233,10 +233,10 @@ fn server_state(
         origins: Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins),
         sessions: SessionSlots::new(settings.sessions_max, settings.unauthenticated_sessions_max),
         refusals: protocol::RefusalLog::default(),
-        floods: protocol::FairQueue::new(&settings),
-        hoard: protocol::MemoryBudget::new(settings.held_bytes_max),
-        aside: protocol::ParserThread::start()?,
-        place: protocol::ServerAddresses {
+        fair_queue: protocol::FairQueue::new(&settings),
+        memory_budget: protocol::MemoryBudget::new(settings.held_bytes_max),
+        parser: protocol::ParserThread::start()?,
+        addresses: protocol::ServerAddresses {
             data_dir: claim.layout.root().to_owned(),
             socket: claim.layout.socket(),
             listen: address.map(|address| address.to_string()),
@@ -263,9 +263,9 @@ fn write_start(claim: &DataDirClaim) -> anyhow::Result<()> {
 fn print_ready_line(state: &ServerState, claim: &DataDirClaim) {
     let line = json!({
         "event": "ready",
-        "listen": state.place.listen,
-        "socket": state.place.socket.display().to_string(),
-        "data_dir": state.place.data_dir.display().to_string(),
+        "listen": state.addresses.listen,
+        "socket": state.addresses.socket.display().to_string(),
+        "data_dir": state.addresses.data_dir.display().to_string(),
         "token_file": claim.layout.token().display().to_string(),
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),

@@ -10,7 +10,7 @@
 //! 24  u64  offset
 //! ```
 //!
-//! All little-endian. Who gets binary frames is the tail's business.
+//! All numbers are little-endian.
 
 use crate::job::Chunk;
 

@@ -1,14 +1,12 @@
-//! A chunk of output as JSON: its bytes as text where they are UTF-8, else (or where it is shorter)
-//! as base64.
-//!
-//! Where chunks are cut is `text`'s business.
+//! A chunk of output as JSON: its bytes as text if they are UTF-8 and base64 is not shorter, else as
+//! base64. `utf8_chunker` keeps characters whole.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
 use crate::job::{Chunk, Micros, Offset, Stream};
 
-/// A chunk as it is sent: exactly one of `data` and `data_base64` is there.
+/// A chunk as it is sent: with exactly one of `data` and `data_base64`.
 #[derive(Debug, Serialize)]
 pub struct ChunkView<'a> {
     offset: Offset,
@@ -39,7 +37,7 @@ impl<'a> ChunkView<'a> {
     }
 }
 
-/// Bytes that `text` takes inside the quotes of a JSON string, as we write it.
+/// Bytes that `text` takes inside the quotes of a JSON string, as `serde_json` writes it.
 fn json_len(text: &str) -> usize {
     text.bytes().map(escaped_len).sum()
 }

@@ -1,6 +1,4 @@
-//! The notifications, as JSON.
-//!
-//! When each one is due is the tail's and the session's business.
+//! The notifications, as JSON. `ws::tails` and `ws` decide when each is sent.
 
 use serde::Serialize;
 
@@ -17,7 +15,7 @@ struct Notification<'a, P: Serialize> {
     params: P,
 }
 
-/// Any notification.
+/// Any notification, as JSON.
 pub fn notification<P: Serialize>(method: &str, params: P) -> String {
     to_json(&Notification {
         jsonrpc: "2.0",
@@ -26,52 +24,52 @@ pub fn notification<P: Serialize>(method: &str, params: P) -> String {
     })
 }
 
-/// Whose notification it is.
+/// The subscription and the job that a notification is about.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct TailScope {
-    /// The subscription.
+    /// The number of the subscription in its session.
     pub subscription: u32,
     /// The job's UUID.
     pub job: JobId,
 }
 
 impl TailScope {
-    /// `job.output`.
+    /// `job.output`: a chunk of output.
     pub fn output(self, chunk: &Chunk) -> String {
         #[derive(Serialize)]
         struct Params<'a> {
             #[serde(flatten)]
-            about: TailScope,
+            scope: TailScope,
             #[serde(flatten)]
             chunk: ChunkView<'a>,
         }
         notification(
             "job.output",
             Params {
-                about: self,
+                scope: self,
                 chunk: ChunkView::of(chunk),
             },
         )
     }
 
-    /// `job.gap`.
+    /// `job.gap`: output that is missing.
     pub fn gap(self, gap: Gap) -> String {
         #[derive(Serialize)]
         struct Params {
             #[serde(flatten)]
-            about: TailScope,
+            scope: TailScope,
             #[serde(flatten)]
             gap: Gap,
         }
-        notification("job.gap", Params { about: self, gap })
+        notification("job.gap", Params { scope: self, gap })
     }
 
-    /// `job.state`.
+    /// `job.state`: the job changed its state.
     pub fn state(self, state: JobState, reason: Option<Reason>, at: Micros) -> String {
         #[derive(Serialize)]
         struct Params {
             #[serde(flatten)]
-            about: TailScope,
+            scope: TailScope,
             state: JobState,
             #[serde(skip_serializing_if = "Option::is_none")]
             reason: Option<Reason>,
@@ -80,7 +78,7 @@ impl TailScope {
         notification(
             "job.state",
             Params {
-                about: self,
+                scope: self,
                 state,
                 reason,
                 at,
@@ -88,24 +86,24 @@ impl TailScope {
         )
     }
 
-    /// `job.caught_up`.
+    /// `job.caught_up`: everything up to `next_offset` has been sent.
     pub fn caught_up(self, next_offset: Offset) -> String {
         #[derive(Serialize)]
         struct Params {
             #[serde(flatten)]
-            about: TailScope,
+            scope: TailScope,
             next_offset: Offset,
         }
         notification(
             "job.caught_up",
             Params {
-                about: self,
+                scope: self,
                 next_offset,
             },
         )
     }
 
-    /// `job.end`.
+    /// `job.end`: the job is final, and nothing of it follows.
     pub fn end(self, job: &Job) -> String {
         #[derive(Serialize)]
         struct Params<'a> {
@@ -129,7 +127,7 @@ mod tests {
     use super::*;
     use crate::job::{GapReason, Stream};
 
-    const ABOUT: TailScope = TailScope {
+    const SCOPE: TailScope = TailScope {
         subscription: 3,
         job: JobId(uuid::Uuid::nil()),
     };
@@ -159,7 +157,7 @@ mod tests {
             at: Micros(1),
             data: b"hi".to_vec(),
         };
-        let output = params(&ABOUT.output(&chunk), "job.output");
+        let output = params(&SCOPE.output(&chunk), "job.output");
         let expected = json!({"offset": 7, "next_offset": 9, "stream": "stdout", "attempt": 1,
             "at": at, "data": "hi"});
         assert_eq!(output, expected);
@@ -169,13 +167,13 @@ mod tests {
             reason: GapReason::PowerLoss,
         };
         let expected = json!({"from": 1, "to": 2, "reason": "power_loss"});
-        assert_eq!(params(&ABOUT.gap(gap), "job.gap"), expected);
-        let state = ABOUT.state(JobState::Paused, None, Micros(1));
+        assert_eq!(params(&SCOPE.gap(gap), "job.gap"), expected);
+        let state = SCOPE.state(JobState::Paused, None, Micros(1));
         assert_eq!(
             params(&state, "job.state"),
             json!({"state": "paused", "at": at})
         );
-        let caught_up = params(&ABOUT.caught_up(9), "job.caught_up");
+        let caught_up = params(&SCOPE.caught_up(9), "job.caught_up");
         assert_eq!(caught_up, json!({"next_offset": 9}));
     }
 }

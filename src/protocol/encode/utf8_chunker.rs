@@ -1,6 +1,5 @@
-//! Cuts output for readers of text: no character is cut because a chunk was.
-//!
-//! Pure: it reads no clock and sends nothing. How long bytes may be held is the tail's business.
+//! Cuts output for readers of text: no character is split because a chunk ended inside it. It reads no
+//! clock; `ws::tails` decides how long bytes may be held.
 
 use crate::job::{Chunk, Offset};
 
@@ -31,7 +30,7 @@ impl TextCutter {
         flushed.into_iter().chain(whole)
     }
 
-    /// What is held, to be sent as it is: nothing that could complete it follows.
+    /// Takes what is held, to be sent as it is: nothing that could complete it follows.
     pub fn flush(&mut self) -> Option<Chunk> {
         self.held.take()
     }

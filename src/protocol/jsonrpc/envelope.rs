@@ -1,6 +1,4 @@
-//! JSON-RPC 2.0: what a text frame is, and how it is answered.
-//!
-//! Methods and their parameters are not known here.
+//! JSON-RPC 2.0: reads a text frame as a request, and writes replies. Parameters are in `params`.
 
 use std::fmt;
 
@@ -13,32 +11,32 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{error::Refusal, strict_json};
 use crate::protocol::ErrorKind;
 
-/// Longest `id`, bytes as written: it is repeated in the reply, which has a bound itself.
+/// Longest `id`, bytes as written: the reply repeats it, and has a bound itself.
 pub const ID_BYTES_MAX: usize = 64 << 10;
 
 /// A request's `id`, exactly as it was written.
 pub type Id = Box<RawValue>;
 
-/// A request that is well formed.
+/// A well-formed request.
 #[derive(Debug)]
 pub struct Request {
-    /// Names the reply.
+    /// Copied into the reply.
     pub id: Id,
-    /// What is asked for.
+    /// The name of the method.
     pub method: String,
-    /// With what: an object, as it was written, if there is one.
+    /// The parameters: an object, as it was written, if there is one.
     params: Option<Box<RawValue>>,
-    /// How many arrays and objects the message has, itself aside.
+    /// How many arrays and objects the message has, not counting itself.
     pub containers: usize,
 }
 
 impl Request {
-    /// The parameters as values; empty where there are none.
+    /// The parameters as values; empty if there are none.
     pub fn params(&self) -> Map<String, Value> {
         let Some(params) = &self.params else {
             return Map::new();
         };
-        // Only what the same parser has read through becomes a request.
+        // `read` has parsed the whole text with the same parser.
         #[allow(clippy::expect_used)]
         serde_json::from_str(params.get()).expect("an object that has been read before")
     }
@@ -49,13 +47,13 @@ impl Request {
 pub enum IncomingFrame {
     /// To be executed and answered.
     Request(Request),
-    /// Without an `id`: neither executed nor answered.
+    /// A request without an `id`: neither executed nor answered.
     Notification,
-    /// To be answered with an error.
+    /// To be answered with an error, which has the `id` if there is a valid one.
     Refused(Option<Id>, Refusal),
 }
 
-/// Reads a text frame.
+/// Reads a text frame that may nest up to `depth_max` levels.
 pub fn read(text: &str, depth_max: u64) -> IncomingFrame {
     let not_json = |message: String| {
         IncomingFrame::Refused(None, Refusal::new(ErrorKind::ParseError, message))
@@ -77,7 +75,7 @@ fn refused(id: Option<Id>, message: &str) -> IncomingFrame {
     IncomingFrame::Refused(id, Refusal::new(ErrorKind::InvalidRequest, message))
 }
 
-/// The members of the object that a frame should be; other ones are passed over.
+/// The members of the object that a frame should be; other members are ignored.
 #[derive(Default)]
 struct Members<'a> {
     id: Option<&'a RawValue>,
@@ -88,7 +86,7 @@ struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    /// The members and whether some key is repeated; `None` of JSON that is no object.
+    /// The members, and whether any key is repeated; `None` for JSON that is no object.
     fn read(text: &'a str) -> Result<Option<(Self, bool)>, serde_json::Error> {
         let repeated = strict_json::has_repeated_keys(text)?;
         let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -135,7 +133,7 @@ fn text_of(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// A string or an integer, as written.
+/// Whether this is a string or an integer, as written.
 fn is_valid_id(raw: &str) -> bool {
     let integer = || {
         raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && !raw.contains(['.', 'e', 'E'])
@@ -143,7 +141,7 @@ fn is_valid_id(raw: &str) -> bool {
     raw.len() <= ID_BYTES_MAX && (raw.starts_with('"') || integer())
 }
 
-/// Reads a frame: `Some` of an object, `None` of any other JSON.
+/// Reads a frame: `Some` for an object, `None` for any other JSON.
 struct FrameVisitor;
 
 impl<'de> Visitor<'de> for FrameVisitor {
@@ -211,17 +209,17 @@ struct ResponseBody<'a> {
     error: Option<&'a Refusal>,
 }
 
-/// The reply to a request.
+/// The reply to a request, as JSON.
 pub fn reply(id: &RawValue, result: Result<&RawValue, &Refusal>) -> String {
-    answer(Some(id), result)
+    response(Some(id), result)
 }
 
-/// The error for a message without a valid `id`, or with one.
+/// An error reply, as JSON; `id` is null for a message without a valid one.
 pub fn error(id: Option<&RawValue>, refusal: &Refusal) -> String {
-    answer(id, Err(refusal))
+    response(id, Err(refusal))
 }
 
-fn answer(id: Option<&RawValue>, result: Result<&RawValue, &Refusal>) -> String {
+fn response(id: Option<&RawValue>, result: Result<&RawValue, &Refusal>) -> String {
     to_json(&ResponseBody {
         jsonrpc: "2.0",
         id,
@@ -232,7 +230,7 @@ fn answer(id: Option<&RawValue>, result: Result<&RawValue, &Refusal>) -> String 
 
 /// One of our own values as JSON.
 pub fn to_json<T: Serialize>(value: &T) -> String {
-    // Our own types: no map with non-string keys, no failing serializer.
+    // Our own types have no map with other keys than strings, and no serializer that fails.
     #[allow(clippy::expect_used)]
     serde_json::to_string(value).expect("our own values serialise")
 }

@@ -269,11 +269,11 @@ proptest! {
             }
             IncomingFrame::Refused(id, refusal) => {
                 let answer = error(id.as_deref(), &refusal);
-                let told: Value = serde_json::from_str(&answer).expect("our answer is JSON");
-                prop_assert_eq!(&told["jsonrpc"], "2.0");
-                prop_assert!(told["error"]["code"].is_i64() && told["error"]["message"].is_string());
+                let response: Value = serde_json::from_str(&answer).expect("our answer is JSON");
+                prop_assert_eq!(&response["jsonrpc"], "2.0");
+                prop_assert!(response["error"]["code"].is_i64() && response["error"]["message"].is_string());
                 match id {
-                    None => prop_assert!(told["id"].is_null()),
+                    None => prop_assert!(response["id"].is_null()),
                     Some(id) => prop_assert!(text.contains(id.get()) && answer.contains(id.get())),
                 }
             }

@@ -1,6 +1,4 @@
 //! Errors over JSON-RPC: kind, message and data.
-//!
-//! Which request they answer is `envelope`'s business.
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use serde_json::{Map, Value};
@@ -14,18 +12,18 @@ use crate::{
 /// Longest key that an error repeats, characters: a client may send one as long as a message.
 const KEY_CHARS_MAX: usize = 200;
 
-/// Why a request is refused, as it is answered.
+/// Why a request is refused, as the reply shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
-    /// Gives code and name.
+    /// Determines the error code and `data.kind`.
     pub kind: ErrorKind,
-    /// What to do.
+    /// What is wrong, and what to do.
     pub message: String,
     data: Map<String, Value>,
 }
 
 impl Refusal {
-    /// A refusal whose data are nothing but its kind.
+    /// A refusal whose data has only the kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -40,7 +38,7 @@ impl Refusal {
         self
     }
 
-    /// A parameter is wrong.
+    /// The parameter `key` is wrong.
     pub fn params(key: &str, message: &str) -> Self {
         Self::about(ErrorKind::InvalidParams, key, message)
     }
@@ -53,18 +51,18 @@ impl Refusal {
         Self::new(kind, format!("{key}: {message}")).with("key", key)
     }
 
-    /// A bound is reached.
+    /// The bound named `limit` is reached.
     pub fn limit(limit: &str, message: impl Into<String>) -> Self {
         Self::new(ErrorKind::LimitExceeded, message).with("limit", limit)
     }
 
-    /// The same about one entry of a list that stands under `key`.
+    /// The same for one entry of the list under `key`.
     pub fn at(mut self, key: &str, index: usize) -> Self {
         self.message = format!("{key}[{index}]: {}", self.message);
         self.with("index", index)
     }
 
-    /// The contract knows it, this version does not do it yet.
+    /// The protocol has `key`, but this version does not support it yet.
     pub fn unsupported(key: &str) -> Self {
         Self::about(
             ErrorKind::Unsupported,

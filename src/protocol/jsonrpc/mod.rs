@@ -1,4 +1,4 @@
-//! JSON-RPC 2.0 as every door that speaks it takes it: strict JSON, requests, parameters, errors.
+//! JSON-RPC 2.0 for every interface that uses it: strict JSON, requests, parameters, errors.
 
 pub(super) mod envelope;
 pub(super) mod error;

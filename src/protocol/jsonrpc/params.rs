@@ -1,7 +1,4 @@
-//! The parameters of a method: read by key, with their type and bounds, and refused where nobody
-//! knows the key.
-//!
-//! Which method has which parameters is the methods' business.
+//! The parameters of a method: read by key, with their type and bounds; unknown keys are refused.
 
 use std::time::Duration;
 
@@ -17,17 +14,17 @@ pub const OFFSET_MAX: u64 = i64::MAX as u64;
 #[derive(Debug)]
 pub struct Params<'a> {
     map: &'a Map<String, Value>,
-    /// Where they stand, for messages: empty, or `tail.`.
+    /// Prefix of keys in messages: empty, or `tail.`.
     prefix: &'static str,
 }
 
 impl<'a> Params<'a> {
-    /// The parameters of a method that knows these keys.
+    /// The parameters of a method with these keys; any other key is refused.
     pub fn new(map: &'a Map<String, Value>, known: &[&str]) -> Result<Self, Refusal> {
         Self::nested(map, "", known)
     }
 
-    /// The keys of an object inside the parameters.
+    /// The same for an object inside the parameters.
     pub fn nested(
         map: &'a Map<String, Value>,
         prefix: &'static str,
@@ -50,12 +47,12 @@ impl<'a> Params<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// The refusal of a key's value.
+    /// The refusal of a key's value; `message` says what would be right.
     pub fn wrong(&self, key: &str, message: &str) -> Refusal {
         Refusal::params(&format!("{}{key}", self.prefix), message)
     }
 
-    /// A job's name that must be there.
+    /// The key `job`, which is required.
     pub fn job(&self) -> Result<JobRef, Refusal> {
         let value = self
             .get("job")
@@ -74,7 +71,7 @@ impl<'a> Params<'a> {
             .ok_or_else(|| self.wrong(key, &format!("must be a whole number from {min} to {max}")))
     }
 
-    /// An offset, 0 to 2^63-1.
+    /// An offset, 0 to 2^63-1 bytes.
     pub fn offset(&self, key: &str) -> Result<Option<Offset>, Refusal> {
         self.number(key, 0, OFFSET_MAX)
     }
@@ -87,10 +84,10 @@ impl<'a> Params<'a> {
         let seconds = value.as_f64().filter(|s| (0.0..=Seconds::MAX).contains(s));
         seconds
             .map(|seconds| Some(Duration::from_secs_f64(seconds)))
-            .ok_or_else(|| self.wrong(key, "must be a number of seconds, at most ten years"))
+            .ok_or_else(|| self.wrong(key, "must be a number of seconds from 0 to ten years"))
     }
 
-    /// Text.
+    /// A string.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>, Refusal> {
         let Some(value) = self.get(key) else {
             return Ok(None);
@@ -101,7 +98,7 @@ impl<'a> Params<'a> {
             .ok_or_else(|| self.wrong(key, "must be a string"))
     }
 
-    /// True or false.
+    /// A boolean.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, Refusal> {
         let Some(value) = self.get(key) else {
             return Ok(None);
@@ -112,8 +109,8 @@ impl<'a> Params<'a> {
             .ok_or_else(|| self.wrong(key, "must be true or false"))
     }
 
-    /// One of these words.
-    pub fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<Option<T>, Refusal> {
+    /// One of these words, as what it stands for.
+    pub fn one_of<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<Option<T>, Refusal> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -125,7 +122,7 @@ impl<'a> Params<'a> {
         })
     }
 
-    /// A list of texts.
+    /// A list of strings.
     pub fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, Refusal> {
         let Some(value) = self.get(key) else {
             return Ok(None);
@@ -137,7 +134,7 @@ impl<'a> Params<'a> {
             .ok_or_else(|| self.wrong(key, "must be a list of strings"))
     }
 
-    /// `streams`: one to three of the three.
+    /// The key `streams`: one to three streams.
     pub fn streams(&self) -> Result<Option<Vec<Stream>>, Refusal> {
         let Some(names) = self.texts("streams")? else {
             return Ok(None);
@@ -159,10 +156,10 @@ impl<'a> Params<'a> {
     }
 }
 
-/// What a value must be to name a job.
+/// What a value must be to identify a job.
 pub const NOT_A_JOB: &str = "must be a job's number (an integer or a string of digits) or its UUID";
 
-/// A job as JSON names it.
+/// The job that a JSON value identifies.
 pub fn job_ref(value: &Value) -> Option<JobRef> {
     match value {
         Value::Number(number) => number.as_i64().filter(|n| *n >= 0).map(JobRef::Number),
@@ -235,7 +232,7 @@ mod tests {
 
     #[test]
     fn words_and_lists_are_checked() {
-        let word = |value| read(value, |params| params.word("key", &[("a", 1), ("b", 2)]));
+        let word = |value| read(value, |params| params.one_of("key", &[("a", 1), ("b", 2)]));
         assert_eq!(word(json!("b")), Some(Some(2)));
         assert_eq!((word(json!("c")), word(json!(1))), (None, None));
         let texts = |value| {

@@ -1,13 +1,11 @@
-//! JSON as we take it: bounded in depth, and with every key at most once at every level.
-//!
-//! What the JSON means is `envelope`'s business.
+//! Strict JSON: bounded in depth, and with every key at most once in an object.
 
 use std::{cell::Cell, collections::HashSet, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// The brackets of JSON, outside of its strings. One pass without recursion, so that a hundred
-/// thousand of them cost nothing but their bytes; of text that is not JSON they mean nothing.
+/// The brackets of JSON outside its strings. One pass without recursion, so that a hundred thousand of them
+/// cost nothing but their bytes; if the text is not JSON, the result means nothing.
 fn brackets(text: &str) -> impl Iterator<Item = u8> {
     let (mut in_string, mut escaped) = (false, false);
     text.bytes().filter(move |byte| {
@@ -22,8 +20,7 @@ fn brackets(text: &str) -> impl Iterator<Item = u8> {
     })
 }
 
-/// How many arrays and objects there are in `text`; `None` where it nests deeper than `depth_max`
-/// levels of them.
+/// How many arrays and objects there are in `text`; `None` if it nests deeper than `depth_max` levels.
 pub fn containers(text: &str, depth_max: u64) -> Option<usize> {
     let (mut depth, mut containers) = (0_u64, 0);
     for bracket in brackets(text) {
@@ -38,9 +35,8 @@ pub fn containers(text: &str, depth_max: u64) -> Option<usize> {
     Some(containers)
 }
 
-/// Whether `text`, which is one JSON value, is one that we take: `Ok(true)` where some object in it
-/// has a key twice. It looks on behind one: text that is not JSON further down is still not JSON.
-/// Nothing is kept but the keys of the objects that are open.
+/// Whether some object in `text`, which is one JSON value, has a key twice. It reads on after such a key:
+/// text that is not JSON further down is an error all the same. Only the keys of open objects are kept.
 pub fn has_repeated_keys(text: &str) -> Result<bool, serde_json::Error> {
     let repeated = Cell::new(false);
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -52,7 +48,7 @@ pub fn has_repeated_keys(text: &str) -> Result<bool, serde_json::Error> {
     Ok(repeated.get())
 }
 
-/// Passes over any value and notes whether a key is repeated.
+/// Skips any value and notes whether a key is repeated.
 #[derive(Clone, Copy)]
 struct KeyCheck<'a> {
     repeated: &'a Cell<bool>,
@@ -114,7 +110,7 @@ impl<'de> Visitor<'de> for KeyCheck<'_> {
     }
 }
 
-/// So many keys are compared one by one: hashing costs more than that.
+/// Up to this many keys are compared one by one, which costs less than hashing.
 const FEW_KEYS: usize = 8;
 
 /// The keys of one object so far.
@@ -125,7 +121,7 @@ struct Keys {
 }
 
 impl Keys {
-    /// Whether the key is new.
+    /// Adds a key; false if it was there already.
     fn insert(&mut self, key: String) -> bool {
         if self.few.contains(&key) {
             return false;

@@ -1,8 +1,8 @@
-//! The places of a door's connections: how many there are, and who leaves when one more comes.
+//! The slots for the connections of one listener: how many there are, and which connection is closed when
+//! one more comes.
 //!
-//! Whoever is known keeps its place. A newcomer that has not said who it is yet gives way, the one
-//! that came first before the others: half-open connections cannot keep anybody out. What makes a
-//! newcomer known is not decided here.
+//! An authenticated connection keeps its slot. Of the others the oldest is displaced, so half-open
+//! connections cannot lock other clients out. `http` and `ws` decide when a connection is authenticated.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::Settings, sys::descriptors, sys::lock};
 
-/// The places of one door.
+/// The slots of one listener.
 #[derive(Debug)]
 pub struct ConnectionSlots {
     max: u64,
@@ -22,16 +22,16 @@ pub struct ConnectionSlots {
 
 #[derive(Debug, Default)]
 struct TakenConnections {
-    /// Known ones and newcomers.
+    /// All connections, authenticated or not.
     count: u64,
-    /// Numbers the next one.
+    /// The number of the next connection.
     next: u64,
-    /// In the order in which they came.
-    newcomers: BTreeMap<u64, CancellationToken>,
+    /// By number, which is the order in which they came.
+    unauthenticated: BTreeMap<u64, CancellationToken>,
 }
 
 impl ConnectionSlots {
-    /// So many places.
+    /// `max` slots.
     pub fn new(max: u64) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -39,22 +39,23 @@ impl ConnectionSlots {
         })
     }
 
-    /// A place for a newcomer, if need be that of another one; `None` where all are known.
+    /// A slot for a new connection; displaces the oldest unauthenticated one if none is free. `None` if all
+    /// are authenticated.
     pub fn take(self: &Arc<Self>) -> Option<ConnectionSlot> {
         let mut taken = self.lock();
         if taken.count >= self.max {
-            let (_, gives_way) = taken.newcomers.pop_first()?;
-            // Its task ends soon, and counts itself out then.
-            gives_way.cancel();
+            let (_, oldest) = taken.unauthenticated.pop_first()?;
+            // Its task ends soon, and frees its slot then.
+            oldest.cancel();
         }
-        let (number, leave) = (taken.next, CancellationToken::new());
+        let (number, displaced) = (taken.next, CancellationToken::new());
         taken.next += 1;
         taken.count += 1;
-        taken.newcomers.insert(number, leave.clone());
+        taken.unauthenticated.insert(number, displaced.clone());
         Some(ConnectionSlot {
-            places: self.clone(),
+            slots: self.clone(),
             number,
-            leave,
+            displaced,
         })
     }
 
@@ -64,45 +65,44 @@ impl ConnectionSlots {
     }
 }
 
-/// A connection's place; dropping it leaves it to another one.
+/// A connection's slot; free again when this is dropped.
 #[derive(Debug)]
 pub struct ConnectionSlot {
-    places: Arc<ConnectionSlots>,
+    slots: Arc<ConnectionSlots>,
     number: u64,
-    leave: CancellationToken,
+    displaced: CancellationToken,
 }
 
 impl ConnectionSlot {
-    /// From now on it gives way to nobody.
-    pub fn known(&self) {
-        self.places.lock().newcomers.remove(&self.number);
+    /// The connection is authenticated: it is not displaced any more.
+    pub fn set_authenticated(&self) {
+        self.slots.lock().unauthenticated.remove(&self.number);
     }
 
-    /// Returns when somebody else needs the place.
-    pub async fn given_away(&self) {
-        self.leave.cancelled().await;
+    /// Returns when another connection needs the slot.
+    pub async fn displaced(&self) {
+        self.displaced.cancelled().await;
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        taken.newcomers.remove(&self.number);
+        let mut taken = self.slots.lock();
+        taken.unauthenticated.remove(&self.number);
         taken.count -= 1;
     }
 }
 
-/// Lowers the bounds of connections where this process may not open so many files: half of what the
-/// server leaves of them is for connections, the rest for shims.
-/// Returns whether it did.
-pub fn fit(settings: &mut Settings, open_files_max: u64) -> bool {
+/// Lowers the bounds of connections if this process may not open enough files: half of what the server
+/// leaves of them is for connections, the rest for shims. True if it did.
+pub fn fit_open_files(settings: &mut Settings, open_files_max: u64) -> bool {
     let (tcp, unix) = (settings.tcp_connections_max, settings.unix_connections_max);
-    let room = (descriptors::left_of(open_files_max) / 2).max(2);
-    if tcp + unix <= room {
+    let available = (descriptors::left_of(open_files_max) / 2).max(2);
+    if tcp + unix <= available {
         return false;
     }
-    settings.tcp_connections_max = (room * tcp / (tcp + unix)).max(1);
-    settings.unix_connections_max = (room - settings.tcp_connections_max).max(1);
+    settings.tcp_connections_max = (available * tcp / (tcp + unix)).max(1);
+    settings.unix_connections_max = (available - settings.tcp_connections_max).max(1);
     true
 }
 
@@ -111,38 +111,38 @@ mod tests {
     use super::*;
     use crate::config;
 
-    fn is_leaving(place: &ConnectionSlot) -> bool {
-        place.leave.is_cancelled()
+    fn is_leaving(slot: &ConnectionSlot) -> bool {
+        slot.displaced.is_cancelled()
     }
 
     #[test]
     fn the_first_newcomer_gives_way_and_the_known_do_not() {
-        let places = ConnectionSlots::new(3);
-        let take = || places.take().expect("a place");
+        let slots = ConnectionSlots::new(3);
+        let take = || slots.take().expect("a slot");
         let (one, two, three) = (take(), take(), take());
-        one.known();
+        one.set_authenticated();
         let four = take();
         assert_eq!(
             [&one, &two, &three, &four].map(is_leaving),
             [false, true, false, false]
         );
         drop(two);
-        for place in [&three, &four] {
-            place.known();
+        for slot in [&three, &four] {
+            slot.set_authenticated();
         }
-        assert!(places.take().is_none(), "all of them are known");
+        assert!(slots.take().is_none(), "all of them are authenticated");
         drop(one);
-        assert!(places.take().is_some());
+        assert!(slots.take().is_some());
     }
 
     #[test]
-    fn places_come_back() {
-        let places = ConnectionSlots::new(1);
+    fn slots_come_back() {
+        let slots = ConnectionSlots::new(1);
         for _ in 0..100 {
-            drop(places.take().expect("a place"));
+            drop(slots.take().expect("a slot"));
         }
-        assert_eq!(places.lock().count, 0);
-        assert!(places.lock().newcomers.is_empty());
+        assert_eq!(slots.lock().count, 0);
+        assert!(slots.lock().unauthenticated.is_empty());
     }
 
     #[test]
@@ -150,10 +150,10 @@ mod tests {
         let defaults = config::load_from(None, BTreeMap::new(), &BTreeMap::new());
         let defaults = defaults.expect("defaults").settings;
         let mut many = defaults.clone();
-        assert!(!fit(&mut many, 1 << 20));
+        assert!(!fit_open_files(&mut many, 1 << 20));
         assert_eq!(many, defaults);
         let mut few = defaults;
-        assert!(fit(&mut few, 1024));
+        assert!(fit_open_files(&mut few, 1024));
         // Half of what is left beside the server's own 36.
         assert_eq!(few.tcp_connections_max + few.unix_connections_max, 494);
         assert!(few.unix_connections_max > 100);

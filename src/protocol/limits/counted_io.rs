@@ -1,7 +1,5 @@
-//! The bytes that come from a client and go to it, counted: who has not shown the token may not make
-//! us hold or answer more than a little, and everybody's part in what all make us hold is known.
-//!
-//! When a stranger stops being one, and when a message is whole, is the session's business.
+//! Counts the bytes that come from a client and go to it: a client that has not shown the token may send
+//! only a little, and what arrives counts in the session's usage.
 
 use std::{
     io,
@@ -17,45 +15,45 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::memory_budget::SessionUsage;
 
-/// A connection whose reads fail with `QuotaExceeded` once a stranger has sent too much.
+/// A connection whose reads fail with `QuotaExceeded` after an unauthenticated client has sent too much.
 #[derive(Debug)]
 pub struct CountingIo<T> {
     io: T,
-    known: Arc<AtomicBool>,
-    /// Bytes that a stranger may still send.
-    left: u64,
-    /// What comes is held, and not thrown away.
-    keeps: bool,
-    share: Arc<SessionUsage>,
+    authenticated: Arc<AtomicBool>,
+    /// Bytes that the client may still send before it has authenticated.
+    unauthenticated_left: u64,
+    /// Whether what arrives is held, and so counted.
+    counts_held: bool,
+    usage: Arc<SessionUsage>,
 }
 
 impl<T> CountingIo<T> {
-    /// A stranger until `known` is set; what arrives is part of `share`.
+    /// Unauthenticated until `authenticated` is set; what arrives counts in `usage`.
     pub fn new(
         io: T,
-        known: Arc<AtomicBool>,
-        stranger_bytes_max: u64,
-        share: Arc<SessionUsage>,
+        authenticated: Arc<AtomicBool>,
+        unauthenticated_bytes_max: u64,
+        usage: Arc<SessionUsage>,
     ) -> Self {
         Self {
             io,
-            known,
-            left: stranger_bytes_max,
-            keeps: true,
-            share,
+            authenticated,
+            unauthenticated_left: unauthenticated_bytes_max,
+            counts_held: true,
+            usage,
         }
     }
 
-    /// Nothing of what comes is kept any more, so it may be as much as there is.
-    pub fn let_through(&mut self) {
-        (self.left, self.keeps) = (u64::MAX, false);
-        self.share.arrived();
+    /// From here on the caller discards what arrives, so nothing is counted and there is no bound.
+    pub fn stop_counting(&mut self) {
+        (self.unauthenticated_left, self.counts_held) = (u64::MAX, false);
+        self.usage.message_complete();
     }
 }
 
 impl<T> Drop for CountingIo<T> {
     fn drop(&mut self) {
-        self.share.arrived();
+        self.usage.message_complete();
     }
 }
 
@@ -65,18 +63,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for CountingIo<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let is_known = self.known.load(Ordering::SeqCst);
-        if self.left == 0 && !is_known {
+        let is_authenticated = self.authenticated.load(Ordering::SeqCst);
+        if self.unauthenticated_left == 0 && !is_authenticated {
             return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(context, buffer);
         let got = buffer.filled().len().saturating_sub(before);
-        if !is_known {
-            self.left = self.left.saturating_sub(got as u64);
+        if !is_authenticated {
+            self.unauthenticated_left = self.unauthenticated_left.saturating_sub(got as u64);
         }
-        if got > 0 && self.keeps {
-            self.share.arrive(got);
+        if got > 0 && self.counts_held {
+            self.usage.received(got);
         }
         polled
     }
@@ -90,7 +88,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for CountingIo<T> {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(context, bytes);
         if let Poll::Ready(Ok(taken)) = polled {
-            self.share.take(taken);
+            self.usage.written(taken);
         }
         polled
     }
@@ -111,31 +109,31 @@ mod tests {
     use super::*;
     use crate::protocol::limits::memory_budget::MemoryBudget;
 
-    /// Its last words do not reach a client whose bytes are left unread.
+    /// The close message does not reach a client if its bytes are left unread.
     #[tokio::test]
     async fn what_is_thrown_away_has_no_bound_and_does_not_count() {
-        let share = MemoryBudget::new(1000).share();
-        let known = Arc::new(AtomicBool::new(false));
+        let usage = MemoryBudget::new(1000).session_usage();
+        let authenticated = Arc::new(AtomicBool::new(false));
         let bytes = vec![0; 1 << 20];
-        let mut stranger = CountingIo::new(&bytes[..], known, 100, share.clone());
+        let mut client = CountingIo::new(&bytes[..], authenticated, 100, usage.clone());
         let mut all = Vec::new();
-        assert!(stranger.read_to_end(&mut all).await.is_err());
-        stranger.let_through();
-        stranger.read_to_end(&mut all).await.expect("the rest");
+        assert!(client.read_to_end(&mut all).await.is_err());
+        client.stop_counting();
+        client.read_to_end(&mut all).await.expect("the rest");
         assert_eq!(all.len(), 1 << 20);
-        assert!(!share.is_evicted());
+        assert!(!usage.is_evicted());
     }
 
     #[tokio::test]
-    async fn a_stranger_may_send_a_little_and_a_friend_everything() {
-        let known = Arc::new(AtomicBool::new(false));
+    async fn a_client_without_the_token_may_send_a_little_and_one_with_it_everything() {
+        let authenticated = Arc::new(AtomicBool::new(false));
         let bytes = vec![0; 100_000];
-        let share = MemoryBudget::new(1 << 20).share();
-        let mut stranger = CountingIo::new(&bytes[..], known.clone(), 50_000, share);
+        let usage = MemoryBudget::new(1 << 20).session_usage();
+        let mut client = CountingIo::new(&bytes[..], authenticated.clone(), 50_000, usage);
         let mut buffer = [0; 1000];
         let mut read = 0;
         let refused = loop {
-            match stranger.read(&mut buffer).await {
+            match client.read(&mut buffer).await {
                 Ok(got) => read += got,
                 Err(error) => break error,
             }
@@ -144,9 +142,9 @@ mod tests {
             (read, refused.kind()),
             (50_000, io::ErrorKind::QuotaExceeded)
         );
-        known.store(true, Ordering::SeqCst);
+        authenticated.store(true, Ordering::SeqCst);
         let mut rest = Vec::new();
-        stranger.read_to_end(&mut rest).await.expect("a friend");
+        client.read_to_end(&mut rest).await.expect("authenticated");
         assert_eq!(rest.len(), 50_000);
     }
 }

@@ -1,7 +1,7 @@
-//! What all sessions together hold for their clients, against one budget, and who lets go when it
-//! is passed: the one whose client has done nothing for the longest time about what is held for it.
+//! One budget for what all sessions together hold in memory for their clients. If it is exceeded, the
+//! session is evicted whose client has made no progress for the longest time with what is held for it.
 //!
-//! How a session ends, and what the bytes are, is not known here.
+//! How an evicted session ends is in `ws::connection`.
 
 use std::{
     collections::HashMap,
@@ -20,62 +20,65 @@ use crate::sys::lock;
 
 /// What every session may hold without being counted, bytes.
 pub const FREE_BYTES: usize = 64 << 10;
-/// Long replies that are being made at a time, by all sessions: what they are made of takes two to
-/// three times as much as they do, and counts only once it is a reply.
+/// Long replies that all sessions together make at a time. Their sources take two to three times as much
+/// memory as they do, and only a finished reply counts as held.
 const LONG_REPLIES_MADE_MAX: usize = 4;
 
-/// What is held for all, and for whom.
+/// What all sessions together hold, and which sessions hold it.
 #[derive(Debug)]
 pub struct MemoryBudget {
     bytes_max: usize,
-    /// Beyond what is free.
+    /// Bytes that count: of each session what it holds beyond [`FREE_BYTES`].
     held: AtomicUsize,
-    /// How often anybody has made progress: order is all that matters, so there is no clock.
-    moments: AtomicU64,
-    /// Names the next session.
+    /// A logical clock that every change advances: only the order of progress matters.
+    clock: AtomicU64,
+    /// The number of the next session.
     next: AtomicU64,
-    /// Those for whom more is held than is free.
+    /// The sessions that hold more than [`FREE_BYTES`], by number.
     holders: Mutex<HashMap<u64, Arc<SessionUsage>>>,
     evicted: Mutex<u64>,
-    making: Semaphore,
+    long_replies: Semaphore,
 }
 
 /// The right to make a long reply.
 #[derive(Debug)]
-pub struct Making<'a>(#[expect(dead_code, reason = "held, not looked at")] SemaphorePermit<'a>);
+pub struct LongReplyPermit<'a>(
+    #[expect(dead_code, reason = "held, not looked at")] SemaphorePermit<'a>,
+);
 
 impl MemoryBudget {
-    /// Nothing is held yet, and this may be, in bytes.
+    /// An empty budget of `bytes_max` bytes.
     pub fn new(bytes_max: u64) -> Arc<Self> {
         Arc::new(Self {
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX / 2),
             held: AtomicUsize::new(0),
-            moments: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
             next: AtomicU64::new(0),
             holders: Mutex::default(),
             evicted: Mutex::default(),
-            making: Semaphore::new(LONG_REPLIES_MADE_MAX),
+            long_replies: Semaphore::new(LONG_REPLIES_MADE_MAX),
         })
     }
 
-    /// The share of a session that begins.
-    pub fn share(self: &Arc<Self>) -> Arc<SessionUsage> {
+    /// The account of a new session.
+    pub fn session_usage(self: &Arc<Self>) -> Arc<SessionUsage> {
         Arc::new(SessionUsage {
-            hoard: self.clone(),
+            budget: self.clone(),
             number: self.next.fetch_add(1, Ordering::Relaxed),
             account: Mutex::default(),
             evicted: CancellationToken::new(),
         })
     }
 
-    /// Waits until a long reply may be made. Whoever has the right must not wait for a client.
-    pub async fn making(&self) -> Option<Making<'_>> {
-        // It is never closed.
-        self.making.acquire().await.ok().map(Making)
+    /// Waits until a long reply may be made. While the permit is held, its holder must not wait for a
+    /// client.
+    pub async fn long_reply_permit(&self) -> Option<LongReplyPermit<'_>> {
+        // The semaphore is never closed.
+        self.long_replies.acquire().await.ok().map(LongReplyPermit)
     }
 
     fn now(&self) -> u64 {
-        self.moments.fetch_add(1, Ordering::Relaxed) + 1
+        self.clock.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn holders(&self) -> MutexGuard<'_, HashMap<u64, Arc<SessionUsage>>> {
@@ -83,44 +86,45 @@ impl MemoryBudget {
         lock(&self.holders)
     }
 
-    fn is_passed(&self) -> bool {
+    fn is_exceeded(&self) -> bool {
         self.held.load(Ordering::SeqCst) > self.bytes_max
     }
 
-    /// Evicts until the budget holds, or those that are left wait for us and not we for them.
-    fn relieve(&self) {
-        // One at a time: two that see the same would evict one more than they need.
+    /// Evicts sessions until the budget holds, or until the sessions that are left wait for the server and
+    /// not for their clients.
+    fn evict_until_within(&self) {
+        // One thread at a time: two that see the same excess would evict one session too many.
         let mut evicted = lock(&self.evicted);
-        while self.is_passed() {
-            let anybody = self.held.load(Ordering::SeqCst) > self.bytes_max.saturating_mul(2);
+        while self.is_exceeded() {
+            let any_session = self.held.load(Ordering::SeqCst) > self.bytes_max.saturating_mul(2);
             let holders: Vec<Arc<SessionUsage>> = self.holders().values().cloned().collect();
-            let standings = holders.iter().map(|share| share.account().piles);
-            let Some(longest) = longest_without_progress(standings, anybody) else {
+            let sessions = holders.iter().map(|usage| usage.account().buffered);
+            let Some(longest) = longest_without_progress(sessions, any_session) else {
                 return;
             };
             holders[longest].evict();
             *evicted += 1;
-            // Under attack it happens all the time.
+            // Under attack this happens all the time.
             if evicted.is_power_of_two() {
                 tracing::warn!(
                     sessions = *evicted,
-                    "sessions were closed because too much is held for clients that do not read, or \
-                     do not finish their messages (held_bytes_max)"
+                    "sessions were closed: too much is held for clients that do not read, or do not \
+                     finish their messages (held_bytes_max)"
                 );
             }
         }
     }
 }
 
-/// Whose client has done nothing for the longest time; where `anybody` is set, those count too that
-/// wait for us.
+/// The session whose client has made no progress for the longest time; with `any_session`, sessions that
+/// wait for the server count too.
 fn longest_without_progress(
-    standings: impl Iterator<Item = Buffered>,
-    anybody: bool,
+    sessions: impl Iterator<Item = Buffered>,
+    any_session: bool,
 ) -> Option<usize> {
-    let since = standings.enumerate().filter_map(|(at, piles)| {
-        let waiting = anybody.then(|| piles.oldest()).flatten();
-        Some((piles.stuck_since().or(waiting)?, at))
+    let since = sessions.enumerate().filter_map(|(at, buffered)| {
+        let waiting = any_session.then(|| buffered.oldest()).flatten();
+        Some((buffered.stuck_since().or(waiting)?, at))
     });
     since.min().map(|(_, at)| at)
 }
@@ -128,7 +132,7 @@ fn longest_without_progress(
 /// What is held for the client of one session.
 #[derive(Debug)]
 pub struct SessionUsage {
-    hoard: Arc<MemoryBudget>,
+    budget: Arc<MemoryBudget>,
     number: u64,
     account: Mutex<UsageAccount>,
     evicted: CancellationToken,
@@ -136,56 +140,56 @@ pub struct SessionUsage {
 
 #[derive(Debug, Default)]
 struct UsageAccount {
-    piles: Buffered,
-    /// Its part of what all hold, bytes.
+    buffered: Buffered,
+    /// Its part of what counts in the budget, bytes.
     counted: usize,
-    /// It has been told to let go, and counts no more.
+    /// The session has been evicted, and what it still holds does not count.
     is_evicted: bool,
 }
 
 impl SessionUsage {
-    /// Returns once the session has to let go of everything.
+    /// Returns when the session has to release everything.
     pub async fn evicted(&self) {
         self.evicted.cancelled().await;
     }
 
-    /// Whether it has to.
+    /// Whether the session has to release everything.
     pub fn is_evicted(&self) -> bool {
         self.evicted.is_cancelled()
     }
 
-    /// So many bytes more are held.
-    pub fn hold(self: &Arc<Self>, pile: BufferKind, bytes: usize) {
-        self.change(|piles, now| piles.of(pile).grow(bytes, now));
+    /// Adds `bytes` to what is held.
+    pub fn hold(self: &Arc<Self>, kind: BufferKind, bytes: usize) {
+        self.change(|buffered, now| buffered.of(kind).grow(bytes, now));
     }
 
-    /// So many bytes less: progress.
-    pub fn release(self: &Arc<Self>, pile: BufferKind, bytes: usize) {
-        self.change(|piles, now| piles.of(pile).shrink(bytes, now));
+    /// Removes `bytes`: progress.
+    pub fn release(self: &Arc<Self>, kind: BufferKind, bytes: usize) {
+        self.change(|buffered, now| buffered.of(kind).shrink(bytes, now));
     }
 
-    /// So many bytes of a message have come.
-    pub fn arrive(self: &Arc<Self>, bytes: usize) {
-        self.change(|piles, now| {
-            let arriving = piles.of(BufferKind::Arriving);
+    /// Adds `bytes` of a message that have arrived.
+    pub fn received(self: &Arc<Self>, bytes: usize) {
+        self.change(|buffered, now| {
+            let arriving = buffered.of(BufferKind::Arriving);
             arriving.grow(bytes, now);
             arriving.moved(bytes, now);
         });
     }
 
-    /// The message is whole, or no more of it will come.
-    pub fn arrived(self: &Arc<Self>) {
+    /// The message is complete, or no more of it will come.
+    pub fn message_complete(self: &Arc<Self>) {
         self.release(BufferKind::Arriving, usize::MAX);
     }
 
-    /// So many bytes of what came were no part of a message.
-    pub fn pass(self: &Arc<Self>, bytes: usize) {
-        self.change(|piles, _| piles.of(BufferKind::Arriving).forget(bytes));
+    /// Removes `bytes` that arrived and were no part of a message: no progress.
+    pub fn discard(self: &Arc<Self>, bytes: usize) {
+        self.change(|buffered, _| buffered.of(BufferKind::Arriving).forget(bytes));
     }
 
-    /// The client's side has taken so many bytes.
-    pub fn take(self: &Arc<Self>, bytes: usize) {
-        self.change(|piles, now| piles.of(BufferKind::Replies).moved(bytes, now));
+    /// The kernel has taken `bytes` for the client.
+    pub fn written(self: &Arc<Self>, bytes: usize) {
+        self.change(|buffered, now| buffered.of(BufferKind::Replies).moved(bytes, now));
     }
 
     fn account(&self) -> MutexGuard<'_, UsageAccount> {
@@ -195,34 +199,34 @@ impl SessionUsage {
 
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut Buffered, u64)) {
         let mut account = self.account();
-        change(&mut account.piles, self.hoard.now());
-        let grown = !account.is_evicted && self.count(&mut account);
+        change(&mut account.buffered, self.budget.now());
+        let grown = !account.is_evicted && self.recount(&mut account);
         drop(account);
-        if grown && self.hoard.is_passed() {
-            self.hoard.relieve();
+        if grown && self.budget.is_exceeded() {
+            self.budget.evict_until_within();
         }
     }
 
-    /// Counts anew what is held beyond what is free; whether it has become more.
-    fn count(self: &Arc<Self>, account: &mut UsageAccount) -> bool {
-        let counted = account.piles.bytes().saturating_sub(FREE_BYTES);
+    /// Counts again what is held beyond [`FREE_BYTES`]; true if it has become more.
+    fn recount(self: &Arc<Self>, account: &mut UsageAccount) -> bool {
+        let counted = account.buffered.bytes().saturating_sub(FREE_BYTES);
         let before = std::mem::replace(&mut account.counted, counted);
         match (before, counted) {
-            (0, 1..) => drop(self.hoard.holders().insert(self.number, self.clone())),
-            (1.., 0) => drop(self.hoard.holders().remove(&self.number)),
+            (0, 1..) => drop(self.budget.holders().insert(self.number, self.clone())),
+            (1.., 0) => drop(self.budget.holders().remove(&self.number)),
             _ => {}
         }
-        // It wraps around, down as well as up.
+        // The atomic addition wraps around, so a negative difference subtracts.
         let more = counted.wrapping_sub(before);
-        self.hoard.held.fetch_add(more, Ordering::SeqCst);
+        self.budget.held.fetch_add(more, Ordering::SeqCst);
         counted > before
     }
 
-    /// What it holds is as good as gone.
+    /// Evicts the session: what it holds counts as released at once.
     fn evict(self: &Arc<Self>) {
         let mut account = self.account();
-        account.piles = Buffered::default();
-        self.count(&mut account);
+        account.buffered = Buffered::default();
+        self.recount(&mut account);
         account.is_evicted = true;
         drop(account);
         self.evicted.cancel();
@@ -230,5 +234,5 @@ impl SessionUsage {
 }
 
 #[cfg(test)]
-#[path = "hoard_tests.rs"]
+#[path = "memory_budget_tests.rs"]
 mod tests;

@@ -1,8 +1,8 @@
-//! What clients may take of the server: connections, sessions, memory, requests a second. Each limit is
-//! a thing of its own; nothing here knows a method.
+//! The bounds on what clients may use: connections, sessions, memory, requests per second. Each file has
+//! one bound and knows no method.
 
 pub(super) mod buffered;
-pub(super) mod byte_gate;
+pub(super) mod byte_semaphore;
 pub mod connection_slots;
 pub(super) mod counted_io;
 pub(super) mod memory_budget;
@@ -10,5 +10,5 @@ pub(super) mod offload;
 pub(super) mod rate_limit;
 pub(super) mod session_slots;
 
-/// Longest head of a request, bytes.
+/// Longest head of an HTTP request, bytes.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;

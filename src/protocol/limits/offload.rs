@@ -1,7 +1,5 @@
-//! Reading and making long messages beside the sessions: a megabyte of JSON keeps a processor busy
-//! for longer than a live tail should have to wait.
-//!
-//! What the messages say is not known here.
+//! Parses and writes long messages on a thread of their own: a megabyte of JSON keeps a processor busy for
+//! longer than a live tail should have to wait.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -11,15 +9,15 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// From this length on a message counts as long, bytes: about a quarter of a millisecond.
+/// From this length on a message counts as long, bytes: it takes about a quarter of a millisecond.
 const LONG_BYTES: usize = 16 << 10;
 
 type ParserWork = Box<dyn FnOnce() + Send>;
 
-/// One thread, for the long messages of all sessions, one after the other. It ends with this.
+/// One thread for the long messages of all sessions, one after the other. It ends when this is dropped.
 ///
-/// It has the priority of all others: while it held the allocator's lock at a lower one, everybody
-/// waited for it.
+/// It has the same priority as all other threads: at a lower one it held the allocator's lock while every
+/// other thread waited for it.
 #[derive(Debug)]
 pub struct ParserThread {
     work: mpsc::Sender<ParserWork>,
@@ -32,15 +30,15 @@ impl ParserThread {
     ///
     /// The kernel allows no further thread.
     pub fn start() -> std::io::Result<Self> {
-        let (work, taken) = mpsc::channel::<ParserWork>();
+        let (work, queue) = mpsc::channel::<ParserWork>();
         thread::Builder::new()
             .name("long-messages".to_owned())
-            .spawn(move || taken.iter().for_each(|work| work()))?;
+            .spawn(move || queue.iter().for_each(|work| work()))?;
         Ok(Self { work })
     }
 
-    /// Does `work` on a message of so many bytes: here where it is short, otherwise on the thread,
-    /// behind what it has to do already.
+    /// Does `work` on a message of `bytes`: at once if it is short, else on the thread, after the work that
+    /// waits there already.
     pub async fn run<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -51,10 +49,10 @@ impl ParserThread {
         }
         let (reply, done) = oneshot::channel();
         let work = Box::new(move || {
-            // Nobody may wait for it any more.
+            // The caller may have stopped waiting.
             let _ = reply.send(catch_unwind(AssertUnwindSafe(work)));
         });
-        // It takes work as long as we are here.
+        // The thread accepts work as long as `self` exists.
         let _ = self.work.send(work);
         match done.await {
             Ok(Ok(done)) => done,

@@ -1,7 +1,5 @@
-//! Who is in: how many sessions there are, how many may be, who gives way to whom, and since when nobody
-//! is there.
-//!
-//! What a session does is not known here.
+//! The slots for sessions: how many are taken, how many there are, which session is displaced by a new one,
+//! and since when there has been no session.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,131 +14,141 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{protocol::refusals::RefusalSource, sys::lock};
 
-/// There is no seat; the name of the bound that says so.
+/// There is no free slot; holds the name of the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full(pub &'static str);
 
-/// The seats for sessions.
+/// The slots for sessions.
 #[derive(Debug)]
 pub struct SessionSlots {
     tcp_max: u64,
-    strangers_max: u64,
+    unauthenticated_max: u64,
     taken: Mutex<TakenSessions>,
-    seated: AtomicU64,
-    left_at: Mutex<Instant>,
+    count: AtomicU64,
+    emptied_at: Mutex<Instant>,
 }
 
-/// The seats on TCP that are taken, by number: who came first has the lowest.
+/// The slots on TCP that are taken, by number; older sessions have lower numbers.
 #[derive(Debug, Default)]
 struct TakenSessions {
     next: u64,
-    known: BTreeSet<u64>,
-    strangers: BTreeMap<u64, UnauthenticatedSession>,
+    authenticated: BTreeSet<u64>,
+    unauthenticated: BTreeMap<u64, UnauthenticatedSession>,
 }
 
-/// One that has not shown the token.
+/// A session that has not shown the token.
 #[derive(Debug)]
 struct UnauthenticatedSession {
     source: RefusalSource,
-    leave: CancellationToken,
+    displaced: CancellationToken,
 }
 
 impl TakenSessions {
     fn count(&self) -> u64 {
-        (self.known.len() + self.strangers.len()) as u64
+        (self.authenticated.len() + self.unauthenticated.len()) as u64
     }
 
-    /// Takes the seat of a stranger, if there is one: its session ends soon.
+    /// Displaces an unauthenticated session, if there is one: it ends soon. True if it did.
     fn displace(&mut self) -> bool {
-        let sources = self.strangers.iter();
+        let sources = self.unauthenticated.iter();
         let sources: Vec<_> = sources.map(|(number, s)| (*number, s.source)).collect();
-        let displaced = gives_way(&sources).and_then(|number| self.strangers.remove(&number));
-        if let Some(stranger) = &displaced {
-            stranger.leave.cancel();
+        let displaced =
+            to_displace(&sources).and_then(|number| self.unauthenticated.remove(&number));
+        if let Some(session) = &displaced {
+            session.displaced.cancel();
         }
         displaced.is_some()
     }
 }
 
-/// Which of these, in the order in which they came, gives way: the oldest of the peer that has the most;
-/// of equals, the one that came first. So nobody who opens one session after the other pushes out those
-/// of others.
-fn gives_way(strangers: &[(u64, RefusalSource)]) -> Option<u64> {
+/// Which of these sessions, oldest first, is displaced: the oldest of the peer that has the most; of peers
+/// with equally many, the oldest session. So a peer that opens one session after the other does not
+/// displace those of others.
+fn to_displace(unauthenticated: &[(u64, RefusalSource)]) -> Option<u64> {
     let mut counts = BTreeMap::<RefusalSource, usize>::new();
-    for (_, source) in strangers {
+    for (_, source) in unauthenticated {
         *counts.entry(*source).or_default() += 1;
     }
     let most = counts.values().max()?;
-    let (number, _) = strangers.iter().find(|(_, of)| counts[of] == *most)?;
+    let (number, _) = unauthenticated.iter().find(|(_, of)| counts[of] == *most)?;
     Some(*number)
 }
 
 impl SessionSlots {
-    /// So many seats on TCP, so many of them for those who have not shown a token yet.
-    pub fn new(tcp_max: u64, strangers_max: u64) -> Arc<Self> {
+    /// Up to `tcp_max` sessions on TCP, and up to `unauthenticated_max` of them without the token.
+    pub fn new(tcp_max: u64, unauthenticated_max: u64) -> Arc<Self> {
         Arc::new(Self {
             tcp_max,
-            strangers_max,
+            unauthenticated_max,
             taken: Mutex::default(),
-            seated: AtomicU64::new(0),
-            left_at: Mutex::new(Instant::now()),
+            count: AtomicU64::new(0),
+            emptied_at: Mutex::new(Instant::now()),
         })
     }
 
-    /// A seat for a client on the Unix socket, whose connections are bounded by themselves.
-    pub fn seat_unix(self: &Arc<Self>) -> SessionSlot {
-        self.seat(None, CancellationToken::new())
+    /// A slot for a client on the Unix socket; only the connections there have a bound.
+    pub fn take_unix(self: &Arc<Self>) -> SessionSlot {
+        self.new_slot(None, CancellationToken::new())
     }
 
-    /// A seat for a client on TCP that has shown the token; if need be that of one that has not.
-    pub fn seat_known(self: &Arc<Self>) -> Result<SessionSlot, Full> {
+    /// A slot for a client on TCP that has shown the token; displaces an unauthenticated session if none is
+    /// free.
+    pub fn take_authenticated(self: &Arc<Self>) -> Result<SessionSlot, Full> {
         let mut taken = self.taken();
         if taken.count() >= self.tcp_max && !taken.displace() {
             return Err(Full("sessions_max"));
         }
         let number = taken.next;
         taken.next += 1;
-        taken.known.insert(number);
+        taken.authenticated.insert(number);
         drop(taken);
-        Ok(self.seat(Some(number), CancellationToken::new()))
+        Ok(self.new_slot(Some(number), CancellationToken::new()))
     }
 
-    /// A seat for a client on TCP that has not shown the token, if need be that of another such one.
-    pub fn seat_stranger(self: &Arc<Self>, source: RefusalSource) -> Result<SessionSlot, Full> {
+    /// A slot for a client on TCP that has not shown the token; displaces another such session if none is
+    /// free.
+    pub fn take_unauthenticated(
+        self: &Arc<Self>,
+        source: RefusalSource,
+    ) -> Result<SessionSlot, Full> {
         let mut taken = self.taken();
-        let are_many = taken.strangers.len() as u64 >= self.strangers_max;
+        let are_many = taken.unauthenticated.len() as u64 >= self.unauthenticated_max;
         if (are_many || taken.count() >= self.tcp_max) && !taken.displace() {
             return Err(Full("sessions_max"));
         }
-        let (number, leave) = (taken.next, CancellationToken::new());
+        let (number, displaced) = (taken.next, CancellationToken::new());
         taken.next += 1;
-        let stranger = UnauthenticatedSession {
+        let session = UnauthenticatedSession {
             source,
-            leave: leave.clone(),
+            displaced: displaced.clone(),
         };
-        taken.strangers.insert(number, stranger);
+        taken.unauthenticated.insert(number, session);
         drop(taken);
-        Ok(self.seat(Some(number), leave))
+        Ok(self.new_slot(Some(number), displaced))
     }
 
-    fn seat(self: &Arc<Self>, number: Option<u64>, leave: CancellationToken) -> SessionSlot {
-        self.seated.fetch_add(1, Ordering::SeqCst);
+    fn new_slot(
+        self: &Arc<Self>,
+        number: Option<u64>,
+        displaced: CancellationToken,
+    ) -> SessionSlot {
+        self.count.fetch_add(1, Ordering::SeqCst);
         SessionSlot {
             sessions: self.clone(),
             number,
-            leave,
+            displaced,
         }
     }
 
-    /// How many sessions there are, on all doors.
+    /// How many sessions there are, on the Unix socket and on TCP.
     pub fn count(&self) -> u64 {
-        self.seated.load(Ordering::SeqCst)
+        self.count.load(Ordering::SeqCst)
     }
 
     /// Since when there has been no session; `None` while there is one.
     pub fn empty_since(&self) -> Option<Instant> {
-        let left_at = *lock(&self.left_at);
-        (self.count() == 0).then_some(left_at)
+        let emptied_at = *lock(&self.emptied_at);
+        (self.count() == 0).then_some(emptied_at)
     }
 
     fn taken(&self) -> MutexGuard<'_, TakenSessions> {
@@ -149,29 +157,29 @@ impl SessionSlots {
     }
 }
 
-/// A session's seat; dropping it leaves it to the next one.
+/// A session's slot; free again when this is dropped.
 #[derive(Debug)]
 pub struct SessionSlot {
     sessions: Arc<SessionSlots>,
     number: Option<u64>,
-    leave: CancellationToken,
+    displaced: CancellationToken,
 }
 
 impl SessionSlot {
-    /// The session has shown the token, or only says goodbye: its seat is no stranger's any more. One
-    /// that has been given away stays so.
-    pub fn authenticated(&self) {
+    /// The session has shown the token, or is ending: it no longer counts as unauthenticated. A session
+    /// that has been displaced stays so.
+    pub fn set_authenticated(&self) {
         let mut taken = self.sessions.taken();
         if let Some(number) = self.number
-            && taken.strangers.remove(&number).is_some()
+            && taken.unauthenticated.remove(&number).is_some()
         {
-            taken.known.insert(number);
+            taken.authenticated.insert(number);
         }
     }
 
-    /// Set when another client has got the seat.
-    pub fn given_away(&self) -> CancellationToken {
-        self.leave.clone()
+    /// Cancelled when another client has taken the slot.
+    pub fn displaced(&self) -> CancellationToken {
+        self.displaced.clone()
     }
 }
 
@@ -179,14 +187,14 @@ impl Drop for SessionSlot {
     fn drop(&mut self) {
         let mut taken = self.sessions.taken();
         if let Some(number) = self.number {
-            taken.known.remove(&number);
-            taken.strangers.remove(&number);
+            taken.authenticated.remove(&number);
+            taken.unauthenticated.remove(&number);
         }
         drop(taken);
-        let mut left_at = lock(&self.sessions.left_at);
-        *left_at = Instant::now();
-        drop(left_at);
-        self.sessions.seated.fetch_sub(1, Ordering::SeqCst);
+        let mut emptied_at = lock(&self.sessions.emptied_at);
+        *emptied_at = Instant::now();
+        drop(emptied_at);
+        self.sessions.count.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -194,43 +202,50 @@ impl Drop for SessionSlot {
 mod tests {
     use super::*;
 
-    const SOMEBODY: RefusalSource = RefusalSource::User(1);
+    const PEER: RefusalSource = RefusalSource::User(1);
 
-    fn is_leaving(seat: &SessionSlot) -> bool {
-        seat.given_away().is_cancelled()
+    fn is_leaving(slot: &SessionSlot) -> bool {
+        slot.displaced().is_cancelled()
     }
 
     #[test]
-    fn both_bounds_hold_and_seats_come_back() {
+    fn both_bounds_hold_and_slots_come_back() {
         let sessions = SessionSlots::new(3, 1);
-        let first = sessions.seat_stranger(SOMEBODY).expect("free");
-        first.authenticated();
-        let second = sessions.seat_stranger(SOMEBODY).expect("free");
-        let third = sessions.seat_stranger(SOMEBODY).expect("a stranger's");
+        let first = sessions.take_unauthenticated(PEER).expect("free");
+        first.set_authenticated();
+        let second = sessions.take_unauthenticated(PEER).expect("free");
+        let third = sessions
+            .take_unauthenticated(PEER)
+            .expect("a displaced one");
         assert_eq!(
             [&first, &second, &third].map(is_leaving),
             [false, true, false]
         );
-        let fourth = sessions.seat_known().expect("free");
-        let fifth = sessions.seat_known().expect("a stranger's");
+        let fourth = sessions.take_authenticated().expect("free");
+        let fifth = sessions.take_authenticated().expect("a displaced one");
         assert!(is_leaving(&third));
-        assert_eq!(sessions.seat_known().err(), Some(Full("sessions_max")));
-        let stranger = sessions.seat_stranger(SOMEBODY);
-        assert_eq!(stranger.err(), Some(Full("sessions_max")));
-        let unix = sessions.seat_unix();
+        assert_eq!(
+            sessions.take_authenticated().err(),
+            Some(Full("sessions_max"))
+        );
+        let refused = sessions.take_unauthenticated(PEER);
+        assert_eq!(refused.err(), Some(Full("sessions_max")));
+        let unix = sessions.take_unix();
         assert_eq!((sessions.count(), sessions.empty_since()), (6, None));
         drop((first, second, third, fourth, fifth, unix));
         assert!(sessions.empty_since().is_some());
         assert_eq!(sessions.taken().count(), 0);
     }
 
-    /// It authenticates at the moment at which another one has got its seat.
+    /// It authenticates at the moment at which another one has got its slot.
     #[test]
-    fn who_has_given_way_does_not_take_the_seat_back() {
+    fn who_has_given_way_does_not_take_the_slot_back() {
         let sessions = SessionSlots::new(2, 1);
-        let late = sessions.seat_stranger(SOMEBODY).expect("free");
-        let next = sessions.seat_stranger(SOMEBODY).expect("a stranger's");
-        late.authenticated();
+        let late = sessions.take_unauthenticated(PEER).expect("free");
+        let next = sessions
+            .take_unauthenticated(PEER)
+            .expect("a displaced one");
+        late.set_authenticated();
         assert!(is_leaving(&late) && !is_leaving(&next));
         assert_eq!(sessions.taken().count(), 1);
         drop(late);
@@ -244,7 +259,7 @@ mod tests {
             let all: Vec<_> = peers
                 .map(|(n, p)| (n as u64, RefusalSource::User(*p)))
                 .collect();
-            gives_way(&all)
+            to_displace(&all)
         };
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[1, 2, 2, 2]), Some(1));

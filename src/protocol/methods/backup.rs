@@ -1,6 +1,4 @@
-//! `server.backup`: copies the data directory while jobs run.
-//!
-//! It runs beside the session's other requests; what a backup is, is the executor's business.
+//! `server.backup`: copies the data directory while jobs run. It runs beside the session's other requests.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,4 @@
 //! `job.control`: pause, resume, cancel, kill, signal.
-//!
-//! How a wish reaches the process is the executor's business.
 
 use serde_json::{Map, Value, value::RawValue};
 
@@ -19,7 +17,7 @@ const ACTOR_BYTES_MAX: usize = 256;
 const KEYS: [&str; 4] = ["job", "action", "signal", "actor"];
 
 fn action(params: &Params<'_>) -> Result<Action, Refusal> {
-    /// The signal is filled in afterwards.
+    /// Stands for the action `signal`; its number is read from the key `signal`.
     const SIGNAL: Action = Action::Signal(0);
     let words = [
         ("pause", Action::Pause),
@@ -28,7 +26,7 @@ fn action(params: &Params<'_>) -> Result<Action, Refusal> {
         ("kill", Action::Kill),
         ("signal", SIGNAL),
     ];
-    let action = params.word("action", &words)?;
+    let action = params.one_of("action", &words)?;
     let action = action.ok_or_else(|| params.wrong("action", "missing"))?;
     match (action, params.get("signal")) {
         (SIGNAL, Some(signal)) => number(signal).map(Action::Signal).ok_or_else(|| {
@@ -37,8 +35,8 @@ fn action(params: &Params<'_>) -> Result<Action, Refusal> {
                 "must be a name such as SIGUSR1 or a number from 1 to 64",
             )
         }),
-        (SIGNAL, None) => Err(params.wrong("signal", "missing; the action is signal")),
-        (_, Some(_)) => Err(params.wrong("signal", "only with the action signal")),
+        (SIGNAL, None) => Err(params.wrong("signal", "missing; the action signal needs it")),
+        (_, Some(_)) => Err(params.wrong("signal", "allowed only with the action signal")),
         (action, None) => Ok(action),
     }
 }

@@ -1,6 +1,4 @@
-//! `job.delete`: takes a final job away.
-//!
-//! What goes with it is the executor's business.
+//! `job.delete`: deletes a final job.
 
 use serde_json::{Map, Value, json, value::RawValue};
 

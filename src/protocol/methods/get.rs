@@ -1,6 +1,4 @@
-//! `job.get`: one job.
-//!
-//! What is never shown unless asked for is the view's business.
+//! `job.get`: one job. Values of its environment and stdin are shown only if `include` asks for them.
 
 use serde_json::{Map, Value, value::RawValue};
 

@@ -1,6 +1,5 @@
-//! `server.info`: what there is to say about the server as a whole.
-//!
-//! Nothing secret: the token's place is told, not the token.
+//! `server.info`: facts about the server as a whole. Nothing secret: the data directory is shown, the token
+//! is not.
 
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -17,22 +16,22 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     Params::new(&params, &[])?;
-    let door = &caller.server;
-    let info = door.executor.info().await?;
+    let server = &caller.server;
+    let info = server.executor.info().await?;
     Ok(to_raw(&json!({
         "version": info.version,
         "protocol": PROTOCOL,
         "pid": std::process::id(),
         "started_at": info.started_at,
-        "uptime_s": door.uptime_s(),
-        "data_dir": door.place.data_dir.display().to_string(),
-        "socket": door.place.socket.display().to_string(),
-        "listen": door.place.listen,
+        "uptime_s": server.uptime_s(),
+        "data_dir": server.addresses.data_dir.display().to_string(),
+        "socket": server.addresses.socket.display().to_string(),
+        "listen": server.addresses.listen,
         "isolation": info.isolation,
         "instance": info.instance,
         "epoch": info.epoch,
-        "sessions": door.sessions.count(),
+        "sessions": server.sessions.count(),
         "counts": counts(&info.counts),
-        "limits": limits::all(&door.settings),
+        "limits": limits::all(&server.settings),
     })))
 }

@@ -1,6 +1,4 @@
 //! `job.input`: bytes for the stdin of an interactive job, or its end.
-//!
-//! Where they wait until the process reads them is not known here.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json, value::RawValue};

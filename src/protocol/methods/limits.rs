@@ -1,7 +1,6 @@
-//! The bounds as clients are told them: all in `server.info`, those that a client must know before
-//! its first request in the greeting too.
-//!
-//! What holds them is not known here: a setting that is a number is told without being named.
+//! The bounds as clients see them: all of them in `server.info`, and in the greeting those that a client
+//! must know before its first request. Every setting that bounds something appears without being named
+//! here.
 
 use serde_json::{Map, Value, json};
 
@@ -20,8 +19,8 @@ use crate::{
     },
 };
 
-/// What a stranger is told as well.
-const GREETED: [&str; 14] = [
+/// The bounds in the greeting, which unauthenticated clients see, too.
+const IN_GREETING: [&str; 14] = [
     "auth_timeout_s",
     "in_flight_max",
     "job_bytes_max",
@@ -38,7 +37,7 @@ const GREETED: [&str; 14] = [
     "wait_jobs_max",
 ];
 
-/// Every bound, by name: the settings that are numbers, and the constants of the doors.
+/// Every bound, by name: the settings that are numbers, and the constants of the interface.
 pub fn all(settings: &Settings) -> Map<String, Value> {
     let mut all = settings.bounds();
     let constants = [
@@ -77,10 +76,10 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
     all
 }
 
-/// The part for the greeting.
-pub fn greeted(settings: &Settings) -> Map<String, Value> {
+/// The bounds for the greeting.
+pub fn greeting(settings: &Settings) -> Map<String, Value> {
     let mut all = all(settings);
-    all.retain(|name, _| GREETED.contains(&name.as_str()));
+    all.retain(|name, _| IN_GREETING.contains(&name.as_str()));
     all
 }
 
@@ -96,7 +95,7 @@ mod tests {
         loaded.expect("defaults").settings
     }
 
-    /// A setting whose name says that it is a size, a number or a time is a bound.
+    /// A setting whose name ends in a unit or bound is a bound.
     #[test]
     fn every_bound_of_the_settings_is_told() {
         let all = all(&defaults());
@@ -105,13 +104,13 @@ mod tests {
             .iter()
             .filter(|entry| units.iter().any(|unit| entry.name.ends_with(unit)));
         for entry in bounds {
-            assert!(all.contains_key(entry.name), "{} is not told", entry.name);
+            assert!(all.contains_key(entry.name), "{} is not shown", entry.name);
         }
         assert_eq!(all["spool_bytes_max"], Value::Null, "no bound is null");
     }
 
     #[test]
     fn the_greeting_tells_what_it_names() {
-        assert_eq!(greeted(&defaults()).len(), GREETED.len());
+        assert_eq!(greeting(&defaults()).len(), IN_GREETING.len());
     }
 }

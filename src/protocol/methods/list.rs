@@ -1,6 +1,4 @@
 //! `job.list`: jobs, newest first, page by page.
-//!
-//! How they are found is the ledger's business.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +18,7 @@ use crate::{
 
 /// Most jobs of one page.
 pub const LIMIT_MAX: u64 = 1000;
-/// Jobs of a page that names no number.
+/// Jobs of a page if `limit` is not given.
 const LIMIT_DEFAULT: u64 = 50;
 
 const KEYS: [&str; 7] = [
@@ -75,7 +73,7 @@ fn since(params: &Params<'_>) -> Result<Option<Micros>, Refusal> {
     Ok(Some(Micros(moment.timestamp_micros())))
 }
 
-/// The cursor is the number of the last job of the page before; to clients it is just a string.
+/// The cursor is the number of the last job on the previous page; to clients it is an opaque string.
 fn cursor(params: &Params<'_>) -> Result<Option<JobNumber>, Refusal> {
     let Some(text) = params.text("cursor")? else {
         return Ok(None);
@@ -83,7 +81,7 @@ fn cursor(params: &Params<'_>) -> Result<Option<JobNumber>, Refusal> {
     let number = text.parse().ok().filter(|number: &JobNumber| *number >= 0);
     number
         .map(Some)
-        .ok_or_else(|| params.wrong("cursor", "must be next_cursor of the page before"))
+        .ok_or_else(|| params.wrong("cursor", "must be next_cursor of the previous page"))
 }
 
 #[derive(Debug, Serialize)]
@@ -94,14 +92,14 @@ struct ListView {
 }
 
 impl ListView {
-    /// A page that would be longer than a message may be ends earlier.
+    /// A page ends earlier if it would be longer than a message may be.
     fn of(page: &JobPage, bytes_max: usize) -> Self {
         let (jobs, all) = fitting(&page.jobs, bytes_max);
-        let last_told = page
+        let last_shown = page
             .jobs
             .get(jobs.len().wrapping_sub(1))
             .map(|job| job.number);
-        let next = if all { page.next } else { last_told };
+        let next = if all { page.next } else { last_shown };
         Self {
             jobs,
             next_cursor: next.map(|number| number.to_string()),

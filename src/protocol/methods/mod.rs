@@ -1,7 +1,7 @@
-//! What can be asked of the server, one method per file: parameters in, the executor's answer out as
-//! JSON. Every door calls these functions for its [`super::caller::Caller`].
+//! The methods, one per file: each takes parameters and returns the executor's answer as JSON. Every
+//! interface calls these functions for its [`super::caller::Caller`].
 //!
-//! In which order requests are executed, and what a reply looks like, is the doors' business.
+//! The interface decides in which order requests are executed: see `ws::dispatch`.
 
 pub mod backup;
 pub mod control;
@@ -29,10 +29,10 @@ use serde_json::value::RawValue;
 use super::jsonrpc::envelope::to_raw;
 use crate::config::Settings;
 
-/// Version of the protocol, told in the greeting.
+/// Version of the protocol, sent in the greeting.
 pub const PROTOCOL: u32 = 1;
 
-/// Room that every reply leaves for its envelope, bytes. An `id` may take half of it.
+/// Bytes of a message that every reply leaves free for its envelope. An `id` may take half of them.
 const ENVELOPE_BYTES: usize = 128 << 10;
 
 /// Most arrays and objects of a request.
@@ -41,13 +41,13 @@ pub const CONTAINERS_MAX: usize = 4096;
 /// The same for `job.submit_many`: ten thousand jobs with half a dozen each.
 pub const MANY_CONTAINERS_MAX: usize = 64 << 10;
 
-/// Longest job that can be told, as JSON, bytes.
+/// Longest view of a job, as JSON, bytes.
 pub fn job_bytes_max(settings: &Settings) -> usize {
     settings.message_len_max().saturating_sub(ENVELOPE_BYTES)
 }
 
-/// Takes items while their JSON fits into `bytes_max`; also whether all did. The first one is
-/// always taken, so that a reader gets on.
+/// Takes items while their JSON fits into `bytes_max`; also returns whether all did. The first item is
+/// always taken, so that a reader makes progress.
 pub fn fitting<T: Serialize>(
     items: impl IntoIterator<Item = T>,
     bytes_max: usize,

@@ -1,6 +1,5 @@
-//! `history.query`: one statement over the views of the history.
-//!
-//! It runs beside the session's other requests; what a statement may do is not known here.
+//! `history.query`: one statement over the views of the history. It runs beside the session's other
+//! requests.
 
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
@@ -39,16 +38,16 @@ struct QueryView<'a> {
     elapsed_ms: u64,
 }
 
-/// Asks. An answer may be as long as a message.
+/// Runs the query. Its answer may be as long as a message.
 pub async fn execute(
     caller: &Caller,
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let (sql, values, max_rows) = options(&params)?;
     drop(params);
-    let door = &caller.server;
-    let bytes_max = job_bytes_max(&door.settings) as u64;
-    let asked = door.executor.query(sql, values, max_rows, bytes_max);
+    let server = &caller.server;
+    let bytes_max = job_bytes_max(&server.settings) as u64;
+    let asked = server.executor.query(sql, values, max_rows, bytes_max);
     let QueryAnswer { rows, elapsed } = asked.await?;
     Ok(to_raw(&QueryView {
         columns: &rows.columns,

@@ -1,6 +1,4 @@
-//! `queue.delete`: takes a queue away.
-//!
-//! Which one may go is the executor's business.
+//! `queue.delete`: deletes a queue.
 
 use serde_json::{Map, Value, json, value::RawValue};
 

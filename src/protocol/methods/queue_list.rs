@@ -1,6 +1,4 @@
-//! `queue.list`: all queues, by name; values of variables only for who asks for them.
-//!
-//! What they hold is the ledger's business.
+//! `queue.list`: all queues, by name; values of environment variables only if `include` asks for them.
 
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
@@ -19,29 +17,29 @@ const KEYS: [&str; 2] = ["cursor", "include"];
 #[derive(Debug, Serialize)]
 struct QueueListView {
     queues: Vec<Box<RawValue>>,
-    /// There where not all queues fit into one message.
+    /// Present if not all queues fit into one message.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
 impl QueueListView {
-    /// Those behind `cursor`, which is the name of the last one of the page before.
+    /// The queues after `cursor`, which is the name of the last one on the previous page.
     fn of(queues: &[Queue], cursor: &str, bytes_max: usize) -> Self {
         let begin = queues.partition_point(|queue| queue.name.as_str() <= cursor);
         let queues = &queues[begin..];
-        let (told, all) = fitting(queues, bytes_max);
-        let last = told
+        let (shown, all) = fitting(queues, bytes_max);
+        let last = shown
             .len()
             .checked_sub(1)
             .map(|last| queues[last].name.clone());
         Self {
-            queues: told,
+            queues: shown,
             next_cursor: last.filter(|_| !all),
         }
     }
 }
 
-/// Whether the values of variables are asked for, as with `job.get`.
+/// Whether `include` asks for the values of variables, as with `job.get`.
 fn with_values(params: &Params<'_>) -> Result<bool, Refusal> {
     let include = params.texts("include")?.unwrap_or_default();
     match include.iter().all(|name| *name == "env") {

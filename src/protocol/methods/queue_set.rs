@@ -1,6 +1,4 @@
-//! `queue.set`: creates a queue or changes it.
-//!
-//! What a default may be is `job::queue`'s business.
+//! `queue.set`: creates a queue or changes it. `job::queue` decides what a default may be.
 
 use serde_json::{Map, Value, value::RawValue};
 
@@ -28,7 +26,7 @@ fn change(params: &Params<'_>) -> Result<QueueChange, Refusal> {
     })
 }
 
-/// The queue's name, which must be there.
+/// The key `queue`, which is required.
 pub fn name(params: &Params<'_>) -> Result<String, Refusal> {
     let name = params.text("queue")?;
     let name = name.ok_or_else(|| params.wrong("queue", "missing"))?;
@@ -51,7 +49,7 @@ pub async fn execute(
 ) -> Result<Box<RawValue>, Refusal> {
     let change = change(&Params::new(&params, &KEYS)?)?;
     let queue = caller.server.executor.set_queue(change).await?;
-    // Also what was set before, by whomever.
+    // Other clients may have set variables of this queue: their values are not shown.
     Ok(to_raw(&queue.without_values()))
 }
 

@@ -1,6 +1,4 @@
-//! `job.read`: a piece of output, cut exactly; may wait for its first byte.
-//!
-//! Where the bytes lie is the executor's business.
+//! `job.read`: a range of output, cut exactly; may wait for its first byte.
 
 use std::time::Duration;
 
@@ -20,7 +18,7 @@ use crate::{
 
 /// Most bytes of one read.
 pub const BYTES_MAX: u64 = 512 << 10;
-/// Bytes of a read that names no number.
+/// Bytes of a read if `max_bytes` is not given.
 pub const BYTES_DEFAULT: u64 = 64 << 10;
 /// Longest wait, milliseconds.
 pub const WAIT_MS_MAX: u64 = 60_000;
@@ -61,10 +59,10 @@ pub fn is_long(params: &Map<String, Value>) -> bool {
     max_bytes.is_some_and(|bytes| bytes > BYTES_DEFAULT)
 }
 
-/// Waits as long as the parameters say for something to read. It reads one byte and throws it
-/// away: what is read for the reply is read once there is room for it. Errors are found again
-/// then.
-pub async fn until_there(caller: &Caller, params: &Map<String, Value>) {
+/// Waits for something to read, as long as the parameters allow. It reads one byte and discards it: the
+/// output for the reply is read only after the reply's permit is there. Errors are ignored, because that
+/// read finds them again.
+pub async fn wait_for_output(caller: &Caller, params: &Map<String, Value>) {
     if let Ok((job, options)) = options(params) {
         let _ = caller
             .server
@@ -80,7 +78,7 @@ pub async fn until_there(caller: &Caller, params: &Map<String, Value>) {
     }
 }
 
-/// Reads what is there; any waiting has been done.
+/// Reads what is there, without waiting.
 pub async fn execute(
     caller: &Caller,
     params: Map<String, Value>,
@@ -90,15 +88,15 @@ pub async fn execute(
         wait: Duration::ZERO,
         ..options
     };
-    let (door, from) = (&caller.server, options.from);
-    let read = door.executor.read(job, options).await?;
-    let bytes_max = job_bytes_max(&door.settings);
+    let (server, from) = (&caller.server, options.from);
+    let read = server.executor.read(job, options).await?;
+    let bytes_max = job_bytes_max(&server.settings);
     let bytes = usize::try_from(read.next_offset.saturating_sub(from)).unwrap_or(usize::MAX);
-    let tell = move || to_raw(&ReadView::of(&read, bytes_max));
-    Ok(door.aside.run(bytes, tell).await)
+    let write = move || to_raw(&ReadView::of(&read, bytes_max));
+    Ok(server.parser.run(bytes, write).await)
 }
 
-/// A read as it is told.
+/// A read as it is sent.
 #[derive(Debug, Serialize)]
 struct ReadView<'a> {
     chunks: Vec<Box<RawValue>>,
@@ -108,17 +106,18 @@ struct ReadView<'a> {
 }
 
 impl<'a> ReadView<'a> {
-    /// Stops earlier where the JSON would be longer than `bytes_max`: many small chunks take more
-    /// room than their bytes.
+    /// Stops earlier if the JSON would be longer than `bytes_max`: many small chunks take more space than
+    /// their bytes.
     fn of(read: &'a Read, bytes_max: usize) -> Self {
         let end = read.end.as_deref();
         let end_bytes = end.map_or(0, |job| json!(job).to_string().len());
         let (chunks, all) = fitting(read.items.iter().map(view), bytes_max);
-        let told: usize = chunks.iter().map(|chunk| chunk.get().len() + 1).sum();
-        // The end is told by a read of its own where it does not fit behind the bytes.
-        let end = end.filter(|_| all && (chunks.is_empty() || told + end_bytes <= bytes_max));
+        let chunk_bytes: usize = chunks.iter().map(|chunk| chunk.get().len() + 1).sum();
+        // If the end does not fit after the chunks, the next read returns it.
+        let end =
+            end.filter(|_| all && (chunks.is_empty() || chunk_bytes + end_bytes <= bytes_max));
         let next_offset = match read.items.get(chunks.len()) {
-            Some(left_out) if !all => begin(left_out),
+            Some(left_out) if !all => start_of(left_out),
             _ => read.next_offset,
         };
         Self {
@@ -129,7 +128,7 @@ impl<'a> ReadView<'a> {
     }
 }
 
-fn begin(item: &ReadItem) -> Offset {
+fn start_of(item: &ReadItem) -> Offset {
     match item {
         ReadItem::Chunk(chunk) => chunk.offset,
         ReadItem::Gap(gap) => gap.from,
@@ -209,12 +208,12 @@ mod tests {
             next_offset: 5,
             end: None,
         };
-        let told = json!(ReadView::of(&read, 1 << 20));
-        assert_eq!(told["next_offset"], 5);
-        assert_eq!(told["chunks"][0]["data"], "hi");
+        let shown = json!(ReadView::of(&read, 1 << 20));
+        assert_eq!(shown["next_offset"], 5);
+        assert_eq!(shown["chunks"][0]["data"], "hi");
         let expected = json!({"gap": {"from": 2, "to": 5, "reason": "power_loss"}});
-        assert_eq!(told["chunks"][1], expected);
-        assert!(told.get("end").is_none());
+        assert_eq!(shown["chunks"][1], expected);
+        assert!(shown.get("end").is_none());
     }
 
     /// Half a million chunks of one byte would be a hundred megabytes of JSON.

@@ -1,10 +1,8 @@
-//! `job.retry`: a final job once more, as a new one.
-//!
-//! What is the same about it is the executor's business.
+//! `job.retry`: runs a final job again, as a new job.
 
 use serde_json::{Map, Value, value::RawValue};
 
-use super::submit::check_open;
+use super::submit::check_not_draining;
 use crate::{
     executor::Tie,
     protocol::{
@@ -18,7 +16,7 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let job = Params::new(&params, &["job"])?.job()?;
-    check_open(caller)?;
+    check_not_draining(caller)?;
     let executor = &caller.server.executor;
     let job = executor.retry(job, &caller.actor()).await?;
     executor.tie(&caller.id, Tie::of(&job).as_slice()).await;

@@ -1,6 +1,4 @@
-//! `job.submit`: a NewJob becomes a job.
-//!
-//! What a NewJob may be is `job::spec`'s business.
+//! `job.submit`: stores a NewJob as a job. `job::spec` reads it.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json, value::RawValue};
@@ -25,7 +23,7 @@ struct SubmitReply<'a> {
     created: bool,
 }
 
-/// Submits, and tells the job.
+/// Submits a job and returns its view.
 pub async fn execute(
     caller: &Caller,
     params: Map<String, Value>,
@@ -39,17 +37,17 @@ pub async fn execute(
     }))
 }
 
-/// Reads the NewJob of a submit; everything about it that can be refused is refused here, before
-/// anything is stored.
+/// Reads the NewJob of a submit; everything in it that can be refused is refused here, before anything is
+/// stored.
 pub fn read(caller: &Caller, params: &Map<String, Value>) -> Result<JobSpec, Refusal> {
     let job = caller.server.executor.read_new_job(params)?;
     check_size(&job, job_bytes_max(&caller.server.settings))?;
     Ok(job)
 }
 
-/// Stores a job that was read, and ties it to its caller's connection where it asks for that.
+/// Stores a job, and ties it to its client's connection if the job asks for that.
 pub async fn store(caller: &Caller, job: JobSpec) -> Result<Submitted, Refusal> {
-    check_open(caller)?;
+    check_not_draining(caller)?;
     let executor = &caller.server.executor;
     executor.check_ties(std::slice::from_ref(&job))?;
     let submitted = executor.submit(job, &caller.actor()).await?;
@@ -59,7 +57,7 @@ pub async fn store(caller: &Caller, job: JobSpec) -> Result<Submitted, Refusal> 
 }
 
 /// A server that drains takes no new jobs.
-pub fn check_open(caller: &Caller) -> Result<(), Refusal> {
+pub fn check_not_draining(caller: &Caller) -> Result<(), Refusal> {
     if !caller.server.draining.is_cancelled() {
         return Ok(());
     }
@@ -67,7 +65,7 @@ pub fn check_open(caller: &Caller) -> Result<(), Refusal> {
     Err(Refusal::new(ErrorKind::Unavailable, message))
 }
 
-/// A job that no message can tell is not taken: what its view shows must fit into one.
+/// Refuses a job whose view would not fit into one message.
 pub fn check_size(job: &JobSpec, bytes_max: usize) -> Result<(), Refusal> {
     let names: Vec<&String> = job.env.keys().collect();
     // What a job has besides.
@@ -75,7 +73,8 @@ pub fn check_size(job: &JobSpec, bytes_max: usize) -> Result<(), Refusal> {
     if bytes <= bytes_max {
         return Ok(());
     }
-    let message = format!("the job would take {bytes} bytes to show; at most {bytes_max} will do");
+    let message =
+        format!("the job would take {bytes} bytes to show; at most {bytes_max} are allowed");
     Err(Refusal::limit("job_bytes_max", message))
 }
 

@@ -1,11 +1,9 @@
-//! `job.submit_many`: many NewJobs in one commit, all of them or none.
-//!
-//! What a NewJob may be is `job::spec`'s business.
+//! `job.submit_many`: stores many NewJobs in one commit, all of them or none.
 
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::submit::{check_open, check_size};
+use super::submit::{check_not_draining, check_size};
 use crate::{
     executor::{SubmitOutcome, Tie},
     job::{JobId, JobNumber, JobSpec, JobState},
@@ -16,33 +14,33 @@ use crate::{
     },
 };
 
-/// Longest `id` of such a request, bytes: the reply for 10,000 jobs leaves no more room in a
-/// message of 1 MiB.
+/// Longest `id` of such a request, bytes: the reply for 10,000 jobs leaves no more space in a message of 1
+/// MiB.
 pub const ID_BYTES_MAX: usize = 1 << 10;
 
 const KEYS: [&str; 1] = ["jobs"];
 
 #[derive(Debug, Serialize)]
 struct SubmitManyReply {
-    jobs: Vec<TakenView>,
+    jobs: Vec<SubmittedView>,
 }
 
 #[derive(Debug, Serialize)]
-struct TakenView {
+struct SubmittedView {
     id: JobId,
     number: JobNumber,
     state: JobState,
     created: bool,
 }
 
-impl From<SubmitOutcome> for TakenView {
-    fn from(taken: SubmitOutcome) -> Self {
+impl From<SubmitOutcome> for SubmittedView {
+    fn from(outcome: SubmitOutcome) -> Self {
         let SubmitOutcome {
             id,
             number,
             state,
             created,
-        } = taken;
+        } = outcome;
         Self {
             id,
             number,
@@ -67,7 +65,7 @@ fn new_job(caller: &Caller, entry: &Value) -> Result<JobSpec, Refusal> {
         .as_object()
         .ok_or_else(|| Refusal::params("jobs", "each must be an object"))?;
     if map.get("tail").is_some_and(|tail| !tail.is_null()) {
-        return Err(Refusal::params("tail", "only with job.submit"));
+        return Err(Refusal::params("tail", "allowed only in job.submit"));
     }
     let job = caller.server.executor.read_new_job(map)?;
     check_size(&job, job_bytes_max(&caller.server.settings))?;
@@ -87,17 +85,17 @@ pub async fn execute(
 ) -> Result<Box<RawValue>, Refusal> {
     let jobs = new_jobs(caller, &params)?;
     drop(params);
-    check_open(caller)?;
+    check_not_draining(caller)?;
     let executor = &caller.server.executor;
     executor.check_ties(&jobs)?;
     let delays: Vec<_> = jobs.iter().map(Tie::delay).collect();
-    let taken = executor.submit_many(jobs, &caller.actor()).await?;
-    let ties = taken.iter().zip(delays).filter_map(|(taken, delay)| {
-        let job = taken.number;
+    let outcomes = executor.submit_many(jobs, &caller.actor()).await?;
+    let ties = outcomes.iter().zip(delays).filter_map(|(outcome, delay)| {
+        let job = outcome.number;
         delay.map(|delay| Tie { job, delay })
     });
     executor.tie(&caller.id, &ties.collect::<Vec<_>>()).await;
-    let jobs = taken.into_iter().map(TakenView::from).collect();
+    let jobs = outcomes.into_iter().map(SubmittedView::from).collect();
     Ok(to_raw(&SubmitManyReply { jobs }))
 }
 
@@ -136,10 +134,10 @@ mod tests {
         }
     }
 
-    /// The longest reply that there can be before the 10^12th job.
+    /// The longest possible reply before the 10^12th job.
     #[test]
     fn the_reply_for_the_most_jobs_fits_into_a_message() {
-        let view = TakenView {
+        let view = SubmittedView {
             id: JobId(uuid::Uuid::max()),
             number: 999_999_999_999,
             state: JobState::Succeeded,

@@ -1,6 +1,4 @@
-//! `job.update`: changes a job that has not started.
-//!
-//! What may be changed is `job::change`'s business.
+//! `job.update`: changes a job that has not started. `job::change` decides what may be changed.
 
 use serde_json::{Map, Value, value::RawValue};
 
@@ -20,7 +18,7 @@ use crate::{
 
 const KEYS: [&str; 6] = ["job", "queue", "priority", "labels", "name", "run_at"];
 
-/// Room for everything else that may become longer about a job, bytes.
+/// Bytes for everything else in a job's view that may become longer.
 const SLACK_BYTES: usize = 8 << 10;
 
 pub async fn execute(
@@ -34,7 +32,7 @@ pub async fn execute(
     Ok(to_raw(&job))
 }
 
-/// A job that no message can tell is not made of one that could be told.
+/// Refuses a change after which the job's view would not fit into one message.
 async fn check_size(caller: &Caller, job: JobRef, change: &JobChange) -> Result<(), Refusal> {
     let Some(labels) = &change.labels else {
         return Ok(());
@@ -46,6 +44,7 @@ async fn check_size(caller: &Caller, job: JobRef, change: &JobChange) -> Result<
     if bytes <= bytes_max {
         return Ok(());
     }
-    let message = format!("the job would take {bytes} bytes to show; at most {bytes_max} will do");
+    let message =
+        format!("the job would take {bytes} bytes to show; at most {bytes_max} are allowed");
     Err(Refusal::limit("job_bytes_max", message))
 }

@@ -1,8 +1,5 @@
-//! `transcript.verify`: whether a job is stored as it was recorded, and whether claims about its
-//! output are true.
-//!
-//! It runs beside the session's other requests; how a job is looked through is the executor's
-//! business.
+//! `transcript.verify`: checks whether a job is stored as it was recorded, and whether assertions about its
+//! output are true. The wire calls them `claims`. It runs beside the session's other requests.
 
 use std::sync::Arc;
 
@@ -17,10 +14,10 @@ use crate::{
     },
 };
 
-/// Most claims of one verification.
+/// Most assertions of one verification.
 pub const CLAIMS_MAX: usize = 64;
 
-/// What the patterns of one verification may become, bytes.
+/// Most memory of all compiled patterns of one verification, bytes.
 pub const COMPILED_BYTES_MAX: usize = 4 << 20;
 
 /// Digits of a SHA-256 in hex.
@@ -44,7 +41,7 @@ fn options(params: &Map<String, Value>) -> Result<(JobRef, Vec<Assertion>), Refu
         let object = one.as_object().ok_or_else(not_a_list)?;
         claim(object).map_err(|refusal| refusal.at("claims", index))
     });
-    // One after the other, so that no more is compiled than may be held.
+    // One after the other, so that patterns are not compiled beyond the bound.
     let (mut all, mut bytes) = (Vec::new(), 0);
     for claim in claims {
         let claim = claim?;
@@ -96,7 +93,8 @@ fn contains(params: &Params<'_>, text: &str) -> Result<Assertion, Refusal> {
         0 => Err(params.wrong("contains", "must not be empty")),
         1..=TEXT_BYTES_MAX => Ok(Assertion::Contains(text.as_bytes().to_vec())),
         _ => {
-            let message = format!("contains: at most {TEXT_BYTES_MAX} bytes; claim a part of it");
+            let message =
+                format!("contains: at most {TEXT_BYTES_MAX} bytes; claim a part of the text");
             Err(Refusal::limit("claim_bytes_max", message))
         }
     }
@@ -110,15 +108,15 @@ fn digest(params: &Params<'_>, text: &str) -> Result<Assertion, Refusal> {
     Err(params.wrong("sha256", "must be 64 hexadecimal digits"))
 }
 
-/// Verifies. What is wrong with its parameters is told at once; while it waits for its turn they
-/// are kept as they came, for patterns take more room than their texts.
+/// Verifies a job. Wrong parameters are refused at once; while the request waits for its turn, they stay
+/// text, because compiled patterns take more memory.
 pub async fn execute(
     caller: &Caller,
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let executor = &caller.server.executor;
     let params = Arc::new(params);
-    // Sixty-four patterns are compiled for longer than others should wait for this thread.
+    // To compile 64 patterns takes longer than other tasks should wait for this thread.
     let read = |params: Arc<Map<String, Value>>| executor.in_turn(move || options(&params));
     drop(read(params.clone()).await??);
     let turn = executor.turn_to_verify(&caller.turns).await?;

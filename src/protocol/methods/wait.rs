@@ -1,6 +1,5 @@
-//! `job.wait`: until jobs are final or running, or their output is as wished.
-//!
-//! It runs beside the session's other requests; how it waits is the executor's business.
+//! `job.wait`: waits until jobs are final or running, or until their output meets a condition. It runs
+//! beside the session's other requests.
 
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
@@ -24,7 +23,7 @@ use crate::{
 pub const JOBS_MAX: usize = 1000;
 
 const KEYS: [&str; 4] = ["jobs", "mode", "until", "timeout_s"];
-/// Keys of a condition over output, by the one that names it.
+/// The keys of a condition over output, by the key that names the condition.
 const CONDITIONS: [(&str, &[&str]); 3] = [
     ("regex", &["regex", "stream", "from"]),
     ("idle_s", &["idle_s"]),
@@ -35,7 +34,7 @@ fn options(params: &Params<'_>) -> Result<WaitOptions, Refusal> {
     Ok(WaitOptions {
         jobs: jobs(params)?,
         all: params
-            .word("mode", &[("any", false), ("all", true)])?
+            .one_of("mode", &[("any", false), ("all", true)])?
             .unwrap_or(false),
         until: until(params)?,
         timeout: params.seconds("timeout_s")?,
@@ -100,7 +99,7 @@ fn until_match(params: &Params<'_>) -> Result<Until, Refusal> {
     let streams = [Stream::Stdout, Stream::Stderr, Stream::Pty];
     Ok(Until::Match {
         pattern,
-        stream: params.word("stream", &streams.map(|stream| (stream.name(), stream)))?,
+        stream: params.one_of("stream", &streams.map(|stream| (stream.name(), stream)))?,
         from: params.offset("from")?.unwrap_or(0),
     })
 }
@@ -113,7 +112,7 @@ struct WaitView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<Offset>,
     last_output: Option<ChunkView<'a>>,
-    /// There where not all jobs fit into one message.
+    /// Present if not all jobs fit into one message.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
 }
@@ -122,10 +121,11 @@ impl<'a> WaitView<'a> {
     fn of(waited: &'a Waited, bytes_max: usize) -> Self {
         let job = waited.job.as_ref().map(to_raw);
         let last_output = waited.last_output.as_ref().map(ChunkView::of);
-        let told = job.as_ref().map_or(0, |job| job.get().len()) + to_json(&last_output).len();
-        let left = bytes_max.saturating_sub(told);
+        let other_bytes =
+            job.as_ref().map_or(0, |job| job.get().len()) + to_json(&last_output).len();
+        let left = bytes_max.saturating_sub(other_bytes);
         let (mut jobs, all) = fitting(&waited.jobs, left);
-        // `fitting` takes the first one in any case, and `job` may have filled the message.
+        // `fitting` always takes the first item, and `job` may have filled the message.
         if jobs.first().is_some_and(|first| first.get().len() > left) {
             jobs.clear();
         }
@@ -141,8 +141,8 @@ impl<'a> WaitView<'a> {
     }
 }
 
-/// Waits. What is told of the jobs is read once there is room for the reply.
-pub async fn until_decided(
+/// Waits. The jobs for the reply are read only after the reply's permit is there.
+pub async fn wait_for_decision(
     caller: &Caller,
     params: Map<String, Value>,
 ) -> Result<Decision, Refusal> {
@@ -151,8 +151,8 @@ pub async fn until_decided(
     Ok(caller.server.executor.wait(&caller.turns, options).await?)
 }
 
-/// Tells what a wait came to.
-pub async fn tell(caller: &Caller, decision: Decision) -> Result<Box<RawValue>, Refusal> {
+/// Makes the reply for the decision of a wait.
+pub async fn reply(caller: &Caller, decision: Decision) -> Result<Box<RawValue>, Refusal> {
     let waited = caller.server.executor.waited(decision).await?;
     Ok(to_raw(&WaitView::of(
         &waited,
@@ -287,9 +287,9 @@ mod tests {
             offset: None,
             last_output: None,
         };
-        let told = json!(WaitView::of(&waited, 1000));
+        let shown = json!(WaitView::of(&waited, 1000));
         assert_eq!(
-            told,
+            shown,
             json!({"met": false, "job": null, "jobs": [], "last_output": null})
         );
     }

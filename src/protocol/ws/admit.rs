@@ -1,5 +1,5 @@
-//! What becomes of a frame that a client sends: it is refused, or a request is handed on; and the text
-//! of a reply. Authentication is here.
+//! Checks each frame that a client sends: refuses it, or queues its request for `dispatch`. Also
+//! authenticates the session.
 
 use std::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ use crate::protocol::{
 };
 
 impl Session {
-    /// `server.hello`.
+    /// The notification `server.hello`, as JSON.
     pub fn greeting(&self) -> String {
         let auth = if self.is_authenticated() {
             "ok"
@@ -36,77 +36,85 @@ impl Session {
             "protocol": PROTOCOL,
             "session_id": self.caller.id,
             "auth": auth,
-            "limits": limits::greeted(&self.caller.server.settings),
+            "limits": limits::greeting(&self.caller.server.settings),
         });
         notification("server.hello", params)
     }
 
     async fn refuse(&self, id: Option<&RawValue>, refusal: &Refusal) -> Result<(), SessionClosed> {
-        self.say(envelope::error(id, refusal)).await
+        self.send(envelope::error(id, refusal)).await
     }
 
-    /// Answers a binary frame.
+    /// Answers a binary frame with an error.
     pub async fn refuse_binary(&self) -> Result<(), SessionClosed> {
-        let message = "binary frames are not taken; send requests as text";
+        let message = "binary frames are not accepted; send requests as text frames";
         self.refuse(None, &Refusal::new(ErrorKind::InvalidRequest, message))
             .await
     }
 
-    /// Takes one text frame: hands a request on, or refuses it at once.
-    pub async fn take(
+    /// Reads one text frame: queues its request, or answers it at once.
+    pub async fn on_text(
         &self,
         text: Utf8Bytes,
-        work: &mpsc::Sender<QueuedRequest>,
+        requests: &mpsc::Sender<QueuedRequest>,
     ) -> Result<(), SessionClosed> {
-        let (bytes, depth_max) = (text.len(), self.caller.server.settings.json_depth_max);
-        // From now on it is our turn.
-        self.share.arrived();
-        let weight = self.queued.add(bytes);
+        let (len, depth_max) = (text.len(), self.caller.server.settings.json_depth_max);
+        // The message is whole: from here on the server is to act, not the client.
+        self.usage.message_complete();
+        let bytes = self.queued.add(len);
         let read = move || envelope::read(&text, depth_max);
-        let request = match self.caller.server.aside.run(bytes, read).await {
+        let request = match self.caller.server.parser.run(len, read).await {
             IncomingFrame::Notification => return Ok(()),
             IncomingFrame::Refused(id, refusal) => {
-                drop(weight);
+                drop(bytes);
                 return self.refuse(id.as_deref(), &refusal).await;
             }
             IncomingFrame::Request(request) => request,
         };
         let method = match self.admit(&request) {
             Ok(Some(method)) => method,
-            Ok(None) => return self.say(envelope::reply(&request.id, Ok(&nothing()))).await,
+            Ok(None) => {
+                return self
+                    .send(envelope::reply(&request.id, Ok(&empty_result())))
+                    .await;
+            }
             Err(refusal) => return self.refuse(Some(&request.id), &refusal).await,
         };
-        let Ok(place) = self.in_flight.clone().try_acquire_owned() else {
+        let Ok(in_flight) = self.in_flight.clone().try_acquire_owned() else {
             let max = self.caller.server.settings.in_flight_max;
             let message = format!("{max} requests are in flight; wait for a reply");
             let refusal = Refusal::limit("in_flight_max", message);
             return self.refuse(Some(&request.id), &refusal).await;
         };
-        work.send(QueuedRequest {
-            request,
-            method,
-            place,
-            weight,
-        })
-        .await
-        .map_err(|_| SessionClosed)
+        requests
+            .send(QueuedRequest {
+                request,
+                method,
+                in_flight,
+                bytes,
+            })
+            .await
+            .map_err(|_| SessionClosed)
     }
 
-    /// Whether a request may be executed, and as what; `None`: it was the token, and right.
+    /// The method of a request, if it may be executed; `None`: it was `session.authenticate` with the right
+    /// token.
     fn admit(&self, request: &Request) -> Result<Option<&'static Method>, Refusal> {
         if request.method == methods::AUTHENTICATE {
             methods::authenticate::check(&self.caller.server.token, &request.params())
-                .inspect_err(|refusal| self.tell(refusal, RefusalReason::WrongToken))?;
+                .inspect_err(|refusal| {
+                    self.report_unauthenticated(refusal, RefusalReason::WrongToken)
+                })?;
             self.authenticated.store(true, Ordering::SeqCst);
-            self.connection.place.known();
-            self.leave_strangers_seat();
+            self.connection.slot.set_authenticated();
+            self.release_unauthenticated_slot();
             return Ok(None);
         }
         if !self.is_authenticated() {
             let message = "call session.authenticate {token} first; the token is in the file \
                            `token` of the server's data directory";
             let refusal = Refusal::new(ErrorKind::Unauthenticated, message);
-            self.tell(&refusal, RefusalReason::NoToken);
+            self.report_unauthenticated(&refusal, RefusalReason::NoToken);
             return Err(refusal);
         }
         let method = Method::named(&request.method)?;
@@ -124,18 +132,18 @@ impl Session {
         Ok(Some(method))
     }
 
-    /// Tells the log of one that knows no token.
-    fn tell(&self, refusal: &Refusal, reason: RefusalReason) {
+    /// Reports a client without the right token in the log.
+    fn report_unauthenticated(&self, refusal: &Refusal, reason: RefusalReason) {
         if refusal.kind == ErrorKind::Unauthenticated {
             self.caller
                 .server
                 .refusals
-                .tell(self.connection.peer, reason);
+                .report(self.connection.peer, reason);
         }
     }
 }
 
-/// The result of a method that has nothing to tell.
-fn nothing() -> Box<RawValue> {
+/// The result of a method that returns nothing.
+fn empty_result() -> Box<RawValue> {
     to_raw(&json!({}))
 }

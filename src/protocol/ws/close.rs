@@ -1,6 +1,4 @@
-//! Why a session ends, and what its client is told.
-//!
-//! Who says it is `life`'s business.
+//! Why a session ends, and the close message for its client. `connection` decides when.
 
 use std::io;
 
@@ -17,78 +15,88 @@ use crate::protocol::{RefusalReason, encode::notifications::notification};
 pub enum SessionEnd {
     /// The server stops.
     Stopping,
-    /// The client said goodbye.
+    /// The client closed the session.
     Left,
-    /// The connection broke, or its client answers nothing any more.
+    /// The connection broke, or the client answers no ping any more.
     Broken,
-    /// A message was too long.
+    /// A message was longer than `message_bytes_max`.
     TooLong,
-    /// Text that is not UTF-8.
+    /// A text frame was not UTF-8.
     NotText,
     /// A frame that the protocol does not allow.
     NotAllowed,
-    /// The time to authenticate is over.
-    Stranger,
-    /// Too much came before it had authenticated.
-    Intrusive,
-    /// A tail failed.
-    Failed,
-    /// It had not authenticated, and another client needs its seat.
-    Displaced,
-    /// It had not authenticated, and another client needs its connection: there is no time for words.
-    Crowded,
-    /// Too much is held for all clients, and this one did the least about it.
+    /// The client did not authenticate within `auth_timeout_s`.
+    AuthTimeout,
+    /// The client sent more than `unauthenticated_bytes_max` before it authenticated.
+    UnauthenticatedBytes,
+    /// A tail could not read its output.
+    TailFailed,
+    /// The session was not authenticated, and another client needs its slot.
+    SlotDisplaced,
+    /// The connection was not authenticated, and another client needs its slot: it is closed without a
+    /// message.
+    ConnectionDisplaced,
+    /// The server holds too much for all clients, and this client made no progress for the longest time.
     Evicted,
 }
 
 impl SessionEnd {
-    /// The last words, where there is somebody to hear them.
-    pub fn farewell(self) -> Option<CloseMessage> {
+    /// The close message; `None` if the client has left or gets none.
+    pub fn close_message(self) -> Option<CloseMessage> {
         let (code, reason) = match self {
-            Self::Left | Self::Broken | Self::Crowded => return None,
+            Self::Left | Self::Broken | Self::ConnectionDisplaced => return None,
             Self::Stopping => (CloseCode::Away, "the server stops: reconnect and resume"),
             Self::TooLong => (CloseCode::Size, "a message was too long"),
             Self::NotText => (CloseCode::Invalid, "text must be UTF-8"),
             Self::NotAllowed => (CloseCode::Protocol, "the frame broke the protocol"),
-            Self::Stranger => (CloseCode::Policy, "not authenticated in time"),
-            Self::Intrusive => (CloseCode::Policy, "too much before authenticating"),
-            Self::Displaced => (
+            Self::AuthTimeout => (CloseCode::Policy, "not authenticated in time"),
+            Self::UnauthenticatedBytes => {
+                (CloseCode::Policy, "too many bytes before authenticating")
+            }
+            Self::SlotDisplaced => (
                 CloseCode::Again,
-                "another client needs this seat: authenticate at once, or show the token with the upgrade",
+                "another client needs this slot: authenticate at once, or show the token with the upgrade",
             ),
-            Self::Failed => (CloseCode::Error, "a tail failed: reconnect and resume"),
+            Self::TailFailed => (CloseCode::Error, "a tail failed: reconnect and resume"),
             Self::Evicted => (
                 CloseCode::Again,
                 "too much is held for clients: read replies, finish messages; reconnect and go on",
             ),
         };
         let away = json!({"reason": "the server stops; reconnect and resume"});
-        let note = (self == Self::Stopping).then(|| notification("server.going_away", away));
-        Some(CloseMessage { note, code, reason })
+        let notification =
+            (self == Self::Stopping).then(|| notification("server.going_away", away));
+        Some(CloseMessage {
+            notification,
+            code,
+            reason,
+        })
     }
 
-    /// What the log is told about its client, where it is to blame.
+    /// Why the client is refused, for the log; `None` where the client did nothing wrong.
     pub fn reason(self) -> Option<RefusalReason> {
         match self {
             Self::TooLong => Some(RefusalReason::TooLong),
             Self::NotText => Some(RefusalReason::NotText),
             Self::NotAllowed => Some(RefusalReason::NotAllowed),
-            Self::Stranger => Some(RefusalReason::Late),
-            Self::Intrusive => Some(RefusalReason::Intrusive),
-            Self::Displaced | Self::Crowded => Some(RefusalReason::GaveWay),
-            // Those that are evicted are counted where that is decided.
-            Self::Stopping | Self::Left | Self::Broken | Self::Failed | Self::Evicted => None,
+            Self::AuthTimeout => Some(RefusalReason::AuthTimeout),
+            Self::UnauthenticatedBytes => Some(RefusalReason::UnauthenticatedBytes),
+            Self::SlotDisplaced | Self::ConnectionDisplaced => Some(RefusalReason::GaveWay),
+            // Evictions are logged by the memory budget.
+            Self::Stopping | Self::Left | Self::Broken | Self::TailFailed | Self::Evicted => None,
         }
     }
 
-    /// What a failed read means.
+    /// The end that a failed read means.
     pub fn of(error: &Error) -> Self {
         match error {
             Error::Capacity(_) => Self::TooLong,
             Error::Utf8(_) => Self::NotText,
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Broken,
             Error::Protocol(_) => Self::NotAllowed,
-            Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => Self::Intrusive,
+            Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                Self::UnauthenticatedBytes
+            }
             _ => Self::Broken,
         }
     }
@@ -100,31 +108,34 @@ mod tests {
 
     use super::*;
 
-    fn code(ending: SessionEnd) -> Option<u16> {
-        ending.farewell().map(|farewell| farewell.code.into())
+    fn code(end: SessionEnd) -> Option<u16> {
+        end.close_message()
+            .map(|close_message| close_message.code.into())
     }
 
     #[test]
     fn every_ending_has_its_code() {
-        for (ending, expected) in [
+        for (end, expected) in [
             (SessionEnd::Stopping, Some(1001)),
             (SessionEnd::NotAllowed, Some(1002)),
             (SessionEnd::NotText, Some(1007)),
-            (SessionEnd::Stranger, Some(1008)),
-            (SessionEnd::Intrusive, Some(1008)),
+            (SessionEnd::AuthTimeout, Some(1008)),
+            (SessionEnd::UnauthenticatedBytes, Some(1008)),
             (SessionEnd::TooLong, Some(1009)),
-            (SessionEnd::Failed, Some(1011)),
+            (SessionEnd::TailFailed, Some(1011)),
             (SessionEnd::Evicted, Some(1013)),
-            (SessionEnd::Displaced, Some(1013)),
-            (SessionEnd::Crowded, None),
+            (SessionEnd::SlotDisplaced, Some(1013)),
+            (SessionEnd::ConnectionDisplaced, None),
             (SessionEnd::Left, None),
             (SessionEnd::Broken, None),
         ] {
-            assert_eq!(code(ending), expected, "{ending:?}");
+            assert_eq!(code(end), expected, "{end:?}");
         }
-        let words = SessionEnd::Displaced.farewell().expect("words");
+        let message = SessionEnd::SlotDisplaced
+            .close_message()
+            .expect("a message");
         // A control frame has 125 bytes, two of them for the code (RFC 6455, 5.5).
-        assert!(words.reason.len() <= 123);
+        assert!(message.reason.len() <= 123);
         let capacity = CapacityError::MessageTooLong {
             size: 2,
             max_size: 1,
@@ -141,14 +152,16 @@ mod tests {
 
     #[test]
     fn only_a_planned_stop_is_announced() {
-        let note = SessionEnd::Stopping
-            .farewell()
-            .and_then(|farewell| farewell.note);
-        assert!(note.is_some_and(|note| note.contains("server.going_away")));
+        let notification = SessionEnd::Stopping
+            .close_message()
+            .and_then(|close_message| close_message.notification);
         assert!(
-            SessionEnd::Stranger
-                .farewell()
-                .is_some_and(|farewell| farewell.note.is_none())
+            notification.is_some_and(|notification| notification.contains("server.going_away"))
+        );
+        assert!(
+            SessionEnd::AuthTimeout
+                .close_message()
+                .is_some_and(|close_message| close_message.notification.is_none())
         );
     }
 }

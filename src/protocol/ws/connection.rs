@@ -1,7 +1,7 @@
-//! The life of a session: its tasks, what ends it, and an orderly end.
+//! The life of a session: its tasks, what ends it, and its orderly end.
 //!
-//! One task reads (here), one writes (`outbox`), one executes requests in order (`work`); waits and
-//! tails run beside them. What the requests are is not known here.
+//! One task reads frames (here), one writes them (`outbox`), one executes requests in order (`dispatch`);
+//! waits and tails run beside them.
 
 use std::{
     sync::{
@@ -44,88 +44,96 @@ use crate::protocol::{
     peer::Connection,
 };
 
-/// Buffer for reading; frames that are longer grow it, up to `message_bytes_max`.
+/// Buffer for reading, bytes; longer frames grow it, up to `message_bytes_max`.
 const READ_BUFFER_BYTES: usize = 8 << 10;
-/// In front of the data of a ping, bytes: its kind, its length, its mask.
+/// Bytes before the data of a ping or pong: kind, length and mask.
 const CONTROL_HEAD_BYTES: usize = 6;
-/// How long requests that were taken may still need when the server stops.
-const FINISH: Duration = Duration::from_millis(800);
-/// How long the last words may need to reach a client that is slow to read.
-const FAREWELL: Duration = Duration::from_millis(1500);
-/// The same for one that has to make room, and for its client to close its side: many may have to at a
+/// How long requests that were accepted may still take when the server stops.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(800);
+/// How long the close message may take to reach a client that is slow to read.
+const CLOSE_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// The same for a client that is displaced, and for that client to close its side: there may be many at a
 /// time.
-const FAREWELL_DISPLACED: Duration = Duration::from_millis(200);
-/// How long the client may need to close its side, so that nothing in flight is torn away.
+const DISPLACED_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long the client may take to close its side, so that nothing on its way is lost.
 const LINGER: Duration = Duration::from_millis(500);
-/// The same for one who was evicted: whoever does not close comes back the later for it.
+/// The same for an evicted client: one that does not close its side can reconnect only later.
 const LINGER_EVICTED: Duration = Duration::from_secs(15);
-/// What is read from such a one meanwhile, bytes: more than may be on its way.
+/// What is read from an evicted client meanwhile, bytes: more than may be on its way.
 const DRAINED_EVICTED_BYTES_MAX: u64 = 4 << 20;
 
 type Socket = WebSocketStream<CountingIo<TokioIo<Upgraded>>>;
 
-/// Runs a session until it is over.
+/// Runs a session until its connection is closed.
 pub async fn run(
     upgraded: Upgraded,
-    door: Arc<ServerState>,
-    seat: SessionSlot,
+    server: Arc<ServerState>,
+    slot: SessionSlot,
     connection: Arc<Connection>,
     authenticated: bool,
 ) {
-    let bytes_max = door.settings.message_len_max();
-    let write_buffer = usize::try_from(door.settings.write_buffer_bytes).unwrap_or(bytes_max);
+    let bytes_max = server.settings.message_len_max();
+    let write_buffer = usize::try_from(server.settings.write_buffer_bytes).unwrap_or(bytes_max);
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(write_buffer)
         .max_write_buffer_size(write_buffer + 2 * bytes_max)
         .max_message_size(Some(bytes_max))
         .max_frame_size(Some(bytes_max));
-    let known = Arc::new(AtomicBool::new(authenticated));
-    let stranger_bytes_max = door.settings.unauthenticated_bytes_max;
-    let share = door.hoard.share();
+    let authenticated = Arc::new(AtomicBool::new(authenticated));
+    let unauthenticated_bytes_max = server.settings.unauthenticated_bytes_max;
+    let usage = server.memory_budget.session_usage();
     let io = CountingIo::new(
         TokioIo::new(upgraded),
-        known.clone(),
-        stranger_bytes_max,
-        share.clone(),
+        authenticated.clone(),
+        unauthenticated_bytes_max,
+        usage.clone(),
     );
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    SessionTasks::start(socket, door, seat, connection, known, share)
+    SessionTasks::start(socket, server, slot, connection, authenticated, usage)
         .finish()
         .await;
 }
 
-/// A session's tasks.
+/// A running session: its tasks and the ends of their channels.
 struct SessionTasks {
     session: Arc<Session>,
     stream: SplitStream<Socket>,
     writer: JoinHandle<(SplitSink<Socket, Message>, Written)>,
-    /// Set when the writer has ended.
+    /// Cancelled when the writer has ended.
     written: CancellationToken,
-    /// Set when another client has got the seat.
-    given_away: CancellationToken,
+    /// Cancelled when another client has taken the session slot.
+    displaced: CancellationToken,
     worker: JoinHandle<()>,
     work: mpsc::Sender<QueuedRequest>,
-    farewell: oneshot::Sender<CloseMessage>,
+    close_message: oneshot::Sender<CloseMessage>,
     unanswered: Arc<AtomicU64>,
 }
 
 impl SessionTasks {
     fn start(
         socket: Socket,
-        door: Arc<ServerState>,
-        seat: SessionSlot,
+        server: Arc<ServerState>,
+        slot: SessionSlot,
         connection: Arc<Connection>,
-        known: Arc<AtomicBool>,
-        share: Arc<SessionUsage>,
+        authenticated: Arc<AtomicBool>,
+        usage: Arc<SessionUsage>,
     ) -> Self {
-        let given_away = seat.given_away();
+        let displaced = slot.displaced();
         let unanswered = Arc::<AtomicU64>::default();
-        let in_flight_max = usize::try_from(door.settings.in_flight_max).unwrap_or(1);
-        let (outbox, writer, farewell) = outbox(care(&door), unanswered.clone(), share.clone());
+        let in_flight_max = usize::try_from(server.settings.in_flight_max).unwrap_or(1);
+        let (outbox, writer, close_message) =
+            outbox(writer_config(&server), unanswered.clone(), usage.clone());
         let (mut sink, stream) = socket.split();
         let written = CancellationToken::new();
-        let session = Arc::new(Session::new(door, seat, connection, known, outbox, share));
+        let session = Arc::new(Session::new(
+            server,
+            slot,
+            connection,
+            authenticated,
+            outbox,
+            usage,
+        ));
         let writer = tokio::spawn({
             let ended = written.clone().drop_guard();
             async move {
@@ -134,112 +142,113 @@ impl SessionTasks {
                 (sink, written)
             }
         });
-        let (work, taken) = mpsc::channel(in_flight_max);
-        let worker = tokio::spawn(execute_in_order(session.clone(), taken));
+        let (work, requests) = mpsc::channel(in_flight_max);
+        let worker = tokio::spawn(execute_in_order(session.clone(), requests));
         Self {
             session,
             stream,
             writer,
             written,
-            given_away,
+            displaced,
             worker,
             work,
-            farewell,
+            close_message,
             unanswered,
         }
     }
 
     async fn finish(mut self) {
-        let ending = self.until_it_ends().await;
-        tracing::debug!(session = self.session.caller.id, ?ending, "a session ends");
-        if let Some(reason) = ending.reason() {
-            let door = &self.session.caller.server;
-            door.refusals.tell(self.session.connection.peer, reason);
+        let end = self.wait_for_end().await;
+        tracing::debug!(session = self.session.caller.id, ?end, "a session ends");
+        if let Some(reason) = end.reason() {
+            let server = &self.session.caller.server;
+            server.refusals.report(self.session.connection.peer, reason);
         }
-        self.session.leave_strangers_seat();
-        if ending == SessionEnd::Evicted {
-            self.session.caller.server.floods.press();
+        self.session.release_unauthenticated_slot();
+        if end == SessionEnd::Evicted {
+            self.session.caller.server.fair_queue.record_eviction();
         }
         drop(self.work);
-        if ending == SessionEnd::Stopping {
-            // What was taken is done and answered, if it can be done soon.
-            let _ = timeout(FINISH, &mut self.worker).await;
+        if end == SessionEnd::Stopping {
+            // Accepted requests are executed and answered, if that can be done soon.
+            let _ = timeout(FINISH_TIMEOUT, &mut self.worker).await;
         } else {
             let tasks = &self.session.caller.server.tasks;
-            tasks.spawn(tell_loss(self.session.clone(), self.worker));
+            tasks.spawn(report_disconnect(self.session.clone(), self.worker));
         }
-        // From here on nobody waits beside, and no tail hands in more. Requests that were taken
-        // before the client left are still executed.
+        // From here on no wait runs and no tail queues output. Requests that were accepted before the
+        // client left are still executed.
         self.session.over.cancel();
         self.session.tails.end_all();
-        match ending.farewell() {
-            // A writer that has ended already takes no last words.
-            Some(words) => drop(self.farewell.send(words)),
-            None => drop(self.farewell),
+        match end.close_message() {
+            // A writer that has ended already writes no close message.
+            Some(message) => drop(self.close_message.send(message)),
+            None => drop(self.close_message),
         }
         let abort = self.writer.abort_handle();
-        let patience = match ending {
-            SessionEnd::Displaced => FAREWELL_DISPLACED,
-            _ => FAREWELL,
+        let close_timeout = match end {
+            SessionEnd::SlotDisplaced => DISPLACED_TIMEOUT,
+            _ => CLOSE_MESSAGE_TIMEOUT,
         };
-        let goodbye = async {
-            if let Ok(Ok((sink, Written::Farewell | Written::Abandoned))) =
-                timeout(patience, self.writer).await
+        let closing = async {
+            if let Ok(Ok((sink, Written::Closed | Written::Abandoned))) =
+                timeout(close_timeout, self.writer).await
             {
-                part(&self.session, ending, self.stream, sink).await;
+                drain_and_close(&self.session, end, self.stream, sink).await;
             }
         };
         tokio::select! {
             biased;
-            () = self.session.connection.place.given_away() => {}
-            () = goodbye => {}
+            () = self.session.connection.slot.displaced() => {}
+            () = closing => {}
         }
-        // One that has not ended is stuck with a client that does not read.
+        // A writer that still runs is stuck with a client that does not read.
         abort.abort();
     }
 
-    async fn until_it_ends(&mut self) -> SessionEnd {
+    async fn wait_for_end(&mut self) -> SessionEnd {
         let session = &self.session;
-        // Whatever else there is to say comes behind it, that the server stops included.
-        if session.say(session.greeting()).await.is_err() {
+        // The greeting is the first message, even when the server stops already.
+        if session.send(session.greeting()).await.is_err() {
             return SessionEnd::Broken;
         }
         tokio::select! {
             biased;
             () = session.caller.server.stopping.cancelled() => SessionEnd::Stopping,
-            () = session.share.evicted() => SessionEnd::Evicted,
-            () = session.over.cancelled() => SessionEnd::Failed,
-            () = session.connection.place.given_away() => SessionEnd::Crowded,
-            () = self.given_away.cancelled() => SessionEnd::Displaced,
+            () = session.usage.evicted() => SessionEnd::Evicted,
+            () = session.over.cancelled() => SessionEnd::TailFailed,
+            () = session.connection.slot.displaced() => SessionEnd::ConnectionDisplaced,
+            () = self.displaced.cancelled() => SessionEnd::SlotDisplaced,
             () = self.written.cancelled() => SessionEnd::Broken,
-            () = auth_deadline(session) => SessionEnd::Stranger,
-            ending = read(session, &mut self.stream, &self.work, &self.unanswered) => ending,
+            () = auth_deadline(session) => SessionEnd::AuthTimeout,
+            end = read(session, &mut self.stream, &self.work, &self.unanswered) => end,
         }
     }
 }
 
-/// Says that the client is gone, once what it asked for before has been done.
-async fn tell_loss(session: Arc<Session>, worker: JoinHandle<()>) {
-    // A worker that panicked has done all that it will.
+/// Reports that the client is gone, after its accepted requests have been executed.
+async fn report_disconnect(session: Arc<Session>, worker: JoinHandle<()>) {
+    // A worker that panicked executes nothing more.
     let _ = worker.await;
     let executor = &session.caller.server.executor;
-    executor.disconnected(&session.caller.id, session.heard_at());
+    executor.disconnected(&session.caller.id, session.last_received_at());
 }
 
-fn care(door: &ServerState) -> WriterConfig {
+fn writer_config(server: &ServerState) -> WriterConfig {
     WriterConfig {
-        notes_max: usize::try_from(door.settings.notifications_queued_max).unwrap_or(1),
-        reply_bytes_max: door.settings.replies_queued_bytes_max,
-        ping_interval: door.settings.ping_interval(),
-        unanswered_max: door.settings.pings_unanswered_max,
+        notifications_max: usize::try_from(server.settings.notifications_queued_max).unwrap_or(1),
+        reply_bytes_max: server.settings.replies_queued_bytes_max,
+        ping_interval: server.settings.ping_interval(),
+        unanswered_max: server.settings.pings_unanswered_max,
     }
 }
 
-/// Closes our side, and drains the client's until it has closed too or has had its time: closing
-/// over unread bytes would tear away what is still on its way to it. Nothing is held meanwhile.
-async fn part(
+/// Closes our side, and drains the client's until it has closed too or its time is over: to close a socket
+/// with unread bytes would discard what is still on its way to the client. What is drained does not count
+/// as held.
+async fn drain_and_close(
     session: &Session,
-    ending: SessionEnd,
+    end: SessionEnd,
     stream: SplitStream<Socket>,
     sink: SplitSink<Socket, Message>,
 ) {
@@ -247,10 +256,10 @@ async fn part(
         return;
     };
     let mut io = socket.into_inner();
-    io.let_through();
-    let (bytes_max, linger) = match session.share.is_evicted() {
+    io.stop_counting();
+    let (bytes_max, linger) = match session.usage.is_evicted() {
         true => (DRAINED_EVICTED_BYTES_MAX, LINGER_EVICTED),
-        false if ending == SessionEnd::Displaced => (u64::MAX, FAREWELL_DISPLACED),
+        false if end == SessionEnd::SlotDisplaced => (u64::MAX, DISPLACED_TIMEOUT),
         false => (u64::MAX, LINGER),
     };
     let drained = async {
@@ -263,8 +272,8 @@ async fn part(
         Ok::<_, std::io::Error>(())
     };
     let lingering = timeout(linger, drained);
-    if session.share.is_evicted() {
-        // A stop does not wait for it.
+    if session.usage.is_evicted() {
+        // A stop of the server does not wait for an evicted client.
         let _ = session
             .caller
             .server
@@ -276,7 +285,7 @@ async fn part(
     }
 }
 
-/// Returns when the time to authenticate is over and nobody has.
+/// Returns when the time to authenticate is over and the session is not authenticated.
 async fn auth_deadline(session: &Session) {
     if !session.is_authenticated() {
         #[expect(clippy::disallowed_methods, reason = "this is the deadline itself")]
@@ -287,7 +296,7 @@ async fn auth_deadline(session: &Session) {
     }
 }
 
-/// Takes frames until the client stops sending them.
+/// Reads frames until the session has to end.
 async fn read(
     session: &Session,
     stream: &mut SplitStream<Socket>,
@@ -295,40 +304,40 @@ async fn read(
     unanswered: &AtomicU64,
 ) -> SessionEnd {
     loop {
-        // Whoever sends more than we get done is not read from for a while.
-        session.queued.light().await;
-        session.pace.settle().await;
+        // A client that sends faster than its requests are executed is not read from for a while.
+        session.queued.wait_below_max().await;
+        session.rate_limiter.wait_until_allowed().await;
         let frame = stream.next().await;
         unanswered.store(0, Ordering::SeqCst);
-        session.heard();
+        session.record_received();
         if let Some(Ok(message)) = &frame {
-            session.pace.asked(message.len());
+            session.rate_limiter.charge_request(message.len());
         }
-        let taken = match frame {
+        let handled = match frame {
             None => return SessionEnd::Broken,
             Some(Err(error)) => return SessionEnd::of(&error),
             Some(Ok(Message::Close(_))) => {
-                // Reading on sends the answer to it.
+                // The WebSocket library sends the answer to the close frame during this read.
                 let _ = timeout(LINGER, stream.next()).await;
                 return SessionEnd::Left;
             }
-            Some(Ok(Message::Text(text))) => session.take(text, work).await,
+            Some(Ok(Message::Text(text))) => session.on_text(text, work).await,
             Some(Ok(Message::Binary(_))) => {
-                session.share.arrived();
+                session.usage.message_complete();
                 session.refuse_binary().await
             }
-            // They may come between the fragments of a message, which is not whole then.
+            // A ping or pong may come between the fragments of a message, so the message is not complete.
             Some(Ok(Message::Ping(data))) => {
-                session.share.pass(CONTROL_HEAD_BYTES + data.len());
-                session.outbox.settle().await
+                session.usage.discard(CONTROL_HEAD_BYTES + data.len());
+                session.outbox.flush().await
             }
             Some(Ok(Message::Pong(data))) => {
-                session.share.pass(CONTROL_HEAD_BYTES + data.len());
+                session.usage.discard(CONTROL_HEAD_BYTES + data.len());
                 Ok(())
             }
             Some(Ok(Message::Frame(_))) => Ok(()),
         };
-        if taken.is_err() {
+        if handled.is_err() {
             return SessionEnd::Broken;
         }
     }

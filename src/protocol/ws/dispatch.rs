@@ -1,7 +1,5 @@
-//! Executes a session's requests in the order in which they came, and those that may take long
-//! beside the others.
-//!
-//! What a request does is the methods' business, what a reply looks like the envelope's.
+//! Executes a session's requests in the order in which they came; requests that may take long run beside
+//! the others.
 
 use std::sync::Arc;
 
@@ -9,7 +7,9 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    methods::{Late, LateFuture, Method, MethodFuture, Mode, Outcome, Parameters},
+    methods::{
+        ConcurrentFuture, ConcurrentOutcome, Method, MethodFuture, Mode, Outcome, Parameters,
+    },
     outbox::{QueuedReply, ReplyPermit, SessionClosed},
     session::Session,
     tails::Granted,
@@ -19,95 +19,95 @@ use crate::protocol::{
         envelope::{self, Id, Request},
         error::Refusal,
     },
-    limits::{byte_gate::BytePermit, offload::ParserThread},
+    limits::{byte_semaphore::BytePermit, offload::ParserThread},
 };
 
-/// A request with its place among those in flight. Its parameters are text until it is their turn:
-/// as values they can take many times as much memory.
+/// A request that waits to be executed. Its parameters stay text until then: as values they can take many
+/// times as much memory.
 #[derive(Debug)]
 pub struct QueuedRequest {
-    /// The request.
+    /// The request as it was read.
     pub request: Request,
-    /// What it asks for.
+    /// The method that it names.
     pub method: &'static Method,
-    /// The place, until its reply is written.
-    pub place: OwnedSemaphorePermit,
-    /// Its message among the bytes that wait.
-    pub weight: BytePermit,
+    /// Its permit among the requests in flight, held until the reply is written.
+    pub in_flight: OwnedSemaphorePermit,
+    /// Counts its message among the bytes that wait to be executed.
+    pub bytes: BytePermit,
 }
 
-/// A request whose turn it is.
+/// A request that is executed next, with its parameters as values.
 struct ReadyRequest {
     id: Id,
     method: &'static Method,
     params: Parameters,
-    place: OwnedSemaphorePermit,
-    weight: BytePermit,
+    in_flight: OwnedSemaphorePermit,
+    bytes: BytePermit,
 }
 
 impl ReadyRequest {
-    async fn of(work: QueuedRequest, aside: &ParserThread) -> Self {
+    async fn of(work: QueuedRequest, parser: &ParserThread) -> Self {
         let QueuedRequest {
             request,
             method,
-            place,
-            weight,
+            in_flight,
+            bytes,
         } = work;
         let read = move || (request.params(), request.id);
-        let (params, id) = aside.run(weight.bytes(), read).await;
+        let (params, id) = parser.run(bytes.bytes(), read).await;
         Self {
             id,
             method,
             params,
-            place,
-            weight,
+            in_flight,
+            bytes,
         }
     }
 
-    fn split(self) -> (Asker, Parameters, BytePermit) {
-        let asker = Asker {
+    fn split(self) -> (ReplyTo, Parameters, BytePermit) {
+        let reply_to = ReplyTo {
             id: self.id,
-            place: self.place,
+            in_flight: self.in_flight,
         };
-        (asker, self.params, self.weight)
+        (reply_to, self.params, self.bytes)
     }
 }
 
-/// Submits are handed to the ledger together while their messages have less than this in all,
-/// bytes: what is shown of a job is about as long as its NewJob, and waits in memory for its turn.
-const TOGETHER_BYTES_MAX: usize = 256 << 10;
+/// Submits are in the store at the same time while their messages have less than this in all, bytes. The
+/// view of a job is about as long as its NewJob, and waits in memory to be sent.
+const BATCH_BYTES_MAX: usize = 256 << 10;
 
 /// An ordered or batched method.
 type Run = for<'a> fn(&'a Session, Parameters) -> MethodFuture<'a>;
-/// A concurrent one.
-type RunLate = for<'a> fn(&'a Session, Parameters) -> LateFuture<'a>;
+/// A concurrent method.
+type RunConcurrent = for<'a> fn(&'a Session, Parameters) -> ConcurrentFuture<'a>;
 
-/// Executes requests in the order in which they came; those that may take long run beside.
+/// Executes requests in the order in which they came; those that may take long run beside the others.
 ///
-/// Submits that follow each other share the ledger's commits: each is handed in before the next
-/// one, so they take effect in order, and nothing else begins before they are answered.
-pub async fn execute_in_order(session: Arc<Session>, mut taken: mpsc::Receiver<QueuedRequest>) {
-    let mut together = Together::new(&session);
+/// Submits that follow each other share the store's commits. Each is handed to the store before the next
+/// one, so they take effect in order; any other request begins only after they are answered.
+pub async fn execute_in_order(session: Arc<Session>, mut requests: mpsc::Receiver<QueuedRequest>) {
+    let mut batch = SubmitBatch::new(&session);
     loop {
         let task = tokio::select! {
             biased;
-            Some(done) = together.submits.next() => {
-                together.answer(done).await;
+            Some(done) = batch.submits.next() => {
+                batch.answer(done).await;
                 continue;
             }
-            work = taken.recv() => match work {
-                Some(work) => ReadyRequest::of(work, &session.caller.server.aside).await,
+            work = requests.recv() => match work {
+                Some(work) => ReadyRequest::of(work, &session.caller.server.parser).await,
                 None => break,
             },
         };
         match (task.method.mode)(&task.params) {
-            Mode::Batched(run) => together.add(task, run).await,
+            Mode::Batched(run) => batch.add(task, run).await,
             Mode::Ordered(run) => {
-                together.answer_all().await;
+                batch.answer_all().await;
                 execute(&session, task, run).await;
             }
             Mode::Concurrent(run) => {
-                together.answer_all().await;
+                batch.answer_all().await;
                 let session = session.clone();
                 tokio::spawn(async move {
                     let over = session.over.clone();
@@ -117,26 +117,26 @@ pub async fn execute_in_order(session: Arc<Session>, mut taken: mpsc::Receiver<Q
             }
         }
     }
-    together.answer_all().await;
+    batch.answer_all().await;
 }
 
-/// Whom to answer.
-struct Asker {
+/// The request that a reply answers.
+struct ReplyTo {
     id: Id,
-    place: OwnedSemaphorePermit,
+    in_flight: OwnedSemaphorePermit,
 }
 
-/// A submit and what came of it.
-type Done = (Asker, BytePermit, Result<Outcome, Refusal>);
+/// A submit that is done, and its result.
+type SubmitResult = (ReplyTo, BytePermit, Result<Outcome, Refusal>);
 
-/// Submits that are on their way into the ledger, in the order in which they came.
-struct Together<'a> {
+/// Submits that the store works on, in the order in which they came.
+struct SubmitBatch<'a> {
     session: &'a Session,
-    submits: FuturesOrdered<BoxFuture<'a, Done>>,
+    submits: FuturesOrdered<BoxFuture<'a, SubmitResult>>,
     bytes: usize,
 }
 
-impl<'a> Together<'a> {
+impl<'a> SubmitBatch<'a> {
     fn new(session: &'a Session) -> Self {
         Self {
             session,
@@ -145,26 +145,26 @@ impl<'a> Together<'a> {
         }
     }
 
-    /// Hands one more in, behind those before it.
+    /// Hands one more submit to the store; first waits for earlier ones if they have too many bytes.
     async fn add(&mut self, task: ReadyRequest, run: Run) {
-        while self.bytes + task.weight.bytes() > TOGETHER_BYTES_MAX
+        while self.bytes + task.bytes.bytes() > BATCH_BYTES_MAX
             && let Some(done) = self.submits.next().await
         {
             self.answer(done).await;
         }
-        self.bytes += task.weight.bytes();
+        self.bytes += task.bytes.bytes();
         let session = self.session;
         self.submits.push_back(Box::pin(async move {
-            let (asker, params, weight) = task.split();
+            let (reply_to, params, bytes) = task.split();
             let outcome = run(session, params).await;
-            (asker, weight, outcome)
+            (reply_to, bytes, outcome)
         }));
     }
 
-    async fn answer(&mut self, (asker, weight, outcome): Done) {
-        self.bytes -= weight.bytes();
-        let room = self.session.outbox.room().await;
-        send(self.session, room, asker, outcome);
+    async fn answer(&mut self, (reply_to, bytes, outcome): SubmitResult) {
+        self.bytes -= bytes.bytes();
+        let permit = self.session.outbox.reply_permit().await;
+        send(self.session, permit, reply_to, outcome);
     }
 
     async fn answer_all(&mut self) {
@@ -174,37 +174,44 @@ impl<'a> Together<'a> {
     }
 }
 
-/// Room for the reply first, so that a large one need not wait for it in memory. Where the client
-/// has left, the request takes effect all the same, if it has any.
+/// Waits for the reply's permit first, so that a large reply does not wait in memory. If the client has
+/// left, a request that changes something is executed all the same.
 async fn execute(session: &Session, task: ReadyRequest, run: Run) {
-    let room = session.outbox.room().await;
-    if session.over.is_cancelled() && task.method.only_tells {
+    let permit = session.outbox.reply_permit().await;
+    if session.over.is_cancelled() && task.method.read_only {
         return;
     }
-    let _quiet = match task.method.wakes_tails {
-        true => Some(session.outbox.quiet().await),
+    let _pause = match task.method.wakes_tails {
+        true => Some(session.outbox.pause_notifications().await),
         false => None,
     };
-    let _making = match (task.method.long_reply)(&task.params) {
-        true => session.caller.server.hoard.making().await,
+    let _long_reply = match (task.method.long_reply)(&task.params) {
+        true => {
+            session
+                .caller
+                .server
+                .memory_budget
+                .long_reply_permit()
+                .await
+        }
         false => None,
     };
-    let (asker, params, _weight) = task.split();
+    let (reply_to, params, _bytes) = task.split();
     let outcome = run(session, params).await;
-    send(session, room, asker, outcome);
+    send(session, permit, reply_to, outcome);
 }
 
 fn send(
     session: &Session,
-    room: Result<ReplyPermit, SessionClosed>,
-    asker: Asker,
+    permit: Result<ReplyPermit, SessionClosed>,
+    reply_to: ReplyTo,
     outcome: Result<Outcome, Refusal>,
 ) {
-    let (text, granted) = session.reply(&asker.id, outcome);
-    if let Ok(room) = room {
-        room.send(QueuedReply {
+    let (text, granted) = session.reply(&reply_to.id, outcome);
+    if let Ok(permit) = permit {
+        permit.send(QueuedReply {
             text,
-            place: Some(asker.place),
+            in_flight: Some(reply_to.in_flight),
         });
         if let Some(granted) = granted {
             session.tails.start(granted, session.outbox.clone());
@@ -212,43 +219,50 @@ fn send(
     }
 }
 
-/// Executes a request beside the session's others. What it has waited for is read once there is room
-/// for the reply.
-async fn execute_concurrently(session: &Session, mut task: ReadyRequest, run: RunLate) {
+/// Executes a request beside the session's others. A deferred reply is made only after its permit is
+/// there.
+async fn execute_concurrently(session: &Session, mut task: ReadyRequest, run: RunConcurrent) {
     if !task.method.keeps_parameters {
-        // It may wait for days, and nothing of its message with it.
-        task.weight = session.queued.add(0);
+        // A `job.wait` may take days: its message no longer counts.
+        task.bytes = session.queued.add(0);
     }
     let is_long = (task.method.long_reply)(&task.params);
-    let (asker, params, _weight) = task.split();
+    let (reply_to, params, _bytes) = task.split();
     let late = run(session, params).await;
-    let room = session.outbox.room().await;
+    let permit = session.outbox.reply_permit().await;
     let outcome = match late {
-        Ok(Late::Outcome(outcome)) => Ok(outcome),
-        Ok(Late::Reply(_)) if session.over.is_cancelled() => return,
-        Ok(Late::Reply(reply)) => {
-            let _making = match is_long {
-                true => session.caller.server.hoard.making().await,
+        Ok(ConcurrentOutcome::Ready(result)) => Ok(result.into()),
+        Ok(ConcurrentOutcome::Deferred(_)) if session.over.is_cancelled() => return,
+        Ok(ConcurrentOutcome::Deferred(reply)) => {
+            let _long_reply = match is_long {
+                true => {
+                    session
+                        .caller
+                        .server
+                        .memory_budget
+                        .long_reply_permit()
+                        .await
+                }
                 false => None,
             };
             reply.await
         }
         Err(refusal) => Err(refusal),
     };
-    send(session, room, asker, outcome);
+    send(session, permit, reply_to, outcome);
 }
 
 impl Session {
-    /// The reply, never longer than a message may be, and the tail that begins after it.
+    /// The reply as JSON, never longer than a message may be, and the tail that begins after it.
     fn reply(&self, id: &Id, outcome: Result<Outcome, Refusal>) -> (String, Option<Granted>) {
         let (result, granted) = match outcome {
             Ok(outcome) => (Ok(outcome.result), outcome.granted),
             Err(refusal) => (Err(refusal), None),
         };
         let mut text = envelope::reply(id, result.as_deref());
-        // It was written into room that doubles, and may wait.
+        // A growing string doubles its capacity, and the reply may wait.
         text.shrink_to_fit();
-        self.pace.answered(text.len());
+        self.rate_limiter.charge_reply(text.len());
         if text.len() <= self.caller.server.settings.message_len_max() {
             return (text, granted);
         }

@@ -1,7 +1,6 @@
-//! The WebSocket door: the upgrade, then a session of JSON-RPC requests and notifications.
+//! The WebSocket interface: the upgrade, then a session of JSON-RPC requests and notifications.
 //!
-//! What a request does is the executor's business; here are only its shape, its order and its
-//! bounds.
+//! Here are the shape, the order and the bounds of requests; the executor does what they ask for.
 
 use std::sync::Arc;
 
@@ -33,69 +32,78 @@ mod outbox;
 mod session;
 mod tails;
 
-/// `GET /ws`, `GET /ws/mcp`: checks who asks and whether there is a seat, then begins a session.
-/// The sub-protocol `cc-executor` is selected where it is offered, and no other: a client that offers
-/// `mcp` gets the same session.
+/// `GET /ws`, `GET /ws/mcp`: checks the token and takes a session slot, then begins a session.
+///
+/// The only sub-protocol that is ever selected is `cc-executor`, if the client offers it; a client that
+/// offers `mcp` gets the same session.
 pub async fn upgrade(
-    State(door): State<Arc<ServerState>>,
+    State(server): State<Arc<ServerState>>,
     Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Response {
-    accept(door, connection, request).unwrap_or_else(IntoResponse::into_response)
+    accept(server, connection, request).unwrap_or_else(IntoResponse::into_response)
 }
 
 fn accept(
-    door: Arc<ServerState>,
+    server: Arc<ServerState>,
     connection: Arc<Connection>,
     mut request: Request,
 ) -> Result<Response, HttpProblem> {
     if request.method() != Method::GET {
-        return Err(HttpProblem::only("GET"));
+        return Err(HttpProblem::method_not_allowed("GET"));
     }
     let offer = SubProtocolOffer::read(request.headers());
-    let authenticated = door.authenticated(connection.peer, request.headers())?;
-    let authenticated = shown(&door, connection.peer, &offer)? || authenticated;
+    let authenticated = server.authenticated(connection.peer, request.headers())?;
+    let authenticated = check_sub_protocol(&server, connection.peer, &offer)? || authenticated;
     if request.version() < Version::HTTP_11 {
         return Err(not_an_upgrade());
     }
     let accept = accept_key(request.headers())?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(not_an_upgrade)?;
-    if door.stopping.is_cancelled() {
+    if server.stopping.is_cancelled() {
         return Err(HttpProblem::new(
             ErrorKind::Unavailable,
             "the server is stopping",
         ));
     }
-    let seat = seat(&door, connection.peer, authenticated)?;
+    let slot = take_slot(&server, connection.peer, authenticated)?;
     if authenticated {
-        connection.place.known();
+        connection.slot.set_authenticated();
     }
-    let tasks = door.tasks.clone();
+    let tasks = server.tasks.clone();
     tasks.spawn(async move {
-        // The connection's place is kept as long as the session.
+        // The session keeps the connection and its slot.
         match upgrade.await {
-            Ok(upgraded) => connection::run(upgraded, door, seat, connection, authenticated).await,
+            Ok(upgraded) => {
+                connection::run(upgraded, server, slot, connection, authenticated).await
+            }
             Err(error) => tracing::debug!(%error, "a client left during the upgrade"),
         }
     });
-    Ok(switching(&accept, offer.is_ours))
+    Ok(switching_protocols(&accept, offer.is_ours))
 }
 
-/// Whether the token is among the sub-protocols. It is refused without ours beside it: a browser would
-/// want one of those that it offered to be selected, and this one is never sent back.
-fn shown(door: &ServerState, peer: Peer, offer: &SubProtocolOffer) -> Result<bool, HttpProblem> {
-    match offer.check(&door.token) {
+/// Whether the token is among the sub-protocols. It is refused if `cc-executor` is not beside it: a browser
+/// fails an upgrade in which none of its sub-protocols is selected, and the token is never sent back.
+fn check_sub_protocol(
+    server: &ServerState,
+    peer: Peer,
+    offer: &SubProtocolOffer,
+) -> Result<bool, HttpProblem> {
+    match offer.check(&server.token) {
         Bearer::Absent => Ok(false),
         Bearer::Wrong => {
-            door.refusals.tell(peer, RefusalReason::WrongSubProtocol);
+            server
+                .refusals
+                .report(peer, RefusalReason::WrongSubProtocol);
             Err(HttpProblem::new(
                 ErrorKind::Unauthenticated,
                 "the token is wrong",
             ))
         }
         Bearer::Right if !offer.is_ours => {
-            door.refusals.tell(peer, RefusalReason::SubProtocol);
+            server.refusals.report(peer, RefusalReason::SubProtocol);
             let message = "offer the sub-protocol cc-executor beside the token";
             Err(HttpProblem::new(ErrorKind::InvalidRequest, message))
         }
@@ -103,16 +111,22 @@ fn shown(door: &ServerState, peer: Peer, offer: &SubProtocolOffer) -> Result<boo
     }
 }
 
-fn seat(door: &ServerState, peer: Peer, authenticated: bool) -> Result<SessionSlot, HttpProblem> {
+fn take_slot(
+    server: &ServerState,
+    peer: Peer,
+    authenticated: bool,
+) -> Result<SessionSlot, HttpProblem> {
     if peer.is_trusted() {
-        return Ok(door.sessions.seat_unix());
+        return Ok(server.sessions.take_unix());
     }
-    let seat = match authenticated {
-        true => door.sessions.seat_known(),
-        false => door.sessions.seat_stranger(RefusalSource::of(peer)),
+    let slot = match authenticated {
+        true => server.sessions.take_authenticated(),
+        false => server
+            .sessions
+            .take_unauthenticated(RefusalSource::of(peer)),
     };
-    seat.map_err(|full| {
-        door.refusals.tell(peer, RefusalReason::Sessions);
+    slot.map_err(|full| {
+        server.refusals.report(peer, RefusalReason::Sessions);
         HttpProblem::new(
             ErrorKind::LimitExceeded,
             format!("there are too many sessions ({}); try again later", full.0),
@@ -124,7 +138,7 @@ fn seat(door: &ServerState, peer: Peer, authenticated: bool) -> Result<SessionSl
 fn not_an_upgrade() -> HttpProblem {
     HttpProblem::new(
         ErrorKind::InvalidRequest,
-        "this is a WebSocket door: ask for an upgrade, version 13",
+        "this route is a WebSocket: ask for an upgrade, version 13",
     )
     .with_status(StatusCode::UPGRADE_REQUIRED)
 }
@@ -148,7 +162,7 @@ fn accept_key(headers: &HeaderMap) -> Result<String, HttpProblem> {
         .ok_or_else(not_an_upgrade)
 }
 
-fn switching(accept: &str, is_ours: bool) -> Response {
+fn switching_protocols(accept: &str, is_ours: bool) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

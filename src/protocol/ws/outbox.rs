@@ -1,8 +1,8 @@
-//! The one place where a session's frames are written, and the two bounded queues in front of it:
-//! replies, bounded by their bytes, and behind them notifications.
+//! The only place where a session's frames are written, with the two bounded queues before it: replies,
+//! bounded by their bytes, and notifications, which are written only while no reply waits.
 //!
-//! Whoever wants to send waits for room, so that a client which does not read costs a few messages
-//! of memory and delays nobody but itself. What the messages say is not known here.
+//! A sender waits for a permit. So a client that does not read costs a few messages of memory and
+//! delays no other client.
 
 use std::{
     sync::{
@@ -24,37 +24,37 @@ use tokio_tungstenite::tungstenite::{
 
 use crate::protocol::limits::{
     buffered::BufferKind,
-    byte_gate::{BytePermit, ByteSemaphore},
+    byte_semaphore::{BytePermit, ByteSemaphore},
     memory_budget::SessionUsage,
 };
 
 /// Replies that are being made at a time; each has at most `message_bytes_max`.
 const REPLIES_MADE_MAX: usize = 2;
 
-/// A reply, and the request's place among those in flight, which it keeps until it is written.
+/// A reply, with the permit of its request among those in flight.
 #[derive(Debug)]
 pub struct QueuedReply {
     /// The JSON.
     pub text: String,
-    /// The place; errors that were never in flight have none.
-    pub place: Option<OwnedSemaphorePermit>,
+    /// Held until the reply is written; `None` for a message that answers no request in flight.
+    pub in_flight: Option<OwnedSemaphorePermit>,
 }
 
 /// A notification of a subscription that may be muted while it waits.
 #[derive(Debug)]
-struct Note {
+struct QueuedNotification {
     message: Message,
     muted: Arc<AtomicBool>,
 }
 
-/// The last words of a session.
+/// The last frames of a session.
 #[derive(Debug)]
 pub struct CloseMessage {
-    /// A notification before the close.
-    pub note: Option<String>,
-    /// Why it is closed.
+    /// A notification before the close frame, as JSON.
+    pub notification: Option<String>,
+    /// The code of the close frame.
     pub code: CloseCode,
-    /// The same in words.
+    /// The reason in the close frame: up to 123 bytes (RFC 6455, 5.5).
     pub reason: &'static str,
 }
 
@@ -62,55 +62,57 @@ pub struct CloseMessage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionClosed;
 
-/// Where a session's messages are handed in. Cheap to clone.
+/// Where a session's messages are queued. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    /// Without a bound of its own: whoever sends has found `waiting` light.
+    /// The channel has no bound: every sender waits for `queued` first.
     replies: mpsc::UnboundedSender<(QueuedReply, BytePermit)>,
-    /// Replies that are not with the kernel yet.
-    waiting: ByteSemaphore,
+    /// The bytes of replies that the kernel has not taken yet.
+    queued: ByteSemaphore,
     reply_bytes_max: usize,
-    making: Arc<Semaphore>,
-    notes: mpsc::Sender<Note>,
-    turns: Arc<Semaphore>,
-    /// Taken by a request while it may cause notifications, looked at by each of them.
-    quiet: Arc<RwLock<()>>,
+    being_made: Arc<Semaphore>,
+    notifications: mpsc::Sender<QueuedNotification>,
+    tail_permits: Arc<Semaphore>,
+    /// A request that may cause notifications holds the write lock until its reply is queued; each
+    /// notification takes the read lock before it is queued.
+    pause: Arc<RwLock<()>>,
 }
 
-/// Room for one reply, so that it need not exist while it waits.
+/// The right to send one reply. A reply is made only after its permit is there, so that it does not wait
+/// in memory.
 #[derive(Debug)]
 pub struct ReplyPermit {
     replies: mpsc::UnboundedSender<(QueuedReply, BytePermit)>,
-    waiting: ByteSemaphore,
-    _making: OwnedSemaphorePermit,
+    queued: ByteSemaphore,
+    _being_made: OwnedSemaphorePermit,
 }
 
 impl ReplyPermit {
-    /// Sends the reply; where the session is over, nobody misses it.
+    /// Queues the reply; does nothing if the session is over.
     pub fn send(self, reply: QueuedReply) {
-        let weight = self.waiting.add(reply.text.len());
-        let _ = self.replies.send((reply, weight));
+        let permit = self.queued.add(reply.text.len());
+        let _ = self.replies.send((reply, permit));
     }
 }
 
-/// The right of one tail to fetch output and hand it in, while others of its session wait.
+/// The right of a tail to fetch output and queue it, while other tails of its session wait.
 #[derive(Debug)]
 pub struct TailPermit(#[expect(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
 
-/// As long as it is held, no notification is handed in.
+/// While it is held, no notification is queued.
 #[derive(Debug)]
 pub struct NotificationPause(
     #[expect(dead_code, reason = "held, not looked at")] OwnedRwLockWriteGuard<()>,
 );
 
-/// How the writer takes care of the connection.
+/// The bounds of the queues, and how the writer finds out that a client is gone.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterConfig {
-    /// Notifications that may wait, and tails that may hold output for the next ones.
-    pub notes_max: usize,
-    /// Bytes of replies that may wait.
+    /// Notifications that may wait, and tails that may hold output for the next ones; 0 counts as 1.
+    pub notifications_max: usize,
+    /// Bytes of replies that may wait before no further reply gets a permit.
     pub reply_bytes_max: u64,
-    /// Between two pings.
+    /// The time between two pings.
     pub ping_interval: Duration,
     /// Pings without an answer after which the client counts as gone.
     pub unanswered_max: u64,
@@ -120,110 +122,122 @@ pub struct WriterConfig {
 #[derive(Debug)]
 pub struct OutboxWriter {
     replies: mpsc::UnboundedReceiver<(QueuedReply, BytePermit)>,
-    /// Of replies that are with the connection and may not be with the kernel yet.
-    fed: Vec<BytePermit>,
-    notes: mpsc::Receiver<Note>,
-    farewell: oneshot::Receiver<CloseMessage>,
-    care: WriterConfig,
-    /// Tells when what waits must go.
-    share: Arc<SessionUsage>,
-    /// Pings since the client was last heard; the reader sets it to zero.
+    /// The permits of replies in the connection's write buffer, kept until it is flushed.
+    unflushed: Vec<BytePermit>,
+    notifications: mpsc::Receiver<QueuedNotification>,
+    close_message: oneshot::Receiver<CloseMessage>,
+    config: WriterConfig,
+    /// Signals that the session is evicted and must release what it holds.
+    usage: Arc<SessionUsage>,
+    /// Pings since the last frame from the client; the reader sets it to zero.
     unanswered: Arc<AtomicU64>,
 }
 
 /// How the writer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// The farewell is out.
-    Farewell,
-    /// The connection broke, or the session is over without a farewell.
+    /// The close message is written.
+    Closed,
+    /// The connection broke, or the session ended without a close message.
     Broken,
-    /// The client answers nothing any more.
-    Silent,
-    /// What waits must go, and the client does not read.
+    /// The client answered no ping for too long.
+    Unresponsive,
+    /// The session is evicted, and the client does not read.
     Abandoned,
 }
 
-/// An outbox, its writer, and where the last words go; replies are held in `share`.
+/// An outbox, its writer, and the sender for the close message; replies that wait count in `usage`.
 pub fn outbox(
-    care: WriterConfig,
+    config: WriterConfig,
     unanswered: Arc<AtomicU64>,
-    share: Arc<SessionUsage>,
+    usage: Arc<SessionUsage>,
 ) -> (Outbox, OutboxWriter, oneshot::Sender<CloseMessage>) {
     let (replies_in, replies) = mpsc::unbounded_channel();
-    let (notes_in, notes) = mpsc::channel(care.notes_max.max(1));
-    let (farewell_in, farewell) = oneshot::channel();
+    let (notifications_in, notifications) = mpsc::channel(config.notifications_max.max(1));
+    let (close_message_in, close_message) = oneshot::channel();
     let outbox = Outbox {
         replies: replies_in,
-        waiting: ByteSemaphore::new(care.reply_bytes_max, share.clone(), BufferKind::Replies),
-        reply_bytes_max: usize::try_from(care.reply_bytes_max).unwrap_or(usize::MAX / 2),
-        making: Arc::new(Semaphore::new(REPLIES_MADE_MAX)),
-        notes: notes_in,
-        turns: Arc::new(Semaphore::new(care.notes_max.max(1))),
-        quiet: Arc::default(),
+        queued: ByteSemaphore::new(config.reply_bytes_max, usage.clone(), BufferKind::Replies),
+        reply_bytes_max: usize::try_from(config.reply_bytes_max).unwrap_or(usize::MAX / 2),
+        being_made: Arc::new(Semaphore::new(REPLIES_MADE_MAX)),
+        notifications: notifications_in,
+        tail_permits: Arc::new(Semaphore::new(config.notifications_max.max(1))),
+        pause: Arc::default(),
     };
     (
         outbox,
         OutboxWriter {
             replies,
-            fed: Vec::new(),
-            notes,
-            farewell,
-            care,
-            share,
+            unflushed: Vec::new(),
+            notifications,
+            close_message,
+            config,
+            usage,
             unanswered,
         },
-        farewell_in,
+        close_message_in,
     )
 }
 
 impl Outbox {
-    /// Waits for room for a reply.
-    pub async fn room(&self) -> Result<ReplyPermit, SessionClosed> {
-        let making = self.making.clone().acquire_owned().await;
-        self.waiting.light().await;
-        let room = ReplyPermit {
+    /// Waits until a reply may be made and sent.
+    pub async fn reply_permit(&self) -> Result<ReplyPermit, SessionClosed> {
+        let being_made = self.being_made.clone().acquire_owned().await;
+        self.queued.wait_below_max().await;
+        let permit = ReplyPermit {
             replies: self.replies.clone(),
-            waiting: self.waiting.clone(),
-            _making: making.map_err(|_| SessionClosed)?,
+            queued: self.queued.clone(),
+            _being_made: being_made.map_err(|_| SessionClosed)?,
         };
         if self.replies.is_closed() {
             Err(SessionClosed)
         } else {
-            Ok(room)
+            Ok(permit)
         }
     }
 
-    /// Sends a reply, or any other message that no notification may overtake.
+    /// Waits for a permit, then sends a reply or any other message that no notification may overtake.
     pub async fn reply(&self, reply: QueuedReply) -> Result<(), SessionClosed> {
-        self.room().await.map(|room| room.send(reply))
+        self.reply_permit().await.map(|permit| permit.send(reply))
     }
 
-    /// Returns once everything before it, the answers to pings included, is with the kernel: who
-    /// reads on only then makes nobody answer more pings than the client reads answers.
-    pub async fn settle(&self) -> Result<(), SessionClosed> {
-        let room = self.room().await?;
-        let all = self.waiting.add(self.reply_bytes_max);
+    /// Returns after the kernel has taken everything before this, including the answers to pings. The
+    /// reader goes on only then, so a client gets no more answers to pings than it reads.
+    pub async fn flush(&self) -> Result<(), SessionClosed> {
+        let permit = self.reply_permit().await?;
+        // It fills the queue, so the wait below ends only when the writer has flushed.
+        let all = self.queued.add(self.reply_bytes_max);
         let text = String::new();
-        let _ = room.replies.send((QueuedReply { text, place: None }, all));
-        self.waiting.light().await;
+        let _ = permit.replies.send((
+            QueuedReply {
+                text,
+                in_flight: None,
+            },
+            all,
+        ));
+        self.queued.wait_below_max().await;
         Ok(())
     }
 
-    /// Waits until a tail may fetch output: the tails of a session take turns, so that a client
-    /// which does not read costs the output of few of them, however many it has. Whoever has the
-    /// turn finds room for a notification, so that what is fetched need not wait in its hands.
-    pub async fn turn(&self) -> Result<TailPermit, SessionClosed> {
-        let turn = self.turns.clone().acquire_owned().await;
-        let turn = turn.map(TailPermit).map_err(|_| SessionClosed)?;
-        drop(self.notes.reserve().await.map_err(|_| SessionClosed)?);
-        Ok(turn)
+    /// Waits until a tail may fetch output. Only `notifications_max` tails of a session fetch at a time,
+    /// so a client that does not read costs the output of few tails, however many it has. When this
+    /// returns, the queue has space for a notification, so the output need not wait in the tail.
+    pub async fn tail_permit(&self) -> Result<TailPermit, SessionClosed> {
+        let permit = self.tail_permits.clone().acquire_owned().await;
+        let permit = permit.map(TailPermit).map_err(|_| SessionClosed)?;
+        drop(
+            self.notifications
+                .reserve()
+                .await
+                .map_err(|_| SessionClosed)?,
+        );
+        Ok(permit)
     }
 
-    /// Keeps notifications back from before a request is executed until its reply is handed in:
-    /// none that it causes may overtake it.
-    pub async fn quiet(&self) -> NotificationPause {
-        NotificationPause(self.quiet.clone().write_owned().await)
+    /// Stops notifications while a request is executed, until its reply is queued: none that the request
+    /// causes may overtake the reply.
+    pub async fn pause_notifications(&self) -> NotificationPause {
+        NotificationPause(self.pause.clone().write_owned().await)
     }
 
     /// Sends a notification, unless `muted` is set before it is written.
@@ -232,63 +246,71 @@ impl Outbox {
         message: Message,
         muted: &Arc<AtomicBool>,
     ) -> Result<(), SessionClosed> {
-        let note = Note {
+        let notification = QueuedNotification {
             message,
             muted: muted.clone(),
         };
-        drop(self.quiet.read().await);
-        self.notes.send(note).await.map_err(|_| SessionClosed)
+        drop(self.pause.read().await);
+        self.notifications
+            .send(notification)
+            .await
+            .map_err(|_| SessionClosed)
     }
 }
 
-/// What the writer does next.
+/// What the writer does next; `Over`: the session ended without a close message.
 enum NextFrame {
     Reply(QueuedReply, BytePermit),
-    Note(Note),
-    Farewell(CloseMessage),
+    Notification(QueuedNotification),
+    Close(CloseMessage),
     Ping,
     Over,
 }
 
 impl OutboxWriter {
-    /// Writes until the farewell, or until the connection breaks or falls silent.
+    /// Writes until the close message, or until the connection breaks or the client stops answering.
     ///
-    /// While a write waits for the client, no ping is due: a client that is slow to read is not a
-    /// client that is gone, and the kernel finds out by itself about one that is.
+    /// While a write waits for the client, no ping is due: a client that is slow to read is not gone, and
+    /// the kernel detects one that is.
     pub async fn run<S>(mut self, sink: &mut S) -> Written
     where
         S: Sink<Message> + Unpin,
     {
-        let share = self.share.clone();
-        let first = Instant::now() + self.care.ping_interval;
-        let mut pings = interval_at(first, self.care.ping_interval);
+        let usage = self.usage.clone();
+        let first = Instant::now() + self.config.ping_interval;
+        let mut pings = interval_at(first, self.config.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next = tokio::select! {
                 biased;
-                Some((reply, weight)) = self.replies.recv() => NextFrame::Reply(reply, weight),
-                farewell = &mut self.farewell => farewell.map_or(NextFrame::Over, NextFrame::Farewell),
-                Some(note) = self.notes.recv() => NextFrame::Note(note),
+                Some((reply, permit)) = self.replies.recv() => NextFrame::Reply(reply, permit),
+                close_message = &mut self.close_message => close_message.map_or(NextFrame::Over, NextFrame::Close),
+                Some(notification) = self.notifications.recv() => NextFrame::Notification(notification),
                 _ = pings.tick() => NextFrame::Ping,
             };
             let message = match next {
-                NextFrame::Reply(QueuedReply { text, place }, weight) => {
-                    self.fed.push(weight);
-                    // Before the client can have read it, so that it may ask again at once.
-                    drop(place);
-                    // Without text it is only to be flushed.
+                NextFrame::Reply(QueuedReply { text, in_flight }, permit) => {
+                    self.unflushed.push(permit);
+                    // Released before the client can read the reply, so that its next request finds a
+                    // permit.
+                    drop(in_flight);
+                    // An empty text comes from `Outbox::flush`: there is nothing to write.
                     (!text.is_empty()).then(|| text.into())
                 }
-                NextFrame::Note(note) if note.muted.load(Ordering::SeqCst) => None,
-                NextFrame::Note(note) => Some(note.message),
-                NextFrame::Ping if self.is_silent() => return Written::Silent,
+                NextFrame::Notification(notification)
+                    if notification.muted.load(Ordering::SeqCst) =>
+                {
+                    None
+                }
+                NextFrame::Notification(notification) => Some(notification.message),
+                NextFrame::Ping if self.is_unresponsive() => return Written::Unresponsive,
                 NextFrame::Ping => Some(Message::Ping(Bytes::new())),
                 NextFrame::Over => return Written::Broken,
-                NextFrame::Farewell(farewell) => {
+                NextFrame::Close(close_message) => {
                     return tokio::select! {
                         biased;
-                        written = say(sink, farewell) => written,
-                        () = share.evicted() => Written::Abandoned,
+                        written = write_close_message(sink, close_message) => written,
+                        () = usage.evicted() => Written::Abandoned,
                     };
                 }
             };
@@ -297,18 +319,18 @@ impl OutboxWriter {
                 written = self.write(sink, message) => if written.is_err() {
                     return Written::Broken;
                 },
-                // No last words where they would have to wait for the client.
-                () = share.evicted() => return Written::Abandoned,
+                // A close message would have to wait for the client after this write.
+                () = usage.evicted() => return Written::Abandoned,
             }
         }
     }
 
-    /// Counts one more ping; whether it would be one too many.
-    fn is_silent(&self) -> bool {
-        self.unanswered.fetch_add(1, Ordering::SeqCst) >= self.care.unanswered_max
+    /// Counts one more ping; true if too many are unanswered.
+    fn is_unresponsive(&self) -> bool {
+        self.unanswered.fetch_add(1, Ordering::SeqCst) >= self.config.unanswered_max
     }
 
-    /// Hands a message to the connection; messages that wait already go with it.
+    /// Hands a message to the connection; flushes only when no other message waits.
     async fn write<S>(&mut self, sink: &mut S, message: Option<Message>) -> Result<(), S::Error>
     where
         S: Sink<Message> + Unpin,
@@ -316,30 +338,35 @@ impl OutboxWriter {
         if let Some(message) = message {
             sink.feed(message).await?;
         }
-        if self.replies.is_empty() && self.notes.is_empty() {
+        if self.replies.is_empty() && self.notifications.is_empty() {
             sink.flush().await?;
-            self.fed.clear();
+            self.unflushed.clear();
         }
         Ok(())
     }
 }
 
-async fn say<S>(sink: &mut S, farewell: CloseMessage) -> Written
+async fn write_close_message<S>(sink: &mut S, close_message: CloseMessage) -> Written
 where
     S: Sink<Message> + Unpin,
 {
     let frame = CloseFrame {
-        code: farewell.code,
-        reason: Utf8Bytes::from_static(farewell.reason),
+        code: close_message.code,
+        reason: Utf8Bytes::from_static(close_message.reason),
     };
-    let note = farewell.note.map(|note| Message::Text(note.into()));
-    for message in note.into_iter().chain([Message::Close(Some(frame))]) {
+    let notification = close_message
+        .notification
+        .map(|text| Message::Text(text.into()));
+    for message in notification
+        .into_iter()
+        .chain([Message::Close(Some(frame))])
+    {
         if sink.feed(message).await.is_err() {
             return Written::Broken;
         }
     }
     match sink.flush().await {
-        Ok(()) => Written::Farewell,
+        Ok(()) => Written::Closed,
         Err(_) => Written::Broken,
     }
 }

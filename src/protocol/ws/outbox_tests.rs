@@ -1,4 +1,4 @@
-//! Tests of the outbox: order, bounds, and what a purge takes out.
+//! Tests of the outbox: order, bounds, pings, and muted subscriptions.
 
 use std::{
     pin::Pin,
@@ -11,18 +11,22 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::protocol::limits::memory_budget::MemoryBudget;
 
-const CARE: WriterConfig = WriterConfig {
-    notes_max: 2,
+const CONFIG: WriterConfig = WriterConfig {
+    notifications_max: 2,
     reply_bytes_max: 100,
     ping_interval: Duration::from_secs(20),
     unanswered_max: 3,
 };
 
 fn outbox(
-    care: WriterConfig,
+    config: WriterConfig,
     unanswered: Arc<AtomicU64>,
 ) -> (Outbox, OutboxWriter, oneshot::Sender<CloseMessage>) {
-    super::outbox(care, unanswered, MemoryBudget::new(1 << 20).share())
+    super::outbox(
+        config,
+        unanswered,
+        MemoryBudget::new(1 << 20).session_usage(),
+    )
 }
 
 /// A connection whose client reads only as many messages as it is allowed to.
@@ -97,35 +101,35 @@ fn note(text: &str) -> Message {
 fn reply(text: &str) -> QueuedReply {
     QueuedReply {
         text: text.to_owned(),
-        place: None,
+        in_flight: None,
     }
 }
 
-fn farewell() -> CloseMessage {
+fn close_message() -> CloseMessage {
     CloseMessage {
-        note: Some("bye".into()),
+        notification: Some("bye".into()),
         code: CloseCode::Away,
         reason: "stopping",
     }
 }
 
 #[tokio::test]
-async fn replies_go_before_notifications_and_the_farewell_before_both_are_lost() {
-    let (outbox, writer, last) = outbox(CARE, Arc::default());
+async fn replies_go_before_notifications_and_the_close_message_before_both_are_lost() {
+    let (outbox, writer, last) = outbox(CONFIG, Arc::default());
     let mut client = Client::default();
-    let heard = Arc::default();
-    outbox.notify(note("note"), &heard).await.expect("open");
+    let unmuted = Arc::default();
+    outbox.notify(note("note"), &unmuted).await.expect("open");
     outbox.reply(reply("one")).await.expect("open");
     outbox.reply(reply("two")).await.expect("open");
-    last.send(farewell()).expect("a writer");
+    last.send(close_message()).expect("a writer");
     client.read(9);
-    assert_eq!(writer.run(&mut client).await, Written::Farewell);
+    assert_eq!(writer.run(&mut client).await, Written::Closed);
     assert_eq!(client.got(), ["one", "two", "bye", "1001"]);
 }
 
 #[tokio::test]
 async fn a_muted_subscription_sends_nothing_behind_the_reply() {
-    let (outbox, writer, last) = outbox(CARE, Arc::default());
+    let (outbox, writer, last) = outbox(CONFIG, Arc::default());
     let client = Client::default();
     let (ended, other) = (Arc::new(AtomicBool::new(false)), Arc::default());
     outbox
@@ -143,12 +147,12 @@ async fn a_muted_subscription_sends_nothing_behind_the_reply() {
         async move { writer.run(&mut client).await }
     });
     outbox.reply(reply("untailed")).await.expect("open");
-    // What was handed in first is written once there is room for so many behind it.
-    for _ in 0..2 * CARE.notes_max {
+    // The first notification is written before the queue takes this many more.
+    for _ in 0..2 * CONFIG.notifications_max {
         outbox.notify(note("muted"), &ended).await.expect("open");
     }
-    last.send(farewell()).expect("a writer");
-    assert_eq!(written.await.expect("no panic"), Written::Farewell);
+    last.send(close_message()).expect("a writer");
+    assert_eq!(written.await.expect("no panic"), Written::Closed);
     let got = client.got();
     assert!(got.contains(&"of another".to_owned()), "{got:?}");
     assert!(
@@ -160,41 +164,44 @@ async fn a_muted_subscription_sends_nothing_behind_the_reply() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_fills_the_queues_and_is_not_called_silent() {
-    let (outbox, writer, _last) = outbox(CARE, Arc::default());
+    let (outbox, writer, _last) = outbox(CONFIG, Arc::default());
     let mut client = Client::default();
     let reading = client.clone();
     let written = tokio::spawn(async move { writer.run(&mut client).await });
-    let heard = Arc::default();
+    let unmuted = Arc::default();
     // One is with the writer, the others wait in the queue.
-    for _ in 0..=CARE.notes_max {
-        outbox.notify(note("x"), &heard).await.expect("open");
+    for _ in 0..=CONFIG.notifications_max {
+        outbox.notify(note("x"), &unmuted).await.expect("open");
     }
-    let more = outbox.notify(note("x"), &heard);
+    let more = outbox.notify(note("x"), &unmuted);
     let stuck = tokio::time::timeout(Duration::from_secs(3600), more).await;
-    assert!(stuck.is_err(), "there is room though nobody reads");
+    assert!(
+        stuck.is_err(),
+        "there is space although the client does not read"
+    );
     assert!(!written.is_finished());
     reading.read(1);
-    outbox.notify(note("x"), &heard).await.expect("open");
+    outbox.notify(note("x"), &unmuted).await.expect("open");
     written.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn replies_that_nobody_reads_are_bounded_by_their_bytes() {
-    let (outbox, writer, _last) = outbox(CARE, Arc::default());
+    let (outbox, writer, _last) = outbox(CONFIG, Arc::default());
     let mut client = Client::default();
     let reading = client.clone();
     let written = tokio::spawn(async move { writer.run(&mut client).await });
     for _ in 0..100 {
         outbox.reply(reply("x")).await.expect("open");
     }
-    let stuck = tokio::time::timeout(Duration::from_secs(3600), outbox.room()).await;
+    let stuck = tokio::time::timeout(Duration::from_secs(3600), outbox.reply_permit()).await;
     assert!(stuck.is_err(), "a hundred bytes wait");
     reading.read(1000);
     outbox
         .reply(reply(&"y".repeat(1000)))
         .await
         .expect("one may be longer");
-    outbox.room().await.expect("all of it is written");
+    outbox.reply_permit().await.expect("all of it is written");
     let replies = reading.got().iter().filter(|text| *text != "ping").count();
     assert_eq!(replies, 101);
     written.abort();
@@ -202,44 +209,44 @@ async fn replies_that_nobody_reads_are_bounded_by_their_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn tails_take_turns() {
-    let (outbox, writer, _last) = outbox(CARE, Arc::default());
-    let turns = [outbox.turn().await, outbox.turn().await];
-    let third = tokio::time::timeout(Duration::from_secs(3600), outbox.turn()).await;
+    let (outbox, writer, _last) = outbox(CONFIG, Arc::default());
+    let permits = [outbox.tail_permit().await, outbox.tail_permit().await];
+    let third = tokio::time::timeout(Duration::from_secs(3600), outbox.tail_permit()).await;
     assert!(third.is_err(), "two at a time");
-    drop(turns);
-    outbox.turn().await.expect("free again");
+    drop(permits);
+    outbox.tail_permit().await.expect("free again");
     drop(writer);
 }
 
 #[tokio::test]
-async fn there_is_no_room_where_nobody_writes() {
-    let (outbox, writer, _last) = outbox(CARE, Arc::default());
+async fn there_is_no_reply_permit_without_a_writer() {
+    let (outbox, writer, _last) = outbox(CONFIG, Arc::default());
     outbox.reply(reply(&"x".repeat(1000))).await.expect("open");
     drop(writer);
-    assert_eq!(outbox.room().await.err(), Some(SessionClosed));
+    assert_eq!(outbox.reply_permit().await.err(), Some(SessionClosed));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_answers_nothing_is_left_after_three_pings() {
     let unanswered = Arc::<AtomicU64>::default();
-    let (_outbox, writer, _last) = outbox(CARE, unanswered.clone());
+    let (_outbox, writer, _last) = outbox(CONFIG, unanswered.clone());
     let mut client = Client::default();
     client.read(9);
     let begun = Instant::now();
-    assert_eq!(writer.run(&mut client).await, Written::Silent);
+    assert_eq!(writer.run(&mut client).await, Written::Unresponsive);
     assert_eq!(client.got(), ["ping", "ping", "ping"]);
-    assert_eq!(begun.elapsed(), 4 * CARE.ping_interval);
+    assert_eq!(begun.elapsed(), 4 * CONFIG.ping_interval);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_only_answers_pings_is_kept() {
     let unanswered = Arc::<AtomicU64>::default();
-    let (_outbox, writer, _last) = outbox(CARE, unanswered.clone());
+    let (_outbox, writer, _last) = outbox(CONFIG, unanswered.clone());
     let mut client = Client::default();
     client.read(1000);
     let seen = client.clone();
     let written = tokio::spawn(async move { writer.run(&mut client).await });
-    let mut answers = tokio::time::interval(CARE.ping_interval);
+    let mut answers = tokio::time::interval(CONFIG.ping_interval);
     while seen.got().len() < 50 {
         answers.tick().await;
         unanswered.store(0, Ordering::SeqCst);
@@ -249,43 +256,43 @@ async fn a_client_that_only_answers_pings_is_kept() {
 }
 
 #[tokio::test]
-async fn a_place_in_flight_is_free_once_the_reply_is_being_written() {
-    let (outbox, writer, _last) = outbox(CARE, Arc::default());
+async fn a_permit_in_flight_is_free_once_the_reply_is_being_written() {
+    let (outbox, writer, _last) = outbox(CONFIG, Arc::default());
     let mut client = Client::default();
-    let in_flight = Arc::new(Semaphore::new(1));
-    let place = in_flight.clone().try_acquire_owned().ok();
+    let semaphore = Arc::new(Semaphore::new(1));
+    let in_flight = semaphore.clone().try_acquire_owned().ok();
     outbox
         .reply(QueuedReply {
             text: "x".into(),
-            place,
+            in_flight,
         })
         .await
         .expect("open");
-    assert_eq!(in_flight.available_permits(), 0);
+    assert_eq!(semaphore.available_permits(), 0);
     let written = tokio::spawn(async move { writer.run(&mut client).await });
-    let freed = in_flight.acquire().await;
+    let freed = semaphore.acquire().await;
     assert!(freed.is_ok());
     written.abort();
 }
 
-/// What is held for a client that does not read must be gone at once, and one that does may hear why.
+/// What is held for an evicted client is released at once; one that reads still gets the reason.
 #[tokio::test(start_paused = true)]
 async fn who_is_evicted_is_told_only_where_nothing_waits() {
     for may_read in [0, 10] {
-        let share = MemoryBudget::new(0).share();
-        let (outbox, writer, last) = super::outbox(CARE, Arc::default(), share.clone());
+        let usage = MemoryBudget::new(0).session_usage();
+        let (outbox, writer, last) = super::outbox(CONFIG, Arc::default(), usage.clone());
         let client = Client::default();
         client.read(may_read);
         let mut sink = client.clone();
         let running = tokio::spawn(async move { writer.run(&mut sink).await });
         // Beyond what is free, and so beyond this budget.
-        share.arrive(1 << 20);
-        assert!(share.is_evicted());
+        usage.received(1 << 20);
+        assert!(usage.is_evicted());
         outbox.reply(reply("reply")).await.expect("taken");
-        last.send(farewell()).expect("a writer");
+        last.send(close_message()).expect("a writer");
         let (written, got): (_, &[&str]) = match may_read {
             0 => (Written::Abandoned, &[]),
-            _ => (Written::Farewell, &["reply", "bye", "1001"]),
+            _ => (Written::Closed, &["reply", "bye", "1001"]),
         };
         assert_eq!(running.await.expect("no panic"), written);
         assert_eq!(client.got(), got);

@@ -1,7 +1,6 @@
-//! What the requests of a session share.
+//! The state of a session that its requests share.
 //!
-//! Its tasks and its end are `connection`'s business, `admit` takes requests, `dispatch` executes
-//! them.
+//! `connection` runs its tasks and ends it, `admit` accepts requests, `dispatch` executes them.
 
 use std::sync::{
     Arc, Mutex,
@@ -19,95 +18,99 @@ use crate::protocol::{
     ServerState, SessionSlot,
     caller::Caller,
     limits::{
-        buffered::BufferKind, byte_gate::ByteSemaphore, memory_budget::SessionUsage,
+        buffered::BufferKind, byte_semaphore::ByteSemaphore, memory_budget::SessionUsage,
         rate_limit::RateLimiter,
     },
     peer::Connection,
 };
-
 use crate::sys::lock;
 
-/// What the requests of a session share.
+/// The state of a session that its requests share.
 #[derive(Debug)]
 pub struct Session {
-    /// The client as the methods know it.
+    /// The client as the methods see it.
     pub caller: Caller,
-    /// Its tails.
+    /// Its subscriptions.
     pub tails: Tails,
-    /// Where its messages are handed in.
+    /// The queue of its replies and notifications.
     pub outbox: Outbox,
-    /// Its requests that wait to be executed.
+    /// The bytes of its requests that wait to be executed.
     pub queued: ByteSemaphore,
-    /// What it makes us hold.
-    pub share: Arc<SessionUsage>,
-    /// How fast it may ask.
-    pub pace: RateLimiter,
-    /// Who is at the other end, and its place.
+    /// What the server holds in memory for it.
+    pub usage: Arc<SessionUsage>,
+    /// Decides when the next frame may be read.
+    pub rate_limiter: RateLimiter,
+    /// The peer and its connection slot.
     pub connection: Arc<Connection>,
     pub(super) authenticated: Arc<AtomicBool>,
-    seat: SessionSlot,
+    slot: SessionSlot,
     pub(super) in_flight: Arc<Semaphore>,
-    heard_at: Mutex<Instant>,
-    /// Set when it ends, and by whoever finds that it cannot go on.
+    last_received_at: Mutex<Instant>,
+    /// Cancelled when the session ends, also by a task that finds that it cannot go on.
     pub over: CancellationToken,
 }
 
 impl Session {
-    /// A session that has just begun; it sets `authenticated` when it has been shown the token.
+    /// A session that has just begun; it sets `authenticated` when the client has shown the token.
     pub fn new(
-        door: Arc<ServerState>,
-        seat: SessionSlot,
+        server: Arc<ServerState>,
+        slot: SessionSlot,
         connection: Arc<Connection>,
         authenticated: Arc<AtomicBool>,
         outbox: Outbox,
-        share: Arc<SessionUsage>,
+        usage: Arc<SessionUsage>,
     ) -> Self {
         let over = CancellationToken::new();
-        let in_flight_max = usize::try_from(door.settings.in_flight_max).unwrap_or(1);
+        let in_flight_max = usize::try_from(server.settings.in_flight_max).unwrap_or(1);
         Self {
-            tails: Tails::new(door.settings.subscriptions_max, over.clone()),
+            tails: Tails::new(server.settings.subscriptions_max, over.clone()),
             outbox,
             queued: ByteSemaphore::new(
-                door.settings.in_flight_bytes_max,
-                share.clone(),
+                server.settings.in_flight_bytes_max,
+                usage.clone(),
                 BufferKind::Requests,
             ),
-            share,
-            pace: RateLimiter::new(door.floods.clone(), &door.settings),
+            usage,
+            rate_limiter: RateLimiter::new(server.fair_queue.clone(), &server.settings),
             connection,
             authenticated,
-            seat,
+            slot,
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
-            heard_at: Mutex::new(Instant::now()),
+            last_received_at: Mutex::new(Instant::now()),
             over,
-            caller: Caller::new(door, "ws"),
+            caller: Caller::new(server, "ws"),
         }
     }
 
-    /// Something of the client has arrived, or its end.
-    pub fn heard(&self) {
-        *lock(&self.heard_at) = Instant::now();
+    /// Records that a frame has arrived, or the end of the connection.
+    pub fn record_received(&self) {
+        *lock(&self.last_received_at) = Instant::now();
     }
 
-    /// When something of the client last arrived.
-    pub fn heard_at(&self) -> Instant {
-        *lock(&self.heard_at)
+    /// When the last frame arrived, or the session began.
+    pub fn last_received_at(&self) -> Instant {
+        *lock(&self.last_received_at)
     }
 
-    /// Whether it has shown the token, or needs none.
+    /// Whether the client has shown the token, or needs none.
     pub fn is_authenticated(&self) -> bool {
         self.authenticated.load(Ordering::SeqCst)
     }
 
-    /// Sends a message that has no place among the requests in flight.
-    pub async fn say(&self, text: String) -> Result<(), SessionClosed> {
-        self.pace.answered(text.len());
-        self.outbox.reply(QueuedReply { text, place: None }).await
+    /// Sends a message that answers no request in flight.
+    pub async fn send(&self, text: String) -> Result<(), SessionClosed> {
+        self.rate_limiter.charge_reply(text.len());
+        self.outbox
+            .reply(QueuedReply {
+                text,
+                in_flight: None,
+            })
+            .await
     }
 
-    /// Leaves the seat of a stranger to the next one: it has shown the token, or is over and only says
-    /// goodbye.
-    pub fn leave_strangers_seat(&self) {
-        self.seat.authenticated();
+    /// Leaves the slot of an unauthenticated session to the next one: the client has shown the token, or
+    /// the session is ending.
+    pub fn release_unauthenticated_slot(&self) {
+        self.slot.set_authenticated();
     }
 }

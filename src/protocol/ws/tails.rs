@@ -1,6 +1,5 @@
-//! The subscriptions of a session: one task per tail, which fetches, cuts, and waits for room.
-//!
-//! Where output lies and when there is more is the executor's business.
+//! The subscriptions of a session: one task for each tail, which fetches output, cuts it, and queues it
+//! when a permit is there.
 
 use std::{
     collections::HashMap,
@@ -26,13 +25,13 @@ use crate::{
     sys::lock,
 };
 
-/// How long the beginning of a character waits for its rest.
+/// How long the first bytes of a character wait for the rest.
 const HOLD: Duration = Duration::from_millis(200);
 
-/// A tail that cannot read because something is short looks again so often, at this distance, before
-/// its session ends.
-const FAILED_LOOKS_MAX: u32 = 40;
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// How often a tail that cannot read for lack of a resource tries again, at intervals of
+/// [`READ_AGAIN_AFTER`], before its session ends.
+const FAILED_READS_MAX: u32 = 40;
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// How output is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,29 +42,29 @@ pub enum TailEncoding {
     Binary,
 }
 
-/// A tail that has been granted and begins once its reply is on its way.
+/// A tail that has been granted; it begins after its reply is queued.
 #[derive(Debug)]
 pub struct Granted {
     /// Its number in the session.
     pub subscription: u32,
-    /// The cursor.
+    /// The cursor over the job's output.
     pub tail: Tail,
-    /// Whether it goes on behind the end as it stands.
+    /// Whether the tail goes on after the output that is there now.
     pub follow: bool,
-    /// How it is sent.
+    /// How output is sent.
     pub encoding: TailEncoding,
 }
 
-/// A tail that is not silent yet: its task speaks, or something that it said still waits to be
-/// written. Both hold `muted`.
+/// A tail that may still send: its task runs, or one of its notifications waits to be written. Both hold
+/// `muted`.
 #[derive(Debug)]
-struct Live {
+struct ActiveTail {
     muted: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
-impl Live {
-    fn is_silent(&self) -> bool {
+impl ActiveTail {
+    fn has_ended(&self) -> bool {
         Arc::strong_count(&self.muted) == 1
     }
 }
@@ -73,29 +72,29 @@ impl Live {
 /// The subscriptions of a session.
 #[derive(Debug)]
 pub struct Tails {
-    live: Mutex<HashMap<u32, Live>>,
-    given: AtomicU32,
+    live: Mutex<HashMap<u32, ActiveTail>>,
+    last_number: AtomicU32,
     max: u64,
-    /// Set when a tail fails: output would be missing without a word, so the session ends.
+    /// Cancelled when a tail fails: output would be missing without notice, so the session ends.
     failed: CancellationToken,
 }
 
 impl Tails {
-    /// At most so many at a time; `failed` is told when one cannot go on.
+    /// Up to `max` tails at a time; cancels `failed` when one cannot go on.
     pub fn new(max: u64, failed: CancellationToken) -> Self {
         Self {
             live: Mutex::default(),
-            given: AtomicU32::new(0),
+            last_number: AtomicU32::new(0),
             max,
             failed,
         }
     }
 
-    /// Whether there is room for one more.
-    pub fn check_room(&self) -> Result<(), Refusal> {
+    /// Refuses one more tail if the session has `max` already.
+    pub fn check_limit(&self) -> Result<(), Refusal> {
         let mut live = self.lock();
-        // One that has said its last word stays until that is written, so that it can be muted.
-        live.retain(|_, tail| !tail.is_silent());
+        // A tail whose task is over stays until its last notification is written, so that it can be muted.
+        live.retain(|_, tail| !tail.has_ended());
         if (live.len() as u64) < self.max {
             return Ok(());
         }
@@ -107,8 +106,8 @@ impl Tails {
     }
 
     /// A number that no other tail of this session has or had.
-    pub fn number(&self) -> u32 {
-        self.given.fetch_add(1, Ordering::SeqCst) + 1
+    pub fn next_number(&self) -> u32 {
+        self.last_number.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// Begins to send.
@@ -116,42 +115,43 @@ impl Tails {
         let subscription = granted.subscription;
         let muted = Arc::new(AtomicBool::new(false));
         let failed = self.failed.clone();
-        let mut speaker = TailSender::new(&granted, outbox, muted.clone());
+        let mut sender = TailSender::new(&granted, outbox, muted.clone());
         let mut tail = granted.tail;
-        // Many of them wait: nothing is moved within the task, for it would be there twice.
+        // There may be many tails: a value moved inside the task would take its memory twice.
         let task = tokio::spawn(async move {
-            if let Err(error) = speaker.run(&mut tail).await {
+            if let Err(error) = sender.run(&mut tail).await {
                 tracing::error!(%error, subscription, "a tail failed; its session ends");
                 failed.cancel();
             }
         });
-        self.lock().insert(subscription, Live { muted, task });
+        self.lock().insert(subscription, ActiveTail { muted, task });
     }
 
-    /// Ends a tail; when this returns, nothing more of it is written. False where no tail of this
-    /// session ever had the number.
+    /// Ends a tail; when this returns, nothing more of it is written. False if no tail of this session ever
+    /// had the number.
     pub async fn end(&self, subscription: u64) -> bool {
-        let known = (1..=u64::from(self.given.load(Ordering::SeqCst))).contains(&subscription);
+        let existed =
+            (1..=u64::from(self.last_number.load(Ordering::SeqCst))).contains(&subscription);
         let number = u32::try_from(subscription).unwrap_or(0);
         let live = self.lock().remove(&number);
-        if let Some(Live { muted, task }) = live {
+        if let Some(ActiveTail { muted, task }) = live {
             muted.store(true, Ordering::SeqCst);
             task.abort();
-            // Aborted or done: either way it hands in nothing more.
+            // Aborted or done: either way it queues nothing more.
             let _ = task.await;
         }
-        known
+        existed
     }
 
-    /// Ends all of them, without waiting.
+    /// Ends all tails, without waiting.
     pub fn end_all(&self) {
-        for (_, Live { muted, task }) in self.lock().drain() {
+        for (_, ActiveTail { muted, task }) in self.lock().drain() {
             muted.store(true, Ordering::SeqCst);
             task.abort();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Live>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, ActiveTail>> {
         lock(&self.live)
     }
 }
@@ -162,11 +162,11 @@ impl Drop for Tails {
     }
 }
 
-/// Why a tail says no more.
+/// Why a tail ends.
 enum TailStop {
-    /// All is said, or nobody listens.
+    /// Everything is sent, or the session is over.
     Over,
-    /// It cannot go on.
+    /// The output cannot be read.
     Failed(Error),
 }
 
@@ -182,9 +182,9 @@ impl From<Error> for TailStop {
     }
 }
 
-/// Tells one tail's events to the client.
+/// Sends the events of one tail to the client.
 struct TailSender {
-    about: TailScope,
+    scope: TailScope,
     follow: bool,
     encoding: TailEncoding,
     cutter: TextCutter,
@@ -194,7 +194,7 @@ struct TailSender {
 
 impl TailSender {
     fn new(granted: &Granted, outbox: Outbox, muted: Arc<AtomicBool>) -> Self {
-        let about = TailScope {
+        let scope = TailScope {
             subscription: granted.subscription,
             job: granted.tail.job_id(),
         };
@@ -202,7 +202,7 @@ impl TailSender {
             follow, encoding, ..
         } = *granted;
         Self {
-            about,
+            scope,
             follow,
             encoding,
             cutter: TextCutter::default(),
@@ -211,53 +211,53 @@ impl TailSender {
         }
     }
 
-    /// Until the last event, or until nobody listens any more.
+    /// Sends until the last event, or until the session is over.
     async fn run(&mut self, tail: &mut Tail) -> Result<(), Error> {
         let mut held: Option<(Offset, Instant)> = None;
-        let mut failed_looks = 0;
+        let mut failed_reads = 0;
         loop {
             held = self.held_since(held);
-            let told = tokio::select! {
+            let sent = tokio::select! {
                 biased;
                 ready = tail.ready() => match ready {
-                    Ok(()) => self.take_a_turn(tail).await,
+                    Ok(()) => self.send_with_permit(tail).await,
                     Err(error) => Err(error.into()),
                 },
-                () = waited(held) => Box::pin(self.flush()).await.map_err(Into::into),
+                () = hold_elapsed(held) => Box::pin(self.flush()).await.map_err(Into::into),
             };
-            match told {
-                Ok(()) => failed_looks = 0,
-                // The session is told in its own way that the server stops.
+            match sent {
+                Ok(()) => failed_reads = 0,
+                // `connection` informs the client that the server stops.
                 Err(TailStop::Over | TailStop::Failed(Error::Stopping)) => return Ok(()),
-                // Nothing is lost by it: the cursor stands where it stood.
+                // Nothing is lost by this: the cursor has not moved.
                 Err(TailStop::Failed(Error::Unavailable(why)))
-                    if failed_looks < FAILED_LOOKS_MAX =>
+                    if failed_reads < FAILED_READS_MAX =>
                 {
-                    failed_looks += 1;
-                    tracing::debug!(why, "a tail looks again soon");
+                    failed_reads += 1;
+                    tracing::debug!(why, "a tail cannot read now; it tries again soon");
                     #[expect(
                         clippy::disallowed_methods,
-                        reason = "nobody announces the end of a shortage"
+                        reason = "no event announces the end of a shortage"
                     )]
-                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                    tokio::time::sleep(READ_AGAIN_AFTER).await;
                 }
                 Err(TailStop::Failed(error)) => return Err(error),
             }
         }
     }
 
-    /// One look, and what it found, while this tail has its turn: whatever is fetched is handed in
-    /// before another tail fetches, so that a client that does not read holds little output here.
-    async fn take_a_turn(&mut self, tail: &mut Tail) -> Result<(), TailStop> {
-        let _turn = self.outbox.turn().await?;
-        // A look needs room for a question to the ledger; those that wait should not.
-        Box::pin(self.tell_what_is_there(tail)).await
+    /// Sends what is there while this tail has a permit. Everything fetched is queued before another tail
+    /// fetches, so a client that does not read holds little output here.
+    async fn send_with_permit(&mut self, tail: &mut Tail) -> Result<(), TailStop> {
+        let _permit = self.outbox.tail_permit().await?;
+        // The query of the store takes memory; a boxed future takes none while the tail waits.
+        Box::pin(self.send_available(tail)).await
     }
 
-    async fn tell_what_is_there(&mut self, tail: &mut Tail) -> Result<(), TailStop> {
+    async fn send_available(&mut self, tail: &mut Tail) -> Result<(), TailStop> {
         loop {
             match tail.look().await? {
-                Observed::Event(event) => self.tell(event).await?,
+                Observed::Event(event) => self.send_event(event).await?,
                 Observed::Nothing => return Ok(()),
                 Observed::Over => return Err(TailStop::Over),
             }
@@ -267,7 +267,7 @@ impl TailSender {
         }
     }
 
-    /// The held bytes and since when nothing has come for them.
+    /// The offset of the held bytes, and since when they wait.
     fn held_since(&self, before: Option<(Offset, Instant)>) -> Option<(Offset, Instant)> {
         let from = self.cutter.held_from()?;
         before
@@ -275,53 +275,54 @@ impl TailSender {
             .or_else(|| Some((from, Instant::now())))
     }
 
-    async fn tell(&mut self, event: TailEvent) -> Result<(), SessionClosed> {
+    async fn send_event(&mut self, event: TailEvent) -> Result<(), SessionClosed> {
         match event {
             TailEvent::Output(chunk) => self.output(chunk).await,
             TailEvent::Gap(gap) => {
                 self.flush().await?;
-                self.notify(self.about.gap(gap)).await
+                self.notify(self.scope.gap(gap)).await
             }
             TailEvent::State { state, reason, at } => {
-                self.notify(self.about.state(state, reason, at)).await
+                self.notify(self.scope.state(state, reason, at)).await
             }
             TailEvent::CaughtUp { next_offset } => self.caught_up(next_offset).await,
             TailEvent::End(job) => {
                 self.flush().await?;
-                self.notify(self.about.end(&job)).await
+                self.notify(self.scope.end(&job)).await
             }
         }
     }
 
     async fn output(&mut self, chunk: Chunk) -> Result<(), SessionClosed> {
         if self.encoding == TailEncoding::Binary {
-            let frame = chunk_binary::encode(self.about.subscription, &chunk);
+            let frame = chunk_binary::encode(self.scope.subscription, &chunk);
             return self.send(Message::Binary(frame.into())).await;
         }
         for chunk in self.cutter.push(chunk) {
-            self.notify(self.about.output(&chunk)).await?;
+            self.notify(self.scope.output(&chunk)).await?;
         }
         Ok(())
     }
 
-    /// Held bytes are not yet sent; but where nothing may follow, they are sent first.
+    /// Held bytes are not sent yet, so the client has caught up only to them; if nothing follows, they are
+    /// sent first.
     async fn caught_up(&mut self, next_offset: Offset) -> Result<(), SessionClosed> {
         if !self.follow {
             self.flush().await?;
         }
         let next_offset = self.cutter.held_from().unwrap_or(next_offset);
-        self.notify(self.about.caught_up(next_offset)).await
+        self.notify(self.scope.caught_up(next_offset)).await
     }
 
     async fn flush(&mut self) -> Result<(), SessionClosed> {
         match self.cutter.flush() {
-            Some(chunk) => self.notify(self.about.output(&chunk)).await,
+            Some(chunk) => self.notify(self.scope.output(&chunk)).await,
             None => Ok(()),
         }
     }
 
     async fn notify(&self, mut text: String) -> Result<(), SessionClosed> {
-        // It was written into room that doubles, and may wait.
+        // A growing string doubles its capacity, and the message may wait.
         text.shrink_to_fit();
         self.send(Message::Text(text.into())).await
     }
@@ -331,8 +332,8 @@ impl TailSender {
     }
 }
 
-/// Returns when held bytes have waited long enough; never where there are none.
-async fn waited(held: Option<(Offset, Instant)>) {
+/// Returns when held bytes have waited for [`HOLD`]; never if there are none.
+async fn hold_elapsed(held: Option<(Offset, Instant)>) {
     match held {
         Some((_, since)) => tokio::time::sleep_until(since + HOLD).await,
         None => std::future::pending().await,

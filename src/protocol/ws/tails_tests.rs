@@ -1,26 +1,26 @@
-//! Tests of ending a tail that has said its last word already: what of it is not written yet must
-//! not be written behind the reply.
+//! Tests of ending a tail that has ended already: its notifications that are not written yet must not
+//! be written after the reply.
 
 use super::*;
 use crate::protocol::{limits::memory_budget::MemoryBudget, ws::outbox};
 
-const CARE: outbox::WriterConfig = outbox::WriterConfig {
-    notes_max: 2,
+const CONFIG: outbox::WriterConfig = outbox::WriterConfig {
+    notifications_max: 2,
     reply_bytes_max: 100,
     ping_interval: Duration::from_secs(20),
     unanswered_max: 3,
 };
 
-/// Tails with one whose task is over and whose last word waits to be written.
-async fn with_a_last_word(outbox: &Outbox) -> Tails {
+/// Tails with one whose task has ended and whose last notification waits to be written.
+async fn with_a_last_notification(outbox: &Outbox) -> Tails {
     let tails = Tails::new(1, CancellationToken::new());
-    let subscription = tails.number();
+    let subscription = tails.next_number();
     let muted = Arc::new(AtomicBool::new(false));
     let sent = outbox.notify(Message::text("job.end"), &muted).await;
     assert_eq!(sent, Ok(()));
     let task = tokio::spawn(async {});
     let mut live = tails.lock();
-    live.insert(subscription, Live { muted, task });
+    live.insert(subscription, ActiveTail { muted, task });
     drop(live);
     tails
 }
@@ -29,7 +29,7 @@ async fn with_a_last_word(outbox: &Outbox) -> Tails {
 async fn written(writer: outbox::OutboxWriter, outbox: Outbox, tails: Tails) -> Vec<Message> {
     let reply = outbox::QueuedReply {
         text: "untailed".to_owned(),
-        place: None,
+        in_flight: None,
     };
     assert_eq!(outbox.reply(reply).await, Ok(()));
     drop((outbox, tails));
@@ -44,23 +44,28 @@ async fn written(writer: outbox::OutboxWriter, outbox: Outbox, tails: Tails) -> 
 }
 
 #[tokio::test]
-async fn a_last_word_that_waits_does_not_follow_the_reply_to_untail() {
-    let (outbox, writer, farewell) =
-        outbox::outbox(CARE, Arc::default(), MemoryBudget::new(1 << 20).share());
-    let tails = with_a_last_word(&outbox).await;
-    assert!(tails.check_room().is_err(), "it is not silent yet");
+async fn a_last_notification_that_waits_does_not_follow_the_reply_to_untail() {
+    let (outbox, writer, close_message) = outbox::outbox(
+        CONFIG,
+        Arc::default(),
+        MemoryBudget::new(1 << 20).session_usage(),
+    );
+    let tails = with_a_last_notification(&outbox).await;
+    assert!(tails.check_limit().is_err(), "it has not ended yet");
     assert!(tails.end(1).await);
     let muted = written(writer, outbox, tails);
-    drop(farewell);
+    drop(close_message);
     assert_eq!(muted.await, [Message::text("untailed")]);
 }
 
 #[tokio::test]
-async fn a_tail_takes_no_room_once_its_last_word_is_written() {
+async fn a_tail_takes_no_room_once_its_last_notification_is_written() {
     let tails = Tails::new(1, CancellationToken::new());
     let task = tokio::spawn(async {});
     let muted = Arc::default();
-    tails.lock().insert(tails.number(), Live { muted, task });
-    assert!(tails.check_room().is_ok());
+    tails
+        .lock()
+        .insert(tails.next_number(), ActiveTail { muted, task });
+    assert!(tails.check_limit().is_ok());
     assert!(tails.end(1).await, "it is known for ever");
 }

@@ -1,6 +1,4 @@
-//! `session.authenticate`: shows the token.
-//!
-//! What it opens is the session's business.
+//! `session.authenticate`: checks the token. `ws::admit` then marks the session.
 
 use serde_json::{Map, Value};
 
@@ -10,7 +8,7 @@ use crate::protocol::{
     jsonrpc::{error::Refusal, params::Params},
 };
 
-/// Whether these parameters show the token.
+/// Whether these parameters have the right token.
 pub fn check(token: &Token, params: &Map<String, Value>) -> Result<(), Refusal> {
     let params = Params::new(params, &["token"])?;
     let guess = params

@@ -1,4 +1,4 @@
-//! The methods of a WebSocket session: one row each. What all doors share is in
+//! The methods of a WebSocket session: one row each. What all interfaces share is in
 //! `protocol::methods`; tails and the token are here, because they belong to a session.
 
 use futures_util::future::BoxFuture;
@@ -21,13 +21,13 @@ mod submit;
 mod tail;
 mod untail;
 
-/// The one method that is open before the token has been shown.
+/// The only method that a client may call before it has shown the token.
 pub const AUTHENTICATE: &str = "session.authenticate";
 
-/// A request's parameters.
+/// A request's parameters, as values.
 pub type Parameters = Map<String, Value>;
 
-/// What a method has to say.
+/// What a method returns.
 #[derive(Debug)]
 pub struct Outcome {
     /// The result, as JSON.
@@ -51,29 +51,29 @@ impl From<Box<RawValue>> for Outcome {
     }
 }
 
-/// The outcome of a method that runs, or why it is refused.
+/// A running method: its outcome, or why the request is refused.
 pub type MethodFuture<'a> = BoxFuture<'a, Result<Outcome, Refusal>>;
 
-/// What a concurrent method comes to.
-pub enum Late<'a> {
-    /// All of it.
-    Outcome(Outcome),
-    /// It has waited for what it is about; the reply is still to be made, once there is room for it.
-    Reply(MethodFuture<'a>),
+/// What a concurrent method returns.
+pub enum ConcurrentOutcome<'a> {
+    /// The result, as JSON.
+    Ready(Box<RawValue>),
+    /// The method has waited; its reply is made after the reply's permit is there.
+    Deferred(MethodFuture<'a>),
 }
 
-/// A concurrent method that runs.
-pub type LateFuture<'a> = BoxFuture<'a, Result<Late<'a>, Refusal>>;
+/// A running concurrent method.
+pub type ConcurrentFuture<'a> = BoxFuture<'a, Result<ConcurrentOutcome<'a>, Refusal>>;
 
 /// How a request is executed beside the session's other requests.
 #[derive(Debug, Clone, Copy)]
 pub enum Mode {
-    /// After the one before it and before the next one.
+    /// After the request before it is answered, and before the next one begins.
     Ordered(for<'a> fn(&'a Session, Parameters) -> MethodFuture<'a>),
-    /// After the one before it; others of the same kind that follow it share its commit.
+    /// After the request before it; others of the same kind that follow it share its commit.
     Batched(for<'a> fn(&'a Session, Parameters) -> MethodFuture<'a>),
-    /// Begun in order, then beside all others: it may take long.
-    Concurrent(for<'a> fn(&'a Session, Parameters) -> LateFuture<'a>),
+    /// Begins in order, then runs beside all others: it may take long.
+    Concurrent(for<'a> fn(&'a Session, Parameters) -> ConcurrentFuture<'a>),
 }
 
 /// A method that this version has.
@@ -87,37 +87,37 @@ pub struct Method {
     pub long_reply: fn(&Parameters) -> bool,
     /// Whether it may cause notifications of tails that were there before it.
     pub wakes_tails: bool,
-    /// Whether it only tells, so that it need not run once the client has left. `job.get` and
-    /// `job.tail` do more: they call off what the loss of a connection means.
-    pub only_tells: bool,
+    /// Whether it changes nothing, so that it need not run after the client has left. `job.get` and
+    /// `job.tail` do change something: they cancel the end of a job that was tied to a lost connection.
+    pub read_only: bool,
     /// Whether its parameters are kept, and counted, until it ends.
     pub keeps_parameters: bool,
-    /// Most arrays and objects in the parameters, and the name of that bound: as values each of them
-    /// takes up to a kilobyte, so that a message of 1 MiB could be a hundred.
+    /// The name of a bound, and the most arrays and objects that the parameters may have. As values each
+    /// takes up to a kilobyte, so that a message of 1 MiB could take a hundred.
     pub containers_max: (&'static str, usize),
-    /// Longest `id` of a request, bytes, and the name of that bound, where it is not the message's.
+    /// The name of a bound, and the longest `id` of a request, bytes; `None` for the bound of all requests.
     pub id_bytes_max: Option<(&'static str, usize)>,
 }
 
-/// An ordered method that tells and changes nothing: what most rows change one or two things of.
-const TELLS: Method = Method {
+/// An ordered method that changes nothing. Each row states what differs from this or from [`CHANGES`].
+const READS: Method = Method {
     name: "",
     mode: |_| Mode::Ordered(|_, _| Box::pin(async { Ok(Outcome::of(&())) })),
     long_reply: |_| false,
     wakes_tails: false,
-    only_tells: true,
+    read_only: true,
     keeps_parameters: false,
     containers_max: ("containers_max", CONTAINERS_MAX),
     id_bytes_max: None,
 };
 
-/// The same of a method that changes something.
-const ACTS: Method = Method {
-    only_tells: false,
-    ..TELLS
+/// An ordered method that changes something.
+const CHANGES: Method = Method {
+    read_only: false,
+    ..READS
 };
 
-/// An ordered method that all doors share.
+/// An ordered method of `protocol::methods`.
 macro_rules! ordered {
     ($execute:path) => {
         |_| {
@@ -128,14 +128,14 @@ macro_rules! ordered {
     };
 }
 
-/// The same of a concurrent one.
+/// A concurrent method of `protocol::methods`.
 macro_rules! concurrent {
     ($execute:path) => {
         |_| {
             Mode::Concurrent(|session, params| {
                 Box::pin(async move {
                     let result = $execute(&session.caller, params).await?;
-                    Ok(Late::Outcome(result.into()))
+                    Ok(ConcurrentOutcome::Ready(result))
                 })
             })
         }
@@ -150,24 +150,24 @@ static METHODS: [Method; 20] = [
             true => Mode::Batched(|session, params| Box::pin(submit::execute(session, params))),
             false => Mode::Ordered(|session, params| Box::pin(submit::execute(session, params))),
         },
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "job.submit_many",
         mode: ordered!(submit_many::execute),
         containers_max: ("submit_many_containers_max", MANY_CONTAINERS_MAX),
         id_bytes_max: Some(("submit_many_id_bytes_max", submit_many::ID_BYTES_MAX)),
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "job.tail",
         mode: |_| Mode::Ordered(|session, params| Box::pin(tail::execute(session, params))),
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "job.untail",
         mode: |_| Mode::Ordered(|session, params| Box::pin(untail::execute(session, params))),
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "job.read",
@@ -178,94 +178,94 @@ static METHODS: [Method; 20] = [
             }),
         },
         long_reply: read::is_long,
-        ..TELLS
+        ..READS
     },
     Method {
         name: "job.get",
         mode: ordered!(get::execute),
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "job.list",
         mode: ordered!(list::execute),
         long_reply: |_| true,
-        ..TELLS
+        ..READS
     },
     Method {
         name: "job.wait",
         mode: |_| Mode::Concurrent(|session, params| Box::pin(wait(session, params))),
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "job.control",
         mode: ordered!(control::execute),
         wakes_tails: true,
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "job.input",
         mode: ordered!(input::execute),
         wakes_tails: true,
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "job.retry",
         mode: ordered!(retry::execute),
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "job.update",
         mode: ordered!(update::execute),
         wakes_tails: true,
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "job.delete",
         mode: ordered!(delete::execute),
         wakes_tails: true,
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "queue.list",
         mode: ordered!(queue_list::execute),
-        ..TELLS
+        ..READS
     },
     Method {
         name: "queue.set",
         mode: ordered!(queue_set::execute),
         wakes_tails: true,
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "queue.delete",
         mode: ordered!(queue_delete::execute),
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "history.query",
-        mode: |_| Mode::Concurrent(|session, params| Box::pin(ask_history(session, params))),
-        ..TELLS
+        mode: |_| Mode::Concurrent(|session, params| Box::pin(query_history(session, params))),
+        ..READS
     },
     Method {
         name: "transcript.verify",
         mode: concurrent!(verify::execute),
         keeps_parameters: true,
-        ..ACTS
+        ..CHANGES
     },
     Method {
         name: "server.info",
         mode: ordered!(info::execute),
-        ..TELLS
+        ..READS
     },
     Method {
         name: "server.backup",
         mode: concurrent!(backup::execute),
-        ..ACTS
+        ..CHANGES
     },
 ];
 
-/// Methods that are promised and not built yet.
-const LATER: &[&str] = &[
+/// Methods of the protocol that this version does not have yet.
+const PLANNED: &[&str] = &[
     "job.resize",
     "job.explain",
     "schedule.set",
@@ -275,42 +275,52 @@ const LATER: &[&str] = &[
 ];
 
 impl Method {
-    /// The method with this name; refused where it is not built yet or nobody knows it.
+    /// The method with this name.
+    ///
+    /// # Errors
+    ///
+    /// This version does not have the method yet, or no method has the name.
     pub fn named(name: &str) -> Result<&'static Self, Refusal> {
         if let Some(method) = METHODS.iter().find(|method| method.name == name) {
             return Ok(method);
         }
-        if LATER.contains(&name) {
+        if PLANNED.contains(&name) {
             return Err(Refusal::unsupported(name));
         }
         let known: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
         let known = known.join(", ");
-        let message = format!("there is no such method; there are {AUTHENTICATE}, {known}");
+        let message = format!("there is no such method; known methods are {AUTHENTICATE}, {known}");
         Err(Refusal::new(ErrorKind::MethodNotFound, message))
     }
 }
 
-/// Waits for something to read; what is told is read once there is room for it.
-async fn wait_to_read(session: &Session, params: Parameters) -> Result<Late<'_>, Refusal> {
+/// Waits for something to read; the reply is read after its permit is there.
+async fn wait_to_read(
+    session: &Session,
+    params: Parameters,
+) -> Result<ConcurrentOutcome<'_>, Refusal> {
     let caller = &session.caller;
-    read::until_there(caller, &params).await;
+    read::wait_for_output(caller, &params).await;
     let reply = async move { Ok(read::execute(caller, params).await?.into()) };
-    Ok(Late::Reply(Box::pin(reply)))
+    Ok(ConcurrentOutcome::Deferred(Box::pin(reply)))
 }
 
-/// Waits for jobs; what is told of them is read once there is room for it.
-async fn wait(session: &Session, params: Parameters) -> Result<Late<'_>, Refusal> {
+/// Waits for jobs; the reply is read after its permit is there.
+async fn wait(session: &Session, params: Parameters) -> Result<ConcurrentOutcome<'_>, Refusal> {
     let caller: &Caller = &session.caller;
-    let decision = wait::until_decided(caller, params).await?;
-    let reply = async move { Ok(wait::tell(caller, decision).await?.into()) };
-    Ok(Late::Reply(Box::pin(reply)))
+    let decision = wait::wait_for_decision(caller, params).await?;
+    let reply = async move { Ok(wait::reply(caller, decision).await?.into()) };
+    Ok(ConcurrentOutcome::Deferred(Box::pin(reply)))
 }
 
-/// Asks once the client has taken what was answered before: an answer may be as long as a message.
-async fn ask_history(session: &Session, params: Parameters) -> Result<Late<'_>, Refusal> {
-    drop(session.outbox.room().await);
+/// Starts the query only after the client has read earlier replies: an answer may be as long as a message.
+async fn query_history(
+    session: &Session,
+    params: Parameters,
+) -> Result<ConcurrentOutcome<'_>, Refusal> {
+    drop(session.outbox.reply_permit().await);
     let result = query::execute(&session.caller, params).await?;
-    Ok(Late::Outcome(result.into()))
+    Ok(ConcurrentOutcome::Ready(result))
 }
 
 #[cfg(test)]
@@ -329,7 +339,7 @@ mod tests {
             let found = Method::named(method.name).expect("built");
             assert!(std::ptr::eq(found, method));
         }
-        for name in LATER {
+        for name in PLANNED {
             let refused = Method::named(name).err();
             assert_eq!(refused, Some(Refusal::unsupported(name)));
         }

@@ -1,6 +1,5 @@
 //! `job.submit` over a WebSocket: with `tail` the job's output follows the reply.
-//!
-//! How a job is stored is `protocol::methods::submit`'s business.
+//! `protocol::methods::submit` stores the job.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -18,7 +17,7 @@ struct SubmitTailReply<'a> {
     created: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscription: Option<u32>,
-    /// Why there is no subscription although one was asked for: the job itself is stored.
+    /// Why there is no subscription although the request asked for one: the job itself is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     tail_error: Option<Refusal>,
 }
@@ -32,15 +31,15 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
     let job = submit::read(caller, &params)?;
     let wanted = wanted?;
     drop(params);
-    session.tails.check_room()?;
-    check_begin(&wanted, &job)?;
+    session.tails.check_limit()?;
+    check_start(&wanted, &job)?;
     let submitted = submit::store(caller, job).await?;
     let opened = wanted.open(session, JobRef::Id(submitted.job.id)).await;
     let (opened, tail_error) = match opened {
         Ok(opened) => (Some(opened), None),
         Err(refusal) => (None, Some(refusal)),
     };
-    // What has happened before the tail began, the tail does not tell.
+    // The tail sends only what happens after it was opened, so the reply has the job as it was then.
     let (granted, job) = opened.unzip();
     let outcome = Outcome::of(&SubmitTailReply {
         job: job.as_ref().unwrap_or(&submitted.job),
@@ -51,9 +50,9 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
     Ok(Outcome { granted, ..outcome })
 }
 
-/// A new job has no output yet, so only an idempotency key, which may name an earlier one, makes
-/// sense of a later beginning.
-fn check_begin(wanted: &TailRequest, job: &JobSpec) -> Result<(), Refusal> {
+/// A new job has no output yet, so a later start makes sense only with an idempotency key, which may name
+/// an earlier job.
+fn check_start(wanted: &TailRequest, job: &JobSpec) -> Result<(), Refusal> {
     match wanted.options.from {
         StartAt::Offset(offset) if offset > 0 && job.idempotency_key.is_none() => {
             let refusal = Refusal::params("tail.from", "lies beyond the end: the job is new");
@@ -77,13 +76,13 @@ mod tests {
     #[test]
     fn a_later_beginning_needs_a_key() {
         let wanted = TailRequest::nested(&json!({"from": 5})).expect("valid");
-        assert!(check_begin(&wanted, &job()).is_err());
+        assert!(check_start(&wanted, &job()).is_err());
         let keyed = JobSpec {
             idempotency_key: Some("k".into()),
             ..job()
         };
-        assert!(check_begin(&wanted, &keyed).is_ok());
+        assert!(check_start(&wanted, &keyed).is_ok());
         let whole = TailRequest::nested(&json!({"from": 0})).expect("valid");
-        assert!(check_begin(&whole, &job()).is_ok());
+        assert!(check_start(&whole, &job()).is_ok());
     }
 }

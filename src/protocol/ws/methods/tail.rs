@@ -1,6 +1,5 @@
 //! `job.tail`: a subscription to a job's output, and the options that `job.submit` shares with it.
-//!
-//! How output is sent is `tails`'s business.
+//! `ws::tails` sends the output.
 
 use serde_json::{Map, Value, json};
 
@@ -38,17 +37,17 @@ const KEYS: [&str; 7] = [
     "encoding",
 ];
 
-/// What a client wants to be told, and how.
+/// The options of a tail.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TailRequest {
-    /// Where it begins, and which streams.
+    /// Where it begins, whether it follows, and which streams.
     pub options: TailOptions,
     /// How output is sent.
     pub encoding: TailEncoding,
 }
 
 impl TailRequest {
-    /// From the key `tail` of a submit.
+    /// Reads the key `tail` of a submit.
     pub fn nested(value: &Value) -> Result<Self, Refusal> {
         let map = value
             .as_object()
@@ -58,7 +57,7 @@ impl TailRequest {
 
     fn from_params(params: &Params<'_>) -> Result<Self, Refusal> {
         let options = TailOptions {
-            from: begin(params)?,
+            from: start_at(params)?,
             follow: params.flag("follow")?.unwrap_or(true),
             streams: params.streams()?,
         };
@@ -67,12 +66,12 @@ impl TailRequest {
             ("binary", TailEncoding::Binary),
         ];
         let encoding = params
-            .word("encoding", &words)?
+            .one_of("encoding", &words)?
             .unwrap_or(TailEncoding::Text);
         Ok(Self { options, encoding })
     }
 
-    /// Opens the tail; also the job as it is now.
+    /// Opens the tail; also returns the job as it is now.
     pub async fn open(self, session: &Session, job: JobRef) -> Result<(Granted, Job), Refusal> {
         let follow = self.options.follow;
         let (tail, job) = session
@@ -82,7 +81,7 @@ impl TailRequest {
             .tail(job, self.options)
             .await?;
         let granted = Granted {
-            subscription: session.tails.number(),
+            subscription: session.tails.next_number(),
             tail,
             follow,
             encoding: self.encoding,
@@ -91,7 +90,7 @@ impl TailRequest {
     }
 }
 
-fn begin(params: &Params<'_>) -> Result<StartAt, Refusal> {
+fn start_at(params: &Params<'_>) -> Result<StartAt, Refusal> {
     let from = params.offset("from")?.map(StartAt::Offset);
     let bytes = params
         .number("last_bytes", 0, OFFSET_MAX)?
@@ -110,7 +109,7 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
     let params = Params::new(&params, &KEYS)?;
     let job = params.job()?;
     let wanted = TailRequest::from_params(&params)?;
-    session.tails.check_room()?;
+    session.tails.check_limit()?;
     let (granted, job) = wanted.open(session, job).await?;
     session
         .caller

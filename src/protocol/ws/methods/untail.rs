@@ -1,6 +1,4 @@
 //! `job.untail`: ends a subscription. Nothing of it follows the reply.
-//!
-//! How a tail is ended is `tails`'s business.
 
 use serde_json::{Map, Value, json};
 

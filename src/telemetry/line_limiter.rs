@@ -1,7 +1,7 @@
-//! Keeps one kind of line from filling the log: of each place in the source so many lines at once, then
-//! one a second; what is left out is counted and told.
+//! Keeps a single place in the source from filling the log: each may write [`BURST_MAX`] lines at once,
+//! then one a second. The log reports how many lines were left out.
 //!
-//! What a line says is not known here. Refused clients are told apart before they come here.
+//! `protocol::refusals` counts refused clients by peer before they come here.
 
 use std::{
     collections::HashMap,
@@ -14,14 +14,14 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use crate::sys::lock;
 
-/// So many lines of one place are written at once.
+/// Lines that one place may write at once.
 const BURST_MAX: u32 = 200;
-/// After that one more comes every so long.
+/// The interval at which a place regains one line.
 const LINE_EVERY: Duration = Duration::from_secs(1);
-/// Between two looks at what was left out.
-pub const TELL_EVERY: Duration = Duration::from_secs(10);
+/// The time between two reports of lines that were left out.
+pub const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// Which lines are written. Cheap to clone.
+/// Decides which lines are written. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct LineLimiter(Arc<Mutex<HashMap<Identifier, SourceLine>>>);
 
@@ -31,37 +31,37 @@ struct SourceLine {
     name: &'static str,
     /// Lines that may be written now.
     left: u32,
-    /// When the newest of them was added.
+    /// When lines were last added to `left`.
     filled_at: Instant,
     left_out: u64,
 }
 
 impl LineLimiter {
-    /// Tells how many lines were left out since the last time.
-    pub fn tell(&self) {
-        let told: Vec<_> = self
-            .places()
+    /// Reports how many lines were left out since the last report.
+    pub fn report(&self) {
+        let due: Vec<_> = self
+            .lines()
             .values_mut()
             .filter(|place| place.left_out > 0)
             .map(|place| (place.name, std::mem::take(&mut place.left_out)))
             .collect();
-        // The lock is free by now: this is a line as well.
-        for (place, count) in told {
+        // The lock is free here: this line passes through the limiter as well.
+        for (place, count) in due {
             tracing::warn!(
                 place,
                 count,
-                "there were too many lines like this; they were left out"
+                "lines of this place were left out: there were too many"
             );
         }
     }
 
     fn admits(&self, line: &'static Metadata<'static>, now: Instant) -> bool {
-        // Who asks for more than the usual lines gets all of them.
+        // Lines of debug and trace are off by default; a user that enables them gets all of them.
         if *line.level() > Level::INFO {
             return true;
         }
-        let mut places = self.places();
-        let place = places.entry(line.callsite()).or_insert_with(|| SourceLine {
+        let mut lines = self.lines();
+        let place = lines.entry(line.callsite()).or_insert_with(|| SourceLine {
             name: line.name(),
             left: BURST_MAX,
             filled_at: now,
@@ -70,7 +70,7 @@ impl LineLimiter {
         place.admits(now)
     }
 
-    fn places(&self) -> MutexGuard<'_, HashMap<Identifier, SourceLine>> {
+    fn lines(&self) -> MutexGuard<'_, HashMap<Identifier, SourceLine>> {
         // A panic cannot leave it half-changed.
         lock(&self.0)
     }
