@@ -35,7 +35,6 @@ test:
     cargo build --locked
     cargo test --locked --no-fail-fast
 
-# One client is written from the protocol's page alone, one is the example.
 # The unit tests of one module: `just unit shim::attempt`. After a change in one file, under a minute.
 unit module="":
     cargo test --locked --lib -- {{ module }}
@@ -45,7 +44,8 @@ unit module="":
 floor name *words:
     cargo test --locked --test {{ name }} -- {{ words }}
 
-# Python clients against the debug binary, and asciinema's own parser on exported recordings.
+# Python clients against the debug binary, and asciinema's own parser on exported recordings. One client is
+# written from the protocol's page alone, one is the example.
 conformance:
     cargo build --locked
     {{ python }} tests/python/conformance.py target/debug/cc-executor
