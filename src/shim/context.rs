@@ -25,7 +25,7 @@ pub struct ShimContext {
     /// The directory of the segments.
     pub spool: Arc<OwnedFd>,
     /// Room for the end of an attempt on a full disk.
-    pub ballast: DiskReserve,
+    pub reserve: DiskReserve,
     /// `/dev/null`.
     pub null: OwnedFd,
     /// The place where frames are made.
@@ -35,14 +35,14 @@ pub struct ShimContext {
     /// The processes below us.
     pub tree: Tree,
     /// What the server should hear.
-    pub said: Vec<FromShim>,
+    pub outgoing: Vec<FromShim>,
     /// Counts attempts, so that a late result of a sync finds the right one.
     pub ticket: u64,
 }
 
 impl ShimContext {
     /// What the log needs for a step.
-    pub fn desk(&mut self) -> WriteContext<'_> {
+    pub fn write_context(&mut self) -> WriteContext<'_> {
         WriteContext {
             frame: &mut self.frame,
             syncer: &mut self.syncer,

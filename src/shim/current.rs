@@ -42,11 +42,11 @@ impl Current {
     }
 
     /// Job and number of the attempt that is here.
-    pub(super) fn key(&self) -> Option<(JobNumber, u32)> {
+    pub(super) fn attempt_id(&self) -> Option<(JobNumber, u32)> {
         match self {
             Self::Nothing => None,
-            Self::Pending(pending) => Some(pending.key()),
-            Self::Attempt(attempt) => Some(attempt.key()),
+            Self::Pending(pending) => Some(pending.attempt_id()),
+            Self::Attempt(attempt) => Some(attempt.attempt_id()),
         }
     }
 

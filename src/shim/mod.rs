@@ -25,8 +25,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let begun = Arguments::parse(args)
         .and_then(|args| setup::set_up(&args.data_dir, &args.id).map_err(|e| e.to_string()));
     match begun {
-        Ok(nurse) => {
-            nurse.run();
+        Ok(event_loop) => {
+            event_loop.run();
             ExitCode::SUCCESS
         }
         Err(why) => {

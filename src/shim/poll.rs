@@ -23,7 +23,7 @@ pub struct Woken {
     /// The sync thread has results.
     pub synced: bool,
     /// Somebody knocks, speaks, listens again or has left.
-    pub door: bool,
+    pub socket: bool,
     /// The starting child has reported, or has come to its exec.
     pub report: bool,
     /// stdin takes more.
@@ -41,7 +41,7 @@ pub struct Sources<'a> {
     /// Readable when there are results.
     pub syncer: &'a Syncer,
     /// The socket and its connections.
-    pub door: &'a ControlSocket,
+    pub socket: &'a ControlSocket,
     /// What the attempt waits for.
     pub wants: Wants<'a>,
 }
@@ -75,7 +75,7 @@ struct Slots {
     stdout: Option<usize>,
     stderr: Option<usize>,
     stdin: Option<usize>,
-    door: usize,
+    socket: usize,
 }
 
 impl Slots {
@@ -97,14 +97,14 @@ impl Slots {
                 let events = if more { write } else { PollFlags::empty() };
                 add(fd.as_fd(), events)
             }),
-            door: 0,
+            socket: 0,
         };
-        let door = fds.len();
-        for (fd, behind) in sources.door.waits() {
+        let socket = fds.len();
+        for (fd, behind) in sources.socket.waits() {
             let events = if behind { read | write } else { read };
             fds.push(PollFd::new(fd, events));
         }
-        Self { door, ..slots }
+        Self { socket, ..slots }
     }
 
     /// As if all of it had happened, but what would change something by itself.
@@ -114,7 +114,7 @@ impl Slots {
         Woken {
             children: true,
             synced: true,
-            door: true,
+            socket: true,
             report: self.report.is_some(),
             stdin: self.stdin.is_some(),
             stdin_unread: false,
@@ -135,7 +135,7 @@ impl Slots {
         Woken {
             children: ready(self.children),
             synced: ready(self.synced),
-            door: (self.door..fds.len()).any(ready),
+            socket: (self.socket..fds.len()).any(ready),
             report: maybe(self.report),
             stdin: maybe(self.stdin),
             stdin_unread: self.stdin.is_some_and(|at| {

@@ -30,7 +30,7 @@ use super::{
     server::socket::ControlSocket,
 };
 use crate::{
-    spool::{Layout, ShimKey, key::KEY_BYTES, paper},
+    spool::{Layout, ShimKey, key::KEY_BYTES, safe_file},
     sys::{disk_reserve::DiskReserve, proc},
 };
 
@@ -45,27 +45,28 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<EventLoop> {
     let key = take_key().map_err(|e| within("read its key", &e))?;
     let null = leave_parent()?;
     let layout = Layout::new(data_dir);
-    let spool = paper::open_directory(&layout.spool()).map_err(|e| within("open the spool", &e))?;
+    let spool =
+        safe_file::open_directory(&layout.spool()).map_err(|e| within("open the spool", &e))?;
     let spool = Arc::new(OwnedFd::from(spool));
     let children = watch_children()?;
-    let kit = ShimContext {
+    let context = ShimContext {
         shim: id.to_owned(),
         boot_id: proc::boot_id()?,
         instance: String::new(),
         syncer: Syncer::start(Arc::clone(&spool))
             .map_err(|e| within("start the thread that syncs", &e))?,
         spool,
-        ballast: DiskReserve::of_data_dir(data_dir)
+        reserve: DiskReserve::of_data_dir(data_dir)
             .map_err(|e| within("open the data directory", &e))?,
         null,
         frame: FrameBuffer::default(),
         tree: Tree::of_this_process().map_err(|e| within("list its own children", &e))?,
-        said: Vec::new(),
+        outgoing: Vec::new(),
         ticket: 0,
     };
-    let door = ControlSocket::open(&layout, id, key)
+    let socket = ControlSocket::open(&layout, id, key)
         .map_err(|e| within("take its lock and socket", &e))?;
-    Ok(EventLoop::new(kit, door, children))
+    Ok(EventLoop::new(context, socket, children))
 }
 
 /// Reads the key that a server writes to our stdin, a pipe: there is no other place where a job could

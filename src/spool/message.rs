@@ -136,7 +136,7 @@ pub enum ToShim {
         about: AttemptRef,
         /// Who wants it, and how.
         #[serde(flatten)]
-        wish: StopWish,
+        request: StopWish,
     },
     /// SIGSTOP to the whole tree (level).
     Pause {
@@ -340,7 +340,7 @@ pub enum FromShim {
         about: AttemptRef,
         /// As it was asked.
         #[serde(flatten)]
-        wish: StopWish,
+        request: StopWish,
     },
     /// The process waits (`true`) or goes on (`false`): the spool or the disk is full, or the
     /// process cannot be started yet.
@@ -435,12 +435,12 @@ impl AnyWelcome {
         struct WelcomeFields {
             r#type: String,
             #[serde(flatten)]
-            speaker: AnyWelcome,
+            welcome: AnyWelcome,
         }
-        let said: WelcomeFields = serde_json::from_slice(json).ok()?;
+        let fields: WelcomeFields = serde_json::from_slice(json).ok()?;
         let spoken = PROTOCOL_OLDEST..=PROTOCOL;
-        (said.r#type == "welcome" && !spoken.contains(&said.speaker.protocol))
-            .then_some(said.speaker)
+        (fields.r#type == "welcome" && !spoken.contains(&fields.welcome.protocol))
+            .then_some(fields.welcome)
     }
 }
 
@@ -512,16 +512,16 @@ mod tests {
 
     #[test]
     fn a_welcome_in_another_protocol_is_told_from_ours() {
-        let said = |protocol: u32, state: &str| {
+        let fields = |protocol: u32, state: &str| {
             format!(
                 r#"{{"type":"welcome","protocol":{protocol},"version":"9.9.9","state":{state}}}"#
             )
         };
-        let foreign = AnyWelcome::foreign(said(2, r#"{"state":"dreaming"}"#).as_bytes());
+        let foreign = AnyWelcome::foreign(fields(2, r#"{"state":"dreaming"}"#).as_bytes());
         let (protocol, version) = (2, "9.9.9".to_owned());
         assert_eq!(foreign, Some(AnyWelcome { protocol, version }));
         assert_eq!(
-            AnyWelcome::foreign(said(1, r#"{"state":"idle"}"#).as_bytes()),
+            AnyWelcome::foreign(fields(1, r#"{"state":"idle"}"#).as_bytes()),
             None
         );
         assert_eq!(AnyWelcome::foreign(br#"{"type":"stale","epoch":3}"#), None);

@@ -5,8 +5,8 @@
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use super::{
-    paper,
     record::{self, Decoded, HEADER_BYTES, RecordHeader, RecordKind},
+    safe_file,
     segment::{FILE_HEADER_BYTES, SegmentName},
 };
 use crate::job::Offset;
@@ -60,7 +60,7 @@ pub enum DiskWait {
 #[derive(Debug)]
 pub struct SegmentReader {
     file: File,
-    patience: DiskWait,
+    disk_wait: DiskWait,
     position: Position,
     buffer: Vec<u8>,
     /// Byte in the file at which `buffer` begins.
@@ -76,10 +76,10 @@ impl SegmentReader {
     }
 
     /// The same, for reads that may or may not wait for the disk.
-    pub fn open_with(spool: &Path, position: Position, patience: DiskWait) -> io::Result<Self> {
+    pub fn open_with(spool: &Path, position: Position, disk_wait: DiskWait) -> io::Result<Self> {
         let reader = Self {
-            file: paper::open(&spool.join(position.segment.to_string()))?,
-            patience,
+            file: safe_file::open(&spool.join(position.segment.to_string()))?,
+            disk_wait,
             position,
             buffer: Vec::new(),
             buffer_at: position.at,
@@ -190,7 +190,7 @@ impl SegmentReader {
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        match self.patience {
+        match self.disk_wait {
             DiskWait::Waits => self.file.read_at(buffer, at),
             DiskWait::CachedOnly => {
                 let mut slices = [io::IoSliceMut::new(buffer)];
@@ -211,7 +211,7 @@ pub fn is_no_segment(error: &io::Error) -> bool {
 }
 
 /// Whether a reader that is [`DiskWait::CachedOnly`] failed because it would have had to wait.
-pub fn is_impatient(error: &io::Error) -> bool {
+pub fn needs_disk(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported
@@ -308,14 +308,14 @@ mod tests {
         std::fs::write(dir.path().join(NAME.to_string()), bytes).expect("write");
         let position = Position::first(NAME);
         let read = || {
-            let patience = DiskWait::CachedOnly;
-            let mut reader = SegmentReader::open_with(dir.path(), position, patience)?;
+            let disk_wait = DiskWait::CachedOnly;
+            let mut reader = SegmentReader::open_with(dir.path(), position, disk_wait)?;
             Ok::<_, io::Error>(payload_of(reader.next_record()?))
         };
         match read() {
             Ok(payload) => assert_eq!(payload.as_deref(), Some(&b"one"[..])),
             // Not every file system can tell, and under pressure nothing stays cached.
-            Err(e) => assert!(is_impatient(&e), "{e}"),
+            Err(e) => assert!(needs_disk(&e), "{e}"),
         }
     }
 

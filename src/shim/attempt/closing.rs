@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{
     Attempt,
-    phase::{Draining, EndStep, Ended, ExitRecord, Phase, Program, Told, TreeEnd},
+    phase::{Draining, EndStep, Ended, ExitRecord, Phase, Program, Reported, TreeEnd},
 };
 use crate::{
     job::{Exit, ExitFacts},
@@ -19,9 +19,13 @@ use crate::{
 
 impl Attempt {
     /// Stores the last bytes and completes the facts.
-    pub(super) fn drain(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
-        self.take_the_rest(kit, now)?;
-        self.log.settle_drops(&mut kit.syncer)?;
+    pub(super) fn drain(
+        &mut self,
+        context: &mut ShimContext,
+        now: Instant,
+    ) -> Result<(), Obstacle> {
+        self.finish_output(context, now)?;
+        self.log.finish_drops(&mut context.syncer)?;
         let Phase::Draining(draining) = &self.phase else {
             return Ok(());
         };
@@ -36,15 +40,15 @@ impl Attempt {
             gone,
             step: EndStep::Recording,
         });
-        self.record(kit)
+        self.record(context)
     }
 
     /// Where the rest has no room it waits, unless somebody wants the attempt to end: then it is
     /// counted, and the log says that it is missing.
-    fn take_the_rest(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
+    fn finish_output(&mut self, context: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         let is_cut = matches!(&self.phase, Phase::Draining(draining) if draining.is_cut);
         if !is_cut {
-            match self.store_the_rest(kit, now) {
+            match self.store_rest(context, now) {
                 Err(Obstacle::Full(_)) if self.end_wanted || self.stop.is_some() => {}
                 stored => return stored,
             }
@@ -52,7 +56,7 @@ impl Attempt {
                 draining.is_cut = true;
             }
         }
-        self.forget_the_rest(kit, now);
+        self.count_the_rest(context, now);
         Ok(())
     }
 
@@ -89,31 +93,31 @@ impl Attempt {
 
     /// Writes the exit record. Little output: the exit is told at once, for it goes into the
     /// ledger; else when everything is on disk, and what was dropped is gone.
-    pub(super) fn record(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
-        let written = self.write_exit(kit);
-        let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.has_hole();
+    pub(super) fn record(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
+        let written = self.write_exit(context);
+        let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.drops_segments();
         // What is missing at the end is told by the record alone.
-        if is_little && (written.is_ok() || !self.log.has_forgotten()) {
+        if is_little && (written.is_ok() || !self.log.has_unstored()) {
             let record = match written {
                 Ok(()) => ExitRecord::Written,
                 Err(_) => ExitRecord::Missing,
             };
-            self.tell(record, kit);
+            self.emit_exit(record, context);
             return written;
         }
         written?;
         if let Phase::Ended(ended) = &mut self.phase {
             ended.step = EndStep::Syncing;
         }
-        self.log.sync_all(&mut kit.syncer);
-        self.await_sync(kit)
+        self.log.sync_all(&mut context.syncer);
+        self.await_sync(context)
     }
 
-    fn write_exit(&mut self, kit: &ShimContext) -> Result<(), Obstacle> {
+    fn write_exit(&mut self, context: &ShimContext) -> Result<(), Obstacle> {
         let Phase::Ended(ended) = &self.phase else {
             return Ok(());
         };
-        self.log.begin(&kit.intent(&self.spec))?;
+        self.log.begin(&context.intent(&self.spec))?;
         if ended.facts.started_at_us.is_none() && self.log.read_start().is_none() {
             self.log.forget_start();
         }
@@ -121,64 +125,66 @@ impl Attempt {
     }
 
     /// Waits for the sync thread, then tells.
-    pub(super) fn await_sync(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
+    pub(super) fn await_sync(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
         if self.log.synced().is_none() {
             return Err(Obstacle::Unsynced);
         }
-        self.tell_sync_error(kit);
-        self.tell(ExitRecord::Syncing, kit);
+        self.report_sync_error(context);
+        self.emit_exit(ExitRecord::Syncing, context);
         Ok(())
     }
 
     /// Where no server is there to make the end durable, the shim does.
-    pub fn make_durable(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
+    pub fn make_durable(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
         if self.is_at(ExitRecord::Missing) {
-            self.write_exit(kit)?;
+            self.write_exit(context)?;
             self.advance_record(ExitRecord::Written);
         }
-        self.tell_sync_error(kit);
+        self.report_sync_error(context);
         Ok(())
     }
 
     /// Has everything synced, once, because nobody is there to acknowledge the end.
-    pub fn secure(&mut self, kit: &mut ShimContext) {
+    pub fn sync_end(&mut self, context: &mut ShimContext) {
         if self.is_at(ExitRecord::Written) {
             self.advance_record(ExitRecord::Syncing);
-            self.log.sync_all(&mut kit.syncer);
+            self.log.sync_all(&mut context.syncer);
         }
     }
 
     /// Whether the exit was told and its record is that far.
     fn is_at(&self, record: ExitRecord) -> bool {
-        self.phase.told().is_some_and(|told| told.record == record)
+        self.phase
+            .reported()
+            .is_some_and(|reported| reported.record == record)
     }
 
     fn advance_record(&mut self, record: ExitRecord) {
-        if let Some(told) = self.phase.told_mut() {
-            told.record = record;
+        if let Some(reported) = self.phase.reported_mut() {
+            reported.record = record;
         }
     }
 
-    fn tell_sync_error(&mut self, kit: &mut ShimContext) {
+    fn report_sync_error(&mut self, context: &mut ShimContext) {
         if let Some(Err(e)) = self.log.synced() {
             let what = format!("sync its output: {e}");
-            self.trouble(what, kit);
+            self.report_trouble(what, context);
         }
     }
 
-    fn tell(&mut self, record: ExitRecord, kit: &mut ShimContext) {
+    fn emit_exit(&mut self, record: ExitRecord, context: &mut ShimContext) {
         let Phase::Ended(ended) = &mut self.phase else {
             return;
         };
         let facts = ended.facts.clone();
         let reusable = facts.survivors.is_empty() && ended.gone;
-        ended.step = EndStep::Told(Told {
+        ended.step = EndStep::Reported(Reported {
             record,
             reusable,
             acknowledged: false,
         });
-        self.tell_flowing(kit);
-        kit.said.push(FromShim::Exited {
+        self.emit_flowing(context);
+        context.outgoing.push(FromShim::Exited {
             job: self.spec.job,
             attempt: self.spec.attempt,
             facts,
@@ -193,20 +199,23 @@ impl Attempt {
     }
 
     /// Whether the end has been told (or would have been, had anybody listened).
-    pub fn is_told(&self) -> bool {
-        self.phase.told().is_some()
+    pub fn is_reported(&self) -> bool {
+        self.phase.reported().is_some()
     }
 
     /// The final commit is durable.
     pub fn acknowledge(&mut self) {
-        if let Some(told) = self.phase.told_mut() {
-            told.acknowledged = true;
+        if let Some(reported) = self.phase.reported_mut() {
+            reported.acknowledged = true;
         }
     }
 
     /// Whether the attempt may be forgotten: acknowledged, and no process of it is left.
     pub fn is_over(&self) -> bool {
-        self.phase.told().is_some_and(|told| told.acknowledged) && self.phase.is_gone()
+        self.phase
+            .reported()
+            .is_some_and(|reported| reported.acknowledged)
+            && self.phase.is_gone()
     }
 
     /// Whether nothing would be lost without this shim: no process, and the end is on disk.
@@ -215,7 +224,7 @@ impl Attempt {
     }
 
     /// Its job and its number.
-    pub fn key(&self) -> (i64, u32) {
+    pub fn attempt_id(&self) -> (i64, u32) {
         (self.spec.job, self.spec.attempt)
     }
 
@@ -227,13 +236,15 @@ impl Attempt {
     /// Whether the shim has said that it takes no more work: when the exit was told, processes were
     /// still ours, named as survivors or on their way out.
     pub fn retires_shim(&self) -> bool {
-        self.phase.told().is_some_and(|told| !told.reusable)
+        self.phase
+            .reported()
+            .is_some_and(|reported| !reported.reusable)
     }
 
     /// A result of the sync thread.
-    pub fn on_synced(&mut self, synced: Synced, kit: &mut ShimContext) {
+    pub fn on_synced(&mut self, synced: Synced, context: &mut ShimContext) {
         self.log.on_synced(synced);
-        self.tell_sync_error(kit);
+        self.report_sync_error(context);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     job::Leftover,
     shim::{
         context::ShimContext,
-        process::{fork, look::Descendant, tree},
+        process::{fork, inspect::Descendant, tree},
         timestamps,
     },
 };
@@ -36,21 +36,21 @@ impl Attempt {
     ///
     /// The leader itself is reaped last, because its number is its group's name. ECHILD is the
     /// proof that nobody is left.
-    pub fn on_children(&mut self, kit: &mut ShimContext, now: Instant) {
+    pub fn on_children(&mut self, context: &mut ShimContext, now: Instant) {
         self.watch_soon(now);
         let mut left = REAPS_MAX;
         while left > 0 {
             left -= 1;
             let reaped = match fork::exited_child(None) {
-                Err(Errno::ECHILD) => return self.on_gone(kit, now),
+                Err(Errno::ECHILD) => return self.on_gone(context, now),
                 Err(_) => false,
-                Ok(None) => return self.on_straggler(kit, now),
+                Ok(None) => return self.on_children_left(context, now),
                 Ok(Some(pid)) if Some(pid) == self.phase.leader() => {
-                    self.finish_start(kit, now);
-                    match self.reap_others(pid, &mut left, kit, now) {
+                    self.finish_start(context, now);
+                    match self.reap_others(pid, &mut left, context, now) {
                         _ if self.phase.forked().is_some() => false,
                         Ok(0) => self.reap(pid),
-                        Ok(_) => return self.on_leader_exit(kit, now),
+                        Ok(_) => return self.on_leader_exit(context, now),
                         Err(_) => false,
                     }
                 }
@@ -75,11 +75,11 @@ impl Attempt {
         &mut self,
         leader: i32,
         left: &mut usize,
-        kit: &ShimContext,
+        context: &ShimContext,
         now: Instant,
     ) -> io::Result<usize> {
         let mut remaining = 0;
-        for pid in kit
+        for pid in context
             .tree
             .children()?
             .into_iter()
@@ -108,55 +108,55 @@ impl Attempt {
     }
 
     /// The leader has exited before its start was noticed: the report goes first.
-    fn finish_start(&mut self, kit: &mut ShimContext, now: Instant) {
+    fn finish_start(&mut self, context: &mut ShimContext, now: Instant) {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
         };
         if !matches!(starting.step, StartStep::Exec(_)) {
             return;
         }
-        let later = std::mem::take(&mut starting.later);
-        self.read_report(kit, now);
+        let deferred = std::mem::take(&mut starting.deferred);
+        self.read_report(context, now);
         if let Phase::Starting(starting) = &mut self.phase
             && matches!(starting.step, StartStep::Failed { .. })
         {
-            starting.later = later;
+            starting.deferred = deferred;
         }
     }
 
     /// The leader has exited and others live: they end with it, or stay and are named.
-    fn on_leader_exit(&mut self, kit: &mut ShimContext, now: Instant) {
+    fn on_leader_exit(&mut self, context: &mut ShimContext, now: Instant) {
         let Some(living) = self.phase.running() else {
             return;
         };
         if self.stop.is_none() && self.spec.leftover == Leftover::Keep {
-            return self.leave_to_themselves(kit, now);
+            return self.keep_survivors(context, now);
         }
         living.stage = TreeStage::Ending { leaked: 0 };
         self.stdin.close();
         let kill_at = now + LEFTOVER_GRACE;
         self.kill_at = self.kill_at.into_iter().chain([kill_at]).min();
         if self.stop.is_none() {
-            self.count_leaked(kit);
-            self.terminate(kit, now);
+            self.count_leaked(context);
+            self.terminate(context, now);
         }
     }
 
     /// What lives besides the leader stays: it goes on if it was paused, for nobody could let it go
     /// on later, and it is named. Where not all of them can be looked at, that waits.
-    fn leave_to_themselves(&mut self, kit: &ShimContext, now: Instant) {
-        if !self.let_go(kit, now) {
+    fn keep_survivors(&mut self, context: &ShimContext, now: Instant) {
+        if !self.continue_stopped(context, now) {
             return self.look_again(now);
         }
-        let others = self.others(kit);
-        if !others.is_whole() {
+        let others = self.others(context);
+        if !others.is_complete() {
             return self.look_again(now);
         }
-        self.leave(&others.found);
+        self.leave_survivors(&others.found);
     }
 
     /// These are no longer part of the attempt.
-    fn leave(&mut self, survivors: &[Descendant]) {
+    fn leave_survivors(&mut self, survivors: &[Descendant]) {
         let named = tree::name_all(survivors);
         if let Some(leader) = self.phase.leader() {
             self.reap(leader);
@@ -175,55 +175,55 @@ impl Attempt {
 
     /// The leader is gone, and only processes are left that the kernel does not let us signal
     /// (they have become another user's): they survive.
-    pub(super) fn give_up_on(&mut self, refused: &[Descendant], kit: &ShimContext) {
+    pub(super) fn leave_refused(&mut self, refused: &[Descendant], context: &ShimContext) {
         if !self.phase.is_ending() || refused.is_empty() {
             return;
         }
-        let others = self.others(kit);
+        let others = self.others(context);
         let is_refused = |p: &Descendant| refused.iter().any(|r| r.identity() == p.identity());
-        if others.is_whole() && others.found.iter().all(is_refused) {
-            self.leave(&others.found);
+        if others.is_complete() && others.found.iter().all(is_refused) {
+            self.leave_survivors(&others.found);
         }
     }
 
     /// In a stop the whole tree was asked to go with the leader; who has to be killed although
     /// the leader went is what outlived it.
-    pub(super) fn count_leaked_in_stop(&mut self, kit: &ShimContext) {
+    pub(super) fn count_leaked_in_stop(&mut self, context: &ShimContext) {
         let first = self.stop.as_ref().is_some_and(|stop| !stop.facts.killed);
         if first && self.phase.is_ending() {
-            self.count_leaked(kit);
+            self.count_leaked(context);
         }
     }
 
     /// Counts those that live although their leader has exited.
-    fn count_leaked(&mut self, kit: &ShimContext) {
-        let others = self.others(kit).found.len() as u32;
+    fn count_leaked(&mut self, context: &ShimContext) {
+        let others = self.others(context).found.len() as u32;
         if let Phase::Living(living) = &mut self.phase {
             living.stage = TreeStage::Ending { leaked: others };
         }
     }
 
     /// Whoever lives besides the leader.
-    fn others(&self, kit: &ShimContext) -> tree::TreeScan {
-        kit.tree.others(self.phase.leader().unwrap_or_default())
+    fn others(&self, context: &ShimContext) -> tree::TreeScan {
+        context.tree.others(self.phase.leader().unwrap_or_default())
     }
 
     /// Children are left and none of them has exited. The kernel's list of children may miss one
     /// while others exit: then the leader has been reaped too early, and it matters only now.
-    fn on_straggler(&mut self, kit: &mut ShimContext, now: Instant) {
+    fn on_children_left(&mut self, context: &mut ShimContext, now: Instant) {
         let is_reaped = |leader| matches!(leader, LeaderProcess::Reaped(_));
         if matches!(&self.phase, Phase::Living(living) if is_reaped(living.leader)) {
-            self.on_leader_exit(kit, now);
+            self.on_leader_exit(context, now);
         }
     }
 
     /// There are no children any more.
-    fn on_gone(&mut self, kit: &mut ShimContext, now: Instant) {
+    fn on_gone(&mut self, context: &mut ShimContext, now: Instant) {
         match &mut self.phase {
             Phase::Starting(starting) => {
                 if let StartStep::Failed { error, .. } = &starting.step {
                     let error = error.clone();
-                    self.start_again(&error, kit, now);
+                    self.start_again(&error, context, now);
                 }
             }
             Phase::Living(living) => {

@@ -29,31 +29,31 @@ enum Destination {
 /// The feed of one process.
 #[derive(Debug)]
 pub struct Feed {
-    way: Destination,
+    destination: Destination,
     waiting: VecDeque<u8>,
     /// How many of them, at the front, are the job's own stdin, which has no bound here.
     own: usize,
     /// Whether inputs may come.
     open: bool,
     /// The newest `write_id`s, and how many bytes were taken under them.
-    taken: VecDeque<(String, u64)>,
+    accepted: VecDeque<(String, u64)>,
 }
 
 impl Feed {
     /// The feed of an attempt; the stdin and the inputs of `spec` are used up.
     pub fn of(spec: &mut RunSpec) -> Self {
         let stdin = spec.stdin.take();
-        let way = match stdin.is_some() || spec.interactive {
+        let destination = match stdin.is_some() || spec.interactive {
             true => Destination::NotYet,
             false => Destination::Closed,
         };
         let waiting = VecDeque::from(stdin.unwrap_or_default().into_bytes());
         let mut feed = Self {
-            way,
+            destination,
             own: waiting.len(),
             waiting,
             open: spec.interactive,
-            taken: VecDeque::new(),
+            accepted: VecDeque::new(),
         };
         for input in std::mem::take(&mut spec.inputs) {
             feed.add(input);
@@ -63,22 +63,22 @@ impl Feed {
 
     /// Whether the process needs a pipe as its stdin.
     pub fn wants_pipe(&self) -> bool {
-        matches!(self.way, Destination::NotYet)
+        matches!(self.destination, Destination::NotYet)
     }
 
     /// The process has a pipe now: `ours` is the end that takes bytes and does not block.
     pub fn attach(&mut self, ours: OwnedFd) {
-        self.way = Destination::Pipe(ours);
-        self.go_on();
+        self.destination = Destination::Pipe(ours);
+        self.flush();
     }
 
     /// Takes an input, or says why not. A repeated one is answered as it was the first time.
     pub fn take(&mut self, input: Input) -> InputAnswer {
-        if let Some(bytes) = self.taken_before(&input) {
+        if let Some(bytes) = self.accepted_before(&input) {
             return InputAnswer::Accepted { bytes };
         }
-        self.go_on();
-        if !self.open || matches!(self.way, Destination::Closed) {
+        self.flush();
+        if !self.open || matches!(self.destination, Destination::Closed) {
             return InputAnswer::Closed;
         }
         let waiting = self.waiting.len() - self.own;
@@ -93,38 +93,41 @@ impl Feed {
         match self.write_out() {
             // The process has some of it: that is no refusal, whatever it does with the rest.
             Err(written) if written <= before => {
-                self.taken.retain(|(id, _)| Some(id) != write_id.as_ref());
+                self.accepted
+                    .retain(|(id, _)| Some(id) != write_id.as_ref());
                 InputAnswer::Closed
             }
             _ => InputAnswer::Accepted { bytes },
         }
     }
 
-    fn taken_before(&self, input: &Input) -> Option<u64> {
+    fn accepted_before(&self, input: &Input) -> Option<u64> {
         let wanted = input.write_id.as_ref()?;
-        let mut taken = self.taken.iter();
-        taken.find(|(id, _)| id == wanted).map(|(_, bytes)| *bytes)
+        let mut accepted = self.accepted.iter();
+        accepted
+            .find(|(id, _)| id == wanted)
+            .map(|(_, bytes)| *bytes)
     }
 
     fn add(&mut self, input: Input) {
         if let Some(id) = input.write_id {
-            if self.taken.len() == Input::REMEMBERED_MAX {
-                self.taken.pop_front();
+            if self.accepted.len() == Input::REMEMBERED_MAX {
+                self.accepted.pop_front();
             }
-            self.taken.push_back((id, input.data.len() as u64));
+            self.accepted.push_back((id, input.data.len() as u64));
         }
         self.waiting.extend(input.data);
         self.open &= !input.eof;
     }
 
     /// Writes what fits, and closes the pipe behind the last byte, or where nobody reads any more.
-    pub fn go_on(&mut self) {
+    pub fn flush(&mut self) {
         let _ = self.write_out();
     }
 
     /// The same; the error is how many bytes were written until nobody read any more.
     fn write_out(&mut self) -> Result<(), usize> {
-        let Destination::Pipe(fd) = &self.way else {
+        let Destination::Pipe(fd) = &self.destination else {
             return Ok(());
         };
         let mut written = 0;
@@ -152,7 +155,7 @@ impl Feed {
 
     /// The pipe, as long as the process may read from it, and whether bytes wait to be written.
     pub fn sink(&self) -> Option<(&OwnedFd, bool)> {
-        match &self.way {
+        match &self.destination {
             Destination::Pipe(fd) => Some((fd, !self.waiting.is_empty())),
             Destination::NotYet | Destination::Closed => None,
         }
@@ -160,7 +163,7 @@ impl Feed {
 
     /// Nothing more is fed; what was taken is still known.
     pub fn close(&mut self) {
-        self.way = Destination::Closed;
+        self.destination = Destination::Closed;
         self.waiting = VecDeque::new();
         self.own = 0;
     }

@@ -19,17 +19,17 @@ const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Attempt {
     /// Reads each of the streams that are `ready` once; the one that was first is last next time.
-    pub fn pump(&mut self, ready: &[Stream], kit: &mut ShimContext, now: Instant) {
+    pub fn read_ready(&mut self, ready: &[Stream], context: &mut ShimContext, now: Instant) {
         for stream in self.order() {
-            if !self.flows() || !ready.contains(&stream) {
+            if !self.reads_output() || !ready.contains(&stream) {
                 continue;
             }
-            if let Err(why) = self.read_once(stream, false, kit, now) {
-                self.block(why, kit, now);
+            if let Err(why) = self.read_once(stream, false, context, now) {
+                self.block(why, context, now);
             }
         }
         self.stderr_first = !self.stderr_first;
-        self.tell_growth(kit);
+        self.emit_growth(context);
     }
 
     fn order(&self) -> [Stream; 2] {
@@ -44,23 +44,23 @@ impl Attempt {
     /// Stores what was in the pipes when the tree was gone, without waiting for more: whoever
     /// could still write is no longer part of the attempt. On a full disk only a part of the
     /// reserve is for this: ends need the rest.
-    pub(super) fn store_the_rest(
+    pub(super) fn store_rest(
         &mut self,
-        kit: &mut ShimContext,
+        context: &mut ShimContext,
         now: Instant,
     ) -> Result<(), Obstacle> {
-        if !kit.frame.waiting().is_empty() {
-            self.drain_step(None, kit, now)?;
+        if !context.frame.waiting().is_empty() {
+            self.drain_step(None, context, now)?;
         }
         for stream in self.order().into_iter().cycle() {
             if !BOTH.into_iter().any(|stream| self.pipes.holds(stream)) {
                 break;
             }
-            if self.pipes.holds(stream) && !self.drain_step(Some(stream), kit, now)? {
-                self.pipes.give_up(stream);
+            if self.pipes.holds(stream) && !self.drain_step(Some(stream), context, now)? {
+                self.pipes.mark_drained(stream);
             }
         }
-        self.tell_growth(kit);
+        self.emit_growth(context);
         Ok(())
     }
 
@@ -69,61 +69,64 @@ impl Attempt {
     fn drain_step(
         &mut self,
         stream: Option<Stream>,
-        kit: &mut ShimContext,
+        context: &mut ShimContext,
         now: Instant,
     ) -> Result<bool, Obstacle> {
-        let step = self.with_share(false, kit, |attempt, kit| match stream {
-            Some(stream) => attempt.read_once(stream, true, kit, now),
-            None => attempt.log.make_ready(&mut kit.desk(), true).map(|()| true),
+        let step = self.with_drain_share(false, context, |attempt, context| match stream {
+            Some(stream) => attempt.read_once(stream, true, context, now),
+            None => attempt
+                .log
+                .make_ready(&mut context.write_context(), true)
+                .map(|()| true),
         });
         let Err(Obstacle::Full(_)) = step else {
             return step;
         };
-        if kit.frame.waiting().is_empty() {
+        if context.frame.waiting().is_empty() {
             return step;
         }
         // A quota is told by no number: the write has shown it.
-        let again = self.with_share(true, kit, |attempt, kit| {
-            attempt.log.make_ready(&mut kit.desk(), true)
+        let again = self.with_drain_share(true, context, |attempt, context| {
+            attempt.log.make_ready(&mut context.write_context(), true)
         });
         if again.is_err() {
             // It was given up for nothing.
-            kit.ballast.refill();
+            context.reserve.refill();
         }
         again.map(|()| true)
     }
 
-    fn with_share<T>(
+    fn with_drain_share<T>(
         &mut self,
         failed: bool,
-        kit: &mut ShimContext,
+        context: &mut ShimContext,
         act: impl FnOnce(&mut Self, &mut ShimContext) -> Result<T, Obstacle>,
     ) -> Result<T, Obstacle> {
         if self.discards() {
-            return act(self, kit);
+            return act(self, context);
         }
-        match kit.ballast.share(frame::READ_BYTES as u64, failed)? {
-            DrainShare::Granted(_permit) => act(self, kit),
+        match context.reserve.share(frame::READ_BYTES as u64, failed)? {
+            DrainShare::Granted(_permit) => act(self, context),
             DrainShare::Refused(why) => Err(Obstacle::Full(why)),
         }
     }
 
     /// Counts what was in the pipes, and does not store it.
-    pub(super) fn forget_the_rest(&mut self, kit: &mut ShimContext, now: Instant) {
-        self.log.cut(&mut kit.frame);
+    pub(super) fn count_the_rest(&mut self, context: &mut ShimContext, now: Instant) {
+        self.log.cut(&mut context.frame);
         for stream in BOTH {
-            while let PipeRead::Bytes(length) = self.pipes.read(stream, kit.frame.space()) {
+            while let PipeRead::Bytes(length) = self.pipes.read(stream, context.frame.space()) {
                 let taken = match self.spec.when_full {
-                    WhenFull::Fail => self.log.fitting(&kit.frame, length),
+                    WhenFull::Fail => self.log.fitting(&context.frame, length),
                     WhenFull::DropOldest | WhenFull::DropNewest => length,
                 };
-                self.log.forget(&kit.frame, 0, taken);
+                self.log.count_unstored(&context.frame, 0, taken);
                 if taken < length {
-                    self.limit_reached(kit, now);
+                    self.limit_reached(context, now);
                 }
             }
         }
-        self.tell_growth(kit);
+        self.emit_growth(context);
     }
 
     /// One read of a stream; whether it brought bytes.
@@ -131,34 +134,40 @@ impl Attempt {
         &mut self,
         stream: Stream,
         urgent: bool,
-        kit: &mut ShimContext,
+        context: &mut ShimContext,
         now: Instant,
     ) -> Result<bool, Obstacle> {
         if !self.discards() {
-            self.log.make_ready(&mut kit.desk(), urgent)?;
+            self.log.make_ready(&mut context.write_context(), urgent)?;
         }
-        let PipeRead::Bytes(length) = self.pipes.read(stream, kit.frame.space()) else {
+        let PipeRead::Bytes(length) = self.pipes.read(stream, context.frame.space()) else {
             return Ok(false);
         };
         self.silence.reset(now);
         if self.phase.has_ended() {
             return Ok(true);
         }
-        let kept = self.log.fitting(&kit.frame, length);
+        let kept = self.log.fitting(&context.frame, length);
         if kept < length {
-            self.over_the_bound(kept, length, kit, now);
+            self.over_the_bound(kept, length, context, now);
         }
         if kept > 0 {
-            self.log.write(&mut kit.desk(), stream, kept)?;
+            self.log.write(&mut context.write_context(), stream, kept)?;
         }
         Ok(true)
     }
 
     /// Of `length` bytes only the first `kept` are stored.
-    fn over_the_bound(&mut self, kept: usize, length: usize, kit: &mut ShimContext, now: Instant) {
+    fn over_the_bound(
+        &mut self,
+        kept: usize,
+        length: usize,
+        context: &mut ShimContext,
+        now: Instant,
+    ) {
         match self.spec.when_full {
-            WhenFull::DropNewest => self.log.forget(&kit.frame, kept, length),
-            WhenFull::Fail | WhenFull::DropOldest => self.limit_reached(kit, now),
+            WhenFull::DropNewest => self.log.count_unstored(&context.frame, kept, length),
+            WhenFull::Fail | WhenFull::DropOldest => self.limit_reached(context, now),
         }
     }
 
@@ -174,7 +183,7 @@ impl Attempt {
 
     /// Feeds stdin.
     pub fn feed(&mut self) {
-        self.stdin.go_on();
+        self.stdin.flush();
     }
 
     /// Nobody reads stdin any more.

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::shim::process::{
-    look::{Descendant, Identity},
+    inspect::{Descendant, Identity},
     tree::Known,
 };
 
@@ -17,7 +17,7 @@ pub struct Halt {
     /// Everybody who was there at the last look, those too that had exited.
     seen: HashSet<Identity>,
     /// Those that stood still before the pause: they go on standing still after it.
-    stood: HashSet<Identity>,
+    stopped_before: HashSet<Identity>,
     /// Those that the pause has stopped.
     stopped: HashSet<Identity>,
     /// The leader's group was stopped as a whole: who stands still in it from now on does so because
@@ -52,7 +52,7 @@ impl Halt {
 
     /// Takes over who is there now; whether anybody is new. One that has exited since the last look
     /// counts as well: it may have left a child that was not there when its list was read.
-    pub fn look(&mut self, found: &[Descendant]) -> bool {
+    pub fn update_seen(&mut self, found: &[Descendant]) -> bool {
         let now: HashSet<_> = found.iter().map(Descendant::identity).collect();
         let any_new = !now.is_subset(&self.seen);
         self.seen = now;
@@ -61,12 +61,12 @@ impl Halt {
 
     /// Whether this process is to be stopped: it is met for the first time, somebody else has let it go
     /// on, or it has not come to its stop yet. One that stands still by itself is remembered.
-    pub fn meet(&mut self, process: &Descendant, is_stopped: bool) -> bool {
+    pub fn observe(&mut self, process: &Descendant, is_stopped: bool) -> bool {
         let identity = process.identity();
         if is_stopped && !self.stopped.contains(&identity) {
             match self.must_have_stopped(process) {
                 true => self.stopped.insert(identity),
-                false => self.stood.insert(identity),
+                false => self.stopped_before.insert(identity),
             };
         }
         !is_stopped
@@ -75,12 +75,12 @@ impl Halt {
     /// Whether a process that stands still and is not known does so because of the pause.
     fn must_have_stopped(&self, process: &Descendant) -> bool {
         let in_group = self.group == Some(process.stat.group);
-        (in_group || self.is_blind) && !self.stood.contains(&process.identity())
+        (in_group || self.is_blind) && !self.stopped_before.contains(&process.identity())
     }
 
     /// The pause has stopped this process.
     pub fn has_stopped(&mut self, process: &Descendant) {
-        self.stood.remove(&process.identity());
+        self.stopped_before.remove(&process.identity());
         self.stopped.insert(process.identity());
     }
 
@@ -90,14 +90,14 @@ impl Halt {
     }
 
     /// Whether this process goes on at the end of the pause.
-    pub fn lets_go(&self, process: &Descendant) -> bool {
+    pub fn must_continue(&self, process: &Descendant) -> bool {
         let identity = process.identity();
-        let was_unseen = self.is_blind && !self.stood.contains(&identity);
+        let was_unseen = self.is_blind && !self.stopped_before.contains(&identity);
         self.stopped.contains(&identity) || was_unseen
     }
 
     /// It goes on.
-    pub fn has_let_go(&mut self, process: &Descendant) {
+    pub fn has_continued(&mut self, process: &Descendant) {
         self.stopped.remove(&process.identity());
     }
 
@@ -107,7 +107,7 @@ impl Halt {
     }
 
     /// Whether somebody has still to be let go on.
-    pub fn has_anybody(&self) -> bool {
+    pub fn has_stopped_processes(&self) -> bool {
         !self.stopped.is_empty()
     }
 }
@@ -123,39 +123,39 @@ mod tests {
     #[test]
     fn whoever_stood_before_goes_on_standing() {
         let mut halt = Halt::default();
-        let (leader, stood, apart) = (process(1, 1), process(2, 1), process(3, 3));
-        assert!(!halt.meet(&stood, true));
+        let (leader, stopped_before, apart) = (process(1, 1), process(2, 1), process(3, 3));
+        assert!(!halt.observe(&stopped_before, true));
         halt.begin(Some(1));
-        assert!(!halt.meet(&leader, true));
-        assert!(!halt.meet(&stood, true));
-        assert!(halt.meet(&apart, false));
+        assert!(!halt.observe(&leader, true));
+        assert!(!halt.observe(&stopped_before, true));
+        assert!(halt.observe(&apart, false));
         halt.has_stopped(&apart);
-        assert!(!halt.meet(&apart, true));
-        assert!(halt.lets_go(&leader) && halt.lets_go(&apart));
-        assert!(!halt.lets_go(&stood));
+        assert!(!halt.observe(&apart, true));
+        assert!(halt.must_continue(&leader) && halt.must_continue(&apart));
+        assert!(!halt.must_continue(&stopped_before));
     }
 
     #[test]
     fn whoever_was_let_go_by_others_is_stopped_again_and_goes_on_in_the_end() {
         let mut halt = Halt::default();
-        let (ours, stood) = (process(1, 1), process(2, 2));
-        assert!(!halt.meet(&stood, true));
+        let (ours, stopped_before) = (process(1, 1), process(2, 2));
+        assert!(!halt.observe(&stopped_before, true));
         halt.begin(Some(1));
-        assert!(!halt.meet(&ours, true));
-        assert!(halt.meet(&ours, false));
-        assert!(halt.meet(&stood, false));
-        halt.has_stopped(&stood);
-        assert!(halt.lets_go(&stood));
+        assert!(!halt.observe(&ours, true));
+        assert!(halt.observe(&ours, false));
+        assert!(halt.observe(&stopped_before, false));
+        halt.has_stopped(&stopped_before);
+        assert!(halt.must_continue(&stopped_before));
     }
 
     #[test]
     fn one_that_has_come_and_gone_is_somebody_new() {
         let mut halt = Halt::default();
         let (leader, link) = (process(1, 1), process(2, 1));
-        assert!(halt.look(&[leader]));
-        assert!(!halt.look(&[leader]));
-        assert!(halt.look(&[leader, link]));
-        assert!(!halt.look(&[leader]));
+        assert!(halt.update_seen(&[leader]));
+        assert!(!halt.update_seen(&[leader]));
+        assert!(halt.update_seen(&[leader, link]));
+        assert!(!halt.update_seen(&[leader]));
     }
 
     #[test]
@@ -164,9 +164,9 @@ mod tests {
         halt.begin(None);
         halt.has_stopped_blindly();
         let met = process(1, 9);
-        assert!(!halt.meet(&met, true));
-        assert!(halt.lets_go(&met));
-        halt.has_let_go(&met);
-        assert!(!halt.has_anybody());
+        assert!(!halt.observe(&met, true));
+        assert!(halt.must_continue(&met));
+        halt.has_continued(&met);
+        assert!(!halt.has_stopped_processes());
     }
 }

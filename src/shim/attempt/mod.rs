@@ -34,7 +34,7 @@ use crate::{
 };
 use feed::Feed;
 use pause_state::PauseState;
-use phase::{EndStep, Later, Phase, StartStep, Starting};
+use phase::{Deferred, EndStep, Phase, StartStep, Starting};
 use stop::StopProgress;
 use stopwatch::Stopwatch;
 
@@ -66,8 +66,8 @@ pub struct Attempt {
     pub(super) armed: Option<Offset>,
     pub(super) blocked: Option<Blocked>,
     /// Why the process waits, while that is what was told.
-    pub(super) told_waiting: Option<String>,
-    pub(super) told_trouble: Option<String>,
+    pub(super) reported_waiting: Option<String>,
+    pub(super) reported_trouble: Option<String>,
     pub(super) used: usage::Sum,
 }
 
@@ -77,14 +77,14 @@ impl Attempt {
     pub fn begin(
         spec: RunSpec,
         stdin: Feed,
-        later: Later,
+        deferred: Deferred,
         log: AttemptLog,
-        kit: &mut ShimContext,
+        context: &mut ShimContext,
         now: Instant,
     ) -> Self {
         let mut attempt = Self {
             phase: Phase::Starting(Starting {
-                later,
+                deferred,
                 ..Starting::default()
             }),
             log,
@@ -99,50 +99,50 @@ impl Attempt {
             silence: Stopwatch::started(now),
             armed: None,
             blocked: None,
-            told_waiting: None,
-            told_trouble: None,
+            reported_waiting: None,
+            reported_trouble: None,
             used: usage::Sum::default(),
             spec,
         };
-        if let Some(wish) = attempt.spec.stop.clone() {
-            attempt.stop(wish, kit, now);
+        if let Some(request) = attempt.spec.stop.clone() {
+            attempt.stop(request, context, now);
         }
-        attempt.advance(kit, now);
+        attempt.advance(context, now);
         attempt
     }
 
     /// Goes on as far as it can without waiting.
-    pub fn advance(&mut self, kit: &mut ShimContext, now: Instant) {
+    pub fn advance(&mut self, context: &mut ShimContext, now: Instant) {
         if self.is_blocked(now) {
             return;
         }
-        let mut step = self.step(kit, now);
+        let mut step = self.step(context, now);
         // The end of an attempt is what the ballast is for; a drain gets its share by itself.
         while let Err(Obstacle::Full(_)) = step
             && self.is_recording()
-            && kit.ballast.release()
+            && context.reserve.release()
         {
-            step = self.step(kit, now);
+            step = self.step(context, now);
         }
         match step {
-            Ok(()) => self.unblock(kit, now),
-            Err(why) => self.block(why, kit, now),
+            Ok(()) => self.unblock(context, now),
+            Err(why) => self.block(why, context, now),
         }
     }
 
-    fn step(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
+    fn step(&mut self, context: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         match &self.phase {
             Phase::Starting(starting) => match starting.step {
-                StartStep::Fork => self.open(kit, now),
-                StartStep::Exec(_) => self.log_ready(kit),
+                StartStep::Fork => self.start_process(context, now),
+                StartStep::Exec(_) => self.log_ready(context),
                 StartStep::Failed { .. } => Ok(()),
             },
-            Phase::Living(_) => self.log_ready(kit),
-            Phase::Draining(_) => self.drain(kit, now),
+            Phase::Living(_) => self.log_ready(context),
+            Phase::Draining(_) => self.drain(context, now),
             Phase::Ended(ended) => match ended.step {
-                EndStep::Recording => self.record(kit),
-                EndStep::Syncing => self.await_sync(kit),
-                EndStep::Told(_) => self.make_durable(kit),
+                EndStep::Recording => self.record(context),
+                EndStep::Syncing => self.await_sync(context),
+                EndStep::Reported(_) => self.make_durable(context),
             },
         }
     }
@@ -155,13 +155,13 @@ impl Attempt {
     }
 
     /// Output that waits for the disk goes first; with nothing waiting there is nothing to do.
-    fn log_ready(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
+    fn log_ready(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
         if self.blocked.is_none() {
             return Ok(());
         }
-        let ready = self.log.make_ready(&mut kit.desk(), false);
+        let ready = self.log.make_ready(&mut context.write_context(), false);
         // A frame that had waited is output that no read of the pipes will tell of.
-        self.tell_growth(kit);
+        self.emit_growth(context);
         ready
     }
 
@@ -192,7 +192,7 @@ impl Attempt {
 
     /// The streams that may be read now, and stdin while it is open.
     pub fn wants(&self) -> Wants<'_> {
-        let source = |stream| self.pipes.source(stream).filter(|_| self.flows());
+        let source = |stream| self.pipes.source(stream).filter(|_| self.reads_output());
         Wants {
             report: self.phase.forked().map(|forked| &forked.report),
             stdout: source(Stream::Stdout),
@@ -203,10 +203,10 @@ impl Attempt {
 
     /// Whether output is read. Survivors of an attempt that has ended are never made to wait:
     /// what they write is forgotten.
-    pub(super) fn flows(&self) -> bool {
+    pub(super) fn reads_output(&self) -> bool {
         match self.phase {
             Phase::Living(_) => self.blocked.is_none(),
-            _ => self.is_told(),
+            _ => self.is_reported(),
         }
     }
 
@@ -228,7 +228,7 @@ impl Attempt {
     }
 
     /// A wish of the shim itself.
-    pub(super) fn limit_wish(&self, cause: StopCause) -> StopWish {
+    pub(super) fn limit_request(&self, cause: StopCause) -> StopWish {
         StopWish {
             by: "shim".to_owned(),
             cause,

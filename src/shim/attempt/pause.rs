@@ -12,7 +12,7 @@ use crate::{
     job::Survivor,
     shim::{
         context::ShimContext,
-        process::{look::Descendant, tree},
+        process::{inspect::Descendant, tree},
     },
     spool::FromShim,
 };
@@ -32,35 +32,35 @@ const WATCH_SOONEST: Duration = Duration::from_millis(50);
 
 impl Attempt {
     /// Stops the whole tree, without anybody in it noticing. A stop that has begun goes first.
-    pub fn pause(&mut self, kit: &mut ShimContext, now: Instant) {
+    pub fn pause(&mut self, context: &mut ShimContext, now: Instant) {
         if self.stop.is_some() {
             return;
         }
         match &mut self.phase {
-            Phase::Starting(starting) => starting.later.pause = true,
+            Phase::Starting(starting) => starting.deferred.pause = true,
             Phase::Living(living) if living.is_running() && living.pause.is_reached() => {
-                self.tell_paused(kit);
+                self.emit_paused(context);
             }
-            _ => self.hold(kit, now),
+            _ => self.hold(context, now),
         }
     }
 
     /// Lets the tree go on.
-    pub fn resume(&mut self, kit: &mut ShimContext, now: Instant) {
+    pub fn resume(&mut self, context: &mut ShimContext, now: Instant) {
         if let Phase::Starting(starting) = &mut self.phase {
-            starting.later.pause = false;
+            starting.deferred.pause = false;
         }
-        self.go_on(kit, now);
+        self.end_pause(context, now);
     }
 
     /// Pauses and resumes that are due.
-    pub(super) fn on_pause_time(&mut self, kit: &mut ShimContext, now: Instant) {
+    pub(super) fn on_pause_time(&mut self, context: &mut ShimContext, now: Instant) {
         let Phase::Living(living) = &mut self.phase else {
             return;
         };
         match living.pause.next.take_if(|next| next.at() <= now) {
-            Some(PauseStep::LetGo(_)) => self.go_on(kit, now),
-            Some(PauseStep::Hold(_) | PauseStep::Watch { .. }) => self.hold(kit, now),
+            Some(PauseStep::Continue(_)) => self.end_pause(context, now),
+            Some(PauseStep::Hold(_) | PauseStep::Watch { .. }) => self.hold(context, now),
             None => {}
         }
     }
@@ -77,19 +77,19 @@ impl Attempt {
 
     /// Stops everybody who does not stand still. It is told once they all do: where somebody could
     /// not be looked at, it is tried again. Where the kernel does not let us, nobody stays stopped.
-    fn hold(&mut self, kit: &mut ShimContext, now: Instant) {
+    fn hold(&mut self, context: &mut ShimContext, now: Instant) {
         let Some(living) = self.phase.running().filter(|_| self.stop.is_none()) else {
             return;
         };
         let mut halt = living.pause.take_halt().unwrap_or_default();
-        let reached = kit.tree.halt(living.leader.pid(), &mut halt);
+        let reached = context.tree.halt(living.leader.pid(), &mut halt);
         if !reached.refused.is_empty() {
             living.pause.hold = Hold::Released(halt);
-            return self.give_pause_up(&reached.refused, kit, now);
+            return self.refuse_pause(&reached.refused, context, now);
         }
         // The clocks stand still as soon as anybody does.
         living.pause.hold = Hold::Stopped(halt);
-        let next = match (reached.is_whole(), reached.is_quiet()) {
+        let next = match (reached.is_complete(), reached.is_quiet()) {
             (true, true) => PauseStep::Watch {
                 at: now + WATCH_EVERY,
                 looked_at: now,
@@ -99,73 +99,73 @@ impl Attempt {
             (false, _) => PauseStep::Hold(now + REACH_AGAIN),
         };
         living.pause.next = Some(next);
-        let is_news = next.is_watch() && !living.pause.told;
+        let is_news = next.is_watch() && !living.pause.reported;
         self.run_clocks(now);
         if is_news {
-            self.tell_paused(kit);
+            self.emit_paused(context);
         }
     }
 
-    fn tell_paused(&mut self, kit: &mut ShimContext) {
+    fn emit_paused(&mut self, context: &mut ShimContext) {
         if let Phase::Living(living) = &mut self.phase {
-            living.pause.told = true;
+            living.pause.reported = true;
         }
         let about = self.about();
-        kit.said.push(FromShim::Paused { about });
+        context.outgoing.push(FromShim::Paused { about });
     }
 
     /// Ends a pause. It is told once everybody goes on.
-    fn go_on(&mut self, kit: &mut ShimContext, now: Instant) {
+    fn end_pause(&mut self, context: &mut ShimContext, now: Instant) {
         if self.stop.is_some() {
             return;
         }
-        let all_go_on = self.let_go(kit, now);
+        let all_continue = self.continue_stopped(context, now);
         let Some(living) = self.phase.running() else {
             return;
         };
-        living.pause.next = (!all_go_on).then_some(PauseStep::LetGo(now + REACH_AGAIN));
-        if all_go_on {
-            living.pause.told = false;
+        living.pause.next = (!all_continue).then_some(PauseStep::Continue(now + REACH_AGAIN));
+        if all_continue {
+            living.pause.reported = false;
             let about = self.about();
-            kit.said.push(FromShim::Resumed { about });
+            context.outgoing.push(FromShim::Resumed { about });
         }
     }
 
     /// Lets those go on that the pause has stopped; whether all of them were reached.
-    pub(super) fn let_go(&mut self, kit: &ShimContext, now: Instant) -> bool {
+    pub(super) fn continue_stopped(&mut self, context: &ShimContext, now: Instant) -> bool {
         let Some(living) = self.phase.running() else {
             return true;
         };
         let pause = &mut living.pause;
         pause.next.take_if(|next| next.is_watch());
         if let Some(mut halt) = pause.take_halt()
-            && !kit.tree.let_go(&mut halt)
+            && !context.tree.continue_stopped(&mut halt)
         {
             pause.hold = Hold::Released(halt);
         }
-        let all_go_on = !pause.holds_any();
+        let all_continue = !pause.holds_any();
         self.run_clocks(now);
-        all_go_on
+        all_continue
     }
 
     /// Some processes cannot be stopped, so that the job would go on: it is not paused at all.
-    fn give_pause_up(&mut self, refused: &[Descendant], kit: &mut ShimContext, now: Instant) {
+    fn refuse_pause(&mut self, refused: &[Descendant], context: &mut ShimContext, now: Instant) {
         let about = self.about();
         let names = names(&tree::name_all(refused));
         let why = format!(
             "the kernel does not let us stop these of its processes (EPERM), for they have become \
              another user's: {names}"
         );
-        let all_go_on = self.let_go(kit, now);
+        let all_continue = self.continue_stopped(context, now);
         let Some(living) = self.phase.running() else {
             return;
         };
-        living.pause.next = (!all_go_on).then_some(PauseStep::LetGo(now + REACH_AGAIN));
-        if std::mem::take(&mut living.pause.told) {
-            kit.said.push(FromShim::Resumed { about });
+        living.pause.next = (!all_continue).then_some(PauseStep::Continue(now + REACH_AGAIN));
+        if std::mem::take(&mut living.pause.reported) {
+            context.outgoing.push(FromShim::Resumed { about });
         }
-        self.trouble(format!("be paused: {why}"), kit);
-        kit.said.push(FromShim::PauseRefused { about, why });
+        self.report_trouble(format!("be paused: {why}"), context);
+        context.outgoing.push(FromShim::PauseRefused { about, why });
     }
 
     /// Nobody stands still because of the pause any more.

@@ -9,7 +9,7 @@ use super::halt::Halt;
 pub(super) struct PauseState {
     pub(super) hold: Hold,
     /// That it is paused was told.
-    pub(super) told: bool,
+    pub(super) reported: bool,
     /// What is done next about it by itself.
     pub(super) next: Option<PauseStep>,
 }
@@ -18,7 +18,7 @@ pub(super) struct PauseState {
 #[derive(Debug, Default)]
 pub(super) enum Hold {
     #[default]
-    Nobody,
+    Nothing,
     /// Those that it has stopped; the clocks stand still.
     Stopped(Box<Halt>),
     /// The pause is over, but some of those do not go on yet.
@@ -31,7 +31,7 @@ pub(super) enum PauseStep {
     /// The pause has not reached everybody.
     Hold(Instant),
     /// Its end has not reached everybody.
-    LetGo(Instant),
+    Continue(Instant),
     /// It is looked whether everybody still stands still, as at `looked_at`.
     Watch { at: Instant, looked_at: Instant },
 }
@@ -39,7 +39,7 @@ pub(super) enum PauseStep {
 impl PauseStep {
     pub(super) fn at(self) -> Instant {
         match self {
-            Self::Hold(at) | Self::LetGo(at) | Self::Watch { at, .. } => at,
+            Self::Hold(at) | Self::Continue(at) | Self::Watch { at, .. } => at,
         }
     }
 
@@ -56,7 +56,7 @@ impl PauseState {
 
     /// Whether somebody stands still because of it, or may.
     pub(super) fn holds_any(&self) -> bool {
-        !matches!(self.hold, Hold::Nobody)
+        !matches!(self.hold, Hold::Nothing)
     }
 
     /// When its next step is due.
@@ -66,12 +66,12 @@ impl PauseState {
 
     /// Whether it has reached everybody and that was told.
     pub(super) fn is_reached(&self) -> bool {
-        self.told && self.next.is_none_or(PauseStep::is_watch)
+        self.reported && self.next.is_none_or(PauseStep::is_watch)
     }
 
     pub(super) fn take_halt(&mut self) -> Option<Box<Halt>> {
         match std::mem::take(&mut self.hold) {
-            Hold::Nobody => None,
+            Hold::Nothing => None,
             Hold::Stopped(halt) | Hold::Released(halt) => Some(halt),
         }
     }

@@ -27,7 +27,7 @@ pub(in crate::shim) enum Phase {
 pub(in crate::shim) struct Starting {
     pub(super) step: StartStep,
     /// What is done once the program runs.
-    pub(super) later: Later,
+    pub(super) deferred: Deferred,
     /// Between two tries to start the process.
     pub(super) backoff: Backoff,
     /// Since when its exec fails for a reason that may pass, but need not.
@@ -63,7 +63,7 @@ pub(super) struct Forked {
 
 /// What was asked before it could be done.
 #[derive(Debug, Default)]
-pub(in crate::shim) struct Later {
+pub(in crate::shim) struct Deferred {
     pub(super) pause: bool,
     pub(super) term: bool,
     pub(super) signals: Vec<i32>,
@@ -143,12 +143,12 @@ pub(super) enum EndStep {
     /// It is written, and everything is being synced before the exit is told.
     Syncing,
     /// The exit was told.
-    Told(Told),
+    Reported(Reported),
 }
 
 /// An exit that was told.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Reported {
     pub(super) record: ExitRecord,
     /// Whether the shim takes work again, as it was told. It stays so, whatever becomes of the
     /// processes, because the server gives work to the one and none to the other.
@@ -244,23 +244,23 @@ impl Phase {
     }
 
     /// The exit, once it was told.
-    pub(super) fn told(&self) -> Option<&Told> {
+    pub(super) fn reported(&self) -> Option<&Reported> {
         match self {
             Self::Ended(Ended {
-                step: EndStep::Told(told),
+                step: EndStep::Reported(reported),
                 ..
-            }) => Some(told),
+            }) => Some(reported),
             _ => None,
         }
     }
 
     /// The same, to be changed.
-    pub(super) fn told_mut(&mut self) -> Option<&mut Told> {
+    pub(super) fn reported_mut(&mut self) -> Option<&mut Reported> {
         match self {
             Self::Ended(Ended {
-                step: EndStep::Told(told),
+                step: EndStep::Reported(reported),
                 ..
-            }) => Some(told),
+            }) => Some(reported),
             _ => None,
         }
     }

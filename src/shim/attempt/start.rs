@@ -16,7 +16,7 @@ use crate::{
         context::ShimContext,
         log::Obstacle,
         process::{
-            look,
+            inspect,
             pipes::Pipes,
             plan,
             spawn::{self, Retry, SpawnFailure, Spawned},
@@ -35,15 +35,19 @@ impl Attempt {
     /// Starts the process. An attempt starts at most one that comes to its exec: this is called only
     /// in the step `Fork`, which follows a start that failed only behind ECHILD
     /// ([`Self::start_again`]), and a child that fails exits.
-    pub(super) fn open(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
+    pub(super) fn start_process(
+        &mut self,
+        context: &mut ShimContext,
+        now: Instant,
+    ) -> Result<(), Obstacle> {
         let Phase::Starting(starting) = &mut self.phase else {
             return Ok(());
         };
-        self.log.begin(&kit.intent(&self.spec))?;
+        self.log.begin(&context.intent(&self.spec))?;
         self.log.prepare()?;
         self.log.has_room()?;
-        let (fed, mark) = (self.stdin.wants_pipe(), kit.mark(&self.spec));
-        match spawn::spawn(&self.spec, mark, fed, &self.log, &kit.null) {
+        let (fed, mark) = (self.stdin.wants_pipe(), context.mark(&self.spec));
+        match spawn::spawn(&self.spec, mark, fed, &self.log, &context.null) {
             Ok(Spawned {
                 pid,
                 pipes,
@@ -60,7 +64,7 @@ impl Attempt {
                 });
                 Ok(())
             }
-            Err(failure) if starting.may_pass(&failure, now) => {
+            Err(failure) if starting.is_retried(&failure, now) => {
                 Err(starting.not_started(&failure.error))
             }
             Err(failure) => {
@@ -77,7 +81,7 @@ impl Attempt {
 
     /// Looks at what a child between fork and exec has to report; the end of the file without a
     /// report means that its program runs (or that it was killed before).
-    pub fn read_report(&mut self, kit: &mut ShimContext, now: Instant) {
+    pub fn read_report(&mut self, context: &mut ShimContext, now: Instant) {
         let Some(Forked { report, .. }) = self.phase.forked() else {
             return;
         };
@@ -85,7 +89,7 @@ impl Attempt {
         match nix::unistd::read(report, &mut bytes) {
             // Nothing yet, or nothing that could be read: whether its program runs is not guessed.
             Err(_) => {}
-            Ok(0) => self.started(kit, now),
+            Ok(0) => self.started(context, now),
             Ok(length) => {
                 let failure = spawn::read_report(&bytes[..length], &self.spec);
                 self.on_report(failure.unwrap_or_else(SpawnFailure::unknown), now);
@@ -101,7 +105,7 @@ impl Attempt {
         let StartStep::Exec(Forked { leader, .. }) = starting.step else {
             return;
         };
-        if self.stop.is_none() && starting.may_pass(&failure, now) {
+        if self.stop.is_none() && starting.is_retried(&failure, now) {
             starting.step = StartStep::Failed {
                 error: failure.error,
                 leader: Some(leader),
@@ -118,7 +122,12 @@ impl Attempt {
     /// The child that could not come to its exec is reaped, and no other is there: the next one may
     /// be started after a pause. Its start record stays until the next child writes its own at the
     /// same place; it names a process that nobody finds any more.
-    pub(super) fn start_again(&mut self, error: &SpawnError, kit: &mut ShimContext, now: Instant) {
+    pub(super) fn start_again(
+        &mut self,
+        error: &SpawnError,
+        context: &mut ShimContext,
+        now: Instant,
+    ) {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
         };
@@ -129,7 +138,7 @@ impl Attempt {
             return self.never_started(spawn::failed(Errno::ECANCELED, "start"));
         }
         let why = starting.not_started(error);
-        self.block(why, kit, now);
+        self.block(why, context, now);
     }
 
     /// The start record of the leader, if that one has written it: at its place may stand the record
@@ -140,7 +149,7 @@ impl Attempt {
     }
 
     /// The program runs.
-    fn started(&mut self, kit: &mut ShimContext, now: Instant) {
+    fn started(&mut self, context: &mut ShimContext, now: Instant) {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
         };
@@ -148,7 +157,7 @@ impl Attempt {
             return;
         };
         let pid = forked.leader;
-        let later = std::mem::take(&mut starting.later);
+        let deferred = std::mem::take(&mut starting.deferred);
         if let Some(stdin) = forked.stdin.take() {
             self.stdin.attach(stdin);
         }
@@ -156,10 +165,10 @@ impl Attempt {
         self.spec.env = Vec::new();
         let (process, at_us) = self.start_of(pid).unwrap_or_else(|| {
             // It was killed before it could write; a reader needs a record at that place.
-            let start_ticks = look::start_ticks(pid).unwrap_or_default();
+            let start_ticks = inspect::start_ticks(pid).unwrap_or_default();
             let start = StartPayload { pid, start_ticks };
             if let Err(e) = self.log.write_start(start) {
-                self.trouble(format!("write a start record: {e}"), kit);
+                self.report_trouble(format!("write a start record: {e}"), context);
             }
             (start, timestamps::wall_us())
         });
@@ -167,15 +176,15 @@ impl Attempt {
         let living = Phase::Living(Living::new(pid, program));
         // Closes the report at the end, after everything that was asked before.
         let _starting = std::mem::replace(&mut self.phase, living);
-        self.tell_flowing(kit);
-        self.tell_start(kit);
-        self.catch_up(later, kit, now);
+        self.emit_flowing(context);
+        self.emit_started(context);
+        self.do_deferred(deferred, context, now);
     }
 }
 
 impl Starting {
     /// Whether a start that failed so is tried again.
-    fn may_pass(&mut self, failure: &SpawnFailure, now: Instant) -> bool {
+    fn is_retried(&mut self, failure: &SpawnFailure, now: Instant) -> bool {
         match failure.retry {
             Retry::Never => false,
             Retry::Always => true,

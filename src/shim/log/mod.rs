@@ -6,7 +6,7 @@ mod dropping;
 pub(super) mod frame;
 mod obstacle;
 mod retention;
-pub(super) mod room;
+pub(super) mod space;
 pub(super) mod sync;
 mod syncing;
 
@@ -27,7 +27,7 @@ use super::process::fork::{self, START_BYTES};
 use crate::{
     job::{Dropped, GapReason, Offset, Stream},
     spool::{
-        RecordKind, RunSpec, SegmentName, SegmentWriter, hole,
+        RecordKind, RunSpec, SegmentName, SegmentWriter, dropped_range,
         record::{self, Decoded, HEADER_BYTES, StartPayload},
     },
     sys::disk_reserve::DiskReserve,
@@ -35,12 +35,12 @@ use crate::{
 use bound::Bound;
 use frame::FrameBuffer;
 use retention::{Retention, line_ends};
-use room::SpoolLimits;
+use space::SpoolLimits;
 use sync::{SyncWork, Syncer};
 use syncing::Syncing;
 
 /// How much is written before it is looked again whether the disk is full, bytes.
-const LOOK_EVERY_BYTES: u64 = 256 << 10;
+const CHECK_EVERY_BYTES: u64 = 256 << 10;
 
 /// What the log needs from the shim for a step.
 pub struct WriteContext<'a> {
@@ -58,9 +58,9 @@ pub struct AttemptLog {
     /// Created, but the current one is not sealed yet.
     next: Option<SegmentWriter>,
     bounds: SpoolLimits,
-    ballast: DiskReserve,
+    reserve: DiskReserve,
     /// What may still be written before it is looked whether the disk is full, bytes.
-    unlooked: u64,
+    unchecked_bytes: u64,
     segment_bytes: u64,
     start_at: u64,
     end: Offset,
@@ -68,10 +68,10 @@ pub struct AttemptLog {
     /// Lines that are stored; counted where they are bounded.
     lines: u64,
     /// Where only the first and the newest output is kept.
-    ring: Option<Retention>,
+    retention: Option<Retention>,
     /// What came behind `end` and was not taken any more, and why.
-    forgotten: Dropped,
-    forgotten_for: GapReason,
+    unstored: Dropped,
+    unstored_reason: GapReason,
     syncing: Syncing,
     sealed: Option<Offset>,
 }
@@ -81,7 +81,7 @@ impl AttemptLog {
     /// somebody else has it. Results of syncs come back under `ticket`.
     pub fn create(
         spool: Arc<OwnedFd>,
-        ballast: DiskReserve,
+        reserve: DiskReserve,
         spec: &RunSpec,
         ticket: u64,
     ) -> io::Result<Self> {
@@ -98,16 +98,16 @@ impl AttemptLog {
                 spool_bytes_max: spec.spool_bytes_max,
                 free_bytes_min: spec.free_bytes_min,
             },
-            ballast,
-            unlooked: LOOK_EVERY_BYTES,
+            reserve,
+            unchecked_bytes: CHECK_EVERY_BYTES,
             segment_bytes: spec.segment_bytes,
             start_at: 0,
             end: spec.start_offset,
             bound: Bound::of(spec),
             lines: 0,
-            ring: Retention::of(spec),
-            forgotten: Dropped::default(),
-            forgotten_for: GapReason::DropNewest,
+            retention: Retention::of(spec),
+            unstored: Dropped::default(),
+            unstored_reason: GapReason::DropNewest,
             syncing: Syncing::new(ticket),
             sealed: None,
         })
@@ -130,14 +130,14 @@ impl AttemptLog {
     /// Takes now what dropping will need. Once done, there is nothing to do.
     pub fn prepare(&self) -> Result<(), Obstacle> {
         let SegmentName { job, attempt, .. } = self.current.name();
-        if self.ring.is_some() {
-            hole::prepare(&self.spool, job, attempt)?;
+        if self.retention.is_some() {
+            dropped_range::prepare(&self.spool, job, attempt)?;
         }
         Ok(())
     }
 
     /// The file and the byte in it for the start record.
-    pub fn start_place(&self) -> (RawFd, u64) {
+    pub fn start_position(&self) -> (RawFd, u64) {
         (self.current.file().as_raw_fd(), self.start_at)
     }
 
@@ -173,22 +173,22 @@ impl AttemptLog {
 
     /// Whether `more_bytes` fit below the spool's bound, too.
     fn has_room_for(&self, more_bytes: u64) -> Result<(), Obstacle> {
-        let why = room::shortage(&self.spool, &self.bounds, &self.ballast, more_bytes)?;
+        let why = space::shortage(&self.spool, &self.bounds, &self.reserve, more_bytes)?;
         why.map_or(Ok(()), |why| Err(Obstacle::Full(why)))
     }
 
     /// Room that was given up for the ends of attempts is not to be filled with the output of those
     /// that run. Looked at now and then, and before each write once the disk was full.
-    fn leave_the_ballast(&mut self) -> Result<(), Obstacle> {
-        if self.unlooked > 0 {
+    fn check_reserve(&mut self) -> Result<(), Obstacle> {
+        if self.unchecked_bytes > 0 {
             return Ok(());
         }
-        if self.ballast.missing()? > 0
-            && let Some(why) = room::disk_shortage(&self.spool, &self.bounds, &self.ballast)?
+        if self.reserve.missing()? > 0
+            && let Some(why) = space::disk_shortage(&self.spool, &self.bounds, &self.reserve)?
         {
             return Err(Obstacle::Full(why));
         }
-        self.unlooked = LOOK_EVERY_BYTES;
+        self.unchecked_bytes = CHECK_EVERY_BYTES;
         Ok(())
     }
 
@@ -196,19 +196,19 @@ impl AttemptLog {
     /// segment where one is due. `urgent`: whatever the bounds say, as long as the disk takes it.
     pub fn make_ready(
         &mut self,
-        desk: &mut WriteContext<'_>,
+        context: &mut WriteContext<'_>,
         urgent: bool,
     ) -> Result<(), Obstacle> {
         if !urgent {
-            self.leave_the_ballast()?;
+            self.check_reserve()?;
         }
-        self.write_waiting(desk.frame)?;
+        self.write_waiting(context.frame)?;
         if !self.is_full() && self.next.is_none() {
             return Ok(());
         }
-        self.go_on_syncing(desk.syncer, urgent)?;
+        self.continue_syncing(context.syncer, urgent)?;
         match self.next_segment(urgent) {
-            Ok(next) => self.roll(next, desk.syncer, urgent),
+            Ok(next) => self.roll(next, context.syncer, urgent),
             // The end needs no other file, whatever is short: the last one becomes longer.
             Err(_) if urgent => Ok(()),
             Err(why) => Err(why),
@@ -223,13 +223,13 @@ impl AttemptLog {
     /// Writes the first `length` bytes of the frame's space as output.
     pub fn write(
         &mut self,
-        desk: &mut WriteContext<'_>,
+        context: &mut WriteContext<'_>,
         stream: Stream,
         length: usize,
     ) -> Result<(), Obstacle> {
-        self.make_way(desk, length);
-        desk.frame.complete(stream, self.end, length);
-        self.write_waiting(desk.frame)
+        self.drop_oldest_for(context, length);
+        context.frame.complete(stream, self.end, length);
+        self.write_waiting(context.frame)
     }
 
     fn write_waiting(&mut self, frame: &mut FrameBuffer) -> Result<(), Obstacle> {
@@ -239,10 +239,10 @@ impl AttemptLog {
         }
         let length = bytes.len() as u64;
         if let Err(error) = self.current.append(bytes) {
-            self.unlooked = 0;
+            self.unchecked_bytes = 0;
             return Err(error.into());
         }
-        self.unlooked = self.unlooked.saturating_sub(length);
+        self.unchecked_bytes = self.unchecked_bytes.saturating_sub(length);
         self.end += length - HEADER_BYTES as u64;
         if self.bound.counts_lines() {
             self.lines += line_ends(&frame.waiting()[HEADER_BYTES..]);
@@ -273,9 +273,9 @@ impl AttemptLog {
         }
         let old = std::mem::replace(&mut self.current, next);
         // Where segments are dropped nobody needs to hear of each.
-        self.sealed = (!self.has_hole()).then_some(self.end);
-        if let Some(ring) = &mut self.ring {
-            ring.roll(self.end);
+        self.sealed = (!self.drops_segments()).then_some(self.end);
+        if let Some(retention) = &mut self.retention {
+            retention.roll(self.end);
         }
         self.request(syncer, SyncWork::Sync(old.shared_file()), urgent);
         Ok(())
@@ -301,7 +301,7 @@ impl AttemptLog {
     /// Writes the attempt's last record, and before it, in the same write, what is missing at the
     /// end of its output.
     pub fn write_exit(&mut self, facts: &[u8]) -> Result<(), Obstacle> {
-        let mut bytes = self.last_hole();
+        let mut bytes = self.final_gap_record();
         let header = frame::header(RecordKind::Exit, Stream::Stdout, self.final_end());
         bytes.extend(record::encode(&header, facts));
         self.current.append(&bytes)?;

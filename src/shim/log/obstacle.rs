@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::room;
+use super::space;
 
 /// Why the log cannot go on at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Obstacle {
 
 impl From<io::Error> for Obstacle {
     fn from(error: io::Error) -> Self {
-        if room::is_full(&error) {
+        if space::is_full(&error) {
             Self::Full(error.to_string())
         } else {
             Self::Broken(error.to_string())

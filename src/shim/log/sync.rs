@@ -18,7 +18,7 @@ use nix::{
     unistd::{UnlinkatFlags, fsync, unlinkat},
 };
 
-use crate::spool::{DroppedRange, SegmentName, hole};
+use crate::spool::{DroppedRange, SegmentName, dropped_range};
 
 /// A finished request.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct SyncFailure {
     /// A sync has failed: the kernel may have forgotten what it should have written.
     pub is_sync: bool,
     /// Readers see that the segments are gone, whether they have gone or not.
-    pub is_told: bool,
+    pub is_published: bool,
 }
 
 impl SyncFailure {
@@ -47,7 +47,7 @@ impl SyncFailure {
         Self {
             error: error.into(),
             is_sync: false,
-            is_told: false,
+            is_published: false,
         }
     }
 
@@ -58,9 +58,9 @@ impl SyncFailure {
         }
     }
 
-    fn told(self) -> Self {
+    fn published(self) -> Self {
         Self {
-            is_told: true,
+            is_published: true,
             ..self
         }
     }
@@ -76,7 +76,7 @@ pub enum SyncWork {
         /// The segments.
         victims: Vec<SegmentName>,
         /// What all that is gone adds up to.
-        hole: DroppedRange,
+        dropped_range: DroppedRange,
     },
 }
 
@@ -84,7 +84,10 @@ impl SyncWork {
     fn perform(&self, spool: &OwnedFd) -> Result<(), SyncFailure> {
         match self {
             Self::Sync(file) => sync(file, spool),
-            Self::Drop { victims, hole } => drop_segments(victims, hole, spool),
+            Self::Drop {
+                victims,
+                dropped_range,
+            } => drop_segments(victims, dropped_range, spool),
         }
     }
 }
@@ -116,13 +119,14 @@ impl Syncer {
         let done = mpsc::channel();
         let (requests, receiver) = mpsc::channel();
         let (begun, has_begun) = mpsc::channel();
-        let (of_thread, bell, results) = (Arc::clone(&spool), Arc::clone(&wake), done.0.clone());
+        let (thread_spool, thread_wake, results) =
+            (Arc::clone(&spool), Arc::clone(&wake), done.0.clone());
         thread::Builder::new()
             .name("cc-shim-sync".to_owned())
             .stack_size(128 << 10)
             .spawn(move || {
                 let _ = begun.send(());
-                work(&receiver, &of_thread, &bell, &results);
+                work(&receiver, &thread_spool, &thread_wake, &results);
             })?;
         has_begun.recv().map_err(io::Error::other)?;
         Ok(Self {
@@ -190,21 +194,22 @@ fn sync(file: &File, spool: &OwnedFd) -> Result<(), SyncFailure> {
 /// counts on, and never a hole that nobody knows of. Done again, it comes to the same.
 fn drop_segments(
     victims: &[SegmentName],
-    hole: &DroppedRange,
+    dropped_range: &DroppedRange,
     spool: &OwnedFd,
 ) -> Result<(), SyncFailure> {
     let Some(SegmentName { job, attempt, .. }) = victims.first().copied() else {
         return Ok(());
     };
-    let draft = hole::draft(spool, job, attempt, hole).map_err(SyncFailure::of)?;
+    let draft =
+        dropped_range::draft(spool, job, attempt, dropped_range).map_err(SyncFailure::of)?;
     draft.sync_data().map_err(SyncFailure::sync)?;
-    hole::publish(spool, job, attempt).map_err(SyncFailure::of)?;
-    fsync(spool).map_err(|error| SyncFailure::sync(error).told())?;
+    dropped_range::publish(spool, job, attempt).map_err(SyncFailure::of)?;
+    fsync(spool).map_err(|error| SyncFailure::sync(error).published())?;
     for victim in victims {
         let name = victim.to_string();
         match unlinkat(spool, name.as_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
-            Err(error) => return Err(SyncFailure::of(error).told()),
+            Err(error) => return Err(SyncFailure::of(error).published()),
         }
     }
     Ok(())

@@ -22,9 +22,9 @@ pub(super) struct Syncing {
     /// A drop that could not be done, to be tried again.
     failed_drop: Option<SyncWork>,
     /// Why, told once before it is tried again.
-    told_next: Option<Obstacle>,
+    next_obstacle: Option<Obstacle>,
     /// The last drop failed, and it is not known yet whether another try fares better.
-    drop_is_troubled: bool,
+    drop_failed_before: bool,
     /// What a sync has lost, no later one brings back.
     error: Option<String>,
     /// Nothing is dropped any more: a drop was taken back at the end.
@@ -38,8 +38,8 @@ impl Syncing {
             asked: 0,
             unsent: VecDeque::new(),
             failed_drop: None,
-            told_next: None,
-            drop_is_troubled: false,
+            next_obstacle: None,
+            drop_failed_before: false,
             error: None,
             keeps_all: false,
         }
@@ -53,14 +53,14 @@ impl Syncing {
 impl AttemptLog {
     /// No segment is begun before what was asked for is done: two may be unsynced, never three.
     /// `closing`: nothing else is to be done, so what no thread can do is done here and now.
-    pub(super) fn go_on_syncing(
+    pub(super) fn continue_syncing(
         &mut self,
         syncer: &mut Syncer,
         closing: bool,
     ) -> Result<(), Obstacle> {
         if closing {
             self.take_drop_back();
-        } else if let Some(why) = self.syncing.told_next.take() {
+        } else if let Some(why) = self.syncing.next_obstacle.take() {
             return Err(why);
         }
         let again = self.syncing.failed_drop.take();
@@ -103,7 +103,7 @@ impl AttemptLog {
 
     /// Waits until it is certain what has been dropped. What could not be, stays: nobody is to wait
     /// for the end until a disk is well.
-    pub fn settle_drops(&mut self, syncer: &mut Syncer) -> Result<(), Obstacle> {
+    pub fn finish_drops(&mut self, syncer: &mut Syncer) -> Result<(), Obstacle> {
         if !self.is_dropping() {
             return Ok(());
         }
@@ -118,9 +118,9 @@ impl AttemptLog {
 
     fn take_drop_back(&mut self) {
         if self.syncing.failed_drop.take().is_some() {
-            self.syncing.told_next = None;
+            self.syncing.next_obstacle = None;
             self.syncing.keeps_all = true;
-            self.keep_what_was_to_go();
+            self.cancel_drop();
         }
     }
 
@@ -136,7 +136,7 @@ impl AttemptLog {
         let is_drop = matches!(synced.work, SyncWork::Drop { .. });
         let Err(failure) = synced.result else {
             if is_drop {
-                self.syncing.drop_is_troubled = false;
+                self.syncing.drop_failed_before = false;
                 self.confirm_drop();
             }
             return;
@@ -145,18 +145,18 @@ impl AttemptLog {
             self.lose_sync(&failure);
         }
         if is_drop {
-            if failure.is_told {
+            if failure.is_published {
                 self.confirm_drop();
             }
-            self.syncing.drop_is_troubled = true;
-            self.syncing.told_next = Some(cannot_drop(failure));
+            self.syncing.drop_failed_before = true;
+            self.syncing.next_obstacle = Some(cannot_drop(failure));
             self.syncing.failed_drop = Some(synced.work);
         }
     }
 
     /// Whether what is waited for is another try of what has failed before.
     pub fn tries_again(&self) -> bool {
-        self.syncing.drop_is_troubled
+        self.syncing.drop_failed_before
     }
 
     fn lose_sync(&mut self, failure: &SyncFailure) {

@@ -2,10 +2,10 @@
 //! unsafe code of the shim is in this room.
 
 pub(super) mod fork;
-pub(super) mod look;
+pub(super) mod inspect;
 pub(super) mod pipes;
 pub(super) mod plan;
-pub(super) mod reach;
+pub(super) mod signal_tree;
 pub(super) mod spawn;
 pub(super) mod tree;
 pub(super) mod usage;

@@ -137,7 +137,7 @@ impl Pipes {
     }
 
     /// There is nothing more in a pipe, whatever was told.
-    pub fn give_up(&mut self, stream: Stream) {
+    pub fn mark_drained(&mut self, stream: Stream) {
         let source = match stream {
             Stream::Stdout => &mut self.stdout,
             _ => &mut self.stderr,

@@ -101,15 +101,15 @@ pub fn spawn(
     log: &AttemptLog,
     null: &OwnedFd,
 ) -> Result<Spawned, SpawnFailure> {
-    let words = Words::of(spec)?;
+    let strings = ExecStrings::of(spec)?;
     let ends = Ends::open(fed).map_err(|e| SpawnFailure::of(None, e, "create pipes"))?;
-    let (segment, start_at) = log.start_place();
+    let (segment, start_at) = log.start_position();
     let stdin = ends.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
     let pid = fork::fork(&Plan {
-        candidates: &words.candidates,
-        argv: &words.argv,
-        env: &words.env,
-        cwd: &words.cwd,
+        candidates: &strings.candidates,
+        argv: &strings.argv,
+        env: &strings.env,
+        cwd: &strings.cwd,
         umask: spec.umask,
         limits: &resources(&spec.limits, mark),
         nice: spec.limits.nice,
@@ -214,14 +214,14 @@ fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// The strings of an exec.
-struct Words {
+struct ExecStrings {
     candidates: Vec<CString>,
     argv: CStrings,
     env: CStrings,
     cwd: CString,
 }
 
-impl Words {
+impl ExecStrings {
     fn of(spec: &RunSpec) -> Result<Self, SpawnFailure> {
         let invalid = SpawnFailure::invalid;
         let program = spec.argv.first().ok_or_else(|| invalid("exec nothing"))?;
@@ -252,9 +252,9 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
         return vec![program.to_owned()];
     }
     path.split(':')
-        .map(|place| match place {
+        .map(|directory| match directory {
             "" => program.to_owned(),
-            _ => format!("{place}/{program}"),
+            _ => format!("{directory}/{program}"),
         })
         .collect()
 }

@@ -24,7 +24,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{
     fork,
-    look::{self, Descendant, Identity},
+    inspect::{self, Descendant, Identity},
 };
 use crate::{job::Survivor, sys::proc};
 
@@ -40,13 +40,13 @@ pub struct TreeScan {
     /// Somebody stood in a list and was gone before it was looked at: it may have left others.
     pub any_gone: bool,
     /// Some list of children could not be read.
-    torn: bool,
+    list_unread: bool,
 }
 
 impl TreeScan {
     /// Whether nobody is missing.
-    pub fn is_whole(&self) -> bool {
-        !self.torn && self.unseen.is_empty()
+    pub fn is_complete(&self) -> bool {
+        !self.list_unread && self.unseen.is_empty()
     }
 }
 
@@ -70,7 +70,7 @@ impl ProcessHandle {
             Self::Pidfd(pidfd) => fork::pidfd_kill(pidfd.as_raw_fd(), signal),
             Self::Known((pid, start_ticks)) => {
                 let pidfd = open(*pid)?;
-                match look::process(*pid)? {
+                match inspect::process(*pid)? {
                     Some(now) if now.stat.start_ticks == *start_ticks => {
                         fork::pidfd_kill(pidfd.as_raw_fd(), signal)
                     }
@@ -96,7 +96,7 @@ impl Known {
         let Some(start_ticks) = self.0.get(&pid) else {
             return Ok(false);
         };
-        let now = look::process(pid)?;
+        let now = inspect::process(pid)?;
         Ok(now.is_some_and(|now| now.stat.start_ticks == *start_ticks))
     }
 }
@@ -136,14 +136,14 @@ impl Tree {
     }
 
     /// Everything below the shim that has not been reaped.
-    pub fn everyone(&self) -> TreeScan {
-        let look = |pid, _| Ok(look::process(pid)?.map(|process| (process, ())));
-        self.walk(look, |_, ()| {})
+    pub fn scan(&self) -> TreeScan {
+        let inspect = |pid, _| Ok(inspect::process(pid)?.map(|process| (process, ())));
+        self.walk(inspect, |_, ()| {})
     }
 
     /// Everything alive below the shim but the leader.
     pub fn others(&self, leader: i32) -> TreeScan {
-        let mut all = self.everyone();
+        let mut all = self.scan();
         all.found.retain(|p| p.pid != leader && p.is_alive());
         all
     }
@@ -151,16 +151,16 @@ impl Tree {
     /// Meets everybody alive below the shim, parents before their children, on a way that leads to
     /// nobody else. Children are listed before their parent is met: where it ends of that they are
     /// met all the same.
-    pub fn meet_all(
+    pub fn visit_all(
         &self,
         known: &mut Known,
         mut act: impl FnMut(&Descendant, &ProcessHandle),
     ) -> TreeScan {
         self.walk(
-            |pid, is_child| self.meet(pid, is_child, known),
-            |process, way| {
+            |pid, is_child| self.visit(pid, is_child, known),
+            |process, handle| {
                 if process.is_alive() {
-                    act(process, &way);
+                    act(process, &handle);
                 }
             },
         )
@@ -168,72 +168,72 @@ impl Tree {
 
     /// The same for one process. `is_child`: it stands in our own list of children, and is not
     /// reaped as long as the way is used.
-    pub fn meet(
+    pub fn visit(
         &self,
         pid: i32,
         is_child: bool,
         known: &mut Known,
     ) -> Result<Option<(Descendant, ProcessHandle)>, Errno> {
         if let Some(start_ticks) = known.0.get(&pid).filter(|_| !is_child)
-            && let Some(process) = look::process(pid)?
+            && let Some(process) = inspect::process(pid)?
             && process.stat.start_ticks == *start_ticks
         {
             return Ok(Some((process, ProcessHandle::Known(process.identity()))));
         }
-        let way = match is_child {
+        let handle = match is_child {
             true => ProcessHandle::Child(pid),
             false => match open(pid) {
                 Err(Errno::ESRCH) => return Ok(None),
                 opened => ProcessHandle::Pidfd(opened?),
             },
         };
-        let Some(process) = look::process(pid)? else {
+        let Some(process) = inspect::process(pid)? else {
             return Ok(None);
         };
         let is_ours = is_child || self.is_below(&process, known)? == Some(true);
         if is_ours {
             known.add(&process);
         }
-        Ok(is_ours.then_some((process, way)))
+        Ok(is_ours.then_some((process, handle)))
     }
 
     /// Looks at everybody, parents first, and acts on each once its children are listed.
     fn walk<T>(
         &self,
-        mut look: impl FnMut(i32, bool) -> Result<Option<(Descendant, T)>, Errno>,
+        mut inspect: impl FnMut(i32, bool) -> Result<Option<(Descendant, T)>, Errno>,
         mut act: impl FnMut(&Descendant, T),
     ) -> TreeScan {
-        let mut looked = TreeScan::default();
+        let mut scan = TreeScan::default();
         let mut seen = HashSet::new();
         let children = self.children();
-        looked.torn |= children.is_err();
+        scan.list_unread |= children.is_err();
         let children = children.unwrap_or_default().into_iter();
         let mut open: Vec<_> = children.map(|pid| (pid, true)).collect();
         while let Some((pid, is_child)) = open.pop() {
             if !seen.insert(pid) {
                 continue;
             }
-            match look(pid, is_child) {
+            match inspect(pid, is_child) {
                 Ok(Some((process, found))) => {
                     if process.is_alive() {
-                        let children = look::children(&process);
-                        looked.torn |= children.is_err();
+                        let children = inspect::children(&process);
+                        scan.list_unread |= children.is_err();
                         open.extend(children.unwrap_or_default().iter().map(|pid| (*pid, false)));
                     }
                     act(&process, found);
-                    looked.found.push(process);
+                    scan.found.push(process);
                 }
-                Ok(None) => looked.any_gone = true,
-                Err(_) => looked.unseen.push(pid),
+                Ok(None) => scan.any_gone = true,
+                Err(_) => scan.unseen.push(pid),
             }
         }
-        looked
+        scan
     }
 
     /// Whether the process with this number is below the shim. One that is too far below anything
     /// counts as if it were.
     pub fn is_ours(&self, pid: i32) -> Result<bool, Errno> {
-        match look::process(pid)? {
+        match inspect::process(pid)? {
             Some(process) => Ok(self.is_below(&process, &Known::default())? != Some(false)),
             None => Ok(false),
         }
@@ -247,7 +247,7 @@ impl Tree {
             if parent == self.shim || known.is_still(parent)? {
                 return Ok(Some(true));
             }
-            match look::process(parent)? {
+            match inspect::process(parent)? {
                 Some(process) if process.stat.parent > 0 => parent = process.stat.parent,
                 _ => return Ok(Some(false)),
             }
@@ -272,7 +272,7 @@ const NAMED_MAX: usize = 1000;
 pub fn name_all(processes: &[Descendant]) -> Vec<Survivor> {
     let named = processes.iter().take(NAMED_MAX).map(|process| Survivor {
         pid: process.pid,
-        comm: look::name(process.pid),
+        comm: inspect::name(process.pid),
     });
     named.collect()
 }

@@ -126,7 +126,7 @@ impl ControlConnection {
     }
 
     /// Whether something waits to be sent.
-    pub fn is_behind(&self) -> bool {
+    pub fn has_waiting(&self) -> bool {
         !self.outbox.is_empty()
     }
 

@@ -22,21 +22,21 @@ use super::connection::ControlConnection;
 use crate::sys::long_path;
 use crate::{
     shim::process::tree::Tree,
-    spool::{FromShim, LaunchRequest, Layout, ShimKey, ToShim, message::EPOCH_MAX, paper},
+    spool::{FromShim, LaunchRequest, Layout, ShimKey, ToShim, message::EPOCH_MAX, safe_file},
 };
 
 /// Connections that have not said hello. Beyond that the process with the most of them loses its
 /// oldest one: a server that has just come is not pushed out by a job that connects in a loop.
-const STRANGERS_MAX: usize = 16;
+const UNAUTHENTICATED_MAX: usize = 16;
 
 /// How many of them may be those of the shim's own job. Not none: a job may start a server.
-const OWN_STRANGERS_MAX: usize = 4;
+const OWN_UNAUTHENTICATED_MAX: usize = 4;
 
 /// How many are let in before everything else has its turn.
 const ACCEPTS_MAX: usize = 32;
 
 /// How long nobody is let in after that failed for want of descriptors or memory.
-const DEAF_FOR: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What came through the door.
 #[derive(Debug)]
@@ -61,9 +61,9 @@ pub struct ControlSocket {
     _lock: Flock<File>,
     listener: UnixListener,
     server: Option<ControlConnection>,
-    strangers: Vec<Unauthenticated>,
+    unauthenticated: Vec<Unauthenticated>,
     epoch: u64,
-    deaf_until: Option<Instant>,
+    accept_again_at: Option<Instant>,
 }
 
 /// A connection that has not said hello.
@@ -77,7 +77,7 @@ impl ControlSocket {
     /// Takes the lock and opens the socket. The socket is reached through the directory's
     /// descriptor, so that no path is too long. The caller's umask decides on its mode.
     pub fn open(layout: &Layout, id: &str, key: Option<ShimKey>) -> io::Result<Self> {
-        let directory = paper::open_directory(&layout.shims())?;
+        let directory = safe_file::open_directory(&layout.shims())?;
         let lock = lock(&directory, id)?;
         let socket = Layout::shim_socket_name(id);
         match unlinkat(&directory, socket.as_str(), UnlinkatFlags::NoRemoveDir) {
@@ -93,43 +93,46 @@ impl ControlSocket {
             _lock: lock,
             listener,
             server: None,
-            strangers: Vec::new(),
+            unauthenticated: Vec::new(),
             epoch: 0,
-            deaf_until: None,
+            accept_again_at: None,
         })
     }
 
     /// Every descriptor that may wake the shim, and whether it waits to be written to.
     pub fn waits(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        let listener = self.deaf_until.is_none().then(|| self.listener.as_fd());
-        let strangers = self.strangers.iter().map(|s| &s.connection);
-        let connections = strangers.chain(&self.server);
+        let listener = self
+            .accept_again_at
+            .is_none()
+            .then(|| self.listener.as_fd());
+        let unauthenticated = self.unauthenticated.iter().map(|s| &s.connection);
+        let connections = unauthenticated.chain(&self.server);
         listener
             .map(|fd| (fd, false))
             .into_iter()
-            .chain(connections.map(|c| (c.as_fd(), c.is_behind())))
+            .chain(connections.map(|c| (c.as_fd(), c.has_waiting())))
     }
 
     /// When it listens again, while it cannot.
-    pub fn deaf_until(&self) -> Option<Instant> {
-        self.deaf_until
+    pub fn accept_again_at(&self) -> Option<Instant> {
+        self.accept_again_at
     }
 
     /// Lets in who knocks, and reads once from everybody. `tree` tells the job's processes from
     /// others.
-    pub fn attend(&mut self, tree: &Tree, now: Instant) {
-        self.deaf_until.take_if(|until| *until <= now);
-        let strangers = self.strangers.iter_mut().map(|s| &mut s.connection);
-        for connection in strangers.chain(&mut self.server) {
+    pub fn receive_all(&mut self, tree: &Tree, now: Instant) {
+        self.accept_again_at.take_if(|until| *until <= now);
+        let unauthenticated = self.unauthenticated.iter_mut().map(|s| &mut s.connection);
+        for connection in unauthenticated.chain(&mut self.server) {
             connection.receive();
             connection.flush();
         }
-        if self.deaf_until.is_none() {
-            self.let_in(tree, now);
+        if self.accept_again_at.is_none() {
+            self.accept_new(tree, now);
         }
     }
 
-    fn let_in(&mut self, tree: &Tree, now: Instant) {
+    fn accept_new(&mut self, tree: &Tree, now: Instant) {
         for _ in 0..ACCEPTS_MAX {
             match self.listener.accept() {
                 Ok((stream, _)) => {
@@ -143,8 +146,8 @@ impl ControlSocket {
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 // It would fail again at once, and the listener stays readable.
                 Err(_) => {
-                    self.give_way(|_| true);
-                    self.deaf_until = Some(now + DEAF_FOR);
+                    self.close_oldest(|_| true);
+                    self.accept_again_at = Some(now + ACCEPT_PAUSE);
                     return;
                 }
             }
@@ -159,31 +162,32 @@ impl ControlSocket {
         }
         // One that cannot be looked at counts as a stranger.
         let is_own = tree.is_ours(connection.peer()) == Ok(true);
-        self.strangers.push(Unauthenticated { connection, is_own });
-        if self.strangers.iter().filter(|s| s.is_own).count() > OWN_STRANGERS_MAX {
-            self.give_way(|stranger| stranger.is_own);
+        self.unauthenticated
+            .push(Unauthenticated { connection, is_own });
+        if self.unauthenticated.iter().filter(|s| s.is_own).count() > OWN_UNAUTHENTICATED_MAX {
+            self.close_oldest(|client| client.is_own);
         }
-        if self.strangers.len() > STRANGERS_MAX {
-            self.give_way(|_| true);
+        if self.unauthenticated.len() > UNAUTHENTICATED_MAX {
+            self.close_oldest(|_| true);
         }
     }
 
     /// Closes a connection among these: the oldest one of the process that has the most.
-    fn give_way(&mut self, among: impl Fn(&Unauthenticated) -> bool) {
+    fn close_oldest(&mut self, among: impl Fn(&Unauthenticated) -> bool) {
         let peers = self
-            .strangers
+            .unauthenticated
             .iter()
             .map(|s| among(s).then(|| s.connection.peer()));
         if let Some(at) = to_close(&peers.collect::<Vec<_>>()) {
-            self.strangers.remove(at);
+            self.unauthenticated.remove(at);
         }
     }
 
     /// The next thing to do. The newest connections come first: a hello there takes back what
     /// older ones have not been heard on.
     pub fn next_call(&mut self) -> Option<Call> {
-        for at in (0..self.strangers.len()).rev() {
-            match self.strangers[at].connection.next_message() {
+        for at in (0..self.unauthenticated.len()).rev() {
+            match self.unauthenticated[at].connection.next_message() {
                 Some(ToShim::Hello { epoch, instance }) => {
                     if self.admit(at, epoch, &instance) {
                         return Some(Call::Hello { instance });
@@ -191,20 +195,20 @@ impl ControlSocket {
                     return self.next_call();
                 }
                 Some(ToShim::Launch(launch)) => {
-                    let asker = self.strangers.remove(at).connection;
-                    if asker.is_our_user() {
-                        return Some(Call::Launch(launch, asker));
+                    let client = self.unauthenticated.remove(at).connection;
+                    if client.is_our_user() {
+                        return Some(Call::Launch(launch, client));
                     }
                     return self.next_call();
                 }
                 Some(_) => {
-                    self.strangers.remove(at);
+                    self.unauthenticated.remove(at);
                     return self.next_call();
                 }
                 None => {}
             }
         }
-        self.strangers.retain(|s| s.connection.is_open());
+        self.unauthenticated.retain(|s| s.connection.is_open());
         let message = self
             .server
             .as_mut()
@@ -229,7 +233,7 @@ impl ControlSocket {
 
     /// A hello from the stranger at this place: whether it is the server now.
     fn admit(&mut self, at: usize, epoch: u64, instance: &str) -> bool {
-        let mut connection = self.strangers.remove(at).connection;
+        let mut connection = self.unauthenticated.remove(at).connection;
         // One that cannot prove it changes nothing, and learns nothing.
         if !self.is_proven(&connection, epoch, instance) {
             return false;
@@ -240,7 +244,7 @@ impl ControlSocket {
         }
         self.epoch = epoch;
         // Those before it in the list came before it.
-        self.strangers.drain(..at);
+        self.unauthenticated.drain(..at);
         self.server = Some(connection);
         true
     }

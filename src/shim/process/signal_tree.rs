@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use super::{
     fork,
-    look::{self, Descendant, Identity},
+    inspect::{self, Descendant, Identity},
     tree::{Known, Tree, TreeScan},
 };
 use crate::shim::attempt::halt::Halt;
@@ -31,7 +31,7 @@ pub struct SignalOutcome {
     /// Whether somebody was stopped by a signal before.
     pub any_stopped: bool,
     /// Whether some process could not be looked at or signalled, those that refused aside.
-    is_torn: bool,
+    is_incomplete: bool,
     /// Whether two looks in a row have found nobody new.
     is_quiet: bool,
     /// Whether somebody has not come to the stop that it was sent yet.
@@ -40,8 +40,8 @@ pub struct SignalOutcome {
 
 impl SignalOutcome {
     /// Whether everybody was looked at and signalled, those that refused aside.
-    pub fn is_whole(&self) -> bool {
-        !self.is_torn
+    pub fn is_complete(&self) -> bool {
+        !self.is_incomplete
     }
 
     /// Whether nobody new was found in the end: else it is to be called again at once.
@@ -61,7 +61,7 @@ impl SignalOutcome {
             Err(Errno::EPERM) => self.refused.push(*process),
             Err(Errno::ESRCH) => return false,
             Err(_) => {
-                self.is_torn = true;
+                self.is_incomplete = true;
                 return false;
             }
         }
@@ -106,26 +106,26 @@ impl Tree {
     /// TERM to everybody: to the leader's group at once, to everybody else one by one. `leader` lives
     /// and has not been reaped.
     pub fn terminate(&self, leader: Option<i32>) -> SignalOutcome {
-        let mut reached = SignalOutcome::default();
-        let is_taken = reached.signal_group(leader, libc::SIGTERM);
-        let looked = self.meet_all(&mut Known::default(), |process, way| {
+        let mut outcome = SignalOutcome::default();
+        let is_taken = outcome.signal_group(leader, libc::SIGTERM);
+        let scan = self.visit_all(&mut Known::default(), |process, handle| {
             let has_got_it = is_taken && Some(process.stat.group) == leader;
-            let sent = way.send(if has_got_it { 0 } else { libc::SIGTERM });
-            reached.any_stopped |= process.is_stopped();
-            reached.note(process, sent);
+            let sent = handle.send(if has_got_it { 0 } else { libc::SIGTERM });
+            outcome.any_stopped |= process.is_stopped();
+            outcome.note(process, sent);
         });
-        reached.is_torn |= !looked.is_whole();
-        reached.ask_leader_again(leader);
-        reached
+        outcome.is_incomplete |= !scan.is_complete();
+        outcome.ask_leader_again(leader);
+        outcome
     }
 
     /// CONT to everybody.
-    pub fn wake(&self, leader: Option<i32>) {
+    pub fn send_continue(&self, leader: Option<i32>) {
         // Whoever cannot be reached is killed in the end.
         let _ = signal_group(leader, libc::SIGCONT);
-        self.meet_all(&mut Known::default(), |process, way| {
+        self.visit_all(&mut Known::default(), |process, handle| {
             if Some(process.stat.group) != leader {
-                let _ = way.send(libc::SIGCONT);
+                let _ = handle.send(libc::SIGCONT);
             }
         });
     }
@@ -133,25 +133,25 @@ impl Tree {
     /// KILL to everybody, again and again until nobody new is found. `lives` tells whether the leader
     /// of the `group` does: one that has exited is there as well, until it is reaped.
     pub fn kill(&self, group: Option<i32>, lives: bool) -> SignalOutcome {
-        let mut reached = SignalOutcome::default();
+        let mut outcome = SignalOutcome::default();
         let mut met = HashSet::new();
-        reached.signal_group(group.filter(|_| lives), libc::SIGKILL);
+        outcome.signal_group(group.filter(|_| lives), libc::SIGKILL);
         let known = &mut Known::default();
-        let mut reached =
-            self.until_quiet(reached, known, libc::SIGKILL, |tree, known, reached| {
+        let mut outcome =
+            self.until_quiet(outcome, known, libc::SIGKILL, |tree, known, outcome| {
                 let before = met.len();
-                let looked = tree.meet_all(known, |process, way| {
+                let scan = tree.visit_all(known, |process, handle| {
                     let is_new = !met.contains(&process.identity());
-                    if is_new && reached.note(process, way.send(libc::SIGKILL)) {
+                    if is_new && outcome.note(process, handle.send(libc::SIGKILL)) {
                         met.insert(process.identity());
                     }
                 });
                 // A process that forks is hit together with its children.
                 let _ = signal_group(group, libc::SIGKILL);
-                (looked, met.len() > before)
+                (scan, met.len() > before)
             });
-        reached.ask_leader_again(group);
-        reached
+        outcome.ask_leader_again(group);
+        outcome
     }
 
     /// Stops everybody who does not stand still, again and again until nobody new is found.
@@ -160,46 +160,46 @@ impl Tree {
             self.begin_halt(leader, halt);
         }
         let mut refused: HashSet<Identity> = HashSet::new();
-        let (mut known, reached) = (halt.take_known(), SignalOutcome::default());
-        let reached = self.until_quiet(
-            reached,
+        let (mut known, outcome) = (halt.take_known(), SignalOutcome::default());
+        let outcome = self.until_quiet(
+            outcome,
             &mut known,
             libc::SIGSTOP,
-            |tree, known, reached| {
-                reached.any_runs = false;
-                let looked = tree.meet_all(known, |process, way| {
-                    reached.any_runs |= !look::has_come_to_rest(process);
-                    let runs = halt.meet(process, process.is_stopped());
+            |tree, known, outcome| {
+                outcome.any_runs = false;
+                let scan = tree.visit_all(known, |process, handle| {
+                    outcome.any_runs |= !inspect::has_come_to_rest(process);
+                    let runs = halt.observe(process, process.is_stopped());
                     if !runs || refused.contains(&process.identity()) {
                         return;
                     }
-                    let sent = way.send(libc::SIGSTOP);
-                    if reached.note(process, sent) {
+                    let sent = handle.send(libc::SIGSTOP);
+                    if outcome.note(process, sent) {
                         match sent {
                             Ok(()) => halt.has_stopped(process),
                             Err(_) => _ = refused.insert(process.identity()),
                         }
                     }
                 });
-                if reached.is_torn || !looked.is_whole() {
+                if outcome.is_incomplete || !scan.is_complete() {
                     halt.has_stopped_blindly();
                 }
-                let any_new = halt.look(&looked.found) || looked.any_gone;
+                let any_new = halt.update_seen(&scan.found) || scan.any_gone;
                 // Whoever runs may be in the middle of a fork: who is new is known after that.
-                let is_loud = any_new || reached.any_runs;
-                (looked, is_loud)
+                let is_loud = any_new || outcome.any_runs;
+                (scan, is_loud)
             },
         );
         halt.put_known(known);
-        reached
+        outcome
     }
 
     /// Whoever stands still already is remembered; then the leader's group is stopped, all of it in
     /// one moment.
     fn begin_halt(&self, leader: Option<i32>, halt: &mut Halt) {
-        for process in self.everyone().found {
+        for process in self.scan().found {
             if process.is_alive() && process.is_stopped() {
-                halt.meet(&process, true);
+                halt.observe(&process, true);
             }
         }
         let stopped = signal_group(leader, libc::SIGSTOP);
@@ -208,47 +208,47 @@ impl Tree {
 
     /// Lets those go on that a pause has stopped, children before their parents: a parent that looks
     /// after its children sees none of them stopped. Whether all of them were reached.
-    pub fn let_go(&self, halt: &mut Halt) -> bool {
+    pub fn continue_stopped(&self, halt: &mut Halt) -> bool {
         let mut known = halt.take_known();
-        let looked = self.meet_all(&mut known, |_, _| {});
-        for process in looked.found.iter().rev() {
-            if !process.is_alive() || !halt.lets_go(process) {
+        let scan = self.visit_all(&mut known, |_, _| {});
+        for process in scan.found.iter().rev() {
+            if !process.is_alive() || !halt.must_continue(process) {
                 continue;
             }
-            if let Ok(Some((now, way))) = self.meet(process.pid, false, &mut known)
+            if let Ok(Some((now, handle))) = self.visit(process.pid, false, &mut known)
                 && now.identity() == process.identity()
-                && matches!(way.send(libc::SIGCONT), Ok(()) | Err(Errno::EPERM))
+                && matches!(handle.send(libc::SIGCONT), Ok(()) | Err(Errno::EPERM))
             {
-                halt.has_let_go(process);
+                halt.has_continued(process);
             }
         }
         halt.put_known(known);
         halt.forget_unless(is_alive);
-        looked.is_whole() && !halt.has_anybody()
+        scan.is_complete() && !halt.has_stopped_processes()
     }
 
     /// Looks again and again until two looks in a row find nobody new: the kernel's list of children
     /// may miss one while another exits. A look tells what it has seen, and whether anybody was new.
     fn until_quiet(
         &self,
-        mut reached: SignalOutcome,
+        mut outcome: SignalOutcome,
         known: &mut Known,
         signal: i32,
-        mut look: impl FnMut(&Self, &mut Known, &mut SignalOutcome) -> (TreeScan, bool),
+        mut inspect: impl FnMut(&Self, &mut Known, &mut SignalOutcome) -> (TreeScan, bool),
     ) -> SignalOutcome {
         let (begun, mut quiet_looks) = (Instant::now(), 0);
         // Where one look takes that long already, the second one after a quiet one is taken all the same.
         while quiet_looks < 2 && (quiet_looks == 1 || begun.elapsed() < LOOKS_FOR) {
-            reached.is_torn = false;
-            let (looked, any_new) = look(self, known, &mut reached);
-            reached.is_torn |= !looked.is_whole();
-            if reached.is_torn {
+            outcome.is_incomplete = false;
+            let (scan, any_new) = inspect(self, known, &mut outcome);
+            outcome.is_incomplete |= !scan.is_complete();
+            if outcome.is_incomplete {
                 self.signal_children(signal);
             }
             quiet_looks = if any_new { 0 } else { quiet_looks + 1 };
         }
-        reached.is_quiet = quiet_looks == 2;
-        reached
+        outcome.is_quiet = quiet_looks == 2;
+        outcome
     }
 
     /// Where there is no descriptor to look at anybody, direct children can be signalled by number:
@@ -264,7 +264,7 @@ impl Tree {
 
 /// Whether a process that was seen is still there. One that cannot be looked at may be.
 fn is_alive((pid, start_ticks): Identity) -> bool {
-    match look::process(pid) {
+    match inspect::process(pid) {
         Ok(Some(now)) => now.stat.start_ticks == start_ticks && now.is_alive(),
         Ok(None) => false,
         Err(_) => true,

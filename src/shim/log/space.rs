@@ -24,11 +24,11 @@ pub struct SpoolLimits {
 pub fn disk_shortage(
     spool: &OwnedFd,
     bounds: &SpoolLimits,
-    ballast: &DiskReserve,
+    reserve: &DiskReserve,
 ) -> io::Result<Option<String>> {
     let stats = fstatvfs(spool.as_fd())?;
     let free = stats.blocks_available() * stats.fragment_size();
-    let min = bounds.free_bytes_min.saturating_add(ballast.missing()?);
+    let min = bounds.free_bytes_min.saturating_add(reserve.missing()?);
     Ok((free < min).then(|| format!("{free} bytes are free on the disk, {min} have to stay free")))
 }
 
@@ -38,10 +38,10 @@ pub fn disk_shortage(
 pub fn shortage(
     spool: &OwnedFd,
     bounds: &SpoolLimits,
-    ballast: &DiskReserve,
+    reserve: &DiskReserve,
     more_bytes: u64,
 ) -> io::Result<Option<String>> {
-    if let Some(why) = disk_shortage(spool, bounds, ballast)? {
+    if let Some(why) = disk_shortage(spool, bounds, reserve)? {
         return Ok(Some(why));
     }
     let Some(max) = bounds.spool_bytes_max else {

@@ -49,13 +49,13 @@ mod tests {
 
     #[test]
     fn messages_of_the_version_before_are_about_the_current_attempt() {
-        let wish = r#""by":"x","cause":"cancel","asked_at_us":1,"grace_ms":5"#;
+        let request = r#""by":"x","cause":"cancel","asked_at_us":1,"grace_ms":5"#;
         for json in [
             r#"{"type":"pause"}"#.to_owned(),
             r#"{"type":"resume"}"#.to_owned(),
             r#"{"type":"arm","offset":4}"#.to_owned(),
             r#"{"type":"signal","signal":9}"#.to_owned(),
-            format!(r#"{{"type":"stop",{wish}}}"#),
+            format!(r#"{{"type":"stop",{request}}}"#),
         ] {
             let message: ToShim = serde_json::from_str(&json).expect("a message");
             assert_eq!(message.about(), Some(AttemptRef::default()), "{json}");
@@ -68,7 +68,7 @@ mod tests {
             r#"{"type":"grew","offset":4}"#.to_owned(),
             r#"{"type":"sealed","next_offset":4}"#.to_owned(),
             r#"{"type":"waiting","waiting":true,"why":"x"}"#.to_owned(),
-            format!(r#"{{"type":"stopping",{wish}}}"#),
+            format!(r#"{{"type":"stopping",{request}}}"#),
         ] {
             let message: FromShim = serde_json::from_str(&json).expect("a message");
             assert_eq!(message.about(), Some(AttemptRef::default()), "{json}");
@@ -87,17 +87,17 @@ mod tests {
 
     #[test]
     fn the_version_before_reads_our_messages() {
-        let wish = StopWish {
+        let request = StopWish {
             by: "x".into(),
             cause: StopCause::Kill,
             asked_at_us: 1,
             grace_ms: 0,
         };
         let about = AttemptRef::attempt(7, 2);
-        let (signal, stop) = (9, wish.clone());
+        let (signal, stop) = (9, request.clone());
         for (ours, theirs) in [
             (ToShim::Pause { about }, Before::Pause),
-            (ToShim::Stop { about, wish }, Before::Stop(stop)),
+            (ToShim::Stop { about, request }, Before::Stop(stop)),
             (ToShim::Signal { about, signal }, Before::Signal { signal }),
         ] {
             let json = serde_json::to_string(&ours).expect("JSON");

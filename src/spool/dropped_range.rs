@@ -24,8 +24,9 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    SegmentName, paper,
+    SegmentName,
     record::{self, Decoded, RecordHeader, RecordKind},
+    safe_file,
 };
 use crate::job::{Dropped, Gap, JobNumber, Offset, Stream};
 
@@ -33,7 +34,7 @@ use crate::job::{Dropped, Gap, JobNumber, Offset, Stream};
 const RECORD_BYTES: usize = 512;
 
 /// How often is looked again while the file is being replaced.
-const LOOKS_MAX: u32 = 8;
+const READS_MAX: u32 = 8;
 
 /// Bytes that were dropped in one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +48,7 @@ pub struct DroppedRange {
 
 impl DroppedRange {
     /// Where output goes on that has come to `offset`: behind the hole, if that lies in it.
-    pub fn behind(&self, offset: Offset) -> Offset {
+    pub fn skip_past(&self, offset: Offset) -> Offset {
         if (self.gap.from..self.gap.to).contains(&offset) {
             self.gap.to
         } else {
@@ -100,9 +101,9 @@ pub fn write(
     spool: impl AsFd,
     job: JobNumber,
     attempt: u32,
-    hole: &DroppedRange,
+    range: &DroppedRange,
 ) -> io::Result<()> {
-    draft(&spool, job, attempt, hole)?.sync_data()?;
+    draft(&spool, job, attempt, range)?.sync_data()?;
     publish(spool, job, attempt)
 }
 
@@ -115,9 +116,9 @@ pub fn draft(
     spool: impl AsFd,
     job: JobNumber,
     attempt: u32,
-    hole: &DroppedRange,
+    range: &DroppedRange,
 ) -> io::Result<File> {
-    let mut bytes = record(hole)?;
+    let mut bytes = record(range)?;
     // Of one length: nothing of a longer one may stand behind it, and it needs no other block.
     bytes.resize(bytes.len().max(RECORD_BYTES), 0);
     let file = open(spool, &draft_name(job, attempt))?;
@@ -160,15 +161,15 @@ fn open(spool: impl AsFd, name: &str) -> io::Result<File> {
     Ok(openat(spool, name, flags, mode)?.into())
 }
 
-fn record(hole: &DroppedRange) -> io::Result<Vec<u8>> {
+fn record(range: &DroppedRange) -> io::Result<Vec<u8>> {
     let header = RecordHeader {
         kind: RecordKind::Gap,
         stream: Stream::Stdout,
-        offset: hole.gap.from,
+        offset: range.gap.from,
         wall_us: 0,
         boottime_us: 0,
     };
-    Ok(record::encode(&header, &serde_json::to_vec(hole)?))
+    Ok(record::encode(&header, &serde_json::to_vec(range)?))
 }
 
 /// The hole in an attempt's output, if there is one: a file of zeros says that there is none. One
@@ -177,7 +178,7 @@ fn record(hole: &DroppedRange) -> io::Result<Vec<u8>> {
 pub fn read(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<Option<DroppedRange>> {
     let path = spool.join(file_name(job, attempt));
     let mut bytes = Vec::new();
-    for _ in 0..LOOKS_MAX {
+    for _ in 0..READS_MAX {
         let Some(inode) = load(&path, &mut bytes)? else {
             return Ok(None);
         };
@@ -194,7 +195,7 @@ pub fn read(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<Option<Dro
 
 /// Reads a whole file; its inode, where it is there.
 fn load(path: &Path, bytes: &mut Vec<u8>) -> io::Result<Option<u64>> {
-    let mut file = match paper::open(path) {
+    let mut file = match safe_file::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
@@ -235,7 +236,7 @@ mod tests {
     use super::*;
     use crate::job::GapReason;
 
-    const HOLE: DroppedRange = DroppedRange {
+    const RANGE: DroppedRange = DroppedRange {
         gap: Gap {
             from: 10,
             to: 30,
@@ -247,7 +248,7 @@ mod tests {
     #[test]
     fn output_goes_on_behind_a_hole() {
         for (offset, expected) in [(0, 0), (9, 9), (10, 30), (29, 30), (30, 30), (31, 31)] {
-            assert_eq!(HOLE.behind(offset), expected, "{offset}");
+            assert_eq!(RANGE.skip_past(offset), expected, "{offset}");
         }
     }
 
@@ -256,11 +257,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let spool = File::open(dir.path()).expect("open");
         assert_eq!(read(dir.path(), 7, 1).expect("read"), None);
-        let mut wider = HOLE;
+        let mut wider = RANGE;
         wider.gap.to = 50;
-        for hole in [HOLE, wider] {
-            write(&spool, 7, 1, &hole).expect("write");
-            assert_eq!(read(dir.path(), 7, 1).expect("read"), Some(hole));
+        for range in [RANGE, wider] {
+            write(&spool, 7, 1, &range).expect("write");
+            assert_eq!(read(dir.path(), 7, 1).expect("read"), Some(range));
         }
         assert_eq!(read(dir.path(), 7, 2).expect("read"), None);
     }
@@ -283,11 +284,11 @@ mod tests {
         }
         let before = inodes();
         assert_eq!(before.len(), 2);
-        let mut hole = HOLE;
+        let mut range = RANGE;
         for to in [50, 30, 4_000_000_000] {
-            hole.gap.to = to;
-            write(&spool, 7, 1, &hole).expect("write");
-            assert_eq!(read(dir.path(), 7, 1).expect("read"), Some(hole));
+            range.gap.to = to;
+            write(&spool, 7, 1, &range).expect("write");
+            assert_eq!(read(dir.path(), 7, 1).expect("read"), Some(range));
             prepare(&spool, 7, 1).expect("prepare");
             assert_eq!(
                 (inodes(), files(dir.path(), 7, 1).len()),
@@ -302,13 +303,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let spool = File::open(dir.path()).expect("open");
         prepare(&spool, 7, 1).expect("prepare");
-        write(&spool, 7, 1, &HOLE).expect("write");
+        write(&spool, 7, 1, &RANGE).expect("write");
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
-                let mut hole = HOLE;
+                let mut range = RANGE;
                 for lines in 0..2000 {
-                    hole.lines = lines;
-                    draft(&spool, 7, 1, &hole).expect("draft");
+                    range.lines = lines;
+                    draft(&spool, 7, 1, &range).expect("draft");
                     publish(&spool, 7, 1).expect("publish");
                 }
             });
@@ -321,7 +322,7 @@ mod tests {
     #[test]
     fn torn_at_every_byte_it_is_no_hole() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let bytes = record(&HOLE).expect("a record");
+        let bytes = record(&RANGE).expect("a record");
         for cut in 0..bytes.len() {
             fs::write(dir.path().join(file_name(7, 1)), &bytes[..cut]).expect("write");
             assert_eq!(read(dir.path(), 7, 1).expect("read"), None, "cut at {cut}");
@@ -330,8 +331,8 @@ mod tests {
 
     #[test]
     fn a_gap_record_may_say_how_many_lines() {
-        let json = serde_json::to_vec(&HOLE).expect("json");
+        let json = serde_json::to_vec(&RANGE).expect("json");
         let gap: Gap = serde_json::from_slice(&json).expect("a gap");
-        assert_eq!(gap, HOLE.gap);
+        assert_eq!(gap, RANGE.gap);
     }
 }
