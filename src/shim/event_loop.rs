@@ -1,6 +1,6 @@
-//! The shim's loop: waits for the socket, the processes, the pipes, the clock and the sync
-//! thread, and lets each of them be heard in an order that is part of the promise: a leader's
-//! exit before the messages that arrived with it, those before the output.
+//! The shim's event loop: waits for the socket, the processes, the pipes, the clock and the sync
+//! thread, and handles them in an order that is part of the promise: a leader's exit before the
+//! messages that arrived with it, and those before the output.
 
 use std::{
     io,
@@ -25,23 +25,23 @@ use crate::{
     spool::{AttemptRef, FromShim, LaunchRequest, RunSpec, ToShim, message::PROTOCOL},
 };
 
-/// How long a shim that holds nothing waits for a server.
+/// How long a shim that holds nothing waits for a server before it leaves.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
 
-/// A shim at work.
+/// The shim, with its loop.
 pub struct EventLoop {
     context: ShimContext,
     socket: ControlSocket,
     children: SignalFd,
     current: Current,
-    /// The server wants it to go.
+    /// The server has told it to leave.
     leaving: bool,
-    /// Since when there has been no server.
+    /// Since when no server has been connected; `None` while one is.
     no_server_since: Option<Instant>,
 }
 
 impl EventLoop {
-    /// A shim that does nothing yet. `children` becomes readable at SIGCHLD.
+    /// A shim without an attempt. `children` becomes readable at SIGCHLD.
     pub fn new(context: ShimContext, socket: ControlSocket, children: SignalFd) -> Self {
         Self {
             context,
@@ -53,7 +53,7 @@ impl EventLoop {
         }
     }
 
-    /// Works until nobody needs it any more.
+    /// Runs until the shim may leave, and removes its socket and lock file.
     pub fn run(mut self) {
         while !self.is_done(Instant::now()) {
             let woken = self.wait();
@@ -69,7 +69,7 @@ impl EventLoop {
 
     fn on_processes(&mut self, woken: &Woken, now: Instant) {
         if woken.children {
-            // One read takes it: a standard signal is pending once, however many children exit.
+            // One read is enough: a standard signal is pending once, however many children exit.
             let _ = self.children.read_signal();
         }
         if woken.synced {
@@ -100,7 +100,8 @@ impl EventLoop {
             return;
         }
         self.socket.receive_all(&self.context.tree, now);
-        // What has been said until now was for the server until now.
+        // What was queued before this call is for the server that is connected now; a hello may
+        // replace it.
         self.send_outgoing();
         while let Some(call) = self.socket.next_call() {
             match call {
@@ -112,7 +113,8 @@ impl EventLoop {
         }
     }
 
-    /// Starts a program beside us. The server hears of it, because it is our parent where it lives.
+    /// Starts a program as a sibling of the shim. The server is told too: where it is our parent,
+    /// it becomes the parent of that program.
     fn launch(&mut self, launch: &LaunchRequest, mut client: ControlConnection) {
         let (pid, error) = match launch.program.is_empty() {
             true => (0, None),
@@ -152,7 +154,7 @@ impl EventLoop {
         }
     }
 
-    /// Tells the server what there is to tell; without one, makes the end safe.
+    /// Sends what waits for the server; without a server, syncs the end of the attempt.
     fn report(&mut self, now: Instant) {
         self.send_outgoing();
         if self.socket.has_server() {
@@ -174,7 +176,8 @@ impl EventLoop {
 
     fn drop_finished_attempt(&mut self) {
         if let Some(attempt) = self.current.attempt().filter(|a| a.is_over()) {
-            // It has said that it takes no more work: nobody will come back to it.
+            // The exit message has said that this shim takes no more work, so the server will not
+            // give it any.
             self.leaving |= attempt.retires_shim();
             self.current = Current::Nothing;
         }
@@ -195,7 +198,7 @@ impl EventLoop {
         }
     }
 
-    /// Whether an order is about the attempt that is here. One that is late must not reach the next.
+    /// Whether a message is about the current attempt. A late one must not reach the next attempt.
     fn is_current(&self, about: AttemptRef) -> bool {
         self.current
             .attempt_id()
@@ -243,20 +246,20 @@ impl EventLoop {
             (ToShim::Pause { .. }, Some(attempt)) => attempt.pause(context, now),
             (ToShim::Resume { .. }, Some(attempt)) => attempt.resume(context, now),
             (ToShim::Signal { signal, .. }, Some(attempt)) => attempt.signal(signal, context),
-            // A hello and a launch are the door's; everything else is about an attempt that has been
-            // forgotten.
+            // `ControlSocket` handles hello and launch; everything else is about an attempt that is
+            // no longer here.
             (_, None) | (ToShim::Hello { .. } | ToShim::Launch(_), _) => {}
         }
     }
 
-    /// What an attempt without a segment makes of a message; one that is not for it is returned.
+    /// Handles a message while the attempt has no segment yet; returns one that is not for it.
     fn on_pending_message(&mut self, message: ToShim) -> Option<ToShim> {
         let Current::Pending(pending) = &mut self.current else {
             return Some(message);
         };
         let context = &mut self.context;
         match message {
-            // The final commit is durable, or nobody could have sent another run.
+            // The final commit is durable, or the server would not have sent another run.
             ToShim::Release { job, attempt } if pending.is(job, attempt) && pending.has_ended() => {
                 self.current = Current::Nothing;
             }
@@ -264,7 +267,7 @@ impl EventLoop {
                 self.current = Current::Nothing;
                 return Some(ToShim::Run(spec));
             }
-            // It has been taken, so that it may not be refused.
+            // The shim has accepted it already, so it must not be refused.
             ToShim::Run(spec) if pending.is(spec.job, spec.attempt) => {}
             ToShim::Input {
                 job,
@@ -289,7 +292,7 @@ impl EventLoop {
         };
     }
 
-    /// What becomes of an attempt that waits for its first segment when that is tried.
+    /// Tries to create the first segment of a pending attempt, and returns the state after that.
     fn begun(&mut self, mut pending: Box<Pending>, now: Instant) -> Current {
         match pending.claim(&mut self.context) {
             Ok(log) => Current::Attempt(Box::new(pending.begin(log, &mut self.context, now))),
@@ -311,11 +314,11 @@ impl EventLoop {
             .push(FromShim::Refused { job, attempt, why });
     }
 
-    /// A run acknowledges the end of the attempt before.
+    /// Begins a new attempt. A run also acknowledges the end of the attempt before.
     fn run_attempt(&mut self, spec: RunSpec, now: Instant) {
         if let Some(attempt) = self.current.attempt_mut() {
             if attempt.is(spec.job, spec.attempt) {
-                // It has been started, so that it may not be refused.
+                // It has been started already, so it must not be refused.
                 return;
             }
             attempt.acknowledge();
@@ -329,8 +332,8 @@ impl EventLoop {
         self.begin_pending(now);
     }
 
-    /// Whether the shim may leave: it holds nothing that would be lost, and it was told to, or
-    /// nobody has asked for it for a while.
+    /// Whether the shim may leave: it holds nothing that would be lost, and it was told to leave or
+    /// no server has been connected for a while.
     fn is_done(&self, now: Instant) -> bool {
         let asked = self.leaving;
         let without_server = self
@@ -369,7 +372,7 @@ impl EventLoop {
         let Some(next) = all.min() else {
             return PollTimeout::NONE;
         };
-        // Rounded up: waking a moment too early would be waking twice.
+        // Rounded up: an early wake-up would find nothing due and wait again.
         let ms = next
             .saturating_duration_since(now)
             .as_micros()

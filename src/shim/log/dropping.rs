@@ -1,5 +1,5 @@
-//! What the log does not keep: segments that make way for newer output, and output that comes
-//! behind the bound. Which of both a job wants is not decided here.
+//! Output that the log does not keep: segments that are dropped for newer output, and output after
+//! the bound.
 
 use super::{
     AttemptLog, WriteContext,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl AttemptLog {
-    /// Drops what has to go before `length` bytes of the frame's space are written.
+    /// Drops the segments that have to go before `length` bytes of the frame's space are written.
     pub(super) fn drop_oldest_for(&mut self, context: &mut WriteContext<'_>, length: usize) {
         let data = context.frame.payload(0..length);
         let Some(retention) = self
@@ -32,7 +32,8 @@ impl AttemptLog {
         }
     }
 
-    /// The sync thread does it; no further segment is begun before it is done.
+    /// Asks the sync thread to unlink the segments; no further segment is begun before that is
+    /// done.
     fn drop_segments(&mut self, syncer: &mut Syncer, victims: Victims) {
         let of = self.current.name();
         let names = victims.first_offsets.into_iter();
@@ -45,7 +46,7 @@ impl AttemptLog {
         self.request(syncer, work, false);
     }
 
-    /// It is on disk that those segments are gone.
+    /// It is on disk that those segments are dropped.
     pub(super) fn confirm_drop(&mut self) {
         if let Some(retention) = &mut self.retention {
             retention.confirm();
@@ -58,12 +59,12 @@ impl AttemptLog {
         }
     }
 
-    /// Whether it is not known yet whether segments have gone.
+    /// Whether a drop is under way whose result is not known yet.
     pub(super) fn is_dropping(&self) -> bool {
         self.retention.as_ref().is_some_and(Retention::is_pending)
     }
 
-    /// No output has room any more: the frame that waits, and what follows, is counted and not
+    /// The disk takes no more output: the frame that waits, and what follows, is counted and not
     /// stored.
     pub fn cut(&mut self, frame: &mut FrameBuffer) {
         if self.unstored == Dropped::default() {
@@ -81,12 +82,12 @@ impl AttemptLog {
         frame.clear();
     }
 
-    /// Counts what is behind the first `kept` of the frame's `length` bytes, and does not store it.
+    /// Counts the bytes after the first `kept` of the frame's `length` bytes, without storing them.
     pub fn count_unstored(&mut self, frame: &FrameBuffer, kept: usize, length: usize) {
         count(&mut self.unstored, frame.payload(kept..length));
     }
 
-    /// How many of the first `length` bytes in the frame's space may be stored.
+    /// How many of the first `length` bytes in the frame's space fit below the bound.
     pub fn fitting(&self, frame: &FrameBuffer, length: usize) -> usize {
         let bytes = self.bound.bytes;
         let left = bytes.map_or(u64::MAX, |max| max.saturating_sub(self.final_end()));
@@ -102,7 +103,7 @@ impl AttemptLog {
         }
     }
 
-    /// Whether nothing more may be stored.
+    /// Whether the bound is reached.
     pub fn is_at_bound(&self) -> bool {
         let bytes = self.bound.bytes;
         bytes.is_some_and(|max| self.final_end() >= max) || self.lines_left() == Some(0)
@@ -113,12 +114,12 @@ impl AttemptLog {
         Some(self.bound.lines?.saturating_sub(lines))
     }
 
-    /// Whether output was counted that is not stored.
+    /// Whether output was counted and not stored.
     pub fn has_unstored(&self) -> bool {
         self.unstored.bytes > 0
     }
 
-    /// What was dropped so far.
+    /// What was dropped so far, at the end of the output included.
     pub fn dropped(&self) -> Dropped {
         let dropped_range = self.retention.as_ref().and_then(Retention::dropped_range);
         let oldest = dropped_range
@@ -137,12 +138,12 @@ impl AttemptLog {
             .is_some_and(|retention| retention.dropped_range().is_some() || retention.is_pending())
     }
 
-    /// Where the output ends, with what came behind its bound.
+    /// Where the output ends, including what was not stored.
     pub fn final_end(&self) -> Offset {
         self.end + self.unstored.bytes
     }
 
-    /// The record of what came behind the bound, if anything did.
+    /// The gap record for output that was not stored; empty where all was.
     pub(super) fn final_gap_record(&self) -> Vec<u8> {
         if self.unstored == Dropped::default() {
             return Vec::new();

@@ -1,5 +1,6 @@
-//! The attempt's output as it goes to disk: frames into segments, sealed one after the other. It
-//! says why it cannot go on and never waits itself; who reads the pipes is not known here.
+//! The output of one attempt on disk: frames are written into segments, which are sealed one after
+//! the other. When the log cannot go on it returns an [`Obstacle`] and never waits itself.
+//! `attempt::flow` reads the pipes.
 
 mod bound;
 mod dropping;
@@ -39,14 +40,14 @@ use space::SpoolLimits;
 use sync::{SyncWork, Syncer};
 use syncing::Syncing;
 
-/// How much is written before it is looked again whether the disk is full, bytes.
+/// How many bytes are written before the free space is checked again.
 const CHECK_EVERY_BYTES: u64 = 256 << 10;
 
-/// What the log needs from the shim for a step.
+/// What the log borrows from the shim for one step.
 pub struct WriteContext<'a> {
-    /// The frame that is being written.
+    /// The frame that is being made or waits to be written.
     pub frame: &'a mut FrameBuffer,
-    /// Where sealed segments go.
+    /// The thread that syncs sealed segments.
     pub syncer: &'a mut Syncer,
 }
 
@@ -55,21 +56,21 @@ pub struct WriteContext<'a> {
 pub struct AttemptLog {
     spool: Arc<OwnedFd>,
     current: SegmentWriter,
-    /// Created, but the current one is not sealed yet.
+    /// The next segment, once it is created; the current one is not sealed yet.
     next: Option<SegmentWriter>,
     bounds: SpoolLimits,
     reserve: DiskReserve,
-    /// What may still be written before it is looked whether the disk is full, bytes.
+    /// How many bytes may still be written before the free space is checked.
     unchecked_bytes: u64,
     segment_bytes: u64,
     start_at: u64,
     end: Offset,
     bound: Bound,
-    /// Lines that are stored; counted where they are bounded.
+    /// Lines that are stored; counted only where a bound on lines exists.
     lines: u64,
-    /// Where only the first and the newest output is kept.
+    /// Set where only the first and the newest output is kept (`drop_oldest`).
     retention: Option<Retention>,
-    /// What came behind `end` and was not taken any more, and why.
+    /// Output after `end` that was counted and not stored, and why.
     unstored: Dropped,
     unstored_reason: GapReason,
     syncing: Syncing,
@@ -78,7 +79,7 @@ pub struct AttemptLog {
 
 impl AttemptLog {
     /// Takes the right to start the attempt: creates its first segment. `AlreadyExists` where
-    /// somebody else has it. Results of syncs come back under `ticket`.
+    /// another process has that right. Results of syncs come back under `ticket`.
     pub fn create(
         spool: Arc<OwnedFd>,
         reserve: DiskReserve,
@@ -113,8 +114,8 @@ impl AttemptLog {
         })
     }
 
-    /// Writes the intent (JSON) and keeps the place of the start record free behind it: zeros,
-    /// so that the process need not ask the disk for room. Once done, there is nothing to do.
+    /// Writes the intent (JSON) and, after it, zeros in the space of the start record, so that the
+    /// child process does not need new disk space. Does nothing when that is done.
     pub fn begin(&mut self, intent: &[u8]) -> Result<(), Obstacle> {
         if self.start_at > 0 {
             return Ok(());
@@ -127,7 +128,7 @@ impl AttemptLog {
         Ok(())
     }
 
-    /// Takes now what dropping will need. Once done, there is nothing to do.
+    /// Reserves the files that dropping will need. Does nothing when that is done.
     pub fn prepare(&self) -> Result<(), Obstacle> {
         let SegmentName { job, attempt, .. } = self.current.name();
         if self.retention.is_some() {
@@ -136,12 +137,12 @@ impl AttemptLog {
         Ok(())
     }
 
-    /// The file and the byte in it for the start record.
+    /// The file of the start record and its position in it, bytes.
     pub fn start_position(&self) -> (RawFd, u64) {
         (self.current.file().as_raw_fd(), self.start_at)
     }
 
-    /// The start record at its place and its wall clock, if the child has written one.
+    /// The start record and its wall clock (µs since 1970), if the child has written one.
     pub fn read_start(&self) -> Option<(StartPayload, i64)> {
         let mut bytes = [0; START_BYTES];
         let file = self.current.file();
@@ -154,31 +155,31 @@ impl AttemptLog {
         }
     }
 
-    /// Writes the start record for a child that died before it could.
+    /// Writes the start record for a child that was killed before it wrote it.
     pub fn write_start(&mut self, start: StartPayload) -> io::Result<()> {
         let bytes = fork::start_record(self.end, start);
         self.current.file().write_all_at(&bytes, self.start_at)
     }
 
-    /// There is no start record: the next record takes its place, and longer than that place
-    /// it is.
+    /// There is no start record: the next record overwrites the space that was kept for it, and is
+    /// longer.
     pub fn forget_start(&mut self) {
         self.current.rewind(self.start_at);
     }
 
-    /// Whether there is room for another segment.
+    /// Whether there is disk space for another segment.
     pub fn has_room(&self) -> Result<(), Obstacle> {
         self.has_room_for(0)
     }
 
-    /// Whether `more_bytes` fit below the spool's bound, too.
+    /// Whether `more_bytes` more also fit below the limit of the spool.
     fn has_room_for(&self, more_bytes: u64) -> Result<(), Obstacle> {
         let why = space::shortage(&self.spool, &self.bounds, &self.reserve, more_bytes)?;
         why.map_or(Ok(()), |why| Err(Obstacle::Full(why)))
     }
 
-    /// Room that was given up for the ends of attempts is not to be filled with the output of those
-    /// that run. Looked at now and then, and before each write once the disk was full.
+    /// Space that the reserve has released for the ends of attempts must not be filled with the
+    /// output of running ones. Checked now and then, and before each write once the disk was full.
     fn check_reserve(&mut self) -> Result<(), Obstacle> {
         if self.unchecked_bytes > 0 {
             return Ok(());
@@ -193,7 +194,7 @@ impl AttemptLog {
     }
 
     /// Makes the log ready for more output: writes the frame that waits, and begins the next
-    /// segment where one is due. `urgent`: whatever the bounds say, as long as the disk takes it.
+    /// segment where one is due. `urgent`: ignores the limits, as long as the disk takes the bytes.
     pub fn make_ready(
         &mut self,
         context: &mut WriteContext<'_>,
@@ -209,18 +210,20 @@ impl AttemptLog {
         self.continue_syncing(context.syncer, urgent)?;
         match self.next_segment(urgent) {
             Ok(next) => self.roll(next, context.syncer, urgent),
-            // The end needs no other file, whatever is short: the last one becomes longer.
+            // The end of an attempt needs no further segment when space is short: the last one
+            // becomes longer.
             Err(_) if urgent => Ok(()),
             Err(why) => Err(why),
         }
     }
 
-    /// A segment without output is never full, for its successor would have its name.
+    /// A segment without output is never full: its successor would have the same name.
     fn is_full(&self) -> bool {
         self.current.length() >= self.segment_bytes && self.end > self.current.name().first_offset
     }
 
-    /// Writes the first `length` bytes of the frame's space as output.
+    /// Writes the first `length` bytes of the frame's space as output. After an error the frame
+    /// waits and is written by the next [`Self::make_ready`].
     pub fn write(
         &mut self,
         context: &mut WriteContext<'_>,
@@ -258,7 +261,7 @@ impl AttemptLog {
         }
     }
 
-    /// Seals the current segment. The next one exists first, so that a reader who sees the seal
+    /// Seals the current segment. The next one exists first, so that a reader that sees the seal
     /// finds it.
     fn roll(
         &mut self,
@@ -272,7 +275,8 @@ impl AttemptLog {
             return Err(e.into());
         }
         let old = std::mem::replace(&mut self.current, next);
-        // Where segments are dropped nobody needs to hear of each.
+        // Where segments are dropped, the server does not copy sealed ones and needs no message for
+        // each.
         self.sealed = (!self.drops_segments()).then_some(self.end);
         if let Some(retention) = &mut self.retention {
             retention.roll(self.end);
@@ -283,7 +287,7 @@ impl AttemptLog {
 
     fn create_next(&self, urgent: bool) -> Result<SegmentWriter, Obstacle> {
         if !urgent {
-            // It may become as long as a segment and its last record.
+            // A file may become as long as a segment and one more record.
             self.has_room_for(self.segment_bytes + frame::READ_BYTES as u64)?;
         }
         let name = SegmentName {
@@ -298,27 +302,28 @@ impl AttemptLog {
         self.current.append(&record::encode(&header, &[]))
     }
 
-    /// Writes the attempt's last record, and before it, in the same write, what is missing at the
-    /// end of its output.
+    /// Writes the attempt's last record, and before it, in the same write, the record of the output
+    /// that is missing at the end.
     pub fn write_exit(&mut self, facts: &[u8]) -> Result<(), Obstacle> {
         let mut bytes = self.final_gap_record();
         let header = frame::header(RecordKind::Exit, Stream::Stdout, self.final_end());
         bytes.extend(record::encode(&header, facts));
         self.current.append(&bytes)?;
         if let Some(next) = self.next.take() {
-            // It was made for output that found no room. Left behind, it says nothing to anybody.
+            // It was created for output that found no space. A file that stays says nothing to a
+            // reader.
             let name = next.name().to_string();
             let _ = unlinkat(&self.spool, name.as_str(), UnlinkatFlags::NoRemoveDir);
         }
         Ok(())
     }
 
-    /// Where the stored output ends, frames that wait aside.
+    /// Where the stored output ends, without a frame that waits.
     pub fn end(&self) -> Offset {
         self.end
     }
 
-    /// The offset of the last seal, once.
+    /// The offset of the last seal, once; `None` until there is another.
     pub fn take_sealed(&mut self) -> Option<Offset> {
         self.sealed.take()
     }

@@ -7,13 +7,13 @@ use super::space;
 /// Why the log cannot go on at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
-    /// No room; trying again later may help.
+    /// No disk space, and why; trying again later may help.
     Full(String),
-    /// Something is wrong with the disk; trying again later may help.
+    /// The disk returns an error, and which; trying again later may help.
     Broken(String),
-    /// The process could not be started; trying again after the pause may help.
+    /// The process could not be started, and why; trying again after this pause may help.
     NotStarted(String, Duration),
-    /// Two segments are unsynced; the sync thread tells when to go on.
+    /// Two segments are unsynced; the attempt goes on when the sync thread has a result.
     Unsynced,
 }
 

@@ -1,5 +1,4 @@
-//! Which segments stay where the oldest output makes way: the first one and the newest.
-//! Counting and nothing else; files, and when they go, are the log's business.
+//! Which segments are kept under `drop_oldest`: the first one and the newest.
 
 use std::collections::VecDeque;
 
@@ -8,21 +7,21 @@ use crate::{
     spool::{DroppedRange, RunSpec, record::HEADER_BYTES},
 };
 
-/// How many times the bound the files may take, for the headers of their records: a process that
-/// writes byte by byte makes forty of each.
+/// How many times the bound the files may take, because of the headers of records: a process that
+/// writes byte by byte adds 40 bytes to each.
 const FILES_FACTOR: u64 = 2;
 
-/// What a segment holds.
+/// What a segment, or several, hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct SegmentContent {
     bytes: u64,
-    /// Headers included.
+    /// Bytes in the file, with the headers of records.
     file_bytes: u64,
     lines: u64,
 }
 
 impl SegmentContent {
-    /// What a record of these bytes takes.
+    /// What a record with these bytes takes.
     fn of(data: &[u8]) -> Self {
         Self {
             bytes: data.len() as u64,
@@ -44,26 +43,26 @@ impl SegmentContent {
     }
 }
 
-/// Segments that go, and the hole that they leave with all that went before.
+/// Segments to drop, and the range that is missing then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Victims {
-    /// Their first offsets, in order.
+    /// The first offsets of the segments, in order.
     pub first_offsets: Vec<Offset>,
-    /// Everything that has been dropped then.
+    /// Everything that has been dropped then, these segments included.
     pub dropped_range: DroppedRange,
 }
 
-/// How much output stays.
+/// How much output is kept.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keep {
-    /// At most so many bytes.
+    /// Up to this many bytes; `None`: no bound on bytes.
     pub bytes_max: Option<u64>,
-    /// Segments go as long as so many lines stay; `None`: however few stay.
+    /// Segments are dropped as long as at least this many lines are kept; `None`: no such rule.
     pub lines_min: Option<u64>,
 }
 
 impl Keep {
-    /// Whether `oldest` has to go out of `kept`, the last `more` of which is not written yet.
+    /// Whether `oldest` must be dropped out of `kept`, the last `more` of which is not written yet.
     fn must_drop(
         &self,
         kept: SegmentContent,
@@ -85,28 +84,28 @@ impl Keep {
 #[derive(Debug)]
 pub struct Retention {
     keep: Keep,
-    /// All that is kept, the current segment included.
+    /// All that is kept, with the current segment.
     kept: SegmentContent,
-    /// The current segment, and where it begins.
+    /// Where the current segment begins, and what it holds.
     current: (Offset, SegmentContent),
     first_is_sealed: bool,
-    /// Sealed ones behind the first, oldest first: what may go.
+    /// Sealed segments after the first, oldest first: these may be dropped.
     sealed: VecDeque<(Offset, SegmentContent)>,
-    /// What is gone for certain.
+    /// The range whose drop is confirmed.
     dropped_range: Option<DroppedRange>,
     pending: Option<PendingDrop>,
 }
 
-/// Segments that are to go, until it is known whether they have.
+/// Segments whose drop is requested and not yet confirmed or cancelled.
 #[derive(Debug)]
 struct PendingDrop {
     segments: Vec<(Offset, SegmentContent)>,
-    /// Everything that is gone then.
+    /// The dropped range once they are gone.
     dropped_range: DroppedRange,
 }
 
 impl Retention {
-    /// The ring of an attempt that keeps its first and its newest output.
+    /// The retention of an attempt with `drop_oldest` and a bound; `None` for others.
     pub fn of(spec: &RunSpec) -> Option<Self> {
         let keep = Keep {
             bytes_max: spec.output_bytes_max,
@@ -117,7 +116,7 @@ impl Retention {
         (drops_oldest && is_bound).then(|| Self::new(keep, spec.start_offset))
     }
 
-    /// Keeps so much of output that begins at `start`.
+    /// Retention of output that begins at the offset `start`.
     pub fn new(keep: Keep, start: Offset) -> Self {
         Self {
             keep,
@@ -130,8 +129,8 @@ impl Retention {
         }
     }
 
-    /// These bytes are to be written into the current segment: what has to go first. Nothing, as
-    /// long as it is not known whether the ones before have gone.
+    /// Counts bytes that are about to be written into the current segment, and returns the segments
+    /// that must be dropped first: none while an earlier drop is unconfirmed.
     pub fn add(&mut self, data: &[u8]) -> Option<Victims> {
         let more = SegmentContent::of(data);
         self.kept.add(more);
@@ -142,7 +141,7 @@ impl Retention {
         }
     }
 
-    /// These bytes were not written after all.
+    /// Takes back the count of bytes that were not written.
     pub fn remove(&mut self, data: &[u8]) {
         let less = SegmentContent::of(data);
         self.kept.take(less);
@@ -172,14 +171,14 @@ impl Retention {
         })
     }
 
-    /// What was to go is gone.
+    /// The pending drop is done.
     pub fn confirm(&mut self) {
         if let Some(pending) = self.pending.take() {
             self.dropped_range = Some(pending.dropped_range);
         }
     }
 
-    /// What was to go stays.
+    /// The pending drop is cancelled: its segments are kept.
     pub fn cancel(&mut self) {
         for (first_offset, content) in self
             .pending
@@ -193,12 +192,12 @@ impl Retention {
         }
     }
 
-    /// Whether it is not known yet whether segments have gone.
+    /// Whether a drop is pending.
     pub fn is_pending(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// The current segment has been sealed; the next one begins at `end`.
+    /// The current segment is sealed; the next one begins at `end`.
     pub fn roll(&mut self, end: Offset) {
         let sealed = std::mem::replace(&mut self.current, (end, SegmentContent::default()));
         if std::mem::replace(&mut self.first_is_sealed, true) {
@@ -206,7 +205,7 @@ impl Retention {
         }
     }
 
-    /// What is gone so far, for certain.
+    /// The range that is dropped for certain.
     pub fn dropped_range(&self) -> Option<DroppedRange> {
         self.dropped_range
     }
@@ -225,7 +224,7 @@ fn extend(dropped_range: &mut Option<DroppedRange>, from: Offset, content: Segme
     dropped_range.lines += content.lines;
 }
 
-/// How many line ends there are in `data`.
+/// The number of line ends (0x0A) in `data`.
 pub fn line_ends(data: &[u8]) -> u64 {
     data.iter().filter(|byte| **byte == b'\n').count() as u64
 }
@@ -241,8 +240,8 @@ mod tests {
         }
     }
 
-    /// Writes segments of one line each, of that many bytes, and returns the first offsets of
-    /// those that went.
+    /// Writes segments of one line each, of that many bytes, and returns the first offsets of the
+    /// dropped ones.
     fn run(retention: &mut Retention, segments: u64, bytes: usize) -> Vec<Offset> {
         let mut line = vec![b'x'; bytes - 1];
         line.push(b'\n');

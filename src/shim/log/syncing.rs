@@ -1,5 +1,5 @@
-//! What of the log is on disk: what the sync thread was asked for, what could not be handed to it,
-//! and what it could not do. Which bytes are in the files is not known here.
+//! What of the log is on disk: the requests to the sync thread, those that could not be sent to it,
+//! and those that failed.
 
 use std::collections::VecDeque;
 
@@ -10,24 +10,24 @@ use super::{
 };
 use crate::spool::{SegmentName, unsynced};
 
-/// What is under way, and what is not.
+/// The state of the requests of one attempt.
 #[derive(Debug)]
 pub(super) struct Syncing {
-    /// Results come back under this.
+    /// Results for this attempt carry this ticket.
     ticket: u64,
-    /// Requests to the sync thread that have not come back.
+    /// How many requests the sync thread has not answered.
     asked: u32,
-    /// What could not be handed to it yet: it counts as not synced, not dropped.
+    /// Requests that could not be sent yet: their data counts as not synced, not dropped.
     unsent: VecDeque<SyncWork>,
-    /// A drop that could not be done, to be tried again.
+    /// A drop that failed, to be sent again.
     failed_drop: Option<SyncWork>,
-    /// Why, told once before it is tried again.
+    /// Why it failed, reported once before it is sent again.
     next_obstacle: Option<Obstacle>,
-    /// The last drop failed, and it is not known yet whether another try fares better.
+    /// The last drop failed, and the result of the next try is not known yet.
     drop_failed_before: bool,
-    /// What a sync has lost, no later one brings back.
+    /// Why a sync failed. No later sync brings that data back.
     error: Option<String>,
-    /// Nothing is dropped any more: a drop was taken back at the end.
+    /// No more segments are dropped: a drop was cancelled at the end.
     keeps_all: bool,
 }
 
@@ -51,8 +51,9 @@ impl Syncing {
 }
 
 impl AttemptLog {
-    /// No segment is begun before what was asked for is done: two may be unsynced, never three.
-    /// `closing`: nothing else is to be done, so what no thread can do is done here and now.
+    /// No segment is begun before all requests are done: two may be unsynced, never three.
+    /// `closing`: nothing else is to be done, so that a request that no thread can take is done in
+    /// this one.
     pub(super) fn continue_syncing(
         &mut self,
         syncer: &mut Syncer,
@@ -74,7 +75,7 @@ impl AttemptLog {
 
     pub(super) fn request(&mut self, syncer: &mut Syncer, work: SyncWork, closing: bool) {
         self.syncing.unsent.push_back(work);
-        // What cannot be handed over is kept, and keeps the next segment from being begun.
+        // A request that cannot be sent is kept, and prevents the next segment from being begun.
         let _ = self.send(syncer, closing);
     }
 
@@ -95,14 +96,14 @@ impl AttemptLog {
         Ok(())
     }
 
-    /// Has the current segment synced; [`Self::synced`] tells when all is on disk.
+    /// Asks for a sync of the current segment; [`Self::synced`] says when all is on disk.
     pub fn sync_all(&mut self, syncer: &mut Syncer) {
         let file = self.current.shared_file();
         self.request(syncer, SyncWork::Sync(file), true);
     }
 
-    /// Waits until it is certain what has been dropped. What could not be, stays: nobody is to wait
-    /// for the end until a disk is well.
+    /// Waits until it is certain what has been dropped. Segments that could not be dropped are
+    /// kept: the end of an attempt must not wait for a broken disk.
     pub fn finish_drops(&mut self, syncer: &mut Syncer) -> Result<(), Obstacle> {
         if !self.is_dropping() {
             return Ok(());
@@ -124,7 +125,7 @@ impl AttemptLog {
         }
     }
 
-    /// Takes a result of the sync thread; one of another attempt is not ours.
+    /// Takes a result of the sync thread; ignores one of another attempt.
     pub fn on_synced(&mut self, synced: Synced) {
         if synced.ticket == self.syncing.ticket {
             self.syncing.asked = self.syncing.asked.saturating_sub(1);
@@ -154,7 +155,7 @@ impl AttemptLog {
         }
     }
 
-    /// Whether what is waited for is another try of what has failed before.
+    /// Whether the drop that is under way, or comes next, repeats one that has failed.
     pub fn tries_again(&self) -> bool {
         self.syncing.drop_failed_before
     }
@@ -162,12 +163,14 @@ impl AttemptLog {
     fn lose_sync(&mut self, failure: &SyncFailure) {
         self.syncing.error = Some(failure.error.to_string());
         let SegmentName { job, attempt, .. } = self.current.name();
-        // Should this fail, the server is told: nothing of this attempt counts as synced.
+        // Should this fail, the server still knows from the exit message: nothing of this attempt
+        // counts as synced.
         let _ = unsynced::mark(&self.spool, job, attempt);
     }
 
-    /// `None` while a request is under way; then whether all that was requested is on disk. Once
-    /// a sync has failed this never turns good again: the kernel forgets such errors, we do not.
+    /// `None` while a request is under way; then whether all that was requested is on disk. After a
+    /// failed sync the result stays an error: the kernel reports such an error once and then
+    /// forgets it.
     pub fn synced(&self) -> Option<Result<(), &str>> {
         if self.syncing.asked > 0 || !self.syncing.unsent.is_empty() {
             return None;
@@ -184,7 +187,7 @@ fn cannot_drop(failure: SyncFailure) -> Obstacle {
         Obstacle::Broken(why) => {
             Obstacle::Broken(format!("the oldest output cannot be dropped: {why}"))
         }
-        // A hole that cannot be written down comes as one of the two above.
+        // An error while the dropped range is written comes as one of the two above.
         other @ (Obstacle::NotStarted(..) | Obstacle::Unsynced) => other,
     }
 }

@@ -1,5 +1,5 @@
-//! The shim's lock and socket, and who may talk through it: the server of the highest epoch that knows
-//! the shim's key, nobody else. What the messages mean is not known here.
+//! The shim's lock and control socket. Only the server with the highest epoch that knows the shim's
+//! key may use it. `event_loop` handles the messages.
 
 use std::{
     fs::File,
@@ -25,38 +25,39 @@ use crate::{
     spool::{FromShim, LaunchRequest, Layout, ShimKey, ToShim, message::EPOCH_MAX, safe_file},
 };
 
-/// Connections that have not said hello. Beyond that the process with the most of them loses its
-/// oldest one: a server that has just come is not pushed out by a job that connects in a loop.
+/// How many connections may be open that have not sent a valid hello. Above that, the process with
+/// the most of them loses its oldest one: a job that connects in a loop does not displace a server
+/// that has just connected.
 const UNAUTHENTICATED_MAX: usize = 16;
 
-/// How many of them may be those of the shim's own job. Not none: a job may start a server.
+/// How many of them may come from the shim's own job. Not 0: a job may start a server.
 const OWN_UNAUTHENTICATED_MAX: usize = 4;
 
-/// How many are let in before everything else has its turn.
+/// How many connections are accepted before other events are handled.
 const ACCEPTS_MAX: usize = 32;
 
-/// How long nobody is let in after that failed for want of descriptors or memory.
+/// How long no connection is accepted after accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What came through the door.
+/// What a client of the socket wants.
 #[derive(Debug)]
 pub enum Call {
-    /// A server has said hello and is to be welcomed; everybody before it has been forgotten.
+    /// A server has sent a valid hello and is to be welcomed; every older connection is closed.
     Hello {
         /// The data directory's instance.
         instance: String,
     },
-    /// A message of the server.
+    /// A message from the server.
     Message(ToShim),
-    /// Somebody of our own user wants a program started beside us, and waits for the answer.
+    /// A process of our own user wants a program started as our sibling, and waits for the reply.
     Launch(Box<LaunchRequest>, ControlConnection),
 }
 
-/// The shim's place in `DATA/shims`.
+/// The shim's lock file and socket in `DATA/shims`, with their connections.
 pub struct ControlSocket {
     directory: File,
     id: String,
-    /// `None`: nobody has given it one, and it takes everybody of its user at their word.
+    /// `None`: the shim was given none, and accepts every hello from its user or root.
     key: Option<ShimKey>,
     _lock: Flock<File>,
     listener: UnixListener,
@@ -66,16 +67,16 @@ pub struct ControlSocket {
     accept_again_at: Option<Instant>,
 }
 
-/// A connection that has not said hello.
+/// A connection that has not sent a valid hello.
 struct Unauthenticated {
     connection: ControlConnection,
-    /// It comes from the shim's own job.
+    /// Whether it comes from the shim's own job.
     is_own: bool,
 }
 
 impl ControlSocket {
-    /// Takes the lock and opens the socket. The socket is reached through the directory's
-    /// descriptor, so that no path is too long. The caller's umask decides on its mode.
+    /// Takes the lock and opens the socket. The socket is bound through the directory's descriptor,
+    /// so that its path is never too long. The caller's umask decides its mode.
     pub fn open(layout: &Layout, id: &str, key: Option<ShimKey>) -> io::Result<Self> {
         let directory = safe_file::open_directory(&layout.shims())?;
         let lock = lock(&directory, id)?;
@@ -99,7 +100,7 @@ impl ControlSocket {
         })
     }
 
-    /// Every descriptor that may wake the shim, and whether it waits to be written to.
+    /// Every descriptor to poll, and whether bytes wait to be written to it.
     pub fn waits(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
         let listener = self
             .accept_again_at
@@ -113,13 +114,13 @@ impl ControlSocket {
             .chain(connections.map(|c| (c.as_fd(), c.has_waiting())))
     }
 
-    /// When it listens again, while it cannot.
+    /// When connections are accepted again; `None` while they are accepted.
     pub fn accept_again_at(&self) -> Option<Instant> {
         self.accept_again_at
     }
 
-    /// Lets in who knocks, and reads once from everybody. `tree` tells the job's processes from
-    /// others.
+    /// Reads once from every connection, then accepts new ones. `tree` shows which of them come
+    /// from the job's processes.
     pub fn receive_all(&mut self, tree: &Tree, now: Instant) {
         self.accept_again_at.take_if(|until| *until <= now);
         let unauthenticated = self.unauthenticated.iter_mut().map(|s| &mut s.connection);
@@ -136,7 +137,8 @@ impl ControlSocket {
         for _ in 0..ACCEPTS_MAX {
             match self.listener.accept() {
                 Ok((stream, _)) => {
-                    // Others than our user and root, or a socket that cannot be asked: closed.
+                    // Other users than ours and root, or a socket whose peer cannot be determined:
+                    // closed.
                     if let Ok(Some(connection)) = ControlConnection::accept(stream) {
                         self.add(connection, tree);
                     }
@@ -144,7 +146,8 @@ impl ControlSocket {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-                // It would fail again at once, and the listener stays readable.
+                // Accept would fail again at once while the listener stays readable: pause, or the
+                // loop would spin.
                 Err(_) => {
                     self.close_oldest(|_| true);
                     self.accept_again_at = Some(now + ACCEPT_PAUSE);
@@ -154,13 +157,14 @@ impl ControlSocket {
         }
     }
 
-    /// Takes a newcomer, and hears it at once: a server says hello as it comes.
+    /// Adds a new connection and reads from it at once: a server sends its hello directly after
+    /// connecting.
     fn add(&mut self, mut connection: ControlConnection, tree: &Tree) {
         connection.receive();
         if !connection.is_open() {
             return;
         }
-        // One that cannot be looked at counts as a stranger.
+        // A process that cannot be looked at does not count as the job's.
         let is_own = tree.is_ours(connection.peer()) == Ok(true);
         self.unauthenticated
             .push(Unauthenticated { connection, is_own });
@@ -172,7 +176,7 @@ impl ControlSocket {
         }
     }
 
-    /// Closes a connection among these: the oldest one of the process that has the most.
+    /// Closes the oldest connection of the process that has the most, among those that match.
     fn close_oldest(&mut self, among: impl Fn(&Unauthenticated) -> bool) {
         let peers = self
             .unauthenticated
@@ -183,8 +187,8 @@ impl ControlSocket {
         }
     }
 
-    /// The next thing to do. The newest connections come first: a hello there takes back what
-    /// older ones have not been heard on.
+    /// The next call. The newest connections come first: a hello there discards what older ones
+    /// have sent and the shim has not handled.
     pub fn next_call(&mut self) -> Option<Call> {
         for at in (0..self.unauthenticated.len()).rev() {
             match self.unauthenticated[at].connection.next_message() {
@@ -231,10 +235,11 @@ impl ControlSocket {
         }
     }
 
-    /// A hello from the stranger at this place: whether it is the server now.
+    /// Handles a hello of the unauthenticated connection at index `at`; returns whether it is the
+    /// server now.
     fn admit(&mut self, at: usize, epoch: u64, instance: &str) -> bool {
         let mut connection = self.unauthenticated.remove(at).connection;
-        // One that cannot prove it changes nothing, and learns nothing.
+        // Without the proof nothing changes, and the client learns nothing.
         if !self.is_proven(&connection, epoch, instance) {
             return false;
         }
@@ -243,28 +248,28 @@ impl ControlSocket {
             return false;
         }
         self.epoch = epoch;
-        // Those before it in the list came before it.
+        // The connections before it in the list are older.
         self.unauthenticated.drain(..at);
         self.server = Some(connection);
         true
     }
 
-    /// Whether a hello comes from who knows the key, with an epoch that a server can have.
+    /// Whether a hello proves that its sender knows the key, with an epoch that a server can have.
     fn is_proven(&self, connection: &ControlConnection, epoch: u64, instance: &str) -> bool {
         let key = self.key.as_ref();
         epoch <= EPOCH_MAX && key.is_none_or(|key| key.proves(connection.proof(), epoch, instance))
     }
 
-    /// Tells the server; without one nobody hears it.
+    /// Sends a message to the server; without a server it is dropped.
     pub fn send(&mut self, message: &FromShim) {
         if let Some(server) = &mut self.server {
             server.send(message);
         }
-        // One that does not listen is closed at once: it must see that it is out.
+        // A server that does not read is closed at once: it must see that it has lost the shim.
         self.server.take_if(|server| !server.is_open());
     }
 
-    /// Whether a server is there.
+    /// Whether a server is connected.
     pub fn has_server(&self) -> bool {
         self.server.as_ref().is_some_and(ControlConnection::is_open)
     }
@@ -280,9 +285,9 @@ impl ControlSocket {
     }
 }
 
-/// Which of the connections of these processes, in the order in which they came, is to be closed:
-/// the oldest of the process that has the most; of equals, of the one that came first. `None` is one
-/// that stays.
+/// The index of the connection to close, given their processes in the order of arrival: the oldest
+/// one of the process that has the most; among equals, of the process that came first. `None` is a
+/// connection that stays.
 fn to_close(peers: &[Option<i32>]) -> Option<usize> {
     let count = |peer: i32| peers.iter().filter(|p| **p == Some(peer)).count();
     let mut chosen = None;
@@ -317,7 +322,7 @@ mod tests {
             to_close(&[many(1, 1), many(2, 15), many(3, 1)].concat()),
             Some(1)
         );
-        // Nobody has more than one: the one that has waited longest in vain.
+        // No process has more than one: the oldest connection is closed.
         let all: Vec<_> = (1..=17).map(Some).collect();
         assert_eq!(to_close(&all), Some(0));
         assert_eq!(to_close(&[None, Some(4), Some(5), Some(5)]), Some(2));
