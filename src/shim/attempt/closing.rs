@@ -1,5 +1,5 @@
-//! The last steps of an attempt whose tree is gone: the last bytes, the exit record, the disk, and
-//! the acknowledgement. How the tree came to its end is not known here.
+//! The last steps of an attempt whose tree is gone: the last bytes, the exit record, the sync, and
+//! the acknowledgement. `ending` handles the end of the tree.
 
 use std::time::Instant;
 
@@ -43,8 +43,8 @@ impl Attempt {
         self.record(context)
     }
 
-    /// Where the rest has no room it waits, unless somebody wants the attempt to end: then it is
-    /// counted, and the log says that it is missing.
+    /// Stores the rest of the output. Where the disk is full it waits, unless a stop was requested:
+    /// then the rest is counted, and the log says that it is missing.
     fn finish_output(&mut self, context: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         let is_cut = matches!(&self.phase, Phase::Draining(draining) if draining.is_cut);
         if !is_cut {
@@ -60,8 +60,8 @@ impl Attempt {
         Ok(())
     }
 
-    /// Somebody wants the end of an attempt whose leader has exited: what waits for room is tried
-    /// once more, at once.
+    /// A stop was requested for an attempt whose leader has exited: output that waits for disk
+    /// space is tried once more, at once.
     pub(super) fn want_end(&mut self, now: Instant) {
         self.end_wanted = true;
         if let (Phase::Draining(_), Some(blocked)) = (&self.phase, &mut self.blocked)
@@ -91,12 +91,13 @@ impl Attempt {
         matches!(&self.phase, Phase::Ended(ended) if matches!(ended.step, EndStep::Recording))
     }
 
-    /// Writes the exit record. Little output: the exit is told at once, for it goes into the
-    /// ledger; else when everything is on disk, and what was dropped is gone.
+    /// Writes the exit record. Where there is little output the exit is reported at once, because
+    /// the server stores that output in its database; otherwise it is reported when everything is
+    /// on disk and dropped segments are gone.
     pub(super) fn record(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
         let written = self.write_exit(context);
         let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.drops_segments();
-        // What is missing at the end is told by the record alone.
+        // Only the exit record says what is missing at the end, so then it must be written first.
         if is_little && (written.is_ok() || !self.log.has_unstored()) {
             let record = match written {
                 Ok(()) => ExitRecord::Written,
@@ -124,7 +125,7 @@ impl Attempt {
         self.log.write_exit(&crate::shim::json(&ended.facts))
     }
 
-    /// Waits for the sync thread, then tells.
+    /// Waits for the sync thread, then reports the exit.
     pub(super) fn await_sync(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
         if self.log.synced().is_none() {
             return Err(Obstacle::Unsynced);
@@ -134,7 +135,7 @@ impl Attempt {
         Ok(())
     }
 
-    /// Where no server is there to make the end durable, the shim does.
+    /// Writes an exit record that is still missing, while the end is not acknowledged.
     pub fn make_durable(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
         if self.is_at(ExitRecord::Missing) {
             self.write_exit(context)?;
@@ -144,7 +145,7 @@ impl Attempt {
         Ok(())
     }
 
-    /// Has everything synced, once, because nobody is there to acknowledge the end.
+    /// Asks for a sync of everything, once: no server is connected that could acknowledge the end.
     pub fn sync_end(&mut self, context: &mut ShimContext) {
         if self.is_at(ExitRecord::Written) {
             self.advance_record(ExitRecord::Syncing);
@@ -152,7 +153,7 @@ impl Attempt {
         }
     }
 
-    /// Whether the exit was told and its record is that far.
+    /// Whether the exit was reported and its record is in this state.
     fn is_at(&self, record: ExitRecord) -> bool {
         self.phase
             .reported()
@@ -198,12 +199,12 @@ impl Attempt {
         self.is_at(ExitRecord::Syncing) && self.log.synced() == Some(Ok(()))
     }
 
-    /// Whether the end has been told (or would have been, had anybody listened).
+    /// Whether the exit has been reported (or would have been, with a server connected).
     pub fn is_reported(&self) -> bool {
         self.phase.reported().is_some()
     }
 
-    /// The final commit is durable.
+    /// The server's final commit is durable.
     pub fn acknowledge(&mut self) {
         if let Some(reported) = self.phase.reported_mut() {
             reported.acknowledged = true;
@@ -223,32 +224,32 @@ impl Attempt {
         self.phase.is_gone() && self.is_durable()
     }
 
-    /// Its job and its number.
+    /// Its job number and attempt number.
     pub fn attempt_id(&self) -> (i64, u32) {
         (self.spec.job, self.spec.attempt)
     }
 
-    /// Whether this is the attempt.
+    /// Whether it is this attempt.
     pub fn is(&self, job: i64, attempt: u32) -> bool {
         (self.spec.job, self.spec.attempt) == (job, attempt)
     }
 
-    /// Whether the shim has said that it takes no more work: when the exit was told, processes were
-    /// still ours, named as survivors or on their way out.
+    /// Whether the exit message has said that the shim takes no more work: processes were still
+    /// ours then, as survivors or not yet reaped.
     pub fn retires_shim(&self) -> bool {
         self.phase
             .reported()
             .is_some_and(|reported| !reported.reusable)
     }
 
-    /// A result of the sync thread.
+    /// Handles a result of the sync thread.
     pub fn on_synced(&mut self, synced: Synced, context: &mut ShimContext) {
         self.log.on_synced(synced);
         self.report_sync_error(context);
     }
 }
 
-/// How the program ended, or that it never began.
+/// How the program ended, or that it was never started.
 fn exit(tree: &TreeEnd) -> Exit {
     let status = tree.status;
     match &tree.program {

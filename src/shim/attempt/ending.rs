@@ -1,5 +1,5 @@
-//! How an attempt's process tree ends: the leader's exit, the processes that outlive it, the
-//! proof that nobody is left. Signals are sent by the stop ladder; what follows is `closing`'s.
+//! How an attempt's process tree ends: the leader's exit, the processes that outlive it, the proof
+//! that no process is left. `stop` sends the signals; `closing` does what follows.
 
 use std::{
     io,
@@ -24,18 +24,19 @@ use crate::{
 /// How long processes that outlive their leader have from TERM to KILL.
 const LEFTOVER_GRACE: Duration = Duration::from_millis(500);
 
-/// How long until the processes are looked at again where that has failed.
+/// After how long the processes are looked at again where that has failed.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// How many exited processes are reaped before everything else has its turn: a job can make them as
+/// How many exited processes are reaped before other events are handled: a job can create them as
 /// fast as they are reaped.
 const REAPS_MAX: usize = 256;
 
 impl Attempt {
-    /// A child has changed its state: reaps what can be reaped, and notices the leader's exit.
+    /// Handles a change of a child's state: reaps what can be reaped, and notices the leader's
+    /// exit.
     ///
-    /// The leader itself is reaped last, because its number is its group's name. ECHILD is the
-    /// proof that nobody is left.
+    /// The leader itself is reaped last, because its number is also its group's. ECHILD is the
+    /// proof that no process is left.
     pub fn on_children(&mut self, context: &mut ShimContext, now: Instant) {
         self.watch_soon(now);
         let mut left = REAPS_MAX;
@@ -57,14 +58,15 @@ impl Attempt {
                 Ok(Some(pid)) => self.reap(pid),
             };
             if !reaped {
-                // No signal comes again for what could not be looked at or taken this time.
+                // The kernel sends no second SIGCHLD for a child that could not be looked at or
+                // reaped now.
                 return self.look_again(now);
             }
         }
         self.look_at = Some(now);
     }
 
-    /// The processes are looked at again in a moment: this time it failed.
+    /// Looks at the processes again in a moment: this time it failed.
     fn look_again(&mut self, now: Instant) {
         self.look_at = Some(now + LOOK_AGAIN);
     }
@@ -97,7 +99,7 @@ impl Attempt {
         Ok(remaining)
     }
 
-    /// Reaps a child if it has exited; whether it had.
+    /// Reaps a child if it has exited; returns whether it had.
     fn reap(&mut self, pid: i32) -> bool {
         let Ok(Some(reaped)) = fork::reap(pid) else {
             return false;
@@ -107,7 +109,7 @@ impl Attempt {
         true
     }
 
-    /// The leader has exited before its start was noticed: the report goes first.
+    /// The leader has exited before its start was noticed: handles its report first.
     fn finish_start(&mut self, context: &mut ShimContext, now: Instant) {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
@@ -124,7 +126,7 @@ impl Attempt {
         }
     }
 
-    /// The leader has exited and others live: they end with it, or stay and are named.
+    /// The leader has exited and other processes live: they are ended, or stay as named survivors.
     fn on_leader_exit(&mut self, context: &mut ShimContext, now: Instant) {
         let Some(living) = self.phase.running() else {
             return;
@@ -142,8 +144,9 @@ impl Attempt {
         }
     }
 
-    /// What lives besides the leader stays: it goes on if it was paused, for nobody could let it go
-    /// on later, and it is named. Where not all of them can be looked at, that waits.
+    /// The other processes stay as named survivors. If they are paused they continue first, because
+    /// no later message could continue them. Where not all of them can be looked at, this is tried
+    /// again.
     fn keep_survivors(&mut self, context: &ShimContext, now: Instant) {
         if !self.continue_stopped(context, now) {
             return self.look_again(now);
@@ -155,7 +158,7 @@ impl Attempt {
         self.leave_survivors(&others.found);
     }
 
-    /// These are no longer part of the attempt.
+    /// Names these processes as survivors: they are no longer part of the attempt.
     fn leave_survivors(&mut self, survivors: &[Descendant]) {
         let named = tree::name_all(survivors);
         if let Some(leader) = self.phase.leader() {
@@ -173,8 +176,8 @@ impl Attempt {
         });
     }
 
-    /// The leader is gone, and only processes are left that the kernel does not let us signal
-    /// (they have become another user's): they survive.
+    /// The leader is gone, and only processes are left that the kernel does not let us signal (they
+    /// have become another user's): they survive.
     pub(super) fn leave_refused(&mut self, refused: &[Descendant], context: &ShimContext) {
         if !self.phase.is_ending() || refused.is_empty() {
             return;
@@ -186,8 +189,8 @@ impl Attempt {
         }
     }
 
-    /// In a stop the whole tree was asked to go with the leader; who has to be killed although
-    /// the leader went is what outlived it.
+    /// Counts leaked processes in a stop, once: the whole tree was asked to end with the leader, so
+    /// those that must be killed after the leader's exit have outlived it.
     pub(super) fn count_leaked_in_stop(&mut self, context: &ShimContext) {
         let first = self.stop.as_ref().is_some_and(|stop| !stop.facts.killed);
         if first && self.phase.is_ending() {
@@ -195,7 +198,7 @@ impl Attempt {
         }
     }
 
-    /// Counts those that live although their leader has exited.
+    /// Counts the processes that live although their leader has exited.
     fn count_leaked(&mut self, context: &ShimContext) {
         let others = self.others(context).found.len() as u32;
         if let Phase::Living(living) = &mut self.phase {
@@ -203,13 +206,13 @@ impl Attempt {
         }
     }
 
-    /// Whoever lives besides the leader.
+    /// The living processes other than the leader.
     fn others(&self, context: &ShimContext) -> tree::TreeScan {
         context.tree.others(self.phase.leader().unwrap_or_default())
     }
 
     /// Children are left and none of them has exited. The kernel's list of children may miss one
-    /// while others exit: then the leader has been reaped too early, and it matters only now.
+    /// while others exit: then the leader was reaped too early, and its exit is handled now.
     fn on_children_left(&mut self, context: &mut ShimContext, now: Instant) {
         let is_reaped = |leader| matches!(leader, LeaderProcess::Reaped(_));
         if matches!(&self.phase, Phase::Living(living) if is_reaped(living.leader)) {
@@ -217,7 +220,7 @@ impl Attempt {
         }
     }
 
-    /// There are no children any more.
+    /// No child is left.
     fn on_gone(&mut self, context: &mut ShimContext, now: Instant) {
         match &mut self.phase {
             Phase::Starting(starting) => {
@@ -235,7 +238,7 @@ impl Attempt {
         }
     }
 
-    /// Nothing of the attempt runs any more (survivors aside).
+    /// No process of the attempt is left (survivors not counted).
     pub(super) fn tree_gone(&mut self, tree: TreeEnd) {
         self.stdin.close();
         self.pipes.mark_end();

@@ -1,5 +1,5 @@
-//! How an attempt's process comes to be: room, fork, and what the child reports on its way to
-//! exec. What runs in the child is `fork`'s business.
+//! How an attempt's process is started: disk space, fork, and what the child reports on its way to
+//! exec. The code that runs in the child is in `process::fork`.
 
 use std::time::{Duration, Instant};
 
@@ -28,13 +28,13 @@ use crate::{
 };
 
 /// How long an exec is tried again that fails for a reason that may pass, but need not: a program
-/// that is being written, a disk that does not answer, a program that is too large for the memory.
+/// file that is being written, a disk error, a program that is too large for the memory.
 const EXEC_TRIES_FOR: Duration = Duration::from_secs(30);
 
 impl Attempt {
-    /// Starts the process. An attempt starts at most one that comes to its exec: this is called only
-    /// in the step `Fork`, which follows a start that failed only behind ECHILD
-    /// ([`Self::start_again`]), and a child that fails exits.
+    /// Starts the process. At most one child of an attempt reaches its exec: this is called only in
+    /// the step `Fork`, which follows a failed start only after ECHILD ([`Self::start_again`]), and
+    /// a child that fails exits.
     pub(super) fn start_process(
         &mut self,
         context: &mut ShimContext,
@@ -74,20 +74,20 @@ impl Attempt {
         }
     }
 
-    /// There is no process and there will be none.
+    /// There is no process and will be none: ends the attempt.
     pub(super) fn never_started(&mut self, error: SpawnError) {
         self.tree_gone(TreeEnd::never_started(error));
     }
 
-    /// Looks at what a child between fork and exec has to report; the end of the file without a
-    /// report means that its program runs (or that it was killed before).
+    /// Reads the report of a child between fork and exec; the end of the file without a report
+    /// means that its program runs (or that it was killed before).
     pub fn read_report(&mut self, context: &mut ShimContext, now: Instant) {
         let Some(Forked { report, .. }) = self.phase.forked() else {
             return;
         };
         let mut bytes = [0; plan::REPORT_BYTES];
         match nix::unistd::read(report, &mut bytes) {
-            // Nothing yet, or nothing that could be read: whether its program runs is not guessed.
+            // No report yet, or an error: whether its program runs stays open until the next read.
             Err(_) => {}
             Ok(0) => self.started(context, now),
             Ok(length) => {
@@ -97,7 +97,7 @@ impl Attempt {
         }
     }
 
-    /// The child could not come to its exec, and exits.
+    /// Handles the report of a child that could not reach its exec; it exits.
     fn on_report(&mut self, failure: SpawnFailure, now: Instant) {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
@@ -119,9 +119,9 @@ impl Attempt {
         self.phase = Phase::Living(Living::new(leader, program));
     }
 
-    /// The child that could not come to its exec is reaped, and no other is there: the next one may
-    /// be started after a pause. Its start record stays until the next child writes its own at the
-    /// same place; it names a process that nobody finds any more.
+    /// The child that could not reach its exec is reaped, and no other is left: the next one may be
+    /// started after a pause. Its start record stays until the next child overwrites it; it names a
+    /// process that no longer exists.
     pub(super) fn start_again(
         &mut self,
         error: &SpawnError,
@@ -141,14 +141,14 @@ impl Attempt {
         self.block(why, context, now);
     }
 
-    /// The start record of the leader, if that one has written it: at its place may stand the record
-    /// of a child before it.
+    /// The start record of the leader, if the leader has written it: it may still be the record of
+    /// a child before it.
     fn start_of(&self, leader: i32) -> Option<(StartPayload, i64)> {
         let start = self.log.read_start();
         start.filter(|(start, _)| start.pid == leader)
     }
 
-    /// The program runs.
+    /// Handles the success of the exec: the program runs.
     fn started(&mut self, context: &mut ShimContext, now: Instant) {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
@@ -161,10 +161,10 @@ impl Attempt {
         if let Some(stdin) = forked.stdin.take() {
             self.stdin.attach(stdin);
         }
-        // The process has it now; a shim stays small.
+        // The process has its environment now; the shim frees the memory.
         self.spec.env = Vec::new();
         let (process, at_us) = self.start_of(pid).unwrap_or_else(|| {
-            // It was killed before it could write; a reader needs a record at that place.
+            // It was killed before it could write its record; readers need one at that position.
             let start_ticks = inspect::start_ticks(pid).unwrap_or_default();
             let start = StartPayload { pid, start_ticks };
             if let Err(e) = self.log.write_start(start) {
@@ -174,7 +174,8 @@ impl Attempt {
         });
         let program = Program::Started { process, at_us };
         let living = Phase::Living(Living::new(pid, program));
-        // Closes the report at the end, after everything that was asked before.
+        // Drops the old phase, and with it the report pipe, at the end of this function, after
+        // everything that was requested before is done.
         let _starting = std::mem::replace(&mut self.phase, living);
         self.emit_flowing(context);
         self.emit_started(context);
@@ -183,7 +184,7 @@ impl Attempt {
 }
 
 impl Starting {
-    /// Whether a start that failed so is tried again.
+    /// Whether the start is tried again after this failure.
     fn is_retried(&mut self, failure: &SpawnFailure, now: Instant) -> bool {
         match failure.retry {
             Retry::Never => false,
@@ -195,7 +196,7 @@ impl Starting {
         }
     }
 
-    /// Why the attempt waits before the next try.
+    /// The obstacle of a failed start, with the pause before the next try.
     fn not_started(&mut self, error: &SpawnError) -> Obstacle {
         let SpawnError { what, name, .. } = error;
         let why = format!("its process failed to {what}: {name}");

@@ -1,5 +1,4 @@
-//! The stop ladder: TERM, grace, KILL; single signals; the limits of the job. Who wishes is not known
-//! here.
+//! The stop ladder: TERM, grace, KILL; single signals; the limits of the job.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use crate::{
     spool::FromShim,
 };
 
-/// How long after a KILL the living are looked for again.
+/// How long after a KILL living processes are looked for again.
 const KILL_AGAIN: Duration = Duration::from_millis(20);
 
 /// The same where the kernel has refused all of them: they may become our user's again.
@@ -32,22 +31,22 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(1);
 /// How many processes that could not be signalled are named at most.
 const REFUSED_NAMED_MAX: usize = 100;
 
-/// How many signals are kept for a process that has not come to its exec yet.
+/// How many signals are kept for a process that has not reached its exec yet.
 pub(super) const SIGNALS_MAX: usize = 64;
 
 /// A stop that has begun.
 #[derive(Debug)]
 pub struct StopProgress {
-    /// As it was asked first.
+    /// The first stop request.
     pub request: StopWish,
-    /// What has been done about it.
+    /// What has been done about it, for the exit record.
     pub facts: StopFacts,
-    /// A signal of it has reached the leader.
+    /// Whether one of its signals has reached the leader.
     leader_reached: bool,
 }
 
 impl StopProgress {
-    /// One that has done nothing yet.
+    /// A stop that has sent no signal yet.
     pub fn new(request: StopWish) -> Self {
         let facts = StopFacts {
             by: request.by.clone(),
@@ -69,8 +68,8 @@ impl StopProgress {
         self.facts.signals.push(signal::name(number));
     }
 
-    /// Takes over what became of a signal to everybody. A leader that it has reached once has heard of
-    /// the stop.
+    /// Records the result of a signal to every process. A leader that was reached once knows of the
+    /// stop.
     fn note(&mut self, number: i32, reached: &SignalOutcome) {
         let again = number == libc::SIGKILL && self.facts.killed;
         if reached.is_delivered && !again {
@@ -86,10 +85,10 @@ impl StopProgress {
     }
 }
 
-/// When the living are looked for again after a KILL.
+/// How long to wait before living processes are looked for again after a KILL.
 fn kill_again(reached: &SignalOutcome) -> Duration {
     match (reached.is_quiet(), reached.is_delivered) {
-        // There are always new ones: as soon as everything else has had its turn.
+        // There are always new ones: again as soon as other events have been handled.
         (false, _) => Duration::ZERO,
         (true, false) if !reached.refused.is_empty() => REFUSED_AGAIN,
         (true, _) => KILL_AGAIN,
@@ -97,8 +96,8 @@ fn kill_again(reached: &SignalOutcome) -> Duration {
 }
 
 impl Attempt {
-    /// Somebody, or a limit, wants the attempt to end. Too late once the leader has exited, except
-    /// for output that waits for room.
+    /// Stops the attempt, for a request or a limit. Too late once the leader has exited, except for
+    /// output that waits for disk space.
     pub fn stop(&mut self, request: StopWish, context: &mut ShimContext, now: Instant) {
         if !self.leader_lives() {
             return self.want_end(now);
@@ -107,7 +106,7 @@ impl Attempt {
             StopCause::Kill => Duration::ZERO,
             _ => Duration::from_millis(request.grace_ms),
         };
-        // A repeated wish never gives more time than the first.
+        // A repeated request never gives more time than the first.
         let kill_at = now.checked_add(grace);
         self.kill_at = self.kill_at.into_iter().chain(kill_at).min();
         if self.stop.is_some() {
@@ -130,7 +129,7 @@ impl Attempt {
                     }
                     // Before exec TERM is still ignored, as the shim ignores it.
                     StartStep::Exec(_) => starting.deferred.term = gently,
-                    // It ends as soon as the child that failed is reaped.
+                    // The attempt ends as soon as the child that failed is reaped.
                     StartStep::Failed { .. } => {}
                 }
             }
@@ -139,8 +138,8 @@ impl Attempt {
         }
     }
 
-    /// Whether a stop would still come before the leader's exit. Asks the kernel: the exit may
-    /// not have been noticed yet.
+    /// Whether a stop would still come before the leader's exit. Asks the kernel: the exit may not
+    /// have been noticed yet.
     fn leader_lives(&self) -> bool {
         let leader = match &self.phase {
             Phase::Starting(starting) => match &starting.step {
@@ -151,13 +150,13 @@ impl Attempt {
             _ => None,
         };
         leader.is_some_and(|pid| {
-            // Another error than "no such child" says nothing: a stop must not be lost by it.
+            // Any error except "no such child" leaves it open, and then the stop must not be lost.
             let exited = fork::exited_child(Some(pid));
             !matches!(exited, Ok(Some(_)) | Err(Errno::ECHILD))
         })
     }
 
-    /// TERM to everybody, and CONT where somebody could not act on it otherwise.
+    /// TERM to every process, and CONT where a process could not act on it otherwise.
     pub(super) fn terminate(&mut self, context: &mut ShimContext, now: Instant) {
         let group = self.phase.leader();
         let reached = context.tree.terminate(group);
@@ -172,10 +171,12 @@ impl Attempt {
         self.forget_pause(now);
     }
 
-    /// Enters what became of a signal of the stop, and tells of those that it could not reach.
+    /// Records the result of a signal of the stop, and reports the processes that it could not
+    /// reach.
     fn note(&mut self, number: i32, reached: &SignalOutcome, context: &mut ShimContext) {
         let Some(stop) = &mut self.stop else { return };
-        // A job that forks has others each time: those of the last try stand in its facts.
+        // A job that forks has other processes each time, so only the first ones are reported; its
+        // facts name those of the last try.
         let is_reported = !stop.facts.refused.is_empty();
         stop.note(number, reached);
         let refused = stop.facts.refused.clone();
@@ -197,10 +198,11 @@ impl Attempt {
             .push(FromShim::StopRefused { about, refused });
     }
 
-    /// KILL to everybody, now and again until nobody is left.
+    /// KILL to every process, now and again until none is left.
     fn kill(&mut self, context: &mut ShimContext, now: Instant) {
         self.count_leaked_in_stop(context);
-        // Where somebody could not be looked at the next round does: only ECHILD ends them.
+        // Where a process could not be looked at, the next round tries again: only ECHILD ends the
+        // rounds.
         let lives = !self.phase.is_ending();
         let reached = context.tree.kill(self.phase.leader(), lives);
         self.kill_at = Some(now + kill_again(&reached));
@@ -208,7 +210,7 @@ impl Attempt {
         self.leave_refused(&reached.refused, context);
     }
 
-    /// What is due at `now`.
+    /// Does what is due at `now`.
     pub fn on_time(&mut self, context: &mut ShimContext, now: Instant) {
         let due = self.limits().filter(|(at, _)| *at <= now);
         let limit = due.min_by_key(|(at, _)| *at);
@@ -227,8 +229,9 @@ impl Attempt {
         }
     }
 
-    /// One signal to the leader's group; nothing once the leader has exited. In a pause nobody is let
-    /// go on or stopped by it: the pause would not hold, and the other is over with the pause.
+    /// Sends one signal to the leader's group; nothing once the leader has exited. In a pause,
+    /// signals that stop or continue processes are ignored: a CONT would break the pause, and a
+    /// stop would end with it.
     pub fn signal(&mut self, number: i32, context: &mut ShimContext) {
         match &mut self.phase {
             Phase::Starting(starting) if starting.deferred.signals.len() < SIGNALS_MAX => {
@@ -252,7 +255,7 @@ impl Attempt {
         }
     }
 
-    /// The program runs: what was asked before is done now.
+    /// The program runs: does what was requested before.
     pub(super) fn do_deferred(
         &mut self,
         deferred: Deferred,
@@ -270,8 +273,8 @@ impl Attempt {
         }
     }
 
-    /// More was written than may be stored: the attempt is stopped, or, where its leader has
-    /// exited already, at least says so: what it wrote is not all there.
+    /// More was written than may be stored: stops the attempt. Where its leader has exited already,
+    /// the facts still name the limit, because its output is not complete.
     pub(super) fn limit_reached(&mut self, context: &mut ShimContext, now: Instant) {
         if self.stop.is_some() {
             return;

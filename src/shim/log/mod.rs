@@ -275,8 +275,7 @@ impl AttemptLog {
             return Err(e.into());
         }
         let old = std::mem::replace(&mut self.current, next);
-        // Where segments are dropped, the server does not copy sealed ones and needs no message for
-        // each.
+        // Where segments are dropped, the server needs no message for each one.
         self.sealed = (!self.drops_segments()).then_some(self.end);
         if let Some(retention) = &mut self.retention {
             retention.roll(self.end);

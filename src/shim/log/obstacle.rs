@@ -9,7 +9,7 @@ use super::space;
 pub enum Obstacle {
     /// No disk space, and why; trying again later may help.
     Full(String),
-    /// The disk returns an error, and which; trying again later may help.
+    /// An error of the disk, or a sync thread that is gone; trying again later may help.
     Broken(String),
     /// The process could not be started, and why; trying again after this pause may help.
     NotStarted(String, Duration),

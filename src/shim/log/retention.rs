@@ -1,4 +1,5 @@
-//! Which segments are kept under `drop_oldest`: the first one and the newest.
+//! Which segments are kept under `drop_oldest`: the first one and the newest. This file only
+//! counts; `sync` unlinks the segments.
 
 use std::collections::VecDeque;
 

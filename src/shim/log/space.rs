@@ -52,7 +52,7 @@ pub fn shortage(
         .then(|| format!("the spool holds {used} bytes of at most {max}")))
 }
 
-/// The sum of all segments, bytes.
+/// The sizes of all segments together, bytes. Lists the directory: blocking.
 fn spool_bytes(spool: &OwnedFd) -> io::Result<u64> {
     let mut sum = 0;
     for entry in std::fs::read_dir(format!("/proc/self/fd/{}", spool.as_raw_fd()))? {

@@ -1,5 +1,5 @@
 //! The processes of an attempt: how they are started, found and signalled, and their pipes. All
-//! unsafe code of the shim is in this room.
+//! unsafe code of the shim is in `fork`.
 
 pub(super) mod fork;
 pub(super) mod inspect;

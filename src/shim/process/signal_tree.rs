@@ -1,5 +1,5 @@
-//! Signals to everybody below the shim: a TERM, a KILL until nobody new is found, a pause and its end.
-//! When which is sent is the attempt's business.
+//! Signals to every process below the shim: TERM, KILL until no new process is found, a pause and
+//! its end. `attempt::stop` and `attempt::pause` decide when each is sent.
 
 use std::{
     collections::HashSet,
@@ -15,46 +15,47 @@ use super::{
 };
 use crate::shim::attempt::halt::Halt;
 
-/// How long one call looks for others at most, beyond the look that it has begun; the caller comes
-/// again.
+/// How long one call repeats its scan, not counting the last scan that it has begun; the caller
+/// calls again.
 const LOOKS_FOR: Duration = Duration::from_millis(20);
 
-/// What came of a signal to everybody.
+/// Result of a signal to every process.
 #[derive(Debug, Default)]
 pub struct SignalOutcome {
-    /// Those that the kernel did not let us signal (EPERM): they have become another user's.
+    /// Processes that the kernel did not let us signal (EPERM): they have become another user's.
     pub refused: Vec<Descendant>,
-    /// Whether the leader is one of them; `None` where it is not known to live.
+    /// Whether the leader is one of them; `None` where the leader is not known to live.
     pub leader_refused: Option<bool>,
-    /// Whether somebody alive was signalled.
+    /// Whether a living process was signalled.
     pub is_delivered: bool,
-    /// Whether somebody was stopped by a signal before.
+    /// Whether a process was stopped by a signal before.
     pub any_stopped: bool,
-    /// Whether some process could not be looked at or signalled, those that refused aside.
+    /// Whether a process could not be looked at or signalled, the refused ones not counted.
     is_incomplete: bool,
-    /// Whether two looks in a row have found nobody new.
+    /// Whether two scans in a row have found no new process.
     is_quiet: bool,
-    /// Whether somebody has not come to the stop that it was sent yet.
+    /// Whether a process has not stopped yet after the SIGSTOP that it was sent.
     any_runs: bool,
 }
 
 impl SignalOutcome {
-    /// Whether everybody was looked at and signalled, those that refused aside.
+    /// Whether every process was looked at and signalled, the refused ones not counted.
     pub fn is_complete(&self) -> bool {
         !self.is_incomplete
     }
 
-    /// Whether nobody new was found in the end: else it is to be called again at once.
+    /// Whether no new process was found in the end: otherwise the caller must call again at once.
     pub fn is_quiet(&self) -> bool {
         self.is_quiet
     }
 
-    /// Whether everybody has come to the stop that they were sent.
+    /// Whether every process has stopped after its SIGSTOP.
     pub fn is_at_rest(&self) -> bool {
         !self.any_runs
     }
 
-    /// Takes over what became of a signal to one process; whether that is an answer.
+    /// Records the result of a signal to one process; returns whether the kernel has answered for
+    /// it.
     fn note(&mut self, process: &Descendant, sent: Result<(), Errno>) -> bool {
         match sent {
             Ok(()) => self.is_delivered = true,
@@ -68,19 +69,19 @@ impl SignalOutcome {
         true
     }
 
-    /// Signals the leader's group; whether anybody has taken it.
+    /// Signals the leader's group; returns whether a process has received the signal.
     fn signal_group(&mut self, leader: Option<i32>, signal: i32) -> bool {
         let Some(leader) = leader else { return false };
         let is_refused = is_refused(leader);
         self.leader_refused = Some(is_refused);
-        // A zombie takes it, too: only of the leader is it known to live.
+        // A zombie receives it, too: only the leader is known to live.
         let is_taken = signal_group(Some(leader), signal).is_ok();
         self.is_delivered |= is_taken && !is_refused;
         is_taken
     }
 
-    /// A leader that was refused at first may have changed its user meanwhile, and have got one of the
-    /// signals: then it counts as reached.
+    /// A leader that was refused at first may have changed its user since, and have received one of
+    /// the signals: then it counts as reached.
     fn ask_leader_again(&mut self, leader: Option<i32>) {
         if let (Some(leader), Some(true)) = (leader, self.leader_refused)
             && !is_refused(leader)
@@ -91,7 +92,7 @@ impl SignalOutcome {
     }
 }
 
-/// Whether the kernel does not let us signal a child; one that has exited keeps its user.
+/// Whether the kernel does not let us signal a child; a child that has exited keeps its user.
 fn is_refused(child: i32) -> bool {
     fork::kill(child, 0) == Err(Errno::EPERM)
 }
@@ -103,8 +104,8 @@ pub fn signal_group(leader: Option<i32>, signal: i32) -> Result<(), Errno> {
 }
 
 impl Tree {
-    /// TERM to everybody: to the leader's group at once, to everybody else one by one. `leader` lives
-    /// and has not been reaped.
+    /// TERM to every process: to the leader's group at once, to the others one by one. `leader`
+    /// lives and has not been reaped.
     pub fn terminate(&self, leader: Option<i32>) -> SignalOutcome {
         let mut outcome = SignalOutcome::default();
         let is_taken = outcome.signal_group(leader, libc::SIGTERM);
@@ -119,9 +120,9 @@ impl Tree {
         outcome
     }
 
-    /// CONT to everybody.
+    /// CONT to every process.
     pub fn send_continue(&self, leader: Option<i32>) {
-        // Whoever cannot be reached is killed in the end.
+        // A process that cannot be reached is killed in the end.
         let _ = signal_group(leader, libc::SIGCONT);
         self.visit_all(&mut Known::default(), |process, handle| {
             if Some(process.stat.group) != leader {
@@ -130,8 +131,8 @@ impl Tree {
         });
     }
 
-    /// KILL to everybody, again and again until nobody new is found. `lives` tells whether the leader
-    /// of the `group` does: one that has exited is there as well, until it is reaped.
+    /// KILL to every process, repeated until no new process is found. `lives` says whether the
+    /// leader of the `group` does: after its exit its id stays valid until it is reaped.
     pub fn kill(&self, group: Option<i32>, lives: bool) -> SignalOutcome {
         let mut outcome = SignalOutcome::default();
         let mut met = HashSet::new();
@@ -146,7 +147,7 @@ impl Tree {
                         met.insert(process.identity());
                     }
                 });
-                // A process that forks is hit together with its children.
+                // The group signal reaches a process that forks together with its children.
                 let _ = signal_group(group, libc::SIGKILL);
                 (scan, met.len() > before)
             });
@@ -154,7 +155,7 @@ impl Tree {
         outcome
     }
 
-    /// Stops everybody who does not stand still, again and again until nobody new is found.
+    /// Stops every process that is not stopped, repeated until no new process is found.
     pub fn halt(&self, leader: Option<i32>, halt: &mut Halt) -> SignalOutcome {
         if !halt.has_begun() {
             self.begin_halt(leader, halt);
@@ -185,7 +186,8 @@ impl Tree {
                     halt.has_stopped_blindly();
                 }
                 let any_new = halt.update_seen(&scan.found) || scan.any_gone;
-                // Whoever runs may be in the middle of a fork: who is new is known after that.
+                // A running process may be in the middle of a fork: only a scan after it has
+                // stopped shows its child.
                 let is_loud = any_new || outcome.any_runs;
                 (scan, is_loud)
             },
@@ -194,7 +196,7 @@ impl Tree {
         outcome
     }
 
-    /// Whoever stands still already is remembered; then the leader's group is stopped, all of it in
+    /// Remembers which processes are stopped already; then stops the leader's group, all of it in
     /// one moment.
     fn begin_halt(&self, leader: Option<i32>, halt: &mut Halt) {
         for process in self.scan().found {
@@ -206,8 +208,9 @@ impl Tree {
         halt.begin(leader.filter(|_| stopped.is_ok()));
     }
 
-    /// Lets those go on that a pause has stopped, children before their parents: a parent that looks
-    /// after its children sees none of them stopped. Whether all of them were reached.
+    /// Continues the processes that a pause has stopped, children before their parents: a parent
+    /// that watches its children sees none of them stopped. Returns whether all of them were
+    /// reached.
     pub fn continue_stopped(&self, halt: &mut Halt) -> bool {
         let mut known = halt.take_known();
         let scan = self.visit_all(&mut known, |_, _| {});
@@ -227,8 +230,9 @@ impl Tree {
         scan.is_complete() && !halt.has_stopped_processes()
     }
 
-    /// Looks again and again until two looks in a row find nobody new: the kernel's list of children
-    /// may miss one while another exits. A look tells what it has seen, and whether anybody was new.
+    /// Repeats `look` until two scans in a row find no new process: the kernel's list of children
+    /// may miss one while another exits. `look` returns its scan, and whether it found a new
+    /// process.
     fn until_quiet(
         &self,
         mut outcome: SignalOutcome,
@@ -237,7 +241,8 @@ impl Tree {
         mut inspect: impl FnMut(&Self, &mut Known, &mut SignalOutcome) -> (TreeScan, bool),
     ) -> SignalOutcome {
         let (begun, mut quiet_looks) = (Instant::now(), 0);
-        // Where one look takes that long already, the second one after a quiet one is taken all the same.
+        // Where one scan takes that long already, the second scan after a quiet one is made all the
+        // same.
         while quiet_looks < 2 && (quiet_looks == 1 || begun.elapsed() < LOOKS_FOR) {
             outcome.is_incomplete = false;
             let (scan, any_new) = inspect(self, known, &mut outcome);
@@ -251,18 +256,19 @@ impl Tree {
         outcome
     }
 
-    /// Where there is no descriptor to look at anybody, direct children can be signalled by number:
-    /// it stays theirs until we reap them. What a killed one leaves is given to us, so that the next
-    /// look finds it here.
+    /// Where no descriptor is left to look at processes, direct children can still be signalled by
+    /// number: it stays theirs until we reap them. The children of a killed one become ours, so
+    /// that the next scan finds them here.
     fn signal_children(&self, signal: i32) {
         for pid in self.children().unwrap_or_default() {
-            // A zombie does not mind, and whoever may not be signalled is met by the next look.
+            // A zombie ignores it, and a process that may not be signalled is reported by the next
+            // scan.
             let _ = fork::kill(pid, signal);
         }
     }
 }
 
-/// Whether a process that was seen is still there. One that cannot be looked at may be.
+/// Whether a process that was seen still exists. One that cannot be looked at may exist.
 fn is_alive((pid, start_ticks): Identity) -> bool {
     match inspect::process(pid) {
         Ok(Some(now)) => now.stat.start_ticks == start_ticks && now.is_alive(),

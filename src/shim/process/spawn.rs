@@ -1,5 +1,5 @@
-//! Prepares an attempt's process: pipes, words, environment, the places where its program may
-//! be; and reads the report of a child that failed. The child itself is `fork`'s.
+//! Prepares an attempt's process: pipes, arguments, environment, the paths where its program may
+//! be; and reads the report of a child that failed. The code that runs in the child is in `fork`.
 
 use std::{
     ffi::CString,
@@ -23,39 +23,39 @@ use crate::{
     spool::{LaunchRequest, RunSpec},
 };
 
-/// Where programs are when the environment has no PATH.
+/// The search path when the environment has no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// A child on its way to exec.
+/// A child between fork and exec.
 #[derive(Debug)]
 pub struct Spawned {
     /// Its process id.
     pub pid: i32,
     /// Our ends of its stdout and stderr.
     pub pipes: Pipes,
-    /// Our end of its stdin, where that is a pipe; it does not block.
+    /// Our end of its stdin, non-blocking, where that is a pipe.
     pub stdin: Option<OwnedFd>,
-    /// Ends with its exec, or holds a report.
+    /// At its end (end of file) the exec has succeeded; bytes in it are a report of failure.
     pub report: OwnedFd,
 }
 
 /// Whether a start that failed may succeed later. Nothing has run in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// It would fail again.
+    /// The next try would fail as well.
     Never,
-    /// It may, or may not: worth some tries.
+    /// It may succeed or not: tried again for 30 s.
     ForAWhile,
-    /// Something is short that others give back.
+    /// A resource is short that other processes give back: tried without end.
     Always,
 }
 
 /// A start that failed.
 #[derive(Debug)]
 pub struct SpawnFailure {
-    /// How, for people.
+    /// The step and the errno, for people.
     pub error: SpawnError,
-    /// What to do about it.
+    /// Whether to try again.
     pub retry: Retry,
 }
 
@@ -67,7 +67,7 @@ impl SpawnFailure {
         }
     }
 
-    /// The child has said something that is no report.
+    /// The child has written bytes that are no report.
     pub fn unknown() -> Self {
         Self::of(
             Some(ChildStep::Exec),
@@ -81,7 +81,8 @@ impl SpawnFailure {
     }
 }
 
-/// What an error at a step of the child means, or (`None`) before there was one.
+/// Whether an error is worth another try. `step` is the step of the child, `None` where there was
+/// no child yet.
 fn retry(step: Option<ChildStep>, errno: Errno) -> Retry {
     match (step, errno) {
         (Some(ChildStep::Exec), Errno::ENOMEM | Errno::EIO | Errno::ETXTBSY)
@@ -93,7 +94,7 @@ fn retry(step: Option<ChildStep>, errno: Errno) -> Retry {
 }
 
 /// Forks the process of an attempt, with a pipe as its stdin where it is `fed`; it and all that it
-/// starts carry the `mark`. Its success is known when [`Spawned::report`] ends.
+/// starts carry the `mark`. [`Spawned::report`] shows whether its exec succeeds.
 pub fn spawn(
     spec: &RunSpec,
     mark: Option<u64>,
@@ -120,7 +121,7 @@ pub fn spawn(
         offset: log.end(),
     })
     .map_err(|e| SpawnFailure::of(None, errno_of(&e), "fork"))?;
-    // Their ends are dropped here: only the child holds them now.
+    // Dropping the child's ends here leaves the child as their only holder.
     Ok(Spawned {
         pid,
         pipes: Pipes::new(ends.stdout.0, ends.stderr.0),
@@ -129,11 +130,11 @@ pub fn spawn(
     })
 }
 
-/// From here on a bound is none.
+/// From this number on a limit means "unlimited".
 const UNBOUND: u64 = i64::MAX as u64;
 
-/// The limits as the kernel knows them; what is not bound is the highest number. Of the limit that is
-/// the mark only the soft one: the job may have another one if it needs it.
+/// The limits as the kernel expects them; a missing hard limit is RLIM_INFINITY. The mark sets only
+/// a soft limit: the job may raise it.
 fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
     let mark = mark.map(|soft| ResourceBound::Each { soft, hard: None });
     let all = [
@@ -147,7 +148,7 @@ fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
     ];
     let resource = |(resource, bound): (_, Option<ResourceBound>)| {
         let (soft, hard) = bound?.soft_and_hard();
-        // JSON's highest number stands for the kernel's.
+        // The highest number in JSON stands for the kernel's RLIM_INFINITY.
         let none = |bound| match bound {
             UNBOUND.. => libc::RLIM_INFINITY,
             bound => bound,
@@ -176,7 +177,7 @@ pub fn launch(launch: &LaunchRequest, null: &OwnedFd) -> std::io::Result<i32> {
     )
 }
 
-/// Both ends of everything: the one that is read, then the one that is written.
+/// Both ends of every pipe: the reading end, then the writing end.
 struct Ends {
     stdin: Option<(OwnedFd, OwnedFd)>,
     stdout: (OwnedFd, OwnedFd),
@@ -213,7 +214,7 @@ fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
     fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
 }
 
-/// The strings of an exec.
+/// The strings of an exec, ending in NUL.
 struct ExecStrings {
     candidates: Vec<CString>,
     argv: CStrings,
@@ -245,8 +246,8 @@ impl ExecStrings {
     }
 }
 
-/// The paths that are tried for a program, as execvp(3) does: a name with a slash is itself, an
-/// empty place in PATH is the working directory.
+/// The paths to try for a program, as execvp(3) does: a name with a slash is used as it is, an
+/// empty entry in PATH is the working directory.
 fn candidates(program: &str, path: &str) -> Vec<String> {
     if program.is_empty() || program.contains('/') {
         return vec![program.to_owned()];
@@ -259,7 +260,7 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a child's report says; `None` where it is none.
+/// Reads a child's report; `None` where the bytes are no report.
 pub fn read_report(report: &[u8], spec: &RunSpec) -> Option<SpawnFailure> {
     let report: &[u8; REPORT_BYTES] = report.try_into().ok()?;
     let [step, _, _, _, errno @ ..] = *report;

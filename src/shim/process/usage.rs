@@ -12,14 +12,14 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// Adds a process and the children that it had waited for.
+    /// Adds a process, with the children that it had waited for.
     pub fn add(&mut self, reaped: &Reaped) {
         self.user_us += reaped.user_us;
         self.system_us += reaped.system_us;
         self.max_rss_kib = self.max_rss_kib.max(reaped.max_rss_kib);
     }
 
-    /// In the units of the facts.
+    /// The sum in seconds and bytes, as `ExitFacts` has it.
     pub fn total(&self) -> Usage {
         Usage {
             user_s: self.user_us as f64 / 1e6,
