@@ -135,8 +135,9 @@ impl Attempt {
         Ok(())
     }
 
-    /// Writes an exit record that is still missing, while the end is not acknowledged.
-    pub fn make_durable(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
+    /// Continues after the exit was reported: writes an exit record that the full disk has refused
+    /// so far, and reports a failed sync.
+    pub fn complete_record(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
         if self.is_at(ExitRecord::Missing) {
             self.write_exit(context)?;
             self.advance_record(ExitRecord::Written);

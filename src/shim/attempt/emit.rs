@@ -1,5 +1,4 @@
-//! What an attempt tells the server, and what it stops telling twice. Who listens is not known
-//! here.
+//! Messages of an attempt to the server, and which of them are not repeated.
 
 use std::{
     io::Write,
@@ -16,11 +15,11 @@ use crate::{
     spool::{FromShim, ShimState},
 };
 
-/// How often a full disk or a bound of the spool is looked at again.
+/// How long after a failed write a full disk or spool is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
 impl Attempt {
-    /// The output cannot flow: says so once, and holds the stall clock.
+    /// The output cannot be written: reports it once, and holds the stopwatch of silence.
     pub(super) fn block(&mut self, why: Obstacle, context: &mut ShimContext, now: Instant) {
         match &why {
             Obstacle::Full(text) | Obstacle::NotStarted(text, _) => {
@@ -29,7 +28,7 @@ impl Attempt {
             Obstacle::Broken(text) => {
                 self.report_trouble(format!("store its output: {text}"), context)
             }
-            // It has been told why; whether that is over is not known before the answer.
+            // The server knows why; whether that is over is unknown before the result.
             Obstacle::Unsynced if self.log.tries_again() => {}
             Obstacle::Unsynced => self.emit_flowing(context),
         }
@@ -47,7 +46,7 @@ impl Attempt {
             return;
         }
         self.run_clocks(now);
-        // Whether its process comes to its exec is not known yet.
+        // Whether its process reaches its exec is not known yet.
         if self.phase.forked().is_none() {
             self.emit_flowing(context);
         }
@@ -75,14 +74,15 @@ impl Attempt {
         });
     }
 
-    /// Tells of something that the operator should know; the same thing only once.
+    /// Reports a problem for the operator; the same one only once.
     pub(super) fn report_trouble(&mut self, what: String, context: &mut ShimContext) {
         if self.reported_trouble.as_ref() == Some(&what) {
             return;
         }
         let (job, attempt) = (self.spec.job, self.spec.attempt);
         let message = format!("job {job} attempt {attempt}: failed to {what}");
-        // The server may not be there to hear it, and a full disk may not take it either.
+        // No server may be connected, and a full disk may not take this line either: errors are
+        // ignored.
         let _ = writeln!(
             std::io::stderr(),
             "cc-executor shim {}: {message}",
@@ -92,7 +92,7 @@ impl Attempt {
         self.reported_trouble = Some(what);
     }
 
-    /// What a server that connects now has to know.
+    /// The state for the `welcome` message.
     pub fn state(&self) -> ShimState {
         let (job, attempt) = (self.spec.job, self.spec.attempt);
         match &self.phase {
@@ -120,10 +120,10 @@ impl Attempt {
         }
     }
 
-    /// A new server listens: what it is not told by [`Self::state`].
+    /// A server has connected: sends what [`Self::state`] does not contain.
     pub fn on_hello(&mut self, context: &mut ShimContext) {
         self.armed = None;
-        // The server before may have died before it could enter the start.
+        // The server before may have died before it committed the start.
         self.emit_started(context);
         if let Some(why) = self.reported_waiting.clone() {
             self.emit_waiting(true, why, context);
@@ -138,7 +138,7 @@ impl Attempt {
         }
     }
 
-    /// Says which process runs, once there is one, and until the facts say it.
+    /// Sends `started`, once a process runs, and until the facts are complete.
     pub(super) fn emit_started(&self, context: &mut ShimContext) {
         if let Some((process, started_at_us)) = self.phase.started() {
             context.outgoing.push(FromShim::Started {
@@ -151,8 +151,8 @@ impl Attempt {
         }
     }
 
-    /// Says `grew` as soon as there is more than `offset`, or than the least that was asked for
-    /// before and not told yet: one reader waits for the next byte, another for the millionth.
+    /// Arms one `grew`: it is sent as soon as there is output after `offset`, or after the smallest
+    /// offset that is armed already. One reader waits for the next byte, another for the millionth.
     pub fn arm(&mut self, offset: Offset, context: &mut ShimContext) {
         self.armed = Some(self.armed.map_or(offset, |armed| armed.min(offset)));
         self.emit_growth(context);

@@ -1,7 +1,7 @@
-//! What a process's stdin is fed with: the job's own bytes, then its inputs, until there is an end
-//! or nobody reads any more. An input is taken whole or not at all, and never twice.
+//! The bytes for a process's stdin: the job's own bytes, then its inputs, until an end or until the
+//! last reader has closed the pipe. An input is taken whole or not at all, and never twice.
 //!
-//! It never waits: who tells that the pipe takes more is the loop's business.
+//! It never waits: the event loop polls the pipe and calls [`Feed::flush`].
 
 use std::{collections::VecDeque, os::fd::OwnedFd};
 
@@ -12,7 +12,7 @@ use crate::{
     spool::RunSpec,
 };
 
-/// What an empty buffer keeps for the next input, bytes.
+/// How many bytes of capacity an empty buffer keeps for the next input.
 const KEPT_BYTES: usize = 64 << 10;
 
 /// Where the bytes go.
@@ -26,21 +26,22 @@ enum Destination {
     Closed,
 }
 
-/// The feed of one process.
+/// The bytes that wait for one process, and where they go.
 #[derive(Debug)]
 pub struct Feed {
     destination: Destination,
     waiting: VecDeque<u8>,
-    /// How many of them, at the front, are the job's own stdin, which has no bound here.
+    /// How many of the waiting bytes, at the front, are the job's own stdin; [`Input::BYTES_MAX`]
+    /// does not count those.
     own: usize,
-    /// Whether inputs may come.
+    /// Whether further inputs are accepted.
     open: bool,
-    /// The newest `write_id`s, and how many bytes were taken under them.
+    /// The newest `write_id`s, each with the number of bytes accepted under it.
     accepted: VecDeque<(String, u64)>,
 }
 
 impl Feed {
-    /// The feed of an attempt; the stdin and the inputs of `spec` are used up.
+    /// The feed of an attempt; takes the stdin and the inputs out of `spec`.
     pub fn of(spec: &mut RunSpec) -> Self {
         let stdin = spec.stdin.take();
         let destination = match stdin.is_some() || spec.interactive {
@@ -66,13 +67,13 @@ impl Feed {
         matches!(self.destination, Destination::NotYet)
     }
 
-    /// The process has a pipe now: `ours` is the end that takes bytes and does not block.
+    /// Gives it the pipe: `ours` is the writing end and does not block.
     pub fn attach(&mut self, ours: OwnedFd) {
         self.destination = Destination::Pipe(ours);
         self.flush();
     }
 
-    /// Takes an input, or says why not. A repeated one is answered as it was the first time.
+    /// Takes an input, or returns why not. A repeated one gets the same answer as the first time.
     pub fn take(&mut self, input: Input) -> InputAnswer {
         if let Some(bytes) = self.accepted_before(&input) {
             return InputAnswer::Accepted { bytes };
@@ -91,7 +92,7 @@ impl Feed {
         let before = self.waiting.len();
         self.add(input);
         match self.write_out() {
-            // The process has some of it: that is no refusal, whatever it does with the rest.
+            // The process has some of it: that is no refusal, whatever happens to the rest.
             Err(written) if written <= before => {
                 self.accepted
                     .retain(|(id, _)| Some(id) != write_id.as_ref());
@@ -120,12 +121,12 @@ impl Feed {
         self.open &= !input.eof;
     }
 
-    /// Writes what fits, and closes the pipe behind the last byte, or where nobody reads any more.
+    /// Writes what fits, and closes the pipe after the last byte or when its last reader is gone.
     pub fn flush(&mut self) {
         let _ = self.write_out();
     }
 
-    /// The same; the error is how many bytes were written until nobody read any more.
+    /// The same; the error is the number of bytes written before the last reader was gone.
     fn write_out(&mut self) -> Result<(), usize> {
         let Destination::Pipe(fd) = &self.destination else {
             return Ok(());
@@ -153,7 +154,7 @@ impl Feed {
         Ok(())
     }
 
-    /// The pipe, as long as the process may read from it, and whether bytes wait to be written.
+    /// The pipe, while the process may read from it, and whether bytes wait to be written.
     pub fn sink(&self) -> Option<(&OwnedFd, bool)> {
         match &self.destination {
             Destination::Pipe(fd) => Some((fd, !self.waiting.is_empty())),
@@ -161,7 +162,7 @@ impl Feed {
         }
     }
 
-    /// Nothing more is fed; what was taken is still known.
+    /// Closes the pipe and discards the waiting bytes; accepted `write_id`s stay known.
     pub fn close(&mut self) {
         self.destination = Destination::Closed;
         self.waiting = VecDeque::new();

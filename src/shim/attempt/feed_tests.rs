@@ -1,4 +1,4 @@
-//! What a feed takes, refuses and remembers, on real pipes.
+//! Tests on real pipes: what a feed takes, refuses and remembers.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use nix::{
 
 use super::*;
 
-/// What a pipe holds as the kernel makes it, bytes.
+/// Size of a pipe as the kernel creates it, bytes.
 const PIPE_BYTES: usize = 64 << 10;
 
 fn input(data: &[u8], write_id: Option<&str>) -> Input {

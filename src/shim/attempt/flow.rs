@@ -1,5 +1,5 @@
-//! The way of the output from the pipes into the log, one read and one frame at a time, up to the
-//! job's bound; and of the input to stdin. How frames reach the disk is the log's business.
+//! Moves output from the pipes into the log, one read and one frame at a time, up to the job's
+//! bound; and input to stdin. `log` writes the frames to disk.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::{
     sys::disk_reserve::DrainShare,
 };
 
-/// What a process without a terminal writes to.
+/// The streams of a process without a terminal.
 const BOTH: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Attempt {
@@ -41,9 +41,9 @@ impl Attempt {
         }
     }
 
-    /// Stores what was in the pipes when the tree was gone, without waiting for more: whoever
-    /// could still write is no longer part of the attempt. On a full disk only a part of the
-    /// reserve is for this: ends need the rest.
+    /// Stores what was in the pipes when the tree was gone, without waiting for more: a process
+    /// that can still write is no longer part of the attempt. On a full disk only a part of the
+    /// disk reserve is for this: the ends of attempts need the rest.
     pub(super) fn store_rest(
         &mut self,
         context: &mut ShimContext,
@@ -64,8 +64,8 @@ impl Attempt {
         Ok(())
     }
 
-    /// Writes the frame that waits, then reads a stream once and writes that; whether it brought
-    /// bytes.
+    /// Writes the frame that waits, then reads a stream once and writes that; returns whether the
+    /// read brought bytes.
     fn drain_step(
         &mut self,
         stream: Option<Stream>,
@@ -85,12 +85,12 @@ impl Attempt {
         if context.frame.waiting().is_empty() {
             return step;
         }
-        // A quota is told by no number: the write has shown it.
+        // `statvfs` does not show a quota: only the failed write does.
         let again = self.with_drain_share(true, context, |attempt, context| {
             attempt.log.make_ready(&mut context.write_context(), true)
         });
         if again.is_err() {
-            // It was given up for nothing.
+            // The space was released in vain.
             context.reserve.refill();
         }
         again.map(|()| true)
@@ -111,7 +111,7 @@ impl Attempt {
         }
     }
 
-    /// Counts what was in the pipes, and does not store it.
+    /// Counts what was in the pipes, without storing it.
     pub(super) fn count_the_rest(&mut self, context: &mut ShimContext, now: Instant) {
         self.log.cut(&mut context.frame);
         for stream in BOTH {
@@ -129,7 +129,7 @@ impl Attempt {
         self.emit_growth(context);
     }
 
-    /// One read of a stream; whether it brought bytes.
+    /// Reads a stream once; returns whether that brought bytes.
     fn read_once(
         &mut self,
         stream: Stream,
@@ -157,7 +157,7 @@ impl Attempt {
         Ok(true)
     }
 
-    /// Of `length` bytes only the first `kept` are stored.
+    /// Handles output over the bound: of `length` bytes only the first `kept` are stored.
     fn over_the_bound(
         &mut self,
         kept: usize,
@@ -171,22 +171,22 @@ impl Attempt {
         }
     }
 
-    /// Whether what is read is forgotten: at the bound, and behind the end.
+    /// Whether what is read is not stored: at the bound, and after the end.
     fn discards(&self) -> bool {
         self.phase.has_ended() || self.log.is_at_bound()
     }
 
-    /// Takes an input for stdin, or says why not.
+    /// Takes an input for stdin, or returns why not.
     pub fn input(&mut self, input: Input) -> InputAnswer {
         self.stdin.take(input)
     }
 
-    /// Feeds stdin.
+    /// Writes what the stdin pipe accepts.
     pub fn feed(&mut self) {
         self.stdin.flush();
     }
 
-    /// Nobody reads stdin any more.
+    /// The last reader of stdin is gone.
     pub fn stop_feeding(&mut self) {
         self.stdin.close();
     }

@@ -142,7 +142,7 @@ impl Attempt {
             Phase::Ended(ended) => match ended.step {
                 EndStep::Recording => self.record(context),
                 EndStep::Syncing => self.await_sync(context),
-                EndStep::Reported(_) => self.make_durable(context),
+                EndStep::Reported(_) => self.complete_record(context),
             },
         }
     }

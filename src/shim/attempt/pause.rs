@@ -1,5 +1,5 @@
-//! A pause: everybody in the tree stands still until its end, whoever wants them to go on; and its
-//! end lets those go on that it has stopped. Who wishes it is not known here.
+//! A pause: stops every process of the tree and keeps them stopped until it ends, whatever other
+//! processes do; its end continues those that it has stopped.
 
 use std::time::{Duration, Instant};
 
@@ -17,21 +17,22 @@ use crate::{
     spool::FromShim,
 };
 
-/// How long after a pause or a resume that could not reach everybody it is tried again.
+/// How long after a pause or a resume that could not reach every process it is tried again.
 const REACH_AGAIN: Duration = Duration::from_millis(250);
 
-/// How long after a look that has found somebody on the way to its stop the next one is taken.
+/// How long after a scan that found a process that had not stopped yet the next one is made.
 const REST_AGAIN: Duration = Duration::from_millis(2);
 
-/// How often is looked whether everybody still stands still: others may send SIGCONT, and only of
-/// our children the kernel tells that they go on.
+/// How often the shim checks that every process is still stopped: other processes may send SIGCONT,
+/// and the kernel reports only of our children that they continue.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// How long after a look the next one is taken at the soonest.
+/// How long after a scan the next one is made at the soonest.
 const WATCH_SOONEST: Duration = Duration::from_millis(50);
 
 impl Attempt {
-    /// Stops the whole tree, without anybody in it noticing. A stop that has begun goes first.
+    /// Stops the whole tree, without a signal that a process could handle. Ignored once a stop has
+    /// begun.
     pub fn pause(&mut self, context: &mut ShimContext, now: Instant) {
         if self.stop.is_some() {
             return;
@@ -45,7 +46,7 @@ impl Attempt {
         }
     }
 
-    /// Lets the tree go on.
+    /// Ends the pause.
     pub fn resume(&mut self, context: &mut ShimContext, now: Instant) {
         if let Phase::Starting(starting) = &mut self.phase {
             starting.deferred.pause = false;
@@ -53,7 +54,7 @@ impl Attempt {
         self.end_pause(context, now);
     }
 
-    /// Pauses and resumes that are due.
+    /// Does the step of a pause or a resume that is due.
     pub(super) fn on_pause_time(&mut self, context: &mut ShimContext, now: Instant) {
         let Phase::Living(living) = &mut self.phase else {
             return;
@@ -65,7 +66,7 @@ impl Attempt {
         }
     }
 
-    /// A child has stopped, has gone on, or has exited: everybody is looked at soon.
+    /// A child has stopped, continued or exited: the next check comes soon.
     pub(super) fn watch_soon(&mut self, now: Instant) {
         if let Phase::Living(living) = &mut self.phase
             && let Some(PauseStep::Watch { at, looked_at }) = &mut living.pause.next
@@ -75,8 +76,9 @@ impl Attempt {
         }
     }
 
-    /// Stops everybody who does not stand still. It is told once they all do: where somebody could
-    /// not be looked at, it is tried again. Where the kernel does not let us, nobody stays stopped.
+    /// Stops every process that is not stopped. `paused` is sent once they all are; where a process
+    /// could not be looked at, this is tried again. Where the kernel refuses a signal, the pause is
+    /// refused and none stays stopped.
     fn hold(&mut self, context: &mut ShimContext, now: Instant) {
         let Some(living) = self.phase.running().filter(|_| self.stop.is_none()) else {
             return;
@@ -87,7 +89,7 @@ impl Attempt {
             living.pause.hold = Hold::Released(halt);
             return self.refuse_pause(&reached.refused, context, now);
         }
-        // The clocks stand still as soon as anybody does.
+        // The stopwatches are held as soon as any process is stopped.
         living.pause.hold = Hold::Stopped(halt);
         let next = match (reached.is_complete(), reached.is_quiet()) {
             (true, true) => PauseStep::Watch {
@@ -114,7 +116,7 @@ impl Attempt {
         context.outgoing.push(FromShim::Paused { about });
     }
 
-    /// Ends a pause. It is told once everybody goes on.
+    /// Ends a pause. `resumed` is sent once every process continues.
     fn end_pause(&mut self, context: &mut ShimContext, now: Instant) {
         if self.stop.is_some() {
             return;
@@ -131,7 +133,8 @@ impl Attempt {
         }
     }
 
-    /// Lets those go on that the pause has stopped; whether all of them were reached.
+    /// Continues the processes that the pause has stopped; returns whether all of them were
+    /// reached.
     pub(super) fn continue_stopped(&mut self, context: &ShimContext, now: Instant) -> bool {
         let Some(living) = self.phase.running() else {
             return true;
@@ -148,7 +151,7 @@ impl Attempt {
         all_continue
     }
 
-    /// Some processes cannot be stopped, so that the job would go on: it is not paused at all.
+    /// Some processes cannot be stopped, so the job would go on in part: it is not paused at all.
     fn refuse_pause(&mut self, refused: &[Descendant], context: &mut ShimContext, now: Instant) {
         let about = self.about();
         let names = names(&tree::name_all(refused));
@@ -168,7 +171,7 @@ impl Attempt {
         context.outgoing.push(FromShim::PauseRefused { about, why });
     }
 
-    /// Nobody stands still because of the pause any more.
+    /// Forgets the pause: no process is stopped by it any more.
     pub(super) fn forget_pause(&mut self, now: Instant) {
         if let Phase::Living(living) = &mut self.phase {
             living.pause = PauseState::default();

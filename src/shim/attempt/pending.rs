@@ -1,6 +1,6 @@
 //! An attempt whose first segment cannot be created at the moment: no file descriptor, no inode, a
-//! disk that fails. Nothing was started and nothing is stored, so what is asked of it is remembered,
-//! and an end is told over the socket alone. Once the segment exists, all is `attempt`'s.
+//! disk error. Nothing was started and nothing is stored, so requests are remembered in memory, and
+//! an end is reported over the socket alone. Once the segment exists, it becomes an [`Attempt`].
 
 use std::{io, time::Instant};
 
@@ -27,14 +27,14 @@ pub struct Pending {
     armed: Option<Offset>,
     backoff: Backoff,
     retry_at: Option<Instant>,
-    /// Why it waits, once that was told.
+    /// Why it waits, once the server has been told.
     reported_waiting: Option<String>,
-    /// It has ended: somebody wanted that before it began.
+    /// How it ended: a stop was requested before it began.
     facts: Option<Box<ExitFacts>>,
 }
 
 impl Pending {
-    /// One for which nothing was tried yet.
+    /// An attempt for which nothing was tried yet.
     pub fn new(mut spec: RunSpec) -> Self {
         Self {
             stdin: Feed::of(&mut spec),
@@ -48,8 +48,8 @@ impl Pending {
         }
     }
 
-    /// Takes the right to start the attempt. `AlreadyExists` where somebody else has it; after any
-    /// other error nobody has, and it can be tried again.
+    /// Takes the right to start the attempt by creating its first segment. `AlreadyExists` where
+    /// another process has that right; after any other error none has, and it can be tried again.
     pub fn claim(&self, context: &mut ShimContext) -> io::Result<AttemptLog> {
         context.ticket += 1;
         context.frame.clear();
@@ -57,7 +57,7 @@ impl Pending {
         AttemptLog::create(spool, reserve, &self.spec, context.ticket)
     }
 
-    /// The attempt begins, with everything that was asked of it meanwhile.
+    /// Begins the attempt, with everything that was requested of it meanwhile.
     pub fn begin(self, log: AttemptLog, context: &mut ShimContext, now: Instant) -> Attempt {
         if self.reported_waiting.is_some() {
             self.emit_waiting(false, "it goes on".to_owned(), context);
@@ -69,7 +69,7 @@ impl Pending {
         attempt
     }
 
-    /// The segment could not be created: waits, and says so once.
+    /// The segment could not be created: waits, and reports that once.
     pub fn wait(&mut self, error: &io::Error, context: &mut ShimContext, now: Instant) {
         self.retry_at = Some(now + self.backoff.pause());
         if let Some(request) = self.spec.stop.take() {
@@ -82,12 +82,12 @@ impl Pending {
         }
     }
 
-    /// When the segment is to be tried again.
+    /// When to try again to create the segment; `None` after its end.
     pub fn retry_at(&self) -> Option<Instant> {
         self.retry_at.filter(|_| self.facts.is_none())
     }
 
-    /// Does what the server wants, as far as that needs no process.
+    /// Does what a message asks, as far as that needs no process.
     pub fn on_message(&mut self, message: ToShim, context: &mut ShimContext) {
         match message {
             _ if self.facts.is_some() => {}
@@ -104,14 +104,14 @@ impl Pending {
         }
     }
 
-    /// Takes an input for its stdin.
+    /// Takes an input for its stdin, or returns why not.
     pub fn input(&mut self, input: Input) -> InputAnswer {
         self.stdin.take(input)
     }
 
-    /// It ends without having begun. There is no record of it: should this shim be gone before the
-    /// end is committed, the missing segment proves that nothing was started, and the wish stands
-    /// in the ledger.
+    /// Ends it before it has begun. There is no record of it: should this shim be gone before the
+    /// end is committed, the missing segment proves that nothing was started, and the stop request
+    /// is in the database.
     fn end(&mut self, request: StopWish, context: &mut ShimContext) {
         let about = self.about();
         self.stdin.close();
@@ -141,7 +141,7 @@ impl Pending {
         }
     }
 
-    /// What a server that connects now has to know.
+    /// The state for the `welcome` message.
     pub fn state(&self) -> ShimState {
         let (job, attempt) = (self.spec.job, self.spec.attempt);
         match &self.facts {
@@ -162,7 +162,7 @@ impl Pending {
         }
     }
 
-    /// A new server listens: what it is not told by [`Self::state`].
+    /// A server has connected: sends what [`Self::state`] does not contain.
     pub fn on_hello(&mut self, context: &mut ShimContext) {
         self.armed = None;
         if let Some(why) = self.reported_waiting.clone() {
@@ -179,7 +179,7 @@ impl Pending {
         });
     }
 
-    /// Its job and its number.
+    /// Its job number and attempt number.
     pub fn attempt_id(&self) -> (JobNumber, u32) {
         (self.spec.job, self.spec.attempt)
     }
@@ -188,12 +188,12 @@ impl Pending {
         AttemptRef::attempt(self.spec.job, self.spec.attempt)
     }
 
-    /// Whether this is the attempt.
+    /// Whether it is this attempt.
     pub fn is(&self, job: JobNumber, attempt: u32) -> bool {
         (self.spec.job, self.spec.attempt) == (job, attempt)
     }
 
-    /// Whether it has ended without having begun.
+    /// Whether it has ended before it began.
     pub fn has_ended(&self) -> bool {
         self.facts.is_some()
     }

@@ -267,7 +267,7 @@ mod tests {
     fn the_first_stays_and_the_oldest_behind_it_go() {
         let mut retention = Retention::new(bytes(1000), 7);
         assert_eq!(run(&mut retention, 13, 100), [107, 207, 307]);
-        let dropped_range = retention.dropped_range().expect("a hole");
+        let dropped_range = retention.dropped_range().expect("a dropped range");
         assert_eq!(
             (
                 dropped_range.gap.from,
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(run(&mut retention, 1, 100), [100]);
         assert_eq!(run(&mut retention, 3, 100), [200, 300, 400]);
         assert_eq!(retention.kept.lines, 6);
-        assert_eq!(retention.dropped_range().expect("a hole").lines, 4);
+        assert_eq!(retention.dropped_range().expect("a dropped range").lines, 4);
         // What is being written counts only when it is.
         assert_eq!(
             retention.add(&[b'x'; 50]).map(|v| v.first_offsets),
