@@ -1,24 +1,24 @@
-//! Which attempt a message between server and shim is about. A shim runs one attempt after the other,
-//! so a message that is late must not be taken for one about the next.
+//! The attempt that a message between server and shim is about. A shim runs one attempt after the
+//! other, so a late message must not be applied to the next one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::JobNumber;
 
-/// The attempt that a message is about. Versions before this field named none: their messages are
-/// about whatever attempt the shim has.
+/// Names the attempt of a message. Versions before this field named none: their messages are about
+/// the attempt that the shim has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AttemptRef {
-    /// The job's number.
+    /// The job's number; `None` in messages of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     job: Option<JobNumber>,
-    /// The attempt.
+    /// The attempt's number, from 1; `None` in messages of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
 }
 
 impl AttemptRef {
-    /// This attempt.
+    /// A reference to this attempt.
     pub fn attempt(job: JobNumber, attempt: u32) -> Self {
         Self {
             job: Some(job),
@@ -26,7 +26,7 @@ impl AttemptRef {
         }
     }
 
-    /// Whether it can be this attempt: what is not named is not compared.
+    /// Whether it can mean this attempt: a number that is not named is not compared.
     pub fn is(&self, job: JobNumber, attempt: u32) -> bool {
         self.job.is_none_or(|own| own == job) && self.attempt.is_none_or(|own| own == attempt)
     }
@@ -59,7 +59,7 @@ mod tests {
         ] {
             let message: ToShim = serde_json::from_str(&json).expect("a message");
             assert_eq!(message.about(), Some(AttemptRef::default()), "{json}");
-            // Written as it was: an attempt that is not named leaves no trace.
+            // Serialised as it was: an attempt that is not named adds no field.
             assert_eq!(serde_json::to_string(&message).expect("JSON"), json);
         }
         for json in [
@@ -76,7 +76,7 @@ mod tests {
         }
     }
 
-    /// The messages as the version before knew them.
+    /// The messages as the version before reads them.
     #[derive(Debug, PartialEq, Deserialize)]
     #[serde(tag = "type", rename_all = "snake_case")]
     enum Before {

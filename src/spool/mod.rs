@@ -1,8 +1,8 @@
-//! THE PAPER between shim and server: segment files with framed records, their reader, and the
-//! messages on a shim's socket.
+//! The formats between shim and server: segment files with framed records, their reader and writer,
+//! and the messages on a shim's control socket.
 //!
-//! Both sides know this module and neither knows the other. It decides nothing: what a record
-//! means for a job is `job`'s and the supervisor's business.
+//! Shim and server both depend on this module and not on each other. It makes no decisions: `job`
+//! and `supervisor` interpret records and messages.
 
 mod attempt_ref;
 pub mod beginning;
