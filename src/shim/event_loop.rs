@@ -114,7 +114,7 @@ impl EventLoop {
     }
 
     /// Starts a program as a sibling of the shim. The server is told too: where it is our parent,
-    /// it becomes the parent of that program.
+    /// it is also the parent of that program and must reap it.
     fn launch(&mut self, launch: &LaunchRequest, mut client: ControlConnection) {
         let (pid, error) = match launch.program.is_empty() {
             true => (0, None),

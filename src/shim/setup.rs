@@ -43,11 +43,11 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<EventLoop> {
     // of the user.
     prctl::set_dumpable(false)?;
     fork::close_inherited()?;
-    let key = take_key().map_err(|e| within("read its key", &e))?;
+    let key = take_key().map_err(|e| while_trying("read its key", &e))?;
     let null = leave_parent()?;
     let layout = Layout::new(data_dir);
-    let spool =
-        safe_file::open_directory(&layout.spool()).map_err(|e| within("open the spool", &e))?;
+    let spool = safe_file::open_directory(&layout.spool())
+        .map_err(|e| while_trying("open the spool", &e))?;
     let spool = Arc::new(OwnedFd::from(spool));
     let children = watch_children()?;
     let context = ShimContext {
@@ -55,18 +55,18 @@ pub fn set_up(data_dir: &Path, id: &str) -> io::Result<EventLoop> {
         boot_id: proc::boot_id()?,
         instance: String::new(),
         syncer: Syncer::start(Arc::clone(&spool))
-            .map_err(|e| within("start the thread that syncs", &e))?,
+            .map_err(|e| while_trying("start the thread that syncs", &e))?,
         spool,
         reserve: DiskReserve::of_data_dir(data_dir)
-            .map_err(|e| within("open the data directory", &e))?,
+            .map_err(|e| while_trying("open the data directory", &e))?,
         null,
         frame: FrameBuffer::default(),
-        tree: Tree::of_this_process().map_err(|e| within("list its own children", &e))?,
+        tree: Tree::of_this_process().map_err(|e| while_trying("list its own children", &e))?,
         outgoing: Vec::new(),
         ticket: 0,
     };
     let socket = ControlSocket::open(&layout, id, key)
-        .map_err(|e| within("take its lock and socket", &e))?;
+        .map_err(|e| while_trying("take its lock and socket", &e))?;
     Ok(EventLoop::new(context, socket, children))
 }
 
@@ -115,6 +115,6 @@ fn watch_children() -> io::Result<SignalFd> {
 }
 
 /// The error, with what was tried in front.
-fn within(what: &str, error: &io::Error) -> io::Error {
+fn while_trying(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -18,7 +18,7 @@ pub const PROTOCOL: u32 = 1;
 /// through any number of upgrades.
 pub const PROTOCOL_OLDEST: u32 = 1;
 
-/// The highest epoch that there can be: the ledger's integers have a sign.
+/// The highest possible epoch: integers in the database are signed.
 pub const EPOCH_MAX: u64 = i64::MAX as u64;
 
 /// Longest message, bytes. A job has up to 1 MiB, and JSON escapes can make six bytes of one.
@@ -446,8 +446,8 @@ impl AnyWelcome {
             welcome: AnyWelcome,
         }
         let fields: WelcomeFields = serde_json::from_slice(json).ok()?;
-        let spoken = PROTOCOL_OLDEST..=PROTOCOL;
-        (fields.r#type == "welcome" && !spoken.contains(&fields.welcome.protocol))
+        let supported = PROTOCOL_OLDEST..=PROTOCOL;
+        (fields.r#type == "welcome" && !supported.contains(&fields.welcome.protocol))
             .then_some(fields.welcome)
     }
 }
@@ -470,7 +470,7 @@ const KEPT_BYTES: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The length is above [`MESSAGE_BYTES_MAX`].
-    #[error("a message of {0} bytes")]
+    #[error("a message has {0} bytes, above the limit")]
     TooLong(usize),
 }
 

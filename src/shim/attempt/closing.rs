@@ -46,14 +46,15 @@ impl Attempt {
     /// Stores the rest of the output. Where the disk is full it waits, unless a stop was requested:
     /// then the rest is counted, and the log says that it is missing.
     fn finish_output(&mut self, context: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
-        let is_cut = matches!(&self.phase, Phase::Draining(draining) if draining.is_cut);
-        if !is_cut {
+        let is_truncated =
+            matches!(&self.phase, Phase::Draining(draining) if draining.is_truncated);
+        if !is_truncated {
             match self.store_rest(context, now) {
                 Err(Obstacle::Full(_)) if self.end_wanted || self.stop.is_some() => {}
                 stored => return stored,
             }
             if let Phase::Draining(draining) = &mut self.phase {
-                draining.is_cut = true;
+                draining.is_truncated = true;
             }
         }
         self.count_the_rest(context, now);

@@ -246,7 +246,7 @@ impl Attempt {
         self.phase = Phase::Draining(Draining {
             tree,
             ended_at_us: timestamps::wall_us(),
-            is_cut: false,
+            is_truncated: false,
         });
     }
 }

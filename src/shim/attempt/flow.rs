@@ -53,10 +53,10 @@ impl Attempt {
             self.drain_step(None, context, now)?;
         }
         for stream in self.order().into_iter().cycle() {
-            if !BOTH.into_iter().any(|stream| self.pipes.holds(stream)) {
+            if !BOTH.into_iter().any(|stream| self.pipes.has_unread(stream)) {
                 break;
             }
-            if self.pipes.holds(stream) && !self.drain_step(Some(stream), context, now)? {
+            if self.pipes.has_unread(stream) && !self.drain_step(Some(stream), context, now)? {
                 self.pipes.mark_drained(stream);
             }
         }
@@ -113,7 +113,7 @@ impl Attempt {
 
     /// Counts what was in the pipes, without storing it.
     pub(super) fn count_the_rest(&mut self, context: &mut ShimContext, now: Instant) {
-        self.log.cut(&mut context.frame);
+        self.log.discard_waiting(&mut context.frame);
         for stream in BOTH {
             while let PipeRead::Bytes(length) = self.pipes.read(stream, context.frame.space()) {
                 let taken = match self.spec.when_full {
@@ -149,7 +149,7 @@ impl Attempt {
         }
         let kept = self.log.fitting(&context.frame, length);
         if kept < length {
-            self.over_the_bound(kept, length, context, now);
+            self.on_over_bound(kept, length, context, now);
         }
         if kept > 0 {
             self.log.write(&mut context.write_context(), stream, kept)?;
@@ -158,7 +158,7 @@ impl Attempt {
     }
 
     /// Handles output over the bound: of `length` bytes only the first `kept` are stored.
-    fn over_the_bound(
+    fn on_over_bound(
         &mut self,
         kept: usize,
         length: usize,

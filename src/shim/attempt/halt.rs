@@ -25,7 +25,7 @@ pub struct Halt {
     group: Option<i32>,
     /// A process was stopped without being looked at first. It cannot be told from processes that
     /// are found stopped from now on, so they all continue at the end.
-    is_blind: bool,
+    stopped_unseen: bool,
 }
 
 impl Halt {
@@ -77,7 +77,7 @@ impl Halt {
     /// Whether a stopped process that is not known was stopped by the pause.
     fn must_have_stopped(&self, process: &Descendant) -> bool {
         let in_group = self.group == Some(process.stat.group);
-        (in_group || self.is_blind) && !self.stopped_before.contains(&process.identity())
+        (in_group || self.stopped_unseen) && !self.stopped_before.contains(&process.identity())
     }
 
     /// Records that the pause has stopped this process.
@@ -87,14 +87,14 @@ impl Halt {
     }
 
     /// Records that the pause has stopped processes that could not be looked at.
-    pub fn has_stopped_blindly(&mut self) {
-        self.is_blind = true;
+    pub fn has_stopped_unseen(&mut self) {
+        self.stopped_unseen = true;
     }
 
     /// Whether this process continues at the end of the pause.
     pub fn must_continue(&self, process: &Descendant) -> bool {
         let identity = process.identity();
-        let was_unseen = self.is_blind && !self.stopped_before.contains(&identity);
+        let was_unseen = self.stopped_unseen && !self.stopped_before.contains(&identity);
         self.stopped.contains(&identity) || was_unseen
     }
 
@@ -164,7 +164,7 @@ mod tests {
     fn whoever_could_not_be_looked_at_is_not_left_behind() {
         let mut halt = Halt::default();
         halt.begin(None);
-        halt.has_stopped_blindly();
+        halt.has_stopped_unseen();
         let met = process(1, 9);
         assert!(!halt.observe(&met, true));
         assert!(halt.must_continue(&met));

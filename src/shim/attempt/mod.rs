@@ -68,7 +68,7 @@ pub struct Attempt {
     /// Why the process waits, while the server has been told so.
     pub(super) reported_waiting: Option<String>,
     pub(super) reported_trouble: Option<String>,
-    pub(super) used: usage::Sum,
+    pub(super) used: usage::UsageSum,
 }
 
 impl Attempt {
@@ -101,7 +101,7 @@ impl Attempt {
             blocked: None,
             reported_waiting: None,
             reported_trouble: None,
-            used: usage::Sum::default(),
+            used: usage::UsageSum::default(),
             spec,
         };
         if let Some(request) = attempt.spec.stop.clone() {

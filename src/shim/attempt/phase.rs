@@ -123,7 +123,7 @@ pub(in crate::shim) struct Draining {
     pub(super) tree: TreeEnd,
     pub(super) ended_at_us: i64,
     /// The disk took no more output: the rest is only counted.
-    pub(super) is_cut: bool,
+    pub(super) is_truncated: bool,
 }
 
 /// An attempt whose facts are complete.

@@ -46,8 +46,8 @@ impl Attempt {
         self.log.begin(&context.intent(&self.spec))?;
         self.log.prepare()?;
         self.log.has_room()?;
-        let (fed, mark) = (self.stdin.wants_pipe(), context.mark(&self.spec));
-        match spawn::spawn(&self.spec, mark, fed, &self.log, &context.null) {
+        let (has_stdin_pipe, mark) = (self.stdin.wants_pipe(), context.mark(&self.spec));
+        match spawn::spawn(&self.spec, mark, has_stdin_pipe, &self.log, &context.null) {
             Ok(Spawned {
                 pid,
                 pipes,
@@ -133,7 +133,7 @@ impl Attempt {
         };
         starting.step = StartStep::Fork;
         self.pipes = Pipes::default();
-        self.used = usage::Sum::default();
+        self.used = usage::UsageSum::default();
         if self.stop.is_some() {
             return self.never_started(spawn::failed(Errno::ECANCELED, "start"));
         }

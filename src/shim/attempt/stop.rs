@@ -70,7 +70,7 @@ impl StopProgress {
 
     /// Records the result of a signal to every process. A leader that was reached once knows of the
     /// stop.
-    fn note(&mut self, number: i32, reached: &SignalOutcome) {
+    fn record_result(&mut self, number: i32, reached: &SignalOutcome) {
         let again = number == libc::SIGKILL && self.facts.killed;
         if reached.is_delivered && !again {
             self.sent(number);
@@ -160,7 +160,7 @@ impl Attempt {
     pub(super) fn terminate(&mut self, context: &mut ShimContext, now: Instant) {
         let group = self.phase.leader();
         let reached = context.tree.terminate(group);
-        self.note(libc::SIGTERM, &reached, context);
+        self.record_result(libc::SIGTERM, &reached, context);
         let any_held = self.phase.pause().is_some_and(PauseState::holds_any);
         if any_held || reached.any_stopped || !reached.is_complete() {
             context.tree.send_continue(group);
@@ -173,12 +173,12 @@ impl Attempt {
 
     /// Records the result of a signal of the stop, and reports the processes that it could not
     /// reach.
-    fn note(&mut self, number: i32, reached: &SignalOutcome, context: &mut ShimContext) {
+    fn record_result(&mut self, number: i32, reached: &SignalOutcome, context: &mut ShimContext) {
         let Some(stop) = &mut self.stop else { return };
         // A job that forks has other processes each time, so only the first ones are reported; its
         // facts name those of the last try.
         let is_reported = !stop.facts.refused.is_empty();
-        stop.note(number, reached);
+        stop.record_result(number, reached);
         let refused = stop.facts.refused.clone();
         if !refused.is_empty() && !is_reported {
             self.report_refused(refused, context);
@@ -206,7 +206,7 @@ impl Attempt {
         let lives = !self.phase.is_ending();
         let reached = context.tree.kill(self.phase.leader(), lives);
         self.kill_at = Some(now + kill_again(&reached));
-        self.note(libc::SIGKILL, &reached, context);
+        self.record_result(libc::SIGKILL, &reached, context);
         self.leave_refused(&reached.refused, context);
     }
 

@@ -66,7 +66,7 @@ impl AttemptLog {
 
     /// The disk takes no more output: the frame that waits, and what follows, is counted and not
     /// stored.
-    pub fn cut(&mut self, frame: &mut FrameBuffer) {
+    pub fn discard_waiting(&mut self, frame: &mut FrameBuffer) {
         if self.unstored == Dropped::default() {
             self.unstored_reason = GapReason::DiskFull;
         }

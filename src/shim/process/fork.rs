@@ -66,7 +66,7 @@ pub fn fork(plan: &Plan<'_>) -> io::Result<i32> {
 
 /// Forks a process that executes `program` and whose parent is our own parent: it is not below this
 /// process, so it neither ends nor is counted with it. A failed exec is not reported.
-pub fn sibling(
+pub fn fork_sibling(
     program: &CStr,
     argv: &CStrings,
     env: &CStrings,

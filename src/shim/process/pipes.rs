@@ -130,7 +130,7 @@ impl Pipes {
     }
 
     /// Whether bytes before the marked end have not been read.
-    pub fn holds(&self, stream: Stream) -> bool {
+    pub fn has_unread(&self, stream: Stream) -> bool {
         let source = match stream {
             Stream::Stdout => &self.stdout,
             _ => &self.stderr,

@@ -56,7 +56,7 @@ impl SignalOutcome {
 
     /// Records the result of a signal to one process; returns whether the kernel has answered for
     /// it.
-    fn note(&mut self, process: &Descendant, sent: Result<(), Errno>) -> bool {
+    fn record_result(&mut self, process: &Descendant, sent: Result<(), Errno>) -> bool {
         match sent {
             Ok(()) => self.is_delivered = true,
             Err(Errno::EPERM) => self.refused.push(*process),
@@ -82,7 +82,7 @@ impl SignalOutcome {
 
     /// A leader that was refused at first may have changed its user since, and have received one of
     /// the signals: then it counts as reached.
-    fn ask_leader_again(&mut self, leader: Option<i32>) {
+    fn recheck_leader(&mut self, leader: Option<i32>) {
         if let (Some(leader), Some(true)) = (leader, self.leader_refused)
             && !is_refused(leader)
         {
@@ -113,10 +113,10 @@ impl Tree {
             let has_got_it = is_taken && Some(process.stat.group) == leader;
             let sent = handle.send(if has_got_it { 0 } else { libc::SIGTERM });
             outcome.any_stopped |= process.is_stopped();
-            outcome.note(process, sent);
+            outcome.record_result(process, sent);
         });
         outcome.is_incomplete |= !scan.is_complete();
-        outcome.ask_leader_again(leader);
+        outcome.recheck_leader(leader);
         outcome
     }
 
@@ -143,7 +143,7 @@ impl Tree {
                 let before = met.len();
                 let scan = tree.visit_all(known, |process, handle| {
                     let is_new = !met.contains(&process.identity());
-                    if is_new && outcome.note(process, handle.send(libc::SIGKILL)) {
+                    if is_new && outcome.record_result(process, handle.send(libc::SIGKILL)) {
                         met.insert(process.identity());
                     }
                 });
@@ -151,7 +151,7 @@ impl Tree {
                 let _ = signal_group(group, libc::SIGKILL);
                 (scan, met.len() > before)
             });
-        outcome.ask_leader_again(group);
+        outcome.recheck_leader(group);
         outcome
     }
 
@@ -175,7 +175,7 @@ impl Tree {
                         return;
                     }
                     let sent = handle.send(libc::SIGSTOP);
-                    if outcome.note(process, sent) {
+                    if outcome.record_result(process, sent) {
                         match sent {
                             Ok(()) => halt.has_stopped(process),
                             Err(_) => _ = refused.insert(process.identity()),
@@ -183,7 +183,7 @@ impl Tree {
                     }
                 });
                 if outcome.is_incomplete || !scan.is_complete() {
-                    halt.has_stopped_blindly();
+                    halt.has_stopped_unseen();
                 }
                 let any_new = halt.update_seen(&scan.found) || scan.any_gone;
                 // A running process may be in the middle of a fork: only a scan after it has

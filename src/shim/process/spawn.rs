@@ -93,19 +93,20 @@ fn retry(step: Option<ChildStep>, errno: Errno) -> Retry {
     }
 }
 
-/// Forks the process of an attempt, with a pipe as its stdin where it is `fed`; it and all that it
-/// starts carry the `mark`. [`Spawned::report`] shows whether its exec succeeds.
+/// Forks the process of an attempt, with a pipe as its stdin where `has_stdin_pipe`; it and all
+/// that it starts carry the `mark`. [`Spawned::report`] shows whether its exec succeeds.
 pub fn spawn(
     spec: &RunSpec,
     mark: Option<u64>,
-    fed: bool,
+    has_stdin_pipe: bool,
     log: &AttemptLog,
     null: &OwnedFd,
 ) -> Result<Spawned, SpawnFailure> {
     let strings = ExecStrings::of(spec)?;
-    let ends = Ends::open(fed).map_err(|e| SpawnFailure::of(None, e, "create pipes"))?;
+    let pairs =
+        PipePairs::open(has_stdin_pipe).map_err(|e| SpawnFailure::of(None, e, "create pipes"))?;
     let (segment, start_at) = log.start_position();
-    let stdin = ends.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
+    let stdin = pairs.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
     let pid = fork::fork(&Plan {
         candidates: &strings.candidates,
         argv: &strings.argv,
@@ -114,8 +115,8 @@ pub fn spawn(
         umask: spec.umask,
         limits: &resources(&spec.limits, mark),
         nice: spec.limits.nice,
-        stdio: [stdin, &ends.stdout.1, &ends.stderr.1].map(AsRawFd::as_raw_fd),
-        report: ends.report.1.as_raw_fd(),
+        stdio: [stdin, &pairs.stdout.1, &pairs.stderr.1].map(AsRawFd::as_raw_fd),
+        report: pairs.report.1.as_raw_fd(),
         segment,
         start_at,
         offset: log.end(),
@@ -124,9 +125,9 @@ pub fn spawn(
     // Dropping the child's ends here leaves the child as their only holder.
     Ok(Spawned {
         pid,
-        pipes: Pipes::new(ends.stdout.0, ends.stderr.0),
-        stdin: ends.stdin.map(|(_, ours)| ours),
-        report: ends.report.0,
+        pipes: Pipes::new(pairs.stdout.0, pairs.stderr.0),
+        stdin: pairs.stdin.map(|(_, ours)| ours),
+        report: pairs.report.0,
     })
 }
 
@@ -168,7 +169,7 @@ pub fn launch(launch: &LaunchRequest, null: &OwnedFd) -> std::io::Result<i32> {
         c_strings([vec![launch.program.clone()], launch.args.clone()].concat());
     let env: Result<Vec<_>, _> = c_strings(launch.env.clone());
     let program = CString::new(launch.program.clone())?;
-    fork::sibling(
+    fork::fork_sibling(
         &program,
         &CStrings::new(argv?),
         &CStrings::new(env?),
@@ -178,17 +179,17 @@ pub fn launch(launch: &LaunchRequest, null: &OwnedFd) -> std::io::Result<i32> {
 }
 
 /// Both ends of every pipe: the reading end, then the writing end.
-struct Ends {
+struct PipePairs {
     stdin: Option<(OwnedFd, OwnedFd)>,
     stdout: (OwnedFd, OwnedFd),
     stderr: (OwnedFd, OwnedFd),
     report: (OwnedFd, OwnedFd),
 }
 
-impl Ends {
-    fn open(fed: bool) -> Result<Self, Errno> {
+impl PipePairs {
+    fn open(has_stdin_pipe: bool) -> Result<Self, Errno> {
         Ok(Self {
-            stdin: fed.then(input_pipe).transpose()?,
+            stdin: has_stdin_pipe.then(input_pipe).transpose()?,
             stdout: output_pipe()?,
             stderr: output_pipe()?,
             report: output_pipe()?,

@@ -5,13 +5,13 @@ use crate::job::Usage;
 
 /// The sum so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Sum {
+pub struct UsageSum {
     user_us: u64,
     system_us: u64,
     max_rss_kib: u64,
 }
 
-impl Sum {
+impl UsageSum {
     /// Adds a process, with the children that it had waited for.
     pub fn add(&mut self, reaped: &Reaped) {
         self.user_us += reaped.user_us;
