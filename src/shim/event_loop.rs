@@ -123,10 +123,10 @@ impl EventLoop {
                 Err(error) => (0, Some(error.to_string())),
             },
         };
-        let reported = FromShim::Launched { pid, error };
-        client.send(&reported);
+        let launched = FromShim::Launched { pid, error };
+        client.send(&launched);
         if pid != 0 {
-            self.context.outgoing.push(reported);
+            self.context.outgoing.push(launched);
         }
     }
 

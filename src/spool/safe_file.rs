@@ -67,7 +67,10 @@ pub fn create_anew(path: &Path) -> io::Result<File> {
 }
 
 fn no_file(path: &Path) -> io::Error {
-    io::Error::other(format!("{} is no regular file of one name", path.display()))
+    io::Error::other(format!(
+        "{} is not a regular file with a single name (hard link)",
+        path.display()
+    ))
 }
 
 #[cfg(test)]

@@ -156,8 +156,8 @@ impl Attempt {
         let about = self.about();
         let names = names(&tree::name_all(refused));
         let why = format!(
-            "the kernel does not let us stop these of its processes (EPERM), for they have become \
-             another user's: {names}"
+            "the kernel refuses signals (EPERM) to these of its processes, which now belong to \
+             another user: {names}"
         );
         let all_continue = self.continue_stopped(context, now);
         let Some(living) = self.phase.running() else {

@@ -188,8 +188,8 @@ impl Attempt {
     fn report_refused(&mut self, refused: Vec<Survivor>, context: &mut ShimContext) {
         let names = pause::names(&refused);
         let what = format!(
-            "stop these of its processes: {names}: the kernel refuses it (EPERM), for they have \
-             become another user's"
+            "stop all of its processes: the kernel refuses signals (EPERM) to these, which now belong \
+             to another user: {names}"
         );
         self.report_trouble(what, context);
         let about = self.about();
