@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::{Error, Executor};
 use crate::{
     job::{Job, JobChange, JobNumber, JobRef, Offset},
-    spool::{SegmentName, hole},
+    spool::{SegmentName, dropped_range},
     store::{Deleted, DeletedJob, Updated},
 };
 
@@ -74,8 +74,8 @@ fn file_names(job: JobNumber, segments: &[(u32, Offset)]) -> BTreeSet<String> {
         };
         [
             name.to_string(),
-            hole::draft_name(job, attempt),
-            hole::file_name(job, attempt),
+            dropped_range::draft_name(job, attempt),
+            dropped_range::file_name(job, attempt),
         ]
     };
     segments.iter().flat_map(segment).collect()

@@ -21,7 +21,7 @@ use crate::{
     output::{Hub, Log, Unlinker},
     query::{Queries, QuerySettings},
     scheduler::{Scheduler, Wakeup, rescue::Rescuer},
-    spool::{Layout, SegmentName, hole, unsynced},
+    spool::{Layout, SegmentName, dropped_range, unsynced},
     store::{Epoch, OpenAttempt, OpenError, Store, Stored},
     supervisor::{
         Budget, Context, Directory, OrphanSearcher, RunLimits, SearchGuard, ShimEvent, ShimSearch,
@@ -403,8 +403,8 @@ fn is_needed_note(open: &[OpenAttempt], file: &str) -> bool {
     let of_file = |attempt: &OpenAttempt| {
         let (job, attempt) = (attempt.number, attempt.attempt);
         [
-            hole::file_name(job, attempt),
-            hole::draft_name(job, attempt),
+            dropped_range::file_name(job, attempt),
+            dropped_range::draft_name(job, attempt),
             unsynced::file_name(job, attempt),
         ]
         .contains(&file.to_owned())

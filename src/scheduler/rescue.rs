@@ -14,10 +14,11 @@ use crate::{
     job::{ExitFacts, Stream},
     output::files::durable::is_sync_failure,
     spool::{
-        Position, RecordHeader, RecordKind, SegmentName, SegmentReader, hole, paper,
+        Position, RecordHeader, RecordKind, SegmentName, SegmentReader, dropped_range,
         read_beginning,
         reader::{NextRecord, is_no_segment},
         record::{self, StartPayload},
+        safe_file,
         segment::Intent,
     },
     store::{Fenced, OpenAttempt, StoreError},
@@ -322,7 +323,7 @@ fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()
     let mut bytes = name.file_header().to_vec();
     bytes.extend(record::encode(&header, &serde_json::to_vec(intent)?));
     let draft = spool.join(format!("{name}.{RESCUE}"));
-    paper::create_anew(&draft)?.write_all(&bytes)?;
+    safe_file::create_anew(&draft)?.write_all(&bytes)?;
     let linked = std::fs::hard_link(&draft, spool.join(name.to_string()));
     std::fs::remove_file(&draft)?;
     linked
@@ -387,7 +388,7 @@ fn unsynced_bytes_max(spool: &Path, first: SegmentName, now: u64) -> io::Result<
 /// The length of the attempt's largest segment, bytes.
 fn largest_segment(spool: &Path, first: SegmentName) -> io::Result<u64> {
     let mut largest = 0;
-    for name in hole::segments(spool, first.job, first.attempt)? {
+    for name in dropped_range::segments(spool, first.job, first.attempt)? {
         largest = largest.max(spool.join(name.to_string()).metadata()?.len());
     }
     Ok(largest)
@@ -404,10 +405,11 @@ fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
 /// Follows the seals to the exit record, if the chain of whole records leads there. What was dropped
 /// does not break it.
 fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
-    let hole = hole::read(spool, from.job, from.attempt)?;
+    let hole = dropped_range::read(spool, from.job, from.attempt)?;
     let mut name = from;
     loop {
-        name.first_offset = hole.map_or(name.first_offset, |hole| hole.behind(name.first_offset));
+        name.first_offset =
+            hole.map_or(name.first_offset, |hole| hole.skip_past(name.first_offset));
         let mut reader = match SegmentReader::open(spool, Position::first(name)) {
             Err(error) if is_no_segment(&error) => return Ok(None),
             reader => reader?,

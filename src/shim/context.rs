@@ -1,5 +1,5 @@
-//! What a shim keeps from one attempt to the next: its name, its instruments, and what is still to
-//! be said to the server. It decides nothing.
+//! What a shim keeps from one attempt to the next: its identity, its tools, and the messages that
+//! wait for the server.
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
@@ -14,35 +14,35 @@ use crate::{
     sys::disk_reserve::DiskReserve,
 };
 
-/// What a shim keeps from one attempt to the next.
+/// State that lasts from one attempt to the next.
 pub struct ShimContext {
-    /// The shim's id.
+    /// The shim's id, as given by `--id`.
     pub shim: String,
-    /// The kernel's boot id.
+    /// The kernel's boot id when the shim started.
     pub boot_id: String,
-    /// The data directory's instance, as the server told it.
+    /// The data directory's instance, from the last `hello`; empty before the first one.
     pub instance: String,
-    /// The directory of the segments.
+    /// The directory of the segments, open.
     pub spool: Arc<OwnedFd>,
-    /// Room for the end of an attempt on a full disk.
-    pub ballast: DiskReserve,
+    /// The disk reserve: space that is released for the end of an attempt on a full disk.
+    pub reserve: DiskReserve,
     /// `/dev/null`.
     pub null: OwnedFd,
-    /// The place where frames are made.
+    /// The buffer in which output becomes frames.
     pub frame: FrameBuffer,
-    /// Syncs segments.
+    /// The helper thread that syncs segments.
     pub syncer: Syncer,
-    /// The processes below us.
+    /// The process tree below the shim.
     pub tree: Tree,
-    /// What the server should hear.
-    pub said: Vec<FromShim>,
-    /// Counts attempts, so that a late result of a sync finds the right one.
+    /// Messages for the server; the event loop sends them.
+    pub outgoing: Vec<FromShim>,
+    /// Counts attempts, so that a late result of a sync is matched with the right one.
     pub ticket: u64,
 }
 
 impl ShimContext {
-    /// What the log needs for a step.
-    pub fn desk(&mut self) -> WriteContext<'_> {
+    /// The parts that the log needs to write.
+    pub fn write_context(&mut self) -> WriteContext<'_> {
         WriteContext {
             frame: &mut self.frame,
             syncer: &mut self.syncer,
@@ -62,8 +62,8 @@ impl ShimContext {
         })
     }
 
-    /// The number that the processes of this attempt carry; none where the hard limit that we were
-    /// started with is below it.
+    /// The number that the processes of this attempt carry; `None` where the hard limit that the
+    /// shim was started with is below it.
     pub fn mark(&self, spec: &RunSpec) -> Option<u64> {
         let number = mark::number(spec.job_id, &self.instance);
         let hard = getrlimit(Resource::Rttime).maximum;

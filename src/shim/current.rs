@@ -1,17 +1,17 @@
-//! What a shim works on: nothing, an attempt that waits for its first segment, or an attempt. What
-//! is done with it is decided in the loop.
+//! What a shim works on: nothing, an attempt that waits for its first segment, or a started
+//! attempt.
 
 use std::time::Instant;
 
 use super::attempt::{Attempt, pending::Pending};
 use crate::{job::JobNumber, spool::ShimState};
 
-/// What a shim works on.
+/// The shim's current work.
 #[derive(Default)]
 pub(super) enum Current {
     #[default]
     Nothing,
-    /// An attempt without a segment.
+    /// An attempt without a segment; it may also have ended before it got one.
     Pending(Box<Pending>),
     Attempt(Box<Attempt>),
 }
@@ -25,7 +25,7 @@ impl Current {
         }
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     pub(super) fn attempt_mut(&mut self) -> Option<&mut Attempt> {
         match self {
             Self::Attempt(attempt) => Some(attempt),
@@ -33,7 +33,7 @@ impl Current {
         }
     }
 
-    /// When the first segment of a pending attempt is to be tried again.
+    /// When to try again to create the first segment of a pending attempt.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         match self {
             Self::Pending(pending) => pending.retry_at(),
@@ -41,16 +41,16 @@ impl Current {
         }
     }
 
-    /// Job and number of the attempt that is here.
-    pub(super) fn key(&self) -> Option<(JobNumber, u32)> {
+    /// Job number and attempt number, if there is an attempt.
+    pub(super) fn attempt_id(&self) -> Option<(JobNumber, u32)> {
         match self {
             Self::Nothing => None,
-            Self::Pending(pending) => Some(pending.key()),
-            Self::Attempt(attempt) => Some(attempt.key()),
+            Self::Pending(pending) => Some(pending.attempt_id()),
+            Self::Attempt(attempt) => Some(attempt.attempt_id()),
         }
     }
 
-    /// What a server that connects now has to know.
+    /// The state for the `welcome` message.
     pub(super) fn state(&self) -> ShimState {
         match self {
             Self::Nothing => ShimState::Idle,

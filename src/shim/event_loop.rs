@@ -1,6 +1,6 @@
-//! The shim's loop: waits for the socket, the processes, the pipes, the clock and the sync
-//! thread, and lets each of them be heard in an order that is part of the promise: a leader's
-//! exit before the messages that arrived with it, those before the output.
+//! The shim's event loop: waits for the socket, the processes, the pipes, the clock and the sync
+//! thread, and handles them in an order that is part of the promise: a leader's exit before the
+//! messages that arrived with it, and those before the output.
 
 use std::{
     io,
@@ -25,35 +25,35 @@ use crate::{
     spool::{AttemptRef, FromShim, LaunchRequest, RunSpec, ToShim, message::PROTOCOL},
 };
 
-/// How long a shim that holds nothing waits for a server.
-const LONELY: Duration = Duration::from_secs(10);
+/// How long a shim that holds nothing waits for a server before it leaves.
+const SERVER_WAIT: Duration = Duration::from_secs(10);
 
-/// A shim at work.
+/// The shim, with its loop.
 pub struct EventLoop {
-    kit: ShimContext,
-    door: ControlSocket,
+    context: ShimContext,
+    socket: ControlSocket,
     children: SignalFd,
     current: Current,
-    /// The server wants it to go.
+    /// The server has told it to leave.
     leaving: bool,
-    /// Since when there has been no server.
-    alone_since: Option<Instant>,
+    /// Since when no server has been connected; `None` while one is.
+    no_server_since: Option<Instant>,
 }
 
 impl EventLoop {
-    /// A shim that does nothing yet. `children` becomes readable at SIGCHLD.
-    pub fn new(kit: ShimContext, door: ControlSocket, children: SignalFd) -> Self {
+    /// A shim without an attempt. `children` becomes readable at SIGCHLD.
+    pub fn new(context: ShimContext, socket: ControlSocket, children: SignalFd) -> Self {
         Self {
-            kit,
-            door,
+            context,
+            socket,
             children,
             current: Current::Nothing,
             leaving: false,
-            alone_since: Some(Instant::now()),
+            no_server_since: Some(Instant::now()),
         }
     }
 
-    /// Works until nobody needs it any more.
+    /// Runs until the shim may leave, and removes its socket and lock file.
     pub fn run(mut self) {
         while !self.is_done(Instant::now()) {
             let woken = self.wait();
@@ -64,18 +64,18 @@ impl EventLoop {
             self.on_clock(now);
             self.report(now);
         }
-        self.door.close();
+        self.socket.close();
     }
 
     fn on_processes(&mut self, woken: &Woken, now: Instant) {
         if woken.children {
-            // One read takes it: a standard signal is pending once, however many children exit.
+            // One read is enough: a standard signal is pending once, however many children exit.
             let _ = self.children.read_signal();
         }
         if woken.synced {
-            while let Some(synced) = self.kit.syncer.next_result() {
+            while let Some(synced) = self.context.syncer.next_result() {
                 if let Some(attempt) = self.current.attempt_mut() {
-                    attempt.on_synced(synced, &mut self.kit);
+                    attempt.on_synced(synced, &mut self.context);
                 }
             }
         }
@@ -83,43 +83,50 @@ impl EventLoop {
             return;
         };
         if woken.report {
-            attempt.read_report(&mut self.kit, now);
+            attempt.read_report(&mut self.context, now);
         }
         if woken.children {
-            attempt.on_children(&mut self.kit, now);
+            attempt.on_children(&mut self.context, now);
         }
     }
 
     fn on_calls(&mut self, woken: &Woken, now: Instant) {
-        if !woken.door && self.door.deaf_until().is_none_or(|until| now < until) {
+        if !woken.socket
+            && self
+                .socket
+                .accept_again_at()
+                .is_none_or(|until| now < until)
+        {
             return;
         }
-        self.door.attend(&self.kit.tree, now);
-        // What has been said until now was for the server until now.
-        self.speak();
-        while let Some(call) = self.door.next_call() {
+        self.socket.receive_all(&self.context.tree, now);
+        // What was queued before this call is for the server that is connected now; a hello may
+        // replace it.
+        self.send_outgoing();
+        while let Some(call) = self.socket.next_call() {
             match call {
                 Call::Hello { instance } => self.welcome(instance),
-                Call::Message(message) => self.obey(message, now),
-                Call::Launch(launch, asker) => self.launch(&launch, asker),
+                Call::Message(message) => self.on_message(message, now),
+                Call::Launch(launch, client) => self.launch(&launch, client),
             }
-            self.speak();
+            self.send_outgoing();
         }
     }
 
-    /// Starts a program beside us. The server hears of it, because it is our parent where it lives.
-    fn launch(&mut self, launch: &LaunchRequest, mut asker: ControlConnection) {
+    /// Starts a program as a sibling of the shim. The server is told too: where it is our parent,
+    /// it is also the parent of that program and must reap it.
+    fn launch(&mut self, launch: &LaunchRequest, mut client: ControlConnection) {
         let (pid, error) = match launch.program.is_empty() {
             true => (0, None),
-            false => match spawn::launch(launch, &self.kit.null) {
+            false => match spawn::launch(launch, &self.context.null) {
                 Ok(pid) => (pid, None),
                 Err(error) => (0, Some(error.to_string())),
             },
         };
-        let told = FromShim::Launched { pid, error };
-        asker.send(&told);
+        let launched = FromShim::Launched { pid, error };
+        client.send(&launched);
         if pid != 0 {
-            self.kit.said.push(told);
+            self.context.outgoing.push(launched);
         }
     }
 
@@ -133,7 +140,7 @@ impl EventLoop {
             attempt.feed();
         }
         if !woken.streams.is_empty() {
-            attempt.pump(&woken.streams, &mut self.kit, now);
+            attempt.read_ready(&woken.streams, &mut self.context, now);
         }
     }
 
@@ -142,42 +149,43 @@ impl EventLoop {
             self.begin_pending(now);
         }
         if let Some(attempt) = self.current.attempt_mut() {
-            attempt.on_time(&mut self.kit, now);
-            attempt.advance(&mut self.kit, now);
+            attempt.on_time(&mut self.context, now);
+            attempt.advance(&mut self.context, now);
         }
     }
 
-    /// Tells the server what there is to tell; without one, makes the end safe.
+    /// Sends what waits for the server; without a server, syncs the end of the attempt.
     fn report(&mut self, now: Instant) {
-        self.speak();
-        if self.door.has_server() {
-            self.alone_since = None;
+        self.send_outgoing();
+        if self.socket.has_server() {
+            self.no_server_since = None;
         } else {
-            self.alone_since.get_or_insert(now);
-            if let Some(attempt) = self.current.attempt_mut().filter(|a| a.is_told()) {
-                attempt.secure(&mut self.kit);
+            self.no_server_since.get_or_insert(now);
+            if let Some(attempt) = self.current.attempt_mut().filter(|a| a.is_reported()) {
+                attempt.sync_end(&mut self.context);
             }
         }
-        self.forget_what_is_over();
+        self.drop_finished_attempt();
     }
 
-    fn speak(&mut self) {
-        for message in self.kit.said.drain(..) {
-            self.door.send(&message);
+    fn send_outgoing(&mut self) {
+        for message in self.context.outgoing.drain(..) {
+            self.socket.send(&message);
         }
     }
 
-    fn forget_what_is_over(&mut self) {
+    fn drop_finished_attempt(&mut self) {
         if let Some(attempt) = self.current.attempt().filter(|a| a.is_over()) {
-            // It has said that it takes no more work: nobody will come back to it.
+            // The exit message has said that this shim takes no more work, so the server will not
+            // give it any.
             self.leaving |= attempt.retires_shim();
             self.current = Current::Nothing;
         }
     }
 
     fn welcome(&mut self, instance: String) {
-        self.kit.instance = instance;
-        self.kit.said.push(FromShim::Welcome {
+        self.context.instance = instance;
+        self.context.outgoing.push(FromShim::Welcome {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id() as i32,
@@ -185,26 +193,26 @@ impl EventLoop {
         });
         match &mut self.current {
             Current::Nothing => {}
-            Current::Pending(pending) => pending.on_hello(&mut self.kit),
-            Current::Attempt(attempt) => attempt.on_hello(&mut self.kit),
+            Current::Pending(pending) => pending.on_hello(&mut self.context),
+            Current::Attempt(attempt) => attempt.on_hello(&mut self.context),
         }
     }
 
-    /// Whether an order is about the attempt that is here. One that is late must not reach the next.
+    /// Whether a message is about the current attempt. A late one must not reach the next attempt.
     fn is_current(&self, about: AttemptRef) -> bool {
         self.current
-            .key()
+            .attempt_id()
             .is_some_and(|(job, attempt)| about.is(job, attempt))
     }
 
-    fn obey(&mut self, message: ToShim, now: Instant) {
+    fn on_message(&mut self, message: ToShim, now: Instant) {
         if message.about().is_some_and(|about| !self.is_current(about)) {
             return;
         }
-        let Some(message) = self.obey_pending(message) else {
+        let Some(message) = self.on_pending_message(message) else {
             return;
         };
-        let kit = &mut self.kit;
+        let context = &mut self.context;
         match (message, self.current.attempt_mut()) {
             (ToShim::Run(spec), _) => self.run_attempt(*spec, now),
             (
@@ -218,7 +226,7 @@ impl EventLoop {
             ) => {
                 let attempt = attempt.filter(|attempt| attempt.is(job, number));
                 let answer = attempt.map_or(InputAnswer::Closed, |a| a.input(input));
-                kit.said.push(FromShim::Input { request, answer });
+                context.outgoing.push(FromShim::Input { request, answer });
             }
             (ToShim::Leave, _) => self.leaving = true,
             (
@@ -231,27 +239,27 @@ impl EventLoop {
                 if attempt.is(job, number) {
                     attempt.acknowledge();
                 }
-                self.forget_what_is_over();
+                self.drop_finished_attempt();
             }
-            (ToShim::Arm { offset, .. }, Some(attempt)) => attempt.arm(offset, kit),
-            (ToShim::Stop { wish, .. }, Some(attempt)) => attempt.stop(wish, kit, now),
-            (ToShim::Pause { .. }, Some(attempt)) => attempt.pause(kit, now),
-            (ToShim::Resume { .. }, Some(attempt)) => attempt.resume(kit, now),
-            (ToShim::Signal { signal, .. }, Some(attempt)) => attempt.signal(signal, kit),
-            // A hello and a launch are the door's; everything else is about an attempt that has been
-            // forgotten.
+            (ToShim::Arm { offset, .. }, Some(attempt)) => attempt.arm(offset, context),
+            (ToShim::Stop { request, .. }, Some(attempt)) => attempt.stop(request, context, now),
+            (ToShim::Pause { .. }, Some(attempt)) => attempt.pause(context, now),
+            (ToShim::Resume { .. }, Some(attempt)) => attempt.resume(context, now),
+            (ToShim::Signal { signal, .. }, Some(attempt)) => attempt.signal(signal, context),
+            // `ControlSocket` handles hello and launch; everything else is about an attempt that is
+            // no longer here.
             (_, None) | (ToShim::Hello { .. } | ToShim::Launch(_), _) => {}
         }
     }
 
-    /// What an attempt without a segment makes of a message; one that is not for it is returned.
-    fn obey_pending(&mut self, message: ToShim) -> Option<ToShim> {
+    /// Handles a message while the attempt has no segment yet; returns one that is not for it.
+    fn on_pending_message(&mut self, message: ToShim) -> Option<ToShim> {
         let Current::Pending(pending) = &mut self.current else {
             return Some(message);
         };
-        let kit = &mut self.kit;
+        let context = &mut self.context;
         match message {
-            // The final commit is durable, or nobody could have sent another run.
+            // The final commit is durable, or the server would not have sent another run.
             ToShim::Release { job, attempt } if pending.is(job, attempt) && pending.has_ended() => {
                 self.current = Current::Nothing;
             }
@@ -259,7 +267,7 @@ impl EventLoop {
                 self.current = Current::Nothing;
                 return Some(ToShim::Run(spec));
             }
-            // It has been taken, so that it may not be refused.
+            // The shim has accepted it already, so it must not be refused.
             ToShim::Run(spec) if pending.is(spec.job, spec.attempt) => {}
             ToShim::Input {
                 job,
@@ -268,9 +276,9 @@ impl EventLoop {
                 input,
             } if pending.is(job, attempt) => {
                 let answer = pending.input(input);
-                kit.said.push(FromShim::Input { request, answer });
+                context.outgoing.push(FromShim::Input { request, answer });
             }
-            other if other.about().is_some() => pending.obey(other, kit),
+            other if other.about().is_some() => pending.on_message(other, context),
             other => return Some(other),
         }
         None
@@ -284,36 +292,38 @@ impl EventLoop {
         };
     }
 
-    /// What becomes of an attempt that waits for its first segment when that is tried.
+    /// Tries to create the first segment of a pending attempt, and returns the state after that.
     fn begun(&mut self, mut pending: Box<Pending>, now: Instant) -> Current {
-        match pending.claim(&mut self.kit) {
-            Ok(log) => Current::Attempt(Box::new(pending.begin(log, &mut self.kit, now))),
+        match pending.claim(&mut self.context) {
+            Ok(log) => Current::Attempt(Box::new(pending.begin(log, &mut self.context, now))),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 let why = format!("failed to create the first segment: {e}");
-                self.refuse(pending.key(), why);
+                self.refuse(pending.attempt_id(), why);
                 Current::Nothing
             }
             Err(e) => {
-                pending.wait(&e, &mut self.kit, now);
+                pending.wait(&e, &mut self.context, now);
                 Current::Pending(pending)
             }
         }
     }
 
     fn refuse(&mut self, (job, attempt): (JobNumber, u32), why: String) {
-        self.kit.said.push(FromShim::Refused { job, attempt, why });
+        self.context
+            .outgoing
+            .push(FromShim::Refused { job, attempt, why });
     }
 
-    /// A run acknowledges the end of the attempt before.
+    /// Begins a new attempt. A run also acknowledges the end of the attempt before.
     fn run_attempt(&mut self, spec: RunSpec, now: Instant) {
         if let Some(attempt) = self.current.attempt_mut() {
             if attempt.is(spec.job, spec.attempt) {
-                // It has been started, so that it may not be refused.
+                // It has been started already, so it must not be refused.
                 return;
             }
             attempt.acknowledge();
         }
-        self.forget_what_is_over();
+        self.drop_finished_attempt();
         if !matches!(self.current, Current::Nothing) || self.leaving {
             let why = "the shim is busy or leaving".to_owned();
             return self.refuse((spec.job, spec.attempt), why);
@@ -322,23 +332,25 @@ impl EventLoop {
         self.begin_pending(now);
     }
 
-    /// Whether the shim may leave: it holds nothing that would be lost, and it was told to, or
-    /// nobody has asked for it for a while.
+    /// Whether the shim may leave: it holds nothing that would be lost, and it was told to leave or
+    /// no server has been connected for a while.
     fn is_done(&self, now: Instant) -> bool {
         let asked = self.leaving;
-        let lonely = self.alone_since.is_some_and(|since| now >= since + LONELY);
+        let without_server = self
+            .no_server_since
+            .is_some_and(|since| now >= since + SERVER_WAIT);
         match &self.current {
-            Current::Nothing => asked || lonely,
-            Current::Attempt(attempt) => attempt.is_safe() && lonely,
-            Current::Pending(pending) => pending.has_ended() && lonely,
+            Current::Nothing => asked || without_server,
+            Current::Attempt(attempt) => attempt.is_safe() && without_server,
+            Current::Pending(pending) => pending.has_ended() && without_server,
         }
     }
 
     fn wait(&self) -> Woken {
         let sources = Sources {
             children: &self.children,
-            syncer: &self.kit.syncer,
-            door: &self.door,
+            syncer: &self.context.syncer,
+            socket: &self.socket,
             wants: (self.current.attempt()).map_or_else(Wants::default, Attempt::wants),
         };
         sources.wait(self.timeout(Instant::now()))
@@ -346,17 +358,21 @@ impl EventLoop {
 
     fn timeout(&self, now: Instant) -> PollTimeout {
         let attempt = self.current.attempt().and_then(Attempt::next_deadline);
-        let lonely = self
-            .alone_since
-            .map(|since| since + LONELY)
+        let without_server = self
+            .no_server_since
+            .map(|since| since + SERVER_WAIT)
             .filter(|at| *at > now);
         let pending = self.current.retry_at();
-        let door = self.door.deaf_until();
-        let all = attempt.into_iter().chain(lonely).chain(pending).chain(door);
+        let socket = self.socket.accept_again_at();
+        let all = attempt
+            .into_iter()
+            .chain(without_server)
+            .chain(pending)
+            .chain(socket);
         let Some(next) = all.min() else {
             return PollTimeout::NONE;
         };
-        // Rounded up: waking a moment too early would be waking twice.
+        // Rounded up: an early wake-up would find nothing due and wait again.
         let ms = next
             .saturating_duration_since(now)
             .as_micros()

@@ -1,10 +1,11 @@
-//! THE NURSE: one small process per running attempt, which outlives the server. It holds the
-//! job's process tree, stores its output, stops it when asked, and tells how it ended.
+//! The shim: one small process per running attempt, which outlives the server. It holds the job's
+//! process tree, stores its output, stops it when asked, and reports how it ended.
 //!
-//! It knows no database, no network and no runtime: one thread that polls, and a helper that
-//! syncs. `nurse` is the loop. The life of an attempt is, in this order, `pending`, `attempt`, `start`,
-//! `flow`, `stop`, `ending` and `closing`; `phase` is where it is, and `tell` what the server hears of
-//! it. The rest are its instruments.
+//! It uses no database, no network and no async runtime: one thread that polls, and a helper thread
+//! that syncs. `event_loop` is the loop. The life of an attempt is in `attempt`, in this order:
+//! `pending`, `start`, `flow`, `stop`, `ending` and `closing`; `phase` says where it is, and `emit`
+//! what the server is told of it. `log` stores the output, `process` starts and signals processes,
+//! `server` is the control socket.
 
 mod attempt;
 mod context;
@@ -20,13 +21,13 @@ mod timestamps;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 /// Runs the shim: `--data-dir ABSOLUTE_DIR --id ID`, without the program's name and the role.
-/// Returns when it leaves; only a shim that could not begin says why on stderr and fails.
+/// Returns when the shim leaves. It fails, with the reason on stderr, only if it could not begin.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let begun = Arguments::parse(args)
         .and_then(|args| setup::set_up(&args.data_dir, &args.id).map_err(|e| e.to_string()));
     match begun {
-        Ok(nurse) => {
-            nurse.run();
+        Ok(event_loop) => {
+            event_loop.run();
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -63,13 +64,14 @@ impl Arguments {
     }
 }
 
-/// A name that is one file name and fits into a socket's path.
+/// Whether `id` is a single file name of 1 to 64 plain characters, so that it fits into a socket's
+/// path.
 fn is_id(id: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     (1..=64).contains(&id.len()) && id.bytes().all(plain)
 }
 
-/// One of our own types as JSON.
+/// One of our own types as JSON bytes.
 fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
     // No map with non-string keys, no failing serializer.
     #[allow(clippy::expect_used)]

@@ -1,5 +1,4 @@
-//! One wait for everything that can happen to a shim, and what has happened then. What is done
-//! about it is the nurse's business.
+//! One `poll` for everything that can happen to a shim, and what was ready afterwards.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -15,39 +14,39 @@ use nix::{
 use super::{attempt::Wants, log::sync::Syncer, server::socket::ControlSocket};
 use crate::job::Stream;
 
-/// What has happened while the shim waited.
+/// What is ready after a wait.
 #[derive(Debug, Default)]
 pub struct Woken {
     /// A child has exited.
     pub children: bool,
     /// The sync thread has results.
     pub synced: bool,
-    /// Somebody knocks, speaks, listens again or has left.
-    pub door: bool,
-    /// The starting child has reported, or has come to its exec.
+    /// A client connects, sends, reads again or has disconnected.
+    pub socket: bool,
+    /// The starting child has reported a failure, or its exec has closed the pipe.
     pub report: bool,
-    /// stdin takes more.
+    /// The stdin pipe accepts more bytes.
     pub stdin: bool,
-    /// Nobody reads stdin any more.
+    /// The last reader of the stdin pipe has closed it.
     pub stdin_unread: bool,
-    /// Streams with output, or at their end.
+    /// Streams with output or at their end.
     pub streams: Vec<Stream>,
 }
 
-/// Everything that is waited for.
+/// Everything that the shim waits for.
 pub struct Sources<'a> {
     /// Readable at SIGCHLD.
     pub children: &'a SignalFd,
     /// Readable when there are results.
     pub syncer: &'a Syncer,
     /// The socket and its connections.
-    pub door: &'a ControlSocket,
-    /// What the attempt waits for.
+    pub socket: &'a ControlSocket,
+    /// The descriptors of the attempt.
     pub wants: Wants<'a>,
 }
 
 impl Sources<'_> {
-    /// Waits until something happens, at most that long.
+    /// Waits until something happens, up to `timeout`.
     pub fn wait(&self, timeout: PollTimeout) -> Woken {
         let mut fds = Vec::with_capacity(12);
         let slots = Slots::fill(&mut fds, self);
@@ -55,8 +54,8 @@ impl Sources<'_> {
             Ok(_) => slots.read(&fds),
             Err(Errno::EINTR) => Woken::default(),
             // There is no memory, or (EINVAL) the limit of descriptors was lowered below their
-            // number: what has happened is not known, so everything is looked at. Nothing of that
-            // waits.
+            // number. What has happened is unknown, so everything counts as ready: no handler
+            // blocks.
             Err(_) => {
                 #[expect(clippy::disallowed_methods, reason = "poll itself has failed")]
                 std::thread::sleep(Duration::from_millis(10));
@@ -66,7 +65,8 @@ impl Sources<'_> {
     }
 }
 
-/// Which place in the poll array belongs to whom.
+/// The index of each source in the poll array. The descriptors of the socket are the last ones,
+/// from `socket` on.
 #[derive(Debug, Default)]
 struct Slots {
     children: usize,
@@ -75,7 +75,7 @@ struct Slots {
     stdout: Option<usize>,
     stderr: Option<usize>,
     stdin: Option<usize>,
-    door: usize,
+    socket: usize,
 }
 
 impl Slots {
@@ -92,29 +92,30 @@ impl Slots {
             report: wants.report.map(|fd| add(fd.as_fd(), read)),
             stdout: wants.stdout.map(|fd| add(fd.as_fd(), read)),
             stderr: wants.stderr.map(|fd| add(fd.as_fd(), read)),
-            // Without anything to feed, only the end of its readers is told.
+            // Without bytes to write, only POLLERR is reported: the last reader has closed the
+            // pipe.
             stdin: wants.stdin.map(|(fd, more)| {
                 let events = if more { write } else { PollFlags::empty() };
                 add(fd.as_fd(), events)
             }),
-            door: 0,
+            socket: 0,
         };
-        let door = fds.len();
-        for (fd, behind) in sources.door.waits() {
-            let events = if behind { read | write } else { read };
+        let socket = fds.len();
+        for (fd, has_waiting) in sources.socket.waits() {
+            let events = if has_waiting { read | write } else { read };
             fds.push(PollFd::new(fd, events));
         }
-        Self { door, ..slots }
+        Self { socket, ..slots }
     }
 
-    /// As if all of it had happened, but what would change something by itself.
+    /// Everything ready, except `stdin_unread`: that would close stdin.
     fn everything(&self) -> Woken {
         let streams = [(self.stdout, Stream::Stdout), (self.stderr, Stream::Stderr)];
         let waited = streams.into_iter().filter(|(at, _)| at.is_some());
         Woken {
             children: true,
             synced: true,
-            door: true,
+            socket: true,
             report: self.report.is_some(),
             stdin: self.stdin.is_some(),
             stdin_unread: false,
@@ -135,7 +136,7 @@ impl Slots {
         Woken {
             children: ready(self.children),
             synced: ready(self.synced),
-            door: (self.door..fds.len()).any(ready),
+            socket: (self.socket..fds.len()).any(ready),
             report: maybe(self.report),
             stdin: maybe(self.stdin),
             stdin_unread: self.stdin.is_some_and(|at| {

@@ -1,4 +1,5 @@
-//! The two clocks that stand in every record. Deadlines are `stopwatch`'s business.
+//! The two clocks in every record: wall time and CLOCK_BOOTTIME. Deadlines use
+//! `attempt::stopwatch`.
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -16,6 +17,6 @@ pub fn wall_us() -> i64 {
 }
 
 fn micros(clock: ClockId) -> i64 {
-    // Both clocks exist in every kernel that has pidfds.
+    // Both clocks exist in every kernel that has pidfds, so the 0 is never seen.
     clock_gettime(clock).map_or(0, |t| t.tv_sec() * 1_000_000 + t.tv_nsec() / 1000)
 }

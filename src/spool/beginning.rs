@@ -7,17 +7,17 @@ use super::{
     segment::Intent,
 };
 
-/// The intent and the start record, as far as they are there.
+/// The intent and the start record, as far as they exist.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Beginning {
-    /// Who took the right to start.
+    /// Which shim took the right to start.
     pub intent: Option<Intent>,
-    /// The process that was started.
+    /// The process that was started; `None` before a start record is written.
     pub start: Option<StartPayload>,
 }
 
-/// Reads how the attempt whose first segment is `first` began. `NotFound` where nobody has taken
-/// the right to start it. Blocking.
+/// Reads how the attempt began whose first segment is `first`. `NotFound` where the right to start
+/// it is not taken. Blocking.
 pub fn read_beginning(spool: &Path, first: SegmentName) -> io::Result<Beginning> {
     let mut reader = SegmentReader::open(spool, Position::first(first))?;
     let mut beginning = Beginning::default();

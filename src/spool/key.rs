@@ -1,6 +1,5 @@
-//! The key of a shim: who says hello to it proves that it knows the key, without saying it.
-//!
-//! Where keys are kept, and how a shim gets its own, is not known here.
+//! The key of a shim. The sender of a hello proves with it that it knows the key, without sending
+//! it.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -8,7 +7,7 @@ use sha2::Sha256;
 /// Length of a key, bytes.
 pub const KEY_BYTES: usize = 32;
 
-/// A shim's key. Never shown.
+/// A shim's key. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ShimKey([u8; KEY_BYTES]);
 
@@ -19,7 +18,7 @@ impl std::fmt::Debug for ShimKey {
 }
 
 impl ShimKey {
-    /// The key of the shim `id`, from what all keys of a data directory are made from.
+    /// The key of the shim `id`, derived from the seed of its data directory.
     pub fn of(seed: &[u8; KEY_BYTES], id: &str) -> Self {
         Self(
             hmac(seed, &[b"shim", id.as_bytes()])
@@ -29,24 +28,24 @@ impl ShimKey {
         )
     }
 
-    /// A key as the shim was handed it.
+    /// A key from the bytes that the shim was given.
     pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes, for the shim alone.
+    /// Its bytes, to be passed to the shim alone.
     pub fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 
-    /// What proves that a hello comes from somebody who knows the key: good for this epoch and this
-    /// instance alone. In hex.
+    /// The proof, in hex, that the sender of a hello knows the key; valid for this epoch and this
+    /// instance alone.
     pub fn proof(&self, epoch: u64, instance: &str) -> String {
         let mac = self.of_hello(epoch, instance).finalize().into_bytes();
         mac.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether that is the proof; it takes as long for any wrong one.
+    /// Whether `proof` is the right one; the comparison takes constant time.
     pub fn proves(&self, proof: &str, epoch: u64, instance: &str) -> bool {
         let mac = from_hex(proof);
         mac.is_some_and(|mac| self.of_hello(epoch, instance).verify_slice(&mac).is_ok())
@@ -58,9 +57,9 @@ impl ShimKey {
     }
 }
 
-/// HMAC-SHA-256 (RFC 2104) over parts, each after its length.
+/// HMAC-SHA-256 (RFC 2104) over parts, each preceded by its length (u64, little-endian).
 fn hmac(key: &[u8; KEY_BYTES], parts: &[&[u8]]) -> Hmac<Sha256> {
-    // A key of any length is taken.
+    // HMAC accepts a key of any length.
     #[allow(clippy::expect_used)]
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
     for part in parts {

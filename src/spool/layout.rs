@@ -1,21 +1,21 @@
-//! Where things lie in a data directory. Names only: nothing here creates or opens anything.
+//! The paths in a data directory. Names only: nothing here creates or opens a file.
 
 use std::path::{Path, PathBuf};
 
 /// The paths of one data directory.
 ///
 /// ```text
-/// DATA                      held by the server (flock), for what can be removed cannot be a lock
-/// DATA/lock                 held by the server, too: those of earlier versions look here alone
+/// DATA                      held by the server (flock): a file that can be removed is no safe lock
+/// DATA/lock                 held by the server, too: earlier versions check only this file
 /// DATA/server.start         how the server was started, for `restart`, 0600
 /// DATA/cc-executor.db       the ledger
-/// DATA/cc-executor.ballast  room that is kept for ends and cancels on a full disk
+/// DATA/cc-executor.ballast  disk reserve for ends and cancels on a full disk
 /// DATA/token                the bearer token for TCP, 0600
 /// DATA/server.sock          the Unix socket, 0600
 /// DATA/server.log           log of a server that the CLI started
-/// DATA/sql_history          what was typed at the prompt of `sql`, 0600
-/// DATA/spool/…              segments, and holes in outputs; one flat directory
-/// DATA/shims.log            what shims have to say when something is wrong
+/// DATA/sql_history          history of the prompt of `sql`, 0600
+/// DATA/spool/…              segments, and files of dropped ranges; one flat directory
+/// DATA/shims.log            stderr of the shims: problems only
 /// DATA/shims/ID.lock        held by the shim ID for its life (flock)
 /// DATA/shims/ID.sock        the shim's socket
 /// ```
@@ -35,13 +35,13 @@ impl Layout {
     pub const SOCKET: &str = "server.sock";
     /// Name of the log of a server that the CLI started.
     pub const LOG: &str = "server.log";
-    /// Name of what was typed at the prompt of `sql`.
+    /// Name of the history of the prompt of `sql`.
     pub const SQL_HISTORY: &str = "sql_history";
     /// Name of the directory of the segments.
     pub const SPOOL: &str = "spool";
     /// Name of the directory of the shims' locks and sockets.
     pub const SHIMS: &str = "shims";
-    /// Name of what shims have to say when something is wrong.
+    /// Name of the log with the stderr of shims.
     pub const SHIM_LOG: &str = "shims.log";
 
     /// The layout below `root`, which should be absolute.
@@ -59,7 +59,7 @@ impl Layout {
         self.root.join(Self::LOCK)
     }
 
-    /// How the running server was started.
+    /// The file that says how the running server was started.
     pub fn start(&self) -> PathBuf {
         self.root.join(Self::START)
     }
@@ -84,7 +84,7 @@ impl Layout {
         self.root.join(Self::LOG)
     }
 
-    /// What shims have to say when something is wrong.
+    /// The log with the stderr of shims; empty unless something is wrong.
     pub fn shim_log(&self) -> PathBuf {
         self.root.join(Self::SHIM_LOG)
     }

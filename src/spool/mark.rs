@@ -1,14 +1,14 @@
-//! The number by which the processes of a job are found again whatever they have done to their
+//! The number by which the processes of a job are found again even if they have changed their
 //! environment: the soft limit of time under real-time scheduling (`RLIMIT_RTTIME`, setrlimit(2)).
 //!
-//! A fork and an exec pass a limit on, and the kernel shows everybody's to everybody
-//! (`/proc/PID/limits`). What is done with a process that has it is not known here.
+//! A fork and an exec keep a limit, and the kernel shows the limits of every process to every user
+//! (`/proc/PID/limits`). `supervisor::orphans` searches for it.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::job::JobId;
 
-/// The smallest number, µs: 73,000 years, so that nobody is ever bound by it.
+/// The smallest number, µs: 73,000 years, so that no process is ever limited by it.
 pub const NUMBER_MIN: u64 = 1 << 61;
 
 /// The number of a job's processes in the data directory of that instance, µs; at least

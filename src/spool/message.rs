@@ -1,7 +1,7 @@
-//! The messages between server and shim: JSON behind a length of four bytes (little-endian).
+//! The messages between server and shim: a length of four bytes (little-endian), then JSON.
 //!
-//! A message that is not complete never happened. Unknown fields are ignored and unknown messages
-//! are skipped, so that binaries of neighbouring versions can talk to each other.
+//! An incomplete message has no effect. Unknown fields are ignored and unknown messages are
+//! skipped, so that binaries of neighbouring versions understand each other.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,17 +11,17 @@ use crate::job::{
     WhenFull,
 };
 
-/// Version of this protocol; a shim tells it in its `welcome`.
+/// Version of this protocol; a shim sends it in its `welcome`.
 pub const PROTOCOL: u32 = 1;
 
-/// The oldest version of it that this binary still speaks: shims live as long as their jobs, through
-/// any number of upgrades.
+/// The oldest version of the protocol that this binary supports: shims live as long as their jobs,
+/// through any number of upgrades.
 pub const PROTOCOL_OLDEST: u32 = 1;
 
-/// The highest epoch that there can be: the ledger's integers have a sign.
+/// The highest possible epoch: integers in the database are signed.
 pub const EPOCH_MAX: u64 = i64::MAX as u64;
 
-/// Longest message, bytes. A NewJob has at most 1 MiB, and JSON escapes can make six bytes of one.
+/// Longest message, bytes. A job has up to 1 MiB, and JSON escapes can make six bytes of one.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// What a shim needs to run one attempt.
@@ -35,66 +35,68 @@ pub struct RunSpec {
     pub attempt: u32,
     /// The offset at which this attempt's output begins.
     pub start_offset: Offset,
-    /// The words to execute; the first one is looked up in `PATH` of `env`.
+    /// The program and its arguments; the program is looked up in `PATH` of `env`.
     pub argv: Vec<String>,
-    /// Absolute.
+    /// The working directory, an absolute path.
     pub cwd: String,
     /// The whole environment, in order.
     pub env: Vec<(String, String)>,
     /// File mode creation mask.
     pub umask: u32,
-    /// What the kernel bounds for the process.
+    /// Resource limits that the kernel enforces on the process.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
-    /// Written to stdin first; `None` and not interactive: `/dev/null`.
+    /// The first bytes of stdin; `None` and not interactive: `/dev/null`.
     pub stdin: Option<String>,
     /// Whether stdin stays open for inputs.
     #[serde(default)]
     pub interactive: bool,
-    /// The inputs that were kept before the start, in order.
+    /// The inputs that were accepted before the start, in order.
     #[serde(default)]
     pub inputs: Vec<Input>,
-    /// Run time without pauses, milliseconds.
+    /// Limit of the run time, pauses not counted, milliseconds; `None`: no limit.
     pub timeout_ms: Option<u64>,
-    /// Time without output, milliseconds.
+    /// Limit of the time without output, milliseconds; `None`: no limit.
     pub stall_timeout_ms: Option<u64>,
     /// From TERM to KILL when a limit stops the attempt, milliseconds.
     pub grace_ms: u64,
     /// What happens to processes that outlive the leader.
     pub leftover: Leftover,
     /// Bound of the job's output over all attempts, as an offset: gaps before `start_offset` do not
-    /// count, so they are added. With `drop_oldest` it is the bound of this attempt, bytes.
+    /// count, so they are added. With `drop_oldest` it is the bound of this attempt, bytes. `None`:
+    /// no bound.
     pub output_bytes_max: Option<u64>,
-    /// How many lines (bytes 0x0A, of all streams) this attempt may write; what earlier ones have
-    /// written is taken off. Shims of versions before this field know no such bound.
+    /// How many lines (bytes 0x0A, of all streams) this attempt may write; lines of earlier
+    /// attempts are already subtracted. Shims of versions before this field ignore it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_lines_max: Option<u64>,
-    /// What happens at the bound that is met first.
+    /// What happens at the first bound that is reached.
     #[serde(default)]
     pub when_full: WhenFull,
-    /// Segments are sealed when their file has reached this size, bytes.
+    /// A segment is sealed when its file has reached this size, bytes.
     pub segment_bytes: u64,
-    /// Output up to this size goes into rows when the job is final, so that the shim need not
-    /// sync it before it tells of the exit, bytes.
+    /// Output up to this size goes into the database when the job is final, so that the shim need
+    /// not sync it before it reports the exit, bytes.
     pub inline_bytes_max: u64,
-    /// Bound of all segments together, bytes; at it the process waits.
+    /// Limit of all segments together, bytes; when it is reached the process waits. `None`: no
+    /// limit.
     pub spool_bytes_max: Option<u64>,
-    /// What stays free on the file system, bytes; at it the process waits.
+    /// What stays free on the file system, bytes; when less is free the process waits.
     pub free_bytes_min: u64,
-    /// A wish that was committed before the attempt began.
+    /// A stop request that was committed before the attempt began.
     pub stop: Option<StopWish>,
 }
 
-/// A program that a shim shall start beside itself. Words are bytes: paths need not be UTF-8.
+/// A program that a shim starts as its sibling. Strings are bytes: paths need not be UTF-8.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchRequest {
-    /// Its absolute path; empty: nothing is started, it is only asked whether it would be.
+    /// Its absolute path; empty: nothing is started, the request only asks whether the shim would.
     pub program: Vec<u8>,
-    /// Its words, without its name.
+    /// Its arguments, without its name.
     pub args: Vec<Vec<u8>>,
     /// Its whole environment, as `NAME=value`.
     pub env: Vec<Vec<u8>>,
-    /// Its working directory; where that is gone it is `/`.
+    /// Its working directory; `/` where that no longer exists.
     pub cwd: Vec<u8>,
 }
 
@@ -102,83 +104,86 @@ pub struct LaunchRequest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToShim {
-    /// First message of every connection; a server sends it as [`Greeting`]. On the same or a higher epoch than the highest seen,
-    /// the shim closes every older connection, discards what it had not read from it, and answers
-    /// `welcome`; a lower one is answered with `stale` and closed.
+    /// First message of every connection; a server sends it as [`Greeting`]. If its epoch is the
+    /// highest that the shim has seen, or equal to it, the shim closes every older connection,
+    /// discards what it has not read from it, and answers `welcome`. A lower epoch is answered with
+    /// `stale`, and the connection is closed.
     Hello {
         /// The server's epoch.
         epoch: u64,
         /// The data directory's instance.
         instance: String,
     },
-    /// Run an attempt. Only to an idle shim, or to one whose exit has been told: it acknowledges
-    /// the final commit of the attempt before. For the attempt that the shim has it means nothing.
+    /// Run an attempt. Sent only to an idle shim, or to one that has reported an exit: it
+    /// acknowledges the final commit of that attempt. Ignored for the attempt that the shim already
+    /// has.
     Run(Box<RunSpec>),
-    /// The final commit of this attempt is durable; the shim may forget it and take work again.
+    /// The final commit of this attempt is durable; the shim may forget it and accept work again.
     Release {
         /// The job's number.
         job: JobNumber,
-        /// The attempt.
+        /// The attempt's number, from 1.
         attempt: u32,
     },
-    /// Say `grew` once as soon as there are bytes behind `offset`.
+    /// Send `grew` once as soon as there is output after `offset`.
     Arm {
-        /// Which attempt; a shim ignores it for another one than the one that it has.
+        /// The attempt; a shim that has another one ignores the message.
         #[serde(flatten)]
         about: AttemptRef,
         /// What the server has already read.
         offset: Offset,
     },
-    /// Stop the attempt (level: repeating it changes nothing, a kill after a cancel hastens it).
+    /// Stop the attempt (level-triggered: a repetition changes nothing, a kill after a cancel
+    /// shortens the grace).
     Stop {
-        /// Which attempt; a shim ignores it for another one than the one that it has.
+        /// The attempt; a shim that has another one ignores the message.
         #[serde(flatten)]
         about: AttemptRef,
-        /// Who wants it, and how.
+        /// By which client, why, and with which grace.
         #[serde(flatten)]
-        wish: StopWish,
+        request: StopWish,
     },
-    /// SIGSTOP to the whole tree (level).
+    /// SIGSTOP to the whole tree (level-triggered).
     Pause {
-        /// Which attempt; a shim ignores it for another one than the one that it has.
+        /// The attempt; a shim that has another one ignores the message.
         #[serde(flatten)]
         about: AttemptRef,
     },
-    /// SIGCONT to the whole tree (level).
+    /// SIGCONT to the whole tree (level-triggered).
     Resume {
-        /// Which attempt; a shim ignores it for another one than the one that it has.
+        /// The attempt; a shim that has another one ignores the message.
         #[serde(flatten)]
         about: AttemptRef,
     },
-    /// One signal to the leader's process group, at most once per message.
+    /// One signal to the leader's process group, sent at most once per message.
     Signal {
-        /// Which attempt; a shim ignores it for another one than the one that it has.
+        /// The attempt; a shim that has another one ignores the message.
         #[serde(flatten)]
         about: AttemptRef,
         /// Its number, 1 to 64.
         signal: i32,
     },
-    /// Bytes for the stdin of an interactive attempt. Answered at once.
+    /// Bytes for the stdin of an interactive attempt. Answered at once with `input`.
     Input {
         /// The job's number.
         job: JobNumber,
-        /// The attempt.
+        /// The attempt's number, from 1.
         attempt: u32,
-        /// Names the answer.
+        /// Number that the answer repeats.
         request: u64,
         /// The bytes.
         input: Input,
     },
-    /// No more work for this shim: an idle one leaves.
+    /// The server has no more work for this shim: an idle one leaves.
     Leave,
-    /// Start a program as a sibling of the shim, outside of the job's tree: a command line inside the
-    /// job needs a server, which must not end with the job. The one message that is heard without a
-    /// hello before it, from processes of the shim's own user; answered with `launched`.
+    /// Start a program as a sibling of the shim, outside of the job's tree: a command line inside
+    /// the job needs a server, which must not end with the job. The only message that is accepted
+    /// without a hello, from processes of the shim's own user; answered with `launched`.
     Launch(Box<LaunchRequest>),
 }
 
-/// A `hello` with what proves that whoever says it knows the shim's key. A shim that has a key hears no
-/// other; those of versions before it pass over the field.
+/// A `hello` with the proof that its sender knows the shim's key. A shim that has a key accepts no
+/// other; shims of versions before it ignore the field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename = "hello")]
 pub struct Greeting {
@@ -197,7 +202,7 @@ impl Greeting {
         }
     }
 
-    /// What proves a hello, if anything does.
+    /// The proof in the JSON of a hello, if there is one.
     pub fn proof_of(json: &[u8]) -> Option<String> {
         #[derive(Deserialize)]
         struct Proof {
@@ -207,41 +212,41 @@ impl Greeting {
     }
 }
 
-/// What a shim is doing.
+/// The state of a shim.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ShimState {
-    /// Nothing; it may be given work.
+    /// It has no attempt and accepts work.
     Idle,
-    /// An attempt's leader has not exited, or its tree is not yet gone.
+    /// An attempt's leader has not exited, or its tree may still have processes.
     Running {
         /// The job's number.
         job: JobNumber,
-        /// The attempt.
+        /// The attempt's number, from 1.
         attempt: u32,
         /// Whether the tree is stopped by a pause.
         paused: bool,
-        /// When the process was started, µs since 1970; 0 where it is not yet.
+        /// When the process was started, µs since 1970; 0 before that.
         started_at_us: i64,
-        /// The stop that has been begun.
+        /// The stop that has begun; `None` while there is none.
         stop: Option<StopWish>,
     },
-    /// An attempt has ended and its final commit has not been acknowledged.
+    /// An attempt has ended and the server has not acknowledged its final commit.
     Exited {
         /// The job's number.
         job: JobNumber,
-        /// The attempt.
+        /// The attempt's number, from 1.
         attempt: u32,
-        /// How it ended.
+        /// How it ended, with usage and output end.
         facts: Box<ExitFacts>,
         /// Whether all segments, exit record included, are on disk.
         synced: bool,
-        /// Whether the shim takes work again after the acknowledgement. Versions before this field
-        /// do not say: then it does if nothing survived.
+        /// Whether the shim accepts work again after the acknowledgement. Versions before this
+        /// field do not send it: those accept work if no process survived.
         #[serde(default)]
         reusable: Option<bool>,
     },
-    /// It takes no more work: it only stays as the parent of survivors.
+    /// It accepts no more work, and only stays as the parent of survivors.
     Retired,
 }
 
@@ -257,19 +262,19 @@ pub enum FromShim {
         version: String,
         /// Its process id.
         pid: i32,
-        /// What it is doing.
+        /// Its state.
         state: ShimState,
     },
-    /// Answers a `hello` with too low an epoch; the connection is closed behind it.
+    /// Answers a `hello` with too low an epoch; the connection is closed after it.
     Stale {
         /// The highest epoch that the shim has seen.
         epoch: u64,
     },
-    /// The process runs: exec has succeeded. Told again behind every `welcome` while it runs.
+    /// The process runs: exec has succeeded. Sent again after every `welcome` while it runs.
     Started {
         /// The job's number.
         job: JobNumber,
-        /// The attempt.
+        /// The attempt's number, from 1.
         attempt: u32,
         /// The leader's process id.
         pid: i32,
@@ -279,47 +284,48 @@ pub enum FromShim {
         started_at_us: i64,
     },
     /// `run` was refused: the right to start is taken (the first segment exists), or the shim is
-    /// busy or leaving. Nothing was started. What only keeps it from starting now is no refusal:
-    /// the attempt waits in its shim.
+    /// busy or leaving. Nothing was started. A passing shortage is no reason to refuse: the attempt
+    /// then waits in its shim.
     Refused {
         /// The job's number.
         job: JobNumber,
-        /// The attempt.
+        /// The attempt's number, from 1.
         attempt: u32,
         /// Why, for the log.
         why: String,
     },
-    /// There are bytes behind the armed offset, or there were: they may have come behind a bound.
+    /// There is output after the armed offset. It may not be stored, where it came after a bound.
     Grew {
-        /// Which attempt.
+        /// The attempt that sends this.
         #[serde(flatten)]
         about: AttemptRef,
-        /// The end of the output now, with what was dropped there.
+        /// The end of the output now, including what was dropped there.
         offset: Offset,
     },
-    /// A segment was sealed; the next one begins here.
+    /// A segment was sealed, and the next one begins.
     Sealed {
-        /// Which attempt.
+        /// The attempt that sends this.
         #[serde(flatten)]
         about: AttemptRef,
         /// First offset of the next segment.
         next_offset: Offset,
     },
-    /// The tree was stopped by a pause.
+    /// A pause has stopped the tree.
     Paused {
-        /// Which attempt.
+        /// The attempt that sends this.
         #[serde(flatten)]
         about: AttemptRef,
     },
-    /// The tree goes on.
+    /// The tree continues after a pause.
     Resumed {
-        /// Which attempt.
+        /// The attempt that sends this.
         #[serde(flatten)]
         about: AttemptRef,
     },
-    /// The tree goes on, because some of its processes cannot be stopped: the pause is refused.
+    /// The pause is refused and the tree continues, because some of its processes cannot be
+    /// stopped.
     PauseRefused {
-        /// Which attempt.
+        /// The attempt that sends this.
         #[serde(flatten)]
         about: AttemptRef,
         /// Why, for people.
@@ -327,25 +333,25 @@ pub enum FromShim {
     },
     /// The kernel does not let the shim signal these processes for the stop that has begun.
     StopRefused {
-        /// Which attempt.
+        /// The attempt that sends this.
         #[serde(flatten)]
         about: AttemptRef,
-        /// Who.
+        /// The processes, by id and name.
         refused: Vec<Survivor>,
     },
-    /// A stop was begun before the leader had exited.
+    /// A stop has begun before the leader had exited.
     Stopping {
-        /// Which attempt.
+        /// The attempt that sends this.
         #[serde(flatten)]
         about: AttemptRef,
-        /// As it was asked.
+        /// The first stop request.
         #[serde(flatten)]
-        wish: StopWish,
+        request: StopWish,
     },
-    /// The process waits (`true`) or goes on (`false`): the spool or the disk is full, or the
+    /// The process waits (`true`) or continues (`false`): the spool or the disk is full, or the
     /// process cannot be started yet.
     Waiting {
-        /// Which attempt.
+        /// The attempt that sends this.
         #[serde(flatten)]
         about: AttemptRef,
         /// Whether it waits.
@@ -353,34 +359,35 @@ pub enum FromShim {
         /// Why, for people.
         why: String,
     },
-    /// Answers an input. One for an attempt that is over is answered as closed.
+    /// Answers an input. An input for an attempt that is over is answered as closed.
     Input {
-        /// The number that came with it.
+        /// The number that came with the input.
         request: u64,
-        /// What became of it.
+        /// Whether it was accepted, or why not.
         answer: InputAnswer,
     },
-    /// The attempt has ended: its output is complete and its tree is gone (survivors aside).
+    /// The attempt has ended: its output is complete and its tree is gone (survivors not counted).
     Exited {
         /// The job's number.
         job: JobNumber,
-        /// The attempt.
+        /// The attempt's number, from 1.
         attempt: u32,
-        /// How it ended.
+        /// How it ended, with usage and output end.
         facts: Box<ExitFacts>,
         /// Whether all segments, exit record included, are on disk.
         synced: bool,
         /// Whether the shim takes work again after the acknowledgement.
         reusable: bool,
     },
-    /// Answers `launch`. The server is told, too: the process can be its child, and leaves at once.
+    /// Answers `launch`. Also sent to the server, because the program can be its child and exits at
+    /// once.
     Launched {
         /// Its process id; 0 where nothing was started.
         pid: i32,
-        /// Why it was not started.
+        /// Why it was not started; `None` where it was, or was not to be.
         error: Option<String>,
     },
-    /// Something went wrong that the operator should know.
+    /// A problem that the operator should know.
     Trouble {
         /// A sentence for the log.
         message: String,
@@ -388,7 +395,7 @@ pub enum FromShim {
 }
 
 impl ToShim {
-    /// The attempt that an order to a running attempt is about.
+    /// The attempt that a message to a running attempt is about; `None` for other messages.
     pub fn about(&self) -> Option<AttemptRef> {
         match self {
             Self::Arm { about, .. }
@@ -402,7 +409,7 @@ impl ToShim {
 }
 
 impl FromShim {
-    /// The attempt that something told of an attempt is about.
+    /// The attempt that this message is about; `None` for messages about none.
     pub fn about(&self) -> Option<AttemptRef> {
         match self {
             Self::Grew { about, .. }
@@ -419,7 +426,7 @@ impl FromShim {
     }
 }
 
-/// What the `welcome` of every version tells, whatever else it has become.
+/// The fields that the `welcome` of every version has.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct AnyWelcome {
     /// The version of the protocol.
@@ -429,25 +436,26 @@ pub struct AnyWelcome {
 }
 
 impl AnyWelcome {
-    /// Who says this, if it is the `welcome` of a shim whose protocol we do not speak.
+    /// The sender's versions, if this is the `welcome` of a shim whose protocol this binary does
+    /// not support.
     pub fn foreign(json: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct WelcomeFields {
             r#type: String,
             #[serde(flatten)]
-            speaker: AnyWelcome,
+            welcome: AnyWelcome,
         }
-        let said: WelcomeFields = serde_json::from_slice(json).ok()?;
-        let spoken = PROTOCOL_OLDEST..=PROTOCOL;
-        (said.r#type == "welcome" && !spoken.contains(&said.speaker.protocol))
-            .then_some(said.speaker)
+        let fields: WelcomeFields = serde_json::from_slice(json).ok()?;
+        let supported = PROTOCOL_OLDEST..=PROTOCOL;
+        (fields.r#type == "welcome" && !supported.contains(&fields.welcome.protocol))
+            .then_some(fields.welcome)
     }
 }
 
-/// A message as bytes, length first.
+/// A message as bytes: the length, then the JSON.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     let mut bytes = vec![0; 4];
-    // Our own types: no map with non-string keys, no failing serializer.
+    // Our own types have no map with non-string keys and no failing serializer.
     #[allow(clippy::expect_used)]
     serde_json::to_writer(&mut bytes, message).expect("a message serialises");
     let length = (bytes.len() - 4) as u32;
@@ -455,14 +463,14 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     bytes
 }
 
-/// What an empty buffer keeps for the next message, bytes.
+/// How many bytes of capacity an empty buffer keeps for the next message.
 const KEPT_BYTES: usize = 64 << 10;
 
 /// Why bytes are no message.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The length is beyond [`MESSAGE_BYTES_MAX`].
-    #[error("a message of {0} bytes")]
+    /// The length is above [`MESSAGE_BYTES_MAX`].
+    #[error("a message has {0} bytes, above the limit")]
     TooLong(usize),
 }
 
@@ -485,7 +493,7 @@ impl MessageBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole message's JSON, or `None` until more has arrived.
+    /// The JSON of the next whole message, or `None` until more bytes have arrived.
     pub fn next_message(&mut self) -> Result<Option<&[u8]>, DecodeError> {
         let rest = &self.bytes[self.read..];
         let Some(head) = rest.first_chunk::<4>() else {
@@ -512,16 +520,16 @@ mod tests {
 
     #[test]
     fn a_welcome_in_another_protocol_is_told_from_ours() {
-        let said = |protocol: u32, state: &str| {
+        let welcome = |protocol: u32, state: &str| {
             format!(
                 r#"{{"type":"welcome","protocol":{protocol},"version":"9.9.9","state":{state}}}"#
             )
         };
-        let foreign = AnyWelcome::foreign(said(2, r#"{"state":"dreaming"}"#).as_bytes());
+        let foreign = AnyWelcome::foreign(welcome(2, r#"{"state":"dreaming"}"#).as_bytes());
         let (protocol, version) = (2, "9.9.9".to_owned());
         assert_eq!(foreign, Some(AnyWelcome { protocol, version }));
         assert_eq!(
-            AnyWelcome::foreign(said(1, r#"{"state":"idle"}"#).as_bytes()),
+            AnyWelcome::foreign(welcome(1, r#"{"state":"idle"}"#).as_bytes()),
             None
         );
         assert_eq!(AnyWelcome::foreign(br#"{"type":"stale","epoch":3}"#), None);
@@ -589,7 +597,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes come to the same messages, wherever they are cut.
+        /// Any bytes give the same messages, wherever they are cut.
         #[test]
         fn fuzz_message_buffer(
             messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..6),

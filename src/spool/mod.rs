@@ -1,26 +1,26 @@
-//! THE PAPER between shim and server: segment files with framed records, their reader, and the
-//! messages on a shim's socket.
+//! The formats between shim and server: segment files with framed records, their reader and writer,
+//! and the messages on a shim's control socket.
 //!
-//! Both sides know this module and neither knows the other. It decides nothing: what a record
-//! means for a job is `job`'s and the supervisor's business.
+//! Shim and server both depend on this module and not on each other. It makes no decisions: `job`
+//! and `supervisor` interpret records and messages.
 
-mod about;
+mod attempt_ref;
 pub mod beginning;
-pub mod hole;
+pub mod dropped_range;
 pub mod key;
 pub mod layout;
 pub mod mark;
 pub mod message;
-pub mod paper;
 pub mod reader;
 pub mod record;
+pub mod safe_file;
 pub mod segment;
 pub mod unsynced;
 pub mod writer;
 
-pub use about::AttemptRef;
+pub use attempt_ref::AttemptRef;
 pub use beginning::{Beginning, read_beginning};
-pub use hole::DroppedRange;
+pub use dropped_range::DroppedRange;
 pub use key::ShimKey;
 pub use layout::Layout;
 pub use message::{AnyWelcome, FromShim, Greeting, LaunchRequest, RunSpec, ShimState, ToShim};

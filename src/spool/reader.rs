@@ -1,31 +1,31 @@
 //! Reads the records of one segment, from any record on, while it may still be growing.
 //!
-//! Which segment comes next and what the records mean is the caller's business.
+//! The caller chooses the next segment (`output::read` follows an output through its segments).
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use super::{
-    paper,
     record::{self, Decoded, HEADER_BYTES, RecordHeader, RecordKind},
+    safe_file,
     segment::{FILE_HEADER_BYTES, SegmentName},
 };
 use crate::job::Offset;
 
-/// How much is read from the file at once, bytes, unless a record is longer: the longest output
-/// record that a shim writes, and a little.
+/// How many bytes are read from the file at once, unless a record is longer: the longest output
+/// record of a shim, and a little more.
 const READ_BYTES: usize = 68 << 10;
 
-/// Where a record begins: the whole state of a reader that holds nothing open.
+/// Where a record begins: the whole state of a reader that keeps no file open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The segment.
     pub segment: SegmentName,
-    /// Byte in its file.
+    /// Position in its file, bytes.
     pub at: u64,
 }
 
 impl Position {
-    /// The first record of a segment.
+    /// The position of the first record of a segment.
     pub fn first(segment: SegmentName) -> Self {
         Self {
             segment,
@@ -37,11 +37,11 @@ impl Position {
 /// What a reader finds at its position.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NextRecord<'a> {
-    /// A record; the position is behind it now.
+    /// A record and its payload; the position is now after it.
     Record(RecordHeader, &'a [u8]),
     /// No whole record yet.
     End,
-    /// Bytes that are no record. In a segment that is still written to they may be one in a
+    /// Bytes that are no record. In a segment that is still written they may become one in a
     /// moment; in any other they are damage.
     Damaged,
 }
@@ -49,10 +49,10 @@ pub enum NextRecord<'a> {
 /// Whether a read may wait for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskWait {
-    /// It may.
+    /// It may wait.
     Waits,
-    /// Only what is in the page cache is read; `WouldBlock` or `Unsupported` say that it takes
-    /// more (preadv2(2), RWF_NOWAIT). For threads that must not stand still.
+    /// Only the page cache is read; `WouldBlock` or `Unsupported` say that more is needed
+    /// (preadv2(2), RWF_NOWAIT). For threads that must not block.
     CachedOnly,
 }
 
@@ -60,26 +60,26 @@ pub enum DiskWait {
 #[derive(Debug)]
 pub struct SegmentReader {
     file: File,
-    patience: DiskWait,
+    disk_wait: DiskWait,
     position: Position,
     buffer: Vec<u8>,
-    /// Byte in the file at which `buffer` begins.
+    /// Position in the file at which `buffer` begins, bytes.
     buffer_at: u64,
 }
 
 impl SegmentReader {
-    /// Opens the segment of `position` in the directory `spool`. `NotFound` where it has been
-    /// unlinked or never was; `InvalidData` where the file is not that segment; another error where
-    /// a later version wrote it.
+    /// Opens the segment of `position` in the directory `spool`. `NotFound` where it was unlinked
+    /// or never existed; `InvalidData` where the file is not that segment; another error where a
+    /// later version wrote it.
     pub fn open(spool: &Path, position: Position) -> io::Result<Self> {
         Self::open_with(spool, position, DiskWait::Waits)
     }
 
-    /// The same, for reads that may or may not wait for the disk.
-    pub fn open_with(spool: &Path, position: Position, patience: DiskWait) -> io::Result<Self> {
+    /// Like [`Self::open`], for reads that may or may not wait for the disk.
+    pub fn open_with(spool: &Path, position: Position, disk_wait: DiskWait) -> io::Result<Self> {
         let reader = Self {
-            file: paper::open(&spool.join(position.segment.to_string()))?,
-            patience,
+            file: safe_file::open(&spool.join(position.segment.to_string()))?,
+            disk_wait,
             position,
             buffer: Vec::new(),
             buffer_at: position.at,
@@ -92,12 +92,12 @@ impl SegmentReader {
         let mut header = [0; FILE_HEADER_BYTES as usize];
         let length = self.read_up_to(&mut header, 0)?;
         let name = self.position.segment;
-        // A file that was created a moment ago has nothing in it yet.
+        // A file that was created a moment ago may still be empty.
         if length < header.len() || name.is_header(&header) {
             return Ok(());
         }
         if let Some(format) = SegmentName::foreign_format(&header) {
-            // Not damage, and nothing that anybody may take for the end of an output.
+            // This is no damage, and no reader may take it for the end of an output.
             return Err(io::Error::other(format!(
                 "{name} has format {format}, which a later version of cc-executor writes; \
                  start that version"
@@ -119,7 +119,7 @@ impl SegmentReader {
         let (header, whole) = loop {
             match record::decode(self.rest()) {
                 Decoded::Record(header, _, whole) => break (header, whole),
-                // What is buffered may be from before the record was complete: look once more.
+                // The buffer may be from before the record was complete: read once more.
                 Decoded::Invalid if fresh => return Ok(NextRecord::Damaged),
                 Decoded::Incomplete { needed: n } if fresh && n == needed => {
                     return Ok(NextRecord::End);
@@ -136,8 +136,8 @@ impl SegmentReader {
         Ok(NextRecord::Record(header, payload))
     }
 
-    /// Goes on to the first record that reaches beyond `offset` or is no output, so that the
-    /// next record is the one that holds the byte at `offset`, if it is in this segment.
+    /// Moves to the first record that reaches beyond `offset` or is no output, so that the next
+    /// record is the one with the byte at `offset`, if that is in this segment.
     pub fn skip_to(&mut self, offset: Offset) -> io::Result<()> {
         loop {
             let before = self.position;
@@ -161,8 +161,8 @@ impl SegmentReader {
             .unwrap_or_default()
     }
 
-    /// Reads from the position on: `needed` bytes or more, or as many as there are. No more room is
-    /// made than there are bytes: a live tail reads a few at a time.
+    /// Reads from the position on: `needed` bytes or more, or as many as there are. The buffer is
+    /// never larger than the rest of the file: a live tail reads a few bytes at a time.
     fn fill(&mut self, needed: usize) -> io::Result<()> {
         let there = self.file.metadata()?.len().saturating_sub(self.position.at);
         let wanted = READ_BYTES.max(needed).min(there as usize);
@@ -175,7 +175,8 @@ impl SegmentReader {
         Ok(())
     }
 
-    /// Fills `buffer` from byte `at` on, or as far as the file goes; returns how far.
+    /// Fills `buffer` from position `at` on, up to the end of the file; returns the number of
+    /// bytes.
     fn read_up_to(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let mut length = 0;
         while length < buffer.len() {
@@ -190,7 +191,7 @@ impl SegmentReader {
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        match self.patience {
+        match self.disk_wait {
             DiskWait::Waits => self.file.read_at(buffer, at),
             DiskWait::CachedOnly => {
                 let mut slices = [io::IoSliceMut::new(buffer)];
@@ -201,8 +202,8 @@ impl SegmentReader {
     }
 }
 
-/// Whether [`SegmentReader::open`] failed because there is no such segment: no file, or one that
-/// does not begin like it. A power loss leaves that behind a seal that was on disk already.
+/// Whether [`SegmentReader::open`] failed because there is no such segment: no file, or one with
+/// another header. A power loss leaves such a file after a seal that was on disk already.
 pub fn is_no_segment(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -210,15 +211,16 @@ pub fn is_no_segment(error: &io::Error) -> bool {
     )
 }
 
-/// Whether a reader that is [`DiskWait::CachedOnly`] failed because it would have had to wait.
-pub fn is_impatient(error: &io::Error) -> bool {
+/// Whether a reader with [`DiskWait::CachedOnly`] failed because it would have had to wait for the
+/// disk.
+pub fn needs_disk(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported
     )
 }
 
-/// How many bytes of the job's output a record stands for.
+/// How many bytes of the job's output a record stands for: the dropped ones of a gap count.
 pub fn output_length(header: &RecordHeader, payload: &[u8]) -> u64 {
     match header.kind {
         RecordKind::Output => payload.len() as u64,
@@ -308,19 +310,19 @@ mod tests {
         std::fs::write(dir.path().join(NAME.to_string()), bytes).expect("write");
         let position = Position::first(NAME);
         let read = || {
-            let patience = DiskWait::CachedOnly;
-            let mut reader = SegmentReader::open_with(dir.path(), position, patience)?;
+            let disk_wait = DiskWait::CachedOnly;
+            let mut reader = SegmentReader::open_with(dir.path(), position, disk_wait)?;
             Ok::<_, io::Error>(payload_of(reader.next_record()?))
         };
         match read() {
             Ok(payload) => assert_eq!(payload.as_deref(), Some(&b"one"[..])),
-            // Not every file system can tell, and under pressure nothing stays cached.
-            Err(e) => assert!(is_impatient(&e), "{e}"),
+            // Not every file system supports it, and under memory pressure nothing stays cached.
+            Err(e) => assert!(needs_disk(&e), "{e}"),
         }
     }
 
     #[test]
-    fn a_stranger_is_not_a_segment() {
+    fn a_foreign_file_is_not_a_segment() {
         let dir = tempfile::tempdir().expect("tempdir");
         std::fs::write(dir.path().join(NAME.to_string()), [7; 100]).expect("write");
         let error = SegmentReader::open(dir.path(), Position::first(NAME)).expect_err("refused");
@@ -328,7 +330,7 @@ mod tests {
         assert!(is_no_segment(&error));
     }
 
-    /// Every record of a segment until its end or damage; a reader always gets there.
+    /// Every record of a segment until its end or damage; a reader always reaches one of them.
     fn read_all(bytes: &[u8]) -> io::Result<Vec<(RecordHeader, Vec<u8>)>> {
         let dir = tempfile::tempdir()?;
         std::fs::write(dir.path().join(NAME.to_string()), bytes)?;
@@ -384,8 +386,8 @@ mod tests {
         /// Bytes that never were a segment have no records and end.
         #[test]
         fn fuzz_arbitrary_segments(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
-            let behind_header = [&NAME.file_header()[..], &bytes].concat();
-            prop_assert_eq!(read_all(&behind_header).expect("a segment"), []);
+            let after_header = [&NAME.file_header()[..], &bytes].concat();
+            prop_assert_eq!(read_all(&after_header).expect("a segment"), []);
             if let Ok(records) = read_all(&bytes) {
                 prop_assert_eq!(records, []);
             }

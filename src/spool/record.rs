@@ -14,18 +14,18 @@
 //! 32  u64  CLOCK_BOOTTIME, µs
 //! ```
 //!
-//! A record exists if all of it is there and the sum is right; everything else is "not yet". Files
-//! and their order are `segment`'s and `reader`'s business.
+//! A record exists if all of it is there and the sum is right; everything else is "not yet".
+//! `segment` has the files, `reader` reads them in order.
 
 use crate::job::{Offset, Stream};
 
 /// Length of a record's header, bytes.
 pub const HEADER_BYTES: usize = 40;
 
-/// Longest payload, bytes. What claims to be longer is no record.
+/// Longest payload, bytes. Bytes that claim a longer one are no record.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 
-/// What a record says.
+/// The kind of a record, and with it the form of its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RecordKind {
@@ -60,10 +60,10 @@ impl RecordKind {
     }
 }
 
-/// A record's header without its length and sum.
+/// A record's header, without its length and checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordHeader {
-    /// What the record says.
+    /// The kind of the record.
     pub kind: RecordKind,
     /// The stream of an output record; `Stdout` elsewhere.
     pub stream: Stream,
@@ -84,13 +84,13 @@ pub struct Record {
     pub payload: Vec<u8>,
 }
 
-/// What stands at a place where a record may begin.
+/// The bytes at a position where a record may begin.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
-    /// A record, and how many bytes it takes in all.
+    /// A record with its payload, and how many bytes it takes in all.
     Record(RecordHeader, &'a [u8], usize),
-    /// Not all of it is there (yet), or the bytes are no record; `needed` is how many bytes from
-    /// its beginning it would take to say more.
+    /// Not all of it is there (yet), or the bytes are no record: `needed` bytes from its beginning
+    /// are necessary to decide.
     Incomplete {
         /// Bytes from the record's beginning, header included.
         needed: usize,
@@ -125,7 +125,7 @@ pub fn encode(header: &RecordHeader, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Looks at `bytes`, which begin where a record may begin.
+/// Decodes `bytes`, which begin where a record may begin.
 pub fn decode(bytes: &[u8]) -> Decoded<'_> {
     let Some(head) = bytes.get(..HEADER_BYTES) else {
         return Decoded::Incomplete {
@@ -170,8 +170,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(word)
 }
 
-/// Payload of a start record: fixed size, so that its place can be kept free before the fork and
-/// a process between fork and exec can fill it in without allocating.
+/// Payload of a start record. Its size is fixed, so that the shim can keep space for it before the
+/// fork and the child can fill it in before exec without allocating.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StartPayload {
     /// The leader's process id, also its session and group.

@@ -1,7 +1,7 @@
-//! What a segment file is called and how it begins.
+//! The name and the header of a segment file.
 //!
-//! A segment holds records of one attempt from one offset on. Its name says which, so that no
-//! directory needs to be listed to find it: a seal names the offset of the next one.
+//! A segment holds records of one attempt from one offset on. Its name says which, so that a reader
+//! finds it without listing the directory: a seal names the offset of the next one.
 //!
 //! The file begins with a header of 32 bytes: the magic `CCEXSEG1` (whose last character is the
 //! format's version), u64 job number, u32 attempt, u32 CRC32C of the other 28 bytes, u64 first
@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::{JobId, JobNumber, Offset};
 
-/// Where the first record begins.
+/// Length of the file header, bytes; the first record begins there.
 pub const FILE_HEADER_BYTES: u64 = 32;
 
-/// How the header of every format begins; the format's version follows.
+/// The first bytes of the header in every format; the format's version follows.
 const FAMILY: &[u8] = b"CCEXSEG";
-/// The only format there has been.
+/// The only format so far.
 const FORMAT: u8 = b'1';
 
 /// Which segment: job, attempt and the offset of its first byte.
@@ -39,7 +39,7 @@ impl fmt::Display for SegmentName {
 }
 
 impl SegmentName {
-    /// The segment with this file name.
+    /// The segment with this file name; `None` where it is no segment's.
     pub fn parse(file_name: &str) -> Option<Self> {
         let mut parts = file_name.split('.');
         let name = Self {
@@ -69,8 +69,8 @@ impl SegmentName {
         bytes == self.file_header()
     }
 
-    /// The format of a file that begins with these bytes, where it is a segment's and another one
-    /// than ours: only a later version can have written it.
+    /// The format of a segment file that begins with these bytes, if it is not ours: only a later
+    /// version can have written it.
     pub fn foreign_format(bytes: &[u8]) -> Option<char> {
         let format = *bytes.strip_prefix(FAMILY)?.first()?;
         (format != FORMAT).then_some(char::from(format))
@@ -81,14 +81,14 @@ fn checksum(header: &[u8; FILE_HEADER_BYTES as usize]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..20]), &header[24..])
 }
 
-/// Payload of an intent record: who took the right to start, for whom.
+/// Payload of an intent record: which shim took the right to start, and for which job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The job's UUID.
     pub job: JobId,
-    /// The shim that took it; `rescue` where recovery did, so that no shim can.
+    /// The id of the shim that took it; `rescue` where recovery did, so that no shim can.
     pub shim: String,
-    /// The kernel's boot id at that time.
+    /// The kernel's boot id when it was taken.
     pub boot_id: String,
     /// The data directory's instance.
     pub instance: String,

@@ -1,7 +1,5 @@
-//! The mark of an attempt whose output could not be synced: a file beside its segments. Whoever meets
-//! an I/O error leaves it, because the kernel tells of such an error once and forgets it.
-//!
-//! What is to be done about such output is not known here.
+//! The mark of an attempt whose output could not be synced: a file beside its segments. A process
+//! that gets an I/O error creates it, because the kernel reports such an error once and forgets it.
 
 use std::{io, os::fd::AsFd, path::Path};
 
@@ -13,19 +11,19 @@ use nix::{
 
 use crate::job::JobNumber;
 
-/// What the mark is called.
+/// File name of the mark.
 pub fn file_name(job: JobNumber, attempt: u32) -> String {
     format!("{job}.{attempt}.unsynced")
 }
 
-/// The attempt that a file of this name marks.
+/// The attempt that a file of this name marks; `None` for other names.
 pub fn parse(file_name: &str) -> Option<(JobNumber, u32)> {
     let (job, attempt) = file_name.strip_suffix(".unsynced")?.split_once('.')?;
     Some((job.parse().ok()?, attempt.parse().ok()?))
 }
 
-/// Leaves the mark in the directory `spool`. It need not be on disk: what it speaks of is lost in a
-/// power loss as well, and that is known by the boot id.
+/// Creates the mark in the directory `spool`. It need not be synced: a power loss that loses it
+/// loses the output as well, and the boot id shows that.
 pub fn mark(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()> {
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -36,7 +34,7 @@ pub fn mark(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()> {
     }
 }
 
-/// Whether the attempt has the mark.
+/// Whether the attempt has the mark. Blocking.
 pub fn is_marked(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<bool> {
     spool.join(file_name(job, attempt)).try_exists()
 }

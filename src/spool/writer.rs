@@ -1,5 +1,5 @@
-//! Writes one segment file: creates it, and puts frames behind each other. It does not know what
-//! the frames mean, when a segment is full, or what to do when the disk is.
+//! Writes one segment file: creates it, and appends whole frames. The shim's log decides when a
+//! segment is full and what to do when the disk is.
 
 use std::{
     fs::File,
@@ -16,8 +16,8 @@ use nix::{
 
 use super::segment::{FILE_HEADER_BYTES, SegmentName};
 
-/// A segment that is being written. Frames exist whole or not at all: what a failed write left
-/// behind the last whole one is cut off or written over.
+/// A segment that is being written. Frames exist whole or not at all: the bytes of a failed write
+/// after the last whole frame are cut off or overwritten.
 #[derive(Debug)]
 pub struct SegmentWriter {
     file: Arc<File>,
@@ -28,7 +28,7 @@ pub struct SegmentWriter {
 impl SegmentWriter {
     /// Creates the file in the directory `spool`; it is empty until [`Self::begin`].
     ///
-    /// `AlreadyExists` where somebody else has the right to write this segment.
+    /// `AlreadyExists` where another process has the right to write this segment.
     pub fn create(spool: impl AsFd, name: SegmentName) -> io::Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -40,8 +40,7 @@ impl SegmentWriter {
         })
     }
 
-    /// Writes the file header and `first` behind it, in one write. Nothing to do when that has
-    /// been done.
+    /// Writes the file header and then `first`, in one write. Does nothing when that is done.
     pub fn begin(&mut self, first: &[u8]) -> io::Result<()> {
         if self.length > 0 {
             return Ok(());
@@ -52,9 +51,9 @@ impl SegmentWriter {
         self.append(&bytes)
     }
 
-    /// Writes a whole frame behind the last whole one, in one write.
+    /// Writes a whole frame after the last whole one, in one write.
     ///
-    /// After an error nothing has been written; a write that came out short is
+    /// After an error nothing has been written; a short write is returned as
     /// [`io::ErrorKind::StorageFull`].
     pub fn append(&mut self, frame: &[u8]) -> io::Result<()> {
         let written = loop {
@@ -64,7 +63,7 @@ impl SegmentWriter {
             }
         };
         if written < frame.len() {
-            // A shorter frame may come next: nothing of this one may stand behind it.
+            // A shorter frame may come next: no rest of this one may stay after it.
             self.file.set_len(self.length)?;
             return Err(Errno::ENOSPC.into());
         }
@@ -72,7 +71,8 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Takes the bytes behind `length` back: the next frame begins there.
+    /// Discards the bytes after `length`: the next frame begins there. The file keeps them until
+    /// then.
     pub fn rewind(&mut self, length: u64) {
         self.length = self.length.min(length);
     }
@@ -87,12 +87,12 @@ impl SegmentWriter {
         self.length
     }
 
-    /// The file, for those who sync it or hand it on.
+    /// The file, to sync it or to pass it on.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// The same file, for another thread.
+    /// The same file, to share it with another thread.
     pub fn shared_file(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }

@@ -13,7 +13,7 @@ use std::{
 use nix::{fcntl::OFlag, sys::stat::Mode};
 
 use crate::sys::long_path;
-use crate::{spool::paper, sys::lock};
+use crate::{spool::safe_file, sys::lock};
 
 /// `DATA/shims`. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ impl Directory {
                 return Ok(Arc::clone(open));
             }
         }
-        let opened = Arc::new(paper::open_directory(&self.0.path)?);
+        let opened = Arc::new(safe_file::open_directory(&self.0.path)?);
         *held = Some(Arc::clone(&opened));
         Ok(opened)
     }

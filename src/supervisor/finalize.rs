@@ -13,7 +13,7 @@ use crate::{
         read::collect::collect,
     },
     spool::{
-        DroppedRange, Position, RecordKind, SegmentName, SegmentReader, hole,
+        DroppedRange, Position, RecordKind, SegmentName, SegmentReader, dropped_range,
         reader::{NextRecord, is_no_segment},
         unsynced,
     },
@@ -125,9 +125,9 @@ fn remains(
         attempt: ward.key.attempt,
         first_offset: ward.start_offset,
     };
-    let hole = hole::read(spool, ward.key.job, ward.key.attempt)?;
+    let hole = dropped_range::read(spool, ward.key.job, ward.key.attempt)?;
     if hole.is_none() && ward.digest.offset() == ward.start_offset {
-        let notes = hole::files(spool, ward.key.job, ward.key.attempt);
+        let notes = dropped_range::files(spool, ward.key.job, ward.key.attempt);
         match collect(spool, first, inline_bytes_max) {
             // Less than the shim has stored is no whole output.
             Ok(Some(collected)) if collected.end(ward.start_offset) >= known_end => {
@@ -190,12 +190,12 @@ fn dropped_files(
 ) -> io::Result<Vec<String>> {
     let mut files = Vec::new();
     if let Some(hole) = hole {
-        let segments = hole::segments(spool, key.job, key.attempt)?.into_iter();
-        let gone = segments.filter(|name| hole.behind(name.first_offset) > name.first_offset);
+        let segments = dropped_range::segments(spool, key.job, key.attempt)?.into_iter();
+        let gone = segments.filter(|name| hole.skip_past(name.first_offset) > name.first_offset);
         files.extend(gone.map(|name| name.to_string()));
     }
     // Last: while they are there, whoever comes again finds the rest.
-    files.extend(hole::files(spool, key.job, key.attempt));
+    files.extend(dropped_range::files(spool, key.job, key.attempt));
     Ok(files)
 }
 
@@ -212,7 +212,7 @@ fn dropped(kept: &OutputPlacement, holes: &[Option<DroppedRange>]) -> Dropped {
 /// What an attempt without an exit record has written down of output behind its bound: a kill can
 /// come between the two records.
 fn last_hole(spool: &Path, key: AttemptId) -> io::Result<Option<DroppedRange>> {
-    let Some(last) = hole::segments(spool, key.job, key.attempt)?.pop() else {
+    let Some(last) = dropped_range::segments(spool, key.job, key.attempt)?.pop() else {
         return Ok(None);
     };
     let mut reader = match SegmentReader::open(spool, Position::first(last)) {
@@ -271,7 +271,7 @@ fn next_found(
     offset: Offset,
     known_end: Offset,
 ) -> io::Result<Option<Offset>> {
-    let mut later = hole::segments(spool, key.job, key.attempt)?.into_iter();
+    let mut later = dropped_range::segments(spool, key.job, key.attempt)?.into_iter();
     let next = later.find(|name| name.first_offset > offset);
     let end = (known_end > offset).then_some(known_end);
     Ok(next.map(|name| name.first_offset).or(end))

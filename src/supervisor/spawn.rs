@@ -10,7 +10,7 @@ use super::{
     looked::Looked,
     probe::{self, ProbeOutcome},
 };
-use crate::spool::{Layout, ShimKey, paper};
+use crate::spool::{Layout, ShimKey, safe_file};
 
 /// How long a new shim may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -50,7 +50,7 @@ pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<ProbeOutcome> {
 
 fn start(ctx: &Context, shim: &str) -> io::Result<Child> {
     let layout = &ctx.layout;
-    let log = paper::open_log(&layout.shim_log())?;
+    let log = safe_file::open_log(&layout.shim_log())?;
     // Our own image, also where the file on disk has been replaced by a newer one.
     let mut child = Command::new("/proc/self/exe")
         .arg("shim")

@@ -5,7 +5,7 @@ use std::fs;
 
 use cc_executor::{
     job::{Dropped, Exit, Gap, GapReason, Stream, WhenFull},
-    spool::hole,
+    spool::dropped_range,
     store::ClaimedJob,
 };
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ fn five_segments(scene: &Scene, claim: &ClaimedJob) -> Paper {
 
 /// Writes down that everything from 6 to `to` is gone.
 fn dig(scene: &Scene, claim: &ClaimedJob, to: u64) -> Dropped {
-    let hole = hole::DroppedRange {
+    let hole = dropped_range::DroppedRange {
         gap: Gap {
             from: 6,
             to,
@@ -38,7 +38,7 @@ fn dig(scene: &Scene, claim: &ClaimedJob, to: u64) -> Dropped {
         lines: (to - 6) / 6,
     };
     let spool = fs::File::open(scene.layout.spool()).expect("the spool");
-    hole::write(&spool, claim.number, claim.attempt, &hole).expect("a hole");
+    dropped_range::write(&spool, claim.number, claim.attempt, &hole).expect("a hole");
     hole.dropped()
 }
 

@@ -49,7 +49,7 @@ fn found(shim: &Shim) -> Found {
     for record in shim.records(1, 1) {
         let offset = match hole {
             // The seal of the first segment stands before the hole.
-            Some(hole) if record.header.kind != RecordKind::Seal => hole.behind(found.end),
+            Some(hole) if record.header.kind != RecordKind::Seal => hole.skip_past(found.end),
             _ => found.end,
         };
         assert_eq!(record.header.offset, offset, "{:?}", record.header);

@@ -17,7 +17,7 @@ use cc_executor::{
     },
     spool::{
         AttemptRef, DroppedRange, FromShim, Layout, Position, Record, RecordKind, RunSpec,
-        SegmentName, SegmentReader, ShimKey, ShimState, ToShim, hole,
+        SegmentName, SegmentReader, ShimKey, ShimState, ToShim, dropped_range,
         message::{self, MessageBuffer},
         reader::NextRecord,
     },
@@ -163,7 +163,7 @@ impl Shim {
                     NextRecord::Record(header, payload) => {
                         if header.kind == RecordKind::Seal {
                             let offset = header.offset;
-                            next = Some(hole.map_or(offset, |hole| hole.behind(offset)));
+                            next = Some(hole.map_or(offset, |hole| hole.skip_past(offset)));
                         }
                         records.push(Record {
                             header,
@@ -188,7 +188,7 @@ impl Shim {
 
     /// What was dropped in the middle of an attempt's output.
     pub fn hole(&self, job: JobNumber, attempt: u32) -> Option<DroppedRange> {
-        hole::read(&self.layout.spool(), job, attempt).expect("the hole")
+        dropped_range::read(&self.layout.spool(), job, attempt).expect("the hole")
     }
 
     /// What was stored of one stream of job 1.
@@ -396,7 +396,10 @@ pub fn cancel(grace_ms: u64) -> ToShim {
         grace_ms,
     };
     let about = AttemptRef::default();
-    ToShim::Stop { about, wish }
+    ToShim::Stop {
+        about,
+        request: wish,
+    }
 }
 
 /// A wish to kill.
@@ -408,7 +411,10 @@ pub fn kill() -> ToShim {
         grace_ms: 0,
     };
     let about = AttemptRef::default();
-    ToShim::Stop { about, wish }
+    ToShim::Stop {
+        about,
+        request: wish,
+    }
 }
 
 /// A wish to be woken behind this offset.

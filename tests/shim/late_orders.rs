@@ -34,7 +34,7 @@ fn all_orders(about: AttemptRef) -> Vec<ToShim> {
     };
     let stop = |cause| ToShim::Stop {
         about,
-        wish: wish(cause),
+        request: wish(cause),
     };
     vec![
         ToShim::Signal { about, signal: 15 },

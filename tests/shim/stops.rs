@@ -20,7 +20,7 @@ fn a_job_that_listens_ends_within_its_grace() {
     server.started();
     server.send(&cancel(60_000));
     let by = server.wait_for("stopping", |message| match message {
-        FromShim::Stopping { wish, .. } => Some(wish.by.clone()),
+        FromShim::Stopping { request: wish, .. } => Some(wish.by.clone()),
         _ => None,
     });
     assert_eq!(by, "test");

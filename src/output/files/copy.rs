@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     job::JobNumber,
-    spool::{DroppedRange, SegmentName, hole, paper, unsynced},
+    spool::{DroppedRange, SegmentName, dropped_range, safe_file, unsynced},
 };
 
 /// How much is copied between two checks of free space and of the request to stop, bytes.
@@ -140,7 +140,7 @@ impl SegmentCopier {
                 self.copy(*name)?;
             }
             // Read the dropped range after the copy: it covers all that has gone meanwhile.
-            let dropped = hole::read(&self.from, job, attempt)?;
+            let dropped = dropped_range::read(&self.from, job, attempt)?;
             if dropped.is_none_or(|range| self.has_segment_after(job, attempt, &range)) {
                 return self.write_dropped(job, attempt, dropped);
             }
@@ -152,7 +152,7 @@ impl SegmentCopier {
             attempt,
             "output is dropped faster than it can be copied"
         );
-        self.write_dropped(job, attempt, hole::read(&self.from, job, attempt)?)
+        self.write_dropped(job, attempt, dropped_range::read(&self.from, job, attempt)?)
     }
 
     fn has_segment_after(&self, job: JobNumber, attempt: u32, range: &DroppedRange) -> bool {
@@ -171,7 +171,7 @@ impl SegmentCopier {
         dropped: Option<DroppedRange>,
     ) -> io::Result<()> {
         match dropped {
-            Some(range) => hole::write(File::open(&self.to)?, job, attempt, &range),
+            Some(range) => dropped_range::write(File::open(&self.to)?, job, attempt, &range),
             None => Ok(()),
         }
     }
@@ -211,7 +211,7 @@ impl SegmentCopier {
     /// Copies a segment at its current length, unless that has been done. `false`: it is not there.
     fn copy(&mut self, name: SegmentName) -> io::Result<bool> {
         let name = name.to_string();
-        let mut from = match paper::open(&self.from.join(&name)) {
+        let mut from = match safe_file::open(&self.from.join(&name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             from => from?,
         };
@@ -380,11 +380,11 @@ mod tests {
         };
         let range = DroppedRange { gap, lines: 2 };
         let spool = File::open(scene.from.path()).expect("open");
-        hole::write(&spool, 1, 1, &range).expect("written");
+        dropped_range::write(&spool, 1, 1, &range).expect("written");
         scene.copier(&[(1, 1)]).incomplete().expect("copied");
         let expected = ["1.1.0.seg", "1.1.30.seg", "1.1.hole"];
         assert_eq!(scene.copied(), expected);
-        let read = hole::read(scene.to.path(), 1, 1).expect("read");
+        let read = dropped_range::read(scene.to.path(), 1, 1).expect("read");
         assert_eq!(read, Some(range));
     }
 

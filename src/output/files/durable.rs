@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     job::JobNumber,
-    spool::{SegmentName, hole, paper, unsynced},
+    spool::{SegmentName, dropped_range, safe_file, unsynced},
 };
 
 /// How much is copied at once, bytes.
@@ -51,7 +51,12 @@ pub fn sync_segment(spool: &Path, name: SegmentName) -> io::Result<()> {
 ///
 /// See [`is_sync_failure`].
 pub fn sync_attempt(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<()> {
-    sync(spool, job, attempt, &hole::segments(spool, job, attempt)?)
+    sync(
+        spool,
+        job,
+        attempt,
+        &dropped_range::segments(spool, job, attempt)?,
+    )
 }
 
 fn sync(spool: &Path, job: JobNumber, attempt: u32, names: &[SegmentName]) -> io::Result<()> {
@@ -64,7 +69,7 @@ fn sync(spool: &Path, job: JobNumber, attempt: u32, names: &[SegmentName]) -> io
 
 fn sync_all(spool: &Path, names: &[SegmentName]) -> io::Result<()> {
     for name in names {
-        let file = paper::open(&spool.join(name.to_string()))?;
+        let file = safe_file::open(&spool.join(name.to_string()))?;
         file.sync_data().map_err(|e| failed(name, e))?;
     }
     File::open(spool)?
@@ -84,7 +89,7 @@ fn failed(name: impl ToString, error: io::Error) -> io::Error {
 ///
 /// If a copy cannot be synced, the original stays, since the copy is no better.
 pub fn write_anew(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<()> {
-    for name in hole::segments(spool, job, attempt)? {
+    for name in dropped_range::segments(spool, job, attempt)? {
         let path = spool.join(name.to_string());
         let draft = spool.join(format!("{name}.draft"));
         let copy = copy(&path, &draft)?;
@@ -99,7 +104,7 @@ pub fn write_anew(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<()> 
 /// Copies with read and write, never with copy_file_range(2) or a reflink: those could share the bad
 /// blocks between the two files.
 fn copy(from: &Path, to: &Path) -> io::Result<File> {
-    let (mut from, mut to) = (paper::open(from)?, paper::create_anew(to)?);
+    let (mut from, mut to) = (safe_file::open(from)?, safe_file::create_anew(to)?);
     let mut buffer = vec![0; COPY_BYTES];
     loop {
         match from.read(&mut buffer)? {

@@ -8,7 +8,7 @@ use std::{io, path::Path};
 use super::segments::scan_end;
 use crate::{
     job::{Dropped, Gap, Job, Offset},
-    spool::{DroppedRange, Position, SegmentName, SegmentReader, hole},
+    spool::{DroppedRange, Position, SegmentName, SegmentReader, dropped_range},
 };
 
 /// How often a search is repeated when the shim drops segments while it runs.
@@ -29,7 +29,7 @@ pub(super) enum ByteLocation {
 pub(super) fn find(spool: &Path, name: SegmentName, offset: Offset) -> io::Result<ByteLocation> {
     for _ in 0..TRIES_MAX {
         // Look at the dropped range first: a seal before it names a segment that is gone.
-        let dropped = hole::read(spool, name.job, name.attempt)?;
+        let dropped = dropped_range::read(spool, name.job, name.attempt)?;
         let found = match dropped.filter(|range| range.gap.from <= offset) {
             Some(range) => find_around(spool, name, &range, offset)?,
             None => open_at(spool, name, offset)?.map(ByteLocation::At),
@@ -50,7 +50,7 @@ fn find_around(
     range: &DroppedRange,
     offset: Offset,
 ) -> io::Result<Option<ByteLocation>> {
-    let first_offset = range.behind(offset);
+    let first_offset = range.skip_past(offset);
     if first_offset > offset {
         let next = SegmentName {
             first_offset,
@@ -63,7 +63,7 @@ fn find_around(
         let is_there = open_at(spool, next, first_offset)?.is_some();
         return Ok(is_there.then_some(ByteLocation::Dropped(gap, next)));
     }
-    let kept = hole::segments(spool, name.job, name.attempt)?;
+    let kept = dropped_range::segments(spool, name.job, name.attempt)?;
     let holder = kept.into_iter().rfind(|kept| kept.first_offset <= offset);
     match holder {
         Some(holder) => Ok(open_at(spool, holder, offset)?.map(ByteLocation::At)),
@@ -103,9 +103,9 @@ impl OpenEnd {
 pub(super) fn find_end(spool: &Path, name: SegmentName) -> io::Result<OpenEnd> {
     for _ in 0..TRIES_MAX {
         // After a dropped range, begin at the newest segment instead of following all seals.
-        let dropped = hole::read(spool, name.job, name.attempt)?;
+        let dropped = dropped_range::read(spool, name.job, name.attempt)?;
         let from = match dropped {
-            Some(_) => hole::segments(spool, name.job, name.attempt)?.pop(),
+            Some(_) => dropped_range::segments(spool, name.job, name.attempt)?.pop(),
             None => Some(name),
         };
         match from.map(|from| scan_end(spool, from)) {

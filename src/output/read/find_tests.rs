@@ -12,7 +12,7 @@ use super::{
 use crate::{
     job::{Gap, GapReason, JobNumber},
     output::testing::{Fixture, Segment},
-    spool::hole::{self, DroppedRange},
+    spool::dropped_range::{self, DroppedRange},
 };
 
 /// Five segments of four bytes, one line each: `aaa\n` … `eee\n`.
@@ -41,7 +41,7 @@ fn drop_to(fixture: &Fixture, job: JobNumber, segments: &[Segment], to: u64) {
     };
     let spool = File::open(fixture.spool()).expect("the spool");
     let lines = (to - 4) / 4;
-    hole::write(&spool, job, 1, &DroppedRange { gap, lines }).expect("a dropped range");
+    dropped_range::write(&spool, job, 1, &DroppedRange { gap, lines }).expect("a dropped range");
     for segment in &segments[1..to as usize / 4] {
         let _ = remove_file(&segment.path);
     }

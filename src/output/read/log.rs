@@ -19,8 +19,8 @@ use super::{
 use crate::{
     job::{JobNumber, Offset},
     spool::{
-        Position, SegmentName, hole,
-        reader::{DiskWait, is_impatient, is_no_segment},
+        Position, SegmentName, dropped_range,
+        reader::{DiskWait, is_no_segment, needs_disk},
     },
     store::{Store, Stored, StoredItem},
     sys::threads::blocking,
@@ -314,8 +314,8 @@ impl Log {
             Stored::Open(None) => return Ok(None),
         };
         let spool = Arc::clone(&self.spool);
-        let dropped = blocking(move || hole::read(&spool, job, attempt)).await?;
-        let range = dropped.filter(|range| range.behind(offset) > offset);
+        let dropped = blocking(move || dropped_range::read(&spool, job, attempt)).await?;
+        let range = dropped.filter(|range| range.skip_past(offset) > offset);
         Ok(range.map(|range| range.gap.from))
     }
 
@@ -336,7 +336,7 @@ impl Log {
         // this thread, and use another one only if the read would wait for the disk.
         if end.is_none() {
             match read_records(&self.spool, read, DiskWait::CachedOnly) {
-                Err(ReadError::Segment(error)) if is_impatient(&error) => {}
+                Err(ReadError::Segment(error)) if needs_disk(&error) => {}
                 result => return result,
             }
         }

@@ -15,7 +15,7 @@ use crate::{
         },
     },
     spool::{
-        Position, RecordKind, SegmentName, SegmentReader, hole,
+        Position, RecordKind, SegmentName, SegmentReader, dropped_range,
         reader::{NextRecord, is_no_segment},
     },
     store::{SegmentRow, Stored, StoredItem},
@@ -260,7 +260,7 @@ impl OutputWalk {
             _ => return Ok(Vec::new()),
         };
         let later = log
-            .on_disk(move |spool| hole::segments(spool, job, attempt))
+            .on_disk(move |spool| dropped_range::segments(spool, job, attempt))
             .await?;
         let later = later.iter().map(|name| name.first_offset);
         let known = later.filter(|first| *first > self.offset).min();

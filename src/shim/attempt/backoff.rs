@@ -1,5 +1,5 @@
-//! Pauses between tries that grow: what the kernel refuses now it may grant a moment later, and a
-//! shortage is not ended by asking more often. What is tried is not known here.
+//! Growing pauses between tries: what the kernel refuses now it may grant a moment later, and
+//! asking more often does not end a shortage.
 
 use std::time::Duration;
 

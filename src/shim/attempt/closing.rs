@@ -1,11 +1,11 @@
-//! The last steps of an attempt whose tree is gone: the last bytes, the exit record, the disk, and
-//! the acknowledgement. How the tree came to its end is not known here.
+//! The last steps of an attempt whose tree is gone: the last bytes, the exit record, the sync, and
+//! the acknowledgement. `ending` handles the end of the tree.
 
 use std::time::Instant;
 
 use super::{
     Attempt,
-    phase::{Draining, EndStep, Ended, ExitRecord, Phase, Program, Told, TreeEnd},
+    phase::{Draining, EndStep, Ended, ExitRecord, Phase, Program, Reported, TreeEnd},
 };
 use crate::{
     job::{Exit, ExitFacts},
@@ -19,9 +19,13 @@ use crate::{
 
 impl Attempt {
     /// Stores the last bytes and completes the facts.
-    pub(super) fn drain(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
-        self.take_the_rest(kit, now)?;
-        self.log.settle_drops(&mut kit.syncer)?;
+    pub(super) fn drain(
+        &mut self,
+        context: &mut ShimContext,
+        now: Instant,
+    ) -> Result<(), Obstacle> {
+        self.finish_output(context, now)?;
+        self.log.finish_drops(&mut context.syncer)?;
         let Phase::Draining(draining) = &self.phase else {
             return Ok(());
         };
@@ -36,28 +40,29 @@ impl Attempt {
             gone,
             step: EndStep::Recording,
         });
-        self.record(kit)
+        self.record(context)
     }
 
-    /// Where the rest has no room it waits, unless somebody wants the attempt to end: then it is
-    /// counted, and the log says that it is missing.
-    fn take_the_rest(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
-        let is_cut = matches!(&self.phase, Phase::Draining(draining) if draining.is_cut);
-        if !is_cut {
-            match self.store_the_rest(kit, now) {
+    /// Stores the rest of the output. Where the disk is full it waits, unless a stop was requested:
+    /// then the rest is counted, and the log says that it is missing.
+    fn finish_output(&mut self, context: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
+        let is_truncated =
+            matches!(&self.phase, Phase::Draining(draining) if draining.is_truncated);
+        if !is_truncated {
+            match self.store_rest(context, now) {
                 Err(Obstacle::Full(_)) if self.end_wanted || self.stop.is_some() => {}
                 stored => return stored,
             }
             if let Phase::Draining(draining) = &mut self.phase {
-                draining.is_cut = true;
+                draining.is_truncated = true;
             }
         }
-        self.forget_the_rest(kit, now);
+        self.count_the_rest(context, now);
         Ok(())
     }
 
-    /// Somebody wants the end of an attempt whose leader has exited: what waits for room is tried
-    /// once more, at once.
+    /// A stop was requested for an attempt whose leader has exited: output that waits for disk
+    /// space is tried once more, at once.
     pub(super) fn want_end(&mut self, now: Instant) {
         self.end_wanted = true;
         if let (Phase::Draining(_), Some(blocked)) = (&self.phase, &mut self.blocked)
@@ -87,98 +92,102 @@ impl Attempt {
         matches!(&self.phase, Phase::Ended(ended) if matches!(ended.step, EndStep::Recording))
     }
 
-    /// Writes the exit record. Little output: the exit is told at once, for it goes into the
-    /// ledger; else when everything is on disk, and what was dropped is gone.
-    pub(super) fn record(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
-        let written = self.write_exit(kit);
-        let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.has_hole();
-        // What is missing at the end is told by the record alone.
-        if is_little && (written.is_ok() || !self.log.has_forgotten()) {
+    /// Writes the exit record. Where there is little output the exit is reported at once, because
+    /// the server stores that output in its database; otherwise it is reported when everything is
+    /// on disk and dropped segments are gone.
+    pub(super) fn record(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
+        let written = self.write_exit(context);
+        let is_little = self.log.end() <= self.spec.inline_bytes_max && !self.log.drops_segments();
+        // Only the exit record says what is missing at the end, so then it must be written first.
+        if is_little && (written.is_ok() || !self.log.has_unstored()) {
             let record = match written {
                 Ok(()) => ExitRecord::Written,
                 Err(_) => ExitRecord::Missing,
             };
-            self.tell(record, kit);
+            self.emit_exit(record, context);
             return written;
         }
         written?;
         if let Phase::Ended(ended) = &mut self.phase {
             ended.step = EndStep::Syncing;
         }
-        self.log.sync_all(&mut kit.syncer);
-        self.await_sync(kit)
+        self.log.sync_all(&mut context.syncer);
+        self.await_sync(context)
     }
 
-    fn write_exit(&mut self, kit: &ShimContext) -> Result<(), Obstacle> {
+    fn write_exit(&mut self, context: &ShimContext) -> Result<(), Obstacle> {
         let Phase::Ended(ended) = &self.phase else {
             return Ok(());
         };
-        self.log.begin(&kit.intent(&self.spec))?;
+        self.log.begin(&context.intent(&self.spec))?;
         if ended.facts.started_at_us.is_none() && self.log.read_start().is_none() {
             self.log.forget_start();
         }
         self.log.write_exit(&crate::shim::json(&ended.facts))
     }
 
-    /// Waits for the sync thread, then tells.
-    pub(super) fn await_sync(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
+    /// Waits for the sync thread, then reports the exit.
+    pub(super) fn await_sync(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
         if self.log.synced().is_none() {
             return Err(Obstacle::Unsynced);
         }
-        self.tell_sync_error(kit);
-        self.tell(ExitRecord::Syncing, kit);
+        self.report_sync_error(context);
+        self.emit_exit(ExitRecord::Syncing, context);
         Ok(())
     }
 
-    /// Where no server is there to make the end durable, the shim does.
-    pub fn make_durable(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
+    /// Continues after the exit was reported: writes an exit record that the full disk has refused
+    /// so far, and reports a failed sync.
+    pub fn complete_record(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
         if self.is_at(ExitRecord::Missing) {
-            self.write_exit(kit)?;
+            self.write_exit(context)?;
             self.advance_record(ExitRecord::Written);
         }
-        self.tell_sync_error(kit);
+        self.report_sync_error(context);
         Ok(())
     }
 
-    /// Has everything synced, once, because nobody is there to acknowledge the end.
-    pub fn secure(&mut self, kit: &mut ShimContext) {
+    /// Asks for a sync of everything, once: no server is connected that could acknowledge the end.
+    pub fn sync_end(&mut self, context: &mut ShimContext) {
         if self.is_at(ExitRecord::Written) {
             self.advance_record(ExitRecord::Syncing);
-            self.log.sync_all(&mut kit.syncer);
+            self.log.sync_all(&mut context.syncer);
         }
     }
 
-    /// Whether the exit was told and its record is that far.
+    /// Whether the exit was reported and its record is in this state.
     fn is_at(&self, record: ExitRecord) -> bool {
-        self.phase.told().is_some_and(|told| told.record == record)
+        self.phase
+            .reported()
+            .is_some_and(|reported| reported.record == record)
     }
 
     fn advance_record(&mut self, record: ExitRecord) {
-        if let Some(told) = self.phase.told_mut() {
-            told.record = record;
+        if let Some(reported) = self.phase.reported_mut() {
+            reported.record = record;
         }
     }
 
-    fn tell_sync_error(&mut self, kit: &mut ShimContext) {
+    fn report_sync_error(&mut self, context: &mut ShimContext) {
         if let Some(Err(e)) = self.log.synced() {
             let what = format!("sync its output: {e}");
-            self.trouble(what, kit);
+            self.report_trouble(what, context);
         }
     }
 
-    fn tell(&mut self, record: ExitRecord, kit: &mut ShimContext) {
+    fn emit_exit(&mut self, record: ExitRecord, context: &mut ShimContext) {
         let Phase::Ended(ended) = &mut self.phase else {
             return;
         };
         let facts = ended.facts.clone();
         let reusable = facts.survivors.is_empty() && ended.gone;
-        ended.step = EndStep::Told(Told {
+        ended.step = EndStep::Reported(Reported {
             record,
             reusable,
             acknowledged: false,
         });
-        self.tell_flowing(kit);
-        kit.said.push(FromShim::Exited {
+        self.emit_flowing(context);
+        context.outgoing.push(FromShim::Exited {
             job: self.spec.job,
             attempt: self.spec.attempt,
             facts,
@@ -192,21 +201,24 @@ impl Attempt {
         self.is_at(ExitRecord::Syncing) && self.log.synced() == Some(Ok(()))
     }
 
-    /// Whether the end has been told (or would have been, had anybody listened).
-    pub fn is_told(&self) -> bool {
-        self.phase.told().is_some()
+    /// Whether the exit has been reported (or would have been, with a server connected).
+    pub fn is_reported(&self) -> bool {
+        self.phase.reported().is_some()
     }
 
-    /// The final commit is durable.
+    /// The server's final commit is durable.
     pub fn acknowledge(&mut self) {
-        if let Some(told) = self.phase.told_mut() {
-            told.acknowledged = true;
+        if let Some(reported) = self.phase.reported_mut() {
+            reported.acknowledged = true;
         }
     }
 
     /// Whether the attempt may be forgotten: acknowledged, and no process of it is left.
     pub fn is_over(&self) -> bool {
-        self.phase.told().is_some_and(|told| told.acknowledged) && self.phase.is_gone()
+        self.phase
+            .reported()
+            .is_some_and(|reported| reported.acknowledged)
+            && self.phase.is_gone()
     }
 
     /// Whether nothing would be lost without this shim: no process, and the end is on disk.
@@ -214,30 +226,32 @@ impl Attempt {
         self.phase.is_gone() && self.is_durable()
     }
 
-    /// Its job and its number.
-    pub fn key(&self) -> (i64, u32) {
+    /// Its job number and attempt number.
+    pub fn attempt_id(&self) -> (i64, u32) {
         (self.spec.job, self.spec.attempt)
     }
 
-    /// Whether this is the attempt.
+    /// Whether it is this attempt.
     pub fn is(&self, job: i64, attempt: u32) -> bool {
         (self.spec.job, self.spec.attempt) == (job, attempt)
     }
 
-    /// Whether the shim has said that it takes no more work: when the exit was told, processes were
-    /// still ours, named as survivors or on their way out.
+    /// Whether the exit message has said that the shim takes no more work: processes were still
+    /// ours then, as survivors or not yet reaped.
     pub fn retires_shim(&self) -> bool {
-        self.phase.told().is_some_and(|told| !told.reusable)
+        self.phase
+            .reported()
+            .is_some_and(|reported| !reported.reusable)
     }
 
-    /// A result of the sync thread.
-    pub fn on_synced(&mut self, synced: Synced, kit: &mut ShimContext) {
+    /// Handles a result of the sync thread.
+    pub fn on_synced(&mut self, synced: Synced, context: &mut ShimContext) {
         self.log.on_synced(synced);
-        self.tell_sync_error(kit);
+        self.report_sync_error(context);
     }
 }
 
-/// How the program ended, or that it never began.
+/// How the program ended, or that it was never started.
 fn exit(tree: &TreeEnd) -> Exit {
     let status = tree.status;
     match &tree.program {

@@ -1,5 +1,4 @@
-//! What an attempt tells the server, and what it stops telling twice. Who listens is not known
-//! here.
+//! Messages of an attempt to the server, and which of them are not repeated.
 
 use std::{
     io::Write,
@@ -16,20 +15,22 @@ use crate::{
     spool::{FromShim, ShimState},
 };
 
-/// How often a full disk or a bound of the spool is looked at again.
+/// How long after a failed write a full disk or spool is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
 impl Attempt {
-    /// The output cannot flow: says so once, and holds the stall clock.
-    pub(super) fn block(&mut self, why: Obstacle, kit: &mut ShimContext, now: Instant) {
+    /// The output cannot be written: reports it once, and holds the stopwatch of silence.
+    pub(super) fn block(&mut self, why: Obstacle, context: &mut ShimContext, now: Instant) {
         match &why {
             Obstacle::Full(text) | Obstacle::NotStarted(text, _) => {
-                self.tell_waiting(text.clone(), kit);
+                self.report_waiting(text.clone(), context);
             }
-            Obstacle::Broken(text) => self.trouble(format!("store its output: {text}"), kit),
-            // It has been told why; whether that is over is not known before the answer.
+            Obstacle::Broken(text) => {
+                self.report_trouble(format!("store its output: {text}"), context)
+            }
+            // The server knows why; whether that is over is unknown before the result.
             Obstacle::Unsynced if self.log.tries_again() => {}
-            Obstacle::Unsynced => self.tell_flowing(kit),
+            Obstacle::Unsynced => self.emit_flowing(context),
         }
         let retry_at = match &why {
             Obstacle::Unsynced => None,
@@ -40,72 +41,73 @@ impl Attempt {
         self.run_clocks(now);
     }
 
-    pub(super) fn unblock(&mut self, kit: &mut ShimContext, now: Instant) {
+    pub(super) fn unblock(&mut self, context: &mut ShimContext, now: Instant) {
         if self.blocked.take().is_none() {
             return;
         }
         self.run_clocks(now);
-        // Whether its process comes to its exec is not known yet.
+        // Whether its process reaches its exec is not known yet.
         if self.phase.forked().is_none() {
-            self.tell_flowing(kit);
+            self.emit_flowing(context);
         }
     }
 
-    fn tell_waiting(&mut self, why: String, kit: &mut ShimContext) {
-        if !self.is_told() && self.told_waiting.is_none() {
-            self.told_waiting = Some(why.clone());
-            self.tell_wait(true, why, kit);
+    fn report_waiting(&mut self, why: String, context: &mut ShimContext) {
+        if !self.is_reported() && self.reported_waiting.is_none() {
+            self.reported_waiting = Some(why.clone());
+            self.emit_waiting(true, why, context);
         }
     }
 
-    pub(super) fn tell_flowing(&mut self, kit: &mut ShimContext) {
-        if self.told_waiting.take().is_some() {
-            self.tell_wait(false, "it goes on".to_owned(), kit);
+    pub(super) fn emit_flowing(&mut self, context: &mut ShimContext) {
+        if self.reported_waiting.take().is_some() {
+            self.emit_waiting(false, "it goes on".to_owned(), context);
         }
     }
 
-    fn tell_wait(&self, waiting: bool, why: String, kit: &mut ShimContext) {
+    fn emit_waiting(&self, waiting: bool, why: String, context: &mut ShimContext) {
         let about = self.about();
-        kit.said.push(FromShim::Waiting {
+        context.outgoing.push(FromShim::Waiting {
             about,
             waiting,
             why,
         });
     }
 
-    /// Tells of something that the operator should know; the same thing only once.
-    pub(super) fn trouble(&mut self, what: String, kit: &mut ShimContext) {
-        if self.told_trouble.as_ref() == Some(&what) {
+    /// Reports a problem for the operator; the same one only once.
+    pub(super) fn report_trouble(&mut self, what: String, context: &mut ShimContext) {
+        if self.reported_trouble.as_ref() == Some(&what) {
             return;
         }
         let (job, attempt) = (self.spec.job, self.spec.attempt);
         let message = format!("job {job} attempt {attempt}: failed to {what}");
-        // The server may not be there to hear it, and a full disk may not take it either.
+        // No server may be connected, and a full disk may not take this line either: errors are
+        // ignored.
         let _ = writeln!(
             std::io::stderr(),
             "cc-executor shim {}: {message}",
-            kit.shim
+            context.shim
         );
-        kit.said.push(FromShim::Trouble { message });
-        self.told_trouble = Some(what);
+        context.outgoing.push(FromShim::Trouble { message });
+        self.reported_trouble = Some(what);
     }
 
-    /// What a server that connects now has to know.
+    /// The state for the `welcome` message.
     pub fn state(&self) -> ShimState {
         let (job, attempt) = (self.spec.job, self.spec.attempt);
         match &self.phase {
             Phase::Ended(Ended {
                 facts,
-                step: EndStep::Told(told),
+                step: EndStep::Reported(reported),
                 ..
-            }) => match told.acknowledged {
+            }) => match reported.acknowledged {
                 true => ShimState::Retired,
                 false => ShimState::Exited {
                     job,
                     attempt,
                     facts: facts.clone(),
                     synced: self.is_durable(),
-                    reusable: Some(told.reusable),
+                    reusable: Some(reported.reusable),
                 },
             },
             phase => ShimState::Running {
@@ -113,31 +115,33 @@ impl Attempt {
                 attempt,
                 paused: self.is_paused(),
                 started_at_us: phase.started_at_us().unwrap_or_default(),
-                stop: self.stop.as_ref().map(|stop| stop.wish.clone()),
+                stop: self.stop.as_ref().map(|stop| stop.request.clone()),
             },
         }
     }
 
-    /// A new server listens: what it is not told by [`Self::state`].
-    pub fn on_hello(&mut self, kit: &mut ShimContext) {
+    /// A server has connected: sends what [`Self::state`] does not contain.
+    pub fn on_hello(&mut self, context: &mut ShimContext) {
         self.armed = None;
-        // The server before may have died before it could enter the start.
-        self.tell_start(kit);
-        if let Some(why) = self.told_waiting.clone() {
-            self.tell_wait(true, why, kit);
+        // The server before may have died before it committed the start.
+        self.emit_started(context);
+        if let Some(why) = self.reported_waiting.clone() {
+            self.emit_waiting(true, why, context);
         }
         let refused = self.stop.as_ref().map(|stop| stop.facts.refused.clone());
         let refused = refused.filter(|refused| !refused.is_empty() && !self.phase.has_ended());
         if let Some(refused) = refused {
             let about = self.about();
-            kit.said.push(FromShim::StopRefused { about, refused });
+            context
+                .outgoing
+                .push(FromShim::StopRefused { about, refused });
         }
     }
 
-    /// Says which process runs, once there is one, and until the facts say it.
-    pub(super) fn tell_start(&self, kit: &mut ShimContext) {
+    /// Sends `started`, once a process runs, and until the facts are complete.
+    pub(super) fn emit_started(&self, context: &mut ShimContext) {
         if let Some((process, started_at_us)) = self.phase.started() {
-            kit.said.push(FromShim::Started {
+            context.outgoing.push(FromShim::Started {
                 job: self.spec.job,
                 attempt: self.spec.attempt,
                 pid: process.pid,
@@ -147,23 +151,25 @@ impl Attempt {
         }
     }
 
-    /// Says `grew` as soon as there is more than `offset`, or than the least that was asked for
-    /// before and not told yet: one reader waits for the next byte, another for the millionth.
-    pub fn arm(&mut self, offset: Offset, kit: &mut ShimContext) {
+    /// Arms one `grew`: it is sent as soon as there is output after `offset`, or after the smallest
+    /// offset that is armed already. One reader waits for the next byte, another for the millionth.
+    pub fn arm(&mut self, offset: Offset, context: &mut ShimContext) {
         self.armed = Some(self.armed.map_or(offset, |armed| armed.min(offset)));
-        self.tell_growth(kit);
+        self.emit_growth(context);
     }
 
-    pub(super) fn tell_growth(&mut self, kit: &mut ShimContext) {
+    pub(super) fn emit_growth(&mut self, context: &mut ShimContext) {
         let offset = self.log.final_end();
         if self.armed.is_some_and(|armed| offset > armed) {
             self.armed = None;
             let about = self.about();
-            kit.said.push(FromShim::Grew { about, offset });
+            context.outgoing.push(FromShim::Grew { about, offset });
         }
         if let Some(next_offset) = self.log.take_sealed() {
             let about = self.about();
-            kit.said.push(FromShim::Sealed { about, next_offset });
+            context
+                .outgoing
+                .push(FromShim::Sealed { about, next_offset });
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What a process's stdin is fed with: the job's own bytes, then its inputs, until there is an end
-//! or nobody reads any more. An input is taken whole or not at all, and never twice.
+//! The bytes for a process's stdin: the job's own bytes, then its inputs, until an end or until the
+//! last reader has closed the pipe. An input is taken whole or not at all, and never twice.
 //!
-//! It never waits: who tells that the pipe takes more is the loop's business.
+//! It never waits: the event loop polls the pipe and calls [`Feed::flush`].
 
 use std::{collections::VecDeque, os::fd::OwnedFd};
 
@@ -12,7 +12,7 @@ use crate::{
     spool::RunSpec,
 };
 
-/// What an empty buffer keeps for the next input, bytes.
+/// How many bytes of capacity an empty buffer keeps for the next input.
 const KEPT_BYTES: usize = 64 << 10;
 
 /// Where the bytes go.
@@ -26,34 +26,35 @@ enum Destination {
     Closed,
 }
 
-/// The feed of one process.
+/// The bytes that wait for one process, and where they go.
 #[derive(Debug)]
 pub struct Feed {
-    way: Destination,
+    destination: Destination,
     waiting: VecDeque<u8>,
-    /// How many of them, at the front, are the job's own stdin, which has no bound here.
+    /// How many of the waiting bytes, at the front, are the job's own stdin; [`Input::BYTES_MAX`]
+    /// does not count those.
     own: usize,
-    /// Whether inputs may come.
+    /// Whether further inputs are accepted.
     open: bool,
-    /// The newest `write_id`s, and how many bytes were taken under them.
-    taken: VecDeque<(String, u64)>,
+    /// The newest `write_id`s, each with the number of bytes accepted under it.
+    accepted: VecDeque<(String, u64)>,
 }
 
 impl Feed {
-    /// The feed of an attempt; the stdin and the inputs of `spec` are used up.
+    /// The feed of an attempt; takes the stdin and the inputs out of `spec`.
     pub fn of(spec: &mut RunSpec) -> Self {
         let stdin = spec.stdin.take();
-        let way = match stdin.is_some() || spec.interactive {
+        let destination = match stdin.is_some() || spec.interactive {
             true => Destination::NotYet,
             false => Destination::Closed,
         };
         let waiting = VecDeque::from(stdin.unwrap_or_default().into_bytes());
         let mut feed = Self {
-            way,
+            destination,
             own: waiting.len(),
             waiting,
             open: spec.interactive,
-            taken: VecDeque::new(),
+            accepted: VecDeque::new(),
         };
         for input in std::mem::take(&mut spec.inputs) {
             feed.add(input);
@@ -63,22 +64,22 @@ impl Feed {
 
     /// Whether the process needs a pipe as its stdin.
     pub fn wants_pipe(&self) -> bool {
-        matches!(self.way, Destination::NotYet)
+        matches!(self.destination, Destination::NotYet)
     }
 
-    /// The process has a pipe now: `ours` is the end that takes bytes and does not block.
+    /// Gives it the pipe: `ours` is the writing end and does not block.
     pub fn attach(&mut self, ours: OwnedFd) {
-        self.way = Destination::Pipe(ours);
-        self.go_on();
+        self.destination = Destination::Pipe(ours);
+        self.flush();
     }
 
-    /// Takes an input, or says why not. A repeated one is answered as it was the first time.
+    /// Takes an input, or returns why not. A repeated one gets the same answer as the first time.
     pub fn take(&mut self, input: Input) -> InputAnswer {
-        if let Some(bytes) = self.taken_before(&input) {
+        if let Some(bytes) = self.accepted_before(&input) {
             return InputAnswer::Accepted { bytes };
         }
-        self.go_on();
-        if !self.open || matches!(self.way, Destination::Closed) {
+        self.flush();
+        if !self.open || matches!(self.destination, Destination::Closed) {
             return InputAnswer::Closed;
         }
         let waiting = self.waiting.len() - self.own;
@@ -91,40 +92,43 @@ impl Feed {
         let before = self.waiting.len();
         self.add(input);
         match self.write_out() {
-            // The process has some of it: that is no refusal, whatever it does with the rest.
+            // The process has some of it: that is no refusal, whatever happens to the rest.
             Err(written) if written <= before => {
-                self.taken.retain(|(id, _)| Some(id) != write_id.as_ref());
+                self.accepted
+                    .retain(|(id, _)| Some(id) != write_id.as_ref());
                 InputAnswer::Closed
             }
             _ => InputAnswer::Accepted { bytes },
         }
     }
 
-    fn taken_before(&self, input: &Input) -> Option<u64> {
+    fn accepted_before(&self, input: &Input) -> Option<u64> {
         let wanted = input.write_id.as_ref()?;
-        let mut taken = self.taken.iter();
-        taken.find(|(id, _)| id == wanted).map(|(_, bytes)| *bytes)
+        let mut accepted = self.accepted.iter();
+        accepted
+            .find(|(id, _)| id == wanted)
+            .map(|(_, bytes)| *bytes)
     }
 
     fn add(&mut self, input: Input) {
         if let Some(id) = input.write_id {
-            if self.taken.len() == Input::REMEMBERED_MAX {
-                self.taken.pop_front();
+            if self.accepted.len() == Input::REMEMBERED_MAX {
+                self.accepted.pop_front();
             }
-            self.taken.push_back((id, input.data.len() as u64));
+            self.accepted.push_back((id, input.data.len() as u64));
         }
         self.waiting.extend(input.data);
         self.open &= !input.eof;
     }
 
-    /// Writes what fits, and closes the pipe behind the last byte, or where nobody reads any more.
-    pub fn go_on(&mut self) {
+    /// Writes what fits, and closes the pipe after the last byte or when its last reader is gone.
+    pub fn flush(&mut self) {
         let _ = self.write_out();
     }
 
-    /// The same; the error is how many bytes were written until nobody read any more.
+    /// The same; the error is the number of bytes written before the last reader was gone.
     fn write_out(&mut self) -> Result<(), usize> {
-        let Destination::Pipe(fd) = &self.way else {
+        let Destination::Pipe(fd) = &self.destination else {
             return Ok(());
         };
         let mut written = 0;
@@ -150,17 +154,17 @@ impl Feed {
         Ok(())
     }
 
-    /// The pipe, as long as the process may read from it, and whether bytes wait to be written.
+    /// The pipe, while the process may read from it, and whether bytes wait to be written.
     pub fn sink(&self) -> Option<(&OwnedFd, bool)> {
-        match &self.way {
+        match &self.destination {
             Destination::Pipe(fd) => Some((fd, !self.waiting.is_empty())),
             Destination::NotYet | Destination::Closed => None,
         }
     }
 
-    /// Nothing more is fed; what was taken is still known.
+    /// Closes the pipe and discards the waiting bytes; accepted `write_id`s stay known.
     pub fn close(&mut self) {
-        self.way = Destination::Closed;
+        self.destination = Destination::Closed;
         self.waiting = VecDeque::new();
         self.own = 0;
     }

@@ -1,4 +1,4 @@
-//! What a feed takes, refuses and remembers, on real pipes.
+//! Tests on real pipes: what a feed takes, refuses and remembers.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use nix::{
 
 use super::*;
 
-/// What a pipe holds as the kernel makes it, bytes.
+/// Size of a pipe as the kernel creates it, bytes.
 const PIPE_BYTES: usize = 64 << 10;
 
 fn input(data: &[u8], write_id: Option<&str>) -> Input {
@@ -36,13 +36,13 @@ fn accepted(bytes: u64) -> InputAnswer {
 }
 
 /// A feed without a pipe, as before the start of an interactive attempt.
-fn unborn(own: &[u8]) -> Feed {
+fn without_pipe(own: &[u8]) -> Feed {
     Feed {
-        way: Destination::NotYet,
+        destination: Destination::NotYet,
         waiting: own.to_vec().into(),
         own: own.len(),
         open: true,
-        taken: VecDeque::new(),
+        accepted: VecDeque::new(),
     }
 }
 
@@ -54,7 +54,7 @@ fn pipe() -> (File, OwnedFd) {
 
 #[test]
 fn everything_arrives_in_order_and_ends_with_the_end() {
-    let mut feed = unborn(b"own ");
+    let mut feed = without_pipe(b"own ");
     assert_eq!(feed.take(input(b"one ", None)), accepted(4));
     let (mut theirs, ours) = pipe();
     feed.attach(ours);
@@ -68,7 +68,7 @@ fn everything_arrives_in_order_and_ends_with_the_end() {
 
 #[test]
 fn the_bound_is_exact_and_the_own_stdin_does_not_count() {
-    let mut feed = unborn(&[0; 5000]);
+    let mut feed = without_pipe(&[0; 5000]);
     let most = vec![1; Input::BYTES_MAX];
     assert_eq!(
         feed.take(input(&[&most[..], &[1]].concat(), Some("a"))),
@@ -84,14 +84,14 @@ fn the_bound_is_exact_and_the_own_stdin_does_not_count() {
     let (mut theirs, ours) = pipe();
     feed.attach(ours);
     // The pipe has the first bytes now, and there is room for as many.
-    let room = PIPE_BYTES - 5000;
+    let space = PIPE_BYTES - 5000;
     let refused = InputAnswer::Full {
-        waiting_bytes: (Input::BYTES_MAX - room) as u64,
+        waiting_bytes: (Input::BYTES_MAX - space) as u64,
     };
-    assert_eq!(feed.take(input(&vec![2; room + 1], None)), refused);
+    assert_eq!(feed.take(input(&vec![2; space + 1], None)), refused);
     assert_eq!(
-        feed.take(input(&vec![2; room], None)),
-        accepted(room as u64)
+        feed.take(input(&vec![2; space], None)),
+        accepted(space as u64)
     );
     assert_eq!(feed.take(eof()), accepted(0));
     let mut all = Vec::new();
@@ -102,15 +102,15 @@ fn the_bound_is_exact_and_the_own_stdin_does_not_count() {
             break;
         }
         all.extend_from_slice(&bytes[..n]);
-        feed.go_on();
+        feed.flush();
     }
-    let expected = [vec![0; 5000], most, vec![2; room]].concat();
+    let expected = [vec![0; 5000], most, vec![2; space]].concat();
     assert!(all == expected, "{} of {}", all.len(), expected.len());
 }
 
 #[test]
 fn only_the_newest_names_are_remembered() {
-    let mut feed = unborn(b"");
+    let mut feed = without_pipe(b"");
     let name = |n: usize| format!("w{n}");
     for n in 0..=Input::REMEMBERED_MAX {
         assert_eq!(feed.take(input(b"x", Some(&name(n)))), accepted(1));
@@ -125,7 +125,7 @@ fn only_the_newest_names_are_remembered() {
 
 #[test]
 fn without_a_reader_nothing_is_taken_and_nothing_remembered() {
-    let mut feed = unborn(b"");
+    let mut feed = without_pipe(b"");
     assert_eq!(feed.take(input(b"", Some("before"))), accepted(0));
     let (theirs, ours) = pipe();
     feed.attach(ours);

@@ -1,6 +1,6 @@
-//! One attempt from its first segment to its exit record: what it is doing, what was asked of it,
-//! and which step comes next. Sockets are not known here: what the server should hear is said
-//! into the kit.
+//! One attempt from its first segment to its exit record: its state, what the server has asked of
+//! it, and which step comes next. Messages for the server go into [`ShimContext::outgoing`]; the
+//! event loop sends them.
 
 mod backoff;
 pub(super) mod closing;
@@ -34,57 +34,57 @@ use crate::{
 };
 use feed::Feed;
 use pause_state::PauseState;
-use phase::{EndStep, Later, Phase, StartStep, Starting};
+use phase::{Deferred, EndStep, Phase, StartStep, Starting};
 use stop::StopProgress;
 use stopwatch::Stopwatch;
 
-/// That the attempt cannot go on, and when to try again (`None`: when the sync thread says so).
+/// The attempt cannot go on, and when to try again (`None`: when the sync thread has a result).
 #[derive(Debug)]
 pub(super) struct Blocked {
     pub(super) retry_at: Option<Instant>,
 }
 
-/// One attempt.
+/// An attempt that has a segment.
 pub struct Attempt {
     pub(super) spec: RunSpec,
     pub(super) phase: Phase,
     pub(super) log: AttemptLog,
     pub(super) pipes: Pipes,
     pub(super) stdin: Feed,
-    /// Whose turn it is to be read first.
+    /// Whether stderr is read before stdout next time.
     pub(super) stderr_first: bool,
     pub(super) stop: Option<StopProgress>,
-    /// A stop was asked for after the leader's exit: it is too late to change how the attempt
-    /// ended, and what is left of its output is not to be waited for.
+    /// A stop was requested after the leader's exit: it is too late to change how the attempt
+    /// ended, but the rest of its output is no longer waited for.
     pub(super) end_wanted: bool,
-    /// When everything that lives is killed, and killed again.
+    /// When every living process is killed, and killed again.
     pub(super) kill_at: Option<Instant>,
-    /// When the processes are looked at again, because they could not all be looked at.
+    /// When the children are looked at again, because not all could be looked at or reaped.
     pub(super) look_at: Option<Instant>,
     pub(super) run_time: Stopwatch,
     pub(super) silence: Stopwatch,
     pub(super) armed: Option<Offset>,
     pub(super) blocked: Option<Blocked>,
-    /// Why the process waits, while that is what was told.
-    pub(super) told_waiting: Option<String>,
-    pub(super) told_trouble: Option<String>,
-    pub(super) used: usage::Sum,
+    /// Why the process waits, while the server has been told so.
+    pub(super) reported_waiting: Option<String>,
+    pub(super) reported_trouble: Option<String>,
+    pub(super) used: usage::UsageSum,
 }
 
 impl Attempt {
-    /// Begins the attempt, whose right to start is taken: `log` has its first segment. `later` is
-    /// what was asked before.
+    /// Begins the attempt, whose right to start is taken: `log` has its first segment. `deferred`
+    /// is what was requested before.
     pub fn begin(
         spec: RunSpec,
         stdin: Feed,
-        later: Later,
+        deferred: Deferred,
         log: AttemptLog,
-        kit: &mut ShimContext,
+        context: &mut ShimContext,
         now: Instant,
     ) -> Self {
         let mut attempt = Self {
             phase: Phase::Starting(Starting {
-                later,
+                deferred,
                 ..Starting::default()
             }),
             log,
@@ -99,50 +99,50 @@ impl Attempt {
             silence: Stopwatch::started(now),
             armed: None,
             blocked: None,
-            told_waiting: None,
-            told_trouble: None,
-            used: usage::Sum::default(),
+            reported_waiting: None,
+            reported_trouble: None,
+            used: usage::UsageSum::default(),
             spec,
         };
-        if let Some(wish) = attempt.spec.stop.clone() {
-            attempt.stop(wish, kit, now);
+        if let Some(request) = attempt.spec.stop.clone() {
+            attempt.stop(request, context, now);
         }
-        attempt.advance(kit, now);
+        attempt.advance(context, now);
         attempt
     }
 
-    /// Goes on as far as it can without waiting.
-    pub fn advance(&mut self, kit: &mut ShimContext, now: Instant) {
+    /// Does the next steps, as far as none of them waits.
+    pub fn advance(&mut self, context: &mut ShimContext, now: Instant) {
         if self.is_blocked(now) {
             return;
         }
-        let mut step = self.step(kit, now);
-        // The end of an attempt is what the ballast is for; a drain gets its share by itself.
+        let mut step = self.step(context, now);
+        // The disk reserve is for the exit record; a drain takes its share of it by itself.
         while let Err(Obstacle::Full(_)) = step
             && self.is_recording()
-            && kit.ballast.release()
+            && context.reserve.release()
         {
-            step = self.step(kit, now);
+            step = self.step(context, now);
         }
         match step {
-            Ok(()) => self.unblock(kit, now),
-            Err(why) => self.block(why, kit, now),
+            Ok(()) => self.unblock(context, now),
+            Err(why) => self.block(why, context, now),
         }
     }
 
-    fn step(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
+    fn step(&mut self, context: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         match &self.phase {
             Phase::Starting(starting) => match starting.step {
-                StartStep::Fork => self.open(kit, now),
-                StartStep::Exec(_) => self.log_ready(kit),
+                StartStep::Fork => self.start_process(context, now),
+                StartStep::Exec(_) => self.log_ready(context),
                 StartStep::Failed { .. } => Ok(()),
             },
-            Phase::Living(_) => self.log_ready(kit),
-            Phase::Draining(_) => self.drain(kit, now),
+            Phase::Living(_) => self.log_ready(context),
+            Phase::Draining(_) => self.drain(context, now),
             Phase::Ended(ended) => match ended.step {
-                EndStep::Recording => self.record(kit),
-                EndStep::Syncing => self.await_sync(kit),
-                EndStep::Told(_) => self.make_durable(kit),
+                EndStep::Recording => self.record(context),
+                EndStep::Syncing => self.await_sync(context),
+                EndStep::Reported(_) => self.complete_record(context),
             },
         }
     }
@@ -154,18 +154,18 @@ impl Attempt {
         }
     }
 
-    /// Output that waits for the disk goes first; with nothing waiting there is nothing to do.
-    fn log_ready(&mut self, kit: &mut ShimContext) -> Result<(), Obstacle> {
+    /// Writes output that waits for the disk; nothing to do where none waits.
+    fn log_ready(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
         if self.blocked.is_none() {
             return Ok(());
         }
-        let ready = self.log.make_ready(&mut kit.desk(), false);
-        // A frame that had waited is output that no read of the pipes will tell of.
-        self.tell_growth(kit);
+        let ready = self.log.make_ready(&mut context.write_context(), false);
+        // No read of the pipes reports a frame that had waited.
+        self.emit_growth(context);
         ready
     }
 
-    /// Every bound, wish and retry that is due at a certain moment: the earliest of them.
+    /// The earliest time at which a limit, a stop or a retry is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         let limits = self.limits().map(|(at, _)| at);
         let retry = self.blocked.as_ref().and_then(|b| b.retry_at);
@@ -174,7 +174,7 @@ impl Attempt {
         limits.chain(self.kill_at).chain(retry).chain(looks).min()
     }
 
-    /// When which limit of the running process is reached.
+    /// The limits of the running process, each with the time at which it is reached.
     pub(super) fn limits(&self) -> impl Iterator<Item = (Instant, StopCause)> + use<> {
         let open = self.phase.has_limits() && self.stop.is_none();
         let at = |limit_ms: Option<u64>, watch: &Stopwatch, cause| {
@@ -190,9 +190,9 @@ impl Attempt {
         .flatten()
     }
 
-    /// The streams that may be read now, and stdin while it is open.
+    /// The descriptors to poll: streams that may be read now, and stdin while it is open.
     pub fn wants(&self) -> Wants<'_> {
-        let source = |stream| self.pipes.source(stream).filter(|_| self.flows());
+        let source = |stream| self.pipes.source(stream).filter(|_| self.reads_output());
         Wants {
             report: self.phase.forked().map(|forked| &forked.report),
             stdout: source(Stream::Stdout),
@@ -201,34 +201,35 @@ impl Attempt {
         }
     }
 
-    /// Whether output is read. Survivors of an attempt that has ended are never made to wait:
-    /// what they write is forgotten.
-    pub(super) fn flows(&self) -> bool {
+    /// Whether output is read. Survivors of an attempt that has ended never have to wait for a full
+    /// pipe: what they write is discarded.
+    pub(super) fn reads_output(&self) -> bool {
         match self.phase {
             Phase::Living(_) => self.blocked.is_none(),
-            _ => self.is_told(),
+            _ => self.is_reported(),
         }
     }
 
-    /// The run time stands still in a pause, the silence also while output waits.
+    /// Holds or runs both stopwatches: a pause holds the run time, a pause or blocked output holds
+    /// the silence.
     pub(super) fn run_clocks(&mut self, now: Instant) {
         let runs = !self.is_paused();
         self.run_time.run(runs, now);
         self.silence.run(runs && self.blocked.is_none(), now);
     }
 
-    /// Whether a pause holds its processes.
+    /// Whether its processes are stopped by a pause.
     pub(super) fn is_paused(&self) -> bool {
         self.phase.pause().is_some_and(PauseState::is_on)
     }
 
-    /// Names it in messages.
+    /// Names this attempt in messages.
     pub(super) fn about(&self) -> AttemptRef {
         AttemptRef::attempt(self.spec.job, self.spec.attempt)
     }
 
-    /// A wish of the shim itself.
-    pub(super) fn limit_wish(&self, cause: StopCause) -> StopWish {
+    /// A stop request of the shim itself, for a limit.
+    pub(super) fn limit_request(&self, cause: StopCause) -> StopWish {
         StopWish {
             by: "shim".to_owned(),
             cause,
@@ -238,15 +239,15 @@ impl Attempt {
     }
 }
 
-/// What an attempt waits for.
+/// The descriptors that an attempt waits for.
 #[derive(Default)]
 pub struct Wants<'a> {
-    /// The report of a starting child.
+    /// The failure report of a starting child.
     pub report: Option<&'a OwnedFd>,
-    /// Output.
+    /// The pipe of stdout, while it may be read.
     pub stdout: Option<&'a OwnedFd>,
-    /// Output.
+    /// The pipe of stderr, while it may be read.
     pub stderr: Option<&'a OwnedFd>,
-    /// Stdin, while it is open, and whether there is more to feed.
+    /// The stdin pipe, while it is open, and whether bytes wait to be written.
     pub stdin: Option<(&'a OwnedFd, bool)>,
 }

@@ -1,5 +1,5 @@
-//! A pause: everybody in the tree stands still until its end, whoever wants them to go on; and its
-//! end lets those go on that it has stopped. Who wishes it is not known here.
+//! A pause: stops every process of the tree and keeps them stopped until it ends, whatever other
+//! processes do; its end continues those that it has stopped.
 
 use std::time::{Duration, Instant};
 
@@ -12,60 +12,61 @@ use crate::{
     job::Survivor,
     shim::{
         context::ShimContext,
-        process::{look::Descendant, tree},
+        process::{inspect::Descendant, tree},
     },
     spool::FromShim,
 };
 
-/// How long after a pause or a resume that could not reach everybody it is tried again.
+/// How long after a pause or a resume that could not reach every process it is tried again.
 const REACH_AGAIN: Duration = Duration::from_millis(250);
 
-/// How long after a look that has found somebody on the way to its stop the next one is taken.
+/// How long after a scan that found a process that had not stopped yet the next one is made.
 const REST_AGAIN: Duration = Duration::from_millis(2);
 
-/// How often is looked whether everybody still stands still: others may send SIGCONT, and only of
-/// our children the kernel tells that they go on.
+/// How often the shim checks that every process is still stopped: other processes may send SIGCONT,
+/// and the kernel reports only of our children that they continue.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// How long after a look the next one is taken at the soonest.
+/// How long after a scan the next one is made at the soonest.
 const WATCH_SOONEST: Duration = Duration::from_millis(50);
 
 impl Attempt {
-    /// Stops the whole tree, without anybody in it noticing. A stop that has begun goes first.
-    pub fn pause(&mut self, kit: &mut ShimContext, now: Instant) {
+    /// Stops the whole tree, without a signal that a process could handle. Ignored once a stop has
+    /// begun.
+    pub fn pause(&mut self, context: &mut ShimContext, now: Instant) {
         if self.stop.is_some() {
             return;
         }
         match &mut self.phase {
-            Phase::Starting(starting) => starting.later.pause = true,
+            Phase::Starting(starting) => starting.deferred.pause = true,
             Phase::Living(living) if living.is_running() && living.pause.is_reached() => {
-                self.tell_paused(kit);
+                self.emit_paused(context);
             }
-            _ => self.hold(kit, now),
+            _ => self.hold(context, now),
         }
     }
 
-    /// Lets the tree go on.
-    pub fn resume(&mut self, kit: &mut ShimContext, now: Instant) {
+    /// Ends the pause.
+    pub fn resume(&mut self, context: &mut ShimContext, now: Instant) {
         if let Phase::Starting(starting) = &mut self.phase {
-            starting.later.pause = false;
+            starting.deferred.pause = false;
         }
-        self.go_on(kit, now);
+        self.end_pause(context, now);
     }
 
-    /// Pauses and resumes that are due.
-    pub(super) fn on_pause_time(&mut self, kit: &mut ShimContext, now: Instant) {
+    /// Does the step of a pause or a resume that is due.
+    pub(super) fn on_pause_time(&mut self, context: &mut ShimContext, now: Instant) {
         let Phase::Living(living) = &mut self.phase else {
             return;
         };
         match living.pause.next.take_if(|next| next.at() <= now) {
-            Some(PauseStep::LetGo(_)) => self.go_on(kit, now),
-            Some(PauseStep::Hold(_) | PauseStep::Watch { .. }) => self.hold(kit, now),
+            Some(PauseStep::Continue(_)) => self.end_pause(context, now),
+            Some(PauseStep::Hold(_) | PauseStep::Watch { .. }) => self.hold(context, now),
             None => {}
         }
     }
 
-    /// A child has stopped, has gone on, or has exited: everybody is looked at soon.
+    /// A child has stopped, continued or exited: the next check comes soon.
     pub(super) fn watch_soon(&mut self, now: Instant) {
         if let Phase::Living(living) = &mut self.phase
             && let Some(PauseStep::Watch { at, looked_at }) = &mut living.pause.next
@@ -75,21 +76,22 @@ impl Attempt {
         }
     }
 
-    /// Stops everybody who does not stand still. It is told once they all do: where somebody could
-    /// not be looked at, it is tried again. Where the kernel does not let us, nobody stays stopped.
-    fn hold(&mut self, kit: &mut ShimContext, now: Instant) {
+    /// Stops every process that is not stopped. `paused` is sent once they all are; where a process
+    /// could not be looked at, this is tried again. Where the kernel refuses a signal, the pause is
+    /// refused and none stays stopped.
+    fn hold(&mut self, context: &mut ShimContext, now: Instant) {
         let Some(living) = self.phase.running().filter(|_| self.stop.is_none()) else {
             return;
         };
         let mut halt = living.pause.take_halt().unwrap_or_default();
-        let reached = kit.tree.halt(living.leader.pid(), &mut halt);
+        let reached = context.tree.halt(living.leader.pid(), &mut halt);
         if !reached.refused.is_empty() {
             living.pause.hold = Hold::Released(halt);
-            return self.give_pause_up(&reached.refused, kit, now);
+            return self.refuse_pause(&reached.refused, context, now);
         }
-        // The clocks stand still as soon as anybody does.
+        // The stopwatches are held as soon as any process is stopped.
         living.pause.hold = Hold::Stopped(halt);
-        let next = match (reached.is_whole(), reached.is_quiet()) {
+        let next = match (reached.is_complete(), reached.is_quiet()) {
             (true, true) => PauseStep::Watch {
                 at: now + WATCH_EVERY,
                 looked_at: now,
@@ -99,76 +101,77 @@ impl Attempt {
             (false, _) => PauseStep::Hold(now + REACH_AGAIN),
         };
         living.pause.next = Some(next);
-        let is_news = next.is_watch() && !living.pause.told;
+        let is_news = next.is_watch() && !living.pause.reported;
         self.run_clocks(now);
         if is_news {
-            self.tell_paused(kit);
+            self.emit_paused(context);
         }
     }
 
-    fn tell_paused(&mut self, kit: &mut ShimContext) {
+    fn emit_paused(&mut self, context: &mut ShimContext) {
         if let Phase::Living(living) = &mut self.phase {
-            living.pause.told = true;
+            living.pause.reported = true;
         }
         let about = self.about();
-        kit.said.push(FromShim::Paused { about });
+        context.outgoing.push(FromShim::Paused { about });
     }
 
-    /// Ends a pause. It is told once everybody goes on.
-    fn go_on(&mut self, kit: &mut ShimContext, now: Instant) {
+    /// Ends a pause. `resumed` is sent once every process continues.
+    fn end_pause(&mut self, context: &mut ShimContext, now: Instant) {
         if self.stop.is_some() {
             return;
         }
-        let all_go_on = self.let_go(kit, now);
+        let all_continue = self.continue_stopped(context, now);
         let Some(living) = self.phase.running() else {
             return;
         };
-        living.pause.next = (!all_go_on).then_some(PauseStep::LetGo(now + REACH_AGAIN));
-        if all_go_on {
-            living.pause.told = false;
+        living.pause.next = (!all_continue).then_some(PauseStep::Continue(now + REACH_AGAIN));
+        if all_continue {
+            living.pause.reported = false;
             let about = self.about();
-            kit.said.push(FromShim::Resumed { about });
+            context.outgoing.push(FromShim::Resumed { about });
         }
     }
 
-    /// Lets those go on that the pause has stopped; whether all of them were reached.
-    pub(super) fn let_go(&mut self, kit: &ShimContext, now: Instant) -> bool {
+    /// Continues the processes that the pause has stopped; returns whether all of them were
+    /// reached.
+    pub(super) fn continue_stopped(&mut self, context: &ShimContext, now: Instant) -> bool {
         let Some(living) = self.phase.running() else {
             return true;
         };
         let pause = &mut living.pause;
         pause.next.take_if(|next| next.is_watch());
         if let Some(mut halt) = pause.take_halt()
-            && !kit.tree.let_go(&mut halt)
+            && !context.tree.continue_stopped(&mut halt)
         {
             pause.hold = Hold::Released(halt);
         }
-        let all_go_on = !pause.holds_any();
+        let all_continue = !pause.holds_any();
         self.run_clocks(now);
-        all_go_on
+        all_continue
     }
 
-    /// Some processes cannot be stopped, so that the job would go on: it is not paused at all.
-    fn give_pause_up(&mut self, refused: &[Descendant], kit: &mut ShimContext, now: Instant) {
+    /// Some processes cannot be stopped, so the job would go on in part: it is not paused at all.
+    fn refuse_pause(&mut self, refused: &[Descendant], context: &mut ShimContext, now: Instant) {
         let about = self.about();
         let names = names(&tree::name_all(refused));
         let why = format!(
-            "the kernel does not let us stop these of its processes (EPERM), for they have become \
-             another user's: {names}"
+            "the kernel refuses signals (EPERM) to these of its processes, which now belong to \
+             another user: {names}"
         );
-        let all_go_on = self.let_go(kit, now);
+        let all_continue = self.continue_stopped(context, now);
         let Some(living) = self.phase.running() else {
             return;
         };
-        living.pause.next = (!all_go_on).then_some(PauseStep::LetGo(now + REACH_AGAIN));
-        if std::mem::take(&mut living.pause.told) {
-            kit.said.push(FromShim::Resumed { about });
+        living.pause.next = (!all_continue).then_some(PauseStep::Continue(now + REACH_AGAIN));
+        if std::mem::take(&mut living.pause.reported) {
+            context.outgoing.push(FromShim::Resumed { about });
         }
-        self.trouble(format!("be paused: {why}"), kit);
-        kit.said.push(FromShim::PauseRefused { about, why });
+        self.report_trouble(format!("be paused: {why}"), context);
+        context.outgoing.push(FromShim::PauseRefused { about, why });
     }
 
-    /// Nobody stands still because of the pause any more.
+    /// Forgets the pause: no process is stopped by it any more.
     pub(super) fn forget_pause(&mut self, now: Instant) {
         if let Phase::Living(living) = &mut self.phase {
             living.pause = PauseState::default();

@@ -1,4 +1,4 @@
-//! How a pause of an attempt stands: whether its processes are held, and which step comes next.
+//! The state of a pause: which processes it holds, and which step comes next.
 
 use std::time::Instant;
 
@@ -8,38 +8,38 @@ use super::halt::Halt;
 #[derive(Debug, Default)]
 pub(super) struct PauseState {
     pub(super) hold: Hold,
-    /// That it is paused was told.
-    pub(super) told: bool,
-    /// What is done next about it by itself.
+    /// Whether `paused` was sent.
+    pub(super) reported: bool,
+    /// The next step that the shim does without a message.
     pub(super) next: Option<PauseStep>,
 }
 
-/// Whom a pause holds.
+/// Which processes a pause holds.
 #[derive(Debug, Default)]
 pub(super) enum Hold {
     #[default]
-    Nobody,
-    /// Those that it has stopped; the clocks stand still.
+    Nothing,
+    /// The processes that it has stopped; the stopwatches are held.
     Stopped(Box<Halt>),
-    /// The pause is over, but some of those do not go on yet.
+    /// The pause is over, but some of its processes have not continued yet.
     Released(Box<Halt>),
 }
 
 /// A step of a pause, and when it is due.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum PauseStep {
-    /// The pause has not reached everybody.
+    /// Stop the processes that the pause has not reached.
     Hold(Instant),
-    /// Its end has not reached everybody.
-    LetGo(Instant),
-    /// It is looked whether everybody still stands still, as at `looked_at`.
+    /// Continue the processes that its end has not reached.
+    Continue(Instant),
+    /// Check at `at` that every process is still stopped, as at `looked_at`.
     Watch { at: Instant, looked_at: Instant },
 }
 
 impl PauseStep {
     pub(super) fn at(self) -> Instant {
         match self {
-            Self::Hold(at) | Self::LetGo(at) | Self::Watch { at, .. } => at,
+            Self::Hold(at) | Self::Continue(at) | Self::Watch { at, .. } => at,
         }
     }
 
@@ -49,29 +49,29 @@ impl PauseStep {
 }
 
 impl PauseState {
-    /// Whether the clocks stand still.
+    /// Whether the pause holds the stopwatches.
     pub(super) fn is_on(&self) -> bool {
         matches!(self.hold, Hold::Stopped(_))
     }
 
-    /// Whether somebody stands still because of it, or may.
+    /// Whether a process is stopped by it, or may be.
     pub(super) fn holds_any(&self) -> bool {
-        !matches!(self.hold, Hold::Nobody)
+        !matches!(self.hold, Hold::Nothing)
     }
 
-    /// When its next step is due.
+    /// When its next step is due; `None`: never.
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.next.map(PauseStep::at)
     }
 
-    /// Whether it has reached everybody and that was told.
+    /// Whether it has reached every process and `paused` was sent.
     pub(super) fn is_reached(&self) -> bool {
-        self.told && self.next.is_none_or(PauseStep::is_watch)
+        self.reported && self.next.is_none_or(PauseStep::is_watch)
     }
 
     pub(super) fn take_halt(&mut self) -> Option<Box<Halt>> {
         match std::mem::take(&mut self.hold) {
-            Hold::Nobody => None,
+            Hold::Nothing => None,
             Hold::Stopped(halt) | Hold::Released(halt) => Some(halt),
         }
     }

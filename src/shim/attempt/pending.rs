@@ -1,6 +1,6 @@
 //! An attempt whose first segment cannot be created at the moment: no file descriptor, no inode, a
-//! disk that fails. Nothing was started and nothing is stored, so what is asked of it is remembered,
-//! and an end is told over the socket alone. Once the segment exists, all is `attempt`'s.
+//! disk error. Nothing was started and nothing is stored, so requests are remembered in memory, and
+//! an end is reported over the socket alone. Once the segment exists, it becomes an [`Attempt`].
 
 use std::{io, time::Instant};
 
@@ -10,7 +10,7 @@ use super::{
     Attempt,
     backoff::Backoff,
     feed::Feed,
-    phase::Later,
+    phase::Deferred,
     stop::{SIGNALS_MAX, StopProgress},
 };
 use crate::{
@@ -23,115 +23,115 @@ use crate::{
 pub struct Pending {
     spec: RunSpec,
     stdin: Feed,
-    later: Later,
+    deferred: Deferred,
     armed: Option<Offset>,
     backoff: Backoff,
     retry_at: Option<Instant>,
-    /// Why it waits, once that was told.
-    told_waiting: Option<String>,
-    /// It has ended: somebody wanted that before it began.
+    /// Why it waits, once the server has been told.
+    reported_waiting: Option<String>,
+    /// How it ended: a stop was requested before it began.
     facts: Option<Box<ExitFacts>>,
 }
 
 impl Pending {
-    /// One for which nothing was tried yet.
+    /// An attempt for which nothing was tried yet.
     pub fn new(mut spec: RunSpec) -> Self {
         Self {
             stdin: Feed::of(&mut spec),
-            later: Later::default(),
+            deferred: Deferred::default(),
             armed: None,
             backoff: Backoff::default(),
             retry_at: None,
-            told_waiting: None,
+            reported_waiting: None,
             facts: None,
             spec,
         }
     }
 
-    /// Takes the right to start the attempt. `AlreadyExists` where somebody else has it; after any
-    /// other error nobody has, and it can be tried again.
-    pub fn claim(&self, kit: &mut ShimContext) -> io::Result<AttemptLog> {
-        kit.ticket += 1;
-        kit.frame.clear();
-        let (spool, ballast) = (kit.spool.clone(), kit.ballast.clone());
-        AttemptLog::create(spool, ballast, &self.spec, kit.ticket)
+    /// Takes the right to start the attempt by creating its first segment. `AlreadyExists` where
+    /// another process has that right; after any other error none has, and it can be tried again.
+    pub fn claim(&self, context: &mut ShimContext) -> io::Result<AttemptLog> {
+        context.ticket += 1;
+        context.frame.clear();
+        let (spool, reserve) = (context.spool.clone(), context.reserve.clone());
+        AttemptLog::create(spool, reserve, &self.spec, context.ticket)
     }
 
-    /// The attempt begins, with everything that was asked of it meanwhile.
-    pub fn begin(self, log: AttemptLog, kit: &mut ShimContext, now: Instant) -> Attempt {
-        if self.told_waiting.is_some() {
-            self.tell_waiting(false, "it goes on".to_owned(), kit);
+    /// Begins the attempt, with everything that was requested of it meanwhile.
+    pub fn begin(self, log: AttemptLog, context: &mut ShimContext, now: Instant) -> Attempt {
+        if self.reported_waiting.is_some() {
+            self.emit_waiting(false, "it goes on".to_owned(), context);
         }
-        let mut attempt = Attempt::begin(self.spec, self.stdin, self.later, log, kit, now);
+        let mut attempt = Attempt::begin(self.spec, self.stdin, self.deferred, log, context, now);
         if let Some(offset) = self.armed {
-            attempt.arm(offset, kit);
+            attempt.arm(offset, context);
         }
         attempt
     }
 
-    /// The segment could not be created: waits, and says so once.
-    pub fn wait(&mut self, error: &io::Error, kit: &mut ShimContext, now: Instant) {
+    /// The segment could not be created: waits, and reports that once.
+    pub fn wait(&mut self, error: &io::Error, context: &mut ShimContext, now: Instant) {
         self.retry_at = Some(now + self.backoff.pause());
-        if let Some(wish) = self.spec.stop.take() {
-            return self.end(wish, kit);
+        if let Some(request) = self.spec.stop.take() {
+            return self.end(request, context);
         }
         let why = format!("its first segment cannot be created: {error}");
-        if self.told_waiting.as_ref() != Some(&why) {
-            self.tell_waiting(true, why.clone(), kit);
-            self.told_waiting = Some(why);
+        if self.reported_waiting.as_ref() != Some(&why) {
+            self.emit_waiting(true, why.clone(), context);
+            self.reported_waiting = Some(why);
         }
     }
 
-    /// When the segment is to be tried again.
+    /// When to try again to create the segment; `None` after its end.
     pub fn retry_at(&self) -> Option<Instant> {
         self.retry_at.filter(|_| self.facts.is_none())
     }
 
-    /// Does what the server wants, as far as that needs no process.
-    pub fn obey(&mut self, message: ToShim, kit: &mut ShimContext) {
+    /// Does what a message asks, as far as that needs no process.
+    pub fn on_message(&mut self, message: ToShim, context: &mut ShimContext) {
         match message {
             _ if self.facts.is_some() => {}
             ToShim::Arm { offset, .. } => {
                 self.armed = Some(self.armed.map_or(offset, |armed| armed.min(offset)));
             }
-            ToShim::Pause { .. } => self.later.pause = true,
-            ToShim::Resume { .. } => self.later.pause = false,
-            ToShim::Signal { signal, .. } if self.later.signals.len() < SIGNALS_MAX => {
-                self.later.signals.push(signal);
+            ToShim::Pause { .. } => self.deferred.pause = true,
+            ToShim::Resume { .. } => self.deferred.pause = false,
+            ToShim::Signal { signal, .. } if self.deferred.signals.len() < SIGNALS_MAX => {
+                self.deferred.signals.push(signal);
             }
-            ToShim::Stop { wish, .. } => self.end(wish, kit),
+            ToShim::Stop { request, .. } => self.end(request, context),
             _ => {}
         }
     }
 
-    /// Takes an input for its stdin.
+    /// Takes an input for its stdin, or returns why not.
     pub fn input(&mut self, input: Input) -> InputAnswer {
         self.stdin.take(input)
     }
 
-    /// It ends without having begun. There is no record of it: should this shim be gone before the
-    /// end is committed, the missing segment proves that nothing was started, and the wish stands
-    /// in the ledger.
-    fn end(&mut self, wish: StopWish, kit: &mut ShimContext) {
+    /// Ends it before it has begun. There is no record of it: should this shim be gone before the
+    /// end is committed, the missing segment proves that nothing was started, and the stop request
+    /// is in the database.
+    fn end(&mut self, request: StopWish, context: &mut ShimContext) {
         let about = self.about();
         self.stdin.close();
         self.facts = Some(Box::new(ExitFacts {
             exit: Exit::SpawnFailed(spawn::failed(Errno::ECANCELED, "start")),
             started_at_us: None,
             ended_at_us: timestamps::wall_us(),
-            stop: Some(StopProgress::new(wish.clone()).facts),
+            stop: Some(StopProgress::new(request.clone()).facts),
             leaked: 0,
             survivors: Vec::new(),
             usage: Usage::default(),
             end_offset: self.spec.start_offset,
             dropped: Dropped::default(),
         }));
-        kit.said.push(FromShim::Stopping { about, wish });
-        if self.told_waiting.take().is_some() {
-            self.tell_waiting(false, "it ends".to_owned(), kit);
+        context.outgoing.push(FromShim::Stopping { about, request });
+        if self.reported_waiting.take().is_some() {
+            self.emit_waiting(false, "it ends".to_owned(), context);
         }
         if let Some(facts) = self.facts.clone() {
-            kit.said.push(FromShim::Exited {
+            context.outgoing.push(FromShim::Exited {
                 job: self.spec.job,
                 attempt: self.spec.attempt,
                 facts,
@@ -141,7 +141,7 @@ impl Pending {
         }
     }
 
-    /// What a server that connects now has to know.
+    /// The state for the `welcome` message.
     pub fn state(&self) -> ShimState {
         let (job, attempt) = (self.spec.job, self.spec.attempt);
         match &self.facts {
@@ -162,25 +162,25 @@ impl Pending {
         }
     }
 
-    /// A new server listens: what it is not told by [`Self::state`].
-    pub fn on_hello(&mut self, kit: &mut ShimContext) {
+    /// A server has connected: sends what [`Self::state`] does not contain.
+    pub fn on_hello(&mut self, context: &mut ShimContext) {
         self.armed = None;
-        if let Some(why) = self.told_waiting.clone() {
-            self.tell_waiting(true, why, kit);
+        if let Some(why) = self.reported_waiting.clone() {
+            self.emit_waiting(true, why, context);
         }
     }
 
-    fn tell_waiting(&self, waiting: bool, why: String, kit: &mut ShimContext) {
+    fn emit_waiting(&self, waiting: bool, why: String, context: &mut ShimContext) {
         let about = self.about();
-        kit.said.push(FromShim::Waiting {
+        context.outgoing.push(FromShim::Waiting {
             about,
             waiting,
             why,
         });
     }
 
-    /// Its job and its number.
-    pub fn key(&self) -> (JobNumber, u32) {
+    /// Its job number and attempt number.
+    pub fn attempt_id(&self) -> (JobNumber, u32) {
         (self.spec.job, self.spec.attempt)
     }
 
@@ -188,12 +188,12 @@ impl Pending {
         AttemptRef::attempt(self.spec.job, self.spec.attempt)
     }
 
-    /// Whether this is the attempt.
+    /// Whether it is this attempt.
     pub fn is(&self, job: JobNumber, attempt: u32) -> bool {
         (self.spec.job, self.spec.attempt) == (job, attempt)
     }
 
-    /// Whether it has ended without having begun.
+    /// Whether it has ended before it began.
     pub fn has_ended(&self) -> bool {
         self.facts.is_some()
     }

@@ -1,5 +1,5 @@
-//! Where an attempt is: each phase carries the facts that only it has. Which step comes next is
-//! decided in `attempt` and its parts.
+//! The phase of an attempt; each phase holds the facts that only it has. `attempt` and its parts
+//! decide which step comes next.
 
 use std::{os::fd::OwnedFd, time::Instant};
 
@@ -9,14 +9,14 @@ use crate::{
     spool::record::StartPayload,
 };
 
-/// Where an attempt is.
+/// The phase of an attempt.
 #[derive(Debug)]
 pub(in crate::shim) enum Phase {
     /// Its first segment exists; its program does not run yet.
     Starting(Starting),
-    /// Its process tree is not known to be gone.
+    /// Its process tree may still have processes.
     Living(Living),
-    /// Its tree is gone (survivors aside); what is in the pipes is stored.
+    /// Its tree is gone (survivors not counted); what is left in the pipes is being stored.
     Draining(Draining),
     /// Its facts are complete.
     Ended(Ended),
@@ -26,15 +26,15 @@ pub(in crate::shim) enum Phase {
 #[derive(Debug, Default)]
 pub(in crate::shim) struct Starting {
     pub(super) step: StartStep,
-    /// What is done once the program runs.
-    pub(super) later: Later,
-    /// Between two tries to start the process.
+    /// What was requested and is done once the program runs.
+    pub(super) deferred: Deferred,
+    /// The pauses between tries to start the process.
     pub(super) backoff: Backoff,
-    /// Since when its exec fails for a reason that may pass, but need not.
+    /// Since when its exec has failed for a reason that may pass, but need not.
     pub(super) exec_fails_since: Option<Instant>,
 }
 
-/// How far a start is.
+/// The step of a start.
 #[derive(Debug, Default)]
 pub(super) enum StartStep {
     /// There is no process; the next step forks one.
@@ -56,34 +56,34 @@ pub(super) enum StartStep {
 pub(super) struct Forked {
     pub(super) leader: i32,
     pub(super) report: OwnedFd,
-    /// Our end of its stdin: nothing is fed before its program runs, for what a child that fails
-    /// has in its pipe is lost.
+    /// Our end of its stdin: nothing is written before its program runs, because the bytes in the
+    /// pipe of a child that fails are lost.
     pub(super) stdin: Option<OwnedFd>,
 }
 
-/// What was asked before it could be done.
+/// What the server requested before there was a process to do it to.
 #[derive(Debug, Default)]
-pub(in crate::shim) struct Later {
+pub(in crate::shim) struct Deferred {
     pub(super) pause: bool,
     pub(super) term: bool,
     pub(super) signals: Vec<i32>,
 }
 
-/// What became of the start of the program.
+/// Result of the start of the program.
 #[derive(Debug, Clone)]
 pub(super) enum Program {
     /// It could not be started, and is not tried again.
     Failed(SpawnError),
-    /// It was started as this process.
+    /// It was started as this process, at this wall clock (µs since 1970).
     Started { process: StartPayload, at_us: i64 },
 }
 
-/// The first process of the tree, whose number is its group's.
+/// The first process of the tree, whose id is also the id of its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeaderProcess {
-    /// It runs, or has exited and keeps its number.
+    /// This process id: it runs, or has exited and keeps its number.
     Unreaped(i32),
-    /// It has exited with this status.
+    /// It has exited with this status (as wait(2) encodes it).
     Reaped(i32),
 }
 
@@ -96,12 +96,12 @@ pub(in crate::shim) struct Living {
     pub(super) stage: TreeStage,
 }
 
-/// How far the life of a process tree is.
+/// The stage of a process tree.
 #[derive(Debug)]
 pub(super) enum TreeStage {
-    /// Its leader runs, or nothing shows yet that it does not.
+    /// Its leader runs, or its exit is not noticed yet.
     Running,
-    /// Its leader has exited, other processes live: this many have outlived it.
+    /// Its leader has exited, other processes live: `leaked` of them have outlived it.
     Ending { leaked: u32 },
 }
 
@@ -109,7 +109,7 @@ pub(super) enum TreeStage {
 #[derive(Debug)]
 pub(super) struct TreeEnd {
     pub(super) program: Program,
-    /// The leader's; 0 where there was none.
+    /// The leader's exit status, as wait(2) encodes it; 0 where there was none.
     pub(super) status: i32,
     pub(super) leaked: u32,
     pub(super) survivors: Vec<Survivor>,
@@ -122,8 +122,8 @@ pub(super) struct TreeEnd {
 pub(in crate::shim) struct Draining {
     pub(super) tree: TreeEnd,
     pub(super) ended_at_us: i64,
-    /// The rest of the output had no room and is only counted.
-    pub(super) is_cut: bool,
+    /// The disk took no more output: the rest is only counted.
+    pub(super) is_truncated: bool,
 }
 
 /// An attempt whose facts are complete.
@@ -135,35 +135,35 @@ pub(in crate::shim) struct Ended {
     pub(super) step: EndStep,
 }
 
-/// How far the end of an attempt is.
+/// The step of the end of an attempt.
 #[derive(Debug)]
 pub(super) enum EndStep {
     /// The exit record is to be written.
     Recording,
-    /// It is written, and everything is being synced before the exit is told.
+    /// It is written, and everything is being synced before the exit is reported.
     Syncing,
-    /// The exit was told.
-    Told(Told),
+    /// The exit has been reported to the server.
+    Reported(Reported),
 }
 
-/// An exit that was told.
+/// A reported exit.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Reported {
     pub(super) record: ExitRecord,
-    /// Whether the shim takes work again, as it was told. It stays so, whatever becomes of the
-    /// processes, because the server gives work to the one and none to the other.
+    /// Whether the shim takes work again, as reported. It stays so, whatever happens to the
+    /// processes later: the server gives work to a reusable shim and none to another.
     pub(super) reusable: bool,
     /// The final commit is durable.
     pub(super) acknowledged: bool,
 }
 
-/// How far the exit record is on its way to the disk.
+/// The state of the exit record on its way to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExitRecord {
-    /// Not written yet: the disk had no room.
+    /// Not written yet: the disk was full.
     Missing,
     Written,
-    /// Written, and with all other segments given to the sync thread.
+    /// Written, and given to the sync thread with all other segments.
     Syncing,
 }
 
@@ -182,7 +182,7 @@ impl Phase {
         }
     }
 
-    /// Takes over that a child was reaped, which may be the leader.
+    /// Records that a child was reaped, which may be the leader.
     pub(super) fn on_reaped(&mut self, pid: i32, status: i32) {
         match self {
             Self::Starting(starting) => {
@@ -243,24 +243,24 @@ impl Phase {
         matches!(self, Self::Ended(_))
     }
 
-    /// The exit, once it was told.
-    pub(super) fn told(&self) -> Option<&Told> {
+    /// The exit, once it has been reported.
+    pub(super) fn reported(&self) -> Option<&Reported> {
         match self {
             Self::Ended(Ended {
-                step: EndStep::Told(told),
+                step: EndStep::Reported(reported),
                 ..
-            }) => Some(told),
+            }) => Some(reported),
             _ => None,
         }
     }
 
-    /// The same, to be changed.
-    pub(super) fn told_mut(&mut self) -> Option<&mut Told> {
+    /// The same, mutable.
+    pub(super) fn reported_mut(&mut self) -> Option<&mut Reported> {
         match self {
             Self::Ended(Ended {
-                step: EndStep::Told(told),
+                step: EndStep::Reported(reported),
                 ..
-            }) => Some(told),
+            }) => Some(reported),
             _ => None,
         }
     }
@@ -303,12 +303,12 @@ impl Living {
         }
     }
 
-    /// Whether its leader runs, or nothing shows yet that it does not.
+    /// Whether its leader runs, or its exit is not noticed yet.
     pub(super) fn is_running(&self) -> bool {
         matches!(self.stage, TreeStage::Running)
     }
 
-    /// What is known at its end; without survivors nothing of it is left.
+    /// The facts at its end, if no process survives.
     pub(super) fn end(&self) -> TreeEnd {
         TreeEnd {
             program: self.program.clone(),

@@ -1,5 +1,5 @@
-//! How an attempt's process comes to be: room, fork, and what the child reports on its way to
-//! exec. What runs in the child is `fork`'s business.
+//! How an attempt's process is started: disk space, fork, and what the child reports on its way to
+//! exec. The code that runs in the child is in `process::fork`.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::{
         context::ShimContext,
         log::Obstacle,
         process::{
-            look,
+            inspect,
             pipes::Pipes,
             plan,
             spawn::{self, Retry, SpawnFailure, Spawned},
@@ -28,22 +28,26 @@ use crate::{
 };
 
 /// How long an exec is tried again that fails for a reason that may pass, but need not: a program
-/// that is being written, a disk that does not answer, a program that is too large for the memory.
+/// file that is being written, a disk error, a program that is too large for the memory.
 const EXEC_TRIES_FOR: Duration = Duration::from_secs(30);
 
 impl Attempt {
-    /// Starts the process. An attempt starts at most one that comes to its exec: this is called only
-    /// in the step `Fork`, which follows a start that failed only behind ECHILD
-    /// ([`Self::start_again`]), and a child that fails exits.
-    pub(super) fn open(&mut self, kit: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
+    /// Starts the process. At most one child of an attempt reaches its exec: this is called only in
+    /// the step `Fork`, which follows a failed start only after ECHILD ([`Self::start_again`]), and
+    /// a child that fails exits.
+    pub(super) fn start_process(
+        &mut self,
+        context: &mut ShimContext,
+        now: Instant,
+    ) -> Result<(), Obstacle> {
         let Phase::Starting(starting) = &mut self.phase else {
             return Ok(());
         };
-        self.log.begin(&kit.intent(&self.spec))?;
+        self.log.begin(&context.intent(&self.spec))?;
         self.log.prepare()?;
         self.log.has_room()?;
-        let (fed, mark) = (self.stdin.wants_pipe(), kit.mark(&self.spec));
-        match spawn::spawn(&self.spec, mark, fed, &self.log, &kit.null) {
+        let (has_stdin_pipe, mark) = (self.stdin.wants_pipe(), context.mark(&self.spec));
+        match spawn::spawn(&self.spec, mark, has_stdin_pipe, &self.log, &context.null) {
             Ok(Spawned {
                 pid,
                 pipes,
@@ -60,7 +64,7 @@ impl Attempt {
                 });
                 Ok(())
             }
-            Err(failure) if starting.may_pass(&failure, now) => {
+            Err(failure) if starting.is_retried(&failure, now) => {
                 Err(starting.not_started(&failure.error))
             }
             Err(failure) => {
@@ -70,22 +74,22 @@ impl Attempt {
         }
     }
 
-    /// There is no process and there will be none.
+    /// There is no process and will be none: ends the attempt.
     pub(super) fn never_started(&mut self, error: SpawnError) {
         self.tree_gone(TreeEnd::never_started(error));
     }
 
-    /// Looks at what a child between fork and exec has to report; the end of the file without a
-    /// report means that its program runs (or that it was killed before).
-    pub fn read_report(&mut self, kit: &mut ShimContext, now: Instant) {
+    /// Reads the report of a child between fork and exec; the end of the file without a report
+    /// means that its program runs (or that it was killed before).
+    pub fn read_report(&mut self, context: &mut ShimContext, now: Instant) {
         let Some(Forked { report, .. }) = self.phase.forked() else {
             return;
         };
         let mut bytes = [0; plan::REPORT_BYTES];
         match nix::unistd::read(report, &mut bytes) {
-            // Nothing yet, or nothing that could be read: whether its program runs is not guessed.
+            // No report yet, or an error: whether its program runs stays open until the next read.
             Err(_) => {}
-            Ok(0) => self.started(kit, now),
+            Ok(0) => self.started(context, now),
             Ok(length) => {
                 let failure = spawn::read_report(&bytes[..length], &self.spec);
                 self.on_report(failure.unwrap_or_else(SpawnFailure::unknown), now);
@@ -93,7 +97,7 @@ impl Attempt {
         }
     }
 
-    /// The child could not come to its exec, and exits.
+    /// Handles the report of a child that could not reach its exec; it exits.
     fn on_report(&mut self, failure: SpawnFailure, now: Instant) {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
@@ -101,7 +105,7 @@ impl Attempt {
         let StartStep::Exec(Forked { leader, .. }) = starting.step else {
             return;
         };
-        if self.stop.is_none() && starting.may_pass(&failure, now) {
+        if self.stop.is_none() && starting.is_retried(&failure, now) {
             starting.step = StartStep::Failed {
                 error: failure.error,
                 leader: Some(leader),
@@ -115,32 +119,37 @@ impl Attempt {
         self.phase = Phase::Living(Living::new(leader, program));
     }
 
-    /// The child that could not come to its exec is reaped, and no other is there: the next one may
-    /// be started after a pause. Its start record stays until the next child writes its own at the
-    /// same place; it names a process that nobody finds any more.
-    pub(super) fn start_again(&mut self, error: &SpawnError, kit: &mut ShimContext, now: Instant) {
+    /// The child that could not reach its exec is reaped, and no other is left: the next one may be
+    /// started after a pause. Its start record stays until the next child overwrites it; it names a
+    /// process that no longer exists.
+    pub(super) fn start_again(
+        &mut self,
+        error: &SpawnError,
+        context: &mut ShimContext,
+        now: Instant,
+    ) {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
         };
         starting.step = StartStep::Fork;
         self.pipes = Pipes::default();
-        self.used = usage::Sum::default();
+        self.used = usage::UsageSum::default();
         if self.stop.is_some() {
             return self.never_started(spawn::failed(Errno::ECANCELED, "start"));
         }
         let why = starting.not_started(error);
-        self.block(why, kit, now);
+        self.block(why, context, now);
     }
 
-    /// The start record of the leader, if that one has written it: at its place may stand the record
-    /// of a child before it.
+    /// The start record of the leader, if the leader has written it: it may still be the record of
+    /// a child before it.
     fn start_of(&self, leader: i32) -> Option<(StartPayload, i64)> {
         let start = self.log.read_start();
         start.filter(|(start, _)| start.pid == leader)
     }
 
-    /// The program runs.
-    fn started(&mut self, kit: &mut ShimContext, now: Instant) {
+    /// Handles the success of the exec: the program runs.
+    fn started(&mut self, context: &mut ShimContext, now: Instant) {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
         };
@@ -148,34 +157,35 @@ impl Attempt {
             return;
         };
         let pid = forked.leader;
-        let later = std::mem::take(&mut starting.later);
+        let deferred = std::mem::take(&mut starting.deferred);
         if let Some(stdin) = forked.stdin.take() {
             self.stdin.attach(stdin);
         }
-        // The process has it now; a shim stays small.
+        // The process has its environment now; the shim frees the memory.
         self.spec.env = Vec::new();
         let (process, at_us) = self.start_of(pid).unwrap_or_else(|| {
-            // It was killed before it could write; a reader needs a record at that place.
-            let start_ticks = look::start_ticks(pid).unwrap_or_default();
+            // It was killed before it could write its record; readers need one at that position.
+            let start_ticks = inspect::start_ticks(pid).unwrap_or_default();
             let start = StartPayload { pid, start_ticks };
             if let Err(e) = self.log.write_start(start) {
-                self.trouble(format!("write a start record: {e}"), kit);
+                self.report_trouble(format!("write a start record: {e}"), context);
             }
             (start, timestamps::wall_us())
         });
         let program = Program::Started { process, at_us };
         let living = Phase::Living(Living::new(pid, program));
-        // Closes the report at the end, after everything that was asked before.
+        // Drops the old phase, and with it the report pipe, at the end of this function, after
+        // everything that was requested before is done.
         let _starting = std::mem::replace(&mut self.phase, living);
-        self.tell_flowing(kit);
-        self.tell_start(kit);
-        self.catch_up(later, kit, now);
+        self.emit_flowing(context);
+        self.emit_started(context);
+        self.do_deferred(deferred, context, now);
     }
 }
 
 impl Starting {
-    /// Whether a start that failed so is tried again.
-    fn may_pass(&mut self, failure: &SpawnFailure, now: Instant) -> bool {
+    /// Whether the start is tried again after this failure.
+    fn is_retried(&mut self, failure: &SpawnFailure, now: Instant) -> bool {
         match failure.retry {
             Retry::Never => false,
             Retry::Always => true,
@@ -186,7 +196,7 @@ impl Starting {
         }
     }
 
-    /// Why the attempt waits before the next try.
+    /// The obstacle of a failed start, with the pause before the next try.
     fn not_started(&mut self, error: &SpawnError) -> Obstacle {
         let SpawnError { what, name, .. } = error;
         let why = format!("its process failed to {what}: {name}");

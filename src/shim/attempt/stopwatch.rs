@@ -1,10 +1,10 @@
-//! Time that can be held: the run time of an attempt without its pauses, the silence of one
-//! without its waits. The monotonic clock stands still while the machine is suspended, and so do
-//! these.
+//! A stopwatch that can be held: for the run time of an attempt without its pauses, and for its
+//! silence without its waits. The monotonic clock does not count while the machine is suspended, so
+//! these do not either.
 
 use std::time::{Duration, Instant};
 
-/// A stopwatch.
+/// Time that is counted while the stopwatch runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch {
     counted: Duration,
@@ -12,7 +12,7 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// One that runs from `now` on.
+    /// A stopwatch that runs from `now` on.
     pub fn started(now: Instant) -> Self {
         Self {
             counted: Duration::ZERO,
@@ -20,13 +20,13 @@ impl Stopwatch {
         }
     }
 
-    /// Back to zero; whether it runs stays as it is.
+    /// Sets it back to zero; whether it runs stays as it is.
     pub fn reset(&mut self, now: Instant) {
         self.counted = Duration::ZERO;
         self.since = self.since.map(|_| now);
     }
 
-    /// Holds it or lets it run; changes nothing where it already is so.
+    /// Holds it or lets it run; does nothing where it is in that state already.
     pub fn run(&mut self, runs: bool, now: Instant) {
         match (runs, self.since) {
             (true, None) => self.since = Some(now),

@@ -1,21 +1,21 @@
-//! How much output is stored before the newest is dropped or the job is ended.
+//! The bound on stored output at which the newest output is dropped or the job is ended.
 
 use crate::{
     job::{Offset, WhenFull},
     spool::RunSpec,
 };
 
-/// How much output may be stored, from the beginning of the attempt on.
+/// How much output may be stored, counted from the beginning of the attempt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bound {
-    /// Where it ends, as an offset.
+    /// The offset at which it is reached; `None`: no bound on bytes.
     pub(super) bytes: Option<Offset>,
-    /// After how many lines it ends.
+    /// The number of lines after which it is reached; `None`: no bound on lines.
     pub(super) lines: Option<u64>,
 }
 
 impl Bound {
-    /// That of an attempt; none where the oldest output makes way instead.
+    /// The bound of an attempt; none where the oldest output is dropped instead.
     pub(super) fn of(spec: &RunSpec) -> Self {
         let is_fixed = spec.when_full != WhenFull::DropOldest;
         Self {

@@ -1,5 +1,5 @@
-//! What the log does not keep: segments that make way for newer output, and output that comes
-//! behind the bound. Which of both a job wants is not decided here.
+//! Output that the log does not keep: segments that are dropped for newer output, and output after
+//! the bound.
 
 use super::{
     AttemptLog, WriteContext,
@@ -17,18 +17,23 @@ use crate::{
 };
 
 impl AttemptLog {
-    /// Drops what has to go before `length` bytes of the frame's space are written.
-    pub(super) fn make_way(&mut self, desk: &mut WriteContext<'_>, length: usize) {
-        let data = desk.frame.payload(0..length);
-        let Some(ring) = self.ring.as_mut().filter(|_| !self.syncing.keeps_all()) else {
+    /// Drops the segments that have to go before `length` bytes of the frame's space are written.
+    pub(super) fn drop_oldest_for(&mut self, context: &mut WriteContext<'_>, length: usize) {
+        let data = context.frame.payload(0..length);
+        let Some(retention) = self
+            .retention
+            .as_mut()
+            .filter(|_| !self.syncing.keeps_all())
+        else {
             return;
         };
-        if let Some(victims) = ring.take_in(data) {
-            self.drop_segments(desk.syncer, victims);
+        if let Some(victims) = retention.add(data) {
+            self.drop_segments(context.syncer, victims);
         }
     }
 
-    /// The sync thread does it; no further segment is begun before it is done.
+    /// Asks the sync thread to unlink the segments; no further segment is begun before that is
+    /// done.
     fn drop_segments(&mut self, syncer: &mut Syncer, victims: Victims) {
         let of = self.current.name();
         let names = victims.first_offsets.into_iter();
@@ -36,53 +41,53 @@ impl AttemptLog {
             victims: names
                 .map(|first_offset| SegmentName { first_offset, ..of })
                 .collect(),
-            hole: victims.hole,
+            dropped_range: victims.dropped_range,
         };
         self.request(syncer, work, false);
     }
 
-    /// It is on disk that those segments are gone.
+    /// It is on disk that those segments are dropped.
     pub(super) fn confirm_drop(&mut self) {
-        if let Some(ring) = &mut self.ring {
-            ring.confirm();
+        if let Some(retention) = &mut self.retention {
+            retention.confirm();
         }
     }
 
-    pub(super) fn keep_what_was_to_go(&mut self) {
-        if let Some(ring) = &mut self.ring {
-            ring.take_back();
+    pub(super) fn cancel_drop(&mut self) {
+        if let Some(retention) = &mut self.retention {
+            retention.cancel();
         }
     }
 
-    /// Whether it is not known yet whether segments have gone.
+    /// Whether a drop is under way whose result is not known yet.
     pub(super) fn is_dropping(&self) -> bool {
-        self.ring.as_ref().is_some_and(Retention::is_leaving)
+        self.retention.as_ref().is_some_and(Retention::is_pending)
     }
 
-    /// No output has room any more: the frame that waits, and what follows, is counted and not
+    /// The disk takes no more output: the frame that waits, and what follows, is counted and not
     /// stored.
-    pub fn cut(&mut self, frame: &mut FrameBuffer) {
-        if self.forgotten == Dropped::default() {
-            self.forgotten_for = GapReason::DiskFull;
+    pub fn discard_waiting(&mut self, frame: &mut FrameBuffer) {
+        if self.unstored == Dropped::default() {
+            self.unstored_reason = GapReason::DiskFull;
         }
         let waiting = frame.waiting();
         if waiting.is_empty() {
             return;
         }
         let bytes = &waiting[HEADER_BYTES..];
-        count(&mut self.forgotten, bytes);
-        if let Some(ring) = &mut self.ring {
-            ring.take_out(bytes);
+        count(&mut self.unstored, bytes);
+        if let Some(retention) = &mut self.retention {
+            retention.remove(bytes);
         }
         frame.clear();
     }
 
-    /// Counts what is behind the first `kept` of the frame's `length` bytes, and does not store it.
-    pub fn forget(&mut self, frame: &FrameBuffer, kept: usize, length: usize) {
-        count(&mut self.forgotten, frame.payload(kept..length));
+    /// Counts the bytes after the first `kept` of the frame's `length` bytes, without storing them.
+    pub fn count_unstored(&mut self, frame: &FrameBuffer, kept: usize, length: usize) {
+        count(&mut self.unstored, frame.payload(kept..length));
     }
 
-    /// How many of the first `length` bytes in the frame's space may be stored.
+    /// How many of the first `length` bytes in the frame's space fit below the bound.
     pub fn fitting(&self, frame: &FrameBuffer, length: usize) -> usize {
         let bytes = self.bound.bytes;
         let left = bytes.map_or(u64::MAX, |max| max.saturating_sub(self.final_end()));
@@ -98,58 +103,61 @@ impl AttemptLog {
         }
     }
 
-    /// Whether nothing more may be stored.
+    /// Whether the bound is reached.
     pub fn is_at_bound(&self) -> bool {
         let bytes = self.bound.bytes;
         bytes.is_some_and(|max| self.final_end() >= max) || self.lines_left() == Some(0)
     }
 
     fn lines_left(&self) -> Option<u64> {
-        let lines = self.lines + self.forgotten.lines;
+        let lines = self.lines + self.unstored.lines;
         Some(self.bound.lines?.saturating_sub(lines))
     }
 
-    /// Whether output was counted that is not stored.
-    pub fn has_forgotten(&self) -> bool {
-        self.forgotten.bytes > 0
+    /// Whether output was counted and not stored.
+    pub fn has_unstored(&self) -> bool {
+        self.unstored.bytes > 0
     }
 
-    /// What was dropped so far.
+    /// What was dropped so far, at the end of the output included.
     pub fn dropped(&self) -> Dropped {
-        let hole = self.ring.as_ref().and_then(Retention::hole);
-        let oldest = hole.map(|hole| hole.dropped()).unwrap_or_default();
+        let dropped_range = self.retention.as_ref().and_then(Retention::dropped_range);
+        let oldest = dropped_range
+            .map(|dropped_range| dropped_range.dropped())
+            .unwrap_or_default();
         Dropped {
-            bytes: oldest.bytes + self.forgotten.bytes,
-            lines: oldest.lines + self.forgotten.lines,
+            bytes: oldest.bytes + self.unstored.bytes,
+            lines: oldest.lines + self.unstored.lines,
         }
     }
 
     /// Whether segments were dropped so far, or are about to be.
-    pub fn has_hole(&self) -> bool {
-        let ring = self.ring.as_ref();
-        ring.is_some_and(|ring| ring.hole().is_some() || ring.is_leaving())
+    pub fn drops_segments(&self) -> bool {
+        let retention = self.retention.as_ref();
+        retention
+            .is_some_and(|retention| retention.dropped_range().is_some() || retention.is_pending())
     }
 
-    /// Where the output ends, with what came behind its bound.
+    /// Where the output ends, including what was not stored.
     pub fn final_end(&self) -> Offset {
-        self.end + self.forgotten.bytes
+        self.end + self.unstored.bytes
     }
 
-    /// The record of what came behind the bound, if anything did.
-    pub(super) fn last_hole(&self) -> Vec<u8> {
-        if self.forgotten == Dropped::default() {
+    /// The gap record for output that was not stored; empty where all was.
+    pub(super) fn final_gap_record(&self) -> Vec<u8> {
+        if self.unstored == Dropped::default() {
             return Vec::new();
         }
-        let hole = DroppedRange {
+        let dropped_range = DroppedRange {
             gap: Gap {
                 from: self.end,
                 to: self.final_end(),
-                reason: self.forgotten_for,
+                reason: self.unstored_reason,
             },
-            lines: self.forgotten.lines,
+            lines: self.unstored.lines,
         };
         let header = frame::header(RecordKind::Gap, Stream::Stdout, self.end);
-        record::encode(&header, &shim::json(&hole))
+        record::encode(&header, &shim::json(&dropped_range))
     }
 }
 

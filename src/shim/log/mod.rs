@@ -1,12 +1,13 @@
-//! The attempt's output as it goes to disk: frames into segments, sealed one after the other. It
-//! says why it cannot go on and never waits itself; who reads the pipes is not known here.
+//! The output of one attempt on disk: frames are written into segments, which are sealed one after
+//! the other. When the log cannot go on it returns an [`Obstacle`] and never waits itself.
+//! `attempt::flow` reads the pipes.
 
 mod bound;
 mod dropping;
 pub(super) mod frame;
 mod obstacle;
 mod retention;
-pub(super) mod room;
+pub(super) mod space;
 pub(super) mod sync;
 mod syncing;
 
@@ -27,7 +28,7 @@ use super::process::fork::{self, START_BYTES};
 use crate::{
     job::{Dropped, GapReason, Offset, Stream},
     spool::{
-        RecordKind, RunSpec, SegmentName, SegmentWriter, hole,
+        RecordKind, RunSpec, SegmentName, SegmentWriter, dropped_range,
         record::{self, Decoded, HEADER_BYTES, StartPayload},
     },
     sys::disk_reserve::DiskReserve,
@@ -35,18 +36,18 @@ use crate::{
 use bound::Bound;
 use frame::FrameBuffer;
 use retention::{Retention, line_ends};
-use room::SpoolLimits;
+use space::SpoolLimits;
 use sync::{SyncWork, Syncer};
 use syncing::Syncing;
 
-/// How much is written before it is looked again whether the disk is full, bytes.
-const LOOK_EVERY_BYTES: u64 = 256 << 10;
+/// How many bytes are written before the free space is checked again.
+const CHECK_EVERY_BYTES: u64 = 256 << 10;
 
-/// What the log needs from the shim for a step.
+/// What the log borrows from the shim for one step.
 pub struct WriteContext<'a> {
-    /// The frame that is being written.
+    /// The frame that is being made or waits to be written.
     pub frame: &'a mut FrameBuffer,
-    /// Where sealed segments go.
+    /// The thread that syncs sealed segments.
     pub syncer: &'a mut Syncer,
 }
 
@@ -55,33 +56,33 @@ pub struct WriteContext<'a> {
 pub struct AttemptLog {
     spool: Arc<OwnedFd>,
     current: SegmentWriter,
-    /// Created, but the current one is not sealed yet.
+    /// The next segment, once it is created; the current one is not sealed yet.
     next: Option<SegmentWriter>,
     bounds: SpoolLimits,
-    ballast: DiskReserve,
-    /// What may still be written before it is looked whether the disk is full, bytes.
-    unlooked: u64,
+    reserve: DiskReserve,
+    /// How many bytes may still be written before the free space is checked.
+    unchecked_bytes: u64,
     segment_bytes: u64,
     start_at: u64,
     end: Offset,
     bound: Bound,
-    /// Lines that are stored; counted where they are bounded.
+    /// Lines that are stored; counted only where a bound on lines exists.
     lines: u64,
-    /// Where only the first and the newest output is kept.
-    ring: Option<Retention>,
-    /// What came behind `end` and was not taken any more, and why.
-    forgotten: Dropped,
-    forgotten_for: GapReason,
+    /// Set where only the first and the newest output is kept (`drop_oldest`).
+    retention: Option<Retention>,
+    /// Output after `end` that was counted and not stored, and why.
+    unstored: Dropped,
+    unstored_reason: GapReason,
     syncing: Syncing,
     sealed: Option<Offset>,
 }
 
 impl AttemptLog {
     /// Takes the right to start the attempt: creates its first segment. `AlreadyExists` where
-    /// somebody else has it. Results of syncs come back under `ticket`.
+    /// another process has that right. Results of syncs come back under `ticket`.
     pub fn create(
         spool: Arc<OwnedFd>,
-        ballast: DiskReserve,
+        reserve: DiskReserve,
         spec: &RunSpec,
         ticket: u64,
     ) -> io::Result<Self> {
@@ -98,23 +99,23 @@ impl AttemptLog {
                 spool_bytes_max: spec.spool_bytes_max,
                 free_bytes_min: spec.free_bytes_min,
             },
-            ballast,
-            unlooked: LOOK_EVERY_BYTES,
+            reserve,
+            unchecked_bytes: CHECK_EVERY_BYTES,
             segment_bytes: spec.segment_bytes,
             start_at: 0,
             end: spec.start_offset,
             bound: Bound::of(spec),
             lines: 0,
-            ring: Retention::of(spec),
-            forgotten: Dropped::default(),
-            forgotten_for: GapReason::DropNewest,
+            retention: Retention::of(spec),
+            unstored: Dropped::default(),
+            unstored_reason: GapReason::DropNewest,
             syncing: Syncing::new(ticket),
             sealed: None,
         })
     }
 
-    /// Writes the intent (JSON) and keeps the place of the start record free behind it: zeros,
-    /// so that the process need not ask the disk for room. Once done, there is nothing to do.
+    /// Writes the intent (JSON) and, after it, zeros in the space of the start record, so that the
+    /// child process does not need new disk space. Does nothing when that is done.
     pub fn begin(&mut self, intent: &[u8]) -> Result<(), Obstacle> {
         if self.start_at > 0 {
             return Ok(());
@@ -127,21 +128,21 @@ impl AttemptLog {
         Ok(())
     }
 
-    /// Takes now what dropping will need. Once done, there is nothing to do.
+    /// Reserves the files that dropping will need. Does nothing when that is done.
     pub fn prepare(&self) -> Result<(), Obstacle> {
         let SegmentName { job, attempt, .. } = self.current.name();
-        if self.ring.is_some() {
-            hole::prepare(&self.spool, job, attempt)?;
+        if self.retention.is_some() {
+            dropped_range::prepare(&self.spool, job, attempt)?;
         }
         Ok(())
     }
 
-    /// The file and the byte in it for the start record.
-    pub fn start_place(&self) -> (RawFd, u64) {
+    /// The file of the start record and its position in it, bytes.
+    pub fn start_position(&self) -> (RawFd, u64) {
         (self.current.file().as_raw_fd(), self.start_at)
     }
 
-    /// The start record at its place and its wall clock, if the child has written one.
+    /// The start record and its wall clock (µs since 1970), if the child has written one.
     pub fn read_start(&self) -> Option<(StartPayload, i64)> {
         let mut bytes = [0; START_BYTES];
         let file = self.current.file();
@@ -154,82 +155,84 @@ impl AttemptLog {
         }
     }
 
-    /// Writes the start record for a child that died before it could.
+    /// Writes the start record for a child that was killed before it wrote it.
     pub fn write_start(&mut self, start: StartPayload) -> io::Result<()> {
         let bytes = fork::start_record(self.end, start);
         self.current.file().write_all_at(&bytes, self.start_at)
     }
 
-    /// There is no start record: the next record takes its place, and longer than that place
-    /// it is.
+    /// There is no start record: the next record overwrites the space that was kept for it, and is
+    /// longer.
     pub fn forget_start(&mut self) {
         self.current.rewind(self.start_at);
     }
 
-    /// Whether there is room for another segment.
+    /// Whether there is disk space for another segment.
     pub fn has_room(&self) -> Result<(), Obstacle> {
         self.has_room_for(0)
     }
 
-    /// Whether `more_bytes` fit below the spool's bound, too.
+    /// Whether `more_bytes` more also fit below the limit of the spool.
     fn has_room_for(&self, more_bytes: u64) -> Result<(), Obstacle> {
-        let why = room::shortage(&self.spool, &self.bounds, &self.ballast, more_bytes)?;
+        let why = space::shortage(&self.spool, &self.bounds, &self.reserve, more_bytes)?;
         why.map_or(Ok(()), |why| Err(Obstacle::Full(why)))
     }
 
-    /// Room that was given up for the ends of attempts is not to be filled with the output of those
-    /// that run. Looked at now and then, and before each write once the disk was full.
-    fn leave_the_ballast(&mut self) -> Result<(), Obstacle> {
-        if self.unlooked > 0 {
+    /// Space that the reserve has released for the ends of attempts must not be filled with the
+    /// output of running ones. Checked now and then, and before each write once the disk was full.
+    fn check_reserve(&mut self) -> Result<(), Obstacle> {
+        if self.unchecked_bytes > 0 {
             return Ok(());
         }
-        if self.ballast.missing()? > 0
-            && let Some(why) = room::disk_shortage(&self.spool, &self.bounds, &self.ballast)?
+        if self.reserve.missing()? > 0
+            && let Some(why) = space::disk_shortage(&self.spool, &self.bounds, &self.reserve)?
         {
             return Err(Obstacle::Full(why));
         }
-        self.unlooked = LOOK_EVERY_BYTES;
+        self.unchecked_bytes = CHECK_EVERY_BYTES;
         Ok(())
     }
 
     /// Makes the log ready for more output: writes the frame that waits, and begins the next
-    /// segment where one is due. `urgent`: whatever the bounds say, as long as the disk takes it.
+    /// segment where one is due. `urgent`: ignores the limits, as long as the disk takes the bytes.
     pub fn make_ready(
         &mut self,
-        desk: &mut WriteContext<'_>,
+        context: &mut WriteContext<'_>,
         urgent: bool,
     ) -> Result<(), Obstacle> {
         if !urgent {
-            self.leave_the_ballast()?;
+            self.check_reserve()?;
         }
-        self.write_waiting(desk.frame)?;
+        self.write_waiting(context.frame)?;
         if !self.is_full() && self.next.is_none() {
             return Ok(());
         }
-        self.go_on_syncing(desk.syncer, urgent)?;
+        self.continue_syncing(context.syncer, urgent)?;
         match self.next_segment(urgent) {
-            Ok(next) => self.roll(next, desk.syncer, urgent),
-            // The end needs no other file, whatever is short: the last one becomes longer.
+            Ok(next) => self.roll(next, context.syncer, urgent),
+            // The end of an attempt needs no further segment when space is short: the last one
+            // becomes longer.
             Err(_) if urgent => Ok(()),
             Err(why) => Err(why),
         }
     }
 
-    /// A segment without output is never full, for its successor would have its name.
+    /// A segment without output is never full: its successor would have the same name.
     fn is_full(&self) -> bool {
         self.current.length() >= self.segment_bytes && self.end > self.current.name().first_offset
     }
 
-    /// Writes the first `length` bytes of the frame's space as output.
+    /// Writes the first `length` bytes of the frame's space as output. After an error the frame
+    /// waits and is written by the next [`Self::make_ready`].
     pub fn write(
         &mut self,
-        desk: &mut WriteContext<'_>,
+        context: &mut WriteContext<'_>,
         stream: Stream,
         length: usize,
     ) -> Result<(), Obstacle> {
-        self.make_way(desk, length);
-        desk.frame.complete(stream, self.end, length);
-        self.write_waiting(desk.frame)
+        self.drop_oldest_for(context, length);
+        context.frame.complete(stream, self.end, length);
+        self.write_waiting(context.frame)
     }
 
     fn write_waiting(&mut self, frame: &mut FrameBuffer) -> Result<(), Obstacle> {
@@ -239,10 +242,10 @@ impl AttemptLog {
         }
         let length = bytes.len() as u64;
         if let Err(error) = self.current.append(bytes) {
-            self.unlooked = 0;
+            self.unchecked_bytes = 0;
             return Err(error.into());
         }
-        self.unlooked = self.unlooked.saturating_sub(length);
+        self.unchecked_bytes = self.unchecked_bytes.saturating_sub(length);
         self.end += length - HEADER_BYTES as u64;
         if self.bound.counts_lines() {
             self.lines += line_ends(&frame.waiting()[HEADER_BYTES..]);
@@ -258,7 +261,7 @@ impl AttemptLog {
         }
     }
 
-    /// Seals the current segment. The next one exists first, so that a reader who sees the seal
+    /// Seals the current segment. The next one exists first, so that a reader that sees the seal
     /// finds it.
     fn roll(
         &mut self,
@@ -272,10 +275,10 @@ impl AttemptLog {
             return Err(e.into());
         }
         let old = std::mem::replace(&mut self.current, next);
-        // Where segments are dropped nobody needs to hear of each.
-        self.sealed = (!self.has_hole()).then_some(self.end);
-        if let Some(ring) = &mut self.ring {
-            ring.roll(self.end);
+        // Where segments are dropped, the server needs no message for each one.
+        self.sealed = (!self.drops_segments()).then_some(self.end);
+        if let Some(retention) = &mut self.retention {
+            retention.roll(self.end);
         }
         self.request(syncer, SyncWork::Sync(old.shared_file()), urgent);
         Ok(())
@@ -283,7 +286,7 @@ impl AttemptLog {
 
     fn create_next(&self, urgent: bool) -> Result<SegmentWriter, Obstacle> {
         if !urgent {
-            // It may become as long as a segment and its last record.
+            // A file may become as long as a segment and one more record.
             self.has_room_for(self.segment_bytes + frame::READ_BYTES as u64)?;
         }
         let name = SegmentName {
@@ -298,27 +301,28 @@ impl AttemptLog {
         self.current.append(&record::encode(&header, &[]))
     }
 
-    /// Writes the attempt's last record, and before it, in the same write, what is missing at the
-    /// end of its output.
+    /// Writes the attempt's last record, and before it, in the same write, the record of the output
+    /// that is missing at the end.
     pub fn write_exit(&mut self, facts: &[u8]) -> Result<(), Obstacle> {
-        let mut bytes = self.last_hole();
+        let mut bytes = self.final_gap_record();
         let header = frame::header(RecordKind::Exit, Stream::Stdout, self.final_end());
         bytes.extend(record::encode(&header, facts));
         self.current.append(&bytes)?;
         if let Some(next) = self.next.take() {
-            // It was made for output that found no room. Left behind, it says nothing to anybody.
+            // It was created for output that found no space. A file that stays says nothing to a
+            // reader.
             let name = next.name().to_string();
             let _ = unlinkat(&self.spool, name.as_str(), UnlinkatFlags::NoRemoveDir);
         }
         Ok(())
     }
 
-    /// Where the stored output ends, frames that wait aside.
+    /// Where the stored output ends, without a frame that waits.
     pub fn end(&self) -> Offset {
         self.end
     }
 
-    /// The offset of the last seal, once.
+    /// The offset of the last seal, once; `None` until there is another.
     pub fn take_sealed(&mut self) -> Option<Offset> {
         self.sealed.take()
     }

@@ -2,24 +2,24 @@
 
 use std::{io, time::Duration};
 
-use super::room;
+use super::space;
 
 /// Why the log cannot go on at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
-    /// No room; trying again later may help.
+    /// No disk space, and why; trying again later may help.
     Full(String),
-    /// Something is wrong with the disk; trying again later may help.
+    /// An error of the disk, or a sync thread that is gone; trying again later may help.
     Broken(String),
-    /// The process could not be started; trying again after the pause may help.
+    /// The process could not be started, and why; trying again after this pause may help.
     NotStarted(String, Duration),
-    /// Two segments are unsynced; the sync thread tells when to go on.
+    /// Two segments are unsynced; the attempt goes on when the sync thread has a result.
     Unsynced,
 }
 
 impl From<io::Error> for Obstacle {
     fn from(error: io::Error) -> Self {
-        if room::is_full(&error) {
+        if space::is_full(&error) {
             Self::Full(error.to_string())
         } else {
             Self::Broken(error.to_string())

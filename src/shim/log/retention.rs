@@ -1,5 +1,5 @@
-//! Which segments stay where the oldest output makes way: the first one and the newest.
-//! Counting and nothing else; files, and when they go, are the log's business.
+//! Which segments are kept under `drop_oldest`: the first one and the newest. This file only
+//! counts; `sync` unlinks the segments.
 
 use std::collections::VecDeque;
 
@@ -8,21 +8,21 @@ use crate::{
     spool::{DroppedRange, RunSpec, record::HEADER_BYTES},
 };
 
-/// How many times the bound the files may take, for the headers of their records: a process that
-/// writes byte by byte makes forty of each.
+/// How many times the bound the files may take, because of the headers of records: a process that
+/// writes byte by byte adds 40 bytes to each.
 const FILES_FACTOR: u64 = 2;
 
-/// What a segment holds.
+/// What a segment, or several, hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct SegmentContent {
     bytes: u64,
-    /// Headers included.
+    /// Bytes in the file, with the headers of records.
     file_bytes: u64,
     lines: u64,
 }
 
 impl SegmentContent {
-    /// What a record of these bytes takes.
+    /// What a record with these bytes takes.
     fn of(data: &[u8]) -> Self {
         Self {
             bytes: data.len() as u64,
@@ -44,27 +44,32 @@ impl SegmentContent {
     }
 }
 
-/// Segments that go, and the hole that they leave with all that went before.
+/// Segments to drop, and the range that is missing then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Victims {
-    /// Their first offsets, in order.
+    /// The first offsets of the segments, in order.
     pub first_offsets: Vec<Offset>,
-    /// Everything that has been dropped then.
-    pub hole: DroppedRange,
+    /// Everything that has been dropped then, these segments included.
+    pub dropped_range: DroppedRange,
 }
 
-/// How much output stays.
+/// How much output is kept.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keep {
-    /// At most so many bytes.
+    /// Up to this many bytes; `None`: no bound on bytes.
     pub bytes_max: Option<u64>,
-    /// Segments go as long as so many lines stay; `None`: however few stay.
+    /// Segments are dropped as long as at least this many lines are kept; `None`: no such rule.
     pub lines_min: Option<u64>,
 }
 
 impl Keep {
-    /// Whether `oldest` has to go out of `kept`, the last `more` of which is not written yet.
-    fn lets_go(&self, kept: SegmentContent, more: SegmentContent, oldest: SegmentContent) -> bool {
+    /// Whether `oldest` must be dropped out of `kept`, the last `more` of which is not written yet.
+    fn must_drop(
+        &self,
+        kept: SegmentContent,
+        more: SegmentContent,
+        oldest: SegmentContent,
+    ) -> bool {
         let has_bytes = self.bytes_max.is_some_and(|max| {
             kept.bytes > max || kept.file_bytes > max.saturating_mul(FILES_FACTOR)
         });
@@ -80,28 +85,28 @@ impl Keep {
 #[derive(Debug)]
 pub struct Retention {
     keep: Keep,
-    /// All that is kept, the current segment included.
+    /// All that is kept, with the current segment.
     kept: SegmentContent,
-    /// The current segment, and where it begins.
+    /// Where the current segment begins, and what it holds.
     current: (Offset, SegmentContent),
     first_is_sealed: bool,
-    /// Sealed ones behind the first, oldest first: what may go.
+    /// Sealed segments after the first, oldest first: these may be dropped.
     sealed: VecDeque<(Offset, SegmentContent)>,
-    /// What is gone for certain.
-    hole: Option<DroppedRange>,
-    leaving: Option<Leaving>,
+    /// The range whose drop is confirmed.
+    dropped_range: Option<DroppedRange>,
+    pending: Option<PendingDrop>,
 }
 
-/// Segments that are to go, until it is known whether they have.
+/// Segments whose drop is requested and not yet confirmed or cancelled.
 #[derive(Debug)]
-struct Leaving {
+struct PendingDrop {
     segments: Vec<(Offset, SegmentContent)>,
-    /// Everything that is gone then.
-    hole: DroppedRange,
+    /// The dropped range once they are gone.
+    dropped_range: DroppedRange,
 }
 
 impl Retention {
-    /// The ring of an attempt that keeps its first and its newest output.
+    /// The retention of an attempt with `drop_oldest` and a bound; `None` for others.
     pub fn of(spec: &RunSpec) -> Option<Self> {
         let keep = Keep {
             bytes_max: spec.output_bytes_max,
@@ -112,7 +117,7 @@ impl Retention {
         (drops_oldest && is_bound).then(|| Self::new(keep, spec.start_offset))
     }
 
-    /// Keeps so much of output that begins at `start`.
+    /// Retention of output that begins at the offset `start`.
     pub fn new(keep: Keep, start: Offset) -> Self {
         Self {
             keep,
@@ -120,25 +125,25 @@ impl Retention {
             current: (start, SegmentContent::default()),
             first_is_sealed: false,
             sealed: VecDeque::new(),
-            hole: None,
-            leaving: None,
+            dropped_range: None,
+            pending: None,
         }
     }
 
-    /// These bytes are to be written into the current segment: what has to go first. Nothing, as
-    /// long as it is not known whether the ones before have gone.
-    pub fn take_in(&mut self, data: &[u8]) -> Option<Victims> {
+    /// Counts bytes that are about to be written into the current segment, and returns the segments
+    /// that must be dropped first: none while an earlier drop is unconfirmed.
+    pub fn add(&mut self, data: &[u8]) -> Option<Victims> {
         let more = SegmentContent::of(data);
         self.kept.add(more);
         self.current.1.add(more);
-        match self.leaving {
+        match self.pending {
             None => self.make_room(more),
             Some(_) => None,
         }
     }
 
-    /// These bytes were not written after all.
-    pub fn take_out(&mut self, data: &[u8]) {
+    /// Takes back the count of bytes that were not written.
+    pub fn remove(&mut self, data: &[u8]) {
         let less = SegmentContent::of(data);
         self.kept.take(less);
         self.current.1.take(less);
@@ -146,51 +151,54 @@ impl Retention {
 
     fn make_room(&mut self, more: SegmentContent) -> Option<Victims> {
         let mut segments = Vec::new();
-        let mut hole = self.hole;
-        while let Some(&(first_offset, held)) = self.sealed.front()
-            && self.keep.lets_go(self.kept, more, held)
+        let mut dropped_range = self.dropped_range;
+        while let Some(&(first_offset, content)) = self.sealed.front()
+            && self.keep.must_drop(self.kept, more, content)
         {
             self.sealed.pop_front();
-            self.kept.take(held);
-            widen(&mut hole, first_offset, held);
-            segments.push((first_offset, held));
+            self.kept.take(content);
+            extend(&mut dropped_range, first_offset, content);
+            segments.push((first_offset, content));
         }
-        let hole = hole.filter(|_| !segments.is_empty())?;
+        let dropped_range = dropped_range.filter(|_| !segments.is_empty())?;
         let first_offsets = segments.iter().map(|(first, _)| *first).collect();
-        self.leaving = Some(Leaving { segments, hole });
+        self.pending = Some(PendingDrop {
+            segments,
+            dropped_range,
+        });
         Some(Victims {
             first_offsets,
-            hole,
+            dropped_range,
         })
     }
 
-    /// What was to go is gone.
+    /// The pending drop is done.
     pub fn confirm(&mut self) {
-        if let Some(leaving) = self.leaving.take() {
-            self.hole = Some(leaving.hole);
+        if let Some(pending) = self.pending.take() {
+            self.dropped_range = Some(pending.dropped_range);
         }
     }
 
-    /// What was to go stays.
-    pub fn take_back(&mut self) {
-        for (first_offset, held) in self
-            .leaving
+    /// The pending drop is cancelled: its segments are kept.
+    pub fn cancel(&mut self) {
+        for (first_offset, content) in self
+            .pending
             .take()
             .into_iter()
-            .flat_map(|l| l.segments)
+            .flat_map(|drop| drop.segments)
             .rev()
         {
-            self.kept.add(held);
-            self.sealed.push_front((first_offset, held));
+            self.kept.add(content);
+            self.sealed.push_front((first_offset, content));
         }
     }
 
-    /// Whether it is not known yet whether segments have gone.
-    pub fn is_leaving(&self) -> bool {
-        self.leaving.is_some()
+    /// Whether a drop is pending.
+    pub fn is_pending(&self) -> bool {
+        self.pending.is_some()
     }
 
-    /// The current segment has been sealed; the next one begins at `end`.
+    /// The current segment is sealed; the next one begins at `end`.
     pub fn roll(&mut self, end: Offset) {
         let sealed = std::mem::replace(&mut self.current, (end, SegmentContent::default()));
         if std::mem::replace(&mut self.first_is_sealed, true) {
@@ -198,14 +206,14 @@ impl Retention {
         }
     }
 
-    /// What is gone so far, for certain.
-    pub fn hole(&self) -> Option<DroppedRange> {
-        self.hole
+    /// The range that is dropped for certain.
+    pub fn dropped_range(&self) -> Option<DroppedRange> {
+        self.dropped_range
     }
 }
 
-fn widen(hole: &mut Option<DroppedRange>, from: Offset, held: SegmentContent) {
-    let hole = hole.get_or_insert(DroppedRange {
+fn extend(dropped_range: &mut Option<DroppedRange>, from: Offset, content: SegmentContent) {
+    let dropped_range = dropped_range.get_or_insert(DroppedRange {
         gap: Gap {
             from,
             to: from,
@@ -213,11 +221,11 @@ fn widen(hole: &mut Option<DroppedRange>, from: Offset, held: SegmentContent) {
         },
         lines: 0,
     });
-    hole.gap.to += held.bytes;
-    hole.lines += held.lines;
+    dropped_range.gap.to += content.bytes;
+    dropped_range.lines += content.lines;
 }
 
-/// How many line ends there are in `data`.
+/// The number of line ends (0x0A) in `data`.
 pub fn line_ends(data: &[u8]) -> u64 {
     data.iter().filter(|byte| **byte == b'\n').count() as u64
 }
@@ -233,69 +241,85 @@ mod tests {
         }
     }
 
-    /// Writes segments of one line each, of that many bytes, and returns the first offsets of
-    /// those that went.
-    fn run(ring: &mut Retention, segments: u64, bytes: usize) -> Vec<Offset> {
+    /// Writes segments of one line each, of that many bytes, and returns the first offsets of the
+    /// dropped ones.
+    fn run(retention: &mut Retention, segments: u64, bytes: usize) -> Vec<Offset> {
         let mut line = vec![b'x'; bytes - 1];
         line.push(b'\n');
         let mut gone = Vec::new();
         for _ in 0..segments {
-            let victims = ring.take_in(&line);
+            let victims = retention.add(&line);
             gone.extend(victims.into_iter().flat_map(|v| v.first_offsets));
-            ring.confirm();
-            ring.roll(ring.current.0 + bytes as u64);
+            retention.confirm();
+            retention.roll(retention.current.0 + bytes as u64);
         }
         gone
     }
 
     #[test]
     fn up_to_the_bound_nothing_goes() {
-        let mut ring = Retention::new(bytes(1000), 0);
-        assert!(run(&mut ring, 10, 100).is_empty());
-        assert_eq!(ring.hole(), None);
+        let mut retention = Retention::new(bytes(1000), 0);
+        assert!(run(&mut retention, 10, 100).is_empty());
+        assert_eq!(retention.dropped_range(), None);
     }
 
     #[test]
     fn the_first_stays_and_the_oldest_behind_it_go() {
-        let mut ring = Retention::new(bytes(1000), 7);
-        assert_eq!(run(&mut ring, 13, 100), [107, 207, 307]);
-        let hole = ring.hole().expect("a hole");
-        assert_eq!((hole.gap.from, hole.gap.to, hole.lines), (107, 407, 3));
-        assert_eq!(ring.kept.bytes, 1000);
+        let mut retention = Retention::new(bytes(1000), 7);
+        assert_eq!(run(&mut retention, 13, 100), [107, 207, 307]);
+        let dropped_range = retention.dropped_range().expect("a dropped range");
+        assert_eq!(
+            (
+                dropped_range.gap.from,
+                dropped_range.gap.to,
+                dropped_range.lines
+            ),
+            (107, 407, 3)
+        );
+        assert_eq!(retention.kept.bytes, 1000);
     }
 
     #[test]
     fn headers_may_take_as_much_again_and_no_more() {
-        let mut ring = Retention::new(bytes(1000), 0);
-        let gone = run(&mut ring, 100, 1);
+        let mut retention = Retention::new(bytes(1000), 0);
+        let gone = run(&mut retention, 100, 1);
         assert_eq!(gone.len() as u64, 100 - 2000 / 41);
-        assert!(ring.kept.file_bytes <= 2000);
+        assert!(retention.kept.file_bytes <= 2000);
     }
 
     #[test]
     fn until_one_is_gone_no_other_goes_and_nothing_counts() {
-        let mut ring = Retention::new(bytes(1000), 0);
-        assert!(run(&mut ring, 10, 100).is_empty());
+        let mut retention = Retention::new(bytes(1000), 0);
+        assert!(run(&mut retention, 10, 100).is_empty());
         let line = [b'\n'; 100];
-        let victims = ring.take_in(&line).expect("one has to go");
+        let victims = retention.add(&line).expect("one has to go");
         assert_eq!(victims.first_offsets, [100]);
-        assert_eq!((ring.take_in(&line), ring.hole()), (None, None));
-        ring.take_out(&line);
-        ring.take_back();
-        assert_eq!((ring.hole(), ring.kept.bytes), (None, 1100));
-        let again = ring.take_in(&[]).expect("it has to go after all");
+        assert_eq!(
+            (retention.add(&line), retention.dropped_range()),
+            (None, None)
+        );
+        retention.remove(&line);
+        retention.cancel();
+        assert_eq!(
+            (retention.dropped_range(), retention.kept.bytes),
+            (None, 1100)
+        );
+        let again = retention.add(&[]).expect("it has to go after all");
         assert_eq!(again, victims);
-        ring.confirm();
-        assert_eq!(ring.hole(), Some(victims.hole));
-        ring.take_back();
-        assert_eq!((ring.hole(), ring.kept.bytes), (Some(victims.hole), 1000));
+        retention.confirm();
+        assert_eq!(retention.dropped_range(), Some(victims.dropped_range));
+        retention.cancel();
+        assert_eq!(
+            (retention.dropped_range(), retention.kept.bytes),
+            (Some(victims.dropped_range), 1000)
+        );
     }
 
     #[test]
     fn what_is_being_written_never_goes() {
-        let mut ring = Retention::new(bytes(10), 0);
+        let mut retention = Retention::new(bytes(10), 0);
         for _ in 0..5 {
-            assert_eq!(ring.take_in(&[0; 100]), None);
+            assert_eq!(retention.add(&[0; 100]), None);
         }
     }
 
@@ -305,16 +329,16 @@ mod tests {
             bytes_max: None,
             lines_min: Some(5),
         };
-        let mut ring = Retention::new(keep, 0);
+        let mut retention = Retention::new(keep, 0);
         // Of one line each: the seventh goes into a segment that is not sealed.
-        assert_eq!(run(&mut ring, 6, 100), Vec::<Offset>::new());
-        assert_eq!(run(&mut ring, 1, 100), [100]);
-        assert_eq!(run(&mut ring, 3, 100), [200, 300, 400]);
-        assert_eq!(ring.kept.lines, 6);
-        assert_eq!(ring.hole().expect("a hole").lines, 4);
+        assert_eq!(run(&mut retention, 6, 100), Vec::<Offset>::new());
+        assert_eq!(run(&mut retention, 1, 100), [100]);
+        assert_eq!(run(&mut retention, 3, 100), [200, 300, 400]);
+        assert_eq!(retention.kept.lines, 6);
+        assert_eq!(retention.dropped_range().expect("a dropped range").lines, 4);
         // What is being written counts only when it is.
         assert_eq!(
-            ring.take_in(&[b'x'; 50]).map(|v| v.first_offsets),
+            retention.add(&[b'x'; 50]).map(|v| v.first_offsets),
             Some(vec![500])
         );
     }
@@ -325,7 +349,7 @@ mod tests {
             bytes_max: Some(300),
             lines_min: Some(1000),
         };
-        let mut ring = Retention::new(keep, 0);
-        assert_eq!(run(&mut ring, 5, 100), [100, 200]);
+        let mut retention = Retention::new(keep, 0);
+        assert_eq!(run(&mut retention, 5, 100), [100, 200]);
     }
 }

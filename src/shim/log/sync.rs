@@ -1,5 +1,5 @@
-//! The helper thread that syncs segments, and drops some, while the shim goes on. It is started
-//! before there is a job that its start could cost; what a result means is the log's business.
+//! The helper thread that syncs and drops segments while the shim goes on. It is started before the
+//! shim holds a job that a failed start could cost. `syncing` handles the results.
 
 use std::{
     fs::File,
@@ -18,28 +18,28 @@ use nix::{
     unistd::{UnlinkatFlags, fsync, unlinkat},
 };
 
-use crate::spool::{DroppedRange, SegmentName, hole};
+use crate::spool::{DroppedRange, SegmentName, dropped_range};
 
 /// A finished request.
 #[derive(Debug)]
 pub struct Synced {
-    /// What [`Syncer::request`] was given.
+    /// The ticket that [`Syncer::request`] was given.
     pub ticket: u64,
-    /// What was asked for: it may be asked for again.
+    /// The request: it may be sent again.
     pub work: SyncWork,
-    /// Whether it is done, and on disk.
+    /// Success means that it is done and on disk.
     pub result: Result<(), SyncFailure>,
 }
 
-/// Why something could not be done.
+/// Why a request failed.
 #[derive(Debug)]
 pub struct SyncFailure {
     /// The step that failed.
     pub error: io::Error,
-    /// A sync has failed: the kernel may have forgotten what it should have written.
+    /// A sync has failed: the kernel may have discarded the data that it should have written.
     pub is_sync: bool,
-    /// Readers see that the segments are gone, whether they have gone or not.
-    pub is_told: bool,
+    /// Readers already see that the segments are dropped, whether they are unlinked or not.
+    pub is_published: bool,
 }
 
 impl SyncFailure {
@@ -47,7 +47,7 @@ impl SyncFailure {
         Self {
             error: error.into(),
             is_sync: false,
-            is_told: false,
+            is_published: false,
         }
     }
 
@@ -58,25 +58,25 @@ impl SyncFailure {
         }
     }
 
-    fn told(self) -> Self {
+    fn published(self) -> Self {
         Self {
-            is_told: true,
+            is_published: true,
             ..self
         }
     }
 }
 
-/// What can be asked for. Done in the order in which it was asked.
+/// A request. Requests are done in the order in which they were sent.
 #[derive(Debug)]
 pub enum SyncWork {
-    /// Sync a segment, and the directory's entries.
+    /// Sync a segment, and the entries of the directory.
     Sync(Arc<File>),
-    /// Unlink segments, once it is on disk that they are gone.
+    /// Unlink segments, once the range that they leave is on disk.
     Drop {
-        /// The segments.
+        /// The segments to unlink, in order.
         victims: Vec<SegmentName>,
-        /// What all that is gone adds up to.
-        hole: DroppedRange,
+        /// The dropped range, with everything that was dropped before.
+        dropped_range: DroppedRange,
     },
 }
 
@@ -84,7 +84,10 @@ impl SyncWork {
     fn perform(&self, spool: &OwnedFd) -> Result<(), SyncFailure> {
         match self {
             Self::Sync(file) => sync(file, spool),
-            Self::Drop { victims, hole } => drop_segments(victims, hole, spool),
+            Self::Drop {
+                victims,
+                dropped_range,
+            } => drop_segments(victims, dropped_range, spool),
         }
     }
 }
@@ -94,7 +97,7 @@ struct SyncRequest {
     work: SyncWork,
 }
 
-/// Hands segments to the helper thread and collects its results.
+/// Sends requests to the helper thread and collects its results.
 pub struct Syncer {
     spool: Arc<OwnedFd>,
     wake: Arc<EventFd>,
@@ -103,9 +106,9 @@ pub struct Syncer {
 }
 
 impl Syncer {
-    /// Starts the thread for segments in the directory `spool`, and waits until it works: a thread
-    /// that begins takes memory for its signal stack and aborts the process without it. A shim that
-    /// holds no job yet can be replaced.
+    /// Starts the thread for segments in the directory `spool`, and waits until it runs: a thread
+    /// that begins allocates memory for its signal stack, and the process aborts without it. At
+    /// this point the shim holds no job and can be replaced.
     ///
     /// # Errors
     ///
@@ -116,13 +119,14 @@ impl Syncer {
         let done = mpsc::channel();
         let (requests, receiver) = mpsc::channel();
         let (begun, has_begun) = mpsc::channel();
-        let (of_thread, bell, results) = (Arc::clone(&spool), Arc::clone(&wake), done.0.clone());
+        let (thread_spool, thread_wake, results) =
+            (Arc::clone(&spool), Arc::clone(&wake), done.0.clone());
         thread::Builder::new()
             .name("cc-shim-sync".to_owned())
             .stack_size(128 << 10)
             .spawn(move || {
                 let _ = begun.send(());
-                work(&receiver, &of_thread, &bell, &results);
+                work(&receiver, &thread_spool, &thread_wake, &results);
             })?;
         has_begun.recv().map_err(io::Error::other)?;
         Ok(Self {
@@ -138,15 +142,15 @@ impl Syncer {
         self.wake.as_fd()
     }
 
-    /// Asks for something to be done; the result comes back under `ticket`. Where the thread is
-    /// gone, the work comes back.
+    /// Sends a request; the result comes back under `ticket`. Where the thread is gone, the request
+    /// is returned.
     pub fn request(&mut self, ticket: u64, work: SyncWork) -> Result<(), SyncWork> {
         self.requests
             .send(SyncRequest { ticket, work })
             .map_err(|mpsc::SendError(SyncRequest { work, .. })| work)
     }
 
-    /// Does it here and now: for those who have nothing else to do.
+    /// Does it in this thread: for a caller that has nothing else to do.
     pub fn perform(&self, ticket: u64, work: SyncWork) -> Synced {
         let result = work.perform(&self.spool);
         Synced {
@@ -158,7 +162,7 @@ impl Syncer {
 
     /// The next result, if there is one.
     pub fn next_result(&mut self) -> Option<Synced> {
-        // Emptying the eventfd first: a result that comes in between wakes us again.
+        // The eventfd is emptied first: a result that comes in between wakes us again.
         let _ = self.wake.read();
         self.done.1.try_recv().ok()
     }
@@ -175,36 +179,38 @@ fn work(requests: &Receiver<SyncRequest>, spool: &OwnedFd, wake: &EventFd, done:
         if done.send(synced).is_err() {
             return;
         }
-        // Full it is readable as well.
+        // The write fails only when the counter is full, and then it is readable as well.
         let _ = wake.write(1);
     }
 }
 
-/// The data first: a name without its bytes is of no use after a power loss.
+/// The data first: after a power loss a name without its bytes is of no use.
 fn sync(file: &File, spool: &OwnedFd) -> Result<(), SyncFailure> {
     file.sync_data().map_err(SyncFailure::sync)?;
     fsync(spool).map_err(SyncFailure::sync)
 }
 
-/// First it is on disk what is gone, then it goes: a kill in between leaves bytes that nobody
-/// counts on, and never a hole that nobody knows of. Done again, it comes to the same.
+/// First the dropped range is on disk, then the segments are unlinked: a kill in between leaves
+/// bytes that no reader counts on, and never missing bytes without a dropped range. Repeating it
+/// has the same result.
 fn drop_segments(
     victims: &[SegmentName],
-    hole: &DroppedRange,
+    dropped_range: &DroppedRange,
     spool: &OwnedFd,
 ) -> Result<(), SyncFailure> {
     let Some(SegmentName { job, attempt, .. }) = victims.first().copied() else {
         return Ok(());
     };
-    let draft = hole::draft(spool, job, attempt, hole).map_err(SyncFailure::of)?;
+    let draft =
+        dropped_range::draft(spool, job, attempt, dropped_range).map_err(SyncFailure::of)?;
     draft.sync_data().map_err(SyncFailure::sync)?;
-    hole::publish(spool, job, attempt).map_err(SyncFailure::of)?;
-    fsync(spool).map_err(|error| SyncFailure::sync(error).told())?;
+    dropped_range::publish(spool, job, attempt).map_err(SyncFailure::of)?;
+    fsync(spool).map_err(|error| SyncFailure::sync(error).published())?;
     for victim in victims {
         let name = victim.to_string();
         match unlinkat(spool, name.as_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
-            Err(error) => return Err(SyncFailure::of(error).told()),
+            Err(error) => return Err(SyncFailure::of(error).published()),
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! What of the log is on disk: what the sync thread was asked for, what could not be handed to it,
-//! and what it could not do. Which bytes are in the files is not known here.
+//! What of the log is on disk: the requests to the sync thread, those that could not be sent to it,
+//! and those that failed.
 
 use std::collections::VecDeque;
 
@@ -10,24 +10,24 @@ use super::{
 };
 use crate::spool::{SegmentName, unsynced};
 
-/// What is under way, and what is not.
+/// The state of the requests of one attempt.
 #[derive(Debug)]
 pub(super) struct Syncing {
-    /// Results come back under this.
+    /// Results for this attempt carry this ticket.
     ticket: u64,
-    /// Requests to the sync thread that have not come back.
+    /// How many requests the sync thread has not answered.
     asked: u32,
-    /// What could not be handed to it yet: it counts as not synced, not dropped.
+    /// Requests that could not be sent yet: their data counts as not synced, not dropped.
     unsent: VecDeque<SyncWork>,
-    /// A drop that could not be done, to be tried again.
+    /// A drop that failed, to be sent again.
     failed_drop: Option<SyncWork>,
-    /// Why, told once before it is tried again.
-    told_next: Option<Obstacle>,
-    /// The last drop failed, and it is not known yet whether another try fares better.
-    drop_is_troubled: bool,
-    /// What a sync has lost, no later one brings back.
+    /// Why it failed, reported once before it is sent again.
+    next_obstacle: Option<Obstacle>,
+    /// The last drop failed, and the result of the next try is not known yet.
+    drop_failed_before: bool,
+    /// Why a sync failed. No later sync brings that data back.
     error: Option<String>,
-    /// Nothing is dropped any more: a drop was taken back at the end.
+    /// No more segments are dropped: a drop was cancelled at the end.
     keeps_all: bool,
 }
 
@@ -38,8 +38,8 @@ impl Syncing {
             asked: 0,
             unsent: VecDeque::new(),
             failed_drop: None,
-            told_next: None,
-            drop_is_troubled: false,
+            next_obstacle: None,
+            drop_failed_before: false,
             error: None,
             keeps_all: false,
         }
@@ -51,16 +51,17 @@ impl Syncing {
 }
 
 impl AttemptLog {
-    /// No segment is begun before what was asked for is done: two may be unsynced, never three.
-    /// `closing`: nothing else is to be done, so what no thread can do is done here and now.
-    pub(super) fn go_on_syncing(
+    /// No segment is begun before all requests are done: two may be unsynced, never three.
+    /// `closing`: nothing else is to be done, so that a request that no thread can take is done in
+    /// this one.
+    pub(super) fn continue_syncing(
         &mut self,
         syncer: &mut Syncer,
         closing: bool,
     ) -> Result<(), Obstacle> {
         if closing {
             self.take_drop_back();
-        } else if let Some(why) = self.syncing.told_next.take() {
+        } else if let Some(why) = self.syncing.next_obstacle.take() {
             return Err(why);
         }
         let again = self.syncing.failed_drop.take();
@@ -74,7 +75,7 @@ impl AttemptLog {
 
     pub(super) fn request(&mut self, syncer: &mut Syncer, work: SyncWork, closing: bool) {
         self.syncing.unsent.push_back(work);
-        // What cannot be handed over is kept, and keeps the next segment from being begun.
+        // A request that cannot be sent is kept, and prevents the next segment from being begun.
         let _ = self.send(syncer, closing);
     }
 
@@ -95,15 +96,15 @@ impl AttemptLog {
         Ok(())
     }
 
-    /// Has the current segment synced; [`Self::synced`] tells when all is on disk.
+    /// Asks for a sync of the current segment; [`Self::synced`] says when all is on disk.
     pub fn sync_all(&mut self, syncer: &mut Syncer) {
         let file = self.current.shared_file();
         self.request(syncer, SyncWork::Sync(file), true);
     }
 
-    /// Waits until it is certain what has been dropped. What could not be, stays: nobody is to wait
-    /// for the end until a disk is well.
-    pub fn settle_drops(&mut self, syncer: &mut Syncer) -> Result<(), Obstacle> {
+    /// Waits until it is certain what has been dropped. Segments that could not be dropped are
+    /// kept: the end of an attempt must not wait for a broken disk.
+    pub fn finish_drops(&mut self, syncer: &mut Syncer) -> Result<(), Obstacle> {
         if !self.is_dropping() {
             return Ok(());
         }
@@ -118,13 +119,13 @@ impl AttemptLog {
 
     fn take_drop_back(&mut self) {
         if self.syncing.failed_drop.take().is_some() {
-            self.syncing.told_next = None;
+            self.syncing.next_obstacle = None;
             self.syncing.keeps_all = true;
-            self.keep_what_was_to_go();
+            self.cancel_drop();
         }
     }
 
-    /// Takes a result of the sync thread; one of another attempt is not ours.
+    /// Takes a result of the sync thread; ignores one of another attempt.
     pub fn on_synced(&mut self, synced: Synced) {
         if synced.ticket == self.syncing.ticket {
             self.syncing.asked = self.syncing.asked.saturating_sub(1);
@@ -136,7 +137,7 @@ impl AttemptLog {
         let is_drop = matches!(synced.work, SyncWork::Drop { .. });
         let Err(failure) = synced.result else {
             if is_drop {
-                self.syncing.drop_is_troubled = false;
+                self.syncing.drop_failed_before = false;
                 self.confirm_drop();
             }
             return;
@@ -145,29 +146,31 @@ impl AttemptLog {
             self.lose_sync(&failure);
         }
         if is_drop {
-            if failure.is_told {
+            if failure.is_published {
                 self.confirm_drop();
             }
-            self.syncing.drop_is_troubled = true;
-            self.syncing.told_next = Some(cannot_drop(failure));
+            self.syncing.drop_failed_before = true;
+            self.syncing.next_obstacle = Some(cannot_drop(failure));
             self.syncing.failed_drop = Some(synced.work);
         }
     }
 
-    /// Whether what is waited for is another try of what has failed before.
+    /// Whether the drop that is under way, or comes next, repeats one that has failed.
     pub fn tries_again(&self) -> bool {
-        self.syncing.drop_is_troubled
+        self.syncing.drop_failed_before
     }
 
     fn lose_sync(&mut self, failure: &SyncFailure) {
         self.syncing.error = Some(failure.error.to_string());
         let SegmentName { job, attempt, .. } = self.current.name();
-        // Should this fail, the server is told: nothing of this attempt counts as synced.
+        // Should this fail, the server still knows from the exit message: nothing of this attempt
+        // counts as synced.
         let _ = unsynced::mark(&self.spool, job, attempt);
     }
 
-    /// `None` while a request is under way; then whether all that was requested is on disk. Once
-    /// a sync has failed this never turns good again: the kernel forgets such errors, we do not.
+    /// `None` while a request is under way; then whether all that was requested is on disk. After a
+    /// failed sync the result stays an error: the kernel reports such an error once and then
+    /// forgets it.
     pub fn synced(&self) -> Option<Result<(), &str>> {
         if self.syncing.asked > 0 || !self.syncing.unsent.is_empty() {
             return None;
@@ -184,7 +187,7 @@ fn cannot_drop(failure: SyncFailure) -> Obstacle {
         Obstacle::Broken(why) => {
             Obstacle::Broken(format!("the oldest output cannot be dropped: {why}"))
         }
-        // A hole that cannot be written down comes as one of the two above.
+        // An error while the dropped range is written comes as one of the two above.
         other @ (Obstacle::NotStarted(..) | Obstacle::Unsynced) => other,
     }
 }

@@ -1,9 +1,8 @@
-//! The calls into the kernel that the compiler cannot check: fork and what the child does before
-//! exec, waiting with resource usage, raw signals. It decides nothing; every `unsafe` of the shim
-//! is here.
+//! System calls that the compiler cannot check: fork and what the child does before exec, waiting
+//! with resource usage, raw signals. Every `unsafe` of the shim is here.
 //!
-//! Between fork and exec the child shares nothing with anybody, but a lock that the helper thread
-//! held at that moment stays locked in it for ever. So everything below [`child`] is
+//! Between fork and exec the child shares no memory with the shim, but a lock that the helper
+//! thread held at that moment stays locked in it for ever. So everything below [`child`] is
 //! async-signal-safe: system calls, stack memory, no allocation, no panic.
 #![allow(unsafe_code)]
 
@@ -19,10 +18,10 @@ use crate::{
     sys::proc::Stat,
 };
 
-/// Length of a start record, bytes.
+/// Length of a start record, header included, bytes.
 pub const START_BYTES: usize = HEADER_BYTES + StartPayload::BYTES;
 
-/// Signals that a shim ignores, so that it leaves only as designed. A child gets the defaults back.
+/// Signals that a shim ignores, so that only its own rules end it. A child gets the defaults back.
 const IGNORED: [i32; 17] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -43,8 +42,8 @@ const IGNORED: [i32; 17] = [
     libc::SIGPWR,
 ];
 
-/// Forks; the child goes on by `plan` and never returns. Only for the main thread: the child dies
-/// with the thread that forked it.
+/// Forks; the child continues by `plan` and never returns. Only for the main thread:
+/// PR_SET_PDEATHSIG kills the child when the thread that forked it exits.
 pub fn fork(plan: &Plan<'_>) -> io::Result<i32> {
     let shim = std::process::id() as i32;
     // SAFETY: the child only runs `child`, which is async-signal-safe.
@@ -65,9 +64,9 @@ pub fn fork(plan: &Plan<'_>) -> io::Result<i32> {
     }
 }
 
-/// Forks a process whose parent is ours, and which executes `program`: it is no part of what is below
-/// this one, so that it neither ends nor is counted with it. Nobody hears of a failed exec.
-pub fn sibling(
+/// Forks a process that executes `program` and whose parent is our own parent: it is not below this
+/// process, so it neither ends nor is counted with it. A failed exec is not reported.
+pub fn fork_sibling(
     program: &CStr,
     argv: &CStrings,
     env: &CStrings,
@@ -105,7 +104,7 @@ pub fn sibling(
     }
 }
 
-/// The child between fork and exec; returns only what went wrong.
+/// The child between fork and exec; returns only an error.
 fn child(plan: &Plan<'_>, shim: i32) -> (ChildStep, Errno) {
     // SAFETY: system calls with plain values, and pointers into `plan`, which lives in the copied
     // address space.
@@ -116,7 +115,7 @@ fn child(plan: &Plan<'_>, shim: i32) -> (ChildStep, Errno) {
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
             return (ChildStep::DeathSignal, Errno::last());
         }
-        // A shim that died before that call will send no signal.
+        // If the shim died before that call, the kernel sends no signal.
         if libc::getppid() != shim {
             return (ChildStep::DeathSignal, Errno::ESRCH);
         }
@@ -130,8 +129,8 @@ fn child(plan: &Plan<'_>, shim: i32) -> (ChildStep, Errno) {
                 return (ChildStep::Descriptors, Errno::last());
             }
         }
-        // All of ours are close-on-exec already: this is the second lock on the door, and kernels
-        // before 5.11 do without.
+        // All of our descriptors are close-on-exec already: this is a second safeguard, and kernels
+        // before 5.11 do without it.
         libc::syscall(
             libc::SYS_close_range,
             3,
@@ -141,7 +140,7 @@ fn child(plan: &Plan<'_>, shim: i32) -> (ChildStep, Errno) {
         if let Err(errno) = write_start(plan) {
             return (ChildStep::Record, errno);
         }
-        // The last thing before exec: a limit of open files or of file sizes is the program's.
+        // Last before exec, because limits on open files and file sizes are for the program.
         if let Err(errno) = take_limits(plan) {
             return (ChildStep::Limits, errno);
         }
@@ -149,7 +148,7 @@ fn child(plan: &Plan<'_>, shim: i32) -> (ChildStep, Errno) {
     }
 }
 
-/// Bounds this process as its plan says, never less than it is bound already.
+/// Sets the limits of this process as its plan says, never above its present hard limits.
 ///
 /// # Safety
 /// In a child before exec only.
@@ -171,7 +170,7 @@ unsafe fn take_limits(plan: &Plan<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Defaults for what the shim ignores, and nothing blocked.
+/// Restores the default of every signal that the shim ignores, and blocks none.
 ///
 /// # Safety
 /// In a child before exec only.
@@ -187,8 +186,9 @@ unsafe fn default_signals() {
     }
 }
 
-/// execvp(3) without the shell: the next candidate where a file is not there, the remembered
-/// EACCES where none could be executed, at once for everything else.
+/// execvp(3) without the shell: tries the next candidate where a file does not exist or must not be
+/// executed, and stops at any other error. Returns EACCES where a candidate was refused, else
+/// ENOENT.
 ///
 /// # Safety
 /// The arrays of `plan` end in null pointers and point to strings that are alive.
@@ -212,7 +212,7 @@ unsafe fn exec(plan: &Plan<'_>) -> Errno {
     worst
 }
 
-/// Writes the child's own start record at its place.
+/// Writes the child's own start record at the position that the shim has kept for it.
 fn write_start(plan: &Plan<'_>) -> Result<(), Errno> {
     let mut stat = [0; 1024];
     // SAFETY: a constant path, a buffer on the stack, a descriptor of our own.
@@ -249,7 +249,7 @@ fn write_start(plan: &Plan<'_>) -> Result<(), Errno> {
     }
 }
 
-/// A start record as bytes, without allocating.
+/// A start record as bytes, made without allocating.
 pub fn start_record(offset: u64, start: StartPayload) -> [u8; START_BYTES] {
     let header = frame::header(RecordKind::Start, Stream::Stdout, offset);
     let payload = start.to_bytes();
@@ -259,7 +259,7 @@ pub fn start_record(offset: u64, start: StartPayload) -> [u8; START_BYTES] {
     bytes
 }
 
-/// Closes everything but descriptors 0 to 2.
+/// Closes all descriptors except 0 to 2.
 pub fn close_inherited() -> io::Result<()> {
     // SAFETY: called before the shim has opened anything of its own.
     match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } {
@@ -268,11 +268,12 @@ pub fn close_inherited() -> io::Result<()> {
     }
 }
 
-/// Ignores what a shim ignores; everything else gets its default back, whatever the parent did.
+/// Ignores the signals in [`IGNORED`]; every other one gets its default back, whatever the parent
+/// did.
 pub fn ignore_signals() {
     for signal in 1..=64 {
         if [libc::SIGSEGV, libc::SIGBUS].contains(&signal) {
-            continue; // std's own: it tells of a stack overflow.
+            continue; // The handler of std, which reports a stack overflow.
         }
         // The kernel's sigaction: handler, flags, restorer, mask. libc would refuse the signals
         // that it keeps for itself, and a parent may have ignored even those.
@@ -295,9 +296,10 @@ pub fn ignore_signals() {
     }
 }
 
-/// An exited child that has not been reaped: `only` that one, or any (the oldest).
+/// The process id of an exited child that has not been reaped: `only` that one, or any (the
+/// oldest).
 ///
-/// `ECHILD` as an error: there are no children at all (or `only` is none).
+/// The error `ECHILD`: there are no children at all, or `only` is none of them.
 pub fn exited_child(only: Option<i32>) -> Result<Option<i32>, Errno> {
     let (kind, id) = match only {
         Some(pid) => (libc::P_PID, pid as libc::id_t),
@@ -316,17 +318,17 @@ pub fn exited_child(only: Option<i32>) -> Result<Option<i32>, Errno> {
 /// How a child ended and what it used.
 #[derive(Debug, Clone, Copy)]
 pub struct Reaped {
-    /// As wait(2) encodes it.
+    /// The status as wait(2) encodes it.
     pub status: i32,
     /// CPU time in user mode, µs.
     pub user_us: u64,
     /// CPU time in the kernel, µs.
     pub system_us: u64,
-    /// Largest resident set, KiB.
+    /// Largest resident set of the process and the children that it waited for, KiB.
     pub max_rss_kib: u64,
 }
 
-/// Reaps this child if it has exited.
+/// Reaps this child if it has exited; `None` while it runs.
 pub fn reap(pid: i32) -> Result<Option<Reaped>, Errno> {
     let mut status = 0;
     // SAFETY: plain data, filled in by the call.
@@ -344,7 +346,7 @@ pub fn reap(pid: i32) -> Result<Option<Reaped>, Errno> {
     }))
 }
 
-/// Sends a signal, real-time ones too, to a process (positive) or a group (negative).
+/// Sends a signal, real-time ones too, to a process (positive `target`) or a group (negative).
 pub fn kill(target: i32, signal: i32) -> Result<(), Errno> {
     // SAFETY: plain values.
     Errno::result(unsafe { libc::kill(target, signal) }).map(drop)

@@ -1,4 +1,4 @@
-//! Our ends of a process's stdout and stderr. What becomes of the bytes is not known here.
+//! The shim's ends of the pipes of stdout and stderr. `attempt::flow` stores the bytes.
 
 use std::os::fd::OwnedFd;
 
@@ -12,20 +12,20 @@ use rustix::io::ioctl_fionread;
 
 use crate::job::Stream;
 
-/// Size of a pipe that has been found full: a fast process then waits less often.
+/// Size to which a pipe is enlarged once it was full, bytes: a fast process then waits less often.
 const PIPE_BYTES: i32 = 1 << 20;
 
-/// Size of a pipe as the kernel makes it.
+/// Size of a pipe as the kernel creates it, bytes.
 const PIPE_BYTES_DEFAULT: usize = 64 << 10;
 
-/// What a read has brought.
+/// Result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PipeRead {
-    /// That many bytes.
+    /// This many bytes.
     Bytes(usize),
-    /// Nothing at the moment.
+    /// No bytes at the moment, or the marked end is reached.
     Nothing,
-    /// The stream has ended, or never was.
+    /// The stream has ended, or was never open.
     Ended,
 }
 
@@ -33,7 +33,7 @@ pub enum PipeRead {
 struct PipeEnd {
     fd: OwnedFd,
     grown: bool,
-    /// How many bytes belong to the attempt, once that is known.
+    /// How many bytes still belong to the attempt, once its end is marked.
     left: Option<usize>,
 }
 
@@ -62,11 +62,12 @@ impl PipeEnd {
         }
     }
 
-    /// Only where it was full: pipe pages are counted per user, and most jobs say little.
+    /// Enlarges the pipe, only if it was full: the kernel counts pipe pages per user, and most jobs
+    /// write little.
     fn grow(&mut self, read: usize) {
         if read >= PIPE_BYTES_DEFAULT && !self.grown {
             self.grown = true;
-            // EPERM beyond the user's bound: then it stays as it is.
+            // EPERM above the user's limit: then the size stays.
             let _ = fcntl(&self.fd, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
         }
     }
@@ -119,7 +120,8 @@ impl Pipes {
         read
     }
 
-    /// What is in the pipes now is the last that is read, whoever goes on writing.
+    /// Marks what is in the pipes now as the last bytes of the attempt, even if processes still
+    /// write.
     pub fn mark_end(&mut self) {
         for source in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
             let inside = ioctl_fionread(&source.fd).unwrap_or(u64::MAX);
@@ -127,8 +129,8 @@ impl Pipes {
         }
     }
 
-    /// Whether what was in a pipe at its end has not all been read.
-    pub fn holds(&self, stream: Stream) -> bool {
+    /// Whether bytes before the marked end have not been read.
+    pub fn has_unread(&self, stream: Stream) -> bool {
         let source = match stream {
             Stream::Stdout => &self.stdout,
             _ => &self.stderr,
@@ -136,8 +138,8 @@ impl Pipes {
         source.as_ref().is_some_and(|source| source.left != Some(0))
     }
 
-    /// There is nothing more in a pipe, whatever was told.
-    pub fn give_up(&mut self, stream: Stream) {
+    /// No more bytes come before the marked end, whatever FIONREAD returned.
+    pub fn mark_drained(&mut self, stream: Stream) {
         let source = match stream {
             Stream::Stdout => &mut self.stdout,
             _ => &mut self.stderr,
@@ -147,7 +149,7 @@ impl Pipes {
         }
     }
 
-    /// Reading goes on behind the end that was marked.
+    /// Removes the mark: reading continues after it.
     pub fn forget_end(&mut self) {
         for source in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
             source.left = None;

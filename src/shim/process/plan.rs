@@ -1,5 +1,5 @@
-//! What is prepared before a fork and what a child reports when it fails: the words between the
-//! shim and its child. Nothing here runs in the child.
+//! The interface between the shim and its child: what is prepared before a fork, and what a child
+//! reports when it fails. Nothing here runs in the child.
 
 use std::{
     ffi::{CStr, CString},
@@ -28,7 +28,7 @@ pub enum ChildStep {
 }
 
 impl ChildStep {
-    /// The step with this code.
+    /// The step with this code; `None` for an unknown code.
     pub fn from_code(code: u8) -> Option<Self> {
         use ChildStep::{Chdir, DeathSignal, Descriptors, Exec, Limits, Record, Session};
         let all = [
@@ -70,26 +70,26 @@ impl CStrings {
 pub struct Plan<'a> {
     /// What to try to execute, in order.
     pub candidates: &'a [CString],
-    /// Its words.
+    /// Its arguments, with its name.
     pub argv: &'a CStrings,
     /// Its environment.
     pub env: &'a CStrings,
-    /// Where it runs.
+    /// Its working directory.
     pub cwd: &'a CStr,
     /// Its file mode creation mask.
     pub umask: u32,
-    /// Resource, what holds, up to where it may be raised (at most up to what holds for the shim).
+    /// Resource, soft limit, hard limit. The child lowers both to its present hard limit.
     pub limits: &'a [(u32, u64, u64)],
-    /// Its nice; `None`: the shim's.
+    /// Its nice value; `None`: that of the shim.
     pub nice: Option<i32>,
     /// Its descriptors 0, 1 and 2.
     pub stdio: [RawFd; 3],
     /// Where it reports a failure; close-on-exec, so that an end of file means success.
     pub report: RawFd,
-    /// The segment of its start record.
+    /// The file of its start record.
     pub segment: RawFd,
-    /// Where in the segment.
+    /// Position of the start record in that file, bytes.
     pub start_at: u64,
-    /// The offset at which the record stands.
+    /// Offset of the job's output that the start record names.
     pub offset: u64,
 }

@@ -1,5 +1,5 @@
-//! Prepares an attempt's process: pipes, words, environment, the places where its program may
-//! be; and reads the report of a child that failed. The child itself is `fork`'s.
+//! Prepares an attempt's process: pipes, arguments, environment, the paths where its program may
+//! be; and reads the report of a child that failed. The code that runs in the child is in `fork`.
 
 use std::{
     ffi::CString,
@@ -23,39 +23,39 @@ use crate::{
     spool::{LaunchRequest, RunSpec},
 };
 
-/// Where programs are when the environment has no PATH.
+/// The search path when the environment has no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// A child on its way to exec.
+/// A child between fork and exec.
 #[derive(Debug)]
 pub struct Spawned {
     /// Its process id.
     pub pid: i32,
     /// Our ends of its stdout and stderr.
     pub pipes: Pipes,
-    /// Our end of its stdin, where that is a pipe; it does not block.
+    /// Our end of its stdin, non-blocking, where that is a pipe.
     pub stdin: Option<OwnedFd>,
-    /// Ends with its exec, or holds a report.
+    /// At its end (end of file) the exec has succeeded; bytes in it are a report of failure.
     pub report: OwnedFd,
 }
 
 /// Whether a start that failed may succeed later. Nothing has run in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// It would fail again.
+    /// The next try would fail as well.
     Never,
-    /// It may, or may not: worth some tries.
+    /// It may succeed or not: tried again for 30 s.
     ForAWhile,
-    /// Something is short that others give back.
+    /// A resource is short that other processes give back: tried without end.
     Always,
 }
 
 /// A start that failed.
 #[derive(Debug)]
 pub struct SpawnFailure {
-    /// How, for people.
+    /// The step and the errno, for people.
     pub error: SpawnError,
-    /// What to do about it.
+    /// Whether to try again.
     pub retry: Retry,
 }
 
@@ -67,7 +67,7 @@ impl SpawnFailure {
         }
     }
 
-    /// The child has said something that is no report.
+    /// The child has written bytes that are no report.
     pub fn unknown() -> Self {
         Self::of(
             Some(ChildStep::Exec),
@@ -81,7 +81,8 @@ impl SpawnFailure {
     }
 }
 
-/// What an error at a step of the child means, or (`None`) before there was one.
+/// Whether an error is worth another try. `step` is the step of the child, `None` where there was
+/// no child yet.
 fn retry(step: Option<ChildStep>, errno: Errno) -> Retry {
     match (step, errno) {
         (Some(ChildStep::Exec), Errno::ENOMEM | Errno::EIO | Errno::ETXTBSY)
@@ -92,48 +93,49 @@ fn retry(step: Option<ChildStep>, errno: Errno) -> Retry {
     }
 }
 
-/// Forks the process of an attempt, with a pipe as its stdin where it is `fed`; it and all that it
-/// starts carry the `mark`. Its success is known when [`Spawned::report`] ends.
+/// Forks the process of an attempt, with a pipe as its stdin where `has_stdin_pipe`; it and all
+/// that it starts carry the `mark`. [`Spawned::report`] shows whether its exec succeeds.
 pub fn spawn(
     spec: &RunSpec,
     mark: Option<u64>,
-    fed: bool,
+    has_stdin_pipe: bool,
     log: &AttemptLog,
     null: &OwnedFd,
 ) -> Result<Spawned, SpawnFailure> {
-    let words = Words::of(spec)?;
-    let ends = Ends::open(fed).map_err(|e| SpawnFailure::of(None, e, "create pipes"))?;
-    let (segment, start_at) = log.start_place();
-    let stdin = ends.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
+    let strings = ExecStrings::of(spec)?;
+    let pairs =
+        PipePairs::open(has_stdin_pipe).map_err(|e| SpawnFailure::of(None, e, "create pipes"))?;
+    let (segment, start_at) = log.start_position();
+    let stdin = pairs.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
     let pid = fork::fork(&Plan {
-        candidates: &words.candidates,
-        argv: &words.argv,
-        env: &words.env,
-        cwd: &words.cwd,
+        candidates: &strings.candidates,
+        argv: &strings.argv,
+        env: &strings.env,
+        cwd: &strings.cwd,
         umask: spec.umask,
         limits: &resources(&spec.limits, mark),
         nice: spec.limits.nice,
-        stdio: [stdin, &ends.stdout.1, &ends.stderr.1].map(AsRawFd::as_raw_fd),
-        report: ends.report.1.as_raw_fd(),
+        stdio: [stdin, &pairs.stdout.1, &pairs.stderr.1].map(AsRawFd::as_raw_fd),
+        report: pairs.report.1.as_raw_fd(),
         segment,
         start_at,
         offset: log.end(),
     })
     .map_err(|e| SpawnFailure::of(None, errno_of(&e), "fork"))?;
-    // Their ends are dropped here: only the child holds them now.
+    // Dropping the child's ends here leaves the child as their only holder.
     Ok(Spawned {
         pid,
-        pipes: Pipes::new(ends.stdout.0, ends.stderr.0),
-        stdin: ends.stdin.map(|(_, ours)| ours),
-        report: ends.report.0,
+        pipes: Pipes::new(pairs.stdout.0, pairs.stderr.0),
+        stdin: pairs.stdin.map(|(_, ours)| ours),
+        report: pairs.report.0,
     })
 }
 
-/// From here on a bound is none.
+/// From this number on a limit means "unlimited".
 const UNBOUND: u64 = i64::MAX as u64;
 
-/// The limits as the kernel knows them; what is not bound is the highest number. Of the limit that is
-/// the mark only the soft one: the job may have another one if it needs it.
+/// The limits as the kernel expects them; a missing hard limit is RLIM_INFINITY. The mark sets only
+/// a soft limit: the job may raise it.
 fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
     let mark = mark.map(|soft| ResourceBound::Each { soft, hard: None });
     let all = [
@@ -147,7 +149,7 @@ fn resources(limits: &Limits, mark: Option<u64>) -> Vec<(u32, u64, u64)> {
     ];
     let resource = |(resource, bound): (_, Option<ResourceBound>)| {
         let (soft, hard) = bound?.soft_and_hard();
-        // JSON's highest number stands for the kernel's.
+        // The highest number in JSON stands for the kernel's RLIM_INFINITY.
         let none = |bound| match bound {
             UNBOUND.. => libc::RLIM_INFINITY,
             bound => bound,
@@ -167,7 +169,7 @@ pub fn launch(launch: &LaunchRequest, null: &OwnedFd) -> std::io::Result<i32> {
         c_strings([vec![launch.program.clone()], launch.args.clone()].concat());
     let env: Result<Vec<_>, _> = c_strings(launch.env.clone());
     let program = CString::new(launch.program.clone())?;
-    fork::sibling(
+    fork::fork_sibling(
         &program,
         &CStrings::new(argv?),
         &CStrings::new(env?),
@@ -176,18 +178,18 @@ pub fn launch(launch: &LaunchRequest, null: &OwnedFd) -> std::io::Result<i32> {
     )
 }
 
-/// Both ends of everything: the one that is read, then the one that is written.
-struct Ends {
+/// Both ends of every pipe: the reading end, then the writing end.
+struct PipePairs {
     stdin: Option<(OwnedFd, OwnedFd)>,
     stdout: (OwnedFd, OwnedFd),
     stderr: (OwnedFd, OwnedFd),
     report: (OwnedFd, OwnedFd),
 }
 
-impl Ends {
-    fn open(fed: bool) -> Result<Self, Errno> {
+impl PipePairs {
+    fn open(has_stdin_pipe: bool) -> Result<Self, Errno> {
         Ok(Self {
-            stdin: fed.then(input_pipe).transpose()?,
+            stdin: has_stdin_pipe.then(input_pipe).transpose()?,
             stdout: output_pipe()?,
             stderr: output_pipe()?,
             report: output_pipe()?,
@@ -213,15 +215,15 @@ fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
     fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
 }
 
-/// The strings of an exec.
-struct Words {
+/// The strings of an exec, ending in NUL.
+struct ExecStrings {
     candidates: Vec<CString>,
     argv: CStrings,
     env: CStrings,
     cwd: CString,
 }
 
-impl Words {
+impl ExecStrings {
     fn of(spec: &RunSpec) -> Result<Self, SpawnFailure> {
         let invalid = SpawnFailure::invalid;
         let program = spec.argv.first().ok_or_else(|| invalid("exec nothing"))?;
@@ -245,21 +247,21 @@ impl Words {
     }
 }
 
-/// The paths that are tried for a program, as execvp(3) does: a name with a slash is itself, an
-/// empty place in PATH is the working directory.
+/// The paths to try for a program, as execvp(3) does: a name with a slash is used as it is, an
+/// empty entry in PATH is the working directory.
 fn candidates(program: &str, path: &str) -> Vec<String> {
     if program.is_empty() || program.contains('/') {
         return vec![program.to_owned()];
     }
     path.split(':')
-        .map(|place| match place {
+        .map(|directory| match directory {
             "" => program.to_owned(),
-            _ => format!("{place}/{program}"),
+            _ => format!("{directory}/{program}"),
         })
         .collect()
 }
 
-/// What a child's report says; `None` where it is none.
+/// Reads a child's report; `None` where the bytes are no report.
 pub fn read_report(report: &[u8], spec: &RunSpec) -> Option<SpawnFailure> {
     let report: &[u8; REPORT_BYTES] = report.try_into().ok()?;
     let [step, _, _, _, errno @ ..] = *report;

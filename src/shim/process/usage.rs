@@ -5,21 +5,21 @@ use crate::job::Usage;
 
 /// The sum so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Sum {
+pub struct UsageSum {
     user_us: u64,
     system_us: u64,
     max_rss_kib: u64,
 }
 
-impl Sum {
-    /// Adds a process and the children that it had waited for.
+impl UsageSum {
+    /// Adds a process, with the children that it had waited for.
     pub fn add(&mut self, reaped: &Reaped) {
         self.user_us += reaped.user_us;
         self.system_us += reaped.system_us;
         self.max_rss_kib = self.max_rss_kib.max(reaped.max_rss_kib);
     }
 
-    /// In the units of the facts.
+    /// The sum in seconds and bytes, as `ExitFacts` has it.
     pub fn total(&self) -> Usage {
         Usage {
             user_s: self.user_us as f64 / 1e6,

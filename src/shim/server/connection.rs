@@ -1,5 +1,5 @@
-//! One connection on the shim's socket: whole messages in, whole messages out, never waiting for
-//! the other side. Who is allowed to say what is the door's business.
+//! One connection on the shim's control socket: whole messages in, whole messages out, never
+//! blocking. `socket` decides which client may send what.
 
 use std::{
     io::{self, Read, Write},
@@ -16,13 +16,13 @@ use crate::spool::{
     message::{self, MessageBuffer},
 };
 
-/// What may wait for a server that does not read, bytes; beyond it the connection is closed.
+/// How many bytes may wait for a server that does not read; above that the connection is closed.
 const OUT_BYTES_MAX: usize = 1 << 20;
 
-/// How much is read at once, bytes.
+/// How many bytes are read at once.
 const IN_BYTES: usize = 16 << 10;
 
-/// A connection.
+/// A client of the control socket.
 #[derive(Debug)]
 pub struct ControlConnection {
     stream: UnixStream,
@@ -30,18 +30,18 @@ pub struct ControlConnection {
     outbox: Vec<u8>,
     open: bool,
     peer: i32,
-    /// What its last hello came with to prove that it knows the key.
+    /// The proof in its last hello that it knows the key.
     proof: Option<String>,
 }
 
 impl ControlConnection {
-    /// Whether the other end is a process of exactly our own user.
+    /// Whether the client is a process of exactly our own user.
     pub fn is_our_user(&self) -> bool {
         getsockopt(&self.stream, PeerCredentials)
             .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
     }
 
-    /// Takes a stream whose other end belongs to our own user or to root; `None` for others.
+    /// Takes a stream whose client belongs to our own user or to root; `None` for other users.
     pub fn accept(stream: UnixStream) -> io::Result<Option<Self>> {
         let peer = getsockopt(&stream, PeerCredentials)?;
         if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
@@ -58,17 +58,17 @@ impl ControlConnection {
         }))
     }
 
-    /// The process that has connected; 0 where it is not of our PID namespace.
+    /// The process id of the client; 0 where it is not in our PID namespace.
     pub fn peer(&self) -> i32 {
         self.peer
     }
 
-    /// What the last hello came with to prove itself.
+    /// The proof that came with the last hello; empty where none did.
     pub fn proof(&self) -> &str {
         self.proof.as_deref().unwrap_or_default()
     }
 
-    /// Reads what has arrived, once.
+    /// Reads what has arrived, with one call.
     pub fn receive(&mut self) {
         let mut bytes = [0; IN_BYTES];
         match self.stream.read(&mut bytes) {
@@ -80,7 +80,7 @@ impl ControlConnection {
     }
 
     /// The next whole message that has been read. Messages that this version does not know are
-    /// skipped; what is no message at all closes the connection.
+    /// skipped; bytes that are no message close the connection.
     pub fn next_message(&mut self) -> Option<ToShim> {
         loop {
             match self.inbox.next_message() {
@@ -101,7 +101,8 @@ impl ControlConnection {
         }
     }
 
-    /// Sends a message, now or as soon as the other side reads.
+    /// Queues a message and sends as much as the socket takes now; the rest follows when the client
+    /// reads.
     pub fn send(&mut self, message: &FromShim) {
         self.outbox.extend_from_slice(&message::encode(message));
         self.flush();
@@ -110,7 +111,7 @@ impl ControlConnection {
         }
     }
 
-    /// Sends what waits, as far as the socket takes it.
+    /// Sends the queued bytes, as far as the socket takes them.
     pub fn flush(&mut self) {
         while !self.outbox.is_empty() {
             match self.stream.write(&self.outbox) {
@@ -125,12 +126,12 @@ impl ControlConnection {
         }
     }
 
-    /// Whether something waits to be sent.
-    pub fn is_behind(&self) -> bool {
+    /// Whether bytes wait to be sent.
+    pub fn has_waiting(&self) -> bool {
         !self.outbox.is_empty()
     }
 
-    /// Whether both sides still talk.
+    /// Whether the connection is still usable.
     pub fn is_open(&self) -> bool {
         self.open
     }

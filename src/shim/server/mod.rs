@@ -1,4 +1,5 @@
-//! The shim's own server: the socket that it listens on, and a connection of the executor to it.
+//! The shim's side of its control socket: `socket` accepts and authenticates clients, `connection`
+//! is one of them.
 
 pub(super) mod connection;
 pub(super) mod socket;

@@ -1,5 +1,5 @@
-//! The shim's lock and socket, and who may talk through it: the server of the highest epoch that knows
-//! the shim's key, nobody else. What the messages mean is not known here.
+//! The shim's lock and control socket. Only the server with the highest epoch that knows the shim's
+//! key may use it. `event_loop` handles the messages.
 
 use std::{
     fs::File,
@@ -22,62 +22,63 @@ use super::connection::ControlConnection;
 use crate::sys::long_path;
 use crate::{
     shim::process::tree::Tree,
-    spool::{FromShim, LaunchRequest, Layout, ShimKey, ToShim, message::EPOCH_MAX, paper},
+    spool::{FromShim, LaunchRequest, Layout, ShimKey, ToShim, message::EPOCH_MAX, safe_file},
 };
 
-/// Connections that have not said hello. Beyond that the process with the most of them loses its
-/// oldest one: a server that has just come is not pushed out by a job that connects in a loop.
-const STRANGERS_MAX: usize = 16;
+/// How many connections may be open that have not sent a valid hello. Above that, the process with
+/// the most of them loses its oldest one: a job that connects in a loop does not displace a server
+/// that has just connected.
+const UNAUTHENTICATED_MAX: usize = 16;
 
-/// How many of them may be those of the shim's own job. Not none: a job may start a server.
-const OWN_STRANGERS_MAX: usize = 4;
+/// How many of them may come from the shim's own job. Not 0: a job may start a server.
+const OWN_UNAUTHENTICATED_MAX: usize = 4;
 
-/// How many are let in before everything else has its turn.
+/// How many connections are accepted before other events are handled.
 const ACCEPTS_MAX: usize = 32;
 
-/// How long nobody is let in after that failed for want of descriptors or memory.
-const DEAF_FOR: Duration = Duration::from_millis(100);
+/// How long no connection is accepted after accept failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What came through the door.
+/// What a client of the socket wants.
 #[derive(Debug)]
 pub enum Call {
-    /// A server has said hello and is to be welcomed; everybody before it has been forgotten.
+    /// A server has sent a valid hello and is to be welcomed; every older connection is closed.
     Hello {
         /// The data directory's instance.
         instance: String,
     },
-    /// A message of the server.
+    /// A message from the server.
     Message(ToShim),
-    /// Somebody of our own user wants a program started beside us, and waits for the answer.
+    /// A process of our own user wants a program started as our sibling, and waits for the reply.
     Launch(Box<LaunchRequest>, ControlConnection),
 }
 
-/// The shim's place in `DATA/shims`.
+/// The shim's lock file and socket in `DATA/shims`, with their connections.
 pub struct ControlSocket {
     directory: File,
     id: String,
-    /// `None`: nobody has given it one, and it takes everybody of its user at their word.
+    /// `None`: the shim was given none, and accepts every hello from its user or root.
     key: Option<ShimKey>,
     _lock: Flock<File>,
     listener: UnixListener,
     server: Option<ControlConnection>,
-    strangers: Vec<Unauthenticated>,
+    unauthenticated: Vec<Unauthenticated>,
     epoch: u64,
-    deaf_until: Option<Instant>,
+    accept_again_at: Option<Instant>,
 }
 
-/// A connection that has not said hello.
+/// A connection that has not sent a valid hello.
 struct Unauthenticated {
     connection: ControlConnection,
-    /// It comes from the shim's own job.
+    /// Whether it comes from the shim's own job.
     is_own: bool,
 }
 
 impl ControlSocket {
-    /// Takes the lock and opens the socket. The socket is reached through the directory's
-    /// descriptor, so that no path is too long. The caller's umask decides on its mode.
+    /// Takes the lock and opens the socket. The socket is bound through the directory's descriptor,
+    /// so that its path is never too long. The caller's umask decides its mode.
     pub fn open(layout: &Layout, id: &str, key: Option<ShimKey>) -> io::Result<Self> {
-        let directory = paper::open_directory(&layout.shims())?;
+        let directory = safe_file::open_directory(&layout.shims())?;
         let lock = lock(&directory, id)?;
         let socket = Layout::shim_socket_name(id);
         match unlinkat(&directory, socket.as_str(), UnlinkatFlags::NoRemoveDir) {
@@ -93,47 +94,51 @@ impl ControlSocket {
             _lock: lock,
             listener,
             server: None,
-            strangers: Vec::new(),
+            unauthenticated: Vec::new(),
             epoch: 0,
-            deaf_until: None,
+            accept_again_at: None,
         })
     }
 
-    /// Every descriptor that may wake the shim, and whether it waits to be written to.
+    /// Every descriptor to poll, and whether bytes wait to be written to it.
     pub fn waits(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        let listener = self.deaf_until.is_none().then(|| self.listener.as_fd());
-        let strangers = self.strangers.iter().map(|s| &s.connection);
-        let connections = strangers.chain(&self.server);
+        let listener = self
+            .accept_again_at
+            .is_none()
+            .then(|| self.listener.as_fd());
+        let unauthenticated = self.unauthenticated.iter().map(|s| &s.connection);
+        let connections = unauthenticated.chain(&self.server);
         listener
             .map(|fd| (fd, false))
             .into_iter()
-            .chain(connections.map(|c| (c.as_fd(), c.is_behind())))
+            .chain(connections.map(|c| (c.as_fd(), c.has_waiting())))
     }
 
-    /// When it listens again, while it cannot.
-    pub fn deaf_until(&self) -> Option<Instant> {
-        self.deaf_until
+    /// When connections are accepted again; `None` while they are accepted.
+    pub fn accept_again_at(&self) -> Option<Instant> {
+        self.accept_again_at
     }
 
-    /// Lets in who knocks, and reads once from everybody. `tree` tells the job's processes from
-    /// others.
-    pub fn attend(&mut self, tree: &Tree, now: Instant) {
-        self.deaf_until.take_if(|until| *until <= now);
-        let strangers = self.strangers.iter_mut().map(|s| &mut s.connection);
-        for connection in strangers.chain(&mut self.server) {
+    /// Reads once from every connection, then accepts new ones. `tree` shows which of them come
+    /// from the job's processes.
+    pub fn receive_all(&mut self, tree: &Tree, now: Instant) {
+        self.accept_again_at.take_if(|until| *until <= now);
+        let unauthenticated = self.unauthenticated.iter_mut().map(|s| &mut s.connection);
+        for connection in unauthenticated.chain(&mut self.server) {
             connection.receive();
             connection.flush();
         }
-        if self.deaf_until.is_none() {
-            self.let_in(tree, now);
+        if self.accept_again_at.is_none() {
+            self.accept_new(tree, now);
         }
     }
 
-    fn let_in(&mut self, tree: &Tree, now: Instant) {
+    fn accept_new(&mut self, tree: &Tree, now: Instant) {
         for _ in 0..ACCEPTS_MAX {
             match self.listener.accept() {
                 Ok((stream, _)) => {
-                    // Others than our user and root, or a socket that cannot be asked: closed.
+                    // Other users than ours and root, or a socket whose peer cannot be determined:
+                    // closed.
                     if let Ok(Some(connection)) = ControlConnection::accept(stream) {
                         self.add(connection, tree);
                     }
@@ -141,49 +146,52 @@ impl ControlSocket {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-                // It would fail again at once, and the listener stays readable.
+                // Accept would fail again at once while the listener stays readable: pause, or the
+                // loop would spin.
                 Err(_) => {
-                    self.give_way(|_| true);
-                    self.deaf_until = Some(now + DEAF_FOR);
+                    self.close_oldest(|_| true);
+                    self.accept_again_at = Some(now + ACCEPT_PAUSE);
                     return;
                 }
             }
         }
     }
 
-    /// Takes a newcomer, and hears it at once: a server says hello as it comes.
+    /// Adds a new connection and reads from it at once: a server sends its hello directly after
+    /// connecting.
     fn add(&mut self, mut connection: ControlConnection, tree: &Tree) {
         connection.receive();
         if !connection.is_open() {
             return;
         }
-        // One that cannot be looked at counts as a stranger.
+        // A process that cannot be looked at does not count as the job's.
         let is_own = tree.is_ours(connection.peer()) == Ok(true);
-        self.strangers.push(Unauthenticated { connection, is_own });
-        if self.strangers.iter().filter(|s| s.is_own).count() > OWN_STRANGERS_MAX {
-            self.give_way(|stranger| stranger.is_own);
+        self.unauthenticated
+            .push(Unauthenticated { connection, is_own });
+        if self.unauthenticated.iter().filter(|s| s.is_own).count() > OWN_UNAUTHENTICATED_MAX {
+            self.close_oldest(|client| client.is_own);
         }
-        if self.strangers.len() > STRANGERS_MAX {
-            self.give_way(|_| true);
+        if self.unauthenticated.len() > UNAUTHENTICATED_MAX {
+            self.close_oldest(|_| true);
         }
     }
 
-    /// Closes a connection among these: the oldest one of the process that has the most.
-    fn give_way(&mut self, among: impl Fn(&Unauthenticated) -> bool) {
+    /// Closes the oldest connection of the process that has the most, among those that match.
+    fn close_oldest(&mut self, among: impl Fn(&Unauthenticated) -> bool) {
         let peers = self
-            .strangers
+            .unauthenticated
             .iter()
             .map(|s| among(s).then(|| s.connection.peer()));
         if let Some(at) = to_close(&peers.collect::<Vec<_>>()) {
-            self.strangers.remove(at);
+            self.unauthenticated.remove(at);
         }
     }
 
-    /// The next thing to do. The newest connections come first: a hello there takes back what
-    /// older ones have not been heard on.
+    /// The next call. The newest connections come first: a hello there discards what older ones
+    /// have sent and the shim has not handled.
     pub fn next_call(&mut self) -> Option<Call> {
-        for at in (0..self.strangers.len()).rev() {
-            match self.strangers[at].connection.next_message() {
+        for at in (0..self.unauthenticated.len()).rev() {
+            match self.unauthenticated[at].connection.next_message() {
                 Some(ToShim::Hello { epoch, instance }) => {
                     if self.admit(at, epoch, &instance) {
                         return Some(Call::Hello { instance });
@@ -191,20 +199,20 @@ impl ControlSocket {
                     return self.next_call();
                 }
                 Some(ToShim::Launch(launch)) => {
-                    let asker = self.strangers.remove(at).connection;
-                    if asker.is_our_user() {
-                        return Some(Call::Launch(launch, asker));
+                    let client = self.unauthenticated.remove(at).connection;
+                    if client.is_our_user() {
+                        return Some(Call::Launch(launch, client));
                     }
                     return self.next_call();
                 }
                 Some(_) => {
-                    self.strangers.remove(at);
+                    self.unauthenticated.remove(at);
                     return self.next_call();
                 }
                 None => {}
             }
         }
-        self.strangers.retain(|s| s.connection.is_open());
+        self.unauthenticated.retain(|s| s.connection.is_open());
         let message = self
             .server
             .as_mut()
@@ -227,10 +235,11 @@ impl ControlSocket {
         }
     }
 
-    /// A hello from the stranger at this place: whether it is the server now.
+    /// Handles a hello of the unauthenticated connection at index `at`; returns whether it is the
+    /// server now.
     fn admit(&mut self, at: usize, epoch: u64, instance: &str) -> bool {
-        let mut connection = self.strangers.remove(at).connection;
-        // One that cannot prove it changes nothing, and learns nothing.
+        let mut connection = self.unauthenticated.remove(at).connection;
+        // Without the proof nothing changes, and the client learns nothing.
         if !self.is_proven(&connection, epoch, instance) {
             return false;
         }
@@ -239,28 +248,28 @@ impl ControlSocket {
             return false;
         }
         self.epoch = epoch;
-        // Those before it in the list came before it.
-        self.strangers.drain(..at);
+        // The connections before it in the list are older.
+        self.unauthenticated.drain(..at);
         self.server = Some(connection);
         true
     }
 
-    /// Whether a hello comes from who knows the key, with an epoch that a server can have.
+    /// Whether a hello proves that its sender knows the key, with an epoch that a server can have.
     fn is_proven(&self, connection: &ControlConnection, epoch: u64, instance: &str) -> bool {
         let key = self.key.as_ref();
         epoch <= EPOCH_MAX && key.is_none_or(|key| key.proves(connection.proof(), epoch, instance))
     }
 
-    /// Tells the server; without one nobody hears it.
+    /// Sends a message to the server; without a server it is dropped.
     pub fn send(&mut self, message: &FromShim) {
         if let Some(server) = &mut self.server {
             server.send(message);
         }
-        // One that does not listen is closed at once: it must see that it is out.
+        // A server that does not read is closed at once: it must see that it has lost the shim.
         self.server.take_if(|server| !server.is_open());
     }
 
-    /// Whether a server is there.
+    /// Whether a server is connected.
     pub fn has_server(&self) -> bool {
         self.server.as_ref().is_some_and(ControlConnection::is_open)
     }
@@ -276,9 +285,9 @@ impl ControlSocket {
     }
 }
 
-/// Which of the connections of these processes, in the order in which they came, is to be closed:
-/// the oldest of the process that has the most; of equals, of the one that came first. `None` is one
-/// that stays.
+/// The index of the connection to close, given their processes in the order of arrival: the oldest
+/// one of the process that has the most; among equals, of the process that came first. `None` is a
+/// connection that stays.
 fn to_close(peers: &[Option<i32>]) -> Option<usize> {
     let count = |peer: i32| peers.iter().filter(|p| **p == Some(peer)).count();
     let mut chosen = None;
@@ -313,7 +322,7 @@ mod tests {
             to_close(&[many(1, 1), many(2, 15), many(3, 1)].concat()),
             Some(1)
         );
-        // Nobody has more than one: the one that has waited longest in vain.
+        // No process has more than one: the oldest connection is closed.
         let all: Vec<_> = (1..=17).map(Some).collect();
         assert_eq!(to_close(&all), Some(0));
         assert_eq!(to_close(&[None, Some(4), Some(5), Some(5)]), Some(2));

@@ -121,7 +121,7 @@ impl ShimHandle {
             FromShim::Trouble { message } => {
                 tracing::error!(job, message, "a shim is in trouble");
             }
-            FromShim::Stopping { wish, .. } => {
+            FromShim::Stopping { request: wish, .. } => {
                 let cause = wish.cause.name();
                 tracing::debug!(job, cause, "an attempt is being stopped");
             }

@@ -90,7 +90,12 @@ impl ShimHandle {
             Order::Stop(key, wish) => {
                 connection.keep_awake();
                 let about = about(key);
-                connection.send(&ToShim::Stop { about, wish }).await?;
+                connection
+                    .send(&ToShim::Stop {
+                        about,
+                        request: wish,
+                    })
+                    .await?;
             }
             Order::Pause {
                 key,

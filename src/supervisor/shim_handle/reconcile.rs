@@ -126,7 +126,12 @@ impl ShimHandle {
         if let Some(open) = &open {
             if let Some(wish) = &open.stop {
                 let wish = wish.clone();
-                connection.send(&ToShim::Stop { about, wish }).await?;
+                connection
+                    .send(&ToShim::Stop {
+                        about,
+                        request: wish,
+                    })
+                    .await?;
             }
             if open.pause {
                 connection.send(&ToShim::Pause { about }).await?;

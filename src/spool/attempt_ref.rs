@@ -1,24 +1,24 @@
-//! Which attempt a message between server and shim is about. A shim runs one attempt after the other,
-//! so a message that is late must not be taken for one about the next.
+//! The attempt that a message between server and shim is about. A shim runs one attempt after the
+//! other, so a late message must not be applied to the next one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::JobNumber;
 
-/// The attempt that a message is about. Versions before this field named none: their messages are
-/// about whatever attempt the shim has.
+/// Names the attempt of a message. Versions before this field named none: their messages are about
+/// the attempt that the shim has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AttemptRef {
-    /// The job's number.
+    /// The job's number; `None` in messages of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     job: Option<JobNumber>,
-    /// The attempt.
+    /// The attempt's number, from 1; `None` in messages of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
 }
 
 impl AttemptRef {
-    /// This attempt.
+    /// A reference to this attempt.
     pub fn attempt(job: JobNumber, attempt: u32) -> Self {
         Self {
             job: Some(job),
@@ -26,7 +26,7 @@ impl AttemptRef {
         }
     }
 
-    /// Whether it can be this attempt: what is not named is not compared.
+    /// Whether it can mean this attempt: a number that is not named is not compared.
     pub fn is(&self, job: JobNumber, attempt: u32) -> bool {
         self.job.is_none_or(|own| own == job) && self.attempt.is_none_or(|own| own == attempt)
     }
@@ -49,17 +49,17 @@ mod tests {
 
     #[test]
     fn messages_of_the_version_before_are_about_the_current_attempt() {
-        let wish = r#""by":"x","cause":"cancel","asked_at_us":1,"grace_ms":5"#;
+        let request = r#""by":"x","cause":"cancel","asked_at_us":1,"grace_ms":5"#;
         for json in [
             r#"{"type":"pause"}"#.to_owned(),
             r#"{"type":"resume"}"#.to_owned(),
             r#"{"type":"arm","offset":4}"#.to_owned(),
             r#"{"type":"signal","signal":9}"#.to_owned(),
-            format!(r#"{{"type":"stop",{wish}}}"#),
+            format!(r#"{{"type":"stop",{request}}}"#),
         ] {
             let message: ToShim = serde_json::from_str(&json).expect("a message");
             assert_eq!(message.about(), Some(AttemptRef::default()), "{json}");
-            // Written as it was: an attempt that is not named leaves no trace.
+            // Serialised as it was: an attempt that is not named adds no field.
             assert_eq!(serde_json::to_string(&message).expect("JSON"), json);
         }
         for json in [
@@ -68,7 +68,7 @@ mod tests {
             r#"{"type":"grew","offset":4}"#.to_owned(),
             r#"{"type":"sealed","next_offset":4}"#.to_owned(),
             r#"{"type":"waiting","waiting":true,"why":"x"}"#.to_owned(),
-            format!(r#"{{"type":"stopping",{wish}}}"#),
+            format!(r#"{{"type":"stopping",{request}}}"#),
         ] {
             let message: FromShim = serde_json::from_str(&json).expect("a message");
             assert_eq!(message.about(), Some(AttemptRef::default()), "{json}");
@@ -76,7 +76,7 @@ mod tests {
         }
     }
 
-    /// The messages as the version before knew them.
+    /// The messages as the version before reads them.
     #[derive(Debug, PartialEq, Deserialize)]
     #[serde(tag = "type", rename_all = "snake_case")]
     enum Before {
@@ -87,17 +87,17 @@ mod tests {
 
     #[test]
     fn the_version_before_reads_our_messages() {
-        let wish = StopWish {
+        let request = StopWish {
             by: "x".into(),
             cause: StopCause::Kill,
             asked_at_us: 1,
             grace_ms: 0,
         };
         let about = AttemptRef::attempt(7, 2);
-        let (signal, stop) = (9, wish.clone());
+        let (signal, stop) = (9, request.clone());
         for (ours, theirs) in [
             (ToShim::Pause { about }, Before::Pause),
-            (ToShim::Stop { about, wish }, Before::Stop(stop)),
+            (ToShim::Stop { about, request }, Before::Stop(stop)),
             (ToShim::Signal { about, signal }, Before::Signal { signal }),
         ] {
             let json = serde_json::to_string(&ours).expect("JSON");

@@ -1,7 +1,5 @@
-//! Opens and makes the files of a spool by name: regular files alone, no link is followed, nothing is
-//! waited for, and a new file was not there before.
-//!
-//! What is in them is not known here.
+//! Opens and creates the files of a spool by name: only regular files, never through a link,
+//! without waiting, and a new file did not exist before.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,8 +12,8 @@ use std::{
 ///
 /// # Errors
 ///
-/// `Other` where a link or anything but a regular file has its name: that is no damage, and it may be
-/// gone the next time.
+/// `Other` where the name is a link or anything but a regular file: that is no damage, and it may
+/// be gone the next time.
 pub fn open(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -29,7 +27,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens a directory for reading; not by a link.
+/// Opens a directory for reading; fails on a link.
 pub fn open_directory(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -37,7 +35,8 @@ pub fn open_directory(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Opens a log (0600) to write at its end, and makes it where it is missing; see [`open`].
+/// Opens a log (0600) to append to it, and creates it where it is missing; refuses links and other
+/// files like [`open`], and a file with a second hard link.
 pub fn open_log(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new()
@@ -53,7 +52,8 @@ pub fn open_log(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Makes a file (0600) for writing; what had its name, such as what a kill has left, loses it.
+/// Creates a file (0600) for writing. An existing file of that name, such as one that a kill has
+/// left, is unlinked first.
 pub fn create_anew(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -67,7 +67,10 @@ pub fn create_anew(path: &Path) -> io::Result<File> {
 }
 
 fn no_file(path: &Path) -> io::Error {
-    io::Error::other(format!("{} is no regular file of one name", path.display()))
+    io::Error::other(format!(
+        "{} is not a regular file with a single name (hard link)",
+        path.display()
+    ))
 }
 
 #[cfg(test)]

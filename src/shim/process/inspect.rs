@@ -1,6 +1,4 @@
-//! What `/proc` says of one process. An error that is not "it is gone" is told as such.
-//!
-//! Whose a process is, and what is done about it, is not known here.
+//! Reads `/proc` of one process. Errors other than "the process is gone" are returned.
 
 use std::{
     fs::{self, File},
@@ -11,24 +9,24 @@ use nix::errno::Errno;
 
 use crate::sys::proc::{self, Stat};
 
-/// How much of a file is read in one go, bytes. `/proc/PID/stat` is shorter: 52 numbers and a name of
-/// 16 bytes (proc_pid_stat(5)).
+/// How many bytes of a file are read in one call. `/proc/PID/stat` is shorter: 52 numbers and a
+/// name of 16 bytes (proc_pid_stat(5)).
 const FILE_BYTES_MAX: usize = 2048;
 
 /// A process below the shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descendant {
-    /// Its number.
+    /// Its process id.
     pub pid: i32,
-    /// What the kernel says of it.
+    /// Its state, parent and start time, from `/proc/PID/stat`.
     pub stat: Stat,
 }
 
-/// Which process that is, also after its number has been given to another one.
+/// Process id and start time (clock ticks since boot): unique even after the id is reused.
 pub type Identity = (i32, u64);
 
 impl Descendant {
-    /// A process that runs, for tests.
+    /// A running process, for tests.
     #[cfg(test)]
     pub fn sample(pid: i32, group: i32) -> Self {
         let stat = Stat {
@@ -42,18 +40,19 @@ impl Descendant {
         Self { pid, stat }
     }
 
-    /// Which process it is.
+    /// Its process id and start time.
     pub fn identity(&self) -> Identity {
         (self.pid, self.stat.start_ticks)
     }
 
-    /// Whether it can still do something. Where only its first thread has ended the letter is that
+    /// Whether it can still run. Where only its first thread has ended, the state letter is that
     /// thread's.
     pub fn is_alive(&self) -> bool {
         !self.stat.is_dead()
     }
 
-    /// Whether it was stopped by a signal. Of one whose first thread has ended another one tells.
+    /// Whether it was stopped by a signal. Where its first thread has ended, another thread shows
+    /// it.
     pub fn is_stopped(&self) -> bool {
         match self.stat.first_thread_has_ended() {
             false => self.stat.is_stopped(),
@@ -62,8 +61,8 @@ impl Descendant {
     }
 }
 
-/// Whether a process that was sent SIGSTOP has come to its stop, in all its threads. Until then it may
-/// be in the middle of a fork, whose child does not get that signal.
+/// Whether all threads of a process that was sent SIGSTOP have stopped. Until then it may be in the
+/// middle of a fork, whose child does not get that signal.
 pub fn has_come_to_rest(process: &Descendant) -> bool {
     match process.stat.threads {
         1 => stands_still(process.stat.state),
@@ -71,7 +70,8 @@ pub fn has_come_to_rest(process: &Descendant) -> bool {
     }
 }
 
-/// A process; `None` where there is none of that number. An error says nothing about it.
+/// The process with this id; `None` where there is none. After an error it is unknown whether it
+/// exists.
 pub fn process(pid: i32) -> Result<Option<Descendant>, Errno> {
     match read(&format!("/proc/{pid}/stat")) {
         Ok(stat) => parse(pid, &stat).map(Some).ok_or(Errno::EIO),
@@ -80,11 +80,11 @@ pub fn process(pid: i32) -> Result<Option<Descendant>, Errno> {
     }
 }
 
-/// The children of a process, by all its threads; nobody where it is gone.
+/// The children of a process, over all its threads; empty where it is gone.
 pub fn children(process: &Descendant) -> io::Result<Vec<i32>> {
     let pid = process.pid;
     if process.stat.threads == 1 {
-        // One that has got another thread since is met again by the next look.
+        // If it has got a second thread since, the next scan lists the children of both.
         return children_of_thread(&format!("/proc/{pid}/task/{pid}/children"));
     }
     let mut all = Vec::new();
@@ -101,7 +101,7 @@ pub fn children(process: &Descendant) -> io::Result<Vec<i32>> {
 
 fn children_of_thread(list: &str) -> io::Result<Vec<i32>> {
     let mut text = unless_gone(read(list))?.unwrap_or_default();
-    // A whole number more would have fit: there is none.
+    // Below this length another number would have fit, so the list is complete.
     if text.len() > FILE_BYTES_MAX / 2 {
         text = unless_gone(fs::read(list))?.unwrap_or_default();
     }
@@ -113,12 +113,12 @@ pub fn start_ticks(pid: i32) -> Option<u64> {
     Stat::read(pid).ok().map(|stat| stat.start_ticks)
 }
 
-/// Its name, for people; empty where nobody knows.
+/// Its name, for people; empty where it cannot be read.
 pub fn name(pid: i32) -> String {
     proc::name(pid).unwrap_or_default()
 }
 
-/// The beginning of a file, as it is at one moment.
+/// The beginning of a file, from one read, so that it shows one moment.
 fn read(path: &str) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; FILE_BYTES_MAX];
     let length = File::open(path)?.read(&mut bytes)?;
@@ -126,12 +126,12 @@ fn read(path: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a thread besides the first one is stopped: a stop stops them all.
+/// Whether a thread other than the first one is stopped: a stop signal stops all of them.
 fn other_thread_is_stopped(pid: i32) -> bool {
     threads(pid).contains(&b'T')
 }
 
-/// The letters of all threads of a process, as far as they can be looked at.
+/// The state letters of all threads of a process, as far as they can be read.
 fn threads(pid: i32) -> Vec<u8> {
     let threads = fs::read_dir(format!("/proc/{pid}/task"));
     let letter = |thread: fs::DirEntry| {
@@ -142,14 +142,13 @@ fn threads(pid: i32) -> Vec<u8> {
     threads.filter_map(letter).collect()
 }
 
-/// Whether a thread with this letter does nothing that a stop would still have to end: it is stopped,
-/// or held by its tracer, or it waits where no signal reaches it (for its vfork, for a disk), or it
-/// has ended.
+/// Whether a thread with this state letter does nothing that a stop would still have to end: it is
+/// stopped, held by its tracer, in an uninterruptible wait (vfork, disk), or has ended.
 fn stands_still(letter: u8) -> bool {
     matches!(letter, b'T' | b't' | b'D' | b'Z' | b'X' | b'x')
 }
 
-/// What is there of it, where a process or one of its threads may be gone.
+/// `None` where the process or thread is gone.
 fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Err(error) if proc::is_gone(&error) => Ok(None),

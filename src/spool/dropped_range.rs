@@ -1,11 +1,12 @@
-//! What was dropped of one attempt's output: how many bytes where, and how many line ends. Why
-//! something is dropped, and what a reader says then, is not known here.
+//! The range that was dropped from one attempt's output: from which byte to which, and how many
+//! line ends. The shim writes it, `output` and `supervisor` read it.
 //!
-//! Dropped at the end (`drop_newest`), it is the payload of a gap record. Dropped in the middle
-//! (`drop_oldest`), it stands in a small file of its own beside the segments, which is replaced as
-//! a whole before any segment goes: whoever misses a segment finds there how far the hole reaches,
-//! and where that file says that bytes are gone, they are, whatever a kill has left lying about.
-//! There are two such files, which take turns, so that a full disk keeps nothing from being dropped.
+//! If the end was dropped (`drop_newest`), it is the payload of a gap record. If the middle was
+//! dropped (`drop_oldest`), it is in a small file of its own beside the segments, which is replaced
+//! as a whole before any segment is unlinked: a reader that misses a segment finds there how far
+//! the range reaches. Where that file says that bytes are dropped, they are, even if a kill has
+//! left their segments. There are two such files, which are exchanged, so that a full disk does not
+//! prevent dropping.
 
 use std::{
     fs::{self, File},
@@ -24,21 +25,22 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    SegmentName, paper,
+    SegmentName,
     record::{self, Decoded, RecordHeader, RecordKind},
+    safe_file,
 };
 use crate::job::{Dropped, Gap, JobNumber, Offset, Stream};
 
-/// The length of both files, bytes: more than any hole takes.
+/// Length of both files, bytes: more than any record takes.
 const RECORD_BYTES: usize = 512;
 
-/// How often is looked again while the file is being replaced.
-const LOOKS_MAX: u32 = 8;
+/// How many times a reader tries again while the file is being replaced.
+const READS_MAX: u32 = 8;
 
-/// Bytes that were dropped in one piece.
+/// One range of bytes that was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DroppedRange {
-    /// Where, and why.
+    /// From which offset to which, and why.
     #[serde(flatten)]
     pub gap: Gap,
     /// How many line ends were among the bytes.
@@ -46,8 +48,9 @@ pub struct DroppedRange {
 }
 
 impl DroppedRange {
-    /// Where output goes on that has come to `offset`: behind the hole, if that lies in it.
-    pub fn behind(&self, offset: Offset) -> Offset {
+    /// The offset at which output continues for a reader at `offset`: the end of the range, if the
+    /// offset is in it.
+    pub fn skip_past(&self, offset: Offset) -> Offset {
         if (self.gap.from..self.gap.to).contains(&offset) {
             self.gap.to
         } else {
@@ -55,7 +58,7 @@ impl DroppedRange {
         }
     }
 
-    /// How much that is.
+    /// How many bytes and lines were dropped.
     pub fn dropped(&self) -> Dropped {
         Dropped {
             bytes: self.gap.to.saturating_sub(self.gap.from),
@@ -64,22 +67,23 @@ impl DroppedRange {
     }
 }
 
-/// What the file of an attempt's hole is called.
+/// File name of an attempt's dropped range.
 pub fn file_name(job: JobNumber, attempt: u32) -> String {
     format!("{job}.{attempt}.hole")
 }
 
-/// What it is called while it is written.
+/// File name of its draft, which is written before it takes the place of the file.
 pub fn draft_name(job: JobNumber, attempt: u32) -> String {
     format!("{}.draft", file_name(job, attempt))
 }
 
-/// Makes both files of an attempt's hole, saying that there is none: whatever is dropped later is
-/// written into what they take now, without another inode or block. Once done, there is nothing to do.
+/// Creates both files of an attempt's dropped range, both saying that there is none. Later ranges
+/// are written into the space that they take now, without another inode or block. Does nothing
+/// where that is done.
 ///
 /// # Errors
 ///
-/// There is no room for them, or the disk is not well.
+/// The disk is full or returns an error.
 pub fn prepare(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()> {
     for name in [file_name(job, attempt), draft_name(job, attempt)] {
         let file = open(&spool, &name)?;
@@ -90,51 +94,52 @@ pub fn prepare(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()>
     Ok(())
 }
 
-/// Writes an attempt's hole down in the directory `spool`, in place of the one before, synced but
-/// for the directory.
+/// Writes an attempt's dropped range in the directory `spool`, in place of the one before. All but
+/// the directory is synced.
 ///
 /// # Errors
 ///
-/// One of the steps failed; what stood there stands there.
+/// One of the steps failed; the file before is unchanged.
 pub fn write(
     spool: impl AsFd,
     job: JobNumber,
     attempt: u32,
-    hole: &DroppedRange,
+    range: &DroppedRange,
 ) -> io::Result<()> {
-    draft(&spool, job, attempt, hole)?.sync_data()?;
+    draft(&spool, job, attempt, range)?.sync_data()?;
     publish(spool, job, attempt)
 }
 
-/// Writes a hole into the draft, for [`publish`]; it is not synced.
+/// Writes a range into the draft, for [`publish`]; it is not synced.
 ///
 /// # Errors
 ///
-/// It cannot be written.
+/// The draft cannot be opened or written.
 pub fn draft(
     spool: impl AsFd,
     job: JobNumber,
     attempt: u32,
-    hole: &DroppedRange,
+    range: &DroppedRange,
 ) -> io::Result<File> {
-    let mut bytes = record(hole)?;
-    // Of one length: nothing of a longer one may stand behind it, and it needs no other block.
+    let mut bytes = record(range)?;
+    // Always the same length: no rest of a longer record stays, and no other block is needed.
     bytes.resize(bytes.len().max(RECORD_BYTES), 0);
     let file = open(spool, &draft_name(job, attempt))?;
     file.write_all_at(&bytes, 0)?;
     Ok(file)
 }
 
-/// What the draft says holds from now on. The file that held until now is the next draft.
+/// Makes the draft the valid file. The file before becomes the next draft.
 ///
 /// # Errors
 ///
-/// What stood there stands there.
+/// The rename failed; the file before is unchanged.
 pub fn publish(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()> {
     let (name, draft) = (file_name(job, attempt), draft_name(job, attempt));
     let exchanged = renameat_with(&spool, &draft, &spool, &name, RenameFlags::EXCHANGE);
     match exchanged {
-        // Nothing to exchange it with, or a file system that cannot: then the draft is used up.
+        // There is no file to exchange it with, or the file system cannot exchange: then the draft
+        // is renamed.
         Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
             Ok(renameat(&spool, &draft, &spool, &name)?)
         }
@@ -142,11 +147,13 @@ pub fn publish(spool: impl AsFd, job: JobNumber, attempt: u32) -> io::Result<()>
     }
 }
 
-/// The files of an attempt's hole that are there, the one that is read last. Blocking.
+/// The names of the files of an attempt's dropped range that exist; the file that readers read
+/// comes last. Blocking.
 pub fn files(spool: &Path, job: JobNumber, attempt: u32) -> Vec<String> {
     let names = [draft_name(job, attempt), file_name(job, attempt)];
     let is_there = |name: &String| {
-        // Where it cannot be looked at, it is unlinked as well: a name too many does no harm.
+        // If it cannot be looked at, its name is returned as well: unlinking a missing file does no
+        // harm.
         let looked = fs::symlink_metadata(spool.join(name));
         !matches!(looked, Err(error) if error.kind() == io::ErrorKind::NotFound)
     };
@@ -160,28 +167,28 @@ fn open(spool: impl AsFd, name: &str) -> io::Result<File> {
     Ok(openat(spool, name, flags, mode)?.into())
 }
 
-fn record(hole: &DroppedRange) -> io::Result<Vec<u8>> {
+fn record(range: &DroppedRange) -> io::Result<Vec<u8>> {
     let header = RecordHeader {
         kind: RecordKind::Gap,
         stream: Stream::Stdout,
-        offset: hole.gap.from,
+        offset: range.gap.from,
         wall_us: 0,
         boottime_us: 0,
     };
-    Ok(record::encode(&header, &serde_json::to_vec(hole)?))
+    Ok(record::encode(&header, &serde_json::to_vec(range)?))
 }
 
-/// The hole in an attempt's output, if there is one: a file of zeros says that there is none. One
-/// that says nothing else counts as none, too: it is replaced as a whole, so that only damage makes
-/// one. Blocking.
+/// The dropped range of an attempt, if there is one: a file of zeros says that there is none. A
+/// file with other contents counts as none, too: because it is replaced as a whole, only damage can
+/// produce one. Blocking.
 pub fn read(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<Option<DroppedRange>> {
     let path = spool.join(file_name(job, attempt));
     let mut bytes = Vec::new();
-    for _ in 0..LOOKS_MAX {
+    for _ in 0..READS_MAX {
         let Some(inode) = load(&path, &mut bytes)? else {
             return Ok(None);
         };
-        // Since it was opened it may have become the draft, and half of another.
+        // Since it was opened it may have become the draft, and may be half overwritten.
         match fs::symlink_metadata(&path) {
             Ok(now) if now.ino() == inode => break,
             Ok(_) => {}
@@ -192,9 +199,9 @@ pub fn read(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<Option<Dro
     parse(&bytes, job, attempt)
 }
 
-/// Reads a whole file; its inode, where it is there.
+/// Reads a whole file; returns its inode, or `None` where it does not exist.
 fn load(path: &Path, bytes: &mut Vec<u8>) -> io::Result<Option<u64>> {
-    let mut file = match paper::open(path) {
+    let mut file = match safe_file::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
@@ -212,13 +219,17 @@ fn parse(bytes: &[u8], job: JobNumber, attempt: u32) -> io::Result<Option<Droppe
             Ok(Some(serde_json::from_slice(payload)?))
         }
         _ => {
-            tracing::error!(job, attempt, "the file of a hole is damaged");
+            tracing::error!(
+                job,
+                attempt,
+                "the file of its dropped range is damaged and is ignored"
+            );
             Ok(None)
         }
     }
 }
 
-/// The attempt's segments that are there, in order. Lists the directory: blocking.
+/// The segments of an attempt that exist, in order. Lists the directory: blocking.
 pub fn segments(spool: &Path, job: JobNumber, attempt: u32) -> io::Result<Vec<SegmentName>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(spool)? {
@@ -235,7 +246,7 @@ mod tests {
     use super::*;
     use crate::job::GapReason;
 
-    const HOLE: DroppedRange = DroppedRange {
+    const RANGE: DroppedRange = DroppedRange {
         gap: Gap {
             from: 10,
             to: 30,
@@ -245,22 +256,22 @@ mod tests {
     };
 
     #[test]
-    fn output_goes_on_behind_a_hole() {
+    fn output_goes_on_after_a_dropped_range() {
         for (offset, expected) in [(0, 0), (9, 9), (10, 30), (29, 30), (30, 30), (31, 31)] {
-            assert_eq!(HOLE.behind(offset), expected, "{offset}");
+            assert_eq!(RANGE.skip_past(offset), expected, "{offset}");
         }
     }
 
     #[test]
-    fn the_newest_hole_is_read() {
+    fn the_newest_dropped_range_is_read() {
         let dir = tempfile::tempdir().expect("tempdir");
         let spool = File::open(dir.path()).expect("open");
         assert_eq!(read(dir.path(), 7, 1).expect("read"), None);
-        let mut wider = HOLE;
+        let mut wider = RANGE;
         wider.gap.to = 50;
-        for hole in [HOLE, wider] {
-            write(&spool, 7, 1, &hole).expect("write");
-            assert_eq!(read(dir.path(), 7, 1).expect("read"), Some(hole));
+        for range in [RANGE, wider] {
+            write(&spool, 7, 1, &range).expect("write");
+            assert_eq!(read(dir.path(), 7, 1).expect("read"), Some(range));
         }
         assert_eq!(read(dir.path(), 7, 2).expect("read"), None);
     }
@@ -283,11 +294,11 @@ mod tests {
         }
         let before = inodes();
         assert_eq!(before.len(), 2);
-        let mut hole = HOLE;
+        let mut range = RANGE;
         for to in [50, 30, 4_000_000_000] {
-            hole.gap.to = to;
-            write(&spool, 7, 1, &hole).expect("write");
-            assert_eq!(read(dir.path(), 7, 1).expect("read"), Some(hole));
+            range.gap.to = to;
+            write(&spool, 7, 1, &range).expect("write");
+            assert_eq!(read(dir.path(), 7, 1).expect("read"), Some(range));
             prepare(&spool, 7, 1).expect("prepare");
             assert_eq!(
                 (inodes(), files(dir.path(), 7, 1).len()),
@@ -302,13 +313,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let spool = File::open(dir.path()).expect("open");
         prepare(&spool, 7, 1).expect("prepare");
-        write(&spool, 7, 1, &HOLE).expect("write");
+        write(&spool, 7, 1, &RANGE).expect("write");
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
-                let mut hole = HOLE;
+                let mut range = RANGE;
                 for lines in 0..2000 {
-                    hole.lines = lines;
-                    draft(&spool, 7, 1, &hole).expect("draft");
+                    range.lines = lines;
+                    draft(&spool, 7, 1, &range).expect("draft");
                     publish(&spool, 7, 1).expect("publish");
                 }
             });
@@ -319,9 +330,9 @@ mod tests {
     }
 
     #[test]
-    fn torn_at_every_byte_it_is_no_hole() {
+    fn torn_at_every_byte_it_is_no_dropped_range() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let bytes = record(&HOLE).expect("a record");
+        let bytes = record(&RANGE).expect("a record");
         for cut in 0..bytes.len() {
             fs::write(dir.path().join(file_name(7, 1)), &bytes[..cut]).expect("write");
             assert_eq!(read(dir.path(), 7, 1).expect("read"), None, "cut at {cut}");
@@ -330,8 +341,8 @@ mod tests {
 
     #[test]
     fn a_gap_record_may_say_how_many_lines() {
-        let json = serde_json::to_vec(&HOLE).expect("json");
+        let json = serde_json::to_vec(&RANGE).expect("json");
         let gap: Gap = serde_json::from_slice(&json).expect("a gap");
-        assert_eq!(gap, HOLE.gap);
+        assert_eq!(gap, RANGE.gap);
     }
 }
