@@ -63,7 +63,7 @@ impl StopCause {
     }
 
     /// Whether the stop was somebody's wish rather than a limit of the job.
-    pub fn is_wish(self) -> bool {
+    pub fn is_request(self) -> bool {
         matches!(self, Self::Cancel | Self::Kill)
     }
 }
@@ -71,7 +71,7 @@ impl StopCause {
 /// Somebody's wish that an attempt ends. Committed first, then sent to the shim, and sent again
 /// after every adoption: a level, not an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StopWish {
+pub struct StopRequest {
     /// Who asked: a session, `cli`, a program's own word.
     pub by: String,
     /// `Cancel` or `Kill`.
@@ -112,11 +112,11 @@ impl StopFacts {
     }
 
     /// Of a wish that no shim has heard: no attempt was running, or it is gone.
-    pub fn unheard(wish: &StopWish) -> Self {
+    pub fn undelivered(request: &StopRequest) -> Self {
         Self {
-            by: wish.by.clone(),
-            cause: wish.cause,
-            asked_at_us: wish.asked_at_us,
+            by: request.by.clone(),
+            cause: request.cause,
+            asked_at_us: request.asked_at_us,
             signals: Vec::new(),
             killed: false,
             refused: Vec::new(),
@@ -178,7 +178,7 @@ impl ExitFacts {
     pub fn outcome(&self) -> (JobState, Option<Reason>) {
         let stop = self.stop.as_ref().filter(|stop| stop.has_counted());
         let cause = stop.map(|stop| stop.cause);
-        if let (Exit::SpawnFailed(_), None) = (&self.exit, cause.filter(|c| c.is_wish())) {
+        if let (Exit::SpawnFailed(_), None) = (&self.exit, cause.filter(|c| c.is_request())) {
             return (JobState::Failed, Some(Reason::Spawn));
         }
         match cause {

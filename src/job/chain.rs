@@ -5,7 +5,7 @@
 use super::{
     JobState, Reason,
     state::may_follow,
-    verdict::{Fault, VerificationProblem},
+    verification::{Fault, VerificationProblem},
 };
 
 /// A recorded state change.
@@ -58,11 +58,11 @@ impl Chain {
             let (to, is) = (last.to.name(), state.name());
             format!("the newest event, {id}, leads to {to}, and the job is {is}")
         } else if state.is_final() && last.reason != reason {
-            let (told, is) = (words(last.reason), words(reason));
-            format!("the newest event, {id}, gives the reason {told}, and the job {is}")
+            let (recorded, is) = (reason_name(last.reason), reason_name(reason));
+            format!("the newest event, {id}, gives the reason {recorded}, and the job {is}")
         } else if last.attempt.unwrap_or(0) != attempt {
-            let told = last.attempt.unwrap_or(0);
-            format!("the newest event, {id}, is of attempt {told}, and the job is at {attempt}")
+            let recorded = last.attempt.unwrap_or(0);
+            format!("the newest event, {id}, is of attempt {recorded}, and the job is at {attempt}")
         } else {
             return None;
         };
@@ -73,7 +73,7 @@ impl Chain {
     }
 }
 
-fn words(reason: Option<Reason>) -> &'static str {
+fn reason_name(reason: Option<Reason>) -> &'static str {
     reason.map_or("none", Reason::name)
 }
 
@@ -107,7 +107,7 @@ fn wrong_reason(next: Recorded) -> Option<String> {
         JobState::Queued => matches!(next.reason, None | Some(Reason::Lost)),
         _ => next.reason.is_none(),
     };
-    let (to, reason) = (next.to.name(), words(next.reason));
+    let (to, reason) = (next.to.name(), reason_name(next.reason));
     (!fits).then(|| format!("nothing becomes {to} for the reason {reason}"))
 }
 

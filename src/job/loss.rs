@@ -35,12 +35,19 @@ pub enum AfterLoss {
 /// A stop only counts where there would be another attempt: whether it reached the one that is lost
 /// cannot be known, and what cannot be known is `lost`. Where nobody could look at what is left of
 /// the lost attempt (not `looked`), it may still run, and there is no other one beside it.
-pub fn after_loss(on_lost: OnLost, lost_before: u32, stop_wished: bool, looked: bool) -> AfterLoss {
+pub fn after_loss(
+    on_lost: OnLost,
+    lost_before: u32,
+    stop_requested: bool,
+    survivors_known: bool,
+) -> AfterLoss {
     match on_lost {
-        OnLost::Retry if looked && lost_before < LOST_RETRIES_MAX => match stop_wished {
-            true => AfterLoss::Cancel,
-            false => AfterLoss::Retry,
-        },
+        OnLost::Retry if survivors_known && lost_before < LOST_RETRIES_MAX => {
+            match stop_requested {
+                true => AfterLoss::Cancel,
+                false => AfterLoss::Retry,
+            }
+        }
         OnLost::Fail | OnLost::Retry => AfterLoss::Fail,
     }
 }
@@ -51,7 +58,7 @@ mod tests {
 
     #[test]
     fn the_whole_decision() {
-        for (on_lost, lost_before, stop_wished, expected) in [
+        for (on_lost, lost_before, stop_requested, expected) in [
             (OnLost::Fail, 0, false, AfterLoss::Fail),
             (OnLost::Fail, 0, true, AfterLoss::Fail),
             (OnLost::Retry, 0, false, AfterLoss::Retry),
@@ -60,9 +67,12 @@ mod tests {
             (OnLost::Retry, 0, true, AfterLoss::Cancel),
             (OnLost::Retry, 3, true, AfterLoss::Fail),
         ] {
-            let decided = after_loss(on_lost, lost_before, stop_wished, true);
-            assert_eq!(decided, expected, "{on_lost:?} {lost_before} {stop_wished}");
-            let blind = after_loss(on_lost, lost_before, stop_wished, false);
+            let decided = after_loss(on_lost, lost_before, stop_requested, true);
+            assert_eq!(
+                decided, expected,
+                "{on_lost:?} {lost_before} {stop_requested}"
+            );
+            let blind = after_loss(on_lost, lost_before, stop_requested, false);
             assert_eq!(blind, AfterLoss::Fail);
         }
     }

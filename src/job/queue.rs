@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     NewJobRefusal,
     read::NAME_BYTES_MAX,
-    spec::{JOINED, JobSpec},
+    spec::{JobSpec, MERGED_KEYS},
 };
 
 /// A queue as users see it.
@@ -102,7 +102,7 @@ impl Queue {
                     filled.insert(key.clone(), default.clone());
                 }
                 (Some(Value::Object(own)), Value::Object(entries))
-                    if JOINED.contains(&key.as_str()) =>
+                    if MERGED_KEYS.contains(&key.as_str()) =>
                 {
                     for (name, value) in entries {
                         own.entry(name).or_insert_with(|| value.clone());

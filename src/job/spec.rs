@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Keys whose entries are the user's own: those of a queue and of a job are joined.
-pub(super) const JOINED: [&str; 2] = ["env", "labels"];
+pub(super) const MERGED_KEYS: [&str; 2] = ["env", "labels"];
 
 /// A job as submitted, defaults filled in. Two submissions are the same job if and only if their
 /// specs are equal, the idempotency key aside.
@@ -88,7 +88,7 @@ pub struct JobSpec {
 }
 
 /// Keys that are promised and not built yet.
-const LATER_KEYS: [&str; 10] = [
+const UNSUPPORTED_KEYS: [&str; 10] = [
     "pty",
     "exclusive",
     "after",
@@ -194,7 +194,7 @@ impl JobSpec {
 
     fn of_object(mut object: Map<String, Value>) -> Result<Self, NewJobRefusal> {
         let command = Command::take(&mut object)?;
-        forget_nulls(&mut object);
+        remove_nulls(&mut object);
         let mut track = Track::new();
         let object = Value::Object(object);
         let read = Self::deserialize(serde_path_to_error::Deserializer::new(object, &mut track));
@@ -207,7 +207,7 @@ impl JobSpec {
 /// Only for a user's own keys: a stored job, or one from another version, may have others.
 fn refuse_unknown(object: &Map<String, Value>) -> Result<(), NewJobRefusal> {
     for key in object.keys() {
-        if LATER_KEYS.contains(&key.as_str()) {
+        if UNSUPPORTED_KEYS.contains(&key.as_str()) {
             return Err(NewJobRefusal::unsupported(key));
         }
         refuse_others(key, &KNOWN_KEYS)?;
@@ -237,11 +237,11 @@ fn refuse_others(key: &str, known: &[&str]) -> Result<(), NewJobRefusal> {
 }
 
 /// Null is as good as left out, also inside of an object whose keys are ours.
-fn forget_nulls(object: &mut Map<String, Value>) {
+fn remove_nulls(object: &mut Map<String, Value>) {
     object.retain(|_, value| !value.is_null());
     for (key, value) in object {
         if let Value::Object(inner) = value
-            && !JOINED.contains(&key.as_str())
+            && !MERGED_KEYS.contains(&key.as_str())
         {
             inner.retain(|_, value| !value.is_null());
         }
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_unsupported() {
-        for key in LATER_KEYS {
+        for key in UNSUPPORTED_KEYS {
             let refused = with(key, json!(true));
             assert_eq!(refused, Err(NewJobRefusal::unsupported(key)));
         }

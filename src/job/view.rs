@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
-    attempt::{Exit, StopFacts, StopWish, Survivor, Usage},
+    attempt::{Exit, StopFacts, StopRequest, Survivor, Usage},
     command::Command,
     id::{JobId, JobNumber},
     signal,
@@ -92,22 +92,22 @@ fn serialize_exit<S: Serializer>(exit: &Option<Exit>, serializer: S) -> Result<S
 #[derive(Debug, Clone, PartialEq)]
 pub enum StopView {
     /// Committed, and perhaps on its way.
-    Wished(StopWish),
+    Requested(StopRequest),
     /// The same, and the kernel did not let it reach these processes.
-    Refused(StopWish, Vec<Survivor>),
+    Refused(StopRequest, Vec<Survivor>),
     /// It reached the shim before the leader's exit.
     Done(StopFacts),
 }
 
 impl Serialize for StopView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (none, nobody) = (&[] as &[String], &[] as &[Survivor]);
+        let (none, no_processes) = (&[] as &[String], &[] as &[Survivor]);
         let (by, cause, at) = match self {
-            Self::Wished(w) | Self::Refused(w, _) => (&w.by, w.cause, w.asked_at_us),
+            Self::Requested(w) | Self::Refused(w, _) => (&w.by, w.cause, w.asked_at_us),
             Self::Done(d) => (&d.by, d.cause, d.asked_at_us),
         };
         let (signals, killed, refused) = match self {
-            Self::Wished(_) => (none, false, nobody),
+            Self::Requested(_) => (none, false, no_processes),
             Self::Refused(_, refused) => (none, false, refused.as_slice()),
             Self::Done(d) => (d.signals.as_slice(), d.killed, d.refused.as_slice()),
         };

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttemptRef, ShimKey};
 use crate::job::{
-    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopWish, Survivor,
-    WhenFull,
+    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopRequest,
+    Survivor, WhenFull,
 };
 
 /// Version of this protocol; a shim tells it in its `welcome`.
@@ -82,7 +82,7 @@ pub struct RunSpec {
     /// What stays free on the file system, bytes; at it the process waits.
     pub free_bytes_min: u64,
     /// A wish that was committed before the attempt began.
-    pub stop: Option<StopWish>,
+    pub stop: Option<StopRequest>,
 }
 
 /// A program that a shim shall start beside itself. Words are bytes: paths need not be UTF-8.
@@ -136,7 +136,7 @@ pub enum ToShim {
         about: AttemptRef,
         /// Who wants it, and how.
         #[serde(flatten)]
-        wish: StopWish,
+        wish: StopRequest,
     },
     /// SIGSTOP to the whole tree (level).
     Pause {
@@ -224,7 +224,7 @@ pub enum ShimState {
         /// When the process was started, µs since 1970; 0 where it is not yet.
         started_at_us: i64,
         /// The stop that has been begun.
-        stop: Option<StopWish>,
+        stop: Option<StopRequest>,
     },
     /// An attempt has ended and its final commit has not been acknowledged.
     Exited {
@@ -340,7 +340,7 @@ pub enum FromShim {
         about: AttemptRef,
         /// As it was asked.
         #[serde(flatten)]
-        wish: StopWish,
+        wish: StopRequest,
     },
     /// The process waits (`true`) or goes on (`false`): the spool or the disk is full, or the
     /// process cannot be started yet.

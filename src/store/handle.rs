@@ -6,17 +6,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::sqlite::{
-    attempts, events, evidence, job_snapshot, jobs,
+    attempts, events, job_snapshot, jobs,
     keys::ShimSeed,
     list,
     long_path::LongPath,
     open,
     open::Checked,
-    queues,
+    queues, records,
     snapshot::{Snapshot, SnapshotError},
-    stored,
-    tally::StateCounts,
-    view, writer,
+    state_counts::StateCounts,
+    stored, view, writer,
     writer::{Writer, WriterRequest},
 };
 use super::{
@@ -27,8 +26,8 @@ use super::{
 };
 use crate::{
     job::{
-        Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
-        Survivor, chain::Recorded,
+        Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange,
+        StopRequest, Survivor, chain::Recorded,
     },
     sys::disk_reserve::DiskReserve,
 };
@@ -49,13 +48,13 @@ pub struct Store {
 struct StoreInner {
     requests: mpsc::Sender<WriterRequest>,
     readers: open::ReaderPool,
-    _way: LongPath,
+    _long_path: LongPath,
     failed: CancellationToken,
-    tally: Arc<StateCounts>,
-    ballast: DiskReserve,
+    state_counts: Arc<StateCounts>,
+    disk_reserve: DiskReserve,
     checked: Checked,
     /// Where the database lay when it was opened.
-    place: String,
+    file_id: String,
     /// What the keys of shims are made from.
     shim_seed: ShimSeed,
 }
@@ -89,7 +88,7 @@ impl Store {
         if self.inner.checked == Checked::Whole {
             return;
         }
-        match open::look_through_outputs(&self.inner.readers).await {
+        match open::find_damage_in_outputs(&self.inner.readers).await {
             Ok(None) => {}
             Ok(Some(damage)) => self.distrust(&format!("the outputs are damaged: {damage}")),
             Err(error) => self.distrust(&error),
@@ -103,36 +102,36 @@ impl Store {
             digest_key,
             shim_seed,
             readers,
-            way,
+            long_path,
             presence,
-            ballast,
+            disk_reserve,
             checked,
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
-        let tally = Arc::<StateCounts>::default();
-        let place = presence.place();
+        let state_counts = Arc::<StateCounts>::default();
+        let file_id = presence.file_id();
         let writer = Writer {
             conn: writer,
             key: digest_key,
-            _way: way.clone(),
+            _long_path: long_path.clone(),
             presence,
-            ballast: ballast.clone(),
+            disk_reserve: disk_reserve.clone(),
             requests: incoming,
             failed: failed.clone(),
-            tally: tally.clone(),
+            state_counts: state_counts.clone(),
         };
         tokio::spawn(writer.run());
         let inner = StoreInner {
             requests,
             readers,
             shim_seed,
-            _way: way,
+            _long_path: long_path,
             failed,
-            tally,
-            ballast,
+            state_counts,
+            disk_reserve,
             checked,
-            place,
+            file_id,
         };
         Self {
             inner: Arc::new(inner),
@@ -155,14 +154,14 @@ impl Store {
     }
 
     /// Room on the disk that is kept for what must be stored when nothing else is left of it.
-    pub fn ballast(&self) -> &DiskReserve {
-        &self.inner.ballast
+    pub fn disk_reserve(&self) -> &DiskReserve {
+        &self.inner.disk_reserve
     }
 
     /// Increments and commits the epoch.
     pub async fn begin_epoch(&self, boot_id: &str) -> Result<Epoch, StoreError> {
-        let ask = Write::BeginEpoch(boot_id.to_owned(), self.inner.place.clone());
-        self.write(ask, |answer| match answer {
+        let write = Write::BeginEpoch(boot_id.to_owned(), self.inner.file_id.clone());
+        self.write(write, |result| match result {
             WriteResult::Epoch(epoch) => Some(epoch),
             _ => None,
         })
@@ -195,16 +194,16 @@ impl Store {
     pub async fn submit(&self, submission: Submission) -> Result<StoredSubmission, SubmitError> {
         let submissions: Arc<[Submission]> = [submission].into();
         loop {
-            let taken = self.take(Arc::clone(&submissions)).await;
-            let taken = taken.map_err(|refused| refused.error)?;
-            for (submission, taken) in submissions.iter().zip(taken) {
-                if taken.created {
-                    let (job, created) = (jobs::as_submitted(submission, taken.number), true);
+            let outcomes = self.submit_all(Arc::clone(&submissions)).await;
+            let outcomes = outcomes.map_err(|refused| refused.error)?;
+            for (submission, outcome) in submissions.iter().zip(outcomes) {
+                if outcome.created {
+                    let (job, created) = (jobs::as_submitted(submission, outcome.number), true);
                     return Ok(StoredSubmission { job, created });
                 }
                 // One that was deleted a moment ago has given its key back: try again.
                 if let Some(job) = self
-                    .job(JobRef::Number(taken.number), Include::default())
+                    .job(JobRef::Number(outcome.number), Include::default())
                     .await?
                 {
                     let created = false;
@@ -224,15 +223,15 @@ impl Store {
         &self,
         submissions: Vec<Submission>,
     ) -> Result<Vec<SubmitOutcome>, BatchRefused> {
-        self.take(submissions.into()).await
+        self.submit_all(submissions.into()).await
     }
 
-    async fn take(
+    async fn submit_all(
         &self,
         submissions: Arc<[Submission]>,
     ) -> Result<Vec<SubmitOutcome>, BatchRefused> {
-        self.write(Write::Submit(submissions), |answer| match answer {
-            WriteResult::Submitted(taken) => Some(taken),
+        self.write(Write::Submit(submissions), |result| match result {
+            WriteResult::Submitted(outcomes) => Some(outcomes),
             _ => None,
         })
         .await?
@@ -240,7 +239,7 @@ impl Store {
 
     /// Creates a queue, with as many slots as `default` unless a number is named, or changes it.
     pub async fn set_queue(&self, change: QueueChange) -> Result<QueueSet, StoreError> {
-        self.write(Write::SetQueue(change), |answer| match answer {
+        self.write(Write::SetQueue(change), |result| match result {
             WriteResult::QueueSet(set) => Some(set),
             _ => None,
         })
@@ -249,7 +248,7 @@ impl Store {
 
     /// Takes a queue away whose jobs are all final. Which ones stay for ever, the caller knows.
     pub async fn delete_queue(&self, name: String) -> Result<QueueDeleted, StoreError> {
-        self.write(Write::DeleteQueue(name), |answer| match answer {
+        self.write(Write::DeleteQueue(name), |result| match result {
             WriteResult::QueueDeleted(deleted) => Some(deleted),
             _ => None,
         })
@@ -265,13 +264,13 @@ impl Store {
         instance: String,
         at: Micros,
     ) -> Result<Claimed, StoreError> {
-        let ask = Write::Claim(ClaimRequest {
+        let write = Write::Claim(ClaimRequest {
             offers,
             boot_id,
             instance,
             at,
         });
-        self.write(ask, |answer| match answer {
+        self.write(write, |result| match result {
             WriteResult::Claimed(claimed) => Some(claimed),
             _ => None,
         })
@@ -342,43 +341,43 @@ impl Store {
 
     /// Cancels a job that waits, at once; stores the wish for one that runs. `wish.cause` is
     /// `Cancel` or `Kill`.
-    pub async fn wish_stop(
+    pub async fn request_stop(
         &self,
         job: JobRef,
-        wish: StopWish,
+        request: StopRequest,
     ) -> Result<StopRequested, StoreError> {
-        self.write(Write::WishStop(job, wish), |answer| match answer {
-            WriteResult::Wished(wished) => Some(*wished),
+        self.write(Write::RequestStop(job, request), |result| match result {
+            WriteResult::StopRequested(outcome) => Some(*outcome),
             _ => None,
         })
         .await
     }
 
     /// Stores the wish that a running job pauses (`pause`) or goes on.
-    pub async fn wish_pause(
+    pub async fn request_pause(
         &self,
         job: JobRef,
         pause: bool,
         actor: String,
         at: Micros,
     ) -> Result<PauseRequested, StoreError> {
-        let ask = Write::WishPause(PauseRequest {
+        let write = Write::RequestPause(PauseRequest {
             job,
             pause,
             actor,
             at,
         });
-        self.write(ask, |answer| match answer {
-            WriteResult::PauseWished(wished) => Some(*wished),
+        self.write(write, |result| match result {
+            WriteResult::PauseRequested(outcome) => Some(*outcome),
             _ => None,
         })
         .await
     }
 
     /// Keeps an input of a job that waits, or names the shim that is to have it.
-    pub async fn input(&self, job: JobRef, input: Input) -> Result<InputMet, StoreError> {
-        self.write(Write::Input(job, input), |answer| match answer {
-            WriteResult::InputMet(met) => Some(*met),
+    pub async fn input(&self, job: JobRef, input: Input) -> Result<InputOutcome, StoreError> {
+        self.write(Write::Input(job, input), |result| match result {
+            WriteResult::InputOutcome(outcome) => Some(*outcome),
             _ => None,
         })
         .await
@@ -386,7 +385,7 @@ impl Store {
 
     /// Changes a job that has not started.
     pub async fn update(&self, job: JobRef, change: JobChange) -> Result<Updated, StoreError> {
-        self.write(Write::Update(job, change), |answer| match answer {
+        self.write(Write::Update(job, change), |result| match result {
             WriteResult::Updated(updated) => Some(*updated),
             _ => None,
         })
@@ -396,7 +395,7 @@ impl Store {
     /// Takes a final job away, with its attempts and its output. Its segment files are the
     /// caller's business: a start on this data directory unlinks those that no row names.
     pub async fn delete(&self, job: JobRef) -> Result<Deleted, StoreError> {
-        self.write(Write::Delete(job), |answer| match answer {
+        self.write(Write::Delete(job), |result| match result {
             WriteResult::Deleted(deleted) => Some(*deleted),
             _ => None,
         })
@@ -424,8 +423,8 @@ impl Store {
         self.fenced(Write::SegmentRead(row)).await
     }
 
-    async fn fenced(&self, ask: Write) -> Result<Fenced, StoreError> {
-        self.write(ask, |answer| match answer {
+    async fn fenced(&self, write: Write) -> Result<Fenced, StoreError> {
+        self.write(write, |result| match result {
             WriteResult::Fenced(fenced) => Some(fenced),
             _ => None,
         })
@@ -436,14 +435,14 @@ impl Store {
     /// first poll, so writes keep the order in which their futures are polled.
     async fn write<T>(
         &self,
-        ask: Write,
+        write: Write,
         pick: fn(WriteResult) -> Option<T>,
     ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         match self
             .inner
             .requests
-            .try_send(WriterRequest::Write(ask, reply))
+            .try_send(WriterRequest::Write(write, reply))
         {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(request)) => {
@@ -452,8 +451,8 @@ impl Store {
             }
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(StoreError::Stopping),
         }
-        let answer = answer.await.map_err(|_| StoreError::Stopping)??;
-        pick(answer).ok_or(StoreError::WrongAnswer)
+        let result = result.await.map_err(|_| StoreError::Stopping)??;
+        pick(result).ok_or(StoreError::WrongAnswer)
     }
 
     // ---- reads
@@ -522,7 +521,7 @@ impl Store {
 
     /// What the row of a job says, and which of its events is the newest.
     pub async fn job_record(&self, number: JobNumber) -> Result<Option<JobRecord>, StoreError> {
-        Ok(evidence::job(&self.inner.readers, number).await?)
+        Ok(records::job(&self.inner.readers, number).await?)
     }
 
     /// What is on record about a job's attempts, in order.
@@ -530,7 +529,7 @@ impl Store {
         &self,
         number: JobNumber,
     ) -> Result<Vec<AttemptRecord>, StoreError> {
-        Ok(evidence::attempts(&self.inner.readers, number).await?)
+        Ok(records::attempts(&self.inner.readers, number).await?)
     }
 
     /// At most `limit` events of a job behind the event `after`, in order.
@@ -540,7 +539,7 @@ impl Store {
         after: i64,
         limit: u32,
     ) -> Result<Vec<Recorded>, StoreError> {
-        Ok(evidence::recorded(&self.inner.readers, number, after, limit).await?)
+        Ok(records::recorded(&self.inner.readers, number, after, limit).await?)
     }
 
     /// The first offset behind `offset` at which a row of a job's output begins.
@@ -549,7 +548,7 @@ impl Store {
         number: JobNumber,
         offset: Offset,
     ) -> Result<Option<Offset>, StoreError> {
-        Ok(evidence::next_row(&self.inner.readers, number, offset).await?)
+        Ok(records::next_row(&self.inner.readers, number, offset).await?)
     }
 
     /// Those of these jobs that are final.
@@ -559,7 +558,7 @@ impl Store {
 
     /// How many jobs are in each state; states without jobs are missing.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
-        Ok(self.inner.tally.counts(&self.inner.readers).await?)
+        Ok(self.inner.state_counts.counts(&self.inner.readers).await?)
     }
 
     /// The highest number that a job has had; 0 before the first one.

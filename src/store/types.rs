@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::job::{
     Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobSpec, JobState,
-    Micros, Offset, Queue, Reason, StopWish,
+    Micros, Offset, Queue, Reason, StopRequest,
 };
 
 /// What a server start writes down before it touches anything else.
@@ -344,7 +344,7 @@ pub enum StopRequested {
         /// The shim.
         shim: String,
         /// The wish as it stands now (a kill is never weakened to a cancel).
-        wish: StopWish,
+        request: StopRequest,
     },
     /// The job is final; nothing happened.
     Final(Job),
@@ -374,7 +374,7 @@ pub enum PauseRequested {
 
 /// What an input met.
 #[derive(Debug, Clone, PartialEq)]
-pub enum InputMet {
+pub enum InputOutcome {
     /// The job waits: this is what became of the input, durably.
     Kept {
         /// The job.
@@ -408,9 +408,9 @@ pub enum InputMet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fenced {
     /// It was written.
-    Done,
+    Applied,
     /// It was written, and the job waits for another attempt.
-    Again,
+    Requeued,
     /// The attempt is not the current one any more, or the state did not fit: nothing changed.
     Stale,
 }
@@ -440,7 +440,7 @@ pub struct OpenAttempt {
     /// The digest's state at `hashed_to`; `None`: nothing hashed yet.
     pub hash_state: Option<Vec<u8>>,
     /// The wish to stop it.
-    pub stop: Option<StopWish>,
+    pub stop: Option<StopRequest>,
     /// Whether a pause is wished.
     pub pause: bool,
     /// Whether the start is on record in the ledger.

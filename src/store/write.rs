@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use super::types::{
-    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputMet, PauseRequested, QueueDeleted,
-    QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission, SubmitOutcome,
-    Updated,
+    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, PauseRequested,
+    QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission,
+    SubmitOutcome, Updated,
 };
-use crate::job::{Input, JobChange, JobNumber, JobRef, Micros, QueueChange, StopWish, Survivor};
+use crate::job::{Input, JobChange, JobNumber, JobRef, Micros, QueueChange, StopRequest, Survivor};
 
 /// One write.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub enum Write {
     Started(StartedAttempt),
     Paused(PauseReport),
     StopRefused(RefusalReport),
-    WishStop(JobRef, StopWish),
-    WishPause(PauseRequest),
+    RequestStop(JobRef, StopRequest),
+    RequestPause(PauseRequest),
     Input(JobRef, Input),
     Update(JobRef, JobChange),
     Delete(JobRef),
@@ -41,11 +41,11 @@ pub enum WriteResult {
     QueueDeleted(QueueDeleted),
     Submitted(Result<Vec<SubmitOutcome>, BatchRefused>),
     Fenced(Fenced),
-    Wished(Box<StopRequested>),
-    PauseWished(Box<PauseRequested>),
+    StopRequested(Box<StopRequested>),
+    PauseRequested(Box<PauseRequested>),
     Updated(Box<Updated>),
     Deleted(Box<Deleted>),
-    InputMet(Box<InputMet>),
+    InputOutcome(Box<InputOutcome>),
     Claimed(Claimed),
 }
 
@@ -63,8 +63,8 @@ impl Write {
             Self::Started(_) => 2,
             Self::Paused(_)
             | Self::StopRefused(_)
-            | Self::WishStop(..)
-            | Self::WishPause(_)
+            | Self::RequestStop(..)
+            | Self::RequestPause(_)
             | Self::Input(..)
             | Self::Update(..)
             | Self::Delete(_)

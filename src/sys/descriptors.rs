@@ -23,7 +23,7 @@ const OPEN_ALWAYS: u64 = 28;
 
 /// Descriptors that are opened for a moment: for starting a shim, looking at locks and at `/proc`,
 /// reading and unlinking segments.
-const OPEN_FOR_A_MOMENT: u64 = 8;
+const OPEN_BRIEFLY: u64 = 8;
 
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
@@ -48,7 +48,7 @@ pub fn raise() -> io::Result<()> {
 
 /// Makes something; where that fails, it is tried again for two seconds. For a program that begins:
 /// nothing else runs meanwhile.
-pub fn patiently<T>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+pub fn retry_briefly<T>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let began = Instant::now();
     loop {
         match make() {
@@ -72,7 +72,7 @@ pub fn open_files_max() -> Option<u64> {
 /// What is left of a limit of open files behind the server's own needs, to be shared by its clients
 /// and its shims.
 pub fn left_of(open_files_max: u64) -> u64 {
-    open_files_max.saturating_sub(OPEN_ALWAYS + OPEN_FOR_A_MOMENT)
+    open_files_max.saturating_sub(OPEN_ALWAYS + OPEN_BRIEFLY)
 }
 
 /// Whether an error says that this process or the machine has too little of something now:
@@ -86,7 +86,7 @@ pub fn is_shortage(error: &io::Error) -> bool {
 
 /// Gives a child of ours the limit that held before [`raise`]. Nothing to do where it was not
 /// raised, or where the child has ended (`None`).
-pub fn put_back(child: Option<u32>) -> io::Result<()> {
+pub fn restore_limit(child: Option<u32>) -> io::Result<()> {
     let (Some(before), Some(pid)) = (
         BEFORE.get(),
         child.and_then(|child| Pid::from_raw(i32::try_from(child).ok()?)),
@@ -113,7 +113,7 @@ mod tests {
             .stdout(Stdio::null())
             .spawn()
             .expect("cat");
-        put_back(Some(child.id())).expect("put back");
+        restore_limit(Some(child.id())).expect("put back");
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id()));
         drop(child.stdin.take());
         child.wait().expect("cat ends");

@@ -10,7 +10,7 @@ const OWN_PAGES_BYTES: i32 = 256 << 10;
 /// Has large allocations returned to the kernel when they are freed. By itself glibc learns from
 /// the first long message that long ones are usual, and keeps the room for the next ones: a server
 /// of hundreds of sessions would stay as large as its busiest moment.
-pub fn give_back_what_is_large() {
+pub fn return_large_allocations() {
     // SAFETY: it sets a number in the allocator, which takes it at any time, from any thread.
     #[cfg(target_env = "gnu")]
     unsafe {

@@ -32,7 +32,7 @@ pub fn on_signals() -> io::Result<CancellationToken> {
 
 /// Ends the process successfully after `limit`, whatever it is doing then. A thread of its own,
 /// because what keeps us may be the runtime itself; safe, because a kill at any instant is.
-pub fn not_later_than(limit: Duration) {
+pub fn exit_after(limit: Duration) {
     let ended = std::thread::Builder::new()
         .name("deadline".to_owned())
         .spawn(move || {

@@ -44,7 +44,7 @@ pub fn server_runtime() -> io::Result<Runtime> {
 /// # Errors
 ///
 /// As there.
-pub fn are_allowed() -> io::Result<()> {
+pub fn check_allowed() -> io::Result<()> {
     let mut started = Vec::new();
     for _ in 0..=workers() {
         // Each waits until its sender is gone, however this ends.
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn threads_that_are_allowed_end_again_and_the_runtime_works() {
-        are_allowed().expect("so many threads");
+        check_allowed().expect("so many threads");
         let runtime = server_runtime().expect("a runtime");
         let here = thread::current().id();
         let done = runtime.spawn_blocking(|| thread::current().id());

@@ -11,7 +11,7 @@ use crate::{
         log::{Obstacle, frame},
         process::pipes::PipeRead,
     },
-    sys::disk_reserve::DrainShare,
+    sys::disk_reserve::DrainPermission,
 };
 
 /// What a process without a terminal writes to.
@@ -102,9 +102,12 @@ impl Attempt {
         if self.discards() {
             return act(self, kit);
         }
-        match kit.ballast.share(frame::READ_BYTES as u64, failed)? {
-            DrainShare::Granted(_permit) => act(self, kit),
-            DrainShare::Refused(why) => Err(Obstacle::Full(why)),
+        match kit
+            .ballast
+            .drain_permission(frame::READ_BYTES as u64, failed)?
+        {
+            DrainPermission::Granted(_permit) => act(self, kit),
+            DrainPermission::Refused(why) => Err(Obstacle::Full(why)),
         }
     }
 

@@ -29,7 +29,7 @@ use super::{
     timestamps,
 };
 use crate::{
-    job::{Offset, StopCause, StopWish, Stream},
+    job::{Offset, StopCause, StopRequest, Stream},
     spool::{AttemptRef, RunSpec},
 };
 use feed::Feed;
@@ -228,8 +228,8 @@ impl Attempt {
     }
 
     /// A wish of the shim itself.
-    pub(super) fn limit_wish(&self, cause: StopCause) -> StopWish {
-        StopWish {
+    pub(super) fn limit_wish(&self, cause: StopCause) -> StopRequest {
+        StopRequest {
             by: "shim".to_owned(),
             cause,
             asked_at_us: timestamps::wall_us(),

@@ -11,7 +11,7 @@ use super::{
     phase::{Later, Phase, StartStep},
 };
 use crate::{
-    job::{StopCause, StopFacts, StopWish, Survivor, signal},
+    job::{StopCause, StopFacts, StopRequest, Survivor, signal},
     shim::{
         context::ShimContext,
         process::{
@@ -39,7 +39,7 @@ pub(super) const SIGNALS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct StopProgress {
     /// As it was asked first.
-    pub wish: StopWish,
+    pub wish: StopRequest,
     /// What has been done about it.
     pub facts: StopFacts,
     /// A signal of it has reached the leader.
@@ -48,7 +48,7 @@ pub struct StopProgress {
 
 impl StopProgress {
     /// One that has done nothing yet.
-    pub fn new(wish: StopWish) -> Self {
+    pub fn new(wish: StopRequest) -> Self {
         let facts = StopFacts {
             by: wish.by.clone(),
             cause: wish.cause,
@@ -99,7 +99,7 @@ fn kill_again(reached: &SignalOutcome) -> Duration {
 impl Attempt {
     /// Somebody, or a limit, wants the attempt to end. Too late once the leader has exited, except
     /// for output that waits for room.
-    pub fn stop(&mut self, wish: StopWish, kit: &mut ShimContext, now: Instant) {
+    pub fn stop(&mut self, wish: StopRequest, kit: &mut ShimContext, now: Instant) {
         if !self.leader_lives() {
             return self.want_end(now);
         }

@@ -19,11 +19,11 @@ pub(super) async fn update(
     job: JobRef,
     change: &JobChange,
 ) -> sqlx::Result<Updated> {
-    let Some(standing) = batch.standing(job).await? else {
+    let Some(snapshot) = batch.snapshot(job).await? else {
         return Ok(Updated::NotFound);
     };
-    let number = standing.number;
-    if standing.begun || standing.state.is_final() {
+    let number = snapshot.number;
+    if snapshot.begun || snapshot.state.is_final() {
         return view::known(batch.conn, number).await.map(Updated::Started);
     }
     if let Some(queue) = &change.queue
@@ -63,12 +63,12 @@ async fn exists(batch: &mut WriteBatch<'_>, queue: &str) -> sqlx::Result<bool> {
 /// Takes a final job out of the ledger, with all that hangs on it; its events stay. Its number is
 /// never given again, so nothing that still knows it can meet another job.
 pub(super) async fn delete(batch: &mut WriteBatch<'_>, job: JobRef) -> sqlx::Result<Deleted> {
-    let Some(standing) = batch.standing(job).await? else {
+    let Some(snapshot) = batch.snapshot(job).await? else {
         return Ok(Deleted::NotFound);
     };
-    let number = standing.number;
+    let number = snapshot.number;
     let job = view::known(batch.conn, number).await?;
-    if !standing.state.is_final() {
+    if !snapshot.state.is_final() {
         return Ok(Deleted::NotFinal(Box::new(job)));
     }
     let segments = segments(batch, number).await?;

@@ -43,34 +43,34 @@ struct Begun<'a> {
 /// first jobs; `wanting` is what is left over behind all of them.
 pub(super) async fn claim(
     batch: &mut WriteBatch<'_>,
-    asks: &[&ClaimRequest],
+    requests: &[&ClaimRequest],
 ) -> sqlx::Result<Vec<Claimed>> {
-    let offers = asks.iter().map(|ask| ask.offers.len()).sum();
+    let offers = requests.iter().map(|request| request.offers.len()).sum();
     let (candidates, ready) = candidates(batch, offers).await?;
     let mut candidates = candidates.into_iter();
-    let mut claimed = Vec::with_capacity(asks.len());
+    let mut claimed = Vec::with_capacity(requests.len());
     let mut taken = 0;
-    for ask in asks {
-        let jobs: Vec<_> = candidates.by_ref().take(ask.offers.len()).collect();
+    for request in requests {
+        let jobs: Vec<_> = candidates.by_ref().take(request.offers.len()).collect();
         taken += jobs.len();
-        claimed.push(begin(batch, ask, jobs).await?);
+        claimed.push(begin(batch, request, jobs).await?);
     }
     let wanting = (ready - taken) as u32;
     claimed
         .iter_mut()
-        .for_each(|answer| answer.wanting = wanting);
+        .for_each(|claimed| claimed.wanting = wanting);
     Ok(claimed)
 }
 
 /// Moves the jobs, writes their attempts and gives them to the ask's shims, in order.
 async fn begin(
     batch: &mut WriteBatch<'_>,
-    ask: &ClaimRequest,
+    request: &ClaimRequest,
     jobs: Vec<ClaimCandidate>,
 ) -> sqlx::Result<Claimed> {
     let mut claims = Vec::with_capacity(jobs.len());
     let mut steps = Vec::with_capacity(jobs.len());
-    for (ClaimCandidate { step, mut claim }, offer) in jobs.into_iter().zip(&ask.offers) {
+    for (ClaimCandidate { step, mut claim }, offer) in jobs.into_iter().zip(&request.offers) {
         claim.shim.clone_from(&offer.shim);
         claims.push(claim);
         steps.push(step);
@@ -78,10 +78,10 @@ async fn begin(
     if !claims.is_empty() {
         add_inputs(batch, &mut claims).await?;
         update_jobs(batch, &steps).await?;
-        insert_attempts(batch, ask, &claims).await?;
+        insert_attempts(batch, request, &claims).await?;
     }
     for step in steps {
-        batch.record(step, None, ACTOR, ask.at);
+        batch.record(step, None, ACTOR, request.at);
     }
     Ok(Claimed { claims, wanting: 0 })
 }
@@ -112,19 +112,22 @@ async fn update_jobs(batch: &mut WriteBatch<'_>, steps: &[Transition]) -> sqlx::
 
 async fn insert_attempts(
     batch: &mut WriteBatch<'_>,
-    ask: &ClaimRequest,
+    request: &ClaimRequest,
     claims: &[ClaimedJob],
 ) -> sqlx::Result<()> {
-    let begun = claims.iter().zip(&ask.offers).map(|(claim, offer)| Begun {
-        number: claim.number,
-        attempt: claim.attempt,
-        shim: &offer.shim,
-        version: &offer.version,
-        boot_id: &ask.boot_id,
-        instance: &ask.instance,
-        start_offset: int(claim.start_offset),
-        at: ask.at.0,
-    });
+    let begun = claims
+        .iter()
+        .zip(&request.offers)
+        .map(|(claim, offer)| Begun {
+            number: claim.number,
+            attempt: claim.attempt,
+            shim: &offer.shim,
+            version: &offer.version,
+            boot_id: &request.boot_id,
+            instance: &request.instance,
+            start_offset: int(claim.start_offset),
+            at: request.at.0,
+        });
     let rows = json(&begun.collect::<Vec<_>>())?;
     sqlx::query!(
         "INSERT INTO attempts (job, attempt, state, shim, shim_version, boot_id, instance,

@@ -47,7 +47,7 @@ pub(super) enum FailureAction {
 }
 
 /// What `error` means for the writer.
-pub(super) fn verdict(error: &sqlx::Error) -> FailureAction {
+pub(super) fn failure_action(error: &sqlx::Error) -> FailureAction {
     let Some(extended) = sqlite_code(error) else {
         return match error {
             sqlx::Error::Io(e) if is_out_of_room(e) => FailureAction::DiskFull,
@@ -75,7 +75,7 @@ pub(super) fn is_failed_write(error: &sqlx::Error) -> bool {
 
 /// Whether the same may be answered when it is asked again: nothing is wrong with the question, and
 /// the file itself is not known to be damaged.
-fn may_pass(error: &sqlx::Error) -> bool {
+fn is_transient(error: &sqlx::Error) -> bool {
     match sqlite_code(error).map(|extended| extended & 0xff) {
         Some(primary) => matches!(
             primary,
@@ -89,7 +89,7 @@ fn may_pass(error: &sqlx::Error) -> bool {
 }
 
 /// Whether a file could not be opened, read or written, so that the system has given an error.
-pub(super) fn comes_from_a_file(error: &sqlx::Error) -> bool {
+pub(super) fn is_file_error(error: &sqlx::Error) -> bool {
     let primary = sqlite_code(error).map(|extended| extended & 0xff);
     matches!(primary, Some(code::IOERR | code::CANTOPEN))
 }
@@ -109,10 +109,10 @@ fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        match (&error, verdict(&error)) {
+        match (&error, failure_action(&error)) {
             (sqlx::Error::PoolClosed, _) => Self::Stopping,
             (_, FailureAction::DiskFull) => Self::DiskFull,
-            _ if may_pass(&error) => Self::Unavailable(Arc::new(error)),
+            _ if is_transient(&error) => Self::Unavailable(Arc::new(error)),
             _ => Self::Database(Arc::new(error)),
         }
     }
@@ -130,7 +130,7 @@ impl Eq for StoreError {}
 impl OpenError {
     /// No connection to `path` could be made.
     pub(super) fn no_connection(path: &Path, error: sqlx::Error) -> Self {
-        match verdict(&error) {
+        match failure_action(&error) {
             FailureAction::DiskFull => Self::about(
                 path,
                 "cannot be opened: the disk is full; make room and start again",
@@ -163,15 +163,21 @@ mod tests {
 
     #[test]
     fn only_what_casts_doubt_on_the_file_breaks_the_writer() {
-        assert_eq!(verdict(&sqlx::Error::WorkerCrashed), FailureAction::Broken);
-        assert_eq!(verdict(&sqlx::Error::RowNotFound), FailureAction::Refused);
-        assert_eq!(verdict(&malformed("x")), FailureAction::Refused);
+        assert_eq!(
+            failure_action(&sqlx::Error::WorkerCrashed),
+            FailureAction::Broken
+        );
+        assert_eq!(
+            failure_action(&sqlx::Error::RowNotFound),
+            FailureAction::Refused
+        );
+        assert_eq!(failure_action(&malformed("x")), FailureAction::Refused);
         for (kind, expected) in [
             (ErrorKind::QuotaExceeded, FailureAction::DiskFull),
             (ErrorKind::Other, FailureAction::Broken),
         ] {
             let error = sqlx::Error::Io(kind.into());
-            assert_eq!(verdict(&error), expected, "{kind}");
+            assert_eq!(failure_action(&error), expected, "{kind}");
         }
     }
 
@@ -179,10 +185,10 @@ mod tests {
     fn a_shortage_is_no_broken_disk() {
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
             let error = sqlx::Error::Io(io::Error::from_raw_os_error(errno));
-            assert_eq!(verdict(&error), FailureAction::Busy, "{error}");
+            assert_eq!(failure_action(&error), FailureAction::Busy, "{error}");
         }
         let error = sqlx::Error::Io(io::Error::from_raw_os_error(libc::EIO));
-        assert_eq!(verdict(&error), FailureAction::Broken);
+        assert_eq!(failure_action(&error), FailureAction::Broken);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     job::{
-        Exit, ExitFacts, JobNumber, Reason, StopFacts, StopWish,
+        Exit, ExitFacts, JobNumber, Reason, StopFacts, StopRequest,
         loss::{AfterLoss, after_loss},
         state::Event,
     },
@@ -66,7 +66,7 @@ struct EndToWrite<'a> {
     /// Why the job has failed, if it has.
     reason: Option<Reason>,
     /// The wish that a lost job is cancelled by instead of being run again.
-    cancelled_by: Option<StopWish>,
+    cancelled_by: Option<StopRequest>,
 }
 
 /// Makes jobs final, or lets them wait for another attempt where one was lost. Those whose attempt
@@ -76,27 +76,27 @@ pub(super) async fn finish(
     finishes: &[&Finish],
 ) -> sqlx::Result<Vec<Fenced>> {
     let numbers: Vec<_> = finishes.iter().map(|finish| finish.number).collect();
-    let mut standings = batch.standings(&numbers).await?;
+    let mut snapshots = batch.snapshots(&numbers).await?;
     let mut ends = Vec::with_capacity(finishes.len());
     let mut fences = Vec::with_capacity(finishes.len());
     let mut reread = HashSet::new();
     let mut interactive = Vec::new();
     for finish in finishes {
         // Taken out: a second end of the same job in one batch is as stale as a later one.
-        let standing = standings.remove(&finish.number);
-        let end = standing.as_ref().and_then(|standing| end(standing, finish));
+        let snapshot = snapshots.remove(&finish.number);
+        let end = snapshot.as_ref().and_then(|snapshot| end(snapshot, finish));
         fences.push(match &end {
             None => Fenced::Stale,
-            Some(end) if end.step.to.is_final() => Fenced::Done,
-            Some(_) => Fenced::Again,
+            Some(end) if end.step.to.is_final() => Fenced::Applied,
+            Some(_) => Fenced::Requeued,
         });
-        let (Some(standing), Some(end)) = (standing, end) else {
+        let (Some(snapshot), Some(end)) = (snapshot, end) else {
             continue;
         };
-        if standing.has_segments {
+        if snapshot.has_segments {
             reread.insert(finish.number);
         }
-        if standing.interactive && end.step.to.is_final() {
+        if snapshot.interactive && end.step.to.is_final() {
             interactive.push(finish.number);
         }
         ends.push(end);
@@ -115,20 +115,20 @@ pub(super) async fn finish(
                 &end.finish.actor,
                 end.finish.at,
             ),
-            Some(wish) => batch.record(end.step, None, &wish.by, end.finish.at),
+            Some(request) => batch.record(end.step, None, &request.by, end.finish.at),
         }
     }
     Ok(fences)
 }
 
 /// Where the end of its attempt takes a job.
-fn end<'a>(standing: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>> {
-    let stop = standing.stop.as_ref();
+fn end<'a>(snapshot: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>> {
+    let stop = snapshot.stop.as_ref();
     let after = match &finish.facts {
         Some(_) => AfterLoss::Fail,
         None => {
             let looked = finish.survivors_unknown.is_none();
-            after_loss(standing.on_lost, standing.lost, stop.is_some(), looked)
+            after_loss(snapshot.on_lost, snapshot.lost, stop.is_some(), looked)
         }
     };
     let event = match after {
@@ -137,7 +137,7 @@ fn end<'a>(standing: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>>
         AfterLoss::Cancel => Event::Withdrawn,
     };
     Some(EndToWrite {
-        step: standing.step_of(finish.attempt, event)?,
+        step: snapshot.step_of(finish.attempt, event)?,
         finish,
         reason: finish.reason.filter(|_| after == AfterLoss::Fail),
         cancelled_by: stop.filter(|_| after == AfterLoss::Cancel).cloned(),
@@ -189,7 +189,7 @@ fn job_end<'a>(end: &EndToWrite<'a>) -> sqlx::Result<JobEnd<'a>> {
         Some(Exit::SpawnFailed(_)) | None => (None, None, None),
     };
     let stop = match &end.cancelled_by {
-        Some(wish) => Some(StopFacts::unheard(wish)),
+        Some(request) => Some(StopFacts::undelivered(request)),
         None => facts.and_then(|facts| facts.stop.clone()),
     };
     let is_final = step.to.is_final();
@@ -261,12 +261,17 @@ async fn keep_output(
     ends: &[EndToWrite<'_>],
     with_segments: &HashSet<JobNumber>,
 ) -> sqlx::Result<()> {
-    let mut pieces = Vec::new();
+    let mut output_rows = Vec::new();
     let mut segments = Vec::new();
     for EndToWrite { finish, .. } in ends {
         match &finish.kept {
             OutputPlacement::Rows { chunks, gaps } => {
-                pieces.extend(outputs::pieces(finish.number, finish.attempt, chunks, gaps));
+                output_rows.extend(outputs::output_rows(
+                    finish.number,
+                    finish.attempt,
+                    chunks,
+                    gaps,
+                ));
                 if with_segments.contains(&finish.number) {
                     outputs::forget_segments(batch, finish.number, finish.attempt).await?;
                 }
@@ -276,11 +281,16 @@ async fn keep_output(
                 if with_segments.contains(&finish.number) {
                     outputs::forget_dropped(batch, finish.number, finish.attempt, gaps).await?;
                 }
-                pieces.extend(outputs::pieces(finish.number, finish.attempt, &[], gaps));
+                output_rows.extend(outputs::output_rows(
+                    finish.number,
+                    finish.attempt,
+                    &[],
+                    gaps,
+                ));
             }
         }
     }
-    outputs::insert_pieces(batch, &pieces).await?;
+    outputs::insert_output_rows(batch, &output_rows).await?;
     outputs::insert_segments(batch, &segments).await
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::{columns::json, job_snapshot::WriteBatch};
 use crate::{
     job::{Input, InputAnswer, JobNumber, JobRef},
-    store::types::InputMet,
+    store::types::InputOutcome,
 };
 
 /// Keeps an input of a job that waits; else tells who is to have it.
@@ -17,27 +17,27 @@ pub(super) async fn input(
     batch: &mut WriteBatch<'_>,
     job: JobRef,
     input: &Input,
-) -> sqlx::Result<InputMet> {
-    let Some(standing) = batch.standing(job).await? else {
-        return Ok(InputMet::NotFound);
+) -> sqlx::Result<InputOutcome> {
+    let Some(snapshot) = batch.snapshot(job).await? else {
+        return Ok(InputOutcome::NotFound);
     };
-    let number = standing.number;
-    if !standing.interactive || standing.state.is_final() {
-        return Ok(InputMet::Unfit {
+    let number = snapshot.number;
+    if !snapshot.interactive || snapshot.state.is_final() {
+        return Ok(InputOutcome::Unfit {
             number,
-            interactive: standing.interactive,
-            state: standing.state,
+            interactive: snapshot.interactive,
+            state: snapshot.state,
         });
     }
-    if let Some(shim) = standing.shim.filter(|_| standing.state.is_active()) {
-        return Ok(InputMet::ToShim {
+    if let Some(shim) = snapshot.shim.filter(|_| snapshot.state.is_active()) {
+        return Ok(InputOutcome::ToShim {
             number,
-            attempt: standing.attempt,
+            attempt: snapshot.attempt,
             shim,
         });
     }
     let answer = keep(batch, number, input).await?;
-    Ok(InputMet::Kept { number, answer })
+    Ok(InputOutcome::Kept { number, answer })
 }
 
 /// Keeps it as a shim would: whole or not at all, not behind an end, and not twice.

@@ -15,7 +15,7 @@ use super::{
     view,
 };
 use crate::job::{
-    JobId, JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopWish,
+    JobId, JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopRequest,
     state::{Event, next},
 };
 
@@ -37,7 +37,7 @@ pub(super) struct JobSnapshot {
     pub attempt: u32,
     /// Of that attempt.
     pub shim: Option<String>,
-    pub stop: Option<StopWish>,
+    pub stop: Option<StopRequest>,
     pub pause: bool,
     /// Whether its stdin takes inputs.
     pub interactive: bool,
@@ -79,7 +79,7 @@ impl JobSnapshot {
 
 impl WriteBatch<'_> {
     /// Where these jobs stand. Numbers that no job has are missing.
-    pub async fn standings(
+    pub async fn snapshots(
         &mut self,
         numbers: &[JobNumber],
     ) -> sqlx::Result<HashMap<JobNumber, JobSnapshot>> {
@@ -102,7 +102,7 @@ impl WriteBatch<'_> {
         .await?
         .into_iter()
         .map(|row| {
-            let standing = JobSnapshot {
+            let snapshot = JobSnapshot {
                 number: row.number,
                 state: events::state(&row.state)?,
                 attempt: row.attempt,
@@ -115,17 +115,17 @@ impl WriteBatch<'_> {
                 begun: row.begun,
                 has_segments: row.has_segments,
             };
-            Ok((row.number, standing))
+            Ok((row.number, snapshot))
         })
         .collect()
     }
 
     /// Where one job stands.
-    pub async fn standing(&mut self, job: JobRef) -> sqlx::Result<Option<JobSnapshot>> {
+    pub async fn snapshot(&mut self, job: JobRef) -> sqlx::Result<Option<JobSnapshot>> {
         let Some(number) = self.resolve(job).await? else {
             return Ok(None);
         };
-        Ok(self.standings(&[number]).await?.remove(&number))
+        Ok(self.snapshots(&[number]).await?.remove(&number))
     }
 
     async fn resolve(&mut self, job: JobRef) -> sqlx::Result<Option<JobNumber>> {

@@ -35,42 +35,45 @@ enum SubmissionTarget {
     /// The so manieth new one of this transaction.
     New(usize),
     /// The same as that new one, which came before it under the same key.
-    Again(usize),
+    Repeated(usize),
 }
 
 /// Who has an idempotency key.
 #[derive(Debug)]
-struct Holder {
+struct KeyOwner {
     /// Made with the key.
     fingerprint: [u8; 32],
-    place: SubmissionTarget,
+    target: SubmissionTarget,
 }
 
 /// Stores batches as if they had come one behind the other. The inner error is a caller's (nothing
 /// of that batch was written), the outer one the database's.
 pub(super) async fn submit(
     batch: &mut WriteBatch<'_>,
-    asks: &[&[Submission]],
+    batches: &[&[Submission]],
 ) -> sqlx::Result<Vec<Result<Vec<SubmitOutcome>, BatchRefused>>> {
-    let (queues, last_number) = queues(batch, asks).await?;
+    let (queues, last_number) = queues(batch, batches).await?;
     let key = batch.key;
-    let mut sorter = Sorter {
+    let mut classifier = Classifier {
         key,
         queues,
-        keys: keys(batch, asks).await?,
+        keys: keys(batch, batches).await?,
         last_number,
         new: Vec::new(),
     };
-    let sorted: Vec<_> = asks.iter().map(|ask| sorter.sort(ask)).collect();
-    let Sorter { new, .. } = sorter;
+    let classified: Vec<_> = batches
+        .iter()
+        .map(|one_batch| classifier.classify(one_batch))
+        .collect();
+    let Classifier { new, .. } = classifier;
     if !new.is_empty() {
         store(batch, &new, last_number).await?;
     }
-    let taken = |place: SubmissionTarget| place.taken(&new, last_number);
-    let answer = |places: Vec<SubmissionTarget>| places.into_iter().map(taken).collect();
-    Ok(sorted
+    let outcome = |target: SubmissionTarget| target.outcome(&new, last_number);
+    let outcomes = |targets: Vec<SubmissionTarget>| targets.into_iter().map(outcome).collect();
+    Ok(classified
         .into_iter()
-        .map(|places| places.map(answer))
+        .map(|targets| targets.map(outcomes))
         .collect())
 }
 
@@ -91,9 +94,9 @@ async fn store(
 /// Of the queues that are named, those that exist; and the last number that a job was given.
 async fn queues(
     batch: &mut WriteBatch<'_>,
-    asks: &[&[Submission]],
+    batches: &[&[Submission]],
 ) -> sqlx::Result<(HashSet<String>, JobNumber)> {
-    let named = asks.iter().flat_map(|ask| ask.iter());
+    let named = batches.iter().flat_map(|one_batch| one_batch.iter());
     let named: BTreeSet<&str> = named.map(|one| one.job.queue.as_str()).collect();
     let named = json(&named)?;
     let rows = sqlx::query!(
@@ -112,9 +115,9 @@ async fn queues(
 /// Of the keys that are named, those that are taken.
 async fn keys(
     batch: &mut WriteBatch<'_>,
-    asks: &[&[Submission]],
-) -> sqlx::Result<HashMap<String, Holder>> {
-    let named = asks.iter().flat_map(|ask| ask.iter());
+    batches: &[&[Submission]],
+) -> sqlx::Result<HashMap<String, KeyOwner>> {
+    let named = batches.iter().flat_map(|one_batch| one_batch.iter());
     let named: Vec<&str> = named
         .filter_map(|one| one.job.idempotency_key.as_deref())
         .collect();
@@ -133,42 +136,42 @@ async fn keys(
     .into_iter()
     .map(|row| {
         let fingerprint = row.fingerprint.try_into();
-        let holder = Holder {
+        let owner = KeyOwner {
             fingerprint: fingerprint.map_err(|_| malformed("a fingerprint has 32 bytes"))?,
-            place: SubmissionTarget::Known(SubmitOutcome {
+            target: SubmissionTarget::Known(SubmitOutcome {
                 id: view::job_id(&row.id)?,
                 number: row.number,
                 state: events::state(&row.state)?,
                 created: false,
             }),
         };
-        Ok((row.key, holder))
+        Ok((row.key, owner))
     })
     .collect()
 }
 
 /// Finds out which submissions are new. Pure.
-struct Sorter<'a> {
+struct Classifier<'a> {
     key: &'a DigestKey,
     queues: HashSet<String>,
-    keys: HashMap<String, Holder>,
+    keys: HashMap<String, KeyOwner>,
     last_number: JobNumber,
     new: Vec<&'a Submission>,
 }
 
-impl<'a> Sorter<'a> {
+impl<'a> Classifier<'a> {
     /// The place of each; of a batch with one that is refused nothing stays.
-    fn sort(
+    fn classify(
         &mut self,
         submissions: &'a [Submission],
     ) -> Result<Vec<SubmissionTarget>, BatchRefused> {
         let before = self.new.len();
-        let mut places = Vec::with_capacity(submissions.len());
+        let mut targets = Vec::with_capacity(submissions.len());
         for (index, submission) in submissions.iter().enumerate() {
-            match self.place(submission, &places) {
-                Ok(place) => places.push(place),
+            match self.target(submission, &targets) {
+                Ok(target) => targets.push(target),
                 Err(error) => {
-                    self.forget(before);
+                    self.roll_back(before);
                     return Err(BatchRefused {
                         index: Some(index),
                         error,
@@ -176,25 +179,25 @@ impl<'a> Sorter<'a> {
                 }
             }
         }
-        Ok(places)
+        Ok(targets)
     }
 
     /// Where a submission belongs; `earlier` are those of the same batch.
-    fn place(
+    fn target(
         &mut self,
         submission: &'a Submission,
         earlier: &[SubmissionTarget],
     ) -> Result<SubmissionTarget, SubmitError> {
         let key = submission.job.idempotency_key.as_ref();
-        if let Some(holder) = key.and_then(|key| self.keys.get(key)) {
-            if holder.fingerprint == self.key.digest(&submission.fingerprint) {
-                return Ok(holder.place.again());
+        if let Some(owner) = key.and_then(|key| self.keys.get(key)) {
+            if owner.fingerprint == self.key.digest(&submission.fingerprint) {
+                return Ok(owner.target.repeated());
             }
-            let same_batch = earlier.iter().position(|place| *place == holder.place);
-            return Err(match (holder.place, same_batch) {
-                (SubmissionTarget::Known(taken), _) => SubmitError::KeyConflict(taken.number),
+            let same_batch = earlier.iter().position(|target| *target == owner.target);
+            return Err(match (owner.target, same_batch) {
+                (SubmissionTarget::Known(outcome), _) => SubmitError::KeyConflict(outcome.number),
                 (_, Some(index)) => SubmitError::KeyConflictWithin(index),
-                (SubmissionTarget::New(nth) | SubmissionTarget::Again(nth), None) => {
+                (SubmissionTarget::New(nth) | SubmissionTarget::Repeated(nth), None) => {
                     SubmitError::KeyConflict(number(self.last_number, nth))
                 }
             });
@@ -202,37 +205,43 @@ impl<'a> Sorter<'a> {
         if !self.queues.contains(&submission.job.queue) {
             return Err(SubmitError::UnknownQueue(submission.job.queue.clone()));
         }
-        let place = SubmissionTarget::New(self.new.len());
+        let target = SubmissionTarget::New(self.new.len());
         self.new.push(submission);
         if let Some(key) = key {
             let fingerprint = self.key.digest(&submission.fingerprint);
-            self.keys.insert(key.clone(), Holder { fingerprint, place });
+            self.keys.insert(
+                key.clone(),
+                KeyOwner {
+                    fingerprint,
+                    target,
+                },
+            );
         }
-        Ok(place)
+        Ok(target)
     }
 
     /// Takes back all new ones from `before` on.
-    fn forget(&mut self, before: usize) {
+    fn roll_back(&mut self, before: usize) {
         self.new.truncate(before);
         self.keys.retain(
-            |_, holder| !matches!(holder.place, SubmissionTarget::New(nth) if nth >= before),
+            |_, owner| !matches!(owner.target, SubmissionTarget::New(nth) if nth >= before),
         );
     }
 }
 
 impl SubmissionTarget {
     /// The place of one that comes again under the same key.
-    fn again(self) -> Self {
+    fn repeated(self) -> Self {
         match self {
-            Self::New(nth) => Self::Again(nth),
+            Self::New(nth) => Self::Repeated(nth),
             known => known,
         }
     }
 
-    fn taken(self, new: &[&Submission], last_number: JobNumber) -> SubmitOutcome {
+    fn outcome(self, new: &[&Submission], last_number: JobNumber) -> SubmitOutcome {
         match self {
-            Self::Known(taken) => taken,
-            Self::New(nth) | Self::Again(nth) => SubmitOutcome {
+            Self::Known(outcome) => outcome,
+            Self::New(nth) | Self::Repeated(nth) => SubmitOutcome {
                 id: new[nth].id,
                 number: number(last_number, nth),
                 state: first_state(),

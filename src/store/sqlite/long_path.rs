@@ -90,8 +90,8 @@ mod tests {
     fn a_short_path_is_left_as_it_is() {
         let root = tempfile::tempdir().expect("tempdir");
         let path = root.path().join("db");
-        let way = LongPath::to(&path).expect("is short");
-        assert_eq!(way.name(&path), path);
+        let long_path = LongPath::to(&path).expect("is short");
+        assert_eq!(long_path.name(&path), path);
     }
 
     #[test]
@@ -102,8 +102,8 @@ mod tests {
         fs::write(long.join("db"), "x").expect("written");
         let link = root.path().join("link");
         std::os::unix::fs::symlink(long.join("db"), &link).expect("linked");
-        let way = LongPath::to(&link).expect("opens the directory");
-        let name = way.name(&long.join("db"));
+        let long_path = LongPath::to(&link).expect("opens the directory");
+        let name = long_path.name(&long.join("db"));
         assert!(name.as_os_str().len() < 40, "{}", name.display());
         assert_eq!(fs::read(name).expect("is there"), b"x");
     }

@@ -36,12 +36,12 @@ pub(super) async fn set_up(conn: &mut SqliteConnection) -> sqlx::Result<()> {
 }
 
 /// Gives a copy of a data directory, which lies at this place, an instance of its own; returns it.
-pub(super) async fn renew(conn: &mut SqliteConnection, place: &str) -> sqlx::Result<String> {
+pub(super) async fn renew(conn: &mut SqliteConnection, file_id: &str) -> sqlx::Result<String> {
     let instance = random_id()?;
     sqlx::query!(
         "UPDATE nodes SET instance = ?1, place = ?2 WHERE id = 1",
         instance,
-        place
+        file_id
     )
     .execute(conn)
     .await?;
@@ -53,15 +53,15 @@ pub(super) async fn renew(conn: &mut SqliteConnection, place: &str) -> sqlx::Res
 pub(super) async fn begin_epoch(
     conn: &mut SqliteConnection,
     boot_id: &str,
-    place: &str,
+    file_id: &str,
 ) -> sqlx::Result<Epoch> {
     let hostname = hostname();
     let before = sqlx::query_scalar!("SELECT place FROM nodes WHERE id = 1")
         .fetch_one(&mut *conn)
         .await?;
-    let is_copy = before.is_some_and(|before| before != place);
+    let is_copy = before.is_some_and(|before| before != file_id);
     if is_copy {
-        renew(conn, place).await?;
+        renew(conn, file_id).await?;
     }
     let row = sqlx::query!(
         r#"UPDATE nodes SET epoch = epoch + 1, boot_id = ?1, hostname = ?2, version = ?3, place = ?4
@@ -70,7 +70,7 @@ pub(super) async fn begin_epoch(
         boot_id,
         hostname,
         env!("CARGO_PKG_VERSION"),
-        place,
+        file_id,
     )
     .fetch_one(conn)
     .await?;

@@ -18,7 +18,7 @@ use sqlx::{
 };
 
 use super::{
-    error::{FailureAction, verdict},
+    error::{FailureAction, failure_action},
     keys::{self, DigestKey, ShimSeed},
     long_path::LongPath,
     nodes,
@@ -59,11 +59,11 @@ pub(in crate::store) struct Connections {
     /// Those that read.
     pub readers: ReaderPool,
     /// The way to their files; to be kept as long as they are.
-    pub way: LongPath,
+    pub long_path: LongPath,
     /// The file that they have open.
     pub presence: Presence,
     /// Room for what must be written to it on a full disk.
-    pub ballast: DiskReserve,
+    pub disk_reserve: DiskReserve,
     /// What has been looked through for damage.
     pub checked: Checked,
 }
@@ -86,49 +86,49 @@ pub(in crate::store) async fn open(
     path: &Path,
     check_bytes_max: u64,
 ) -> Result<Connections, OpenError> {
-    let way = &LongPath::to(path).map_err(|e| cannot_open(path, e))?;
+    let long_path = &LongPath::to(path).map_err(|e| cannot_open(path, e))?;
     let mut checked = Checked::Whole;
-    if is_there(path)? {
+    if exists(path)? {
         refuse_foreign(path)?;
         let bytes = fs::metadata(path).map_or(0, |meta| meta.len());
         if bytes > check_bytes_max {
             checked = Checked::AllButOutputs;
         }
-        refuse_damaged_or_newer(path, way, checked).await?;
+        refuse_damaged_or_newer(path, long_path, checked).await?;
     } else {
-        create(path, way).await?;
+        create(path, long_path).await?;
     }
     // SQLite leaves its files where a close has failed; the database has its name already.
     if let Err(error) = remove_draft(&beside(path, ".new")) {
         tracing::warn!(%error, "what the making of the database has left could not be removed");
     }
-    let mut writer = connect_writer(path, way).await?;
+    let mut writer = connect_writer(path, long_path).await?;
     refuse_old_sqlite(&mut writer).await?;
     migrate(path, &mut writer).await?;
-    carry_over(path, &mut writer).await?;
+    checkpoint_log(path, &mut writer).await?;
     let failed = |error: sqlx::Error| OpenError::failed(path, "has no keys", error);
     let digest_key = keys::digest_key(&mut writer).await.map_err(failed)?;
     let shim_seed = keys::shim_seed(&mut writer).await.map_err(failed)?;
-    let readers = connect_readers(path, way).await?;
-    let presence = Presence::of(way.name(path)).map_err(|e| cannot_open(path, e))?;
+    let readers = connect_readers(path, long_path).await?;
+    let presence = Presence::of(long_path.name(path)).map_err(|e| cannot_open(path, e))?;
     let directory = path.parent().unwrap_or(Path::new("."));
-    let ballast = DiskReserve::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
-    let way = way.clone();
+    let disk_reserve = DiskReserve::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
+    let long_path = long_path.clone();
     Ok(Connections {
         writer,
         digest_key,
         shim_seed,
         readers,
-        way,
+        long_path,
         presence,
-        ballast,
+        disk_reserve,
         checked,
     })
 }
 
 /// Whether there is a file. Whatever else has its name is in the place of a database, such as a link
 /// into a file system that is not mounted.
-fn is_there(path: &Path) -> Result<bool, OpenError> {
+fn exists(path: &Path) -> Result<bool, OpenError> {
     match fs::metadata(path) {
         Ok(meta) if meta.is_file() => Ok(true),
         Ok(_) => Err(OpenError::about(path, "is no regular file")),
@@ -167,11 +167,11 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
 /// so that not even an empty WAL appears beside a database that is refused.
 async fn refuse_damaged_or_newer(
     path: &Path,
-    way: &LongPath,
+    long_path: &LongPath,
     checked: Checked,
 ) -> Result<(), OpenError> {
     let wal_bytes = fs::metadata(beside(path, "-wal")).map_or(0, |meta| meta.len());
-    let options = options(&way.name(path))
+    let options = options(&long_path.name(path))
         .read_only(true)
         .immutable(wal_bytes == 0);
     let damaged = |error: sqlx::Error| OpenError::failed(path, "is damaged", error);
@@ -188,7 +188,7 @@ async fn refuse_damaged_or_newer(
         );
         return Err(OpenError::about(path, what));
     }
-    let found = look_through(&mut conn, checked).await.map_err(damaged)?;
+    let found = find_damage(&mut conn, checked).await.map_err(damaged)?;
     if let Some(found) = found {
         return Err(OpenError::about(path, format!("is damaged: {found}")));
     }
@@ -196,7 +196,7 @@ async fn refuse_damaged_or_newer(
 }
 
 /// The first damage that there is in so much of the database.
-async fn look_through(
+async fn find_damage(
     conn: &mut SqliteConnection,
     checked: Checked,
 ) -> sqlx::Result<Option<String>> {
@@ -219,7 +219,7 @@ async fn look_through(
 }
 
 /// The first damage in the outputs; none where the store is closed meanwhile.
-pub(in crate::store) async fn look_through_outputs(
+pub(in crate::store) async fn find_damage_in_outputs(
     readers: &ReaderPool,
 ) -> sqlx::Result<Option<String>> {
     let look = async {
@@ -241,7 +241,7 @@ async fn first_damage(conn: &mut SqliteConnection, check: &str) -> sqlx::Result<
 
 /// Makes the database under another name and renames it when it is complete and synced: whatever
 /// has the name was once a whole ledger, and an empty or half one is never taken for new.
-async fn create(path: &Path, way: &LongPath) -> Result<(), OpenError> {
+async fn create(path: &Path, long_path: &LongPath) -> Result<(), OpenError> {
     if beside(path, "-wal").exists() {
         return Err(OpenError::about(
             path,
@@ -256,7 +256,7 @@ async fn create(path: &Path, way: &LongPath) -> Result<(), OpenError> {
         .mode(0o600)
         .open(&fresh)
         .map_err(|error| cannot_open(path, error))?;
-    let mut conn = connect_writer(&fresh, way).await?;
+    let mut conn = connect_writer(&fresh, long_path).await?;
     migrate(path, &mut conn).await?;
     let failed = |error: sqlx::Error| OpenError::failed(path, "cannot be made", error);
     nodes::set_up(&mut conn).await.map_err(failed)?;
@@ -287,12 +287,12 @@ fn remove_draft(fresh: &Path) -> io::Result<()> {
 /// Writes what the log holds into the database anew, and syncs it, before anything is acknowledged
 /// on top of it: a server that ended because a sync had failed leaves a log of which nobody knows
 /// what is on the disk, and the kernel forgets that it ever failed. On a full disk it has to wait.
-async fn carry_over(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
+async fn checkpoint_log(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
     match sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
         .execute(conn)
         .await
     {
-        Err(error) if verdict(&error) == FailureAction::Broken => Err(OpenError::failed(
+        Err(error) if failure_action(&error) == FailureAction::Broken => Err(OpenError::failed(
             path,
             "cannot be written to its disk",
             error,
@@ -324,8 +324,8 @@ async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenErr
     Ok(())
 }
 
-async fn connect_writer(path: &Path, way: &LongPath) -> Result<SqliteConnection, OpenError> {
-    options(&way.name(path))
+async fn connect_writer(path: &Path, long_path: &LongPath) -> Result<SqliteConnection, OpenError> {
+    options(&long_path.name(path))
         .page_size(4096)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
@@ -339,7 +339,7 @@ async fn connect_writer(path: &Path, way: &LongPath) -> Result<SqliteConnection,
         .map_err(|error| OpenError::no_connection(path, error))
 }
 
-async fn connect_readers(path: &Path, way: &LongPath) -> Result<ReaderPool, OpenError> {
+async fn connect_readers(path: &Path, long_path: &LongPath) -> Result<ReaderPool, OpenError> {
     SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         // All at once: later there may be no descriptors left for another one.
@@ -355,7 +355,7 @@ async fn connect_readers(path: &Path, way: &LongPath) -> Result<ReaderPool, Open
         .idle_timeout(None)
         .max_lifetime(None)
         .connect_with(
-            options(&way.name(path))
+            options(&long_path.name(path))
                 .read_only(true)
                 .pragma("query_only", "ON"),
         )

@@ -48,7 +48,7 @@ struct ChunkRow {
 }
 
 /// All chunks and gaps of an attempt.
-pub(super) fn pieces<'a>(
+pub(super) fn output_rows<'a>(
     job: JobNumber,
     attempt: u32,
     chunks: &'a [Chunk],
@@ -64,18 +64,18 @@ pub(super) fn pieces<'a>(
 }
 
 /// Inserts rows: one BLOB bound, and cut by a list of where each row's bytes are.
-pub(super) async fn insert_pieces(
+pub(super) async fn insert_output_rows(
     batch: &mut WriteBatch<'_>,
-    pieces: &[OutputRow<'_>],
+    output_rows: &[OutputRow<'_>],
 ) -> sqlx::Result<()> {
     let mut bytes = Vec::new();
     let mut rows = Vec::new();
-    for (nth, piece) in pieces.iter().enumerate() {
+    for (nth, piece) in output_rows.iter().enumerate() {
         rows.push(piece.row(bytes.len()));
         if let RowContent::Chunk(chunk) = piece.item {
             bytes.extend_from_slice(&chunk.data);
         }
-        if bytes.len() >= STATEMENT_BYTES || nth + 1 == pieces.len() {
+        if bytes.len() >= STATEMENT_BYTES || nth + 1 == output_rows.len() {
             insert_rows(
                 batch,
                 std::mem::take(&mut bytes),

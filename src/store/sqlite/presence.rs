@@ -34,13 +34,13 @@ impl Presence {
 
     /// The place of the database: a copy has another one, whatever its name is, and what is moved or
     /// mounted elsewhere keeps its own.
-    pub(in crate::store) fn place(&self) -> String {
-        self.database.place()
+    pub(in crate::store) fn file_id(&self) -> String {
+        self.database.file_id()
     }
 
     /// Whether both still have their names.
-    pub(super) fn holds(&self) -> bool {
-        self.database.holds() && self.wal.as_ref().is_none_or(FilePresence::holds)
+    pub(super) fn is_in_place(&self) -> bool {
+        self.database.is_in_place() && self.wal.as_ref().is_none_or(FilePresence::is_in_place)
     }
 }
 
@@ -67,13 +67,13 @@ impl FilePresence {
         })
     }
 
-    fn place(&self) -> String {
+    fn file_id(&self) -> String {
         format!("{}:{}:{}", self.device, self.inode, self.born_ns)
     }
 
     /// Whether it still has it. A name that cannot be looked up for another reason than that it is
     /// gone, such as a directory that was closed to us, proves nothing.
-    fn holds(&self) -> bool {
+    fn is_in_place(&self) -> bool {
         match fs::metadata(&self.name) {
             Ok(there) => self.is_same(&there),
             Err(error) => !matches!(
@@ -102,12 +102,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("makes a directory");
         let (name, copy) = (directory.path().join("db"), directory.path().join("copy"));
         fs::write(&name, "x").expect("written");
-        let place = |name: &PathBuf| Presence::of(name.clone()).expect("is there").place();
-        let original = place(&name);
+        let file_id = |name: &PathBuf| Presence::of(name.clone()).expect("is there").file_id();
+        let original = file_id(&name);
         fs::copy(&name, &copy).expect("copied");
-        assert_ne!(place(&copy), original);
+        assert_ne!(file_id(&copy), original);
         fs::rename(&name, &copy).expect("moved");
-        assert_eq!(place(&copy), original);
+        assert_eq!(file_id(&copy), original);
     }
 
     #[test]
@@ -119,18 +119,18 @@ mod tests {
         let log = directory.path().join("db-wal");
         fs::write(&log, "x").expect("written");
         let with_log = Presence::of(name.clone()).expect("is there");
-        assert!(with_log.holds());
+        assert!(with_log.is_in_place());
         fs::remove_file(&log).expect("removed");
-        assert!(!with_log.holds() && presence.holds());
+        assert!(!with_log.is_in_place() && presence.is_in_place());
         fs::write(&name, "more").expect("written");
-        assert!(presence.holds());
+        assert!(presence.is_in_place());
         fs::rename(&name, &aside).expect("renamed");
-        assert!(!presence.holds(), "it has another name");
+        assert!(!presence.is_in_place(), "it has another name");
         fs::write(&name, "x").expect("written");
-        assert!(!presence.holds(), "another file has its name");
+        assert!(!presence.is_in_place(), "another file has its name");
         fs::rename(&aside, &name).expect("renamed");
-        assert!(presence.holds());
+        assert!(presence.is_in_place());
         drop(directory);
-        assert!(!presence.holds());
+        assert!(!presence.is_in_place());
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     columns::int,
-    error::{FailureAction, verdict},
+    error::{FailureAction, failure_action},
     long_path::LongPath,
     nodes, open,
     presence::Presence,
@@ -19,9 +19,9 @@ use crate::{job::JobNumber, store::types::SegmentKey};
 
 /// So many instructions of SQLite's machine are between two looks at whether to stop: far less than
 /// a millisecond.
-const LOOK_EVERY: i32 = 10_000;
+const CHECK_STOP_EVERY: i32 = 10_000;
 /// Segments that are told at once.
-const SEGMENTS_TOLD_MAX: i64 = 10_000;
+const SEGMENTS_PAGE_MAX: i64 = 10_000;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum SnapshotError {
 pub struct Snapshot {
     conn: SqliteConnection,
     /// As long as `conn` is.
-    _way: LongPath,
+    _long_path: LongPath,
     /// Its instance.
     pub instance: String,
 }
@@ -60,8 +60,8 @@ impl Snapshot {
         to: &Path,
         stop: &CancellationToken,
     ) -> Result<Self, SnapshotError> {
-        let way = LongPath::to(to)?;
-        let name = way.name(to);
+        let long_path = LongPath::to(to)?;
+        let name = long_path.name(to);
         let text = name.to_str().ok_or_else(|| {
             let wrong = io::Error::other("its name must be valid UTF-8");
             SnapshotError::from(wrong)
@@ -75,7 +75,7 @@ impl Snapshot {
         source
             .lock_handle()
             .await?
-            .set_progress_handler(LOOK_EVERY, move || !go_on.is_cancelled());
+            .set_progress_handler(CHECK_STOP_EVERY, move || !go_on.is_cancelled());
         let copied = sqlx::query("VACUUM INTO ?1")
             .bind(text)
             .execute(&mut source)
@@ -87,11 +87,11 @@ impl Snapshot {
         source.close().await?;
         let mut conn = open::options(&name).connect().await?;
         // It is served where it lies, or is moved there; a copy of it is a copy again.
-        let place = Presence::of(name.clone())?.place();
-        let instance = nodes::renew(&mut conn, &place).await?;
+        let file_id = Presence::of(name.clone())?.file_id();
+        let instance = nodes::renew(&mut conn, &file_id).await?;
         Ok(Self {
             conn,
-            _way: way,
+            _long_path: long_path,
             instance,
         })
     }
@@ -133,7 +133,7 @@ impl Snapshot {
             job,
             offset,
             attempt,
-            SEGMENTS_TOLD_MAX
+            SEGMENTS_PAGE_MAX
         )
         .fetch_all(&mut self.conn)
         .await?;
@@ -153,7 +153,7 @@ impl Snapshot {
 
 impl From<sqlx::Error> for SnapshotError {
     fn from(error: sqlx::Error) -> Self {
-        match verdict(&error) {
+        match failure_action(&error) {
             FailureAction::DiskFull => Self::DiskFull,
             _ => Self::Database(error),
         }

@@ -31,27 +31,27 @@ pub(in crate::store) async fn stored(
     offset: Offset,
     max_bytes: u64,
 ) -> sqlx::Result<Stored> {
-    let Some(place) = place(readers, number, offset).await? else {
+    let Some(lookup) = lookup(readers, number, offset).await? else {
         return Ok(Stored::Open(None));
     };
     // Rows never change once they are there, so a second statement may read them.
-    if let Some(first) = place.row_offset {
+    if let Some(first) = lookup.row_offset {
         return rows_from(readers, number, first, offset, max_bytes)
             .await
             .map(Stored::Rows);
     }
-    if let Some(segment) = place.segment {
+    if let Some(segment) = lookup.segment {
         return Ok(Stored::Segment(segment));
     }
-    let tail = place.active.then(|| OpenTail {
-        attempt: place.attempt,
-        first_offset: place.start_offset.max(place.segments_end).unwrap_or(0) as u64,
+    let tail = lookup.active.then(|| OpenTail {
+        attempt: lookup.attempt,
+        first_offset: lookup.start_offset.max(lookup.segments_end).unwrap_or(0) as u64,
     });
     Ok(Stored::Open(tail))
 }
 
 /// Everything in one statement: between two of them an output may move from segments into rows.
-async fn place(
+async fn lookup(
     readers: &SqlitePool,
     number: JobNumber,
     offset: Offset,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     job::{
-        Exit, Job, JobId, JobNumber, JobRef, JobSpec, Micros, OnLost, StopWish, Survivor, Usage,
+        Exit, Job, JobId, JobNumber, JobRef, JobSpec, Micros, OnLost, StopRequest, Survivor, Usage,
         view::StopView,
     },
     store::types::Include,
@@ -211,8 +211,8 @@ impl JobRow {
     /// While an attempt is active the wish is shown; afterwards only what has really happened.
     fn stop(&self, active: bool) -> sqlx::Result<Option<StopView>> {
         if active {
-            let stands: Option<StandingWish> = from_json_opt(self.stop_wish.as_deref())?;
-            return Ok(stands.map(StandingWish::into_stop));
+            let stored: Option<StoredStopRequest> = from_json_opt(self.stop_wish.as_deref())?;
+            return Ok(stored.map(StoredStopRequest::into_stop));
         }
         Ok(from_json_opt(self.stop.as_deref())?.map(StopView::Done))
     }
@@ -220,19 +220,19 @@ impl JobRow {
 
 /// A wish as it stands with an attempt.
 #[derive(Deserialize)]
-struct StandingWish {
+struct StoredStopRequest {
     #[serde(flatten)]
-    wish: StopWish,
+    request: StopRequest,
     /// Whom it could not reach, as far as that was told.
     #[serde(default)]
     refused: Vec<Survivor>,
 }
 
-impl StandingWish {
+impl StoredStopRequest {
     fn into_stop(self) -> StopView {
         match self.refused.is_empty() {
-            true => StopView::Wished(self.wish),
-            false => StopView::Refused(self.wish, self.refused),
+            true => StopView::Requested(self.request),
+            false => StopView::Refused(self.request, self.refused),
         }
     }
 }

@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     errno,
-    error::{FailureAction, comes_from_a_file, is_failed_write, is_out_of_room, verdict},
+    error::{FailureAction, failure_action, is_failed_write, is_file_error, is_out_of_room},
     events,
     execute::execute,
     job_snapshot::WriteBatch,
     keys::DigestKey,
     long_path::LongPath,
     presence::Presence,
-    tally::StateCounts,
+    state_counts::StateCounts,
 };
 use crate::store::write::{Write, WriteResult};
 use crate::{
@@ -57,16 +57,16 @@ pub(in crate::store) struct Writer {
     /// What digests of secrets are made with.
     pub key: DigestKey,
     /// As long as `conn` is.
-    pub _way: LongPath,
+    pub _long_path: LongPath,
     /// The file that `conn` writes to.
     pub presence: Presence,
     /// Room for what must be written on a full disk.
-    pub ballast: DiskReserve,
+    pub disk_reserve: DiskReserve,
     pub requests: mpsc::Receiver<WriterRequest>,
     /// Cancelled when the file cannot be trusted any more.
     pub failed: CancellationToken,
     /// Told of every transaction.
-    pub tally: Arc<StateCounts>,
+    pub state_counts: Arc<StateCounts>,
 }
 
 impl Writer {
@@ -75,10 +75,10 @@ impl Writer {
         // Should this task ever panic, that is the end as well: nobody else could write.
         let guard = self.failed.clone().drop_guard();
         let mut dirty_pages = 0;
-        while let Some((writes, close)) = self.next_batch().await {
-            for writes in portions(writes) {
-                dirty_pages += pages(&writes);
-                self.commit(writes).await;
+        while let Some((pending, close)) = self.next_batch().await {
+            for pending in portions(pending) {
+                dirty_pages += pages(&pending);
+                self.commit(pending).await;
                 if dirty_pages >= CHECKPOINT_PAGES {
                     dirty_pages = 0;
                     self.checkpoint(CHECKPOINT).await;
@@ -110,98 +110,98 @@ impl Writer {
         {
             requests.push(request);
         }
-        let mut writes = Vec::with_capacity(requests.len());
+        let mut pending = Vec::with_capacity(requests.len());
         let mut close = None;
         for request in requests {
             match request {
-                WriterRequest::Write(ask, reply) => writes.push((ask, reply)),
+                WriterRequest::Write(write, reply) => pending.push((write, reply)),
                 WriterRequest::Close(reply) => close = Some(reply),
             }
         }
         if close.is_some() {
-            self.take_the_rest(&mut writes).await;
+            self.take_the_rest(&mut pending).await;
         }
-        Some((writes, close))
+        Some((pending, close))
     }
 
     /// Closes the channel and takes what was handed in before.
-    async fn take_the_rest(&mut self, writes: &mut Vec<(Write, WriteReply)>) {
+    async fn take_the_rest(&mut self, pending: &mut Vec<(Write, WriteReply)>) {
         self.requests.close();
         while let Some(request) = self.requests.recv().await {
-            if let WriterRequest::Write(ask, reply) = request {
-                writes.push((ask, reply));
+            if let WriterRequest::Write(write, reply) = request {
+                pending.push((write, reply));
             }
         }
     }
 
     /// Commits writes together and answers each. Where one is refused, each gets a transaction of
     /// its own, so that the others are not lost with it.
-    async fn commit(&mut self, mut writes: Vec<(Write, WriteReply)>) {
+    async fn commit(&mut self, mut pending: Vec<(Write, WriteReply)>) {
         if self.failed.is_cancelled() {
-            return answer_all(
-                writes.into_iter().map(|(_, reply)| reply),
+            return refuse_all(
+                pending.into_iter().map(|(_, reply)| reply),
                 &StoreError::Untrusted,
             );
         }
-        writes.sort_by_key(|(ask, _)| ask.rank());
-        if self.is_short(&writes) {
+        pending.sort_by_key(|(write, _)| write.rank());
+        if self.is_short(&pending) {
             // An input may be for a process that runs, and costs the disk nothing then.
-            writes = refuse(writes, |ask| {
-                ask.can_wait() && !matches!(ask, Write::Input(..))
+            pending = refuse(pending, |write| {
+                write.can_wait() && !matches!(write, Write::Input(..))
             });
         }
-        let (mut asks, mut replies): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
-        let mut answers = self.transaction(&asks).await;
-        if is_disk_full(&answers) {
+        let (mut writes, mut replies): (Vec<_>, Vec<_>) = pending.into_iter().unzip();
+        let mut results = self.transaction(&writes).await;
+        if is_disk_full(&results) {
             // A WAL that has been carried over is written again from its beginning: often that is
             // the room that a small write needs, such as a cancel.
             self.checkpoint(CHECKPOINT).await;
-            answers = self.transaction(&asks).await;
+            results = self.transaction(&writes).await;
         }
-        if is_disk_full(&answers) && asks.iter().any(|ask| !ask.can_wait()) {
-            let writes = asks.into_iter().zip(replies).collect();
-            (asks, replies) = refuse(writes, Write::can_wait).into_iter().unzip();
-            answers = self.transaction(&asks).await;
-            while is_disk_full(&answers) && self.ballast.release() {
+        if is_disk_full(&results) && writes.iter().any(|write| !write.can_wait()) {
+            let pending = writes.into_iter().zip(replies).collect();
+            (writes, replies) = refuse(pending, Write::can_wait).into_iter().unzip();
+            results = self.transaction(&writes).await;
+            while is_disk_full(&results) && self.disk_reserve.release() {
                 tracing::warn!("the disk is full: ballast is given up for ends and wishes");
                 self.checkpoint(CHECKPOINT).await;
-                answers = self.transaction(&asks).await;
+                results = self.transaction(&writes).await;
             }
         }
-        self.answer(asks, replies, answers).await;
+        self.reply(writes, replies, results).await;
     }
 
-    async fn answer(
+    async fn reply(
         &mut self,
-        asks: Vec<Write>,
+        writes: Vec<Write>,
         replies: Vec<WriteReply>,
-        answers: sqlx::Result<Vec<WriteResult>>,
+        results: sqlx::Result<Vec<WriteResult>>,
     ) {
-        match answers {
-            Ok(answers) => {
-                for (reply, answer) in replies.into_iter().zip(answers) {
-                    let _ = reply.send(Ok(answer));
+        match results {
+            Ok(results) => {
+                for (reply, result) in replies.into_iter().zip(results) {
+                    let _ = reply.send(Ok(result));
                 }
             }
-            Err(error) if asks.len() > 1 && verdict(&error) == FailureAction::Refused => {
-                for (ask, reply) in asks.iter().zip(replies) {
-                    let answer = self.transaction(std::slice::from_ref(ask)).await;
-                    let answer = answer.map(|mut answers| answers.remove(0));
-                    let _ = reply.send(answer.map_err(|error| self.refusal(error)));
+            Err(error) if writes.len() > 1 && failure_action(&error) == FailureAction::Refused => {
+                for (write, reply) in writes.iter().zip(replies) {
+                    let result = self.transaction(std::slice::from_ref(write)).await;
+                    let result = result.map(|mut results| results.remove(0));
+                    let _ = reply.send(result.map_err(|error| self.refusal(error)));
                 }
             }
-            Err(error) => answer_all(replies, &self.refusal(error)),
+            Err(error) => refuse_all(replies, &self.refusal(error)),
         }
     }
 
     /// Whether the disk has no room for something new: what was given back for ends and wishes has
     /// to be there again first. Looked at only where something new is among the writes.
-    fn is_short(&self, writes: &[(Write, WriteReply)]) -> bool {
-        let new = writes.iter().any(|(ask, _)| ask.can_wait());
-        if !new || matches!(self.ballast.missing(), Ok(0)) {
+    fn is_short(&self, pending: &[(Write, WriteReply)]) -> bool {
+        let new = pending.iter().any(|(write, _)| write.can_wait());
+        if !new || matches!(self.disk_reserve.missing(), Ok(0)) {
             return false;
         }
-        let refilled = self.ballast.refill();
+        let refilled = self.disk_reserve.refill();
         if refilled {
             tracing::info!("the disk has room again");
         }
@@ -212,16 +212,16 @@ impl Writer {
     ///
     /// BEGIN and COMMIT are plain statements: sqlx counts transactions by itself, and its count is
     /// wrong for ever after SQLite has rolled one back on its own, as it does on a full disk.
-    async fn transaction(&mut self, asks: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
-        if asks.is_empty() {
+    async fn transaction(&mut self, writes: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
+        if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let result = self.begin_to_commit(asks).await;
+        let result = self.begin_to_commit(writes).await;
         let result = match result {
             Err(error) => Err(self.clarified(error).await),
             done => done,
         };
-        self.tally.written();
+        self.state_counts.written();
         if result.is_err() {
             // It fails where SQLite has rolled back already.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.conn).await;
@@ -232,13 +232,13 @@ impl Writer {
     /// A failed write may be one that no quota allows, or for which there was no memory or no
     /// descriptor: nothing is lost then, and it can be written once there is.
     async fn clarified(&mut self, error: sqlx::Error) -> sqlx::Error {
-        if !comes_from_a_file(&error) {
+        if !is_file_error(&error) {
             return error;
         }
         let cause = errno::of_last_failure(&mut self.conn).await;
         if is_failed_write(&error) {
-            let told = cause.as_ref().is_some_and(is_out_of_room);
-            if told || self.ballast.is_out_of_room() {
+            let no_room = cause.as_ref().is_some_and(is_out_of_room);
+            if no_room || self.disk_reserve.is_out_of_room() {
                 return io::Error::from(io::ErrorKind::QuotaExceeded).into();
             }
         }
@@ -248,7 +248,7 @@ impl Writer {
         }
     }
 
-    async fn begin_to_commit(&mut self, asks: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
+    async fn begin_to_commit(&mut self, writes: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut self.conn)
             .await?;
@@ -257,20 +257,20 @@ impl Writer {
             events: Vec::new(),
             key: &self.key,
         };
-        let answers = execute(&mut batch, asks).await?;
+        let results = execute(&mut batch, writes).await?;
         let events = batch.events;
         events::insert(&mut self.conn, &events).await?;
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
         // A commit to a file that has lost its name would be gone with this process.
-        if !self.presence.holds() {
+        if !self.presence.is_in_place() {
             return Err(io::Error::other("it was removed or replaced").into());
         }
-        Ok(answers)
+        Ok(results)
     }
 
     /// What the callers are told about a failed transaction; also decides whether it was the last.
     fn refusal(&mut self, error: sqlx::Error) -> StoreError {
-        match verdict(&error) {
+        match failure_action(&error) {
             FailureAction::DiskFull => {
                 tracing::warn!("the disk is full: a transaction was refused")
             }
@@ -297,7 +297,7 @@ impl Writer {
         }
         if let Err(error) = sqlx::query(statement).execute(&mut self.conn).await {
             let error = self.clarified(error).await;
-            match verdict(&error) {
+            match failure_action(&error) {
                 FailureAction::Broken => self.fail(&error),
                 _ => tracing::warn!(%error, "a checkpoint has to wait"),
             }
@@ -312,7 +312,7 @@ impl Writer {
     }
 }
 
-fn answer_all(replies: impl IntoIterator<Item = WriteReply>, error: &StoreError) {
+fn refuse_all(replies: impl IntoIterator<Item = WriteReply>, error: &StoreError) {
     for reply in replies {
         let _ = reply.send(Err(error.clone()));
     }
@@ -320,25 +320,26 @@ fn answer_all(replies: impl IntoIterator<Item = WriteReply>, error: &StoreError)
 
 /// Answers those that are to be refused for the disk, and returns the others.
 fn refuse(
-    writes: Vec<(Write, WriteReply)>,
+    pending: Vec<(Write, WriteReply)>,
     refused: impl Fn(&Write) -> bool,
 ) -> Vec<(Write, WriteReply)> {
-    let (refused, others): (Vec<_>, Vec<_>) = writes.into_iter().partition(|(ask, _)| refused(ask));
+    let (refused, others): (Vec<_>, Vec<_>) =
+        pending.into_iter().partition(|(write, _)| refused(write));
     let refused = refused.into_iter().map(|(_, reply)| reply);
-    answer_all(refused, &StoreError::DiskFull);
+    refuse_all(refused, &StoreError::DiskFull);
     others
 }
 
-fn is_disk_full<T>(answers: &sqlx::Result<T>) -> bool {
-    matches!(answers, Err(error) if verdict(error) == FailureAction::DiskFull)
+fn is_disk_full<T>(results: &sqlx::Result<T>) -> bool {
+    matches!(results, Err(error) if failure_action(error) == FailureAction::DiskFull)
 }
 
 /// Cuts writes into transactions: one large batch is enough for one, so that nobody behind it waits
 /// for several.
-fn portions(writes: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> {
+fn portions(pending: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> {
     let mut portions: Vec<Vec<_>> = Vec::new();
     let mut rows = ROWS_MAX;
-    for write in writes {
+    for write in pending {
         rows += write.0.rows();
         match portions.last_mut() {
             Some(portion) if rows <= ROWS_MAX => portion.push(write),
@@ -352,19 +353,19 @@ fn portions(writes: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> {
 }
 
 /// About how many pages the writes dirty.
-fn pages(writes: &[(Write, WriteReply)]) -> usize {
-    let rows: usize = writes.iter().map(|(ask, _)| ask.rows()).sum();
-    rows * PAGES_PER_ROW + data_pages(writes)
+fn pages(pending: &[(Write, WriteReply)]) -> usize {
+    let rows: usize = pending.iter().map(|(write, _)| write.rows()).sum();
+    rows * PAGES_PER_ROW + data_pages(pending)
 }
 
 /// Pages of output and input among the writes.
-fn data_pages(writes: &[(Write, WriteReply)]) -> usize {
-    let bytes: usize = writes.iter().map(|(ask, _)| data_bytes(ask)).sum();
+fn data_pages(pending: &[(Write, WriteReply)]) -> usize {
+    let bytes: usize = pending.iter().map(|(write, _)| data_bytes(write)).sum();
     bytes / 4096
 }
 
-fn data_bytes(ask: &Write) -> usize {
-    match ask {
+fn data_bytes(write: &Write) -> usize {
+    match write {
         Write::Finish(finish) => match &finish.kept {
             crate::store::types::OutputPlacement::Rows { chunks, .. } => {
                 chunks.iter().map(|c| c.data.len()).sum()
@@ -393,12 +394,12 @@ mod tests {
         Writer {
             conn: opened.writer,
             key: opened.digest_key,
-            _way: opened.way,
+            _long_path: opened.long_path,
             presence: opened.presence,
-            ballast: opened.ballast,
+            disk_reserve: opened.disk_reserve,
             requests,
             failed: CancellationToken::new(),
-            tally: Arc::default(),
+            state_counts: Arc::default(),
         }
     }
 
@@ -419,11 +420,17 @@ mod tests {
         )
     }
 
-    async fn write(writer: &mut Writer, asks: Vec<Write>) -> Vec<Result<WriteResult, StoreError>> {
-        let (replies, answers): (Vec<_>, Vec<_>) = asks.iter().map(|_| oneshot::channel()).unzip();
-        writer.commit(asks.into_iter().zip(replies).collect()).await;
-        let answers = answers.into_iter().map(|mut answer| answer.try_recv());
-        answers.map(|answer| answer.expect("answered")).collect()
+    async fn write(
+        writer: &mut Writer,
+        writes: Vec<Write>,
+    ) -> Vec<Result<WriteResult, StoreError>> {
+        let (replies, results): (Vec<_>, Vec<_>) =
+            writes.iter().map(|_| oneshot::channel()).unzip();
+        writer
+            .commit(writes.into_iter().zip(replies).collect())
+            .await;
+        let results = results.into_iter().map(|mut result| result.try_recv());
+        results.map(|result| result.expect("answered")).collect()
     }
 
     async fn jobs(writer: &mut Writer) -> i64 {
@@ -449,9 +456,9 @@ mod tests {
         allow_pages(&mut writer, 60).await;
         let mut stored = 1;
         let refusals = loop {
-            let answers = write(&mut writer, vec![submit(), submit()]).await;
-            if answers[0].is_err() {
-                break answers;
+            let results = write(&mut writer, vec![submit(), submit()]).await;
+            if results[0].is_err() {
+                break results;
             }
             stored += 2;
             assert!(stored < 20, "60 pages hold no more than 6 such jobs");
@@ -480,12 +487,12 @@ mod tests {
         file.write_all(&vec![0xa5; (pages as usize - 1) * 4096])
             .expect("damages");
 
-        let answers = write(&mut writer, vec![submit(), submit()]).await;
-        for answer in answers {
-            assert!(matches!(answer, Err(StoreError::Database(_))), "{answer:?}");
+        let results = write(&mut writer, vec![submit(), submit()]).await;
+        for result in results {
+            assert!(matches!(result, Err(StoreError::Database(_))), "{result:?}");
         }
         assert!(writer.failed.is_cancelled());
-        let answers = write(&mut writer, vec![submit()]).await;
-        assert!(answers[0].is_err(), "nothing is tried again");
+        let results = write(&mut writer, vec![submit()]).await;
+        assert!(results[0].is_err(), "nothing is tried again");
     }
 }

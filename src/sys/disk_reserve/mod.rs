@@ -49,7 +49,7 @@ pub struct DiskReserve {
 
 /// Whether a drain may write.
 #[derive(Debug)]
-pub enum DrainShare {
+pub enum DrainPermission {
     /// It may, while this is held.
     Granted(Option<WritePermit>),
     /// It may not: the rest is for ends and wishes. Why, for people.
@@ -81,7 +81,7 @@ impl DiskReserve {
     /// It cannot be looked at: it may lack something or not.
     pub fn missing(&self) -> io::Result<u64> {
         match statat(&*self.dir, FILE_NAME, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(lacking(&stat)),
+            Ok(stat) => Ok(missing_bytes(&stat)),
             Err(Errno::NOENT) => Ok(0),
             Err(error) => Err(error.into()),
         }
@@ -132,7 +132,7 @@ impl DiskReserve {
         }
         match self.fill() {
             Ok(filled) => filled,
-            Err(error) if is_for_good(error) => {
+            Err(error) if is_permanent(error) => {
                 tracing::warn!(%error, "this file system keeps no room for the ballast; there is none");
                 self.remove().is_ok()
             }
@@ -149,11 +149,11 @@ impl DiskReserve {
             return Ok(false);
         };
         let stat = fstat(guard.file())?;
-        if self.free_bytes()? < lacking(&stat) + SPARE_BYTES {
+        if self.free_bytes()? < missing_bytes(&stat) + SPARE_BYTES {
             return Ok(false);
         }
-        take(&guard, &stat)?;
-        match lacking(&fstat(guard.file())?) {
+        allocate(&guard, &stat)?;
+        match missing_bytes(&fstat(guard.file())?) {
             0 => Ok(true),
             _ => Err(Errno::OPNOTSUPP),
         }
@@ -163,8 +163,8 @@ impl DiskReserve {
     /// take what is free. Whether it holds less now, and it was of use: `false` also where somebody
     /// else keeps its lock for longer than a fifth of a second.
     pub fn release(&self) -> bool {
-        let in_vain = || self.probe() == Err(Errno::DQUOT);
-        let no_quota = in_vain();
+        let quota_is_full = || self.probe() == Err(Errno::DQUOT);
+        let no_quota = quota_is_full();
         let released = self
             .open()
             .and_then(ReserveLock::patient)
@@ -172,11 +172,11 @@ impl DiskReserve {
                 let Some(guard) = guard else { return Ok(false) };
                 let before = fstat(guard.file())?;
                 let portion = (size(&before) / PORTIONS).next_multiple_of(BLOCK_BYTES);
-                let less = give(&guard, portion)?;
-                if less && no_quota && in_vain() {
+                let less = free_some(&guard, portion)?;
+                if less && no_quota && quota_is_full() {
                     // It counts against another quota than ours.
                     let now = fstat(guard.file())?;
-                    let _ = take(&guard, &now);
+                    let _ = allocate(&guard, &now);
                     return Ok(false);
                 }
                 Ok(less)
@@ -206,35 +206,35 @@ impl DiskReserve {
     /// # Errors
     ///
     /// The reserve or the disk cannot be looked at.
-    pub fn share(&self, bytes: u64, failed: bool) -> io::Result<DrainShare> {
+    pub fn drain_permission(&self, bytes: u64, failed: bool) -> io::Result<DrainPermission> {
         let file = match self.open() {
-            Err(Errno::NOENT) => return Ok(DrainShare::Granted(None)),
+            Err(Errno::NOENT) => return Ok(DrainPermission::Granted(None)),
             file => file?,
         };
         let length = size(&fstat(&file)?);
         if !failed && self.free_bytes()? >= length + PLENTY_BYTES {
-            return Ok(DrainShare::Granted(None));
+            return Ok(DrainPermission::Granted(None));
         }
         let Some(guard) = ReserveLock::patient(file)? else {
-            return Ok(DrainShare::Refused(
+            return Ok(DrainPermission::Refused(
                 "somebody else keeps the reserve".to_owned(),
             ));
         };
         let need = bytes + OVERHEAD_BYTES;
         let mut free = if failed { 0 } else { self.free_bytes()? };
-        if free + held(&fstat(guard.file())?) < length / 2 + need {
-            return Ok(DrainShare::Refused(
+        if free + held_bytes(&fstat(guard.file())?) < length / 2 + need {
+            return Ok(DrainPermission::Refused(
                 "what is left of the reserve is for ends".to_owned(),
             ));
         }
         if free < need {
-            give(&guard, need - free)?;
+            free_some(&guard, need - free)?;
             free = self.free_bytes()?;
         }
         Ok(match free < need {
             // Somebody was quicker, or a file system that gives nothing back.
-            true => DrainShare::Refused(format!("{free} bytes are free on the disk")),
-            false => DrainShare::Granted(Some(WritePermit { _guard: guard })),
+            true => DrainPermission::Refused(format!("{free} bytes are free on the disk")),
+            false => DrainPermission::Granted(Some(WritePermit { _guard: guard })),
         })
     }
 
@@ -280,10 +280,10 @@ impl DiskReserve {
 
     fn open(&self) -> rustix::io::Result<OwnedFd> {
         // To open a device may be to use it, and a pipe would be waited for.
-        is_for_us(&statat(&*self.dir, FILE_NAME, AtFlags::SYMLINK_NOFOLLOW)?)?;
+        check_is_ours(&statat(&*self.dir, FILE_NAME, AtFlags::SYMLINK_NOFOLLOW)?)?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let opened = openat(&*self.dir, FILE_NAME, flags, Mode::empty())?;
-        is_for_us(&fstat(&opened)?)?;
+        check_is_ours(&fstat(&opened)?)?;
         Ok(opened)
     }
 
@@ -303,7 +303,7 @@ impl DiskReserve {
 
 /// Whether it is a regular file of ours with one name: what is cut out of it and filled with zeros must
 /// not be anything else's.
-fn is_for_us(stat: &Stat) -> rustix::io::Result<()> {
+fn check_is_ours(stat: &Stat) -> rustix::io::Result<()> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::LOOP);
     }
@@ -317,7 +317,7 @@ fn is_for_us(stat: &Stat) -> rustix::io::Result<()> {
 }
 
 /// Whether a file system will say so every time.
-fn is_for_good(error: Errno) -> bool {
+fn is_permanent(error: Errno) -> bool {
     const NEVER: [Errno; 6] = [
         Errno::OPNOTSUPP,
         Errno::NOSYS,
@@ -330,13 +330,13 @@ fn is_for_good(error: Errno) -> bool {
 }
 
 /// Takes all that the file lacks. Where that fails, what this has taken is given back, and no more.
-fn take(guard: &ReserveLock, before: &Stat) -> rustix::io::Result<()> {
+fn allocate(guard: &ReserveLock, before: &Stat) -> rustix::io::Result<()> {
     let length = size(before);
     fallocate(guard.file(), FallocateFlags::empty(), 0, length).inspect_err(|_| {
         if let Ok(now) = fstat(guard.file())
-            && held(&now) > held(before)
+            && held_bytes(&now) > held_bytes(before)
         {
-            let _ = cut(guard, held(before).min(length), length);
+            let _ = punch(guard, held_bytes(before).min(length), length);
         }
     })
 }
@@ -344,15 +344,15 @@ fn take(guard: &ReserveLock, before: &Stat) -> rustix::io::Result<()> {
 /// Gives so many bytes of what the file holds back; whether it holds less then. What is held is its
 /// beginning, give or take a few blocks that the file system counts for itself: where nothing came
 /// of the last part of it, the part before goes too.
-fn give(guard: &ReserveLock, bytes: u64) -> rustix::io::Result<bool> {
+fn free_some(guard: &ReserveLock, bytes: u64) -> rustix::io::Result<bool> {
     let before = fstat(guard.file())?;
-    let (length, held_before) = (size(&before), held(&before));
+    let (length, held_before) = (size(&before), held_bytes(&before));
     let bytes = bytes.next_multiple_of(BLOCK_BYTES);
     let mut from = held_before.min(length);
     loop {
         from = from.saturating_sub(bytes) / BLOCK_BYTES * BLOCK_BYTES;
-        cut(guard, from, length)?;
-        if held(&fstat(guard.file())?) < held_before {
+        punch(guard, from, length)?;
+        if held_bytes(&fstat(guard.file())?) < held_before {
             return Ok(true);
         }
         if from == 0 {
@@ -362,7 +362,7 @@ fn give(guard: &ReserveLock, bytes: u64) -> rustix::io::Result<bool> {
 }
 
 /// Gives the blocks from `from` on back; the length stays.
-fn cut(guard: &ReserveLock, from: u64, length: u64) -> rustix::io::Result<()> {
+fn punch(guard: &ReserveLock, from: u64, length: u64) -> rustix::io::Result<()> {
     if from >= length {
         return Ok(());
     }
@@ -384,27 +384,27 @@ fn size(stat: &Stat) -> u64 {
     stat.st_size.unsigned_abs()
 }
 
-fn held(stat: &Stat) -> u64 {
+fn held_bytes(stat: &Stat) -> u64 {
     // 512 whatever the file system's own blocks are: stat(2).
     stat.st_blocks.unsigned_abs() * 512
 }
 
-fn lacking(stat: &Stat) -> u64 {
-    size(stat).saturating_sub(held(stat))
+fn missing_bytes(stat: &Stat) -> u64 {
+    size(stat).saturating_sub(held_bytes(stat))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ballast() -> (tempfile::TempDir, DiskReserve) {
+    fn reserve() -> (tempfile::TempDir, DiskReserve) {
         let dir = tempfile::tempdir().expect("a directory");
-        let ballast = DiskReserve::of_data_dir(dir.path()).expect("opened");
-        (dir, ballast)
+        let reserve = DiskReserve::of_data_dir(dir.path()).expect("opened");
+        (dir, reserve)
     }
 
-    fn missing(ballast: &DiskReserve) -> u64 {
-        ballast.missing().expect("a look")
+    fn missing(reserve: &DiskReserve) -> u64 {
+        reserve.missing().expect("a look")
     }
 
     fn length(dir: &tempfile::TempDir) -> u64 {
@@ -414,35 +414,35 @@ mod tests {
 
     #[test]
     fn what_is_given_back_is_missing_until_it_is_taken_again() {
-        let (dir, ballast) = ballast();
+        let (dir, reserve) = reserve();
         let seen = DiskReserve::of_data_dir(dir.path()).expect("opened");
         assert_eq!(seen.missing().expect("seen"), 0, "nothing is kept");
-        ballast.keep(1_000_000).expect("made");
-        assert_eq!(missing(&ballast), 0);
-        assert!(ballast.release());
+        reserve.keep(1_000_000).expect("made");
+        assert_eq!(missing(&reserve), 0);
+        assert!(reserve.release());
         assert_eq!(missing(&seen), 126_976, "an eighth, in whole blocks");
         let more = (0..100).take_while(|_| seen.release()).count();
-        assert_eq!((more, missing(&ballast)), (7, 1_003_520));
+        assert_eq!((more, missing(&reserve)), (7, 1_003_520));
         assert!(seen.refill());
-        assert_eq!(missing(&ballast), 0);
-        assert!(!ballast.release_below(1), "there is room without it");
+        assert_eq!(missing(&reserve), 0);
+        assert!(!reserve.release_below(1), "there is room without it");
         assert!(seen.release());
-        ballast.keep(0).expect("removed");
-        assert_eq!((missing(&ballast), ballast.release()), (0, false));
+        reserve.keep(0).expect("removed");
+        assert_eq!((missing(&reserve), reserve.release()), (0, false));
     }
 
     #[test]
     fn more_than_there_is_stays_missing() {
-        let (_dir, ballast) = ballast();
-        ballast.keep(1 << 43).expect("made");
-        assert_eq!(missing(&ballast), 1 << 43);
-        assert!(!ballast.refill());
+        let (_dir, reserve) = reserve();
+        reserve.keep(1 << 43).expect("made");
+        assert_eq!(missing(&reserve), 1 << 43);
+        assert!(!reserve.refill());
     }
 
     #[test]
     fn its_length_stays_however_many_give_and_take_at_once() {
-        let (dir, ballast) = ballast();
-        ballast.keep(1_000_000).expect("made");
+        let (dir, reserve) = reserve();
+        reserve.keep(1_000_000).expect("made");
         std::thread::scope(|scope| {
             for nth in 0..8 {
                 let own = DiskReserve::of_data_dir(dir.path()).expect("opened");
@@ -457,96 +457,98 @@ mod tests {
             }
         });
         assert_eq!(length(&dir), 1_003_520);
-        assert!(ballast.refill());
-        assert_eq!(missing(&ballast), 0);
+        assert!(reserve.refill());
+        assert_eq!(missing(&reserve), 0);
     }
 
     #[test]
     fn while_somebody_keeps_its_lock_it_is_not_to_be_had() {
-        let (dir, ballast) = ballast();
-        ballast.keep(1_000_000).expect("made");
-        let held = ballast.lock().expect("opened").expect("the lock");
-        assert!(!ballast.release());
-        assert!(ballast.refill(), "nothing is missing");
-        assert_eq!((length(&dir), missing(&ballast)), (1_003_520, 0));
+        let (dir, reserve) = reserve();
+        reserve.keep(1_000_000).expect("made");
+        let held = reserve.lock().expect("opened").expect("the lock");
+        assert!(!reserve.release());
+        assert!(reserve.refill(), "nothing is missing");
+        assert_eq!((length(&dir), missing(&reserve)), (1_003_520, 0));
         drop(held);
-        assert!(ballast.release());
+        assert!(reserve.release());
     }
 
     #[test]
     fn one_of_another_size_is_made_anew_whoever_keeps_its_lock() {
-        let (dir, ballast) = ballast();
+        let (dir, reserve) = reserve();
         for (bytes, locked) in [(430_080, false), (1_003_520, false), (430_080, true)] {
-            let held = locked.then(|| ballast.lock().expect("opened").expect("the lock"));
-            ballast.keep(bytes).expect("made");
-            assert_eq!((length(&dir), missing(&ballast)), (bytes, 0));
+            let held = locked.then(|| reserve.lock().expect("opened").expect("the lock"));
+            reserve.keep(bytes).expect("made");
+            assert_eq!((length(&dir), missing(&reserve)), (bytes, 0));
             drop(held);
         }
     }
 
     #[test]
     fn drains_leave_half_of_it_to_ends() {
-        let (_dir, ballast) = ballast();
+        let (_dir, reserve) = reserve();
         assert!(matches!(
-            ballast.share(65536, true),
-            Ok(DrainShare::Granted(None))
+            reserve.drain_permission(65536, true),
+            Ok(DrainPermission::Granted(None))
         ));
-        ballast.keep(1 << 20).expect("made");
+        reserve.keep(1 << 20).expect("made");
         assert!(matches!(
-            ballast.share(65536, false),
-            Ok(DrainShare::Granted(None))
+            reserve.drain_permission(65536, false),
+            Ok(DrainPermission::Granted(None))
         ));
         let mut granted = 0;
         // Each finds no room, whatever is told to be free.
-        while let DrainShare::Granted(permit) = ballast.share(65536, true).expect("a look") {
+        while let DrainPermission::Granted(permit) =
+            reserve.drain_permission(65536, true).expect("a look")
+        {
             assert!(permit.is_some());
             granted += 1;
         }
         let need = 65536 + OVERHEAD_BYTES;
         assert_eq!(granted, (1 << 19) / need);
-        assert!(missing(&ballast) <= 1 << 19);
+        assert!(missing(&reserve) <= 1 << 19);
     }
 
     #[test]
     fn a_probe_leaves_nothing_behind() {
-        let (dir, ballast) = ballast();
-        assert!(!ballast.is_out_of_room());
+        let (dir, reserve) = reserve();
+        assert!(!reserve.is_out_of_room());
         assert_eq!(std::fs::read_dir(&dir).expect("listed").count(), 0);
     }
 
     #[test]
     fn a_link_of_that_name_leads_nowhere() {
-        let (dir, ballast) = ballast();
+        let (dir, reserve) = reserve();
         let other = dir.path().join("other");
         std::fs::write(&other, "precious").expect("written");
         std::os::unix::fs::symlink(&other, dir.path().join(FILE_NAME)).expect("linked");
-        assert!(ballast.keep(4096).is_err());
-        assert!(!ballast.release());
+        assert!(reserve.keep(4096).is_err());
+        assert!(!reserve.release());
         assert_eq!(std::fs::read(&other).expect("read"), b"precious");
     }
 
     #[test]
     fn a_second_name_of_something_else_is_not_written_over() {
-        let (dir, ballast) = ballast();
+        let (dir, reserve) = reserve();
         let other = dir.path().join("other");
         std::fs::write(&other, "precious").expect("written");
         for name in [FILE_NAME, PROBE_NAME] {
             std::fs::hard_link(&other, dir.path().join(name)).expect("linked");
         }
-        assert!(!ballast.is_out_of_room());
-        assert!(ballast.keep(4096).is_err());
-        assert!(!ballast.release());
+        assert!(!reserve.is_out_of_room());
+        assert!(reserve.keep(4096).is_err());
+        assert!(!reserve.release());
         assert_eq!(std::fs::read(&other).expect("read"), b"precious");
     }
 
     #[test]
     fn a_pipe_of_that_name_is_not_waited_for() {
-        let (dir, ballast) = ballast();
+        let (dir, reserve) = reserve();
         for name in [FILE_NAME, PROBE_NAME] {
             let path = dir.path().join(name);
             nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
         }
-        assert!(!ballast.is_out_of_room());
-        assert!(ballast.keep(4096).is_err());
+        assert!(!reserve.is_out_of_room());
+        assert!(reserve.keep(4096).is_err());
     }
 }
