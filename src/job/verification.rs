@@ -100,7 +100,7 @@ pub struct Finding {
 /// What there is to say about a stored job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verification {
-    /// Its number.
+    /// Number of the job.
     pub job: JobNumber,
     /// Its state.
     pub state: JobState,

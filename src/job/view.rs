@@ -19,9 +19,9 @@ use super::{
 /// A job as users see it. Serialises as the contract's `Job` object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Job {
-    /// Its UUIDv7.
+    /// UUIDv7 of the job.
     pub id: JobId,
-    /// Its number.
+    /// Number of the job.
     pub number: JobNumber,
     /// Where it is in its life.
     pub state: JobState,

@@ -1,4 +1,4 @@
-//! A handle on the store: each method hands one write to the one task that writes, or reads.
+//! The handle on the store: each method hands one write to the one task that writes, or reads.
 
 use std::{path::Path, sync::Arc};
 
@@ -32,13 +32,13 @@ use crate::{
     sys::disk_reserve::DiskReserve,
 };
 
-/// The ledger: one writer, a few read-only readers. Cheap to clone.
+/// The ledger: one writer, a few read-only connections. Cheap to clone.
 ///
-/// A write is answered after its transaction is durable; those that arrive together share one.
-/// Within a transaction they are executed in the order of a job's life (submit, started, wishes,
-/// segments, finish, claim), and in the order of arrival where that says nothing. A write is
-/// handed in when its future is first polled: of a `finish` and a `claim` that are polled
-/// together (`join!`), the claim fills the slot that the finish frees, in the same transaction.
+/// A write is answered after its transaction is durable; writes that arrive together share one.
+/// Within a transaction they are executed in the order of a job's life (submit, started, requests,
+/// segments, finish, claim), and else in the order of arrival. A write is handed in when its future
+/// is first polled: of a `finish` and a `claim` that are polled together (`join!`), the claim fills
+/// the slot that the finish frees, in the same transaction.
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<StoreInner>,
@@ -53,37 +53,37 @@ struct StoreInner {
     state_counts: Arc<StateCounts>,
     disk_reserve: DiskReserve,
     checked: Checked,
-    /// Where the database lay when it was opened.
+    /// Which file the database was when it was opened; see `Presence::file_id`.
     file_id: String,
     /// What the keys of shims are made from.
     shim_seed: ShimSeed,
 }
 
 impl Store {
-    /// Opens the ledger at `path`, or makes one where there is no file. Needs a tokio runtime,
-    /// and that the caller is the only server on this data directory.
+    /// Opens the ledger at `path`, or creates one where there is no file. Needs a tokio runtime.
+    /// The caller must be the only server on this data directory.
     ///
     /// # Errors
     ///
-    /// A file that is not ours, is damaged, or was written by a newer version is refused, and
-    /// left as it is.
+    /// A file that is not cc-executor's, is damaged, or was written by a newer version is refused,
+    /// and left as it is.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         Self::open_checking(path, u64::MAX).await
     }
 
-    /// The same, but of a file of more than `check_bytes_max` bytes the outputs, which are most of
-    /// it, are not looked through for damage: [`Self::check_outputs`] does that.
+    /// The same, but in a file of more than `check_bytes_max` bytes the outputs, which are most of
+    /// it, are not checked for damage: [`Self::check_outputs`] does that.
     pub async fn open_checking(path: &Path, check_bytes_max: u64) -> Result<Self, OpenError> {
         Ok(Self::over(open::open(path, check_bytes_max).await?))
     }
 
-    /// What the keys of this data directory's shims are made from.
+    /// The secret that the keys of this data directory's shims are derived from.
     pub fn shim_seed(&self) -> &ShimSeed {
         &self.inner.shim_seed
     }
 
-    /// Looks through what was not looked through when the file was opened. Damage is no reason to
-    /// lose what runs, but nothing more is acknowledged on top of it: see [`Self::failed`].
+    /// Checks the outputs for damage, if opening the file did not. Damage does not end running
+    /// jobs, but nothing more is acknowledged after it: see [`Self::failed`].
     pub async fn check_outputs(&self) {
         if self.inner.checked == Checked::Whole {
             return;
@@ -138,13 +138,13 @@ impl Store {
         }
     }
 
-    /// Cancelled when the database file cannot be trusted any more (an I/O error, damage).
-    /// Nothing is acknowledged from then on: the server must exit, the next start verifies.
+    /// Cancelled when the database file cannot be trusted any more (an I/O error, damage). Nothing
+    /// is acknowledged from then on: the server must exit, and the next start verifies the file.
     pub fn failed(&self) -> CancellationToken {
         self.inner.failed.clone()
     }
 
-    /// The disk has failed at what belongs to the ledger, such as a segment that could not be
+    /// Reports a failure of the disk outside the database, such as a segment that could not be
     /// synced: nothing is acknowledged from here on, as after a failure of the database itself.
     pub fn distrust(&self, error: &dyn std::fmt::Display) {
         if !self.inner.failed.is_cancelled() {
@@ -153,7 +153,7 @@ impl Store {
         }
     }
 
-    /// Room on the disk that is kept for what must be stored when nothing else is left of it.
+    /// Disk space that is kept for what must be stored on a full disk.
     pub fn disk_reserve(&self) -> &DiskReserve {
         &self.inner.disk_reserve
     }
@@ -172,7 +172,7 @@ impl Store {
     pub async fn close(&self) {
         self.inner.readers.close().await;
         let (reply, closed) = oneshot::channel();
-        // Where the writer has gone already, there is nothing left to close.
+        // Where the writer has ended already, there is nothing left to close.
         if self
             .inner
             .requests
@@ -186,7 +186,7 @@ impl Store {
 
     // ---- writes
 
-    /// Stores a job, unless its idempotency key names one that is there already.
+    /// Stores a job, unless its idempotency key names a stored one.
     ///
     /// # Errors
     ///
@@ -201,7 +201,7 @@ impl Store {
                     let (job, created) = (jobs::as_submitted(submission, outcome.number), true);
                     return Ok(StoredSubmission { job, created });
                 }
-                // One that was deleted a moment ago has given its key back: try again.
+                // A job that was deleted a moment ago has freed its key: try again.
                 if let Some(job) = self
                     .job(JobRef::Number(outcome.number), Include::default())
                     .await?
@@ -213,12 +213,12 @@ impl Store {
         }
     }
 
-    /// Stores all of these jobs or none; those with an idempotency key that is known are not
-    /// stored again. The answers are in the order of the submissions.
+    /// Stores all of these jobs or none; those with a known idempotency key are not stored again.
+    /// The outcomes are in the order of the submissions.
     ///
     /// # Errors
     ///
-    /// The first submission that is refused is named; nothing is stored.
+    /// Names the first submission that is refused; nothing is stored.
     pub async fn submit_many(
         &self,
         submissions: Vec<Submission>,
@@ -246,7 +246,7 @@ impl Store {
         .await
     }
 
-    /// Takes a queue away whose jobs are all final. Which ones stay for ever, the caller knows.
+    /// Deletes a queue whose jobs are all final. The caller refuses it for built-in queues.
     pub async fn delete_queue(&self, name: String) -> Result<QueueDeleted, StoreError> {
         self.write(Write::DeleteQueue(name), |result| match result {
             WriteResult::QueueDeleted(deleted) => Some(deleted),
@@ -255,7 +255,7 @@ impl Store {
         .await
     }
 
-    /// Gives queued jobs to offered shims, by queue bounds, priority and number. A shim whose
+    /// Gives queued jobs to offered shims, by free slots, weight, priority and number. A shim whose
     /// attempt is not final must not be offered; such a claim is refused as a whole.
     pub async fn claim(
         &self,
@@ -282,12 +282,13 @@ impl Store {
         self.fenced(Write::Finish(Box::new(finish))).await
     }
 
-    /// The attempt's process exists. `Stale` also where that was known already.
+    /// Stores that the attempt's process exists. `Stale` also where that was known already.
     pub async fn started(&self, started: StartedAttempt) -> Result<Fenced, StoreError> {
         self.fenced(Write::Started(started)).await
     }
 
-    /// The shim has stopped the tree. `Stale` also where the job was paused already.
+    /// Stores that the shim has stopped the process tree. `Stale` also where the job was paused
+    /// already.
     pub async fn paused(
         &self,
         number: JobNumber,
@@ -305,7 +306,8 @@ impl Store {
         .await
     }
 
-    /// The shim has let the tree go on. `Stale` also where the job was running already.
+    /// Stores that the shim has continued the process tree. `Stale` also where the job was running
+    /// already.
     pub async fn resumed(
         &self,
         number: JobNumber,
@@ -323,8 +325,8 @@ impl Store {
         .await
     }
 
-    /// The kernel does not let the shim signal these processes for the stop that is wished. `Stale`
-    /// where none is.
+    /// Stores which processes the kernel does not let the shim signal for the requested stop.
+    /// `Stale` where no stop is requested.
     pub async fn stop_refused(
         &self,
         number: JobNumber,
@@ -339,7 +341,7 @@ impl Store {
         .await
     }
 
-    /// Cancels a job that waits, at once; stores the wish for one that runs. `wish.cause` is
+    /// Cancels a waiting job at once; stores the request for a running one. `request.cause` is
     /// `Cancel` or `Kill`.
     pub async fn request_stop(
         &self,
@@ -353,7 +355,7 @@ impl Store {
         .await
     }
 
-    /// Stores the wish that a running job pauses (`pause`) or goes on.
+    /// Stores the request that a running job pauses (`pause`) or resumes.
     pub async fn request_pause(
         &self,
         job: JobRef,
@@ -374,7 +376,7 @@ impl Store {
         .await
     }
 
-    /// Keeps an input of a job that waits, or names the shim that is to have it.
+    /// Keeps an input of a waiting job, or names the shim that must get it.
     pub async fn input(&self, job: JobRef, input: Input) -> Result<InputOutcome, StoreError> {
         self.write(Write::Input(job, input), |result| match result {
             WriteResult::InputOutcome(outcome) => Some(*outcome),
@@ -392,8 +394,8 @@ impl Store {
         .await
     }
 
-    /// Takes a final job away, with its attempts and its output. Its segment files are the
-    /// caller's business: a start on this data directory unlinks those that no row names.
+    /// Deletes a final job, with its attempts and its output. The caller unlinks its segment files;
+    /// a start on this data directory unlinks those that no row names.
     pub async fn delete(&self, job: JobRef) -> Result<Deleted, StoreError> {
         self.write(Write::Delete(job), |result| match result {
             WriteResult::Deleted(deleted) => Some(*deleted),
@@ -402,8 +404,8 @@ impl Store {
         .await
     }
 
-    /// The attempt is proven never to have started: it becomes `void`, the job `queued` again (or
-    /// `cancelled`, where a stop is wished).
+    /// Makes an attempt that provably never started `void`, and its job `queued` again (or
+    /// `cancelled`, where a stop is requested).
     pub async fn void(
         &self,
         number: JobNumber,
@@ -418,7 +420,7 @@ impl Store {
         .await
     }
 
-    /// A segment of a running attempt is complete and has been hashed.
+    /// Stores that a segment of a running attempt is complete and has been hashed.
     pub async fn segment_read(&self, row: SegmentRow) -> Result<Fenced, StoreError> {
         self.fenced(Write::SegmentRead(row)).await
     }
@@ -431,7 +433,7 @@ impl Store {
         .await
     }
 
-    /// Hands a write in and waits for its answer. As long as there is room this happens at the
+    /// Hands a write in and waits for its result. While the channel has room this happens at the
     /// first poll, so writes keep the order in which their futures are polled.
     async fn write<T>(
         &self,
@@ -519,12 +521,12 @@ impl Store {
         Ok(stored::stored(&self.inner.readers, number, offset, max_bytes).await?)
     }
 
-    /// What the row of a job says, and which of its events is the newest.
+    /// What the row of a job says, and the id of its newest event.
     pub async fn job_record(&self, number: JobNumber) -> Result<Option<JobRecord>, StoreError> {
         Ok(records::job(&self.inner.readers, number).await?)
     }
 
-    /// What is on record about a job's attempts, in order.
+    /// The stored records of a job's attempts, in order.
     pub async fn attempt_records(
         &self,
         number: JobNumber,
@@ -532,7 +534,7 @@ impl Store {
         Ok(records::attempts(&self.inner.readers, number).await?)
     }
 
-    /// At most `limit` events of a job behind the event `after`, in order.
+    /// Up to `limit` events of a job after the event `after`, in order.
     pub async fn recorded(
         &self,
         number: JobNumber,
@@ -542,7 +544,7 @@ impl Store {
         Ok(records::recorded(&self.inner.readers, number, after, limit).await?)
     }
 
-    /// The first offset behind `offset` at which a row of a job's output begins.
+    /// The first offset after `offset` at which a row of a job's output begins.
     pub async fn next_row(
         &self,
         number: JobNumber,

@@ -1,6 +1,6 @@
-//! The writes that the store can be asked for, and what each is answered with.
+//! The writes that the store executes, and the result of each.
 //!
-//! How a batch of them is executed is the engine's business.
+//! `sqlite::execute` executes a batch of them.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub enum Write {
     Claim(ClaimRequest),
 }
 
-/// The answer to it.
+/// The result of a write, in the variant that belongs to it.
 #[derive(Debug)]
 pub enum WriteResult {
     Epoch(Epoch),
@@ -50,12 +50,12 @@ pub enum WriteResult {
 }
 
 impl Write {
-    /// In which order the writes of a batch are executed; those of one rank in the order of
+    /// The order in which the writes of a batch are executed; those of one rank in the order of
     /// arrival.
     ///
     /// Nothing of a batch has been answered yet, so all of it happens "at the same time" and any
-    /// order is true. This one follows a job's life and lets equal writes meet in one statement;
-    /// claims come last, so that a slot which is freed in a batch is filled in it.
+    /// order is correct. This one follows a job's life and lets equal writes share one statement;
+    /// claims come last, so that a slot that is freed in a batch is filled in it.
     pub fn rank(&self) -> u8 {
         match self {
             Self::BeginEpoch(..) | Self::SetQueue(_) | Self::DeleteQueue(_) => 0,
@@ -75,8 +75,8 @@ impl Write {
         }
     }
 
-    /// Whether it brings something new, for which a full disk has no room: it is refused then, so
-    /// that ends and wishes can still be stored.
+    /// Whether it stores something new. On a full disk such a write is refused, so that ends and
+    /// requests can still be stored.
     pub fn can_wait(&self) -> bool {
         matches!(
             self,
@@ -88,7 +88,7 @@ impl Write {
         )
     }
 
-    /// About how many rows it writes.
+    /// About how many rows the write changes.
     pub fn rows(&self) -> usize {
         match self {
             Self::Submit(submissions) => submissions.len(),
@@ -127,7 +127,7 @@ impl Write {
     }
 }
 
-/// A shim's word that the tree has stopped or goes on.
+/// A shim's report that the tree has stopped or continued.
 #[derive(Debug, Clone)]
 pub struct PauseReport {
     pub number: JobNumber,
@@ -137,7 +137,7 @@ pub struct PauseReport {
     pub at: Micros,
 }
 
-/// A shim's word that the kernel does not let it signal some processes for a stop.
+/// A shim's report that the kernel does not let it signal some processes for a stop.
 #[derive(Debug, Clone)]
 pub struct RefusalReport {
     pub number: JobNumber,
@@ -153,7 +153,7 @@ pub struct VoidReport {
     pub at: Micros,
 }
 
-/// Shims that ask for work.
+/// Idle shims that jobs can be given to.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
     pub offers: Vec<ShimOffer>,
@@ -162,7 +162,7 @@ pub struct ClaimRequest {
     pub at: Micros,
 }
 
-/// Somebody wants a job to pause or to go on.
+/// A request that a job pauses or resumes.
 #[derive(Debug, Clone)]
 pub struct PauseRequest {
     pub job: JobRef,

@@ -1,6 +1,6 @@
-//! What shims tell about a running attempt: started, paused, resumed, never started.
+//! What shims report about a running attempt: started, paused, resumed, never started.
 //!
-//! How an attempt ends stands in `finish`.
+//! The end of an attempt is in `finish`.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ use crate::{
     store::types::{Fenced, OpenAttempt, StartedAttempt},
 };
 
-/// Actor of the state change of an attempt that never was.
+/// Actor of the state change of an attempt that never started.
 const RESCUE: &str = "rescue";
 
 #[derive(Serialize)]
@@ -31,7 +31,7 @@ struct StartedRow {
     at: i64,
 }
 
-/// Writes down processes that exist. No state changes: the claim has done that.
+/// Stores processes that exist. No state changes: the claim has done that.
 pub(super) async fn started(
     batch: &mut WriteBatch<'_>,
     starts: &[&StartedAttempt],
@@ -84,7 +84,7 @@ impl From<&StartedAttempt> for StartedRow {
     }
 }
 
-/// Running becomes paused, or paused running.
+/// Changes `running` to `paused`, or `paused` to `running`.
 pub(super) async fn paused(
     batch: &mut WriteBatch<'_>,
     report: &PauseReport,
@@ -103,7 +103,7 @@ pub(super) async fn paused(
     Ok(Fenced::Applied)
 }
 
-/// Writes beside the wish to stop whom it could not reach. No state changes.
+/// Stores, beside the request to stop, the processes that it could not reach. No state changes.
 pub(super) async fn stop_refused(
     batch: &mut WriteBatch<'_>,
     report: &RefusalReport,
@@ -121,7 +121,8 @@ pub(super) async fn stop_refused(
     Ok(fenced(done.rows_affected() == 1))
 }
 
-/// The attempt counts nowhere; the job waits again, or is withdrawn where a stop is wished.
+/// Makes an attempt void: it does not count, and the job waits again, or is cancelled where a stop
+/// is requested.
 pub(super) async fn void(batch: &mut WriteBatch<'_>, report: &VoidReport) -> sqlx::Result<Fenced> {
     let Some(snapshot) = batch.snapshot(JobRef::Number(report.number)).await? else {
         return Ok(Fenced::Stale);
@@ -151,8 +152,8 @@ pub(super) async fn void(batch: &mut WriteBatch<'_>, report: &VoidReport) -> sql
     Ok(Fenced::Applied)
 }
 
-/// Takes an attempt out of the count of those that have started or may have; with it goes the
-/// start that a recovery may have believed in.
+/// Takes an attempt out of the count of those that have started or may have; and clears the job's
+/// start, which a recovery may have assumed, if it was the only one.
 async fn uncount(batch: &mut WriteBatch<'_>, step: Transition) -> sqlx::Result<()> {
     let from = step.from.name();
     let done = sqlx::query!(

@@ -1,7 +1,7 @@
 //! The claim: which queued jobs get a slot and a shim, and the attempts that this begins.
 //!
-//! Queues move independently, each in the order of priority and number; between queues the one
-//! with the fewest running jobs for its weight comes first. Nothing here talks to a shim.
+//! Each queue has its own order, by priority and number; between queues the one with the fewest
+//! running jobs for its weight comes first. The caller sends the jobs to the shims.
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use crate::{
     store::types::{Claimed, ClaimedJob},
 };
 
-/// Actor of the state change.
+/// Actor of the state change to `running`.
 const ACTOR: &str = "scheduler";
 
 /// A job that may run now.
@@ -39,8 +39,8 @@ struct Begun<'a> {
     at: i64,
 }
 
-/// Answers several claims as if they had come one behind the other. The first offers get the
-/// first jobs; `wanting` is what is left over behind all of them.
+/// Executes several claims as if they had come one after the other. The first offers get the first
+/// jobs; `wanting` is what is left over after all of them.
 pub(super) async fn claim(
     batch: &mut WriteBatch<'_>,
     requests: &[&ClaimRequest],
@@ -62,7 +62,7 @@ pub(super) async fn claim(
     Ok(claimed)
 }
 
-/// Moves the jobs, writes their attempts and gives them to the ask's shims, in order.
+/// Changes the jobs' state, writes their attempts and assigns them to the offered shims, in order.
 async fn begin(
     batch: &mut WriteBatch<'_>,
     request: &ClaimRequest,
@@ -143,7 +143,7 @@ async fn insert_attempts(
     Ok(())
 }
 
-/// The most free slots that any one queue has.
+/// The largest number of free slots of any one queue.
 async fn free_slots(batch: &mut WriteBatch<'_>) -> sqlx::Result<i64> {
     let free = sqlx::query_scalar!(
         r#"SELECT max(concurrency - (SELECT count(*) FROM jobs
@@ -155,8 +155,8 @@ async fn free_slots(batch: &mut WriteBatch<'_>) -> sqlx::Result<i64> {
     Ok(free.unwrap_or(0))
 }
 
-/// The first `wanted` jobs that may run now, and how many there are in all. Looks at no more
-/// rows than there are free slots, however long the queues are.
+/// The first `wanted` jobs that may run now, and how many there are in all. Per queue it reads no
+/// more rows than there are free slots, however long the queues are.
 async fn candidates(
     batch: &mut WriteBatch<'_>,
     wanted: usize,
@@ -165,7 +165,7 @@ async fn candidates(
     if free <= 0 {
         return Ok((Vec::new(), 0));
     }
-    // One row at least, because each tells how many there are.
+    // At least one row, because each has the total in it.
     let limit = wanted.max(1) as i64;
     let rows = sqlx::query_as!(
         ReadyRow,
@@ -213,9 +213,9 @@ async fn candidates(
     Ok((candidates.collect::<sqlx::Result<_>>()?, ready))
 }
 
-/// A job that may run now, as its statement finds it.
+/// A job that may run now, as the statement returns it.
 struct ReadyRow {
-    /// How many such jobs there are.
+    /// The total of such jobs.
     ready: i64,
     number: JobNumber,
     id: String,

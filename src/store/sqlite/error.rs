@@ -1,6 +1,4 @@
-//! What SQLite's refusals mean: for a caller, and for the one task that writes.
-//!
-//! It does not know which statement was refused.
+//! What SQLite's errors mean: for a caller, and for the task that writes.
 
 use std::{
     error::Error,
@@ -35,14 +33,14 @@ mod code {
 /// What a failed transaction means for the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureAction {
-    /// Nothing was written; there may be room again later.
+    /// Nothing was written; there may be disk space again later.
     DiskFull,
-    /// Somebody else holds the file's lock, or there are no descriptors or no memory. Nothing was
+    /// Another process holds the file's lock, or there are no descriptors or no memory. Nothing was
     /// written.
     Busy,
     /// The file cannot be trusted any more: nothing may be acknowledged from here on.
     Broken,
-    /// Something in the batch was refused; the rest of it may be fine.
+    /// One write of the batch was refused; the others may be fine.
     Refused,
 }
 
@@ -62,19 +60,19 @@ pub(super) fn failure_action(error: &sqlx::Error) -> FailureAction {
         code::IOERR if extended == code::IOERR_SHMSIZE => FailureAction::DiskFull,
         code::READONLY | code::IOERR | code::CORRUPT | code::NOTADB => FailureAction::Broken,
         // No descriptor was left, for example: nothing was written. Whether the file still has its
-        // name is looked at by itself.
+        // name is checked separately (`Presence`).
         code::CANTOPEN => FailureAction::Refused,
         _ => FailureAction::Refused,
     }
 }
 
-/// Whether a write failed. Of a quota that is used up SQLite says no more than of a broken disk.
+/// Whether a write failed. SQLite reports a used-up quota like a broken disk.
 pub(super) fn is_failed_write(error: &sqlx::Error) -> bool {
     sqlite_code(error) == Some(code::IOERR_WRITE)
 }
 
-/// Whether the same may be answered when it is asked again: nothing is wrong with the question, and
-/// the file itself is not known to be damaged.
+/// Whether the same call may succeed when it is repeated: nothing is wrong with the call, and the
+/// file itself is not known to be damaged.
 fn is_transient(error: &sqlx::Error) -> bool {
     match sqlite_code(error).map(|extended| extended & 0xff) {
         Some(primary) => matches!(
@@ -88,13 +86,14 @@ fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether a file could not be opened, read or written, so that the system has given an error.
+/// Whether a file could not be opened, read or written, so that the system has an error number for
+/// it.
 pub(super) fn is_file_error(error: &sqlx::Error) -> bool {
     let primary = sqlite_code(error).map(|extended| extended & 0xff);
     matches!(primary, Some(code::IOERR | code::CANTOPEN))
 }
 
-/// Whether there is no room, on the disk or in a quota.
+/// Whether there is no space, on the disk or in a quota.
 pub(super) fn is_out_of_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -102,7 +101,7 @@ pub(super) fn is_out_of_room(error: &io::Error) -> bool {
     )
 }
 
-/// The extended result code of SQLite, where it was SQLite that refused.
+/// The extended result code, if the error is SQLite's.
 fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }
@@ -118,7 +117,8 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// SQLite's errors cannot be compared: two are equal that are of one kind and say the same.
+/// SQLite's errors cannot be compared: two are equal that are of one kind and have the same
+/// message.
 impl PartialEq for StoreError {
     fn eq(&self, other: &Self) -> bool {
         discriminant(self) == discriminant(other) && self.to_string() == other.to_string()
@@ -139,12 +139,12 @@ impl OpenError {
         }
     }
 
-    /// A sentence about `path`: what is wrong with it.
+    /// What is wrong with the database at `path`.
     pub(super) fn about(path: &Path, what: impl std::fmt::Display) -> Self {
         Self::Unusable(format!("the database {} {what}", path.display()))
     }
 
-    /// The same, where another error is the cause.
+    /// The same, with another error as its cause.
     pub(super) fn failed(
         path: &Path,
         what: &str,

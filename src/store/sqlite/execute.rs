@@ -1,6 +1,6 @@
-//! How a batch of writes is executed.
+//! Executes a batch of writes.
 //!
-//! It does not know when a batch begins or how it is committed; `writer` does.
+//! `writer` forms the batches and commits them.
 
 use super::{
     attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, nodes, outputs,
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::store::write::{Write, WriteResult};
 
-/// Executes writes that are sorted by rank; one answer each, in the same order.
+/// Executes writes that are sorted by rank; one result each, in the same order.
 pub(super) async fn execute(
     batch: &mut WriteBatch<'_>,
     writes: &[Write],

@@ -1,6 +1,6 @@
-//! The end of attempts: exit facts, output, the job's final state, all in one transaction.
+//! The end of attempts: exit facts, output and the job's final state, all in one transaction.
 //!
-//! What the outcome is has been decided by the caller; what is allowed, by `job::state`.
+//! The caller has decided the outcome; `job::state` decides what is allowed.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,8 @@ use crate::{
     store::types::{Fenced, Finish, OutputPlacement},
 };
 
-/// A job's columns at its end. Counts and usage are those of the attempt; they add up.
+/// A job's columns at its end. Counts and usage are those of the attempt; SQL adds them to the
+/// job's.
 #[derive(Serialize)]
 struct JobEnd<'a> {
     #[serde(flatten)]
@@ -45,7 +46,7 @@ struct JobEnd<'a> {
     output_sha256: Option<&'a str>,
 }
 
-/// An attempt's columns at its end. The digest's state travels as hex, for JSON's sake.
+/// An attempt's columns at its end. The digest's state is hex inside of JSON.
 #[derive(Serialize)]
 struct AttemptEnd<'a> {
     number: JobNumber,
@@ -59,18 +60,18 @@ struct AttemptEnd<'a> {
     hash_state: Option<String>,
 }
 
-/// An end that is to be written.
+/// An end to be written.
 struct EndToWrite<'a> {
     step: Transition,
     finish: &'a Finish,
     /// Why the job has failed, if it has.
     reason: Option<Reason>,
-    /// The wish that a lost job is cancelled by instead of being run again.
+    /// The request that cancels a lost job, which would else run again.
     cancelled_by: Option<StopRequest>,
 }
 
-/// Makes jobs final, or lets them wait for another attempt where one was lost. Those whose attempt
-/// is not the current one (any more) are stale.
+/// Makes jobs final, or queues them again where an attempt was lost. An end of an attempt that is
+/// not the current one is stale.
 pub(super) async fn finish(
     batch: &mut WriteBatch<'_>,
     finishes: &[&Finish],
@@ -82,7 +83,7 @@ pub(super) async fn finish(
     let mut reread = HashSet::new();
     let mut interactive = Vec::new();
     for finish in finishes {
-        // Taken out: a second end of the same job in one batch is as stale as a later one.
+        // Removed: a second end of the same job in one batch is as stale as a later one.
         let snapshot = snapshots.remove(&finish.number);
         let end = snapshot.as_ref().and_then(|snapshot| end(snapshot, finish));
         fences.push(match &end {
@@ -121,7 +122,7 @@ pub(super) async fn finish(
     Ok(fences)
 }
 
-/// Where the end of its attempt takes a job.
+/// The change that the end of its attempt makes to a job.
 fn end<'a>(snapshot: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>> {
     let stop = snapshot.stop.as_ref();
     let after = match &finish.facts {
@@ -185,7 +186,7 @@ fn job_end<'a>(end: &EndToWrite<'a>) -> sqlx::Result<JobEnd<'a>> {
         Some(Exit::SpawnFailed(error)) if finish.reason == Some(Reason::Spawn) => {
             (None, None, Some(json(error)?))
         }
-        // Stopped before there was a process, or nobody knows.
+        // Stopped before there was a process, or lost.
         Some(Exit::SpawnFailed(_)) | None => (None, None, None),
     };
     let stop = match &end.cancelled_by {
@@ -254,8 +255,8 @@ fn attempt_end(finish: &Finish) -> sqlx::Result<AttemptEnd<'_>> {
     })
 }
 
-/// Rows replace segments: where both exist for an attempt, those of its segments go; and where
-/// segments have become a gap, those of these.
+/// Rows replace segments: where both exist for an attempt, the segments' rows are deleted; where
+/// segments have become a gap, so are theirs.
 async fn keep_output(
     batch: &mut WriteBatch<'_>,
     ends: &[EndToWrite<'_>],

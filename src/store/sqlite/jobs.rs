@@ -1,7 +1,7 @@
-//! Jobs on their way in: batches of submissions, each stored whole or not at all, each job once per
-//! idempotency key.
+//! Stores new jobs: batches of submissions, each whole or not at all, each job once per idempotency
+//! key.
 //!
-//! What becomes of them afterwards stands in the files named after what happens.
+//! Later changes are in the files named after them (`claim`, `finish`, …).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -23,30 +23,30 @@ use crate::{
     store::types::{BatchRefused, Submission, SubmitError, SubmitOutcome},
 };
 
-/// Rows are inserted in statements of about this much JSON, so that a large batch is not held a
-/// second time, bytes.
+/// Rows are inserted in statements of about this much JSON, so that a large batch is not held in
+/// memory a second time, bytes.
 const STATEMENT_BYTES: usize = 1 << 20;
 
-/// Which job a submission is.
+/// The job that a submission leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SubmissionTarget {
-    /// One that was there already, under the same key.
+    /// A stored one with the same key.
     Known(SubmitOutcome),
-    /// The so manieth new one of this transaction.
+    /// A new one: its index among the new ones of this transaction.
     New(usize),
-    /// The same as that new one, which came before it under the same key.
+    /// The new one with this index, which came before under the same key.
     Repeated(usize),
 }
 
-/// Who has an idempotency key.
+/// The job that has an idempotency key.
 #[derive(Debug)]
 struct KeyOwner {
-    /// Made with the key.
+    /// Made with the data directory's secret key.
     fingerprint: [u8; 32],
     target: SubmissionTarget,
 }
 
-/// Stores batches as if they had come one behind the other. The inner error is a caller's (nothing
+/// Stores batches as if they had come one after the other. The inner error is a caller's (nothing
 /// of that batch was written), the outer one the database's.
 pub(super) async fn submit(
     batch: &mut WriteBatch<'_>,
@@ -77,7 +77,7 @@ pub(super) async fn submit(
         .collect())
 }
 
-/// Writes the new ones down.
+/// Inserts the new jobs and their events.
 async fn store(
     batch: &mut WriteBatch<'_>,
     new: &[&Submission],
@@ -91,7 +91,7 @@ async fn store(
     Ok(())
 }
 
-/// Of the queues that are named, those that exist; and the last number that a job was given.
+/// Those of the named queues that exist; and the last number that a job was given.
 async fn queues(
     batch: &mut WriteBatch<'_>,
     batches: &[&[Submission]],
@@ -107,12 +107,12 @@ async fn queues(
     )
     .fetch_all(&mut *batch.conn)
     .await?;
-    // Before the first job there is no row about the sequence.
+    // Before the first job the sequence has no row.
     let last = rows.first().and_then(|row| row.last).unwrap_or(0);
     Ok((rows.into_iter().map(|row| row.name).collect(), last))
 }
 
-/// Of the keys that are named, those that are taken.
+/// Those of the named keys that are in use.
 async fn keys(
     batch: &mut WriteBatch<'_>,
     batches: &[&[Submission]],
@@ -160,7 +160,7 @@ struct Classifier<'a> {
 }
 
 impl<'a> Classifier<'a> {
-    /// The place of each; of a batch with one that is refused nothing stays.
+    /// The target of each; a batch with a refused submission leaves nothing.
     fn classify(
         &mut self,
         submissions: &'a [Submission],
@@ -182,7 +182,7 @@ impl<'a> Classifier<'a> {
         Ok(targets)
     }
 
-    /// Where a submission belongs; `earlier` are those of the same batch.
+    /// The target of one submission; `earlier` are those of the same batch.
     fn target(
         &mut self,
         submission: &'a Submission,
@@ -220,7 +220,7 @@ impl<'a> Classifier<'a> {
         Ok(target)
     }
 
-    /// Takes back all new ones from `before` on.
+    /// Removes all new ones from `before` on.
     fn roll_back(&mut self, before: usize) {
         self.new.truncate(before);
         self.keys.retain(
@@ -230,7 +230,7 @@ impl<'a> Classifier<'a> {
 }
 
 impl SubmissionTarget {
-    /// The place of one that comes again under the same key.
+    /// The target of a submission that comes again under the same key.
     fn repeated(self) -> Self {
         match self {
             Self::New(nth) => Self::Repeated(nth),
@@ -256,7 +256,7 @@ fn number(last_number: JobNumber, nth: usize) -> JobNumber {
     last_number + 1 + nth as JobNumber
 }
 
-/// Stores environments, once per content; the names of all, as hex.
+/// Stores environments, once per content; returns the hashes of all, as hex.
 async fn insert_environments(
     batch: &mut WriteBatch<'_>,
     new: &[&Submission],
@@ -291,7 +291,7 @@ async fn insert_environments(
     Ok(hashes)
 }
 
-/// The columns of a row. BLOBs travel as hex, for JSON's sake.
+/// The columns of a row. BLOBs are hex inside of JSON.
 #[derive(Serialize)]
 struct SubmissionRow<'a> {
     number: JobNumber,
@@ -346,7 +346,7 @@ async fn insert(
     Ok(())
 }
 
-/// What SQL asks for has a column of its own, and stands nowhere else.
+/// Keys that SQL needs have columns of their own, and are removed from `spec`.
 async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO jobs (number, id, state, queue, priority, name, labels, interactive, on_lost,
@@ -367,7 +367,7 @@ async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<(
     Ok(())
 }
 
-/// The state in which the table lets a job begin.
+/// The state in which the table of transitions lets a job begin.
 fn first_state() -> JobState {
     next(None, Event::Submitted).expect("the table of transitions begins with Submitted")
 }
@@ -384,7 +384,7 @@ fn submitted(submission: &Submission, last_number: JobNumber, nth: usize) -> eve
     }
 }
 
-/// The job as a read would show it now.
+/// The job as a read returns it now.
 pub(in crate::store) fn as_submitted(submission: &Submission, number: JobNumber) -> Job {
     Job::submitted(
         (submission.id, number),

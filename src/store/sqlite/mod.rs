@@ -1,5 +1,5 @@
-//! The engine of the store: SQLite, one task that writes and a few connections that read. Every SQL
-//! statement is below here.
+//! The store's engine: SQLite, one task that writes and a few connections that read. Every SQL
+//! statement about jobs is here.
 
 pub(super) mod attempts;
 pub(super) mod change;

@@ -1,7 +1,7 @@
-//! Rows of stored output on their way in: chunks and gaps of small outputs, and which segments
-//! hold the rest.
+//! Writes rows of stored output: chunks and gaps of small outputs, and which segments hold the
+//! rest.
 //!
-//! No file is opened here; a segment's row only says where its bytes are.
+//! It opens no file; a segment's row only says where its bytes are.
 
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ use crate::{
 /// does not hold all their output a second time, bytes.
 const STATEMENT_BYTES: usize = 1 << 20;
 
-/// A chunk or a gap on its way into a row.
+/// A chunk or a gap that becomes a row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OutputRow<'a> {
     job: JobNumber,
@@ -63,7 +63,7 @@ pub(super) fn output_rows<'a>(
         .map(move |(attempt, item)| OutputRow { job, attempt, item })
 }
 
-/// Inserts rows: one BLOB bound, and cut by a list of where each row's bytes are.
+/// Inserts rows: one bound BLOB, and a list of where each row's bytes are in it.
 pub(super) async fn insert_output_rows(
     batch: &mut WriteBatch<'_>,
     output_rows: &[OutputRow<'_>],
@@ -109,7 +109,7 @@ async fn insert_rows(
     Ok(())
 }
 
-/// The reason of the first version's list that comes nearest.
+/// The nearest reason that the first version's CHECK on the column `gap` allows.
 fn listed(reason: GapReason) -> GapReason {
     match reason {
         GapReason::DiskFull => GapReason::DropNewest,
@@ -158,7 +158,7 @@ struct SegmentColumns {
     hash_state: String,
 }
 
-/// Inserts rows of segments. One that is there already stays: a segment with a row never changes.
+/// Inserts rows of segments. An existing row stays: a segment with a row never changes.
 pub(super) async fn insert_segments(
     batch: &mut WriteBatch<'_>,
     segments: &[&SegmentRow],
@@ -188,7 +188,7 @@ pub(super) async fn insert_segments(
     Ok(())
 }
 
-/// Takes the rows of an attempt's segments out: its bytes are in rows of their own now.
+/// Deletes the rows of an attempt's segments: its bytes are in rows of their own now.
 pub(super) async fn forget_segments(
     batch: &mut WriteBatch<'_>,
     job: JobNumber,
@@ -204,7 +204,7 @@ pub(super) async fn forget_segments(
     Ok(())
 }
 
-/// Takes the rows of those segments of an attempt out that lie in gaps.
+/// Deletes the rows of those segments of an attempt that lie in gaps.
 pub(super) async fn forget_dropped(
     batch: &mut WriteBatch<'_>,
     job: JobNumber,
@@ -227,7 +227,7 @@ pub(super) async fn forget_dropped(
     Ok(())
 }
 
-/// Writes down a segment that is complete, while its attempt goes on.
+/// Stores a complete segment while its attempt goes on.
 pub(super) async fn segment_read(
     batch: &mut WriteBatch<'_>,
     segment: &SegmentRow,

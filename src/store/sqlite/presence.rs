@@ -1,7 +1,7 @@
-//! Whether the database is still where it was opened: its name leads to the same file.
+//! Whether the database is still the file that was opened: its name leads to the same inode.
 //!
-//! What is committed to a file that somebody has removed or replaced is gone with the process that
-//! holds it open. What follows from that is not decided here.
+//! Commits to a file that was removed or replaced are gone with the process that holds it open;
+//! `writer` therefore checks this after each commit.
 
 use std::{
     fs::{self, Metadata},
@@ -20,7 +20,7 @@ pub(in crate::store) struct Presence {
 }
 
 impl Presence {
-    /// The database that has this name now, and its log, where there is one yet.
+    /// The database that has this name now, and its log, if there is one yet.
     pub(super) fn of(name: PathBuf) -> io::Result<Self> {
         let mut wal = name.clone().into_os_string();
         wal.push("-wal");
@@ -32,8 +32,8 @@ impl Presence {
         Ok(Self { database, wal })
     }
 
-    /// The place of the database: a copy has another one, whatever its name is, and what is moved or
-    /// mounted elsewhere keeps its own.
+    /// Identifies the file: a copy has another id, whatever its name is, and a file that is moved
+    /// or mounted elsewhere keeps its own.
     pub(in crate::store) fn file_id(&self) -> String {
         self.database.file_id()
     }
@@ -50,8 +50,8 @@ struct FilePresence {
     name: PathBuf,
     device: u64,
     inode: u64,
-    /// When the file was made, ns since 1970; 0 where the file system does not know. Inodes are used
-    /// again.
+    /// When the file was created, ns since 1970; 0 where the file system does not know. Needed
+    /// because inodes are used again.
     born_ns: u128,
 }
 
@@ -71,8 +71,9 @@ impl FilePresence {
         format!("{}:{}:{}", self.device, self.inode, self.born_ns)
     }
 
-    /// Whether it still has it. A name that cannot be looked up for another reason than that it is
-    /// gone, such as a directory that was closed to us, proves nothing.
+    /// Whether the name still leads to this file. A lookup that fails for another reason than that
+    /// the name is gone, such as missing rights on a directory, proves nothing: then it counts as
+    /// in place.
     fn is_in_place(&self) -> bool {
         match fs::metadata(&self.name) {
             Ok(there) => self.is_same(&there),

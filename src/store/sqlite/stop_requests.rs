@@ -1,7 +1,7 @@
-//! Wishes about a job: that it ends, that it pauses or goes on.
+//! Requests about a job: to stop, to pause, to resume.
 //!
-//! They are levels, committed before any shim hears of them; sending them is the supervisor's
-//! work. Where no attempt runs, a wish to stop is the end.
+//! They are levels (a state that is wanted, not an order), committed before any shim gets them; the
+//! supervisor sends them. Where no attempt runs, a request to stop ends the job.
 
 use super::{
     columns::json,
@@ -18,10 +18,10 @@ use crate::{
     store::types::{PauseRequested, StopRequested},
 };
 
-/// SHA-256 of no bytes: the digest of an output that never was.
+/// SHA-256 of no bytes: the digest of an empty output.
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// Ends a job that waits, or stores the wish for the shim of one that runs.
+/// Ends a waiting job, or stores the request for the shim of a running one.
 pub(super) async fn stop(
     batch: &mut WriteBatch<'_>,
     job: JobRef,
@@ -52,7 +52,7 @@ pub(super) async fn stop(
     })
 }
 
-/// What two wishes come to: the first one counts, but a kill is never weakened to a cancel.
+/// The sum of two requests: the first one counts, but a kill is never weakened to a cancel.
 fn merged(earlier: Option<&StopRequest>, new: &StopRequest) -> StopRequest {
     match earlier {
         None => new.clone(),
@@ -84,7 +84,7 @@ async fn store_stop(
     all_moved(done.rows_affected(), 1)
 }
 
-/// Makes a job without a running attempt `cancelled`. Its output is what earlier attempts left.
+/// Makes a job without a running attempt `cancelled`. Its output is that of earlier attempts.
 pub(super) async fn withdraw(
     batch: &mut WriteBatch<'_>,
     snapshot: &JobSnapshot,
@@ -120,7 +120,7 @@ pub(super) async fn withdraw(
     Ok(())
 }
 
-/// Stores a wish to pause or to go on, where there is an attempt that can.
+/// Stores a request to pause or resume, where there is an active attempt.
 pub(super) async fn pause(
     batch: &mut WriteBatch<'_>,
     request: &PauseRequest,
@@ -151,8 +151,8 @@ pub(super) async fn pause(
     })
 }
 
-/// Both the state and the wish that stands agree with the new one. Where only the wish does, it is
-/// still on its way and may be sent again.
+/// Whether both the state and the stored request agree with the new one. Where only the request
+/// does, it is still on its way and may be sent again.
 fn is_as_requested(snapshot: &JobSnapshot, pause: bool) -> bool {
     let paused = snapshot.state == JobState::Paused;
     paused == pause && snapshot.pause == pause

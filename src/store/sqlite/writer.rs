@@ -1,7 +1,7 @@
 //! The one task that writes: it takes what has arrived, commits it as one transaction, and only
 //! then answers.
 //!
-//! A caller who has an answer has it on disk. What the writes mean is not known here.
+//! A result that a caller has received is on disk. `execute` executes the writes.
 
 use std::{io, sync::Arc};
 
@@ -26,53 +26,53 @@ use crate::{
     sys::{descriptors::is_shortage, disk_reserve::DiskReserve},
 };
 
-/// Writes that may wait; the next caller waits for room.
+/// The most writes that wait in the channel; the next caller waits for a free place.
 pub(in crate::store) const WAITING_MAX: usize = 1024;
-/// Writes in one transaction.
+/// The most writes in one transaction.
 const BATCH_MAX: usize = 256;
-/// Rows in one transaction, but for a single write that has more by itself.
+/// The most rows in one transaction, but for a single write that has more by itself.
 const ROWS_MAX: usize = 10_000;
-/// The WAL is carried over into the database after about so many pages of 4 KiB.
+/// The WAL is checkpointed after about this many pages of 4 KiB.
 const CHECKPOINT_PAGES: usize = 1000;
-/// As much of it as no reader is in the way of.
+/// Copies what no reader still needs from the log, and waits for no reader.
 const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-/// A guess at the pages that a row dirties, where it is not one of many.
+/// An estimate of the pages that a row dirties, where it is not one of many.
 const PAGES_PER_ROW: usize = 8;
 
-/// Where the answer goes.
+/// Where the result of a write goes.
 pub(super) type WriteReply = oneshot::Sender<Result<WriteResult, StoreError>>;
 
 /// What the writer's channel carries.
 #[derive(Debug)]
 pub(in crate::store) enum WriterRequest {
-    /// Write this and answer.
+    /// Execute this write and answer.
     Write(Write, WriteReply),
-    /// Write what has arrived, checkpoint, close, and answer.
+    /// Commit what has arrived, checkpoint, close, and answer.
     Close(oneshot::Sender<()>),
 }
 
-/// The task's state.
+/// The state of the task.
 pub(in crate::store) struct Writer {
     pub conn: SqliteConnection,
-    /// What digests of secrets are made with.
+    /// The secret key of digests.
     pub key: DigestKey,
-    /// As long as `conn` is.
+    /// `conn` needs it.
     pub _long_path: LongPath,
     /// The file that `conn` writes to.
     pub presence: Presence,
-    /// Room for what must be written on a full disk.
+    /// Disk space for what must be written on a full disk.
     pub disk_reserve: DiskReserve,
     pub requests: mpsc::Receiver<WriterRequest>,
     /// Cancelled when the file cannot be trusted any more.
     pub failed: CancellationToken,
-    /// Told of every transaction.
+    /// Invalidated by every transaction.
     pub state_counts: Arc<StateCounts>,
 }
 
 impl Writer {
-    /// Runs until it is closed, or until nobody is left who could ask.
+    /// Runs until it is closed, or until every handle is gone.
     pub async fn run(mut self) {
-        // Should this task ever panic, that is the end as well: nobody else could write.
+        // A panic of this task cancels `failed` too: no other task can write.
         let guard = self.failed.clone().drop_guard();
         let mut dirty_pages = 0;
         while let Some((pending, close)) = self.next_batch().await {
@@ -86,7 +86,7 @@ impl Writer {
             }
             if let Some(closed) = close {
                 self.close().await;
-                // Whoever asked may have stopped waiting.
+                // The caller may have stopped waiting.
                 let _ = closed.send(());
                 break;
             }
@@ -102,8 +102,8 @@ impl Writer {
         if self.requests.recv_many(&mut requests, BATCH_MAX).await == 0 {
             return None;
         }
-        // Whoever is just about to hand something in, such as the claim behind a finish, gets
-        // the chance to be part of this batch.
+        // A task that is about to hand something in, such as the claim after a finish, gets the
+        // chance to be part of this batch.
         tokio::task::yield_now().await;
         while requests.len() < BATCH_MAX
             && let Ok(request) = self.requests.try_recv()
@@ -134,8 +134,8 @@ impl Writer {
         }
     }
 
-    /// Commits writes together and answers each. Where one is refused, each gets a transaction of
-    /// its own, so that the others are not lost with it.
+    /// Commits writes together and answers each. If one is refused, each gets a transaction of its
+    /// own, so that the others are not lost with it.
     async fn commit(&mut self, mut pending: Vec<(Write, WriteReply)>) {
         if self.failed.is_cancelled() {
             return refuse_all(
@@ -145,7 +145,7 @@ impl Writer {
         }
         pending.sort_by_key(|(write, _)| write.rank());
         if self.is_short(&pending) {
-            // An input may be for a process that runs, and costs the disk nothing then.
+            // An input may be for a running process, and then costs no disk space.
             pending = refuse(pending, |write| {
                 write.can_wait() && !matches!(write, Write::Input(..))
             });
@@ -153,8 +153,8 @@ impl Writer {
         let (mut writes, mut replies): (Vec<_>, Vec<_>) = pending.into_iter().unzip();
         let mut results = self.transaction(&writes).await;
         if is_disk_full(&results) {
-            // A WAL that has been carried over is written again from its beginning: often that is
-            // the room that a small write needs, such as a cancel.
+            // A checkpointed WAL is written again from its beginning: that is often enough space
+            // for a small write, such as a cancel.
             self.checkpoint(CHECKPOINT).await;
             results = self.transaction(&writes).await;
         }
@@ -163,7 +163,7 @@ impl Writer {
             (writes, replies) = refuse(pending, Write::can_wait).into_iter().unzip();
             results = self.transaction(&writes).await;
             while is_disk_full(&results) && self.disk_reserve.release() {
-                tracing::warn!("the disk is full: ballast is given up for ends and wishes");
+                tracing::warn!("the disk is full: a part of the reserve is released for ends and requests");
                 self.checkpoint(CHECKPOINT).await;
                 results = self.transaction(&writes).await;
             }
@@ -194,8 +194,9 @@ impl Writer {
         }
     }
 
-    /// Whether the disk has no room for something new: what was given back for ends and wishes has
-    /// to be there again first. Looked at only where something new is among the writes.
+    /// Whether the disk has no space for something new: the part of the reserve that was released
+    /// for ends and requests must be refilled first. Only checked if something new is among the
+    /// writes.
     fn is_short(&self, pending: &[(Write, WriteReply)]) -> bool {
         let new = pending.iter().any(|(write, _)| write.can_wait());
         if !new || matches!(self.disk_reserve.missing(), Ok(0)) {
@@ -208,10 +209,10 @@ impl Writer {
         !refilled
     }
 
-    /// Executes writes in one transaction; if it fails, nothing of them is there.
+    /// Executes writes in one transaction; if it fails, none of them is stored.
     ///
-    /// BEGIN and COMMIT are plain statements: sqlx counts transactions by itself, and its count is
-    /// wrong for ever after SQLite has rolled one back on its own, as it does on a full disk.
+    /// BEGIN and COMMIT are plain statements: sqlx counts transactions by itself, and its count
+    /// stays wrong after SQLite has rolled one back on its own, as it does on a full disk.
     async fn transaction(&mut self, writes: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
         if writes.is_empty() {
             return Ok(Vec::new());
@@ -223,14 +224,14 @@ impl Writer {
         };
         self.state_counts.written();
         if result.is_err() {
-            // It fails where SQLite has rolled back already.
+            // This fails where SQLite has rolled back already.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.conn).await;
         }
         result
     }
 
-    /// A failed write may be one that no quota allows, or for which there was no memory or no
-    /// descriptor: nothing is lost then, and it can be written once there is.
+    /// Finds the cause of a failed write: a quota, a lack of memory or of descriptors is no damage,
+    /// and the write can be repeated later.
     async fn clarified(&mut self, error: sqlx::Error) -> sqlx::Error {
         if !is_file_error(&error) {
             return error;
@@ -261,14 +262,15 @@ impl Writer {
         let events = batch.events;
         events::insert(&mut self.conn, &events).await?;
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
-        // A commit to a file that has lost its name would be gone with this process.
+        // A commit to a file that has lost its name is lost when this process ends.
         if !self.presence.is_in_place() {
             return Err(io::Error::other("it was removed or replaced").into());
         }
         Ok(results)
     }
 
-    /// What the callers are told about a failed transaction; also decides whether it was the last.
+    /// The error for the callers of a failed transaction; also decides whether the writer can go
+    /// on.
     fn refusal(&mut self, error: sqlx::Error) -> StoreError {
         match failure_action(&error) {
             FailureAction::DiskFull => {
@@ -281,7 +283,7 @@ impl Writer {
         error.into()
     }
 
-    /// From here on nothing is acknowledged: what an fsync has lost, no later one brings back.
+    /// From here on nothing is acknowledged: no later fsync brings back what a failed one has lost.
     fn fail(&self, error: impl std::fmt::Display) {
         if !self.failed.is_cancelled() {
             tracing::error!(%error, "the database file cannot be trusted any more: stopping");
@@ -289,8 +291,8 @@ impl Writer {
         }
     }
 
-    /// Carries the WAL over into the database. One that is in the way of readers or of a full disk
-    /// is tried again later; only an I/O error is the end.
+    /// Checkpoints the WAL. A checkpoint that readers or a full disk prevent is tried again later;
+    /// only an I/O error is final.
     async fn checkpoint(&mut self, statement: &'static str) {
         if self.failed.is_cancelled() {
             return;
@@ -299,7 +301,7 @@ impl Writer {
             let error = self.clarified(error).await;
             match failure_action(&error) {
                 FailureAction::Broken => self.fail(&error),
-                _ => tracing::warn!(%error, "a checkpoint has to wait"),
+                _ => tracing::warn!(%error, "a checkpoint failed; it is tried again later"),
             }
         }
     }
@@ -318,7 +320,7 @@ fn refuse_all(replies: impl IntoIterator<Item = WriteReply>, error: &StoreError)
     }
 }
 
-/// Answers those that are to be refused for the disk, and returns the others.
+/// Answers the writes that `refused` selects with `DiskFull`, and returns the others.
 fn refuse(
     pending: Vec<(Write, WriteReply)>,
     refused: impl Fn(&Write) -> bool,
@@ -334,8 +336,8 @@ fn is_disk_full<T>(results: &sqlx::Result<T>) -> bool {
     matches!(results, Err(error) if failure_action(error) == FailureAction::DiskFull)
 }
 
-/// Cuts writes into transactions: one large batch is enough for one, so that nobody behind it waits
-/// for several.
+/// Divides writes into transactions: a large batch gets one of its own, so that writes after it do
+/// not wait for several.
 fn portions(pending: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> {
     let mut portions: Vec<Vec<_>> = Vec::new();
     let mut rows = ROWS_MAX;
@@ -352,13 +354,13 @@ fn portions(pending: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> 
     portions
 }
 
-/// About how many pages the writes dirty.
+/// The estimated number of pages that the writes dirty.
 fn pages(pending: &[(Write, WriteReply)]) -> usize {
     let rows: usize = pending.iter().map(|(write, _)| write.rows()).sum();
     rows * PAGES_PER_ROW + data_pages(pending)
 }
 
-/// Pages of output and input among the writes.
+/// Pages of output and input data in the writes.
 fn data_pages(pending: &[(Write, WriteReply)]) -> usize {
     let bytes: usize = pending.iter().map(|(write, _)| data_bytes(write)).sum();
     bytes / 4096
@@ -387,7 +389,7 @@ mod tests {
         store::{Submission, sqlite::open},
     };
 
-    /// A writer that the test drives by itself.
+    /// A writer without its task; the test calls its methods.
     async fn writer(path: &Path) -> Writer {
         let (_, requests) = mpsc::channel(1);
         let opened = open::open(path, u64::MAX).await.expect("opens");
@@ -479,7 +481,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("makes a directory");
         let path = directory.path().join("db");
         let mut writer = writer(&path).await;
-        // Every page but the first, on which SQLite would not even know the file.
+        // Every page but the first, without which SQLite would not recognise the file.
         let pages = std::fs::metadata(&path).expect("is there").len() / 4096;
         let mut file = std::fs::OpenOptions::new().write(true).open(&path);
         let file = file.as_mut().expect("opens");
