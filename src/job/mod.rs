@@ -1,7 +1,7 @@
-//! THE WORDS: what a job, an attempt, a state and a chunk of output are.
+//! The domain types: what a job, an attempt, a state and a chunk of output are.
 //!
-//! Everything here is pure: no I/O, no async, no clock, no SQL. The rest of the crate speaks in
-//! these types, so a rule about jobs is changed here or nowhere.
+//! Everything here is pure: no I/O, no async, no clock, no SQL. The rest of the crate uses these
+//! types, so every rule about jobs is here.
 
 pub mod attempt;
 pub mod chain;

@@ -11,7 +11,7 @@ use crate::store::types::Counts;
 /// The last count, and whether it still holds.
 #[derive(Debug, Default)]
 pub(in crate::store) struct StateCounts {
-    /// Transactions so far; raised before anybody is answered.
+    /// Transactions so far; raised before any of their writes is answered.
     written: AtomicU64,
     /// The value of `written` when the counts were read, and the counts.
     counted: Mutex<Option<(u64, Counts)>>,

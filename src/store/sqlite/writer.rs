@@ -163,7 +163,9 @@ impl Writer {
             (writes, replies) = refuse(pending, Write::can_wait).into_iter().unzip();
             results = self.transaction(&writes).await;
             while is_disk_full(&results) && self.disk_reserve.release() {
-                tracing::warn!("the disk is full: a part of the reserve is released for ends and requests");
+                tracing::warn!(
+                    "the disk is full: a part of the reserve is released for ends and requests"
+                );
                 self.checkpoint(CHECKPOINT).await;
                 results = self.transaction(&writes).await;
             }
