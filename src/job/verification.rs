@@ -109,7 +109,8 @@ pub struct Verification {
     /// The digest of those bytes, hashed again; `None` where some are missing.
     pub output_sha256: Option<String>,
     /// The results of the assertions, in the order of the request.
-    pub claims: Vec<Finding>,
+    #[serde(rename = "claims")]
+    pub assertions: Vec<Finding>,
     /// The problems, in the order in which they were found; the first ones, if there are many.
     pub problems: Vec<VerificationProblem>,
     /// How many more problems there are.

@@ -186,7 +186,7 @@ impl Job {
 
     /// The same NewJob again, without its idempotency key; `None` where the job was read without
     /// its environment or stdin.
-    pub fn again(&self) -> Option<JobSpec> {
+    pub fn resubmission(&self) -> Option<JobSpec> {
         Some(JobSpec {
             env: self.env.clone()?,
             stdin: self.stdin.clone()?,

@@ -48,7 +48,7 @@ pub struct Submission {
     pub fingerprint: [u8; 32],
     /// The actor of the submission, for the event.
     pub actor: String,
-    /// The moment of it, by the wall clock.
+    /// When it happened, by the wall clock.
     pub at: Micros,
 }
 
@@ -212,7 +212,7 @@ pub struct StartedAttempt {
     pub pid: i32,
     /// Its start time in ticks since boot.
     pub start_ticks: u64,
-    /// The moment of it, by the wall clock.
+    /// When it happened, by the wall clock.
     pub at: Micros,
 }
 
@@ -460,7 +460,7 @@ pub struct StateChange {
     pub state: JobState,
     /// Why, if failed.
     pub reason: Option<Reason>,
-    /// The moment of it, by the wall clock.
+    /// When it happened, by the wall clock.
     pub at: Micros,
 }
 
@@ -564,7 +564,7 @@ pub struct ListFilter {
 /// A page of jobs, newest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobPage {
-    /// The jobs.
+    /// The jobs of this page.
     pub jobs: Vec<Job>,
     /// Continue below this number; `None`: this is the last page.
     pub next: Option<JobNumber>,
@@ -575,7 +575,7 @@ pub struct JobPage {
 pub struct Include {
     /// Values of the environment.
     pub env: bool,
-    /// The stdin.
+    /// Whether with its stdin.
     pub stdin: bool,
 }
 

@@ -193,17 +193,17 @@ mod tests {
 
     #[test]
     fn the_cause_of_an_error_is_kept() {
-        let told = StoreError::from(sqlx::Error::PoolTimedOut);
-        let cause = told.source().expect("a cause").to_string();
+        let error = StoreError::from(sqlx::Error::PoolTimedOut);
+        let cause = error.source().expect("a cause").to_string();
         assert_eq!(
-            told.to_string(),
+            error.to_string(),
             format!("the database cannot be used now: {cause}")
         );
         let io = io::Error::from_raw_os_error(libc::EACCES);
-        let told = OpenError::failed(Path::new("/d/x.db"), "cannot be opened", io);
-        let cause = told.source().expect("a cause").to_string();
+        let error = OpenError::failed(Path::new("/d/x.db"), "cannot be opened", io);
+        let cause = error.source().expect("a cause").to_string();
         assert_eq!(
-            told.to_string(),
+            error.to_string(),
             format!("the database /d/x.db cannot be opened: {cause}")
         );
     }
@@ -215,12 +215,12 @@ mod tests {
             sqlx::Error::WorkerCrashed,
             sqlx::Error::Io(io::Error::from_raw_os_error(libc::EMFILE)),
         ] {
-            let told = StoreError::from(error);
-            assert!(matches!(told, StoreError::Unavailable(_)), "{told}");
+            let error = StoreError::from(error);
+            assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
         }
         for error in [sqlx::Error::RowNotFound, malformed("x")] {
-            let told = StoreError::from(error);
-            assert!(matches!(told, StoreError::Database(_)), "{told}");
+            let error = StoreError::from(error);
+            assert!(matches!(error, StoreError::Database(_)), "{error}");
         }
     }
 }

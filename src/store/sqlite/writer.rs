@@ -76,7 +76,7 @@ impl Writer {
         let guard = self.failed.clone().drop_guard();
         let mut dirty_pages = 0;
         while let Some((pending, close)) = self.next_batch().await {
-            for pending in portions(pending) {
+            for pending in split_into_transactions(pending) {
                 dirty_pages += pages(&pending);
                 self.commit(pending).await;
                 if dirty_pages >= CHECKPOINT_PAGES {
@@ -144,7 +144,7 @@ impl Writer {
             );
         }
         pending.sort_by_key(|(write, _)| write.rank());
-        if self.is_short(&pending) {
+        if self.lacks_space_for_new(&pending) {
             // An input may be for a running process, and then costs no disk space.
             pending = refuse(pending, |write| {
                 write.can_wait() && !matches!(write, Write::Input(..))
@@ -199,7 +199,7 @@ impl Writer {
     /// Whether the disk has no space for something new: the part of the reserve that was released
     /// for ends and requests must be refilled first. Only checked if something new is among the
     /// writes.
-    fn is_short(&self, pending: &[(Write, WriteReply)]) -> bool {
+    fn lacks_space_for_new(&self, pending: &[(Write, WriteReply)]) -> bool {
         let new = pending.iter().any(|(write, _)| write.can_wait());
         if !new || matches!(self.disk_reserve.missing(), Ok(0)) {
             return false;
@@ -219,9 +219,9 @@ impl Writer {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let result = self.begin_to_commit(writes).await;
+        let result = self.execute_and_commit(writes).await;
         let result = match result {
-            Err(error) => Err(self.clarified(error).await),
+            Err(error) => Err(self.with_system_cause(error).await),
             done => done,
         };
         self.state_counts.written();
@@ -234,7 +234,7 @@ impl Writer {
 
     /// Finds the cause of a failed write: a quota, a lack of memory or of descriptors is no damage,
     /// and the write can be repeated later.
-    async fn clarified(&mut self, error: sqlx::Error) -> sqlx::Error {
+    async fn with_system_cause(&mut self, error: sqlx::Error) -> sqlx::Error {
         if !is_file_error(&error) {
             return error;
         }
@@ -251,7 +251,7 @@ impl Writer {
         }
     }
 
-    async fn begin_to_commit(&mut self, writes: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
+    async fn execute_and_commit(&mut self, writes: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut self.conn)
             .await?;
@@ -300,7 +300,7 @@ impl Writer {
             return;
         }
         if let Err(error) = sqlx::query(statement).execute(&mut self.conn).await {
-            let error = self.clarified(error).await;
+            let error = self.with_system_cause(error).await;
             match failure_action(&error) {
                 FailureAction::Broken => self.fail(&error),
                 _ => tracing::warn!(%error, "a checkpoint failed; it is tried again later"),
@@ -340,20 +340,20 @@ fn is_disk_full<T>(results: &sqlx::Result<T>) -> bool {
 
 /// Divides writes into transactions: a large batch gets one of its own, so that writes after it do
 /// not wait for several.
-fn portions(pending: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> {
-    let mut portions: Vec<Vec<_>> = Vec::new();
+fn split_into_transactions(pending: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> {
+    let mut transactions: Vec<Vec<_>> = Vec::new();
     let mut rows = ROWS_MAX;
     for write in pending {
         rows += write.0.rows();
-        match portions.last_mut() {
-            Some(portion) if rows <= ROWS_MAX => portion.push(write),
+        match transactions.last_mut() {
+            Some(transaction) if rows <= ROWS_MAX => transaction.push(write),
             _ => {
                 rows = write.0.rows();
-                portions.push(vec![write]);
+                transactions.push(vec![write]);
             }
         }
     }
-    portions
+    transactions
 }
 
 /// The estimated number of pages that the writes dirty.

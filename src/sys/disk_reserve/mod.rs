@@ -48,7 +48,7 @@ pub struct DiskReserve {
     dir: Arc<OwnedFd>,
 }
 
-/// Whether a drain (a shim that writes what is left in pipes) may write.
+/// Whether a drain (a shim that empties the pipes of an attempt into its segments) may write.
 #[derive(Debug)]
 pub enum DrainPermission {
     /// It may, while the permit is held. `None`: there is plenty of space, and no permit is needed.
@@ -166,7 +166,7 @@ impl DiskReserve {
     /// it: `false` also where another process keeps its lock for longer than a fifth of a second.
     pub fn release(&self) -> bool {
         let quota_is_full = || self.probe() == Err(Errno::DQUOT);
-        let no_quota = quota_is_full();
+        let was_full = quota_is_full();
         let released = self
             .open()
             .and_then(ReserveLock::patient)
@@ -174,14 +174,14 @@ impl DiskReserve {
                 let Some(guard) = guard else { return Ok(false) };
                 let before = fstat(guard.file())?;
                 let portion = (size(&before) / PORTIONS).next_multiple_of(BLOCK_BYTES);
-                let less = free_some(&guard, portion)?;
-                if less && no_quota && quota_is_full() {
+                let holds_less = free_some(&guard, portion)?;
+                if holds_less && was_full && quota_is_full() {
                     // The file counts against another quota than our user's.
                     let now = fstat(guard.file())?;
                     let _ = allocate(&guard, &now);
                     return Ok(false);
                 }
-                Ok(less)
+                Ok(holds_less)
             });
         // It cannot be released now, whatever the reason; callers try again later.
         released.unwrap_or_else(|error| {
