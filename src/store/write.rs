@@ -14,12 +14,14 @@ use crate::job::{Input, JobChange, JobNumber, JobRef, Micros, QueueChange, StopR
 /// One write.
 #[derive(Debug)]
 pub enum Write {
+    /// Boot id of the machine and file id of the database.
     BeginEpoch(String, String),
     SetQueue(QueueChange),
     DeleteQueue(String),
     /// All of them or none.
     Submit(Arc<[Submission]>),
     Started(StartedAttempt),
+    /// A report that the tree is paused or continued.
     Paused(PauseReport),
     StopRefused(RefusalReport),
     RequestStop(JobRef, StopRequest),
