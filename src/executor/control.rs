@@ -2,7 +2,7 @@
 
 use super::{Error, Executor};
 use crate::{
-    job::{Job, JobNumber, JobRef, JobState, StopCause, StopWish, signal},
+    job::{Job, JobNumber, JobRef, JobState, StopCause, StopRequest, signal},
     store::{Include, PauseRequested, StopRequested, StoreError},
     supervisor::AttemptId,
     sys::clock,
@@ -46,13 +46,13 @@ impl Executor {
                 .to_ms(),
             _ => 0,
         };
-        let wish = StopWish {
+        let wish = StopRequest {
             by: actor.to_owned(),
             cause,
             asked_at_us: clock::now().0,
             grace_ms,
         };
-        let wished = match self.inner.store.wish_stop(job, wish.clone()).await {
+        let wished = match self.inner.store.request_stop(job, wish.clone()).await {
             Err(StoreError::DiskFull) => return self.stop_unwritten(job, wish).await,
             wished => wished?,
         };
@@ -67,14 +67,14 @@ impl Executor {
                 job,
                 attempt,
                 shim,
-                wish,
+                request,
             } => {
                 let key = AttemptId {
                     job: job.number,
                     attempt,
                 };
                 // One that finds no place is in the ledger, and is sent again from there.
-                let _ = self.inner.supervisor.stop_job(&shim, key, wish);
+                let _ = self.inner.supervisor.stop_job(&shim, key, request);
                 Ok(job)
             }
         }
@@ -82,7 +82,7 @@ impl Executor {
 
     /// On a full disk a wish cannot be committed, and the job that filled it must be stoppable all
     /// the same: the wish goes to the shim, and is forgotten if the server is killed before that.
-    async fn stop_unwritten(&self, job: JobRef, wish: StopWish) -> Result<Job, Error> {
+    async fn stop_unwritten(&self, job: JobRef, wish: StopRequest) -> Result<Job, Error> {
         let job = self.get(job, Include::default()).await?;
         let open = self.inner.store.open_attempts().await?;
         let Some(open) = open.into_iter().find(|open| open.number == job.number) else {
@@ -102,7 +102,7 @@ impl Executor {
         match self
             .inner
             .store
-            .wish_pause(job, pause, actor.clone(), at)
+            .request_pause(job, pause, actor.clone(), at)
             .await?
         {
             PauseRequested::NotFound => Err(Error::no_such_job(job)),

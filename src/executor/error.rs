@@ -105,7 +105,7 @@ impl From<StoreError> for Error {
                 cannot_be_used("its file cannot be trusted any more; the server ends")
             }
             StoreError::Database(cause) => has_refused(&cause.to_string()),
-            StoreError::WrongAnswer => has_refused("the answer to another question"),
+            StoreError::WrongAnswer => has_refused("it answered another request (a bug)"),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{Error, Executor};
 use crate::{
     job::{Input, InputAnswer, JobNumber, JobRef, JobState},
     output::{Hub, hub::Watch},
-    store::InputMet,
+    store::InputOutcome,
     supervisor::AttemptId,
 };
 
@@ -31,14 +31,14 @@ impl Executor {
         let mut silent = None;
         loop {
             match self.inner.store.input(job, input.clone()).await? {
-                InputMet::NotFound => return Err(Error::no_such_job(job)),
-                InputMet::Unfit {
+                InputOutcome::NotFound => return Err(Error::no_such_job(job)),
+                InputOutcome::Unfit {
                     number,
                     interactive,
                     state,
                 } => return Err(unfit(number, interactive, state)),
-                InputMet::Kept { number, answer } => return accepted(number, bytes, answer),
-                InputMet::ToShim {
+                InputOutcome::Kept { number, answer } => return accepted(number, bytes, answer),
+                InputOutcome::ToShim {
                     number,
                     attempt,
                     shim,

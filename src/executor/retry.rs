@@ -21,7 +21,7 @@ impl Executor {
         if !old.state.is_final() {
             return Err(Error::not_final(&old, "tried again"));
         }
-        let again = old.again();
+        let again = old.resubmission();
         let again = again.ok_or_else(|| Error::Internal("a job was read in part".to_owned()))?;
         self.check_ties(std::slice::from_ref(&again))?;
         match self.submit_as(again, Some(old.id), actor).await {

@@ -320,7 +320,7 @@ async fn at_once(rescuer: &Rescuer, event: ShimEvent, held: SearchGuard) -> Opti
 /// A data directory without ballast serves as well, until its disk is full.
 fn keep_ballast(store: &Store, layout: &Layout, settings: &ExecutorSettings) -> io::Result<()> {
     let bytes = or_a_part(settings.ballast_bytes, layout, BALLAST_BYTES_DEFAULT_MAX)?;
-    if let Err(error) = store.ballast().keep(bytes) {
+    if let Err(error) = store.disk_reserve().keep(bytes) {
         tracing::warn!(%error, "no ballast can be kept for a full disk");
     }
     Ok(())

@@ -205,7 +205,7 @@ impl Executor {
             state: job.state,
             intact: audited.problems.first.is_empty(),
             output_bytes: audited.output_bytes,
-            claims: claims.finish(audited.output_sha256.as_deref()),
+            assertions: claims.finish(audited.output_sha256.as_deref()),
             output_sha256: audited.output_sha256,
             problems: audited.problems.first,
             more_problems: audited.problems.more,

@@ -1,7 +1,7 @@
-//! How one try of a job ends, and what was asked of it while it ran.
+//! How one attempt of a job ends, and which stop was requested while it ran.
 //!
-//! These facts are what the shim writes into the exit record and tells the server; nothing here
-//! decides anything but the outcome that follows from them.
+//! The shim writes these facts into the exit record and sends them to the server; the outcome
+//! follows from them alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use super::{
     time::Micros,
 };
 
-/// How the leader of an attempt's process tree ended, as the kernel told it.
+/// How the leader of an attempt's process tree ended, as the kernel reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
@@ -19,7 +19,7 @@ pub enum Exit {
     Code(i32),
     /// Ended by this signal.
     Signal(i32),
-    /// There never was a process: fork, the working directory or exec failed.
+    /// There was no process: fork, the working directory or exec failed.
     SpawnFailed(SpawnError),
 }
 
@@ -38,9 +38,9 @@ pub struct SpawnError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopCause {
-    /// Somebody asked for it, with grace.
+    /// A user or program requested it, with grace.
     Cancel,
-    /// Somebody asked for it, without grace.
+    /// A user or program requested it, without grace.
     Kill,
     /// The run time was over.
     Timeout,
@@ -62,61 +62,61 @@ impl StopCause {
         }
     }
 
-    /// Whether the stop was somebody's wish rather than a limit of the job.
-    pub fn is_wish(self) -> bool {
+    /// Whether a user or program requested the stop, rather than a limit of the job.
+    pub fn is_request(self) -> bool {
         matches!(self, Self::Cancel | Self::Kill)
     }
 }
 
-/// Somebody's wish that an attempt ends. Committed first, then sent to the shim, and sent again
-/// after every adoption: a level, not an edge.
+/// A request that an attempt ends. Committed first, then sent to the shim, and sent again after
+/// every adoption: a level (a state that is wanted), not an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StopWish {
-    /// Who asked: a session, `cli`, a program's own word.
+pub struct StopRequest {
+    /// The requester: a session, `cli`, or a name that a program has given.
     pub by: String,
     /// `Cancel` or `Kill`.
     pub cause: StopCause,
-    /// When it was asked.
+    /// When it was requested, µs since 1970.
     pub asked_at_us: i64,
-    /// From TERM to KILL, milliseconds; 0 for a kill.
+    /// Time from SIGTERM to SIGKILL, milliseconds; 0 for a kill.
     pub grace_ms: u64,
 }
 
 /// A stop that reached the shim before the leader had exited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopFacts {
-    /// Who asked: the wish's `by`, or `shim` for a limit.
+    /// The requester: the request's `by`, or `shim` for a limit.
     pub by: String,
-    /// Why.
+    /// Which request or limit caused it.
     pub cause: StopCause,
-    /// When it was asked.
+    /// When it was requested, µs since 1970.
     pub asked_at_us: i64,
-    /// Names of the signals that were delivered to a process at least, in order.
+    /// Names of the signals that were delivered to at least one process, in order.
     pub signals: Vec<String>,
     /// Whether SIGKILL was needed, and delivered.
     pub killed: bool,
-    /// Processes that the kernel did not let us signal (EPERM, kill(2)) when it was tried last: they
+    /// Processes that the kernel did not let the shim signal at its last try (EPERM, kill(2)): they
     /// have become another user's. At most 100 are named.
     #[serde(default)]
     pub refused: Vec<Survivor>,
-    /// The leader was one of them, and no signal of the stop has ever reached it: it ended by itself.
+    /// The leader was one of them, and no signal of the stop reached it: it ended by itself.
     #[serde(default)]
     pub spared: bool,
 }
 
 impl StopFacts {
-    /// Whether it decides how the attempt ended. At the bound of the output something is missing,
-    /// whoever was reached.
+    /// Whether it decides how the attempt ended. At the bound of the output bytes are missing,
+    /// whether or not a signal reached the leader.
     fn has_counted(&self) -> bool {
         !self.spared || self.cause == StopCause::OutputLimit
     }
 
-    /// Of a wish that no shim has heard: no attempt was running, or it is gone.
-    pub fn unheard(wish: &StopWish) -> Self {
+    /// Facts of a request that no shim has received: no attempt was running, or it is lost.
+    pub fn undelivered(request: &StopRequest) -> Self {
         Self {
-            by: wish.by.clone(),
-            cause: wish.cause,
-            asked_at_us: wish.asked_at_us,
+            by: request.by.clone(),
+            cause: request.cause,
+            asked_at_us: request.asked_at_us,
             signals: Vec::new(),
             killed: false,
             refused: Vec::new(),
@@ -145,14 +145,14 @@ pub struct Survivor {
     pub comm: String,
 }
 
-/// Everything the shim knows about the end of an attempt.
+/// Everything that the shim knows about the end of an attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExitFacts {
     /// How the leader ended.
     pub exit: Exit,
-    /// When the process was started; `None` where there never was one.
+    /// When the process was started, µs since 1970; `None` where there was none.
     pub started_at_us: Option<i64>,
-    /// When the tree was gone, or the spawn had failed.
+    /// When the tree was gone, or the spawn had failed, µs since 1970.
     pub ended_at_us: i64,
     /// The stop that came before the leader's exit, if any.
     pub stop: Option<StopFacts>,
@@ -160,11 +160,11 @@ pub struct ExitFacts {
     pub leaked: u32,
     /// Processes that still live.
     pub survivors: Vec<Survivor>,
-    /// The kernel's count for the tree.
+    /// The kernel's counters for the tree.
     pub usage: Usage,
-    /// The offset behind the attempt's last byte, dropped ones included.
+    /// The offset after the attempt's last byte, dropped ones included.
     pub end_offset: Offset,
-    /// What `output.when_full` has dropped of it.
+    /// How much of the attempt's output `output.when_full` has dropped.
     #[serde(default)]
     pub dropped: Dropped,
 }
@@ -172,13 +172,13 @@ pub struct ExitFacts {
 impl ExitFacts {
     /// The final state that follows from these facts, and its reason.
     ///
-    /// A wish makes it `cancelled`, whatever the exit looked like (also where it came before there
-    /// was a process); a limit names itself; otherwise, and where the kernel did not let the stop
+    /// A request makes it `cancelled`, whatever the exit was (also where it came before there was a
+    /// process). A limit gives the reason. Otherwise, and where the kernel did not let the stop
     /// reach the leader, the leader's exit decides.
     pub fn outcome(&self) -> (JobState, Option<Reason>) {
         let stop = self.stop.as_ref().filter(|stop| stop.has_counted());
         let cause = stop.map(|stop| stop.cause);
-        if let (Exit::SpawnFailed(_), None) = (&self.exit, cause.filter(|c| c.is_wish())) {
+        if let (Exit::SpawnFailed(_), None) = (&self.exit, cause.filter(|c| c.is_request())) {
             return (JobState::Failed, Some(Reason::Spawn));
         }
         match cause {

@@ -1,11 +1,9 @@
-//! Whether recorded state changes are a life that a job can have had.
-//!
-//! Pure; where the records lie is not known here.
+//! Checks whether recorded state changes are a life that a job can have had.
 
 use super::{
     JobState, Reason,
     state::may_follow,
-    verdict::{Fault, VerificationProblem},
+    verification::{Fault, VerificationProblem},
 };
 
 /// A recorded state change.
@@ -13,24 +11,24 @@ use super::{
 pub struct Recorded {
     /// The event's id.
     pub event: i64,
-    /// The attempt; none before the first.
+    /// Number of the attempt; `None` before the first.
     pub attempt: Option<u32>,
-    /// What it was before; none at the submission.
+    /// The state before; `None` at the submission.
     pub from: Option<JobState>,
-    /// What it became.
+    /// The state after.
     pub to: JobState,
-    /// Why.
+    /// The reason of the change, where it has one.
     pub reason: Option<Reason>,
 }
 
-/// The state changes of one job, as far as they were looked at.
+/// The state changes of one job, as far as they were added.
 #[derive(Debug, Default)]
 pub struct Chain {
     last: Option<Recorded>,
 }
 
 impl Chain {
-    /// The next state change; what is wrong with it.
+    /// Adds the next state change; returns what is wrong with it.
     pub fn add(&mut self, next: Recorded) -> Option<VerificationProblem> {
         let before = self.last.replace(next);
         let wrong = wrong_step(before, next).or_else(|| wrong_attempt(before, next));
@@ -42,7 +40,7 @@ impl Chain {
         })
     }
 
-    /// What is wrong with where the job is now.
+    /// Compares the last state change with the job's row: its state, reason and current attempt.
     pub fn end(
         &self,
         state: JobState,
@@ -58,11 +56,11 @@ impl Chain {
             let (to, is) = (last.to.name(), state.name());
             format!("the newest event, {id}, leads to {to}, and the job is {is}")
         } else if state.is_final() && last.reason != reason {
-            let (told, is) = (words(last.reason), words(reason));
-            format!("the newest event, {id}, gives the reason {told}, and the job {is}")
+            let (recorded, is) = (reason_name(last.reason), reason_name(reason));
+            format!("the newest event, {id}, gives the reason {recorded}, and the job {is}")
         } else if last.attempt.unwrap_or(0) != attempt {
-            let told = last.attempt.unwrap_or(0);
-            format!("the newest event, {id}, is of attempt {told}, and the job is at {attempt}")
+            let recorded = last.attempt.unwrap_or(0);
+            format!("the newest event, {id}, is of attempt {recorded}, and the job is at {attempt}")
         } else {
             return None;
         };
@@ -73,7 +71,7 @@ impl Chain {
     }
 }
 
-fn words(reason: Option<Reason>) -> &'static str {
+fn reason_name(reason: Option<Reason>) -> &'static str {
     reason.map_or("none", Reason::name)
 }
 
@@ -92,7 +90,7 @@ fn wrong_step(before: Option<Recorded>, next: Recorded) -> Option<String> {
     })
 }
 
-/// A claim begins the next attempt; nothing else changes it.
+/// A claim begins the next attempt; no other event changes its number.
 fn wrong_attempt(before: Option<Recorded>, next: Recorded) -> Option<String> {
     let was = before.and_then(|before| before.attempt).unwrap_or(0);
     let claimed = next.from == Some(JobState::Queued) && next.to == JobState::Running;
@@ -100,14 +98,14 @@ fn wrong_attempt(before: Option<Recorded>, next: Recorded) -> Option<String> {
     (is != due).then(|| format!("it is of attempt {is}, and attempt {due} was due"))
 }
 
-/// Only failing needs a reason, and only a loss that is to run again may have one.
+/// A failure needs a reason; a requeue may have the reason `lost`; no other change has one.
 fn wrong_reason(next: Recorded) -> Option<String> {
     let fits = match next.to {
         JobState::Failed => next.reason.is_some(),
         JobState::Queued => matches!(next.reason, None | Some(Reason::Lost)),
         _ => next.reason.is_none(),
     };
-    let (to, reason) = (next.to.name(), words(next.reason));
+    let (to, reason) = (next.to.name(), reason_name(next.reason));
     (!fits).then(|| format!("nothing becomes {to} for the reason {reason}"))
 }
 

@@ -1,6 +1,4 @@
-//! What may still be changed about a job that has not started.
-//!
-//! Whether it has is the store's business.
+//! The changes that a job which has not started allows. The store checks whether it has started.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +6,25 @@ use serde_json::{Map, Value};
 
 use super::{JobSpec, NewJobRefusal};
 
-/// What shall change; `None` stays as it is.
+/// A requested change; `None` leaves a value as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobChange {
     /// The queue it waits in from now on.
     pub queue: Option<String>,
-    /// Higher first.
+    /// The higher one starts first.
     pub priority: Option<i64>,
-    /// The name, or none.
+    /// The new name; `Some(None)` removes it.
     pub name: Option<Option<String>>,
-    /// All labels.
+    /// All labels; they replace the old ones.
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// Keys of a change.
+/// The keys of a change in JSON.
 pub const KEYS: [&str; 4] = ["queue", "priority", "name", "labels"];
 
 impl JobChange {
-    /// Reads a change. Null takes a name or all labels away; elsewhere it changes nothing. Other
-    /// keys are passed over.
+    /// Reads a change. Null removes the name or all labels; elsewhere it changes nothing. Other
+    /// keys are ignored.
     pub fn read(object: &Map<String, Value>) -> Result<Self, NewJobRefusal> {
         if object.contains_key("run_at") {
             return Err(NewJobRefusal::unsupported("run_at"));
@@ -37,7 +35,7 @@ impl JobChange {
         let mut keys: Map<String, Value> = keys
             .filter_map(|key| Some((key.to_owned(), object.get(key)?.clone())))
             .collect();
-        // As in the NewJob of any job.
+        // A NewJob needs a command; this one is not used.
         keys.insert("argv".to_owned(), Value::from(vec!["true"]));
         let spec = JobSpec::read(keys)?;
         Ok(Self {

@@ -1,11 +1,11 @@
-//! What a job executes, and how its files' permissions begin.
+//! What a job executes, and its file mode creation mask.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 
 use super::{NewJobRefusal, read};
 
-/// What is executed. On the wire it is two keys, one of which is null: `argv` and `shell`.
+/// The command. On the wire it is two keys, one of which is null: `argv` and `shell`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Executed directly; the first word is looked up in the job's PATH. Never empty, no NUL.
@@ -15,10 +15,10 @@ pub enum Command {
 }
 
 impl Command {
-    /// Its keys, of which a job has exactly one.
+    /// The keys of a command; a job has exactly one of them.
     pub const KEYS: [&str; 2] = ["argv", "shell"];
 
-    /// The words that are executed.
+    /// The arguments for exec, the program first.
     pub fn to_argv(&self) -> Vec<String> {
         match self {
             Self::Argv(argv) => argv.clone(),
@@ -30,7 +30,7 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// Both keys are there, or none, or the value is wrong. Null is a wrong value.
+    /// Both keys are present, or none, or the value is wrong. Null is a wrong value.
     pub(super) fn take(object: &mut Map<String, Value>) -> Result<Self, NewJobRefusal> {
         match Self::KEYS.map(|key| object.remove(key)) {
             [Some(argv), None] => argv_of(argv)

@@ -1,4 +1,4 @@
-//! The names of a struct's fields, as serde knows them: the one list of the keys of an object.
+//! Lists the names of a struct's fields as serde knows them: the only list of an object's keys.
 
 use serde::{
     Deserialize, Deserializer,
@@ -11,7 +11,7 @@ pub(super) fn of<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] {
     listed_by(|list| T::deserialize(list).err())
 }
 
-/// The same for a `deserialize` that is no trait's.
+/// The same for a `deserialize` function that is not the trait's.
 pub(super) fn listed_by(read: impl FnOnce(List<'_>) -> Option<Error>) -> &'static [&'static str] {
     let mut fields: &[&str] = &[];
     let stopped = read(List(&mut fields));
@@ -19,7 +19,7 @@ pub(super) fn listed_by(read: impl FnOnce(List<'_>) -> Option<Error>) -> &'stati
     fields
 }
 
-/// Notes which fields are asked for, and has none.
+/// A deserializer that stores the names of the requested fields, and then fails.
 pub(super) struct List<'a>(&'a mut &'static [&'static str]);
 
 impl<'de> Deserializer<'de> for List<'_> {

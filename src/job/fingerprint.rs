@@ -1,8 +1,9 @@
-//! What makes two submissions the same job: the text that is hashed for it.
+//! The text that is hashed to find out whether two submissions are the same job.
 //!
-//! Hashes of it are stored, so the text of a job must never change: not by a new version, not by a
-//! key that comes later. The keys of the first version stand in an order of their own, which
-//! [`Frozen`] holds; a later key follows in the order of names, and only where it is not the default.
+//! Hashes of it are stored, so the text of a job must never change: not with a new version, and not
+//! with a new key. The keys of the first version have an order of their own, which [`Frozen`]
+//! keeps; later keys follow in the order of their names, and only where their value is not the
+//! default.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -14,12 +15,13 @@ use super::{
     policy::WhenFull, spec::JobSpec, time::Seconds,
 };
 
-/// Every job's value of `disconnect_delay_s` that leaves no trace.
+/// The value of `disconnect_delay_s` that leaves no trace in the text: its default when it was
+/// added.
 const USUAL_DELAY: Seconds = Seconds(10.0);
 
 impl JobSpec {
-    /// What is compared when an idempotency key is used again: everything but the key itself. Equal
-    /// jobs have equal texts, whatever version wrote them.
+    /// The text that is compared when an idempotency key is used again: everything but the key
+    /// itself. Equal jobs have equal texts in every version.
     ///
     /// # Errors
     ///
@@ -40,8 +42,8 @@ struct Source<'a> {
     later: Later,
 }
 
-/// The keys that there were when the first fingerprint was stored. Nothing here changes, and nothing
-/// is added.
+/// The keys that existed when the first fingerprint was stored. Never change this struct, and never
+/// add a field.
 #[derive(Serialize)]
 struct Frozen<'a> {
     command: FrozenCommand<'a>,
@@ -84,7 +86,8 @@ struct FrozenOutput {
     when_full: WhenFull,
 }
 
-/// What [`Frozen`] tells, by the names on the wire; `env` and `stdin` are never written by a spec.
+/// The keys in [`Frozen`], by their names on the wire. `env` and `stdin` are missing: a spec never
+/// serialises them.
 const FROZEN_KEYS: [&str; 20] = [
     "argv",
     "shell",
@@ -167,13 +170,13 @@ impl Serialize for Later {
     }
 }
 
-/// The later keys of a job that has all defaults.
+/// The later keys of a job with all defaults.
 static DEFAULTS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(|| {
     let plain = JobSpec::new(Command::Shell(String::new()));
     keys(&plain).unwrap_or_default()
 });
 
-/// Those that are not the default.
+/// The later keys whose values are not the default.
 fn later(job: &JobSpec) -> serde_json::Result<BTreeMap<String, Value>> {
     let mut keys = keys(job)?;
     keys.retain(|key, value| DEFAULTS.get(key) != Some(value));

@@ -1,12 +1,10 @@
-//! How a job is named: by its number (small, never reused) or by its UUIDv7.
-//!
-//! Looking a name up is the store's business; this file only tells the two apart.
+//! How a job is named: by its number (small, never reused) or by its UUIDv7. The store looks it up.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The UUIDv7 of a job (RFC 9562), the name that no other data directory uses.
+/// The UUIDv7 of a job (RFC 9562); unlike a number it is unique over all data directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(pub uuid::Uuid);

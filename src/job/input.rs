@@ -1,50 +1,50 @@
-//! What is written to the stdin of an interactive job, piece by piece, and how it is answered.
+//! Input for the stdin of an interactive job, and the answer to it.
 //!
-//! Who keeps a piece until its process reads it is not known here.
+//! The store keeps an input until the job starts, then the shim does until the process reads it.
 
 use serde::{Deserialize, Serialize};
 
 /// Bytes for a process's stdin. Taken whole or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
-    /// At most [`Input::BYTES_MAX`]; JSON carries them as base64.
+    /// At most [`Input::BYTES_MAX`] bytes; JSON carries them as base64.
     #[serde(with = "base64_bytes")]
     pub data: Vec<u8>,
-    /// Whether stdin ends behind them.
+    /// Whether stdin ends after them.
     #[serde(default)]
     pub eof: bool,
-    /// Names it, so that repeating it does not write it twice.
+    /// A name for the input, so that a repeated one is not written twice.
     #[serde(default)]
     pub write_id: Option<String>,
 }
 
 impl Input {
-    /// Most bytes that wait until a process reads them, those of one input as well as those of
-    /// all together, and those that are kept before the start.
+    /// The most bytes of one input, of all inputs that wait until a process reads them, and of all
+    /// that are kept before the start.
     pub const BYTES_MAX: usize = 1 << 20;
-    /// Most inputs that are kept before the start: as many as can be told from repeats.
+    /// The most inputs that are kept before the start: as many as repeats can be recognised for.
     pub const KEPT_MAX: usize = Self::REMEMBERED_MAX;
-    /// How many `write_id`s of an attempt are remembered, the newest.
+    /// The number of `write_id`s of an attempt that are remembered, the newest.
     pub const REMEMBERED_MAX: usize = 1024;
     /// Longest `write_id`, bytes.
     pub const WRITE_ID_BYTES_MAX: usize = 256;
 }
 
-/// What became of an input.
+/// The answer to an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum InputAnswer {
-    /// It will be written, or, where its `write_id` is a repeated one, it was taken before.
+    /// It will be written, or it was accepted before (a repeated `write_id`).
     Accepted {
-        /// Length of its data.
+        /// Length of its data, bytes.
         bytes: u64,
     },
-    /// So much waits to be read that it does not fit; nothing of it was taken.
+    /// Too many bytes wait to be read; nothing of it was accepted.
     Full {
-        /// How much waits.
+        /// Bytes that wait.
         waiting_bytes: u64,
     },
-    /// Nothing is written to this stdin any more: an `eof` was taken, or nobody reads it.
+    /// Nothing is written to this stdin any more: an `eof` was accepted, or no process reads it.
     Closed,
 }
 

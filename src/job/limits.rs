@@ -1,12 +1,12 @@
-//! What the kernel shall bound for a job's processes. Read from JSON and refused where it is wrong;
-//! how a process is bound is not known here.
+//! Resource limits that the kernel enforces for a job's processes: read from JSON, and refused
+//! where they are wrong. The shim sets them.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::read;
 
-/// Bounds of each process of a job, as setrlimit(2) has them, and its nice. What is `None` is as the
+/// Limits of each process of a job, as setrlimit(2) has them, and its nice value. `None`: as the
 /// server's own processes have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -17,7 +17,7 @@ pub struct Limits {
     /// CPU time of a process, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_s: Option<ResourceBound>,
-    /// Processes and threads of the user.
+    /// Processes and threads of the user, all together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes: Option<ResourceBound>,
     /// Open files, one more than the highest descriptor.
@@ -26,10 +26,10 @@ pub struct Limits {
     /// Length of a file that is written, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_bytes: Option<ResourceBound>,
-    /// Length of a core dump, bytes; from 2^63-1 on as long as it gets.
+    /// Length of a core dump, bytes; from 2^63-1 on without a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core_bytes: Option<ResourceBound>,
-    /// From -20 (first) to 19 (last).
+    /// The nice value, from -20 (first) to 19 (last).
     #[serde(
         skip_serializing_if = "Option::is_none",
         deserialize_with = "read::nice"
@@ -37,23 +37,23 @@ pub struct Limits {
     pub nice: Option<i32>,
 }
 
-/// One bound: a number that is both, or the two of them.
+/// One limit: a number that is both soft and hard, or the two of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum ResourceBound {
-    /// What holds, and cannot be raised.
+    /// Soft and hard limit in one.
     Both(u64),
-    /// As a shell has it that its processes may raise.
+    /// Two limits: a process may raise the soft one up to the hard one.
     Each {
-        /// What holds.
+        /// The limit that is enforced.
         soft: u64,
-        /// Up to where a process may raise it; `None`: as far as the server's own processes may.
+        /// How far a process may raise it; `None`: as far as the server's own processes may.
         hard: Option<u64>,
     },
 }
 
 impl ResourceBound {
-    /// What holds; and up to where it may be raised, if that is bound.
+    /// The soft limit; and the hard one, if there is one.
     pub fn soft_and_hard(self) -> (u64, Option<u64>) {
         match self {
             Self::Both(bound) => (bound, Some(bound)),
@@ -61,7 +61,7 @@ impl ResourceBound {
         }
     }
 
-    /// The shortest way to say it.
+    /// A limit in its shortest form.
     pub fn new(soft: u64, hard: Option<u64>) -> Self {
         match hard == Some(soft) {
             true => Self::Both(soft),
@@ -97,7 +97,7 @@ fn bound_of(value: &Value) -> Option<ResourceBound> {
 }
 
 impl Limits {
-    /// Whether nothing is bound.
+    /// Whether no limit is set.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }

@@ -1,46 +1,53 @@
-//! What becomes of a job when nobody can know how its attempt ended.
+//! What happens to a job when it is unknown how its attempt ended.
 //!
-//! That an attempt is lost has been decided before; what a new attempt costs is not known here.
+//! `scheduler` decides that an attempt is lost.
 
 use super::words::words;
 
 /// How often a job is run again after lost attempts, apart from any other retry.
 pub const LOST_RETRIES_MAX: u32 = 3;
 
-/// What a job wants where an attempt is lost.
+/// A job's policy for a lost attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnLost {
     /// It is `failed` with the reason `lost`.
     #[default]
     Fail,
-    /// It runs again, [`LOST_RETRIES_MAX`] times at most.
+    /// It runs again, up to [`LOST_RETRIES_MAX`] times.
     Retry,
 }
 
 words!(OnLost: Fail = "fail", Retry = "retry");
 
-/// What follows from a lost attempt.
+/// The decision after a lost attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterLoss {
     /// The job is `failed`, `lost`.
     Fail,
     /// It waits for another attempt.
     Retry,
-    /// It would be run again, but somebody wants it stopped: it is `cancelled`.
+    /// It would run again, but a stop is requested: it is `cancelled`.
     Cancel,
 }
 
-/// Decides after a lost attempt, `lost_before` others of which were lost before it.
+/// Decides after a lost attempt, before which `lost_before` others of the job were lost.
 ///
-/// A stop only counts where there would be another attempt: whether it reached the one that is lost
-/// cannot be known, and what cannot be known is `lost`. Where nobody could look at what is left of
-/// the lost attempt (not `looked`), it may still run, and there is no other one beside it.
-pub fn after_loss(on_lost: OnLost, lost_before: u32, stop_wished: bool, looked: bool) -> AfterLoss {
+/// A stop only counts where there would be another attempt: whether it reached the lost one is
+/// unknown, and an unknown end is `lost`. If the remains of the lost attempt could not be examined
+/// (not `survivors_known`), it may still run, so no other one may start beside it.
+pub fn after_loss(
+    on_lost: OnLost,
+    lost_before: u32,
+    stop_requested: bool,
+    survivors_known: bool,
+) -> AfterLoss {
     match on_lost {
-        OnLost::Retry if looked && lost_before < LOST_RETRIES_MAX => match stop_wished {
-            true => AfterLoss::Cancel,
-            false => AfterLoss::Retry,
-        },
+        OnLost::Retry if survivors_known && lost_before < LOST_RETRIES_MAX => {
+            match stop_requested {
+                true => AfterLoss::Cancel,
+                false => AfterLoss::Retry,
+            }
+        }
         OnLost::Fail | OnLost::Retry => AfterLoss::Fail,
     }
 }
@@ -51,7 +58,7 @@ mod tests {
 
     #[test]
     fn the_whole_decision() {
-        for (on_lost, lost_before, stop_wished, expected) in [
+        for (on_lost, lost_before, stop_requested, expected) in [
             (OnLost::Fail, 0, false, AfterLoss::Fail),
             (OnLost::Fail, 0, true, AfterLoss::Fail),
             (OnLost::Retry, 0, false, AfterLoss::Retry),
@@ -60,9 +67,12 @@ mod tests {
             (OnLost::Retry, 0, true, AfterLoss::Cancel),
             (OnLost::Retry, 3, true, AfterLoss::Fail),
         ] {
-            let decided = after_loss(on_lost, lost_before, stop_wished, true);
-            assert_eq!(decided, expected, "{on_lost:?} {lost_before} {stop_wished}");
-            let blind = after_loss(on_lost, lost_before, stop_wished, false);
+            let decided = after_loss(on_lost, lost_before, stop_requested, true);
+            assert_eq!(
+                decided, expected,
+                "{on_lost:?} {lost_before} {stop_requested}"
+            );
+            let blind = after_loss(on_lost, lost_before, stop_requested, false);
             assert_eq!(blind, AfterLoss::Fail);
         }
     }

@@ -1,7 +1,7 @@
-//! THE WORDS: what a job, an attempt, a state and a chunk of output are.
+//! The domain types: what a job, an attempt, a state and a chunk of output are.
 //!
-//! Everything here is pure: no I/O, no async, no clock, no SQL. The rest of the crate speaks in
-//! these types, so a rule about jobs is changed here or nowhere.
+//! Everything here is pure: no I/O, no async, no clock, no SQL. The rest of the crate uses these
+//! types, so every rule about jobs is here.
 
 pub mod attempt;
 pub mod chain;
@@ -22,11 +22,13 @@ pub mod signal;
 pub mod spec;
 pub mod state;
 pub mod time;
-pub mod verdict;
+pub mod verification;
 pub mod view;
 mod words;
 
-pub use attempt::{Exit, ExitFacts, SpawnError, StopCause, StopFacts, StopWish, Survivor, Usage};
+pub use attempt::{
+    Exit, ExitFacts, SpawnError, StopCause, StopFacts, StopRequest, Survivor, Usage,
+};
 pub use change::JobChange;
 pub use command::{Command, Umask};
 pub use id::{JobId, JobNumber, JobRef};
@@ -40,5 +42,5 @@ pub use refusal::NewJobRefusal;
 pub use spec::JobSpec;
 pub use state::{JobState, Reason};
 pub use time::{Micros, Seconds};
-pub use verdict::{Fault, Finding, Verification, VerificationProblem};
+pub use verification::{Fault, Finding, Verification, VerificationProblem};
 pub use view::Job;

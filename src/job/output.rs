@@ -1,6 +1,4 @@
-//! What output is made of: streams, offsets, chunks and gaps.
-//!
-//! Where the bytes live (rows or segments) is not known here.
+//! The parts of output: streams, offsets, chunks and gaps. `store` and `spool` keep them.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,11 +59,11 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// What a chunk takes in memory besides its bytes, about: who bounds chunks by their bytes counts
-    /// it too, or a thousand of one byte would seem to be nothing.
+    /// About how many bytes a chunk takes in memory besides its data. Code that limits chunks by
+    /// their bytes must count it too, or a thousand chunks of one byte would seem to be nothing.
     pub const OVERHEAD_BYTES: usize = 64;
 
-    /// The position behind the last byte.
+    /// The position after the last byte.
     pub fn next_offset(&self) -> Offset {
         self.offset + self.data.len() as u64
     }
@@ -77,18 +75,19 @@ impl Chunk {
 pub enum GapReason {
     /// The machine lost power before the bytes were synced.
     PowerLoss,
-    /// The oldest output went to make room for newer (`output.when_full`).
+    /// The oldest output was dropped to make room for newer (`output.when_full`).
     DropOldest,
-    /// The newest output was not taken any more (`output.when_full`).
+    /// The newest output was not accepted any more (`output.when_full`).
     DropNewest,
-    /// The disk was full when the job had been stopped: what was still in its pipes had no room.
+    /// The disk was full when the job was stopped: there was no space for what was still in its
+    /// pipes.
     DiskFull,
-    /// The output was older than it is kept.
+    /// The output was older than the retention allows.
     Retention,
-    /// The job was deleted under its reader.
+    /// The job was deleted while a client read it.
     Deleted,
     /// The storage has lost the bytes: a file of the spool is missing, or is not as it was written.
-    /// Found by who reads; in no row.
+    /// A read finds it; no row has this reason.
     Damaged,
 }
 
@@ -137,12 +136,12 @@ pub struct Dropped {
     pub lines: u64,
 }
 
-/// A hole in the output: bytes from `from` (inclusive) to `to` (exclusive) are not there.
+/// Missing output: bytes from `from` (inclusive) to `to` (exclusive) are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// The first missing position.
     pub from: Offset,
-    /// The first position behind the gap.
+    /// The first position after the gap.
     pub to: Offset,
     /// Why the bytes are missing.
     pub reason: GapReason,

@@ -1,5 +1,5 @@
-//! What a job wants where something happens to it: processes that are left over, a connection that
-//! is lost, output that reaches its bound.
+//! A job's policies: for processes that outlive the leader, for a lost connection, for output that
+//! reaches its limit.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::{NewJobRefusal, read, words::words};
 /// What happens to processes that outlive the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Leftover {
-    /// They end with it.
+    /// They are killed when the leader has ended.
     #[default]
     Kill,
     /// They stay and are named in `survivors`.
@@ -17,27 +17,27 @@ pub enum Leftover {
 
 words!(Leftover: Kill = "kill", Keep = "keep");
 
-/// What happens when a job has written as much as it may.
+/// What happens when a job has written as much output as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenFull {
     /// The job ends with `output_limit`.
     #[default]
     Fail,
-    /// The oldest segments after the first one go.
+    /// The oldest segments after the first one are dropped.
     DropOldest,
-    /// What comes later is counted and forgotten.
+    /// Later output is counted and dropped.
     DropNewest,
 }
 
 words!(WhenFull: Fail = "fail", DropOldest = "drop_oldest", DropNewest = "drop_newest");
 
-/// What the loss of the connection that submitted a job means.
+/// What happens when the connection that submitted a job is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnDisconnect {
-    /// Nothing.
+    /// The job goes on.
     #[default]
     Continue,
-    /// The job is cancelled, unless somebody asks for it within the delay.
+    /// The job is cancelled, unless a client names it within the delay.
     Cancel,
 }
 
@@ -47,22 +47,22 @@ words!(OnDisconnect: Continue = "continue", Cancel = "cancel");
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OutputPolicy {
-    /// Over all attempts, bytes; `None`: no bound.
+    /// Over all attempts, bytes; `None`: no limit.
     #[serde(deserialize_with = "read::count")]
     pub max_bytes: Option<u64>,
-    /// Over all attempts, lines: bytes 0x0A, whichever stream they come from; `None`: no bound.
+    /// Over all attempts, lines: bytes 0x0A of all streams; `None`: no limit.
     #[serde(deserialize_with = "read::count")]
     pub max_lines: Option<u64>,
-    /// What happens at the bound that is met first.
+    /// What happens at the limit that is reached first.
     pub when_full: WhenFull,
 }
 
 impl OutputPolicy {
-    /// Least `max_bytes` with [`WhenFull::DropOldest`], bytes: whole segments are dropped, and the
-    /// first one is kept.
+    /// The least `max_bytes` with [`WhenFull::DropOldest`], bytes: whole segments are dropped, and
+    /// the first one is kept.
     pub const DROP_OLDEST_BYTES_MIN: u64 = 16 << 20;
 
-    /// Dropping needs a bound, and whole segments need room for bytes.
+    /// Dropping needs a limit, and dropping whole segments needs a large one.
     pub(super) fn check(&self) -> Result<(), NewJobRefusal> {
         let least = match self.when_full {
             WhenFull::Fail => return Ok(()),

@@ -1,7 +1,5 @@
-//! Queues: how many jobs run side by side, which of them give way, and what a job gets where it
-//! names nothing.
-//!
-//! Who gets the next slot is the store's business.
+//! Queues: how many jobs run side by side, how queues compete, and the defaults of their jobs. The
+//! store assigns the slots.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -9,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     NewJobRefusal,
     read::NAME_BYTES_MAX,
-    spec::{JOINED, JobSpec},
+    spec::{JobSpec, MERGED_KEYS},
 };
 
 /// A queue as users see it.
@@ -18,13 +16,14 @@ pub struct Queue {
     /// Its name.
     #[serde(rename = "queue")]
     pub name: String,
-    /// How many of its jobs run at a time.
+    /// The most jobs of it that run at a time.
     pub concurrency: u32,
-    /// Whether it starts nothing new.
+    /// Whether it starts no new jobs.
     pub paused: bool,
-    /// Its share where queues compete for shims.
+    /// Its weight where queues compete for shims: a queue with twice the weight may have twice the
+    /// running jobs.
     pub weight: u32,
-    /// NewJob keys that a job gets where it does not name them.
+    /// NewJob keys that a job gets if it does not name them.
     pub defaults: Map<String, Value>,
     /// Jobs that hold a slot: running or paused.
     pub running: u64,
@@ -32,18 +31,18 @@ pub struct Queue {
     pub queued: u64,
 }
 
-/// What shall change about a queue; `None` stays as it is.
+/// A requested change of a queue; `None` leaves a value as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct QueueChange {
-    /// Which.
+    /// Name of the queue.
     pub name: String,
-    /// How many jobs run at a time, 1 to [`Queue::CONCURRENCY_MAX`].
+    /// The most jobs that run at a time, 1 to [`Queue::CONCURRENCY_MAX`].
     pub concurrency: Option<u32>,
-    /// Whether it starts nothing new.
+    /// Whether it starts no new jobs.
     pub paused: Option<bool>,
-    /// 1 to [`Queue::WEIGHT_MAX`].
+    /// The weight, 1 to [`Queue::WEIGHT_MAX`].
     pub weight: Option<u32>,
-    /// All defaults; those that are not among them any more are gone.
+    /// All defaults; they replace the old ones.
     pub defaults: Option<Map<String, Value>>,
 }
 
@@ -56,7 +55,7 @@ impl Queue {
     pub const COUNT_MAX: u32 = 1000;
     /// The longest `defaults` as JSON, bytes: 10,000 jobs of one batch may each get them.
     pub const DEFAULTS_BYTES_MAX: usize = 16 << 10;
-    /// Queues that are always there.
+    /// Queues that always exist.
     pub const BUILT_IN: [&'static str; 2] = ["default", "interactive"];
 
     /// Why a queue cannot have this name, if it cannot.
@@ -68,8 +67,8 @@ impl Queue {
         Err(NewJobRefusal::invalid("queue", message))
     }
 
-    /// The queue as everybody may see it: of the defaults' variables the names alone, as `env_names`
-    /// of a job.
+    /// The queue as every client may see it: of the defaults' variables only the names, as
+    /// `env_names` of a job.
     pub fn without_values(mut self) -> Self {
         if let Some(Value::Object(env)) = self.defaults.remove("env") {
             let names = env.into_iter().map(|(name, _)| Value::String(name));
@@ -92,8 +91,8 @@ impl Queue {
         Ok(defaults)
     }
 
-    /// A NewJob with a queue's defaults: keys that it names, be it with null, stay as they are;
-    /// `env` and `labels` are joined, and the job's own entries win.
+    /// A NewJob with a queue's defaults: keys that it names, even with null, stay as they are;
+    /// `env` and `labels` are merged, and the job's own entries win.
     pub fn fill_in(defaults: &Map<String, Value>, job: &Map<String, Value>) -> Map<String, Value> {
         let mut filled = job.clone();
         for (key, default) in defaults {
@@ -102,7 +101,7 @@ impl Queue {
                     filled.insert(key.clone(), default.clone());
                 }
                 (Some(Value::Object(own)), Value::Object(entries))
-                    if JOINED.contains(&key.as_str()) =>
+                    if MERGED_KEYS.contains(&key.as_str()) =>
                 {
                     for (name, value) in entries {
                         own.entry(name).or_insert_with(|| value.clone());

@@ -1,7 +1,7 @@
-//! Values of a job's keys: what each may be, and what is said where it is something else.
+//! Reads the values of a job's keys: what each may be, and the message for a wrong one.
 //!
-//! A message names no key (the reader of the whole object knows it) and repeats no value (it may be
-//! a secret, or a megabyte).
+//! A message names no key (the caller, which reads the whole object, adds it) and repeats no value
+//! (it may be a secret, or a megabyte).
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use super::time::Seconds;
 
-/// Longest `name`, queue name and idempotency key, bytes.
+/// The longest `name`, queue name and idempotency key, bytes.
 pub const NAME_BYTES_MAX: usize = 1024;
-/// Most labels of a job.
+/// The most labels of a job.
 pub const LABELS_MAX: usize = 64;
-/// Longest key or value of a label, bytes.
+/// The longest key or value of a label, bytes.
 pub const LABEL_BYTES_MAX: usize = 4096;
 
-/// A value as `check` takes it, or its message as the error.
+/// The value as `check` converts it, or its message as the error.
 pub(super) fn checked<'de, D: Deserializer<'de>, T>(
     value: D,
     check: impl FnOnce(Value) -> Result<T, String>,

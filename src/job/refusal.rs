@@ -1,4 +1,4 @@
-//! Why something that a user sent is refused.
+//! Why a user's request about a job or a queue is refused.
 
 /// Why a NewJob, or a change of a job or a queue, is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,7 +11,7 @@ pub enum NewJobRefusal {
         /// What is wrong and what would be right.
         message: String,
     },
-    /// The contract knows it; this version does not do it yet.
+    /// The protocol has the key, but this version does not support it yet.
     #[error("{key}: {message}")]
     Unsupported {
         /// The key, dotted where nested.
@@ -30,7 +30,7 @@ impl NewJobRefusal {
         }
     }
 
-    /// The key that it is about.
+    /// The key that is refused.
     pub fn key(&self) -> &str {
         match self {
             Self::Invalid { key, .. } | Self::Unsupported { key, .. } => key,
@@ -44,7 +44,7 @@ impl NewJobRefusal {
         self
     }
 
-    /// Something that is not built yet.
+    /// A key that this version does not support yet.
     pub fn unsupported(key: &str) -> Self {
         Self::Unsupported {
             key: key.to_owned(),

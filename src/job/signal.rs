@@ -43,7 +43,7 @@ pub fn name(number: i32) -> String {
         .map_or_else(|| format!("SIG{number}"), |(_, name)| (*name).to_owned())
 }
 
-/// Whether a signal lets processes go on or, unless they catch it, stops them: SIGCONT, SIGSTOP,
+/// Whether a signal continues processes or, unless they catch it, stops them: SIGCONT, SIGSTOP,
 /// SIGTSTP, SIGTTIN, SIGTTOU (signal(7)).
 pub fn is_of_job_control(number: i32) -> bool {
     (18..=22).contains(&number)

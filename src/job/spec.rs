@@ -1,8 +1,8 @@
 //! What a user submits, NewJob: its keys, their defaults, and how it is read and written.
 //!
-//! A key is one field here; the store keeps it, `Job` shows it and the fingerprint counts it without
-//! another line. Stored jobs are read by the same code: what a value may be can be widened later,
-//! never narrowed.
+//! To add a key, add one field here: the store keeps it, `Job` shows it and the fingerprint
+//! includes it without another line. Stored jobs are read by the same code, so the allowed values
+//! of a key can be widened later, never narrowed.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -21,21 +21,21 @@ use super::{
     time::Seconds,
 };
 
-/// Keys whose entries are the user's own: those of a queue and of a job are joined.
-pub(super) const JOINED: [&str; 2] = ["env", "labels"];
+/// Keys whose entries are the user's own: those of a queue and of a job are merged.
+pub(super) const MERGED_KEYS: [&str; 2] = ["env", "labels"];
 
 /// A job as submitted, defaults filled in. Two submissions are the same job if and only if their
 /// specs are equal, the idempotency key aside.
 ///
-/// Serialised it is NewJob's object with every key but `env` and `stdin`: they may hold secrets, and
-/// are stored and shown apart.
+/// Serialised it is NewJob's object with every key but `env` and `stdin`: they may hold secrets,
+/// and are stored and shown separately.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default = "JobSpec::nothing")]
 pub struct JobSpec {
     /// What is executed.
     #[serde(flatten, skip_deserializing)]
     pub command: Command,
-    /// Absolute; `None`: the home of the server's user.
+    /// Working directory, absolute; `None`: the home of the server's user.
     #[serde(deserialize_with = "read::directory")]
     pub cwd: Option<String>,
     /// Added to the clean base environment.
@@ -43,52 +43,52 @@ pub struct JobSpec {
     pub env: BTreeMap<String, String>,
     /// File mode creation mask.
     pub umask: Umask,
-    /// What the kernel bounds for its processes.
+    /// Resource limits of its processes.
     #[serde(serialize_with = "some_limits")]
     pub limits: Limits,
-    /// Written to the process's stdin first.
+    /// Text that is written to the process's stdin first.
     #[serde(skip_serializing, deserialize_with = "read::text")]
     pub stdin: Option<String>,
-    /// Stdin stays open for inputs; else it is closed after `stdin`, or `/dev/null`.
+    /// Whether stdin stays open for inputs; else it is closed after `stdin`, or is `/dev/null`.
     #[serde(deserialize_with = "read::flag")]
     pub interactive: bool,
     /// A name for people; not unique.
     #[serde(deserialize_with = "read::name_or_none")]
     pub name: Option<String>,
-    /// Free labels.
+    /// The user's own key-value pairs, for filters.
     #[serde(deserialize_with = "read::labels")]
     pub labels: BTreeMap<String, String>,
     /// The queue it waits in.
     #[serde(deserialize_with = "read::name")]
     pub queue: String,
-    /// Higher first.
+    /// The higher one starts first.
     #[serde(deserialize_with = "read::priority")]
     pub priority: i64,
-    /// Run time without pauses, per attempt.
+    /// Limit of the run time without pauses, per attempt; `None`: no limit.
     #[serde(deserialize_with = "read::positive")]
     pub timeout_s: Option<Seconds>,
-    /// Time without output, per attempt.
+    /// Limit of the time without output, per attempt; `None`: no limit.
     #[serde(deserialize_with = "read::positive")]
     pub stall_timeout_s: Option<Seconds>,
-    /// From TERM to KILL.
+    /// Time from SIGTERM to SIGKILL.
     pub grace_s: Seconds,
     /// What happens to processes that outlive the leader.
     pub leftover: Leftover,
-    /// What happens when nobody can know how an attempt ended.
+    /// What happens when it is unknown how an attempt ended.
     pub on_lost: OnLost,
-    /// What the loss of the submitting connection means.
+    /// What happens when the submitting connection is lost.
     pub on_disconnect: OnDisconnect,
-    /// From the loss of that connection to the cancel.
+    /// Time from the loss of that connection to the cancel.
     pub disconnect_delay_s: Seconds,
-    /// How much it may write.
+    /// How much output it may write.
     pub output: OutputPolicy,
-    /// Makes submitting it twice one job.
+    /// A second submission with the same key stores no second job; `None`: no key.
     #[serde(deserialize_with = "read::name_or_none")]
     pub idempotency_key: Option<String>,
 }
 
-/// Keys that are promised and not built yet.
-const LATER_KEYS: [&str; 10] = [
+/// Keys that the protocol has and this version does not support yet.
+const UNSUPPORTED_KEYS: [&str; 10] = [
     "pty",
     "exclusive",
     "after",
@@ -101,10 +101,10 @@ const LATER_KEYS: [&str; 10] = [
     "prompt",
 ];
 
-/// A key of `job.submit` beside those of the job.
+/// A key of `job.submit` itself, beside those of the job.
 const TAIL: &str = "tail";
 
-/// Keys that say what one job is: a queue has no default for them.
+/// Keys that belong to a single job: a queue has no default for them.
 const NO_DEFAULTS: [&str; 6] = ["argv", "shell", "queue", "stdin", "idempotency_key", TAIL];
 
 /// Keys of a NewJob that this version understands.
@@ -145,17 +145,17 @@ impl JobSpec {
         }
     }
 
-    /// The defaults, and a command that is none: only for the time of reading.
+    /// The defaults, with an empty command that `of_object` replaces.
     fn nothing() -> Self {
         Self::new(Command::Argv(Vec::new()))
     }
 
-    /// Reads a NewJob. Null is as good as left out. The key `tail` belongs to `job.submit` itself
-    /// and is passed over.
+    /// Reads a NewJob. Null means the same as a missing key. The key `tail` belongs to `job.submit`
+    /// itself and is ignored.
     ///
     /// # Errors
     ///
-    /// A key is unknown or not built yet, or a value is wrong.
+    /// A key is unknown or not supported yet, or a value is wrong.
     pub fn read(mut object: Map<String, Value>) -> Result<Self, NewJobRefusal> {
         refuse_unknown(&object)?;
         object.remove(TAIL);
@@ -164,11 +164,11 @@ impl JobSpec {
         Ok(job)
     }
 
-    /// Checks NewJob keys that are to be a queue's defaults.
+    /// Checks NewJob keys that become a queue's defaults.
     ///
     /// # Errors
     ///
-    /// As [`Self::read`], about the keys inside `defaults`; or one says what a single job is.
+    /// As [`Self::read`], for the keys inside `defaults`; or a key belongs to a single job.
     pub fn check_defaults(defaults: &Map<String, Value>) -> Result<(), NewJobRefusal> {
         let own = defaults
             .keys()
@@ -194,7 +194,7 @@ impl JobSpec {
 
     fn of_object(mut object: Map<String, Value>) -> Result<Self, NewJobRefusal> {
         let command = Command::take(&mut object)?;
-        forget_nulls(&mut object);
+        remove_nulls(&mut object);
         let mut track = Track::new();
         let object = Value::Object(object);
         let read = Self::deserialize(serde_path_to_error::Deserializer::new(object, &mut track));
@@ -204,10 +204,10 @@ impl JobSpec {
     }
 }
 
-/// Only for a user's own keys: a stored job, or one from another version, may have others.
+/// Only for a user's submission: a stored job, or one from another version, may have other keys.
 fn refuse_unknown(object: &Map<String, Value>) -> Result<(), NewJobRefusal> {
     for key in object.keys() {
-        if LATER_KEYS.contains(&key.as_str()) {
+        if UNSUPPORTED_KEYS.contains(&key.as_str()) {
             return Err(NewJobRefusal::unsupported(key));
         }
         refuse_others(key, &KNOWN_KEYS)?;
@@ -236,19 +236,19 @@ fn refuse_others(key: &str, known: &[&str]) -> Result<(), NewJobRefusal> {
     Err(NewJobRefusal::invalid(key, message))
 }
 
-/// Null is as good as left out, also inside of an object whose keys are ours.
-fn forget_nulls(object: &mut Map<String, Value>) {
+/// Null means the same as a missing key, also inside of an object whose keys are the protocol's.
+fn remove_nulls(object: &mut Map<String, Value>) {
     object.retain(|_, value| !value.is_null());
     for (key, value) in object {
         if let Value::Object(inner) = value
-            && !JOINED.contains(&key.as_str())
+            && !MERGED_KEYS.contains(&key.as_str())
         {
             inner.retain(|_, value| !value.is_null());
         }
     }
 }
 
-/// Null where nothing is bound.
+/// Null if no limit is set.
 fn some_limits<S: Serializer>(limits: &Limits, serializer: S) -> Result<S::Ok, S::Error> {
     (!limits.is_none()).then_some(limits).serialize(serializer)
 }
@@ -262,7 +262,7 @@ impl Serialize for JobSpec {
 impl<'de> Deserialize<'de> for JobSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut object = Map::deserialize(deserializer)?;
-        // One of `argv` and `shell` is.
+        // One of `argv` and `shell` is null.
         object.retain(|_, value| !value.is_null());
         Self::of_object(object).map_err(D::Error::custom)
     }
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_unsupported() {
-        for key in LATER_KEYS {
+        for key in UNSUPPORTED_KEYS {
             let refused = with(key, json!(true));
             assert_eq!(refused, Err(NewJobRefusal::unsupported(key)));
         }

@@ -1,4 +1,4 @@
-//! Where a job is in its life, and the only table of how it may move on.
+//! The states of a job, and the only table of its transitions.
 //!
 //! The table is pure; `store` turns each row of it into one UPDATE that names the state it leaves.
 
@@ -75,7 +75,7 @@ impl JobState {
 pub enum Reason {
     /// The leader exited with another code than 0.
     ExitCode,
-    /// The leader was ended by a signal that nobody here sent as a stop.
+    /// The leader was ended by a signal that was not sent to stop the job.
     Signal,
     /// `timeout_s` was over.
     Timeout,
@@ -89,7 +89,7 @@ pub enum Reason {
     Dependency,
     /// The transcript did not show what was expected.
     Unverified,
-    /// Nobody can know how the process ended.
+    /// It is unknown how the process ended.
     Lost,
 }
 
@@ -160,7 +160,7 @@ pub fn next(state: Option<JobState>, event: Event) -> Option<JobState> {
         (Some(Running), Event::Paused) => Some(Paused),
         (Some(Paused), Event::Resumed) => Some(Running),
         (Some(Scheduled | Blocked | Queued), Event::Withdrawn) => Some(Cancelled),
-        // A cancelled claim that never ran, or was lost, needs no way through the queue.
+        // A cancelled claim that never ran, or was lost, need not be queued first.
         (Some(Running | Paused), Event::Withdrawn) => Some(Cancelled),
         (Some(Running | Paused), Event::Ended(end)) if end.is_final() => Some(end),
         _ => None,

@@ -1,6 +1,4 @@
-//! Moments and lengths of time as the executor stores them.
-//!
-//! Nothing here reads a clock; see `crate::sys::clock` for that.
+//! Moments and lengths of time as the executor stores them. Clocks are read in `crate::sys::clock`.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize, Serializer};
@@ -11,7 +9,7 @@ use serde_json::Value;
 pub struct Micros(pub i64);
 
 impl Micros {
-    /// RFC 3339 in UTC with exactly six digits behind the second.
+    /// RFC 3339 in UTC with exactly six digits after the second.
     pub fn to_rfc3339(self) -> String {
         DateTime::<Utc>::from_timestamp_micros(self.0)
             .unwrap_or_default()
@@ -25,7 +23,7 @@ impl Serialize for Micros {
     }
 }
 
-/// A length of time in seconds, as a client wrote it: finite, at most [`Seconds::MAX`].
+/// A length of time in seconds, as a client wrote it: finite, up to [`Seconds::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "Value")]
 pub struct Seconds(pub f64);

@@ -1,13 +1,13 @@
-//! A job as users see it: NewJob's keys with defaults filled in, and what has become of it.
+//! A job as users see it: NewJob's keys with defaults filled in, and what has happened to it.
 //!
-//! Values of the environment and of stdin are never part of it unless they were asked for.
+//! Values of the environment and of stdin are only part of it where the caller requested them.
 
 use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
-    attempt::{Exit, StopFacts, StopWish, Survivor, Usage},
+    attempt::{Exit, StopFacts, StopRequest, Survivor, Usage},
     command::Command,
     id::{JobId, JobNumber},
     signal,
@@ -16,18 +16,18 @@ use super::{
     time::Micros,
 };
 
-/// A job as users see it. Serialises as the contract's `Job` object.
+/// A job as users see it. Serialises as the protocol's `Job` object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Job {
-    /// Its UUIDv7.
+    /// UUIDv7 of the job.
     pub id: JobId,
-    /// Its number.
+    /// Number of the job.
     pub number: JobNumber,
-    /// Where it is in its life.
+    /// Its current state.
     pub state: JobState,
-    /// Why it failed.
+    /// Why it failed; `None` in all other states.
     pub reason: Option<Reason>,
-    /// How its leader ended; `None` where it has not, and where nobody knows.
+    /// How its leader ended; `None` while it has not, and where that is unknown.
     #[serde(flatten, serialize_with = "serialize_exit")]
     pub exit: Option<Exit>,
     /// What was submitted, without its environment and its stdin.
@@ -37,13 +37,13 @@ pub struct Job {
     pub env_names: Vec<String>,
     /// Length of its stdin, bytes; `None` where it has none.
     pub stdin_bytes: Option<u64>,
-    /// Values of its variables, where asked for.
+    /// Values of its variables, where requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
-    /// Its stdin, where asked for (`Some(None)`: it has none).
+    /// Its stdin, where requested (`Some(None)`: it has none).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin: Option<Option<String>>,
-    /// The job that this one tries again.
+    /// The job that this one repeats.
     pub retry_of: Option<JobId>,
     /// How many attempts have started or may have; void ones do not count.
     pub attempts: u32,
@@ -61,19 +61,19 @@ pub struct Job {
     pub dropped_lines: u64,
     /// SHA-256 over all bytes of the output; `None` before the end and where there are gaps.
     pub output_sha256: Option<String>,
-    /// The stop, whether wished for or done.
+    /// The stop, requested or done.
     pub stop: Option<StopView>,
     /// How many processes outlived the leader and were ended with it.
     pub leaked: u32,
     /// Processes that still live.
     pub survivors: Vec<Survivor>,
-    /// Why there may be others: what is left of a lost attempt could not be looked at.
+    /// Why there may be more survivors: the remains of a lost attempt could not be examined.
     pub survivors_unknown: Option<String>,
-    /// The kernel's count.
+    /// The kernel's counters, summed over all attempts.
     pub usage: Usage,
 }
 
-/// Three keys, of which one has a value at most.
+/// Three keys, of which at most one has a value.
 fn serialize_exit<S: Serializer>(exit: &Option<Exit>, serializer: S) -> Result<S::Ok, S::Error> {
     let (code, signal, error) = match exit {
         None => (None, None, None),
@@ -91,23 +91,23 @@ fn serialize_exit<S: Serializer>(exit: &Option<Exit>, serializer: S) -> Result<S
 /// A stop as far as it has come.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StopView {
-    /// Committed, and perhaps on its way.
-    Wished(StopWish),
-    /// The same, and the kernel did not let it reach these processes.
-    Refused(StopWish, Vec<Survivor>),
+    /// The request is committed, and may not have reached the shim yet.
+    Requested(StopRequest),
+    /// The same, and the kernel did not let the shim signal these processes.
+    Refused(StopRequest, Vec<Survivor>),
     /// It reached the shim before the leader's exit.
     Done(StopFacts),
 }
 
 impl Serialize for StopView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (none, nobody) = (&[] as &[String], &[] as &[Survivor]);
+        let (none, no_processes) = (&[] as &[String], &[] as &[Survivor]);
         let (by, cause, at) = match self {
-            Self::Wished(w) | Self::Refused(w, _) => (&w.by, w.cause, w.asked_at_us),
+            Self::Requested(w) | Self::Refused(w, _) => (&w.by, w.cause, w.asked_at_us),
             Self::Done(d) => (&d.by, d.cause, d.asked_at_us),
         };
         let (signals, killed, refused) = match self {
-            Self::Wished(_) => (none, false, nobody),
+            Self::Requested(_) => (none, false, no_processes),
             Self::Refused(_, refused) => (none, false, refused.as_slice()),
             Self::Done(d) => (d.signals.as_slice(), d.killed, d.refused.as_slice()),
         };
@@ -161,7 +161,7 @@ impl Job {
         }
     }
 
-    /// What those of its texts take in memory that may be long, about, bytes.
+    /// About how many bytes of memory its texts of variable length take.
     pub fn text_bytes(&self) -> usize {
         let word = |text: &String| size_of::<String>() + text.len();
         let spec = &self.spec;
@@ -184,9 +184,9 @@ impl Job {
         command + names + values + labels + texts
     }
 
-    /// The same NewJob once more, without its idempotency key; `None` where the job was read
-    /// without its environment or stdin.
-    pub fn again(&self) -> Option<JobSpec> {
+    /// The same NewJob again, without its idempotency key; `None` where the job was read without
+    /// its environment or stdin.
+    pub fn resubmission(&self) -> Option<JobSpec> {
         Some(JobSpec {
             env: self.env.clone()?,
             stdin: self.stdin.clone()?,

@@ -1,21 +1,21 @@
-//! Enums that are spelled as one of a few words: on the wire, in SQL, in messages.
+//! Names of enum variants: on the wire, in SQL, in messages.
 
-/// Gives an enum without data its words: `ALL`, `name`, `from_name`, and serde both ways. What is
-/// none of the words is refused with the list of them, and is not repeated.
+/// Gives an enum without data its names: `ALL`, `name`, `from_name`, and serde both ways. Any other
+/// value is refused with the list of names, and is not repeated.
 macro_rules! words {
     ($type:ident: $($variant:ident = $word:literal),+ $(,)?) => {
         impl $type {
-            /// All of them.
+            /// All variants.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The word on the wire and in SQL.
+            /// The name on the wire and in SQL.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word),+
                 }
             }
 
-            /// The one with this word.
+            /// The variant with this name.
             pub fn from_name(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|one| one.name() == name)
             }

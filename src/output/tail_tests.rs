@@ -169,7 +169,7 @@ async fn a_tail_goes_on_after_a_void_attempt() {
     let mut tail = fixture.tail(job, live()).await;
     assert_eq!(take(&mut tail, 1).await, ["<caught up 0>"]);
     let void = fixture.store.void(job, 1, Micros(4)).await;
-    assert_eq!(void.expect("void"), Fenced::Done);
+    assert_eq!(void.expect("void"), Fenced::Applied);
     fixture.hub.changed(job);
     assert_eq!(take(&mut tail, 1).await, ["<queued>"]);
     fixture.claim("other").await;

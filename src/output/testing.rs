@@ -97,7 +97,7 @@ impl Fixture {
     pub async fn enter(&self, segment: &Segment) {
         let row = segment.row();
         let entered = self.store.segment_read(row).await.expect("entered");
-        assert_eq!(entered, Fenced::Done);
+        assert_eq!(entered, Fenced::Applied);
     }
 
     /// Makes the job's attempt final.
@@ -125,7 +125,7 @@ impl Fixture {
             at: Micros(9),
         };
         let finished = self.store.finish(finish).await.expect("finished");
-        assert_eq!(finished, Fenced::Done);
+        assert_eq!(finished, Fenced::Applied);
         self.hub.changed(job);
     }
 

@@ -35,8 +35,8 @@ pub async fn commit(
 pub fn tell(supervisor: &Supervisor, settled: &Finalized, fenced: Fenced) {
     let hub = &supervisor.context().hub;
     match fenced {
-        Fenced::Done => hub.ended(settled.key.job),
-        Fenced::Again => hub.changed(settled.key.job),
+        Fenced::Applied => hub.ended(settled.key.job),
+        Fenced::Requeued => hub.changed(settled.key.job),
         Fenced::Stale => {}
     }
 }

@@ -161,7 +161,7 @@ impl Rescuer {
         match error {
             RescueError::Spool(e) if e.kind() == io::ErrorKind::StorageFull => {
                 // Where bytes are free, a file was short, or it is passing.
-                store.ballast().release_below(RESCUE_BYTES);
+                store.disk_reserve().release_below(RESCUE_BYTES);
             }
             RescueError::Spool(e) if is_sync_failure(e) => store.distrust(e),
             _ => {}
@@ -241,7 +241,7 @@ impl Rescuer {
             .void(open.number, open.attempt, clock::now())
             .await?
         {
-            Fenced::Done | Fenced::Again => ctx.hub.changed(open.number),
+            Fenced::Applied | Fenced::Requeued => ctx.hub.changed(open.number),
             Fenced::Stale => {}
         }
         Ok(())

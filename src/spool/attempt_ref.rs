@@ -36,7 +36,7 @@ impl AttemptRef {
 mod tests {
     use super::*;
     use crate::{
-        job::{StopCause, StopWish},
+        job::{StopCause, StopRequest},
         spool::{FromShim, ToShim},
     };
 
@@ -81,13 +81,13 @@ mod tests {
     #[serde(tag = "type", rename_all = "snake_case")]
     enum Before {
         Pause,
-        Stop(StopWish),
+        Stop(StopRequest),
         Signal { signal: i32 },
     }
 
     #[test]
     fn the_version_before_reads_our_messages() {
-        let request = StopWish {
+        let request = StopRequest {
             by: "x".into(),
             cause: StopCause::Kill,
             asked_at_us: 1,

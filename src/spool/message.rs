@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttemptRef, ShimKey};
 use crate::job::{
-    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopWish, Survivor,
-    WhenFull,
+    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopRequest,
+    Survivor, WhenFull,
 };
 
 /// Version of this protocol; a shim sends it in its `welcome`.
@@ -84,7 +84,7 @@ pub struct RunSpec {
     /// What stays free on the file system, bytes; when less is free the process waits.
     pub free_bytes_min: u64,
     /// A stop request that was committed before the attempt began.
-    pub stop: Option<StopWish>,
+    pub stop: Option<StopRequest>,
 }
 
 /// A program that a shim starts as its sibling. Strings are bytes: paths need not be UTF-8.
@@ -141,7 +141,7 @@ pub enum ToShim {
         about: AttemptRef,
         /// By which client, why, and with which grace.
         #[serde(flatten)]
-        request: StopWish,
+        request: StopRequest,
     },
     /// SIGSTOP to the whole tree (level-triggered).
     Pause {
@@ -229,7 +229,7 @@ pub enum ShimState {
         /// When the process was started, µs since 1970; 0 before that.
         started_at_us: i64,
         /// The stop that has begun; `None` while there is none.
-        stop: Option<StopWish>,
+        stop: Option<StopRequest>,
     },
     /// An attempt has ended and the server has not acknowledged its final commit.
     Exited {
@@ -346,7 +346,7 @@ pub enum FromShim {
         about: AttemptRef,
         /// The first stop request.
         #[serde(flatten)]
-        request: StopWish,
+        request: StopRequest,
     },
     /// The process waits (`true`) or continues (`false`): the spool or the disk is full, or the
     /// process cannot be started yet.

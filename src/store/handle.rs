@@ -1,4 +1,4 @@
-//! A handle on the store: each method hands one write to the one task that writes, or reads.
+//! The handle on the store: each method hands one write to the one task that writes, or reads.
 
 use std::{path::Path, sync::Arc};
 
@@ -6,17 +6,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::sqlite::{
-    attempts, events, evidence, job_snapshot, jobs,
+    attempts, events, job_snapshot, jobs,
     keys::ShimSeed,
     list,
     long_path::LongPath,
     open,
     open::Checked,
-    queues,
+    queues, records,
     snapshot::{Snapshot, SnapshotError},
-    stored,
-    tally::StateCounts,
-    view, writer,
+    state_counts::StateCounts,
+    stored, view, writer,
     writer::{Writer, WriterRequest},
 };
 use super::{
@@ -27,19 +26,19 @@ use super::{
 };
 use crate::{
     job::{
-        Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange, StopWish,
-        Survivor, chain::Recorded,
+        Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange,
+        StopRequest, Survivor, chain::Recorded,
     },
     sys::disk_reserve::DiskReserve,
 };
 
-/// The ledger: one writer, a few read-only readers. Cheap to clone.
+/// The ledger: one writer, a few read-only connections. Cheap to clone.
 ///
-/// A write is answered after its transaction is durable; those that arrive together share one.
-/// Within a transaction they are executed in the order of a job's life (submit, started, wishes,
-/// segments, finish, claim), and in the order of arrival where that says nothing. A write is
-/// handed in when its future is first polled: of a `finish` and a `claim` that are polled
-/// together (`join!`), the claim fills the slot that the finish frees, in the same transaction.
+/// A write is answered after its transaction is durable; writes that arrive together share one.
+/// Within a transaction they are executed in the order of a job's life (submit, started, requests,
+/// segments, finish, claim), and else in the order of arrival. A write is handed in when its future
+/// is first polled: of a `finish` and a `claim` that are polled together (`join!`), the claim fills
+/// the slot that the finish frees, in the same transaction.
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<StoreInner>,
@@ -49,47 +48,47 @@ pub struct Store {
 struct StoreInner {
     requests: mpsc::Sender<WriterRequest>,
     readers: open::ReaderPool,
-    _way: LongPath,
+    _long_path: LongPath,
     failed: CancellationToken,
-    tally: Arc<StateCounts>,
-    ballast: DiskReserve,
+    state_counts: Arc<StateCounts>,
+    disk_reserve: DiskReserve,
     checked: Checked,
-    /// Where the database lay when it was opened.
-    place: String,
+    /// Which file the database was when it was opened; see `Presence::file_id`.
+    file_id: String,
     /// What the keys of shims are made from.
     shim_seed: ShimSeed,
 }
 
 impl Store {
-    /// Opens the ledger at `path`, or makes one where there is no file. Needs a tokio runtime,
-    /// and that the caller is the only server on this data directory.
+    /// Opens the ledger at `path`, or creates one where there is no file. Needs a tokio runtime.
+    /// The caller must be the only server on this data directory.
     ///
     /// # Errors
     ///
-    /// A file that is not ours, is damaged, or was written by a newer version is refused, and
-    /// left as it is.
+    /// A file that is not cc-executor's, is damaged, or was written by a newer version is refused,
+    /// and left as it is.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         Self::open_checking(path, u64::MAX).await
     }
 
-    /// The same, but of a file of more than `check_bytes_max` bytes the outputs, which are most of
-    /// it, are not looked through for damage: [`Self::check_outputs`] does that.
+    /// The same, but in a file of more than `check_bytes_max` bytes the outputs, which are most of
+    /// it, are not checked for damage: [`Self::check_outputs`] does that.
     pub async fn open_checking(path: &Path, check_bytes_max: u64) -> Result<Self, OpenError> {
         Ok(Self::over(open::open(path, check_bytes_max).await?))
     }
 
-    /// What the keys of this data directory's shims are made from.
+    /// The secret that the keys of this data directory's shims are derived from.
     pub fn shim_seed(&self) -> &ShimSeed {
         &self.inner.shim_seed
     }
 
-    /// Looks through what was not looked through when the file was opened. Damage is no reason to
-    /// lose what runs, but nothing more is acknowledged on top of it: see [`Self::failed`].
+    /// Checks the outputs for damage, if opening the file did not. Damage does not end running
+    /// jobs, but nothing more is acknowledged after it: see [`Self::failed`].
     pub async fn check_outputs(&self) {
         if self.inner.checked == Checked::Whole {
             return;
         }
-        match open::look_through_outputs(&self.inner.readers).await {
+        match open::find_damage_in_outputs(&self.inner.readers).await {
             Ok(None) => {}
             Ok(Some(damage)) => self.distrust(&format!("the outputs are damaged: {damage}")),
             Err(error) => self.distrust(&error),
@@ -103,49 +102,49 @@ impl Store {
             digest_key,
             shim_seed,
             readers,
-            way,
+            long_path,
             presence,
-            ballast,
+            disk_reserve,
             checked,
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
-        let tally = Arc::<StateCounts>::default();
-        let place = presence.place();
+        let state_counts = Arc::<StateCounts>::default();
+        let file_id = presence.file_id();
         let writer = Writer {
             conn: writer,
             key: digest_key,
-            _way: way.clone(),
+            _long_path: long_path.clone(),
             presence,
-            ballast: ballast.clone(),
+            disk_reserve: disk_reserve.clone(),
             requests: incoming,
             failed: failed.clone(),
-            tally: tally.clone(),
+            state_counts: state_counts.clone(),
         };
         tokio::spawn(writer.run());
         let inner = StoreInner {
             requests,
             readers,
             shim_seed,
-            _way: way,
+            _long_path: long_path,
             failed,
-            tally,
-            ballast,
+            state_counts,
+            disk_reserve,
             checked,
-            place,
+            file_id,
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
-    /// Cancelled when the database file cannot be trusted any more (an I/O error, damage).
-    /// Nothing is acknowledged from then on: the server must exit, the next start verifies.
+    /// Cancelled when the database file cannot be trusted any more (an I/O error, damage). Nothing
+    /// is acknowledged from then on: the server must exit, and the next start verifies the file.
     pub fn failed(&self) -> CancellationToken {
         self.inner.failed.clone()
     }
 
-    /// The disk has failed at what belongs to the ledger, such as a segment that could not be
+    /// Reports a failure of the disk outside the database, such as a segment that could not be
     /// synced: nothing is acknowledged from here on, as after a failure of the database itself.
     pub fn distrust(&self, error: &dyn std::fmt::Display) {
         if !self.inner.failed.is_cancelled() {
@@ -154,15 +153,15 @@ impl Store {
         }
     }
 
-    /// Room on the disk that is kept for what must be stored when nothing else is left of it.
-    pub fn ballast(&self) -> &DiskReserve {
-        &self.inner.ballast
+    /// Disk space that is kept for what must be stored on a full disk.
+    pub fn disk_reserve(&self) -> &DiskReserve {
+        &self.inner.disk_reserve
     }
 
     /// Increments and commits the epoch.
     pub async fn begin_epoch(&self, boot_id: &str) -> Result<Epoch, StoreError> {
-        let ask = Write::BeginEpoch(boot_id.to_owned(), self.inner.place.clone());
-        self.write(ask, |answer| match answer {
+        let write = Write::BeginEpoch(boot_id.to_owned(), self.inner.file_id.clone());
+        self.write(write, |result| match result {
             WriteResult::Epoch(epoch) => Some(epoch),
             _ => None,
         })
@@ -173,7 +172,7 @@ impl Store {
     pub async fn close(&self) {
         self.inner.readers.close().await;
         let (reply, closed) = oneshot::channel();
-        // Where the writer has gone already, there is nothing left to close.
+        // Where the writer has ended already, there is nothing left to close.
         if self
             .inner
             .requests
@@ -187,7 +186,7 @@ impl Store {
 
     // ---- writes
 
-    /// Stores a job, unless its idempotency key names one that is there already.
+    /// Stores a job, unless its idempotency key names a stored one.
     ///
     /// # Errors
     ///
@@ -195,16 +194,16 @@ impl Store {
     pub async fn submit(&self, submission: Submission) -> Result<StoredSubmission, SubmitError> {
         let submissions: Arc<[Submission]> = [submission].into();
         loop {
-            let taken = self.take(Arc::clone(&submissions)).await;
-            let taken = taken.map_err(|refused| refused.error)?;
-            for (submission, taken) in submissions.iter().zip(taken) {
-                if taken.created {
-                    let (job, created) = (jobs::as_submitted(submission, taken.number), true);
+            let outcomes = self.submit_all(Arc::clone(&submissions)).await;
+            let outcomes = outcomes.map_err(|refused| refused.error)?;
+            for (submission, outcome) in submissions.iter().zip(outcomes) {
+                if outcome.created {
+                    let (job, created) = (jobs::as_submitted(submission, outcome.number), true);
                     return Ok(StoredSubmission { job, created });
                 }
-                // One that was deleted a moment ago has given its key back: try again.
+                // A job that was deleted a moment ago has freed its key: try again.
                 if let Some(job) = self
-                    .job(JobRef::Number(taken.number), Include::default())
+                    .job(JobRef::Number(outcome.number), Include::default())
                     .await?
                 {
                     let created = false;
@@ -214,25 +213,25 @@ impl Store {
         }
     }
 
-    /// Stores all of these jobs or none; those with an idempotency key that is known are not
-    /// stored again. The answers are in the order of the submissions.
+    /// Stores all of these jobs or none; those with a known idempotency key are not stored again.
+    /// The outcomes are in the order of the submissions.
     ///
     /// # Errors
     ///
-    /// The first submission that is refused is named; nothing is stored.
+    /// Names the first submission that is refused; nothing is stored.
     pub async fn submit_many(
         &self,
         submissions: Vec<Submission>,
     ) -> Result<Vec<SubmitOutcome>, BatchRefused> {
-        self.take(submissions.into()).await
+        self.submit_all(submissions.into()).await
     }
 
-    async fn take(
+    async fn submit_all(
         &self,
         submissions: Arc<[Submission]>,
     ) -> Result<Vec<SubmitOutcome>, BatchRefused> {
-        self.write(Write::Submit(submissions), |answer| match answer {
-            WriteResult::Submitted(taken) => Some(taken),
+        self.write(Write::Submit(submissions), |result| match result {
+            WriteResult::Submitted(outcomes) => Some(outcomes),
             _ => None,
         })
         .await?
@@ -240,23 +239,23 @@ impl Store {
 
     /// Creates a queue, with as many slots as `default` unless a number is named, or changes it.
     pub async fn set_queue(&self, change: QueueChange) -> Result<QueueSet, StoreError> {
-        self.write(Write::SetQueue(change), |answer| match answer {
+        self.write(Write::SetQueue(change), |result| match result {
             WriteResult::QueueSet(set) => Some(set),
             _ => None,
         })
         .await
     }
 
-    /// Takes a queue away whose jobs are all final. Which ones stay for ever, the caller knows.
+    /// Deletes a queue whose jobs are all final. The caller refuses it for built-in queues.
     pub async fn delete_queue(&self, name: String) -> Result<QueueDeleted, StoreError> {
-        self.write(Write::DeleteQueue(name), |answer| match answer {
+        self.write(Write::DeleteQueue(name), |result| match result {
             WriteResult::QueueDeleted(deleted) => Some(deleted),
             _ => None,
         })
         .await
     }
 
-    /// Gives queued jobs to offered shims, by queue bounds, priority and number. A shim whose
+    /// Gives queued jobs to offered shims, by free slots, weight, priority and number. A shim whose
     /// attempt is not final must not be offered; such a claim is refused as a whole.
     pub async fn claim(
         &self,
@@ -265,13 +264,13 @@ impl Store {
         instance: String,
         at: Micros,
     ) -> Result<Claimed, StoreError> {
-        let ask = Write::Claim(ClaimRequest {
+        let write = Write::Claim(ClaimRequest {
             offers,
             boot_id,
             instance,
             at,
         });
-        self.write(ask, |answer| match answer {
+        self.write(write, |result| match result {
             WriteResult::Claimed(claimed) => Some(claimed),
             _ => None,
         })
@@ -283,12 +282,13 @@ impl Store {
         self.fenced(Write::Finish(Box::new(finish))).await
     }
 
-    /// The attempt's process exists. `Stale` also where that was known already.
+    /// Stores that the attempt's process exists. `Stale` also where that was known already.
     pub async fn started(&self, started: StartedAttempt) -> Result<Fenced, StoreError> {
         self.fenced(Write::Started(started)).await
     }
 
-    /// The shim has stopped the tree. `Stale` also where the job was paused already.
+    /// Stores that the shim has stopped the process tree. `Stale` also where the job was paused
+    /// already.
     pub async fn paused(
         &self,
         number: JobNumber,
@@ -306,7 +306,8 @@ impl Store {
         .await
     }
 
-    /// The shim has let the tree go on. `Stale` also where the job was running already.
+    /// Stores that the shim has continued the process tree. `Stale` also where the job was running
+    /// already.
     pub async fn resumed(
         &self,
         number: JobNumber,
@@ -324,8 +325,8 @@ impl Store {
         .await
     }
 
-    /// The kernel does not let the shim signal these processes for the stop that is wished. `Stale`
-    /// where none is.
+    /// Stores which processes the kernel does not let the shim signal for the requested stop.
+    /// `Stale` where no stop is requested.
     pub async fn stop_refused(
         &self,
         number: JobNumber,
@@ -340,45 +341,45 @@ impl Store {
         .await
     }
 
-    /// Cancels a job that waits, at once; stores the wish for one that runs. `wish.cause` is
+    /// Cancels a waiting job at once; stores the request for a running one. `request.cause` is
     /// `Cancel` or `Kill`.
-    pub async fn wish_stop(
+    pub async fn request_stop(
         &self,
         job: JobRef,
-        wish: StopWish,
+        request: StopRequest,
     ) -> Result<StopRequested, StoreError> {
-        self.write(Write::WishStop(job, wish), |answer| match answer {
-            WriteResult::Wished(wished) => Some(*wished),
+        self.write(Write::RequestStop(job, request), |result| match result {
+            WriteResult::StopRequested(outcome) => Some(*outcome),
             _ => None,
         })
         .await
     }
 
-    /// Stores the wish that a running job pauses (`pause`) or goes on.
-    pub async fn wish_pause(
+    /// Stores the request that a running job pauses (`pause`) or resumes.
+    pub async fn request_pause(
         &self,
         job: JobRef,
         pause: bool,
         actor: String,
         at: Micros,
     ) -> Result<PauseRequested, StoreError> {
-        let ask = Write::WishPause(PauseRequest {
+        let write = Write::RequestPause(PauseRequest {
             job,
             pause,
             actor,
             at,
         });
-        self.write(ask, |answer| match answer {
-            WriteResult::PauseWished(wished) => Some(*wished),
+        self.write(write, |result| match result {
+            WriteResult::PauseRequested(outcome) => Some(*outcome),
             _ => None,
         })
         .await
     }
 
-    /// Keeps an input of a job that waits, or names the shim that is to have it.
-    pub async fn input(&self, job: JobRef, input: Input) -> Result<InputMet, StoreError> {
-        self.write(Write::Input(job, input), |answer| match answer {
-            WriteResult::InputMet(met) => Some(*met),
+    /// Keeps an input of a waiting job, or names the shim that must get it.
+    pub async fn input(&self, job: JobRef, input: Input) -> Result<InputOutcome, StoreError> {
+        self.write(Write::Input(job, input), |result| match result {
+            WriteResult::InputOutcome(outcome) => Some(*outcome),
             _ => None,
         })
         .await
@@ -386,25 +387,25 @@ impl Store {
 
     /// Changes a job that has not started.
     pub async fn update(&self, job: JobRef, change: JobChange) -> Result<Updated, StoreError> {
-        self.write(Write::Update(job, change), |answer| match answer {
+        self.write(Write::Update(job, change), |result| match result {
             WriteResult::Updated(updated) => Some(*updated),
             _ => None,
         })
         .await
     }
 
-    /// Takes a final job away, with its attempts and its output. Its segment files are the
-    /// caller's business: a start on this data directory unlinks those that no row names.
+    /// Deletes a final job, with its attempts and its output. The caller unlinks its segment files;
+    /// a start on this data directory unlinks those that no row names.
     pub async fn delete(&self, job: JobRef) -> Result<Deleted, StoreError> {
-        self.write(Write::Delete(job), |answer| match answer {
+        self.write(Write::Delete(job), |result| match result {
             WriteResult::Deleted(deleted) => Some(*deleted),
             _ => None,
         })
         .await
     }
 
-    /// The attempt is proven never to have started: it becomes `void`, the job `queued` again (or
-    /// `cancelled`, where a stop is wished).
+    /// Makes an attempt that provably never started `void`, and its job `queued` again (or
+    /// `cancelled`, where a stop is requested).
     pub async fn void(
         &self,
         number: JobNumber,
@@ -419,31 +420,31 @@ impl Store {
         .await
     }
 
-    /// A segment of a running attempt is complete and has been hashed.
+    /// Stores that a segment of a running attempt is complete and has been hashed.
     pub async fn segment_read(&self, row: SegmentRow) -> Result<Fenced, StoreError> {
         self.fenced(Write::SegmentRead(row)).await
     }
 
-    async fn fenced(&self, ask: Write) -> Result<Fenced, StoreError> {
-        self.write(ask, |answer| match answer {
+    async fn fenced(&self, write: Write) -> Result<Fenced, StoreError> {
+        self.write(write, |result| match result {
             WriteResult::Fenced(fenced) => Some(fenced),
             _ => None,
         })
         .await
     }
 
-    /// Hands a write in and waits for its answer. As long as there is room this happens at the
+    /// Hands a write in and waits for its result. While the channel has room this happens at the
     /// first poll, so writes keep the order in which their futures are polled.
     async fn write<T>(
         &self,
-        ask: Write,
+        write: Write,
         pick: fn(WriteResult) -> Option<T>,
     ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         match self
             .inner
             .requests
-            .try_send(WriterRequest::Write(ask, reply))
+            .try_send(WriterRequest::Write(write, reply))
         {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(request)) => {
@@ -452,8 +453,8 @@ impl Store {
             }
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(StoreError::Stopping),
         }
-        let answer = answer.await.map_err(|_| StoreError::Stopping)??;
-        pick(answer).ok_or(StoreError::WrongAnswer)
+        let result = result.await.map_err(|_| StoreError::Stopping)??;
+        pick(result).ok_or(StoreError::WrongAnswer)
     }
 
     // ---- reads
@@ -520,36 +521,36 @@ impl Store {
         Ok(stored::stored(&self.inner.readers, number, offset, max_bytes).await?)
     }
 
-    /// What the row of a job says, and which of its events is the newest.
+    /// What the row of a job says, and the id of its newest event.
     pub async fn job_record(&self, number: JobNumber) -> Result<Option<JobRecord>, StoreError> {
-        Ok(evidence::job(&self.inner.readers, number).await?)
+        Ok(records::job(&self.inner.readers, number).await?)
     }
 
-    /// What is on record about a job's attempts, in order.
+    /// The stored records of a job's attempts, in order.
     pub async fn attempt_records(
         &self,
         number: JobNumber,
     ) -> Result<Vec<AttemptRecord>, StoreError> {
-        Ok(evidence::attempts(&self.inner.readers, number).await?)
+        Ok(records::attempts(&self.inner.readers, number).await?)
     }
 
-    /// At most `limit` events of a job behind the event `after`, in order.
+    /// Up to `limit` events of a job after the event `after`, in order.
     pub async fn recorded(
         &self,
         number: JobNumber,
         after: i64,
         limit: u32,
     ) -> Result<Vec<Recorded>, StoreError> {
-        Ok(evidence::recorded(&self.inner.readers, number, after, limit).await?)
+        Ok(records::recorded(&self.inner.readers, number, after, limit).await?)
     }
 
-    /// The first offset behind `offset` at which a row of a job's output begins.
+    /// The first offset after `offset` at which a row of a job's output begins.
     pub async fn next_row(
         &self,
         number: JobNumber,
         offset: Offset,
     ) -> Result<Option<Offset>, StoreError> {
-        Ok(evidence::next_row(&self.inner.readers, number, offset).await?)
+        Ok(records::next_row(&self.inner.readers, number, offset).await?)
     }
 
     /// Those of these jobs that are final.
@@ -559,7 +560,7 @@ impl Store {
 
     /// How many jobs are in each state; states without jobs are missing.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
-        Ok(self.inner.tally.counts(&self.inner.readers).await?)
+        Ok(self.inner.state_counts.counts(&self.inner.readers).await?)
     }
 
     /// The highest number that a job has had; 0 before the first one.

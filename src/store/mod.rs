@@ -1,6 +1,6 @@
-//! THE LEDGER: every SQL statement, and the one task that writes.
+//! The database (the ledger): every SQL statement about jobs, and the one task that writes.
 //!
-//! It knows the words of `job` and nothing above them: no shim, no file of the spool, no door.
+//! It builds on the types of `job`. Shims, the spool's files and the interfaces are outside of it.
 
 mod handle;
 mod sqlite;

@@ -1,37 +1,36 @@
-//! What goes into the ledger and what comes out of it, as plain types.
-//!
-//! No SQL here; the statements stand in the files named after their tables.
+//! What goes into the ledger and what comes out of it, as plain types. The SQL is in `sqlite`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::job::{
     Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobSpec, JobState,
-    Micros, Offset, Queue, Reason, StopWish,
+    Micros, Offset, Queue, Reason, StopRequest,
 };
 
-/// What a server start writes down before it touches anything else.
+/// What a server start stores before it does anything else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Epoch {
     /// Counts the starts of servers on this data directory, from 1.
     pub epoch: u64,
     /// The random id of this data directory.
     pub instance: String,
-    /// Whether it is a new one, because this is a copy of the directory that had the one before.
+    /// Whether `instance` is new, because this directory is a copy of the one that had the instance
+    /// before.
     pub is_copy: bool,
 }
 
 /// Why a database cannot be used. The server refuses to start with it; it is never replaced.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Not ours, damaged, newer, or not to be opened.
+    /// It belongs to another program, is damaged, is newer, or cannot be opened.
     #[error("{0}")]
     Unusable(String),
-    /// The system or SQLite says so.
+    /// The system or SQLite reported an error.
     #[error("{what}: {source}")]
     Failed {
-        /// A sentence about the database.
+        /// What is wrong with which database, a sentence for people.
         what: String,
-        /// The cause.
+        /// The error of the system or of SQLite.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -39,37 +38,37 @@ pub enum OpenError {
 /// A job to be submitted, with everything that the server decides about it.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// Its UUIDv7.
+    /// UUIDv7 of the job.
     pub id: JobId,
-    /// What the user asked for; where it runs is named.
+    /// What the user submitted, with the directory filled in.
     pub job: JobSpec,
-    /// The job that this one tries again.
+    /// The job that this one repeats.
     pub retry_of: Option<JobId>,
     /// SHA-256 of the job without its idempotency key.
     pub fingerprint: [u8; 32],
-    /// Who submitted it (goes into the event).
+    /// The actor of the submission, for the event.
     pub actor: String,
-    /// When.
+    /// When it happened, by the wall clock.
     pub at: Micros,
 }
 
-/// What became of a submission.
+/// The result of a submission.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredSubmission {
-    /// The job.
+    /// The job as users see it.
     pub job: Job,
     /// False where the idempotency key named an earlier one.
     pub created: bool,
 }
 
-/// What became of one submission of a batch.
+/// The result of one submission of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubmitOutcome {
-    /// The job.
+    /// UUIDv7 of the job.
     pub id: JobId,
     /// Its number; those of new jobs ascend in the order of the batch.
     pub number: JobNumber,
-    /// Where it stands.
+    /// Its current state.
     pub state: JobState,
     /// False where the idempotency key named an earlier one.
     pub created: bool,
@@ -96,9 +95,9 @@ pub enum SubmitError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct BatchRefused {
-    /// The first entry that was refused; `None` where it is nobody's fault.
+    /// The first entry that was refused; `None` where no entry is the cause.
     pub index: Option<usize>,
-    /// Why.
+    /// Why it was refused.
     #[source]
     pub error: SubmitError,
 }
@@ -112,7 +111,7 @@ impl From<StoreError> for BatchRefused {
     }
 }
 
-/// What the database's engine says.
+/// An error of the database's engine.
 pub type EngineError = dyn std::error::Error + Send + Sync;
 
 /// The ledger cannot be read or written.
@@ -124,38 +123,38 @@ pub enum StoreError {
     /// The writer has stopped.
     #[error("the server is stopping")]
     Stopping,
-    /// It could not be read or written now: descriptors or memory are short, its lock is held, or
-    /// its disk failed. Trying again may help.
+    /// It could not be read or written now: descriptors or memory are short, another process holds
+    /// its lock, or its disk failed. Trying again may help.
     #[error("the database cannot be used now: {0}")]
     Unavailable(#[source] Arc<EngineError>),
-    /// Its file may not be trusted any more: the server ends, and the next one is to be asked.
+    /// Its file cannot be trusted any more: the server ends. Ask the next one.
     #[error(
         "the database cannot be used now: its file cannot be trusted any more; the server ends"
     )]
     Untrusted,
-    /// Anything else that SQLite says.
+    /// Any other error of SQLite.
     #[error("the database refused: {0}")]
     Database(#[source] Arc<EngineError>),
-    /// The writer has answered another question: a mistake of ours.
-    #[error("the database refused: the answer to another question")]
+    /// The writer has answered with the result of another kind of write: a bug.
+    #[error("the database refused: it answered another request (a bug)")]
     WrongAnswer,
 }
 
-/// What came of setting a queue.
+/// The result of setting a queue.
 #[derive(Debug, Clone, PartialEq)]
 pub enum QueueSet {
-    /// It is as wished.
+    /// It is changed as requested.
     Done(Queue),
-    /// There are [`Queue::COUNT_MAX`] already, and it is not among them.
+    /// There are [`Queue::COUNT_MAX`] queues already, and it is not among them.
     TooMany,
 }
 
-/// What came of deleting a queue.
+/// The result of deleting a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueueDeleted {
     /// It is gone.
     Done,
-    /// So many of its jobs are not final.
+    /// This number of its jobs are not final.
     HasJobs(u64),
     /// There is no such queue.
     NotFound,
@@ -173,27 +172,27 @@ pub struct ShimOffer {
 /// A job that has got a slot and a shim: its attempt's row is committed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClaimedJob {
-    /// The shim that shall run it.
+    /// The id of the shim that must run it.
     pub shim: String,
-    /// Its number.
+    /// Number of the job.
     pub number: JobNumber,
-    /// Its UUID.
+    /// UUIDv7 of the job.
     pub id: JobId,
     /// The attempt, from 1; fences everything that is written about it.
     pub attempt: u32,
-    /// Where this attempt's output begins.
+    /// The offset at which this attempt's output begins.
     pub start_offset: Offset,
-    /// How many of the bytes before it are gaps, and take no room.
+    /// How many of the bytes before `start_offset` are gaps, and take no disk space.
     pub missing_bytes: u64,
     /// Digest state at `start_offset`, where the job has had output before.
     pub hash_state: Option<Vec<u8>>,
     /// What to run.
     pub job: JobSpec,
-    /// Inputs that came before, in order.
+    /// Inputs that came before the claim, in order.
     pub inputs: Vec<Input>,
 }
 
-/// Result of one claim.
+/// The result of one claim.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Claimed {
     /// One per shim that got work, in claim order.
@@ -205,24 +204,24 @@ pub struct Claimed {
 /// A process that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartedAttempt {
-    /// The job.
+    /// Number of the job.
     pub number: JobNumber,
-    /// The attempt.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// The leader.
+    /// Process id of the leader.
     pub pid: i32,
     /// Its start time in ticks since boot.
     pub start_ticks: u64,
-    /// When.
+    /// When it happened, by the wall clock.
     pub at: Micros,
 }
 
-/// How an attempt's output is kept from now on.
+/// Where an attempt's output is kept from now on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OutputPlacement {
     /// As rows; the segments may be unlinked after the commit.
     Rows {
-        /// All bytes, in offset order, dense but for `gaps`.
+        /// All bytes, in offset order, contiguous but for `gaps`.
         chunks: Vec<Chunk>,
         /// What is missing, in offset order.
         gaps: Vec<Gap>,
@@ -231,7 +230,7 @@ pub enum OutputPlacement {
     Segments {
         /// Those that have no row yet.
         rows: Vec<SegmentRow>,
-        /// What is missing behind or between them.
+        /// What is missing after or between them.
         gaps: Vec<Gap>,
     },
 }
@@ -239,7 +238,7 @@ pub enum OutputPlacement {
 /// Everything that makes an attempt, and its job, final.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finish {
-    /// The job.
+    /// Number of the job.
     pub number: JobNumber,
     /// The attempt; another one than the job's current is stale and changes nothing.
     pub attempt: u32,
@@ -247,13 +246,13 @@ pub struct Finish {
     pub state: JobState,
     /// Why, if failed.
     pub reason: Option<Reason>,
-    /// How the attempt ended; `None` where nobody can know (`lost`).
+    /// How the attempt ended; `None` where that is unknown (`lost`).
     pub facts: Option<ExitFacts>,
     /// Processes that could not be proven gone, where `facts` are unknown.
     pub survivors: Vec<crate::job::Survivor>,
-    /// Why there may be others, where somebody could not be looked at.
+    /// Why there may be more survivors, where processes could not be examined.
     pub survivors_unknown: Option<String>,
-    /// The offset behind the last byte or gap.
+    /// The offset after the last byte or gap.
     pub end_offset: Offset,
     /// What `output.when_full` has dropped of the attempt's output.
     pub dropped: Dropped,
@@ -263,22 +262,22 @@ pub struct Finish {
     pub output_sha256: Option<String>,
     /// Digest state at `end_offset`, for a next attempt.
     pub hash_state: Option<Vec<u8>>,
-    /// Who (goes into the event): `shim` or `rescue`.
+    /// The actor for the event: `shim` or `rescue`.
     pub actor: String,
-    /// When the job is final.
+    /// When the job became final.
     pub at: Micros,
 }
 
 /// A segment that is complete and has a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentRow {
-    /// The job.
+    /// Number of the job.
     pub number: JobNumber,
-    /// The attempt.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
     /// Its first offset (also in its file name).
     pub first_offset: Offset,
-    /// The offset behind its last byte.
+    /// The offset after its last byte.
     pub end_offset: Offset,
     /// Length of the file, bytes.
     pub file_bytes: u64,
@@ -286,10 +285,10 @@ pub struct SegmentRow {
     pub hash_state: Vec<u8>,
 }
 
-/// What came of changing a job.
+/// The result of changing a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Updated {
-    /// It is as wished.
+    /// It is changed as requested.
     Done(Job),
     /// It runs or is final; nothing happened.
     Started(Job),
@@ -299,7 +298,7 @@ pub enum Updated {
     NotFound,
 }
 
-/// What came of deleting a job.
+/// The result of deleting a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Deleted {
     /// It is gone.
@@ -322,29 +321,29 @@ pub struct DeletedJob {
 /// Names a segment that has a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentKey {
-    /// The job.
+    /// Number of the job.
     pub number: JobNumber,
-    /// The attempt.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
     /// The offset of its first byte.
     pub first_offset: Offset,
 }
 
-/// What a stop wish met.
+/// The result of a request to stop.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StopRequested {
     /// No attempt was running: the job is cancelled now.
     Withdrawn(Job),
-    /// The wish is committed; it must be sent to this attempt's shim.
+    /// The request is committed; the caller must send it to this attempt's shim.
     ToShim {
-        /// The job, with the wish.
+        /// The job, which shows the request.
         job: Job,
-        /// The attempt.
+        /// Number of the attempt, from 1.
         attempt: u32,
-        /// The shim.
+        /// Id of the shim.
         shim: String,
-        /// The wish as it stands now (a kill is never weakened to a cancel).
-        wish: StopWish,
+        /// The request as it is stored now (a kill is never weakened to a cancel).
+        request: StopRequest,
     },
     /// The job is final; nothing happened.
     Final(Job),
@@ -352,19 +351,19 @@ pub enum StopRequested {
     NotFound,
 }
 
-/// What a pause or resume wish met.
+/// The result of a request to pause or resume.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PauseRequested {
-    /// The wish is committed; it must be sent to this attempt's shim.
+    /// The request is committed; the caller must send it to this attempt's shim.
     ToShim {
-        /// The job.
+        /// Number of the job.
         number: JobNumber,
-        /// The attempt.
+        /// Number of the attempt, from 1.
         attempt: u32,
-        /// The shim.
+        /// Id of the shim.
         shim: String,
     },
-    /// The job is already as wished, or final: nothing happened.
+    /// The job is already as requested, or final: nothing happened.
     Nothing(Job),
     /// A pause of a job that does not run.
     NotRunning(Job),
@@ -372,30 +371,30 @@ pub enum PauseRequested {
     NotFound,
 }
 
-/// What an input met.
+/// The result of an input.
 #[derive(Debug, Clone, PartialEq)]
-pub enum InputMet {
-    /// The job waits: this is what became of the input, durably.
+pub enum InputOutcome {
+    /// The job waits: the answer, stored durably.
     Kept {
-        /// The job.
+        /// Number of the job.
         number: JobNumber,
-        /// Whether it was taken.
+        /// Whether it was kept.
         answer: InputAnswer,
     },
-    /// This attempt's shim is to have it.
+    /// The caller must send it to this attempt's shim.
     ToShim {
-        /// The job.
+        /// Number of the job.
         number: JobNumber,
-        /// The attempt.
+        /// Number of the attempt, from 1.
         attempt: u32,
-        /// The shim.
+        /// Id of the shim.
         shim: String,
     },
     /// The job takes no input: it is not interactive, or final.
     Unfit {
-        /// The job.
+        /// Number of the job.
         number: JobNumber,
-        /// Whether it is interactive: then it is final.
+        /// Whether the job is interactive: then it is final.
         interactive: bool,
         /// Its state.
         state: JobState,
@@ -404,54 +403,55 @@ pub enum InputMet {
     NotFound,
 }
 
-/// Whether a write about an attempt was taken.
+/// Whether a write about an attempt was applied. The attempt's number fences it: a write of an
+/// attempt that is not current any more changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fenced {
     /// It was written.
-    Done,
+    Applied,
     /// It was written, and the job waits for another attempt.
-    Again,
+    Requeued,
     /// The attempt is not the current one any more, or the state did not fit: nothing changed.
     Stale,
 }
 
-/// An attempt that is not final: what recovery begins with.
+/// An attempt that is not final; recovery starts from these.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenAttempt {
-    /// The job.
+    /// Number of the job.
     pub number: JobNumber,
-    /// Its UUID.
+    /// UUIDv7 of the job.
     pub id: JobId,
-    /// Running or paused.
+    /// `Running` or `Paused`.
     pub state: JobState,
-    /// The attempt.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// The shim named before `run` was sent.
+    /// The shim that the claim named, before `run` was sent.
     pub shim: String,
     /// Boot id at the claim.
     pub boot_id: String,
     /// Instance of the data directory at the claim.
     pub instance: String,
-    /// Where its output begins.
+    /// The offset at which its output begins.
     pub start_offset: Offset,
-    /// Where the segments that have rows end, and the digest's state there; else `start_offset`
-    /// and the state of the attempt before.
+    /// Where the segments that have rows end; else `start_offset`.
     pub hashed_to: Offset,
-    /// The digest's state at `hashed_to`; `None`: nothing hashed yet.
+    /// The digest's state at `hashed_to`, of this attempt or the one before; `None`: nothing is
+    /// hashed yet.
     pub hash_state: Option<Vec<u8>>,
-    /// The wish to stop it.
-    pub stop: Option<StopWish>,
-    /// Whether a pause is wished.
+    /// The request to stop it.
+    pub stop: Option<StopRequest>,
+    /// Whether a pause is requested.
     pub pause: bool,
-    /// Whether the start is on record in the ledger.
+    /// When its process started; `None`: no start is stored.
     pub started_at: Option<Micros>,
-    /// The leader, where known.
+    /// Process id of the leader, where known.
     pub pid: Option<i32>,
-    /// Its start time.
+    /// The leader's start time in ticks since boot.
     pub start_ticks: Option<u64>,
 }
 
-/// A state change as the event feed tells it.
+/// A state change as the event feed shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateChange {
     /// The event's id, ascending over all jobs.
@@ -460,22 +460,22 @@ pub struct StateChange {
     pub state: JobState,
     /// Why, if failed.
     pub reason: Option<Reason>,
-    /// When.
+    /// When it happened, by the wall clock.
     pub at: Micros,
 }
 
 /// What the row of a job says about its state and its output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRecord {
-    /// The job.
+    /// Number of the job.
     pub number: JobNumber,
-    /// Where it is in its life.
+    /// Its current state.
     pub state: JobState,
     /// Why, if failed.
     pub reason: Option<Reason>,
     /// The current or last attempt; 0 before the first.
     pub attempt: u32,
-    /// Up to where output has rows.
+    /// The offset up to which output has rows.
     pub output_bytes: Offset,
     /// What `when_full` has dropped.
     pub dropped_bytes: u64,
@@ -488,42 +488,43 @@ pub struct JobRecord {
 /// What the row of an attempt says about its output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptRecord {
-    /// The attempt.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Where its output begins.
+    /// The offset at which its output begins.
     pub start_offset: Offset,
-    /// Where it ends; none while it is open, and where it never began.
+    /// The offset at which it ends; `None` while it is open, and where it never began.
     pub end_offset: Option<Offset>,
-    /// The digest of the job's output up to there.
+    /// The digest of the job's output up to `end_offset`.
     pub output_sha256: Option<String>,
-    /// The digest's state there.
+    /// The digest's state at `end_offset`.
     pub hash_state: Option<Vec<u8>>,
 }
 
-/// What is known of when the current attempt of a job last showed a sign of life, output aside.
+/// When the current attempt of a job last showed a sign of life, output aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LifeSigns {
-    /// The attempt.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
     /// When its process was started, clock ticks since boot; `None`: not yet.
     pub start_ticks: Option<u64>,
-    /// The event with which it last went on after a pause, and when that was by the wall clock.
+    /// The event of its last resume after a pause, and when that was by the wall clock.
     pub resumed: Option<(i64, Micros)>,
 }
 
 /// Where a byte of stored output is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stored {
-    /// In rows: chunks and gaps from the asked offset on, in order (the first may begin before).
+    /// In rows: chunks and gaps from the requested offset on, in order (the first may begin before
+    /// it).
     Rows(Vec<StoredItem>),
     /// In a segment that has a row.
     Segment(SegmentRow),
-    /// In no row: behind what is stored, `from` this offset on it belongs to the attempt that
-    /// begins at or before it (or nowhere, if no attempt is open).
+    /// In no row: it is after all that is stored. It belongs to the open attempt; `None`: no
+    /// attempt is open.
     Open(Option<OpenTail>),
 }
 
-/// The unstored end of a job's output.
+/// The end of a job's output that has no row yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenTail {
     /// The attempt that writes it.
@@ -554,7 +555,7 @@ pub struct ListFilter {
     pub name: Option<String>,
     /// Submitted at or after.
     pub since: Option<Micros>,
-    /// At most so many, 1 to 1000.
+    /// The most jobs on a page, 1 to 1000.
     pub limit: u32,
     /// Only numbers below this one (the cursor of the page before).
     pub below: Option<JobNumber>,
@@ -563,18 +564,18 @@ pub struct ListFilter {
 /// A page of jobs, newest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobPage {
-    /// The jobs.
+    /// The jobs of this page.
     pub jobs: Vec<Job>,
-    /// Continue below this number; `None`: this was the last page.
+    /// Continue below this number; `None`: this is the last page.
     pub next: Option<JobNumber>,
 }
 
-/// What a `job.get` shall contain beyond the usual.
+/// What a `job.get` returns beyond the usual.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Include {
     /// Values of the environment.
     pub env: bool,
-    /// The stdin.
+    /// Whether with its stdin.
     pub stdin: bool,
 }
 

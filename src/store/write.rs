@@ -1,29 +1,31 @@
-//! The writes that the store can be asked for, and what each is answered with.
+//! The writes that the store executes, and the result of each.
 //!
-//! How a batch of them is executed is the engine's business.
+//! `sqlite::execute` executes a batch of them.
 
 use std::sync::Arc;
 
 use super::types::{
-    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputMet, PauseRequested, QueueDeleted,
-    QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission, SubmitOutcome,
-    Updated,
+    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, PauseRequested,
+    QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission,
+    SubmitOutcome, Updated,
 };
-use crate::job::{Input, JobChange, JobNumber, JobRef, Micros, QueueChange, StopWish, Survivor};
+use crate::job::{Input, JobChange, JobNumber, JobRef, Micros, QueueChange, StopRequest, Survivor};
 
 /// One write.
 #[derive(Debug)]
 pub enum Write {
+    /// Boot id of the machine and file id of the database.
     BeginEpoch(String, String),
     SetQueue(QueueChange),
     DeleteQueue(String),
     /// All of them or none.
     Submit(Arc<[Submission]>),
     Started(StartedAttempt),
+    /// A report that the tree is paused or continued.
     Paused(PauseReport),
     StopRefused(RefusalReport),
-    WishStop(JobRef, StopWish),
-    WishPause(PauseRequest),
+    RequestStop(JobRef, StopRequest),
+    RequestPause(PauseRequest),
     Input(JobRef, Input),
     Update(JobRef, JobChange),
     Delete(JobRef),
@@ -33,7 +35,7 @@ pub enum Write {
     Claim(ClaimRequest),
 }
 
-/// The answer to it.
+/// The result of a write, in the variant that belongs to it.
 #[derive(Debug)]
 pub enum WriteResult {
     Epoch(Epoch),
@@ -41,21 +43,21 @@ pub enum WriteResult {
     QueueDeleted(QueueDeleted),
     Submitted(Result<Vec<SubmitOutcome>, BatchRefused>),
     Fenced(Fenced),
-    Wished(Box<StopRequested>),
-    PauseWished(Box<PauseRequested>),
+    StopRequested(Box<StopRequested>),
+    PauseRequested(Box<PauseRequested>),
     Updated(Box<Updated>),
     Deleted(Box<Deleted>),
-    InputMet(Box<InputMet>),
+    InputOutcome(Box<InputOutcome>),
     Claimed(Claimed),
 }
 
 impl Write {
-    /// In which order the writes of a batch are executed; those of one rank in the order of
+    /// The order in which the writes of a batch are executed; those of one rank in the order of
     /// arrival.
     ///
     /// Nothing of a batch has been answered yet, so all of it happens "at the same time" and any
-    /// order is true. This one follows a job's life and lets equal writes meet in one statement;
-    /// claims come last, so that a slot which is freed in a batch is filled in it.
+    /// order is correct. This one follows a job's life and lets equal writes share one statement;
+    /// claims come last, so that a slot that is freed in a batch is filled in it.
     pub fn rank(&self) -> u8 {
         match self {
             Self::BeginEpoch(..) | Self::SetQueue(_) | Self::DeleteQueue(_) => 0,
@@ -63,8 +65,8 @@ impl Write {
             Self::Started(_) => 2,
             Self::Paused(_)
             | Self::StopRefused(_)
-            | Self::WishStop(..)
-            | Self::WishPause(_)
+            | Self::RequestStop(..)
+            | Self::RequestPause(_)
             | Self::Input(..)
             | Self::Update(..)
             | Self::Delete(_)
@@ -75,8 +77,8 @@ impl Write {
         }
     }
 
-    /// Whether it brings something new, for which a full disk has no room: it is refused then, so
-    /// that ends and wishes can still be stored.
+    /// Whether it stores something new. On a full disk such a write is refused, so that ends and
+    /// requests can still be stored.
     pub fn can_wait(&self) -> bool {
         matches!(
             self,
@@ -88,7 +90,7 @@ impl Write {
         )
     }
 
-    /// About how many rows it writes.
+    /// About how many rows the write changes.
     pub fn rows(&self) -> usize {
         match self {
             Self::Submit(submissions) => submissions.len(),
@@ -127,7 +129,7 @@ impl Write {
     }
 }
 
-/// A shim's word that the tree has stopped or goes on.
+/// A shim's report that the tree has stopped or continued.
 #[derive(Debug, Clone)]
 pub struct PauseReport {
     pub number: JobNumber,
@@ -137,7 +139,7 @@ pub struct PauseReport {
     pub at: Micros,
 }
 
-/// A shim's word that the kernel does not let it signal some processes for a stop.
+/// A shim's report that the kernel does not let it signal some processes for a stop.
 #[derive(Debug, Clone)]
 pub struct RefusalReport {
     pub number: JobNumber,
@@ -153,7 +155,7 @@ pub struct VoidReport {
     pub at: Micros,
 }
 
-/// Shims that ask for work.
+/// Idle shims that jobs can be given to.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
     pub offers: Vec<ShimOffer>,
@@ -162,7 +164,7 @@ pub struct ClaimRequest {
     pub at: Micros,
 }
 
-/// Somebody wants a job to pause or to go on.
+/// A request that a job pauses or resumes.
 #[derive(Debug, Clone)]
 pub struct PauseRequest {
     pub job: JobRef,

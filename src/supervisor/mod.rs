@@ -38,7 +38,7 @@ pub use spawn::{forget_all_traces, starting_max};
 pub use spec::{RunLimits, home, know_user};
 
 use crate::{
-    job::{Input, InputAnswer, JobNumber, StopWish},
+    job::{Input, InputAnswer, JobNumber, StopRequest},
     output::{ArmRequest, Hub, Unlinker},
     spool::{Layout, ShimKey},
     store::{ClaimedJob, OpenAttempt, ShimOffer, Store},
@@ -96,7 +96,7 @@ impl Context {
     /// take new room stays in its segment: many that end at once could use up the rest.
     pub fn inline_bytes_max_now(&self) -> u64 {
         let max = self.bounds.inline_bytes_max;
-        match self.store.ballast().is_needed() {
+        match self.store.disk_reserve().is_needed() {
             true => max.min(INLINE_BYTES_WHEN_SHORT),
             false => max,
         }
@@ -286,7 +286,12 @@ impl Supervisor {
     /// # Errors
     ///
     /// The shim is not known, or has more orders than it takes.
-    pub fn stop_job(&self, shim: &str, key: AttemptId, wish: StopWish) -> Result<(), Unreachable> {
+    pub fn stop_job(
+        &self,
+        shim: &str,
+        key: AttemptId,
+        wish: StopRequest,
+    ) -> Result<(), Unreachable> {
         self.registry.order(shim, Order::Stop(key, wish))
     }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Unreachable, attempt_watch::AttemptId};
 use crate::{
-    job::{Input, InputAnswer, JobNumber, Offset, StopWish},
+    job::{Input, InputAnswer, JobNumber, Offset, StopRequest},
     output::ArmRequest,
     store::ClaimedJob,
     sys::lock,
@@ -28,7 +28,7 @@ pub enum Order {
     /// No more work.
     Leave,
     /// Stop this attempt.
-    Stop(AttemptId, StopWish),
+    Stop(AttemptId, StopRequest),
     /// Pause or resume this attempt; `done` is answered when that is committed.
     Pause {
         /// Which.

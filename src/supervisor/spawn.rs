@@ -66,7 +66,7 @@ fn start(ctx: &Context, shim: &str) -> io::Result<Child> {
         .spawn()?;
     hand_over(&mut child, &ctx.key_of(shim))?;
     // A job shall see the limit that we were started with, and it inherits the shim's.
-    if let Err(error) = crate::sys::descriptors::put_back(child.id()) {
+    if let Err(error) = crate::sys::descriptors::restore_limit(child.id()) {
         tracing::warn!(%error, shim, "could not put back the limit of open files");
     }
     Ok(child)

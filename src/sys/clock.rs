@@ -1,7 +1,5 @@
-//! The one place of the server that reads the wall clock, and how long ago something was that is
-//! dated by the clock that nobody sets.
-//!
-//! What a moment means (a submit, a chunk, a deadline) is the caller's business.
+//! The only place of the server that reads the wall clock; and the age of things that are dated by
+//! CLOCK_BOOTTIME, which cannot be set.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +29,7 @@ pub fn since_ticks(ticks: u64) -> Duration {
 }
 
 fn since_boot() -> Duration {
-    // It exists in every kernel that has pidfds.
+    // CLOCK_BOOTTIME exists in every kernel that has pidfds.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 

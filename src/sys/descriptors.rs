@@ -1,8 +1,6 @@
-//! How many files this process may open: raised for the server, and put back for the processes
-//! that it starts, so that a job sees the limit that the server was started with; and how many of
-//! them the server itself needs.
-//!
-//! How its clients and its shims share the rest is their business.
+//! The limit of open files: raised for the server, and restored for the processes that it starts,
+//! so that a job has the limit that the server was started with. Also how many descriptors the
+//! server itself needs; its clients and its shims share the rest.
 
 use std::{
     io,
@@ -13,27 +11,27 @@ use std::{
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
-/// How long a program that begins waits for what it needs.
+/// How long a starting program waits for what it needs.
 const WAIT: Duration = Duration::from_secs(2);
-/// Between two tries.
+/// The pause between two tries.
 const TRY_EVERY: Duration = Duration::from_millis(20);
-/// Descriptors that a server has open before it talks to any shim: standard streams, the runtime's,
-/// listeners, locks and directories, the database's files under all their connections.
+/// Descriptors that a server has open without any shim: standard streams, the runtime's, listeners,
+/// locks and directories, the database's files in all their connections.
 const OPEN_ALWAYS: u64 = 28;
 
-/// Descriptors that are opened for a moment: for starting a shim, looking at locks and at `/proc`,
-/// reading and unlinking segments.
-const OPEN_FOR_A_MOMENT: u64 = 8;
+/// Descriptors that are only opened briefly: to start a shim, to examine locks and `/proc`, to read
+/// and unlink segments.
+const OPEN_BRIEFLY: u64 = 8;
 
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
-/// Remembers the limit that holds now as the one to put back.
+/// Remembers the current limit as the one to restore.
 pub fn remember() {
     let _ = BEFORE.set(getrlimit(Resource::Nofile));
 }
 
 /// Raises the soft limit to the hard one. A soft limit of 1024 is usual, because select(2) cannot
-/// count further: good for jobs, too few for a server.
+/// handle more: good for jobs, too few for a server.
 pub fn raise() -> io::Result<()> {
     let before = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -41,22 +39,19 @@ pub fn raise() -> io::Result<()> {
         ..before
     };
     setrlimit(Resource::Nofile, raised)?;
-    // Raised twice: the first limit is the one to put back.
+    // Where it is raised twice, the first limit is the one to restore.
     let _ = BEFORE.set(before);
     Ok(())
 }
 
-/// Makes something; where that fails, it is tried again for two seconds. For a program that begins:
-/// nothing else runs meanwhile.
-pub fn patiently<T>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+/// Calls `make`, and calls it again for up to two seconds while it fails. It blocks the thread, so
+/// it is only for the start of a program.
+pub fn retry_briefly<T>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let began = Instant::now();
     loop {
         match make() {
             Err(_) if began.elapsed() < WAIT => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "between two tries of what nobody announces"
-                )]
+                #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
                 thread::sleep(TRY_EVERY);
             }
             made => return made,
@@ -64,19 +59,19 @@ pub fn patiently<T>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// How many there may be now; `None`: any number.
+/// The current limit; `None`: unlimited.
 pub fn open_files_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// What is left of a limit of open files behind the server's own needs, to be shared by its clients
-/// and its shims.
+/// The part of a limit of open files that remains for clients and shims, after the server's own
+/// needs.
 pub fn left_of(open_files_max: u64) -> u64 {
-    open_files_max.saturating_sub(OPEN_ALWAYS + OPEN_FOR_A_MOMENT)
+    open_files_max.saturating_sub(OPEN_ALWAYS + OPEN_BRIEFLY)
 }
 
-/// Whether an error says that this process or the machine has too little of something now:
-/// descriptors, memory, processes. Trying again later may help.
+/// Whether an error says that this process or the machine lacks something now: descriptors, memory,
+/// processes. Trying again later may help.
 pub fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -84,9 +79,9 @@ pub fn is_shortage(error: &io::Error) -> bool {
     )
 }
 
-/// Gives a child of ours the limit that held before [`raise`]. Nothing to do where it was not
-/// raised, or where the child has ended (`None`).
-pub fn put_back(child: Option<u32>) -> io::Result<()> {
+/// Gives a child process the limit that held before [`raise`]. Does nothing if it was not raised,
+/// or if the child has ended (`None`).
+pub fn restore_limit(child: Option<u32>) -> io::Result<()> {
     let (Some(before), Some(pid)) = (
         BEFORE.get(),
         child.and_then(|child| Pid::from_raw(i32::try_from(child).ok()?)),
@@ -113,7 +108,7 @@ mod tests {
             .stdout(Stdio::null())
             .spawn()
             .expect("cat");
-        put_back(Some(child.id())).expect("put back");
+        restore_limit(Some(child.id())).expect("put back");
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id()));
         drop(child.stdin.take());
         child.wait().expect("cat ends");

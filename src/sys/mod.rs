@@ -1,5 +1,5 @@
-//! What this process asks of its operating system, apart from running jobs: clocks, descriptors,
-//! memory, processes, threads, room on the disk, and when to stop.
+//! What this process needs of its operating system, apart from running jobs: clocks, descriptors,
+//! memory, processes, threads, disk space, and signals to stop.
 
 pub mod clock;
 pub mod descriptors;

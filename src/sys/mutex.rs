@@ -1,9 +1,9 @@
-//! Takes a mutex also after a panic of the thread that held it.
+//! Locks a mutex also after a panic of the thread that held it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Takes a mutex. For data that is whole after a panic, because every use of it is one operation or
-/// may be left out: a poisoned mutex is taken as any other.
+/// Locks a mutex, poisoned or not. Only for data that stays consistent after a panic, because every
+/// use of it is one operation or may be left out.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,11 @@
-//! Reads what `/proc` says of processes (proc(5)). Every reader gives the kernel's error to its caller:
-//! only [`is_gone`] tells whether an error says that the process is not there; any other one says
-//! nothing about it.
+//! Reads `/proc` about processes (proc(5)). Every function returns the kernel's error to its
+//! caller: only [`is_gone`] tells whether an error means that the process does not exist; any other
+//! error says nothing about it.
 
 use std::{fs, io};
 
-/// Whether an error says that the process is not there (any more): ENOENT before its file is opened,
-/// ESRCH after that.
+/// Whether an error means that the process does not exist (any more): ENOENT before its file is
+/// opened, ESRCH after that.
 pub fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
@@ -24,7 +24,8 @@ pub fn ids() -> io::Result<Vec<i32>> {
     Ok(ids)
 }
 
-/// The kernel's boot id (proc_sys_kernel(5)): another one means that every process is gone.
+/// The kernel's boot id (proc_sys_kernel(5)): where it has changed, every process of before is
+/// gone.
 ///
 /// # Errors
 ///
@@ -86,26 +87,26 @@ pub fn numbers(text: &[u8]) -> Vec<i32> {
         .collect()
 }
 
-/// What is needed of `/proc/PID/stat` (proc_pid_stat(5)), besides the name.
+/// The fields of `/proc/PID/stat` (proc_pid_stat(5)) that are needed, besides the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// The letter of its first thread: `R`, `S`, `T`, `Z`, …
     pub state: u8,
-    /// Its parent.
+    /// Process id of its parent.
     pub parent: i32,
-    /// Its process group.
+    /// Id of its process group.
     pub group: i32,
-    /// Its session.
+    /// Id of its session.
     pub session: i32,
     /// How many threads it has.
     pub threads: u32,
-    /// Its start, clock ticks since boot: with it the number names one process for ever.
+    /// Its start, clock ticks since boot: process id and start identify one process for ever.
     pub start_ticks: u64,
 }
 
 impl Stat {
-    /// Reads a line of `/proc/PID/stat`, which may be cut off after its field 22; `None` where it is
-    /// no such line. It allocates nothing, so a child may use it between fork and exec.
+    /// Reads a line of `/proc/PID/stat`, which may be cut off after its field 22; `None` where it
+    /// is no such line. It allocates nothing, so a child may call it between fork and exec.
     pub fn parse(line: &[u8]) -> Option<Self> {
         let (_, rest) = around_name(line)?;
         let mut fields = rest
@@ -127,12 +128,12 @@ impl Stat {
     ///
     /// # Errors
     ///
-    /// The file cannot be read (see [`is_gone`]); `InvalidData` where it says something else.
+    /// The file cannot be read (see [`is_gone`]); `InvalidData` where its format is wrong.
     pub fn read(pid: i32) -> io::Result<Self> {
         Self::parse(&line(pid)?).ok_or_else(invalid)
     }
 
-    /// The same with the name of the process, as they were at one moment.
+    /// The same with the name of the process, both of one moment.
     ///
     /// # Errors
     ///
@@ -144,12 +145,13 @@ impl Stat {
         Ok((stat, String::from_utf8_lossy(name).into_owned()))
     }
 
-    /// Whether its first thread has ended: `state` says nothing about the others then.
+    /// Whether its first thread has ended: then `state` says nothing about the others.
     pub fn first_thread_has_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
 
-    /// A zombie, or less; not where only its first thread has ended and others go on.
+    /// Whether it is a zombie or gone; false where only its first thread has ended and others go
+    /// on.
     pub fn is_dead(&self) -> bool {
         self.first_thread_has_ended() && self.threads <= 1
     }

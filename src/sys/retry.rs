@@ -1,15 +1,15 @@
-//! Tries again, without end, what has to be done and what nobody announces to be possible again: a
-//! write after a full disk, a read after a shortage.
+//! Repeats, without a limit, what must be done and whose next chance is not announced: a write
+//! after a full disk, a read after a shortage.
 //!
 //! Loops with a bound, a deadline or a result for each try do not belong here.
 
 use std::time::Duration;
 
-/// Between the end of a try and the next one.
+/// The pause between the end of a try and the next one.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Calls `attempt` until it returns something, with one second between two calls. An attempt that
-/// fails logs why and returns `None`; one that is not to be repeated returns something.
+/// Calls `attempt` until it returns something, with one second between two calls. A failed attempt
+/// logs why and returns `None`; one that must not be repeated returns something.
 pub async fn until_some<T, F>(mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,

@@ -1,14 +1,12 @@
-//! When the process shall end: the signals that ask for it, and the deadline that holds whatever
-//! happens.
-//!
-//! What has to be put in order before is the composition root's business.
+//! When the process ends: the signals that request it, and a deadline that always holds.
+//! `cli::verbs::serve` stops the server in between.
 
 use std::{io, process, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Waits for SIGTERM and SIGINT from now on: the first one sets the token, the second one ends the
+/// Handles SIGTERM and SIGINT from now on: the first one cancels the token, the second one ends the
 /// process at once (with 128 and the signal's number, as if it had not been caught).
 pub fn on_signals() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -30,9 +28,9 @@ pub fn on_signals() -> io::Result<CancellationToken> {
     Ok(asked)
 }
 
-/// Ends the process successfully after `limit`, whatever it is doing then. A thread of its own,
-/// because what keeps us may be the runtime itself; safe, because a kill at any instant is.
-pub fn not_later_than(limit: Duration) {
+/// Exits with 0 after `limit`, whatever the process is doing then. It uses a thread of its own,
+/// because the runtime itself may be what hangs; it is safe, because a kill at any instant is.
+pub fn exit_after(limit: Duration) {
     let ended = std::thread::Builder::new()
         .name("deadline".to_owned())
         .spawn(move || {

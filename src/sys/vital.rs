@@ -1,7 +1,5 @@
-//! Tasks without which a server cannot keep its promises. Where one of them panics the server ends,
-//! as after a failed sync: its shims go on, and the next start recovers what the task was about.
-//!
-//! What the tasks do is not known here.
+//! Tasks that a server needs to keep its promises. If one of them panics the server ends, as after
+//! a failed sync: its shims go on, and the next start recovers what the task was about.
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +11,7 @@ pub struct Vital {
 }
 
 impl Vital {
-    /// Starts a task that has to come to its own end. One that is aborted, or dropped with the
+    /// Starts a task that must run to its own end. A task that is aborted, or dropped with the
     /// runtime, has not failed.
     pub fn spawn(
         &self,
@@ -23,7 +21,7 @@ impl Vital {
         tokio::spawn(self.watched(what, task))
     }
 
-    /// The task as a future that [`Self::failed`] hears of when it panics.
+    /// The task as a future; [`Self::failed`] returns if it panics.
     pub fn watched(
         &self,
         what: &'static str,
@@ -31,19 +29,19 @@ impl Vital {
     ) -> impl Future<Output = ()> + Send + 'static {
         let failed = self.failed.clone();
         async move {
-            // Dropped while the panic unwinds through this future.
+            // It is dropped while the panic unwinds through this future.
             let _guard = PanicGuard { what, failed };
             task.await;
         }
     }
 
-    /// Returns when one of them has panicked.
+    /// Returns after one of them has panicked.
     pub async fn failed(&self) {
         self.failed.cancelled().await;
     }
 }
 
-/// Tells of the panic that drops it.
+/// Reports the panic that drops it.
 struct PanicGuard {
     what: &'static str,
     failed: CancellationToken,

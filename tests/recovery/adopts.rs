@@ -117,7 +117,11 @@ fn a_pause_that_was_not_sent_is_sent_and_can_be_taken_back() {
     ready(&mut scene);
     let asked = JobRef::Number(claim.number);
     let at = Micros(3_000_000);
-    let wished = scene.wait(scene.store().wish_pause(asked, true, "test".to_owned(), at));
+    let wished = scene.wait(
+        scene
+            .store()
+            .request_pause(asked, true, "test".to_owned(), at),
+    );
     assert!(
         matches!(wished, Ok(PauseRequested::ToShim { .. })),
         "{wished:?}"

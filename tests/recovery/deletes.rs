@@ -41,7 +41,7 @@ fn files_of_deleted_jobs_go_with_the_next_start() {
             AttemptEnding::Known { facts, synced },
         );
         let finished = scene.wait(scene.store().finish(settled.expect("settled").finish));
-        assert_eq!(finished, Ok(Fenced::Done));
+        assert_eq!(finished, Ok(Fenced::Applied));
         claims.push(claim);
     }
     let deleted = scene.wait(scene.store().delete(JobRef::Number(1)));

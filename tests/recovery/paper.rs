@@ -169,6 +169,6 @@ pub fn enter_segments(scene: &Scene, claim: &ClaimedJob, count: usize) {
         let row = digest.sealed_segment(&scene.layout.spool(), claim.number, claim.attempt);
         let row = row.expect("readable").expect("sealed");
         let entered = scene.wait(scene.store().segment_read(row));
-        assert_eq!(entered, Ok(Fenced::Done));
+        assert_eq!(entered, Ok(Fenced::Applied));
     }
 }

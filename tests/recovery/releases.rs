@@ -29,7 +29,7 @@ fn commit(scene: &Scene, claim: &ClaimedJob, facts: ExitFacts) -> Finalized {
     };
     let settled = settle(&scene.layout.spool(), 1 << 18, ward, ending).expect("settled");
     let finished = scene.wait(scene.store().finish(settled.finish.clone()));
-    assert_eq!(finished, Ok(Fenced::Done));
+    assert_eq!(finished, Ok(Fenced::Applied));
     settled
 }
 

@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf, process::Stdio};
 
 use cc_executor::{
-    job::{Command, JobId, JobRef, JobSpec, Micros, OnLost, StopCause, StopWish},
+    job::{Command, JobId, JobRef, JobSpec, Micros, OnLost, StopCause, StopRequest},
     spool::{
         Layout, Position, RecordKind, RunSpec, SegmentName, SegmentReader, ShimKey,
         reader::NextRecord,
@@ -238,13 +238,16 @@ impl Scene {
 
     /// Commits a wish to stop a running job, and sends it nowhere.
     pub fn wish(&self, claim: &ClaimedJob, cause: StopCause, grace_ms: u64) {
-        let wish = StopWish {
+        let wish = StopRequest {
             by: "test".to_owned(),
             cause,
             asked_at_us: 3_000_000,
             grace_ms,
         };
-        let wished = self.wait(self.store().wish_stop(JobRef::Number(claim.number), wish));
+        let wished = self.wait(
+            self.store()
+                .request_stop(JobRef::Number(claim.number), wish),
+        );
         assert!(
             matches!(wished, Ok(StopRequested::ToShim { .. })),
             "{wished:?}"

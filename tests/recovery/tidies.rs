@@ -45,13 +45,13 @@ fn segments_whose_bytes_are_rows_go_and_others_stay() {
         };
         let settled = settle(&scene.layout.spool(), 1 << 18, ward, ending).expect("settled");
         let finished = scene.wait(scene.store().finish(settled.finish));
-        assert_eq!(finished, Ok(Fenced::Done));
+        assert_eq!(finished, Ok(Fenced::Applied));
     }
     // A rescue's mark of an attempt that is void, and a draft.
     let void = scene.claimed("s3", "true");
     let _ = Paper::intended(&scene, &void, "rescue");
     let voided = scene.wait(scene.store().void(3, 1, void_at()));
-    assert_eq!(voided, Ok(Fenced::Done));
+    assert_eq!(voided, Ok(Fenced::Applied));
     fs::write(scene.layout.spool().join("3.1.0.seg.rescue"), b"half").expect("a draft");
     let mut client = scene.start();
     shim::until("the spool is tidy", || {

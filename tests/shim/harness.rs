@@ -13,7 +13,8 @@ use std::{
 
 use cc_executor::{
     job::{
-        Exit, ExitFacts, JobId, JobNumber, Leftover, Offset, StopCause, StopWish, Stream, WhenFull,
+        Exit, ExitFacts, JobId, JobNumber, Leftover, Offset, StopCause, StopRequest, Stream,
+        WhenFull,
     },
     spool::{
         AttemptRef, DroppedRange, FromShim, Layout, Position, Record, RecordKind, RunSpec,
@@ -389,7 +390,7 @@ pub fn shell(line: &str) -> RunSpec {
 
 /// A wish to stop.
 pub fn cancel(grace_ms: u64) -> ToShim {
-    let wish = StopWish {
+    let wish = StopRequest {
         by: "test".into(),
         cause: StopCause::Cancel,
         asked_at_us: 1,
@@ -404,7 +405,7 @@ pub fn cancel(grace_ms: u64) -> ToShim {
 
 /// A wish to kill.
 pub fn kill() -> ToShim {
-    let wish = StopWish {
+    let wish = StopRequest {
         by: "test".into(),
         cause: StopCause::Kill,
         asked_at_us: 1,

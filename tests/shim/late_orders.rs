@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cc_executor::{
-    job::{StopCause, StopWish},
+    job::{StopCause, StopRequest},
     spool::{AttemptRef, FromShim, ShimState, ToShim},
 };
 
@@ -26,7 +26,7 @@ fn at_its_second(shim: &Shim, line: &str) -> (Server, i32) {
 }
 
 fn all_orders(about: AttemptRef) -> Vec<ToShim> {
-    let wish = |cause| StopWish {
+    let wish = |cause| StopRequest {
         by: "test".into(),
         cause,
         asked_at_us: 1,

@@ -55,7 +55,7 @@ fn a_wish_that_came_before_the_start_starts_nothing() {
     let shim = Shim::start();
     let witness = shim.dir.path().join("witness");
     let mut spec = shell(&format!("touch {}", witness.display()));
-    spec.stop = Some(cc_executor::job::StopWish {
+    spec.stop = Some(cc_executor::job::StopRequest {
         by: "test".into(),
         cause: cc_executor::job::StopCause::Cancel,
         asked_at_us: 1,

@@ -29,7 +29,7 @@ async fn a_slot_freed_in_a_batch_is_filled_in_it() {
         // The very shim that has just become free.
         ledger.claim(&["a"])
     );
-    assert_eq!(finished.unwrap(), Fenced::Done);
+    assert_eq!(finished.unwrap(), Fenced::Applied);
     assert_eq!(claimed.claims[0].number, second.number);
 }
 
@@ -43,7 +43,7 @@ async fn one_refused_write_does_not_lose_the_others() {
         ledger.queued(),
     );
     assert!(matches!(bad, Err(StoreError::Database(_))), "{bad:?}");
-    assert_eq!(good.unwrap(), Fenced::Done);
+    assert_eq!(good.unwrap(), Fenced::Applied);
     assert_eq!(ledger.get(a.number).await.state, JobState::Running);
     assert_eq!(ledger.get(b.number).await.state, JobState::Succeeded);
     assert_eq!(ledger.get(submitted.number).await.state, JobState::Queued);
@@ -64,7 +64,7 @@ async fn the_same_end_twice_in_one_batch_is_stale_the_second_time() {
     );
     assert_eq!(
         (first.unwrap(), second.unwrap()),
-        (Fenced::Done, Fenced::Stale)
+        (Fenced::Applied, Fenced::Stale)
     );
     assert_eq!(ledger.get(claim.number).await.state, JobState::Succeeded);
 }
@@ -89,9 +89,12 @@ async fn hundreds_of_lives_at_once() {
                         tokio::task::yield_now().await;
                         continue;
                     };
-                    assert_eq!(store.started(started(claim)).await.unwrap(), Fenced::Done);
+                    assert_eq!(
+                        store.started(started(claim)).await.unwrap(),
+                        Fenced::Applied
+                    );
                     let end = success(claim.number, claim.attempt);
-                    assert_eq!(store.finish(end).await.unwrap(), Fenced::Done);
+                    assert_eq!(store.finish(end).await.unwrap(), Fenced::Applied);
                     return claim.number;
                 }
             })

@@ -66,7 +66,7 @@ async fn ended(ledger: &Ledger, job: JobSpec) -> JobNumber {
         end_offset: 9,
         ..success(number, 1)
     };
-    assert_eq!(ledger.store.finish(finish).await, Ok(Fenced::Done));
+    assert_eq!(ledger.store.finish(finish).await, Ok(Fenced::Applied));
     number
 }
 
@@ -256,7 +256,7 @@ async fn only_what_is_final_is_deleted() {
     let job = JobRef::Number(queued.number);
     ledger
         .store
-        .wish_stop(job, wish(StopCause::Cancel))
+        .request_stop(job, wish(StopCause::Cancel))
         .await
         .unwrap();
     assert_eq!(deleted(&ledger, queued.number).await.segments, []);

@@ -97,7 +97,7 @@ async fn a_queue_never_has_more_running_than_slots() {
 
     let first = &claimed.claims[0];
     let fenced = ledger.store.finish(success(first.number, 1)).await.unwrap();
-    assert_eq!(fenced, Fenced::Done);
+    assert_eq!(fenced, Fenced::Applied);
     let claimed = ledger.claim(&["c", "d"]).await;
     assert_eq!(claimed.claims.len(), 1);
     assert_eq!(claimed.claims[0].shim, "c");
@@ -112,7 +112,7 @@ async fn a_paused_job_keeps_its_slot() {
         .store
         .paused(running.number, 1, "shim".into(), Default::default())
         .await;
-    assert_eq!(told.unwrap(), Fenced::Done);
+    assert_eq!(told.unwrap(), Fenced::Applied);
     ledger.queued().await;
     assert!(ledger.claim(&["b"]).await.claims.is_empty());
 }

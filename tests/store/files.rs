@@ -25,7 +25,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     let ledger = Ledger::new().await;
     let claim = ledger.running("a").await;
     let finished = ledger.store.finish(success(claim.number, 1)).await;
-    assert_eq!(finished.unwrap(), Fenced::Done);
+    assert_eq!(finished.unwrap(), Fenced::Applied);
     let running = ledger.running("b").await;
     let queued = ledger.queued().await;
     let (_directory, after) = killed_here(&ledger).await;

@@ -29,14 +29,14 @@ fn eof() -> Input {
     }
 }
 
-async fn send(ledger: &Ledger, number: JobNumber, input: Input) -> InputMet {
+async fn send(ledger: &Ledger, number: JobNumber, input: Input) -> InputOutcome {
     let job = JobRef::Number(number);
     ledger.store.input(job, input).await.unwrap()
 }
 
 async fn kept(ledger: &Ledger, number: JobNumber, input: Input) -> InputAnswer {
     match send(ledger, number, input).await {
-        InputMet::Kept { answer, .. } => answer,
+        InputOutcome::Kept { answer, .. } => answer,
         other => panic!("not kept: {other:?}"),
     }
 }
@@ -101,11 +101,11 @@ async fn behind_a_claim_the_shim_is_named() {
         ledger.claim(&["a"])
     );
     match met {
-        InputMet::Kept { .. } => assert_eq!(claimed.claims[0].inputs, [input(b"x", None)]),
-        InputMet::ToShim { .. } => assert_eq!(claimed.claims[0].inputs, []),
+        InputOutcome::Kept { .. } => assert_eq!(claimed.claims[0].inputs, [input(b"x", None)]),
+        InputOutcome::ToShim { .. } => assert_eq!(claimed.claims[0].inputs, []),
         other => panic!("{other:?}"),
     }
-    let to_shim = InputMet::ToShim {
+    let to_shim = InputOutcome::ToShim {
         number,
         attempt: 1,
         shim: "a".into(),
@@ -120,7 +120,7 @@ async fn what_was_kept_outlives_an_attempt_that_never_was_and_no_end() {
     kept(&ledger, number, input(b"one", Some("1"))).await;
     ledger.claim(&["a"]).await;
     let void = ledger.store.void(number, 1, Micros(1)).await.unwrap();
-    assert_eq!(void, Fenced::Done);
+    assert_eq!(void, Fenced::Applied);
     assert_eq!(
         kept(&ledger, number, input(b"one", Some("1"))).await,
         accepted(3)
@@ -143,11 +143,11 @@ async fn what_was_kept_outlives_an_attempt_that_never_was_and_no_end() {
     let cancel = wish(StopCause::Cancel);
     ledger
         .store
-        .wish_stop(JobRef::Number(number), cancel)
+        .request_stop(JobRef::Number(number), cancel)
         .await
         .unwrap();
     assert_eq!(rows(&ledger).await, 0);
-    let unfit = InputMet::Unfit {
+    let unfit = InputOutcome::Unfit {
         number,
         interactive: true,
         state: JobState::Cancelled,
@@ -184,9 +184,9 @@ async fn bytes_and_number_of_what_is_kept_are_bounded() {
 #[tokio::test]
 async fn only_interactive_jobs_that_exist_take_input() {
     let ledger = Ledger::new().await;
-    assert_eq!(send(&ledger, 99, eof()).await, InputMet::NotFound);
+    assert_eq!(send(&ledger, 99, eof()).await, InputOutcome::NotFound);
     let number = ledger.queued().await.number;
-    let unfit = InputMet::Unfit {
+    let unfit = InputOutcome::Unfit {
         number,
         interactive: false,
         state: JobState::Queued,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cc_executor::{
     job::{
         Command, Dropped, Exit, ExitFacts, Job, JobId, JobNumber, JobRef, JobSpec, JobState,
-        Micros, Reason, StopCause, StopWish, Usage,
+        Micros, Reason, StopCause, StopRequest, Usage,
     },
     store::*,
 };
@@ -183,8 +183,8 @@ pub fn lost(number: JobNumber, attempt: u32) -> Finish {
     }
 }
 
-pub fn wish(cause: StopCause) -> StopWish {
-    StopWish {
+pub fn wish(cause: StopCause) -> StopRequest {
+    StopRequest {
         by: "tester".into(),
         cause,
         asked_at_us: 3500,

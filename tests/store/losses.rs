@@ -33,9 +33,9 @@ async fn the_fourth_loss_is_the_last() {
             ..lost(number, attempt)
         };
         let expected = if attempt < 4 {
-            Fenced::Again
+            Fenced::Requeued
         } else {
-            Fenced::Done
+            Fenced::Applied
         };
         assert_eq!(ledger.store.finish(end).await, Ok(expected));
         let job = ledger.get(number).await;
@@ -68,11 +68,11 @@ async fn other_losses_are_another_jobs() {
         assert_eq!(claim.number, number);
         assert_eq!(
             ledger.store.finish(lost(number, 1)).await,
-            Ok(Fenced::Again)
+            Ok(Fenced::Requeued)
         );
         let wished = ledger
             .store
-            .wish_stop(JobRef::Number(number), wish(StopCause::Cancel));
+            .request_stop(JobRef::Number(number), wish(StopCause::Cancel));
         assert!(matches!(wished.await, Ok(StopRequested::Withdrawn(_))));
     }
 }
@@ -83,7 +83,7 @@ async fn what_a_lost_attempt_still_says_comes_too_late() {
     let number = ledger.submit(again()).await.number;
     let first = ledger.claim(&["a"]).await.claims.remove(0);
     let store = &ledger.store;
-    assert_eq!(store.finish(lost(number, 1)).await, Ok(Fenced::Again));
+    assert_eq!(store.finish(lost(number, 1)).await, Ok(Fenced::Requeued));
     for claimed in [false, true] {
         if claimed {
             ledger.claim(&["b"]).await;
@@ -95,7 +95,7 @@ async fn what_a_lost_attempt_still_says_comes_too_late() {
         assert_eq!(store.started(started(&first)).await, Ok(Fenced::Stale));
         assert_eq!(ledger.get(number).await, before);
     }
-    assert_eq!(store.finish(success(number, 2)).await, Ok(Fenced::Done));
+    assert_eq!(store.finish(success(number, 2)).await, Ok(Fenced::Applied));
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_loss_and_the_next_claim_share_a_commit() {
     let number = ledger.submit(again()).await.number;
     ledger.claim(&["a"]).await;
     let (end, claimed) = tokio::join!(ledger.store.finish(lost(number, 1)), ledger.claim(&["b"]),);
-    assert_eq!(end, Ok(Fenced::Again));
+    assert_eq!(end, Ok(Fenced::Requeued));
     assert_eq!(
         (claimed.claims[0].number, claimed.claims[0].attempt),
         (number, 2)
@@ -118,9 +118,12 @@ async fn one_that_is_to_be_stopped_is_cancelled() {
     ledger.claim(&["a"]).await;
     let wished = ledger
         .store
-        .wish_stop(JobRef::Number(number), wish(StopCause::Kill));
+        .request_stop(JobRef::Number(number), wish(StopCause::Kill));
     assert!(matches!(wished.await, Ok(StopRequested::ToShim { .. })));
-    assert_eq!(ledger.store.finish(lost(number, 1)).await, Ok(Fenced::Done));
+    assert_eq!(
+        ledger.store.finish(lost(number, 1)).await,
+        Ok(Fenced::Applied)
+    );
     let job = ledger.get(number).await;
     assert_eq!((job.state, job.reason), (JobState::Cancelled, None));
     assert!(job.stop.is_some() && job.finished_at.is_some());

@@ -90,7 +90,7 @@ async fn rows_come_back_byte_for_byte_from_every_offset() {
         output_sha256: None,
         ..success(number, 1)
     };
-    assert_eq!(ledger.store.finish(finish).await.unwrap(), Fenced::Done);
+    assert_eq!(ledger.store.finish(finish).await.unwrap(), Fenced::Applied);
     assert_eq!(ledger.get(number).await.output_bytes, end + 5);
 
     let mut expected: Vec<_> = all.into_iter().map(StoredItem::Chunk).collect();
@@ -129,7 +129,7 @@ async fn a_running_job_ends_in_an_open_tail() {
 
     let first = segment(number, 1, 0, 100);
     let read = ledger.store.segment_read(first.clone()).await;
-    assert_eq!(read.unwrap(), Fenced::Done);
+    assert_eq!(read.unwrap(), Fenced::Applied);
     assert_eq!(ledger.get(number).await.output_bytes, 100);
     assert_eq!(
         stored(&ledger, number, 0, ALL).await,
@@ -144,7 +144,11 @@ async fn a_running_job_ends_in_an_open_tail() {
     let second = segment(number, 1, 100, 250);
     for _ in 0..2 {
         let read = ledger.store.segment_read(second.clone()).await;
-        assert_eq!(read.unwrap(), Fenced::Done, "told twice after an adoption");
+        assert_eq!(
+            read.unwrap(),
+            Fenced::Applied,
+            "told twice after an adoption"
+        );
     }
     assert_eq!(
         stored(&ledger, number, 99, ALL).await,

@@ -97,7 +97,7 @@ async fn a_queue_counts_its_jobs_and_stays_while_one_is_not_final() {
     for number in [number + 1, number + 2] {
         let wish = wish(cc_executor::job::StopCause::Cancel);
         let job = cc_executor::job::JobRef::Number(number);
-        ledger.store.wish_stop(job, wish).await.unwrap();
+        ledger.store.request_stop(job, wish).await.unwrap();
     }
     assert_eq!(delete().await, Ok(QueueDeleted::Done));
     assert_eq!(delete().await, Ok(QueueDeleted::NotFound));

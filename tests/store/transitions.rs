@@ -76,17 +76,23 @@ impl Write {
             }
             Self::WishStop => {
                 let wish = wish(StopCause::Cancel);
-                store.wish_stop(JobRef::Number(number), wish).await.unwrap();
+                store
+                    .request_stop(JobRef::Number(number), wish)
+                    .await
+                    .unwrap();
                 return None;
             }
             Self::WishPause => {
                 let job = JobRef::Number(number);
-                store.wish_pause(job, true, actor, at).await.unwrap();
+                store.request_pause(job, true, actor, at).await.unwrap();
                 return None;
             }
             Self::VoidOfAWishedStop => {
                 let wish = wish(StopCause::Cancel);
-                store.wish_stop(JobRef::Number(number), wish).await.unwrap();
+                store
+                    .request_stop(JobRef::Number(number), wish)
+                    .await
+                    .unwrap();
                 store.void(number, 1, at).await.unwrap();
                 return None;
             }
@@ -194,7 +200,11 @@ async fn one_cell(state: JobState, write: Write) {
             Write::SegmentRead => state.is_active(),
             _ => moved.is_some(),
         };
-        let expected = if taken { Fenced::Done } else { Fenced::Stale };
+        let expected = if taken {
+            Fenced::Applied
+        } else {
+            Fenced::Stale
+        };
         assert_eq!(fenced, expected, "{state:?} × {write:?}");
     }
     if state.is_final() {
@@ -208,7 +218,7 @@ async fn only_the_current_attempt_can_write() {
     let first = ledger.running("a").await;
     let number = first.number;
     let voided = ledger.store.void(number, 1, Micros(3000)).await;
-    assert_eq!(voided.unwrap(), Fenced::Done);
+    assert_eq!(voided.unwrap(), Fenced::Applied);
     assert_eq!(ledger.get(number).await.attempts, 0, "it counts nowhere");
     let second = ledger.claim(&["b"]).await.claims.remove(0);
     assert_eq!((second.number, second.attempt), (number, 2));
@@ -238,13 +248,16 @@ async fn only_the_current_attempt_can_write() {
         }
     }
     assert_eq!(ledger.get(number).await, before);
-    assert_eq!(store.started(started(&second)).await.unwrap(), Fenced::Done);
+    assert_eq!(
+        store.started(started(&second)).await.unwrap(),
+        Fenced::Applied
+    );
     assert_eq!(
         store.started(started(&second)).await.unwrap(),
         Fenced::Stale
     );
     let end = store.finish(success(number, 2)).await.unwrap();
-    assert_eq!(end, Fenced::Done);
+    assert_eq!(end, Fenced::Applied);
     assert_eq!(ledger.get(number).await.attempts, 1);
 }
 
@@ -254,7 +267,7 @@ async fn a_void_attempt_with_a_wished_stop_is_a_cancel() {
     let number = ledger.running("a").await.number;
     let wished = ledger
         .store
-        .wish_stop(JobRef::Number(number), wish(StopCause::Cancel))
+        .request_stop(JobRef::Number(number), wish(StopCause::Cancel))
         .await;
     assert!(matches!(
         wished,
@@ -287,7 +300,7 @@ async fn the_tables_know_every_state_and_no_other() {
             reason: Some(reason),
             ..lost(number, 1)
         };
-        assert_eq!(ledger.store.finish(finish).await.unwrap(), Fenced::Done);
+        assert_eq!(ledger.store.finish(finish).await.unwrap(), Fenced::Applied);
         assert_eq!(ledger.get(number).await.reason, Some(reason));
     }
     let number = ledger.queued().await.number;

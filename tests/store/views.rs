@@ -101,7 +101,7 @@ async fn neither_a_spawn_error_nor_a_loss_has_an_exit() {
         survivors: survivors.clone(),
         ..lost(number, 1)
     };
-    assert_eq!(ledger.store.finish(finish).await.unwrap(), Fenced::Done);
+    assert_eq!(ledger.store.finish(finish).await.unwrap(), Fenced::Applied);
     let job = ledger.get(number).await;
     assert_eq!(job.reason, Some(Reason::Lost));
     assert_eq!((job.exit, job.attempts), (None, 1));
@@ -365,7 +365,7 @@ async fn strange_characters_are_characters() {
     let told = ledger
         .store
         .paused(one.number, 1, strange.into(), Micros(2));
-    assert_eq!(told.await.unwrap(), Fenced::Done);
+    assert_eq!(told.await.unwrap(), Fenced::Applied);
     let actor: String = sqlx::query_scalar("SELECT actor FROM events WHERE to_state = 'paused'")
         .fetch_one(&mut ledger.raw().await)
         .await

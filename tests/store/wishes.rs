@@ -2,7 +2,8 @@
 
 use cc_executor::{
     job::{
-        Exit, Job, JobId, JobRef, JobState, Micros, StopCause, StopFacts, StopWish, view::StopView,
+        Exit, Job, JobId, JobRef, JobState, Micros, StopCause, StopFacts, StopRequest,
+        view::StopView,
     },
     store::{Fenced, Finish, PauseRequested, StopRequested},
 };
@@ -13,12 +14,12 @@ const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b785
 
 async fn stop(ledger: &Ledger, number: i64, cause: StopCause) -> StopRequested {
     let job = JobRef::Number(number);
-    ledger.store.wish_stop(job, wish(cause)).await.unwrap()
+    ledger.store.request_stop(job, wish(cause)).await.unwrap()
 }
 
 async fn pause(ledger: &Ledger, number: i64, pause: bool) -> PauseRequested {
     let (job, actor) = (JobRef::Number(number), "tester".into());
-    let wished = ledger.store.wish_pause(job, pause, actor, Micros(1));
+    let wished = ledger.store.request_pause(job, pause, actor, Micros(1));
     wished.await.unwrap()
 }
 
@@ -29,7 +30,7 @@ async fn told(ledger: &Ledger, number: i64, paused: bool) {
     } else {
         ledger.store.resumed(number, 1, actor, Micros(2)).await
     };
-    assert_eq!(fenced.unwrap(), Fenced::Done);
+    assert_eq!(fenced.unwrap(), Fenced::Applied);
 }
 
 #[tokio::test]
@@ -64,7 +65,7 @@ async fn a_running_job_keeps_the_wish_and_a_kill_is_never_weakened() {
     let ledger = Ledger::new().await;
     let number = ledger.running("a").await.number;
     let first = wish(StopCause::Cancel);
-    let hardened = StopWish {
+    let hardened = StopRequest {
         cause: StopCause::Kill,
         grace_ms: 0,
         ..first.clone()
@@ -80,14 +81,14 @@ async fn a_running_job_keeps_the_wish_and_a_kill_is_never_weakened() {
             job,
             attempt,
             shim,
-            wish,
+            request,
         } = wished
         else {
             panic!("{wished:?}");
         };
-        assert_eq!((attempt, shim.as_str(), &wish), (1, "a", stands));
+        assert_eq!((attempt, shim.as_str(), &request), (1, "a", stands));
         assert_eq!(job.state, JobState::Running);
-        assert_eq!(job.stop, Some(StopView::Wished(wish)));
+        assert_eq!(job.stop, Some(StopView::Requested(request)));
     }
     let open = ledger.store.open_attempts().await.unwrap().remove(0);
     assert_eq!(open.stop, Some(hardened), "sent again after an adoption");
@@ -105,7 +106,7 @@ async fn end(ledger: &Ledger, number: i64, reached: Option<StopFacts>) -> Job {
         ..success(number, 1)
     };
     let fenced = ledger.store.finish(finish).await.unwrap();
-    assert_eq!(fenced, Fenced::Done);
+    assert_eq!(fenced, Fenced::Applied);
     ledger.get(number).await
 }
 
@@ -191,7 +192,7 @@ async fn only_what_runs_can_pause() {
 async fn nothing_is_wished_of_a_job_that_is_not() {
     let ledger = Ledger::new().await;
     let nobody = JobRef::Id(JobId(uuid::Uuid::now_v7()));
-    let wished = ledger.store.wish_stop(nobody, wish(StopCause::Cancel));
+    let wished = ledger.store.request_stop(nobody, wish(StopCause::Cancel));
     assert_eq!(wished.await.unwrap(), StopRequested::NotFound);
     assert_eq!(pause(&ledger, 99, true).await, PauseRequested::NotFound);
 }

@@ -61,8 +61,8 @@ pub struct ServeArgs {
 /// it cannot get them, tokio panics and the runtime hangs after that; the panic hook ends the
 /// process with a message instead.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    descriptors::patiently(UnixStream::pair)?;
-    descriptors::patiently(threads::are_allowed)?;
+    descriptors::retry_briefly(UnixStream::pair)?;
+    descriptors::retry_briefly(threads::check_allowed)?;
     let before = panic::take_hook();
     panic::set_hook(Box::new(|panic| {
         let why = panic.payload_as_str().unwrap_or("the reason is unknown");
@@ -124,7 +124,7 @@ async fn run(
     for left in NOT_CLEANED.get().into_iter().flatten() {
         tracing::warn!(left, "the server could not be given a clean start");
     }
-    memory::give_back_what_is_large();
+    memory::return_large_allocations();
     // Many sessions and many tails need many descriptors.
     if let Err(error) = descriptors::raise() {
         tracing::warn!(%error, "could not raise the limit of open files");
@@ -361,7 +361,7 @@ async fn drain(state: &ServerState) {
 }
 
 async fn stop(state: &ServerState, claim: &DataDirClaim) {
-    shutdown::not_later_than(STOP_LIMIT);
+    shutdown::exit_after(STOP_LIMIT);
     notify_service_manager(NotifyState::Stopping);
     state.draining.cancel();
     state.stopping.cancel();

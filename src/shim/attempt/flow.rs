@@ -11,7 +11,7 @@ use crate::{
         log::{Obstacle, frame},
         process::pipes::PipeRead,
     },
-    sys::disk_reserve::DrainShare,
+    sys::disk_reserve::DrainPermission,
 };
 
 /// The streams of a process without a terminal.
@@ -105,9 +105,12 @@ impl Attempt {
         if self.discards() {
             return act(self, context);
         }
-        match context.reserve.share(frame::READ_BYTES as u64, failed)? {
-            DrainShare::Granted(_permit) => act(self, context),
-            DrainShare::Refused(why) => Err(Obstacle::Full(why)),
+        match context
+            .reserve
+            .drain_permission(frame::READ_BYTES as u64, failed)?
+        {
+            DrainPermission::Granted(_permit) => act(self, context),
+            DrainPermission::Refused(why) => Err(Obstacle::Full(why)),
         }
     }
 

@@ -29,7 +29,7 @@ use super::{
     timestamps,
 };
 use crate::{
-    job::{Offset, StopCause, StopWish, Stream},
+    job::{Offset, StopCause, StopRequest, Stream},
     spool::{AttemptRef, RunSpec},
 };
 use feed::Feed;
@@ -229,8 +229,8 @@ impl Attempt {
     }
 
     /// A stop request of the shim itself, for a limit.
-    pub(super) fn limit_request(&self, cause: StopCause) -> StopWish {
-        StopWish {
+    pub(super) fn limit_request(&self, cause: StopCause) -> StopRequest {
+        StopRequest {
             by: "shim".to_owned(),
             cause,
             asked_at_us: timestamps::wall_us(),

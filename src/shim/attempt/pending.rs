@@ -14,7 +14,7 @@ use super::{
     stop::{SIGNALS_MAX, StopProgress},
 };
 use crate::{
-    job::{Dropped, Exit, ExitFacts, Input, InputAnswer, JobNumber, Offset, StopWish, Usage},
+    job::{Dropped, Exit, ExitFacts, Input, InputAnswer, JobNumber, Offset, StopRequest, Usage},
     shim::{context::ShimContext, log::AttemptLog, process::spawn, timestamps},
     spool::{AttemptRef, FromShim, RunSpec, ShimState, ToShim},
 };
@@ -112,7 +112,7 @@ impl Pending {
     /// Ends it before it has begun. There is no record of it: should this shim be gone before the
     /// end is committed, the missing segment proves that nothing was started, and the stop request
     /// is in the database.
-    fn end(&mut self, request: StopWish, context: &mut ShimContext) {
+    fn end(&mut self, request: StopRequest, context: &mut ShimContext) {
         let about = self.about();
         self.stdin.close();
         self.facts = Some(Box::new(ExitFacts {

@@ -10,7 +10,7 @@ use super::{
     phase::{Deferred, Phase, StartStep},
 };
 use crate::{
-    job::{StopCause, StopFacts, StopWish, Survivor, signal},
+    job::{StopCause, StopFacts, StopRequest, Survivor, signal},
     shim::{
         context::ShimContext,
         process::{
@@ -38,7 +38,7 @@ pub(super) const SIGNALS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct StopProgress {
     /// The first stop request.
-    pub request: StopWish,
+    pub request: StopRequest,
     /// What has been done about it, for the exit record.
     pub facts: StopFacts,
     /// Whether one of its signals has reached the leader.
@@ -47,7 +47,7 @@ pub struct StopProgress {
 
 impl StopProgress {
     /// A stop that has sent no signal yet.
-    pub fn new(request: StopWish) -> Self {
+    pub fn new(request: StopRequest) -> Self {
         let facts = StopFacts {
             by: request.by.clone(),
             cause: request.cause,
@@ -98,7 +98,7 @@ fn kill_again(reached: &SignalOutcome) -> Duration {
 impl Attempt {
     /// Stops the attempt, for a request or a limit. Too late once the leader has exited, except for
     /// output that waits for disk space.
-    pub fn stop(&mut self, request: StopWish, context: &mut ShimContext, now: Instant) {
+    pub fn stop(&mut self, request: StopRequest, context: &mut ShimContext, now: Instant) {
         if !self.leader_lives() {
             return self.want_end(now);
         }

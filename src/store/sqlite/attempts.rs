@@ -1,6 +1,6 @@
-//! What shims tell about a running attempt: started, paused, resumed, never started.
+//! What shims report about a running attempt: started, paused, resumed, never started.
 //!
-//! How an attempt ends stands in `finish`.
+//! The end of an attempt is in `finish`.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use super::{
     columns::{from_json_opt, int, json},
     events,
     job_snapshot::{Transition, WriteBatch, all_moved},
-    view, wishes,
+    stop_requests, view,
 };
 use crate::store::write::{PauseReport, RefusalReport, VoidReport};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     store::types::{Fenced, OpenAttempt, StartedAttempt},
 };
 
-/// Actor of the state change of an attempt that never was.
+/// Actor of the state change of an attempt that never started.
 const RESCUE: &str = "rescue";
 
 #[derive(Serialize)]
@@ -31,7 +31,7 @@ struct StartedRow {
     at: i64,
 }
 
-/// Writes down processes that exist. No state changes: the claim has done that.
+/// Stores processes that exist. No state changes: the claim has done that.
 pub(super) async fn started(
     batch: &mut WriteBatch<'_>,
     starts: &[&StartedAttempt],
@@ -84,33 +84,36 @@ impl From<&StartedAttempt> for StartedRow {
     }
 }
 
-/// Running becomes paused, or paused running.
-pub(super) async fn paused(batch: &mut WriteBatch<'_>, told: &PauseReport) -> sqlx::Result<Fenced> {
-    let event = if told.paused {
+/// Changes `running` to `paused`, or `paused` to `running`.
+pub(super) async fn paused(
+    batch: &mut WriteBatch<'_>,
+    report: &PauseReport,
+) -> sqlx::Result<Fenced> {
+    let event = if report.paused {
         Event::Paused
     } else {
         Event::Resumed
     };
-    let standing = batch.standing(JobRef::Number(told.number)).await?;
-    let Some(step) = standing.and_then(|s| s.step_of(told.attempt, event)) else {
+    let snapshot = batch.snapshot(JobRef::Number(report.number)).await?;
+    let Some(step) = snapshot.and_then(|s| s.step_of(report.attempt, event)) else {
         return Ok(Fenced::Stale);
     };
     move_job(batch, step).await?;
-    batch.record(step, None, &told.actor, told.at);
-    Ok(Fenced::Done)
+    batch.record(step, None, &report.actor, report.at);
+    Ok(Fenced::Applied)
 }
 
-/// Writes beside the wish to stop whom it could not reach. No state changes.
+/// Stores, beside the request to stop, the processes that it could not reach. No state changes.
 pub(super) async fn stop_refused(
     batch: &mut WriteBatch<'_>,
-    told: &RefusalReport,
+    report: &RefusalReport,
 ) -> sqlx::Result<Fenced> {
-    let refused = json(&told.refused)?;
+    let refused = json(&report.refused)?;
     let done = sqlx::query!(
         "UPDATE attempts SET stop = json_set(stop, '$.refused', json(?3))
          WHERE job = ?1 AND attempt = ?2 AND stop IS NOT NULL AND state IN ('claimed', 'started')",
-        told.number,
-        told.attempt,
+        report.number,
+        report.attempt,
         refused
     )
     .execute(&mut *batch.conn)
@@ -118,38 +121,39 @@ pub(super) async fn stop_refused(
     Ok(fenced(done.rows_affected() == 1))
 }
 
-/// The attempt counts nowhere; the job waits again, or is withdrawn where a stop is wished.
-pub(super) async fn void(batch: &mut WriteBatch<'_>, ask: &VoidReport) -> sqlx::Result<Fenced> {
-    let Some(standing) = batch.standing(JobRef::Number(ask.number)).await? else {
+/// Makes an attempt void: it does not count, and the job waits again, or is cancelled where a stop
+/// is requested.
+pub(super) async fn void(batch: &mut WriteBatch<'_>, report: &VoidReport) -> sqlx::Result<Fenced> {
+    let Some(snapshot) = batch.snapshot(JobRef::Number(report.number)).await? else {
         return Ok(Fenced::Stale);
     };
-    let Some(step) = standing.step_of(ask.attempt, Event::Voided) else {
+    let Some(step) = snapshot.step_of(report.attempt, Event::Voided) else {
         return Ok(Fenced::Stale);
     };
-    let at = ask.at.0;
+    let at = report.at.0;
     let done = sqlx::query!(
         "UPDATE attempts SET state = 'void', ended_at = ?3
          WHERE job = ?1 AND attempt = ?2 AND state IN ('claimed', 'started')",
-        ask.number,
-        ask.attempt,
+        report.number,
+        report.attempt,
         at
     )
     .execute(&mut *batch.conn)
     .await?;
     all_moved(done.rows_affected(), 1)?;
     uncount(batch, step).await?;
-    match &standing.stop {
-        Some(wish) => wishes::withdraw(batch, &standing, wish, ask.at).await?,
+    match &snapshot.stop {
+        Some(stop) => stop_requests::withdraw(batch, &snapshot, stop, report.at).await?,
         None => {
             move_job(batch, step).await?;
-            batch.record(step, None, RESCUE, ask.at);
+            batch.record(step, None, RESCUE, report.at);
         }
     }
-    Ok(Fenced::Done)
+    Ok(Fenced::Applied)
 }
 
-/// Takes an attempt out of the count of those that have started or may have; with it goes the
-/// start that a recovery may have believed in.
+/// Takes an attempt out of the count of those that have started or may have; and clears the job's
+/// start, which a recovery may have assumed, if it was the only one.
 async fn uncount(batch: &mut WriteBatch<'_>, step: Transition) -> sqlx::Result<()> {
     let from = step.from.name();
     let done = sqlx::query!(
@@ -180,7 +184,11 @@ async fn move_job(batch: &mut WriteBatch<'_>, step: Transition) -> sqlx::Result<
 }
 
 pub(super) fn fenced(written: bool) -> Fenced {
-    if written { Fenced::Done } else { Fenced::Stale }
+    if written {
+        Fenced::Applied
+    } else {
+        Fenced::Stale
+    }
 }
 
 /// Open attempts, of all jobs or of some.

@@ -1,6 +1,6 @@
-//! What users do to a job that has not started or is final: change it, delete it.
+//! Changes to a job that has not started, and the deletion of a final one.
 //!
-//! Files of segments are not touched here; the answer names them.
+//! The result of a deletion names the segment files; the caller unlinks them.
 
 use super::{
     columns::json,
@@ -12,18 +12,18 @@ use crate::{
     store::types::{Deleted, DeletedJob, Updated},
 };
 
-/// Changes a job that no attempt has been begun for, or whose attempts were void. What it was
-/// submitted as, its fingerprint, stays.
+/// Changes a job that has had no attempt, or only void ones. Its fingerprint, which is that of the
+/// submission, stays.
 pub(super) async fn update(
     batch: &mut WriteBatch<'_>,
     job: JobRef,
     change: &JobChange,
 ) -> sqlx::Result<Updated> {
-    let Some(standing) = batch.standing(job).await? else {
+    let Some(snapshot) = batch.snapshot(job).await? else {
         return Ok(Updated::NotFound);
     };
-    let number = standing.number;
-    if standing.begun || standing.state.is_final() {
+    let number = snapshot.number;
+    if snapshot.begun || snapshot.state.is_final() {
         return view::known(batch.conn, number).await.map(Updated::Started);
     }
     if let Some(queue) = &change.queue
@@ -60,15 +60,15 @@ async fn exists(batch: &mut WriteBatch<'_>, queue: &str) -> sqlx::Result<bool> {
     .await
 }
 
-/// Takes a final job out of the ledger, with all that hangs on it; its events stay. Its number is
-/// never given again, so nothing that still knows it can meet another job.
+/// Deletes a final job and all that belongs to it; its events stay. Its number is never used again,
+/// so a reference to it can never meet another job.
 pub(super) async fn delete(batch: &mut WriteBatch<'_>, job: JobRef) -> sqlx::Result<Deleted> {
-    let Some(standing) = batch.standing(job).await? else {
+    let Some(snapshot) = batch.snapshot(job).await? else {
         return Ok(Deleted::NotFound);
     };
-    let number = standing.number;
+    let number = snapshot.number;
     let job = view::known(batch.conn, number).await?;
-    if !standing.state.is_final() {
+    if !snapshot.state.is_final() {
         return Ok(Deleted::NotFinal(Box::new(job)));
     }
     let segments = segments(batch, number).await?;
@@ -85,7 +85,7 @@ pub(super) async fn delete(batch: &mut WriteBatch<'_>, job: JobRef) -> sqlx::Res
 }
 
 /// Every segment of a job that may have a file: those with rows, and the first one of each attempt,
-/// which may still be there although its bytes are rows or it stands for an attempt that is void.
+/// whose file may still exist although its bytes are rows or the attempt is void.
 async fn segments(
     batch: &mut WriteBatch<'_>,
     number: JobNumber,
@@ -105,7 +105,7 @@ async fn segments(
         .collect())
 }
 
-/// Takes an environment away that no job uses any more: it holds people's secrets.
+/// Deletes an environment that no job uses any more: it may hold secrets.
 async fn forget_environment(batch: &mut WriteBatch<'_>, hash: &[u8]) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM environments WHERE hash = ?1

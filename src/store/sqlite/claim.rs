@@ -1,7 +1,7 @@
 //! The claim: which queued jobs get a slot and a shim, and the attempts that this begins.
 //!
-//! Queues move independently, each in the order of priority and number; between queues the one
-//! with the fewest running jobs for its weight comes first. Nothing here talks to a shim.
+//! Each queue has its own order, by priority and number; between queues the one with the fewest
+//! running jobs for its weight comes first. The caller sends the jobs to the shims.
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use crate::{
     store::types::{Claimed, ClaimedJob},
 };
 
-/// Actor of the state change.
+/// Actor of the state change to `running`.
 const ACTOR: &str = "scheduler";
 
 /// A job that may run now.
@@ -39,38 +39,38 @@ struct Begun<'a> {
     at: i64,
 }
 
-/// Answers several claims as if they had come one behind the other. The first offers get the
-/// first jobs; `wanting` is what is left over behind all of them.
+/// Executes several claims as if they had come one after the other. The first offers get the first
+/// jobs; `wanting` is what is left over after all of them.
 pub(super) async fn claim(
     batch: &mut WriteBatch<'_>,
-    asks: &[&ClaimRequest],
+    requests: &[&ClaimRequest],
 ) -> sqlx::Result<Vec<Claimed>> {
-    let offers = asks.iter().map(|ask| ask.offers.len()).sum();
+    let offers = requests.iter().map(|request| request.offers.len()).sum();
     let (candidates, ready) = candidates(batch, offers).await?;
     let mut candidates = candidates.into_iter();
-    let mut claimed = Vec::with_capacity(asks.len());
+    let mut claimed = Vec::with_capacity(requests.len());
     let mut taken = 0;
-    for ask in asks {
-        let jobs: Vec<_> = candidates.by_ref().take(ask.offers.len()).collect();
+    for request in requests {
+        let jobs: Vec<_> = candidates.by_ref().take(request.offers.len()).collect();
         taken += jobs.len();
-        claimed.push(begin(batch, ask, jobs).await?);
+        claimed.push(begin(batch, request, jobs).await?);
     }
     let wanting = (ready - taken) as u32;
     claimed
         .iter_mut()
-        .for_each(|answer| answer.wanting = wanting);
+        .for_each(|claimed| claimed.wanting = wanting);
     Ok(claimed)
 }
 
-/// Moves the jobs, writes their attempts and gives them to the ask's shims, in order.
+/// Changes the jobs' state, writes their attempts and assigns them to the offered shims, in order.
 async fn begin(
     batch: &mut WriteBatch<'_>,
-    ask: &ClaimRequest,
+    request: &ClaimRequest,
     jobs: Vec<ClaimCandidate>,
 ) -> sqlx::Result<Claimed> {
     let mut claims = Vec::with_capacity(jobs.len());
     let mut steps = Vec::with_capacity(jobs.len());
-    for (ClaimCandidate { step, mut claim }, offer) in jobs.into_iter().zip(&ask.offers) {
+    for (ClaimCandidate { step, mut claim }, offer) in jobs.into_iter().zip(&request.offers) {
         claim.shim.clone_from(&offer.shim);
         claims.push(claim);
         steps.push(step);
@@ -78,10 +78,10 @@ async fn begin(
     if !claims.is_empty() {
         add_inputs(batch, &mut claims).await?;
         update_jobs(batch, &steps).await?;
-        insert_attempts(batch, ask, &claims).await?;
+        insert_attempts(batch, request, &claims).await?;
     }
     for step in steps {
-        batch.record(step, None, ACTOR, ask.at);
+        batch.record(step, None, ACTOR, request.at);
     }
     Ok(Claimed { claims, wanting: 0 })
 }
@@ -112,19 +112,22 @@ async fn update_jobs(batch: &mut WriteBatch<'_>, steps: &[Transition]) -> sqlx::
 
 async fn insert_attempts(
     batch: &mut WriteBatch<'_>,
-    ask: &ClaimRequest,
+    request: &ClaimRequest,
     claims: &[ClaimedJob],
 ) -> sqlx::Result<()> {
-    let begun = claims.iter().zip(&ask.offers).map(|(claim, offer)| Begun {
-        number: claim.number,
-        attempt: claim.attempt,
-        shim: &offer.shim,
-        version: &offer.version,
-        boot_id: &ask.boot_id,
-        instance: &ask.instance,
-        start_offset: int(claim.start_offset),
-        at: ask.at.0,
-    });
+    let begun = claims
+        .iter()
+        .zip(&request.offers)
+        .map(|(claim, offer)| Begun {
+            number: claim.number,
+            attempt: claim.attempt,
+            shim: &offer.shim,
+            version: &offer.version,
+            boot_id: &request.boot_id,
+            instance: &request.instance,
+            start_offset: int(claim.start_offset),
+            at: request.at.0,
+        });
     let rows = json(&begun.collect::<Vec<_>>())?;
     sqlx::query!(
         "INSERT INTO attempts (job, attempt, state, shim, shim_version, boot_id, instance,
@@ -140,7 +143,7 @@ async fn insert_attempts(
     Ok(())
 }
 
-/// The most free slots that any one queue has.
+/// The largest number of free slots of any one queue.
 async fn free_slots(batch: &mut WriteBatch<'_>) -> sqlx::Result<i64> {
     let free = sqlx::query_scalar!(
         r#"SELECT max(concurrency - (SELECT count(*) FROM jobs
@@ -152,8 +155,8 @@ async fn free_slots(batch: &mut WriteBatch<'_>) -> sqlx::Result<i64> {
     Ok(free.unwrap_or(0))
 }
 
-/// The first `wanted` jobs that may run now, and how many there are in all. Looks at no more
-/// rows than there are free slots, however long the queues are.
+/// The first `wanted` jobs that may run now, and how many there are in all. Per queue it reads no
+/// more rows than there are free slots, however long the queues are.
 async fn candidates(
     batch: &mut WriteBatch<'_>,
     wanted: usize,
@@ -162,7 +165,7 @@ async fn candidates(
     if free <= 0 {
         return Ok((Vec::new(), 0));
     }
-    // One row at least, because each tells how many there are.
+    // At least one row, because each has the total in it.
     let limit = wanted.max(1) as i64;
     let rows = sqlx::query_as!(
         ReadyRow,
@@ -210,9 +213,9 @@ async fn candidates(
     Ok((candidates.collect::<sqlx::Result<_>>()?, ready))
 }
 
-/// A job that may run now, as its statement finds it.
+/// A job that may run now, as the statement returns it.
 struct ReadyRow {
-    /// How many such jobs there are.
+    /// The total of such jobs.
     ready: i64,
     number: JobNumber,
     id: String,

@@ -1,12 +1,11 @@
-//! How values travel into columns and back.
-//!
-//! It does not know which table they belong to.
+//! Converts values into columns and back.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, value::RawValue};
 
-/// A value in the database, or on its way there, that cannot be what we wrote.
+/// The error for a value in the database, or on its way there, that this program cannot have
+/// written.
 pub(super) fn malformed(what: impl std::fmt::Display) -> sqlx::Error {
     sqlx::Error::Decode(what.to_string().into())
 }
@@ -21,8 +20,8 @@ pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> sqlx::Res
     serde_json::from_str(text).map_err(malformed)
 }
 
-/// The same, with numbers as `str::parse` reads them: what `serde_json` makes of one that has a fraction
-/// may be its neighbour, and a stored length of time is to be shown as it was submitted.
+/// The same, with numbers as `str::parse` reads them: `serde_json` may read a number with a
+/// fraction as its neighbour, and a stored length of time must be shown as it was submitted.
 pub(super) fn from_json_exactly<T: serde::de::DeserializeOwned>(text: &str) -> sqlx::Result<T> {
     let value = exact(text).map_err(malformed)?;
     serde_json::from_value(value).map_err(malformed)
@@ -52,12 +51,12 @@ pub(super) fn from_json_opt<T: serde::de::DeserializeOwned>(
     text.map(from_json).transpose()
 }
 
-/// Sizes and offsets end at 2^63-1, in SQLite as in the contract.
+/// An integer column's value. Sizes and offsets end at 2^63-1, in SQLite as in the protocol.
 pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// Bytes on their way through JSON; `unhex` takes them out again.
+/// Bytes as hex, to pass them through JSON; SQL's `unhex` decodes them.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {

@@ -1,8 +1,8 @@
-//! Which error the system gave SQLite when it failed: its own codes call a quota that is used up, a
-//! process without descriptors and a broken disk the same.
+//! The system's error number after SQLite failed: SQLite's own codes do not distinguish a used-up
+//! quota, a process without descriptors and a broken disk.
 //!
-//! What follows from it is not decided here.
-#![allow(unsafe_code)] // SQLite tells it through its C interface alone.
+//! `writer` decides what follows from it.
+#![allow(unsafe_code)] // Only SQLite's C interface has it.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use sqlx::SqliteConnection;
 pub(super) async fn of_last_failure(conn: &mut SqliteConnection) -> Option<io::Error> {
     let mut handle = conn.lock_handle().await.ok()?;
     let connection = handle.as_raw_handle().as_ptr();
-    // SAFETY: the connection is open and nobody else uses it as long as its handle is locked.
+    // SAFETY: the connection is open and no other code uses it while its handle is locked.
     let errno = unsafe { sqlite3_system_errno(connection) };
     (errno != 0).then(|| io::Error::from_raw_os_error(errno))
 }

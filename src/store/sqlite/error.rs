@@ -1,6 +1,4 @@
-//! What SQLite's refusals mean: for a caller, and for the one task that writes.
-//!
-//! It does not know which statement was refused.
+//! What SQLite's errors mean: for a caller, and for the task that writes.
 
 use std::{
     error::Error,
@@ -35,19 +33,19 @@ mod code {
 /// What a failed transaction means for the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureAction {
-    /// Nothing was written; there may be room again later.
+    /// Nothing was written; there may be disk space again later.
     DiskFull,
-    /// Somebody else holds the file's lock, or there are no descriptors or no memory. Nothing was
+    /// Another process holds the file's lock, or there are no descriptors or no memory. Nothing was
     /// written.
     Busy,
     /// The file cannot be trusted any more: nothing may be acknowledged from here on.
     Broken,
-    /// Something in the batch was refused; the rest of it may be fine.
+    /// One write of the batch was refused; the others may be fine.
     Refused,
 }
 
 /// What `error` means for the writer.
-pub(super) fn verdict(error: &sqlx::Error) -> FailureAction {
+pub(super) fn failure_action(error: &sqlx::Error) -> FailureAction {
     let Some(extended) = sqlite_code(error) else {
         return match error {
             sqlx::Error::Io(e) if is_out_of_room(e) => FailureAction::DiskFull,
@@ -62,20 +60,20 @@ pub(super) fn verdict(error: &sqlx::Error) -> FailureAction {
         code::IOERR if extended == code::IOERR_SHMSIZE => FailureAction::DiskFull,
         code::READONLY | code::IOERR | code::CORRUPT | code::NOTADB => FailureAction::Broken,
         // No descriptor was left, for example: nothing was written. Whether the file still has its
-        // name is looked at by itself.
+        // name is checked separately (`Presence`).
         code::CANTOPEN => FailureAction::Refused,
         _ => FailureAction::Refused,
     }
 }
 
-/// Whether a write failed. Of a quota that is used up SQLite says no more than of a broken disk.
+/// Whether a write failed. SQLite reports a used-up quota like a broken disk.
 pub(super) fn is_failed_write(error: &sqlx::Error) -> bool {
     sqlite_code(error) == Some(code::IOERR_WRITE)
 }
 
-/// Whether the same may be answered when it is asked again: nothing is wrong with the question, and
-/// the file itself is not known to be damaged.
-fn may_pass(error: &sqlx::Error) -> bool {
+/// Whether the same call may succeed when it is repeated: nothing is wrong with the call, and the
+/// file itself is not known to be damaged.
+fn is_transient(error: &sqlx::Error) -> bool {
     match sqlite_code(error).map(|extended| extended & 0xff) {
         Some(primary) => matches!(
             primary,
@@ -88,13 +86,14 @@ fn may_pass(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether a file could not be opened, read or written, so that the system has given an error.
-pub(super) fn comes_from_a_file(error: &sqlx::Error) -> bool {
+/// Whether a file could not be opened, read or written, so that the system has an error number for
+/// it.
+pub(super) fn is_file_error(error: &sqlx::Error) -> bool {
     let primary = sqlite_code(error).map(|extended| extended & 0xff);
     matches!(primary, Some(code::IOERR | code::CANTOPEN))
 }
 
-/// Whether there is no room, on the disk or in a quota.
+/// Whether there is no space, on the disk or in a quota.
 pub(super) fn is_out_of_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -102,23 +101,24 @@ pub(super) fn is_out_of_room(error: &io::Error) -> bool {
     )
 }
 
-/// The extended result code of SQLite, where it was SQLite that refused.
+/// The extended result code, if the error is SQLite's.
 fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        match (&error, verdict(&error)) {
+        match (&error, failure_action(&error)) {
             (sqlx::Error::PoolClosed, _) => Self::Stopping,
             (_, FailureAction::DiskFull) => Self::DiskFull,
-            _ if may_pass(&error) => Self::Unavailable(Arc::new(error)),
+            _ if is_transient(&error) => Self::Unavailable(Arc::new(error)),
             _ => Self::Database(Arc::new(error)),
         }
     }
 }
 
-/// SQLite's errors cannot be compared: two are equal that are of one kind and say the same.
+/// SQLite's errors cannot be compared: two are equal that are of one kind and have the same
+/// message.
 impl PartialEq for StoreError {
     fn eq(&self, other: &Self) -> bool {
         discriminant(self) == discriminant(other) && self.to_string() == other.to_string()
@@ -130,7 +130,7 @@ impl Eq for StoreError {}
 impl OpenError {
     /// No connection to `path` could be made.
     pub(super) fn no_connection(path: &Path, error: sqlx::Error) -> Self {
-        match verdict(&error) {
+        match failure_action(&error) {
             FailureAction::DiskFull => Self::about(
                 path,
                 "cannot be opened: the disk is full; make room and start again",
@@ -139,12 +139,12 @@ impl OpenError {
         }
     }
 
-    /// A sentence about `path`: what is wrong with it.
+    /// What is wrong with the database at `path`.
     pub(super) fn about(path: &Path, what: impl std::fmt::Display) -> Self {
         Self::Unusable(format!("the database {} {what}", path.display()))
     }
 
-    /// The same, where another error is the cause.
+    /// The same, with another error as its cause.
     pub(super) fn failed(
         path: &Path,
         what: &str,
@@ -163,15 +163,21 @@ mod tests {
 
     #[test]
     fn only_what_casts_doubt_on_the_file_breaks_the_writer() {
-        assert_eq!(verdict(&sqlx::Error::WorkerCrashed), FailureAction::Broken);
-        assert_eq!(verdict(&sqlx::Error::RowNotFound), FailureAction::Refused);
-        assert_eq!(verdict(&malformed("x")), FailureAction::Refused);
+        assert_eq!(
+            failure_action(&sqlx::Error::WorkerCrashed),
+            FailureAction::Broken
+        );
+        assert_eq!(
+            failure_action(&sqlx::Error::RowNotFound),
+            FailureAction::Refused
+        );
+        assert_eq!(failure_action(&malformed("x")), FailureAction::Refused);
         for (kind, expected) in [
             (ErrorKind::QuotaExceeded, FailureAction::DiskFull),
             (ErrorKind::Other, FailureAction::Broken),
         ] {
             let error = sqlx::Error::Io(kind.into());
-            assert_eq!(verdict(&error), expected, "{kind}");
+            assert_eq!(failure_action(&error), expected, "{kind}");
         }
     }
 
@@ -179,25 +185,25 @@ mod tests {
     fn a_shortage_is_no_broken_disk() {
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
             let error = sqlx::Error::Io(io::Error::from_raw_os_error(errno));
-            assert_eq!(verdict(&error), FailureAction::Busy, "{error}");
+            assert_eq!(failure_action(&error), FailureAction::Busy, "{error}");
         }
         let error = sqlx::Error::Io(io::Error::from_raw_os_error(libc::EIO));
-        assert_eq!(verdict(&error), FailureAction::Broken);
+        assert_eq!(failure_action(&error), FailureAction::Broken);
     }
 
     #[test]
     fn the_cause_of_an_error_is_kept() {
-        let told = StoreError::from(sqlx::Error::PoolTimedOut);
-        let cause = told.source().expect("a cause").to_string();
+        let error = StoreError::from(sqlx::Error::PoolTimedOut);
+        let cause = error.source().expect("a cause").to_string();
         assert_eq!(
-            told.to_string(),
+            error.to_string(),
             format!("the database cannot be used now: {cause}")
         );
         let io = io::Error::from_raw_os_error(libc::EACCES);
-        let told = OpenError::failed(Path::new("/d/x.db"), "cannot be opened", io);
-        let cause = told.source().expect("a cause").to_string();
+        let error = OpenError::failed(Path::new("/d/x.db"), "cannot be opened", io);
+        let cause = error.source().expect("a cause").to_string();
         assert_eq!(
-            told.to_string(),
+            error.to_string(),
             format!("the database /d/x.db cannot be opened: {cause}")
         );
     }
@@ -209,12 +215,12 @@ mod tests {
             sqlx::Error::WorkerCrashed,
             sqlx::Error::Io(io::Error::from_raw_os_error(libc::EMFILE)),
         ] {
-            let told = StoreError::from(error);
-            assert!(matches!(told, StoreError::Unavailable(_)), "{told}");
+            let error = StoreError::from(error);
+            assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
         }
         for error in [sqlx::Error::RowNotFound, malformed("x")] {
-            let told = StoreError::from(error);
-            assert!(matches!(told, StoreError::Database(_)), "{told}");
+            let error = StoreError::from(error);
+            assert!(matches!(error, StoreError::Database(_)), "{error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Every state change as a row: the audit trail and the event feed.
 //!
-//! It does not know which changes are allowed; `job::state` does.
+//! `job::state` says which changes are allowed.
 
 use serde::Serialize;
 use sqlx::{SqliteConnection, SqlitePool};
@@ -41,7 +41,7 @@ pub(super) async fn insert(conn: &mut SqliteConnection, events: &[NewEvent]) -> 
     Ok(())
 }
 
-/// State changes of a job behind the event `after`, in order.
+/// State changes of a job after the event `after`, in order.
 pub(in crate::store) async fn changes(
     readers: &SqlitePool,
     number: JobNumber,

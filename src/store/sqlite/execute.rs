@@ -1,53 +1,53 @@
-//! How a batch of writes is executed.
+//! Executes a batch of writes.
 //!
-//! It does not know when a batch begins or how it is committed; `writer` does.
+//! `writer` forms the batches and commits them.
 
 use super::{
     attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, nodes, outputs,
-    queues, wishes,
+    queues, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
 
-/// Executes writes that are sorted by rank; one answer each, in the same order.
+/// Executes writes that are sorted by rank; one result each, in the same order.
 pub(super) async fn execute(
     batch: &mut WriteBatch<'_>,
-    asks: &[Write],
+    writes: &[Write],
 ) -> sqlx::Result<Vec<WriteResult>> {
-    let mut answers = Vec::with_capacity(asks.len());
-    for group in asks.chunk_by(|a, b| a.rank() == b.rank()) {
+    let mut results = Vec::with_capacity(writes.len());
+    for group in writes.chunk_by(|a, b| a.rank() == b.rank()) {
         match group[0] {
             Write::Submit(_) => {
                 let batches: Vec<_> = group.iter().filter_map(Write::as_submit).collect();
                 let submitted = jobs::submit(batch, &batches).await?;
-                answers.extend(submitted.into_iter().map(WriteResult::Submitted));
+                results.extend(submitted.into_iter().map(WriteResult::Submitted));
             }
             Write::Started(_) => {
                 let starts: Vec<_> = group.iter().filter_map(Write::as_started).collect();
                 let fenced = attempts::started(batch, &starts).await?;
-                answers.extend(fenced.into_iter().map(WriteResult::Fenced));
+                results.extend(fenced.into_iter().map(WriteResult::Fenced));
             }
             Write::Finish(_) => {
                 let finishes: Vec<_> = group.iter().filter_map(Write::as_finish).collect();
                 let fenced = finish::finish(batch, &finishes).await?;
-                answers.extend(fenced.into_iter().map(WriteResult::Fenced));
+                results.extend(fenced.into_iter().map(WriteResult::Fenced));
             }
             Write::Claim(_) => {
                 let claims: Vec<_> = group.iter().filter_map(Write::as_claim).collect();
                 let claimed = claim::claim(batch, &claims).await?;
-                answers.extend(claimed.into_iter().map(WriteResult::Claimed));
+                results.extend(claimed.into_iter().map(WriteResult::Claimed));
             }
             _ => {
-                for ask in group {
-                    answers.push(execute_one(batch, ask).await?);
+                for write in group {
+                    results.push(execute_one(batch, write).await?);
                 }
             }
         }
     }
-    Ok(answers)
+    Ok(results)
 }
 
-async fn execute_one(batch: &mut WriteBatch<'_>, ask: &Write) -> sqlx::Result<WriteResult> {
-    Ok(match ask {
+async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<WriteResult> {
+    Ok(match write {
         Write::BeginEpoch(boot_id, place) => {
             WriteResult::Epoch(nodes::begin_epoch(batch.conn, boot_id, place).await?)
         }
@@ -55,22 +55,24 @@ async fn execute_one(batch: &mut WriteBatch<'_>, ask: &Write) -> sqlx::Result<Wr
         Write::DeleteQueue(name) => {
             WriteResult::QueueDeleted(queues::delete(batch.conn, name).await?)
         }
-        Write::Paused(told) => WriteResult::Fenced(attempts::paused(batch, told).await?),
-        Write::StopRefused(told) => WriteResult::Fenced(attempts::stop_refused(batch, told).await?),
-        Write::WishStop(job, wish) => {
-            WriteResult::Wished(Box::new(wishes::stop(batch, *job, wish).await?))
+        Write::Paused(report) => WriteResult::Fenced(attempts::paused(batch, report).await?),
+        Write::StopRefused(report) => {
+            WriteResult::Fenced(attempts::stop_refused(batch, report).await?)
         }
-        Write::WishPause(ask) => {
-            WriteResult::PauseWished(Box::new(wishes::pause(batch, ask).await?))
+        Write::RequestStop(job, request) => {
+            WriteResult::StopRequested(Box::new(stop_requests::stop(batch, *job, request).await?))
+        }
+        Write::RequestPause(request) => {
+            WriteResult::PauseRequested(Box::new(stop_requests::pause(batch, request).await?))
         }
         Write::Input(job, input) => {
-            WriteResult::InputMet(Box::new(inputs::input(batch, *job, input).await?))
+            WriteResult::InputOutcome(Box::new(inputs::input(batch, *job, input).await?))
         }
         Write::Update(job, update) => {
             WriteResult::Updated(Box::new(change::update(batch, *job, update).await?))
         }
         Write::Delete(job) => WriteResult::Deleted(Box::new(change::delete(batch, *job).await?)),
-        Write::Void(ask) => WriteResult::Fenced(attempts::void(batch, ask).await?),
+        Write::Void(report) => WriteResult::Fenced(attempts::void(batch, report).await?),
         Write::SegmentRead(row) => WriteResult::Fenced(outputs::segment_read(batch, row).await?),
         Write::Submit(_) | Write::Started(_) | Write::Finish(_) | Write::Claim(_) => {
             return Err(super::columns::malformed(

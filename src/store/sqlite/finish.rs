@@ -1,6 +1,6 @@
-//! The end of attempts: exit facts, output, the job's final state, all in one transaction.
+//! The end of attempts: exit facts, output and the job's final state, all in one transaction.
 //!
-//! What the outcome is has been decided by the caller; what is allowed, by `job::state`.
+//! The caller has decided the outcome; `job::state` decides what is allowed.
 
 use std::collections::HashSet;
 
@@ -14,14 +14,15 @@ use super::{
 };
 use crate::{
     job::{
-        Exit, ExitFacts, JobNumber, Reason, StopFacts, StopWish,
+        Exit, ExitFacts, JobNumber, Reason, StopFacts, StopRequest,
         loss::{AfterLoss, after_loss},
         state::Event,
     },
     store::types::{Fenced, Finish, OutputPlacement},
 };
 
-/// A job's columns at its end. Counts and usage are those of the attempt; they add up.
+/// A job's columns at its end. Counts and usage are those of the attempt; SQL adds them to the
+/// job's.
 #[derive(Serialize)]
 struct JobEnd<'a> {
     #[serde(flatten)]
@@ -45,7 +46,7 @@ struct JobEnd<'a> {
     output_sha256: Option<&'a str>,
 }
 
-/// An attempt's columns at its end. The digest's state travels as hex, for JSON's sake.
+/// An attempt's columns at its end. The digest's state is hex inside of JSON.
 #[derive(Serialize)]
 struct AttemptEnd<'a> {
     number: JobNumber,
@@ -59,44 +60,44 @@ struct AttemptEnd<'a> {
     hash_state: Option<String>,
 }
 
-/// An end that is to be written.
+/// An end to be written.
 struct EndToWrite<'a> {
     step: Transition,
     finish: &'a Finish,
     /// Why the job has failed, if it has.
     reason: Option<Reason>,
-    /// The wish that a lost job is cancelled by instead of being run again.
-    cancelled_by: Option<StopWish>,
+    /// The request that cancels a lost job, which would else run again.
+    cancelled_by: Option<StopRequest>,
 }
 
-/// Makes jobs final, or lets them wait for another attempt where one was lost. Those whose attempt
-/// is not the current one (any more) are stale.
+/// Makes jobs final, or queues them again where an attempt was lost. An end of an attempt that is
+/// not the current one is stale.
 pub(super) async fn finish(
     batch: &mut WriteBatch<'_>,
     finishes: &[&Finish],
 ) -> sqlx::Result<Vec<Fenced>> {
     let numbers: Vec<_> = finishes.iter().map(|finish| finish.number).collect();
-    let mut standings = batch.standings(&numbers).await?;
+    let mut snapshots = batch.snapshots(&numbers).await?;
     let mut ends = Vec::with_capacity(finishes.len());
     let mut fences = Vec::with_capacity(finishes.len());
     let mut reread = HashSet::new();
     let mut interactive = Vec::new();
     for finish in finishes {
-        // Taken out: a second end of the same job in one batch is as stale as a later one.
-        let standing = standings.remove(&finish.number);
-        let end = standing.as_ref().and_then(|standing| end(standing, finish));
+        // Removed: a second end of the same job in one batch is as stale as a later one.
+        let snapshot = snapshots.remove(&finish.number);
+        let end = snapshot.as_ref().and_then(|snapshot| end(snapshot, finish));
         fences.push(match &end {
             None => Fenced::Stale,
-            Some(end) if end.step.to.is_final() => Fenced::Done,
-            Some(_) => Fenced::Again,
+            Some(end) if end.step.to.is_final() => Fenced::Applied,
+            Some(_) => Fenced::Requeued,
         });
-        let (Some(standing), Some(end)) = (standing, end) else {
+        let (Some(snapshot), Some(end)) = (snapshot, end) else {
             continue;
         };
-        if standing.has_segments {
+        if snapshot.has_segments {
             reread.insert(finish.number);
         }
-        if standing.interactive && end.step.to.is_final() {
+        if snapshot.interactive && end.step.to.is_final() {
             interactive.push(finish.number);
         }
         ends.push(end);
@@ -115,20 +116,20 @@ pub(super) async fn finish(
                 &end.finish.actor,
                 end.finish.at,
             ),
-            Some(wish) => batch.record(end.step, None, &wish.by, end.finish.at),
+            Some(request) => batch.record(end.step, None, &request.by, end.finish.at),
         }
     }
     Ok(fences)
 }
 
-/// Where the end of its attempt takes a job.
-fn end<'a>(standing: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>> {
-    let stop = standing.stop.as_ref();
+/// The change that the end of its attempt makes to a job.
+fn end<'a>(snapshot: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>> {
+    let stop = snapshot.stop.as_ref();
     let after = match &finish.facts {
         Some(_) => AfterLoss::Fail,
         None => {
             let looked = finish.survivors_unknown.is_none();
-            after_loss(standing.on_lost, standing.lost, stop.is_some(), looked)
+            after_loss(snapshot.on_lost, snapshot.lost, stop.is_some(), looked)
         }
     };
     let event = match after {
@@ -137,7 +138,7 @@ fn end<'a>(standing: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>>
         AfterLoss::Cancel => Event::Withdrawn,
     };
     Some(EndToWrite {
-        step: standing.step_of(finish.attempt, event)?,
+        step: snapshot.step_of(finish.attempt, event)?,
         finish,
         reason: finish.reason.filter(|_| after == AfterLoss::Fail),
         cancelled_by: stop.filter(|_| after == AfterLoss::Cancel).cloned(),
@@ -185,11 +186,11 @@ fn job_end<'a>(end: &EndToWrite<'a>) -> sqlx::Result<JobEnd<'a>> {
         Some(Exit::SpawnFailed(error)) if finish.reason == Some(Reason::Spawn) => {
             (None, None, Some(json(error)?))
         }
-        // Stopped before there was a process, or nobody knows.
+        // Stopped before there was a process, or lost.
         Some(Exit::SpawnFailed(_)) | None => (None, None, None),
     };
     let stop = match &end.cancelled_by {
-        Some(wish) => Some(StopFacts::unheard(wish)),
+        Some(request) => Some(StopFacts::undelivered(request)),
         None => facts.and_then(|facts| facts.stop.clone()),
     };
     let is_final = step.to.is_final();
@@ -254,19 +255,24 @@ fn attempt_end(finish: &Finish) -> sqlx::Result<AttemptEnd<'_>> {
     })
 }
 
-/// Rows replace segments: where both exist for an attempt, those of its segments go; and where
-/// segments have become a gap, those of these.
+/// Rows replace segments: where both exist for an attempt, the segments' rows are deleted; where
+/// segments have become a gap, so are theirs.
 async fn keep_output(
     batch: &mut WriteBatch<'_>,
     ends: &[EndToWrite<'_>],
     with_segments: &HashSet<JobNumber>,
 ) -> sqlx::Result<()> {
-    let mut pieces = Vec::new();
+    let mut output_rows = Vec::new();
     let mut segments = Vec::new();
     for EndToWrite { finish, .. } in ends {
         match &finish.kept {
             OutputPlacement::Rows { chunks, gaps } => {
-                pieces.extend(outputs::pieces(finish.number, finish.attempt, chunks, gaps));
+                output_rows.extend(outputs::output_rows(
+                    finish.number,
+                    finish.attempt,
+                    chunks,
+                    gaps,
+                ));
                 if with_segments.contains(&finish.number) {
                     outputs::forget_segments(batch, finish.number, finish.attempt).await?;
                 }
@@ -276,11 +282,16 @@ async fn keep_output(
                 if with_segments.contains(&finish.number) {
                     outputs::forget_dropped(batch, finish.number, finish.attempt, gaps).await?;
                 }
-                pieces.extend(outputs::pieces(finish.number, finish.attempt, &[], gaps));
+                output_rows.extend(outputs::output_rows(
+                    finish.number,
+                    finish.attempt,
+                    &[],
+                    gaps,
+                ));
             }
         }
     }
-    outputs::insert_pieces(batch, &pieces).await?;
+    outputs::insert_output_rows(batch, &output_rows).await?;
     outputs::insert_segments(batch, &segments).await
 }
 

@@ -1,46 +1,46 @@
-//! Inputs that come before a job's start: kept, handed to the attempt that is claimed, gone when
+//! Inputs that come before a job's start: kept, given to the attempt that is claimed, deleted when
 //! the job is final.
 //!
-//! Whether an input is kept or belongs to a shim is decided here, in the transaction that no claim
-//! can get into: what came before it is in the claim, what comes behind it goes to the shim.
+//! Whether an input is kept or belongs to a shim is decided here, in a transaction that a claim
+//! cannot interrupt: what came before the claim is part of it, what comes after goes to the shim.
 
 use std::collections::HashMap;
 
 use super::{columns::json, job_snapshot::WriteBatch};
 use crate::{
     job::{Input, InputAnswer, JobNumber, JobRef},
-    store::types::InputMet,
+    store::types::InputOutcome,
 };
 
-/// Keeps an input of a job that waits; else tells who is to have it.
+/// Keeps an input of a waiting job; else names the shim that must get it.
 pub(super) async fn input(
     batch: &mut WriteBatch<'_>,
     job: JobRef,
     input: &Input,
-) -> sqlx::Result<InputMet> {
-    let Some(standing) = batch.standing(job).await? else {
-        return Ok(InputMet::NotFound);
+) -> sqlx::Result<InputOutcome> {
+    let Some(snapshot) = batch.snapshot(job).await? else {
+        return Ok(InputOutcome::NotFound);
     };
-    let number = standing.number;
-    if !standing.interactive || standing.state.is_final() {
-        return Ok(InputMet::Unfit {
+    let number = snapshot.number;
+    if !snapshot.interactive || snapshot.state.is_final() {
+        return Ok(InputOutcome::Unfit {
             number,
-            interactive: standing.interactive,
-            state: standing.state,
+            interactive: snapshot.interactive,
+            state: snapshot.state,
         });
     }
-    if let Some(shim) = standing.shim.filter(|_| standing.state.is_active()) {
-        return Ok(InputMet::ToShim {
+    if let Some(shim) = snapshot.shim.filter(|_| snapshot.state.is_active()) {
+        return Ok(InputOutcome::ToShim {
             number,
-            attempt: standing.attempt,
+            attempt: snapshot.attempt,
             shim,
         });
     }
     let answer = keep(batch, number, input).await?;
-    Ok(InputMet::Kept { number, answer })
+    Ok(InputOutcome::Kept { number, answer })
 }
 
-/// Keeps it as a shim would: whole or not at all, not behind an end, and not twice.
+/// Keeps it as a shim would: whole or not at all, not after an `eof`, and not twice.
 async fn keep(
     batch: &mut WriteBatch<'_>,
     number: JobNumber,
@@ -112,8 +112,8 @@ async fn insert(
     Ok(())
 }
 
-/// What was kept for these jobs, each in the order in which it came. It stays kept: the attempt may
-/// turn out never to have begun.
+/// What was kept for these jobs, each in the order of arrival. It stays in the table: the attempt
+/// may become void.
 pub(super) async fn kept(
     batch: &mut WriteBatch<'_>,
     jobs: &[JobNumber],
@@ -141,7 +141,7 @@ pub(super) async fn kept(
     Ok(kept)
 }
 
-/// These jobs are final: nobody reads what was kept for them any more.
+/// Deletes what was kept for these jobs, which are final.
 pub(super) async fn forget(batch: &mut WriteBatch<'_>, jobs: &[JobNumber]) -> sqlx::Result<()> {
     if jobs.is_empty() {
         return Ok(());

@@ -1,7 +1,7 @@
-//! Where jobs stand, read inside the transaction that is about to move them.
+//! The state of jobs, read inside the transaction that is about to change it.
 //!
-//! Here the pure table of transitions meets the rows: a write asks what `job::state::next` says
-//! about the state it found, and its UPDATE then names that state again.
+//! Here the pure table of transitions meets the rows: a write asks `job::state::next` about the
+//! state that it found, and its UPDATE then names that state again.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use super::{
     view,
 };
 use crate::job::{
-    JobId, JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopWish,
+    JobId, JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopRequest,
     state::{Event, next},
 };
 
@@ -24,7 +24,7 @@ use crate::job::{
 pub(super) struct WriteBatch<'c> {
     pub conn: &'c mut SqliteConnection,
     pub events: Vec<events::NewEvent>,
-    /// What digests of secrets are made with.
+    /// The secret key of digests.
     pub key: &'c DigestKey,
 }
 
@@ -35,16 +35,16 @@ pub(super) struct JobSnapshot {
     pub state: JobState,
     /// The current or last attempt; 0 before the first.
     pub attempt: u32,
-    /// Of that attempt.
+    /// The id of that attempt's shim; `None` before the first attempt.
     pub shim: Option<String>,
-    pub stop: Option<StopWish>,
+    pub stop: Option<StopRequest>,
     pub pause: bool,
     /// Whether its stdin takes inputs.
     pub interactive: bool,
-    /// What it wants where an attempt is lost, and how many have been.
+    /// Its policy for a lost attempt, and how many of its attempts have been lost.
     pub on_lost: OnLost,
     pub lost: u32,
-    /// Whether an attempt has started or may have.
+    /// Whether an attempt has started or may have; void ones do not count.
     pub begun: bool,
     /// Whether rows of segments exist.
     pub has_segments: bool,
@@ -60,7 +60,7 @@ pub(super) struct Transition {
 }
 
 impl JobSnapshot {
-    /// The step that `event` makes this job take, if the table knows one.
+    /// The step that `event` makes this job take, if the table of transitions has one.
     pub fn step(&self, event: Event) -> Option<Transition> {
         Some(Transition {
             number: self.number,
@@ -70,16 +70,16 @@ impl JobSnapshot {
         })
     }
 
-    /// The same, for a writer that speaks for `attempt`: one that is not the current one is stale.
-    /// (One that has ended is too, because the table knows no such step.)
+    /// The same, for a write about `attempt`: one that is not the current one is stale. (One that
+    /// has ended is too, because the table has no such step.)
     pub fn step_of(&self, attempt: u32, event: Event) -> Option<Transition> {
         self.step(event).filter(|_| self.attempt == attempt)
     }
 }
 
 impl WriteBatch<'_> {
-    /// Where these jobs stand. Numbers that no job has are missing.
-    pub async fn standings(
+    /// Snapshots of these jobs. Numbers that no job has are missing.
+    pub async fn snapshots(
         &mut self,
         numbers: &[JobNumber],
     ) -> sqlx::Result<HashMap<JobNumber, JobSnapshot>> {
@@ -102,7 +102,7 @@ impl WriteBatch<'_> {
         .await?
         .into_iter()
         .map(|row| {
-            let standing = JobSnapshot {
+            let snapshot = JobSnapshot {
                 number: row.number,
                 state: events::state(&row.state)?,
                 attempt: row.attempt,
@@ -115,17 +115,17 @@ impl WriteBatch<'_> {
                 begun: row.begun,
                 has_segments: row.has_segments,
             };
-            Ok((row.number, standing))
+            Ok((row.number, snapshot))
         })
         .collect()
     }
 
-    /// Where one job stands.
-    pub async fn standing(&mut self, job: JobRef) -> sqlx::Result<Option<JobSnapshot>> {
+    /// The snapshot of one job.
+    pub async fn snapshot(&mut self, job: JobRef) -> sqlx::Result<Option<JobSnapshot>> {
         let Some(number) = self.resolve(job).await? else {
             return Ok(None);
         };
-        Ok(self.standings(&[number]).await?.remove(&number))
+        Ok(self.snapshots(&[number]).await?.remove(&number))
     }
 
     async fn resolve(&mut self, job: JobRef) -> sqlx::Result<Option<JobNumber>> {
@@ -135,7 +135,7 @@ impl WriteBatch<'_> {
         }
     }
 
-    /// Remembers that a job has taken this step.
+    /// Adds the event of a step that a job has taken.
     pub fn record(&mut self, step: Transition, reason: Option<Reason>, actor: &str, at: Micros) {
         self.events.push(events::NewEvent {
             job: step.number,

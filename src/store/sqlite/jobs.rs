@@ -1,7 +1,7 @@
-//! Jobs on their way in: batches of submissions, each stored whole or not at all, each job once per
-//! idempotency key.
+//! Stores new jobs: batches of submissions, each whole or not at all, each job once per idempotency
+//! key.
 //!
-//! What becomes of them afterwards stands in the files named after what happens.
+//! Later changes are in the files named after them (`claim`, `finish`, …).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -23,58 +23,61 @@ use crate::{
     store::types::{BatchRefused, Submission, SubmitError, SubmitOutcome},
 };
 
-/// Rows are inserted in statements of about this much JSON, so that a large batch is not held a
-/// second time, bytes.
+/// Rows are inserted in statements of about this much JSON, so that a large batch is not held in
+/// memory a second time, bytes.
 const STATEMENT_BYTES: usize = 1 << 20;
 
-/// Which job a submission is.
+/// The job that a submission leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SubmissionTarget {
-    /// One that was there already, under the same key.
+    /// A stored one with the same key.
     Known(SubmitOutcome),
-    /// The so manieth new one of this transaction.
+    /// A new one: its index among the new ones of this transaction.
     New(usize),
-    /// The same as that new one, which came before it under the same key.
-    Again(usize),
+    /// The new one with this index, which came before under the same key.
+    Repeated(usize),
 }
 
-/// Who has an idempotency key.
+/// The job that has an idempotency key.
 #[derive(Debug)]
-struct Holder {
-    /// Made with the key.
+struct KeyOwner {
+    /// Made with the data directory's secret key.
     fingerprint: [u8; 32],
-    place: SubmissionTarget,
+    target: SubmissionTarget,
 }
 
-/// Stores batches as if they had come one behind the other. The inner error is a caller's (nothing
+/// Stores batches as if they had come one after the other. The inner error is a caller's (nothing
 /// of that batch was written), the outer one the database's.
 pub(super) async fn submit(
     batch: &mut WriteBatch<'_>,
-    asks: &[&[Submission]],
+    batches: &[&[Submission]],
 ) -> sqlx::Result<Vec<Result<Vec<SubmitOutcome>, BatchRefused>>> {
-    let (queues, last_number) = queues(batch, asks).await?;
+    let (queues, last_number) = queues(batch, batches).await?;
     let key = batch.key;
-    let mut sorter = Sorter {
+    let mut classifier = Classifier {
         key,
         queues,
-        keys: keys(batch, asks).await?,
+        keys: keys(batch, batches).await?,
         last_number,
         new: Vec::new(),
     };
-    let sorted: Vec<_> = asks.iter().map(|ask| sorter.sort(ask)).collect();
-    let Sorter { new, .. } = sorter;
+    let classified: Vec<_> = batches
+        .iter()
+        .map(|one_batch| classifier.classify(one_batch))
+        .collect();
+    let Classifier { new, .. } = classifier;
     if !new.is_empty() {
         store(batch, &new, last_number).await?;
     }
-    let taken = |place: SubmissionTarget| place.taken(&new, last_number);
-    let answer = |places: Vec<SubmissionTarget>| places.into_iter().map(taken).collect();
-    Ok(sorted
+    let outcome = |target: SubmissionTarget| target.outcome(&new, last_number);
+    let outcomes = |targets: Vec<SubmissionTarget>| targets.into_iter().map(outcome).collect();
+    Ok(classified
         .into_iter()
-        .map(|places| places.map(answer))
+        .map(|targets| targets.map(outcomes))
         .collect())
 }
 
-/// Writes the new ones down.
+/// Inserts the new jobs and their events.
 async fn store(
     batch: &mut WriteBatch<'_>,
     new: &[&Submission],
@@ -88,12 +91,12 @@ async fn store(
     Ok(())
 }
 
-/// Of the queues that are named, those that exist; and the last number that a job was given.
+/// Those of the named queues that exist; and the last number that a job was given.
 async fn queues(
     batch: &mut WriteBatch<'_>,
-    asks: &[&[Submission]],
+    batches: &[&[Submission]],
 ) -> sqlx::Result<(HashSet<String>, JobNumber)> {
-    let named = asks.iter().flat_map(|ask| ask.iter());
+    let named = batches.iter().flat_map(|one_batch| one_batch.iter());
     let named: BTreeSet<&str> = named.map(|one| one.job.queue.as_str()).collect();
     let named = json(&named)?;
     let rows = sqlx::query!(
@@ -104,17 +107,17 @@ async fn queues(
     )
     .fetch_all(&mut *batch.conn)
     .await?;
-    // Before the first job there is no row about the sequence.
+    // Before the first job the sequence has no row.
     let last = rows.first().and_then(|row| row.last).unwrap_or(0);
     Ok((rows.into_iter().map(|row| row.name).collect(), last))
 }
 
-/// Of the keys that are named, those that are taken.
+/// Those of the named keys that are in use.
 async fn keys(
     batch: &mut WriteBatch<'_>,
-    asks: &[&[Submission]],
-) -> sqlx::Result<HashMap<String, Holder>> {
-    let named = asks.iter().flat_map(|ask| ask.iter());
+    batches: &[&[Submission]],
+) -> sqlx::Result<HashMap<String, KeyOwner>> {
+    let named = batches.iter().flat_map(|one_batch| one_batch.iter());
     let named: Vec<&str> = named
         .filter_map(|one| one.job.idempotency_key.as_deref())
         .collect();
@@ -133,42 +136,42 @@ async fn keys(
     .into_iter()
     .map(|row| {
         let fingerprint = row.fingerprint.try_into();
-        let holder = Holder {
+        let owner = KeyOwner {
             fingerprint: fingerprint.map_err(|_| malformed("a fingerprint has 32 bytes"))?,
-            place: SubmissionTarget::Known(SubmitOutcome {
+            target: SubmissionTarget::Known(SubmitOutcome {
                 id: view::job_id(&row.id)?,
                 number: row.number,
                 state: events::state(&row.state)?,
                 created: false,
             }),
         };
-        Ok((row.key, holder))
+        Ok((row.key, owner))
     })
     .collect()
 }
 
 /// Finds out which submissions are new. Pure.
-struct Sorter<'a> {
+struct Classifier<'a> {
     key: &'a DigestKey,
     queues: HashSet<String>,
-    keys: HashMap<String, Holder>,
+    keys: HashMap<String, KeyOwner>,
     last_number: JobNumber,
     new: Vec<&'a Submission>,
 }
 
-impl<'a> Sorter<'a> {
-    /// The place of each; of a batch with one that is refused nothing stays.
-    fn sort(
+impl<'a> Classifier<'a> {
+    /// The target of each; a batch with a refused submission leaves nothing.
+    fn classify(
         &mut self,
         submissions: &'a [Submission],
     ) -> Result<Vec<SubmissionTarget>, BatchRefused> {
         let before = self.new.len();
-        let mut places = Vec::with_capacity(submissions.len());
+        let mut targets = Vec::with_capacity(submissions.len());
         for (index, submission) in submissions.iter().enumerate() {
-            match self.place(submission, &places) {
-                Ok(place) => places.push(place),
+            match self.target(submission, &targets) {
+                Ok(target) => targets.push(target),
                 Err(error) => {
-                    self.forget(before);
+                    self.roll_back(before);
                     return Err(BatchRefused {
                         index: Some(index),
                         error,
@@ -176,25 +179,25 @@ impl<'a> Sorter<'a> {
                 }
             }
         }
-        Ok(places)
+        Ok(targets)
     }
 
-    /// Where a submission belongs; `earlier` are those of the same batch.
-    fn place(
+    /// The target of one submission; `earlier` are those of the same batch.
+    fn target(
         &mut self,
         submission: &'a Submission,
         earlier: &[SubmissionTarget],
     ) -> Result<SubmissionTarget, SubmitError> {
         let key = submission.job.idempotency_key.as_ref();
-        if let Some(holder) = key.and_then(|key| self.keys.get(key)) {
-            if holder.fingerprint == self.key.digest(&submission.fingerprint) {
-                return Ok(holder.place.again());
+        if let Some(owner) = key.and_then(|key| self.keys.get(key)) {
+            if owner.fingerprint == self.key.digest(&submission.fingerprint) {
+                return Ok(owner.target.repeated());
             }
-            let same_batch = earlier.iter().position(|place| *place == holder.place);
-            return Err(match (holder.place, same_batch) {
-                (SubmissionTarget::Known(taken), _) => SubmitError::KeyConflict(taken.number),
+            let same_batch = earlier.iter().position(|target| *target == owner.target);
+            return Err(match (owner.target, same_batch) {
+                (SubmissionTarget::Known(outcome), _) => SubmitError::KeyConflict(outcome.number),
                 (_, Some(index)) => SubmitError::KeyConflictWithin(index),
-                (SubmissionTarget::New(nth) | SubmissionTarget::Again(nth), None) => {
+                (SubmissionTarget::New(nth) | SubmissionTarget::Repeated(nth), None) => {
                     SubmitError::KeyConflict(number(self.last_number, nth))
                 }
             });
@@ -202,37 +205,43 @@ impl<'a> Sorter<'a> {
         if !self.queues.contains(&submission.job.queue) {
             return Err(SubmitError::UnknownQueue(submission.job.queue.clone()));
         }
-        let place = SubmissionTarget::New(self.new.len());
+        let target = SubmissionTarget::New(self.new.len());
         self.new.push(submission);
         if let Some(key) = key {
             let fingerprint = self.key.digest(&submission.fingerprint);
-            self.keys.insert(key.clone(), Holder { fingerprint, place });
+            self.keys.insert(
+                key.clone(),
+                KeyOwner {
+                    fingerprint,
+                    target,
+                },
+            );
         }
-        Ok(place)
+        Ok(target)
     }
 
-    /// Takes back all new ones from `before` on.
-    fn forget(&mut self, before: usize) {
+    /// Removes all new ones from `before` on.
+    fn roll_back(&mut self, before: usize) {
         self.new.truncate(before);
         self.keys.retain(
-            |_, holder| !matches!(holder.place, SubmissionTarget::New(nth) if nth >= before),
+            |_, owner| !matches!(owner.target, SubmissionTarget::New(nth) if nth >= before),
         );
     }
 }
 
 impl SubmissionTarget {
-    /// The place of one that comes again under the same key.
-    fn again(self) -> Self {
+    /// The target of a submission that comes again under the same key.
+    fn repeated(self) -> Self {
         match self {
-            Self::New(nth) => Self::Again(nth),
+            Self::New(nth) => Self::Repeated(nth),
             known => known,
         }
     }
 
-    fn taken(self, new: &[&Submission], last_number: JobNumber) -> SubmitOutcome {
+    fn outcome(self, new: &[&Submission], last_number: JobNumber) -> SubmitOutcome {
         match self {
-            Self::Known(taken) => taken,
-            Self::New(nth) | Self::Again(nth) => SubmitOutcome {
+            Self::Known(outcome) => outcome,
+            Self::New(nth) | Self::Repeated(nth) => SubmitOutcome {
                 id: new[nth].id,
                 number: number(last_number, nth),
                 state: first_state(),
@@ -247,7 +256,7 @@ fn number(last_number: JobNumber, nth: usize) -> JobNumber {
     last_number + 1 + nth as JobNumber
 }
 
-/// Stores environments, once per content; the names of all, as hex.
+/// Stores environments, once per content; returns the hashes of all, as hex.
 async fn insert_environments(
     batch: &mut WriteBatch<'_>,
     new: &[&Submission],
@@ -282,7 +291,7 @@ async fn insert_environments(
     Ok(hashes)
 }
 
-/// The columns of a row. BLOBs travel as hex, for JSON's sake.
+/// The columns of a row. BLOBs are hex inside of JSON.
 #[derive(Serialize)]
 struct SubmissionRow<'a> {
     number: JobNumber,
@@ -337,7 +346,7 @@ async fn insert(
     Ok(())
 }
 
-/// What SQL asks for has a column of its own, and stands nowhere else.
+/// Keys that SQL needs have columns of their own, and are removed from `spec`.
 async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO jobs (number, id, state, queue, priority, name, labels, interactive, on_lost,
@@ -358,7 +367,7 @@ async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<(
     Ok(())
 }
 
-/// The state in which the table lets a job begin.
+/// The state in which the table of transitions lets a job begin.
 fn first_state() -> JobState {
     next(None, Event::Submitted).expect("the table of transitions begins with Submitted")
 }
@@ -375,7 +384,7 @@ fn submitted(submission: &Submission, last_number: JobNumber, nth: usize) -> eve
     }
 }
 
-/// The job as a read would show it now.
+/// The job as a read returns it now.
 pub(in crate::store) fn as_submitted(submission: &Submission, number: JobNumber) -> Job {
     Job::submitted(
         (submission.id, number),

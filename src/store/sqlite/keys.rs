@@ -1,7 +1,5 @@
-//! The keys of this data directory: one that digests of secrets are made with, one that the keys of
-//! its shims are made from.
-//!
-//! What is digested, and what a shim does with its key, is not known here.
+//! The secrets of this data directory: the key of digests, and the seed that the keys of its shims
+//! are derived from.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -12,10 +10,10 @@ use super::columns::{hex, json, malformed};
 /// Length of a key and of a digest, bytes.
 const KEY_BYTES: usize = 32;
 
-/// Rows of jobs that are changed by one statement.
+/// The most rows of jobs that one statement changes.
 const ROWS: i64 = 10_000;
 
-/// What digests of secrets are made with. Never shown.
+/// The secret key of digests. Never shown.
 #[derive(Clone)]
 pub(in crate::store) struct DigestKey([u8; KEY_BYTES]);
 
@@ -26,8 +24,8 @@ impl std::fmt::Debug for DigestKey {
 }
 
 impl DigestKey {
-    /// The digest of something whose plain SHA-256 is this. Both parts have a fixed length, so that
-    /// nothing can be added to a digest whose key is not known.
+    /// The keyed digest of something whose plain SHA-256 is `plain`. Both parts have a fixed
+    /// length, so a digest cannot be extended without the key (length extension).
     pub(super) fn digest(&self, plain: &[u8; KEY_BYTES]) -> [u8; KEY_BYTES] {
         let mut hasher = Sha256::new();
         hasher.update(self.0);
@@ -41,12 +39,12 @@ impl DigestKey {
     }
 }
 
-/// What the keys of shims are made from. Never shown.
+/// The secret that the keys of shims are derived from. Never shown.
 #[derive(Clone)]
 pub struct ShimSeed([u8; KEY_BYTES]);
 
 impl ShimSeed {
-    /// Its bytes.
+    /// The 32 secret bytes.
     pub fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
@@ -58,8 +56,8 @@ impl std::fmt::Debug for ShimSeed {
     }
 }
 
-/// The key of the digests. The first time it is made, and the digests that earlier versions have
-/// stored without one become digests with it, all in one transaction.
+/// The key of digests. The first call creates it, and replaces the digests that earlier versions
+/// have stored without a key, all in one transaction.
 pub(super) async fn digest_key(conn: &mut SqliteConnection) -> sqlx::Result<DigestKey> {
     let found = sqlx::query_scalar!("SELECT key FROM digest_key WHERE id = 1")
         .fetch_optional(&mut *conn)
@@ -79,7 +77,7 @@ pub(super) async fn digest_key(conn: &mut SqliteConnection) -> sqlx::Result<Dige
     Ok(key)
 }
 
-/// What the keys of the shims are made from; made the first time.
+/// The seed of the shims' keys; the first call creates it.
 pub(super) async fn shim_seed(conn: &mut SqliteConnection) -> sqlx::Result<ShimSeed> {
     let found = sqlx::query_scalar!("SELECT key FROM shim_key WHERE id = 1")
         .fetch_optional(&mut *conn)
@@ -95,7 +93,7 @@ pub(super) async fn shim_seed(conn: &mut SqliteConnection) -> sqlx::Result<ShimS
     Ok(ShimSeed(key))
 }
 
-/// A row by its old digest or its number, and its new one, as hex.
+/// A row's old digest or number, and its new digest, as hex.
 #[derive(Serialize)]
 struct Rekeyed<T> {
     of: T,
@@ -103,7 +101,7 @@ struct Rekeyed<T> {
 }
 
 async fn rekey_environments(conn: &mut SqliteConnection, key: &DigestKey) -> sqlx::Result<()> {
-    // Jobs name them; both sides change here.
+    // Jobs refer to environments by hash; both sides change here.
     sqlx::query("PRAGMA defer_foreign_keys = ON")
         .execute(&mut *conn)
         .await?;

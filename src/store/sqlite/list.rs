@@ -1,6 +1,6 @@
-//! Many jobs at once: pages of a list, and how many there are in each state.
+//! Many jobs at once: pages of a list, and the number of jobs in each state.
 //!
-//! How a row becomes a job is `view`'s business.
+//! `view` turns a row into a job.
 
 use futures_util::TryStreamExt;
 use sqlx::SqlitePool;
@@ -15,11 +15,11 @@ use crate::{
     store::types::{Counts, Include, JobPage, ListFilter},
 };
 
-/// A page ends earlier where its jobs take more than this, bytes: no message tells more at once.
+/// A page ends early where its jobs take more than this, bytes: no response is larger.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
-/// A page of jobs, newest first. Each state's newest are found through its index, so that a few
-/// queued jobs are found quickly behind a million final ones.
+/// A page of jobs, newest first. Each state's newest jobs are found through its index, so a few
+/// queued jobs are found quickly among a million final ones.
 pub(in crate::store) async fn list(
     readers: &SqlitePool,
     filter: &ListFilter,
@@ -31,7 +31,7 @@ pub(in crate::store) async fn list(
     let labels = json(&filter.labels)?;
     let below = filter.below.unwrap_or(JobNumber::MAX);
     let since = filter.since.map(|at| at.0);
-    // One more than asked for tells whether there is a next page.
+    // One more row than requested tells whether there is a next page.
     let wanted = i64::from(filter.limit) + 1;
     let include = Include::default();
     let mut rows = select_jobs!(

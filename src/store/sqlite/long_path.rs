@@ -1,8 +1,8 @@
-//! How SQLite, which takes names of at most 512 bytes, opens a database at any length of path:
+//! Opens a database at a path of any length, although SQLite takes names of at most 512 bytes:
 //! through a descriptor of its directory, `/proc/self/fd/N/cc-executor.db`.
 //!
-//! It does not know what a database is; names that SQLite takes are left as they are.
-#![allow(unsafe_code)] // SQLite's system calls are exchanged through its C interface alone.
+//! Names that SQLite takes are left as they are.
+#![allow(unsafe_code)] // Only SQLite's C interface can replace its system calls.
 
 use std::{
     ffi::CStr,
@@ -16,32 +16,32 @@ use libsqlite3_sys::{SQLITE_OK, sqlite3_vfs_find};
 
 use crate::sys::long_path;
 
-/// SQLite's 512 bytes, less what it and we append to the name.
+/// SQLite's 512 bytes, less what SQLite and this program append to the name.
 const PATH_BYTES_MAX: usize = 500;
 
-/// The way to the files of one directory, open as long as a clone of this lives: SQLite uses the
-/// names of its files until its last connection is closed.
+/// Keeps the directory of a long path open as long as a clone of this lives: SQLite uses the names
+/// of its files until its last connection is closed.
 #[derive(Debug, Clone)]
 pub(crate) struct LongPath(Option<Arc<File>>);
 
 impl LongPath {
-    /// The way to `path` and what lies beside it.
+    /// For `path` and the files beside it.
     ///
     /// # Errors
     ///
-    /// The directory of a long path cannot be opened, or SQLite does not go along.
+    /// The directory of a long path cannot be opened, or SQLite has no system call table.
     pub(crate) fn to(path: &Path) -> io::Result<Self> {
-        // SQLite would follow links too, and measure where they lead.
+        // SQLite follows links too, and checks the length of the result.
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         if real.as_os_str().len() <= PATH_BYTES_MAX {
             return Ok(Self(None));
         }
-        keep_names_short()?;
+        keep_links_unresolved()?;
         let directory = File::open(real.parent().unwrap_or(Path::new("/")))?;
         Ok(Self(Some(Arc::new(directory))))
     }
 
-    /// The name by which SQLite opens `path`, which lies where this way leads.
+    /// The name by which SQLite opens `path`, which is in the directory of [`Self::to`].
     pub(crate) fn name(&self, path: &Path) -> PathBuf {
         match (&self.0, path.file_name()) {
             (Some(directory), Some(file)) => long_path::within(&**directory, file),
@@ -50,12 +50,11 @@ impl LongPath {
     }
 }
 
-/// SQLite replaces the links in a name by what they lead to, which would make the name long again.
-/// With `stat` in the place of its `lstat` it sees no links. This holds for the whole process,
-/// whose only database this is.
-fn keep_names_short() -> io::Result<()> {
+/// SQLite resolves the links in a name, which would make the name long again. With `stat` in place
+/// of its `lstat` it sees no links. This changes the whole process, whose only database this is.
+fn keep_links_unresolved() -> io::Result<()> {
     static DONE: OnceLock<bool> = OnceLock::new();
-    let done = *DONE.get_or_init(|| put_in_place(c"lstat", c"stat"));
+    let done = *DONE.get_or_init(|| replace_system_call(c"lstat", c"stat"));
     done.then_some(()).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::Unsupported,
@@ -64,9 +63,9 @@ fn keep_names_short() -> io::Result<()> {
     })
 }
 
-/// Has SQLite use its system call `used` where it used `instead_of`. Both must take and return
-/// the same. False where it has no such calls.
-fn put_in_place(instead_of: &CStr, used: &CStr) -> bool {
+/// Makes SQLite use its system call `used` in place of `instead_of`. Both must take and return the
+/// same. False where it has no such calls.
+fn replace_system_call(instead_of: &CStr, used: &CStr) -> bool {
     // SAFETY: the default VFS is static; its functions are called as SQLite documents them, with
     // names that live as long as the calls. Both calls come from its own table.
     unsafe {
@@ -90,8 +89,8 @@ mod tests {
     fn a_short_path_is_left_as_it_is() {
         let root = tempfile::tempdir().expect("tempdir");
         let path = root.path().join("db");
-        let way = LongPath::to(&path).expect("is short");
-        assert_eq!(way.name(&path), path);
+        let long_path = LongPath::to(&path).expect("is short");
+        assert_eq!(long_path.name(&path), path);
     }
 
     #[test]
@@ -102,8 +101,8 @@ mod tests {
         fs::write(long.join("db"), "x").expect("written");
         let link = root.path().join("link");
         std::os::unix::fs::symlink(long.join("db"), &link).expect("linked");
-        let way = LongPath::to(&link).expect("opens the directory");
-        let name = way.name(&long.join("db"));
+        let long_path = LongPath::to(&link).expect("opens the directory");
+        let name = long_path.name(&long.join("db"));
         assert!(name.as_os_str().len() < 40, "{}", name.display());
         assert_eq!(fs::read(name).expect("is there"), b"x");
     }

@@ -1,5 +1,5 @@
-//! The engine of the store: SQLite, one task that writes and a few connections that read. Every SQL
-//! statement is below here.
+//! The store's engine: SQLite, one task that writes and a few connections that read. Every SQL
+//! statement about jobs is here.
 
 pub(super) mod attempts;
 pub(super) mod change;
@@ -8,7 +8,6 @@ pub(super) mod columns;
 mod errno;
 pub(super) mod error;
 pub(super) mod events;
-pub(super) mod evidence;
 pub(super) mod execute;
 pub(super) mod finish;
 pub(super) mod inputs;
@@ -22,9 +21,10 @@ pub(super) mod open;
 pub(super) mod outputs;
 pub(super) mod presence;
 pub(super) mod queues;
+pub(super) mod records;
 pub(super) mod snapshot;
+pub(super) mod state_counts;
+pub(super) mod stop_requests;
 pub(super) mod stored;
-pub(super) mod tally;
 pub(super) mod view;
-pub(super) mod wishes;
 pub(super) mod writer;

@@ -1,18 +1,18 @@
-//! Who runs jobs: this data directory's one node, its instance and its epoch.
+//! The row of this data directory's one node: its instance and its epoch.
 //!
-//! It does not know what an epoch is good for; the supervisor and the shims do.
+//! The supervisor and the shims use the epoch.
 
 use sqlx::SqliteConnection;
 
 use super::columns::hex;
 use crate::{job::Queue, store::types::Epoch};
 
-/// Slots of the queue `default` on a machine with few cores.
+/// Least slots of the queue `default`, also on a machine with fewer cores.
 const DEFAULT_CONCURRENCY_MIN: usize = 4;
 /// Length of an instance's random id, bytes.
 const INSTANCE_BYTES: usize = 16;
 
-/// Writes what a new data directory begins with: its node, and as many slots as there are cores.
+/// Writes the first rows of a new data directory: its node, and as many slots as there are cores.
 pub(super) async fn set_up(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     let instance = random_id()?;
     let hostname = hostname();
@@ -35,33 +35,33 @@ pub(super) async fn set_up(conn: &mut SqliteConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Gives a copy of a data directory, which lies at this place, an instance of its own; returns it.
-pub(super) async fn renew(conn: &mut SqliteConnection, place: &str) -> sqlx::Result<String> {
+/// Gives a copied database, which is the file `file_id`, an instance of its own; returns it.
+pub(super) async fn renew(conn: &mut SqliteConnection, file_id: &str) -> sqlx::Result<String> {
     let instance = random_id()?;
     sqlx::query!(
         "UPDATE nodes SET instance = ?1, place = ?2 WHERE id = 1",
         instance,
-        place
+        file_id
     )
     .execute(conn)
     .await?;
     Ok(instance)
 }
 
-/// Counts a server start and remembers under which boot of the machine, and at which place, it
-/// happened. One at another place is the start of a copy: what the original has started is not its own.
+/// Counts a server start and stores the boot of the machine and the database's file id. If the file
+/// id has changed, the directory is a copy: what the original has started does not belong to it.
 pub(super) async fn begin_epoch(
     conn: &mut SqliteConnection,
     boot_id: &str,
-    place: &str,
+    file_id: &str,
 ) -> sqlx::Result<Epoch> {
     let hostname = hostname();
     let before = sqlx::query_scalar!("SELECT place FROM nodes WHERE id = 1")
         .fetch_one(&mut *conn)
         .await?;
-    let is_copy = before.is_some_and(|before| before != place);
+    let is_copy = before.is_some_and(|before| before != file_id);
     if is_copy {
-        renew(conn, place).await?;
+        renew(conn, file_id).await?;
     }
     let row = sqlx::query!(
         r#"UPDATE nodes SET epoch = epoch + 1, boot_id = ?1, hostname = ?2, version = ?3, place = ?4
@@ -70,7 +70,7 @@ pub(super) async fn begin_epoch(
         boot_id,
         hostname,
         env!("CARGO_PKG_VERSION"),
-        place,
+        file_id,
     )
     .fetch_one(conn)
     .await?;
@@ -87,7 +87,7 @@ fn random_id() -> sqlx::Result<String> {
     Ok(hex(&bytes))
 }
 
-/// Only for people who look at the row; an unreadable one is no reason not to start.
+/// Only for people who look at the row; a start does not fail if it cannot be read.
 fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())

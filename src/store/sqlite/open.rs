@@ -1,7 +1,7 @@
-//! Opening the database: what is refused, how a new one is made, how connections are set.
+//! Opens the database: refuses what it must not use, creates a new one, configures connections.
 //!
-//! A file that is not ours, damaged, or newer than we are is refused and left as it is. It does
-//! not know what the tables hold.
+//! A file that is not cc-executor's, damaged, or newer than this version is refused and left as it
+//! is. The tables are defined in `migrations/`.
 
 use std::{
     fs, io,
@@ -18,7 +18,7 @@ use sqlx::{
 };
 
 use super::{
-    error::{FailureAction, verdict},
+    error::{FailureAction, failure_action},
     keys::{self, DigestKey, ShimSeed},
     long_path::LongPath,
     nodes,
@@ -29,46 +29,46 @@ use crate::{store::types::OpenError, sys::disk_reserve::DiskReserve};
 /// The connections that read.
 pub(in crate::store) type ReaderPool = SqlitePool;
 
-/// The schema, step by step. Applied steps are never edited.
+/// The steps of the schema. An applied step is never edited.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// Earlier versions can corrupt a database when a WAL is reset.
 const SQLITE_VERSION_MIN: [u32; 3] = [3, 51, 3];
 /// "CCEX", as the first migration sets it.
 const APPLICATION_ID: [u8; 4] = *b"CCEX";
-/// How every SQLite database begins.
+/// The first bytes of every SQLite database.
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Length of SQLite's file header, and where in it the application id stands.
+/// Length of SQLite's file header, and the position of the application id in it, bytes.
 const HEADER_BYTES: usize = 100;
 const APPLICATION_ID_AT: usize = 68;
-/// Read-only connections.
+/// Number of read-only connections.
 const READERS_MAX: u32 = 4;
-/// How long a statement waits for somebody else's lock (a person with `sqlite3`).
+/// How long a statement waits for another process's lock (such as `sqlite3`).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The WAL file is cut back to this size when it starts anew, bytes.
+/// The WAL file is truncated to this size when it starts again from its beginning, bytes.
 const WAL_BYTES_KEPT: &str = "16777216";
 
 /// The connections of an open ledger.
 pub(in crate::store) struct Connections {
     /// The only one that writes.
     pub writer: SqliteConnection,
-    /// What digests of secrets are made with.
+    /// The secret key of digests.
     pub digest_key: DigestKey,
-    /// What the keys of shims are made from.
+    /// The secret that the keys of shims are derived from.
     pub shim_seed: ShimSeed,
-    /// Those that read.
+    /// The read-only ones.
     pub readers: ReaderPool,
-    /// The way to their files; to be kept as long as they are.
-    pub way: LongPath,
+    /// Keeps their directory open; needed as long as they are.
+    pub long_path: LongPath,
     /// The file that they have open.
     pub presence: Presence,
-    /// Room for what must be written to it on a full disk.
-    pub ballast: DiskReserve,
-    /// What has been looked through for damage.
+    /// Disk space for what must be written on a full disk.
+    pub disk_reserve: DiskReserve,
+    /// What has been checked for damage.
     pub checked: Checked,
 }
 
-/// How much of a database has been looked through for damage.
+/// How much of a database has been checked for damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Checked {
     /// All of it.
@@ -80,55 +80,55 @@ pub(in crate::store) enum Checked {
 /// The table of the outputs.
 const OUTPUTS: &str = "output_chunks";
 
-/// Opens the database at `path`, or makes one where there is none. One of up to `check_bytes_max`
-/// is looked through whole before.
+/// Opens the database at `path`, or creates one where there is none. A file of up to
+/// `check_bytes_max` bytes is checked whole before.
 pub(in crate::store) async fn open(
     path: &Path,
     check_bytes_max: u64,
 ) -> Result<Connections, OpenError> {
-    let way = &LongPath::to(path).map_err(|e| cannot_open(path, e))?;
+    let long_path = &LongPath::to(path).map_err(|e| cannot_open(path, e))?;
     let mut checked = Checked::Whole;
-    if is_there(path)? {
+    if exists(path)? {
         refuse_foreign(path)?;
         let bytes = fs::metadata(path).map_or(0, |meta| meta.len());
         if bytes > check_bytes_max {
             checked = Checked::AllButOutputs;
         }
-        refuse_damaged_or_newer(path, way, checked).await?;
+        refuse_damaged_or_newer(path, long_path, checked).await?;
     } else {
-        create(path, way).await?;
+        create(path, long_path).await?;
     }
     // SQLite leaves its files where a close has failed; the database has its name already.
     if let Err(error) = remove_draft(&beside(path, ".new")) {
-        tracing::warn!(%error, "what the making of the database has left could not be removed");
+        tracing::warn!(%error, "the files of an interrupted creation of the database could not be removed");
     }
-    let mut writer = connect_writer(path, way).await?;
+    let mut writer = connect_writer(path, long_path).await?;
     refuse_old_sqlite(&mut writer).await?;
     migrate(path, &mut writer).await?;
-    carry_over(path, &mut writer).await?;
+    checkpoint_log(path, &mut writer).await?;
     let failed = |error: sqlx::Error| OpenError::failed(path, "has no keys", error);
     let digest_key = keys::digest_key(&mut writer).await.map_err(failed)?;
     let shim_seed = keys::shim_seed(&mut writer).await.map_err(failed)?;
-    let readers = connect_readers(path, way).await?;
-    let presence = Presence::of(way.name(path)).map_err(|e| cannot_open(path, e))?;
+    let readers = connect_readers(path, long_path).await?;
+    let presence = Presence::of(long_path.name(path)).map_err(|e| cannot_open(path, e))?;
     let directory = path.parent().unwrap_or(Path::new("."));
-    let ballast = DiskReserve::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
-    let way = way.clone();
+    let disk_reserve = DiskReserve::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
+    let long_path = long_path.clone();
     Ok(Connections {
         writer,
         digest_key,
         shim_seed,
         readers,
-        way,
+        long_path,
         presence,
-        ballast,
+        disk_reserve,
         checked,
     })
 }
 
-/// Whether there is a file. Whatever else has its name is in the place of a database, such as a link
-/// into a file system that is not mounted.
-fn is_there(path: &Path) -> Result<bool, OpenError> {
+/// Whether there is a file. Anything else of that name is an error, such as a link into a file
+/// system that is not mounted.
+fn exists(path: &Path) -> Result<bool, OpenError> {
     match fs::metadata(path) {
         Ok(meta) if meta.is_file() => Ok(true),
         Ok(_) => Err(OpenError::about(path, "is no regular file")),
@@ -140,8 +140,8 @@ fn is_there(path: &Path) -> Result<bool, OpenError> {
     }
 }
 
-/// Looks only at the file's first bytes. Ours have carried the application id since before they
-/// had their name (see `create`), so a file without it was never ours, or is damaged.
+/// Looks only at the file's first bytes. A database of ours carries the application id before it
+/// gets its name (see `create`), so a file without it was never ours, or is damaged.
 fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     let mut header = [0; HEADER_BYTES];
     let file = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
@@ -163,15 +163,15 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Asks SQLite, without a right to write. Where there is no WAL the file is declared immutable,
-/// so that not even an empty WAL appears beside a database that is refused.
+/// Asks SQLite through a read-only connection. Where there is no WAL the file is declared
+/// immutable, so that not even an empty WAL appears beside a database that is refused.
 async fn refuse_damaged_or_newer(
     path: &Path,
-    way: &LongPath,
+    long_path: &LongPath,
     checked: Checked,
 ) -> Result<(), OpenError> {
     let wal_bytes = fs::metadata(beside(path, "-wal")).map_or(0, |meta| meta.len());
-    let options = options(&way.name(path))
+    let options = options(&long_path.name(path))
         .read_only(true)
         .immutable(wal_bytes == 0);
     let damaged = |error: sqlx::Error| OpenError::failed(path, "is damaged", error);
@@ -188,15 +188,15 @@ async fn refuse_damaged_or_newer(
         );
         return Err(OpenError::about(path, what));
     }
-    let found = look_through(&mut conn, checked).await.map_err(damaged)?;
+    let found = find_damage(&mut conn, checked).await.map_err(damaged)?;
     if let Some(found) = found {
         return Err(OpenError::about(path, format!("is damaged: {found}")));
     }
     conn.close().await.map_err(damaged)
 }
 
-/// The first damage that there is in so much of the database.
-async fn look_through(
+/// The first damage in the part of the database that `checked` names.
+async fn find_damage(
     conn: &mut SqliteConnection,
     checked: Checked,
 ) -> sqlx::Result<Option<String>> {
@@ -218,8 +218,8 @@ async fn look_through(
     Ok(None)
 }
 
-/// The first damage in the outputs; none where the store is closed meanwhile.
-pub(in crate::store) async fn look_through_outputs(
+/// The first damage in the outputs; `None` also where the store is closed meanwhile.
+pub(in crate::store) async fn find_damage_in_outputs(
     readers: &ReaderPool,
 ) -> sqlx::Result<Option<String>> {
     let look = async {
@@ -239,9 +239,9 @@ async fn first_damage(conn: &mut SqliteConnection, check: &str) -> sqlx::Result<
     Ok((found != "ok").then_some(found))
 }
 
-/// Makes the database under another name and renames it when it is complete and synced: whatever
-/// has the name was once a whole ledger, and an empty or half one is never taken for new.
-async fn create(path: &Path, way: &LongPath) -> Result<(), OpenError> {
+/// Creates the database under another name and renames it when it is complete and synced: a file of
+/// that name was always a whole ledger, and an empty or half one is never taken for new.
+async fn create(path: &Path, long_path: &LongPath) -> Result<(), OpenError> {
     if beside(path, "-wal").exists() {
         return Err(OpenError::about(
             path,
@@ -256,12 +256,11 @@ async fn create(path: &Path, way: &LongPath) -> Result<(), OpenError> {
         .mode(0o600)
         .open(&fresh)
         .map_err(|error| cannot_open(path, error))?;
-    let mut conn = connect_writer(&fresh, way).await?;
+    let mut conn = connect_writer(&fresh, long_path).await?;
     migrate(path, &mut conn).await?;
-    let failed = |error: sqlx::Error| OpenError::failed(path, "cannot be made", error);
+    let failed = |error: sqlx::Error| OpenError::failed(path, "cannot be created", error);
     nodes::set_up(&mut conn).await.map_err(failed)?;
-    // A close would do it too, and keep for itself that it has failed: half a ledger would get the
-    // name.
+    // A close does it too, but hides that it has failed: half a ledger would get the name.
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
         .execute(&mut conn)
         .await
@@ -273,7 +272,7 @@ async fn create(path: &Path, way: &LongPath) -> Result<(), OpenError> {
         .map_err(|error| cannot_open(path, error))
 }
 
-/// Removes what the making of a database has left.
+/// Removes what an interrupted creation of a database has left.
 fn remove_draft(fresh: &Path) -> io::Result<()> {
     for leftover in ["", "-wal", "-shm", "-journal"] {
         match fs::remove_file(beside(fresh, leftover)) {
@@ -284,29 +283,30 @@ fn remove_draft(fresh: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes what the log holds into the database anew, and syncs it, before anything is acknowledged
-/// on top of it: a server that ended because a sync had failed leaves a log of which nobody knows
-/// what is on the disk, and the kernel forgets that it ever failed. On a full disk it has to wait.
-async fn carry_over(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
+/// Writes what the log holds into the database again, and syncs it, before anything is acknowledged
+/// after it. A server that ended because a sync had failed leaves a log of unknown state on the
+/// disk, and the kernel forgets that the sync failed. On a full disk this has to wait.
+async fn checkpoint_log(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
     match sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
         .execute(conn)
         .await
     {
-        Err(error) if verdict(&error) == FailureAction::Broken => Err(OpenError::failed(
+        Err(error) if failure_action(&error) == FailureAction::Broken => Err(OpenError::failed(
             path,
             "cannot be written to its disk",
             error,
         )),
         Err(error) => {
-            tracing::warn!(%error, "the database's log has to wait");
+            tracing::warn!(%error, "the database's log could not be checkpointed now; this is tried again later");
             Ok(())
         }
         Ok(_) => Ok(()),
     }
 }
 
-/// A migration may make a table anew that others refer to (SQLite: "Making Other Kinds Of Table Schema
-/// Changes"), so foreign keys are off meanwhile; within its transaction they cannot be switched.
+/// A migration may recreate a table that others refer to (SQLite: "Making Other Kinds Of Table
+/// Schema Changes"), so foreign keys are off meanwhile; within its transaction they cannot be
+/// switched.
 async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
     let switch = sqlx::query("PRAGMA foreign_keys = OFF");
     switch
@@ -324,27 +324,27 @@ async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenErr
     Ok(())
 }
 
-async fn connect_writer(path: &Path, way: &LongPath) -> Result<SqliteConnection, OpenError> {
-    options(&way.name(path))
+async fn connect_writer(path: &Path, long_path: &LongPath) -> Result<SqliteConnection, OpenError> {
+    options(&long_path.name(path))
         .page_size(4096)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        // The writer checkpoints by itself: SQLite's own way keeps an I/O error for itself.
+        // The writer checkpoints by itself: SQLite's own checkpoint hides an I/O error.
         .pragma("wal_autocheckpoint", "0")
         .pragma("journal_size_limit", WAL_BYTES_KEPT)
-        // What is deleted, an environment or an input, is overwritten and not only forgotten.
+        // Deleted data, such as an environment or an input, is overwritten and not only unlinked.
         .pragma("secure_delete", "ON")
         .connect()
         .await
         .map_err(|error| OpenError::no_connection(path, error))
 }
 
-async fn connect_readers(path: &Path, way: &LongPath) -> Result<ReaderPool, OpenError> {
+async fn connect_readers(path: &Path, long_path: &LongPath) -> Result<ReaderPool, OpenError> {
     SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         // All at once: later there may be no descriptors left for another one.
         .min_connections(READERS_MAX)
-        // A connection opens the log with its first read, and that has to be now as well.
+        // A connection opens the log with its first read, so that read is done now as well.
         .after_connect(|conn, _| {
             Box::pin(async move {
                 let read = sqlx::query("SELECT count(*) FROM sqlite_schema");
@@ -355,7 +355,7 @@ async fn connect_readers(path: &Path, way: &LongPath) -> Result<ReaderPool, Open
         .idle_timeout(None)
         .max_lifetime(None)
         .connect_with(
-            options(&way.name(path))
+            options(&long_path.name(path))
                 .read_only(true)
                 .pragma("query_only", "ON"),
         )
@@ -363,12 +363,12 @@ async fn connect_readers(path: &Path, way: &LongPath) -> Result<ReaderPool, Open
         .map_err(|error| OpenError::no_connection(path, error))
 }
 
-/// How every connection is made.
+/// The options of every connection.
 pub(super) fn options(name: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(name)
         .foreign_keys(true)
-        // What is sorted or undone needs no file, and so no descriptor.
+        // Sorting and rollback then need no file, and so no descriptor.
         .pragma("temp_store", "MEMORY")
         .busy_timeout(BUSY_TIMEOUT)
 }
@@ -378,7 +378,7 @@ async fn refuse_old_sqlite(conn: &mut SqliteConnection) -> Result<(), OpenError>
         .fetch_one(conn)
         .await
         .map_err(|error| OpenError::Failed {
-            what: "SQLite does not tell its version".to_owned(),
+            what: "SQLite does not return its version".to_owned(),
             source: error.into(),
         })?;
     if is_recent(&version) {

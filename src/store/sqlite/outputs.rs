@@ -1,7 +1,7 @@
-//! Rows of stored output on their way in: chunks and gaps of small outputs, and which segments
-//! hold the rest.
+//! Writes rows of stored output: chunks and gaps of small outputs, and which segments hold the
+//! rest.
 //!
-//! No file is opened here; a segment's row only says where its bytes are.
+//! It opens no file; a segment's row only says where its bytes are.
 
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ use crate::{
 /// does not hold all their output a second time, bytes.
 const STATEMENT_BYTES: usize = 1 << 20;
 
-/// A chunk or a gap on its way into a row.
+/// A chunk or a gap that becomes a row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OutputRow<'a> {
     job: JobNumber,
@@ -48,7 +48,7 @@ struct ChunkRow {
 }
 
 /// All chunks and gaps of an attempt.
-pub(super) fn pieces<'a>(
+pub(super) fn output_rows<'a>(
     job: JobNumber,
     attempt: u32,
     chunks: &'a [Chunk],
@@ -63,19 +63,19 @@ pub(super) fn pieces<'a>(
         .map(move |(attempt, item)| OutputRow { job, attempt, item })
 }
 
-/// Inserts rows: one BLOB bound, and cut by a list of where each row's bytes are.
-pub(super) async fn insert_pieces(
+/// Inserts rows: one bound BLOB, and a list of where each row's bytes are in it.
+pub(super) async fn insert_output_rows(
     batch: &mut WriteBatch<'_>,
-    pieces: &[OutputRow<'_>],
+    output_rows: &[OutputRow<'_>],
 ) -> sqlx::Result<()> {
     let mut bytes = Vec::new();
     let mut rows = Vec::new();
-    for (nth, piece) in pieces.iter().enumerate() {
+    for (nth, piece) in output_rows.iter().enumerate() {
         rows.push(piece.row(bytes.len()));
         if let RowContent::Chunk(chunk) = piece.item {
             bytes.extend_from_slice(&chunk.data);
         }
-        if bytes.len() >= STATEMENT_BYTES || nth + 1 == pieces.len() {
+        if bytes.len() >= STATEMENT_BYTES || nth + 1 == output_rows.len() {
             insert_rows(
                 batch,
                 std::mem::take(&mut bytes),
@@ -109,7 +109,7 @@ async fn insert_rows(
     Ok(())
 }
 
-/// The reason of the first version's list that comes nearest.
+/// The nearest reason that the first version's CHECK on the column `gap` allows.
 fn listed(reason: GapReason) -> GapReason {
     match reason {
         GapReason::DiskFull => GapReason::DropNewest,
@@ -158,7 +158,7 @@ struct SegmentColumns {
     hash_state: String,
 }
 
-/// Inserts rows of segments. One that is there already stays: a segment with a row never changes.
+/// Inserts rows of segments. An existing row stays: a segment with a row never changes.
 pub(super) async fn insert_segments(
     batch: &mut WriteBatch<'_>,
     segments: &[&SegmentRow],
@@ -188,7 +188,7 @@ pub(super) async fn insert_segments(
     Ok(())
 }
 
-/// Takes the rows of an attempt's segments out: its bytes are in rows of their own now.
+/// Deletes the rows of an attempt's segments: its bytes are in rows of their own now.
 pub(super) async fn forget_segments(
     batch: &mut WriteBatch<'_>,
     job: JobNumber,
@@ -204,7 +204,7 @@ pub(super) async fn forget_segments(
     Ok(())
 }
 
-/// Takes the rows of those segments of an attempt out that lie in gaps.
+/// Deletes the rows of those segments of an attempt that lie in gaps.
 pub(super) async fn forget_dropped(
     batch: &mut WriteBatch<'_>,
     job: JobNumber,
@@ -227,7 +227,7 @@ pub(super) async fn forget_dropped(
     Ok(())
 }
 
-/// Writes down a segment that is complete, while its attempt goes on.
+/// Stores a complete segment while its attempt goes on.
 pub(super) async fn segment_read(
     batch: &mut WriteBatch<'_>,
     segment: &SegmentRow,

@@ -1,7 +1,7 @@
-//! Whether the database is still where it was opened: its name leads to the same file.
+//! Whether the database is still the file that was opened: its name leads to the same inode.
 //!
-//! What is committed to a file that somebody has removed or replaced is gone with the process that
-//! holds it open. What follows from that is not decided here.
+//! Commits to a file that was removed or replaced are gone with the process that holds it open;
+//! `writer` therefore checks this after each commit.
 
 use std::{
     fs::{self, Metadata},
@@ -20,7 +20,7 @@ pub(in crate::store) struct Presence {
 }
 
 impl Presence {
-    /// The database that has this name now, and its log, where there is one yet.
+    /// The database that has this name now, and its log, if there is one yet.
     pub(super) fn of(name: PathBuf) -> io::Result<Self> {
         let mut wal = name.clone().into_os_string();
         wal.push("-wal");
@@ -32,15 +32,15 @@ impl Presence {
         Ok(Self { database, wal })
     }
 
-    /// The place of the database: a copy has another one, whatever its name is, and what is moved or
-    /// mounted elsewhere keeps its own.
-    pub(in crate::store) fn place(&self) -> String {
-        self.database.place()
+    /// Identifies the file: a copy has another id, whatever its name is, and a file that is moved
+    /// or mounted elsewhere keeps its own.
+    pub(in crate::store) fn file_id(&self) -> String {
+        self.database.file_id()
     }
 
     /// Whether both still have their names.
-    pub(super) fn holds(&self) -> bool {
-        self.database.holds() && self.wal.as_ref().is_none_or(FilePresence::holds)
+    pub(super) fn is_in_place(&self) -> bool {
+        self.database.is_in_place() && self.wal.as_ref().is_none_or(FilePresence::is_in_place)
     }
 }
 
@@ -50,8 +50,8 @@ struct FilePresence {
     name: PathBuf,
     device: u64,
     inode: u64,
-    /// When the file was made, ns since 1970; 0 where the file system does not know. Inodes are used
-    /// again.
+    /// When the file was created, ns since 1970; 0 where the file system does not know. Needed
+    /// because inodes are used again.
     born_ns: u128,
 }
 
@@ -67,13 +67,14 @@ impl FilePresence {
         })
     }
 
-    fn place(&self) -> String {
+    fn file_id(&self) -> String {
         format!("{}:{}:{}", self.device, self.inode, self.born_ns)
     }
 
-    /// Whether it still has it. A name that cannot be looked up for another reason than that it is
-    /// gone, such as a directory that was closed to us, proves nothing.
-    fn holds(&self) -> bool {
+    /// Whether the name still leads to this file. A lookup that fails for another reason than that
+    /// the name is gone, such as missing rights on a directory, proves nothing: then it counts as
+    /// in place.
+    fn is_in_place(&self) -> bool {
         match fs::metadata(&self.name) {
             Ok(there) => self.is_same(&there),
             Err(error) => !matches!(
@@ -102,12 +103,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("makes a directory");
         let (name, copy) = (directory.path().join("db"), directory.path().join("copy"));
         fs::write(&name, "x").expect("written");
-        let place = |name: &PathBuf| Presence::of(name.clone()).expect("is there").place();
-        let original = place(&name);
+        let file_id = |name: &PathBuf| Presence::of(name.clone()).expect("is there").file_id();
+        let original = file_id(&name);
         fs::copy(&name, &copy).expect("copied");
-        assert_ne!(place(&copy), original);
+        assert_ne!(file_id(&copy), original);
         fs::rename(&name, &copy).expect("moved");
-        assert_eq!(place(&copy), original);
+        assert_eq!(file_id(&copy), original);
     }
 
     #[test]
@@ -119,18 +120,18 @@ mod tests {
         let log = directory.path().join("db-wal");
         fs::write(&log, "x").expect("written");
         let with_log = Presence::of(name.clone()).expect("is there");
-        assert!(with_log.holds());
+        assert!(with_log.is_in_place());
         fs::remove_file(&log).expect("removed");
-        assert!(!with_log.holds() && presence.holds());
+        assert!(!with_log.is_in_place() && presence.is_in_place());
         fs::write(&name, "more").expect("written");
-        assert!(presence.holds());
+        assert!(presence.is_in_place());
         fs::rename(&name, &aside).expect("renamed");
-        assert!(!presence.holds(), "it has another name");
+        assert!(!presence.is_in_place(), "it has another name");
         fs::write(&name, "x").expect("written");
-        assert!(!presence.holds(), "another file has its name");
+        assert!(!presence.is_in_place(), "another file has its name");
         fs::rename(&aside, &name).expect("renamed");
-        assert!(presence.holds());
+        assert!(presence.is_in_place());
         drop(directory);
-        assert!(!presence.holds());
+        assert!(!presence.is_in_place());
     }
 }

@@ -1,6 +1,6 @@
-//! Queues: what is set about them, and how many of their jobs run and wait.
+//! Queues: their settings, and how many of their jobs run and wait.
 //!
-//! Who gets a slot stands in `claim`.
+//! Slots are assigned in `claim`.
 
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
@@ -41,7 +41,7 @@ pub(super) async fn set(
     set.map(QueueSet::Done).ok_or(sqlx::Error::RowNotFound)
 }
 
-/// Takes a queue away, unless a job of it is not final.
+/// Deletes a queue, unless a job of it is not final.
 pub(super) async fn delete(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<QueueDeleted> {
     let live = sqlx::query_scalar!(
         r#"SELECT (SELECT count(*) FROM jobs WHERE queue = ?1 AND state = 'queued')

@@ -1,7 +1,7 @@
-//! A copy of the ledger as it stands at one moment, in a file of its own, with an instance of its
-//! own; and what of the spool belongs to it.
+//! A copy of the ledger at one moment, in a file and with an instance of its own; and which
+//! segments of the spool belong to it.
 //!
-//! Where it is put, and how the spool is copied, is not known here.
+//! The caller chooses its path and copies the spool.
 
 use std::{io, path::Path};
 
@@ -10,23 +10,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     columns::int,
-    error::{FailureAction, verdict},
+    error::{FailureAction, failure_action},
     long_path::LongPath,
     nodes, open,
     presence::Presence,
 };
 use crate::{job::JobNumber, store::types::SegmentKey};
 
-/// So many instructions of SQLite's machine are between two looks at whether to stop: far less than
-/// a millisecond.
-const LOOK_EVERY: i32 = 10_000;
-/// Segments that are told at once.
-const SEGMENTS_TOLD_MAX: i64 = 10_000;
+/// Instructions of SQLite's machine between two checks whether to stop: far less than a
+/// millisecond.
+const CHECK_STOP_EVERY: i32 = 10_000;
+/// The most segments on a page.
+const SEGMENTS_PAGE_MAX: i64 = 10_000;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// Nobody wants it any more.
+    /// The caller has cancelled it.
     #[error("stopped")]
     Stopped,
     /// The copy's disk is full.
@@ -40,34 +40,34 @@ pub enum SnapshotError {
     Io(#[from] io::Error),
 }
 
-/// The copy, open.
+/// The copy, with its connection.
 #[derive(Debug)]
 pub struct Snapshot {
     conn: SqliteConnection,
-    /// As long as `conn` is.
-    _way: LongPath,
-    /// Its instance.
+    /// `conn` needs it.
+    _long_path: LongPath,
+    /// The random id of the copy's data directory.
     pub instance: String,
 }
 
 impl Snapshot {
     /// Copies what is committed into the file `to`, which must not exist. The copy is not synced.
     ///
-    /// A read for as long as it takes: nobody waits for it, but the write-ahead log is not begun
-    /// anew meanwhile.
+    /// It is one long read: writes do not wait for it, but the write-ahead log does not start again
+    /// from its beginning meanwhile.
     pub(in crate::store) async fn write(
         ledger: &SqlitePool,
         to: &Path,
         stop: &CancellationToken,
     ) -> Result<Self, SnapshotError> {
-        let way = LongPath::to(to)?;
-        let name = way.name(to);
+        let long_path = LongPath::to(to)?;
+        let name = long_path.name(to);
         let text = name.to_str().ok_or_else(|| {
             let wrong = io::Error::other("its name must be valid UTF-8");
             SnapshotError::from(wrong)
         })?;
         let mut source = ledger.connect_options().as_ref().clone().connect().await?;
-        // It writes nothing but the other file; to SQLite that is a write like any other.
+        // It only writes the other file, but SQLite counts that as a write.
         sqlx::query("PRAGMA query_only = OFF")
             .execute(&mut source)
             .await?;
@@ -75,7 +75,7 @@ impl Snapshot {
         source
             .lock_handle()
             .await?
-            .set_progress_handler(LOOK_EVERY, move || !go_on.is_cancelled());
+            .set_progress_handler(CHECK_STOP_EVERY, move || !go_on.is_cancelled());
         let copied = sqlx::query("VACUUM INTO ?1")
             .bind(text)
             .execute(&mut source)
@@ -86,17 +86,17 @@ impl Snapshot {
         copied?;
         source.close().await?;
         let mut conn = open::options(&name).connect().await?;
-        // It is served where it lies, or is moved there; a copy of it is a copy again.
-        let place = Presence::of(name.clone())?.place();
-        let instance = nodes::renew(&mut conn, &place).await?;
+        // It is served at its place, or is moved there; a copy of it counts as a copy again.
+        let file_id = Presence::of(name.clone())?.file_id();
+        let instance = nodes::renew(&mut conn, &file_id).await?;
         Ok(Self {
             conn,
-            _way: way,
+            _long_path: long_path,
             instance,
         })
     }
 
-    /// How many jobs it knows.
+    /// The number of its jobs.
     pub async fn jobs(&mut self) -> Result<u64, SnapshotError> {
         let row = sqlx::query!(r#"SELECT count(*) AS "count!: i64" FROM jobs"#)
             .fetch_one(&mut self.conn)
@@ -104,7 +104,7 @@ impl Snapshot {
         Ok(row.count as u64)
     }
 
-    /// Job and attempt of those that are not final: all of their segments belong to it.
+    /// Job and attempt of attempts that are not final: all of their segments belong to the copy.
     pub async fn open_attempts(&mut self) -> Result<Vec<(JobNumber, u32)>, SnapshotError> {
         let rows = sqlx::query!(
             r#"SELECT job AS "job!: i64", attempt AS "attempt!: u32"
@@ -115,8 +115,8 @@ impl Snapshot {
         Ok(rows.into_iter().map(|row| (row.job, row.attempt)).collect())
     }
 
-    /// Segments that have rows, which are complete and on disk: some of those behind `after`, in
-    /// order; none where there are no more.
+    /// Segments that have rows, which are complete and on disk: a page of those after `after`, in
+    /// order; empty at the end.
     pub async fn segments(
         &mut self,
         after: Option<SegmentKey>,
@@ -133,7 +133,7 @@ impl Snapshot {
             job,
             offset,
             attempt,
-            SEGMENTS_TOLD_MAX
+            SEGMENTS_PAGE_MAX
         )
         .fetch_all(&mut self.conn)
         .await?;
@@ -145,7 +145,7 @@ impl Snapshot {
         Ok(keys.collect())
     }
 
-    /// Closes it; then there is only the one file.
+    /// Closes it; afterwards the copy is one file, without a log.
     pub async fn close(self) -> Result<(), SnapshotError> {
         Ok(self.conn.close().await?)
     }
@@ -153,7 +153,7 @@ impl Snapshot {
 
 impl From<sqlx::Error> for SnapshotError {
     fn from(error: sqlx::Error) -> Self {
-        match verdict(&error) {
+        match failure_action(&error) {
             FailureAction::DiskFull => Self::DiskFull,
             _ => Self::Database(error),
         }

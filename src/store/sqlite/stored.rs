@@ -1,6 +1,6 @@
-//! Where a byte of a job's output is: in a row, in a segment that has a row, or behind both.
+//! Where a byte of a job's output is: in a row, in a segment that has a row, or after both.
 //!
-//! It only finds places; reading segments is the business of `output`.
+//! `output` reads the segments.
 
 use futures_util::TryStreamExt;
 use sqlx::SqlitePool;
@@ -14,7 +14,7 @@ use crate::{
     store::types::{OpenTail, SegmentRow, Stored, StoredItem},
 };
 
-/// What one statement finds about a place in a job's output.
+/// What one statement finds about an offset of a job's output.
 struct OffsetLookup {
     active: bool,
     attempt: u32,
@@ -31,27 +31,27 @@ pub(in crate::store) async fn stored(
     offset: Offset,
     max_bytes: u64,
 ) -> sqlx::Result<Stored> {
-    let Some(place) = place(readers, number, offset).await? else {
+    let Some(lookup) = lookup(readers, number, offset).await? else {
         return Ok(Stored::Open(None));
     };
     // Rows never change once they are there, so a second statement may read them.
-    if let Some(first) = place.row_offset {
+    if let Some(first) = lookup.row_offset {
         return rows_from(readers, number, first, offset, max_bytes)
             .await
             .map(Stored::Rows);
     }
-    if let Some(segment) = place.segment {
+    if let Some(segment) = lookup.segment {
         return Ok(Stored::Segment(segment));
     }
-    let tail = place.active.then(|| OpenTail {
-        attempt: place.attempt,
-        first_offset: place.start_offset.max(place.segments_end).unwrap_or(0) as u64,
+    let tail = lookup.active.then(|| OpenTail {
+        attempt: lookup.attempt,
+        first_offset: lookup.start_offset.max(lookup.segments_end).unwrap_or(0) as u64,
     });
     Ok(Stored::Open(tail))
 }
 
 /// Everything in one statement: between two of them an output may move from segments into rows.
-async fn place(
+async fn lookup(
     readers: &SqlitePool,
     number: JobNumber,
     offset: Offset,
@@ -106,8 +106,8 @@ async fn place(
     }))
 }
 
-/// Rows from the one at `first` on, until `max_bytes` behind `offset` are there. The rows come one
-/// by one, so no more is read than is returned (but for SQLite's few rows of read-ahead).
+/// Rows from the one at `first` on, up to `max_bytes` after `offset`. The rows come one by one, so
+/// no more is read than is returned (but for SQLite's few rows of read-ahead).
 async fn rows_from(
     readers: &SqlitePool,
     number: JobNumber,
@@ -128,7 +128,7 @@ async fn rows_from(
     let mut items = Vec::new();
     let mut next = first as u64;
     while let Some(row) = rows.try_next().await? {
-        // Behind a hole the rest may be in segments.
+        // The rows are not contiguous here: the rest may be in segments.
         if row.offset as u64 != next {
             break;
         }

@@ -1,6 +1,4 @@
-//! From the row of a job to the job as users see it.
-//!
-//! It reads; it decides nothing.
+//! Reads the row of a job as the job that users see.
 
 use serde::Deserialize;
 use sqlx::{Sqlite, SqliteConnection};
@@ -11,13 +9,13 @@ use super::{
 };
 use crate::{
     job::{
-        Exit, Job, JobId, JobNumber, JobRef, JobSpec, Micros, OnLost, StopWish, Survivor, Usage,
+        Exit, Job, JobId, JobNumber, JobRef, JobSpec, Micros, OnLost, StopRequest, Survivor, Usage,
         view::StopView,
     },
     store::types::Include,
 };
 
-/// A spec as its row has it: the keys that SQL asks for in columns, the others as JSON.
+/// A spec as its row has it: the keys that SQL needs in columns, the others as JSON.
 pub(super) struct SpecRow {
     pub(super) spec: String,
     pub(super) queue: String,
@@ -45,7 +43,7 @@ impl SpecRow {
     }
 }
 
-/// A job's row with its environment and its current attempt's wish.
+/// A job's row with its environment and its current attempt's request to stop.
 pub(super) struct JobRow {
     pub(super) number: i64,
     pub(super) id: String,
@@ -85,8 +83,8 @@ pub(super) struct JobRow {
     pub(super) max_rss_bytes: i64,
 }
 
-/// `SELECT` of [`JobRow`]s. `?1`: with the environment's values, `?2`: with stdin; the rest is the
-/// caller's.
+/// `SELECT` of [`JobRow`]s. `?1`: with the environment's values, `?2`: with stdin. `$tail` is the
+/// rest of the statement, with `$arg` from `?3` on.
 macro_rules! select_jobs {
     ($tail:literal, $include:expr $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -147,7 +145,7 @@ pub(in crate::store) async fn job<'e>(
     row.map(|row| row.into_job(include)).transpose()
 }
 
-/// A job that is known to be there.
+/// A job that must exist; an error where it does not.
 pub(super) async fn known(conn: &mut SqliteConnection, number: JobNumber) -> sqlx::Result<Job> {
     job(conn, JobRef::Number(number), Include::default())
         .await?
@@ -208,31 +206,31 @@ impl JobRow {
         })
     }
 
-    /// While an attempt is active the wish is shown; afterwards only what has really happened.
+    /// While an attempt is active the request is shown; afterwards only what has really happened.
     fn stop(&self, active: bool) -> sqlx::Result<Option<StopView>> {
         if active {
-            let stands: Option<StandingWish> = from_json_opt(self.stop_wish.as_deref())?;
-            return Ok(stands.map(StandingWish::into_stop));
+            let stored: Option<StoredStopRequest> = from_json_opt(self.stop_wish.as_deref())?;
+            return Ok(stored.map(StoredStopRequest::into_stop));
         }
         Ok(from_json_opt(self.stop.as_deref())?.map(StopView::Done))
     }
 }
 
-/// A wish as it stands with an attempt.
+/// A request to stop as the attempt's row has it.
 #[derive(Deserialize)]
-struct StandingWish {
+struct StoredStopRequest {
     #[serde(flatten)]
-    wish: StopWish,
-    /// Whom it could not reach, as far as that was told.
+    request: StopRequest,
+    /// Processes that the kernel did not let it reach, as far as the shim has reported.
     #[serde(default)]
     refused: Vec<Survivor>,
 }
 
-impl StandingWish {
+impl StoredStopRequest {
     fn into_stop(self) -> StopView {
         match self.refused.is_empty() {
-            true => StopView::Wished(self.wish),
-            false => StopView::Refused(self.wish, self.refused),
+            true => StopView::Requested(self.request),
+            false => StopView::Refused(self.request, self.refused),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The one task that writes: it takes what has arrived, commits it as one transaction, and only
 //! then answers.
 //!
-//! A caller who has an answer has it on disk. What the writes mean is not known here.
+//! A result that a caller has received is on disk. `execute` executes the writes.
 
 use std::{io, sync::Arc};
 
@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     errno,
-    error::{FailureAction, comes_from_a_file, is_failed_write, is_out_of_room, verdict},
+    error::{FailureAction, failure_action, is_failed_write, is_file_error, is_out_of_room},
     events,
     execute::execute,
     job_snapshot::WriteBatch,
     keys::DigestKey,
     long_path::LongPath,
     presence::Presence,
-    tally::StateCounts,
+    state_counts::StateCounts,
 };
 use crate::store::write::{Write, WriteResult};
 use crate::{
@@ -26,59 +26,59 @@ use crate::{
     sys::{descriptors::is_shortage, disk_reserve::DiskReserve},
 };
 
-/// Writes that may wait; the next caller waits for room.
+/// The most writes that wait in the channel; the next caller waits for a free place.
 pub(in crate::store) const WAITING_MAX: usize = 1024;
-/// Writes in one transaction.
+/// The most writes in one transaction.
 const BATCH_MAX: usize = 256;
-/// Rows in one transaction, but for a single write that has more by itself.
+/// The most rows in one transaction, but for a single write that has more by itself.
 const ROWS_MAX: usize = 10_000;
-/// The WAL is carried over into the database after about so many pages of 4 KiB.
+/// The WAL is checkpointed after about this many pages of 4 KiB.
 const CHECKPOINT_PAGES: usize = 1000;
-/// As much of it as no reader is in the way of.
+/// Copies what no reader still needs from the log, and waits for no reader.
 const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-/// A guess at the pages that a row dirties, where it is not one of many.
+/// An estimate of the pages that a row dirties, where it is not one of many.
 const PAGES_PER_ROW: usize = 8;
 
-/// Where the answer goes.
+/// Where the result of a write goes.
 pub(super) type WriteReply = oneshot::Sender<Result<WriteResult, StoreError>>;
 
 /// What the writer's channel carries.
 #[derive(Debug)]
 pub(in crate::store) enum WriterRequest {
-    /// Write this and answer.
+    /// Execute this write and answer.
     Write(Write, WriteReply),
-    /// Write what has arrived, checkpoint, close, and answer.
+    /// Commit what has arrived, checkpoint, close, and answer.
     Close(oneshot::Sender<()>),
 }
 
-/// The task's state.
+/// The state of the task.
 pub(in crate::store) struct Writer {
     pub conn: SqliteConnection,
-    /// What digests of secrets are made with.
+    /// The secret key of digests.
     pub key: DigestKey,
-    /// As long as `conn` is.
-    pub _way: LongPath,
+    /// `conn` needs it.
+    pub _long_path: LongPath,
     /// The file that `conn` writes to.
     pub presence: Presence,
-    /// Room for what must be written on a full disk.
-    pub ballast: DiskReserve,
+    /// Disk space for what must be written on a full disk.
+    pub disk_reserve: DiskReserve,
     pub requests: mpsc::Receiver<WriterRequest>,
     /// Cancelled when the file cannot be trusted any more.
     pub failed: CancellationToken,
-    /// Told of every transaction.
-    pub tally: Arc<StateCounts>,
+    /// Invalidated by every transaction.
+    pub state_counts: Arc<StateCounts>,
 }
 
 impl Writer {
-    /// Runs until it is closed, or until nobody is left who could ask.
+    /// Runs until it is closed, or until every handle is gone.
     pub async fn run(mut self) {
-        // Should this task ever panic, that is the end as well: nobody else could write.
+        // A panic of this task cancels `failed` too: no other task can write.
         let guard = self.failed.clone().drop_guard();
         let mut dirty_pages = 0;
-        while let Some((writes, close)) = self.next_batch().await {
-            for writes in portions(writes) {
-                dirty_pages += pages(&writes);
-                self.commit(writes).await;
+        while let Some((pending, close)) = self.next_batch().await {
+            for pending in split_into_transactions(pending) {
+                dirty_pages += pages(&pending);
+                self.commit(pending).await;
                 if dirty_pages >= CHECKPOINT_PAGES {
                     dirty_pages = 0;
                     self.checkpoint(CHECKPOINT).await;
@@ -86,7 +86,7 @@ impl Writer {
             }
             if let Some(closed) = close {
                 self.close().await;
-                // Whoever asked may have stopped waiting.
+                // The caller may have stopped waiting.
                 let _ = closed.send(());
                 break;
             }
@@ -102,143 +102,146 @@ impl Writer {
         if self.requests.recv_many(&mut requests, BATCH_MAX).await == 0 {
             return None;
         }
-        // Whoever is just about to hand something in, such as the claim behind a finish, gets
-        // the chance to be part of this batch.
+        // A task that is about to hand something in, such as the claim after a finish, gets the
+        // chance to be part of this batch.
         tokio::task::yield_now().await;
         while requests.len() < BATCH_MAX
             && let Ok(request) = self.requests.try_recv()
         {
             requests.push(request);
         }
-        let mut writes = Vec::with_capacity(requests.len());
+        let mut pending = Vec::with_capacity(requests.len());
         let mut close = None;
         for request in requests {
             match request {
-                WriterRequest::Write(ask, reply) => writes.push((ask, reply)),
+                WriterRequest::Write(write, reply) => pending.push((write, reply)),
                 WriterRequest::Close(reply) => close = Some(reply),
             }
         }
         if close.is_some() {
-            self.take_the_rest(&mut writes).await;
+            self.take_the_rest(&mut pending).await;
         }
-        Some((writes, close))
+        Some((pending, close))
     }
 
     /// Closes the channel and takes what was handed in before.
-    async fn take_the_rest(&mut self, writes: &mut Vec<(Write, WriteReply)>) {
+    async fn take_the_rest(&mut self, pending: &mut Vec<(Write, WriteReply)>) {
         self.requests.close();
         while let Some(request) = self.requests.recv().await {
-            if let WriterRequest::Write(ask, reply) = request {
-                writes.push((ask, reply));
+            if let WriterRequest::Write(write, reply) = request {
+                pending.push((write, reply));
             }
         }
     }
 
-    /// Commits writes together and answers each. Where one is refused, each gets a transaction of
-    /// its own, so that the others are not lost with it.
-    async fn commit(&mut self, mut writes: Vec<(Write, WriteReply)>) {
+    /// Commits writes together and answers each. If one is refused, each gets a transaction of its
+    /// own, so that the others are not lost with it.
+    async fn commit(&mut self, mut pending: Vec<(Write, WriteReply)>) {
         if self.failed.is_cancelled() {
-            return answer_all(
-                writes.into_iter().map(|(_, reply)| reply),
+            return refuse_all(
+                pending.into_iter().map(|(_, reply)| reply),
                 &StoreError::Untrusted,
             );
         }
-        writes.sort_by_key(|(ask, _)| ask.rank());
-        if self.is_short(&writes) {
-            // An input may be for a process that runs, and costs the disk nothing then.
-            writes = refuse(writes, |ask| {
-                ask.can_wait() && !matches!(ask, Write::Input(..))
+        pending.sort_by_key(|(write, _)| write.rank());
+        if self.lacks_space_for_new(&pending) {
+            // An input may be for a running process, and then costs no disk space.
+            pending = refuse(pending, |write| {
+                write.can_wait() && !matches!(write, Write::Input(..))
             });
         }
-        let (mut asks, mut replies): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
-        let mut answers = self.transaction(&asks).await;
-        if is_disk_full(&answers) {
-            // A WAL that has been carried over is written again from its beginning: often that is
-            // the room that a small write needs, such as a cancel.
+        let (mut writes, mut replies): (Vec<_>, Vec<_>) = pending.into_iter().unzip();
+        let mut results = self.transaction(&writes).await;
+        if is_disk_full(&results) {
+            // A checkpointed WAL is written again from its beginning: that is often enough space
+            // for a small write, such as a cancel.
             self.checkpoint(CHECKPOINT).await;
-            answers = self.transaction(&asks).await;
+            results = self.transaction(&writes).await;
         }
-        if is_disk_full(&answers) && asks.iter().any(|ask| !ask.can_wait()) {
-            let writes = asks.into_iter().zip(replies).collect();
-            (asks, replies) = refuse(writes, Write::can_wait).into_iter().unzip();
-            answers = self.transaction(&asks).await;
-            while is_disk_full(&answers) && self.ballast.release() {
-                tracing::warn!("the disk is full: ballast is given up for ends and wishes");
+        if is_disk_full(&results) && writes.iter().any(|write| !write.can_wait()) {
+            let pending = writes.into_iter().zip(replies).collect();
+            (writes, replies) = refuse(pending, Write::can_wait).into_iter().unzip();
+            results = self.transaction(&writes).await;
+            while is_disk_full(&results) && self.disk_reserve.release() {
+                tracing::warn!(
+                    "the disk is full: a part of the reserve is released for ends and requests"
+                );
                 self.checkpoint(CHECKPOINT).await;
-                answers = self.transaction(&asks).await;
+                results = self.transaction(&writes).await;
             }
         }
-        self.answer(asks, replies, answers).await;
+        self.reply(writes, replies, results).await;
     }
 
-    async fn answer(
+    async fn reply(
         &mut self,
-        asks: Vec<Write>,
+        writes: Vec<Write>,
         replies: Vec<WriteReply>,
-        answers: sqlx::Result<Vec<WriteResult>>,
+        results: sqlx::Result<Vec<WriteResult>>,
     ) {
-        match answers {
-            Ok(answers) => {
-                for (reply, answer) in replies.into_iter().zip(answers) {
-                    let _ = reply.send(Ok(answer));
+        match results {
+            Ok(results) => {
+                for (reply, result) in replies.into_iter().zip(results) {
+                    let _ = reply.send(Ok(result));
                 }
             }
-            Err(error) if asks.len() > 1 && verdict(&error) == FailureAction::Refused => {
-                for (ask, reply) in asks.iter().zip(replies) {
-                    let answer = self.transaction(std::slice::from_ref(ask)).await;
-                    let answer = answer.map(|mut answers| answers.remove(0));
-                    let _ = reply.send(answer.map_err(|error| self.refusal(error)));
+            Err(error) if writes.len() > 1 && failure_action(&error) == FailureAction::Refused => {
+                for (write, reply) in writes.iter().zip(replies) {
+                    let result = self.transaction(std::slice::from_ref(write)).await;
+                    let result = result.map(|mut results| results.remove(0));
+                    let _ = reply.send(result.map_err(|error| self.refusal(error)));
                 }
             }
-            Err(error) => answer_all(replies, &self.refusal(error)),
+            Err(error) => refuse_all(replies, &self.refusal(error)),
         }
     }
 
-    /// Whether the disk has no room for something new: what was given back for ends and wishes has
-    /// to be there again first. Looked at only where something new is among the writes.
-    fn is_short(&self, writes: &[(Write, WriteReply)]) -> bool {
-        let new = writes.iter().any(|(ask, _)| ask.can_wait());
-        if !new || matches!(self.ballast.missing(), Ok(0)) {
+    /// Whether the disk has no space for something new: the part of the reserve that was released
+    /// for ends and requests must be refilled first. Only checked if something new is among the
+    /// writes.
+    fn lacks_space_for_new(&self, pending: &[(Write, WriteReply)]) -> bool {
+        let new = pending.iter().any(|(write, _)| write.can_wait());
+        if !new || matches!(self.disk_reserve.missing(), Ok(0)) {
             return false;
         }
-        let refilled = self.ballast.refill();
+        let refilled = self.disk_reserve.refill();
         if refilled {
             tracing::info!("the disk has room again");
         }
         !refilled
     }
 
-    /// Executes writes in one transaction; if it fails, nothing of them is there.
+    /// Executes writes in one transaction; if it fails, none of them is stored.
     ///
-    /// BEGIN and COMMIT are plain statements: sqlx counts transactions by itself, and its count is
-    /// wrong for ever after SQLite has rolled one back on its own, as it does on a full disk.
-    async fn transaction(&mut self, asks: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
-        if asks.is_empty() {
+    /// BEGIN and COMMIT are plain statements: sqlx counts transactions by itself, and its count
+    /// stays wrong after SQLite has rolled one back on its own, as it does on a full disk.
+    async fn transaction(&mut self, writes: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
+        if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let result = self.begin_to_commit(asks).await;
+        let result = self.execute_and_commit(writes).await;
         let result = match result {
-            Err(error) => Err(self.clarified(error).await),
+            Err(error) => Err(self.with_system_cause(error).await),
             done => done,
         };
-        self.tally.written();
+        self.state_counts.written();
         if result.is_err() {
-            // It fails where SQLite has rolled back already.
+            // This fails where SQLite has rolled back already.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.conn).await;
         }
         result
     }
 
-    /// A failed write may be one that no quota allows, or for which there was no memory or no
-    /// descriptor: nothing is lost then, and it can be written once there is.
-    async fn clarified(&mut self, error: sqlx::Error) -> sqlx::Error {
-        if !comes_from_a_file(&error) {
+    /// Finds the cause of a failed write: a quota, a lack of memory or of descriptors is no damage,
+    /// and the write can be repeated later.
+    async fn with_system_cause(&mut self, error: sqlx::Error) -> sqlx::Error {
+        if !is_file_error(&error) {
             return error;
         }
         let cause = errno::of_last_failure(&mut self.conn).await;
         if is_failed_write(&error) {
-            let told = cause.as_ref().is_some_and(is_out_of_room);
-            if told || self.ballast.is_out_of_room() {
+            let no_room = cause.as_ref().is_some_and(is_out_of_room);
+            if no_room || self.disk_reserve.is_out_of_room() {
                 return io::Error::from(io::ErrorKind::QuotaExceeded).into();
             }
         }
@@ -248,7 +251,7 @@ impl Writer {
         }
     }
 
-    async fn begin_to_commit(&mut self, asks: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
+    async fn execute_and_commit(&mut self, writes: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut self.conn)
             .await?;
@@ -257,20 +260,21 @@ impl Writer {
             events: Vec::new(),
             key: &self.key,
         };
-        let answers = execute(&mut batch, asks).await?;
+        let results = execute(&mut batch, writes).await?;
         let events = batch.events;
         events::insert(&mut self.conn, &events).await?;
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
-        // A commit to a file that has lost its name would be gone with this process.
-        if !self.presence.holds() {
+        // A commit to a file that has lost its name is lost when this process ends.
+        if !self.presence.is_in_place() {
             return Err(io::Error::other("it was removed or replaced").into());
         }
-        Ok(answers)
+        Ok(results)
     }
 
-    /// What the callers are told about a failed transaction; also decides whether it was the last.
+    /// The error for the callers of a failed transaction; also decides whether the writer can go
+    /// on.
     fn refusal(&mut self, error: sqlx::Error) -> StoreError {
-        match verdict(&error) {
+        match failure_action(&error) {
             FailureAction::DiskFull => {
                 tracing::warn!("the disk is full: a transaction was refused")
             }
@@ -281,7 +285,7 @@ impl Writer {
         error.into()
     }
 
-    /// From here on nothing is acknowledged: what an fsync has lost, no later one brings back.
+    /// From here on nothing is acknowledged: no later fsync brings back what a failed one has lost.
     fn fail(&self, error: impl std::fmt::Display) {
         if !self.failed.is_cancelled() {
             tracing::error!(%error, "the database file cannot be trusted any more: stopping");
@@ -289,17 +293,17 @@ impl Writer {
         }
     }
 
-    /// Carries the WAL over into the database. One that is in the way of readers or of a full disk
-    /// is tried again later; only an I/O error is the end.
+    /// Checkpoints the WAL. A checkpoint that readers or a full disk prevent is tried again later;
+    /// only an I/O error is final.
     async fn checkpoint(&mut self, statement: &'static str) {
         if self.failed.is_cancelled() {
             return;
         }
         if let Err(error) = sqlx::query(statement).execute(&mut self.conn).await {
-            let error = self.clarified(error).await;
-            match verdict(&error) {
+            let error = self.with_system_cause(error).await;
+            match failure_action(&error) {
                 FailureAction::Broken => self.fail(&error),
-                _ => tracing::warn!(%error, "a checkpoint has to wait"),
+                _ => tracing::warn!(%error, "a checkpoint failed; it is tried again later"),
             }
         }
     }
@@ -312,59 +316,60 @@ impl Writer {
     }
 }
 
-fn answer_all(replies: impl IntoIterator<Item = WriteReply>, error: &StoreError) {
+fn refuse_all(replies: impl IntoIterator<Item = WriteReply>, error: &StoreError) {
     for reply in replies {
         let _ = reply.send(Err(error.clone()));
     }
 }
 
-/// Answers those that are to be refused for the disk, and returns the others.
+/// Answers the writes that `refused` selects with `DiskFull`, and returns the others.
 fn refuse(
-    writes: Vec<(Write, WriteReply)>,
+    pending: Vec<(Write, WriteReply)>,
     refused: impl Fn(&Write) -> bool,
 ) -> Vec<(Write, WriteReply)> {
-    let (refused, others): (Vec<_>, Vec<_>) = writes.into_iter().partition(|(ask, _)| refused(ask));
+    let (refused, others): (Vec<_>, Vec<_>) =
+        pending.into_iter().partition(|(write, _)| refused(write));
     let refused = refused.into_iter().map(|(_, reply)| reply);
-    answer_all(refused, &StoreError::DiskFull);
+    refuse_all(refused, &StoreError::DiskFull);
     others
 }
 
-fn is_disk_full<T>(answers: &sqlx::Result<T>) -> bool {
-    matches!(answers, Err(error) if verdict(error) == FailureAction::DiskFull)
+fn is_disk_full<T>(results: &sqlx::Result<T>) -> bool {
+    matches!(results, Err(error) if failure_action(error) == FailureAction::DiskFull)
 }
 
-/// Cuts writes into transactions: one large batch is enough for one, so that nobody behind it waits
-/// for several.
-fn portions(writes: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> {
-    let mut portions: Vec<Vec<_>> = Vec::new();
+/// Divides writes into transactions: a large batch gets one of its own, so that writes after it do
+/// not wait for several.
+fn split_into_transactions(pending: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> {
+    let mut transactions: Vec<Vec<_>> = Vec::new();
     let mut rows = ROWS_MAX;
-    for write in writes {
+    for write in pending {
         rows += write.0.rows();
-        match portions.last_mut() {
-            Some(portion) if rows <= ROWS_MAX => portion.push(write),
+        match transactions.last_mut() {
+            Some(transaction) if rows <= ROWS_MAX => transaction.push(write),
             _ => {
                 rows = write.0.rows();
-                portions.push(vec![write]);
+                transactions.push(vec![write]);
             }
         }
     }
-    portions
+    transactions
 }
 
-/// About how many pages the writes dirty.
-fn pages(writes: &[(Write, WriteReply)]) -> usize {
-    let rows: usize = writes.iter().map(|(ask, _)| ask.rows()).sum();
-    rows * PAGES_PER_ROW + data_pages(writes)
+/// The estimated number of pages that the writes dirty.
+fn pages(pending: &[(Write, WriteReply)]) -> usize {
+    let rows: usize = pending.iter().map(|(write, _)| write.rows()).sum();
+    rows * PAGES_PER_ROW + data_pages(pending)
 }
 
-/// Pages of output and input among the writes.
-fn data_pages(writes: &[(Write, WriteReply)]) -> usize {
-    let bytes: usize = writes.iter().map(|(ask, _)| data_bytes(ask)).sum();
+/// Pages of output and input data in the writes.
+fn data_pages(pending: &[(Write, WriteReply)]) -> usize {
+    let bytes: usize = pending.iter().map(|(write, _)| data_bytes(write)).sum();
     bytes / 4096
 }
 
-fn data_bytes(ask: &Write) -> usize {
-    match ask {
+fn data_bytes(write: &Write) -> usize {
+    match write {
         Write::Finish(finish) => match &finish.kept {
             crate::store::types::OutputPlacement::Rows { chunks, .. } => {
                 chunks.iter().map(|c| c.data.len()).sum()
@@ -386,19 +391,19 @@ mod tests {
         store::{Submission, sqlite::open},
     };
 
-    /// A writer that the test drives by itself.
+    /// A writer without its task; the test calls its methods.
     async fn writer(path: &Path) -> Writer {
         let (_, requests) = mpsc::channel(1);
         let opened = open::open(path, u64::MAX).await.expect("opens");
         Writer {
             conn: opened.writer,
             key: opened.digest_key,
-            _way: opened.way,
+            _long_path: opened.long_path,
             presence: opened.presence,
-            ballast: opened.ballast,
+            disk_reserve: opened.disk_reserve,
             requests,
             failed: CancellationToken::new(),
-            tally: Arc::default(),
+            state_counts: Arc::default(),
         }
     }
 
@@ -419,11 +424,17 @@ mod tests {
         )
     }
 
-    async fn write(writer: &mut Writer, asks: Vec<Write>) -> Vec<Result<WriteResult, StoreError>> {
-        let (replies, answers): (Vec<_>, Vec<_>) = asks.iter().map(|_| oneshot::channel()).unzip();
-        writer.commit(asks.into_iter().zip(replies).collect()).await;
-        let answers = answers.into_iter().map(|mut answer| answer.try_recv());
-        answers.map(|answer| answer.expect("answered")).collect()
+    async fn write(
+        writer: &mut Writer,
+        writes: Vec<Write>,
+    ) -> Vec<Result<WriteResult, StoreError>> {
+        let (replies, results): (Vec<_>, Vec<_>) =
+            writes.iter().map(|_| oneshot::channel()).unzip();
+        writer
+            .commit(writes.into_iter().zip(replies).collect())
+            .await;
+        let results = results.into_iter().map(|mut result| result.try_recv());
+        results.map(|result| result.expect("answered")).collect()
     }
 
     async fn jobs(writer: &mut Writer) -> i64 {
@@ -449,9 +460,9 @@ mod tests {
         allow_pages(&mut writer, 60).await;
         let mut stored = 1;
         let refusals = loop {
-            let answers = write(&mut writer, vec![submit(), submit()]).await;
-            if answers[0].is_err() {
-                break answers;
+            let results = write(&mut writer, vec![submit(), submit()]).await;
+            if results[0].is_err() {
+                break results;
             }
             stored += 2;
             assert!(stored < 20, "60 pages hold no more than 6 such jobs");
@@ -472,7 +483,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("makes a directory");
         let path = directory.path().join("db");
         let mut writer = writer(&path).await;
-        // Every page but the first, on which SQLite would not even know the file.
+        // Every page but the first, without which SQLite would not recognise the file.
         let pages = std::fs::metadata(&path).expect("is there").len() / 4096;
         let mut file = std::fs::OpenOptions::new().write(true).open(&path);
         let file = file.as_mut().expect("opens");
@@ -480,12 +491,12 @@ mod tests {
         file.write_all(&vec![0xa5; (pages as usize - 1) * 4096])
             .expect("damages");
 
-        let answers = write(&mut writer, vec![submit(), submit()]).await;
-        for answer in answers {
-            assert!(matches!(answer, Err(StoreError::Database(_))), "{answer:?}");
+        let results = write(&mut writer, vec![submit(), submit()]).await;
+        for result in results {
+            assert!(matches!(result, Err(StoreError::Database(_))), "{result:?}");
         }
         assert!(writer.failed.is_cancelled());
-        let answers = write(&mut writer, vec![submit()]).await;
-        assert!(answers[0].is_err(), "nothing is tried again");
+        let results = write(&mut writer, vec![submit()]).await;
+        assert!(results[0].is_err(), "nothing is tried again");
     }
 }

@@ -5,7 +5,7 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use super::{Flow, KNOCK_EVERY, PauseAsked, ShimHandle, ShimTask, due};
 use crate::{
-    job::{InputAnswer, StopCause, StopWish},
+    job::{InputAnswer, StopCause, StopRequest},
     store::{OpenAttempt, StoreError},
     supervisor::{
         AttemptId,
@@ -126,7 +126,7 @@ impl ShimHandle {
     }
 
     /// On a full disk a stop is not in the ledger. One is kept, the harder one.
-    fn put_off_stop(&mut self, key: AttemptId, wish: StopWish) {
+    fn put_off_stop(&mut self, key: AttemptId, wish: StopRequest) {
         let kept = self.stop.take();
         let harder = kept.filter(|(of, kept)| *of == key && kept.cause == StopCause::Kill);
         self.stop = Some(harder.unwrap_or((key, wish)));

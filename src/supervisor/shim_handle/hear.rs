@@ -150,7 +150,7 @@ impl ShimHandle {
             let job = started.number;
             let is_entered = retry::until_some(|| async {
                 match store.started(started.clone()).await {
-                    Ok(Fenced::Done | Fenced::Again) => Some(true),
+                    Ok(Fenced::Applied | Fenced::Requeued) => Some(true),
                     Ok(Fenced::Stale) | Err(StoreError::Stopping) => Some(false),
                     Err(error) => {
                         tracing::warn!(job, %error, "a start could not be entered yet");
@@ -193,7 +193,7 @@ impl ShimHandle {
         let taken_back = self
             .ctx
             .store
-            .wish_pause(job_ref, false, actor, clock::now());
+            .request_pause(job_ref, false, actor, clock::now());
         if let Err(error) = taken_back.await {
             tracing::warn!(job, %error, "a wish to pause could not be taken back; it is sent again");
         }
@@ -236,7 +236,7 @@ impl ShimHandle {
         };
         self.unentered = None;
         match entered {
-            Ok(Fenced::Done | Fenced::Again) => self.ctx.hub.changed(job),
+            Ok(Fenced::Applied | Fenced::Requeued) => self.ctx.hub.changed(job),
             Ok(Fenced::Stale) | Err(StoreError::Stopping) => {}
             Err(error) => {
                 tracing::warn!(job, %error, "a pause could not be entered yet");

@@ -32,7 +32,7 @@ use super::{
     spawn,
 };
 use crate::{
-    job::{InputAnswer, StopWish},
+    job::{InputAnswer, StopRequest},
     spool::{AnyWelcome, ToShim, message::PROTOCOL},
     store::{ClaimedJob, OpenAttempt, ShimOffer, StartedAttempt},
 };
@@ -136,7 +136,7 @@ struct ShimHandle {
     /// What the shim is to run as soon as it is connected.
     run: Option<Box<ClaimedJob>>,
     /// What is to be stopped as soon as the shim is connected.
-    stop: Option<(AttemptId, StopWish)>,
+    stop: Option<(AttemptId, StopRequest)>,
     /// The shim is to leave as soon as it is connected.
     dismissed: bool,
     /// The attempts that the shim has refused lately.

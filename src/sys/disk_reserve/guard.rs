@@ -1,5 +1,5 @@
-//! The lock of the reserve's file: whoever changes what it holds has it for that moment. Nobody
-//! waits for it long, for its holder may be a process that somebody has stopped.
+//! The lock of the reserve's file: a process that changes what the file holds takes it for that
+//! moment. No process waits long for it, because its holder may be a stopped process.
 
 use std::{os::fd::OwnedFd, thread, time::Duration};
 
@@ -8,20 +8,21 @@ use rustix::{
     io::Errno,
 };
 
-/// How often it is tried by those who can wait a little.
+/// How often [`ReserveLock::patient`] tries.
 const TRIES: u32 = 200;
 
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The lock, until dropped.
+/// The lock; released when dropped.
 #[derive(Debug)]
 pub(super) struct ReserveLock {
     file: OwnedFd,
 }
 
 impl ReserveLock {
-    /// The lock of an open file; `None`: not now. A file that has lost its name is nobody's.
+    /// The lock of an open file; `None`: another process holds it, or the file has lost its name
+    /// and is not the reserve any more.
     pub(super) fn now(file: OwnedFd) -> rustix::io::Result<Option<Self>> {
         match try_lock(&file)? {
             true => Self::named(file),
@@ -35,10 +36,7 @@ impl ReserveLock {
             if try_lock(&file)? {
                 return Self::named(file);
             }
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "nobody tells when a lock is free"
-            )]
+            #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
             thread::sleep(PAUSE);
         }
         Ok(None)
@@ -57,7 +55,8 @@ impl ReserveLock {
 
 impl Drop for ReserveLock {
     fn drop(&mut self) {
-        // A child that is between fork and exec holds a copy: it is to end now all the same.
+        // A child between fork and exec has a copy of the descriptor, so closing ours would not
+        // release the lock.
         let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }

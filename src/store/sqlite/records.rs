@@ -1,7 +1,5 @@
-//! What is on record about one job, for whoever checks it: its row, its attempts, its events, and
-//! where its rows of output go on behind a hole.
-//!
-//! Whether all that fits together is not known here.
+//! The stored records of one job, for `verify`: its row, its attempts, its events, and where its
+//! rows of output continue after a missing range.
 
 use sqlx::SqlitePool;
 
@@ -11,7 +9,7 @@ use crate::{
     store::types::{AttemptRecord, JobRecord},
 };
 
-/// What the row of a job says, and which of its events is the newest.
+/// What the row of a job says, and the id of its newest event.
 pub(in crate::store) async fn job(
     readers: &SqlitePool,
     number: JobNumber,
@@ -67,7 +65,7 @@ pub(in crate::store) async fn attempts(
         .collect())
 }
 
-/// At most `limit` events of a job behind `after`, in order.
+/// Up to `limit` events of a job after the event `after`, in order.
 pub(in crate::store) async fn recorded(
     readers: &SqlitePool,
     number: JobNumber,
@@ -97,7 +95,7 @@ pub(in crate::store) async fn recorded(
     .collect()
 }
 
-/// The first offset behind `offset` at which a row of output begins.
+/// The first offset after `offset` at which a row of output begins.
 pub(in crate::store) async fn next_row(
     readers: &SqlitePool,
     number: JobNumber,

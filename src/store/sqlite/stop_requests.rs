@@ -1,7 +1,7 @@
-//! Wishes about a job: that it ends, that it pauses or goes on.
+//! Requests about a job: to stop, to pause, to resume.
 //!
-//! They are levels, committed before any shim hears of them; sending them is the supervisor's
-//! work. Where no attempt runs, a wish to stop is the end.
+//! They are levels (a state that is wanted, not an order), committed before any shim gets them; the
+//! supervisor sends them. Where no attempt runs, a request to stop ends the job.
 
 use super::{
     columns::json,
@@ -12,51 +12,51 @@ use super::{
 use crate::store::write::PauseRequest;
 use crate::{
     job::{
-        JobNumber, JobRef, Micros, StopCause, StopFacts, StopWish,
+        JobNumber, JobRef, Micros, StopCause, StopFacts, StopRequest,
         state::{Event, JobState},
     },
     store::types::{PauseRequested, StopRequested},
 };
 
-/// SHA-256 of no bytes: the digest of an output that never was.
+/// SHA-256 of no bytes: the digest of an empty output.
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// Ends a job that waits, or stores the wish for the shim of one that runs.
+/// Ends a waiting job, or stores the request for the shim of a running one.
 pub(super) async fn stop(
     batch: &mut WriteBatch<'_>,
     job: JobRef,
-    wish: &StopWish,
+    request: &StopRequest,
 ) -> sqlx::Result<StopRequested> {
-    let Some(standing) = batch.standing(job).await? else {
+    let Some(snapshot) = batch.snapshot(job).await? else {
         return Ok(StopRequested::NotFound);
     };
-    let number = standing.number;
-    if standing.state.is_final() {
+    let number = snapshot.number;
+    if snapshot.state.is_final() {
         return view::known(batch.conn, number)
             .await
             .map(StopRequested::Final);
     }
-    let Some(shim) = standing.shim.clone().filter(|_| standing.state.is_active()) else {
-        withdraw(batch, &standing, wish, Micros(wish.asked_at_us)).await?;
+    let Some(shim) = snapshot.shim.clone().filter(|_| snapshot.state.is_active()) else {
+        withdraw(batch, &snapshot, request, Micros(request.asked_at_us)).await?;
         return view::known(batch.conn, number)
             .await
             .map(StopRequested::Withdrawn);
     };
-    let wish = merged(standing.stop.as_ref(), wish);
-    store_stop(batch, &standing, &wish).await?;
+    let request = merged(snapshot.stop.as_ref(), request);
+    store_stop(batch, &snapshot, &request).await?;
     Ok(StopRequested::ToShim {
         job: view::known(batch.conn, number).await?,
-        attempt: standing.attempt,
+        attempt: snapshot.attempt,
         shim,
-        wish,
+        request,
     })
 }
 
-/// What two wishes come to: the first one counts, but a kill is never weakened to a cancel.
-fn merged(earlier: Option<&StopWish>, new: &StopWish) -> StopWish {
+/// The sum of two requests: the first one counts, but a kill is never weakened to a cancel.
+fn merged(earlier: Option<&StopRequest>, new: &StopRequest) -> StopRequest {
     match earlier {
         None => new.clone(),
-        Some(earlier) if new.cause == StopCause::Kill => StopWish {
+        Some(earlier) if new.cause == StopCause::Kill => StopRequest {
             cause: StopCause::Kill,
             grace_ms: 0,
             ..earlier.clone()
@@ -67,34 +67,34 @@ fn merged(earlier: Option<&StopWish>, new: &StopWish) -> StopWish {
 
 async fn store_stop(
     batch: &mut WriteBatch<'_>,
-    standing: &JobSnapshot,
-    wish: &StopWish,
+    snapshot: &JobSnapshot,
+    request: &StopRequest,
 ) -> sqlx::Result<()> {
-    let wish = json(wish)?;
+    let request = json(request)?;
     let done = sqlx::query!(
         "UPDATE attempts SET stop = CASE WHEN stop -> '$.refused' IS NULL THEN ?3
              ELSE json_set(?3, '$.refused', stop -> '$.refused') END
          WHERE job = ?1 AND attempt = ?2 AND state IN ('claimed', 'started')",
-        standing.number,
-        standing.attempt,
-        wish
+        snapshot.number,
+        snapshot.attempt,
+        request
     )
     .execute(&mut *batch.conn)
     .await?;
     all_moved(done.rows_affected(), 1)
 }
 
-/// Makes a job without a running attempt `cancelled`. Its output is what earlier attempts left.
+/// Makes a job without a running attempt `cancelled`. Its output is that of earlier attempts.
 pub(super) async fn withdraw(
     batch: &mut WriteBatch<'_>,
-    standing: &JobSnapshot,
-    wish: &StopWish,
+    snapshot: &JobSnapshot,
+    request: &StopRequest,
     at: Micros,
 ) -> sqlx::Result<()> {
-    let step = standing
+    let step = snapshot
         .step(Event::Withdrawn)
         .ok_or_else(|| super::columns::malformed("a final job cannot be withdrawn"))?;
-    let stop = json(&StopFacts::unheard(wish))?;
+    let stop = json(&StopFacts::undelivered(request))?;
     let (from, to) = (step.from.name(), step.to.name());
     let done = sqlx::query!(
         "UPDATE jobs SET state = ?3, finished_at = ?4, stop = ?5,
@@ -113,65 +113,65 @@ pub(super) async fn withdraw(
     .execute(&mut *batch.conn)
     .await?;
     all_moved(done.rows_affected(), 1)?;
-    if standing.interactive {
+    if snapshot.interactive {
         inputs::forget(batch, &[step.number]).await?;
     }
-    batch.record(step, None, &wish.by, at);
+    batch.record(step, None, &request.by, at);
     Ok(())
 }
 
-/// Stores a wish to pause or to go on, where there is an attempt that can.
+/// Stores a request to pause or resume, where there is an active attempt.
 pub(super) async fn pause(
     batch: &mut WriteBatch<'_>,
-    ask: &PauseRequest,
+    request: &PauseRequest,
 ) -> sqlx::Result<PauseRequested> {
-    let Some(standing) = batch.standing(ask.job).await? else {
+    let Some(snapshot) = batch.snapshot(request.job).await? else {
         return Ok(PauseRequested::NotFound);
     };
-    let number = standing.number;
-    let Some(shim) = standing.shim.clone().filter(|_| standing.state.is_active()) else {
+    let number = snapshot.number;
+    let Some(shim) = snapshot.shim.clone().filter(|_| snapshot.state.is_active()) else {
         let job = view::known(batch.conn, number).await?;
-        let waits = ask.pause && !standing.state.is_final();
+        let waits = request.pause && !snapshot.state.is_final();
         return Ok(if waits {
             PauseRequested::NotRunning(job)
         } else {
             PauseRequested::Nothing(job)
         });
     };
-    if is_as_wished(&standing, ask.pause) {
+    if is_as_requested(&snapshot, request.pause) {
         return view::known(batch.conn, number)
             .await
             .map(PauseRequested::Nothing);
     }
-    store_pause(batch, number, standing.attempt, ask).await?;
+    store_pause(batch, number, snapshot.attempt, request).await?;
     Ok(PauseRequested::ToShim {
         number,
-        attempt: standing.attempt,
+        attempt: snapshot.attempt,
         shim,
     })
 }
 
-/// Both the state and the wish that stands agree with the new one. Where only the wish does, it is
-/// still on its way and may be sent again.
-fn is_as_wished(standing: &JobSnapshot, pause: bool) -> bool {
-    let paused = standing.state == JobState::Paused;
-    paused == pause && standing.pause == pause
+/// Whether both the state and the stored request agree with the new one. Where only the request
+/// does, it is still on its way and may be sent again.
+fn is_as_requested(snapshot: &JobSnapshot, pause: bool) -> bool {
+    let paused = snapshot.state == JobState::Paused;
+    paused == pause && snapshot.pause == pause
 }
 
 async fn store_pause(
     batch: &mut WriteBatch<'_>,
     number: JobNumber,
     attempt: u32,
-    ask: &PauseRequest,
+    request: &PauseRequest,
 ) -> sqlx::Result<()> {
     let done = sqlx::query!(
         "UPDATE attempts SET pause = ?3, pause_by = ?4, pause_at = ?5
          WHERE job = ?1 AND attempt = ?2 AND state IN ('claimed', 'started')",
         number,
         attempt,
-        ask.pause,
-        ask.actor,
-        ask.at.0
+        request.pause,
+        request.actor,
+        request.at.0
     )
     .execute(&mut *batch.conn)
     .await?;
@@ -182,8 +182,8 @@ async fn store_pause(
 mod tests {
     use super::*;
 
-    fn wish(by: &str, cause: StopCause, grace_ms: u64) -> StopWish {
-        StopWish {
+    fn request(by: &str, cause: StopCause, grace_ms: u64) -> StopRequest {
+        StopRequest {
             by: by.to_owned(),
             cause,
             asked_at_us: by.len() as i64,
@@ -193,13 +193,13 @@ mod tests {
 
     #[test]
     fn a_kill_hardens_a_cancel_and_never_the_other_way() {
-        let cancel = wish("first", StopCause::Cancel, 5000);
-        let kill = wish("someone else", StopCause::Kill, 0);
+        let cancel = request("first", StopCause::Cancel, 5000);
+        let kill = request("someone else", StopCause::Kill, 0);
         assert_eq!(merged(None, &cancel), cancel);
         let hardened = merged(Some(&cancel), &kill);
-        assert_eq!(hardened, wish("first", StopCause::Kill, 0));
+        assert_eq!(hardened, request("first", StopCause::Kill, 0));
         assert_eq!(merged(Some(&kill), &cancel), kill);
-        let later = wish("later", StopCause::Cancel, 1);
+        let later = request("later", StopCause::Cancel, 1);
         assert_eq!(merged(Some(&cancel), &later), cancel);
     }
 }

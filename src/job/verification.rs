@@ -1,20 +1,18 @@
-//! What a look at a stored job finds: what is wrong with it, and where.
-//!
-//! How it is looked at is not known here.
+//! What `verify` finds about a stored job: what is wrong with it, and where.
 
 use serde::Serialize;
 
 use super::{Gap, JobNumber, JobState, Offset};
 
-/// What kind of thing is wrong.
+/// The kind of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// Bytes are not there: their rows or their file are gone.
+    /// Bytes are missing: their rows or their file are gone.
     Missing,
-    /// A file is not as it was written: a checksum is wrong, or it is cut off.
+    /// A file is not as it was written: a checksum is wrong, or it is truncated.
     Damaged,
-    /// The bytes can be read, and are not those that were hashed when they were written.
+    /// The bytes can be read, but are not those that were hashed when they were written.
     Changed,
     /// All bytes together do not have the job's `output_sha256`.
     Digest,
@@ -28,38 +26,38 @@ pub enum Fault {
     Events,
 }
 
-/// Something that is not as it was recorded.
+/// A stored fact that does not agree with the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VerificationProblem {
-    /// What kind of thing.
+    /// Its kind.
     pub what: Fault,
-    /// A sentence for people.
+    /// A sentence for people; programs use the other fields.
     pub message: String,
-    /// The first byte of the output that it concerns.
+    /// The first byte of the output that it concerns; `None`: no range of bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Offset>,
-    /// The first byte behind those.
+    /// The offset after the last of those bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<Offset>,
-    /// The attempt.
+    /// The attempt that it concerns; `None`: no single one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// The file in the spool.
+    /// Name of the file in the spool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment: Option<String>,
-    /// Where in that file the record begins that cannot be read, bytes.
+    /// Position of the unreadable record in that file, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub byte: Option<u64>,
-    /// The offset of the row of `output_chunks`, where it can be but one.
+    /// The offset of the row of `output_chunks`, if it can only be one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub row: Option<Offset>,
-    /// The id of the event.
+    /// The id of the event that it concerns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<i64>,
 }
 
 impl VerificationProblem {
-    /// A problem of which nothing but this is known.
+    /// A problem without a place; set the other fields where they are known.
     pub fn new(what: Fault, message: impl Into<String>) -> Self {
         Self {
             what,
@@ -74,7 +72,7 @@ impl VerificationProblem {
         }
     }
 
-    /// The same, about these bytes of the output.
+    /// The same problem, at these bytes of the output.
     pub fn of_bytes(self, from: Offset, to: Offset) -> Self {
         Self {
             from: Some(from),
@@ -84,40 +82,41 @@ impl VerificationProblem {
     }
 }
 
-/// What became of a claim about an output.
+/// The result of an assertion about an output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Whether it is true.
     pub found: bool,
-    /// Where the match begins; none for a digest.
+    /// The offset at which the match begins; `None` for a digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<Offset>,
-    /// Where it ends.
+    /// The offset after the match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<Offset>,
 }
 
-/// What there is to say about a stored job.
+/// The result of verifying a stored job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verification {
-    /// Its number.
+    /// Number of the job.
     pub job: JobNumber,
-    /// Its state.
+    /// The job's state.
     pub state: JobState,
     /// Whether everything is as it was recorded.
     pub intact: bool,
-    /// So many bytes of output were looked through, missing ones included.
+    /// Bytes of output that were verified, missing ones included.
     pub output_bytes: Offset,
-    /// The digest of those bytes, hashed anew; none where some are missing.
+    /// The digest of those bytes, hashed again; `None` where some are missing.
     pub output_sha256: Option<String>,
-    /// What became of the claims, in the order in which they came.
-    pub claims: Vec<Finding>,
-    /// What is wrong, in the order in which it was met.
+    /// The results of the assertions, in the order of the request.
+    #[serde(rename = "claims")]
+    pub assertions: Vec<Finding>,
+    /// The problems, in the order in which they were found; the first ones, if there are many.
     pub problems: Vec<VerificationProblem>,
     /// How many more problems there are.
     #[serde(skip_serializing_if = "is_none")]
     pub more_problems: u64,
-    /// Bytes that the record itself says are missing: no problem.
+    /// Bytes that are recorded as missing: no problem.
     pub gaps: Vec<Gap>,
     /// How many more gaps there are.
     #[serde(skip_serializing_if = "is_none")]

@@ -1,7 +1,4 @@
-//! How many jobs are in each state, counted again only after something was written: a flood of
-//! those who ask costs one look.
-//!
-//! What was written is not known here.
+//! Counts of jobs by state, counted again only after a write: many calls cost one query.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,14 +11,14 @@ use crate::store::types::Counts;
 /// The last count, and whether it still holds.
 #[derive(Debug, Default)]
 pub(in crate::store) struct StateCounts {
-    /// Transactions so far; raised before anybody is answered.
+    /// Transactions so far; raised before any of their writes is answered.
     written: AtomicU64,
-    /// Counted when so many had been written.
+    /// The value of `written` when the counts were read, and the counts.
     counted: Mutex<Option<(u64, Counts)>>,
 }
 
 impl StateCounts {
-    /// A transaction has been tried; whoever was in it is not answered yet.
+    /// Call it after every transaction, failed ones too, before its writes are answered.
     pub fn written(&self) {
         self.written.fetch_add(1, Ordering::SeqCst);
     }
