@@ -83,15 +83,15 @@ struct ExecutorInner {
     hub: Hub,
     log: Log,
     supervisor: Supervisor,
-    kick: Wakeup,
+    wakeup: Wakeup,
     defaults: queues::Defaults,
     ties: Ties,
     last_inputs: LastInputs,
     backups: Backups,
     /// Places of waits that read output.
-    wait_places: Semaphore,
+    read_slots: Semaphore,
     /// Held for one turn of work on output.
-    search_places: Arc<Semaphore>,
+    search_slots: Arc<Semaphore>,
     queries: Queries,
     verifies: Verifies,
     started_at: Micros,

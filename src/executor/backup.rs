@@ -81,11 +81,11 @@ impl Executor {
     pub async fn backup(&self, to: PathBuf) -> Result<Backup, Error> {
         let stop = self.inner.supervisor.context().stopping.child_token();
         let _given_up = stop.clone().drop_guard();
-        let (executor, place) = (self.clone(), to.clone());
+        let (executor, target) = (self.clone(), to.clone());
         // It puts its place in order even if nobody waits for it any more.
-        let made = tokio::spawn(async move { executor.make_backup(place, stop).await });
+        let made = tokio::spawn(async move { executor.make_backup(target, stop).await });
         match made.await {
-            Ok(made) => made.map_err(|failure| failure.tell(&to)),
+            Ok(made) => made.map_err(|failure| failure.into_error(&to)),
             Err(error) => {
                 tracing::error!(%error, "a backup panicked");
                 let message = "the backup failed; see the server's log";
@@ -201,7 +201,7 @@ fn name(segment: SegmentKey) -> SegmentName {
 
 impl BackupFailure {
     /// What is told of it.
-    fn tell(self, to: &std::path::Path) -> Error {
+    fn into_error(self, to: &std::path::Path) -> Error {
         let to = to.display();
         match self {
             Self::Another => Error::Conflict(self.to_string()),

@@ -17,7 +17,7 @@ impl Executor {
         match self.inner.store.update(job, change).await? {
             Updated::Done(job) => {
                 // It may stand before others now, or in a queue with a free slot.
-                self.inner.kick.now();
+                self.inner.wakeup.wake();
                 Ok(job)
             }
             Updated::Started(job) => Err(Error::Conflict(format!(

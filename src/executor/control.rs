@@ -46,17 +46,17 @@ impl Executor {
                 .to_ms(),
             _ => 0,
         };
-        let wish = StopWish {
+        let request = StopWish {
             by: actor.to_owned(),
             cause,
             asked_at_us: clock::now().0,
             grace_ms,
         };
-        let wished = match self.inner.store.wish_stop(job, wish.clone()).await {
-            Err(StoreError::DiskFull) => return self.stop_unwritten(job, wish).await,
-            wished => wished?,
+        let requested = match self.inner.store.wish_stop(job, request.clone()).await {
+            Err(StoreError::DiskFull) => return self.stop_unwritten(job, request).await,
+            requested => requested?,
         };
-        match wished {
+        match requested {
             StopRequested::NotFound => Err(Error::no_such_job(job)),
             StopRequested::Final(job) => Ok(job),
             StopRequested::Withdrawn(job) => {
@@ -67,29 +67,29 @@ impl Executor {
                 job,
                 attempt,
                 shim,
-                wish,
+                wish: request,
             } => {
                 let key = AttemptId {
                     job: job.number,
                     attempt,
                 };
                 // One that finds no place is in the ledger, and is sent again from there.
-                let _ = self.inner.supervisor.stop_job(&shim, key, wish);
+                let _ = self.inner.supervisor.stop_job(&shim, key, request);
                 Ok(job)
             }
         }
     }
 
-    /// On a full disk a wish cannot be committed, and the job that filled it must be stoppable all
-    /// the same: the wish goes to the shim, and is forgotten if the server is killed before that.
-    async fn stop_unwritten(&self, job: JobRef, wish: StopWish) -> Result<Job, Error> {
+    /// On a full disk a request cannot be committed, and the job that filled it must be stoppable all
+    /// the same: the request goes to the shim, and is forgotten if the server is killed before that.
+    async fn stop_unwritten(&self, job: JobRef, request: StopWish) -> Result<Job, Error> {
         let job = self.get(job, Include::default()).await?;
         let open = self.inner.store.open_attempts().await?;
         let Some(open) = open.into_iter().find(|open| open.number == job.number) else {
             return Err(StoreError::DiskFull.into());
         };
         let supervisor = &self.inner.supervisor;
-        match supervisor.stop_job(&open.shim, AttemptId::of_open(&open), wish) {
+        match supervisor.stop_job(&open.shim, AttemptId::of_open(&open), request) {
             Ok(()) => Ok(job),
             // Neither written down nor on its way.
             Err(_) => Err(StoreError::DiskFull.into()),

@@ -134,12 +134,14 @@ impl Tied {
 
     /// Whoever asked behind the last sign of life of a connection asked behind its loss, however
     /// late that was noticed. Without a delay there is no time to ask in.
-    fn lose(&mut self, session: &str, heard_at: Instant, now: Instant) {
+    fn lose(&mut self, session: &str, last_heard_at: Instant, now: Instant) {
         for job in self.sessions.remove(session).unwrap_or_default() {
             let Some(owned) = self.jobs.get_mut(&job) else {
                 continue;
             };
-            let asked = owned.asked_at.is_some_and(|asked_at| asked_at > heard_at);
+            let asked = owned
+                .asked_at
+                .is_some_and(|asked_at| asked_at > last_heard_at);
             if asked && !owned.delay.is_zero() {
                 self.untie(job);
             } else {
@@ -254,10 +256,10 @@ impl Executor {
     }
 
     /// A connection is lost, and not because the server stops. Every request of it has taken
-    /// effect; `heard_at` is when it was last known to be there.
-    pub fn disconnected(&self, session: &str, heard_at: Instant) {
+    /// effect; `last_heard_at` is when it was last known to be there.
+    pub fn disconnected(&self, session: &str, last_heard_at: Instant) {
         let ties = &self.inner.ties;
-        ties.tied().lose(session, heard_at, Instant::now());
+        ties.tied().lose(session, last_heard_at, Instant::now());
         ties.lost.notify_one();
     }
 
@@ -279,13 +281,13 @@ mod tests {
     use super::*;
     use crate::output::Hub;
 
-    struct Desk {
+    struct Fixture {
         hub: Hub,
         tied: Tied,
         now: Instant,
     }
 
-    impl Desk {
+    impl Fixture {
         fn new() -> Self {
             let (arms, _) = mpsc::unbounded_channel();
             Self {
@@ -327,77 +329,85 @@ mod tests {
 
     #[test]
     fn a_lost_connection_cancels_what_it_owns_each_in_its_time() {
-        let mut desk = Desk::new();
-        desk.tie("a", 1, 10);
-        desk.tie("a", 2, 0);
-        desk.tie("b", 3, 0);
-        assert!(desk.due_after(99).is_empty(), "nobody is lost");
-        desk.lose("a");
-        assert_eq!(desk.due_after(0), [2]);
-        assert!(desk.due_after(9).is_empty());
-        assert_eq!(desk.due_after(10), [1]);
-        desk.lose("b");
-        assert_eq!(desk.due_after(0), [3]);
-        assert!(desk.is_empty());
+        let mut fixture = Fixture::new();
+        fixture.tie("a", 1, 10);
+        fixture.tie("a", 2, 0);
+        fixture.tie("b", 3, 0);
+        assert!(fixture.due_after(99).is_empty(), "nobody is lost");
+        fixture.lose("a");
+        assert_eq!(fixture.due_after(0), [2]);
+        assert!(fixture.due_after(9).is_empty());
+        assert_eq!(fixture.due_after(10), [1]);
+        fixture.lose("b");
+        assert_eq!(fixture.due_after(0), [3]);
+        assert!(fixture.is_empty());
     }
 
     #[test]
     fn the_last_connection_that_submitted_it_owns_a_job() {
-        let mut desk = Desk::new();
-        desk.tie("a", 1, 5);
-        desk.tie("b", 1, 5);
-        desk.lose("a");
-        assert!(desk.due_after(5).is_empty());
-        desk.lose("b");
-        desk.tie("c", 1, 5);
-        assert!(desk.due_after(5).is_empty(), "a new owner came in time");
-        desk.lose("c");
-        assert_eq!(desk.due_after(5), [1]);
-        assert!(desk.is_empty());
+        let mut fixture = Fixture::new();
+        fixture.tie("a", 1, 5);
+        fixture.tie("b", 1, 5);
+        fixture.lose("a");
+        assert!(fixture.due_after(5).is_empty());
+        fixture.lose("b");
+        fixture.tie("c", 1, 5);
+        assert!(fixture.due_after(5).is_empty(), "a new owner came in time");
+        fixture.lose("c");
+        assert_eq!(fixture.due_after(5), [1]);
+        assert!(fixture.is_empty());
     }
 
     #[test]
     fn asking_behind_a_loss_calls_it_off_and_asking_before_does_not() {
-        let mut desk = Desk::new();
-        let before = desk.now - Duration::from_secs(1);
-        desk.tie("a", 1, 5);
-        desk.tie("a", 2, 5);
-        desk.tied.ask("b", 2, before);
-        desk.lose("a");
-        desk.tied.ask("b", 1, desk.now);
-        assert_eq!(desk.due_after(5), [2]);
-        assert!(desk.is_empty());
+        let mut fixture = Fixture::new();
+        let before = fixture.now - Duration::from_secs(1);
+        fixture.tie("a", 1, 5);
+        fixture.tie("a", 2, 5);
+        fixture.tied.ask("b", 2, before);
+        fixture.lose("a");
+        fixture.tied.ask("b", 1, fixture.now);
+        assert_eq!(fixture.due_after(5), [2]);
+        assert!(fixture.is_empty());
     }
 
     #[test]
     fn a_loss_that_is_noticed_late_was_one_before() {
-        let mut desk = Desk::new();
-        let later = desk.now + Duration::from_secs(1);
-        desk.tie("a", 1, 5);
-        desk.tie("a", 2, 5);
-        desk.tie("a", 3, 0);
-        desk.tied.ask("b", 1, later);
-        desk.tied.ask("a", 2, later);
-        desk.tied.ask("b", 3, later);
-        desk.lose("a");
-        assert_eq!(desk.due_after(0), [3], "without a delay nobody is in time");
-        assert_eq!(desk.due_after(5), [2], "only what others asked for goes on");
-        assert!(desk.is_empty());
+        let mut fixture = Fixture::new();
+        let later = fixture.now + Duration::from_secs(1);
+        fixture.tie("a", 1, 5);
+        fixture.tie("a", 2, 5);
+        fixture.tie("a", 3, 0);
+        fixture.tied.ask("b", 1, later);
+        fixture.tied.ask("a", 2, later);
+        fixture.tied.ask("b", 3, later);
+        fixture.lose("a");
+        assert_eq!(
+            fixture.due_after(0),
+            [3],
+            "without a delay nobody is in time"
+        );
+        assert_eq!(
+            fixture.due_after(5),
+            [2],
+            "only what others asked for goes on"
+        );
+        assert!(fixture.is_empty());
     }
 
     #[test]
     fn what_has_ended_is_forgotten() {
-        let mut desk = Desk::new();
+        let mut fixture = Fixture::new();
         let many = 10 * TIDY_FROM as JobNumber;
         for job in 1..=many {
-            desk.tie("a", job, 5);
+            fixture.tie("a", job, 5);
             if job % 2 == 0 {
-                desk.hub.ended(job);
+                fixture.hub.ended(job);
             }
         }
-        assert!(desk.tied.jobs.len() < many as usize);
-        desk.tied.tidy();
-        assert_eq!(desk.tied.jobs.len(), many as usize / 2);
-        assert_eq!(desk.tied.sessions["a"].len(), many as usize / 2);
+        assert!(fixture.tied.jobs.len() < many as usize);
+        fixture.tied.tidy();
+        assert_eq!(fixture.tied.jobs.len(), many as usize / 2);
+        assert_eq!(fixture.tied.sessions["a"].len(), many as usize / 2);
     }
 }

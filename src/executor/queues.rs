@@ -78,7 +78,7 @@ impl Executor {
         match self.inner.store.set_queue(change).await? {
             QueueSet::Done(queue) => {
                 self.inner.defaults.set(&queue.name, &queue.defaults);
-                self.inner.kick.now();
+                self.inner.wakeup.wake();
                 Ok(queue)
             }
             QueueSet::TooMany => {

@@ -35,7 +35,7 @@ impl Executor {
             if !self.look_again(one).await? {
                 return Ok(WaitState::Impossible);
             }
-            if let WaitState::Impossible = until.standing(&one.job) {
+            if let WaitState::Impossible = until.state(&one.job) {
                 return Ok(WaitState::Impossible);
             }
             let runs = one.job.state == JobState::Running && one.job.started_at.is_some();
@@ -67,7 +67,7 @@ impl Executor {
     /// The last sign of life of a running job, and how long ago it came: by the clock that nobody
     /// sets, as far as that tells.
     async fn sign_of_life(&self, one: &WaitedJob) -> Result<(Sign, Duration), Error> {
-        let _place = self.place_to_read().await?;
+        let _slot = self.read_slot().await?;
         let (store, log, number) = (&self.inner.store, &self.inner.log, one.job.number);
         let Some(life) = store.life_signs(number).await? else {
             return Err(Error::no_such_job(JobRef::Number(number)));

@@ -25,7 +25,7 @@ use crate::{
     store::{Epoch, OpenAttempt, OpenError, Store, Stored},
     supervisor::{
         Budget, Context, Directory, OrphanSearcher, RunLimits, SearchGuard, ShimEvent, ShimSearch,
-        Supervisor, forget_all_traces, know_user, starting_max,
+        Supervisor, forget_all_traces, look_up_user, starting_max,
     },
     sys::{clock, descriptors, disk_reserve::DiskReserve, proc, vital::Vital},
 };
@@ -120,7 +120,7 @@ impl Executor {
     /// offset that was ever shown can be read.
     pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
         refuse_to_forget(&layout)?;
-        know_user()?;
+        look_up_user()?;
         if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
             tracing::warn!("the disk is full: the ballast is given up for the start");
         }
@@ -138,25 +138,25 @@ impl Executor {
             );
             forget_all_traces(&layout).await?;
         }
-        keep_ballast(&store, &layout, &settings)?;
+        keep_disk_reserve(&store, &layout, &settings)?;
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
         let ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
-        let (tell, mut events) = mpsc::unbounded_channel();
-        let supervisor = Supervisor::new(ctx, tell.clone(), armed);
-        let kick = Wakeup::default();
-        let rescuer = Rescuer::new(supervisor.clone(), kick.clone());
+        let (event_sender, mut events) = mpsc::unbounded_channel();
+        let supervisor = Supervisor::new(ctx, event_sender.clone(), armed);
+        let wakeup = Wakeup::default();
+        let rescuer = Rescuer::new(supervisor.clone(), wakeup.clone());
         let open = store.open_attempts().await?;
         let leftovers = list_spool(&supervisor.context().layout)?;
         let begun = Instant::now();
-        supervisor.survey(open.clone()).await?;
+        supervisor.probe_all(open.clone()).await?;
         let until = (begun + RECOVERY_WITHIN).max(Instant::now() + RESCUES_AT_LEAST);
-        rescue_the_dead(&rescuer, &mut events, &tell, until).await;
+        rescue_dead_attempts(&rescuer, &mut events, &event_sender, until).await;
         tokio::spawn(tidy_spool(supervisor.clone(), open, leftovers));
         let defaults = Defaults::load(&store).await?;
         let warm = settings.warm_shims;
-        let scheduler = Scheduler::new(supervisor.clone(), rescuer, kick.clone(), events, warm);
+        let scheduler = Scheduler::new(supervisor.clone(), rescuer, wakeup.clone(), events, warm);
         let vital = supervisor.context().vital.clone();
         vital.spawn("scheduling", scheduler.run());
         let stopping = supervisor.context().stopping.clone();
@@ -166,13 +166,13 @@ impl Executor {
                 hub,
                 log,
                 supervisor,
-                kick,
+                wakeup,
                 defaults,
                 ties: Ties::default(),
                 last_inputs: LastInputs::default(),
                 backups: Backups::default(),
-                wait_places: Semaphore::new(wait_places()),
-                search_places: Arc::new(Semaphore::new(wait_places())),
+                read_slots: Semaphore::new(read_slots()),
+                search_slots: Arc::new(Semaphore::new(read_slots())),
                 queries,
                 verifies: Verifies::new(settings.verifies),
                 started_at: clock::now(),
@@ -216,8 +216,8 @@ fn context(
         bounds: bounds(&layout, settings)?,
         unlinker: Unlinker::new(layout.spool()),
         directory: Directory::new(layout.shims()),
-        living: ShimSearch::new(layout.root().to_owned()),
-        hunter: OrphanSearcher::default(),
+        shim_search: ShimSearch::new(layout.root().to_owned()),
+        orphans: OrphanSearcher::default(),
         budget: Budget::of(open_files_max),
         starting: Arc::new(Semaphore::new(starting_max(open_files_max))),
         layout,
@@ -234,7 +234,7 @@ fn context(
 }
 
 /// How many waits may read output at once, and how many may search it: as many as can run at once.
-fn wait_places() -> usize {
+fn read_slots() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -273,10 +273,10 @@ async fn refuse_older(layout: &Layout, store: &Store) -> Result<(), StartError> 
 /// Everything that waits for nobody is decided before the server is ready, or at least tried. What is
 /// left of trees is looked for once; until it is proven gone, and that takes its time, the server works
 /// already.
-async fn rescue_the_dead(
+async fn rescue_dead_attempts(
     rescuer: &Rescuer,
     events: &mut mpsc::UnboundedReceiver<ShimEvent>,
-    tell: &mpsc::UnboundedSender<ShimEvent>,
+    event_sender: &mpsc::UnboundedSender<ShimEvent>,
     until: Instant,
 ) {
     let mut told = Vec::new();
@@ -286,12 +286,12 @@ async fn rescue_the_dead(
     // Every rescue holds one until nobody has to wait for it any more.
     let (held, mut let_go) = mpsc::channel(1);
     for event in told {
-        let (rescuer, tell, held) = (rescuer.clone(), tell.clone(), held.clone());
+        let (rescuer, event_sender, held) = (rescuer.clone(), event_sender.clone(), held.clone());
         let vital = rescuer.vital().clone();
         vital.spawn("rescuing an attempt at the start", async move {
             // The scheduler hears the rest when it runs.
             if let Some(event) = at_once(&rescuer, event, held).await {
-                let _ = tell.send(event);
+                let _ = event_sender.send(event);
             }
         });
     }
@@ -318,7 +318,11 @@ async fn at_once(rescuer: &Rescuer, event: ShimEvent, held: SearchGuard) -> Opti
 }
 
 /// A data directory without ballast serves as well, until its disk is full.
-fn keep_ballast(store: &Store, layout: &Layout, settings: &ExecutorSettings) -> io::Result<()> {
+fn keep_disk_reserve(
+    store: &Store,
+    layout: &Layout,
+    settings: &ExecutorSettings,
+) -> io::Result<()> {
     let bytes = or_a_part(settings.ballast_bytes, layout, BALLAST_BYTES_DEFAULT_MAX)?;
     if let Err(error) = store.ballast().keep(bytes) {
         tracing::warn!(%error, "no ballast can be kept for a full disk");

@@ -37,14 +37,14 @@ impl Executor {
         retry_of: Option<JobId>,
         actor: &str,
     ) -> Result<Submitted, Error> {
-        self.refuse_without_room()?;
+        self.refuse_without_disk_space()?;
         let submission = Submission {
             retry_of,
             ..submission(job, actor)?
         };
         let submitted = self.inner.store.submit(submission).await?;
         if submitted.created {
-            self.inner.kick.now();
+            self.inner.wakeup.wake();
         }
         Ok(Submitted {
             job: submitted.job,
@@ -58,20 +58,20 @@ impl Executor {
         jobs: Vec<JobSpec>,
         actor: &str,
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
-        self.refuse_without_room()?;
+        self.refuse_without_disk_space()?;
         let submissions = jobs.into_iter().map(|job| submission(job, actor));
         let submissions = submissions.collect::<Result<Vec<_>, Error>>()?;
-        let taken = self.inner.store.submit_many(submissions).await?;
-        if taken.iter().any(|job| job.created) {
-            self.inner.kick.now();
+        let outcomes = self.inner.store.submit_many(submissions).await?;
+        if outcomes.iter().any(|job| job.created) {
+            self.inner.wakeup.wake();
         }
-        Ok(taken)
+        Ok(outcomes)
     }
 
-    fn refuse_without_room(&self) -> Result<(), Error> {
+    fn refuse_without_disk_space(&self) -> Result<(), Error> {
         let ctx = self.inner.supervisor.context();
         let (root, min) = (ctx.layout.root(), ctx.bounds.free_bytes_min);
-        // Where this cannot be known, the write itself will tell.
+        // Where this cannot be known, the write itself will event_sender.
         let Ok(fs) = rustix::fs::statvfs(root) else {
             return Ok(());
         };

@@ -32,14 +32,14 @@ impl Default for SessionTurns {
 impl SessionTurns {
     /// Waits until the session looks through nothing else.
     pub(super) async fn piece(&self) -> Result<OwnedSemaphorePermit, Error> {
-        taken(&self.pieces).await
+        acquire(&self.pieces).await
     }
 }
 
 /// A place, when there is one.
-pub(super) async fn taken(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
-    let place = places.clone().acquire_owned().await;
-    place.map_err(|_| Error::stopping())
+pub(super) async fn acquire(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    let slot = slots.clone().acquire_owned().await;
+    slot.map_err(|_| Error::stopping())
 }
 
 impl Executor {
@@ -49,10 +49,10 @@ impl Executor {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let place = taken(&self.inner.search_places).await?;
+        let slot = acquire(&self.inner.search_slots).await?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
-            drop(place);
+            drop(slot);
             done
         });
         done.await

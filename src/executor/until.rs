@@ -88,7 +88,7 @@ pub(super) struct WaitedJob {
     /// fill the ledger's queue of readers.
     pub turn: Arc<Semaphore>,
     /// That of the session that waits.
-    pub share: SessionTurns,
+    pub turns: SessionTurns,
 }
 
 /// Held until a job was looked at for the first time.
@@ -96,7 +96,7 @@ pub(super) type FirstLook = Option<TaskTrackerToken>;
 
 impl Until {
     /// What the job's row alone tells.
-    pub(super) fn standing(&self, job: &WaitedFacts) -> WaitState {
+    pub(super) fn state(&self, job: &WaitedFacts) -> WaitState {
         let is_final = job.state.is_final();
         match self {
             Self::Final if is_final => WaitState::Met(None),
@@ -145,9 +145,9 @@ impl Executor {
             let worth_it = *until != Until::Final || one.watch.has_ended();
             if one.watch.look() && worth_it {
                 self.look_again(one).await?;
-                match until.standing(&one.job) {
+                match until.state(&one.job) {
                     WaitState::Open => {}
-                    standing => return Ok(standing),
+                    state => return Ok(state),
                 }
             }
         }
@@ -163,14 +163,14 @@ impl Executor {
         let mut looks = true;
         loop {
             if one.watch.look() || looks {
-                let _place = self.place_to_read().await?;
+                let _slot = self.read_slot().await?;
                 match self.snapshot(one.job.number).await {
                     Err(Error::NotFound(_)) => return Ok(WaitState::Impossible),
                     job => one.job = WaitedFacts::of(&job?),
                 }
-                match until.standing(&one.job) {
+                match until.state(&one.job) {
                     WaitState::Open => {}
-                    standing => return Ok(standing),
+                    state => return Ok(state),
                 }
             }
             // Of bytes that are dropped as they come, only the shim's word tells before the end.
@@ -218,7 +218,7 @@ impl Executor {
             let before = cursor.offset;
             let (found, at_end);
             (search, found, at_end) = self
-                .search_on(&one.share, number, &mut cursor, search)
+                .search_on(&one.turns, number, &mut cursor, search)
                 .await?;
             if found.is_some() {
                 return Ok(WaitState::Met(found));
@@ -248,15 +248,15 @@ impl Executor {
     /// Reads and searches one piece; also whether the end as it stands was reached.
     async fn search_on(
         &self,
-        share: &SessionTurns,
+        turns: &SessionTurns,
         number: JobNumber,
         cursor: &mut Cursor,
         mut search: Search,
     ) -> Result<(Search, Option<Offset>, bool), Error> {
         // One piece of a session at a time: a thousand jobs of one wait hold no more of their outputs.
-        let _piece = share.piece().await?;
+        let _piece = turns.piece().await?;
         let mut batch = {
-            let _place = self.place_to_read().await?;
+            let _slot = self.read_slot().await?;
             self.inner.log.read(number, cursor, READ_BYTES).await?
         };
         // A hard pattern takes many turns over a piece, and others theirs between them.
@@ -273,9 +273,9 @@ impl Executor {
 
     /// So many read for waits at once, in the order in which they came: a wait over a thousand
     /// jobs holds the bytes of a few.
-    pub(super) async fn place_to_read(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
-        let place = self.inner.wait_places.acquire().await;
-        place.map_err(|_| Error::stopping())
+    pub(super) async fn read_slot(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+        let slot = self.inner.read_slots.acquire().await;
+        slot.map_err(|_| Error::stopping())
     }
 
     /// Reads the job's row anew; false where it is gone, and then the job is what it was last.

@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Error, Executor, SessionTurns, turns::taken, until::READ_BYTES};
+use super::{Error, Executor, SessionTurns, turns::acquire, until::READ_BYTES};
 use crate::{
     job::{Fault, JobNumber, JobRef, Verification, VerificationProblem, chain::Chain},
     output::{
@@ -51,26 +51,26 @@ impl VerifySettings {
 pub(super) struct Verifies {
     settings: VerifySettings,
     /// For those that run and those that wait.
-    seats: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
     /// For those that run.
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 impl Verifies {
     pub(super) fn new(settings: VerifySettings) -> Self {
-        let places = |n: u64| {
+        let slots = |n: u64| {
             let count = usize::try_from(n).unwrap_or(Semaphore::MAX_PERMITS);
             Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
         };
         Self {
             settings,
-            seats: places(settings.verifies_max + settings.waiting_max),
-            places: places(settings.verifies_max),
+            admitted: slots(settings.verifies_max + settings.waiting_max),
+            slots: slots(settings.verifies_max),
         }
     }
 
-    fn seat(&self) -> Result<OwnedSemaphorePermit, Error> {
-        self.seats.clone().try_acquire_owned().map_err(|_| {
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.admitted.clone().try_acquire_owned().map_err(|_| {
             let VerifySettings {
                 verifies_max,
                 waiting_max,
@@ -106,9 +106,9 @@ const EVENTS_PAGE: u32 = 1000;
 /// A turn to verify; it is over when this is dropped.
 #[derive(Debug)]
 pub struct VerifyTurn {
-    share: SessionTurns,
+    turns: SessionTurns,
     /// Of the session, among all, and among those that run.
-    _places: [OwnedSemaphorePermit; 3],
+    _slots: [OwnedSemaphorePermit; 3],
 }
 
 impl Executor {
@@ -117,17 +117,17 @@ impl Executor {
     /// # Errors
     ///
     /// Too many sessions wait.
-    pub async fn turn_to_verify(&self, share: &SessionTurns) -> Result<VerifyTurn, Error> {
-        let Verifies { places, .. } = &self.inner.verifies;
-        let own = taken(&share.verifying).await?;
-        let seat = self.inner.verifies.seat()?;
+    pub async fn turn_to_verify(&self, turns: &SessionTurns) -> Result<VerifyTurn, Error> {
+        let Verifies { slots, .. } = &self.inner.verifies;
+        let own = acquire(&turns.verifying).await?;
+        let admitted = self.inner.verifies.admit()?;
         Ok(VerifyTurn {
-            share: share.clone(),
-            _places: [own, seat, taken(places).await?],
+            turns: turns.clone(),
+            _slots: [own, admitted, acquire(slots).await?],
         })
     }
 
-    /// Looks through a job and answers claims about its output. One that is not final is looked
+    /// Looks through a job and answers assertions about its output. One that is not final is looked
     /// through as far as its output reaches when this begins. Takes as long as reading and hashing
     /// its output takes, in turn with others; can be dropped at any time, and ends then within a
     /// fraction of a second.
@@ -139,26 +139,26 @@ impl Executor {
         &self,
         turn: &VerifyTurn,
         job: JobRef,
-        claims: Vec<Assertion>,
+        assertions: Vec<Assertion>,
     ) -> Result<Verification, Error> {
         let number = self.number(job).await?;
         let output_bytes = self.record(number).await?.output_bytes;
         let verifies = &self.inner.verifies;
         let time = verifies.settings.time(output_bytes);
-        let verdict = timeout(time, self.verdict_of(number, &turn.share, claims)).await;
+        let verdict = timeout(time, self.verdict_of(number, &turn.turns, assertions)).await;
         verdict.unwrap_or_else(|_| Err(verifies.too_slow(time)))
     }
 
     async fn verdict_of(
         &self,
         number: JobNumber,
-        share: &SessionTurns,
-        claims: Vec<Assertion>,
+        turns: &SessionTurns,
+        assertions: Vec<Assertion>,
     ) -> Result<Verification, Error> {
         for _ in 0..ROUNDS_MAX {
             let before = self.record(number).await?;
             let verdict = self
-                .look_through(&before, share, Assertions::new(claims.clone()))
+                .look_through(&before, turns, Assertions::new(assertions.clone()))
                 .await?;
             // What was read from two sides of a change need not fit together.
             let now = self.record(number).await?;
@@ -179,8 +179,8 @@ impl Executor {
     async fn look_through(
         &self,
         job: &JobRecord,
-        share: &SessionTurns,
-        claims: Assertions,
+        turns: &SessionTurns,
+        assertions: Assertions,
     ) -> Result<Verification, Error> {
         let is_final = job.state.is_final();
         let end = match is_final {
@@ -193,19 +193,19 @@ impl Executor {
         let mut audit = Audit::new(attempts);
         problems.into_iter().for_each(|problem| audit.add(problem));
         // A pattern gets no more at once than one that is waited for.
-        let piece_bytes = match (claims.patterns(), claims.texts()) {
+        let piece_bytes = match (assertions.patterns(), assertions.texts()) {
             (0, 0..=TEXTS_FEW) => PIECE_BYTES,
             _ => READ_BYTES,
         };
         let walk = OutputWalk::new(job.number, end, is_final, piece_bytes);
-        let (audit, claims) = self.walk(walk, share, audit, claims).await?;
+        let (audit, assertions) = self.walk(walk, turns, audit, assertions).await?;
         let audited = audit.finish(is_final.then_some(job));
         Ok(Verification {
             job: job.number,
             state: job.state,
             intact: audited.problems.first.is_empty(),
             output_bytes: audited.output_bytes,
-            claims: claims.finish(audited.output_sha256.as_deref()),
+            claims: assertions.finish(audited.output_sha256.as_deref()),
             output_sha256: audited.output_sha256,
             problems: audited.problems.first,
             more_problems: audited.problems.more,
@@ -219,37 +219,37 @@ impl Executor {
     async fn walk(
         &self,
         mut walk: OutputWalk,
-        share: &SessionTurns,
+        turns: &SessionTurns,
         mut audit: Audit,
-        mut claims: Assertions,
+        mut assertions: Assertions,
     ) -> Result<(Audit, Assertions), Error> {
         while !walk.is_over() {
-            let _piece = share.piece().await?;
+            let _piece = turns.piece().await?;
             let met = {
-                let _place = self.place_to_read().await?;
+                let _slot = self.read_slot().await?;
                 walk.step(&self.inner.log).await?
             };
             let mut items;
-            (audit, claims, items) = self
+            (audit, assertions, items) = self
                 .in_turn(move || {
                     let items = audit.take(met);
-                    claims.feed_texts(&items);
-                    (audit, claims, items)
+                    assertions.feed_texts(&items);
+                    (audit, assertions, items)
                 })
                 .await?;
-            for nth in (0..claims.patterns()).rev() {
+            for nth in (0..assertions.patterns()).rev() {
                 let mut at = Progress::default();
                 while !at.is_through() {
-                    (claims, items, at) = self
+                    (assertions, items, at) = self
                         .in_turn(move || {
-                            claims.feed_pattern(nth, &items, &mut at);
-                            (claims, items, at)
+                            assertions.feed_pattern(nth, &items, &mut at);
+                            (assertions, items, at)
                         })
                         .await?;
                 }
             }
         }
-        Ok((audit, claims))
+        Ok((audit, assertions))
     }
 
     async fn wrong_events(&self, job: &JobRecord) -> Result<Vec<VerificationProblem>, Error> {

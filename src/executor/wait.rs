@@ -85,7 +85,7 @@ impl Executor {
     /// shares.
     pub async fn wait(
         &self,
-        share: &SessionTurns,
+        turns: &SessionTurns,
         options: WaitOptions,
     ) -> Result<Decision, Error> {
         let timeout = options.timeout.unwrap_or(WAIT_MAX).min(WAIT_MAX);
@@ -93,11 +93,11 @@ impl Executor {
         let turn = Arc::new(Semaphore::new(1));
         let mut watched = Vec::with_capacity(options.jobs.len());
         for job in &options.jobs {
-            watched.push(self.watched(*job, &options.until, &turn, share).await?);
+            watched.push(self.watched(*job, &options.until, &turn, turns).await?);
         }
-        let standing = |one: &WaitedJob| options.until.standing(&one.job);
-        let mut standings: Vec<WaitState> = watched.iter().map(standing).collect();
-        let decided = match self.at_once(&watched, &standings, options.all).await? {
+        let state = |one: &WaitedJob| options.until.state(&one.job);
+        let mut states: Vec<WaitState> = watched.iter().map(state).collect();
+        let decided = match self.at_once(&watched, &states, options.all).await? {
             Some(decided) => Some(decided),
             None => {
                 let looks = TaskTracker::new();
@@ -105,12 +105,12 @@ impl Executor {
                 tokio::select! {
                     // First, so that every job is watched before anybody asks whether all were.
                     biased;
-                    decided = self.decide(&mut watched, &mut standings, &options, &looks) => Some(decided?),
+                    decided = self.decide(&mut watched, &mut states, &options, &looks) => Some(decided?),
                     () = over(deadline, &looks) => None,
                 }
             }
         };
-        let offset = decided.and_then(|decided| match standings[decided.by] {
+        let offset = decided.and_then(|decided| match states[decided.by] {
             WaitState::Met(offset) => offset,
             _ => None,
         });
@@ -126,7 +126,7 @@ impl Executor {
         job: JobRef,
         until: &Until,
         turn: &Arc<Semaphore>,
-        share: &SessionTurns,
+        turns: &SessionTurns,
     ) -> Result<WaitedJob, Error> {
         let number = self.number(job).await?;
         // Interest first, then the look that counts.
@@ -142,7 +142,7 @@ impl Executor {
             job: WaitedFacts::of(&job),
             watch,
             turn: turn.clone(),
-            share: share.clone(),
+            turns: turns.clone(),
         })
     }
 
@@ -160,17 +160,17 @@ impl Executor {
     async fn at_once(
         &self,
         watched: &[WaitedJob],
-        standings: &[WaitState],
+        states: &[WaitState],
         all: bool,
     ) -> Result<Option<Decided>, Error> {
-        let Some(met) = together(standings, all) else {
+        let Some(met) = together(states, all) else {
             return Ok(None);
         };
-        let first = |is: fn(&WaitState) -> bool| standings.iter().position(is);
+        let first = |is: fn(&WaitState) -> bool| states.iter().position(is);
         let by = match (all, met) {
             (true, true) => Some(self.last_changed(watched).await?),
-            (true, false) => first(|standing| *standing == WaitState::Impossible),
-            (false, true) => first(|standing| matches!(standing, WaitState::Met(_))),
+            (true, false) => first(|state| *state == WaitState::Impossible),
+            (false, true) => first(|state| matches!(state, WaitState::Met(_))),
             (false, false) => Some(watched.len() - 1),
         };
         Ok(by.map(|by| Decided { by, met }))
@@ -190,22 +190,22 @@ impl Executor {
     async fn decide(
         &self,
         watched: &mut [WaitedJob],
-        standings: &mut [WaitState],
+        states: &mut [WaitState],
         options: &WaitOptions,
         looks: &TaskTracker,
     ) -> Result<Decided, Error> {
         let mut open: FuturesUnordered<_> = watched
             .iter_mut()
             .enumerate()
-            .filter(|(at, _)| standings[*at] == WaitState::Open)
+            .filter(|(at, _)| states[*at] == WaitState::Open)
             .map(|(at, one)| {
                 let look = Some(looks.token());
                 async move { (at, self.verdict(one, &options.until, look).await) }
             })
             .collect();
-        while let Some((by, standing)) = open.next().await {
-            standings[by] = standing?;
-            if let Some(met) = together(standings, options.all) {
+        while let Some((by, state)) = open.next().await {
+            states[by] = state?;
+            if let Some(met) = together(states, options.all) {
                 return Ok(Decided { by, met });
             }
         }
@@ -266,12 +266,12 @@ async fn over(deadline: Instant, looks: &TaskTracker) {
 }
 
 /// What jobs that stand so are together: met, or never to be met; `None`: neither yet.
-fn together(standings: &[WaitState], all: bool) -> Option<bool> {
-    let met = |standing: &WaitState| matches!(standing, WaitState::Met(_));
-    let any = |wanted| standings.contains(&wanted);
+fn together(states: &[WaitState], all: bool) -> Option<bool> {
+    let met = |state: &WaitState| matches!(state, WaitState::Met(_));
+    let any = |wanted| states.contains(&wanted);
     match all {
         true if any(WaitState::Impossible) => Some(false),
-        false if standings.iter().any(met) => Some(true),
+        false if states.iter().any(met) => Some(true),
         _ if any(WaitState::Open) => None,
         all => Some(all),
     }
@@ -285,7 +285,7 @@ mod tests {
     fn what_jobs_are_together_follows_from_how_each_stands() {
         use WaitState::{Impossible, Met, Open};
         let met = Met(None);
-        for (standings, any, all) in [
+        for (states, any, all) in [
             (vec![Open], None, None),
             (vec![met, Open], Some(true), None),
             (vec![met, met], Some(true), Some(true)),
@@ -293,8 +293,8 @@ mod tests {
             (vec![Impossible, met], Some(true), Some(false)),
             (vec![Impossible, Impossible], Some(false), Some(false)),
         ] {
-            assert_eq!(together(&standings, false), any, "any of {standings:?}");
-            assert_eq!(together(&standings, true), all, "all of {standings:?}");
+            assert_eq!(together(&states, false), any, "any of {states:?}");
+            assert_eq!(together(&states, true), all, "all of {states:?}");
         }
     }
 }

@@ -35,7 +35,7 @@ struct Report {
 pub struct Scheduler {
     supervisor: Supervisor,
     rescuer: Rescuer,
-    kick: Wakeup,
+    wakeup: Wakeup,
     events: mpsc::UnboundedReceiver<ShimEvent>,
     reports: mpsc::UnboundedSender<Report>,
     reported: mpsc::UnboundedReceiver<Report>,
@@ -59,7 +59,7 @@ impl Scheduler {
     pub fn new(
         supervisor: Supervisor,
         rescuer: Rescuer,
-        kick: Wakeup,
+        wakeup: Wakeup,
         events: mpsc::UnboundedReceiver<ShimEvent>,
         warm_shims: u32,
     ) -> Self {
@@ -67,7 +67,7 @@ impl Scheduler {
         Self {
             supervisor,
             rescuer,
-            kick,
+            wakeup,
             events,
             reports,
             reported,
@@ -92,18 +92,18 @@ impl Scheduler {
 
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = self.kick.told() => self.dirty = true,
+                () = self.wakeup.wait() => self.dirty = true,
                 _ = look.tick() => {
                     self.dirty = true;
                     self.dismiss_surplus();
                 }
-                Some(event) = self.events.recv() => self.hear(event),
-                Some(report) = self.reported.recv() => self.take(report),
+                Some(event) = self.events.recv() => self.on_event(event),
+                Some(report) = self.reported.recv() => self.on_report(report),
             }
         }
     }
 
-    fn hear(&mut self, event: ShimEvent) {
+    fn on_event(&mut self, event: ShimEvent) {
         match event {
             ShimEvent::Idle(offer) => {
                 self.starting.remove(&offer.shim);
@@ -113,10 +113,10 @@ impl Scheduler {
                 self.dirty = true;
             }
             ShimEvent::Ended {
-                settled,
+                finalized,
                 shim,
                 offer,
-            } => self.commit_end(*settled, shim, offer),
+            } => self.commit_end(*finalized, shim, offer),
             ShimEvent::NeverRan { key, offer, pause } => self.rescue_and_free(key, offer, pause),
             ShimEvent::Dead { shim, attempt } => {
                 self.starting.remove(&shim);
@@ -128,7 +128,7 @@ impl Scheduler {
         }
     }
 
-    fn take(&mut self, report: Report) {
+    fn on_report(&mut self, report: Report) {
         self.claiming &= !report.of_idle;
         self.asking -= report.offers.len();
         self.dirty |= report.claimed.is_none();
@@ -202,7 +202,7 @@ impl Scheduler {
         for offer in offers {
             self.forget_idle(&offer.shim);
             let got = claimed.claims.iter().any(|claim| claim.shim == offer.shim);
-            if !got && self.supervisor.keeps(&offer.shim) {
+            if !got && self.supervisor.has_handle(&offer.shim) {
                 self.idle.push_back(offer);
             }
         }
@@ -227,18 +227,18 @@ impl Scheduler {
     }
 
     /// Commits an end, and gives the shim its next job in the same transaction.
-    fn commit_end(&mut self, settled: Finalized, shim: String, offer: Option<ShimOffer>) {
+    fn commit_end(&mut self, finalized: Finalized, shim: String, offer: Option<ShimOffer>) {
         let offers: Vec<ShimOffer> = offer.into_iter().collect();
         self.asking += offers.len();
         let claim = self.claim(offers.clone());
         let supervisor = self.supervisor.clone();
-        let (reports, kick) = (self.reports.clone(), self.kick.clone());
+        let (reports, wakeup) = (self.reports.clone(), self.wakeup.clone());
         self.vital().spawn("committing an end", async move {
-            let Some((fenced, claimed)) = end::commit(&supervisor, &settled, claim).await else {
+            let Some((fenced, claimed)) = end::commit(&supervisor, &finalized, claim).await else {
                 // The server stops; the shim keeps the end for the next one.
                 return;
             };
-            end::tell(&supervisor, &settled, fenced);
+            end::notify_readers(&supervisor, &finalized, fenced);
             let refused = claimed.is_err();
             let got = claimed.as_ref().is_ok_and(|c| !c.claims.is_empty());
             if !got {
@@ -251,9 +251,9 @@ impl Scheduler {
             });
             // A claim that was refused with the end has not seen the slot that it freed.
             if refused {
-                kick.now();
+                wakeup.wake();
             }
-            end::unlink(&supervisor, &settled, fenced).await;
+            end::unlink(&supervisor, &finalized, fenced).await;
         });
     }
 

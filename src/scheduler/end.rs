@@ -14,59 +14,59 @@ use crate::{
 /// and nothing is committed.
 pub async fn commit(
     supervisor: &Supervisor,
-    settled: &Finalized,
+    finalized: &Finalized,
     claim: impl Future<Output = Result<Claimed, StoreError>>,
 ) -> Option<(Fenced, Result<Claimed, StoreError>)> {
     let store = &supervisor.context().store;
     // They are handed to the writer in this order before any of them is answered.
     let (_, finished, claimed) = tokio::join!(
-        enter_start(store, settled),
-        store.finish(settled.finish.clone()),
+        enter_start(store, finalized),
+        store.finish(finalized.finish.clone()),
         claim
     );
     let fenced = match finished {
         Ok(fenced) => fenced,
-        Err(error) => insist(store, settled, error).await.ok()?,
+        Err(error) => retry_finish(store, finalized, error).await.ok()?,
     };
     Some((fenced, claimed))
 }
 
 /// Tells the readers of a committed end.
-pub fn tell(supervisor: &Supervisor, settled: &Finalized, fenced: Fenced) {
+pub fn notify_readers(supervisor: &Supervisor, finalized: &Finalized, fenced: Fenced) {
     let hub = &supervisor.context().hub;
     match fenced {
-        Fenced::Done => hub.ended(settled.key.job),
-        Fenced::Again => hub.changed(settled.key.job),
+        Fenced::Done => hub.ended(finalized.key.job),
+        Fenced::Again => hub.changed(finalized.key.job),
         Fenced::Stale => {}
     }
 }
 
 /// Unlinks what the commit has made useless in the spool. An end that came too late has made
 /// nothing so.
-pub async fn unlink(supervisor: &Supervisor, settled: &Finalized, fenced: Fenced) {
+pub async fn unlink(supervisor: &Supervisor, finalized: &Finalized, fenced: Fenced) {
     if fenced == Fenced::Stale {
         return;
     }
     let unlinker = &supervisor.context().unlinker;
-    if let Err(error) = unlinker.unlink(settled.unlink.clone()).await {
-        tracing::warn!(job = settled.key.job, %error, "a file in the spool could not be unlinked");
+    if let Err(error) = unlinker.unlink(finalized.unlink.clone()).await {
+        tracing::warn!(job = finalized.key.job, %error, "a file in the spool could not be unlinked");
     }
 }
 
 /// A start that was not entered before the end came goes in with it.
-async fn enter_start(store: &Store, settled: &Finalized) {
-    if let Some(started) = settled.start.clone()
+async fn enter_start(store: &Store, finalized: &Finalized) {
+    if let Some(started) = finalized.start.clone()
         && let Err(error) = store.started(started).await
     {
-        tracing::warn!(job = settled.key.job, %error, "a start could not be entered");
+        tracing::warn!(job = finalized.key.job, %error, "a start could not be entered");
     }
 }
 
 /// An end that the ledger did not take is tried until it does, or the server stops: the shim keeps
 /// it as long.
-async fn insist(
+async fn retry_finish(
     store: &Store,
-    settled: &Finalized,
+    finalized: &Finalized,
     error: StoreError,
 ) -> Result<Fenced, StoreError> {
     // The first try is the one that failed.
@@ -76,12 +76,12 @@ async fn insist(
         async move {
             let tried = match tried {
                 Some(tried) => tried,
-                None => store.finish(settled.finish.clone()).await,
+                None => store.finish(finalized.finish.clone()).await,
             };
             match tried {
                 Ok(_) | Err(StoreError::Stopping) => Some(tried),
                 Err(error) => {
-                    tracing::error!(job = settled.key.job, %error, "an end could not be committed; trying again");
+                    tracing::error!(job = finalized.key.job, %error, "an end could not be committed; trying again");
                     None
                 }
             }

@@ -23,7 +23,7 @@ use crate::{
     store::{Fenced, OpenAttempt, StoreError},
     supervisor::{
         AttemptEnding, AttemptId, AttemptWatch, Finalized, Leader, Mark, OrphanTree, SearchGuard,
-        Supervisor, first_segment, settle,
+        Supervisor, finalize, first_segment,
     },
     sys::{clock, retry, threads::blocking, vital::Vital},
 };
@@ -71,9 +71,9 @@ pub fn decide(traces: Traces, same_machine: bool) -> RescueDecision {
 #[derive(Debug, Clone)]
 pub struct Rescuer {
     supervisor: Supervisor,
-    kick: Wakeup,
+    wakeup: Wakeup,
     /// How many may read the spool at a time.
-    places: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
 }
 
 /// Why a rescue has to be tried again.
@@ -97,11 +97,11 @@ const RESCUE_BYTES: u64 = 1 << 20;
 
 impl Rescuer {
     /// A rescuer over the supervisor's data directory.
-    pub fn new(supervisor: Supervisor, kick: Wakeup) -> Self {
+    pub fn new(supervisor: Supervisor, wakeup: Wakeup) -> Self {
         Self {
             supervisor,
-            kick,
-            places: Arc::new(Semaphore::new(READERS_MAX)),
+            wakeup,
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
         }
     }
 
@@ -124,11 +124,11 @@ impl Rescuer {
     pub async fn rescued(&self, key: AttemptId, held: SearchGuard) -> bool {
         match self.try_rescue(key, Some(held)).await {
             Ok(()) => {
-                self.kick.now();
+                self.wakeup.wake();
                 true
             }
             Err(error) => {
-                self.mind_the_disk(&error);
+                self.on_disk_error(&error);
                 tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it has to wait");
                 false
             }
@@ -144,18 +144,18 @@ impl Rescuer {
                 Err(RescueError::Store(StoreError::Stopping)) => Some(false),
                 Err(error) => {
                     tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; trying again");
-                    self.mind_the_disk(&error);
+                    self.on_disk_error(&error);
                     None
                 }
             }
         });
         if is_rescued.await {
-            self.kick.now();
+            self.wakeup.wake();
         }
     }
 
     /// An end is what the ballast is for, and what could not be synced must not be told.
-    fn mind_the_disk(&self, error: &RescueError) {
+    fn on_disk_error(&self, error: &RescueError) {
         let store = &self.supervisor.context().store;
         match error {
             RescueError::Spool(e) if e.kind() == io::ErrorKind::StorageFull => {
@@ -179,14 +179,14 @@ impl Rescuer {
         let (spool, attempt) = (ctx.layout.spool(), open.clone());
         let traces = self.read(move || traces(&spool, &attempt)).await?;
         let same_machine = open.boot_id == ctx.boot_id && open.instance == ctx.instance;
-        let verdict = decide(traces.clone(), same_machine);
+        let decision = decide(traces.clone(), same_machine);
         tracing::warn!(
             job = key.job,
             attempt = key.attempt,
-            ?verdict,
+            ?decision,
             "rescued an attempt whose shim is gone"
         );
-        match verdict {
+        match decision {
             RescueDecision::Finish(facts) => {
                 let synced = false;
                 self.finish(open, AttemptEnding::Known { facts, synced })
@@ -194,7 +194,7 @@ impl Rescuer {
             }
             RescueDecision::Void => self.void(open, traces).await,
             RescueDecision::Lost if same_machine => {
-                let remains = self.hunt(&open, traces, held).await?;
+                let remains = self.search(&open, traces, held).await?;
                 self.lost(open, remains, 0).await
             }
             // In a restored backup they are those of the data directory that it was made of.
@@ -211,7 +211,7 @@ impl Rescuer {
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         // Never closed.
-        let _place = self.places.acquire().await.map_err(io::Error::other)?;
+        let _permit = self.readers.acquire().await.map_err(io::Error::other)?;
         blocking(work).await
     }
 
@@ -233,7 +233,7 @@ impl Rescuer {
         let name = first_segment(&open);
         if traces == Traces::None {
             // If somebody was faster this fails, and the next try finds that segment.
-            blocking(move || take_right(&spool, name, &intent)).await?;
+            blocking(move || take_start_right(&spool, name, &intent)).await?;
         }
         match ctx
             .store
@@ -247,7 +247,7 @@ impl Rescuer {
     }
 
     /// Ends what is left of the tree.
-    async fn hunt(
+    async fn search(
         &self,
         open: &OpenAttempt,
         traces: Traces,
@@ -260,7 +260,7 @@ impl Rescuer {
         };
         let leader = start.map(|StartPayload { pid, start_ticks }| Leader { pid, start_ticks });
         let mark = Mark::new(open.id, &ctx.instance, number);
-        let remains = ctx.hunter.hunt(&ctx.vital, mark, leader, held).await?;
+        let remains = ctx.orphans.search(&ctx.vital, mark, leader, held).await?;
         if let Some(why) = &remains.unknown {
             let (job, attempt) = (open.number, open.attempt);
             tracing::warn!(
@@ -298,20 +298,20 @@ impl Rescuer {
 
     async fn finish(&self, open: OpenAttempt, ending: AttemptEnding) -> Result<(), RescueError> {
         let ctx = self.supervisor.context();
-        let ward = AttemptWatch::of_open(&open);
+        let watch = AttemptWatch::of_open(&open);
         let (spool, inline) = (ctx.layout.spool(), ctx.inline_bytes_max_now());
-        let settled: Finalized = self
-            .read(move || settle(&spool, inline, ward, ending))
+        let finalized: Finalized = self
+            .read(move || finalize(&spool, inline, watch, ending))
             .await?;
-        let fenced = ctx.store.finish(settled.finish.clone()).await?;
-        end::tell(&self.supervisor, &settled, fenced);
-        end::unlink(&self.supervisor, &settled, fenced).await;
+        let fenced = ctx.store.finish(finalized.finish.clone()).await?;
+        end::notify_readers(&self.supervisor, &finalized, fenced);
+        end::unlink(&self.supervisor, &finalized, fenced).await;
         Ok(())
     }
 }
 
 /// Creates the first segment, whole or not at all: a link fails where the name exists.
-fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()> {
+fn take_start_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()> {
     let header = RecordHeader {
         kind: RecordKind::Intent,
         stream: Stream::Stdout,
@@ -404,10 +404,11 @@ fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
 /// Follows the seals to the exit record, if the chain of whole records leads there. What was dropped
 /// does not break it.
 fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
-    let hole = hole::read(spool, from.job, from.attempt)?;
+    let dropped_range = hole::read(spool, from.job, from.attempt)?;
     let mut name = from;
     loop {
-        name.first_offset = hole.map_or(name.first_offset, |hole| hole.behind(name.first_offset));
+        name.first_offset =
+            dropped_range.map_or(name.first_offset, |range| range.behind(name.first_offset));
         let mut reader = match SegmentReader::open(spool, Position::first(name)) {
             Err(error) if is_no_segment(&error) => return Ok(None),
             reader => reader?,
@@ -451,13 +452,13 @@ mod tests {
             segment_bytes,
             mark: None,
         };
-        take_right(spool.path(), first, &intent(Some(70_000))).expect("a segment");
+        take_start_right(spool.path(), first, &intent(Some(70_000))).expect("a segment");
         for now in [1000, 1_000_000] {
             assert_eq!(bound(now), 210_000 + rest);
         }
         // A version that did not write it down: what there is says how large they were at least.
         std::fs::remove_file(spool.path().join(first.to_string())).expect("a segment");
-        take_right(spool.path(), first, &intent(None)).expect("a segment");
+        take_start_right(spool.path(), first, &intent(None)).expect("a segment");
         let second = SegmentName {
             first_offset: 50,
             ..first
@@ -488,7 +489,7 @@ mod tests {
             start_ticks: 1,
         };
         let begun = |start| Traces::Begun { start, mark: None };
-        for (traces, same_machine, verdict) in [
+        for (traces, same_machine, decision) in [
             (ended.clone(), true, finish.clone()),
             (ended, false, finish),
             (Traces::Fenced, true, RescueDecision::Void),
@@ -500,7 +501,7 @@ mod tests {
             (begun(Some(start)), true, RescueDecision::Lost),
             (begun(Some(start)), false, RescueDecision::Lost),
         ] {
-            assert_eq!(decide(traces, same_machine), verdict);
+            assert_eq!(decide(traces, same_machine), decision);
         }
     }
 }

@@ -10,12 +10,12 @@ pub struct Wakeup(Arc<Notify>);
 
 impl Wakeup {
     /// Waits until somebody says so; what was said before counts, once.
-    pub(super) async fn told(&self) {
+    pub(super) async fn wait(&self) {
         self.0.notified().await;
     }
 
     /// There may be something to claim.
-    pub fn now(&self) {
+    pub fn wake(&self) {
         self.0.notify_one();
     }
 }

@@ -65,18 +65,18 @@ impl ShimConnection {
     }
 
     /// Lets the shim go on where somebody has stopped it.
-    pub fn keep_awake(&mut self) {
+    pub fn wake_if_stopped(&mut self) {
         self.waker.look(&self.stream);
     }
 
     /// When that is to be done again.
-    pub fn look_again_at(&self) -> Instant {
+    pub fn next_wake_check(&self) -> Instant {
         self.waker.next_at()
     }
 
     /// Tells when the connection is to be given up, so that another shim can be talked to.
-    pub fn turn(&self) -> PermitTime {
-        self.permit.turn()
+    pub fn permit_time(&self) -> PermitTime {
+        self.permit.time()
     }
 
     /// Sends one message.

@@ -58,29 +58,29 @@ pub struct Finalized {
 }
 
 /// Settles an attempt. Blocking: it reads what has not been hashed, and syncs what stays.
-pub fn settle(
+pub fn finalize(
     spool: &Path,
     inline_bytes_max: u64,
-    mut ward: AttemptWatch,
+    mut watch: AttemptWatch,
     ending: AttemptEnding,
 ) -> io::Result<Finalized> {
-    let AttemptId { job, attempt } = ward.key;
+    let AttemptId { job, attempt } = watch.key;
     let unsynced = unsynced::is_marked(spool, job, attempt)?;
     if unsynced {
         // Before it is read: what the copy holds is what there is.
         write_anew(spool, job, attempt)?;
-        ward.read_again();
+        watch.read_again();
     }
     let known_end = match &ending {
         AttemptEnding::Known { facts, .. } => facts.end_offset,
         AttemptEnding::Lost { .. } => 0,
     };
-    let mut remains = remains(spool, inline_bytes_max, known_end, &mut ward)?;
+    let mut remains = remains(spool, inline_bytes_max, known_end, &mut watch)?;
     if let AttemptEnding::Lost {
         unsynced_bytes_max, ..
     } = &ending
     {
-        add_power_loss(*unsynced_bytes_max, &mut ward.digest);
+        add_power_loss(*unsynced_bytes_max, &mut watch.digest);
     }
     let synced = matches!(&ending, AttemptEnding::Known { synced: true, .. });
     // Rows are synced by the commit itself.
@@ -90,16 +90,20 @@ pub fn settle(
     if unsynced {
         remains.unlink.push(unsynced::file_name(job, attempt));
     }
-    remains.gaps().extend(ward.digest.take_gaps());
-    let OutputRemains { kept, unlink, hole } = remains;
-    let mut finish = finish(&ward, ending, kept);
+    remains.gaps().extend(watch.digest.take_gaps());
+    let OutputRemains {
+        kept,
+        unlink,
+        dropped_range,
+    } = remains;
+    let mut finish = finish(&watch, ending, kept);
     // Paper knows better what is gone than who wanted it gone.
-    if hole.is_some() || finish.facts.is_none() {
-        let holes = [hole, last_hole(spool, ward.key)?];
-        finish.dropped = dropped(&finish.kept, &holes);
+    if dropped_range.is_some() || finish.facts.is_none() {
+        let ranges = [dropped_range, last_dropped(spool, watch.key)?];
+        finish.dropped = dropped(&finish.kept, &ranges);
     }
     Ok(Finalized {
-        key: ward.key,
+        key: watch.key,
         start: None,
         finish,
         unlink,
@@ -111,28 +115,28 @@ struct OutputRemains {
     kept: OutputPlacement,
     unlink: Vec<String>,
     /// What was dropped in the middle.
-    hole: Option<DroppedRange>,
+    dropped_range: Option<DroppedRange>,
 }
 
 fn remains(
     spool: &Path,
     inline_bytes_max: u64,
     known_end: Offset,
-    ward: &mut AttemptWatch,
+    watch: &mut AttemptWatch,
 ) -> io::Result<OutputRemains> {
     let first = SegmentName {
-        job: ward.key.job,
-        attempt: ward.key.attempt,
-        first_offset: ward.start_offset,
+        job: watch.key.job,
+        attempt: watch.key.attempt,
+        first_offset: watch.start_offset,
     };
-    let hole = hole::read(spool, ward.key.job, ward.key.attempt)?;
-    if hole.is_none() && ward.digest.offset() == ward.start_offset {
-        let notes = hole::files(spool, ward.key.job, ward.key.attempt);
+    let dropped_range = hole::read(spool, watch.key.job, watch.key.attempt)?;
+    if dropped_range.is_none() && watch.digest.offset() == watch.start_offset {
+        let notes = hole::files(spool, watch.key.job, watch.key.attempt);
         match collect(spool, first, inline_bytes_max) {
             // Less than the shim has stored is no whole output.
-            Ok(Some(collected)) if collected.end(ward.start_offset) >= known_end => {
+            Ok(Some(collected)) if collected.end(watch.start_offset) >= known_end => {
                 for item in collected.items() {
-                    ward.digest.update(&item);
+                    watch.digest.update(&item);
                 }
                 return Ok(OutputRemains {
                     kept: OutputPlacement::Rows {
@@ -140,18 +144,18 @@ fn remains(
                         gaps: Vec::new(),
                     },
                     unlink: [first.to_string()].into_iter().chain(notes).collect(),
-                    hole,
+                    dropped_range,
                 });
             }
             // It never wrote anything that is still there.
-            Err(error) if is_no_segment(&error) && known_end <= ward.start_offset => {
+            Err(error) if is_no_segment(&error) && known_end <= watch.start_offset => {
                 return Ok(OutputRemains {
                     kept: OutputPlacement::Rows {
                         chunks: Vec::new(),
                         gaps: Vec::new(),
                     },
                     unlink: notes,
-                    hole,
+                    dropped_range,
                 });
             }
             Ok(_) => {}
@@ -159,8 +163,8 @@ fn remains(
             Err(error) => return Err(error),
         }
     }
-    let mut rows = segment_rows(spool, ward, hole, known_end)?;
-    let mut unlink = dropped_files(spool, ward.key, hole)?;
+    let mut rows = segment_rows(spool, watch, dropped_range, known_end)?;
+    let mut unlink = dropped_files(spool, watch.key, dropped_range)?;
     // A last one without bytes gets no row: nobody would read it, and no start keeps its file.
     let empty = rows.pop_if(|row| row.end_offset == row.first_offset);
     unlink.extend(empty.map(|row| {
@@ -177,7 +181,7 @@ fn remains(
             gaps: Vec::new(),
         },
         unlink,
-        hole,
+        dropped_range,
     })
 }
 
@@ -186,12 +190,12 @@ fn remains(
 fn dropped_files(
     spool: &Path,
     key: AttemptId,
-    hole: Option<DroppedRange>,
+    dropped_range: Option<DroppedRange>,
 ) -> io::Result<Vec<String>> {
     let mut files = Vec::new();
-    if let Some(hole) = hole {
+    if let Some(range) = dropped_range {
         let segments = hole::segments(spool, key.job, key.attempt)?.into_iter();
-        let gone = segments.filter(|name| hole.behind(name.first_offset) > name.first_offset);
+        let gone = segments.filter(|name| range.behind(name.first_offset) > name.first_offset);
         files.extend(gone.map(|name| name.to_string()));
     }
     // Last: while they are there, whoever comes again finds the rest.
@@ -200,18 +204,18 @@ fn dropped_files(
 }
 
 /// What was dropped of an attempt, according to what there is on paper.
-fn dropped(kept: &OutputPlacement, holes: &[Option<DroppedRange>]) -> Dropped {
+fn dropped(kept: &OutputPlacement, ranges: &[Option<DroppedRange>]) -> Dropped {
     let (OutputPlacement::Rows { gaps, .. } | OutputPlacement::Segments { gaps, .. }) = kept;
     let dropped = gaps.iter().filter(|gap| gap.reason.is_dropping());
     Dropped {
         bytes: dropped.map(|gap| gap.to - gap.from).sum(),
-        lines: holes.iter().flatten().map(|hole| hole.lines).sum(),
+        lines: ranges.iter().flatten().map(|range| range.lines).sum(),
     }
 }
 
 /// What an attempt without an exit record has written down of output behind its bound: a kill can
 /// come between the two records.
-fn last_hole(spool: &Path, key: AttemptId) -> io::Result<Option<DroppedRange>> {
+fn last_dropped(spool: &Path, key: AttemptId) -> io::Result<Option<DroppedRange>> {
     let Some(last) = hole::segments(spool, key.job, key.attempt)?.pop() else {
         return Ok(None);
     };
@@ -232,19 +236,19 @@ fn last_hole(spool: &Path, key: AttemptId) -> io::Result<Option<DroppedRange>> {
 /// damage: its row goes as far as what follows, and there is no digest.
 fn segment_rows(
     spool: &Path,
-    ward: &mut AttemptWatch,
-    hole: Option<DroppedRange>,
+    watch: &mut AttemptWatch,
+    dropped_range: Option<DroppedRange>,
     known_end: Offset,
 ) -> io::Result<Vec<SegmentRow>> {
-    let AttemptId { job, attempt } = ward.key;
-    let mut gap = hole.map(|hole| hole.gap);
+    let AttemptId { job, attempt } = watch.key;
+    let mut gap = dropped_range.map(|range| range.gap);
     let mut rows = Vec::new();
     loop {
-        if let Some(gap) = gap.take_if(|gap| gap.from <= ward.digest.offset()) {
-            ward.digest.skip(gap);
+        if let Some(gap) = gap.take_if(|gap| gap.from <= watch.digest.offset()) {
+            watch.digest.skip(gap);
         }
-        let from = ward.digest.offset();
-        match ward.digest.next_segment(spool, job, attempt) {
+        let from = watch.digest.offset();
+        match watch.digest.next_segment(spool, job, attempt) {
             Ok((row, true)) => {
                 rows.push(row);
                 continue;
@@ -253,13 +257,13 @@ fn segment_rows(
             Err(error) if is_no_segment(&error) => {}
             Err(error) => return Err(error),
         }
-        let read_to = ward.digest.offset();
-        let Some(to) = next_found(spool, ward.key, read_to, known_end)? else {
+        let read_to = watch.digest.offset();
+        let Some(to) = next_found(spool, watch.key, read_to, known_end)? else {
             return Ok(rows);
         };
         tracing::error!(job, attempt, from = read_to, to, "a segment is damaged");
         rows.retain(|row| row.first_offset != from);
-        rows.push(ward.digest.skip_damaged(job, attempt, from, to));
+        rows.push(watch.digest.skip_damaged(job, attempt, from, to));
     }
 }
 
@@ -296,12 +300,12 @@ impl OutputRemains {
     }
 }
 
-fn finish(ward: &AttemptWatch, ending: AttemptEnding, kept: OutputPlacement) -> Finish {
-    let end_offset: Offset = ward.digest.offset();
+fn finish(watch: &AttemptWatch, ending: AttemptEnding, kept: OutputPlacement) -> Finish {
+    let end_offset: Offset = watch.digest.offset();
     let (state, reason, facts, remains, at, actor) = match ending {
         AttemptEnding::Known { facts, .. } => {
             if facts.end_offset != end_offset {
-                let AttemptId { job, attempt } = ward.key;
+                let AttemptId { job, attempt } = watch.key;
                 tracing::error!(
                     job,
                     attempt,
@@ -328,8 +332,8 @@ fn finish(ward: &AttemptWatch, ending: AttemptEnding, kept: OutputPlacement) -> 
     let (survivors, survivors_unknown) = remains;
     let dropped = facts.as_ref().map(|facts| facts.dropped);
     Finish {
-        number: ward.key.job,
-        attempt: ward.key.attempt,
+        number: watch.key.job,
+        attempt: watch.key.attempt,
         state,
         reason,
         facts,
@@ -338,8 +342,8 @@ fn finish(ward: &AttemptWatch, ending: AttemptEnding, kept: OutputPlacement) -> 
         end_offset,
         dropped: dropped.unwrap_or_default(),
         kept,
-        output_sha256: ward.digest.hex(),
-        hash_state: Some(ward.digest.state()),
+        output_sha256: watch.digest.hex(),
+        hash_state: Some(watch.digest.state()),
         actor: actor.to_owned(),
         at,
     }

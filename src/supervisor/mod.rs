@@ -8,18 +8,18 @@ mod attempt_watch;
 mod budget;
 mod connection;
 mod directory;
+mod earlier_lines;
 mod finalize;
-mod living;
 mod looked;
 mod orphans;
 mod probe;
 mod process;
 mod registry;
 mod shim_handle;
+mod shim_search;
 mod spawn;
 mod spec;
 mod wake;
-mod written;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,13 +29,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use attempt_watch::{AttemptId, AttemptWatch, first_segment};
 pub use budget::Budget;
 pub use directory::Directory;
-pub use finalize::{AttemptEnding, Finalized, settle};
-pub use living::ShimSearch;
+pub use finalize::{AttemptEnding, Finalized, finalize};
 pub use looked::Looked;
 pub use orphans::{Leader, Mark, OrphanSearcher, OrphanTree, SearchGuard};
-pub use registry::{Order, Registry};
+pub use registry::{Command, Registry};
+pub use shim_search::ShimSearch;
 pub use spawn::{forget_all_traces, starting_max};
-pub use spec::{RunLimits, home, know_user};
+pub use spec::{RunLimits, home, look_up_user};
 
 use crate::{
     job::{Input, InputAnswer, JobNumber, StopWish},
@@ -60,9 +60,9 @@ pub struct Context {
     /// Where the shims' locks and sockets are.
     pub directory: Directory,
     /// Finds shims by their processes.
-    pub living: ShimSearch,
+    pub shim_search: ShimSearch,
     /// Finds and ends what is left of trees.
-    pub hunter: OrphanSearcher,
+    pub orphans: OrphanSearcher,
     /// How many shims may be talked to.
     pub budget: Budget,
     /// How many shims may be starting.
@@ -85,7 +85,7 @@ pub struct Context {
     pub answer: Duration,
     /// Ends all tasks of the supervisor; the shims and their jobs go on.
     pub stopping: CancellationToken,
-    /// The keepers, so that a stop can wait for them.
+    /// The handles, so that a stop can wait for them.
     pub tasks: TaskTracker,
     /// Where a panic ends the server.
     pub vital: Vital,
@@ -108,16 +108,16 @@ impl Context {
     }
 }
 
-/// What a shim's keeper tells the scheduler.
+/// What a shim's handle tells the scheduler.
 #[derive(Debug)]
 pub enum ShimEvent {
     /// The shim is free for work.
     Idle(ShimOffer),
-    /// An attempt has ended and its output is settled; `offer` is set where the shim takes work
+    /// An attempt has ended and its output is finalized; `offer` is set where the shim takes work
     /// again once this is committed.
     Ended {
         /// What to commit, and what to unlink behind it.
-        settled: Box<Finalized>,
+        finalized: Box<Finalized>,
         /// The shim.
         shim: String,
         /// Set where the shim takes work again.
@@ -149,7 +149,7 @@ pub struct Supervisor {
     events: mpsc::UnboundedSender<ShimEvent>,
 }
 
-/// Whether an order found its shim.
+/// Whether an command found its shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the job's shim does not answer")]
 pub struct Unreachable;
@@ -185,7 +185,7 @@ impl Supervisor {
         let vital = ctx.vital.clone();
         vital.spawn("starting a shim", async move {
             match spawn::spawn(&ctx, &shim).await {
-                Ok(reached) => shim_handle::keep(ctx, registry, events, shim, reached, None),
+                Ok(reached) => shim_handle::start(ctx, registry, events, shim, reached, None),
                 Err(error) => {
                     tracing::error!(shim, %error, "a shim could not be started");
                     spawn::remove_failed(&ctx, &shim).await;
@@ -202,13 +202,13 @@ impl Supervisor {
 
     /// Asks every shim that left a trace, all at once, and keeps those that live. `open` are the
     /// attempts that are not final. Every one of them whose shim answers, or lives without
-    /// answering, is in its keeper's hands when this returns; the others are told as events. Where
-    /// there are fewer connections than shims, the rest is asked by its keepers.
+    /// answering, is in its handle's hands when this returns; the others are told as events. Where
+    /// there are fewer connections than shims, the rest is asked by its handles.
     ///
     /// # Errors
     ///
     /// Nobody can say which shims there are.
-    pub async fn survey(&self, open: Vec<OpenAttempt>) -> std::io::Result<()> {
+    pub async fn probe_all(&self, open: Vec<OpenAttempt>) -> std::io::Result<()> {
         let mut shims = spawn::traces(&self.ctx.layout).await?;
         shims.extend(open.iter().map(|attempt| attempt.shim.clone()));
         let asked = shims.into_iter().map(|shim| {
@@ -229,7 +229,7 @@ impl Supervisor {
                     attempt: attempt.as_ref().map(AttemptId::of_open),
                 });
             }
-            reached => shim_handle::keep(ctx, registry, events, shim, reached, attempt),
+            reached => shim_handle::start(ctx, registry, events, shim, reached, attempt),
         }
     }
 
@@ -252,11 +252,11 @@ impl Supervisor {
     /// Gives a shim its next attempt; acknowledges the one before.
     pub fn run(&self, claim: ClaimedJob) {
         let shim = claim.shim.clone();
-        // A shim that died in between is told as `Dead` by its keeper, with this attempt's row
-        // naming it; the order is then answered by the rescue.
+        // A shim that died in between is told as `Dead` by its handle, with this attempt's row
+        // naming it; the command is then answered by the rescue.
         if self
             .registry
-            .order(&shim, Order::Run(Box::new(claim.clone())))
+            .send(&shim, Command::Run(Box::new(claim.clone())))
             .is_err()
         {
             let _ = self.events.send(ShimEvent::Dead {
@@ -267,27 +267,27 @@ impl Supervisor {
     }
 
     /// Whether a shim is in somebody's hands: one that was told as `Dead` is not.
-    pub fn keeps(&self, shim: &str) -> bool {
-        self.registry.knows(shim)
+    pub fn has_handle(&self, shim: &str) -> bool {
+        self.registry.has(shim)
     }
 
     /// Tells a shim that its last attempt's end is committed.
     pub fn release(&self, shim: &str) {
-        let _ = self.registry.order(shim, Order::Release);
+        let _ = self.registry.send(shim, Command::Release);
     }
 
     /// Sends an idle shim away.
     pub fn leave(&self, shim: &str) {
-        let _ = self.registry.order(shim, Order::Leave);
+        let _ = self.registry.send(shim, Command::Leave);
     }
 
     /// Passes a stop wish on. One that is committed is sent again after adoption, if it finds nobody.
     ///
     /// # Errors
     ///
-    /// The shim is not known, or has more orders than it takes.
+    /// The shim is not known, or has more commands than it takes.
     pub fn stop_job(&self, shim: &str, key: AttemptId, wish: StopWish) -> Result<(), Unreachable> {
-        self.registry.order(shim, Order::Stop(key, wish))
+        self.registry.send(shim, Command::Stop(key, wish))
     }
 
     /// Passes a committed pause (`true`) or resume on, and waits until the shim has done it and
@@ -304,13 +304,13 @@ impl Supervisor {
         actor: &str,
     ) -> Result<(), String> {
         let (done, answer) = oneshot::channel();
-        let order = Order::Pause {
+        let command = Command::Pause {
             key,
             pause,
             actor: actor.to_owned(),
             done,
         };
-        if self.registry.order(shim, order).is_ok() {
+        if self.registry.send(shim, command).is_ok() {
             let answered = tokio::time::timeout(self.ctx.answer, answer).await;
             if let Ok(Ok(answer)) = answered {
                 return answer;
@@ -330,12 +330,12 @@ impl Supervisor {
     ) -> Result<InputAnswer, Unreachable> {
         let input = Arc::new(input);
         let (done, answer) = oneshot::channel();
-        let order = Order::Input {
+        let command = Command::Input {
             key,
             input: Arc::downgrade(&input),
             done,
         };
-        self.registry.order(shim, order)?;
+        self.registry.send(shim, command)?;
         match tokio::time::timeout(self.ctx.answer, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             _ => Err(Unreachable),
@@ -346,7 +346,7 @@ impl Supervisor {
     pub async fn signal(&self, job: JobNumber, signal: i32) -> Result<(), Unreachable> {
         let (done, answer) = oneshot::channel();
         self.registry
-            .order_job(job, |key| Order::Signal { key, signal, done })?;
+            .send_to_job(job, |key| Command::Signal { key, signal, done })?;
         match tokio::time::timeout(self.ctx.answer, answer).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Unreachable),

@@ -84,7 +84,7 @@ pub async fn ask(ctx: &Context, shim: &str, permit: ConnectionPermit) -> ProbeOu
         Ok(Ok(Greeted::Welcome(connection, welcome))) => {
             return ProbeOutcome::Answers(connection, welcome);
         }
-        Ok(Ok(Greeted::Foreign(speaker))) => return ProbeOutcome::Foreign(speaker),
+        Ok(Ok(Greeted::Foreign(welcome))) => return ProbeOutcome::Foreign(welcome),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "no answer in time".to_owned(),
     };
@@ -98,9 +98,9 @@ pub async fn ask(ctx: &Context, shim: &str, permit: ConnectionPermit) -> ProbeOu
 
 /// The same for one that is known not to speak our language: nothing is said to it, so that it can
 /// go when it is done.
-pub async fn watch(ctx: &Context, shim: &str, speaker: AnyWelcome) -> ProbeOutcome {
+pub async fn watch(ctx: &Context, shim: &str, welcome: AnyWelcome) -> ProbeOutcome {
     match look(ctx, shim).await {
-        Looked::There(()) | Looked::Unknown(_) => ProbeOutcome::Foreign(speaker),
+        Looked::There(()) | Looked::Unknown(_) => ProbeOutcome::Foreign(welcome),
         Looked::Gone => ProbeOutcome::Free,
     }
 }
@@ -110,40 +110,40 @@ async fn greet(ctx: &Context, shim: &str, permit: ConnectionPermit) -> io::Resul
     let hello = Greeting::new(&ctx.key_of(shim), ctx.epoch, &ctx.instance);
     connection.send(&hello).await?;
     loop {
-        let look_at = connection.look_again_at();
-        let heard = tokio::select! {
-            heard = connection.receive_as(Heard::read) => heard?,
+        let look_at = connection.next_wake_check();
+        let message = tokio::select! {
+            message = connection.receive_as(FirstMessage::read) => message?,
             // It may have been stopped.
             () = tokio::time::sleep_until(look_at) => {
-                connection.keep_awake();
+                connection.wake_if_stopped();
                 continue;
             }
         };
-        match heard {
-            Heard::Foreign(speaker) => return Ok(Greeted::Foreign(speaker)),
-            Heard::Known(FromShim::Welcome { version, state, .. }) => {
+        match message {
+            FirstMessage::Foreign(welcome) => return Ok(Greeted::Foreign(welcome)),
+            FirstMessage::Known(FromShim::Welcome { version, state, .. }) => {
                 let welcome = ShimWelcome { version, state };
                 return Ok(Greeted::Welcome(Box::new(connection), welcome));
             }
-            Heard::Known(FromShim::Stale { epoch }) => {
+            FirstMessage::Known(FromShim::Stale { epoch }) => {
                 let message = format!("the shim has seen epoch {epoch}, which is above ours");
                 return Err(io::Error::other(message));
             }
-            Heard::Known(_) => {}
+            FirstMessage::Known(_) => {}
         }
     }
 }
 
 /// The first thing that a shim says.
-enum Heard {
+enum FirstMessage {
     Foreign(AnyWelcome),
     Known(FromShim),
 }
 
-impl Heard {
+impl FirstMessage {
     fn read(json: &[u8]) -> Option<Self> {
         match AnyWelcome::foreign(json) {
-            Some(speaker) => Some(Self::Foreign(speaker)),
+            Some(welcome) => Some(Self::Foreign(welcome)),
             None => serde_json::from_slice(json).ok().map(Self::Known),
         }
     }
@@ -154,11 +154,11 @@ impl Heard {
 pub async fn look(ctx: &Context, shim: &str) -> Looked {
     match look_at_lock(ctx, shim).await {
         Lock::Held => Looked::There(()),
-        Lock::Free => match ctx.living.look(shim).await {
+        Lock::Free => match ctx.shim_search.look(shim).await {
             Looked::There(()) => Looked::There(()),
             Looked::Gone | Looked::Unknown(_) => Looked::Gone,
         },
-        Lock::Missing => ctx.living.look(shim).await,
+        Lock::Missing => ctx.shim_search.look(shim).await,
         Lock::Unknown(error) => Looked::failed("its lock cannot be looked at", &error),
     }
 }

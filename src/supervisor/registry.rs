@@ -1,6 +1,6 @@
-//! Finds the keeper of a shim or of a job, and carries orders to it.
+//! Finds the handle of a shim or of a job, and carries commands to it.
 //!
-//! An order that finds nobody is not kept: wishes are committed and sent again after adoption.
+//! An command that finds nobody is not kept: wishes are committed and sent again after adoption.
 
 use std::{
     collections::HashMap,
@@ -18,9 +18,9 @@ use crate::{
     sys::lock,
 };
 
-/// What a keeper can be told.
+/// What a handle can be told.
 #[derive(Debug)]
-pub enum Order {
+pub enum Command {
     /// Run this attempt.
     Run(Box<ClaimedJob>),
     /// The last attempt's end is committed.
@@ -62,7 +62,7 @@ pub enum Order {
     },
 }
 
-impl Order {
+impl Command {
     /// The attempt that it is about, where it names one.
     pub fn key(&self) -> Option<AttemptId> {
         match self {
@@ -76,31 +76,31 @@ impl Order {
     }
 }
 
-/// The readers' wish to be woken, as a keeper finds it: however many ask and however long the
+/// The readers' wish to be woken, as a handle finds it: however many ask and however long the
 /// shim does not answer, it is one offset, the least.
 #[derive(Debug, Default)]
 pub struct ShimWakeup {
-    wish: Mutex<Option<Offset>>,
-    rung: Notify,
+    offset: Mutex<Option<Offset>>,
+    requested: Notify,
     overflow: Notify,
 }
 
 impl ShimWakeup {
     /// Asks for a wake-up when there is output behind `offset`.
-    fn ring(&self, offset: Offset) {
-        let mut wish = self.wish();
-        *wish = Some(wish.map_or(offset, |before| before.min(offset)));
-        drop(wish);
-        self.rung.notify_one();
+    fn request(&self, offset: Offset) {
+        let mut least = self.least();
+        *least = Some(least.map_or(offset, |before| before.min(offset)));
+        drop(least);
+        self.requested.notify_one();
     }
 
     /// What was asked for since the last time; waits for it. Cancel-safe.
-    pub async fn rung(&self) -> Offset {
+    pub async fn requested(&self) -> Offset {
         loop {
-            if let Some(offset) = self.wish().take() {
+            if let Some(offset) = self.least().take() {
                 return offset;
             }
-            self.rung.notified().await;
+            self.requested.notified().await;
         }
     }
 
@@ -109,69 +109,69 @@ impl ShimWakeup {
         self.overflow.notified().await;
     }
 
-    fn wish(&self) -> MutexGuard<'_, Option<Offset>> {
-        lock(&self.wish)
+    fn least(&self) -> MutexGuard<'_, Option<Offset>> {
+        lock(&self.offset)
     }
 }
 
-/// Most orders that wait for a keeper which is busy with its shim, apart from those that only follow
+/// Most commands that wait for a handle which is busy with its shim, apart from those that only follow
 /// from each other (run, release, leave).
-const ORDERS_MAX: usize = 256;
+const COMMANDS_MAX: usize = 256;
 
-/// An order and its place in the mailbox.
+/// An command and its place in the mailbox.
 #[derive(Debug)]
 struct Posted {
-    order: Order,
+    command: Command,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 /// What comes out of a mailbox.
 #[derive(Debug)]
-pub struct Orders(mpsc::UnboundedReceiver<Posted>);
+pub struct Commands(mpsc::UnboundedReceiver<Posted>);
 
-impl Orders {
-    /// The next order; `None` when there will be no more. Cancel-safe.
-    pub async fn recv(&mut self) -> Option<Order> {
-        Some(self.0.recv().await?.order)
+impl Commands {
+    /// The next command; `None` when there will be no more. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Command> {
+        Some(self.0.recv().await?.command)
     }
 
-    /// Takes no more orders; those that have come can still be received.
+    /// Takes no more commands; those that have come can still be received.
     pub fn close(&mut self) {
         self.0.close();
     }
 }
 
-/// The way to a keeper.
+/// The way to a handle.
 #[derive(Debug, Clone)]
 struct Mailbox {
-    orders: mpsc::UnboundedSender<Posted>,
+    commands: mpsc::UnboundedSender<Posted>,
     slots: Arc<Semaphore>,
-    bell: Arc<ShimWakeup>,
+    wakeup: Arc<ShimWakeup>,
 }
 
 #[derive(Debug, Default)]
-struct Keepers {
+struct Handles {
     by_shim: HashMap<String, Mailbox>,
     /// With the attempt that runs.
     by_job: HashMap<JobNumber, (AttemptId, Mailbox)>,
 }
 
-/// All keepers. Cheap to clone.
+/// All handles. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Registry(Arc<Mutex<Keepers>>);
+pub struct Registry(Arc<Mutex<Handles>>);
 
 impl Registry {
-    /// Enters a shim's keeper; its orders come out of the receiver, and its readers ring the bell.
-    pub fn enter(&self, shim: &str) -> (Orders, Arc<ShimWakeup>) {
-        let (orders, receiver) = mpsc::unbounded_channel();
-        let bell = Arc::<ShimWakeup>::default();
+    /// Enters a shim's handle; its commands come out of the receiver, and its readers ring the wakeup.
+    pub fn enter(&self, shim: &str) -> (Commands, Arc<ShimWakeup>) {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let wakeup = Arc::<ShimWakeup>::default();
         let mailbox = Mailbox {
-            orders,
-            slots: Arc::new(Semaphore::new(ORDERS_MAX)),
-            bell: bell.clone(),
+            commands,
+            slots: Arc::new(Semaphore::new(COMMANDS_MAX)),
+            wakeup: wakeup.clone(),
         };
         self.lock().by_shim.insert(shim.to_owned(), mailbox);
-        (Orders(receiver), bell)
+        (Commands(receiver), wakeup)
     }
 
     /// The shim is gone.
@@ -179,16 +179,16 @@ impl Registry {
         self.lock().by_shim.remove(shim);
     }
 
-    /// Whether the shim has a keeper.
-    pub fn knows(&self, shim: &str) -> bool {
+    /// Whether the shim has a handle.
+    pub fn has(&self, shim: &str) -> bool {
         self.lock().by_shim.contains_key(shim)
     }
 
     /// The shim runs this attempt from now on.
     pub fn attach(&self, key: AttemptId, shim: &str) {
-        let mut keepers = self.lock();
-        if let Some(mailbox) = keepers.by_shim.get(shim).cloned() {
-            keepers.by_job.insert(key.job, (key, mailbox));
+        let mut handles = self.lock();
+        if let Some(mailbox) = handles.by_shim.get(shim).cloned() {
+            handles.by_job.insert(key.job, (key, mailbox));
         }
     }
 
@@ -197,22 +197,22 @@ impl Registry {
         self.lock().by_job.remove(&job);
     }
 
-    /// Tells a shim's keeper.
-    pub fn order(&self, shim: &str, order: Order) -> Result<(), Unreachable> {
+    /// Tells a shim's handle.
+    pub fn send(&self, shim: &str, command: Command) -> Result<(), Unreachable> {
         let mailbox = self.lock().by_shim.get(shim).cloned();
-        send(mailbox, order)
+        send(mailbox, command)
     }
 
-    /// Tells the keeper of a running job. Which attempt runs and who keeps it is found in one
-    /// step: the order names that attempt, and can concern no later one.
-    pub fn order_job(
+    /// Tells the handle of a running job. Which attempt runs and who keeps it is found in one
+    /// step: the command names that attempt, and can concern no later one.
+    pub fn send_to_job(
         &self,
         job: JobNumber,
-        order: impl FnOnce(AttemptId) -> Order,
+        command: impl FnOnce(AttemptId) -> Command,
     ) -> Result<(), Unreachable> {
         let found = self.lock().by_job.get(&job).cloned();
         let (key, mailbox) = found.ok_or(Unreachable)?;
-        send(Some(mailbox), order(key))
+        send(Some(mailbox), command(key))
     }
 
     /// Carries the readers' wishes to be woken to the shims that can fulfil them. A job without a
@@ -224,33 +224,36 @@ impl Registry {
     ) {
         while let Some(Some(arm)) = stopping.run_until_cancelled(arms.recv()).await {
             if let Some((_, mailbox)) = self.lock().by_job.get(&arm.job) {
-                mailbox.bell.ring(arm.offset);
+                mailbox.wakeup.request(arm.offset);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Keepers> {
+    fn lock(&self) -> MutexGuard<'_, Handles> {
         // Every use is one operation on a map: a panic leaves nothing half-done.
         lock(&self.0)
     }
 }
 
-fn send(mailbox: Option<Mailbox>, order: Order) -> Result<(), Unreachable> {
+fn send(mailbox: Option<Mailbox>, command: Command) -> Result<(), Unreachable> {
     let mailbox = mailbox.ok_or(Unreachable)?;
-    let slot = match &order {
-        Order::Run(_) | Order::Release | Order::Leave => None,
-        order => {
+    let slot = match &command {
+        Command::Run(_) | Command::Release | Command::Leave => None,
+        command => {
             let Ok(slot) = Arc::clone(&mailbox.slots).try_acquire_owned() else {
-                if matches!(order, Order::Stop(..) | Order::Pause { .. }) {
-                    mailbox.bell.overflow.notify_one();
+                if matches!(command, Command::Stop(..) | Command::Pause { .. }) {
+                    mailbox.wakeup.overflow.notify_one();
                 }
                 return Err(Unreachable);
             };
             Some(slot)
         }
     };
-    let posted = Posted { order, _slot: slot };
-    mailbox.orders.send(posted).map_err(|_| Unreachable)
+    let posted = Posted {
+        command,
+        _slot: slot,
+    };
+    mailbox.commands.send(posted).map_err(|_| Unreachable)
 }
 
 #[cfg(test)]
@@ -260,60 +263,60 @@ mod tests {
     #[tokio::test]
     async fn an_order_for_a_job_names_the_attempt_that_runs() {
         let registry = Registry::default();
-        let (mut orders, _bell) = registry.enter("a");
-        let signal = |key| Order::Signal {
+        let (mut commands, _wakeup) = registry.enter("a");
+        let signal = |key| Command::Signal {
             key,
             signal: 15,
             done: oneshot::channel().0,
         };
-        assert_eq!(registry.order_job(7, signal), Err(Unreachable));
+        assert_eq!(registry.send_to_job(7, signal), Err(Unreachable));
         for attempt in 1..=2 {
             registry.attach(AttemptId { job: 7, attempt }, "a");
-            registry.order_job(7, signal).expect("a keeper");
-            let order = orders.recv().await.expect("an order");
-            assert_eq!(order.key(), Some(AttemptId { job: 7, attempt }));
+            registry.send_to_job(7, signal).expect("a handle");
+            let command = commands.recv().await.expect("an command");
+            assert_eq!(command.key(), Some(AttemptId { job: 7, attempt }));
         }
         registry.detach(7);
-        assert_eq!(registry.order_job(7, signal), Err(Unreachable));
+        assert_eq!(registry.send_to_job(7, signal), Err(Unreachable));
     }
 
     #[tokio::test]
     async fn a_bell_that_nobody_hears_keeps_one_wish_and_it_is_the_least() {
-        let bell = ShimWakeup::default();
+        let wakeup = ShimWakeup::default();
         for offset in [900, 5, 70] {
-            bell.ring(offset);
+            wakeup.request(offset);
         }
-        assert_eq!(bell.rung().await, 5);
-        bell.ring(1);
-        assert_eq!(bell.rung().await, 1);
+        assert_eq!(wakeup.requested().await, 5);
+        wakeup.request(1);
+        assert_eq!(wakeup.requested().await, 1);
     }
 
     #[tokio::test]
     async fn a_mailbox_that_nobody_empties_is_bounded_and_asks_for_the_levels_again() {
         let registry = Registry::default();
-        let (mut orders, bell) = registry.enter("s");
+        let (mut commands, wakeup) = registry.enter("s");
         let key = AttemptId { job: 1, attempt: 1 };
         registry.attach(key, "s");
-        let signal = |key| Order::Signal {
+        let signal = |key| Command::Signal {
             key,
             signal: 10,
             done: oneshot::channel().0,
         };
-        for _ in 0..ORDERS_MAX {
-            registry.order_job(1, signal).expect("room");
+        for _ in 0..COMMANDS_MAX {
+            registry.send_to_job(1, signal).expect("room");
         }
-        assert_eq!(registry.order_job(1, signal), Err(Unreachable));
-        registry.order("s", Order::Leave).expect("always room");
+        assert_eq!(registry.send_to_job(1, signal), Err(Unreachable));
+        registry.send("s", Command::Leave).expect("always room");
         let (done, _) = oneshot::channel();
-        let pause = Order::Pause {
+        let pause = Command::Pause {
             key,
             pause: true,
             actor: String::new(),
             done,
         };
-        assert_eq!(registry.order("s", pause), Err(Unreachable));
-        bell.overflowed().await;
-        orders.recv().await.expect("an order");
-        registry.order_job(1, signal).expect("room again");
+        assert_eq!(registry.send("s", pause), Err(Unreachable));
+        wakeup.overflowed().await;
+        commands.recv().await.expect("an command");
+        registry.send_to_job(1, signal).expect("room again");
     }
 }

@@ -15,8 +15,8 @@ use crate::spool::{Layout, ShimKey, paper};
 /// How long a new shim may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Between two knocks at a new shim's door.
-const KNOCK_EVERY: Duration = Duration::from_millis(2);
+/// Between two ticks at a new shim's door.
+const PROBE_EVERY: Duration = Duration::from_millis(2);
 
 /// A name for a new shim, never used before.
 pub fn new_id() -> String {
@@ -41,7 +41,7 @@ pub fn starting_max(open_files_max: Option<u64>) -> usize {
 pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<ProbeOutcome> {
     let permit = ctx.budget.take().await;
     // Never closed.
-    let _turn = ctx.starting.acquire().await.map_err(io::Error::other)?;
+    let _permit = ctx.starting.acquire().await.map_err(io::Error::other)?;
     let child = start(ctx, shim)?;
     tokio::time::timeout(READY_WITHIN, ready(ctx, shim, child, permit))
         .await
@@ -86,11 +86,11 @@ async fn ready(
     mut child: Child,
     permit: ConnectionPermit,
 ) -> io::Result<ProbeOutcome> {
-    let mut knocks = tokio::time::interval(KNOCK_EVERY);
+    let mut ticks = tokio::time::interval(PROBE_EVERY);
     let socket = ctx.layout.shims().join(Layout::shim_socket_name(shim));
     let mut permit = Some(permit);
     loop {
-        knocks.tick().await;
+        ticks.tick().await;
         if socket.exists() {
             let reached = match permit.take() {
                 Some(permit) => probe::ask(ctx, shim, permit).await,
@@ -127,10 +127,10 @@ pub async fn traces(layout: &Layout) -> io::Result<BTreeSet<String>> {
         tries.tick().await;
         match list(layout) {
             Err(error) if tokio::time::Instant::now() >= deadline => {
-                let place = layout.shims();
+                let directory = layout.shims();
                 let what = format!(
                     "{} cannot be listed, so nobody knows which jobs still run: {error}",
-                    place.display()
+                    directory.display()
                 );
                 return Err(io::Error::new(error.kind(), what));
             }

@@ -107,11 +107,11 @@ fn output_lines_max(output: &OutputPolicy, lines_before: u64) -> Option<u64> {
 
 /// Into how many segments at least the output of a job is cut whose oldest ones are dropped: what
 /// it keeps is never much less than its bound.
-const RING_SEGMENTS: u64 = 8;
+const RETENTION_SEGMENTS: u64 = 8;
 
 fn segment_bytes(output: &OutputPolicy, bounds: &RunLimits) -> u64 {
     match (output.when_full, output.max_bytes) {
-        (WhenFull::DropOldest, Some(max)) => bounds.segment_bytes.min(max / RING_SEGMENTS),
+        (WhenFull::DropOldest, Some(max)) => bounds.segment_bytes.min(max / RETENTION_SEGMENTS),
         _ => bounds.segment_bytes,
     }
 }
@@ -163,7 +163,7 @@ static USER: OnceLock<UserAccount> = OnceLock::new();
 /// # Errors
 ///
 /// Nobody could look it up. That there is no such user is none.
-pub fn know_user() -> std::io::Result<()> {
+pub fn look_up_user() -> std::io::Result<()> {
     let user = match User::from_uid(Uid::effective()) {
         Ok(user) => user,
         // What getpwuid_r(3) may say of a user that there is not.

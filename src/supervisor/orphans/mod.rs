@@ -7,12 +7,12 @@
 //! Where a look fails, or a chain of processes goes on, nobody can know what is left, and that is what
 //! is told. What becomes of the jobs is not known here.
 
-mod blow;
-mod case;
+mod kill;
 mod mark;
-mod patience;
+mod process_scan;
+mod search_progress;
 mod tree;
-mod walk;
+mod tree_search;
 
 use std::{
     io,
@@ -31,8 +31,8 @@ pub use self::{
 };
 use crate::sys::lock;
 use crate::sys::{threads::blocking, vital::Vital};
-use case::Case;
-use walk::ProcessScan;
+use process_scan::ProcessScan;
+use tree_search::TreeSearch;
 
 /// Between two tries of a look for which there was no thread.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -47,7 +47,7 @@ pub struct OrphanSearcher(Arc<Mutex<Asked>>);
 #[derive(Default)]
 struct Asked {
     new: Vec<OpenSearch>,
-    is_hunting: bool,
+    is_searching: bool,
 }
 
 impl std::fmt::Debug for Asked {
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Asked {
 
 /// A tree that is searched for, and who waits for the answer.
 struct OpenSearch {
-    case: Case,
+    tree: TreeSearch,
     held: Option<SearchGuard>,
     answer: oneshot::Sender<OrphanTree>,
 }
@@ -67,7 +67,7 @@ struct OpenSearch {
 /// Everything that is searched for at the moment.
 #[derive(Default)]
 struct OrphanSearches {
-    walk: ProcessScan,
+    scan: ProcessScan,
     open: Vec<OpenSearch>,
 }
 
@@ -78,7 +78,7 @@ impl OrphanSearcher {
     /// # Errors
     ///
     /// The server stops.
-    pub async fn hunt(
+    pub async fn search(
         &self,
         vital: &Vital,
         mark: Mark,
@@ -86,8 +86,8 @@ impl OrphanSearcher {
         held: Option<SearchGuard>,
     ) -> io::Result<OrphanTree> {
         let (answer, remains) = oneshot::channel();
-        let case = Case::begin(mark, leader, Instant::now());
-        if self.ask(OpenSearch { case, held, answer }) {
+        let tree = TreeSearch::begin(mark, leader, Instant::now());
+        if self.ask(OpenSearch { tree, held, answer }) {
             vital.spawn("searching for trees", self.clone().work());
         }
         remains.await.map_err(io::Error::other)
@@ -97,27 +97,27 @@ impl OrphanSearcher {
     fn ask(&self, open: OpenSearch) -> bool {
         let mut asked = lock(&self.0);
         asked.new.push(open);
-        !std::mem::replace(&mut asked.is_hunting, true)
+        !std::mem::replace(&mut asked.is_searching, true)
     }
 
     /// What was asked since the last time; with nothing and nothing `left` the work is done.
     fn take(&self, left: bool) -> Option<Vec<OpenSearch>> {
         let mut asked = lock(&self.0);
         let new = std::mem::take(&mut asked.new);
-        asked.is_hunting = left || !new.is_empty();
-        asked.is_hunting.then_some(new)
+        asked.is_searching = left || !new.is_empty();
+        asked.is_searching.then_some(new)
     }
 
     async fn work(self) {
         // Not given away: where there is no thread for a look, everything is still here.
-        let hunt = Arc::new(Mutex::new(OrphanSearches::default()));
+        let searches = Arc::new(Mutex::new(OrphanSearches::default()));
         let mut pause = None;
         while let Some(new) = self.take(pause.is_some()) {
-            let hunt = Arc::clone(&hunt);
+            let searches = Arc::clone(&searches);
             let look = blocking(move || {
-                let mut hunt = lock(&hunt);
-                hunt.open.extend(new);
-                Ok(hunt.round())
+                let mut searches = lock(&searches);
+                searches.open.extend(new);
+                Ok(searches.round())
             });
             pause = look.await.unwrap_or(Some(AGAIN_AFTER));
             if let Some(pause) = pause {
@@ -134,15 +134,15 @@ impl OrphanSearcher {
 impl OrphanSearches {
     /// One look at everybody for all trees; how long to wait for the next one, if there is to be one.
     fn round(&mut self) -> Option<Duration> {
-        self.open.iter_mut().for_each(|open| open.case.prepare());
+        self.open.iter_mut().for_each(|open| open.tree.prepare());
         let open = &mut self.open;
-        self.walk.all(|seen| {
+        self.scan.all(|seen| {
             for open in open.iter_mut() {
-                open.case.meet(&seen);
+                open.tree.meet(&seen);
             }
         });
         for mut open in std::mem::take(&mut self.open) {
-            match open.case.conclude(Instant::now()) {
+            match open.tree.conclude(Instant::now()) {
                 // Who asked may be gone.
                 Some(remains) => drop(open.answer.send(remains)),
                 None => {
@@ -151,7 +151,7 @@ impl OrphanSearches {
                 }
             }
         }
-        self.open.iter().map(|open| open.case.pause()).min()
+        self.open.iter().map(|open| open.tree.pause()).min()
     }
 }
 

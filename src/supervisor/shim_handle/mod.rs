@@ -1,14 +1,14 @@
-//! One task per shim: it passes orders on, watches the attempt that the shim runs, and settles it
+//! One task per shim: it passes commands on, watches the attempt that the shim runs, and settles it
 //! when it ends. When the connection breaks it finds out whether the shim still lives.
 //!
 //! What runs next, and what becomes of an attempt whose shim is dead, is the scheduler's business.
 
-mod absent;
-mod hear;
-mod obey;
+mod on_command;
+mod on_message;
 mod reconcile;
 mod refusals;
 mod task;
+mod unreachable;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,7 +28,7 @@ use super::{
     attempt_watch::AttemptId,
     connection::ShimConnection,
     probe::{self, ProbeOutcome, ShimWelcome},
-    registry::{Order, Orders, Registry, ShimWakeup},
+    registry::{Command, Commands, Registry, ShimWakeup},
     spawn,
 };
 use crate::{
@@ -40,13 +40,13 @@ use refusals::RefusedAttempts;
 use task::ShimTask;
 
 /// Between two attempts to reach a shim that lives and does not answer.
-const KNOCK_EVERY: Duration = Duration::from_secs(1);
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a keeper may take to put its work down when the server stops.
+/// How long a handle may take to put its work down when the server stops.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 
-/// Starts the keeper of a shim that answers, or that lives without answering.
-pub fn keep(
+/// Starts the handle of a shim that answers, or that lives without answering.
+pub fn start(
     ctx: Arc<Context>,
     registry: Registry,
     events: mpsc::UnboundedSender<ShimEvent>,
@@ -54,10 +54,10 @@ pub fn keep(
     reached: ProbeOutcome,
     open: Option<OpenAttempt>,
 ) {
-    let (orders, bell) = registry.enter(&shim);
+    let (commands, wakeup) = registry.enter(&shim);
     let (stopping, tasks) = (ctx.stopping.clone(), ctx.tasks.clone());
     let vital = ctx.vital.clone();
-    let keeper = ShimHandle {
+    let handle = ShimHandle {
         offer: ShimOffer {
             shim,
             version: String::new(),
@@ -65,8 +65,8 @@ pub fn keep(
         ctx,
         registry,
         events,
-        orders,
-        bell,
+        commands,
+        wakeup,
         early: VecDeque::new(),
         run: None,
         stop: None,
@@ -79,16 +79,16 @@ pub fn keep(
         inputs: PendingInputs::default(),
         started: None,
     };
-    let kept = async move {
+    let run = async move {
         tokio::select! {
-            () = keeper.run(reached, open) => {}
+            () = handle.run(reached, open) => {}
             () = too_late(stopping) => {}
         }
     };
-    tasks.spawn(vital.watched("keeping a shim", kept));
+    tasks.spawn(vital.watched("keeping a shim", run));
 }
 
-/// A keeper that is busy with its shim when the server stops is given up after a moment.
+/// A handle that is busy with its shim when the server stops is given up after a moment.
 async fn too_late(stopping: CancellationToken) {
     stopping.cancelled().await;
     #[expect(clippy::disallowed_methods, reason = "this is the deadline itself")]
@@ -129,10 +129,10 @@ struct ShimHandle {
     registry: Registry,
     events: mpsc::UnboundedSender<ShimEvent>,
     offer: ShimOffer,
-    orders: Orders,
-    bell: Arc<ShimWakeup>,
-    /// Orders about an attempt that this shim has not been given yet.
-    early: VecDeque<Order>,
+    commands: Commands,
+    wakeup: Arc<ShimWakeup>,
+    /// Commands about an attempt that this shim has not been given yet.
+    early: VecDeque<Command>,
     /// What the shim is to run as soon as it is connected.
     run: Option<Box<ClaimedJob>>,
     /// What is to be stopped as soon as the shim is connected.
@@ -152,7 +152,7 @@ struct ShimHandle {
     started: Option<(StartedAttempt, Instant)>,
 }
 
-/// Whether the keeper goes on.
+/// Whether the handle goes on.
 enum Flow {
     Continue,
     /// Another shim is to be talked to first.
@@ -197,13 +197,13 @@ impl ShimHandle {
                     }
                     self.pause(&open).await;
                 }
-                ProbeOutcome::Foreign(speaker) => {
-                    self.leave_alone(&speaker, &mut told, &open).await;
-                    reached = probe::watch(&self.ctx, &self.offer.shim, speaker).await;
+                ProbeOutcome::Foreign(welcome) => {
+                    self.leave_alone(&welcome, &mut told, &open).await;
+                    reached = probe::watch(&self.ctx, &self.offer.shim, welcome).await;
                     continue;
                 }
                 ProbeOutcome::Free => {
-                    // Before it is told: who hears of it must not find a keeper any more.
+                    // Before it is told: who hears of it must not find a handle any more.
                     self.registry.remove(&self.offer.shim);
                     self.dead().await;
                     break;
@@ -214,12 +214,12 @@ impl ShimHandle {
         }
         self.registry.remove(&self.offer.shim);
         // What was ordered in the last moment is not lost either.
-        self.orders.close();
-        while let Some(order) = self.orders.recv().await {
-            self.put_off(order);
+        self.commands.close();
+        while let Some(command) = self.commands.recv().await {
+            self.put_off(command);
         }
         if let Some(claim) = self.run.take() {
-            self.tell(ShimEvent::Dead {
+            self.emit(ShimEvent::Dead {
                 shim: self.offer.shim.clone(),
                 attempt: Some(AttemptId::of_claim(&claim)),
             });
@@ -230,7 +230,7 @@ impl ShimHandle {
     /// from paper when it is gone.
     async fn leave_alone(
         &mut self,
-        speaker: &AnyWelcome,
+        welcome: &AnyWelcome,
         told: &mut bool,
         open: &Option<OpenAttempt>,
     ) {
@@ -238,8 +238,8 @@ impl ShimHandle {
             tracing::error!(
                 shim = self.offer.shim,
                 job = open.as_ref().map(|open| open.number),
-                version = speaker.version,
-                protocol = speaker.protocol,
+                version = welcome.version,
+                protocol = welcome.protocol,
                 ours = PROTOCOL,
                 "a shim of another version speaks a protocol that this one does not; its job is \
                  left as it is and cannot be controlled: start that version of cc-executor to \
@@ -256,19 +256,19 @@ impl ShimHandle {
         let attempt = match &self.task {
             // Its end is on its way into the ledger already.
             ShimTask::None | ShimTask::Ended(_) => None,
-            ShimTask::Attempt(watched) => Some(watched.ward.key),
+            ShimTask::Attempt(watched) => Some(watched.watch.key),
         };
         if let Some(key) = attempt {
             self.registry.detach(key.job);
         }
-        self.tell(ShimEvent::Dead {
+        self.emit(ShimEvent::Dead {
             shim: self.offer.shim.clone(),
             attempt,
         });
     }
 
-    fn tell(&self, event: ShimEvent) {
-        // The scheduler outlives the keepers, except in a stop, when nobody needs to know.
+    fn emit(&self, event: ShimEvent) {
+        // The scheduler outlives the handles, except in a stop, when nobody needs to know.
         let _ = self.events.send(event);
     }
 
@@ -285,28 +285,28 @@ impl ShimHandle {
         if let Flow::Left = self.catch_up(&mut connection).await? {
             return Ok(Flow::Left);
         }
-        let (ctx, turn) = (Arc::clone(&self.ctx), connection.turn());
-        let mut over = std::pin::pin!(turn.over());
+        let (ctx, permit_time) = (Arc::clone(&self.ctx), connection.permit_time());
+        let mut over = std::pin::pin!(permit_time.expired());
         let mut is_over = false;
         loop {
             if is_over && !self.is_asking() {
                 return Ok(Flow::Lent);
             }
-            let look_at = self.task.open_key().map(|_| connection.look_again_at());
+            let look_at = self.task.open_key().map(|_| connection.next_wake_check());
             tokio::select! {
-                message = connection.receive() => self.hear(message?).await,
-                Some(order) = self.orders.recv() => {
-                    if let Flow::Left = self.obey(&mut connection, order).await? {
+                message = connection.receive() => self.on_message(message?).await,
+                Some(command) = self.commands.recv() => {
+                    if let Flow::Left = self.on_command(&mut connection, command).await? {
                         return Ok(Flow::Left);
                     }
                 }
                 () = &mut over, if !is_over => is_over = true,
-                () = self.bell.overflowed() => {
+                () = self.wakeup.overflowed() => {
                     // Wishes that found no room are in the ledger, and are sent again.
-                    return Err(io::Error::other("more orders than it takes"));
+                    return Err(io::Error::other("more commands than it takes"));
                 }
-                offset = self.bell.rung() => self.arm(&mut connection, offset).await?,
-                () = due(look_at) => connection.keep_awake(),
+                offset = self.wakeup.requested() => self.arm(&mut connection, offset).await?,
+                () = due(look_at) => connection.wake_if_stopped(),
                 () = due(self.started.as_ref().map(|(_, at)| *at)) => self.commit_start(),
                 () = due(self.unentered.as_ref().map(|pause| pause.again_at)) => {
                     self.enter_pause_again().await;

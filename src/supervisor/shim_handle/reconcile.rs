@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::{ShimHandle, ShimTask, obey::about};
+use super::{ShimHandle, ShimTask, on_command::about};
 use crate::{
     job::JobState,
     spool::{ShimState, ToShim},
@@ -78,7 +78,7 @@ impl ShimHandle {
     }
 
     /// The shim has nothing to do, and is offered if it is `usable`. An attempt that was `expected`
-    /// never ran: the order did not reach the shim, and never will, because it was discarded with
+    /// never ran: the command did not reach the shim, and never will, because it was discarded with
     /// the connection that it was on.
     pub(super) fn free(&mut self, expected: Option<AttemptId>, usable: bool) {
         self.free_after(expected, usable, Duration::ZERO);
@@ -99,9 +99,9 @@ impl ShimHandle {
         match (expected, offer) {
             (Some(key), offer) => {
                 self.registry.detach(key.job);
-                self.tell(ShimEvent::NeverRan { key, offer, pause });
+                self.emit(ShimEvent::NeverRan { key, offer, pause });
             }
-            (None, Some(offer)) => self.tell(ShimEvent::Idle(offer)),
+            (None, Some(offer)) => self.emit(ShimEvent::Idle(offer)),
             (None, None) => {}
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     store::{Fenced, StartedAttempt, StoreError},
     supervisor::{
         AttemptId, ShimEvent,
-        finalize::{AttemptEnding, settle},
+        finalize::{AttemptEnding, finalize},
     },
     sys::{clock, retry, threads::blocking},
 };
@@ -22,7 +22,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a start waits for the end of its attempt before it is entered by itself: very short
 /// jobs, of which there can be many, then cost one commit less.
-const START_SETTLES: Duration = Duration::from_millis(4);
+const START_WAITS_FOR_END: Duration = Duration::from_millis(4);
 
 /// Between two looks at a process that a shim has started beside itself, and how many there are.
 const REAP_EVERY: Duration = Duration::from_millis(20);
@@ -44,7 +44,7 @@ async fn reap_launched(pid: i32) {
 
 impl ShimHandle {
     /// Takes what the shim says.
-    pub(super) async fn hear(&mut self, message: FromShim) {
+    pub(super) async fn on_message(&mut self, message: FromShim) {
         if self.is_late(&message) {
             tracing::info!(?message, "a shim spoke of an attempt that it has no more");
             return;
@@ -66,7 +66,7 @@ impl ShimHandle {
                     at: Micros(started_at_us),
                 };
                 self.refusals.none();
-                self.started = Some((started, Instant::now() + START_SETTLES));
+                self.started = Some((started, Instant::now() + START_WAITS_FOR_END));
             }
             FromShim::Grew { offset, .. } => {
                 if let Some(key) = self.task.key() {
@@ -260,7 +260,7 @@ impl ShimHandle {
             );
             return;
         };
-        let key = watched.ward.key;
+        let key = watched.watch.key;
         self.registry.detach(key.job);
         self.pauses.clear();
         self.unentered = None;
@@ -269,17 +269,17 @@ impl ShimHandle {
         }
         let start = self.started.take().map(|(started, _)| started);
         self.task = ShimTask::Ended(key);
-        let ward = watched.into_ward().await;
+        let watch = watched.into_watch().await;
         let ending = AttemptEnding::Known {
             facts: Box::new(facts),
             synced,
         };
         let ctx = &self.ctx;
-        let mut settled = retry::until_some(|| async {
+        let mut finalized = retry::until_some(|| async {
             let (spool, inline) = (ctx.layout.spool(), ctx.inline_bytes_max_now());
-            let (ward, ending) = (ward.clone(), ending.clone());
-            match blocking(move || settle(&spool, inline, ward, ending)).await {
-                Ok(settled) => Some(settled),
+            let (watch, ending) = (watch.clone(), ending.clone());
+            match blocking(move || finalize(&spool, inline, watch, ending)).await {
+                Ok(finalized) => Some(finalized),
                 Err(error) => {
                     if is_sync_failure(&error) {
                         ctx.store.distrust(&error);
@@ -290,10 +290,10 @@ impl ShimHandle {
             }
         })
         .await;
-        settled.start = start;
+        finalized.start = start;
         self.offered = reusable;
-        self.tell(ShimEvent::Ended {
-            settled: Box::new(settled),
+        self.emit(ShimEvent::Ended {
+            finalized: Box::new(finalized),
             shim: self.offer.shim.clone(),
             offer: reusable.then(|| self.offer.clone()),
         });

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::{
     Leader, OrphanTree,
-    blow::{self, HeldLeader},
+    kill::{HeldLeader, kill_process},
     mark::{Mark, SeenProcess, Whose},
-    patience::{Glance, SearchProgress, SearchStep},
+    search_progress::{ScanResult, SearchProgress, SearchStep},
 };
 use crate::{
     job::Survivor,
@@ -24,7 +24,7 @@ use crate::{
 const NAMED_MAX: usize = 1000;
 
 /// One tree that is searched for.
-pub(super) struct Case {
+pub(super) struct TreeSearch {
     mark: Mark,
     leader: Option<Leader>,
     /// The leader, where it lives.
@@ -32,7 +32,7 @@ pub(super) struct Case {
     /// Who was met: number and start time.
     met: HashSet<(i32, u64)>,
     round: Round,
-    patience: SearchProgress,
+    progress: SearchProgress,
 }
 
 /// What one look at everybody has found.
@@ -50,7 +50,7 @@ struct Round {
     is_number_taken: bool,
 }
 
-impl Case {
+impl TreeSearch {
     /// Begins to search for what carries the mark. A leader that lives is to start nothing more while
     /// the others go, and goes last: as long as it is there nobody else can have its session.
     pub fn begin(mark: Mark, leader: Option<Leader>, now: Instant) -> Self {
@@ -60,7 +60,7 @@ impl Case {
             leader,
             met: HashSet::new(),
             round: Round::default(),
-            patience: SearchProgress::new(now),
+            progress: SearchProgress::new(now),
         }
     }
 
@@ -136,7 +136,7 @@ impl Case {
             Looked::There(again) if again.stat.start_ticks == identity.1 => {
                 if self.whose(&again) == Whose::Ours {
                     let group = self.may_end_group(&again).then_some(again.stat.group);
-                    blow::strike(&process, &again, group);
+                    kill_process(&process, &again, group);
                     self.round.found.push(named(&again));
                 }
             }
@@ -162,7 +162,7 @@ impl Case {
 
     /// How long the next look may wait.
     pub fn pause(&self) -> Duration {
-        self.patience.pause()
+        self.progress.pause()
     }
 
     /// After a look at everybody: what is left, if the search is over.
@@ -171,19 +171,19 @@ impl Case {
         if let Looked::Unknown(why) = &self.living {
             round.unknown.get_or_insert_with(|| why.clone());
         }
-        let verdict = self.patience.judge(round.glance(), now);
-        if verdict == SearchStep::Again {
+        let step = self.progress.judge(round.result(), now);
+        if step == SearchStep::Again {
             return None;
         }
         if let Looked::There(living) = std::mem::replace(&mut self.living, Looked::Gone) {
             living.kill();
-            if verdict == SearchStep::Gone {
+            if step == SearchStep::Gone {
                 // It is looked for like everybody else now.
-                self.patience.hear_news(now);
+                self.progress.note_news(now);
                 return None;
             }
         }
-        if verdict == SearchStep::Moving {
+        if step == SearchStep::Moving {
             let moving = || "its processes go on starting others".to_owned();
             round.unknown.get_or_insert_with(moving);
         }
@@ -192,8 +192,8 @@ impl Case {
 }
 
 impl Round {
-    fn glance(&self) -> Glance {
-        Glance {
+    fn result(&self) -> ScanResult {
+        ScanResult {
             has_news: self.has_news,
             is_found: !self.found.is_empty(),
             is_blind: self.unknown.is_some(),

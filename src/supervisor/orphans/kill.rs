@@ -57,7 +57,7 @@ impl HeldLeader {
 /// Kills a process, and its group where all of that is ours. A signal to a group reaches what a member
 /// is forking at that moment, too; and while the process is stopped and there, the group's number is
 /// nobody else's.
-pub(super) fn strike(process: &OwnedFd, seen: &SeenProcess, group: Option<i32>) {
+pub(super) fn kill_process(process: &OwnedFd, seen: &SeenProcess, group: Option<i32>) {
     if let Some(group) = group.and_then(Pid::from_raw)
         && group != getpgrp()
         && pidfd_send_signal(process, Signal::STOP).is_ok()

@@ -1,9 +1,9 @@
-//! What a keeper does while its shim cannot be told anything: it takes orders, keeps the few that
+//! What a handle does while its shim cannot be told anything: it takes commands, keeps the few that
 //! wait for the connection, and answers the rest, so that nothing piles up.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
-use super::{Flow, KNOCK_EVERY, PauseAsked, ShimHandle, ShimTask, due};
+use super::{Flow, PauseAsked, RETRY_EVERY, ShimHandle, ShimTask, due};
 use crate::{
     job::{InputAnswer, StopCause, StopWish},
     store::{OpenAttempt, StoreError},
@@ -11,7 +11,7 @@ use crate::{
         AttemptId,
         connection::ShimConnection,
         probe::{self, ProbeOutcome},
-        registry::Order,
+        registry::Command,
     },
 };
 
@@ -40,7 +40,7 @@ impl ShimHandle {
             clippy::disallowed_methods,
             reason = "a stopped shim tells nobody that it goes on, and a lock not that it is free"
         )]
-        let pause = tokio::time::sleep(KNOCK_EVERY);
+        let pause = tokio::time::sleep(RETRY_EVERY);
         self.meanwhile(pause).await;
     }
 
@@ -59,7 +59,7 @@ impl ShimHandle {
 
     /// The ledger's row of the attempt that this shim was given, if it is still open. It is asked
     /// until it answers: what somebody wishes of the attempt stands there. `None` also where the
-    /// server stops. No orders are taken meanwhile: one that came behind the answer would be lost.
+    /// server stops. No commands are taken meanwhile: one that came behind the answer would be lost.
     pub(super) async fn open_attempt(&mut self) -> Option<OpenAttempt> {
         let key = self.task.key()?;
         loop {
@@ -76,35 +76,35 @@ impl ShimHandle {
         }
     }
 
-    /// Waits for something, and takes orders meanwhile.
+    /// Waits for something, and takes commands meanwhile.
     async fn meanwhile<T>(&mut self, what: impl Future<Output = T>) -> T {
         let mut what = pin!(what);
         loop {
             tokio::select! {
                 biased;
                 done = &mut what => return done,
-                Some(order) = self.orders.recv() => self.put_off(order),
+                Some(command) = self.commands.recv() => self.put_off(command),
                 () = due(self.started.as_ref().map(|(_, at)| *at)) => self.commit_start(),
             }
         }
     }
 
-    /// Takes an order that cannot be passed on now. Wishes are levels: the ledger has them, and they
+    /// Takes an command that cannot be passed on now. Wishes are levels: the ledger has them, and they
     /// are sent again behind the next welcome. What is done at most once is not done.
-    pub(super) fn put_off(&mut self, order: Order) {
+    pub(super) fn put_off(&mut self, command: Command) {
         let current = self.task.open_key();
-        match order {
+        match command {
             // There is one at a time: the next one follows from its end.
-            Order::Run(claim) => self.run = Some(claim),
-            Order::Release => {
+            Command::Run(claim) => self.run = Some(claim),
+            Command::Release => {
                 if matches!(self.task, ShimTask::Ended(_)) {
                     // A shim that does not hear it says so again.
                     self.task = ShimTask::None;
                 }
             }
-            Order::Leave => self.dismissed = true,
-            Order::Stop(key, wish) if Some(key) == current => self.put_off_stop(key, wish),
-            Order::Pause {
+            Command::Leave => self.dismissed = true,
+            Command::Stop(key, wish) if Some(key) == current => self.put_off_stop(key, wish),
+            Command::Pause {
                 key,
                 pause,
                 actor,
@@ -115,13 +115,15 @@ impl ShimHandle {
                 self.pauses.clear();
                 self.pauses.push(PauseAsked { pause, actor, done });
             }
-            Order::Input { key, done, .. } if current.is_none() && Some(key) == self.task.key() => {
+            Command::Input { key, done, .. }
+                if current.is_none() && Some(key) == self.task.key() =>
+            {
                 let _ = done.send(InputAnswer::Closed);
             }
-            Order::Stop(key, _) | Order::Pause { key, .. } | Order::Input { key, .. }
+            Command::Stop(key, _) | Command::Pause { key, .. } | Command::Input { key, .. }
                 if Some(key) == self.task.key() => {}
-            Order::Signal { .. } => {}
-            order => self.keep_early(order),
+            Command::Signal { .. } => {}
+            command => self.keep_early(command),
         }
     }
 
@@ -136,17 +138,18 @@ impl ShimHandle {
     pub(super) async fn catch_up(&mut self, connection: &mut ShimConnection) -> io::Result<Flow> {
         // Where it cannot be sent the next welcome tells that it never ran.
         if let Some(claim) = self.run.take() {
-            self.obey(connection, Order::Run(claim)).await?;
+            self.on_command(connection, Command::Run(claim)).await?;
         }
         // A level: it may be sent twice, and is kept until it was.
         if let Some((key, wish)) = self.stop.clone() {
             if self.task.open_key() == Some(key) {
-                self.obey(connection, Order::Stop(key, wish)).await?;
+                self.on_command(connection, Command::Stop(key, wish))
+                    .await?;
             }
             self.stop = None;
         }
         if self.dismissed {
-            return self.obey(connection, Order::Leave).await;
+            return self.on_command(connection, Command::Leave).await;
         }
         Ok(Flow::Continue)
     }

@@ -17,7 +17,7 @@ const QUIET_FOR: Duration = Duration::from_millis(200);
 const STUBBORN_FOR: Duration = Duration::from_secs(2);
 /// How long a tree is searched for where looks fail; and where new processes appear, from the first one
 /// on. A shortage passes, and until then nobody may say that nothing is left.
-const HUNT_FOR: Duration = Duration::from_secs(10);
+const SEARCH_FOR: Duration = Duration::from_secs(10);
 /// Between two looks while new processes are met.
 const MOVING_EVERY: Duration = Duration::from_millis(2);
 /// Between two looks else, so that the kernel can take the dead away.
@@ -29,7 +29,7 @@ const SLOW_EVERY: Duration = Duration::from_millis(100);
 
 /// What one look at everybody came to.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Glance {
+pub(super) struct ScanResult {
     /// Somebody was met that had not been met before.
     pub has_news: bool,
     /// Somebody is there that belongs to the tree.
@@ -75,27 +75,27 @@ impl SearchProgress {
     }
 
     /// Something has changed: it is quiet no more.
-    pub fn hear_news(&mut self, now: Instant) {
+    pub fn note_news(&mut self, now: Instant) {
         self.first_news_at.get_or_insert(now);
         self.news_at = now;
         self.quiet_rounds = 0;
     }
 
     /// The decision after a look.
-    pub fn judge(&mut self, glance: Glance, now: Instant) -> SearchStep {
-        match glance.has_news {
-            true => self.hear_news(now),
+    pub fn judge(&mut self, result: ScanResult, now: Instant) -> SearchStep {
+        match result.has_news {
+            true => self.note_news(now),
             false => self.quiet_rounds = self.quiet_rounds.saturating_add(1),
         }
-        let is_late = now.duration_since(self.since(glance)) >= HUNT_FOR;
+        let is_late = now.duration_since(self.since(result)) >= SEARCH_FOR;
         let quiet_for = now.duration_since(self.news_at);
         // Where looks take long there is no time for many.
         let rounds = if is_late { LATE_ROUNDS } else { QUIET_ROUNDS };
         let is_quiet = self.quiet_rounds >= rounds && quiet_for >= QUIET_FOR;
-        match glance {
-            _ if glance.is_blind && !is_late => SearchStep::Again,
-            _ if glance.is_blind => SearchStep::Unknown,
-            _ if is_quiet && !glance.is_found => SearchStep::Gone,
+        match result {
+            _ if result.is_blind && !is_late => SearchStep::Again,
+            _ if result.is_blind => SearchStep::Unknown,
+            _ if is_quiet && !result.is_found => SearchStep::Gone,
             _ if is_quiet && (quiet_for >= STUBBORN_FOR || is_late) => SearchStep::Stubborn,
             _ if is_late => SearchStep::Moving,
             _ => SearchStep::Again,
@@ -103,8 +103,8 @@ impl SearchProgress {
     }
 
     /// Since when there is something that can take too long.
-    fn since(&self, glance: Glance) -> Instant {
-        match glance.is_blind {
+    fn since(&self, result: ScanResult) -> Instant {
+        match result.is_blind {
             true => self.begun,
             false => self.first_news_at.unwrap_or(self.begun),
         }
@@ -124,77 +124,77 @@ impl SearchProgress {
 mod tests {
     use super::*;
 
-    /// Looks again as it is told to, with what `glance` sees after so long, until there is a verdict.
-    fn search(glance: impl Fn(Duration) -> Glance) -> (SearchStep, Duration) {
+    /// Looks again as it is told to, with what `result` sees after so long, until there is a step.
+    fn search(result: impl Fn(Duration) -> ScanResult) -> (SearchStep, Duration) {
         let begun = Instant::now();
-        let (mut patience, mut after) = (SearchProgress::new(begun), Duration::ZERO);
+        let (mut progress, mut after) = (SearchProgress::new(begun), Duration::ZERO);
         loop {
-            let verdict = patience.judge(glance(after), begun + after);
-            if verdict != SearchStep::Again {
-                return (verdict, after);
+            let step = progress.judge(result(after), begun + after);
+            if step != SearchStep::Again {
+                return (step, after);
             }
-            after += patience.pause();
+            after += progress.pause();
         }
     }
 
     #[test]
     fn a_look_that_finds_nobody_proves_nothing_and_many_do() {
-        let (verdict, after) = search(|_| Glance::default());
-        assert_eq!(verdict, SearchStep::Gone);
+        let (step, after) = search(|_| ScanResult::default());
+        assert_eq!(step, SearchStep::Gone);
         assert!(after >= QUIET_FOR && after < 2 * QUIET_FOR, "{after:?}");
         // A chain that is met now and then.
         let is_met =
             |after: Duration| after < Duration::from_secs(3) && after.as_millis().is_multiple_of(7);
-        let (verdict, after) = search(|after| Glance {
+        let (step, after) = search(|after| ScanResult {
             has_news: is_met(after),
             is_found: is_met(after),
             is_blind: false,
         });
-        assert_eq!(verdict, SearchStep::Gone);
+        assert_eq!(step, SearchStep::Gone);
         assert!(after >= Duration::from_secs(3), "{after:?}");
     }
 
     #[test]
     fn a_chain_that_is_not_caught_is_told() {
-        let moving = Glance {
+        let moving = ScanResult {
             has_news: true,
             is_found: true,
             is_blind: false,
         };
-        let (verdict, after) = search(|_| moving);
-        assert_eq!(verdict, SearchStep::Moving);
-        assert!(after < HUNT_FOR + LOOK_EVERY, "{after:?}");
+        let (step, after) = search(|_| moving);
+        assert_eq!(step, SearchStep::Moving);
+        assert!(after < SEARCH_FOR + LOOK_EVERY, "{after:?}");
     }
 
     #[test]
     fn who_stays_is_named_and_who_cannot_be_looked_at_is_waited_for() {
-        let found = Glance {
+        let found = ScanResult {
             is_found: true,
-            ..Glance::default()
+            ..ScanResult::default()
         };
-        let (verdict, after) = search(|_| found);
-        assert_eq!(verdict, SearchStep::Stubborn);
+        let (step, after) = search(|_| found);
+        assert_eq!(step, SearchStep::Stubborn);
         assert!(after < STUBBORN_FOR + 2 * SLOW_EVERY, "{after:?}");
-        let blind = Glance {
+        let blind = ScanResult {
             is_blind: true,
-            ..Glance::default()
+            ..ScanResult::default()
         };
-        let (verdict, _) = search(|_| blind);
-        assert_eq!(verdict, SearchStep::Unknown);
+        let (step, _) = search(|_| blind);
+        assert_eq!(step, SearchStep::Unknown);
     }
 
     #[test]
     fn looks_that_take_long_make_no_chain() {
         let begun = Instant::now();
-        let mut patience = SearchProgress::new(begun);
+        let mut progress = SearchProgress::new(begun);
         let verdicts: Vec<_> = (0..8)
             .map(|round| {
-                let glance = Glance {
+                let result = ScanResult {
                     has_news: round == 0,
                     is_found: round == 0,
                     is_blind: false,
                 };
-                patience.judge(glance, begun + HUNT_FOR / 5 * round)
+                progress.judge(result, begun + SEARCH_FOR / 5 * round)
             })
             .collect();
         assert_eq!(verdicts[..5], [SearchStep::Again; 5]);
@@ -203,14 +203,14 @@ mod tests {
 
     #[test]
     fn who_is_found_in_the_last_moment_of_a_shortage_is_ended_like_any_other() {
-        let last_moment = HUNT_FOR - 2 * SLOW_EVERY;
-        let until_then = |after| Glance {
+        let last_moment = SEARCH_FOR - 2 * SLOW_EVERY;
+        let until_then = |after| ScanResult {
             has_news: after >= last_moment && after < last_moment + SLOW_EVERY,
             is_found: after >= last_moment && after < last_moment + SLOW_EVERY,
             is_blind: after < last_moment,
         };
-        let (verdict, after) = search(until_then);
-        assert_eq!(verdict, SearchStep::Gone);
-        assert!(after >= HUNT_FOR, "{after:?}");
+        let (step, after) = search(until_then);
+        assert_eq!(step, SearchStep::Gone);
+        assert!(after >= SEARCH_FOR, "{after:?}");
     }
 }

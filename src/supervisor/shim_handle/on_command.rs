@@ -1,4 +1,4 @@
-//! Passes the server's orders on to the shim.
+//! Passes the server's commands on to the shim.
 
 use std::io;
 
@@ -9,31 +9,34 @@ use crate::{
     job::{Input, InputAnswer, Offset},
     spool::{AttemptRef, ToShim},
     supervisor::{
-        AttemptId, AttemptWatch, connection::ShimConnection, registry::Order, spec,
-        written::lines_before,
+        AttemptId, AttemptWatch, connection::ShimConnection, earlier_lines::lines_before,
+        registry::Command, spec,
     },
 };
 
-/// Most orders that are kept for an attempt that the shim has not been given yet.
+/// Most commands that are kept for an attempt that the shim has not been given yet.
 const EARLY_MAX: usize = 64;
 
 impl ShimHandle {
     /// Does what the server wants.
-    pub(super) async fn obey(
+    pub(super) async fn on_command(
         &mut self,
         connection: &mut ShimConnection,
-        order: Order,
+        command: Command,
     ) -> io::Result<Flow> {
-        match order {
-            Order::Run(claim) => {
+        match command {
+            Command::Run(claim) => {
                 let Some(lines_before) = lines_before(&self.ctx, &claim).await else {
                     // Nobody has run it: the next server takes it back.
                     return Ok(Flow::Continue);
                 };
                 let key = AttemptId::of_claim(&claim);
-                let ward = AttemptWatch::of_claim(&claim);
+                let watch = AttemptWatch::of_claim(&claim);
                 self.offered = false;
-                self.task = ShimTask::Attempt(Box::new(WatchedAttempt { ward, hasher: None }));
+                self.task = ShimTask::Attempt(Box::new(WatchedAttempt {
+                    watch,
+                    hasher: None,
+                }));
                 self.pauses.clear();
                 self.unentered = None;
                 self.registry.attach(key, &self.offer.shim);
@@ -54,51 +57,51 @@ impl ShimHandle {
                 self.ctx.hub.changed(key.job);
                 // Those about another attempt came too late for it.
                 let early = std::mem::take(&mut self.early).into_iter();
-                for order in early.filter(|order| order.key() == Some(key)) {
-                    self.obey_about(connection, order).await?;
+                for command in early.filter(|command| command.key() == Some(key)) {
+                    self.on_attempt_command(connection, command).await?;
                 }
             }
-            Order::Release => {
+            Command::Release => {
                 if let ShimTask::Ended(AttemptId { job, attempt }) = self.task {
                     // First forgotten, then told: a shim that does not hear it says so again.
                     self.task = ShimTask::None;
                     connection.send(&ToShim::Release { job, attempt }).await?;
                 }
             }
-            Order::Leave => {
+            Command::Leave => {
                 connection.send(&ToShim::Leave).await?;
                 return Ok(Flow::Left);
             }
-            order => self.obey_about(connection, order).await?,
+            command => self.on_attempt_command(connection, command).await?,
         }
         Ok(Flow::Continue)
     }
 
     /// Passes on what concerns one attempt, or keeps it until the shim is given that attempt.
-    pub(super) async fn obey_about(
+    pub(super) async fn on_attempt_command(
         &mut self,
         connection: &mut ShimConnection,
-        order: Order,
+        command: Command,
     ) -> io::Result<()> {
         let current = self.task.key();
-        match order {
-            Order::Stop(key, _) | Order::Pause { key, .. } | Order::Input { key, .. }
+        match command {
+            Command::Stop(key, _) | Command::Pause { key, .. } | Command::Input { key, .. }
                 if Some(key) != current =>
             {
-                self.keep_early(order);
+                self.keep_early(command);
             }
-            Order::Stop(key, wish) => {
-                connection.keep_awake();
+            Command::Stop(key, wish) => {
+                connection.wake_if_stopped();
                 let about = about(key);
                 connection.send(&ToShim::Stop { about, wish }).await?;
             }
-            Order::Pause {
+            Command::Pause {
                 key,
                 pause,
                 actor,
                 done,
             } => {
-                connection.keep_awake();
+                connection.wake_if_stopped();
                 self.pauses.push(PauseAsked { pause, actor, done });
                 let about = about(key);
                 let message = match pause {
@@ -107,26 +110,26 @@ impl ShimHandle {
                 };
                 connection.send(&message).await?;
             }
-            Order::Input { done, .. } if self.task.open_key().is_none() => {
+            Command::Input { done, .. } if self.task.open_key().is_none() => {
                 let _ = done.send(InputAnswer::Closed);
             }
-            Order::Input { key, input, done } => {
+            Command::Input { key, input, done } => {
                 // Whoever has stopped waiting has taken the bytes along.
                 if let Some(input) = input.upgrade() {
                     self.pass_on(connection, key, &input, done).await?;
                 }
             }
             // Whoever has stopped waiting was told that it failed, and may try again.
-            Order::Signal { done, .. } if done.is_closed() => {}
+            Command::Signal { done, .. } if done.is_closed() => {}
             // It was for an attempt that has ended meanwhile, and is for no other.
-            Order::Signal { key, .. } if Some(key) != current => {}
-            Order::Signal { key, signal, done } => {
-                connection.keep_awake();
+            Command::Signal { key, .. } if Some(key) != current => {}
+            Command::Signal { key, signal, done } => {
+                connection.wake_if_stopped();
                 let about = about(key);
                 connection.send(&ToShim::Signal { about, signal }).await?;
                 let _ = done.send(());
             }
-            Order::Run(_) | Order::Release | Order::Leave => {}
+            Command::Run(_) | Command::Release | Command::Leave => {}
         }
         Ok(())
     }
@@ -134,11 +137,11 @@ impl ShimHandle {
     /// Keeps what concerns an attempt that the shim has not been given yet. Only what is in flight
     /// between a claim and its run can be early; the older ones are more likely about attempts that
     /// have ended.
-    pub(super) fn keep_early(&mut self, order: Order) {
+    pub(super) fn keep_early(&mut self, command: Command) {
         if self.early.len() == EARLY_MAX {
             self.early.pop_front();
         }
-        self.early.push_back(order);
+        self.early.push_back(command);
     }
 
     async fn pass_on(
@@ -151,7 +154,7 @@ impl ShimHandle {
         let request = self.inputs.next;
         self.inputs.next += 1;
         self.inputs.asked.insert(request, done);
-        connection.keep_awake();
+        connection.wake_if_stopped();
         let message = ToShim::Input {
             job,
             attempt,
