@@ -20,7 +20,7 @@ pub async fn commit(
     let store = &supervisor.context().store;
     // They are handed to the writer in this order before any of them is answered.
     let (_, finished, claimed) = tokio::join!(
-        enter_start(store, finalized),
+        record_start(store, finalized),
         store.finish(finalized.finish.clone()),
         claim
     );
@@ -54,7 +54,7 @@ pub async fn unlink(supervisor: &Supervisor, finalized: &Finalized, fenced: Fenc
 }
 
 /// A start that was not entered before the end came goes in with it.
-async fn enter_start(store: &Store, finalized: &Finalized) {
+async fn record_start(store: &Store, finalized: &Finalized) {
     if let Some(started) = finalized.start.clone()
         && let Err(error) = store.started(started).await
     {

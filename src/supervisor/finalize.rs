@@ -1,6 +1,7 @@
-//! Settles an ended attempt: where its output stays, its digest, and what is to be committed.
+//! Finalizes an ended attempt: decides where its output stays, completes its digest, and returns what
+//! is to be committed.
 //!
-//! It reads and syncs files; committing and unlinking is done by who asked.
+//! It reads and syncs files. The caller commits and unlinks.
 
 use std::{io, path::Path};
 
@@ -21,43 +22,43 @@ use crate::{
     sys::clock,
 };
 
-/// How an attempt ended, as far as anybody can know.
+/// How an attempt ended, as far as it can be known.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AttemptEnding {
-    /// The shim knew.
+    /// The shim reported or recorded it.
     Known {
-        /// What it knew.
+        /// The exit and what belongs to it.
         facts: Box<ExitFacts>,
         /// Whether all its segments are on disk.
         synced: bool,
     },
-    /// Nobody can know.
+    /// It is unknown.
     Lost {
         /// Processes that could not be proven gone.
         survivors: Vec<Survivor>,
-        /// Why there may be others.
+        /// Why there may be more survivors; `None` if all were found.
         survivors_unknown: Option<String>,
-        /// How many bytes may have been shown and are gone with the machine's power; 0 where it
-        /// kept running.
+        /// How many bytes readers may have seen that were lost with the machine's power; 0 if the
+        /// machine kept running.
         unsynced_bytes_max: u64,
     },
 }
 
-/// What is to be committed, and what may be unlinked behind it.
+/// What is to be committed, and what may be unlinked after that.
 #[derive(Debug, Clone)]
 pub struct Finalized {
-    /// The attempt.
+    /// The attempt that ended.
     pub key: AttemptId,
-    /// Its start, where that is not entered yet.
+    /// Its start, if that is not committed yet.
     pub start: Option<StartedAttempt>,
-    /// What is to be committed.
+    /// The end and where the output stays, to be committed.
     pub finish: Finish,
-    /// Files in the spool that the commit makes useless: segments whose bytes it takes into rows,
-    /// what says that segments were dropped.
+    /// Names of files in the spool that the commit makes useless: segments whose bytes it puts into
+    /// rows, and the notes that segments were dropped.
     pub unlink: Vec<String>,
 }
 
-/// Settles an attempt. Blocking: it reads what has not been hashed, and syncs what stays.
+/// Finalizes an attempt. Blocking: it reads what has not been hashed, and syncs what stays.
 pub fn finalize(
     spool: &Path,
     inline_bytes_max: u64,
@@ -67,7 +68,7 @@ pub fn finalize(
     let AttemptId { job, attempt } = watch.key;
     let unsynced = unsynced::is_marked(spool, job, attempt)?;
     if unsynced {
-        // Before it is read: what the copy holds is what there is.
+        // Before the output is read: from now on what the copy holds is the output.
         write_anew(spool, job, attempt)?;
         watch.read_again();
     }
@@ -83,7 +84,7 @@ pub fn finalize(
         add_power_loss(*unsynced_bytes_max, &mut watch.digest);
     }
     let synced = matches!(&ending, AttemptEnding::Known { synced: true, .. });
-    // Rows are synced by the commit itself.
+    // The commit itself syncs rows.
     if !synced && matches!(remains.kept, OutputPlacement::Segments { .. }) {
         sync_attempt(spool, job, attempt)?;
     }
@@ -97,7 +98,7 @@ pub fn finalize(
         dropped_range,
     } = remains;
     let mut finish = finish(&watch, ending, kept);
-    // Paper knows better what is gone than who wanted it gone.
+    // The spool tells more exactly what was dropped than the shim that dropped it.
     if dropped_range.is_some() || finish.facts.is_none() {
         let ranges = [dropped_range, last_dropped(spool, watch.key)?];
         finish.dropped = dropped(&finish.kept, &ranges);
@@ -114,7 +115,7 @@ pub fn finalize(
 struct OutputRemains {
     kept: OutputPlacement,
     unlink: Vec<String>,
-    /// What was dropped in the middle.
+    /// The output that was dropped in the middle.
     dropped_range: Option<DroppedRange>,
 }
 
@@ -133,7 +134,7 @@ fn remains(
     if dropped_range.is_none() && watch.digest.offset() == watch.start_offset {
         let notes = hole::files(spool, watch.key.job, watch.key.attempt);
         match collect(spool, first, inline_bytes_max) {
-            // Less than the shim has stored is no whole output.
+            // Only if all is there that the shim has stored.
             Ok(Some(collected)) if collected.end(watch.start_offset) >= known_end => {
                 for item in collected.items() {
                     watch.digest.update(&item);
@@ -147,7 +148,7 @@ fn remains(
                     dropped_range,
                 });
             }
-            // It never wrote anything that is still there.
+            // Nothing was stored, or nothing of it is there.
             Err(error) if is_no_segment(&error) && known_end <= watch.start_offset => {
                 return Ok(OutputRemains {
                     kept: OutputPlacement::Rows {
@@ -165,7 +166,7 @@ fn remains(
     }
     let mut rows = segment_rows(spool, watch, dropped_range, known_end)?;
     let mut unlink = dropped_files(spool, watch.key, dropped_range)?;
-    // A last one without bytes gets no row: nobody would read it, and no start keeps its file.
+    // A last segment without bytes gets no row: there is nothing to read in it. Its file goes.
     let empty = rows.pop_if(|row| row.end_offset == row.first_offset);
     unlink.extend(empty.map(|row| {
         let name = SegmentName {
@@ -185,8 +186,8 @@ fn remains(
     })
 }
 
-/// The files that say what was dropped, and segments that they say are gone: a kill may have come
-/// before they went.
+/// The notes of what was dropped, and segments that they name as dropped: the shim may have been killed
+/// before it unlinked those.
 fn dropped_files(
     spool: &Path,
     key: AttemptId,
@@ -198,12 +199,12 @@ fn dropped_files(
         let gone = segments.filter(|name| range.behind(name.first_offset) > name.first_offset);
         files.extend(gone.map(|name| name.to_string()));
     }
-    // Last: while they are there, whoever comes again finds the rest.
+    // The notes go last: if the unlinking is interrupted, they still name the rest.
     files.extend(hole::files(spool, key.job, key.attempt));
     Ok(files)
 }
 
-/// What was dropped of an attempt, according to what there is on paper.
+/// What was dropped of an attempt, according to the spool.
 fn dropped(kept: &OutputPlacement, ranges: &[Option<DroppedRange>]) -> Dropped {
     let (OutputPlacement::Rows { gaps, .. } | OutputPlacement::Segments { gaps, .. }) = kept;
     let dropped = gaps.iter().filter(|gap| gap.reason.is_dropping());
@@ -213,8 +214,8 @@ fn dropped(kept: &OutputPlacement, ranges: &[Option<DroppedRange>]) -> Dropped {
     }
 }
 
-/// What an attempt without an exit record has written down of output behind its bound: a kill can
-/// come between the two records.
+/// What the last segment records of output that was dropped beyond the bound. An attempt without an
+/// exit record can have that record, because a kill can come between the two.
 fn last_dropped(spool: &Path, key: AttemptId) -> io::Result<Option<DroppedRange>> {
     let Some(last) = hole::segments(spool, key.job, key.attempt)?.pop() else {
         return Ok(None);
@@ -231,9 +232,9 @@ fn last_dropped(spool: &Path, key: AttemptId) -> io::Result<Option<DroppedRange>
     Ok(None)
 }
 
-/// Hashes what has no row yet. The output of a lost attempt may end behind a seal: after a power
-/// loss its successor can be missing. Where there is more behind what cannot be read, that is
-/// damage: its row goes as far as what follows, and there is no digest.
+/// Hashes what has no row yet. The output of a lost attempt may end after a sealed segment: after a
+/// power loss the next one can be missing. If there is more output after something that cannot be
+/// read, that is damage: its row goes as far as what follows, and there is no digest.
 fn segment_rows(
     spool: &Path,
     watch: &mut AttemptWatch,
@@ -267,8 +268,8 @@ fn segment_rows(
     }
 }
 
-/// Where output goes on behind what could be read up to `offset`, if it does: at the next segment
-/// that is there, or at the end that the shim has told.
+/// Where output goes on after `offset`, up to which it could be read, if it does: at the next segment
+/// that is there, or at the end that the shim reported.
 fn next_found(
     spool: &Path,
     key: AttemptId,
@@ -281,7 +282,7 @@ fn next_found(
     Ok(next.map(|name| name.first_offset).or(end))
 }
 
-/// Behind what is left, offsets that may have been shown are never used again.
+/// Adds a gap after what is left: offsets that readers may have seen are never used again.
 fn add_power_loss(bytes: u64, digest: &mut Digest) {
     if bytes > 0 {
         digest.skip(Gap {

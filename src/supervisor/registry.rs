@@ -1,6 +1,7 @@
-//! Finds the handle of a shim or of a job, and carries commands to it.
+//! Finds the handle of a shim or of a job, and delivers commands to it.
 //!
-//! An command that finds nobody is not kept: wishes are committed and sent again after adoption.
+//! A command for which there is no handle is dropped. Stop and pause requests are committed before, and
+//! are sent again after the shim is adopted.
 
 use std::{
     collections::HashMap,
@@ -18,52 +19,52 @@ use crate::{
     sys::lock,
 };
 
-/// What a handle can be told.
+/// A command to a shim's handle.
 #[derive(Debug)]
 pub enum Command {
     /// Run this attempt.
     Run(Box<ClaimedJob>),
     /// The last attempt's end is committed.
     Release,
-    /// No more work.
+    /// The shim gets no more work and is to exit.
     Leave,
     /// Stop this attempt.
     Stop(AttemptId, StopWish),
-    /// Pause or resume this attempt; `done` is answered when that is committed.
+    /// Pause or resume this attempt.
     Pause {
-        /// Which.
+        /// The attempt to pause or resume.
         key: AttemptId,
-        /// Pause or resume.
+        /// True to pause, false to resume.
         pause: bool,
-        /// Who asked.
+        /// The actor that is recorded for it.
         actor: String,
-        /// Answered when it is committed, or with a sentence why the shim cannot do it; dropped when
-        /// neither will be.
+        /// Answered when it is committed, or with a sentence why the shim cannot do it; dropped if
+        /// neither comes.
         done: oneshot::Sender<Result<(), String>>,
     },
     /// Pass bytes on to the stdin of this attempt.
     Input {
-        /// Which.
+        /// The attempt whose stdin it is.
         key: AttemptId,
-        /// The bytes, as long as somebody waits for the answer: a shim that does not answer must
-        /// not pile them up.
+        /// The bytes. Only the waiting client owns them, so that they do not fill the memory while a
+        /// shim does not answer.
         input: Weak<Input>,
-        /// What the shim says.
+        /// Receives the shim's answer.
         done: oneshot::Sender<InputAnswer>,
     },
     /// Send a signal to this attempt's group.
     Signal {
-        /// Which.
+        /// The attempt to signal.
         key: AttemptId,
-        /// Its number.
+        /// The signal's number.
         signal: i32,
-        /// Answered when it is on its way.
+        /// Answered when it was sent to the shim.
         done: oneshot::Sender<()>,
     },
 }
 
 impl Command {
-    /// The attempt that it is about, where it names one.
+    /// The attempt that it is about; `None` if it names none.
     pub fn key(&self) -> Option<AttemptId> {
         match self {
             Self::Run(claim) => Some(AttemptId::of_claim(claim)),
@@ -76,8 +77,8 @@ impl Command {
     }
 }
 
-/// The readers' wish to be woken, as a handle finds it: however many ask and however long the
-/// shim does not answer, it is one offset, the least.
+/// The readers' request to be woken, for one handle. However many readers ask, and however long the
+/// shim does not answer, it is one offset: the least.
 #[derive(Debug, Default)]
 pub struct ShimWakeup {
     offset: Mutex<Option<Offset>>,
@@ -86,7 +87,7 @@ pub struct ShimWakeup {
 }
 
 impl ShimWakeup {
-    /// Asks for a wake-up when there is output behind `offset`.
+    /// Asks for a wake-up when there is output beyond `offset`.
     fn request(&self, offset: Offset) {
         let mut least = self.least();
         *least = Some(least.map_or(offset, |before| before.min(offset)));
@@ -94,7 +95,7 @@ impl ShimWakeup {
         self.requested.notify_one();
     }
 
-    /// What was asked for since the last time; waits for it. Cancel-safe.
+    /// Waits for a request; the least offset of all since the last time. Cancel-safe.
     pub async fn requested(&self) -> Offset {
         loop {
             if let Some(offset) = self.least().take() {
@@ -104,7 +105,7 @@ impl ShimWakeup {
         }
     }
 
-    /// Resolves when a committed wish has found no room in the mailbox. Cancel-safe.
+    /// Resolves when a committed request did not fit into the mailbox. Cancel-safe.
     pub async fn overflowed(&self) {
         self.overflow.notified().await;
     }
@@ -114,11 +115,11 @@ impl ShimWakeup {
     }
 }
 
-/// Most commands that wait for a handle which is busy with its shim, apart from those that only follow
-/// from each other (run, release, leave).
+/// Most commands that wait for a handle which is busy with its shim. Run, release and leave do not
+/// count: each follows from the one before.
 const COMMANDS_MAX: usize = 256;
 
-/// An command and its place in the mailbox.
+/// A command and its slot in the mailbox.
 #[derive(Debug)]
 struct Posted {
     command: Command,
@@ -135,13 +136,13 @@ impl Commands {
         Some(self.0.recv().await?.command)
     }
 
-    /// Takes no more commands; those that have come can still be received.
+    /// Refuses further commands; those that have come can still be received.
     pub fn close(&mut self) {
         self.0.close();
     }
 }
 
-/// The way to a handle.
+/// Delivers commands to one handle.
 #[derive(Debug, Clone)]
 struct Mailbox {
     commands: mpsc::UnboundedSender<Posted>,
@@ -152,17 +153,17 @@ struct Mailbox {
 #[derive(Debug, Default)]
 struct Handles {
     by_shim: HashMap<String, Mailbox>,
-    /// With the attempt that runs.
+    /// The handle of each running job, with the attempt that runs.
     by_job: HashMap<JobNumber, (AttemptId, Mailbox)>,
 }
 
-/// All handles. Cheap to clone.
+/// The mailboxes of all handles. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Registry(Arc<Mutex<Handles>>);
 
 impl Registry {
-    /// Enters a shim's handle; its commands come out of the receiver, and its readers ring the wakeup.
-    pub fn enter(&self, shim: &str) -> (Commands, Arc<ShimWakeup>) {
+    /// Registers a shim's handle. It receives its commands and the wake-up requests of its readers.
+    pub fn register(&self, shim: &str) -> (Commands, Arc<ShimWakeup>) {
         let (commands, receiver) = mpsc::unbounded_channel();
         let wakeup = Arc::<ShimWakeup>::default();
         let mailbox = Mailbox {
@@ -197,14 +198,14 @@ impl Registry {
         self.lock().by_job.remove(&job);
     }
 
-    /// Tells a shim's handle.
+    /// Sends a command to a shim's handle.
     pub fn send(&self, shim: &str, command: Command) -> Result<(), Unreachable> {
         let mailbox = self.lock().by_shim.get(shim).cloned();
         send(mailbox, command)
     }
 
-    /// Tells the handle of a running job. Which attempt runs and who keeps it is found in one
-    /// step: the command names that attempt, and can concern no later one.
+    /// Sends a command to the handle of a running job. The attempt and its handle are found in one
+    /// step, so the command names the attempt that runs and can concern no later one.
     pub fn send_to_job(
         &self,
         job: JobNumber,
@@ -215,8 +216,8 @@ impl Registry {
         send(Some(mailbox), command(key))
     }
 
-    /// Carries the readers' wishes to be woken to the shims that can fulfil them. A job without a
-    /// shim needs none: its readers are woken when that changes.
+    /// Passes the readers' requests to be woken on to the handles of their jobs. A job without a shim
+    /// has no output to wait for: its readers are woken when it gets one.
     pub async fn forward_arms(
         self,
         mut arms: mpsc::UnboundedReceiver<ArmRequest>,
@@ -263,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn an_order_for_a_job_names_the_attempt_that_runs() {
         let registry = Registry::default();
-        let (mut commands, _wakeup) = registry.enter("a");
+        let (mut commands, _wakeup) = registry.register("a");
         let signal = |key| Command::Signal {
             key,
             signal: 15,
@@ -273,7 +274,7 @@ mod tests {
         for attempt in 1..=2 {
             registry.attach(AttemptId { job: 7, attempt }, "a");
             registry.send_to_job(7, signal).expect("a handle");
-            let command = commands.recv().await.expect("an command");
+            let command = commands.recv().await.expect("a command");
             assert_eq!(command.key(), Some(AttemptId { job: 7, attempt }));
         }
         registry.detach(7);
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bell_that_nobody_hears_keeps_one_wish_and_it_is_the_least() {
+    async fn a_wakeup_that_is_not_taken_keeps_one_request_and_it_is_the_least() {
         let wakeup = ShimWakeup::default();
         for offset in [900, 5, 70] {
             wakeup.request(offset);
@@ -294,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn a_mailbox_that_nobody_empties_is_bounded_and_asks_for_the_levels_again() {
         let registry = Registry::default();
-        let (mut commands, wakeup) = registry.enter("s");
+        let (mut commands, wakeup) = registry.register("s");
         let key = AttemptId { job: 1, attempt: 1 };
         registry.attach(key, "s");
         let signal = |key| Command::Signal {
@@ -316,7 +317,7 @@ mod tests {
         };
         assert_eq!(registry.send("s", pause), Err(Unreachable));
         wakeup.overflowed().await;
-        commands.recv().await.expect("an command");
+        commands.recv().await.expect("a command");
         registry.send_to_job(1, signal).expect("room again");
     }
 }

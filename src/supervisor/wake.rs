@@ -70,7 +70,7 @@ impl Waker {
 
     /// Lets the shim go on if it is stopped. `stream` is the connection that it listens on.
     pub fn look(&mut self, stream: &UnixStream) {
-        self.let_go();
+        self.resume_held();
         self.stopped = match seen(self.shim) {
             Some(seen) if seen.is_stopped() => self.stopped + 1,
             _ => 0,
@@ -108,7 +108,7 @@ impl Waker {
     }
 
     /// The job goes on.
-    fn let_go(&mut self) {
+    fn resume_held(&mut self) {
         for (pid, start_ticks) in self.held.drain(..).rev() {
             if let Some(process) = there(process::open(pid))
                 && seen(pid).is_some_and(|seen| seen.start_ticks == start_ticks)
@@ -121,7 +121,7 @@ impl Waker {
 
 impl Drop for Waker {
     fn drop(&mut self) {
-        self.let_go();
+        self.resume_held();
     }
 }
 

@@ -1,10 +1,10 @@
-//! Passes the server's commands on to the shim.
+//! Passes commands on to the shim.
 
 use std::io;
 
 use tokio::sync::oneshot;
 
-use super::{Flow, PauseAsked, ShimHandle, ShimTask, task::WatchedAttempt};
+use super::{Flow, PendingPause, ShimHandle, ShimTask, task::WatchedAttempt};
 use crate::{
     job::{Input, InputAnswer, Offset},
     spool::{AttemptRef, ToShim},
@@ -14,11 +14,11 @@ use crate::{
     },
 };
 
-/// Most commands that are kept for an attempt that the shim has not been given yet.
+/// Most commands that are kept for attempts that the shim was not given yet.
 const EARLY_MAX: usize = 64;
 
 impl ShimHandle {
-    /// Does what the server wants.
+    /// Executes one command.
     pub(super) async fn on_command(
         &mut self,
         connection: &mut ShimConnection,
@@ -27,7 +27,7 @@ impl ShimHandle {
         match command {
             Command::Run(claim) => {
                 let Some(lines_before) = lines_before(&self.ctx, &claim).await else {
-                    // Nobody has run it: the next server takes it back.
+                    // The server stops. The attempt never ran, and the next server rescues it.
                     return Ok(Flow::Continue);
                 };
                 let key = AttemptId::of_claim(&claim);
@@ -38,7 +38,7 @@ impl ShimHandle {
                     hasher: None,
                 }));
                 self.pauses.clear();
-                self.unentered = None;
+                self.unrecorded = None;
                 self.registry.attach(key, &self.offer.shim);
                 let spec = spec::run_spec(
                     &claim,
@@ -55,7 +55,7 @@ impl ShimHandle {
                     })
                     .await?;
                 self.ctx.hub.changed(key.job);
-                // Those about another attempt came too late for it.
+                // Commands about other attempts came too late.
                 let early = std::mem::take(&mut self.early).into_iter();
                 for command in early.filter(|command| command.key() == Some(key)) {
                     self.on_attempt_command(connection, command).await?;
@@ -63,7 +63,7 @@ impl ShimHandle {
             }
             Command::Release => {
                 if let ShimTask::Ended(AttemptId { job, attempt }) = self.task {
-                    // First forgotten, then told: a shim that does not hear it says so again.
+                    // If the message is lost, the shim reports the end again.
                     self.task = ShimTask::None;
                     connection.send(&ToShim::Release { job, attempt }).await?;
                 }
@@ -77,7 +77,7 @@ impl ShimHandle {
         Ok(Flow::Continue)
     }
 
-    /// Passes on what concerns one attempt, or keeps it until the shim is given that attempt.
+    /// Passes a command about one attempt on, or keeps it until the shim is given that attempt.
     pub(super) async fn on_attempt_command(
         &mut self,
         connection: &mut ShimConnection,
@@ -90,10 +90,15 @@ impl ShimHandle {
             {
                 self.keep_early(command);
             }
-            Command::Stop(key, wish) => {
+            Command::Stop(key, request) => {
                 connection.wake_if_stopped();
                 let about = about(key);
-                connection.send(&ToShim::Stop { about, wish }).await?;
+                connection
+                    .send(&ToShim::Stop {
+                        about,
+                        wish: request,
+                    })
+                    .await?;
             }
             Command::Pause {
                 key,
@@ -102,7 +107,7 @@ impl ShimHandle {
                 done,
             } => {
                 connection.wake_if_stopped();
-                self.pauses.push(PauseAsked { pause, actor, done });
+                self.pauses.push(PendingPause { pause, actor, done });
                 let about = about(key);
                 let message = match pause {
                     true => ToShim::Pause { about },
@@ -114,14 +119,14 @@ impl ShimHandle {
                 let _ = done.send(InputAnswer::Closed);
             }
             Command::Input { key, input, done } => {
-                // Whoever has stopped waiting has taken the bytes along.
+                // The bytes are gone if the client no longer waits.
                 if let Some(input) = input.upgrade() {
-                    self.pass_on(connection, key, &input, done).await?;
+                    self.send_input(connection, key, &input, done).await?;
                 }
             }
-            // Whoever has stopped waiting was told that it failed, and may try again.
+            // The client no longer waits: it was told that the signal failed, and may send another.
             Command::Signal { done, .. } if done.is_closed() => {}
-            // It was for an attempt that has ended meanwhile, and is for no other.
+            // Its attempt has ended meanwhile, and no other may get the signal.
             Command::Signal { key, .. } if Some(key) != current => {}
             Command::Signal { key, signal, done } => {
                 connection.wake_if_stopped();
@@ -134,9 +139,9 @@ impl ShimHandle {
         Ok(())
     }
 
-    /// Keeps what concerns an attempt that the shim has not been given yet. Only what is in flight
-    /// between a claim and its run can be early; the older ones are more likely about attempts that
-    /// have ended.
+    /// Keeps a command about an attempt that the shim was not given yet. Only commands that are sent
+    /// between a claim and its run are early. The oldest is dropped first: it is more likely about an
+    /// attempt that has ended.
     pub(super) fn keep_early(&mut self, command: Command) {
         if self.early.len() == EARLY_MAX {
             self.early.pop_front();
@@ -144,7 +149,7 @@ impl ShimHandle {
         self.early.push_back(command);
     }
 
-    async fn pass_on(
+    async fn send_input(
         &mut self,
         connection: &mut ShimConnection,
         AttemptId { job, attempt }: AttemptId,
@@ -153,7 +158,7 @@ impl ShimHandle {
     ) -> io::Result<()> {
         let request = self.inputs.next;
         self.inputs.next += 1;
-        self.inputs.asked.insert(request, done);
+        self.inputs.pending.insert(request, done);
         connection.wake_if_stopped();
         let message = ToShim::Input {
             job,
@@ -164,13 +169,13 @@ impl ShimHandle {
         connection.send(&message).await
     }
 
-    /// Has the readers woken when there is output behind `offset`.
+    /// Asks the shim to report output beyond `offset`, so that readers are woken.
     pub(super) async fn arm(
         &mut self,
         connection: &mut ShimConnection,
         offset: Offset,
     ) -> io::Result<()> {
-        // Whoever waits for output of an ended attempt is woken by its commit.
+        // Readers of an ended attempt are woken by its commit.
         let Some(key) = self.task.open_key() else {
             return Ok(());
         };
@@ -179,7 +184,7 @@ impl ShimHandle {
     }
 }
 
-/// The same attempt in a shim's words.
+/// The attempt as the shim protocol names it.
 pub(super) fn about(AttemptId { job, attempt }: AttemptId) -> AttemptRef {
     AttemptRef::attempt(job, attempt)
 }

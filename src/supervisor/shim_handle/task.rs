@@ -16,7 +16,7 @@ pub(super) enum ShimTask {
     None,
     /// An attempt that has not ended.
     Attempt(Box<WatchedAttempt>),
-    /// An attempt whose end is on its way into the ledger.
+    /// An attempt whose end is being committed.
     Ended(AttemptId),
 }
 
@@ -24,7 +24,7 @@ pub(super) enum ShimTask {
 #[derive(Debug)]
 pub(super) struct WatchedAttempt {
     pub(super) watch: AttemptWatch,
-    /// Runs once the first segment is sealed; holds the digest then.
+    /// Set once the first segment is sealed. It then holds the digest, and that in `watch` is old.
     pub(super) hasher: Option<Hasher>,
 }
 
