@@ -1,8 +1,6 @@
-//! How many shims may be talked to at the same time: each takes a descriptor for as long as it is
-//! connected, and the server needs some for itself. Where they are fewer than the shims, connected
-//! ones give their slot to those that wait, in turn.
-//!
-//! What is said over a connection is not known here.
+//! Bounds how many shims are connected at the same time: each takes a descriptor while it is connected,
+//! and the server needs some for itself. If there are fewer slots than shims, connected shims give
+//! their slots to those that wait, in turn.
 
 use std::{
     sync::{
@@ -19,17 +17,17 @@ use tokio::{
 
 use crate::sys::descriptors;
 
-/// How long a connection is kept at least before it is given up for another one.
+/// The shortest time that a connection is kept before it is given up for another one.
 const HELD_AT_LEAST: Duration = Duration::from_secs(1);
 
-/// Hands out slots. Cheap to clone; the first to wait is the first to get one.
+/// Hands out connection slots, in the order in which they were asked for. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
     slots: Arc<Semaphore>,
     demand: watch::Sender<Demand>,
 }
 
-/// Who waits for a slot, and who has begun to give one up for that.
+/// How many tasks wait for a slot, and how many connections have begun to give one up for them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Demand {
     waiting: usize,
@@ -52,8 +50,8 @@ pub struct PermitTime {
 }
 
 impl Budget {
-    /// Half of what the limit of open files leaves, the other half is the clients'; at least one
-    /// slot. `None`: any number of files may be open.
+    /// Half of what the limit of open files leaves, at least one slot; the other half is for clients.
+    /// `None`: any number of files may be open.
     pub fn of(open_files_max: Option<u64>) -> Self {
         let slots = open_files_max.map_or(u64::MAX, |max| (descriptors::left_of(max) / 2).max(1));
         let slots = usize::try_from(slots).unwrap_or(usize::MAX);
@@ -63,7 +61,7 @@ impl Budget {
         }
     }
 
-    /// A slot, if one is free and nobody waits for it.
+    /// A slot, if one is free and no task waits for it.
     pub fn try_take(&self) -> Option<ConnectionPermit> {
         let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
         Some(self.permit(slot))
@@ -75,7 +73,7 @@ impl Budget {
             return permit;
         }
         let _waiting = Waiting::begin(&self.demand);
-        // Never closed: where it were, waiting for ever would be as right as anything.
+        // The semaphore is never closed.
         match Arc::clone(&self.slots).acquire_owned().await {
             Ok(slot) => self.permit(slot),
             Err(_) => std::future::pending().await,
@@ -95,20 +93,20 @@ impl Budget {
 }
 
 impl ConnectionPermit {
-    /// Tells when it is to be given up.
+    /// Tells when the permit is to be given up.
     pub fn time(&self) -> PermitTime {
         self.time.clone()
     }
 }
 
 impl PermitTime {
-    /// Resolves when the slot is to be given to somebody who waits; it was held for a while then.
-    /// Cancel-safe.
+    /// Resolves when the slot is to be given to a task that waits, `HELD_AT_LEAST` after it was taken at
+    /// the earliest. Cancel-safe.
     pub async fn expired(&self) {
         sleep_until(self.since + HELD_AT_LEAST).await;
         let mut demand = self.demand.subscribe();
         loop {
-            // Its sender lives in this value.
+            // It cannot fail: the sender lives in this value.
             let _ = demand.wait_for(|d| d.waiting > d.promised).await;
             let promised = self.demand.send_if_modified(|demand| {
                 let wanted = demand.waiting > demand.promised;
@@ -131,7 +129,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// One who waits, for as long as this lives.
+/// Counts as one task that waits, for as long as this lives.
 struct Waiting<'a>(&'a watch::Sender<Demand>);
 
 impl<'a> Waiting<'a> {
