@@ -1,7 +1,7 @@
 //! Gives queued jobs to free shims, and keeps as many shims as that takes.
 //!
-//! One task decides; what waits for the ledger runs beside it and reports back. How an end is
-//! committed is `end`'s business.
+//! One task decides; what waits for the database runs in tasks of its own and reports back. `end` commits
+//! how an attempt ended.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -17,14 +17,14 @@ use crate::{
     sys::{clock, vital::Vital},
 };
 
-/// The safety net: how often the queues are looked at although nothing was said.
+/// How often the queues are looked at without a wake-up, as a safety net.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// An answered claim, on its way back to the deciding task.
+/// The result of a claim, on its way back to the deciding task.
 #[derive(Debug)]
 struct Report {
     offers: Vec<ShimOffer>,
-    /// `None`: nothing was claimed yet, these shims have just become free.
+    /// `None`: no claim was made, these shims have just become free.
     claimed: Option<Result<Claimed, StoreError>>,
     /// Whether it was the claim over the idle shims, of which there is one at a time.
     of_idle: bool,
@@ -39,14 +39,14 @@ pub struct Scheduler {
     events: mpsc::UnboundedReceiver<ShimEvent>,
     reports: mpsc::UnboundedSender<Report>,
     reported: mpsc::UnboundedReceiver<Report>,
-    /// Shims that have nothing to do, the longest idle one last.
+    /// Shims that have nothing to do, the one that has been idle longest last.
     idle: VecDeque<ShimOffer>,
     /// Shims that have been started and have not reported.
     starting: BTreeSet<String>,
     warm_shims: u32,
-    /// Shims whose claim has not been answered.
+    /// How many shims wait for the result of a claim or a rescue.
     asking: usize,
-    /// The fewest shims that were idle at any time since the last look.
+    /// The fewest shims that were idle at any time since the last tick.
     least_idle: usize,
     /// Whether the queues must be looked at.
     dirty: bool,
@@ -55,7 +55,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler over the supervisor's shims; `events` is what the supervisor tells.
+    /// A scheduler over the supervisor's shims; `events` come from the supervisor.
     pub fn new(
         supervisor: Supervisor,
         rescuer: Rescuer,
@@ -107,7 +107,7 @@ impl Scheduler {
         match event {
             ShimEvent::Idle(offer) => {
                 self.starting.remove(&offer.shim);
-                // Told again when its connection has been made anew.
+                // A shim is reported again after a reconnect.
                 self.forget_idle(&offer.shim);
                 self.idle.push_front(offer);
                 self.dirty = true;
@@ -136,7 +136,7 @@ impl Scheduler {
             Some(Ok(claimed)) => claimed,
             Some(Err(error)) => {
                 if error != StoreError::Stopping {
-                    // The safety net looks again.
+                    // The next tick tries again.
                     tracing::warn!(%error, "nothing could be claimed");
                 }
                 Claimed::default()
@@ -146,9 +146,10 @@ impl Scheduler {
         self.claimed(report.offers, claimed);
     }
 
-    /// The ledger still names the shim for the attempt: it takes work only after the rescue, and not
-    /// before the pause is over. Meanwhile it counts as one that asks for work, so that nobody is
-    /// started in its place.
+    /// Rescues an attempt that a shim never ran, and frees the shim after that: until the rescue is
+    /// committed, the database names the shim for the attempt. The shim gets no work before the pause is
+    /// over either. Meanwhile it counts as one that waits for a claim, so that no other shim is started
+    /// in its place.
     fn rescue_and_free(&mut self, key: AttemptId, offer: Option<ShimOffer>, pause: Duration) {
         let offers: Vec<ShimOffer> = offer.into_iter().collect();
         self.asking += offers.len();
@@ -219,7 +220,8 @@ impl Scheduler {
         self.provide(claimed.wanting);
     }
 
-    /// So many jobs lack only a shim: those that are idle, starting or just asking for work count.
+    /// Starts shims for `wanting` jobs that lack only a shim. Those that are idle, starting or waiting for
+    /// a claim count.
     fn provide(&mut self, wanting: u32) {
         self.dirty |= wanting > 0 && !self.idle.is_empty();
         let coming = self.idle.len() + self.starting.len() + self.asking;
@@ -235,7 +237,7 @@ impl Scheduler {
         let (reports, wakeup) = (self.reports.clone(), self.wakeup.clone());
         self.vital().spawn("committing an end", async move {
             let Some((fenced, claimed)) = end::commit(&supervisor, &finalized, claim).await else {
-                // The server stops; the shim keeps the end for the next one.
+                // The server stops; the shim keeps the end for the next server.
                 return;
             };
             end::notify_readers(&supervisor, &finalized, fenced);
@@ -249,7 +251,7 @@ impl Scheduler {
                 claimed: Some(claimed),
                 of_idle: false,
             });
-            // A claim that was refused with the end has not seen the slot that it freed.
+            // A claim that failed with the end has not used the slot that the end freed.
             if refused {
                 wakeup.wake();
             }
@@ -273,8 +275,8 @@ impl Scheduler {
         self.start_shims(self.warm_shims.saturating_sub(ready as u32));
     }
 
-    /// Sends away what has been idle for a whole look and is not kept warm. Not sooner: between the
-    /// end of one job and the next claim a busy shim is idle too.
+    /// Makes shims exit that were idle between two ticks and are not kept warm. Not sooner: between the
+    /// end of one job and the next claim a busy shim is idle, too.
     fn dismiss_surplus(&mut self) {
         let unused = std::mem::replace(&mut self.least_idle, self.idle.len());
         let surplus = unused.saturating_sub(self.warm_shims as usize);

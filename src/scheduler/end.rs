@@ -1,8 +1,7 @@
-//! Commits how an attempt ended, and what follows from that: readers are woken, segments whose
-//! bytes are rows now go.
+//! Commits how an attempt ended, and does what follows: wakes readers, and unlinks segments whose bytes
+//! are rows now.
 //!
-//! What the shim does next is decided in `claim`; here the claim is only made part of the same
-//! transaction.
+//! `claim` makes the claim for the shim's next job; here it becomes part of the same transaction.
 
 use crate::{
     store::{Claimed, Fenced, Store, StoreError},
@@ -18,7 +17,8 @@ pub async fn commit(
     claim: impl Future<Output = Result<Claimed, StoreError>>,
 ) -> Option<(Fenced, Result<Claimed, StoreError>)> {
     let store = &supervisor.context().store;
-    // They are handed to the writer in this order before any of them is answered.
+    // All three are queued at the writer in this order before any of them is answered, so they share a
+    // transaction.
     let (_, finished, claimed) = tokio::join!(
         record_start(store, finalized),
         store.finish(finalized.finish.clone()),
@@ -31,7 +31,7 @@ pub async fn commit(
     Some((fenced, claimed))
 }
 
-/// Tells the readers of a committed end.
+/// Wakes the readers of the job after a commit of its end.
 pub fn notify_readers(supervisor: &Supervisor, finalized: &Finalized, fenced: Fenced) {
     let hub = &supervisor.context().hub;
     match fenced {
@@ -41,8 +41,8 @@ pub fn notify_readers(supervisor: &Supervisor, finalized: &Finalized, fenced: Fe
     }
 }
 
-/// Unlinks what the commit has made useless in the spool. An end that came too late has made
-/// nothing so.
+/// Unlinks the files in the spool that the commit has made useless. An end that came too late (`Stale`)
+/// was not committed, and its files stay.
 pub async fn unlink(supervisor: &Supervisor, finalized: &Finalized, fenced: Fenced) {
     if fenced == Fenced::Stale {
         return;
@@ -53,23 +53,23 @@ pub async fn unlink(supervisor: &Supervisor, finalized: &Finalized, fenced: Fenc
     }
 }
 
-/// A start that was not entered before the end came goes in with it.
+/// Commits a start together with its end, if it was not committed before.
 async fn record_start(store: &Store, finalized: &Finalized) {
     if let Some(started) = finalized.start.clone()
         && let Err(error) = store.started(started).await
     {
-        tracing::warn!(job = finalized.key.job, %error, "a start could not be entered");
+        tracing::warn!(job = finalized.key.job, %error, "a start could not be committed");
     }
 }
 
-/// An end that the ledger did not take is tried until it does, or the server stops: the shim keeps
-/// it as long.
+/// Tries again to commit an end that failed with `error`, until it is committed or the server stops.
+/// The shim keeps the end as long.
 async fn retry_finish(
     store: &Store,
     finalized: &Finalized,
     error: StoreError,
 ) -> Result<Fenced, StoreError> {
-    // The first try is the one that failed.
+    // The failed try counts as the first one.
     let mut tried = Some(Err(error));
     retry::until_some(|| {
         let tried = tried.take();

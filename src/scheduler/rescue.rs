@@ -1,5 +1,5 @@
-//! Decides about an attempt whose shim is gone, at the start of a server and whenever a connection
-//! breaks for good: one function decides, the rest acts.
+//! Decides about an attempt whose shim is gone, at the start of a server and whenever a shim dies. One
+//! function (`decide`) decides, the rest acts.
 
 use std::{
     io::{self, Write},
@@ -33,27 +33,27 @@ use crate::{
 pub enum Traces {
     /// No segment: the right to start was never taken.
     None,
-    /// An earlier rescue took the right, so that nobody can start it any more.
+    /// An earlier rescue took the right, so that no shim can start it any more.
     Fenced,
     /// The right was taken; there is no exit record.
     Begun {
-        /// The process that was started, if one was.
+        /// The process that was started, if one is known.
         start: Option<StartPayload>,
-        /// The number that its processes carry.
+        /// The number that its processes carry; `None` if they were given none.
         mark: Option<u64>,
     },
-    /// The shim wrote down how it ended.
+    /// The shim recorded how it ended.
     Ended(Box<ExitFacts>),
 }
 
-/// What is to be done about an attempt.
+/// What to do about an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RescueDecision {
-    /// It ended, and this is how.
+    /// It ended, as recorded.
     Finish(Box<ExitFacts>),
     /// It is proven never to have started: the job waits again.
     Void,
-    /// Nobody can know how it ended.
+    /// How it ended is unknown.
     Lost,
 }
 
@@ -72,7 +72,7 @@ pub fn decide(traces: Traces, same_machine: bool) -> RescueDecision {
 pub struct Rescuer {
     supervisor: Supervisor,
     wakeup: Wakeup,
-    /// How many may read the spool at a time.
+    /// Bounds how many rescues read the spool at a time.
     readers: Arc<Semaphore>,
 }
 
@@ -88,11 +88,11 @@ enum RescueError {
 /// The name under which a rescue takes the right to start.
 const RESCUE: &str = "rescue";
 
-/// How many rescues read the spool at a time: the dead shims of a whole machine leave some work for
-/// others.
+/// How many rescues read the spool at a time. After a restart of the machine all shims are dead, and
+/// their rescues must leave threads for other work.
 const READERS_MAX: usize = 8;
 
-/// What a rescue may have to write, bytes.
+/// Most bytes that a rescue may have to write.
 const RESCUE_BYTES: u64 = 1 << 20;
 
 impl Rescuer {
@@ -114,13 +114,13 @@ impl Rescuer {
         );
     }
 
-    /// Where a panic ends the server.
+    /// Runs tasks whose panic ends the server.
     pub fn vital(&self) -> &Vital {
         &self.supervisor.context().vital
     }
 
-    /// Tries once, and says whether nothing is left to be done: a disk that is full or broken must
-    /// not keep a server from serving. Lets go of what it holds when only a tree is waited for.
+    /// Tries once, and returns whether the rescue is committed: a disk that is full or broken must not
+    /// keep a server from starting. Drops `held` when it only waits for the end of a process tree.
     pub async fn rescued(&self, key: AttemptId, held: SearchGuard) -> bool {
         match self.try_rescue(key, Some(held)).await {
             Ok(()) => {
@@ -129,7 +129,7 @@ impl Rescuer {
             }
             Err(error) => {
                 self.on_disk_error(&error);
-                tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it has to wait");
+                tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it is tried again later");
                 false
             }
         }
@@ -154,12 +154,13 @@ impl Rescuer {
         }
     }
 
-    /// An end is what the ballast is for, and what could not be synced must not be told.
+    /// Gives the disk reserve up if the disk is full, because it is kept for ends. After a failed sync
+    /// the database must not acknowledge anything more.
     fn on_disk_error(&self, error: &RescueError) {
         let store = &self.supervisor.context().store;
         match error {
             RescueError::Spool(e) if e.kind() == io::ErrorKind::StorageFull => {
-                // Where bytes are free, a file was short, or it is passing.
+                // Kept if enough is free: then only this file was too large, or the shortage has passed.
                 store.ballast().release_below(RESCUE_BYTES);
             }
             RescueError::Spool(e) if is_sync_failure(e) => store.distrust(e),
@@ -197,7 +198,7 @@ impl Rescuer {
                 let remains = self.search(&open, traces, held).await?;
                 self.lost(open, remains, 0).await
             }
-            // In a restored backup they are those of the data directory that it was made of.
+            // The tree is gone with the machine's restart, or it belongs to the original of this copy.
             RescueDecision::Lost => {
                 let unsynced = self.unsynced_bytes_max(&open).await?;
                 self.lost(open, OrphanTree::default(), unsynced).await
@@ -205,12 +206,12 @@ impl Rescuer {
         }
     }
 
-    /// Does work on the spool in its turn. Blocking.
+    /// Does blocking work on the spool, with up to `READERS_MAX` at a time.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        // Never closed.
+        // The semaphore is never closed.
         let _permit = self.readers.acquire().await.map_err(io::Error::other)?;
         blocking(work).await
     }
@@ -232,7 +233,7 @@ impl Rescuer {
         );
         let name = first_segment(&open);
         if traces == Traces::None {
-            // If somebody was faster this fails, and the next try finds that segment.
+            // If the shim was faster this fails, and the next try finds its segment.
             blocking(move || take_start_right(&spool, name, &intent)).await?;
         }
         match ctx
@@ -267,13 +268,13 @@ impl Rescuer {
                 job,
                 attempt,
                 why,
-                "nobody can say what is left of a lost attempt"
+                "it is unknown which processes are left of a lost attempt"
             );
         }
         Ok(remains)
     }
 
-    /// What the loss of the power can have cost, bytes.
+    /// Most bytes that a power loss can have cost.
     async fn unsynced_bytes_max(&self, open: &OpenAttempt) -> io::Result<u64> {
         let ctx = self.supervisor.context();
         let (spool, first) = (ctx.layout.spool(), first_segment(open));
@@ -336,12 +337,12 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
         mark,
     };
     let beginning = match read_beginning(spool, first) {
-        // The ledger has seen it start: whoever took the file away has not undone that.
+        // The database knows its start: that the file is missing does not undo it.
         Err(error) if is_no_segment(&error) && open.started_at.is_some() => {
             return Ok(begun(None, None));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Traces::None),
-        // The name was taken, and the power went before what it stands for was on disk.
+        // The file was created, and the power failed before its content was on disk.
         Err(error) if is_no_segment(&error) => {
             let (start, mark) = (None, None);
             return Ok(Traces::Begun { start, mark });
@@ -352,7 +353,7 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     if beginning.intent.is_some_and(|intent| intent.shim == RESCUE) {
         return Ok(Traces::Fenced);
     }
-    // Segments that have rows are read through already.
+    // Segments that have rows were read before.
     let name = SegmentName {
         first_offset: open.hashed_to,
         ..first
@@ -365,13 +366,13 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     })
 }
 
-/// What a power loss can have cost an attempt whose first segment is `first`, bytes: two sealed
-/// segments and the last one may not have been on disk. Their size is the attempt's, which may be
-/// another one than today's setting `now`. Blocking.
+/// Most bytes that a power loss can have cost an attempt whose first segment is `first`: two sealed
+/// segments and the last one may not have been on disk. The attempt may have had another segment size
+/// than the present setting `now`. Blocking.
 fn unsynced_bytes_max(spool: &Path, first: SegmentName, now: u64) -> io::Result<u64> {
     let intent = match read_beginning(spool, first) {
         Ok(beginning) => beginning.intent,
-        // What says it has gone with the power.
+        // The power loss took the record of the size, too.
         Err(error) if is_no_segment(&error) => None,
         Err(error) => return Err(error),
     };
@@ -393,7 +394,7 @@ fn largest_segment(spool: &Path, first: SegmentName) -> io::Result<u64> {
     Ok(largest)
 }
 
-/// The process that the ledger names.
+/// The process that the database names.
 fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
     Some(StartPayload {
         pid: open.pid.filter(|pid| *pid > 0)?,
@@ -401,8 +402,8 @@ fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
     })
 }
 
-/// Follows the seals to the exit record, if the chain of whole records leads there. What was dropped
-/// does not break it.
+/// Follows the seals from segment to segment to the exit record, if whole records lead there. It skips
+/// a range that was dropped.
 fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
     let dropped_range = hole::read(spool, from.job, from.attempt)?;
     let mut name = from;

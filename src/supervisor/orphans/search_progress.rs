@@ -1,65 +1,64 @@
-//! When a search is over: not after one look that finds nobody, and not never.
-//!
-//! What is searched for is not known here.
+//! Decides when a search is over: one look that finds no process is not enough, and a search must not
+//! last for ever.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many looks at everybody have to find nobody new...
+/// A tree counts as gone after this many looks in a row without a new process...
 const QUIET_ROUNDS: u32 = 8;
-/// ...or so many when it has taken too long...
+/// ...or after this many when the search has taken too long...
 const LATE_ROUNDS: u32 = 2;
-/// ...and for so long, before a tree counts as gone.
+/// ...if they took at least this long.
 const QUIET_FOR: Duration = Duration::from_millis(200);
-/// How long the same processes are killed again that stay there: they hang in the kernel, or may not
-/// be signalled by us.
+/// How long processes that do not go away are killed again and again: they hang in the kernel, or we may
+/// not signal them.
 const STUBBORN_FOR: Duration = Duration::from_secs(2);
-/// How long a tree is searched for where looks fail; and where new processes appear, from the first one
-/// on. A shortage passes, and until then nobody may say that nothing is left.
+/// How long a search goes on while looks fail; or while new processes appear, from the first one on. A
+/// shortage passes, and until then it is not proven that nothing is left.
 const SEARCH_FOR: Duration = Duration::from_secs(10);
-/// Between two looks while new processes are met.
+/// The pause between two looks while new processes are met.
 const MOVING_EVERY: Duration = Duration::from_millis(2);
-/// Between two looks else, so that the kernel can take the dead away.
+/// The pause otherwise: the kernel needs time to remove dead processes.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// After so many looks without anybody new...
+/// After this many looks without a new process...
 const SLOW_ROUNDS: u32 = 2 * QUIET_ROUNDS;
-/// ...the next ones can wait for longer.
+/// ...the pauses are this long.
 const SLOW_EVERY: Duration = Duration::from_millis(100);
 
-/// What one look at everybody came to.
+/// What one look at all processes has found.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ScanResult {
-    /// Somebody was met that had not been met before.
+    /// A process of the tree was met for the first time.
     pub has_news: bool,
-    /// Somebody is there that belongs to the tree.
+    /// A process of the tree is there.
     pub is_found: bool,
-    /// Somebody could not be looked at.
+    /// A process could not be looked at.
     pub is_blind: bool,
 }
 
-/// What is to be done after a look.
+/// What follows after a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SearchStep {
     /// Look again.
     Again,
-    /// Nobody is left.
+    /// No process is left.
     Gone,
-    /// Those that are left stay.
+    /// Processes are left that cannot be ended.
     Stubborn,
-    /// It has taken too long: somebody still cannot be looked at.
+    /// It has taken too long: a process still cannot be looked at.
     Unknown,
     /// It has taken too long: new processes still appear.
     Moving,
 }
 
-/// How a search has gone until now.
+/// How far a search has come.
 #[derive(Debug)]
 pub(super) struct SearchProgress {
     begun: Instant,
     first_news_at: Option<Instant>,
     news_at: Instant,
-    /// Looks since then.
+    /// Looks without news since `news_at`.
     quiet_rounds: u32,
 }
 
@@ -74,14 +73,14 @@ impl SearchProgress {
         }
     }
 
-    /// Something has changed: it is quiet no more.
+    /// Something has changed: the quiet time begins anew.
     pub fn note_news(&mut self, now: Instant) {
         self.first_news_at.get_or_insert(now);
         self.news_at = now;
         self.quiet_rounds = 0;
     }
 
-    /// The decision after a look.
+    /// Decides after a look.
     pub fn judge(&mut self, result: ScanResult, now: Instant) -> SearchStep {
         match result.has_news {
             true => self.note_news(now),
@@ -89,7 +88,7 @@ impl SearchProgress {
         }
         let is_late = now.duration_since(self.since(result)) >= SEARCH_FOR;
         let quiet_for = now.duration_since(self.news_at);
-        // Where looks take long there is no time for many.
+        // If looks take long, there is no time for many.
         let rounds = if is_late { LATE_ROUNDS } else { QUIET_ROUNDS };
         let is_quiet = self.quiet_rounds >= rounds && quiet_for >= QUIET_FOR;
         match result {
@@ -102,7 +101,7 @@ impl SearchProgress {
         }
     }
 
-    /// Since when there is something that can take too long.
+    /// The beginning of what may take up to `SEARCH_FOR`.
     fn since(&self, result: ScanResult) -> Instant {
         match result.is_blind {
             true => self.begun,
@@ -124,7 +123,7 @@ impl SearchProgress {
 mod tests {
     use super::*;
 
-    /// Looks again as it is told to, with what `result` sees after so long, until there is a step.
+    /// Looks again and again until there is a decision; `result` is what a look sees after that time.
     fn search(result: impl Fn(Duration) -> ScanResult) -> (SearchStep, Duration) {
         let begun = Instant::now();
         let (mut progress, mut after) = (SearchProgress::new(begun), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The hunter on real processes of this machine.
+//! The search on real processes of this machine.
 
 use std::process::{Child, Command};
 
@@ -10,7 +10,7 @@ async fn search(id: JobId) -> OrphanTree {
     let searched = OrphanSearcher::default()
         .search(&vital, mark, None, None)
         .await;
-    searched.expect("nobody stops")
+    searched.expect("it does not stop")
 }
 
 fn sleep(job: &str, instance: Option<&str>) -> Child {
