@@ -1,4 +1,4 @@
-//! Wishes about running jobs: committed first, then sent.
+//! Requests to stop, pause, resume or signal a job. All but signals are committed first, then sent.
 
 use super::{Error, Executor};
 use crate::{
@@ -8,24 +8,24 @@ use crate::{
     sys::clock,
 };
 
-/// What can be done to a job.
+/// An action on a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// SIGSTOP to its tree.
     Pause,
     /// SIGCONT to its tree.
     Resume,
-    /// TERM, grace, KILL.
+    /// SIGTERM, then SIGKILL after the job's grace.
     Cancel,
-    /// KILL.
+    /// SIGKILL at once.
     Kill,
-    /// This signal to its group.
+    /// This signal to its process group.
     Signal(i32),
 }
 
 impl Executor {
-    /// Does something to a job and returns it as it stands then. On a final job nothing happens,
-    /// except that a signal is a conflict.
+    /// Does an action on a job and returns the job as it is then. On a final job nothing happens, except
+    /// that a signal is a conflict.
     pub async fn control(&self, job: JobRef, action: Action, actor: &str) -> Result<Job, Error> {
         match action {
             Action::Cancel => self.stop_job(job, StopCause::Cancel, actor).await,
@@ -73,7 +73,7 @@ impl Executor {
                     job: job.number,
                     attempt,
                 };
-                // One that finds no place is in the ledger, and is sent again from there.
+                // If it cannot be delivered now, it is sent again from the database.
                 let _ = self.inner.supervisor.stop_job(&shim, key, request);
                 Ok(job)
             }
@@ -91,7 +91,7 @@ impl Executor {
         let supervisor = &self.inner.supervisor;
         match supervisor.stop_job(&open.shim, AttemptId::of_open(&open), request) {
             Ok(()) => Ok(job),
-            // Neither written down nor on its way.
+            // Neither committed nor sent.
             Err(_) => Err(StoreError::DiskFull.into()),
         }
     }
@@ -150,7 +150,7 @@ impl Executor {
     }
 }
 
-/// Why a paused job is not sent SIGCONT, SIGSTOP and their like.
+/// The message for job control signals (SIGCONT, SIGSTOP and the like) to a paused job.
 fn held(job: JobNumber, number: i32) -> String {
     let signal = signal::name(number);
     format!("job {job} is paused, and {signal} does not change that; resume it first")

@@ -1,4 +1,4 @@
-//! Takes jobs in, one or many: decides what the server decides about them, and has them committed.
+//! Submits jobs, one or many: fills in what the server decides, and has them committed.
 
 use sha2::{Digest, Sha256};
 
@@ -13,24 +13,24 @@ use crate::{
 /// A job and whether it was new.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Submitted {
-    /// The job.
+    /// The job, new or earlier.
     pub job: Job,
     /// False where the idempotency key named an earlier one.
     pub created: bool,
 }
 
 impl Executor {
-    /// Stores a job; when this returns it survives any kill. `actor` is who asked.
+    /// Stores a job; when this returns, the job survives any kill. `actor` is recorded as its submitter.
     ///
     /// # Errors
     ///
-    /// `Unavailable` also where less is free on the disk than has to stay free: the job could not
-    /// start, and the rest of the room is for the ends of those that run.
+    /// `Unavailable` also if less is free on the disk than has to stay free: the job could not start, and
+    /// the rest of the space is for the ends of running jobs.
     pub async fn submit(&self, job: JobSpec, actor: &str) -> Result<Submitted, Error> {
         self.submit_as(job, None, actor).await
     }
 
-    /// The same for a job that tries another one again.
+    /// The same for a retry of another job.
     pub(super) async fn submit_as(
         &self,
         job: JobSpec,
@@ -87,7 +87,7 @@ impl Executor {
     }
 }
 
-/// A job with what the server decides about it.
+/// A job with what the server decides about it: id, directory, time.
 fn submission(mut job: JobSpec, actor: &str) -> Result<Submission, Error> {
     job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
     Ok(Submission {

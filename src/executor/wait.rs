@@ -1,7 +1,7 @@
-//! Waits for jobs, one or a thousand: each is watched by itself and woken by the hub, never by a
-//! tick; here is decided what they are together.
+//! Waits for one or many jobs. Each job is watched by itself and woken by the hub, never by a timer; this
+//! file decides when all or any of them have met the condition.
 //!
-//! What can be waited for is `until`'s business.
+//! `until` has the conditions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,50 +21,50 @@ use crate::{
     store::Include,
 };
 
-/// How much of the output a wait returns at most, bytes.
+/// How much of the output a wait returns, up to, bytes.
 const LAST_OUTPUT_BYTES_MAX: u64 = 4 << 10;
 
-/// No more jobs are told where those before take so much, bytes: no message tells more at once.
+/// No more jobs are returned once those before take this much, bytes: a message holds no more.
 const JOBS_BYTES_MAX: usize = 1 << 20;
 
 /// Longest wait: a year, so that every deadline can be represented.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 
-/// How long behind the timeout every job is still looked at once.
+/// How long after the timeout jobs are still looked at that were not looked at before.
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// A wait over jobs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WaitOptions {
-    /// Which; at least one.
+    /// The jobs to wait for; at least one.
     pub jobs: Vec<JobRef>,
-    /// All of them, or any.
+    /// True to wait for all of them, false for any.
     pub all: bool,
-    /// For what.
+    /// The condition to wait for.
     pub until: Until,
-    /// How long at most. Every job is looked at once in any case, if that takes no longer than
-    /// two seconds more.
+    /// The longest wait; `None`: a year. Every job is looked at once in any case, unless that takes more
+    /// than two seconds after the timeout.
     pub timeout: Option<Duration>,
 }
 
 /// How a wait ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Waited {
-    /// False after a timeout, or where the condition can no longer come true.
+    /// False after a timeout, or if the condition can no longer come true.
     pub met: bool,
     /// The job that decided it.
     pub job: Option<Job>,
-    /// All jobs as they stand now, in the order asked.
+    /// The jobs as they are now, in the order of the request.
     pub jobs: Vec<Job>,
-    /// Whether the last ones are missing because all of them would be too much.
+    /// Whether the last jobs are missing, because all would not fit into a message.
     pub truncated: bool,
-    /// Where the match of `job` ends.
+    /// The offset at which the match in `job` ends.
     pub offset: Option<Offset>,
-    /// The last 4 KiB of `job`.
+    /// The last output of `job`, up to 4 KiB.
     pub last_output: Option<Chunk>,
 }
 
-/// A wait that is over; nothing of its jobs has been read for the answer.
+/// A wait that is over; its jobs are not read yet for the answer.
 #[derive(Debug)]
 pub struct Decision {
     watched: Vec<WaitedJob>,
@@ -72,7 +72,7 @@ pub struct Decision {
     offset: Option<Offset>,
 }
 
-/// What has been decided: by which job, and whether it was met.
+/// The decision: the index of the job that decided, and whether the condition was met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Decided {
     by: usize,
@@ -80,9 +80,8 @@ struct Decided {
 }
 
 impl Executor {
-    /// Waits until any or all jobs are as wished, or can no longer become so, or time is over.
-    /// What there is to tell about it, [`Self::waited`] reads. Outputs are searched in turn with other
-    /// shares.
+    /// Waits until any or all jobs have met the condition, or no longer can, or the time is over.
+    /// [`Self::waited`] then reads the answer. Outputs are searched in turn with other sessions.
     pub async fn wait(
         &self,
         turns: &SessionTurns,
@@ -103,7 +102,7 @@ impl Executor {
                 let looks = TaskTracker::new();
                 looks.close();
                 tokio::select! {
-                    // First, so that every job is watched before anybody asks whether all were.
+                    // First, so that every job has its first look counted before `over` waits for them.
                     biased;
                     decided = self.decide(&mut watched, &mut states, &options, &looks) => Some(decided?),
                     () = over(deadline, &looks) => None,
@@ -129,7 +128,7 @@ impl Executor {
         turns: &SessionTurns,
     ) -> Result<WaitedJob, Error> {
         let number = self.number(job).await?;
-        // Interest first, then the look that counts.
+        // The watch first, then the read: a change between them is not missed.
         let watch = self.inner.hub.watch(number);
         let job = match until {
             Until::Match { from, .. } if *from > 0 => self.reaching(number, *from).await?,
@@ -146,7 +145,7 @@ impl Executor {
         })
     }
 
-    /// A job whose output reaches so far.
+    /// A job whose output reaches this offset.
     async fn reaching(&self, number: JobNumber, offset: Offset) -> Result<Job, Error> {
         let job = self.snapshot(number).await?;
         match offset > job.output_bytes {
@@ -155,8 +154,8 @@ impl Executor {
         }
     }
 
-    /// What the first look decides, and by which job: the first in the order asked that does, of jobs
-    /// that have all met it the one that did so last.
+    /// What the first look decides, and by which job: by the first one in the order of the request that
+    /// decides it, or, if all had to meet the condition and have, by the one that changed last.
     async fn at_once(
         &self,
         watched: &[WaitedJob],
@@ -176,7 +175,7 @@ impl Executor {
         Ok(by.map(|by| Decided { by, met }))
     }
 
-    /// The job that changed its state last; of what came when, events tell and no clock does.
+    /// The index of the job that changed its state last, by the order of events: clocks can be set.
     async fn last_changed(&self, watched: &[WaitedJob]) -> Result<usize, Error> {
         let mut last = (0, 0);
         for (index, one) in watched.iter().enumerate() {
@@ -186,7 +185,7 @@ impl Executor {
         Ok(last.1)
     }
 
-    /// Watches all jobs that are open, until it is decided what they are together.
+    /// Watches all open jobs until the wait is decided.
     async fn decide(
         &self,
         watched: &mut [WaitedJob],
@@ -212,7 +211,7 @@ impl Executor {
         Err(Error::Internal("a wait ended undecided".to_owned()))
     }
 
-    /// What a wait came to, with its jobs as they stand now.
+    /// The answer to a decided wait, with its jobs as they are now.
     pub async fn waited(&self, decision: Decision) -> Result<Waited, Error> {
         let Decision {
             mut watched,
@@ -246,7 +245,7 @@ impl Executor {
         })
     }
 
-    /// The job now; one that is deleted by now, as it was then.
+    /// The job now; a deleted one as it last was.
     async fn as_it_stands(&self, one: &mut WaitedJob) -> Result<Job, Error> {
         match self.snapshot(one.job.number).await {
             Err(Error::NotFound(_)) => {
@@ -259,13 +258,13 @@ impl Executor {
     }
 }
 
-/// Resolves when the time is over and every job was looked at, or that takes too long.
+/// Resolves after the deadline, when every job was looked at once or that takes too long.
 async fn over(deadline: Instant, looks: &TaskTracker) {
     sleep_until(deadline).await;
     let _ = timeout(FIRST_LOOK_MAX, looks.wait()).await;
 }
 
-/// What jobs that stand so are together: met, or never to be met; `None`: neither yet.
+/// Whether the jobs have met the condition together; `Some(false)`: they never will; `None`: undecided.
 fn together(states: &[WaitState], all: bool) -> Option<bool> {
     let met = |state: &WaitState| matches!(state, WaitState::Met(_));
     let any = |wanted| states.contains(&wanted);

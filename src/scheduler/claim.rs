@@ -45,7 +45,7 @@ pub struct Scheduler {
     starting: BTreeSet<String>,
     warm_shims: u32,
     /// How many shims wait for the result of a claim or a rescue.
-    asking: usize,
+    awaiting_claim: usize,
     /// The fewest shims that were idle at any time since the last tick.
     least_idle: usize,
     /// Whether the queues must be looked at.
@@ -74,7 +74,7 @@ impl Scheduler {
             idle: VecDeque::new(),
             starting: BTreeSet::new(),
             warm_shims,
-            asking: 0,
+            awaiting_claim: 0,
             least_idle: 0,
             dirty: true,
             claiming: false,
@@ -130,7 +130,7 @@ impl Scheduler {
 
     fn on_report(&mut self, report: Report) {
         self.claiming &= !report.of_idle;
-        self.asking -= report.offers.len();
+        self.awaiting_claim -= report.offers.len();
         self.dirty |= report.claimed.is_none();
         let claimed = match report.claimed {
             Some(Ok(claimed)) => claimed,
@@ -152,7 +152,7 @@ impl Scheduler {
     /// in its place.
     fn rescue_and_free(&mut self, key: AttemptId, offer: Option<ShimOffer>, pause: Duration) {
         let offers: Vec<ShimOffer> = offer.into_iter().collect();
-        self.asking += offers.len();
+        self.awaiting_claim += offers.len();
         let (rescuer, reports) = (self.rescuer.clone(), self.reports.clone());
         self.vital()
             .spawn("rescuing what a shim never ran", async move {
@@ -175,7 +175,7 @@ impl Scheduler {
         self.dirty = false;
         self.claiming = true;
         let offers: Vec<ShimOffer> = self.idle.drain(..).collect();
-        self.asking += offers.len();
+        self.awaiting_claim += offers.len();
         let (claim, reports) = (self.claim(offers.clone()), self.reports.clone());
         self.vital().spawn("claiming for idle shims", async move {
             let claimed = claim.await;
@@ -217,21 +217,21 @@ impl Scheduler {
             self.supervisor.run(claim);
         }
         self.least_idle = self.least_idle.min(self.idle.len());
-        self.provide(claimed.wanting);
+        self.start_missing_shims(claimed.wanting);
     }
 
     /// Starts shims for `wanting` jobs that lack only a shim. Those that are idle, starting or waiting for
     /// a claim count.
-    fn provide(&mut self, wanting: u32) {
+    fn start_missing_shims(&mut self, wanting: u32) {
         self.dirty |= wanting > 0 && !self.idle.is_empty();
-        let coming = self.idle.len() + self.starting.len() + self.asking;
+        let coming = self.idle.len() + self.starting.len() + self.awaiting_claim;
         self.start_shims(wanting.saturating_sub(coming as u32));
     }
 
     /// Commits an end, and gives the shim its next job in the same transaction.
     fn commit_end(&mut self, finalized: Finalized, shim: String, offer: Option<ShimOffer>) {
         let offers: Vec<ShimOffer> = offer.into_iter().collect();
-        self.asking += offers.len();
+        self.awaiting_claim += offers.len();
         let claim = self.claim(offers.clone());
         let supervisor = self.supervisor.clone();
         let (reports, wakeup) = (self.reports.clone(), self.wakeup.clone());
@@ -271,7 +271,7 @@ impl Scheduler {
         if self.claiming {
             return;
         }
-        let ready = self.idle.len() + self.starting.len() + self.asking;
+        let ready = self.idle.len() + self.starting.len() + self.awaiting_claim;
         self.start_shims(self.warm_shims.saturating_sub(ready as u32));
     }
 
