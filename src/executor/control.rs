@@ -80,8 +80,8 @@ impl Executor {
         }
     }
 
-    /// On a full disk a request cannot be committed, and the job that filled it must be stoppable all
-    /// the same: the request goes to the shim, and is forgotten if the server is killed before that.
+    /// On a full disk a request cannot be committed, but the job that filled the disk must be stoppable.
+    /// The request goes to the shim only, and is lost if the server is killed before that.
     async fn stop_unwritten(&self, job: JobRef, request: StopWish) -> Result<Job, Error> {
         let job = self.get(job, Include::default()).await?;
         let open = self.inner.store.open_attempts().await?;

@@ -71,7 +71,7 @@ impl Executor {
     fn refuse_without_disk_space(&self) -> Result<(), Error> {
         let ctx = self.inner.supervisor.context();
         let (root, min) = (ctx.layout.root(), ctx.bounds.free_bytes_min);
-        // Where this cannot be known, the write itself will event_sender.
+        // If this is unknown, the write itself fails on a full disk.
         let Ok(fs) = rustix::fs::statvfs(root) else {
             return Ok(());
         };

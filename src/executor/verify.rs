@@ -1,7 +1,5 @@
-//! Verifies a job: everything that is stored of it is read, hashed anew and compared with what the
-//! record says; in turns with others, and within a time limit.
-//!
-//! How the output is walked through and judged is `output`'s business.
+//! Verifies a job: reads everything that is stored of it, hashes it again and compares it with the record,
+//! in turns with other sessions and within a time limit. `output::verify` reads and judges the output.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,10 +19,10 @@ use crate::{
     store::{AttemptRecord, JobRecord},
 };
 
-/// So much output has the time limit once more, bytes.
+/// The time limit is extended once for each output of this size, bytes.
 const TIMEOUT_BYTES: u64 = 4 << 30;
 
-/// More texts than these are looked for in smaller pieces, so that a turn stays short.
+/// With more texts than this, the output is searched in smaller pieces, so that a turn stays short.
 const TEXTS_FEW: usize = 4;
 
 /// The bounds of verifications. Each is a setting of the server.
@@ -32,21 +30,21 @@ const TEXTS_FEW: usize = 4;
 pub struct VerifySettings {
     /// How long one may take, seconds, and as much again for each 4 GiB of the output.
     pub timeout_s: u64,
-    /// How many take turns.
+    /// How many verifications run at the same time.
     pub verifies_max: u64,
-    /// How many more may wait.
+    /// How many more may wait to run.
     pub waiting_max: u64,
 }
 
 impl VerifySettings {
-    /// The time for an output of so many bytes.
+    /// The time limit for an output of this size.
     fn time(&self, output_bytes: u64) -> Duration {
         let times = 1 + output_bytes / TIMEOUT_BYTES;
         Duration::from_secs(self.timeout_s.saturating_mul(times))
     }
 }
 
-/// Where verifications wait and run.
+/// Bounds the verifications that wait and run.
 #[derive(Debug)]
 pub(super) struct Verifies {
     settings: VerifySettings,
@@ -97,17 +95,17 @@ impl Verifies {
     }
 }
 
-/// How often a job is looked at again that has moved on while it was looked at.
+/// How many times a job is verified that changes its state while it is verified.
 const ROUNDS_MAX: u32 = 5;
 
 /// Events that are read at once.
 const EVENTS_PAGE: u32 = 1000;
 
-/// A turn to verify; it is over when this is dropped.
+/// The right to verify; dropping it ends it.
 #[derive(Debug)]
 pub struct VerifyTurn {
     turns: SessionTurns,
-    /// Of the session, among all, and among those that run.
+    /// The session's, that of those admitted, and that of those that run.
     _slots: [OwnedSemaphorePermit; 3],
 }
 
@@ -127,14 +125,13 @@ impl Executor {
         })
     }
 
-    /// Looks through a job and answers assertions about its output. One that is not final is looked
-    /// through as far as its output reaches when this begins. Takes as long as reading and hashing
-    /// its output takes, in turn with others; can be dropped at any time, and ends then within a
-    /// fraction of a second.
+    /// Verifies a job and checks assertions about its output. A job that is not final is verified up to the
+    /// end of its output at the beginning. Takes as long as reading and hashing the output takes, in turn
+    /// with others. It can be dropped at any time, and then ends within a fraction of a second.
     ///
     /// # Errors
     ///
-    /// It takes longer than it may.
+    /// `Limit` if it takes longer than allowed; `Conflict` if the job keeps changing its state.
     pub async fn verify(
         &self,
         turn: &VerifyTurn,
@@ -160,7 +157,7 @@ impl Executor {
             let verdict = self
                 .look_through(&before, turns, Assertions::new(assertions.clone()))
                 .await?;
-            // What was read from two sides of a change need not fit together.
+            // What was read before and after a change need not fit together.
             let now = self.record(number).await?;
             if verdict.intact || now.newest_event == before.newest_event {
                 return Ok(verdict);
@@ -192,7 +189,7 @@ impl Executor {
         problems.extend(self.wrong_events(job).await?);
         let mut audit = Audit::new(attempts);
         problems.into_iter().for_each(|problem| audit.add(problem));
-        // A pattern gets no more at once than one that is waited for.
+        // With patterns a piece is as small as for a wait.
         let piece_bytes = match (assertions.patterns(), assertions.texts()) {
             (0, 0..=TEXTS_FEW) => PIECE_BYTES,
             _ => READ_BYTES,
@@ -214,8 +211,7 @@ impl Executor {
         })
     }
 
-    /// Piece by piece, and each pattern by itself, in turn with those who wait for something in an
-    /// output.
+    /// Works piece by piece, and on each pattern by itself, in turn with the searches of waits.
     async fn walk(
         &self,
         mut walk: OutputWalk,
@@ -260,7 +256,7 @@ impl Executor {
             let events = events.await?;
             let Some(last) = events.last() else { break };
             after = last.event;
-            // More than are listed say no more.
+            // Only the problems that are listed are kept.
             for event in events {
                 let problem = chain.add(event);
                 problems.extend(problem.filter(|_| problems.len() < LISTED_MAX));
@@ -271,7 +267,8 @@ impl Executor {
     }
 }
 
-/// Each attempt begins where the one before it ended, and the last one ends where the job does.
+/// Checks that each attempt begins where the one before it ended, and the last one ends where the job
+/// does.
 fn wrong_attempts(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<VerificationProblem> {
     let wrong = |attempt, message| VerificationProblem {
         attempt: Some(attempt),
