@@ -52,7 +52,7 @@ impl Backups {
     }
 
     /// Returns when none is being made.
-    pub async fn over(&self) {
+    pub async fn wait_until_none(&self) {
         drop(self.0.lock().await);
     }
 }

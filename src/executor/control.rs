@@ -142,7 +142,7 @@ impl Executor {
             )));
         }
         if job.state == JobState::Paused && signal::is_of_job_control(number) {
-            return Err(Error::Conflict(held(job.number, number)));
+            return Err(Error::Conflict(not_while_paused(job.number, number)));
         }
         let sent = self.inner.supervisor.signal(job.number, number).await;
         sent.map_err(|error| Error::Unavailable(format!("{error}; try again")))?;
@@ -151,7 +151,7 @@ impl Executor {
 }
 
 /// The message for job control signals (SIGCONT, SIGSTOP and the like) to a paused job.
-fn held(job: JobNumber, number: i32) -> String {
+fn not_while_paused(job: JobNumber, number: i32) -> String {
     let signal = signal::name(number);
     format!("job {job} is paused, and {signal} does not change that; resume it first")
 }

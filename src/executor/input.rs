@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How long an input waits for a decision about an attempt whose shim does not answer.
-const VERDICT_MAX: Duration = Duration::from_secs(1);
+const DECISION_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The name of the bound on the bytes that wait for the process to read them.
 const BYTES_LIMIT: &str = "input_bytes_max";
@@ -48,8 +48,9 @@ impl Executor {
                         attempt,
                     };
                     self.inner.last_inputs.note(&self.inner.hub, number);
-                    let silent = silent.get_or_insert_with(|| Silent::new(key, &self.inner.hub));
-                    silent.look(key)?;
+                    let silent =
+                        silent.get_or_insert_with(|| SilentShim::new(key, &self.inner.hub));
+                    silent.check(key)?;
                     let passed_on = self.inner.supervisor.input(&shim, key, input.clone());
                     if let Ok(answer) = passed_on.await {
                         return accepted(number, bytes, answer);
@@ -63,25 +64,25 @@ impl Executor {
 
 /// A shim that did not answer, while its attempt may still be decided about: if it is proven never to
 /// have started, it becomes void, and its job takes inputs again.
-struct Silent {
+struct SilentShim {
     key: AttemptId,
     watch: Watch,
     until: Instant,
     is_over: bool,
 }
 
-impl Silent {
+impl SilentShim {
     fn new(key: AttemptId, hub: &Hub) -> Self {
         Self {
             key,
             watch: hub.watch(key.job),
-            until: Instant::now() + VERDICT_MAX,
+            until: Instant::now() + DECISION_WAIT_MAX,
             is_over: false,
         }
     }
 
     /// To be called before the shim of `key` is asked. Fails if it was asked before and is still silent.
-    fn look(&mut self, key: AttemptId) -> Result<(), Error> {
+    fn check(&mut self, key: AttemptId) -> Result<(), Error> {
         self.watch.look();
         if self.is_over && key == self.key {
             return Err(Error::Unavailable(format!(
@@ -95,10 +96,10 @@ impl Silent {
     }
 
     /// To be called when the shim did not answer: waits for a decision about its attempt, up to
-    /// `VERDICT_MAX` since the first one did not answer.
+    /// `DECISION_WAIT_MAX` since the first one did not answer.
     async fn wait(&mut self) {
-        let verdict = timeout_at(self.until, self.watch.changed()).await;
-        self.is_over |= !matches!(verdict, Ok(Ok(())));
+        let decision = timeout_at(self.until, self.watch.changed()).await;
+        self.is_over |= !matches!(decision, Ok(Ok(())));
     }
 }
 

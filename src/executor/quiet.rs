@@ -21,7 +21,7 @@ const LOOKS_MIN: Duration = Duration::from_millis(50);
 
 impl Executor {
     /// Waits until a job runs and has been silent for `length`.
-    pub(super) async fn quiet(
+    pub(super) async fn until_quiet(
         &self,
         one: &mut WaitedJob,
         until: &Until,
@@ -38,15 +38,15 @@ impl Executor {
                 return Ok(WaitState::Impossible);
             }
             let runs = one.job.state == JobState::Running && one.job.started_at.is_some();
-            let lasts = match runs {
+            let silent_for = match runs {
                 true => Some(self.silence(one, &mut silence).await?),
                 false => None,
             };
-            if lasts.is_some_and(|lasts| lasts >= length) {
+            if silent_for.is_some_and(|silent_for| silent_for >= length) {
                 return Ok(WaitState::Met(None));
             }
             drop(look.take());
-            let left = lasts.map(|lasts| (length - lasts).max(LOOKS_MIN));
+            let left = silent_for.map(|silent_for| (length - silent_for).max(LOOKS_MIN));
             changed_or_after(&mut one.watch, left).await?;
         }
     }
@@ -58,9 +58,9 @@ impl Executor {
         silence: &mut SilenceTimer,
     ) -> Result<Duration, Error> {
         let (sign, age) = self.sign_of_life(one).await?;
-        let lasts = silence.lasts(sign, age);
+        let silent_for = silence.silent_for(sign, age);
         let spoken_to = self.inner.last_inputs.age(one.job.number);
-        Ok(spoken_to.map_or(lasts, |age| lasts.min(age)))
+        Ok(spoken_to.map_or(silent_for, |age| silent_for.min(age)))
     }
 
     /// The last sign of life of a running job, and how long ago it came: by the monotonic clock, as far as
@@ -77,7 +77,7 @@ impl Executor {
             attempt: life.attempt,
             resumed: life.resumed.map(|(event, _)| event),
         };
-        if forgets(&job) {
+        if may_drop_output(&job) {
             sign.reaches = sign.reaches.max(one.watch.grown_to());
             // Only the shim knows of more bytes: the next look finds what it reports.
             one.watch.arm(sign.reaches).map_err(stopping)?;
@@ -113,7 +113,7 @@ impl Executor {
 
 /// Whether new output of a job is dropped as it comes, or may be: the number of its lines is not known
 /// here, so a bound on lines counts as reached.
-fn forgets(job: &Job) -> bool {
+fn may_drop_output(job: &Job) -> bool {
     let OutputPolicy {
         max_bytes,
         max_lines,
@@ -160,7 +160,7 @@ struct SilenceTimer {
 
 impl SilenceTimer {
     /// How long the silence has lasted, if the newest sign of life is `age` old by its own record.
-    fn lasts(&mut self, sign: Sign, age: Duration) -> Duration {
+    fn silent_for(&mut self, sign: Sign, age: Duration) -> Duration {
         let now = Instant::now();
         let looked_at = self.looked_at.replace(now);
         if let Some((last, since)) = self.last
@@ -170,9 +170,9 @@ impl SilenceTimer {
         }
         // A sign that was not there at the last look came after it, whatever its record says.
         let unseen = looked_at.map_or(Duration::MAX, |looked_at| now - looked_at);
-        let lasts = age.min(unseen);
-        self.last = now.checked_sub(lasts).map(|since| (sign, since));
-        lasts
+        let silent_for = age.min(unseen);
+        self.last = now.checked_sub(silent_for).map(|since| (sign, since));
+        silent_for
     }
 }
 
@@ -193,26 +193,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_begins_with_the_last_sign_of_life() {
         let mut silence = SilenceTimer::default();
-        assert_eq!(silence.lasts(reaching(5), 3 * SECOND), 3 * SECOND);
+        assert_eq!(silence.silent_for(reaching(5), 3 * SECOND), 3 * SECOND);
         tokio::time::advance(2 * SECOND).await;
         // Once it was seen, the monotonic clock of this wait counts.
-        assert_eq!(silence.lasts(reaching(5), Duration::ZERO), 5 * SECOND);
-        assert_eq!(silence.lasts(reaching(6), Duration::ZERO), Duration::ZERO);
+        assert_eq!(silence.silent_for(reaching(5), Duration::ZERO), 5 * SECOND);
+        assert_eq!(
+            silence.silent_for(reaching(6), Duration::ZERO),
+            Duration::ZERO
+        );
         tokio::time::advance(SECOND).await;
-        assert_eq!(silence.lasts(reaching(6), Duration::ZERO), SECOND);
+        assert_eq!(silence.silent_for(reaching(6), Duration::ZERO), SECOND);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_not_there_at_the_last_look_came_after_it() {
         let mut silence = SilenceTimer::default();
         let day = 86_400 * SECOND;
-        assert_eq!(silence.lasts(reaching(5), Duration::ZERO), Duration::ZERO);
+        assert_eq!(
+            silence.silent_for(reaching(5), Duration::ZERO),
+            Duration::ZERO
+        );
         tokio::time::advance(2 * SECOND).await;
-        assert_eq!(silence.lasts(reaching(6), day), 2 * SECOND);
+        assert_eq!(silence.silent_for(reaching(6), day), 2 * SECOND);
         let resumed = Sign {
             resumed: Some(7),
             ..reaching(6)
         };
-        assert_eq!(silence.lasts(resumed, day), Duration::ZERO);
+        assert_eq!(silence.silent_for(resumed, day), Duration::ZERO);
     }
 }

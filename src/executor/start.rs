@@ -120,7 +120,7 @@ impl Executor {
     /// and begins to claim. When it returns, every acknowledged job is there, and every offset that was
     /// ever shown can be read.
     pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
-        refuse_to_forget(&layout)?;
+        refuse_missing_database(&layout)?;
         look_up_user()?;
         if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
             tracing::warn!(
@@ -128,7 +128,7 @@ impl Executor {
             );
         }
         let store = Store::open_checking(&layout.database(), settings.check_bytes_max).await?;
-        refuse_older(&layout, &store).await?;
+        refuse_older_database(&layout, &store).await?;
         let boot_id = proc::boot_id()?;
         let queries = Queries::new(layout.root().to_owned(), settings.queries);
         // Committed before any shim is contacted: from then on shims ignore earlier servers.
@@ -194,7 +194,7 @@ impl Executor {
     pub async fn stop(&self) {
         self.inner.hub.close();
         self.inner.supervisor.stop().await;
-        let given_up = self.inner.backups.over();
+        let given_up = self.inner.backups.wait_until_none();
         if tokio::time::timeout(BACKUP_OVER_WITHIN, given_up)
             .await
             .is_err()
@@ -242,7 +242,7 @@ fn read_slots() -> usize {
 }
 
 /// Refuses to create a missing database if segments show that there was one.
-fn refuse_to_forget(layout: &Layout) -> Result<(), StartError> {
+fn refuse_missing_database(layout: &Layout) -> Result<(), StartError> {
     let database = layout.database();
     let is_segment = |name: &String| SegmentName::parse(name).is_some();
     // Anything else with its name is refused when it is opened.
@@ -258,7 +258,7 @@ fn refuse_to_forget(layout: &Layout) -> Result<(), StartError> {
 
 /// Refuses a database that does not know a job of the spool. A job is in the database before anything of
 /// it is in the spool, so acknowledged jobs are missing, and their output would be unlinked.
-async fn refuse_older(layout: &Layout, store: &Store) -> Result<(), StartError> {
+async fn refuse_older_database(layout: &Layout, store: &Store) -> Result<(), StartError> {
     let last = store.last_number().await?;
     let names = list_spool(layout)?;
     let mut segments = names.iter().filter_map(|name| SegmentName::parse(name));
@@ -282,18 +282,18 @@ async fn rescue_dead_attempts(
     event_sender: &mpsc::UnboundedSender<ShimEvent>,
     until: Instant,
 ) {
-    let mut told = Vec::new();
+    let mut waiting = Vec::new();
     while let Ok(event) = events.try_recv() {
-        told.push(event);
+        waiting.push(event);
     }
     // Each rescue holds a sender as long as the start has to wait for it.
     let (held, mut let_go) = mpsc::channel(1);
-    for event in told {
+    for event in waiting {
         let (rescuer, event_sender, held) = (rescuer.clone(), event_sender.clone(), held.clone());
         let vital = rescuer.vital().clone();
         vital.spawn("rescuing an attempt at the start", async move {
             // The scheduler receives the rest when it runs.
-            if let Some(event) = at_once(&rescuer, event, held).await {
+            if let Some(event) = rescue_event(&rescuer, event, held).await {
                 let _ = event_sender.send(event);
             }
         });
@@ -307,14 +307,14 @@ async fn rescue_dead_attempts(
 }
 
 /// Rescues the event's attempt, if it has one; returns what is left for the scheduler.
-async fn at_once(rescuer: &Rescuer, event: ShimEvent, held: SearchGuard) -> Option<ShimEvent> {
+async fn rescue_event(rescuer: &Rescuer, event: ShimEvent, held: SearchGuard) -> Option<ShimEvent> {
     let key = match &event {
         ShimEvent::Dead { attempt, .. } => *attempt,
         ShimEvent::NeverRan { key, .. } => Some(*key),
         ShimEvent::Idle(_) | ShimEvent::Ended { .. } => None,
     };
     match key {
-        Some(key) if rescuer.rescued(key, held).await => match event {
+        Some(key) if rescuer.try_once(key, held).await => match event {
             ShimEvent::NeverRan { offer, .. } => offer.map(ShimEvent::Idle),
             _ => None,
         },
@@ -328,7 +328,7 @@ fn keep_disk_reserve(
     layout: &Layout,
     settings: &ExecutorSettings,
 ) -> io::Result<()> {
-    let bytes = or_a_part(settings.ballast_bytes, layout, BALLAST_BYTES_DEFAULT_MAX)?;
+    let bytes = or_default_part(settings.ballast_bytes, layout, BALLAST_BYTES_DEFAULT_MAX)?;
     if let Err(error) = store.ballast().keep(bytes) {
         tracing::warn!(%error, "no disk reserve (ballast_bytes) can be kept for a full disk");
     }
@@ -336,7 +336,7 @@ fn keep_disk_reserve(
 }
 
 /// What is set, or the smaller of `most` and the default part of the file system, bytes.
-fn or_a_part(set: Option<u64>, layout: &Layout, most: u64) -> io::Result<u64> {
+fn or_default_part(set: Option<u64>, layout: &Layout, most: u64) -> io::Result<u64> {
     if let Some(bytes) = set {
         return Ok(bytes);
     }
@@ -345,7 +345,7 @@ fn or_a_part(set: Option<u64>, layout: &Layout, most: u64) -> io::Result<u64> {
 }
 
 fn bounds(layout: &Layout, settings: &ExecutorSettings) -> io::Result<RunLimits> {
-    let free_bytes_min = or_a_part(settings.free_bytes_min, layout, FREE_BYTES_DEFAULT_MAX)?;
+    let free_bytes_min = or_default_part(settings.free_bytes_min, layout, FREE_BYTES_DEFAULT_MAX)?;
     Ok(RunLimits {
         segment_bytes: settings.segment_bytes,
         inline_bytes_max: settings.inline_bytes_max,
@@ -366,7 +366,7 @@ fn list_spool(layout: &Layout) -> io::Result<Vec<String>> {
 async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<String>) {
     let ctx = supervisor.context();
     for file in names {
-        let keep = match leftover(&file) {
+        let keep = match classify(&file) {
             SpoolFile::Segment(name) => is_needed(&ctx.store, &open, name).await,
             SpoolFile::Note => is_needed_note(&open, &file),
             SpoolFile::Foreign => {
@@ -391,7 +391,7 @@ enum SpoolFile {
     Foreign,
 }
 
-fn leftover(file: &str) -> SpoolFile {
+fn classify(file: &str) -> SpoolFile {
     if let Some(name) = SegmentName::parse(file) {
         return SpoolFile::Segment(name);
     }

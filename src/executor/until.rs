@@ -109,28 +109,28 @@ impl Until {
 impl Executor {
     /// Waits until a job has met the condition, or never will. A deleted job was final before: what its
     /// end decided stays decided, but a condition on its output can no longer be met.
-    pub(super) async fn verdict(
+    pub(super) async fn wait_for_one(
         &self,
         one: &mut WaitedJob,
         until: &Until,
         look: FirstLook,
     ) -> Result<WaitState, Error> {
         match until {
-            Until::Final | Until::Running => self.moved(one, until, look).await,
-            Until::Bytes(bytes) => self.grown(one, until, *bytes, look).await,
-            Until::Quiet(length) => self.quiet(one, until, *length, look).await,
+            Until::Final | Until::Running => self.until_changed(one, until, look).await,
+            Until::Bytes(bytes) => self.until_grown(one, until, *bytes, look).await,
+            Until::Quiet(length) => self.until_quiet(one, until, *length, look).await,
             Until::Match {
                 pattern,
                 stream,
                 from,
             } => {
                 let search = Search::new(pattern.clone(), *stream, *from);
-                self.found(one, search, *from, look).await
+                self.until_found(one, search, *from, look).await
             }
         }
     }
 
-    async fn moved(
+    async fn until_changed(
         &self,
         one: &mut WaitedJob,
         until: &Until,
@@ -140,8 +140,8 @@ impl Executor {
         loop {
             one.watch.changed().await.map_err(stopping)?;
             // A wait for the end does not read the row at other changes: there may be a thousand jobs.
-            let worth_it = *until != Until::Final || one.watch.has_ended();
-            if one.watch.look() && worth_it {
+            let may_matter = *until != Until::Final || one.watch.has_ended();
+            if one.watch.look() && may_matter {
                 self.look_again(one).await?;
                 match until.state(&one.job) {
                     WaitState::Open => {}
@@ -151,7 +151,7 @@ impl Executor {
         }
     }
 
-    async fn grown(
+    async fn until_grown(
         &self,
         one: &mut WaitedJob,
         until: &Until,
@@ -183,7 +183,7 @@ impl Executor {
         }
     }
 
-    async fn found(
+    async fn until_found(
         &self,
         one: &mut WaitedJob,
         search: Search,

@@ -142,11 +142,11 @@ impl Executor {
         let output_bytes = self.record(number).await?.output_bytes;
         let verifies = &self.inner.verifies;
         let time = verifies.settings.time(output_bytes);
-        let verdict = timeout(time, self.verdict_of(number, &turn.turns, assertions)).await;
-        verdict.unwrap_or_else(|_| Err(verifies.too_slow(time)))
+        let verification = timeout(time, self.verify_number(number, &turn.turns, assertions)).await;
+        verification.unwrap_or_else(|_| Err(verifies.too_slow(time)))
     }
 
-    async fn verdict_of(
+    async fn verify_number(
         &self,
         number: JobNumber,
         turns: &SessionTurns,
@@ -154,13 +154,13 @@ impl Executor {
     ) -> Result<Verification, Error> {
         for _ in 0..ROUNDS_MAX {
             let before = self.record(number).await?;
-            let verdict = self
-                .look_through(&before, turns, Assertions::new(assertions.clone()))
+            let verification = self
+                .verify_once(&before, turns, Assertions::new(assertions.clone()))
                 .await?;
             // What was read before and after a change need not fit together.
             let now = self.record(number).await?;
-            if verdict.intact || now.newest_event == before.newest_event {
-                return Ok(verdict);
+            if verification.intact || now.newest_event == before.newest_event {
+                return Ok(verification);
             }
         }
         Err(Error::Conflict(format!(
@@ -173,7 +173,7 @@ impl Executor {
         record.ok_or_else(|| Error::no_such_job(JobRef::Number(number)))
     }
 
-    async fn look_through(
+    async fn verify_once(
         &self,
         job: &JobRecord,
         turns: &SessionTurns,

@@ -92,11 +92,11 @@ impl Executor {
         let turn = Arc::new(Semaphore::new(1));
         let mut watched = Vec::with_capacity(options.jobs.len());
         for job in &options.jobs {
-            watched.push(self.watched(*job, &options.until, &turn, turns).await?);
+            watched.push(self.watch_job(*job, &options.until, &turn, turns).await?);
         }
         let state = |one: &WaitedJob| options.until.state(&one.job);
         let mut states: Vec<WaitState> = watched.iter().map(state).collect();
-        let decided = match self.at_once(&watched, &states, options.all).await? {
+        let decided = match self.decide_now(&watched, &states, options.all).await? {
             Some(decided) => Some(decided),
             None => {
                 let looks = TaskTracker::new();
@@ -105,7 +105,7 @@ impl Executor {
                     // First, so that every job has its first look counted before `over` waits for them.
                     biased;
                     decided = self.decide(&mut watched, &mut states, &options, &looks) => Some(decided?),
-                    () = over(deadline, &looks) => None,
+                    () = time_over(deadline, &looks) => None,
                 }
             }
         };
@@ -120,7 +120,7 @@ impl Executor {
         })
     }
 
-    async fn watched(
+    async fn watch_job(
         &self,
         job: JobRef,
         until: &Until,
@@ -131,7 +131,7 @@ impl Executor {
         // The watch first, then the read: a change between them is not missed.
         let watch = self.inner.hub.watch(number);
         let job = match until {
-            Until::Match { from, .. } if *from > 0 => self.reaching(number, *from).await?,
+            Until::Match { from, .. } if *from > 0 => self.job_reaching(number, *from).await?,
             _ => {
                 let row = self.inner.store.job(job, Include::default()).await?;
                 row.ok_or_else(|| Error::no_such_job(job))?
@@ -146,7 +146,7 @@ impl Executor {
     }
 
     /// A job whose output reaches this offset.
-    async fn reaching(&self, number: JobNumber, offset: Offset) -> Result<Job, Error> {
+    async fn job_reaching(&self, number: JobNumber, offset: Offset) -> Result<Job, Error> {
         let job = self.snapshot(number).await?;
         match offset > job.output_bytes {
             true => Err(Error::beyond_end(job.output_bytes)),
@@ -156,13 +156,13 @@ impl Executor {
 
     /// What the first look decides, and by which job: by the first one in the order of the request that
     /// decides it, or, if all had to meet the condition and have, by the one that changed last.
-    async fn at_once(
+    async fn decide_now(
         &self,
         watched: &[WaitedJob],
         states: &[WaitState],
         all: bool,
     ) -> Result<Option<Decided>, Error> {
-        let Some(met) = together(states, all) else {
+        let Some(met) = combined(states, all) else {
             return Ok(None);
         };
         let first = |is: fn(&WaitState) -> bool| states.iter().position(is);
@@ -199,12 +199,12 @@ impl Executor {
             .filter(|(at, _)| states[*at] == WaitState::Open)
             .map(|(at, one)| {
                 let look = Some(looks.token());
-                async move { (at, self.verdict(one, &options.until, look).await) }
+                async move { (at, self.wait_for_one(one, &options.until, look).await) }
             })
             .collect();
         while let Some((by, state)) = open.next().await {
             states[by] = state?;
-            if let Some(met) = together(states, options.all) {
+            if let Some(met) = combined(states, options.all) {
                 return Ok(Decided { by, met });
             }
         }
@@ -219,7 +219,7 @@ impl Executor {
             offset,
         } = decision;
         let job = match decided {
-            Some(decided) => Some(self.as_it_stands(&mut watched[decided.by]).await?),
+            Some(decided) => Some(self.latest(&mut watched[decided.by]).await?),
             None => None,
         };
         let last_output = match &job {
@@ -231,7 +231,7 @@ impl Executor {
             if bytes >= JOBS_BYTES_MAX {
                 break;
             }
-            let job = self.as_it_stands(one).await?;
+            let job = self.latest(one).await?;
             bytes += job.text_bytes();
             jobs.push(job);
         }
@@ -246,7 +246,7 @@ impl Executor {
     }
 
     /// The job now; a deleted one as it last was.
-    async fn as_it_stands(&self, one: &mut WaitedJob) -> Result<Job, Error> {
+    async fn latest(&self, one: &mut WaitedJob) -> Result<Job, Error> {
         match self.snapshot(one.job.number).await {
             Err(Error::NotFound(_)) => {
                 let job = one.watch.deleted().await;
@@ -259,13 +259,13 @@ impl Executor {
 }
 
 /// Resolves after the deadline, when every job was looked at once or that takes too long.
-async fn over(deadline: Instant, looks: &TaskTracker) {
+async fn time_over(deadline: Instant, looks: &TaskTracker) {
     sleep_until(deadline).await;
     let _ = timeout(FIRST_LOOK_MAX, looks.wait()).await;
 }
 
 /// Whether the jobs have met the condition together; `Some(false)`: they never will; `None`: undecided.
-fn together(states: &[WaitState], all: bool) -> Option<bool> {
+fn combined(states: &[WaitState], all: bool) -> Option<bool> {
     let met = |state: &WaitState| matches!(state, WaitState::Met(_));
     let any = |wanted| states.contains(&wanted);
     match all {
@@ -292,8 +292,8 @@ mod tests {
             (vec![Impossible, met], Some(true), Some(false)),
             (vec![Impossible, Impossible], Some(false), Some(false)),
         ] {
-            assert_eq!(together(&states, false), any, "any of {states:?}");
-            assert_eq!(together(&states, true), all, "all of {states:?}");
+            assert_eq!(combined(&states, false), any, "any of {states:?}");
+            assert_eq!(combined(&states, true), all, "all of {states:?}");
         }
     }
 }

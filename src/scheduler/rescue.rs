@@ -121,7 +121,7 @@ impl Rescuer {
 
     /// Tries once, and returns whether the rescue is committed: a disk that is full or broken must not
     /// keep a server from starting. Drops `held` when it only waits for the end of a process tree.
-    pub async fn rescued(&self, key: AttemptId, held: SearchGuard) -> bool {
+    pub async fn try_once(&self, key: AttemptId, held: SearchGuard) -> bool {
         match self.try_rescue(key, Some(held)).await {
             Ok(()) => {
                 self.wakeup.wake();
