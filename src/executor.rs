@@ -1,5 +1,5 @@
-//! The API of the server in plain Rust types: submit, read, tail, wait, control. The protocol's methods
-//! call it, and so does every in-process test.
+//! The API of the server in plain Rust types: submit, read, tail, wait, control. The protocol's
+//! methods call it, and so does every in-process test.
 //!
 //! Wire formats, sessions and HTTP are in `protocol`.
 
@@ -125,8 +125,8 @@ impl Executor {
         })
     }
 
-    /// Jobs that match, newest first. Running ones have the exact length of their output, as in `get`:
-    /// there are never more of those than there are slots.
+    /// Jobs that match, newest first. Running ones have the exact length of their output, as in
+    /// `get`: there are never more of those than there are slots.
     pub async fn list(&self, filter: ListFilter) -> Result<JobPage, Error> {
         let mut page = self.inner.store.list(filter).await?;
         for job in &mut page.jobs {
@@ -164,9 +164,9 @@ impl Executor {
             .sum())
     }
 
-    /// Resolves when the database has failed in a way that allows no further acknowledgement (an I/O
-    /// error), or a vital task has panicked; returns which. The process must end, and the next start
-    /// verifies and recovers.
+    /// Resolves when the database has failed in a way that allows no further acknowledgement (an
+    /// I/O error), or a vital task has panicked; returns which. The process must end, and the next
+    /// start verifies and recovers.
     pub async fn failed(&self) -> Failed {
         let ledger = self.inner.store.failed();
         tokio::select! {

@@ -1,8 +1,8 @@
-//! Backups: a copy of the data directory, made while jobs run, from which a server can be started as it is
-//! (docs/design/backup.md).
+//! Backups: a copy of the data directory, made while jobs run, from which a server can be started
+//! as it is (docs/design/backup.md).
 //!
-//! The order matters: first the spool's files are kept from being unlinked, then the database is copied,
-//! then the segments that this copy names.
+//! The order matters: first the spool's files are kept from being unlinked, then the database is
+//! copied, then the segments that this copy names.
 
 mod draft;
 
@@ -71,13 +71,13 @@ enum BackupFailure {
 }
 
 impl Executor {
-    /// Makes a complete copy of the data directory at `to`, an absolute path where nothing is yet. Dropping
-    /// the future interrupts it.
+    /// Makes a complete copy of the data directory at `to`, an absolute path where nothing is yet.
+    /// Dropping the future interrupts it.
     ///
     /// # Errors
     ///
-    /// `Invalid` and `Conflict` for an unsuitable path, `Unavailable` if its disk is full. Nothing is left
-    /// then, and the original is not changed.
+    /// `Invalid` and `Conflict` for an unsuitable path, `Unavailable` if its disk is full. Nothing
+    /// is left then, and the original is not changed.
     pub async fn backup(&self, to: PathBuf) -> Result<Backup, Error> {
         let stop = self.inner.supervisor.context().stopping.child_token();
         let _given_up = stop.clone().drop_guard();
@@ -146,7 +146,8 @@ impl Executor {
         })
     }
 
-    /// Checks that the database fits before it is copied; returns how much has to stay free there, bytes.
+    /// Checks that the database fits before it is copied; returns how much has to stay free there,
+    /// bytes.
     async fn check_space_for_database(&self, copy: &Layout) -> io::Result<u64> {
         let Context { layout, bounds, .. } = self.inner.supervisor.context();
         let (ours, theirs) = (layout.clone(), copy.root().to_owned());

@@ -1,5 +1,5 @@
-//! Changes jobs that have not started, and deletes final ones. The store deletes a job's rows; its segment
-//! files are unlinked here.
+//! Changes jobs that have not started, and deletes final ones. The store deletes a job's rows; its
+//! segment files are unlinked here.
 
 use std::collections::BTreeSet;
 
@@ -29,9 +29,9 @@ impl Executor {
         }
     }
 
-    /// Deletes a final job, its attempts, its output and its segment files; its events stay. Once begun it
-    /// is completed, even if the future is dropped. If a kill interrupts it, the next start unlinks the
-    /// rest.
+    /// Deletes a final job, its attempts, its output and its segment files; its events stay. Once
+    /// begun it is completed, even if the future is dropped. If a kill interrupts it, the next
+    /// start unlinks the rest.
     pub async fn delete(&self, job: JobRef) -> Result<(), Error> {
         let executor = self.clone();
         let whole = tokio::spawn(async move { executor.delete_whole(job).await });

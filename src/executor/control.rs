@@ -24,8 +24,8 @@ pub enum Action {
 }
 
 impl Executor {
-    /// Does an action on a job and returns the job as it is then. On a final job nothing happens, except
-    /// that a signal is a conflict.
+    /// Does an action on a job and returns the job as it is then. On a final job nothing happens,
+    /// except that a signal is a conflict.
     pub async fn control(&self, job: JobRef, action: Action, actor: &str) -> Result<Job, Error> {
         match action {
             Action::Cancel => self.stop_job(job, StopCause::Cancel, actor).await,
@@ -80,8 +80,9 @@ impl Executor {
         }
     }
 
-    /// On a full disk a request cannot be committed, but the job that filled the disk must be stoppable.
-    /// The request goes to the shim only, and is lost if the server is killed before that.
+    /// On a full disk a request cannot be committed, but the job that filled the disk must be
+    /// stoppable. The request goes to the shim only, and is lost if the server is killed before
+    /// that.
     async fn stop_unwritten(&self, job: JobRef, request: StopWish) -> Result<Job, Error> {
         let job = self.get(job, Include::default()).await?;
         let open = self.inner.store.open_attempts().await?;

@@ -1,8 +1,8 @@
 //! Jobs that are cancelled after the loss of the connection that submitted them, unless another
 //! connection asks for them in time.
 //!
-//! Ties are not stored: a restart of the server does not count as a loss, and the next server has no
-//! ties. The protocol reports which connections there are and when they are lost.
+//! Ties are not stored: a restart of the server does not count as a loss, and the next server has
+//! no ties. The protocol reports which connections there are and when they are lost.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -133,9 +133,9 @@ impl Tied {
         self.tidy_at = self.jobs.len() * 2;
     }
 
-    /// The connection is lost. A request for a job counts as made after the loss if it came after the last
-    /// sign of life of the connection, even if the loss was noticed later. Without a delay there is no
-    /// time for such a request.
+    /// The connection is lost. A request for a job counts as made after the loss if it came after
+    /// the last sign of life of the connection, even if the loss was noticed later. Without a delay
+    /// there is no time for such a request.
     fn lose(&mut self, session: &str, last_heard_at: Instant, now: Instant) {
         for job in self.sessions.remove(session).unwrap_or_default() {
             let Some(owned) = self.jobs.get_mut(&job) else {
@@ -251,8 +251,8 @@ impl Executor {
         }
     }
 
-    /// A connection asks for a job (`job.get`, `job.tail`). If the connection that the job was tied to is
-    /// lost, the job is not cancelled any more.
+    /// A connection asks for a job (`job.get`, `job.tail`). If the connection that the job was tied
+    /// to is lost, the job is not cancelled any more.
     pub fn asked_for(&self, session: &str, job: JobNumber) {
         self.inner.ties.tied().ask(session, job, Instant::now());
     }

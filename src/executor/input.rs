@@ -21,8 +21,8 @@ const BYTES_LIMIT: &str = "input_bytes_max";
 const KEPT_LIMIT: &str = "inputs_kept_max";
 
 impl Executor {
-    /// Takes an input as a whole or not at all; returns how many bytes were accepted. An input whose
-    /// `write_id` is known is answered as it was the first time.
+    /// Takes an input as a whole or not at all; returns how many bytes were accepted. An input
+    /// whose `write_id` is known is answered as it was the first time.
     pub async fn input(&self, job: JobRef, input: Input) -> Result<u64, Error> {
         if input.data.len() > Input::BYTES_MAX {
             return Err(too_long(input.data.len()));
@@ -62,8 +62,8 @@ impl Executor {
     }
 }
 
-/// A shim that did not answer, while its attempt may still be decided about: if it is proven never to
-/// have started, it becomes void, and its job takes inputs again.
+/// A shim that did not answer, while its attempt may still be decided about: if it is proven never
+/// to have started, it becomes void, and its job takes inputs again.
 struct SilentShim {
     key: AttemptId,
     watch: Watch,
@@ -81,7 +81,8 @@ impl SilentShim {
         }
     }
 
-    /// To be called before the shim of `key` is asked. Fails if it was asked before and is still silent.
+    /// To be called before the shim of `key` is asked. Fails if it was asked before and is still
+    /// silent.
     fn check(&mut self, key: AttemptId) -> Result<(), Error> {
         self.watch.look();
         if self.is_over && key == self.key {

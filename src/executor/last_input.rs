@@ -1,5 +1,5 @@
-//! Remembers when each running job was last given input or resumed: a job does not count as quiet before it
-//! had time to answer.
+//! Remembers when each running job was last given input or resumed: a job does not count as quiet
+//! before it had time to answer.
 //!
 //! It is kept in memory only; inputs before a restart of the server are forgotten.
 

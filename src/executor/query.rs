@@ -1,12 +1,13 @@
-//! Queries over the history: one statement, in a process of its own. `query` decides what a statement may
-//! do.
+//! Queries over the history: one statement, in a process of its own. `query` decides what a
+//! statement may do.
 
 use super::{Error, Executor};
 use crate::query::{QueryAnswer, QueryParams};
 
 impl Executor {
-    /// The rows of a user's statement over the views of the history: up to `rows_max`, or the setting's
-    /// bound, and up to `bytes_max` bytes as JSON. Dropping the future stops the statement.
+    /// The rows of a user's statement over the views of the history: up to `rows_max`, or the
+    /// setting's bound, and up to `bytes_max` bytes as JSON. Dropping the future stops the
+    /// statement.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 //! Queues, and how their defaults complete a NewJob.
 //!
-//! The defaults are also kept in memory: every submit reads them, and only this server changes them.
+//! The defaults are also kept in memory: every submit reads them, and only this server changes
+//! them.
 
 use std::{
     collections::HashMap,
@@ -56,7 +57,8 @@ impl Defaults {
 }
 
 impl Executor {
-    /// Reads a NewJob, with its queue's defaults for what it does not set. The key `tail` is ignored.
+    /// Reads a NewJob, with its queue's defaults for what it does not set. The key `tail` is
+    /// ignored.
     pub fn read_new_job(&self, object: &Map<String, Value>) -> Result<JobSpec, NewJobRefusal> {
         let queue = object.get("queue").and_then(Value::as_str);
         match self.inner.defaults.of(queue.unwrap_or(JobSpec::QUEUE)) {

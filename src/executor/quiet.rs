@@ -1,5 +1,5 @@
-//! Decides when a running job has gone quiet: it has written nothing and got no input for some time.
-//! `until` has the other conditions of a wait.
+//! Decides when a running job has gone quiet: it has written nothing and got no input for some
+//! time. `until` has the other conditions of a wait.
 
 use std::time::Duration;
 
@@ -63,8 +63,8 @@ impl Executor {
         Ok(spoken_to.map_or(silent_for, |age| silent_for.min(age)))
     }
 
-    /// The last sign of life of a running job, and how long ago it came: by the monotonic clock, as far as
-    /// that is known.
+    /// The last sign of life of a running job, and how long ago it came: by the monotonic clock, as
+    /// far as that is known.
     async fn sign_of_life(&self, one: &WaitedJob) -> Result<(Sign, Duration), Error> {
         let _slot = self.read_slot().await?;
         let (store, log, number) = (&self.inner.store, &self.inner.log, one.job.number);
@@ -111,8 +111,8 @@ impl Executor {
     }
 }
 
-/// Whether new output of a job is dropped as it comes, or may be: the number of its lines is not known
-/// here, so a bound on lines counts as reached.
+/// Whether new output of a job is dropped as it comes, or may be: the number of its lines is not
+/// known here, so a bound on lines counts as reached.
 fn may_drop_output(job: &Job) -> bool {
     let OutputPolicy {
         max_bytes,
@@ -123,8 +123,8 @@ fn may_drop_output(job: &Job) -> bool {
     when_full == WhenFull::DropNewest && (at_bound || max_lines.is_some())
 }
 
-/// Waits until the job's row has changed, or for this time. Growth of the output does not end the wait:
-/// the next look finds it when the time is over.
+/// Waits until the job's row has changed, or for this time. Growth of the output does not end the
+/// wait: the next look finds it when the time is over.
 async fn changed_or_after(watch: &mut Watch, after: Option<Duration>) -> Result<(), Error> {
     let at = after.and_then(|after| Instant::now().checked_add(after));
     tokio::select! {

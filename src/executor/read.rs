@@ -11,8 +11,8 @@ use crate::{
     store::Include,
 };
 
-/// A reader that replays output from an offset and then follows it. Dropping it ends it. While it is not
-/// asked for events it costs nothing but its memory.
+/// A reader that replays output from an offset and then follows it. Dropping it ends it. While it
+/// is not asked for events it costs nothing but its memory.
 #[derive(Debug)]
 pub struct Tail(output::OutputTail);
 
@@ -132,8 +132,8 @@ impl Executor {
         }
     }
 
-    /// The last bytes of a job's output as one chunk: up to `bytes_max`, not across a gap, with the stream
-    /// of its last byte.
+    /// The last bytes of a job's output as one chunk: up to `bytes_max`, not across a gap, with the
+    /// stream of its last byte.
     pub(super) async fn last_output(
         &self,
         job: &Job,
@@ -220,7 +220,8 @@ impl<'a> ReadProgress<'a> {
         }
     }
 
-    /// Reads until the budget is used up or the present end is reached; returns whether the end was.
+    /// Reads until the budget is used up or the present end is reached; returns whether the end
+    /// was.
     async fn fill(&mut self, log: &output::Log, number: i64) -> Result<bool, Error> {
         while self.budget > 0 && self.has_room() {
             let batch = log
@@ -240,7 +241,8 @@ impl<'a> ReadProgress<'a> {
         self.items.len() < ITEMS_MAX && self.next - self.from < SCAN_BYTES_MAX
     }
 
-    /// Whether there is something to return: items, or `SCAN_BYTES_MAX` of other streams that were skipped.
+    /// Whether there is something to return: items, or `SCAN_BYTES_MAX` of other streams that were
+    /// skipped.
     fn is_enough(&self) -> bool {
         !self.items.is_empty() || self.next - self.from >= SCAN_BYTES_MAX
     }

@@ -33,8 +33,8 @@ use crate::{
 /// What stays free by default: up to this, bytes.
 const FREE_BYTES_DEFAULT_MAX: u64 = 256 << 20;
 
-/// What stays free, and the disk reserve, by default: up to this part of the file system, as a divisor
-/// (5 %).
+/// What stays free, and the disk reserve, by default: up to this part of the file system, as a
+/// divisor (5 %).
 const FREE_DIVISOR: u64 = 20;
 
 /// The disk reserve by default: up to this, bytes.
@@ -46,8 +46,8 @@ const START_BYTES: u64 = 1 << 20;
 
 /// How long a stop waits until a backup that was interrupted has removed its files.
 const BACKUP_OVER_WITHIN: Duration = Duration::from_secs(1);
-/// How long a start waits for shims, and for the rescues of dead ones' attempts. The rest is rescued
-/// later.
+/// How long a start waits for shims, and for the rescues of dead ones' attempts. The rest is
+/// rescued later.
 const RECOVERY_WITHIN: Duration = Duration::from_secs(1);
 /// The shortest time that the rescues get, even if shims do not answer.
 const RESCUES_AT_LEAST: Duration = Duration::from_millis(250);
@@ -64,15 +64,15 @@ pub struct ExecutorSettings {
     /// What stays free on the data directory's file system, bytes; `None`: the smaller of 256 MiB
     /// and 5 % of it.
     pub free_bytes_min: Option<u64>,
-    /// The size of the disk reserve, which is kept for ends and cancels on a full disk, bytes; `None`:
-    /// the smaller of 8 MiB and 5 % of the file system.
+    /// The size of the disk reserve, which is kept for ends and cancels on a full disk, bytes;
+    /// `None`: the smaller of 8 MiB and 5 % of the file system.
     pub ballast_bytes: Option<u64>,
     /// Idle shims that are kept ready.
     pub warm_shims: u32,
     /// How long a shim may take to answer before it is left as it is, milliseconds.
     pub shim_answer_ms: u64,
-    /// A database up to this size, bytes, is checked for damage as a whole before the server serves. The
-    /// outputs of a larger one are checked while it serves.
+    /// A database up to this size, bytes, is checked for damage as a whole before the server
+    /// serves. The outputs of a larger one are checked while it serves.
     pub check_bytes_max: u64,
     /// The bounds of queries over the history.
     pub queries: QuerySettings,
@@ -95,8 +95,8 @@ pub enum StartError {
          back, or move the spool away to begin anew"
     )]
     DatabaseMissing(PathBuf),
-    /// The spool has output of jobs that the database does not know: the database is an older copy, or its
-    /// write-ahead log is missing.
+    /// The spool has output of jobs that the database does not know: the database is an older copy,
+    /// or its write-ahead log is missing.
     #[error(
         "{database} knows jobs up to {last}, and {segment} in the spool beside it is of a later one: \
          a newer database, or its write-ahead log, is missing; put it back, or move those segments \
@@ -116,9 +116,9 @@ pub enum StartError {
 }
 
 impl Executor {
-    /// Opens the database in a data directory whose lock the caller holds, recovers every open attempt,
-    /// and begins to claim. When it returns, every acknowledged job is there, and every offset that was
-    /// ever shown can be read.
+    /// Opens the database in a data directory whose lock the caller holds, recovers every open
+    /// attempt, and begins to claim. When it returns, every acknowledged job is there, and every
+    /// offset that was ever shown can be read.
     pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
         refuse_missing_database(&layout)?;
         look_up_user()?;
@@ -256,8 +256,9 @@ fn refuse_missing_database(layout: &Layout) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Refuses a database that does not know a job of the spool. A job is in the database before anything of
-/// it is in the spool, so acknowledged jobs are missing, and their output would be unlinked.
+/// Refuses a database that does not know a job of the spool. A job is in the database before
+/// anything of it is in the spool, so acknowledged jobs are missing, and their output would be
+/// unlinked.
 async fn refuse_older_database(layout: &Layout, store: &Store) -> Result<(), StartError> {
     let last = store.last_number().await?;
     let names = list_spool(layout)?;
@@ -273,9 +274,9 @@ async fn refuse_older_database(layout: &Layout, store: &Store) -> Result<(), Sta
     })
 }
 
-/// Rescues the attempts of dead shims before the server is ready, or at least tries to. What is left of
-/// their process trees is searched for once; until it is proven gone, which takes longer, the server
-/// already works.
+/// Rescues the attempts of dead shims before the server is ready, or at least tries to. What is
+/// left of their process trees is searched for once; until it is proven gone, which takes longer,
+/// the server already works.
 async fn rescue_dead_attempts(
     rescuer: &Rescuer,
     events: &mut mpsc::UnboundedReceiver<ShimEvent>,
@@ -361,8 +362,8 @@ fn list_spool(layout: &Layout) -> io::Result<Vec<String>> {
         .collect()
 }
 
-/// Unlinks what an earlier server could not: segments whose bytes are rows, notes and drafts. `names`
-/// were listed before anything new could begin.
+/// Unlinks what an earlier server could not: segments whose bytes are rows, notes and drafts.
+/// `names` were listed before anything new could begin.
 async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<String>) {
     let ctx = supervisor.context();
     for file in names {
@@ -406,8 +407,8 @@ fn classify(file: &str) -> SpoolFile {
 /// How the names of notes and drafts end.
 const NOTES: [&str; 4] = [".hole", ".draft", ".rescue", ".unsynced"];
 
-/// Whether a note is still needed: that of an open attempt. Once the attempt is final, rows have what it
-/// says. Until then its shim may be about to rename a draft that was listed.
+/// Whether a note is still needed: that of an open attempt. Once the attempt is final, rows have
+/// what it says. Until then its shim may be about to rename a draft that was listed.
 fn is_needed_note(open: &[OpenAttempt], file: &str) -> bool {
     let of_file = |attempt: &OpenAttempt| {
         let (job, attempt) = (attempt.number, attempt.attempt);

@@ -20,12 +20,13 @@ pub struct Submitted {
 }
 
 impl Executor {
-    /// Stores a job; when this returns, the job survives any kill. `actor` is recorded as its submitter.
+    /// Stores a job; when this returns, the job survives any kill. `actor` is recorded as its
+    /// submitter.
     ///
     /// # Errors
     ///
-    /// `Unavailable` also if less is free on the disk than has to stay free: the job could not start, and
-    /// the rest of the space is for the ends of running jobs.
+    /// `Unavailable` also if less is free on the disk than has to stay free: the job could not
+    /// start, and the rest of the space is for the ends of running jobs.
     pub async fn submit(&self, job: JobSpec, actor: &str) -> Result<Submitted, Error> {
         self.submit_as(job, None, actor).await
     }

@@ -1,6 +1,6 @@
-//! Shares out work that keeps a processor busy, such as searches and digests, in short turns. Each session
-//! works on one piece of output at a time; turns are given in the order in which they were asked for,
-//! so that no session waits for the whole work of another.
+//! Shares out work that keeps a processor busy, such as searches and digests, in short turns. Each
+//! session works on one piece of output at a time; turns are given in the order in which they were
+//! asked for, so that no session waits for the whole work of another.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use super::{Error, Executor};
 /// Bounds what one session does at the same time. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SessionTurns {
-    /// Held while one piece of an output is read and searched: it bounds the memory that a session uses.
+    /// Held while one piece of an output is read and searched: it bounds the memory that a session
+    /// uses.
     pieces: Arc<Semaphore>,
     /// Held for a whole verification.
     pub(super) verifying: Arc<Semaphore>,
@@ -41,8 +42,8 @@ pub(super) async fn acquire(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePerm
 }
 
 impl Executor {
-    /// Does work of a bounded length on a thread for blocking work, when it is its turn. If the future is
-    /// dropped, work that has begun is done to its end, and keeps its turn until then.
+    /// Does work of a bounded length on a thread for blocking work, when it is its turn. If the
+    /// future is dropped, work that has begun is done to its end, and keeps its turn until then.
     pub async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

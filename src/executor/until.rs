@@ -1,5 +1,5 @@
-//! The conditions of a wait, and when one job has met its condition or never will. `wait` combines several
-//! jobs.
+//! The conditions of a wait, and when one job has met its condition or never will. `wait` combines
+//! several jobs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -54,8 +54,8 @@ pub(super) enum WaitState {
     Impossible,
 }
 
-/// What a wait must know about a job. The rest of the job, which may be long, is read for the answer: a
-/// wait can hold a thousand jobs for days.
+/// What a wait must know about a job. The rest of the job, which may be long, is read for the
+/// answer: a wait can hold a thousand jobs for days.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WaitedFacts {
     pub number: JobNumber,
@@ -82,8 +82,8 @@ pub(super) struct WaitedJob {
     pub job: WaitedFacts,
     /// Woken when there is more to see.
     pub watch: Watch,
-    /// Makes the jobs of a wait be read one after the other: a thousand that end together do not fill the
-    /// queue of the database's readers.
+    /// Makes the jobs of a wait be read one after the other: a thousand that end together do not
+    /// fill the queue of the database's readers.
     pub turn: Arc<Semaphore>,
     /// The turns of the session that waits.
     pub turns: SessionTurns,
@@ -107,8 +107,8 @@ impl Until {
 }
 
 impl Executor {
-    /// Waits until a job has met the condition, or never will. A deleted job was final before: what its
-    /// end decided stays decided, but a condition on its output can no longer be met.
+    /// Waits until a job has met the condition, or never will. A deleted job was final before: what
+    /// its end decided stays decided, but a condition on its output can no longer be met.
     pub(super) async fn wait_for_one(
         &self,
         one: &mut WaitedJob,
@@ -139,7 +139,8 @@ impl Executor {
         drop(look);
         loop {
             one.watch.changed().await.map_err(stopping)?;
-            // A wait for the end does not read the row at other changes: there may be a thousand jobs.
+            // A wait for the end does not read the row at other changes: there may be a thousand
+            // jobs.
             let may_matter = *until != Until::Final || one.watch.has_ended();
             if one.watch.look() && may_matter {
                 self.look_again(one).await?;
@@ -171,8 +172,8 @@ impl Executor {
                     state => return Ok(state),
                 }
             }
-            // Bytes that are dropped as they come are in no segment: only the shim reports them before the
-            // end.
+            // Bytes that are dropped as they come are in no segment: only the shim reports them
+            // before the end.
             if one.watch.grown_to() >= bytes {
                 return Ok(WaitState::Met(None));
             }
@@ -270,8 +271,8 @@ impl Executor {
         Ok((search, found, batch.at_end))
     }
 
-    /// A slot to read output, in the order in which they were asked for: a wait for a thousand jobs holds
-    /// the bytes of a few.
+    /// A slot to read output, in the order in which they were asked for: a wait for a thousand jobs
+    /// holds the bytes of a few.
     pub(super) async fn read_slot(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
         let slot = self.inner.read_slots.acquire().await;
         slot.map_err(|_| Error::stopping())

@@ -1,5 +1,6 @@
-//! Verifies a job: reads everything that is stored of it, hashes it again and compares it with the record,
-//! in turns with other sessions and within a time limit. `output::verify` reads and judges the output.
+//! Verifies a job: reads everything that is stored of it, hashes it again and compares it with the
+//! record, in turns with other sessions and within a time limit. `output::verify` reads and judges
+//! the output.
 
 use std::{sync::Arc, time::Duration};
 
@@ -125,9 +126,10 @@ impl Executor {
         })
     }
 
-    /// Verifies a job and checks assertions about its output. A job that is not final is verified up to the
-    /// end of its output at the beginning. Takes as long as reading and hashing the output takes, in turn
-    /// with others. It can be dropped at any time, and then ends within a fraction of a second.
+    /// Verifies a job and checks assertions about its output. A job that is not final is verified
+    /// up to the end of its output at the beginning. Takes as long as reading and hashing the
+    /// output takes, in turn with others. It can be dropped at any time, and then ends within a
+    /// fraction of a second.
     ///
     /// # Errors
     ///
@@ -267,8 +269,8 @@ impl Executor {
     }
 }
 
-/// Checks that each attempt begins where the one before it ended, and the last one ends where the job
-/// does.
+/// Checks that each attempt begins where the one before it ended, and the last one ends where the
+/// job does.
 fn wrong_attempts(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<VerificationProblem> {
     let wrong = |attempt, message| VerificationProblem {
         attempt: Some(attempt),

@@ -1,5 +1,5 @@
-//! Waits for one or many jobs. Each job is watched by itself and woken by the hub, never by a timer; this
-//! file decides when all or any of them have met the condition.
+//! Waits for one or many jobs. Each job is watched by itself and woken by the hub, never by a
+//! timer; this file decides when all or any of them have met the condition.
 //!
 //! `until` has the conditions.
 
@@ -42,8 +42,8 @@ pub struct WaitOptions {
     pub all: bool,
     /// The condition to wait for.
     pub until: Until,
-    /// The longest wait; `None`: a year. Every job is looked at once in any case, unless that takes more
-    /// than two seconds after the timeout.
+    /// The longest wait; `None`: a year. Every job is looked at once in any case, unless that takes
+    /// more than two seconds after the timeout.
     pub timeout: Option<Duration>,
 }
 
@@ -102,7 +102,8 @@ impl Executor {
                 let looks = TaskTracker::new();
                 looks.close();
                 tokio::select! {
-                    // First, so that every job has its first look counted before `over` waits for them.
+                    // First, so that every job has its first look counted before `over` waits for
+                    // them.
                     biased;
                     decided = self.decide(&mut watched, &mut states, &options, &looks) => Some(decided?),
                     () = time_over(deadline, &looks) => None,
@@ -154,8 +155,9 @@ impl Executor {
         }
     }
 
-    /// What the first look decides, and by which job: by the first one in the order of the request that
-    /// decides it, or, if all had to meet the condition and have, by the one that changed last.
+    /// What the first look decides, and by which job: by the first one in the order of the request
+    /// that decides it, or, if all had to meet the condition and have, by the one that changed
+    /// last.
     async fn decide_now(
         &self,
         watched: &[WaitedJob],
@@ -264,7 +266,8 @@ async fn time_over(deadline: Instant, looks: &TaskTracker) {
     let _ = timeout(FIRST_LOOK_MAX, looks.wait()).await;
 }
 
-/// Whether the jobs have met the condition together; `Some(false)`: they never will; `None`: undecided.
+/// Whether the jobs have met the condition together; `Some(false)`: they never will; `None`:
+/// undecided.
 fn combined(states: &[WaitState], all: bool) -> Option<bool> {
     let met = |state: &WaitState| matches!(state, WaitState::Met(_));
     let any = |wanted| states.contains(&wanted);

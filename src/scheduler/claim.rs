@@ -1,7 +1,7 @@
 //! Gives queued jobs to free shims, and keeps as many shims as that takes.
 //!
-//! One task decides; what waits for the database runs in tasks of its own and reports back. `end` commits
-//! how an attempt ended.
+//! One task decides; what waits for the database runs in tasks of its own and reports back. `end`
+//! commits how an attempt ended.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -147,9 +147,9 @@ impl Scheduler {
     }
 
     /// Rescues an attempt that a shim never ran, and frees the shim after that: until the rescue is
-    /// committed, the database names the shim for the attempt. The shim gets no work before the pause is
-    /// over either. Meanwhile it counts as one that waits for a claim, so that no other shim is started
-    /// in its place.
+    /// committed, the database names the shim for the attempt. The shim gets no work before the
+    /// pause is over either. Meanwhile it counts as one that waits for a claim, so that no other
+    /// shim is started in its place.
     fn rescue_and_free(&mut self, key: AttemptId, offer: Option<ShimOffer>, pause: Duration) {
         let offers: Vec<ShimOffer> = offer.into_iter().collect();
         self.awaiting_claim += offers.len();
@@ -220,8 +220,8 @@ impl Scheduler {
         self.start_missing_shims(claimed.wanting);
     }
 
-    /// Starts shims for `wanting` jobs that lack only a shim. Those that are idle, starting or waiting for
-    /// a claim count.
+    /// Starts shims for `wanting` jobs that lack only a shim. Those that are idle, starting or
+    /// waiting for a claim count.
     fn start_missing_shims(&mut self, wanting: u32) {
         self.dirty |= wanting > 0 && !self.idle.is_empty();
         let coming = self.idle.len() + self.starting.len() + self.awaiting_claim;
@@ -275,8 +275,8 @@ impl Scheduler {
         self.start_shims(self.warm_shims.saturating_sub(ready as u32));
     }
 
-    /// Makes shims exit that were idle between two ticks and are not kept warm. Not sooner: between the
-    /// end of one job and the next claim a busy shim is idle, too.
+    /// Makes shims exit that were idle between two ticks and are not kept warm. Not sooner: between
+    /// the end of one job and the next claim a busy shim is idle, too.
     fn dismiss_surplus(&mut self) {
         let unused = std::mem::replace(&mut self.least_idle, self.idle.len());
         let surplus = unused.saturating_sub(self.warm_shims as usize);

@@ -1,5 +1,5 @@
-//! Commits how an attempt ended, and does what follows: wakes readers, and unlinks segments whose bytes
-//! are rows now.
+//! Commits how an attempt ended, and does what follows: wakes readers, and unlinks segments whose
+//! bytes are rows now.
 //!
 //! `claim` makes the claim for the shim's next job; here it becomes part of the same transaction.
 
@@ -17,8 +17,8 @@ pub async fn commit(
     claim: impl Future<Output = Result<Claimed, StoreError>>,
 ) -> Option<(Fenced, Result<Claimed, StoreError>)> {
     let store = &supervisor.context().store;
-    // All three are queued at the writer in this order before any of them is answered, so they share a
-    // transaction.
+    // All three are queued at the writer in this order before any of them is answered, so they
+    // share a transaction.
     let (_, finished, claimed) = tokio::join!(
         record_start(store, finalized),
         store.finish(finalized.finish.clone()),
@@ -41,8 +41,8 @@ pub fn notify_readers(supervisor: &Supervisor, finalized: &Finalized, fenced: Fe
     }
 }
 
-/// Unlinks the files in the spool that the commit has made useless. An end that came too late (`Stale`)
-/// was not committed, and its files stay.
+/// Unlinks the files in the spool that the commit has made useless. An end that came too late
+/// (`Stale`) was not committed, and its files stay.
 pub async fn unlink(supervisor: &Supervisor, finalized: &Finalized, fenced: Fenced) {
     if fenced == Fenced::Stale {
         return;
@@ -62,8 +62,8 @@ async fn record_start(store: &Store, finalized: &Finalized) {
     }
 }
 
-/// Tries again to commit an end that failed with `error`, until it is committed or the server stops.
-/// The shim keeps the end as long.
+/// Tries again to commit an end that failed with `error`, until it is committed or the server
+/// stops. The shim keeps the end as long.
 async fn retry_finish(
     store: &Store,
     finalized: &Finalized,

@@ -1,5 +1,5 @@
-//! Decides about an attempt whose shim is gone, at the start of a server and whenever a shim dies. One
-//! function (`decide`) decides, the rest acts.
+//! Decides about an attempt whose shim is gone, at the start of a server and whenever a shim dies.
+//! One function (`decide`) decides, the rest acts.
 
 use std::{
     io::{self, Write},
@@ -88,8 +88,8 @@ enum RescueError {
 /// The name under which a rescue takes the right to start.
 const RESCUE: &str = "rescue";
 
-/// How many rescues read the spool at a time. After a restart of the machine all shims are dead, and
-/// their rescues must leave threads for other work.
+/// How many rescues read the spool at a time. After a restart of the machine all shims are dead,
+/// and their rescues must leave threads for other work.
 const READERS_MAX: usize = 8;
 
 /// Most bytes that a rescue may have to write.
@@ -119,8 +119,9 @@ impl Rescuer {
         &self.supervisor.context().vital
     }
 
-    /// Tries once, and returns whether the rescue is committed: a disk that is full or broken must not
-    /// keep a server from starting. Drops `held` when it only waits for the end of a process tree.
+    /// Tries once, and returns whether the rescue is committed: a disk that is full or broken must
+    /// not keep a server from starting. Drops `held` when it only waits for the end of a process
+    /// tree.
     pub async fn try_once(&self, key: AttemptId, held: SearchGuard) -> bool {
         match self.try_rescue(key, Some(held)).await {
             Ok(()) => {
@@ -154,13 +155,14 @@ impl Rescuer {
         }
     }
 
-    /// Gives the disk reserve up if the disk is full, because it is kept for ends. After a failed sync
-    /// the database must not acknowledge anything more.
+    /// Gives the disk reserve up if the disk is full, because it is kept for ends. After a failed
+    /// sync the database must not acknowledge anything more.
     fn on_disk_error(&self, error: &RescueError) {
         let store = &self.supervisor.context().store;
         match error {
             RescueError::Spool(e) if e.kind() == io::ErrorKind::StorageFull => {
-                // Kept if enough is free: then only this file was too large, or the shortage has passed.
+                // Kept if enough is free: then only this file was too large, or the shortage has
+                // passed.
                 store.ballast().release_below(RESCUE_BYTES);
             }
             RescueError::Spool(e) if is_sync_failure(e) => store.distrust(e),
@@ -198,7 +200,8 @@ impl Rescuer {
                 let remains = self.search(&open, traces, held).await?;
                 self.lost(open, remains, 0).await
             }
-            // The tree is gone with the machine's restart, or it belongs to the original of this copy.
+            // The tree is gone with the machine's restart, or it belongs to the original of this
+            // copy.
             RescueDecision::Lost => {
                 let unsynced = self.unsynced_bytes_max(&open).await?;
                 self.lost(open, OrphanTree::default(), unsynced).await
@@ -367,8 +370,8 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
 }
 
 /// Most bytes that a power loss can have cost an attempt whose first segment is `first`: two sealed
-/// segments and the last one may not have been on disk. The attempt may have had another segment size
-/// than the present setting `now`. Blocking.
+/// segments and the last one may not have been on disk. The attempt may have had another segment
+/// size than the present setting `now`. Blocking.
 fn unsynced_bytes_max(spool: &Path, first: SegmentName, now: u64) -> io::Result<u64> {
     let intent = match read_beginning(spool, first) {
         Ok(beginning) => beginning.intent,
@@ -402,8 +405,8 @@ fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
     })
 }
 
-/// Follows the seals from segment to segment to the exit record, if whole records lead there. It skips
-/// a range that was dropped.
+/// Follows the seals from segment to segment to the exit record, if whole records lead there. It
+/// skips a range that was dropped.
 fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
     let dropped_range = hole::read(spool, from.job, from.attempt)?;
     let mut name = from;

@@ -72,8 +72,8 @@ impl AttemptWatch {
         }
     }
 
-    /// Makes the digest begin anew, so that what was hashed is hashed again. For an attempt that begins
-    /// after offset 0 the state at its beginning is not kept, so its digest stays.
+    /// Makes the digest begin anew, so that what was hashed is hashed again. For an attempt that
+    /// begins after offset 0 the state at its beginning is not kept, so its digest stays.
     pub fn read_again(&mut self) {
         if self.start_offset == 0 {
             self.digest = Digest::resume(0, None);

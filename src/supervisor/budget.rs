@@ -1,6 +1,6 @@
-//! Bounds how many shims are connected at the same time: each takes a descriptor while it is connected,
-//! and the server needs some for itself. If there are fewer slots than shims, connected shims give
-//! their slots to those that wait, in turn.
+//! Bounds how many shims are connected at the same time: each takes a descriptor while it is
+//! connected, and the server needs some for itself. If there are fewer slots than shims, connected
+//! shims give their slots to those that wait, in turn.
 
 use std::{
     sync::{
@@ -50,8 +50,8 @@ pub struct PermitTime {
 }
 
 impl Budget {
-    /// Half of what the limit of open files leaves, at least one slot; the other half is for clients.
-    /// `None`: any number of files may be open.
+    /// Half of what the limit of open files leaves, at least one slot; the other half is for
+    /// clients. `None`: any number of files may be open.
     pub fn of(open_files_max: Option<u64>) -> Self {
         let slots = open_files_max.map_or(u64::MAX, |max| (descriptors::left_of(max) / 2).max(1));
         let slots = usize::try_from(slots).unwrap_or(usize::MAX);
@@ -100,8 +100,8 @@ impl ConnectionPermit {
 }
 
 impl PermitTime {
-    /// Resolves when the slot is to be given to a task that waits, `HELD_AT_LEAST` after it was taken at
-    /// the earliest. Cancel-safe.
+    /// Resolves when the slot is to be given to a task that waits, `HELD_AT_LEAST` after it was
+    /// taken at the earliest. Cancel-safe.
     pub async fn expired(&self) {
         sleep_until(self.since + HELD_AT_LEAST).await;
         let mut demand = self.demand.subscribe();

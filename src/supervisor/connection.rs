@@ -37,8 +37,9 @@ pub struct ShimConnection {
 }
 
 impl ShimConnection {
-    /// Connects to a shim's socket. The path goes through a directory descriptor, because a socket's
-    /// own path must not be longer than 107 bytes (unix(7)). Waits if the socket's queue is full.
+    /// Connects to a shim's socket. The path goes through a directory descriptor, because a
+    /// socket's own path must not be longer than 107 bytes (unix(7)). Waits if the socket's queue
+    /// is full.
     pub async fn open(
         directory: &Directory,
         shim: &str,
@@ -117,8 +118,8 @@ impl ShimConnection {
     }
 }
 
-/// Connects to a socket whose queue is full. A connect that waits in the kernel gets its place in the
-/// order of arrival; one that is tried again and again would find the place taken by others.
+/// Connects to a socket whose queue is full. A connect that waits in the kernel gets its place in
+/// the order of arrival; one that is tried again and again would find the place taken by others.
 async fn queue_up(name: Name) -> io::Result<UnixStream> {
     let waited = tokio::task::spawn_blocking(move || {
         let kind = SockType::Stream;

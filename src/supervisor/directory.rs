@@ -66,7 +66,8 @@ impl Directory {
         Ok(opened.into())
     }
 
-    /// The directory that has this path now. If the open one was moved away, the path is opened anew.
+    /// The directory that has this path now. If the open one was moved away, the path is opened
+    /// anew.
     fn open(&self) -> io::Result<Arc<File>> {
         let now = fs::metadata(&self.0.path)?;
         // Every use is one assignment: a panic leaves nothing half-done.

@@ -1,5 +1,5 @@
-//! Finalizes an ended attempt: decides where its output stays, completes its digest, and returns what
-//! is to be committed.
+//! Finalizes an ended attempt: decides where its output stays, completes its digest, and returns
+//! what is to be committed.
 //!
 //! It reads and syncs files. The caller commits and unlinks.
 
@@ -186,8 +186,8 @@ fn remains(
     })
 }
 
-/// The notes of what was dropped, and segments that they name as dropped: the shim may have been killed
-/// before it unlinked those.
+/// The notes of what was dropped, and segments that they name as dropped: the shim may have been
+/// killed before it unlinked those.
 fn dropped_files(
     spool: &Path,
     key: AttemptId,
@@ -268,8 +268,8 @@ fn segment_rows(
     }
 }
 
-/// Where output goes on after `offset`, up to which it could be read, if it does: at the next segment
-/// that is there, or at the end that the shim reported.
+/// Where output goes on after `offset`, up to which it could be read, if it does: at the next
+/// segment that is there, or at the end that the shim reported.
 fn next_found(
     spool: &Path,
     key: AttemptId,

@@ -1,5 +1,5 @@
-//! The result of a look at something outside of this process. "Could not look" is a result of its own:
-//! nothing may be ended, unlinked or run again because of it.
+//! The result of a look at something outside of this process. "Could not look" is a result of its
+//! own: nothing may be ended, unlinked or run again because of it.
 //!
 //! For processes, this file says which errors mean "gone"; for other things their callers do.
 
@@ -24,8 +24,8 @@ impl<T> Looked<T> {
         Self::Unknown(format!("{what}: {error}"))
     }
 
-    /// The result of a look at a process or at one of its files in `/proc`: only ENOENT and ESRCH mean
-    /// that it is gone.
+    /// The result of a look at a process or at one of its files in `/proc`: only ENOENT and ESRCH
+    /// mean that it is gone.
     pub fn at_process(what: impl std::fmt::Display, looked: io::Result<T>) -> Self {
         match looked {
             Ok(found) => Self::There(found),

@@ -91,9 +91,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// Output up to this size becomes rows now, bytes. While the disk reserve is needed, output that
-    /// would take new disk space stays in its segment: many jobs that end at once could use up the
-    /// rest.
+    /// Output up to this size becomes rows now, bytes. While the disk reserve is needed, output
+    /// that would take new disk space stays in its segment: many jobs that end at once could use up
+    /// the rest.
     pub fn inline_bytes_max_now(&self) -> u64 {
         let max = self.bounds.inline_bytes_max;
         match self.store.ballast().is_needed() {
@@ -175,8 +175,8 @@ impl Supervisor {
         &self.ctx
     }
 
-    /// Starts one more shim in the background and returns its id. `Idle` follows when it is ready, or
-    /// `Dead` if it could not be started.
+    /// Starts one more shim in the background and returns its id. `Idle` follows when it is ready,
+    /// or `Dead` if it could not be started.
     pub fn spawn_shim(&self) -> String {
         let (ctx, registry, events) = self.parts();
         let shim = spawn::new_id();
@@ -199,10 +199,10 @@ impl Supervisor {
         id
     }
 
-    /// Probes every shim that left a lock or a socket, all at once, and starts handles for those that
-    /// live. `open` are the attempts that are not final. When this returns, every one of them whose
-    /// shim answers, or lives without answering, has a handle; for the others an event was sent. If
-    /// there are fewer connections than shims, the handles probe the rest.
+    /// Probes every shim that left a lock or a socket, all at once, and starts handles for those
+    /// that live. `open` are the attempts that are not final. When this returns, every one of them
+    /// whose shim answers, or lives without answering, has a handle; for the others an event was
+    /// sent. If there are fewer connections than shims, the handles probe the rest.
     ///
     /// # Errors
     ///
@@ -232,8 +232,8 @@ impl Supervisor {
         }
     }
 
-    /// Stops all handles: idle shims exit, the others keep their jobs. Returns when that is done, after
-    /// up to half a second.
+    /// Stops all handles: idle shims exit, the others keep their jobs. Returns when that is done,
+    /// after up to half a second.
     pub async fn stop(&self) {
         self.ctx.stopping.cancel();
         self.ctx.tasks.close();
@@ -251,8 +251,8 @@ impl Supervisor {
     /// Gives a shim its next attempt. That also acknowledges the end of the one before.
     pub fn run(&self, claim: ClaimedJob) {
         let shim = claim.shim.clone();
-        // The shim may have died since the claim: its handle is gone then, and a rescue has to decide
-        // about the attempt.
+        // The shim may have died since the claim: its handle is gone then, and a rescue has to
+        // decide about the attempt.
         if self
             .registry
             .send(&shim, Command::Run(Box::new(claim.clone())))
@@ -280,8 +280,8 @@ impl Supervisor {
         let _ = self.registry.send(shim, Command::Leave);
     }
 
-    /// Passes a stop request on. If it is committed and cannot be delivered now, it is sent again when
-    /// the shim is adopted.
+    /// Passes a stop request on. If it is committed and cannot be delivered now, it is sent again
+    /// when the shim is adopted.
     ///
     /// # Errors
     ///
@@ -295,9 +295,9 @@ impl Supervisor {
         self.registry.send(shim, Command::Stop(key, request))
     }
 
-    /// Passes a committed pause (`true`) or resume on, and waits until the shim has done it and that is
-    /// committed. Also returns `Ok` when the attempt ended first or the shim does not answer in time:
-    /// the request stays committed.
+    /// Passes a committed pause (`true`) or resume on, and waits until the shim has done it and
+    /// that is committed. Also returns `Ok` when the attempt ended first or the shim does not
+    /// answer in time: the request stays committed.
     ///
     /// # Errors
     ///
@@ -326,8 +326,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Passes an input on to the stdin of a running attempt, and returns the shim's answer. If the shim
-    /// does not answer in time, it is unknown whether it took the input; the `write_id` makes
+    /// Passes an input on to the stdin of a running attempt, and returns the shim's answer. If the
+    /// shim does not answer in time, it is unknown whether it took the input; the `write_id` makes
     /// repeating it safe.
     pub async fn input(
         &self,

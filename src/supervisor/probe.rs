@@ -10,8 +10,8 @@ use nix::{
 use super::{Context, budget::ConnectionPermit, connection::ShimConnection, looked::Looked};
 use crate::spool::{AnyWelcome, FromShim, Greeting, Layout, ShimState};
 
-/// How long a lock must stay taken before it counts as held. A child between fork and exec holds its
-/// parent's lock for a shorter time than that.
+/// How long a lock must stay taken before it counts as held. A child between fork and exec holds
+/// its parent's lock for a shorter time than that.
 const LOCK_RETRIES_FOR: Duration = Duration::from_millis(100);
 
 /// How often a shim that waits for a connection slot is checked for its death.
@@ -36,7 +36,8 @@ pub enum ProbeOutcome {
     Answers(Box<ShimConnection>, ShimWelcome),
     /// It lives and does not answer.
     Held,
-    /// It does not answer, and it is unknown whether it lives: it counts as if it did. A sentence why.
+    /// It does not answer, and it is unknown whether it lives: it counts as if it did. A sentence
+    /// why.
     Unknown(String),
     /// It was not asked yet, because there are fewer connections than shims. It lives.
     Later,
@@ -96,8 +97,8 @@ pub async fn ask(ctx: &Context, shim: &str, permit: ConnectionPermit) -> ProbeOu
     }
 }
 
-/// Looks whether a shim of another protocol version lives. It is sent nothing, so that it can exit when
-/// its job is done.
+/// Looks whether a shim of another protocol version lives. It is sent nothing, so that it can exit
+/// when its job is done.
 pub async fn watch(ctx: &Context, shim: &str, welcome: AnyWelcome) -> ProbeOutcome {
     match look(ctx, shim).await {
         Looked::There(()) | Looked::Unknown(_) => ProbeOutcome::Foreign(welcome),
@@ -149,8 +150,8 @@ impl FirstMessage {
     }
 }
 
-/// Whether a shim lives. A free lock proves that it does not, unless its process is found: the lock may
-/// be another file under the same name. A missing lock proves nothing by itself.
+/// Whether a shim lives. A free lock proves that it does not, unless its process is found: the lock
+/// may be another file under the same name. A missing lock proves nothing by itself.
 pub async fn look(ctx: &Context, shim: &str) -> Looked {
     match look_at_lock(ctx, shim).await {
         Lock::Held => Looked::There(()),

@@ -51,8 +51,8 @@ pub fn environment(pid: i32, stat: &Stat) -> Looked<Environment> {
     Looked::at_process(format_args!("the environment of process {pid}"), read)
 }
 
-/// Reads the environment through another thread: a first thread that has ended has given the memory up
-/// in which it is, and the others still have it.
+/// Reads the environment through another thread: a first thread that has ended has given the memory
+/// up in which it is, and the others still have it.
 fn environment_of_threads(pid: i32) -> io::Result<Vec<u8>> {
     let mut found = Vec::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -69,8 +69,8 @@ fn environment_of_threads(pid: i32) -> io::Result<Vec<u8>> {
     Ok(found)
 }
 
-/// The soft limit of time under real-time scheduling, µs; `None` if it is unlimited. The kernel shows
-/// it to every user, for every process.
+/// The soft limit of time under real-time scheduling, µs; `None` if it is unlimited. The kernel
+/// shows it to every user, for every process.
 pub fn realtime_limit(pid: i32) -> Looked<Option<u64>> {
     let read = fs::read_to_string(format!("/proc/{pid}/limits")).and_then(|text| {
         parse_realtime_limit(&text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))

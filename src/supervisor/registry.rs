@@ -1,7 +1,7 @@
 //! Finds the handle of a shim or of a job, and delivers commands to it.
 //!
-//! A command for which there is no handle is dropped. Stop and pause requests are committed before, and
-//! are sent again after the shim is adopted.
+//! A command for which there is no handle is dropped. Stop and pause requests are committed before,
+//! and are sent again after the shim is adopted.
 
 use std::{
     collections::HashMap,
@@ -46,8 +46,8 @@ pub enum Command {
     Input {
         /// The attempt whose stdin it is.
         key: AttemptId,
-        /// The bytes. Only the waiting client owns them, so that they do not fill the memory while a
-        /// shim does not answer.
+        /// The bytes. Only the waiting client owns them, so that they do not fill the memory while
+        /// a shim does not answer.
         input: Weak<Input>,
         /// Receives the shim's answer.
         done: oneshot::Sender<InputAnswer>,
@@ -216,8 +216,8 @@ impl Registry {
         send(Some(mailbox), command(key))
     }
 
-    /// Passes the readers' requests to be woken on to the handles of their jobs. A job without a shim
-    /// has no output to wait for: its readers are woken when it gets one.
+    /// Passes the readers' requests to be woken on to the handles of their jobs. A job without a
+    /// shim has no output to wait for: its readers are woken when it gets one.
     pub async fn forward_arms(
         self,
         mut arms: mpsc::UnboundedReceiver<ArmRequest>,

@@ -1,5 +1,5 @@
-//! Finds the processes of this data directory's shims by their command lines: the second proof of life,
-//! for a shim whose lock file was removed. `probe` looks at the lock first.
+//! Finds the processes of this data directory's shims by their command lines: the second proof of
+//! life, for a shim whose lock file was removed. `probe` looks at the lock first.
 
 use std::{
     collections::BTreeSet,
@@ -77,8 +77,8 @@ fn shims_of(data_dir: &Path) -> io::Result<BTreeSet<String>> {
     Ok(ids)
 }
 
-/// The command line of a process, or `Gone`. A process of another user counts as gone if its command
-/// line is hidden (proc(5), `hidepid`): shims are processes of our own user.
+/// The command line of a process, or `Gone`. A process of another user counts as gone if its
+/// command line is hidden (proc(5), `hidepid`): shims are processes of our own user.
 fn command_line(pid: i32) -> io::Result<Looked<Vec<u8>>> {
     match proc::command_line(pid) {
         Ok(words) => Ok(Looked::There(words)),

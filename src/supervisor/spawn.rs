@@ -72,8 +72,8 @@ fn start(ctx: &Context, shim: &str) -> io::Result<Child> {
     Ok(child)
 }
 
-/// Gives a shim its key through the pipe that is its stdin, because other processes can read its command
-/// line and environment. The write does not block: a key fits into the pipe's buffer.
+/// Gives a shim its key through the pipe that is its stdin, because other processes can read its
+/// command line and environment. The write does not block: a key fits into the pipe's buffer.
 fn hand_over(child: &mut Child, key: &ShimKey) -> io::Result<()> {
     let pipe = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut pipe = fs::File::from(pipe.into_owned_fd()?);
@@ -97,8 +97,8 @@ async fn ready(
                 None => probe::reach(ctx, shim).await,
             };
             if let ProbeOutcome::Answers(..) = reached {
-                // A shim may outlive the server. Until then the runtime reaps a dropped child, without a
-                // descriptor for it.
+                // A shim may outlive the server. Until then the runtime reaps a dropped child,
+                // without a descriptor for it.
                 drop(child);
                 return Ok(reached);
             }
@@ -153,16 +153,16 @@ fn list(layout: &Layout) -> io::Result<BTreeSet<String>> {
     Ok(ids)
 }
 
-/// Removes the files of a shim that could not be started, if it is proven to be dead. One that is only
-/// slow exits by itself.
+/// Removes the files of a shim that could not be started, if it is proven to be dead. One that is
+/// only slow exits by itself.
 pub async fn remove_failed(ctx: &Context, shim: &str) {
     if probe::look(ctx, shim).await == Looked::Gone {
         remove_traces(&ctx.layout, shim);
     }
 }
 
-/// Removes the files of all shims from a copy of a data directory: they name shims of the original. If
-/// the directory is a symbolic link, it may be the original's own, and nothing is removed.
+/// Removes the files of all shims from a copy of a data directory: they name shims of the original.
+/// If the directory is a symbolic link, it may be the original's own, and nothing is removed.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! Turns a claim into what the shim needs to run it: the arguments, the whole environment, the limits.
+//! Turns a claim into what the shim needs to run it: the arguments, the whole environment, the
+//! limits.
 
 use std::{
     path::{Path, PathBuf},
@@ -41,8 +42,8 @@ pub const INSTANCE_VARIABLE: &str = "CC_EXECUTOR_INSTANCE";
 /// Tells a job its data directory, so that what it submits itself goes to the same server.
 const DATA_DIR_VARIABLE: &str = "CC_EXECUTOR_DATA_DIR";
 
-/// What a shim needs to run this claim for the `instance` of this data directory (absolute). Earlier
-/// attempts have stored `lines_before` lines.
+/// What a shim needs to run this claim for the `instance` of this data directory (absolute).
+/// Earlier attempts have stored `lines_before` lines.
 pub fn run_spec(
     claim: &ClaimedJob,
     lines_before: u64,
@@ -79,8 +80,9 @@ pub fn run_spec(
     }
 }
 
-/// The offset at which the output of this attempt must end. What earlier attempts have stored counts,
-/// gaps do not. If the oldest output is dropped, the bound holds for each attempt by itself.
+/// The offset at which the output of this attempt must end. What earlier attempts have stored
+/// counts, gaps do not. If the oldest output is dropped, the bound holds for each attempt by
+/// itself.
 fn output_bytes_max(claim: &ClaimedJob) -> Option<u64> {
     let OutputPolicy {
         max_bytes,
@@ -105,8 +107,8 @@ fn output_lines_max(output: &OutputPolicy, lines_before: u64) -> Option<u64> {
     })
 }
 
-/// The output of a job whose oldest output is dropped is cut into at least this many segments. Whole
-/// segments are dropped, so what stays is never much less than the bound.
+/// The output of a job whose oldest output is dropped is cut into at least this many segments.
+/// Whole segments are dropped, so what stays is never much less than the bound.
 const RETENTION_SEGMENTS: u64 = 8;
 
 fn segment_bytes(output: &OutputPolicy, bounds: &RunLimits) -> u64 {
@@ -157,8 +159,8 @@ struct UserAccount {
 
 static USER: OnceLock<UserAccount> = OnceLock::new();
 
-/// Looks the server's user up before any job needs it: later there may be no descriptor for that. The
-/// answer is used as long as the server runs.
+/// Looks the server's user up before any job needs it: later there may be no descriptor for that.
+/// The answer is used as long as the server runs.
 ///
 /// # Errors
 ///

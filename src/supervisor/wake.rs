@@ -1,8 +1,8 @@
-//! Lets a stopped shim go on. Its own job may send it SIGSTOP, which no process can ignore; then the job
-//! could no longer be stopped or paused, and its output would not be read.
+//! Lets a stopped shim go on. Its own job may send it SIGSTOP, which no process can ignore; then
+//! the job could no longer be stopped or paused, and its output would not be read.
 //!
-//! If a job does that again and again, it is stopped itself for a moment each time, so that its shim can
-//! do what is due.
+//! If a job does that again and again, it is stopped itself for a moment each time, so that its
+//! shim can do what is due.
 
 use std::{
     collections::HashMap,
@@ -79,7 +79,8 @@ impl Waker {
             && let Some(shim) = there(process::open(self.shim))
             && is_connected(stream)
         {
-            // The connection stands, so the shim lived when the pidfd was opened: it names the shim.
+            // The connection stands, so the shim lived when the pidfd was opened: it names the
+            // shim.
             self.wake(&shim);
         }
         self.next_at = Instant::now()
@@ -125,8 +126,8 @@ impl Drop for Waker {
     }
 }
 
-/// Stops all processes below a shim, until a walk finds none that runs. Returns those that it stopped;
-/// processes that were stopped before are not among them.
+/// Stops all processes below a shim, until a walk finds none that runs. Returns those that it
+/// stopped; processes that were stopped before are not among them.
 fn hold(shim: i32) -> Vec<Identity> {
     let mut held = Vec::new();
     for _ in 0..ROUNDS_MAX {
@@ -140,8 +141,8 @@ fn hold(shim: i32) -> Vec<Identity> {
 }
 
 /// One walk, from the parents to the children. A process is stopped through a pidfd that was opened
-/// before its parent was read, and only if that parent is one that this walk has met and still lives.
-/// So no process that got a recycled id is stopped.
+/// before its parent was read, and only if that parent is one that this walk has met and still
+/// lives. So no process that got a recycled id is stopped.
 fn hold_once(shim: i32, held: &mut Vec<Identity>) {
     let mut known = HashMap::new();
     if let Some(seen) = seen(shim) {

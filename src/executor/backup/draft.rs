@@ -1,5 +1,5 @@
-//! The directory of a backup: made under another name beside its path, and renamed when everything in it is
-//! on disk. A directory with the final name is complete.
+//! The directory of a backup: made under another name beside its path, and renamed when everything
+//! in it is on disk. A directory with the final name is complete.
 
 use std::{
     ffi::OsString,
@@ -77,8 +77,8 @@ impl Draft {
         &self.layout
     }
 
-    /// Copies the configuration, if there is one, and syncs everything except the spool, which is synced
-    /// already. Returns the length of these files, bytes.
+    /// Copies the configuration, if there is one, and syncs everything except the spool, which is
+    /// synced already. Returns the length of these files, bytes.
     pub fn complete(&self, config: &Path) -> io::Result<u64> {
         let bytes = copy_config(config, &self.layout.root().join(config::FILE_NAME))?;
         let ledger = File::open(self.layout.database())?;
@@ -132,7 +132,8 @@ impl Draft {
     }
 }
 
-/// The path with its parent's links resolved. Only we or root may write in the parent, or it is sticky.
+/// The path with its parent's links resolved. Only we or root may write in the parent, or it is
+/// sticky.
 fn resolve_target(to: &Path) -> Result<PathBuf, DraftRefused> {
     let invalid = |message: String| DraftRefused::Invalid(message);
     if !to.is_absolute() {

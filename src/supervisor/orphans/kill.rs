@@ -1,5 +1,5 @@
-//! Ends a process that is proven to be the job's: it is held by a pidfd, stopped, and killed with its
-//! group, so that no fork escapes. `mark` and `tree_search` prove that it is the job's.
+//! Ends a process that is proven to be the job's: it is held by a pidfd, stopped, and killed with
+//! its group, so that no fork escapes. `mark` and `tree_search` prove that it is the job's.
 
 use std::os::fd::OwnedFd;
 
@@ -8,8 +8,8 @@ use rustix::process::{Pid, Signal, getpgrp, kill_process_group, pidfd_send_signa
 use super::{Leader, mark::SeenProcess};
 use crate::supervisor::{looked::Looked, process};
 
-/// A leader that is still there. Its session is the job's: no other process can get its id before it is
-/// gone.
+/// A leader that is still there. Its session is the job's: no other process can get its id before
+/// it is gone.
 #[derive(Debug)]
 pub(super) struct HeldLeader {
     pub leader: Leader,
@@ -52,9 +52,9 @@ impl HeldLeader {
     }
 }
 
-/// Kills a process, and its `group` if that is the job's as a whole. A signal to a group also reaches
-/// what a member forks at that moment. While the process is stopped and there, the group's id cannot be
-/// used again.
+/// Kills a process, and its `group` if that is the job's as a whole. A signal to a group also
+/// reaches what a member forks at that moment. While the process is stopped and there, the group's
+/// id cannot be used again.
 pub(super) fn kill_process(process: &OwnedFd, seen: &SeenProcess, group: Option<i32>) {
     if let Some(group) = group.and_then(Pid::from_raw)
         && group != getpgrp()

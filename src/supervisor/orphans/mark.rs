@@ -26,8 +26,8 @@ pub struct Mark {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Whose {
     Ours,
-    /// It has the job's variable and none for the data directory: a version that had only half of the
-    /// mark has started it.
+    /// It has the job's variable and none for the data directory: a version that had only half of
+    /// the mark has started it.
     Unsaid,
     Others,
     /// It is unknown; a sentence why.
@@ -129,12 +129,12 @@ impl Mark {
         }
     }
 
-    /// A process that hides its environment and whose number tells nothing. Most are other users'; one of
-    /// the job can only be among them if it has changed its user or made itself unreadable. It is not the
-    /// job's if it is older than the leader; if none of its user ids is ours; or if its parent was
-    /// started after the leader and is not the job's: orphans get a parent that is older than the shim.
-    /// Without a leader no process of the job has executed a program, so none can hide: a child records
-    /// that it is the leader before it executes one.
+    /// A process that hides its environment and whose number tells nothing. Most are other users';
+    /// one of the job can only be among them if it has changed its user or made itself unreadable.
+    /// It is not the job's if it is older than the leader; if none of its user ids is ours; or if
+    /// its parent was started after the leader and is not the job's: orphans get a parent that is
+    /// older than the shim. Without a leader no process of the job has executed a program, so none
+    /// can hide: a child records that it is the leader before it executes one.
     fn whose_is_hidden(&self, seen: &SeenProcess, leader: Option<Leader>) -> Whose {
         let Some(Leader { start_ticks, .. }) = leader else {
             return Whose::Others;

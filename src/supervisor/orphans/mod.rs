@@ -1,11 +1,11 @@
-//! Finds and ends what is left of process trees whose shims are dead. All trees share the same looks at
-//! `/proc`, so that two hundred of them cost little more than one.
+//! Finds and ends what is left of process trees whose shims are dead. All trees share the same
+//! looks at `/proc`, so that two hundred of them cost little more than one.
 //!
 //! A process is the job's if it carries the job's mark (`mark`), or if it is in the session of the
-//! leader, and the leader lives and is the process that the database names. A process with the mark of
-//! another data directory that has the same job, such as the original of a backup, is left alone. If a
-//! look fails, or a chain of processes goes on, it is unknown what is left, and the result says so.
-//! `scheduler::rescue` decides what becomes of the jobs.
+//! leader, and the leader lives and is the process that the database names. A process with the mark
+//! of another data directory that has the same job, such as the original of a backup, is left
+//! alone. If a look fails, or a chain of processes goes on, it is unknown what is left, and the
+//! result says so. `scheduler::rescue` decides what becomes of the jobs.
 
 mod kill;
 mod mark;
@@ -37,7 +37,8 @@ use tree_search::TreeSearch;
 /// The pause before a look is tried again for which there was no thread.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Held while others wait for the caller; the search drops it after the first look at all processes.
+/// Held while others wait for the caller; the search drops it after the first look at all
+/// processes.
 pub type SearchGuard = mpsc::Sender<()>;
 
 /// Searches for trees, and does nothing while there are none. Cheap to clone.
@@ -72,8 +73,8 @@ struct OrphanSearches {
 }
 
 impl OrphanSearcher {
-    /// Ends every process of a job that can be found, and returns those that could not be proven gone.
-    /// Takes up to 20 s if the machine is not overloaded.
+    /// Ends every process of a job that can be found, and returns those that could not be proven
+    /// gone. Takes up to 20 s if the machine is not overloaded.
     ///
     /// # Errors
     ///
@@ -100,8 +101,8 @@ impl OrphanSearcher {
         !std::mem::replace(&mut asked.is_searching, true)
     }
 
-    /// The searches that were added since the last time; `None` if there are none and none are `left`,
-    /// and then the task ends.
+    /// The searches that were added since the last time; `None` if there are none and none are
+    /// `left`, and then the task ends.
     fn take(&self, left: bool) -> Option<Vec<OpenSearch>> {
         let mut asked = lock(&self.0);
         let new = std::mem::take(&mut asked.new);
@@ -133,7 +134,8 @@ impl OrphanSearcher {
 }
 
 impl OrphanSearches {
-    /// One look at all processes for all trees; how long to wait before the next one, if one is needed.
+    /// One look at all processes for all trees; how long to wait before the next one, if one is
+    /// needed.
     fn round(&mut self) -> Option<Duration> {
         self.open.iter_mut().for_each(|open| open.tree.prepare());
         let open = &mut self.open;

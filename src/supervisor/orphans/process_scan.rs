@@ -1,5 +1,5 @@
-//! One look at all processes, for all searches. Processes that have appeared since the look before come
-//! first: those of a chain that forks and exits are soon gone.
+//! One look at all processes, for all searches. Processes that have appeared since the look before
+//! come first: those of a chain that forks and exits are soon gone.
 
 use std::collections::HashSet;
 

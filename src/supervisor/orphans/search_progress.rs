@@ -1,5 +1,5 @@
-//! Decides when a search is over: one look that finds no process is not enough, and a search must not
-//! last for ever.
+//! Decides when a search is over: one look that finds no process is not enough, and a search must
+//! not last for ever.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ const QUIET_ROUNDS: u32 = 8;
 const LATE_ROUNDS: u32 = 2;
 /// ...if they took at least this long.
 const QUIET_FOR: Duration = Duration::from_millis(200);
-/// How long processes that do not go away are killed again and again: they hang in the kernel, or we may
-/// not signal them.
+/// How long processes that do not go away are killed again and again: they hang in the kernel, or
+/// we may not signal them.
 const STUBBORN_FOR: Duration = Duration::from_secs(2);
-/// How long a search goes on while looks fail; or while new processes appear, from the first one on. A
-/// shortage passes, and until then it is not proven that nothing is left.
+/// How long a search goes on while looks fail; or while new processes appear, from the first one
+/// on. A shortage passes, and until then it is not proven that nothing is left.
 const SEARCH_FOR: Duration = Duration::from_secs(10);
 /// The pause between two looks while new processes are met.
 const MOVING_EVERY: Duration = Duration::from_millis(2);
@@ -123,7 +123,8 @@ impl SearchProgress {
 mod tests {
     use super::*;
 
-    /// Looks again and again until there is a decision; `result` is what a look sees after that time.
+    /// Looks again and again until there is a decision; `result` is what a look sees after that
+    /// time.
     fn search(result: impl Fn(Duration) -> ScanResult) -> (SearchStep, Duration) {
         let begun = Instant::now();
         let (mut progress, mut after) = (SearchProgress::new(begun), Duration::ZERO);

@@ -1,9 +1,9 @@
-//! The search for one tree: ends every process that belongs to it, until no new one has appeared for a
-//! while.
+//! The search for one tree: ends every process that belongs to it, until no new one has appeared
+//! for a while.
 //!
-//! A process is ended through a pidfd that was opened before the check, so that a recycled process id is
-//! never hit. A chain of processes that fork and exit can be missed between two looks: one empty look
-//! proves nothing. `process_scan` looks at all processes.
+//! A process is ended through a pidfd that was opened before the check, so that a recycled process
+//! id is never hit. A chain of processes that fork and exit can be missed between two looks: one
+//! empty look proves nothing. `process_scan` looks at all processes.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -51,8 +51,8 @@ struct Round {
 }
 
 impl TreeSearch {
-    /// Begins to search for what carries the mark. A living leader is stopped, so that it starts nothing
-    /// more, and is killed last: as long as it is there, no other session can have its id.
+    /// Begins to search for what carries the mark. A living leader is stopped, so that it starts
+    /// nothing more, and is killed last: as long as it is there, no other session can have its id.
     pub fn begin(mark: Mark, leader: Option<Leader>, now: Instant) -> Self {
         Self {
             living: leader.map_or(Looked::Gone, HeldLeader::stop),
@@ -107,8 +107,8 @@ impl TreeSearch {
         }
     }
 
-    /// A process in the session of a leader that is gone is most likely the job's, but the id may have
-    /// been used again for a session of another job or user.
+    /// A process in the session of a leader that is gone is most likely the job's, but the id may
+    /// have been used again for a session of another job or user.
     fn suspect(&mut self, seen: &SeenProcess) {
         let Some(Leader { pid, start_ticks }) = self.leader else {
             return;
@@ -145,10 +145,11 @@ impl TreeSearch {
         }
     }
 
-    /// Whether a process's group belongs to the job as a whole. A group is part of a session, and all
-    /// processes of a session come from its leader: so it does if that leader is the job's. If that
-    /// leader is gone, a variable proves nothing about the others, because it may have been copied; the
-    /// number does. The group of the job's living leader is not signalled: the leader goes last.
+    /// Whether a process's group belongs to the job as a whole. A group is part of a session, and
+    /// all processes of a session come from its leader: so it does if that leader is the job's. If
+    /// that leader is gone, a variable proves nothing about the others, because it may have been
+    /// copied; the number does. The group of the job's living leader is not signalled: the leader
+    /// goes last.
     fn may_end_group(&self, seen: &SeenProcess) -> bool {
         if self.leads(seen.stat.group) {
             return false;

@@ -1,5 +1,5 @@
-//! One task per shim: it passes commands on, watches the attempt that the shim runs, and finalizes it
-//! when it ends. When the connection breaks it finds out whether the shim still lives.
+//! One task per shim: it passes commands on, watches the attempt that the shim runs, and finalizes
+//! it when it ends. When the connection breaks it finds out whether the shim still lives.
 //!
 //! The scheduler decides what runs next, and what becomes of an attempt whose shim is dead.
 
@@ -144,8 +144,8 @@ struct ShimHandle {
     /// How many attempts the shim has refused in a row.
     refusals: RefusedAttempts,
     task: ShimTask,
-    /// The scheduler was told that this shim is free, and has not given it work since. A second report
-    /// would make it give the shim two jobs.
+    /// The scheduler was told that this shim is free, and has not given it work since. A second
+    /// report would make it give the shim two jobs.
     offered: bool,
     pauses: Vec<PendingPause>,
     unrecorded: Option<UnrecordedPause>,
@@ -227,8 +227,8 @@ impl ShimHandle {
         }
     }
 
-    /// A shim whose protocol this version does not speak keeps its job. Its output can be read; how the
-    /// job ended is read from the spool when the shim is gone.
+    /// A shim whose protocol this version does not speak keeps its job. Its output can be read; how
+    /// the job ended is read from the spool when the shim is gone.
     async fn leave_alone(
         &mut self,
         welcome: &AnyWelcome,
@@ -273,8 +273,8 @@ impl ShimHandle {
         let _ = self.events.send(event);
     }
 
-    /// Serves one connection until the shim is told to exit, the server stops, or another shim waits
-    /// for a connection. An error is a broken connection.
+    /// Serves one connection until the shim is told to exit, the server stops, or another shim
+    /// waits for a connection. An error is a broken connection.
     async fn serve(
         &mut self,
         mut connection: ShimConnection,

@@ -139,9 +139,9 @@ impl ShimHandle {
         Ok(())
     }
 
-    /// Keeps a command about an attempt that the shim was not given yet. Only commands that are sent
-    /// between a claim and its run are early. The oldest is dropped first: it is more likely about an
-    /// attempt that has ended.
+    /// Keeps a command about an attempt that the shim was not given yet. Only commands that are
+    /// sent between a claim and its run are early. The oldest is dropped first: it is more likely
+    /// about an attempt that has ended.
     pub(super) fn keep_early(&mut self, command: Command) {
         if self.early.len() == EARLY_MAX {
             self.early.pop_front();

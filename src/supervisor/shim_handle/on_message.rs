@@ -29,9 +29,9 @@ const START_WAITS_FOR_END: Duration = Duration::from_millis(4);
 const REAP_EVERY: Duration = Duration::from_millis(20);
 const REAPS_MAX: u32 = 500;
 
-/// Reaps a process that a shim has started as its sibling and that exits at once. It is a child of this
-/// server, and no other part of the server knows it. If it is the child of another process, that one
-/// reaps it.
+/// Reaps a process that a shim has started as its sibling and that exits at once. It is a child of
+/// this server, and no other part of the server knows it. If it is the child of another process,
+/// that one reaps it.
 async fn reap_launched(pid: i32) {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     let mut looks = tokio::time::interval(REAP_EVERY);
@@ -134,8 +134,8 @@ impl ShimHandle {
         }
     }
 
-    /// Whether the message is about another attempt than the one that the shim was given last. It must
-    /// not be committed for that one.
+    /// Whether the message is about another attempt than the one that the shim was given last. It
+    /// must not be committed for that one.
     fn is_stale(&self, message: &FromShim) -> bool {
         match (message.about(), self.task.key()) {
             (Some(about), Some(AttemptId { job, attempt })) => !about.is(job, attempt),
@@ -143,9 +143,9 @@ impl ShimHandle {
         }
     }
 
-    /// Commits the start in the background, if there is one. After an error it is tried again until it
-    /// is committed or the attempt has ended: a client that waits for a start must learn of it also
-    /// after a full disk.
+    /// Commits the start in the background, if there is one. After an error it is tried again until
+    /// it is committed or the attempt has ended: a client that waits for a start must learn of it
+    /// also after a full disk.
     pub(super) fn commit_start(&mut self) {
         let Some((started, _)) = self.started.take() else {
             return;
@@ -188,8 +188,8 @@ impl ShimHandle {
         }
     }
 
-    /// The shim cannot pause the tree, and it goes on. The request is withdrawn, or it would be sent
-    /// again with every adoption; then the clients that asked are answered.
+    /// The shim cannot pause the tree, and it goes on. The request is withdrawn, or it would be
+    /// sent again with every adoption; then the clients that asked are answered.
     async fn pause_refused(&mut self, why: String) {
         let Some(AttemptId { job, .. }) = self.task.key() else {
             return;
@@ -231,8 +231,8 @@ impl ShimHandle {
         }
     }
 
-    /// Commits a pause or resume. After an error it is tried again later, unless another one follows
-    /// first: the row must show the present state.
+    /// Commits a pause or resume. After an error it is tried again later, unless another one
+    /// follows first: the row must show the present state.
     async fn record_pause(&mut self, key: AttemptId, paused: bool, actor: String) {
         let AttemptId { job, attempt } = key;
         let (store, by) = (&self.ctx.store, actor.clone());

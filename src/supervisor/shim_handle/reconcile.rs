@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl ShimHandle {
-    /// Compares the open attempt with the shim's state, and acts on it. Where they differ, the shim is
-    /// right.
+    /// Compares the open attempt with the shim's state, and acts on it. Where they differ, the shim
+    /// is right.
     pub(super) async fn reconcile(
         &mut self,
         connection: &mut ShimConnection,
@@ -92,7 +92,8 @@ impl ShimHandle {
         pause: Duration,
     ) {
         self.task = ShimTask::None;
-        // The shim answers that the stdin of an unknown attempt is closed. That is not the job's answer.
+        // The shim answers that the stdin of an unknown attempt is closed. That is not the job's
+        // answer.
         self.inputs.pending.clear();
         let again = std::mem::replace(&mut self.offered, usable);
         let offer = (usable && !again).then(|| self.offer.clone());
@@ -106,8 +107,8 @@ impl ShimHandle {
         }
     }
 
-    /// Goes on with a running attempt: sends the committed requests again and wakes readers. The shim
-    /// reports the start after the welcome, if the attempt has started.
+    /// Goes on with a running attempt: sends the committed requests again and wakes readers. The
+    /// shim reports the start after the welcome, if the attempt has started.
     pub(super) async fn adopt(
         &mut self,
         connection: &mut ShimConnection,

@@ -1,5 +1,5 @@
-//! What a handle does while its shim cannot be reached: it receives commands, keeps the few that wait
-//! for the connection, and answers the rest, so that the queue of commands does not fill up.
+//! What a handle does while its shim cannot be reached: it receives commands, keeps the few that
+//! wait for the connection, and answers the rest, so that the queue of commands does not fill up.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
@@ -51,16 +51,17 @@ impl ShimHandle {
         self.inputs.pending.clear();
     }
 
-    /// Whether a client waits for an answer of the shim: the connection is not given up before that.
+    /// Whether a client waits for an answer of the shim: the connection is not given up before
+    /// that.
     pub(super) fn awaits_answer(&self) -> bool {
         self.inputs.pending.values().any(|done| !done.is_closed())
             || self.pauses.iter().any(|asked| !asked.done.is_closed())
     }
 
-    /// The database's row of the attempt that this shim was given, if it is still open. After an error
-    /// it is read again, because it holds the committed requests about the attempt. `None` also if
-    /// the server stops. No commands are received while it is read: a request that is committed after
-    /// the read and received before its end would be lost.
+    /// The database's row of the attempt that this shim was given, if it is still open. After an
+    /// error it is read again, because it holds the committed requests about the attempt. `None`
+    /// also if the server stops. No commands are received while it is read: a request that is
+    /// committed after the read and received before its end would be lost.
     pub(super) async fn open_attempt(&mut self) -> Option<OpenAttempt> {
         let key = self.task.key()?;
         loop {
@@ -90,9 +91,9 @@ impl ShimHandle {
         }
     }
 
-    /// Handles a command that cannot be passed on now. Stop and pause requests are in the database and
-    /// are sent again after the next welcome. Signals and inputs are dropped, because they
-    /// are sent at most once.
+    /// Handles a command that cannot be passed on now. Stop and pause requests are in the database
+    /// and are sent again after the next welcome. Signals and inputs are dropped, because they are
+    /// sent at most once.
     pub(super) fn defer(&mut self, command: Command) {
         let current = self.task.open_key();
         match command {
@@ -129,7 +130,8 @@ impl ShimHandle {
         }
     }
 
-    /// On a full disk a stop request is not in the database. One is kept: a kill rather than a cancel.
+    /// On a full disk a stop request is not in the database. One is kept: a kill rather than a
+    /// cancel.
     fn defer_stop(&mut self, key: AttemptId, request: StopWish) {
         let kept = self.stop.take();
         let harder = kept.filter(|(of, kept)| *of == key && kept.cause == StopCause::Kill);
