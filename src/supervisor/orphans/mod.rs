@@ -37,8 +37,8 @@ use tree_search::TreeSearch;
 /// The pause before a look is tried again for which there was no thread.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Held while others wait for the caller; the search drops it after the first look at all
-/// processes.
+/// The search drops it after its first look at all processes. A start of the server waits only
+/// until then.
 pub type SearchGuard = mpsc::Sender<()>;
 
 /// Searches for trees, and does nothing while there are none. Cheap to clone.
