@@ -1,7 +1,7 @@
-//! The ideal API in plain Rust types: submit, read, tail, wait, control. Every door calls it, and
-//! so does every in-process test.
+//! The API of the server in plain Rust types: submit, read, tail, wait, control. The protocol's
+//! methods call it, and so does every in-process test.
 //!
-//! It knows no wire format, no session and no HTTP.
+//! Wire formats, sessions and HTTP are in `protocol`.
 
 mod backup;
 mod change;
@@ -54,10 +54,10 @@ pub use until::Until;
 pub use verify::VerifySettings;
 pub use wait::{Decision, WaitOptions, Waited};
 
-/// What there is to say about the server as a whole.
+/// Facts about the server as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Info {
-    /// `CARGO_PKG_VERSION`.
+    /// The program's version (`CARGO_PKG_VERSION`).
     pub version: &'static str,
     /// Since when it serves.
     pub started_at: Micros,
@@ -65,9 +65,9 @@ pub struct Info {
     pub isolation: &'static str,
     /// How many jobs are in each state.
     pub counts: Counts,
-    /// The data directory's instance.
+    /// The data directory's instance: a copy of the directory gets another one.
     pub instance: String,
-    /// The epoch of this server.
+    /// The epoch of this server: each start gets a higher one.
     pub epoch: u64,
 }
 
@@ -83,34 +83,34 @@ struct ExecutorInner {
     hub: Hub,
     log: Log,
     supervisor: Supervisor,
-    kick: Wakeup,
+    wakeup: Wakeup,
     defaults: queues::Defaults,
     ties: Ties,
     last_inputs: LastInputs,
     backups: Backups,
-    /// Places of waits that read output.
-    wait_places: Semaphore,
-    /// Held for one turn of work on output.
-    search_places: Arc<Semaphore>,
+    /// Slots for waits and verifications that read output.
+    read_slots: Semaphore,
+    /// Slots for turns of work on output that keep a processor busy.
+    search_slots: Arc<Semaphore>,
     queries: Queries,
     verifies: Verifies,
     started_at: Micros,
 }
 
-/// What ends a server that nobody has asked to stop.
+/// Why a server must end without a request to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failed {
-    /// Nothing may be acknowledged any more.
+    /// The database has failed, and nothing may be acknowledged any more.
     Ledger,
-    /// A task panicked that must come to its end.
+    /// A vital task has panicked.
     Task,
 }
 
 impl Executor {
-    /// Longest chunk that a tail or a read hands out, bytes.
+    /// Longest chunk that a tail or a read returns, bytes.
     pub const CHUNK_BYTES_MAX: usize = crate::output::tail::CHUNK_BYTES_MAX;
 
-    /// A job as it stands.
+    /// A job as it is now, with the exact length of its output.
     pub async fn get(&self, job: JobRef, include: Include) -> Result<Job, Error> {
         let stored = self.inner.store.job(job, include).await?;
         let stored = stored.ok_or_else(|| Error::no_such_job(job))?;
@@ -125,14 +125,14 @@ impl Executor {
         })
     }
 
-    /// Jobs that match, newest first. Of a running one the length of its output is told as it
-    /// stands, as `get` does: there are never more of those than there are slots.
+    /// Jobs that match, newest first. Running ones have the exact length of their output, as in
+    /// `get`: there are never more of those than there are slots.
     pub async fn list(&self, filter: ListFilter) -> Result<JobPage, Error> {
         let mut page = self.inner.store.list(filter).await?;
         for job in &mut page.jobs {
             if job.state.is_active() {
                 let (log, number) = (&self.inner.log, job.number);
-                // One segment that cannot be read is no reason to show no list.
+                // If a segment cannot be read, the list still shows the job.
                 if let Ok(Some(end)) = log.open_end(number, job.output_bytes).await {
                     end.apply_to(job);
                 }
@@ -141,7 +141,7 @@ impl Executor {
         Ok(page)
     }
 
-    /// What there is to say about the server as a whole.
+    /// Facts about the server as a whole.
     pub async fn info(&self) -> Result<Info, Error> {
         let ctx = self.inner.supervisor.context();
         Ok(Info {
@@ -164,8 +164,8 @@ impl Executor {
             .sum())
     }
 
-    /// Resolves when the ledger has failed in a way that allows no further acknowledgement (an
-    /// I/O error), or a vital task has panicked; which of them. The process must end, and the next
+    /// Resolves when the database has failed in a way that allows no further acknowledgement (an
+    /// I/O error), or a vital task has panicked; returns which. The process must end, and the next
     /// start verifies and recovers.
     pub async fn failed(&self) -> Failed {
         let ledger = self.inner.store.failed();

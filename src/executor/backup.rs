@@ -1,8 +1,8 @@
-//! Backups: a copy of the data directory as it stands, taken while jobs run, that can be served as it
-//! is (docs/design/backup.md).
+//! Backups: a copy of the data directory, made while jobs run, from which a server can be started
+//! as it is (docs/design/backup.md).
 //!
-//! The order is the whole art: first nothing leaves the spool any more, then the ledger is copied,
-//! then what that copy names. How each is copied is not known here.
+//! The order matters: first the spool's files are kept from being unlinked, then the database is
+//! copied, then the segments that this copy names.
 
 mod draft;
 
@@ -22,26 +22,26 @@ use crate::{
 };
 use draft::{Draft, DraftRefused};
 
-/// A backup that is made.
+/// A backup that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backup {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Its own instance.
+    /// Its instance, which differs from the original's.
     pub instance: String,
-    /// How many jobs it has.
+    /// How many jobs it contains.
     pub jobs: u64,
-    /// Lengths of its files, bytes.
+    /// The sum of its files' lengths, bytes.
     pub bytes: u64,
-    /// How much of that takes no room, because it is linked to the original's files, bytes.
+    /// How much of that takes no disk space, because the files are links to the original's, bytes.
     pub shared_bytes: u64,
-    /// Segments that the ledger names and that were not there to be copied.
+    /// How many segments the database names that were not there to be copied.
     pub missing_segments: u64,
     /// How long it took, milliseconds.
     pub elapsed_ms: u64,
 }
 
-/// One backup is made at a time; a stop waits for it to be given up.
+/// Lets one backup be made at a time. A stop waits until it is interrupted.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Backups(Arc<Mutex<()>>);
 
@@ -52,7 +52,7 @@ impl Backups {
     }
 
     /// Returns when none is being made.
-    pub async fn over(&self) {
+    pub async fn wait_until_none(&self) {
         drop(self.0.lock().await);
     }
 }
@@ -72,20 +72,20 @@ enum BackupFailure {
 
 impl Executor {
     /// Makes a complete copy of the data directory at `to`, an absolute path where nothing is yet.
-    /// Whoever stops waiting gives it up.
+    /// Dropping the future interrupts it.
     ///
     /// # Errors
     ///
-    /// `Invalid` and `Conflict` for a place that will not do, `Unavailable` where its disk is full;
-    /// nothing is left then, and the original is as it was.
+    /// `Invalid` and `Conflict` for an unsuitable path, `Unavailable` if its disk is full. Nothing
+    /// is left then, and the original is not changed.
     pub async fn backup(&self, to: PathBuf) -> Result<Backup, Error> {
         let stop = self.inner.supervisor.context().stopping.child_token();
         let _given_up = stop.clone().drop_guard();
-        let (executor, place) = (self.clone(), to.clone());
-        // It puts its place in order even if nobody waits for it any more.
-        let made = tokio::spawn(async move { executor.make_backup(place, stop).await });
+        let (executor, target) = (self.clone(), to.clone());
+        // A task of its own, so that it removes what it has made even if the caller is gone.
+        let made = tokio::spawn(async move { executor.make_backup(target, stop).await });
         match made.await {
-            Ok(made) => made.map_err(|failure| failure.tell(&to)),
+            Ok(made) => made.map_err(|failure| failure.into_error(&to)),
             Err(error) => {
                 tracing::error!(%error, "a backup panicked");
                 let message = "the backup failed; see the server's log";
@@ -120,15 +120,15 @@ impl Executor {
     async fn fill(&self, draft: &Draft, stop: &CancellationToken) -> Result<Backup, BackupFailure> {
         let ctx = self.inner.supervisor.context();
         let layout = draft.layout().clone();
-        let free_bytes_min = self.room_for_the_ledger(&layout).await?;
-        // From here on whatever the ledger's copy will name stays where it is.
+        let free_bytes_min = self.check_space_for_database(&layout).await?;
+        // From here on, everything that the database's copy will name stays in the spool.
         let hold = ctx.unlinker.hold();
         let mut ledger = self.inner.store.snapshot(&layout.database(), stop).await?;
         let open = ledger.open_attempts().await?;
         let (from, to, stop) = (ctx.layout.spool(), layout.spool(), stop.clone());
-        let carrier =
+        let copier =
             blocking(move || SegmentCopier::new(from, to, open, free_bytes_min, stop)).await?;
-        let spool = carry(&mut ledger, carrier).await?;
+        let spool = copy_segments(&mut ledger, copier).await?;
         drop(hold);
         let (jobs, instance) = (ledger.jobs().await?, ledger.instance.clone());
         ledger.close().await?;
@@ -146,9 +146,9 @@ impl Executor {
         })
     }
 
-    /// Looks whether the ledger fits, before it fills a disk that others need; how much has to stay
-    /// free there, bytes.
-    async fn room_for_the_ledger(&self, copy: &Layout) -> io::Result<u64> {
+    /// Checks that the database fits before it is copied; returns how much has to stay free there,
+    /// bytes.
+    async fn check_space_for_database(&self, copy: &Layout) -> io::Result<u64> {
         let Context { layout, bounds, .. } = self.inner.supervisor.context();
         let (ours, theirs) = (layout.clone(), copy.root().to_owned());
         let free_bytes_min = bounds.free_bytes_min;
@@ -165,28 +165,28 @@ impl Executor {
     }
 }
 
-/// Carries what the copy of the ledger names.
-async fn carry(
+/// Copies the segments that the copy of the database names.
+async fn copy_segments(
     ledger: &mut Snapshot,
-    mut carrier: SegmentCopier,
+    mut copier: SegmentCopier,
 ) -> Result<CopyTotals, BackupFailure> {
     let mut last = None;
     loop {
         let segments = ledger.segments(last).await?;
         last = segments.last().copied();
         let is_end = segments.is_empty();
-        carrier = blocking(move || {
+        copier = blocking(move || {
             let names: Vec<SegmentName> = segments.into_iter().map(name).collect();
-            carrier.complete(&names)?;
+            copier.complete(&names)?;
             if is_end {
-                carrier.incomplete()?;
-                carrier.finish()?;
+                copier.incomplete()?;
+                copier.finish()?;
             }
-            Ok(carrier)
+            Ok(copier)
         })
         .await?;
         if is_end {
-            return Ok(carrier.totals());
+            return Ok(copier.totals());
         }
     }
 }
@@ -200,8 +200,8 @@ fn name(segment: SegmentKey) -> SegmentName {
 }
 
 impl BackupFailure {
-    /// What is told of it.
-    fn tell(self, to: &std::path::Path) -> Error {
+    /// The error that the client gets.
+    fn into_error(self, to: &std::path::Path) -> Error {
         let to = to.display();
         match self {
             Self::Another => Error::Conflict(self.to_string()),

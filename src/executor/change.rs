@@ -1,6 +1,5 @@
-//! Changes jobs that have not started, and deletes final ones.
-//!
-//! What hangs on a job's row is the store's business; its segment files are unlinked here.
+//! Changes jobs that have not started, and deletes final ones. The store deletes a job's rows; its
+//! segment files are unlinked here.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +15,8 @@ impl Executor {
     pub async fn update(&self, job: JobRef, change: JobChange) -> Result<Job, Error> {
         match self.inner.store.update(job, change).await? {
             Updated::Done(job) => {
-                // It may stand before others now, or in a queue with a free slot.
-                self.inner.kick.now();
+                // It may precede other jobs now, or be in a queue with a free slot.
+                self.inner.wakeup.wake();
                 Ok(job)
             }
             Updated::Started(job) => Err(Error::Conflict(format!(
@@ -31,8 +30,8 @@ impl Executor {
     }
 
     /// Deletes a final job, its attempts, its output and its segment files; its events stay. Once
-    /// begun it is done to the end, whether or not anybody still waits for it; what a kill
-    /// interrupts, the next start unlinks.
+    /// begun it is completed, even if the future is dropped. If a kill interrupts it, the next
+    /// start unlinks the rest.
     pub async fn delete(&self, job: JobRef) -> Result<(), Error> {
         let executor = self.clone();
         let whole = tokio::spawn(async move { executor.delete_whole(job).await });
@@ -64,7 +63,7 @@ impl Executor {
     }
 }
 
-/// What a job may have in the spool.
+/// The names of all files that a job may have in the spool.
 fn file_names(job: JobNumber, segments: &[(u32, Offset)]) -> BTreeSet<String> {
     let segment = |&(attempt, first_offset): &(u32, Offset)| {
         let name = SegmentName {

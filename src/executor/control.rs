@@ -1,4 +1,4 @@
-//! Wishes about running jobs: committed first, then sent.
+//! Requests to stop, pause, resume or signal a job. All but signals are committed first, then sent.
 
 use super::{Error, Executor};
 use crate::{
@@ -8,23 +8,23 @@ use crate::{
     sys::clock,
 };
 
-/// What can be done to a job.
+/// An action on a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// SIGSTOP to its tree.
     Pause,
     /// SIGCONT to its tree.
     Resume,
-    /// TERM, grace, KILL.
+    /// SIGTERM, then SIGKILL after the job's grace.
     Cancel,
-    /// KILL.
+    /// SIGKILL at once.
     Kill,
-    /// This signal to its group.
+    /// This signal to its process group.
     Signal(i32),
 }
 
 impl Executor {
-    /// Does something to a job and returns it as it stands then. On a final job nothing happens,
+    /// Does an action on a job and returns the job as it is then. On a final job nothing happens,
     /// except that a signal is a conflict.
     pub async fn control(&self, job: JobRef, action: Action, actor: &str) -> Result<Job, Error> {
         match action {
@@ -46,17 +46,17 @@ impl Executor {
                 .to_ms(),
             _ => 0,
         };
-        let wish = StopRequest {
+        let request = StopRequest {
             by: actor.to_owned(),
             cause,
             asked_at_us: clock::now().0,
             grace_ms,
         };
-        let wished = match self.inner.store.request_stop(job, wish.clone()).await {
-            Err(StoreError::DiskFull) => return self.stop_unwritten(job, wish).await,
-            wished => wished?,
+        let requested = match self.inner.store.request_stop(job, request.clone()).await {
+            Err(StoreError::DiskFull) => return self.stop_unwritten(job, request).await,
+            requested => requested?,
         };
-        match wished {
+        match requested {
             StopRequested::NotFound => Err(Error::no_such_job(job)),
             StopRequested::Final(job) => Ok(job),
             StopRequested::Withdrawn(job) => {
@@ -73,25 +73,26 @@ impl Executor {
                     job: job.number,
                     attempt,
                 };
-                // One that finds no place is in the ledger, and is sent again from there.
+                // If it cannot be delivered now, it is sent again from the database.
                 let _ = self.inner.supervisor.stop_job(&shim, key, request);
                 Ok(job)
             }
         }
     }
 
-    /// On a full disk a wish cannot be committed, and the job that filled it must be stoppable all
-    /// the same: the wish goes to the shim, and is forgotten if the server is killed before that.
-    async fn stop_unwritten(&self, job: JobRef, wish: StopRequest) -> Result<Job, Error> {
+    /// On a full disk a request cannot be committed, but the job that filled the disk must be
+    /// stoppable. The request goes to the shim only, and is lost if the server is killed before
+    /// that.
+    async fn stop_unwritten(&self, job: JobRef, request: StopRequest) -> Result<Job, Error> {
         let job = self.get(job, Include::default()).await?;
         let open = self.inner.store.open_attempts().await?;
         let Some(open) = open.into_iter().find(|open| open.number == job.number) else {
             return Err(StoreError::DiskFull.into());
         };
         let supervisor = &self.inner.supervisor;
-        match supervisor.stop_job(&open.shim, AttemptId::of_open(&open), wish) {
+        match supervisor.stop_job(&open.shim, AttemptId::of_open(&open), request) {
             Ok(()) => Ok(job),
-            // Neither written down nor on its way.
+            // Neither committed nor sent.
             Err(_) => Err(StoreError::DiskFull.into()),
         }
     }
@@ -142,7 +143,7 @@ impl Executor {
             )));
         }
         if job.state == JobState::Paused && signal::is_of_job_control(number) {
-            return Err(Error::Conflict(held(job.number, number)));
+            return Err(Error::Conflict(not_while_paused(job.number, number)));
         }
         let sent = self.inner.supervisor.signal(job.number, number).await;
         sent.map_err(|error| Error::Unavailable(format!("{error}; try again")))?;
@@ -150,8 +151,8 @@ impl Executor {
     }
 }
 
-/// Why a paused job is not sent SIGCONT, SIGSTOP and their like.
-fn held(job: JobNumber, number: i32) -> String {
+/// The message for job control signals (SIGCONT, SIGSTOP and the like) to a paused job.
+fn not_while_paused(job: JobNumber, number: i32) -> String {
     let signal = signal::name(number);
     format!("job {job} is paused, and {signal} does not change that; resume it first")
 }

@@ -1,7 +1,8 @@
-//! Jobs that end with the connection that submitted them, unless somebody asks for them in time.
+//! Jobs that are cancelled after the loss of the connection that submitted them, unless another
+//! connection asks for them in time.
 //!
-//! Nothing of it is stored: a restart of the server is no loss, and the next server knows of none.
-//! Who is connected, and when that is over, is said by the doors.
+//! Ties are not stored: a restart of the server does not count as a loss, and the next server has
+//! no ties. The protocol reports which connections there are and when they are lost.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -26,21 +27,21 @@ use crate::{
 /// Most jobs that are tied to connections at once, over all of them.
 pub const TIED_JOBS_MAX: usize = 100_000;
 
-/// From how many ties on those of ended jobs are looked for.
+/// From this many ties on, those of ended jobs are removed from time to time.
 const TIDY_FROM: usize = 256;
 
-/// How many jobs are cancelled at once: their wishes share commits.
+/// How many jobs are cancelled at once: their requests share commits.
 const CANCELS_TOGETHER: usize = 64;
 
-/// Who cancels, in the ledger.
+/// The actor that is recorded for these cancels.
 const ACTOR: &str = "disconnect";
 
-/// What ties a job to its connection.
+/// A job that is tied to its connection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tie {
-    /// The job.
+    /// The job's number.
     pub job: JobNumber,
-    /// From the loss of the connection to the cancel.
+    /// The time from the loss of the connection to the cancel.
     pub delay: Seconds,
 }
 
@@ -53,7 +54,7 @@ impl Tie {
         })
     }
 
-    /// With which delay a job will be tied, if it asks for it.
+    /// The delay with which a job will be tied, if its `on_disconnect` asks for it.
     pub fn delay(job: &JobSpec) -> Option<Seconds> {
         (job.on_disconnect == OnDisconnect::Cancel).then_some(job.disconnect_delay_s)
     }
@@ -73,7 +74,7 @@ struct Tied {
     sessions: HashMap<String, HashSet<JobNumber>>,
     /// Jobs whose connection is lost, by the moment of their cancel.
     due: BTreeSet<(Instant, JobNumber)>,
-    /// At so many ties those of ended jobs are forgotten.
+    /// At this many ties, those of ended jobs are removed.
     tidy_at: usize,
 }
 
@@ -81,16 +82,16 @@ struct Tied {
 struct Owned {
     session: String,
     delay: Duration,
-    /// Tells whether the job has ended, at no cost for it.
+    /// Tells whether the job has ended, without reading the database.
     watch: Watch,
     /// When another connection last asked for it.
     asked_at: Option<Instant>,
-    /// Set once the connection is lost.
+    /// The time of the cancel; set once the connection is lost.
     due: Option<Instant>,
 }
 
 impl Tied {
-    /// The job has this owner from now on, and no other; beyond the bound it has none.
+    /// Ties the job to this owner and no other; beyond the bound, to none.
     fn tie(&mut self, job: JobNumber, owned: Owned) {
         self.untie(job);
         if self.jobs.len() >= self.tidy_at.clamp(TIDY_FROM, TIED_JOBS_MAX) {
@@ -123,7 +124,7 @@ impl Tied {
         }
     }
 
-    /// Forgets what has ended: what is kept is about jobs that may still be cancelled.
+    /// Removes the ties of jobs that have ended.
     fn tidy(&mut self) {
         let ended = |(job, owned): (&JobNumber, &Owned)| owned.watch.has_ended().then_some(*job);
         for job in self.jobs.iter().filter_map(ended).collect::<Vec<_>>() {
@@ -132,14 +133,17 @@ impl Tied {
         self.tidy_at = self.jobs.len() * 2;
     }
 
-    /// Whoever asked behind the last sign of life of a connection asked behind its loss, however
-    /// late that was noticed. Without a delay there is no time to ask in.
-    fn lose(&mut self, session: &str, heard_at: Instant, now: Instant) {
+    /// The connection is lost. A request for a job counts as made after the loss if it came after
+    /// the last sign of life of the connection, even if the loss was noticed later. Without a delay
+    /// there is no time for such a request.
+    fn lose(&mut self, session: &str, last_heard_at: Instant, now: Instant) {
         for job in self.sessions.remove(session).unwrap_or_default() {
             let Some(owned) = self.jobs.get_mut(&job) else {
                 continue;
             };
-            let asked = owned.asked_at.is_some_and(|asked_at| asked_at > heard_at);
+            let asked = owned
+                .asked_at
+                .is_some_and(|asked_at| asked_at > last_heard_at);
             if asked && !owned.delay.is_zero() {
                 self.untie(job);
             } else {
@@ -158,7 +162,7 @@ impl Tied {
         }
     }
 
-    /// Takes the jobs whose time has come.
+    /// Removes and returns the jobs that are to be cancelled by now.
     fn take_due(&mut self, now: Instant) -> Vec<JobNumber> {
         let due = self.due.iter().take_while(|(due, _)| *due <= now);
         let due: Vec<JobNumber> = due.map(|(_, job)| *job).collect();
@@ -186,7 +190,7 @@ impl Ties {
     }
 
     fn tied(&self) -> MutexGuard<'_, Tied> {
-        // What a panic could leave half-done is a tie that cancels nothing.
+        // A panic can at worst leave a tie that cancels nothing.
         lock(&self.tied)
     }
 }
@@ -217,9 +221,9 @@ impl Executor {
         })
     }
 
-    /// Ties jobs to the connection that submitted them; the one before, if there was one, has
-    /// them no more. To be told after every submit that succeeded, also of a job that an
-    /// idempotency key named: the connection that submitted it last is the one that counts.
+    /// Ties jobs to the connection that submitted them, and to no other. To be called after every
+    /// successful submit, also if an idempotency key named an earlier job: the connection that
+    /// submitted it last counts.
     pub async fn tie(&self, session: &str, ties: &[Tie]) {
         if ties.is_empty() {
             return;
@@ -235,29 +239,29 @@ impl Executor {
             let owned = owned(tie);
             self.inner.ties.tied().tie(tie.job, owned);
         }
-        // Some may have ended before they were watched.
+        // Jobs may have ended before they were watched.
         let jobs = ties.iter().map(|tie| tie.job).collect();
         match self.inner.store.final_among(jobs).await {
             Ok(ended) => {
                 let mut tied = self.inner.ties.tied();
                 ended.into_iter().for_each(|job| tied.untie(job));
             }
-            // They are kept until their connection ends, and cancelling them changes nothing.
-            Err(error) => tracing::debug!(%error, "cannot tell which tied jobs have ended"),
+            // Their ties stay until their connection ends; cancelling an ended job changes nothing.
+            Err(error) => tracing::debug!(%error, "it is unknown which tied jobs have ended"),
         }
     }
 
-    /// A connection asks for a job (`job.get`, `job.tail`): if the one that it was tied to is
-    /// lost, that means nothing more, for good.
+    /// A connection asks for a job (`job.get`, `job.tail`). If the connection that the job was tied
+    /// to is lost, the job is not cancelled any more.
     pub fn asked_for(&self, session: &str, job: JobNumber) {
         self.inner.ties.tied().ask(session, job, Instant::now());
     }
 
-    /// A connection is lost, and not because the server stops. Every request of it has taken
-    /// effect; `heard_at` is when it was last known to be there.
-    pub fn disconnected(&self, session: &str, heard_at: Instant) {
+    /// A connection is lost, and not because the server stops. All its requests have taken effect;
+    /// `last_heard_at` is the time of its last sign of life.
+    pub fn disconnected(&self, session: &str, last_heard_at: Instant) {
         let ties = &self.inner.ties;
-        ties.tied().lose(session, heard_at, Instant::now());
+        ties.tied().lose(session, last_heard_at, Instant::now());
         ties.lost.notify_one();
     }
 
@@ -279,13 +283,13 @@ mod tests {
     use super::*;
     use crate::output::Hub;
 
-    struct Desk {
+    struct Fixture {
         hub: Hub,
         tied: Tied,
         now: Instant,
     }
 
-    impl Desk {
+    impl Fixture {
         fn new() -> Self {
             let (arms, _) = mpsc::unbounded_channel();
             Self {
@@ -327,77 +331,85 @@ mod tests {
 
     #[test]
     fn a_lost_connection_cancels_what_it_owns_each_in_its_time() {
-        let mut desk = Desk::new();
-        desk.tie("a", 1, 10);
-        desk.tie("a", 2, 0);
-        desk.tie("b", 3, 0);
-        assert!(desk.due_after(99).is_empty(), "nobody is lost");
-        desk.lose("a");
-        assert_eq!(desk.due_after(0), [2]);
-        assert!(desk.due_after(9).is_empty());
-        assert_eq!(desk.due_after(10), [1]);
-        desk.lose("b");
-        assert_eq!(desk.due_after(0), [3]);
-        assert!(desk.is_empty());
+        let mut fixture = Fixture::new();
+        fixture.tie("a", 1, 10);
+        fixture.tie("a", 2, 0);
+        fixture.tie("b", 3, 0);
+        assert!(fixture.due_after(99).is_empty(), "no connection is lost");
+        fixture.lose("a");
+        assert_eq!(fixture.due_after(0), [2]);
+        assert!(fixture.due_after(9).is_empty());
+        assert_eq!(fixture.due_after(10), [1]);
+        fixture.lose("b");
+        assert_eq!(fixture.due_after(0), [3]);
+        assert!(fixture.is_empty());
     }
 
     #[test]
     fn the_last_connection_that_submitted_it_owns_a_job() {
-        let mut desk = Desk::new();
-        desk.tie("a", 1, 5);
-        desk.tie("b", 1, 5);
-        desk.lose("a");
-        assert!(desk.due_after(5).is_empty());
-        desk.lose("b");
-        desk.tie("c", 1, 5);
-        assert!(desk.due_after(5).is_empty(), "a new owner came in time");
-        desk.lose("c");
-        assert_eq!(desk.due_after(5), [1]);
-        assert!(desk.is_empty());
+        let mut fixture = Fixture::new();
+        fixture.tie("a", 1, 5);
+        fixture.tie("b", 1, 5);
+        fixture.lose("a");
+        assert!(fixture.due_after(5).is_empty());
+        fixture.lose("b");
+        fixture.tie("c", 1, 5);
+        assert!(fixture.due_after(5).is_empty(), "a new owner came in time");
+        fixture.lose("c");
+        assert_eq!(fixture.due_after(5), [1]);
+        assert!(fixture.is_empty());
     }
 
     #[test]
     fn asking_behind_a_loss_calls_it_off_and_asking_before_does_not() {
-        let mut desk = Desk::new();
-        let before = desk.now - Duration::from_secs(1);
-        desk.tie("a", 1, 5);
-        desk.tie("a", 2, 5);
-        desk.tied.ask("b", 2, before);
-        desk.lose("a");
-        desk.tied.ask("b", 1, desk.now);
-        assert_eq!(desk.due_after(5), [2]);
-        assert!(desk.is_empty());
+        let mut fixture = Fixture::new();
+        let before = fixture.now - Duration::from_secs(1);
+        fixture.tie("a", 1, 5);
+        fixture.tie("a", 2, 5);
+        fixture.tied.ask("b", 2, before);
+        fixture.lose("a");
+        fixture.tied.ask("b", 1, fixture.now);
+        assert_eq!(fixture.due_after(5), [2]);
+        assert!(fixture.is_empty());
     }
 
     #[test]
     fn a_loss_that_is_noticed_late_was_one_before() {
-        let mut desk = Desk::new();
-        let later = desk.now + Duration::from_secs(1);
-        desk.tie("a", 1, 5);
-        desk.tie("a", 2, 5);
-        desk.tie("a", 3, 0);
-        desk.tied.ask("b", 1, later);
-        desk.tied.ask("a", 2, later);
-        desk.tied.ask("b", 3, later);
-        desk.lose("a");
-        assert_eq!(desk.due_after(0), [3], "without a delay nobody is in time");
-        assert_eq!(desk.due_after(5), [2], "only what others asked for goes on");
-        assert!(desk.is_empty());
+        let mut fixture = Fixture::new();
+        let later = fixture.now + Duration::from_secs(1);
+        fixture.tie("a", 1, 5);
+        fixture.tie("a", 2, 5);
+        fixture.tie("a", 3, 0);
+        fixture.tied.ask("b", 1, later);
+        fixture.tied.ask("a", 2, later);
+        fixture.tied.ask("b", 3, later);
+        fixture.lose("a");
+        assert_eq!(
+            fixture.due_after(0),
+            [3],
+            "without a delay no request is in time"
+        );
+        assert_eq!(
+            fixture.due_after(5),
+            [2],
+            "only what others asked for goes on"
+        );
+        assert!(fixture.is_empty());
     }
 
     #[test]
     fn what_has_ended_is_forgotten() {
-        let mut desk = Desk::new();
+        let mut fixture = Fixture::new();
         let many = 10 * TIDY_FROM as JobNumber;
         for job in 1..=many {
-            desk.tie("a", job, 5);
+            fixture.tie("a", job, 5);
             if job % 2 == 0 {
-                desk.hub.ended(job);
+                fixture.hub.ended(job);
             }
         }
-        assert!(desk.tied.jobs.len() < many as usize);
-        desk.tied.tidy();
-        assert_eq!(desk.tied.jobs.len(), many as usize / 2);
-        assert_eq!(desk.tied.sessions["a"].len(), many as usize / 2);
+        assert!(fixture.tied.jobs.len() < many as usize);
+        fixture.tied.tidy();
+        assert_eq!(fixture.tied.jobs.len(), many as usize / 2);
+        assert_eq!(fixture.tied.sessions["a"].len(), many as usize / 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Why the executor does not do what it was asked for, in the words that a user reads.
+//! Why the executor refuses or fails a request, with the messages that users read.
 
 use std::{borrow::Cow, io};
 
@@ -9,59 +9,59 @@ use crate::{
     store::{BatchRefused, StoreError, SubmitError},
 };
 
-/// Why the executor does not do what it was asked for. The message says what to do.
+/// Why the executor refuses or fails a request. The message says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// There is no such job, queue, …
+    /// There is no such job or queue.
     #[error("{0}")]
     NotFound(String),
-    /// A value is wrong. `output_bytes` is set where an offset lies beyond the end.
+    /// A value is wrong. `output_bytes` is set if an offset lies beyond the end.
     #[error("{message}")]
     Invalid {
-        /// What is wrong.
+        /// What is wrong, and what would be right.
         message: String,
-        /// The end of the output.
+        /// The end of the output, bytes.
         output_bytes: Option<Offset>,
     },
-    /// Nobody may do that, whoever asks.
+    /// No user may do that.
     #[error("{message}")]
     Forbidden {
         /// The rule that forbids it.
         rule: String,
-        /// What was wanted, and what is allowed.
+        /// What was asked for, and what is allowed.
         message: String,
     },
-    /// The state of things does not allow it.
+    /// The state of the job or queue does not allow it.
     #[error("{0}")]
     Conflict(String),
     /// A bound is reached.
     #[error("{message}")]
     Limit {
-        /// Its name.
+        /// The name of the bound, as in the protocol.
         limit: Cow<'static, str>,
-        /// How far it is, and what to do.
+        /// The bound's value, and what to do.
         message: String,
     },
-    /// The disk is full, or something else is short. Trying again later may help.
+    /// The disk is full, or another resource is short. Trying again later may help.
     #[error("{0}")]
     Unavailable(String),
-    /// The server is about to end; the next one is to be asked.
+    /// The server is stopping. The next one may do it.
     #[error("the server is stopping; reconnect and try again")]
     Stopping,
-    /// Our own failure; the cause is in the log.
+    /// The server's own failure; its log has the cause.
     #[error("{0}")]
     Internal(String),
 }
 
 impl Error {
-    /// Nobody has this number or id.
+    /// No job has this number or id.
     pub(super) fn no_such_job(job: JobRef) -> Self {
         Self::NotFound(format!(
             "there is no job {job}; a list of the jobs shows which there are"
         ))
     }
 
-    /// Something that is only done to final jobs.
+    /// The request needs a final job.
     pub(super) fn not_final(job: &Job, what: &str) -> Self {
         Self::Conflict(format!(
             "job {} is {}; only a final job can be {what}: cancel it first, or wait for its end",
@@ -70,19 +70,19 @@ impl Error {
         ))
     }
 
-    /// Nobody has made this queue, or somebody has deleted it.
+    /// The queue was never made, or was deleted.
     pub(super) fn no_such_queue(queue: &str) -> Self {
         Self::NotFound(format!(
             "there is no queue {queue:?}; make it first, or take one that a list of the queues shows"
         ))
     }
 
-    /// The server is about to end.
+    /// The server is stopping.
     pub(super) fn stopping() -> Self {
         Self::Stopping
     }
 
-    /// A reader begins behind the end.
+    /// A reader begins beyond the end.
     pub(super) fn beyond_end(output_bytes: Offset) -> Self {
         Self::Invalid {
             message: format!(
@@ -160,9 +160,9 @@ impl From<SubmitError> for Error {
 /// Why a batch of jobs is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchError {
-    /// The first entry that was refused; `None` where it is nobody's fault.
+    /// The index of the first entry that was refused; `None` if no single entry is the cause.
     pub index: Option<usize>,
-    /// Why.
+    /// Why it is refused.
     pub error: Error,
 }
 
@@ -185,7 +185,7 @@ impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(error) => error.into(),
-            // A reader that panicked comes as this kind; what the kernel refuses never does.
+            // A reader that panicked has the kind `Other`; an error of the kernel never has.
             ReadError::Segment(cause) if cause.kind() != io::ErrorKind::Other => {
                 tracing::warn!(%cause, "a segment cannot be read now");
                 Self::Unavailable(format!("the output cannot be read now: {cause}; try again"))

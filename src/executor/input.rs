@@ -1,4 +1,4 @@
-//! Input for the stdin of interactive jobs: kept before the start, else passed on to the shim.
+//! Input for the stdin of interactive jobs: stored before the start, later passed on to the shim.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use crate::{
     supervisor::AttemptId,
 };
 
-/// How long an input waits for the verdict about an attempt whose shim does not answer.
-const VERDICT_MAX: Duration = Duration::from_secs(1);
+/// How long an input waits for a decision about an attempt whose shim does not answer.
+const DECISION_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Name of the bound of the bytes that wait for a process to read them.
+/// The name of the bound on the bytes that wait for the process to read them.
 const BYTES_LIMIT: &str = "input_bytes_max";
-/// Name of the bound of the inputs that wait for the start.
+/// The name of the bound on the inputs that wait for the start.
 const KEPT_LIMIT: &str = "inputs_kept_max";
 
 impl Executor {
-    /// Takes an input whole, or says why not; how many bytes were accepted. One whose `write_id` is
-    /// known is answered as it was the first time.
+    /// Takes an input as a whole or not at all; returns how many bytes were accepted. An input
+    /// whose `write_id` is known is answered as it was the first time.
     pub async fn input(&self, job: JobRef, input: Input) -> Result<u64, Error> {
         if input.data.len() > Input::BYTES_MAX {
             return Err(too_long(input.data.len()));
@@ -48,8 +48,9 @@ impl Executor {
                         attempt,
                     };
                     self.inner.last_inputs.note(&self.inner.hub, number);
-                    let silent = silent.get_or_insert_with(|| Silent::new(key, &self.inner.hub));
-                    silent.look(key)?;
+                    let silent =
+                        silent.get_or_insert_with(|| SilentShim::new(key, &self.inner.hub));
+                    silent.check(key)?;
                     let passed_on = self.inner.supervisor.input(&shim, key, input.clone());
                     if let Ok(answer) = passed_on.await {
                         return accepted(number, bytes, answer);
@@ -61,27 +62,28 @@ impl Executor {
     }
 }
 
-/// A shim that did not answer, as long as there may be another word about its attempt: one that is
-/// proven never to have started is void, and its job takes inputs again.
-struct Silent {
+/// A shim that did not answer, while its attempt may still be decided about: if it is proven never
+/// to have started, it becomes void, and its job takes inputs again.
+struct SilentShim {
     key: AttemptId,
     watch: Watch,
     until: Instant,
     is_over: bool,
 }
 
-impl Silent {
+impl SilentShim {
     fn new(key: AttemptId, hub: &Hub) -> Self {
         Self {
             key,
             watch: hub.watch(key.job),
-            until: Instant::now() + VERDICT_MAX,
+            until: Instant::now() + DECISION_WAIT_MAX,
             is_over: false,
         }
     }
 
-    /// Before the shim of `key` is asked.
-    fn look(&mut self, key: AttemptId) -> Result<(), Error> {
+    /// To be called before the shim of `key` is asked. Fails if it was asked before and is still
+    /// silent.
+    fn check(&mut self, key: AttemptId) -> Result<(), Error> {
         self.watch.look();
         if self.is_over && key == self.key {
             return Err(Error::Unavailable(format!(
@@ -94,14 +96,15 @@ impl Silent {
         Ok(())
     }
 
-    /// It did not answer: waits for the verdict about its attempt, or until that takes too long.
+    /// To be called when the shim did not answer: waits for a decision about its attempt, up to
+    /// `DECISION_WAIT_MAX` since the first one did not answer.
     async fn wait(&mut self) {
-        let verdict = timeout_at(self.until, self.watch.changed()).await;
-        self.is_over |= !matches!(verdict, Ok(Ok(())));
+        let decision = timeout_at(self.until, self.watch.changed()).await;
+        self.is_over |= !matches!(decision, Ok(Ok(())));
     }
 }
 
-/// What the answer to an input of so many bytes means.
+/// Turns the shim's answer to an input of `bytes` bytes into the result.
 fn accepted(job: JobNumber, bytes: usize, answer: InputAnswer) -> Result<u64, Error> {
     match answer {
         InputAnswer::Accepted { bytes } => Ok(bytes),

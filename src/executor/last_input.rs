@@ -1,7 +1,7 @@
-//! When each running job was last given input or resumed: whoever has just spoken to a job does not
-//! call it quiet before it had time to answer.
+//! Remembers when each running job was last given input or resumed: a job does not count as quiet
+//! before it had time to answer.
 //!
-//! Kept in memory only; what was said before a restart of the server counts no more.
+//! It is kept in memory only; inputs before a restart of the server are forgotten.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use crate::{
     sys::lock,
 };
 
-/// From how many jobs on those that have ended are looked for.
+/// From this many jobs on, those that have ended are removed from time to time.
 const TIDY_FROM: usize = 256;
 
 /// The last inputs of all jobs that have not ended.
@@ -26,14 +26,14 @@ pub(super) struct LastInputs(Mutex<InputTimes>);
 
 #[derive(Debug, Default)]
 struct InputTimes {
-    /// With something that tells whether the job has ended, at no cost for it.
+    /// The time of the last input, and a watch that tells whether the job has ended.
     jobs: HashMap<JobNumber, (Instant, Watch)>,
-    /// At so many jobs those that have ended are forgotten.
+    /// At this many jobs, those that have ended are removed.
     tidy_at: usize,
 }
 
 impl LastInputs {
-    /// The job is given input now, or goes on after a pause.
+    /// Notes that the job is given input now, or goes on after a pause.
     pub(super) fn note(&self, hub: &Hub, job: JobNumber) {
         let now = Instant::now();
         let mut inputs = self.inputs();
@@ -48,7 +48,7 @@ impl LastInputs {
         inputs.jobs.insert(job, (now, hub.watch(job)));
     }
 
-    /// How long ago the job was given input or went on.
+    /// How long ago the job was given input or went on; `None` if that is not known.
     pub(super) fn age(&self, job: JobNumber) -> Option<Duration> {
         let inputs = self.inputs();
         inputs.jobs.get(&job).map(|(at, _)| at.elapsed())

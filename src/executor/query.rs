@@ -1,17 +1,17 @@
-//! Asking the history: one statement, by a process of its own.
-//!
-//! What a statement may do is the business of `query`.
+//! Queries over the history: one statement, in a process of its own. `query` decides what a
+//! statement may do.
 
 use super::{Error, Executor};
 use crate::query::{QueryAnswer, QueryParams};
 
 impl Executor {
-    /// The rows of one statement of a user over the views of the history: at most `rows_max`, or as
-    /// the setting says, and of at most `bytes_max` bytes as JSON. Dropping the future stops it.
+    /// The rows of a user's statement over the views of the history: up to `rows_max`, or the
+    /// setting's bound, and up to `bytes_max` bytes as JSON. Dropping the future stops the
+    /// statement.
     ///
     /// # Errors
     ///
-    /// The statement is wrong or not allowed, or takes more than queries may have.
+    /// The statement is wrong or not allowed, or exceeds a bound of queries.
     pub async fn query(
         &self,
         sql: String,

@@ -1,7 +1,7 @@
-//! Queues, and what their defaults make of a NewJob.
+//! Queues, and how their defaults complete a NewJob.
 //!
-//! The defaults are kept in memory beside the ledger: every submit reads them, and this server is
-//! the only one that changes them.
+//! The defaults are also kept in memory: every submit reads them, and only this server changes
+//! them.
 
 use std::{
     collections::HashMap,
@@ -17,16 +17,16 @@ use crate::{
     store::{QueueDeleted, QueueSet, Store, StoreError},
 };
 
-/// What queues give to jobs that do not name it.
+/// The values that queues give to jobs that do not set them.
 #[derive(Debug)]
 pub(super) struct Defaults {
     by_queue: RwLock<HashMap<String, Arc<Map<String, Value>>>>,
-    /// Held from a change's commit until it is known here: the last one committed stays.
+    /// Held from a change's commit until it is in memory, so that the last one committed stays.
     changing: Mutex<()>,
 }
 
 impl Defaults {
-    /// Reads them from the ledger.
+    /// Reads them from the database.
     pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
         let queues = store.queues().await?.into_iter();
         let by_queue = queues
@@ -57,8 +57,8 @@ impl Defaults {
 }
 
 impl Executor {
-    /// Reads a NewJob, with its queue's defaults where it names nothing. The key `tail` is passed
-    /// over.
+    /// Reads a NewJob, with its queue's defaults for what it does not set. The key `tail` is
+    /// ignored.
     pub fn read_new_job(&self, object: &Map<String, Value>) -> Result<JobSpec, NewJobRefusal> {
         let queue = object.get("queue").and_then(Value::as_str);
         match self.inner.defaults.of(queue.unwrap_or(JobSpec::QUEUE)) {
@@ -72,13 +72,13 @@ impl Executor {
         Ok(self.inner.store.queues().await?)
     }
 
-    /// Creates a queue or changes it. What the change lets start, starts.
+    /// Creates a queue or changes it. Jobs that may start because of the change are started.
     pub async fn set_queue(&self, change: QueueChange) -> Result<Queue, Error> {
         let _alone = self.inner.defaults.changing.lock().await;
         match self.inner.store.set_queue(change).await? {
             QueueSet::Done(queue) => {
                 self.inner.defaults.set(&queue.name, &queue.defaults);
-                self.inner.kick.now();
+                self.inner.wakeup.wake();
                 Ok(queue)
             }
             QueueSet::TooMany => {
@@ -94,7 +94,7 @@ impl Executor {
         }
     }
 
-    /// Takes a queue away whose jobs are all final.
+    /// Deletes a queue whose jobs are all final.
     pub async fn delete_queue(&self, name: &str) -> Result<(), Error> {
         if Queue::BUILT_IN.contains(&name) {
             return Err(Error::Conflict(format!(

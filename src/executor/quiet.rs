@@ -1,6 +1,5 @@
-//! When a running job has gone quiet: nothing written, nobody has spoken to it.
-//!
-//! What else can be waited for is `until`'s business.
+//! Decides when a running job has gone quiet: it has written nothing and got no input for some
+//! time. `until` has the other conditions of a wait.
 
 use std::time::Duration;
 
@@ -17,12 +16,12 @@ use crate::{
     sys::clock,
 };
 
-/// Shortest time between two looks whether a job has gone quiet.
+/// The shortest time between two looks whether a job has gone quiet.
 const LOOKS_MIN: Duration = Duration::from_millis(50);
 
 impl Executor {
-    /// Waits until a job runs and has been silent for so long.
-    pub(super) async fn quiet(
+    /// Waits until a job runs and has been silent for `length`.
+    pub(super) async fn until_quiet(
         &self,
         one: &mut WaitedJob,
         until: &Until,
@@ -35,39 +34,39 @@ impl Executor {
             if !self.look_again(one).await? {
                 return Ok(WaitState::Impossible);
             }
-            if let WaitState::Impossible = until.standing(&one.job) {
+            if let WaitState::Impossible = until.state(&one.job) {
                 return Ok(WaitState::Impossible);
             }
             let runs = one.job.state == JobState::Running && one.job.started_at.is_some();
-            let lasts = match runs {
+            let silent_for = match runs {
                 true => Some(self.silence(one, &mut silence).await?),
                 false => None,
             };
-            if lasts.is_some_and(|lasts| lasts >= length) {
+            if silent_for.is_some_and(|silent_for| silent_for >= length) {
                 return Ok(WaitState::Met(None));
             }
             drop(look.take());
-            let left = lasts.map(|lasts| (length - lasts).max(LOOKS_MIN));
+            let left = silent_for.map(|silent_for| (length - silent_for).max(LOOKS_MIN));
             changed_or_after(&mut one.watch, left).await?;
         }
     }
 
-    /// How long a running job has been silent, and nobody has spoken to it either.
+    /// How long a running job has written nothing and got no input.
     async fn silence(
         &self,
         one: &WaitedJob,
         silence: &mut SilenceTimer,
     ) -> Result<Duration, Error> {
         let (sign, age) = self.sign_of_life(one).await?;
-        let lasts = silence.lasts(sign, age);
+        let silent_for = silence.silent_for(sign, age);
         let spoken_to = self.inner.last_inputs.age(one.job.number);
-        Ok(spoken_to.map_or(lasts, |age| lasts.min(age)))
+        Ok(spoken_to.map_or(silent_for, |age| silent_for.min(age)))
     }
 
-    /// The last sign of life of a running job, and how long ago it came: by the clock that nobody
-    /// sets, as far as that tells.
+    /// The last sign of life of a running job, and how long ago it came: by the monotonic clock, as
+    /// far as that is known.
     async fn sign_of_life(&self, one: &WaitedJob) -> Result<(Sign, Duration), Error> {
-        let _place = self.place_to_read().await?;
+        let _slot = self.read_slot().await?;
         let (store, log, number) = (&self.inner.store, &self.inner.log, one.job.number);
         let Some(life) = store.life_signs(number).await? else {
             return Err(Error::no_such_job(JobRef::Number(number)));
@@ -78,11 +77,11 @@ impl Executor {
             attempt: life.attempt,
             resumed: life.resumed.map(|(event, _)| event),
         };
-        if forgets(&job) {
+        if may_drop_output(&job) {
             sign.reaches = sign.reaches.max(one.watch.grown_to());
-            // Only the shim knows of more: what it says is found by the next look.
+            // Only the shim knows of more bytes: the next look finds what it reports.
             one.watch.arm(sign.reaches).map_err(stopping)?;
-            // Nobody notes when bytes come that are dropped.
+            // The time of dropped bytes is not recorded.
             return Ok((sign, Duration::ZERO));
         }
         let mut cursor = Cursor::new(job.output_bytes.saturating_sub(1));
@@ -92,19 +91,18 @@ impl Executor {
         let written_us = batch
             .boottime_us
             .filter(|_| batch.items.last().is_some_and(is_current));
-        // One that has not started yet is not silent yet.
+        // An attempt without a start has been silent for no time.
         let started = life.start_ticks.map_or(Duration::ZERO, clock::since_ticks);
         let age = written_us.map_or(started, clock::since_boottime);
         Ok((sign, age.min(self.resumed_before(number, &life, started))))
     }
 
-    /// How long ago a job last went on after a pause; as long as it has been there where it never
-    /// was paused.
+    /// How long ago a job last went on after a pause; `started` if it never was paused.
     fn resumed_before(&self, number: JobNumber, life: &LifeSigns, started: Duration) -> Duration {
         match (life.resumed, self.inner.last_inputs.age(number)) {
             (None, _) => started,
             (Some(_), Some(age)) => age,
-            // By a server before this one: only the wall clock knows.
+            // An earlier server resumed it: only the wall clock tells when.
             (Some((_, at)), None) => {
                 let age_us = u64::try_from(clock::now().0 - at.0).unwrap_or(0);
                 Duration::from_micros(age_us).min(started)
@@ -113,9 +111,9 @@ impl Executor {
     }
 }
 
-/// Whether what a job writes is dropped as it comes, or may be: how many lines there are is not
-/// known.
-fn forgets(job: &Job) -> bool {
+/// Whether new output of a job is dropped as it comes, or may be: the number of its lines is not
+/// known here, so a bound on lines counts as reached.
+fn may_drop_output(job: &Job) -> bool {
     let OutputPolicy {
         max_bytes,
         max_lines,
@@ -125,8 +123,8 @@ fn forgets(job: &Job) -> bool {
     when_full == WhenFull::DropNewest && (at_bound || max_lines.is_some())
 }
 
-/// Waits until the job's row has changed, or for so long. Growth wakes nobody here: what it means
-/// is asked when the time is over.
+/// Waits until the job's row has changed, or for this time. Growth of the output does not end the
+/// wait: the next look finds it when the time is over.
 async fn changed_or_after(watch: &mut Watch, after: Option<Duration>) -> Result<(), Error> {
     let at = after.and_then(|after| Instant::now().checked_add(after));
     tokio::select! {
@@ -142,14 +140,14 @@ async fn row_changed(watch: &mut Watch) -> Result<(), HubClosed> {
     Ok(())
 }
 
-/// What of a running job changes with each sign of life.
+/// The facts about a running job of which one changes with each sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sign {
-    /// How far its output reaches.
+    /// The end of its output.
     reaches: Offset,
-    /// Which attempt runs.
+    /// The attempt that runs.
     attempt: u32,
-    /// The event with which it last went on after a pause.
+    /// The number of the event of its last resume.
     resumed: Option<i64>,
 }
 
@@ -161,8 +159,8 @@ struct SilenceTimer {
 }
 
 impl SilenceTimer {
-    /// How long it lasts, where the newest sign of life is said to be so old.
-    fn lasts(&mut self, sign: Sign, age: Duration) -> Duration {
+    /// How long the silence has lasted, if the newest sign of life is `age` old by its own record.
+    fn silent_for(&mut self, sign: Sign, age: Duration) -> Duration {
         let now = Instant::now();
         let looked_at = self.looked_at.replace(now);
         if let Some((last, since)) = self.last
@@ -170,11 +168,11 @@ impl SilenceTimer {
         {
             return now - since;
         }
-        // A sign that was not there at the last look came after it, whatever it says.
+        // A sign that was not there at the last look came after it, whatever its record says.
         let unseen = looked_at.map_or(Duration::MAX, |looked_at| now - looked_at);
-        let lasts = age.min(unseen);
-        self.last = now.checked_sub(lasts).map(|since| (sign, since));
-        lasts
+        let silent_for = age.min(unseen);
+        self.last = now.checked_sub(silent_for).map(|since| (sign, since));
+        silent_for
     }
 }
 
@@ -195,26 +193,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_begins_with_the_last_sign_of_life() {
         let mut silence = SilenceTimer::default();
-        assert_eq!(silence.lasts(reaching(5), 3 * SECOND), 3 * SECOND);
+        assert_eq!(silence.silent_for(reaching(5), 3 * SECOND), 3 * SECOND);
         tokio::time::advance(2 * SECOND).await;
-        // Once seen, it is the steady clock of this wait that counts.
-        assert_eq!(silence.lasts(reaching(5), Duration::ZERO), 5 * SECOND);
-        assert_eq!(silence.lasts(reaching(6), Duration::ZERO), Duration::ZERO);
+        // Once it was seen, the monotonic clock of this wait counts.
+        assert_eq!(silence.silent_for(reaching(5), Duration::ZERO), 5 * SECOND);
+        assert_eq!(
+            silence.silent_for(reaching(6), Duration::ZERO),
+            Duration::ZERO
+        );
         tokio::time::advance(SECOND).await;
-        assert_eq!(silence.lasts(reaching(6), Duration::ZERO), SECOND);
+        assert_eq!(silence.silent_for(reaching(6), Duration::ZERO), SECOND);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_not_there_at_the_last_look_came_after_it() {
         let mut silence = SilenceTimer::default();
         let day = 86_400 * SECOND;
-        assert_eq!(silence.lasts(reaching(5), Duration::ZERO), Duration::ZERO);
+        assert_eq!(
+            silence.silent_for(reaching(5), Duration::ZERO),
+            Duration::ZERO
+        );
         tokio::time::advance(2 * SECOND).await;
-        assert_eq!(silence.lasts(reaching(6), day), 2 * SECOND);
+        assert_eq!(silence.silent_for(reaching(6), day), 2 * SECOND);
         let resumed = Sign {
             resumed: Some(7),
             ..reaching(6)
         };
-        assert_eq!(silence.lasts(resumed, day), Duration::ZERO);
+        assert_eq!(silence.silent_for(resumed, day), Duration::ZERO);
     }
 }

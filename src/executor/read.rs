@@ -1,4 +1,4 @@
-//! Reading output: tails, and single reads.
+//! Reads output: tails, and single reads.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
     store::Include,
 };
 
-/// A reader that replays from an offset and then follows: nothing but a cursor. Dropping it ends
-/// it. A reader that does not call `next` costs nothing.
+/// A reader that replays output from an offset and then follows it. Dropping it ends it. While it
+/// is not asked for events it costs nothing but its memory.
 #[derive(Debug)]
 pub struct Tail(output::OutputTail);
 
 impl Tail {
-    /// Whose output it is.
+    /// The job whose output it reads.
     pub fn job_id(&self) -> JobId {
         self.0.job_id()
     }
@@ -33,30 +33,30 @@ impl Tail {
         Ok(self.0.next().await?)
     }
 
-    /// Waits until a look may find something; holds no output meanwhile. Cancel-safe.
+    /// Waits until `look` may find something; holds no output meanwhile. Cancel-safe.
     pub async fn ready(&mut self) -> Result<(), Error> {
         Ok(self.0.ready().await?)
     }
 
-    /// The next event that is there, without waiting for output. Cancel-safe.
+    /// The next event if it is there already; does not wait for output. Cancel-safe.
     pub async fn look(&mut self) -> Result<Observed, Error> {
         Ok(self.0.look().await?)
     }
 
-    /// Whether it holds events that a look will return.
+    /// Whether it holds events that `look` will return.
     pub fn holds_events(&self) -> bool {
         self.0.holds_events()
     }
 }
 
-/// What a read shall return.
+/// What a read is to return.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReadOptions {
     /// Where to begin.
     pub from: Offset,
-    /// At most so many bytes, cut exactly.
+    /// Return up to this many bytes, cut exactly.
     pub max_bytes: u64,
-    /// How long to wait for the first byte.
+    /// How long to wait for the first byte; zero for not at all.
     pub wait: Duration,
     /// Only these streams; `None`: all.
     pub streams: Option<Vec<Stream>>,
@@ -65,20 +65,20 @@ pub struct ReadOptions {
 /// One item of a read.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReadItem {
-    /// Bytes.
+    /// Bytes of one stream.
     Chunk(Chunk),
-    /// Missing bytes.
+    /// A range of missing bytes.
     Gap(Gap),
 }
 
-/// What was read.
+/// The result of a read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Read {
-    /// In offset order.
+    /// The chunks and gaps, in the order of their offsets.
     pub items: Vec<ReadItem>,
-    /// Where to go on.
+    /// The offset for the next read.
     pub next_offset: Offset,
-    /// The job, once it is final and read through.
+    /// The job, if it is final and its output was read to the end.
     pub end: Option<Box<Job>>,
 }
 
@@ -132,8 +132,8 @@ impl Executor {
         }
     }
 
-    /// The last bytes of a job's output as one chunk: at most `bytes_max`, not across a gap, named
-    /// after the stream of its last byte.
+    /// The last bytes of a job's output as one chunk: up to `bytes_max`, not across a gap, with the
+    /// stream of its last byte.
     pub(super) async fn last_output(
         &self,
         job: &Job,
@@ -192,13 +192,13 @@ fn keep_last(mut chunk: Chunk, bytes_max: usize) -> Chunk {
     chunk
 }
 
-/// How far one read looks for bytes of the streams that it shall return, bytes.
+/// How far one read searches for bytes of the requested streams, bytes.
 const SCAN_BYTES_MAX: u64 = 64 << 20;
 
-/// Most items of one read: more would not fit into a message either.
+/// Most items of one read: more would not fit into a message.
 const ITEMS_MAX: usize = 8192;
 
-/// A read as far as it has come.
+/// The progress of a read.
 struct ReadProgress<'a> {
     streams: Option<&'a [Stream]>,
     budget: u64,
@@ -220,7 +220,8 @@ impl<'a> ReadProgress<'a> {
         }
     }
 
-    /// Reads until the budget is used up or the end as it stands is reached; returns the latter.
+    /// Reads until the budget is used up or the present end is reached; returns whether the end
+    /// was.
     async fn fill(&mut self, log: &output::Log, number: i64) -> Result<bool, Error> {
         while self.budget > 0 && self.has_room() {
             let batch = log
@@ -240,7 +241,8 @@ impl<'a> ReadProgress<'a> {
         self.items.len() < ITEMS_MAX && self.next - self.from < SCAN_BYTES_MAX
     }
 
-    /// Whether there is something to return, be it only that so much was passed over.
+    /// Whether there is something to return: items, or `SCAN_BYTES_MAX` of other streams that were
+    /// skipped.
     fn is_enough(&self) -> bool {
         !self.items.is_empty() || self.next - self.from >= SCAN_BYTES_MAX
     }

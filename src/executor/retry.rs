@@ -1,6 +1,4 @@
-//! Submits a final job once more.
-//!
-//! It becomes another job; what the first one was is not touched.
+//! Submits a final job once more, as a new job. The old one is not changed.
 
 use super::{Error, Executor};
 use crate::{
@@ -26,7 +24,7 @@ impl Executor {
         self.check_ties(std::slice::from_ref(&again))?;
         match self.submit_as(again, Some(old.id), actor).await {
             Ok(submitted) => Ok(submitted.job),
-            // The job is there; its queue is not.
+            // The old job exists, so it is its queue that does not.
             Err(Error::NotFound(_)) => Err(Error::Conflict(format!(
                 "the queue {:?} of job {} was deleted; make it again, or submit the job anew \
                  in another one",

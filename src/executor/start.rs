@@ -1,4 +1,4 @@
-//! Starting and stopping: the ledger, recovery, then work.
+//! Starts and stops the executor: opens the database, recovers, then works.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -25,58 +25,58 @@ use crate::{
     store::{Epoch, OpenAttempt, OpenError, Store, Stored},
     supervisor::{
         Budget, Context, Directory, OrphanSearcher, RunLimits, SearchGuard, ShimEvent, ShimSearch,
-        Supervisor, forget_all_traces, know_user, starting_max,
+        Supervisor, forget_all_traces, look_up_user, starting_max,
     },
     sys::{clock, descriptors, disk_reserve::DiskReserve, proc, vital::Vital},
 };
 
-/// What stays free by default: at most this, bytes.
+/// What stays free by default: up to this, bytes.
 const FREE_BYTES_DEFAULT_MAX: u64 = 256 << 20;
 
-/// What stays free and what is kept by default: at most this part of the file system, as its
+/// What stays free, and the disk reserve, by default: up to this part of the file system, as a
 /// divisor (5 %).
 const FREE_DIVISOR: u64 = 20;
 
-/// The ballast by default: at most this, bytes.
+/// The disk reserve by default: up to this, bytes.
 const BALLAST_BYTES_DEFAULT_MAX: u64 = 8 << 20;
 
-/// What a start may have to write before it can serve, bytes: with less than that free, the ballast
-/// is given up for it.
+/// What a start may have to write before it can serve, bytes. If less than that is free, the disk
+/// reserve is given up for it.
 const START_BYTES: u64 = 1 << 20;
 
-/// How long a stop waits until a backup that is given up has taken its files away.
+/// How long a stop waits until a backup that was interrupted has removed its files.
 const BACKUP_OVER_WITHIN: Duration = Duration::from_secs(1);
-/// How long a start waits for shims, and for what is decided about the attempts of dead ones; the rest
-/// is decided later.
+/// How long a start waits for shims, and for the rescues of dead ones' attempts. The rest is
+/// rescued later.
 const RECOVERY_WITHIN: Duration = Duration::from_secs(1);
-/// How much of that the dead ones get at least, whoever does not answer.
+/// The shortest time that the rescues get, even if shims do not answer.
 const RESCUES_AT_LEAST: Duration = Duration::from_millis(250);
 
-/// The bounds of an executor. Every one is a setting of the server with the same name.
+/// The bounds of an executor. Each is a setting of the server with the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecutorSettings {
     /// Segments are sealed at this size, bytes.
     pub segment_bytes: u64,
     /// Output up to this size goes into rows of the database when the job is final, bytes.
     pub inline_bytes_max: u64,
-    /// Bound of all segments together, bytes; `None`: none.
+    /// Bound of all segments together, bytes; `None`: no bound.
     pub spool_bytes_max: Option<u64>,
     /// What stays free on the data directory's file system, bytes; `None`: the smaller of 256 MiB
     /// and 5 % of it.
     pub free_bytes_min: Option<u64>,
-    /// What is kept for ends and cancels on a full disk, bytes; `None`: the smaller of 8 MiB and
-    /// 5 % of the file system.
+    /// The size of the disk reserve, which is kept for ends and cancels on a full disk, bytes;
+    /// `None`: the smaller of 8 MiB and 5 % of the file system.
     pub ballast_bytes: Option<u64>,
     /// Idle shims that are kept ready.
     pub warm_shims: u32,
     /// How long a shim may take to answer before it is left as it is, milliseconds.
     pub shim_answer_ms: u64,
-    /// Databases of up to so many bytes are looked through for damage before anything is served; of
-    /// larger ones the outputs are looked through beside the work.
+    /// A database up to this size, bytes, is checked for damage as a whole before the server
+    /// serves. The outputs of a larger one are checked while it serves.
     pub check_bytes_max: u64,
-    /// What queries over the history may take.
+    /// The bounds of queries over the history.
     pub queries: QuerySettings,
-    /// What verifications may take.
+    /// The bounds of verifications.
     pub verifies: VerifySettings,
 }
 
@@ -86,27 +86,28 @@ pub enum StartError {
     /// The database cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The ledger cannot be written.
+    /// The database cannot be written.
     #[error("the database cannot be written: {0}")]
     Store(#[from] crate::store::StoreError),
-    /// There is output and no database: an empty one would make orphans of it.
+    /// There is output and no database. With an empty one, the output would belong to no job.
     #[error(
         "{0} is missing, and the spool beside it holds the output of its jobs: put the database \
          back, or move the spool away to begin anew"
     )]
     DatabaseMissing(PathBuf),
-    /// The spool knows more than the database: an older one, or one whose write-ahead log is gone.
+    /// The spool has output of jobs that the database does not know: the database is an older copy,
+    /// or its write-ahead log is missing.
     #[error(
         "{database} knows jobs up to {last}, and {segment} in the spool beside it is of a later one: \
          a newer database, or its write-ahead log, is missing; put it back, or move those segments \
          away"
     )]
     DatabaseOlder {
-        /// The database.
+        /// The path of the database.
         database: PathBuf,
         /// The highest number that it knows.
         last: JobNumber,
-        /// A segment that it cannot know.
+        /// A segment of a job with a higher number.
         segment: SegmentName,
     },
     /// The data directory or the kernel's own files cannot be read.
@@ -115,48 +116,50 @@ pub enum StartError {
 }
 
 impl Executor {
-    /// Opens the ledger in a data directory whose lock the caller holds, recovers every open
-    /// attempt, and begins to claim. When it returns, every acknowledged job is there and every
+    /// Opens the database in a data directory whose lock the caller holds, recovers every open
+    /// attempt, and begins to claim. When it returns, every acknowledged job is there, and every
     /// offset that was ever shown can be read.
     pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
-        refuse_to_forget(&layout)?;
-        know_user()?;
+        refuse_missing_database(&layout)?;
+        look_up_user()?;
         if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
-            tracing::warn!("the disk is full: the ballast is given up for the start");
+            tracing::warn!(
+                "the disk is full: the disk reserve (ballast_bytes) is given up for the start"
+            );
         }
         let store = Store::open_checking(&layout.database(), settings.check_bytes_max).await?;
-        refuse_older(&layout, &store).await?;
+        refuse_older_database(&layout, &store).await?;
         let boot_id = proc::boot_id()?;
         let queries = Queries::new(layout.root().to_owned(), settings.queries);
-        // Committed before any shim is touched: it fences the servers before this one.
+        // Committed before any shim is contacted: from then on shims ignore earlier servers.
         let epoch = store.begin_epoch(&boot_id).await?;
         if epoch.is_copy {
             tracing::warn!(
                 instance = epoch.instance,
-                "this is a copy of a data directory: what runs belongs to the original and is left \
-                 alone, here it is lost"
+                "this is a copy of a data directory: jobs that run belong to the original and are left \
+                 alone, here they are lost"
             );
             forget_all_traces(&layout).await?;
         }
-        keep_ballast(&store, &layout, &settings)?;
+        keep_disk_reserve(&store, &layout, &settings)?;
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
         let ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
-        let (tell, mut events) = mpsc::unbounded_channel();
-        let supervisor = Supervisor::new(ctx, tell.clone(), armed);
-        let kick = Wakeup::default();
-        let rescuer = Rescuer::new(supervisor.clone(), kick.clone());
+        let (event_sender, mut events) = mpsc::unbounded_channel();
+        let supervisor = Supervisor::new(ctx, event_sender.clone(), armed);
+        let wakeup = Wakeup::default();
+        let rescuer = Rescuer::new(supervisor.clone(), wakeup.clone());
         let open = store.open_attempts().await?;
         let leftovers = list_spool(&supervisor.context().layout)?;
         let begun = Instant::now();
-        supervisor.survey(open.clone()).await?;
+        supervisor.probe_all(open.clone()).await?;
         let until = (begun + RECOVERY_WITHIN).max(Instant::now() + RESCUES_AT_LEAST);
-        rescue_the_dead(&rescuer, &mut events, &tell, until).await;
+        rescue_dead_attempts(&rescuer, &mut events, &event_sender, until).await;
         tokio::spawn(tidy_spool(supervisor.clone(), open, leftovers));
         let defaults = Defaults::load(&store).await?;
         let warm = settings.warm_shims;
-        let scheduler = Scheduler::new(supervisor.clone(), rescuer, kick.clone(), events, warm);
+        let scheduler = Scheduler::new(supervisor.clone(), rescuer, wakeup.clone(), events, warm);
         let vital = supervisor.context().vital.clone();
         vital.spawn("scheduling", scheduler.run());
         let stopping = supervisor.context().stopping.clone();
@@ -166,13 +169,13 @@ impl Executor {
                 hub,
                 log,
                 supervisor,
-                kick,
+                wakeup,
                 defaults,
                 ties: Ties::default(),
                 last_inputs: LastInputs::default(),
                 backups: Backups::default(),
-                wait_places: Semaphore::new(wait_places()),
-                search_places: Arc::new(Semaphore::new(wait_places())),
+                read_slots: Semaphore::new(read_slots()),
+                search_slots: Arc::new(Semaphore::new(read_slots())),
                 queries,
                 verifies: Verifies::new(settings.verifies),
                 started_at: clock::now(),
@@ -187,22 +190,22 @@ impl Executor {
     }
 
     /// Takes no more work, leaves running jobs to their shims, ends all tails and waits
-    /// ([`super::Error::Unavailable`]), and closes the ledger.
+    /// ([`super::Error::Stopping`]), and closes the database.
     pub async fn stop(&self) {
         self.inner.hub.close();
         self.inner.supervisor.stop().await;
-        let given_up = self.inner.backups.over();
+        let given_up = self.inner.backups.wait_until_none();
         if tokio::time::timeout(BACKUP_OVER_WITHIN, given_up)
             .await
             .is_err()
         {
-            tracing::warn!("a backup could not be given up in time: its .partial is left");
+            tracing::warn!("a backup could not be interrupted in time: its .partial is left");
         }
         self.inner.store.close().await;
     }
 }
 
-/// What supervisors share.
+/// What the supervisor's parts share.
 fn context(
     layout: Layout,
     settings: &ExecutorSettings,
@@ -216,8 +219,8 @@ fn context(
         bounds: bounds(&layout, settings)?,
         unlinker: Unlinker::new(layout.spool()),
         directory: Directory::new(layout.shims()),
-        living: ShimSearch::new(layout.root().to_owned()),
-        hunter: OrphanSearcher::default(),
+        shim_search: ShimSearch::new(layout.root().to_owned()),
+        orphans: OrphanSearcher::default(),
         budget: Budget::of(open_files_max),
         starting: Arc::new(Semaphore::new(starting_max(open_files_max))),
         layout,
@@ -233,16 +236,16 @@ fn context(
     })
 }
 
-/// How many waits may read output at once, and how many may search it: as many as can run at once.
-fn wait_places() -> usize {
+/// How many waits may read output at once, and how many may search it: one for each processor.
+fn read_slots() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A missing database is created, but not where segments show that there has been one.
-fn refuse_to_forget(layout: &Layout) -> Result<(), StartError> {
+/// Refuses to create a missing database if segments show that there was one.
+fn refuse_missing_database(layout: &Layout) -> Result<(), StartError> {
     let database = layout.database();
     let is_segment = |name: &String| SegmentName::parse(name).is_some();
-    // Whatever else has its name is refused when it is opened.
+    // Anything else with its name is refused when it is opened.
     let is_free = match std::fs::symlink_metadata(&database) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,
         found => found.map(|_| false)?,
@@ -253,9 +256,10 @@ fn refuse_to_forget(layout: &Layout) -> Result<(), StartError> {
     Ok(())
 }
 
-/// A job is in the database before anything of it is in the spool. Where it is not, acknowledged
-/// work is missing, and its output would be tidied up.
-async fn refuse_older(layout: &Layout, store: &Store) -> Result<(), StartError> {
+/// Refuses a database that does not know a job of the spool. A job is in the database before
+/// anything of it is in the spool, so acknowledged jobs are missing, and their output would be
+/// unlinked.
+async fn refuse_older_database(layout: &Layout, store: &Store) -> Result<(), StartError> {
     let last = store.last_number().await?;
     let names = list_spool(layout)?;
     let mut segments = names.iter().filter_map(|name| SegmentName::parse(name));
@@ -270,46 +274,48 @@ async fn refuse_older(layout: &Layout, store: &Store) -> Result<(), StartError> 
     })
 }
 
-/// Everything that waits for nobody is decided before the server is ready, or at least tried. What is
-/// left of trees is looked for once; until it is proven gone, and that takes its time, the server works
-/// already.
-async fn rescue_the_dead(
+/// Rescues the attempts of dead shims before the server is ready, or at least tries to. What is
+/// left of their process trees is searched for once; until it is proven gone, which takes longer,
+/// the server already works.
+async fn rescue_dead_attempts(
     rescuer: &Rescuer,
     events: &mut mpsc::UnboundedReceiver<ShimEvent>,
-    tell: &mpsc::UnboundedSender<ShimEvent>,
+    event_sender: &mpsc::UnboundedSender<ShimEvent>,
     until: Instant,
 ) {
-    let mut told = Vec::new();
+    let mut waiting = Vec::new();
     while let Ok(event) = events.try_recv() {
-        told.push(event);
+        waiting.push(event);
     }
-    // Every rescue holds one until nobody has to wait for it any more.
+    // Each rescue holds a sender as long as the start has to wait for it.
     let (held, mut let_go) = mpsc::channel(1);
-    for event in told {
-        let (rescuer, tell, held) = (rescuer.clone(), tell.clone(), held.clone());
+    for event in waiting {
+        let (rescuer, event_sender, held) = (rescuer.clone(), event_sender.clone(), held.clone());
         let vital = rescuer.vital().clone();
         vital.spawn("rescuing an attempt at the start", async move {
-            // The scheduler hears the rest when it runs.
-            if let Some(event) = at_once(&rescuer, event, held).await {
-                let _ = tell.send(event);
+            // The scheduler receives the rest when it runs.
+            if let Some(event) = rescue_event(&rescuer, event, held).await {
+                let _ = event_sender.send(event);
             }
         });
     }
     drop(held);
     if tokio::time::timeout_at(until, let_go.recv()).await.is_err() {
-        tracing::warn!("what dead shims have left takes long; the server begins without");
+        tracing::warn!(
+            "rescuing the attempts of dead shims takes long; the server begins before that is done"
+        );
     }
 }
 
-/// Rescues what is to be rescued; returns what is left to be done about the event.
-async fn at_once(rescuer: &Rescuer, event: ShimEvent, held: SearchGuard) -> Option<ShimEvent> {
+/// Rescues the event's attempt, if it has one; returns what is left for the scheduler.
+async fn rescue_event(rescuer: &Rescuer, event: ShimEvent, held: SearchGuard) -> Option<ShimEvent> {
     let key = match &event {
         ShimEvent::Dead { attempt, .. } => *attempt,
         ShimEvent::NeverRan { key, .. } => Some(*key),
         ShimEvent::Idle(_) | ShimEvent::Ended { .. } => None,
     };
     match key {
-        Some(key) if rescuer.rescued(key, held).await => match event {
+        Some(key) if rescuer.try_once(key, held).await => match event {
             ShimEvent::NeverRan { offer, .. } => offer.map(ShimEvent::Idle),
             _ => None,
         },
@@ -317,17 +323,21 @@ async fn at_once(rescuer: &Rescuer, event: ShimEvent, held: SearchGuard) -> Opti
     }
 }
 
-/// A data directory without ballast serves as well, until its disk is full.
-fn keep_ballast(store: &Store, layout: &Layout, settings: &ExecutorSettings) -> io::Result<()> {
-    let bytes = or_a_part(settings.ballast_bytes, layout, BALLAST_BYTES_DEFAULT_MAX)?;
+/// Creates the disk reserve. Without one the server works, too, until the disk is full.
+fn keep_disk_reserve(
+    store: &Store,
+    layout: &Layout,
+    settings: &ExecutorSettings,
+) -> io::Result<()> {
+    let bytes = or_default_part(settings.ballast_bytes, layout, BALLAST_BYTES_DEFAULT_MAX)?;
     if let Err(error) = store.disk_reserve().keep(bytes) {
-        tracing::warn!(%error, "no ballast can be kept for a full disk");
+        tracing::warn!(%error, "no disk reserve (ballast_bytes) can be kept for a full disk");
     }
     Ok(())
 }
 
-/// What is set, or the smaller of `most` and the default part of the file system.
-fn or_a_part(set: Option<u64>, layout: &Layout, most: u64) -> io::Result<u64> {
+/// What is set, or the smaller of `most` and the default part of the file system, bytes.
+fn or_default_part(set: Option<u64>, layout: &Layout, most: u64) -> io::Result<u64> {
     if let Some(bytes) = set {
         return Ok(bytes);
     }
@@ -336,7 +346,7 @@ fn or_a_part(set: Option<u64>, layout: &Layout, most: u64) -> io::Result<u64> {
 }
 
 fn bounds(layout: &Layout, settings: &ExecutorSettings) -> io::Result<RunLimits> {
-    let free_bytes_min = or_a_part(settings.free_bytes_min, layout, FREE_BYTES_DEFAULT_MAX)?;
+    let free_bytes_min = or_default_part(settings.free_bytes_min, layout, FREE_BYTES_DEFAULT_MAX)?;
     Ok(RunLimits {
         segment_bytes: settings.segment_bytes,
         inline_bytes_max: settings.inline_bytes_max,
@@ -352,12 +362,12 @@ fn list_spool(layout: &Layout) -> io::Result<Vec<String>> {
         .collect()
 }
 
-/// Unlinks what an earlier server could not: segments whose bytes are rows, marks of attempts that
-/// never ran, drafts of such marks. `names` were listed before anything new could begin.
+/// Unlinks what an earlier server could not: segments whose bytes are rows, notes and drafts.
+/// `names` were listed before anything new could begin.
 async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<String>) {
     let ctx = supervisor.context();
     for file in names {
-        let keep = match leftover(&file) {
+        let keep = match classify(&file) {
             SpoolFile::Segment(name) => is_needed(&ctx.store, &open, name).await,
             SpoolFile::Note => is_needed_note(&open, &file),
             SpoolFile::Foreign => {
@@ -377,12 +387,12 @@ async fn tidy_spool(supervisor: Supervisor, open: Vec<OpenAttempt>, names: Vec<S
 /// What a file in the spool is by its name.
 enum SpoolFile {
     Segment(SegmentName),
-    /// What is written down beside the segments of an attempt, or drafts of that and of segments.
+    /// A note beside the segments of an attempt, or a draft of a note or of a segment.
     Note,
     Foreign,
 }
 
-fn leftover(file: &str) -> SpoolFile {
+fn classify(file: &str) -> SpoolFile {
     if let Some(name) = SegmentName::parse(file) {
         return SpoolFile::Segment(name);
     }
@@ -394,11 +404,11 @@ fn leftover(file: &str) -> SpoolFile {
     }
 }
 
-/// How names of our files end that are no segments.
+/// How the names of notes and drafts end.
 const NOTES: [&str; 4] = [".hole", ".draft", ".rescue", ".unsynced"];
 
-/// What was dropped stands in rows once the attempt is final. Until then its shim may be about to
-/// rename a draft that was listed.
+/// Whether a note is still needed: that of an open attempt. Once the attempt is final, rows have
+/// what it says. Until then its shim may be about to rename a draft that was listed.
 fn is_needed_note(open: &[OpenAttempt], file: &str) -> bool {
     let of_file = |attempt: &OpenAttempt| {
         let (job, attempt) = (attempt.number, attempt.attempt);
@@ -422,7 +432,7 @@ async fn is_needed(store: &Store, open: &[OpenAttempt], name: SegmentName) -> bo
             row.attempt == name.attempt && row.first_offset == name.first_offset
         }
         Ok(Stored::Rows(_) | Stored::Open(_)) => false,
-        // Rather a file too many than a byte too few.
+        // If the database cannot be read, the file stays: it may hold output.
         Err(_) => true,
     }
 }

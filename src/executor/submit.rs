@@ -1,4 +1,4 @@
-//! Takes jobs in, one or many: decides what the server decides about them, and has them committed.
+//! Submits jobs, one or many: fills in what the server decides, and has them committed.
 
 use sha2::{Digest, Sha256};
 
@@ -13,38 +13,39 @@ use crate::{
 /// A job and whether it was new.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Submitted {
-    /// The job.
+    /// The job, new or earlier.
     pub job: Job,
     /// False where the idempotency key named an earlier one.
     pub created: bool,
 }
 
 impl Executor {
-    /// Stores a job; when this returns it survives any kill. `actor` is who asked.
+    /// Stores a job; when this returns, the job survives any kill. `actor` is recorded as its
+    /// submitter.
     ///
     /// # Errors
     ///
-    /// `Unavailable` also where less is free on the disk than has to stay free: the job could not
-    /// start, and the rest of the room is for the ends of those that run.
+    /// `Unavailable` also if less is free on the disk than has to stay free: the job could not
+    /// start, and the rest of the space is for the ends of running jobs.
     pub async fn submit(&self, job: JobSpec, actor: &str) -> Result<Submitted, Error> {
         self.submit_as(job, None, actor).await
     }
 
-    /// The same for a job that tries another one again.
+    /// The same for a retry of another job.
     pub(super) async fn submit_as(
         &self,
         job: JobSpec,
         retry_of: Option<JobId>,
         actor: &str,
     ) -> Result<Submitted, Error> {
-        self.refuse_without_room()?;
+        self.refuse_without_disk_space()?;
         let submission = Submission {
             retry_of,
             ..submission(job, actor)?
         };
         let submitted = self.inner.store.submit(submission).await?;
         if submitted.created {
-            self.inner.kick.now();
+            self.inner.wakeup.wake();
         }
         Ok(Submitted {
             job: submitted.job,
@@ -58,20 +59,20 @@ impl Executor {
         jobs: Vec<JobSpec>,
         actor: &str,
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
-        self.refuse_without_room()?;
+        self.refuse_without_disk_space()?;
         let submissions = jobs.into_iter().map(|job| submission(job, actor));
         let submissions = submissions.collect::<Result<Vec<_>, Error>>()?;
-        let taken = self.inner.store.submit_many(submissions).await?;
-        if taken.iter().any(|job| job.created) {
-            self.inner.kick.now();
+        let outcomes = self.inner.store.submit_many(submissions).await?;
+        if outcomes.iter().any(|job| job.created) {
+            self.inner.wakeup.wake();
         }
-        Ok(taken)
+        Ok(outcomes)
     }
 
-    fn refuse_without_room(&self) -> Result<(), Error> {
+    fn refuse_without_disk_space(&self) -> Result<(), Error> {
         let ctx = self.inner.supervisor.context();
         let (root, min) = (ctx.layout.root(), ctx.bounds.free_bytes_min);
-        // Where this cannot be known, the write itself will tell.
+        // If this is unknown, the write itself fails on a full disk.
         let Ok(fs) = rustix::fs::statvfs(root) else {
             return Ok(());
         };
@@ -87,7 +88,7 @@ impl Executor {
     }
 }
 
-/// A job with what the server decides about it.
+/// A job with what the server decides about it: id, directory, time.
 fn submission(mut job: JobSpec, actor: &str) -> Result<Submission, Error> {
     job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
     Ok(Submission {

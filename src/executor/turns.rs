@@ -1,8 +1,6 @@
-//! Turns at work that keeps a processor busy: searches and digests. Each session has a share of its
-//! own and takes one piece at a time; among the sessions turns are taken in the order in which they
-//! were asked for, so that nobody waits for the whole of what another one wants.
-//!
-//! What the work is, is not known here.
+//! Shares out work that keeps a processor busy, such as searches and digests, in short turns. Each
+//! session works on one piece of output at a time; turns are given in the order in which they were
+//! asked for, so that no session waits for the whole work of another.
 
 use std::sync::Arc;
 
@@ -10,10 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Error, Executor};
 
-/// What one session may do at the same time. Cheap to clone.
+/// Bounds what one session does at the same time. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SessionTurns {
-    /// Held while one piece of an output is read and looked through: it bounds what is held of it.
+    /// Held while one piece of an output is read and searched: it bounds the memory that a session
+    /// uses.
     pieces: Arc<Semaphore>,
     /// Held for a whole verification.
     pub(super) verifying: Arc<Semaphore>,
@@ -30,29 +29,29 @@ impl Default for SessionTurns {
 }
 
 impl SessionTurns {
-    /// Waits until the session looks through nothing else.
+    /// Waits until the session works on no other piece.
     pub(super) async fn piece(&self) -> Result<OwnedSemaphorePermit, Error> {
-        taken(&self.pieces).await
+        acquire(&self.pieces).await
     }
 }
 
-/// A place, when there is one.
-pub(super) async fn taken(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
-    let place = places.clone().acquire_owned().await;
-    place.map_err(|_| Error::stopping())
+/// A permit, as soon as one is free.
+pub(super) async fn acquire(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    let slot = slots.clone().acquire_owned().await;
+    slot.map_err(|_| Error::stopping())
 }
 
 impl Executor {
-    /// Does work of a bounded length where nobody waits for the thread, when it is its turn. Dropping
-    /// the future leaves the work that has begun to its end, and its turn with it.
+    /// Does work of a bounded length on a thread for blocking work, when it is its turn. If the
+    /// future is dropped, work that has begun is done to its end, and keeps its turn until then.
     pub async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let place = taken(&self.inner.search_places).await?;
+        let slot = acquire(&self.inner.search_slots).await?;
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
-            drop(place);
+            drop(slot);
             done
         });
         done.await

@@ -1,6 +1,5 @@
-//! What a wait can wait for, and when one job has come to it or never will.
-//!
-//! What that means for a wait over several jobs is `wait`'s business.
+//! The conditions of a wait, and when one job has met its condition or never will. `wait` combines
+//! several jobs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,10 +17,10 @@ use crate::{
     store::Include,
 };
 
-/// How much of an output is searched at once, bytes: what one search holds of it.
+/// How much of an output one search reads and holds at once, bytes.
 pub(super) const READ_BYTES: usize = 64 << 10;
 
-/// What a wait waits for.
+/// The condition of a wait.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Until {
     /// The job is final.
@@ -30,34 +29,33 @@ pub enum Until {
     Running,
     /// Its output matches.
     Match {
-        /// What is looked for.
+        /// The pattern to search for.
         pattern: Pattern,
-        /// Only in this stream; `None`: in the output as it is one sequence.
+        /// Search only this stream; `None`: the whole output as one sequence.
         stream: Option<Stream>,
-        /// From here on.
+        /// The offset at which the search begins.
         from: Offset,
     },
-    /// It runs and has written nothing for so long. The clock begins with the last byte, the last
-    /// input, the start or the last resume, whichever came last, also when that was before the
-    /// wait.
+    /// It runs and has written nothing for this time. The time begins with the last byte, the last
+    /// input, the start or the last resume, whichever came last, also if that was before the wait.
     Quiet(Duration),
-    /// Its output has so many bytes.
+    /// Its output has at least this many bytes.
     Bytes(u64),
 }
 
-/// How a job stands to what is waited for.
+/// Whether a job has met the condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitState {
-    /// It has come to it; of a match, where that ends.
+    /// It has; for a match, with the offset at which that ends.
     Met(Option<Offset>),
-    /// It may come to it.
+    /// Not yet.
     Open,
     /// It never will.
     Impossible,
 }
 
-/// What a wait has to know about a job. What may be long about it is read when it is told: a wait
-/// holds a thousand jobs for days.
+/// What a wait must know about a job. The rest of the job, which may be long, is read for the
+/// answer: a wait can hold a thousand jobs for days.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WaitedFacts {
     pub number: JobNumber,
@@ -80,23 +78,23 @@ impl WaitedFacts {
 /// One of the jobs that are waited for.
 #[derive(Debug)]
 pub(super) struct WaitedJob {
-    /// As it was last seen.
+    /// As it was last read.
     pub job: WaitedFacts,
     /// Woken when there is more to see.
     pub watch: Watch,
-    /// The jobs of a wait are read anew one after the other: a thousand that end together do not
-    /// fill the ledger's queue of readers.
+    /// Makes the jobs of a wait be read one after the other: a thousand that end together do not
+    /// fill the queue of the database's readers.
     pub turn: Arc<Semaphore>,
-    /// That of the session that waits.
-    pub share: SessionTurns,
+    /// The turns of the session that waits.
+    pub turns: SessionTurns,
 }
 
 /// Held until a job was looked at for the first time.
 pub(super) type FirstLook = Option<TaskTrackerToken>;
 
 impl Until {
-    /// What the job's row alone tells.
-    pub(super) fn standing(&self, job: &WaitedFacts) -> WaitState {
+    /// The state as far as the job's row alone tells.
+    pub(super) fn state(&self, job: &WaitedFacts) -> WaitState {
         let is_final = job.state.is_final();
         match self {
             Self::Final if is_final => WaitState::Met(None),
@@ -109,30 +107,30 @@ impl Until {
 }
 
 impl Executor {
-    /// Waits until a job has come to it, or never will. One that is deleted was final before: what
-    /// its end decided stays decided, and what only its output could tell is never told.
-    pub(super) async fn verdict(
+    /// Waits until a job has met the condition, or never will. A deleted job was final before: what
+    /// its end decided stays decided, but a condition on its output can no longer be met.
+    pub(super) async fn wait_for_one(
         &self,
         one: &mut WaitedJob,
         until: &Until,
         look: FirstLook,
     ) -> Result<WaitState, Error> {
         match until {
-            Until::Final | Until::Running => self.moved(one, until, look).await,
-            Until::Bytes(bytes) => self.grown(one, until, *bytes, look).await,
-            Until::Quiet(length) => self.quiet(one, until, *length, look).await,
+            Until::Final | Until::Running => self.until_changed(one, until, look).await,
+            Until::Bytes(bytes) => self.until_grown(one, until, *bytes, look).await,
+            Until::Quiet(length) => self.until_quiet(one, until, *length, look).await,
             Until::Match {
                 pattern,
                 stream,
                 from,
             } => {
                 let search = Search::new(pattern.clone(), *stream, *from);
-                self.found(one, search, *from, look).await
+                self.until_found(one, search, *from, look).await
             }
         }
     }
 
-    async fn moved(
+    async fn until_changed(
         &self,
         one: &mut WaitedJob,
         until: &Until,
@@ -141,19 +139,20 @@ impl Executor {
         drop(look);
         loop {
             one.watch.changed().await.map_err(stopping)?;
-            // A thousand starts are no reason to read a thousand rows.
-            let worth_it = *until != Until::Final || one.watch.has_ended();
-            if one.watch.look() && worth_it {
+            // A wait for the end does not read the row at other changes: there may be a thousand
+            // jobs.
+            let may_matter = *until != Until::Final || one.watch.has_ended();
+            if one.watch.look() && may_matter {
                 self.look_again(one).await?;
-                match until.standing(&one.job) {
+                match until.state(&one.job) {
                     WaitState::Open => {}
-                    standing => return Ok(standing),
+                    state => return Ok(state),
                 }
             }
         }
     }
 
-    async fn grown(
+    async fn until_grown(
         &self,
         one: &mut WaitedJob,
         until: &Until,
@@ -163,17 +162,18 @@ impl Executor {
         let mut looks = true;
         loop {
             if one.watch.look() || looks {
-                let _place = self.place_to_read().await?;
+                let _slot = self.read_slot().await?;
                 match self.snapshot(one.job.number).await {
                     Err(Error::NotFound(_)) => return Ok(WaitState::Impossible),
                     job => one.job = WaitedFacts::of(&job?),
                 }
-                match until.standing(&one.job) {
+                match until.state(&one.job) {
                     WaitState::Open => {}
-                    standing => return Ok(standing),
+                    state => return Ok(state),
                 }
             }
-            // Of bytes that are dropped as they come, only the shim's word tells before the end.
+            // Bytes that are dropped as they come are in no segment: only the shim reports them
+            // before the end.
             if one.watch.grown_to() >= bytes {
                 return Ok(WaitState::Met(None));
             }
@@ -184,7 +184,7 @@ impl Executor {
         }
     }
 
-    async fn found(
+    async fn until_found(
         &self,
         one: &mut WaitedJob,
         search: Search,
@@ -192,7 +192,7 @@ impl Executor {
         look: FirstLook,
     ) -> Result<WaitState, Error> {
         match self.search_through(one, search, from, look).await {
-            // Its output went with it.
+            // The job was deleted, and its output with it.
             Err(_) if !self.look_again(one).await? => Ok(WaitState::Impossible),
             found => found,
         }
@@ -218,7 +218,7 @@ impl Executor {
             let before = cursor.offset;
             let (found, at_end);
             (search, found, at_end) = self
-                .search_on(&one.share, number, &mut cursor, search)
+                .search_on(&one.turns, number, &mut cursor, search)
                 .await?;
             if found.is_some() {
                 return Ok(WaitState::Met(found));
@@ -232,8 +232,8 @@ impl Executor {
                 continue;
             }
             if is_final {
-                // Bytes that were in the segment a moment ago are rows now: they are found once
-                // the ledger is asked again.
+                // Bytes that were in the segment a moment ago are rows now. A new cursor reads the
+                // database again and finds them.
                 if std::mem::replace(&mut missing, cursor.offset == before) && missing {
                     return Err(ReadError::Missing(number, cursor.offset).into());
                 }
@@ -245,21 +245,21 @@ impl Executor {
         }
     }
 
-    /// Reads and searches one piece; also whether the end as it stands was reached.
+    /// Reads and searches one piece. Also returns whether the present end was reached.
     async fn search_on(
         &self,
-        share: &SessionTurns,
+        turns: &SessionTurns,
         number: JobNumber,
         cursor: &mut Cursor,
         mut search: Search,
     ) -> Result<(Search, Option<Offset>, bool), Error> {
-        // One piece of a session at a time: a thousand jobs of one wait hold no more of their outputs.
-        let _piece = share.piece().await?;
+        // One piece of a session at a time, so that a wait for a thousand jobs holds one piece.
+        let _piece = turns.piece().await?;
         let mut batch = {
-            let _place = self.place_to_read().await?;
+            let _slot = self.read_slot().await?;
             self.inner.log.read(number, cursor, READ_BYTES).await?
         };
-        // A hard pattern takes many turns over a piece, and others theirs between them.
+        // An expensive pattern takes many turns over a piece; other sessions get theirs in between.
         let (mut at, mut found) = (Progress::default(), None);
         while !at.is_through() {
             let turn = move || {
@@ -271,14 +271,14 @@ impl Executor {
         Ok((search, found, batch.at_end))
     }
 
-    /// So many read for waits at once, in the order in which they came: a wait over a thousand
-    /// jobs holds the bytes of a few.
-    pub(super) async fn place_to_read(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
-        let place = self.inner.wait_places.acquire().await;
-        place.map_err(|_| Error::stopping())
+    /// A slot to read output, in the order in which they were asked for: a wait for a thousand jobs
+    /// holds the bytes of a few.
+    pub(super) async fn read_slot(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+        let slot = self.inner.read_slots.acquire().await;
+        slot.map_err(|_| Error::stopping())
     }
 
-    /// Reads the job's row anew; false where it is gone, and then the job is what it was last.
+    /// Reads the job's row again. Returns false if it is gone; the job is then as it last was.
     pub(super) async fn look_again(&self, one: &mut WaitedJob) -> Result<bool, Error> {
         let turn = one.turn.clone().acquire_owned().await;
         let _turn = turn.map_err(|_| Error::stopping())?;

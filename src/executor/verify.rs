@@ -1,7 +1,6 @@
-//! Verifies a job: everything that is stored of it is read, hashed anew and compared with what the
-//! record says; in turns with others, and within a time limit.
-//!
-//! How the output is walked through and judged is `output`'s business.
+//! Verifies a job: reads everything that is stored of it, hashes it again and compares it with the
+//! record, in turns with other sessions and within a time limit. `output::verify` reads and judges
+//! the output.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Error, Executor, SessionTurns, turns::taken, until::READ_BYTES};
+use super::{Error, Executor, SessionTurns, turns::acquire, until::READ_BYTES};
 use crate::{
     job::{Fault, JobNumber, JobRef, Verification, VerificationProblem, chain::Chain},
     output::{
@@ -21,10 +20,10 @@ use crate::{
     store::{AttemptRecord, JobRecord},
 };
 
-/// So much output has the time limit once more, bytes.
+/// The time limit is extended once for each output of this size, bytes.
 const TIMEOUT_BYTES: u64 = 4 << 30;
 
-/// More texts than these are looked for in smaller pieces, so that a turn stays short.
+/// With more texts than this, the output is searched in smaller pieces, so that a turn stays short.
 const TEXTS_FEW: usize = 4;
 
 /// The bounds of verifications. Each is a setting of the server.
@@ -32,45 +31,45 @@ const TEXTS_FEW: usize = 4;
 pub struct VerifySettings {
     /// How long one may take, seconds, and as much again for each 4 GiB of the output.
     pub timeout_s: u64,
-    /// How many take turns.
+    /// How many verifications run at the same time.
     pub verifies_max: u64,
-    /// How many more may wait.
+    /// How many more may wait to run.
     pub waiting_max: u64,
 }
 
 impl VerifySettings {
-    /// The time for an output of so many bytes.
+    /// The time limit for an output of this size.
     fn time(&self, output_bytes: u64) -> Duration {
         let times = 1 + output_bytes / TIMEOUT_BYTES;
         Duration::from_secs(self.timeout_s.saturating_mul(times))
     }
 }
 
-/// Where verifications wait and run.
+/// Bounds the verifications that wait and run.
 #[derive(Debug)]
 pub(super) struct Verifies {
     settings: VerifySettings,
     /// For those that run and those that wait.
-    seats: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
     /// For those that run.
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 impl Verifies {
     pub(super) fn new(settings: VerifySettings) -> Self {
-        let places = |n: u64| {
+        let slots = |n: u64| {
             let count = usize::try_from(n).unwrap_or(Semaphore::MAX_PERMITS);
             Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
         };
         Self {
             settings,
-            seats: places(settings.verifies_max + settings.waiting_max),
-            places: places(settings.verifies_max),
+            admitted: slots(settings.verifies_max + settings.waiting_max),
+            slots: slots(settings.verifies_max),
         }
     }
 
-    fn seat(&self) -> Result<OwnedSemaphorePermit, Error> {
-        self.seats.clone().try_acquire_owned().map_err(|_| {
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.admitted.clone().try_acquire_owned().map_err(|_| {
             let VerifySettings {
                 verifies_max,
                 waiting_max,
@@ -97,18 +96,18 @@ impl Verifies {
     }
 }
 
-/// How often a job is looked at again that has moved on while it was looked at.
+/// How many times a job is verified that changes its state while it is verified.
 const ROUNDS_MAX: u32 = 5;
 
 /// Events that are read at once.
 const EVENTS_PAGE: u32 = 1000;
 
-/// A turn to verify; it is over when this is dropped.
+/// The right to verify; dropping it ends it.
 #[derive(Debug)]
 pub struct VerifyTurn {
-    share: SessionTurns,
-    /// Of the session, among all, and among those that run.
-    _places: [OwnedSemaphorePermit; 3],
+    turns: SessionTurns,
+    /// The session's, that of those admitted, and that of those that run.
+    _slots: [OwnedSemaphorePermit; 3],
 }
 
 impl Executor {
@@ -117,53 +116,53 @@ impl Executor {
     /// # Errors
     ///
     /// Too many sessions wait.
-    pub async fn turn_to_verify(&self, share: &SessionTurns) -> Result<VerifyTurn, Error> {
-        let Verifies { places, .. } = &self.inner.verifies;
-        let own = taken(&share.verifying).await?;
-        let seat = self.inner.verifies.seat()?;
+    pub async fn turn_to_verify(&self, turns: &SessionTurns) -> Result<VerifyTurn, Error> {
+        let Verifies { slots, .. } = &self.inner.verifies;
+        let own = acquire(&turns.verifying).await?;
+        let admitted = self.inner.verifies.admit()?;
         Ok(VerifyTurn {
-            share: share.clone(),
-            _places: [own, seat, taken(places).await?],
+            turns: turns.clone(),
+            _slots: [own, admitted, acquire(slots).await?],
         })
     }
 
-    /// Looks through a job and answers claims about its output. One that is not final is looked
-    /// through as far as its output reaches when this begins. Takes as long as reading and hashing
-    /// its output takes, in turn with others; can be dropped at any time, and ends then within a
+    /// Verifies a job and checks assertions about its output. A job that is not final is verified
+    /// up to the end of its output at the beginning. Takes as long as reading and hashing the
+    /// output takes, in turn with others. It can be dropped at any time, and then ends within a
     /// fraction of a second.
     ///
     /// # Errors
     ///
-    /// It takes longer than it may.
+    /// `Limit` if it takes longer than allowed; `Conflict` if the job keeps changing its state.
     pub async fn verify(
         &self,
         turn: &VerifyTurn,
         job: JobRef,
-        claims: Vec<Assertion>,
+        assertions: Vec<Assertion>,
     ) -> Result<Verification, Error> {
         let number = self.number(job).await?;
         let output_bytes = self.record(number).await?.output_bytes;
         let verifies = &self.inner.verifies;
         let time = verifies.settings.time(output_bytes);
-        let verdict = timeout(time, self.verdict_of(number, &turn.share, claims)).await;
-        verdict.unwrap_or_else(|_| Err(verifies.too_slow(time)))
+        let verification = timeout(time, self.verify_number(number, &turn.turns, assertions)).await;
+        verification.unwrap_or_else(|_| Err(verifies.too_slow(time)))
     }
 
-    async fn verdict_of(
+    async fn verify_number(
         &self,
         number: JobNumber,
-        share: &SessionTurns,
-        claims: Vec<Assertion>,
+        turns: &SessionTurns,
+        assertions: Vec<Assertion>,
     ) -> Result<Verification, Error> {
         for _ in 0..ROUNDS_MAX {
             let before = self.record(number).await?;
-            let verdict = self
-                .look_through(&before, share, Assertions::new(claims.clone()))
+            let verification = self
+                .verify_once(&before, turns, Assertions::new(assertions.clone()))
                 .await?;
-            // What was read from two sides of a change need not fit together.
+            // What was read before and after a change need not fit together.
             let now = self.record(number).await?;
-            if verdict.intact || now.newest_event == before.newest_event {
-                return Ok(verdict);
+            if verification.intact || now.newest_event == before.newest_event {
+                return Ok(verification);
             }
         }
         Err(Error::Conflict(format!(
@@ -176,11 +175,11 @@ impl Executor {
         record.ok_or_else(|| Error::no_such_job(JobRef::Number(number)))
     }
 
-    async fn look_through(
+    async fn verify_once(
         &self,
         job: &JobRecord,
-        share: &SessionTurns,
-        claims: Assertions,
+        turns: &SessionTurns,
+        assertions: Assertions,
     ) -> Result<Verification, Error> {
         let is_final = job.state.is_final();
         let end = match is_final {
@@ -192,20 +191,20 @@ impl Executor {
         problems.extend(self.wrong_events(job).await?);
         let mut audit = Audit::new(attempts);
         problems.into_iter().for_each(|problem| audit.add(problem));
-        // A pattern gets no more at once than one that is waited for.
-        let piece_bytes = match (claims.patterns(), claims.texts()) {
+        // With patterns a piece is as small as for a wait.
+        let piece_bytes = match (assertions.patterns(), assertions.texts()) {
             (0, 0..=TEXTS_FEW) => PIECE_BYTES,
             _ => READ_BYTES,
         };
         let walk = OutputWalk::new(job.number, end, is_final, piece_bytes);
-        let (audit, claims) = self.walk(walk, share, audit, claims).await?;
+        let (audit, assertions) = self.walk(walk, turns, audit, assertions).await?;
         let audited = audit.finish(is_final.then_some(job));
         Ok(Verification {
             job: job.number,
             state: job.state,
             intact: audited.problems.first.is_empty(),
             output_bytes: audited.output_bytes,
-            assertions: claims.finish(audited.output_sha256.as_deref()),
+            assertions: assertions.finish(audited.output_sha256.as_deref()),
             output_sha256: audited.output_sha256,
             problems: audited.problems.first,
             more_problems: audited.problems.more,
@@ -214,42 +213,41 @@ impl Executor {
         })
     }
 
-    /// Piece by piece, and each pattern by itself, in turn with those who wait for something in an
-    /// output.
+    /// Works piece by piece, and on each pattern by itself, in turn with the searches of waits.
     async fn walk(
         &self,
         mut walk: OutputWalk,
-        share: &SessionTurns,
+        turns: &SessionTurns,
         mut audit: Audit,
-        mut claims: Assertions,
+        mut assertions: Assertions,
     ) -> Result<(Audit, Assertions), Error> {
         while !walk.is_over() {
-            let _piece = share.piece().await?;
+            let _piece = turns.piece().await?;
             let met = {
-                let _place = self.place_to_read().await?;
+                let _slot = self.read_slot().await?;
                 walk.step(&self.inner.log).await?
             };
             let mut items;
-            (audit, claims, items) = self
+            (audit, assertions, items) = self
                 .in_turn(move || {
                     let items = audit.take(met);
-                    claims.feed_texts(&items);
-                    (audit, claims, items)
+                    assertions.feed_texts(&items);
+                    (audit, assertions, items)
                 })
                 .await?;
-            for nth in (0..claims.patterns()).rev() {
+            for nth in (0..assertions.patterns()).rev() {
                 let mut at = Progress::default();
                 while !at.is_through() {
-                    (claims, items, at) = self
+                    (assertions, items, at) = self
                         .in_turn(move || {
-                            claims.feed_pattern(nth, &items, &mut at);
-                            (claims, items, at)
+                            assertions.feed_pattern(nth, &items, &mut at);
+                            (assertions, items, at)
                         })
                         .await?;
                 }
             }
         }
-        Ok((audit, claims))
+        Ok((audit, assertions))
     }
 
     async fn wrong_events(&self, job: &JobRecord) -> Result<Vec<VerificationProblem>, Error> {
@@ -260,7 +258,7 @@ impl Executor {
             let events = events.await?;
             let Some(last) = events.last() else { break };
             after = last.event;
-            // More than are listed say no more.
+            // Only the problems that are listed are kept.
             for event in events {
                 let problem = chain.add(event);
                 problems.extend(problem.filter(|_| problems.len() < LISTED_MAX));
@@ -271,7 +269,8 @@ impl Executor {
     }
 }
 
-/// Each attempt begins where the one before it ended, and the last one ends where the job does.
+/// Checks that each attempt begins where the one before it ended, and the last one ends where the
+/// job does.
 fn wrong_attempts(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<VerificationProblem> {
     let wrong = |attempt, message| VerificationProblem {
         attempt: Some(attempt),

@@ -1,7 +1,7 @@
-//! Waits for jobs, one or a thousand: each is watched by itself and woken by the hub, never by a
-//! tick; here is decided what they are together.
+//! Waits for one or many jobs. Each job is watched by itself and woken by the hub, never by a
+//! timer; this file decides when all or any of them have met the condition.
 //!
-//! What can be waited for is `until`'s business.
+//! `until` has the conditions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,50 +21,50 @@ use crate::{
     store::Include,
 };
 
-/// How much of the output a wait returns at most, bytes.
+/// How much of the output a wait returns, up to, bytes.
 const LAST_OUTPUT_BYTES_MAX: u64 = 4 << 10;
 
-/// No more jobs are told where those before take so much, bytes: no message tells more at once.
+/// No more jobs are returned once those before take this much, bytes: a message holds no more.
 const JOBS_BYTES_MAX: usize = 1 << 20;
 
 /// Longest wait: a year, so that every deadline can be represented.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 
-/// How long behind the timeout every job is still looked at once.
+/// How long after the timeout jobs are still looked at that were not looked at before.
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// A wait over jobs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WaitOptions {
-    /// Which; at least one.
+    /// The jobs to wait for; at least one.
     pub jobs: Vec<JobRef>,
-    /// All of them, or any.
+    /// True to wait for all of them, false for any.
     pub all: bool,
-    /// For what.
+    /// The condition to wait for.
     pub until: Until,
-    /// How long at most. Every job is looked at once in any case, if that takes no longer than
-    /// two seconds more.
+    /// The longest wait; `None`: a year. Every job is looked at once in any case, unless that takes
+    /// more than two seconds after the timeout.
     pub timeout: Option<Duration>,
 }
 
 /// How a wait ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Waited {
-    /// False after a timeout, or where the condition can no longer come true.
+    /// False after a timeout, or if the condition can no longer come true.
     pub met: bool,
     /// The job that decided it.
     pub job: Option<Job>,
-    /// All jobs as they stand now, in the order asked.
+    /// The jobs as they are now, in the order of the request.
     pub jobs: Vec<Job>,
-    /// Whether the last ones are missing because all of them would be too much.
+    /// Whether the last jobs are missing, because all would not fit into a message.
     pub truncated: bool,
-    /// Where the match of `job` ends.
+    /// The offset at which the match in `job` ends.
     pub offset: Option<Offset>,
-    /// The last 4 KiB of `job`.
+    /// The last output of `job`, up to 4 KiB.
     pub last_output: Option<Chunk>,
 }
 
-/// A wait that is over; nothing of its jobs has been read for the answer.
+/// A wait that is over; its jobs are not read yet for the answer.
 #[derive(Debug)]
 pub struct Decision {
     watched: Vec<WaitedJob>,
@@ -72,7 +72,7 @@ pub struct Decision {
     offset: Option<Offset>,
 }
 
-/// What has been decided: by which job, and whether it was met.
+/// The decision: the index of the job that decided, and whether the condition was met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Decided {
     by: usize,
@@ -80,12 +80,11 @@ struct Decided {
 }
 
 impl Executor {
-    /// Waits until any or all jobs are as wished, or can no longer become so, or time is over.
-    /// What there is to tell about it, [`Self::waited`] reads. Outputs are searched in turn with other
-    /// shares.
+    /// Waits until any or all jobs have met the condition, or no longer can, or the time is over.
+    /// [`Self::waited`] then reads the answer. Outputs are searched in turn with other sessions.
     pub async fn wait(
         &self,
-        share: &SessionTurns,
+        turns: &SessionTurns,
         options: WaitOptions,
     ) -> Result<Decision, Error> {
         let timeout = options.timeout.unwrap_or(WAIT_MAX).min(WAIT_MAX);
@@ -93,24 +92,25 @@ impl Executor {
         let turn = Arc::new(Semaphore::new(1));
         let mut watched = Vec::with_capacity(options.jobs.len());
         for job in &options.jobs {
-            watched.push(self.watched(*job, &options.until, &turn, share).await?);
+            watched.push(self.watch_job(*job, &options.until, &turn, turns).await?);
         }
-        let standing = |one: &WaitedJob| options.until.standing(&one.job);
-        let mut standings: Vec<WaitState> = watched.iter().map(standing).collect();
-        let decided = match self.at_once(&watched, &standings, options.all).await? {
+        let state = |one: &WaitedJob| options.until.state(&one.job);
+        let mut states: Vec<WaitState> = watched.iter().map(state).collect();
+        let decided = match self.decide_now(&watched, &states, options.all).await? {
             Some(decided) => Some(decided),
             None => {
                 let looks = TaskTracker::new();
                 looks.close();
                 tokio::select! {
-                    // First, so that every job is watched before anybody asks whether all were.
+                    // First, so that every job has its first look counted before `over` waits for
+                    // them.
                     biased;
-                    decided = self.decide(&mut watched, &mut standings, &options, &looks) => Some(decided?),
-                    () = over(deadline, &looks) => None,
+                    decided = self.decide(&mut watched, &mut states, &options, &looks) => Some(decided?),
+                    () = time_over(deadline, &looks) => None,
                 }
             }
         };
-        let offset = decided.and_then(|decided| match standings[decided.by] {
+        let offset = decided.and_then(|decided| match states[decided.by] {
             WaitState::Met(offset) => offset,
             _ => None,
         });
@@ -121,18 +121,18 @@ impl Executor {
         })
     }
 
-    async fn watched(
+    async fn watch_job(
         &self,
         job: JobRef,
         until: &Until,
         turn: &Arc<Semaphore>,
-        share: &SessionTurns,
+        turns: &SessionTurns,
     ) -> Result<WaitedJob, Error> {
         let number = self.number(job).await?;
-        // Interest first, then the look that counts.
+        // The watch first, then the read: a change between them is not missed.
         let watch = self.inner.hub.watch(number);
         let job = match until {
-            Until::Match { from, .. } if *from > 0 => self.reaching(number, *from).await?,
+            Until::Match { from, .. } if *from > 0 => self.job_reaching(number, *from).await?,
             _ => {
                 let row = self.inner.store.job(job, Include::default()).await?;
                 row.ok_or_else(|| Error::no_such_job(job))?
@@ -142,12 +142,12 @@ impl Executor {
             job: WaitedFacts::of(&job),
             watch,
             turn: turn.clone(),
-            share: share.clone(),
+            turns: turns.clone(),
         })
     }
 
-    /// A job whose output reaches so far.
-    async fn reaching(&self, number: JobNumber, offset: Offset) -> Result<Job, Error> {
+    /// A job whose output reaches this offset.
+    async fn job_reaching(&self, number: JobNumber, offset: Offset) -> Result<Job, Error> {
         let job = self.snapshot(number).await?;
         match offset > job.output_bytes {
             true => Err(Error::beyond_end(job.output_bytes)),
@@ -155,28 +155,29 @@ impl Executor {
         }
     }
 
-    /// What the first look decides, and by which job: the first in the order asked that does, of jobs
-    /// that have all met it the one that did so last.
-    async fn at_once(
+    /// What the first look decides, and by which job: by the first one in the order of the request
+    /// that decides it, or, if all had to meet the condition and have, by the one that changed
+    /// last.
+    async fn decide_now(
         &self,
         watched: &[WaitedJob],
-        standings: &[WaitState],
+        states: &[WaitState],
         all: bool,
     ) -> Result<Option<Decided>, Error> {
-        let Some(met) = together(standings, all) else {
+        let Some(met) = combined(states, all) else {
             return Ok(None);
         };
-        let first = |is: fn(&WaitState) -> bool| standings.iter().position(is);
+        let first = |is: fn(&WaitState) -> bool| states.iter().position(is);
         let by = match (all, met) {
             (true, true) => Some(self.last_changed(watched).await?),
-            (true, false) => first(|standing| *standing == WaitState::Impossible),
-            (false, true) => first(|standing| matches!(standing, WaitState::Met(_))),
+            (true, false) => first(|state| *state == WaitState::Impossible),
+            (false, true) => first(|state| matches!(state, WaitState::Met(_))),
             (false, false) => Some(watched.len() - 1),
         };
         Ok(by.map(|by| Decided { by, met }))
     }
 
-    /// The job that changed its state last; of what came when, events tell and no clock does.
+    /// The index of the job that changed its state last, by the order of events: clocks can be set.
     async fn last_changed(&self, watched: &[WaitedJob]) -> Result<usize, Error> {
         let mut last = (0, 0);
         for (index, one) in watched.iter().enumerate() {
@@ -186,33 +187,33 @@ impl Executor {
         Ok(last.1)
     }
 
-    /// Watches all jobs that are open, until it is decided what they are together.
+    /// Watches all open jobs until the wait is decided.
     async fn decide(
         &self,
         watched: &mut [WaitedJob],
-        standings: &mut [WaitState],
+        states: &mut [WaitState],
         options: &WaitOptions,
         looks: &TaskTracker,
     ) -> Result<Decided, Error> {
         let mut open: FuturesUnordered<_> = watched
             .iter_mut()
             .enumerate()
-            .filter(|(at, _)| standings[*at] == WaitState::Open)
+            .filter(|(at, _)| states[*at] == WaitState::Open)
             .map(|(at, one)| {
                 let look = Some(looks.token());
-                async move { (at, self.verdict(one, &options.until, look).await) }
+                async move { (at, self.wait_for_one(one, &options.until, look).await) }
             })
             .collect();
-        while let Some((by, standing)) = open.next().await {
-            standings[by] = standing?;
-            if let Some(met) = together(standings, options.all) {
+        while let Some((by, state)) = open.next().await {
+            states[by] = state?;
+            if let Some(met) = combined(states, options.all) {
                 return Ok(Decided { by, met });
             }
         }
         Err(Error::Internal("a wait ended undecided".to_owned()))
     }
 
-    /// What a wait came to, with its jobs as they stand now.
+    /// The answer to a decided wait, with its jobs as they are now.
     pub async fn waited(&self, decision: Decision) -> Result<Waited, Error> {
         let Decision {
             mut watched,
@@ -220,7 +221,7 @@ impl Executor {
             offset,
         } = decision;
         let job = match decided {
-            Some(decided) => Some(self.as_it_stands(&mut watched[decided.by]).await?),
+            Some(decided) => Some(self.latest(&mut watched[decided.by]).await?),
             None => None,
         };
         let last_output = match &job {
@@ -232,7 +233,7 @@ impl Executor {
             if bytes >= JOBS_BYTES_MAX {
                 break;
             }
-            let job = self.as_it_stands(one).await?;
+            let job = self.latest(one).await?;
             bytes += job.text_bytes();
             jobs.push(job);
         }
@@ -246,8 +247,8 @@ impl Executor {
         })
     }
 
-    /// The job now; one that is deleted by now, as it was then.
-    async fn as_it_stands(&self, one: &mut WaitedJob) -> Result<Job, Error> {
+    /// The job now; a deleted one as it last was.
+    async fn latest(&self, one: &mut WaitedJob) -> Result<Job, Error> {
         match self.snapshot(one.job.number).await {
             Err(Error::NotFound(_)) => {
                 let job = one.watch.deleted().await;
@@ -259,19 +260,20 @@ impl Executor {
     }
 }
 
-/// Resolves when the time is over and every job was looked at, or that takes too long.
-async fn over(deadline: Instant, looks: &TaskTracker) {
+/// Resolves after the deadline, when every job was looked at once or that takes too long.
+async fn time_over(deadline: Instant, looks: &TaskTracker) {
     sleep_until(deadline).await;
     let _ = timeout(FIRST_LOOK_MAX, looks.wait()).await;
 }
 
-/// What jobs that stand so are together: met, or never to be met; `None`: neither yet.
-fn together(standings: &[WaitState], all: bool) -> Option<bool> {
-    let met = |standing: &WaitState| matches!(standing, WaitState::Met(_));
-    let any = |wanted| standings.contains(&wanted);
+/// Whether the jobs have met the condition together; `Some(false)`: they never will; `None`:
+/// undecided.
+fn combined(states: &[WaitState], all: bool) -> Option<bool> {
+    let met = |state: &WaitState| matches!(state, WaitState::Met(_));
+    let any = |wanted| states.contains(&wanted);
     match all {
         true if any(WaitState::Impossible) => Some(false),
-        false if standings.iter().any(met) => Some(true),
+        false if states.iter().any(met) => Some(true),
         _ if any(WaitState::Open) => None,
         all => Some(all),
     }
@@ -285,7 +287,7 @@ mod tests {
     fn what_jobs_are_together_follows_from_how_each_stands() {
         use WaitState::{Impossible, Met, Open};
         let met = Met(None);
-        for (standings, any, all) in [
+        for (states, any, all) in [
             (vec![Open], None, None),
             (vec![met, Open], Some(true), None),
             (vec![met, met], Some(true), Some(true)),
@@ -293,8 +295,8 @@ mod tests {
             (vec![Impossible, met], Some(true), Some(false)),
             (vec![Impossible, Impossible], Some(false), Some(false)),
         ] {
-            assert_eq!(together(&standings, false), any, "any of {standings:?}");
-            assert_eq!(together(&standings, true), all, "all of {standings:?}");
+            assert_eq!(combined(&states, false), any, "any of {states:?}");
+            assert_eq!(combined(&states, true), all, "all of {states:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Gives queued jobs to free shims, and keeps as many shims as that takes.
 //!
-//! One task decides; what waits for the ledger runs beside it and reports back. How an end is
-//! committed is `end`'s business.
+//! One task decides; what waits for the database runs in tasks of its own and reports back. `end`
+//! commits how an attempt ended.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -17,14 +17,14 @@ use crate::{
     sys::{clock, vital::Vital},
 };
 
-/// The safety net: how often the queues are looked at although nothing was said.
+/// How often the queues are looked at without a wake-up, as a safety net.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// An answered claim, on its way back to the deciding task.
+/// The result of a claim, on its way back to the deciding task.
 #[derive(Debug)]
 struct Report {
     offers: Vec<ShimOffer>,
-    /// `None`: nothing was claimed yet, these shims have just become free.
+    /// `None`: no claim was made, these shims have just become free.
     claimed: Option<Result<Claimed, StoreError>>,
     /// Whether it was the claim over the idle shims, of which there is one at a time.
     of_idle: bool,
@@ -35,18 +35,18 @@ struct Report {
 pub struct Scheduler {
     supervisor: Supervisor,
     rescuer: Rescuer,
-    kick: Wakeup,
+    wakeup: Wakeup,
     events: mpsc::UnboundedReceiver<ShimEvent>,
     reports: mpsc::UnboundedSender<Report>,
     reported: mpsc::UnboundedReceiver<Report>,
-    /// Shims that have nothing to do, the longest idle one last.
+    /// Shims that have nothing to do, the one that has been idle longest last.
     idle: VecDeque<ShimOffer>,
     /// Shims that have been started and have not reported.
     starting: BTreeSet<String>,
     warm_shims: u32,
-    /// Shims whose claim has not been answered.
-    asking: usize,
-    /// The fewest shims that were idle at any time since the last look.
+    /// How many shims wait for the result of a claim or a rescue.
+    awaiting_claim: usize,
+    /// The fewest shims that were idle at any time since the last tick.
     least_idle: usize,
     /// Whether the queues must be looked at.
     dirty: bool,
@@ -55,11 +55,11 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler over the supervisor's shims; `events` is what the supervisor tells.
+    /// A scheduler over the supervisor's shims; `events` come from the supervisor.
     pub fn new(
         supervisor: Supervisor,
         rescuer: Rescuer,
-        kick: Wakeup,
+        wakeup: Wakeup,
         events: mpsc::UnboundedReceiver<ShimEvent>,
         warm_shims: u32,
     ) -> Self {
@@ -67,14 +67,14 @@ impl Scheduler {
         Self {
             supervisor,
             rescuer,
-            kick,
+            wakeup,
             events,
             reports,
             reported,
             idle: VecDeque::new(),
             starting: BTreeSet::new(),
             warm_shims,
-            asking: 0,
+            awaiting_claim: 0,
             least_idle: 0,
             dirty: true,
             claiming: false,
@@ -92,31 +92,31 @@ impl Scheduler {
 
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = self.kick.told() => self.dirty = true,
+                () = self.wakeup.wait() => self.dirty = true,
                 _ = look.tick() => {
                     self.dirty = true;
                     self.dismiss_surplus();
                 }
-                Some(event) = self.events.recv() => self.hear(event),
-                Some(report) = self.reported.recv() => self.take(report),
+                Some(event) = self.events.recv() => self.on_event(event),
+                Some(report) = self.reported.recv() => self.on_report(report),
             }
         }
     }
 
-    fn hear(&mut self, event: ShimEvent) {
+    fn on_event(&mut self, event: ShimEvent) {
         match event {
             ShimEvent::Idle(offer) => {
                 self.starting.remove(&offer.shim);
-                // Told again when its connection has been made anew.
+                // A shim is reported again after a reconnect.
                 self.forget_idle(&offer.shim);
                 self.idle.push_front(offer);
                 self.dirty = true;
             }
             ShimEvent::Ended {
-                settled,
+                finalized,
                 shim,
                 offer,
-            } => self.commit_end(*settled, shim, offer),
+            } => self.commit_end(*finalized, shim, offer),
             ShimEvent::NeverRan { key, offer, pause } => self.rescue_and_free(key, offer, pause),
             ShimEvent::Dead { shim, attempt } => {
                 self.starting.remove(&shim);
@@ -128,15 +128,15 @@ impl Scheduler {
         }
     }
 
-    fn take(&mut self, report: Report) {
+    fn on_report(&mut self, report: Report) {
         self.claiming &= !report.of_idle;
-        self.asking -= report.offers.len();
+        self.awaiting_claim -= report.offers.len();
         self.dirty |= report.claimed.is_none();
         let claimed = match report.claimed {
             Some(Ok(claimed)) => claimed,
             Some(Err(error)) => {
                 if error != StoreError::Stopping {
-                    // The safety net looks again.
+                    // The next tick tries again.
                     tracing::warn!(%error, "nothing could be claimed");
                 }
                 Claimed::default()
@@ -146,12 +146,13 @@ impl Scheduler {
         self.claimed(report.offers, claimed);
     }
 
-    /// The ledger still names the shim for the attempt: it takes work only after the rescue, and not
-    /// before the pause is over. Meanwhile it counts as one that asks for work, so that nobody is
-    /// started in its place.
+    /// Rescues an attempt that a shim never ran, and frees the shim after that: until the rescue is
+    /// committed, the database names the shim for the attempt. The shim gets no work before the
+    /// pause is over either. Meanwhile it counts as one that waits for a claim, so that no other
+    /// shim is started in its place.
     fn rescue_and_free(&mut self, key: AttemptId, offer: Option<ShimOffer>, pause: Duration) {
         let offers: Vec<ShimOffer> = offer.into_iter().collect();
-        self.asking += offers.len();
+        self.awaiting_claim += offers.len();
         let (rescuer, reports) = (self.rescuer.clone(), self.reports.clone());
         self.vital()
             .spawn("rescuing what a shim never ran", async move {
@@ -174,7 +175,7 @@ impl Scheduler {
         self.dirty = false;
         self.claiming = true;
         let offers: Vec<ShimOffer> = self.idle.drain(..).collect();
-        self.asking += offers.len();
+        self.awaiting_claim += offers.len();
         let (claim, reports) = (self.claim(offers.clone()), self.reports.clone());
         self.vital().spawn("claiming for idle shims", async move {
             let claimed = claim.await;
@@ -202,7 +203,7 @@ impl Scheduler {
         for offer in offers {
             self.forget_idle(&offer.shim);
             let got = claimed.claims.iter().any(|claim| claim.shim == offer.shim);
-            if !got && self.supervisor.keeps(&offer.shim) {
+            if !got && self.supervisor.has_handle(&offer.shim) {
                 self.idle.push_back(offer);
             }
         }
@@ -216,29 +217,30 @@ impl Scheduler {
             self.supervisor.run(claim);
         }
         self.least_idle = self.least_idle.min(self.idle.len());
-        self.provide(claimed.wanting);
+        self.start_missing_shims(claimed.wanting);
     }
 
-    /// So many jobs lack only a shim: those that are idle, starting or just asking for work count.
-    fn provide(&mut self, wanting: u32) {
+    /// Starts shims for `wanting` jobs that lack only a shim. Those that are idle, starting or
+    /// waiting for a claim count.
+    fn start_missing_shims(&mut self, wanting: u32) {
         self.dirty |= wanting > 0 && !self.idle.is_empty();
-        let coming = self.idle.len() + self.starting.len() + self.asking;
+        let coming = self.idle.len() + self.starting.len() + self.awaiting_claim;
         self.start_shims(wanting.saturating_sub(coming as u32));
     }
 
     /// Commits an end, and gives the shim its next job in the same transaction.
-    fn commit_end(&mut self, settled: Finalized, shim: String, offer: Option<ShimOffer>) {
+    fn commit_end(&mut self, finalized: Finalized, shim: String, offer: Option<ShimOffer>) {
         let offers: Vec<ShimOffer> = offer.into_iter().collect();
-        self.asking += offers.len();
+        self.awaiting_claim += offers.len();
         let claim = self.claim(offers.clone());
         let supervisor = self.supervisor.clone();
-        let (reports, kick) = (self.reports.clone(), self.kick.clone());
+        let (reports, wakeup) = (self.reports.clone(), self.wakeup.clone());
         self.vital().spawn("committing an end", async move {
-            let Some((fenced, claimed)) = end::commit(&supervisor, &settled, claim).await else {
-                // The server stops; the shim keeps the end for the next one.
+            let Some((fenced, claimed)) = end::commit(&supervisor, &finalized, claim).await else {
+                // The server stops; the shim keeps the end for the next server.
                 return;
             };
-            end::tell(&supervisor, &settled, fenced);
+            end::notify_readers(&supervisor, &finalized, fenced);
             let refused = claimed.is_err();
             let got = claimed.as_ref().is_ok_and(|c| !c.claims.is_empty());
             if !got {
@@ -249,11 +251,11 @@ impl Scheduler {
                 claimed: Some(claimed),
                 of_idle: false,
             });
-            // A claim that was refused with the end has not seen the slot that it freed.
+            // A claim that failed with the end has not used the slot that the end freed.
             if refused {
-                kick.now();
+                wakeup.wake();
             }
-            end::unlink(&supervisor, &settled, fenced).await;
+            end::unlink(&supervisor, &finalized, fenced).await;
         });
     }
 
@@ -269,12 +271,12 @@ impl Scheduler {
         if self.claiming {
             return;
         }
-        let ready = self.idle.len() + self.starting.len() + self.asking;
+        let ready = self.idle.len() + self.starting.len() + self.awaiting_claim;
         self.start_shims(self.warm_shims.saturating_sub(ready as u32));
     }
 
-    /// Sends away what has been idle for a whole look and is not kept warm. Not sooner: between the
-    /// end of one job and the next claim a busy shim is idle too.
+    /// Makes shims exit that were idle between two ticks and are not kept warm. Not sooner: between
+    /// the end of one job and the next claim a busy shim is idle, too.
     fn dismiss_surplus(&mut self) {
         let unused = std::mem::replace(&mut self.least_idle, self.idle.len());
         let surplus = unused.saturating_sub(self.warm_shims as usize);

@@ -1,8 +1,7 @@
-//! Commits how an attempt ended, and what follows from that: readers are woken, segments whose
-//! bytes are rows now go.
+//! Commits how an attempt ended, and does what follows: wakes readers, and unlinks segments whose
+//! bytes are rows now.
 //!
-//! What the shim does next is decided in `claim`; here the claim is only made part of the same
-//! transaction.
+//! `claim` makes the claim for the shim's next job; here it becomes part of the same transaction.
 
 use crate::{
     store::{Claimed, Fenced, Store, StoreError},
@@ -14,74 +13,75 @@ use crate::{
 /// and nothing is committed.
 pub async fn commit(
     supervisor: &Supervisor,
-    settled: &Finalized,
+    finalized: &Finalized,
     claim: impl Future<Output = Result<Claimed, StoreError>>,
 ) -> Option<(Fenced, Result<Claimed, StoreError>)> {
     let store = &supervisor.context().store;
-    // They are handed to the writer in this order before any of them is answered.
+    // All three are queued at the writer in this order before any of them is answered, so they
+    // share a transaction.
     let (_, finished, claimed) = tokio::join!(
-        enter_start(store, settled),
-        store.finish(settled.finish.clone()),
+        record_start(store, finalized),
+        store.finish(finalized.finish.clone()),
         claim
     );
     let fenced = match finished {
         Ok(fenced) => fenced,
-        Err(error) => insist(store, settled, error).await.ok()?,
+        Err(error) => retry_finish(store, finalized, error).await.ok()?,
     };
     Some((fenced, claimed))
 }
 
-/// Tells the readers of a committed end.
-pub fn tell(supervisor: &Supervisor, settled: &Finalized, fenced: Fenced) {
+/// Wakes the readers of the job after a commit of its end.
+pub fn notify_readers(supervisor: &Supervisor, finalized: &Finalized, fenced: Fenced) {
     let hub = &supervisor.context().hub;
     match fenced {
-        Fenced::Applied => hub.ended(settled.key.job),
-        Fenced::Requeued => hub.changed(settled.key.job),
+        Fenced::Applied => hub.ended(finalized.key.job),
+        Fenced::Requeued => hub.changed(finalized.key.job),
         Fenced::Stale => {}
     }
 }
 
-/// Unlinks what the commit has made useless in the spool. An end that came too late has made
-/// nothing so.
-pub async fn unlink(supervisor: &Supervisor, settled: &Finalized, fenced: Fenced) {
+/// Unlinks the files in the spool that the commit has made useless. An end that came too late
+/// (`Stale`) was not committed, and its files stay.
+pub async fn unlink(supervisor: &Supervisor, finalized: &Finalized, fenced: Fenced) {
     if fenced == Fenced::Stale {
         return;
     }
     let unlinker = &supervisor.context().unlinker;
-    if let Err(error) = unlinker.unlink(settled.unlink.clone()).await {
-        tracing::warn!(job = settled.key.job, %error, "a file in the spool could not be unlinked");
+    if let Err(error) = unlinker.unlink(finalized.unlink.clone()).await {
+        tracing::warn!(job = finalized.key.job, %error, "a file in the spool could not be unlinked");
     }
 }
 
-/// A start that was not entered before the end came goes in with it.
-async fn enter_start(store: &Store, settled: &Finalized) {
-    if let Some(started) = settled.start.clone()
+/// Commits a start together with its end, if it was not committed before.
+async fn record_start(store: &Store, finalized: &Finalized) {
+    if let Some(started) = finalized.start.clone()
         && let Err(error) = store.started(started).await
     {
-        tracing::warn!(job = settled.key.job, %error, "a start could not be entered");
+        tracing::warn!(job = finalized.key.job, %error, "a start could not be committed");
     }
 }
 
-/// An end that the ledger did not take is tried until it does, or the server stops: the shim keeps
-/// it as long.
-async fn insist(
+/// Tries again to commit an end that failed with `error`, until it is committed or the server
+/// stops. The shim keeps the end as long.
+async fn retry_finish(
     store: &Store,
-    settled: &Finalized,
+    finalized: &Finalized,
     error: StoreError,
 ) -> Result<Fenced, StoreError> {
-    // The first try is the one that failed.
+    // The failed try counts as the first one.
     let mut tried = Some(Err(error));
     retry::until_some(|| {
         let tried = tried.take();
         async move {
             let tried = match tried {
                 Some(tried) => tried,
-                None => store.finish(settled.finish.clone()).await,
+                None => store.finish(finalized.finish.clone()).await,
             };
             match tried {
                 Ok(_) | Err(StoreError::Stopping) => Some(tried),
                 Err(error) => {
-                    tracing::error!(job = settled.key.job, %error, "an end could not be committed; trying again");
+                    tracing::error!(job = finalized.key.job, %error, "an end could not be committed; trying again");
                     None
                 }
             }

@@ -1,6 +1,5 @@
-//! THE CLOCK: moves jobs from state to state when nobody asks for it. Each file is one movement:
-//! `claim` gives queued jobs to free shims, `end` commits how attempts ended, `rescue` decides
-//! about attempts whose shim is gone.
+//! Moves jobs from state to state without a request: `claim` gives queued jobs to free shims, `end`
+//! commits how attempts ended, `rescue` decides about attempts whose shim is gone.
 
 pub mod claim;
 mod end;

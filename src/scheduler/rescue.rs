@@ -1,5 +1,5 @@
-//! Decides about an attempt whose shim is gone, at the start of a server and whenever a connection
-//! breaks for good: one function decides, the rest acts.
+//! Decides about an attempt whose shim is gone, at the start of a server and whenever a shim dies.
+//! One function (`decide`) decides, the rest acts.
 
 use std::{
     io::{self, Write},
@@ -24,7 +24,7 @@ use crate::{
     store::{Fenced, OpenAttempt, StoreError},
     supervisor::{
         AttemptEnding, AttemptId, AttemptWatch, Finalized, Leader, Mark, OrphanTree, SearchGuard,
-        Supervisor, first_segment, settle,
+        Supervisor, finalize, first_segment,
     },
     sys::{clock, retry, threads::blocking, vital::Vital},
 };
@@ -34,27 +34,27 @@ use crate::{
 pub enum Traces {
     /// No segment: the right to start was never taken.
     None,
-    /// An earlier rescue took the right, so that nobody can start it any more.
+    /// An earlier rescue took the right, so that no shim can start it any more.
     Fenced,
     /// The right was taken; there is no exit record.
     Begun {
-        /// The process that was started, if one was.
+        /// The process that was started, if one is known.
         start: Option<StartPayload>,
-        /// The number that its processes carry.
+        /// The number that its processes carry; `None` if they were given none.
         mark: Option<u64>,
     },
-    /// The shim wrote down how it ended.
+    /// The shim recorded how it ended.
     Ended(Box<ExitFacts>),
 }
 
-/// What is to be done about an attempt.
+/// What to do about an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RescueDecision {
-    /// It ended, and this is how.
+    /// It ended, as recorded.
     Finish(Box<ExitFacts>),
     /// It is proven never to have started: the job waits again.
     Void,
-    /// Nobody can know how it ended.
+    /// How it ended is unknown.
     Lost,
 }
 
@@ -72,9 +72,9 @@ pub fn decide(traces: Traces, same_machine: bool) -> RescueDecision {
 #[derive(Debug, Clone)]
 pub struct Rescuer {
     supervisor: Supervisor,
-    kick: Wakeup,
-    /// How many may read the spool at a time.
-    places: Arc<Semaphore>,
+    wakeup: Wakeup,
+    /// Bounds how many rescues read the spool at a time.
+    readers: Arc<Semaphore>,
 }
 
 /// Why a rescue has to be tried again.
@@ -89,20 +89,20 @@ enum RescueError {
 /// The name under which a rescue takes the right to start.
 const RESCUE: &str = "rescue";
 
-/// How many rescues read the spool at a time: the dead shims of a whole machine leave some work for
-/// others.
+/// How many rescues read the spool at a time. After a restart of the machine all shims are dead,
+/// and their rescues must leave threads for other work.
 const READERS_MAX: usize = 8;
 
-/// What a rescue may have to write, bytes.
+/// Most bytes that a rescue may have to write.
 const RESCUE_BYTES: u64 = 1 << 20;
 
 impl Rescuer {
     /// A rescuer over the supervisor's data directory.
-    pub fn new(supervisor: Supervisor, kick: Wakeup) -> Self {
+    pub fn new(supervisor: Supervisor, wakeup: Wakeup) -> Self {
         Self {
             supervisor,
-            kick,
-            places: Arc::new(Semaphore::new(READERS_MAX)),
+            wakeup,
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
         }
     }
 
@@ -115,22 +115,23 @@ impl Rescuer {
         );
     }
 
-    /// Where a panic ends the server.
+    /// Runs tasks whose panic ends the server.
     pub fn vital(&self) -> &Vital {
         &self.supervisor.context().vital
     }
 
-    /// Tries once, and says whether nothing is left to be done: a disk that is full or broken must
-    /// not keep a server from serving. Lets go of what it holds when only a tree is waited for.
-    pub async fn rescued(&self, key: AttemptId, held: SearchGuard) -> bool {
+    /// Tries once, and returns whether the rescue is committed: a disk that is full or broken must
+    /// not keep a server from starting. Drops `held` when it only waits for the end of a process
+    /// tree.
+    pub async fn try_once(&self, key: AttemptId, held: SearchGuard) -> bool {
         match self.try_rescue(key, Some(held)).await {
             Ok(()) => {
-                self.kick.now();
+                self.wakeup.wake();
                 true
             }
             Err(error) => {
-                self.mind_the_disk(&error);
-                tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it has to wait");
+                self.on_disk_error(&error);
+                tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; it is tried again later");
                 false
             }
         }
@@ -145,22 +146,24 @@ impl Rescuer {
                 Err(RescueError::Store(StoreError::Stopping)) => Some(false),
                 Err(error) => {
                     tracing::error!(job = key.job, attempt = key.attempt, %error, "a rescue failed; trying again");
-                    self.mind_the_disk(&error);
+                    self.on_disk_error(&error);
                     None
                 }
             }
         });
         if is_rescued.await {
-            self.kick.now();
+            self.wakeup.wake();
         }
     }
 
-    /// An end is what the ballast is for, and what could not be synced must not be told.
-    fn mind_the_disk(&self, error: &RescueError) {
+    /// Gives the disk reserve up if the disk is full, because it is kept for ends. After a failed
+    /// sync the database must not acknowledge anything more.
+    fn on_disk_error(&self, error: &RescueError) {
         let store = &self.supervisor.context().store;
         match error {
             RescueError::Spool(e) if e.kind() == io::ErrorKind::StorageFull => {
-                // Where bytes are free, a file was short, or it is passing.
+                // Kept if enough is free: then only this file was too large, or the shortage has
+                // passed.
                 store.disk_reserve().release_below(RESCUE_BYTES);
             }
             RescueError::Spool(e) if is_sync_failure(e) => store.distrust(e),
@@ -180,14 +183,14 @@ impl Rescuer {
         let (spool, attempt) = (ctx.layout.spool(), open.clone());
         let traces = self.read(move || traces(&spool, &attempt)).await?;
         let same_machine = open.boot_id == ctx.boot_id && open.instance == ctx.instance;
-        let verdict = decide(traces.clone(), same_machine);
+        let decision = decide(traces.clone(), same_machine);
         tracing::warn!(
             job = key.job,
             attempt = key.attempt,
-            ?verdict,
+            ?decision,
             "rescued an attempt whose shim is gone"
         );
-        match verdict {
+        match decision {
             RescueDecision::Finish(facts) => {
                 let synced = false;
                 self.finish(open, AttemptEnding::Known { facts, synced })
@@ -195,10 +198,11 @@ impl Rescuer {
             }
             RescueDecision::Void => self.void(open, traces).await,
             RescueDecision::Lost if same_machine => {
-                let remains = self.hunt(&open, traces, held).await?;
+                let remains = self.search(&open, traces, held).await?;
                 self.lost(open, remains, 0).await
             }
-            // In a restored backup they are those of the data directory that it was made of.
+            // The tree is gone with the machine's restart, or it belongs to the original of this
+            // copy.
             RescueDecision::Lost => {
                 let unsynced = self.unsynced_bytes_max(&open).await?;
                 self.lost(open, OrphanTree::default(), unsynced).await
@@ -206,13 +210,13 @@ impl Rescuer {
         }
     }
 
-    /// Does work on the spool in its turn. Blocking.
+    /// Does blocking work on the spool, with up to `READERS_MAX` at a time.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        // Never closed.
-        let _place = self.places.acquire().await.map_err(io::Error::other)?;
+        // The semaphore is never closed.
+        let _permit = self.readers.acquire().await.map_err(io::Error::other)?;
         blocking(work).await
     }
 
@@ -233,8 +237,8 @@ impl Rescuer {
         );
         let name = first_segment(&open);
         if traces == Traces::None {
-            // If somebody was faster this fails, and the next try finds that segment.
-            blocking(move || take_right(&spool, name, &intent)).await?;
+            // If the shim was faster this fails, and the next try finds its segment.
+            blocking(move || take_start_right(&spool, name, &intent)).await?;
         }
         match ctx
             .store
@@ -248,7 +252,7 @@ impl Rescuer {
     }
 
     /// Ends what is left of the tree.
-    async fn hunt(
+    async fn search(
         &self,
         open: &OpenAttempt,
         traces: Traces,
@@ -261,20 +265,20 @@ impl Rescuer {
         };
         let leader = start.map(|StartPayload { pid, start_ticks }| Leader { pid, start_ticks });
         let mark = Mark::new(open.id, &ctx.instance, number);
-        let remains = ctx.hunter.hunt(&ctx.vital, mark, leader, held).await?;
+        let remains = ctx.orphans.search(&ctx.vital, mark, leader, held).await?;
         if let Some(why) = &remains.unknown {
             let (job, attempt) = (open.number, open.attempt);
             tracing::warn!(
                 job,
                 attempt,
                 why,
-                "nobody can say what is left of a lost attempt"
+                "it is unknown which processes are left of a lost attempt"
             );
         }
         Ok(remains)
     }
 
-    /// What the loss of the power can have cost, bytes.
+    /// Most bytes that a power loss can have cost.
     async fn unsynced_bytes_max(&self, open: &OpenAttempt) -> io::Result<u64> {
         let ctx = self.supervisor.context();
         let (spool, first) = (ctx.layout.spool(), first_segment(open));
@@ -299,20 +303,20 @@ impl Rescuer {
 
     async fn finish(&self, open: OpenAttempt, ending: AttemptEnding) -> Result<(), RescueError> {
         let ctx = self.supervisor.context();
-        let ward = AttemptWatch::of_open(&open);
+        let watch = AttemptWatch::of_open(&open);
         let (spool, inline) = (ctx.layout.spool(), ctx.inline_bytes_max_now());
-        let settled: Finalized = self
-            .read(move || settle(&spool, inline, ward, ending))
+        let finalized: Finalized = self
+            .read(move || finalize(&spool, inline, watch, ending))
             .await?;
-        let fenced = ctx.store.finish(settled.finish.clone()).await?;
-        end::tell(&self.supervisor, &settled, fenced);
-        end::unlink(&self.supervisor, &settled, fenced).await;
+        let fenced = ctx.store.finish(finalized.finish.clone()).await?;
+        end::notify_readers(&self.supervisor, &finalized, fenced);
+        end::unlink(&self.supervisor, &finalized, fenced).await;
         Ok(())
     }
 }
 
 /// Creates the first segment, whole or not at all: a link fails where the name exists.
-fn take_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()> {
+fn take_start_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Result<()> {
     let header = RecordHeader {
         kind: RecordKind::Intent,
         stream: Stream::Stdout,
@@ -337,12 +341,12 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
         mark,
     };
     let beginning = match read_beginning(spool, first) {
-        // The ledger has seen it start: whoever took the file away has not undone that.
+        // The database knows its start: that the file is missing does not undo it.
         Err(error) if is_no_segment(&error) && open.started_at.is_some() => {
             return Ok(begun(None, None));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Traces::None),
-        // The name was taken, and the power went before what it stands for was on disk.
+        // The file was created, and the power failed before its content was on disk.
         Err(error) if is_no_segment(&error) => {
             let (start, mark) = (None, None);
             return Ok(Traces::Begun { start, mark });
@@ -353,7 +357,7 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     if beginning.intent.is_some_and(|intent| intent.shim == RESCUE) {
         return Ok(Traces::Fenced);
     }
-    // Segments that have rows are read through already.
+    // Segments that have rows were read before.
     let name = SegmentName {
         first_offset: open.hashed_to,
         ..first
@@ -366,13 +370,13 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     })
 }
 
-/// What a power loss can have cost an attempt whose first segment is `first`, bytes: two sealed
-/// segments and the last one may not have been on disk. Their size is the attempt's, which may be
-/// another one than today's setting `now`. Blocking.
+/// Most bytes that a power loss can have cost an attempt whose first segment is `first`: two sealed
+/// segments and the last one may not have been on disk. The attempt may have had another segment
+/// size than the present setting `now`. Blocking.
 fn unsynced_bytes_max(spool: &Path, first: SegmentName, now: u64) -> io::Result<u64> {
     let intent = match read_beginning(spool, first) {
         Ok(beginning) => beginning.intent,
-        // What says it has gone with the power.
+        // The power loss took the record of the size, too.
         Err(error) if is_no_segment(&error) => None,
         Err(error) => return Err(error),
     };
@@ -394,7 +398,7 @@ fn largest_segment(spool: &Path, first: SegmentName) -> io::Result<u64> {
     Ok(largest)
 }
 
-/// The process that the ledger names.
+/// The process that the database names.
 fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
     Some(StartPayload {
         pid: open.pid.filter(|pid| *pid > 0)?,
@@ -402,14 +406,15 @@ fn known_leader(open: &OpenAttempt) -> Option<StartPayload> {
     })
 }
 
-/// Follows the seals to the exit record, if the chain of whole records leads there. What was dropped
-/// does not break it.
+/// Follows the seals from segment to segment to the exit record, if whole records lead there. It
+/// skips a range that was dropped.
 fn read_exit(spool: &Path, from: SegmentName) -> io::Result<Option<ExitFacts>> {
-    let hole = dropped_range::read(spool, from.job, from.attempt)?;
+    let dropped_range = dropped_range::read(spool, from.job, from.attempt)?;
     let mut name = from;
     loop {
-        name.first_offset =
-            hole.map_or(name.first_offset, |hole| hole.skip_past(name.first_offset));
+        name.first_offset = dropped_range.map_or(name.first_offset, |range| {
+            range.skip_past(name.first_offset)
+        });
         let mut reader = match SegmentReader::open(spool, Position::first(name)) {
             Err(error) if is_no_segment(&error) => return Ok(None),
             reader => reader?,
@@ -453,13 +458,13 @@ mod tests {
             segment_bytes,
             mark: None,
         };
-        take_right(spool.path(), first, &intent(Some(70_000))).expect("a segment");
+        take_start_right(spool.path(), first, &intent(Some(70_000))).expect("a segment");
         for now in [1000, 1_000_000] {
             assert_eq!(bound(now), 210_000 + rest);
         }
         // A version that did not write it down: what there is says how large they were at least.
         std::fs::remove_file(spool.path().join(first.to_string())).expect("a segment");
-        take_right(spool.path(), first, &intent(None)).expect("a segment");
+        take_start_right(spool.path(), first, &intent(None)).expect("a segment");
         let second = SegmentName {
             first_offset: 50,
             ..first
@@ -490,7 +495,7 @@ mod tests {
             start_ticks: 1,
         };
         let begun = |start| Traces::Begun { start, mark: None };
-        for (traces, same_machine, verdict) in [
+        for (traces, same_machine, decision) in [
             (ended.clone(), true, finish.clone()),
             (ended, false, finish),
             (Traces::Fenced, true, RescueDecision::Void),
@@ -502,7 +507,7 @@ mod tests {
             (begun(Some(start)), true, RescueDecision::Lost),
             (begun(Some(start)), false, RescueDecision::Lost),
         ] {
-            assert_eq!(decide(traces, same_machine), verdict);
+            assert_eq!(decide(traces, same_machine), decision);
         }
     }
 }

@@ -7,17 +7,18 @@ use crate::{
     store::{ClaimedJob, OpenAttempt},
 };
 
-/// Names an attempt; its number fences everything that is said about it.
+/// Names an attempt. Every commit about an attempt names it, and changes nothing if it is not the
+/// job's current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AttemptId {
-    /// The job.
+    /// The job's number.
     pub job: JobNumber,
-    /// The attempt.
+    /// The attempt's number within the job, from 1 on.
     pub attempt: u32,
 }
 
 impl AttemptId {
-    /// The attempt of a claim.
+    /// The id of a claimed attempt.
     pub fn of_claim(claim: &ClaimedJob) -> Self {
         Self {
             job: claim.number,
@@ -25,7 +26,7 @@ impl AttemptId {
         }
     }
 
-    /// An open attempt.
+    /// The id of an open attempt.
     pub fn of_open(open: &OpenAttempt) -> Self {
         Self {
             job: open.number,
@@ -34,7 +35,8 @@ impl AttemptId {
     }
 }
 
-/// The segment that is the right to start an open attempt.
+/// The first segment of an open attempt. Creating it takes the right to start the attempt, because
+/// only one process can create it.
 pub fn first_segment(open: &OpenAttempt) -> SegmentName {
     SegmentName {
         job: open.number,
@@ -43,23 +45,23 @@ pub fn first_segment(open: &OpenAttempt) -> SegmentName {
     }
 }
 
-/// What the server must know to settle an attempt when it ends.
+/// What the server must know to finalize an attempt when it ends.
 #[derive(Debug, Clone)]
 pub struct AttemptWatch {
-    /// Which attempt.
+    /// The attempt that is watched.
     pub key: AttemptId,
     /// The job's UUID.
     pub id: JobId,
-    /// Where its output begins.
+    /// The offset at which the output of this attempt begins.
     pub start_offset: Offset,
-    /// The digest as far as segments have rows.
+    /// The digest of the output, up to the last segment that has a row.
     pub digest: Digest,
-    /// Whether the start is committed.
+    /// When it started; `None` if its start is not committed yet.
     pub started_at: Option<Micros>,
 }
 
 impl AttemptWatch {
-    /// The attempt of a claim.
+    /// Watches a claimed attempt from its beginning.
     pub fn of_claim(claim: &ClaimedJob) -> Self {
         Self {
             key: AttemptId::of_claim(claim),
@@ -70,15 +72,15 @@ impl AttemptWatch {
         }
     }
 
-    /// What was hashed is to be hashed again. Of a later attempt nobody has the state at its
-    /// beginning any more: its digest stays.
+    /// Makes the digest begin anew, so that what was hashed is hashed again. For an attempt that
+    /// begins after offset 0 the state at its beginning is not kept, so its digest stays.
     pub fn read_again(&mut self) {
         if self.start_offset == 0 {
             self.digest = Digest::resume(0, None);
         }
     }
 
-    /// An open attempt.
+    /// Watches an open attempt, from the state that the database has.
     pub fn of_open(open: &OpenAttempt) -> Self {
         Self {
             key: AttemptId::of_open(open),

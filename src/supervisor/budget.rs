@@ -1,8 +1,6 @@
-//! How many shims may be talked to at the same time: each takes a descriptor for as long as it is
-//! connected, and the server needs some for itself. Where they are fewer than the shims, connected
-//! ones give their place to those that wait, in turn.
-//!
-//! What is said over a connection is not known here.
+//! Bounds how many shims are connected at the same time: each takes a descriptor while it is
+//! connected, and the server needs some for itself. If there are fewer slots than shims, connected
+//! shims give their slots to those that wait, in turn.
 
 use std::{
     sync::{
@@ -19,28 +17,28 @@ use tokio::{
 
 use crate::sys::descriptors;
 
-/// How long a connection is kept at least before it is given up for another one.
+/// The shortest time that a connection is kept before it is given up for another one.
 const HELD_AT_LEAST: Duration = Duration::from_secs(1);
 
-/// Hands out places. Cheap to clone; the first to wait is the first to get one.
+/// Hands out connection slots, in the order in which they were asked for. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     demand: watch::Sender<Demand>,
 }
 
-/// Who waits for a place, and who has begun to give one up for that.
+/// How many tasks wait for a slot, and how many connections have begun to give one up for them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Demand {
     waiting: usize,
     promised: usize,
 }
 
-/// The right to one connection; dropping it gives the place to the next.
+/// The right to one connection; dropping it gives the slot to the next.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    _place: OwnedSemaphorePermit,
-    turn: PermitTime,
+    _slot: OwnedSemaphorePermit,
+    time: PermitTime,
 }
 
 /// How long a permit may be kept. Cheap to clone.
@@ -52,40 +50,40 @@ pub struct PermitTime {
 }
 
 impl Budget {
-    /// Half of what the limit of open files leaves, the other half is the clients'; at least one
-    /// place. `None`: any number of files may be open.
+    /// Half of what the limit of open files leaves, at least one slot; the other half is for
+    /// clients. `None`: any number of files may be open.
     pub fn of(open_files_max: Option<u64>) -> Self {
-        let places = open_files_max.map_or(u64::MAX, |max| (descriptors::left_of(max) / 2).max(1));
-        let places = usize::try_from(places).unwrap_or(usize::MAX);
+        let slots = open_files_max.map_or(u64::MAX, |max| (descriptors::left_of(max) / 2).max(1));
+        let slots = usize::try_from(slots).unwrap_or(usize::MAX);
         Self {
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
             demand: watch::Sender::new(Demand::default()),
         }
     }
 
-    /// A place, if one is free and nobody waits for it.
+    /// A slot, if one is free and no task waits for it.
     pub fn try_take(&self) -> Option<ConnectionPermit> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some(self.permit(place))
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+        Some(self.permit(slot))
     }
 
-    /// Waits for a place.
+    /// Waits for a slot.
     pub async fn take(&self) -> ConnectionPermit {
         if let Some(permit) = self.try_take() {
             return permit;
         }
         let _waiting = Waiting::begin(&self.demand);
-        // Never closed: where it were, waiting for ever would be as right as anything.
-        match Arc::clone(&self.places).acquire_owned().await {
-            Ok(place) => self.permit(place),
+        // The semaphore is never closed.
+        match Arc::clone(&self.slots).acquire_owned().await {
+            Ok(slot) => self.permit(slot),
             Err(_) => std::future::pending().await,
         }
     }
 
-    fn permit(&self, place: OwnedSemaphorePermit) -> ConnectionPermit {
+    fn permit(&self, slot: OwnedSemaphorePermit) -> ConnectionPermit {
         ConnectionPermit {
-            _place: place,
-            turn: PermitTime {
+            _slot: slot,
+            time: PermitTime {
                 since: Instant::now(),
                 demand: self.demand.clone(),
                 promised: Arc::default(),
@@ -95,20 +93,20 @@ impl Budget {
 }
 
 impl ConnectionPermit {
-    /// Tells when it is to be given up.
-    pub fn turn(&self) -> PermitTime {
-        self.turn.clone()
+    /// Tells when the permit is to be given up.
+    pub fn time(&self) -> PermitTime {
+        self.time.clone()
     }
 }
 
 impl PermitTime {
-    /// Resolves when the place is to be given to somebody who waits; it was held for a while then.
-    /// Cancel-safe.
-    pub async fn over(&self) {
+    /// Resolves when the slot is to be given to a task that waits, `HELD_AT_LEAST` after it was
+    /// taken at the earliest. Cancel-safe.
+    pub async fn expired(&self) {
         sleep_until(self.since + HELD_AT_LEAST).await;
         let mut demand = self.demand.subscribe();
         loop {
-            // Its sender lives in this value.
+            // It cannot fail: the sender lives in this value.
             let _ = demand.wait_for(|d| d.waiting > d.promised).await;
             let promised = self.demand.send_if_modified(|demand| {
                 let wanted = demand.waiting > demand.promised;
@@ -125,13 +123,13 @@ impl PermitTime {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        if self.turn.promised.load(Ordering::Relaxed) {
-            self.turn.demand.send_modify(|demand| demand.promised -= 1);
+        if self.time.promised.load(Ordering::Relaxed) {
+            self.time.demand.send_modify(|demand| demand.promised -= 1);
         }
     }
 }
 
-/// One who waits, for as long as this lives.
+/// Counts as one task that waits, for as long as this lives.
 struct Waiting<'a>(&'a watch::Sender<Demand>);
 
 impl<'a> Waiting<'a> {
@@ -155,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_low_limit_leaves_at_least_one_place() {
-        for (limit, places) in [
+        for (limit, slots) in [
             (Some(0), 1),
             (Some(40), 2),
             (Some(56), 10),
@@ -163,7 +161,7 @@ mod tests {
             (None, Semaphore::MAX_PERMITS),
         ] {
             let budget = Budget::of(limit);
-            assert_eq!(budget.places.available_permits(), places, "{limit:?}");
+            assert_eq!(budget.slots.available_permits(), slots, "{limit:?}");
         }
     }
 
@@ -174,13 +172,16 @@ mod tests {
         assert!(budget.try_take().is_none());
         let mut waiting = Box::pin(budget.take());
         assert!(poll!(&mut waiting).is_pending());
-        assert!(one.turn().over().now_or_never().is_none(), "not held yet");
-        one.turn().over().await;
-        let second = two.turn();
-        assert!(second.over().now_or_never().is_none(), "one is enough");
+        assert!(
+            one.time().expired().now_or_never().is_none(),
+            "not held yet"
+        );
+        one.time().expired().await;
+        let second = two.time();
+        assert!(second.expired().now_or_never().is_none(), "one is enough");
         drop(one);
         let third = waiting.await;
-        assert!(second.over().now_or_never().is_none(), "nobody waits");
+        assert!(second.expired().now_or_never().is_none(), "nobody waits");
         drop(third);
         assert!(budget.try_take().is_some());
     }

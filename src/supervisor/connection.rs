@@ -24,7 +24,7 @@ use crate::spool::{FromShim, Layout, message};
 /// shim reads at once unless it is stopped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection waits for its place among those that the shim has not accepted.
+/// How long a connect waits while the queue of the shim's socket is full.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connected shim.
@@ -38,8 +38,8 @@ pub struct ShimConnection {
 
 impl ShimConnection {
     /// Connects to a shim's socket. The path goes through a directory descriptor, because a
-    /// socket's own path must not be longer than 107 bytes (unix(7)). Waits where others are in the
-    /// queue before us.
+    /// socket's own path must not be longer than 107 bytes (unix(7)). Waits if the socket's queue
+    /// is full.
     pub async fn open(
         directory: &Directory,
         shim: &str,
@@ -50,10 +50,10 @@ impl ShimConnection {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => queue_up(name).await?,
             connected => connected?,
         };
-        // What a shim is sent are the environments and inputs of jobs.
+        // A shim is sent environments and inputs of jobs, so no other user may get them.
         let peer = stream.peer_cred()?.uid();
         if peer != nix::unistd::geteuid().as_raw() {
-            let what = format!("user {peer} listens in the place of a shim");
+            let what = format!("user {peer} listens on the socket of a shim");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
         }
         Ok(Self {
@@ -64,19 +64,19 @@ impl ShimConnection {
         })
     }
 
-    /// Lets the shim go on where somebody has stopped it.
-    pub fn keep_awake(&mut self) {
+    /// Lets the shim go on if it is stopped, for example by its own job.
+    pub fn wake_if_stopped(&mut self) {
         self.waker.look(&self.stream);
     }
 
-    /// When that is to be done again.
-    pub fn look_again_at(&self) -> Instant {
+    /// When `wake_if_stopped` is to be called again.
+    pub fn next_wake_check(&self) -> Instant {
         self.waker.next_at()
     }
 
-    /// Tells when the connection is to be given up, so that another shim can be talked to.
-    pub fn turn(&self) -> PermitTime {
-        self.permit.turn()
+    /// Tells when the connection is to be given up, so that another shim can be connected.
+    pub fn permit_time(&self) -> PermitTime {
+        self.permit.time()
     }
 
     /// Sends one message.
@@ -93,14 +93,14 @@ impl ShimConnection {
         self.receive_as(|json| match serde_json::from_slice(json) {
             Ok(message) => Some(message),
             Err(error) => {
-                tracing::debug!(%error, "a shim said something unknown");
+                tracing::debug!(%error, "a shim sent an unknown message");
                 None
             }
         })
         .await
     }
 
-    /// The next message's JSON that `read` can make something of.
+    /// The next message for which `read` returns a value; others are skipped.
     pub async fn receive_as<T>(&mut self, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<T> {
         loop {
             while let Some(json) = self.buffer.next_message().map_err(io::Error::other)? {
@@ -118,13 +118,13 @@ impl ShimConnection {
     }
 }
 
-/// Connects where the queue of the socket is full: a connect that waits in the kernel gets the next
-/// place in its turn, one that comes again and again would find it taken by others that wait.
+/// Connects to a socket whose queue is full. A connect that waits in the kernel gets its place in
+/// the order of arrival; one that is tried again and again would find the place taken by others.
 async fn queue_up(name: Name) -> io::Result<UnixStream> {
     let waited = tokio::task::spawn_blocking(move || {
         let kind = SockType::Stream;
         let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
-        // For a connect it is how long it may wait.
+        // The send timeout also bounds how long a connect waits (socket(7)).
         let timeout = TimeVal::seconds(QUEUE_TIMEOUT.as_secs() as i64);
         setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
         connect(socket.as_raw_fd(), &UnixAddr::new(name.path())?)?;

@@ -1,6 +1,6 @@
 //! The directory of the shims' locks and sockets, opened once: one descriptor for all of them.
 //!
-//! Whether a shim lives is decided elsewhere.
+//! `probe` decides by these files whether a shim lives.
 
 use std::{
     fs::{self, File},
@@ -48,7 +48,7 @@ impl Directory {
         }))
     }
 
-    /// A way to a file in it, however long the directory's own path is.
+    /// A short path to a file in the directory, however long the directory's own path is.
     pub fn name(&self, file: &str) -> io::Result<Name> {
         let directory = self.open()?;
         let path = long_path::within(&*directory, file);
@@ -58,7 +58,7 @@ impl Directory {
         })
     }
 
-    /// Opens a file in it for reading; waits for nothing.
+    /// Opens a file in the directory for reading. Does not block on a pipe and follows no link.
     pub fn open_file(&self, file: &str) -> io::Result<File> {
         let directory = self.open()?;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
@@ -66,7 +66,8 @@ impl Directory {
         Ok(opened.into())
     }
 
-    /// The directory that has this path now: one that somebody has moved away is not kept.
+    /// The directory that has this path now. If the open one was moved away, the path is opened
+    /// anew.
     fn open(&self) -> io::Result<Arc<File>> {
         let now = fs::metadata(&self.0.path)?;
         // Every use is one assignment: a panic leaves nothing half-done.

@@ -1,6 +1,7 @@
-//! Settles an ended attempt: where its output stays, its digest, and what is to be committed.
+//! Finalizes an ended attempt: decides where its output stays, completes its digest, and returns
+//! what is to be committed.
 //!
-//! It reads and syncs files; committing and unlinking is done by who asked.
+//! It reads and syncs files. The caller commits and unlinks.
 
 use std::{io, path::Path};
 
@@ -21,85 +22,89 @@ use crate::{
     sys::clock,
 };
 
-/// How an attempt ended, as far as anybody can know.
+/// How an attempt ended, as far as it can be known.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AttemptEnding {
-    /// The shim knew.
+    /// The shim reported or recorded it.
     Known {
-        /// What it knew.
+        /// The exit and what belongs to it.
         facts: Box<ExitFacts>,
         /// Whether all its segments are on disk.
         synced: bool,
     },
-    /// Nobody can know.
+    /// It is unknown.
     Lost {
         /// Processes that could not be proven gone.
         survivors: Vec<Survivor>,
-        /// Why there may be others.
+        /// Why there may be more survivors; `None` if all were found.
         survivors_unknown: Option<String>,
-        /// How many bytes may have been shown and are gone with the machine's power; 0 where it
-        /// kept running.
+        /// How many bytes readers may have seen that were lost with the machine's power; 0 if the
+        /// machine kept running.
         unsynced_bytes_max: u64,
     },
 }
 
-/// What is to be committed, and what may be unlinked behind it.
+/// What is to be committed, and what may be unlinked after that.
 #[derive(Debug, Clone)]
 pub struct Finalized {
-    /// The attempt.
+    /// The attempt that ended.
     pub key: AttemptId,
-    /// Its start, where that is not entered yet.
+    /// Its start, if that is not committed yet.
     pub start: Option<StartedAttempt>,
-    /// What is to be committed.
+    /// The end and where the output stays, to be committed.
     pub finish: Finish,
-    /// Files in the spool that the commit makes useless: segments whose bytes it takes into rows,
-    /// what says that segments were dropped.
+    /// Names of files in the spool that the commit makes useless: segments whose bytes it puts into
+    /// rows, and the notes that segments were dropped.
     pub unlink: Vec<String>,
 }
 
-/// Settles an attempt. Blocking: it reads what has not been hashed, and syncs what stays.
-pub fn settle(
+/// Finalizes an attempt. Blocking: it reads what has not been hashed, and syncs what stays.
+pub fn finalize(
     spool: &Path,
     inline_bytes_max: u64,
-    mut ward: AttemptWatch,
+    mut watch: AttemptWatch,
     ending: AttemptEnding,
 ) -> io::Result<Finalized> {
-    let AttemptId { job, attempt } = ward.key;
+    let AttemptId { job, attempt } = watch.key;
     let unsynced = unsynced::is_marked(spool, job, attempt)?;
     if unsynced {
-        // Before it is read: what the copy holds is what there is.
+        // Before the output is read: from now on what the copy holds is the output.
         write_anew(spool, job, attempt)?;
-        ward.read_again();
+        watch.read_again();
     }
     let known_end = match &ending {
         AttemptEnding::Known { facts, .. } => facts.end_offset,
         AttemptEnding::Lost { .. } => 0,
     };
-    let mut remains = remains(spool, inline_bytes_max, known_end, &mut ward)?;
+    let mut remains = remains(spool, inline_bytes_max, known_end, &mut watch)?;
     if let AttemptEnding::Lost {
         unsynced_bytes_max, ..
     } = &ending
     {
-        add_power_loss(*unsynced_bytes_max, &mut ward.digest);
+        add_power_loss(*unsynced_bytes_max, &mut watch.digest);
     }
     let synced = matches!(&ending, AttemptEnding::Known { synced: true, .. });
-    // Rows are synced by the commit itself.
+    // The commit itself syncs rows.
     if !synced && matches!(remains.kept, OutputPlacement::Segments { .. }) {
         sync_attempt(spool, job, attempt)?;
     }
     if unsynced {
         remains.unlink.push(unsynced::file_name(job, attempt));
     }
-    remains.gaps().extend(ward.digest.take_gaps());
-    let OutputRemains { kept, unlink, hole } = remains;
-    let mut finish = finish(&ward, ending, kept);
-    // Paper knows better what is gone than who wanted it gone.
-    if hole.is_some() || finish.facts.is_none() {
-        let holes = [hole, last_hole(spool, ward.key)?];
-        finish.dropped = dropped(&finish.kept, &holes);
+    remains.gaps().extend(watch.digest.take_gaps());
+    let OutputRemains {
+        kept,
+        unlink,
+        dropped_range,
+    } = remains;
+    let mut finish = finish(&watch, ending, kept);
+    // The spool tells more exactly what was dropped than the shim that dropped it.
+    if dropped_range.is_some() || finish.facts.is_none() {
+        let ranges = [dropped_range, last_dropped(spool, watch.key)?];
+        finish.dropped = dropped(&finish.kept, &ranges);
     }
     Ok(Finalized {
-        key: ward.key,
+        key: watch.key,
         start: None,
         finish,
         unlink,
@@ -110,29 +115,29 @@ pub fn settle(
 struct OutputRemains {
     kept: OutputPlacement,
     unlink: Vec<String>,
-    /// What was dropped in the middle.
-    hole: Option<DroppedRange>,
+    /// The output that was dropped in the middle.
+    dropped_range: Option<DroppedRange>,
 }
 
 fn remains(
     spool: &Path,
     inline_bytes_max: u64,
     known_end: Offset,
-    ward: &mut AttemptWatch,
+    watch: &mut AttemptWatch,
 ) -> io::Result<OutputRemains> {
     let first = SegmentName {
-        job: ward.key.job,
-        attempt: ward.key.attempt,
-        first_offset: ward.start_offset,
+        job: watch.key.job,
+        attempt: watch.key.attempt,
+        first_offset: watch.start_offset,
     };
-    let hole = dropped_range::read(spool, ward.key.job, ward.key.attempt)?;
-    if hole.is_none() && ward.digest.offset() == ward.start_offset {
-        let notes = dropped_range::files(spool, ward.key.job, ward.key.attempt);
+    let dropped_range = dropped_range::read(spool, watch.key.job, watch.key.attempt)?;
+    if dropped_range.is_none() && watch.digest.offset() == watch.start_offset {
+        let notes = dropped_range::files(spool, watch.key.job, watch.key.attempt);
         match collect(spool, first, inline_bytes_max) {
-            // Less than the shim has stored is no whole output.
-            Ok(Some(collected)) if collected.end(ward.start_offset) >= known_end => {
+            // Only if all is there that the shim has stored.
+            Ok(Some(collected)) if collected.end(watch.start_offset) >= known_end => {
                 for item in collected.items() {
-                    ward.digest.update(&item);
+                    watch.digest.update(&item);
                 }
                 return Ok(OutputRemains {
                     kept: OutputPlacement::Rows {
@@ -140,18 +145,18 @@ fn remains(
                         gaps: Vec::new(),
                     },
                     unlink: [first.to_string()].into_iter().chain(notes).collect(),
-                    hole,
+                    dropped_range,
                 });
             }
-            // It never wrote anything that is still there.
-            Err(error) if is_no_segment(&error) && known_end <= ward.start_offset => {
+            // Nothing was stored, or nothing of it is there.
+            Err(error) if is_no_segment(&error) && known_end <= watch.start_offset => {
                 return Ok(OutputRemains {
                     kept: OutputPlacement::Rows {
                         chunks: Vec::new(),
                         gaps: Vec::new(),
                     },
                     unlink: notes,
-                    hole,
+                    dropped_range,
                 });
             }
             Ok(_) => {}
@@ -159,9 +164,9 @@ fn remains(
             Err(error) => return Err(error),
         }
     }
-    let mut rows = segment_rows(spool, ward, hole, known_end)?;
-    let mut unlink = dropped_files(spool, ward.key, hole)?;
-    // A last one without bytes gets no row: nobody would read it, and no start keeps its file.
+    let mut rows = segment_rows(spool, watch, dropped_range, known_end)?;
+    let mut unlink = dropped_files(spool, watch.key, dropped_range)?;
+    // A last segment without bytes gets no row: there is nothing to read in it. Its file goes.
     let empty = rows.pop_if(|row| row.end_offset == row.first_offset);
     unlink.extend(empty.map(|row| {
         let name = SegmentName {
@@ -177,41 +182,41 @@ fn remains(
             gaps: Vec::new(),
         },
         unlink,
-        hole,
+        dropped_range,
     })
 }
 
-/// The files that say what was dropped, and segments that they say are gone: a kill may have come
-/// before they went.
+/// The notes of what was dropped, and segments that they name as dropped: the shim may have been
+/// killed before it unlinked those.
 fn dropped_files(
     spool: &Path,
     key: AttemptId,
-    hole: Option<DroppedRange>,
+    dropped_range: Option<DroppedRange>,
 ) -> io::Result<Vec<String>> {
     let mut files = Vec::new();
-    if let Some(hole) = hole {
+    if let Some(range) = dropped_range {
         let segments = dropped_range::segments(spool, key.job, key.attempt)?.into_iter();
-        let gone = segments.filter(|name| hole.skip_past(name.first_offset) > name.first_offset);
+        let gone = segments.filter(|name| range.skip_past(name.first_offset) > name.first_offset);
         files.extend(gone.map(|name| name.to_string()));
     }
-    // Last: while they are there, whoever comes again finds the rest.
+    // The notes go last: if the unlinking is interrupted, they still name the rest.
     files.extend(dropped_range::files(spool, key.job, key.attempt));
     Ok(files)
 }
 
-/// What was dropped of an attempt, according to what there is on paper.
-fn dropped(kept: &OutputPlacement, holes: &[Option<DroppedRange>]) -> Dropped {
+/// What was dropped of an attempt, according to the spool.
+fn dropped(kept: &OutputPlacement, ranges: &[Option<DroppedRange>]) -> Dropped {
     let (OutputPlacement::Rows { gaps, .. } | OutputPlacement::Segments { gaps, .. }) = kept;
     let dropped = gaps.iter().filter(|gap| gap.reason.is_dropping());
     Dropped {
         bytes: dropped.map(|gap| gap.to - gap.from).sum(),
-        lines: holes.iter().flatten().map(|hole| hole.lines).sum(),
+        lines: ranges.iter().flatten().map(|range| range.lines).sum(),
     }
 }
 
-/// What an attempt without an exit record has written down of output behind its bound: a kill can
-/// come between the two records.
-fn last_hole(spool: &Path, key: AttemptId) -> io::Result<Option<DroppedRange>> {
+/// What the last segment records of output that was dropped beyond the bound. An attempt without an
+/// exit record can have that record, because a kill can come between the two.
+fn last_dropped(spool: &Path, key: AttemptId) -> io::Result<Option<DroppedRange>> {
     let Some(last) = dropped_range::segments(spool, key.job, key.attempt)?.pop() else {
         return Ok(None);
     };
@@ -227,24 +232,24 @@ fn last_hole(spool: &Path, key: AttemptId) -> io::Result<Option<DroppedRange>> {
     Ok(None)
 }
 
-/// Hashes what has no row yet. The output of a lost attempt may end behind a seal: after a power
-/// loss its successor can be missing. Where there is more behind what cannot be read, that is
-/// damage: its row goes as far as what follows, and there is no digest.
+/// Hashes what has no row yet. The output of a lost attempt may end after a sealed segment: after a
+/// power loss the next one can be missing. If there is more output after something that cannot be
+/// read, that is damage: its row goes as far as what follows, and there is no digest.
 fn segment_rows(
     spool: &Path,
-    ward: &mut AttemptWatch,
-    hole: Option<DroppedRange>,
+    watch: &mut AttemptWatch,
+    dropped_range: Option<DroppedRange>,
     known_end: Offset,
 ) -> io::Result<Vec<SegmentRow>> {
-    let AttemptId { job, attempt } = ward.key;
-    let mut gap = hole.map(|hole| hole.gap);
+    let AttemptId { job, attempt } = watch.key;
+    let mut gap = dropped_range.map(|range| range.gap);
     let mut rows = Vec::new();
     loop {
-        if let Some(gap) = gap.take_if(|gap| gap.from <= ward.digest.offset()) {
-            ward.digest.skip(gap);
+        if let Some(gap) = gap.take_if(|gap| gap.from <= watch.digest.offset()) {
+            watch.digest.skip(gap);
         }
-        let from = ward.digest.offset();
-        match ward.digest.next_segment(spool, job, attempt) {
+        let from = watch.digest.offset();
+        match watch.digest.next_segment(spool, job, attempt) {
             Ok((row, true)) => {
                 rows.push(row);
                 continue;
@@ -253,18 +258,18 @@ fn segment_rows(
             Err(error) if is_no_segment(&error) => {}
             Err(error) => return Err(error),
         }
-        let read_to = ward.digest.offset();
-        let Some(to) = next_found(spool, ward.key, read_to, known_end)? else {
+        let read_to = watch.digest.offset();
+        let Some(to) = next_found(spool, watch.key, read_to, known_end)? else {
             return Ok(rows);
         };
         tracing::error!(job, attempt, from = read_to, to, "a segment is damaged");
         rows.retain(|row| row.first_offset != from);
-        rows.push(ward.digest.skip_damaged(job, attempt, from, to));
+        rows.push(watch.digest.skip_damaged(job, attempt, from, to));
     }
 }
 
-/// Where output goes on behind what could be read up to `offset`, if it does: at the next segment
-/// that is there, or at the end that the shim has told.
+/// Where output goes on after `offset`, up to which it could be read, if it does: at the next
+/// segment that is there, or at the end that the shim reported.
 fn next_found(
     spool: &Path,
     key: AttemptId,
@@ -277,7 +282,7 @@ fn next_found(
     Ok(next.map(|name| name.first_offset).or(end))
 }
 
-/// Behind what is left, offsets that may have been shown are never used again.
+/// Adds a gap after what is left: offsets that readers may have seen are never used again.
 fn add_power_loss(bytes: u64, digest: &mut Digest) {
     if bytes > 0 {
         digest.skip(Gap {
@@ -296,12 +301,12 @@ impl OutputRemains {
     }
 }
 
-fn finish(ward: &AttemptWatch, ending: AttemptEnding, kept: OutputPlacement) -> Finish {
-    let end_offset: Offset = ward.digest.offset();
+fn finish(watch: &AttemptWatch, ending: AttemptEnding, kept: OutputPlacement) -> Finish {
+    let end_offset: Offset = watch.digest.offset();
     let (state, reason, facts, remains, at, actor) = match ending {
         AttemptEnding::Known { facts, .. } => {
             if facts.end_offset != end_offset {
-                let AttemptId { job, attempt } = ward.key;
+                let AttemptId { job, attempt } = watch.key;
                 tracing::error!(
                     job,
                     attempt,
@@ -328,8 +333,8 @@ fn finish(ward: &AttemptWatch, ending: AttemptEnding, kept: OutputPlacement) -> 
     let (survivors, survivors_unknown) = remains;
     let dropped = facts.as_ref().map(|facts| facts.dropped);
     Finish {
-        number: ward.key.job,
-        attempt: ward.key.attempt,
+        number: watch.key.job,
+        attempt: watch.key.attempt,
         state,
         reason,
         facts,
@@ -338,8 +343,8 @@ fn finish(ward: &AttemptWatch, ending: AttemptEnding, kept: OutputPlacement) -> 
         end_offset,
         dropped: dropped.unwrap_or_default(),
         kept,
-        output_sha256: ward.digest.hex(),
-        hash_state: Some(ward.digest.state()),
+        output_sha256: watch.digest.hex(),
+        hash_state: Some(watch.digest.state()),
         actor: actor.to_owned(),
         at,
     }

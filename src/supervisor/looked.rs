@@ -1,31 +1,31 @@
-//! What a look at something outside of this process has found. "Could not look" is an answer of its
+//! The result of a look at something outside of this process. "Could not look" is a result of its
 //! own: nothing may be ended, unlinked or run again because of it.
 //!
-//! Which errors mean what is known where the look is taken.
+//! For processes, this file says which errors mean "gone"; for other things their callers do.
 
 use std::io;
 
 use crate::sys::proc;
 
-/// What a look has found.
+/// The result of a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Looked<T = ()> {
     /// It is there.
     There(T),
     /// It is proven not to be there.
     Gone,
-    /// Nobody can say; a sentence why.
+    /// It is unknown; a sentence why.
     Unknown(String),
 }
 
 impl<T> Looked<T> {
-    /// A look that failed for another reason than that it is not there.
+    /// The result of a look that failed for another reason than that the thing is not there.
     pub fn failed(what: impl std::fmt::Display, error: &io::Error) -> Self {
         Self::Unknown(format!("{what}: {error}"))
     }
 
-    /// A look at a process or at one of its files in `/proc`: ENOENT and ESRCH say that it is gone,
-    /// nothing else does.
+    /// The result of a look at a process or at one of its files in `/proc`: only ENOENT and ESRCH
+    /// mean that it is gone.
     pub fn at_process(what: impl std::fmt::Display, looked: io::Result<T>) -> Self {
         match looked {
             Ok(found) => Self::There(found),

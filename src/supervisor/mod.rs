@@ -1,25 +1,24 @@
-//! THE HOSPITAL: the server's side of the shims. It starts them, talks to them, watches one
-//! attempt through each, and settles what an ended attempt leaves behind.
+//! The server's side of the shims: it starts them, talks to them, watches one attempt through each,
+//! and finalizes what an ended attempt leaves.
 //!
-//! Which job runs next, and what is to be done about an attempt whose shim is dead, is decided
-//! above (`scheduler`); nothing here claims or rescues.
+//! The `scheduler` decides which job runs next, and what to do about an attempt whose shim is dead.
 
 mod attempt_watch;
 mod budget;
 mod connection;
 mod directory;
+mod earlier_lines;
 mod finalize;
-mod living;
 mod looked;
 mod orphans;
 mod probe;
 mod process;
 mod registry;
 mod shim_handle;
+mod shim_search;
 mod spawn;
 mod spec;
 mod wake;
-mod written;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,13 +28,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use attempt_watch::{AttemptId, AttemptWatch, first_segment};
 pub use budget::Budget;
 pub use directory::Directory;
-pub use finalize::{AttemptEnding, Finalized, settle};
-pub use living::ShimSearch;
+pub use finalize::{AttemptEnding, Finalized, finalize};
 pub use looked::Looked;
 pub use orphans::{Leader, Mark, OrphanSearcher, OrphanTree, SearchGuard};
-pub use registry::{Order, Registry};
+pub use registry::{Command, Registry};
+pub use shim_search::ShimSearch;
 pub use spawn::{forget_all_traces, starting_max};
-pub use spec::{RunLimits, home, know_user};
+pub use spec::{RunLimits, home, look_up_user};
 
 use crate::{
     job::{Input, InputAnswer, JobNumber, StopRequest},
@@ -45,39 +44,39 @@ use crate::{
     sys::vital::Vital,
 };
 
-/// How long after a shim could not be started the next one may be.
+/// The pause after a shim could not be started, before the next one may be started.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Output up to this size becomes rows also on a full disk, bytes: about what a segment of its own
-/// takes.
+/// Output up to this size becomes rows also on a full disk, bytes: a segment of its own takes about
+/// as much.
 const INLINE_BYTES_WHEN_SHORT: u64 = 4 << 10;
 
-/// What every part of the hospital needs.
+/// What every part of the supervisor needs.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// Where things lie.
+    /// The paths in the data directory.
     pub layout: Layout,
-    /// Where the shims' locks and sockets are.
+    /// The open directory of the shims' locks and sockets.
     pub directory: Directory,
-    /// Finds shims by their processes.
-    pub living: ShimSearch,
-    /// Finds and ends what is left of trees.
-    pub hunter: OrphanSearcher,
-    /// How many shims may be talked to.
+    /// Finds the processes of living shims in `/proc`.
+    pub shim_search: ShimSearch,
+    /// Finds and ends what is left of the process trees of dead shims.
+    pub orphans: OrphanSearcher,
+    /// Bounds how many shims are connected at the same time.
     pub budget: Budget,
-    /// How many shims may be starting.
+    /// Bounds how many shims are starting at the same time.
     pub starting: Arc<Semaphore>,
-    /// The ledger.
+    /// The database.
     pub store: Store,
-    /// Wakes readers.
+    /// Wakes readers of output and of jobs.
     pub hub: Hub,
-    /// Takes files out of the spool.
+    /// Unlinks files in the spool.
     pub unlinker: Unlinker,
-    /// This server's epoch.
+    /// This server's epoch: shims ignore servers with a lower one.
     pub epoch: u64,
-    /// The data directory's instance.
+    /// The data directory's instance: a copy of the directory gets another one.
     pub instance: String,
-    /// The kernel's boot id.
+    /// The kernel's boot id: tells whether the machine was restarted since a claim.
     pub boot_id: String,
     /// Bounds that go into every run.
     pub bounds: RunLimits,
@@ -85,15 +84,16 @@ pub struct Context {
     pub answer: Duration,
     /// Ends all tasks of the supervisor; the shims and their jobs go on.
     pub stopping: CancellationToken,
-    /// The keepers, so that a stop can wait for them.
+    /// The tasks of the shim handles, so that a stop can wait for them.
     pub tasks: TaskTracker,
-    /// Where a panic ends the server.
+    /// Runs tasks whose panic ends the server.
     pub vital: Vital,
 }
 
 impl Context {
-    /// Output up to this size becomes rows now, bytes. Where the disk reserve is needed, what would
-    /// take new room stays in its segment: many that end at once could use up the rest.
+    /// Output up to this size becomes rows now, bytes. While the disk reserve is needed, output
+    /// that would take new disk space stays in its segment: many jobs that end at once could use up
+    /// the rest.
     pub fn inline_bytes_max_now(&self) -> u64 {
         let max = self.bounds.inline_bytes_max;
         match self.store.disk_reserve().is_needed() {
@@ -102,41 +102,40 @@ impl Context {
         }
     }
 
-    /// The key of a shim.
+    /// The key with which the server proves itself to this shim.
     pub fn key_of(&self, shim: &str) -> ShimKey {
         ShimKey::of(self.store.shim_seed().bytes(), shim)
     }
 }
 
-/// What a shim's keeper tells the scheduler.
+/// What a shim's handle reports to the scheduler.
 #[derive(Debug)]
 pub enum ShimEvent {
     /// The shim is free for work.
     Idle(ShimOffer),
-    /// An attempt has ended and its output is settled; `offer` is set where the shim takes work
-    /// again once this is committed.
+    /// An attempt has ended and is finalized; the scheduler commits it.
     Ended {
-        /// What to commit, and what to unlink behind it.
-        settled: Box<Finalized>,
-        /// The shim.
+        /// What to commit, and what to unlink after that.
+        finalized: Box<Finalized>,
+        /// The shim that ran it.
         shim: String,
-        /// Set where the shim takes work again.
+        /// Set if the shim takes work again once the end is committed.
         offer: Option<ShimOffer>,
     },
-    /// This attempt never ran in that shim: it answers, and knows nothing of it.
+    /// The shim answers, and was never given this attempt.
     NeverRan {
-        /// The attempt.
+        /// The attempt that never ran.
         key: AttemptId,
-        /// Set where the shim is free for work, once the attempt is rescued.
+        /// Set if the shim takes work once the attempt is rescued.
         offer: Option<ShimOffer>,
-        /// How long it is to be left alone before it is given work: it has refused some.
+        /// How long the shim gets no work: above 0 after it refused an attempt.
         pause: Duration,
     },
-    /// The shim is dead: its lock is free. The attempt that it may have had is open.
+    /// The shim is dead. The attempt that it may have had is still open in the database.
     Dead {
-        /// The shim.
+        /// The shim's id.
         shim: String,
-        /// What it was last given.
+        /// The attempt that it was last given, unless that one has ended.
         attempt: Option<AttemptId>,
     },
 }
@@ -149,13 +148,13 @@ pub struct Supervisor {
     events: mpsc::UnboundedSender<ShimEvent>,
 }
 
-/// Whether an order found its shim.
+/// A command could not be delivered, or the shim did not answer it in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the job's shim does not answer")]
 pub struct Unreachable;
 
 impl Supervisor {
-    /// A supervisor that tells `events` what happens, and wakes readers when `arms` ask for it.
+    /// A supervisor that sends `events`, and has shims wake the readers that `arms` name.
     pub fn new(
         ctx: Context,
         events: mpsc::UnboundedSender<ShimEvent>,
@@ -171,13 +170,13 @@ impl Supervisor {
         }
     }
 
-    /// What every part needs.
+    /// What the supervisor's parts share.
     pub fn context(&self) -> &Context {
         &self.ctx
     }
 
-    /// Starts one more shim and returns its id. It tells `Idle` when it is ready, or `Dead` if it
-    /// could not be started.
+    /// Starts one more shim in the background and returns its id. `Idle` follows when it is ready,
+    /// or `Dead` if it could not be started.
     pub fn spawn_shim(&self) -> String {
         let (ctx, registry, events) = self.parts();
         let shim = spawn::new_id();
@@ -185,11 +184,11 @@ impl Supervisor {
         let vital = ctx.vital.clone();
         vital.spawn("starting a shim", async move {
             match spawn::spawn(&ctx, &shim).await {
-                Ok(reached) => shim_handle::keep(ctx, registry, events, shim, reached, None),
+                Ok(reached) => shim_handle::start(ctx, registry, events, shim, reached, None),
                 Err(error) => {
                     tracing::error!(shim, %error, "a shim could not be started");
                     spawn::remove_failed(&ctx, &shim).await;
-                    // Until this is told nobody tries to start another one for it.
+                    // The scheduler starts no other shim in its place before it receives `Dead`.
                     #[allow(clippy::disallowed_methods)]
                     tokio::time::sleep(START_AGAIN_AFTER).await;
                     let attempt = None;
@@ -200,15 +199,15 @@ impl Supervisor {
         id
     }
 
-    /// Asks every shim that left a trace, all at once, and keeps those that live. `open` are the
-    /// attempts that are not final. Every one of them whose shim answers, or lives without
-    /// answering, is in its keeper's hands when this returns; the others are told as events. Where
-    /// there are fewer connections than shims, the rest is asked by its keepers.
+    /// Probes every shim that left a lock or a socket, all at once, and starts handles for those
+    /// that live. `open` are the attempts that are not final. When this returns, every one of them
+    /// whose shim answers, or lives without answering, has a handle; for the others an event was
+    /// sent. If there are fewer connections than shims, the handles probe the rest.
     ///
     /// # Errors
     ///
-    /// Nobody can say which shims there are.
-    pub async fn survey(&self, open: Vec<OpenAttempt>) -> std::io::Result<()> {
+    /// The directory of the shims cannot be listed, so it is unknown which shims there are.
+    pub async fn probe_all(&self, open: Vec<OpenAttempt>) -> std::io::Result<()> {
         let mut shims = spawn::traces(&self.ctx.layout).await?;
         shims.extend(open.iter().map(|attempt| attempt.shim.clone()));
         let asked = shims.into_iter().map(|shim| {
@@ -229,12 +228,12 @@ impl Supervisor {
                     attempt: attempt.as_ref().map(AttemptId::of_open),
                 });
             }
-            reached => shim_handle::keep(ctx, registry, events, shim, reached, attempt),
+            reached => shim_handle::start(ctx, registry, events, shim, reached, attempt),
         }
     }
 
-    /// Puts everything down: idle shims leave, the others keep their jobs. Returns when that is
-    /// done, after half a second at most.
+    /// Stops all handles: idle shims exit, the others keep their jobs. Returns when that is done,
+    /// after up to half a second.
     pub async fn stop(&self) {
         self.ctx.stopping.cancel();
         self.ctx.tasks.close();
@@ -249,14 +248,14 @@ impl Supervisor {
         )
     }
 
-    /// Gives a shim its next attempt; acknowledges the one before.
+    /// Gives a shim its next attempt. That also acknowledges the end of the one before.
     pub fn run(&self, claim: ClaimedJob) {
         let shim = claim.shim.clone();
-        // A shim that died in between is told as `Dead` by its keeper, with this attempt's row
-        // naming it; the order is then answered by the rescue.
+        // The shim may have died since the claim: its handle is gone then, and a rescue has to
+        // decide about the attempt.
         if self
             .registry
-            .order(&shim, Order::Run(Box::new(claim.clone())))
+            .send(&shim, Command::Run(Box::new(claim.clone())))
             .is_err()
         {
             let _ = self.events.send(ShimEvent::Dead {
@@ -266,41 +265,44 @@ impl Supervisor {
         }
     }
 
-    /// Whether a shim is in somebody's hands: one that was told as `Dead` is not.
-    pub fn keeps(&self, shim: &str) -> bool {
-        self.registry.knows(shim)
+    /// Whether a shim has a handle. One that was reported as `Dead` has none.
+    pub fn has_handle(&self, shim: &str) -> bool {
+        self.registry.has(shim)
     }
 
     /// Tells a shim that its last attempt's end is committed.
     pub fn release(&self, shim: &str) {
-        let _ = self.registry.order(shim, Order::Release);
+        let _ = self.registry.send(shim, Command::Release);
     }
 
-    /// Sends an idle shim away.
+    /// Makes an idle shim exit.
     pub fn leave(&self, shim: &str) {
-        let _ = self.registry.order(shim, Order::Leave);
+        let _ = self.registry.send(shim, Command::Leave);
     }
 
-    /// Passes a stop wish on. One that is committed is sent again after adoption, if it finds nobody.
+    /// Passes a stop request on. If it is committed and cannot be delivered now, it is sent again
+    /// when the shim is adopted.
     ///
     /// # Errors
     ///
-    /// The shim is not known, or has more orders than it takes.
+    /// The shim has no handle, or its handle's queue of commands is full.
     pub fn stop_job(
         &self,
         shim: &str,
         key: AttemptId,
-        wish: StopRequest,
+        request: StopRequest,
     ) -> Result<(), Unreachable> {
-        self.registry.order(shim, Order::Stop(key, wish))
+        self.registry.send(shim, Command::Stop(key, request))
     }
 
     /// Passes a committed pause (`true`) or resume on, and waits until the shim has done it and
-    /// that is committed. Dropped answers mean that the attempt ended first.
+    /// that is committed. Also returns `Ok` when the attempt ended first or the shim does not
+    /// answer in time: the request stays committed.
     ///
     /// # Errors
     ///
-    /// A sentence why the job cannot be paused: it goes on, and the wish is taken back.
+    /// A sentence that says why the job cannot be paused. The job goes on, and the request is
+    /// withdrawn.
     pub async fn pause(
         &self,
         shim: &str,
@@ -309,13 +311,13 @@ impl Supervisor {
         actor: &str,
     ) -> Result<(), String> {
         let (done, answer) = oneshot::channel();
-        let order = Order::Pause {
+        let command = Command::Pause {
             key,
             pause,
             actor: actor.to_owned(),
             done,
         };
-        if self.registry.order(shim, order).is_ok() {
+        if self.registry.send(shim, command).is_ok() {
             let answered = tokio::time::timeout(self.ctx.answer, answer).await;
             if let Ok(Ok(answer)) = answered {
                 return answer;
@@ -324,9 +326,9 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Passes an input on to the stdin of a running attempt; what its shim says. Where it does not
-    /// answer in time, nobody knows whether the input was taken: its `write_id` makes repeating it
-    /// safe.
+    /// Passes an input on to the stdin of a running attempt, and returns the shim's answer. If the
+    /// shim does not answer in time, it is unknown whether it took the input; the `write_id` makes
+    /// repeating it safe.
     pub async fn input(
         &self,
         shim: &str,
@@ -335,12 +337,12 @@ impl Supervisor {
     ) -> Result<InputAnswer, Unreachable> {
         let input = Arc::new(input);
         let (done, answer) = oneshot::channel();
-        let order = Order::Input {
+        let command = Command::Input {
             key,
             input: Arc::downgrade(&input),
             done,
         };
-        self.registry.order(shim, order)?;
+        self.registry.send(shim, command)?;
         match tokio::time::timeout(self.ctx.answer, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             _ => Err(Unreachable),
@@ -351,7 +353,7 @@ impl Supervisor {
     pub async fn signal(&self, job: JobNumber, signal: i32) -> Result<(), Unreachable> {
         let (done, answer) = oneshot::channel();
         self.registry
-            .order_job(job, |key| Order::Signal { key, signal, done })?;
+            .send_to_job(job, |key| Command::Signal { key, signal, done })?;
         match tokio::time::timeout(self.ctx.answer, answer).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Unreachable),

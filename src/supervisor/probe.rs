@@ -10,17 +10,17 @@ use nix::{
 use super::{Context, budget::ConnectionPermit, connection::ShimConnection, looked::Looked};
 use crate::spool::{AnyWelcome, FromShim, Greeting, Layout, ShimState};
 
-/// How long a lock must stay taken before it counts as held: a child between fork and exec holds
-/// its parent's lock for that long at most.
+/// How long a lock must stay taken before it counts as held. A child between fork and exec holds
+/// its parent's lock for a shorter time than that.
 const LOCK_RETRIES_FOR: Duration = Duration::from_millis(100);
 
-/// How often the lock of a shim is looked at that waits for a connection.
+/// How often a shim that waits for a connection slot is checked for its death.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Between two looks at a lock.
+/// The interval between two tries to lock.
 const LOCK_RETRY_EVERY: Duration = Duration::from_millis(10);
 
-/// What a shim says of itself.
+/// What a shim says about itself in its welcome.
 #[derive(Debug)]
 pub struct ShimWelcome {
     /// Its program version.
@@ -29,31 +29,32 @@ pub struct ShimWelcome {
     pub state: ShimState,
 }
 
-/// What came of asking a shim.
+/// The result of probing a shim.
 #[derive(Debug)]
 pub enum ProbeOutcome {
     /// It answers.
     Answers(Box<ShimConnection>, ShimWelcome),
     /// It lives and does not answer.
     Held,
-    /// It does not answer, and nobody can say whether it lives: it counts as if it did.
+    /// It does not answer, and it is unknown whether it lives: it counts as if it did. A sentence
+    /// why.
     Unknown(String),
-    /// It was not asked yet: there are fewer connections than shims. Its lock is held.
+    /// It was not asked yet, because there are fewer connections than shims. It lives.
     Later,
-    /// It lives, and answers in a language that we do not speak.
+    /// It lives, and speaks another protocol version than this server.
     Foreign(AnyWelcome),
     /// It is dead.
     Free,
 }
 
-/// What a shim says to a greeting.
+/// A shim's answer to a greeting.
 enum Greeted {
     Welcome(Box<ShimConnection>, ShimWelcome),
     Foreign(AnyWelcome),
 }
 
-/// Asks a shim who it is, with this server's epoch, within the context's deadline; waits for a
-/// connection before, as long as the shim is not known to be dead.
+/// Connects to a shim and greets it with this server's epoch, within `Context::answer`. Waits for a
+/// connection slot before, until the shim is found dead.
 pub async fn reach(ctx: &Context, shim: &str) -> ProbeOutcome {
     let mut permit = std::pin::pin!(ctx.budget.take());
     loop {
@@ -66,7 +67,7 @@ pub async fn reach(ctx: &Context, shim: &str) -> ProbeOutcome {
     }
 }
 
-/// The same, but one for which there is no connection now is asked later.
+/// The same, but does not wait for a connection slot: without one the result is `Later`.
 pub async fn reach_now(ctx: &Context, shim: &str) -> ProbeOutcome {
     match ctx.budget.try_take() {
         Some(permit) => ask(ctx, shim, permit).await,
@@ -78,13 +79,13 @@ pub async fn reach_now(ctx: &Context, shim: &str) -> ProbeOutcome {
     }
 }
 
-/// Asks on a connection of its own.
+/// Greets a shim on a new connection. If it does not answer, looks whether it lives.
 pub async fn ask(ctx: &Context, shim: &str, permit: ConnectionPermit) -> ProbeOutcome {
     let error = match tokio::time::timeout(ctx.answer, greet(ctx, shim, permit)).await {
         Ok(Ok(Greeted::Welcome(connection, welcome))) => {
             return ProbeOutcome::Answers(connection, welcome);
         }
-        Ok(Ok(Greeted::Foreign(speaker))) => return ProbeOutcome::Foreign(speaker),
+        Ok(Ok(Greeted::Foreign(welcome))) => return ProbeOutcome::Foreign(welcome),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "no answer in time".to_owned(),
     };
@@ -96,11 +97,11 @@ pub async fn ask(ctx: &Context, shim: &str, permit: ConnectionPermit) -> ProbeOu
     }
 }
 
-/// The same for one that is known not to speak our language: nothing is said to it, so that it can
-/// go when it is done.
-pub async fn watch(ctx: &Context, shim: &str, speaker: AnyWelcome) -> ProbeOutcome {
+/// Looks whether a shim of another protocol version lives. It is sent nothing, so that it can exit
+/// when its job is done.
+pub async fn watch(ctx: &Context, shim: &str, welcome: AnyWelcome) -> ProbeOutcome {
     match look(ctx, shim).await {
-        Looked::There(()) | Looked::Unknown(_) => ProbeOutcome::Foreign(speaker),
+        Looked::There(()) | Looked::Unknown(_) => ProbeOutcome::Foreign(welcome),
         Looked::Gone => ProbeOutcome::Free,
     }
 }
@@ -110,64 +111,64 @@ async fn greet(ctx: &Context, shim: &str, permit: ConnectionPermit) -> io::Resul
     let hello = Greeting::new(&ctx.key_of(shim), ctx.epoch, &ctx.instance);
     connection.send(&hello).await?;
     loop {
-        let look_at = connection.look_again_at();
-        let heard = tokio::select! {
-            heard = connection.receive_as(Heard::read) => heard?,
-            // It may have been stopped.
+        let look_at = connection.next_wake_check();
+        let message = tokio::select! {
+            message = connection.receive_as(FirstMessage::read) => message?,
+            // It may be stopped.
             () = tokio::time::sleep_until(look_at) => {
-                connection.keep_awake();
+                connection.wake_if_stopped();
                 continue;
             }
         };
-        match heard {
-            Heard::Foreign(speaker) => return Ok(Greeted::Foreign(speaker)),
-            Heard::Known(FromShim::Welcome { version, state, .. }) => {
+        match message {
+            FirstMessage::Foreign(welcome) => return Ok(Greeted::Foreign(welcome)),
+            FirstMessage::Known(FromShim::Welcome { version, state, .. }) => {
                 let welcome = ShimWelcome { version, state };
                 return Ok(Greeted::Welcome(Box::new(connection), welcome));
             }
-            Heard::Known(FromShim::Stale { epoch }) => {
+            FirstMessage::Known(FromShim::Stale { epoch }) => {
                 let message = format!("the shim has seen epoch {epoch}, which is above ours");
                 return Err(io::Error::other(message));
             }
-            Heard::Known(_) => {}
+            FirstMessage::Known(_) => {}
         }
     }
 }
 
-/// The first thing that a shim says.
-enum Heard {
+/// The first message of a shim.
+enum FirstMessage {
     Foreign(AnyWelcome),
     Known(FromShim),
 }
 
-impl Heard {
+impl FirstMessage {
     fn read(json: &[u8]) -> Option<Self> {
         match AnyWelcome::foreign(json) {
-            Some(speaker) => Some(Self::Foreign(speaker)),
+            Some(welcome) => Some(Self::Foreign(welcome)),
             None => serde_json::from_slice(json).ok().map(Self::Known),
         }
     }
 }
 
-/// Whether a shim lives. A free lock proves that it does not, unless a process says otherwise: the
-/// lock may be another one under the same name. A lock that is missing proves nothing by itself.
+/// Whether a shim lives. A free lock proves that it does not, unless its process is found: the lock
+/// may be another file under the same name. A missing lock proves nothing by itself.
 pub async fn look(ctx: &Context, shim: &str) -> Looked {
     match look_at_lock(ctx, shim).await {
         Lock::Held => Looked::There(()),
-        Lock::Free => match ctx.living.look(shim).await {
+        Lock::Free => match ctx.shim_search.look(shim).await {
             Looked::There(()) => Looked::There(()),
             Looked::Gone | Looked::Unknown(_) => Looked::Gone,
         },
-        Lock::Missing => ctx.living.look(shim).await,
+        Lock::Missing => ctx.shim_search.look(shim).await,
         Lock::Unknown(error) => Looked::failed("its lock cannot be looked at", &error),
     }
 }
 
 /// What a look at a shim's lock has found.
 enum Lock {
-    /// Somebody holds it.
+    /// A process holds it.
     Held,
-    /// It is there, and nobody holds it.
+    /// It is there, and no process holds it.
     Free,
     /// There is none.
     Missing,
@@ -193,7 +194,7 @@ fn try_lock(ctx: &Context, shim: &str) -> Lock {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Lock::Missing,
         Err(error) => return Lock::Unknown(error),
     };
-    // Taken for this moment only; dropping the guard gives it back.
+    // Only for this moment: dropping the guard releases it.
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(_) => Lock::Free,
         Err((_, Errno::EWOULDBLOCK)) => Lock::Held,

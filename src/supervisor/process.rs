@@ -1,6 +1,6 @@
-//! What `/proc` says of one process. An error that is not "it is gone" is told as such.
+//! What `/proc` says of one process. An error other than "it is gone" is returned as unknown.
 //!
-//! Whose a process is, is not known here.
+//! `orphans/mark` decides to which job a process belongs.
 
 use std::{fs, io, os::fd::OwnedFd};
 
@@ -9,7 +9,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::looked::Looked;
 use crate::sys::proc::{self, Stat};
 
-/// A descriptor of a process, which no recycled number changes.
+/// A pidfd: it names this process even after the process id is used again.
 pub fn open(pid: i32) -> Looked<OwnedFd> {
     let Some(number) = Pid::from_raw(pid) else {
         return Looked::Gone;
@@ -32,7 +32,7 @@ pub fn children(pid: i32) -> Vec<i32> {
 /// The environment with which a process was started.
 #[derive(Debug)]
 pub enum Environment {
-    /// Its bytes.
+    /// Its bytes: `NAME=value` entries, separated by NUL.
     Is(Vec<u8>),
     /// The kernel does not show it to us: the process is another user's, or hides itself.
     Hidden,
@@ -51,7 +51,8 @@ pub fn environment(pid: i32, stat: &Stat) -> Looked<Environment> {
     Looked::at_process(format_args!("the environment of process {pid}"), read)
 }
 
-/// The first thread has given the memory up in which the environment is; the others still have it.
+/// Reads the environment through another thread: a first thread that has ended has given the memory
+/// up in which it is, and the others still have it.
 fn environment_of_threads(pid: i32) -> io::Result<Vec<u8>> {
     let mut found = Vec::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -68,8 +69,8 @@ fn environment_of_threads(pid: i32) -> io::Result<Vec<u8>> {
     Ok(found)
 }
 
-/// The soft limit of time under real-time scheduling, µs; `None` where it is not bound. The kernel
-/// shows it of every process to everybody.
+/// The soft limit of time under real-time scheduling, µs; `None` if it is unlimited. The kernel
+/// shows it to every user, for every process.
 pub fn realtime_limit(pid: i32) -> Looked<Option<u64>> {
     let read = fs::read_to_string(format!("/proc/{pid}/limits")).and_then(|text| {
         parse_realtime_limit(&text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
@@ -95,7 +96,7 @@ pub fn is_of_our_user(pid: i32) -> Looked<bool> {
     let ours = proc::status(pid).map(|status| {
         let me = nix::unistd::geteuid().as_raw().to_string();
         let ids = proc::status_field(&status, "Uid");
-        // One that does not tell is not ruled out.
+        // Without the field the process is not ruled out.
         ids.is_none_or(|ids| ids.split_whitespace().any(|id| id == me))
     });
     Looked::at_process(format_args!("the status of process {pid}"), ours)

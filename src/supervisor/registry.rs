@@ -1,6 +1,7 @@
-//! Finds the keeper of a shim or of a job, and carries orders to it.
+//! Finds the handle of a shim or of a job, and delivers commands to it.
 //!
-//! An order that finds nobody is not kept: wishes are committed and sent again after adoption.
+//! A command for which there is no handle is dropped. Stop and pause requests are committed before,
+//! and are sent again after the shim is adopted.
 
 use std::{
     collections::HashMap,
@@ -18,52 +19,52 @@ use crate::{
     sys::lock,
 };
 
-/// What a keeper can be told.
+/// A command to a shim's handle.
 #[derive(Debug)]
-pub enum Order {
+pub enum Command {
     /// Run this attempt.
     Run(Box<ClaimedJob>),
     /// The last attempt's end is committed.
     Release,
-    /// No more work.
+    /// The shim gets no more work and is to exit.
     Leave,
     /// Stop this attempt.
     Stop(AttemptId, StopRequest),
-    /// Pause or resume this attempt; `done` is answered when that is committed.
+    /// Pause or resume this attempt.
     Pause {
-        /// Which.
+        /// The attempt to pause or resume.
         key: AttemptId,
-        /// Pause or resume.
+        /// True to pause, false to resume.
         pause: bool,
-        /// Who asked.
+        /// The actor that is recorded for it.
         actor: String,
-        /// Answered when it is committed, or with a sentence why the shim cannot do it; dropped when
-        /// neither will be.
+        /// Answered when it is committed, or with a sentence why the shim cannot do it; dropped if
+        /// neither comes.
         done: oneshot::Sender<Result<(), String>>,
     },
     /// Pass bytes on to the stdin of this attempt.
     Input {
-        /// Which.
+        /// The attempt whose stdin it is.
         key: AttemptId,
-        /// The bytes, as long as somebody waits for the answer: a shim that does not answer must
-        /// not pile them up.
+        /// The bytes. Only the waiting client owns them, so that they do not fill the memory while
+        /// a shim does not answer.
         input: Weak<Input>,
-        /// What the shim says.
+        /// Receives the shim's answer.
         done: oneshot::Sender<InputAnswer>,
     },
     /// Send a signal to this attempt's group.
     Signal {
-        /// Which.
+        /// The attempt to signal.
         key: AttemptId,
-        /// Its number.
+        /// The signal's number.
         signal: i32,
-        /// Answered when it is on its way.
+        /// Answered when it was sent to the shim.
         done: oneshot::Sender<()>,
     },
 }
 
-impl Order {
-    /// The attempt that it is about, where it names one.
+impl Command {
+    /// The attempt that it is about; `None` if it names none.
     pub fn key(&self) -> Option<AttemptId> {
         match self {
             Self::Run(claim) => Some(AttemptId::of_claim(claim)),
@@ -76,102 +77,102 @@ impl Order {
     }
 }
 
-/// The readers' wish to be woken, as a keeper finds it: however many ask and however long the
-/// shim does not answer, it is one offset, the least.
+/// The readers' request to be woken, for one handle. However many readers ask, and however long the
+/// shim does not answer, it is one offset: the least.
 #[derive(Debug, Default)]
 pub struct ShimWakeup {
-    wish: Mutex<Option<Offset>>,
-    rung: Notify,
+    offset: Mutex<Option<Offset>>,
+    requested: Notify,
     overflow: Notify,
 }
 
 impl ShimWakeup {
-    /// Asks for a wake-up when there is output behind `offset`.
-    fn ring(&self, offset: Offset) {
-        let mut wish = self.wish();
-        *wish = Some(wish.map_or(offset, |before| before.min(offset)));
-        drop(wish);
-        self.rung.notify_one();
+    /// Asks for a wake-up when there is output beyond `offset`.
+    fn request(&self, offset: Offset) {
+        let mut least = self.least();
+        *least = Some(least.map_or(offset, |before| before.min(offset)));
+        drop(least);
+        self.requested.notify_one();
     }
 
-    /// What was asked for since the last time; waits for it. Cancel-safe.
-    pub async fn rung(&self) -> Offset {
+    /// Waits for a request; the least offset of all since the last time. Cancel-safe.
+    pub async fn requested(&self) -> Offset {
         loop {
-            if let Some(offset) = self.wish().take() {
+            if let Some(offset) = self.least().take() {
                 return offset;
             }
-            self.rung.notified().await;
+            self.requested.notified().await;
         }
     }
 
-    /// Resolves when a committed wish has found no room in the mailbox. Cancel-safe.
+    /// Resolves when a committed request did not fit into the mailbox. Cancel-safe.
     pub async fn overflowed(&self) {
         self.overflow.notified().await;
     }
 
-    fn wish(&self) -> MutexGuard<'_, Option<Offset>> {
-        lock(&self.wish)
+    fn least(&self) -> MutexGuard<'_, Option<Offset>> {
+        lock(&self.offset)
     }
 }
 
-/// Most orders that wait for a keeper which is busy with its shim, apart from those that only follow
-/// from each other (run, release, leave).
-const ORDERS_MAX: usize = 256;
+/// Most commands that wait for a handle which is busy with its shim. Run, release and leave do not
+/// count: each follows from the one before.
+const COMMANDS_MAX: usize = 256;
 
-/// An order and its place in the mailbox.
+/// A command and its slot in the mailbox.
 #[derive(Debug)]
 struct Posted {
-    order: Order,
+    command: Command,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 /// What comes out of a mailbox.
 #[derive(Debug)]
-pub struct Orders(mpsc::UnboundedReceiver<Posted>);
+pub struct Commands(mpsc::UnboundedReceiver<Posted>);
 
-impl Orders {
-    /// The next order; `None` when there will be no more. Cancel-safe.
-    pub async fn recv(&mut self) -> Option<Order> {
-        Some(self.0.recv().await?.order)
+impl Commands {
+    /// The next command; `None` when there will be no more. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Command> {
+        Some(self.0.recv().await?.command)
     }
 
-    /// Takes no more orders; those that have come can still be received.
+    /// Refuses further commands; those that have come can still be received.
     pub fn close(&mut self) {
         self.0.close();
     }
 }
 
-/// The way to a keeper.
+/// Delivers commands to one handle.
 #[derive(Debug, Clone)]
 struct Mailbox {
-    orders: mpsc::UnboundedSender<Posted>,
+    commands: mpsc::UnboundedSender<Posted>,
     slots: Arc<Semaphore>,
-    bell: Arc<ShimWakeup>,
+    wakeup: Arc<ShimWakeup>,
 }
 
 #[derive(Debug, Default)]
-struct Keepers {
+struct Handles {
     by_shim: HashMap<String, Mailbox>,
-    /// With the attempt that runs.
+    /// The handle of each running job, with the attempt that runs.
     by_job: HashMap<JobNumber, (AttemptId, Mailbox)>,
 }
 
-/// All keepers. Cheap to clone.
+/// The mailboxes of all handles. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Registry(Arc<Mutex<Keepers>>);
+pub struct Registry(Arc<Mutex<Handles>>);
 
 impl Registry {
-    /// Enters a shim's keeper; its orders come out of the receiver, and its readers ring the bell.
-    pub fn enter(&self, shim: &str) -> (Orders, Arc<ShimWakeup>) {
-        let (orders, receiver) = mpsc::unbounded_channel();
-        let bell = Arc::<ShimWakeup>::default();
+    /// Registers a shim's handle. It receives its commands and the wake-up requests of its readers.
+    pub fn register(&self, shim: &str) -> (Commands, Arc<ShimWakeup>) {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let wakeup = Arc::<ShimWakeup>::default();
         let mailbox = Mailbox {
-            orders,
-            slots: Arc::new(Semaphore::new(ORDERS_MAX)),
-            bell: bell.clone(),
+            commands,
+            slots: Arc::new(Semaphore::new(COMMANDS_MAX)),
+            wakeup: wakeup.clone(),
         };
         self.lock().by_shim.insert(shim.to_owned(), mailbox);
-        (Orders(receiver), bell)
+        (Commands(receiver), wakeup)
     }
 
     /// The shim is gone.
@@ -179,16 +180,16 @@ impl Registry {
         self.lock().by_shim.remove(shim);
     }
 
-    /// Whether the shim has a keeper.
-    pub fn knows(&self, shim: &str) -> bool {
+    /// Whether the shim has a handle.
+    pub fn has(&self, shim: &str) -> bool {
         self.lock().by_shim.contains_key(shim)
     }
 
     /// The shim runs this attempt from now on.
     pub fn attach(&self, key: AttemptId, shim: &str) {
-        let mut keepers = self.lock();
-        if let Some(mailbox) = keepers.by_shim.get(shim).cloned() {
-            keepers.by_job.insert(key.job, (key, mailbox));
+        let mut handles = self.lock();
+        if let Some(mailbox) = handles.by_shim.get(shim).cloned() {
+            handles.by_job.insert(key.job, (key, mailbox));
         }
     }
 
@@ -197,26 +198,26 @@ impl Registry {
         self.lock().by_job.remove(&job);
     }
 
-    /// Tells a shim's keeper.
-    pub fn order(&self, shim: &str, order: Order) -> Result<(), Unreachable> {
+    /// Sends a command to a shim's handle.
+    pub fn send(&self, shim: &str, command: Command) -> Result<(), Unreachable> {
         let mailbox = self.lock().by_shim.get(shim).cloned();
-        send(mailbox, order)
+        send(mailbox, command)
     }
 
-    /// Tells the keeper of a running job. Which attempt runs and who keeps it is found in one
-    /// step: the order names that attempt, and can concern no later one.
-    pub fn order_job(
+    /// Sends a command to the handle of a running job. The attempt and its handle are found in one
+    /// step, so the command names the attempt that runs and can concern no later one.
+    pub fn send_to_job(
         &self,
         job: JobNumber,
-        order: impl FnOnce(AttemptId) -> Order,
+        command: impl FnOnce(AttemptId) -> Command,
     ) -> Result<(), Unreachable> {
         let found = self.lock().by_job.get(&job).cloned();
         let (key, mailbox) = found.ok_or(Unreachable)?;
-        send(Some(mailbox), order(key))
+        send(Some(mailbox), command(key))
     }
 
-    /// Carries the readers' wishes to be woken to the shims that can fulfil them. A job without a
-    /// shim needs none: its readers are woken when that changes.
+    /// Passes the readers' requests to be woken on to the handles of their jobs. A job without a
+    /// shim has no output to wait for: its readers are woken when it gets one.
     pub async fn forward_arms(
         self,
         mut arms: mpsc::UnboundedReceiver<ArmRequest>,
@@ -224,33 +225,36 @@ impl Registry {
     ) {
         while let Some(Some(arm)) = stopping.run_until_cancelled(arms.recv()).await {
             if let Some((_, mailbox)) = self.lock().by_job.get(&arm.job) {
-                mailbox.bell.ring(arm.offset);
+                mailbox.wakeup.request(arm.offset);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Keepers> {
+    fn lock(&self) -> MutexGuard<'_, Handles> {
         // Every use is one operation on a map: a panic leaves nothing half-done.
         lock(&self.0)
     }
 }
 
-fn send(mailbox: Option<Mailbox>, order: Order) -> Result<(), Unreachable> {
+fn send(mailbox: Option<Mailbox>, command: Command) -> Result<(), Unreachable> {
     let mailbox = mailbox.ok_or(Unreachable)?;
-    let slot = match &order {
-        Order::Run(_) | Order::Release | Order::Leave => None,
-        order => {
+    let slot = match &command {
+        Command::Run(_) | Command::Release | Command::Leave => None,
+        command => {
             let Ok(slot) = Arc::clone(&mailbox.slots).try_acquire_owned() else {
-                if matches!(order, Order::Stop(..) | Order::Pause { .. }) {
-                    mailbox.bell.overflow.notify_one();
+                if matches!(command, Command::Stop(..) | Command::Pause { .. }) {
+                    mailbox.wakeup.overflow.notify_one();
                 }
                 return Err(Unreachable);
             };
             Some(slot)
         }
     };
-    let posted = Posted { order, _slot: slot };
-    mailbox.orders.send(posted).map_err(|_| Unreachable)
+    let posted = Posted {
+        command,
+        _slot: slot,
+    };
+    mailbox.commands.send(posted).map_err(|_| Unreachable)
 }
 
 #[cfg(test)]
@@ -260,60 +264,60 @@ mod tests {
     #[tokio::test]
     async fn an_order_for_a_job_names_the_attempt_that_runs() {
         let registry = Registry::default();
-        let (mut orders, _bell) = registry.enter("a");
-        let signal = |key| Order::Signal {
+        let (mut commands, _wakeup) = registry.register("a");
+        let signal = |key| Command::Signal {
             key,
             signal: 15,
             done: oneshot::channel().0,
         };
-        assert_eq!(registry.order_job(7, signal), Err(Unreachable));
+        assert_eq!(registry.send_to_job(7, signal), Err(Unreachable));
         for attempt in 1..=2 {
             registry.attach(AttemptId { job: 7, attempt }, "a");
-            registry.order_job(7, signal).expect("a keeper");
-            let order = orders.recv().await.expect("an order");
-            assert_eq!(order.key(), Some(AttemptId { job: 7, attempt }));
+            registry.send_to_job(7, signal).expect("a handle");
+            let command = commands.recv().await.expect("a command");
+            assert_eq!(command.key(), Some(AttemptId { job: 7, attempt }));
         }
         registry.detach(7);
-        assert_eq!(registry.order_job(7, signal), Err(Unreachable));
+        assert_eq!(registry.send_to_job(7, signal), Err(Unreachable));
     }
 
     #[tokio::test]
-    async fn a_bell_that_nobody_hears_keeps_one_wish_and_it_is_the_least() {
-        let bell = ShimWakeup::default();
+    async fn a_wakeup_that_is_not_taken_keeps_one_request_and_it_is_the_least() {
+        let wakeup = ShimWakeup::default();
         for offset in [900, 5, 70] {
-            bell.ring(offset);
+            wakeup.request(offset);
         }
-        assert_eq!(bell.rung().await, 5);
-        bell.ring(1);
-        assert_eq!(bell.rung().await, 1);
+        assert_eq!(wakeup.requested().await, 5);
+        wakeup.request(1);
+        assert_eq!(wakeup.requested().await, 1);
     }
 
     #[tokio::test]
     async fn a_mailbox_that_nobody_empties_is_bounded_and_asks_for_the_levels_again() {
         let registry = Registry::default();
-        let (mut orders, bell) = registry.enter("s");
+        let (mut commands, wakeup) = registry.register("s");
         let key = AttemptId { job: 1, attempt: 1 };
         registry.attach(key, "s");
-        let signal = |key| Order::Signal {
+        let signal = |key| Command::Signal {
             key,
             signal: 10,
             done: oneshot::channel().0,
         };
-        for _ in 0..ORDERS_MAX {
-            registry.order_job(1, signal).expect("room");
+        for _ in 0..COMMANDS_MAX {
+            registry.send_to_job(1, signal).expect("room");
         }
-        assert_eq!(registry.order_job(1, signal), Err(Unreachable));
-        registry.order("s", Order::Leave).expect("always room");
+        assert_eq!(registry.send_to_job(1, signal), Err(Unreachable));
+        registry.send("s", Command::Leave).expect("always room");
         let (done, _) = oneshot::channel();
-        let pause = Order::Pause {
+        let pause = Command::Pause {
             key,
             pause: true,
             actor: String::new(),
             done,
         };
-        assert_eq!(registry.order("s", pause), Err(Unreachable));
-        bell.overflowed().await;
-        orders.recv().await.expect("an order");
-        registry.order_job(1, signal).expect("room again");
+        assert_eq!(registry.send("s", pause), Err(Unreachable));
+        wakeup.overflowed().await;
+        commands.recv().await.expect("a command");
+        registry.send_to_job(1, signal).expect("room again");
     }
 }

@@ -15,10 +15,10 @@ use crate::spool::{Layout, ShimKey, safe_file};
 /// How long a new shim may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Between two knocks at a new shim's door.
-const KNOCK_EVERY: Duration = Duration::from_millis(2);
+/// The interval between two looks whether a new shim listens.
+const PROBE_EVERY: Duration = Duration::from_millis(2);
 
-/// A name for a new shim, never used before.
+/// An id for a new shim, never used before.
 pub fn new_id() -> String {
     uuid::Uuid::now_v7().simple().to_string()
 }
@@ -26,7 +26,7 @@ pub fn new_id() -> String {
 /// How many shims may be starting at a time: each takes several descriptors for a moment.
 pub const STARTING_MAX: usize = 16;
 
-/// Most descriptors that starting one takes.
+/// Most descriptors that the start of one shim takes.
 const START_DESCRIPTORS: usize = 8;
 
 /// How many shims may be starting at a time under this limit of open files.
@@ -37,11 +37,11 @@ pub fn starting_max(open_files_max: Option<u64>) -> usize {
     })
 }
 
-/// Starts a shim from our own binary and waits until it answers. Waits for a connection first.
+/// Starts a shim from our own binary and waits until it answers. Waits for a connection slot first.
 pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<ProbeOutcome> {
     let permit = ctx.budget.take().await;
     // Never closed.
-    let _turn = ctx.starting.acquire().await.map_err(io::Error::other)?;
+    let _permit = ctx.starting.acquire().await.map_err(io::Error::other)?;
     let child = start(ctx, shim)?;
     tokio::time::timeout(READY_WITHIN, ready(ctx, shim, child, permit))
         .await
@@ -51,7 +51,7 @@ pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<ProbeOutcome> {
 fn start(ctx: &Context, shim: &str) -> io::Result<Child> {
     let layout = &ctx.layout;
     let log = safe_file::open_log(&layout.shim_log())?;
-    // Our own image, also where the file on disk has been replaced by a newer one.
+    // Our own image, even if the file on disk was replaced by a newer version.
     let mut child = Command::new("/proc/self/exe")
         .arg("shim")
         .arg("--data-dir")
@@ -65,15 +65,15 @@ fn start(ctx: &Context, shim: &str) -> io::Result<Child> {
         .process_group(0)
         .spawn()?;
     hand_over(&mut child, &ctx.key_of(shim))?;
-    // A job shall see the limit that we were started with, and it inherits the shim's.
+    // A job inherits the shim's limit. It must be the one with which the server was started.
     if let Err(error) = crate::sys::descriptors::restore_limit(child.id()) {
         tracing::warn!(%error, shim, "could not put back the limit of open files");
     }
     Ok(child)
 }
 
-/// Gives a shim its key, through the pipe that is its stdin: command line and environment of a process
-/// are there for everybody to read. A pipe takes so little at once.
+/// Gives a shim its key through the pipe that is its stdin, because other processes can read its
+/// command line and environment. The write does not block: a key fits into the pipe's buffer.
 fn hand_over(child: &mut Child, key: &ShimKey) -> io::Result<()> {
     let pipe = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut pipe = fs::File::from(pipe.into_owned_fd()?);
@@ -86,19 +86,19 @@ async fn ready(
     mut child: Child,
     permit: ConnectionPermit,
 ) -> io::Result<ProbeOutcome> {
-    let mut knocks = tokio::time::interval(KNOCK_EVERY);
+    let mut ticks = tokio::time::interval(PROBE_EVERY);
     let socket = ctx.layout.shims().join(Layout::shim_socket_name(shim));
     let mut permit = Some(permit);
     loop {
-        knocks.tick().await;
+        ticks.tick().await;
         if socket.exists() {
             let reached = match permit.take() {
                 Some(permit) => probe::ask(ctx, shim, permit).await,
                 None => probe::reach(ctx, shim).await,
             };
             if let ProbeOutcome::Answers(..) = reached {
-                // A shim may outlive us. While we live we are its parent: a child that is dropped
-                // is reaped by the runtime, and takes no descriptor for that.
+                // A shim may outlive the server. Until then the runtime reaps a dropped child,
+                // without a descriptor for it.
                 drop(child);
                 return Ok(reached);
             }
@@ -109,17 +109,17 @@ async fn ready(
     }
 }
 
-/// How long a directory that cannot be listed is tried again.
+/// How long listing the directory is tried again.
 const LIST_WITHIN: Duration = Duration::from_secs(1);
 
-/// Between two tries to list it.
+/// The pause between two tries to list it.
 const LIST_EVERY: Duration = Duration::from_millis(100);
 
 /// The ids of all shims that have a lock or a socket in the data directory.
 ///
 /// # Errors
 ///
-/// The directory could not be listed for a second: nobody knows which shims live.
+/// The directory could not be listed for a second, so it is unknown which shims live.
 pub async fn traces(layout: &Layout) -> io::Result<BTreeSet<String>> {
     let deadline = tokio::time::Instant::now() + LIST_WITHIN;
     let mut tries = tokio::time::interval(LIST_EVERY);
@@ -127,10 +127,10 @@ pub async fn traces(layout: &Layout) -> io::Result<BTreeSet<String>> {
         tries.tick().await;
         match list(layout) {
             Err(error) if tokio::time::Instant::now() >= deadline => {
-                let place = layout.shims();
+                let directory = layout.shims();
                 let what = format!(
-                    "{} cannot be listed, so nobody knows which jobs still run: {error}",
-                    place.display()
+                    "{} cannot be listed, so it is unknown which jobs still run: {error}",
+                    directory.display()
                 );
                 return Err(io::Error::new(error.kind(), what));
             }
@@ -144,7 +144,7 @@ fn list(layout: &Layout) -> io::Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
     for entry in fs::read_dir(layout.shims())? {
         let name = entry?.file_name();
-        // One that is no text is none of ours.
+        // The names of shims' files are UTF-8.
         let parts = name.to_str().and_then(|name| name.split_once('.'));
         if let Some((id, "lock" | "sock")) = parts {
             ids.insert(id.to_owned());
@@ -153,16 +153,16 @@ fn list(layout: &Layout) -> io::Result<BTreeSet<String>> {
     Ok(ids)
 }
 
-/// Removes what a shim left that could not be started, if it is proven to be dead. One that is only
-/// slow leaves by itself.
+/// Removes the files of a shim that could not be started, if it is proven to be dead. One that is
+/// only slow exits by itself.
 pub async fn remove_failed(ctx: &Context, shim: &str) {
     if probe::look(ctx, shim).await == Looked::Gone {
         remove_traces(&ctx.layout, shim);
     }
 }
 
-/// Removes the names of all shims from a copy of a data directory: they are the original's. A directory
-/// that is reached through a link is the original's itself.
+/// Removes the files of all shims from a copy of a data directory: they name shims of the original.
+/// If the directory is a symbolic link, it may be the original's own, and nothing is removed.
 ///
 /// # Errors
 ///
@@ -177,7 +177,7 @@ pub async fn forget_all_traces(layout: &Layout) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what a dead shim left.
+/// Removes the socket and the lock of a dead shim.
 pub fn remove_traces(layout: &Layout, shim: &str) {
     for name in [Layout::shim_socket_name(shim), Layout::shim_lock_name(shim)] {
         match fs::remove_file(layout.shims().join(name)) {

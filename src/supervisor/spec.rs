@@ -1,4 +1,5 @@
-//! Turns a claim into what the shim needs to run it: the words, the whole environment, the bounds.
+//! Turns a claim into what the shim needs to run it: the arguments, the whole environment, the
+//! limits.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,33 +17,33 @@ use crate::{
     store::ClaimedJob,
 };
 
-/// Bounds that go into every run.
+/// Limits that every run gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunLimits {
     /// Segments are sealed at this size, bytes.
     pub segment_bytes: u64,
     /// Output up to this size becomes rows, bytes.
     pub inline_bytes_max: u64,
-    /// Bound of all segments together, bytes.
+    /// Bound of all segments together, bytes; `None`: no bound.
     pub spool_bytes_max: Option<u64>,
     /// What stays free on the file system, bytes.
     pub free_bytes_min: u64,
 }
 
-/// PATH of a job that brings none.
+/// PATH of a job that sets none.
 const BASE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The mark by which a process of ours is found again; also useful to the job itself.
+/// The mark by which a process of a job is found again. The job may use it, too.
 pub const JOB_ID_VARIABLE: &str = "CC_EXECUTOR_JOB_ID";
 
-/// The other half of the mark: a restored backup has the same jobs, and other processes.
+/// The other half of the mark: a restored backup has the same jobs, but not their processes.
 pub const INSTANCE_VARIABLE: &str = "CC_EXECUTOR_INSTANCE";
 
-/// Tells a job where it is queued: what it submits itself goes to the same server.
+/// Tells a job its data directory, so that what it submits itself goes to the same server.
 const DATA_DIR_VARIABLE: &str = "CC_EXECUTOR_DATA_DIR";
 
-/// What a shim needs to run this claim for the `instance` of this data directory (absolute). Earlier
-/// attempts have stored `lines_before` lines.
+/// What a shim needs to run this claim for the `instance` of this data directory (absolute).
+/// Earlier attempts have stored `lines_before` lines.
 pub fn run_spec(
     claim: &ClaimedJob,
     lines_before: u64,
@@ -79,8 +80,9 @@ pub fn run_spec(
     }
 }
 
-/// Where the output of this attempt has to end, as an offset: what earlier ones have stored counts,
-/// gaps do not. Where the oldest output goes the bound is that of each attempt.
+/// The offset at which the output of this attempt must end. What earlier attempts have stored
+/// counts, gaps do not. If the oldest output is dropped, the bound holds for each attempt by
+/// itself.
 fn output_bytes_max(claim: &ClaimedJob) -> Option<u64> {
     let OutputPolicy {
         max_bytes,
@@ -95,8 +97,8 @@ fn output_bytes_max(claim: &ClaimedJob) -> Option<u64> {
     }
 }
 
-/// How many lines this attempt may store. Where the oldest output goes, the bound is that of each
-/// attempt, as it is for bytes.
+/// How many lines this attempt may store. If the oldest output is dropped, the bound holds for each
+/// attempt by itself, as it does for bytes.
 fn output_lines_max(output: &OutputPolicy, lines_before: u64) -> Option<u64> {
     let max = output.max_lines?;
     Some(match output.when_full {
@@ -105,13 +107,13 @@ fn output_lines_max(output: &OutputPolicy, lines_before: u64) -> Option<u64> {
     })
 }
 
-/// Into how many segments at least the output of a job is cut whose oldest ones are dropped: what
-/// it keeps is never much less than its bound.
-const RING_SEGMENTS: u64 = 8;
+/// The output of a job whose oldest output is dropped is cut into at least this many segments.
+/// Whole segments are dropped, so what stays is never much less than the bound.
+const RETENTION_SEGMENTS: u64 = 8;
 
 fn segment_bytes(output: &OutputPolicy, bounds: &RunLimits) -> u64 {
     match (output.when_full, output.max_bytes) {
-        (WhenFull::DropOldest, Some(max)) => bounds.segment_bytes.min(max / RING_SEGMENTS),
+        (WhenFull::DropOldest, Some(max)) => bounds.segment_bytes.min(max / RETENTION_SEGMENTS),
         _ => bounds.segment_bytes,
     }
 }
@@ -119,7 +121,7 @@ fn segment_bytes(output: &OutputPolicy, bounds: &RunLimits) -> u64 {
 /// The clean base environment and the data directory, then the job's own variables, then our marks.
 fn environment(claim: &ClaimedJob, instance: &str, data_dir: &Path) -> Vec<(String, String)> {
     let mut env: std::collections::BTreeMap<String, String> = base_environment().into();
-    // Variables travel as text: a directory of another name has to be named by the job.
+    // Variables are text. If the path is not UTF-8, the job has to know it by other means.
     if let Some(data_dir) = data_dir.to_str() {
         env.insert(DATA_DIR_VARIABLE.into(), data_dir.to_owned());
     }
@@ -142,7 +144,7 @@ fn base_environment() -> [(String, String); 5] {
     ]
 }
 
-/// The home of the server's user: where a job runs that names no directory.
+/// The home directory of the server's user. A job that names no directory runs there.
 pub fn home() -> &'static str {
     &user().home
 }
@@ -157,16 +159,16 @@ struct UserAccount {
 
 static USER: OnceLock<UserAccount> = OnceLock::new();
 
-/// Looks the server's user up, before any job needs it: later there may be no descriptor for that,
-/// and the answer holds as long as the server.
+/// Looks the server's user up before any job needs it: later there may be no descriptor for that.
+/// The answer is used as long as the server runs.
 ///
 /// # Errors
 ///
-/// Nobody could look it up. That there is no such user is none.
-pub fn know_user() -> std::io::Result<()> {
+/// The lookup failed. A user without an entry is no error.
+pub fn look_up_user() -> std::io::Result<()> {
     let user = match User::from_uid(Uid::effective()) {
         Ok(user) => user,
-        // What getpwuid_r(3) may say of a user that there is not.
+        // What getpwuid_r(3) may return for a user without an entry.
         Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => None,
         Err(errno) => return Err(errno.into()),
     };

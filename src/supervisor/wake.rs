@@ -1,8 +1,8 @@
-//! Lets a shim go on that somebody has stopped: its own job may send it SIGSTOP, which nobody can
-//! ignore, and then nobody would stop, pause or hear that job any more.
+//! Lets a stopped shim go on. Its own job may send it SIGSTOP, which no process can ignore; then
+//! the job could no longer be stopped or paused, and its output would not be read.
 //!
-//! A job that does it again and again stands still itself for a moment each time, so that its shim
-//! can do what is due. What that is, is not known here.
+//! If a job does that again and again, it is stopped itself for a moment each time, so that its
+//! shim can do what is due.
 
 use std::{
     collections::HashMap,
@@ -20,19 +20,19 @@ use tokio::{net::UnixStream, time::Instant};
 use super::{looked::Looked, process};
 use crate::sys::proc::Stat;
 
-/// Between two looks at a shim that runs.
+/// The interval between two looks at a shim that runs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Between two looks at one that has just been stopped, and how long its job is held.
+/// The interval between two looks at a shim that was found stopped, and how long its job is held.
 const LOOK_SOON: Duration = Duration::from_millis(100);
 
 /// How many looks in a row find the shim stopped before its job is held.
 const STOPPED_MAX: u32 = 3;
 
-/// Most processes of a job that are looked at, and held, at a time: other tasks wait meanwhile.
+/// Most processes of a job that are looked at and held at once: other tasks wait meanwhile.
 const HELD_MAX: usize = 1000;
 
-/// Most walks over them.
+/// Most walks over the processes of a job.
 const ROUNDS_MAX: u32 = 5;
 
 /// A process's number and start time, clock ticks since boot.
@@ -41,18 +41,18 @@ type Identity = (i32, u64);
 /// Watches over the shim at the other end of a connection.
 #[derive(Debug)]
 pub struct Waker {
-    /// 0 where it is not of our PID namespace: then nothing is done.
+    /// Its process id; 0 if it is not in our PID namespace, and then nothing is done.
     shim: i32,
     next_at: Instant,
     /// How many looks in a row have found it stopped.
     stopped: u32,
-    /// The processes of its job that were stopped for it.
+    /// The processes of its job that are stopped until the next look.
     held: Vec<Identity>,
 }
 
 impl Waker {
-    /// For the process that listens at the other end: the kernel tells it also of one that is
-    /// stopped (SO_PEERCRED, unix(7)).
+    /// For the process that listens at the other end. The kernel knows it even if it is stopped
+    /// (SO_PEERCRED, unix(7)).
     pub fn of(stream: &UnixStream) -> Self {
         let peer = getsockopt(stream, PeerCredentials);
         Self {
@@ -63,14 +63,14 @@ impl Waker {
         }
     }
 
-    /// When it is to be looked at again.
+    /// When `look` is to be called again.
     pub fn next_at(&self) -> Instant {
         self.next_at
     }
 
     /// Lets the shim go on if it is stopped. `stream` is the connection that it listens on.
     pub fn look(&mut self, stream: &UnixStream) {
-        self.let_go();
+        self.resume_held();
         self.stopped = match seen(self.shim) {
             Some(seen) if seen.is_stopped() => self.stopped + 1,
             _ => 0,
@@ -79,7 +79,8 @@ impl Waker {
             && let Some(shim) = there(process::open(self.shim))
             && is_connected(stream)
         {
-            // The connection stands, so the one that listens was there when the descriptor was opened.
+            // The connection stands, so the shim lived when the pidfd was opened: it names the
+            // shim.
             self.wake(&shim);
         }
         self.next_at = Instant::now()
@@ -103,12 +104,12 @@ impl Waker {
                 self.held = hold(self.shim);
             }
         }
-        // ESRCH: it is dead, and the connection tells that.
+        // ESRCH: it is dead, and the connection will end.
         let _ = pidfd_send_signal(shim, Signal::CONT);
     }
 
-    /// The job goes on.
-    fn let_go(&mut self) {
+    /// Lets the held processes of the job go on, the last stopped first.
+    fn resume_held(&mut self) {
         for (pid, start_ticks) in self.held.drain(..).rev() {
             if let Some(process) = there(process::open(pid))
                 && seen(pid).is_some_and(|seen| seen.start_ticks == start_ticks)
@@ -121,12 +122,12 @@ impl Waker {
 
 impl Drop for Waker {
     fn drop(&mut self) {
-        self.let_go();
+        self.resume_held();
     }
 }
 
-/// Stops everybody below a shim, until nobody runs there; those that stood still already are not
-/// among those that it names.
+/// Stops all processes below a shim, until a walk finds none that runs. Returns those that it
+/// stopped; processes that were stopped before are not among them.
 fn hold(shim: i32) -> Vec<Identity> {
     let mut held = Vec::new();
     for _ in 0..ROUNDS_MAX {
@@ -139,8 +140,9 @@ fn hold(shim: i32) -> Vec<Identity> {
     held
 }
 
-/// One walk, from the parents to the children. Whoever is met is stopped by a descriptor that was
-/// opened before its parent was asked for, and whose parent is still the one that was met.
+/// One walk, from the parents to the children. A process is stopped through a pidfd that was opened
+/// before its parent was read, and only if that parent is one that this walk has met and still
+/// lives. So no process that got a recycled id is stopped.
 fn hold_once(shim: i32, held: &mut Vec<Identity>) {
     let mut known = HashMap::new();
     if let Some(seen) = seen(shim) {
@@ -165,7 +167,7 @@ fn hold_once(shim: i32, held: &mut Vec<Identity>) {
     }
 }
 
-/// What is there of a process. One that cannot be looked at is left as it is until the next look.
+/// The state of a process. One that cannot be looked at is left as it is until the next look.
 fn seen(pid: i32) -> Option<Stat> {
     there(process::stat(pid))
 }

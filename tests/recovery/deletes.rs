@@ -3,7 +3,7 @@
 use cc_executor::{
     job::{Exit, ExitFacts, JobRef, Stream, Usage},
     store::{Deleted, Fenced},
-    supervisor::{AttemptEnding, AttemptWatch, settle},
+    supervisor::{AttemptEnding, AttemptWatch, finalize},
 };
 
 use crate::{
@@ -33,14 +33,14 @@ fn files_of_deleted_jobs_go_with_the_next_start() {
             usage: Usage::default(),
             end_offset: 7,
         });
-        let (ward, synced) = (AttemptWatch::of_claim(&claim), true);
-        let settled = settle(
+        let (watch, synced) = (AttemptWatch::of_claim(&claim), true);
+        let finalized = finalize(
             &scene.layout.spool(),
             1 << 18,
-            ward,
+            watch,
             AttemptEnding::Known { facts, synced },
         );
-        let finished = scene.wait(scene.store().finish(settled.expect("settled").finish));
+        let finished = scene.wait(scene.store().finish(finalized.expect("finalized").finish));
         assert_eq!(finished, Ok(Fenced::Applied));
         claims.push(claim);
     }

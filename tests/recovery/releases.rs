@@ -4,7 +4,7 @@
 use cc_executor::{
     job::{ExitFacts, JobRef},
     store::{ClaimedJob, Deleted, Fenced},
-    supervisor::{AttemptEnding, AttemptWatch, Finalized, settle},
+    supervisor::{AttemptEnding, AttemptWatch, Finalized, finalize},
 };
 
 use serde_json::json;
@@ -22,15 +22,15 @@ fn ended(scene: &mut Scene) -> (ClaimedJob, ExitFacts) {
 
 /// Commits the end as the old server did; nothing is unlinked.
 fn commit(scene: &Scene, claim: &ClaimedJob, facts: ExitFacts) -> Finalized {
-    let ward = AttemptWatch::of_claim(claim);
+    let watch = AttemptWatch::of_claim(claim);
     let ending = AttemptEnding::Known {
         facts: Box::new(facts),
         synced: false,
     };
-    let settled = settle(&scene.layout.spool(), 1 << 18, ward, ending).expect("settled");
-    let finished = scene.wait(scene.store().finish(settled.finish.clone()));
+    let finalized = finalize(&scene.layout.spool(), 1 << 18, watch, ending).expect("finalized");
+    let finished = scene.wait(scene.store().finish(finalized.finish.clone()));
     assert_eq!(finished, Ok(Fenced::Applied));
-    settled
+    finalized
 }
 
 #[test]

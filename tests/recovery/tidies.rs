@@ -6,7 +6,7 @@ use std::{fs, thread};
 use cc_executor::{
     job::{Exit, Stream},
     store::Fenced,
-    supervisor::{AttemptEnding, AttemptWatch, settle},
+    supervisor::{AttemptEnding, AttemptWatch, finalize},
 };
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -37,14 +37,14 @@ fn segments_whose_bytes_are_rows_go_and_others_stay() {
     paper.output(Stream::Stdout, b"two");
     paper.exit(Exit::Code(0));
     for claim in [&rows, &segments] {
-        let ward = AttemptWatch::of_claim(claim);
+        let watch = AttemptWatch::of_claim(claim);
         let facts = shim_facts(claim.number);
         let ending = AttemptEnding::Known {
             facts: Box::new(facts),
             synced: true,
         };
-        let settled = settle(&scene.layout.spool(), 1 << 18, ward, ending).expect("settled");
-        let finished = scene.wait(scene.store().finish(settled.finish));
+        let finalized = finalize(&scene.layout.spool(), 1 << 18, watch, ending).expect("finalized");
+        let finished = scene.wait(scene.store().finish(finalized.finish));
         assert_eq!(finished, Ok(Fenced::Applied));
     }
     // A rescue's mark of an attempt that is void, and a draft.

@@ -1,7 +1,5 @@
-//! The directory of a backup: made beside its place under another name, and renamed when everything in
-//! it is on disk. What has the name is complete.
-//!
-//! What is in the ledger and the spool is not known here.
+//! The directory of a backup: made under another name beside its path, and renamed when everything
+//! in it is on disk. A directory with the final name is complete.
 
 use std::{
     ffi::OsString,
@@ -15,22 +13,22 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::{config, data_dir, spool::Layout};
 
-/// What stands behind its name while it is made.
+/// The suffix of its name while it is made.
 const PARTIAL: &str = ".partial";
 
-/// Longest configuration file that is copied, bytes: a longer one is none that a server would read.
+/// Longest configuration file that is copied, bytes: a server would not read a longer one.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
-/// Why nothing can be made there.
+/// Why no backup can be made there.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DraftRefused {
-    /// The path will not do.
+    /// The path is unsuitable.
     #[error("{0}")]
     Invalid(String),
     /// Something is there already.
     #[error("{0}")]
     Conflict(String),
-    /// Something else.
+    /// The file system failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -43,9 +41,9 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Makes the empty directories, for us alone.
+    /// Creates the empty directories, accessible to our user only.
     pub fn begin(to: &Path, data_dir: &Path) -> Result<Self, DraftRefused> {
-        let to = place(to)?;
+        let to = resolve_target(to)?;
         if to.starts_with(data_dir) {
             let message = format!(
                 "{} lies in the data directory; name a place outside of it",
@@ -74,13 +72,13 @@ impl Draft {
         Ok(draft)
     }
 
-    /// Where things lie in it.
+    /// The paths in it.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Copies the configuration, where there is one, and syncs all but the spool, which is synced;
-    /// how long these files are, bytes.
+    /// Copies the configuration, if there is one, and syncs everything except the spool, which is
+    /// synced already. Returns the length of these files, bytes.
     pub fn complete(&self, config: &Path) -> io::Result<u64> {
         let bytes = copy_config(config, &self.layout.root().join(config::FILE_NAME))?;
         let ledger = File::open(self.layout.database())?;
@@ -91,7 +89,7 @@ impl Draft {
         Ok(bytes + ledger.metadata()?.len())
     }
 
-    /// Gives it its name; where it is then. Nothing is replaced.
+    /// Gives it its final name and returns its path. Replaces nothing.
     pub fn publish(self) -> Result<PathBuf, DraftRefused> {
         let renamed = match renameat_with(
             CWD,
@@ -100,7 +98,7 @@ impl Draft {
             &self.to,
             RenameFlags::NOREPLACE,
         ) {
-            // Not every file system can promise that; a look does there.
+            // Not every file system supports that. A check before the rename has to do there.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS)
                 if fs::symlink_metadata(&self.to).is_err() =>
             {
@@ -125,7 +123,7 @@ impl Draft {
         }
     }
 
-    /// Takes everything away again.
+    /// Removes everything that was made.
     pub fn discard(self) -> io::Result<()> {
         match fs::remove_dir_all(self.layout.root()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -134,9 +132,9 @@ impl Draft {
     }
 }
 
-/// The place with its parent's links followed; in a directory that only we or root write in, or a sticky
-/// one.
-fn place(to: &Path) -> Result<PathBuf, DraftRefused> {
+/// The path with its parent's links resolved. Only we or root may write in the parent, or it is
+/// sticky.
+fn resolve_target(to: &Path) -> Result<PathBuf, DraftRefused> {
     let invalid = |message: String| DraftRefused::Invalid(message);
     if !to.is_absolute() {
         return Err(invalid(format!("{} is not an absolute path", to.display())));
@@ -147,7 +145,7 @@ fn place(to: &Path) -> Result<PathBuf, DraftRefused> {
             to.display()
         )));
     };
-    // What is copied holds secrets: nobody may exchange the copy while it is made.
+    // The copy contains secrets: no other user may replace the directory while it is made.
     let real = data_dir::safe_place(parent).map_err(|error| {
         let parent = parent.display();
         invalid(format!("the directory {parent} cannot be used: {error}"))
@@ -174,10 +172,10 @@ fn cannot_make(partial: &Path, error: io::Error) -> DraftRefused {
     }
 }
 
-/// How long it is, bytes; 0 where there is none.
+/// Copies the configuration. Returns its length, bytes; 0 if there is none.
 fn copy_config(from: &Path, to: &Path) -> io::Result<u64> {
     let mut open = OpenOptions::new();
-    // A pipe must not keep us.
+    // An open of a pipe must not block.
     let open = open.read(true).custom_flags(libc::O_NONBLOCK);
     let from = match open.open(from) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),

@@ -1,8 +1,6 @@
-//! Whose a process is, by what its ancestors gave it: two variables of its environment, and a number
-//! among its limits that it keeps where it has changed those. Where neither is shown, what else is
-//! known of the process has to do.
-//!
-//! What becomes of a process is not known here.
+//! Decides whether a process belongs to a job, by what it has inherited: two variables of its
+//! environment, and a number among its limits that stays if it changes those. If the kernel shows
+//! neither, other facts about the process decide.
 
 use super::{
     super::{
@@ -20,19 +18,19 @@ pub struct Mark {
     job: String,
     instance: String,
     number: u64,
-    /// Whether all of them were given the number: whoever does not have it is not one of them.
+    /// Whether all of them were given the number: a process without it is not one of them.
     is_numbered: bool,
 }
 
-/// Whose a process is.
+/// To whom a process belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Whose {
     Ours,
-    /// The job's, of a data directory that it does not name: a version that had only half of the
-    /// mark has started it.
+    /// It has the job's variable and none for the data directory: a version that had only half of
+    /// the mark has started it.
     Unsaid,
     Others,
-    /// Nobody can say; why.
+    /// It is unknown; a sentence why.
     Unknown(String),
 }
 
@@ -66,7 +64,7 @@ impl SeenProcess {
     }
 }
 
-/// Of an environment only what can be a mark: it is compared with the marks of many jobs.
+/// Only the variables that can be a mark: they are compared with the marks of many jobs.
 fn marks_of(environment: Looked<Environment>) -> Looked<Environment> {
     let Looked::There(Environment::Is(env)) = environment else {
         return environment;
@@ -97,12 +95,12 @@ impl Mark {
         }
     }
 
-    /// Whether a process has the number, which nobody comes by unless it is given.
+    /// Whether a process has the number. Only a process that was given it has it.
     pub(super) fn is_number_of(&self, seen: &SeenProcess) -> bool {
         seen.number == Looked::There(Some(self.number))
     }
 
-    /// Whose a process is, one of the tree of this leader or not.
+    /// Whether a process belongs to the job, whose first process was `leader`.
     pub(super) fn whose(&self, seen: &SeenProcess, leader: Option<Leader>) -> Whose {
         if self.is_number_of(seen) {
             return Whose::Ours;
@@ -131,12 +129,12 @@ impl Mark {
         }
     }
 
-    /// A process that hides its environment from us and whose number tells nothing: most are other
-    /// users', and the job's can only be among them where it has changed its user or made itself
-    /// unreadable. It is not ours if it was there before the leader; if no user id of it is ours; or
-    /// if its parent was started after the leader and is not ours: orphans are given to processes
-    /// that were there before the shim. Without a leader nothing of the job was ever executed that
-    /// could hide: a child writes down that it is the leader before it executes anything.
+    /// A process that hides its environment and whose number tells nothing. Most are other users';
+    /// one of the job can only be among them if it has changed its user or made itself unreadable.
+    /// It is not the job's if it is older than the leader; if none of its user ids is ours; or if
+    /// its parent was started after the leader and is not the job's: orphans get a parent that is
+    /// older than the shim. Without a leader no process of the job has executed a program, so none
+    /// can hide: a child records that it is the leader before it executes one.
     fn whose_is_hidden(&self, seen: &SeenProcess, leader: Option<Leader>) -> Whose {
         let Some(Leader { start_ticks, .. }) = leader else {
             return Whose::Others;
@@ -204,11 +202,11 @@ mod tests {
         }
         for number in [None, Some(ours ^ 1)] {
             assert_eq!(whose(true, hidden(), Looked::There(number)), Whose::Others);
-            let nobody_can_say = whose(false, hidden(), Looked::There(number));
-            assert!(matches!(nobody_can_say, Whose::Unknown(_)));
+            let unknown_owner = whose(false, hidden(), Looked::There(number));
+            assert!(matches!(unknown_owner, Whose::Unknown(_)));
         }
-        let nobody_can_say = whose(true, hidden(), Looked::Unknown("hidden".to_owned()));
-        assert!(matches!(nobody_can_say, Whose::Unknown(_)));
+        let unknown_owner = whose(true, hidden(), Looked::Unknown("hidden".to_owned()));
+        assert!(matches!(unknown_owner, Whose::Unknown(_)));
     }
 
     #[test]

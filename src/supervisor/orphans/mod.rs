@@ -1,18 +1,18 @@
-//! Finds and ends what is left of process trees whose shims are dead, all of them with the same looks
-//! at `/proc`, so that two hundred of them cost little more than one.
+//! Finds and ends what is left of process trees whose shims are dead. All trees share the same
+//! looks at `/proc`, so that two hundred of them cost little more than one.
 //!
-//! A process is ours if it carries the job's mark (`mark`), or if its session is the leader's and the
-//! leader is there and is the process that the ledger names. What carries the mark of another data
-//! directory with the same job, such as the one that this is a backup of, is none of our business.
-//! Where a look fails, or a chain of processes goes on, nobody can know what is left, and that is what
-//! is told. What becomes of the jobs is not known here.
+//! A process is the job's if it carries the job's mark (`mark`), or if it is in the session of the
+//! leader, and the leader lives and is the process that the database names. A process with the mark
+//! of another data directory that has the same job, such as the original of a backup, is left
+//! alone. If a look fails, or a chain of processes goes on, it is unknown what is left, and the
+//! result says so. `scheduler::rescue` decides what becomes of the jobs.
 
-mod blow;
-mod case;
+mod kill;
 mod mark;
-mod patience;
+mod process_scan;
+mod search_progress;
 mod tree;
-mod walk;
+mod tree_search;
 
 use std::{
     io,
@@ -31,13 +31,14 @@ pub use self::{
 };
 use crate::sys::lock;
 use crate::sys::{threads::blocking, vital::Vital};
-use case::Case;
-use walk::ProcessScan;
+use process_scan::ProcessScan;
+use tree_search::TreeSearch;
 
-/// Between two tries of a look for which there was no thread.
+/// The pause before a look is tried again for which there was no thread.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Held by somebody for whom others wait; it is let go after the first look at everybody.
+/// The search drops it after its first look at all processes. A start of the server waits only
+/// until then.
 pub type SearchGuard = mpsc::Sender<()>;
 
 /// Searches for trees, and does nothing while there are none. Cheap to clone.
@@ -47,7 +48,7 @@ pub struct OrphanSearcher(Arc<Mutex<Asked>>);
 #[derive(Default)]
 struct Asked {
     new: Vec<OpenSearch>,
-    is_hunting: bool,
+    is_searching: bool,
 }
 
 impl std::fmt::Debug for Asked {
@@ -57,28 +58,28 @@ impl std::fmt::Debug for Asked {
     }
 }
 
-/// A tree that is searched for, and who waits for the answer.
+/// A tree that is searched for, and the caller that waits for the result.
 struct OpenSearch {
-    case: Case,
+    tree: TreeSearch,
     held: Option<SearchGuard>,
     answer: oneshot::Sender<OrphanTree>,
 }
 
-/// Everything that is searched for at the moment.
+/// All searches that run at the moment.
 #[derive(Default)]
 struct OrphanSearches {
-    walk: ProcessScan,
+    scan: ProcessScan,
     open: Vec<OpenSearch>,
 }
 
 impl OrphanSearcher {
-    /// Ends every process of a job that can be found; those that could not be proven gone are
-    /// returned, after 20 s at most where the machine is not overloaded.
+    /// Ends every process of a job that can be found, and returns those that could not be proven
+    /// gone. Takes up to 20 s if the machine is not overloaded.
     ///
     /// # Errors
     ///
     /// The server stops.
-    pub async fn hunt(
+    pub async fn search(
         &self,
         vital: &Vital,
         mark: Mark,
@@ -86,44 +87,45 @@ impl OrphanSearcher {
         held: Option<SearchGuard>,
     ) -> io::Result<OrphanTree> {
         let (answer, remains) = oneshot::channel();
-        let case = Case::begin(mark, leader, Instant::now());
-        if self.ask(OpenSearch { case, held, answer }) {
+        let tree = TreeSearch::begin(mark, leader, Instant::now());
+        if self.ask(OpenSearch { tree, held, answer }) {
             vital.spawn("searching for trees", self.clone().work());
         }
         remains.await.map_err(io::Error::other)
     }
 
-    /// Whether there is nobody at work.
+    /// Adds a search; whether the caller must start the task that works on them.
     fn ask(&self, open: OpenSearch) -> bool {
         let mut asked = lock(&self.0);
         asked.new.push(open);
-        !std::mem::replace(&mut asked.is_hunting, true)
+        !std::mem::replace(&mut asked.is_searching, true)
     }
 
-    /// What was asked since the last time; with nothing and nothing `left` the work is done.
+    /// The searches that were added since the last time; `None` if there are none and none are
+    /// `left`, and then the task ends.
     fn take(&self, left: bool) -> Option<Vec<OpenSearch>> {
         let mut asked = lock(&self.0);
         let new = std::mem::take(&mut asked.new);
-        asked.is_hunting = left || !new.is_empty();
-        asked.is_hunting.then_some(new)
+        asked.is_searching = left || !new.is_empty();
+        asked.is_searching.then_some(new)
     }
 
     async fn work(self) {
-        // Not given away: where there is no thread for a look, everything is still here.
-        let hunt = Arc::new(Mutex::new(OrphanSearches::default()));
+        // Shared with the thread, not moved into it: if no thread can be started, nothing is lost.
+        let searches = Arc::new(Mutex::new(OrphanSearches::default()));
         let mut pause = None;
         while let Some(new) = self.take(pause.is_some()) {
-            let hunt = Arc::clone(&hunt);
+            let searches = Arc::clone(&searches);
             let look = blocking(move || {
-                let mut hunt = lock(&hunt);
-                hunt.open.extend(new);
-                Ok(hunt.round())
+                let mut searches = lock(&searches);
+                searches.open.extend(new);
+                Ok(searches.round())
             });
             pause = look.await.unwrap_or(Some(AGAIN_AFTER));
             if let Some(pause) = pause {
                 #[expect(
                     clippy::disallowed_methods,
-                    reason = "nobody tells when a stranger's process is gone"
+                    reason = "no event tells that a process of another parent is gone"
                 )]
                 tokio::time::sleep(pause).await;
             }
@@ -132,18 +134,19 @@ impl OrphanSearcher {
 }
 
 impl OrphanSearches {
-    /// One look at everybody for all trees; how long to wait for the next one, if there is to be one.
+    /// One look at all processes for all trees; how long to wait before the next one, if one is
+    /// needed.
     fn round(&mut self) -> Option<Duration> {
-        self.open.iter_mut().for_each(|open| open.case.prepare());
+        self.open.iter_mut().for_each(|open| open.tree.prepare());
         let open = &mut self.open;
-        self.walk.all(|seen| {
+        self.scan.all(|seen| {
             for open in open.iter_mut() {
-                open.case.meet(&seen);
+                open.tree.meet(&seen);
             }
         });
         for mut open in std::mem::take(&mut self.open) {
-            match open.case.conclude(Instant::now()) {
-                // Who asked may be gone.
+            match open.tree.conclude(Instant::now()) {
+                // The caller may be gone.
                 Some(remains) => drop(open.answer.send(remains)),
                 None => {
                     open.held = None;
@@ -151,7 +154,7 @@ impl OrphanSearches {
                 }
             }
         }
-        self.open.iter().map(|open| open.case.pause()).min()
+        self.open.iter().map(|open| open.tree.pause()).min()
     }
 }
 

@@ -1,16 +1,16 @@
-//! The hunter on real processes of this machine.
+//! The search on real processes of this machine.
 
 use std::process::{Child, Command};
 
 use super::{super::spec::INSTANCE_VARIABLE, super::spec::JOB_ID_VARIABLE, *};
 use crate::job::JobId;
 
-async fn hunt(id: JobId) -> OrphanTree {
+async fn search(id: JobId) -> OrphanTree {
     let (vital, mark) = (Vital::default(), Mark::new(id, "here", None));
-    let hunted = OrphanSearcher::default()
-        .hunt(&vital, mark, None, None)
+    let searched = OrphanSearcher::default()
+        .search(&vital, mark, None, None)
         .await;
-    hunted.expect("nobody stops")
+    searched.expect("it does not stop")
 }
 
 fn sleep(job: &str, instance: Option<&str>) -> Child {
@@ -31,7 +31,7 @@ async fn a_marked_process_is_ended_and_no_other() {
     let others = [sleep("0", Some("here")), sleep(&job, Some("elsewhere"))];
     // Reaped at once, as its shim's parent would.
     let reaper = std::thread::spawn(move || ours.wait().expect("wait"));
-    let left = hunt(id).await;
+    let left = search(id).await;
     assert!(!reaper.join().expect("join").success());
     assert_eq!(left.unknown, None);
     let named: Vec<i32> = left.survivors.iter().map(|survivor| survivor.pid).collect();

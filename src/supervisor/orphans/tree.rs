@@ -2,7 +2,7 @@
 
 use crate::job::Survivor;
 
-/// The leader as the ledger names it.
+/// The leader: the first process of a job, as the database names it.
 #[derive(Debug, Clone, Copy)]
 pub struct Leader {
     /// Its process id, also its session.

@@ -1,14 +1,14 @@
-//! One task per shim: it passes orders on, watches the attempt that the shim runs, and settles it
-//! when it ends. When the connection breaks it finds out whether the shim still lives.
+//! One task per shim: it passes commands on, watches the attempt that the shim runs, and finalizes
+//! it when it ends. When the connection breaks it finds out whether the shim still lives.
 //!
-//! What runs next, and what becomes of an attempt whose shim is dead, is the scheduler's business.
+//! The scheduler decides what runs next, and what becomes of an attempt whose shim is dead.
 
-mod absent;
-mod hear;
-mod obey;
+mod on_command;
+mod on_message;
 mod reconcile;
 mod refusals;
 mod task;
+mod unreachable;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,7 +28,7 @@ use super::{
     attempt_watch::AttemptId,
     connection::ShimConnection,
     probe::{self, ProbeOutcome, ShimWelcome},
-    registry::{Order, Orders, Registry, ShimWakeup},
+    registry::{Command, Commands, Registry, ShimWakeup},
     spawn,
 };
 use crate::{
@@ -39,14 +39,15 @@ use crate::{
 use refusals::RefusedAttempts;
 use task::ShimTask;
 
-/// Between two attempts to reach a shim that lives and does not answer.
-const KNOCK_EVERY: Duration = Duration::from_secs(1);
+/// The pause between two tries to reach a shim that lives and does not answer.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a keeper may take to put its work down when the server stops.
+/// How long a handle may take to finish its work when the server stops.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 
-/// Starts the keeper of a shim that answers, or that lives without answering.
-pub fn keep(
+/// Starts the handle of a shim that answers, or that lives without answering. `open` is the attempt
+/// that the database names for it.
+pub fn start(
     ctx: Arc<Context>,
     registry: Registry,
     events: mpsc::UnboundedSender<ShimEvent>,
@@ -54,10 +55,10 @@ pub fn keep(
     reached: ProbeOutcome,
     open: Option<OpenAttempt>,
 ) {
-    let (orders, bell) = registry.enter(&shim);
+    let (commands, wakeup) = registry.register(&shim);
     let (stopping, tasks) = (ctx.stopping.clone(), ctx.tasks.clone());
     let vital = ctx.vital.clone();
-    let keeper = ShimHandle {
+    let handle = ShimHandle {
         offer: ShimOffer {
             shim,
             version: String::new(),
@@ -65,8 +66,8 @@ pub fn keep(
         ctx,
         registry,
         events,
-        orders,
-        bell,
+        commands,
+        wakeup,
         early: VecDeque::new(),
         run: None,
         stop: None,
@@ -75,27 +76,27 @@ pub fn keep(
         task: ShimTask::None,
         offered: false,
         pauses: Vec::new(),
-        unentered: None,
+        unrecorded: None,
         inputs: PendingInputs::default(),
         started: None,
     };
-    let kept = async move {
+    let run = async move {
         tokio::select! {
-            () = keeper.run(reached, open) => {}
-            () = too_late(stopping) => {}
+            () = handle.run(reached, open) => {}
+            () = stop_deadline(stopping) => {}
         }
     };
-    tasks.spawn(vital.watched("keeping a shim", kept));
+    tasks.spawn(vital.watched("keeping a shim", run));
 }
 
-/// A keeper that is busy with its shim when the server stops is given up after a moment.
-async fn too_late(stopping: CancellationToken) {
+/// Resolves `STOP_WITHIN` after the server began to stop: a busy handle is dropped then.
+async fn stop_deadline(stopping: CancellationToken) {
     stopping.cancelled().await;
     #[expect(clippy::disallowed_methods, reason = "this is the deadline itself")]
     tokio::time::sleep(STOP_WITHIN).await;
 }
 
-/// Resolves when something is to be entered.
+/// Resolves at this time; never without one.
 async fn due(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -103,14 +104,15 @@ async fn due(at: Option<Instant>) {
     }
 }
 
-struct PauseAsked {
+/// A pause or resume that the shim was sent and has not confirmed.
+struct PendingPause {
     pause: bool,
     actor: String,
     done: oneshot::Sender<Result<(), String>>,
 }
 
-/// A pause (`paused`) or the end of one that the ledger has not taken yet.
-struct Unentered {
+/// A pause (`paused`) or resume that could not be written to the database yet.
+struct UnrecordedPause {
     paused: bool,
     actor: String,
     again_at: Instant,
@@ -119,9 +121,9 @@ struct Unentered {
 /// Inputs that the shim has been sent and has not answered.
 #[derive(Default)]
 struct PendingInputs {
-    /// Names the next one, over all connections.
+    /// The number of the next one, counted over all connections.
     next: u64,
-    asked: BTreeMap<u64, oneshot::Sender<InputAnswer>>,
+    pending: BTreeMap<u64, oneshot::Sender<InputAnswer>>,
 }
 
 struct ShimHandle {
@@ -129,48 +131,48 @@ struct ShimHandle {
     registry: Registry,
     events: mpsc::UnboundedSender<ShimEvent>,
     offer: ShimOffer,
-    orders: Orders,
-    bell: Arc<ShimWakeup>,
-    /// Orders about an attempt that this shim has not been given yet.
-    early: VecDeque<Order>,
+    commands: Commands,
+    wakeup: Arc<ShimWakeup>,
+    /// Commands about an attempt that this shim was not given yet.
+    early: VecDeque<Command>,
     /// What the shim is to run as soon as it is connected.
     run: Option<Box<ClaimedJob>>,
     /// What is to be stopped as soon as the shim is connected.
     stop: Option<(AttemptId, StopRequest)>,
     /// The shim is to leave as soon as it is connected.
     dismissed: bool,
-    /// The attempts that the shim has refused lately.
+    /// How many attempts the shim has refused in a row.
     refusals: RefusedAttempts,
     task: ShimTask,
-    /// The scheduler counts on this shim: it was told that it is free, and has not given it work
-    /// since. It must not be told twice, or it would give it two jobs.
+    /// The scheduler was told that this shim is free, and has not given it work since. A second
+    /// report would make it give the shim two jobs.
     offered: bool,
-    pauses: Vec<PauseAsked>,
-    unentered: Option<Unentered>,
+    pauses: Vec<PendingPause>,
+    unrecorded: Option<UnrecordedPause>,
     inputs: PendingInputs,
-    /// A start that is entered at that moment, unless the end comes first and tells it too.
+    /// A start that is committed at this time, unless the end comes first and is committed with it.
     started: Option<(StartedAttempt, Instant)>,
 }
 
-/// Whether the keeper goes on.
+/// What follows after a command or a connection.
 enum Flow {
     Continue,
-    /// Another shim is to be talked to first.
-    Lent,
-    /// The shim was sent away, or the server stops.
+    /// The connection is given up, so that another shim can be connected.
+    Yielded,
+    /// The shim was told to exit, or the server stops.
     Left,
 }
 
 impl ShimHandle {
     async fn run(mut self, mut reached: ProbeOutcome, mut open: Option<OpenAttempt>) {
-        let mut told = false;
+        let mut warned = false;
         loop {
             match reached {
                 ProbeOutcome::Answers(connection, welcome) => {
-                    told = false;
+                    warned = false;
                     match self.serve(*connection, welcome, open.take()).await {
                         Ok(Flow::Left) => break,
-                        Ok(Flow::Lent | Flow::Continue) => self.disconnected(),
+                        Ok(Flow::Yielded | Flow::Continue) => self.disconnected(),
                         Err(error) => {
                             tracing::info!(shim = self.offer.shim, %error, "a shim's connection broke");
                             self.disconnected();
@@ -179,7 +181,7 @@ impl ShimHandle {
                 }
                 ProbeOutcome::Later => self.watch(&open),
                 ProbeOutcome::Held => {
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut warned, true) {
                         tracing::warn!(
                             shim = self.offer.shim,
                             "a shim lives and does not answer; its job is left as it is"
@@ -188,22 +190,21 @@ impl ShimHandle {
                     self.pause(&open).await;
                 }
                 ProbeOutcome::Unknown(why) => {
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut warned, true) {
                         tracing::warn!(
                             shim = self.offer.shim,
                             why,
-                            "nobody can say whether a shim lives; its job is left as it is"
+                            "it is unknown whether a shim lives; its job is left as it is"
                         );
                     }
                     self.pause(&open).await;
                 }
-                ProbeOutcome::Foreign(speaker) => {
-                    self.leave_alone(&speaker, &mut told, &open).await;
-                    reached = probe::watch(&self.ctx, &self.offer.shim, speaker).await;
+                ProbeOutcome::Foreign(welcome) => {
+                    self.leave_alone(&welcome, &mut warned, &open).await;
+                    reached = probe::watch(&self.ctx, &self.offer.shim, welcome).await;
                     continue;
                 }
                 ProbeOutcome::Free => {
-                    // Before it is told: who hears of it must not find a keeper any more.
                     self.registry.remove(&self.offer.shim);
                     self.dead().await;
                     break;
@@ -213,33 +214,33 @@ impl ShimHandle {
             open = self.open_attempt().await;
         }
         self.registry.remove(&self.offer.shim);
-        // What was ordered in the last moment is not lost either.
-        self.orders.close();
-        while let Some(order) = self.orders.recv().await {
-            self.put_off(order);
+        // A claim that was sent meanwhile is not lost: it is reported with its shim.
+        self.commands.close();
+        while let Some(command) = self.commands.recv().await {
+            self.defer(command);
         }
         if let Some(claim) = self.run.take() {
-            self.tell(ShimEvent::Dead {
+            self.emit(ShimEvent::Dead {
                 shim: self.offer.shim.clone(),
                 attempt: Some(AttemptId::of_claim(&claim)),
             });
         }
     }
 
-    /// A shim that we cannot talk to keeps its job. What it writes is readable; how it ends is read
-    /// from paper when it is gone.
+    /// A shim whose protocol this version does not speak keeps its job. Its output can be read; how
+    /// the job ended is read from the spool when the shim is gone.
     async fn leave_alone(
         &mut self,
-        speaker: &AnyWelcome,
-        told: &mut bool,
+        welcome: &AnyWelcome,
+        warned: &mut bool,
         open: &Option<OpenAttempt>,
     ) {
-        if !std::mem::replace(told, true) {
+        if !std::mem::replace(warned, true) {
             tracing::error!(
                 shim = self.offer.shim,
                 job = open.as_ref().map(|open| open.number),
-                version = speaker.version,
-                protocol = speaker.protocol,
+                version = welcome.version,
+                protocol = welcome.protocol,
                 ours = PROTOCOL,
                 "a shim of another version speaks a protocol that this one does not; its job is \
                  left as it is and cannot be controlled: start that version of cc-executor to \
@@ -250,30 +251,30 @@ impl ShimHandle {
     }
 
     async fn dead(&mut self) {
-        // Before it is told: whoever hears of it must not count on this shim any more.
+        // Before the report: the scheduler must not find a handle of this shim any more.
         self.registry.remove(&self.offer.shim);
         spawn::remove_traces(&self.ctx.layout, &self.offer.shim);
         let attempt = match &self.task {
-            // Its end is on its way into the ledger already.
+            // Its end is already being committed.
             ShimTask::None | ShimTask::Ended(_) => None,
-            ShimTask::Attempt(watched) => Some(watched.ward.key),
+            ShimTask::Attempt(watched) => Some(watched.watch.key),
         };
         if let Some(key) = attempt {
             self.registry.detach(key.job);
         }
-        self.tell(ShimEvent::Dead {
+        self.emit(ShimEvent::Dead {
             shim: self.offer.shim.clone(),
             attempt,
         });
     }
 
-    fn tell(&self, event: ShimEvent) {
-        // The scheduler outlives the keepers, except in a stop, when nobody needs to know.
+    fn emit(&self, event: ShimEvent) {
+        // The scheduler outlives the handles, except in a stop, when the event does not matter.
         let _ = self.events.send(event);
     }
 
-    /// Serves one connection until the shim is sent away, the server stops, or another shim waits for
-    /// its turn. An error is a broken connection.
+    /// Serves one connection until the shim is told to exit, the server stops, or another shim
+    /// waits for a connection. An error is a broken connection.
     async fn serve(
         &mut self,
         mut connection: ShimConnection,
@@ -282,34 +283,35 @@ impl ShimHandle {
     ) -> io::Result<Flow> {
         self.offer.version = welcome.version;
         self.reconcile(&mut connection, welcome.state, open).await?;
-        if let Flow::Left = self.catch_up(&mut connection).await? {
+        if let Flow::Left = self.run_deferred(&mut connection).await? {
             return Ok(Flow::Left);
         }
-        let (ctx, turn) = (Arc::clone(&self.ctx), connection.turn());
-        let mut over = std::pin::pin!(turn.over());
+        let (ctx, permit_time) = (Arc::clone(&self.ctx), connection.permit_time());
+        let mut over = std::pin::pin!(permit_time.expired());
         let mut is_over = false;
         loop {
-            if is_over && !self.is_asking() {
-                return Ok(Flow::Lent);
+            if is_over && !self.awaits_answer() {
+                return Ok(Flow::Yielded);
             }
-            let look_at = self.task.open_key().map(|_| connection.look_again_at());
+            let look_at = self.task.open_key().map(|_| connection.next_wake_check());
             tokio::select! {
-                message = connection.receive() => self.hear(message?).await,
-                Some(order) = self.orders.recv() => {
-                    if let Flow::Left = self.obey(&mut connection, order).await? {
+                message = connection.receive() => self.on_message(message?).await,
+                Some(command) = self.commands.recv() => {
+                    if let Flow::Left = self.on_command(&mut connection, command).await? {
                         return Ok(Flow::Left);
                     }
                 }
                 () = &mut over, if !is_over => is_over = true,
-                () = self.bell.overflowed() => {
-                    // Wishes that found no room are in the ledger, and are sent again.
-                    return Err(io::Error::other("more orders than it takes"));
+                () = self.wakeup.overflowed() => {
+                    // Requests that did not fit are in the database. They are sent again after a
+                    // reconnect.
+                    return Err(io::Error::other("its queue of commands is full"));
                 }
-                offset = self.bell.rung() => self.arm(&mut connection, offset).await?,
-                () = due(look_at) => connection.keep_awake(),
+                offset = self.wakeup.requested() => self.arm(&mut connection, offset).await?,
+                () = due(look_at) => connection.wake_if_stopped(),
                 () = due(self.started.as_ref().map(|(_, at)| *at)) => self.commit_start(),
-                () = due(self.unentered.as_ref().map(|pause| pause.again_at)) => {
-                    self.enter_pause_again().await;
+                () = due(self.unrecorded.as_ref().map(|pause| pause.again_at)) => {
+                    self.record_pause_again().await;
                 }
                 () = ctx.stopping.cancelled() => {
                     self.commit_start();

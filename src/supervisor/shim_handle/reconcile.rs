@@ -1,8 +1,8 @@
-//! Brings what the ledger says and what a shim says together, whenever a connection begins.
+//! Compares what the database says with what a shim says, whenever a connection begins.
 
 use std::{io, time::Duration};
 
-use super::{ShimHandle, ShimTask, obey::about};
+use super::{ShimHandle, ShimTask, on_command::about};
 use crate::{
     job::JobState,
     spool::{ShimState, ToShim},
@@ -11,7 +11,8 @@ use crate::{
 };
 
 impl ShimHandle {
-    /// Brings what the ledger says and what the shim says together. The shim is believed.
+    /// Compares the open attempt with the shim's state, and acts on it. Where they differ, the shim
+    /// is right.
     pub(super) async fn reconcile(
         &mut self,
         connection: &mut ShimConnection,
@@ -44,12 +45,12 @@ impl ShimHandle {
                 self.ended(*facts, synced, reusable).await;
                 return Ok(());
             }
-            // Its end is on its way into the ledger; the acknowledgement follows.
+            // Its end is being committed; the acknowledgement follows.
             ShimState::Exited { job, attempt, .. } if matches!(self.task, ShimTask::Ended(key) if key == AttemptId { job, attempt }) =>
             {
                 return Ok(());
             }
-            // Committed by an earlier server that could not say so any more.
+            // Committed by an earlier server that ended before it could acknowledge it.
             ShimState::Exited {
                 job,
                 attempt,
@@ -69,7 +70,7 @@ impl ShimHandle {
                     job,
                     attempt,
                     shim,
-                    "a shim runs what the ledger does not know"
+                    "a shim runs an attempt that the database does not know"
                 );
                 self.free(expected, false);
             }
@@ -78,13 +79,12 @@ impl ShimHandle {
     }
 
     /// The shim has nothing to do, and is offered if it is `usable`. An attempt that was `expected`
-    /// never ran: the order did not reach the shim, and never will, because it was discarded with
-    /// the connection that it was on.
+    /// never ran: its command was lost with the connection, so it cannot arrive later.
     pub(super) fn free(&mut self, expected: Option<AttemptId>, usable: bool) {
         self.free_after(expected, usable, Duration::ZERO);
     }
 
-    /// The same, but the shim is to be left alone for so long.
+    /// The same, but the shim gets no work during the pause.
     pub(super) fn free_after(
         &mut self,
         expected: Option<AttemptId>,
@@ -92,22 +92,23 @@ impl ShimHandle {
         pause: Duration,
     ) {
         self.task = ShimTask::None;
-        // Its shim calls what it never had closed; that is not the job's answer.
-        self.inputs.asked.clear();
+        // The shim answers that the stdin of an unknown attempt is closed. That is not the job's
+        // answer.
+        self.inputs.pending.clear();
         let again = std::mem::replace(&mut self.offered, usable);
         let offer = (usable && !again).then(|| self.offer.clone());
         match (expected, offer) {
             (Some(key), offer) => {
                 self.registry.detach(key.job);
-                self.tell(ShimEvent::NeverRan { key, offer, pause });
+                self.emit(ShimEvent::NeverRan { key, offer, pause });
             }
-            (None, Some(offer)) => self.tell(ShimEvent::Idle(offer)),
+            (None, Some(offer)) => self.emit(ShimEvent::Idle(offer)),
             (None, None) => {}
         }
     }
 
-    /// Goes on with a running attempt: wishes are sent again, readers are woken. Its start is told
-    /// behind the welcome, if there was one yet.
+    /// Goes on with a running attempt: sends the committed requests again and wakes readers. The
+    /// shim reports the start after the welcome, if the attempt has started.
     pub(super) async fn adopt(
         &mut self,
         connection: &mut ShimConnection,
@@ -124,19 +125,14 @@ impl ShimHandle {
         self.registry.attach(key, &self.offer.shim);
         let about = about(key);
         if let Some(open) = &open {
-            if let Some(wish) = &open.stop {
-                let wish = wish.clone();
-                connection
-                    .send(&ToShim::Stop {
-                        about,
-                        request: wish,
-                    })
-                    .await?;
+            if let Some(request) = &open.stop {
+                let request = request.clone();
+                connection.send(&ToShim::Stop { about, request }).await?;
             }
             if open.pause {
                 connection.send(&ToShim::Pause { about }).await?;
             } else if paused || open.state == JobState::Paused {
-                // Nobody else is let go on: a job may have stopped itself.
+                // Only what the server paused is resumed: a job may have stopped itself.
                 connection.send(&ToShim::Resume { about }).await?;
             }
         }

@@ -1,4 +1,4 @@
-//! What a shim was given, as its keeper remembers it.
+//! What a shim was given, as its handle remembers it.
 
 use crate::{
     output::Hasher,
@@ -16,29 +16,32 @@ pub(super) enum ShimTask {
     None,
     /// An attempt that has not ended.
     Attempt(Box<WatchedAttempt>),
-    /// An attempt whose end is on its way into the ledger.
+    /// An attempt whose end is being committed.
     Ended(AttemptId),
 }
 
 /// An attempt that is being watched.
 #[derive(Debug)]
 pub(super) struct WatchedAttempt {
-    pub(super) ward: AttemptWatch,
-    /// Runs once the first segment is sealed; holds the digest then.
+    pub(super) watch: AttemptWatch,
+    /// Set once the first segment is sealed. It then holds the digest, and that in `watch` is old.
     pub(super) hasher: Option<Hasher>,
 }
 
 impl ShimTask {
     pub(super) fn watching(open: &OpenAttempt) -> Self {
-        let ward = AttemptWatch::of_open(open);
-        Self::Attempt(Box::new(WatchedAttempt { ward, hasher: None }))
+        let watch = AttemptWatch::of_open(open);
+        Self::Attempt(Box::new(WatchedAttempt {
+            watch,
+            hasher: None,
+        }))
     }
 
     /// The attempt that the shim was last given.
     pub(super) fn key(&self) -> Option<AttemptId> {
         match self {
             Self::None => None,
-            Self::Attempt(watched) => Some(watched.ward.key),
+            Self::Attempt(watched) => Some(watched.watch.key),
             Self::Ended(key) => Some(*key),
         }
     }
@@ -46,7 +49,7 @@ impl ShimTask {
     /// The attempt that the shim was given and that has not ended.
     pub(super) fn open_key(&self) -> Option<AttemptId> {
         match self {
-            Self::Attempt(watched) => Some(watched.ward.key),
+            Self::Attempt(watched) => Some(watched.watch.key),
             Self::None | Self::Ended(_) => None,
         }
     }
@@ -61,22 +64,22 @@ impl ShimTask {
 
 impl WatchedAttempt {
     pub(super) fn hasher(&mut self, ctx: &Context) -> &Hasher {
-        let AttemptId { job, attempt } = self.ward.key;
-        let digest = &self.ward.digest;
+        let AttemptId { job, attempt } = self.watch.key;
+        let digest = &self.watch.digest;
         self.hasher.get_or_insert_with(|| {
             let spool = ctx.layout.spool();
             Hasher::start(ctx.store.clone(), spool, job, attempt, digest.clone())
         })
     }
 
-    /// The ward with the digest as far as it came.
-    pub(super) async fn into_ward(self) -> AttemptWatch {
-        let mut ward = self.ward;
+    /// The watch with the digest as far as it came.
+    pub(super) async fn into_watch(self) -> AttemptWatch {
+        let mut watch = self.watch;
         if let Some(hasher) = self.hasher
             && let Some(digest) = hasher.finish().await
         {
-            ward.digest = digest;
+            watch.digest = digest;
         }
-        ward
+        watch
     }
 }

@@ -1,7 +1,5 @@
 //! Finds the processes of this data directory's shims by their command lines: the second proof of
-//! life, for a shim whose lock file somebody has removed.
-//!
-//! What a shim is doing is not known here.
+//! life, for a shim whose lock file was removed. `probe` looks at the lock first.
 
 use std::{
     collections::BTreeSet,
@@ -16,10 +14,10 @@ use tokio::{sync::Mutex, time::Instant};
 use super::looked::Looked;
 use crate::sys::{proc, threads::blocking};
 
-/// One look at `/proc`: the ids of the shims that it found, or why it could not be taken.
+/// The result of one look at `/proc`: the ids of the shims that live, or why it failed.
 type ShimScan = Result<BTreeSet<String>, String>;
 
-/// Looks for shims. Those that ask at the same time share one look. Cheap to clone.
+/// Looks for shims. Calls at the same time share one look. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ShimSearch(Arc<SearchInner>);
 
@@ -30,7 +28,7 @@ struct SearchInner {
 }
 
 impl ShimSearch {
-    /// For the shims of a data directory, by its absolute path.
+    /// A search for the shims of a data directory, by its absolute path.
     pub fn new(data_dir: PathBuf) -> Self {
         Self(Arc::new(SearchInner {
             data_dir,
@@ -47,7 +45,7 @@ impl ShimSearch {
         }
     }
 
-    /// A look that was begun after this was asked for.
+    /// The result of a look that began after this call.
     async fn found(&self) -> Arc<ShimScan> {
         let asked = Instant::now();
         let mut last = self.0.last.lock().await;
@@ -79,8 +77,8 @@ fn shims_of(data_dir: &Path) -> io::Result<BTreeSet<String>> {
     Ok(ids)
 }
 
-/// The command line of a process; none of one that has ended. Shims are processes of our own user:
-/// of others it may be hidden from us (proc(5), `hidepid`).
+/// The command line of a process, or `Gone`. A process of another user counts as gone if its
+/// command line is hidden (proc(5), `hidepid`): shims are processes of our own user.
 fn command_line(pid: i32) -> io::Result<Looked<Vec<u8>>> {
     match proc::command_line(pid) {
         Ok(words) => Ok(Looked::There(words)),
@@ -97,7 +95,7 @@ fn is_of_another_user(pid: i32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() != me)
 }
 
-/// Data directory and id, where these are the words of a shim.
+/// Data directory and id, if this is the command line of a shim.
 fn shim_words(words: &[u8]) -> Option<(&Path, &str)> {
     let mut words = words.split(|byte| *byte == 0).skip(1);
     let mut is = |word: &str| words.next() == Some(word.as_bytes());
@@ -112,7 +110,7 @@ fn shim_words(words: &[u8]) -> Option<(&Path, &str)> {
     Some((Path::new(std::ffi::OsStr::from_bytes(dir)), id))
 }
 
-/// Whether two paths lead to the same directory, whatever they are called.
+/// Whether two paths lead to the same directory, by device and inode.
 fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     if one == other {
         return Ok(true);
@@ -120,7 +118,7 @@ fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     let other = fs::metadata(other)?;
     match fs::metadata(one) {
         Ok(one) => Ok((one.dev(), one.ino()) == (other.dev(), other.ino())),
-        // Another data directory, which has been removed or is not for us.
+        // Another data directory, which was removed or belongs to another user.
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound
             | io::ErrorKind::NotADirectory

@@ -1,10 +1,10 @@
-//! Takes what a shim says, and enters it in the ledger.
+//! Handles the messages of a shim, and commits what they report.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ShimHandle, ShimTask, Unentered};
+use super::{ShimHandle, ShimTask, UnrecordedPause};
 use crate::{
     job::{ExitFacts, InputAnswer, JobRef, Micros, Survivor},
     output::files::durable::is_sync_failure,
@@ -12,24 +12,26 @@ use crate::{
     store::{Fenced, StartedAttempt, StoreError},
     supervisor::{
         AttemptId, ShimEvent,
-        finalize::{AttemptEnding, settle},
+        finalize::{AttemptEnding, finalize},
     },
     sys::{clock, retry, threads::blocking},
 };
 
-/// How long after a pause that could not be entered it is tried again.
+/// The pause before another try to commit a pause or resume.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a start waits for the end of its attempt before it is entered by itself: very short
+/// How long a start waits for the end of its attempt before it is committed by itself. Very short
 /// jobs, of which there can be many, then cost one commit less.
-const START_SETTLES: Duration = Duration::from_millis(4);
+const START_WAITS_FOR_END: Duration = Duration::from_millis(4);
 
-/// Between two looks at a process that a shim has started beside itself, and how many there are.
+/// The interval between two looks at a process that a shim has started as its sibling, and the most
+/// looks.
 const REAP_EVERY: Duration = Duration::from_millis(20);
 const REAPS_MAX: u32 = 500;
 
-/// Takes the exit status of a process that a shim has started beside itself, and which leaves at once:
-/// our child, of which nobody else knows. Where it is not ours, somebody else takes it.
+/// Reaps a process that a shim has started as its sibling and that exits at once. It is a child of
+/// this server, and no other part of the server knows it. If it is the child of another process,
+/// that one reaps it.
 async fn reap_launched(pid: i32) {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     let mut looks = tokio::time::interval(REAP_EVERY);
@@ -43,10 +45,13 @@ async fn reap_launched(pid: i32) {
 }
 
 impl ShimHandle {
-    /// Takes what the shim says.
-    pub(super) async fn hear(&mut self, message: FromShim) {
-        if self.is_late(&message) {
-            tracing::info!(?message, "a shim spoke of an attempt that it has no more");
+    /// Handles one message of the shim.
+    pub(super) async fn on_message(&mut self, message: FromShim) {
+        if self.is_stale(&message) {
+            tracing::info!(
+                ?message,
+                "a message of a shim is about an attempt that it no longer has"
+            );
             return;
         }
         self.log_message(&message);
@@ -65,8 +70,8 @@ impl ShimHandle {
                     start_ticks,
                     at: Micros(started_at_us),
                 };
-                self.refusals.none();
-                self.started = Some((started, Instant::now() + START_SETTLES));
+                self.refusals.reset();
+                self.started = Some((started, Instant::now() + START_WAITS_FOR_END));
             }
             FromShim::Grew { offset, .. } => {
                 if let Some(key) = self.task.key() {
@@ -92,14 +97,14 @@ impl ShimHandle {
             }
             FromShim::Refused { job, attempt, why } => {
                 tracing::error!(job, attempt, why, "a shim refused an attempt");
-                let pause = self.refusals.another();
+                let pause = self.refusals.record_refusal();
                 self.free_after(Some(AttemptId { job, attempt }), true, pause);
             }
             FromShim::Launched { pid, .. } => {
                 tokio::spawn(reap_launched(pid));
             }
             FromShim::Input { request, answer } => {
-                if let Some(done) = self.inputs.asked.remove(&request) {
+                if let Some(done) = self.inputs.pending.remove(&request) {
                     let _ = done.send(answer);
                 }
             }
@@ -111,7 +116,7 @@ impl ShimHandle {
         }
     }
 
-    /// Logs the messages that are for people only.
+    /// Logs the messages that change nothing here.
     fn log_message(&self, message: &FromShim) {
         let job = self.task.key().map(|key| key.job);
         match message {
@@ -129,42 +134,42 @@ impl ShimHandle {
         }
     }
 
-    /// Whether this is about another attempt than the one that the shim was given last: nothing of
-    /// it may be entered for that one.
-    fn is_late(&self, message: &FromShim) -> bool {
+    /// Whether the message is about another attempt than the one that the shim was given last. It
+    /// must not be committed for that one.
+    fn is_stale(&self, message: &FromShim) -> bool {
         match (message.about(), self.task.key()) {
             (Some(about), Some(AttemptId { job, attempt })) => !about.is(job, attempt),
             _ => false,
         }
     }
 
-    /// Enters the start, if there is one to enter; nobody waits for it. It is tried until the
-    /// ledger takes it or the attempt has ended: who waits for a start must hear of it also after
-    /// a full disk.
+    /// Commits the start in the background, if there is one. After an error it is tried again until
+    /// it is committed or the attempt has ended: a client that waits for a start must learn of it
+    /// also after a full disk.
     pub(super) fn commit_start(&mut self) {
         let Some((started, _)) = self.started.take() else {
             return;
         };
         let (store, hub) = (self.ctx.store.clone(), self.ctx.hub.clone());
-        self.ctx.vital.spawn("entering a start", async move {
+        self.ctx.vital.spawn("committing a start", async move {
             let job = started.number;
-            let is_entered = retry::until_some(|| async {
+            let is_recorded = retry::until_some(|| async {
                 match store.started(started.clone()).await {
                     Ok(Fenced::Applied | Fenced::Requeued) => Some(true),
                     Ok(Fenced::Stale) | Err(StoreError::Stopping) => Some(false),
                     Err(error) => {
-                        tracing::warn!(job, %error, "a start could not be entered yet");
+                        tracing::warn!(job, %error, "a start could not be committed yet");
                         None
                     }
                 }
             });
-            if is_entered.await {
+            if is_recorded.await {
                 hub.changed(job);
             }
         });
     }
 
-    /// Enters that the tree was stopped, or goes on, and answers who asked for it.
+    /// Commits that the tree was paused or resumed, and answers the clients that asked for it.
     pub(super) async fn commit_pause(&mut self, paused: bool) {
         let Some(AttemptId { job, attempt }) = self.task.key() else {
             return;
@@ -176,15 +181,15 @@ impl ShimHandle {
         let actor = asked
             .last()
             .map_or_else(|| "shim".to_owned(), |asked| asked.actor.clone());
-        self.enter_pause(AttemptId { job, attempt }, paused, actor)
+        self.record_pause(AttemptId { job, attempt }, paused, actor)
             .await;
         for asked in asked {
             let _ = asked.done.send(Ok(()));
         }
     }
 
-    /// The shim cannot pause the tree, and it goes on: who asked for it is told, and the wish is taken
-    /// back, or it would be sent again with every adoption.
+    /// The shim cannot pause the tree, and it goes on. The request is withdrawn, or it would be
+    /// sent again with every adoption; then the clients that asked are answered.
     async fn pause_refused(&mut self, why: String) {
         let Some(AttemptId { job, .. }) = self.task.key() else {
             return;
@@ -195,7 +200,7 @@ impl ShimHandle {
             .store
             .request_pause(job_ref, false, actor, clock::now());
         if let Err(error) = taken_back.await {
-            tracing::warn!(job, %error, "a wish to pause could not be taken back; it is sent again");
+            tracing::warn!(job, %error, "a request to pause could not be withdrawn; it is sent again");
         }
         let (asked, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pauses)
             .into_iter()
@@ -206,42 +211,44 @@ impl ShimHandle {
         }
     }
 
-    /// Enters whom a stop could not reach. Where that fails the end tells it.
+    /// Commits which processes a stop could not signal. If that fails, the end reports them.
     async fn stop_refused(&self, refused: Vec<Survivor>) {
         let Some(AttemptId { job, attempt }) = self.task.open_key() else {
             return;
         };
         match self.ctx.store.stop_refused(job, attempt, refused).await {
             Ok(_) => self.ctx.hub.changed(job),
-            Err(error) => tracing::warn!(job, %error, "whom a stop could not reach is not entered"),
+            Err(error) => {
+                tracing::warn!(job, %error, "the processes that a stop could not signal are not recorded")
+            }
         }
     }
 
-    /// Tries to enter a pause that the ledger did not take.
-    pub(super) async fn enter_pause_again(&mut self) {
-        if let (Some(key), Some(pause)) = (self.task.open_key(), self.unentered.take()) {
-            self.enter_pause(key, pause.paused, pause.actor).await;
+    /// Tries again to commit a pause or resume.
+    pub(super) async fn record_pause_again(&mut self) {
+        if let (Some(key), Some(pause)) = (self.task.open_key(), self.unrecorded.take()) {
+            self.record_pause(key, pause.paused, pause.actor).await;
         }
     }
 
-    /// One that the ledger does not take is entered later, unless another one follows first: the
-    /// row must say what is.
-    async fn enter_pause(&mut self, key: AttemptId, paused: bool, actor: String) {
+    /// Commits a pause or resume. After an error it is tried again later, unless another one
+    /// follows first: the row must show the present state.
+    async fn record_pause(&mut self, key: AttemptId, paused: bool, actor: String) {
         let AttemptId { job, attempt } = key;
         let (store, by) = (&self.ctx.store, actor.clone());
-        let entered = if paused {
+        let recorded = if paused {
             store.paused(job, attempt, by, clock::now()).await
         } else {
             store.resumed(job, attempt, by, clock::now()).await
         };
-        self.unentered = None;
-        match entered {
+        self.unrecorded = None;
+        match recorded {
             Ok(Fenced::Applied | Fenced::Requeued) => self.ctx.hub.changed(job),
             Ok(Fenced::Stale) | Err(StoreError::Stopping) => {}
             Err(error) => {
-                tracing::warn!(job, %error, "a pause could not be entered yet");
+                tracing::warn!(job, %error, "a pause could not be committed yet");
                 let again_at = Instant::now() + AGAIN_AFTER;
-                self.unentered = Some(Unentered {
+                self.unrecorded = Some(UnrecordedPause {
                     paused,
                     actor,
                     again_at,
@@ -250,7 +257,7 @@ impl ShimHandle {
         }
     }
 
-    /// Settles the attempt and hands it to the scheduler, which commits it.
+    /// Finalizes the attempt and hands it to the scheduler, which commits it.
     pub(super) async fn ended(&mut self, facts: ExitFacts, synced: bool, reusable: bool) {
         let task = std::mem::replace(&mut self.task, ShimTask::None);
         let ShimTask::Attempt(watched) = task else {
@@ -260,26 +267,26 @@ impl ShimHandle {
             );
             return;
         };
-        let key = watched.ward.key;
+        let key = watched.watch.key;
         self.registry.detach(key.job);
         self.pauses.clear();
-        self.unentered = None;
-        for (_, done) in std::mem::take(&mut self.inputs.asked) {
+        self.unrecorded = None;
+        for (_, done) in std::mem::take(&mut self.inputs.pending) {
             let _ = done.send(InputAnswer::Closed);
         }
         let start = self.started.take().map(|(started, _)| started);
         self.task = ShimTask::Ended(key);
-        let ward = watched.into_ward().await;
+        let watch = watched.into_watch().await;
         let ending = AttemptEnding::Known {
             facts: Box::new(facts),
             synced,
         };
         let ctx = &self.ctx;
-        let mut settled = retry::until_some(|| async {
+        let mut finalized = retry::until_some(|| async {
             let (spool, inline) = (ctx.layout.spool(), ctx.inline_bytes_max_now());
-            let (ward, ending) = (ward.clone(), ending.clone());
-            match blocking(move || settle(&spool, inline, ward, ending)).await {
-                Ok(settled) => Some(settled),
+            let (watch, ending) = (watch.clone(), ending.clone());
+            match blocking(move || finalize(&spool, inline, watch, ending)).await {
+                Ok(finalized) => Some(finalized),
                 Err(error) => {
                     if is_sync_failure(&error) {
                         ctx.store.distrust(&error);
@@ -290,10 +297,10 @@ impl ShimHandle {
             }
         })
         .await;
-        settled.start = start;
+        finalized.start = start;
         self.offered = reusable;
-        self.tell(ShimEvent::Ended {
-            settled: Box::new(settled),
+        self.emit(ShimEvent::Ended {
+            finalized: Box::new(finalized),
             shim: self.offer.shim.clone(),
             offer: reusable.then(|| self.offer.clone()),
         });

@@ -1,7 +1,7 @@
-//! What a job's earlier attempts have stored, where its next one has to know it.
+//! Counts the lines that a job's earlier attempts have stored, for the next one's bound.
 //!
-//! Only an attempt that was lost has another one after it; so the output is read again rather than
-//! counted for every job.
+//! Only a lost attempt has another one after it, so the output is read again rather than counted
+//! for every job.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::{
 /// How much is read at once, bytes.
 const READ_BYTES: usize = 1 << 20;
 
-/// Between two tries to read what could not be read.
+/// The pause before output that could not be read is read again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How many lines are stored before the attempt of this claim, where its output is bounded in lines
-/// over all attempts; 0 elsewhere. `None`: the server stops.
+/// How many lines are stored before the attempt of this claim, if the job's lines are bounded over
+/// all attempts; otherwise 0. `None`: the server stops.
 pub async fn lines_before(ctx: &Context, claim: &ClaimedJob) -> Option<u64> {
     let output = claim.job.output;
     let end = claim.start_offset;

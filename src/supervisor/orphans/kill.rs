@@ -1,7 +1,5 @@
-//! How a process is ended that is proven to be ours: held by a descriptor, stopped, and killed with its
-//! group, which no fork escapes.
-//!
-//! Whether it is ours is not known here.
+//! Ends a process that is proven to be the job's: it is held by a pidfd, stopped, and killed with
+//! its group, so that no fork escapes. `mark` and `tree_search` prove that it is the job's.
 
 use std::os::fd::OwnedFd;
 
@@ -10,8 +8,8 @@ use rustix::process::{Pid, Signal, getpgrp, kill_process_group, pidfd_send_signa
 use super::{Leader, mark::SeenProcess};
 use crate::supervisor::{looked::Looked, process};
 
-/// A leader that is still there, and with it the proof whose session it leads: no other process can
-/// get its number before it is gone.
+/// A leader that is still there. Its session is the job's: no other process can get its id before
+/// it is gone.
 #[derive(Debug)]
 pub(super) struct HeldLeader {
     pub leader: Leader,
@@ -19,7 +17,7 @@ pub(super) struct HeldLeader {
 }
 
 impl HeldLeader {
-    /// Finds the leader and stops it.
+    /// Finds the leader and stops it (SIGSTOP).
     pub fn stop(leader: Leader) -> Looked<Self> {
         // The descriptor first, the check second: what it names cannot change any more.
         let process = match process::open(leader.pid) {
@@ -47,17 +45,17 @@ impl HeldLeader {
         }
     }
 
-    /// Ends it.
+    /// Kills the leader.
     pub fn kill(self) {
-        // ESRCH: it is gone. Whatever else is seen by the next look, which finds it again.
+        // ESRCH: it is gone. After any other error the next look finds it again.
         let _ = pidfd_send_signal(&self.process, Signal::KILL);
     }
 }
 
-/// Kills a process, and its group where all of that is ours. A signal to a group reaches what a member
-/// is forking at that moment, too; and while the process is stopped and there, the group's number is
-/// nobody else's.
-pub(super) fn strike(process: &OwnedFd, seen: &SeenProcess, group: Option<i32>) {
+/// Kills a process, and its `group` if that is the job's as a whole. A signal to a group also
+/// reaches what a member forks at that moment. While the process is stopped and there, the group's
+/// id cannot be used again.
+pub(super) fn kill_process(process: &OwnedFd, seen: &SeenProcess, group: Option<i32>) {
     if let Some(group) = group.and_then(Pid::from_raw)
         && group != getpgrp()
         && pidfd_send_signal(process, Signal::STOP).is_ok()
@@ -65,7 +63,7 @@ pub(super) fn strike(process: &OwnedFd, seen: &SeenProcess, group: Option<i32>) 
     {
         let _ = kill_process_group(group, Signal::KILL);
     }
-    // ESRCH: it is gone. Whatever else is seen by the next look, which finds it again.
+    // ESRCH: it is gone. After any other error the next look finds it again.
     let _ = pidfd_send_signal(process, Signal::KILL);
 }
 

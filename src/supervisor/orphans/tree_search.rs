@@ -1,9 +1,9 @@
-//! The search for one tree: whoever is met that belongs to it is ended, until nobody new has appeared
+//! The search for one tree: ends every process that belongs to it, until no new one has appeared
 //! for a while.
 //!
-//! Whoever is ended is held by a pidfd that was opened before the check, so that no recycled number is
-//! ever hit. A chain of processes that fork and exit can be gone between two looks: one empty look
-//! proves nothing. How all processes are looked at is not known here.
+//! A process is ended through a pidfd that was opened before the check, so that a recycled process
+//! id is never hit. A chain of processes that fork and exit can be missed between two looks: one
+//! empty look proves nothing. `process_scan` looks at all processes.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -11,48 +11,48 @@ use tokio::time::Instant;
 
 use super::{
     Leader, OrphanTree,
-    blow::{self, HeldLeader},
+    kill::{HeldLeader, kill_process},
     mark::{Mark, SeenProcess, Whose},
-    patience::{Glance, SearchProgress, SearchStep},
+    search_progress::{ScanResult, SearchProgress, SearchStep},
 };
 use crate::{
     job::Survivor,
     supervisor::{looked::Looked, process},
 };
 
-/// How many survivors are named at most.
+/// Most survivors that are named.
 const NAMED_MAX: usize = 1000;
 
 /// One tree that is searched for.
-pub(super) struct Case {
+pub(super) struct TreeSearch {
     mark: Mark,
     leader: Option<Leader>,
-    /// The leader, where it lives.
+    /// The leader, if it lives.
     living: Looked<HeldLeader>,
-    /// Who was met: number and start time.
+    /// The processes that were met: process id and start time.
     met: HashSet<(i32, u64)>,
     round: Round,
-    patience: SearchProgress,
+    progress: SearchProgress,
 }
 
-/// What one look at everybody has found.
+/// What one look at all processes has found.
 #[derive(Default)]
 struct Round {
-    /// Ours; each has been killed, and is gone or not.
+    /// The job's processes. Each was killed, and may still be there.
     found: Vec<Survivor>,
-    /// Perhaps ours, and not touched.
+    /// Perhaps the job's; not signalled.
     suspects: Vec<Survivor>,
-    /// Why somebody could not be looked at.
+    /// Why a process could not be looked at.
     unknown: Option<String>,
-    /// Somebody new was met.
+    /// A process was met for the first time.
     has_news: bool,
-    /// Another process has the leader's number: whoever is in its session is not ours.
+    /// Another process has the leader's process id, so what is in its session is not the job's.
     is_number_taken: bool,
 }
 
-impl Case {
-    /// Begins to search for what carries the mark. A leader that lives is to start nothing more while
-    /// the others go, and goes last: as long as it is there nobody else can have its session.
+impl TreeSearch {
+    /// Begins to search for what carries the mark. A living leader is stopped, so that it starts
+    /// nothing more, and is killed last: as long as it is there, no other session can have its id.
     pub fn begin(mark: Mark, leader: Option<Leader>, now: Instant) -> Self {
         Self {
             living: leader.map_or(Looked::Gone, HeldLeader::stop),
@@ -60,18 +60,18 @@ impl Case {
             leader,
             met: HashSet::new(),
             round: Round::default(),
-            patience: SearchProgress::new(now),
+            progress: SearchProgress::new(now),
         }
     }
 
-    /// Looks again for a leader that could not be looked at.
+    /// Before a look: tries again to find a leader that could not be looked at.
     pub fn prepare(&mut self) {
         if let (Looked::Unknown(_), Some(leader)) = (&self.living, self.leader) {
             self.living = HeldLeader::stop(leader);
         }
     }
 
-    /// Takes over what a look has found, and ends it if it is ours.
+    /// Takes one process of a look, and ends it if it is the job's.
     pub fn meet(&mut self, seen: &Looked<SeenProcess>) {
         match seen {
             Looked::There(seen) if !self.leads(seen.pid) => self.judge(seen),
@@ -93,10 +93,10 @@ impl Case {
         }
     }
 
-    /// Ours is what is in the session of the living leader, or carries the mark.
+    /// The job's are the processes in the session of the living leader, and those with the mark.
     fn whose(&self, seen: &SeenProcess) -> Whose {
         let led = match &self.living {
-            // Its session was read before.
+            // The session was read before this check: the leader was there then.
             Looked::There(living) if living.leader.pid == seen.stat.session => living.is_there(),
             _ => Looked::Gone,
         };
@@ -107,8 +107,8 @@ impl Case {
         }
     }
 
-    /// A process in a session with the leader's number whose leader is gone is most likely ours, but a
-    /// stranger can have come by that number.
+    /// A process in the session of a leader that is gone is most likely the job's, but the id may
+    /// have been used again for a session of another job or user.
     fn suspect(&mut self, seen: &SeenProcess) {
         let Some(Leader { pid, start_ticks }) = self.leader else {
             return;
@@ -136,7 +136,7 @@ impl Case {
             Looked::There(again) if again.stat.start_ticks == identity.1 => {
                 if self.whose(&again) == Whose::Ours {
                     let group = self.may_end_group(&again).then_some(again.stat.group);
-                    blow::strike(&process, &again, group);
+                    kill_process(&process, &again, group);
                     self.round.found.push(named(&again));
                 }
             }
@@ -145,10 +145,11 @@ impl Case {
         }
     }
 
-    /// Whether a process's group is ours as a whole. It is a part of a session, and whoever is in a
-    /// session comes from its leader: so it is, if that one is ours. Where that one is gone a variable
-    /// proves nothing of the others: somebody may have copied it. The living leader of the job goes
-    /// last.
+    /// Whether a process's group belongs to the job as a whole. A group is part of a session, and
+    /// all processes of a session come from its leader: so it does if that leader is the job's. If
+    /// that leader is gone, a variable proves nothing about the others, because it may have been
+    /// copied; the number does. The group of the job's living leader is not signalled: the leader
+    /// goes last.
     fn may_end_group(&self, seen: &SeenProcess) -> bool {
         if self.leads(seen.stat.group) {
             return false;
@@ -162,28 +163,28 @@ impl Case {
 
     /// How long the next look may wait.
     pub fn pause(&self) -> Duration {
-        self.patience.pause()
+        self.progress.pause()
     }
 
-    /// After a look at everybody: what is left, if the search is over.
+    /// After a look at all processes: what is left, if the search is over.
     pub fn conclude(&mut self, now: Instant) -> Option<OrphanTree> {
         let mut round = std::mem::take(&mut self.round);
         if let Looked::Unknown(why) = &self.living {
             round.unknown.get_or_insert_with(|| why.clone());
         }
-        let verdict = self.patience.judge(round.glance(), now);
-        if verdict == SearchStep::Again {
+        let step = self.progress.judge(round.result(), now);
+        if step == SearchStep::Again {
             return None;
         }
         if let Looked::There(living) = std::mem::replace(&mut self.living, Looked::Gone) {
             living.kill();
-            if verdict == SearchStep::Gone {
-                // It is looked for like everybody else now.
-                self.patience.hear_news(now);
+            if step == SearchStep::Gone {
+                // The next looks search for it like for the others.
+                self.progress.note_news(now);
                 return None;
             }
         }
-        if verdict == SearchStep::Moving {
+        if step == SearchStep::Moving {
             let moving = || "its processes go on starting others".to_owned();
             round.unknown.get_or_insert_with(moving);
         }
@@ -192,8 +193,8 @@ impl Case {
 }
 
 impl Round {
-    fn glance(&self) -> Glance {
-        Glance {
+    fn result(&self) -> ScanResult {
+        ScanResult {
             has_news: self.has_news,
             is_found: !self.found.is_empty(),
             is_blind: self.unknown.is_some(),

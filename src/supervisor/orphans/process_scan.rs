@@ -1,7 +1,5 @@
-//! One look at all processes there are, for everybody who searches: those that have appeared since
-//! the look before come first, because the next one of a chain is gone in a moment.
-//!
-//! Who is searched for is not known here.
+//! One look at all processes, for all searches. Processes that have appeared since the look before
+//! come first: those of a chain that forks and exits are soon gone.
 
 use std::collections::HashSet;
 
@@ -15,7 +13,7 @@ pub(super) struct ProcessScan {
 }
 
 impl ProcessScan {
-    /// Shows every process that lives, and why one could not be looked at. Blocking.
+    /// Shows every living process except this one, or why one could not be looked at. Blocking.
     pub fn all(&mut self, mut show: impl FnMut(Looked<SeenProcess>)) {
         let pids = match proc::ids() {
             Ok(pids) => pids,

@@ -1,65 +1,64 @@
-//! When a search is over: not after one look that finds nobody, and not never.
-//!
-//! What is searched for is not known here.
+//! Decides when a search is over: one look that finds no process is not enough, and a search must
+//! not last for ever.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many looks at everybody have to find nobody new...
+/// A tree counts as gone after this many looks in a row without a new process...
 const QUIET_ROUNDS: u32 = 8;
-/// ...or so many when it has taken too long...
+/// ...or after this many when the search has taken too long...
 const LATE_ROUNDS: u32 = 2;
-/// ...and for so long, before a tree counts as gone.
+/// ...if they took at least this long.
 const QUIET_FOR: Duration = Duration::from_millis(200);
-/// How long the same processes are killed again that stay there: they hang in the kernel, or may not
-/// be signalled by us.
+/// How long processes that do not go away are killed again and again: they hang in the kernel, or
+/// we may not signal them.
 const STUBBORN_FOR: Duration = Duration::from_secs(2);
-/// How long a tree is searched for where looks fail; and where new processes appear, from the first one
-/// on. A shortage passes, and until then nobody may say that nothing is left.
-const HUNT_FOR: Duration = Duration::from_secs(10);
-/// Between two looks while new processes are met.
+/// How long a search goes on while looks fail; or while new processes appear, from the first one
+/// on. A shortage passes, and until then it is not proven that nothing is left.
+const SEARCH_FOR: Duration = Duration::from_secs(10);
+/// The pause between two looks while new processes are met.
 const MOVING_EVERY: Duration = Duration::from_millis(2);
-/// Between two looks else, so that the kernel can take the dead away.
+/// The pause otherwise: the kernel needs time to remove dead processes.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// After so many looks without anybody new...
+/// After this many looks without a new process...
 const SLOW_ROUNDS: u32 = 2 * QUIET_ROUNDS;
-/// ...the next ones can wait for longer.
+/// ...the pauses are this long.
 const SLOW_EVERY: Duration = Duration::from_millis(100);
 
-/// What one look at everybody came to.
+/// What one look at all processes has found.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Glance {
-    /// Somebody was met that had not been met before.
+pub(super) struct ScanResult {
+    /// A process of the tree was met for the first time.
     pub has_news: bool,
-    /// Somebody is there that belongs to the tree.
+    /// A process of the tree is there.
     pub is_found: bool,
-    /// Somebody could not be looked at.
+    /// A process could not be looked at.
     pub is_blind: bool,
 }
 
-/// What is to be done after a look.
+/// What follows after a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SearchStep {
     /// Look again.
     Again,
-    /// Nobody is left.
+    /// No process is left.
     Gone,
-    /// Those that are left stay.
+    /// Processes are left that cannot be ended.
     Stubborn,
-    /// It has taken too long: somebody still cannot be looked at.
+    /// It has taken too long: a process still cannot be looked at.
     Unknown,
     /// It has taken too long: new processes still appear.
     Moving,
 }
 
-/// How a search has gone until now.
+/// How far a search has come.
 #[derive(Debug)]
 pub(super) struct SearchProgress {
     begun: Instant,
     first_news_at: Option<Instant>,
     news_at: Instant,
-    /// Looks since then.
+    /// Looks without news since `news_at`.
     quiet_rounds: u32,
 }
 
@@ -74,37 +73,37 @@ impl SearchProgress {
         }
     }
 
-    /// Something has changed: it is quiet no more.
-    pub fn hear_news(&mut self, now: Instant) {
+    /// Something has changed: the quiet time begins anew.
+    pub fn note_news(&mut self, now: Instant) {
         self.first_news_at.get_or_insert(now);
         self.news_at = now;
         self.quiet_rounds = 0;
     }
 
-    /// The decision after a look.
-    pub fn judge(&mut self, glance: Glance, now: Instant) -> SearchStep {
-        match glance.has_news {
-            true => self.hear_news(now),
+    /// Decides after a look.
+    pub fn judge(&mut self, result: ScanResult, now: Instant) -> SearchStep {
+        match result.has_news {
+            true => self.note_news(now),
             false => self.quiet_rounds = self.quiet_rounds.saturating_add(1),
         }
-        let is_late = now.duration_since(self.since(glance)) >= HUNT_FOR;
+        let is_late = now.duration_since(self.since(result)) >= SEARCH_FOR;
         let quiet_for = now.duration_since(self.news_at);
-        // Where looks take long there is no time for many.
+        // If looks take long, there is no time for many.
         let rounds = if is_late { LATE_ROUNDS } else { QUIET_ROUNDS };
         let is_quiet = self.quiet_rounds >= rounds && quiet_for >= QUIET_FOR;
-        match glance {
-            _ if glance.is_blind && !is_late => SearchStep::Again,
-            _ if glance.is_blind => SearchStep::Unknown,
-            _ if is_quiet && !glance.is_found => SearchStep::Gone,
+        match result {
+            _ if result.is_blind && !is_late => SearchStep::Again,
+            _ if result.is_blind => SearchStep::Unknown,
+            _ if is_quiet && !result.is_found => SearchStep::Gone,
             _ if is_quiet && (quiet_for >= STUBBORN_FOR || is_late) => SearchStep::Stubborn,
             _ if is_late => SearchStep::Moving,
             _ => SearchStep::Again,
         }
     }
 
-    /// Since when there is something that can take too long.
-    fn since(&self, glance: Glance) -> Instant {
-        match glance.is_blind {
+    /// The beginning of what may take up to `SEARCH_FOR`.
+    fn since(&self, result: ScanResult) -> Instant {
+        match result.is_blind {
             true => self.begun,
             false => self.first_news_at.unwrap_or(self.begun),
         }
@@ -124,77 +123,78 @@ impl SearchProgress {
 mod tests {
     use super::*;
 
-    /// Looks again as it is told to, with what `glance` sees after so long, until there is a verdict.
-    fn search(glance: impl Fn(Duration) -> Glance) -> (SearchStep, Duration) {
+    /// Looks again and again until there is a decision; `result` is what a look sees after that
+    /// time.
+    fn search(result: impl Fn(Duration) -> ScanResult) -> (SearchStep, Duration) {
         let begun = Instant::now();
-        let (mut patience, mut after) = (SearchProgress::new(begun), Duration::ZERO);
+        let (mut progress, mut after) = (SearchProgress::new(begun), Duration::ZERO);
         loop {
-            let verdict = patience.judge(glance(after), begun + after);
-            if verdict != SearchStep::Again {
-                return (verdict, after);
+            let step = progress.judge(result(after), begun + after);
+            if step != SearchStep::Again {
+                return (step, after);
             }
-            after += patience.pause();
+            after += progress.pause();
         }
     }
 
     #[test]
     fn a_look_that_finds_nobody_proves_nothing_and_many_do() {
-        let (verdict, after) = search(|_| Glance::default());
-        assert_eq!(verdict, SearchStep::Gone);
+        let (step, after) = search(|_| ScanResult::default());
+        assert_eq!(step, SearchStep::Gone);
         assert!(after >= QUIET_FOR && after < 2 * QUIET_FOR, "{after:?}");
         // A chain that is met now and then.
         let is_met =
             |after: Duration| after < Duration::from_secs(3) && after.as_millis().is_multiple_of(7);
-        let (verdict, after) = search(|after| Glance {
+        let (step, after) = search(|after| ScanResult {
             has_news: is_met(after),
             is_found: is_met(after),
             is_blind: false,
         });
-        assert_eq!(verdict, SearchStep::Gone);
+        assert_eq!(step, SearchStep::Gone);
         assert!(after >= Duration::from_secs(3), "{after:?}");
     }
 
     #[test]
     fn a_chain_that_is_not_caught_is_told() {
-        let moving = Glance {
+        let moving = ScanResult {
             has_news: true,
             is_found: true,
             is_blind: false,
         };
-        let (verdict, after) = search(|_| moving);
-        assert_eq!(verdict, SearchStep::Moving);
-        assert!(after < HUNT_FOR + LOOK_EVERY, "{after:?}");
+        let (step, after) = search(|_| moving);
+        assert_eq!(step, SearchStep::Moving);
+        assert!(after < SEARCH_FOR + LOOK_EVERY, "{after:?}");
     }
 
     #[test]
     fn who_stays_is_named_and_who_cannot_be_looked_at_is_waited_for() {
-        let found = Glance {
+        let found = ScanResult {
             is_found: true,
-            ..Glance::default()
+            ..ScanResult::default()
         };
-        let (verdict, after) = search(|_| found);
-        assert_eq!(verdict, SearchStep::Stubborn);
+        let (step, after) = search(|_| found);
+        assert_eq!(step, SearchStep::Stubborn);
         assert!(after < STUBBORN_FOR + 2 * SLOW_EVERY, "{after:?}");
-        let blind = Glance {
+        let blind = ScanResult {
             is_blind: true,
-            ..Glance::default()
+            ..ScanResult::default()
         };
-        let (verdict, _) = search(|_| blind);
-        assert_eq!(verdict, SearchStep::Unknown);
+        let (step, _) = search(|_| blind);
+        assert_eq!(step, SearchStep::Unknown);
     }
 
     #[test]
     fn looks_that_take_long_make_no_chain() {
         let begun = Instant::now();
-        let mut patience = SearchProgress::new(begun);
+        let mut progress = SearchProgress::new(begun);
         let verdicts: Vec<_> = (0..8)
             .map(|round| {
-                let glance = Glance {
+                let result = ScanResult {
                     has_news: round == 0,
                     is_found: round == 0,
                     is_blind: false,
                 };
-                patience.judge(glance, begun + HUNT_FOR / 5 * round)
+                progress.judge(result, begun + SEARCH_FOR / 5 * round)
             })
             .collect();
         assert_eq!(verdicts[..5], [SearchStep::Again; 5]);
@@ -203,14 +203,14 @@ mod tests {
 
     #[test]
     fn who_is_found_in_the_last_moment_of_a_shortage_is_ended_like_any_other() {
-        let last_moment = HUNT_FOR - 2 * SLOW_EVERY;
-        let until_then = |after| Glance {
+        let last_moment = SEARCH_FOR - 2 * SLOW_EVERY;
+        let until_then = |after| ScanResult {
             has_news: after >= last_moment && after < last_moment + SLOW_EVERY,
             is_found: after >= last_moment && after < last_moment + SLOW_EVERY,
             is_blind: after < last_moment,
         };
-        let (verdict, after) = search(until_then);
-        assert_eq!(verdict, SearchStep::Gone);
-        assert!(after >= HUNT_FOR, "{after:?}");
+        let (step, after) = search(until_then);
+        assert_eq!(step, SearchStep::Gone);
+        assert!(after >= SEARCH_FOR, "{after:?}");
     }
 }

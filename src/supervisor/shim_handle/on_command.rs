@@ -1,41 +1,44 @@
-//! Passes the server's orders on to the shim.
+//! Passes commands on to the shim.
 
 use std::io;
 
 use tokio::sync::oneshot;
 
-use super::{Flow, PauseAsked, ShimHandle, ShimTask, task::WatchedAttempt};
+use super::{Flow, PendingPause, ShimHandle, ShimTask, task::WatchedAttempt};
 use crate::{
     job::{Input, InputAnswer, Offset},
     spool::{AttemptRef, ToShim},
     supervisor::{
-        AttemptId, AttemptWatch, connection::ShimConnection, registry::Order, spec,
-        written::lines_before,
+        AttemptId, AttemptWatch, connection::ShimConnection, earlier_lines::lines_before,
+        registry::Command, spec,
     },
 };
 
-/// Most orders that are kept for an attempt that the shim has not been given yet.
+/// Most commands that are kept for attempts that the shim was not given yet.
 const EARLY_MAX: usize = 64;
 
 impl ShimHandle {
-    /// Does what the server wants.
-    pub(super) async fn obey(
+    /// Executes one command.
+    pub(super) async fn on_command(
         &mut self,
         connection: &mut ShimConnection,
-        order: Order,
+        command: Command,
     ) -> io::Result<Flow> {
-        match order {
-            Order::Run(claim) => {
+        match command {
+            Command::Run(claim) => {
                 let Some(lines_before) = lines_before(&self.ctx, &claim).await else {
-                    // Nobody has run it: the next server takes it back.
+                    // The server stops. The attempt never ran, and the next server rescues it.
                     return Ok(Flow::Continue);
                 };
                 let key = AttemptId::of_claim(&claim);
-                let ward = AttemptWatch::of_claim(&claim);
+                let watch = AttemptWatch::of_claim(&claim);
                 self.offered = false;
-                self.task = ShimTask::Attempt(Box::new(WatchedAttempt { ward, hasher: None }));
+                self.task = ShimTask::Attempt(Box::new(WatchedAttempt {
+                    watch,
+                    hasher: None,
+                }));
                 self.pauses.clear();
-                self.unentered = None;
+                self.unrecorded = None;
                 self.registry.attach(key, &self.offer.shim);
                 let spec = spec::run_spec(
                     &claim,
@@ -52,59 +55,54 @@ impl ShimHandle {
                     })
                     .await?;
                 self.ctx.hub.changed(key.job);
-                // Those about another attempt came too late for it.
+                // Commands about other attempts came too late.
                 let early = std::mem::take(&mut self.early).into_iter();
-                for order in early.filter(|order| order.key() == Some(key)) {
-                    self.obey_about(connection, order).await?;
+                for command in early.filter(|command| command.key() == Some(key)) {
+                    self.on_attempt_command(connection, command).await?;
                 }
             }
-            Order::Release => {
+            Command::Release => {
                 if let ShimTask::Ended(AttemptId { job, attempt }) = self.task {
-                    // First forgotten, then told: a shim that does not hear it says so again.
+                    // If the message is lost, the shim reports the end again.
                     self.task = ShimTask::None;
                     connection.send(&ToShim::Release { job, attempt }).await?;
                 }
             }
-            Order::Leave => {
+            Command::Leave => {
                 connection.send(&ToShim::Leave).await?;
                 return Ok(Flow::Left);
             }
-            order => self.obey_about(connection, order).await?,
+            command => self.on_attempt_command(connection, command).await?,
         }
         Ok(Flow::Continue)
     }
 
-    /// Passes on what concerns one attempt, or keeps it until the shim is given that attempt.
-    pub(super) async fn obey_about(
+    /// Passes a command about one attempt on, or keeps it until the shim is given that attempt.
+    pub(super) async fn on_attempt_command(
         &mut self,
         connection: &mut ShimConnection,
-        order: Order,
+        command: Command,
     ) -> io::Result<()> {
         let current = self.task.key();
-        match order {
-            Order::Stop(key, _) | Order::Pause { key, .. } | Order::Input { key, .. }
+        match command {
+            Command::Stop(key, _) | Command::Pause { key, .. } | Command::Input { key, .. }
                 if Some(key) != current =>
             {
-                self.keep_early(order);
+                self.keep_early(command);
             }
-            Order::Stop(key, wish) => {
-                connection.keep_awake();
+            Command::Stop(key, request) => {
+                connection.wake_if_stopped();
                 let about = about(key);
-                connection
-                    .send(&ToShim::Stop {
-                        about,
-                        request: wish,
-                    })
-                    .await?;
+                connection.send(&ToShim::Stop { about, request }).await?;
             }
-            Order::Pause {
+            Command::Pause {
                 key,
                 pause,
                 actor,
                 done,
             } => {
-                connection.keep_awake();
-                self.pauses.push(PauseAsked { pause, actor, done });
+                connection.wake_if_stopped();
+                self.pauses.push(PendingPause { pause, actor, done });
                 let about = about(key);
                 let message = match pause {
                     true => ToShim::Pause { about },
@@ -112,41 +110,41 @@ impl ShimHandle {
                 };
                 connection.send(&message).await?;
             }
-            Order::Input { done, .. } if self.task.open_key().is_none() => {
+            Command::Input { done, .. } if self.task.open_key().is_none() => {
                 let _ = done.send(InputAnswer::Closed);
             }
-            Order::Input { key, input, done } => {
-                // Whoever has stopped waiting has taken the bytes along.
+            Command::Input { key, input, done } => {
+                // The bytes are gone if the client no longer waits.
                 if let Some(input) = input.upgrade() {
-                    self.pass_on(connection, key, &input, done).await?;
+                    self.send_input(connection, key, &input, done).await?;
                 }
             }
-            // Whoever has stopped waiting was told that it failed, and may try again.
-            Order::Signal { done, .. } if done.is_closed() => {}
-            // It was for an attempt that has ended meanwhile, and is for no other.
-            Order::Signal { key, .. } if Some(key) != current => {}
-            Order::Signal { key, signal, done } => {
-                connection.keep_awake();
+            // The client no longer waits: it was told that the signal failed, and may send another.
+            Command::Signal { done, .. } if done.is_closed() => {}
+            // Its attempt has ended meanwhile, and no other may get the signal.
+            Command::Signal { key, .. } if Some(key) != current => {}
+            Command::Signal { key, signal, done } => {
+                connection.wake_if_stopped();
                 let about = about(key);
                 connection.send(&ToShim::Signal { about, signal }).await?;
                 let _ = done.send(());
             }
-            Order::Run(_) | Order::Release | Order::Leave => {}
+            Command::Run(_) | Command::Release | Command::Leave => {}
         }
         Ok(())
     }
 
-    /// Keeps what concerns an attempt that the shim has not been given yet. Only what is in flight
-    /// between a claim and its run can be early; the older ones are more likely about attempts that
-    /// have ended.
-    pub(super) fn keep_early(&mut self, order: Order) {
+    /// Keeps a command about an attempt that the shim was not given yet. Only commands that are
+    /// sent between a claim and its run are early. The oldest is dropped first: it is more likely
+    /// about an attempt that has ended.
+    pub(super) fn keep_early(&mut self, command: Command) {
         if self.early.len() == EARLY_MAX {
             self.early.pop_front();
         }
-        self.early.push_back(order);
+        self.early.push_back(command);
     }
 
-    async fn pass_on(
+    async fn send_input(
         &mut self,
         connection: &mut ShimConnection,
         AttemptId { job, attempt }: AttemptId,
@@ -155,8 +153,8 @@ impl ShimHandle {
     ) -> io::Result<()> {
         let request = self.inputs.next;
         self.inputs.next += 1;
-        self.inputs.asked.insert(request, done);
-        connection.keep_awake();
+        self.inputs.pending.insert(request, done);
+        connection.wake_if_stopped();
         let message = ToShim::Input {
             job,
             attempt,
@@ -166,13 +164,13 @@ impl ShimHandle {
         connection.send(&message).await
     }
 
-    /// Has the readers woken when there is output behind `offset`.
+    /// Asks the shim to report output beyond `offset`, so that readers are woken.
     pub(super) async fn arm(
         &mut self,
         connection: &mut ShimConnection,
         offset: Offset,
     ) -> io::Result<()> {
-        // Whoever waits for output of an ended attempt is woken by its commit.
+        // Readers of an ended attempt are woken by its commit.
         let Some(key) = self.task.open_key() else {
             return Ok(());
         };
@@ -181,7 +179,7 @@ impl ShimHandle {
     }
 }
 
-/// The same attempt in a shim's words.
+/// The attempt as the shim protocol names it.
 pub(super) fn about(AttemptId { job, attempt }: AttemptId) -> AttemptRef {
     AttemptRef::attempt(job, attempt)
 }
