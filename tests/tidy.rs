@@ -1,6 +1,9 @@
 //! Rules about the source text itself: who may know whom, how files begin, where SQL lives.
 //! They hold the map of ARCHITECTURE.md; a change here is a change there.
 
+#[path = "tidy/words.rs"]
+mod words;
+
 use std::{
     collections::BTreeSet,
     fs,

@@ -12,7 +12,7 @@ pub mod verify;
 
 pub use digest::Digest;
 pub use digest::hasher::Hasher;
-pub use files::unlinker::{Hold, Unlinker};
+pub use files::unlinker::{UnlinkHold, Unlinker};
 pub use hub::{ArmRequest, Hub, Watch};
 pub use read::collect::{Collected, collect};
 pub use read::find::OpenEnd;

@@ -31,7 +31,7 @@ pub use directory::Directory;
 pub use finalize::{AttemptEnding, Finalized, finalize};
 pub use looked::Looked;
 pub use orphans::{Leader, Mark, OrphanSearcher, OrphanTree, SearchGuard};
-pub use registry::{Command, Registry};
+pub use registry::{Registry, ShimCommand};
 pub use shim_search::ShimSearch;
 pub use spawn::{forget_all_traces, starting_max};
 pub use spec::{RunLimits, home, look_up_user};
@@ -255,7 +255,7 @@ impl Supervisor {
         // decide about the attempt.
         if self
             .registry
-            .send(&shim, Command::Run(Box::new(claim.clone())))
+            .send(&shim, ShimCommand::Run(Box::new(claim.clone())))
             .is_err()
         {
             let _ = self.events.send(ShimEvent::Dead {
@@ -272,12 +272,12 @@ impl Supervisor {
 
     /// Tells a shim that its last attempt's end is committed.
     pub fn release(&self, shim: &str) {
-        let _ = self.registry.send(shim, Command::Release);
+        let _ = self.registry.send(shim, ShimCommand::Release);
     }
 
     /// Makes an idle shim exit.
     pub fn leave(&self, shim: &str) {
-        let _ = self.registry.send(shim, Command::Leave);
+        let _ = self.registry.send(shim, ShimCommand::Leave);
     }
 
     /// Passes a stop request on. If it is committed and cannot be delivered now, it is sent again
@@ -292,7 +292,7 @@ impl Supervisor {
         key: AttemptId,
         request: StopRequest,
     ) -> Result<(), Unreachable> {
-        self.registry.send(shim, Command::Stop(key, request))
+        self.registry.send(shim, ShimCommand::Stop(key, request))
     }
 
     /// Passes a committed pause (`true`) or resume on, and waits until the shim has done it and
@@ -311,7 +311,7 @@ impl Supervisor {
         actor: &str,
     ) -> Result<(), String> {
         let (done, answer) = oneshot::channel();
-        let command = Command::Pause {
+        let command = ShimCommand::Pause {
             key,
             pause,
             actor: actor.to_owned(),
@@ -337,7 +337,7 @@ impl Supervisor {
     ) -> Result<InputAnswer, Unreachable> {
         let input = Arc::new(input);
         let (done, answer) = oneshot::channel();
-        let command = Command::Input {
+        let command = ShimCommand::Input {
             key,
             input: Arc::downgrade(&input),
             done,
@@ -353,7 +353,7 @@ impl Supervisor {
     pub async fn signal(&self, job: JobNumber, signal: i32) -> Result<(), Unreachable> {
         let (done, answer) = oneshot::channel();
         self.registry
-            .send_to_job(job, |key| Command::Signal { key, signal, done })?;
+            .send_to_job(job, |key| ShimCommand::Signal { key, signal, done })?;
         match tokio::time::timeout(self.ctx.answer, answer).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Unreachable),

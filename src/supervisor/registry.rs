@@ -21,7 +21,7 @@ use crate::{
 
 /// A command to a shim's handle.
 #[derive(Debug)]
-pub enum Command {
+pub enum ShimCommand {
     /// Run this attempt.
     Run(Box<ClaimedJob>),
     /// The last attempt's end is committed.
@@ -63,7 +63,7 @@ pub enum Command {
     },
 }
 
-impl Command {
+impl ShimCommand {
     /// The attempt that it is about; `None` if it names none.
     pub fn key(&self) -> Option<AttemptId> {
         match self {
@@ -122,7 +122,7 @@ const COMMANDS_MAX: usize = 256;
 /// A command and its slot in the mailbox.
 #[derive(Debug)]
 struct Posted {
-    command: Command,
+    command: ShimCommand,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -132,7 +132,7 @@ pub struct Commands(mpsc::UnboundedReceiver<Posted>);
 
 impl Commands {
     /// The next command; `None` when there will be no more. Cancel-safe.
-    pub async fn recv(&mut self) -> Option<Command> {
+    pub async fn recv(&mut self) -> Option<ShimCommand> {
         Some(self.0.recv().await?.command)
     }
 
@@ -199,7 +199,7 @@ impl Registry {
     }
 
     /// Sends a command to a shim's handle.
-    pub fn send(&self, shim: &str, command: Command) -> Result<(), Unreachable> {
+    pub fn send(&self, shim: &str, command: ShimCommand) -> Result<(), Unreachable> {
         let mailbox = self.lock().by_shim.get(shim).cloned();
         send(mailbox, command)
     }
@@ -209,7 +209,7 @@ impl Registry {
     pub fn send_to_job(
         &self,
         job: JobNumber,
-        command: impl FnOnce(AttemptId) -> Command,
+        command: impl FnOnce(AttemptId) -> ShimCommand,
     ) -> Result<(), Unreachable> {
         let found = self.lock().by_job.get(&job).cloned();
         let (key, mailbox) = found.ok_or(Unreachable)?;
@@ -236,13 +236,13 @@ impl Registry {
     }
 }
 
-fn send(mailbox: Option<Mailbox>, command: Command) -> Result<(), Unreachable> {
+fn send(mailbox: Option<Mailbox>, command: ShimCommand) -> Result<(), Unreachable> {
     let mailbox = mailbox.ok_or(Unreachable)?;
     let slot = match &command {
-        Command::Run(_) | Command::Release | Command::Leave => None,
+        ShimCommand::Run(_) | ShimCommand::Release | ShimCommand::Leave => None,
         command => {
             let Ok(slot) = Arc::clone(&mailbox.slots).try_acquire_owned() else {
-                if matches!(command, Command::Stop(..) | Command::Pause { .. }) {
+                if matches!(command, ShimCommand::Stop(..) | ShimCommand::Pause { .. }) {
                     mailbox.wakeup.overflow.notify_one();
                 }
                 return Err(Unreachable);
@@ -265,7 +265,7 @@ mod tests {
     async fn an_order_for_a_job_names_the_attempt_that_runs() {
         let registry = Registry::default();
         let (mut commands, _wakeup) = registry.register("a");
-        let signal = |key| Command::Signal {
+        let signal = |key| ShimCommand::Signal {
             key,
             signal: 15,
             done: oneshot::channel().0,
@@ -298,7 +298,7 @@ mod tests {
         let (mut commands, wakeup) = registry.register("s");
         let key = AttemptId { job: 1, attempt: 1 };
         registry.attach(key, "s");
-        let signal = |key| Command::Signal {
+        let signal = |key| ShimCommand::Signal {
             key,
             signal: 10,
             done: oneshot::channel().0,
@@ -307,9 +307,9 @@ mod tests {
             registry.send_to_job(1, signal).expect("room");
         }
         assert_eq!(registry.send_to_job(1, signal), Err(Unreachable));
-        registry.send("s", Command::Leave).expect("always room");
+        registry.send("s", ShimCommand::Leave).expect("always room");
         let (done, _) = oneshot::channel();
-        let pause = Command::Pause {
+        let pause = ShimCommand::Pause {
             key,
             pause: true,
             actor: String::new(),

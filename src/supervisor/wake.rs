@@ -18,7 +18,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::{net::UnixStream, time::Instant};
 
 use super::{looked::Looked, process};
-use crate::sys::proc::Stat;
+use crate::sys::proc::{Identity, Stat};
 
 /// The interval between two looks at a shim that runs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -34,9 +34,6 @@ const HELD_MAX: usize = 1000;
 
 /// Most walks over the processes of a job.
 const ROUNDS_MAX: u32 = 5;
-
-/// A process's number and start time, clock ticks since boot.
-type Identity = (i32, u64);
 
 /// Watches over the shim at the other end of a connection.
 #[derive(Debug)]

@@ -4,6 +4,9 @@
 
 use std::{fs, io};
 
+/// Process id and start time (clock ticks since boot): unique even after the id is reused.
+pub type Identity = (i32, u64);
+
 /// Whether an error means that the process does not exist (any more): ENOENT before its file is
 /// opened, ESRCH after that.
 pub fn is_gone(error: &io::Error) -> bool {

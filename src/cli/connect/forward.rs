@@ -40,9 +40,9 @@ impl WriteIds {
 
 /// The wait before the next try; it doubles with each try.
 #[derive(Debug)]
-pub struct Backoff(Duration);
+pub struct ResendDelay(Duration);
 
-impl Backoff {
+impl ResendDelay {
     /// Begins with the shortest wait.
     pub fn new() -> Self {
         Self(PAUSE_MIN)
@@ -74,7 +74,7 @@ enum LastInput {
 pub struct Forward {
     stdin: Option<Stdin>,
     write_ids: WriteIds,
-    backoff: Backoff,
+    backoff: ResendDelay,
     last: LastInput,
 }
 
@@ -84,7 +84,7 @@ impl Forward {
         Self {
             stdin: Some(stdin),
             write_ids: WriteIds::new(),
-            backoff: Backoff::new(),
+            backoff: ResendDelay::new(),
             last: LastInput::Taken,
         }
     }
@@ -94,7 +94,7 @@ impl Forward {
         Self {
             stdin: None,
             write_ids: WriteIds::new(),
-            backoff: Backoff::new(),
+            backoff: ResendDelay::new(),
             last: LastInput::Over,
         }
     }
@@ -126,7 +126,7 @@ impl Forward {
         let last = std::mem::replace(&mut self.last, LastInput::Over);
         match (answer, last) {
             (Ok(_), _) => {
-                self.backoff = Backoff::new();
+                self.backoff = ResendDelay::new();
                 self.last = LastInput::Taken;
                 None
             }

@@ -14,7 +14,7 @@ use crate::cli::{
     connect::{
         client::RequestError,
         find_job,
-        forward::{Backoff, WriteIds},
+        forward::{ResendDelay, WriteIds},
         link::{self, Link, StartPolicy, VersionNotice},
         stdin::Stdin,
         target::Connect,
@@ -103,7 +103,7 @@ impl Sender {
         let mut input = self.write_ids.input(data, eof);
         input["job"] = self.job.clone();
         let began = Instant::now();
-        let mut backoff = Backoff::new();
+        let mut backoff = ResendDelay::new();
         let mut noted = false;
         loop {
             let Err(error) = self.link.request("job.input", &input).await else {

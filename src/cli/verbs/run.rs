@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::submit::{self, Submission};
+use super::submit::{self, SubmitInProgress};
 use crate::{
     cli::{
         connect::{
@@ -102,7 +102,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         new_job.insert("tail".to_owned(), Value::Object(tail.params()));
     }
     let mut signals = Signals::watch()?;
-    let submission = Submission::default();
+    let submission = SubmitInProgress::default();
     let submitting = submission.submit(target, new_job, VersionNotice::OnTerminal);
     let (signal, submitted) =
         submit_unless_signalled(submitting, &submission.sent, &mut signals).await;

@@ -45,7 +45,7 @@ pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
         return many::submit(&mut link, jobs, args.json).await;
     }
     let new_job = describe(&args.job, &target, JobSpec::QUEUE)?;
-    let (_, reply) = Submission::default()
+    let (_, reply) = SubmitInProgress::default()
         .submit(target, new_job, VersionNotice::Always)
         .await?;
     let job = ShownJob::read(&reply["job"])?;
@@ -84,12 +84,12 @@ fn caller(target: &Target) -> Option<ShellCaller> {
 
 /// A `job.submit` in progress.
 #[derive(Debug, Default)]
-pub struct Submission {
+pub struct SubmitInProgress {
     /// Whether the request may have reached the server: from then on the job may exist.
     pub sent: Cell<bool>,
 }
 
-impl Submission {
+impl SubmitInProgress {
     /// Submits until there is a reply; the idempotency key prevents a second job. Returns the
     /// connection on which the reply came, and the reply.
     pub async fn submit(

@@ -32,7 +32,7 @@ struct HeldFiles {
 
 /// While this lives, the server unlinks no file of the spool.
 #[derive(Debug)]
-pub struct Hold {
+pub struct UnlinkHold {
     unlinker: Unlinker,
 }
 
@@ -61,9 +61,9 @@ impl Unlinker {
 
     /// Keeps all files that are in the spool now until the hold is dropped. A database that is read
     /// after this call names no file that the server has unlinked.
-    pub fn hold(&self) -> Hold {
+    pub fn hold(&self) -> UnlinkHold {
         self.lock().holds += 1;
-        Hold {
+        UnlinkHold {
             unlinker: self.clone(),
         }
     }
@@ -89,7 +89,7 @@ impl Unlinker {
     }
 }
 
-impl Drop for Hold {
+impl Drop for UnlinkHold {
     fn drop(&mut self) {
         let mut held = self.unlinker.lock();
         held.holds -= 1;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Attempt,
-    pause_state::{Hold, PauseState, PauseStep},
+    pause_state::{HeldProcesses, PauseState, PauseStep},
     phase::Phase,
 };
 use crate::{
@@ -86,11 +86,11 @@ impl Attempt {
         let mut halt = living.pause.take_halt().unwrap_or_default();
         let reached = context.tree.halt(living.leader.pid(), &mut halt);
         if !reached.refused.is_empty() {
-            living.pause.hold = Hold::Released(halt);
+            living.pause.hold = HeldProcesses::Released(halt);
             return self.refuse_pause(&reached.refused, context, now);
         }
         // The stopwatches are held as soon as any process is stopped.
-        living.pause.hold = Hold::Stopped(halt);
+        living.pause.hold = HeldProcesses::Stopped(halt);
         let next = match (reached.is_complete(), reached.is_quiet()) {
             (true, true) => PauseStep::Watch {
                 at: now + WATCH_EVERY,
@@ -144,7 +144,7 @@ impl Attempt {
         if let Some(mut halt) = pause.take_halt()
             && !context.tree.continue_stopped(&mut halt)
         {
-            pause.hold = Hold::Released(halt);
+            pause.hold = HeldProcesses::Released(halt);
         }
         let all_continue = !pause.holds_any();
         self.run_clocks(now);

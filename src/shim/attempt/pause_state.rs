@@ -7,7 +7,7 @@ use super::halt::Halt;
 /// A pause of a process tree.
 #[derive(Debug, Default)]
 pub(super) struct PauseState {
-    pub(super) hold: Hold,
+    pub(super) hold: HeldProcesses,
     /// Whether `paused` was sent.
     pub(super) reported: bool,
     /// The next step that the shim does without a message.
@@ -16,7 +16,7 @@ pub(super) struct PauseState {
 
 /// Which processes a pause holds.
 #[derive(Debug, Default)]
-pub(super) enum Hold {
+pub(super) enum HeldProcesses {
     #[default]
     Nothing,
     /// The processes that it has stopped; the stopwatches are held.
@@ -51,12 +51,12 @@ impl PauseStep {
 impl PauseState {
     /// Whether the pause holds the stopwatches.
     pub(super) fn is_on(&self) -> bool {
-        matches!(self.hold, Hold::Stopped(_))
+        matches!(self.hold, HeldProcesses::Stopped(_))
     }
 
     /// Whether a process is stopped by it, or may be.
     pub(super) fn holds_any(&self) -> bool {
-        !matches!(self.hold, Hold::Nothing)
+        !matches!(self.hold, HeldProcesses::Nothing)
     }
 
     /// When its next step is due; `None`: never.
@@ -71,8 +71,8 @@ impl PauseState {
 
     pub(super) fn take_halt(&mut self) -> Option<Box<Halt>> {
         match std::mem::take(&mut self.hold) {
-            Hold::Nothing => None,
-            Hold::Stopped(halt) | Hold::Released(halt) => Some(halt),
+            HeldProcesses::Nothing => None,
+            HeldProcesses::Stopped(halt) | HeldProcesses::Released(halt) => Some(halt),
         }
     }
 }

@@ -22,8 +22,7 @@ pub struct Descendant {
     pub stat: Stat,
 }
 
-/// Process id and start time (clock ticks since boot): unique even after the id is reused.
-pub type Identity = (i32, u64);
+pub use crate::sys::proc::Identity;
 
 impl Descendant {
     /// A running process, for tests.

@@ -262,7 +262,7 @@ async fn insert_environments(
     new: &[&Submission],
 ) -> sqlx::Result<Vec<String>> {
     #[derive(Serialize)]
-    struct SubmissionRow {
+    struct EnvironmentRow {
         hash: String,
         names: String,
         env: String,
@@ -275,7 +275,7 @@ async fn insert_environments(
         hashes.push(hash.clone());
         if !rows.contains_key(&hash) {
             let names = json(&submission.job.env.keys().collect::<Vec<_>>())?;
-            rows.insert(hash.clone(), SubmissionRow { hash, names, env });
+            rows.insert(hash.clone(), EnvironmentRow { hash, names, env });
         }
     }
     let rows = json(&rows.into_values().collect::<Vec<_>>())?;

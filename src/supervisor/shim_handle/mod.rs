@@ -28,7 +28,7 @@ use super::{
     attempt_watch::AttemptId,
     connection::ShimConnection,
     probe::{self, ProbeOutcome, ShimWelcome},
-    registry::{Command, Commands, Registry, ShimWakeup},
+    registry::{Commands, Registry, ShimCommand, ShimWakeup},
     spawn,
 };
 use crate::{
@@ -134,7 +134,7 @@ struct ShimHandle {
     commands: Commands,
     wakeup: Arc<ShimWakeup>,
     /// Commands about an attempt that this shim was not given yet.
-    early: VecDeque<Command>,
+    early: VecDeque<ShimCommand>,
     /// What the shim is to run as soon as it is connected.
     run: Option<Box<ClaimedJob>>,
     /// What is to be stopped as soon as the shim is connected.

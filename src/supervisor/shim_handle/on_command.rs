@@ -10,7 +10,7 @@ use crate::{
     spool::{AttemptRef, ToShim},
     supervisor::{
         AttemptId, AttemptWatch, connection::ShimConnection, earlier_lines::lines_before,
-        registry::Command, spec,
+        registry::ShimCommand, spec,
     },
 };
 
@@ -22,10 +22,10 @@ impl ShimHandle {
     pub(super) async fn on_command(
         &mut self,
         connection: &mut ShimConnection,
-        command: Command,
+        command: ShimCommand,
     ) -> io::Result<Flow> {
         match command {
-            Command::Run(claim) => {
+            ShimCommand::Run(claim) => {
                 let Some(lines_before) = lines_before(&self.ctx, &claim).await else {
                     // The server stops. The attempt never ran, and the next server rescues it.
                     return Ok(Flow::Continue);
@@ -61,14 +61,14 @@ impl ShimHandle {
                     self.on_attempt_command(connection, command).await?;
                 }
             }
-            Command::Release => {
+            ShimCommand::Release => {
                 if let ShimTask::Ended(AttemptId { job, attempt }) = self.task {
                     // If the message is lost, the shim reports the end again.
                     self.task = ShimTask::None;
                     connection.send(&ToShim::Release { job, attempt }).await?;
                 }
             }
-            Command::Leave => {
+            ShimCommand::Leave => {
                 connection.send(&ToShim::Leave).await?;
                 return Ok(Flow::Left);
             }
@@ -81,21 +81,23 @@ impl ShimHandle {
     pub(super) async fn on_attempt_command(
         &mut self,
         connection: &mut ShimConnection,
-        command: Command,
+        command: ShimCommand,
     ) -> io::Result<()> {
         let current = self.task.key();
         match command {
-            Command::Stop(key, _) | Command::Pause { key, .. } | Command::Input { key, .. }
+            ShimCommand::Stop(key, _)
+            | ShimCommand::Pause { key, .. }
+            | ShimCommand::Input { key, .. }
                 if Some(key) != current =>
             {
                 self.keep_early(command);
             }
-            Command::Stop(key, request) => {
+            ShimCommand::Stop(key, request) => {
                 connection.wake_if_stopped();
                 let about = about(key);
                 connection.send(&ToShim::Stop { about, request }).await?;
             }
-            Command::Pause {
+            ShimCommand::Pause {
                 key,
                 pause,
                 actor,
@@ -110,26 +112,26 @@ impl ShimHandle {
                 };
                 connection.send(&message).await?;
             }
-            Command::Input { done, .. } if self.task.open_key().is_none() => {
+            ShimCommand::Input { done, .. } if self.task.open_key().is_none() => {
                 let _ = done.send(InputAnswer::Closed);
             }
-            Command::Input { key, input, done } => {
+            ShimCommand::Input { key, input, done } => {
                 // The bytes are gone if the client no longer waits.
                 if let Some(input) = input.upgrade() {
                     self.send_input(connection, key, &input, done).await?;
                 }
             }
             // The client no longer waits: it was told that the signal failed, and may send another.
-            Command::Signal { done, .. } if done.is_closed() => {}
+            ShimCommand::Signal { done, .. } if done.is_closed() => {}
             // Its attempt has ended meanwhile, and no other may get the signal.
-            Command::Signal { key, .. } if Some(key) != current => {}
-            Command::Signal { key, signal, done } => {
+            ShimCommand::Signal { key, .. } if Some(key) != current => {}
+            ShimCommand::Signal { key, signal, done } => {
                 connection.wake_if_stopped();
                 let about = about(key);
                 connection.send(&ToShim::Signal { about, signal }).await?;
                 let _ = done.send(());
             }
-            Command::Run(_) | Command::Release | Command::Leave => {}
+            ShimCommand::Run(_) | ShimCommand::Release | ShimCommand::Leave => {}
         }
         Ok(())
     }
@@ -137,7 +139,7 @@ impl ShimHandle {
     /// Keeps a command about an attempt that the shim was not given yet. Only commands that are
     /// sent between a claim and its run are early. The oldest is dropped first: it is more likely
     /// about an attempt that has ended.
-    pub(super) fn keep_early(&mut self, command: Command) {
+    pub(super) fn keep_early(&mut self, command: ShimCommand) {
         if self.early.len() == EARLY_MAX {
             self.early.pop_front();
         }

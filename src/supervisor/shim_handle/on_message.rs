@@ -126,8 +126,8 @@ impl ShimHandle {
             FromShim::Trouble { message } => {
                 tracing::error!(job, message, "a shim is in trouble");
             }
-            FromShim::Stopping { request: wish, .. } => {
-                let cause = wish.cause.name();
+            FromShim::Stopping { request, .. } => {
+                let cause = request.cause.name();
                 tracing::debug!(job, cause, "an attempt is being stopped");
             }
             _ => {}

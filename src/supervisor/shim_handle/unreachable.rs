@@ -11,7 +11,7 @@ use crate::{
         AttemptId,
         connection::ShimConnection,
         probe::{self, ProbeOutcome},
-        registry::Command,
+        registry::ShimCommand,
     },
 };
 
@@ -94,20 +94,22 @@ impl ShimHandle {
     /// Handles a command that cannot be passed on now. Stop and pause requests are in the database
     /// and are sent again after the next welcome. Signals and inputs are dropped, because they are
     /// sent at most once.
-    pub(super) fn defer(&mut self, command: Command) {
+    pub(super) fn defer(&mut self, command: ShimCommand) {
         let current = self.task.open_key();
         match command {
             // There is one at a time: the scheduler sends the next one after the end of this one.
-            Command::Run(claim) => self.run = Some(claim),
-            Command::Release => {
+            ShimCommand::Run(claim) => self.run = Some(claim),
+            ShimCommand::Release => {
                 if matches!(self.task, ShimTask::Ended(_)) {
                     // A shim that does not receive it reports the end again.
                     self.task = ShimTask::None;
                 }
             }
-            Command::Leave => self.dismissed = true,
-            Command::Stop(key, request) if Some(key) == current => self.defer_stop(key, request),
-            Command::Pause {
+            ShimCommand::Leave => self.dismissed = true,
+            ShimCommand::Stop(key, request) if Some(key) == current => {
+                self.defer_stop(key, request)
+            }
+            ShimCommand::Pause {
                 key,
                 pause,
                 actor,
@@ -118,14 +120,16 @@ impl ShimHandle {
                 self.pauses.clear();
                 self.pauses.push(PendingPause { pause, actor, done });
             }
-            Command::Input { key, done, .. }
+            ShimCommand::Input { key, done, .. }
                 if current.is_none() && Some(key) == self.task.key() =>
             {
                 let _ = done.send(InputAnswer::Closed);
             }
-            Command::Stop(key, _) | Command::Pause { key, .. } | Command::Input { key, .. }
+            ShimCommand::Stop(key, _)
+            | ShimCommand::Pause { key, .. }
+            | ShimCommand::Input { key, .. }
                 if Some(key) == self.task.key() => {}
-            Command::Signal { .. } => {}
+            ShimCommand::Signal { .. } => {}
             command => self.keep_early(command),
         }
     }
@@ -145,18 +149,18 @@ impl ShimHandle {
     ) -> io::Result<Flow> {
         // If it cannot be sent, the next welcome tells that it never ran.
         if let Some(claim) = self.run.take() {
-            self.on_command(connection, Command::Run(claim)).await?;
+            self.on_command(connection, ShimCommand::Run(claim)).await?;
         }
         // A stop may be sent twice. It is kept until it was sent.
         if let Some((key, request)) = self.stop.clone() {
             if self.task.open_key() == Some(key) {
-                self.on_command(connection, Command::Stop(key, request))
+                self.on_command(connection, ShimCommand::Stop(key, request))
                     .await?;
             }
             self.stop = None;
         }
         if self.dismissed {
-            return self.on_command(connection, Command::Leave).await;
+            return self.on_command(connection, ShimCommand::Leave).await;
         }
         Ok(Flow::Continue)
     }
