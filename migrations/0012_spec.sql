@@ -3,7 +3,7 @@
 -- secrets. A key that comes later needs no column.
 --
 -- The columns that it replaces go, and a CHECK spans two of them, so the table is made anew. Foreign
--- keys are off while migrations run (`store/open.rs`): attempts and outputs of the jobs stay.
+-- keys are off while migrations run (`store/sqlite/open.rs`): attempts and outputs of the jobs stay.
 DROP VIEW history_jobs;
 
 CREATE TABLE jobs_new (
@@ -96,7 +96,8 @@ FROM jobs;
 INSERT INTO sqlite_sequence (name, seq)
     SELECT 'jobs_new', 0 FROM sqlite_sequence WHERE name = 'jobs'
         AND NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'jobs_new');
-UPDATE sqlite_sequence SET seq = (SELECT o.seq FROM sqlite_sequence o WHERE o.name = 'jobs')
+UPDATE sqlite_sequence
+    SET seq = coalesce((SELECT o.seq FROM sqlite_sequence o WHERE o.name = 'jobs'), seq)
     WHERE name = 'jobs_new';
 
 DROP TABLE jobs;

@@ -85,7 +85,7 @@ fn runtime(verb: &Verb) -> anyhow::Result<tokio::runtime::Runtime> {
 /// Runs the verb. A verb that only reads also ends when the reader of its output has left, even
 /// while it waits.
 async fn perform(verb: Verb) -> anyhow::Result<ExitCode> {
-    if !verb.only_reads() {
+    if !verb.ends_with_its_reader() {
         return verb.act().await;
     }
     let mut readers = reader::OutputReaders::of_stdout()?;

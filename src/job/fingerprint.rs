@@ -15,8 +15,8 @@ use super::{
     policy::WhenFull, spec::JobSpec, time::Seconds,
 };
 
-/// The value of `disconnect_delay_s` that leaves no trace in the text: its default when it was
-/// added.
+/// With this value `disconnect_delay_s` is left out of the text. It is the default at the time when
+/// the key was added, and never changes.
 const USUAL_DELAY: Seconds = Seconds(10.0);
 
 impl JobSpec {

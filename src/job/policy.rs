@@ -77,7 +77,13 @@ impl OutputPolicy {
             return Ok(());
         }
         let (name, key) = (self.when_full.name(), "output.max_bytes");
-        let message = format!("must be at least {least} where output.when_full is {name:?}");
+        let message = match self.max_bytes {
+            Some(_) => format!("must be at least {least} where output.when_full is {name:?}"),
+            None => format!(
+                "output.when_full is {name:?}: give output.max_bytes (at least {least}) or \
+                 output.max_lines"
+            ),
+        };
         Err(NewJobRefusal::invalid(key, message))
     }
 }

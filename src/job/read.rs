@@ -61,15 +61,14 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error
     })
 }
 
-/// A path that begins with `/`, without NUL.
-pub(super) fn directory<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
-    optional(value, |value| {
-        let path = without_nul(string(value)?)?;
-        match path.starts_with('/') {
-            true => Ok(path),
-            false => Err("must be an absolute path".to_owned()),
-        }
-    })
+/// Refuses a path that does not begin with `/` or contains NUL. It is a check of what users send: the
+/// home of the server's user, which stands in for a missing directory, may be anything.
+pub(super) fn check_directory(path: &str) -> Result<(), String> {
+    refuse_nul(path)?;
+    match path.starts_with('/') {
+        true => Ok(()),
+        false => Err("must be an absolute path".to_owned()),
+    }
 }
 
 /// Variables as execve(2) takes them.

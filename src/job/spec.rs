@@ -36,7 +36,7 @@ pub struct JobSpec {
     #[serde(flatten, skip_deserializing)]
     pub command: Command,
     /// Working directory, absolute; `None`: the home of the server's user.
-    #[serde(deserialize_with = "read::directory")]
+    #[serde(deserialize_with = "read::text")]
     pub cwd: Option<String>,
     /// Added to the clean base environment.
     #[serde(skip_serializing, deserialize_with = "read::environment")]
@@ -160,6 +160,9 @@ impl JobSpec {
         refuse_unknown(&object)?;
         object.remove(TAIL);
         let job = Self::of_object(object)?;
+        if let Some(cwd) = &job.cwd {
+            read::check_directory(cwd).map_err(|wrong| NewJobRefusal::invalid("cwd", wrong))?;
+        }
         job.output.check()?;
         Ok(job)
     }
@@ -424,6 +427,21 @@ mod tests {
         nulls.insert("limits".into(), json!({"nice": null}));
         let job = JobSpec::read(nulls).expect("valid");
         assert_eq!(job, JobSpec::new(Command::Argv(vec!["true".into()])));
+    }
+
+    /// The home of the server's user stands in for a directory that was not named, and may be
+    /// anything.
+    #[test]
+    fn a_stored_directory_is_read_and_a_users_is_checked() {
+        let stored = json!({"argv": ["true"], "cwd": ""}).to_string();
+        let job: JobSpec = serde_json::from_str(&stored).expect("a stored job");
+        assert_eq!(job.cwd.as_deref(), Some(""));
+        for wrong in ["", "relative", "/with\0nul"] {
+            let object = json!({"argv": ["true"], "cwd": wrong});
+            let object = object.as_object().cloned().expect("an object");
+            let refused = JobSpec::read(object).map_err(|refusal| format!("{refusal:?}"));
+            assert!(refused.is_err_and(|text| text.contains("cwd")), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ const COLUMNS: [(&str, &[&str]); 6] = [
             "max_rss_bytes",
         ],
     ),
-    // The digest is only used for joins; it is made with a key (`store/keys.rs`).
+    // The digest is only used for joins; it is made with a key (`store/sqlite/keys.rs`).
     ("environments", &["hash", "names"]),
     ("signal_names", &["number", "name"]),
     (

@@ -100,8 +100,8 @@ impl EventLoop {
             return;
         }
         self.socket.receive_all(&self.context.tree, now);
-        // What was queued before this call is for the server that is connected now; a hello may
-        // replace it.
+        // Messages that are queued now are for the server that is connected now. They go first: a
+        // hello among the calls may replace that server.
         self.send_outgoing();
         while let Some(call) = self.socket.next_call() {
             match call {

@@ -16,10 +16,13 @@ use crate::{
 const READ_BYTES: usize = 1 << 20;
 
 /// The pause before output that could not be read is read again.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How often it is read at most. Meanwhile the shim's handle takes no other command.
+const TRIES_MAX: u32 = 4;
 
 /// How many lines are stored before the attempt of this claim, if the job's lines are bounded over
-/// all attempts; otherwise 0. `None`: the server stops.
+/// all attempts; otherwise 0. Where the output cannot be read, the bound is that of this attempt
+/// alone: a job that can run is not held back by what it has written. `None`: the server stops.
 pub async fn lines_before(ctx: &Context, claim: &ClaimedJob) -> Option<u64> {
     let output = claim.job.output;
     let end = claim.start_offset;
@@ -27,7 +30,7 @@ pub async fn lines_before(ctx: &Context, claim: &ClaimedJob) -> Option<u64> {
         return Some(0);
     }
     let log = Log::new(ctx.store.clone(), ctx.layout.spool());
-    loop {
+    for _ in 0..TRIES_MAX {
         let error = tokio::select! {
             () = ctx.stopping.cancelled() => return None,
             counted = count(&log, claim, end) => match counted {
@@ -40,6 +43,11 @@ pub async fn lines_before(ctx: &Context, claim: &ClaimedJob) -> Option<u64> {
         #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
         tokio::time::sleep(AGAIN_AFTER).await;
     }
+    tracing::error!(
+        job = claim.number,
+        "the lines of earlier attempts are not counted; max_lines bounds this attempt alone"
+    );
+    Some(0)
 }
 
 async fn count(log: &Log, claim: &ClaimedJob, end: Offset) -> Result<u64, ReadError> {

@@ -68,7 +68,7 @@ pub fn finalize(
     let AttemptId { job, attempt } = watch.key;
     let unsynced = unsynced::is_marked(spool, job, attempt)?;
     if unsynced {
-        // Before the output is read: from now on what the copy holds is the output.
+        // Before the output is read: from here on the rewritten segments are the output.
         write_anew(spool, job, attempt)?;
         watch.read_again();
     }

@@ -191,7 +191,11 @@ impl UserAccount {
             },
             |user| Self {
                 name: user.name,
-                home: text(user.dir),
+                // passwd(5) may have none, or a relative one.
+                home: match user.dir.is_absolute() {
+                    true => text(user.dir),
+                    false => "/".to_owned(),
+                },
                 shell: text(user.shell),
             },
         )

@@ -143,3 +143,19 @@ async fn what_was_submitted_moves_into_one_column_and_stays_the_same() {
             (SELECT count(*) FROM output_chunks), (SELECT count(*) FROM pragma_foreign_key_check))";
     assert_eq!(told(kept).fetch_one(&mut now).await.unwrap(), "[1,1,0]");
 }
+
+#[tokio::test]
+async fn numbers_of_a_new_ledger_begin_with_nothing_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!(store.last_number().await, Ok(0));
+    store.close().await;
+    let mut conn = raw(&path).await;
+    let given = "SELECT count(*) FROM sqlite_sequence WHERE seq IS NULL OR seq > 0";
+    let given: i64 = sqlx::query_scalar(given)
+        .fetch_one(&mut conn)
+        .await
+        .unwrap();
+    assert_eq!(given, 0);
+}

@@ -98,7 +98,7 @@ pub enum Verb {
 
 impl Verb {
     /// Whether the verb only prints: then nothing is lost when it ends early.
-    pub fn only_reads(&self) -> bool {
+    pub fn ends_with_its_reader(&self) -> bool {
         matches!(
             self,
             Self::Tail(_)

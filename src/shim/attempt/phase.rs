@@ -117,7 +117,7 @@ pub(super) struct TreeEnd {
     pub(super) gone: bool,
 }
 
-/// An attempt whose last bytes are stored.
+/// An attempt whose processes are gone and whose last bytes are being stored.
 #[derive(Debug)]
 pub(in crate::shim) struct Draining {
     pub(super) tree: TreeEnd,

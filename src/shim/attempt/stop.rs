@@ -96,8 +96,8 @@ fn kill_again(reached: &SignalOutcome) -> Duration {
 }
 
 impl Attempt {
-    /// Stops the attempt, for a request or a limit. Too late once the leader has exited, except for
-    /// output that waits for disk space.
+    /// Stops the attempt, for a request or a limit. After the leader's exit it sends no signal: it
+    /// only ends the wait of output for disk space.
     pub fn stop(&mut self, request: StopRequest, context: &mut ShimContext, now: Instant) {
         if !self.leader_lives() {
             return self.want_end(now);

@@ -74,7 +74,7 @@ impl SignalOutcome {
         let Some(leader) = leader else { return false };
         let is_refused = is_refused(leader);
         self.leader_refused = Some(is_refused);
-        // A zombie receives it, too: only the leader is known to live.
+        // kill(2) succeeds for a group of zombies, too: only the leader is known to live.
         let is_taken = signal_group(Some(leader), signal).is_ok();
         self.is_delivered |= is_taken && !is_refused;
         is_taken

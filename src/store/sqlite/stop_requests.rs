@@ -52,7 +52,7 @@ pub(super) async fn stop(
     })
 }
 
-/// The sum of two requests: the first one counts, but a kill is never weakened to a cancel.
+/// Merges two stop requests: the first one is kept, but a kill is never weakened to a cancel.
 fn merged(earlier: Option<&StopRequest>, new: &StopRequest) -> StopRequest {
     match earlier {
         None => new.clone(),

@@ -88,7 +88,8 @@ pub struct Method {
     /// Whether it may cause notifications of tails that were there before it.
     pub wakes_tails: bool,
     /// Whether it changes nothing, so that it need not run after the client has left. `job.get` and
-    /// `job.tail` do change something: they cancel the end of a job that was tied to a lost connection.
+    /// `job.tail` do change something: they prevent the cancel that is due because a job's
+    /// connection was lost.
     pub read_only: bool,
     /// Whether its parameters are kept, and counted, until it ends.
     pub keeps_parameters: bool,
