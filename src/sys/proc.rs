@@ -112,18 +112,18 @@ impl Stat {
     /// is no such line. It allocates nothing, so a child may call it between fork and exec.
     pub fn parse(line: &[u8]) -> Option<Self> {
         let (_, rest) = around_name(line)?;
-        let mut fields = rest
-            .split(|b| b.is_ascii_whitespace())
-            .filter(|field| !field.is_empty())
-            .map(|field| std::str::from_utf8(field).ok());
+        // In pieces that are searched as text: the search for orphans reads many of these lines, and
+        // a line must not take longer than a process may live.
+        let rest = std::str::from_utf8(rest).ok()?;
+        let mut fields = rest.split(' ').filter(|field| !field.is_empty());
         // Field 3 comes first, then 4, 5, 6, 20 and 22.
         Some(Self {
-            state: *fields.next()??.as_bytes().first()?,
-            parent: fields.next()??.parse().ok()?,
-            group: fields.next()??.parse().ok()?,
-            session: fields.next()??.parse().ok()?,
-            threads: fields.nth(13)??.parse().ok()?,
-            start_ticks: fields.nth(1)??.parse().ok()?,
+            state: *fields.next()?.as_bytes().first()?,
+            parent: fields.next()?.parse().ok()?,
+            group: fields.next()?.parse().ok()?,
+            session: fields.next()?.parse().ok()?,
+            threads: fields.nth(13)?.parse().ok()?,
+            start_ticks: fields.nth(1)?.trim_end().parse().ok()?,
         })
     }
 
@@ -181,8 +181,8 @@ fn invalid() -> io::Error {
 /// The name, and what follows it. The name stands in parentheses and may contain any byte, also
 /// parentheses.
 fn around_name(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let open = line.iter().position(|b| *b == b'(')?;
-    let close = line.iter().rposition(|b| *b == b')')?;
+    let open = memchr::memchr(b'(', line)?;
+    let close = memchr::memrchr(b')', line)?;
     Some((line.get(open + 1..close)?, &line[close + 1..]))
 }
 

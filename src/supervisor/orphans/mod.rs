@@ -139,13 +139,13 @@ impl OrphanSearches {
     fn round(&mut self) -> Option<Duration> {
         self.open.iter_mut().for_each(|open| open.tree.prepare());
         let open = &mut self.open;
-        self.scan.all(|seen| {
+        let has_missed = self.scan.all(|seen| {
             for open in open.iter_mut() {
                 open.tree.meet(&seen);
             }
         });
         for mut open in std::mem::take(&mut self.open) {
-            match open.tree.conclude(Instant::now()) {
+            match open.tree.conclude(has_missed, Instant::now()) {
                 // The caller may be gone.
                 Some(remains) => drop(open.answer.send(remains)),
                 None => {

@@ -9,7 +9,10 @@ use tokio::time::Instant;
 const QUIET_ROUNDS: u32 = 8;
 /// ...or after this many when the search has taken too long...
 const LATE_ROUNDS: u32 = 2;
-/// ...if they took at least this long.
+/// ...if this many of them missed no process: one that has appeared since the look before and is gone
+/// before it can be looked at may be the next one of a chain...
+const CLEAR_ROUNDS: u32 = 3;
+/// ...and if they took at least this long.
 const QUIET_FOR: Duration = Duration::from_millis(200);
 /// How long processes that do not go away are killed again and again: they hang in the kernel, or
 /// we may not signal them.
@@ -35,6 +38,8 @@ pub(super) struct ScanResult {
     pub is_found: bool,
     /// A process could not be looked at.
     pub is_blind: bool,
+    /// A new process, of the tree or not, was gone before it could be looked at.
+    pub has_missed: bool,
 }
 
 /// What follows after a look.
@@ -60,6 +65,8 @@ pub(super) struct SearchProgress {
     news_at: Instant,
     /// Looks without news since `news_at`.
     quiet_rounds: u32,
+    /// Those among them that have missed no new process.
+    clear_rounds: u32,
 }
 
 impl SearchProgress {
@@ -70,6 +77,7 @@ impl SearchProgress {
             first_news_at: None,
             news_at: now,
             quiet_rounds: 0,
+            clear_rounds: 0,
         }
     }
 
@@ -78,19 +86,27 @@ impl SearchProgress {
         self.first_news_at.get_or_insert(now);
         self.news_at = now;
         self.quiet_rounds = 0;
+        self.clear_rounds = 0;
     }
 
     /// Decides after a look.
     pub fn judge(&mut self, result: ScanResult, now: Instant) -> SearchStep {
         match result.has_news {
             true => self.note_news(now),
-            false => self.quiet_rounds = self.quiet_rounds.saturating_add(1),
+            false => {
+                self.quiet_rounds = self.quiet_rounds.saturating_add(1);
+                self.clear_rounds = self
+                    .clear_rounds
+                    .saturating_add(u32::from(!result.has_missed));
+            }
         }
         let is_late = now.duration_since(self.since(result)) >= SEARCH_FOR;
         let quiet_for = now.duration_since(self.news_at);
         // If looks take long, there is no time for many.
         let rounds = if is_late { LATE_ROUNDS } else { QUIET_ROUNDS };
-        let is_quiet = self.quiet_rounds >= rounds && quiet_for >= QUIET_FOR;
+        let is_quiet = self.quiet_rounds >= rounds
+            && self.clear_rounds >= CLEAR_ROUNDS.min(rounds)
+            && quiet_for >= QUIET_FOR;
         match result {
             _ if result.is_blind && !is_late => SearchStep::Again,
             _ if result.is_blind => SearchStep::Unknown,
@@ -135,6 +151,23 @@ mod tests {
             }
             after += progress.pause();
         }
+    }
+
+    #[test]
+    fn looks_that_miss_a_process_prove_nothing() {
+        let missing = |after: Duration| ScanResult {
+            has_missed: after < Duration::from_secs(3),
+            ..ScanResult::default()
+        };
+        let (step, after) = search(missing);
+        assert_eq!(step, SearchStep::Gone);
+        assert!(after >= Duration::from_secs(3), "{after:?}");
+        let (step, after) = search(|_| ScanResult {
+            has_missed: true,
+            ..ScanResult::default()
+        });
+        assert_eq!(step, SearchStep::Moving);
+        assert!(after >= SEARCH_FOR, "{after:?}");
     }
 
     #[test]

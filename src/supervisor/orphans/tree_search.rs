@@ -166,13 +166,14 @@ impl TreeSearch {
         self.progress.pause()
     }
 
-    /// After a look at all processes: what is left, if the search is over.
-    pub fn conclude(&mut self, now: Instant) -> Option<OrphanTree> {
+    /// After a look at all processes: what is left, if the search is over. `has_missed`: a new
+    /// process was gone before it could be looked at.
+    pub fn conclude(&mut self, has_missed: bool, now: Instant) -> Option<OrphanTree> {
         let mut round = std::mem::take(&mut self.round);
         if let Looked::Unknown(why) = &self.living {
             round.unknown.get_or_insert_with(|| why.clone());
         }
-        let step = self.progress.judge(round.result(), now);
+        let step = self.progress.judge(round.result(has_missed), now);
         if step == SearchStep::Again {
             return None;
         }
@@ -185,7 +186,10 @@ impl TreeSearch {
             }
         }
         if step == SearchStep::Moving {
-            let moving = || "its processes go on starting others".to_owned();
+            let moving = || {
+                "processes start and end faster than they can be looked at; some may be its own"
+                    .to_owned()
+            };
             round.unknown.get_or_insert_with(moving);
         }
         Some(round.into_remains())
@@ -193,8 +197,9 @@ impl TreeSearch {
 }
 
 impl Round {
-    fn result(&self) -> ScanResult {
+    fn result(&self, has_missed: bool) -> ScanResult {
         ScanResult {
+            has_missed,
             has_news: self.has_news,
             is_found: !self.found.is_empty(),
             is_blind: self.unknown.is_some(),
