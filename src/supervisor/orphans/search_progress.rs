@@ -181,7 +181,7 @@ mod tests {
         let (step, after) = search(|after| ScanResult {
             has_news: is_met(after),
             is_found: is_met(after),
-            is_blind: false,
+            ..ScanResult::default()
         });
         assert_eq!(step, SearchStep::Gone);
         assert!(after >= Duration::from_secs(3), "{after:?}");
@@ -192,7 +192,7 @@ mod tests {
         let moving = ScanResult {
             has_news: true,
             is_found: true,
-            is_blind: false,
+            ..ScanResult::default()
         };
         let (step, after) = search(|_| moving);
         assert_eq!(step, SearchStep::Moving);
@@ -225,7 +225,7 @@ mod tests {
                 let result = ScanResult {
                     has_news: round == 0,
                     is_found: round == 0,
-                    is_blind: false,
+                    ..ScanResult::default()
                 };
                 progress.judge(result, begun + SEARCH_FOR / 5 * round)
             })
@@ -241,6 +241,7 @@ mod tests {
             has_news: after >= last_moment && after < last_moment + SLOW_EVERY,
             is_found: after >= last_moment && after < last_moment + SLOW_EVERY,
             is_blind: after < last_moment,
+            has_missed: false,
         };
         let (step, after) = search(until_then);
         assert_eq!(step, SearchStep::Gone);
