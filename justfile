@@ -44,8 +44,8 @@ unit module="":
 floor name *words:
     cargo test --locked --test {{ name }} -- {{ words }}
 
-# Python clients against the debug binary, and asciinema's own parser on exported recordings. One client is
-# written from the protocol's page alone, one is the example.
+# One client is written from the protocol's page alone, one is the example.
+# Python clients against the debug binary, and asciinema's own parser on exported recordings.
 conformance:
     cargo build --locked
     {{ python }} tests/python/conformance.py target/debug/cc-executor
