@@ -11,8 +11,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use crate::sys::lock;
-use crate::sys::threads::blocking;
+use crate::sys::{lock, threads::blocking};
 
 /// Most names that are remembered while the spool is held. The server's next start unlinks the rest.
 const HELD_NAMES_MAX: usize = 256 << 10;

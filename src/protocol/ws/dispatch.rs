@@ -19,7 +19,7 @@ use crate::protocol::{
         envelope::{self, Id, Request},
         error::Refusal,
     },
-    limits::{byte_semaphore::BytePermit, offload::ParserThread},
+    limits::{byte_semaphore::BytePermit, memory_budget::LongReplyPermit, offload::ParserThread},
 };
 
 /// A request that waits to be executed. Its parameters stay text until then: as values they can take many
@@ -185,7 +185,16 @@ async fn execute(session: &Session, task: ReadyRequest, run: Run) {
         true => Some(session.outbox.pause_notifications().await),
         false => None,
     };
-    let _long_reply = match (task.method.long_reply)(&task.params) {
+    let is_long = (task.method.long_reply)(&task.params);
+    let _long_reply = long_reply_permit(session, is_long).await;
+    let (reply_to, params, _bytes) = task.split();
+    let outcome = run(session, params).await;
+    send(session, permit, reply_to, outcome);
+}
+
+/// The permit to make a reply that may be long; other replies need none.
+async fn long_reply_permit(session: &Session, is_long: bool) -> Option<LongReplyPermit<'_>> {
+    match is_long {
         true => {
             session
                 .caller
@@ -195,10 +204,7 @@ async fn execute(session: &Session, task: ReadyRequest, run: Run) {
                 .await
         }
         false => None,
-    };
-    let (reply_to, params, _bytes) = task.split();
-    let outcome = run(session, params).await;
-    send(session, permit, reply_to, outcome);
+    }
 }
 
 fn send(
@@ -234,17 +240,7 @@ async fn execute_concurrently(session: &Session, mut task: ReadyRequest, run: Ru
         Ok(ConcurrentOutcome::Ready(result)) => Ok(result.into()),
         Ok(ConcurrentOutcome::Deferred(_)) if session.over.is_cancelled() => return,
         Ok(ConcurrentOutcome::Deferred(reply)) => {
-            let _long_reply = match is_long {
-                true => {
-                    session
-                        .caller
-                        .server
-                        .memory_budget
-                        .long_reply_permit()
-                        .await
-                }
-                false => None,
-            };
+            let _long_reply = long_reply_permit(session, is_long).await;
             reply.await
         }
         Err(refusal) => Err(refusal),

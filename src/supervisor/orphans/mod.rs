@@ -29,8 +29,7 @@ pub use self::{
     mark::Mark,
     tree::{Leader, OrphanTree},
 };
-use crate::sys::lock;
-use crate::sys::{threads::blocking, vital::Vital};
+use crate::sys::{lock, threads::blocking, vital::Vital};
 use process_scan::ProcessScan;
 use tree_search::TreeSearch;
 
