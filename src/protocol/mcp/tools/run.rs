@@ -243,8 +243,8 @@ async fn answer(
         // Nobody reads this answer: the next call of the same command is told about the job.
         Ending::Unwanted => (executor.get(number, Default::default()).await?, None, false),
         Ending::Stopping => {
-            let note = "the server restarts, the job runs on";
-            return Ok(Reply::text(stopping(job, note)));
+            let now = executor.get(number, Default::default()).await;
+            return Ok(Reply::text(stopping(now.as_ref().unwrap_or(job))));
         }
     };
     if is_known && !job.state.is_final() && call.is_connected() {
@@ -262,7 +262,8 @@ async fn answer(
 }
 
 /// The answer while the server stops: the output cannot be read any more.
-fn stopping(job: &Job, note: &str) -> String {
+fn stopping(job: &Job) -> String {
+    let note = "the server restarts, the job goes on";
     let next = NextCall::new("wait", json!({"jobs": [job.number], "from": 0}));
     let status = format!("{note}: {}", reply::status_line(job));
     reply::compose(&status, "", &next, reply::CHARS_MAX)
