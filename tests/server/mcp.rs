@@ -161,6 +161,7 @@ fn a_session_and_a_lost_run_survive_a_kill() {
     let command = json!({"command": "read line", "wait_s": 0});
     let (text, _) = agent.tool(&server, "run", command);
     assert!(text.starts_with("job 1 "), "{text}");
+    server.kill_9();
     server.restart();
     let (text, _) = agent.tool(&server, "list_jobs", json!({}));
     assert!(text.contains("\n1 running"), "{text}");
@@ -190,8 +191,7 @@ fn a_command_whose_reply_was_lost_is_not_started_twice() {
         server.kill_9();
         drop(lost.join());
     });
-    server.launch();
-    server.readied().expect("ready again");
+    server.restart();
     let again = json!({"command": "read line", "wait_s": 0});
     let (text, _) = agent.tool(&server, "run", again.clone());
     assert!(text.starts_with("not started again"), "{text}");
