@@ -27,10 +27,6 @@ const THREAD_KEYS: [&str; 3] = ["threadId", "claudecode/sessionId", "conversatio
 #[derive(Debug, Clone)]
 pub struct WsSession(pub String);
 
-/// Marks a message of a client on the Unix socket, whose user is the server's own.
-#[derive(Debug, Clone, Copy)]
-pub struct TrustedSocket;
-
 /// Cancelled when the client of a request has left before it had the whole answer.
 #[derive(Debug, Clone)]
 pub struct ClientLeft(pub CancellationToken);

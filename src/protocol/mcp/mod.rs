@@ -11,6 +11,7 @@ pub mod excerpt;
 pub mod handler;
 pub mod http;
 mod jobs;
+pub mod place;
 mod prompts;
 mod reply;
 mod resources;

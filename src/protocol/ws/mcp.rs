@@ -26,7 +26,8 @@ use crate::{
         limits::byte_semaphore::BytePermit,
         mcp::{
             McpHandler,
-            client::{TrustedSocket, WsSession},
+            client::WsSession,
+            place::{CALLER_NOTIFICATION, ToldPlace},
         },
     },
     sys::lock,
@@ -105,9 +106,11 @@ fn read(text: &str) -> Result<ClientJsonRpcMessage, (Option<Box<RawValue>>, Refu
 /// Answers the session's messages until its client leaves; then the session ends.
 pub async fn answer(session: Arc<Session>, messages: mpsc::Receiver<QueuedMessage>) {
     let over = session.over.clone();
-    let handler = McpHandler::new(session.caller.server.clone());
+    let place = ToldPlace::default();
+    let handler = McpHandler::at(session.caller.server.clone(), place.clone());
     let transport = SessionTransport {
         session,
+        place,
         messages,
         in_flight: Arc::default(),
     };
@@ -121,9 +124,24 @@ pub async fn answer(session: Arc<Session>, messages: mpsc::Receiver<QueuedMessag
     over.cancel();
 }
 
+/// The parameters of the notification that tells the client's place, which may come before the protocol's
+/// own first message.
+fn place_of(message: &mut ClientJsonRpcMessage) -> Option<Option<Value>> {
+    let ClientJsonRpcMessage::Notification(sent) = message else {
+        return None;
+    };
+    match &mut sent.notification {
+        ClientNotification::CustomNotification(custom) if custom.method == CALLER_NOTIFICATION => {
+            Some(custom.params.take())
+        }
+        _ => None,
+    }
+}
+
 /// The session as the SDK sees it.
 struct SessionTransport {
     session: Arc<Session>,
+    place: ToldPlace,
     messages: mpsc::Receiver<QueuedMessage>,
     /// The permits of requests that are not answered.
     in_flight: Arc<Mutex<HashMap<RequestId, OwnedSemaphorePermit>>>,
@@ -175,19 +193,24 @@ impl Transport<RoleServer> for SessionTransport {
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
         let over = self.session.over.clone();
-        let queued = over.run_until_cancelled(self.messages.recv()).await??;
-        let QueuedMessage {
-            mut message,
-            in_flight,
-            bytes,
-        } = queued;
-        drop(bytes);
-        self.keep_permit(&message, in_flight);
-        message.insert_extension(WsSession(self.session.mcp_session.clone()));
-        if self.session.connection.peer.is_trusted() {
-            message.insert_extension(TrustedSocket);
+        loop {
+            let queued = over.run_until_cancelled(self.messages.recv()).await??;
+            let QueuedMessage {
+                mut message,
+                in_flight,
+                bytes,
+            } = queued;
+            drop(bytes);
+            if let Some(params) = place_of(&mut message) {
+                if self.session.connection.peer.is_trusted() {
+                    self.place.set(params);
+                }
+                continue;
+            }
+            self.keep_permit(&message, in_flight);
+            message.insert_extension(WsSession(self.session.mcp_session.clone()));
+            return Some(message);
         }
-        Some(message)
     }
 
     async fn close(&mut self) -> Result<(), SessionClosed> {

@@ -116,15 +116,17 @@ fn new_job(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, Value
         let message = "missing; give a shell command line, or argv";
         return Err(Refusal::params("command", message));
     }
-    let place = call.place.as_deref();
-    if let Some(place) = place {
-        let default = |key: &str, value: &Option<String>, job: &mut Map<String, Value>| {
+    if let Some(place) = call.place.as_deref() {
+        let told = [
+            ("cwd", place.cwd.clone().map(Value::from)),
+            ("umask", place.umask.clone().map(Value::from)),
+            ("limits", place.limits.clone()),
+        ];
+        for (key, value) in told {
             if let Some(value) = value {
-                job.entry(key).or_insert_with(|| value.clone().into());
+                job.entry(key).or_insert(value);
             }
-        };
-        default("cwd", &place.cwd, &mut job);
-        default("umask", &place.umask, &mut job);
+        }
     }
     job.insert("env".to_owned(), json!(environment(call, params)?));
     let queue = params.text("queue")?.unwrap_or(JobSpec::INTERACTIVE_QUEUE);
