@@ -26,7 +26,7 @@ use crate::{
         limits::byte_semaphore::BytePermit,
         mcp::{
             McpHandler,
-            client::WsSession,
+            client::{ClientLeft, WsSession},
             place::{CALLER_NOTIFICATION, ToldPlace},
         },
     },
@@ -209,6 +209,7 @@ impl Transport<RoleServer> for SessionTransport {
             }
             self.keep_permit(&message, in_flight);
             message.insert_extension(WsSession(self.session.mcp_session.clone()));
+            message.insert_extension(ClientLeft(over));
             return Some(message);
         }
     }

@@ -231,7 +231,7 @@ async fn answer(
     let executor = &call.caller.server.executor;
     let number = JobRef::Number(job.number);
     let ending = {
-        let _awaited = call.caller.server.mcp.await_reply(job.number);
+        let _awaited = call.caller.server.mcp.await_reply(job.number, call.left());
         waiting::wait(call, vec![number], asked.until, asked.wait).await?
     };
     let (job, ending_note, is_known) = match ending {
@@ -249,7 +249,7 @@ async fn answer(
             return Ok(Reply::text(stopping(now.as_ref().unwrap_or(job))));
         }
     };
-    if is_known && !job.state.is_final() && call.is_connected() {
+    if is_known && !job.state.is_final() && !call.left().is_cancelled() {
         executor.set_mcp_answered(job.number).await?;
     }
     if call.takes_tasks && !job.state.is_final() && ending_note.is_none() {
