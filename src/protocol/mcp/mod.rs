@@ -1,0 +1,3 @@
+//! The interface to models: the Model Context Protocol.
+
+pub mod excerpt;
