@@ -19,7 +19,7 @@ use clap::Parser;
 
 use connect::autostart;
 use render::{exit_code, print, reader, usage_error};
-use verbs::Verb;
+use verbs::{Verb, serve::McpRoutes};
 
 pub use connect::autostart::LAUNCH_ROLE;
 
@@ -33,10 +33,18 @@ struct Cli {
 
 /// The command line's `main`: parses the verb and runs it.
 pub fn main() -> ExitCode {
-    let verb = match Cli::try_parse() {
+    main_with(McpRoutes::default())
+}
+
+/// The same, with another route of MCP for `serve`.
+pub fn main_with(mcp: McpRoutes) -> ExitCode {
+    let mut verb = match Cli::try_parse() {
         Ok(cli) => cli.verb,
         Err(refused) => return usage_error::print(&refused),
     };
+    if let Verb::Serve(args) = &mut verb {
+        args.mcp = mcp;
+    }
     let failure = match verb {
         Verb::Run(_) => exit_code::RUN_FAILED,
         _ => exit_code::FAILURE,
