@@ -4,6 +4,8 @@ import json
 import re
 import secrets
 
+from harness import perform
+
 TOOLS = {
     "run", "wait", "read_output", "control", "send_input",
     "list_jobs", "query_history", "search_output", "verify_transcript",
@@ -23,22 +25,7 @@ def nonce():
     return f"w{secrets.token_hex(6)}"
 
 
-def everything(client, server):
-    """All questions, in the order in which an agent would come to them."""
-    negotiated(client)
-    tools_are_described(client)
-    resources_and_prompts(client)
-    a_short_command(client)
-    a_failing_command(client)
-    a_command_that_outlives_the_call(client)
-    a_server_that_listens(client)
-    a_prompt_is_answered(client)
-    much_output(client)
-    the_past(client)
-    bad_input(client, server)
-
-
-def negotiated(client):
+def negotiated(client, _server):
     told = client.negotiated
     assert told["serverInfo"]["name"] == "cc-executor", told
     assert "io.modelcontextprotocol/tasks" in told["capabilities"]["extensions"], told
@@ -49,7 +36,7 @@ def negotiated(client):
     assert "job" in first and "do not start it again" in first, first
 
 
-def tools_are_described(client):
+def tools_are_described(client, _server):
     listed = client.ask("tools")["result"]["tools"]
     assert {tool["name"] for tool in listed} == TOOLS, listed
     assert len(listed) == len(TOOLS), listed
@@ -64,7 +51,7 @@ def tools_are_described(client):
         assert word in words, word
 
 
-def resources_and_prompts(client):
+def resources_and_prompts(client, _server):
     uris = {resource["uri"] for resource in client.ask("resources")["result"]["resources"]}
     assert "history://schema" in uris, uris
     schema = client.ask("read", uri="history://schema")["result"]["contents"][0]["text"]
@@ -75,7 +62,7 @@ def resources_and_prompts(client):
     assert today and today[0]["content"]["type"] == "text", today
 
 
-def a_short_command(client):
+def a_short_command(client, _server):
     word = nonce()
     text = client.call("run", command=f"echo {word}").accepted()
     text.must_have("succeeded", "exit code 0", word)
@@ -88,7 +75,7 @@ def a_short_command(client):
     client.call("run", argv=["printf", "%s", "$HOME;*"]).accepted().must_have("$HOME;*")
 
 
-def a_failing_command(client):
+def a_failing_command(client, _server):
     word = nonce()
     command = f"echo 'main.c:3:5: error: {word}' >&2; exit 7"
     text = client.call("run", command=command)
@@ -99,7 +86,7 @@ def a_failing_command(client):
     client.call("read_output", job=text.job()).accepted().must_have(word)
 
 
-def a_command_that_outlives_the_call(client):
+def a_command_that_outlives_the_call(client, _server):
     word = nonce()
     text = client.call("run", command=f"echo first {word}; sleep 1.5; echo last {word}", wait_s=0.2)
     text.accepted().must_have("running")
@@ -110,7 +97,7 @@ def a_command_that_outlives_the_call(client):
     client.call("wait", jobs=[job]).accepted().must_have("succeeded")
 
 
-def a_server_that_listens(client):
+def a_server_that_listens(client, _server):
     word = nonce()
     command = f"echo starting; sleep 0.3; echo listening on {word}; exec sleep 600"
     text = client.call("run", command=command, until=f"listening on {word}", wait_s=30, name=word)
@@ -125,7 +112,7 @@ def a_server_that_listens(client):
     end.must_have("cancelled")
 
 
-def a_prompt_is_answered(client):
+def a_prompt_is_answered(client, _server):
     word = nonce()
     text = client.call("run", command=f"printf 'name? '; read name; echo hello $name {word}", wait_s=0.3)
     text.accepted().must_have("running", "name?")
@@ -133,7 +120,7 @@ def a_prompt_is_answered(client):
     answer.accepted().must_have(f"hello Ada {word}")
 
 
-def much_output(client):
+def much_output(client, _server):
     word = nonce()
     text = client.call("run", command=f"seq -f 'line %.0f of {word}' 20000", wait_s=30).accepted()
     job = text.job()
@@ -157,13 +144,11 @@ def much_output(client):
     assert len(longest.text) > 5_000, len(longest.text)
 
 
-def the_past(client):
+def the_past(client, _server):
     word = nonce()
     job = client.call("run", command=f"echo found {word}").accepted().job()
     client.call("list_jobs").accepted().must_have(str(job), word)
-    hits = client.call("search_output", regex=f"found {word}").accepted()
-    hits.must_have(str(job), f"found {word}")
-    client.call("search_output", regex=f"found {word}", job=job).accepted().must_have(f"found {word}")
+    client.call("search_output", pattern=f"found {word}", job=job).accepted().must_have(f"found {word}")
     rows = client.call("query_history", sql=f"SELECT state FROM history_jobs WHERE number = {job}")
     rows.accepted().must_have("succeeded")
     client.call("query_history", sql="DELETE FROM history_jobs").refused()
@@ -171,6 +156,13 @@ def the_past(client):
     text = client.call("verify_transcript", job=job, claims=claims)
     assert re.search(r"not found|false|no\b", text.text, re.IGNORECASE), text.text
     client.call("verify_transcript", job="last", claims=claims[:1]).accepted()
+
+
+def all_history_is_searched(client, _server):
+    word = nonce()
+    jobs = [client.call("run", command=f"echo {number} times {word}").job() for number in (1, 2)]
+    text = client.call("search_output", pattern=f"[12] times {word}").accepted()
+    text.must_have(str(jobs[0]), str(jobs[1]), f"1 times {word}", f"2 times {word}")
 
 
 def bad_input(client, server):
@@ -183,7 +175,7 @@ def bad_input(client, server):
     client.call("run", command=["true"]).refused("command")
     client.call("run", command="true", wait_s=-1).refused("wait_s")
     client.call("run", command="true", until="(").refused("until")
-    client.call("search_output", regex="(").refused("regex")
+    client.call("search_output", pattern="(").refused("pattern")
     client.call("wait", jobs=[]).refused("jobs")
     client.call("wait", jobs=["no-such-name"]).refused("no-such-name", "list_jobs")
     client.call("read_output", job=10**9).refused()
@@ -196,3 +188,24 @@ def bad_input(client, server):
     client.call("wait", jobs=[gone]).refused(str(gone))
     client.call("send_input", job=gone, text="x").refused(str(gone))
     client.call("run", command=f"echo still {nonce()}").accepted().must_have("still")
+
+
+CASES = [
+    negotiated,
+    tools_are_described,
+    resources_and_prompts,
+    a_short_command,
+    a_failing_command,
+    a_command_that_outlives_the_call,
+    a_server_that_listens,
+    a_prompt_is_answered,
+    much_output,
+    the_past,
+    all_history_is_searched,
+    bad_input,
+]
+
+
+def everything(client, server):
+    """All questions, in the order in which an agent would come to them."""
+    perform(*((case, client, server) for case in CASES))

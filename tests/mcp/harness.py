@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -84,7 +85,9 @@ class Server:
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
 
     def stderr(self):
-        return Path(self.log.name).read_text(encoding="utf-8", errors="replace")[-4000:]
+        """The warnings and errors of the server's log, the last ones."""
+        lines = Path(self.log.name).read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join([line for line in lines if '"level":"INFO"' not in line][-20:])
 
     def __enter__(self):
         return self
@@ -92,12 +95,11 @@ class Server:
     def __exit__(self, kind, value, trace):
         if kind is not None:
             print(f"the server's log:\n{self.stderr()}", file=sys.stderr)
-        if self.process.poll() is None:
-            try:
-                self.cli("stop", "--kill-jobs")
-                self.process.wait(CEILING)
-            finally:
-                self.process.kill()
+        # The server may be another one than that which was started here.
+        subprocess.run([self.binary, "stop", "--kill-jobs", "--data-dir", self.data_dir], check=False,
+                       capture_output=True, timeout=CEILING, env=self.environment())
+        self.process.kill()
+        self.process.wait()
         shutil.rmtree(self.home, ignore_errors=True)
 
 
@@ -139,7 +141,7 @@ class Client:
     def __exit__(self, *_):
         self.process.stdin.close()
         try:
-            self.process.wait(10)
+            self.process.wait(CEILING)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -167,7 +169,9 @@ class Text:
 
     def job(self):
         """The number of the job that the status line is about."""
-        return int(re.match(r"job (\d+)\b", self.status)[1])
+        found = re.search(r"\bjob (\d+)\b", self.status)
+        assert found, f"the status line names no job:\n{self.text}"
+        return int(found[1])
 
     def must_have(self, *words):
         for word in words:
@@ -191,6 +195,19 @@ class Text:
             tool, arguments = texts[-1].next
             texts.append(client.call(tool, **arguments))
         raise AssertionError(f"{until!r} did not come by itself:\n" + "\n--\n".join(t.text for t in texts))
+
+
+def perform(*cases):
+    """Runs all cases (a function and its arguments) and fails at the end if one has failed."""
+    failed = []
+    for case, *arguments in cases:
+        try:
+            case(*arguments)
+        except (Exception, SystemExit):  # a client that breaks is a case that fails
+            failed.append(case.__name__)
+            print(f"{case.__name__}:\n{traceback.format_exc()}", file=sys.stderr)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def wait_until(condition, what):

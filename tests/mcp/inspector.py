@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from conversation import TOOLS, nonce
-from harness import CEILING, CLIENTS, NODE, Server, Text
+from harness import CEILING, CLIENTS, NODE, Server, Text, perform
 
 INSPECTOR = CLIENTS / "node_modules" / ".bin" / "inspector"
 # Its exit code for a tool that answers with isError.
@@ -40,9 +40,9 @@ def main(binary):
     with Server(binary) as server:
         header = f"Authorization: Bearer {server.token}"
         http = ["--transport", "http", "--server-url", server.url, "--header", header]
-        for era in ("legacy", "modern"):
-            everything(server, [*http, "--protocol-era", era])
-        everything(server, [server.binary, "mcp", "--data-dir", server.data_dir])
+        eras = [[*http, "--protocol-era", era] for era in ("legacy", "modern")]
+        stdio = [server.binary, "mcp", "--data-dir", server.data_dir]
+        perform(*((everything, server, target) for target in (*eras, stdio)))
 
 
 if __name__ == "__main__":

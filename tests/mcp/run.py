@@ -16,9 +16,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # The longest first.
-PARTS = ("http_clients", "stdio", "websocket", "suite", "doors", "tasks", "inspector")
+PARTS = (
+    "http_clients", "tasks", "stdio", "websocket", "suite", "progress", "inspector", "doors", "lost_replies",
+)
 # Parts that run beside each other.
-AT_ONCE = 3
+AT_ONCE = 4
 # Longest run of one part, seconds.
 LONGEST = 300
 ALONE = "MCP_TESTS_ALONE"

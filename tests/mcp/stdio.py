@@ -7,7 +7,7 @@ import time
 
 import conversation
 from conversation import nonce
-from harness import CEILING, CLIENTS, PYTHON, Client, Server, Text, wait_until
+from harness import CEILING, CLIENTS, PYTHON, Client, Server, Text, perform, wait_until
 
 # Longest time after its client's end in which the process ends, seconds.
 END_S = 5.0
@@ -73,13 +73,21 @@ def nothing_but_the_protocol_is_on_stdout(server):
     assert [job["state"] for job in server.jobs_with(word)] == ["running"]
 
 
+CASES = [
+    nothing_but_the_protocol_is_on_stdout,
+    a_call_is_answered_after_a_kill,
+    a_first_client_starts_the_server,
+]
+
+
+def talk(server):
+    with client(server) as agent:
+        conversation.everything(agent, server)
+
+
 def main(binary):
     with Server(binary) as server:
-        with client(server) as agent:
-            conversation.everything(agent, server)
-        nothing_but_the_protocol_is_on_stdout(server)
-        a_call_is_answered_after_a_kill(server)
-        a_first_client_starts_the_server(server)
+        perform((talk, server), *((case, server) for case in CASES))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """MCP over a WebSocket: the conversation with two clients, then what a client could do to the others."""
 
 import asyncio
+import functools
 import json
+import socket
 import sys
 import time
 
@@ -9,13 +11,16 @@ import websockets
 
 import conversation
 from conversation import nonce
-from harness import CLIENTS, NODE, PYTHON_WS, Client, Server
+from harness import CEILING, CLIENTS, NODE, PYTHON_WS, Client, Server, perform
 
 # Longest message, bytes; close code of a longer one.
 MESSAGE_BYTES_MAX = 1 << 20
 TOO_BIG = 1009
-# Calls whose answers a client does not read.
-UNREAD = 200
+# Calls whose answers a client does not read, and the bytes that it has room for.
+UNREAD = 2_000
+ROOM_BYTES = 4_096
+# How much memory that may cost the server, bytes.
+DEAF_MEMORY = 100_000_000
 # Longest time that another session's call may take meanwhile, seconds.
 SWIFT = 5.0
 
@@ -36,40 +41,40 @@ async def connect(server, path="/ws/mcp", token=True, **options):
     )
 
 
-async def request(socket, request_id, method, params):
-    await socket.send(json.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}))
+async def request(link, request_id, method, params):
+    await link.send(json.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}))
 
 
-async def reply(socket, request_id):
-    while (message := json.loads(await socket.recv())).get("id") != request_id:
+async def reply(link, request_id):
+    while (message := json.loads(await link.recv())).get("id") != request_id:
         assert "method" in message, message
     return message
 
 
 async def opened(server, **options):
-    socket = await connect(server, **options)
-    assert socket.subprotocol == "mcp", socket.subprotocol
+    link = await connect(server, **options)
+    assert link.subprotocol == "mcp", link.subprotocol
     info = {"name": "raw", "version": "1"}
     opening = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info}
-    await request(socket, 0, "initialize", opening)
+    await request(link, 0, "initialize", opening)
     # No greeting: the first message is the answer.
-    first = json.loads(await socket.recv())
+    first = json.loads(await link.recv())
     assert first["id"] == 0 and first["result"]["protocolVersion"] == "2025-11-25", first
-    await socket.send(json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}))
-    return socket
+    await link.send(json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+    return link
 
 
-async def run(socket, request_id, command, **arguments):
+async def run(link, request_id, command, **arguments):
     call = {"name": "run", "arguments": {"command": command, **arguments}}
-    await request(socket, request_id, "tools/call", call)
-    return (await reply(socket, request_id))["result"]["content"][0]["text"]
+    await request(link, request_id, "tools/call", call)
+    return (await reply(link, request_id))["result"]["content"][0]["text"]
 
 
 async def both_paths_and_the_guards(server):
     for path in ("/ws", "/ws/mcp"):
-        async with await opened(server, path=path) as socket:
+        async with await opened(server, path=path) as link:
             word = nonce()
-            assert word in await run(socket, 1, f"echo {word}")
+            assert word in await run(link, 1, f"echo {word}")
     try:
         await connect(server, token=False)
         raise AssertionError("a client without a token was let in")
@@ -85,11 +90,11 @@ async def both_paths_and_the_guards(server):
 
 async def ten_megabytes_close_only_their_session(server):
     async with await opened(server) as other:
-        socket = await opened(server)
+        link = await opened(server)
         call = {"name": "run", "arguments": {"command": "true " + "x" * 10_000_000}}
         try:
-            await request(socket, 1, "tools/call", call)
-            await socket.recv()
+            await request(link, 1, "tools/call", call)
+            await link.recv()
             raise AssertionError("10 MB were taken")
         except websockets.ConnectionClosed as closed:
             assert closed.rcvd is None or closed.rcvd.code == TOO_BIG, closed
@@ -101,7 +106,8 @@ async def a_client_that_never_reads(server):
     async with await opened(server) as other:
         word = nonce()
         await run(other, 1, f"seq -f 'line %.0f of {word}' 20000", name=word, wait_s=30)
-        deaf = await opened(server, max_queue=1)
+        before = server.resident_bytes()
+        deaf = await opened(server, sock=narrow(server), max_queue=1)
         arguments = {"job": word, "max_chars": 9500}
         try:
             for number in range(UNREAD):
@@ -114,18 +120,30 @@ async def a_client_that_never_reads(server):
             alive = nonce()
             assert alive in await run(other, 10 + number, f"echo {alive}")
             assert time.monotonic() - began < SWIFT, "another session had to wait"
+        grown = server.resident_bytes() - before
+        assert grown < DEAF_MEMORY, f"{grown} bytes more"
         deaf.transport.abort()
 
 
+def narrow(server):
+    """A connection into which hardly anything fits that nobody reads."""
+    host, port = server.listen.rsplit(":", 1)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM_BYTES)
+    connection.connect((host, int(port)))
+    connection.setblocking(False)
+    return connection
+
+
 async def concurrent_calls_answer_as_they_end(server):
-    async with await opened(server) as socket:
+    async with await opened(server) as link:
         slow, fast = nonce(), nonce()
         for request_id, command in ((1, f"sleep 2; echo {slow}"), (2, f"echo {fast}")):
             call = {"name": "run", "arguments": {"command": command, "wait_s": 20}}
-            await request(socket, request_id, "tools/call", call)
-        first = json.loads(await socket.recv())
+            await request(link, request_id, "tools/call", call)
+        first = json.loads(await link.recv())
         assert first["id"] == 2 and fast in json.dumps(first), first
-        assert slow in json.dumps(await reply(socket, 1))
+        assert slow in json.dumps(await reply(link, 1))
 
 
 CASES = [
@@ -136,13 +154,23 @@ CASES = [
 ]
 
 
+def talk(client, server):
+    with client(server) as agent:
+        conversation.everything(agent, server)
+
+
+def asynchronous(case):
+    @functools.wraps(case)
+    def run_it(server):
+        asyncio.run(asyncio.wait_for(case(server), 2 * CEILING))
+
+    return run_it
+
+
 def main(binary):
     with Server(binary) as server:
-        for client in (python, node):
-            with client(server) as agent:
-                conversation.everything(agent, server)
-        for case in CASES:
-            asyncio.run(case(server))
+        talks = [(talk, client, server) for client in (python, node)]
+        perform(*talks, *((asynchronous(case), server) for case in CASES))
 
 
 if __name__ == "__main__":
