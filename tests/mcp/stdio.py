@@ -1,6 +1,8 @@
 """`cc-executor mcp` with the package `mcp`: the conversation, and a server that is killed during a call."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,28 +20,43 @@ def client(server):
     return Client(server, "mcp over stdio", command)
 
 
-def a_call_is_answered_after_a_kill(server):
-    """Nobody starts the server again but the process of the client itself."""
+def a_call_is_answered_after_a_restart(server):
+    """Its user starts the server again, after a crash and after a planned stop."""
     with client(server) as agent:
-        word = nonce()
-        command = f"sleep 3; echo {word}"
-        agent.send({"op": "call", "name": "run", "arguments": {"command": command, "wait_s": 30}})
-        wait_until(lambda: server.jobs_with(word), "the job is there")
-        server.kill()
-        text = Text(agent.answer())
-        text.follow(agent, f"succeeded")[-1].must_have(word)
-        assert len(server.jobs_with(word)) == 1, server.jobs_with(word)
-        # An idle client does not notice a restart either.
+        word = call_in_flight(server, agent)
+        server.restart()
+        is_answered(server, agent, word)
+        word = call_in_flight(server, agent)
         server.cli("stop")
-        after = nonce()
-        agent.call("run", command=f"echo {after}").accepted().must_have(after)
+        server.process.wait(CEILING)
+        server.start()
+        is_answered(server, agent, word)
 
 
-def a_first_client_starts_the_server(server):
+def a_client_starts_the_server_it_needs(server):
+    """At its first connection, and again when that server is killed during a call."""
     server.cli("stop")
     with client(server) as agent:
         word = nonce()
         agent.call("run", command=f"echo {word}; pwd").accepted().must_have(word, server.home)
+        word = call_in_flight(server, agent)
+        os.kill(json.loads(server.cli("status", "--json"))["pid"], signal.SIGKILL)
+        is_answered(server, agent, word)
+
+
+def call_in_flight(server, agent):
+    """Asks for a job of some seconds, whose command has this word, and returns once it is there."""
+    word = nonce()
+    arguments = {"command": f"sleep 2; echo {word}", "wait_s": 30}
+    agent.send({"op": "call", "name": "run", "arguments": arguments})
+    wait_until(lambda: server.jobs_with(word), "the job is there")
+    return word
+
+
+def is_answered(server, agent, word):
+    """The one job's end reaches the client, by the calls that the texts name."""
+    Text(agent.answer()).follow(agent, "succeeded")[-1].must_have(word)
+    assert len(server.jobs_with(word)) == 1, server.jobs_with(word)
 
 
 def nothing_but_the_protocol_is_on_stdout(server):
@@ -75,8 +92,8 @@ def nothing_but_the_protocol_is_on_stdout(server):
 
 CASES = [
     nothing_but_the_protocol_is_on_stdout,
-    a_call_is_answered_after_a_kill,
-    a_first_client_starts_the_server,
+    a_call_is_answered_after_a_restart,
+    a_client_starts_the_server_it_needs,
 ]
 
 
