@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     autostart,
-    client::{Client, ConnectError, RequestError},
+    client::{Client, RequestError},
+    dial::ConnectError,
     holder, proc,
     target::Target,
     wire::WireError,
