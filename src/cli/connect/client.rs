@@ -48,6 +48,7 @@ pub struct Client {
     ws: WebSocketStream<Box<dyn Io>>,
     next_id: u64,
     version: String,
+    limits: Value,
     server_pid: Option<i32>,
     sends_pings: bool,
     going_away: bool,
@@ -67,6 +68,11 @@ impl Client {
     /// The server's version.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// One of the server's limits, from its greeting; `None` if it did not tell.
+    pub fn limit(&self, name: &str) -> Option<u64> {
+        self.limits[name].as_u64()
     }
 
     /// The server's process id, from the kernel; `None` over TCP, 0 if the server is in another PID
@@ -164,17 +170,18 @@ async fn connect(target: &Target) -> Result<Client, ConnectError> {
         ws,
         next_id: 1,
         version: String::new(),
+        limits: Value::Null,
         server_pid,
         sends_pings: matches!(target, Target::Remote { .. }),
         going_away: false,
     };
-    client.version = greeting(client.next().await)?;
+    (client.version, client.limits) = greeting(client.next().await)?;
     Ok(client)
 }
 
-/// The version in a `server.hello`.
-fn greeting(first: Result<ServerMessage, Lost>) -> Result<String, ConnectError> {
-    let params = match first {
+/// The version and the limits in a `server.hello`.
+fn greeting(first: Result<ServerMessage, Lost>) -> Result<(String, Value), ConnectError> {
+    let mut params = match first {
         Ok(ServerMessage::Notification { method, params }) if method == "server.hello" => params,
         Ok(_) => return Err(ConnectError::Refused("the server did not greet".to_owned())),
         Err(error) => return Err(ConnectError::BrokenOff(error.to_string())),
@@ -191,7 +198,7 @@ fn greeting(first: Result<ServerMessage, Lost>) -> Result<String, ConnectError> 
     if params["auth"] == "required" {
         return Err(ConnectError::Refused(NO_TOKEN.to_owned()));
     }
-    Ok(version)
+    Ok((version, params["limits"].take()))
 }
 
 #[cfg(test)]
@@ -200,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    fn hello(params: Value) -> Result<String, ConnectError> {
+    fn hello(params: Value) -> Result<(String, Value), ConnectError> {
         greeting(Ok(ServerMessage::Notification {
             method: "server.hello".to_owned(),
             params,
@@ -208,9 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_greeting_tells_the_version() {
-        let fine = hello(json!({"version": "9.9.9", "protocol": 1, "auth": "ok"}));
-        assert_eq!(fine.expect("greeted"), "9.9.9");
+    fn a_greeting_tells_the_version_and_the_limits() {
+        let fine =
+            hello(json!({"version": "9.9.9", "protocol": 1, "auth": "ok", "limits": {"n": 7}}));
+        assert_eq!(
+            fine.expect("greeted"),
+            ("9.9.9".to_owned(), json!({"n": 7}))
+        );
     }
 
     #[test]
