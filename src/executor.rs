@@ -10,6 +10,7 @@ mod disconnect;
 mod error;
 mod input;
 mod last_input;
+mod mcp;
 mod query;
 mod queues;
 mod quiet;

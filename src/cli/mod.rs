@@ -22,6 +22,8 @@ use connect::autostart;
 use render::{exit_code, print, reader, usage_error};
 use verbs::Verb;
 
+use crate::protocol::mcp::McpRoutes;
+
 pub use connect::autostart::LAUNCH_ROLE;
 
 /// A persistent job queue: commands that survive kills, restarts and lost connections.
@@ -34,10 +36,18 @@ struct Cli {
 
 /// The command line's `main`: parses the verb and runs it.
 pub fn main() -> ExitCode {
-    let verb = match Cli::try_parse() {
+    main_with(McpRoutes::default())
+}
+
+/// The same, with another route of MCP for `serve`.
+pub fn main_with(mcp: McpRoutes) -> ExitCode {
+    let mut verb = match Cli::try_parse() {
         Ok(cli) => cli.verb,
         Err(refused) => return usage_error::print(&refused),
     };
+    if let Verb::Serve(args) = &mut verb {
+        args.mcp = mcp;
+    }
     let failure = match verb {
         Verb::Run(_) => exit_code::RUN_FAILED,
         _ => exit_code::FAILURE,

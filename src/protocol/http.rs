@@ -25,8 +25,8 @@ use super::{
     ws,
 };
 
-/// The routes of the HTTP interface.
-pub fn router(server: Arc<ServerState>) -> Router {
+/// The routes of the HTTP interface; `mcp` is the route of MCP.
+pub fn router(server: Arc<ServerState>, mcp: Router) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -42,6 +42,7 @@ pub fn router(server: Arc<ServerState>) -> Router {
             .with_status(StatusCode::METHOD_NOT_ALLOWED)
         })
         .with_state(server)
+        .merge(mcp)
 }
 
 /// Answers one request: first the guard, whatever the route, then the routes.

@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     RefusalReason, ServerState, http,
     limits::{HEAD_BYTES_MAX, connection_slots::ConnectionSlots},
+    mcp::McpRoutes,
     peer::{Connection, Peer},
 };
 use crate::data_dir::OwnDir;
@@ -34,10 +35,14 @@ pub fn bind_unix(dir: &OwnDir, name: &str) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// The routes of both listeners.
+pub fn routes(server: &Arc<ServerState>, mcp: McpRoutes) -> Router {
+    http::router(server.clone(), (mcp.0)(server.clone()))
+}
+
 /// Serves the Unix socket until the server stops.
-pub async fn serve_unix(listener: UnixListener, server: Arc<ServerState>) {
+pub async fn serve_unix(listener: UnixListener, server: Arc<ServerState>, router: Router) {
     let slots = ConnectionSlots::new(server.settings.unix_connections_max);
-    let router = http::router(server.clone());
     let own_uid = nix::unistd::geteuid().as_raw();
     while let Some(accepted) = accept_next(&server, listener.accept()).await {
         let Some((stream, _)) = accepted else {
@@ -59,9 +64,8 @@ pub async fn serve_unix(listener: UnixListener, server: Arc<ServerState>) {
 }
 
 /// Serves the TCP listener until the server stops.
-pub async fn serve_tcp(listener: TcpListener, server: Arc<ServerState>) {
+pub async fn serve_tcp(listener: TcpListener, server: Arc<ServerState>, router: Router) {
     let slots = ConnectionSlots::new(server.settings.tcp_connections_max);
-    let router = http::router(server.clone());
     while let Some(accepted) = accept_next(&server, listener.accept()).await {
         let Some((stream, address)) = accepted else {
             continue;

@@ -10,6 +10,7 @@ mod jsonrpc;
 mod kind;
 pub mod limits;
 pub mod listener;
+pub mod mcp;
 mod methods;
 pub mod origin;
 mod peer;

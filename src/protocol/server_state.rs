@@ -12,6 +12,7 @@ use super::{
         memory_budget::MemoryBudget, offload::ParserThread, rate_limit::FairQueue,
         session_slots::SessionSlots,
     },
+    mcp::McpShared,
     origin,
     peer::Peer,
     problem::HttpProblem,
@@ -51,6 +52,8 @@ pub struct ServerState {
     pub memory_budget: Arc<MemoryBudget>,
     /// The thread that parses and writes long messages.
     pub parser: ParserThread,
+    /// What all MCP sessions share.
+    pub mcp: McpShared,
     /// The data directory and the addresses.
     pub addresses: ServerAddresses,
     /// When the server began to serve.

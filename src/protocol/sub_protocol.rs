@@ -1,20 +1,31 @@
-//! WebSocket sub-protocols: `cc-executor`, and the token that a web page sends as one, because a browser
+//! WebSocket sub-protocols: `cc-executor`, `mcp`, and the token that a web page sends as one, because a browser
 //! lets it set no header.
 
 use axum::http::{HeaderMap, header};
 
 use super::auth::{Bearer, Token};
 
-/// The only sub-protocol that is ever selected.
-pub const NAME: &str = "cc-executor";
+/// The protocol of docs/protocol.md.
+const NAME: &str = "cc-executor";
+/// MCP, without a greeting.
+const MCP: &str = "mcp";
 /// Prefix of the sub-protocol that carries the token.
 const BEARER: &str = "cc-executor.bearer.";
+
+/// What a session speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// The methods and notifications of docs/protocol.md.
+    Native,
+    /// MCP.
+    Mcp,
+}
 
 /// The sub-protocols that a client offers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SubProtocolOffer {
-    /// Whether [`NAME`] is among them.
-    pub is_ours: bool,
+    /// The one that is selected; `None` if the client offers none that the server has.
+    pub selected: Option<&'static str>,
     guesses: Vec<String>,
 }
 
@@ -28,11 +39,21 @@ impl SubProtocolOffer {
             .collect();
         let offered = || text.iter().flat_map(|line| line.split(',')).map(str::trim);
         Self {
-            is_ours: offered().any(|name| name == NAME),
+            selected: [NAME, MCP]
+                .into_iter()
+                .find(|ours| offered().any(|name| name == *ours)),
             guesses: offered()
                 .filter_map(|name| name.strip_prefix(BEARER))
                 .map(str::to_owned)
                 .collect(),
+        }
+    }
+
+    /// What the session speaks.
+    pub fn dialect(&self) -> Dialect {
+        match self.selected {
+            Some(MCP) => Dialect::Mcp,
+            _ => Dialect::Native,
         }
     }
 
@@ -63,26 +84,28 @@ mod tests {
     fn ours_and_the_token_are_found_in_any_order_and_in_any_lines() {
         let token = Token::for_test("0123456789abcdef");
         let right = "cc-executor.bearer.0123456789abcdef";
-        for (lines, is_ours, bearer) in [
-            (vec![], false, Bearer::Absent),
-            (vec!["mcp"], false, Bearer::Absent),
-            (vec!["CC-Executor"], false, Bearer::Absent),
-            (vec!["cc-executor"], true, Bearer::Absent),
-            (vec!["cc-executor, ", right], true, Bearer::Right),
-            (vec![right, "mcp,cc-executor"], true, Bearer::Right),
-            (vec![right], false, Bearer::Right),
-            (vec![right, right, "cc-executor"], true, Bearer::Wrong),
-            (vec!["cc-executor.bearer."], false, Bearer::Wrong),
+        let (ours, mcp) = (Some("cc-executor"), Some("mcp"));
+        for (lines, selected, bearer) in [
+            (vec![], None, Bearer::Absent),
+            (vec!["mcp"], mcp, Bearer::Absent),
+            (vec!["CC-Executor"], None, Bearer::Absent),
+            (vec!["cc-executor"], ours, Bearer::Absent),
+            (vec!["cc-executor, ", right], ours, Bearer::Right),
+            (vec![right, "mcp,cc-executor"], ours, Bearer::Right),
+            (vec![right], None, Bearer::Right),
+            (vec![right, "mcp"], mcp, Bearer::Right),
+            (vec![right, right, "cc-executor"], ours, Bearer::Wrong),
+            (vec!["cc-executor.bearer."], None, Bearer::Wrong),
             (
                 vec!["cc-executor", "cc-executor.bearer.0123456789abcdeg"],
-                true,
+                ours,
                 Bearer::Wrong,
             ),
         ] {
             let offered = offer(&lines);
             assert_eq!(
-                (offered.is_ours, offered.check(&token)),
-                (is_ours, bearer),
+                (offered.selected, offered.check(&token)),
+                (selected, bearer),
                 "{lines:?}"
             );
         }

@@ -41,13 +41,13 @@ use crate::{
 /// the slot that the finish frees, in the same transaction.
 #[derive(Debug, Clone)]
 pub struct Store {
-    inner: Arc<StoreInner>,
+    pub(super) inner: Arc<StoreInner>,
 }
 
 #[derive(Debug)]
-struct StoreInner {
+pub(super) struct StoreInner {
     requests: mpsc::Sender<WriterRequest>,
-    readers: open::ReaderPool,
+    pub(super) readers: open::ReaderPool,
     _long_path: LongPath,
     failed: CancellationToken,
     state_counts: Arc<StateCounts>,
@@ -435,7 +435,7 @@ impl Store {
 
     /// Hands a write in and waits for its result. While the channel has room this happens at the
     /// first poll, so writes keep the order in which their futures are polled.
-    async fn write<T>(
+    pub(super) async fn write<T>(
         &self,
         write: Write,
         pick: fn(WriteResult) -> Option<T>,

@@ -3,6 +3,7 @@
 //! It builds on the types of `job`. Shims, the spool's files and the interfaces are outside of it.
 
 mod handle;
+mod mcp;
 mod sqlite;
 mod types;
 mod write;

@@ -18,6 +18,14 @@ pub enum Write {
     BeginEpoch(String, String),
     SetQueue(QueueChange),
     DeleteQueue(String),
+    /// The opening of an MCP session, JSON.
+    SaveMcpSession {
+        id: String,
+        opening: String,
+    },
+    DeleteMcpSession(String),
+    /// The submitter of a job has been told about it over MCP.
+    McpAnswered(JobNumber),
     /// All of them or none.
     Submit(Arc<[Submission]>),
     Started(StartedAttempt),
@@ -49,6 +57,8 @@ pub enum WriteResult {
     Deleted(Box<Deleted>),
     InputOutcome(Box<InputOutcome>),
     Claimed(Claimed),
+    /// The write has no result.
+    Done,
 }
 
 impl Write {
@@ -70,6 +80,9 @@ impl Write {
             | Self::Input(..)
             | Self::Update(..)
             | Self::Delete(_)
+            | Self::SaveMcpSession { .. }
+            | Self::DeleteMcpSession(_)
+            | Self::McpAnswered(_)
             | Self::Void(_) => 3,
             Self::SegmentRead(_) => 4,
             Self::Finish(_) => 5,
@@ -84,6 +97,8 @@ impl Write {
             self,
             Self::Submit(_)
                 | Self::SetQueue(_)
+                | Self::SaveMcpSession { .. }
+                | Self::McpAnswered(_)
                 | Self::Update(..)
                 | Self::Input(..)
                 | Self::Claim(_)

@@ -185,6 +185,7 @@ impl Supervisor {
         vital.spawn("starting a shim", async move {
             match spawn::spawn(&ctx, &shim).await {
                 Ok(reached) => shim_handle::start(ctx, registry, events, shim, reached, None),
+                Err(_) if ctx.stopping.is_cancelled() => spawn::remove_failed(&ctx, &shim).await,
                 Err(error) => {
                     tracing::error!(shim, %error, "a shim could not be started");
                     spawn::remove_failed(&ctx, &shim).await;

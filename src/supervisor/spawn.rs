@@ -42,10 +42,17 @@ pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<ProbeOutcome> {
     let permit = ctx.budget.take().await;
     // Never closed.
     let _permit = ctx.starting.acquire().await.map_err(io::Error::other)?;
-    let child = start(ctx, shim)?;
-    tokio::time::timeout(READY_WITHIN, ready(ctx, shim, child, permit))
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    let mut child = start(ctx, shim)?;
+    let ready = tokio::time::timeout(READY_WITHIN, ready(ctx, shim, &mut child, permit));
+    tokio::select! {
+        biased;
+        reached = ready => reached.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?,
+        () = ctx.stopping.cancelled() => {
+            // It holds nothing, and the server can no longer tell it to leave.
+            child.start_kill()?;
+            Err(io::ErrorKind::Interrupted.into())
+        }
+    }
 }
 
 fn start(ctx: &Context, shim: &str) -> io::Result<Child> {
@@ -83,7 +90,7 @@ fn hand_over(child: &mut Child, key: &ShimKey) -> io::Result<()> {
 async fn ready(
     ctx: &Context,
     shim: &str,
-    mut child: Child,
+    child: &mut Child,
     permit: ConnectionPermit,
 ) -> io::Result<ProbeOutcome> {
     let mut ticks = tokio::time::interval(PROBE_EVERY);
@@ -99,7 +106,6 @@ async fn ready(
             if let ProbeOutcome::Answers(..) = reached {
                 // A shim may outlive the server. Until then the runtime reaps a dropped child,
                 // without a descriptor for it.
-                drop(child);
                 return Ok(reached);
             }
         }

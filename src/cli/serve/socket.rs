@@ -3,6 +3,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
+use axum::Router;
 use tokio::{net::UnixListener, task::JoinHandle};
 
 use super::claim::DataDirClaim;
@@ -18,6 +19,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 pub struct ServedSocket<'a> {
     claim: &'a DataDirClaim,
     state: Arc<ServerState>,
+    router: Router,
     /// The inode of the socket that is served; `None` if it could not be made again.
     socket: Option<u64>,
     accepting: JoinHandle<()>,
@@ -29,11 +31,13 @@ impl<'a> ServedSocket<'a> {
         listener: UnixListener,
         claim: &'a DataDirClaim,
         state: &Arc<ServerState>,
+        router: Router,
     ) -> Self {
-        let accepting = listener::serve_unix(listener, state.clone());
+        let accepting = listener::serve_unix(listener, state.clone(), router.clone());
         Self {
             claim,
             state: state.clone(),
+            router,
             socket: inode(claim),
             accepting: state.tasks.spawn(accepting),
         }
@@ -64,7 +68,7 @@ impl<'a> ServedSocket<'a> {
                 tracing::warn!(socket = %socket.display(), "the socket was removed and is made again");
                 // Connections go on; the old listener has no name any more.
                 self.accepting.abort();
-                *self = Self::serve(listener, self.claim, &self.state);
+                *self = Self::serve(listener, self.claim, &self.state, self.router.clone());
             }
             Err(error) => {
                 self.socket = None;

@@ -30,7 +30,9 @@ use crate::{
     escape,
     executor::{Executor, Failed},
     launch,
-    protocol::{self, ServerState, SessionSlots, auth::Token, listener, origin::Allowed},
+    protocol::{
+        self, ServerState, SessionSlots, auth::Token, listener, mcp::McpRoutes, origin::Allowed,
+    },
     spool::Layout,
     sys::{descriptors, memory, shutdown, threads},
     telemetry::Telemetry,
@@ -55,6 +57,9 @@ pub struct ServeArgs {
     /// The settings.
     #[command(flatten)]
     pub settings: SettingOptions,
+    /// The route of MCP.
+    #[arg(skip)]
+    pub mcp: McpRoutes,
 }
 
 /// The runtime of a server. Waits up to two seconds for the sockets and threads that it needs. If
@@ -108,7 +113,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let stop_signal = shutdown::on_signals().context("cannot wait for signals")?;
     let claim = DataDirClaim::take(&settings.data_dir).await?;
     let telemetry = Telemetry::start(&settings, &claim.directory)?;
-    let served = run(settings, &claim, stop_signal).await;
+    let served = run(settings, &claim, stop_signal, args.mcp).await;
     if let Err(error) = &served {
         tracing::error!(error = print::chain(error), "the server cannot go on");
     }
@@ -120,6 +125,7 @@ async fn run(
     mut settings: Settings,
     claim: &DataDirClaim,
     stop_signal: CancellationToken,
+    mcp: McpRoutes,
 ) -> anyhow::Result<()> {
     for left in NOT_CLEANED.get().into_iter().flatten() {
         tracing::warn!(left, "the server could not be given a clean start");
@@ -144,7 +150,7 @@ async fn run(
         .await
         .map_err(|error| claim.explain(error))?;
     let state = Arc::new(server_state(settings, claim, token, &sockets, executor)?);
-    let socket = sockets.serve(claim, &state);
+    let socket = sockets.serve(claim, &state, mcp);
     if let Err(error) = write_start(claim) {
         tracing::warn!(%error, "the server's start could not be written down for `restart`");
     }
@@ -189,7 +195,13 @@ impl Sockets {
         self.tcp.as_ref().map(|(_, address)| *address)
     }
 
-    fn serve<'a>(self, claim: &'a DataDirClaim, state: &Arc<ServerState>) -> ServedSocket<'a> {
+    fn serve<'a>(
+        self,
+        claim: &'a DataDirClaim,
+        state: &Arc<ServerState>,
+        mcp: McpRoutes,
+    ) -> ServedSocket<'a> {
+        let router = listener::routes(state, mcp);
         state.tasks.spawn({
             let state = state.clone();
             async move { state.refusals.report_counts(&state.stopping).await }
@@ -197,9 +209,9 @@ impl Sockets {
         if let Some((listener, _)) = self.tcp {
             state
                 .tasks
-                .spawn(listener::serve_tcp(listener, state.clone()));
+                .spawn(listener::serve_tcp(listener, state.clone(), router.clone()));
         }
-        ServedSocket::serve(self.unix, claim, state)
+        ServedSocket::serve(self.unix, claim, state, router)
     }
 }
 
@@ -236,6 +248,7 @@ fn server_state(
         fair_queue: protocol::FairQueue::new(&settings),
         memory_budget: protocol::MemoryBudget::new(settings.held_bytes_max),
         parser: protocol::ParserThread::start()?,
+        mcp: protocol::mcp::McpShared::default(),
         addresses: protocol::ServerAddresses {
             data_dir: claim.layout.root().to_owned(),
             socket: claim.layout.socket(),

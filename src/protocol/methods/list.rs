@@ -107,11 +107,16 @@ impl ListView {
     }
 }
 
+/// Reads the filter of a page.
+pub fn filter_of(params: &Map<String, Value>) -> Result<ListFilter, Refusal> {
+    filter(&Params::new(params, &KEYS)?)
+}
+
 pub async fn execute(
     caller: &Caller,
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
-    let filter = filter(&Params::new(&params, &KEYS)?)?;
+    let filter = filter_of(&params)?;
     let page = caller.server.executor.list(filter).await?;
     Ok(to_raw(&ListView::of(
         &page,

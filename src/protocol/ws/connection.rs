@@ -26,22 +26,24 @@ use tokio::{
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message,
+        Message, Utf8Bytes,
         protocol::{Role, WebSocketConfig},
     },
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Opened,
     close::SessionEnd,
     dispatch::{QueuedRequest, execute_in_order},
-    outbox::{CloseMessage, WriterConfig, Written, outbox},
+    mcp::{self, QueuedMessage},
+    outbox::{CloseMessage, SessionClosed, WriterConfig, Written, outbox},
     session::Session,
 };
 use crate::protocol::{
-    ServerState, SessionSlot,
+    ServerState,
     limits::{counted_io::CountingIo, memory_budget::SessionUsage},
-    peer::Connection,
+    sub_protocol::Dialect,
 };
 
 /// Buffer for reading, bytes; longer frames grow it, up to `message_bytes_max`.
@@ -65,13 +67,7 @@ const DRAINED_EVICTED_BYTES_MAX: u64 = 4 << 20;
 type Socket = WebSocketStream<CountingIo<TokioIo<Upgraded>>>;
 
 /// Runs a session until its connection is closed.
-pub async fn run(
-    upgraded: Upgraded,
-    server: Arc<ServerState>,
-    slot: SessionSlot,
-    connection: Arc<Connection>,
-    authenticated: bool,
-) {
+pub async fn run(upgraded: Upgraded, server: Arc<ServerState>, opened: Opened) {
     let bytes_max = server.settings.message_len_max();
     let write_buffer = usize::try_from(server.settings.write_buffer_bytes).unwrap_or(bytes_max);
     let config = WebSocketConfig::default()
@@ -80,7 +76,7 @@ pub async fn run(
         .max_write_buffer_size(write_buffer + 2 * bytes_max)
         .max_message_size(Some(bytes_max))
         .max_frame_size(Some(bytes_max));
-    let authenticated = Arc::new(AtomicBool::new(authenticated));
+    let authenticated = Arc::new(AtomicBool::new(opened.authenticated));
     let unauthenticated_bytes_max = server.settings.unauthenticated_bytes_max;
     let usage = server.memory_budget.session_usage();
     let io = CountingIo::new(
@@ -90,9 +86,40 @@ pub async fn run(
         usage.clone(),
     );
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    SessionTasks::start(socket, server, slot, connection, authenticated, usage)
+    SessionTasks::start(socket, server, opened, authenticated, usage)
         .finish()
         .await;
+}
+
+/// Where a session's messages wait, by what it speaks.
+enum Inbox {
+    Requests(mpsc::Sender<QueuedRequest>),
+    Mcp(mpsc::Sender<QueuedMessage>),
+}
+
+impl Inbox {
+    /// Starts the task that takes from it.
+    fn start(dialect: Dialect, session: &Arc<Session>, len_max: usize) -> (Self, JoinHandle<()>) {
+        match dialect {
+            Dialect::Native => {
+                let (sender, requests) = mpsc::channel(len_max);
+                let worker = tokio::spawn(execute_in_order(session.clone(), requests));
+                (Self::Requests(sender), worker)
+            }
+            Dialect::Mcp => {
+                let (sender, messages) = mpsc::channel(len_max);
+                let worker = tokio::spawn(mcp::answer(session.clone(), messages));
+                (Self::Mcp(sender), worker)
+            }
+        }
+    }
+
+    async fn take(&self, session: &Session, text: Utf8Bytes) -> Result<(), SessionClosed> {
+        match self {
+            Self::Requests(requests) => session.on_text(text, requests).await,
+            Self::Mcp(messages) => session.on_mcp_text(text, messages).await,
+        }
+    }
 }
 
 /// A running session: its tasks and the ends of their channels.
@@ -105,7 +132,7 @@ struct SessionTasks {
     /// Cancelled when another client has taken the session slot.
     displaced: CancellationToken,
     worker: JoinHandle<()>,
-    work: mpsc::Sender<QueuedRequest>,
+    work: Inbox,
     close_message: oneshot::Sender<CloseMessage>,
     unanswered: Arc<AtomicU64>,
 }
@@ -114,26 +141,18 @@ impl SessionTasks {
     fn start(
         socket: Socket,
         server: Arc<ServerState>,
-        slot: SessionSlot,
-        connection: Arc<Connection>,
+        opened: Opened,
         authenticated: Arc<AtomicBool>,
         usage: Arc<SessionUsage>,
     ) -> Self {
-        let displaced = slot.displaced();
+        let (displaced, dialect) = (opened.slot.displaced(), opened.dialect);
         let unanswered = Arc::<AtomicU64>::default();
         let in_flight_max = usize::try_from(server.settings.in_flight_max).unwrap_or(1);
         let (outbox, writer, close_message) =
             outbox(writer_config(&server), unanswered.clone(), usage.clone());
         let (mut sink, stream) = socket.split();
         let written = CancellationToken::new();
-        let session = Arc::new(Session::new(
-            server,
-            slot,
-            connection,
-            authenticated,
-            outbox,
-            usage,
-        ));
+        let session = Arc::new(Session::new(server, opened, authenticated, outbox, usage));
         let writer = tokio::spawn({
             let ended = written.clone().drop_guard();
             async move {
@@ -142,8 +161,7 @@ impl SessionTasks {
                 (sink, written)
             }
         });
-        let (work, requests) = mpsc::channel(in_flight_max);
-        let worker = tokio::spawn(execute_in_order(session.clone(), requests));
+        let (work, worker) = Inbox::start(dialect, &session, in_flight_max);
         Self {
             session,
             stream,
@@ -208,8 +226,12 @@ impl SessionTasks {
 
     async fn wait_for_end(&mut self) -> SessionEnd {
         let session = &self.session;
-        // The greeting is the first message, even when the server stops already.
-        if session.send(session.greeting()).await.is_err() {
+        // The greeting is the first message, even when the server stops already. MCP has none.
+        let greeted = match &self.work {
+            Inbox::Requests(_) => session.send(session.greeting()).await,
+            Inbox::Mcp(_) => Ok(()),
+        };
+        if greeted.is_err() {
             return SessionEnd::Broken;
         }
         tokio::select! {
@@ -300,7 +322,7 @@ async fn auth_deadline(session: &Session) {
 async fn read(
     session: &Session,
     stream: &mut SplitStream<Socket>,
-    work: &mpsc::Sender<QueuedRequest>,
+    work: &Inbox,
     unanswered: &AtomicU64,
 ) -> SessionEnd {
     loop {
@@ -321,7 +343,7 @@ async fn read(
                 let _ = timeout(LINGER, stream.next()).await;
                 return SessionEnd::Left;
             }
-            Some(Ok(Message::Text(text))) => session.on_text(text, work).await,
+            Some(Ok(Message::Text(text))) => work.take(session, text).await,
             Some(Ok(Message::Binary(_))) => {
                 session.usage.message_complete();
                 session.refuse_binary().await

@@ -17,16 +17,18 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{
     ErrorKind, RefusalReason, ServerState, SessionSlot,
     auth::Bearer,
+    mcp::client::SESSION_HEADER,
     peer::{Connection, Peer},
     problem::HttpProblem,
     refusals::RefusalSource,
-    sub_protocol::{self, SubProtocolOffer},
+    sub_protocol::{Dialect, SubProtocolOffer},
 };
 
 mod admit;
 mod close;
 mod connection;
 mod dispatch;
+mod mcp;
 mod methods;
 mod outbox;
 mod session;
@@ -34,8 +36,7 @@ mod tails;
 
 /// `GET /ws`, `GET /ws/mcp`: checks the token and takes a session slot, then begins a session.
 ///
-/// The only sub-protocol that is ever selected is `cc-executor`, if the client offers it; a client that
-/// offers `mcp` gets the same session.
+/// A client that offers the sub-protocol `mcp`, and not `cc-executor`, gets a session of MCP.
 pub async fn upgrade(
     State(server): State<Arc<ServerState>>,
     Extension(connection): Extension<Arc<Connection>>,
@@ -61,6 +62,15 @@ fn accept(
     let accept = accept_key(request.headers())?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(not_an_upgrade)?;
+    let dialect = offer.dialect();
+    if dialect == Dialect::Mcp && !authenticated {
+        server
+            .refusals
+            .report(connection.peer, RefusalReason::NoToken);
+        let message = "send the token as Authorization: Bearer; MCP has no other way";
+        return Err(HttpProblem::new(ErrorKind::Unauthenticated, message));
+    }
+    let mcp_session = session_name(request.headers());
     if server.stopping.is_cancelled() {
         return Err(HttpProblem::new(
             ErrorKind::Unavailable,
@@ -76,15 +86,44 @@ fn accept(
         // The session keeps the connection and its slot.
         match upgrade.await {
             Ok(upgraded) => {
-                connection::run(upgraded, server, slot, connection, authenticated).await
+                let opened = Opened {
+                    slot,
+                    connection,
+                    authenticated,
+                    dialect,
+                    mcp_session,
+                };
+                connection::run(upgraded, server, opened).await
             }
             Err(error) => tracing::debug!(%error, "a client left during the upgrade"),
         }
     });
-    Ok(switching_protocols(&accept, offer.is_ours))
+    Ok(switching_protocols(&accept, offer.selected))
 }
 
-/// Whether the token is among the sub-protocols. It is refused if `cc-executor` is not beside it: a browser
+/// A session that is about to begin.
+struct Opened {
+    slot: SessionSlot,
+    connection: Arc<Connection>,
+    authenticated: bool,
+    dialect: Dialect,
+    /// The session's name for MCP.
+    mcp_session: String,
+}
+
+/// The name of an MCP session: the client's, which it sends again when it reconnects, or a new one.
+fn session_name(headers: &HeaderMap) -> String {
+    const NAME_BYTES_MAX: usize = 200;
+    let name = headers
+        .get(SESSION_HEADER)
+        .and_then(|name| name.to_str().ok());
+    match name.filter(|name| (1..=NAME_BYTES_MAX).contains(&name.len())) {
+        Some(name) => name.to_owned(),
+        None => uuid::Uuid::now_v7().to_string(),
+    }
+}
+
+/// Whether the token is among the sub-protocols. It is refused if `cc-executor` or `mcp` is not beside it: a browser
 /// fails an upgrade in which none of its sub-protocols is selected, and the token is never sent back.
 fn check_sub_protocol(
     server: &ServerState,
@@ -102,9 +141,9 @@ fn check_sub_protocol(
                 "the token is wrong",
             ))
         }
-        Bearer::Right if !offer.is_ours => {
+        Bearer::Right if offer.selected.is_none() => {
             server.refusals.report(peer, RefusalReason::SubProtocol);
-            let message = "offer the sub-protocol cc-executor beside the token";
+            let message = "offer the sub-protocol cc-executor or mcp beside the token";
             Err(HttpProblem::new(ErrorKind::InvalidRequest, message))
         }
         Bearer::Right => Ok(true),
@@ -162,7 +201,7 @@ fn accept_key(headers: &HeaderMap) -> Result<String, HttpProblem> {
         .ok_or_else(not_an_upgrade)
 }
 
-fn switching_protocols(accept: &str, is_ours: bool) -> Response {
+fn switching_protocols(accept: &str, selected: Option<&'static str>) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -171,8 +210,8 @@ fn switching_protocols(accept: &str, is_ours: bool) -> Response {
     if let Ok(accept) = HeaderValue::from_str(accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if is_ours {
-        let name = HeaderValue::from_static(sub_protocol::NAME);
+    if let Some(name) = selected {
+        let name = HeaderValue::from_static(name);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
     }
     response

@@ -59,7 +59,8 @@ pub struct CloseMessage {
 }
 
 /// The session is over: nothing is sent any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the session has ended")]
 pub struct SessionClosed;
 
 /// Where a session's messages are queued. Cheap to clone.

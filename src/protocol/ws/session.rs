@@ -11,6 +11,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Opened,
     outbox::{Outbox, QueuedReply, SessionClosed},
     tails::Tails,
 };
@@ -44,6 +45,8 @@ pub struct Session {
     pub connection: Arc<Connection>,
     pub(super) authenticated: Arc<AtomicBool>,
     slot: SessionSlot,
+    /// Its name for MCP: one that a client sends again when it reconnects.
+    pub mcp_session: String,
     pub(super) in_flight: Arc<Semaphore>,
     last_received_at: Mutex<Instant>,
     /// Cancelled when the session ends, also by a task that finds that it cannot go on.
@@ -54,8 +57,7 @@ impl Session {
     /// A session that has just begun; it sets `authenticated` when the client has shown the token.
     pub fn new(
         server: Arc<ServerState>,
-        slot: SessionSlot,
-        connection: Arc<Connection>,
+        opened: Opened,
         authenticated: Arc<AtomicBool>,
         outbox: Outbox,
         usage: Arc<SessionUsage>,
@@ -72,9 +74,10 @@ impl Session {
             ),
             usage,
             rate_limiter: RateLimiter::new(server.fair_queue.clone(), &server.settings),
-            connection,
+            connection: opened.connection,
             authenticated,
-            slot,
+            slot: opened.slot,
+            mcp_session: opened.mcp_session,
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
             last_received_at: Mutex::new(Instant::now()),
             over,

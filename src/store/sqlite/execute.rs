@@ -3,7 +3,7 @@
 //! `writer` forms the batches and commits them.
 
 use super::{
-    attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, nodes, outputs,
+    attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, outputs,
     queues, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
@@ -54,6 +54,18 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         Write::SetQueue(change) => WriteResult::QueueSet(queues::set(batch.conn, change).await?),
         Write::DeleteQueue(name) => {
             WriteResult::QueueDeleted(queues::delete(batch.conn, name).await?)
+        }
+        Write::SaveMcpSession { id, opening } => {
+            mcp::save_session(batch.conn, id, opening).await?;
+            WriteResult::Done
+        }
+        Write::DeleteMcpSession(id) => {
+            mcp::delete_session(batch.conn, id).await?;
+            WriteResult::Done
+        }
+        Write::McpAnswered(job) => {
+            mcp::set_answered(batch.conn, *job).await?;
+            WriteResult::Done
         }
         Write::Paused(report) => WriteResult::Fenced(attempts::paused(batch, report).await?),
         Write::StopRefused(report) => {

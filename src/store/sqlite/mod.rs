@@ -16,6 +16,7 @@ pub(super) mod jobs;
 pub(super) mod keys;
 pub(super) mod list;
 pub(super) mod long_path;
+pub(super) mod mcp;
 pub(super) mod nodes;
 pub(super) mod open;
 pub(super) mod outputs;

@@ -1,0 +1,64 @@
+//! What MCP clients must find again after a restart: their sessions, and the jobs of lost replies.
+
+use super::{Error, Executor};
+use crate::{
+    job::{Job, JobNumber, JobSpec, JobState},
+    store::ListFilter,
+    supervisor,
+};
+
+/// Most live jobs of one client among which an equal one is looked for, the newest.
+const LIVE_JOBS_MAX: u32 = 200;
+
+impl Executor {
+    /// Stores the opening of a session, JSON.
+    pub async fn save_mcp_session(&self, id: &str, opening: String) -> Result<(), Error> {
+        let stored = self.inner.store.save_mcp_session(id.to_owned(), opening);
+        Ok(stored.await?)
+    }
+
+    /// Forgets a session.
+    pub async fn delete_mcp_session(&self, id: &str) -> Result<(), Error> {
+        Ok(self.inner.store.delete_mcp_session(id.to_owned()).await?)
+    }
+
+    /// The opening of a session, JSON; `None` if there is no such session.
+    pub async fn mcp_session(&self, id: &str) -> Result<Option<String>, Error> {
+        Ok(self.inner.store.mcp_session(id).await?)
+    }
+
+    /// Stores that the submitter of this job has been told about it.
+    pub async fn set_mcp_answered(&self, job: JobNumber) -> Result<(), Error> {
+        Ok(self.inner.store.set_mcp_answered(job).await?)
+    }
+
+    /// The newest live job that has the same command and directory as `spec` and the label
+    /// `(key, value)`, and whose submitter may not know of it.
+    pub async fn unanswered_run(
+        &self,
+        spec: &JobSpec,
+        (key, value): (&str, &str),
+    ) -> Result<Option<Job>, Error> {
+        let live = ListFilter {
+            states: JobState::ALL
+                .into_iter()
+                .filter(|state| !state.is_final())
+                .collect(),
+            labels: [(key.to_owned(), value.to_owned())].into(),
+            limit: LIVE_JOBS_MAX,
+            ..ListFilter::default()
+        };
+        for job in self.list(live).await?.jobs {
+            if is_same(&job.spec, spec) && !self.inner.store.is_mcp_answered(job.number).await? {
+                return Ok(Some(job));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether both run the same command in the same directory.
+fn is_same(stored: &JobSpec, new: &JobSpec) -> bool {
+    let cwd = new.cwd.as_deref().unwrap_or_else(|| supervisor::home());
+    stored.command == new.command && stored.cwd.as_deref() == Some(cwd)
+}

@@ -1,0 +1,179 @@
+//! The client of an MCP request, as far as the request tells: its name and session, and which call of
+//! which conversation this is.
+
+use axum::http::request::Parts;
+use rmcp::{RoleServer, service::RequestContext};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Header that names a session over HTTP, and at the upgrade of a WebSocket.
+pub const SESSION_HEADER: &str = "mcp-session-id";
+/// Longest text of a client that becomes a label, bytes.
+const LABEL_BYTES_MAX: usize = 200;
+/// Keys of `_meta` under which agents send the id of a tool call.
+const CALL_KEYS: [&str; 3] = ["claudecode/toolUseId", "callId", "toolCallId"];
+/// Keys of `_meta` under which agents send the id of a conversation.
+const THREAD_KEYS: [&str; 3] = ["threadId", "claudecode/sessionId", "conversationId"];
+
+/// The session of a request that comes over a WebSocket; an extension of its message.
+#[derive(Debug, Clone)]
+pub struct WsSession(pub String);
+
+/// Marks a message of a client on the Unix socket, whose user is the server's own.
+#[derive(Debug, Clone, Copy)]
+pub struct TrustedSocket;
+
+/// The client of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// The program's name, such as `claude-code`.
+    pub name: String,
+    /// The program's version.
+    pub version: Option<String>,
+    /// The session, where the client has one.
+    pub session: Option<String>,
+    /// The id that the agent gave to the tool call.
+    pub call: Option<String>,
+    /// The id of the conversation.
+    pub thread: Option<String>,
+    /// The id of the JSON-RPC request, unique in its session.
+    pub request: String,
+    /// The trace that the call is part of (W3C Trace Context): `traceparent` and `tracestate`.
+    pub trace: Option<(String, Option<String>)>,
+}
+
+impl Client {
+    /// The client of this request.
+    pub fn of(context: &RequestContext<RoleServer>) -> Self {
+        let info = context.client_info();
+        let meta = &context.meta.0;
+        let text = |keys: &[&str]| {
+            let found = keys.iter().find_map(|key| meta.get(*key));
+            found.and_then(Value::as_str).map(str::to_owned)
+        };
+        let trace = meta.get_traceparent().map(|parent| {
+            let state = meta.get_tracestate().map(str::to_owned);
+            (parent.to_owned(), state)
+        });
+        Self {
+            name: info
+                .as_ref()
+                .map_or_else(|| "unknown".to_owned(), |info| info.name.clone()),
+            version: info.map(|info| info.version),
+            session: session(context),
+            call: text(&CALL_KEYS),
+            thread: text(&THREAD_KEYS),
+            request: context.id.to_string(),
+            trace,
+        }
+    }
+
+    /// What a job keeps of its client.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let values = [
+            ("mcp.client", Some(&self.name)),
+            ("mcp.client_version", self.version.as_ref()),
+            ("mcp.call", self.call.as_ref()),
+            ("mcp.thread", self.thread.as_ref()),
+            ("mcp.session", self.session.as_ref()),
+            ("traceparent", self.trace.as_ref().map(|(parent, _)| parent)),
+        ];
+        let present = values.into_iter().filter_map(|(key, value)| {
+            let value = value.filter(|value| !value.is_empty())?;
+            Some((key.to_owned(), bounded(value)))
+        });
+        present.collect()
+    }
+
+    /// The variables that hand the trace to the process (`TRACEPARENT`, `TRACESTATE`).
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let Some((parent, state)) = &self.trace else {
+            return BTreeMap::new();
+        };
+        let mut variables = BTreeMap::from([("TRACEPARENT".to_owned(), parent.clone())]);
+        if let Some(state) = state {
+            variables.insert("TRACESTATE".to_owned(), state.clone());
+        }
+        variables
+    }
+
+    /// Names the call, so that the same call that arrives twice is recognised: the agent's id of it, or
+    /// the request's id, within the session. `None` if neither is unique.
+    pub fn call_key(&self) -> Option<String> {
+        let scope = match (&self.session, &self.thread) {
+            (Some(session), _) => session.clone(),
+            (None, Some(thread)) => format!("{}/{thread}", self.name),
+            (None, None) => self.name.clone(),
+        };
+        match (&self.call, &self.session) {
+            (Some(call), _) => Some(format!("{scope}/{call}")),
+            (None, Some(_)) => Some(format!("{scope}/#{}", self.request)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// The session that the request names.
+fn session(context: &RequestContext<RoleServer>) -> Option<String> {
+    if let Some(WsSession(session)) = context.extensions.get() {
+        return Some(session.clone());
+    }
+    let parts = context.extensions.get::<Parts>()?;
+    let header = parts.headers.get(SESSION_HEADER)?;
+    header.to_str().ok().map(str::to_owned)
+}
+
+/// The text, cut so that it may be the value of a label.
+pub fn bounded(text: &str) -> String {
+    let end = text.floor_char_boundary(LABEL_BYTES_MAX);
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> Client {
+        Client {
+            name: "agent".into(),
+            version: None,
+            session: None,
+            call: None,
+            thread: None,
+            request: "7".into(),
+            trace: None,
+        }
+    }
+
+    #[test]
+    fn a_call_is_named_within_its_session() {
+        let with = |session: Option<&str>, call: Option<&str>| {
+            Client {
+                session: session.map(str::to_owned),
+                call: call.map(str::to_owned),
+                ..client()
+            }
+            .call_key()
+        };
+        assert_eq!(with(None, None), None);
+        assert_eq!(with(Some("s"), None).as_deref(), Some("s/#7"));
+        assert_eq!(with(Some("s"), Some("c")).as_deref(), Some("s/c"));
+        assert_eq!(with(None, Some("c")).as_deref(), Some("agent/c"));
+    }
+
+    #[test]
+    fn labels_say_what_is_known_and_are_bounded() {
+        let client = Client {
+            call: Some("ä".repeat(150)),
+            version: Some(String::new()),
+            trace: Some(("00-1".into(), None)),
+            ..client()
+        };
+        let labels = client.labels();
+        assert_eq!(labels["mcp.client"], "agent");
+        assert_eq!(labels["mcp.call"], "ä".repeat(100));
+        assert_eq!(labels["traceparent"], "00-1");
+        assert_eq!(labels.len(), 3);
+        assert_eq!(client.environment()["TRACEPARENT"], "00-1");
+    }
+}

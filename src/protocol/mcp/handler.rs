@@ -1,0 +1,201 @@
+//! Answers the requests of MCP through the official SDK: what the server is, its tools, tasks, resources
+//! and prompts.
+
+use std::sync::{Arc, Mutex};
+
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{
+        CallToolRequestParams, CallToolResponse, CancelTaskParams, CreateTaskResult,
+        CustomNotification, GetPromptRequestParams, GetPromptResponse, GetTaskParams,
+        GetTaskResult, Implementation, ListPromptsResult, ListResourceTemplatesResult,
+        ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+        ReadResourceResponse, ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
+    },
+    service::{NotificationContext, RequestContext},
+};
+
+use super::{
+    client::{Client, TrustedSocket},
+    prompts,
+    reply::{self, NextCall, Reply},
+    resources, tasks, texts,
+    tools::{self, Call, ClientPlace, ToolRow},
+};
+use crate::{
+    protocol::{ServerState, caller::Caller, jsonrpc::error::Refusal},
+    sys::lock,
+};
+
+/// The notification with which the command line says where its client runs.
+const CALLER_NOTIFICATION: &str = "notifications/cc-executor/caller";
+
+/// Answers the requests of one session; of one request where the client has no session.
+#[derive(Debug)]
+pub struct McpHandler {
+    caller: Caller,
+    place: Mutex<Option<Arc<ClientPlace>>>,
+}
+
+impl McpHandler {
+    /// The handler of a new session.
+    pub fn new(server: Arc<ServerState>) -> Self {
+        Self {
+            caller: Caller::new(server, "mcp"),
+            place: Mutex::new(None),
+        }
+    }
+
+    async fn call(&self, tool: &ToolRow, call: Call<'_>) -> CallToolResponse {
+        let reply = (tool.execute)(call).await;
+        let reply = reply.unwrap_or_else(|refusal| Reply::refused(&refusal, &next(tool, &refusal)));
+        match reply {
+            Reply::Text { text, is_error } => reply::result(text, is_error).into(),
+            Reply::Task(job) => CallToolResponse::Task(CreateTaskResult::new(tasks::of(&job))),
+        }
+    }
+}
+
+/// A call that works, after one that was refused.
+fn next(tool: &ToolRow, refusal: &Refusal) -> NextCall {
+    match refusal.kind {
+        crate::protocol::ErrorKind::NotFound => {
+            NextCall::new("list_jobs", serde_json::json!({"limit": 10}))
+        }
+        _ => tool.example_call(),
+    }
+}
+
+impl ServerHandler for McpHandler {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_resources()
+            .enable_prompts()
+            .enable_tasks()
+            .build();
+        let version = env!("CARGO_PKG_VERSION");
+        ServerConfig::new(capabilities)
+            .with_server_info(Implementation::new("cc-executor", version))
+            .with_instructions(texts::INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(tools::listed()))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        ToolRow::named(name).map(ToolRow::listed)
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(tool) = ToolRow::named(&request.name) else {
+            let message = format!(
+                "there is no tool {:?}; the tools are {}",
+                reply::shortened(&request.name),
+                ToolRow::names()
+            );
+            return Err(ErrorData::invalid_params(message, None));
+        };
+        let takes_tasks = context
+            .client_capabilities()
+            .is_some_and(|declared| declared.supports_tasks());
+        let call = Call {
+            caller: &self.caller,
+            client: Client::of(&context),
+            place: lock(&self.place).clone(),
+            arguments: request.arguments.unwrap_or_default(),
+            context: &context,
+            takes_tasks,
+        };
+        Ok(self.call(tool, call).await)
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        tasks::get(&self.caller, &request.task_id, &context).await
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::update(&self.caller, &request.task_id, request.input_responses).await
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::cancel(&self.caller, &request.task_id).await
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        resources::list(&self.caller).await
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(resources::templates())
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let result = resources::read(&self.caller, &request.uri, &context).await?;
+        Ok(ReadResourceResponse::Complete(result))
+    }
+
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Ok(prompts::list())
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let result = prompts::get(&request.name, request.arguments.unwrap_or_default())?;
+        Ok(GetPromptResponse::Complete(result))
+    }
+
+    async fn on_custom_notification(
+        &self,
+        notification: CustomNotification,
+        context: NotificationContext<RoleServer>,
+    ) {
+        let is_trusted = context.extensions.get::<TrustedSocket>().is_some();
+        if notification.method == CALLER_NOTIFICATION && is_trusted {
+            let place = notification
+                .params
+                .and_then(|params| serde_json::from_value(params).ok());
+            *lock(&self.place) = place.map(Arc::new);
+        }
+    }
+}

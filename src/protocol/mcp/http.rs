@@ -1,0 +1,253 @@
+//! MCP over HTTP: `/mcp`, Streamable HTTP. The guard of all routes has checked Host and Origin; here are the
+//! token, the bound of a message, and errors that say what to do. The SDK does the rest.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes, HttpBody},
+    extract::{Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use rmcp::{
+    ServerHandler,
+    transport::{StreamableHttpServerConfig, StreamableHttpService},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    handler::McpHandler,
+    sessions::{self, Sessions, StoredSessions},
+};
+use crate::protocol::{
+    ErrorKind, RefusalReason, ServerState,
+    jsonrpc::{envelope, error::Refusal},
+    peer::Connection,
+    problem::HttpProblem,
+};
+
+/// How long calls may still be answered when the server stops; then their streams end.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// Makes the route `/mcp` of a server. Tests of the interface add tools of their own to it.
+#[derive(Debug, Clone, Copy)]
+pub struct McpRoutes(pub fn(Arc<ServerState>) -> Router);
+
+impl Default for McpRoutes {
+    fn default() -> Self {
+        Self(routes)
+    }
+}
+
+/// Cancelled when the client of a request has left before it had the whole answer.
+#[derive(Debug, Clone)]
+pub struct ClientLeft(pub CancellationToken);
+
+/// The route `/mcp`.
+pub fn routes(server: Arc<ServerState>) -> Router {
+    let handler_server = server.clone();
+    mount(server, move || McpHandler::new(handler_server.clone()))
+}
+
+/// The route `/mcp` with another handler: `handler` makes one for each session.
+pub fn mount<H: ServerHandler>(
+    server: Arc<ServerState>,
+    handler: impl Fn() -> H + Send + Sync + 'static,
+) -> Router {
+    let mut config = StreamableHttpServerConfig::default()
+        .disable_allowed_hosts()
+        .disable_allowed_origins()
+        .with_max_request_body_bytes(server.settings.message_len_max())
+        .with_cancellation_token(ended(&server));
+    config.session_store = Some(Arc::new(StoredSessions(server.clone())));
+    let sessions = Arc::new(Sessions::new(server.clone()));
+    let service = StreamableHttpService::new(move || Ok(handler()), sessions, config);
+    Router::new()
+        .route("/mcp", any(answer::<H>))
+        .with_state(Interface { server, service })
+}
+
+/// Cancelled a while after the server begins to stop.
+fn ended(server: &ServerState) -> CancellationToken {
+    let (ended, stopping) = (CancellationToken::new(), server.stopping.clone());
+    let cancelled = ended.clone();
+    server.tasks.spawn(async move {
+        stopping.cancelled().await;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the time that calls have to be answered"
+        )]
+        tokio::time::sleep(FINISH_TIMEOUT).await;
+        cancelled.cancel();
+    });
+    ended
+}
+
+/// The server and the SDK's service.
+struct Interface<H> {
+    server: Arc<ServerState>,
+    service: StreamableHttpService<H, Sessions>,
+}
+
+impl<H> Clone for Interface<H> {
+    fn clone(&self) -> Self {
+        Self {
+            server: self.server.clone(),
+            service: self.service.clone(),
+        }
+    }
+}
+
+async fn answer<H: ServerHandler>(
+    State(Interface { server, service }): State<Interface<H>>,
+    Extension(connection): Extension<Arc<Connection>>,
+    request: Request,
+) -> Response {
+    if let Err(problem) = check(&server, &connection, &request) {
+        return unauthorized(problem.into_response());
+    }
+    let left = CancellationToken::new();
+    let bytes_max = server.settings.message_len_max();
+    let is_json = request.method() == Method::POST;
+    let (mut request, sent) = match read(request, bytes_max).await {
+        Ok(read) => read,
+        Err(refused) => return refused,
+    };
+    request.extensions_mut().insert(ClientLeft(left.clone()));
+    let (response, full) = sessions::admitted(connection.peer, service.handle(request)).await;
+    if let Some(full) = full {
+        server
+            .refusals
+            .report(connection.peer, RefusalReason::Sessions);
+        let detail = format!("there are too many sessions ({}); try again later", full.0);
+        return HttpProblem::new(ErrorKind::LimitExceeded, detail)
+            .with_status(StatusCode::SERVICE_UNAVAILABLE)
+            .into_response();
+    }
+    if is_json && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE && !sent.is_empty() {
+        return malformed(&sent);
+    }
+    response.map(|body| {
+        Body::new(Watched {
+            body,
+            left: Some(left),
+        })
+    })
+}
+
+fn check(
+    server: &ServerState,
+    connection: &Connection,
+    request: &Request,
+) -> Result<(), HttpProblem> {
+    if !server.authenticated(connection.peer, request.headers())? {
+        server
+            .refusals
+            .report(connection.peer, RefusalReason::NoToken);
+        let detail = "send the token as Authorization: Bearer; it is in the file `token` of the server's \
+                      data directory";
+        return Err(HttpProblem::new(ErrorKind::Unauthenticated, detail));
+    }
+    if server.stopping.is_cancelled() {
+        return Err(HttpProblem::new(
+            ErrorKind::Unavailable,
+            "the server is stopping",
+        ));
+    }
+    Ok(())
+}
+
+/// A 401 names its scheme (RFC 9110, 11.6.1).
+fn unauthorized(mut response: Response) -> Response {
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    response
+}
+
+/// The request with its body in memory, and the body once more.
+async fn read(request: Request, bytes_max: usize) -> Result<(Request, Bytes), Response> {
+    let (parts, body) = request.into_parts();
+    let bytes = axum::body::to_bytes(body, bytes_max).await.map_err(|_| {
+        let message = format!(
+            "the message is longer than {bytes_max} bytes; write the data to a file and pass its path"
+        );
+        error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &Refusal::limit("message_bytes_max", message),
+        )
+    })?;
+    let request = Request::from_parts(parts, Body::from(bytes.clone()));
+    Ok((request, bytes))
+}
+
+/// The answer to a body that is no message.
+fn malformed(body: &[u8]) -> Response {
+    let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(body);
+    let refusal = match parsed {
+        Err(wrong) => Refusal::new(
+            ErrorKind::ParseError,
+            format!("the body is no JSON: {wrong}"),
+        ),
+        Ok(_) => Refusal::new(
+            ErrorKind::InvalidRequest,
+            "the body must be one JSON-RPC 2.0 message of MCP, with Content-Type: application/json",
+        ),
+    };
+    error(StatusCode::BAD_REQUEST, &refusal)
+}
+
+/// An error that answers no request in particular.
+fn error(status: StatusCode, refusal: &Refusal) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    let body = envelope::error(None, refusal);
+    (status, [(header::CONTENT_TYPE, json)], body).into_response()
+}
+
+/// A response's body; dropped before its end if the client leaves.
+struct Watched<B> {
+    body: B,
+    left: Option<CancellationToken>,
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<B::Data>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None)) {
+            self.left = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Watched<B> {
+    fn drop(&mut self) {
+        if let Some(left) = self.left.take() {
+            left.cancel();
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Finds the job that an argument means: a number, an id (which is a task's id, too), a name, or `last`.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    executor::{Executor, ListFilter},
+    job::JobRef,
+    protocol::{
+        ErrorKind,
+        jsonrpc::{error::Refusal, params::job_ref},
+    },
+};
+
+/// What an argument that names a job may be.
+const NOT_A_JOB: &str = "must be a job's number, its id, its name or \"last\"";
+
+/// The job under `key`.
+pub async fn required(
+    executor: &Executor,
+    arguments: &Map<String, Value>,
+    key: &str,
+) -> Result<JobRef, Refusal> {
+    match arguments.get(key).filter(|value| !value.is_null()) {
+        Some(value) => resolve(executor, key, value).await,
+        None => Err(Refusal::params(key, &format!("missing; it {NOT_A_JOB}"))),
+    }
+}
+
+/// The jobs under `key`: a list, or a single one.
+pub async fn several(
+    executor: &Executor,
+    arguments: &Map<String, Value>,
+    key: &str,
+    max: usize,
+) -> Result<Vec<JobRef>, Refusal> {
+    let values = match arguments.get(key) {
+        Some(Value::Array(values)) if !values.is_empty() => values.as_slice(),
+        Some(value @ (Value::String(_) | Value::Number(_))) => std::slice::from_ref(value),
+        _ => return Err(Refusal::params(key, "must be a list of at least one job")),
+    };
+    if values.len() > max {
+        let message = format!("{key}: at most {max} in one call");
+        return Err(Refusal::limit("mcp_jobs_max", message));
+    }
+    let mut jobs = Vec::with_capacity(values.len());
+    for value in values {
+        jobs.push(resolve(executor, key, value).await?);
+    }
+    Ok(jobs)
+}
+
+async fn resolve(executor: &Executor, key: &str, value: &Value) -> Result<JobRef, Refusal> {
+    if let Some(job) = job_ref(value) {
+        return Ok(job);
+    }
+    let name = value.as_str().filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| Refusal::params(key, NOT_A_JOB))?;
+    let name_filter = (name != "last").then(|| name.to_owned());
+    let filter = ListFilter {
+        name: name_filter,
+        limit: 1,
+        ..ListFilter::default()
+    };
+    let newest = executor.list(filter).await?.jobs.into_iter().next();
+    newest
+        .map(|job| JobRef::Number(job.number))
+        .ok_or_else(|| unknown(key, name))
+}
+
+fn unknown(key: &str, name: &str) -> Refusal {
+    let message = match name {
+        "last" => format!("{key}: there are no jobs yet"),
+        _ => format!("{key}: no job is called {name:?}; list_jobs shows the jobs there are"),
+    };
+    Refusal::new(ErrorKind::NotFound, message)
+}

@@ -1,0 +1,183 @@
+//! The sessions of MCP over HTTP: those in memory have a slot like any session of the server; their openings
+//! are in the database, so a request after a restart finds its session again.
+
+use std::{cell::Cell, collections::HashMap, sync::Arc};
+
+use futures_util::Stream;
+use rmcp::{
+    model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
+    transport::{
+        WorkerTransport,
+        common::server_side_http::{ServerSseMessage, SessionId},
+        streamable_http_server::session::{
+            RestoreOutcome, SessionManager, SessionState, SessionStore, SessionStoreError,
+            local::{LocalSessionManager, LocalSessionManagerError, LocalSessionWorker},
+        },
+    },
+};
+use tokio::sync::Mutex;
+
+use super::super::{ServerState, SessionSlot, limits::session_slots::Full, peer::Peer};
+
+tokio::task_local! {
+    /// The request that may begin a session.
+    static ADMISSION: Admission;
+}
+
+/// The client of a request, and whether the request found no free slot.
+struct Admission {
+    peer: Peer,
+    full: Cell<Option<Full>>,
+}
+
+/// Answers a request that may begin a session; also says whether there was no slot for that.
+pub async fn admitted<T>(peer: Peer, answer: impl Future<Output = T>) -> (T, Option<Full>) {
+    let admission = Admission {
+        peer,
+        full: Cell::new(None),
+    };
+    let answered = async {
+        let answer = answer.await;
+        (answer, ADMISSION.with(|admission| admission.full.get()))
+    };
+    ADMISSION.scope(admission, answered).await
+}
+
+/// Why a session cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Every slot is taken.
+    #[error("there are too many sessions")]
+    Full,
+    /// The SDK reports an error.
+    #[error(transparent)]
+    Local(#[from] LocalSessionManagerError),
+}
+
+/// The sessions in memory.
+#[derive(Debug)]
+pub struct Sessions {
+    server: Arc<ServerState>,
+    local: LocalSessionManager,
+    slots: Mutex<HashMap<SessionId, SessionSlot>>,
+}
+
+impl Sessions {
+    /// No sessions yet.
+    pub fn new(server: Arc<ServerState>) -> Self {
+        Self {
+            server,
+            local: LocalSessionManager::default(),
+            slots: Mutex::default(),
+        }
+    }
+
+    fn take_slot(&self) -> Result<SessionSlot, SessionError> {
+        let slots = &self.server.sessions;
+        let taken = ADMISSION.try_with(|admission| {
+            if admission.peer.is_trusted() {
+                return Ok(slots.take_unix());
+            }
+            slots
+                .take_authenticated()
+                .inspect_err(|full| admission.full.set(Some(*full)))
+        });
+        taken
+            .map_err(|_| SessionError::Full)?
+            .map_err(|_| SessionError::Full)
+    }
+}
+
+impl SessionManager for Sessions {
+    type Error = SessionError;
+    type Transport = WorkerTransport<LocalSessionWorker>;
+
+    async fn create_session(&self) -> Result<(SessionId, Self::Transport), SessionError> {
+        let slot = self.take_slot()?;
+        let (id, transport) = self.local.create_session().await?;
+        self.slots.lock().await.insert(id.clone(), slot);
+        Ok((id, transport))
+    }
+
+    async fn restore_session(
+        &self,
+        id: SessionId,
+    ) -> Result<RestoreOutcome<Self::Transport>, SessionError> {
+        let slot = self.take_slot()?;
+        let restored = self.local.restore_session(id.clone()).await?;
+        if matches!(restored, RestoreOutcome::Restored(_)) {
+            self.slots.lock().await.insert(id, slot);
+        }
+        Ok(restored)
+    }
+
+    async fn initialize_session(
+        &self,
+        id: &SessionId,
+        message: ClientJsonRpcMessage,
+    ) -> Result<ServerJsonRpcMessage, SessionError> {
+        Ok(self.local.initialize_session(id, message).await?)
+    }
+
+    async fn has_session(&self, id: &SessionId) -> Result<bool, SessionError> {
+        Ok(self.local.has_session(id).await?)
+    }
+
+    async fn close_session(&self, id: &SessionId) -> Result<(), SessionError> {
+        self.slots.lock().await.remove(id);
+        Ok(self.local.close_session(id).await?)
+    }
+
+    async fn create_stream(
+        &self,
+        id: &SessionId,
+        message: ClientJsonRpcMessage,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionError> {
+        Ok(self.local.create_stream(id, message).await?)
+    }
+
+    async fn accept_message(
+        &self,
+        id: &SessionId,
+        message: ClientJsonRpcMessage,
+    ) -> Result<(), SessionError> {
+        Ok(self.local.accept_message(id, message).await?)
+    }
+
+    async fn create_standalone_stream(
+        &self,
+        id: &SessionId,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionError> {
+        Ok(self.local.create_standalone_stream(id).await?)
+    }
+
+    async fn resume(
+        &self,
+        id: &SessionId,
+        last_event_id: String,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionError> {
+        Ok(self.local.resume(id, last_event_id).await?)
+    }
+}
+
+/// The openings of sessions, in the database.
+pub struct StoredSessions(pub Arc<ServerState>);
+
+#[async_trait::async_trait]
+impl SessionStore for StoredSessions {
+    async fn load(&self, id: &str) -> Result<Option<SessionState>, SessionStoreError> {
+        let opening = self.0.executor.mcp_session(id).await?;
+        Ok(opening
+            .map(|text| serde_json::from_str(&text))
+            .transpose()?)
+    }
+
+    async fn store(&self, id: &str, state: &SessionState) -> Result<(), SessionStoreError> {
+        let opening = serde_json::to_string(state)?;
+        Ok(self.0.executor.save_mcp_session(id, opening).await?)
+    }
+
+    async fn delete(&self, id: &str) -> Result<(), SessionStoreError> {
+        Ok(self.0.executor.delete_mcp_session(id).await?)
+    }
+}

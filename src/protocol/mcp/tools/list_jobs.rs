@@ -1,0 +1,126 @@
+//! `list_jobs`: one line per job, newest first.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::reply::{self, NextCall, Reply, body_chars},
+    Call, arguments, object,
+};
+use crate::{
+    job::{Command, Job},
+    protocol::{jsonrpc::error::Refusal, methods},
+};
+
+const KEYS: [&str; 8] = [
+    "state",
+    "queue",
+    "name",
+    "labels",
+    "since",
+    "limit",
+    "cursor",
+    "max_chars",
+];
+/// Jobs of an answer if the call does not say.
+const LIMIT_DEFAULT: u64 = 20;
+/// Most jobs that a call may ask for.
+const LIMIT_MAX: u64 = 200;
+/// Longest command in a line, characters.
+const COMMAND_CHARS_MAX: usize = 100;
+
+/// The arguments.
+pub fn schema() -> Value {
+    object(
+        &[],
+        json!({
+            "state": {"description": "one or a list of queued, running, paused, succeeded, failed, cancelled"},
+            "queue": {"type": "string"},
+            "name": {"type": "string"},
+            "labels": {"type": "object"},
+            "since": {"type": "string", "description": "RFC 3339 time of the submission"},
+            "limit": {"type": "integer"},
+            "cursor": {"type": "string"},
+            "max_chars": {"type": "integer"},
+        }),
+    )
+}
+
+/// A call that works.
+pub fn example() -> Value {
+    json!({"state": ["running", "queued"], "limit": 10})
+}
+
+/// Executes the tool.
+pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+    let params = arguments::known(&call, &KEYS)?;
+    let chars = arguments::max_chars(&params)?;
+    let limit = params
+        .number("limit", 1, LIMIT_MAX)?
+        .unwrap_or(LIMIT_DEFAULT);
+    let mut filter: Map<String, Value> = call.arguments.clone();
+    filter.remove("max_chars");
+    filter.insert("limit".to_owned(), limit.into());
+    let filter = methods::list::filter_of(&filter)?;
+    let executor = &call.caller.server.executor;
+    let page = executor.list(filter).await?;
+    let next_of = |last: Option<&Job>, rest: bool| match last {
+        Some(job) if rest => {
+            let mut arguments = call.arguments.clone();
+            arguments.insert("cursor".to_owned(), job.number.to_string().into());
+            NextCall::new("list_jobs", Value::Object(arguments))
+        }
+        Some(_) => {
+            let newest = page.jobs.first().map_or(0, |job| job.number);
+            NextCall::new("read_output", json!({"job": newest}))
+        }
+        None => NextCall::new("run", super::run::example()),
+    };
+    let longest_next = next_of(page.jobs.last(), true);
+    let mut left = body_chars("1000 jobs, newest first; more follow", &longest_next, chars);
+    let mut body = String::new();
+    let mut shown = 0;
+    for job in &page.jobs {
+        let line = line(job);
+        let Some(rest) = left.checked_sub(line.chars().count() + 1) else {
+            break;
+        };
+        left = rest;
+        body.push_str(&line);
+        body.push('\n');
+        shown += 1;
+    }
+    let more = shown < page.jobs.len() || page.next.is_some();
+    let status = match (shown, more) {
+        (0, false) => "no jobs match".to_owned(),
+        (_, false) => format!("{shown} jobs, newest first; these are all"),
+        (_, true) => format!("{shown} jobs, newest first; more follow"),
+    };
+    let next = next_of(page.jobs[..shown].last(), more);
+    Ok(Reply::text(reply::compose(&status, &body, &next, chars)))
+}
+
+/// A job in one line: how it stands, when it was submitted, and what it runs.
+fn line(job: &Job) -> String {
+    let name = job.spec.name.as_deref().map(|name| format!(" [{name}]"));
+    format!(
+        "{}{} {}, submitted {} ago, {} bytes: {}",
+        job.number,
+        name.unwrap_or_default(),
+        reply::outcome(job),
+        reply::age(job.submitted_at),
+        job.output_bytes,
+        command(job)
+    )
+}
+
+fn command(job: &Job) -> String {
+    let text = match &job.spec.command {
+        Command::Shell(text) => text.clone(),
+        Command::Argv(words) => words.join(" "),
+    };
+    let text = crate::escape::visible(&text).to_string();
+    match text.char_indices().nth(COMMAND_CHARS_MAX) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}

@@ -1,0 +1,156 @@
+//! `read_output`: the log of a job from an offset, its last lines, its lines that match, or an excerpt.
+
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        jobs,
+        reply::{self, NextCall, Reply, body_chars},
+    },
+    Call, arguments, job_schema, object, output,
+};
+use crate::{
+    job::{Job, Offset, Stream},
+    protocol::jsonrpc::{error::Refusal, params::Params},
+};
+
+const KEYS: [&str; 7] = [
+    "job",
+    "from",
+    "tail_lines",
+    "max_chars",
+    "grep",
+    "stream",
+    "raw",
+];
+/// Most lines that a call may ask for.
+const TAIL_LINES_MAX: u64 = 10_000;
+
+/// The arguments.
+pub fn schema() -> Value {
+    object(
+        &["job"],
+        json!({
+            "job": job_schema(),
+            "from": {"type": "integer", "description": "byte offset"},
+            "tail_lines": {"type": "integer"},
+            "grep": {"type": "string", "description": "regex"},
+            "stream": {"enum": ["stdout", "stderr", "pty"]},
+            "raw": {"type": "boolean"},
+            "max_chars": {"type": "integer"},
+        }),
+    )
+}
+
+/// A call that works.
+pub fn example() -> Value {
+    json!({"job": "last", "tail_lines": 50})
+}
+
+/// Executes the tool.
+pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+    let params = arguments::known(&call, &KEYS)?;
+    let chars = arguments::max_chars(&params)?;
+    let streams =
+        [Stream::Stdout, Stream::Stderr, Stream::Pty].map(|stream| (stream.name(), stream));
+    let stream = params.one_of("stream", &streams)?;
+    let raw = params.flag("raw")?.unwrap_or(false);
+    let lines = params.number("tail_lines", 1, TAIL_LINES_MAX)?;
+    let from = params.offset("from")?;
+    let pattern = grep(&params)?;
+    if lines.is_some() && from.is_some() {
+        return Err(params.wrong("tail_lines", "either tail_lines or from, not both"));
+    }
+    let executor = &call.caller.server.executor;
+    let job = jobs::required(executor, &call.arguments, "job").await?;
+    let job = executor.get(job, Default::default()).await?;
+    if from.is_some_and(|from| from > job.output_bytes) {
+        let message = format!("the output has only {} bytes", job.output_bytes);
+        return Err(Refusal::params("from", &message).with("output_bytes", job.output_bytes));
+    }
+    let text = match (pattern, lines, from) {
+        (Some(pattern), ..) => {
+            matches(&call, &job, pattern, from.unwrap_or(0), stream, chars).await?
+        }
+        (None, Some(lines), _) => last_lines(&call, &job, lines, stream, chars).await?,
+        (None, None, Some(from)) => page(&call, &job, from, (stream, raw), chars).await?,
+        (None, None, None) if raw || stream.is_some() => {
+            page(&call, &job, 0, (stream, raw), chars).await?
+        }
+        (None, None, None) => output::report(call.caller, &job, None, 0, chars).await?,
+    };
+    Ok(Reply::text(text))
+}
+
+fn grep(params: &Params<'_>) -> Result<Option<String>, Refusal> {
+    let Some(text) = params.text("grep")? else {
+        return Ok(None);
+    };
+    arguments::compiled(params, "grep", text)?;
+    Ok(Some(text.to_owned()))
+}
+
+/// The output from an offset on, as it was written.
+async fn page(
+    call: &Call<'_>,
+    job: &Job,
+    from: Offset,
+    (stream, raw): (Option<Stream>, bool),
+    chars: usize,
+) -> Result<String, Refusal> {
+    let status = reply::status_line(job);
+    let next = next_page(job, job.output_bytes);
+    let left = body_chars(&status, &next, chars).saturating_sub(60);
+    let page = output::page(call.caller, job, from, stream, raw, left).await?;
+    let range = format!("bytes {from}-{} of {}", page.next_offset, job.output_bytes);
+    let status = format!("{status}, {range}");
+    Ok(reply::compose(
+        &status,
+        &page.text,
+        &next_page(job, page.next_offset),
+        chars,
+    ))
+}
+
+/// The call that reads on, or waits for more.
+fn next_page(job: &Job, next: Offset) -> NextCall {
+    match (next < job.output_bytes, job.state.is_final()) {
+        (true, _) => NextCall::new("read_output", json!({"job": job.number, "from": next})),
+        (false, true) => NextCall::new("list_jobs", json!({"limit": 10})),
+        (false, false) => NextCall::new("wait", json!({"jobs": [job.number], "from": next})),
+    }
+}
+
+async fn last_lines(
+    call: &Call<'_>,
+    job: &Job,
+    lines: u64,
+    stream: Option<Stream>,
+    chars: usize,
+) -> Result<String, Refusal> {
+    let status = reply::status_line(job);
+    let next = next_page(job, job.output_bytes);
+    let left = body_chars(&status, &next, chars);
+    let lines = usize::try_from(lines).unwrap_or(usize::MAX);
+    let body = output::last_lines(call.caller, job, lines, stream, left).await?;
+    Ok(reply::compose(&status, &body, &next, chars))
+}
+
+/// The lines that match, with their offsets.
+async fn matches(
+    call: &Call<'_>,
+    job: &Job,
+    pattern: String,
+    from: Offset,
+    stream: Option<Stream>,
+    chars: usize,
+) -> Result<String, Refusal> {
+    let status = reply::status_line(job);
+    let next = NextCall::new(
+        "search_output",
+        json!({"pattern": pattern, "job": job.number}),
+    );
+    let left = body_chars(&status, &next, chars);
+    let body = output::grep(call.caller, job, &pattern, from, stream, left).await?;
+    Ok(reply::compose(&status, &body, &next, chars))
+}

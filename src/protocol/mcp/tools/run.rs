@@ -1,0 +1,269 @@
+//! `run`: stores a command as a job first, then waits for its end for a while. The job is never bound to
+//! the call.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{
+        client::bounded,
+        reply::{self, NextCall, Reply, is_failure},
+    },
+    Call, arguments, object, output,
+    waiting::{self, Ending},
+};
+use crate::{
+    executor::{Submitted, Until},
+    job::{Job, JobRef, JobSpec},
+    protocol::{
+        ErrorKind,
+        jsonrpc::{error::Refusal, params::Params},
+        methods::submit,
+    },
+};
+
+const KEYS: [&str; 14] = [
+    "command",
+    "argv",
+    "cwd",
+    "env",
+    "wait_s",
+    "until",
+    "timeout_s",
+    "stdin",
+    "interactive",
+    "name",
+    "queue",
+    "max_chars",
+    "idempotency_key",
+    "ask_user",
+];
+
+/// Arguments that are keys of a NewJob with the same meaning.
+const SAME_KEYS: [&str; 5] = ["argv", "cwd", "timeout_s", "stdin", "name"];
+
+/// Label of a job whose prompts the client's user answers.
+pub const ASK_USER_LABEL: &str = "mcp.ask_user";
+/// Label that names the client.
+const CLIENT_LABEL: &str = "mcp.client";
+
+/// The arguments.
+pub fn schema() -> Value {
+    object(
+        &[],
+        json!({
+            "command": {"type": "string", "description": "shell command line"},
+            "argv": {"type": "array", "items": {"type": "string"}, "description": "instead of command"},
+            "cwd": {"type": "string", "description": "absolute directory"},
+            "env": {"type": "object", "additionalProperties": {"type": "string"}},
+            "wait_s": {"type": "number", "description": "0-240, default 10"},
+            "until": {"type": "string", "description": "return when the output matches this regex"},
+            "timeout_s": {"type": "number", "description": "the command is ended after this run time"},
+            "stdin": {"type": "string", "description": "written to stdin, which is then closed"},
+            "interactive": {"type": "boolean", "description": "false: stdin is /dev/null"},
+            "name": {"type": "string"},
+            "queue": {"type": "string"},
+            "max_chars": {"type": "integer", "description": "length of the answer, 200-9500"},
+            "idempotency_key": {"type": "string", "description": "the same key never runs twice"},
+            "ask_user": {"type": "boolean", "description": "a task asks the user when the command waits for input"},
+        }),
+    )
+}
+
+/// A call that works.
+pub fn example() -> Value {
+    json!({"command": "cargo test", "wait_s": 30})
+}
+
+/// What a call asks for besides its job.
+struct Asked {
+    until: Until,
+    wait: std::time::Duration,
+    chars: usize,
+}
+
+/// Executes the tool.
+pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+    let params = arguments::known(&call, &KEYS)?;
+    let asked = Asked {
+        until: match arguments::pattern(&params, "until")? {
+            None => Until::Final,
+            Some(pattern) => Until::Match {
+                pattern,
+                stream: None,
+                from: 0,
+            },
+        },
+        wait: arguments::wait(&call, &params, arguments::WAIT_DEFAULT)?,
+        chars: arguments::max_chars(&params)?,
+    };
+    let new_job = new_job(&call, &params)?;
+    let has_key = params.get("idempotency_key").is_some();
+    let (job, note) = start(&call, new_job, has_key).await?;
+    answer(&call, &job, asked, note).await
+}
+
+/// The NewJob that the arguments mean.
+fn new_job(call: &Call<'_>, params: &Params<'_>) -> Result<Map<String, Value>, Refusal> {
+    let mut job = Map::new();
+    if let Some(command) = params.text("command")? {
+        job.insert("shell".to_owned(), command.into());
+    }
+    for key in SAME_KEYS {
+        if let Some(value) = params.get(key) {
+            job.insert(key.to_owned(), value.clone());
+        }
+    }
+    if !job.contains_key("shell") && !job.contains_key("argv") {
+        let message = "missing; give a shell command line, or argv";
+        return Err(Refusal::params("command", message));
+    }
+    let place = call.place.as_deref();
+    if let Some(place) = place {
+        let default = |key: &str, value: &Option<String>, job: &mut Map<String, Value>| {
+            if let Some(value) = value {
+                job.entry(key).or_insert_with(|| value.clone().into());
+            }
+        };
+        default("cwd", &place.cwd, &mut job);
+        default("umask", &place.umask, &mut job);
+    }
+    job.insert("env".to_owned(), json!(environment(call, params)?));
+    let queue = params.text("queue")?.unwrap_or(JobSpec::INTERACTIVE_QUEUE);
+    job.insert("queue".to_owned(), queue.into());
+    let interactive = params.flag("interactive")?;
+    let ask_user = params.flag("ask_user")?.unwrap_or(false);
+    let has_stdin = params.get("stdin").is_some();
+    let interactive = interactive.unwrap_or(!has_stdin) || ask_user;
+    job.insert("interactive".to_owned(), interactive.into());
+    let mut labels = call.client.labels();
+    if ask_user {
+        labels.insert(ASK_USER_LABEL.to_owned(), "true".to_owned());
+    }
+    job.insert("labels".to_owned(), json!(labels));
+    if let Some(key) = params.text("idempotency_key")? {
+        job.insert("idempotency_key".to_owned(), key.into());
+    }
+    Ok(job)
+}
+
+/// The client's environment, what the call adds, and the trace that it is part of.
+fn environment(call: &Call<'_>, params: &Params<'_>) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut env = call
+        .place
+        .as_deref()
+        .map_or_else(BTreeMap::new, |place| place.env.clone());
+    env.extend(call.client.environment());
+    let Some(value) = params.get("env") else {
+        return Ok(env);
+    };
+    let wrong = || params.wrong("env", "must be an object whose values are strings");
+    for (name, value) in value.as_object().ok_or_else(wrong)? {
+        env.insert(name.clone(), value.as_str().ok_or_else(wrong)?.to_owned());
+    }
+    Ok(env)
+}
+
+/// Stores the job, unless it is one that its client has lost sight of. The note says why nothing was
+/// started.
+async fn start(
+    call: &Call<'_>,
+    mut new_job: Map<String, Value>,
+    has_key: bool,
+) -> Result<(Job, Option<&'static str>), Refusal> {
+    let spec = submit::read(call.caller, &new_job)?;
+    if has_key {
+        let submitted = submit::store(call.caller, spec).await?;
+        let note =
+            (!submitted.created).then_some("not started again, the idempotency key is known");
+        return Ok((submitted.job, note));
+    }
+    let key = call.client.call_key();
+    if let Some(key) = &key {
+        let key = format!("mcp:{key}");
+        new_job.insert("idempotency_key".to_owned(), bounded(&key).into());
+        let keyed = submit::read(call.caller, &new_job)?;
+        let unseen = unanswered(call, &spec).await?;
+        if let Some(job) = unseen.as_ref()
+            && job.spec.idempotency_key != keyed.idempotency_key
+        {
+            return Ok((job.clone(), Some(ALREADY)));
+        }
+        match submit::store(call.caller, keyed).await {
+            Ok(Submitted { job, created }) => return Ok((job, (!created).then_some(ALREADY))),
+            // The client has used the id before, for something else.
+            Err(refusal) if refusal.kind == ErrorKind::Conflict => {}
+            Err(refusal) => return Err(refusal),
+        }
+    } else if let Some(job) = unanswered(call, &spec).await? {
+        return Ok((job, Some(ALREADY)));
+    }
+    Ok((submit::store(call.caller, spec).await?.job, None))
+}
+
+/// Begins the status line where the client has lost sight of its job.
+const ALREADY: &str = "not started again, the first call's reply was lost";
+
+/// The live job that runs the same for the same client, if the reply of its call did not arrive.
+async fn unanswered(call: &Call<'_>, spec: &JobSpec) -> Result<Option<Job>, Refusal> {
+    let client = bounded(&call.client.name);
+    let executor = &call.caller.server.executor;
+    let job = executor
+        .unanswered_run(spec, (CLIENT_LABEL, client.as_str()))
+        .await?;
+    Ok(job.filter(|job| {
+        let same_session = job.spec.labels.get("mcp.session") == call.client.session.as_ref()
+            && call.client.session.is_some();
+        same_session || !call.caller.server.mcp.is_awaited(job.number)
+    }))
+}
+
+/// Waits for a while, and says how it stands.
+async fn answer(
+    call: &Call<'_>,
+    job: &Job,
+    asked: Asked,
+    note: Option<&'static str>,
+) -> Result<Reply, Refusal> {
+    let executor = &call.caller.server.executor;
+    let number = JobRef::Number(job.number);
+    let ending = {
+        let _awaited = call.caller.server.mcp.await_reply(job.number);
+        waiting::wait(call, vec![number], asked.until, asked.wait).await?
+    };
+    let (job, ending_note, is_known) = match ending {
+        Ending::Over(waited) => {
+            let job = waited.jobs.into_iter().next();
+            let job =
+                job.ok_or_else(|| Refusal::new(ErrorKind::NotFound, "the job was deleted"))?;
+            let matched = waited.met && !job.state.is_final();
+            (job, matched.then_some("the output matches"), true)
+        }
+        // Nobody reads this answer: the next call of the same command is told about the job.
+        Ending::Unwanted => (executor.get(number, Default::default()).await?, None, false),
+        Ending::Stopping => {
+            let note = "the server restarts, the job runs on";
+            return Ok(Reply::text(stopping(job, note)));
+        }
+    };
+    if is_known && !job.state.is_final() && call.is_connected() {
+        executor.set_mcp_answered(job.number).await?;
+    }
+    if call.takes_tasks && !job.state.is_final() && ending_note.is_none() {
+        return Ok(Reply::Task(Box::new(job)));
+    }
+    let note = note.or(ending_note);
+    let text = output::report(call.caller, &job, note, 0, asked.chars).await?;
+    Ok(Reply::Text {
+        text,
+        is_error: is_failure(&job),
+    })
+}
+
+/// The answer while the server stops: the output cannot be read any more.
+fn stopping(job: &Job, note: &str) -> String {
+    let next = NextCall::new("wait", json!({"jobs": [job.number], "from": 0}));
+    let status = format!("{note}: {}", reply::status_line(job));
+    reply::compose(&status, "", &next, reply::CHARS_MAX)
+}

@@ -1,0 +1,203 @@
+//! `wait`: waits for jobs and says what has changed.
+
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        jobs,
+        reply::{self, NextCall, Reply},
+    },
+    Call, arguments, object, output,
+    waiting::{self, Ending},
+};
+use crate::{
+    executor::{Until, Waited},
+    job::{Job, Offset},
+    protocol::jsonrpc::{
+        error::Refusal,
+        params::{OFFSET_MAX, Params},
+    },
+};
+
+const KEYS: [&str; 5] = ["jobs", "until", "from", "wait_s", "max_chars"];
+/// Most jobs of one wait.
+const JOBS_MAX: usize = 50;
+/// Seconds without output that are suggested where waiting for the end was in vain.
+const SUGGESTED_IDLE_S: u64 = 20;
+
+/// The arguments.
+pub fn schema() -> Value {
+    object(
+        &["jobs"],
+        json!({
+            "jobs": {"type": "array", "items": {"type": ["integer", "string"]}},
+            "until": {"description": "\"end\", {\"pattern\": regex}, {\"idle_s\": n} or {\"bytes\": n}"},
+            "from": {"type": "integer", "description": "byte offset"},
+            "wait_s": {"type": "number", "description": "0-240, default 50"},
+            "max_chars": {"type": "integer"},
+        }),
+    )
+}
+
+/// A call that works.
+pub fn example() -> Value {
+    json!({"jobs": ["last"], "wait_s": 50})
+}
+
+/// Executes the tool.
+pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+    let params = arguments::known(&call, &KEYS)?;
+    let from = params.offset("from")?.unwrap_or(0);
+    let until = until(&params, from)?;
+    let longest = arguments::wait(&call, &params, arguments::most(&call))?;
+    let chars = arguments::max_chars(&params)?;
+    let executor = &call.caller.server.executor;
+    let jobs = jobs::several(executor, &call.arguments, "jobs", JOBS_MAX).await?;
+    let first = executor.get(jobs[0], Default::default()).await?;
+    if from > first.output_bytes {
+        let message = format!("from: the output has only {} bytes", first.output_bytes);
+        return Err(Refusal::params("from", &message));
+    }
+    let key = format!(
+        "{} {:?} {until:?}",
+        call.client.name,
+        call.arguments.get("jobs")
+    );
+    match waiting::wait(&call, jobs, until, longest).await? {
+        Ending::Over(waited) => report(&call, *waited, &first, &key, from, chars).await,
+        Ending::Unwanted => Ok(Reply::text(reply::status_line(&first))),
+        Ending::Stopping => {
+            let next = NextCall::new("wait", Value::Object(call.arguments.clone()));
+            let status = "the server restarts, the jobs run on; call again";
+            Ok(Reply::text(reply::compose(status, "", &next, chars)))
+        }
+    }
+}
+
+fn until(params: &Params<'_>, from: Offset) -> Result<Until, Refusal> {
+    const WRONG: &str =
+        "must be \"end\", {\"pattern\": regex}, {\"idle_s\": seconds} or {\"bytes\": n}";
+    let condition = match params.get("until") {
+        None => return Ok(Until::Final),
+        Some(Value::String(word)) if matches!(word.as_str(), "end" | "final") => {
+            return Ok(Until::Final);
+        }
+        Some(Value::Object(condition)) if condition.len() == 1 => condition,
+        Some(_) => return Err(params.wrong("until", WRONG)),
+    };
+    let inner = Params::nested(
+        condition,
+        "until.",
+        &["pattern", "regex", "idle_s", "bytes"],
+    )?;
+    if let Some(quiet) = inner.seconds("idle_s")? {
+        return Ok(Until::Quiet(quiet));
+    }
+    if let Some(bytes) = inner.number("bytes", 0, OFFSET_MAX)? {
+        return Ok(Until::Bytes(bytes));
+    }
+    let pattern = arguments::pattern(params, "until")?;
+    let pattern = pattern.ok_or_else(|| params.wrong("until", WRONG))?;
+    Ok(Until::Match {
+        pattern,
+        stream: None,
+        from,
+    })
+}
+
+/// Says what has changed: the job that decided the wait with its output, and how the others stand.
+async fn report(
+    call: &Call<'_>,
+    waited: Waited,
+    first_before: &Job,
+    key: &str,
+    from: Offset,
+    chars: usize,
+) -> Result<Reply, Refusal> {
+    let shared = &call.caller.server.mcp;
+    let decided = waited
+        .job
+        .as_ref()
+        .filter(|job| waited.met || job.state.is_final());
+    let grown = waited.jobs.first().is_some_and(|job| {
+        job.output_bytes > first_before.output_bytes.max(from) || job.state != first_before.state
+    });
+    let shown = decided.or_else(|| waited.jobs.first().filter(|_| grown));
+    let others = others(&waited, shown.map(|job| job.number));
+    let Some(job) = shown else {
+        return Ok(Reply::text(
+            nothing_new(call, &waited, key, from, chars).await,
+        ));
+    };
+    shared.forget_empty_wait(key);
+    for job in &waited.jobs {
+        if !job.state.is_final() {
+            call.caller
+                .server
+                .executor
+                .set_mcp_answered(job.number)
+                .await?;
+        }
+    }
+    let note = match (decided.is_some(), waited.met, job.state.is_final()) {
+        (true, true, false) => Some("the condition is met"),
+        (true, false, true) => Some("ended before the condition was met"),
+        (false, ..) => Some("new output"),
+        _ => None,
+    };
+    let from = from.min(job.output_bytes);
+    let left = chars.saturating_sub(others.chars().count()).max(chars / 2);
+    let mut text = output::report(call.caller, job, note, from, left).await?;
+    if let Some((status, rest)) = text.split_once('\n')
+        && !others.is_empty()
+    {
+        text = format!("{status}\n{others}{rest}");
+    }
+    Ok(Reply::Text {
+        text,
+        is_error: false,
+    })
+}
+
+/// One line for each job but the one that is shown.
+fn others(waited: &Waited, shown: Option<i64>) -> String {
+    let others = waited.jobs.iter().filter(|job| Some(job.number) != shown);
+    others
+        .map(|job| format!("{}\n", reply::status_line(job)))
+        .collect()
+}
+
+/// The answer of a wait without news: how long, the last line, and, the second time, a better call.
+async fn nothing_new(
+    call: &Call<'_>,
+    waited: &Waited,
+    key: &str,
+    from: Offset,
+    chars: usize,
+) -> String {
+    let times = call.caller.server.mcp.count_empty_wait(key);
+    let numbers: Vec<_> = waited.jobs.iter().map(|job| job.number).collect();
+    let mut body = String::new();
+    for job in &waited.jobs {
+        body.push_str(&reply::status_line(job));
+        let last = output::last_line(call.caller, crate::job::JobRef::Number(job.number)).await;
+        if !last.is_empty() {
+            body.push_str(&format!("; its last line: {last}"));
+        }
+        body.push('\n');
+    }
+    let mut arguments = json!({"jobs": numbers, "from": from});
+    let status = match times {
+        1 => "no change yet".to_owned(),
+        _ => {
+            arguments["until"] = json!({"idle_s": SUGGESTED_IDLE_S});
+            body.push_str(
+                "Waiting for the end again would show nothing. Do other work and come back, wait for a text \
+                 of its output (until: {\"pattern\": …}) or for silence (until: {\"idle_s\": …}), or stop it \
+                 with control.\n",
+            );
+            format!("no change, {times} times in a row")
+        }
+    };
+    reply::compose(&status, &body, &NextCall::new("wait", arguments), chars)
+}
