@@ -20,9 +20,7 @@ use clap::Parser;
 
 use connect::autostart;
 use render::{exit_code, print, reader, usage_error};
-use verbs::Verb;
-
-use crate::protocol::mcp::McpRoutes;
+use verbs::{Verb, serve::McpRoutes};
 
 pub use connect::autostart::LAUNCH_ROLE;
 

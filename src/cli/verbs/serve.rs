@@ -30,13 +30,13 @@ use crate::{
     escape,
     executor::{Executor, Failed},
     launch,
-    protocol::{
-        self, ServerState, SessionSlots, auth::Token, listener, mcp::McpRoutes, origin::Allowed,
-    },
+    protocol::{self, ServerState, SessionSlots, auth::Token, listener, origin::Allowed},
     spool::Layout,
     sys::{descriptors, memory, shutdown, threads},
     telemetry::Telemetry,
 };
+
+pub use crate::protocol::mcp::McpRoutes;
 
 /// Longest time from the decision to stop to the end of the process, whatever the clients do; the
 /// contract allows 5 s.

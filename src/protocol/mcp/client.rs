@@ -1,15 +1,23 @@
 //! The client of an MCP request, as far as the request tells: its name and session, and which call of
 //! which conversation this is.
 
+use std::collections::BTreeMap;
+
 use axum::http::request::Parts;
 use rmcp::{RoleServer, service::RequestContext};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use tokio_util::sync::CancellationToken;
 
 /// Header that names a session over HTTP, and at the upgrade of a WebSocket.
 pub const SESSION_HEADER: &str = "mcp-session-id";
 /// Longest text of a client that becomes a label, bytes.
 const LABEL_BYTES_MAX: usize = 200;
+/// Label of a job that names the client's program.
+pub const CLIENT_LABEL: &str = "mcp.client";
+/// Label that names the client's session.
+pub const SESSION_LABEL: &str = "mcp.session";
+/// Label of a job whose prompts the client's user answers.
+pub const ASK_USER_LABEL: &str = "mcp.ask_user";
 /// Keys of `_meta` under which agents send the id of a tool call.
 const CALL_KEYS: [&str; 3] = ["claudecode/toolUseId", "callId", "toolCallId"];
 /// Keys of `_meta` under which agents send the id of a conversation.
@@ -23,9 +31,13 @@ pub struct WsSession(pub String);
 #[derive(Debug, Clone, Copy)]
 pub struct TrustedSocket;
 
+/// Cancelled when the client of a request has left before it had the whole answer.
+#[derive(Debug, Clone)]
+pub struct ClientLeft(pub CancellationToken);
+
 /// The client of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
+pub struct McpClient {
     /// The program's name, such as `claude-code`.
     pub name: String,
     /// The program's version.
@@ -42,7 +54,7 @@ pub struct Client {
     pub trace: Option<(String, Option<String>)>,
 }
 
-impl Client {
+impl McpClient {
     /// The client of this request.
     pub fn of(context: &RequestContext<RoleServer>) -> Self {
         let info = context.client_info();
@@ -71,11 +83,11 @@ impl Client {
     /// What a job keeps of its client.
     pub fn labels(&self) -> BTreeMap<String, String> {
         let values = [
-            ("mcp.client", Some(&self.name)),
+            (CLIENT_LABEL, Some(&self.name)),
             ("mcp.client_version", self.version.as_ref()),
             ("mcp.call", self.call.as_ref()),
             ("mcp.thread", self.thread.as_ref()),
-            ("mcp.session", self.session.as_ref()),
+            (SESSION_LABEL, self.session.as_ref()),
             ("traceparent", self.trace.as_ref().map(|(parent, _)| parent)),
         ];
         let present = values.into_iter().filter_map(|(key, value)| {
@@ -133,8 +145,8 @@ pub fn bounded(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn client() -> Client {
-        Client {
+    fn client() -> McpClient {
+        McpClient {
             name: "agent".into(),
             version: None,
             session: None,
@@ -148,7 +160,7 @@ mod tests {
     #[test]
     fn a_call_is_named_within_its_session() {
         let with = |session: Option<&str>, call: Option<&str>| {
-            Client {
+            McpClient {
                 session: session.map(str::to_owned),
                 call: call.map(str::to_owned),
                 ..client()
@@ -163,7 +175,7 @@ mod tests {
 
     #[test]
     fn labels_say_what_is_known_and_are_bounded() {
-        let client = Client {
+        let client = McpClient {
             call: Some("ä".repeat(150)),
             version: Some(String::new()),
             trace: Some(("00-1".into(), None)),

@@ -16,14 +16,17 @@ use rmcp::{
 };
 
 use super::{
-    client::{Client, TrustedSocket},
+    client::{McpClient, TrustedSocket},
     prompts,
     reply::{self, NextCall, Reply},
     resources, tasks, texts,
-    tools::{self, Call, ClientPlace, ToolRow},
+    tools::{
+        call::{ClientPlace, ToolCall},
+        table::{self, ToolRow},
+    },
 };
 use crate::{
-    protocol::{ServerState, caller::Caller, jsonrpc::error::Refusal},
+    protocol::{ErrorKind, ServerState, caller::Caller, jsonrpc::error::Refusal},
     sys::lock,
 };
 
@@ -46,7 +49,7 @@ impl McpHandler {
         }
     }
 
-    async fn call(&self, tool: &ToolRow, call: Call<'_>) -> CallToolResponse {
+    async fn call(&self, tool: &ToolRow, call: ToolCall<'_>) -> CallToolResponse {
         let reply = (tool.execute)(call).await;
         let reply = reply.unwrap_or_else(|refusal| Reply::refused(&refusal, &next(tool, &refusal)));
         match reply {
@@ -59,9 +62,7 @@ impl McpHandler {
 /// A call that works, after one that was refused.
 fn next(tool: &ToolRow, refusal: &Refusal) -> NextCall {
     match refusal.kind {
-        crate::protocol::ErrorKind::NotFound => {
-            NextCall::new("list_jobs", serde_json::json!({"limit": 10}))
-        }
+        ErrorKind::NotFound => NextCall::new("list_jobs", serde_json::json!({"limit": 10})),
         _ => tool.example_call(),
     }
 }
@@ -85,7 +86,7 @@ impl ServerHandler for McpHandler {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(tools::listed()))
+        Ok(ListToolsResult::with_all_items(table::listed()))
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
@@ -108,9 +109,9 @@ impl ServerHandler for McpHandler {
         let takes_tasks = context
             .client_capabilities()
             .is_some_and(|declared| declared.supports_tasks());
-        let call = Call {
+        let call = ToolCall {
             caller: &self.caller,
-            client: Client::of(&context),
+            client: McpClient::of(&context),
             place: lock(&self.place).clone(),
             arguments: request.arguments.unwrap_or_default(),
             context: &context,

@@ -23,6 +23,7 @@ use rmcp::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    client::ClientLeft,
     handler::McpHandler,
     sessions::{self, Sessions, StoredSessions},
 };
@@ -45,10 +46,6 @@ impl Default for McpRoutes {
         Self(routes)
     }
 }
-
-/// Cancelled when the client of a request has left before it had the whole answer.
-#[derive(Debug, Clone)]
-pub struct ClientLeft(pub CancellationToken);
 
 /// The route `/mcp`.
 pub fn routes(server: Arc<ServerState>) -> Router {

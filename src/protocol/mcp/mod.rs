@@ -1,11 +1,12 @@
 //! MCP, the Model Context Protocol: how agents start commands and collect their results.
 //!
-//! `handler` answers the protocol's requests through the official SDK, `tools` has one file per tool,
+//! `handler` answers the protocol's requests through the official SDK, `tools` has the tools,
 //! `tasks`, `resources` and `prompts` the rest of what a client can ask for. `http` serves it on `/mcp`,
 //! the module `ws` of the protocol on a WebSocket whose client negotiates the sub-protocol `mcp`; over stdio a process of the command
 //! line relays to the latter.
 
 pub mod client;
+mod errors;
 pub mod excerpt;
 pub mod handler;
 pub mod http;

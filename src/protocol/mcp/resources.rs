@@ -10,7 +10,7 @@ use rmcp::{
 };
 use serde_json::json;
 
-use super::{reply, tasks::data, tools::output};
+use super::{errors::data, reply, tools::output};
 use crate::{
     escape,
     executor::ListFilter,

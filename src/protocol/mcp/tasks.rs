@@ -13,14 +13,11 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    reply,
-    tools::{output, run::ASK_USER_LABEL},
-};
+use super::{client::ASK_USER_LABEL, errors::data, reply, tools::output};
 use crate::{
     executor::{Action, Executor},
     job::{Input, Job, JobRef, JobState, Micros},
-    protocol::{ErrorKind, caller::Caller, jsonrpc::error::Refusal},
+    protocol::{ErrorKind, caller::Caller},
     sys::clock,
 };
 
@@ -187,18 +184,6 @@ fn question_key(job: &Job) -> String {
 /// Whether the question still stands: nothing was printed since.
 fn is_open(job: &Job, key: &str) -> bool {
     !job.state.is_final() && question_key(job) == key
-}
-
-/// A refusal as an error of the protocol.
-pub fn data(refusal: Refusal) -> ErrorData {
-    let kind = json!({"kind": refusal.kind.name()});
-    match refusal.kind {
-        ErrorKind::NotFound => ErrorData::resource_not_found(refusal.message, Some(kind)),
-        ErrorKind::Internal | ErrorKind::Unavailable => {
-            ErrorData::internal_error(refusal.message, Some(kind))
-        }
-        _ => ErrorData::invalid_params(refusal.message, Some(kind)),
-    }
 }
 
 #[cfg(test)]

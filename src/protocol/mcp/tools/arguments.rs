@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     super::reply::{CHARS_DEFAULT, CHARS_MAX, CHARS_MIN},
-    Call,
+    call::ToolCall,
 };
 use crate::{
     executor::{Pattern, PatternError},
@@ -24,7 +24,7 @@ pub const WAIT_WITH_PROGRESS_MAX: Duration = Duration::from_secs(240);
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The arguments of a call, of which all must be known.
-pub fn known<'a>(call: &'a Call<'_>, keys: &[&str]) -> Result<Params<'a>, Refusal> {
+pub fn known<'a>(call: &'a ToolCall<'_>, keys: &[&str]) -> Result<Params<'a>, Refusal> {
     Params::new(&call.arguments, keys)
 }
 
@@ -38,12 +38,16 @@ pub fn max_chars(params: &Params<'_>) -> Result<usize, Refusal> {
 }
 
 /// How long to wait: what is asked for, up to the bound for this call.
-pub fn wait(call: &Call<'_>, params: &Params<'_>, default: Duration) -> Result<Duration, Refusal> {
+pub fn wait(
+    call: &ToolCall<'_>,
+    params: &Params<'_>,
+    default: Duration,
+) -> Result<Duration, Refusal> {
     Ok(params.seconds("wait_s")?.unwrap_or(default).min(most(call)))
 }
 
 /// The longest wait of this call.
-pub fn most(call: &Call<'_>) -> Duration {
+pub fn most(call: &ToolCall<'_>) -> Duration {
     match call.context.meta.get_progress_token() {
         Some(_) => WAIT_WITH_PROGRESS_MAX,
         None => WAIT_MAX,

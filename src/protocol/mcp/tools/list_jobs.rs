@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::reply::{self, NextCall, Reply, body_chars},
-    Call, arguments, object,
+    arguments,
+    call::{ToolCall, object},
 };
 use crate::{
     job::{Command, Job},
@@ -51,7 +52,7 @@ pub fn example() -> Value {
 }
 
 /// Executes the tool.
-pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;
     let chars = arguments::max_chars(&params)?;
     let limit = params

@@ -7,7 +7,9 @@ use super::{
         jobs,
         reply::{self, NextCall, Reply, body_chars},
     },
-    Call, arguments, job_schema, object, output,
+    arguments,
+    call::{ToolCall, job_schema, object},
+    output,
 };
 use crate::{
     job::{Job, Offset, Stream},
@@ -48,7 +50,7 @@ pub fn example() -> Value {
 }
 
 /// Executes the tool.
-pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;
     let chars = arguments::max_chars(&params)?;
     let streams =
@@ -92,7 +94,7 @@ fn grep(params: &Params<'_>) -> Result<Option<String>, Refusal> {
 
 /// The output from an offset on, as it was written.
 async fn page(
-    call: &Call<'_>,
+    call: &ToolCall<'_>,
     job: &Job,
     from: Offset,
     (stream, raw): (Option<Stream>, bool),
@@ -122,7 +124,7 @@ fn next_page(job: &Job, next: Offset) -> NextCall {
 }
 
 async fn last_lines(
-    call: &Call<'_>,
+    call: &ToolCall<'_>,
     job: &Job,
     lines: u64,
     stream: Option<Stream>,
@@ -138,7 +140,7 @@ async fn last_lines(
 
 /// The lines that match, with their offsets.
 async fn matches(
-    call: &Call<'_>,
+    call: &ToolCall<'_>,
     job: &Job,
     pattern: String,
     from: Offset,

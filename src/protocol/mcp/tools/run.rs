@@ -7,10 +7,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{
-        client::bounded,
+        client::{ASK_USER_LABEL, CLIENT_LABEL, SESSION_LABEL, bounded},
         reply::{self, NextCall, Reply, is_failure},
     },
-    Call, arguments, object, output,
+    arguments,
+    call::{ToolCall, object},
+    output,
     waiting::{self, Ending},
 };
 use crate::{
@@ -43,11 +45,6 @@ const KEYS: [&str; 14] = [
 /// Arguments that are keys of a NewJob with the same meaning.
 const SAME_KEYS: [&str; 5] = ["argv", "cwd", "timeout_s", "stdin", "name"];
 
-/// Label of a job whose prompts the client's user answers.
-pub const ASK_USER_LABEL: &str = "mcp.ask_user";
-/// Label that names the client.
-const CLIENT_LABEL: &str = "mcp.client";
-
 /// The arguments.
 pub fn schema() -> Value {
     object(
@@ -77,16 +74,16 @@ pub fn example() -> Value {
 }
 
 /// What a call asks for besides its job.
-struct Asked {
+struct RunOptions {
     until: Until,
     wait: std::time::Duration,
     chars: usize,
 }
 
 /// Executes the tool.
-pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;
-    let asked = Asked {
+    let asked = RunOptions {
         until: match arguments::pattern(&params, "until")? {
             None => Until::Final,
             Some(pattern) => Until::Match {
@@ -105,7 +102,7 @@ pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
 }
 
 /// The NewJob that the arguments mean.
-fn new_job(call: &Call<'_>, params: &Params<'_>) -> Result<Map<String, Value>, Refusal> {
+fn new_job(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, Value>, Refusal> {
     let mut job = Map::new();
     if let Some(command) = params.text("command")? {
         job.insert("shell".to_owned(), command.into());
@@ -149,7 +146,10 @@ fn new_job(call: &Call<'_>, params: &Params<'_>) -> Result<Map<String, Value>, R
 }
 
 /// The client's environment, what the call adds, and the trace that it is part of.
-fn environment(call: &Call<'_>, params: &Params<'_>) -> Result<BTreeMap<String, String>, Refusal> {
+fn environment(
+    call: &ToolCall<'_>,
+    params: &Params<'_>,
+) -> Result<BTreeMap<String, String>, Refusal> {
     let mut env = call
         .place
         .as_deref()
@@ -168,7 +168,7 @@ fn environment(call: &Call<'_>, params: &Params<'_>) -> Result<BTreeMap<String, 
 /// Stores the job, unless it is one that its client has lost sight of. The note says why nothing was
 /// started.
 async fn start(
-    call: &Call<'_>,
+    call: &ToolCall<'_>,
     mut new_job: Map<String, Value>,
     has_key: bool,
 ) -> Result<(Job, Option<&'static str>), Refusal> {
@@ -206,14 +206,14 @@ async fn start(
 const ALREADY: &str = "not started again, the first call's reply was lost";
 
 /// The live job that runs the same for the same client, if the reply of its call did not arrive.
-async fn unanswered(call: &Call<'_>, spec: &JobSpec) -> Result<Option<Job>, Refusal> {
+async fn unanswered(call: &ToolCall<'_>, spec: &JobSpec) -> Result<Option<Job>, Refusal> {
     let client = bounded(&call.client.name);
     let executor = &call.caller.server.executor;
     let job = executor
         .unanswered_run(spec, (CLIENT_LABEL, client.as_str()))
         .await?;
     Ok(job.filter(|job| {
-        let same_session = job.spec.labels.get("mcp.session") == call.client.session.as_ref()
+        let same_session = job.spec.labels.get(SESSION_LABEL) == call.client.session.as_ref()
             && call.client.session.is_some();
         same_session || !call.caller.server.mcp.is_awaited(job.number)
     }))
@@ -221,9 +221,9 @@ async fn unanswered(call: &Call<'_>, spec: &JobSpec) -> Result<Option<Job>, Refu
 
 /// Waits for a while, and says how it stands.
 async fn answer(
-    call: &Call<'_>,
+    call: &ToolCall<'_>,
     job: &Job,
-    asked: Asked,
+    asked: RunOptions,
     note: Option<&'static str>,
 ) -> Result<Reply, Refusal> {
     let executor = &call.caller.server.executor;

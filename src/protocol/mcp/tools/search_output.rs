@@ -7,7 +7,9 @@ use super::{
         jobs,
         reply::{self, NextCall, Reply, body_chars},
     },
-    Call, arguments, job_schema, object, output,
+    arguments,
+    call::{ToolCall, job_schema, object},
+    output,
 };
 use crate::protocol::jsonrpc::error::Refusal;
 
@@ -32,7 +34,7 @@ pub fn example() -> Value {
 }
 
 /// Executes the tool.
-pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;
     let chars = arguments::max_chars(&params)?;
     let text = params

@@ -9,7 +9,9 @@ use super::{
         jobs,
         reply::{self, NextCall, Reply},
     },
-    Call, arguments, job_schema, object, output,
+    arguments,
+    call::{ToolCall, job_schema, object},
+    output,
     waiting::{self, Ending},
 };
 use crate::{
@@ -55,7 +57,7 @@ pub fn example() -> Value {
 }
 
 /// Executes the tool.
-pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;
     let pattern = arguments::pattern(&params, "until")?;
     let longest = arguments::wait(&call, &params, arguments::WAIT_DEFAULT)?;
@@ -103,7 +105,7 @@ fn note(met: bool, is_pattern: bool, job: &Job, from: Offset) -> &'static str {
 }
 
 /// The bytes to write. A call that arrives twice writes once.
-fn input(call: &Call<'_>, params: &Params<'_>) -> Result<Input, Refusal> {
+fn input(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Input, Refusal> {
     let eof = params.flag("eof")?.unwrap_or(false);
     let text = match params.text("text")? {
         None if eof => "",

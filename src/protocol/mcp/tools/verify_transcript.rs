@@ -7,7 +7,8 @@ use super::{
         jobs,
         reply::{self, NextCall, Reply},
     },
-    Call, arguments, job_schema, object,
+    arguments,
+    call::{ToolCall, job_schema, object},
 };
 use crate::protocol::{jsonrpc::error::Refusal, methods};
 
@@ -34,7 +35,7 @@ pub fn example() -> Value {
 }
 
 /// Executes the tool.
-pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     arguments::known(&call, &KEYS)?;
     let executor = &call.caller.server.executor;
     let job = jobs::required(executor, &call.arguments, "job").await?;

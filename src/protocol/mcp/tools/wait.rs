@@ -7,7 +7,9 @@ use super::{
         jobs,
         reply::{self, NextCall, Reply},
     },
-    Call, arguments, object, output,
+    arguments,
+    call::{ToolCall, object},
+    output,
     waiting::{self, Ending},
 };
 use crate::{
@@ -45,7 +47,7 @@ pub fn example() -> Value {
 }
 
 /// Executes the tool.
-pub async fn execute(call: Call<'_>) -> Result<Reply, Refusal> {
+pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;
     let from = params.offset("from")?.unwrap_or(0);
     let until = until(&params, from)?;
@@ -107,7 +109,7 @@ fn until(params: &Params<'_>, from: Offset) -> Result<Until, Refusal> {
 
 /// Says what has changed: the job that decided the wait with its output, and how the others stand.
 async fn report(
-    call: &Call<'_>,
+    call: &ToolCall<'_>,
     waited: Waited,
     first_before: &Job,
     key: &str,
@@ -169,7 +171,7 @@ fn others(waited: &Waited, shown: Option<i64>) -> String {
 
 /// The answer of a wait without news: how long, the last line, and, the second time, a better call.
 async fn nothing_new(
-    call: &Call<'_>,
+    call: &ToolCall<'_>,
     waited: &Waited,
     key: &str,
     from: Offset,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rmcp::model::ProgressNotificationParam;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::{Call, output};
+use super::{call::ToolCall, output};
 use crate::{
     executor::{Until, WaitOptions, Waited},
     job::JobRef,
@@ -28,7 +28,7 @@ pub enum Ending {
 
 /// Waits until one of the jobs has met the condition or never will, at most `longest`.
 pub async fn wait(
-    call: &Call<'_>,
+    call: &ToolCall<'_>,
     jobs: Vec<JobRef>,
     until: Until,
     longest: Duration,
@@ -55,7 +55,7 @@ pub async fn wait(
 
 /// Tells the client at intervals that the job runs, with the last line of its output. Ends only if the
 /// client cannot be told any more.
-async fn tell_progress(call: &Call<'_>, job: JobRef) {
+async fn tell_progress(call: &ToolCall<'_>, job: JobRef) {
     let Some(token) = call.context.meta.get_progress_token() else {
         return std::future::pending().await;
     };

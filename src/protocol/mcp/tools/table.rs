@@ -1,0 +1,163 @@
+//! The table of the tools: one row each, with the texts and schemas that a model is given.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use rmcp::model::{Tool, ToolAnnotations};
+use serde_json::{Map, Value};
+
+use super::{
+    call::ToolCall, control, list_jobs, query_history, read_output, run, search_output, send_input,
+    verify_transcript, wait,
+};
+use crate::protocol::{
+    jsonrpc::error::Refusal,
+    mcp::{
+        reply::{NextCall, Reply},
+        texts,
+    },
+};
+
+/// A running tool.
+pub type ToolFuture<'a> = BoxFuture<'a, Result<Reply, Refusal>>;
+
+/// What a tool does to the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// It changes nothing.
+    Reads,
+    /// It may run or stop anything.
+    Acts,
+    /// The same; a repeated call has no further effect.
+    ActsOnce,
+}
+
+/// A tool.
+pub struct ToolRow {
+    /// Its name on the wire.
+    pub name: &'static str,
+    description: &'static str,
+    effect: Effect,
+    /// Its arguments: name, type or schema, and description.
+    schema: fn() -> Value,
+    /// A call that works, shown where a call is refused.
+    example: fn() -> Value,
+    /// Executes it.
+    pub execute: for<'a> fn(ToolCall<'a>) -> ToolFuture<'a>,
+}
+
+macro_rules! tool {
+    ($module:ident, $effect:ident) => {
+        ToolRow {
+            name: stringify!($module),
+            description: texts::$module,
+            effect: Effect::$effect,
+            schema: $module::schema,
+            example: $module::example,
+            execute: |call| Box::pin($module::execute(call)),
+        }
+    };
+}
+
+/// Every tool, in the order in which models are shown them.
+static TOOLS: [ToolRow; 9] = [
+    tool!(run, Acts),
+    tool!(wait, Reads),
+    tool!(read_output, Reads),
+    tool!(send_input, Acts),
+    tool!(control, ActsOnce),
+    tool!(list_jobs, Reads),
+    tool!(search_output, Reads),
+    tool!(query_history, Reads),
+    tool!(verify_transcript, Reads),
+];
+
+impl ToolRow {
+    /// The tool with this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        TOOLS.iter().find(|tool| tool.name == name)
+    }
+
+    /// The names of all tools, for a message.
+    pub fn names() -> String {
+        let names: Vec<&str> = TOOLS.iter().map(|tool| tool.name).collect();
+        names.join(", ")
+    }
+
+    /// A call of it that works.
+    pub fn example_call(&self) -> NextCall {
+        NextCall::new(self.name, (self.example)())
+    }
+
+    /// As the protocol lists it.
+    pub fn listed(&self) -> Tool {
+        let annotations = ToolAnnotations::new()
+            .read_only(self.effect == Effect::Reads)
+            .destructive(self.effect != Effect::Reads)
+            .idempotent(self.effect != Effect::Acts)
+            .open_world(self.effect != Effect::Reads);
+        let schema = match (self.schema)() {
+            Value::Object(schema) => schema,
+            _ => Map::new(),
+        };
+        Tool::new(self.name, self.description, Arc::new(schema)).with_annotations(annotations)
+    }
+}
+
+/// All tools as the protocol lists them.
+pub fn listed() -> Vec<Tool> {
+    TOOLS.iter().map(ToolRow::listed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_list_is_small_enough_for_any_agent() {
+        let tools = listed();
+        let bytes = serde_json::to_string(&json!({"tools": tools}))
+            .expect("JSON")
+            .len();
+        assert!(bytes < 8_000, "{bytes} bytes");
+        for tool in tools {
+            let description = tool.description.expect("described");
+            assert!(description.len() < 1_000, "{}", tool.name);
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_search_are_there() {
+        let text = serde_json::to_string(&listed())
+            .expect("JSON")
+            .to_lowercase();
+        for word in [
+            "shell",
+            "command",
+            "terminal",
+            "background",
+            "log",
+            "build",
+            "test",
+        ] {
+            assert!(text.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn every_example_names_only_arguments_of_its_schema() {
+        for tool in &TOOLS {
+            let schema = (tool.schema)();
+            let example = (tool.example)();
+            for key in example.as_object().expect("an object").keys() {
+                assert!(
+                    schema["properties"][key].is_object(),
+                    "{}: {key}",
+                    tool.name
+                );
+            }
+        }
+    }
+}
