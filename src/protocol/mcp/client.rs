@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use axum::http::request::Parts;
 use rmcp::{RoleServer, service::RequestContext};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -25,11 +26,27 @@ const THREAD_KEYS: [&str; 3] = ["threadId", "claudecode/sessionId", "conversatio
 
 /// The session of a request that comes over a WebSocket; an extension of its message.
 #[derive(Debug, Clone)]
-pub struct WsSession(pub String);
+pub struct WsSession {
+    /// Its name: the client's, or a new one.
+    pub name: String,
+    /// Whether the client named it: then it reconnects under that name, and sends again what has no
+    /// answer.
+    pub is_resumed: bool,
+}
 
-/// Marks a message of a client on the Unix socket, whose user is the server's own.
-#[derive(Debug, Clone, Copy)]
-pub struct TrustedSocket;
+/// Where a client on this machine runs: what its jobs start with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ClientPlace {
+    /// Its working directory, absolute.
+    pub cwd: Option<String>,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// Its file mode creation mask, octal digits.
+    pub umask: Option<String>,
+    /// Its resource limits and nice value, as NewJob has them.
+    pub limits: Option<Value>,
+}
 
 /// Cancelled when the client of a request has left before it had the whole answer.
 #[derive(Debug, Clone)]
@@ -127,8 +144,8 @@ impl McpClient {
 
 /// The session that the request names.
 fn session(context: &RequestContext<RoleServer>) -> Option<String> {
-    if let Some(WsSession(session)) = context.extensions.get() {
-        return Some(session.clone());
+    if let Some(session) = context.extensions.get::<WsSession>() {
+        return Some(session.name.clone());
     }
     let parts = context.extensions.get::<Parts>()?;
     let header = parts.headers.get(SESSION_HEADER)?;

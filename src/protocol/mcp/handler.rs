@@ -1,43 +1,36 @@
 //! Answers the requests of MCP through the official SDK: what the server is, its tools, tasks, resources
 //! and prompts.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
         CallToolRequestParams, CallToolResponse, CancelTaskParams, CreateTaskResult,
-        CustomNotification, GetPromptRequestParams, GetPromptResponse, GetTaskParams,
-        GetTaskResult, Implementation, ListPromptsResult, ListResourceTemplatesResult,
-        ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
-        ReadResourceResponse, ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
+        GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult, Implementation,
+        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+        PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
+        ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
     },
-    service::{NotificationContext, RequestContext},
+    service::RequestContext,
 };
 
 use super::{
-    client::{McpClient, TrustedSocket},
+    client::{ClientPlace, McpClient},
     prompts,
     reply::{self, NextCall, Reply},
     resources, tasks, texts,
     tools::{
-        call::{ClientPlace, ToolCall},
+        call::ToolCall,
         table::{self, ToolRow},
     },
 };
-use crate::{
-    protocol::{ErrorKind, ServerState, caller::Caller, jsonrpc::error::Refusal},
-    sys::lock,
-};
-
-/// The notification with which the command line says where its client runs.
-const CALLER_NOTIFICATION: &str = "notifications/cc-executor/caller";
+use crate::protocol::{ErrorKind, ServerState, caller::Caller, jsonrpc::error::Refusal};
 
 /// Answers the requests of one session; of one request where the client has no session.
 #[derive(Debug)]
 pub struct McpHandler {
     caller: Caller,
-    place: Mutex<Option<Arc<ClientPlace>>>,
 }
 
 impl McpHandler {
@@ -45,7 +38,6 @@ impl McpHandler {
     pub fn new(server: Arc<ServerState>) -> Self {
         Self {
             caller: Caller::new(server, "mcp"),
-            place: Mutex::new(None),
         }
     }
 
@@ -112,7 +104,7 @@ impl ServerHandler for McpHandler {
         let call = ToolCall {
             caller: &self.caller,
             client: McpClient::of(&context),
-            place: lock(&self.place).clone(),
+            place: context.extensions.get::<Arc<ClientPlace>>().cloned(),
             arguments: request.arguments.unwrap_or_default(),
             context: &context,
             takes_tasks,
@@ -184,19 +176,5 @@ impl ServerHandler for McpHandler {
     ) -> Result<GetPromptResponse, ErrorData> {
         let result = prompts::get(&request.name, request.arguments.unwrap_or_default())?;
         Ok(GetPromptResponse::Complete(result))
-    }
-
-    async fn on_custom_notification(
-        &self,
-        notification: CustomNotification,
-        context: NotificationContext<RoleServer>,
-    ) {
-        let is_trusted = context.extensions.get::<TrustedSocket>().is_some();
-        if notification.method == CALLER_NOTIFICATION && is_trusted {
-            let place = notification
-                .params
-                .and_then(|params| serde_json::from_value(params).ok());
-            *lock(&self.place) = place.map(Arc::new);
-        }
     }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use rmcp::{
     RoleServer, ServiceExt,
-    model::{ClientJsonRpcMessage, ClientNotification, RequestId, ServerJsonRpcMessage},
+    model::{
+        ClientJsonRpcMessage, ClientNotification, CustomNotification, RequestId,
+        ServerJsonRpcMessage,
+    },
     transport::{Transport, TransportAdapterIdentity},
 };
 use serde_json::{Value, value::RawValue};
@@ -24,13 +27,14 @@ use crate::{
         ErrorKind,
         jsonrpc::{envelope, error::Refusal},
         limits::byte_semaphore::BytePermit,
-        mcp::{
-            McpHandler,
-            client::{TrustedSocket, WsSession},
-        },
+        mcp::{McpHandler, client::ClientPlace},
     },
     sys::lock,
 };
+
+/// The notification with which a relay on this machine says where its client runs. It comes first, before
+/// the SDK would accept a notification.
+const CALLER_NOTIFICATION: &str = "notifications/cc-executor/caller";
 
 /// A message that waits for the handler, with its permits: a request has one among those in flight.
 #[derive(Debug)]
@@ -110,6 +114,7 @@ pub async fn answer(session: Arc<Session>, messages: mpsc::Receiver<QueuedMessag
         session,
         messages,
         in_flight: Arc::default(),
+        place: None,
     };
     let served = handler
         .serve::<_, _, TransportAdapterIdentity>(transport)
@@ -121,12 +126,30 @@ pub async fn answer(session: Arc<Session>, messages: mpsc::Receiver<QueuedMessag
     over.cancel();
 }
 
+/// Where the client runs, if the message says so.
+fn place_in(message: &ClientJsonRpcMessage) -> Option<ClientPlace> {
+    let ClientJsonRpcMessage::Notification(sent) = message else {
+        return None;
+    };
+    match &sent.notification {
+        ClientNotification::CustomNotification(CustomNotification { method, params, .. })
+            if method == CALLER_NOTIFICATION =>
+        {
+            let place = params.clone().map(serde_json::from_value);
+            place.and_then(Result::ok)
+        }
+        _ => None,
+    }
+}
+
 /// The session as the SDK sees it.
 struct SessionTransport {
     session: Arc<Session>,
     messages: mpsc::Receiver<QueuedMessage>,
     /// The permits of requests that are not answered.
     in_flight: Arc<Mutex<HashMap<RequestId, OwnedSemaphorePermit>>>,
+    /// Where the client runs, if it told.
+    place: Option<Arc<ClientPlace>>,
 }
 
 impl SessionTransport {
@@ -137,6 +160,17 @@ impl SessionTransport {
             _ => return None,
         };
         lock(&self.in_flight).remove(id)
+    }
+
+    /// Whether the client sends the request again that this message answers. An answer while the server
+    /// stops would only say so; the next server has a better one.
+    fn asks_again(&self, message: &ServerJsonRpcMessage) -> bool {
+        let is_answer = matches!(
+            message,
+            ServerJsonRpcMessage::Response(_) | ServerJsonRpcMessage::Error(_)
+        );
+        let is_stopping = self.session.caller.server.stopping.is_cancelled();
+        is_answer && is_stopping && self.session.mcp_session.is_resumed
     }
 
     /// Keeps the permit of a request; a request that is cancelled gets no answer.
@@ -165,8 +199,12 @@ impl Transport<RoleServer> for SessionTransport {
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = Result<(), SessionClosed>> + Send + 'static {
         let in_flight = self.permit_of(&message);
+        let is_dropped = self.asks_again(&message);
         let session = self.session.clone();
         async move {
+            if is_dropped {
+                return Ok(());
+            }
             let text = envelope::to_json(&message);
             session.rate_limiter.charge_reply(text.len());
             session.outbox.reply(QueuedReply { text, in_flight }).await
@@ -175,19 +213,27 @@ impl Transport<RoleServer> for SessionTransport {
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
         let over = self.session.over.clone();
-        let queued = over.run_until_cancelled(self.messages.recv()).await??;
-        let QueuedMessage {
-            mut message,
-            in_flight,
-            bytes,
-        } = queued;
-        drop(bytes);
-        self.keep_permit(&message, in_flight);
-        message.insert_extension(WsSession(self.session.mcp_session.clone()));
-        if self.session.connection.peer.is_trusted() {
-            message.insert_extension(TrustedSocket);
+        loop {
+            let queued = over.run_until_cancelled(self.messages.recv()).await??;
+            let QueuedMessage {
+                mut message,
+                in_flight,
+                bytes,
+            } = queued;
+            drop(bytes);
+            if self.session.connection.peer.is_trusted()
+                && let Some(place) = place_in(&message)
+            {
+                self.place = Some(Arc::new(place));
+                continue;
+            }
+            self.keep_permit(&message, in_flight);
+            message.insert_extension(self.session.mcp_session.clone());
+            if let Some(place) = &self.place {
+                message.insert_extension(place.clone());
+            }
+            return Some(message);
         }
-        Some(message)
     }
 
     async fn close(&mut self) -> Result<(), SessionClosed> {

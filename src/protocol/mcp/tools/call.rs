@@ -1,28 +1,15 @@
 //! A call of a tool: the client, where it runs, and the arguments; and what the tools' schemas share.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::http::request::Parts;
 use rmcp::{RoleServer, service::RequestContext};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::protocol::{
     caller::Caller,
-    mcp::client::{ClientLeft, McpClient},
+    mcp::client::{ClientLeft, ClientPlace, McpClient},
 };
-
-/// Where a client on this machine runs: what its jobs start with.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct ClientPlace {
-    /// Its working directory, absolute.
-    pub cwd: Option<String>,
-    /// Its environment.
-    pub env: BTreeMap<String, String>,
-    /// Its file mode creation mask, octal digits.
-    pub umask: Option<String>,
-}
 
 /// A call of a tool.
 pub struct ToolCall<'a> {

@@ -125,6 +125,9 @@ fn new_job(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, Value
         };
         default("cwd", &place.cwd, &mut job);
         default("umask", &place.umask, &mut job);
+        if let Some(limits) = &place.limits {
+            job.insert("limits".to_owned(), limits.clone());
+        }
     }
     job.insert("env".to_owned(), json!(environment(call, params)?));
     let queue = params.text("queue")?.unwrap_or(JobSpec::INTERACTIVE_QUEUE);
