@@ -83,8 +83,8 @@ impl Bridge {
         })
     }
 
-    /// Runs until the client leaves.
-    pub async fn run(mut self) {
+    /// Runs until the client leaves. Returns whether there was a server, as far as is known by then.
+    pub async fn run(mut self) -> bool {
         loop {
             match self.next_event().await {
                 BridgeEvent::Leave => break,
@@ -108,7 +108,9 @@ impl Bridge {
             }
             self.connect_if_needed();
         }
+        let is_well = self.reach.was_reached() || self.connecting.is_some();
         self.leave().await;
+        is_well
     }
 
     async fn next_event(&mut self) -> BridgeEvent {
@@ -207,8 +209,9 @@ impl Bridge {
         }
     }
 
+    /// Whether nothing is to be passed on, and it is known whether there is a server.
     fn has_nothing_to_do(&self) -> bool {
-        self.relay.is_idle() && !self.relay.has_for_client()
+        self.relay.is_idle() && !self.relay.has_for_client() && self.connecting.is_none()
     }
 
     /// Writes what is left, as far as the client reads it soon.

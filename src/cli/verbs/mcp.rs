@@ -9,7 +9,7 @@ use crate::cli::{
     connect::target::{Connect, Target},
     mcp::{bridge::Bridge, caller, reach::Reach},
     new_job::caller::ShellCaller,
-    render::print,
+    render::{exit_code, print},
 };
 
 /// Options of `mcp`.
@@ -45,6 +45,10 @@ pub async fn mcp(args: McpArgs) -> anyhow::Result<ExitCode> {
         }
         Target::Remote { .. } => None,
     };
-    Bridge::start(Reach::new(target), caller)?.run().await;
-    Ok(ExitCode::SUCCESS)
+    let is_well = Bridge::start(Reach::new(target), caller)?.run().await;
+    Ok(ExitCode::from(match is_well {
+        true => exit_code::SUCCESS,
+        // What is wrong was printed when it was found.
+        false => exit_code::FAILURE,
+    }))
 }
