@@ -30,6 +30,10 @@ mod rotated;
 use line_limiter::{LineLimiter, REPORT_EVERY};
 use rotated::RotatedFile;
 
+/// The SDK of MCP, which tells every message at the level info.
+const SDK: &str = "rmcp";
+/// What of it is logged, unless `log_level` names it.
+const SDK_LEVEL: &str = "rmcp=error";
 /// Lines that may wait for the thread that writes them.
 const LINES_QUEUED_MAX: usize = 4096;
 /// How long [`Telemetry::flush`] waits.
@@ -65,6 +69,10 @@ impl Telemetry {
     /// [`Self::flush`].
     pub fn start(settings: &Settings, data_dir: &OwnDir) -> Result<Self, LogError> {
         let filter = EnvFilter::try_new(&settings.log_level)?;
+        let filter = match settings.log_level.contains(SDK) {
+            true => filter,
+            false => filter.add_directive(SDK_LEVEL.parse()?),
+        };
         let sink = Sink::open(settings, data_dir)?;
         let json = match settings.log_format {
             LogFormat::Json => true,

@@ -50,11 +50,12 @@ const MAY_KNOW: [(&str, &[&str]); 19] = [
             "sys",
         ],
     ),
-    // Beside the three, the token's file and how a process ends.
+    // Beside the three, the token's file, how a process ends, and which characters are shown.
     (
         "protocol",
         &[
             "job",
+            "escape",
             "executor",
             "config",
             "data_dir",

@@ -100,13 +100,17 @@ impl Client {
 
     fn upgrade(wire: Box<dyn Wire>, request: Request) -> Result<Self, Error> {
         wire.read_within(CEILING);
-        let (socket, _) = handshake(wire, request)?;
+        let (socket, response) = handshake(wire, request)?;
         let mut client = Self {
             socket,
             hello: Value::Null,
             inbox: VecDeque::new(),
             next_id: 1,
         };
+        let selected = response.headers().get("sec-websocket-protocol");
+        if selected.is_some_and(|name| name == "mcp") {
+            return Ok(client);
+        }
         match client.try_frame(CEILING)? {
             Some(Frame::Json(hello)) if hello["method"] == "server.hello" => client.hello = hello,
             Some(Frame::Closed(_)) => return Err(Error::ConnectionClosed),

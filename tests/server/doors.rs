@@ -92,7 +92,7 @@ fn a_foreign_origin_gets_no_websocket_even_with_a_token() {
     let (host, token) = (server.listen(), server.token());
     let answer = server.http(&format!(
         "GET /ws HTTP/1.1\r\nHost: {host}\r\nOrigin: http://evil.com\r\n\
-         Authorization: Bearer {token}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Authorization: Bearer {token}\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     ));
     assert_eq!(answer.status, 403);

@@ -33,6 +33,7 @@ mod limits;
 mod lines;
 mod long_paths;
 mod many;
+mod mcp;
 mod no_inodes;
 mod no_threads;
 mod one_server;

@@ -112,7 +112,7 @@ fn wrong_tokens_are_told_wherever_they_are_shown() {
     let host = server.listen();
     for _ in 0..5 {
         let answer = server.http(&format!(
-            "GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
              Sec-WebSocket-Protocol: cc-executor, cc-executor.bearer.wrong\r\n\r\n"
         ));

@@ -88,7 +88,7 @@ fn a_token_in_the_query_string_is_no_token() {
     let (host, token) = (server.listen(), server.token());
     let answer = server.http(&format!(
         "GET /ws?token={token}&access_token={token} HTTP/1.1\r\nHost: {host}\r\n\
-         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Authorization: Bearer wrong\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     ));
     assert_eq!(answer.status, 401);
@@ -203,7 +203,10 @@ fn the_token_can_be_shown_as_a_sub_protocol_and_is_never_sent_back() {
         (101, ours.clone())
     );
     assert_eq!(offering(&server, "cc-executor"), (101, ours));
-    assert_eq!(offering(&server, "mcp"), (101, None));
+    // MCP has no message for the token.
+    assert_eq!(offering(&server, "mcp"), (401, None));
+    let right = format!("mcp, cc-executor.bearer.{}", server.token());
+    assert_eq!(offering(&server, &right), (101, Some("mcp".to_owned())));
     assert_eq!(offering(&server, &right), (400, None));
     for wrong in [
         "cc-executor.bearer.wrong, cc-executor".to_owned(),

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use axum::http::request::Parts;
 use rmcp::{RoleServer, service::RequestContext};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -32,20 +31,6 @@ pub struct WsSession {
     /// Whether the client named it: then it reconnects under that name, and sends again what has no
     /// answer.
     pub is_resumed: bool,
-}
-
-/// Where a client on this machine runs: what its jobs start with.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct ClientPlace {
-    /// Its working directory, absolute.
-    pub cwd: Option<String>,
-    /// Its environment.
-    pub env: BTreeMap<String, String>,
-    /// Its file mode creation mask, octal digits.
-    pub umask: Option<String>,
-    /// Its resource limits and nice value, as NewJob has them.
-    pub limits: Option<Value>,
 }
 
 /// Cancelled when the client of a request has left before it had the whole answer.

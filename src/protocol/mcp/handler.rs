@@ -16,7 +16,8 @@ use rmcp::{
 };
 
 use super::{
-    client::{ClientPlace, McpClient},
+    client::McpClient,
+    place::ToldPlace,
     prompts,
     reply::{self, NextCall, Reply},
     resources, tasks, texts,
@@ -31,13 +32,20 @@ use crate::protocol::{ErrorKind, ServerState, caller::Caller, jsonrpc::error::Re
 #[derive(Debug)]
 pub struct McpHandler {
     caller: Caller,
+    place: ToldPlace,
 }
 
 impl McpHandler {
     /// The handler of a new session.
     pub fn new(server: Arc<ServerState>) -> Self {
+        Self::at(server, ToldPlace::default())
+    }
+
+    /// The same for a client that tells its place.
+    pub fn at(server: Arc<ServerState>, place: ToldPlace) -> Self {
         Self {
             caller: Caller::new(server, "mcp"),
+            place,
         }
     }
 
@@ -104,7 +112,7 @@ impl ServerHandler for McpHandler {
         let call = ToolCall {
             caller: &self.caller,
             client: McpClient::of(&context),
-            place: context.extensions.get::<Arc<ClientPlace>>().cloned(),
+            place: self.place.get(),
             arguments: request.arguments.unwrap_or_default(),
             context: &context,
             takes_tasks,

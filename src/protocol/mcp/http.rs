@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
+use http_body_util::BodyExt;
 use rmcp::{
     ServerHandler,
     transport::{StreamableHttpServerConfig, StreamableHttpService},
@@ -36,6 +37,9 @@ use crate::protocol::{
 
 /// How long calls may still be answered when the server stops; then their streams end.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// How much of a body that is too long is read and discarded, bytes, before the connection is closed.
+const DISCARDED_BYTES_MAX: usize = 64 << 20;
 
 /// Makes the route `/mcp` of a server. Tests of the interface add tools of their own to it.
 #[derive(Debug, Clone, Copy)]
@@ -172,20 +176,43 @@ fn unauthorized(mut response: Response) -> Response {
     response
 }
 
-/// The request with its body in memory, and the body once more.
+/// The request with its body in memory, and the body once more. A body that is too long is read to its end
+/// all the same, as far as that is bearable: a client that still writes would not read the answer.
 async fn read(request: Request, bytes_max: usize) -> Result<(Request, Bytes), Response> {
-    let (parts, body) = request.into_parts();
-    let bytes = axum::body::to_bytes(body, bytes_max).await.map_err(|_| {
-        let message = format!(
-            "the message is longer than {bytes_max} bytes; write the data to a file and pass its path"
-        );
-        error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &Refusal::limit("message_bytes_max", message),
-        )
-    })?;
+    let (parts, mut body) = request.into_parts();
+    let mut bytes = Vec::new();
+    let mut len = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            let message = "the body ended early";
+            let refusal = Refusal::new(ErrorKind::InvalidRequest, message);
+            return Err(error(StatusCode::BAD_REQUEST, &refusal));
+        };
+        let data = frame.into_data().unwrap_or_default();
+        len += data.len();
+        if len <= bytes_max {
+            bytes.extend_from_slice(&data);
+        } else if len > DISCARDED_BYTES_MAX {
+            break;
+        } else {
+            bytes = Vec::new();
+        }
+    }
+    if len > bytes_max {
+        return Err(too_long(bytes_max));
+    }
+    let bytes = Bytes::from(bytes);
     let request = Request::from_parts(parts, Body::from(bytes.clone()));
     Ok((request, bytes))
+}
+
+/// The answer to a message that is too long.
+fn too_long(bytes_max: usize) -> Response {
+    let message = format!(
+        "the message is longer than {bytes_max} bytes; write the data to a file and pass its path"
+    );
+    let refusal = Refusal::limit("message_bytes_max", message);
+    error(StatusCode::PAYLOAD_TOO_LARGE, &refusal)
 }
 
 /// The answer to a body that is no message.

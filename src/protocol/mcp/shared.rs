@@ -1,11 +1,13 @@
-//! What all MCP sessions of a server share: how many answers are made at a time, which replies are on their way, and which waits were empty.
+//! What all MCP sessions of a server share: how many answers are made at a time, which replies are on their
+//! way, and which waits were empty.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Mutex,
 };
 
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 use crate::{job::JobNumber, sys::lock};
 
@@ -18,7 +20,8 @@ const EMPTY_WAITS_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct McpShared {
     scans: Semaphore,
-    awaited: Mutex<HashMap<JobNumber, usize>>,
+    /// Calls that wait to tell their client of a job, and when that client has left.
+    awaited: Mutex<BTreeMap<u64, (JobNumber, CancellationToken)>>,
     empty_waits: Mutex<EmptyWaits>,
 }
 
@@ -33,7 +36,7 @@ struct EmptyWaits {
 #[derive(Debug)]
 pub struct Awaited<'a> {
     shared: &'a McpShared,
-    job: JobNumber,
+    number: u64,
 }
 
 impl Default for McpShared {
@@ -52,15 +55,24 @@ impl McpShared {
         self.scans.acquire().await.ok()
     }
 
-    /// Records that a call waits to tell its client of this job.
-    pub fn await_reply(&self, job: JobNumber) -> Awaited<'_> {
-        *lock(&self.awaited).entry(job).or_default() += 1;
-        Awaited { shared: self, job }
+    /// Records that a call waits to tell its client of this job; `left` is cancelled when the client has
+    /// left.
+    pub fn await_reply(&self, job: JobNumber, left: CancellationToken) -> Awaited<'_> {
+        let mut awaited = lock(&self.awaited);
+        let number = awaited.last_key_value().map_or(0, |(last, _)| last + 1);
+        awaited.insert(number, (job, left));
+        Awaited {
+            shared: self,
+            number,
+        }
     }
 
-    /// Whether a call waits to tell its client of this job.
+    /// Whether a call waits to tell its client of this job, and that client is there.
     pub fn is_awaited(&self, job: JobNumber) -> bool {
-        lock(&self.awaited).contains_key(&job)
+        let awaited = lock(&self.awaited);
+        awaited
+            .values()
+            .any(|(one, left)| *one == job && !left.is_cancelled())
     }
 
     /// Counts a wait that ended without news; returns how many in a row were the same.
@@ -91,13 +103,7 @@ impl McpShared {
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
-        let mut awaited = lock(&self.shared.awaited);
-        if let Some(count) = awaited.get_mut(&self.job) {
-            *count -= 1;
-            if *count == 0 {
-                awaited.remove(&self.job);
-            }
-        }
+        lock(&self.shared.awaited).remove(&self.number);
     }
 }
 
@@ -108,10 +114,14 @@ mod tests {
     #[test]
     fn a_reply_is_awaited_until_its_last_call_has_ended() {
         let shared = McpShared::default();
-        let (first, second) = (shared.await_reply(1), shared.await_reply(1));
-        drop(first);
-        assert!(shared.is_awaited(1));
+        let left = CancellationToken::new();
+        let first = shared.await_reply(1, left.clone());
+        let second = shared.await_reply(1, CancellationToken::new());
         drop(second);
+        assert!(shared.is_awaited(1));
+        left.cancel();
+        assert!(!shared.is_awaited(1), "its client has left");
+        drop(first);
         assert!(!shared.is_awaited(1));
     }
 

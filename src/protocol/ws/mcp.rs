@@ -8,10 +8,7 @@ use std::{
 
 use rmcp::{
     RoleServer, ServiceExt,
-    model::{
-        ClientJsonRpcMessage, ClientNotification, CustomNotification, RequestId,
-        ServerJsonRpcMessage,
-    },
+    model::{ClientJsonRpcMessage, ClientNotification, RequestId, ServerJsonRpcMessage},
     transport::{Transport, TransportAdapterIdentity},
 };
 use serde_json::{Value, value::RawValue};
@@ -27,14 +24,14 @@ use crate::{
         ErrorKind,
         jsonrpc::{envelope, error::Refusal},
         limits::byte_semaphore::BytePermit,
-        mcp::{McpHandler, client::ClientPlace},
+        mcp::{
+            McpHandler,
+            client::ClientLeft,
+            place::{CALLER_NOTIFICATION, ToldPlace},
+        },
     },
     sys::lock,
 };
-
-/// The notification with which a relay on this machine says where its client runs. It comes first, before
-/// the SDK would accept a notification.
-const CALLER_NOTIFICATION: &str = "notifications/cc-executor/caller";
 
 /// A message that waits for the handler, with its permits: a request has one among those in flight.
 #[derive(Debug)]
@@ -109,12 +106,13 @@ fn read(text: &str) -> Result<ClientJsonRpcMessage, (Option<Box<RawValue>>, Refu
 /// Answers the session's messages until its client leaves; then the session ends.
 pub async fn answer(session: Arc<Session>, messages: mpsc::Receiver<QueuedMessage>) {
     let over = session.over.clone();
-    let handler = McpHandler::new(session.caller.server.clone());
+    let place = ToldPlace::default();
+    let handler = McpHandler::at(session.caller.server.clone(), place.clone());
     let transport = SessionTransport {
         session,
+        place,
         messages,
         in_flight: Arc::default(),
-        place: None,
     };
     let served = handler
         .serve::<_, _, TransportAdapterIdentity>(transport)
@@ -126,17 +124,15 @@ pub async fn answer(session: Arc<Session>, messages: mpsc::Receiver<QueuedMessag
     over.cancel();
 }
 
-/// Where the client runs, if the message says so.
-fn place_in(message: &ClientJsonRpcMessage) -> Option<ClientPlace> {
+/// The parameters of the notification that tells the client's place, which may come before the protocol's
+/// own first message.
+fn place_of(message: &mut ClientJsonRpcMessage) -> Option<Option<Value>> {
     let ClientJsonRpcMessage::Notification(sent) = message else {
         return None;
     };
-    match &sent.notification {
-        ClientNotification::CustomNotification(CustomNotification { method, params, .. })
-            if method == CALLER_NOTIFICATION =>
-        {
-            let place = params.clone().map(serde_json::from_value);
-            place.and_then(Result::ok)
+    match &mut sent.notification {
+        ClientNotification::CustomNotification(custom) if custom.method == CALLER_NOTIFICATION => {
+            Some(custom.params.take())
         }
         _ => None,
     }
@@ -145,11 +141,10 @@ fn place_in(message: &ClientJsonRpcMessage) -> Option<ClientPlace> {
 /// The session as the SDK sees it.
 struct SessionTransport {
     session: Arc<Session>,
+    place: ToldPlace,
     messages: mpsc::Receiver<QueuedMessage>,
     /// The permits of requests that are not answered.
     in_flight: Arc<Mutex<HashMap<RequestId, OwnedSemaphorePermit>>>,
-    /// Where the client runs, if it told.
-    place: Option<Arc<ClientPlace>>,
 }
 
 impl SessionTransport {
@@ -162,9 +157,9 @@ impl SessionTransport {
         lock(&self.in_flight).remove(id)
     }
 
-    /// Whether the client sends the request again that this message answers. An answer while the server
-    /// stops would only say so; the next server has a better one.
-    fn asks_again(&self, message: &ServerJsonRpcMessage) -> bool {
+    /// Whether this answers a request that the client sends to the next server. While the server stops, the
+    /// answer of a wait would only say so.
+    fn is_asked_again(&self, message: &ServerJsonRpcMessage) -> bool {
         let is_answer = matches!(
             message,
             ServerJsonRpcMessage::Response(_) | ServerJsonRpcMessage::Error(_)
@@ -199,10 +194,10 @@ impl Transport<RoleServer> for SessionTransport {
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = Result<(), SessionClosed>> + Send + 'static {
         let in_flight = self.permit_of(&message);
-        let is_dropped = self.asks_again(&message);
+        let is_asked_again = self.is_asked_again(&message);
         let session = self.session.clone();
         async move {
-            if is_dropped {
+            if is_asked_again {
                 return Ok(());
             }
             let text = envelope::to_json(&message);
@@ -221,17 +216,15 @@ impl Transport<RoleServer> for SessionTransport {
                 bytes,
             } = queued;
             drop(bytes);
-            if self.session.connection.peer.is_trusted()
-                && let Some(place) = place_in(&message)
-            {
-                self.place = Some(Arc::new(place));
+            if let Some(params) = place_of(&mut message) {
+                if self.session.connection.peer.is_trusted() {
+                    self.place.set(params);
+                }
                 continue;
             }
             self.keep_permit(&message, in_flight);
             message.insert_extension(self.session.mcp_session.clone());
-            if let Some(place) = &self.place {
-                message.insert_extension(place.clone());
-            }
+            message.insert_extension(ClientLeft(over));
             return Some(message);
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
+    super::excerpt::LinePattern,
     super::reply::{CHARS_DEFAULT, CHARS_MAX, CHARS_MIN},
     call::ToolCall,
 };
@@ -68,6 +69,17 @@ pub fn pattern(params: &Params<'_>, key: &str) -> Result<Option<Pattern>, Refusa
         Some(_) => return Err(params.wrong(key, NOT_A_PATTERN)),
     };
     compiled(params, key, text).map(Some)
+}
+
+/// A regex for lines under `key`.
+pub fn line_pattern(params: &Params<'_>, key: &str) -> Result<Option<LinePattern>, Refusal> {
+    let Some(text) = params.text(key)? else {
+        return Ok(None);
+    };
+    let pattern = LinePattern::new(text);
+    pattern
+        .map(Some)
+        .map_err(|error| params.wrong(key, &error.to_string()))
 }
 
 /// Compiles a regex; the refusal says what is wrong with it.

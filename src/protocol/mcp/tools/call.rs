@@ -5,10 +5,14 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 use rmcp::{RoleServer, service::RequestContext};
 use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{
     caller::Caller,
-    mcp::client::{ClientLeft, ClientPlace, McpClient},
+    mcp::{
+        client::{ClientLeft, McpClient},
+        place::ClientPlace,
+    },
 };
 
 /// A call of a tool.
@@ -28,11 +32,23 @@ pub struct ToolCall<'a> {
 }
 
 impl ToolCall<'_> {
-    /// Whether the client still waits for the answer, as far as its connection tells.
-    pub fn is_connected(&self) -> bool {
-        let parts = self.context.extensions.get::<Parts>();
-        let left = parts.and_then(|parts| parts.extensions.get::<ClientLeft>());
-        !left.is_some_and(|left| left.0.is_cancelled())
+    /// Cancelled when the client has left; it may come back for the answer over HTTP.
+    pub fn left(&self) -> CancellationToken {
+        let extensions = &self.context.extensions;
+        let over_http = || extensions.get::<Parts>()?.extensions.get::<ClientLeft>();
+        let left = extensions.get::<ClientLeft>().or_else(over_http);
+        left.map(|left| left.0.clone()).unwrap_or_default()
+    }
+
+    /// Returns when no client waits for the answer any more.
+    pub async fn unwanted(&self) {
+        match self.context.extensions.get::<ClientLeft>() {
+            Some(left) => tokio::select! {
+                () = left.0.cancelled() => {}
+                () = self.context.ct.cancelled() => {}
+            },
+            None => self.context.ct.cancelled().await,
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Shows output: reads a bounded part of it, and makes the text of a result from it.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use serde_json::json;
 
 use super::super::{
-    excerpt::{self, Bounds, Page, Piece, Source},
+    excerpt::{self, Bounds, LinePattern, Page, Piece, Pieces},
     reply::{self, NextCall, body_chars, is_failure},
 };
 use crate::{
@@ -29,11 +29,59 @@ const LAST_LINE_BYTES: u64 = 4 << 10;
 /// Longest last line, characters.
 const LAST_LINE_CHARS: usize = 200;
 
-/// Bytes that were read, contiguous.
+/// What was read of an output.
 #[derive(Debug)]
-struct Part {
+struct ReadOutput {
+    /// Contiguous bytes, each with the offset of its first.
+    parts: Vec<(Offset, Vec<u8>)>,
+    dropped: Vec<Range<Offset>>,
+    /// Ranges of other streams.
+    skipped: Vec<Range<Offset>>,
     from: Offset,
-    bytes: Vec<u8>,
+    output_bytes: Offset,
+    is_final: bool,
+}
+
+impl ReadOutput {
+    /// Nothing yet, from this offset on.
+    fn new(job: &Job, from: Offset) -> Self {
+        Self {
+            parts: Vec::new(),
+            dropped: Vec::new(),
+            skipped: Vec::new(),
+            from,
+            output_bytes: job.output_bytes,
+            is_final: job.state.is_final(),
+        }
+    }
+
+    fn append(&mut self, item: ReadItem) {
+        let chunk = match item {
+            ReadItem::Gap(gap) => return self.dropped.push(gap.from..gap.to),
+            ReadItem::Chunk(chunk) => chunk,
+        };
+        match self.parts.last_mut() {
+            Some((from, bytes)) if *from + bytes.len() as u64 == chunk.offset => {
+                bytes.extend_from_slice(&chunk.data);
+            }
+            _ => self.parts.push((chunk.offset, chunk.data)),
+        }
+    }
+
+    fn pieces(&self) -> Pieces<'_> {
+        Pieces {
+            pieces: self
+                .parts
+                .iter()
+                .map(|(from, bytes)| Piece { from: *from, bytes })
+                .collect(),
+            dropped: self.dropped.clone(),
+            skipped: self.skipped.clone(),
+            from: self.from,
+            output_bytes: self.output_bytes,
+            is_final: self.is_final,
+        }
+    }
 }
 
 /// The text of a result about a job: its status, an excerpt of its output from an offset on, and what to
@@ -52,16 +100,13 @@ pub async fn report(
     }
     let next = next_call(job, true);
     let left = body_chars(&status, &next, chars);
-    let parts = scan(caller, job, from, None).await?;
-    let (total, end) = (job.output_bytes, job.output_bytes);
-    let excerpt = in_turn(caller, parts, move |pieces| {
-        let source = Source {
-            pieces,
-            output_bytes: total,
-        };
-        excerpt::excerpt(&source, Bounds::of(left))
-    });
-    let body = excerpt.await?;
+    let read = scan(caller, job, from, None).await?;
+    let bounds = Bounds {
+        chars_max: left,
+        ..Bounds::default()
+    };
+    let excerpt = in_turn(caller, read, move |pieces| excerpt::excerpt(pieces, bounds));
+    let (body, end) = (excerpt.await?, job.output_bytes);
     let body = match (body.is_empty(), from == 0 || end == from) {
         (false, true) | (true, _) => body,
         (false, false) => format!("output from byte {from}:\n{body}"),
@@ -93,9 +138,9 @@ pub async fn page(
 ) -> Result<Page, Refusal> {
     let _scan = caller.server.mcp.scan_permit().await;
     let to = job.output_bytes.min(from + PAGE_BYTES_MAX);
-    let mut parts = Vec::new();
-    read(caller, job, (from, to), stream, &mut parts).await?;
-    let page = in_turn(caller, parts, move |pieces| {
+    let mut part = ReadOutput::new(job, from);
+    read(caller, job, (from, to), stream, &mut part).await?;
+    let page = in_turn(caller, part, move |pieces| {
         excerpt::page(pieces, from, chars, raw)
     });
     page.await
@@ -111,30 +156,29 @@ pub async fn last_lines(
 ) -> Result<String, Refusal> {
     let _scan = caller.server.mcp.scan_permit().await;
     let from = job.output_bytes.saturating_sub(PAGE_BYTES_MAX);
-    let mut parts = Vec::new();
-    read(caller, job, (from, job.output_bytes), stream, &mut parts).await?;
-    in_turn(caller, parts, move |pieces| {
-        excerpt::last_lines(pieces, lines, chars)
-    })
-    .await
+    let mut part = ReadOutput::new(job, from);
+    read(caller, job, (from, job.output_bytes), stream, &mut part).await?;
+    let last = in_turn(caller, part, move |pieces| {
+        excerpt::last_lines(pieces, lines, chars).text
+    });
+    last.await
 }
 
-/// The lines that match a pattern which compiles.
+/// The lines that match.
 pub async fn grep(
     caller: &Caller,
     job: &Job,
-    pattern: &str,
+    pattern: LinePattern,
     from: Offset,
     stream: Option<Stream>,
     chars: usize,
 ) -> Result<String, Refusal> {
     let _scan = caller.server.mcp.scan_permit().await;
-    let parts = scan(caller, job, from, stream).await?;
-    let pattern = pattern.to_owned();
-    in_turn(caller, parts, move |pieces| {
-        excerpt::grep(pieces, &pattern, chars)
-    })
-    .await
+    let read = scan(caller, job, from, stream).await?;
+    let hits = in_turn(caller, read, move |pieces| {
+        excerpt::grep(pieces, &pattern, chars).text
+    });
+    hits.await
 }
 
 /// The last line with text; empty if there is none or it cannot be read.
@@ -144,14 +188,26 @@ pub async fn last_line(caller: &Caller, job: JobRef) -> String {
         return String::new();
     };
     let from = job.output_bytes.saturating_sub(LAST_LINE_BYTES);
-    let mut parts = Vec::new();
-    if read(caller, &job, (from, job.output_bytes), None, &mut parts)
-        .await
-        .is_err()
-    {
-        return String::new();
+    let mut part = ReadOutput::new(&job, from);
+    let to = job.output_bytes;
+    match read(caller, &job, (from, to), None, &mut part).await {
+        Ok(()) => last_text(&part.pieces()),
+        Err(_) => String::new(),
     }
-    excerpt::last_lines(&pieces(&parts), 1, LAST_LINE_CHARS)
+}
+
+/// The last line with text.
+fn last_text(pieces: &Pieces<'_>) -> String {
+    let mut last = String::new();
+    excerpt::clean(pieces, |entry| {
+        if let excerpt::Entry::Line(line) = entry
+            && !line.text.trim().is_empty()
+        {
+            last.clear();
+            last.extend(line.text.chars().take(LAST_LINE_CHARS));
+        }
+    });
+    last
 }
 
 /// The prompt at the end of an output: a last line without a line end that is at least this old.
@@ -178,7 +234,9 @@ pub async fn prompt(caller: &Caller, job: &Job, age: Duration) -> Option<String>
         from: last.offset,
         bytes: &last.data,
     };
-    Some(excerpt::last_lines(&[piece], 1, LAST_LINE_CHARS))
+    let mut pieces = Pieces::new(vec![piece], job.output_bytes);
+    pieces.from = last.offset;
+    Some(last_text(&pieces))
 }
 
 /// Reads what is looked through of an output: all of it, or its head and its tail.
@@ -187,33 +245,27 @@ async fn scan(
     job: &Job,
     from: Offset,
     stream: Option<Stream>,
-) -> Result<Vec<Part>, Refusal> {
-    let mut parts = Vec::new();
+) -> Result<ReadOutput, Refusal> {
+    let mut all = ReadOutput::new(job, from);
     let end = job.output_bytes;
-    if end - from.min(end) <= SCAN_BYTES_MAX {
-        read(caller, job, (from, end), stream, &mut parts).await?;
-        return Ok(parts);
+    if end.saturating_sub(from) <= SCAN_BYTES_MAX {
+        read(caller, job, (from, end), stream, &mut all).await?;
+        return Ok(all);
     }
-    read(
-        caller,
-        job,
-        (from, from + SCAN_HEAD_BYTES),
-        stream,
-        &mut parts,
-    )
-    .await?;
+    let head = from + SCAN_HEAD_BYTES;
+    read(caller, job, (from, head), stream, &mut all).await?;
     let tail = end - (SCAN_BYTES_MAX - SCAN_HEAD_BYTES);
-    read(caller, job, (tail, end), stream, &mut parts).await?;
-    Ok(parts)
+    read(caller, job, (tail, end), stream, &mut all).await?;
+    Ok(all)
 }
 
-/// Reads a range of offsets. Missing bytes, and those of other streams, end a part.
+/// Reads a range of offsets.
 async fn read(
     caller: &Caller,
     job: &Job,
     (from, to): (Offset, Offset),
     stream: Option<Stream>,
-    parts: &mut Vec<Part>,
+    all: &mut ReadOutput,
 ) -> Result<(), Error> {
     let executor = &caller.server.executor;
     let mut next = from;
@@ -226,47 +278,25 @@ async fn read(
         };
         let read = executor.read(JobRef::Number(job.number), options).await?;
         for item in read.items {
-            if let ReadItem::Chunk(chunk) = item {
-                append(parts, chunk.offset, &chunk.data);
-            }
+            all.append(item);
         }
         if read.next_offset <= next {
             break;
         }
         next = read.next_offset;
     }
-    Ok(())
-}
-
-fn append(parts: &mut Vec<Part>, from: Offset, bytes: &[u8]) {
-    if let Some(last) = parts.last_mut()
-        && last.from + last.bytes.len() as u64 == from
-    {
-        last.bytes.extend_from_slice(bytes);
-        return;
+    if stream.is_some() {
+        all.skipped.push(from..next.max(to));
     }
-    parts.push(Part {
-        from,
-        bytes: bytes.to_vec(),
-    });
-}
-
-fn pieces(parts: &[Part]) -> Vec<Piece<'_>> {
-    parts
-        .iter()
-        .map(|part| Piece {
-            from: part.from,
-            bytes: &part.bytes,
-        })
-        .collect()
+    Ok(())
 }
 
 /// Makes a text in turn with other sessions, because it keeps a processor busy.
 async fn in_turn<T: Send + 'static>(
     caller: &Caller,
-    parts: Vec<Part>,
-    make: impl FnOnce(&[Piece<'_>]) -> T + Send + 'static,
+    read: ReadOutput,
+    make: impl FnOnce(&Pieces<'_>) -> T + Send + 'static,
 ) -> Result<T, Refusal> {
     let executor = &caller.server.executor;
-    Ok(executor.in_turn(move || make(&pieces(&parts))).await?)
+    Ok(executor.in_turn(move || make(&read.pieces())).await?)
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
+        excerpt::LinePattern,
         jobs,
         reply::{self, NextCall, Reply, body_chars},
     },
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     job::{Job, Offset, Stream},
-    protocol::jsonrpc::{error::Refusal, params::Params},
+    protocol::jsonrpc::error::Refusal,
 };
 
 const KEYS: [&str; 7] = [
@@ -59,7 +60,8 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let raw = params.flag("raw")?.unwrap_or(false);
     let lines = params.number("tail_lines", 1, TAIL_LINES_MAX)?;
     let from = params.offset("from")?;
-    let pattern = grep(&params)?;
+    let pattern = arguments::line_pattern(&params, "grep")?;
+    let grep = params.text("grep")?.unwrap_or_default();
     if lines.is_some() && from.is_some() {
         return Err(params.wrong("tail_lines", "either tail_lines or from, not both"));
     }
@@ -72,7 +74,15 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     }
     let text = match (pattern, lines, from) {
         (Some(pattern), ..) => {
-            matches(&call, &job, pattern, from.unwrap_or(0), stream, chars).await?
+            matches(
+                &call,
+                &job,
+                (grep, pattern),
+                from.unwrap_or(0),
+                stream,
+                chars,
+            )
+            .await?
         }
         (None, Some(lines), _) => last_lines(&call, &job, lines, stream, chars).await?,
         (None, None, Some(from)) => page(&call, &job, from, (stream, raw), chars).await?,
@@ -82,14 +92,6 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
         (None, None, None) => output::report(call.caller, &job, None, 0, chars).await?,
     };
     Ok(Reply::text(text))
-}
-
-fn grep(params: &Params<'_>) -> Result<Option<String>, Refusal> {
-    let Some(text) = params.text("grep")? else {
-        return Ok(None);
-    };
-    arguments::compiled(params, "grep", text)?;
-    Ok(Some(text.to_owned()))
 }
 
 /// The output from an offset on, as it was written.
@@ -142,17 +144,14 @@ async fn last_lines(
 async fn matches(
     call: &ToolCall<'_>,
     job: &Job,
-    pattern: String,
+    (text, pattern): (&str, LinePattern),
     from: Offset,
     stream: Option<Stream>,
     chars: usize,
 ) -> Result<String, Refusal> {
     let status = reply::status_line(job);
-    let next = NextCall::new(
-        "search_output",
-        json!({"pattern": pattern, "job": job.number}),
-    );
+    let next = NextCall::new("search_output", json!({"pattern": text, "job": job.number}));
     let left = body_chars(&status, &next, chars);
-    let body = output::grep(call.caller, job, &pattern, from, stream, left).await?;
+    let body = output::grep(call.caller, job, pattern, from, stream, left).await?;
     Ok(reply::compose(&status, &body, &next, chars))
 }

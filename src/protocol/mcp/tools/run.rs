@@ -116,17 +116,16 @@ fn new_job(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, Value
         let message = "missing; give a shell command line, or argv";
         return Err(Refusal::params("command", message));
     }
-    let place = call.place.as_deref();
-    if let Some(place) = place {
-        let default = |key: &str, value: &Option<String>, job: &mut Map<String, Value>| {
+    if let Some(place) = call.place.as_deref() {
+        let told = [
+            ("cwd", place.cwd.clone().map(Value::from)),
+            ("umask", place.umask.clone().map(Value::from)),
+            ("limits", place.limits.clone()),
+        ];
+        for (key, value) in told {
             if let Some(value) = value {
-                job.entry(key).or_insert_with(|| value.clone().into());
+                job.entry(key).or_insert(value);
             }
-        };
-        default("cwd", &place.cwd, &mut job);
-        default("umask", &place.umask, &mut job);
-        if let Some(limits) = &place.limits {
-            job.insert("limits".to_owned(), limits.clone());
         }
     }
     job.insert("env".to_owned(), json!(environment(call, params)?));
@@ -232,7 +231,7 @@ async fn answer(
     let executor = &call.caller.server.executor;
     let number = JobRef::Number(job.number);
     let ending = {
-        let _awaited = call.caller.server.mcp.await_reply(job.number);
+        let _awaited = call.caller.server.mcp.await_reply(job.number, call.left());
         waiting::wait(call, vec![number], asked.until, asked.wait).await?
     };
     let (job, ending_note, is_known) = match ending {
@@ -246,11 +245,11 @@ async fn answer(
         // Nobody reads this answer: the next call of the same command is told about the job.
         Ending::Unwanted => (executor.get(number, Default::default()).await?, None, false),
         Ending::Stopping => {
-            let note = "the server restarts, the job runs on";
-            return Ok(Reply::text(stopping(job, note)));
+            let now = executor.get(number, Default::default()).await;
+            return Ok(Reply::text(stopping(now.as_ref().unwrap_or(job))));
         }
     };
-    if is_known && !job.state.is_final() && call.is_connected() {
+    if is_known && !job.state.is_final() && !call.left().is_cancelled() {
         executor.set_mcp_answered(job.number).await?;
     }
     if call.takes_tasks && !job.state.is_final() && ending_note.is_none() {
@@ -265,7 +264,8 @@ async fn answer(
 }
 
 /// The answer while the server stops: the output cannot be read any more.
-fn stopping(job: &Job, note: &str) -> String {
+fn stopping(job: &Job) -> String {
+    let note = "the server restarts, the job goes on";
     let next = NextCall::new("wait", json!({"jobs": [job.number], "from": 0}));
     let status = format!("{note}: {}", reply::status_line(job));
     reply::compose(&status, "", &next, reply::CHARS_MAX)

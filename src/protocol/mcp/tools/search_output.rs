@@ -37,10 +37,8 @@ pub fn example() -> Value {
 pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;
     let chars = arguments::max_chars(&params)?;
-    let text = params
-        .text("pattern")?
-        .ok_or_else(|| params.wrong("pattern", "missing"))?;
-    arguments::compiled(&params, "pattern", text)?;
+    let pattern = arguments::line_pattern(&params, "pattern")?;
+    let pattern = pattern.ok_or_else(|| params.wrong("pattern", "missing"))?;
     let executor = &call.caller.server.executor;
     let job = jobs::required(executor, &call.arguments, "job").await?;
     let job = executor.get(job, Default::default()).await?;
@@ -49,7 +47,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let body = output::grep(
         call.caller,
         &job,
-        text,
+        pattern,
         0,
         None,
         body_chars(&status, &next, chars),

@@ -47,7 +47,7 @@ pub async fn wait(
     tokio::select! {
         biased;
         waited = waited => Ok(Ending::Over(Box::new(waited?))),
-        () = call.context.ct.cancelled() => Ok(Ending::Unwanted),
+        () = call.unwanted() => Ok(Ending::Unwanted),
         () = call.caller.server.stopping.cancelled() => Ok(Ending::Stopping),
         () = tell_progress(call, first) => Ok(Ending::Unwanted),
     }
