@@ -1,11 +1,12 @@
 //! The command line: a client that uses only the public wire API, except for the server's own verbs
 //! `serve`, `token` and `config`.
 //!
-//! `verbs` has one file per verb, `connect` finds, starts and connects to servers, `new_job` makes
-//! a new job from options, `render` prints, `sql` is the prompt and the formats of results, `serve`
+//! `verbs` has one file per verb, `connect` finds, starts and connects to servers, `mcp` relays an
+//! agent's messages, `new_job` makes a new job from options, `render` prints, `sql` is the prompt and the formats of results, `serve`
 //! has what a server's process needs besides the server.
 
 mod connect;
+mod mcp;
 mod new_job;
 mod render;
 mod serve;

@@ -17,7 +17,7 @@ use std::{
 use crate::harness::{BINARY, Cli, Finished, Server, is_alive};
 
 /// Every verb, with words that it takes.
-const VERBS: [&[&str]; 22] = [
+const VERBS: [&[&str]; 23] = [
     &["run", "--", "env"],
     &["submit", "--", "true"],
     &["ls"],
@@ -39,6 +39,7 @@ const VERBS: [&[&str]; 22] = [
     &["rm", "1"],
     &["queue"],
     &["sql", "SELECT 1"],
+    &["mcp"],
     &["backup", "/nowhere/at/all"],
 ];
 

@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod agent;
 mod callers;
 mod clock;
 mod directories;
@@ -12,6 +13,7 @@ mod escapes;
 mod in_a_job;
 mod input;
 mod manage;
+mod mcp;
 mod readers;
 mod recordings;
 mod run;

@@ -18,7 +18,8 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    client::{Client, ConnectError},
+    client::Client,
+    dial::ConnectError,
     holder::{is_locked, recorded_pid},
     target::Target,
 };

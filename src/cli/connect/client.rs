@@ -1,30 +1,21 @@
 //! One connection to a server: connects, reads the greeting, sends requests, receives messages.
 //! `link` reconnects after a loss.
 
-use std::{io::ErrorKind, time::Duration};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
-    tungstenite::{
-        self, Message,
-        client::IntoClientRequest,
-        http::{HeaderValue, Request, header},
-        protocol::WebSocketConfig,
-    },
+    WebSocketStream,
+    tungstenite::{self, Message, http::HeaderMap},
 };
 
 use super::{
-    target::{Secret, Target},
+    dial::{ConnectError, Dialed, Io, NO_TOKEN, dial},
+    target::Target,
     wire::{self, ServerMessage, WireError},
 };
-use crate::{data_dir::OwnDir, spool::Layout};
 
 /// How long connecting may take, up to the greeting.
 const GREETING_MAX: Duration = Duration::from_secs(30);
@@ -32,24 +23,6 @@ const GREETING_MAX: Duration = Duration::from_secs(30);
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Unanswered pings after which a TCP connection counts as lost.
 const PINGS_MAX: u32 = 3;
-
-/// Why there is no connection.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ConnectError {
-    /// No process listens there.
-    #[error("no server answers at {0}")]
-    Absent(String),
-    /// A process listens but does not take the connection now: trying again later may help.
-    #[error("{0}")]
-    Busy(String),
-    /// The server closed the connection before its greeting, as one does that is stopping: the next
-    /// try finds its successor, or none.
-    #[error("{0}")]
-    BrokenOff(String),
-    /// Trying again does not help.
-    #[error("{0}")]
-    Refused(String),
-}
 
 /// The connection is gone; with the reason, as far as it is known.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -70,14 +43,12 @@ pub enum RequestError {
     TooLong(usize),
 }
 
-trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
-
 /// A session after its greeting.
 pub struct Client {
     ws: WebSocketStream<Box<dyn Io>>,
     next_id: u64,
     version: String,
+    limits: Value,
     server_pid: Option<i32>,
     sends_pings: bool,
     going_away: bool,
@@ -97,6 +68,11 @@ impl Client {
     /// The server's version.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// One of the server's limits, from its greeting; `None` if it did not tell.
+    pub fn limit(&self, name: &str) -> Option<u64> {
+        self.limits[name].as_u64()
     }
 
     /// The server's process id, from the kernel; `None` over TCP, 0 if the server is in another PID
@@ -188,117 +164,24 @@ fn lost(error: tungstenite::Error) -> Lost {
     Lost(error.to_string())
 }
 
-/// The process id of the listener on the socket of a data directory, from the kernel and without a
-/// word sent; 0 if it is in another PID namespace.
-pub async fn listener_pid(layout: &Layout) -> Result<Option<i32>, ConnectError> {
-    unix(layout).await.map(|(_, pid)| pid)
-}
-
 async fn connect(target: &Target) -> Result<Client, ConnectError> {
-    let (stream, peer) = match target {
-        Target::Local(layout) => unix(layout).await?,
-        Target::Remote { address, .. } => (tcp(address).await?, None),
-    };
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(wire::MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(wire::MESSAGE_BYTES_MAX));
-    let (ws, _) = client_async_with_config(upgrade(target)?, stream, Some(config))
-        .await
-        .map_err(upgrade_error)?;
+    let Dialed { ws, server_pid } = dial(target, "/ws", HeaderMap::new()).await?;
     let mut client = Client {
         ws,
         next_id: 1,
         version: String::new(),
-        server_pid: peer,
+        limits: Value::Null,
+        server_pid,
         sends_pings: matches!(target, Target::Remote { .. }),
         going_away: false,
     };
-    client.version = greeting(client.next().await)?;
+    (client.version, client.limits) = greeting(client.next().await)?;
     Ok(client)
 }
 
-/// Connects to the socket. The path goes through a descriptor of the directory, because the path of
-/// a Unix socket has at most 107 bytes. Checks the listener's user before anything is sent.
-async fn unix(layout: &Layout) -> Result<(Box<dyn Io>, Option<i32>), ConnectError> {
-    let here = || layout.root().display().to_string();
-    let dir = OwnDir::open(layout.root())
-        .map_err(|error| ConnectError::Refused(error.to_string()))?
-        .ok_or_else(|| ConnectError::Absent(here()))?;
-    let stream = UnixStream::connect(dir.short_path(Layout::SOCKET))
-        .await
-        .map_err(|error| connect_error(&error, here()))?;
-    let peer = stream
-        .peer_cred()
-        .map_err(|error| connect_error(&error, here()))?;
-    if peer.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(ConnectError::Refused(format!(
-            "a process of user {} listens in {}, not a server of yours; nothing was sent. Remove {} and start a server",
-            peer.uid(),
-            here(),
-            layout.socket().display()
-        )));
-    }
-    Ok((Box::new(stream), peer.pid()))
-}
-
-async fn tcp(address: &str) -> Result<Box<dyn Io>, ConnectError> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| connect_error(&error, address.to_owned()))?;
-    // Requests are single small frames: waiting for more to send would only delay them.
-    let _ = stream.set_nodelay(true);
-    Ok(Box::new(stream))
-}
-
-fn connect_error(error: &std::io::Error, place: String) -> ConnectError {
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ConnectError::Absent(place),
-        ErrorKind::PermissionDenied | ErrorKind::NotADirectory => {
-            ConnectError::Refused(format!("the server at {place} cannot be reached: {error}"))
-        }
-        _ => ConnectError::Busy(format!("the server at {place} cannot be reached: {error}")),
-    }
-}
-
-fn upgrade(target: &Target) -> Result<Request<()>, ConnectError> {
-    let (host, token) = match target {
-        Target::Local(_) => ("localhost", None),
-        Target::Remote { address, token } => (address.as_str(), token.as_ref()),
-    };
-    let refused = |what: String| ConnectError::Refused(what);
-    let mut request = format!("ws://{host}/ws")
-        .into_client_request()
-        .map_err(|error| refused(format!("{host} is not an address: {error}")))?;
-    if let Some(Secret(token)) = token {
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| refused("the token contains characters that no token has".to_owned()))?;
-        value.set_sensitive(true);
-        request.headers_mut().insert(header::AUTHORIZATION, value);
-    }
-    Ok(request)
-}
-
-fn upgrade_error(error: tungstenite::Error) -> ConnectError {
-    let tungstenite::Error::Http(response) = &error else {
-        return ConnectError::BrokenOff(format!("the server broke off the connection: {error}"));
-    };
-    match response.status().as_u16() {
-        401 => ConnectError::Refused(NO_TOKEN.to_owned()),
-        503 => ConnectError::Busy(
-            "the server has reached its limit of sessions; try again later, or raise that limit"
-                .to_owned(),
-        ),
-        status => ConnectError::Refused(format!(
-            "the server answered HTTP {status} instead of opening a session; is it a cc-executor server, and is this host in its allowed_hosts?"
-        )),
-    }
-}
-
-const NO_TOKEN: &str = "the server requires a token, or refuses this one; give --token-file FILE (on its machine, `cc-executor token` prints it)";
-
-/// The version in a `server.hello`.
-fn greeting(first: Result<ServerMessage, Lost>) -> Result<String, ConnectError> {
-    let params = match first {
+/// The version and the limits in a `server.hello`.
+fn greeting(first: Result<ServerMessage, Lost>) -> Result<(String, Value), ConnectError> {
+    let mut params = match first {
         Ok(ServerMessage::Notification { method, params }) if method == "server.hello" => params,
         Ok(_) => return Err(ConnectError::Refused("the server did not greet".to_owned())),
         Err(error) => return Err(ConnectError::BrokenOff(error.to_string())),
@@ -315,7 +198,7 @@ fn greeting(first: Result<ServerMessage, Lost>) -> Result<String, ConnectError> 
     if params["auth"] == "required" {
         return Err(ConnectError::Refused(NO_TOKEN.to_owned()));
     }
-    Ok(version)
+    Ok((version, params["limits"].take()))
 }
 
 #[cfg(test)]
@@ -324,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    fn hello(params: Value) -> Result<String, ConnectError> {
+    fn hello(params: Value) -> Result<(String, Value), ConnectError> {
         greeting(Ok(ServerMessage::Notification {
             method: "server.hello".to_owned(),
             params,
@@ -332,9 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_greeting_tells_the_version() {
-        let fine = hello(json!({"version": "9.9.9", "protocol": 1, "auth": "ok"}));
-        assert_eq!(fine.expect("greeted"), "9.9.9");
+    fn a_greeting_tells_the_version_and_the_limits() {
+        let fine =
+            hello(json!({"version": "9.9.9", "protocol": 1, "auth": "ok", "limits": {"n": 7}}));
+        assert_eq!(
+            fine.expect("greeted"),
+            ("9.9.9".to_owned(), json!({"n": 7}))
+        );
     }
 
     #[test]

@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     autostart,
-    client::{Client, ConnectError, RequestError},
+    client::{Client, RequestError},
+    dial::ConnectError,
     holder, proc,
     target::Target,
     wire::WireError,
@@ -93,7 +94,8 @@ pub async fn open_always(target: Target, notice: VersionNotice) -> anyhow::Resul
     }
 }
 
-fn print_version_difference(client: &Client, notice: VersionNotice) {
+/// Prints that the server has another version than this command, if it has.
+pub fn print_version_difference(client: &Client, notice: VersionNotice) {
     let (ours, theirs) = (env!("CARGO_PKG_VERSION"), client.version());
     if ours == theirs {
         return;
@@ -105,6 +107,14 @@ fn print_version_difference(client: &Client, notice: VersionNotice) {
         VersionNotice::Always => print::line(&text),
         VersionNotice::OnTerminal => print::line_on_terminal(&text),
     }
+}
+
+/// Whether a command line has started the server, so that it may be started again.
+pub fn is_autostarted(client: &Client) -> bool {
+    client
+        .server_pid()
+        .and_then(|pid| proc::argv(pid).ok())
+        .is_some_and(|argv| autostart::was_autostarted(&argv))
 }
 
 impl Link {
@@ -217,10 +227,7 @@ impl Link {
     }
 
     fn set_client(&mut self, client: Client) {
-        self.restartable = client
-            .server_pid()
-            .and_then(|pid| proc::argv(pid).ok())
-            .is_some_and(|argv| autostart::was_autostarted(&argv));
+        self.restartable = is_autostarted(&client);
         self.client = Some(client);
         self.lost_at = None;
         self.pause = PAUSE_MIN;

@@ -119,7 +119,7 @@ fn write_all(
 }
 
 /// Writes everything, also to a descriptor that another process has made non-blocking.
-fn write_whole(mut file: &File, mut data: &[u8]) -> io::Result<()> {
+pub fn write_whole(mut file: &File, mut data: &[u8]) -> io::Result<()> {
     while !data.is_empty() {
         match file.write(data) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),

@@ -8,6 +8,7 @@ mod export;
 mod input;
 mod kill;
 mod ls;
+mod mcp;
 mod pause;
 mod queue;
 mod replay;
@@ -78,6 +79,8 @@ pub enum Verb {
     Queue(queue::QueueArgs),
     /// Query the job history in SQL
     Sql(sql::SqlArgs),
+    /// Serve MCP to an agent on stdin and stdout
+    Mcp(mcp::McpArgs),
     /// Run the server
     Serve(serve::ServeArgs),
     /// Show the server's version, address and jobs
@@ -135,6 +138,7 @@ impl Verb {
             Self::Rm(args) => rm::rm(args).await,
             Self::Queue(args) => queue::queue(args).await,
             Self::Sql(args) => sql::sql(args).await,
+            Self::Mcp(args) => mcp::mcp(args).await,
             Self::Serve(args) => serve::serve(args).await,
             Self::Status(args) => status::status(args).await,
             Self::Stop(args) => stop::stop(args).await,

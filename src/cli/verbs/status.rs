@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::{
     cli::{
         connect::{
-            client::{Client, ConnectError},
+            client::Client,
+            dial::ConnectError,
             holder,
             target::{Connect, Target},
         },

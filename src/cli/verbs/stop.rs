@@ -22,7 +22,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     cli::{
         connect::{
-            client::{self, ConnectError},
+            dial::{self, ConnectError},
             find_job::{self, LIVE},
             holder,
             link::{self, Link, VersionNotice},
@@ -127,7 +127,7 @@ pub async fn find(layout: &Layout) -> anyhow::Result<Option<RunningServer>> {
 }
 
 async fn server_pid(layout: &Layout) -> anyhow::Result<Option<i32>> {
-    match client::listener_pid(layout).await {
+    match dial::listener_pid(layout).await {
         Ok(pid) => Ok(Some(pid.unwrap_or(0))),
         // The server is starting or stopping, or its socket was removed: the lock names it as well.
         Err(ConnectError::Absent(_)) if holder::is_locked(layout) => match holder::holder(layout) {

@@ -25,7 +25,13 @@ const THREAD_KEYS: [&str; 3] = ["threadId", "claudecode/sessionId", "conversatio
 
 /// The session of a request that comes over a WebSocket; an extension of its message.
 #[derive(Debug, Clone)]
-pub struct WsSession(pub String);
+pub struct WsSession {
+    /// Its name: the client's, or a new one.
+    pub name: String,
+    /// Whether the client named it: then it reconnects under that name, and sends again what has no
+    /// answer.
+    pub is_resumed: bool,
+}
 
 /// Cancelled when the client of a request has left before it had the whole answer.
 #[derive(Debug, Clone)]
@@ -123,8 +129,8 @@ impl McpClient {
 
 /// The session that the request names.
 fn session(context: &RequestContext<RoleServer>) -> Option<String> {
-    if let Some(WsSession(session)) = context.extensions.get() {
-        return Some(session.clone());
+    if let Some(session) = context.extensions.get::<WsSession>() {
+        return Some(session.name.clone());
     }
     let parts = context.extensions.get::<Parts>()?;
     let header = parts.headers.get(SESSION_HEADER)?;

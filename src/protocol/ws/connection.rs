@@ -186,6 +186,7 @@ impl SessionTasks {
         if end == SessionEnd::Evicted {
             self.session.caller.server.fair_queue.record_eviction();
         }
+        let is_mcp = matches!(self.work, Inbox::Mcp(_));
         drop(self.work);
         if end == SessionEnd::Stopping {
             // Accepted requests are executed and answered, if that can be done soon.
@@ -200,7 +201,13 @@ impl SessionTasks {
         self.session.tails.end_all();
         match end.close_message() {
             // A writer that has ended already writes no close message.
-            Some(message) => drop(self.close_message.send(message)),
+            Some(mut message) => {
+                if is_mcp {
+                    // MCP has no such notification; the close frame says the same.
+                    message.notification = None;
+                }
+                drop(self.close_message.send(message));
+            }
             None => drop(self.close_message),
         }
         let abort = self.writer.abort_handle();

@@ -26,7 +26,7 @@ use crate::{
         limits::byte_semaphore::BytePermit,
         mcp::{
             McpHandler,
-            client::{ClientLeft, WsSession},
+            client::ClientLeft,
             place::{CALLER_NOTIFICATION, ToldPlace},
         },
     },
@@ -157,6 +157,17 @@ impl SessionTransport {
         lock(&self.in_flight).remove(id)
     }
 
+    /// Whether this answers a request that the client sends to the next server. While the server stops, the
+    /// answer of a wait would only say so.
+    fn is_asked_again(&self, message: &ServerJsonRpcMessage) -> bool {
+        let is_answer = matches!(
+            message,
+            ServerJsonRpcMessage::Response(_) | ServerJsonRpcMessage::Error(_)
+        );
+        let is_stopping = self.session.caller.server.stopping.is_cancelled();
+        is_answer && is_stopping && self.session.mcp_session.is_resumed
+    }
+
     /// Keeps the permit of a request; a request that is cancelled gets no answer.
     fn keep_permit(&self, message: &ClientJsonRpcMessage, permit: Option<OwnedSemaphorePermit>) {
         match (message, permit) {
@@ -183,8 +194,12 @@ impl Transport<RoleServer> for SessionTransport {
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = Result<(), SessionClosed>> + Send + 'static {
         let in_flight = self.permit_of(&message);
+        let is_asked_again = self.is_asked_again(&message);
         let session = self.session.clone();
         async move {
+            if is_asked_again {
+                return Ok(());
+            }
             let text = envelope::to_json(&message);
             session.rate_limiter.charge_reply(text.len());
             session.outbox.reply(QueuedReply { text, in_flight }).await
@@ -208,7 +223,7 @@ impl Transport<RoleServer> for SessionTransport {
                 continue;
             }
             self.keep_permit(&message, in_flight);
-            message.insert_extension(WsSession(self.session.mcp_session.clone()));
+            message.insert_extension(self.session.mcp_session.clone());
             message.insert_extension(ClientLeft(over));
             return Some(message);
         }

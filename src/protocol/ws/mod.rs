@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{
     ErrorKind, RefusalReason, ServerState, SessionSlot,
     auth::Bearer,
-    mcp::client::SESSION_HEADER,
+    mcp::client::{SESSION_HEADER, WsSession},
     peer::{Connection, Peer},
     problem::HttpProblem,
     refusals::RefusalSource,
@@ -70,7 +70,7 @@ fn accept(
         let message = "send the token as Authorization: Bearer; MCP has no other way";
         return Err(HttpProblem::new(ErrorKind::Unauthenticated, message));
     }
-    let mcp_session = session_name(request.headers());
+    let mcp_session = session_of(request.headers());
     if server.stopping.is_cancelled() {
         return Err(HttpProblem::new(
             ErrorKind::Unavailable,
@@ -107,19 +107,20 @@ struct Opened {
     connection: Arc<Connection>,
     authenticated: bool,
     dialect: Dialect,
-    /// The session's name for MCP.
-    mcp_session: String,
+    /// What the session is for MCP.
+    mcp_session: WsSession,
 }
 
-/// The name of an MCP session: the client's, which it sends again when it reconnects, or a new one.
-fn session_name(headers: &HeaderMap) -> String {
+/// The MCP session: its name is the client's, which it sends again when it reconnects, or a new one.
+fn session_of(headers: &HeaderMap) -> WsSession {
     const NAME_BYTES_MAX: usize = 200;
     let name = headers
         .get(SESSION_HEADER)
         .and_then(|name| name.to_str().ok());
-    match name.filter(|name| (1..=NAME_BYTES_MAX).contains(&name.len())) {
-        Some(name) => name.to_owned(),
-        None => uuid::Uuid::now_v7().to_string(),
+    let name = name.filter(|name| (1..=NAME_BYTES_MAX).contains(&name.len()));
+    WsSession {
+        is_resumed: name.is_some(),
+        name: name.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned),
     }
 }
 

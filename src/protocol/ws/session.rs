@@ -22,6 +22,7 @@ use crate::protocol::{
         buffered::BufferKind, byte_semaphore::ByteSemaphore, memory_budget::SessionUsage,
         rate_limit::RateLimiter,
     },
+    mcp::client::WsSession,
     peer::Connection,
 };
 use crate::sys::lock;
@@ -45,8 +46,8 @@ pub struct Session {
     pub connection: Arc<Connection>,
     pub(super) authenticated: Arc<AtomicBool>,
     slot: SessionSlot,
-    /// Its name for MCP: one that a client sends again when it reconnects.
-    pub mcp_session: String,
+    /// What it is for MCP.
+    pub mcp_session: WsSession,
     pub(super) in_flight: Arc<Semaphore>,
     last_received_at: Mutex<Instant>,
     /// Cancelled when the session ends, also by a task that finds that it cannot go on.
