@@ -46,6 +46,7 @@ mod refused;
 mod remains;
 mod restart;
 mod retry;
+mod search;
 mod secrets;
 mod service;
 mod session;

@@ -21,22 +21,33 @@ pub const LIMIT_MAX: u64 = 1000;
 /// Jobs of a page if `limit` is not given.
 const LIMIT_DEFAULT: u64 = 50;
 
+/// The keys that say which jobs.
+pub const FILTER_KEYS: [&str; 5] = ["state", "queue", "labels", "name", "since"];
+
 const KEYS: [&str; 7] = [
     "state", "queue", "labels", "name", "since", "limit", "cursor",
 ];
 
-fn filter(params: &Params<'_>) -> Result<ListFilter, Refusal> {
+fn page(params: &Params<'_>) -> Result<ListFilter, Refusal> {
     let limit = params
         .number("limit", 1, LIMIT_MAX)?
         .unwrap_or(LIMIT_DEFAULT);
+    Ok(ListFilter {
+        limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        below: cursor(params)?,
+        ..filter(params)?
+    })
+}
+
+/// The jobs that [`FILTER_KEYS`] choose, without the bounds of a page.
+pub fn filter(params: &Params<'_>) -> Result<ListFilter, Refusal> {
     Ok(ListFilter {
         states: states(params)?,
         queue: params.text("queue")?.map(str::to_owned),
         labels: labels(params)?,
         name: params.text("name")?.map(str::to_owned),
         since: since(params)?,
-        limit: u32::try_from(limit).unwrap_or(u32::MAX),
-        below: cursor(params)?,
+        ..ListFilter::default()
     })
 }
 
@@ -111,7 +122,7 @@ pub async fn execute(
     caller: &Caller,
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
-    let filter = filter(&Params::new(&params, &KEYS)?)?;
+    let filter = page(&Params::new(&params, &KEYS)?)?;
     let page = caller.server.executor.list(filter).await?;
     Ok(to_raw(&ListView::of(
         &page,
@@ -126,7 +137,7 @@ mod tests {
     use super::*;
 
     fn parse(value: Value) -> Result<ListFilter, Refusal> {
-        filter(&Params::new(value.as_object().expect("an object"), &KEYS)?)
+        page(&Params::new(value.as_object().expect("an object"), &KEYS)?)
     }
 
     #[test]
