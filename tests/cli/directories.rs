@@ -17,7 +17,7 @@ use std::{
 use crate::harness::{BINARY, Cli, Finished, Server, is_alive};
 
 /// Every verb, with words that it takes.
-const VERBS: [&[&str]; 22] = [
+const VERBS: [&[&str]; 23] = [
     &["run", "--", "env"],
     &["submit", "--", "true"],
     &["ls"],
@@ -38,6 +38,7 @@ const VERBS: [&[&str]; 22] = [
     &["export", "1", "--format", "text"],
     &["rm", "1"],
     &["queue"],
+    &["search", "x"],
     &["sql", "SELECT 1"],
     &["backup", "/nowhere/at/all"],
 ];

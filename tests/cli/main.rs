@@ -15,6 +15,7 @@ mod manage;
 mod readers;
 mod recordings;
 mod run;
+mod search;
 mod selfstart;
 mod sql;
 mod sql_prompt;
