@@ -19,6 +19,8 @@ const WARNINGS_MAX: usize = 5;
 const CHARS_MIN: usize = 30;
 /// Which share the first one may take where there are others, in percent.
 const FIRST_PERCENT: usize = 60;
+/// What it may take in any case if there is so much room, characters.
+const FIRST_CHARS_MIN: usize = 150;
 /// With fewer characters for all, their kinds are not counted.
 const KINDS_CHARS_MIN: usize = 500;
 
@@ -74,15 +76,23 @@ pub(super) fn choose(all: &Diagnostics, chars_max: usize, hidden: &Range<u64>) -
     let ordered = ordered(all);
     let first_chars_max = match ordered.len() {
         1 => left,
-        _ => (left * FIRST_PERCENT / 100).max(CHARS_MIN),
+        _ => left.min(FIRST_CHARS_MIN.max(left * FIRST_PERCENT / 100)),
     };
     for (at, diagnostic) in ordered.into_iter().enumerate() {
         let rows = match at {
             // The first one is shown as far as there is room for it.
-            0 => as_fits(diagnostic, first_chars_max, lines_max(all, at, diagnostic, hidden)),
+            0 => as_fits(
+                diagnostic,
+                first_chars_max,
+                lines_max(all, at, diagnostic, hidden),
+            ),
             _ => {
                 let whole = rows(diagnostic, lines_max(all, at, diagnostic, hidden));
-                if fits(&whole, left) { whole } else { rows(diagnostic, 1) }
+                if fits(&whole, left) {
+                    whole
+                } else {
+                    rows(diagnostic, 1)
+                }
             }
         };
         if fits(&rows, left) && section.shown.len() < SHOWN_MAX {
@@ -109,7 +119,9 @@ fn is_hidden(diagnostic: &Diagnostic, hidden: &Range<u64>) -> bool {
 }
 
 fn found(all: &Diagnostics) -> String {
-    let kinds = Severity::ALL.into_iter().filter(|kind| all.found(*kind) > 0);
+    let kinds = Severity::ALL
+        .into_iter()
+        .filter(|kind| all.found(*kind) > 0);
     let kinds: Vec<String> = kinds
         .map(|kind| match kind {
             Severity::Summary if all.found(kind) != 1 => {
@@ -120,7 +132,11 @@ fn found(all: &Diagnostics) -> String {
         .collect();
     match &kinds[..] {
         [kind] => format!("{kind} found"),
-        _ => format!("{} found: {}", notes::grouped(all.found_all()), kinds.join(", ")),
+        _ => format!(
+            "{} found: {}",
+            notes::grouped(all.found_all()),
+            kinds.join(", ")
+        ),
     }
 }
 
@@ -138,7 +154,9 @@ fn rows(diagnostic: &Diagnostic, lines_max: usize) -> Vec<String> {
     let place = place(diagnostic);
     match lines {
         [line] => vec![format!("{place}: {}", line.trim())],
-        lines => std::iter::once(format!("{place}:")).chain(lines.iter().cloned()).collect(),
+        lines => std::iter::once(format!("{place}:"))
+            .chain(lines.iter().cloned())
+            .collect(),
     }
 }
 
@@ -159,7 +177,7 @@ fn as_fits(diagnostic: &Diagnostic, chars_max: usize, lines_max: usize) -> Vec<S
     let shorter = (1..=lines_max).rev().map(|lines| rows(diagnostic, lines));
     let mut fitting = shorter.filter(|rows| fits(rows, chars_max));
     fitting.next().unwrap_or_else(|| {
-        let row = rows(diagnostic, 1).concat();
+        let row = format!("[byte {}]: {}", diagnostic.from, diagnostic.text[0].trim());
         let kept = chars_max.saturating_sub(2);
         vec![row.chars().take(kept).chain(['…']).collect()]
     })

@@ -77,7 +77,11 @@ impl Omission {
                 0 => text += &format!("; {}: {}", why.words(), ranges.join(", ")),
                 more => {
                     let named = ranges[..named].join(", ");
-                    text += &format!("; {}: {named} and {} more", why.words(), grouped(more as u64));
+                    text += &format!(
+                        "; {}: {named} and {} more",
+                        why.words(),
+                        grouped(more as u64)
+                    );
                 }
             }
         }
@@ -107,7 +111,9 @@ impl Omission {
             absent: self.absent.clone(),
         };
         let kinds = [Absence::NotRead, Absence::Dropped];
-        let kinds = kinds.into_iter().filter(|why| self.ranges(*why).next().is_some());
+        let kinds = kinds
+            .into_iter()
+            .filter(|why| self.ranges(*why).next().is_some());
         match is_long {
             true => {
                 let named = WORDS_CHARS_MAX + Self::NAMED_MAX * (widest + 2);
@@ -140,7 +146,13 @@ mod tests {
         let all: Vec<String> = [0, 1, 999, 1_000, 1_234_567]
             .map(|number| counted(number, "line"))
             .into();
-        let expected = ["0 lines", "1 line", "999 lines", "1,000 lines", "1,234,567 lines"];
+        let expected = [
+            "0 lines",
+            "1 line",
+            "999 lines",
+            "1,000 lines",
+            "1,234,567 lines",
+        ];
         assert_eq!(all, expected);
     }
 

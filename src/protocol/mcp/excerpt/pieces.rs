@@ -212,9 +212,6 @@ mod tests {
         assert_eq!(shown(&read), ["4 ef"]);
         read.from = 9;
         assert!(shown(&read).is_empty());
-        assert_eq!(
-            shown(&pieces(&[(u64::MAX, "ab")], 2)),
-            ["0..2 not scanned"]
-        );
+        assert_eq!(shown(&pieces(&[(u64::MAX, "ab")], 2)), ["0..2 not scanned"]);
     }
 }

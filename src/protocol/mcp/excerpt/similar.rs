@@ -2,9 +2,9 @@
 
 /// Units that may change along with their number.
 const UNITS: [&str; 33] = [
-    "kib/s", "mib/s", "gib/s", "kb/s", "mb/s", "gb/s", "tb/s", "b/s", "it/s", "/s", "bytes", "kib", "mib",
-    "gib", "tib", "kb", "mb", "gb", "tb", "ms", "us", "µs", "ns", "min", "hr", "k", "m", "g", "t", "b",
-    "s", "h", "d",
+    "kib/s", "mib/s", "gib/s", "kb/s", "mb/s", "gb/s", "tb/s", "b/s", "it/s", "/s", "bytes", "kib",
+    "mib", "gib", "tib", "kb", "mb", "gb", "tb", "ms", "us", "µs", "ns", "min", "hr", "k", "m",
+    "g", "t", "b", "s", "h", "d",
 ];
 
 /// Whether two lines are the same but for the digits of their numbers.
@@ -33,9 +33,11 @@ fn is_progress(line: &str) -> bool {
         unit.starts_with('%')
             || is_of_total(unit)
             || unit.starts_with("of ")
-            || ["kb", "mb", "gb", "kib", "mib", "gib", "bytes", "b/s", "it/s"]
-                .iter()
-                .any(|name| starts_with_unit(unit, name))
+            || [
+                "kb", "mb", "gb", "kib", "mib", "gib", "bytes", "b/s", "it/s",
+            ]
+            .iter()
+            .any(|name| starts_with_unit(unit, name))
     };
     numbers.into_iter().any(is_counter)
         || line.chars().any(|c| !c.is_ascii() && is_bar(c))
@@ -151,11 +153,17 @@ mod tests {
             ("Downloading 1%", "Downloading 100%"),
             ("Downloading   9% [=>    ]", "Downloading  10% [==>   ]"),
             ("[12/900] building", "[899/900] building"),
-            ("  1.5 kB/2 MB 900 kB/s eta 0:00:01", "  2 MB/2 MB 1.2 MB/s eta 0:01:59"),
+            (
+                "  1.5 kB/2 MB 900 kB/s eta 0:00:01",
+                "  2 MB/2 MB 1.2 MB/s eta 0:01:59",
+            ),
             ("⠋ resolving", "⠹ resolving"),
             ("━━━╸ 3.1/4.0 MB", "━━━━ 4.0/4.0 MB"),
             ("3 of 10 files in 59s", "10 of 10 files in 1m03s"),
-            (" 3%|▎      | 3/100 [00:01<00:50, 1.9it/s]", "99%|██████▉| 99/100 [00:52<00:00, 2.2it/s]"),
+            (
+                " 3%|▎      | 3/100 [00:01<00:50, 1.9it/s]",
+                "99%|██████▉| 99/100 [00:52<00:00, 2.2it/s]",
+            ),
         ] {
             assert!(is_same_progress(one, other), "{one} {other}");
         }

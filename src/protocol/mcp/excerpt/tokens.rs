@@ -49,6 +49,20 @@ pub(super) enum Action {
     EarlierLine(usize),
 }
 
+impl Action {
+    /// Whether it changes text, unlike a movement of the cursor.
+    pub(super) fn draws(self) -> bool {
+        matches!(
+            self,
+            Self::EraseInLine(_)
+                | Self::EraseInScreen(Erase::ToEnd)
+                | Self::Delete(_)
+                | Self::Blank(_)
+                | Self::Insert(_)
+        )
+    }
+}
+
 /// Which part of a line or of the screen is erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Erase {
@@ -61,9 +75,10 @@ const ESCAPE: u8 = 0x1b;
 
 /// The escapes of the ASCII controls below the space.
 const ESCAPES: [&str; 32] = [
-    "\\x00", "\\x01", "\\x02", "\\x03", "\\x04", "\\x05", "\\x06", "\\x07", "\\x08", "\\t", "\\n", "\\x0b",
-    "\\x0c", "\\r", "\\x0e", "\\x0f", "\\x10", "\\x11", "\\x12", "\\x13", "\\x14", "\\x15", "\\x16",
-    "\\x17", "\\x18", "\\x19", "\\x1a", "\\x1b", "\\x1c", "\\x1d", "\\x1e", "\\x1f",
+    "\\x00", "\\x01", "\\x02", "\\x03", "\\x04", "\\x05", "\\x06", "\\x07", "\\x08", "\\t", "\\n",
+    "\\x0b", "\\x0c", "\\r", "\\x0e", "\\x0f", "\\x10", "\\x11", "\\x12", "\\x13", "\\x14",
+    "\\x15", "\\x16", "\\x17", "\\x18", "\\x19", "\\x1a", "\\x1b", "\\x1c", "\\x1d", "\\x1e",
+    "\\x1f",
 ];
 
 /// A character that is shown as an escape.
@@ -268,9 +283,9 @@ pub(super) fn unfinished(bytes: &[u8]) -> usize {
     let is_open = match sequence {
         [_] => true,
         [_, b'[', rest @ ..] => rest.iter().all(|byte| (0x20..0x40).contains(byte)),
-        [_, b']' | b'P' | b'X' | b'^' | b'_', rest @ ..] => {
-            !rest.iter().any(|byte| matches!(byte, 0x07 | 0x18 | 0x1a | b'\n'))
-        }
+        [_, b']' | b'P' | b'X' | b'^' | b'_', rest @ ..] => !rest
+            .iter()
+            .any(|byte| matches!(byte, 0x07 | 0x18 | 0x1a | b'\n')),
         [_, rest @ ..] => rest.iter().all(|byte| (0x20..0x30).contains(byte)),
         [] => false,
     };
@@ -405,7 +420,10 @@ mod tests {
             ),
             ("a\tb\x07\0\x0e\x0f", "a\tb"),
             ("a\x01b\x7f\u{202e}", "a\\x01b\\x7f\\u{202e}"),
-            ("⚠\u{fe0f} 漢字 é 👩\u{200d}🚀\u{feff}", "⚠ 漢字 é 👩\u{200d}🚀"),
+            (
+                "⚠\u{fe0f} 漢字 é 👩\u{200d}🚀\u{feff}",
+                "⚠ 漢字 é 👩\u{200d}🚀",
+            ),
         ] {
             assert_eq!(text(line.as_bytes()), expected, "{line:?}");
         }
@@ -413,7 +431,10 @@ mod tests {
 
     #[test]
     fn what_is_not_finished_is_no_sequence() {
-        assert_eq!(text(b"\x1b]0;title without an end"), "0;title without an end");
+        assert_eq!(
+            text(b"\x1b]0;title without an end"),
+            "0;title without an end"
+        );
         assert_eq!(text(b"a\x1b[31"), "a");
         assert_eq!(text(b"a\x1b["), "a");
         assert_eq!(text(b"a\x1b"), "a");
@@ -430,7 +451,8 @@ mod tests {
 
     #[test]
     fn actions_are_read_with_their_numbers() {
-        let actions: Vec<Token<'_>> = tokens(b"\r\x08\x1b[A\x1b[12A\x1b[2K\x1b[K\x1b[;5H\x1b[99999999999B");
+        let actions: Vec<Token<'_>> =
+            tokens(b"\r\x08\x1b[A\x1b[12A\x1b[2K\x1b[K\x1b[;5H\x1b[99999999999B");
         let expected = [
             Action::Column(0),
             Action::Left(1),

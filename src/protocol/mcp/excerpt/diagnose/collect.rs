@@ -43,7 +43,11 @@ struct Kept {
 impl Kept {
     fn add(&mut self, diagnostic: Diagnostic) {
         self.found += 1;
-        let same = self.first.iter_mut().chain(&mut self.last).find(|each| each.key == diagnostic.key);
+        let same = self
+            .first
+            .iter_mut()
+            .chain(&mut self.last)
+            .find(|each| each.key == diagnostic.key);
         if let Some(same) = same {
             same.times += 1;
             return;
@@ -119,7 +123,9 @@ impl<'a> Collector<'a> {
             return false;
         };
         let before = self.before.take().map(|(line, _)| line);
-        let before = before.as_ref().filter(|before| explains(recognize::body(&before.text), body));
+        let before = before
+            .as_ref()
+            .filter(|before| explains(recognize::body(&before.text), body));
         self.open = Some(OpenDiagnostic::new(rule, severity, line, before));
         true
     }

@@ -172,7 +172,9 @@ fn yes(belongs: bool) -> Belongs {
 
 /// How many spaces and tabs a line begins with.
 pub(super) fn indent(body: &str) -> usize {
-    body.bytes().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
+    body.bytes()
+        .take_while(|byte| matches!(byte, b' ' | b'\t'))
+        .count()
 }
 
 /// Whether a line shows source, or explains the error above it.
@@ -182,14 +184,18 @@ fn is_snippet(body: &str) -> bool {
         unnumbered.len() < body.len() && unnumbered.trim_start().starts_with(['|', '-', '+', '~']);
     is_numbered
         || body.starts_with([' ', '\t'])
-        || ["note: ", "help: ", "..."].iter().any(|begin| body.starts_with(begin))
+        || ["note: ", "help: ", "..."]
+            .iter()
+            .any(|begin| body.starts_with(begin))
         || body.contains(": note: ")
 }
 
 /// Whether a line is a frame of a stack.
 fn is_frame(body: &str) -> bool {
     body.starts_with([' ', '\t'])
-        || ["Suppressed: ", "... "].iter().any(|begin| body.starts_with(begin))
+        || ["Suppressed: ", "... "]
+            .iter()
+            .any(|begin| body.starts_with(begin))
 }
 
 fn is_goroutine(body: &str) -> bool {

@@ -121,7 +121,11 @@ impl OpenDiagnostic {
         let note = (self.between > 0).then(|| {
             let lines = counted(self.between, "line");
             let range = notes::range(&self.between_range);
-            let among = if self.main.is_empty() { "" } else { ", among them:" };
+            let among = if self.main.is_empty() {
+                ""
+            } else {
+                ", among them:"
+            };
             format!("[… {lines}, bytes {range}{among}]")
         });
         let first = self.first.into_iter().map(|row| row.text);

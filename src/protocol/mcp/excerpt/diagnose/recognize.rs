@@ -13,7 +13,8 @@ use super::rules::{BEGINNINGS, HARMLESS_WORDS, Rule, WORDS};
 /// How much of a line is looked at, bytes: what a line reports stands near its beginning.
 const LINE_BYTES_MAX: usize = 1 << 10;
 
-static BEGINNING: LazyLock<Regex> = LazyLock::new(|| patterns(BEGINNINGS.iter().map(|rule| rule.pattern)));
+static BEGINNING: LazyLock<Regex> =
+    LazyLock::new(|| patterns(BEGINNINGS.iter().map(|rule| rule.pattern)));
 static WORD: LazyLock<Regex> = LazyLock::new(|| patterns(WORDS.iter().map(|rule| rule.pattern)));
 static HARMLESS: LazyLock<Regex> = LazyLock::new(|| patterns(HARMLESS_WORDS.iter().copied()));
 
@@ -58,7 +59,9 @@ pub(super) fn body(line: &str) -> &str {
 }
 
 fn after_step(line: &str) -> Option<&str> {
-    let rest = line.strip_prefix('#')?.trim_start_matches(|c: char| c.is_ascii_digit());
+    let rest = line
+        .strip_prefix('#')?
+        .trim_start_matches(|c: char| c.is_ascii_digit());
     let time = rest.strip_prefix(' ')?;
     let rest = time.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     if rest.len() == time.len() {
