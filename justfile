@@ -46,11 +46,16 @@ floor name *words:
 
 # One client is written from the protocol's page alone, one is the example.
 # Python clients against the debug binary, and asciinema's own parser on exported recordings.
-conformance:
+conformance: mcp
     cargo build --locked
     {{ python }} tests/python/conformance.py target/debug/cc-executor
     {{ python }} tests/python/conversation.py target/debug/cc-executor
     {{ python }} tests/python/casts.py target/debug/cc-executor
+
+# MCP with other people's clients and the protocol's conformance suite: `just mcp tasks`.
+mcp *parts:
+    cargo build --locked --bin cc-executor --example mcp_conformance
+    {{ python }} tests/mcp/run.py target/debug/cc-executor target/debug/examples/mcp_conformance {{ parts }}
 
 # A longer seeded run with kills (docs/chaos.md): `just chaos --seed 42 --minutes 10`.
 chaos *args:

@@ -44,3 +44,5 @@ pub mod protocol;
 pub mod init;
 
 pub mod cli;
+
+pub mod role;

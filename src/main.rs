@@ -1,24 +1,9 @@
-//! The binary: picks its role by the first argument. Internal roles come first, before the
-//! command line is parsed; everything else is a verb of the command line.
+//! The binary: `role` picks what it does by its first argument.
 
 use std::process::ExitCode;
 
-use cc_executor::{cli, init, launch, query, shim};
+use cc_executor::{cli::McpRoutes, role};
 
 fn main() -> ExitCode {
-    let role = std::env::args_os().nth(1);
-    let rest = std::env::args_os().skip(2);
-    match role.as_deref().and_then(|role| role.to_str()) {
-        Some("shim") => shim::main(rest),
-        Some(query::ROLE) => query::main(),
-        Some(cli::LAUNCH_ROLE) => cli::launch(rest),
-        Some(launch::OUTSIDE_ROLE) => launch::main(rest),
-        // This must run before any file is opened and before there is another thread.
-        Some("serve") => match cli::prepare_to_serve() {
-            Err(code) => code,
-            Ok(()) if init::is_first() => init::main(std::env::args_os().skip(1)),
-            Ok(()) => cli::main(),
-        },
-        _ => cli::main(),
-    }
+    role::main(McpRoutes::default())
 }

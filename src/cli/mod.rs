@@ -20,9 +20,10 @@ use clap::Parser;
 
 use connect::autostart;
 use render::{exit_code, print, reader, usage_error};
-use verbs::{Verb, serve::McpRoutes};
+use verbs::Verb;
 
 pub use connect::autostart::LAUNCH_ROLE;
+pub use verbs::serve::McpRoutes;
 
 /// A persistent job queue: commands that survive kills, restarts and lost connections.
 #[derive(Debug, Parser)]
@@ -32,13 +33,8 @@ struct Cli {
     verb: Verb,
 }
 
-/// The command line's `main`: parses the verb and runs it.
-pub fn main() -> ExitCode {
-    main_with(McpRoutes::default())
-}
-
-/// The same, with another route of MCP for `serve`.
-pub fn main_with(mcp: McpRoutes) -> ExitCode {
+/// The command line's `main`: parses the verb and runs it. `mcp` is the route of MCP for `serve`.
+pub fn main(mcp: McpRoutes) -> ExitCode {
     let mut verb = match Cli::try_parse() {
         Ok(cli) => cli.verb,
         Err(refused) => return usage_error::print(&refused),

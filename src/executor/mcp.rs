@@ -2,8 +2,8 @@
 
 use super::{Error, Executor};
 use crate::{
-    job::{Job, JobNumber, JobSpec, JobState},
-    store::ListFilter,
+    job::{Job, JobNumber, JobRef, JobSpec, JobState},
+    store::{Include, ListFilter},
     supervisor,
 };
 
@@ -30,6 +30,19 @@ impl Executor {
     /// Stores that the submitter of this job has been told about it.
     pub async fn set_mcp_answered(&self, job: JobNumber) -> Result<(), Error> {
         Ok(self.inner.store.set_mcp_answered(job).await?)
+    }
+
+    /// The job with the idempotency key of `spec`, if it runs the same command in the same directory:
+    /// agents that repeat a key may differ in their environment and in where they say they come from.
+    pub async fn run_with_key(&self, spec: &JobSpec) -> Result<Option<Job>, Error> {
+        let Some(key) = spec.idempotency_key.as_deref() else {
+            return Ok(None);
+        };
+        let Some(number) = self.inner.store.job_with_key(key).await? else {
+            return Ok(None);
+        };
+        let job = self.get(JobRef::Number(number), Include::default()).await?;
+        Ok(is_same(&job.spec, spec).then_some(job))
     }
 
     /// The newest live job that has the same command and directory as `spec` and the label

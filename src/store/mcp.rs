@@ -33,6 +33,11 @@ impl Store {
         Ok(mcp::is_answered(&self.inner.readers, job).await?)
     }
 
+    /// The job with this idempotency key.
+    pub async fn job_with_key(&self, key: &str) -> Result<Option<JobNumber>, StoreError> {
+        Ok(mcp::job_with_key(&self.inner.readers, key).await?)
+    }
+
     async fn done(&self, write: Write) -> Result<(), StoreError> {
         self.write(write, |result| {
             matches!(result, WriteResult::Done).then_some(())

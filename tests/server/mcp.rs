@@ -69,7 +69,7 @@ impl Agent {
             server.token(),
             self.session.as_deref().expect("a session")
         );
-        assert_eq!(server.http(&text).status, 202);
+        assert_eq!(server.http(&text).status, 204);
     }
 
     fn request(&mut self, server: &Server, method: &str, params: Value) -> (u16, Value) {

@@ -1,8 +1,9 @@
 //! Answers the requests of MCP through the official SDK: what the server is, its tools, tasks, resources
 //! and prompts.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -50,7 +51,11 @@ impl McpHandler {
     }
 
     async fn call(&self, tool: &ToolRow, call: ToolCall<'_>) -> CallToolResponse {
-        let reply = (tool.execute)(call).await;
+        let reply = AssertUnwindSafe((tool.execute)(call)).catch_unwind().await;
+        let reply = reply.unwrap_or_else(|_| {
+            let message = "this call failed in the server (a bug; its log says more)";
+            Err(Refusal::new(ErrorKind::Internal, message))
+        });
         let reply = reply.unwrap_or_else(|refusal| Reply::refused(&refusal, &next(tool, &refusal)));
         match reply {
             Reply::Text { text, is_error } => reply::result(text, is_error).into(),

@@ -21,6 +21,7 @@ use rmcp::{
     ServerHandler,
     transport::{StreamableHttpServerConfig, StreamableHttpService},
 };
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -117,10 +118,12 @@ async fn answer<H: ServerHandler>(
     let left = CancellationToken::new();
     let bytes_max = server.settings.message_len_max();
     let is_json = request.method() == Method::POST;
+    let is_end = request.method() == Method::DELETE;
     let (mut request, sent) = match read(request, bytes_max).await {
         Ok(read) => read,
         Err(refused) => return refused,
     };
+    name_task(&mut request, &sent);
     request.extensions_mut().insert(ClientLeft(left.clone()));
     let (response, full) = sessions::admitted(connection.peer, service.handle(request)).await;
     if let Some(full) = full {
@@ -134,6 +137,9 @@ async fn answer<H: ServerHandler>(
     }
     if is_json && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE && !sent.is_empty() {
         return malformed(&sent);
+    }
+    if is_end && response.status() == StatusCode::ACCEPTED {
+        return StatusCode::NO_CONTENT.into_response();
     }
     response.map(|body| {
         Body::new(Watched {
@@ -204,6 +210,33 @@ async fn read(request: Request, bytes_max: usize) -> Result<(Request, Bytes), Re
     let bytes = Bytes::from(bytes);
     let request = Request::from_parts(parts, Body::from(bytes.clone()));
     Ok((request, bytes))
+}
+
+/// Names a request's task in the header that the SDK wants: some clients of the extension leave it out. A
+/// name that is there is not touched, so one that contradicts the message is still refused.
+fn name_task(request: &mut Request, body: &[u8]) {
+    #[derive(Deserialize)]
+    struct TaskRequest<'a> {
+        method: &'a str,
+        params: TaskParams<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct TaskParams<'a> {
+        task_id: &'a str,
+    }
+    const NAME: &str = "mcp-name";
+    if request.headers().contains_key(NAME) {
+        return;
+    }
+    let Ok(asked) = serde_json::from_slice::<TaskRequest<'_>>(body) else {
+        return;
+    };
+    if asked.method.starts_with("tasks/")
+        && let Ok(id) = HeaderValue::from_str(asked.params.task_id)
+    {
+        request.headers_mut().insert(NAME, id);
+    }
 }
 
 /// The answer to a message that is too long.

@@ -52,6 +52,19 @@ pub(super) async fn set_answered(conn: &mut SqliteConnection, job: JobNumber) ->
     Ok(())
 }
 
+/// The job with this idempotency key.
+pub(in crate::store) async fn job_with_key(
+    readers: &SqlitePool,
+    key: &str,
+) -> sqlx::Result<Option<JobNumber>> {
+    sqlx::query_scalar!(
+        r#"SELECT number AS "number!: i64" FROM jobs WHERE idempotency_key = ?1"#,
+        key
+    )
+    .fetch_optional(readers)
+    .await
+}
+
 /// The opening of a session, JSON.
 pub(in crate::store) async fn session(
     readers: &SqlitePool,

@@ -20,6 +20,8 @@ use crate::{
 const SCAN_BYTES_MAX: u64 = 4 << 20;
 /// How much of that is the head, bytes.
 const SCAN_HEAD_BYTES: u64 = 1 << 20;
+/// How long a read waits for bytes that exist.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of one read.
 const READ_BYTES: u64 = 512 << 10;
 /// Bytes from which a page of characters is made: a character takes up to four.
@@ -273,7 +275,8 @@ async fn read(
         let options = ReadOptions {
             from: next,
             max_bytes: READ_BYTES.min(to - next),
-            wait: Duration::ZERO,
+            // The bytes exist, but may just be moving from a file into the database.
+            wait: READ_TIMEOUT,
             streams: stream.map(|stream| vec![stream]),
         };
         let read = executor.read(JobRef::Number(job.number), options).await?;

@@ -176,10 +176,7 @@ async fn start(
 ) -> Result<(Job, Option<&'static str>), Refusal> {
     let spec = submit::read(call.caller, &new_job)?;
     if has_key {
-        let submitted = submit::store(call.caller, spec).await?;
-        let note =
-            (!submitted.created).then_some("not started again, the idempotency key is known");
-        return Ok((submitted.job, note));
+        return start_with_key(call, spec).await;
     }
     let key = call.client.call_key();
     if let Some(key) = &key {
@@ -202,6 +199,22 @@ async fn start(
         return Ok((job, Some(ALREADY)));
     }
     Ok((submit::store(call.caller, spec).await?.job, None))
+}
+
+/// The same for a job whose key the client chose.
+async fn start_with_key(
+    call: &ToolCall<'_>,
+    spec: JobSpec,
+) -> Result<(Job, Option<&'static str>), Refusal> {
+    const KNOWN: &str = "not started again, the idempotency key is known";
+    match submit::store(call.caller, spec.clone()).await {
+        Ok(Submitted { job, created }) => Ok((job, (!created).then_some(KNOWN))),
+        Err(refusal) if refusal.kind == ErrorKind::Conflict => {
+            let job = call.caller.server.executor.run_with_key(&spec).await?;
+            Ok((job.ok_or(refusal)?, Some(KNOWN)))
+        }
+        Err(refusal) => Err(refusal),
+    }
 }
 
 /// Begins the status line where the client has lost sight of its job.
