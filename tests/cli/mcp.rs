@@ -323,8 +323,9 @@ fn it_ends_with_its_client_and_the_job_runs_on() {
     ];
     for (nth, end) in ends.into_iter().enumerate() {
         let mut agent = Agent::that_does_not_read(&server.data_dir(), |_| {});
-        let arguments =
-            json!({"command": "exec sleep 1000", "wait_s": 120, "name": format!("n{nth}")});
+        // Another command each time: an equal one would be taken for a repetition after a lost reply.
+        let command = format!("exec sleep {}", 1000 + nth);
+        let arguments = json!({"command": command, "wait_s": 120});
         agent.call_newest(1, "run", arguments);
         until_started(&server, nth + 1);
         end(&mut agent);

@@ -28,6 +28,8 @@ pub struct HeldRequest {
     pub is_sent: bool,
     /// Whether it was sent on an earlier connection.
     pub was_sent: bool,
+    /// How many connections in a row were lost right after they were made while it was held.
+    pub lost_at_once: u32,
 }
 
 impl HeldRequest {
@@ -45,6 +47,7 @@ impl HeldRequest {
             method,
             is_sent: false,
             was_sent: false,
+            lost_at_once: 0,
         }
     }
 }

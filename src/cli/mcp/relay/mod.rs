@@ -31,9 +31,9 @@ const CLIENT_QUEUE_MAX: usize = 16;
 /// Messages for the server from which on nothing more is read from the client.
 const SERVER_QUEUE_MAX: usize = 2 * held::REQUESTS_MAX;
 /// A connection that is lost within this time was lost at once.
-const AT_ONCE: Duration = Duration::from_secs(2);
-/// How many connections in a row may be lost at once. Then the requests are answered with an error: one
-/// of them may be what ends the server.
+const AT_ONCE: Duration = Duration::from_millis(500);
+/// How many connections in a row may be lost at once while a request is held. Then it is answered with an
+/// error: it may be what ends the server.
 const LOST_AT_ONCE_MAX: u32 = 10;
 
 /// The present connection.
@@ -79,7 +79,6 @@ pub struct Relay {
     held: HeldRequests,
     server_requests: ServerRequests,
     progress: ProgressFilter,
-    lost_at_once: u32,
     to_client: VecDeque<Utf8Bytes>,
     to_server: VecDeque<Outgoing>,
 }
@@ -95,7 +94,6 @@ impl Relay {
             held: HeldRequests::default(),
             server_requests: ServerRequests::default(),
             progress: ProgressFilter::default(),
-            lost_at_once: 0,
             to_client: VecDeque::new(),
             to_server: VecDeque::new(),
         }
@@ -187,10 +185,6 @@ impl Relay {
     /// The connection is lost after this time; `why` says how.
     pub fn on_lost(&mut self, lived: Duration, why: &str) {
         self.drop_connection();
-        self.lost_at_once = match lived < AT_ONCE {
-            true => self.lost_at_once + 1,
-            false => 0,
-        };
         for held in self
             .held
             .take_if(|held| held.is_sent && !held.is_repeatable)
@@ -199,14 +193,20 @@ impl Relay {
         }
         for held in self.held.iter_mut() {
             held.was_sent |= std::mem::take(&mut held.is_sent);
+            held.lost_at_once = match lived < AT_ONCE {
+                true => held.lost_at_once + 1,
+                false => 0,
+            };
         }
-        if self.lost_at_once == LOST_AT_ONCE_MAX {
-            self.lost_at_once = 0;
-            let why = format!(
-                "the server ended {LOST_AT_ONCE_MAX} connections right after they were made (the last \
-                 one: {why}); its log may say why"
-            );
-            self.on_unreachable(&why);
+        let why = format!(
+            "the server ended {LOST_AT_ONCE_MAX} connections right after they were made (the last one: \
+             {why}); its log may say why"
+        );
+        for held in self
+            .held
+            .take_if(|held| held.lost_at_once == LOST_AT_ONCE_MAX)
+        {
+            self.to_client.push_back(failures::unreachable(&held, &why));
         }
     }
 
