@@ -41,6 +41,7 @@ class Scenario:
     programs: tuple = ()
     transports: tuple = ()
     slow: tuple = ()
+    server_options: tuple = ()
 
     def is_slow(self, program, transport):
         return "*" in self.slow or f"{program.name}-{transport}" in self.slow
@@ -74,7 +75,9 @@ class Case:
         subprocess.run(["git", "init", "--quiet", str(self.work)], check=True)
         if self.scenario.prepare is not None:
             self.scenario.prepare(self.work)
-        self.server = Server(self.binary, self.environment(), self.folder / "server.log")
+        options = self.scenario.server_options
+        log = self.folder / "server.log"
+        self.server = Server(self.binary, options, self.environment(), log)
         steps = [*self.program.first_steps, *self.scenario.steps]
         with contextlib.ExitStack() as stack:
             stack.callback(self.server.stop)

@@ -13,20 +13,19 @@ class Relay:
     That connection is reset when `when_taken()` returns: when the server has done what was asked.
     """
 
-    def __init__(self, target_port, marker, when_taken):
+    def __init__(self, port, target_port, marker, when_taken):
         self.target_port = target_port
         self.marker = marker
         self.when_taken = when_taken
         self.has_lost_one = False
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
+        self.listener = socket.create_server(("127.0.0.1", port))
 
     def __enter__(self):
         threading.Thread(target=self.accept, daemon=True).start()
         return self
 
     def __exit__(self, *_):
-        self.listener.close()
+        close(self.listener)
 
     def accept(self):
         while True:
@@ -34,7 +33,11 @@ class Relay:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self.target_port))
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target_port))
+            except OSError:
+                close(client)
+                continue
             pair = Pair(self, client, server)
             threading.Thread(target=pair.requests, daemon=True).start()
             threading.Thread(target=pair.replies, daemon=True).start()

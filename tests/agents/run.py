@@ -21,8 +21,8 @@ from case import Case
 
 FOLDER = install.ROOT / "target" / "agents"
 
-# More than this of a failure is in the kept files.
-PROBLEM_CHARS_MAX = 1500
+# Characters of a failure's beginning and of its end that are printed; all of it is in the kept files.
+PROBLEM_END_CHARS = 600
 
 
 def parse():
@@ -80,15 +80,18 @@ def describe(error):
     """What went wrong, and the line of this harness that has found it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     what = "".join(traceback.format_exception_only(error)).strip()
-    return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}\n{what[:PROBLEM_CHARS_MAX]}"
+    if len(what) > 2 * PROBLEM_END_CHARS:
+        what = f"{what[:PROBLEM_END_CHARS]}\n[…]\n{what[-PROBLEM_END_CHARS:]}"
+    return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}\n{what}"
 
 
 def main():
     options = parse()
     namespace.enter()
-    # A build may replace the binary meanwhile.
+    # A build may replace the binary meanwhile. A file that runs cannot be written, but unlinked.
     copy = FOLDER / "bin" / "cc-executor"
     copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.unlink(missing_ok=True)
     shutil.copy2(options.binary, copy)
     failed, passed, missing = [], 0, []
     for case in cases(options, copy):

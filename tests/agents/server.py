@@ -13,8 +13,9 @@ CLI_S = 60
 class Server:
     """`cc-executor serve` of one case, on the default address and data directory of its HOME."""
 
-    def __init__(self, binary, environment, log_path):
+    def __init__(self, binary, options, environment, log_path):
         self.binary = binary
+        self.options = options
         self.environment = environment
         self.log_path = log_path
         self.process = None
@@ -23,8 +24,8 @@ class Server:
     def start(self):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [self.binary, "serve"], env=self.environment, stdout=subprocess.PIPE, stderr=log,
-                start_new_session=True,
+                [self.binary, "serve", *self.options], env=self.environment,
+                stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             )
         line = self.process.stdout.readline()
         assert line, f"the server ended before it was ready; see {self.log_path}"

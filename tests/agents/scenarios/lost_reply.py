@@ -8,6 +8,10 @@ from waiting import until
 # Only a call of `run` has this in its body.
 MARKER = b"python3 migrate.py"
 
+# Where the relay listens. The namespace is ours alone, so every port is free.
+RELAY_PORT = 8004
+RELAY = f"127.0.0.1:{RELAY_PORT}"
+
 # Works until the model has asked for it twice, so that the first is still running then.
 WORK = """\
 import pathlib, time
@@ -35,8 +39,8 @@ def drive(case):
         finally:
             (case.work / "may-end").touch()
 
-    with Relay(port, MARKER, job_runs) as relay:
-        case.run_beside(let_it_end, f"127.0.0.1:{relay.port}")
+    with Relay(RELAY_PORT, port, MARKER, job_runs) as relay:
+        case.run_beside(let_it_end, RELAY)
         assert relay.has_lost_one, "the relay has seen no call of run"
 
 
@@ -62,4 +66,5 @@ SCENARIO = Scenario(
     drive=drive,
     prepare=prepare,
     transports=("http",),
+    server_options=("--allowed-hosts", RELAY),
 )
