@@ -33,7 +33,11 @@ impl Default for SessionTurns {
 
 impl SessionTurns {
     /// Waits until the session works on no other piece.
-    pub(super) async fn piece(&self) -> Result<OwnedSemaphorePermit, Error> {
+    ///
+    /// # Errors
+    ///
+    /// The server stops.
+    pub async fn piece(&self) -> Result<OwnedSemaphorePermit, Error> {
         acquire(&self.pieces).await
     }
 }

@@ -52,9 +52,9 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
         .await?;
     let status = reply::status_line(&job);
     let status = match (before.state.is_final(), job.stop.is_some()) {
-        (true, _) => format!("nothing to do: {status}"),
-        (false, true) => format!("{action}: asked for; {status}"),
-        (false, false) => format!("{action}: done; {status}"),
+        (true, _) => format!("{status}; nothing to do"),
+        (false, true) => format!("{status}; {action} is asked for"),
+        (false, false) => format!("{status}; {action} is done"),
     };
     let next = match job.state.is_final() {
         true => NextCall::new("read_output", json!({"job": job.number, "tail_lines": 40})),

@@ -3,6 +3,7 @@
 use std::{ops::Range, time::Duration};
 
 use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::super::{
     excerpt::{self, Bounds, Page, Piece, Pieces, ShownLinePattern},
@@ -20,6 +21,8 @@ use crate::{
 const SCAN_BYTES_MAX: u64 = 4 << 20;
 /// How much of that is the head, bytes.
 const SCAN_HEAD_BYTES: u64 = 1 << 20;
+/// Output from which an answer is made at once, without a turn, bytes.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// How long a read waits for bytes that exist.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of one read.
@@ -87,7 +90,7 @@ impl ReadOutput {
 }
 
 /// The text of a result about a job: its status, an excerpt of its output from an offset on, and what to
-/// call next. `note` begins the status line.
+/// call next. `note` ends the status line.
 pub async fn report(
     caller: &Caller,
     job: &Job,
@@ -95,10 +98,10 @@ pub async fn report(
     from: Offset,
     chars: usize,
 ) -> Result<String, Refusal> {
-    let _scan = caller.server.mcp.scan_permit().await;
+    let _turn = Turn::to_read(caller, job.output_bytes.saturating_sub(from)).await?;
     let mut status = reply::status_line(job);
     if let Some(note) = note {
-        status = format!("{note}: {status}");
+        status = format!("{status}; {note}");
     }
     let next = next_call(job, true);
     let left = body_chars(&status, &next, chars);
@@ -138,7 +141,7 @@ pub async fn page(
     raw: bool,
     chars: usize,
 ) -> Result<Page, Refusal> {
-    let _scan = caller.server.mcp.scan_permit().await;
+    let _turn = Turn::to_read(caller, job.output_bytes.saturating_sub(from)).await?;
     let to = job.output_bytes.min(from + PAGE_BYTES_MAX);
     let mut part = ReadOutput::new(job, from);
     read(caller, job, (from, to), stream, &mut part).await?;
@@ -156,7 +159,7 @@ pub async fn last_lines(
     stream: Option<Stream>,
     chars: usize,
 ) -> Result<String, Refusal> {
-    let _scan = caller.server.mcp.scan_permit().await;
+    let _turn = Turn::to_read(caller, job.output_bytes.min(PAGE_BYTES_MAX)).await?;
     let from = job.output_bytes.saturating_sub(PAGE_BYTES_MAX);
     let mut part = ReadOutput::new(job, from);
     read(caller, job, (from, job.output_bytes), stream, &mut part).await?;
@@ -175,7 +178,7 @@ pub async fn grep(
     stream: Option<Stream>,
     chars: usize,
 ) -> Result<String, Refusal> {
-    let _scan = caller.server.mcp.scan_permit().await;
+    let _turn = Turn::to_read(caller, job.output_bytes.saturating_sub(from)).await?;
     let read = scan(caller, job, from, stream).await?;
     let hits = in_turn(caller, read, move |pieces| {
         excerpt::grep(pieces, &pattern, chars).text
@@ -294,12 +297,35 @@ async fn read(
     Ok(())
 }
 
-/// Makes a text in turn with other sessions, because it keeps a processor busy.
+/// The turn to hold a part of an output: one part for each session, and a few for all.
+struct Turn<'a> {
+    _own: OwnedSemaphorePermit,
+    _shared: Option<SemaphorePermit<'a>>,
+}
+
+impl<'a> Turn<'a> {
+    /// Waits for the turn to read this much; a little needs none.
+    async fn to_read(caller: &'a Caller, bytes: u64) -> Result<Option<Self>, Error> {
+        if bytes <= SMALL_BYTES_MAX {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            _own: caller.turns.piece().await?,
+            _shared: caller.server.mcp.scan_permit().await,
+        }))
+    }
+}
+
+/// Makes a text; from much output in turn with other sessions, because that keeps a processor busy.
 async fn in_turn<T: Send + 'static>(
     caller: &Caller,
     read: ReadOutput,
     make: impl FnOnce(&Pieces<'_>) -> T + Send + 'static,
 ) -> Result<T, Refusal> {
+    let bytes: usize = read.parts.iter().map(|(_, bytes)| bytes.len()).sum();
+    if bytes as u64 <= SMALL_BYTES_MAX {
+        return Ok(make(&read.pieces()));
+    }
     let executor = &caller.server.executor;
     Ok(executor.in_turn(move || make(&read.pieces())).await?)
 }

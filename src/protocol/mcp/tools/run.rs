@@ -206,7 +206,7 @@ async fn start_with_key(
     call: &ToolCall<'_>,
     spec: JobSpec,
 ) -> Result<(Job, Option<&'static str>), Refusal> {
-    const KNOWN: &str = "not started again, the idempotency key is known";
+    const KNOWN: &str = "NOT started again: the idempotency key is known";
     match submit::store(call.caller, spec.clone()).await {
         Ok(Submitted { job, created }) => Ok((job, (!created).then_some(KNOWN))),
         Err(refusal) if refusal.kind == ErrorKind::Conflict => {
@@ -217,8 +217,9 @@ async fn start_with_key(
     }
 }
 
-/// Begins the status line where the client has lost sight of its job.
-const ALREADY: &str = "not started again, the first call's reply was lost";
+/// Ends the status line where the client has lost sight of its job.
+const ALREADY: &str =
+    "NOT started again: it is the same command, and the reply of its call was lost";
 
 /// The live job that runs the same for the same client, if the reply of its call did not arrive.
 async fn unanswered(call: &ToolCall<'_>, spec: &JobSpec) -> Result<Option<Job>, Refusal> {
@@ -280,6 +281,6 @@ async fn answer(
 fn stopping(job: &Job) -> String {
     let note = "the server restarts, the job goes on";
     let next = NextCall::new("wait", json!({"jobs": [job.number], "from": 0}));
-    let status = format!("{note}: {}", reply::status_line(job));
+    let status = format!("{}; {note}", reply::status_line(job));
     reply::compose(&status, "", &next, reply::CHARS_MAX)
 }

@@ -86,9 +86,10 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
         }
         Ending::Unwanted => Ok(Reply::text(reply::status_line(&job))),
         Ending::Stopping => {
-            let status = "the text is written; the server restarts, the job runs on";
+            let note = "the text is written; the server restarts, the job goes on";
+            let status = format!("{}; {note}", reply::status_line(&job));
             let next = NextCall::new("wait", json!({"jobs": [job.number], "from": from}));
-            Ok(Reply::text(reply::compose(status, "", &next, chars)))
+            Ok(Reply::text(reply::compose(&status, "", &next, chars)))
         }
     }
 }

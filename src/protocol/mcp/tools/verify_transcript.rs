@@ -52,7 +52,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
         (true, false) => "NOT verified: a claim does not hold",
         (false, _) => "NOT verified: what is stored is not what was written",
     };
-    let status = format!("{status}; {}", reply::status_line(&job));
+    let status = format!("{}; {status}", reply::status_line(&job));
     let next = NextCall::new("read_output", json!({"job": job.number, "tail_lines": 60}));
     Ok(Reply::Text {
         text: reply::compose(&status, &body, &next, reply::CHARS_DEFAULT),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     executor::{Until, Waited},
-    job::{Job, Offset},
+    job::{Job, JobRef, Offset},
     protocol::jsonrpc::{
         error::Refusal,
         params::{OFFSET_MAX, Params},
@@ -179,27 +179,25 @@ async fn nothing_new(
 ) -> String {
     let times = call.caller.server.mcp.count_empty_wait(key);
     let numbers: Vec<_> = waited.jobs.iter().map(|job| job.number).collect();
-    let mut body = String::new();
+    let mut lines = Vec::new();
     for job in &waited.jobs {
-        body.push_str(&reply::status_line(job));
-        let last = output::last_line(call.caller, crate::job::JobRef::Number(job.number)).await;
-        if !last.is_empty() {
-            body.push_str(&format!("; its last line: {last}"));
-        }
-        body.push('\n');
+        let last = output::last_line(call.caller, JobRef::Number(job.number)).await;
+        let last = match last.as_str() {
+            "" => "no output yet".to_owned(),
+            last => format!("last line: {last}"),
+        };
+        lines.push(format!("{}; no change; {last}", reply::status_line(job)));
     }
     let mut arguments = json!({"jobs": numbers, "from": from});
-    let status = match times {
-        1 => "no change yet".to_owned(),
-        _ => {
-            arguments["until"] = json!({"idle_s": SUGGESTED_IDLE_S});
-            body.push_str(
-                "Waiting for the end again would show nothing. Do other work and come back, wait for a text \
-                 of its output (until: {\"pattern\": …}) or for silence (until: {\"idle_s\": …}), or stop it \
-                 with control.\n",
-            );
-            format!("no change, {times} times in a row")
-        }
-    };
-    reply::compose(&status, &body, &NextCall::new("wait", arguments), chars)
+    if times > 1 {
+        arguments["until"] = json!({"idle_s": SUGGESTED_IDLE_S});
+        lines.push(format!(
+            "This wait was in vain {times} times in a row. Do other work and come back, wait for a text of the \
+             output (until: {{\"pattern\": …}}) or for silence (until: {{\"idle_s\": …}}), or stop the job with \
+             control."
+        ));
+    }
+    let text = lines.join("\n");
+    let (status, body) = text.split_once('\n').unwrap_or((&text, ""));
+    reply::compose(status, body, &NextCall::new("wait", arguments), chars)
 }
