@@ -44,13 +44,20 @@ unit module="":
 floor name *words:
     cargo test --locked --test {{ name }} -- {{ words }}
 
-# One client is written from the protocol's page alone, one is the example.
-# Python clients against the debug binary, and asciinema's own parser on exported recordings.
+# One client is written from the protocol's page alone, one is the example; Gemini CLI follows a script.
+# Python clients and Gemini CLI against the debug binary; asciinema's own parser on exported recordings.
 conformance: mcp
     cargo build --locked
     {{ python }} tests/python/conformance.py target/debug/cc-executor
     {{ python }} tests/python/conversation.py target/debug/cc-executor
     {{ python }} tests/python/casts.py target/debug/cc-executor
+    {{ python }} tests/agents/run.py target/debug/cc-executor --install --only gemini --quick
+
+# `just agents --only codex --scenario build_fails`. Agents that cannot be installed are skipped.
+# Claude Code, Codex, Gemini CLI and opencode with a scripted model, without a network.
+agents *args:
+    cargo build --locked
+    {{ python }} tests/agents/run.py target/debug/cc-executor --install --may-skip {{ args }}
 
 # MCP with other people's clients and the protocol's conformance suite: `just mcp tasks`.
 mcp *parts:

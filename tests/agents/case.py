@@ -29,8 +29,9 @@ class Scenario:
     """What the scripted model does, and what must be true afterwards.
 
     `drive` does what happens meanwhile, `prepare` writes files into the agent's directory. Without
-    `programs` and `transports` it is meant for all that there are. `slow` names those for which it
-    takes longer than 20 s, as `PROGRAM-TRANSPORT`, or `*` for all.
+    `programs` and `transports` it is meant for all that there are, but for those in `without`.
+    `slow` names those for which it takes longer than 20 s. Both have names such as `codex-stdio`, or
+    `*` for all.
     """
 
     name: str
@@ -40,15 +41,24 @@ class Scenario:
     prepare: Callable | None = None
     programs: tuple = ()
     transports: tuple = ()
+    without: tuple = ()
     slow: tuple = ()
     server_options: tuple = ()
+    commands: tuple = ()
+
+    def missing_commands(self):
+        """Commands that it needs and this machine does not have."""
+        return [command for command in self.commands if shutil.which(command) is None]
 
     def is_slow(self, program, transport):
         return "*" in self.slow or f"{program.name}-{transport}" in self.slow
 
     def fits(self, program, transport):
-        fits_program = not self.programs or program.name in self.programs
-        return fits_program and (not self.transports or transport in self.transports)
+        return (
+            (not self.programs or program.name in self.programs)
+            and (not self.transports or transport in self.transports)
+            and f"{program.name}-{transport}" not in self.without
+        )
 
 
 class Case:
@@ -66,6 +76,7 @@ class Case:
         self.work = self.folder / "work"
         self.server = None
         self.model = None
+        self.agent = None
 
     def run(self):
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -129,19 +140,25 @@ class Case:
             except Exception as error:  # raised below, in the thread of the case
                 problems.append(error)
 
-        thread = threading.Thread(target=agent)
-        thread.start()
+        self.agent = threading.Thread(target=agent)
+        self.agent.start()
         try:
             act()
         finally:
-            thread.join()
-        if problems:
-            raise problems[0]
+            self.agent.join()
+            # What the agent itself has met tells more than what was waited for in vain.
+            if problems:
+                raise problems[0]
+
+    def until(self, condition, what):
+        """Waits for a condition while the agent runs."""
+        until(lambda: condition() or not self.agent.is_alive(), what)
+        assert condition(), f"the agent ended before: {what}"
 
     def until_asked(self, replies):
         """Waits until the model is asked for the step that follows this many of the script's."""
         wanted = len(self.program.first_steps) + replies + 1
-        until(lambda: len(self.model.views) >= wanted, f"the model's request {wanted}")
+        self.until(lambda: len(self.model.views) >= wanted, f"the model's request {wanted}")
 
     def keep_view(self):
         if self.model.views:

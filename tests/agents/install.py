@@ -91,23 +91,37 @@ def node_is_too_old():
     return int(version.lstrip("v").split(".")[0]) < NODE_MAJOR_MIN
 
 
+def install_all(folder, names):
+    """Installs these agents, and Node.js where the system's is too old for them.
+
+    Returns what went wrong by the name of the agent, as a text for people.
+    """
+    if shutil.which("npm") is None:
+        return {name: "npm is missing (Debian: apt install npm)" for name in names}
+    problems = {}
+    wanted = {name: AGENTS[name] for name in names}
+    if node_is_too_old():
+        wanted = {"node": NODE} | wanted
+    for name, package in wanted.items():
+        try:
+            install(folder, name, package)
+            print(f"{name}: {package.name} {package.version}", flush=True)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            problems[name] = str(error)
+    if "node" in problems:
+        return {name: problems["node"] for name in names}
+    return problems
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--only", action="append", choices=sorted(AGENTS), metavar="NAME",
                          help=f"install this one: {', '.join(sorted(AGENTS))}")
     options.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     chosen = options.parse_args()
-    if shutil.which("npm") is None:
-        sys.exit("tests/agents/install.py: npm is missing; install it (Debian: apt install npm)")
-    wanted = {name: AGENTS[name] for name in chosen.only or AGENTS}
-    if node_is_too_old():
-        wanted = {"node": NODE} | wanted
-    for name, package in wanted.items():
-        try:
-            install(chosen.folder, name, package)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            sys.exit(f"tests/agents/install.py: {error}")
-        print(f"{name}: {package.name} {package.version}")
+    problems = install_all(chosen.folder, chosen.only or list(AGENTS))
+    if problems:
+        sys.exit("\n".join(f"{name}: {problem}" for name, problem in problems.items()))
 
 
 if __name__ == "__main__":

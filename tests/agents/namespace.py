@@ -16,9 +16,13 @@ SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 
 
+def is_inside():
+    return INSIDE in os.environ
+
+
 def enter():
     """Starts the program again inside, unless it is there already; then brings loopback up."""
-    if INSIDE in os.environ:
+    if is_inside():
         bring_loopback_up()
         refuse_other_routes()
         return

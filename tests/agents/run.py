@@ -2,7 +2,7 @@
 
 `python3 tests/agents/run.py BINARY [--only AGENT]... [--scenario NAME]... [--transport NAME]...`
 
-`install.py` installs the agents. What each case saw is kept in `target/agents/SCENARIO-AGENT-TRANSPORT`:
+`--install` installs the agents first, which needs a network once. What each case saw is kept in `target/agents/SCENARIO-AGENT-TRANSPORT`:
 `view.txt` is what the model was shown of our tools, `model.jsonl` every request to it.
 """
 
@@ -36,29 +36,41 @@ def parse():
     options.add_argument("--quick", action="store_true",
                          help="leave out what takes longer than 20 s: for CI")
     options.add_argument("--may-skip", action="store_true",
-                         help="an agent that is not installed is no failure")
+                         help="what cannot run here, such as an agent that cannot be installed, "
+                              "is no failure")
+    options.add_argument("--install", action="store_true", help="install the agents first")
     options.add_argument("--tools", type=Path, default=install.DEFAULT_FOLDER,
-                         help="where install.py has installed the agents")
+                         help="where the agents are installed")
     return options.parse_args()
 
 
 def cases(options, binary):
-    for program in programs.ALL.values():
-        if options.only and program.name not in options.only:
-            continue
-        package = install.AGENTS[program.name]
-        if not install.is_installed(options.tools, program.name, package):
-            yield f"{program.name} {package.version} is not installed: tests/agents/install.py"
+    """The cases that were asked for; instead of one that cannot run, the reason."""
+    for name, program in chosen(options).items():
+        package = install.AGENTS[name]
+        if not install.is_installed(options.tools, name, package):
+            yield f"{name}: {package.name} {package.version} is not installed"
             continue
         for scenario in scenarios.ALL.values():
-            if options.scenario and scenario.name not in options.scenario:
-                continue
             for transport in program.transports:
-                if options.transport and transport not in options.transport:
-                    continue
-                is_left_out = options.quick and scenario.is_slow(program, transport)
-                if scenario.fits(program, transport) and not is_left_out:
-                    yield Case(scenario, program, transport, binary, options.tools, FOLDER)
+                if is_asked_for(options, scenario, program, transport):
+                    case = Case(scenario, program, transport, binary, options.tools, FOLDER)
+                    missing = scenario.missing_commands()
+                    yield f"{case.name}: install {', '.join(missing)}" if missing else case
+
+
+def chosen(options):
+    names = options.only or programs.ALL
+    return {name: programs.ALL[name] for name in names}
+
+
+def is_asked_for(options, scenario, program, transport):
+    return (
+        (not options.scenario or scenario.name in options.scenario)
+        and (not options.transport or transport in options.transport)
+        and not (options.quick and scenario.is_slow(program, transport))
+        and scenario.fits(program, transport)
+    )
 
 
 def run(case):
@@ -87,6 +99,10 @@ def describe(error):
 
 def main():
     options = parse()
+    if options.install and not namespace.is_inside():
+        problems = install.install_all(options.tools, list(chosen(options)))
+        for name, problem in problems.items():
+            print(f"{name}: cannot be installed: {problem}", flush=True)
     namespace.enter()
     # A build may replace the binary meanwhile. A file that runs cannot be written, but unlinked.
     copy = FOLDER / "bin" / "cc-executor"
@@ -102,7 +118,7 @@ def main():
             passed += 1
         else:
             failed.append(case.name)
-    print(f"{passed} passed, {len(failed)} failed, {len(missing)} agents missing")
+    print(f"{passed} passed, {len(failed)} failed, {len(missing)} could not run")
     if failed or not passed or (missing and not options.may_skip):
         sys.exit(1)
 

@@ -63,7 +63,7 @@ class ScriptedModel:
 
     def reply(self, view):
         """The reply to a request; also remembers the request if it is of the conversation."""
-        if view.find("run") is None and not view.ours:
+        if not view.knows_us:
             self.side_requests += 1
             return Text(f"{self.nonce}_side", SIDE_REPLY)
         self.may_reply.wait()

@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 # `cc-executor_run`, and the namespace `mcp__cc_executor` with the tool `run`.
 OURS = re.compile(r"(?:mcp_+)?cc[-_]executor_*")
 
+# How an agent names our tools to a model that has to search for them first.
+DEFERRED = re.compile(r"\bmcp_+cc[-_]executor")
+
+# How Claude Code tells its model that a task has ended.
+NOTIFICATION = re.compile(r"<task-notification>(.*?)</task-notification>", re.DOTALL)
+
 
 @dataclass(frozen=True)
 class Tool:
@@ -55,9 +61,20 @@ class View:
         return [exchange for exchange in self.exchanges if exchange.is_ours]
 
     @property
+    def notifications(self):
+        """What the agent has told the model of tasks."""
+        return NOTIFICATION.findall(self.everything)
+
+    @property
     def texts(self):
         """What our tools have returned."""
         return [exchange.text for exchange in self.ours if exchange.text is not None]
+
+    @property
+    def knows_us(self):
+        """Whether the model has been told of our tools, or of where to search for them."""
+        is_listed = any(tool.is_ours for tool in self.tools)
+        return is_listed or DEFERRED.search(self.everything) is not None
 
     def find(self, short):
         """Our tool of this name: listed, or only named to the model (Claude Code does that)."""
@@ -73,7 +90,9 @@ class View:
         lines = [f"our tools in the list: {', '.join(tool.name for tool in ours) or 'none'}"]
         for exchange in self.exchanges:
             lines += [f"=== {exchange.tool} {exchange.arguments}", str(exchange.text)]
-        return "\n".join([*lines, "=== said", *self.said, ""])
+        for notification in self.notifications:
+            lines += ["=== notification", notification]
+        return "\n".join([*lines, "=== the model said", *self.said, ""])
 
 
 def strings(value):

@@ -5,6 +5,9 @@ import json
 from script import ToolUse
 from view import Exchange, Tool, View, content_text, joined
 
+# The tool with which a model searches for tools that are not listed; an item of its own kind.
+SEARCH = "tool_search"
+
 
 def answers(path):
     return path.endswith("/responses")
@@ -12,24 +15,33 @@ def answers(path):
 
 def read(body):
     items = body["input"]
-    results = {
-        item["call_id"]: content_text(item["output"])
-        for item in items if item.get("type") == "function_call_output"
-    }
+    tools = list(listed(body.get("tools", [])))
+    results = {}
+    for item in items:
+        if item.get("type") == "function_call_output":
+            results[item["call_id"]] = content_text(item["output"])
+        elif item.get("type") == "tool_search_output":
+            found = list(listed(item["tools"]))
+            results[item["call_id"]] = "\n".join(tool.name for tool in found)
+            tools += found
     exchanges, said = [], []
     for item in items:
-        if item.get("type") == "function_call":
+        if item.get("type") == "tool_search_call":
+            exchanges.append(Exchange(SEARCH, item["arguments"], results.get(item["call_id"])))
+        elif item.get("type") == "function_call":
             name = "__".join(part for part in (item.get("namespace"), item["name"]) if part)
             exchanges.append(Exchange(name, json.loads(item["arguments"]), results.get(item["call_id"])))
         elif item.get("type") == "message" and item["role"] == "assistant":
             said.append(content_text(item["content"]))
-    return View(list(listed(body.get("tools", []))), exchanges, said, joined(body))
+    return View(tools, exchanges, said, joined(body))
 
 
 def listed(tools):
     """The functions of a list of tools; those of an MCP server stand in a namespace."""
     for tool in tools:
-        if tool["type"] == "function":
+        if tool["type"] == SEARCH:
+            yield Tool(SEARCH)
+        elif tool["type"] == "function":
             yield one(tool, "")
         elif tool["type"] == "namespace":
             for inner in tool["tools"]:
@@ -41,7 +53,12 @@ def one(tool, namespace):
 
 
 def write(reply, body):
-    if isinstance(reply, ToolUse):
+    if isinstance(reply, ToolUse) and reply.tool.name == SEARCH:
+        item = {
+            "type": "tool_search_call", "id": f"ts_{reply.id}", "call_id": reply.id,
+            "execution": "client", "arguments": reply.arguments, "status": "completed",
+        }
+    elif isinstance(reply, ToolUse):
         item = {
             "type": "function_call", "id": f"fc_{reply.id}", "call_id": reply.id,
             "name": reply.tool.name, "arguments": reply.arguments_json, "status": "completed",

@@ -1,9 +1,18 @@
 """Codex."""
 
 from programs.program import PROMPT, TOKEN_VARIABLE, Launch, Program
+from script import Builtin
+
+# For a model that it knows by name, Codex lists no tool of an MCP server: the model searches for them,
+# by words (BM25).
+MODEL = "gpt-5.5"
+SEARCH = Builtin("tool_search", {
+    "query": "run a shell command in the background, wait, read the log, query the history",
+    "limit": 9,
+})
 
 CONFIGURATION = """\
-model = "scripted"
+model = "{model}"
 model_provider = "scripted"
 approval_policy = "never"
 
@@ -21,11 +30,14 @@ default_tools_approval_mode = "approve"
 
 class Codex(Program):
     name = "codex"
+    first_steps = (SEARCH,)
 
     def headless(self, setting):
         configuration = setting.home / ".codex" / "config.toml"
         configuration.parent.mkdir(parents=True, exist_ok=True)
-        text = CONFIGURATION.format(model_url=setting.model_url, entry=entry(setting))
+        text = CONFIGURATION.format(
+            model=MODEL, model_url=setting.model_url, entry=entry(setting)
+        )
         configuration.write_text(text, encoding="utf-8")
         return Launch([
             "codex", "exec", "--skip-git-repo-check", "--json", "--sandbox", "danger-full-access",

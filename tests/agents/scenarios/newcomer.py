@@ -37,7 +37,20 @@ def prepare(work):
     (work / "deploy.py").write_text(DEPLOY, encoding="utf-8")
 
 
+TOOLS = (
+    "run", "wait", "read_output", "send_input", "control", "list_jobs", "search_output",
+    "query_history", "verify_transcript",
+)
+
+# Of our instructions, the part that every agent shows before a model has called anything.
+INSTRUCTION = "its job runs on: do not start it again"
+
+
 def check(case):
+    first = case.model.views[0]
+    assert INSTRUCTION in first.everything, "the model was not shown our instructions"
+    missing = [tool for tool in TOOLS if case.model.view.find(tool) is None]
+    assert not missing, f"the model was not told of {missing}"
     serve, failed, grep, question, answer, history, stopped = case.model.view.texts
     assert "listening on" in serve, serve
     assert "exit code 3" in failed and "nowhere.html" in failed, failed
@@ -50,8 +63,8 @@ def check(case):
     assert states == [
         ("dev-server", "cancelled"), ("pages-check", "failed"), ("deploy", "succeeded"),
     ], states
-    rows = case.server.rows("SELECT DISTINCT actor FROM history_events WHERE job = 1")
-    assert rows, "the ledger has no events of the job"
+    rows = case.server.rows("SELECT job FROM history_events WHERE to_state = 'cancelled'")
+    assert rows == [{"job": 1}], rows
 
 
 SCENARIO = Scenario(

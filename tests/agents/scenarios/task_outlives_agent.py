@@ -77,7 +77,7 @@ def check(case):
     view = case.model.view
     [started] = view.texts
     assert "background" in started, started
-    told = view.everything.partition("<task-notification>")[2]
+    [told] = view.notifications
     assert "<status>completed</status>" in told, told
     assert RESULT in told, told
     [job] = case.server.jobs()
@@ -93,4 +93,5 @@ SCENARIO = Scenario(
     programs=("claude",),
     transports=("http",),
     slow=("*",),
+    commands=("tmux",),
 )
