@@ -219,6 +219,15 @@ settings! {
     verifies_max: u64 = 8, 1..=1000;
     /// Most verifications of other sessions that wait for those; more are refused.
     verifies_waiting_max: u64 = 64, 0..=10_000;
+    /// How long a search through outputs may take, seconds. It then answers with what it has found, and
+    /// can be continued.
+    search_timeout_s: u64 = 10, 1..=3600;
+    /// Most output that a search reads before it answers with what it has found, bytes.
+    search_bytes_max: u64 = 4 << 30, (16 << 20)..=i64::MAX as u64;
+    /// Most searches that take turns, one for each session.
+    searches_max: u64 = 8, 1..=1000;
+    /// Most searches of other sessions that wait for those; more are refused.
+    searches_waiting_max: u64 = 64, 0..=10_000;
 }
 
 /// The server would be reachable from other machines, without TLS.

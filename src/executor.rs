@@ -3,6 +3,7 @@
 //!
 //! Wire formats, sessions and HTTP are in `protocol`.
 
+mod admission;
 mod backup;
 mod change;
 mod control;
@@ -16,6 +17,7 @@ mod queues;
 mod quiet;
 mod read;
 mod retry;
+mod search;
 mod start;
 mod submit;
 mod turns;
@@ -27,7 +29,9 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use self::{backup::Backups, disconnect::Ties, last_input::LastInputs, verify::Verifies};
+use self::{
+    backup::Backups, disconnect::Ties, last_input::LastInputs, search::Searches, verify::Verifies,
+};
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
     output::{Hub, Log},
@@ -39,7 +43,9 @@ use crate::{
 
 pub use crate::output::{
     Assertion, Observed, Pattern, PatternError, StartAt, TailEvent, TailOptions,
-    search::MATCH_BYTES_MAX, verify::assertions::TEXT_BYTES_MAX,
+    line_search::{FoundLine, LINE_MATCH_BYTES_MAX, pattern::LinePattern, position::LinePosition},
+    search::MATCH_BYTES_MAX,
+    verify::assertions::TEXT_BYTES_MAX,
 };
 pub use crate::query::{QueryAnswer, QueryParams};
 pub use crate::store::{Counts, Include, JobPage, ListFilter, SubmitOutcome};
@@ -48,6 +54,10 @@ pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};
 pub use error::{BatchError, Error};
 pub use read::{Read, ReadItem, ReadOptions, Tail};
+pub use search::{
+    SearchBound, SearchCursor, SearchHit, SearchOptions, SearchResult, SearchScope, SearchSettings,
+    SearchTurn,
+};
 pub use start::{ExecutorSettings, StartError};
 pub use submit::Submitted;
 pub use turns::SessionTurns;
@@ -89,12 +99,13 @@ struct ExecutorInner {
     ties: Ties,
     last_inputs: LastInputs,
     backups: Backups,
-    /// Slots for waits and verifications that read output.
+    /// Slots for waits, verifications and searches that read output.
     read_slots: Semaphore,
     /// Slots for turns of work on output that keep a processor busy.
     search_slots: Arc<Semaphore>,
     queries: Queries,
     verifies: Verifies,
+    searches: Searches,
     started_at: Micros,
 }
 

@@ -65,9 +65,9 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
         ],
     ),
     ("init", &[]),
-    ("role", &["cli", "init", "launch", "query", "shim"]),
     // One verb per file; `serve` and what it needs may know everything, see below.
     ("cli", CLIENT_MAY_KNOW),
+    ("role", &["cli", "init", "launch", "query", "shim"]),
 ];
 
 /// What a verb that is a client may know beside the public API.

@@ -44,6 +44,7 @@ pub fn main(mcp: McpRoutes) -> ExitCode {
     }
     let failure = match verb {
         Verb::Run(_) => exit_code::RUN_FAILED,
+        Verb::Search(_) => exit_code::SEARCH_FAILED,
         _ => exit_code::FAILURE,
     };
     match runtime(&verb).and_then(|runtime| {

@@ -14,6 +14,7 @@ use super::{
     disconnect::Ties,
     last_input::LastInputs,
     queues::Defaults,
+    search::{SearchSettings, Searches},
     verify::{Verifies, VerifySettings},
 };
 use crate::{
@@ -78,6 +79,8 @@ pub struct ExecutorSettings {
     pub queries: QuerySettings,
     /// The bounds of verifications.
     pub verifies: VerifySettings,
+    /// The bounds of searches over outputs.
+    pub searches: SearchSettings,
 }
 
 /// Why an executor cannot start.
@@ -178,6 +181,7 @@ impl Executor {
                 search_slots: Arc::new(Semaphore::new(read_slots())),
                 queries,
                 verifies: Verifies::new(settings.verifies),
+                searches: Searches::new(settings.searches),
                 started_at: clock::now(),
             }),
         };

@@ -16,6 +16,8 @@ pub struct SessionTurns {
     pieces: Arc<Semaphore>,
     /// Held for a whole verification.
     pub(super) verifying: Arc<Semaphore>,
+    /// Held for a whole search over outputs, and until its answer was taken.
+    pub(super) searching: Arc<Semaphore>,
 }
 
 impl Default for SessionTurns {
@@ -24,6 +26,7 @@ impl Default for SessionTurns {
         Self {
             pieces: one(),
             verifying: one(),
+            searching: one(),
         }
     }
 }

@@ -2,14 +2,16 @@
 //! record, in turns with other sessions and within a time limit. `output::verify` reads and judges
 //! the output.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+
+use super::{
+    Error, Executor, SessionTurns,
+    admission::{Admission, Admitted},
+    turns::acquire,
+    until::READ_BYTES,
 };
-
-use super::{Error, Executor, SessionTurns, turns::acquire, until::READ_BYTES};
 use crate::{
     job::{Fault, JobNumber, JobRef, Verification, VerificationProblem, chain::Chain},
     output::{
@@ -49,39 +51,21 @@ impl VerifySettings {
 #[derive(Debug)]
 pub(super) struct Verifies {
     settings: VerifySettings,
-    /// For those that run and those that wait.
-    admitted: Arc<Semaphore>,
-    /// For those that run.
-    slots: Arc<Semaphore>,
+    admission: Admission,
 }
 
 impl Verifies {
     pub(super) fn new(settings: VerifySettings) -> Self {
-        let slots = |n: u64| {
-            let count = usize::try_from(n).unwrap_or(Semaphore::MAX_PERMITS);
-            Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
-        };
+        let VerifySettings {
+            verifies_max,
+            waiting_max,
+            ..
+        } = settings;
+        let limit = "verifies_waiting_max";
         Self {
             settings,
-            admitted: slots(settings.verifies_max + settings.waiting_max),
-            slots: slots(settings.verifies_max),
+            admission: Admission::new("verifications", limit, verifies_max, waiting_max),
         }
-    }
-
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        self.admitted.clone().try_acquire_owned().map_err(|_| {
-            let VerifySettings {
-                verifies_max,
-                waiting_max,
-                ..
-            } = self.settings;
-            Error::Limit {
-                limit: "verifies_waiting_max".into(),
-                message: format!(
-                    "{verifies_max} verifications run and {waiting_max} wait; try again in a moment"
-                ),
-            }
-        })
     }
 
     fn too_slow(&self, time: Duration) -> Error {
@@ -106,8 +90,8 @@ const EVENTS_PAGE: u32 = 1000;
 #[derive(Debug)]
 pub struct VerifyTurn {
     turns: SessionTurns,
-    /// The session's, that of those admitted, and that of those that run.
-    _slots: [OwnedSemaphorePermit; 3],
+    _own: OwnedSemaphorePermit,
+    _admitted: Admitted,
 }
 
 impl Executor {
@@ -117,12 +101,10 @@ impl Executor {
     ///
     /// Too many sessions wait.
     pub async fn turn_to_verify(&self, turns: &SessionTurns) -> Result<VerifyTurn, Error> {
-        let Verifies { slots, .. } = &self.inner.verifies;
-        let own = acquire(&turns.verifying).await?;
-        let admitted = self.inner.verifies.admit()?;
         Ok(VerifyTurn {
             turns: turns.clone(),
-            _slots: [own, admitted, acquire(slots).await?],
+            _own: acquire(&turns.verifying).await?,
+            _admitted: self.inner.verifies.admission.enter().await?,
         })
     }
 

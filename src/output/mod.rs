@@ -1,10 +1,11 @@
 //! Everything that reads a job's stored output: `read` finds bytes by offset, `tail` replays and
-//! follows with one loop, `search` matches patterns, `digest` hashes, `verify` checks what is stored,
-//! `files` syncs, copies and unlinks segments. The shim writes output; see `shim/log`.
+//! follows with one loop, `search` matches patterns as bytes come, `line_search` finds lines, `digest`
+//! hashes, `verify` checks what is stored, `files` syncs, copies and unlinks segments. The shim writes output; see `shim/log`.
 
 pub mod digest;
 pub mod files;
 pub mod hub;
+pub mod line_search;
 pub mod read;
 pub mod search;
 pub mod tail;

@@ -63,6 +63,8 @@ fn no_verb_prints_what_a_terminal_acts_on() {
         &["tail", &number, "--json"],
         &["export", &number, "--format", "json"],
         &["export", &number, "--format", "asciicast"],
+        &["search", "z"],
+        &["search", "z", "--json"],
         &["sql", &sql],
         &["sql", "--format", "json", &sql],
         // Errors that quote what they are about.
@@ -73,6 +75,8 @@ fn no_verb_prints_what_a_terminal_acts_on() {
         &["ls", "--nothing\u{9b}\u{e0041}"],
         &["nothing\u{9b}\u{200f}\u{e0041}"],
         &["queue", "rm", EVIL],
+        &["search", EVIL, EVIL],
+        &["search", "--regex", "(\u{200f}\u{e0041}"],
         &["signal", &number, EVIL],
         &["sql", EVIL],
         &["backup", "/nonexistent/\u{200f}\u{e0041}\u{1b}[2J"],

@@ -17,6 +17,7 @@ mod mcp;
 mod readers;
 mod recordings;
 mod run;
+mod search;
 mod selfstart;
 mod sql;
 mod sql_prompt;

@@ -214,7 +214,6 @@ fn unknown_methods_and_methods_that_come_later_are_told_apart() {
         "schedule.set",
         "schedule.list",
         "schedule.delete",
-        "history.search",
     ] {
         let error = client.refused(-32007, method, json!({}));
         assert_eq!(error["data"]["kind"], "unsupported");

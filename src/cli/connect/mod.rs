@@ -1,12 +1,13 @@
 //! How a verb reaches a server: `target` names one, `dial` opens a WebSocket to it, `client` is one
 //! connection, `link` reconnects, `autostart` starts servers, `follow` is a tail that survives its
-//! connection, `wire` parses messages. `find_job`, `jobs` and `control` are what the verbs on existing
-//! jobs share.
+//! connection, `wire` parses messages. `find_job`, `filter`, `jobs` and `control` are what the verbs on
+//! existing jobs share.
 
 pub(super) mod autostart;
 pub(super) mod client;
 pub(super) mod control;
 pub(super) mod dial;
+pub(super) mod filter;
 pub(super) mod find_job;
 pub(super) mod follow;
 pub(super) mod forward;

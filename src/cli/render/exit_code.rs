@@ -10,6 +10,8 @@ use crate::job::signal;
 pub const SUCCESS: u8 = 0;
 /// A verb other than `run` failed.
 pub const FAILURE: u8 = 1;
+/// `search` failed; as of grep, 1 is that nothing was found.
+pub const SEARCH_FAILED: u8 = 2;
 /// The job reached its timeout or stall timeout, or `wait` its own.
 pub const TIMED_OUT: u8 = 124;
 /// `run` itself failed, or it is unknown how the job ended.

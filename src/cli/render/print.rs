@@ -108,7 +108,12 @@ impl PrintOptions {
             "paused" => "33",
             _ => return text.to_owned(),
         };
-        if self.in_color() {
+        self.color(code, text)
+    }
+
+    /// The text in the colour with this code (of the sequence SGR), if colours are used on stdout.
+    pub fn color(&self, code: &str, text: &str) -> String {
+        if self.in_color() && !text.is_empty() {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
             text.to_owned()

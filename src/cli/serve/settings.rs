@@ -2,7 +2,7 @@
 
 use crate::{
     config::Settings,
-    executor::{ExecutorSettings, VerifySettings},
+    executor::{ExecutorSettings, SearchSettings, VerifySettings},
     query::{QueryLimits as QueryBounds, QuerySettings},
 };
 
@@ -31,6 +31,12 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
             timeout_s: settings.verify_timeout_s,
             verifies_max: settings.verifies_max,
             waiting_max: settings.verifies_waiting_max,
+        },
+        searches: SearchSettings {
+            timeout_s: settings.search_timeout_s,
+            bytes_max: settings.search_bytes_max,
+            searches_max: settings.searches_max,
+            waiting_max: settings.searches_waiting_max,
         },
     }
 }

@@ -4,11 +4,12 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use chrono::{DateTime, Utc};
 use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     cli::{
         connect::{
+            filter::JobFilter,
             find_job::{self, FINAL, LIVE},
             link::{self, Link, StartPolicy, VersionNotice},
             target::Connect,
@@ -37,21 +38,8 @@ pub struct LsArgs {
     #[command(flatten)]
     print: PrintOptions,
 
-    /// Only jobs in this state; may be given several times
-    #[arg(long = "state", value_name = "STATE", value_parser = STATES)]
-    states: Vec<String>,
-
-    /// Only jobs of this queue
-    #[arg(long)]
-    queue: Option<String>,
-
-    /// Only jobs with this label; may be given several times, and all must match
-    #[arg(long = "label", value_name = "K=V")]
-    labels: Vec<String>,
-
-    /// Only jobs with this name
-    #[arg(long)]
-    name: Option<String>,
+    #[command(flatten)]
+    filter: JobFilter,
 
     /// All jobs, however old
     #[arg(long, conflicts_with = "limit")]
@@ -65,10 +53,6 @@ pub struct LsArgs {
     #[arg(long)]
     utc: bool,
 }
-
-const STATES: [&str; 8] = [
-    LIVE[0], LIVE[1], LIVE[2], LIVE[3], LIVE[4], FINAL[0], FINAL[1], FINAL[2],
-];
 
 /// Lists jobs.
 pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
@@ -92,49 +76,20 @@ pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
 
 impl LsArgs {
     async fn find(&self, link: &mut Link) -> anyhow::Result<Vec<Value>> {
-        let filter = self.filter()?;
         let max = self.limit.unwrap_or(usize::MAX);
-        if self.all || self.limit.is_some() || !self.states.is_empty() {
-            return find_job::list_raw(link, &self.with_states(filter, None), max).await;
+        if self.all || self.limit.is_some() || !self.filter.states.is_empty() {
+            let filter = Value::Object(self.filter.all_keys()?);
+            return find_job::list_raw(link, &filter, max).await;
         }
-        let live = self.with_states(filter.clone(), Some(&LIVE));
-        let mut found = find_job::list_raw(link, &live, max).await?;
-        let ended = self.with_states(filter, Some(&FINAL));
-        found.extend(find_job::list_raw(link, &ended, FINAL_JOBS).await?);
+        let mut filter = Value::Object(self.filter.keys()?);
+        filter["state"] = json!(LIVE);
+        let mut found = find_job::list_raw(link, &filter, max).await?;
+        filter["state"] = json!(FINAL);
+        found.extend(find_job::list_raw(link, &filter, FINAL_JOBS).await?);
         // A job that ended between the two requests is in both replies.
         found.sort_by_key(|job| std::cmp::Reverse(job["number"].as_i64()));
         found.dedup_by_key(|job| job["number"].as_i64());
         Ok(found)
-    }
-
-    fn filter(&self) -> anyhow::Result<Map<String, Value>> {
-        let mut filter = Map::new();
-        if let Some(queue) = &self.queue {
-            filter.insert("queue".into(), json!(queue));
-        }
-        if let Some(name) = &self.name {
-            filter.insert("name".into(), json!(name));
-        }
-        let mut labels = Map::new();
-        for label in &self.labels {
-            let Some((key, value)) = label.split_once('=') else {
-                anyhow::bail!("--label {label}: write KEY=VALUE");
-            };
-            labels.insert(key.to_owned(), json!(value));
-        }
-        if !labels.is_empty() {
-            filter.insert("labels".into(), Value::Object(labels));
-        }
-        Ok(filter)
-    }
-
-    fn with_states(&self, mut filter: Map<String, Value>, states: Option<&[&str]>) -> Value {
-        match states {
-            Some(states) => filter.insert("state".into(), json!(states)),
-            None if self.states.is_empty() => None,
-            None => filter.insert("state".into(), json!(self.states)),
-        };
-        Value::Object(filter)
     }
 
     /// The jobs as text, one line each below a headline; `width` is that of the terminal, `None` if
@@ -278,19 +233,5 @@ mod tests {
         assert!(text.contains("2026-11-22T09:59:00Z"), "{text}");
         assert!(text.contains("\x1b[31mfailed\x1b[0m"), "{text}");
         assert!(!text.contains("and on and on and on and on"), "{text}");
-    }
-
-    #[test]
-    fn filters_become_the_keys_of_the_question() {
-        let words = [
-            "ls", "--queue", "q", "--label", "k=v", "--name", "n", "--state", "failed",
-        ];
-        let args = Line::try_parse_from(words).expect("valid").ls;
-        let filter = args.with_states(args.filter().expect("a filter"), None);
-        assert_eq!(
-            filter,
-            json!({"queue": "q", "labels": {"k": "v"}, "name": "n", "state": ["failed"]})
-        );
-        assert!(Line::try_parse_from(["ls", "--state", "nope"]).is_err());
     }
 }

@@ -17,6 +17,7 @@ mod resume;
 mod retry;
 mod rm;
 pub(super) mod run;
+mod search;
 pub(super) mod serve;
 mod show;
 mod signal;
@@ -77,6 +78,8 @@ pub enum Verb {
     Rm(rm::RmArgs),
     /// List, create, change and delete queues
     Queue(queue::QueueArgs),
+    /// Search outputs for lines with a text or a pattern
+    Search(search::SearchArgs),
     /// Query the job history in SQL
     Sql(sql::SqlArgs),
     /// Serve MCP to an agent on stdin and stdout
@@ -110,6 +113,7 @@ impl Verb {
                 | Self::Wait(_)
                 | Self::Verify(_)
                 | Self::Replay(_)
+                | Self::Search(_)
                 | Self::Sql(_)
                 | Self::Status(_)
         )
@@ -137,6 +141,7 @@ impl Verb {
             Self::Replay(args) => replay::replay(args).await,
             Self::Rm(args) => rm::rm(args).await,
             Self::Queue(args) => queue::queue(args).await,
+            Self::Search(args) => search::search(args).await,
             Self::Sql(args) => sql::sql(args).await,
             Self::Mcp(args) => mcp::mcp(args).await,
             Self::Serve(args) => serve::serve(args).await,

@@ -69,7 +69,7 @@ impl Progress {
 
 /// What follows the last byte that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NextByte {
+pub(in crate::output) enum NextByte {
     Byte(u8),
     /// The text ends here.
     End,
@@ -103,7 +103,7 @@ pub fn is_in(pattern: &Pattern, bytes: &[u8]) -> bool {
 pub const TURN_VISITS: u64 = 1_000_000;
 
 /// How many bytes that begin no match cost as much as one visit of a state.
-const SKIPPED_BYTES_PER_VISIT: u64 = 16;
+pub(in crate::output) const SKIPPED_BYTES_PER_VISIT: u64 = 16;
 
 impl Search {
     /// A search that begins at `from`.
@@ -297,7 +297,7 @@ impl SearchScratch {
 
 /// Whether a look-around assertion holds. One that needs the next byte does not hold while that is
 /// unknown.
-fn holds(look: Look, before: Option<u8>, next: NextByte) -> bool {
+pub(in crate::output) fn holds(look: Look, before: Option<u8>, next: NextByte) -> bool {
     let is = |byte: u8| next == NextByte::Byte(byte);
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let word_before = before.is_some_and(word);

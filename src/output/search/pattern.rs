@@ -6,6 +6,7 @@ use regex_automata::{
     nfa::thompson::{self, NFA, State, WhichCaptures},
     util::{primitives::StateID, syntax},
 };
+use regex_syntax::hir::Hir;
 
 /// A compiled pattern. Cheap to clone.
 ///
@@ -35,6 +36,14 @@ pub enum PatternError {
     /// It has Unicode word boundaries.
     #[error("word boundaries are not supported under (?u): write (?-u:\\b)")]
     UnicodeBoundary,
+    /// It needs a line end, and is for a search within lines.
+    #[error(
+        "a line end is never found, because each line is searched by itself: search for a part of one line"
+    )]
+    LineEnd,
+    /// It is the empty text.
+    #[error("must not be empty; the regex ^ finds every line")]
+    Empty,
 }
 
 impl Pattern {
@@ -45,22 +54,14 @@ impl Pattern {
 
     /// Compiles a pattern.
     pub fn new(text: &str) -> Result<Self, PatternError> {
-        if text.len() > Self::TEXT_BYTES_MAX {
-            return Err(PatternError::TooLong);
-        }
-        let syntax = syntax::Config::new()
-            .unicode(false)
-            .utf8(false)
-            .multi_line(true);
-        let hir = syntax::parse_with(text, &syntax)
-            .map_err(|error| PatternError::Syntax(advice(last_line(&error.to_string()))))?;
-        let config = NFA::config()
-            .utf8(false)
-            .which_captures(WhichCaptures::None)
-            .nfa_size_limit(Some(Self::NFA_BYTES_MAX));
+        Self::of_hir(text, &parse(text, false)?)
+    }
+
+    /// Compiles what was parsed from `text`.
+    pub(in crate::output) fn of_hir(text: &str, hir: &Hir) -> Result<Self, PatternError> {
         let nfa = thompson::Compiler::new()
-            .configure(config)
-            .build_from_hir(&hir)
+            .configure(nfa_config())
+            .build_from_hir(hir)
             .map_err(|_| PatternError::TooLarge)?;
         if nfa.look_set_any().contains_word_unicode() {
             return Err(PatternError::UnicodeBoundary);
@@ -82,12 +83,12 @@ impl Pattern {
         self.nfa.memory_usage()
     }
 
-    pub(super) fn nfa(&self) -> &NFA {
+    pub(in crate::output) fn nfa(&self) -> &NFA {
         &self.nfa
     }
 
     /// How many bytes at the beginning of `data` can be skipped because no match begins with them.
-    pub(super) fn no_match_before(&self, data: &[u8]) -> usize {
+    pub(in crate::output) fn no_match_before(&self, data: &[u8]) -> usize {
         let Some(first) = &self.first else { return 0 };
         let found = data.iter().position(|byte| first[usize::from(*byte)]);
         found.unwrap_or(data.len())
@@ -98,6 +99,29 @@ impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
     }
+}
+
+/// Parses a pattern. With `ignore_case`, letters of ASCII match in both cases, as if `(?i)` stood in
+/// front.
+pub(in crate::output) fn parse(text: &str, ignore_case: bool) -> Result<Hir, PatternError> {
+    if text.len() > Pattern::TEXT_BYTES_MAX {
+        return Err(PatternError::TooLong);
+    }
+    let syntax = syntax::Config::new()
+        .unicode(false)
+        .utf8(false)
+        .multi_line(true)
+        .case_insensitive(ignore_case);
+    syntax::parse_with(text, &syntax)
+        .map_err(|error| PatternError::Syntax(advice(last_line(&error.to_string()))))
+}
+
+/// How an NFA is built: over bytes, without captures, and bounded.
+pub(in crate::output) fn nfa_config() -> thompson::Config {
+    NFA::config()
+        .utf8(false)
+        .which_captures(WhichCaptures::None)
+        .nfa_size_limit(Some(Pattern::NFA_BYTES_MAX))
 }
 
 /// The parser's message, with what to write instead where it is about Unicode.
@@ -138,7 +162,7 @@ fn first_bytes(nfa: &NFA) -> Option<[bool; 256]> {
 }
 
 /// The states to which a state leads without a byte and without a condition.
-pub(super) fn alternates(state: &State) -> impl Iterator<Item = StateID> {
+pub(in crate::output) fn alternates(state: &State) -> impl Iterator<Item = StateID> {
     let (many, one, two) = match state {
         State::Union { alternates } => (&alternates[..], None, None),
         State::BinaryUnion { alt1, alt2 } => (&[][..], Some(*alt1), Some(*alt2)),
@@ -149,7 +173,7 @@ pub(super) fn alternates(state: &State) -> impl Iterator<Item = StateID> {
 }
 
 /// The state to which a state leads with this byte, if any.
-pub(super) fn step(state: &State, byte: u8) -> Option<StateID> {
+pub(in crate::output) fn step(state: &State, byte: u8) -> Option<StateID> {
     match state {
         State::ByteRange { trans } => trans.matches_byte(byte).then_some(trans.next),
         State::Sparse(sparse) => sparse.matches_byte(byte),

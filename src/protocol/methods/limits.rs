@@ -7,7 +7,10 @@ use serde_json::{Map, Value, json};
 use super::{list, read, submit_many, verify, wait};
 use crate::{
     config::Settings,
-    executor::{MATCH_BYTES_MAX, Pattern, TEXT_BYTES_MAX, TIED_JOBS_MAX},
+    executor::{
+        FoundLine, LINE_MATCH_BYTES_MAX, MATCH_BYTES_MAX, Pattern, SearchOptions, TEXT_BYTES_MAX,
+        TIED_JOBS_MAX,
+    },
     job::{
         Input, Queue,
         read::{LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX},
@@ -65,6 +68,9 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("queues_max", json!(Queue::COUNT_MAX)),
         ("read_bytes_max", json!(read::BYTES_MAX)),
         ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
+        ("search_limit_max", json!(SearchOptions::LIMIT_MAX)),
+        ("search_line_bytes_max", json!(FoundLine::TEXT_BYTES_MAX)),
+        ("search_match_bytes_max", json!(LINE_MATCH_BYTES_MAX)),
         ("submit_many_containers_max", json!(MANY_CONTAINERS_MAX)),
         ("submit_many_id_bytes_max", json!(submit_many::ID_BYTES_MAX)),
         ("tied_jobs_max", json!(TIED_JOBS_MAX)),

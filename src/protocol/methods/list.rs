@@ -21,22 +21,33 @@ pub const LIMIT_MAX: u64 = 1000;
 /// Jobs of a page if `limit` is not given.
 const LIMIT_DEFAULT: u64 = 50;
 
+/// The keys that say which jobs.
+pub const FILTER_KEYS: [&str; 5] = ["state", "queue", "labels", "name", "since"];
+
 const KEYS: [&str; 7] = [
     "state", "queue", "labels", "name", "since", "limit", "cursor",
 ];
 
-fn filter(params: &Params<'_>) -> Result<ListFilter, Refusal> {
+fn page(params: &Params<'_>) -> Result<ListFilter, Refusal> {
     let limit = params
         .number("limit", 1, LIMIT_MAX)?
         .unwrap_or(LIMIT_DEFAULT);
+    Ok(ListFilter {
+        limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        below: cursor(params)?,
+        ..filter(params)?
+    })
+}
+
+/// The jobs that [`FILTER_KEYS`] choose, without the bounds of a page.
+pub fn filter(params: &Params<'_>) -> Result<ListFilter, Refusal> {
     Ok(ListFilter {
         states: states(params)?,
         queue: params.text("queue")?.map(str::to_owned),
         labels: labels(params)?,
         name: params.text("name")?.map(str::to_owned),
         since: since(params)?,
-        limit: u32::try_from(limit).unwrap_or(u32::MAX),
-        below: cursor(params)?,
+        ..ListFilter::default()
     })
 }
 
@@ -107,9 +118,9 @@ impl ListView {
     }
 }
 
-/// Reads the filter of a page.
+/// Reads the filter of a page, with its bounds.
 pub fn filter_of(params: &Map<String, Value>) -> Result<ListFilter, Refusal> {
-    filter(&Params::new(params, &KEYS)?)
+    page(&Params::new(params, &KEYS)?)
 }
 
 pub async fn execute(
@@ -131,7 +142,7 @@ mod tests {
     use super::*;
 
     fn parse(value: Value) -> Result<ListFilter, Refusal> {
-        filter(&Params::new(value.as_object().expect("an object"), &KEYS)?)
+        page(&Params::new(value.as_object().expect("an object"), &KEYS)?)
     }
 
     #[test]

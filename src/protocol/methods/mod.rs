@@ -17,6 +17,7 @@ pub mod queue_list;
 pub mod queue_set;
 pub mod read;
 pub mod retry;
+pub mod search;
 pub mod submit;
 pub mod submit_many;
 pub mod update;

@@ -19,6 +19,8 @@ const WARNINGS_MAX: usize = 5;
 const CHARS_MIN: usize = 30;
 /// Which share the first one may take where there are others, in percent.
 const FIRST_PERCENT: usize = 60;
+/// What it may take in any case if there is so much room, characters.
+const FIRST_CHARS_MIN: usize = 150;
 /// With fewer characters for all, their kinds are not counted.
 const KINDS_CHARS_MIN: usize = 500;
 
@@ -74,7 +76,7 @@ pub(super) fn choose(all: &Diagnostics, chars_max: usize, hidden: &Range<u64>) -
     let ordered = ordered(all);
     let first_chars_max = match ordered.len() {
         1 => left,
-        _ => (left * FIRST_PERCENT / 100).max(CHARS_MIN),
+        _ => left.min(FIRST_CHARS_MIN.max(left * FIRST_PERCENT / 100)),
     };
     for (at, diagnostic) in ordered.into_iter().enumerate() {
         let rows = match at {
@@ -175,7 +177,7 @@ fn as_fits(diagnostic: &Diagnostic, chars_max: usize, lines_max: usize) -> Vec<S
     let shorter = (1..=lines_max).rev().map(|lines| rows(diagnostic, lines));
     let mut fitting = shorter.filter(|rows| fits(rows, chars_max));
     fitting.next().unwrap_or_else(|| {
-        let row = rows(diagnostic, 1).concat();
+        let row = format!("[byte {}]: {}", diagnostic.from, diagnostic.text[0].trim());
         let kept = chars_max.saturating_sub(2);
         vec![row.chars().take(kept).chain(['…']).collect()]
     })

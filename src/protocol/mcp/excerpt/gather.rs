@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 
 use super::{
     Bounds,
+    diagnose::Diagnostics,
     fold::Folded,
-    layout::Laid,
+    layout::{Laid, Layout},
+    pieces::Part,
     rows::{self, TextRow},
 };
 
@@ -75,8 +77,8 @@ impl<'a> Gathered<'a> {
         least.max((chars_max / self.rows.max(1)).saturating_sub(1))
     }
 
-    /// The rows of the first entries, of the last ones, and how many lines are between them.
-    pub(super) fn rows(&self) -> (Vec<TextRow>, Vec<TextRow>, u64) {
+    /// What can be shown of an output that has these parts and diagnostics.
+    pub(super) fn layout<'b>(self, parts: &'b [Part<'b>], diagnostics: Diagnostics) -> Layout<'b> {
         let chars_max = self.line_chars_max();
         let head = self
             .head
@@ -86,7 +88,15 @@ impl<'a> Gathered<'a> {
             .tail
             .iter()
             .flat_map(|entry| rows::of(entry, chars_max));
-        (head.collect(), tail.collect(), self.between)
+        Layout {
+            bounds: self.bounds,
+            parts,
+            head: head.collect(),
+            tail: tail.collect(),
+            between: self.between,
+            is_complete: self.rows == self.head_rows + self.tail_rows,
+            diagnostics,
+        }
     }
 }
 

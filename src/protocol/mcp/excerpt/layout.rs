@@ -35,6 +35,8 @@ pub(super) struct Layout<'a> {
     pub(super) tail: Vec<TextRow>,
     /// Lines for which the rows between them stand.
     pub(super) between: u64,
+    /// Whether nothing is between them.
+    pub(super) is_complete: bool,
     pub(super) diagnostics: Diagnostics,
 }
 
@@ -100,7 +102,7 @@ impl Layout<'_> {
     pub(super) fn whole(&self) -> Option<Laid> {
         let rows = self.head.iter().chain(&self.tail);
         let chars: usize = rows.clone().map(|row| row.chars).sum();
-        let is_whole = self.between == 0 && chars <= self.bounds.chars_max + 1;
+        let is_whole = self.is_complete && chars <= self.bounds.chars_max + 1;
         is_whole.then(|| Laid::new(rows))
     }
 
@@ -142,6 +144,14 @@ impl Layout<'_> {
     /// As many rows of the end as fit.
     fn grow_tail(&self, ends: &mut Ends, chars_max: usize) {
         while self.grow_tail_once(ends, chars_max) {}
+        // A remark without the row that it is about says nothing.
+        while self
+            .shown_tail(*ends)
+            .first()
+            .is_some_and(|row| row.is_remark)
+        {
+            ends.tail -= 1;
+        }
     }
 
     fn grow_tail_once(&self, ends: &mut Ends, chars_max: usize) -> bool {

@@ -40,6 +40,8 @@ pub(super) struct LiveScreen<'a> {
     saved: Option<(usize, usize)>,
     /// The row that is the first one of the screen, counted likewise.
     top: usize,
+    /// Whether the cursor went up and nothing was drawn since then.
+    is_raised: bool,
     /// Whether text goes to a status line at a fixed place of the screen, which is not kept.
     is_outside: bool,
     padding: usize,
@@ -59,6 +61,7 @@ impl<'a> LiveScreen<'a> {
             column: 0,
             saved: None,
             top: 0,
+            is_raised: false,
             is_outside: false,
             padding: PADDING_MAX,
             number,
@@ -92,8 +95,26 @@ impl<'a> LiveScreen<'a> {
         if self.is_long() && self.column < self.rows[self.at].chars() {
             self.begin_row(offset);
         }
+        self.join();
         let row = &mut self.rows[self.at];
         self.column = row.write(self.column, text, &mut self.padding);
+    }
+
+    /// Something is drawn where the cursor went up: its row and all later ones are drawn together.
+    fn join(&mut self) {
+        if !std::mem::replace(&mut self.is_raised, false) || self.is_at_bottom() {
+            return;
+        }
+        let bottom = self.rows.len() - 1;
+        let is_empty = self.rows[bottom].chars() == 0 && !self.rows[bottom - 1].is_joined;
+        let last = if is_empty { bottom - 1 } else { bottom };
+        for row in self.rows.range_mut(self.at..last) {
+            row.is_joined = true;
+        }
+        for row in self.rows.range_mut(self.at..=last) {
+            row.is_rewritten = true;
+        }
+        self.rows[self.at].redraws += 1;
     }
 
     /// Whether the cursor's row is too long to be rewritten.
@@ -114,6 +135,9 @@ impl<'a> LiveScreen<'a> {
 
     fn act(&mut self, offset: u64, action: Action) {
         let is_long = self.is_long();
+        if action.draws() {
+            self.join();
+        }
         let row = &mut self.rows[self.at];
         match action {
             Action::Column(column) => self.column = column.min(COLUMN_MAX),
@@ -146,22 +170,10 @@ impl<'a> LiveScreen<'a> {
         }
     }
 
-    /// The cursor goes up: the rows from there to the last one with text are drawn together.
     fn go_up(&mut self, target: usize) {
         self.is_outside = false;
-        if target >= self.at {
-            return;
-        }
-        let is_empty = self.is_at_bottom() && self.rows[self.at].chars() == 0;
-        let last = if is_empty { self.at - 1 } else { self.at };
-        for row in self.rows.range_mut(target..last) {
-            row.is_joined = true;
-        }
-        for row in self.rows.range_mut(target..=last) {
-            row.is_rewritten = true;
-        }
-        self.rows[target].redraws += 1;
-        self.at = target;
+        self.is_raised |= target < self.at;
+        self.at = target.min(self.at);
     }
 
     /// The cursor goes down, at most to the bottom.

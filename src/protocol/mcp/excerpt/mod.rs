@@ -33,7 +33,7 @@ pub use pieces::{Absence, Piece, Pieces};
 use clean_line::CleanLines;
 use diagnose::Collector;
 use gather::{Gathered, Whole};
-use layout::{Laid, Layout};
+use layout::Laid;
 use pieces::Part;
 
 /// How long an excerpt is.
@@ -134,14 +134,15 @@ fn summary(parts: &[Part<'_>], bounds: Bounds) -> Laid {
         folder.push(entry, is_diagnostic, &mut |folded| gathered.push(folded));
     }
     folder.finish(&mut |folded| gathered.push(folded));
-    let (head, tail, between) = gathered.rows();
-    let layout = Layout {
-        bounds,
-        parts,
-        head,
-        tail,
-        between,
-        diagnostics: collector.finish(),
-    };
+    let layout = gathered.layout(parts, collector.finish());
     layout.whole().unwrap_or_else(|| layout.lay())
 }
+
+#[cfg(test)]
+mod clean_line_tests;
+#[cfg(test)]
+mod excerpt_tests;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod properties_tests;

@@ -19,6 +19,8 @@ pub(super) struct TextRow {
     pub(super) lines: u64,
     /// Its characters, with the newline that ends it.
     pub(super) chars: usize,
+    /// Whether it says something about the row before it.
+    pub(super) is_remark: bool,
 }
 
 impl TextRow {
@@ -28,6 +30,7 @@ impl TextRow {
             text,
             range,
             lines,
+            is_remark: false,
         }
     }
 
@@ -75,7 +78,7 @@ pub(super) fn of(folded: &Folded<'_>, chars_max: usize) -> Vec<TextRow> {
                 counted(*times, "time"),
                 notes::range(range)
             );
-            vec![line(each), note(text, range, *times)]
+            vec![line(each), remark(text, range, *times)]
         }
         Folded::Similar {
             first,
@@ -109,10 +112,17 @@ fn redrawn(rows: &Redrawn<'_>, chars_max: usize) -> Vec<TextRow> {
     let lines = rows.lines.iter();
     lines
         .map(|line| TextRow::of_line(line, chars_max))
-        .chain([note(text, &(rows.from..rows.to), 0)])
+        .chain([remark(text, &(rows.from..rows.to), 0)])
         .collect()
 }
 
 fn note(text: String, range: &Range<u64>, lines: u64) -> TextRow {
     TextRow::new(text, range.clone(), lines)
+}
+
+fn remark(text: String, range: &Range<u64>, lines: u64) -> TextRow {
+    TextRow {
+        is_remark: true,
+        ..note(text, range, lines)
+    }
 }

@@ -34,8 +34,16 @@ impl<'a> ScreenRow<'a> {
         self.chars
     }
 
+    /// Its text. What was overwritten with spaces at its end is no text.
     pub(super) fn into_text(self) -> Cow<'a, str> {
-        self.text
+        match self.text {
+            text if !self.is_rewritten => text,
+            Cow::Borrowed(text) => text.trim_end_matches(' ').into(),
+            Cow::Owned(mut text) => {
+                text.truncate(text.trim_end_matches(' ').len());
+                text.into()
+            }
+        }
     }
 
     /// Writes from a column on, over what is there, after spaces if the row is shorter. Returns the

@@ -49,6 +49,20 @@ pub(super) enum Action {
     EarlierLine(usize),
 }
 
+impl Action {
+    /// Whether it changes text, unlike a movement of the cursor.
+    pub(super) fn draws(self) -> bool {
+        matches!(
+            self,
+            Self::EraseInLine(_)
+                | Self::EraseInScreen(Erase::ToEnd)
+                | Self::Delete(_)
+                | Self::Blank(_)
+                | Self::Insert(_)
+        )
+    }
+}
+
 /// Which part of a line or of the screen is erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Erase {

@@ -12,7 +12,8 @@ use crate::protocol::{
     jsonrpc::{envelope::to_raw, error::Refusal},
     methods::{
         CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, get, info, input, list,
-        query, queue_delete, queue_list, queue_set, read, retry, submit_many, update, verify, wait,
+        query, queue_delete, queue_list, queue_set, read, retry, search, submit_many, update,
+        verify, wait,
     },
 };
 
@@ -144,7 +145,7 @@ macro_rules! concurrent {
 }
 
 /// Every method but [`AUTHENTICATE`].
-static METHODS: [Method; 20] = [
+static METHODS: [Method; 21] = [
     Method {
         name: "job.submit",
         mode: |params| match params.get("tail").is_none_or(Value::is_null) {
@@ -248,6 +249,12 @@ static METHODS: [Method; 20] = [
         ..READS
     },
     Method {
+        name: "history.search",
+        mode: |_| Mode::Concurrent(|session, params| Box::pin(search_history(session, params))),
+        keeps_parameters: true,
+        ..READS
+    },
+    Method {
         name: "transcript.verify",
         mode: concurrent!(verify::execute),
         keeps_parameters: true,
@@ -272,7 +279,6 @@ const PLANNED: &[&str] = &[
     "schedule.set",
     "schedule.list",
     "schedule.delete",
-    "history.search",
 ];
 
 impl Method {
@@ -322,6 +328,20 @@ async fn query_history(
     drop(session.outbox.reply_permit().await);
     let result = query::execute(&session.caller, params).await?;
     Ok(ConcurrentOutcome::Ready(result))
+}
+
+/// Searches only after the client has read earlier replies. The next search of the session begins only
+/// after this one's reply has its permit: an answer may be as long as a message.
+async fn search_history(
+    session: &Session,
+    params: Parameters,
+) -> Result<ConcurrentOutcome<'_>, Refusal> {
+    drop(session.outbox.reply_permit().await);
+    let (result, turn) = search::execute(&session.caller, params).await?;
+    Ok(ConcurrentOutcome::Deferred(Box::pin(async move {
+        drop(turn);
+        Ok(result.into())
+    })))
 }
 
 #[cfg(test)]
@@ -377,6 +397,7 @@ mod tests {
         };
         assert!(is_concurrent("job.wait", json!({})));
         assert!(is_concurrent("history.query", json!({})));
+        assert!(is_concurrent("history.search", json!({})));
         assert!(is_concurrent("server.backup", json!({})));
         assert!(is_concurrent("transcript.verify", json!({})));
         assert!(is_concurrent("job.read", json!({"wait_ms": 1})));

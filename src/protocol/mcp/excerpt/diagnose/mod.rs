@@ -15,3 +15,6 @@ pub use collect::{Diagnostic, Diagnostics};
 pub use rules::Severity;
 
 pub(super) use collect::Collector;
+
+#[cfg(test)]
+mod collect_tests;
