@@ -21,18 +21,18 @@ use super::super::{ServerState, SessionSlot, limits::session_slots::Full, peer::
 
 tokio::task_local! {
     /// The request that may begin a session.
-    static ADMISSION: Admission;
+    static ADMISSION: SessionAdmission;
 }
 
 /// The client of a request, and whether the request found no free slot.
-struct Admission {
+struct SessionAdmission {
     peer: Peer,
     full: Cell<Option<Full>>,
 }
 
 /// Answers a request that may begin a session; also says whether there was no slot for that.
 pub async fn admitted<T>(peer: Peer, answer: impl Future<Output = T>) -> (T, Option<Full>) {
-    let admission = Admission {
+    let admission = SessionAdmission {
         peer,
         full: Cell::new(None),
     };

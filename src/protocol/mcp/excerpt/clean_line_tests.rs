@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    clean_line::{CleanLine, CleanLines, Entry},
+    clean_line::CleanLines,
+    entry::{CleanLine, Entry},
     pieces::{Piece, Pieces},
     properties_tests::cases,
 };

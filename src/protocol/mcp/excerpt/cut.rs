@@ -1,9 +1,9 @@
 //! Shortens a line in its middle, with the range of bytes that is left out.
 
 use super::{
-    clean_line::CleanLine,
+    entry::CleanLine,
     notes::counted,
-    tokens::{Token, Tokens, escaped},
+    tokens::{ScreenToken, Tokens, escaped},
 };
 
 /// Fewest characters of a line that are shown on each side of a cut.
@@ -133,14 +133,14 @@ impl CleanLine<'_> {
         let mut next = Place::default();
         let places = Tokens::new(bytes.unwrap_or_default()).filter_map(move |(at, token)| {
             let (chars, bytes) = match token {
-                Token::Text(text) => (text.chars().count(), text.len()),
-                Token::Escaped(c) => (escaped(c).len(), escaped(c).len()),
-                Token::Invalid => (1, '\u{fffd}'.len_utf8()),
-                Token::Action(_) | Token::Ignored => return None,
+                ScreenToken::Text(text) => (text.chars().count(), text.len()),
+                ScreenToken::Escaped(c) => (escaped(c).len(), escaped(c).len()),
+                ScreenToken::Invalid => (1, '\u{fffd}'.len_utf8()),
+                ScreenToken::ScreenAction(_) | ScreenToken::Ignored => return None,
             };
             let place = Place {
                 offset: self.from + at as u64,
-                is_text: matches!(token, Token::Text(_)),
+                is_text: matches!(token, ScreenToken::Text(_)),
                 ..next
             };
             next.char += chars;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Bounds, Piece, Pieces, fixtures, lay};
+use super::{Piece, Pieces, bounds::Bounds, fixtures, lay};
 
 fn bounds(chars_max: usize) -> Bounds {
     Bounds {

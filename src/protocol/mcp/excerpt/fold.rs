@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, ops::Range};
 
 use super::{
-    clean_line::{CleanLine, Entry, Redrawn},
+    entry::{CleanLine, Entry, Redrawn},
     pieces::Absence,
     similar,
 };

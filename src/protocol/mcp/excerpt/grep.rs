@@ -3,7 +3,8 @@
 use regex_automata::{meta::Regex, util::syntax};
 
 use super::{
-    clean_line::{CleanLine, CleanLines, Entry},
+    clean_line::CleanLines,
+    entry::{CleanLine, Entry},
     notes::{self, grouped},
     pieces::{Part, Pieces},
 };
@@ -18,13 +19,13 @@ const ABSENT_NAMED_MAX: usize = 4;
 
 /// A pattern for lines. Its syntax is that of [`Pattern`].
 #[derive(Debug, Clone)]
-pub struct LinePattern {
+pub struct ShownLinePattern {
     regex: Regex,
 }
 
 /// Why a text is not accepted as a pattern for lines.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinePatternError {
+pub enum ShownLinePatternError {
     /// It is no pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -33,12 +34,12 @@ pub enum LinePatternError {
     TooLarge,
 }
 
-impl LinePattern {
+impl ShownLinePattern {
     /// Largest NFA, bytes. It bounds the time per byte.
     const NFA_BYTES_MAX: usize = 64 << 10;
 
     /// Compiles a pattern.
-    pub fn new(text: &str) -> Result<Self, LinePatternError> {
+    pub fn new(text: &str) -> Result<Self, ShownLinePatternError> {
         let pattern = Pattern::new(text)?;
         let syntax = syntax::Config::new()
             .unicode(false)
@@ -51,7 +52,7 @@ impl LinePattern {
             .syntax(syntax)
             .configure(config)
             .build(pattern.text())
-            .map_err(|_| LinePatternError::TooLarge)?;
+            .map_err(|_| ShownLinePatternError::TooLarge)?;
         Ok(Self { regex })
     }
 }
@@ -85,7 +86,7 @@ pub struct Hits {
 /// Finds the lines that match, as a terminal shows them. The text has at most `chars_max` characters;
 /// it names how many more were found and which ranges were not searched. Takes time linear in the
 /// output, for each pattern.
-pub fn grep(pieces: &Pieces<'_>, pattern: &LinePattern, chars_max: usize) -> Hits {
+pub fn grep(pieces: &Pieces<'_>, pattern: &ShownLinePattern, chars_max: usize) -> Hits {
     let parts = pieces.parts();
     let notes = absent_notes(&parts, chars_max / 2);
     // The note about further hits with the largest numbers.
@@ -232,7 +233,7 @@ mod tests {
     fn of(pieces: &Pieces<'_>, pattern: &str, chars_max: usize) -> Hits {
         grep(
             pieces,
-            &LinePattern::new(pattern).expect("a pattern"),
+            &ShownLinePattern::new(pattern).expect("a pattern"),
             chars_max,
         )
     }
@@ -302,9 +303,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_pattern_is_said() {
-        let error = LinePattern::new("(a").expect_err("open").to_string();
+        let error = ShownLinePattern::new("(a").expect_err("open").to_string();
         assert!(error.contains("unclosed group"), "{error}");
-        let error = LinePattern::new("(a{50}){50}")
+        let error = ShownLinePattern::new("(a{50}){50}")
             .expect_err("large")
             .to_string();
         assert!(error.contains("too large"), "{error}");

@@ -4,9 +4,9 @@
 use std::{borrow::Cow, collections::VecDeque};
 
 use super::{
-    clean_line::{CleanLine, Entry, Redrawn},
+    entry::{CleanLine, Entry, Redrawn},
     screen_row::ScreenRow,
-    tokens::{Action, Erase, Token, escaped},
+    tokens::{Erase, ScreenAction, ScreenToken, escaped},
 };
 
 /// How many rows the cursor can move over, about the height of a large terminal.
@@ -123,50 +123,53 @@ impl<'a> LiveScreen<'a> {
     }
 
     /// Applies a token that begins at an offset.
-    pub(super) fn apply(&mut self, offset: u64, token: Token<'a>) {
+    pub(super) fn apply(&mut self, offset: u64, token: ScreenToken<'a>) {
         match token {
-            Token::Text(text) => self.write(offset, text.into()),
-            Token::Escaped(c) => self.write(offset, escaped(c)),
-            Token::Invalid => self.write(offset, "\u{fffd}".into()),
-            Token::Action(action) => self.act(offset, action),
-            Token::Ignored => {}
+            ScreenToken::Text(text) => self.write(offset, text.into()),
+            ScreenToken::Escaped(c) => self.write(offset, escaped(c)),
+            ScreenToken::Invalid => self.write(offset, "\u{fffd}".into()),
+            ScreenToken::ScreenAction(action) => self.act(offset, action),
+            ScreenToken::Ignored => {}
         }
     }
 
-    fn act(&mut self, offset: u64, action: Action) {
+    fn act(&mut self, offset: u64, action: ScreenAction) {
         let is_long = self.is_long();
         if action.draws() {
             self.join();
         }
         let row = &mut self.rows[self.at];
         match action {
-            Action::Column(column) => self.column = column.min(COLUMN_MAX),
-            Action::Left(count) => self.column = self.column.saturating_sub(count),
-            Action::Right(count) => {
+            ScreenAction::Column(column) => self.column = column.min(COLUMN_MAX),
+            ScreenAction::Left(count) => self.column = self.column.saturating_sub(count),
+            ScreenAction::Right(count) => {
                 self.column = self.column.max(COLUMN_MAX.min(self.column + count))
             }
-            Action::EraseInLine(Erase::ToEnd) => row.truncate(self.column),
-            Action::EraseInLine(Erase::All) => row.truncate(0),
-            Action::EraseInLine(_) | Action::Blank(_) | Action::Delete(_) | Action::Insert(_)
+            ScreenAction::EraseInLine(Erase::ToEnd) => row.truncate(self.column),
+            ScreenAction::EraseInLine(Erase::All) => row.truncate(0),
+            ScreenAction::EraseInLine(_)
+            | ScreenAction::Blank(_)
+            | ScreenAction::Delete(_)
+            | ScreenAction::Insert(_)
                 if is_long => {}
-            Action::EraseInLine(Erase::ToStart) => row.blank(0, self.column + 1),
-            Action::Delete(count) => row.delete(self.column, count),
-            Action::Blank(count) => row.blank(self.column, count),
-            Action::Insert(count) => row.insert(self.column, count, &mut self.padding),
-            Action::Up(count) => self.go_up(self.at.saturating_sub(count)),
-            Action::Down(count) => self.go_down(offset, self.at.saturating_add(count)),
-            Action::EarlierLine(count) => {
+            ScreenAction::EraseInLine(Erase::ToStart) => row.blank(0, self.column + 1),
+            ScreenAction::Delete(count) => row.delete(self.column, count),
+            ScreenAction::Blank(count) => row.blank(self.column, count),
+            ScreenAction::Insert(count) => row.insert(self.column, count, &mut self.padding),
+            ScreenAction::Up(count) => self.go_up(self.at.saturating_sub(count)),
+            ScreenAction::Down(count) => self.go_down(offset, self.at.saturating_add(count)),
+            ScreenAction::EarlierLine(count) => {
                 self.go_up(self.at.saturating_sub(count));
                 self.column = 0;
             }
-            Action::NextLine(count) => {
+            ScreenAction::NextLine(count) => {
                 self.go_down(offset, self.at.saturating_add(count));
                 self.column = 0;
             }
-            Action::Place(row, column) => self.go_to(offset, row, column),
-            Action::EraseInScreen(erase) => self.erase_in_screen(offset, erase),
-            Action::Save => self.saved = Some((self.finished + self.at, self.column)),
-            Action::Restore => self.restore(offset),
+            ScreenAction::Place(row, column) => self.go_to(offset, row, column),
+            ScreenAction::EraseInScreen(erase) => self.erase_in_screen(offset, erase),
+            ScreenAction::Save => self.saved = Some((self.finished + self.at, self.column)),
+            ScreenAction::Restore => self.restore(offset),
         }
     }
 

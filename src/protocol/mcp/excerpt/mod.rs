@@ -4,10 +4,12 @@
 //! output is not in it is named with its range of bytes, and each bound of such a range can be used as
 //! an offset for the next read.
 
+mod bounds;
 mod choose;
 mod clean_line;
 mod cut;
 mod diagnose;
+mod entry;
 mod fold;
 mod gather;
 mod grep;
@@ -22,10 +24,11 @@ mod screen_row;
 mod similar;
 mod tokens;
 
-pub use clean_line::{CleanLine, Entry, Redrawn};
+pub use bounds::Bounds;
 pub use diagnose::{Diagnostic, Diagnostics, Severity};
+pub use entry::{CleanLine, Entry, Redrawn};
 pub use fold::{Folded, Folder};
-pub use grep::{Hit, Hits, LinePattern, LinePatternError, grep};
+pub use grep::{Hit, Hits, ShownLinePattern, ShownLinePatternError, grep};
 pub use last_lines::{LastLines, last_lines};
 pub use page::{Page, page};
 pub use pieces::{Absence, Piece, Pieces};
@@ -35,35 +38,6 @@ use diagnose::Collector;
 use gather::{Gathered, Whole};
 use layout::Laid;
 use pieces::Part;
-
-/// How long an excerpt is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Most characters of its text. With fewer than [`Bounds::CHARS_MIN`] the ranges in it may be cut
-    /// off.
-    pub chars_max: usize,
-    /// Most lines of the output's beginning.
-    pub head_lines: usize,
-    /// Most lines of the output's end.
-    pub tail_lines: usize,
-}
-
-impl Bounds {
-    /// Fewest characters with which an excerpt is of use.
-    pub const CHARS_MIN: usize = 200;
-    /// How many characters an excerpt has at most if the caller does not say.
-    pub const CHARS_USUAL: usize = 8_000;
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            chars_max: Self::CHARS_USUAL,
-            head_lines: 20,
-            tail_lines: 60,
-        }
-    }
-}
 
 /// Calls `act` with each line of an output, and with what is between them.
 pub fn clean(pieces: &Pieces<'_>, mut act: impl FnMut(&Entry<'_>)) {

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    clean_line::{CleanLine, CleanLines, Entry, Redrawn},
+    clean_line::CleanLines,
+    entry::{CleanLine, Entry, Redrawn},
     fold::Folded,
     pieces::{Absence, Part, Pieces},
     rows, tokens,

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::{
-    Bounds, LinePattern, Page, Piece, Pieces, excerpt, excerpt_tests::checked, grep, last_lines,
-    page,
+    Page, Piece, Pieces, ShownLinePattern, bounds::Bounds, excerpt, excerpt_tests::checked, grep,
+    last_lines, page,
 };
 
 /// Lines as programs write them, with everything that is folded, cut or found.
@@ -94,7 +94,7 @@ proptest! {
         page(&pieces, 3, 200, true);
         page(&pieces, 3, 200, false);
         last_lines(&pieces, 5, 200);
-        grep(&pieces, &LinePattern::new("a").expect("a pattern"), 200);
+        grep(&pieces, &ShownLinePattern::new("a").expect("a pattern"), 200);
     }
 
     #[test]
@@ -152,7 +152,7 @@ proptest! {
     #[test]
     fn fuzz_hits_are_short_and_all_are_counted(bytes in output(), chars_max in 0usize..2_000) {
         let pieces = Pieces::whole(&bytes);
-        let found = grep(&pieces, &LinePattern::new("[ae]").expect("a pattern"), chars_max);
+        let found = grep(&pieces, &ShownLinePattern::new("[ae]").expect("a pattern"), chars_max);
         prop_assert!(found.text.chars().count() <= chars_max);
         prop_assert!(found.hits.len() as u64 <= found.found);
         for hit in &found.hits {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    clean_line::{CleanLine, Redrawn},
+    entry::{CleanLine, Redrawn},
     fold::Folded,
     notes::{self, counted},
 };

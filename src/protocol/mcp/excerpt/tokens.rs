@@ -9,7 +9,7 @@ use crate::escape;
 
 /// A part of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token<'a> {
+pub(super) enum ScreenToken<'a> {
     /// Characters that are shown as they are.
     Text(&'a str),
     /// A character that would act on a terminal or be invisible; it is shown as an escape.
@@ -17,14 +17,14 @@ pub(super) enum Token<'a> {
     /// Bytes that are no UTF-8.
     Invalid,
     /// Something that changes where the next text goes, or what of the earlier text stays.
-    Action(Action),
+    ScreenAction(ScreenAction),
     /// A sequence or a character without an effect on the text.
     Ignored,
 }
 
 /// What a terminal does to its text. Columns and rows count from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum ScreenAction {
     Up(usize),
     Down(usize),
     Right(usize),
@@ -49,7 +49,7 @@ pub(super) enum Action {
     EarlierLine(usize),
 }
 
-impl Action {
+impl ScreenAction {
     /// Whether it changes text, unlike a movement of the cursor.
     pub(super) fn draws(self) -> bool {
         matches!(
@@ -114,29 +114,29 @@ impl<'a> Tokens<'a> {
         self.line.get(at).copied()
     }
 
-    fn token(&mut self, byte: u8) -> Token<'a> {
+    fn token(&mut self, byte: u8) -> ScreenToken<'a> {
         match byte {
             ESCAPE => self.escape(),
-            b'\r' => self.ends_after(1, Token::Action(Action::Column(0))),
-            0x08 => self.ends_after(1, Token::Action(Action::Left(1))),
+            b'\r' => self.ends_after(1, ScreenToken::ScreenAction(ScreenAction::Column(0))),
+            0x08 => self.ends_after(1, ScreenToken::ScreenAction(ScreenAction::Left(1))),
             b'\t' | 0x20..=0x7e => self.text(),
             // NUL, BEL, SO and SI: a terminal shows nothing for them.
-            0x00 | 0x07 | 0x0e | 0x0f => self.ends_after(1, Token::Ignored),
-            0x00..=0x1f | 0x7f => self.ends_after(1, Token::Escaped(char::from(byte))),
+            0x00 | 0x07 | 0x0e | 0x0f => self.ends_after(1, ScreenToken::Ignored),
+            0x00..=0x1f | 0x7f => self.ends_after(1, ScreenToken::Escaped(char::from(byte))),
             0x80.. => match decode(&self.line[self.at..]) {
-                Err(bytes) => self.ends_after(bytes, Token::Invalid),
+                Err(bytes) => self.ends_after(bytes, ScreenToken::Invalid),
                 Ok(c) if is_text(c) => self.text(),
                 Ok(c) => self.special(c),
             },
         }
     }
 
-    fn ends_after(&mut self, bytes: usize, token: Token<'a>) -> Token<'a> {
+    fn ends_after(&mut self, bytes: usize, token: ScreenToken<'a>) -> ScreenToken<'a> {
         self.at += bytes;
         token
     }
 
-    fn text(&mut self) -> Token<'a> {
+    fn text(&mut self) -> ScreenToken<'a> {
         let from = self.at;
         while let Some(byte) = self.byte(self.at) {
             match byte {
@@ -148,24 +148,24 @@ impl<'a> Tokens<'a> {
                 _ => break,
             }
         }
-        Token::Text(str::from_utf8(&self.line[from..self.at]).expect("decoded above"))
+        ScreenToken::Text(str::from_utf8(&self.line[from..self.at]).expect("decoded above"))
     }
 
     /// A character beyond ASCII that is not shown as it is.
-    fn special(&mut self, c: char) -> Token<'a> {
+    fn special(&mut self, c: char) -> ScreenToken<'a> {
         self.at += c.len_utf8();
         match c {
             '\u{9b}' => self.control_sequence(),
             '\u{9d}' | '\u{90}' | '\u{98}' | '\u{9e}' | '\u{9f}' => self.control_string(),
-            c if c.is_control() || is_selector(c) => Token::Ignored,
-            c => Token::Escaped(c),
+            c if c.is_control() || is_selector(c) => ScreenToken::Ignored,
+            c => ScreenToken::Escaped(c),
         }
     }
 
-    fn escape(&mut self) -> Token<'a> {
+    fn escape(&mut self) -> ScreenToken<'a> {
         self.at += 1;
         let Some(byte) = self.byte(self.at) else {
-            return Token::Ignored;
+            return ScreenToken::Ignored;
         };
         match byte {
             b'[' => {
@@ -176,19 +176,22 @@ impl<'a> Tokens<'a> {
                 self.at += 1;
                 self.control_string()
             }
-            b'7' => self.ends_after(1, Token::Action(Action::Save)),
-            b'8' => self.ends_after(1, Token::Action(Action::Restore)),
-            b'M' => self.ends_after(1, Token::Action(Action::Up(1))),
-            b'c' => self.ends_after(1, Token::Action(Action::EraseInScreen(Erase::All))),
+            b'7' => self.ends_after(1, ScreenToken::ScreenAction(ScreenAction::Save)),
+            b'8' => self.ends_after(1, ScreenToken::ScreenAction(ScreenAction::Restore)),
+            b'M' => self.ends_after(1, ScreenToken::ScreenAction(ScreenAction::Up(1))),
+            b'c' => self.ends_after(
+                1,
+                ScreenToken::ScreenAction(ScreenAction::EraseInScreen(Erase::All)),
+            ),
             0x20..=0x2f => {
                 self.skip(0x20..=0x2f);
                 if matches!(self.byte(self.at), Some(0x30..=0x7e)) {
                     self.at += 1;
                 }
-                Token::Ignored
+                ScreenToken::Ignored
             }
-            0x30..=0x7e => self.ends_after(1, Token::Ignored),
-            _ => Token::Ignored,
+            0x30..=0x7e => self.ends_after(1, ScreenToken::Ignored),
+            _ => ScreenToken::Ignored,
         }
     }
 
@@ -199,7 +202,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// After `ESC [`: arguments, intermediate bytes, and the byte that says what is done.
-    fn control_sequence(&mut self) -> Token<'a> {
+    fn control_sequence(&mut self) -> ScreenToken<'a> {
         let from = self.at;
         self.skip(0x30..=0x3f);
         let arguments = &self.line[from..self.at];
@@ -207,17 +210,17 @@ impl<'a> Tokens<'a> {
         self.skip(0x20..=0x2f);
         let is_plain = plain == self.at && !arguments.iter().any(|byte| (0x3c..).contains(byte));
         let Some(byte @ 0x40..=0x7e) = self.byte(self.at) else {
-            return Token::Ignored;
+            return ScreenToken::Ignored;
         };
         self.at += 1;
         match is_plain {
-            true => action(byte, arguments).map_or(Token::Ignored, Token::Action),
-            false => Token::Ignored,
+            true => action(byte, arguments).map_or(ScreenToken::Ignored, ScreenToken::ScreenAction),
+            false => ScreenToken::Ignored,
         }
     }
 
     /// After `ESC ]` and the like: everything up to BEL, ST, CAN, SUB or another escape.
-    fn control_string(&mut self) -> Token<'a> {
+    fn control_string(&mut self) -> ScreenToken<'a> {
         let from = self.at;
         let known = self.string_end.filter(|end| *end >= from);
         let end = known.unwrap_or_else(|| {
@@ -235,12 +238,12 @@ impl<'a> Tokens<'a> {
             [ESCAPE, ..] => end,
             _ => end + 1,
         };
-        Token::Ignored
+        ScreenToken::Ignored
     }
 }
 
 impl<'a> Iterator for Tokens<'a> {
-    type Item = (usize, Token<'a>);
+    type Item = (usize, ScreenToken<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let byte = self.byte(self.at)?;
@@ -304,7 +307,7 @@ pub(super) fn unfinished_char(bytes: &[u8]) -> usize {
     }
 }
 
-fn action(byte: u8, arguments: &[u8]) -> Option<Action> {
+fn action(byte: u8, arguments: &[u8]) -> Option<ScreenAction> {
     let mut numbers = arguments.split(|byte| *byte == b';').map(number);
     let first = numbers.next().unwrap_or(0);
     let second = numbers.next().unwrap_or(0);
@@ -315,21 +318,21 @@ fn action(byte: u8, arguments: &[u8]) -> Option<Action> {
         _ => Erase::All,
     };
     Some(match byte {
-        b'A' => Action::Up(count),
-        b'B' | b'e' => Action::Down(count),
-        b'C' | b'a' => Action::Right(count),
-        b'D' => Action::Left(count),
-        b'E' => Action::NextLine(count),
-        b'F' => Action::EarlierLine(count),
-        b'G' | b'`' => Action::Column(count - 1),
-        b'H' | b'f' => Action::Place(count - 1, second.max(1) - 1),
-        b'J' => Action::EraseInScreen(erase),
-        b'K' => Action::EraseInLine(erase),
-        b'P' => Action::Delete(count),
-        b'X' => Action::Blank(count),
-        b'@' => Action::Insert(count),
-        b's' => Action::Save,
-        b'u' => Action::Restore,
+        b'A' => ScreenAction::Up(count),
+        b'B' | b'e' => ScreenAction::Down(count),
+        b'C' | b'a' => ScreenAction::Right(count),
+        b'D' => ScreenAction::Left(count),
+        b'E' => ScreenAction::NextLine(count),
+        b'F' => ScreenAction::EarlierLine(count),
+        b'G' | b'`' => ScreenAction::Column(count - 1),
+        b'H' | b'f' => ScreenAction::Place(count - 1, second.max(1) - 1),
+        b'J' => ScreenAction::EraseInScreen(erase),
+        b'K' => ScreenAction::EraseInLine(erase),
+        b'P' => ScreenAction::Delete(count),
+        b'X' => ScreenAction::Blank(count),
+        b'@' => ScreenAction::Insert(count),
+        b's' => ScreenAction::Save,
+        b'u' => ScreenAction::Restore,
         _ => return None,
     })
 }
@@ -382,7 +385,7 @@ fn is_selector(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn tokens(line: &[u8]) -> Vec<Token<'_>> {
+    fn tokens(line: &[u8]) -> Vec<ScreenToken<'_>> {
         Tokens::new(line).map(|(_, token)| token).collect()
     }
 
@@ -391,10 +394,10 @@ mod tests {
         let mut text = String::new();
         for token in tokens(line) {
             match token {
-                Token::Text(part) => text.push_str(part),
-                Token::Escaped(c) => text.push_str(&escape::visible(&c.to_string())),
-                Token::Invalid => text.push('\u{fffd}'),
-                Token::Action(_) | Token::Ignored => {}
+                ScreenToken::Text(part) => text.push_str(part),
+                ScreenToken::Escaped(c) => text.push_str(&escape::visible(&c.to_string())),
+                ScreenToken::Invalid => text.push('\u{fffd}'),
+                ScreenToken::ScreenAction(_) | ScreenToken::Ignored => {}
             }
         }
         text
@@ -451,19 +454,19 @@ mod tests {
 
     #[test]
     fn actions_are_read_with_their_numbers() {
-        let actions: Vec<Token<'_>> =
+        let actions: Vec<ScreenToken<'_>> =
             tokens(b"\r\x08\x1b[A\x1b[12A\x1b[2K\x1b[K\x1b[;5H\x1b[99999999999B");
         let expected = [
-            Action::Column(0),
-            Action::Left(1),
-            Action::Up(1),
-            Action::Up(12),
-            Action::EraseInLine(Erase::All),
-            Action::EraseInLine(Erase::ToEnd),
-            Action::Place(0, 4),
-            Action::Down(ARGUMENT_MAX),
+            ScreenAction::Column(0),
+            ScreenAction::Left(1),
+            ScreenAction::Up(1),
+            ScreenAction::Up(12),
+            ScreenAction::EraseInLine(Erase::All),
+            ScreenAction::EraseInLine(Erase::ToEnd),
+            ScreenAction::Place(0, 4),
+            ScreenAction::Down(ARGUMENT_MAX),
         ];
-        assert_eq!(actions, expected.map(Token::Action));
+        assert_eq!(actions, expected.map(ScreenToken::ScreenAction));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    super::excerpt::LinePattern,
+    super::excerpt::ShownLinePattern,
     super::reply::{CHARS_DEFAULT, CHARS_MAX, CHARS_MIN},
     call::ToolCall,
 };
@@ -72,11 +72,11 @@ pub fn pattern(params: &Params<'_>, key: &str) -> Result<Option<Pattern>, Refusa
 }
 
 /// A regex for lines under `key`.
-pub fn line_pattern(params: &Params<'_>, key: &str) -> Result<Option<LinePattern>, Refusal> {
+pub fn line_pattern(params: &Params<'_>, key: &str) -> Result<Option<ShownLinePattern>, Refusal> {
     let Some(text) = params.text(key)? else {
         return Ok(None);
     };
-    let pattern = LinePattern::new(text);
+    let pattern = ShownLinePattern::new(text);
     pattern
         .map(Some)
         .map_err(|error| params.wrong(key, &error.to_string()))

@@ -5,7 +5,7 @@ use std::{ops::Range, time::Duration};
 use serde_json::json;
 
 use super::super::{
-    excerpt::{self, Bounds, LinePattern, Page, Piece, Pieces},
+    excerpt::{self, Bounds, Page, Piece, Pieces, ShownLinePattern},
     reply::{self, NextCall, body_chars, is_failure},
 };
 use crate::{
@@ -170,7 +170,7 @@ pub async fn last_lines(
 pub async fn grep(
     caller: &Caller,
     job: &Job,
-    pattern: LinePattern,
+    pattern: ShownLinePattern,
     from: Offset,
     stream: Option<Stream>,
     chars: usize,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        excerpt::LinePattern,
+        excerpt::ShownLinePattern,
         jobs,
         reply::{self, NextCall, Reply, body_chars},
     },
@@ -144,7 +144,7 @@ async fn last_lines(
 async fn matches(
     call: &ToolCall<'_>,
     job: &Job,
-    (text, pattern): (&str, LinePattern),
+    (text, pattern): (&str, ShownLinePattern),
     from: Offset,
     stream: Option<Stream>,
     chars: usize,

@@ -3,34 +3,15 @@
 use std::collections::VecDeque;
 
 use super::{
+    diagnostic::Diagnostic,
     open::OpenDiagnostic,
     recognize,
     rules::{Rule, Severity},
 };
-use crate::protocol::mcp::excerpt::clean_line::CleanLine;
+use crate::protocol::mcp::excerpt::entry::CleanLine;
 
 /// How many diagnostics of each severity are kept of the first ones, and of the last ones.
 const KEPT: usize = 32;
-
-/// Something that a program reported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diagnostic {
-    /// How much it matters.
-    pub severity: Severity,
-    /// Number of its first line, from 1, where it is known.
-    pub number: Option<u64>,
-    /// Offset of its first byte.
-    pub from: u64,
-    /// Offset after its last byte.
-    pub to: u64,
-    /// Its lines, at least one: the first eight and the last four of more, with a note between
-    /// them and the lines that matter most after it.
-    pub text: Vec<String>,
-    /// How often the same text was found; the place is that of the first time.
-    pub times: u64,
-    /// The same for the same text.
-    pub(super) key: u64,
-}
 
 /// The diagnostics of one severity.
 #[derive(Debug, Clone, Default)]

@@ -6,12 +6,14 @@
 //! severity.
 
 mod collect;
+mod diagnostic;
 mod following;
 mod open;
 mod recognize;
 mod rules;
 
-pub use collect::{Diagnostic, Diagnostics};
+pub use collect::Diagnostics;
+pub use diagnostic::Diagnostic;
 pub use rules::Severity;
 
 pub(super) use collect::Collector;

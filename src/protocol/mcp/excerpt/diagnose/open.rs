@@ -7,13 +7,13 @@ use std::{
 };
 
 use super::{
-    collect::Diagnostic,
-    following::{Belongs, Progress},
+    diagnostic::Diagnostic,
+    following::{Belongs, FollowState},
     recognize,
     rules::{Rule, Severity},
 };
 use crate::protocol::mcp::excerpt::{
-    clean_line::CleanLine,
+    entry::CleanLine,
     notes::{self, counted},
     rows::TextRow,
 };
@@ -34,7 +34,7 @@ pub(super) struct OpenDiagnostic {
     severity: Severity,
     number: Option<u64>,
     range: Range<u64>,
-    progress: Progress,
+    progress: FollowState,
     first: Vec<TextRow>,
     /// Each with whether it matters most.
     last: VecDeque<(TextRow, bool)>,
@@ -62,7 +62,7 @@ impl OpenDiagnostic {
             severity,
             number: begin.number,
             range: begin.from..line.to,
-            progress: Progress::new(rule, recognize::body(&line.text)),
+            progress: FollowState::new(rule, recognize::body(&line.text)),
             first: Vec::new(),
             last: VecDeque::new(),
             between: 0,
