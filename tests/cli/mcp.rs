@@ -340,6 +340,18 @@ fn it_ends_with_its_client_and_the_job_runs_on() {
 }
 
 #[test]
+fn it_ends_when_its_stdout_cannot_be_written() {
+    let server = Server::start();
+    let mut agent = Agent::that_does_not_read(&server.data_dir(), |command| {
+        command.stdout(File::create("/dev/full").expect("a device"));
+        command.stderr(Stdio::piped());
+    });
+    agent.send_bytes(b"garbage\n");
+    let (code, said) = agent.ended();
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+}
+
+#[test]
 fn what_was_asked_before_the_end_of_stdin_is_answered() {
     let server = Server::start();
     let mut agent = Agent::start(&server, |_| {});

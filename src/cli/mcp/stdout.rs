@@ -12,7 +12,8 @@ use crate::cli::render::{outputs::write_whole, reader::OutputReaders};
 #[derive(Debug)]
 pub struct ClientWriter {
     sender: mpsc::Sender<Utf8Bytes>,
-    ended: oneshot::Receiver<io::Result<()>>,
+    /// `None` once it is known that the thread has ended.
+    ended: Option<oneshot::Receiver<io::Result<()>>>,
     readers: OutputReaders,
 }
 
@@ -30,7 +31,7 @@ impl ClientWriter {
             })?;
         Ok(Self {
             sender,
-            ended,
+            ended: Some(ended),
             readers: OutputReaders::of_stdout()?,
         })
     }
@@ -48,8 +49,11 @@ impl ClientWriter {
 
     /// Waits until a write has failed, or the client has closed its end. Cancel-safe.
     pub async fn broken(&mut self) {
+        let Some(ended) = &mut self.ended else {
+            return;
+        };
         tokio::select! {
-            _ = &mut self.ended => {}
+            _ = ended => self.ended = None,
             _ = self.readers.left() => {}
         }
     }
@@ -57,7 +61,9 @@ impl ClientWriter {
     /// Waits until everything is written.
     pub async fn finish(self) {
         drop(self.sender);
-        let _ = self.ended.await;
+        if let Some(ended) = self.ended {
+            let _ = ended.await;
+        }
     }
 }
 
