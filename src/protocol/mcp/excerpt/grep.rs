@@ -274,7 +274,7 @@ mod tests {
             bytes: text.as_bytes(),
         };
         let mut pieces = Pieces::new(vec![piece(0, "hit\n"), piece(90, "hit\n")], 94);
-        pieces.dropped = vec![4..10];
+        pieces.dropped.push(4..10);
         assert_eq!(
             of(&pieces, "hit", 300).text,
             "line 1, byte 0: hit\nbyte 90: hit\n[… bytes 4-10 dropped]\n[… bytes 10-90 not scanned]"

@@ -118,7 +118,7 @@ impl PageWriter {
             let fits = match &entry {
                 Entry::Line(line) => {
                     let is_partial = is_cut && line.to == end && !line.bytes.ends_with(b"\n");
-                    !(is_partial && !self.is_empty) && self.row(&line.text, line.to)
+                    (self.is_empty || !is_partial) && self.row(&line.text, line.to)
                 }
                 Entry::Redrawn(rows) => self.redrawn(rows),
                 Entry::Absent(range, why) => {
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(of(&pieces, 0, 99), ("ab\ncd".into(), 6));
         assert_eq!(of(&pieces, 6, 99), ("ef".into(), 8));
         assert_eq!(of(&pieces, 8, 99), (String::new(), 8));
-        pieces.dropped = vec![8..100];
+        pieces.dropped.push(8..100);
         let note = "[… bytes 8-100 dropped]";
         assert_eq!(of(&pieces, 3, 99), (format!("cd\nef\n{note}\ngh"), 103));
         let raw = page(&pieces, 3, 99, true);

@@ -105,6 +105,7 @@ impl Progress {
         let belongs = match self.following {
             Following::Nothing => false,
             Following::Snippet => is_snippet(body),
+            Following::Statement => self.lines == 0 || indent(body) > 0,
             Following::SpacedSnippet => {
                 self.lines + self.blanks > 0
                     && body.starts_with(|c: char| c.is_ascii_digit() || c == ' ')
@@ -143,7 +144,7 @@ impl Progress {
             }
             Stage::Reason => yes(self.blanks == 0
                 && self.lines <= MESSAGE_LINES_MAX
-                && recognize::rule(body).is_none()),
+                && !recognize::is_known(body)),
             Stage::Chained => {
                 self.stage = Stage::Frames;
                 yes(begins)

@@ -126,7 +126,7 @@ impl OpenDiagnostic {
             } else {
                 ", among them:"
             };
-            format!("[… {lines}, bytes {range}{among}]")
+            format!("[… {lines} omitted, bytes {range}{among}]")
         });
         let first = self.first.into_iter().map(|row| row.text);
         let main = self.main.into_iter().map(|row| row.text);

@@ -35,15 +35,32 @@ fn compile(patterns: &[&str]) -> Result<Regex, Box<BuildError>> {
 
 /// The rule of a line that reports something; `None` for any other line.
 pub(super) fn rule(line: &str) -> Option<&'static Rule> {
-    let line = &line.as_bytes()[..line.len().min(LINE_BYTES_MAX)];
-    let beginning = BEGINNING.search_half(&Input::new(line).anchored(Anchored::Yes));
-    if let Some(found) = beginning {
-        let rule = &BEGINNINGS[found.pattern().as_usize()];
-        return rule.severity.map(|_| rule);
+    match beginning(line) {
+        Some(rule) => rule.severity.map(|_| rule),
+        None => words(line),
     }
-    let found = WORD.search_half(&Input::new(line))?;
-    let is_harmless = HARMLESS.is_match(line);
-    (!is_harmless).then(|| &WORDS[found.pattern().as_usize()])
+}
+
+/// Whether any rule knows this line, those for lines that report nothing included.
+pub(super) fn is_known(line: &str) -> bool {
+    beginning(line).or_else(|| words(line)).is_some()
+}
+
+fn beginning(line: &str) -> Option<&'static Rule> {
+    let found = BEGINNING.search_half(&Input::new(near(line)).anchored(Anchored::Yes))?;
+    BEGINNINGS.get(found.pattern().as_usize())
+}
+
+fn words(line: &str) -> Option<&'static Rule> {
+    let found = WORD.search_half(&Input::new(near(line)))?;
+    match HARMLESS.is_match(near(line)) {
+        true => None,
+        false => WORDS.get(found.pattern().as_usize()),
+    }
+}
+
+fn near(line: &str) -> &[u8] {
+    &line.as_bytes()[..line.len().min(LINE_BYTES_MAX)]
 }
 
 /// A line without what a program that merges outputs writes in front of it: the step and the time of a
@@ -161,6 +178,8 @@ mod tests {
                 "make: *** No rule to make target 'x', needed by 'all'.  Stop.",
                 "ninja: error: loading 'build.ninja': No such file or directory",
                 "CMake Error at CMakeLists.txt:3 (find_package):",
+                "Error: no test specified",
+                "ERROR: No matching distribution found for x",
                 "fatal: not a git repository (or any of the parent directories): .git",
                 "#12 3.456 main.c:7:12: error: 'x' undeclared",
                 "web_1  | error: port in use",
@@ -246,7 +265,6 @@ mod tests {
                 "./run.sh: line 3:  1234 Killed                  ./big",
                 "Out of memory: Killed process 42",
                 "Error response from daemon: no such image",
-                "Error: no test specified",
                 "app: error: unrecognized arguments: -x",
                 "prog: main.c:5: main: Assertion `x == 1' failed.",
                 "Failed to connect to server",

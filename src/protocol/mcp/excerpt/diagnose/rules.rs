@@ -32,7 +32,7 @@ impl Severity {
         match self {
             Self::Error => "error",
             Self::Failure => "failure",
-            Self::Mention => "mention",
+            Self::Mention => "possible error",
             Self::Warning => "warning",
             Self::Summary => "summary",
         }
@@ -46,6 +46,8 @@ pub(super) enum Following {
     Nothing,
     /// Indented lines, source lines with a number and a bar, notes.
     Snippet,
+    /// The next line, then indented ones.
+    Statement,
     /// A blank line, then indented lines and numbered source lines.
     SpacedSnippet,
     /// All up to a blank line.
@@ -95,7 +97,7 @@ const fn harmless(pattern: &'static str) -> Rule {
 
 use Following::{
     Assertion, Deeper, Frames, Goroutine, Gradle, Maven, Nothing, Paragraph, SamePrefix, Snippet,
-    SpacedSnippet, Traceback,
+    SpacedSnippet, Statement, Traceback,
 };
 use Severity::{Error, Failure, Mention, Summary, Warning};
 
@@ -133,6 +135,16 @@ pub(super) const BEGINNINGS: &[Rule] = &[
     rule(r"test .* \.\.\. FAILED", Failure, Nothing),
     rule(r"(failures:|test result: FAILED)", Summary, Deeper),
     // C, C++ and all that reports as their compilers do: javac, swiftc, zig, ghc, nix.
+    rule(
+        r"\S+\.(java|kt|scala|groovy):\d+: error: ",
+        Error,
+        Statement,
+    ),
+    rule(
+        r"\S+\.(java|kt|scala|groovy):\d+: warning: ",
+        Warning,
+        Statement,
+    ),
     rule(
         r"[^\s:(][^:(]*:\d+:(\d+:)? (fatal |internal compiler )?[Ee]rror[: ]",
         Error,
@@ -227,13 +239,9 @@ pub(super) const BEGINNINGS: &[Rule] = &[
     // Java.
     rule(r#"Exception in thread ""#, Error, Frames),
     rule(r"Caused by: ", Error, Frames),
-    rule(
-        r"\[ERROR\] (Tests run:|BUILD|-> |To see|Re-run|For more|\[Help)",
-        Summary,
-        Nothing,
-    ),
+    harmless(r"\[ERROR\] (-> |To see|Re-run|For more|\[Help|\s*$)"),
+    rule(r"\[ERROR\] (Tests run:|BUILD)", Summary, Nothing),
     rule(r"\[ERROR\] +\S", Error, Maven),
-    rule(r"\[ERROR\]\s*$", Summary, Nothing),
     rule(r"\[WARNING\] ", Warning, Nothing),
     rule(r"FAILURE: ", Error, Gradle),
     rule(r"e: (file:|/)", Error, Nothing),
@@ -266,6 +274,7 @@ pub(super) const BEGINNINGS: &[Rule] = &[
         Error,
         Frames,
     ),
+    rule(r"(ERROR|Error): ", Error, Frames),
     // What npm and yarn are about to run.
     harmless(r"(>|\$) "),
 ];
