@@ -51,7 +51,7 @@ const STAY: [&str; 4] = [
 ];
 
 /// Type names that more than one file defines, with the reason in a word.
-const TWICE: [&str; 7] = [
+const TWICE: [&str; 8] = [
     "Bound",  // an associated type
     "Cursor", // a trait of SQLite's virtual tables asks for the second one
     "Params", // local to functions, for one notification each
@@ -59,6 +59,7 @@ const TWICE: [&str; 7] = [
     "Value",  // associated types of serde
     "Err",    // an associated type
     "Writer", // an associated type beside the store's
+    "Item",   // an associated type beside the read's
 ];
 
 /// The parts of an identifier, in lower case: `HuntFor` and `hunt_for` are hunt, for.

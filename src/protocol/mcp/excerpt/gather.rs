@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 
 use super::{
-    Bounds,
+    bounds::Bounds,
     diagnose::Diagnostics,
     fold::Folded,
-    layout::{Laid, Layout},
+    layout::{ExcerptLayout, Laid},
     pieces::Part,
     rows::{self, TextRow},
 };
@@ -78,7 +78,11 @@ impl<'a> Gathered<'a> {
     }
 
     /// What can be shown of an output that has these parts and diagnostics.
-    pub(super) fn layout<'b>(self, parts: &'b [Part<'b>], diagnostics: Diagnostics) -> Layout<'b> {
+    pub(super) fn layout<'b>(
+        self,
+        parts: &'b [Part<'b>],
+        diagnostics: Diagnostics,
+    ) -> ExcerptLayout<'b> {
         let chars_max = self.line_chars_max();
         let head = self
             .head
@@ -88,7 +92,7 @@ impl<'a> Gathered<'a> {
             .tail
             .iter()
             .flat_map(|entry| rows::of(entry, chars_max));
-        Layout {
+        ExcerptLayout {
             bounds: self.bounds,
             parts,
             head: head.collect(),

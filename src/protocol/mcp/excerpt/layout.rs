@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::{
-    Bounds,
+    bounds::Bounds,
     choose::{self, Section},
     diagnose::Diagnostics,
     notes::Omission,
@@ -26,7 +26,7 @@ const LONG_NOTE_CHARS_MIN: usize = 1_000;
 
 /// What an excerpt is made of.
 #[derive(Debug)]
-pub(super) struct Layout<'a> {
+pub(super) struct ExcerptLayout<'a> {
     pub(super) bounds: Bounds,
     pub(super) parts: &'a [Part<'a>],
     /// The first rows: at least those that may be shown.
@@ -69,7 +69,7 @@ impl Laid {
     }
 }
 
-impl Layout<'_> {
+impl ExcerptLayout<'_> {
     pub(super) fn lay(&self) -> Laid {
         let everything = self.omission(Ends { head: 0, tail: 0 });
         let note_chars = everything.map_or(0, |note| note.chars_max(self.has_long_notes()) + 1);

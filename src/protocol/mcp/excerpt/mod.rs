@@ -4,8 +4,11 @@
 //! output is not in it is named with its range of bytes, and each bound of such a range can be used as
 //! an offset for the next read.
 
+mod bounds;
+mod characters;
 mod choose;
 mod clean_line;
+mod clean_lines;
 mod cut;
 mod diagnose;
 mod fold;
@@ -18,10 +21,11 @@ mod notes;
 mod page;
 mod pieces;
 mod rows;
-mod screen_row;
 mod similar;
 mod tokens;
+mod unfinished;
 
+pub use bounds::Bounds;
 pub use clean_line::{CleanLine, Entry, Redrawn};
 pub use diagnose::{Diagnostic, Diagnostics, Severity};
 pub use fold::{Folded, Folder};
@@ -30,40 +34,11 @@ pub use last_lines::{LastLines, last_lines};
 pub use page::{Page, page};
 pub use pieces::{Absence, Piece, Pieces};
 
-use clean_line::CleanLines;
+use clean_lines::CleanLines;
 use diagnose::Collector;
 use gather::{Gathered, Whole};
 use layout::Laid;
 use pieces::Part;
-
-/// How long an excerpt is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Most characters of its text. With fewer than [`Bounds::CHARS_MIN`] the ranges in it may be cut
-    /// off.
-    pub chars_max: usize,
-    /// Most lines of the output's beginning.
-    pub head_lines: usize,
-    /// Most lines of the output's end.
-    pub tail_lines: usize,
-}
-
-impl Bounds {
-    /// Fewest characters with which an excerpt is of use.
-    pub const CHARS_MIN: usize = 200;
-    /// How many characters an excerpt has at most if the caller does not say.
-    pub const CHARS_USUAL: usize = 8_000;
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            chars_max: Self::CHARS_USUAL,
-            head_lines: 20,
-            tail_lines: 60,
-        }
-    }
-}
 
 /// Calls `act` with each line of an output, and with what is between them.
 pub fn clean(pieces: &Pieces<'_>, mut act: impl FnMut(&Entry<'_>)) {
@@ -139,7 +114,7 @@ fn summary(parts: &[Part<'_>], bounds: Bounds) -> Laid {
 }
 
 #[cfg(test)]
-mod clean_line_tests;
+mod clean_lines_tests;
 #[cfg(test)]
 mod excerpt_tests;
 #[cfg(test)]

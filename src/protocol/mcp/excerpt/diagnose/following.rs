@@ -18,7 +18,7 @@ pub(super) enum Belongs {
 
 /// How far a diagnostic has come.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct DiagnosticProgress {
     following: Following,
     /// The indentation of its first line.
     indent: usize,
@@ -50,7 +50,7 @@ const LINES_MAX: usize = 40;
 /// Most lines of one with frames.
 const FRAME_LINES_MAX: usize = 400;
 
-impl Progress {
+impl DiagnosticProgress {
     pub(super) fn new(rule: &Rule, body: &str) -> Self {
         Self {
             following: rule.following,

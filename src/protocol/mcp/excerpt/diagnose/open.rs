@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    collect::Diagnostic,
-    following::{Belongs, Progress},
+    diagnostic::Diagnostic,
+    following::{Belongs, DiagnosticProgress},
     recognize,
     rules::{Rule, Severity},
 };
@@ -34,7 +34,7 @@ pub(super) struct OpenDiagnostic {
     severity: Severity,
     number: Option<u64>,
     range: Range<u64>,
-    progress: Progress,
+    progress: DiagnosticProgress,
     first: Vec<TextRow>,
     /// Each with whether it matters most.
     last: VecDeque<(TextRow, bool)>,
@@ -62,7 +62,7 @@ impl OpenDiagnostic {
             severity,
             number: begin.number,
             range: begin.from..line.to,
-            progress: Progress::new(rule, recognize::body(&line.text)),
+            progress: DiagnosticProgress::new(rule, recognize::body(&line.text)),
             first: Vec::new(),
             last: VecDeque::new(),
             between: 0,

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    clean_line::{CleanLine, CleanLines, Entry},
+    clean_line::{CleanLine, Entry},
+    clean_lines::CleanLines,
     pieces::{Piece, Pieces},
     properties_tests::cases,
 };
