@@ -1,4 +1,4 @@
-//! How long an excerpt is.
+//! How long an excerpt may be.
 
 /// How long an excerpt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

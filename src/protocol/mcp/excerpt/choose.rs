@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     diagnose::{Diagnostic, Diagnostics, Severity},
-    notes::{self, counted},
+    notes::{self, counted, grouped},
 };
 
 /// Most diagnostics that are shown.
@@ -27,7 +27,7 @@ const KINDS_CHARS_MIN: usize = 500;
 /// The section about diagnostics, in the order of the output.
 #[derive(Debug, Default)]
 pub(super) struct Section {
-    found: Option<String>,
+    found: Option<Found>,
     shown: Vec<(u64, Vec<String>)>,
 }
 
@@ -37,7 +37,7 @@ impl Section {
         let Some(found) = &self.found else {
             return Vec::new();
         };
-        let head = head(found, self.shown.len());
+        let head = found.head(self.shown.len());
         let shown = self.shown.iter().flat_map(|(_, rows)| rows);
         let mut rows: Vec<String> = std::iter::once(&head).chain(shown).cloned().collect();
         rows.push(OUTPUT.to_owned());
@@ -53,8 +53,34 @@ impl Section {
 /// The row between the diagnostics and the output.
 const OUTPUT: &str = "output:";
 
-fn head(found: &str, shown: usize) -> String {
-    format!("diagnostics ({found}, {shown} shown):")
+/// What there is.
+#[derive(Debug)]
+struct Found {
+    all: u64,
+    /// How many of each kind, unless there is no room for it.
+    kinds: Option<String>,
+}
+
+impl Found {
+    fn new(all: &Diagnostics, has_kinds: bool) -> Self {
+        let kinds = Severity::ALL
+            .into_iter()
+            .filter(|kind| all.found(*kind) > 0);
+        let kinds = kinds.map(|kind| match (kind, all.found(kind)) {
+            (Severity::Summary, number @ 2..) => format!("{} summaries", grouped(number)),
+            (kind, number) => counted(number, kind.word()),
+        });
+        Self {
+            all: all.found_all(),
+            kinds: has_kinds.then(|| kinds.collect::<Vec<_>>().join(", ")),
+        }
+    }
+
+    fn head(&self, shown: usize) -> String {
+        let kinds = self.kinds.as_ref().map(|kinds| format!("; {kinds}"));
+        let (all, kinds) = (grouped(self.all), kinds.unwrap_or_default());
+        format!("diagnostics ({all} found, {shown} shown{kinds}):")
+    }
 }
 
 /// Chooses for `chars_max` characters. What has no line in the range of the output that is hidden is
@@ -64,11 +90,8 @@ pub(super) fn choose(all: &Diagnostics, chars_max: usize, hidden: &Range<u64>) -
     if all.found_all() == 0 {
         return section;
     }
-    let found = match chars_max < KINDS_CHARS_MIN {
-        true => format!("{} found", notes::grouped(all.found_all())),
-        false => found(all),
-    };
-    let mut left = chars_max.saturating_sub(chars(&head(&found, SHOWN_MAX)) + chars(OUTPUT));
+    let found = Found::new(all, chars_max >= KINDS_CHARS_MIN);
+    let mut left = chars_max.saturating_sub(chars(&found.head(SHOWN_MAX)) + chars(OUTPUT));
     if left < CHARS_MIN {
         return section;
     }
@@ -116,28 +139,6 @@ fn lines_max(all: &Diagnostics, at: usize, each: &Diagnostic, hidden: &Range<u64
 
 fn is_hidden(diagnostic: &Diagnostic, hidden: &Range<u64>) -> bool {
     diagnostic.from < hidden.end && hidden.start < diagnostic.to
-}
-
-fn found(all: &Diagnostics) -> String {
-    let kinds = Severity::ALL
-        .into_iter()
-        .filter(|kind| all.found(*kind) > 0);
-    let kinds: Vec<String> = kinds
-        .map(|kind| match kind {
-            Severity::Summary if all.found(kind) != 1 => {
-                format!("{} summaries", notes::grouped(all.found(kind)))
-            }
-            _ => counted(all.found(kind), kind.word()),
-        })
-        .collect();
-    match &kinds[..] {
-        [kind] => format!("{kind} found"),
-        _ => format!(
-            "{} found: {}",
-            notes::grouped(all.found_all()),
-            kinds.join(", ")
-        ),
-    }
 }
 
 fn chars(row: &str) -> usize {

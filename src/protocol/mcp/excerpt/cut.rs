@@ -1,9 +1,10 @@
 //! Shortens a line in its middle, with the range of bytes that is left out.
 
 use super::{
-    entry::CleanLine,
+    characters::escaped,
+    clean_line::CleanLine,
     notes::counted,
-    tokens::{ScreenToken, Tokens, escaped},
+    tokens::{TerminalToken, TerminalTokens},
 };
 
 /// Fewest characters of a line that are shown on each side of a cut.
@@ -131,22 +132,23 @@ impl CleanLine<'_> {
         let bytes = if self.is_rewritten { None } else { line };
         let rewritten = bytes.is_none().then_some(begin);
         let mut next = Place::default();
-        let places = Tokens::new(bytes.unwrap_or_default()).filter_map(move |(at, token)| {
-            let (chars, bytes) = match token {
-                ScreenToken::Text(text) => (text.chars().count(), text.len()),
-                ScreenToken::Escaped(c) => (escaped(c).len(), escaped(c).len()),
-                ScreenToken::Invalid => (1, '\u{fffd}'.len_utf8()),
-                ScreenToken::ScreenAction(_) | ScreenToken::Ignored => return None,
-            };
-            let place = Place {
-                offset: self.from + at as u64,
-                is_text: matches!(token, ScreenToken::Text(_)),
-                ..next
-            };
-            next.char += chars;
-            next.text += bytes;
-            Some(place)
-        });
+        let places =
+            TerminalTokens::new(bytes.unwrap_or_default()).filter_map(move |(at, token)| {
+                let (chars, bytes) = match token {
+                    TerminalToken::Text(text) => (text.chars().count(), text.len()),
+                    TerminalToken::Escaped(c) => (escaped(c).len(), escaped(c).len()),
+                    TerminalToken::Invalid => (1, '\u{fffd}'.len_utf8()),
+                    TerminalToken::Action(_) | TerminalToken::Ignored => return None,
+                };
+                let place = Place {
+                    offset: self.from + at as u64,
+                    is_text: matches!(token, TerminalToken::Text(_)),
+                    ..next
+                };
+                next.char += chars;
+                next.text += bytes;
+                Some(place)
+            });
         rewritten.into_iter().chain(places)
     }
 }

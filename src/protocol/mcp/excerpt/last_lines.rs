@@ -1,7 +1,7 @@
 //! The last lines of an output.
 
 use super::{
-    bounds::Bounds, clean_line::CleanLines, diagnose::Diagnostics, fold::Folder, gather::Gathered,
+    Bounds, clean_lines::CleanLines, diagnose::Diagnostics, fold::Folder, gather::Gathered,
     pieces::Pieces,
 };
 

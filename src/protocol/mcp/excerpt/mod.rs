@@ -5,11 +5,12 @@
 //! an offset for the next read.
 
 mod bounds;
+mod characters;
 mod choose;
 mod clean_line;
+mod clean_lines;
 mod cut;
 mod diagnose;
-mod entry;
 mod fold;
 mod gather;
 mod grep;
@@ -20,20 +21,20 @@ mod notes;
 mod page;
 mod pieces;
 mod rows;
-mod screen_row;
 mod similar;
 mod tokens;
+mod unfinished;
 
 pub use bounds::Bounds;
+pub use clean_line::{CleanLine, Entry, Redrawn};
 pub use diagnose::{Diagnostic, Diagnostics, Severity};
-pub use entry::{CleanLine, Entry, Redrawn};
 pub use fold::{Folded, Folder};
 pub use grep::{Hit, Hits, ShownLinePattern, ShownLinePatternError, grep};
 pub use last_lines::{LastLines, last_lines};
 pub use page::{Page, page};
 pub use pieces::{Absence, Piece, Pieces};
 
-use clean_line::CleanLines;
+use clean_lines::CleanLines;
 use diagnose::Collector;
 use gather::{Gathered, Whole};
 use layout::Laid;
@@ -113,7 +114,7 @@ fn summary(parts: &[Part<'_>], bounds: Bounds) -> Laid {
 }
 
 #[cfg(test)]
-mod clean_line_tests;
+mod clean_lines_tests;
 #[cfg(test)]
 mod excerpt_tests;
 #[cfg(test)]

@@ -52,10 +52,11 @@ impl<'a> Pieces<'a> {
     /// The pieces joined where they meet, and what is between them: no byte from `self.from` to the
     /// end is left out.
     pub(super) fn parts(&self) -> Vec<Part<'a>> {
+        let dropped = self.dropped_in_order();
         let mut at = self.from;
         let mut parts = Vec::new();
         for (from, slices) in self.joined() {
-            self.absent(at..from, &mut parts);
+            self.push_absent(&mut parts, at..from, &dropped);
             let bytes = match slices[..] {
                 [one] => Cow::Borrowed(one),
                 _ => Cow::Owned(slices.concat()),
@@ -63,8 +64,30 @@ impl<'a> Pieces<'a> {
             at = from + bytes.len() as u64;
             parts.push(Part::Bytes { from, bytes });
         }
-        self.absent(at..self.output_bytes, &mut parts);
+        self.push_absent(&mut parts, at..self.output_bytes, &dropped);
         parts
+    }
+
+    fn push_absent(&self, parts: &mut Vec<Part<'a>>, range: Range<u64>, dropped: &[Range<u64>]) {
+        let covers = |each: &Range<u64>| each.start <= range.start && range.end <= each.end;
+        if !self.skipped.iter().any(covers) {
+            push_absent(parts, range, dropped);
+        }
+    }
+
+    /// The dropped ranges in order; those that overlap are one.
+    fn dropped_in_order(&self) -> Vec<Range<u64>> {
+        let mut ordered = self.dropped.clone();
+        ordered.retain(|range| !range.is_empty());
+        ordered.sort_by_key(|range| range.start);
+        let mut joined: Vec<Range<u64>> = Vec::new();
+        for range in ordered {
+            match joined.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => joined.push(range),
+            }
+        }
+        joined
     }
 
     /// Groups of slices without anything between them, with the offset of each group.
@@ -91,37 +114,27 @@ impl<'a> Pieces<'a> {
         }
         groups
     }
-
-    /// Adds a range without bytes, divided into what was dropped and what was not read.
-    fn absent(&self, range: Range<u64>, parts: &mut Vec<Part<'a>>) {
-        let covers = |each: &Range<u64>| each.start <= range.start && range.end <= each.end;
-        if self.skipped.iter().any(covers) {
-            return;
-        }
-        let mut dropped = self.dropped.clone();
-        dropped.sort_by_key(|each| each.start);
-        let mut at = range.start;
-        for each in dropped {
-            let (from, to) = (each.start.max(at), each.end.min(range.end));
-            if from >= to {
-                continue;
-            }
-            push_absent(parts, at..from, Absence::NotRead);
-            push_absent(parts, from..to, Absence::Dropped);
-            at = to;
-        }
-        push_absent(parts, at..range.end, Absence::NotRead);
-    }
 }
 
-fn push_absent(parts: &mut Vec<Part<'_>>, range: Range<u64>, why: Absence) {
-    match parts.last_mut() {
-        _ if range.is_empty() => {}
-        Some(Part::Absent(last, same)) if last.end == range.start && *same == why => {
-            last.end = range.end;
+/// Adds a range without bytes, divided into what was dropped and what was not read.
+fn push_absent(parts: &mut Vec<Part<'_>>, range: Range<u64>, dropped: &[Range<u64>]) {
+    let mut push = |part: Range<u64>, why| {
+        if !part.is_empty() {
+            parts.push(Part::Absent(part, why));
         }
-        _ => parts.push(Part::Absent(range, why)),
+    };
+    let mut at = range.start;
+    let first = dropped.partition_point(|each| each.end <= range.start);
+    for each in &dropped[first..] {
+        if each.start >= range.end {
+            break;
+        }
+        let (from, to) = (each.start.max(at), each.end.min(range.end));
+        push(at..from, Absence::NotRead);
+        push(from..to, Absence::Dropped);
+        at = to;
     }
+    push(at..range.end, Absence::NotRead);
 }
 
 /// Why bytes of a range are not there.

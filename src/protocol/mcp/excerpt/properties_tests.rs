@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::{
-    Page, Piece, Pieces, ShownLinePattern, bounds::Bounds, excerpt, excerpt_tests::checked, grep,
+    Bounds, Page, Piece, Pieces, ShownLinePattern, excerpt, excerpt_tests::checked, grep,
     last_lines, page,
 };
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    entry::{CleanLine, Redrawn},
+    clean_line::{CleanLine, Redrawn},
     fold::Folded,
     notes::{self, counted},
 };

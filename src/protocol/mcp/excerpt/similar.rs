@@ -71,7 +71,7 @@ struct Masked<'a> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Item {
+enum MaskedChar {
     Char(char),
     Mask,
 }
@@ -125,21 +125,21 @@ impl<'a> Masked<'a> {
 }
 
 impl Iterator for Masked<'_> {
-    type Item = Item;
+    type Item = MaskedChar;
 
-    fn next(&mut self) -> Option<Item> {
+    fn next(&mut self) -> Option<MaskedChar> {
         let c = self.rest.chars().next()?;
         let is_special = c.is_ascii_digit() || (self.is_progress && is_bar(c));
         if !is_special {
             self.rest = &self.rest[c.len_utf8()..];
-            return Some(Item::Char(c));
+            return Some(MaskedChar::Char(c));
         }
         while self.skip_one() {
             if !self.is_progress {
                 break;
             }
         }
-        Some(Item::Mask)
+        Some(MaskedChar::Mask)
     }
 }
 

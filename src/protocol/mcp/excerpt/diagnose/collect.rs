@@ -1,72 +1,12 @@
 //! Goes through lines and keeps the diagnostics among them.
 
-use std::collections::VecDeque;
-
 use super::{
-    diagnostic::Diagnostic,
+    diagnostic::Diagnostics,
     open::OpenDiagnostic,
     recognize,
     rules::{Rule, Severity},
 };
-use crate::protocol::mcp::excerpt::entry::CleanLine;
-
-/// How many diagnostics of each severity are kept of the first ones, and of the last ones.
-const KEPT: usize = 32;
-
-/// The diagnostics of one severity.
-#[derive(Debug, Clone, Default)]
-struct Kept {
-    first: Vec<Diagnostic>,
-    last: VecDeque<Diagnostic>,
-    found: u64,
-}
-
-impl Kept {
-    fn add(&mut self, diagnostic: Diagnostic) {
-        self.found += 1;
-        let same = self
-            .first
-            .iter_mut()
-            .chain(&mut self.last)
-            .find(|each| each.key == diagnostic.key);
-        if let Some(same) = same {
-            same.times += 1;
-            return;
-        }
-        if self.first.len() < KEPT {
-            return self.first.push(diagnostic);
-        }
-        if self.last.len() == KEPT {
-            self.last.pop_front();
-        }
-        self.last.push_back(diagnostic);
-    }
-}
-
-/// The diagnostics of an output: all are counted, the first and the last 32 different ones of each
-/// severity are kept.
-#[derive(Debug, Clone, Default)]
-pub struct Diagnostics {
-    kept: [Kept; Severity::ALL.len()],
-}
-
-impl Diagnostics {
-    /// How many were found of a severity, equal ones included.
-    pub fn found(&self, severity: Severity) -> u64 {
-        self.kept[severity as usize].found
-    }
-
-    /// How many were found of all.
-    pub fn found_all(&self) -> u64 {
-        self.kept.iter().map(|kept| kept.found).sum()
-    }
-
-    /// Those of a severity that are kept, in the order of the output.
-    pub fn kept(&self, severity: Severity) -> impl DoubleEndedIterator<Item = &Diagnostic> {
-        let kept = &self.kept[severity as usize];
-        kept.first.iter().chain(&kept.last)
-    }
-}
+use crate::protocol::mcp::excerpt::clean_line::CleanLine;
 
 /// Finds the diagnostics of lines that come one after the other.
 #[derive(Debug, Default)]
@@ -143,8 +83,7 @@ impl<'a> Collector<'a> {
 
     fn close(&mut self) {
         if let Some(open) = self.open.take() {
-            let diagnostic = open.close();
-            self.found.kept[diagnostic.severity as usize].add(diagnostic);
+            self.found.add(open.close());
         }
     }
 

@@ -131,9 +131,15 @@ fn maven_goes_on_where_the_next_line_is_indented() {
     let errors = found(fixtures::MAVEN, Error);
     let lines: Vec<usize> = errors.iter().map(|(_, lines)| lines.len()).collect();
     assert_eq!(lines, [1, 3, 1]);
+    assert_eq!(texts(fixtures::MAVEN, Summary), ["[INFO] BUILD FAILURE"]);
+}
+
+#[test]
+fn javac_shows_the_statement_before_it_points_into_it() {
+    let text = "App.java:3: error: cannot find symbol\nint x = foo();\n        ^\n  symbol: foo()\n1 error\n";
     assert_eq!(
-        texts(fixtures::MAVEN, Summary),
-        ["[INFO] BUILD FAILURE", "[ERROR] -> [Help 1]"]
+        texts(text, Error),
+        ["App.java:3: error: cannot find symbol\nint x = foo();\n        ^\n  symbol: foo()"]
     );
 }
 
@@ -149,7 +155,11 @@ fn every_cause_of_a_long_trace_is_shown() {
     ] {
         assert!(errors[0].contains(cause), "{}", errors[0]);
     }
-    assert!(errors[0].contains(" lines, bytes "), "{}", errors[0]);
+    assert!(
+        errors[0].contains(" lines omitted, bytes "),
+        "{}",
+        errors[0]
+    );
     assert!(errors[0].lines().count() <= 8 + 1 + 4 + 4);
     assert!(!errors[0].contains("done"));
 }
@@ -201,7 +211,7 @@ fn npm_is_one_error_however_many_lines_it_writes() {
 
 #[test]
 fn the_same_text_is_kept_once_and_counted() {
-    let text = "a.h:1:2: warning: old\nx\nERROR: no route\n".repeat(50);
+    let text = "a.h:1:2: warning: old\nx\napp ERROR no route\n".repeat(50);
     let all = diagnostics(&Pieces::whole(text.as_bytes()));
     for severity in [Warning, Mention] {
         assert_eq!(all.found(severity), 50);

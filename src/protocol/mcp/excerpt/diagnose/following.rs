@@ -18,7 +18,7 @@ pub(super) enum Belongs {
 
 /// How far a diagnostic has come.
 #[derive(Debug)]
-pub(super) struct FollowState {
+pub(super) struct DiagnosticProgress {
     following: Following,
     /// The indentation of its first line.
     indent: usize,
@@ -50,7 +50,7 @@ const LINES_MAX: usize = 40;
 /// Most lines of one with frames.
 const FRAME_LINES_MAX: usize = 400;
 
-impl FollowState {
+impl DiagnosticProgress {
     pub(super) fn new(rule: &Rule, body: &str) -> Self {
         Self {
             following: rule.following,
@@ -105,6 +105,7 @@ impl FollowState {
         let belongs = match self.following {
             Following::Nothing => false,
             Following::Snippet => is_snippet(body),
+            Following::Statement => self.lines == 0 || indent(body) > 0,
             Following::SpacedSnippet => {
                 self.lines + self.blanks > 0
                     && body.starts_with(|c: char| c.is_ascii_digit() || c == ' ')
@@ -143,7 +144,7 @@ impl FollowState {
             }
             Stage::Reason => yes(self.blanks == 0
                 && self.lines <= MESSAGE_LINES_MAX
-                && recognize::rule(body).is_none()),
+                && !recognize::is_known(body)),
             Stage::Chained => {
                 self.stage = Stage::Frames;
                 yes(begins)

@@ -8,12 +8,12 @@ use std::{
 
 use super::{
     diagnostic::Diagnostic,
-    following::{Belongs, FollowState},
+    following::{Belongs, DiagnosticProgress},
     recognize,
     rules::{Rule, Severity},
 };
 use crate::protocol::mcp::excerpt::{
-    entry::CleanLine,
+    clean_line::CleanLine,
     notes::{self, counted},
     rows::TextRow,
 };
@@ -34,7 +34,7 @@ pub(super) struct OpenDiagnostic {
     severity: Severity,
     number: Option<u64>,
     range: Range<u64>,
-    progress: FollowState,
+    progress: DiagnosticProgress,
     first: Vec<TextRow>,
     /// Each with whether it matters most.
     last: VecDeque<(TextRow, bool)>,
@@ -62,7 +62,7 @@ impl OpenDiagnostic {
             severity,
             number: begin.number,
             range: begin.from..line.to,
-            progress: FollowState::new(rule, recognize::body(&line.text)),
+            progress: DiagnosticProgress::new(rule, recognize::body(&line.text)),
             first: Vec::new(),
             last: VecDeque::new(),
             between: 0,
@@ -126,7 +126,7 @@ impl OpenDiagnostic {
             } else {
                 ", among them:"
             };
-            format!("[… {lines}, bytes {range}{among}]")
+            format!("[… {lines} omitted, bytes {range}{among}]")
         });
         let first = self.first.into_iter().map(|row| row.text);
         let main = self.main.into_iter().map(|row| row.text);

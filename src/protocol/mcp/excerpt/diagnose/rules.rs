@@ -32,7 +32,7 @@ impl Severity {
         match self {
             Self::Error => "error",
             Self::Failure => "failure",
-            Self::Mention => "mention",
+            Self::Mention => "possible error",
             Self::Warning => "warning",
             Self::Summary => "summary",
         }
@@ -46,6 +46,8 @@ pub(super) enum Following {
     Nothing,
     /// Indented lines, source lines with a number and a bar, notes.
     Snippet,
+    /// The next line, then indented ones.
+    Statement,
     /// A blank line, then indented lines and numbered source lines.
     SpacedSnippet,
     /// All up to a blank line.
@@ -77,7 +79,7 @@ pub(super) struct Rule {
     pub(super) following: Following,
 }
 
-const fn rule(pattern: &'static str, severity: Severity, following: Following) -> Rule {
+pub(super) const fn rule(pattern: &'static str, severity: Severity, following: Following) -> Rule {
     Rule {
         pattern,
         severity: Some(severity),
@@ -95,9 +97,9 @@ const fn harmless(pattern: &'static str) -> Rule {
 
 use Following::{
     Assertion, Deeper, Frames, Goroutine, Gradle, Maven, Nothing, Paragraph, SamePrefix, Snippet,
-    SpacedSnippet, Traceback,
+    SpacedSnippet, Statement, Traceback,
 };
-use Severity::{Error, Failure, Mention, Summary, Warning};
+use Severity::{Error, Failure, Summary, Warning};
 
 /// What a line begins with. The first rule that matches counts.
 pub(super) const BEGINNINGS: &[Rule] = &[
@@ -133,6 +135,16 @@ pub(super) const BEGINNINGS: &[Rule] = &[
     rule(r"test .* \.\.\. FAILED", Failure, Nothing),
     rule(r"(failures:|test result: FAILED)", Summary, Deeper),
     // C, C++ and all that reports as their compilers do: javac, swiftc, zig, ghc, nix.
+    rule(
+        r"\S+\.(java|kt|scala|groovy):\d+: error: ",
+        Error,
+        Statement,
+    ),
+    rule(
+        r"\S+\.(java|kt|scala|groovy):\d+: warning: ",
+        Warning,
+        Statement,
+    ),
     rule(
         r"[^\s:(][^:(]*:\d+:(\d+:)? (fatal |internal compiler )?[Ee]rror[: ]",
         Error,
@@ -227,13 +239,9 @@ pub(super) const BEGINNINGS: &[Rule] = &[
     // Java.
     rule(r#"Exception in thread ""#, Error, Frames),
     rule(r"Caused by: ", Error, Frames),
-    rule(
-        r"\[ERROR\] (Tests run:|BUILD|-> |To see|Re-run|For more|\[Help)",
-        Summary,
-        Nothing,
-    ),
+    harmless(r"\[ERROR\] (-> |To see|Re-run|For more|\[Help|\s*$)"),
+    rule(r"\[ERROR\] (Tests run:|BUILD)", Summary, Nothing),
     rule(r"\[ERROR\] +\S", Error, Maven),
-    rule(r"\[ERROR\]\s*$", Summary, Nothing),
     rule(r"\[WARNING\] ", Warning, Nothing),
     rule(r"FAILURE: ", Error, Gradle),
     rule(r"e: (file:|/)", Error, Nothing),
@@ -266,77 +274,7 @@ pub(super) const BEGINNINGS: &[Rule] = &[
         Error,
         Frames,
     ),
+    rule(r"(ERROR|Error): ", Error, Frames),
     // What npm and yarn are about to run.
     harmless(r"(>|\$) "),
-];
-
-/// What a line has in it, where no rule knows how it begins. The leftmost match counts.
-pub(super) const WORDS: &[Rule] = &[
-    rule(
-        r"(^|[\s\[(|])(WARN|WARNING|Warning|warning|warn)([\]):|]|\s*$|\s+[^=\s])",
-        Warning,
-        Nothing,
-    ),
-    rule(
-        r"(^|[^\w.\-/$])([Ee]rror|ERROR|[Ff]atal|FATAL|[Pp]anic|PANIC|CRITICAL|SEVERE)( \w+)?(\[\w+\])?\s?[:\]!|]",
-        Mention,
-        Nothing,
-    ),
-    rule(
-        r"(^|[\s\[(|])(ERROR|FATAL|CRITICAL|SEVERE|PANIC|ERR)([\s\]|)]|$)",
-        Mention,
-        Nothing,
-    ),
-    rule(
-        r"^(E[rR][rR][oO][rR]|[Ff]atal|[Pp]anic|error)\b",
-        Mention,
-        Nothing,
-    ),
-    rule(
-        r#"\b(level|lvl|severity)"?[=:] ?"?(error|err|fatal|panic|critical|ERROR|FATAL|CRITICAL)\b"#,
-        Mention,
-        Nothing,
-    ),
-    rule(
-        r"[A-Z]\w*(Error|Exception)(:|\b \[|$)|\bAssertionError\b",
-        Mention,
-        Frames,
-    ),
-    rule(
-        r"[Ss]egmentation (fault|violation)|\bcore dumped\b|(^|[:\d] +)Killed( |$)|^Aborted\b|\b[Bb]us error\b",
-        Mention,
-        Nothing,
-    ),
-    rule(
-        r"\b[Oo]ut [Oo]f [Mm]emory\b|OutOfMemory|\boom-kill|[Cc]annot allocate memory|std::bad_alloc|No space left on device",
-        Mention,
-        Nothing,
-    ),
-    rule(
-        r": (command not found|No such file or directory|Permission denied|Is a directory|Not a directory|cannot execute\b.*|Exec format error|Operation not permitted|Argument list too long|[Cc]onnection refused)",
-        Mention,
-        Nothing,
-    ),
-    rule(
-        r"^\S+: ((line )?\d+: )?\S+: not found$|(^|: )[Ss]yntax error\b|: unexpected (EOF|end of file)",
-        Mention,
-        Nothing,
-    ),
-    rule(
-        r"^([\w./\[\]-]+: )?([Ff]ailed to|[Cc]annot|[Cc]an't|[Cc]ould not|[Uu]nable to) \w",
-        Mention,
-        Nothing,
-    ),
-    rule(
-        r"[Aa]ssertion\b.* failed\b|[Uu]nhandled (promise )?rejection|\bUncaught \w|\bexited with (code|status) [1-9]|\bexit (code|status):? [1-9]|returned non-zero exit",
-        Mention,
-        Nothing,
-    ),
-];
-
-/// What a line with one of those words says that reports no error.
-pub(super) const HARMLESS_WORDS: &[&str] = &[
-    r"\b(0|[Nn]o|NO|zero|[Ww]ithout( any)?|[Ii]gnor\w+) (\w+ )?([Ee]rrors?|ERRORS?|[Ww]arnings?|failures?|panics?)\b",
-    r#"\b([Ee]rrors?|ERRORS?|[Ww]arnings?|err)["']?\s*[=:]\s*["']?(0|none|None|null|nil|false|False|\[\]|"")(\W|$)"#,
-    r"exit (code|status):? 0\b",
 ];

@@ -1,12 +1,16 @@
 //! The last rows of a terminal: text goes where the cursor is, and a row is finished when it is so far
 //! up that no cursor movement reaches it.
 
+mod cursor;
+mod row;
+
 use std::{borrow::Cow, collections::VecDeque};
 
+use self::row::ScreenRow;
 use super::{
-    entry::{CleanLine, Entry, Redrawn},
-    screen_row::ScreenRow,
-    tokens::{Erase, ScreenAction, ScreenToken, escaped},
+    characters::escaped,
+    clean_line::{CleanLine, Entry, Redrawn},
+    tokens::{Erase, TerminalAction, TerminalToken},
 };
 
 /// How many rows the cursor can move over, about the height of a large terminal.
@@ -123,81 +127,53 @@ impl<'a> LiveScreen<'a> {
     }
 
     /// Applies a token that begins at an offset.
-    pub(super) fn apply(&mut self, offset: u64, token: ScreenToken<'a>) {
+    pub(super) fn apply(&mut self, offset: u64, token: TerminalToken<'a>) {
         match token {
-            ScreenToken::Text(text) => self.write(offset, text.into()),
-            ScreenToken::Escaped(c) => self.write(offset, escaped(c)),
-            ScreenToken::Invalid => self.write(offset, "\u{fffd}".into()),
-            ScreenToken::ScreenAction(action) => self.act(offset, action),
-            ScreenToken::Ignored => {}
+            TerminalToken::Text(text) => self.write(offset, text.into()),
+            TerminalToken::Escaped(c) => self.write(offset, escaped(c)),
+            TerminalToken::Invalid => self.write(offset, "\u{fffd}".into()),
+            TerminalToken::Action(action) => self.act(offset, action),
+            TerminalToken::Ignored => {}
         }
     }
 
-    fn act(&mut self, offset: u64, action: ScreenAction) {
+    fn act(&mut self, offset: u64, action: TerminalAction) {
         let is_long = self.is_long();
         if action.draws() {
             self.join();
         }
         let row = &mut self.rows[self.at];
         match action {
-            ScreenAction::Column(column) => self.column = column.min(COLUMN_MAX),
-            ScreenAction::Left(count) => self.column = self.column.saturating_sub(count),
-            ScreenAction::Right(count) => {
+            TerminalAction::Column(column) => self.column = column.min(COLUMN_MAX),
+            TerminalAction::Left(count) => self.column = self.column.saturating_sub(count),
+            TerminalAction::Right(count) => {
                 self.column = self.column.max(COLUMN_MAX.min(self.column + count))
             }
-            ScreenAction::EraseInLine(Erase::ToEnd) => row.truncate(self.column),
-            ScreenAction::EraseInLine(Erase::All) => row.truncate(0),
-            ScreenAction::EraseInLine(_)
-            | ScreenAction::Blank(_)
-            | ScreenAction::Delete(_)
-            | ScreenAction::Insert(_)
+            TerminalAction::EraseInLine(Erase::ToEnd) => row.truncate(self.column),
+            TerminalAction::EraseInLine(Erase::All) => row.truncate(0),
+            TerminalAction::EraseInLine(_)
+            | TerminalAction::Blank(_)
+            | TerminalAction::Delete(_)
+            | TerminalAction::Insert(_)
                 if is_long => {}
-            ScreenAction::EraseInLine(Erase::ToStart) => row.blank(0, self.column + 1),
-            ScreenAction::Delete(count) => row.delete(self.column, count),
-            ScreenAction::Blank(count) => row.blank(self.column, count),
-            ScreenAction::Insert(count) => row.insert(self.column, count, &mut self.padding),
-            ScreenAction::Up(count) => self.go_up(self.at.saturating_sub(count)),
-            ScreenAction::Down(count) => self.go_down(offset, self.at.saturating_add(count)),
-            ScreenAction::EarlierLine(count) => {
+            TerminalAction::EraseInLine(Erase::ToStart) => row.blank(0, self.column + 1),
+            TerminalAction::Delete(count) => row.delete(self.column, count),
+            TerminalAction::Blank(count) => row.blank(self.column, count),
+            TerminalAction::Insert(count) => row.insert(self.column, count, &mut self.padding),
+            TerminalAction::Up(count) => self.go_up(self.at.saturating_sub(count)),
+            TerminalAction::Down(count) => self.go_down(offset, self.at.saturating_add(count)),
+            TerminalAction::EarlierLine(count) => {
                 self.go_up(self.at.saturating_sub(count));
                 self.column = 0;
             }
-            ScreenAction::NextLine(count) => {
+            TerminalAction::NextLine(count) => {
                 self.go_down(offset, self.at.saturating_add(count));
                 self.column = 0;
             }
-            ScreenAction::Place(row, column) => self.go_to(offset, row, column),
-            ScreenAction::EraseInScreen(erase) => self.erase_in_screen(offset, erase),
-            ScreenAction::Save => self.saved = Some((self.finished + self.at, self.column)),
-            ScreenAction::Restore => self.restore(offset),
-        }
-    }
-
-    fn go_up(&mut self, target: usize) {
-        self.is_outside = false;
-        self.is_raised |= target < self.at;
-        self.at = target.min(self.at);
-    }
-
-    /// The cursor goes down, at most to the bottom.
-    fn go_down(&mut self, offset: u64, target: usize) {
-        self.is_outside = false;
-        let target = target.min(self.rows.len() - 1);
-        if target > self.at {
-            self.at = target;
-            self.arrive(offset);
-        }
-    }
-
-    /// An empty last row begins where the cursor comes back to it, unless it is drawn with others.
-    fn arrive(&mut self, offset: u64) {
-        let number = self.number;
-        let is_alone = self.at > 0 && !self.rows[self.at - 1].is_joined;
-        let is_bottom = self.is_at_bottom();
-        let row = &mut self.rows[self.at];
-        if is_bottom && is_alone && row.chars() == 0 && !row.is_rewritten {
-            row.from = offset;
-            row.number = number;
+            TerminalAction::Place(row, column) => self.go_to(offset, row, column),
+            TerminalAction::EraseInScreen(erase) => self.erase_in_screen(offset, erase),
+            TerminalAction::Save => self.saved = Some((self.finished + self.at, self.column)),
+            TerminalAction::Restore => self.restore(offset),
         }
     }
 
@@ -222,65 +198,6 @@ impl<'a> LiveScreen<'a> {
         self.column = 0;
         while self.rows.len() > ROWS_MAX {
             self.finish_first();
-        }
-    }
-
-    fn go_to(&mut self, offset: u64, row: usize, column: usize) {
-        let column = column.min(COLUMN_MAX);
-        self.column = column;
-        let target = self.top + row;
-        let bottom = self.finished + self.rows.len() - 1;
-        if target > bottom && self.saved.is_some() {
-            self.is_outside = true;
-        } else if target > bottom || target < self.finished {
-            self.is_outside = false;
-            if self.rows[self.rows.len() - 1].chars() > 0 {
-                self.begin_row(offset);
-            }
-            self.go_down(offset, usize::MAX);
-            self.column = column;
-        } else {
-            self.go_to_row(offset, target - self.finished);
-        }
-    }
-
-    fn go_to_row(&mut self, offset: u64, target: usize) {
-        self.is_outside = false;
-        match target < self.at {
-            true => self.go_up(target),
-            false => self.go_down(offset, target),
-        }
-    }
-
-    fn restore(&mut self, offset: u64) {
-        let Some((row, column)) = self.saved.take() else {
-            return;
-        };
-        let bottom = self.rows.len() - 1;
-        self.go_to_row(offset, row.saturating_sub(self.finished).min(bottom));
-        self.column = column;
-    }
-
-    fn erase_in_screen(&mut self, offset: u64, erase: Erase) {
-        match erase {
-            Erase::ToEnd => {
-                self.rows[self.at].truncate(self.column);
-                for row in self.rows.range_mut(self.at + 1..) {
-                    row.truncate(0);
-                }
-            }
-            Erase::ToStart => {}
-            // What was on the screen stays: a log that is cleared at its end is still a log. The next
-            // rows are a new screen.
-            Erase::All => {
-                let column = self.column;
-                self.go_down(offset, usize::MAX);
-                if self.rows[self.at].chars() > 0 {
-                    self.begin_row(offset);
-                }
-                self.column = column;
-                self.top = self.finished + self.at;
-            }
         }
     }
 

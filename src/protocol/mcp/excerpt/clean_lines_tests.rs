@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    clean_line::CleanLines,
-    entry::{CleanLine, Entry},
+    clean_line::{CleanLine, Entry},
+    clean_lines::CleanLines,
     pieces::{Piece, Pieces},
     properties_tests::cases,
 };
@@ -66,7 +66,7 @@ fn numbers_are_known_only_where_everything_was_read() {
         bytes: text.as_bytes(),
     };
     let mut pieces = Pieces::new(vec![piece(0, "a\nb"), piece(10, "c\nd\n")], 20);
-    pieces.dropped = vec![14..16];
+    pieces.dropped.push(14..16);
     let expected = [
         "0..2 1: a",
         "2..3 2: b",
