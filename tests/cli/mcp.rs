@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::Path,
     process::Stdio,
     thread,
     time::Instant,
@@ -42,14 +42,14 @@ fn until_started(place: &Server, count: usize) {
 }
 
 /// A command that waits for this file, and then prints `done`.
-fn waits_for(gate: &PathBuf) -> String {
+fn waits_for(gate: &Path) -> String {
     format!(
         "until [ -e {} ]; do sleep 0.02; done; echo done",
         gate.display()
     )
 }
 
-fn open(gate: &PathBuf) {
+fn open(gate: &Path) {
     fs::write(gate, "").expect("written");
 }
 
