@@ -189,10 +189,16 @@ async fn start(
         {
             return Ok((job.clone(), Some(ALREADY)));
         }
-        match submit::store(call.caller, keyed).await {
-            Ok(Submitted { job, created }) => return Ok((job, (!created).then_some(ALREADY))),
-            // The client has used the id before, for something else.
-            Err(refusal) if refusal.kind == ErrorKind::Conflict => {}
+        match submit::store(call.caller, keyed.clone()).await {
+            // The same call has come again: it is answered as if it had come once.
+            Ok(Submitted { job, .. }) => return Ok((job, None)),
+            Err(refusal) if refusal.kind == ErrorKind::Conflict => {
+                let executor = &call.caller.server.executor;
+                if let Some(job) = executor.run_with_key(&keyed).await? {
+                    return Ok((job, None));
+                }
+                // The client has used the id before, for another command.
+            }
             Err(refusal) => return Err(refusal),
         }
     } else if let Some(job) = unanswered(call, &spec).await? {
