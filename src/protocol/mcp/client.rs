@@ -65,9 +65,12 @@ impl McpClient {
             let found = keys.iter().find_map(|key| meta.get(*key));
             found.and_then(Value::as_str).map(str::to_owned)
         };
-        let trace = meta.get_traceparent().map(|parent| {
-            let state = meta.get_tracestate().map(str::to_owned);
-            (parent.to_owned(), state)
+        let parent = meta
+            .get_traceparent()
+            .filter(|parent| is_traceparent(parent));
+        let trace = parent.map(|parent| {
+            let state = meta.get_tracestate().filter(|state| is_tracestate(state));
+            (parent.to_owned(), state.map(str::to_owned))
         });
         Self {
             name: info
@@ -127,6 +130,18 @@ impl McpClient {
     }
 }
 
+/// Whether this is a `traceparent` (W3C Trace Context, 3.2): version, trace, parent and flags in hexadecimal.
+fn is_traceparent(text: &str) -> bool {
+    let digits: Vec<usize> = text.split('-').map(str::len).collect();
+    let is_hex = |c: u8| c == b'-' || c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+    digits == [2, 32, 16, 2] && text.bytes().all(is_hex)
+}
+
+/// Whether this may be a `tracestate` (W3C Trace Context, 3.3): printable, up to 512 characters.
+fn is_tracestate(text: &str) -> bool {
+    text.len() <= 512 && text.bytes().all(|c| (b' '..=b'~').contains(&c))
+}
+
 /// The session that the request names.
 fn session(context: &RequestContext<RoleServer>) -> Option<String> {
     if let Some(session) = context.extensions.get::<WsSession>() {
@@ -173,6 +188,22 @@ mod tests {
         assert_eq!(with(Some("s"), None).as_deref(), Some("s/#7"));
         assert_eq!(with(Some("s"), Some("c")).as_deref(), Some("s/c"));
         assert_eq!(with(None, Some("c")).as_deref(), Some("agent/c"));
+    }
+
+    #[test]
+    fn only_a_trace_that_is_one_is_handed_on() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(is_traceparent(trace));
+        for wrong in [
+            "",
+            "00-1",
+            &trace.to_uppercase(),
+            &format!("{trace}-x"),
+            "\0",
+        ] {
+            assert!(!is_traceparent(wrong), "{wrong:?}");
+        }
+        assert!(is_tracestate("rojo=00f067aa0ba902b7") && !is_tracestate("a\0"));
     }
 
     #[test]

@@ -80,7 +80,8 @@ pub fn mount<H: ServerHandler>(
 fn ended(server: &ServerState) -> CancellationToken {
     let (ended, stopping) = (CancellationToken::new(), server.stopping.clone());
     let cancelled = ended.clone();
-    server.tasks.spawn(async move {
+    // The stop does not wait for this task: a stream that has nothing to answer may break off.
+    tokio::spawn(async move {
         stopping.cancelled().await;
         #[expect(
             clippy::disallowed_methods,
