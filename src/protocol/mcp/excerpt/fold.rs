@@ -10,12 +10,13 @@ use super::{
 };
 
 /// Fewest equal lines in a row that are folded.
-pub(super) const EQUAL_LINES_MIN: usize = 4;
-/// Fewest reports of the same progress in a row that are folded, to the first and the last one.
-pub(super) const PROGRESS_LINES_MIN: usize = 4;
+const EQUAL_LINES_MIN: usize = 4;
+/// Fewest reports of the same progress in a row that are folded, to the first and the last one. Fewer of
+/// them can be read one by one.
+const PROGRESS_LINES_MIN: usize = 8;
 /// Fewest lines in a row that are folded because they differ only in their digits. They can be data, so
 /// more of them stay.
-pub(super) const DIGIT_LINES_MIN: usize = 24;
+const DIGIT_LINES_MIN: usize = 24;
 /// How many of such lines stay before the fold, and after it.
 const DIGIT_LINES_KEPT: (usize, usize) = (8, 8);
 

@@ -57,7 +57,10 @@ impl DiagnosticProgress {
             indent: indent(body),
             lines: 0,
             blanks: 0,
-            prefix: body.split(' ').take(2).collect::<Vec<_>>().join(" "),
+            prefix: match rule.following {
+                Following::SamePrefix => body.split(' ').take(2).collect::<Vec<_>>().join(" "),
+                _ => String::new(),
+            },
             stage: Stage::Frames,
         }
     }
