@@ -46,6 +46,8 @@ pub struct McpClient {
     pub version: Option<String>,
     /// The session, where the client has one.
     pub session: Option<String>,
+    /// Whether the client sends again what has no answer when it reconnects.
+    pub sends_again: bool,
     /// The id that the agent gave to the tool call.
     pub call: Option<String>,
     /// The id of the conversation.
@@ -78,6 +80,10 @@ impl McpClient {
                 .map_or_else(|| "unknown".to_owned(), |info| info.name.clone()),
             version: info.map(|info| info.version),
             session: session(context),
+            sends_again: context
+                .extensions
+                .get::<WsSession>()
+                .is_some_and(|session| session.is_resumed),
             call: text(&CALL_KEYS),
             thread: text(&THREAD_KEYS),
             request: context.id.to_string(),
@@ -167,6 +173,7 @@ mod tests {
             name: "agent".into(),
             version: None,
             session: None,
+            sends_again: false,
             call: None,
             thread: None,
             request: "7".into(),

@@ -190,12 +190,12 @@ async fn start(
             return Ok((job.clone(), Some(ALREADY)));
         }
         match submit::store(call.caller, keyed.clone()).await {
-            // The same call has come again: it is answered as if it had come once.
-            Ok(Submitted { job, .. }) => return Ok((job, None)),
+            Ok(Submitted { job, created: true }) => return Ok((job, None)),
+            Ok(Submitted { job, .. }) => return Ok(came_again(call, job)),
             Err(refusal) if refusal.kind == ErrorKind::Conflict => {
                 let executor = &call.caller.server.executor;
                 if let Some(job) = executor.run_with_key(&keyed).await? {
-                    return Ok((job, None));
+                    return Ok(came_again(call, job));
                 }
                 // The client has used the id before, for another command.
             }
@@ -221,6 +221,15 @@ async fn start_with_key(
         }
         Err(refusal) => Err(refusal),
     }
+}
+
+/// The same call has come again. A client that sends calls again is answered as if it had come once; for
+/// others it may be another call with an id that was used before.
+fn came_again(call: &ToolCall<'_>, job: Job) -> (Job, Option<&'static str>) {
+    const SAME_ID: &str = "NOT started again: a call with this id ran the same command before; to run it \
+                           again, use another id or an idempotency_key";
+    let note = (job.state.is_final() && !call.client.sends_again).then_some(SAME_ID);
+    (job, note)
 }
 
 /// Ends the status line where the client has lost sight of its job.
