@@ -86,7 +86,11 @@ def check(case):
 
 SCENARIO = Scenario(
     name="task_outlives_agent",
-    steps=(Call("run", {"command": "python3 work.py", "cwd": "{work}", "wait_s": 2}), Say(WAITING), Say(DONE)),
+    steps=(
+        Call("run", {"command": "python3 work.py", "cwd": "{work}", "wait_s": 2}),
+        Say(WAITING),
+        Say(DONE),
+    ),
     check=check,
     drive=drive,
     prepare=prepare,
