@@ -3,7 +3,7 @@
 from programs.program import PROMPT, TOKEN_VARIABLE, Launch, Program
 from script import Builtin
 
-# To a model that it knows by this name, Codex lists no tool of an MCP server: the model has to search
+# To a model that it knows by this name, Codex lists no tool of an MCP server: the model searches
 # for them, by words (BM25).
 MODEL = "gpt-5.5"
 SEARCH = Builtin("tool_search", {
