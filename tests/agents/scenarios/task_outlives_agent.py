@@ -46,7 +46,7 @@ def drive(case):
         until(lambda: is_stored(case), "the conversation in the agent's own file")
         terminal.kill()
     case.server.kill()
-    case.server.start()
+    case.server.restart_after_kill()
     with Terminal([*launch.argv, "--continue"], environment, case.work) as terminal:
         terminal.see(WAITING)
         until(lambda: case.model.is_finished, "the result of the task", JOB_S + TOLD_S)
@@ -95,7 +95,7 @@ SCENARIO = Scenario(
     drive=drive,
     prepare=prepare,
     programs=("claude",),
-    transports=("http",),
+    transports=("http", "stdio"),
     slow=("*",),
     commands=("tmux",),
 )
