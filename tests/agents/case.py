@@ -30,8 +30,8 @@ class Scenario:
 
     `drive` does what happens meanwhile, `prepare` writes files into the agent's directory. Without
     `programs` and `transports` it is meant for all that there are, but for those in `without`.
-    `slow` names those for which it takes longer than 20 s. Both have names such as `codex-stdio`, or
-    `*` for all.
+    `slow` names those for which it takes longer than 20 s. Both hold names such as `codex-stdio`;
+    in `slow`, `*` means all.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Case:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.home.mkdir(parents=True)
         self.work.mkdir()
-        # Agents look for a project's files above their directory; a repository of its own ends that.
+        # Agents look for a project's files above their directory, up to the top of a repository.
         subprocess.run(["git", "init", "--quiet", str(self.work)], check=True)
         if self.scenario.prepare is not None:
             self.scenario.prepare(self.work)

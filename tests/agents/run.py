@@ -2,8 +2,9 @@
 
 `python3 tests/agents/run.py BINARY [--only AGENT]... [--scenario NAME]... [--transport NAME]...`
 
-`--install` installs the agents first, which needs a network once. What each case saw is kept in `target/agents/SCENARIO-AGENT-TRANSPORT`:
-`view.txt` is what the model was shown of our tools, `model.jsonl` every request to it.
+`--install` installs the agents first, which needs a network. What each case saw is kept in
+`target/agents/SCENARIO-AGENT-TRANSPORT`: `view.txt` is what the model was shown of our tools,
+`model.jsonl` has every request to it.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from case import Case
 
 FOLDER = install.ROOT / "target" / "agents"
 
-# Characters of a failure's beginning and of its end that are printed; all of it is in the kept files.
+# Characters of a failure's beginning and of its end that are printed; the kept files have all.
 PROBLEM_END_CHARS = 600
 
 

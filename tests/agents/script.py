@@ -120,8 +120,8 @@ def last_match(pattern, view):
 def position(steps, view):
     """How many steps the conversation holds already.
 
-    Counted anew for each request, so that a request that an agent repeats gets the same reply. Texts
-    that the agent writes in the model's name are none of the script's.
+    Counted anew for each request, so that a request that an agent repeats gets the same reply. A
+    text that the agent writes in the model's name is not one of the script's.
     """
     texts = {step.text for step in steps if isinstance(step, Say)}
     return len(view.exchanges) + sum(text.strip() in texts for text in view.said)

@@ -30,7 +30,8 @@ def read(body):
             exchanges.append(Exchange(SEARCH, item["arguments"], results.get(item["call_id"])))
         elif item.get("type") == "function_call":
             name = "__".join(part for part in (item.get("namespace"), item["name"]) if part)
-            exchanges.append(Exchange(name, json.loads(item["arguments"]), results.get(item["call_id"])))
+            arguments = json.loads(item["arguments"])
+            exchanges.append(Exchange(name, arguments, results.get(item["call_id"])))
         elif item.get("type") == "message" and item["role"] == "assistant":
             said.append(content_text(item["content"]))
     return View(tools, exchanges, said, joined(body))

@@ -3,8 +3,8 @@
 from programs.program import PROMPT, TOKEN_VARIABLE, Launch, Program
 from script import Builtin
 
-# For a model that it knows by name, Codex lists no tool of an MCP server: the model searches for them,
-# by words (BM25).
+# To a model that it knows by this name, Codex lists no tool of an MCP server: the model searches
+# for them, by words (BM25).
 MODEL = "gpt-5.5"
 SEARCH = Builtin("tool_search", {
     "query": "run a shell command in the background, wait, read the log, query the history",

@@ -1,7 +1,7 @@
 """A model that knows nothing but the list of tools: a server, an error, a prompt, the history."""
 
 from case import Scenario
-from script import Call, Say
+from script import Call, FollowNext, Say
 
 SERVE = """\
 import http.server
@@ -51,14 +51,15 @@ def check(case):
     assert INSTRUCTION in first.everything, "the model was not shown our instructions"
     missing = [tool for tool in TOOLS if case.model.view.find(tool) is None]
     assert not missing, f"the model was not told of {missing}"
-    serve, failed, grep, question, answer, history, stopped = case.model.view.texts
+    serve, failed, grep, question, answer, history, asked, stopped = case.model.view.texts
     assert "listening on" in serve, serve
     assert "exit code 3" in failed and "nowhere.html" in failed, failed
     assert "page 1234: link to nowhere.html is dead" in grep, grep
     assert "Deploy to production?" in question, question
     assert "deployed" in answer, answer
     assert "pages-check" in history and "deploy" not in history, history
-    assert "cancel" in stopped, stopped
+    assert "cancel" in asked, asked
+    assert "cancelled" in stopped, stopped
     states = [(job["name"], job["state"]) for job in case.server.jobs()]
     assert states == [
         ("dev-server", "cancelled"), ("pages-check", "failed"), ("deploy", "succeeded"),
@@ -70,15 +71,17 @@ def check(case):
 SCENARIO = Scenario(
     name="newcomer",
     steps=(
-        Call("run", {"command": "python3 serve.py", "cwd": "{work}", "until": "listening on", "wait_s": 30,
-                     "name": "dev-server"}),
-        Call("run", {"command": "python3 check.py", "cwd": "{work}", "wait_s": 30, "name": "pages-check"}),
+        Call("run", {"command": "python3 serve.py", "cwd": "{work}", "name": "dev-server",
+                     "until": "listening on", "wait_s": 30}),
+        Call("run", {"command": "python3 check.py", "cwd": "{work}", "name": "pages-check",
+                     "wait_s": 30}),
         Call("read_output", {"job": "pages-check", "grep": "ERROR"}),
-        Call("run", {"argv": ["python3", "deploy.py"], "cwd": "{work}", "until": r"\[yes/no\]", "wait_s": 30,
-                     "name": "deploy"}),
+        Call("run", {"argv": ["python3", "deploy.py"], "cwd": "{work}", "name": "deploy",
+                     "until": r"\[yes/no\]", "wait_s": 30}),
         Call("send_input", {"job": "deploy", "text": "yes", "enter": True, "wait_s": 30}),
         Call("query_history", {"sql": LAST_WEEK}),
         Call("control", {"job": "dev-server", "action": "cancel"}),
+        FollowNext(),
         Say("The server has run, a link is dead, the deployment is done."),
     ),
     check=check,

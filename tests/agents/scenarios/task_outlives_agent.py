@@ -46,7 +46,7 @@ def drive(case):
         until(lambda: is_stored(case), "the conversation in the agent's own file")
         terminal.kill()
     case.server.kill()
-    case.server.start()
+    case.server.restart_after_kill()
     with Terminal([*launch.argv, "--continue"], environment, case.work) as terminal:
         terminal.see(WAITING)
         until(lambda: case.model.is_finished, "the result of the task", JOB_S + TOLD_S)
@@ -86,12 +86,16 @@ def check(case):
 
 SCENARIO = Scenario(
     name="task_outlives_agent",
-    steps=(Call("run", {"command": "python3 work.py", "cwd": "{work}", "wait_s": 2}), Say(WAITING), Say(DONE)),
+    steps=(
+        Call("run", {"command": "python3 work.py", "cwd": "{work}", "wait_s": 2}),
+        Say(WAITING),
+        Say(DONE),
+    ),
     check=check,
     drive=drive,
     prepare=prepare,
     programs=("claude",),
-    transports=("http",),
+    transports=("http", "stdio"),
     slow=("*",),
     commands=("tmux",),
 )
