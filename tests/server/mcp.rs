@@ -132,6 +132,88 @@ fn a_command_is_run_and_its_end_is_told() {
 }
 
 #[test]
+fn a_job_says_where_it_came_from_and_goes_on_with_its_trace() {
+    let server = Server::start();
+    let mut agent = Agent::new(&server);
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let params = json!({
+        "name": "run",
+        "arguments": {"command": "echo trace $TRACEPARENT", "name": "traced"},
+        "_meta": {"callId": "call-1", "threadId": "thread-1", "traceparent": trace},
+    });
+    let (_, reply) = agent.request(&server, "tools/call", params);
+    let (text, _) = text_of(&reply);
+    assert!(text.contains(&format!("trace {trace}")), "{text}");
+    let job = server.connect().ok("job.get", json!({"job": 1}));
+    let labels = &job["labels"];
+    assert_eq!(labels["mcp.client"], "agent", "{labels}");
+    assert_eq!(labels["mcp.client_version"], "1", "{labels}");
+    assert_eq!(labels["mcp.call"], "call-1", "{labels}");
+    assert_eq!(labels["mcp.thread"], "thread-1", "{labels}");
+    assert_eq!(labels["traceparent"], trace, "{labels}");
+    // Every name of the job is understood.
+    let id = job["id"].as_str().expect("an id");
+    for name in [
+        json!(1),
+        json!("1"),
+        json!(id),
+        json!("traced"),
+        json!("last"),
+    ] {
+        let (text, is_error) = agent.tool(&server, "read_output", json!({"job": name}));
+        assert!(
+            !is_error && text.starts_with("job 1 succeeded"),
+            "{name}: {text}"
+        );
+    }
+    let uri = format!("job://{id}");
+    let (_, reply) = agent.request(&server, "resources/read", json!({"uri": uri}));
+    let shown = reply["result"]["contents"][0]["text"]
+        .as_str()
+        .expect("a text");
+    assert!(shown.contains("\"succeeded\""), "{reply}");
+    let uri = json!({"uri": "job://1/output"});
+    let (_, reply) = agent.request(&server, "resources/read", uri);
+    let shown = reply["result"]["contents"][0]["text"]
+        .as_str()
+        .expect("a text");
+    assert!(shown.contains(trace), "{reply}");
+    let uri = json!({"uri": "history://schema"});
+    let (_, reply) = agent.request(&server, "resources/read", uri);
+    let shown = reply["result"]["contents"][0]["text"]
+        .as_str()
+        .expect("a text");
+    assert!(shown.contains("history_attempts"), "{reply}");
+    let (_, reply) = agent.request(&server, "resources/read", json!({"uri": "job://99"}));
+    assert!(
+        reply["error"]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("job://99")),
+        "{reply}"
+    );
+    let prompt = json!({"name": "why_did_it_fail", "arguments": {"job": "7"}});
+    let (_, reply) = agent.request(&server, "prompts/get", prompt);
+    assert!(reply.to_string().contains("job 7 failed"), "{reply}");
+}
+
+#[test]
+fn a_reused_call_id_is_told() {
+    let server = Server::start();
+    let mut agent = Agent::new(&server);
+    let run = |command: &str| json!({"name": "run", "arguments": {"command": command}});
+    let (_, first) = agent.repeat(&server, 50, "tools/call", run("echo one"));
+    assert!(text_of(&first).0.starts_with("job 1 "), "{first}");
+    let (_, again) = agent.repeat(&server, 50, "tools/call", run("echo one"));
+    let (text, _) = text_of(&again);
+    assert!(
+        text.starts_with("job 1 ") && text.contains("NOT started again"),
+        "{text}"
+    );
+    let (_, other) = agent.repeat(&server, 50, "tools/call", run("echo two"));
+    assert!(text_of(&other).0.starts_with("job 2 "), "{other}");
+}
+
+#[test]
 fn a_longer_command_is_told_with_the_call_that_collects_its_end() {
     let server = Server::start();
     let mut agent = Agent::new(&server);

@@ -124,10 +124,14 @@ fn shown(call: &ToolCall<'_>, found: &Value, chars: usize) -> String {
         body.push('\n');
         count += 1;
     }
-    let searched = format!(
-        "{} jobs with {} bytes searched",
-        found["jobs_searched"], found["bytes_searched"]
-    );
+    let searched = match found["jobs_searched"].as_u64() {
+        Some(1) => format!("1 job with {} bytes searched", found["bytes_searched"]),
+        jobs => format!(
+            "{} jobs with {} bytes searched",
+            jobs.unwrap_or(0),
+            found["bytes_searched"]
+        ),
+    };
     let status = match (hits.len(), found["truncated"] == true) {
         (0, false) => format!("no line matches; {searched}"),
         (0, true) => format!("no line matches so far; {searched}, there is more to search"),
@@ -137,7 +141,12 @@ fn shown(call: &ToolCall<'_>, found: &Value, chars: usize) -> String {
                 0 => String::new(),
                 hidden => format!(", {hidden} of them not shown"),
             };
-            format!("{all} lines match{hidden}{more}; {searched}")
+            let lines = if all == 1 {
+                "line matches"
+            } else {
+                "lines match"
+            };
+            format!("{all} {lines}{hidden}{more}; {searched}")
         }
     };
     reply::compose(&status, &body, &next, chars)
