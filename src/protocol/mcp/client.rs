@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use axum::http::request::Parts;
 use rmcp::{RoleServer, service::RequestContext};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 /// Header that names a session over HTTP, and at the upgrade of a WebSocket.
 pub const SESSION_HEADER: &str = "mcp-session-id";
+/// Longest key of a call that is not made from a digest, bytes.
+const KEY_BYTES_MAX: usize = 200;
 /// Longest text of a client that becomes a label, bytes.
 const LABEL_BYTES_MAX: usize = 200;
 /// Label of a job that names the client's program.
@@ -121,18 +124,25 @@ impl McpClient {
     }
 
     /// Names the call, so that the same call that arrives twice is recognised: the agent's id of it, or
-    /// the request's id, within the session. `None` if neither is unique.
+    /// the request's id, within the session. `None` if neither is unique. Up to 256 bytes.
     pub fn call_key(&self) -> Option<String> {
         let scope = match (&self.session, &self.thread) {
             (Some(session), _) => session.clone(),
             (None, Some(thread)) => format!("{}/{thread}", self.name),
             (None, None) => self.name.clone(),
         };
-        match (&self.call, &self.session) {
-            (Some(call), _) => Some(format!("{scope}/{call}")),
-            (None, Some(_)) => Some(format!("{scope}/#{}", self.request)),
-            (None, None) => None,
+        let key = match (&self.call, &self.session) {
+            (Some(call), _) => format!("mcp:{scope}/{call}"),
+            (None, Some(_)) => format!("mcp:{scope}/#{}", self.request),
+            (None, None) => return None,
+        };
+        let is_plain = key.bytes().all(|c| c.is_ascii_graphic());
+        if is_plain && key.len() <= KEY_BYTES_MAX {
+            return Some(key);
         }
+        let digest = Sha256::digest(key.as_bytes());
+        let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(format!("mcp:sha256:{digits}"))
     }
 }
 
@@ -192,9 +202,13 @@ mod tests {
             .call_key()
         };
         assert_eq!(with(None, None), None);
-        assert_eq!(with(Some("s"), None).as_deref(), Some("s/#7"));
-        assert_eq!(with(Some("s"), Some("c")).as_deref(), Some("s/c"));
-        assert_eq!(with(None, Some("c")).as_deref(), Some("agent/c"));
+        assert_eq!(with(Some("s"), None).as_deref(), Some("mcp:s/#7"));
+        assert_eq!(with(Some("s"), Some("c")).as_deref(), Some("mcp:s/c"));
+        assert_eq!(with(None, Some("c")).as_deref(), Some("mcp:agent/c"));
+        // Long ids are not cut to the same key.
+        let long = |end: &str| with(Some("s"), Some(&format!("{}{end}", "x".repeat(5_000))));
+        assert_ne!(long("a"), long("b"));
+        assert!(long("a").is_some_and(|key| key.len() < 100));
     }
 
     #[test]

@@ -178,33 +178,29 @@ async fn start(
     if has_key {
         return start_with_key(call, spec).await;
     }
-    let key = call.client.call_key();
-    if let Some(key) = &key {
-        let key = format!("mcp:{key}");
-        new_job.insert("idempotency_key".to_owned(), bounded(&key).into());
-        let keyed = submit::read(call.caller, &new_job)?;
-        let unseen = unanswered(call, &spec).await?;
-        if let Some(job) = unseen.as_ref()
-            && job.spec.idempotency_key != keyed.idempotency_key
-        {
-            return Ok((job.clone(), Some(ALREADY)));
-        }
-        match submit::store(call.caller, keyed.clone()).await {
-            Ok(Submitted { job, created: true }) => return Ok((job, None)),
-            Ok(Submitted { job, .. }) => return Ok(came_again(call, job)),
-            Err(refusal) if refusal.kind == ErrorKind::Conflict => {
-                let executor = &call.caller.server.executor;
-                if let Some(job) = executor.run_with_key(&keyed).await? {
-                    return Ok(came_again(call, job));
-                }
-                // The client has used the id before, for another command.
-            }
-            Err(refusal) => return Err(refusal),
-        }
-    } else if let Some(job) = unanswered(call, &spec).await? {
+    let Some(key) = call.client.call_key() else {
+        return match unanswered(call, &spec).await? {
+            Some(job) => Ok((job, Some(ALREADY))),
+            None => Ok((submit::store(call.caller, spec).await?.job, None)),
+        };
+    };
+    new_job.insert("idempotency_key".to_owned(), key.into());
+    let keyed = submit::read(call.caller, &new_job)?;
+    if let Some(job) = call.caller.server.executor.run_with_key(&keyed).await? {
+        return Ok(came_again(call, job));
+    }
+    if let Some(job) = unanswered(call, &spec).await? {
         return Ok((job, Some(ALREADY)));
     }
-    Ok((submit::store(call.caller, spec).await?.job, None))
+    match submit::store(call.caller, keyed).await {
+        Ok(Submitted { job, created: true }) => Ok((job, None)),
+        Ok(Submitted { job, .. }) => Ok(came_again(call, job)),
+        // The client has used the id before, for another command.
+        Err(refusal) if refusal.kind == ErrorKind::Conflict => {
+            Ok((submit::store(call.caller, spec).await?.job, None))
+        }
+        Err(refusal) => Err(refusal),
+    }
 }
 
 /// The same for a job whose key the client chose.
@@ -233,20 +229,22 @@ fn came_again(call: &ToolCall<'_>, job: Job) -> (Job, Option<&'static str>) {
 }
 
 /// Ends the status line where the client has lost sight of its job.
-const ALREADY: &str =
-    "NOT started again: it is the same command, and the reply of its call was lost";
+const ALREADY: &str = "NOT started again: it is the same command, and the reply of its first call has not \
+                       arrived; to run it once more, give an idempotency_key";
 
-/// The live job that runs the same for the same client, if the reply of its call did not arrive.
+/// The live job that runs the same for the same client, if the reply of its call has not arrived. A
+/// program with the same name in another session is another client while its own call waits.
 async fn unanswered(call: &ToolCall<'_>, spec: &JobSpec) -> Result<Option<Job>, Refusal> {
     let client = bounded(&call.client.name);
     let executor = &call.caller.server.executor;
     let job = executor
         .unanswered_run(spec, (CLIENT_LABEL, client.as_str()))
         .await?;
+    let own = call.client.session.as_ref();
     Ok(job.filter(|job| {
-        let same_session = job.spec.labels.get(SESSION_LABEL) == call.client.session.as_ref()
-            && call.client.session.is_some();
-        same_session || !call.caller.server.mcp.is_awaited(job.number)
+        let theirs = job.spec.labels.get(SESSION_LABEL);
+        let is_other = own.is_some() && theirs.is_some() && own != theirs;
+        !(is_other && call.caller.server.mcp.is_awaited(job.number))
     }))
 }
 

@@ -118,11 +118,10 @@ fn input(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Input, Refusal> {
     if enter && !text.ends_with('\n') {
         data.push(b'\n');
     }
-    let key = call.client.call_key();
     Ok(Input {
         data,
         eof,
-        write_id: key.map(|key| format!("mcp:{}", super::super::client::bounded(&key))),
+        write_id: call.client.call_key(),
     })
 }
 
