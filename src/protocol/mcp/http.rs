@@ -67,6 +67,7 @@ pub fn mount<H: ServerHandler>(
         .disable_allowed_hosts()
         .disable_allowed_origins()
         .with_max_request_body_bytes(server.settings.message_len_max())
+        .with_sse_retry(None)
         .with_cancellation_token(ended(&server));
     config.session_store = Some(Arc::new(StoredSessions(server.clone())));
     let sessions = Arc::new(Sessions::new(server.clone()));
@@ -142,12 +143,18 @@ async fn answer<H: ServerHandler>(
     if is_end && response.status() == StatusCode::ACCEPTED {
         return StatusCode::NO_CONTENT.into_response();
     }
-    response.map(|body| {
-        Body::new(Watched {
-            body,
-            left: Some(left),
-        })
-    })
+    let (head, body) = response.into_parts();
+    let mut body = Watched {
+        body,
+        left: Some(left),
+    };
+    // The head waits for the first part of the body: a client whose call fails before it has seen a head
+    // says so at once, and one that waits for a stream to go on does not.
+    let first = match is_json {
+        true => body.frame().await,
+        false => None,
+    };
+    Response::from_parts(head, Body::new(Begun { first, rest: body }))
 }
 
 fn check(
@@ -270,6 +277,35 @@ fn error(status: StatusCode, refusal: &Refusal) -> Response {
     let json = HeaderValue::from_static("application/json");
     let body = envelope::error(None, refusal);
     (status, [(header::CONTENT_TYPE, json)], body).into_response()
+}
+
+/// A response's body whose first part was read.
+struct Begun<B: HttpBody> {
+    first: Option<Result<hyper::body::Frame<B::Data>, B::Error>>,
+    rest: Watched<B>,
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Begun<B>
+where
+    B::Data: Unpin,
+    B::Error: Unpin,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<B::Data>, B::Error>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
 }
 
 /// A response's body; dropped before its end if the client leaves.

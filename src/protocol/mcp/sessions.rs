@@ -3,7 +3,7 @@
 
 use std::{cell::Cell, collections::HashMap, sync::Arc};
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use rmcp::{
     model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
     transport::{
@@ -133,7 +133,7 @@ impl SessionManager for Sessions {
         id: &SessionId,
         message: ClientJsonRpcMessage,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionError> {
-        Ok(self.local.create_stream(id, message).await?)
+        Ok(without_ids(self.local.create_stream(id, message).await?))
     }
 
     async fn accept_message(
@@ -148,7 +148,7 @@ impl SessionManager for Sessions {
         &self,
         id: &SessionId,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionError> {
-        Ok(self.local.create_standalone_stream(id).await?)
+        Ok(without_ids(self.local.create_standalone_stream(id).await?))
     }
 
     async fn resume(
@@ -156,8 +156,22 @@ impl SessionManager for Sessions {
         id: &SessionId,
         last_event_id: String,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, SessionError> {
-        Ok(self.local.resume(id, last_event_id).await?)
+        Ok(without_ids(self.local.resume(id, last_event_id).await?))
     }
+}
+
+/// The messages of a stream without event ids. A client that has seen an id tries to resume the stream after
+/// a kill of the server, which cannot know it any more, and waits in vain instead of failing at once; an
+/// event without a message, which only carries an id, ends another client's session.
+fn without_ids<S>(stream: S) -> impl Stream<Item = ServerSseMessage> + Send + Sync + 'static
+where
+    S: Stream<Item = ServerSseMessage> + Send + Sync + 'static,
+{
+    stream.filter_map(|mut event| {
+        event.event_id = None;
+        event.retry = None;
+        std::future::ready(event.message.is_some().then_some(event))
+    })
 }
 
 /// The openings of sessions, in the database.

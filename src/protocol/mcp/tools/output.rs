@@ -6,12 +6,12 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::super::{
-    excerpt::{self, Bounds, Page, Piece, Pieces, ShownLinePattern},
-    reply::{self, NextCall, body_chars, is_failure},
+    excerpt::{self, Bounds, Hits, Page, Piece, Pieces, ShownLinePattern},
+    reply::{self, NextCall, body_chars},
 };
 use crate::{
     executor::{Error, ReadItem, ReadOptions},
-    job::{Job, JobRef, Offset, Stream},
+    job::{Job, JobRef, JobState, Offset, Stream},
     protocol::{caller::Caller, jsonrpc::error::Refusal},
     sys::clock,
 };
@@ -60,6 +60,12 @@ impl ReadOutput {
         }
     }
 
+    /// Whether the last line has no line end: a program that asks for input prints such a line.
+    fn ends_at_a_prompt(&self) -> bool {
+        let last = self.parts.last().and_then(|(_, bytes)| bytes.last());
+        last.is_some_and(|byte| *byte != b'\n')
+    }
+
     fn append(&mut self, item: ReadItem) {
         let chunk = match item {
             ReadItem::Gap(gap) => return self.dropped.push(gap.from..gap.to),
@@ -103,9 +109,9 @@ pub async fn report(
     if let Some(note) = note {
         status = format!("{status}; {note}");
     }
-    let next = next_call(job, true);
-    let left = body_chars(&status, &next, chars);
     let read = scan(caller, job, from, None).await?;
+    let next = next_call(job, read.ends_at_a_prompt());
+    let left = body_chars(&status, &next, chars);
     let bounds = Bounds {
         chars_max: left,
         ..Bounds::default()
@@ -120,15 +126,21 @@ pub async fn report(
 }
 
 /// What a model is likely to do next.
-fn next_call(job: &Job, is_cut: bool) -> NextCall {
+fn next_call(job: &Job, is_at_prompt: bool) -> NextCall {
     let number = job.number;
-    match (job.state.is_final(), is_failure(job)) {
-        (false, _) => NextCall::new("wait", json!({"jobs": [number], "from": job.output_bytes})),
-        (true, true) if is_cut && job.output_bytes > 0 => NextCall::new(
+    match job.state {
+        JobState::Running if is_at_prompt && job.spec.interactive => NextCall::new(
+            "send_input",
+            json!({"job": number, "text": "…", "enter": true}),
+        ),
+        JobState::Failed if job.output_bytes > 0 => NextCall::new(
             "search_output",
             json!({"job": number, "pattern": "(?i)error|fail|panic"}),
         ),
-        (true, _) => NextCall::new("read_output", json!({"job": number, "tail_lines": 100})),
+        state if state.is_final() => {
+            NextCall::new("read_output", json!({"job": number, "tail_lines": 100}))
+        }
+        _ => NextCall::new("wait", json!({"jobs": [number], "from": job.output_bytes})),
     }
 }
 
@@ -177,11 +189,11 @@ pub async fn grep(
     from: Offset,
     stream: Option<Stream>,
     chars: usize,
-) -> Result<String, Refusal> {
+) -> Result<Hits, Refusal> {
     let _turn = Turn::to_read(caller, job.output_bytes.saturating_sub(from)).await?;
     let read = scan(caller, job, from, stream).await?;
     let hits = in_turn(caller, read, move |pieces| {
-        excerpt::grep(pieces, &pattern, chars).text
+        excerpt::grep(pieces, &pattern, chars)
     });
     hits.await
 }

@@ -60,11 +60,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let answer = asked.await?;
     let rows: Vec<Vec<Value>> = serde_json::from_str(answer.rows.rows.get())
         .map_err(|error| Refusal::new(crate::protocol::ErrorKind::Internal, error.to_string()))?;
-    let next = NextCall::new("query_history", json!({"sql": sql, "max_rows": 20}));
-    let next = match sql.chars().count() {
-        0..=500 => next,
-        _ => NextCall::new("list_jobs", json!({"limit": 10})),
-    };
+    let next = next(&answer.rows.columns, &rows);
     let (body, shown) = table(
         &answer.rows.columns,
         &rows,
@@ -79,6 +75,18 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
         ),
     };
     Ok(Reply::text(reply::compose(&status, &body, &next, chars)))
+}
+
+/// The log of the first row's job, if the rows tell a job.
+fn next(columns: &[String], rows: &[Vec<Value>]) -> NextCall {
+    let at = columns
+        .iter()
+        .position(|name| name == "number" || name == "job");
+    let job = at.and_then(|at| rows.first()?.get(at)?.as_i64());
+    match job {
+        Some(job) => NextCall::new("read_output", json!({"job": job})),
+        None => NextCall::new("list_jobs", json!({"limit": 10})),
+    }
 }
 
 /// The rows that fit, fields separated by ` | `, and how many they are.

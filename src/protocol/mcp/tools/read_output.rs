@@ -61,7 +61,6 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let lines = params.number("tail_lines", 1, TAIL_LINES_MAX)?;
     let from = params.offset("from")?;
     let pattern = arguments::line_pattern(&params, "grep")?;
-    let grep = params.text("grep")?.unwrap_or_default();
     if lines.is_some() && from.is_some() {
         return Err(params.wrong("tail_lines", "either tail_lines or from, not both"));
     }
@@ -74,15 +73,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     }
     let text = match (pattern, lines, from) {
         (Some(pattern), ..) => {
-            matches(
-                &call,
-                &job,
-                (grep, pattern),
-                from.unwrap_or(0),
-                stream,
-                chars,
-            )
-            .await?
+            matches(&call, &job, pattern, from.unwrap_or(0), stream, chars).await?
         }
         (None, Some(lines), _) => last_lines(&call, &job, lines, stream, chars).await?,
         (None, None, Some(from)) => page(&call, &job, from, (stream, raw), chars).await?,
@@ -144,14 +135,24 @@ async fn last_lines(
 async fn matches(
     call: &ToolCall<'_>,
     job: &Job,
-    (text, pattern): (&str, ShownLinePattern),
+    pattern: ShownLinePattern,
     from: Offset,
     stream: Option<Stream>,
     chars: usize,
 ) -> Result<String, Refusal> {
-    let status = reply::status_line(job);
-    let next = NextCall::new("search_output", json!({"pattern": text, "job": job.number}));
-    let left = body_chars(&status, &next, chars);
-    let body = output::grep(call.caller, job, pattern, from, stream, left).await?;
-    Ok(reply::compose(&status, &body, &next, chars))
+    let longest = json!({"job": job.number, "from": job.output_bytes});
+    let longest = NextCall::new("read_output", longest);
+    let left = body_chars(&reply::status_line(job), &longest, chars).saturating_sub(40);
+    let found = output::grep(call.caller, job, pattern, from, stream, left).await?;
+    let next = match found.hits.first() {
+        Some(hit) => json!({"job": job.number, "from": hit.from}),
+        None => json!({"job": job.number, "tail_lines": 60}),
+    };
+    let lines = match found.found {
+        1 => "line matches",
+        _ => "lines match",
+    };
+    let status = format!("{}; {} {lines}", reply::status_line(job), found.found);
+    let next = NextCall::new("read_output", next);
+    Ok(reply::compose(&status, &found.text, &next, chars))
 }
