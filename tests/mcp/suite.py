@@ -17,11 +17,14 @@ SUITE = CLIENTS / "node_modules" / "@modelcontextprotocol" / "conformance" / "di
 # Each revision: how the suite is told, and how many checks pass at least; fewer means that it did not run.
 REVISIONS = {
     "2025-06-18": ("--spec-version", 56),
-    "2025-11-25": ("--requirements", 83),
+    "2025-11-25": ("--requirements", 81),
     "2026-07-28": ("--requirements", 197),
 }
 # Checks that may fail or be skipped, and why.
 EXPECTED = {
+    "server-sse-polling:server-sse-priming-event": "recommended only, and two agents in use hang or lose their session \
+over it: docs/design/mcp.md",
+    "server-sse-polling:server-sse-retry-field": "the same",
     "tasks-status-notifications:tasks-status-notifications": "skipped for every server: the suite does not \
 read the stream on which these optional notifications would come",
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     executor::{Executor, ListFilter},
-    job::JobRef,
+    job::{Job, JobRef},
     protocol::{
         ErrorKind,
         jsonrpc::{error::Refusal, params::job_ref},
@@ -49,8 +49,28 @@ pub async fn several(
     Ok(jobs)
 }
 
+/// The id of the task that a job is: the number, which people use, and the UUID, which is never used again.
+pub fn task_id(job: &Job) -> String {
+    format!("{}-{}", job.number, job.id)
+}
+
+/// The job of a task's id; its number or its UUID alone will do.
+pub fn of_task_id(text: &str) -> Option<JobRef> {
+    if let Some(job) = JobRef::parse(text) {
+        return Some(job);
+    }
+    let (number, id) = text.split_once('-')?;
+    match (JobRef::parse(number)?, JobRef::parse(id)?) {
+        (JobRef::Number(_), JobRef::Id(id)) => Some(JobRef::Id(id)),
+        _ => None,
+    }
+}
+
 async fn resolve(executor: &Executor, key: &str, value: &Value) -> Result<JobRef, Refusal> {
     if let Some(job) = job_ref(value) {
+        return Ok(job);
+    }
+    if let Some(job) = value.as_str().and_then(of_task_id) {
         return Ok(job);
     }
     let name = value.as_str().filter(|name| !name.is_empty());
@@ -73,4 +93,21 @@ fn unknown(key: &str, name: &str) -> Refusal {
         _ => format!("{key}: no job is called {name:?}; list_jobs shows the jobs there are"),
     };
     Refusal::new(ErrorKind::NotFound, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tasks_id_is_its_jobs_number_and_uuid() {
+        let id = "01a22b3e-870a-715f-85ff-eb93f9f9e093";
+        let job = JobRef::parse(id);
+        assert_eq!(of_task_id(&format!("42-{id}")), job);
+        assert_eq!(of_task_id(id), job);
+        assert_eq!(of_task_id("42"), Some(JobRef::Number(42)));
+        for wrong in ["", "-", "42-", "42-43", "x-01a22b3e", "42-01a22b3e-870a"] {
+            assert_eq!(of_task_id(wrong), None, "{wrong:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-use super::{client::ASK_USER_LABEL, errors::data, reply, tools::output};
+use super::{client::ASK_USER_LABEL, errors::data, jobs, reply, tools::output};
 use crate::{
     executor::{Action, Executor},
     job::{Input, Job, JobRef, JobState, Micros},
@@ -44,7 +44,7 @@ pub fn of(job: &Job) -> Task {
         .finished_at
         .or(job.started_at)
         .unwrap_or(job.submitted_at);
-    let id = job.id.to_string();
+    let id = jobs::task_id(job);
     Task::new(
         id,
         status,
@@ -124,7 +124,7 @@ fn answer(response: &Value) -> Option<String> {
 
 async fn find(caller: &Caller, id: &str) -> Result<Job, ErrorData> {
     let unknown = || ErrorData::invalid_params(format!("there is no task {id:?}"), None);
-    let job = JobRef::parse(id).ok_or_else(unknown)?;
+    let job = jobs::of_task_id(id).ok_or_else(unknown)?;
     let executor: &Executor = &caller.server.executor;
     executor
         .get(job, Default::default())
