@@ -71,8 +71,4 @@ SCENARIO = Scenario(
     drive=drive,
     prepare=prepare,
     server_options=("--log-level", "info,rmcp=debug"),
-    # Over HTTP both go on waiting on the connection that is gone: opencode for 60 s, Gemini CLI for
-    # ten minutes.
-    without=("gemini-http",),
-    slow=("opencode-http",),
 )
