@@ -54,10 +54,8 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     };
     let status = format!("{}; {status}", reply::status_line(&job));
     let next = NextCall::new("read_output", json!({"job": job.number, "tail_lines": 60}));
-    Ok(Reply::Text {
-        text: reply::compose(&status, &body, &next, reply::CHARS_DEFAULT),
-        is_error: !(intact && all),
-    })
+    let text = reply::compose(&status, &body, &next, reply::CHARS_DEFAULT);
+    Ok(Reply::text(text))
 }
 
 /// One line per claim, the digest, and whether all claims hold.
