@@ -182,7 +182,10 @@ impl Supervisor {
         let shim = spawn::new_id();
         let id = shim.clone();
         let vital = ctx.vital.clone();
+        // A stop waits until a shim that was not ready is gone.
+        let begun = ctx.tasks.token();
         vital.spawn("starting a shim", async move {
+            let _begun = begun;
             match spawn::spawn(&ctx, &shim).await {
                 Ok(reached) => shim_handle::start(ctx, registry, events, shim, reached, None),
                 Err(_) if ctx.stopping.is_cancelled() => spawn::remove_failed(&ctx, &shim).await,
@@ -191,7 +194,8 @@ impl Supervisor {
                     spawn::remove_failed(&ctx, &shim).await;
                     // The scheduler starts no other shim in its place before it receives `Dead`.
                     #[allow(clippy::disallowed_methods)]
-                    tokio::time::sleep(START_AGAIN_AFTER).await;
+                    let pause = tokio::time::sleep(START_AGAIN_AFTER);
+                    ctx.stopping.run_until_cancelled(pause).await;
                     let attempt = None;
                     let _ = events.send(ShimEvent::Dead { shim, attempt });
                 }

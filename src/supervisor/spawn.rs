@@ -39,9 +39,15 @@ pub fn starting_max(open_files_max: Option<u64>) -> usize {
 
 /// Starts a shim from our own binary and waits until it answers. Waits for a connection slot first.
 pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<ProbeOutcome> {
-    let permit = ctx.budget.take().await;
+    let stopped = || io::Error::from(io::ErrorKind::Interrupted);
+    let permit = ctx.stopping.run_until_cancelled(ctx.budget.take()).await;
+    let permit = permit.ok_or_else(stopped)?;
+    let starting = ctx
+        .stopping
+        .run_until_cancelled(ctx.starting.acquire())
+        .await;
     // Never closed.
-    let _permit = ctx.starting.acquire().await.map_err(io::Error::other)?;
+    let _starting = starting.ok_or_else(stopped)?.map_err(io::Error::other)?;
     let mut child = start(ctx, shim)?;
     let ready = tokio::time::timeout(READY_WITHIN, ready(ctx, shim, &mut child, permit));
     tokio::select! {
@@ -49,8 +55,8 @@ pub async fn spawn(ctx: &Context, shim: &str) -> io::Result<ProbeOutcome> {
         reached = ready => reached.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?,
         () = ctx.stopping.cancelled() => {
             // It holds nothing, and the server can no longer tell it to leave.
-            child.start_kill()?;
-            Err(io::ErrorKind::Interrupted.into())
+            child.kill().await?;
+            Err(stopped())
         }
     }
 }

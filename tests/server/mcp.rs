@@ -56,8 +56,8 @@ impl Agent {
             let text = line.strip_prefix("data:").unwrap_or(line);
             serde_json::from_str(text.trim()).ok()
         });
-        let messages = data.filter(|value: &Value| value.is_object());
-        (answer.status, messages.last().unwrap_or(Value::Null))
+        let mut messages = data.filter(|value: &Value| value.is_object());
+        (answer.status, messages.next_back().unwrap_or(Value::Null))
     }
 
     /// Ends the session.
