@@ -7,14 +7,16 @@ use futures_util::FutureExt;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CancelTaskParams, CreateTaskResult,
-        GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult, Implementation,
-        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-        PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
-        ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
+        CallToolRequestParams, CallToolResponse, CancelTaskParams, CreateTaskResult, CustomRequest,
+        CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, GetTaskParams,
+        GetTaskResult, Implementation, ListPromptsResult, ListResourceTemplatesResult,
+        ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+        ReadResourceResponse, ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
     },
     service::RequestContext,
 };
+
+use serde_json::{Value, json};
 
 use super::{
     client::McpClient,
@@ -28,6 +30,16 @@ use super::{
     },
 };
 use crate::protocol::{ErrorKind, ServerState, caller::Caller, jsonrpc::error::Refusal};
+
+/// Methods whose requests reach the handler as unknown ones if their params have the wrong types.
+const KNOWN_METHODS: [&str; 6] = [
+    "prompts/get",
+    "resources/read",
+    "tasks/cancel",
+    "tasks/get",
+    "tasks/update",
+    "tools/call",
+];
 
 /// Answers the requests of one session; of one request where the client has no session.
 #[derive(Debug)]
@@ -51,12 +63,21 @@ impl McpHandler {
     }
 
     async fn call(&self, tool: &ToolRow, call: ToolCall<'_>) -> CallToolResponse {
+        let jobs = call
+            .arguments
+            .get("job")
+            .or_else(|| call.arguments.get("jobs"));
+        let job = match jobs {
+            Some(Value::Array(jobs)) => jobs.first().cloned(),
+            job => job.cloned(),
+        };
         let reply = AssertUnwindSafe((tool.execute)(call)).catch_unwind().await;
         let reply = reply.unwrap_or_else(|_| {
             let message = "this call failed in the server (a bug; its log says more)";
             Err(Refusal::new(ErrorKind::Internal, message))
         });
-        let reply = reply.unwrap_or_else(|refusal| Reply::refused(&refusal, &next(tool, &refusal)));
+        let reply =
+            reply.unwrap_or_else(|refusal| Reply::refused(&refusal, &next(job.as_ref(), &refusal)));
         match reply {
             Reply::Text { text, is_error } => reply::result(text, is_error).into(),
             Reply::Task(job) => CallToolResponse::Task(CreateTaskResult::new(tasks::of(&job))),
@@ -64,11 +85,14 @@ impl McpHandler {
     }
 }
 
-/// A call that works, after one that was refused.
-fn next(tool: &ToolRow, refusal: &Refusal) -> NextCall {
-    match refusal.kind {
-        ErrorKind::NotFound => NextCall::new("list_jobs", serde_json::json!({"limit": 10})),
-        _ => tool.example_call(),
+/// A call that works and changes nothing, after one that was refused: about the same job if there is one.
+fn next(job: Option<&Value>, refusal: &Refusal) -> NextCall {
+    let short = |job: &&Value| job.is_number() || job.as_str().is_some_and(|name| name.len() <= 64);
+    match job.filter(short) {
+        Some(job) if refusal.kind != ErrorKind::NotFound => {
+            NextCall::new("read_output", json!({"job": job, "tail_lines": 40}))
+        }
+        _ => NextCall::new("list_jobs", json!({"limit": 10})),
     }
 }
 
@@ -189,5 +213,19 @@ impl ServerHandler for McpHandler {
     ) -> Result<GetPromptResponse, ErrorData> {
         let result = prompts::get(&request.name, request.arguments.unwrap_or_default())?;
         Ok(GetPromptResponse::Complete(result))
+    }
+
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let method = request.method.as_str();
+        if KNOWN_METHODS.contains(&method) {
+            let message = format!("the params of {method} are missing or have the wrong types");
+            return Err(ErrorData::invalid_params(message, None));
+        }
+        let message = reply::shortened(method);
+        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None))
     }
 }

@@ -6,6 +6,7 @@ use rmcp::model::{CallToolResult, ContentBlock};
 use serde_json::Value;
 
 use crate::{
+    escape,
     job::{Exit, Job, JobState, Micros, signal},
     protocol::jsonrpc::error::Refusal,
     sys::clock,
@@ -16,7 +17,7 @@ pub const CHARS_MAX: usize = 9_500;
 /// Length of a result if the call does not name one, characters.
 pub const CHARS_DEFAULT: usize = 8_000;
 /// Shortest length that a call may name, characters.
-pub const CHARS_MIN: usize = 200;
+pub const CHARS_MIN: usize = 500;
 
 /// What a tool answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,22 +47,50 @@ impl NextCall {
     }
 }
 
-/// Joins the parts of a text; the body is cut at the end if all would be longer than `chars_max`.
+/// Ends a body that had to be cut.
+const CUT: &str = "[… cut: there was no room]";
+
+/// Joins the parts of a text; the body is cut at the end, and says so, if all would be longer than
+/// `chars_max`.
 pub fn compose(status: &str, body: &str, next: &NextCall, chars_max: usize) -> String {
     let next = format!("next: {} {}", next.tool, next.arguments);
     let body = body.trim_end_matches('\n');
-    let frame = status.chars().count() + next.chars().count() + 2;
-    let left = chars_max.saturating_sub(frame + 1);
+    let frame = status.chars().count() + next.chars().count() + 3;
+    let left = chars_max.saturating_sub(frame);
     let mut text = status.to_owned();
     text.push('\n');
-    if !body.is_empty() && left > 0 {
-        match body.char_indices().nth(left) {
-            None => text.push_str(body),
-            Some((end, _)) => text.push_str(&body[..end]),
-        }
+    let is_whole = body.chars().nth(left).is_none();
+    if is_whole {
+        text.push_str(body);
+    } else {
+        let kept = left.saturating_sub(CUT.chars().count() + 1);
+        text.extend(body.chars().take(kept));
+        text.push('\n');
+        text.push_str(CUT);
+    }
+    if !body.is_empty() {
         text.push('\n');
     }
     text.push_str(&next);
+    text
+}
+
+/// As many of these lines as fit, and how many do not.
+pub fn fitting_lines(lines: &[String], chars_max: usize) -> String {
+    const MORE_CHARS: usize = 40;
+    let mut left = chars_max;
+    let mut text = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        let chars = line.chars().count() + 1;
+        let reserve = if at + 1 < lines.len() { MORE_CHARS } else { 0 };
+        if chars + reserve > left {
+            let _ = writeln!(text, "[… {} more not shown]", lines.len() - at);
+            break;
+        }
+        left -= chars;
+        text.push_str(line);
+        text.push('\n');
+    }
     text
 }
 
@@ -74,7 +103,7 @@ pub fn body_chars(status: &str, next: &NextCall, chars_max: usize) -> usize {
 /// The status line: state, exit code, time, bytes, and the job's names.
 pub fn status_line(job: &Job) -> String {
     let mut line = format!("job {} {}", job.number, outcome(job));
-    if let Some(name) = &job.spec.name {
+    if let Some(name) = name(job) {
         let _ = write!(line, " ({name})");
     }
     if let Some(length) = length(job) {
@@ -93,6 +122,16 @@ pub fn status_line(job: &Job) -> String {
         let _ = write!(line, ", {} leftover processes ended", job.leaked);
     }
     line
+}
+
+/// The job's name, short and without what a terminal or a reader of lines would act on.
+pub fn name(job: &Job) -> Option<String> {
+    const NAME_CHARS_MAX: usize = 60;
+    let name = escape::visible(job.spec.name.as_ref()?);
+    Some(match name.char_indices().nth(NAME_CHARS_MAX) {
+        None => name,
+        Some((end, _)) => format!("{}…", &name[..end]),
+    })
 }
 
 /// The state in words, with the exit code or signal.
@@ -200,10 +239,20 @@ mod tests {
         let next = NextCall::new("wait", json!({"jobs": [7]}));
         let text = compose("job 7 running", &"x\n".repeat(500), &next, 300);
         assert!(text.starts_with("job 7 running\nx\nx\n"), "{text}");
+        assert!(text.contains(CUT), "{text}");
         assert!(text.ends_with("\nnext: wait {\"jobs\":[7]}"), "{text}");
         assert!(text.chars().count() <= 300);
         let text = compose("done", "", &next, 300);
         assert_eq!(text, "done\nnext: wait {\"jobs\":[7]}");
+    }
+
+    #[test]
+    fn lines_that_do_not_fit_are_counted() {
+        let lines: Vec<String> = (0..10).map(|n| format!("line {n}")).collect();
+        assert_eq!(fitting_lines(&lines, 1_000).lines().count(), 10);
+        let some = fitting_lines(&lines, 62);
+        assert!(some.ends_with("line 2\n[… 7 more not shown]\n"), "{some}");
+        assert!(some.chars().count() <= 62);
     }
 
     #[test]

@@ -10,7 +10,11 @@ use rmcp::{
 };
 use serde_json::json;
 
-use super::{errors::data, reply, tools::output};
+use super::{
+    errors::data,
+    reply,
+    tools::output::{self, Report},
+};
 use crate::{
     escape,
     executor::ListFilter,
@@ -99,7 +103,15 @@ pub async fn read(
         let text = escape::visible_json(&to_json(&job));
         return Ok(contents(uri, "application/json", text));
     }
-    let text = output::report(caller, &job, None, 0, reply::CHARS_MAX).await;
+    let text = output::report(
+        caller,
+        &job,
+        Report {
+            chars: reply::CHARS_MAX,
+            ..Report::default()
+        },
+    )
+    .await;
     Ok(contents(uri, "text/plain", text.map_err(data)?))
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::Mutex,
 };
 
@@ -13,6 +14,8 @@ use crate::{job::JobNumber, sys::lock};
 
 /// Most answers that are made at the same time: each holds megabytes of output.
 const SCANS_MAX: usize = 4;
+/// Locks among which the runs that may be the same are distributed.
+const START_LOCKS: usize = 64;
 /// Most empty waits that are remembered, the newest.
 const EMPTY_WAITS_MAX: usize = 1024;
 
@@ -20,6 +23,7 @@ const EMPTY_WAITS_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct McpShared {
     scans: Semaphore,
+    starts: [tokio::sync::Mutex<()>; START_LOCKS],
     /// Calls that wait to tell their client of a job, and when that client has left.
     awaited: Mutex<BTreeMap<u64, (JobNumber, CancellationToken)>>,
     empty_waits: Mutex<EmptyWaits>,
@@ -43,6 +47,7 @@ impl Default for McpShared {
     fn default() -> Self {
         Self {
             scans: Semaphore::new(SCANS_MAX),
+            starts: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             awaited: Mutex::default(),
             empty_waits: Mutex::default(),
         }
@@ -53,6 +58,14 @@ impl McpShared {
     /// Waits for the permit to hold the part of an output from which an answer is made.
     pub async fn scan_permit(&self) -> Option<SemaphorePermit<'_>> {
         self.scans.acquire().await.ok()
+    }
+
+    /// Waits until no other run of this name is about to start, so that the second one sees the first.
+    pub async fn turn_to_start(&self, run: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        run.hash(&mut hasher);
+        let at = hasher.finish() as usize % START_LOCKS;
+        self.starts[at].lock().await
     }
 
     /// Records that a call waits to tell its client of this job; `left` is cancelled when the client has

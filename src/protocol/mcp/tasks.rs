@@ -13,7 +13,12 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-use super::{client::ASK_USER_LABEL, errors::data, jobs, reply, tools::output};
+use super::{
+    client::ASK_USER_LABEL,
+    errors::data,
+    jobs, reply,
+    tools::output::{self, Report},
+};
 use crate::{
     executor::{Action, Executor},
     job::{Input, Job, JobRef, JobState, Micros},
@@ -141,7 +146,15 @@ async fn result(
     job: &Job,
     context: &RequestContext<RoleServer>,
 ) -> Result<JsonObject, ErrorData> {
-    let text = output::report(caller, job, None, 0, reply::CHARS_DEFAULT).await;
+    let text = output::report(
+        caller,
+        job,
+        Report {
+            chars: reply::CHARS_DEFAULT,
+            ..Report::default()
+        },
+    )
+    .await;
     let _ = context;
     let result = reply::result(text.map_err(data)?, reply::is_failure(job));
     match serde_json::to_value(result) {
@@ -155,8 +168,10 @@ async fn result(
 async fn question(
     caller: &Caller,
     job: &Job,
-    _: &RequestContext<RoleServer>,
+    context: &RequestContext<RoleServer>,
 ) -> Option<InputRequests> {
+    let declared = context.client_capabilities()?;
+    declared.elicitation.as_ref()?;
     if job.state != JobState::Running || !job.spec.labels.contains_key(ASK_USER_LABEL) {
         return None;
     }

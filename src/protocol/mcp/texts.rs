@@ -32,12 +32,12 @@ questions such as \"which builds failed last week\" in SQL.
 stored.
 - A job is named by its number, its id, its task id, its name (the newest with that name), or \"last\".
 States: queued, running, paused, then succeeded, failed or cancelled. failed has a reason: exit_code, \
-signal, timeout, spawn, output_limit, lost (how it ended cannot be known).";
+signal, timeout, stalled, spawn, dependency, output_limit, lost (how it ended cannot be known).";
 
 pub const run: &str = "Run a shell command in the background as a durable job: builds, tests, dev servers, \
 scripts, long trainings, other agents. Waits wait_s seconds (default 10) for its end and returns exit code, \
 diagnostics and output; if it takes longer, returns the job and the next call, and the command keeps \
-running, whatever happens to this call. Give command (run by /bin/sh -c in a terminal-like shell) or argv. \
+running, whatever happens to this call. Give command (a shell line, run by /bin/sh -c without a terminal) or argv. \
 until: return early when the output matches this regex, for example \"listening on\". stdin stays open for \
 send_input unless interactive is false or stdin is given. If a reply was lost, do not run again: use wait \
 or list_jobs.";
@@ -52,8 +52,8 @@ pub const control: &str = "Pause, resume, cancel, kill or signal a running comma
 started. cancel is SIGTERM, then SIGKILL after the job's grace; kill is SIGKILL at once. Stops a dev server \
 or a stuck build or test.";
 pub const send_input: &str = "Type into the stdin of a running command (answer a prompt, drive a REPL), then \
-wait for what it prints: until a regex matches, or it is quiet, or wait_s is over. enter adds a newline; \
-eof closes stdin.";
+wait for what it prints: until a regex matches, or it is quiet, or wait_s is over. enter (default) adds a newline \
+unless the text ends with one; enter: true adds one in any case; eof closes stdin.";
 pub const list_jobs: &str = "List jobs, newest first: number, state, exit code, time, command. Use it after a \
 lost reply or a restart to find what still runs in the background.";
 pub const search_output: &str = "Search the logs of one job or of all history for a regex, like grep; returns \

@@ -29,11 +29,6 @@ pub fn schema() -> Value {
     )
 }
 
-/// A call that works.
-pub fn example() -> Value {
-    json!({"job": "last", "action": "cancel"})
-}
-
 /// Executes the tool.
 pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;

@@ -46,11 +46,6 @@ pub fn schema() -> Value {
     )
 }
 
-/// A call that works.
-pub fn example() -> Value {
-    json!({"state": ["running", "queued"], "limit": 10})
-}
-
 /// Executes the tool.
 pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;
@@ -74,7 +69,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
             let newest = page.jobs.first().map_or(0, |job| job.number);
             NextCall::new("read_output", json!({"job": newest}))
         }
-        None => NextCall::new("run", super::run::example()),
+        None => NextCall::new("list_jobs", json!({"limit": 10})),
     };
     let longest_next = next_of(page.jobs.last(), true);
     let mut left = body_chars("1000 jobs, newest first; more follow", &longest_next, chars);
@@ -82,10 +77,12 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let mut shown = 0;
     for job in &page.jobs {
         let line = line(job);
-        let Some(rest) = left.checked_sub(line.chars().count() + 1) else {
+        let chars = line.chars().count() + 1;
+        // One at least, so that the next page begins after it.
+        if chars > left && shown > 0 {
             break;
-        };
-        left = rest;
+        }
+        left = left.saturating_sub(chars);
         body.push_str(&line);
         body.push('\n');
         shown += 1;
@@ -102,7 +99,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
 
 /// A job in one line: how it stands, when it was submitted, and what it runs.
 fn line(job: &Job) -> String {
-    let name = job.spec.name.as_deref().map(|name| format!(" [{name}]"));
+    let name = reply::name(job).map(|name| format!(" [{name}]"));
     format!(
         "{}{} {}, submitted {} ago, {} bytes: {}",
         job.number,

@@ -21,6 +21,8 @@ use crate::{
 const SCAN_BYTES_MAX: u64 = 4 << 20;
 /// How much of that is the head, bytes.
 const SCAN_HEAD_BYTES: u64 = 1 << 20;
+/// Ends the status line of a job whose last line has no line end.
+const PROMPT: &str = "it may wait for input: its last line has no line end";
 /// Output from which an answer is made at once, without a turn, bytes.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// How long a read waits for bytes that exist.
@@ -95,32 +97,53 @@ impl ReadOutput {
     }
 }
 
-/// The text of a result about a job: its status, an excerpt of its output from an offset on, and what to
-/// call next. `note` ends the status line.
-pub async fn report(
-    caller: &Caller,
-    job: &Job,
-    note: Option<&str>,
-    from: Offset,
-    chars: usize,
-) -> Result<String, Refusal> {
+/// What a result about a job says besides its status and its output.
+#[derive(Debug, Default)]
+pub struct Report<'a> {
+    /// Ends the status line.
+    pub note: Option<&'a str>,
+    /// Lines after it.
+    pub beside: &'a str,
+    /// The offset from which the output is shown.
+    pub from: Offset,
+    /// The next call, if it is not the usual one.
+    pub next: Option<NextCall>,
+    /// Most characters of the text.
+    pub chars: usize,
+}
+
+/// The text of a result about a job: its status, an excerpt of its output, and what to call next.
+pub async fn report(caller: &Caller, job: &Job, report: Report<'_>) -> Result<String, Refusal> {
+    let Report {
+        note,
+        beside,
+        from,
+        next,
+        chars,
+    } = report;
     let _turn = Turn::to_read(caller, job.output_bytes.saturating_sub(from)).await?;
-    let mut status = reply::status_line(job);
-    if let Some(note) = note {
-        status = format!("{status}; {note}");
-    }
     let read = scan(caller, job, from, None).await?;
-    let next = next_call(job, read.ends_at_a_prompt());
-    let left = body_chars(&status, &next, chars);
+    let is_at_prompt = job.state == JobState::Running && read.ends_at_a_prompt();
+    let mut status = reply::status_line(job);
+    let prompt = (is_at_prompt && job.spec.interactive).then_some(PROMPT);
+    for note in note.into_iter().chain(prompt) {
+        status.push_str("; ");
+        status.push_str(note);
+    }
+    let next = next.unwrap_or_else(|| next_call(job, is_at_prompt));
+    let label = match from {
+        0 => String::new(),
+        from => format!("output from byte {from}:\n"),
+    };
+    let beside_chars = beside.chars().count() + label.chars().count();
     let bounds = Bounds {
-        chars_max: left,
+        chars_max: body_chars(&status, &next, chars).saturating_sub(beside_chars),
         ..Bounds::default()
     };
     let excerpt = in_turn(caller, read, move |pieces| excerpt::excerpt(pieces, bounds));
-    let (body, end) = (excerpt.await?, job.output_bytes);
-    let body = match (body.is_empty(), from == 0 || end == from) {
-        (false, true) | (true, _) => body,
-        (false, false) => format!("output from byte {from}:\n{body}"),
+    let body = match excerpt.await? {
+        empty if empty.is_empty() => beside.to_owned(),
+        excerpt => format!("{beside}{label}{excerpt}"),
     };
     Ok(reply::compose(&status, &body, &next, chars))
 }
@@ -137,6 +160,9 @@ fn next_call(job: &Job, is_at_prompt: bool) -> NextCall {
             "search_output",
             json!({"job": number, "pattern": "(?i)error|fail|panic"}),
         ),
+        state if state.is_final() && job.output_bytes == 0 => {
+            NextCall::new("list_jobs", json!({"limit": 5}))
+        }
         state if state.is_final() => {
             NextCall::new("read_output", json!({"job": number, "tail_lines": 100}))
         }
@@ -173,7 +199,7 @@ pub async fn last_lines(
 ) -> Result<String, Refusal> {
     let _turn = Turn::to_read(caller, job.output_bytes.min(PAGE_BYTES_MAX)).await?;
     let from = job.output_bytes.saturating_sub(PAGE_BYTES_MAX);
-    let mut part = ReadOutput::new(job, from);
+    let mut part = ReadOutput::new(job, 0);
     read(caller, job, (from, job.output_bytes), stream, &mut part).await?;
     let last = in_turn(caller, part, move |pieces| {
         excerpt::last_lines(pieces, lines, chars).text

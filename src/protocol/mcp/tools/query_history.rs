@@ -32,12 +32,6 @@ pub fn schema() -> Value {
     )
 }
 
-/// A call that works.
-pub fn example() -> Value {
-    json!({"sql": "SELECT number, name, shell, exit_code, finished_at FROM history_jobs \
-                   WHERE state = 'failed' AND finished_at > ago('7 days') ORDER BY number DESC LIMIT 20"})
-}
-
 /// Executes the tool.
 pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;

@@ -10,7 +10,7 @@ use super::{
     },
     arguments,
     call::{ToolCall, job_schema, object},
-    output,
+    output::{self, Report},
 };
 use crate::{
     job::{Job, Offset, Stream},
@@ -38,16 +38,11 @@ pub fn schema() -> Value {
             "from": {"type": "integer", "description": "byte offset"},
             "tail_lines": {"type": "integer"},
             "grep": {"type": "string", "description": "regex"},
-            "stream": {"enum": ["stdout", "stderr", "pty"]},
+            "stream": {"enum": ["stdout", "stderr"]},
             "raw": {"type": "boolean"},
             "max_chars": {"type": "integer"},
         }),
     )
-}
-
-/// A call that works.
-pub fn example() -> Value {
-    json!({"job": "last", "tail_lines": 50})
 }
 
 /// Executes the tool.
@@ -80,7 +75,17 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
         (None, None, None) if raw || stream.is_some() => {
             page(&call, &job, 0, (stream, raw), chars).await?
         }
-        (None, None, None) => output::report(call.caller, &job, None, 0, chars).await?,
+        (None, None, None) => {
+            output::report(
+                call.caller,
+                &job,
+                Report {
+                    chars,
+                    ..Report::default()
+                },
+            )
+            .await?
+        }
     };
     Ok(Reply::text(text))
 }
@@ -94,7 +99,7 @@ async fn page(
     chars: usize,
 ) -> Result<String, Refusal> {
     let status = reply::status_line(job);
-    let next = next_page(job, job.output_bytes);
+    let next = next_page(call, job, job.output_bytes);
     let left = body_chars(&status, &next, chars).saturating_sub(60);
     let page = output::page(call.caller, job, from, stream, raw, left).await?;
     let range = format!("bytes {from}-{} of {}", page.next_offset, job.output_bytes);
@@ -102,15 +107,21 @@ async fn page(
     Ok(reply::compose(
         &status,
         &page.text,
-        &next_page(job, page.next_offset),
+        &next_page(call, job, page.next_offset),
         chars,
     ))
 }
 
-/// The call that reads on, or waits for more.
-fn next_page(job: &Job, next: Offset) -> NextCall {
+/// The call that reads on, with the other arguments of this one, or waits for more.
+fn next_page(call: &ToolCall<'_>, job: &Job, next: Offset) -> NextCall {
     match (next < job.output_bytes, job.state.is_final()) {
-        (true, _) => NextCall::new("read_output", json!({"job": job.number, "from": next})),
+        (true, _) => {
+            let mut arguments = call.arguments.clone();
+            arguments.remove("tail_lines");
+            arguments.insert("job".to_owned(), job.number.into());
+            arguments.insert("from".to_owned(), next.into());
+            NextCall::new("read_output", Value::Object(arguments))
+        }
         (false, true) => NextCall::new("list_jobs", json!({"limit": 10})),
         (false, false) => NextCall::new("wait", json!({"jobs": [job.number], "from": next})),
     }
@@ -124,7 +135,7 @@ async fn last_lines(
     chars: usize,
 ) -> Result<String, Refusal> {
     let status = reply::status_line(job);
-    let next = next_page(job, job.output_bytes);
+    let next = next_page(call, job, job.output_bytes);
     let left = body_chars(&status, &next, chars);
     let lines = usize::try_from(lines).unwrap_or(usize::MAX);
     let body = output::last_lines(call.caller, job, lines, stream, left).await?;

@@ -9,10 +9,11 @@ use super::{
     super::{
         client::{ASK_USER_LABEL, CLIENT_LABEL, SESSION_LABEL, bounded},
         reply::{self, NextCall, Reply, is_failure},
+        shared::Awaited,
     },
     arguments,
     call::{ToolCall, object},
-    output,
+    output::{self, Report},
     waiting::{self, Ending},
 };
 use crate::{
@@ -54,28 +55,25 @@ pub fn schema() -> Value {
             "argv": {"type": "array", "items": {"type": "string"}, "description": "instead of command"},
             "cwd": {"type": "string", "description": "absolute directory"},
             "env": {"type": "object", "additionalProperties": {"type": "string"}},
-            "wait_s": {"type": "number", "description": "0-240, default 10"},
+            "wait_s": {"type": "number", "description": "up to 50, or 240 with a progress token; default 10"},
             "until": {"type": "string", "description": "return when the output matches this regex"},
             "timeout_s": {"type": "number", "description": "the command is ended after this run time"},
             "stdin": {"type": "string", "description": "written to stdin, which is then closed"},
             "interactive": {"type": "boolean", "description": "false: stdin is /dev/null"},
             "name": {"type": "string"},
             "queue": {"type": "string"},
-            "max_chars": {"type": "integer", "description": "length of the answer, 200-9500"},
+            "max_chars": {"type": "integer", "description": "length of the answer, 500-9500"},
             "idempotency_key": {"type": "string", "description": "the same key never runs twice"},
             "ask_user": {"type": "boolean", "description": "a task asks the user when the command waits for input"},
         }),
     )
 }
 
-/// A call that works.
-pub fn example() -> Value {
-    json!({"command": "cargo test", "wait_s": 30})
-}
-
 /// What a call asks for besides its job.
 struct RunOptions {
     until: Until,
+    /// `until` as it was given.
+    condition: Option<Value>,
     wait: std::time::Duration,
     chars: usize,
 }
@@ -92,13 +90,24 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
                 from: 0,
             },
         },
+        condition: params.get("until").cloned(),
         wait: arguments::wait(&call, &params, arguments::WAIT_DEFAULT)?,
         chars: arguments::max_chars(&params)?,
     };
     let new_job = new_job(&call, &params)?;
     let has_key = params.get("idempotency_key").is_some();
-    let (job, note) = start(&call, new_job, has_key).await?;
-    answer(&call, &job, asked, note).await
+    let (job, note, awaited) = {
+        let _turn = call
+            .caller
+            .server
+            .mcp
+            .turn_to_start(&same_run(&call, &new_job))
+            .await;
+        let (job, note) = start(&call, new_job, has_key).await.map_err(in_our_words)?;
+        let awaited = call.caller.server.mcp.await_reply(job.number, call.left());
+        (job, note, awaited)
+    };
+    answer(&call, &job, asked, note, awaited).await
 }
 
 /// The NewJob that the arguments mean.
@@ -167,6 +176,20 @@ fn environment(
     Ok(env)
 }
 
+/// Names runs of which the second has to see the first: those of one command by one client.
+fn same_run(call: &ToolCall<'_>, new_job: &Map<String, Value>) -> String {
+    let command = new_job.get("shell").or_else(|| new_job.get("argv"));
+    format!("{} {}", call.client.name, command.unwrap_or(&Value::Null))
+}
+
+/// The key of the command has another name here.
+fn in_our_words(mut refusal: Refusal) -> Refusal {
+    if let Some(rest) = refusal.message.strip_prefix("shell: ") {
+        refusal.message = format!("command: {rest}");
+    }
+    refusal
+}
+
 /// Stores the job, unless it is one that its client has lost sight of. The note says why nothing was
 /// started.
 async fn start(
@@ -209,11 +232,22 @@ async fn start_with_key(
     spec: JobSpec,
 ) -> Result<(Job, Option<&'static str>), Refusal> {
     const KNOWN: &str = "NOT started again: the idempotency key is known";
+    let own = call
+        .client
+        .session
+        .as_ref()
+        .filter(|_| call.client.sends_again);
+    // What a relay sends again is one call.
+    let known = |job: Job| {
+        let is_own = own.is_some() && job.spec.labels.get(SESSION_LABEL) == own;
+        (job, (!is_own).then_some(KNOWN))
+    };
     match submit::store(call.caller, spec.clone()).await {
-        Ok(Submitted { job, created }) => Ok((job, (!created).then_some(KNOWN))),
+        Ok(Submitted { job, created: true }) => Ok((job, None)),
+        Ok(Submitted { job, .. }) => Ok(known(job)),
         Err(refusal) if refusal.kind == ErrorKind::Conflict => {
             let job = call.caller.server.executor.run_with_key(&spec).await?;
-            Ok((job.ok_or(refusal)?, Some(KNOWN)))
+            Ok(known(job.ok_or(refusal)?))
         }
         Err(refusal) => Err(refusal),
     }
@@ -254,20 +288,24 @@ async fn answer(
     job: &Job,
     asked: RunOptions,
     note: Option<&'static str>,
+    awaited: Awaited<'_>,
 ) -> Result<Reply, Refusal> {
     let executor = &call.caller.server.executor;
     let number = JobRef::Number(job.number);
-    let ending = {
-        let _awaited = call.caller.server.mcp.await_reply(job.number, call.left());
-        waiting::wait(call, vec![number], asked.until, asked.wait).await?
-    };
+    let ending = waiting::wait(call, vec![number], asked.until, asked.wait).await?;
+    drop(awaited);
     let (job, ending_note, is_known) = match ending {
         Ending::Over(waited) => {
             let job = waited.jobs.into_iter().next();
             let job =
                 job.ok_or_else(|| Refusal::new(ErrorKind::NotFound, "the job was deleted"))?;
-            let matched = waited.met && !job.state.is_final();
-            (job, matched.then_some("the output matches"), true)
+            let note = match (waited.met, &asked.condition) {
+                _ if job.state.is_final() => None,
+                (true, _) => Some("the output matches"),
+                (false, Some(_)) => Some("the output does not match yet"),
+                (false, None) => None,
+            };
+            (job, note, true)
         }
         // Nobody reads this answer: the next call of the same command is told about the job.
         Ending::Unwanted => (executor.get(number, Default::default()).await?, None, false),
@@ -279,11 +317,29 @@ async fn answer(
     if is_known && !job.state.is_final() && !call.left().is_cancelled() {
         executor.set_mcp_answered(job.number).await?;
     }
-    if call.takes_tasks && !job.state.is_final() && ending_note.is_none() {
+    let is_met = ending_note == Some("the output matches");
+    if call.takes_tasks && !job.state.is_final() && !is_met {
         return Ok(Reply::Task(Box::new(job)));
     }
-    let note = note.or(ending_note);
-    let text = output::report(call.caller, &job, note, 0, asked.chars).await?;
+    let condition = asked.condition.filter(|_| !job.state.is_final() && !is_met);
+    let next = condition.map(|condition| {
+        let until = match condition {
+            Value::String(pattern) => json!({"pattern": pattern}),
+            other => other,
+        };
+        let from = job.output_bytes;
+        NextCall::new(
+            "wait",
+            json!({"jobs": [job.number], "from": from, "until": until}),
+        )
+    });
+    let report = Report {
+        note: note.or(ending_note),
+        next,
+        chars: asked.chars,
+        ..Report::default()
+    };
+    let text = output::report(call.caller, &job, report).await?;
     Ok(Reply::Text {
         text,
         is_error: is_failure(&job),

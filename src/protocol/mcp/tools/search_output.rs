@@ -58,11 +58,6 @@ pub fn schema() -> Value {
     )
 }
 
-/// A call that works.
-pub fn example() -> Value {
-    json!({"pattern": "error|FAILED", "job": "last"})
-}
-
 /// Executes the tool.
 pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let params = arguments::known(&call, &KEYS)?;

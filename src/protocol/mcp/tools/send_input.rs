@@ -11,7 +11,7 @@ use super::{
     },
     arguments,
     call::{ToolCall, job_schema, object},
-    output,
+    output::{self, Report},
     waiting::{self, Ending},
 };
 use crate::{
@@ -42,18 +42,13 @@ pub fn schema() -> Value {
         json!({
             "job": job_schema(),
             "text": {"type": "string"},
-            "enter": {"type": "boolean", "description": "add a newline, default true"},
+            "enter": {"type": "boolean", "description": "add a newline"},
             "eof": {"type": "boolean", "description": "close stdin after the text"},
             "until": {"type": "string", "description": "regex to wait for"},
             "wait_s": {"type": "number"},
             "max_chars": {"type": "integer"},
         }),
     )
-}
-
-/// A call that works.
-pub fn example() -> Value {
-    json!({"job": "last", "text": "yes", "enter": true})
 }
 
 /// Executes the tool.
@@ -81,7 +76,17 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
         Ending::Over(waited) => {
             let job = waited.jobs.into_iter().next().unwrap_or(job);
             let note = note(waited.met, is_pattern, &job, from);
-            let text = output::report(call.caller, &job, Some(note), from, chars).await?;
+            let text = output::report(
+                call.caller,
+                &job,
+                Report {
+                    note: Some(note),
+                    from,
+                    chars,
+                    ..Report::default()
+                },
+            )
+            .await?;
             Ok(Reply::text(text))
         }
         Ending::Unwanted => Ok(Reply::text(reply::status_line(&job))),
@@ -113,9 +118,11 @@ fn input(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Input, Refusal> {
         None => return Err(params.wrong("text", "missing")),
         Some(text) => text,
     };
-    let enter = params.flag("enter")?.unwrap_or(!(eof && text.is_empty()));
+    // Without a word about it, a text that ends its line is not given a second end.
+    let ends_line = text.ends_with('\n') || (eof && text.is_empty());
+    let enter = params.flag("enter")?.unwrap_or(!ends_line);
     let mut data = text.as_bytes().to_vec();
-    if enter && !text.ends_with('\n') {
+    if enter {
         data.push(b'\n');
     }
     Ok(Input {

@@ -12,10 +12,7 @@ use super::{
 };
 use crate::protocol::{
     jsonrpc::error::Refusal,
-    mcp::{
-        reply::{NextCall, Reply},
-        texts,
-    },
+    mcp::{reply::Reply, texts},
 };
 
 /// A running tool.
@@ -40,8 +37,6 @@ pub struct ToolRow {
     effect: Effect,
     /// Its arguments: name, type or schema, and description.
     schema: fn() -> Value,
-    /// A call that works, shown where a call is refused.
-    example: fn() -> Value,
     /// Executes it.
     pub execute: for<'a> fn(ToolCall<'a>) -> ToolFuture<'a>,
 }
@@ -53,7 +48,6 @@ macro_rules! tool {
             description: texts::$module,
             effect: Effect::$effect,
             schema: $module::schema,
-            example: $module::example,
             execute: |call| Box::pin($module::execute(call)),
         }
     };
@@ -82,11 +76,6 @@ impl ToolRow {
     pub fn names() -> String {
         let names: Vec<&str> = TOOLS.iter().map(|tool| tool.name).collect();
         names.join(", ")
-    }
-
-    /// A call of it that works.
-    pub fn example_call(&self) -> NextCall {
-        NextCall::new(self.name, (self.example)())
     }
 
     /// As the protocol lists it.
@@ -143,21 +132,6 @@ mod tests {
             "test",
         ] {
             assert!(text.contains(word), "{word}");
-        }
-    }
-
-    #[test]
-    fn every_example_names_only_arguments_of_its_schema() {
-        for tool in &TOOLS {
-            let schema = (tool.schema)();
-            let example = (tool.example)();
-            for key in example.as_object().expect("an object").keys() {
-                assert!(
-                    schema["properties"][key].is_object(),
-                    "{}: {key}",
-                    tool.name
-                );
-            }
         }
     }
 }

@@ -29,11 +29,6 @@ pub fn schema() -> Value {
     )
 }
 
-/// A call that works.
-pub fn example() -> Value {
-    json!({"job": "last", "claims": [{"contains": "test result: ok"}]})
-}
-
 /// Executes the tool.
 pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     arguments::known(&call, &KEYS)?;

@@ -1,5 +1,7 @@
 //! `wait`: waits for jobs and says what has changed.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
     },
     arguments,
     call::{ToolCall, object},
-    output,
+    output::{self, Report},
     waiting::{self, Ending},
 };
 use crate::{
@@ -24,6 +26,8 @@ use crate::{
 const KEYS: [&str; 5] = ["jobs", "until", "from", "wait_s", "max_chars"];
 /// Most jobs of one wait.
 const JOBS_MAX: usize = 50;
+/// A last line without a line end that is this old is a prompt.
+const PROMPT_AGE: Duration = Duration::from_secs(1);
 /// Seconds without output that are suggested where waiting for the end was in vain.
 const SUGGESTED_IDLE_S: u64 = 20;
 
@@ -35,15 +39,10 @@ pub fn schema() -> Value {
             "jobs": {"type": "array", "items": {"type": ["integer", "string"]}},
             "until": {"description": "\"end\", {\"pattern\": regex}, {\"idle_s\": n} or {\"bytes\": n}"},
             "from": {"type": "integer", "description": "byte offset"},
-            "wait_s": {"type": "number", "description": "0-240, default 50"},
+            "wait_s": {"type": "number", "description": "up to 50, or 240 with a progress token"},
             "max_chars": {"type": "integer"},
         }),
     )
-}
-
-/// A call that works.
-pub fn example() -> Value {
-    json!({"jobs": ["last"], "wait_s": 50})
 }
 
 /// Executes the tool.
@@ -125,7 +124,6 @@ async fn report(
         job.output_bytes > first_before.output_bytes.max(from) || job.state != first_before.state
     });
     let shown = decided.or_else(|| waited.jobs.first().filter(|_| grown));
-    let others = others(&waited, shown.map(|job| job.number));
     let Some(job) = shown else {
         return Ok(Reply::text(
             nothing_new(call, &waited, key, from, chars).await,
@@ -147,26 +145,36 @@ async fn report(
         (false, ..) => Some("new output"),
         _ => None,
     };
-    let from = from.min(job.output_bytes);
-    let left = chars.saturating_sub(others.chars().count()).max(chars / 2);
-    let mut text = output::report(call.caller, job, note, from, left).await?;
-    if let Some((status, rest)) = text.split_once('\n')
-        && !others.is_empty()
-    {
-        text = format!("{status}\n{others}{rest}");
-    }
-    Ok(Reply::Text {
-        text,
-        is_error: false,
-    })
+    let beside = others(&waited, job.number, chars / 3);
+    let report = Report {
+        note,
+        beside: &beside,
+        from: from.min(job.output_bytes),
+        next: next(call, &waited, job),
+        chars,
+    };
+    let text = output::report(call.caller, job, report).await?;
+    Ok(Reply::text(text))
 }
 
-/// One line for each job but the one that is shown.
-fn others(waited: &Waited, shown: Option<i64>) -> String {
-    let others = waited.jobs.iter().filter(|job| Some(job.number) != shown);
-    others
-        .map(|job| format!("{}\n", reply::status_line(job)))
-        .collect()
+/// What to wait for next: the same condition if it has not come, or the jobs that still run.
+fn next(call: &ToolCall<'_>, waited: &Waited, shown: &Job) -> Option<NextCall> {
+    if !waited.met && !shown.state.is_final() && call.arguments.contains_key("until") {
+        let mut arguments = call.arguments.clone();
+        arguments.insert("from".to_owned(), shown.output_bytes.into());
+        return Some(NextCall::new("wait", Value::Object(arguments)));
+    }
+    let live = waited.jobs.iter().filter(|job| !job.state.is_final());
+    let rest: Vec<i64> = live.map(|job| job.number).collect();
+    let goes_on = shown.state.is_final() && !rest.is_empty();
+    goes_on.then(|| NextCall::new("wait", json!({"jobs": rest})))
+}
+
+/// One line for each job but the one that is shown, as many as fit.
+fn others(waited: &Waited, shown: i64, chars_max: usize) -> String {
+    let others = waited.jobs.iter().filter(|job| job.number != shown);
+    let lines: Vec<String> = others.map(reply::status_line).collect();
+    reply::fitting_lines(&lines, chars_max)
 }
 
 /// The answer of a wait without news: how long, the last line, and, the second time, a better call.
@@ -189,15 +197,35 @@ async fn nothing_new(
         lines.push(format!("{}; no change; {last}", reply::status_line(job)));
     }
     let mut arguments = json!({"jobs": numbers, "from": from});
+    if let Some(until) = call.arguments.get("until") {
+        arguments["until"] = until.clone();
+    }
+    let mut advice = String::new();
     if times > 1 {
         arguments["until"] = json!({"idle_s": SUGGESTED_IDLE_S});
-        lines.push(format!(
+        advice = format!(
             "This wait was in vain {times} times in a row. Do other work and come back, wait for a text of the \
              output (until: {{\"pattern\": …}}) or for silence (until: {{\"idle_s\": …}}), or stop the job with \
-             control."
-        ));
+             control.\n"
+        );
     }
-    let text = lines.join("\n");
-    let (status, body) = text.split_once('\n').unwrap_or((&text, ""));
-    reply::compose(status, body, &NextCall::new("wait", arguments), chars)
+    let mut next = NextCall::new("wait", arguments);
+    let only = (waited.jobs.len() == 1)
+        .then(|| waited.jobs.first())
+        .flatten();
+    if let Some(job) = only
+        && job.spec.interactive
+        && let Some(prompt) = output::prompt(call.caller, job, PROMPT_AGE).await
+    {
+        advice = format!("It may wait for input: {prompt}\n{advice}");
+        let answer = json!({"job": job.number, "text": "…", "enter": true});
+        next = NextCall::new("send_input", answer);
+    }
+    let (status, rest) = match lines.split_first() {
+        Some((status, rest)) => (status.clone(), rest),
+        None => (String::new(), &[][..]),
+    };
+    let left = reply::body_chars(&status, &next, chars).saturating_sub(advice.chars().count());
+    let body = format!("{}{advice}", reply::fitting_lines(rest, left));
+    reply::compose(&status, &body, &next, chars)
 }
