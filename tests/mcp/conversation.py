@@ -116,7 +116,8 @@ def a_server_that_listens(client, _server):
 
 def a_prompt_is_answered(client, _server):
     word = nonce()
-    text = client.call("run", command=f"printf 'name? '; read name; echo hello $name {word}", wait_s=0.3)
+    text = client.call("run", command=f"printf 'name? '; read name; echo hello $name {word}",
+                       until="name", wait_s=30)
     text.accepted().must_have("running", "name?")
     answer = client.call("send_input", job=text.job(), text="Ada", enter=True, until=word, wait_s=20)
     answer.accepted().must_have(f"hello Ada {word}")

@@ -184,8 +184,12 @@ fn same_run(call: &ToolCall<'_>, new_job: &Map<String, Value>) -> String {
 
 /// The key of the command has another name here.
 fn in_our_words(mut refusal: Refusal) -> Refusal {
-    if let Some(rest) = refusal.message.strip_prefix("shell: ") {
-        refusal.message = format!("command: {rest}");
+    let words = [
+        ("shell: ", "command: "),
+        ("argv or shell", "command or argv"),
+    ];
+    for (theirs, ours) in words {
+        refusal.message = refusal.message.replacen(theirs, ours, 1);
     }
     refusal
 }
