@@ -51,7 +51,8 @@ const STAY: [&str; 4] = [
 ];
 
 /// Type names that more than one file defines, with the reason in a word.
-const TWICE: [&str; 8] = [
+const TWICE: [&str; 9] = [
+    "Data",   // an associated type
     "Item",   // an associated type
     "Bound",  // an associated type
     "Cursor", // a trait of SQLite's virtual tables asks for the second one

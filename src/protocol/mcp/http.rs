@@ -154,7 +154,7 @@ async fn answer<H: ServerHandler>(
         true => body.frame().await,
         false => None,
     };
-    Response::from_parts(head, Body::new(Begun { first, rest: body }))
+    Response::from_parts(head, Body::new(BegunBody { first, rest: body }))
 }
 
 fn check(
@@ -280,12 +280,12 @@ fn error(status: StatusCode, refusal: &Refusal) -> Response {
 }
 
 /// A response's body whose first part was read.
-struct Begun<B: HttpBody> {
+struct BegunBody<B: HttpBody> {
     first: Option<Result<hyper::body::Frame<B::Data>, B::Error>>,
     rest: Watched<B>,
 }
 
-impl<B: HttpBody + Unpin> HttpBody for Begun<B>
+impl<B: HttpBody + Unpin> HttpBody for BegunBody<B>
 where
     B::Data: Unpin,
     B::Error: Unpin,

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     errors::data,
     reply,
-    tools::output::{self, Report},
+    tools::output::{self, JobReport},
 };
 use crate::{
     escape,
@@ -106,9 +106,9 @@ pub async fn read(
     let text = output::report(
         caller,
         &job,
-        Report {
+        JobReport {
             chars: reply::CHARS_MAX,
-            ..Report::default()
+            ..JobReport::default()
         },
     )
     .await;

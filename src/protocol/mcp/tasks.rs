@@ -17,7 +17,7 @@ use super::{
     client::ASK_USER_LABEL,
     errors::data,
     jobs, reply,
-    tools::output::{self, Report},
+    tools::output::{self, JobReport},
 };
 use crate::{
     executor::{Action, Executor},
@@ -149,9 +149,9 @@ async fn result(
     let text = output::report(
         caller,
         job,
-        Report {
+        JobReport {
             chars: reply::CHARS_DEFAULT,
-            ..Report::default()
+            ..JobReport::default()
         },
     )
     .await;

@@ -99,7 +99,7 @@ impl ReadOutput {
 
 /// What a result about a job says besides its status and its output.
 #[derive(Debug, Default)]
-pub struct Report<'a> {
+pub struct JobReport<'a> {
     /// Ends the status line.
     pub note: Option<&'a str>,
     /// Lines after it.
@@ -113,8 +113,8 @@ pub struct Report<'a> {
 }
 
 /// The text of a result about a job: its status, an excerpt of its output, and what to call next.
-pub async fn report(caller: &Caller, job: &Job, report: Report<'_>) -> Result<String, Refusal> {
-    let Report {
+pub async fn report(caller: &Caller, job: &Job, report: JobReport<'_>) -> Result<String, Refusal> {
+    let JobReport {
         note,
         beside,
         from,

@@ -10,7 +10,7 @@ use super::{
     },
     arguments,
     call::{ToolCall, job_schema, object},
-    output::{self, Report},
+    output::{self, JobReport},
 };
 use crate::{
     job::{Job, Offset, Stream},
@@ -79,9 +79,9 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
             output::report(
                 call.caller,
                 &job,
-                Report {
+                JobReport {
                     chars,
-                    ..Report::default()
+                    ..JobReport::default()
                 },
             )
             .await?

@@ -13,7 +13,7 @@ use super::{
     },
     arguments,
     call::{ToolCall, object},
-    output::{self, Report},
+    output::{self, JobReport},
     waiting::{self, Ending},
 };
 use crate::{
@@ -337,11 +337,11 @@ async fn answer(
             json!({"jobs": [job.number], "from": from, "until": until}),
         )
     });
-    let report = Report {
+    let report = JobReport {
         note: note.or(ending_note),
         next,
         chars: asked.chars,
-        ..Report::default()
+        ..JobReport::default()
     };
     let text = output::report(call.caller, &job, report).await?;
     Ok(Reply::Text {

@@ -11,7 +11,7 @@ use super::{
     },
     arguments,
     call::{ToolCall, job_schema, object},
-    output::{self, Report},
+    output::{self, JobReport},
     waiting::{self, Ending},
 };
 use crate::{
@@ -79,11 +79,11 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
             let text = output::report(
                 call.caller,
                 &job,
-                Report {
+                JobReport {
                     note: Some(note),
                     from,
                     chars,
-                    ..Report::default()
+                    ..JobReport::default()
                 },
             )
             .await?;

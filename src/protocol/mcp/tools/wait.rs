@@ -11,7 +11,7 @@ use super::{
     },
     arguments,
     call::{ToolCall, object},
-    output::{self, Report},
+    output::{self, JobReport},
     waiting::{self, Ending},
 };
 use crate::{
@@ -146,7 +146,7 @@ async fn report(
         _ => None,
     };
     let beside = others(&waited, job.number, chars / 3);
-    let report = Report {
+    let report = JobReport {
         note,
         beside: &beside,
         from: from.min(job.output_bytes),
