@@ -264,8 +264,17 @@ fn a_job_that_ended_by_itself_waits_for_room_until_it_is_cancelled(kind: FileSys
         .cloned()
         .collect();
     assert!(!waiting.is_empty(), "none had to wait");
+    // Drains leave half of it; ends that came through may have taken portions of that half.
     let (length, held) = reserve(&server);
-    assert!(held >= length / 2, "{held} of {length} are left to ends");
+    let released = server
+        .said()
+        .matches("a part of the reserve is released")
+        .count() as u64;
+    let for_ends = held + released * length / 8;
+    assert!(
+        for_ends >= length / 2,
+        "{held} of {length} are left to ends"
+    );
     let (cancelled, others) = waiting.split_at(1);
     ask(&mut client, cancelled, "cancel");
     let end = client.finished(&cancelled[0]);
