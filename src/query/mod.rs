@@ -6,16 +6,21 @@
 
 mod confine;
 mod connection;
+#[cfg(test)]
+mod differential;
 mod execute;
 mod fence;
 mod forbidden;
 mod functions;
 mod messages;
+mod moments;
 mod open;
 mod output_table;
 mod process;
 mod rules;
 mod scan;
+#[cfg(test)]
+mod testing;
 mod views;
 
 use std::{
