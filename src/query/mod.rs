@@ -64,7 +64,7 @@ fn serve(layout: &Layout) -> io::Result<()> {
     let mut missing = Vec::from_iter(fence::restrict_files(layout).err());
     let reply = match execute::execute(layout, &question, &mut missing) {
         Ok(rows) => QueryReply::Rows(rows),
-        Err(refusal) => QueryReply::Refused(refusal),
+        Err(refusal) => QueryReply::Refused(refusal.shortened()),
     };
     let message = ReplyMessage { reply, missing };
     io::stdout().write_all(serde_json::to_string(&message)?.as_bytes())
