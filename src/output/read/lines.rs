@@ -31,7 +31,7 @@ pub async fn last_lines(
     if lines == 0 {
         return Ok(end);
     }
-    let mut search = LineSearch {
+    let mut search = LastLinesSearch {
         log,
         job,
         streams,
@@ -48,7 +48,7 @@ pub async fn last_lines(
 }
 
 /// A search in progress.
-struct LineSearch<'a> {
+struct LastLinesSearch<'a> {
     log: &'a Log,
     job: JobNumber,
     streams: Option<&'a [Stream]>,
@@ -67,7 +67,7 @@ struct PartLines {
     last_byte: Option<u8>,
 }
 
-impl LineSearch<'_> {
+impl LastLinesSearch<'_> {
     /// Examines what comes before `end`; returns where the lines begin if that is found.
     async fn step(&mut self) -> Result<Option<Offset>, ReadError> {
         let last = self.end - 1;
