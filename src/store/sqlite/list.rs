@@ -1,4 +1,4 @@
-//! Many jobs at once: pages of a list, and the number of jobs in each state.
+//! Many jobs at once: pages of a list, and which of some are final.
 //!
 //! `view` turns a row into a job.
 
@@ -7,12 +7,11 @@ use sqlx::SqlitePool;
 
 use super::{
     columns::json,
-    events,
     view::{JobRow, select_jobs},
 };
 use crate::{
     job::{Job, JobNumber, JobState},
-    store::types::{Counts, Include, JobPage, ListFilter},
+    store::types::{Include, JobPage, ListFilter},
 };
 
 /// A page ends early where its jobs take more than this, bytes: no response is larger.
@@ -70,18 +69,6 @@ pub(in crate::store) async fn list(
     }
     let next = jobs.last().filter(|_| more).map(|job| job.number);
     Ok(JobPage { jobs, next })
-}
-
-/// How many jobs are in each state; states without jobs are missing.
-pub(super) async fn counts(readers: &SqlitePool) -> sqlx::Result<Counts> {
-    sqlx::query!(
-        r#"SELECT state AS "state!: String", count(*) AS "jobs!: i64" FROM jobs GROUP BY state"#
-    )
-    .fetch_all(readers)
-    .await?
-    .into_iter()
-    .map(|row| Ok((events::state(&row.state)?, row.jobs as u64)))
-    .collect()
 }
 
 /// Those of these jobs that are final.
