@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::sqlite::{
@@ -34,6 +34,9 @@ use crate::{
     sys::disk_reserve::DiskReserve,
 };
 
+/// How many lists are read at a time.
+const LISTS_MAX: usize = 2;
+
 /// The ledger: one writer, a few read-only connections. Cheap to clone.
 ///
 /// A write is answered after its transaction is durable; writes that arrive together share one.
@@ -50,6 +53,8 @@ pub struct Store {
 pub(super) struct StoreInner {
     requests: mpsc::Sender<WriterRequest>,
     pub(super) readers: open::ReaderPool,
+    /// Lists use so many of the readers at most; the others are for reads of single jobs.
+    lists: Semaphore,
     _long_path: LongPath,
     failed: CancellationToken,
     counts: Arc<PublishedCounts>,
@@ -132,6 +137,7 @@ impl Store {
         let inner = StoreInner {
             requests,
             readers,
+            lists: Semaphore::new(LISTS_MAX),
             shim_seed,
             _long_path: long_path,
             failed,
@@ -476,8 +482,11 @@ impl Store {
         Ok(view::job(&self.inner.readers, job, include).await?)
     }
 
-    /// A page of jobs, newest first.
+    /// A page of jobs, newest first. A page for which many jobs had to be examined may be short, or
+    /// even empty, and still say where the next one begins.
     pub async fn list(&self, filter: ListFilter) -> Result<JobPage, StoreError> {
+        // The semaphore is never closed.
+        let _turn = self.inner.lists.acquire().await;
         Ok(list::list(&self.inner.readers, &filter).await?)
     }
 

@@ -190,6 +190,8 @@ pub struct ClaimedJob {
     pub job: JobSpec,
     /// Inputs that came before the claim, in order.
     pub inputs: Vec<Input>,
+    /// Whether a pause was requested of the attempt before, which was lost or never ran.
+    pub paused: bool,
 }
 
 /// The result of one claim.

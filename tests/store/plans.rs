@@ -48,7 +48,7 @@ const MEANT: [(&str, &str); 5] = [
     // Counting all jobs, once in a backup.
     (
         "SELECT count(*) AS",
-        "SCAN jobs USING COVERING INDEX jobs_finished",
+        "SCAN jobs USING COVERING INDEX jobs_submitted",
     ),
 ];
 

@@ -364,8 +364,8 @@ async fn steps_beside(others: Vec<Write>) -> [usize; 3] {
 async fn a_claim_reads_nothing_of_other_queues_of_the_history_or_of_the_backlog() {
     let alone = steps_beside(Vec::new()).await;
     let mut others = Vec::new();
-    // A history, and a backlog that cannot start.
-    let history = (0..300).map(|_| job_in("default", 9)).collect();
+    // A history of the same queue, a backlog behind its jobs, and one that cannot start.
+    let history = (0..300).map(|_| job_in("q", 9)).collect();
     others.push(submit(history));
     for round in 0..75 {
         others.push(claim((0..4).map(|shim| format!("{round}-{shim}"))));
@@ -374,7 +374,9 @@ async fn a_claim_reads_nothing_of_other_queues_of_the_history_or_of_the_backlog(
         }
     }
     others.push(set_queue("default", 1, true, 1));
-    let backlog = (0..2000).map(|_| job_in("default", 9)).collect();
+    let backlog = (0..2000).flat_map(|_| [job_in("q", -1), job_in("default", 9)]);
+    let backlog = backlog.collect();
+    others.push(set_queue("q", 4, true, 1));
     others.push(submit(backlog));
     // Queues that are full, with more waiting; and one with many free slots and no job.
     for nth in 0..990 {
@@ -385,6 +387,7 @@ async fn a_claim_reads_nothing_of_other_queues_of_the_history_or_of_the_backlog(
     others.push(submit(full.collect()));
     others.push(claim((0..990).map(|nth| format!("full-{nth}"))));
     others.push(set_queue("idle", 1024, false, 1000));
+    others.push(set_queue("q", 4, false, 1));
     let crowded = steps_beside(others).await;
     for (what, (crowded, alone)) in ["nothing", "three", "an end"]
         .iter()
