@@ -370,7 +370,8 @@ fn told(client: &mut Client) -> (ByQueue, BTreeMap<String, u64>) {
         (name, (count("running"), count("queued")))
     });
     let counts = client.ok("server.info", json!({}))["counts"].clone();
-    let counts = serde_json::from_value(counts).expect("counts");
+    let mut counts: BTreeMap<String, u64> = serde_json::from_value(counts).expect("counts");
+    counts.retain(|_, jobs| *jobs > 0);
     (
         queues.filter(|(_, counts)| *counts != (0, 0)).collect(),
         counts,
