@@ -22,8 +22,10 @@ const STEP_MAX: i64 = 4096;
 /// A page ends early when so many candidates have been examined for it: it may be short or empty, and
 /// says where to continue.
 const EXAMINED_MAX: i64 = 100_000;
-/// A filter that fewer jobs pass than this is selective, and the number of its jobs is counted exactly.
-const SELECTIVE_MAX: i64 = STEP_MAX;
+/// So many candidates of each filter are examined to find the most selective one.
+const PROBE: i64 = 256;
+/// Up to so many jobs since a time are all examined at once; they are not in the order of their numbers.
+const SINCE_MAX: i64 = STEP_MAX;
 
 /// Where the candidates come from: the index of one filter, which lists them newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +36,7 @@ enum Source {
     Name,
     /// This label, a key and a value.
     Label(String, String),
-    /// The times of submission, of which fewer than [`SELECTIVE_MAX`] match.
+    /// The times of submission, of which up to [`SINCE_MAX`] match.
     Since,
 }
 
@@ -49,12 +51,22 @@ struct Filter<'a> {
 
 /// What one step has found.
 struct Step {
-    /// How many candidates it has examined; fewer than asked for at the end of the source.
+    /// How many candidates it should examine.
+    size: i64,
+    /// How many it has examined; fewer at the end of the source.
     examined: i64,
     /// The lowest of their numbers.
     last: Option<JobNumber>,
     /// The numbers of those that match, as JSON.
     found: String,
+}
+
+impl Step {
+    /// The lowest number that it has examined; the lowest of all if it has come to the end.
+    fn reach(&self) -> JobNumber {
+        let last = self.last.filter(|_| self.examined == self.size);
+        last.unwrap_or(JobNumber::MIN)
+    }
 }
 
 /// A page of jobs, newest first.
@@ -75,39 +87,37 @@ async fn page(
 ) -> sqlx::Result<(Vec<JobNumber>, Option<JobNumber>)> {
     let filter = Filter::of(list)?;
     let limit = list.limit as usize;
-    let mut below = list.below.unwrap_or(JobNumber::MAX);
-    let source = filter.source(readers, list, below).await?;
-    let lowest = filter.lowest(readers, &source).await?;
-    let mut size = match source {
-        // Few, and not in the order of their numbers: all at once.
-        Source::Since => i64::MAX,
-        // One more job than requested tells whether there is a next page.
-        _ => (i64::from(list.limit) + 1).min(STEP_MAX),
-    };
+    let below = list.below.unwrap_or(JobNumber::MAX);
+    let (source, mut step) = filter.first_step(readers, list, below).await?;
     let mut numbers: Vec<JobNumber> = Vec::new();
     let mut examined = 0;
+    let mut lowest = None;
     loop {
-        let step = filter.step(readers, &source, below, size).await?;
         let mut found: Vec<JobNumber> = from_json(&step.found)?;
         found.sort_unstable_by(|a, b| b.cmp(a));
         numbers.extend(found);
+        // One more job than requested tells whether there is a next page.
         if numbers.len() > limit {
             numbers.truncate(limit);
             let next = numbers.last().copied();
             return Ok((numbers, next));
         }
-        let Some(last) = step
-            .last
-            .filter(|last| step.examined == size && *last > lowest)
-        else {
+        let Some(last) = step.last.filter(|_| step.examined == step.size) else {
             return Ok((numbers, None));
         };
+        let lowest = match lowest {
+            Some(known) => known,
+            None => *lowest.insert(filter.lowest(readers).await?),
+        };
+        if last <= lowest {
+            return Ok((numbers, None));
+        }
         examined += step.examined;
         if examined >= EXAMINED_MAX {
             return Ok((numbers, Some(last)));
         }
-        below = last;
-        size = (4 * size).min(STEP_MAX);
+        let size = (4 * step.size).min(STEP_MAX);
+        step = filter.step(readers, &source, last, size).await?;
     }
 }
 
@@ -144,7 +154,7 @@ macro_rules! step {
         sqlx::query_as!(
             Step,
             "WITH seen AS MATERIALIZED (" + $source + r#")
-             SELECT count(*) AS "examined!: i64", min(c.number) AS "last: i64",
+             SELECT ?2 AS "size!: i64", count(*) AS "examined!: i64", min(c.number) AS "last: i64",
                  json_group_array(c.number) FILTER (WHERE
                      (?3 IS NULL OR c.state IN (SELECT value FROM json_each(?3)))
                      AND (?4 IS NULL OR c.queue = ?4)
@@ -168,20 +178,6 @@ macro_rules! step {
     };
 }
 
-/// Counts the jobs that pass one filter, up to [`SELECTIVE_MAX`]: `$jobs` selects them.
-macro_rules! count_some {
-    ($readers:expr, $jobs:literal, $below:expr, $($arg:expr),*) => {
-        sqlx::query_scalar!(
-            r#"SELECT count(*) AS "count!: i64" FROM ("# + $jobs + " AND number < ?2 LIMIT ?1)",
-            SELECTIVE_MAX,
-            $below,
-            $($arg),*
-        )
-        .fetch_one($readers)
-        .await?
-    };
-}
-
 impl<'a> Filter<'a> {
     fn of(filter: &'a ListFilter) -> sqlx::Result<Self> {
         let states = match filter.states.as_slice() {
@@ -197,70 +193,75 @@ impl<'a> Filter<'a> {
         })
     }
 
-    /// The source with the fewest candidates; of several with many, the first in this order.
-    async fn source(
+    /// The first step over the most selective source: the one whose newest candidates reach back
+    /// furthest.
+    async fn first_step(
         &self,
         readers: &SqlitePool,
-        filter: &ListFilter,
+        list: &ListFilter,
         below: JobNumber,
-    ) -> sqlx::Result<Source> {
-        let mut sources = Vec::new();
-        if let Some(name) = self.name {
-            let count = count_some!(
-                readers,
-                "SELECT 1 FROM jobs INDEXED BY jobs_name WHERE name = ?3",
-                below,
-                name
-            );
-            sources.push((count, Source::Name));
+    ) -> sqlx::Result<(Source, Step)> {
+        let mut sources = self.sources(list);
+        if self.are_few_since(readers).await? {
+            sources = vec![Source::Since];
         }
-        for (key, value) in &filter.labels {
-            let count = count_some!(
-                readers,
-                "SELECT job AS number FROM job_labels WHERE key = ?3 AND value = ?4",
-                below,
-                key,
-                value
-            );
-            sources.push((count, Source::Label(key.clone(), value.clone())));
+        if let [source] = &sources[..] {
+            let size = match source {
+                Source::Since => i64::MAX,
+                _ => (i64::from(list.limit) + 1).min(STEP_MAX),
+            };
+            let step = self.step(readers, source, below, size).await?;
+            return Ok((source.clone(), step));
         }
-        if let Some(queue) = self.queue {
-            let count = count_some!(
-                readers,
-                "SELECT 1 FROM jobs INDEXED BY jobs_queue WHERE queue = ?3",
-                below,
-                queue
-            );
-            sources.push((count, Source::Queue));
-        }
-        if let Some(states) = &self.states {
-            let count = count_some!(
-                readers,
-                "SELECT 1 FROM jobs INDEXED BY jobs_state
-                 WHERE state IN (SELECT value FROM json_each(?3))",
-                below,
-                states
-            );
-            sources.push((count, Source::States));
-        }
-        if let Some(since) = self.since {
-            let count = count_some!(
-                readers,
-                "SELECT 1 FROM jobs INDEXED BY jobs_submitted WHERE submitted_at >= ?3",
-                below,
-                since
-            );
-            if count < SELECTIVE_MAX {
-                sources.push((count, Source::Since));
+        let mut best: Option<(Source, Step)> = None;
+        for source in sources {
+            let step = self.step(readers, &source, below, PROBE).await?;
+            if best
+                .as_ref()
+                .is_none_or(|(_, best)| step.reach() < best.reach())
+            {
+                best = Some((source, step));
             }
         }
-        let fewest = sources.into_iter().min_by_key(|(count, _)| *count);
-        Ok(fewest.map_or(Source::All, |(_, source)| source))
+        best.ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// The sources of all filters; never none.
+    fn sources(&self, list: &ListFilter) -> Vec<Source> {
+        let labels = list.labels.iter();
+        let labels = labels.map(|(key, value)| Source::Label(key.clone(), value.clone()));
+        let name = self.name.map(|_| Source::Name);
+        let queue = self.queue.map(|_| Source::Queue);
+        let states = self.states.as_ref().map(|_| Source::States);
+        let mut sources: Vec<_> = name
+            .into_iter()
+            .chain(labels)
+            .chain(queue)
+            .chain(states)
+            .collect();
+        if sources.is_empty() {
+            sources.push(Source::All);
+        }
+        sources
+    }
+
+    async fn are_few_since(&self, readers: &SqlitePool) -> sqlx::Result<bool> {
+        let Some(since) = self.since else {
+            return Ok(false);
+        };
+        let limit = SINCE_MAX + 1;
+        let count = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!: i64" FROM (
+                   SELECT 1 FROM jobs INDEXED BY jobs_submitted WHERE submitted_at >= ?1 LIMIT ?2)"#,
+            since,
+            limit
+        );
+        Ok(count.fetch_one(readers).await? <= SINCE_MAX)
     }
 
     /// The lowest number that can match.
-    async fn lowest(&self, readers: &SqlitePool, source: &Source) -> sqlx::Result<JobNumber> {
-        let Some(since) = self.since.filter(|_| *source != Source::Since) else {
+    async fn lowest(&self, readers: &SqlitePool) -> sqlx::Result<JobNumber> {
+        let Some(since) = self.since else {
             return Ok(0);
         };
         let lowest = sqlx::query_scalar!(
