@@ -284,12 +284,16 @@ fn one(client: &mut Client, sql: &str, params: Value) -> i64 {
     answer["rows"][0][0].as_i64().expect("a number")
 }
 
-/// How many other jobs were started between a job's submission and its start.
-fn started_before(client: &mut Client, job: &Value) -> i64 {
-    let sql = "SELECT count(*) FROM history_events WHERE \"to\" = 'running'
-               AND id > (SELECT min(id) FROM history_events WHERE job = ?1)
+/// The newest event of all.
+fn newest_event(client: &mut Client) -> i64 {
+    one(client, "SELECT max(id) FROM history_events", json!([]))
+}
+
+/// How many other jobs were started after the event `since` and before this job.
+fn started_before(client: &mut Client, since: i64, job: &Value) -> i64 {
+    let sql = "SELECT count(*) FROM history_events WHERE \"to\" = 'running' AND id > ?2
                AND id < (SELECT min(id) FROM history_events WHERE job = ?1 AND \"to\" = 'running')";
-    one(client, sql, json!([job["number"]]))
+    one(client, sql, json!([job["number"], since]))
 }
 
 /// Queues with one slot each, and `jobs` short jobs in each.
@@ -318,24 +322,44 @@ fn a_job_with_a_free_slot_does_not_wait_while_short_jobs_of_other_queues_come_an
     ] {
         let server = Server::start();
         let mut client = server.connect();
-        crowd(&mut client, QUEUES, 100, &settings);
+        crowd(&mut client, QUEUES, 150, &settings);
         let ended = "SELECT count(*) FROM history_jobs WHERE state = 'succeeded'";
         until_true("the crowd to be busy", || {
             one(&mut client, ended, json!([])) >= QUEUES as i64
         });
-        for nth in 0..3 {
-            let job = client.submit(json!({"argv": ["true"], "queue": "interactive"}));
+        let mut soon = |what: &str, begin: &dyn Fn(&mut Client) -> (i64, Value)| {
+            let (since, job) = begin(&mut client);
             client.finished(&job);
             let left = "SELECT count(*) FROM history_jobs WHERE state = 'queued'";
             let left = one(&mut client, left, json!([]));
             assert!(left > 0, "the others were done before it: no proof");
-            // A round of theirs for the start of a shim, and one for the turn.
-            let before = started_before(&mut client, &job);
+            // Some rounds of theirs for the start of a shim, and one for the turn.
+            let before = started_before(&mut client, since, &job);
             assert!(
                 before <= 10 * QUEUES as i64,
-                "{before} others were started before job {nth}, with {settings}"
+                "{what}: {before} others were started before it, with {settings}"
             );
+        };
+        for nth in 0..3 {
+            soon(&format!("new {nth}"), &|client| {
+                let since = newest_event(client);
+                let job = json!({"argv": ["true"], "queue": "interactive"});
+                (since, client.submit(job))
+            });
         }
+        soon("moved", &|client| {
+            set(client, json!({"queue": "held", "paused": true}));
+            let job = client.submit(json!({"argv": ["true"], "queue": "held"}));
+            let since = newest_event(client);
+            let change = json!({"job": job["number"], "queue": "interactive"});
+            (since, client.ok("job.update", change))
+        });
+        soon("of a queue that goes on", &|client| {
+            let job = client.submit(json!({"argv": ["true"], "queue": "held"}));
+            let since = newest_event(client);
+            set(client, json!({"queue": "held", "paused": false}));
+            (since, job)
+        });
         let shims = server.shims().len();
         // A process that is about to execute its job still looks like its shim.
         assert!(shims <= 2 * QUEUES + 10, "{shims} shims for {QUEUES} slots");

@@ -2,9 +2,7 @@
 //! no I/O, no clock, no SQL.
 //!
 //! Start-time fair queueing: each start of a job takes its queue 1/weight of virtual time further, and
-//! the queue that has come least far is next. [docs/design/scheduling.md] has the reasons.
-//!
-//! [docs/design/scheduling.md]: ../../../docs/design/scheduling.md
+//! the queue that has come least far is next. `docs/design/scheduling.md` has the reasons.
 
 use std::{
     collections::{BTreeSet, HashMap},
