@@ -268,9 +268,9 @@ impl Store {
         .await
     }
 
-    /// Gives queued jobs to offered shims: to queues with free slots by their weights, within a queue by
-    /// priority and number. A shim whose
-    /// attempt is not final must not be offered; such a claim is refused as a whole.
+    /// Gives queued jobs to offered shims: to queues with free slots by their weights, within a queue
+    /// by priority and number. A shim whose attempt is not final must not be offered; such a claim is
+    /// refused as a whole.
     pub async fn claim(
         &self,
         offers: Vec<ShimOffer>,
