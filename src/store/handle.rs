@@ -538,6 +538,16 @@ impl Store {
         Ok(stored::stored(&self.inner.readers, number, offset, max_bytes).await?)
     }
 
+    /// Up to `limit` segments of a job that have rows and begin before `below`, the last one first.
+    pub async fn segments_before(
+        &self,
+        number: JobNumber,
+        below: Offset,
+        limit: u32,
+    ) -> Result<Vec<CountedSegment>, StoreError> {
+        Ok(stored::segments_before(&self.inner.readers, number, below, limit).await?)
+    }
+
     /// What the row of a job says, and the id of its newest event.
     pub async fn job_record(&self, number: JobNumber) -> Result<Option<JobRecord>, StoreError> {
         Ok(records::job(&self.inner.readers, number).await?)

@@ -29,7 +29,7 @@ const SINCE_MAX: i64 = STEP_MAX;
 
 /// Where the candidates come from: the index of one filter, which lists them newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Source {
+enum CandidateSource {
     All,
     States,
     Queue,
@@ -150,7 +150,7 @@ async fn read(
 
 /// Examines the next candidates of a source: `$source` selects them as `number`.
 macro_rules! step {
-    ($source:literal, $filter:expr, $below:expr, $size:expr $(, $arg:expr)*) => {
+    ($source:literal, $readers:expr, $filter:expr, $below:expr, $size:expr $(, $arg:expr)*) => {
         sqlx::query_as!(
             Step,
             "WITH seen AS MATERIALIZED (" + $source + r#")
@@ -175,6 +175,8 @@ macro_rules! step {
             $filter.labels
             $(, $arg)*
         )
+        .fetch_one($readers)
+        .await
     };
 }
 
@@ -200,20 +202,20 @@ impl<'a> Filter<'a> {
         readers: &SqlitePool,
         list: &ListFilter,
         below: JobNumber,
-    ) -> sqlx::Result<(Source, Step)> {
+    ) -> sqlx::Result<(CandidateSource, Step)> {
         let mut sources = self.sources(list);
         if self.are_few_since(readers).await? {
-            sources = vec![Source::Since];
+            sources = vec![CandidateSource::Since];
         }
         if let [source] = &sources[..] {
             let size = match source {
-                Source::Since => i64::MAX,
+                CandidateSource::Since => i64::MAX,
                 _ => (i64::from(list.limit) + 1).min(STEP_MAX),
             };
             let step = self.step(readers, source, below, size).await?;
             return Ok((source.clone(), step));
         }
-        let mut best: Option<(Source, Step)> = None;
+        let mut best: Option<(CandidateSource, Step)> = None;
         for source in sources {
             let step = self.step(readers, &source, below, PROBE).await?;
             if best
@@ -227,12 +229,12 @@ impl<'a> Filter<'a> {
     }
 
     /// The sources of all filters; never none.
-    fn sources(&self, list: &ListFilter) -> Vec<Source> {
+    fn sources(&self, list: &ListFilter) -> Vec<CandidateSource> {
         let labels = list.labels.iter();
-        let labels = labels.map(|(key, value)| Source::Label(key.clone(), value.clone()));
-        let name = self.name.map(|_| Source::Name);
-        let queue = self.queue.map(|_| Source::Queue);
-        let states = self.states.as_ref().map(|_| Source::States);
+        let labels = labels.map(|(key, value)| CandidateSource::Label(key.clone(), value.clone()));
+        let name = self.name.map(|_| CandidateSource::Name);
+        let queue = self.queue.map(|_| CandidateSource::Queue);
+        let states = self.states.as_ref().map(|_| CandidateSource::States);
         let mut sources: Vec<_> = name
             .into_iter()
             .chain(labels)
@@ -240,7 +242,7 @@ impl<'a> Filter<'a> {
             .chain(states)
             .collect();
         if sources.is_empty() {
-            sources.push(Source::All);
+            sources.push(CandidateSource::All);
         }
         sources
     }
@@ -276,81 +278,57 @@ impl<'a> Filter<'a> {
     async fn step(
         &self,
         readers: &SqlitePool,
-        source: &Source,
+        source: &CandidateSource,
         below: JobNumber,
         size: i64,
     ) -> sqlx::Result<Step> {
+        let filter = self;
+        macro_rules! candidates {
+            ($source:literal $(, $arg:expr)*) => {
+                step!($source, readers, filter, below, size $(, $arg)*)
+            };
+        }
         match source {
-            Source::All => {
-                step!(
-                    "SELECT number FROM jobs WHERE number < ?1 ORDER BY number DESC LIMIT ?2",
-                    self,
-                    below,
-                    size
+            CandidateSource::All => {
+                candidates!(
+                    "SELECT number FROM jobs WHERE number < ?1 ORDER BY number DESC LIMIT ?2"
                 )
-                .fetch_one(readers)
-                .await
             }
             // Each state's newest jobs come from its part of the index.
-            Source::States => {
-                step!(
+            CandidateSource::States => {
+                candidates!(
                     "SELECT n.number FROM json_each(?3) AS s, jobs AS n WHERE n.number IN (
                          SELECT i.number FROM jobs AS i INDEXED BY jobs_state
                          WHERE i.state = s.value AND i.number < ?1
                          ORDER BY i.number DESC LIMIT ?2)
-                     ORDER BY n.number DESC LIMIT ?2",
-                    self,
-                    below,
-                    size
+                     ORDER BY n.number DESC LIMIT ?2"
                 )
-                .fetch_one(readers)
-                .await
             }
-            Source::Queue => {
-                step!(
+            CandidateSource::Queue => {
+                candidates!(
                     "SELECT number FROM jobs INDEXED BY jobs_queue
-                     WHERE queue = ?4 AND number < ?1 ORDER BY number DESC LIMIT ?2",
-                    self,
-                    below,
-                    size
+                     WHERE queue = ?4 AND number < ?1 ORDER BY number DESC LIMIT ?2"
                 )
-                .fetch_one(readers)
-                .await
             }
-            Source::Name => {
-                step!(
+            CandidateSource::Name => {
+                candidates!(
                     "SELECT number FROM jobs INDEXED BY jobs_name
-                     WHERE name = ?5 AND number < ?1 ORDER BY number DESC LIMIT ?2",
-                    self,
-                    below,
-                    size
+                     WHERE name = ?5 AND number < ?1 ORDER BY number DESC LIMIT ?2"
                 )
-                .fetch_one(readers)
-                .await
             }
-            Source::Label(key, value) => {
-                step!(
+            CandidateSource::Label(key, value) => {
+                candidates!(
                     "SELECT job AS number FROM job_labels
                      WHERE key = ?8 AND value = ?9 AND job < ?1 ORDER BY job DESC LIMIT ?2",
-                    self,
-                    below,
-                    size,
                     key,
                     value
                 )
-                .fetch_one(readers)
-                .await
             }
-            Source::Since => {
-                step!(
+            CandidateSource::Since => {
+                candidates!(
                     "SELECT number FROM jobs INDEXED BY jobs_submitted
-                     WHERE submitted_at >= ?6 AND number < ?1 LIMIT ?2",
-                    self,
-                    below,
-                    size
+                     WHERE submitted_at >= ?6 AND number < ?1 LIMIT ?2"
                 )
-                .fetch_one(readers)
-                .await
             }
         }
     }
