@@ -12,10 +12,12 @@ use super::sqlite::{
     long_path::LongPath,
     open,
     open::Checked,
+    published_counts::PublishedCounts,
     queues, records,
     snapshot::{Snapshot, SnapshotError},
-    state_counts::StateCounts,
-    stored, view, writer,
+    stored,
+    tally::Tally,
+    view, writer,
     writer::{Writer, WriterRequest},
 };
 use super::{
@@ -55,7 +57,7 @@ pub(super) struct StoreInner {
     lists: Semaphore,
     _long_path: LongPath,
     failed: CancellationToken,
-    state_counts: Arc<StateCounts>,
+    counts: Arc<PublishedCounts>,
     disk_reserve: DiskReserve,
     checked: Checked,
     /// Which file the database was when it was opened; see `Presence::file_id`.
@@ -79,7 +81,12 @@ impl Store {
     /// The same, but in a file of more than `check_bytes_max` bytes the outputs, which are most of
     /// it, are not checked for damage: [`Self::check_outputs`] does that.
     pub async fn open_checking(path: &Path, check_bytes_max: u64) -> Result<Self, OpenError> {
-        Ok(Self::over(open::open(path, check_bytes_max).await?))
+        let mut connections = open::open(path, check_bytes_max).await?;
+        let counts = Arc::<PublishedCounts>::default();
+        let tally = Tally::load(&mut connections.writer, &counts).await;
+        let tally =
+            tally.map_err(|error| OpenError::failed(path, "cannot be read: its jobs", error))?;
+        Ok(Self::over(connections, tally, counts))
     }
 
     /// The secret that the keys of this data directory's shims are derived from.
@@ -101,7 +108,7 @@ impl Store {
     }
 
     /// Starts the writer's task.
-    fn over(connections: open::Connections) -> Self {
+    fn over(connections: open::Connections, tally: Tally, counts: Arc<PublishedCounts>) -> Self {
         let open::Connections {
             writer,
             digest_key,
@@ -114,7 +121,6 @@ impl Store {
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
-        let state_counts = Arc::<StateCounts>::default();
         let file_id = presence.file_id();
         let writer = Writer {
             conn: writer,
@@ -124,7 +130,8 @@ impl Store {
             disk_reserve: disk_reserve.clone(),
             requests: incoming,
             failed: failed.clone(),
-            state_counts: state_counts.clone(),
+            tally,
+            counts: counts.clone(),
         };
         tokio::spawn(writer.run());
         let inner = StoreInner {
@@ -134,7 +141,7 @@ impl Store {
             shim_seed,
             _long_path: long_path,
             failed,
-            state_counts,
+            counts,
             disk_reserve,
             checked,
             file_id,
@@ -261,8 +268,9 @@ impl Store {
         .await
     }
 
-    /// Gives queued jobs to offered shims, by free slots, weight, priority and number. A shim whose
-    /// attempt is not final must not be offered; such a claim is refused as a whole.
+    /// Gives queued jobs to offered shims: to queues with free slots by their weights, within a queue
+    /// by priority and number. A shim whose attempt is not final must not be offered; such a claim is
+    /// refused as a whole.
     pub async fn claim(
         &self,
         offers: Vec<ShimOffer>,
@@ -484,7 +492,7 @@ impl Store {
 
     /// All queues, by name.
     pub async fn queues(&self) -> Result<Vec<Queue>, StoreError> {
-        Ok(queues::all(&self.inner.readers).await?)
+        Ok(queues::all(&self.inner.readers, &self.inner.counts).await?)
     }
 
     /// State changes of a job with `event > after`, in order.
@@ -579,7 +587,10 @@ impl Store {
 
     /// How many jobs are in each state; states without jobs are missing.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
-        Ok(self.inner.state_counts.counts(&self.inner.readers).await?)
+        if self.inner.readers.is_closed() {
+            return Err(StoreError::Stopping);
+        }
+        Ok(self.inner.counts.states())
     }
 
     /// The highest number that a job has had; 0 before the first one.

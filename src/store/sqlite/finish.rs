@@ -63,6 +63,7 @@ struct AttemptEnd<'a> {
 /// An end to be written.
 struct EndToWrite<'a> {
     step: Transition,
+    queue: String,
     finish: &'a Finish,
     /// Why the job has failed, if it has.
     reason: Option<Reason>,
@@ -116,11 +117,12 @@ pub(super) async fn finish(
         match &end.cancelled_by {
             None => batch.record(
                 end.step,
+                &end.queue,
                 end.finish.reason,
                 &end.finish.actor,
                 end.finish.at,
             ),
-            Some(request) => batch.record(end.step, None, &request.by, end.finish.at),
+            Some(request) => batch.record(end.step, &end.queue, None, &request.by, end.finish.at),
         }
     }
     Ok(fences)
@@ -143,6 +145,7 @@ fn end<'a>(snapshot: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>>
     };
     Some(EndToWrite {
         step: snapshot.step_of(finish.attempt, event)?,
+        queue: snapshot.queue.clone(),
         finish,
         reason: finish.reason.filter(|_| after == AfterLoss::Fail),
         cancelled_by: stop.filter(|_| after == AfterLoss::Cancel).cloned(),

@@ -8,12 +8,11 @@ use sqlx::SqlitePool;
 
 use super::{
     columns::{from_json, json},
-    events,
     view::{JobRow, select_jobs},
 };
 use crate::{
     job::{Job, JobNumber},
-    store::types::{Counts, Include, JobPage, ListFilter},
+    store::types::{Include, JobPage, ListFilter},
 };
 
 /// A page ends early where its jobs take more than this, bytes: no response is larger.
@@ -333,18 +332,6 @@ impl<'a> Filter<'a> {
             }
         }
     }
-}
-
-/// How many jobs are in each state; states without jobs are missing.
-pub(super) async fn counts(readers: &SqlitePool) -> sqlx::Result<Counts> {
-    sqlx::query!(
-        r#"SELECT state AS "state!: String", count(*) AS "jobs!: i64" FROM jobs GROUP BY state"#
-    )
-    .fetch_all(readers)
-    .await?
-    .into_iter()
-    .map(|row| Ok((events::state(&row.state)?, row.jobs as u64)))
-    .collect()
 }
 
 /// Those of these jobs that are final.

@@ -116,7 +116,7 @@ pub(super) async fn withdraw(
     if snapshot.interactive {
         inputs::forget(batch, &[step.number]).await?;
     }
-    batch.record(step, None, &request.by, at);
+    batch.record(step, &snapshot.queue, None, &request.by, at);
     Ok(())
 }
 
