@@ -20,8 +20,7 @@ pub struct Queue {
     pub concurrency: u32,
     /// Whether it starts no new jobs.
     pub paused: bool,
-    /// Its weight where queues compete for shims: a queue with twice the weight may have twice the
-    /// running jobs.
+    /// Its weight where queues compete for shims: a queue with twice the weight gets twice the starts.
     pub weight: u32,
     /// NewJob keys that a job gets if it does not name them.
     pub defaults: Map<String, Value>,
@@ -51,7 +50,7 @@ impl Queue {
     pub const CONCURRENCY_MAX: u32 = 1024;
     /// The largest weight.
     pub const WEIGHT_MAX: u32 = 1000;
-    /// The most queues: every claim looks at all of them.
+    /// The most queues: the server keeps all of them in memory.
     pub const COUNT_MAX: u32 = 1000;
     /// The longest `defaults` as JSON, bytes: 10,000 jobs of one batch may each get them.
     pub const DEFAULTS_BYTES_MAX: usize = 16 << 10;

@@ -26,8 +26,18 @@ struct Report {
     offers: Vec<ShimOffer>,
     /// `None`: no claim was made, these shims have just become free.
     claimed: Option<Result<Claimed, StoreError>>,
-    /// Whether it was the claim over the idle shims, of which there is one at a time.
-    of_idle: bool,
+    origin: ReportOrigin,
+}
+
+/// What the shims of a report did before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReportOrigin {
+    /// They were idle, and all of them were offered in one claim; there is one such claim at a time.
+    Idle,
+    /// An attempt of theirs never ran, and was rescued.
+    Rescued,
+    /// An attempt of theirs ended.
+    Ended,
 }
 
 /// The one task that decides.
@@ -44,8 +54,11 @@ pub struct Scheduler {
     /// Shims that have been started and have not reported.
     starting: BTreeSet<String>,
     warm_shims: u32,
-    /// How many shims wait for the result of a claim or a rescue.
+    /// How many shims had nothing to do and wait for the result of a claim or a rescue.
     awaiting_claim: usize,
+    /// How many shims wait for the commit of an end. Most of them get a job of the queue whose slot
+    /// they free, so they are no help to a job that waits for a shim now.
+    ending: usize,
     /// The fewest shims that were idle at any time since the last tick.
     least_idle: usize,
     /// Whether the queues must be looked at.
@@ -75,6 +88,7 @@ impl Scheduler {
             starting: BTreeSet::new(),
             warm_shims,
             awaiting_claim: 0,
+            ending: 0,
             least_idle: 0,
             dirty: true,
             claiming: false,
@@ -129,8 +143,13 @@ impl Scheduler {
     }
 
     fn on_report(&mut self, report: Report) {
-        self.claiming &= !report.of_idle;
-        self.awaiting_claim -= report.offers.len();
+        self.claiming &= report.origin != ReportOrigin::Idle;
+        match report.origin {
+            ReportOrigin::Idle | ReportOrigin::Rescued => {
+                self.awaiting_claim -= report.offers.len();
+            }
+            ReportOrigin::Ended => self.ending -= report.offers.len(),
+        }
         self.dirty |= report.claimed.is_none();
         let claimed = match report.claimed {
             Some(Ok(claimed)) => claimed,
@@ -162,7 +181,7 @@ impl Scheduler {
                 let _ = reports.send(Report {
                     offers,
                     claimed: None,
-                    of_idle: false,
+                    origin: ReportOrigin::Rescued,
                 });
             });
     }
@@ -182,7 +201,7 @@ impl Scheduler {
             let _ = reports.send(Report {
                 offers,
                 claimed: Some(claimed),
-                of_idle: true,
+                origin: ReportOrigin::Idle,
             });
         });
     }
@@ -221,7 +240,9 @@ impl Scheduler {
     }
 
     /// Starts shims for `wanting` jobs that lack only a shim. Those that are idle, starting or
-    /// waiting for a claim count.
+    /// waiting for a claim count; those that are ending do not, or a job would wait as long as other
+    /// jobs end one after the other. So there are no more shims than slots in use and jobs that could
+    /// use one, the warm ones aside.
     fn start_missing_shims(&mut self, wanting: u32) {
         self.dirty |= wanting > 0 && !self.idle.is_empty();
         let coming = self.idle.len() + self.starting.len() + self.awaiting_claim;
@@ -231,7 +252,7 @@ impl Scheduler {
     /// Commits an end, and gives the shim its next job in the same transaction.
     fn commit_end(&mut self, finalized: Finalized, shim: String, offer: Option<ShimOffer>) {
         let offers: Vec<ShimOffer> = offer.into_iter().collect();
-        self.awaiting_claim += offers.len();
+        self.ending += offers.len();
         let claim = self.claim(offers.clone());
         let supervisor = self.supervisor.clone();
         let (reports, wakeup) = (self.reports.clone(), self.wakeup.clone());
@@ -249,7 +270,7 @@ impl Scheduler {
             let _ = reports.send(Report {
                 offers,
                 claimed: Some(claimed),
-                of_idle: false,
+                origin: ReportOrigin::Ended,
             });
             // A claim that failed with the end has not used the slot that the end freed.
             if refused {
@@ -271,7 +292,7 @@ impl Scheduler {
         if self.claiming {
             return;
         }
-        let ready = self.idle.len() + self.starting.len() + self.awaiting_claim;
+        let ready = self.idle.len() + self.starting.len() + self.awaiting_claim + self.ending;
         self.start_shims(self.warm_shims.saturating_sub(ready as u32));
     }
 

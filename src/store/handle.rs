@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::sqlite::{
@@ -12,10 +12,12 @@ use super::sqlite::{
     long_path::LongPath,
     open,
     open::Checked,
+    published_counts::PublishedCounts,
     queues, records,
     snapshot::{Snapshot, SnapshotError},
-    state_counts::StateCounts,
-    stored, view, writer,
+    stored,
+    tally::Tally,
+    view, writer,
     writer::{Writer, WriterRequest},
 };
 use super::{
@@ -31,6 +33,9 @@ use crate::{
     },
     sys::disk_reserve::DiskReserve,
 };
+
+/// How many lists are read at a time.
+const LISTS_MAX: usize = 2;
 
 /// The ledger: one writer, a few read-only connections. Cheap to clone.
 ///
@@ -48,9 +53,11 @@ pub struct Store {
 pub(super) struct StoreInner {
     requests: mpsc::Sender<WriterRequest>,
     pub(super) readers: open::ReaderPool,
+    /// Lists use so many of the readers at most; the others are for reads of single jobs.
+    lists: Semaphore,
     _long_path: LongPath,
     failed: CancellationToken,
-    state_counts: Arc<StateCounts>,
+    counts: Arc<PublishedCounts>,
     disk_reserve: DiskReserve,
     checked: Checked,
     /// Which file the database was when it was opened; see `Presence::file_id`.
@@ -74,7 +81,12 @@ impl Store {
     /// The same, but in a file of more than `check_bytes_max` bytes the outputs, which are most of
     /// it, are not checked for damage: [`Self::check_outputs`] does that.
     pub async fn open_checking(path: &Path, check_bytes_max: u64) -> Result<Self, OpenError> {
-        Ok(Self::over(open::open(path, check_bytes_max).await?))
+        let mut connections = open::open(path, check_bytes_max).await?;
+        let counts = Arc::<PublishedCounts>::default();
+        let tally = Tally::load(&mut connections.writer, &counts).await;
+        let tally =
+            tally.map_err(|error| OpenError::failed(path, "cannot be read: its jobs", error))?;
+        Ok(Self::over(connections, tally, counts))
     }
 
     /// The secret that the keys of this data directory's shims are derived from.
@@ -96,7 +108,7 @@ impl Store {
     }
 
     /// Starts the writer's task.
-    fn over(connections: open::Connections) -> Self {
+    fn over(connections: open::Connections, tally: Tally, counts: Arc<PublishedCounts>) -> Self {
         let open::Connections {
             writer,
             digest_key,
@@ -109,7 +121,6 @@ impl Store {
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
-        let state_counts = Arc::<StateCounts>::default();
         let file_id = presence.file_id();
         let writer = Writer {
             conn: writer,
@@ -119,16 +130,18 @@ impl Store {
             disk_reserve: disk_reserve.clone(),
             requests: incoming,
             failed: failed.clone(),
-            state_counts: state_counts.clone(),
+            tally,
+            counts: counts.clone(),
         };
         tokio::spawn(writer.run());
         let inner = StoreInner {
             requests,
             readers,
+            lists: Semaphore::new(LISTS_MAX),
             shim_seed,
             _long_path: long_path,
             failed,
-            state_counts,
+            counts,
             disk_reserve,
             checked,
             file_id,
@@ -255,8 +268,9 @@ impl Store {
         .await
     }
 
-    /// Gives queued jobs to offered shims, by free slots, weight, priority and number. A shim whose
-    /// attempt is not final must not be offered; such a claim is refused as a whole.
+    /// Gives queued jobs to offered shims: to queues with free slots by their weights, within a queue
+    /// by priority and number. A shim whose attempt is not final must not be offered; such a claim is
+    /// refused as a whole.
     pub async fn claim(
         &self,
         offers: Vec<ShimOffer>,
@@ -468,14 +482,17 @@ impl Store {
         Ok(view::job(&self.inner.readers, job, include).await?)
     }
 
-    /// A page of jobs, newest first.
+    /// A page of jobs, newest first. A page for which many jobs had to be examined may be short, or
+    /// even empty, and still say where the next one begins.
     pub async fn list(&self, filter: ListFilter) -> Result<JobPage, StoreError> {
+        // The semaphore is never closed.
+        let _turn = self.inner.lists.acquire().await;
         Ok(list::list(&self.inner.readers, &filter).await?)
     }
 
     /// All queues, by name.
     pub async fn queues(&self) -> Result<Vec<Queue>, StoreError> {
-        Ok(queues::all(&self.inner.readers).await?)
+        Ok(queues::all(&self.inner.readers, &self.inner.counts).await?)
     }
 
     /// State changes of a job with `event > after`, in order.
@@ -521,6 +538,16 @@ impl Store {
         Ok(stored::stored(&self.inner.readers, number, offset, max_bytes).await?)
     }
 
+    /// Up to `limit` segments of a job that have rows and begin before `below`, the last one first.
+    pub async fn segments_before(
+        &self,
+        number: JobNumber,
+        below: Offset,
+        limit: u32,
+    ) -> Result<Vec<CountedSegment>, StoreError> {
+        Ok(stored::segments_before(&self.inner.readers, number, below, limit).await?)
+    }
+
     /// What the row of a job says, and the id of its newest event.
     pub async fn job_record(&self, number: JobNumber) -> Result<Option<JobRecord>, StoreError> {
         Ok(records::job(&self.inner.readers, number).await?)
@@ -560,7 +587,10 @@ impl Store {
 
     /// How many jobs are in each state; states without jobs are missing.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
-        Ok(self.inner.state_counts.counts(&self.inner.readers).await?)
+        if self.inner.readers.is_closed() {
+            return Err(StoreError::Stopping);
+        }
+        Ok(self.inner.counts.states())
     }
 
     /// The highest number that a job has had; 0 before the first one.

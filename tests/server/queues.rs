@@ -1,5 +1,7 @@
 //! `queue.list`, `queue.set`, `queue.delete`: bounds, pause, weights and defaults.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Server, until_true};
@@ -274,4 +276,195 @@ fn the_number_of_queues_has_a_bound_and_pages_tell_them_all() {
     assert_eq!(names.len(), 1000);
     let job = client.submit(json!({"argv": ["true"], "queue": name(999)}));
     assert_eq!(client.finished(&job)["state"], "succeeded");
+}
+
+/// The only cell of an answer.
+fn one(client: &mut Client, sql: &str, params: Value) -> i64 {
+    let answer = client.ok("history.query", json!({"sql": sql, "params": params}));
+    answer["rows"][0][0].as_i64().expect("a number")
+}
+
+/// The newest event of all.
+fn newest_event(client: &mut Client) -> i64 {
+    one(client, "SELECT max(id) FROM history_events", json!([]))
+}
+
+/// How many other jobs were started after the event `since` and before this job.
+fn started_before(client: &mut Client, since: i64, job: &Value) -> i64 {
+    let sql = "SELECT count(*) FROM history_events WHERE \"to\" = 'running' AND id > ?2
+               AND id < (SELECT min(id) FROM history_events WHERE job = ?1 AND \"to\" = 'running')";
+    one(client, sql, json!([job["number"], since]))
+}
+
+/// Queues with one slot each, and `jobs` short jobs in each.
+fn crowd(client: &mut Client, queues: usize, jobs: usize, settings: &Value) {
+    let name = |nth: usize| format!("crowd-{nth}");
+    for nth in 0..queues {
+        let mut change = settings.clone();
+        change["queue"] = json!(name(nth));
+        change["concurrency"] = json!(1);
+        client.ok("queue.set", change);
+    }
+    for _ in 0..jobs {
+        let jobs = (0..queues).map(|nth| json!({"argv": ["true"], "queue": name(nth)}));
+        client.ok("job.submit_many", json!({"jobs": jobs.collect::<Vec<_>>()}));
+    }
+}
+
+/// Shims that end come with a next job of their own queue: a job of another queue got none for as long
+/// as there were jobs, and tens of thousands were started before it.
+#[test]
+fn a_job_with_a_free_slot_does_not_wait_while_short_jobs_of_other_queues_come_and_go() {
+    const QUEUES: usize = 30;
+    for settings in [
+        json!({}),
+        json!({"weight": 1000, "defaults": {"priority": 1000}}),
+    ] {
+        let server = Server::start();
+        let mut client = server.connect();
+        crowd(&mut client, QUEUES, 150, &settings);
+        let ended = "SELECT count(*) FROM history_jobs WHERE state = 'succeeded'";
+        until_true("the crowd to be busy", || {
+            one(&mut client, ended, json!([])) >= QUEUES as i64
+        });
+        let mut soon = |what: &str, begin: &dyn Fn(&mut Client) -> (i64, Value)| {
+            let (since, job) = begin(&mut client);
+            client.finished(&job);
+            let left = "SELECT count(*) FROM history_jobs WHERE state = 'queued'";
+            let left = one(&mut client, left, json!([]));
+            assert!(left > 0, "the others were done before it: no proof");
+            // Some rounds of theirs for the start of a shim, and one for the turn.
+            let before = started_before(&mut client, since, &job);
+            assert!(
+                before <= 10 * QUEUES as i64,
+                "{what}: {before} others were started before it, with {settings}"
+            );
+        };
+        for nth in 0..3 {
+            soon(&format!("new {nth}"), &|client| {
+                let since = newest_event(client);
+                let job = json!({"argv": ["true"], "queue": "interactive"});
+                (since, client.submit(job))
+            });
+        }
+        soon("moved", &|client| {
+            set(client, json!({"queue": "held", "paused": true}));
+            let job = client.submit(json!({"argv": ["true"], "queue": "held"}));
+            let since = newest_event(client);
+            let change = json!({"job": job["number"], "queue": "interactive"});
+            (since, client.ok("job.update", change))
+        });
+        soon("of a queue that goes on", &|client| {
+            let job = client.submit(json!({"argv": ["true"], "queue": "held"}));
+            let since = newest_event(client);
+            set(client, json!({"queue": "held", "paused": false}));
+            (since, job)
+        });
+        let shims = server.shims().len();
+        // A process that is about to execute its job still looks like its shim.
+        assert!(shims <= 2 * QUEUES + 10, "{shims} shims for {QUEUES} slots");
+    }
+}
+
+/// Short jobs in the slots of one queue are done by as many shims as there are slots.
+#[test]
+fn short_jobs_need_no_more_shims_than_slots() {
+    let server = Server::start();
+    let mut client = server.connect();
+    set(&mut client, json!({"queue": "q", "concurrency": 3}));
+    let jobs = vec![json!({"argv": ["true"], "queue": "q"}); 300];
+    client.ok("job.submit_many", json!({"jobs": jobs}));
+    let mut most = 0;
+    until_true("all to be done", || {
+        most = most.max(server.shims().len());
+        queue(&mut client, "q")["queued"] == 0
+    });
+    // Two are kept warm, and a process that is about to execute its job still looks like its shim.
+    assert!(most <= 2 * (3 + 2), "{most} shims");
+}
+
+/// By queue: jobs that run (or are paused), and that wait.
+type ByQueue = BTreeMap<String, (u64, u64)>;
+
+fn told(client: &mut Client) -> (ByQueue, BTreeMap<String, u64>) {
+    let queues = client.ok("queue.list", json!({}))["queues"].clone();
+    let queues = queues.as_array().expect("queues").iter().map(|queue| {
+        let count = |key: &str| queue[key].as_u64().expect("a count");
+        let name = queue["queue"].as_str().expect("a name").to_owned();
+        (name, (count("running"), count("queued")))
+    });
+    let counts = client.ok("server.info", json!({}))["counts"].clone();
+    let mut counts: BTreeMap<String, u64> = serde_json::from_value(counts).expect("counts");
+    counts.retain(|_, jobs| *jobs > 0);
+    (
+        queues.filter(|(_, counts)| *counts != (0, 0)).collect(),
+        counts,
+    )
+}
+
+fn counted(client: &mut Client) -> (ByQueue, BTreeMap<String, u64>) {
+    let sql = "SELECT queue, sum(state IN ('running', 'paused')) AS running,
+                   sum(state = 'queued') AS queued FROM history_jobs GROUP BY queue";
+    let answer = client.ok("history.query", json!({"sql": sql}));
+    let rows: Vec<(String, u64, u64)> =
+        serde_json::from_value(answer["rows"].clone()).expect("rows");
+    let queues = rows
+        .into_iter()
+        .map(|(name, running, queued)| (name, (running, queued)));
+    let sql = "SELECT state, count(*) FROM history_jobs GROUP BY state";
+    let answer = client.ok("history.query", json!({"sql": sql}));
+    let states: Vec<(String, u64)> = serde_json::from_value(answer["rows"].clone()).expect("rows");
+    (
+        queues.filter(|(_, counts)| *counts != (0, 0)).collect(),
+        states.into_iter().collect(),
+    )
+}
+
+#[test]
+fn counts_agree_with_the_history_also_after_a_kill() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    set(&mut client, json!({"queue": "a", "concurrency": 2}));
+    set(&mut client, json!({"queue": "b", "paused": true}));
+    let running = [(); 4].map(|()| client.submit(sleeper(&server, "a")));
+    client.started(&running[1]);
+    let waiting = [(); 5].map(|()| client.submit(json!({"argv": ["true"], "queue": "b"})));
+    let done = [(); 3].map(|()| client.submit(json!({"argv": ["false"]})));
+    done.iter().for_each(|job| {
+        client.finished(job);
+    });
+    client.control(&running[0], "pause");
+    client.control(&waiting[0], "cancel");
+    client.ok(
+        "job.update",
+        json!({"job": waiting[1]["number"], "queue": "a"}),
+    );
+    client.ok(
+        "job.update",
+        json!({"job": waiting[2]["number"], "queue": "default"}),
+    );
+    client.finished(&waiting[2]);
+    client.ok("job.delete", json!({"job": done[0]["number"]}));
+    client.refused(
+        -32003,
+        "job.submit",
+        json!({"argv": ["true"], "queue": "nowhere"}),
+    );
+    let expected = ByQueue::from([("a".into(), (2, 3)), ("b".into(), (0, 2))]);
+    let first = told(&mut client);
+    assert_eq!(first.0, expected);
+    assert_eq!(first, counted(&mut client));
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    assert_eq!(told(&mut client), first);
+    assert_eq!(told(&mut client), counted(&mut client));
+    // They go on from there.
+    client.control(&running[0], "kill");
+    client.finished(&running[0]);
+    client.started(&running[2]);
+    until_true("the same counts", || {
+        told(&mut client) == counted(&mut client)
+    });
+    assert_eq!(told(&mut client).0["a"], (2, 2));
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use cc_executor::{
-    job::{JobSpec, JobState},
-    store::{Fenced, Store},
+    job::{JobChange, JobId, JobRef, JobSpec, JobState, QueueChange},
+    store::{Fenced, Store, Submission},
 };
 
 use crate::ledger::*;
@@ -149,6 +149,108 @@ async fn queues_take_turns_and_a_full_one_stops_no_other() {
     assert_eq!(queues.len(), 4);
     assert_ne!(queues[0], queues[1]);
     assert_ne!(queues[2], queues[3]);
+}
+
+/// 100 queues with short jobs, and one job in a queue that was empty: it is next, whatever the numbers
+/// and priorities of the others.
+#[tokio::test]
+async fn a_queue_that_was_empty_is_next() {
+    let ledger = Ledger::new().await;
+    let jobs = (0..100).flat_map(|nth| vec![submission(job_in(&format!("q{nth}"), 1000)); 3]);
+    for nth in 0..100 {
+        let change = QueueChange {
+            name: format!("q{nth}"),
+            concurrency: Some(1),
+            weight: Some(1000),
+            ..QueueChange::default()
+        };
+        ledger.store.set_queue(change).await.unwrap();
+    }
+    let jobs = jobs.map(|job| Submission {
+        id: JobId(uuid::Uuid::now_v7()),
+        ..job
+    });
+    ledger.store.submit_many(jobs.collect()).await.unwrap();
+    let first = ledger.claim(&["a"]).await.claims.remove(0);
+    let guest = ledger.submit(job_in("interactive", -1000)).await;
+    let (ended, next) = tokio::join!(
+        ledger.store.finish(success(first.number, 1)),
+        ledger.claim(&["a"])
+    );
+    assert_eq!(ended.unwrap(), Fenced::Applied);
+    assert_eq!(next.claims[0].number, guest.number);
+    assert_eq!(next.wanting, 100, "and each of the others could use a shim");
+}
+
+/// A priority orders the jobs of one queue; it takes nothing from other queues.
+#[tokio::test]
+async fn priorities_of_one_queue_do_not_hold_up_another() {
+    let ledger = Ledger::new().await;
+    set_queue(&ledger, "default", 100).await;
+    for nth in 0..10 {
+        ledger.submit(job_in("default", 1_000_000 + nth)).await;
+    }
+    for _ in 0..10 {
+        ledger.submit(job_in("interactive", -5)).await;
+    }
+    for round in 0..10 {
+        let claimed = ledger
+            .claim(&[&format!("a{round}"), &format!("b{round}")])
+            .await;
+        let queues: BTreeSet<_> = claimed.claims.iter().map(|c| &*c.job.queue).collect();
+        assert_eq!(queues.len(), 2, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn jobs_that_are_claimed_together_are_the_first_of_their_queues_in_order() {
+    let ledger = Ledger::new().await;
+    set_queue(&ledger, "default", 5).await;
+    let mut expected = Vec::new();
+    for (queue, priorities) in [
+        ("default", [0, 2, 0, 1, 2, 3]),
+        ("interactive", [1, 1, 0, 7, 0, 1]),
+    ] {
+        for priority in priorities {
+            let number = ledger.submit(job_in(queue, priority)).await.number;
+            expected.push((queue, -priority, number));
+        }
+    }
+    expected.sort_unstable();
+    let shims: Vec<_> = (0..20).map(|nth| format!("s{nth}")).collect();
+    let shims: Vec<_> = shims.iter().map(String::as_str).collect();
+    let claimed = ledger.claim(&shims[..7]).await.claims;
+    let rest = ledger.claim(&shims[7..]).await;
+    assert_eq!((claimed.len(), rest.claims.len(), rest.wanting), (7, 4, 0));
+    for (queue, slots) in [("default", 5), ("interactive", 6)] {
+        let of_queue = expected.iter().filter(|(name, ..)| *name == queue);
+        let expected: Vec<_> = of_queue.map(|(.., number)| *number).take(slots).collect();
+        let claims = claimed.iter().chain(&rest.claims);
+        let got = claims.filter(|claim| claim.job.queue == queue);
+        assert_eq!(got.map(|claim| claim.number).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_moves_to_another_queue_takes_its_place_there() {
+    let ledger = Ledger::new().await;
+    let moved = ledger.submit(job_in("default", 0)).await;
+    let stays = ledger.submit(job_in("interactive", 0)).await;
+    let full = QueueChange {
+        name: "default".into(),
+        paused: Some(true),
+        ..QueueChange::default()
+    };
+    ledger.store.set_queue(full).await.unwrap();
+    let change = JobChange {
+        queue: Some("interactive".into()),
+        ..JobChange::default()
+    };
+    let job = JobRef::Number(moved.number);
+    ledger.store.update(job, change).await.unwrap();
+    let claimed = ledger.claim(&["a", "b", "c"]).await;
+    let numbers: Vec<_> = claimed.claims.iter().map(|claim| claim.number).collect();
+    assert_eq!(numbers, [moved.number, stays.number]);
 }
 
 #[tokio::test]

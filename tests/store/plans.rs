@@ -25,11 +25,20 @@ const LARGE: [&str; 12] = [
 ];
 
 /// Scans that are meant, by how their statement begins.
-const MEANT: [(&str, &str); 3] = [
-    // Counting all jobs reads the narrowest index there is.
+const MEANT: [(&str, &str); 5] = [
+    // Counting all jobs, once at the opening, reads the narrowest index there is.
     (
         "SELECT state AS",
         "SCAN jobs USING COVERING INDEX jobs_state",
+    ),
+    // The same for live jobs by queue: these indexes hold no others.
+    (
+        "SELECT queue AS",
+        "SCAN jobs USING COVERING INDEX jobs_queued",
+    ),
+    (
+        "SELECT queue AS",
+        "SCAN jobs USING COVERING INDEX jobs_active",
     ),
     // That index holds open attempts alone.
     (
@@ -39,7 +48,7 @@ const MEANT: [(&str, &str); 3] = [
     // Counting all jobs, once in a backup.
     (
         "SELECT count(*) AS",
-        "SCAN jobs USING COVERING INDEX jobs_finished",
+        "SCAN jobs USING COVERING INDEX jobs_submitted",
     ),
 ];
 

@@ -95,11 +95,14 @@ pub(super) async fn paused(
         Event::Resumed
     };
     let snapshot = batch.snapshot(JobRef::Number(report.number)).await?;
-    let Some(step) = snapshot.and_then(|s| s.step_of(report.attempt, event)) else {
+    let Some(snapshot) = snapshot else {
+        return Ok(Fenced::Stale);
+    };
+    let Some(step) = snapshot.step_of(report.attempt, event) else {
         return Ok(Fenced::Stale);
     };
     move_job(batch, step).await?;
-    batch.record(step, None, &report.actor, report.at);
+    batch.record(step, &snapshot.queue, None, &report.actor, report.at);
     Ok(Fenced::Applied)
 }
 
@@ -146,7 +149,7 @@ pub(super) async fn void(batch: &mut WriteBatch<'_>, report: &VoidReport) -> sql
         Some(stop) => stop_requests::withdraw(batch, &snapshot, stop, report.at).await?,
         None => {
             move_job(batch, step).await?;
-            batch.record(step, None, RESCUE, report.at);
+            batch.record(step, &snapshot.queue, None, RESCUE, report.at);
         }
     }
     Ok(Fenced::Applied)

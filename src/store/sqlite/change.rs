@@ -48,6 +48,12 @@ pub(super) async fn update(
     .execute(&mut *batch.conn)
     .await?;
     all_moved(done.rows_affected(), 1)?;
+    if let Some(queue) = &change.queue {
+        batch
+            .tally
+            .moved(&snapshot.queue, Some(snapshot.state), None);
+        batch.tally.moved(queue, None, Some(snapshot.state));
+    }
     view::known(batch.conn, number).await.map(Updated::Done)
 }
 
@@ -80,6 +86,9 @@ pub(super) async fn delete(batch: &mut WriteBatch<'_>, job: JobRef) -> sqlx::Res
     )
     .fetch_one(&mut *batch.conn)
     .await?;
+    batch
+        .tally
+        .moved(&snapshot.queue, Some(snapshot.state), None);
     forget_environment(batch, &environment).await?;
     Ok(Deleted::Done(Box::new(DeletedJob { job, segments })))
 }

@@ -1,12 +1,16 @@
 //! The claim: which queued jobs get a slot and a shim, and the attempts that this begins.
 //!
-//! Each queue has its own order, by priority and number; between queues the one with the fewest
-//! running jobs for its weight comes first. The caller sends the jobs to the shims.
+//! `tally` says which queues get the next slots; here the first jobs of these queues are read, by
+//! priority and number. What a claim costs depends on the jobs that it claims alone. The caller sends
+//! them to the shims.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde::Serialize;
 
 use super::{
     columns::{from_json, int, json, malformed},
+    fair_queues::QueueName,
     inputs,
     job_snapshot::{Transition, WriteBatch, all_moved},
     view::{self, SpecRow},
@@ -46,19 +50,17 @@ pub(super) async fn claim(
     requests: &[&ClaimRequest],
 ) -> sqlx::Result<Vec<Claimed>> {
     let offers = requests.iter().map(|request| request.offers.len()).sum();
-    let (candidates, ready) = candidates(batch, offers).await?;
-    let mut candidates = candidates.into_iter();
+    let started = batch.tally.start(offers);
+    let mut candidates = candidates(batch, &started).await?.into_iter();
     let mut claimed = Vec::with_capacity(requests.len());
-    let mut taken = 0;
     for request in requests {
         let jobs: Vec<_> = candidates.by_ref().take(request.offers.len()).collect();
-        taken += jobs.len();
         claimed.push(begin(batch, request, jobs).await?);
     }
-    let wanting = (ready - taken) as u32;
-    claimed
-        .iter_mut()
-        .for_each(|claimed| claimed.wanting = wanting);
+    let wanting = u32::try_from(batch.tally.ready()).unwrap_or(u32::MAX);
+    for claimed in &mut claimed {
+        claimed.wanting = wanting;
+    }
     Ok(claimed)
 }
 
@@ -81,7 +83,7 @@ async fn begin(
         insert_attempts(batch, request, &claims).await?;
     }
     for step in steps {
-        batch.record(step, None, ACTOR, request.at);
+        batch.add_event(step, None, ACTOR, request.at);
     }
     Ok(Claimed { claims, wanting: 0 })
 }
@@ -130,12 +132,16 @@ async fn insert_attempts(
         });
     let rows = json(&begun.collect::<Vec<_>>())?;
     sqlx::query!(
+        // A requested pause outlives an attempt that was lost or never ran.
         "INSERT INTO attempts (job, attempt, state, shim, shim_version, boot_id, instance,
-             start_offset, claimed_at)
-         SELECT value ->> 'number', value ->> 'attempt', 'claimed', value ->> 'shim',
-                value ->> 'version', value ->> 'boot_id', value ->> 'instance',
-                value ->> 'start_offset', value ->> 'at'
-         FROM json_each(?1)",
+             start_offset, claimed_at, pause, pause_by, pause_at)
+         SELECT c.value ->> 'number', c.value ->> 'attempt', 'claimed', c.value ->> 'shim',
+                c.value ->> 'version', c.value ->> 'boot_id', c.value ->> 'instance',
+                c.value ->> 'start_offset', c.value ->> 'at',
+                coalesce(p.pause, 0), p.pause_by, p.pause_at
+         FROM json_each(?1) AS c LEFT JOIN attempts AS p
+             ON p.job = c.value ->> 'number' AND p.attempt = (c.value ->> 'attempt') - 1
+                AND p.pause = 1",
         rows
     )
     .execute(&mut *batch.conn)
@@ -143,51 +149,50 @@ async fn insert_attempts(
     Ok(())
 }
 
-/// The largest number of free slots of any one queue.
-async fn free_slots(batch: &mut WriteBatch<'_>) -> sqlx::Result<i64> {
-    let free = sqlx::query_scalar!(
-        r#"SELECT max(concurrency - (SELECT count(*) FROM jobs
-               WHERE queue = queues.name AND state IN ('running', 'paused'))) AS "free: i64"
-           FROM queues WHERE paused = 0"#
-    )
-    .fetch_one(&mut *batch.conn)
-    .await?;
-    Ok(free.unwrap_or(0))
-}
-
-/// The first `wanted` jobs that may run now, and how many there are in all. Per queue it reads no
-/// more rows than there are free slots, however long the queues are.
+/// The jobs that `started` names the queues of: of each queue the first ones.
 async fn candidates(
     batch: &mut WriteBatch<'_>,
-    wanted: usize,
-) -> sqlx::Result<(Vec<ClaimCandidate>, usize)> {
-    let free = free_slots(batch).await?;
-    if free <= 0 {
-        return Ok((Vec::new(), 0));
+    started: &[QueueName],
+) -> sqlx::Result<Vec<ClaimCandidate>> {
+    let mut found: HashMap<String, VecDeque<ClaimCandidate>> = HashMap::new();
+    for (jobs, queues) in by_number_of_jobs(started) {
+        for row in first_jobs(batch, &queues, jobs).await? {
+            let of_queue = found.entry(row.queue.clone()).or_default();
+            of_queue.push_back(row.into_candidate()?);
+        }
     }
-    // At least one row, because each has the total in it.
-    let limit = wanted.max(1) as i64;
-    let rows = sqlx::query_as!(
+    let next = |queue: &QueueName| found.get_mut(&**queue)?.pop_front();
+    let candidates: Vec<_> = started.iter().filter_map(next).collect();
+    if candidates.len() < started.len() {
+        batch.tally.distrust();
+    }
+    Ok(candidates)
+}
+
+/// The queues, by how often each is named: one statement serves all that need the same number of
+/// jobs. `n` names have less than the square root of 2n + 1 such numbers.
+fn by_number_of_jobs(started: &[QueueName]) -> BTreeMap<i64, Vec<&str>> {
+    let mut jobs: BTreeMap<&str, i64> = BTreeMap::new();
+    for queue in started {
+        *jobs.entry(queue).or_default() += 1;
+    }
+    let mut queues: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
+    for (queue, jobs) in jobs {
+        queues.entry(jobs).or_default().push(queue);
+    }
+    queues
+}
+
+/// The first `jobs` queued jobs of each of these queues, in the order of each queue.
+async fn first_jobs(
+    batch: &mut WriteBatch<'_>,
+    queues: &[&str],
+    jobs: i64,
+) -> sqlx::Result<Vec<ReadyRow>> {
+    let queues = json(&queues)?;
+    sqlx::query_as!(
         ReadyRow,
-        r#"WITH open AS (
-               SELECT name, weight, concurrency, (SELECT count(*) FROM jobs
-                   WHERE queue = queues.name AND state IN ('running', 'paused')) AS active
-               FROM queues WHERE paused = 0
-           ), waiting AS (
-               SELECT c.number, c.priority, open.weight, open.concurrency, open.active,
-                   row_number() OVER (PARTITION BY open.name ORDER BY c.priority DESC, c.number)
-                       AS place
-               FROM open JOIN jobs AS c ON c.number IN (
-                   SELECT number FROM jobs WHERE queue = open.name AND state = 'queued'
-                   ORDER BY priority DESC, number LIMIT ?1)
-           ), ready AS (
-               SELECT number, priority, (active + place) * 1.0 / weight AS share
-               FROM waiting WHERE active + place <= concurrency
-           ), first AS (
-               SELECT number, priority, share, count(*) OVER () AS ready
-               FROM ready ORDER BY share, priority DESC, number LIMIT ?2
-           )
-           SELECT first.ready AS "ready!: i64", j.number AS "number!: i64", j.id AS "id!: String",
+        r#"SELECT j.number AS "number!: i64", j.id AS "id!: String",
                j.attempt AS "attempt!: u32", j.output_bytes AS "output_bytes!: i64",
                j.queue AS "queue!: String", j.priority AS "priority!: i64",
                j.name AS "name: String", j.labels AS "labels!: String",
@@ -199,24 +204,25 @@ async fn candidates(
                     WHERE c.job = j.number AND c.gap IS NOT NULL) END AS "missing_bytes!: i64",
                (SELECT a.hash_state FROM attempts AS a
                 WHERE a.job = j.number AND a.end_offset = j.output_bytes
-                ORDER BY a.attempt DESC LIMIT 1) AS "hash_state: Vec<u8>"
-           FROM first JOIN jobs AS j ON j.number = first.number
+                ORDER BY a.attempt DESC LIMIT 1) AS "hash_state: Vec<u8>",
+               CASE WHEN j.attempt = 0 THEN 0 ELSE
+                   (SELECT p.pause FROM attempts AS p
+                    WHERE p.job = j.number AND p.attempt = j.attempt) END AS "paused!: bool"
+           FROM json_each(?1) AS picked
+           JOIN jobs AS j ON j.number IN (
+               SELECT number FROM jobs WHERE queue = picked.value AND state = 'queued'
+               ORDER BY priority DESC, number LIMIT ?2)
            JOIN environments AS e ON e.hash = j.environment
-           ORDER BY first.share, first.priority DESC, first.number"#,
-        free,
-        limit
+           ORDER BY j.priority DESC, j.number"#,
+        queues,
+        jobs
     )
     .fetch_all(&mut *batch.conn)
-    .await?;
-    let ready = rows.first().map_or(0, |row| row.ready as usize);
-    let candidates = rows.into_iter().take(wanted).map(ReadyRow::into_candidate);
-    Ok((candidates.collect::<sqlx::Result<_>>()?, ready))
+    .await
 }
 
 /// A job that may run now, as the statement returns it.
 struct ReadyRow {
-    /// The total of such jobs.
-    ready: i64,
     number: JobNumber,
     id: String,
     attempt: u32,
@@ -233,6 +239,7 @@ struct ReadyRow {
     stdin: Option<String>,
     missing_bytes: i64,
     hash_state: Option<Vec<u8>>,
+    paused: bool,
 }
 
 impl ReadyRow {
@@ -262,6 +269,7 @@ impl ReadyRow {
             hash_state: self.hash_state,
             job,
             inputs: Vec::new(),
+            paused: self.paused,
         };
         let step = claimed_step(claim.number, claim.attempt)?;
         Ok(ClaimCandidate { step, claim })

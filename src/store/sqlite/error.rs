@@ -145,7 +145,7 @@ impl OpenError {
     }
 
     /// The same, with another error as its cause.
-    pub(super) fn failed(
+    pub(in crate::store) fn failed(
         path: &Path,
         what: &str,
         source: impl Into<Box<dyn Error + Send + Sync>>,

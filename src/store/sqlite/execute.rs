@@ -51,10 +51,8 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         Write::BeginEpoch(boot_id, place) => {
             WriteResult::Epoch(nodes::begin_epoch(batch.conn, boot_id, place).await?)
         }
-        Write::SetQueue(change) => WriteResult::QueueSet(queues::set(batch.conn, change).await?),
-        Write::DeleteQueue(name) => {
-            WriteResult::QueueDeleted(queues::delete(batch.conn, name).await?)
-        }
+        Write::SetQueue(change) => WriteResult::QueueSet(queues::set(batch, change).await?),
+        Write::DeleteQueue(name) => WriteResult::QueueDeleted(queues::delete(batch, name).await?),
         Write::SaveMcpSession { id, opening } => {
             mcp::save_session(batch.conn, id, opening).await?;
             WriteResult::Done

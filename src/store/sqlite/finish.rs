@@ -63,6 +63,7 @@ struct AttemptEnd<'a> {
 /// An end to be written.
 struct EndToWrite<'a> {
     step: Transition,
+    queue: String,
     finish: &'a Finish,
     /// Why the job has failed, if it has.
     reason: Option<Reason>,
@@ -83,15 +84,19 @@ pub(super) async fn finish(
     let mut reread = HashSet::new();
     let mut interactive = Vec::new();
     for finish in finishes {
-        // Removed: a second end of the same job in one batch is as stale as a later one.
-        let snapshot = snapshots.remove(&finish.number);
-        let end = snapshot.as_ref().and_then(|snapshot| end(snapshot, finish));
+        let snapshot = snapshots.get(&finish.number);
+        let end = snapshot.and_then(|snapshot| end(snapshot, finish));
         fences.push(match &end {
             None => Fenced::Stale,
             Some(end) if end.step.to.is_final() => Fenced::Applied,
             Some(_) => Fenced::Requeued,
         });
-        let (Some(snapshot), Some(end)) = (snapshot, end) else {
+        let Some(end) = end else {
+            continue;
+        };
+        // Removed: a second end of this attempt in one batch is as stale as a later one. A stale
+        // end removes nothing, because the true one may follow.
+        let Some(snapshot) = snapshots.remove(&finish.number) else {
             continue;
         };
         if snapshot.has_segments {
@@ -112,11 +117,12 @@ pub(super) async fn finish(
         match &end.cancelled_by {
             None => batch.record(
                 end.step,
+                &end.queue,
                 end.finish.reason,
                 &end.finish.actor,
                 end.finish.at,
             ),
-            Some(request) => batch.record(end.step, None, &request.by, end.finish.at),
+            Some(request) => batch.record(end.step, &end.queue, None, &request.by, end.finish.at),
         }
     }
     Ok(fences)
@@ -139,6 +145,7 @@ fn end<'a>(snapshot: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>>
     };
     Some(EndToWrite {
         step: snapshot.step_of(finish.attempt, event)?,
+        queue: snapshot.queue.clone(),
         finish,
         reason: finish.reason.filter(|_| after == AfterLoss::Fail),
         cancelled_by: stop.filter(|_| after == AfterLoss::Cancel).cloned(),

@@ -12,6 +12,7 @@ use super::{
     columns::{from_json_opt, json, malformed},
     events,
     keys::DigestKey,
+    tally::Tally,
     view,
 };
 use crate::job::{
@@ -24,6 +25,8 @@ use crate::job::{
 pub(super) struct WriteBatch<'c> {
     pub conn: &'c mut SqliteConnection,
     pub events: Vec<events::NewEvent>,
+    /// Follows every change.
+    pub tally: &'c mut Tally,
     /// The secret key of digests.
     pub key: &'c DigestKey,
 }
@@ -33,6 +36,7 @@ pub(super) struct WriteBatch<'c> {
 pub(super) struct JobSnapshot {
     pub number: JobNumber,
     pub state: JobState,
+    pub queue: String,
     /// The current or last attempt; 0 before the first.
     pub attempt: u32,
     /// The id of that attempt's shim; `None` before the first attempt.
@@ -86,7 +90,7 @@ impl WriteBatch<'_> {
         let numbers = json(&numbers)?;
         sqlx::query!(
             r#"SELECT j.number AS "number!: i64", j.state AS "state!: String",
-                      j.attempt AS "attempt!: u32", a.shim AS "shim: String",
+                      j.queue AS "queue!: String", j.attempt AS "attempt!: u32", a.shim AS "shim: String",
                       a.stop AS "stop: String", coalesce(a.pause, 0) AS "pause!: bool",
                       j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
                       (SELECT count(*) FROM attempts AS l
@@ -105,6 +109,7 @@ impl WriteBatch<'_> {
             let snapshot = JobSnapshot {
                 number: row.number,
                 state: events::state(&row.state)?,
+                queue: row.queue,
                 attempt: row.attempt,
                 shim: row.shim,
                 stop: from_json_opt(row.stop.as_deref())?,
@@ -135,8 +140,21 @@ impl WriteBatch<'_> {
         }
     }
 
-    /// Adds the event of a step that a job has taken.
-    pub fn record(&mut self, step: Transition, reason: Option<Reason>, actor: &str, at: Micros) {
+    /// Counts a step that a job of this queue has taken, and adds its event.
+    pub fn record(
+        &mut self,
+        step: Transition,
+        queue: &str,
+        reason: Option<Reason>,
+        actor: &str,
+        at: Micros,
+    ) {
+        self.tally.moved(queue, Some(step.from), Some(step.to));
+        self.add_event(step, reason, actor, at);
+    }
+
+    /// Adds the event of a step that is counted already.
+    pub fn add_event(&mut self, step: Transition, reason: Option<Reason>, actor: &str, at: Micros) {
         self.events.push(events::NewEvent {
             job: step.number,
             attempt: (step.attempt > 0).then_some(step.attempt),

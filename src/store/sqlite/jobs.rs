@@ -87,6 +87,8 @@ async fn store(
     insert(batch, new, &environments, last_number).await?;
     for (nth, submission) in new.iter().enumerate() {
         batch.events.push(submitted(submission, last_number, nth));
+        let queue = &submission.job.queue;
+        batch.tally.moved(queue, None, Some(first_state()));
     }
     Ok(())
 }

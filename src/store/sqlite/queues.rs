@@ -1,10 +1,15 @@
-//! Queues: their settings, and how many of their jobs run and wait.
+//! Queues: their settings, with how many of their jobs run and wait.
 //!
-//! Slots are assigned in `claim`.
+//! The numbers are those of `tally`; slots are assigned in `claim`.
 
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
-use super::columns::{from_json, json};
+use super::{
+    columns::{from_json, json},
+    fair_queues::{QueueCounts, QueueSettings},
+    job_snapshot::WriteBatch,
+    published_counts::PublishedCounts,
+};
 use crate::{
     job::{Queue, QueueChange},
     store::types::{QueueDeleted, QueueSet},
@@ -12,9 +17,26 @@ use crate::{
 
 /// Creates a queue or changes it. A new one has as many slots as `default` unless it names a number.
 pub(super) async fn set(
-    conn: &mut SqliteConnection,
+    batch: &mut WriteBatch<'_>,
     change: &QueueChange,
 ) -> sqlx::Result<QueueSet> {
+    if !upsert(batch.conn, change).await? {
+        return Ok(QueueSet::TooMany);
+    }
+    let found = select(&mut *batch.conn, Some(&change.name)).await?.pop();
+    let mut queue = found.ok_or(sqlx::Error::RowNotFound)?;
+    let settings = QueueSettings {
+        concurrency: queue.concurrency,
+        paused: queue.paused,
+        weight: queue.weight,
+    };
+    batch.tally.set_queue(&queue.name, settings);
+    show(&mut queue, batch.tally.counts(&change.name));
+    Ok(QueueSet::Done(queue))
+}
+
+/// False where there are too many already.
+async fn upsert(conn: &mut SqliteConnection, change: &QueueChange) -> sqlx::Result<bool> {
     let defaults = change.defaults.as_ref().map(json).transpose()?;
     let done = sqlx::query!(
         "INSERT INTO queues (name, concurrency, paused, weight, defaults)
@@ -32,32 +54,21 @@ pub(super) async fn set(
         defaults,
         Queue::COUNT_MAX,
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    if done.rows_affected() == 0 {
-        return Ok(QueueSet::TooMany);
-    }
-    let set = select(conn, Some(&change.name)).await?.pop();
-    set.map(QueueSet::Done).ok_or(sqlx::Error::RowNotFound)
+    Ok(done.rows_affected() > 0)
 }
 
 /// Deletes a queue, unless a job of it is not final.
-pub(super) async fn delete(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<QueueDeleted> {
-    let live = sqlx::query_scalar!(
-        r#"SELECT (SELECT count(*) FROM jobs WHERE queue = ?1 AND state = 'queued')
-               + (SELECT count(*) FROM jobs WHERE queue = ?1 AND state IN ('running', 'paused'))
-               + (SELECT count(*) FROM jobs WHERE queue = ?1 AND state IN ('scheduled', 'blocked'))
-               AS "live!: i64""#,
-        name
-    )
-    .fetch_one(&mut *conn)
-    .await?;
+pub(super) async fn delete(batch: &mut WriteBatch<'_>, name: &str) -> sqlx::Result<QueueDeleted> {
+    let live = batch.tally.counts(name).live();
     if live > 0 {
-        return Ok(QueueDeleted::HasJobs(live as u64));
+        return Ok(QueueDeleted::HasJobs(live));
     }
     let done = sqlx::query!("DELETE FROM queues WHERE name = ?1", name)
-        .execute(conn)
+        .execute(&mut *batch.conn)
         .await?;
+    batch.tally.remove_queue(name);
     Ok(match done.rows_affected() {
         0 => QueueDeleted::NotFound,
         _ => QueueDeleted::Done,
@@ -65,21 +76,32 @@ pub(super) async fn delete(conn: &mut SqliteConnection, name: &str) -> sqlx::Res
 }
 
 /// All queues, by name.
-pub(in crate::store) async fn all(readers: &SqlitePool) -> sqlx::Result<Vec<Queue>> {
-    select(readers, None).await
+pub(in crate::store) async fn all(
+    readers: &SqlitePool,
+    counts: &PublishedCounts,
+) -> sqlx::Result<Vec<Queue>> {
+    let mut queues = select(readers, None).await?;
+    let counts = counts.queues();
+    for queue in &mut queues {
+        let counts = counts.get(queue.name.as_str()).copied();
+        show(queue, counts.unwrap_or_default());
+    }
+    Ok(queues)
 }
 
+fn show(queue: &mut Queue, counts: QueueCounts) {
+    queue.running = counts.active;
+    queue.queued = counts.queued;
+}
+
+/// Queues without their counts.
 async fn select<'e>(
     conn: impl sqlx::Executor<'e, Database = Sqlite>,
     name: Option<&str>,
 ) -> sqlx::Result<Vec<Queue>> {
     sqlx::query!(
         r#"SELECT name AS "name!: String", concurrency AS "concurrency!: u32",
-               paused AS "paused!: bool", weight AS "weight!: u32", defaults AS "defaults!: String",
-               (SELECT count(*) FROM jobs
-                WHERE queue = queues.name AND state IN ('running', 'paused')) AS "running!: i64",
-               (SELECT count(*) FROM jobs
-                WHERE queue = queues.name AND state = 'queued') AS "queued!: i64"
+               paused AS "paused!: bool", weight AS "weight!: u32", defaults AS "defaults!: String"
            FROM queues WHERE ?1 IS NULL OR name = ?1 ORDER BY name"#,
         name
     )
@@ -93,8 +115,8 @@ async fn select<'e>(
             paused: row.paused,
             weight: row.weight,
             defaults: from_json(&row.defaults)?,
-            running: row.running as u64,
-            queued: row.queued as u64,
+            running: 0,
+            queued: 0,
         })
     })
     .collect()

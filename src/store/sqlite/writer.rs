@@ -18,7 +18,8 @@ use super::{
     keys::DigestKey,
     long_path::LongPath,
     presence::Presence,
-    state_counts::StateCounts,
+    published_counts::PublishedCounts,
+    tally::Tally,
 };
 use crate::store::write::{Write, WriteResult};
 use crate::{
@@ -65,8 +66,10 @@ pub(in crate::store) struct Writer {
     pub requests: mpsc::Receiver<WriterRequest>,
     /// Cancelled when the file cannot be trusted any more.
     pub failed: CancellationToken,
-    /// Invalidated by every transaction.
-    pub state_counts: Arc<StateCounts>,
+    /// The counts of jobs, with the order of the queues.
+    pub tally: Tally,
+    /// Where they are published after each commit.
+    pub counts: Arc<PublishedCounts>,
 }
 
 impl Writer {
@@ -224,10 +227,10 @@ impl Writer {
             Err(error) => Err(self.with_system_cause(error).await),
             done => done,
         };
-        self.state_counts.written();
         if result.is_err() {
             // This fails where SQLite has rolled back already.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.conn).await;
+            self.tally.roll_back();
         }
         result
     }
@@ -255,9 +258,11 @@ impl Writer {
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut self.conn)
             .await?;
+        self.tally.begin(&mut self.conn).await?;
         let mut batch = WriteBatch {
             conn: &mut self.conn,
             events: Vec::new(),
+            tally: &mut self.tally,
             key: &self.key,
         };
         let results = execute(&mut batch, writes).await?;
@@ -268,6 +273,7 @@ impl Writer {
         if !self.presence.is_in_place() {
             return Err(io::Error::other("it was removed or replaced").into());
         }
+        self.tally.commit(&self.counts);
         Ok(results)
     }
 
@@ -382,20 +388,14 @@ fn data_bytes(write: &Write) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{io::Write as _, path::Path};
-
-    use super::*;
-    use crate::{
-        job::{Command, JobId, JobSpec, Micros},
-        store::{Submission, sqlite::open},
-    };
-
-    /// A writer without its task; the test calls its methods.
-    async fn writer(path: &Path) -> Writer {
+impl Writer {
+    /// A writer without its task; a test calls its methods.
+    pub(super) async fn of(path: &std::path::Path) -> Self {
         let (_, requests) = mpsc::channel(1);
-        let opened = open::open(path, u64::MAX).await.expect("opens");
-        Writer {
+        let mut opened = super::open::open(path, u64::MAX).await.expect("opens");
+        let counts = Arc::default();
+        let tally = Tally::load(&mut opened.writer, &counts).await;
+        Self {
             conn: opened.writer,
             key: opened.digest_key,
             _long_path: opened.long_path,
@@ -403,9 +403,42 @@ mod tests {
             disk_reserve: opened.disk_reserve,
             requests,
             failed: CancellationToken::new(),
-            state_counts: Arc::default(),
+            tally: tally.expect("counts"),
+            counts,
         }
     }
+
+    /// Commits writes that have arrived together.
+    pub(super) async fn write(
+        &mut self,
+        writes: Vec<Write>,
+    ) -> Vec<Result<WriteResult, StoreError>> {
+        let (replies, results): (Vec<_>, Vec<_>) =
+            writes.iter().map(|_| oneshot::channel()).unzip();
+        self.commit(writes.into_iter().zip(replies).collect()).await;
+        let results = results.into_iter().map(|mut result| result.try_recv());
+        results.map(|result| result.expect("answered")).collect()
+    }
+
+    /// Bounds the file, as a full disk does.
+    pub(super) async fn allow_pages(&mut self, pages: i64) {
+        let pragma = format!("PRAGMA max_page_count = {pages}");
+        sqlx::query(sqlx::AssertSqlSafe(pragma))
+            .execute(&mut self.conn)
+            .await
+            .expect("sets the limit");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::{
+        job::{Command, JobId, JobSpec, Micros},
+        store::Submission,
+    };
 
     /// A job of about 40 KB.
     fn submit() -> Write {
@@ -424,19 +457,6 @@ mod tests {
         )
     }
 
-    async fn write(
-        writer: &mut Writer,
-        writes: Vec<Write>,
-    ) -> Vec<Result<WriteResult, StoreError>> {
-        let (replies, results): (Vec<_>, Vec<_>) =
-            writes.iter().map(|_| oneshot::channel()).unzip();
-        writer
-            .commit(writes.into_iter().zip(replies).collect())
-            .await;
-        let results = results.into_iter().map(|mut result| result.try_recv());
-        results.map(|result| result.expect("answered")).collect()
-    }
-
     async fn jobs(writer: &mut Writer) -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM jobs")
             .fetch_one(&mut writer.conn)
@@ -444,23 +464,15 @@ mod tests {
             .expect("counts")
     }
 
-    async fn allow_pages(writer: &mut Writer, pages: i64) {
-        let pragma = format!("PRAGMA max_page_count = {pages}");
-        sqlx::query(sqlx::AssertSqlSafe(pragma))
-            .execute(&mut writer.conn)
-            .await
-            .expect("sets the limit");
-    }
-
     #[tokio::test]
     async fn a_full_disk_refuses_everything_until_there_is_room() {
         let directory = tempfile::tempdir().expect("makes a directory");
-        let mut writer = writer(&directory.path().join("db")).await;
-        assert!(write(&mut writer, vec![submit()]).await[0].is_ok());
-        allow_pages(&mut writer, 60).await;
+        let mut writer = Writer::of(&directory.path().join("db")).await;
+        assert!(writer.write(vec![submit()]).await[0].is_ok());
+        writer.allow_pages(60).await;
         let mut stored = 1;
         let refusals = loop {
-            let results = write(&mut writer, vec![submit(), submit()]).await;
+            let results = writer.write(vec![submit(), submit()]).await;
             if results[0].is_err() {
                 break results;
             }
@@ -473,8 +485,8 @@ mod tests {
         assert_eq!(jobs(&mut writer).await, stored, "what was answered stays");
         assert!(!writer.failed.is_cancelled(), "a full disk is not the end");
 
-        allow_pages(&mut writer, 10_000).await;
-        assert!(write(&mut writer, vec![submit()]).await[0].is_ok());
+        writer.allow_pages(10_000).await;
+        assert!(writer.write(vec![submit()]).await[0].is_ok());
         assert_eq!(jobs(&mut writer).await, stored + 1);
     }
 
@@ -482,7 +494,7 @@ mod tests {
     async fn a_broken_file_is_the_end_of_all_acknowledgements() {
         let directory = tempfile::tempdir().expect("makes a directory");
         let path = directory.path().join("db");
-        let mut writer = writer(&path).await;
+        let mut writer = Writer::of(&path).await;
         // Every page but the first, without which SQLite would not recognise the file.
         let pages = std::fs::metadata(&path).expect("is there").len() / 4096;
         let mut file = std::fs::OpenOptions::new().write(true).open(&path);
@@ -491,12 +503,12 @@ mod tests {
         file.write_all(&vec![0xa5; (pages as usize - 1) * 4096])
             .expect("damages");
 
-        let results = write(&mut writer, vec![submit(), submit()]).await;
+        let results = writer.write(vec![submit(), submit()]).await;
         for result in results {
             assert!(matches!(result, Err(StoreError::Database(_))), "{result:?}");
         }
         assert!(writer.failed.is_cancelled());
-        let results = write(&mut writer, vec![submit()]).await;
+        let results = writer.write(vec![submit()]).await;
         assert!(results[0].is_err(), "nothing is tried again");
     }
 }

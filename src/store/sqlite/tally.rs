@@ -1,0 +1,281 @@
+//! The writer's counts: jobs by state, and by queue together with the order of the queues. They are
+//! read from the database once, at its opening, and follow every change that a transaction makes; a
+//! transaction that fails takes them back.
+//!
+//! A change by another program's connection, such as a person's `sqlite3`, is noticed at the next
+//! transaction, and everything is counted anew.
+
+use std::collections::HashMap;
+
+use sqlx::SqliteConnection;
+
+use super::{
+    events,
+    fair_queues::{FairQueue, FairQueues, OrderClock, QueueCounts, QueueName, QueueSettings},
+    published_counts::{PublishedCounts, StateCounts},
+};
+use crate::job::JobState;
+
+/// The counts as the writer's next statement would find them in the database.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Tally {
+    states: StateCounts,
+    queues: FairQueues,
+    /// What the open transaction has changed, as it was before.
+    before: Option<CountsBefore>,
+    /// SQLite's number of the state that was counted: another one than the connection's means that
+    /// another connection has committed something. `None`: the counts are wrong.
+    data_version: Option<i64>,
+    /// Whether all queues have to be published, not only those that a transaction changed.
+    publish_all: bool,
+}
+
+#[derive(Debug)]
+struct CountsBefore {
+    states: StateCounts,
+    clock: OrderClock,
+    /// `None`: there was no such queue.
+    queues: HashMap<QueueName, Option<FairQueue>>,
+}
+
+impl Tally {
+    /// Counts what is in the database.
+    pub async fn load(
+        conn: &mut SqliteConnection,
+        published: &PublishedCounts,
+    ) -> sqlx::Result<Self> {
+        let mut tally = Self::default();
+        sqlx::query("BEGIN").execute(&mut *conn).await?;
+        tally.count_anew(conn).await?;
+        sqlx::query("COMMIT").execute(conn).await?;
+        tally.publish(published, []);
+        Ok(tally)
+    }
+
+    /// Begins with a transaction that is open on `conn` and has written nothing yet.
+    pub async fn begin(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
+        if self.data_version != Some(data_version(conn).await?) {
+            self.count_anew(conn).await?;
+        }
+        self.before = Some(CountsBefore {
+            states: self.states,
+            clock: self.queues.clock(),
+            queues: HashMap::new(),
+        });
+        Ok(())
+    }
+
+    /// Keeps and publishes what the transaction has changed.
+    pub fn commit(&mut self, published: &PublishedCounts) {
+        let before = self.before.take();
+        let changed = before.map(|before| before.queues).unwrap_or_default();
+        self.publish(published, changed.into_keys());
+    }
+
+    /// Takes back what the transaction has changed.
+    pub fn roll_back(&mut self) {
+        let Some(before) = self.before.take() else {
+            return;
+        };
+        self.states = before.states;
+        self.queues.restore_clock(before.clock);
+        for (name, queue) in before.queues {
+            self.queues.restore(&name, queue);
+        }
+    }
+
+    /// The jobs of a queue that are not final.
+    pub fn counts(&self, queue: &str) -> QueueCounts {
+        self.queues
+            .get(queue)
+            .map_or_else(QueueCounts::default, |queue| queue.counts)
+    }
+
+    /// A job of this queue has left one state for another; without the one it is new, without the
+    /// other it is gone.
+    pub fn moved(&mut self, queue: &str, from: Option<JobState>, to: Option<JobState>) {
+        if let Some(to) = to {
+            self.states[to as usize] += 1;
+        }
+        let mut fits = from.is_none_or(|from| take_one(&mut self.states[from as usize]));
+        let (from, to) = (from.filter(is_live), to.filter(is_live));
+        if from.is_some() || to.is_some() {
+            self.remember(queue);
+            let counted = self.queues.count(queue, |counts| {
+                if let Some(to) = to {
+                    *place(counts, to) += 1;
+                }
+                from.is_none_or(|from| take_one(place(counts, from)))
+            });
+            fits &= counted == Some(true);
+        }
+        if !fits {
+            self.distrust();
+        }
+    }
+
+    /// Adds a queue, or changes its settings.
+    pub fn set_queue(&mut self, name: &str, settings: QueueSettings) {
+        self.remember(name);
+        let counts = self.counts(name);
+        self.queues.set(name, settings, counts);
+    }
+
+    /// Takes a queue away that has no live jobs.
+    pub fn remove_queue(&mut self, name: &str) {
+        self.remember(name);
+        self.queues.remove(name);
+    }
+
+    /// How many queued jobs have a free slot.
+    pub fn ready(&self) -> u64 {
+        self.queues.ready()
+    }
+
+    /// Moves up to `jobs` ready jobs from queued to running, one after the other, and names the queue
+    /// of each. The caller must do the same in the database with the first jobs of these queues.
+    pub fn start(&mut self, jobs: usize) -> Vec<QueueName> {
+        let mut started = Vec::new();
+        while started.len() < jobs
+            && let Some(name) = self.queues.next().cloned()
+        {
+            self.remember(&name);
+            self.queues.start_next();
+            self.states[JobState::Queued as usize] -= 1;
+            self.states[JobState::Running as usize] += 1;
+            started.push(name);
+        }
+        started
+    }
+
+    /// The counts do not fit the database, which only a defect of this program can cause. The next
+    /// transaction begins with counting.
+    pub fn distrust(&mut self) {
+        tracing::error!("the counts of jobs do not fit the database; they are taken anew (a bug)");
+        self.data_version = None;
+    }
+
+    fn remember(&mut self, queue: &str) {
+        let Some(before) = &mut self.before else {
+            return;
+        };
+        if !before.queues.contains_key(queue) {
+            let name = self.queues.shared_name(queue);
+            before.queues.insert(name, self.queues.get(queue).copied());
+        }
+    }
+
+    fn publish(
+        &mut self,
+        published: &PublishedCounts,
+        changed: impl IntoIterator<Item = QueueName>,
+    ) {
+        let mut now = published.lock();
+        now.states = self.states;
+        if std::mem::take(&mut self.publish_all) {
+            let all = self.queues.iter();
+            now.queues = all
+                .map(|(name, queue)| (name.clone(), queue.counts))
+                .collect();
+            return;
+        }
+        for name in changed {
+            match self.queues.get(&name) {
+                Some(queue) => now.queues.insert(name, queue.counts),
+                None => now.queues.remove(&name),
+            };
+        }
+    }
+
+    async fn count_anew(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
+        let data_version = data_version(conn).await?;
+        let states = states(conn).await?;
+        let mut queues = queues(conn).await?;
+        queues.continue_from(&self.queues);
+        self.states = states;
+        self.queues = queues;
+        self.data_version = Some(data_version);
+        self.publish_all = true;
+        Ok(())
+    }
+}
+
+/// Whether jobs in this state count for their queue.
+fn is_live(state: &JobState) -> bool {
+    !state.is_final()
+}
+
+fn place(counts: &mut QueueCounts, state: JobState) -> &mut u64 {
+    match state {
+        JobState::Queued => &mut counts.queued,
+        JobState::Running | JobState::Paused => &mut counts.active,
+        _ => &mut counts.held,
+    }
+}
+
+/// False where there is none.
+fn take_one(count: &mut u64) -> bool {
+    let taken = count.checked_sub(1);
+    *count = taken.unwrap_or(0);
+    taken.is_some()
+}
+
+/// Within a transaction: changes whenever another connection has committed something.
+async fn data_version(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("PRAGMA data_version")
+        .fetch_one(conn)
+        .await
+}
+
+/// Reads an index entry per job: the only statement that does.
+async fn states(conn: &mut SqliteConnection) -> sqlx::Result<StateCounts> {
+    let rows = sqlx::query!(
+        r#"SELECT state AS "state!: String", count(*) AS "jobs!: i64" FROM jobs GROUP BY state"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut counts = StateCounts::default();
+    for row in rows {
+        counts[events::state(&row.state)? as usize] = row.jobs as u64;
+    }
+    Ok(counts)
+}
+
+async fn queues(conn: &mut SqliteConnection) -> sqlx::Result<FairQueues> {
+    let mut counts: HashMap<String, QueueCounts> = HashMap::new();
+    // One arm per index of jobs that are not final.
+    let rows = sqlx::query!(
+        r#"SELECT queue AS "queue!: String", 'queued' AS "state!: String", count(*) AS "jobs!: i64"
+           FROM jobs WHERE state = 'queued' GROUP BY queue
+           UNION ALL SELECT queue, 'running', count(*)
+           FROM jobs WHERE state IN ('running', 'paused') GROUP BY queue
+           UNION ALL SELECT queue, 'scheduled', count(*)
+           FROM jobs WHERE state IN ('scheduled', 'blocked') GROUP BY queue"#
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in rows {
+        let counts = counts.entry(row.queue).or_default();
+        *place(counts, events::state(&row.state)?) = row.jobs as u64;
+    }
+    let rows = sqlx::query!(
+        r#"SELECT name AS "name!: String", concurrency AS "concurrency!: u32",
+               paused AS "paused!: bool", weight AS "weight!: u32" FROM queues"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut queues = FairQueues::default();
+    for row in rows {
+        let settings = QueueSettings {
+            concurrency: row.concurrency,
+            paused: row.paused,
+            weight: row.weight,
+        };
+        let counts = counts.remove(&row.name).unwrap_or_default();
+        queues.set(&row.name, settings, counts);
+    }
+    Ok(queues)
+}
+
+#[cfg(test)]
+mod tests;

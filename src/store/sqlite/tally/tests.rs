@@ -1,0 +1,401 @@
+//! The counts agree with the database after whatever is written, refused or undone; and a claim reads
+//! no more for all the queues and jobs that it does not claim.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use super::*;
+use crate::{
+    job::{
+        Command, Dropped, JobChange, JobId, JobNumber, JobRef, JobSpec, Micros, OnLost,
+        QueueChange, Reason, StopCause, StopRequest,
+    },
+    store::{
+        Claimed, Finish, OutputPlacement, ShimOffer, Submission,
+        sqlite::writer::Writer,
+        write::{ClaimRequest, PauseReport, VoidReport, Write, WriteResult},
+    },
+};
+
+fn submit(jobs: Vec<JobSpec>) -> Write {
+    let submission = |job| Submission {
+        retry_of: None,
+        id: JobId(uuid::Uuid::now_v7()),
+        job,
+        fingerprint: [0; 32],
+        actor: "test".into(),
+        at: Micros(0),
+    };
+    Write::Submit(jobs.into_iter().map(submission).collect())
+}
+
+fn job_in(queue: &str, priority: i64) -> JobSpec {
+    JobSpec {
+        queue: queue.into(),
+        priority,
+        ..JobSpec::new(Command::Shell(":".into()))
+    }
+}
+
+fn set_queue(name: &str, concurrency: u32, paused: bool, weight: u32) -> Write {
+    Write::SetQueue(QueueChange {
+        name: name.into(),
+        concurrency: Some(concurrency),
+        paused: Some(paused),
+        weight: Some(weight),
+        defaults: None,
+    })
+}
+
+fn claim(shims: impl IntoIterator<Item = String>) -> Write {
+    let offer = |shim| ShimOffer {
+        shim,
+        version: "0".into(),
+    };
+    Write::Claim(ClaimRequest {
+        offers: shims.into_iter().map(offer).collect(),
+        boot_id: "boot".into(),
+        instance: "instance".into(),
+        at: Micros(0),
+    })
+}
+
+/// An attempt that is lost: the job fails, or is queued again.
+fn lost(number: JobNumber, attempt: u32) -> Finish {
+    Finish {
+        number,
+        attempt,
+        state: JobState::Failed,
+        reason: Some(Reason::Lost),
+        facts: None,
+        survivors: Vec::new(),
+        survivors_unknown: None,
+        end_offset: 0,
+        dropped: Dropped::default(),
+        kept: OutputPlacement::Rows {
+            chunks: Vec::new(),
+            gaps: Vec::new(),
+        },
+        output_sha256: None,
+        hash_state: None,
+        actor: "rescue".into(),
+        at: Micros(0),
+    }
+}
+
+fn claimed(result: &Result<WriteResult, crate::store::StoreError>) -> &Claimed {
+    match result {
+        Ok(WriteResult::Claimed(claimed)) => claimed,
+        other => panic!("no claim: {other:?}"),
+    }
+}
+
+/// All queues with what is known of them, by name, without their place in the order.
+fn known(tally: &Tally) -> Vec<(QueueName, QueueSettings, QueueCounts)> {
+    let queues = tally.queues.iter();
+    let mut known: Vec<_> = queues
+        .map(|(name, queue)| (name.clone(), queue.settings, queue.counts))
+        .collect();
+    known.sort_by(|a, b| a.0.cmp(&b.0));
+    known
+}
+
+/// The writer's counts and what it has published, against a fresh count through another connection.
+async fn assert_true(writer: &Writer, path: &Path, after: &str) {
+    let published = PublishedCounts::default();
+    let mut conn = other_connection(path).await;
+    let fresh = Tally::load(&mut conn, &published).await.expect("counts");
+    assert_eq!(writer.tally.states, fresh.states, "{after}");
+    assert_eq!(known(&writer.tally), known(&fresh), "{after}");
+    assert_eq!(writer.tally.ready(), fresh.ready(), "{after}");
+    assert_eq!(writer.counts.states(), published.states(), "{after}");
+    assert_eq!(writer.counts.queues(), published.queues(), "{after}");
+}
+
+async fn other_connection(path: &Path) -> SqliteConnection {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    SqliteConnection::connect_with(&options)
+        .await
+        .expect("opens")
+}
+
+/// Numbers that look random and are the same in every run (a 64-bit LCG, Knuth's constants).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
+        self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+
+    fn queue(&mut self) -> &'static str {
+        ["default", "interactive", "a", "b", "c"][self.below(5) as usize]
+    }
+
+    /// Number and attempt of a job in one of these states.
+    async fn job(&mut self, writer: &mut Writer, states: &str) -> (JobNumber, u32) {
+        let jobs = format!("SELECT number, attempt FROM jobs WHERE state IN ({states})");
+        let jobs: Vec<(JobNumber, u32)> = sqlx::query_as(AssertSqlSafe(jobs))
+            .fetch_all(&mut writer.conn)
+            .await
+            .expect("reads");
+        // Where there is none, a number that no job has.
+        match jobs.len() as u64 {
+            0 => (1 << 40, 1),
+            count => jobs[self.below(count) as usize],
+        }
+    }
+
+    async fn write(&mut self, writer: &mut Writer, nth: u64) -> Write {
+        match self.below(14) {
+            0..=2 => {
+                let jobs = 1 + self.below(6);
+                let jobs = (0..jobs).map(|_| {
+                    let mut job = job_in(self.queue(), self.below(3) as i64 - 1);
+                    if self.below(2) == 0 {
+                        job.on_lost = OnLost::Retry;
+                    }
+                    job
+                });
+                submit(jobs.collect())
+            }
+            3 | 4 => {
+                let shims = self.below(4);
+                claim((0..shims).map(|shim| format!("{nth}-{shim}")))
+            }
+            5 | 6 => {
+                let (number, attempt) = self.job(writer, "'running', 'paused'").await;
+                Write::Finish(Box::new(lost(number, attempt)))
+            }
+            7 => {
+                // A CHECK refuses it.
+                let (number, attempt) = self.job(writer, "'running'").await;
+                let state = JobState::Succeeded;
+                Write::Finish(Box::new(Finish {
+                    state,
+                    ..lost(number, attempt)
+                }))
+            }
+            8 => {
+                let (number, attempt) = self.job(writer, "'running', 'paused'").await;
+                Write::Paused(PauseReport {
+                    number,
+                    attempt,
+                    paused: self.below(2) == 0,
+                    actor: "shim".into(),
+                    at: Micros(0),
+                })
+            }
+            other => self.rare_write(writer, other).await,
+        }
+    }
+
+    async fn rare_write(&mut self, writer: &mut Writer, kind: u64) -> Write {
+        match kind {
+            9 => {
+                let (number, attempt) = self.job(writer, "'running', 'paused'").await;
+                let at = Micros(0);
+                Write::Void(VoidReport {
+                    number,
+                    attempt,
+                    at,
+                })
+            }
+            10 => {
+                let (number, _) = self.job(writer, "'queued', 'running'").await;
+                let request = StopRequest {
+                    by: "test".into(),
+                    cause: StopCause::Cancel,
+                    asked_at_us: 0,
+                    grace_ms: 0,
+                };
+                Write::RequestStop(JobRef::Number(number), request)
+            }
+            11 => {
+                let (number, _) = self.job(writer, "'queued'").await;
+                let change = JobChange {
+                    queue: Some(self.queue().into()),
+                    ..JobChange::default()
+                };
+                Write::Update(JobRef::Number(number), change)
+            }
+            12 => {
+                let (number, _) = self.job(writer, "'failed', 'cancelled'").await;
+                Write::Delete(JobRef::Number(number))
+            }
+            _ if self.below(3) == 0 => {
+                Write::DeleteQueue(["a", "b", "c"][self.below(3) as usize].into())
+            }
+            _ => set_queue(
+                self.queue(),
+                1 + self.below(4) as u32,
+                self.below(4) == 0,
+                1 + self.below(1000) as u32,
+            ),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_counts_agree_with_the_database_after_any_mix_of_writes() {
+    let directory = tempfile::tempdir().expect("makes a directory");
+    let path = directory.path().join("db");
+    let mut writer = Writer::of(&path).await;
+    let mut dice = Dice(20_261_130);
+    let (mut done, mut refused) = (0, 0);
+    for nth in 0..600 {
+        match dice.below(12) {
+            // A disk that is full now and then, and has room again.
+            0 => {
+                let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
+                    .fetch_one(&mut writer.conn)
+                    .await
+                    .expect("counts");
+                writer.allow_pages(pages).await;
+            }
+            1..=3 => writer.allow_pages(1 << 20).await,
+            4 => {
+                // As a person with `sqlite3` may do it.
+                let sql = "UPDATE queues SET concurrency = 1 + (concurrency + 1) % 5";
+                let mut other = other_connection(&path).await;
+                sqlx::query(sql).execute(&mut other).await.expect("written");
+                // Noticed with the next write.
+                writer.write(vec![claim([])]).await;
+            }
+            _ => {}
+        }
+        let mut writes = Vec::new();
+        for place in 0..1 + dice.below(4) {
+            writes.push(dice.write(&mut writer, 10 * nth + place).await);
+        }
+        let text = format!("{writes:?}");
+        for result in writer.write(writes).await {
+            *(if result.is_ok() {
+                &mut done
+            } else {
+                &mut refused
+            }) += 1;
+        }
+        assert_true(&writer, &path, &format!("{nth}: {text}")).await;
+    }
+    assert!(done > 500 && refused > 50, "{done} done, {refused} refused");
+    drop(writer);
+    assert_true(&Writer::of(&path).await, &path, "opened again").await;
+}
+
+#[tokio::test]
+async fn wrong_counts_are_taken_anew_with_the_next_transaction() {
+    let directory = tempfile::tempdir().expect("makes a directory");
+    let path = directory.path().join("db");
+    let mut writer = Writer::of(&path).await;
+    writer.write(vec![submit(vec![job_in("default", 0)])]).await;
+    let queued = Some(JobState::Queued);
+    writer.tally.moved("default", None, queued);
+    writer.tally.moved("interactive", None, queued);
+    let results = writer
+        .write(vec![claim(["a", "b"].map(String::from))])
+        .await;
+    assert_eq!(claimed(&results[0]).claims.len(), 1);
+    writer.write(vec![claim([])]).await;
+    assert_true(&writer, &path, "more than there were").await;
+
+    writer.tally.moved("default", Some(JobState::Running), None);
+    writer.tally.moved("default", Some(JobState::Running), None);
+    writer.write(vec![claim([])]).await;
+    assert_true(&writer, &path, "fewer than none").await;
+}
+
+/// How many steps of SQLite's machine the writer's connection takes for these writes.
+async fn steps(writer: &mut Writer, writes: Vec<Write>) -> (usize, Vec<Claimed>) {
+    let steps = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&steps);
+    let count = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        true
+    };
+    let mut handle = writer.conn.lock_handle().await.expect("locks");
+    handle.set_progress_handler(1, count);
+    drop(handle);
+    let results = writer.write(writes).await;
+    let mut handle = writer.conn.lock_handle().await.expect("locks");
+    handle.remove_progress_handler();
+    drop(handle);
+    let claims = results.iter().filter_map(|result| match result {
+        Ok(WriteResult::Claimed(claimed)) => Some(claimed.clone()),
+        Ok(_) => None,
+        Err(error) => panic!("refused: {error}"),
+    });
+    (steps.load(Ordering::Relaxed), claims.collect())
+}
+
+/// Steps of an end with the claim of its shim, and of a claim of three jobs, in a ledger where queue
+/// `q` has free slots and jobs, and `others` has written what else is there.
+async fn steps_beside(others: Vec<Write>) -> [usize; 3] {
+    let directory = tempfile::tempdir().expect("makes a directory");
+    let mut writer = Writer::of(&directory.path().join("db")).await;
+    let shims = |names: &[&str]| claim(names.iter().map(ToString::to_string));
+    writer.write(vec![set_queue("q", 4, false, 1)]).await;
+    for write in others {
+        let results = writer.write(vec![write]).await;
+        assert!(results[0].is_ok(), "{results:?}");
+    }
+    let jobs = (0..20).map(|_| job_in("q", 0)).collect();
+    writer.write(vec![submit(jobs)]).await;
+    let (nothing, none) = steps(&mut writer, vec![claim([])]).await;
+    assert_eq!((none[0].claims.len(), none[0].wanting), (0, 4));
+    let (three, claims) = steps(&mut writer, vec![shims(&["x", "y", "z"])]).await;
+    let claims = &claims[0].claims;
+    assert!(claims.len() == 3 && claims.iter().all(|c| c.job.queue == "q"));
+    let end = Write::Finish(Box::new(lost(claims[0].number, 1)));
+    let (end, next) = steps(&mut writer, vec![end, shims(&["x"])]).await;
+    assert_eq!((next[0].claims.len(), next[0].wanting), (1, 1));
+    [nothing, three, end]
+}
+
+#[tokio::test]
+async fn a_claim_reads_nothing_of_other_queues_of_the_history_or_of_the_backlog() {
+    let alone = steps_beside(Vec::new()).await;
+    let mut others = Vec::new();
+    // A history of the same queue, a backlog behind its jobs, and one that cannot start.
+    let history = (0..300).map(|_| job_in("q", 9)).collect();
+    others.push(submit(history));
+    for round in 0..75 {
+        others.push(claim((0..4).map(|shim| format!("{round}-{shim}"))));
+        for number in 4 * round + 1..4 * round + 5 {
+            others.push(Write::Finish(Box::new(lost(number, 1))));
+        }
+    }
+    others.push(set_queue("default", 1, true, 1));
+    let backlog = (0..2000).flat_map(|_| [job_in("q", -1), job_in("default", 9)]);
+    let backlog = backlog.collect();
+    others.push(set_queue("q", 4, true, 1));
+    others.push(submit(backlog));
+    // Queues that are full, with more waiting; and one with many free slots and no job.
+    for nth in 0..990 {
+        others.push(set_queue(&format!("full-{nth}"), 1, false, 1000));
+    }
+    let full =
+        (0..990).flat_map(|nth| [9, 9].map(|priority| job_in(&format!("full-{nth}"), priority)));
+    others.push(submit(full.collect()));
+    others.push(claim((0..990).map(|nth| format!("full-{nth}"))));
+    others.push(set_queue("idle", 1024, false, 1000));
+    others.push(set_queue("q", 4, false, 1));
+    let crowded = steps_beside(others).await;
+    for (what, (crowded, alone)) in ["nothing", "three", "an end"]
+        .iter()
+        .zip(crowded.into_iter().zip(alone))
+    {
+        assert!(
+            alone > 0 && crowded <= alone + alone / 10,
+            "{what}: {crowded} steps, {alone} without the others"
+        );
+    }
+}
