@@ -23,7 +23,7 @@ use crate::{
     query::{Queries, QuerySettings},
     scheduler::{Scheduler, Wakeup, rescue::Rescuer},
     spool::{Layout, SegmentName, dropped_range, unsynced},
-    store::{Epoch, OpenAttempt, OpenError, Store, Stored},
+    store::{Epoch, OpenAttempt, OpenError, Store, StoreBounds, Stored},
     supervisor::{
         Budget, Context, Directory, OrphanSearcher, RunLimits, SearchGuard, ShimEvent, ShimSearch,
         Supervisor, forget_all_traces, look_up_user, starting_max,
@@ -72,9 +72,8 @@ pub struct ExecutorSettings {
     pub warm_shims: u32,
     /// How long a shim may take to answer before it is left as it is, milliseconds.
     pub shim_answer_ms: u64,
-    /// A database up to this size, bytes, is checked for damage as a whole before the server
-    /// serves. The outputs of a larger one are checked while it serves.
-    pub check_bytes_max: u64,
+    /// The bounds of the database.
+    pub store: StoreBounds,
     /// The bounds of queries over the history.
     pub queries: QuerySettings,
     /// The bounds of verifications.
@@ -130,10 +129,14 @@ impl Executor {
                 "the disk is full: the disk reserve (ballast_bytes) is given up for the start"
             );
         }
-        let store = Store::open_checking(&layout.database(), settings.check_bytes_max).await?;
+        let store = Store::open_within(&layout.database(), &settings.store, &|_| ()).await?;
         refuse_older_database(&layout, &store).await?;
         let boot_id = proc::boot_id()?;
-        let queries = Queries::new(layout.root().to_owned(), settings.queries);
+        let queries = Queries::new(
+            layout.root().to_owned(),
+            settings.queries,
+            store.read_gate().clone(),
+        );
         // Committed before any shim is contacted: from then on shims ignore earlier servers.
         let epoch = store.begin_epoch(&boot_id).await?;
         if epoch.is_copy {
@@ -186,7 +189,7 @@ impl Executor {
             }),
         };
         let store = executor.inner.store.clone();
-        tokio::spawn(async move { store.check_outputs().await });
+        tokio::spawn(async move { store.check().await });
         let ties = executor.inner.ties.clone();
         let watching = ties.watch(executor.clone(), stopping);
         vital.spawn("cancelling what lost its connection", watching);
