@@ -17,7 +17,7 @@ const MIB: u64 = 1 << 20;
 const UNAVAILABLE: i64 = -32006;
 /// Runs until its time is over, and reads from the database.
 const HOSTILE: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
-     SELECT count(*) FROM n WHERE i = (SELECT -count(*) FROM history_events)";
+     SELECT max(n.i), (SELECT max(id) FROM history_events) FROM n";
 
 fn log(server: &Server) -> PathBuf {
     server.data_dir().join("cc-executor.db-wal")
