@@ -23,7 +23,7 @@ use crate::{
     query::{Queries, QuerySettings},
     scheduler::{Scheduler, Wakeup, rescue::Rescuer},
     spool::{Layout, SegmentName, dropped_range, unsynced},
-    store::{Epoch, OpenAttempt, OpenError, Store, StoreBounds, Stored},
+    store::{Epoch, OnMigration, OpenAttempt, OpenError, Store, StoreBounds, Stored},
     supervisor::{
         Budget, Context, Directory, OrphanSearcher, RunLimits, SearchGuard, ShimEvent, ShimSearch,
         Supervisor, forget_all_traces, look_up_user, starting_max,
@@ -120,8 +120,13 @@ pub enum StartError {
 impl Executor {
     /// Opens the database in a data directory whose lock the caller holds, recovers every open
     /// attempt, and begins to claim. When it returns, every acknowledged job is there, and every
-    /// offset that was ever shown can be read.
-    pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
+    /// offset that was ever shown can be read. `on_migration` is called about once a second while
+    /// the database is brought up to date.
+    pub async fn start(
+        layout: Layout,
+        settings: ExecutorSettings,
+        on_migration: OnMigration<'_>,
+    ) -> Result<Self, StartError> {
         refuse_missing_database(&layout)?;
         look_up_user()?;
         if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
@@ -129,7 +134,7 @@ impl Executor {
                 "the disk is full: the disk reserve (ballast_bytes) is given up for the start"
             );
         }
-        let store = Store::open_within(&layout.database(), &settings.store, &|_| ()).await?;
+        let store = Store::open_within(&layout.database(), &settings.store, on_migration).await?;
         refuse_older_database(&layout, &store).await?;
         let boot_id = proc::boot_id()?;
         let queries = Queries::new(
