@@ -135,7 +135,9 @@ impl Executor {
             );
         }
         let store = Store::open_within(&layout.database(), &settings.store, on_migration).await?;
-        refuse_older_database(&layout, &store).await?;
+        // Before anything new can begin.
+        let leftovers = list_spool(&layout)?;
+        refuse_older_database(&layout, &store, &leftovers).await?;
         let boot_id = proc::boot_id()?;
         let queries = Queries::new(
             layout.root().to_owned(),
@@ -162,7 +164,6 @@ impl Executor {
         let wakeup = Wakeup::default();
         let rescuer = Rescuer::new(supervisor.clone(), wakeup.clone());
         let open = store.open_attempts().await?;
-        let leftovers = list_spool(&supervisor.context().layout)?;
         let begun = Instant::now();
         supervisor.probe_all(open.clone()).await?;
         let until = (begun + RECOVERY_WITHIN).max(Instant::now() + RESCUES_AT_LEAST);
@@ -271,9 +272,12 @@ fn refuse_missing_database(layout: &Layout) -> Result<(), StartError> {
 /// Refuses a database that does not know a job of the spool. A job is in the database before
 /// anything of it is in the spool, so acknowledged jobs are missing, and their output would be
 /// unlinked.
-async fn refuse_older_database(layout: &Layout, store: &Store) -> Result<(), StartError> {
+async fn refuse_older_database(
+    layout: &Layout,
+    store: &Store,
+    names: &[String],
+) -> Result<(), StartError> {
     let last = store.last_number().await?;
-    let names = list_spool(layout)?;
     let mut segments = names.iter().filter_map(|name| SegmentName::parse(name));
     let Some(segment) = segments.find(|name| name.job > last) else {
         return Ok(());

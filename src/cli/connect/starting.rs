@@ -64,3 +64,34 @@ impl StartNotice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use rustix::fs::{FlockOperation, flock};
+
+    use super::*;
+
+    #[test]
+    fn a_note_counts_only_while_its_server_holds_the_directory() {
+        let home = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(home.path().join("data"));
+        let dir = OwnDir::make(layout.root()).expect("made");
+        let note = |pid| StartNote {
+            pid,
+            doing: "does something".to_owned(),
+        };
+        std::fs::write(layout.lock(), "42").expect("written");
+        note(42).write(&dir).expect("written");
+        assert_eq!(doing(&layout), None, "no server lives");
+        let lock = File::open(layout.root()).expect("opened");
+        flock(&lock, FlockOperation::LockExclusive).expect("a lock");
+        assert_eq!(doing(&layout).as_deref(), Some("does something"));
+        note(41).write(&dir).expect("written");
+        assert_eq!(doing(&layout), None, "of a server before this one");
+        note(42).write(&dir).expect("written");
+        StartNote::remove(&dir).expect("removed");
+        assert_eq!(doing(&layout), None);
+    }
+}

@@ -18,7 +18,7 @@ use super::{
     error::{is_damage, is_interrupt},
     long_path::LongPath,
     open,
-    read_gate::{LongRead, LongReadKind, ReadGate},
+    read_gate::{LogTooLong, LongRead, LongReadKind, ReadGate},
 };
 
 /// How much of a database has been checked for damage.
@@ -127,7 +127,10 @@ impl DamageCheck<'_> {
 
     /// Checks one table in one long read.
     async fn check(&self, table: &str) -> sqlx::Result<Option<String>> {
-        let entered = self.gate.enter(LongReadKind::Stoppable).await;
+        let entered = tokio::select! {
+            entered = self.gate.enter(LongReadKind::Stoppable) => entered,
+            () = self.closing.cancelled() => Err(LogTooLong),
+        };
         let read = entered.map_err(|closed| sqlx::Error::Io(std::io::Error::other(closed)))?;
         let mut conn = self.connect().await?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -164,5 +167,84 @@ impl DamageCheck<'_> {
     async fn connect(&self) -> sqlx::Result<SqliteConnection> {
         let options = open::options(&self.long_path.name(self.path));
         options.read_only(true).connect().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::store::Store;
+
+    struct Checked {
+        directory: tempfile::TempDir,
+        store: Store,
+        gate: ReadGate,
+        closing: CancellationToken,
+    }
+
+    impl Checked {
+        async fn new() -> Self {
+            let directory = tempfile::tempdir().expect("makes a directory");
+            let store = Store::open(&directory.path().join("db")).await;
+            Self {
+                directory,
+                store: store.expect("opens"),
+                gate: ReadGate::default(),
+                closing: CancellationToken::new(),
+            }
+        }
+
+        async fn run(&self) -> Option<String> {
+            let path = self.directory.path().join("db");
+            let check = DamageCheck {
+                path: &path,
+                long_path: &LongPath::to(&path).expect("a path"),
+                gate: &self.gate,
+                closing: &self.closing,
+            };
+            check.run().await
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_now_is_no_damage_and_is_read_again() {
+        let checked = Checked::new().await;
+        let path = checked.directory.path().join("db");
+        let aside = checked.directory.path().join("aside");
+        fs::rename(&path, &aside).expect("moved");
+        let check = checked.run();
+        tokio::pin!(check);
+        let first_try = tokio::time::timeout(PAUSE_MIN / 2, &mut check).await;
+        assert!(first_try.is_err(), "{first_try:?}");
+        fs::rename(&aside, &path).expect("moved");
+        assert_eq!(check.await, None);
+    }
+
+    #[tokio::test]
+    async fn it_waits_at_the_gate_and_ends_when_the_store_is_closed() {
+        let checked = Checked::new().await;
+        checked.gate.close();
+        let check = checked.run();
+        tokio::pin!(check);
+        let waits = tokio::time::timeout(Duration::from_millis(100), &mut check).await;
+        assert!(waits.is_err(), "{waits:?}");
+        checked.closing.cancel();
+        assert_eq!(check.await, None);
+        checked.store.close().await;
+    }
+
+    #[tokio::test]
+    async fn damage_is_found_in_a_table() {
+        let checked = Checked::new().await;
+        checked.store.close().await;
+        let path = checked.directory.path().join("db");
+        let mut bytes = fs::read(&path).expect("readable");
+        let pages = bytes.len() / 4096;
+        bytes[4096..].fill(0xa5);
+        fs::write(&path, bytes).expect("written");
+        let found = checked.run().await.expect("damage");
+        assert!(found.contains("table"), "{found} ({pages} pages)");
     }
 }
