@@ -166,7 +166,9 @@ impl DamageCheck<'_> {
 
     async fn connect(&self) -> sqlx::Result<SqliteConnection> {
         let options = open::options(&self.long_path.name(self.path));
-        options.read_only(true).connect().await
+        // A check takes long, which is no news.
+        let options = options.read_only(true).disable_statement_logging();
+        options.connect().await
     }
 }
 
