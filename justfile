@@ -134,6 +134,10 @@ bench-forgetting other binary="target/release/cc-executor":
 bench-history binary="target/release/cc-executor":
     {{ python }} -W ignore benches/history.py {{ binary }}
 
+# Measures a directory of a million jobs beside an empty one; needs 12 GB of disk.
+bench-growth binary="target/release/cc-executor" *options:
+    {{ python }} -W ignore benches/growth.py {{ binary }} {{ options }}
+
 # Writes `.sqlx` anew after a query or a migration has changed.
 prepare:
     scripts/prepare-queries

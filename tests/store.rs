@@ -16,6 +16,8 @@ mod claims;
 mod files;
 #[path = "store/inputs.rs"]
 mod inputs;
+#[path = "store/lists.rs"]
+mod lists;
 #[path = "store/losses.rs"]
 mod losses;
 #[path = "store/many.rs"]

@@ -35,7 +35,7 @@ pub use id::{JobId, JobNumber, JobRef};
 pub use input::{Input, InputAnswer};
 pub use limits::{Limits, ResourceBound};
 pub use loss::OnLost;
-pub use output::{Chunk, Dropped, Gap, GapReason, Offset, Stream};
+pub use output::{Chunk, Dropped, Gap, GapReason, Offset, Stream, StreamCounts};
 pub use policy::{Leftover, OnDisconnect, OutputPolicy, WhenFull};
 pub use queue::{Queue, QueueChange};
 pub use refusal::NewJobRefusal;

@@ -43,6 +43,36 @@ impl Stream {
     }
 }
 
+/// How many bytes and line ends (bytes 0x0A) of each stream a part of an output has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamCounts {
+    /// Bytes, by [`Stream::code`].
+    pub bytes: [u64; 3],
+    /// Line ends, by [`Stream::code`].
+    pub lines: [u64; 3],
+}
+
+impl StreamCounts {
+    /// Counts data of a stream.
+    pub fn add(&mut self, stream: Stream, data: &[u8]) {
+        let code = usize::from(stream.code());
+        self.bytes[code] += data.len() as u64;
+        self.lines[code] += memchr::memchr_iter(b'\n', data).count() as u64;
+    }
+
+    /// The bytes and line ends of these streams; `None`: of all.
+    pub fn of(&self, streams: Option<&[Stream]>) -> (u64, u64) {
+        let all = [Stream::Stdout, Stream::Stderr, Stream::Pty];
+        let codes = streams
+            .unwrap_or(&all)
+            .iter()
+            .map(|stream| usize::from(stream.code()));
+        codes.fold((0, 0), |(bytes, lines), code| {
+            (bytes + self.bytes[code], lines + self.lines[code])
+        })
+    }
+}
+
 /// An immutable run of output bytes of one stream of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {

@@ -211,6 +211,7 @@ impl Segment {
             end_offset: self.end,
             file_bytes: std::fs::metadata(&self.path).expect("the segment").len(),
             hash_state: vec![1],
+            counts: None,
         }
     }
 }

@@ -85,6 +85,10 @@ pub struct RunSpec {
     pub free_bytes_min: u64,
     /// A stop request that was committed before the attempt began.
     pub stop: Option<StopRequest>,
+    /// Whether the attempt is paused as soon as its program runs: a pause was requested of the
+    /// attempt before, which was lost. Shims of versions before this field ignore it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// A program that a shim starts as its sibling. Strings are bytes: paths need not be UTF-8.

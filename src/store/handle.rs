@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::sqlite::{
@@ -39,6 +39,9 @@ use crate::{
     sys::disk_reserve::DiskReserve,
 };
 
+/// How many lists are read at a time.
+const LISTS_MAX: usize = 2;
+
 /// The ledger: one writer, a few read-only connections. Cheap to clone.
 ///
 /// A write is answered after its transaction is durable; writes that arrive together share one.
@@ -60,6 +63,8 @@ pub(super) struct StoreInner {
     long_path: LongPath,
     /// Cancelled by [`Store::close`].
     closing: CancellationToken,
+    /// Lists use so many of the readers at most; the others are for reads of single jobs.
+    lists: Semaphore,
     failed: CancellationToken,
     state_counts: Arc<StateCounts>,
     disk_reserve: DiskReserve,
@@ -159,6 +164,7 @@ impl Store {
             path: path.to_owned(),
             long_path,
             closing: CancellationToken::new(),
+            lists: Semaphore::new(LISTS_MAX),
             shim_seed,
             failed,
             state_counts,
@@ -502,8 +508,11 @@ impl Store {
         Ok(view::job(&self.inner.readers, job, include).await?)
     }
 
-    /// A page of jobs, newest first.
+    /// A page of jobs, newest first. A page for which many jobs had to be examined may be short, or
+    /// even empty, and still say where the next one begins.
     pub async fn list(&self, filter: ListFilter) -> Result<JobPage, StoreError> {
+        // The semaphore is never closed.
+        let _turn = self.inner.lists.acquire().await;
         Ok(list::list(&self.inner.readers, &filter).await?)
     }
 
@@ -553,6 +562,16 @@ impl Store {
         max_bytes: u64,
     ) -> Result<Stored, StoreError> {
         Ok(stored::stored(&self.inner.readers, number, offset, max_bytes).await?)
+    }
+
+    /// Up to `limit` segments of a job that have rows and begin before `below`, the last one first.
+    pub async fn segments_before(
+        &self,
+        number: JobNumber,
+        below: Offset,
+        limit: u32,
+    ) -> Result<Vec<CountedSegment>, StoreError> {
+        Ok(stored::segments_before(&self.inner.readers, number, below, limit).await?)
     }
 
     /// What the row of a job says, and the id of its newest event.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 pub use super::sqlite::log_bounds::WAL_BYTES_MAX_DEFAULT;
 use crate::job::{
     Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobSpec, JobState,
-    Micros, Offset, Queue, Reason, StopRequest,
+    Micros, Offset, Queue, Reason, StopRequest, StreamCounts,
 };
 
 /// What a server start stores before it does anything else.
@@ -228,6 +228,8 @@ pub struct ClaimedJob {
     pub job: JobSpec,
     /// Inputs that came before the claim, in order.
     pub inputs: Vec<Input>,
+    /// Whether a pause was requested of the attempt before, which was lost or never ran.
+    pub paused: bool,
 }
 
 /// The result of one claim.
@@ -321,6 +323,19 @@ pub struct SegmentRow {
     pub file_bytes: u64,
     /// Digest state at `end_offset`.
     pub hash_state: Vec<u8>,
+    /// What it holds; `None` where that is unknown: it is damaged, or an earlier version read it.
+    pub counts: Option<StreamCounts>,
+}
+
+/// A part of a job's output that a complete segment holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountedSegment {
+    /// Its first offset.
+    pub first_offset: Offset,
+    /// The offset after its last byte.
+    pub end_offset: Offset,
+    /// What it holds, where that is known.
+    pub counts: Option<StreamCounts>,
 }
 
 /// The result of changing a job.

@@ -77,6 +77,7 @@ pub fn run_spec(
         spool_bytes_max: bounds.spool_bytes_max,
         free_bytes_min: bounds.free_bytes_min,
         stop: None,
+        paused: claim.paused,
     }
 }
 

@@ -126,6 +126,25 @@ fn a_second_attempt_ends_the_job_as_it_ends() {
 }
 
 #[test]
+fn a_paused_job_is_paused_again_after_its_loss() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = submit(&server, &mut client, json!({"shell": HOLDS}));
+    until_true("the output", || client.get(&job)["output_bytes"] == 10);
+    let pause = |client: &mut Client, action: &str| {
+        client.ok("job.control", json!({"job": job["id"], "action": action}))
+    };
+    assert_eq!(pause(&mut client, "pause")["state"], "paused");
+    server.kill_shim();
+    let paused_again = |job: &Value| job["attempts"] == 2 && job["state"] == "paused";
+    until_true("the next pause", || paused_again(&client.get(&job)));
+    assert_eq!(pause(&mut client, "resume")["state"], "running");
+    server.kill_shim();
+    let runs = |job: &Value| job["attempts"] == 3 && job["state"] == "running";
+    until_true("the third attempt", || runs(&client.get(&job)));
+}
+
+#[test]
 fn large_outputs_of_both_attempts_are_one_sequence() {
     let server = Server::with(
         &["--segment-bytes", "65536", "--inline-bytes-max", "1000"],

@@ -380,6 +380,7 @@ pub fn spec(argv: &[&str]) -> RunSpec {
         spool_bytes_max: None,
         free_bytes_min: 0,
         stop: None,
+        paused: false,
     }
 }
 

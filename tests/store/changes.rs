@@ -50,6 +50,7 @@ async fn ended(ledger: &Ledger, job: JobSpec) -> JobNumber {
         end_offset: 5,
         file_bytes: 100,
         hash_state: vec![1],
+        counts: None,
     };
     ledger.store.segment_read(row.clone()).await.unwrap();
     let rows = vec![SegmentRow {

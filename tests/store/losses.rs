@@ -129,3 +129,58 @@ async fn one_that_is_to_be_stopped_is_cancelled() {
     assert!(job.stop.is_some() && job.finished_at.is_some());
     assert!(ledger.claim(&["b"]).await.claims.is_empty());
 }
+
+/// A late rescue of the first attempt and the end of the second may share a commit.
+#[tokio::test]
+async fn a_stale_end_in_the_same_commit_hides_no_other() {
+    for stale_first in [true, false] {
+        let ledger = Ledger::new().await;
+        let number = ledger.submit(again()).await.number;
+        ledger.claim(&["a"]).await;
+        let store = &ledger.store;
+        assert_eq!(store.finish(lost(number, 1)).await, Ok(Fenced::Requeued));
+        assert_eq!(ledger.claim(&["b"]).await.claims[0].attempt, 2);
+        let (stale, true_end) = (lost(number, 1), success(number, 2));
+        let (stale, applied) = match stale_first {
+            true => tokio::join!(store.finish(stale), store.finish(true_end)),
+            false => {
+                let (applied, stale) = tokio::join!(store.finish(true_end), store.finish(stale));
+                (stale, applied)
+            }
+        };
+        assert_eq!((stale, applied), (Ok(Fenced::Stale), Ok(Fenced::Applied)));
+        assert_eq!(ledger.get(number).await.state, JobState::Succeeded);
+    }
+}
+
+#[tokio::test]
+async fn one_attempt_ends_once_in_a_commit() {
+    let ledger = Ledger::new().await;
+    let number = ledger.submit(again()).await.number;
+    ledger.claim(&["a"]).await;
+    let store = &ledger.store;
+    let (first, second) = tokio::join!(
+        store.finish(success(number, 1)),
+        store.finish(lost(number, 1))
+    );
+    assert_eq!((first, second), (Ok(Fenced::Applied), Ok(Fenced::Stale)));
+    assert_eq!(ledger.get(number).await.state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_pause_outlives_lost_and_void_attempts_until_it_is_withdrawn() {
+    let ledger = Ledger::new().await;
+    let number = ledger.submit(again()).await.number;
+    let store = &ledger.store;
+    let pause =
+        |pause| store.request_pause(JobRef::Number(number), pause, "me".to_owned(), Micros(9));
+    assert!(!ledger.claim(&["a"]).await.claims[0].paused);
+    assert!(pause(true).await.is_ok());
+    assert_eq!(store.finish(lost(number, 1)).await, Ok(Fenced::Requeued));
+    assert!(ledger.claim(&["b"]).await.claims[0].paused);
+    assert_eq!(store.void(number, 2, Micros(1)).await, Ok(Fenced::Applied));
+    assert!(ledger.claim(&["c"]).await.claims[0].paused);
+    assert_eq!(store.finish(lost(number, 3)).await, Ok(Fenced::Requeued));
+    assert!(pause(false).await.is_ok());
+    assert!(!ledger.claim(&["d"]).await.claims[0].paused);
+}

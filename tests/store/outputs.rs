@@ -47,6 +47,7 @@ fn segment(number: JobNumber, attempt: u32, first: u64, end: u64) -> SegmentRow 
         end_offset: end,
         file_bytes: end - first + 100,
         hash_state: vec![end as u8; 3],
+        counts: None,
     }
 }
 

@@ -39,7 +39,7 @@ const MEANT: [(&str, &str); 3] = [
     // Counting all jobs, once in a backup.
     (
         "SELECT count(*) AS",
-        "SCAN jobs USING COVERING INDEX jobs_finished",
+        "SCAN jobs USING COVERING INDEX jobs_submitted",
     ),
 ];
 

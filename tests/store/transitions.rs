@@ -116,6 +116,7 @@ fn segment(number: JobNumber) -> SegmentRow {
         end_offset: 10,
         file_bytes: 100,
         hash_state: vec![1],
+        counts: None,
     }
 }
 

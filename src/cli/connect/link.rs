@@ -61,7 +61,7 @@ pub async fn open(
     start: StartPolicy,
     notice: VersionNotice,
 ) -> anyhow::Result<Option<Link>> {
-    let client = match (&target, Client::connect(&target).await) {
+    let client = match (&target, connect_first(&target).await) {
         (_, Ok(client)) => client,
         (Target::Local(layout), Err(ConnectError::Absent(_) | ConnectError::BrokenOff(_))) => {
             if start == StartPolicy::IfData && !layout.database().exists() {
@@ -84,6 +84,26 @@ pub async fn open(
     };
     link.set_client(client);
     Ok(Some(link))
+}
+
+/// Connects. A server that broke off the connection was there a moment ago, so that another process may
+/// be about to start it again: that has a moment to do so.
+async fn connect_first(target: &Target) -> Result<Client, ConnectError> {
+    let began = Instant::now();
+    let mut broken_off = false;
+    loop {
+        let error = match Client::connect(target).await {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        broken_off |= matches!(error, ConnectError::BrokenOff(_));
+        let is_gone = matches!(error, ConnectError::BrokenOff(_) | ConnectError::Absent(_));
+        if !is_gone || !broken_off || began.elapsed() >= RESTART_AFTER {
+            return Err(error);
+        }
+        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
+        sleep(PAUSE_MIN).await;
+    }
 }
 
 /// Connects, and starts a server if none runs.

@@ -14,7 +14,7 @@ use sha2::{
 
 use super::read::{item::Item, segments::item};
 use crate::{
-    job::{Gap, JobNumber, Offset},
+    job::{Gap, JobNumber, Offset, StreamCounts},
     spool::{Position, RecordKind, SegmentName, SegmentReader, reader::NextRecord},
     store::SegmentRow,
 };
@@ -117,7 +117,7 @@ impl Digest {
             attempt,
             first_offset,
         };
-        self.row(name, 0)
+        self.row(name, 0, None)
     }
 
     /// The gaps since it was resumed or since the last call.
@@ -140,8 +140,9 @@ impl Digest {
             first_offset: self.offset,
         };
         let mut reader = SegmentReader::open(spool, Position::first(name))?;
-        let last = self.read_through(&mut reader, name)?;
-        let row = self.row(name, reader.position().at);
+        let mut counts = StreamCounts::default();
+        let last = self.read_through(&mut reader, name, &mut counts)?;
+        let row = self.row(name, reader.position().at, Some(counts));
         Ok((row, last == Some(RecordKind::Seal)))
     }
 
@@ -160,11 +161,12 @@ impl Digest {
         Ok(sealed.then_some(row))
     }
 
-    /// Hashes all whole records; returns the kind of the last one if it closes the segment.
+    /// Hashes and counts all whole records; returns the kind of the last one if it closes the segment.
     fn read_through(
         &mut self,
         reader: &mut SegmentReader,
         name: SegmentName,
+        counts: &mut StreamCounts,
     ) -> io::Result<Option<RecordKind>> {
         loop {
             let NextRecord::Record(header, payload) = reader.next_record()? else {
@@ -175,11 +177,14 @@ impl Digest {
             }
             if let Some(item) = item(name, &header, payload) {
                 self.update(&item);
+                if let Item::Chunk(chunk) = item {
+                    counts.add(chunk.stream, &chunk.data);
+                }
             }
         }
     }
 
-    fn row(&self, name: SegmentName, file_bytes: u64) -> SegmentRow {
+    fn row(&self, name: SegmentName, file_bytes: u64, counts: Option<StreamCounts>) -> SegmentRow {
         SegmentRow {
             number: name.job,
             attempt: name.attempt,
@@ -187,6 +192,7 @@ impl Digest {
             end_offset: self.offset,
             file_bytes,
             hash_state: self.state(),
+            counts,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -53,6 +53,20 @@ pub struct Granted {
     pub follow: bool,
     /// How output is sent.
     pub encoding: TailEncoding,
+    /// Its place among the session's tails until it begins.
+    pub place: ReservedTail,
+}
+
+/// A place for a tail that has not begun.
+#[derive(Debug)]
+pub struct ReservedTail {
+    reserved: Arc<AtomicU64>,
+}
+
+impl Drop for ReservedTail {
+    fn drop(&mut self) {
+        self.reserved.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// A tail that may still send: its task runs, or one of its notifications waits to be written. Both hold
@@ -74,6 +88,8 @@ impl ActiveTail {
 pub struct Tails {
     live: Mutex<HashMap<u32, ActiveTail>>,
     last_number: AtomicU32,
+    /// How many places are reserved for tails that have not begun.
+    reserved: Arc<AtomicU64>,
     max: u64,
     /// Cancelled when a tail fails: output would be missing without notice, so the session ends.
     failed: CancellationToken,
@@ -85,18 +101,23 @@ impl Tails {
         Self {
             live: Mutex::default(),
             last_number: AtomicU32::new(0),
+            reserved: Arc::default(),
             max,
             failed,
         }
     }
 
-    /// Refuses one more tail if the session has `max` already.
-    pub fn check_limit(&self) -> Result<(), Refusal> {
+    /// Reserves a place for one more tail, unless the session has `max` already.
+    pub fn reserve(&self) -> Result<ReservedTail, Refusal> {
         let mut live = self.lock();
         // A tail whose task is over stays until its last notification is written, so that it can be muted.
         live.retain(|_, tail| !tail.has_ended());
-        if (live.len() as u64) < self.max {
-            return Ok(());
+        let others = self.reserved.fetch_add(1, Ordering::SeqCst);
+        let place = ReservedTail {
+            reserved: Arc::clone(&self.reserved),
+        };
+        if live.len() as u64 + others < self.max {
+            return Ok(place);
         }
         let message = format!(
             "this session has {} tails; end one with job.untail",
@@ -116,7 +137,9 @@ impl Tails {
         let muted = Arc::new(AtomicBool::new(false));
         let failed = self.failed.clone();
         let mut sender = TailSender::new(&granted, outbox, muted.clone());
-        let mut tail = granted.tail;
+        let Granted {
+            mut tail, place, ..
+        } = granted;
         // There may be many tails: a value moved inside the task would take its memory twice.
         let task = tokio::spawn(async move {
             if let Err(error) = sender.run(&mut tail).await {
@@ -125,6 +148,7 @@ impl Tails {
             }
         });
         self.lock().insert(subscription, ActiveTail { muted, task });
+        drop(place);
     }
 
     /// Ends a tail; when this returns, nothing more of it is written. False if no tail of this session ever

@@ -51,7 +51,7 @@ async fn a_last_notification_that_waits_does_not_follow_the_reply_to_untail() {
         MemoryBudget::new(1 << 20).session_usage(),
     );
     let tails = with_a_last_notification(&outbox).await;
-    assert!(tails.check_limit().is_err(), "it has not ended yet");
+    assert!(tails.reserve().is_err(), "it has not ended yet");
     assert!(tails.end(1).await);
     let muted = written(writer, outbox, tails);
     drop(close_message);
@@ -66,6 +66,10 @@ async fn a_tail_takes_no_room_once_its_last_notification_is_written() {
     tails
         .lock()
         .insert(tails.next_number(), ActiveTail { muted, task });
-    assert!(tails.check_limit().is_ok());
+    let place = tails.reserve();
+    assert!(place.is_ok());
+    assert!(tails.reserve().is_err(), "a place is reserved");
+    drop(place);
+    assert!(tails.reserve().is_ok());
     assert!(tails.end(1).await, "it is known for ever");
 }

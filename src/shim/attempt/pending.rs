@@ -38,7 +38,10 @@ impl Pending {
     pub fn new(mut spec: RunSpec) -> Self {
         Self {
             stdin: Feed::of(&mut spec),
-            deferred: Deferred::default(),
+            deferred: Deferred {
+                pause: spec.paused,
+                ..Deferred::default()
+            },
             armed: None,
             backoff: Backoff::default(),
             retry_at: None,

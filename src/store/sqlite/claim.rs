@@ -130,12 +130,16 @@ async fn insert_attempts(
         });
     let rows = json(&begun.collect::<Vec<_>>())?;
     sqlx::query!(
+        // A requested pause outlives an attempt that was lost or never ran.
         "INSERT INTO attempts (job, attempt, state, shim, shim_version, boot_id, instance,
-             start_offset, claimed_at)
-         SELECT value ->> 'number', value ->> 'attempt', 'claimed', value ->> 'shim',
-                value ->> 'version', value ->> 'boot_id', value ->> 'instance',
-                value ->> 'start_offset', value ->> 'at'
-         FROM json_each(?1)",
+             start_offset, claimed_at, pause, pause_by, pause_at)
+         SELECT c.value ->> 'number', c.value ->> 'attempt', 'claimed', c.value ->> 'shim',
+                c.value ->> 'version', c.value ->> 'boot_id', c.value ->> 'instance',
+                c.value ->> 'start_offset', c.value ->> 'at',
+                coalesce(p.pause, 0), p.pause_by, p.pause_at
+         FROM json_each(?1) AS c LEFT JOIN attempts AS p
+             ON p.job = c.value ->> 'number' AND p.attempt = (c.value ->> 'attempt') - 1
+                AND p.pause = 1",
         rows
     )
     .execute(&mut *batch.conn)
@@ -199,7 +203,10 @@ async fn candidates(
                     WHERE c.job = j.number AND c.gap IS NOT NULL) END AS "missing_bytes!: i64",
                (SELECT a.hash_state FROM attempts AS a
                 WHERE a.job = j.number AND a.end_offset = j.output_bytes
-                ORDER BY a.attempt DESC LIMIT 1) AS "hash_state: Vec<u8>"
+                ORDER BY a.attempt DESC LIMIT 1) AS "hash_state: Vec<u8>",
+               CASE WHEN j.attempt = 0 THEN 0 ELSE
+                   (SELECT p.pause FROM attempts AS p
+                    WHERE p.job = j.number AND p.attempt = j.attempt) END AS "paused!: bool"
            FROM first JOIN jobs AS j ON j.number = first.number
            JOIN environments AS e ON e.hash = j.environment
            ORDER BY first.share, first.priority DESC, first.number"#,
@@ -233,6 +240,7 @@ struct ReadyRow {
     stdin: Option<String>,
     missing_bytes: i64,
     hash_state: Option<Vec<u8>>,
+    paused: bool,
 }
 
 impl ReadyRow {
@@ -262,6 +270,7 @@ impl ReadyRow {
             hash_state: self.hash_state,
             job,
             inputs: Vec::new(),
+            paused: self.paused,
         };
         let step = claimed_step(claim.number, claim.attempt)?;
         Ok(ClaimCandidate { step, claim })

@@ -83,15 +83,19 @@ pub(super) async fn finish(
     let mut reread = HashSet::new();
     let mut interactive = Vec::new();
     for finish in finishes {
-        // Removed: a second end of the same job in one batch is as stale as a later one.
-        let snapshot = snapshots.remove(&finish.number);
-        let end = snapshot.as_ref().and_then(|snapshot| end(snapshot, finish));
+        let snapshot = snapshots.get(&finish.number);
+        let end = snapshot.and_then(|snapshot| end(snapshot, finish));
         fences.push(match &end {
             None => Fenced::Stale,
             Some(end) if end.step.to.is_final() => Fenced::Applied,
             Some(_) => Fenced::Requeued,
         });
-        let (Some(snapshot), Some(end)) = (snapshot, end) else {
+        let Some(end) = end else {
+            continue;
+        };
+        // Removed: a second end of this attempt in one batch is as stale as a later one. A stale
+        // end removes nothing, because the true one may follow.
+        let Some(snapshot) = snapshots.remove(&finish.number) else {
             continue;
         };
         if snapshot.has_segments {

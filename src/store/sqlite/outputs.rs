@@ -156,6 +156,7 @@ struct SegmentColumns {
     end_offset: i64,
     file_bytes: i64,
     hash_state: String,
+    counts: Option<String>,
 }
 
 /// Inserts rows of segments. An existing row stays: a segment with a row never changes.
@@ -166,19 +167,23 @@ pub(super) async fn insert_segments(
     if segments.is_empty() {
         return Ok(());
     }
-    let rows = segments.iter().map(|segment| SegmentColumns {
-        job: segment.number,
-        attempt: segment.attempt,
-        first_offset: int(segment.first_offset),
-        end_offset: int(segment.end_offset),
-        file_bytes: int(segment.file_bytes),
-        hash_state: hex(&segment.hash_state),
+    let rows = segments.iter().map(|segment| {
+        Ok(SegmentColumns {
+            job: segment.number,
+            attempt: segment.attempt,
+            first_offset: int(segment.first_offset),
+            end_offset: int(segment.end_offset),
+            file_bytes: int(segment.file_bytes),
+            hash_state: hex(&segment.hash_state),
+            counts: segment.counts.as_ref().map(json).transpose()?,
+        })
     });
-    let rows = json(&rows.collect::<Vec<_>>())?;
+    let rows = json(&rows.collect::<sqlx::Result<Vec<_>>>()?)?;
     sqlx::query!(
-        "INSERT INTO segments (job, attempt, first_offset, end_offset, file_bytes, hash_state)
+        "INSERT INTO segments (job, attempt, first_offset, end_offset, file_bytes, hash_state, counts)
          SELECT value ->> 'job', value ->> 'attempt', value ->> 'first_offset',
-                value ->> 'end_offset', value ->> 'file_bytes', unhex(value ->> 'hash_state')
+                value ->> 'end_offset', value ->> 'file_bytes', unhex(value ->> 'hash_state'),
+                value ->> 'counts'
          FROM json_each(?1) WHERE true
          ON CONFLICT DO NOTHING",
         rows

@@ -120,7 +120,8 @@ pub(super) async fn withdraw(
     Ok(())
 }
 
-/// Stores a request to pause or resume, where there is an active attempt.
+/// Stores a request to pause or resume, where there is an active attempt. A resume also withdraws
+/// the pause that a lost attempt has left to the next one.
 pub(super) async fn pause(
     batch: &mut WriteBatch<'_>,
     request: &PauseRequest,
@@ -130,6 +131,9 @@ pub(super) async fn pause(
     };
     let number = snapshot.number;
     let Some(shim) = snapshot.shim.clone().filter(|_| snapshot.state.is_active()) else {
+        if snapshot.pause && !request.pause && !snapshot.state.is_final() {
+            store_pause(batch, number, snapshot.attempt, request).await?;
+        }
         let job = view::known(batch.conn, number).await?;
         let waits = request.pause && !snapshot.state.is_final();
         return Ok(if waits {
@@ -166,7 +170,7 @@ async fn store_pause(
 ) -> sqlx::Result<()> {
     let done = sqlx::query!(
         "UPDATE attempts SET pause = ?3, pause_by = ?4, pause_at = ?5
-         WHERE job = ?1 AND attempt = ?2 AND state IN ('claimed', 'started')",
+         WHERE job = ?1 AND attempt = ?2 AND state <> 'ended'",
         number,
         attempt,
         request.pause,

@@ -6,12 +6,12 @@ use futures_util::TryStreamExt;
 use sqlx::SqlitePool;
 
 use super::{
-    columns::{int, malformed},
+    columns::{from_json_opt, int, malformed},
     events,
 };
 use crate::{
     job::{Chunk, Gap, GapReason, JobNumber, Micros, Offset, Stream},
-    store::types::{OpenTail, SegmentRow, Stored, StoredItem},
+    store::types::{CountedSegment, OpenTail, SegmentRow, Stored, StoredItem},
 };
 
 /// What one statement finds about an offset of a job's output.
@@ -66,7 +66,7 @@ async fn lookup(
                 WHERE latest.offset + latest.length > ?2) AS "row_offset: i64",
                s.first_offset AS "first_offset: i64", s.attempt AS "segment_attempt: u32",
                s.end_offset AS "end_offset: i64", s.file_bytes AS "file_bytes: i64",
-               s.hash_state AS "hash_state: Vec<u8>",
+               s.hash_state AS "hash_state: Vec<u8>", s.counts AS "counts: String",
                (SELECT l.end_offset FROM segments AS l
                 WHERE l.job = j.number AND l.attempt = j.attempt
                 ORDER BY l.first_offset DESC LIMIT 1) AS "segments_end: i64"
@@ -93,6 +93,7 @@ async fn lookup(
             end_offset: end_offset as u64,
             file_bytes: row.file_bytes.unwrap_or(0) as u64,
             hash_state: row.hash_state.unwrap_or_default(),
+            counts: from_json_opt(row.counts.as_deref())?,
         }),
         _ => None,
     };
@@ -104,6 +105,35 @@ async fn lookup(
         segment,
         segments_end: row.segments_end,
     }))
+}
+
+/// Up to `limit` segments of a job that have rows and begin before `below`, the last one first.
+pub(in crate::store) async fn segments_before(
+    readers: &SqlitePool,
+    number: JobNumber,
+    below: Offset,
+    limit: u32,
+) -> sqlx::Result<Vec<CountedSegment>> {
+    let below = int(below);
+    let rows = sqlx::query!(
+        r#"SELECT first_offset AS "first_offset!: i64", end_offset AS "end_offset!: i64",
+               counts AS "counts: String"
+           FROM segments WHERE job = ?1 AND first_offset < ?2 AND end_offset > first_offset
+           ORDER BY first_offset DESC LIMIT ?3"#,
+        number,
+        below,
+        limit
+    )
+    .fetch_all(readers)
+    .await?;
+    let segments = rows.into_iter().map(|row| {
+        Ok(CountedSegment {
+            first_offset: row.first_offset as u64,
+            end_offset: row.end_offset as u64,
+            counts: from_json_opt(row.counts.as_deref())?,
+        })
+    });
+    segments.collect()
 }
 
 /// Rows from the one at `first` on, up to `max_bytes` after `offset`. The rows come one by one, so

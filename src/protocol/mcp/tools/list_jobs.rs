@@ -8,7 +8,7 @@ use super::{
     call::{ToolCall, object},
 };
 use crate::{
-    job::{Command, Job},
+    job::{Command, Job, JobNumber},
     protocol::{jsonrpc::error::Refusal, methods},
 };
 
@@ -59,19 +59,16 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let filter = methods::list::filter_of(&filter)?;
     let executor = &call.caller.server.executor;
     let page = executor.list(filter).await?;
-    let next_of = |last: Option<&Job>, rest: bool| match last {
-        Some(job) if rest => {
+    let next_of = |below: Option<JobNumber>| match (below, page.jobs.first()) {
+        (Some(below), _) => {
             let mut arguments = call.arguments.clone();
-            arguments.insert("cursor".to_owned(), job.number.to_string().into());
+            arguments.insert("cursor".to_owned(), below.to_string().into());
             NextCall::new("list_jobs", Value::Object(arguments))
         }
-        Some(_) => {
-            let newest = page.jobs.first().map_or(0, |job| job.number);
-            NextCall::new("read_output", json!({"job": newest}))
-        }
-        None => NextCall::new("list_jobs", json!({"limit": 10})),
+        (None, Some(newest)) => NextCall::new("read_output", json!({"job": newest.number})),
+        (None, None) => NextCall::new("list_jobs", json!({"limit": 10})),
     };
-    let longest_next = next_of(page.jobs.last(), true);
+    let longest_next = next_of(page.jobs.first().map(|job| job.number).or(page.next));
     let mut left = body_chars("1000 jobs, newest first; more follow", &longest_next, chars);
     let mut body = String::new();
     let mut shown = 0;
@@ -87,13 +84,17 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
         body.push('\n');
         shown += 1;
     }
-    let more = shown < page.jobs.len() || page.next.is_some();
-    let status = match (shown, more) {
-        (0, false) => "no jobs match".to_owned(),
-        (_, false) => format!("{shown} jobs, newest first; these are all"),
-        (_, true) => format!("{shown} jobs, newest first; more follow"),
+    let below = match shown < page.jobs.len() {
+        true => page.jobs[..shown].last().map(|job| job.number),
+        false => page.next,
     };
-    let next = next_of(page.jobs[..shown].last(), more);
+    let status = match (shown, below) {
+        (0, None) => "no jobs match".to_owned(),
+        (0, Some(below)) => format!("no jobs match down to job {below}; older ones may"),
+        (_, None) => format!("{shown} jobs, newest first; these are all"),
+        (_, Some(_)) => format!("{shown} jobs, newest first; more follow"),
+    };
+    let next = next_of(below);
     Ok(Reply::text(reply::compose(&status, &body, &next, chars)))
 }
 

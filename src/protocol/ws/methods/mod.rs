@@ -163,7 +163,10 @@ static METHODS: [Method; 21] = [
     },
     Method {
         name: "job.tail",
-        mode: |_| Mode::Ordered(|session, params| Box::pin(tail::execute(session, params))),
+        mode: |params| match tail::counts_lines(params) {
+            true => Mode::Concurrent(|session, params| Box::pin(tail_lines(session, params))),
+            false => Mode::Ordered(|session, params| Box::pin(tail::execute(session, params))),
+        },
         ..CHANGES
     },
     Method {
@@ -310,6 +313,15 @@ async fn wait_to_read(
     read::wait_for_output(caller, &params).await;
     let reply = async move { Ok(read::execute(caller, params).await?.into()) };
     Ok(ConcurrentOutcome::Deferred(Box::pin(reply)))
+}
+
+/// Finds where the last lines begin; the tail begins after its reply.
+async fn tail_lines(
+    session: &Session,
+    params: Parameters,
+) -> Result<ConcurrentOutcome<'_>, Refusal> {
+    let outcome = tail::execute(session, params).await?;
+    Ok(ConcurrentOutcome::Deferred(Box::pin(async { Ok(outcome) })))
 }
 
 /// Waits for jobs; the reply is read after its permit is there.

@@ -31,10 +31,12 @@ pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Ou
     let job = submit::read(caller, &params)?;
     let wanted = wanted?;
     drop(params);
-    session.tails.check_limit()?;
+    let place = session.tails.reserve()?;
     check_start(&wanted, &job)?;
     let submitted = submit::store(caller, job).await?;
-    let opened = wanted.open(session, JobRef::Id(submitted.job.id)).await;
+    let opened = wanted
+        .open(session, JobRef::Id(submitted.job.id), place)
+        .await;
     let (opened, tail_error) = match opened {
         Ok(opened) => (Some(opened), None),
         Err(refusal) => (None, Some(refusal)),

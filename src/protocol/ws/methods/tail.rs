@@ -14,7 +14,7 @@ use crate::{
         },
         ws::{
             session::Session,
-            tails::{Granted, TailEncoding},
+            tails::{Granted, ReservedTail, TailEncoding},
         },
     },
 };
@@ -71,8 +71,13 @@ impl TailRequest {
         Ok(Self { options, encoding })
     }
 
-    /// Opens the tail; also returns the job as it is now.
-    pub async fn open(self, session: &Session, job: JobRef) -> Result<(Granted, Job), Refusal> {
+    /// Opens the tail at its reserved place; also returns the job as it is now.
+    pub async fn open(
+        self,
+        session: &Session,
+        job: JobRef,
+        place: ReservedTail,
+    ) -> Result<(Granted, Job), Refusal> {
         let follow = self.options.follow;
         let (tail, job) = session
             .caller
@@ -85,6 +90,7 @@ impl TailRequest {
             tail,
             follow,
             encoding: self.encoding,
+            place,
         };
         Ok((granted, job))
     }
@@ -105,12 +111,19 @@ fn start_at(params: &Params<'_>) -> Result<StartAt, Refusal> {
     }
 }
 
+/// Whether finding the beginning may take long: lines are counted from the end backwards.
+pub fn counts_lines(params: &Map<String, Value>) -> bool {
+    params
+        .get("last_lines")
+        .is_some_and(|lines| !lines.is_null())
+}
+
 pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
     let params = Params::new(&params, &KEYS)?;
     let job = params.job()?;
     let wanted = TailRequest::from_params(&params)?;
-    session.tails.check_limit()?;
-    let (granted, job) = wanted.open(session, job).await?;
+    let place = session.tails.reserve()?;
+    let (granted, job) = wanted.open(session, job, place).await?;
     session
         .caller
         .server
