@@ -19,8 +19,9 @@ use crate::{
     sys::descriptors,
 };
 
-/// How much longer than its rows a reply may be, bytes: it also has the names of the columns.
-const REPLY_MORE_BYTES: u64 = 1 << 20;
+/// How much longer than its columns and rows a reply may be, bytes: its keys, what is missing, or the
+/// message of a refusal.
+const REPLY_MORE_BYTES: u64 = 64 << 10;
 
 /// The limits of queries. Each is a setting of the server with the name `query_…` or `queries_…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
