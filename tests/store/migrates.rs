@@ -177,8 +177,9 @@ async fn each_step_is_reported_and_nothing_is_where_none_is_missing() {
             assert_eq!(all, (missing, true, true));
             reported.lock().unwrap().push(progress.step);
         };
-        let store = Store::open_within(&path, &StoreBounds::default(), &report);
-        store.await.unwrap().close().await;
+        let bounds = StoreBounds::default();
+        let store = Store::open_within(&path, &bounds, &report).await;
+        store.unwrap().close().await;
         let mut steps = reported.into_inner().unwrap();
         steps.dedup();
         assert_eq!(steps, Vec::from_iter(1..=missing));
