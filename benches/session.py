@@ -3,6 +3,10 @@
 import json
 
 
+class Refused(Exception):
+    """An error reply; the first argument is its error object."""
+
+
 class Session:
     def __init__(self, socket):
         self.socket, self.asked = socket, 0
@@ -14,4 +18,6 @@ class Session:
         while True:
             reply = json.loads(await self.socket.recv())
             if reply.get("id") == self.asked:
+                if "error" in reply:
+                    raise Refused(reply["error"])
                 return reply["result"]

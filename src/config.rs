@@ -200,9 +200,12 @@ settings! {
     warm_shims: u64 = 2, 0..=1024;
     /// How long a shim may take to answer at the start before it is left as it is, milliseconds.
     shim_answer_ms: u64 = 1000, 1..=60_000;
-    /// Databases up to this size are checked for damage before the server answers, bytes; of larger ones
-    /// the outputs are checked while it works.
+    /// Databases up to this size are checked for damage before the server answers, bytes; larger ones
+    /// are checked while it works.
     check_bytes_max: u64 = 128 << 20, ANY;
+    /// How long the database's write-ahead log may become, bytes. Queries wait for a moment, or are stopped,
+    /// where it would become longer.
+    wal_bytes_max: u64 = 64 << 20, (8 << 20)..=(1 << 40);
     /// How long a query over the history may take, seconds.
     query_timeout_s: u64 = 5, 1..=3600;
     /// Memory of a query, bytes.

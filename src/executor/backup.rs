@@ -213,6 +213,11 @@ impl BackupFailure {
             Self::Snapshot(SnapshotError::Stopped) => Error::stopping(),
             Self::Io(error) if error.kind() == io::ErrorKind::Interrupted => Error::stopping(),
             Self::Snapshot(SnapshotError::DiskFull) => full(&to),
+            Self::Snapshot(SnapshotError::LogTooLong(_)) => Error::Unavailable(
+                "so much was written meanwhile that the database's log became too long, and the \
+                 backup was stopped; try again when fewer jobs are submitted, or raise wal_bytes_max"
+                    .to_owned(),
+            ),
             Self::Refused(DraftRefused::Io(error)) | Self::Io(error) if is_full(&error) => {
                 full(&to)
             }

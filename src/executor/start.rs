@@ -23,7 +23,7 @@ use crate::{
     query::{Queries, QuerySettings},
     scheduler::{Scheduler, Wakeup, rescue::Rescuer},
     spool::{Layout, SegmentName, dropped_range, unsynced},
-    store::{Epoch, OpenAttempt, OpenError, Store, Stored},
+    store::{Epoch, OnMigration, OpenAttempt, OpenError, Store, StoreBounds, Stored},
     supervisor::{
         Budget, Context, Directory, OrphanSearcher, RunLimits, SearchGuard, ShimEvent, ShimSearch,
         Supervisor, forget_all_traces, look_up_user, starting_max,
@@ -72,9 +72,8 @@ pub struct ExecutorSettings {
     pub warm_shims: u32,
     /// How long a shim may take to answer before it is left as it is, milliseconds.
     pub shim_answer_ms: u64,
-    /// A database up to this size, bytes, is checked for damage as a whole before the server
-    /// serves. The outputs of a larger one are checked while it serves.
-    pub check_bytes_max: u64,
+    /// The bounds of the database.
+    pub store: StoreBounds,
     /// The bounds of queries over the history.
     pub queries: QuerySettings,
     /// The bounds of verifications.
@@ -121,8 +120,13 @@ pub enum StartError {
 impl Executor {
     /// Opens the database in a data directory whose lock the caller holds, recovers every open
     /// attempt, and begins to claim. When it returns, every acknowledged job is there, and every
-    /// offset that was ever shown can be read.
-    pub async fn start(layout: Layout, settings: ExecutorSettings) -> Result<Self, StartError> {
+    /// offset that was ever shown can be read. `on_migration` is called about once a second while
+    /// the database is brought up to date.
+    pub async fn start(
+        layout: Layout,
+        settings: ExecutorSettings,
+        on_migration: OnMigration<'_>,
+    ) -> Result<Self, StartError> {
         refuse_missing_database(&layout)?;
         look_up_user()?;
         if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
@@ -130,10 +134,16 @@ impl Executor {
                 "the disk is full: the disk reserve (ballast_bytes) is given up for the start"
             );
         }
-        let store = Store::open_checking(&layout.database(), settings.check_bytes_max).await?;
-        refuse_older_database(&layout, &store).await?;
+        let store = Store::open_within(&layout.database(), &settings.store, on_migration).await?;
+        // Before anything new can begin.
+        let leftovers = list_spool(&layout)?;
+        refuse_older_database(&layout, &store, &leftovers).await?;
         let boot_id = proc::boot_id()?;
-        let queries = Queries::new(layout.root().to_owned(), settings.queries);
+        let queries = Queries::new(
+            layout.root().to_owned(),
+            settings.queries,
+            store.read_gate().clone(),
+        );
         // Committed before any shim is contacted: from then on shims ignore earlier servers.
         let epoch = store.begin_epoch(&boot_id).await?;
         if epoch.is_copy {
@@ -154,7 +164,6 @@ impl Executor {
         let wakeup = Wakeup::default();
         let rescuer = Rescuer::new(supervisor.clone(), wakeup.clone());
         let open = store.open_attempts().await?;
-        let leftovers = list_spool(&supervisor.context().layout)?;
         let begun = Instant::now();
         supervisor.probe_all(open.clone()).await?;
         let until = (begun + RECOVERY_WITHIN).max(Instant::now() + RESCUES_AT_LEAST);
@@ -186,7 +195,7 @@ impl Executor {
             }),
         };
         let store = executor.inner.store.clone();
-        tokio::spawn(async move { store.check_outputs().await });
+        tokio::spawn(async move { store.check().await });
         let ties = executor.inner.ties.clone();
         let watching = ties.watch(executor.clone(), stopping);
         vital.spawn("cancelling what lost its connection", watching);
@@ -263,9 +272,12 @@ fn refuse_missing_database(layout: &Layout) -> Result<(), StartError> {
 /// Refuses a database that does not know a job of the spool. A job is in the database before
 /// anything of it is in the spool, so acknowledged jobs are missing, and their output would be
 /// unlinked.
-async fn refuse_older_database(layout: &Layout, store: &Store) -> Result<(), StartError> {
+async fn refuse_older_database(
+    layout: &Layout,
+    store: &Store,
+    names: &[String],
+) -> Result<(), StartError> {
     let last = store.last_number().await?;
-    let names = list_spool(layout)?;
     let mut segments = names.iter().filter_map(|name| SegmentName::parse(name));
     let Some(segment) = segments.find(|name| name.job > last) else {
         return Ok(());

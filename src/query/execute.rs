@@ -47,9 +47,10 @@ fn run(conn: &Connection, question: &Question) -> Result<Rows, QueryRefusal> {
         ));
     }
     bind(&mut statement, &question.params)?;
-    let columns = statement.column_names();
-    let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
-    let (rows, truncated) = collect(statement, columns.len(), question)?;
+    let bytes_max = usize::try_from(question.bytes_max).unwrap_or(usize::MAX);
+    let (columns, names_bytes) = names(&statement, bytes_max / 2)?;
+    let bytes_left = bytes_max.saturating_sub(names_bytes);
+    let (rows, truncated) = collect(statement, bytes_left, question)?;
     Ok(Rows {
         columns,
         rows,
@@ -101,13 +102,34 @@ fn bind_one(
     bound.map_err(|error| QueryRefusal::Invalid(format!("{name}: {error}")))
 }
 
+/// The names of the columns, and how long they are as a JSON array: up to `bytes_max` bytes, so that there
+/// is room for rows.
+fn names(
+    statement: &Statement<'_>,
+    bytes_max: usize,
+) -> Result<(Vec<String>, usize), QueryRefusal> {
+    let (mut names, mut bytes) = (Vec::new(), "[]".len());
+    for name in statement.column_names() {
+        bytes += serde_json::json!(name).to_string().len() + ",".len();
+        if bytes > bytes_max {
+            let message = format!(
+                "the names of the columns are longer than {bytes_max} bytes as JSON: give them \
+                 shorter ones with AS, or select fewer columns"
+            );
+            return Err(QueryRefusal::limit("message_bytes_max", message));
+        }
+        names.push(name.to_owned());
+    }
+    Ok((names, bytes))
+}
+
 /// The rows as a JSON array, and whether there are more than fit.
 fn collect(
     mut statement: Statement<'_>,
-    columns: usize,
+    bytes_max: usize,
     question: &Question,
 ) -> Result<(Box<RawValue>, bool), QueryRefusal> {
-    let bytes_max = usize::try_from(question.bytes_max).unwrap_or(usize::MAX);
+    let columns = statement.column_count();
     let mut rows = statement.raw_query();
     let (mut json, mut count, mut truncated) = (String::from("["), 0, false);
     while let Some(row) = rows.next().map_err(|error| refusal(&error, question))? {

@@ -3,7 +3,10 @@
 //!
 //! `rules` lists all functions that may be called.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex},
+};
 
 use memchr::memmem;
 use rusqlite::{
@@ -15,7 +18,7 @@ use rusqlite::{
 use crate::{
     job::Micros,
     output::{Pattern, search},
-    sys::clock,
+    sys::{clock, lock},
 };
 
 /// Registers all functions of this module.
@@ -27,54 +30,82 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     // SQLite can use an index.
     let now = clock::now();
     conn.create_scalar_function("ago", 1, flags, move |context| {
-        ago(now, context.get_raw(0)).map(|at| at.to_rfc3339())
+        let at = ago(now, context.get_raw(0))?;
+        Ok(at.map(Micros::to_rfc3339))
     })?;
-    conn.create_scalar_function("regexp", 2, flags, regexp)?;
-    conn.create_scalar_function("instr", 2, flags, |context| {
-        Ok(instr(context.get_raw(0), context.get_raw(1)))
+    let texts = Arc::new(Texts::default());
+    let same = texts.clone();
+    conn.create_scalar_function("regexp", 2, flags, move |context| regexp(&same, context))?;
+    conn.create_scalar_function("instr", 2, flags, move |context| {
+        instr(&texts, context.get_raw(0), context.get_raw(1))
     })
+}
+
+/// Numbers as SQLite writes them: its own conversion, on a connection of its own that is opened when the
+/// first number comes.
+#[derive(Default)]
+struct Texts(Mutex<Option<Connection>>);
+
+impl Texts {
+    /// The bytes of a value as SQLite would write it as text; `None` for NULL.
+    fn of<'a>(&self, value: ValueRef<'a>) -> rusqlite::Result<Option<Cow<'a, [u8]>>> {
+        Ok(match value {
+            ValueRef::Null => None,
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes.into()),
+            ValueRef::Integer(number) => Some(number.to_string().into_bytes().into()),
+            ValueRef::Real(number) => Some(self.of_real(number)?.into_bytes().into()),
+        })
+    }
+
+    fn of_real(&self, number: f64) -> rusqlite::Result<String> {
+        let mut conn = lock(&self.0);
+        let conn = match &mut *conn {
+            Some(conn) => conn,
+            none => none.insert(Connection::open_in_memory()?),
+        };
+        conn.query_row("SELECT CAST(?1 AS TEXT)", [number], |row| row.get(0))
+    }
 }
 
 /// `instr` as SQLite defines it, about ten times as fast: where `needle` begins in `text`, counted
 /// from 1, in bytes for two BLOBs and else in characters; 0 if it is not in it.
-fn instr(text: ValueRef<'_>, needle: ValueRef<'_>) -> Option<i64> {
+fn instr(texts: &Texts, text: ValueRef<'_>, needle: ValueRef<'_>) -> rusqlite::Result<Option<i64>> {
     let is_bytes = matches!((text, needle), (ValueRef::Blob(_), ValueRef::Blob(_)));
-    let (text, needle) = (bytes_of(text)?, bytes_of(needle)?);
-    let Some(at) = memmem::find(&text, &needle) else {
-        return Some(0);
+    let (Some(text), Some(needle)) = (texts.of(text)?, texts.of(needle)?) else {
+        return Ok(None);
     };
-    let before = &text[..at];
-    let count = match is_bytes {
-        true => before.len(),
-        // Every byte that is no UTF-8 continuation byte begins a character.
-        false => before.iter().filter(|byte| **byte & 0xc0 != 0x80).count(),
+    let place = match is_bytes {
+        true => memmem::find(&text, &needle).map(|at| at + 1),
+        false => character_of(&text, &needle),
     };
-    i64::try_from(count + 1).ok()
+    Ok(place.map_or(Some(0), |place| i64::try_from(place).ok()))
 }
 
-/// The bytes of a value as SQLite would write it as text; `None` for NULL.
-fn bytes_of(value: ValueRef<'_>) -> Option<Cow<'_, [u8]>> {
-    match value {
-        ValueRef::Null => None,
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes.into()),
-        ValueRef::Integer(number) => Some(number.to_string().into_bytes().into()),
-        ValueRef::Real(number) => Some(format!("{number:?}").into_bytes().into()),
-    }
+/// The number of the character at which `needle` begins. A character begins at the first byte, and at each
+/// byte that does not continue one (UTF-8); a needle in the middle of a character is not found.
+fn character_of(text: &[u8], needle: &[u8]) -> Option<usize> {
+    let begins = |byte: &&u8| **byte & 0xc0 != 0x80;
+    let mut places = memmem::find_iter(text, needle);
+    let at = places.find(|at| *at == 0 || text.get(*at).as_ref().is_some_and(begins))?;
+    let after_first = text.get(1..=at).unwrap_or_default();
+    Some(1 + after_first.iter().filter(begins).count())
 }
 
-/// `ago('90 minutes')`, `ago(3600)`: the time that long before now.
-fn ago(now: Micros, length: ValueRef<'_>) -> Result<Micros, Error> {
+/// `ago('90 minutes')`, `ago(3600)`: the time that long before now; `None` for NULL.
+fn ago(now: Micros, length: ValueRef<'_>) -> Result<Option<Micros>, Error> {
     let seconds = match length {
+        ValueRef::Null => return Ok(None),
         ValueRef::Integer(seconds) => Some(seconds as f64),
         ValueRef::Real(seconds) => Some(seconds),
-        ValueRef::Text(text) => std::str::from_utf8(text).ok().and_then(seconds),
-        _ => None,
+        ValueRef::Text(text) | ValueRef::Blob(text) => {
+            std::str::from_utf8(text).ok().and_then(seconds)
+        }
     };
     let seconds = seconds.filter(|s| s.is_finite() && s.abs() < 1e10);
     let seconds = seconds.ok_or_else(|| {
         problem("ago() takes seconds, or a text such as '90 minutes', '1 hour', '7 days'")
     })?;
-    Ok(Micros(now.0.saturating_sub((seconds * 1e6) as i64)))
+    Ok(Some(Micros(now.0.saturating_sub((seconds * 1e6) as i64))))
 }
 
 /// `2 hours` as seconds.
@@ -108,13 +139,17 @@ fn seconds(text: &str) -> Option<f64> {
     Some(number * length)
 }
 
-/// `text REGEXP pattern`: whether the text has a match. Patterns are those of `job.wait`.
-fn regexp(context: &Context<'_>) -> Result<Option<bool>, Error> {
-    let pattern: Arc<Pattern> = context.get_or_create_aux(0, |value| {
-        let text = value.as_str().map_err(|_| problem("REGEXP needs a text"))?;
+/// `text REGEXP pattern`: whether the text has a match; `None` if either is NULL. Patterns are those of
+/// `job.wait`.
+fn regexp(texts: &Texts, context: &Context<'_>) -> Result<Option<bool>, Error> {
+    let Some(pattern) = texts.of(context.get_raw(0))? else {
+        return Ok(None);
+    };
+    let pattern: Arc<Pattern> = context.get_or_create_aux(0, |_| {
+        let text = std::str::from_utf8(&pattern).map_err(|_| problem("REGEXP needs a text"))?;
         Pattern::new(text).map_err(|error| problem(&error.to_string()))
     })?;
-    let bytes = bytes_of(context.get_raw(1));
+    let bytes = texts.of(context.get_raw(1))?;
     Ok(bytes.map(|bytes| search::is_in(&pattern, &bytes)))
 }
 
@@ -150,33 +185,61 @@ mod tests {
         let (ours, theirs) = (Connection::open_in_memory(), Connection::open_in_memory());
         let (ours, theirs) = (ours.expect("opens"), theirs.expect("opens"));
         register(&ours).expect("registered");
-        let values = [
-            "NULL",
-            "''",
-            "'a'",
-            "'äb'",
-            "'bäbäb'",
-            "'bäb'",
-            "x''",
-            "x'62'",
-            "x'c3a462'",
-            "x'ff62'",
-            "12",
-            "1",
-            "1.5",
-            "5",
-            "'xxneedle'",
-            "'needle'",
-            "'needl'",
-        ];
-        for text in values {
-            for needle in values {
-                let sql = format!("SELECT instr({text}, {needle})");
-                let ask = |conn: &Connection| -> Option<i64> {
-                    conn.query_row(&sql, [], |row| row.get(0)).expect("a row")
+        let values = "NULL, '', 'a', 'äb', 'bäbäb', 'bäb', x'', x'62', x'c3a462', x'ff62', 12, 1, 1.5, 5,
+            'xxneedle', 'needle', 'needl', x'a4', x'a462', x'a4c3a4', CAST(x'a4a462' AS TEXT), x'80',
+            CAST(x'c3' AS TEXT), 'a' || char(0) || 'b', char(0), zeroblob(3), x'00', 1e100, 1e20, 1e15,
+            -0.0, 0.1 + 0.2, 1.0, 1e-7, 9e999, -9e999, 123456789012345678, 1234567890123456789.0, 'e+20',
+            '.0', 'Inf', '0.3', -9223372036854775808, 100000000000000000000";
+        for text in values.split(',') {
+            for needle in values.split(',') {
+                let sql =
+                    format!("SELECT instr({text}, {needle}), instr({text} || {needle}, {needle})");
+                let ask = |conn: &Connection| -> [Option<i64>; 2] {
+                    conn.query_row(&sql, [], |row| Ok([row.get(0)?, row.get(1)?]))
+                        .expect("a row")
                 };
                 assert_eq!(ask(&ours), ask(&theirs), "{sql}");
             }
+        }
+    }
+
+    /// NULL for NULL, and numbers and bytes are the texts that SQLite makes of them.
+    #[test]
+    fn values_of_every_type_are_taken_as_sqlite_does() {
+        let conn = Connection::open_in_memory().expect("opens");
+        register(&conn).expect("registered");
+        for (sql, expected) in [
+            ("ago(NULL) IS NULL", 1),
+            ("count(*) FROM (SELECT 1 WHERE '2026' > ago(NULL))", 0),
+            ("ago(CAST('1 hour' AS BLOB)) = ago(3600.0)", 1),
+            ("('x' REGEXP NULL) IS NULL", 1),
+            ("(NULL REGEXP 'x') IS NULL", 1),
+            ("(NULL REGEXP NULL) IS NULL", 1),
+            (
+                "count(*) FROM (SELECT NULL AS p UNION ALL SELECT 'a' UNION ALL SELECT 'b') WHERE 'b' REGEXP p",
+                1,
+            ),
+            ("12 REGEXP 2", 1),
+            ("1e20 REGEXP '^1[.]0e[+]20$'", 1),
+            ("9e999 REGEXP '^Inf$'", 1),
+            ("'a1.5' REGEXP 1.5", 1),
+            ("x'6162' REGEXP x'62'", 1),
+            ("'x' REGEXP ''", 1),
+        ] {
+            let found: i64 = conn
+                .query_row(&format!("SELECT {sql}"), [], |row| row.get(0))
+                .unwrap_or_else(|error| panic!("{sql}: {error}"));
+            assert_eq!(found, expected, "{sql}");
+        }
+        for wrong in [
+            "ago('soon')",
+            "ago('')",
+            "ago(9e999)",
+            "'x' REGEXP '('",
+            "'x' REGEXP x'ff'",
+        ] {
+            let refused = conn.query_row(&format!("SELECT {wrong}"), [], |_| Ok(()));
+            assert!(refused.is_err(), "{wrong}");
         }
     }
 

@@ -101,7 +101,26 @@ pub enum QueryRefusal {
     Internal(String),
 }
 
+/// Longest message of a refusal, bytes. SQLite's own repeat names from the statement.
+const MESSAGE_BYTES_MAX: usize = 2000;
+
 impl QueryRefusal {
+    /// The same with a message of up to [`MESSAGE_BYTES_MAX`] bytes: its middle is left out.
+    pub(super) fn shortened(mut self) -> Self {
+        let (Self::Invalid(message)
+        | Self::Forbidden { message, .. }
+        | Self::Limit { message, .. }
+        | Self::Unavailable(message)
+        | Self::Internal(message)) = &mut self;
+        if message.len() > MESSAGE_BYTES_MAX {
+            let half = MESSAGE_BYTES_MAX / 2 - " … ".len();
+            let head = &message[..message.floor_char_boundary(half)];
+            let tail = &message[message.ceil_char_boundary(message.len() - half)..];
+            *message = format!("{head} … {tail}");
+        }
+        self
+    }
+
     /// A limit with this name is reached.
     pub(super) fn limit(limit: &str, message: impl Into<String>) -> Self {
         Self::Limit {
@@ -135,6 +154,30 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_long_message_keeps_both_of_its_ends() {
+        let of = |message: &str| match QueryRefusal::Invalid(message.to_owned()).shortened() {
+            QueryRefusal::Invalid(message) => message,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            of("no such column: x (at byte 7)"),
+            "no such column: x (at byte 7)"
+        );
+        for name in ["x", "é", "xé", "𝄞"] {
+            let long = of(&format!(
+                "no such column: {} (at byte 7)",
+                name.repeat(60_000)
+            ));
+            assert!(long.starts_with("no such column: x") || long.starts_with("no such column: "));
+            assert!(
+                long.ends_with(" (at byte 7)") && long.len() <= MESSAGE_BYTES_MAX,
+                "{}",
+                long.len()
+            );
+        }
+    }
 
     #[test]
     fn values_are_what_sql_has() {

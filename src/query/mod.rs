@@ -6,16 +6,21 @@
 
 mod confine;
 mod connection;
+#[cfg(test)]
+mod differential;
 mod execute;
 mod fence;
 mod forbidden;
 mod functions;
 mod messages;
+mod moments;
 mod open;
 mod output_table;
 mod process;
 mod rules;
 mod scan;
+#[cfg(test)]
+mod testing;
 mod views;
 
 use std::{
@@ -59,7 +64,7 @@ fn serve(layout: &Layout) -> io::Result<()> {
     let mut missing = Vec::from_iter(fence::restrict_files(layout).err());
     let reply = match execute::execute(layout, &question, &mut missing) {
         Ok(rows) => QueryReply::Rows(rows),
-        Err(refusal) => QueryReply::Refused(refusal),
+        Err(refusal) => QueryReply::Refused(refusal.shortened()),
     };
     let message = ReplyMessage { reply, missing };
     io::stdout().write_all(serde_json::to_string(&message)?.as_bytes())

@@ -7,9 +7,8 @@
 
 use std::{ffi::c_int, marker::PhantomData, sync::Arc};
 
-use chrono::{DateTime, NaiveDate, Utc};
 use rusqlite::{
-    Connection, Result,
+    Connection, Error, Result,
     types::ValueRef,
     vtab::{
         Context, CreateVTab, Filters, IndexConstraintOp, IndexInfo, VTab, VTabConnection,
@@ -17,12 +16,18 @@ use rusqlite::{
     },
 };
 
-use super::scan::{OutputScan, OutputSource, ScanFilter, ScannedPiece};
+use super::{
+    moments,
+    scan::{OutputScan, OutputSource, ScanFilter, ScannedPiece},
+};
 use crate::job::Micros;
 
-/// Its columns, in the order of [`Column`].
+/// Its columns, in the order of [`column`]. The key names a row in every scan, wherever the piece is by
+/// then: SQLite uses it to take a row once where several scans find it (OR) and to know which rows had a
+/// partner (RIGHT JOIN). A number of the row would be another one in each scan.
 const COLUMNS: &str = "CREATE TABLE history_output (job INTEGER, attempt INTEGER, offset INTEGER, \
-                       bytes INTEGER, stream TEXT, at TEXT, data BLOB, text TEXT)";
+                       bytes INTEGER, stream TEXT, at TEXT, data BLOB, text TEXT, \
+                       PRIMARY KEY (job, offset, attempt)) WITHOUT ROWID";
 
 /// Numbers of columns.
 mod column {
@@ -60,7 +65,6 @@ struct OutputCursor<'vtab> {
     outputs: Arc<OutputSource>,
     scan: Option<OutputScan>,
     piece: Option<ScannedPiece>,
-    row: i64,
     table: PhantomData<&'vtab OutputTable>,
 }
 
@@ -74,7 +78,7 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
         outputs: Option<&Arc<OutputSource>>,
         _: &[&[u8]],
     ) -> Result<(String, Self)> {
-        let outputs = outputs.ok_or(rusqlite::Error::InvalidQuery)?.clone();
+        let outputs = outputs.ok_or(Error::InvalidQuery)?.clone();
         let base = sqlite3_vtab::default();
         Ok((COLUMNS.to_owned(), Self { base, outputs }))
     }
@@ -83,11 +87,12 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
     /// `filter` gets their values. SQLite checks all constraints again.
     fn best_index(&self, info: &mut IndexInfo) -> Result<()> {
         let (mut letters, mut plan) = (String::new(), ScanPlan::default());
-        for (constraint, mut usage) in info.constraints_and_usages() {
-            if !constraint.is_usable() {
-                continue;
-            }
-            let Some(letter) = letter(constraint.column(), &constraint.operator()) else {
+        let in_order = constraints_in_order(info)?;
+        for (in_order, (constraint, mut usage)) in
+            in_order.into_iter().zip(info.constraints_and_usages())
+        {
+            let letter = letter(constraint.column(), &constraint.operator());
+            let Some(letter) = letter.filter(|_| in_order && constraint.is_usable()) else {
                 continue;
             };
             letters.push(letter);
@@ -110,7 +115,6 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
             outputs: self.outputs.clone(),
             scan: None,
             piece: None,
-            row: 0,
             table: PhantomData,
         })
     }
@@ -118,6 +122,14 @@ unsafe impl<'vtab> VTab<'vtab> for OutputTable {
 
 impl CreateVTab<'_> for OutputTable {
     const KIND: VTabKind = VTabKind::Default;
+}
+
+/// Whether each constraint compares as bytes do, which is how a scan compares times.
+fn constraints_in_order(info: &IndexInfo) -> Result<Vec<bool>> {
+    let count = info.constraints().count();
+    (0..count)
+        .map(|at| info.collation(at).map(|name| name == "BINARY"))
+        .collect()
 }
 
 /// The constraints of a scan, from which SQLite's planner gets its cost.
@@ -132,7 +144,7 @@ impl ScanPlan {
     fn shorten(&mut self, letter: char) {
         match letter {
             'j' => self.of_one_job = true,
-            't' => self.since = true,
+            't' | '@' => self.since = true,
             _ => self.ends += 1,
         }
     }
@@ -162,42 +174,49 @@ fn letter(at: c_int, operator: &IndexConstraintOp) -> Option<char> {
         (column::OFFSET, EQ) => Some('='),
         (column::OFFSET, GE | GT) => Some('>'),
         (column::OFFSET, LE | LT) => Some('<'),
-        (column::AT, EQ | GE | GT) => Some('t'),
+        (column::AT, EQ) => Some('@'),
+        (column::AT, GE | GT) => Some('t'),
+        (column::AT, LE | LT) => Some('u'),
         _ => None,
     }
 }
 
-/// The filter that follows from the constraints. A value of another type than the column's does not
-/// filter: SQLite checks such a comparison itself.
+/// The filter that follows from the constraints; `None`: no row can satisfy them, because one compares
+/// with NULL. A value of another type than the column's does not filter: SQLite checks such a comparison
+/// itself.
 fn scan_filter<'a>(
     letters: &str,
     values: impl Iterator<Item = ValueRef<'a>>,
     data: bool,
-) -> ScanFilter {
-    let mut filter = ScanFilter {
-        job: None,
-        from: 0,
-        to: i64::MAX,
-        since_us: None,
-        data,
-    };
+) -> Option<ScanFilter> {
+    let mut filter = ScanFilter::all(data);
     for (letter, value) in letters.chars().zip(values) {
-        match (letter, integer(value)) {
-            ('j', Some(job)) => filter.job = Some(job),
-            ('=', Some(at)) => {
-                filter.from = filter.from.max(at);
-                filter.to = filter.to.min(at);
+        if value == ValueRef::Null {
+            return None;
+        }
+        if let ('t' | 'u' | '@', ValueRef::Text(text)) = (letter, value) {
+            if letter != 'u' {
+                filter.since_us = filter.since_us.max(moments::first_at(text));
             }
-            ('>', Some(at)) => filter.from = filter.from.max(at),
-            ('<', Some(at)) => filter.to = filter.to.min(at),
-            ('t', _) => {
-                let since = text(value).and_then(moment_us);
-                filter.since_us = filter.since_us.max(since);
+            if letter != 't' {
+                filter.until_us = filter.until_us.min(moments::last_at(text));
             }
+        }
+        let Some(number) = integer(value) else {
+            continue;
+        };
+        match letter {
+            'j' => filter.job = Some(number),
+            '=' => {
+                filter.from = filter.from.max(number);
+                filter.to = filter.to.min(number);
+            }
+            '>' => filter.from = filter.from.max(number),
+            '<' => filter.to = filter.to.min(number),
             _ => {}
         }
     }
-    filter
+    Some(filter)
 }
 
 fn integer(value: ValueRef<'_>) -> Option<i64> {
@@ -211,38 +230,15 @@ fn integer(value: ValueRef<'_>) -> Option<i64> {
     }
 }
 
-fn text(value: ValueRef<'_>) -> Option<&str> {
-    match value {
-        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok(),
-        _ => None,
-    }
-}
-
-/// A time that is not after any time whose text sorts at or after `text`, µs since 1970. It is exact to
-/// a second if `text` is written as in the views, and else the beginning of its day (`datetime()`
-/// writes a blank for the `T`).
-fn moment_us(text: &str) -> Option<i64> {
-    if let Ok(moment) = DateTime::parse_from_rfc3339(text)
-        && text.as_bytes().get(10) == Some(&b'T')
-        && text.ends_with('Z')
-    {
-        // With fewer digits of the fraction, texts sort otherwise than times: allow a second.
-        return Some(moment.with_timezone(&Utc).timestamp_micros() - 1_000_000);
-    }
-    let day = NaiveDate::parse_from_str(text.get(..10)?, "%Y-%m-%d").ok()?;
-    Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros())
-}
-
 // SAFETY: `base` comes first, and the struct is laid out as C does.
 unsafe impl VTabCursor for OutputCursor<'_> {
     fn filter(&mut self, data: c_int, letters: Option<&str>, values: &Filters<'_>) -> Result<()> {
         let filter = scan_filter(letters.unwrap_or_default(), values.iter(), data != 0);
-        self.scan = Some(OutputScan::new(filter));
+        self.scan = filter.map(OutputScan::new);
         self.next()
     }
 
     fn next(&mut self) -> Result<()> {
-        self.row += 1;
         self.piece = match &mut self.scan {
             Some(scan) => scan.next(&self.outputs)?,
             None => None,
@@ -270,8 +266,9 @@ unsafe impl VTabCursor for OutputCursor<'_> {
         }
     }
 
+    /// SQLite does not ask a table WITHOUT ROWID.
     fn rowid(&self) -> Result<i64> {
-        Ok(self.row)
+        Err(Error::InvalidQuery)
     }
 }
 
@@ -287,30 +284,16 @@ mod tests {
             ValueRef::Text(b"200"),
             ValueRef::Text(b"2026-11-22T10:00:00.000000Z"),
         ];
-        let found = scan_filter("j><t", values.into_iter(), true);
+        let found = scan_filter("j><t", values.into_iter(), true).expect("a filter");
         assert_eq!((found.job, found.from, found.to), (Some(7), 100, 200));
-        assert_eq!(found.since_us, Some(1_795_341_599_000_000));
-        let all = scan_filter(
-            "jt",
-            [ValueRef::Text(b"x"), ValueRef::Null].into_iter(),
-            false,
-        );
-        assert_eq!((all.job, all.since_us), (None, None));
-    }
-
-    /// A text with a blank sorts before all texts of its day that have a `T`.
-    #[test]
-    fn moments_in_other_spellings_are_days() {
-        let day = 1_795_305_600_000_000;
-        for text in [
-            "2026-11-22",
-            "2026-11-22 10:00:00",
-            "2026-11-22T10:00",
-            "2026-11-22T10:00:00+01:00",
-        ] {
-            assert_eq!(moment_us(text), Some(day), "{text}");
-        }
-        assert_eq!(moment_us("yesterday"), None);
-        assert_eq!(moment_us("2026"), None);
+        let at = 1_795_341_600_000_000;
+        assert_eq!((found.since_us, found.until_us), (at, i64::MAX));
+        let found = scan_filter("u", values[3..].iter().copied(), true).expect("a filter");
+        assert_eq!((found.since_us, found.until_us), (i64::MIN, at));
+        let all = [ValueRef::Text(b"x"), ValueRef::Blob(b"2026")];
+        let all = scan_filter("jt", all.into_iter(), false);
+        assert_eq!(all, Some(ScanFilter::all(false)));
+        let none = [ValueRef::Integer(1), ValueRef::Null];
+        assert_eq!(scan_filter("jt", none.into_iter(), false), None);
     }
 }

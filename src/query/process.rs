@@ -14,10 +14,14 @@ use super::{
     DATA_DIR, ROLE,
     messages::{QueryLimits, QueryParams, QueryRefusal, QueryReply, Question, ReplyMessage, Rows},
 };
-use crate::sys::descriptors;
+use crate::{
+    store::{LogTooLong, LongRead, LongReadKind, ReadGate},
+    sys::descriptors,
+};
 
-/// How much longer than its rows a reply may be, bytes: it also has the names of the columns.
-const REPLY_MORE_BYTES: u64 = 1 << 20;
+/// How much longer than its columns and rows a reply may be, bytes: its keys, what is missing, or the
+/// message of a refusal.
+const REPLY_MORE_BYTES: u64 = 64 << 10;
 
 /// The limits of queries. Each is a setting of the server with the name `query_…` or `queries_…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub struct QueryAnswer {
 pub struct Queries {
     data_dir: PathBuf,
     settings: QuerySettings,
+    /// A query is a long read.
+    gate: ReadGate,
     /// A permit for each query that runs or waits.
     admitted: Semaphore,
     /// A permit for each query that runs.
@@ -55,11 +61,12 @@ pub struct Queries {
 
 impl Queries {
     /// Queries over the database and the spool of this data directory.
-    pub fn new(data_dir: PathBuf, settings: QuerySettings) -> Self {
+    pub fn new(data_dir: PathBuf, settings: QuerySettings, gate: ReadGate) -> Self {
         let count = |n: u64| usize::try_from(n).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
             data_dir,
             settings,
+            gate,
             admitted: Semaphore::new(count(settings.queries_max + settings.waiting_max)),
             running: Semaphore::new(count(settings.queries_max)),
             warned: Once::new(),
@@ -71,7 +78,8 @@ impl Queries {
     ///
     /// # Errors
     ///
-    /// The statement is wrong, not allowed, or exceeds a limit; too many queries wait.
+    /// The statement is wrong, not allowed, or exceeds a limit; too many queries wait; the database's
+    /// log has to become short first.
     pub async fn run(
         &self,
         sql: String,
@@ -95,13 +103,20 @@ impl Queries {
             bytes_max,
             bounds: settings.bounds,
         };
+        // The time limit does not include this wait.
+        let read = self.gate.enter(LongReadKind::Stoppable).await;
+        let read = read.map_err(|LogTooLong| stopped())?;
         let began = Instant::now();
-        let rows = self.run_process(&question).await?;
+        let rows = self.run_process(&question, &read).await?;
         let elapsed = began.elapsed();
         Ok(QueryAnswer { rows, elapsed })
     }
 
-    async fn run_process(&self, question: &Question) -> Result<Rows, QueryRefusal> {
+    async fn run_process(
+        &self,
+        question: &Question,
+        read: &LongRead,
+    ) -> Result<Rows, QueryRefusal> {
         let failed = |error: io::Error| {
             tracing::error!(%error, "a query process could not be used");
             if descriptors::is_shortage(&error) {
@@ -113,7 +128,17 @@ impl Queries {
         };
         let mut child = self.start().map_err(failed)?;
         let time = Duration::from_secs(question.bounds.timeout_s);
-        match timeout(time, converse(&mut child, question)).await {
+        let conversation = timeout(time, converse(&mut child, question));
+        let done = tokio::select! {
+            done = conversation => Some(done),
+            () = read.must_end() => None,
+        };
+        let Some(done) = done else {
+            // Waits for the end of the process: only then it does not read any more.
+            let _ = child.kill().await;
+            return Err(stopped());
+        };
+        match done {
             Ok(Ok(Some(ReplyMessage { reply, missing }))) => {
                 self.warn_once(&missing);
                 match reply {
@@ -197,6 +222,15 @@ async fn ended(child: &mut Child, question: &Question) -> QueryRefusal {
             QueryRefusal::Internal("the query process failed; see the server's log".to_owned())
         }
     }
+}
+
+/// The query could not begin, or was stopped, because the write-ahead log has to become short.
+fn stopped() -> QueryRefusal {
+    QueryRefusal::Unavailable(
+        "the query was stopped, because so much is written that the database's log has to be \
+         shortened: try again in a moment, or narrow it down, so that it takes less time"
+            .to_owned(),
+    )
 }
 
 fn too_slow(question: &Question) -> QueryRefusal {

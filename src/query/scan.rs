@@ -40,10 +40,35 @@ pub struct ScanFilter {
     pub from: i64,
     /// Only pieces that begin at this offset or before it.
     pub to: i64,
-    /// Only pieces captured at this time or later, µs since 1970; `None`: at any time.
-    pub since_us: Option<i64>,
+    /// Only pieces captured at this time or later, µs since 1970.
+    pub since_us: i64,
+    /// Only pieces captured at this time or earlier, µs since 1970.
+    pub until_us: i64,
     /// Whether the bytes are wanted, too.
     pub data: bool,
+}
+
+impl ScanFilter {
+    /// Finds all pieces, with their bytes or without.
+    pub fn all(data: bool) -> Self {
+        Self {
+            job: None,
+            from: 0,
+            to: i64::MAX,
+            since_us: i64::MIN,
+            until_us: i64::MAX,
+            data,
+        }
+    }
+
+    /// Whether the rows are best found by their times.
+    fn by_time(&self) -> bool {
+        self.job.is_none() && (self.since_us > i64::MIN || self.until_us < i64::MAX)
+    }
+
+    fn has_time(&self, at_us: i64) -> bool {
+        (self.since_us..=self.until_us).contains(&at_us)
+    }
 }
 
 /// Bytes of one stream: one row or one record.
@@ -114,10 +139,19 @@ impl OutputSource {
         let from = filter.from.max(range.first);
         let mut rows = conn.prepare(&format!(
             "{PIECES} WHERE c.job = ?2 AND c.offset BETWEEN ?3 AND ?4 AND c.attempt = ?5
-             AND c.data IS NOT NULL ORDER BY c.offset"
+             AND c.at BETWEEN ?6 AND ?7 ORDER BY c.offset"
         ))?;
+        let (since, until) = (filter.since_us, filter.until_us);
         let pieces = rows.query_map(
-            params![filter.data, range.job, from, filter.to, range.attempt],
+            params![
+                filter.data,
+                range.job,
+                from,
+                filter.to,
+                range.attempt,
+                since,
+                until
+            ],
             ScannedPiece::of_row,
         )?;
         let mut segments = conn.prepare(&format!(
@@ -187,22 +221,13 @@ pub struct OutputScan {
 impl OutputScan {
     /// A scan from the first piece that matches the filter.
     pub fn new(filter: ScanFilter) -> Self {
-        // Values before those of the first row: numbers and offsets are never negative, and times are
-        // only before 1970.
-        let since = filter.since_us.map_or(i64::MIN, |us| us.saturating_sub(1));
+        let nothing = filter.since_us > filter.until_us || filter.from > filter.to;
         Self {
             filter,
-            row: Some((
-                since,
-                if filter.since_us.is_some() {
-                    i64::MAX
-                } else {
-                    -1
-                },
-                -1,
-            )),
+            // Before the first row: numbers and offsets are never negative.
+            row: (!nothing).then_some((filter.since_us, -1, -1)),
             ready: VecDeque::new(),
-            ranges: None,
+            ranges: nothing.then(VecDeque::new),
             open: None,
         }
     }
@@ -233,6 +258,7 @@ impl OutputScan {
             from,
             to,
             since_us,
+            until_us,
             data,
         } = self.filter;
         let limit = if data {
@@ -247,18 +273,19 @@ impl OutputScan {
             let rows = statement.query_map(params, ScannedPiece::of_row)?;
             rows.collect::<rusqlite::Result<VecDeque<ScannedPiece>>>()
         };
-        self.ready = match (job, since_us) {
-            (Some(job), _) => read(
+        // Only rows with bytes have a time.
+        self.ready = match job {
+            Some(job) => read(
                 "WHERE c.job = ?2 AND c.offset > ?3 AND c.offset BETWEEN ?4 AND ?5
-                 AND c.data IS NOT NULL ORDER BY c.offset LIMIT ?6",
-                params![data, job, offset, from, to, limit],
+                 AND +c.at BETWEEN ?6 AND ?7 ORDER BY c.offset LIMIT ?8",
+                params![data, job, offset, from, to, since_us, until_us, limit],
             ),
-            (None, Some(_)) => read(
-                "WHERE (c.at, c.job, c.offset) > (?2, ?3, ?4) AND c.at IS NOT NULL
-                 AND c.offset BETWEEN ?5 AND ?6 ORDER BY c.at, c.job, c.offset LIMIT ?7",
-                params![data, at, number, offset, from, to, limit],
+            None if self.filter.by_time() => read(
+                "WHERE (c.at, c.job, c.offset) > (?2, ?3, ?4) AND c.at <= ?5
+                 AND c.offset BETWEEN ?6 AND ?7 ORDER BY c.at, c.job, c.offset LIMIT ?8",
+                params![data, at, number, offset, until_us, from, to, limit],
             ),
-            (None, None) => read(
+            None => read(
                 "WHERE (c.job, c.offset) > (?2, ?3) AND c.offset BETWEEN ?4 AND ?5
                  AND c.data IS NOT NULL ORDER BY c.job, c.offset LIMIT ?6",
                 params![data, number, offset, from, to, limit],
@@ -384,16 +411,16 @@ fn files_of(
 
 /// Whether the file was last written before the time that the filter asks for.
 fn is_older(source: &OutputSource, range: &SegmentRange, filter: &ScanFilter) -> bool {
-    let Some(since) = filter.since_us else {
+    if filter.since_us == i64::MIN {
         return false;
-    };
+    }
     let path = source.layout.spool().join(range.name().to_string());
     let written = fs::metadata(path).and_then(|meta| meta.modified());
     let written = written
         .ok()
         .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let written = written.and_then(|at| i64::try_from(at.as_micros()).ok());
-    written.is_some_and(|at| at.saturating_add(CLOCKS_DIFFER_US) < since)
+    written.is_some_and(|at| at.saturating_add(CLOCKS_DIFFER_US) < filter.since_us)
 }
 
 /// The next output record of a segment that matches the filter.
@@ -410,7 +437,8 @@ fn next_of(
         if offset > filter.to || matches!(header.kind, RecordKind::Seal | RecordKind::Exit) {
             return Ok(None);
         }
-        if header.kind == RecordKind::Output && offset >= filter.from {
+        let wanted = offset >= filter.from && filter.has_time(header.wall_us);
+        if header.kind == RecordKind::Output && wanted {
             return Ok(Some(ScannedPiece {
                 job: range.job,
                 attempt: range.attempt,

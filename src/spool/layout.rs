@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// DATA                      held by the server (flock): a file that can be removed is no safe lock
 /// DATA/lock                 held by the server, too: earlier versions check only this file
 /// DATA/server.start         how the server was started, for `restart`, 0600
+/// DATA/server.starting      what a server does whose start takes long, while it does
 /// DATA/cc-executor.db       the ledger
 /// DATA/cc-executor.ballast  disk reserve for ends and cancels on a full disk
 /// DATA/token                the bearer token for TCP, 0600
@@ -29,6 +30,8 @@ impl Layout {
     pub const LOCK: &str = "lock";
     /// Name of the file that says how the running server was started.
     pub const START: &str = "server.start";
+    /// Name of the note of a server whose start takes long.
+    pub const STARTING: &str = "server.starting";
     /// Name of the token file.
     pub const TOKEN: &str = "token";
     /// Name of the server's Unix socket.

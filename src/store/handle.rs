@@ -1,19 +1,27 @@
 //! The handle on the store: each method hands one write to the one task that writes, or reads.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::sqlite::{
-    attempts, events, job_snapshot, jobs,
+    attempts,
+    damage::{Checked, DamageCheck},
+    events, job_snapshot, jobs,
     keys::ShimSeed,
     list,
     long_path::LongPath,
+    migrate::OnMigration,
     open,
-    open::Checked,
     published_counts::PublishedCounts,
-    queues, records,
+    queues,
+    read_gate::ReadGate,
+    reader_pool::ReaderPool,
+    records,
     snapshot::{Snapshot, SnapshotError},
     stored,
     tally::Tally,
@@ -52,10 +60,14 @@ pub struct Store {
 #[derive(Debug)]
 pub(super) struct StoreInner {
     requests: mpsc::Sender<WriterRequest>,
-    pub(super) readers: open::ReaderPool,
+    pub(super) readers: ReaderPool,
+    gate: ReadGate,
+    path: PathBuf,
+    long_path: LongPath,
+    /// Cancelled by [`Store::close`].
+    closing: CancellationToken,
     /// Lists use so many of the readers at most; the others are for reads of single jobs.
     lists: Semaphore,
-    _long_path: LongPath,
     failed: CancellationToken,
     counts: Arc<PublishedCounts>,
     disk_reserve: DiskReserve,
@@ -75,18 +87,23 @@ impl Store {
     /// A file that is not cc-executor's, is damaged, or was written by a newer version is refused,
     /// and left as it is.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::open_checking(path, u64::MAX).await
+        Self::open_within(path, &StoreBounds::default(), &|_| ()).await
     }
 
-    /// The same, but in a file of more than `check_bytes_max` bytes the outputs, which are most of
-    /// it, are not checked for damage: [`Self::check_outputs`] does that.
-    pub async fn open_checking(path: &Path, check_bytes_max: u64) -> Result<Self, OpenError> {
-        let mut connections = open::open(path, check_bytes_max).await?;
+    /// The same within these bounds. A file of more than `check_bytes_max` bytes is not checked for
+    /// damage: [`Self::check`] does that. `on_migration` is called about once a second while an
+    /// existing file is brought up to date.
+    pub async fn open_within(
+        path: &Path,
+        bounds: &StoreBounds,
+        on_migration: OnMigration<'_>,
+    ) -> Result<Self, OpenError> {
+        let mut connections = open::open(path, bounds, on_migration).await?;
         let counts = Arc::<PublishedCounts>::default();
         let tally = Tally::load(&mut connections.writer, &counts).await;
         let tally =
             tally.map_err(|error| OpenError::failed(path, "cannot be read: its jobs", error))?;
-        Ok(Self::over(connections, tally, counts))
+        Ok(Self::over(path, connections, tally, counts))
     }
 
     /// The secret that the keys of this data directory's shims are derived from.
@@ -94,21 +111,36 @@ impl Store {
         &self.inner.shim_seed
     }
 
-    /// Checks the outputs for damage, if opening the file did not. Damage does not end running
-    /// jobs, but nothing more is acknowledged after it: see [`Self::failed`].
-    pub async fn check_outputs(&self) {
+    /// Checks the database for damage, if opening it did not, while others work with it. Damage
+    /// does not end running jobs, but nothing more is acknowledged after it: see [`Self::failed`].
+    /// What cannot be read now is no damage, and is read again later.
+    pub async fn check(&self) {
         if self.inner.checked == Checked::Whole {
             return;
         }
-        match open::find_damage_in_outputs(&self.inner.readers).await {
-            Ok(None) => {}
-            Ok(Some(damage)) => self.distrust(&format!("the outputs are damaged: {damage}")),
-            Err(error) => self.distrust(&error),
+        let check = DamageCheck {
+            path: &self.inner.path,
+            long_path: &self.inner.long_path,
+            gate: &self.inner.gate,
+            closing: &self.inner.closing,
+        };
+        if let Some(damage) = check.run().await {
+            self.distrust(&format!("the database is damaged: {damage}"));
         }
     }
 
+    /// The gate that every read passes that may last long and has a connection of its own.
+    pub fn read_gate(&self) -> &ReadGate {
+        &self.inner.gate
+    }
+
     /// Starts the writer's task.
-    fn over(connections: open::Connections, tally: Tally, counts: Arc<PublishedCounts>) -> Self {
+    fn over(
+        path: &Path,
+        connections: open::Connections,
+        tally: Tally,
+        counts: Arc<PublishedCounts>,
+    ) -> Self {
         let open::Connections {
             writer,
             digest_key,
@@ -118,6 +150,8 @@ impl Store {
             presence,
             disk_reserve,
             checked,
+            log,
+            gate,
         } = connections;
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
@@ -132,14 +166,18 @@ impl Store {
             failed: failed.clone(),
             tally,
             counts: counts.clone(),
+            log,
         };
         tokio::spawn(writer.run());
         let inner = StoreInner {
             requests,
             readers,
+            gate,
+            path: path.to_owned(),
+            long_path,
+            closing: CancellationToken::new(),
             lists: Semaphore::new(LISTS_MAX),
             shim_seed,
-            _long_path: long_path,
             failed,
             counts,
             disk_reserve,
@@ -183,6 +221,7 @@ impl Store {
 
     /// Commits what has been handed in, checkpoints, and closes. Later calls get `Stopping`.
     pub async fn close(&self) {
+        self.inner.closing.cancel();
         self.inner.readers.close().await;
         let (reply, closed) = oneshot::channel();
         // Where the writer has ended already, there is nothing left to close.
@@ -604,7 +643,7 @@ impl Store {
         to: &Path,
         stop: &CancellationToken,
     ) -> Result<Snapshot, SnapshotError> {
-        Snapshot::write(&self.inner.readers, to, stop).await
+        Snapshot::write(&self.inner.readers, &self.inner.gate, to, stop).await
     }
 
     /// The number of the job with this id.

@@ -11,5 +11,7 @@ mod write;
 pub use handle::Store;
 pub use sqlite::keys::ShimSeed;
 pub(crate) use sqlite::long_path::LongPath;
+pub use sqlite::migrate::OnMigration;
+pub use sqlite::read_gate::{LogTooLong, LongRead, LongReadKind, ReadGate};
 pub use sqlite::snapshot::{Snapshot, SnapshotError};
 pub use types::*;

@@ -1,7 +1,8 @@
 //! What goes into the ledger and what comes out of it, as plain types. The SQL is in `sqlite`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+pub use super::sqlite::log_bounds::WAL_BYTES_MAX_DEFAULT;
 use crate::job::{
     Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobSpec, JobState,
     Micros, Offset, Queue, Reason, StopRequest, StreamCounts,
@@ -33,6 +34,43 @@ pub enum OpenError {
         /// The error of the system or of SQLite.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// The bounds of a store. Each is a setting of the server with the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreBounds {
+    /// A database up to this size, bytes, is checked for damage as a whole when it is opened.
+    /// [`super::Store::check`] checks a larger one.
+    pub check_bytes_max: u64,
+    /// How long the write-ahead log may become, bytes, but for one transaction more.
+    pub wal_bytes_max: u64,
+}
+
+impl Default for StoreBounds {
+    /// Everything is checked; a log of 64 MiB.
+    fn default() -> Self {
+        Self {
+            check_bytes_max: u64::MAX,
+            wal_bytes_max: WAL_BYTES_MAX_DEFAULT,
+        }
+    }
+}
+
+/// How far a migration of the schema is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationProgress {
+    /// The step that is made, from 1.
+    pub step: usize,
+    /// How many steps are made in all.
+    pub steps: usize,
+    /// What the step is about.
+    pub name: String,
+    /// Since the first step began.
+    pub elapsed: Duration,
+    /// What the step has written so far, bytes. A step writes up to twice what the database has.
+    pub written_bytes: u64,
+    /// Size of the database, bytes.
+    pub database_bytes: u64,
 }
 
 /// A job to be submitted, with everything that the server decides about it.

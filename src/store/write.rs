@@ -5,11 +5,14 @@
 use std::sync::Arc;
 
 use super::types::{
-    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, PauseRequested,
-    QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission,
-    SubmitOutcome, Updated,
+    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, OutputPlacement,
+    PauseRequested, QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested,
+    Submission, SubmitOutcome, Updated,
 };
-use crate::job::{Input, JobChange, JobNumber, JobRef, Micros, QueueChange, StopRequest, Survivor};
+use crate::job::{
+    Command, Input, JobChange, JobNumber, JobRef, JobSpec, Micros, QueueChange, StopRequest,
+    Survivor,
+};
 
 /// One write.
 #[derive(Debug)]
@@ -112,6 +115,32 @@ impl Write {
             _ => 1,
         }
     }
+
+    /// About how many bytes of data it stores, beside a few hundred for each row.
+    pub fn data_bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Submit(submissions) => submissions.iter().map(|one| text_bytes(&one.job)).sum(),
+            Self::Finish(finish) => match &finish.kept {
+                OutputPlacement::Rows { chunks, .. } => chunks.iter().map(|c| c.data.len()).sum(),
+                OutputPlacement::Segments { .. } => 0,
+            },
+            Self::Input(_, input) => input.data.len(),
+            Self::SaveMcpSession { opening, .. } => opening.len(),
+            _ => 0,
+        };
+        bytes as u64
+    }
+}
+
+/// What is long in a job.
+fn text_bytes(job: &JobSpec) -> usize {
+    let command = match &job.command {
+        Command::Argv(words) => words.iter().map(String::len).sum(),
+        Command::Shell(text) => text.len(),
+    };
+    let pairs = job.env.iter().chain(&job.labels);
+    let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+    command + pairs + job.stdin.as_ref().map_or(0, String::len)
 }
 
 impl Write {

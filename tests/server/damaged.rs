@@ -185,10 +185,9 @@ fn a_log_of_the_database_that_was_removed_under_the_server_ends_it() {
     );
 }
 
-/// What a large database holds of outputs is looked through beside the work: damage there ends the
-/// server. Everything else is looked through before anything is served.
+/// A large database is looked through beside the work: damage anywhere ends the server.
 #[test]
-fn the_outputs_of_a_large_database_are_looked_through_beside_the_work() {
+fn a_large_database_is_looked_through_beside_the_work() {
     let mut server = Server::with(&["--check-bytes-max", "0"], &[]);
     let mut client = server.connect();
     let shell = "head -c 100000 /dev/zero | tr '\\0' x";
@@ -218,20 +217,28 @@ fn the_outputs_of_a_large_database_are_looked_through_beside_the_work() {
             .expect("written");
     };
     let (outputs, events) = (root("output_chunks"), root("events"));
-    damage(&server, outputs);
-    server.launch();
-    // It may have said that it is ready before.
-    let _ = server.readied();
-    assert_eq!(server.ended().code(), Some(1));
-    assert!(server.said().contains("damaged"), "{}", server.said());
-    // Whatever else there is has to be sound first.
-    damage(&server, events);
-    server.launch();
-    assert!(
-        server.readied().is_err(),
-        "it is ready with a damaged ledger"
-    );
-    server.ended();
+    for page in [outputs, events] {
+        damage(&server, page);
+        server.launch();
+        // It may have said that it is ready before.
+        let _ = server.readied();
+        assert_eq!(server.ended().code(), Some(1));
+        assert!(server.said().contains("damaged"), "{}", server.said());
+        fs::write(database(&server), &sound).expect("as it was");
+    }
+    // What the start itself reads has to be sound first.
+    for table in ["nodes", "sqlite_schema", "queues"] {
+        let page = if table == "sqlite_schema" {
+            1
+        } else {
+            root(table)
+        };
+        let at = if page == 1 { 100 } else { 0 };
+        let mut bytes = sound.clone();
+        bytes[(page as usize - 1) * 4096 + at..][..64].fill(0xff);
+        fs::write(database(&server), &bytes).expect("written");
+        refused(&server, "damaged");
+    }
     fs::write(database(&server), sound).expect("as it was");
 }
 

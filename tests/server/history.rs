@@ -155,6 +155,173 @@ fn attempts_and_events_tell_how_it_came() {
     );
 }
 
+/// `stop` of a job and of its attempt, as parsed JSON; they must be the same.
+#[track_caller]
+fn stop_of(client: &mut Client, job: &Value) -> Value {
+    let sql = "SELECT j.stop, a.stop FROM history_jobs j
+               LEFT JOIN history_attempts a ON a.job = j.job WHERE j.job = ?";
+    let told = rows(client, sql, json!([job["number"]]));
+    let parse = |text: &Value| match text {
+        Value::String(text) => serde_json::from_str(text).expect("JSON"),
+        other => other.clone(),
+    };
+    let (of_job, of_attempt) = (parse(&told[0][0]), parse(&told[0][1]));
+    if job["attempts"] != 0 {
+        assert_eq!(of_job, of_attempt);
+    }
+    of_job
+}
+
+/// A stop that is requested, one that is done, one of a job that never ran, and a limit's.
+#[test]
+fn a_stop_is_told_as_job_get_tells_it() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let stubborn =
+        client.submit(json!({"shell": "trap '' TERM; echo on; sleep 1000", "grace_s": 600}));
+    let until = json!({"jobs": [stubborn["id"]], "until": {"bytes": 3}, "timeout_s": 60});
+    client.ok("job.wait", until);
+    assert_eq!(stop_of(&mut client, &stubborn), Value::Null);
+    let cancel = json!({"job": stubborn["id"], "action": "cancel", "actor": "a \"b\"\n\u{e9}"});
+    client.ok("job.control", cancel);
+    let job = client.get(&stubborn);
+    assert_eq!(job["stop"]["by"], "a \"b\"\n\u{e9}");
+    assert_eq!(stop_of(&mut client, &job), job["stop"], "requested");
+    client.control(&stubborn, "kill");
+    let job = client.finished(&stubborn);
+    assert_eq!(job["stop"]["killed"], true);
+    assert_eq!(stop_of(&mut client, &job), job["stop"], "done");
+
+    let slow = client.submit(json!({"argv": ["sleep", "1000"], "timeout_s": 0.2}));
+    let job = client.finished(&slow);
+    assert_eq!(job["stop"]["cause"], "timeout");
+    assert_eq!(stop_of(&mut client, &job), job["stop"], "a limit");
+
+    client.ok("queue.set", json!({"queue": "still", "paused": true}));
+    let waits = client.submit(json!({"argv": ["true"], "queue": "still"}));
+    client.control(&waits, "cancel");
+    let job = client.finished(&waits);
+    assert_eq!(stop_of(&mut client, &job), job["stop"], "never ran");
+    let sql = "SELECT stop ->> '$.asked_at' FROM history_jobs WHERE stop IS NOT NULL";
+    for row in rows(&mut client, sql, json!([])) {
+        assert_eq!(
+            row[0].as_str().map(str::len),
+            Some("2026-11-22T18:41:13.574740Z".len())
+        );
+    }
+}
+
+/// A row comes once, whichever scans of the table find it.
+#[test]
+fn a_piece_of_output_comes_once() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let shell = "echo one; sleep 0.1; echo two >&2";
+    let jobs: Vec<Value> = (0..6)
+        .map(|_| client.submit(json!({"shell": shell})))
+        .collect();
+    for job in &jobs {
+        client.finished(job);
+    }
+    for (sql, expected) in [
+        ("SELECT count(*) FROM history_output", json!(12)),
+        (
+            "SELECT count(*) FROM history_output WHERE job = 1 OR at >= '2000-01-01'",
+            json!(12),
+        ),
+        (
+            "SELECT sum(bytes) FROM history_output WHERE job IN (1, 2) OR offset = 0 OR job = 2",
+            json!(32),
+        ),
+        (
+            "SELECT count(*) FROM history_output a JOIN history_output b ON a.job = b.job OR a.offset = b.offset",
+            json!(84),
+        ),
+        (
+            "SELECT count(*) FROM history_jobs j RIGHT JOIN history_output o ON j.job = o.job",
+            json!(12),
+        ),
+        (
+            "SELECT count(*) FROM history_output a FULL JOIN history_output b ON a.job = b.job",
+            json!(24),
+        ),
+        // No spelling of a time loses rows: these sort before every time, or after all.
+        (
+            "SELECT count(*) FROM history_output WHERE at >= ' 2026-12-1'",
+            json!(12),
+        ),
+        (
+            "SELECT count(*) FROM history_output WHERE at >= '+12026-01-01T00:00:00.000000Z'",
+            json!(12),
+        ),
+        (
+            "SELECT count(*) FROM history_output WHERE at <= '9'",
+            json!(12),
+        ),
+        (
+            "SELECT count(*) FROM history_output WHERE at > NULL OR at < NULL",
+            json!(0),
+        ),
+        (
+            "SELECT count(*) FROM history_output WHERE 'x' REGEXP NULL OR at > ago(NULL) OR job = 1",
+            json!(2),
+        ),
+        // Rows that are only counted.
+        ("SELECT count(*) FROM history_events", json!(18)),
+        ("SELECT count(*) FROM history_attempts", json!(6)),
+        ("SELECT count(*) FROM history_jobs", json!(6)),
+        (
+            "SELECT count(*) FROM (SELECT 1 FROM history_events) e",
+            json!(18),
+        ),
+    ] {
+        assert_eq!(one(&mut client, sql, json!([])), expected, "{sql}");
+    }
+}
+
+/// Names of columns are part of an answer, and parts of a statement are part of a message.
+#[test]
+fn long_names_are_refused_and_not_repeated() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let name = "n".repeat(60_000);
+    let few = json!({"sql": format!("SELECT 1 AS \"{name}\", hex(zeroblob(700000))")});
+    let error = client.refused(LIMIT, "history.query", few);
+    assert_eq!(error["data"]["limit"], "message_bytes_max");
+    let one_name = json!({"sql": format!("WITH a(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM a \
+        LIMIT 10000) SELECT hex(zeroblob(60)) AS \"{name}\" FROM a")});
+    let answer = client.ok("history.query", one_name);
+    assert_eq!(
+        (&answer["columns"], &answer["truncated"]),
+        (&json!([name]), &json!(true))
+    );
+    let stars = vec!["*"; 64].join(", ");
+    for quote in ["n", "\u{1}", "\u{e9}"] {
+        let name = quote.repeat(55_000 / quote.len());
+        let sql = format!("SELECT {stars} FROM (SELECT 1 AS \"{name}\", 2 AS b, 3 AS c, 4 AS d)");
+        let error = client.refused(LIMIT, "history.query", json!({"sql": sql}));
+        assert_eq!(error["data"]["limit"], "message_bytes_max", "{quote:?}");
+        for (code, sql) in [
+            (INVALID, format!("SELECT \"{name}\".x FROM history_jobs")),
+            (INVALID, format!("SELECT 1 FROM \"{name}\"")),
+            (INVALID, format!("SELECT \"{name}\"(1)")),
+            (INVALID, format!("SELECT x AS \"{name}\"")),
+        ] {
+            let error = client.refused(code, "history.query", json!({"sql": sql}));
+            let message = error["message"].as_str().expect("a message");
+            assert!(message.len() < 3000, "{} bytes", message.len());
+        }
+        let params = json!({"sql": "SELECT :a", "params": {name: 1}});
+        let error = client.refused(INVALID, "history.query", params);
+        assert!(
+            error.to_string().len() < 20_000,
+            "{}",
+            error.to_string().len()
+        );
+    }
+    client.still_works();
+}
+
 #[test]
 fn output_is_whole_in_every_form_it_is_stored_in() {
     let server = Server::with(&["--segment-bytes", "65536"], &[]);
@@ -476,6 +643,8 @@ fn statements_that_would_do_more_than_read_are_refused() {
         ),
         ("SELECT key FROM digest_key".to_owned(), "views_only"),
         ("SELECT key FROM shim_key".to_owned(), "views_only"),
+        ("SELECT count(*) FROM mcp_sessions".to_owned(), "views_only"),
+        ("SELECT count(*) FROM mcp_answered".to_owned(), "views_only"),
         (
             "SELECT name FROM temp.sqlite_master".to_owned(),
             "views_only",
@@ -702,6 +871,84 @@ fn common_questions_have_an_index() {
             "sqlite_autoindex_jobs_1",
         ),
         ("SELECT * FROM history_jobs WHERE job = 5", "PRIMARY KEY"),
+        (
+            "SELECT * FROM history_jobs WHERE submitted_at >= ago('1 day')",
+            "jobs_submitted_text",
+        ),
+        (
+            "SELECT * FROM history_jobs ORDER BY started_at DESC LIMIT 9",
+            "jobs_started_text",
+        ),
+        (
+            "SELECT * FROM history_jobs WHERE name = 'a' ORDER BY number DESC",
+            "jobs_name",
+        ),
+        (
+            "SELECT * FROM history_jobs WHERE queue = 'a' ORDER BY number DESC",
+            "jobs_queue",
+        ),
+        (
+            "SELECT * FROM history_jobs WHERE reason = 'timeout' ORDER BY number",
+            "jobs_reason",
+        ),
+        (
+            "SELECT * FROM history_jobs WHERE signal = 'SIGKILL' ORDER BY number",
+            "jobs_signal",
+        ),
+        (
+            "SELECT * FROM history_jobs WHERE retry_of = 'x'",
+            "jobs_retry_of",
+        ),
+        (
+            "SELECT * FROM history_jobs WHERE idempotency_key = 'x'",
+            "jobs_idempotency",
+        ),
+        (
+            "SELECT * FROM history_jobs WHERE duration_s > 100",
+            "jobs_duration",
+        ),
+        (
+            "SELECT * FROM history_jobs ORDER BY waited_s DESC LIMIT 9",
+            "jobs_waited",
+        ),
+        (
+            "SELECT * FROM history_jobs ORDER BY output_bytes DESC LIMIT 9",
+            "jobs_output_bytes",
+        ),
+        ("SELECT max(duration_s) FROM history_jobs", "jobs_duration"),
+        (
+            "SELECT * FROM history_jobs WHERE state IN ('failed', 'cancelled') \
+             AND finished_at >= ago('1 day')",
+            "jobs_ended",
+        ),
+        (
+            "SELECT * FROM history_jobs WHERE state = 'failed' ORDER BY finished_at DESC",
+            "jobs_ended",
+        ),
+        (
+            "SELECT * FROM history_events WHERE at >= ago('1 hour')",
+            "events_at",
+        ),
+        (
+            "SELECT * FROM history_attempts WHERE claimed_at >= ago('1 hour')",
+            "attempts_claimed_text",
+        ),
+        (
+            "SELECT * FROM history_attempts WHERE started_at >= ago('1 hour')",
+            "attempts_started_text",
+        ),
+        (
+            "SELECT * FROM history_attempts ORDER BY ended_at DESC LIMIT 9",
+            "attempts_ended_text",
+        ),
+        (
+            "SELECT * FROM history_attempts WHERE state = 'lost'",
+            "attempts_lost",
+        ),
+        (
+            "SELECT text FROM history_output WHERE at BETWEEN '2026-11-22' AND '2026-11-23'",
+            "INDEX 1:tu",
+        ),
         ("SELECT * FROM history_events WHERE job = 5", "events_job"),
         (
             "SELECT * FROM history_attempts WHERE job = 5",

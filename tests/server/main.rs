@@ -59,3 +59,4 @@ mod text;
 mod update;
 mod verify;
 mod wait;
+mod wal;

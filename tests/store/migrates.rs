@@ -1,13 +1,13 @@
 //! A ledger of an earlier schema is brought up to date, and has the same jobs.
 
-use std::{borrow::Cow, path::Path};
+use std::{borrow::Cow, path::Path, sync::Mutex};
 
 use cc_executor::{
     job::{
         Command, JobRef, JobSpec, Leftover, Limits, Micros, OnDisconnect, OnLost, OutputPolicy,
         ResourceBound, Seconds, Umask, WhenFull,
     },
-    store::{Include, Store},
+    store::{Include, MigrationProgress, Store, StoreBounds},
 };
 use sqlx::{Connection, SqliteConnection, migrate::Migrator};
 
@@ -158,4 +158,30 @@ async fn numbers_of_a_new_ledger_begin_with_nothing_given() {
         .await
         .unwrap();
     assert_eq!(given, 0);
+}
+
+#[tokio::test]
+async fn each_step_is_reported_and_nothing_is_where_none_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    let old = ledger_before(12, &path).await;
+    old.close().await.unwrap();
+    for missing in [ALL.iter().filter(|one| one.version >= 12).count(), 0] {
+        let reported = Mutex::new(Vec::new());
+        let report = |progress: MigrationProgress| {
+            let all = (
+                progress.steps,
+                !progress.name.is_empty(),
+                progress.database_bytes > 0,
+            );
+            assert_eq!(all, (missing, true, true));
+            reported.lock().unwrap().push(progress.step);
+        };
+        let bounds = StoreBounds::default();
+        let store = Store::open_within(&path, &bounds, &report);
+        store.await.unwrap().close().await;
+        let mut steps = reported.into_inner().unwrap();
+        steps.dedup();
+        assert_eq!(steps, Vec::from_iter(1..=missing));
+    }
 }

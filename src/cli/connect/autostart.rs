@@ -21,6 +21,7 @@ use super::{
     client::Client,
     dial::ConnectError,
     holder::{is_locked, recorded_pid},
+    starting::{self, StartNotice},
     target::Target,
 };
 use crate::{
@@ -67,11 +68,17 @@ async fn connect_or_launch(
     layout: &Layout,
     launch: impl Fn() -> ServerLaunch,
 ) -> anyhow::Result<Client> {
-    let give_up = Instant::now() + START_MAX;
+    let mut give_up = Instant::now() + START_MAX;
+    let mut notice = StartNotice::new();
     let mut pause = Duration::from_millis(2);
     let mut started: Option<StartedServer> = None;
     loop {
-        match Client::connect(target).await {
+        let connected = notice.connect(target, layout).await;
+        // A server that brings its database up to date gets the time that it needs.
+        if connected.is_err() && starting::doing(layout).is_some() {
+            give_up = Instant::now() + START_MAX;
+        }
+        match connected {
             Ok(client) => {
                 if let Some(server) = started {
                     server.yield_to(&client).await;

@@ -1,5 +1,5 @@
 //! How a verb reaches a server: `target` names one, `dial` opens a WebSocket to it, `client` is one
-//! connection, `link` reconnects, `autostart` starts servers, `follow` is a tail that survives its
+//! connection, `link` reconnects, `autostart` starts servers, `starting` says what one does that takes long, `follow` is a tail that survives its
 //! connection, `wire` parses messages. `find_job`, `filter`, `jobs` and `control` are what the verbs on
 //! existing jobs share.
 
@@ -16,6 +16,7 @@ pub(super) mod jobs;
 pub(super) mod link;
 pub(super) mod proc;
 pub(super) mod signals;
+pub(super) mod starting;
 pub(super) mod stdin;
 pub(super) mod target;
 pub(super) mod wire;

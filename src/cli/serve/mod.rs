@@ -5,3 +5,4 @@ pub(super) mod claim;
 pub(super) mod outside;
 pub(super) mod settings;
 pub(super) mod socket;
+pub(super) mod starting;

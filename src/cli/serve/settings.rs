@@ -4,6 +4,7 @@ use crate::{
     config::Settings,
     executor::{ExecutorSettings, SearchSettings, VerifySettings},
     query::{QueryLimits as QueryBounds, QuerySettings},
+    store::StoreBounds,
 };
 
 /// What an executor is started with.
@@ -17,7 +18,10 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
         // Bounded to 1024 by the table.
         warm_shims: u32::try_from(settings.warm_shims).unwrap_or(u32::MAX),
         shim_answer_ms: settings.shim_answer_ms,
-        check_bytes_max: settings.check_bytes_max,
+        store: StoreBounds {
+            check_bytes_max: settings.check_bytes_max,
+            wal_bytes_max: settings.wal_bytes_max,
+        },
         queries: QuerySettings {
             bounds: QueryBounds {
                 timeout_s: settings.query_timeout_s,

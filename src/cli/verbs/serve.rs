@@ -24,7 +24,10 @@ use crate::{
     cli::{
         connect::proc::ServerStart,
         render::{exit_code, print},
-        serve::{claim::DataDirClaim, outside, settings::of_executor, socket::ServedSocket},
+        serve::{
+            claim::DataDirClaim, outside, settings::of_executor, socket::ServedSocket,
+            starting::StartReport,
+        },
     },
     config::{self, Listen, SettingOptions, Settings},
     escape,
@@ -170,7 +173,11 @@ async fn run(
 /// Opens what another process can have taken or damaged: the addresses, the database, the spool.
 async fn open(settings: &Settings, claim: &DataDirClaim) -> anyhow::Result<(Sockets, Executor)> {
     let sockets = Sockets::bind(settings, claim).await?;
-    let executor = Executor::start(claim.layout.clone(), of_executor(settings)).await?;
+    let report = StartReport::new(&claim.directory);
+    let executor = Executor::start(claim.layout.clone(), of_executor(settings), &|progress| {
+        report.report(&progress);
+    })
+    .await?;
     Ok((sockets, executor))
 }
 

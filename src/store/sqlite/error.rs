@@ -19,6 +19,7 @@ mod code {
     pub const LOCKED: i32 = 6;
     pub const NOMEM: i32 = 7;
     pub const READONLY: i32 = 8;
+    pub const INTERRUPT: i32 = 9;
     pub const IOERR: i32 = 10;
     pub const CORRUPT: i32 = 11;
     pub const FULL: i32 = 13;
@@ -77,13 +78,29 @@ fn is_transient(error: &sqlx::Error) -> bool {
     match sqlite_code(error).map(|extended| extended & 0xff) {
         Some(primary) => matches!(
             primary,
-            code::BUSY | code::LOCKED | code::NOMEM | code::IOERR | code::CANTOPEN
+            code::BUSY
+                | code::LOCKED
+                | code::NOMEM
+                | code::INTERRUPT
+                | code::IOERR
+                | code::CANTOPEN
         ),
         None => matches!(
             error,
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed
         ),
     }
+}
+
+/// Whether SQLite has found that the file is damaged. A read that failed proves nothing.
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+    let primary = sqlite_code(error).map(|extended| extended & 0xff);
+    matches!(primary, Some(code::CORRUPT | code::NOTADB))
+}
+
+/// Whether this program has ended the statement.
+pub(super) fn is_interrupt(error: &sqlx::Error) -> bool {
+    sqlite_code(error).map(|extended| extended & 0xff) == Some(code::INTERRUPT)
 }
 
 /// Whether a file could not be opened, read or written, so that the system has an error number for

@@ -12,25 +12,27 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection, SqliteConnection, SqlitePool,
-    migrate::Migrator,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    ConnectOptions, Connection, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{
+    checkpoints::LogTending,
+    damage::{self, Checked},
     error::{FailureAction, failure_action},
     keys::{self, DigestKey, ShimSeed},
+    log_bounds::LogBounds,
     long_path::LongPath,
+    migrate::{MIGRATOR, OnMigration, migrate},
     nodes,
     presence::Presence,
+    read_gate::ReadGate,
+    reader_pool::{self, ReaderPause, ReaderPool},
 };
-use crate::{store::types::OpenError, sys::disk_reserve::DiskReserve};
-
-/// The connections that read.
-pub(in crate::store) type ReaderPool = SqlitePool;
-
-/// The steps of the schema. An applied step is never edited.
-pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
+use crate::{
+    store::types::{OpenError, StoreBounds},
+    sys::disk_reserve::DiskReserve,
+};
 
 /// Earlier versions can corrupt a database when a WAL is reset.
 const SQLITE_VERSION_MIN: [u32; 3] = [3, 51, 3];
@@ -41,12 +43,8 @@ const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Length of SQLite's file header, and the position of the application id in it, bytes.
 const HEADER_BYTES: usize = 100;
 const APPLICATION_ID_AT: usize = 68;
-/// Number of read-only connections.
-const READERS_MAX: u32 = 4;
 /// How long a statement waits for another process's lock (such as `sqlite3`).
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The WAL file is truncated to this size when it starts again from its beginning, bytes.
-const WAL_BYTES_KEPT: &str = "16777216";
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The connections of an open ledger.
 pub(in crate::store) struct Connections {
@@ -66,55 +64,52 @@ pub(in crate::store) struct Connections {
     pub disk_reserve: DiskReserve,
     /// What has been checked for damage.
     pub checked: Checked,
+    /// Keeps the log of `writer` short.
+    pub log: LogTending,
+    /// The gate of long reads.
+    pub gate: ReadGate,
 }
-
-/// How much of a database has been checked for damage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Checked {
-    /// All of it.
-    Whole,
-    /// All but the outputs, which are most of a large one.
-    AllButOutputs,
-}
-
-/// The table of the outputs.
-const OUTPUTS: &str = "output_chunks";
 
 /// Opens the database at `path`, or creates one where there is none. A file of up to
-/// `check_bytes_max` bytes is checked whole before.
+/// `check_bytes_max` bytes is checked whole before. A migration of an existing one is reported.
 pub(in crate::store) async fn open(
     path: &Path,
-    check_bytes_max: u64,
+    bounds: &StoreBounds,
+    on_migration: OnMigration<'_>,
 ) -> Result<Connections, OpenError> {
+    let log = LogBounds::new(bounds.wal_bytes_max);
     let long_path = &LongPath::to(path).map_err(|e| cannot_open(path, e))?;
     let mut checked = Checked::Whole;
     if exists(path)? {
         refuse_foreign(path)?;
         let bytes = fs::metadata(path).map_or(0, |meta| meta.len());
-        if bytes > check_bytes_max {
-            checked = Checked::AllButOutputs;
+        if bytes > bounds.check_bytes_max {
+            checked = Checked::AsRead;
         }
         refuse_damaged_or_newer(path, long_path, checked).await?;
     } else {
-        create(path, long_path).await?;
+        create(path, long_path, log).await?;
     }
     // SQLite leaves its files where a close has failed; the database has its name already.
     if let Err(error) = remove_draft(&beside(path, ".new")) {
         tracing::warn!(%error, "the files of an interrupted creation of the database could not be removed");
     }
-    let mut writer = connect_writer(path, long_path).await?;
+    let mut writer = connect_writer(path, long_path, log).await?;
     refuse_old_sqlite(&mut writer).await?;
-    migrate(path, &mut writer).await?;
+    migrate(path, &mut writer, on_migration).await?;
     checkpoint_log(path, &mut writer).await?;
     let failed = |error: sqlx::Error| OpenError::failed(path, "has no keys", error);
     let digest_key = keys::digest_key(&mut writer).await.map_err(failed)?;
     let shim_seed = keys::shim_seed(&mut writer).await.map_err(failed)?;
-    let readers = connect_readers(path, long_path).await?;
+    let (gate, pause) = (ReadGate::default(), ReaderPause::default());
+    let readers = reader_pool::connect(path, long_path, &pause).await?;
     let presence = Presence::of(long_path.name(path)).map_err(|e| cannot_open(path, e))?;
     let directory = path.parent().unwrap_or(Path::new("."));
     let disk_reserve = DiskReserve::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
     let long_path = long_path.clone();
     Ok(Connections {
+        log: LogTending::new(log, gate.clone(), readers.clone(), pause),
+        gate,
         writer,
         digest_key,
         shim_seed,
@@ -188,60 +183,19 @@ async fn refuse_damaged_or_newer(
         );
         return Err(OpenError::about(path, what));
     }
-    let found = find_damage(&mut conn, checked).await.map_err(damaged)?;
+    let found = match checked {
+        Checked::Whole => damage::find_damage(&mut conn).await.map_err(damaged)?,
+        Checked::AsRead => None,
+    };
     if let Some(found) = found {
         return Err(OpenError::about(path, format!("is damaged: {found}")));
     }
     conn.close().await.map_err(damaged)
 }
 
-/// The first damage in the part of the database that `checked` names.
-async fn find_damage(
-    conn: &mut SqliteConnection,
-    checked: Checked,
-) -> sqlx::Result<Option<String>> {
-    if checked == Checked::Whole {
-        return first_damage(conn, "PRAGMA quick_check(1)").await;
-    }
-    let tables: Vec<String> = sqlx::query_scalar(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'",
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    for table in tables.iter().filter(|table| *table != OUTPUTS) {
-        let table = table.replace('\'', "''");
-        let found = first_damage(conn, &format!("PRAGMA quick_check('{table}')")).await?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
-}
-
-/// The first damage in the outputs; `None` also where the store is closed meanwhile.
-pub(in crate::store) async fn find_damage_in_outputs(
-    readers: &ReaderPool,
-) -> sqlx::Result<Option<String>> {
-    let look = async {
-        let mut conn = readers.acquire().await?;
-        first_damage(&mut conn, &format!("PRAGMA quick_check('{OUTPUTS}')")).await
-    };
-    match look.await {
-        // The store was closed meanwhile.
-        Err(sqlx::Error::PoolClosed) => Ok(None),
-        found => found,
-    }
-}
-
-async fn first_damage(conn: &mut SqliteConnection, check: &str) -> sqlx::Result<Option<String>> {
-    let check = sqlx::AssertSqlSafe(check.to_owned());
-    let found: String = sqlx::query_scalar(check).fetch_one(conn).await?;
-    Ok((found != "ok").then_some(found))
-}
-
 /// Creates the database under another name and renames it when it is complete and synced: a file of
 /// that name was always a whole ledger, and an empty or half one is never taken for new.
-async fn create(path: &Path, long_path: &LongPath) -> Result<(), OpenError> {
+async fn create(path: &Path, long_path: &LongPath, log: LogBounds) -> Result<(), OpenError> {
     if beside(path, "-wal").exists() {
         return Err(OpenError::about(
             path,
@@ -256,8 +210,8 @@ async fn create(path: &Path, long_path: &LongPath) -> Result<(), OpenError> {
         .mode(0o600)
         .open(&fresh)
         .map_err(|error| cannot_open(path, error))?;
-    let mut conn = connect_writer(&fresh, long_path).await?;
-    migrate(path, &mut conn).await?;
+    let mut conn = connect_writer(&fresh, long_path, log).await?;
+    migrate(path, &mut conn, &|_| ()).await?;
     let failed = |error: sqlx::Error| OpenError::failed(path, "cannot be created", error);
     nodes::set_up(&mut conn).await.map_err(failed)?;
     // A close does it too, but hides that it has failed: half a ledger would get the name.
@@ -304,61 +258,21 @@ async fn checkpoint_log(path: &Path, conn: &mut SqliteConnection) -> Result<(), 
     }
 }
 
-/// A migration may recreate a table that others refer to (SQLite: "Making Other Kinds Of Table
-/// Schema Changes"), so foreign keys are off meanwhile; within its transaction they cannot be
-/// switched.
-async fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
-    let switch = sqlx::query("PRAGMA foreign_keys = OFF");
-    switch
-        .execute(&mut *conn)
-        .await
-        .map_err(|error| OpenError::failed(path, "cannot be brought up to date", error))?;
-    // `run` does the same, but the future of a call to it cannot be sent between threads.
-    let done = MIGRATOR.run_direct(None, &mut *conn, false).await;
-    done.map_err(|error| OpenError::failed(path, "cannot be brought up to date", error))?;
-    let switch = sqlx::query("PRAGMA foreign_keys = ON");
-    switch
-        .execute(conn)
-        .await
-        .map_err(|error| OpenError::failed(path, "cannot be brought up to date", error))?;
-    Ok(())
-}
-
-async fn connect_writer(path: &Path, long_path: &LongPath) -> Result<SqliteConnection, OpenError> {
+async fn connect_writer(
+    path: &Path,
+    long_path: &LongPath,
+    log: LogBounds,
+) -> Result<SqliteConnection, OpenError> {
     options(&long_path.name(path))
         .page_size(4096)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         // The writer checkpoints by itself: SQLite's own checkpoint hides an I/O error.
         .pragma("wal_autocheckpoint", "0")
-        .pragma("journal_size_limit", WAL_BYTES_KEPT)
+        .pragma("journal_size_limit", log.kept.to_string())
         // Deleted data, such as an environment or an input, is overwritten and not only unlinked.
         .pragma("secure_delete", "ON")
         .connect()
-        .await
-        .map_err(|error| OpenError::no_connection(path, error))
-}
-
-async fn connect_readers(path: &Path, long_path: &LongPath) -> Result<ReaderPool, OpenError> {
-    SqlitePoolOptions::new()
-        .max_connections(READERS_MAX)
-        // All at once: later there may be no descriptors left for another one.
-        .min_connections(READERS_MAX)
-        // A connection opens the log with its first read, so that read is done now as well.
-        .after_connect(|conn, _| {
-            Box::pin(async move {
-                let read = sqlx::query("SELECT count(*) FROM sqlite_schema");
-                read.execute(conn).await.map(drop)
-            })
-        })
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_with(
-            options(&long_path.name(path))
-                .read_only(true)
-                .pragma("query_only", "ON"),
-        )
         .await
         .map_err(|error| OpenError::no_connection(path, error))
 }
@@ -396,7 +310,7 @@ fn is_recent(version: &str) -> bool {
 }
 
 /// `path` with `suffix` at its end.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -420,7 +334,12 @@ mod tests {
     #[tokio::test]
     async fn the_writer_syncs_every_commit() {
         let directory = tempfile::tempdir().expect("makes a directory");
-        let opened = open(&directory.path().join("db"), u64::MAX).await;
+        let opened = open(
+            &directory.path().join("db"),
+            &StoreBounds::default(),
+            &|_| (),
+        )
+        .await;
         let mut writer = opened.expect("opens").writer;
         let expected = [
             ("synchronous", "2"),
@@ -428,7 +347,7 @@ mod tests {
             ("page_size", "4096"),
             ("foreign_keys", "1"),
             ("wal_autocheckpoint", "0"),
-            ("journal_size_limit", WAL_BYTES_KEPT),
+            ("journal_size_limit", "16777216"),
             ("secure_delete", "1"),
         ];
         for (name, value) in expected {

@@ -14,6 +14,7 @@ use super::{
     long_path::LongPath,
     nodes, open,
     presence::Presence,
+    read_gate::{LogTooLong, LongReadKind, ReadGate},
 };
 use crate::{job::JobNumber, store::types::SegmentKey};
 
@@ -29,6 +30,9 @@ pub enum SnapshotError {
     /// The caller has cancelled it.
     #[error("stopped")]
     Stopped,
+    /// The log has to become short first, or has grown too long meanwhile.
+    #[error(transparent)]
+    LogTooLong(#[from] LogTooLong),
     /// The copy's disk is full.
     #[error("the disk is full")]
     DiskFull,
@@ -54,9 +58,11 @@ impl Snapshot {
     /// Copies what is committed into the file `to`, which must not exist. The copy is not synced.
     ///
     /// It is one long read: writes do not wait for it, but the write-ahead log does not start again
-    /// from its beginning meanwhile.
+    /// from its beginning meanwhile. So it passes `gate`, and is stopped where the log becomes
+    /// sixteen times as long as it may be otherwise.
     pub(in crate::store) async fn write(
         ledger: &SqlitePool,
+        gate: &ReadGate,
         to: &Path,
         stop: &CancellationToken,
     ) -> Result<Self, SnapshotError> {
@@ -71,19 +77,7 @@ impl Snapshot {
         sqlx::query("PRAGMA query_only = OFF")
             .execute(&mut source)
             .await?;
-        let go_on = stop.clone();
-        source
-            .lock_handle()
-            .await?
-            .set_progress_handler(CHECK_STOP_EVERY, move || !go_on.is_cancelled());
-        let copied = sqlx::query("VACUUM INTO ?1")
-            .bind(text)
-            .execute(&mut source)
-            .await;
-        if stop.is_cancelled() {
-            return Err(SnapshotError::Stopped);
-        }
-        copied?;
+        copy(&mut source, text, gate, stop).await?;
         source.close().await?;
         let mut conn = open::options(&name).connect().await?;
         // It is served at its place, or is moved there; a copy of it counts as a copy again.
@@ -149,6 +143,40 @@ impl Snapshot {
     pub async fn close(self) -> Result<(), SnapshotError> {
         Ok(self.conn.close().await?)
     }
+}
+
+/// Copies what `source` sees into the file `to`, in one long read.
+async fn copy(
+    source: &mut SqliteConnection,
+    to: &str,
+    gate: &ReadGate,
+    stop: &CancellationToken,
+) -> Result<(), SnapshotError> {
+    let read = gate.enter(LongReadKind::Copy).await?;
+    let must_end = CancellationToken::new();
+    let (stopped, too_long) = (stop.clone(), must_end.clone());
+    let go_on = move || !stopped.is_cancelled() && !too_long.is_cancelled();
+    source
+        .lock_handle()
+        .await?
+        .set_progress_handler(CHECK_STOP_EVERY, go_on);
+    let copying = sqlx::query("VACUUM INTO ?1").bind(to).execute(source);
+    tokio::pin!(copying);
+    let copied = tokio::select! {
+        copied = &mut copying => copied,
+        () = read.must_end() => {
+            must_end.cancel();
+            copying.await
+        }
+    };
+    if stop.is_cancelled() {
+        return Err(SnapshotError::Stopped);
+    }
+    if copied.is_err() && must_end.is_cancelled() {
+        return Err(LogTooLong.into());
+    }
+    copied?;
+    Ok(())
 }
 
 impl From<sqlx::Error> for SnapshotError {

@@ -10,6 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    batches::split_into_transactions,
+    checkpoints::LogTending,
     errno,
     error::{FailureAction, failure_action, is_failed_write, is_file_error, is_out_of_room},
     events,
@@ -31,14 +33,6 @@ use crate::{
 pub(in crate::store) const WAITING_MAX: usize = 1024;
 /// The most writes in one transaction.
 const BATCH_MAX: usize = 256;
-/// The most rows in one transaction, but for a single write that has more by itself.
-const ROWS_MAX: usize = 10_000;
-/// The WAL is checkpointed after about this many pages of 4 KiB.
-const CHECKPOINT_PAGES: usize = 1000;
-/// Copies what no reader still needs from the log, and waits for no reader.
-const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-/// An estimate of the pages that a row dirties, where it is not one of many.
-const PAGES_PER_ROW: usize = 8;
 
 /// Where the result of a write goes.
 pub(super) type WriteReply = oneshot::Sender<Result<WriteResult, StoreError>>;
@@ -70,6 +64,8 @@ pub(in crate::store) struct Writer {
     pub tally: Tally,
     /// Where they are published after each commit.
     pub counts: Arc<PublishedCounts>,
+    /// What is done about the log of `conn`.
+    pub log: LogTending,
 }
 
 impl Writer {
@@ -77,15 +73,22 @@ impl Writer {
     pub async fn run(mut self) {
         // A panic of this task cancels `failed` too: no other task can write.
         let guard = self.failed.clone().drop_guard();
-        let mut dirty_pages = 0;
-        while let Some((pending, close)) = self.next_batch().await {
-            for pending in split_into_transactions(pending) {
-                dirty_pages += pages(&pending);
-                self.commit(pending).await;
-                if dirty_pages >= CHECKPOINT_PAGES {
-                    dirty_pages = 0;
-                    self.checkpoint(CHECKPOINT).await;
+        let mut requests = Vec::new();
+        loop {
+            let received = tokio::select! {
+                received = self.requests.recv_many(&mut requests, BATCH_MAX) => received,
+                () = self.log.due() => {
+                    self.tend_log().await;
+                    continue;
                 }
+            };
+            if received == 0 {
+                break;
+            }
+            let (pending, close) = self.complete_batch(std::mem::take(&mut requests)).await;
+            for pending in split_into_transactions(pending, self.log.bounds().transaction) {
+                self.commit(pending).await;
+                self.tend_log().await;
             }
             if let Some(closed) = close {
                 self.close().await;
@@ -97,14 +100,11 @@ impl Writer {
         guard.disarm();
     }
 
-    /// Waits for one request and takes what else has arrived by then.
-    async fn next_batch(
+    /// Takes what else has arrived beside `requests`.
+    async fn complete_batch(
         &mut self,
-    ) -> Option<(Vec<(Write, WriteReply)>, Option<oneshot::Sender<()>>)> {
-        let mut requests = Vec::new();
-        if self.requests.recv_many(&mut requests, BATCH_MAX).await == 0 {
-            return None;
-        }
+        mut requests: Vec<WriterRequest>,
+    ) -> (Vec<(Write, WriteReply)>, Option<oneshot::Sender<()>>) {
         // A task that is about to hand something in, such as the claim after a finish, gets the
         // chance to be part of this batch.
         tokio::task::yield_now().await;
@@ -124,7 +124,7 @@ impl Writer {
         if close.is_some() {
             self.take_the_rest(&mut pending).await;
         }
-        Some((pending, close))
+        (pending, close)
     }
 
     /// Closes the channel and takes what was handed in before.
@@ -158,7 +158,7 @@ impl Writer {
         if is_disk_full(&results) {
             // A checkpointed WAL is written again from its beginning: that is often enough space
             // for a small write, such as a cancel.
-            self.checkpoint(CHECKPOINT).await;
+            self.checkpoint().await;
             results = self.transaction(&writes).await;
         }
         if is_disk_full(&results) && writes.iter().any(|write| !write.can_wait()) {
@@ -169,7 +169,7 @@ impl Writer {
                 tracing::warn!(
                     "the disk is full: a part of the reserve is released for ends and requests"
                 );
-                self.checkpoint(CHECKPOINT).await;
+                self.checkpoint().await;
                 results = self.transaction(&writes).await;
             }
         }
@@ -237,7 +237,7 @@ impl Writer {
 
     /// Finds the cause of a failed write: a quota, a lack of memory or of descriptors is no damage,
     /// and the write can be repeated later.
-    async fn with_system_cause(&mut self, error: sqlx::Error) -> sqlx::Error {
+    pub(super) async fn with_system_cause(&mut self, error: sqlx::Error) -> sqlx::Error {
         if !is_file_error(&error) {
             return error;
         }
@@ -292,30 +292,15 @@ impl Writer {
     }
 
     /// From here on nothing is acknowledged: no later fsync brings back what a failed one has lost.
-    fn fail(&self, error: impl std::fmt::Display) {
+    pub(super) fn fail(&self, error: impl std::fmt::Display) {
         if !self.failed.is_cancelled() {
             tracing::error!(%error, "the database file cannot be trusted any more: stopping");
             self.failed.cancel();
         }
     }
 
-    /// Checkpoints the WAL. A checkpoint that readers or a full disk prevent is tried again later;
-    /// only an I/O error is final.
-    async fn checkpoint(&mut self, statement: &'static str) {
-        if self.failed.is_cancelled() {
-            return;
-        }
-        if let Err(error) = sqlx::query(statement).execute(&mut self.conn).await {
-            let error = self.with_system_cause(error).await;
-            match failure_action(&error) {
-                FailureAction::Broken => self.fail(&error),
-                _ => tracing::warn!(%error, "a checkpoint failed; it is tried again later"),
-            }
-        }
-    }
-
     async fn close(mut self) {
-        self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").await;
+        self.truncate_log().await;
         if let Err(error) = self.conn.close().await {
             tracing::warn!(%error, "the database did not close cleanly");
         }
@@ -344,55 +329,13 @@ fn is_disk_full<T>(results: &sqlx::Result<T>) -> bool {
     matches!(results, Err(error) if failure_action(error) == FailureAction::DiskFull)
 }
 
-/// Divides writes into transactions: a large batch gets one of its own, so that writes after it do
-/// not wait for several.
-fn split_into_transactions(pending: Vec<(Write, WriteReply)>) -> Vec<Vec<(Write, WriteReply)>> {
-    let mut transactions: Vec<Vec<_>> = Vec::new();
-    let mut rows = ROWS_MAX;
-    for write in pending {
-        rows += write.0.rows();
-        match transactions.last_mut() {
-            Some(transaction) if rows <= ROWS_MAX => transaction.push(write),
-            _ => {
-                rows = write.0.rows();
-                transactions.push(vec![write]);
-            }
-        }
-    }
-    transactions
-}
-
-/// The estimated number of pages that the writes dirty.
-fn pages(pending: &[(Write, WriteReply)]) -> usize {
-    let rows: usize = pending.iter().map(|(write, _)| write.rows()).sum();
-    rows * PAGES_PER_ROW + data_pages(pending)
-}
-
-/// Pages of output and input data in the writes.
-fn data_pages(pending: &[(Write, WriteReply)]) -> usize {
-    let bytes: usize = pending.iter().map(|(write, _)| data_bytes(write)).sum();
-    bytes / 4096
-}
-
-fn data_bytes(write: &Write) -> usize {
-    match write {
-        Write::Finish(finish) => match &finish.kept {
-            crate::store::types::OutputPlacement::Rows { chunks, .. } => {
-                chunks.iter().map(|c| c.data.len()).sum()
-            }
-            crate::store::types::OutputPlacement::Segments { .. } => 0,
-        },
-        Write::Input(_, input) => input.data.len(),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 impl Writer {
     /// A writer without its task; a test calls its methods.
     pub(super) async fn of(path: &std::path::Path) -> Self {
         let (_, requests) = mpsc::channel(1);
-        let mut opened = super::open::open(path, u64::MAX).await.expect("opens");
+        let opened = super::open::open(path, &crate::store::StoreBounds::default(), &|_| ()).await;
+        let mut opened = opened.expect("opens");
         let counts = Arc::default();
         let tally = Tally::load(&mut opened.writer, &counts).await;
         Self {
@@ -405,6 +348,7 @@ impl Writer {
             failed: CancellationToken::new(),
             tally: tally.expect("counts"),
             counts,
+            log: opened.log,
         }
     }
 

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""How long the write-ahead log becomes, and how long submits take, beside clients with hostile queries.
+
+    benches/wal.py BINARY [--minutes 5] [--hostile 8] [--submitters 4] [--where DIR] [--data-dir DIR]
+
+It starts a server of its own, has clients submit small jobs and wait for their ends, one after the other,
+and others submit jobs with a long stdin to a queue that starts nothing. Half of the time it does only that;
+in the other half clients ask queries that never end and long lists, back to back. For each half it prints
+the longest log and how long the small submits took. It fails if the log was longer than 64 MiB, a submit
+was refused, or a query was refused in an unexpected way. It needs the library `websockets`.
+"""
+
+import argparse
+import asyncio
+import collections
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import websockets
+
+from session import Refused, Session
+
+LOG_BYTES_MAX = 64 << 20
+LONG_STDIN_BYTES = 200_000
+QUERIES = [
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n), newest(job) AS (SELECT max(job) FROM history_jobs) SELECT max(n.i + newest.job) FROM n, newest",
+    "SELECT job, max(length(text)) FROM history_output GROUP BY job ORDER BY 2",
+]
+# Refused for the time, for the number of queries, or because the log has to be shortened.
+EXPECTED = {-32005, -32006}
+
+
+class Bench:
+    def __init__(self, binary, data_dir):
+        self.wal = os.path.join(data_dir, "cc-executor.db-wal")
+        self.server = subprocess.Popen(
+            [binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir, "--log-level", "warn"],
+            stdout=subprocess.PIPE)
+        self.ready = json.loads(self.server.stdout.readline())
+        self.submits, self.longest, self.over = [], 0, False
+        self.answers = collections.Counter()
+
+    async def connect(self):
+        with open(self.ready["token_file"], encoding="ascii") as file:
+            token = file.read().strip()
+        socket = await websockets.connect(
+            f"ws://{self.ready['listen']}/ws", max_size=None,
+            additional_headers={"Authorization": f"Bearer {token}"})
+        await socket.recv()
+        return Session(socket)
+
+    async def submit(self):
+        session = await self.connect()
+        while not self.over:
+            began = time.monotonic()
+            reply = await session.ask("job.submit", shell="head -c 2000 /dev/zero")
+            self.submits.append(time.monotonic() - began)
+            await session.ask("job.wait", jobs=[reply["job"]["id"]])
+
+    async def submit_long(self, bytes_per_second):
+        session = await self.connect()
+        await session.ask("queue.set", queue="held", paused=True)
+        while not self.over:
+            began = time.monotonic()
+            await session.ask("job.submit", argv=["true"], queue="held", stdin="x" * LONG_STDIN_BYTES)
+            pause = LONG_STDIN_BYTES / bytes_per_second - (time.monotonic() - began)
+            await asyncio.sleep(max(pause, 0))
+
+    async def ask(self, at):
+        session = await self.connect()
+        while not self.over:
+            try:
+                if at % 4 == 3:
+                    await session.ask("job.list", limit=1000, labels={"no": "such"})
+                else:
+                    await session.ask("history.query", sql=QUERIES[at % 4])
+                self.answers["answered"] += 1
+            except Refused as refused:
+                self.answers[refused.args[0]["data"].get("limit") or refused.args[0]["data"]["kind"]] += 1
+                if refused.args[0]["code"] not in EXPECTED:
+                    raise
+
+    async def watch(self):
+        while not self.over:
+            if os.path.exists(self.wal):
+                self.longest = max(self.longest, os.path.getsize(self.wal))
+            await asyncio.sleep(0.01)
+
+    async def half(self, args, hostile):
+        self.submits, self.longest, self.over = [], 0, False
+        self.answers.clear()
+        tasks = [self.submit() for _ in range(args.submitters)]
+        tasks += [self.submit_long(args.megabytes * 1e6), self.watch()]
+        tasks += [self.ask(at) for at in range(hostile)]
+        tasks = [asyncio.create_task(task) for task in tasks]
+        await asyncio.wait(tasks, timeout=args.minutes * 30, return_when=asyncio.FIRST_EXCEPTION)
+        self.over = True
+        failed = [task.exception() for task in tasks if task.done() and task.exception()]
+        if failed:
+            raise failed[0]
+        await asyncio.wait(tasks, timeout=40)
+        took = sorted(self.submits)
+        p99 = took[int(0.99 * (len(took) - 1))]
+        print(f"{hostile} hostile clients: {len(took) / args.minutes / 30:.0f} submits a second, "
+              f"median {took[len(took) // 2] * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, "
+              f"longest {took[-1] * 1000:.0f} ms; log up to {self.longest / (1 << 20):.1f} MiB; "
+              f"hostile calls: {dict(self.answers)}", flush=True)
+        return p99
+
+
+async def measure(bench, args):
+    alone = await bench.half(args, 0)
+    longest = bench.longest
+    beside = await bench.half(args, args.hostile)
+    longest = max(longest, bench.longest)
+    print(f"p99 beside hostile clients: {beside / alone:.1f} times as long", flush=True)
+    return longest <= LOG_BYTES_MAX
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("binary")
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--hostile", type=int, default=8)
+    parser.add_argument("--submitters", type=int, default=4)
+    parser.add_argument("--megabytes", type=float, default=4, help="long stdins a second, in megabytes")
+    parser.add_argument("--where", help="the directory for a data directory of its own")
+    parser.add_argument("--data-dir", help="this data directory instead")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.where) as home:
+        bench = Bench(os.path.abspath(args.binary), args.data_dir or os.path.join(home, "data"))
+        try:
+            good = asyncio.run(measure(bench, args))
+        finally:
+            bench.server.terminate()
+            bench.server.wait()
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
