@@ -51,7 +51,7 @@ impl QueueCounts {
 
 /// A queue, and its place in the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct QueueStanding {
+pub(super) struct QueueShare {
     pub settings: SharingSettings,
     pub counts: QueueCounts,
     /// Its next start is not before this.
@@ -65,7 +65,7 @@ pub(super) struct QueueStanding {
     due: Option<VirtualTime>,
 }
 
-impl QueueStanding {
+impl QueueShare {
     /// One without jobs.
     fn new(settings: SharingSettings) -> Self {
         Self {
@@ -108,7 +108,7 @@ pub(super) struct OrderClock {
 /// choice of the next take steps by the logarithm of their number.
 #[derive(Debug, Default)]
 pub(super) struct FairQueues {
-    queues: HashMap<QueueName, QueueStanding>,
+    queues: HashMap<QueueName, QueueShare>,
     /// Of those that are due at the same time, the one with the lowest turn is first.
     order: BTreeSet<(VirtualTime, i64, QueueName)>,
     clock: OrderClock,
@@ -128,12 +128,12 @@ impl FairQueues {
     }
 
     /// The queue of this name.
-    pub fn get(&self, name: &str) -> Option<&QueueStanding> {
+    pub fn get(&self, name: &str) -> Option<&QueueShare> {
         self.queues.get(name)
     }
 
     /// All queues.
-    pub fn iter(&self) -> impl Iterator<Item = (&QueueName, &QueueStanding)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&QueueName, &QueueShare)> {
         self.queues.iter()
     }
 
@@ -146,8 +146,7 @@ impl FairQueues {
     /// Adds a queue, or replaces its settings and counts; its place in the order stays.
     pub fn set(&mut self, name: &str, settings: SharingSettings, counts: QueueCounts) {
         if !self.queues.contains_key(name) {
-            self.queues
-                .insert(name.into(), QueueStanding::new(settings));
+            self.queues.insert(name.into(), QueueShare::new(settings));
         }
         let now = self.clock.now;
         self.change(name, |queue| {
@@ -195,7 +194,7 @@ impl FairQueues {
     }
 
     /// Makes a queue what it was, with its place in the order; `None`: takes it away.
-    pub fn restore(&mut self, name: &QueueName, queue: Option<QueueStanding>) {
+    pub fn restore(&mut self, name: &QueueName, queue: Option<QueueShare>) {
         self.unlist(name);
         match queue {
             None => {
@@ -227,7 +226,7 @@ impl FairQueues {
         }
     }
 
-    fn change<T>(&mut self, name: &str, change: impl FnOnce(&mut QueueStanding) -> T) -> Option<T> {
+    fn change<T>(&mut self, name: &str, change: impl FnOnce(&mut QueueShare) -> T) -> Option<T> {
         self.unlist(name);
         let now = self.clock.now;
         let queue = self.queues.get_mut(name)?;
@@ -268,7 +267,7 @@ impl FairQueues {
     }
 }
 
-impl QueueStanding {
+impl QueueShare {
     /// Makes a change of weight apply at once: what it still has to wait shrinks or grows with it.
     fn weigh_anew(&mut self, before: u32, now: VirtualTime) {
         let (before, after) = (u128::from(before), u128::from(self.settings.weight.max(1)));

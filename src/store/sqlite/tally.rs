@@ -11,7 +11,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     events,
-    fair_queues::{FairQueues, OrderClock, QueueCounts, QueueName, QueueStanding, SharingSettings},
+    fair_queues::{FairQueues, OrderClock, QueueCounts, QueueName, QueueShare, SharingSettings},
     published_counts::{PublishedCounts, StateCounts},
 };
 use crate::job::JobState;
@@ -35,7 +35,7 @@ struct CountsBefore {
     states: StateCounts,
     clock: OrderClock,
     /// `None`: there was no such queue.
-    queues: HashMap<QueueName, Option<QueueStanding>>,
+    queues: HashMap<QueueName, Option<QueueShare>>,
 }
 
 impl Tally {
