@@ -1,7 +1,5 @@
--- What `job.list` filters by, each in the order of numbers, so that a page is found without a look at
+-- What `job.list` filters by beside names, queues and states, so that a page is found without a look at
 -- all jobs.
-CREATE INDEX IF NOT EXISTS jobs_name ON jobs (name, number) WHERE name IS NOT NULL;
-CREATE INDEX IF NOT EXISTS jobs_queue ON jobs (queue, number);
 CREATE INDEX jobs_submitted ON jobs (submitted_at);
 
 -- The labels of all jobs once more, for lists; in no view. `jobs.labels` is what was submitted, and the

@@ -199,12 +199,10 @@ fn a_large_database_is_looked_through_beside_the_work() {
     server.stop();
     let sound = fs::read(database(&server)).expect("readable");
     // A page of its table of outputs, which is not the first one.
+    let path = database(&server);
     let root = |name: &str| -> u64 {
         let sql = format!("SELECT rootpage FROM sqlite_schema WHERE name = '{name}'");
-        let asked = Command::new("sqlite3")
-            .arg(database(&server))
-            .arg(sql)
-            .output();
+        let asked = Command::new("sqlite3").arg(&path).arg(sql).output();
         let text = String::from_utf8(asked.expect("sqlite3").stdout).expect("text");
         text.trim().parse().expect("a page")
     };

@@ -178,8 +178,8 @@ async fn each_step_is_reported_and_nothing_is_where_none_is_missing() {
             reported.lock().unwrap().push(progress.step);
         };
         let bounds = StoreBounds::default();
-        let store = Store::open_within(&path, &bounds, &report);
-        store.await.unwrap().close().await;
+        let store = Store::open_within(&path, &bounds, &report).await;
+        store.unwrap().close().await;
         let mut steps = reported.into_inner().unwrap();
         steps.dedup();
         assert_eq!(steps, Vec::from_iter(1..=missing));
