@@ -230,7 +230,8 @@ async fn data_version(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
 /// Reads an index entry per job: the only statement that does.
 async fn states(conn: &mut SqliteConnection) -> sqlx::Result<StateCounts> {
     let rows = sqlx::query!(
-        r#"SELECT state AS "state!: String", count(*) AS "jobs!: i64" FROM jobs GROUP BY state"#
+        r#"SELECT state AS "state!: String", count(*) AS "jobs!: i64"
+           FROM jobs INDEXED BY jobs_state GROUP BY state"#
     )
     .fetch_all(conn)
     .await?;
