@@ -67,13 +67,14 @@ CREATE INDEX attempts_ended_text ON attempts ((
 
 -- SQLite would rather read all jobs in the order of one of these indexes than sort the jobs of a day by
 -- queue. Its assumptions about an index are only changed by statistics: these say that an index has more
--- entries than the table, so reading all of it costs more. What one value costs is as without them.
+-- entries than the table, so reading all of it costs more. That one value has 10 rows is what SQLite assumes
+-- without them; `jobs_ended` has 12, so that `jobs_state`, which is narrower, is taken where both would do.
 ANALYZE sqlite_schema;
 INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('jobs', 'jobs_name', '8388608 10 1'),
     ('jobs', 'jobs_queue', '8388608 10 1'),
     ('jobs', 'jobs_state', '8388608 10 1'),
-    ('jobs', 'jobs_ended', '8388608 10 9'),
+    ('jobs', 'jobs_ended', '16777216 12 9'),
     ('jobs', 'jobs_exit_code', '8388608 10 1'),
     ('jobs', 'jobs_reason', '8388608 10 1'),
     ('jobs', 'jobs_waited', '2097152 10'),

@@ -18,7 +18,7 @@ const QUERIES_VARIABLE: &str = "CC_EXECUTOR_TEST_QUERIES";
 const SEED_VARIABLE: &str = "CC_EXECUTOR_TEST_SEED";
 
 /// The tables as the views declare them: a column that is an expression in the view has no affinity.
-const COPIES: [(&str, &str); 2] = [
+const COPIES: [(&str, &str); 4] = [
     (
         "history_output",
         "job INTEGER, attempt INTEGER, offset INTEGER, bytes INTEGER, stream TEXT, at TEXT,
@@ -26,8 +26,16 @@ const COPIES: [(&str, &str); 2] = [
     ),
     (
         "history_jobs",
-        "job INTEGER, state TEXT, queue TEXT, name TEXT, exit_code INTEGER, submitted_at, finished_at,
-         output_bytes INTEGER",
+        "job INTEGER, state TEXT, reason TEXT, exit_code INTEGER, signal, queue TEXT, name TEXT, labels TEXT,
+         submitted_at, started_at, finished_at, waited_s, duration_s, output_bytes INTEGER, retry_of TEXT",
+    ),
+    (
+        "history_attempts",
+        "job INTEGER, attempt INTEGER, state TEXT, claimed_at, started_at, ended_at, duration_s",
+    ),
+    (
+        "history_events",
+        "id INTEGER, job INTEGER, attempt INTEGER, to_state TEXT, actor TEXT, at",
     ),
 ];
 
@@ -57,23 +65,42 @@ impl Dice {
 
     /// A column of a table with this alias.
     fn column(&mut self, alias: &str) -> String {
-        let column = match alias.starts_with('j') {
-            true => self.one(&[
+        let columns: &[&str] = match alias {
+            "j" => &[
                 "job",
                 "job",
                 "state",
+                "reason",
+                "exit_code",
+                "signal",
                 "queue",
                 "name",
-                "exit_code",
+                "labels",
                 "submitted_at",
+                "started_at",
                 "finished_at",
+                "finished_at",
+                "waited_s",
+                "duration_s",
                 "output_bytes",
-            ]),
-            false => self.one(&[
+                "retry_of",
+            ],
+            "t" => &[
+                "job",
+                "attempt",
+                "state",
+                "claimed_at",
+                "started_at",
+                "ended_at",
+                "duration_s",
+            ],
+            "v" => &["id", "job", "attempt", "to_state", "actor", "at", "at"],
+            _ => &[
                 "job", "job", "job", "offset", "offset", "offset", "at", "at", "at", "bytes",
                 "stream", "attempt", "text", "data",
-            ]),
+            ],
         };
+        let column = self.one(columns);
         format!("{alias}.{column}")
     }
 
@@ -96,11 +123,21 @@ impl Dice {
             "offset" | "output_bytes" => self.number(7, 10),
             "bytes" => self.number(12, 1),
             "attempt" | "exit_code" => self.number(4, 1),
-            "at" | "submitted_at" | "finished_at" => self.moment(),
+            "at" | "submitted_at" | "started_at" | "finished_at" | "claimed_at" | "ended_at" => {
+                self.moment()
+            }
+            "id" => self.number(26, 1),
+            "duration_s" | "waited_s" => self.number(5, 1),
+            "signal" => self
+                .one(&["'SIGKILL'", "'sigkill'", "'SIG40'", "9"])
+                .to_owned(),
+            "reason" => self.one(&["'exit_code'", "'signal'"]).to_owned(),
             "stream" => self
                 .one(&["'stdout'", "'stderr'", "'STDOUT'", "'pty'"])
                 .to_owned(),
-            "state" => self.one(&["'failed'", "'running'", "'Failed'"]).to_owned(),
+            "state" | "to_state" => self
+                .one(&["'failed'", "'running'", "'ended'", "'Failed'"])
+                .to_owned(),
             "queue" | "name" => self.one(&["'n1'", "'N1'", "'batch'", "'n'"]).to_owned(),
             _ => self
                 .one(&["'1.0 Line0'", "x'312e30'", "'%line1%'", "'1.0 LINE0\u{e4}'"])
@@ -208,7 +245,9 @@ impl Dice {
             _ => {
                 let other = self.one(aliases);
                 let same = match column.split_once('.') {
-                    Some((_, name)) if other.starts_with('j') == alias.starts_with('j') => name,
+                    Some((_, name)) if other == alias || (is_output(other) && is_output(alias)) => {
+                        name
+                    }
                     _ => "job",
                 };
                 let operator = self.one(&comparison);
@@ -222,7 +261,7 @@ impl Dice {
         let inner = self.condition(&["x"], 1);
         let outer = self.one(aliases);
         let link = self.one(&["x.job = ", "x.job >= "]);
-        if alias.starts_with('j') || self.chance(50) {
+        if !is_output(alias) || self.chance(50) {
             return format!(
                 "{}EXISTS (SELECT 1 FROM history_output x WHERE {link}{outer}.job AND {inner})",
                 self.one(&["", "NOT "])
@@ -238,8 +277,8 @@ impl Dice {
     }
 
     fn row_value(&mut self, alias: &str) -> String {
-        let (a, b) = match alias.starts_with('j') {
-            true => ("job", "submitted_at"),
+        let (a, b) = match !is_output(alias) {
+            true => ("job", if alias == "v" { "at" } else { "started_at" }),
             false => (self.one(&["job", "at"]), self.one(&["offset", "at", "job"])),
         };
         let (x, y) = (self.literal(a), self.literal(b));
@@ -276,7 +315,24 @@ impl Dice {
             }
             false => dice.condition(aliases, 2),
         };
-        match self.below(10) {
+        match self.below(15) {
+            10 => ("history_jobs j".to_owned(), vec!["j"]),
+            11 => ("history_events v".to_owned(), vec!["v"]),
+            12 => ("history_attempts t".to_owned(), vec!["t"]),
+            13 => {
+                let on = on(self, &["j", "t"]);
+                (
+                    format!("history_jobs j {join} history_attempts t ON {on}"),
+                    vec!["j", "t"],
+                )
+            }
+            14 => {
+                let on = on(self, &["v", "j"]);
+                (
+                    format!("history_events v {join} history_jobs j ON {on}"),
+                    vec!["v", "j"],
+                )
+            }
             0..=3 => ("history_output a".to_owned(), vec!["a"]),
             4 => {
                 let inner = self.condition(&["x"], 2);
@@ -317,9 +373,11 @@ impl Dice {
         }
         let all: Vec<String> = aliases
             .iter()
-            .map(|alias| match alias.starts_with('j') {
-                true => format!("{alias}.job, {alias}.state"),
-                false => format!("{alias}.job, {alias}.offset, {alias}.at"),
+            .map(|alias| match *alias {
+                "j" => "j.job, j.state, j.finished_at".to_owned(),
+                "t" => "t.job, t.attempt, t.ended_at".to_owned(),
+                "v" => "v.job, v.id, v.at".to_owned(),
+                _ => format!("{alias}.job, {alias}.offset, {alias}.at"),
             })
             .collect();
         let all = all.join(", ");
@@ -360,6 +418,11 @@ impl Dice {
             _ => format!("SELECT * FROM (SELECT {all}, {group} AS g{tail}) WHERE g IS NOT NULL"),
         }
     }
+}
+
+/// Whether a table with this alias is `history_output`; the aliases of other views are j, t and v.
+fn is_output(alias: &str) -> bool {
+    !matches!(alias, "j" | "t" | "v")
 }
 
 /// The rows of a query, sorted; or that it is refused.

@@ -78,17 +78,19 @@ impl DataDir {
         let (state, reason) = match (place, job % 2) {
             (Place::Running, _) => ("running", None),
             (_, 0) => ("succeeded", None),
+            _ if job % 3 == 0 => ("failed", Some("signal")),
             _ => ("failed", Some("exit_code")),
         };
         let at = DAY_US + job * 3_600_000_000;
         let is_final = place != Place::Running;
-        let exit_code = is_final.then_some(job % 2 * 3);
+        let signal = (reason == Some("signal")).then_some(if job == 3 { 9 } else { 40 });
+        let exit_code = (is_final && signal.is_none()).then_some(job % 2 * 3);
         conn.execute(
             "INSERT INTO jobs (number, id, state, reason, queue, priority, name, labels, interactive,
                  on_lost, spec, environment, fingerprint, attempt, attempts, submitted_at, started_at,
-                 finished_at, exit_code, output_bytes)
+                 finished_at, exit_code, output_bytes, signal)
              VALUES (?1, printf('%036d', ?1), ?2, ?3, ?4, 0, ?5, ?6, 0, 'fail', '{\"argv\":[\"a\"]}',
-                 zeroblob(32), zeroblob(32), 1, 1, ?7, ?7 + 1, ?8, ?9, ?10)",
+                 zeroblob(32), zeroblob(32), 1, 1, ?7, ?7 + 1, ?8, ?9, ?10, ?11)",
             params![
                 job,
                 state,
@@ -100,6 +102,7 @@ impl DataDir {
                 is_final.then_some(at + 2_500_000),
                 exit_code,
                 PIECES * 10,
+                signal,
             ],
         )
         .expect("a job");
