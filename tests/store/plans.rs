@@ -32,7 +32,10 @@ const MEANT: [(&str, &str); 5] = [
         "SCAN jobs USING COVERING INDEX jobs_state",
     ),
     // The same for live jobs by queue: these indexes hold no others.
-    ("SELECT queue AS", "SCAN jobs USING INDEX jobs_queued"),
+    (
+        "SELECT queue AS",
+        "SCAN jobs USING COVERING INDEX jobs_queued",
+    ),
     (
         "SELECT queue AS",
         "SCAN jobs USING COVERING INDEX jobs_active",
