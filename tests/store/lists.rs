@@ -147,8 +147,7 @@ async fn change_some(ledger: &Ledger, chance: &mut TestRng, stored: &[SubmitOutc
 #[tokio::test]
 async fn any_filter_finds_what_a_look_at_every_job_finds() {
     let seed = std::env::var("CC_LIST_SEED").ok();
-    let seed = seed.map_or_else(|| uuid::Uuid::now_v7(), |seed| seed.parse().unwrap());
-    println!("CC_LIST_SEED={seed}");
+    let seed = seed.map_or_else(uuid::Uuid::now_v7, |seed| seed.parse().unwrap());
     let chance = &mut TestRng::from_seed(RngAlgorithm::XorShift, seed.as_bytes());
     let ledger = Ledger::new().await;
     let batch = (0..JOBS).map(|_| random_job(chance)).collect();
@@ -175,6 +174,6 @@ async fn any_filter_finds_what_a_look_at_every_job_finds() {
             true => &expected[..],
             false => &expected[..found.len()],
         };
-        assert_eq!(found, expected, "{filter:?}");
+        assert_eq!(found, expected, "{filter:?} with CC_LIST_SEED={seed}");
     }
 }

@@ -6,19 +6,19 @@
 
 use std::time::Duration;
 
+use sqlx::SqliteConnection;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     error::{FailureAction, failure_action},
     log_bounds::{LogBounds, LogGrowth},
+    log_copier::{CopyFailure, LogCopier, PASSIVE},
     open::BUSY_TIMEOUT,
     read_gate::ReadGate,
     reader_pool::{ReaderPause, ReaderPool},
     writer::Writer,
 };
 
-/// Copies what no reader still needs from the log, and waits for no reader.
-const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 /// How long new long reads wait until those that run have ended by themselves.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long the writer waits for short reads when the log may begin again.
@@ -39,6 +39,9 @@ const INTERRUPTED_WITHIN: Duration = Duration::from_secs(1);
 pub(in crate::store) struct LogTending {
     bounds: LogBounds,
     growth: LogGrowth,
+    copier: LogCopier,
+    /// The end of a copy that has not been looked at.
+    copied: Option<Result<(), CopyFailure>>,
     gate: ReadGate,
     readers: ReaderPool,
     pause: ReaderPause,
@@ -53,13 +56,30 @@ struct Drain {
     until: Instant,
     retry_at: Instant,
     tries: u32,
+    copy: DrainCopy,
+}
+
+/// The copy that is made once no long read runs, so that little is left for the restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DrainCopy {
+    NotBegun,
+    Running,
+    Done,
 }
 
 impl LogTending {
-    pub fn new(bounds: LogBounds, gate: ReadGate, readers: ReaderPool, pause: ReaderPause) -> Self {
+    pub fn new(
+        bounds: LogBounds,
+        copier: SqliteConnection,
+        gate: ReadGate,
+        readers: ReaderPool,
+        pause: ReaderPause,
+    ) -> Self {
         Self {
             bounds,
             growth: LogGrowth::new(bounds),
+            copier: LogCopier::start(copier),
+            copied: None,
             gate,
             readers,
             pause,
@@ -72,23 +92,30 @@ impl LogTending {
         self.bounds
     }
 
-    /// Returns when something can be done about the log although nothing is written.
-    pub(super) async fn due(&self) {
-        match &self.drain {
-            Some(drain) => {
-                let quiet = async {
-                    self.gate.quiet().await;
-                    sleep_until(drain.retry_at).await;
-                };
-                tokio::select! {
-                    () = quiet => {}
-                    () = sleep_until(drain.until) => {}
+    /// Returns when something can be done about the log although nothing is written. Cancel-safe.
+    pub(super) async fn due(&mut self) {
+        let is_busy = self.copier.is_busy();
+        let wants_drain = self.growth.wants_drain();
+        let (drain, gate) = (&self.drain, &self.gate);
+        let ready = async {
+            match drain {
+                Some(drain) => {
+                    let quiet = async {
+                        gate.quiet().await;
+                        sleep_until(drain.retry_at).await;
+                    };
+                    tokio::select! {
+                        () = quiet, if !is_busy => {}
+                        () = sleep_until(drain.until) => {}
+                    }
                 }
+                None if wants_drain && gate.has_copies() => gate.no_copies().await,
+                None => std::future::pending().await,
             }
-            None if self.growth.wants_drain() && self.gate.has_copies() => {
-                self.gate.no_copies().await;
-            }
-            None => std::future::pending().await,
+        };
+        tokio::select! {
+            end = self.copier.end() => self.copied = Some(end),
+            () = ready => {}
         }
     }
 
@@ -99,7 +126,20 @@ impl LogTending {
             until: now + DRAIN_WITHIN,
             retry_at: now,
             tries: 0,
+            copy: DrainCopy::NotBegun,
         });
+    }
+
+    /// Stops long reads; the writer goes on meanwhile.
+    fn begin_stop(&mut self, copies: bool) {
+        tracing::info!(
+            wal_bytes = self.growth.bytes(),
+            "the write-ahead log is too long: reads that last long are stopped"
+        );
+        if self.drain.is_none() {
+            self.begin_drain();
+        }
+        self.gate.stop_all(copies);
     }
 
     fn end_drain(&mut self) {
@@ -141,18 +181,44 @@ impl Writer {
             self.log.warned = false;
             self.log.end_drain();
         }
+        self.look_at_copy().await;
         if self.log.growth.takes_checkpoint() {
-            self.checkpoint().await;
+            self.log.copier.begin();
         }
         let has_copies = self.log.gate.has_copies();
-        if self.log.growth.wants_stop(has_copies) {
+        if self.log.growth.wants_wait(has_copies) {
             return self.restart_alone(has_copies).await;
         }
-        if self.log.drain.is_none() && self.log.growth.wants_drain() && !has_copies {
+        if self.log.growth.wants_stop(has_copies) {
+            if !self.log.gate.is_stopping() {
+                self.log.begin_stop(has_copies);
+            }
+        } else if self.log.drain.is_none() && self.log.growth.wants_drain() && !has_copies {
             self.log.begin_drain();
         }
         if self.log.drain.is_some() {
             self.go_on_draining().await;
+        }
+    }
+
+    /// Looks at how a copy beside the writer has ended.
+    async fn look_at_copy(&mut self) {
+        match self.log.copied.take() {
+            Some(Ok(())) => match &mut self.log.drain {
+                Some(drain) if drain.copy == DrainCopy::Running => drain.copy = DrainCopy::Done,
+                Some(_) => {}
+                // What was committed meanwhile is little. Where no reader needs it, the log begins
+                // again after this.
+                None => self.checkpoint().await,
+            },
+            Some(Err(CopyFailure { error, cause })) => {
+                if let Some(drain) = &mut self.log.drain {
+                    drain.copy = DrainCopy::Done;
+                }
+                let error = self.with_cause(error, cause);
+                self.report_checkpoint(&error);
+            }
+            None => {}
         }
     }
 
@@ -171,7 +237,18 @@ impl Writer {
     async fn go_on_draining(&mut self) {
         let now = Instant::now();
         let due = self.log.drain.as_ref().is_some_and(|d| now >= d.retry_at);
-        if due && self.log.gate.is_quiet() {
+        if due && self.log.gate.is_quiet() && !self.log.copier.is_busy() {
+            if let Some(drain) = &mut self.log.drain
+                && drain.copy != DrainCopy::Done
+            {
+                drain.copy = match self.log.copier.begin() {
+                    true => DrainCopy::Running,
+                    false => DrainCopy::Done,
+                };
+                if drain.copy == DrainCopy::Running {
+                    return;
+                }
+            }
             if self.restart_log(RESTART_WITHIN).await {
                 return self.log.begun_again();
             }
@@ -180,24 +257,27 @@ impl Writer {
                 drain.tries += 1;
                 if drain.tries >= RESTARTS_MAX && self.log.pause.is_idle(&self.log.readers) {
                     self.log.warn_of_others();
+                    if self.log.gate.is_stopping() {
+                        self.log.growth.put_wait_off();
+                    }
                     self.log.growth.put_drain_off();
                     return self.log.end_drain();
                 }
             }
         }
         if self.log.drain.as_ref().is_some_and(|d| now >= d.until) {
-            self.log.growth.put_drain_off();
+            match self.log.gate.is_stopping() {
+                true => self.log.growth.put_stop_off(),
+                false => self.log.growth.put_drain_off(),
+            }
             self.log.end_drain();
         }
     }
 
     /// Ends all reads of this server, so that the log can begin again. Writes wait meanwhile.
     async fn restart_alone(&mut self, copies: bool) {
-        tracing::info!(
-            wal_bytes = self.log.growth.bytes(),
-            "the write-ahead log is too long: reads that last long are stopped"
-        );
-        self.log.gate.stop_all(copies);
+        self.log.begin_stop(copies);
+        self.wait_for_copy().await;
         let gone = timeout(STOPPED_WITHIN, self.log.gate.quiet()).await.is_ok();
         self.log.pause.begin();
         let (pause, readers) = (&self.log.pause, &self.log.readers);
@@ -213,7 +293,7 @@ impl Writer {
         if gone && idle {
             self.log.warn_of_others();
         }
-        self.log.growth.put_stop_off();
+        self.log.growth.put_wait_off();
         self.log.end_drain();
     }
 
@@ -250,11 +330,22 @@ impl Writer {
     /// Checkpoints what no reader needs. If readers or a full disk prevent it, it is tried again
     /// later; only an I/O error is final.
     pub(super) async fn checkpoint(&mut self) {
+        self.wait_for_copy().await;
         self.run_checkpoint(PASSIVE).await;
+    }
+
+    /// Waits until no copy is made beside the writer: there is one checkpoint at a time.
+    async fn wait_for_copy(&mut self) {
+        if self.log.copier.is_busy() {
+            let end = self.log.copier.end().await;
+            self.log.copied = Some(end);
+        }
     }
 
     /// Copies all of the log into the database and empties its file, before a close.
     pub(super) async fn truncate_log(&mut self) {
+        self.wait_for_copy().await;
+        self.log.copier.close().await;
         self.run_checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").await;
     }
 
@@ -269,8 +360,12 @@ impl Writer {
 
     async fn checkpoint_failed(&mut self, error: sqlx::Error) {
         let error = self.with_system_cause(error).await;
-        match failure_action(&error) {
-            FailureAction::Broken => self.fail(&error),
+        self.report_checkpoint(&error);
+    }
+
+    fn report_checkpoint(&self, error: &sqlx::Error) {
+        match failure_action(error) {
+            FailureAction::Broken => self.fail(error),
             _ => tracing::warn!(%error, "a checkpoint failed; it is tried again later"),
         }
     }

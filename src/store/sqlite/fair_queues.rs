@@ -22,7 +22,7 @@ const START: u128 = 1 << 32;
 
 /// The settings of a queue that decide which of its jobs may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) struct QueueSettings {
+pub(in crate::store) struct SharingSettings {
     /// The most jobs that are active at a time.
     pub concurrency: u32,
     /// Whether it starts nothing new.
@@ -51,25 +51,28 @@ impl QueueCounts {
 
 /// A queue, and its place in the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FairQueue {
-    pub settings: QueueSettings,
+pub(super) struct QueueShare {
+    pub settings: SharingSettings,
     pub counts: QueueCounts,
     /// Its next start is not before this.
     next: VirtualTime,
-    /// When it last got a start, as a number that grows with every start of any queue; 0: never.
-    last_start: u64,
+    /// Decides between queues that are due at the same time: the number of its last start, so that the
+    /// one that waits longest is next. One that has had no start has the number of its arrival, negative:
+    /// it comes before all others, and the last one before those that came before it. Right after a
+    /// start of the server, when no queue has had a start, so do those that become busy then.
+    turn: i64,
     /// When its next start is due; `None`: none of its jobs can start.
     due: Option<VirtualTime>,
 }
 
-impl FairQueue {
+impl QueueShare {
     /// One without jobs.
-    fn new(settings: QueueSettings) -> Self {
+    fn new(settings: SharingSettings) -> Self {
         Self {
             settings,
             counts: QueueCounts::default(),
             next: VirtualTime::default(),
-            last_start: 0,
+            turn: 0,
             due: None,
         }
     }
@@ -96,16 +99,18 @@ impl FairQueue {
 pub(super) struct OrderClock {
     now: VirtualTime,
     /// All starts so far.
-    starts: u64,
+    starts: i64,
+    /// How often a queue without a start has become ready.
+    arrivals: i64,
 }
 
 /// All queues. Those with a job that lacks only a shim are in an order; a change of one queue and the
 /// choice of the next take steps by the logarithm of their number.
 #[derive(Debug, Default)]
 pub(super) struct FairQueues {
-    queues: HashMap<QueueName, FairQueue>,
-    /// Of those that are due at the same time, the one that waits longest for a start is first.
-    order: BTreeSet<(VirtualTime, u64, QueueName)>,
+    queues: HashMap<QueueName, QueueShare>,
+    /// Of those that are due at the same time, the one with the lowest turn is first.
+    order: BTreeSet<(VirtualTime, i64, QueueName)>,
     clock: OrderClock,
     /// The sum over all queues.
     ready: u64,
@@ -123,12 +128,12 @@ impl FairQueues {
     }
 
     /// The queue of this name.
-    pub fn get(&self, name: &str) -> Option<&FairQueue> {
+    pub fn get(&self, name: &str) -> Option<&QueueShare> {
         self.queues.get(name)
     }
 
     /// All queues.
-    pub fn iter(&self) -> impl Iterator<Item = (&QueueName, &FairQueue)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&QueueName, &QueueShare)> {
         self.queues.iter()
     }
 
@@ -139,9 +144,9 @@ impl FairQueues {
     }
 
     /// Adds a queue, or replaces its settings and counts; its place in the order stays.
-    pub fn set(&mut self, name: &str, settings: QueueSettings, counts: QueueCounts) {
+    pub fn set(&mut self, name: &str, settings: SharingSettings, counts: QueueCounts) {
         if !self.queues.contains_key(name) {
-            self.queues.insert(name.into(), FairQueue::new(settings));
+            self.queues.insert(name.into(), QueueShare::new(settings));
         }
         let now = self.clock.now;
         self.change(name, |queue| {
@@ -181,7 +186,7 @@ impl FairQueues {
         self.change(&name, |queue| {
             queue.counts.queued -= 1;
             queue.counts.active += 1;
-            queue.last_start = starts;
+            queue.turn = starts;
             queue.next = VirtualTime(due.0 + queue.stride());
             queue.due = None;
         });
@@ -189,7 +194,7 @@ impl FairQueues {
     }
 
     /// Makes a queue what it was, with its place in the order; `None`: takes it away.
-    pub fn restore(&mut self, name: &QueueName, queue: Option<FairQueue>) {
+    pub fn restore(&mut self, name: &QueueName, queue: Option<QueueShare>) {
         self.unlist(name);
         match queue {
             None => {
@@ -212,29 +217,31 @@ impl FairQueues {
         self.clock = earlier.clock;
         let names: Vec<_> = self.queues.keys().cloned().collect();
         for name in names {
-            let place = earlier
-                .get(&name)
-                .map(|queue| (queue.next, queue.last_start));
-            let (next, last_start) = place.unwrap_or_default();
+            let earlier = earlier.get(&name);
             self.change(&name, |queue| {
-                queue.next = next;
-                queue.last_start = last_start;
-                queue.due = None;
+                queue.next = earlier.map_or(VirtualTime::default(), |earlier| earlier.next);
+                queue.turn = earlier.map_or(0, |earlier| earlier.turn);
+                queue.due = earlier.and_then(|earlier| earlier.due);
             });
         }
     }
 
-    fn change<T>(&mut self, name: &str, change: impl FnOnce(&mut FairQueue) -> T) -> Option<T> {
+    fn change<T>(&mut self, name: &str, change: impl FnOnce(&mut QueueShare) -> T) -> Option<T> {
         self.unlist(name);
         let now = self.clock.now;
         let queue = self.queues.get_mut(name)?;
         let changed = change(queue);
         // A queue that becomes ready starts at the present: it neither saves up what it did not use
         // nor pays for it.
+        let is_new = queue.due.is_none() && queue.turn <= 0;
         queue.due = match queue.ready() {
             0 => None,
             _ => queue.due.or(Some(queue.next.max(now))),
         };
+        if is_new && queue.due.is_some() {
+            self.clock.arrivals += 1;
+            queue.turn = -self.clock.arrivals;
+        }
         self.list(name);
         Some(changed)
     }
@@ -245,8 +252,7 @@ impl FairQueues {
         };
         self.ready -= queue.ready();
         if let Some(due) = queue.due {
-            self.order
-                .remove(&(due, queue.last_start, Arc::clone(name)));
+            self.order.remove(&(due, queue.turn, Arc::clone(name)));
         }
     }
 
@@ -256,12 +262,12 @@ impl FairQueues {
         };
         self.ready += queue.ready();
         if let Some(due) = queue.due {
-            self.order.insert((due, queue.last_start, Arc::clone(name)));
+            self.order.insert((due, queue.turn, Arc::clone(name)));
         }
     }
 }
 
-impl FairQueue {
+impl QueueShare {
     /// Makes a change of weight apply at once: what it still has to wait shrinks or grows with it.
     fn weigh_anew(&mut self, before: u32, now: VirtualTime) {
         let (before, after) = (u128::from(before), u128::from(self.settings.weight.max(1)));

@@ -22,9 +22,11 @@ pub(in crate::store) struct LogBounds {
     pub checkpoint_every: u64,
     /// From here on no new long read begins until it has begun again: a quarter.
     pub drain_at: u64,
-    /// From here on long reads are stopped: five eighths. What is left is for the transactions
-    /// that are committed meanwhile.
+    /// From here on long reads are stopped: five eighths.
     pub stop_at: u64,
+    /// From here on the writer waits until the log can begin again: three quarters. What is left is
+    /// for the transaction that reaches it.
+    pub wait_at: u64,
     /// From here on backups are stopped as well.
     pub stop_copies_at: u64,
     /// The length of the file that is kept.
@@ -40,6 +42,7 @@ impl LogBounds {
             checkpoint_every: CHECKPOINT_BYTES.min(wal_bytes_max / 16),
             drain_at: wal_bytes_max / 4,
             stop_at: wal_bytes_max / 8 * 5,
+            wait_at: wal_bytes_max / 4 * 3,
             stop_copies_at: wal_bytes_max.saturating_mul(COPY_FACTOR),
             kept: KEPT_BYTES.min(wal_bytes_max / 4),
             transaction: TRANSACTION_BYTES.min(wal_bytes_max / 16),
@@ -57,6 +60,7 @@ pub(super) struct LogGrowth {
     next_checkpoint: u64,
     next_drain: u64,
     next_stop: u64,
+    next_wait: u64,
 }
 
 impl LogGrowth {
@@ -67,6 +71,7 @@ impl LogGrowth {
             next_checkpoint: 0,
             next_drain: 0,
             next_stop: 0,
+            next_wait: 0,
         };
         growth.begun_again();
         growth
@@ -94,6 +99,7 @@ impl LogGrowth {
         self.next_checkpoint = self.bounds.checkpoint_every;
         self.next_drain = self.bounds.drain_at;
         self.next_stop = self.bounds.stop_at;
+        self.next_wait = self.bounds.wait_at;
     }
 
     /// Whether a checkpoint is due; it counts as made then.
@@ -112,12 +118,19 @@ impl LogGrowth {
 
     /// Whether long reads must be stopped. With a backup among them only at a much longer log.
     pub fn wants_stop(&self, has_copies: bool) -> bool {
-        let least = if has_copies {
-            self.bounds.stop_copies_at
-        } else {
-            0
-        };
-        self.bytes >= self.next_stop.max(least)
+        self.bytes >= self.next_stop.max(self.least(has_copies))
+    }
+
+    /// Whether nothing may be written until the log has begun again. Later, too, with a backup.
+    pub fn wants_wait(&self, has_copies: bool) -> bool {
+        self.bytes >= self.next_wait.max(self.least(has_copies))
+    }
+
+    fn least(&self, has_copies: bool) -> u64 {
+        match has_copies {
+            true => self.bounds.stop_copies_at,
+            false => 0,
+        }
     }
 
     /// Long reads did not end in time: the next try is at a longer log.
@@ -125,11 +138,17 @@ impl LogGrowth {
         self.next_drain = self.bytes + (self.bounds.stop_at - self.bounds.drain_at) / 3;
     }
 
-    /// The log could not begin again although no read of this server runs: stopping reads does not
-    /// help, and is tried again when the log is twice as long.
+    /// Long reads that were stopped did not end in time: they are stopped again at twice this length.
     pub fn put_stop_off(&mut self) {
         self.put_drain_off();
         self.next_stop = self.next_stop.max(self.bytes.saturating_mul(2));
+    }
+
+    /// The log could not begin again although no read of this server runs: neither stopping reads
+    /// nor waiting helps, and both are tried again when the log is twice as long.
+    pub fn put_wait_off(&mut self) {
+        self.put_stop_off();
+        self.next_wait = self.next_wait.max(self.next_stop);
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) mod jobs;
 pub(super) mod keys;
 pub(super) mod list;
 pub(super) mod log_bounds;
+mod log_copier;
 pub(super) mod long_path;
 pub(super) mod mcp;
 pub(super) mod migrate;

@@ -101,6 +101,7 @@ pub(in crate::store) async fn open(
     let failed = |error: sqlx::Error| OpenError::failed(path, "has no keys", error);
     let digest_key = keys::digest_key(&mut writer).await.map_err(failed)?;
     let shim_seed = keys::shim_seed(&mut writer).await.map_err(failed)?;
+    let copier = connect_writer(path, long_path, log).await?;
     let (gate, pause) = (ReadGate::default(), ReaderPause::default());
     let readers = reader_pool::connect(path, long_path, &pause).await?;
     let presence = Presence::of(long_path.name(path)).map_err(|e| cannot_open(path, e))?;
@@ -108,7 +109,7 @@ pub(in crate::store) async fn open(
     let disk_reserve = DiskReserve::of_data_dir(directory).map_err(|e| cannot_open(path, e))?;
     let long_path = long_path.clone();
     Ok(Connections {
-        log: LogTending::new(log, gate.clone(), readers.clone(), pause),
+        log: LogTending::new(log, copier, gate.clone(), readers.clone(), pause),
         gate,
         writer,
         digest_key,

@@ -6,7 +6,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
 use super::{
     columns::{from_json, json},
-    fair_queues::{QueueCounts, QueueSettings},
+    fair_queues::{QueueCounts, SharingSettings},
     job_snapshot::WriteBatch,
     published_counts::PublishedCounts,
 };
@@ -25,7 +25,7 @@ pub(super) async fn set(
     }
     let found = select(&mut *batch.conn, Some(&change.name)).await?.pop();
     let mut queue = found.ok_or(sqlx::Error::RowNotFound)?;
-    let settings = QueueSettings {
+    let settings = SharingSettings {
         concurrency: queue.concurrency,
         paused: queue.paused,
         weight: queue.weight,

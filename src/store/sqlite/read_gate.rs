@@ -120,6 +120,11 @@ impl ReadGate {
         });
     }
 
+    /// Whether long reads are asked to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self.0.borrow().phase, Phase::Stopping { .. })
+    }
+
     /// Whether a copy is being made.
     pub(super) fn has_copies(&self) -> bool {
         self.0.borrow().copies > 0

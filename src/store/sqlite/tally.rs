@@ -11,7 +11,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     events,
-    fair_queues::{FairQueue, FairQueues, OrderClock, QueueCounts, QueueName, QueueSettings},
+    fair_queues::{FairQueues, OrderClock, QueueCounts, QueueName, QueueShare, SharingSettings},
     published_counts::{PublishedCounts, StateCounts},
 };
 use crate::job::JobState;
@@ -35,7 +35,7 @@ struct CountsBefore {
     states: StateCounts,
     clock: OrderClock,
     /// `None`: there was no such queue.
-    queues: HashMap<QueueName, Option<FairQueue>>,
+    queues: HashMap<QueueName, Option<QueueShare>>,
 }
 
 impl Tally {
@@ -115,7 +115,7 @@ impl Tally {
     }
 
     /// Adds a queue, or changes its settings.
-    pub fn set_queue(&mut self, name: &str, settings: QueueSettings) {
+    pub fn set_queue(&mut self, name: &str, settings: SharingSettings) {
         self.remember(name);
         let counts = self.counts(name);
         self.queues.set(name, settings, counts);
@@ -230,7 +230,8 @@ async fn data_version(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
 /// Reads an index entry per job: the only statement that does.
 async fn states(conn: &mut SqliteConnection) -> sqlx::Result<StateCounts> {
     let rows = sqlx::query!(
-        r#"SELECT state AS "state!: String", count(*) AS "jobs!: i64" FROM jobs GROUP BY state"#
+        r#"SELECT state AS "state!: String", count(*) AS "jobs!: i64"
+           FROM jobs INDEXED BY jobs_state GROUP BY state"#
     )
     .fetch_all(conn)
     .await?;
@@ -243,12 +244,12 @@ async fn states(conn: &mut SqliteConnection) -> sqlx::Result<StateCounts> {
 
 async fn queues(conn: &mut SqliteConnection) -> sqlx::Result<FairQueues> {
     let mut counts: HashMap<String, QueueCounts> = HashMap::new();
-    // One arm per index of jobs that are not final.
+    // Without a word SQLite takes a wider index, and reads each job's row.
     let rows = sqlx::query!(
         r#"SELECT queue AS "queue!: String", 'queued' AS "state!: String", count(*) AS "jobs!: i64"
-           FROM jobs WHERE state = 'queued' GROUP BY queue
+           FROM jobs INDEXED BY jobs_queued WHERE state = 'queued' GROUP BY queue
            UNION ALL SELECT queue, 'running', count(*)
-           FROM jobs WHERE state IN ('running', 'paused') GROUP BY queue
+           FROM jobs INDEXED BY jobs_active WHERE state IN ('running', 'paused') GROUP BY queue
            UNION ALL SELECT queue, 'scheduled', count(*)
            FROM jobs WHERE state IN ('scheduled', 'blocked') GROUP BY queue"#
     )
@@ -266,7 +267,7 @@ async fn queues(conn: &mut SqliteConnection) -> sqlx::Result<FairQueues> {
     .await?;
     let mut queues = FairQueues::default();
     for row in rows {
-        let settings = QueueSettings {
+        let settings = SharingSettings {
             concurrency: row.concurrency,
             paused: row.paused,
             weight: row.weight,

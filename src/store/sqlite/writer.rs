@@ -242,6 +242,14 @@ impl Writer {
             return error;
         }
         let cause = errno::of_last_failure(&mut self.conn).await;
+        self.with_cause(error, cause)
+    }
+
+    /// The same for an error of another connection and the system's error that belongs to it.
+    pub(super) fn with_cause(&self, error: sqlx::Error, cause: Option<io::Error>) -> sqlx::Error {
+        if !is_file_error(&error) {
+            return error;
+        }
         if is_failed_write(&error) {
             let no_room = cause.as_ref().is_some_and(is_out_of_room);
             if no_room || self.disk_reserve.is_out_of_room() {

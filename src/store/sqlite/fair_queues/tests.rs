@@ -10,8 +10,8 @@ use super::*;
 const BACKLOG: u64 = 1_000_000;
 const SLOTS_MAX: u32 = 1024;
 
-fn settings(weight: u32) -> QueueSettings {
-    QueueSettings {
+fn settings(weight: u32) -> SharingSettings {
+    SharingSettings {
         concurrency: SLOTS_MAX,
         paused: false,
         weight,
@@ -119,6 +119,21 @@ fn one_start_of_a_new_queue_comes_before_a_second_one_of_any_other() {
     assert_eq!(short_job(&mut queues), "zz");
 }
 
+/// As after a start of the server, when no queue has had a start.
+#[test]
+fn what_comes_last_is_first_where_no_queue_has_had_a_start() {
+    let mut queues = busy(&[1; 25]);
+    short_job(&mut queues);
+    queues.set("new", settings(1), queued(BACKLOG));
+    assert_eq!(short_job(&mut queues), "new");
+    let starts = short_jobs(&mut queues, 24);
+    assert_eq!(
+        starts_of("new", &starts),
+        0,
+        "all others come before its second start"
+    );
+}
+
 #[test]
 fn a_change_of_weight_applies_at_once() {
     let mut queues = busy(&[1000, 1]);
@@ -137,7 +152,7 @@ fn a_change_of_weight_applies_at_once() {
 #[test]
 fn a_paused_queue_is_passed_over_and_comes_back_with_its_share() {
     let mut queues = busy(&[1, 1]);
-    let paused = QueueSettings {
+    let paused = SharingSettings {
         paused: true,
         ..settings(1)
     };
@@ -155,7 +170,7 @@ fn fewer_slots_than_active_jobs_start_nothing_until_enough_have_ended() {
     for _ in 0..5 {
         queues.start_next().expect("a slot is free");
     }
-    let slots = |concurrency| QueueSettings {
+    let slots = |concurrency| SharingSettings {
         concurrency,
         ..settings(1)
     };

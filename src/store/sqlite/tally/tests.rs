@@ -98,7 +98,7 @@ fn claimed(result: &Result<WriteResult, crate::store::StoreError>) -> &Claimed {
 }
 
 /// All queues with what is known of them, by name, without their place in the order.
-fn known(tally: &Tally) -> Vec<(QueueName, QueueSettings, QueueCounts)> {
+fn known(tally: &Tally) -> Vec<(QueueName, SharingSettings, QueueCounts)> {
     let queues = tally.queues.iter();
     let mut known: Vec<_> = queues
         .map(|(name, queue)| (name.clone(), queue.settings, queue.counts))
