@@ -299,6 +299,8 @@ fn cannot_open(path: &Path, error: io::Error) -> OpenError {
 
 #[cfg(test)]
 mod tests {
+    use sqlx::sqlite::SqliteConnectOptions;
+
     use super::*;
 
     async fn pragma(conn: &mut SqliteConnection, name: &str) -> String {
