@@ -144,16 +144,7 @@ impl Executor {
             settings.queries,
             store.read_gate().clone(),
         );
-        // Committed before any shim is contacted: from then on shims ignore earlier servers.
-        let epoch = store.begin_epoch(&boot_id).await?;
-        if epoch.is_copy {
-            tracing::warn!(
-                instance = epoch.instance,
-                "this is a copy of a data directory: jobs that run belong to the original and are left \
-                 alone, here they are lost"
-            );
-            forget_all_traces(&layout).await?;
-        }
+        let epoch = begin_epoch(&store, &layout, &boot_id).await?;
         keep_disk_reserve(&store, &layout, &settings)?;
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
@@ -216,6 +207,20 @@ impl Executor {
         }
         self.inner.store.close().await;
     }
+}
+
+/// Committed before any shim is contacted: from then on shims ignore earlier servers.
+async fn begin_epoch(store: &Store, layout: &Layout, boot_id: &str) -> Result<Epoch, StartError> {
+    let epoch = store.begin_epoch(boot_id).await?;
+    if epoch.is_copy {
+        tracing::warn!(
+            instance = epoch.instance,
+            "this is a copy of a data directory: jobs that run belong to the original and are left \
+             alone, here they are lost"
+        );
+        forget_all_traces(layout).await?;
+    }
+    Ok(epoch)
 }
 
 /// What the supervisor's parts share.

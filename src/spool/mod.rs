@@ -15,7 +15,6 @@ pub mod reader;
 pub mod record;
 pub mod safe_file;
 pub mod segment;
-mod start_note;
 pub mod unsynced;
 pub mod writer;
 
@@ -28,5 +27,4 @@ pub use message::{AnyWelcome, FromShim, Greeting, LaunchRequest, RunSpec, ShimSt
 pub use reader::{Position, SegmentReader};
 pub use record::{Record, RecordHeader, RecordKind};
 pub use segment::SegmentName;
-pub use start_note::StartNote;
 pub use writer::SegmentWriter;

@@ -8,7 +8,9 @@ use std::{
 
 use sd_notify::NotifyState;
 
-use crate::{data_dir::OwnDir, spool::StartNote, store::MigrationProgress, sys::lock};
+use crate::{
+    cli::connect::starting::StartNote, data_dir::OwnDir, store::MigrationProgress, sys::lock,
+};
 
 /// Time between two lines in the log about one step.
 const LOG_EVERY: Duration = Duration::from_secs(10);

@@ -2,8 +2,15 @@
 //!
 //! `writer` commits them.
 
-use super::writer::WriteReply;
-use crate::store::write::Write;
+use tokio::sync::oneshot;
+
+use crate::store::{
+    types::StoreError,
+    write::{Write, WriteResult},
+};
+
+/// Where the result of a write goes.
+pub(super) type WriteReply = oneshot::Sender<Result<WriteResult, StoreError>>;
 
 /// The most rows in one transaction, but for a single write that has more by itself.
 const ROWS_MAX: usize = 10_000;
@@ -34,8 +41,6 @@ pub(super) fn split_into_transactions(
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
-
     use super::*;
     use crate::{
         job::{Command, JobId, JobSpec, Micros},

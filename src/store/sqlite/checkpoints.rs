@@ -6,21 +6,16 @@
 
 use std::time::Duration;
 
-use sqlx::SqliteConnection;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::{
     error::{FailureAction, failure_action},
-    log_bounds::{LogBounds, LogGrowth},
-    log_copier::{CopyFailure, LogCopier, PASSIVE},
-    open::BUSY_TIMEOUT,
-    read_gate::ReadGate,
-    reader_pool::{ReaderPause, ReaderPool},
+    log_copier::{CopyFailure, PASSIVE},
+    log_tending::DrainCopy,
+    options::BUSY_TIMEOUT,
     writer::Writer,
 };
 
-/// How long new long reads wait until those that run have ended by themselves.
-const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long the writer waits for short reads when the log may begin again.
 const RESTART_WITHIN: Duration = Duration::from_millis(20);
 /// The pause between two such tries.
@@ -33,140 +28,6 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(2);
 const SHORT_READS_WITHIN: Duration = Duration::from_millis(250);
 /// How long the writer waits until reads that it has interrupted are gone.
 const INTERRUPTED_WITHIN: Duration = Duration::from_secs(1);
-
-/// What the writer knows and decides about the log.
-#[derive(Debug)]
-pub(in crate::store) struct LogTending {
-    bounds: LogBounds,
-    growth: LogGrowth,
-    copier: LogCopier,
-    /// The end of a copy that has not been looked at.
-    copied: Option<Result<(), CopyFailure>>,
-    gate: ReadGate,
-    readers: ReaderPool,
-    pause: ReaderPause,
-    /// Set while the gate is closed and the writer waits for long reads to end.
-    drain: Option<Drain>,
-    /// Whether the log says already that another process keeps it from beginning again.
-    warned: bool,
-}
-
-#[derive(Debug)]
-struct Drain {
-    until: Instant,
-    retry_at: Instant,
-    tries: u32,
-    copy: DrainCopy,
-}
-
-/// The copy that is made once no long read runs, so that little is left for the restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DrainCopy {
-    NotBegun,
-    Running,
-    Done,
-}
-
-impl LogTending {
-    pub fn new(
-        bounds: LogBounds,
-        copier: SqliteConnection,
-        gate: ReadGate,
-        readers: ReaderPool,
-        pause: ReaderPause,
-    ) -> Self {
-        Self {
-            bounds,
-            growth: LogGrowth::new(bounds),
-            copier: LogCopier::start(copier),
-            copied: None,
-            gate,
-            readers,
-            pause,
-            drain: None,
-            warned: false,
-        }
-    }
-
-    pub(super) fn bounds(&self) -> LogBounds {
-        self.bounds
-    }
-
-    /// Returns when something can be done about the log although nothing is written. Cancel-safe.
-    pub(super) async fn due(&mut self) {
-        let is_busy = self.copier.is_busy();
-        let wants_drain = self.growth.wants_drain();
-        let (drain, gate) = (&self.drain, &self.gate);
-        let ready = async {
-            match drain {
-                Some(drain) => {
-                    let quiet = async {
-                        gate.quiet().await;
-                        sleep_until(drain.retry_at).await;
-                    };
-                    tokio::select! {
-                        () = quiet, if !is_busy => {}
-                        () = sleep_until(drain.until) => {}
-                    }
-                }
-                None if wants_drain && gate.has_copies() => gate.no_copies().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            end = self.copier.end() => self.copied = Some(end),
-            () = ready => {}
-        }
-    }
-
-    fn begin_drain(&mut self) {
-        let now = Instant::now();
-        self.gate.close();
-        self.drain = Some(Drain {
-            until: now + DRAIN_WITHIN,
-            retry_at: now,
-            tries: 0,
-            copy: DrainCopy::NotBegun,
-        });
-    }
-
-    /// Stops long reads; the writer goes on meanwhile.
-    fn begin_stop(&mut self, copies: bool) {
-        tracing::info!(
-            wal_bytes = self.growth.bytes(),
-            "the write-ahead log is too long: reads that last long are stopped"
-        );
-        if self.drain.is_none() {
-            self.begin_drain();
-        }
-        self.gate.stop_all(copies);
-    }
-
-    fn end_drain(&mut self) {
-        self.drain = None;
-        self.gate.open();
-    }
-
-    /// The log begins again with the next transaction.
-    fn begun_again(&mut self) {
-        self.growth.begun_again();
-        self.warned = false;
-        self.end_drain();
-    }
-
-    /// Logs, once until the log begins again, that a reader prevents it that this server cannot
-    /// stop.
-    fn warn_of_others(&mut self) {
-        if !std::mem::replace(&mut self.warned, true) {
-            tracing::warn!(
-                wal_bytes = self.growth.bytes(),
-                "the database's write-ahead log cannot begin again and grows: another program (such as \
-                 sqlite3) has had the database open in one read transaction for long; end that program, \
-                 or its transaction"
-            );
-        }
-    }
-}
 
 impl Writer {
     /// Looks at the log's length, and does what is due about it.

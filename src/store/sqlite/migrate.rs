@@ -7,7 +7,7 @@ use std::{fs, path::Path, time::Duration};
 use sqlx::{SqliteConnection, migrate::Migrator};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::open::beside;
+use super::options::beside;
 use crate::store::types::{MigrationProgress, OpenError};
 
 /// The steps of the schema. An applied step is never edited.

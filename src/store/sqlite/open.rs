@@ -3,28 +3,23 @@
 //! A file that is not cc-executor's, damaged, or newer than this version is refused and left as it
 //! is. The tables are defined in `migrations/`.
 
-use std::{
-    fs, io,
-    io::Read,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, io, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
 use sqlx::{
     ConnectOptions, Connection, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+    sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{
-    checkpoints::LogTending,
     damage::{self, Checked},
     error::{FailureAction, failure_action},
     keys::{self, DigestKey, ShimSeed},
     log_bounds::LogBounds,
+    log_tending::LogTending,
     long_path::LongPath,
     migrate::{MIGRATOR, OnMigration, migrate},
     nodes,
+    options::{beside, options},
     presence::Presence,
     read_gate::ReadGate,
     reader_pool::{self, ReaderPause, ReaderPool},
@@ -43,8 +38,6 @@ const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Length of SQLite's file header, and the position of the application id in it, bytes.
 const HEADER_BYTES: usize = 100;
 const APPLICATION_ID_AT: usize = 68;
-/// How long a statement waits for another process's lock (such as `sqlite3`).
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The connections of an open ledger.
 pub(in crate::store) struct Connections {
@@ -167,11 +160,11 @@ async fn refuse_damaged_or_newer(
     checked: Checked,
 ) -> Result<(), OpenError> {
     let wal_bytes = fs::metadata(beside(path, "-wal")).map_or(0, |meta| meta.len());
-    let options = options(&long_path.name(path))
+    let reading = options(&long_path.name(path))
         .read_only(true)
         .immutable(wal_bytes == 0);
     let damaged = |error: sqlx::Error| OpenError::failed(path, "is damaged", error);
-    let mut conn = options.connect().await.map_err(damaged)?;
+    let mut conn = reading.connect().await.map_err(damaged)?;
     let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations")
         .fetch_all(&mut conn)
         .await
@@ -278,16 +271,6 @@ async fn connect_writer(
         .map_err(|error| OpenError::no_connection(path, error))
 }
 
-/// The options of every connection.
-pub(super) fn options(name: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(name)
-        .foreign_keys(true)
-        // Sorting and rollback then need no file, and so no descriptor.
-        .pragma("temp_store", "MEMORY")
-        .busy_timeout(BUSY_TIMEOUT)
-}
-
 async fn refuse_old_sqlite(conn: &mut SqliteConnection) -> Result<(), OpenError> {
     let version: String = sqlx::query_scalar("SELECT sqlite_version()")
         .fetch_one(conn)
@@ -310,19 +293,14 @@ fn is_recent(version: &str) -> bool {
     parts.as_slice() >= SQLITE_VERSION_MIN.as_slice()
 }
 
-/// `path` with `suffix` at its end.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 fn cannot_open(path: &Path, error: io::Error) -> OpenError {
     OpenError::failed(path, "cannot be opened", error)
 }
 
 #[cfg(test)]
 mod tests {
+    use sqlx::sqlite::SqliteConnectOptions;
+
     use super::*;
 
     async fn pragma(conn: &mut SqliteConnection, name: &str) -> String {

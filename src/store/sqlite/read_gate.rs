@@ -27,7 +27,7 @@ pub struct LogTooLong;
 
 /// Who may read for long at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum GatePhase {
     /// Every long read may begin.
     Open,
     /// None may begin; those that run may go on.
@@ -38,7 +38,7 @@ enum Phase {
 
 #[derive(Debug, Clone, Copy)]
 struct GateState {
-    phase: Phase,
+    phase: GatePhase,
     /// Long reads that run: those that can be stopped, and copies.
     stoppable: usize,
     copies: usize,
@@ -51,7 +51,7 @@ pub struct ReadGate(Arc<watch::Sender<GateState>>);
 impl Default for ReadGate {
     fn default() -> Self {
         let state = GateState {
-            phase: Phase::Open,
+            phase: GatePhase::Open,
             stoppable: 0,
             copies: 0,
         };
@@ -71,7 +71,9 @@ impl ReadGate {
             loop {
                 // The guard that it returns locks the state, so it is dropped here. It cannot fail:
                 // `self` has the sender.
-                let _ = states.wait_for(|state| state.phase == Phase::Open).await;
+                let _ = states
+                    .wait_for(|state| state.phase == GatePhase::Open)
+                    .await;
                 if self.count_in(kind) {
                     return;
                 }
@@ -89,7 +91,7 @@ impl ReadGate {
     /// Counts one more, if the gate is still open.
     fn count_in(&self, kind: LongReadKind) -> bool {
         self.0.send_if_modified(|state| {
-            let open = state.phase == Phase::Open;
+            let open = state.phase == GatePhase::Open;
             if open {
                 *state.count(kind) += 1;
             }
@@ -99,20 +101,20 @@ impl ReadGate {
 
     /// Lets no new long read begin.
     pub(super) fn close(&self) {
-        self.set(Phase::Closed);
+        self.set(GatePhase::Closed);
     }
 
     /// Lets all begin again.
     pub(super) fn open(&self) {
-        self.set(Phase::Open);
+        self.set(GatePhase::Open);
     }
 
     /// Lets none begin and asks those that run to end, copies only if `copies`.
     pub(super) fn stop_all(&self, copies: bool) {
-        self.set(Phase::Stopping { copies });
+        self.set(GatePhase::Stopping { copies });
     }
 
-    fn set(&self, phase: Phase) {
+    fn set(&self, phase: GatePhase) {
         self.0.send_if_modified(|state| {
             let changed = state.phase != phase;
             state.phase = phase;
@@ -122,7 +124,7 @@ impl ReadGate {
 
     /// Whether long reads are asked to end.
     pub(super) fn is_stopping(&self) -> bool {
-        matches!(self.0.borrow().phase, Phase::Stopping { .. })
+        matches!(self.0.borrow().phase, GatePhase::Stopping { .. })
     }
 
     /// Whether a copy is being made.
@@ -173,8 +175,8 @@ impl LongRead {
     pub async fn must_end(&self) {
         let mut states = self.gate.0.subscribe();
         let stopping = |state: &GateState| match state.phase {
-            Phase::Stopping { copies } => copies || self.kind == LongReadKind::Stoppable,
-            Phase::Open | Phase::Closed => false,
+            GatePhase::Stopping { copies } => copies || self.kind == LongReadKind::Stoppable,
+            GatePhase::Open | GatePhase::Closed => false,
         };
         if states.wait_for(stopping).await.is_err() {
             // `self.gate` has the sender.

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{long_path::LongPath, open};
+use super::{long_path::LongPath, options::options};
 use crate::store::types::OpenError;
 
 /// The connections that read.
@@ -33,10 +33,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Holds short reads back while the log begins again. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(in crate::store) struct ReaderPause(Arc<PauseState>);
+pub(in crate::store) struct ReaderPause(Arc<ReaderPauseState>);
 
 #[derive(Debug)]
-struct PauseState {
+struct ReaderPauseState {
     paused: watch::Sender<bool>,
     /// Reads that run must end.
     interrupted: AtomicBool,
@@ -46,7 +46,7 @@ struct PauseState {
 
 impl Default for ReaderPause {
     fn default() -> Self {
-        Self(Arc::new(PauseState {
+        Self(Arc::new(ReaderPauseState {
             paused: watch::Sender::new(false),
             interrupted: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
@@ -96,23 +96,23 @@ impl ReaderPause {
         if !*self.0.paused.borrow() {
             return;
         }
-        let _waiting = Waiting::count(&self.0);
+        let _waiting = HeldRead::count(&self.0);
         // This cannot fail: `self` has the sender.
         let _ = self.0.paused.subscribe().wait_for(|paused| !paused).await;
     }
 }
 
 /// A read that waits; counted until the drop.
-struct Waiting<'a>(&'a PauseState);
+struct HeldRead<'a>(&'a ReaderPauseState);
 
-impl<'a> Waiting<'a> {
-    fn count(state: &'a PauseState) -> Self {
+impl<'a> HeldRead<'a> {
+    fn count(state: &'a ReaderPauseState) -> Self {
         state.waiting.fetch_add(1, Ordering::SeqCst);
         Self(state)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for HeldRead<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
@@ -153,7 +153,7 @@ pub(super) async fn connect(
         .idle_timeout(None)
         .max_lifetime(None)
         .connect_with(
-            open::options(&long_path.name(path))
+            options(&long_path.name(path))
                 .read_only(true)
                 .pragma("query_only", "ON"),
         )

@@ -12,7 +12,8 @@ use super::{
     columns::int,
     error::{FailureAction, failure_action},
     long_path::LongPath,
-    nodes, open,
+    nodes,
+    options::options,
     presence::Presence,
     read_gate::{LogTooLong, LongReadKind, ReadGate},
 };
@@ -79,7 +80,7 @@ impl Snapshot {
             .await?;
         copy(&mut source, text, gate, stop).await?;
         source.close().await?;
-        let mut conn = open::options(&name).connect().await?;
+        let mut conn = options(&name).connect().await?;
         // It is served at its place, or is moved there; a copy of it counts as a copy again.
         let file_id = Presence::of(name.clone())?.file_id();
         let instance = nodes::renew(&mut conn, &file_id).await?;

@@ -10,14 +10,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    batches::split_into_transactions,
-    checkpoints::LogTending,
+    batches::{WriteReply, split_into_transactions},
     errno,
     error::{FailureAction, failure_action, is_failed_write, is_file_error, is_out_of_room},
     events,
     execute::execute,
     job_snapshot::WriteBatch,
     keys::DigestKey,
+    log_tending::LogTending,
     long_path::LongPath,
     presence::Presence,
     published_counts::PublishedCounts,
@@ -33,9 +33,6 @@ use crate::{
 pub(in crate::store) const WAITING_MAX: usize = 1024;
 /// The most writes in one transaction.
 const BATCH_MAX: usize = 256;
-
-/// Where the result of a write goes.
-pub(super) type WriteReply = oneshot::Sender<Result<WriteResult, StoreError>>;
 
 /// What the writer's channel carries.
 #[derive(Debug)]
