@@ -123,8 +123,8 @@ bench-backup binary="target/release/cc-executor":
     {{ python }} benches/backup.py {{ binary }}
 
 # Measures how long the write-ahead log becomes beside clients with hostile queries.
-bench-wal minutes="5" binary="target/release/cc-executor":
-    {{ python }} benches/wal.py {{ binary }} --minutes {{ minutes }}
+bench-wal minutes="5" binary="target/release/cc-executor" *options:
+    {{ python }} benches/wal.py {{ binary }} --minutes {{ minutes }} {{ options }}
 
 # Measures what overwriting deleted rows and confining queries cost, beside another binary.
 bench-forgetting other binary="target/release/cc-executor":

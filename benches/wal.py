@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """How long the write-ahead log becomes, and how long submits take, beside clients with hostile queries.
 
-    benches/wal.py BINARY [--minutes 5] [--hostile 8] [--submitters 4] [--where DIR] [--data-dir DIR]
+    benches/wal.py BINARY [--minutes 5] [--hostile 8] [--lists 0] [--submitters 4] [--where DIR]
+                   [--data-dir DIR]
 
 It starts a server of its own, has clients submit small jobs and wait for their ends, one after the other,
 and others submit jobs with a long stdin to a queue that starts nothing. Half of the time it does only that;
-in the other half clients ask queries that never end and long lists, back to back. For each half it prints
+in the other half `--hostile` clients ask queries that never end, and `--lists` clients lists that find
+nothing, back to back. For each half it prints
 the longest log and how long the small submits took. It fails if the log was longer than 64 MiB, a submit
 was refused, or a query was refused in an unexpected way. It needs the library `websockets`.
 """
@@ -75,10 +77,10 @@ class Bench:
         session = await self.connect()
         while not self.over:
             try:
-                if at % 4 == 3:
+                if at is None:
                     await session.ask("job.list", limit=1000, labels={"no": "such"})
                 else:
-                    await session.ask("history.query", sql=QUERIES[at % 4])
+                    await session.ask("history.query", sql=QUERIES[at % len(QUERIES)])
                 self.answers["answered"] += 1
             except Refused as refused:
                 self.answers[refused.args[0]["data"].get("limit") or refused.args[0]["data"]["kind"]] += 1
@@ -91,12 +93,12 @@ class Bench:
                 self.longest = max(self.longest, os.path.getsize(self.wal))
             await asyncio.sleep(0.01)
 
-    async def half(self, args, hostile):
+    async def half(self, args, hostile, lists):
         self.submits, self.longest, self.over = [], 0, False
         self.answers.clear()
         tasks = [self.submit() for _ in range(args.submitters)]
         tasks += [self.submit_long(args.megabytes * 1e6), self.watch()]
-        tasks += [self.ask(at) for at in range(hostile)]
+        tasks += [self.ask(at) for at in range(hostile)] + [self.ask(None) for _ in range(lists)]
         tasks = [asyncio.create_task(task) for task in tasks]
         await asyncio.wait(tasks, timeout=args.minutes * 30, return_when=asyncio.FIRST_EXCEPTION)
         self.over = True
@@ -106,7 +108,7 @@ class Bench:
         await asyncio.wait(tasks, timeout=40)
         took = sorted(self.submits)
         p99 = took[int(0.99 * (len(took) - 1))]
-        print(f"{hostile} hostile clients: {len(took) / args.minutes / 30:.0f} submits a second, "
+        print(f"{hostile} clients with queries, {lists} with lists: {len(took) / args.minutes / 30:.0f} submits a second, "
               f"median {took[len(took) // 2] * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, "
               f"longest {took[-1] * 1000:.0f} ms; log up to {self.longest / (1 << 20):.1f} MiB; "
               f"hostile calls: {dict(self.answers)}", flush=True)
@@ -114,9 +116,9 @@ class Bench:
 
 
 async def measure(bench, args):
-    alone = await bench.half(args, 0)
+    alone = await bench.half(args, 0, 0)
     longest = bench.longest
-    beside = await bench.half(args, args.hostile)
+    beside = await bench.half(args, args.hostile, args.lists)
     longest = max(longest, bench.longest)
     print(f"p99 beside hostile clients: {beside / alone:.1f} times as long", flush=True)
     return longest <= LOG_BYTES_MAX
@@ -127,6 +129,7 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--hostile", type=int, default=8)
+    parser.add_argument("--lists", type=int, default=0)
     parser.add_argument("--submitters", type=int, default=4)
     parser.add_argument("--megabytes", type=float, default=4, help="long stdins a second, in megabytes")
     parser.add_argument("--where", help="the directory for a data directory of its own")

@@ -296,19 +296,25 @@ fn started_before(client: &mut Client, since: i64, job: &Value) -> i64 {
     one(client, sql, json!([job["number"], since]))
 }
 
-/// Queues with one slot each, and `jobs` short jobs in each.
-fn crowd(client: &mut Client, queues: usize, jobs: usize, settings: &Value) {
-    let name = |nth: usize| format!("crowd-{nth}");
+fn crowd_queue(nth: usize) -> String {
+    format!("crowd-{nth}")
+}
+
+/// Queues with one slot each.
+fn crowd_queues(client: &mut Client, queues: usize, settings: &Value) {
     for nth in 0..queues {
         let mut change = settings.clone();
-        change["queue"] = json!(name(nth));
+        change["queue"] = json!(crowd_queue(nth));
         change["concurrency"] = json!(1);
         client.ok("queue.set", change);
     }
-    for _ in 0..jobs {
-        let jobs = (0..queues).map(|nth| json!({"argv": ["true"], "queue": name(nth)}));
-        client.ok("job.submit_many", json!({"jobs": jobs.collect::<Vec<_>>()}));
-    }
+}
+
+/// Submits `jobs` short jobs to each of these queues.
+fn crowd(client: &mut Client, queues: usize, jobs: usize) {
+    let all = (0..jobs).flat_map(|_| 0..queues);
+    let jobs = all.map(|nth| json!({"argv": ["true"], "queue": crowd_queue(nth)}));
+    client.ok("job.submit_many", json!({"jobs": jobs.collect::<Vec<_>>()}));
 }
 
 /// Shims that end come with a next job of their own queue: a job of another queue got none for as long
@@ -316,21 +322,27 @@ fn crowd(client: &mut Client, queues: usize, jobs: usize, settings: &Value) {
 #[test]
 fn a_job_with_a_free_slot_does_not_wait_while_short_jobs_of_other_queues_come_and_go() {
     const QUEUES: usize = 30;
+    // More than are done while one job of another queue is.
+    const JOBS: usize = 200;
     for settings in [
         json!({}),
         json!({"weight": 1000, "defaults": {"priority": 1000}}),
     ] {
         let server = Server::start();
         let mut client = server.connect();
-        crowd(&mut client, QUEUES, 150, &settings);
+        crowd_queues(&mut client, QUEUES, &settings);
+        crowd(&mut client, QUEUES, JOBS);
         let ended = "SELECT count(*) FROM history_jobs WHERE state = 'succeeded'";
         until_true("the crowd to be busy", || {
             one(&mut client, ended, json!([])) >= QUEUES as i64
         });
         let mut soon = |what: &str, begin: &dyn Fn(&mut Client) -> (i64, Value)| {
+            let left = "SELECT count(*) FROM history_jobs WHERE state = 'queued'";
+            if one(&mut client, left, json!([])) < (QUEUES * JOBS / 2) as i64 {
+                crowd(&mut client, QUEUES, JOBS);
+            }
             let (since, job) = begin(&mut client);
             client.finished(&job);
-            let left = "SELECT count(*) FROM history_jobs WHERE state = 'queued'";
             let left = one(&mut client, left, json!([]));
             assert!(left > 0, "the others were done before it: no proof");
             // Some rounds of theirs for the start of a shim, and one for the turn.
