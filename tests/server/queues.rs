@@ -373,6 +373,8 @@ fn a_job_with_a_free_slot_does_not_wait_while_short_jobs_of_other_queues_come_an
         let shims = server.shims().len();
         // A process that is about to execute its job still looks like its shim.
         assert!(shims <= 2 * QUEUES + 10, "{shims} shims for {QUEUES} slots");
+        // The rest need not run.
+        crowd_queues(&mut client, QUEUES, &json!({"paused": true}));
     }
 }
 
