@@ -95,7 +95,14 @@ fn beside(server: &Server, calls: &[(&str, Value)], bytes: u64) -> (u64, u64, u6
 #[test]
 fn queries_that_never_end_do_not_make_the_log_long() {
     let bound = 8 * MIB;
-    let server = Server::with(&["--wal-bytes-max", &bound.to_string()], &[]);
+    // So long that on a slow machine, too, the log reaches its bound before they end by themselves.
+    let options = [
+        "--wal-bytes-max",
+        &bound.to_string(),
+        "--query-timeout-s",
+        "15",
+    ];
+    let server = Server::with(&options, &[]);
     let calls = vec![("history.query", json!({"sql": HOSTILE})); 6];
     let (longest, _, stopped) = beside(&server, &calls, 30 * MIB);
     assert!(longest <= bound, "the log had {longest} bytes");
