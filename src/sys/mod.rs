@@ -1,6 +1,7 @@
 //! What this process needs of its operating system, apart from running jobs: clocks, descriptors,
 //! memory, processes, threads, disk space, and signals to stop.
 
+pub mod alarm;
 pub mod clock;
 pub mod descriptors;
 pub mod disk_reserve;
