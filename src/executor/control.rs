@@ -58,11 +58,7 @@ impl Executor {
         };
         match requested {
             StopRequested::NotFound => Err(Error::no_such_job(job)),
-            StopRequested::Final(job) => Ok(job),
-            StopRequested::Withdrawn(job) => {
-                self.inner.hub.ended(job.number);
-                Ok(job)
-            }
+            StopRequested::Final(job) | StopRequested::Withdrawn(job) => Ok(job),
             StopRequested::ToShim {
                 job,
                 attempt,

@@ -144,6 +144,13 @@ impl From<SubmitError> for Error {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::UnknownQueue(queue) => Self::no_such_queue(&queue),
+            SubmitError::UnknownDependency(job) => Self::NotFound(format!(
+                "after: there is no job {job} to wait for; a list of the jobs shows which there are"
+            )),
+            error @ SubmitError::NotAnEarlierEntry(_) => Self::Invalid {
+                message: error.to_string(),
+                output_bytes: None,
+            },
             SubmitError::KeyConflict(number) => Self::Conflict(format!(
                 "the idempotency key belongs to job {number}, which was submitted differently; \
                  use another key or the same job"
@@ -169,6 +176,12 @@ pub struct BatchError {
 impl From<Error> for BatchError {
     fn from(error: Error) -> Self {
         Self { index: None, error }
+    }
+}
+
+impl From<StoreError> for BatchError {
+    fn from(error: StoreError) -> Self {
+        Error::from(error).into()
     }
 }
 

@@ -18,12 +18,12 @@ use super::{
     verify::{Verifies, VerifySettings},
 };
 use crate::{
-    job::JobNumber,
+    job::{JobNumber, JobState},
     output::{Hub, Log, Unlinker},
     query::{Queries, QuerySettings},
-    scheduler::{Scheduler, Wakeup, rescue::Rescuer},
+    scheduler::{DueJobs, Scheduler, Wakeup, rescue::Rescuer},
     spool::{Layout, SegmentName, dropped_range, unsynced},
-    store::{Epoch, OnMigration, OpenAttempt, OpenError, Store, StoreBounds, Stored},
+    store::{Epoch, OnMigration, OpenAttempt, OpenError, StateMove, Store, StoreBounds, Stored},
     supervisor::{
         Budget, Context, Directory, OrphanSearcher, RunLimits, SearchGuard, ShimEvent, ShimSearch,
         Supervisor, forget_all_traces, look_up_user, starting_max,
@@ -152,7 +152,13 @@ impl Executor {
         let ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
         let (event_sender, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, event_sender.clone(), armed);
-        let wakeup = Wakeup::default();
+        let (wakeup, due_wakeup) = (Wakeup::default(), Wakeup::default());
+        store.listen(follow_moves(
+            hub.clone(),
+            wakeup.clone(),
+            due_wakeup.clone(),
+        ));
+        let due = DueJobs::new(store.clone(), due_wakeup)?;
         let rescuer = Rescuer::new(supervisor.clone(), wakeup.clone());
         let open = store.open_attempts().await?;
         let begun = Instant::now();
@@ -166,6 +172,7 @@ impl Executor {
         let vital = supervisor.context().vital.clone();
         vital.spawn("scheduling", scheduler.run());
         let stopping = supervisor.context().stopping.clone();
+        vital.spawn("queueing what is due", due.run(stopping.clone()));
         let executor = Self {
             inner: Arc::new(ExecutorInner {
                 store,
@@ -206,6 +213,26 @@ impl Executor {
             tracing::warn!("a backup could not be interrupted in time: its .partial is left");
         }
         self.inner.store.close().await;
+    }
+}
+
+/// What every committed change of a job's state is told to: the job's readers, and who looks for jobs
+/// that may start.
+fn follow_moves(hub: Hub, wakeup: Wakeup, due: Wakeup) -> impl Fn(&[StateMove]) {
+    move |moves| {
+        for one in moves {
+            match one.to.is_final() {
+                true => hub.ended(one.job),
+                false => hub.changed(one.job),
+            }
+        }
+        let any = |state| moves.iter().any(|one| one.to == state);
+        if any(JobState::Queued) {
+            wakeup.wake();
+        }
+        if any(JobState::Scheduled) {
+            due.wake();
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Submits jobs, one or many: fills in what the server decides, and has them committed.
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use sha2::{Digest, Sha256};
 
 use super::{Error, Executor, error::BatchError};
 use crate::{
-    job::{Job, JobId, JobSpec},
-    store::{Submission, SubmitOutcome},
+    job::{DependencyTarget, Job, JobId, JobSpec},
+    store::{BatchRefused, Submission, SubmitError, SubmitOutcome},
     supervisor,
     sys::clock,
 };
@@ -39,14 +41,15 @@ impl Executor {
         actor: &str,
     ) -> Result<Submitted, Error> {
         self.refuse_without_disk_space()?;
+        let mut jobs = [job];
+        let resolved = self.resolve_dependencies(&mut jobs).await;
+        resolved.map_err(|refused| refused.error)?;
+        let [job] = jobs;
         let submission = Submission {
             retry_of,
             ..submission(job, actor)?
         };
         let submitted = self.inner.store.submit(submission).await?;
-        if submitted.created {
-            self.inner.wakeup.wake();
-        }
         Ok(Submitted {
             job: submitted.job,
             created: submitted.created,
@@ -56,17 +59,40 @@ impl Executor {
     /// Stores all of these jobs in one commit, or none; the answers are in their order.
     pub async fn submit_many(
         &self,
-        jobs: Vec<JobSpec>,
+        mut jobs: Vec<JobSpec>,
         actor: &str,
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
         self.refuse_without_disk_space()?;
+        self.resolve_dependencies(&mut jobs).await?;
         let submissions = jobs.into_iter().map(|job| submission(job, actor));
         let submissions = submissions.collect::<Result<Vec<_>, Error>>()?;
-        let outcomes = self.inner.store.submit_many(submissions).await?;
-        if outcomes.iter().any(|job| job.created) {
-            self.inner.wakeup.wake();
+        Ok(self.inner.store.submit_many(submissions).await?)
+    }
+
+    /// Replaces the numbers of jobs to wait for by their ids, which stay unique where numbers do not:
+    /// in a copy of the data directory.
+    async fn resolve_dependencies(&self, jobs: &mut [JobSpec]) -> Result<(), BatchError> {
+        let mut ids = HashMap::new();
+        for (index, job) in jobs.iter_mut().enumerate() {
+            for dependency in &mut job.after {
+                let DependencyTarget::Number(number) = dependency.job else {
+                    continue;
+                };
+                let id = match ids.entry(number) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(free) => {
+                        let found = self.inner.store.job_id(number).await?;
+                        let unknown = || BatchRefused {
+                            index: Some(index),
+                            error: SubmitError::UnknownDependency(number.into()),
+                        };
+                        *free.insert(found.ok_or_else(unknown)?)
+                    }
+                };
+                dependency.job = DependencyTarget::Id(id);
+            }
         }
-        Ok(outcomes)
+        Ok(())
     }
 
     fn refuse_without_disk_space(&self) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{JobSpec, NewJobRefusal};
+use super::{JobSpec, Micros, NewJobRefusal};
 
 /// A requested change; `None` leaves a value as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,18 +17,17 @@ pub struct JobChange {
     pub name: Option<Option<String>>,
     /// All labels; they replace the old ones.
     pub labels: Option<BTreeMap<String, String>>,
+    /// The time before which it does not start; `Some(None)`: at once.
+    pub run_at: Option<Option<Micros>>,
 }
 
 /// The keys of a change in JSON.
-pub const KEYS: [&str; 4] = ["queue", "priority", "name", "labels"];
+pub const KEYS: [&str; 5] = ["queue", "priority", "name", "labels", "run_at"];
 
 impl JobChange {
-    /// Reads a change. Null removes the name or all labels; elsewhere it changes nothing. Other
+    /// Reads a change. Null removes the name, all labels or the time; elsewhere it changes nothing. Other
     /// keys are ignored.
     pub fn read(object: &Map<String, Value>) -> Result<Self, NewJobRefusal> {
-        if object.contains_key("run_at") {
-            return Err(NewJobRefusal::unsupported("run_at"));
-        }
         let named = |key: &str| object.get(key).is_some_and(|value| !value.is_null());
         let cleared = |key: &str| object.get(key).is_some_and(Value::is_null);
         let keys = KEYS.into_iter().filter(|key| named(key));
@@ -43,6 +42,7 @@ impl JobChange {
             priority: named("priority").then_some(spec.priority),
             name: (named("name") || cleared("name")).then_some(spec.name),
             labels: (named("labels") || cleared("labels")).then_some(spec.labels),
+            run_at: (named("run_at") || cleared("run_at")).then_some(spec.run_at),
         })
     }
 }
@@ -75,8 +75,13 @@ mod tests {
             priority: Some(-1),
             name: Some(Some("n".into())),
             labels: Some([("a".into(), "b".into())].into()),
+            run_at: None,
         };
         assert_eq!(all, Ok(expected));
+        let run_at = |value| read(json!({"run_at": value})).map(|change| change.run_at);
+        assert_eq!(run_at(json!(null)), Ok(Some(None)));
+        let moment = run_at(json!("1970-01-01T01:00:00.000001+01:00"));
+        assert_eq!(moment, Ok(Some(Some(Micros(1)))));
     }
 
     #[test]
@@ -90,15 +95,14 @@ mod tests {
             json!({"name": "x".repeat(1025)}),
             json!({"labels": ["a"]}),
             json!({"labels": {"a": 1}}),
+            json!({"run_at": 1}),
+            json!({"run_at": "tomorrow"}),
+            json!({"run_at": "2026-02-30T00:00:00Z"}),
         ] {
             assert!(
                 matches!(read(wrong.clone()), Err(NewJobRefusal::Invalid { .. })),
                 "{wrong}"
             );
         }
-        assert_eq!(
-            read(json!({"run_at": null})),
-            Err(NewJobRefusal::unsupported("run_at"))
-        );
     }
 }

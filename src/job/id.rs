@@ -41,6 +41,18 @@ impl JobRef {
     }
 }
 
+impl From<JobId> for JobRef {
+    fn from(id: JobId) -> Self {
+        Self::Id(id)
+    }
+}
+
+impl From<JobNumber> for JobRef {
+    fn from(number: JobNumber) -> Self {
+        Self::Number(number)
+    }
+}
+
 impl fmt::Display for JobRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

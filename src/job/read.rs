@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 
-use super::time::Seconds;
+use super::time::{Micros, Seconds};
 
 /// The longest `name`, queue name and idempotency key, bytes.
 pub const NAME_BYTES_MAX: usize = 1024;
@@ -131,6 +131,19 @@ pub(super) fn positive<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Sec
         Seconds(0.0) => Err("must be above 0; leave it out for none".to_owned()),
         seconds => Ok(seconds),
     })
+}
+
+/// A moment in RFC 3339.
+pub(super) fn moment<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Micros>, D::Error> {
+    optional(value, |value| {
+        let moment = value.as_str().and_then(Micros::from_rfc3339);
+        moment.ok_or("must be a time as 2026-12-01T02:00:00+01:00 (RFC 3339)".to_owned())
+    })
+}
+
+/// A length of time, also none.
+pub(super) fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Seconds>, D::Error> {
+    optional(value, Seconds::try_from)
 }
 
 /// A nice(2) value.

@@ -12,13 +12,15 @@ use serde_path_to_error::Track;
 
 use super::{
     command::{Command, Umask},
+    dependency::{self, Dependency},
     fields,
     limits::Limits,
     loss::OnLost,
     policy::{Leftover, OnDisconnect, OutputPolicy},
     read,
     refusal::NewJobRefusal,
-    time::Seconds,
+    retry::RetryPolicy,
+    time::{Micros, Seconds},
 };
 
 /// Keys whose entries are the user's own: those of a queue and of a job are merged.
@@ -64,6 +66,21 @@ pub struct JobSpec {
     /// The higher one starts first.
     #[serde(deserialize_with = "read::priority")]
     pub priority: i64,
+    /// Of the jobs with the same key one runs at a time, in all queues together; `None`: no key.
+    #[serde(deserialize_with = "read::name_or_none")]
+    pub exclusive: Option<String>,
+    /// The jobs that it waits for.
+    #[serde(deserialize_with = "dependency::after")]
+    pub after: Vec<Dependency>,
+    /// It does not start before; `None`: at once.
+    #[serde(deserialize_with = "read::moment")]
+    pub run_at: Option<Micros>,
+    /// The same as a time from the submission on; `None`: at once.
+    #[serde(deserialize_with = "read::seconds")]
+    pub delay_s: Option<Seconds>,
+    /// What happens when an attempt fails.
+    #[serde(serialize_with = "some_retry")]
+    pub retry: RetryPolicy,
     /// Limit of the run time without pauses, per attempt; `None`: no limit.
     #[serde(deserialize_with = "read::positive")]
     pub timeout_s: Option<Seconds>,
@@ -88,24 +105,22 @@ pub struct JobSpec {
 }
 
 /// Keys that the protocol has and this version does not support yet.
-const UNSUPPORTED_KEYS: [&str; 10] = [
-    "pty",
-    "exclusive",
-    "after",
-    "run_at",
-    "delay_s",
-    "retry",
-    "user",
-    "notify",
-    "expect",
-    "prompt",
-];
+const UNSUPPORTED_KEYS: [&str; 5] = ["pty", "user", "notify", "expect", "prompt"];
 
 /// A key of `job.submit` itself, beside those of the job.
 const TAIL: &str = "tail";
 
 /// Keys that belong to a single job: a queue has no default for them.
-const NO_DEFAULTS: [&str; 6] = ["argv", "shell", "queue", "stdin", "idempotency_key", TAIL];
+const NO_DEFAULTS: [&str; 8] = [
+    "argv",
+    "shell",
+    "queue",
+    "stdin",
+    "after",
+    "run_at",
+    "idempotency_key",
+    TAIL,
+];
 
 /// Keys of a NewJob that this version understands.
 static KNOWN_KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| {
@@ -133,6 +148,11 @@ impl JobSpec {
             labels: BTreeMap::new(),
             queue: Self::QUEUE.to_owned(),
             priority: 0,
+            exclusive: None,
+            after: Vec::new(),
+            run_at: None,
+            delay_s: None,
+            retry: RetryPolicy::default(),
             timeout_s: None,
             stall_timeout_s: None,
             grace_s: Seconds(10.0),
@@ -164,6 +184,11 @@ impl JobSpec {
             read::check_directory(cwd).map_err(|wrong| NewJobRefusal::invalid("cwd", wrong))?;
         }
         job.output.check()?;
+        job.retry.check()?;
+        if job.run_at.is_some() && job.delay_s.is_some() {
+            let message = "give run_at or delay_s, not both";
+            return Err(NewJobRefusal::invalid("delay_s", message));
+        }
         Ok(job)
     }
 
@@ -184,6 +209,11 @@ impl JobSpec {
         job.insert("argv".to_owned(), Value::from(vec!["true"]));
         let read = Self::read(job).map(drop);
         read.map_err(|refusal| refusal.within("defaults"))
+    }
+
+    /// When it may start at the earliest, if it was submitted `at`; `None`: at once.
+    pub fn earliest_start(&self, at: Micros) -> Option<Micros> {
+        self.run_at.or(self.delay_s.map(|delay| at.after(delay)))
     }
 
     /// The job without what may hold secrets, its environment and its stdin.
@@ -218,6 +248,7 @@ fn refuse_unknown(object: &Map<String, Value>) -> Result<(), NewJobRefusal> {
     for (outer, known) in [
         ("limits", fields::of::<Limits>()),
         ("output", fields::of::<OutputPolicy>()),
+        ("retry", fields::of::<RetryPolicy>()),
     ] {
         let Some(value) = object.get(outer).filter(|value| !value.is_null()) else {
             continue;
@@ -254,6 +285,13 @@ fn remove_nulls(object: &mut Map<String, Value>) {
 /// Null if no limit is set.
 fn some_limits<S: Serializer>(limits: &Limits, serializer: S) -> Result<S::Ok, S::Error> {
     (!limits.is_none()).then_some(limits).serialize(serializer)
+}
+
+/// Null if there is one attempt.
+fn some_retry<S: Serializer>(retry: &RetryPolicy, serializer: S) -> Result<S::Ok, S::Error> {
+    (retry.max_attempts > 1)
+        .then_some(retry)
+        .serialize(serializer)
 }
 
 impl Serialize for JobSpec {

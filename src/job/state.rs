@@ -128,17 +128,48 @@ impl Reason {
     }
 }
 
+/// What a job waits for, before it waits for a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// Nothing else.
+    Slot,
+    /// A time.
+    Time,
+    /// Other jobs, and then perhaps a time.
+    Jobs,
+}
+
+impl WaitsFor {
+    fn state(self) -> JobState {
+        match self {
+            Self::Slot => JobState::Queued,
+            Self::Time => JobState::Scheduled,
+            Self::Jobs => JobState::Blocked,
+        }
+    }
+}
+
 /// What happens to a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A user handed it in.
-    Submitted,
+    Submitted(WaitsFor),
+    /// Every job that it waited for has ended as required; it may still wait for a time.
+    Unblocked(WaitsFor),
+    /// A job that it waited for has not ended as required.
+    DependencyFailed,
+    /// The time that it waited for has come.
+    Due,
+    /// It is given another time before which it does not start.
+    Postponed,
     /// It got a slot and a shim.
     Claimed,
     /// Its attempt was proven never to have started: the job waits again.
     Voided,
     /// Its attempt was lost and it is to run again: it waits for the next one.
     Requeued,
+    /// Its attempt failed and it is to run again after a pause.
+    Retried,
     /// The shim stopped the process tree.
     Paused,
     /// The shim let the process tree go on.
@@ -152,11 +183,16 @@ pub enum Event {
 /// Where `event` takes a job that is in `state` (`None`: not yet submitted), or `None` where the
 /// event cannot happen there.
 pub fn next(state: Option<JobState>, event: Event) -> Option<JobState> {
-    use JobState::{Blocked, Cancelled, Paused, Queued, Running, Scheduled};
+    use JobState::{Blocked, Cancelled, Failed, Paused, Queued, Running, Scheduled};
     match (state, event) {
-        (None, Event::Submitted) => Some(Queued),
+        (None, Event::Submitted(wait)) => Some(wait.state()),
+        (Some(Blocked), Event::Unblocked(wait)) if wait != WaitsFor::Jobs => Some(wait.state()),
+        (Some(Blocked), Event::DependencyFailed) => Some(Failed),
+        (Some(Scheduled), Event::Due) => Some(Queued),
+        (Some(Queued), Event::Postponed) => Some(Scheduled),
         (Some(Queued), Event::Claimed) => Some(Running),
         (Some(Running | Paused), Event::Voided | Event::Requeued) => Some(Queued),
+        (Some(Running | Paused), Event::Retried) => Some(Scheduled),
         (Some(Running), Event::Paused) => Some(Paused),
         (Some(Paused), Event::Resumed) => Some(Running),
         (Some(Scheduled | Blocked | Queued), Event::Withdrawn) => Some(Cancelled),
@@ -170,10 +206,18 @@ pub fn next(state: Option<JobState>, event: Event) -> Option<JobState> {
 /// Whether some event takes a job from `from` to `to`.
 pub fn may_follow(from: Option<JobState>, to: JobState) -> bool {
     let events = [
-        Event::Submitted,
+        Event::Submitted(WaitsFor::Slot),
+        Event::Submitted(WaitsFor::Time),
+        Event::Submitted(WaitsFor::Jobs),
+        Event::Unblocked(WaitsFor::Slot),
+        Event::Unblocked(WaitsFor::Time),
+        Event::DependencyFailed,
+        Event::Due,
+        Event::Postponed,
         Event::Claimed,
         Event::Voided,
         Event::Requeued,
+        Event::Retried,
         Event::Paused,
         Event::Resumed,
         Event::Withdrawn,
@@ -188,11 +232,20 @@ pub fn may_follow(from: Option<JobState>, to: JobState) -> bool {
 mod tests {
     use super::{JobState::*, *};
 
-    const EVENTS: [Event; 11] = [
-        Event::Submitted,
+    const EVENTS: [Event; 20] = [
+        Event::Submitted(WaitsFor::Slot),
+        Event::Submitted(WaitsFor::Time),
+        Event::Submitted(WaitsFor::Jobs),
+        Event::Unblocked(WaitsFor::Slot),
+        Event::Unblocked(WaitsFor::Time),
+        Event::Unblocked(WaitsFor::Jobs),
+        Event::DependencyFailed,
+        Event::Due,
+        Event::Postponed,
         Event::Claimed,
         Event::Voided,
         Event::Requeued,
+        Event::Retried,
         Event::Paused,
         Event::Resumed,
         Event::Withdrawn,
@@ -206,7 +259,16 @@ mod tests {
     #[test]
     fn the_whole_table() {
         let legal = [
-            (None, Event::Submitted, Queued),
+            (None, Event::Submitted(WaitsFor::Slot), Queued),
+            (None, Event::Submitted(WaitsFor::Time), Scheduled),
+            (None, Event::Submitted(WaitsFor::Jobs), Blocked),
+            (Some(Scheduled), Event::Due, Queued),
+            (Some(Blocked), Event::Unblocked(WaitsFor::Slot), Queued),
+            (Some(Blocked), Event::Unblocked(WaitsFor::Time), Scheduled),
+            (Some(Blocked), Event::DependencyFailed, Failed),
+            (Some(Queued), Event::Postponed, Scheduled),
+            (Some(Running), Event::Retried, Scheduled),
+            (Some(Paused), Event::Retried, Scheduled),
             (Some(Scheduled), Event::Withdrawn, Cancelled),
             (Some(Blocked), Event::Withdrawn, Cancelled),
             (Some(Queued), Event::Claimed, Running),

@@ -15,6 +15,17 @@ impl Micros {
             .unwrap_or_default()
             .to_rfc3339_opts(SecondsFormat::Micros, true)
     }
+
+    /// Reads RFC 3339, with any offset from UTC; what is below a microsecond is dropped.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let moment = DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self(moment.timestamp_micros()))
+    }
+
+    /// The moment that lies so much later; the last one there is, if it lies beyond that.
+    pub fn after(self, seconds: Seconds) -> Self {
+        Self(self.0.saturating_add((seconds.0 * 1e6).ceil() as i64))
+    }
 }
 
 impl Serialize for Micros {

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use super::{
     attempt::{Exit, StopFacts, StopRequest, Survivor, Usage},
     command::Command,
+    dependency::FailedDependency,
     id::{JobId, JobNumber},
     signal,
     spec::JobSpec,
@@ -53,6 +54,10 @@ pub struct Job {
     pub started_at: Option<Micros>,
     /// When it became final.
     pub finished_at: Option<Micros>,
+    /// While it is scheduled: the time that it waits for.
+    pub waits_until: Option<Micros>,
+    /// The job that did not end as required, where the reason is `dependency`.
+    pub failed_dependency: Option<FailedDependency>,
     /// The length of its output, gaps included.
     pub output_bytes: u64,
     /// How many of them `output.when_full` has dropped.
@@ -149,6 +154,8 @@ impl Job {
             submitted_at,
             started_at: None,
             finished_at: None,
+            waits_until: None,
+            failed_dependency: None,
             output_bytes: 0,
             dropped_bytes: 0,
             dropped_lines: 0,

@@ -261,7 +261,6 @@ impl Scheduler {
                 // The server stops; the shim keeps the end for the next server.
                 return;
             };
-            end::notify_readers(&supervisor, &finalized, fenced);
             let refused = claimed.is_err();
             let got = claimed.as_ref().is_ok_and(|c| !c.claims.is_empty());
             if !got {

@@ -1,5 +1,4 @@
-//! Commits how an attempt ended, and does what follows: wakes readers, and unlinks segments whose
-//! bytes are rows now.
+//! Commits how an attempt ended, and unlinks segments whose bytes are rows now.
 //!
 //! `claim` makes the claim for the shim's next job; here it becomes part of the same transaction.
 
@@ -29,16 +28,6 @@ pub async fn commit(
         Err(error) => retry_finish(store, finalized, error).await.ok()?,
     };
     Some((fenced, claimed))
-}
-
-/// Wakes the readers of the job after a commit of its end.
-pub fn notify_readers(supervisor: &Supervisor, finalized: &Finalized, fenced: Fenced) {
-    let hub = &supervisor.context().hub;
-    match fenced {
-        Fenced::Applied => hub.ended(finalized.key.job),
-        Fenced::Requeued => hub.changed(finalized.key.job),
-        Fenced::Stale => {}
-    }
 }
 
 /// Unlinks the files in the spool that the commit has made useless. An end that came too late

@@ -21,7 +21,7 @@ use crate::{
         safe_file,
         segment::Intent,
     },
-    store::{Fenced, OpenAttempt, StoreError},
+    store::{OpenAttempt, StoreError},
     supervisor::{
         AttemptEnding, AttemptId, AttemptWatch, Finalized, Leader, Mark, OrphanTree, SearchGuard,
         Supervisor, finalize, first_segment,
@@ -240,14 +240,9 @@ impl Rescuer {
             // If the shim was faster this fails, and the next try finds its segment.
             blocking(move || take_start_right(&spool, name, &intent)).await?;
         }
-        match ctx
-            .store
+        ctx.store
             .void(open.number, open.attempt, clock::now())
-            .await?
-        {
-            Fenced::Applied | Fenced::Requeued => ctx.hub.changed(open.number),
-            Fenced::Stale => {}
-        }
+            .await?;
         Ok(())
     }
 
@@ -309,7 +304,6 @@ impl Rescuer {
             .read(move || finalize(&spool, inline, watch, ending))
             .await?;
         let fenced = ctx.store.finish(finalized.finish.clone()).await?;
-        end::notify_readers(&self.supervisor, &finalized, fenced);
         end::unlink(&self.supervisor, &finalized, fenced).await;
         Ok(())
     }

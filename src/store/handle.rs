@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::sqlite::{
     attempts,
     damage::{Checked, DamageCheck},
+    dependencies::{self, Releases},
     events, job_snapshot, jobs,
     keys::ShimSeed,
     list,
+    listener::Listener,
     long_path::LongPath,
     migrate::OnMigration,
     open,
@@ -36,7 +38,7 @@ use super::{
 };
 use crate::{
     job::{
-        Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange,
+        Input, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset, Queue, QueueChange,
         StopRequest, Survivor, chain::Recorded,
     },
     sys::disk_reserve::DiskReserve,
@@ -76,6 +78,7 @@ pub(super) struct StoreInner {
     file_id: String,
     /// What the keys of shims are made from.
     shim_seed: ShimSeed,
+    listener: Listener,
 }
 
 impl Store {
@@ -100,10 +103,12 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let mut connections = open::open(path, bounds, on_migration).await?;
         let counts = Arc::<PublishedCounts>::default();
+        let unreadable = |error| OpenError::failed(path, "cannot be read: its jobs", error);
         let tally = Tally::load(&mut connections.writer, &counts).await;
-        let tally =
-            tally.map_err(|error| OpenError::failed(path, "cannot be read: its jobs", error))?;
-        Ok(Self::over(path, connections, tally, counts))
+        let tally = tally.map_err(unreadable)?;
+        let releases = Releases::load(&mut connections.writer).await;
+        let releases = releases.map_err(unreadable)?;
+        Ok(Self::over(path, connections, (tally, releases), counts))
     }
 
     /// The secret that the keys of this data directory's shims are derived from.
@@ -129,6 +134,12 @@ impl Store {
         }
     }
 
+    /// Calls `listen` after each commit with the changes of jobs' states, in their order, before anybody
+    /// is answered. It must not block. Only the first call has an effect.
+    pub fn listen(&self, listen: impl Fn(&[StateMove]) + Send + Sync + 'static) {
+        self.inner.listener.set(listen);
+    }
+
     /// The gate that every read passes that may last long and has a connection of its own.
     pub fn read_gate(&self) -> &ReadGate {
         &self.inner.gate
@@ -138,7 +149,7 @@ impl Store {
     fn over(
         path: &Path,
         connections: open::Connections,
-        tally: Tally,
+        (tally, releases): (Tally, Releases),
         counts: Arc<PublishedCounts>,
     ) -> Self {
         let open::Connections {
@@ -156,6 +167,7 @@ impl Store {
         let (requests, incoming) = mpsc::channel(writer::WAITING_MAX);
         let failed = CancellationToken::new();
         let file_id = presence.file_id();
+        let listener = Listener::default();
         let writer = Writer {
             conn: writer,
             key: digest_key,
@@ -167,6 +179,9 @@ impl Store {
             tally,
             counts: counts.clone(),
             log,
+            releases,
+            release_refused: false,
+            listener: listener.clone(),
         };
         tokio::spawn(writer.run());
         let inner = StoreInner {
@@ -183,6 +198,7 @@ impl Store {
             disk_reserve,
             checked,
             file_id,
+            listener,
         };
         Self {
             inner: Arc::new(inner),
@@ -249,16 +265,18 @@ impl Store {
             let outcomes = self.submit_all(Arc::clone(&submissions)).await;
             let outcomes = outcomes.map_err(|refused| refused.error)?;
             for (submission, outcome) in submissions.iter().zip(outcomes) {
-                if outcome.created {
-                    let (job, created) = (jobs::as_submitted(submission, outcome.number), true);
+                let created = outcome.created;
+                if created && outcome.state != JobState::Blocked {
+                    let job = jobs::as_submitted(submission, outcome);
                     return Ok(StoredSubmission { job, created });
                 }
-                // A job that was deleted a moment ago has freed its key: try again.
+                // One that waits for other jobs may have failed with its submission, because of one
+                // that had failed before. And a job that was deleted a moment ago has freed its key:
+                // try again.
                 if let Some(job) = self
                     .job(JobRef::Number(outcome.number), Include::default())
                     .await?
                 {
-                    let created = false;
                     return Ok(StoredSubmission { job, created });
                 }
             }
@@ -325,6 +343,15 @@ impl Store {
         });
         self.write(write, |result| match result {
             WriteResult::Claimed(claimed) => Some(claimed),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Queues the jobs that wait for a time up to `now`.
+    pub async fn due(&self, now: Micros) -> Result<Due, StoreError> {
+        self.write(Write::Due(now), |result| match result {
+            WriteResult::Due(due) => Some(due),
             _ => None,
         })
         .await
@@ -519,6 +546,21 @@ impl Store {
         include: Include,
     ) -> Result<Option<crate::job::Job>, StoreError> {
         Ok(view::job(&self.inner.readers, job, include).await?)
+    }
+
+    /// The id of the job with this number.
+    pub async fn job_id(&self, number: JobNumber) -> Result<Option<JobId>, StoreError> {
+        Ok(job_snapshot::id_of(&self.inner.readers, number).await?)
+    }
+
+    /// The numbers of the jobs that wait or have waited for one of these, directly, in their order.
+    pub async fn dependants(&self, jobs: &[JobNumber]) -> Result<Vec<JobNumber>, StoreError> {
+        Ok(dependencies::dependants(&self.inner.readers, jobs).await?)
+    }
+
+    /// The newest job that tries this one again; `None` where there is none.
+    pub async fn newest_retry(&self, job: JobId) -> Result<Option<JobId>, StoreError> {
+        Ok(dependencies::newest_retry(&self.inner.readers, job).await?)
     }
 
     /// A page of jobs, newest first. A page for which many jobs had to be examined may be short, or

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use super::sqlite::log_bounds::WAL_BYTES_MAX_DEFAULT;
 use crate::job::{
-    Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobSpec, JobState,
-    Micros, Offset, Queue, Reason, StopRequest, StreamCounts,
+    Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobRef, JobSpec,
+    JobState, Micros, Offset, Queue, Reason, StopRequest, StreamCounts,
 };
 
 /// What a server start stores before it does anything else.
@@ -90,6 +90,23 @@ pub struct Submission {
     pub at: Micros,
 }
 
+/// A job has come into a state (committed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateMove {
+    /// Its number.
+    pub job: JobNumber,
+    /// The state.
+    pub to: JobState,
+}
+
+/// The jobs whose time had come are queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// When the next ones are due; in the past where there were too many for one transaction. `None`:
+    /// none waits for a time.
+    pub next: Option<Micros>,
+}
+
 /// The result of a submission.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredSubmission {
@@ -118,6 +135,14 @@ pub enum SubmitError {
     /// The queue does not exist.
     #[error("there is no queue {0:?}")]
     UnknownQueue(String),
+    /// A job that it is to wait for does not exist.
+    #[error("there is no job {0} to wait for")]
+    UnknownDependency(JobRef),
+    /// A job of a batch is to wait for an entry that does not come before it.
+    #[error(
+        "after: #{0} is no earlier entry of the same batch, and jobs cannot wait for each other in a circle"
+    )]
+    NotAnEarlierEntry(usize),
     /// The idempotency key belongs to another job with another NewJob.
     #[error("the idempotency key belongs to job {0}, which is a different one")]
     KeyConflict(JobNumber),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::types::{
-    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, OutputPlacement,
+    BatchRefused, Claimed, Deleted, Due, Epoch, Fenced, Finish, InputOutcome, OutputPlacement,
     PauseRequested, QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested,
     Submission, SubmitOutcome, Updated,
 };
@@ -43,6 +43,10 @@ pub enum Write {
     Void(VoidReport),
     SegmentRead(SegmentRow),
     Finish(Box<Finish>),
+    /// Queues the jobs whose time has come.
+    Due(Micros),
+    /// Lets more jobs follow that waited for final ones; the writer's own.
+    Release,
     Claim(ClaimRequest),
 }
 
@@ -60,6 +64,7 @@ pub enum WriteResult {
     Deleted(Box<Deleted>),
     InputOutcome(Box<InputOutcome>),
     Claimed(Claimed),
+    Due(Due),
     /// The write has no result.
     Done,
 }
@@ -89,7 +94,8 @@ impl Write {
             | Self::Void(_) => 3,
             Self::SegmentRead(_) => 4,
             Self::Finish(_) => 5,
-            Self::Claim(_) => 6,
+            Self::Due(_) | Self::Release => 6,
+            Self::Claim(_) => 7,
         }
     }
 

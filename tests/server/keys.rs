@@ -93,11 +93,6 @@ fn what_comes_later_is_unsupported() {
     for (key, value) in [
         ("pty", json!(true)),
         ("pty", json!({"cols": 80, "rows": 24})),
-        ("exclusive", json!("k")),
-        ("after", json!([{"job": 1, "on": "success"}])),
-        ("run_at", json!("2040-01-01T00:00:00Z")),
-        ("delay_s", json!(1)),
-        ("retry", json!({"max_attempts": 2})),
         ("user", json!("nobody")),
         ("notify", json!([])),
         ("expect", json!([])),

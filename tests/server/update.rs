@@ -73,7 +73,7 @@ fn wrong_and_late_changes_are_refused_and_change_nothing() {
         (-32602, with("labels", json!([1]))),
         (-32602, with("colour", json!(1))),
         (-32602, with("argv", json!(["false"]))),
-        (-32007, with("run_at", json!("2040-01-01T00:00:00Z"))),
+        (-32602, with("run_at", json!("tomorrow"))),
         (-32003, with("queue", json!("nowhere"))),
         (-32003, json!({"job": 77, "priority": 1})),
         (-32003, json!({"job": 77, "labels": {}})),

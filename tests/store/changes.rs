@@ -78,6 +78,7 @@ async fn a_job_that_waits_is_changed_and_its_order_with_it() {
     let change = JobChange {
         priority: Some(9),
         name: Some(Some("urgent\0".into())),
+        run_at: None,
         labels: Some([("k".into(), "v".into())].into()),
         queue: Some("interactive".into()),
     };

@@ -3,4 +3,6 @@
 
 pub(super) mod caller;
 pub(super) mod many;
+pub(super) mod moment;
 pub(super) mod options;
+mod waiting;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use super::caller::ShellCaller;
+use super::{caller::ShellCaller, waiting::WaitingOptions};
 use crate::cli::render::duration;
 
 /// Prefix of the idempotency keys that the command line generates.
@@ -108,6 +108,9 @@ pub struct JobOptions {
         help_heading = "Job"
     )]
     when_full: Option<WhenFullOption>,
+
+    #[command(flatten)]
+    waiting: WaitingOptions,
 
     /// Idempotency key: submitting the same job with the same key again returns the first job
     #[arg(long, value_name = "KEY", help_heading = "Job")]
@@ -212,6 +215,7 @@ impl JobOptions {
         });
         put(&mut job, "on_lost", on_lost);
         put(&mut job, "output", self.output());
+        self.waiting.add_to(&mut job);
         if !self.labels.is_empty() {
             let labels = self.labels.iter().map(|(k, v)| (k.clone(), json!(v)));
             job.insert("labels".into(), Value::Object(labels.collect()));

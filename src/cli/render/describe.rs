@@ -1,5 +1,6 @@
 //! A sentence on a job's state or end. Pure; `exit_code` has the exit codes.
 
+use chrono::Local;
 use nix::errno::Errno;
 
 use super::{duration, job::ShownJob, job::ShownSpawnError};
@@ -19,7 +20,7 @@ fn how(job: &ShownJob) -> String {
         ("cancelled", _) => cancelled(job),
         ("failed", Some(reason)) => format!("failed: {}", failure(job, reason)),
         ("failed", None) => "failed".to_owned(),
-        ("queued", _) => waiting(job),
+        ("queued" | "scheduled" | "blocked", _) => waiting(job),
         (state, _) => format!("is {}{}", visible(state), stopping(job)),
     }
 }
@@ -45,9 +46,19 @@ fn refusal(job: &ShownJob) -> String {
     }
 }
 
-/// What a job that is `queued` waits for.
+/// What a job that has not started waits for.
 pub fn waiting(job: &ShownJob) -> String {
-    format!("waits for a free slot in the queue {}", visible(&job.queue))
+    match (job.state.as_str(), job.waits_until) {
+        ("scheduled", Some(at)) => {
+            let local = at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S");
+            format!("waits until {local}")
+        }
+        ("blocked", _) => {
+            let after: Vec<_> = job.after.iter().map(|after| visible(&after.job)).collect();
+            format!("waits for {}", after.join(", "))
+        }
+        _ => format!("waits for a free slot in the queue {}", visible(&job.queue)),
+    }
 }
 
 fn stopping(job: &ShownJob) -> String {
@@ -96,6 +107,17 @@ fn failure(job: &ShownJob, reason: &str) -> String {
         "output_limit" => {
             "it was ended because it wrote more than its max_bytes or max_lines".to_owned()
         }
+        "dependency" => match &job.failed_dependency {
+            Some(on) => format!(
+                "job {}, which it waited for, {}",
+                on.number,
+                match on.state.as_str() {
+                    "cancelled" => "was cancelled",
+                    _ => "failed",
+                }
+            ),
+            None => "a job that it waited for did not succeed".to_owned(),
+        },
         "lost" => "it is lost: how its process ended is unknown".to_owned(),
         other => visible(other),
     }

@@ -32,6 +32,15 @@ pub struct ShownJob {
     /// The name of its queue.
     #[serde(default)]
     pub queue: String,
+    /// The jobs that it waits or has waited for.
+    #[serde(default)]
+    pub after: Vec<ShownDependency>,
+    /// The time that it waits for.
+    #[serde(default)]
+    pub waits_until: Option<DateTime<Utc>>,
+    /// The job because of which it failed.
+    #[serde(default)]
+    pub failed_dependency: Option<ShownFailedDependency>,
     /// When the submit was acknowledged.
     #[serde(default)]
     pub submitted_at: Option<DateTime<Utc>>,
@@ -67,6 +76,22 @@ pub struct ShownSpawnError {
     pub name: String,
     /// What failed: `exec no-such-program`, …
     pub what: String,
+}
+
+/// A job that another one waits for.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ShownDependency {
+    /// Its id.
+    pub job: String,
+}
+
+/// A job that did not end as another one needed it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ShownFailedDependency {
+    /// Its number.
+    pub number: i64,
+    /// How it ended.
+    pub state: String,
 }
 
 /// A stop of a job.

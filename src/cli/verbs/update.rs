@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::{
     connect::{jobs::Jobs, link::Link},
-    new_job::options::pair,
+    new_job::{moment, options::pair},
     render::{describe, job::ShownJob, print},
 };
 
@@ -19,7 +19,7 @@ const CHANGES: &str = "Changes (at least one)";
 #[command(override_usage = "cc-executor update [OPTIONS] <CHANGES> <JOB>...")]
 #[command(after_help = "Exit code: 0 when all were changed, 1 when one was not.")]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
-    .args(["queue", "priority", "name", "no_name", "labels", "no_labels"]))]
+    .args(["queue", "priority", "name", "no_name", "labels", "no_labels", "at", "no_at"]))]
 pub struct UpdateArgs {
     #[command(flatten)]
     jobs: Jobs,
@@ -47,6 +47,14 @@ pub struct UpdateArgs {
     /// Remove all labels
     #[arg(help_heading = CHANGES, long, conflicts_with = "labels")]
     no_labels: bool,
+
+    /// Do not start before this time (18:30, 2026-12-24 18:30, or with a zone as in RFC 3339)
+    #[arg(help_heading = CHANGES, long, value_name = "TIME", value_parser = moment::parse)]
+    at: Option<String>,
+
+    /// Do not wait for a time any more
+    #[arg(help_heading = CHANGES, long, conflicts_with = "at")]
+    no_at: bool,
 }
 
 /// Changes the jobs.
@@ -76,6 +84,9 @@ impl UpdateArgs {
             let labels = self.labels.iter().map(|(k, v)| (k.clone(), json!(v)));
             change.insert("labels".into(), Value::Object(labels.collect()));
         }
+        if self.no_at || self.at.is_some() {
+            change.insert("run_at".into(), json!(self.at));
+        }
         Value::Object(change)
     }
 }
@@ -103,8 +114,11 @@ mod tests {
         let expected = json!({"queue": "q", "priority": -3, "name": "n",
                               "labels": {"a": "b", "c": "d=e"}});
         assert_eq!(all, Some(expected));
-        let cleared = change("7 --no-name --no-labels");
-        assert_eq!(cleared, Some(json!({"name": null, "labels": {}})));
+        let cleared = change("7 --no-name --no-labels --no-at");
+        let expected = json!({"name": null, "labels": {}, "run_at": null});
+        assert_eq!(cleared, Some(expected));
+        let later = change("7 --at 2026-12-24T18:30:00Z");
+        assert_eq!(later, Some(json!({"run_at": "2026-12-24T18:30:00Z"})));
         for wrong in ["7", "--priority 1", "7 --name n --no-name", "7 --label x"] {
             assert_eq!(change(wrong), None, "{wrong}");
         }

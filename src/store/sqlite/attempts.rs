@@ -102,7 +102,7 @@ pub(super) async fn paused(
         return Ok(Fenced::Stale);
     };
     move_job(batch, step).await?;
-    batch.record(step, &snapshot.queue, None, &report.actor, report.at);
+    batch.record(&snapshot, step, None, &report.actor, report.at);
     Ok(Fenced::Applied)
 }
 
@@ -149,7 +149,7 @@ pub(super) async fn void(batch: &mut WriteBatch<'_>, report: &VoidReport) -> sql
         Some(stop) => stop_requests::withdraw(batch, &snapshot, stop, report.at).await?,
         None => {
             move_job(batch, step).await?;
-            batch.record(step, &snapshot.queue, None, RESCUE, report.at);
+            batch.record(&snapshot, step, None, RESCUE, report.at);
         }
     }
     Ok(Fenced::Applied)

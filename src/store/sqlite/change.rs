@@ -3,14 +3,20 @@
 //! The result of a deletion names the segment files; the caller unlinks them.
 
 use super::{
-    columns::json,
+    columns::{json, malformed},
+    dependencies, exclusive,
     job_snapshot::{WriteBatch, all_moved},
+    tally::Standing,
     view,
 };
 use crate::{
-    job::{JobChange, JobNumber, JobRef, Offset},
+    job::{JobChange, JobNumber, JobRef, JobState, Micros, Offset, state::Event},
     store::types::{Deleted, DeletedJob, Updated},
+    sys::clock,
 };
+
+/// Actor of the state changes that another time makes.
+const ACTOR: &str = "update";
 
 /// Changes a job that has had no attempt, or only void ones. Its fingerprint, which is that of the
 /// submission, stays.
@@ -31,6 +37,33 @@ pub(super) async fn update(
     {
         return Ok(Updated::UnknownQueue(queue.clone()));
     }
+    if snapshot.state == JobState::Queued && snapshot.exclusive.is_some() && !snapshot.waits_for_key
+    {
+        // It may be the turn of another one after the change.
+        let job = (number, snapshot.queue.clone());
+        exclusive::set_waits_for_key(batch, &job, true).await?;
+    }
+    batch.touched_keys.extend(snapshot.exclusive.clone());
+    write(batch, number, change).await?;
+    if let Some(queue) = &change.queue {
+        let standing = Standing {
+            state: snapshot.state,
+            waits_for_key: snapshot.exclusive.is_some(),
+        };
+        batch.tally.moved(&snapshot.queue, Some(standing), None);
+        batch.tally.moved(queue, None, Some(standing));
+    }
+    if let Some(run_at) = change.run_at {
+        set_time(batch, number, run_at, clock::now()).await?;
+    }
+    view::known(batch.conn, number).await.map(Updated::Done)
+}
+
+async fn write(
+    batch: &mut WriteBatch<'_>,
+    number: JobNumber,
+    change: &JobChange,
+) -> sqlx::Result<()> {
     let labels = change.labels.as_ref().map(json).transpose()?;
     let renamed = change.name.is_some();
     let name = change.name.as_ref().and_then(Option::as_ref);
@@ -47,14 +80,52 @@ pub(super) async fn update(
     )
     .execute(&mut *batch.conn)
     .await?;
+    all_moved(done.rows_affected(), 1)
+}
+
+/// Gives a job another time before which it does not start, or none. The key `delay_s` gives way to it.
+async fn set_time(
+    batch: &mut WriteBatch<'_>,
+    number: JobNumber,
+    run_at: Option<Micros>,
+    at: Micros,
+) -> sqlx::Result<()> {
+    let (ready_at, shown) = (run_at.map(|at| at.0), run_at.map(Micros::to_rfc3339));
+    let done = sqlx::query!(
+        "UPDATE jobs SET ready_at = ?2, spec = json_set(spec, '$.run_at', ?3, '$.delay_s', NULL)
+         WHERE number = ?1 AND +state IN ('scheduled', 'blocked', 'queued')",
+        number,
+        ready_at,
+        shown
+    )
+    .execute(&mut *batch.conn)
+    .await?;
     all_moved(done.rows_affected(), 1)?;
-    if let Some(queue) = &change.queue {
-        batch
-            .tally
-            .moved(&snapshot.queue, Some(snapshot.state), None);
-        batch.tally.moved(queue, None, Some(snapshot.state));
-    }
-    view::known(batch.conn, number).await.map(Updated::Done)
+    let waits = run_at.is_some_and(|run_at| run_at > at);
+    // Its queue may have changed, and its turn.
+    let Some(snapshot) = batch.snapshot(JobRef::Number(number)).await? else {
+        return Ok(());
+    };
+    let event = match (snapshot.state, waits) {
+        (JobState::Scheduled, false) => Event::Due,
+        (JobState::Queued, true) => Event::Postponed,
+        _ => return Ok(()),
+    };
+    let step = snapshot
+        .step(event)
+        .ok_or_else(|| malformed("the table of transitions"))?;
+    let (from, to) = (step.from.name(), step.to.name());
+    let done = sqlx::query!(
+        "UPDATE jobs SET state = ?3 WHERE number = ?1 AND state = ?2",
+        number,
+        from,
+        to
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    all_moved(done.rows_affected(), 1)?;
+    batch.record(&snapshot, step, None, ACTOR, at);
+    Ok(())
 }
 
 async fn exists(batch: &mut WriteBatch<'_>, queue: &str) -> sqlx::Result<bool> {
@@ -77,6 +148,7 @@ pub(super) async fn delete(batch: &mut WriteBatch<'_>, job: JobRef) -> sqlx::Res
     if !snapshot.state.is_final() {
         return Ok(Deleted::NotFinal(Box::new(job)));
     }
+    dependencies::release_all_of(batch, number).await?;
     let segments = segments(batch, number).await?;
     let environment = sqlx::query_scalar!(
         r#"DELETE FROM jobs WHERE number = ?1
@@ -86,9 +158,8 @@ pub(super) async fn delete(batch: &mut WriteBatch<'_>, job: JobRef) -> sqlx::Res
     )
     .fetch_one(&mut *batch.conn)
     .await?;
-    batch
-        .tally
-        .moved(&snapshot.queue, Some(snapshot.state), None);
+    let standing = Some(snapshot.standing());
+    batch.tally.moved(&snapshot.queue, standing, None);
     forget_environment(batch, &environment).await?;
     Ok(Deleted::Done(Box::new(DeletedJob { job, segments })))
 }

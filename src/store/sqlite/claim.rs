@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{
     columns::{from_json, int, json, malformed},
+    exclusive,
     fair_queues::QueueName,
     inputs,
     job_snapshot::{Transition, WriteBatch, all_moved},
@@ -51,17 +52,39 @@ pub(super) async fn claim(
 ) -> sqlx::Result<Vec<Claimed>> {
     let offers = requests.iter().map(|request| request.offers.len()).sum();
     let started = batch.tally.start(offers);
-    let mut candidates = candidates(batch, &started).await?.into_iter();
+    let candidates = candidates(batch, &started).await?;
+    let mut candidates = one_of_each_key(batch, candidates).into_iter();
     let mut claimed = Vec::with_capacity(requests.len());
     for request in requests {
         let jobs: Vec<_> = candidates.by_ref().take(request.offers.len()).collect();
         claimed.push(begin(batch, request, jobs).await?);
     }
+    // Jobs with the keys that are taken now want no shim.
+    exclusive::settle(batch).await?;
     let wanting = u32::try_from(batch.tally.ready()).unwrap_or(u32::MAX);
     for claimed in &mut claimed {
         claimed.wanting = wanting;
     }
     Ok(claimed)
+}
+
+/// Leaves out jobs whose exclusive key an earlier one has: they came from different queues.
+fn one_of_each_key(
+    batch: &mut WriteBatch<'_>,
+    mut candidates: Vec<ClaimCandidate>,
+) -> Vec<ClaimCandidate> {
+    candidates.retain(|candidate| {
+        let job = &candidate.claim.job;
+        let Some(key) = &job.exclusive else {
+            return true;
+        };
+        let is_first = batch.touched_keys.insert(key.clone());
+        if !is_first {
+            batch.tally.unstart(&job.queue);
+        }
+        is_first
+    });
+    candidates
 }
 
 /// Changes the jobs' state, writes their attempts and assigns them to the offered shims, in order.
@@ -102,9 +125,9 @@ async fn update_jobs(batch: &mut WriteBatch<'_>, steps: &[Transition]) -> sqlx::
     let rows = json(&steps)?;
     let done = sqlx::query!(
         "UPDATE jobs SET state = c.value ->> 'to', attempt = c.value ->> 'attempt',
-             attempts = attempts + 1
+             attempts = attempts + 1, waits_for_key = exclusive IS NOT NULL
          FROM json_each(?1) AS c
-         WHERE number = c.value ->> 'number' AND +state = 'queued'",
+         WHERE number = c.value ->> 'number' AND +state = 'queued' AND waits_for_key = 0",
         rows
     )
     .execute(&mut *batch.conn)
@@ -197,7 +220,8 @@ async fn first_jobs(
                j.queue AS "queue!: String", j.priority AS "priority!: i64",
                j.name AS "name: String", j.labels AS "labels!: String",
                j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
-               j.idempotency_key AS "idempotency_key: String", j.spec AS "spec!: String",
+               j.idempotency_key AS "idempotency_key: String", j.exclusive AS "exclusive: String",
+               j.spec AS "spec!: String",
                e.env AS "env!: String", j.stdin AS "stdin: String",
                CASE WHEN j.output_bytes = 0 THEN 0 ELSE
                    (SELECT coalesce(sum(length), 0) FROM output_chunks AS c
@@ -210,7 +234,8 @@ async fn first_jobs(
                     WHERE p.job = j.number AND p.attempt = j.attempt) END AS "paused!: bool"
            FROM json_each(?1) AS picked
            JOIN jobs AS j ON j.number IN (
-               SELECT number FROM jobs WHERE queue = picked.value AND state = 'queued'
+               SELECT number FROM jobs
+               WHERE queue = picked.value AND state = 'queued' AND waits_for_key = 0
                ORDER BY priority DESC, number LIMIT ?2)
            JOIN environments AS e ON e.hash = j.environment
            ORDER BY j.priority DESC, j.number"#,
@@ -234,6 +259,7 @@ struct ReadyRow {
     interactive: bool,
     on_lost: String,
     idempotency_key: Option<String>,
+    exclusive: Option<String>,
     spec: String,
     env: String,
     stdin: Option<String>,
@@ -253,6 +279,7 @@ impl ReadyRow {
             interactive: self.interactive,
             on_lost: self.on_lost,
             idempotency_key: self.idempotency_key,
+            exclusive: self.exclusive,
         };
         let job = JobSpec {
             env: from_json(&self.env)?,

@@ -3,8 +3,8 @@
 //! `writer` forms the batches and commits them.
 
 use super::{
-    attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, outputs,
-    queues, stop_requests,
+    attempts, change, claim, dependencies, due, exclusive, finish, inputs,
+    job_snapshot::WriteBatch, jobs, mcp, nodes, outputs, queues, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
 
@@ -15,6 +15,9 @@ pub(super) async fn execute(
 ) -> sqlx::Result<Vec<WriteResult>> {
     let mut results = Vec::with_capacity(writes.len());
     for group in writes.chunk_by(|a, b| a.rank() == b.rank()) {
+        if matches!(group[0], Write::Claim(_)) {
+            settle(batch).await?;
+        }
         match group[0] {
             Write::Submit(_) => {
                 let batches: Vec<_> = group.iter().filter_map(Write::as_submit).collect();
@@ -43,7 +46,15 @@ pub(super) async fn execute(
             }
         }
     }
+    settle(batch).await?;
     Ok(results)
+}
+
+/// Moves the jobs that follow from what the writes have changed: those that waited for jobs which are
+/// final now, and those whose exclusive key is free or taken now.
+async fn settle(batch: &mut WriteBatch<'_>) -> sqlx::Result<()> {
+    dependencies::release(batch).await?;
+    exclusive::settle(batch).await
 }
 
 async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<WriteResult> {
@@ -83,6 +94,9 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         }
         Write::Delete(job) => WriteResult::Deleted(Box::new(change::delete(batch, *job).await?)),
         Write::Void(report) => WriteResult::Fenced(attempts::void(batch, report).await?),
+        Write::Due(now) => WriteResult::Due(due::due(batch, *now).await?),
+        // What follows is done for every batch.
+        Write::Release => WriteResult::Done,
         Write::SegmentRead(row) => WriteResult::Fenced(outputs::segment_read(batch, row).await?),
         Write::Submit(_) | Write::Started(_) | Write::Finish(_) | Write::Claim(_) => {
             return Err(super::columns::malformed(

@@ -36,8 +36,10 @@ pub(in crate::store) struct SharingSettings {
 pub(in crate::store) struct QueueCounts {
     /// Scheduled or blocked.
     pub held: u64,
-    /// Queued.
+    /// Queued, and nothing else keeps them from a slot.
     pub queued: u64,
+    /// Queued, but another job with their exclusive key comes first.
+    pub waiting_for_key: u64,
     /// Running or paused: those that hold a slot.
     pub active: u64,
 }
@@ -45,7 +47,7 @@ pub(in crate::store) struct QueueCounts {
 impl QueueCounts {
     /// All of them.
     pub fn live(&self) -> u64 {
-        self.held + self.queued + self.active
+        self.held + self.queued + self.waiting_for_key + self.active
     }
 }
 

@@ -10,12 +10,14 @@ use super::{
     columns::{int, json},
     inputs,
     job_snapshot::{JobSnapshot, Transition, WriteBatch, all_moved},
+    keys::DigestKey,
     outputs,
 };
 use crate::{
     job::{
-        Exit, ExitFacts, JobNumber, Reason, StopFacts, StopRequest,
+        Exit, ExitFacts, JobNumber, JobState, Micros, Reason, Seconds, StopFacts, StopRequest,
         loss::{AfterLoss, after_loss},
+        retry::Failure,
         state::Event,
     },
     store::types::{Fenced, Finish, OutputPlacement},
@@ -40,6 +42,7 @@ struct JobEnd<'a> {
     max_rss_bytes: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
+    ready_at: Option<i64>,
     output_bytes: i64,
     dropped_bytes: i64,
     dropped_lines: i64,
@@ -63,15 +66,17 @@ struct AttemptEnd<'a> {
 /// An end to be written.
 struct EndToWrite<'a> {
     step: Transition,
-    queue: String,
+    snapshot: JobSnapshot,
     finish: &'a Finish,
     /// Why the job has failed, if it has.
     reason: Option<Reason>,
     /// The request that cancels a lost job, which would else run again.
     cancelled_by: Option<StopRequest>,
+    /// When a job that failed and is tried again may run.
+    ready_at: Option<Micros>,
 }
 
-/// Makes jobs final, or queues them again where an attempt was lost. An end of an attempt that is
+/// Makes jobs final, or has them wait for another attempt where one was lost or failed. An end of an attempt that is
 /// not the current one is stale.
 pub(super) async fn finish(
     batch: &mut WriteBatch<'_>,
@@ -85,7 +90,7 @@ pub(super) async fn finish(
     let mut interactive = Vec::new();
     for finish in finishes {
         let snapshot = snapshots.get(&finish.number);
-        let end = snapshot.and_then(|snapshot| end(snapshot, finish));
+        let end = snapshot.and_then(|snapshot| end(batch.key, snapshot, finish));
         fences.push(match &end {
             None => Fenced::Stale,
             Some(end) if end.step.to.is_final() => Fenced::Applied,
@@ -96,13 +101,11 @@ pub(super) async fn finish(
         };
         // Removed: a second end of this attempt in one batch is as stale as a later one. A stale
         // end removes nothing, because the true one may follow.
-        let Some(snapshot) = snapshots.remove(&finish.number) else {
-            continue;
-        };
-        if snapshot.has_segments {
+        snapshots.remove(&finish.number);
+        if end.snapshot.has_segments {
             reread.insert(finish.number);
         }
-        if snapshot.interactive && end.step.to.is_final() {
+        if end.snapshot.interactive && end.step.to.is_final() {
             interactive.push(finish.number);
         }
         ends.push(end);
@@ -114,22 +117,18 @@ pub(super) async fn finish(
         inputs::forget(batch, &interactive).await?;
     }
     for end in ends {
-        match &end.cancelled_by {
-            None => batch.record(
-                end.step,
-                &end.queue,
-                end.finish.reason,
-                &end.finish.actor,
-                end.finish.at,
-            ),
-            Some(request) => batch.record(end.step, &end.queue, None, &request.by, end.finish.at),
-        }
+        let finish = end.finish;
+        let (reason, actor) = match &end.cancelled_by {
+            None => (finish.reason, &finish.actor),
+            Some(request) => (None, &request.by),
+        };
+        batch.record(&end.snapshot, end.step, reason, actor, finish.at);
     }
     Ok(fences)
 }
 
 /// The change that the end of its attempt makes to a job.
-fn end<'a>(snapshot: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>> {
+fn end<'a>(key: &DigestKey, snapshot: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>> {
     let stop = snapshot.stop.as_ref();
     let after = match &finish.facts {
         Some(_) => AfterLoss::Fail,
@@ -138,18 +137,42 @@ fn end<'a>(snapshot: &JobSnapshot, finish: &'a Finish) -> Option<EndToWrite<'a>>
             after_loss(snapshot.on_lost, snapshot.lost, stop.is_some(), looked)
         }
     };
+    let pause = pause_before_retry(key, snapshot, finish);
     let event = match after {
+        AfterLoss::Fail if pause.is_some() => Event::Retried,
         AfterLoss::Fail => Event::Ended(finish.state),
         AfterLoss::Retry => Event::Requeued,
         AfterLoss::Cancel => Event::Withdrawn,
     };
+    let step = snapshot.step_of(finish.attempt, event)?;
     Some(EndToWrite {
-        step: snapshot.step_of(finish.attempt, event)?,
-        queue: snapshot.queue.clone(),
+        step,
+        snapshot: snapshot.clone(),
         finish,
-        reason: finish.reason.filter(|_| after == AfterLoss::Fail),
+        reason: finish.reason.filter(|_| step.to == JobState::Failed),
         cancelled_by: stop.filter(|_| after == AfterLoss::Cancel).cloned(),
+        ready_at: pause.map(|pause| finish.at.after(pause)),
     })
+}
+
+/// How long a job waits for its next attempt, if its policy gives it one after this end. A job that was
+/// asked to stop gets none, even if it failed before the stop reached it.
+fn pause_before_retry(key: &DigestKey, snapshot: &JobSnapshot, finish: &Finish) -> Option<Seconds> {
+    let policy = snapshot
+        .retry
+        .as_ref()
+        .filter(|_| snapshot.stop.is_none())?;
+    let failure = Failure {
+        reason: finish.reason?,
+        exit: &finish.facts.as_ref()?.exit,
+    };
+    let failures = snapshot.attempts.saturating_sub(snapshot.lost);
+    // The same for the same attempt: a commit that is tried again decides as before.
+    let random = key.digest_of(&format!("{}/{}", finish.number, finish.attempt));
+    let random = f64::from(u32::from_le_bytes([
+        random[0], random[1], random[2], random[3],
+    ]));
+    policy.pause_after(&failure, failures, random / f64::from(u32::MAX))
 }
 
 async fn update_jobs(batch: &mut WriteBatch<'_>, ends: &[EndToWrite<'_>]) -> sqlx::Result<()> {
@@ -169,6 +192,7 @@ async fn update_jobs(batch: &mut WriteBatch<'_>, ends: &[EndToWrite<'_>]) -> sql
              max_rss_bytes = max(max_rss_bytes, f.value ->> 'max_rss_bytes'),
              started_at = coalesce(started_at, f.value ->> 'started_at'),
              finished_at = f.value ->> 'finished_at',
+             ready_at = coalesce(f.value ->> 'ready_at', ready_at),
              output_bytes = f.value ->> 'output_bytes',
              dropped_bytes = dropped_bytes + (f.value ->> 'dropped_bytes'),
              dropped_lines = dropped_lines + (f.value ->> 'dropped_lines'),
@@ -186,7 +210,8 @@ async fn update_jobs(batch: &mut WriteBatch<'_>, ends: &[EndToWrite<'_>]) -> sql
 fn job_end<'a>(end: &EndToWrite<'a>) -> sqlx::Result<JobEnd<'a>> {
     let EndToWrite { step, finish, .. } = *end;
     let facts = finish.facts.as_ref();
-    let exit = facts.map(|facts| &facts.exit);
+    let is_final = step.to.is_final();
+    let exit = facts.map(|facts| &facts.exit).filter(|_| is_final);
     let (exit_code, signal, spawn_error) = match exit {
         Some(Exit::Code(code)) => (Some(*code), None, None),
         Some(Exit::Signal(signal)) => (None, Some(*signal), None),
@@ -198,9 +223,10 @@ fn job_end<'a>(end: &EndToWrite<'a>) -> sqlx::Result<JobEnd<'a>> {
     };
     let stop = match &end.cancelled_by {
         Some(request) => Some(StopFacts::undelivered(request)),
-        None => facts.and_then(|facts| facts.stop.clone()),
+        None => facts
+            .and_then(|facts| facts.stop.clone())
+            .filter(|_| is_final),
     };
-    let is_final = step.to.is_final();
     let survivors = facts.map_or(&finish.survivors, |facts| &facts.survivors);
     let usage = facts.map(|facts| facts.usage).unwrap_or_default();
     Ok(JobEnd {
@@ -218,6 +244,7 @@ fn job_end<'a>(end: &EndToWrite<'a>) -> sqlx::Result<JobEnd<'a>> {
         max_rss_bytes: int(usage.max_rss_bytes),
         started_at: facts.and_then(|facts| facts.started_at_us),
         finished_at: is_final.then_some(finish.at.0),
+        ready_at: end.ready_at.map(|at| at.0),
         output_bytes: int(finish.end_offset),
         dropped_bytes: int(finish.dropped.bytes),
         dropped_lines: int(finish.dropped.lines),

@@ -3,20 +3,21 @@
 //! Here the pure table of transitions meets the rows: a write asks `job::state::next` about the
 //! state that it found, and its UPDATE then names that state again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 use sqlx::{Sqlite, SqliteConnection};
 
 use super::{
     columns::{from_json_opt, json, malformed},
+    dependencies::Releases,
     events,
     keys::DigestKey,
-    tally::Tally,
+    tally::{Standing, Tally},
     view,
 };
 use crate::job::{
-    JobId, JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopRequest,
+    JobId, JobNumber, JobRef, JobState, Micros, OnLost, Reason, RetryPolicy, StopRequest,
     state::{Event, next},
 };
 
@@ -29,6 +30,10 @@ pub(super) struct WriteBatch<'c> {
     pub tally: &'c mut Tally,
     /// The secret key of digests.
     pub key: &'c DigestKey,
+    /// Exclusive keys whose jobs have moved.
+    pub touched_keys: BTreeSet<String>,
+    /// Final jobs that others wait for.
+    pub releases: &'c mut Releases,
 }
 
 /// What a write must know about a job before it moves it.
@@ -37,6 +42,12 @@ pub(super) struct JobSnapshot {
     pub number: JobNumber,
     pub state: JobState,
     pub queue: String,
+    /// Its exclusive key.
+    pub exclusive: Option<String>,
+    /// Whether it may not be claimed for the sake of that key.
+    pub waits_for_key: bool,
+    /// When it may start at the earliest.
+    pub ready_at: Option<Micros>,
     /// The current or last attempt; 0 before the first.
     pub attempt: u32,
     /// The id of that attempt's shim; `None` before the first attempt.
@@ -48,6 +59,10 @@ pub(super) struct JobSnapshot {
     /// Its policy for a lost attempt, and how many of its attempts have been lost.
     pub on_lost: OnLost,
     pub lost: u32,
+    /// Its policy for a failed attempt, where it asks for more than one.
+    pub retry: Option<RetryPolicy>,
+    /// How many attempts have begun, the void ones aside.
+    pub attempts: u32,
     /// Whether an attempt has started or may have; void ones do not count.
     pub begun: bool,
     /// Whether rows of segments exist.
@@ -79,6 +94,24 @@ impl JobSnapshot {
     pub fn step_of(&self, attempt: u32, event: Event) -> Option<Transition> {
         self.step(event).filter(|_| self.attempt == attempt)
     }
+
+    /// How it counts.
+    pub fn standing(&self) -> Standing {
+        self.standing_in(self.state)
+    }
+
+    /// How it would count in another state: where it has a key, it is queued behind the others until
+    /// it is its turn.
+    fn standing_in(&self, state: JobState) -> Standing {
+        let waits_for_key = match state == self.state {
+            true => self.waits_for_key,
+            false => self.exclusive.is_some(),
+        };
+        Standing {
+            state,
+            waits_for_key,
+        }
+    }
 }
 
 impl WriteBatch<'_> {
@@ -91,6 +124,10 @@ impl WriteBatch<'_> {
         sqlx::query!(
             r#"SELECT j.number AS "number!: i64", j.state AS "state!: String",
                       j.queue AS "queue!: String", j.attempt AS "attempt!: u32", a.shim AS "shim: String",
+                      j.exclusive AS "exclusive: String", j.waits_for_key AS "waits_for_key!: bool",
+                      j.ready_at AS "ready_at: i64",
+                      nullif(j.spec -> '$.retry', 'null') AS "retry: String",
+                      j.attempts AS "attempts!: u32",
                       a.stop AS "stop: String", coalesce(a.pause, 0) AS "pause!: bool",
                       j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
                       (SELECT count(*) FROM attempts AS l
@@ -110,6 +147,11 @@ impl WriteBatch<'_> {
                 number: row.number,
                 state: events::state(&row.state)?,
                 queue: row.queue,
+                exclusive: row.exclusive,
+                waits_for_key: row.waits_for_key,
+                ready_at: row.ready_at.map(Micros),
+                retry: from_json_opt(row.retry.as_deref())?,
+                attempts: row.attempts,
                 attempt: row.attempt,
                 shim: row.shim,
                 stop: from_json_opt(row.stop.as_deref())?,
@@ -140,16 +182,22 @@ impl WriteBatch<'_> {
         }
     }
 
-    /// Counts a step that a job of this queue has taken, and adds its event.
+    /// Counts a step that a job has taken, adds its event, and remembers whom it concerns: jobs that
+    /// wait for it, and those with its exclusive key.
     pub fn record(
         &mut self,
+        job: &JobSnapshot,
         step: Transition,
-        queue: &str,
         reason: Option<Reason>,
         actor: &str,
         at: Micros,
     ) {
-        self.tally.moved(queue, Some(step.from), Some(step.to));
+        let (from, to) = (job.standing_in(step.from), job.standing_in(step.to));
+        self.tally.moved(&job.queue, Some(from), Some(to));
+        self.touched_keys.extend(job.exclusive.clone());
+        if step.to.is_final() && self.tally.blocked() > 0 {
+            self.releases.add(step.number);
+        }
         self.add_event(step, reason, actor, at);
     }
 
@@ -190,4 +238,18 @@ pub(in crate::store) async fn number_of<'e>(
     )
     .fetch_optional(conn)
     .await
+}
+
+/// The id of the job with this number.
+pub(in crate::store) async fn id_of<'e>(
+    conn: impl sqlx::Executor<'e, Database = Sqlite>,
+    number: JobNumber,
+) -> sqlx::Result<Option<JobId>> {
+    let id = sqlx::query_scalar!(
+        r#"SELECT id AS "id!: String" FROM jobs WHERE number = ?1"#,
+        number
+    )
+    .fetch_optional(conn)
+    .await?;
+    id.as_deref().map(view::job_id).transpose()
 }

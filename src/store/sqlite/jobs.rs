@@ -10,15 +10,18 @@ use sqlx::Sqlite;
 
 use super::{
     columns::{hex, json, malformed},
+    dependencies::{self, DependencyRow},
     events,
     job_snapshot::WriteBatch,
     keys::DigestKey,
+    tally::Standing,
     view,
 };
 use crate::{
     job::{
-        Job, JobId, JobNumber, JobSpec, JobState,
-        state::{Event, next},
+        Dependency, DependencyCondition, DependencyTarget, Job, JobId, JobNumber, JobSpec,
+        JobState, Micros,
+        state::{Event, WaitsFor, next},
     },
     store::types::{BatchRefused, Submission, SubmitError, SubmitOutcome},
 };
@@ -58,6 +61,7 @@ pub(super) async fn submit(
         key,
         queues,
         keys: keys(batch, batches).await?,
+        dependencies: dependencies::known(batch, &named_jobs(batches)).await?,
         last_number,
         new: Vec::new(),
     };
@@ -80,17 +84,41 @@ pub(super) async fn submit(
 /// Inserts the new jobs and their events.
 async fn store(
     batch: &mut WriteBatch<'_>,
-    new: &[&Submission],
+    new: &[NewSubmission<'_>],
     last_number: JobNumber,
 ) -> sqlx::Result<()> {
     let environments = insert_environments(batch, new).await?;
     insert(batch, new, &environments, last_number).await?;
-    for (nth, submission) in new.iter().enumerate() {
-        batch.events.push(submitted(submission, last_number, nth));
-        let queue = &submission.job.queue;
-        batch.tally.moved(queue, None, Some(first_state()));
+    let mut waits = Vec::new();
+    for (nth, one) in new.iter().enumerate() {
+        let number = number(last_number, nth);
+        batch.events.push(submitted(one, number));
+        let job = &one.submission.job;
+        let standing = Standing {
+            state: one.state,
+            waits_for_key: job.exclusive.is_some(),
+        };
+        batch.tally.moved(&job.queue, None, Some(standing));
+        batch.touched_keys.extend(job.exclusive.clone());
+        for wait in &one.waits {
+            waits.push(wait.row(number, last_number));
+            if let Waited::Stored(on_job, true) = wait.on {
+                batch.releases.add(on_job);
+            }
+        }
     }
-    Ok(())
+    dependencies::insert(batch, &waits).await
+}
+
+/// All jobs that submissions are to wait for.
+fn named_jobs(batches: &[&[Submission]]) -> BTreeSet<JobId> {
+    let all = batches.iter().flat_map(|one_batch| one_batch.iter());
+    let after = all.flat_map(|submission| &submission.job.after);
+    let id = |dependency: &Dependency| match dependency.job {
+        DependencyTarget::Id(id) => Some(id),
+        DependencyTarget::Number(_) | DependencyTarget::Entry(_) => None,
+    };
+    after.filter_map(id).collect()
 }
 
 /// Those of the named queues that exist; and the last number that a job was given.
@@ -157,8 +185,50 @@ struct Classifier<'a> {
     key: &'a DigestKey,
     queues: HashSet<String>,
     keys: HashMap<String, KeyOwner>,
+    /// The stored jobs that are named in `after`.
+    dependencies: HashMap<JobId, (JobNumber, JobState)>,
     last_number: JobNumber,
-    new: Vec<&'a Submission>,
+    new: Vec<NewSubmission<'a>>,
+}
+
+/// A submission that becomes a job.
+struct NewSubmission<'a> {
+    submission: &'a Submission,
+    /// Its `after` with ids alone.
+    after: Vec<Dependency>,
+    /// What of it is not met yet.
+    waits: Vec<Wait>,
+    /// The state in which it begins.
+    state: JobState,
+    ready_at: Option<Micros>,
+}
+
+/// Something that a new job waits for.
+struct Wait {
+    on: Waited,
+    condition: DependencyCondition,
+}
+
+/// A job that another one is to wait for.
+#[derive(Clone, Copy)]
+enum Waited {
+    /// A stored one, and whether it is final.
+    Stored(JobNumber, bool),
+    /// A new one, by its index.
+    New(usize),
+}
+
+impl Wait {
+    fn row(&self, job: JobNumber, last_number: JobNumber) -> DependencyRow {
+        DependencyRow {
+            job,
+            on_job: match self.on {
+                Waited::Stored(on_job, _) => on_job,
+                Waited::New(nth) => number(last_number, nth),
+            },
+            condition: self.condition,
+        }
+    }
 }
 
 impl<'a> Classifier<'a> {
@@ -207,8 +277,9 @@ impl<'a> Classifier<'a> {
         if !self.queues.contains(&submission.job.queue) {
             return Err(SubmitError::UnknownQueue(submission.job.queue.clone()));
         }
+        let new = self.new_submission(submission, earlier)?;
         let target = SubmissionTarget::New(self.new.len());
-        self.new.push(submission);
+        self.new.push(new);
         if let Some(key) = key {
             let fingerprint = self.key.digest(&submission.fingerprint);
             self.keys.insert(
@@ -220,6 +291,72 @@ impl<'a> Classifier<'a> {
             );
         }
         Ok(target)
+    }
+
+    /// What a new job waits for, and so the state in which it begins.
+    fn new_submission(
+        &self,
+        submission: &'a Submission,
+        earlier: &[SubmissionTarget],
+    ) -> Result<NewSubmission<'a>, SubmitError> {
+        let job = &submission.job;
+        let (mut after, mut waits) = (Vec::new(), Vec::new());
+        for dependency in &job.after {
+            let condition = dependency.on;
+            let (id, wait) = self.dependency(dependency, earlier)?;
+            after.push(Dependency {
+                job: DependencyTarget::Id(id),
+                on: condition,
+            });
+            waits.extend(wait.map(|on| Wait { on, condition }));
+        }
+        let ready_at = job.earliest_start(submission.at);
+        let wait = match ready_at {
+            _ if !waits.is_empty() => WaitsFor::Jobs,
+            Some(ready_at) if ready_at > submission.at => WaitsFor::Time,
+            _ => WaitsFor::Slot,
+        };
+        let state = next(None, Event::Submitted(wait));
+        Ok(NewSubmission {
+            submission,
+            after,
+            waits,
+            state: state.expect("the table of transitions begins with Submitted"),
+            ready_at,
+        })
+    }
+
+    /// The id of a job to wait for; and the job itself, unless it has ended as required.
+    fn dependency(
+        &self,
+        dependency: &Dependency,
+        earlier: &[SubmissionTarget],
+    ) -> Result<(JobId, Option<Waited>), SubmitError> {
+        let stored = |id: JobId, number: JobNumber, state: JobState| {
+            let met = dependency.on.is_met_by(state);
+            (
+                id,
+                (!met).then_some(Waited::Stored(number, state.is_final())),
+            )
+        };
+        match dependency.job {
+            DependencyTarget::Id(id) => {
+                let known = self.dependencies.get(&id);
+                let known = known.map(|(number, state)| stored(id, *number, *state));
+                known.ok_or(SubmitError::UnknownDependency(id.into()))
+            }
+            DependencyTarget::Number(number) => Err(SubmitError::UnknownDependency(number.into())),
+            DependencyTarget::Entry(index) => match earlier.get(index) {
+                Some(SubmissionTarget::Known(known)) => {
+                    Ok(stored(known.id, known.number, known.state))
+                }
+                Some(SubmissionTarget::New(nth) | SubmissionTarget::Repeated(nth)) => {
+                    let id = self.new[*nth].submission.id;
+                    Ok((id, Some(Waited::New(*nth))))
+                }
+                None => Err(SubmitError::NotAnEarlierEntry(index)),
+            },
+        }
     }
 
     /// Removes all new ones from `before` on.
@@ -240,13 +377,13 @@ impl SubmissionTarget {
         }
     }
 
-    fn outcome(self, new: &[&Submission], last_number: JobNumber) -> SubmitOutcome {
+    fn outcome(self, new: &[NewSubmission<'_>], last_number: JobNumber) -> SubmitOutcome {
         match self {
             Self::Known(outcome) => outcome,
             Self::New(nth) | Self::Repeated(nth) => SubmitOutcome {
-                id: new[nth].id,
+                id: new[nth].submission.id,
                 number: number(last_number, nth),
-                state: first_state(),
+                state: new[nth].state,
                 created: matches!(self, Self::New(_)),
             },
         }
@@ -261,7 +398,7 @@ fn number(last_number: JobNumber, nth: usize) -> JobNumber {
 /// Stores environments, once per content; returns the hashes of all, as hex.
 async fn insert_environments(
     batch: &mut WriteBatch<'_>,
-    new: &[&Submission],
+    new: &[NewSubmission<'_>],
 ) -> sqlx::Result<Vec<String>> {
     #[derive(Serialize)]
     struct EnvironmentRow {
@@ -271,7 +408,7 @@ async fn insert_environments(
     }
     let mut hashes = Vec::with_capacity(new.len());
     let mut rows = BTreeMap::new();
-    for submission in new {
+    for NewSubmission { submission, .. } in new {
         let env = json(&submission.job.env)?;
         let hash = hex(&batch.key.digest_of(&env));
         hashes.push(hash.clone());
@@ -300,25 +437,30 @@ struct SubmissionRow<'a> {
     id: JobId,
     state: JobState,
     spec: &'a JobSpec,
+    after: &'a [Dependency],
     environment: &'a str,
     stdin: Option<&'a str>,
     fingerprint: String,
     retry_of: Option<JobId>,
     submitted_at: i64,
+    ready_at: Option<i64>,
 }
 
 impl<'a> SubmissionRow<'a> {
     fn of(
-        submission: &'a Submission,
+        new: &'a NewSubmission<'_>,
         environment: &'a str,
         number: JobNumber,
         key: &DigestKey,
     ) -> Self {
+        let submission = new.submission;
         Self {
             number,
             id: submission.id,
-            state: first_state(),
+            state: new.state,
             spec: &submission.job,
+            after: &new.after,
+            ready_at: new.ready_at.map(|at| at.0),
             environment,
             stdin: submission.job.stdin.as_deref(),
             fingerprint: hex(&key.digest(&submission.fingerprint)),
@@ -331,13 +473,13 @@ impl<'a> SubmissionRow<'a> {
 /// Inserts rows, in order.
 async fn insert(
     batch: &mut WriteBatch<'_>,
-    new: &[&Submission],
+    new: &[NewSubmission<'_>],
     environments: &[String],
     last_number: JobNumber,
 ) -> sqlx::Result<()> {
     let mut rows = String::new();
-    for (nth, (submission, environment)) in new.iter().zip(environments).enumerate() {
-        let row = SubmissionRow::of(submission, environment, number(last_number, nth), batch.key);
+    for (nth, (one, environment)) in new.iter().zip(environments).enumerate() {
+        let row = SubmissionRow::of(one, environment, number(last_number, nth), batch.key);
         rows.push(if rows.is_empty() { '[' } else { ',' });
         rows.push_str(&json(&row)?);
         if rows.len() >= STATEMENT_BYTES || nth + 1 == new.len() {
@@ -352,15 +494,20 @@ async fn insert(
 async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO jobs (number, id, state, queue, priority, name, labels, interactive, on_lost,
-             idempotency_key, spec, environment, stdin, fingerprint, retry_of, submitted_at)
+             idempotency_key, exclusive, waits_for_key, spec, environment, stdin, fingerprint,
+             retry_of, submitted_at, ready_at)
          SELECT value ->> 'number', value ->> 'id', value ->> 'state', value ->> '$.spec.queue',
              value ->> '$.spec.priority', value ->> '$.spec.name', value -> '$.spec.labels',
              value ->> '$.spec.interactive', value ->> '$.spec.on_lost',
-             value ->> '$.spec.idempotency_key',
-             json_remove(value -> 'spec', '$.queue', '$.priority', '$.name', '$.labels',
-                 '$.interactive', '$.on_lost', '$.idempotency_key'),
+             value ->> '$.spec.idempotency_key', value ->> '$.spec.exclusive',
+             (value ->> '$.spec.exclusive') IS NOT NULL,
+             json_remove(
+                 CASE WHEN json_array_length(value, '$.after') = 0 THEN value -> 'spec'
+                     ELSE json_set(value -> 'spec', '$.after', value -> 'after') END,
+                 '$.queue', '$.priority', '$.name', '$.labels', '$.interactive', '$.on_lost',
+                 '$.idempotency_key', '$.exclusive'),
              unhex(value ->> 'environment'), value ->> 'stdin', unhex(value ->> 'fingerprint'),
-             value ->> 'retry_of', value ->> 'submitted_at'
+             value ->> 'retry_of', value ->> 'submitted_at', value ->> 'ready_at'
          FROM json_each(?1)",
         rows
     )
@@ -369,32 +516,31 @@ async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<(
     Ok(())
 }
 
-/// The state in which the table of transitions lets a job begin.
-fn first_state() -> JobState {
-    next(None, Event::Submitted).expect("the table of transitions begins with Submitted")
-}
-
-fn submitted(submission: &Submission, last_number: JobNumber, nth: usize) -> events::NewEvent {
+fn submitted(new: &NewSubmission<'_>, number: JobNumber) -> events::NewEvent {
     events::NewEvent {
-        job: number(last_number, nth),
+        job: number,
         attempt: None,
         from: None,
-        to: first_state(),
+        to: new.state,
         reason: None,
-        actor: submission.actor.clone(),
-        at: submission.at.0,
+        actor: new.submission.actor.clone(),
+        at: new.submission.at.0,
     }
 }
 
-/// The job as a read returns it now.
-pub(in crate::store) fn as_submitted(submission: &Submission, number: JobNumber) -> Job {
-    Job::submitted(
-        (submission.id, number),
-        first_state(),
-        submission.job.clone(),
-        submission.retry_of,
-        submission.at,
-    )
+/// The job as a read returns it now; not for one that waits for others, which may have failed already.
+pub(in crate::store) fn as_submitted(submission: &Submission, outcome: SubmitOutcome) -> Job {
+    let waits_until = submission.job.earliest_start(submission.at);
+    Job {
+        waits_until: waits_until.filter(|_| outcome.state == JobState::Scheduled),
+        ..Job::submitted(
+            (submission.id, outcome.number),
+            outcome.state,
+            submission.job.clone(),
+            submission.retry_of,
+            submission.at,
+        )
+    }
 }
 
 /// The highest number that a job has had; 0 before the first one.

@@ -91,7 +91,7 @@ pub(in crate::store) async fn all(
 
 fn show(queue: &mut Queue, counts: QueueCounts) {
     queue.running = counts.active;
-    queue.queued = counts.queued;
+    queue.queued = counts.queued + counts.waiting_for_key;
 }
 
 /// Queues without their counts.

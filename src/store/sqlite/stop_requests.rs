@@ -5,7 +5,7 @@
 
 use super::{
     columns::json,
-    inputs,
+    dependencies, inputs,
     job_snapshot::{JobSnapshot, WriteBatch, all_moved},
     view,
 };
@@ -19,7 +19,8 @@ use crate::{
 };
 
 /// SHA-256 of no bytes: the digest of an empty output.
-const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+pub(super) const EMPTY_SHA256: &str =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// Ends a waiting job, or stores the request for the shim of a running one.
 pub(super) async fn stop(
@@ -116,7 +117,10 @@ pub(super) async fn withdraw(
     if snapshot.interactive {
         inputs::forget(batch, &[step.number]).await?;
     }
-    batch.record(step, &snapshot.queue, None, &request.by, at);
+    if step.from == JobState::Blocked {
+        dependencies::withdraw(batch, step.number).await?;
+    }
+    batch.record(snapshot, step, None, &request.by, at);
     Ok(())
 }
 

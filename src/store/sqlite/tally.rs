@@ -91,13 +91,13 @@ impl Tally {
             .map_or_else(QueueCounts::default, |queue| queue.counts)
     }
 
-    /// A job of this queue has left one state for another; without the one it is new, without the
-    /// other it is gone.
-    pub fn moved(&mut self, queue: &str, from: Option<JobState>, to: Option<JobState>) {
+    /// A job of this queue has left one standing for another; without the one it is new, without
+    /// the other it is gone.
+    pub fn moved(&mut self, queue: &str, from: Option<Standing>, to: Option<Standing>) {
         if let Some(to) = to {
-            self.states[to as usize] += 1;
+            self.states[to.state as usize] += 1;
         }
-        let mut fits = from.is_none_or(|from| take_one(&mut self.states[from as usize]));
+        let mut fits = from.is_none_or(|from| take_one(&mut self.states[from.state as usize]));
         let (from, to) = (from.filter(is_live), to.filter(is_live));
         if from.is_some() || to.is_some() {
             self.remember(queue);
@@ -127,6 +127,11 @@ impl Tally {
         self.queues.remove(name);
     }
 
+    /// How many jobs wait for other jobs.
+    pub fn blocked(&self) -> u64 {
+        self.states[JobState::Blocked as usize]
+    }
+
     /// How many queued jobs have a free slot.
     pub fn ready(&self) -> u64 {
         self.queues.ready()
@@ -146,6 +151,12 @@ impl Tally {
             started.push(name);
         }
         started
+    }
+
+    /// Takes a start of [`Self::start`] back: no job of this queue may run now.
+    pub fn unstart(&mut self, queue: &str) {
+        let (running, queued) = (JobState::Running.into(), JobState::Queued.into());
+        self.moved(queue, Some(running), Some(queued));
     }
 
     /// The counts do not fit the database, which only a defect of this program can cause. The next
@@ -200,13 +211,33 @@ impl Tally {
     }
 }
 
-/// Whether jobs in this state count for their queue.
-fn is_live(state: &JobState) -> bool {
-    !state.is_final()
+/// How a job counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Standing {
+    pub state: JobState,
+    /// Whether it would be `queued` behind another job with its exclusive key. Without meaning in other
+    /// states.
+    pub waits_for_key: bool,
 }
 
-fn place(counts: &mut QueueCounts, state: JobState) -> &mut u64 {
-    match state {
+impl From<JobState> for Standing {
+    /// That of a job without an exclusive key.
+    fn from(state: JobState) -> Self {
+        Self {
+            state,
+            waits_for_key: false,
+        }
+    }
+}
+
+/// Whether jobs like this count for their queue.
+fn is_live(standing: &Standing) -> bool {
+    !standing.state.is_final()
+}
+
+fn place(counts: &mut QueueCounts, standing: Standing) -> &mut u64 {
+    match standing.state {
+        JobState::Queued if standing.waits_for_key => &mut counts.waiting_for_key,
         JobState::Queued => &mut counts.queued,
         JobState::Running | JobState::Paused => &mut counts.active,
         _ => &mut counts.held,
@@ -246,18 +277,27 @@ async fn queues(conn: &mut SqliteConnection) -> sqlx::Result<FairQueues> {
     let mut counts: HashMap<String, QueueCounts> = HashMap::new();
     // Without a word SQLite takes a wider index, and reads each job's row.
     let rows = sqlx::query!(
-        r#"SELECT queue AS "queue!: String", 'queued' AS "state!: String", count(*) AS "jobs!: i64"
-           FROM jobs INDEXED BY jobs_queued WHERE state = 'queued' GROUP BY queue
-           UNION ALL SELECT queue, 'running', count(*)
+        r#"SELECT queue AS "queue!: String", 'queued' AS "state!: String",
+               0 AS "waits_for_key!: bool", count(*) AS "jobs!: i64"
+           FROM jobs INDEXED BY jobs_queued WHERE state = 'queued' AND waits_for_key = 0
+           GROUP BY queue
+           UNION ALL SELECT queue, 'queued', 1, count(*)
+           FROM jobs INDEXED BY jobs_waiting_for_key
+           WHERE state = 'queued' AND waits_for_key = 1 GROUP BY queue
+           UNION ALL SELECT queue, 'running', 0, count(*)
            FROM jobs INDEXED BY jobs_active WHERE state IN ('running', 'paused') GROUP BY queue
-           UNION ALL SELECT queue, 'scheduled', count(*)
+           UNION ALL SELECT queue, 'scheduled', 0, count(*)
            FROM jobs WHERE state IN ('scheduled', 'blocked') GROUP BY queue"#
     )
     .fetch_all(&mut *conn)
     .await?;
     for row in rows {
         let counts = counts.entry(row.queue).or_default();
-        *place(counts, events::state(&row.state)?) = row.jobs as u64;
+        let standing = Standing {
+            state: events::state(&row.state)?,
+            waits_for_key: row.waits_for_key,
+        };
+        *place(counts, standing) = row.jobs as u64;
     }
     let rows = sqlx::query!(
         r#"SELECT name AS "name!: String", concurrency AS "concurrency!: u32",

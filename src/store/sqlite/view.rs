@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     job::{
-        Exit, Job, JobId, JobNumber, JobRef, JobSpec, Micros, OnLost, StopRequest, Survivor, Usage,
-        view::StopView,
+        Exit, Job, JobId, JobNumber, JobRef, JobSpec, JobState, Micros, OnLost, StopRequest,
+        Survivor, Usage, view::StopView,
     },
     store::types::Include,
 };
@@ -25,6 +25,7 @@ pub(super) struct SpecRow {
     pub(super) interactive: bool,
     pub(super) on_lost: String,
     pub(super) idempotency_key: Option<String>,
+    pub(super) exclusive: Option<String>,
 }
 
 impl SpecRow {
@@ -38,6 +39,7 @@ impl SpecRow {
             interactive: self.interactive,
             on_lost: on_lost(&self.on_lost)?,
             idempotency_key: self.idempotency_key,
+            exclusive: self.exclusive,
             ..from_json_exactly(&self.spec)?
         })
     }
@@ -56,7 +58,10 @@ pub(super) struct JobRow {
     pub(super) interactive: bool,
     pub(super) on_lost: String,
     pub(super) idempotency_key: Option<String>,
+    pub(super) exclusive: Option<String>,
     pub(super) spec: String,
+    pub(super) ready_at: Option<i64>,
+    pub(super) failed_dependency: Option<String>,
     pub(super) env_names: String,
     pub(super) env: Option<String>,
     pub(super) stdin_bytes: Option<i64>,
@@ -94,7 +99,9 @@ macro_rules! select_jobs {
                 j.queue AS "queue!: String", j.priority AS "priority!: i64",
                 j.name AS "name: String", j.labels AS "labels!: String",
                 j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
-                j.idempotency_key AS "idempotency_key: String", j.spec AS "spec!: String",
+                j.idempotency_key AS "idempotency_key: String", j.exclusive AS "exclusive: String",
+                j.spec AS "spec!: String", j.ready_at AS "ready_at: i64",
+                j.failed_dependency AS "failed_dependency: String",
                 e.names AS "env_names!: String",
                 CASE WHEN ?1 THEN e.env END AS "env: String",
                 octet_length(j.stdin) AS "stdin_bytes: i64",
@@ -165,7 +172,9 @@ impl JobRow {
             interactive: self.interactive,
             on_lost: self.on_lost,
             idempotency_key: self.idempotency_key,
+            exclusive: self.exclusive,
         };
+        let waits_until = self.ready_at.filter(|_| state == JobState::Scheduled);
         Ok(Job {
             id: job_id(&self.id)?,
             number: self.number,
@@ -182,6 +191,8 @@ impl JobRow {
             submitted_at: Micros(self.submitted_at),
             started_at: self.started_at.map(Micros),
             finished_at: self.finished_at.map(Micros),
+            waits_until: waits_until.map(Micros),
+            failed_dependency: from_json_opt(self.failed_dependency.as_deref())?,
             output_bytes: self.output_bytes as u64,
             dropped_bytes: self.dropped_bytes as u64,
             dropped_lines: self.dropped_lines as u64,

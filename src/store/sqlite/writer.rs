@@ -3,7 +3,7 @@
 //!
 //! A result that a caller has received is on disk. `execute` executes the writes.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     batches::{WriteReply, split_into_transactions},
+    dependencies::Releases,
     errno,
     error::{FailureAction, failure_action, is_failed_write, is_file_error, is_out_of_room},
     events,
     execute::execute,
     job_snapshot::WriteBatch,
     keys::DigestKey,
+    listener::Listener,
     log_tending::LogTending,
     long_path::LongPath,
     presence::Presence,
@@ -63,6 +65,12 @@ pub(in crate::store) struct Writer {
     pub counts: Arc<PublishedCounts>,
     /// What is done about the log of `conn`.
     pub log: LogTending,
+    /// Final jobs that others still wait for.
+    pub releases: Releases,
+    /// Whether the last try to let those follow was refused; tried again after the next commit.
+    pub release_refused: bool,
+    /// Is told of every committed change of a job's state.
+    pub listener: Listener,
 }
 
 impl Writer {
@@ -76,6 +84,10 @@ impl Writer {
                 received = self.requests.recv_many(&mut requests, BATCH_MAX) => received,
                 () = self.log.due() => {
                     self.tend_log().await;
+                    continue;
+                }
+                () = std::future::ready(()), if self.has_releases() => {
+                    self.release().await;
                     continue;
                 }
             };
@@ -95,6 +107,19 @@ impl Writer {
             }
         }
         guard.disarm();
+    }
+
+    fn has_releases(&self) -> bool {
+        !self.releases.is_empty() && !self.release_refused
+    }
+
+    /// Lets more of the jobs follow that wait for final ones, which are too many for one transaction.
+    async fn release(&mut self) {
+        if let Err(error) = self.transaction(&[Write::Release]).await {
+            self.refusal(error);
+            self.release_refused = true;
+        }
+        self.tend_log().await;
     }
 
     /// Takes what else has arrived beside `requests`.
@@ -264,11 +289,14 @@ impl Writer {
             .execute(&mut self.conn)
             .await?;
         self.tally.begin(&mut self.conn).await?;
+        let mut releases = self.releases.clone();
         let mut batch = WriteBatch {
             conn: &mut self.conn,
             events: Vec::new(),
             tally: &mut self.tally,
             key: &self.key,
+            touched_keys: BTreeSet::new(),
+            releases: &mut releases,
         };
         let results = execute(&mut batch, writes).await?;
         let events = batch.events;
@@ -279,6 +307,9 @@ impl Writer {
             return Err(io::Error::other("it was removed or replaced").into());
         }
         self.tally.commit(&self.counts);
+        self.releases = releases;
+        self.release_refused = false;
+        self.listener.tell(&events);
         Ok(results)
     }
 
@@ -343,6 +374,7 @@ impl Writer {
         let mut opened = opened.expect("opens");
         let counts = Arc::default();
         let tally = Tally::load(&mut opened.writer, &counts).await;
+        let releases = Releases::load(&mut opened.writer).await;
         Self {
             conn: opened.writer,
             key: opened.digest_key,
@@ -354,6 +386,9 @@ impl Writer {
             tally: tally.expect("counts"),
             counts,
             log: opened.log,
+            releases: releases.expect("reads"),
+            release_refused: false,
+            listener: Listener::default(),
         }
     }
 

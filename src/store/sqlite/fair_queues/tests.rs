@@ -197,6 +197,7 @@ fn full_and_empty_queues_are_not_in_the_order() {
             queued: BACKLOG,
             active: u64::from(SLOTS_MAX),
             held: 3,
+            waiting_for_key: 3,
         };
         let counts = if nth % 2 == 0 { full } else { queued(0) };
         queues.set(&format!("{nth}"), settings(1000), counts);

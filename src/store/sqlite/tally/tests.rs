@@ -14,12 +14,13 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use super::*;
 use crate::{
     job::{
-        Command, Dropped, JobChange, JobId, JobNumber, JobRef, JobSpec, Micros, OnLost,
-        QueueChange, Reason, StopCause, StopRequest,
+        Command, Dependency, DependencyCondition, DependencyTarget, Dropped, Exit, ExitFacts,
+        JobChange, JobId, JobNumber, JobRef, JobSpec, Micros, OnLost, QueueChange, Reason,
+        StopCause, StopRequest, Usage,
     },
     store::{
         Claimed, Finish, OutputPlacement, ShimOffer, Submission,
-        sqlite::writer::Writer,
+        sqlite::{view, writer::Writer},
         write::{ClaimRequest, PauseReport, VoidReport, Write, WriteResult},
     },
 };
@@ -90,6 +91,28 @@ fn lost(number: JobNumber, attempt: u32) -> Finish {
     }
 }
 
+/// An attempt that ends with this exit code.
+fn ended(number: JobNumber, attempt: u32, code: i32) -> Finish {
+    let facts = ExitFacts {
+        exit: Exit::Code(code),
+        started_at_us: Some(0),
+        ended_at_us: 0,
+        stop: None,
+        leaked: 0,
+        survivors: Vec::new(),
+        usage: Usage::default(),
+        end_offset: 0,
+        dropped: Dropped::default(),
+    };
+    let (state, reason) = facts.outcome();
+    Finish {
+        state,
+        reason,
+        facts: Some(facts),
+        ..lost(number, attempt)
+    }
+}
+
 fn claimed(result: &Result<WriteResult, crate::store::StoreError>) -> &Claimed {
     match result {
         Ok(WriteResult::Claimed(claimed)) => claimed,
@@ -117,7 +140,49 @@ async fn assert_true(writer: &Writer, path: &Path, after: &str) {
     assert_eq!(writer.tally.ready(), fresh.ready(), "{after}");
     assert_eq!(writer.counts.states(), published.states(), "{after}");
     assert_eq!(writer.counts.queues(), published.queues(), "{after}");
+    assert!(writer.releases.is_empty(), "{after}");
+    for (wrong, found) in NEVER {
+        let found = sqlx::query(found).fetch_optional(&mut conn).await;
+        assert!(found.expect("reads").is_none(), "{wrong}: {after}");
+    }
 }
+
+/// What is true of jobs that wait, whatever has been written.
+const NEVER: [(&str, &str); 6] = [
+    (
+        "two active jobs have one key",
+        "SELECT 1 FROM jobs WHERE exclusive IS NOT NULL AND state IN ('running', 'paused')
+         GROUP BY exclusive HAVING count(*) > 1",
+    ),
+    (
+        "a job may be claimed although its key is taken, or another one comes first",
+        "SELECT 1 FROM jobs j WHERE exclusive IS NOT NULL AND state = 'queued'
+           AND waits_for_key <> EXISTS (SELECT 1 FROM jobs o WHERE o.exclusive = j.exclusive
+               AND (o.state IN ('running', 'paused') OR (o.state = 'queued' AND o.queue = j.queue
+                   AND (o.priority, -o.number) > (j.priority, -j.number))))",
+    ),
+    (
+        "a job without a key waits for one",
+        "SELECT 1 FROM jobs WHERE exclusive IS NULL AND waits_for_key",
+    ),
+    (
+        "a blocked job waits for nothing",
+        "SELECT 1 FROM jobs WHERE state = 'blocked' AND number NOT IN
+             (SELECT job FROM dependencies WHERE waiting)",
+    ),
+    (
+        "a job is waited for that has ended, or by one that is not blocked",
+        "SELECT 1 FROM dependencies d LEFT JOIN jobs j ON j.number = d.job
+             LEFT JOIN jobs o ON o.number = d.on_job
+         WHERE d.waiting AND (j.state IS NOT 'blocked' OR o.finished_at IS NOT NULL
+             OR o.number IS NULL)",
+    ),
+    (
+        "a scheduled job has no time, or a failed one no cause",
+        "SELECT 1 FROM jobs WHERE (state = 'scheduled' AND ready_at IS NULL)
+             OR ((reason IS 'dependency') <> (failed_dependency IS NOT NULL))",
+    ),
+];
 
 async fn other_connection(path: &Path) -> SqliteConnection {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
@@ -154,18 +219,54 @@ impl Dice {
         }
     }
 
+    /// The id of any job.
+    async fn id(&mut self, writer: &mut Writer) -> JobId {
+        let ids: Vec<String> = sqlx::query_scalar("SELECT id FROM jobs")
+            .fetch_all(&mut writer.conn)
+            .await
+            .expect("reads");
+        match ids.len() as u64 {
+            0 => JobId(uuid::Uuid::nil()),
+            count => view::job_id(&ids[self.below(count) as usize]).expect("an id"),
+        }
+    }
+
+    /// A job with any of the things that a job can wait for.
+    async fn new_job(&mut self, writer: &mut Writer, nth: u64) -> JobSpec {
+        let mut job = job_in(self.queue(), self.below(3) as i64 - 1);
+        if self.below(2) == 0 {
+            job.on_lost = OnLost::Retry;
+        }
+        if self.below(3) == 0 {
+            job.retry.max_attempts = 3;
+        }
+        if self.below(3) == 0 {
+            job.exclusive = Some(["one", "two"][self.below(2) as usize].to_owned());
+        }
+        if self.below(4) == 0 {
+            job.run_at = Some(Micros(self.below(100) as i64));
+        }
+        for _ in 0..self.below(6).saturating_sub(3) {
+            let entry = nth > 0 && self.below(2) == 0;
+            job.after.push(Dependency {
+                job: match entry {
+                    true => DependencyTarget::Entry(self.below(nth) as usize),
+                    false => DependencyTarget::Id(self.id(writer).await),
+                },
+                on: DependencyCondition::ALL[self.below(2) as usize],
+            });
+        }
+        job
+    }
+
     async fn write(&mut self, writer: &mut Writer, nth: u64) -> Write {
-        match self.below(14) {
+        match self.below(16) {
             0..=2 => {
-                let jobs = 1 + self.below(6);
-                let jobs = (0..jobs).map(|_| {
-                    let mut job = job_in(self.queue(), self.below(3) as i64 - 1);
-                    if self.below(2) == 0 {
-                        job.on_lost = OnLost::Retry;
-                    }
-                    job
-                });
-                submit(jobs.collect())
+                let mut jobs = Vec::new();
+                for nth in 0..1 + self.below(6) {
+                    jobs.push(self.new_job(writer, nth).await);
+                }
+                submit(jobs)
             }
             3 | 4 => {
                 let shims = self.below(4);
@@ -194,6 +295,11 @@ impl Dice {
                     at: Micros(0),
                 })
             }
+            14 => {
+                let (number, attempt) = self.job(writer, "'running', 'paused'").await;
+                Write::Finish(Box::new(ended(number, attempt, self.below(2) as i32)))
+            }
+            15 => Write::Due(Micros(self.below(10_000_000) as i64)),
             other => self.rare_write(writer, other).await,
         }
     }
@@ -210,7 +316,8 @@ impl Dice {
                 })
             }
             10 => {
-                let (number, _) = self.job(writer, "'queued', 'running'").await;
+                let states = "'queued', 'running', 'blocked', 'scheduled'";
+                let (number, _) = self.job(writer, states).await;
                 let request = StopRequest {
                     by: "test".into(),
                     cause: StopCause::Cancel,
@@ -220,9 +327,12 @@ impl Dice {
                 Write::RequestStop(JobRef::Number(number), request)
             }
             11 => {
-                let (number, _) = self.job(writer, "'queued'").await;
+                let (number, _) = self.job(writer, "'queued', 'blocked', 'scheduled'").await;
+                let any = |dice: &mut Self| dice.below(2) == 0;
                 let change = JobChange {
-                    queue: Some(self.queue().into()),
+                    queue: any(self).then(|| self.queue().into()),
+                    priority: any(self).then(|| self.below(3) as i64),
+                    run_at: any(self).then(|| any(self).then_some(Micros(i64::MAX / 2))),
                     ..JobChange::default()
                 };
                 Write::Update(JobRef::Number(number), change)
@@ -287,6 +397,25 @@ async fn the_counts_agree_with_the_database_after_any_mix_of_writes() {
         assert_true(&writer, &path, &format!("{nth}: {text}")).await;
     }
     assert!(done > 500 && refused > 50, "{done} done, {refused} refused");
+    let steps: Vec<(String, String)> = sqlx::query_as(
+        "SELECT DISTINCT from_state, to_state FROM events WHERE from_state NOT NULL",
+    )
+    .fetch_all(&mut writer.conn)
+    .await
+    .expect("reads");
+    for step in [
+        ("blocked", "queued"),
+        ("blocked", "scheduled"),
+        ("blocked", "failed"),
+        ("blocked", "cancelled"),
+        ("scheduled", "queued"),
+        ("queued", "scheduled"),
+        ("running", "scheduled"),
+        ("paused", "queued"),
+    ] {
+        let step = (step.0.to_owned(), step.1.to_owned());
+        assert!(steps.contains(&step), "{step:?} did not come about");
+    }
     drop(writer);
     assert_true(&Writer::of(&path).await, &path, "opened again").await;
 }
@@ -297,7 +426,7 @@ async fn wrong_counts_are_taken_anew_with_the_next_transaction() {
     let path = directory.path().join("db");
     let mut writer = Writer::of(&path).await;
     writer.write(vec![submit(vec![job_in("default", 0)])]).await;
-    let queued = Some(JobState::Queued);
+    let queued = Some(JobState::Queued.into());
     writer.tally.moved("default", None, queued);
     writer.tally.moved("interactive", None, queued);
     let results = writer
@@ -307,8 +436,12 @@ async fn wrong_counts_are_taken_anew_with_the_next_transaction() {
     writer.write(vec![claim([])]).await;
     assert_true(&writer, &path, "more than there were").await;
 
-    writer.tally.moved("default", Some(JobState::Running), None);
-    writer.tally.moved("default", Some(JobState::Running), None);
+    writer
+        .tally
+        .moved("default", Some(JobState::Running.into()), None);
+    writer
+        .tally
+        .moved("default", Some(JobState::Running.into()), None);
     writer.write(vec![claim([])]).await;
     assert_true(&writer, &path, "fewer than none").await;
 }
