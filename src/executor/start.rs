@@ -23,7 +23,7 @@ use crate::{
     query::{Queries, QuerySettings},
     scheduler::{DueJobs, Scheduler, Wakeup, rescue::Rescuer},
     spool::{Layout, SegmentName, dropped_range, unsynced},
-    store::{Epoch, OnMigration, OpenAttempt, OpenError, StateMove, Store, StoreBounds, Stored},
+    store::{Epoch, OnMigration, OpenAttempt, OpenError, Store, StoreBounds, Stored},
     supervisor::{
         Budget, Context, Directory, OrphanSearcher, RunLimits, SearchGuard, ShimEvent, ShimSearch,
         Supervisor, forget_all_traces, look_up_user, starting_max,
@@ -152,13 +152,7 @@ impl Executor {
         let ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
         let (event_sender, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, event_sender.clone(), armed);
-        let (wakeup, due_wakeup) = (Wakeup::default(), Wakeup::default());
-        store.listen(follow_moves(
-            hub.clone(),
-            wakeup.clone(),
-            due_wakeup.clone(),
-        ));
-        let due = DueJobs::new(store.clone(), due_wakeup)?;
+        let (wakeup, due) = listen(&store, &hub)?;
         let rescuer = Rescuer::new(supervisor.clone(), wakeup.clone());
         let open = store.open_attempts().await?;
         let begun = Instant::now();
@@ -169,10 +163,6 @@ impl Executor {
         let defaults = Defaults::load(&store).await?;
         let warm = settings.warm_shims;
         let scheduler = Scheduler::new(supervisor.clone(), rescuer, wakeup.clone(), events, warm);
-        let vital = supervisor.context().vital.clone();
-        vital.spawn("scheduling", scheduler.run());
-        let stopping = supervisor.context().stopping.clone();
-        vital.spawn("queueing what is due", due.run(stopping.clone()));
         let executor = Self {
             inner: Arc::new(ExecutorInner {
                 store,
@@ -192,12 +182,21 @@ impl Executor {
                 started_at: clock::now(),
             }),
         };
-        let store = executor.inner.store.clone();
-        tokio::spawn(async move { store.check().await });
-        let ties = executor.inner.ties.clone();
-        let watching = ties.watch(executor.clone(), stopping);
-        vital.spawn("cancelling what lost its connection", watching);
+        executor.spawn_tasks(scheduler, due);
         Ok(executor)
+    }
+
+    /// Begins what the server does by itself.
+    fn spawn_tasks(&self, scheduler: Scheduler, due: DueJobs) {
+        let ctx = self.inner.supervisor.context();
+        let stopping = || ctx.stopping.clone();
+        ctx.vital.spawn("scheduling", scheduler.run());
+        ctx.vital.spawn("queueing what is due", due.run(stopping()));
+        let store = self.inner.store.clone();
+        tokio::spawn(async move { store.check().await });
+        let watching = self.inner.ties.clone().watch(self.clone(), stopping());
+        ctx.vital
+            .spawn("cancelling what lost its connection", watching);
     }
 
     /// Takes no more work, leaves running jobs to their shims, ends all tails and waits
@@ -216,10 +215,12 @@ impl Executor {
     }
 }
 
-/// What every committed change of a job's state is told to: the job's readers, and who looks for jobs
-/// that may start.
-fn follow_moves(hub: Hub, wakeup: Wakeup, due: Wakeup) -> impl Fn(&[StateMove]) {
-    move |moves| {
+/// Has every committed change of a job's state told to the job's readers, and to who looks for jobs that
+/// may start: the scheduler, and the task that waits for their times.
+fn listen(store: &Store, hub: &Hub) -> io::Result<(Wakeup, DueJobs)> {
+    let (wakeup, due_wakeup) = (Wakeup::default(), Wakeup::default());
+    let (hub, scheduler, due) = (hub.clone(), wakeup.clone(), due_wakeup.clone());
+    store.listen(move |moves| {
         for one in moves {
             match one.to.is_final() {
                 true => hub.ended(one.job),
@@ -228,12 +229,13 @@ fn follow_moves(hub: Hub, wakeup: Wakeup, due: Wakeup) -> impl Fn(&[StateMove]) 
         }
         let any = |state| moves.iter().any(|one| one.to == state);
         if any(JobState::Queued) {
-            wakeup.wake();
+            scheduler.wake();
         }
         if any(JobState::Scheduled) {
             due.wake();
         }
-    }
+    });
+    Ok((wakeup, DueJobs::new(store.clone(), due_wakeup)?))
 }
 
 /// Committed before any shim is contacted: from then on shims ignore earlier servers.

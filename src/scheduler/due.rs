@@ -63,12 +63,12 @@ impl DueJobs {
         };
         tokio::select! {
             () = self.wakeup.wait() => {}
-            () = self.ring_at(next) => {}
+            () = self.until(next) => {}
         }
     }
 
-    async fn ring_at(&self, at: Micros) {
-        let rung = retry::until_some(|| async {
+    async fn until(&self, at: Micros) {
+        let waited = retry::until_some(|| async {
             match self.alarm.wait_until(at).await {
                 Ok(()) => Some(()),
                 Err(error) => {
@@ -77,6 +77,6 @@ impl DueJobs {
                 }
             }
         });
-        rung.await;
+        waited.await;
     }
 }

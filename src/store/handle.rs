@@ -11,8 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::sqlite::{
     attempts,
     damage::{Checked, DamageCheck},
-    dependencies::{self, Releases},
-    events, job_snapshot, jobs,
+    dependencies, events, job_snapshot, jobs,
     keys::ShimSeed,
     list,
     listener::Listener,
@@ -24,6 +23,7 @@ use super::sqlite::{
     read_gate::ReadGate,
     reader_pool::ReaderPool,
     records,
+    releases::Releases,
     snapshot::{Snapshot, SnapshotError},
     stored,
     tally::Tally,
@@ -349,7 +349,7 @@ impl Store {
     }
 
     /// Queues the jobs that wait for a time up to `now`.
-    pub async fn due(&self, now: Micros) -> Result<Due, StoreError> {
+    pub async fn due(&self, now: Micros) -> Result<NextDue, StoreError> {
         self.write(Write::Due(now), |result| match result {
             WriteResult::Due(due) => Some(due),
             _ => None,

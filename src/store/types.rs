@@ -101,7 +101,7 @@ pub struct StateMove {
 
 /// The jobs whose time had come are queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Due {
+pub struct NextDue {
     /// When the next ones are due; in the past where there were too many for one transaction. `None`:
     /// none waits for a time.
     pub next: Option<Micros>,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::types::{
-    BatchRefused, Claimed, Deleted, Due, Epoch, Fenced, Finish, InputOutcome, OutputPlacement,
+    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, NextDue, OutputPlacement,
     PauseRequested, QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested,
     Submission, SubmitOutcome, Updated,
 };
@@ -64,7 +64,7 @@ pub enum WriteResult {
     Deleted(Box<Deleted>),
     InputOutcome(Box<InputOutcome>),
     Claimed(Claimed),
-    Due(Due),
+    Due(NextDue),
     /// The write has no result.
     Done,
 }

@@ -59,4 +59,5 @@ mod text;
 mod update;
 mod verify;
 mod wait;
+mod waiting;
 mod wal;

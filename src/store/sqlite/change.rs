@@ -6,7 +6,7 @@ use super::{
     columns::{json, malformed},
     dependencies, exclusive,
     job_snapshot::{WriteBatch, all_moved},
-    tally::Standing,
+    tally::CountedAs,
     view,
 };
 use crate::{
@@ -46,12 +46,12 @@ pub(super) async fn update(
     batch.touched_keys.extend(snapshot.exclusive.clone());
     write(batch, number, change).await?;
     if let Some(queue) = &change.queue {
-        let standing = Standing {
+        let counted = CountedAs {
             state: snapshot.state,
             waits_for_key: snapshot.exclusive.is_some(),
         };
-        batch.tally.moved(&snapshot.queue, Some(standing), None);
-        batch.tally.moved(queue, None, Some(standing));
+        batch.tally.moved(&snapshot.queue, Some(counted), None);
+        batch.tally.moved(queue, None, Some(counted));
     }
     if let Some(run_at) = change.run_at {
         set_time(batch, number, run_at, clock::now()).await?;
@@ -158,8 +158,8 @@ pub(super) async fn delete(batch: &mut WriteBatch<'_>, job: JobRef) -> sqlx::Res
     )
     .fetch_one(&mut *batch.conn)
     .await?;
-    let standing = Some(snapshot.standing());
-    batch.tally.moved(&snapshot.queue, standing, None);
+    let counted = Some(snapshot.counted());
+    batch.tally.moved(&snapshot.queue, counted, None);
     forget_environment(batch, &environment).await?;
     Ok(Deleted::Done(Box::new(DeletedJob { job, segments })))
 }

@@ -60,7 +60,7 @@ pub(super) async fn claim(
         claimed.push(begin(batch, request, jobs).await?);
     }
     // Jobs with the keys that are taken now want no shim.
-    exclusive::settle(batch).await?;
+    exclusive::assign_turns(batch).await?;
     let wanting = u32::try_from(batch.tally.ready()).unwrap_or(u32::MAX);
     for claimed in &mut claimed {
         claimed.wanting = wanting;

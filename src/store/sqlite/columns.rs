@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, value::RawValue};
 
+/// SHA-256 of no bytes: the digest of an empty output.
+pub(super) const EMPTY_SHA256: &str =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 /// The error for a value in the database, or on its way there, that this program cannot have
 /// written.
 pub(super) fn malformed(what: impl std::fmt::Display) -> sqlx::Error {

@@ -3,16 +3,15 @@
 //! A row of `dependencies` with `waiting` is something that a blocked job still waits for. When a job becomes final, the
 //! jobs that wait for it follow in the same transaction, or, where they are many, in the next ones.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::SqlitePool;
 
 use super::{
-    columns::json,
+    columns::{EMPTY_SHA256, json},
     events, inputs,
     job_snapshot::{JobSnapshot, Transition, WriteBatch, all_moved},
-    stop_requests::EMPTY_SHA256,
     view,
 };
 use crate::{
@@ -27,35 +26,6 @@ use crate::{
 const ACTOR: &str = "scheduler";
 /// The most blocked jobs that one transaction moves.
 const MOVES_MAX: usize = 500;
-
-/// Final jobs whose dependants have to follow, in the order of their ends.
-#[derive(Debug, Default, Clone)]
-pub(in crate::store) struct Releases(VecDeque<JobNumber>);
-
-impl Releases {
-    /// Those that a kill has left.
-    pub async fn load(conn: &mut SqliteConnection) -> sqlx::Result<Self> {
-        let left = sqlx::query_scalar!(
-            r#"SELECT DISTINCT d.on_job AS "job!: i64" FROM dependencies AS d
-               JOIN jobs AS j ON j.number = d.on_job
-               WHERE d.waiting = 1 AND j.state IN ('succeeded', 'failed', 'cancelled')
-               ORDER BY d.on_job"#
-        )
-        .fetch_all(conn)
-        .await?;
-        Ok(Self(left.into()))
-    }
-
-    /// A job has become final.
-    pub fn add(&mut self, job: JobNumber) {
-        self.0.push_back(job);
-    }
-
-    /// Whether nobody has to follow.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 /// A row of the table.
 #[derive(Debug, Serialize)]
@@ -111,10 +81,10 @@ pub(super) async fn insert(batch: &mut WriteBatch<'_>, rows: &[DependencyRow]) -
 pub(super) async fn release(batch: &mut WriteBatch<'_>) -> sqlx::Result<()> {
     let mut moves = 0;
     while moves < MOVES_MAX && !batch.releases.is_empty() {
-        let ended: Vec<_> = batch.releases.0.iter().copied().take(MOVES_MAX).collect();
+        let ended = batch.releases.first(MOVES_MAX);
         let waiting = waiting(batch, &ended, MOVES_MAX - moves).await?;
         if waiting.is_empty() {
-            batch.releases.0.drain(..ended.len());
+            batch.releases.drop_first(ended.len());
             continue;
         }
         moves += waiting.len();

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     job::{JobNumber, Micros, state::Event},
-    store::types::Due,
+    store::types::NextDue,
 };
 
 /// Actor of the state change.
@@ -16,7 +16,7 @@ const MOVES_MAX: i64 = 500;
 
 /// Queues the jobs that wait for a time up to `now`, those that wait longest first; and tells when the
 /// next ones are due.
-pub(super) async fn due(batch: &mut WriteBatch<'_>, now: Micros) -> sqlx::Result<Due> {
+pub(super) async fn due(batch: &mut WriteBatch<'_>, now: Micros) -> sqlx::Result<NextDue> {
     let numbers: Vec<JobNumber> = sqlx::query_scalar!(
         r#"SELECT number AS "number!: i64" FROM jobs INDEXED BY jobs_due
            WHERE state = 'scheduled' AND ready_at <= ?1 ORDER BY ready_at, number LIMIT ?2"#,
@@ -34,7 +34,7 @@ pub(super) async fn due(batch: &mut WriteBatch<'_>, now: Micros) -> sqlx::Result
     )
     .fetch_one(&mut *batch.conn)
     .await?;
-    Ok(Due {
+    Ok(NextDue {
         next: next.map(Micros),
     })
 }

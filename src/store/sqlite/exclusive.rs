@@ -7,7 +7,7 @@
 use super::{
     columns::json,
     job_snapshot::{WriteBatch, all_moved},
-    tally::Standing,
+    tally::CountedAs,
 };
 use crate::job::{JobNumber, JobState};
 
@@ -16,7 +16,7 @@ type QueuedJob = (JobNumber, String);
 
 /// Decides anew for the keys whose jobs have moved. What it costs depends on the number of keys, and of
 /// queues with jobs of these keys, not on the number of jobs.
-pub(super) async fn settle(batch: &mut WriteBatch<'_>) -> sqlx::Result<()> {
+pub(super) async fn assign_turns(batch: &mut WriteBatch<'_>) -> sqlx::Result<()> {
     let keys = std::mem::take(&mut batch.touched_keys);
     if keys.is_empty() {
         return Ok(());
@@ -48,13 +48,13 @@ pub(super) async fn set_waits_for_key(
     .execute(&mut *batch.conn)
     .await?;
     all_moved(done.rows_affected(), 1)?;
-    let standing = |waits_for_key| {
-        Some(Standing {
+    let counted = |waits_for_key| {
+        Some(CountedAs {
             state: JobState::Queued,
             waits_for_key,
         })
     };
-    let (from, to) = (standing(!waits_for_key), standing(waits_for_key));
+    let (from, to) = (counted(!waits_for_key), counted(waits_for_key));
     batch.tally.moved(queue, from, to);
     Ok(())
 }

@@ -16,7 +16,7 @@ pub(super) async fn execute(
     let mut results = Vec::with_capacity(writes.len());
     for group in writes.chunk_by(|a, b| a.rank() == b.rank()) {
         if matches!(group[0], Write::Claim(_)) {
-            settle(batch).await?;
+            follow_up(batch).await?;
         }
         match group[0] {
             Write::Submit(_) => {
@@ -46,15 +46,15 @@ pub(super) async fn execute(
             }
         }
     }
-    settle(batch).await?;
+    follow_up(batch).await?;
     Ok(results)
 }
 
 /// Moves the jobs that follow from what the writes have changed: those that waited for jobs which are
 /// final now, and those whose exclusive key is free or taken now.
-async fn settle(batch: &mut WriteBatch<'_>) -> sqlx::Result<()> {
+async fn follow_up(batch: &mut WriteBatch<'_>) -> sqlx::Result<()> {
     dependencies::release(batch).await?;
-    exclusive::settle(batch).await
+    exclusive::assign_turns(batch).await
 }
 
 async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<WriteResult> {

@@ -10,10 +10,10 @@ use sqlx::{Sqlite, SqliteConnection};
 
 use super::{
     columns::{from_json_opt, json, malformed},
-    dependencies::Releases,
     events,
     keys::DigestKey,
-    tally::{Standing, Tally},
+    releases::Releases,
+    tally::{CountedAs, Tally},
     view,
 };
 use crate::job::{
@@ -96,18 +96,18 @@ impl JobSnapshot {
     }
 
     /// How it counts.
-    pub fn standing(&self) -> Standing {
-        self.standing_in(self.state)
+    pub fn counted(&self) -> CountedAs {
+        self.counted_in(self.state)
     }
 
     /// How it would count in another state: where it has a key, it is queued behind the others until
     /// it is its turn.
-    fn standing_in(&self, state: JobState) -> Standing {
+    fn counted_in(&self, state: JobState) -> CountedAs {
         let waits_for_key = match state == self.state {
             true => self.waits_for_key,
             false => self.exclusive.is_some(),
         };
-        Standing {
+        CountedAs {
             state,
             waits_for_key,
         }
@@ -192,7 +192,7 @@ impl WriteBatch<'_> {
         actor: &str,
         at: Micros,
     ) {
-        let (from, to) = (job.standing_in(step.from), job.standing_in(step.to));
+        let (from, to) = (job.counted_in(step.from), job.counted_in(step.to));
         self.tally.moved(&job.queue, Some(from), Some(to));
         self.touched_keys.extend(job.exclusive.clone());
         if step.to.is_final() && self.tally.blocked() > 0 {

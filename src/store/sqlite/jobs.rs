@@ -14,7 +14,7 @@ use super::{
     events,
     job_snapshot::WriteBatch,
     keys::DigestKey,
-    tally::Standing,
+    tally::CountedAs,
     view,
 };
 use crate::{
@@ -94,15 +94,15 @@ async fn store(
         let number = number(last_number, nth);
         batch.events.push(submitted(one, number));
         let job = &one.submission.job;
-        let standing = Standing {
+        let counted = CountedAs {
             state: one.state,
             waits_for_key: job.exclusive.is_some(),
         };
-        batch.tally.moved(&job.queue, None, Some(standing));
+        batch.tally.moved(&job.queue, None, Some(counted));
         batch.touched_keys.extend(job.exclusive.clone());
         for wait in &one.waits {
             waits.push(wait.row(number, last_number));
-            if let Waited::Stored(on_job, true) = wait.on {
+            if let DependencyJob::Stored(on_job, true) = wait.on {
                 batch.releases.add(on_job);
             }
         }
@@ -205,13 +205,13 @@ struct NewSubmission<'a> {
 
 /// Something that a new job waits for.
 struct Wait {
-    on: Waited,
+    on: DependencyJob,
     condition: DependencyCondition,
 }
 
 /// A job that another one is to wait for.
 #[derive(Clone, Copy)]
-enum Waited {
+enum DependencyJob {
     /// A stored one, and whether it is final.
     Stored(JobNumber, bool),
     /// A new one, by its index.
@@ -223,8 +223,8 @@ impl Wait {
         DependencyRow {
             job,
             on_job: match self.on {
-                Waited::Stored(on_job, _) => on_job,
-                Waited::New(nth) => number(last_number, nth),
+                DependencyJob::Stored(on_job, _) => on_job,
+                DependencyJob::New(nth) => number(last_number, nth),
             },
             condition: self.condition,
         }
@@ -331,12 +331,12 @@ impl<'a> Classifier<'a> {
         &self,
         dependency: &Dependency,
         earlier: &[SubmissionTarget],
-    ) -> Result<(JobId, Option<Waited>), SubmitError> {
+    ) -> Result<(JobId, Option<DependencyJob>), SubmitError> {
         let stored = |id: JobId, number: JobNumber, state: JobState| {
             let met = dependency.on.is_met_by(state);
             (
                 id,
-                (!met).then_some(Waited::Stored(number, state.is_final())),
+                (!met).then_some(DependencyJob::Stored(number, state.is_final())),
             )
         };
         match dependency.job {
@@ -352,7 +352,7 @@ impl<'a> Classifier<'a> {
                 }
                 Some(SubmissionTarget::New(nth) | SubmissionTarget::Repeated(nth)) => {
                     let id = self.new[*nth].submission.id;
-                    Ok((id, Some(Waited::New(*nth))))
+                    Ok((id, Some(DependencyJob::New(*nth))))
                 }
                 None => Err(SubmitError::NotAnEarlierEntry(index)),
             },

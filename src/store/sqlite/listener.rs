@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use super::events::NewEvent;
 use crate::store::types::StateMove;
 
-type Listen = dyn Fn(&[StateMove]) + Send + Sync;
+type OnMoves = dyn Fn(&[StateMove]) + Send + Sync;
 
 /// Whom the writer tells. It must not block: nothing is written meanwhile.
 #[derive(Clone, Default)]
-pub(in crate::store) struct Listener(Arc<OnceLock<Box<Listen>>>);
+pub(in crate::store) struct Listener(Arc<OnceLock<Box<OnMoves>>>);
 
 impl Listener {
     /// Tells `listen` from now on. Only the first call has an effect.

@@ -39,6 +39,7 @@ pub(super) mod queues;
 pub(super) mod read_gate;
 pub(super) mod reader_pool;
 pub(super) mod records;
+pub(super) mod releases;
 pub(super) mod snapshot;
 pub(super) mod stop_requests;
 pub(super) mod stored;

@@ -4,7 +4,7 @@
 //! supervisor sends them. Where no attempt runs, a request to stop ends the job.
 
 use super::{
-    columns::json,
+    columns::{EMPTY_SHA256, json},
     dependencies, inputs,
     job_snapshot::{JobSnapshot, WriteBatch, all_moved},
     view,
@@ -17,10 +17,6 @@ use crate::{
     },
     store::types::{PauseRequested, StopRequested},
 };
-
-/// SHA-256 of no bytes: the digest of an empty output.
-pub(super) const EMPTY_SHA256: &str =
-    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// Ends a waiting job, or stores the request for the shim of a running one.
 pub(super) async fn stop(

@@ -91,9 +91,9 @@ impl Tally {
             .map_or_else(QueueCounts::default, |queue| queue.counts)
     }
 
-    /// A job of this queue has left one standing for another; without the one it is new, without
+    /// A job of this queue has left one counted for another; without the one it is new, without
     /// the other it is gone.
-    pub fn moved(&mut self, queue: &str, from: Option<Standing>, to: Option<Standing>) {
+    pub fn moved(&mut self, queue: &str, from: Option<CountedAs>, to: Option<CountedAs>) {
         if let Some(to) = to {
             self.states[to.state as usize] += 1;
         }
@@ -213,14 +213,14 @@ impl Tally {
 
 /// How a job counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) struct Standing {
+pub(in crate::store) struct CountedAs {
     pub state: JobState,
     /// Whether it would be `queued` behind another job with its exclusive key. Without meaning in other
     /// states.
     pub waits_for_key: bool,
 }
 
-impl From<JobState> for Standing {
+impl From<JobState> for CountedAs {
     /// That of a job without an exclusive key.
     fn from(state: JobState) -> Self {
         Self {
@@ -231,13 +231,13 @@ impl From<JobState> for Standing {
 }
 
 /// Whether jobs like this count for their queue.
-fn is_live(standing: &Standing) -> bool {
-    !standing.state.is_final()
+fn is_live(counted: &CountedAs) -> bool {
+    !counted.state.is_final()
 }
 
-fn place(counts: &mut QueueCounts, standing: Standing) -> &mut u64 {
-    match standing.state {
-        JobState::Queued if standing.waits_for_key => &mut counts.waiting_for_key,
+fn place(counts: &mut QueueCounts, counted: CountedAs) -> &mut u64 {
+    match counted.state {
+        JobState::Queued if counted.waits_for_key => &mut counts.waiting_for_key,
         JobState::Queued => &mut counts.queued,
         JobState::Running | JobState::Paused => &mut counts.active,
         _ => &mut counts.held,
@@ -293,11 +293,11 @@ async fn queues(conn: &mut SqliteConnection) -> sqlx::Result<FairQueues> {
     .await?;
     for row in rows {
         let counts = counts.entry(row.queue).or_default();
-        let standing = Standing {
+        let counted = CountedAs {
             state: events::state(&row.state)?,
             waits_for_key: row.waits_for_key,
         };
-        *place(counts, standing) = row.jobs as u64;
+        *place(counts, counted) = row.jobs as u64;
     }
     let rows = sqlx::query!(
         r#"SELECT name AS "name!: String", concurrency AS "concurrency!: u32",

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     batches::{WriteReply, split_into_transactions},
-    dependencies::Releases,
     errno,
     error::{FailureAction, failure_action, is_failed_write, is_file_error, is_out_of_room},
     events,
@@ -23,6 +22,7 @@ use super::{
     long_path::LongPath,
     presence::Presence,
     published_counts::PublishedCounts,
+    releases::Releases,
     tally::Tally,
 };
 use crate::store::write::{Write, WriteResult};

@@ -1,0 +1,372 @@
+//! What a job waits for before it starts (other jobs, a time, its exclusive key), and its retries.
+
+use std::{collections::BTreeMap, fs};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Server, until_true};
+
+fn shell(line: &str, keys: Value) -> Value {
+    let mut job = json!({"shell": line});
+    for (key, value) in keys.as_object().expect("keys") {
+        job[key] = value.clone();
+    }
+    job
+}
+
+fn after(jobs: &[&Value], on: &str) -> Value {
+    let after = jobs.iter().map(|job| json!({"job": job["id"], "on": on}));
+    json!({"after": after.collect::<Vec<_>>()})
+}
+
+fn state(client: &mut Client, job: &Value) -> Value {
+    client.get(job)["state"].clone()
+}
+
+/// The states that a job has gone through.
+fn states(client: &mut Client, job: &Value) -> Vec<String> {
+    let sql = "SELECT to_state FROM history_events WHERE job = ?1 ORDER BY id";
+    let answer = client.ok(
+        "history.query",
+        json!({"sql": sql, "params": [job["number"]]}),
+    );
+    let rows = answer["rows"].as_array().expect("rows").iter();
+    rows.map(|row| row[0].as_str().expect("a state").to_owned())
+        .collect()
+}
+
+fn stored(client: &mut Client) -> Value {
+    let answer = client.ok(
+        "history.query",
+        json!({"sql": "SELECT count(*) FROM history_jobs"}),
+    );
+    answer["rows"][0][0].clone()
+}
+
+#[test]
+fn jobs_start_when_the_ones_they_wait_for_have_ended_as_required() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let gate = server.scratch("gate");
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
+    let first = client.submit(shell(&wait, json!({})));
+    let broken = client.submit(shell(&format!("{wait}; exit 3"), json!({"name": "broken"})));
+    // Two wait for one, one for both of these: out and in again.
+    let left = client.submit(shell("echo left", after(&[&first], "success")));
+    let right = client.submit(shell("echo right", after(&[&first], "success")));
+    let both = client.submit(shell(
+        "echo both",
+        after(&[&left, &right, &broken], "finish"),
+    ));
+    // One fails with what it waits for, and another one with that.
+    let doomed = client.submit(shell("echo never", after(&[&broken, &first], "success")));
+    let second = client.submit(shell("echo never", after(&[&doomed], "success")));
+    let anyway = client.submit(shell("echo anyway", after(&[&second], "finish")));
+    let cancelled = client.submit(shell("echo never", after(&[&first], "success")));
+    for job in [&left, &right, &both, &doomed, &second, &anyway, &cancelled] {
+        assert_eq!(job["state"], "blocked", "{job}");
+        assert_eq!(
+            job["after"][0]["job"].as_str().map(str::len),
+            Some(36),
+            "{job}"
+        );
+    }
+    assert_eq!(client.control(&cancelled, "cancel")["state"], "cancelled");
+    let on_cancelled = client.submit(shell("echo never", after(&[&cancelled], "success")));
+    assert_eq!(
+        on_cancelled["reason"], "dependency",
+        "it had ended before: {on_cancelled}"
+    );
+
+    let tail = client.tail(json!({"job": second["id"]}));
+    fs::write(&gate, "").expect("opens the gate");
+    let mut transcript = Default::default();
+    client.follow(tail, &mut transcript);
+    for (job, text) in [
+        (&left, "left\n"),
+        (&right, "right\n"),
+        (&both, "both\n"),
+        (&anyway, "anyway\n"),
+    ] {
+        assert_eq!(client.finished(job)["state"], "succeeded");
+        assert_eq!(client.whole(job).bytes, text.as_bytes());
+    }
+    assert_eq!(
+        states(&mut client, &both),
+        ["blocked", "queued", "running", "succeeded"]
+    );
+    let doomed = client.finished(&doomed);
+    assert_eq!(
+        (&doomed["state"], &doomed["reason"]),
+        (&json!("failed"), &json!("dependency"))
+    );
+    let expected = json!({"job": broken["id"], "number": broken["number"], "name": "broken",
+        "state": "failed", "reason": "exit_code"});
+    assert_eq!(doomed["failed_dependency"], expected);
+    assert_eq!(
+        (&doomed["exit_code"], &doomed["started_at"]),
+        (&json!(null), &json!(null))
+    );
+    let second = client.finished(&second);
+    assert_eq!(second["failed_dependency"]["job"], doomed["id"]);
+    assert_eq!(client.whole(&second).bytes, b"");
+    // What has ended as required before the submission is no reason to wait.
+    let ready = client.submit(shell("echo ready", after(&[&left, &broken], "finish")));
+    assert_eq!(ready["state"], "queued");
+    client.finished(&ready);
+}
+
+#[test]
+fn a_graph_is_stored_whole_or_not_at_all_and_survives_kills() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let log = server.scratch("log");
+    let link = |nth: usize| {
+        let line = format!("echo {nth} >> {}", log.display());
+        let entries: Vec<_> = nth.checked_sub(1).into_iter().collect();
+        let after: Vec<_> = entries
+            .iter()
+            .map(|entry| json!({"job": format!("#{entry}")}))
+            .collect();
+        shell(&line, json!({"after": after, "labels": {"graph": "chain"}}))
+    };
+    let chain: Vec<_> = (0..40).map(link).collect();
+    for (code, wrong) in [
+        (-32602, json!([{"job": "#0"}])),
+        (-32602, json!([{"job": "#7"}])),
+        (-32602, json!([{"job": "nightly"}])),
+        (-32003, json!([{"job": 77}])),
+        (
+            -32003,
+            json!([{"job": "01939b9e-0000-7000-8000-000000000000"}]),
+        ),
+    ] {
+        let wrong = shell("true", json!({"after": wrong}));
+        let error = client.refused(code, "job.submit", wrong.clone());
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|m| m.contains("after")),
+            "{error}"
+        );
+        let jobs = [wrong, chain[0].clone()];
+        let error = client.refused(code, "job.submit_many", json!({"jobs": jobs}));
+        assert_eq!(error["data"]["index"], 0, "{error}");
+    }
+    assert_eq!(stored(&mut client), 0);
+    let jobs = client.ok("job.submit_many", json!({"jobs": chain}))["jobs"].clone();
+    assert_eq!(
+        (&jobs[0]["state"], &jobs[39]["state"]),
+        (&json!("queued"), &json!("blocked"))
+    );
+    for lines in [3, 17, 30] {
+        let written = || fs::read_to_string(&log).unwrap_or_default().lines().count();
+        until_true("some of the chain to run", || written() >= lines);
+        server.kill_9();
+        server.restart();
+    }
+    let mut client = server.connect();
+    assert_eq!(client.finished(&jobs[39])["state"], "succeeded");
+    let expected: String = (0..40).map(|nth| format!("{nth}\n")).collect();
+    assert_eq!(
+        fs::read_to_string(&log).expect("a log"),
+        expected,
+        "each once and in order"
+    );
+}
+
+#[test]
+fn a_time_is_waited_for_and_can_be_changed() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    for wrong in [
+        json!({"run_at": "tomorrow"}),
+        json!({"run_at": 5}),
+        json!({"delay_s": -1}),
+        json!({"delay_s": 1e12}),
+        json!({"run_at": "2040-01-01T00:00:00Z", "delay_s": 1}),
+    ] {
+        client.refused(-32602, "job.submit", shell("true", wrong));
+    }
+    assert_eq!(stored(&mut client), 0);
+    let past = client.submit(shell(
+        "true",
+        json!({"run_at": "2020-01-01T00:00:00+01:00"}),
+    ));
+    assert_eq!(
+        (&past["state"], &past["run_at"]),
+        (&json!("queued"), &json!("2019-12-31T23:00:00.000000Z"))
+    );
+    let far = json!({"run_at": "2040-01-01T00:00:00Z"});
+    let far = client.submit(shell("echo far", far));
+    assert_eq!(
+        (&far["state"], &far["waits_until"]),
+        (&json!("scheduled"), &far["run_at"])
+    );
+    let soon = client.submit(shell("true", json!({"delay_s": 0.3})));
+    assert_eq!(soon["state"], "scheduled");
+    let blocked = after(&[&far], "success");
+    let blocked = client.submit(shell(
+        "true",
+        json!({"after": blocked["after"], "delay_s": 0.1}),
+    ));
+    let soon = client.finished(&soon);
+    assert!(soon["started_at"].as_str() > soon["submitted_at"].as_str());
+    assert_eq!(
+        states(&mut client, &soon),
+        ["scheduled", "queued", "running", "succeeded"]
+    );
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    assert_eq!(state(&mut client, &far), "scheduled");
+    let change = |run_at: Value| json!({"job": far["id"], "run_at": run_at});
+    let later = client.ok("job.update", change(json!("2041-01-01T00:00:00Z")));
+    assert_eq!(later["waits_until"], "2041-01-01T00:00:00.000000Z");
+    let now = client.ok("job.update", change(json!(null)));
+    assert_eq!(
+        (&now["run_at"], &now["waits_until"]),
+        (&json!(null), &json!(null))
+    );
+    assert_eq!(client.finished(&far)["state"], "succeeded");
+    assert_eq!(client.finished(&blocked)["state"], "succeeded");
+    client.refused(-32004, "job.update", change(json!("2041-01-01T00:00:00Z")));
+    // Back to waiting, from the queue.
+    client.ok("queue.set", json!({"queue": "q", "paused": true}));
+    let queued = client.submit(shell("true", json!({"queue": "q"})));
+    let change = json!({"job": queued["id"], "run_at": "2041-01-01T00:00:00Z"});
+    assert_eq!(client.ok("job.update", change)["state"], "scheduled");
+    assert_eq!(client.control(&queued, "cancel")["state"], "cancelled");
+}
+
+#[test]
+fn failures_are_tried_again_and_every_attempt_is_in_the_log() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let count = server.scratch("count");
+    let line = |succeeds_at: u32, code: u32| {
+        let path = count.display();
+        format!(
+            "n=$(cat {path} 2>/dev/null || echo 0); n=$((n + 1)); echo $n > {path}; echo try $n; \
+             [ $n -ge {succeeds_at} ] || exit {code}"
+        )
+    };
+    let retry = |keys: Value| json!({"retry": keys});
+    let quick = json!({"max_attempts": 5, "backoff_s": 0.05});
+    let flaky = client.submit(shell(&line(3, 7), retry(quick)));
+    let flaky = client.finished(&flaky);
+    assert_eq!(
+        (&flaky["state"], &flaky["attempts"]),
+        (&json!("succeeded"), &json!(3))
+    );
+    assert_eq!(client.whole(&flaky).bytes, b"try 1\ntry 2\ntry 3\n");
+    let chunks = client.ok("job.read", json!({"job": flaky["id"], "from": 0}))["chunks"].clone();
+    let attempts: Vec<_> = chunks
+        .as_array()
+        .expect("chunks")
+        .iter()
+        .map(|c| &c["attempt"])
+        .collect();
+    assert_eq!(attempts, [1, 2, 3]);
+    let once = ["queued", "running", "scheduled"].map(String::from);
+    assert_eq!(states(&mut client, &flaky)[..3], once);
+
+    fs::remove_file(&count).expect("removed");
+    let two = json!({"max_attempts": 2, "backoff_s": 0.01, "on": [7, "timeout"]});
+    let gone = client.submit(shell(&line(9, 7), retry(two.clone())));
+    let gone = client.finished(&gone);
+    assert_eq!(
+        (&gone["exit_code"], &gone["attempts"]),
+        (&json!(7), &json!(2))
+    );
+    let other = client.submit(shell("exit 8", retry(two.clone())));
+    assert_eq!(
+        client.finished(&other)["attempts"],
+        1,
+        "another code is not named"
+    );
+    let mut slow = shell("sleep 1000", retry(two));
+    slow["timeout_s"] = json!(0.1);
+    let slow = client.submit(slow);
+    let slow = client.finished(&slow);
+    assert_eq!(
+        (&slow["reason"], &slow["attempts"]),
+        (&json!("timeout"), &json!(2))
+    );
+
+    // A cancel ends the pause, and a kill of the server does not.
+    let long = json!({"max_attempts": 3, "backoff_s": 1000, "max_backoff_s": 1000});
+    let pausing = client.submit(shell("exit 1", retry(long)));
+    until_true("the pause", || state(&mut client, &pausing) == "scheduled");
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    let job = client.get(&pausing);
+    assert_eq!(
+        (&job["state"], &job["attempts"]),
+        (&json!("scheduled"), &json!(1))
+    );
+    assert_eq!(
+        (&job["exit_code"], &job["reason"]),
+        (&json!(null), &json!(null))
+    );
+    assert_eq!(client.control(&pausing, "cancel")["state"], "cancelled");
+}
+
+#[test]
+fn one_job_of_an_exclusive_key_runs_at_a_time() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let log = server.scratch("log");
+    for queue in ["a", "b", "held"] {
+        let paused = queue == "held";
+        client.ok(
+            "queue.set",
+            json!({"queue": queue, "concurrency": 8, "paused": paused}),
+        );
+    }
+    let work = format!(
+        "echo begin >> {0}; sleep 0.05; echo end >> {0}",
+        log.display()
+    );
+    let job = |queue: &str, key: &str, priority: i64| {
+        let keys = json!({"queue": queue, "exclusive": key, "priority": priority});
+        shell(&work, keys)
+    };
+    client.refused(
+        -32602,
+        "job.submit",
+        shell("true", json!({"exclusive": ""})),
+    );
+    // In a queue that starts nothing, and first of all: it holds up nobody.
+    let held = client.submit(job("held", "gpu", 9));
+    let mut jobs = Vec::new();
+    for nth in 0..12 {
+        jobs.push(client.submit(job(["a", "b"][nth % 2], "gpu", 0)));
+    }
+    let urgent = client.submit(job("b", "gpu", 5));
+    let other = client.submit(shell("true", json!({"queue": "a", "exclusive": "other"})));
+    assert_eq!(client.finished(&other)["state"], "succeeded");
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    for job in jobs.iter().chain([&urgent]) {
+        assert_eq!(client.finished(job)["state"], "succeeded");
+    }
+    let written = fs::read_to_string(&log).expect("a log");
+    let lines: Vec<_> = written.lines().collect();
+    assert_eq!(lines.len(), 2 * 13);
+    assert!(
+        lines.chunks(2).all(|pair| pair == ["begin", "end"]),
+        "{lines:?}"
+    );
+    assert_eq!(state(&mut client, &held), "queued");
+    let queues = client.ok("queue.list", json!({}))["queues"].clone();
+    let counts = queues.as_array().expect("queues").iter();
+    let counts: BTreeMap<_, _> = counts
+        .map(|q| (q["queue"].to_string(), q["queued"].clone()))
+        .collect();
+    assert_eq!(counts["\"held\""], 1);
+    client.ok("queue.set", json!({"queue": "held", "paused": false}));
+    assert_eq!(client.finished(&held)["state"], "succeeded");
+}
