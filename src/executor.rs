@@ -9,6 +9,7 @@ mod change;
 mod control;
 mod disconnect;
 mod error;
+mod explain;
 mod input;
 mod last_input;
 mod mcp;
@@ -53,6 +54,7 @@ pub use backup::Backup;
 pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};
 pub use error::{BatchError, Error};
+pub use explain::Explanation;
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use search::{
     SearchBound, SearchCursor, SearchHit, SearchOptions, SearchResult, SearchScope, SearchSettings,

@@ -1,36 +1,173 @@
-//! Submits a final job once more, as a new job. The old one is not changed.
+//! Submits final jobs once more, as new jobs. The old ones are not changed.
 
-use super::{Error, Executor};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use super::{BatchError, Error, Executor, SubmitOutcome};
 use crate::{
-    job::{Job, JobRef},
+    job::{Dependency, DependencyTarget, Job, JobId, JobNumber, JobRef, JobSpec, JobState},
     store::Include,
 };
 
+/// Most jobs that one retry submits, with all that depend on the first.
+const RETRIES_MAX: usize = 10_000;
+
 impl Executor {
     /// A new job with the same NewJob, environment and stdin included, but for the idempotency key;
-    /// `retry_of` names the old one. Inputs are not sent again.
+    /// `retry_of` names the old one. Inputs are not sent again. It waits for the newest retries of the
+    /// jobs that the old one waited for.
     pub async fn retry(&self, job: JobRef, actor: &str) -> Result<Job, Error> {
-        let include = Include {
-            env: true,
-            stdin: true,
-        };
-        let old = self.inner.store.job(job, include).await?;
-        let old = old.ok_or_else(|| Error::no_such_job(job))?;
-        if !old.state.is_final() {
-            return Err(Error::not_final(&old, "tried again"));
-        }
-        let again = old.resubmission();
-        let again = again.ok_or_else(|| Error::Internal("a job was read in part".to_owned()))?;
+        let old = self.to_retry(job).await?;
+        let again = self.again(&old, &HashSet::new()).await?;
         self.check_ties(std::slice::from_ref(&again))?;
-        match self.submit_as(again, Some(old.id), actor).await {
-            Ok(submitted) => Ok(submitted.job),
-            // The old job exists, so it is its queue that does not.
-            Err(Error::NotFound(_)) => Err(Error::Conflict(format!(
-                "the queue {:?} of job {} was deleted; make it again, or submit the job anew \
-                 in another one",
-                old.spec.queue, old.number
-            ))),
-            Err(error) => Err(error),
+        let submitted = self.submit_as(again, Some(old.id), actor).await;
+        Ok(submitted.map_err(|error| without_queue(&old, error))?.job)
+    }
+
+    /// The same for a job and all that depend on it, directly or not, and have not succeeded: all in
+    /// one commit, the first one first. The new ones wait for each other as the old ones did.
+    ///
+    /// # Errors
+    ///
+    /// One of them is not final; then nothing is stored.
+    pub async fn retry_with_dependants(
+        &self,
+        job: JobRef,
+        actor: &str,
+    ) -> Result<Vec<SubmitOutcome>, BatchError> {
+        let first = self.to_retry(job).await?;
+        let mut old = vec![first];
+        for number in self.all_dependants(old[0].number).await? {
+            let Some(job) = self.inner.store.job(number.into(), ALL).await? else {
+                continue;
+            };
+            // Of a chain of retries the newest one counts.
+            let is_newest = self.inner.store.newest_retry(job.id).await?.is_none();
+            if is_newest && job.state != JobState::Succeeded {
+                old.push(job);
+            }
         }
+        let together = old.iter().map(|job| job.id).collect();
+        let mut jobs = Vec::with_capacity(old.len());
+        for job in &old {
+            if !job.state.is_final() {
+                return Err(Error::not_final(job, "tried again").into());
+            }
+            jobs.push((self.again(job, &together).await?, Some(job.id)));
+        }
+        self.submit_all_as(in_order(jobs), actor).await
+    }
+
+    async fn to_retry(&self, job: JobRef) -> Result<Job, Error> {
+        let old = self.inner.store.job(job, ALL).await?;
+        let old = old.ok_or_else(|| Error::no_such_job(job))?;
+        match old.state.is_final() {
+            true => Ok(old),
+            false => Err(Error::not_final(&old, "tried again")),
+        }
+    }
+
+    /// The NewJob of a job, to be submitted once more: it waits for the newest retries of the jobs that
+    /// the old one waited for. Those that are tried again `together` with it keep their old ids.
+    async fn again(&self, old: &Job, together: &HashSet<JobId>) -> Result<JobSpec, Error> {
+        let again = old.resubmission();
+        let mut again =
+            again.ok_or_else(|| Error::Internal("a job was read in part".to_owned()))?;
+        let mut after = Vec::with_capacity(again.after.len());
+        for mut dependency in again.after {
+            let DependencyTarget::Id(id) = dependency.job else {
+                continue;
+            };
+            let target = match together.contains(&id) {
+                true => Some(id),
+                false => self.newest(id).await?,
+            };
+            // What was deleted was final, and is nothing to wait for.
+            if let Some(target) = target {
+                dependency.job = DependencyTarget::Id(target);
+                after.push(dependency);
+            }
+        }
+        again.after = after;
+        Ok(again)
+    }
+
+    /// The end of the chain of retries that begins with this job, if it still exists.
+    async fn newest(&self, mut job: JobId) -> Result<Option<JobId>, Error> {
+        while let Some(newer) = self.inner.store.newest_retry(job).await? {
+            job = newer;
+        }
+        let found = self.inner.store.job(job.into(), Include::default()).await?;
+        Ok(found.map(|job| job.id))
+    }
+
+    /// The jobs that depend on this one, directly or not, in the order of their numbers: those that
+    /// are waited for come first.
+    async fn all_dependants(&self, job: JobNumber) -> Result<BTreeSet<JobNumber>, Error> {
+        let mut all = BTreeSet::new();
+        let mut new = vec![job];
+        while !new.is_empty() {
+            new = self.inner.store.dependants(&new).await?;
+            new.retain(|number| all.insert(*number));
+            if all.len() >= RETRIES_MAX {
+                return Err(Error::Limit {
+                    limit: "retries_max".into(),
+                    message: format!(
+                        "more than {RETRIES_MAX} jobs depend on it; try some of them again by themselves"
+                    ),
+                });
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The jobs in an order in which each comes after those that it waits for, which it names by their
+/// place then. `jobs` are retries of the jobs with these ids.
+fn in_order(jobs: Vec<(JobSpec, Option<JobId>)>) -> Vec<(JobSpec, Option<JobId>)> {
+    let count = jobs.len();
+    let mut left: VecDeque<_> = jobs.into();
+    let old: HashSet<JobId> = left.iter().filter_map(|(_, id)| *id).collect();
+    let mut places: HashMap<JobId, usize> = HashMap::new();
+    let mut ordered = Vec::with_capacity(count);
+    // There is no circle among jobs that were stored: every round places one.
+    let mut passed = 0;
+    while let Some((mut job, id)) = left.pop_front() {
+        let waits = |dependency: &Dependency| match dependency.job {
+            DependencyTarget::Id(on) => old.contains(&on) && !places.contains_key(&on),
+            DependencyTarget::Number(_) | DependencyTarget::Entry(_) => false,
+        };
+        if passed < left.len() && job.after.iter().any(waits) {
+            left.push_back((job, id));
+            passed += 1;
+            continue;
+        }
+        passed = 0;
+        for dependency in &mut job.after {
+            if let DependencyTarget::Id(on) = dependency.job
+                && let Some(place) = places.get(&on)
+            {
+                dependency.job = DependencyTarget::Entry(*place);
+            }
+        }
+        places.extend(id.map(|id| (id, ordered.len())));
+        ordered.push((job, id));
+    }
+    ordered
+}
+
+/// All of a job, as it is submitted again.
+const ALL: Include = Include {
+    env: true,
+    stdin: true,
+};
+
+/// The old job exists, so it is its queue that does not.
+fn without_queue(old: &Job, error: Error) -> Error {
+    match error {
+        Error::NotFound(_) => Error::Conflict(format!(
+            "the queue {:?} of job {} was deleted; make it again, or submit the job anew in another one",
+            old.spec.queue, old.number
+        )),
+        error => error,
     }
 }

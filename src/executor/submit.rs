@@ -59,12 +59,29 @@ impl Executor {
     /// Stores all of these jobs in one commit, or none; the answers are in their order.
     pub async fn submit_many(
         &self,
-        mut jobs: Vec<JobSpec>,
+        jobs: Vec<JobSpec>,
+        actor: &str,
+    ) -> Result<Vec<SubmitOutcome>, BatchError> {
+        let jobs = jobs.into_iter().map(|job| (job, None));
+        self.submit_all_as(jobs.collect(), actor).await
+    }
+
+    /// The same for retries of other jobs.
+    pub(super) async fn submit_all_as(
+        &self,
+        jobs: Vec<(JobSpec, Option<JobId>)>,
         actor: &str,
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
         self.refuse_without_disk_space()?;
+        let (mut jobs, retries): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
         self.resolve_dependencies(&mut jobs).await?;
-        let submissions = jobs.into_iter().map(|job| submission(job, actor));
+        let submissions = jobs.into_iter().zip(retries);
+        let submissions = submissions.map(|(job, retry_of)| {
+            Ok(Submission {
+                retry_of,
+                ..submission(job, actor)?
+            })
+        });
         let submissions = submissions.collect::<Result<Vec<_>, Error>>()?;
         Ok(self.inner.store.submit_many(submissions).await?)
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::sqlite::{
     attempts,
     damage::{Checked, DamageCheck},
-    dependencies, events, job_snapshot, jobs,
+    dependencies, events, explain, job_snapshot, jobs,
     keys::ShimSeed,
     list,
     listener::Listener,
@@ -38,8 +38,8 @@ use super::{
 };
 use crate::{
     job::{
-        Input, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset, Queue, QueueChange,
-        StopRequest, Survivor, chain::Recorded,
+        Input, Job, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset, Queue,
+        QueueChange, StopRequest, Survivor, chain::Recorded,
     },
     sys::disk_reserve::DiskReserve,
 };
@@ -540,17 +540,18 @@ impl Store {
     // ---- reads
 
     /// A job as users see it.
-    pub async fn job(
-        &self,
-        job: JobRef,
-        include: Include,
-    ) -> Result<Option<crate::job::Job>, StoreError> {
+    pub async fn job(&self, job: JobRef, include: Include) -> Result<Option<Job>, StoreError> {
         Ok(view::job(&self.inner.readers, job, include).await?)
     }
 
     /// The id of the job with this number.
     pub async fn job_id(&self, number: JobNumber) -> Result<Option<JobId>, StoreError> {
         Ok(job_snapshot::id_of(&self.inner.readers, number).await?)
+    }
+
+    /// Why this job is where it is.
+    pub async fn causes(&self, job: &Job) -> Result<Causes, StoreError> {
+        Ok(explain::causes(&self.inner.readers, job).await?)
     }
 
     /// The numbers of the jobs that wait or have waited for one of these, directly, in their order.

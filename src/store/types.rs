@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use super::sqlite::log_bounds::WAL_BYTES_MAX_DEFAULT;
+use serde::Serialize;
+
 use crate::job::{
-    Chunk, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber, JobRef, JobSpec,
-    JobState, Micros, Offset, Queue, Reason, StopRequest, StreamCounts,
+    Chunk, DependencyCondition, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber,
+    JobRef, JobSpec, JobState, Micros, Offset, Queue, Reason, StopRequest, StreamCounts,
 };
 
 /// What a server start stores before it does anything else.
@@ -105,6 +107,89 @@ pub struct NextDue {
     /// When the next ones are due; in the past where there were too many for one transaction. `None`:
     /// none waits for a time.
     pub next: Option<Micros>,
+}
+
+/// What the database knows about why a job is where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Causes {
+    /// The jobs that a blocked one still waits for, up to 100.
+    pub unmet: Vec<UnmetDependency>,
+    /// The job with the same exclusive key for which a queued one waits.
+    pub key_holder: Option<JobSummary>,
+    /// The line that a queued one stands in.
+    pub line: Option<QueueLine>,
+    /// The last attempts, up to 100, in their order.
+    pub attempts: Vec<AttemptSummary>,
+    /// The last state changes, up to 100, in their order.
+    pub events: Vec<EventSummary>,
+}
+
+/// Another job in a few words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JobSummary {
+    /// Its id.
+    #[serde(rename = "job")]
+    pub id: JobId,
+    /// Its number.
+    pub number: JobNumber,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Its state.
+    pub state: JobState,
+}
+
+/// A job that a blocked one waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnmetDependency {
+    /// The job.
+    pub job: JobSummary,
+    /// How it has to end.
+    pub on: DependencyCondition,
+}
+
+/// The jobs before a queued one, and how long the jobs of its queue take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueueLine {
+    /// How many queued jobs of the same queue start before it.
+    pub ahead: u64,
+    /// Whether there are more than that.
+    pub ahead_is_least: bool,
+    /// The median run time of the queue's last jobs, seconds; `None` where none has ended.
+    pub typical_s: Option<f64>,
+    /// How many jobs that is the median of.
+    pub sample: u64,
+}
+
+/// An attempt in a few words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptSummary {
+    /// Its number in the job, from 1.
+    pub attempt: u32,
+    /// `claimed`, `started`, `ended`, `void` or `lost`.
+    pub state: String,
+    /// How it ended, as far as it is known.
+    pub exit: Option<ExitFacts>,
+    /// When its process was started.
+    pub started_at: Option<Micros>,
+    /// When it ended.
+    pub ended_at: Option<Micros>,
+}
+
+/// A state change of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventSummary {
+    /// The attempt that it belongs to.
+    pub attempt: Option<u32>,
+    /// The state before; `None` at the submission.
+    pub from: Option<JobState>,
+    /// The state after.
+    pub to: JobState,
+    /// Why, where that has a name.
+    pub reason: Option<Reason>,
+    /// Who caused it.
+    pub actor: String,
+    /// When.
+    pub at: Micros,
 }
 
 /// The result of a submission.

@@ -210,7 +210,6 @@ fn unknown_methods_and_methods_that_come_later_are_told_apart() {
     }
     for method in [
         "job.resize",
-        "job.explain",
         "schedule.set",
         "schedule.list",
         "schedule.delete",

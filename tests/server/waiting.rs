@@ -370,3 +370,118 @@ fn one_job_of_an_exclusive_key_runs_at_a_time() {
     client.ok("queue.set", json!({"queue": "held", "paused": false}));
     assert_eq!(client.finished(&held)["state"], "succeeded");
 }
+
+fn kinds(explained: &Value) -> Vec<&str> {
+    let facts = explained["facts"].as_array().expect("facts").iter();
+    facts
+        .map(|fact| fact["kind"].as_str().expect("a kind"))
+        .collect()
+}
+
+#[test]
+fn why_a_job_is_where_it_is_can_be_asked() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.ok("queue.set", json!({"queue": "q", "concurrency": 1}));
+    let holder = server.marked(
+        json!({"argv": ["sleep", "1000"], "queue": "q", "exclusive": "gpu", "name": "train"}),
+    );
+    let holder = client.submit(holder);
+    client.started(&holder);
+    let keyed = client.submit(json!({"argv": ["true"], "queue": "q", "exclusive": "gpu"}));
+    let second = client.submit(json!({"argv": ["true"], "queue": "q"}));
+    let third = client.submit(json!({"argv": ["true"], "queue": "q"}));
+    let blocked = client.submit(shell("true", after(&[&holder, &third], "success")));
+    let timed = client.submit(shell("true", json!({"run_at": "2040-01-01T00:00:00Z"})));
+    let mut explain = |job: &Value| client.ok("job.explain", json!({"job": job["id"]}));
+    let said = |explained: &Value| explained["summary"].as_str().expect("a text").to_owned();
+
+    let why = explain(&keyed);
+    assert_eq!(kinds(&why)[..3], ["state", "waits_for_key", "queue_full"]);
+    assert_eq!(why["facts"][1]["held_by"]["number"], holder["number"]);
+    assert!(said(&why).contains("(train), which is running"), "{why}");
+    let why = explain(&third);
+    assert_eq!(kinds(&why)[..3], ["state", "queue_full", "ahead"]);
+    assert_eq!(why["facts"][2]["jobs"], 1, "{why}");
+    let why = explain(&blocked);
+    assert_eq!(
+        kinds(&why)[..3],
+        ["state", "waits_for_job", "waits_for_job"]
+    );
+    assert_eq!(why["facts"][2]["job"]["number"], third["number"]);
+    let why = explain(&timed);
+    assert_eq!(kinds(&why)[..2], ["state", "waits_for_time"]);
+    assert!(said(&why).contains("2040-01-01T00:00:00"), "{why}");
+    let why = explain(&holder);
+    assert_eq!(kinds(&why), ["state", "attempt", "event", "event"]);
+
+    client.ok("queue.set", json!({"queue": "q", "paused": true}));
+    client.control(&holder, "kill");
+    let ended = client.finished(&holder);
+    let mut explain = |job: &Value| client.ok("job.explain", json!({"job": job["id"]}));
+    let why = explain(&ended);
+    assert_eq!(kinds(&why)[..3], ["state", "stop", "attempt"]);
+    assert!(
+        said(&why).contains("was cancelled") && said(&why).contains("SIGKILL"),
+        "{why}"
+    );
+    assert_eq!(kinds(&explain(&second))[1], "queue_paused");
+    let why = explain(&blocked);
+    assert_eq!(kinds(&why)[1], "failed_dependency");
+    assert!(
+        said(&why).contains("(train) did not end as it required: was cancelled"),
+        "{why}"
+    );
+    client.refused(-32003, "job.explain", json!({"job": 77}));
+    client.refused(-32602, "job.explain", json!({"job": 1, "why": 1}));
+}
+
+#[test]
+fn a_retry_takes_its_dependants_along() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let flag = server.scratch("flag");
+    let first = client.submit(shell(
+        &format!("[ -e {} ]", flag.display()),
+        json!({"name": "a"}),
+    ));
+    let second = client.submit(shell("true", after(&[&first], "success")));
+    let third = client.submit(shell("true", after(&[&second, &first], "success")));
+    let anyway = client.submit(shell("true", after(&[&first], "finish")));
+    assert_eq!(client.finished(&third)["reason"], "dependency");
+    assert_eq!(client.finished(&anyway)["state"], "succeeded");
+    fs::write(&flag, "").expect("written");
+    // By itself it waits for what has failed, and for its newest retry once there is one.
+    let alone = client.ok("job.retry", json!({"job": second["id"]}));
+    assert_eq!(alone["reason"], "dependency");
+    client.refused(
+        -32602,
+        "job.retry",
+        json!({"job": first["id"], "with_dependants": 1}),
+    );
+    let again = json!({"job": first["id"], "with_dependants": true});
+    let jobs = client.ok("job.retry", again)["jobs"].clone();
+    assert_eq!(
+        jobs.as_array().map(Vec::len),
+        Some(3),
+        "not what has succeeded: {jobs}"
+    );
+    for (new, old) in [(0, &first), (1, &alone), (2, &third)] {
+        let new = client.finished(&jobs[new]);
+        assert_eq!(
+            (&new["state"], &new["retry_of"]),
+            (&json!("succeeded"), &old["id"])
+        );
+    }
+    let new = client.get(&jobs[2]);
+    let after: Vec<_> = new["after"]
+        .as_array()
+        .expect("after")
+        .iter()
+        .map(|one| &one["job"])
+        .collect();
+    assert_eq!(after, [&jobs[1]["id"], &jobs[0]["id"]]);
+    let alone = client.ok("job.retry", json!({"job": second["id"]}));
+    assert_eq!(alone["after"][0]["job"], jobs[0]["id"]);
+    assert_eq!(client.finished(&alone)["state"], "succeeded");
+}

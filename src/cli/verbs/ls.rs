@@ -15,7 +15,7 @@ use crate::{
             target::Connect,
         },
         render::{
-            duration,
+            duration, graph,
             job::ShownJob,
             print::{self, PrintOptions},
             times::{self, Clock},
@@ -52,6 +52,10 @@ pub struct LsArgs {
     /// Show times in UTC instead of how long ago they were
     #[arg(long)]
     utc: bool,
+
+    /// Draw the jobs below those that they wait or have waited for
+    #[arg(long, conflicts_with = "json")]
+    graph: bool,
 }
 
 /// Lists jobs.
@@ -68,6 +72,8 @@ pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     let found: Vec<ShownJob> = found.iter().map(ShownJob::read).collect::<Result<_, _>>()?;
     if found.is_empty() {
         print::line_on_terminal("no jobs; `cc-executor run -- COMMAND` runs one");
+    } else if args.graph {
+        print::page(&graph::draw(&found))?;
     } else {
         print::out(args.table(&found, times::now(), width()).as_bytes())?;
     }

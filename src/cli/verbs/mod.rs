@@ -4,6 +4,7 @@ mod backup;
 mod cancel;
 mod completions;
 mod config;
+mod explain;
 mod export;
 mod input;
 mod kill;
@@ -50,6 +51,8 @@ pub enum Verb {
     Ls(ls::LsArgs),
     /// Show everything about a job
     Show(show::ShowArgs),
+    /// Say why a job is where it is: what it waits for, what its attempts were, what ended it
+    Explain(explain::ExplainArgs),
     /// Wait until jobs have ended, and exit with their code
     Wait(wait::WaitArgs),
     /// Pause running jobs: stop all their processes until `resume`
@@ -134,6 +137,7 @@ impl Verb {
             Self::Kill(args) => kill::kill(args).await,
             Self::Signal(args) => signal::signal(args).await,
             Self::Input(args) => input::input(args).await,
+            Self::Explain(args) => explain::explain(args).await,
             Self::Retry(args) => retry::retry(args).await,
             Self::Update(args) => update::update(args).await,
             Self::Verify(args) => verify::verify(args).await,

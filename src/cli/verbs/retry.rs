@@ -27,6 +27,10 @@ pub struct RetryArgs {
     /// Show the output of the new job and follow it; only for one job
     #[arg(long)]
     tail: bool,
+
+    /// Also submit again what depends on the jobs and has not succeeded, in the same order
+    #[arg(long, conflicts_with = "tail")]
+    with_dependants: bool,
 }
 
 /// Submits the jobs again.
@@ -36,7 +40,13 @@ pub async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     }
     let mut last = None;
     let act = async |link: &mut Link, job| {
-        let job = retry_job(link, job).await?;
+        if args.with_dependants {
+            let reply = send(link, json!({"job": job, "with_dependants": true})).await?;
+            let jobs = reply["jobs"].as_array().into_iter().flatten();
+            let ids = jobs.filter_map(|job| Some(format!("{}\n", job["id"].as_str()?)));
+            return print::page(&ids.collect::<String>());
+        }
+        let job = ShownJob::read(&send(link, json!({"job": job})).await?)?;
         if !args.tail {
             print::page(&format!("{}\n", job.id))?;
         }
@@ -58,11 +68,11 @@ pub async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Submits one job again. The request has no idempotency key, so it is not repeated after a lost
-/// reply: that could make a second job.
-async fn retry_job(link: &mut Link, job: Value) -> anyhow::Result<ShownJob> {
-    match link.try_request("job.retry", &json!({"job": job})).await? {
-        Some(job) => ShownJob::read(&job),
+/// Sends a `job.retry`. The request has no idempotency key, so it is not repeated after a lost reply:
+/// that could make a second job.
+async fn send(link: &mut Link, params: Value) -> anyhow::Result<Value> {
+    match link.try_request("job.retry", &params).await? {
+        Some(reply) => Ok(reply),
         None => bail!(
             "the server went away before it answered; `cc-executor ls` shows whether there is a new job"
         ),

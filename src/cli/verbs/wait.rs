@@ -30,8 +30,12 @@ pub struct WaitArgs {
     connect: Connect,
 
     /// The jobs: numbers, ids, unique names, or `last` for the newest
-    #[arg(required = true, value_name = "JOB")]
+    #[arg(required_unless_present = "labels", value_name = "JOB")]
     jobs: Vec<String>,
+
+    /// Wait for all jobs with this label; may be given several times, and all must match
+    #[arg(long = "label", value_name = "K=V", value_parser = options::pair)]
+    labels: Vec<(String, String)>,
 
     /// Stop when the first of several jobs is there
     #[arg(long)]
@@ -93,7 +97,8 @@ pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
         Some(Ok(length)) => Instant::now().checked_add(length),
         Some(Err(_)) => anyhow::bail!("--timeout is too long; leave it out for none"),
     };
-    let names = find_job::resolve_all(&mut link, &args.jobs).await?;
+    let mut names = find_job::resolve_all(&mut link, &args.jobs).await?;
+    names.extend(args.labelled(&mut link).await?);
     // One request for each job keeps every reply short, however many jobs there are.
     let groups: Vec<Value> = match args.any {
         true => vec![json!(names)],
@@ -115,6 +120,24 @@ pub async fn wait(args: WaitArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl WaitArgs {
+    /// The ids of the jobs with the labels, the oldest first.
+    async fn labelled(&self, link: &mut Link) -> anyhow::Result<Vec<Value>> {
+        if self.labels.is_empty() {
+            return Ok(Vec::new());
+        }
+        let labels = self
+            .labels
+            .iter()
+            .map(|(key, value)| (key.clone(), json!(value)));
+        let filter = json!({"labels": Value::Object(labels.collect())});
+        let mut jobs = find_job::list_raw(link, &filter, usize::MAX).await?;
+        if jobs.is_empty() {
+            anyhow::bail!("no job has these labels; `cc-executor ls --all` lists all jobs");
+        }
+        jobs.reverse();
+        Ok(jobs.iter_mut().map(|job| job["id"].take()).collect())
+    }
+
     /// Waits for one group, across losses of the connection. Null when the timeout has passed and
     /// no server has replied.
     async fn wait_for_group(

@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod control;
 pub mod delete;
+pub mod explain;
 pub mod get;
 pub mod info;
 pub mod input;

@@ -95,8 +95,13 @@ pub async fn execute(
         delay.map(|delay| Tie { job, delay })
     });
     executor.tie(&caller.id, &ties.collect::<Vec<_>>()).await;
+    Ok(reply(outcomes))
+}
+
+/// The reply with what became of each entry.
+pub fn reply(outcomes: Vec<SubmitOutcome>) -> Box<RawValue> {
     let jobs = outcomes.into_iter().map(SubmittedView::from).collect();
-    Ok(to_raw(&SubmitManyReply { jobs }))
+    to_raw(&SubmitManyReply { jobs })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub(super) mod error;
 pub(super) mod events;
 mod exclusive;
 pub(super) mod execute;
+pub(super) mod explain;
 mod fair_queues;
 pub(super) mod finish;
 pub(super) mod inputs;

@@ -11,8 +11,8 @@ use crate::protocol::{
     caller::Caller,
     jsonrpc::{envelope::to_raw, error::Refusal},
     methods::{
-        CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, get, info, input, list,
-        query, queue_delete, queue_list, queue_set, read, retry, search, submit_many, update,
+        CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, explain, get, info, input,
+        list, query, queue_delete, queue_list, queue_set, read, retry, search, submit_many, update,
         verify, wait,
     },
 };
@@ -145,7 +145,7 @@ macro_rules! concurrent {
 }
 
 /// Every method but [`AUTHENTICATE`].
-static METHODS: [Method; 21] = [
+static METHODS: [Method; 22] = [
     Method {
         name: "job.submit",
         mode: |params| match params.get("tail").is_none_or(Value::is_null) {
@@ -189,6 +189,12 @@ static METHODS: [Method; 21] = [
         name: "job.get",
         mode: ordered!(get::execute),
         ..CHANGES
+    },
+    Method {
+        name: "job.explain",
+        mode: ordered!(explain::execute),
+        long_reply: |_| true,
+        ..READS
     },
     Method {
         name: "job.list",
@@ -278,7 +284,6 @@ static METHODS: [Method; 21] = [
 /// Methods of the protocol that this version does not have yet.
 const PLANNED: &[&str] = &[
     "job.resize",
-    "job.explain",
     "schedule.set",
     "schedule.list",
     "schedule.delete",

@@ -1,0 +1,399 @@
+//! Says why a job is where it is, in sentences and as facts: what it waits for, what its attempts were,
+//! what ended it and who asked.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Error, Executor};
+use crate::{
+    job::{
+        DependencyCondition, Exit, Job, JobRef, JobState, Micros, Queue, Reason, signal,
+        view::StopView,
+    },
+    store::{AttemptSummary, Causes, Include, JobSummary, QueueLine, UnmetDependency},
+};
+
+/// Why a job is where it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explanation {
+    /// Sentences for people.
+    pub summary: String,
+    /// The same for programs: each has a `kind`, a `text` and its own keys.
+    pub facts: Vec<Value>,
+}
+
+impl Executor {
+    /// Explains a job.
+    pub async fn explain(&self, job: JobRef) -> Result<Explanation, Error> {
+        let job = self.get(job, Include::default()).await?;
+        let causes = self.inner.store.causes(&job).await?;
+        let queues = self.inner.store.queues().await?;
+        let queue = queues.into_iter().find(|one| one.name == job.spec.queue);
+        Ok(explanation(&job, &causes, queue.as_ref()))
+    }
+}
+
+/// A fact and its sentence.
+type Fact = (Value, String);
+
+fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation {
+    let mut facts = vec![state(job)];
+    facts.extend(job.waits_until.map(|at| waits_until(job, at)));
+    facts.extend(causes.unmet.iter().map(waits_for_job));
+    facts.extend(job.failed_dependency.iter().map(|on| {
+        let text = format!(
+            "Job {} did not end as it required: {}.",
+            named(on.number, on.name.as_deref()),
+            ended(on.state, on.reason)
+        );
+        (json!({"kind": "failed_dependency", "on": on}), text)
+    }));
+    if job.state == JobState::Queued {
+        facts.extend(
+            causes
+                .key_holder
+                .as_ref()
+                .map(|holder| waits_for_key(job, holder)),
+        );
+        facts.extend(queue.map(|queue| waits_for_slot(queue)));
+        facts.extend(causes.line.map(|line| stands_in_line(&line, queue)));
+    }
+    facts.extend(stop(job));
+    facts.extend(causes.attempts.iter().map(attempt));
+    let summary: Vec<_> = facts.iter().map(|(_, text)| text.as_str()).collect();
+    let summary = summary.join(" ");
+    let mut facts: Vec<_> = facts.into_iter().map(with_text).collect();
+    facts.extend(causes.events.iter().map(|event| {
+        let mut fact = json!(event);
+        fact["kind"] = json!("event");
+        fact
+    }));
+    Explanation { summary, facts }
+}
+
+fn with_text((mut fact, text): Fact) -> Value {
+    fact["text"] = json!(text);
+    fact
+}
+
+fn named(number: i64, name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("{number} ({name})"),
+        None => number.to_string(),
+    }
+}
+
+fn state(job: &Job) -> Fact {
+    let name = named(job.number, job.spec.name.as_deref());
+    let text = match job.state {
+        JobState::Blocked => format!("Job {name} is blocked: it waits for other jobs."),
+        JobState::Scheduled => format!("Job {name} is scheduled: it waits for a time."),
+        JobState::Queued => format!("Job {name} is queued in {}.", job.spec.queue),
+        JobState::Running | JobState::Paused => format!("Job {name} is {}.", job.state.name()),
+        JobState::Succeeded | JobState::Failed | JobState::Cancelled => {
+            format!("Job {name} {}.", ended(job.state, job.reason))
+        }
+    };
+    let fact = json!({"kind": "state", "state": job.state, "reason": job.reason,
+        "queue": job.spec.queue, "attempts": job.attempts});
+    (fact, text)
+}
+
+/// How a job ended, as the end of a sentence.
+fn ended(state: JobState, reason: Option<Reason>) -> String {
+    let why = match (state, reason) {
+        (JobState::Succeeded, _) => return "succeeded".to_owned(),
+        (JobState::Cancelled, _) => return "was cancelled".to_owned(),
+        (_, None) => return state.name().to_owned(),
+        (_, Some(reason)) => match reason {
+            Reason::ExitCode => "it exited with another code than 0",
+            Reason::Signal => "a signal ended it",
+            Reason::Timeout => "it ran into its timeout",
+            Reason::Stalled => "it wrote nothing for too long",
+            Reason::Spawn => "it could not be started",
+            Reason::OutputLimit => "it wrote more than it may",
+            Reason::Dependency => "a job that it waited for did not end as required",
+            Reason::Unverified => "its output did not show what was expected",
+            Reason::Lost => "how its process ended is unknown",
+        },
+    };
+    format!("failed: {why}")
+}
+
+fn waits_until(job: &Job, at: Micros) -> Fact {
+    let why = match job.attempts {
+        0 => "It does not start before".to_owned(),
+        _ => format!(
+            "Attempt {} of {} begins at",
+            job.attempts + 1,
+            job.spec.retry.max_attempts
+        ),
+    };
+    let fact = json!({"kind": "waits_for_time", "until": at, "is_retry": job.attempts > 0});
+    (fact, format!("{why} {}.", at.to_rfc3339()))
+}
+
+fn waits_for_job(unmet: &UnmetDependency) -> Fact {
+    let JobSummary {
+        number,
+        name,
+        state,
+        ..
+    } = &unmet.job;
+    let must = match unmet.on {
+        DependencyCondition::Success => "to succeed",
+        DependencyCondition::Finish => "to end",
+    };
+    let text = format!(
+        "It waits for job {}, which is {}, {must}.",
+        named(*number, name.as_deref()),
+        state.name()
+    );
+    let fact = json!({"kind": "waits_for_job", "on": unmet.on, "job": unmet.job});
+    (fact, text)
+}
+
+fn waits_for_key(job: &Job, holder: &JobSummary) -> Fact {
+    let key = job.spec.exclusive.as_deref().unwrap_or_default();
+    let does = match holder.state.is_active() {
+        true => holder.state.name(),
+        false => "first in line",
+    };
+    let text = format!(
+        "Its exclusive key {key:?} belongs to job {}, which is {does}.",
+        named(holder.number, holder.name.as_deref())
+    );
+    (
+        json!({"kind": "waits_for_key", "exclusive": key, "held_by": holder}),
+        text,
+    )
+}
+
+fn waits_for_slot(queue: &Queue) -> Fact {
+    let (name, running, slots) = (&queue.name, queue.running, queue.concurrency);
+    let fact =
+        |kind: &str| json!({"kind": kind, "queue": name, "running": running, "concurrency": slots});
+    if queue.paused {
+        let text = format!("The queue {name} is paused and starts nothing.");
+        return (fact("queue_paused"), text);
+    }
+    match running >= u64::from(slots) {
+        true => {
+            let text = format!("All {slots} slots of the queue {name} are in use.");
+            (fact("queue_full"), text)
+        }
+        false => {
+            let text = format!("{running} of {slots} slots of the queue {name} are in use.");
+            (fact("queue_has_room"), text)
+        }
+    }
+}
+
+fn stands_in_line(line: &QueueLine, queue: Option<&Queue>) -> Fact {
+    let more = if line.ahead_is_least { "at least " } else { "" };
+    let ahead = match line.ahead {
+        0 => "It is the next one of its queue".to_owned(),
+        1 => "1 job is ahead of it".to_owned(),
+        jobs => format!("{more}{jobs} jobs are ahead of it"),
+    };
+    let slots = queue.map_or(1, |queue| queue.concurrency.max(1));
+    // Each slot that is in use ends one job in the typical time.
+    let rounds = (line.ahead + 1).div_ceil(u64::from(slots));
+    let estimate = line.typical_s.map(|typical| rounds as f64 * typical);
+    let text = match estimate {
+        Some(seconds) => format!(
+            "{ahead}; as the last {} jobs of the queue took {:.1} s each, it starts in about {seconds:.0} s.",
+            line.sample,
+            line.typical_s.unwrap_or_default()
+        ),
+        None => format!("{ahead}."),
+    };
+    let fact = json!({"kind": "ahead", "jobs": line.ahead, "is_least": line.ahead_is_least,
+        "typical_s": line.typical_s, "estimate_s": estimate});
+    (fact, text)
+}
+
+/// Who asked for the end, and what was done.
+fn stop(job: &Job) -> Option<Fact> {
+    let stop = job.stop.as_ref()?;
+    let fact = json!({"kind": "stop", "stop": stop});
+    let (by, cause, at) = match stop {
+        StopView::Requested(request) | StopView::Refused(request, _) => {
+            (&request.by, request.cause, request.asked_at_us)
+        }
+        StopView::Done(done) => (&done.by, done.cause, done.asked_at_us),
+    };
+    let by = match by.as_str() {
+        "" => String::new(),
+        by => format!(" by {by}"),
+    };
+    let signals = match stop {
+        StopView::Done(done) if !done.signals.is_empty() => {
+            format!("; {} was sent", done.signals.join(", "))
+        }
+        _ => String::new(),
+    };
+    let at = Micros(at).to_rfc3339();
+    let text = format!(
+        "A stop ({}) was asked for{by} at {at}{signals}.",
+        cause.name()
+    );
+    Some((fact, text))
+}
+
+fn attempt(attempt: &AttemptSummary) -> Fact {
+    let number = attempt.attempt;
+    let exit = attempt.exit.as_ref().map(|facts| &facts.exit);
+    let how = match (attempt.state.as_str(), exit) {
+        ("void", _) => "never started".to_owned(),
+        ("lost", _) => "is lost: how it ended is unknown".to_owned(),
+        (_, Some(Exit::Code(code))) => format!("exited with code {code}"),
+        (_, Some(Exit::Signal(number))) => format!("was ended by {}", signal::name(*number)),
+        (_, Some(Exit::SpawnFailed(error))) => {
+            format!("could not be started: {} ({})", error.what, error.name)
+        }
+        ("started", None) => "runs".to_owned(),
+        (_, None) => "is being started".to_owned(),
+    };
+    let from = attempt
+        .started_at
+        .map(|at| format!(", started at {}", at.to_rfc3339()));
+    let to = attempt
+        .ended_at
+        .map(|at| format!(", ended at {}", at.to_rfc3339()));
+    let text = format!(
+        "Attempt {number} {how}{}{}.",
+        from.unwrap_or_default(),
+        to.unwrap_or_default()
+    );
+    let (code, signal) = match exit {
+        Some(Exit::Code(code)) => (Some(*code), None),
+        Some(Exit::Signal(number)) => (None, Some(signal::name(*number))),
+        _ => (None, None),
+    };
+    let fact = json!({"kind": "attempt", "attempt": number, "state": attempt.state,
+        "exit_code": code, "signal": signal, "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at});
+    (fact, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Command, JobId, JobSpec};
+
+    fn job(state: JobState) -> Job {
+        let spec = JobSpec::new(Command::Shell("make".into()));
+        Job::submitted((JobId(uuid::Uuid::nil()), 42), state, spec, None, Micros(0))
+    }
+
+    fn nothing() -> Causes {
+        Causes {
+            unmet: Vec::new(),
+            key_holder: None,
+            line: None,
+            attempts: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn other(state: JobState) -> JobSummary {
+        JobSummary {
+            id: JobId(uuid::Uuid::nil()),
+            number: 40,
+            name: Some("build".into()),
+            state,
+        }
+    }
+
+    #[test]
+    fn what_a_job_waits_for_is_said() {
+        let unmet = vec![UnmetDependency {
+            job: other(JobState::Running),
+            on: DependencyCondition::Success,
+        }];
+        let blocked = Causes { unmet, ..nothing() };
+        let said = explanation(&job(JobState::Blocked), &blocked, None);
+        assert_eq!(
+            said.summary,
+            "Job 42 is blocked: it waits for other jobs. It waits for job 40 (build), which is running, \
+             to succeed."
+        );
+        assert_eq!(said.facts[1]["kind"], "waits_for_job");
+        let mut scheduled = job(JobState::Scheduled);
+        scheduled.waits_until = Some(Micros(0));
+        let said = explanation(&scheduled, &nothing(), None);
+        assert!(
+            said.summary
+                .ends_with("not start before 1970-01-01T00:00:00.000000Z.")
+        );
+    }
+
+    #[test]
+    fn a_line_is_told_with_its_length_in_time() {
+        let queue = Queue {
+            name: "default".into(),
+            concurrency: 2,
+            paused: false,
+            weight: 1,
+            defaults: Default::default(),
+            running: 2,
+            queued: 6,
+        };
+        let line = QueueLine {
+            ahead: 5,
+            ahead_is_least: false,
+            typical_s: Some(60.0),
+            sample: 20,
+        };
+        let queued = Causes {
+            line: Some(line),
+            key_holder: Some(other(JobState::Running)),
+            ..nothing()
+        };
+        let mut waiting = job(JobState::Queued);
+        waiting.spec.exclusive = Some("gpu".into());
+        let said = explanation(&waiting, &queued, Some(&queue));
+        assert_eq!(
+            said.summary,
+            "Job 42 is queued in default. Its exclusive key \"gpu\" belongs to job 40 (build), which is \
+             running. All 2 slots of the queue default are in use. 5 jobs are ahead of it; as the last \
+             20 jobs of the queue took 60.0 s each, it starts in about 180 s."
+        );
+        let paused = Queue {
+            paused: true,
+            ..queue
+        };
+        let said = explanation(&waiting, &queued, Some(&paused));
+        assert!(said.summary.contains("The queue default is paused"));
+    }
+
+    #[test]
+    fn every_end_has_a_sentence() {
+        for reason in Reason::ALL {
+            assert!(ended(JobState::Failed, Some(reason)).starts_with("failed: "));
+        }
+        let mut failed = job(JobState::Failed);
+        failed.reason = Some(Reason::ExitCode);
+        let attempts = vec![AttemptSummary {
+            attempt: 1,
+            state: "lost".into(),
+            exit: None,
+            started_at: Some(Micros(0)),
+            ended_at: None,
+        }];
+        let said = explanation(
+            &failed,
+            &Causes {
+                attempts,
+                ..nothing()
+            },
+            None,
+        );
+        assert!(
+            said.summary.contains("Attempt 1 is lost"),
+            "{}",
+            said.summary
+        );
+    }
+}
