@@ -227,3 +227,71 @@ fn a_file_of_jobs_is_submitted() {
     let json = call(&server, "submit", &["--many", "/dev/null", "--json"]).json();
     assert_eq!(json, json!([]));
 }
+
+#[test]
+fn a_graph_is_submitted_drawn_waited_for_explained_and_tried_again() {
+    let server = Server::start();
+    let flag = server.scratch("flag");
+    let build = format!("[ -e {} ]", flag.display());
+    let submit = |words: &[&str]| fine(call(&server, "submit", words)).trim().to_owned();
+    let build = submit(&[
+        "--name", "build", "--label", "g=1", "--delay", "1h", "--shell", &build,
+    ]);
+    let test = submit(&[
+        "--name", "test", "--label", "g=1", "--after", &build, "--", "true",
+    ]);
+    let report = format!("{test}:finish");
+    let report = submit(&["--label", "g=1", "--after", &report, "--", "echo", "report"]);
+    let wrong = call(&server, "submit", &["--after", "99", "--", "true"]);
+    assert_eq!(wrong.code(), 1, "{}", wrong.err());
+    assert!(
+        wrong.err().contains("no job 99 to wait for"),
+        "{}",
+        wrong.err()
+    );
+
+    let drawn = fine(call(&server, "ls", &["--graph"]));
+    let begins: Vec<_> = drawn.lines().map(|line| line.split(':').next()).collect();
+    let expected = ["1 build", "└─ 2 test", "   └─ 3 echo report"].map(Some);
+    assert_eq!(begins, expected, "{drawn}");
+    let why = fine(call(&server, "explain", &["build"]));
+    assert!(
+        why.contains("does not start before") && why.contains("What has happened"),
+        "{why}"
+    );
+    let why = call(&server, "explain", &["test", "--json"]).json();
+    assert_eq!(why["facts"][1]["job"]["number"], 1);
+
+    let changed = fine(call(&server, "update", &["build", "--no-at"]));
+    assert!(changed.starts_with("1 "), "{changed}");
+    let waited = call(&server, "wait", &["--label", "g=1"]);
+    assert_eq!(
+        waited.code(),
+        1,
+        "the code of the first that failed: {}",
+        waited.err()
+    );
+    assert_eq!(show(&server, &test)["reason"], "dependency");
+    let told = fine(call(&server, "show", &["test"]));
+    assert!(
+        told.contains("job 1, which it waited for, failed"),
+        "{told}"
+    );
+    assert_eq!(show(&server, &report)["state"], "succeeded");
+    std::fs::write(&flag, "").expect("written");
+    let again = fine(call(&server, "retry", &["--with-dependants", "1"]));
+    assert_eq!(
+        again.lines().count(),
+        2,
+        "not the report, which has succeeded: {again}"
+    );
+    for job in again.lines() {
+        assert_eq!(call(&server, "wait", &[job]).code(), 0);
+    }
+    let none = call(&server, "wait", &["--label", "g=2"]);
+    assert!(
+        none.code() == 1 && none.err().contains("no job has these labels"),
+        "{}",
+        none.err()
+    );
+}
