@@ -48,6 +48,16 @@ fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation
         );
         (json!({"kind": "failed_dependency", "on": on}), text)
     }));
+    facts.extend(job.unmet_expectations.iter().map(|unmet| {
+        let text = format!(
+            "The output of its last attempt does not show {}.",
+            json!(unmet)
+        );
+        (
+            json!({"kind": "unmet_expectation", "expectation": unmet}),
+            text,
+        )
+    }));
     if job.state == JobState::Queued {
         facts.extend(
             causes

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod change;
 pub mod command;
 pub mod dependency;
+pub mod expectation;
 mod fields;
 mod fingerprint;
 pub mod id;
@@ -34,6 +35,7 @@ pub use attempt::{
 pub use change::JobChange;
 pub use command::{Command, Umask};
 pub use dependency::{Dependency, DependencyCondition, DependencyTarget, FailedDependency};
+pub use expectation::Expectation;
 pub use id::{JobId, JobNumber, JobRef};
 pub use input::{Input, InputAnswer};
 pub use limits::{Limits, ResourceBound};

@@ -38,8 +38,8 @@ use super::{
 };
 use crate::{
     job::{
-        Input, Job, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset, Queue,
-        QueueChange, StopRequest, Survivor, chain::Recorded,
+        Expectation, Input, Job, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset,
+        Queue, QueueChange, StopRequest, Survivor, chain::Recorded,
     },
     sys::disk_reserve::DiskReserve,
 };
@@ -547,6 +547,11 @@ impl Store {
     /// The id of the job with this number.
     pub async fn job_id(&self, number: JobNumber) -> Result<Option<JobId>, StoreError> {
         Ok(job_snapshot::id_of(&self.inner.readers, number).await?)
+    }
+
+    /// What a job expects of its output; nothing where there is no such job.
+    pub async fn expectations(&self, job: JobNumber) -> Result<Vec<Expectation>, StoreError> {
+        Ok(view::expectations(&self.inner.readers, job).await?)
     }
 
     /// Why this job is where it is.
