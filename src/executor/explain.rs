@@ -65,7 +65,7 @@ fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation
                 .as_ref()
                 .map(|holder| waits_for_key(job, holder)),
         );
-        facts.extend(queue.map(|queue| waits_for_slot(queue)));
+        facts.extend(queue.map(waits_for_slot));
         facts.extend(causes.line.map(|line| stands_in_line(&line, queue)));
     }
     facts.extend(stop(job));
