@@ -16,12 +16,14 @@ mod query;
 mod queues;
 mod quiet;
 mod read;
+mod retention;
 mod retry;
 mod search;
 mod start;
 mod submit;
 mod turns;
 mod until;
+mod usage;
 mod verify;
 mod wait;
 
@@ -30,7 +32,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use self::{
-    backup::Backups, disconnect::Ties, last_input::LastInputs, search::Searches, verify::Verifies,
+    backup::Backups, disconnect::Ties, last_input::LastInputs, retention::Retention,
+    search::Searches, usage::UsageCache, verify::Verifies,
 };
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
@@ -54,6 +57,7 @@ pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};
 pub use error::{BatchError, Error};
 pub use read::{Read, ReadItem, ReadOptions, Tail};
+pub use retention::{PruneOptions, Pruned, RetentionSettings};
 pub use search::{
     SearchBound, SearchCursor, SearchHit, SearchOptions, SearchResult, SearchScope, SearchSettings,
     SearchTurn,
@@ -62,6 +66,7 @@ pub use start::{ExecutorSettings, StartError};
 pub use submit::Submitted;
 pub use turns::SessionTurns;
 pub use until::Until;
+pub use usage::{DiskTotals, DiskUsage};
 pub use verify::VerifySettings;
 pub use wait::{Decision, WaitOptions, Waited};
 
@@ -106,6 +111,8 @@ struct ExecutorInner {
     queries: Queries,
     verifies: Verifies,
     searches: Searches,
+    retention: Retention,
+    usage: UsageCache,
     started_at: Micros,
 }
 

@@ -14,7 +14,9 @@ use super::{
     disconnect::Ties,
     last_input::LastInputs,
     queues::Defaults,
+    retention::{Retention, RetentionSettings},
     search::{SearchSettings, Searches},
+    usage::UsageCache,
     verify::{Verifies, VerifySettings},
 };
 use crate::{
@@ -80,6 +82,8 @@ pub struct ExecutorSettings {
     pub verifies: VerifySettings,
     /// The bounds of searches over outputs.
     pub searches: SearchSettings,
+    /// When the rules of retention are applied.
+    pub retention: RetentionSettings,
 }
 
 /// Why an executor cannot start.
@@ -182,14 +186,17 @@ impl Executor {
                 queries,
                 verifies: Verifies::new(settings.verifies),
                 searches: Searches::new(settings.searches),
+                retention: Retention::new(settings.retention),
+                usage: UsageCache::default(),
                 started_at: clock::now(),
             }),
         };
         let store = executor.inner.store.clone();
         tokio::spawn(async move { store.check().await });
         let ties = executor.inner.ties.clone();
-        let watching = ties.watch(executor.clone(), stopping);
+        let watching = ties.watch(executor.clone(), stopping.clone());
         vital.spawn("cancelling what lost its connection", watching);
+        vital.spawn("retention", executor.clone().apply_retention(stopping));
         Ok(executor)
     }
 

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod queue;
 pub mod read;
 mod refusal;
+pub mod retention;
 pub mod signal;
 pub mod spec;
 pub mod state;
@@ -39,6 +40,10 @@ pub use output::{Chunk, Dropped, Gap, GapReason, Offset, Stream, StreamCounts};
 pub use policy::{Leftover, OnDisconnect, OutputPolicy, WhenFull};
 pub use queue::{Queue, QueueChange};
 pub use refusal::NewJobRefusal;
+pub use retention::{
+    RetentionBounds, RetentionCandidate, RetentionCount, RetentionFilter, RetentionRule,
+    RetentionScope,
+};
 pub use spec::JobSpec;
 pub use state::{JobState, Reason};
 pub use time::{Micros, Seconds};

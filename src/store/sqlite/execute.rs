@@ -4,7 +4,7 @@
 
 use super::{
     attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, outputs,
-    queues, stop_requests,
+    queues, retention, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
 
@@ -82,6 +82,7 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
             WriteResult::Updated(Box::new(change::update(batch, *job, update).await?))
         }
         Write::Delete(job) => WriteResult::Deleted(Box::new(change::delete(batch, *job).await?)),
+        Write::Retention(write) => WriteResult::Retention(retention::execute(batch, write).await?),
         Write::Void(report) => WriteResult::Fenced(attempts::void(batch, report).await?),
         Write::SegmentRead(row) => WriteResult::Fenced(outputs::segment_read(batch, row).await?),
         Write::Submit(_) | Write::Started(_) | Write::Finish(_) | Write::Claim(_) => {
