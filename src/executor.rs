@@ -32,7 +32,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use self::{
-    backup::Backups, disconnect::Ties, last_input::LastInputs, retention::Retention,
+    backup::Backups, disconnect::Ties, last_input::LastInputs, retention::RetentionRuns,
     search::Searches, usage::UsageCache, verify::Verifies,
 };
 use crate::{
@@ -111,7 +111,7 @@ struct ExecutorInner {
     queries: Queries,
     verifies: Verifies,
     searches: Searches,
-    retention: Retention,
+    retention: RetentionRuns,
     usage: UsageCache,
     started_at: Micros,
 }

@@ -13,10 +13,11 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{Mutex, Notify};
 
+pub use self::selection::PruneOptions;
 use self::selection::Selection;
 use super::{Error, Executor};
 use crate::{
-    job::{JobNumber, Micros, RetentionBounds, RetentionFilter, RetentionRule, RetentionScope},
+    job::{JobNumber, RetentionRule},
     sys::clock,
 };
 
@@ -31,7 +32,7 @@ pub struct RetentionSettings {
 
 /// What retention keeps while the server runs.
 #[derive(Debug)]
-pub(super) struct Retention {
+pub(super) struct RetentionRuns {
     settings: RetentionSettings,
     /// Held by a run: one removes at a time.
     running: Mutex<()>,
@@ -41,7 +42,7 @@ pub(super) struct Retention {
     pub(super) has_deleted: AtomicBool,
 }
 
-impl Retention {
+impl RetentionRuns {
     pub(super) fn new(settings: RetentionSettings) -> Self {
         Self {
             settings,
@@ -50,21 +51,6 @@ impl Retention {
             has_deleted: AtomicBool::new(false),
         }
     }
-}
-
-/// Which jobs a client wants to remove.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PruneOptions {
-    /// What goes of them.
-    pub scope: RetentionScope,
-    /// Which jobs.
-    pub filter: RetentionFilter,
-    /// Submitted at or after.
-    pub since: Option<Micros>,
-    /// How many of them stay.
-    pub bounds: RetentionBounds,
-    /// Whether nothing is removed.
-    pub dry_run: bool,
 }
 
 /// What was removed, or would be.
@@ -83,6 +69,16 @@ impl Pruned {
     pub const LISTED_MAX: usize = 1000;
 }
 
+/// Dropped at the end of a run, also of one that was given up: the next round returns its space,
+/// beside other work.
+struct RoundAfter<'a>(&'a Notify);
+
+impl Drop for RoundAfter<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 impl Executor {
     /// Removes the jobs that `options` choose, or their output, or says what would be removed. The
     /// same jobs are chosen for both. Dropping the future ends it after the step that it is at.
@@ -90,7 +86,7 @@ impl Executor {
         let retention = &self.inner.retention;
         let _alone = match options.dry_run {
             true => None,
-            false => Some(retention.running.lock().await),
+            false => Some((retention.running.lock().await, RoundAfter(&retention.due))),
         };
         let mut selection = Selection::new(&options, clock::now());
         let mut pruned = Pruned::default();
@@ -107,10 +103,8 @@ impl Executor {
                 }
             }
         }
-        if !options.dry_run && pruned.jobs > 0 {
+        if !options.dry_run {
             self.erase_log().await?;
-            // The space is returned beside other work.
-            retention.due.notify_one();
         }
         Ok(pruned)
     }

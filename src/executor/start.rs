@@ -14,7 +14,7 @@ use super::{
     disconnect::Ties,
     last_input::LastInputs,
     queues::Defaults,
-    retention::{Retention, RetentionSettings},
+    retention::{RetentionRuns, RetentionSettings},
     search::{SearchSettings, Searches},
     usage::UsageCache,
     verify::{Verifies, VerifySettings},
@@ -169,7 +169,6 @@ impl Executor {
         let scheduler = Scheduler::new(supervisor.clone(), rescuer, wakeup.clone(), events, warm);
         let vital = supervisor.context().vital.clone();
         vital.spawn("scheduling", scheduler.run());
-        let stopping = supervisor.context().stopping.clone();
         let executor = Self {
             inner: Arc::new(ExecutorInner {
                 store,
@@ -186,18 +185,26 @@ impl Executor {
                 queries,
                 verifies: Verifies::new(settings.verifies),
                 searches: Searches::new(settings.searches),
-                retention: Retention::new(settings.retention),
+                retention: RetentionRuns::new(settings.retention),
                 usage: UsageCache::default(),
                 started_at: clock::now(),
             }),
         };
-        let store = executor.inner.store.clone();
-        tokio::spawn(async move { store.check().await });
-        let ties = executor.inner.ties.clone();
-        let watching = ties.watch(executor.clone(), stopping.clone());
-        vital.spawn("cancelling what lost its connection", watching);
-        vital.spawn("retention", executor.clone().apply_retention(stopping));
+        executor.start_tasks();
         Ok(executor)
+    }
+
+    /// Starts what the executor does beside requests.
+    fn start_tasks(&self) {
+        let context = self.inner.supervisor.context();
+        let (vital, stopping) = (&context.vital, &context.stopping);
+        let store = self.inner.store.clone();
+        tokio::spawn(async move { store.check().await });
+        let ties = self.inner.ties.clone();
+        let watching = ties.watch(self.clone(), stopping.clone());
+        vital.spawn("cancelling what lost its connection", watching);
+        let retention = self.clone().apply_retention(stopping.clone());
+        vital.spawn("retention", retention);
     }
 
     /// Takes no more work, leaves running jobs to their shims, ends all tails and waits

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{PruneOptions, selection::Selection};
+use super::selection::{PruneOptions, Selection};
 use crate::{
     executor::{Error, Executor},
     job::{Micros, RetentionCandidate, RetentionRule, RetentionScope},

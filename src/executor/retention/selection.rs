@@ -1,10 +1,27 @@
 //! Decides page by page which jobs go. Nothing is removed here, so a dry run and a run choose alike.
 
-use super::PruneOptions;
 use crate::{
-    job::{JobNumber, JobState, Micros, RetentionBounds, RetentionCandidate, RetentionCount},
+    job::{
+        JobNumber, JobState, Micros, RetentionBounds, RetentionCandidate, RetentionCount,
+        RetentionFilter, RetentionScope,
+    },
     store::{EndedCursor, RemovableFilter, Store, StoreError},
 };
+
+/// Which jobs a client wants to remove.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PruneOptions {
+    /// What goes of them.
+    pub scope: RetentionScope,
+    /// Which jobs.
+    pub filter: RetentionFilter,
+    /// Submitted at or after.
+    pub since: Option<Micros>,
+    /// How many of them stay.
+    pub bounds: RetentionBounds,
+    /// Whether nothing is removed.
+    pub dry_run: bool,
+}
 
 /// A selection in progress.
 #[derive(Debug)]

@@ -18,7 +18,9 @@ pub async fn execute(
     Params::new(&params, &[])?;
     let server = &caller.server;
     let info = server.executor.info().await?;
-    let disk = server.executor.disk_totals().await?;
+    // Without a free descriptor, for example, the directory cannot be measured.
+    let disk = server.executor.disk_totals().await.ok();
+    let disk = disk.map(|totals| disk_usage::totals(&totals, &server.settings));
     Ok(to_raw(&json!({
         "version": info.version,
         "protocol": PROTOCOL,
@@ -33,7 +35,7 @@ pub async fn execute(
         "epoch": info.epoch,
         "sessions": server.sessions.count(),
         "counts": counts(&info.counts),
-        "disk": disk_usage::totals(&disk, &server.settings),
+        "disk": disk,
         "limits": limits::all(&server.settings),
     })))
 }
