@@ -67,7 +67,7 @@ pub(super) struct StoreInner {
     /// Cancelled by [`Store::close`].
     closing: CancellationToken,
     /// Lists use so many of the readers at most; the others are for reads of single jobs.
-    lists: Semaphore,
+    pub(super) lists: Semaphore,
     failed: CancellationToken,
     counts: Arc<PublishedCounts>,
     /// How many attempts have ended.

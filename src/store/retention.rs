@@ -46,12 +46,15 @@ impl Store {
         .await
     }
 
+    // The looks at many jobs take their turns among the lists (the semaphore is never closed).
+
     /// A page of jobs that may be removed, with numbers below `below`, the newest first.
     pub async fn removable_newest_first(
         &self,
         filter: &RemovableFilter,
         below: Option<JobNumber>,
     ) -> Result<RemovablePage<JobNumber>, StoreError> {
+        let _turn = self.inner.lists.acquire().await;
         Ok(select::newest_first(&self.inner.readers, filter, below).await?)
     }
 
@@ -61,6 +64,7 @@ impl Store {
         filter: &RemovableFilter,
         after: &EndedCursor,
     ) -> Result<RemovablePage<EndedCursor>, StoreError> {
+        let _turn = self.inner.lists.acquire().await;
         Ok(select::oldest_first(&self.inner.readers, filter, after).await?)
     }
 
@@ -128,11 +132,13 @@ impl Store {
         to: JobNumber,
         top: u32,
     ) -> Result<UsageStep, StoreError> {
+        let _turn = self.inner.lists.acquire().await;
         Ok(usage::of_jobs(&self.inner.readers, after, to, top).await?)
     }
 
     /// What the jobs of the next few thousand labels after `after` store.
     pub async fn usage_of_labels(&self, after: &LabelCursor) -> Result<LabelStep, StoreError> {
+        let _turn = self.inner.lists.acquire().await;
         Ok(usage::of_labels(&self.inner.readers, after).await?)
     }
 

@@ -11,10 +11,10 @@ use crate::{
     store::FreePages,
 };
 
-/// How long a step should keep the writer.
-const STEP_TIME: Duration = Duration::from_millis(4);
+/// How long a step should take, the sync of its commit included.
+const STEP_TIME: Duration = Duration::from_millis(8);
 /// The pages of a step, fewest and most. The number follows how long the step before has taken.
-const STEP_PAGES: std::ops::RangeInclusive<u32> = 4..=256;
+const STEP_PAGES: std::ops::RangeInclusive<u32> = 32..=256;
 /// So many free pages stay for what is stored next, or a part of the file, as a divisor.
 const KEPT_PAGES: u64 = 64;
 const KEPT_DIVISOR: u64 = 64;
@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn a_step_follows_the_time_of_the_one_before() {
-        let (short, long) = (Duration::from_millis(1), Duration::from_millis(9));
-        assert_eq!([next_step(4, short), next_step(200, short)], [8, 256]);
-        assert_eq!([next_step(64, long), next_step(5, long)], [32, 4]);
+        let (short, long) = (Duration::from_millis(1), Duration::from_millis(20));
+        assert_eq!([next_step(32, short), next_step(200, short)], [64, 256]);
+        assert_eq!([next_step(128, long), next_step(40, long)], [64, 32]);
     }
 }
