@@ -20,6 +20,7 @@ pub mod policy;
 pub mod queue;
 pub mod read;
 mod refusal;
+pub mod retention;
 pub mod retry;
 pub mod signal;
 pub mod spec;
@@ -44,6 +45,10 @@ pub use output::{Chunk, Dropped, Gap, GapReason, Offset, Stream, StreamCounts};
 pub use policy::{Leftover, OnDisconnect, OutputPolicy, WhenFull};
 pub use queue::{Queue, QueueChange};
 pub use refusal::NewJobRefusal;
+pub use retention::{
+    RetentionBounds, RetentionCandidate, RetentionCount, RetentionFilter, RetentionRule,
+    RetentionScope,
+};
 pub use retry::RetryPolicy;
 pub use spec::JobSpec;
 pub use state::{JobState, Reason};
