@@ -13,6 +13,7 @@ impl Executor {
         let include = Include {
             env: true,
             stdin: true,
+            notify_secrets: true,
         };
         let old = self.inner.store.job(job, include).await?;
         let old = old.ok_or_else(|| Error::no_such_job(job))?;

@@ -16,6 +16,7 @@ use super::sqlite::{
     list,
     long_path::LongPath,
     migrate::OnMigration,
+    notice_counts::NoticeCounts,
     open,
     published_counts::PublishedCounts,
     queues,
@@ -70,6 +71,7 @@ pub(super) struct StoreInner {
     lists: Semaphore,
     failed: CancellationToken,
     counts: Arc<PublishedCounts>,
+    pub(super) notices: Arc<NoticeCounts>,
     disk_reserve: DiskReserve,
     checked: Checked,
     /// Which file the database was when it was opened; see `Presence::file_id`.
@@ -103,7 +105,11 @@ impl Store {
         let tally = Tally::load(&mut connections.writer, &counts).await;
         let tally =
             tally.map_err(|error| OpenError::failed(path, "cannot be read: its jobs", error))?;
-        Ok(Self::over(path, connections, tally, counts))
+        let notices = NoticeCounts::load(&mut connections.writer).await;
+        let notices = notices
+            .map_err(|error| OpenError::failed(path, "cannot be read: its notices", error))?;
+        let counts = (tally, counts, Arc::new(notices));
+        Ok(Self::over(path, connections, counts))
     }
 
     /// The secret that the keys of this data directory's shims are derived from.
@@ -138,8 +144,7 @@ impl Store {
     fn over(
         path: &Path,
         connections: open::Connections,
-        tally: Tally,
-        counts: Arc<PublishedCounts>,
+        (tally, counts, notices): (Tally, Arc<PublishedCounts>, Arc<NoticeCounts>),
     ) -> Self {
         let open::Connections {
             writer,
@@ -166,6 +171,7 @@ impl Store {
             failed: failed.clone(),
             tally,
             counts: counts.clone(),
+            notices: notices.clone(),
             log,
         };
         tokio::spawn(writer.run());
@@ -180,6 +186,7 @@ impl Store {
             shim_seed,
             failed,
             counts,
+            notices,
             disk_reserve,
             checked,
             file_id,

@@ -4,6 +4,7 @@
 
 mod handle;
 mod mcp;
+mod notices;
 mod sqlite;
 mod types;
 mod write;

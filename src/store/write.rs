@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use super::types::{
-    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, OutputPlacement,
-    PauseRequested, QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested,
+    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, NoticeRef, NoticeRetried,
+    NoticeTried, OutputPlacement, PauseRequested, QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested,
     Submission, SubmitOutcome, Updated,
 };
 use crate::job::{
-    Command, Input, JobChange, JobNumber, JobRef, JobSpec, Micros, QueueChange, StopRequest,
-    Survivor,
+    Command, Input, JobChange, JobNumber, JobRef, JobSpec, Micros, NotifyEntry, QueueChange,
+    StopRequest, Survivor,
 };
 
 /// One write.
@@ -40,6 +40,15 @@ pub enum Write {
     Input(JobRef, Input),
     Update(JobRef, JobChange),
     Delete(JobRef),
+    /// An attempt to deliver a notice has ended.
+    NoticeTried(NoticeTried),
+    /// Makes a notice due now, with all its attempts.
+    RetryNotice {
+        notice: NoticeRef,
+        at: Micros,
+    },
+    /// Forgets the oldest of those notices that are not waiting, beyond a number.
+    ForgetNotices,
     Void(VoidReport),
     SegmentRead(SegmentRow),
     Finish(Box<Finish>),
@@ -58,6 +67,7 @@ pub enum WriteResult {
     PauseRequested(Box<PauseRequested>),
     Updated(Box<Updated>),
     Deleted(Box<Deleted>),
+    NoticeRetried(Box<NoticeRetried>),
     InputOutcome(Box<InputOutcome>),
     Claimed(Claimed),
     /// The write has no result.
@@ -83,6 +93,9 @@ impl Write {
             | Self::Input(..)
             | Self::Update(..)
             | Self::Delete(_)
+            | Self::NoticeTried(_)
+            | Self::RetryNotice { .. }
+            | Self::ForgetNotices
             | Self::SaveMcpSession { .. }
             | Self::DeleteMcpSession(_)
             | Self::McpAnswered(_)
@@ -140,7 +153,8 @@ fn text_bytes(job: &JobSpec) -> usize {
     };
     let pairs = job.env.iter().chain(&job.labels);
     let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
-    command + pairs + job.stdin.as_ref().map_or(0, String::len)
+    let notify = job.notify.iter().map(NotifyEntry::text_bytes);
+    command + pairs + notify.sum::<usize>() + job.stdin.as_ref().map_or(0, String::len)
 }
 
 impl Write {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::store::write::ClaimRequest;
 use crate::{
-    job::{JobNumber, JobSpec, JobState, state},
+    job::{JobNumber, JobSpec, JobState, NotifyEntry, state},
     store::types::{Claimed, ClaimedJob},
 };
 
@@ -198,7 +198,7 @@ async fn first_jobs(
                j.name AS "name: String", j.labels AS "labels!: String",
                j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
                j.idempotency_key AS "idempotency_key: String", j.spec AS "spec!: String",
-               e.env AS "env!: String", j.stdin AS "stdin: String",
+               j.notify AS "notify: String", e.env AS "env!: String", j.stdin AS "stdin: String",
                CASE WHEN j.output_bytes = 0 THEN 0 ELSE
                    (SELECT coalesce(sum(length), 0) FROM output_chunks AS c
                     WHERE c.job = j.number AND c.gap IS NOT NULL) END AS "missing_bytes!: i64",
@@ -235,6 +235,7 @@ struct ReadyRow {
     on_lost: String,
     idempotency_key: Option<String>,
     spec: String,
+    notify: Option<String>,
     env: String,
     stdin: Option<String>,
     missing_bytes: i64,
@@ -253,6 +254,7 @@ impl ReadyRow {
             interactive: self.interactive,
             on_lost: self.on_lost,
             idempotency_key: self.idempotency_key,
+            notify: self.notify,
         };
         let job = JobSpec {
             env: from_json(&self.env)?,
@@ -271,19 +273,20 @@ impl ReadyRow {
             inputs: Vec::new(),
             paused: self.paused,
         };
-        let step = claimed_step(claim.number, claim.attempt)?;
+        let step = claimed_step(&claim)?;
         Ok(ClaimCandidate { step, claim })
     }
 }
 
-fn claimed_step(number: JobNumber, attempt: u32) -> sqlx::Result<Transition> {
+fn claimed_step(claim: &ClaimedJob) -> sqlx::Result<Transition> {
     let from = JobState::Queued;
     let to = state::next(Some(from), state::Event::Claimed)
         .ok_or_else(|| malformed("the table of transitions knows no claim"))?;
     Ok(Transition {
-        number,
-        attempt,
+        number: claim.number,
+        attempt: claim.attempt,
         from,
         to,
+        notify: NotifyEntry::states(&claim.job.notify).contains(to),
     })
 }

@@ -3,8 +3,8 @@
 //! `writer` forms the batches and commits them.
 
 use super::{
-    attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, outputs,
-    queues, stop_requests,
+    attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, notices,
+    outputs, queues, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
 
@@ -39,9 +39,11 @@ pub(super) async fn execute(
             _ => {
                 for write in group {
                     results.push(execute_one(batch, write).await?);
+                    batch.write_noticed_events().await?;
                 }
             }
         }
+        batch.write_noticed_events().await?;
     }
     Ok(results)
 }
@@ -80,6 +82,17 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         }
         Write::Update(job, update) => {
             WriteResult::Updated(Box::new(change::update(batch, *job, update).await?))
+        }
+        Write::NoticeTried(tried) => {
+            notices::tried(batch, tried).await?;
+            WriteResult::Done
+        }
+        Write::RetryNotice { notice, at } => {
+            WriteResult::NoticeRetried(Box::new(notices::retry(batch, notice, *at).await?))
+        }
+        Write::ForgetNotices => {
+            notices::forget_old(batch).await?;
+            WriteResult::Done
         }
         Write::Delete(job) => WriteResult::Deleted(Box::new(change::delete(batch, *job).await?)),
         Write::Void(report) => WriteResult::Fenced(attempts::void(batch, report).await?),

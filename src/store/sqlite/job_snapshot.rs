@@ -12,11 +12,13 @@ use super::{
     columns::{from_json_opt, json, malformed},
     events,
     keys::DigestKey,
+    notice_counts::NoticesChanged,
+    notices,
     tally::Tally,
     view,
 };
 use crate::job::{
-    JobId, JobNumber, JobRef, JobState, Micros, OnLost, Reason, StopRequest,
+    JobId, JobNumber, JobRef, JobState, Micros, NotifyEntry, OnLost, Reason, StateSet, StopRequest,
     state::{Event, next},
 };
 
@@ -25,6 +27,8 @@ use crate::job::{
 pub(super) struct WriteBatch<'c> {
     pub conn: &'c mut SqliteConnection,
     pub events: Vec<events::NewEvent>,
+    /// What it has changed in the outbox of notices.
+    pub notices: NoticesChanged,
     /// Follows every change.
     pub tally: &'c mut Tally,
     /// The secret key of digests.
@@ -50,6 +54,8 @@ pub(super) struct JobSnapshot {
     pub lost: u32,
     /// Whether an attempt has started or may have; void ones do not count.
     pub begun: bool,
+    /// The states of which somebody is notified.
+    pub notify: StateSet,
     /// Whether rows of segments exist.
     pub has_segments: bool,
 }
@@ -61,16 +67,21 @@ pub(super) struct Transition {
     pub attempt: u32,
     pub from: JobState,
     pub to: JobState,
+    /// Whether somebody is notified of it.
+    #[serde(skip)]
+    pub notify: bool,
 }
 
 impl JobSnapshot {
     /// The step that `event` makes this job take, if the table of transitions has one.
     pub fn step(&self, event: Event) -> Option<Transition> {
+        let to = next(Some(self.state), event)?;
         Some(Transition {
             number: self.number,
             attempt: self.attempt,
             from: self.state,
-            to: next(Some(self.state), event)?,
+            to,
+            notify: self.notify.contains(to),
         })
     }
 
@@ -95,7 +106,7 @@ impl WriteBatch<'_> {
                       j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
                       (SELECT count(*) FROM attempts AS l
                        WHERE l.job = j.number AND l.state = 'lost') AS "lost!: u32",
-                      j.attempts > 0 AS "begun!: bool",
+                      j.attempts > 0 AS "begun!: bool", j.notify AS "notify: String",
                       EXISTS (SELECT 1 FROM segments s WHERE s.job = j.number)
                           AS "has_segments!: bool"
                FROM jobs j LEFT JOIN attempts a ON a.job = j.number AND a.attempt = j.attempt
@@ -118,6 +129,7 @@ impl WriteBatch<'_> {
                 on_lost: view::on_lost(&row.on_lost)?,
                 lost: row.lost,
                 begun: row.begun,
+                notify: NotifyEntry::states(&view::notify(row.notify.as_deref())?),
                 has_segments: row.has_segments,
             };
             Ok((row.number, snapshot))
@@ -163,7 +175,29 @@ impl WriteBatch<'_> {
             reason,
             actor: actor.to_owned(),
             at: at.0,
+            notify: step.notify,
         });
+    }
+
+    /// Writes the state changes so far, if somebody is notified of one of them: a notice shows the job
+    /// as it is right after the change.
+    pub async fn write_noticed_events(&mut self) -> sqlx::Result<()> {
+        match self.events.iter().any(|event| event.notify) {
+            true => self.write_events().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the state changes so far, in order, and their notices.
+    pub async fn write_events(&mut self) -> sqlx::Result<()> {
+        let events = std::mem::take(&mut self.events);
+        if events.is_empty() {
+            return Ok(());
+        }
+        let first = events::insert(self.conn, &events).await?;
+        let added = notices::insert(self.conn, first, &events).await?;
+        self.notices.added(added);
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     job::{
-        Job, JobId, JobNumber, JobSpec, JobState,
+        Job, JobId, JobNumber, JobSpec, JobState, NotifyEntry,
         state::{Event, next},
     },
     store::types::{BatchRefused, Submission, SubmitError, SubmitOutcome},
@@ -302,6 +302,7 @@ struct SubmissionRow<'a> {
     spec: &'a JobSpec,
     environment: &'a str,
     stdin: Option<&'a str>,
+    notify: Option<String>,
     fingerprint: String,
     retry_of: Option<JobId>,
     submitted_at: i64,
@@ -313,18 +314,21 @@ impl<'a> SubmissionRow<'a> {
         environment: &'a str,
         number: JobNumber,
         key: &DigestKey,
-    ) -> Self {
-        Self {
+    ) -> sqlx::Result<Self> {
+        let notify = submission.job.notify.as_slice();
+        let notify: Vec<_> = notify.iter().map(NotifyEntry::with_secret).collect();
+        Ok(Self {
             number,
             id: submission.id,
             state: first_state(),
             spec: &submission.job,
             environment,
             stdin: submission.job.stdin.as_deref(),
+            notify: (!notify.is_empty()).then(|| json(&notify)).transpose()?,
             fingerprint: hex(&key.digest(&submission.fingerprint)),
             retry_of: submission.retry_of,
             submitted_at: submission.at.0,
-        }
+        })
     }
 }
 
@@ -337,7 +341,7 @@ async fn insert(
 ) -> sqlx::Result<()> {
     let mut rows = String::new();
     for (nth, (submission, environment)) in new.iter().zip(environments).enumerate() {
-        let row = SubmissionRow::of(submission, environment, number(last_number, nth), batch.key);
+        let row = SubmissionRow::of(submission, environment, number(last_number, nth), batch.key)?;
         rows.push(if rows.is_empty() { '[' } else { ',' });
         rows.push_str(&json(&row)?);
         if rows.len() >= STATEMENT_BYTES || nth + 1 == new.len() {
@@ -352,13 +356,14 @@ async fn insert(
 async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO jobs (number, id, state, queue, priority, name, labels, interactive, on_lost,
-             idempotency_key, spec, environment, stdin, fingerprint, retry_of, submitted_at)
+             idempotency_key, spec, notify, environment, stdin, fingerprint, retry_of, submitted_at)
          SELECT value ->> 'number', value ->> 'id', value ->> 'state', value ->> '$.spec.queue',
              value ->> '$.spec.priority', value ->> '$.spec.name', value -> '$.spec.labels',
              value ->> '$.spec.interactive', value ->> '$.spec.on_lost',
              value ->> '$.spec.idempotency_key',
              json_remove(value -> 'spec', '$.queue', '$.priority', '$.name', '$.labels',
-                 '$.interactive', '$.on_lost', '$.idempotency_key'),
+                 '$.interactive', '$.on_lost', '$.idempotency_key', '$.notify'),
+             value ->> 'notify',
              unhex(value ->> 'environment'), value ->> 'stdin', unhex(value ->> 'fingerprint'),
              value ->> 'retry_of', value ->> 'submitted_at'
          FROM json_each(?1)",
@@ -383,6 +388,7 @@ fn submitted(submission: &Submission, last_number: JobNumber, nth: usize) -> eve
         reason: None,
         actor: submission.actor.clone(),
         at: submission.at.0,
+        notify: NotifyEntry::states(&submission.job.notify).contains(first_state()),
     }
 }
 

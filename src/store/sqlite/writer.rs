@@ -13,12 +13,12 @@ use super::{
     batches::{WriteReply, split_into_transactions},
     errno,
     error::{FailureAction, failure_action, is_failed_write, is_file_error, is_out_of_room},
-    events,
     execute::execute,
     job_snapshot::WriteBatch,
     keys::DigestKey,
     log_tending::LogTending,
     long_path::LongPath,
+    notice_counts::{NoticeCounts, NoticesChanged},
     presence::Presence,
     published_counts::PublishedCounts,
     tally::Tally,
@@ -61,6 +61,8 @@ pub(in crate::store) struct Writer {
     pub tally: Tally,
     /// Where they are published after each commit.
     pub counts: Arc<PublishedCounts>,
+    /// The counts of notices, and who waits for new ones.
+    pub notices: Arc<NoticeCounts>,
     /// What is done about the log of `conn`.
     pub log: LogTending,
 }
@@ -267,18 +269,20 @@ impl Writer {
         let mut batch = WriteBatch {
             conn: &mut self.conn,
             events: Vec::new(),
+            notices: NoticesChanged::default(),
             tally: &mut self.tally,
             key: &self.key,
         };
         let results = execute(&mut batch, writes).await?;
-        let events = batch.events;
-        events::insert(&mut self.conn, &events).await?;
+        batch.write_events().await?;
+        let notices = batch.notices;
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
         // A commit to a file that has lost its name is lost when this process ends.
         if !self.presence.is_in_place() {
             return Err(io::Error::other("it was removed or replaced").into());
         }
         self.tally.commit(&self.counts);
+        self.notices.apply(notices);
         Ok(results)
     }
 
@@ -353,6 +357,7 @@ impl Writer {
             failed: CancellationToken::new(),
             tally: tally.expect("counts"),
             counts,
+            notices: Arc::default(),
             log: opened.log,
         }
     }
