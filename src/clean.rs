@@ -16,7 +16,7 @@ use crate::sys::{descriptors, proc};
 
 /// Variables that a server and its children need. Any other one of the first shell, perhaps a password,
 /// would stay in `/proc/PID/environ` for days.
-const KEPT: [&str; 15] = [
+const KEPT: [&str; 17] = [
     "HOME",
     "LANG",
     "LANGUAGE",
@@ -27,6 +27,8 @@ const KEPT: [&str; 15] = [
     "RUST_LIB_BACKTRACE",
     "RUST_LOG",
     "SHELL",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
     "SQLITE_TMPDIR",
     "TERM",
     "TMPDIR",

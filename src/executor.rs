@@ -12,6 +12,7 @@ mod error;
 mod input;
 mod last_input;
 mod mcp;
+mod notices;
 mod query;
 mod queues;
 mod quiet;
@@ -34,6 +35,7 @@ use self::{
 };
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
+    notices::Notices,
     output::{Hub, Log},
     query::Queries,
     scheduler::Wakeup,
@@ -41,6 +43,7 @@ use crate::{
     supervisor::Supervisor,
 };
 
+pub use crate::notices::NoticeSettings;
 pub use crate::output::{
     Assertion, Observed, Pattern, PatternError, StartAt, TailEvent, TailOptions,
     line_search::{FoundLine, LINE_MATCH_BYTES_MAX, pattern::LinePattern, position::LinePosition},
@@ -48,11 +51,14 @@ pub use crate::output::{
     verify::assertions::TEXT_BYTES_MAX,
 };
 pub use crate::query::{QueryAnswer, QueryParams};
-pub use crate::store::{Counts, Include, JobPage, ListFilter, SubmitOutcome};
+pub use crate::store::{
+    Counts, Include, JobPage, ListFilter, NoticeFilter, NoticeRef, SubmitOutcome,
+};
 pub use backup::Backup;
 pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};
 pub use error::{BatchError, Error};
+pub use notices::{NoticeTotals, TestReceivers, TestResult};
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use search::{
     SearchBound, SearchCursor, SearchHit, SearchOptions, SearchResult, SearchScope, SearchSettings,
@@ -80,6 +86,8 @@ pub struct Info {
     pub instance: String,
     /// The epoch of this server: each start gets a higher one.
     pub epoch: u64,
+    /// How many notices wait for their delivery, and how many were given up.
+    pub notices: NoticeTotals,
 }
 
 /// The executor. Cheap to clone.
@@ -106,6 +114,7 @@ struct ExecutorInner {
     queries: Queries,
     verifies: Verifies,
     searches: Searches,
+    notices: Notices,
     started_at: Micros,
 }
 
@@ -163,6 +172,7 @@ impl Executor {
             counts: self.inner.store.counts().await?,
             instance: ctx.instance.clone(),
             epoch: ctx.epoch,
+            notices: self.notice_totals(),
         })
     }
 

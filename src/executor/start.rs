@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     job::JobNumber,
+    notices::{NoticeSettings, Notices},
     output::{Hub, Log, Unlinker},
     query::{Queries, QuerySettings},
     scheduler::{Scheduler, Wakeup, rescue::Rescuer},
@@ -80,6 +81,8 @@ pub struct ExecutorSettings {
     pub verifies: VerifySettings,
     /// The bounds of searches over outputs.
     pub searches: SearchSettings,
+    /// The bounds of deliveries of notices.
+    pub notices: NoticeSettings,
 }
 
 /// Why an executor cannot start.
@@ -166,6 +169,8 @@ impl Executor {
         let vital = supervisor.context().vital.clone();
         vital.spawn("scheduling", scheduler.run());
         let stopping = supervisor.context().stopping.clone();
+        let data_dir = supervisor.context().layout.root().to_owned();
+        let notices = Notices::start(store.clone(), settings.notices, data_dir, &vital)?;
         let executor = Self {
             inner: Arc::new(ExecutorInner {
                 store,
@@ -182,6 +187,7 @@ impl Executor {
                 queries,
                 verifies: Verifies::new(settings.verifies),
                 searches: Searches::new(settings.searches),
+                notices,
                 started_at: clock::now(),
             }),
         };
@@ -197,7 +203,7 @@ impl Executor {
     /// ([`super::Error::Stopping`]), and closes the database.
     pub async fn stop(&self) {
         self.inner.hub.close();
-        self.inner.supervisor.stop().await;
+        tokio::join!(self.inner.supervisor.stop(), self.inner.notices.stop());
         let given_up = self.inner.backups.wait_until_none();
         if tokio::time::timeout(BACKUP_OVER_WITHIN, given_up)
             .await

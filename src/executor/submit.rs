@@ -39,6 +39,7 @@ impl Executor {
         actor: &str,
     ) -> Result<Submitted, Error> {
         self.refuse_without_disk_space()?;
+        self.refuse_too_many_notices(std::slice::from_ref(&job))?;
         let submission = Submission {
             retry_of,
             ..submission(job, actor)?
@@ -60,6 +61,7 @@ impl Executor {
         actor: &str,
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
         self.refuse_without_disk_space()?;
+        self.refuse_too_many_notices(&jobs)?;
         let submissions = jobs.into_iter().map(|job| submission(job, actor));
         let submissions = submissions.collect::<Result<Vec<_>, Error>>()?;
         let outcomes = self.inner.store.submit_many(submissions).await?;

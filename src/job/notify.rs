@@ -129,9 +129,7 @@ impl TryFrom<EntryKeys> for NotifyEntry {
             (Some(argv), None) => NotifyTarget::Argv(argv),
             (None, Some(url)) => NotifyTarget::Url(url),
         };
-        let secret = keys
-            .secret
-            .map_or(NotifySecret::None, NotifySecret::Known);
+        let secret = keys.secret.map_or(NotifySecret::None, NotifySecret::Known);
         Ok(Self { on, target, secret })
     }
 }
@@ -164,7 +162,9 @@ impl NotifyTarget {
     pub fn destination(&self) -> String {
         match self {
             Self::Url(url) => match url.parse::<hyper::Uri>() {
-                Ok(uri) => uri.authority().map_or_else(String::new, ToString::to_string),
+                Ok(uri) => uri
+                    .authority()
+                    .map_or_else(String::new, ToString::to_string),
                 Err(_) => url.clone(),
             },
             Self::Argv(argv) => argv.first().cloned().unwrap_or_default(),
@@ -271,7 +271,12 @@ impl Serialize for StateSet {
 impl<'de> Deserialize<'de> for StateSet {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
         let names = JobState::ALL.map(JobState::name);
-        let wrong = || format!("must be a list of at least one state; a state {}", expected(&names));
+        let wrong = || {
+            format!(
+                "must be a list of at least one state; a state {}",
+                expected(&names)
+            )
+        };
         checked(value, |value| {
             let list = value.as_array().filter(|list| !list.is_empty());
             let states = list.ok_or_else(wrong)?.iter();
@@ -310,7 +315,8 @@ fn url<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> 
 ///
 /// What is wrong with it; the URL is not repeated.
 pub fn check_url(text: &str) -> Result<(), String> {
-    let wrong = || "must be an absolute http or https URL, such as https://example.com/hook".to_owned();
+    let wrong =
+        || "must be an absolute http or https URL, such as https://example.com/hook".to_owned();
     if text.len() > URL_BYTES_MAX {
         return Err(format!("must have at most {URL_BYTES_MAX} bytes"));
     }
@@ -365,9 +371,15 @@ mod tests {
         assert_eq!(stored["secret"], secret(24));
         assert_eq!(serde_json::from_value(stored).ok(), Some(read.clone()));
         let debug = format!("{read:?}");
-        assert!(!debug.contains(&secret(24)) && !debug.contains("[7, 7"), "{debug}");
+        assert!(
+            !debug.contains(&secret(24)) && !debug.contains("[7, 7"),
+            "{debug}"
+        );
         let hidden = read.without_secret();
-        assert_eq!((json!(hidden), hidden.with_secret().get("secret")), (shown, None));
+        assert_eq!(
+            (json!(hidden), hidden.with_secret().get("secret")),
+            (shown, None)
+        );
     }
 
     #[test]

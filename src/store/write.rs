@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::types::{
     BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, NoticeRef, NoticeRetried,
-    NoticeTried, OutputPlacement, PauseRequested, QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested,
-    Submission, SubmitOutcome, Updated,
+    NoticeTried, OutputPlacement, PauseRequested, QueueDeleted, QueueSet, SegmentRow, ShimOffer,
+    StartedAttempt, StopRequested, Submission, SubmitOutcome, Updated,
 };
 use crate::job::{
     Command, Input, JobChange, JobNumber, JobRef, JobSpec, Micros, NotifyEntry, QueueChange,

@@ -99,7 +99,6 @@ fn what_comes_later_is_unsupported() {
         ("delay_s", json!(1)),
         ("retry", json!({"max_attempts": 2})),
         ("user", json!("nobody")),
-        ("notify", json!([])),
         ("expect", json!([])),
         ("prompt", json!("p")),
     ] {

@@ -3,4 +3,5 @@
 
 pub(super) mod caller;
 pub(super) mod many;
+pub(super) mod notify;
 pub(super) mod options;

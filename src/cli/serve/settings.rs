@@ -3,6 +3,7 @@
 use crate::{
     config::Settings,
     executor::{ExecutorSettings, SearchSettings, VerifySettings},
+    notices::NoticeSettings,
     query::{QueryLimits as QueryBounds, QuerySettings},
     store::StoreBounds,
 };
@@ -41,6 +42,14 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
             bytes_max: settings.search_bytes_max,
             searches_max: settings.searches_max,
             waiting_max: settings.searches_waiting_max,
+        },
+        notices: NoticeSettings {
+            running_max: settings.notices_running_max,
+            timeout_s: settings.notice_timeout_s,
+            attempts_max: settings.notice_attempts_max,
+            age_max_s: settings.notice_age_max_s,
+            backoff_ms: settings.notice_backoff_ms,
+            waiting_max: settings.notices_waiting_max,
         },
     }
 }

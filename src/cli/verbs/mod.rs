@@ -9,6 +9,7 @@ mod input;
 mod kill;
 mod ls;
 mod mcp;
+mod notify;
 mod pause;
 mod queue;
 mod replay;
@@ -78,6 +79,8 @@ pub enum Verb {
     Rm(rm::RmArgs),
     /// List, create, change and delete queues
     Queue(queue::QueueArgs),
+    /// List notices of jobs' states, try them again, and test their receivers
+    Notify(notify::NotifyArgs),
     /// Search outputs for lines with a text or a pattern
     Search(search::SearchArgs),
     /// Query the job history in SQL
@@ -141,6 +144,7 @@ impl Verb {
             Self::Replay(args) => replay::replay(args).await,
             Self::Rm(args) => rm::rm(args).await,
             Self::Queue(args) => queue::queue(args).await,
+            Self::Notify(args) => notify::notify(args).await,
             Self::Search(args) => search::search(args).await,
             Self::Sql(args) => sql::sql(args).await,
             Self::Mcp(args) => mcp::mcp(args).await,

@@ -123,6 +123,7 @@ impl StatusArgs {
             ("isolation", text("isolation")),
             ("jobs", self.counts(info)),
             ("queues", queues),
+            ("notices", notices(info)),
         ];
         let mut page = String::new();
         for (name, text) in lines.iter().filter(|(_, text)| !text.is_empty()) {
@@ -145,6 +146,15 @@ impl StatusArgs {
             true => "none".to_owned(),
             false => counts.join(", "),
         }
+    }
+}
+
+/// Notices that are not delivered; empty without any.
+fn notices(info: &Value) -> String {
+    let count = |key: &str| info["notices"][key].as_u64().unwrap_or(0);
+    match (count("waiting"), count("given_up")) {
+        (0, 0) => String::new(),
+        (waiting, given_up) => format!("{waiting} waiting, {given_up} given up"),
     }
 }
 

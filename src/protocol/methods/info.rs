@@ -32,6 +32,7 @@ pub async fn execute(
         "epoch": info.epoch,
         "sessions": server.sessions.count(),
         "counts": counts(&info.counts),
+        "notices": info.notices,
         "limits": limits::all(&server.settings),
     })))
 }

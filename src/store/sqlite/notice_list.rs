@@ -7,9 +7,7 @@ use super::{
     events,
 };
 use crate::{
-    job::{
-        Delivery, JobNumber, Micros, Notice, NoticeState, NotifyTarget, WebhookSecret,
-    },
+    job::{Delivery, JobNumber, Micros, Notice, NoticeState, NotifyTarget, WebhookSecret},
     store::types::{NoticeFilter, WaitingNotice},
 };
 

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     job::{
-        Exit, Job, JobId, JobNumber, JobRef, JobSpec, Micros, NotifyEntry, OnLost, StopRequest, Survivor, Usage,
-        view::StopView,
+        Exit, Job, JobId, JobNumber, JobRef, JobSpec, Micros, NotifyEntry, OnLost, StopRequest,
+        Survivor, Usage, view::StopView,
     },
     store::types::Include,
 };

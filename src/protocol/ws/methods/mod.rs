@@ -12,8 +12,8 @@ use crate::protocol::{
     jsonrpc::{envelope::to_raw, error::Refusal},
     methods::{
         CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, get, info, input, list,
-        query, queue_delete, queue_list, queue_set, read, retry, search, submit_many, update,
-        verify, wait,
+        notice_list, notice_retry, notice_test, query, queue_delete, queue_list, queue_set, read,
+        retry, search, submit_many, update, verify, wait,
     },
 };
 
@@ -145,7 +145,7 @@ macro_rules! concurrent {
 }
 
 /// Every method but [`AUTHENTICATE`].
-static METHODS: [Method; 21] = [
+static METHODS: [Method; 24] = [
     Method {
         name: "job.submit",
         mode: |params| match params.get("tail").is_none_or(Value::is_null) {
@@ -244,6 +244,23 @@ static METHODS: [Method; 21] = [
     Method {
         name: "queue.delete",
         mode: ordered!(queue_delete::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "notice.list",
+        mode: ordered!(notice_list::execute),
+        long_reply: |_| true,
+        ..READS
+    },
+    Method {
+        name: "notice.retry",
+        mode: ordered!(notice_retry::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "notice.test",
+        mode: concurrent!(notice_test::execute),
+        keeps_parameters: true,
         ..CHANGES
     },
     Method {
