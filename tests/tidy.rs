@@ -35,7 +35,10 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
         "query",
         &["job", "spool", "store", "output", "clean", "sys"],
     ),
-    ("notices", &["job", "store", "supervisor", "sys"]),
+    (
+        "notices",
+        &["job", "launch", "clean", "store", "supervisor", "sys"],
+    ),
     (
         "executor",
         &[
@@ -69,7 +72,10 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
     ("init", &[]),
     // One verb per file; `serve` and what it needs may know everything, see below.
     ("cli", CLIENT_MAY_KNOW),
-    ("role", &["cli", "init", "launch", "query", "shim"]),
+    (
+        "role",
+        &["cli", "init", "launch", "notices", "query", "shim"],
+    ),
 ];
 
 /// What a verb that is a client may know beside the public API.
@@ -79,6 +85,7 @@ const CLIENT_MAY_KNOW: &[&str] = &[
     "spool::Layout",
     "config",
     "sys::clock",
+    "sys::descriptors",
     "sys::proc",
     "clean",
     "data_dir",

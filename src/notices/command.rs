@@ -5,10 +5,11 @@
 
 use std::{
     collections::BTreeMap,
-    io,
-    os::unix::process::ExitStatusExt,
+    ffi::OsString,
+    io::{self, Write},
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::PathBuf,
-    process::{ExitStatus, Stdio},
+    process::{ExitCode, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -21,9 +22,17 @@ use tokio::{
 
 use super::DeliveryFailure;
 use crate::{
+    clean,
     job::{Delivery, signal},
+    launch::program,
     supervisor::{base_environment, home},
+    sys::descriptors,
 };
+
+/// The first argument of the role that executes a command.
+pub const COMMAND_ROLE: &str = "notice-command";
+/// What a shell exits with for a program that it cannot execute.
+const NOT_EXECUTED: u8 = 127;
 
 /// How much of the end of a command's output is kept, bytes.
 const OUTPUT_BYTES_MAX: usize = 1024;
@@ -87,12 +96,33 @@ pub async fn run(
     env: &BTreeMap<String, String>,
     body: &str,
 ) -> Result<(), DeliveryFailure> {
+    let mut command = Command::new(program());
+    command.arg(COMMAND_ROLE).args(argv);
+    run_command(command, env, body).await
+}
+
+/// The role between the server and a command: the server ignores signals and has descriptors that a
+/// command must not inherit. Its arguments are those of the command.
+pub fn main(mut argv: impl Iterator<Item = OsString>) -> ExitCode {
+    clean::for_other_program();
+    let program = argv.next().unwrap_or_default();
+    let error = std::process::Command::new(&program).args(argv).exec();
+    // The end of the output is shown with the exit code.
+    let _ = writeln!(
+        io::stderr(),
+        "{} cannot be executed: {error}",
+        program.display()
+    );
+    ExitCode::from(NOT_EXECUTED)
+}
+
+async fn run_command(
+    mut command: Command,
+    env: &BTreeMap<String, String>,
+    body: &str,
+) -> Result<(), DeliveryFailure> {
     let failed = |error: io::Error| DeliveryFailure::new(format!("not started: {error}"));
-    let (program, args) = argv
-        .split_first()
-        .ok_or_else(|| DeliveryFailure::new("no command"))?;
-    let child = Command::new(program)
-        .args(args)
+    let child = command
         .env_clear()
         .envs(env)
         .current_dir(home())
@@ -103,6 +133,9 @@ pub async fn run(
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
+    if let Err(error) = descriptors::restore_limit(child.id()) {
+        tracing::debug!(%error, "a command has the server's limit of open files");
+    }
     let mut group = Group::of(child).map_err(failed)?;
     let (stdout, stderr, stdin) = (
         group.child.stdout.take(),
@@ -120,11 +153,13 @@ pub async fn run(
         };
         tokio::pin!(pipes);
         let status = tokio::select! {
-            status = group.end() => status,
+            status = group.end() => {
+                // At once where they have been read to their end.
+                let _ = tokio::time::timeout(OUTPUT_WITHIN, pipes).await;
+                status
+            }
             _ = &mut pipes => group.end().await,
         };
-        // At once where they have been read to their end.
-        let _ = tokio::time::timeout(OUTPUT_WITHIN, pipes).await;
         status.map_err(|error| DeliveryFailure::new(format!("its end is unknown: {error}")))?
     };
     match status.success() {
@@ -226,9 +261,10 @@ mod tests {
     use super::*;
 
     async fn shell(line: &str, body: &str) -> Result<(), String> {
-        let argv = ["/bin/sh", "-c", line].map(str::to_owned);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", line]);
         let env = BTreeMap::from(base_environment());
-        let run = run(&argv, &env, body).await;
+        let run = run_command(command, &env, body).await;
         run.map_err(|failure| failure.error)
     }
 
@@ -243,7 +279,8 @@ mod tests {
         assert!(error.ends_with("why") && error.len() < 300, "{error}");
         let killed = shell("kill -9 $$", "").await;
         assert_eq!(killed, Err("it was ended by SIGKILL".to_owned()));
-        let missing = run(&["/no/such/program".to_owned()], &BTreeMap::new(), "").await;
+        let missing = Command::new("/no/such/program");
+        let missing = run_command(missing, &BTreeMap::new(), "").await;
         let missing = missing.expect_err("no program").error;
         assert!(missing.starts_with("not started: "), "{missing}");
     }

@@ -22,6 +22,8 @@ use crate::{
     sys::vital::Vital,
 };
 use command::CommandEnvironment;
+
+pub use command::{COMMAND_ROLE, main};
 use deliverer::Deliverer;
 use http::HttpClient;
 
