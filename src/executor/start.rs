@@ -169,10 +169,9 @@ impl Executor {
         let vital = supervisor.context().vital.clone();
         vital.spawn("scheduling", scheduler.run());
         let stopping = supervisor.context().stopping.clone();
-        let data_dir = supervisor.context().layout.root().to_owned();
-        let notices = Notices::start(store.clone(), settings.notices, data_dir, &vital)?;
         let executor = Self {
             inner: Arc::new(ExecutorInner {
+                notices: start_notices(supervisor.context(), settings.notices)?,
                 store,
                 hub,
                 log,
@@ -187,14 +186,16 @@ impl Executor {
                 queries,
                 verifies: Verifies::new(settings.verifies),
                 searches: Searches::new(settings.searches),
-                notices,
                 started_at: clock::now(),
             }),
         };
         let store = executor.inner.store.clone();
         tokio::spawn(async move { store.check().await });
-        let ties = executor.inner.ties.clone();
-        let watching = ties.watch(executor.clone(), stopping);
+        let watching = executor
+            .inner
+            .ties
+            .clone()
+            .watch(executor.clone(), stopping);
         vital.spawn("cancelling what lost its connection", watching);
         Ok(executor)
     }
@@ -213,6 +214,12 @@ impl Executor {
         }
         self.inner.store.close().await;
     }
+}
+
+/// Begins to deliver notices.
+fn start_notices(ctx: &Context, settings: NoticeSettings) -> io::Result<Notices> {
+    let data_dir = ctx.layout.root().to_owned();
+    Notices::start(ctx.store.clone(), settings, data_dir, &ctx.vital)
 }
 
 /// Committed before any shim is contacted: from then on shims ignore earlier servers.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DeliveryFailure, NoticeSettings};
+use super::types::{DeliveryFailure, NoticeSettings};
 use crate::{
     job::Micros,
     store::{DeliveryOutcome, WaitingNotice},

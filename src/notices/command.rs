@@ -20,7 +20,7 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
-use super::DeliveryFailure;
+use super::types::DeliveryFailure;
 use crate::{
     clean,
     job::{Delivery, signal},

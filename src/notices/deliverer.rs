@@ -1,18 +1,25 @@
 //! The task that delivers: it reads what is due, begins as many deliveries as may run, and stores
 //! what became of each. What is under way is known here alone: after a kill it is due again.
 
-use std::{collections::HashMap, io, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::HashMap, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use super::{DeliveryFailure, FINISH_WITHIN, Notices, backoff};
+use super::{
+    backoff,
+    sender::NoticeSender,
+    types::{DeliveryFailure, NoticeSettings},
+};
 use crate::{
     job::{JobNumber, Micros},
     store::{DeliveryOutcome, NoticeTried, Store, StoreError, WaitingNotice},
     sys::{alarm::Alarm, clock, retry::until_some},
 };
 
+/// How long a stop waits for deliveries that have begun.
+pub const FINISH_WITHIN: Duration = Duration::from_millis(500);
 /// The part of all deliveries, as a divisor, that may be to the same destination: one that does not
 /// answer leaves room for the others.
 const DESTINATION_DIVISOR: u64 = 4;
@@ -20,6 +27,19 @@ const DESTINATION_DIVISOR: u64 = 4;
 const FORGET_EVERY: u32 = 100;
 /// The pause after the database could not be read.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What all deliveries share.
+#[derive(Debug)]
+pub struct DeliveryContext {
+    /// The bounds.
+    pub settings: NoticeSettings,
+    /// Makes the attempts.
+    pub sender: NoticeSender,
+    /// No delivery begins any more.
+    pub stopping: CancellationToken,
+    /// Those that have begun are interrupted.
+    pub interrupted: CancellationToken,
+}
 
 /// What is under way.
 #[derive(Debug)]
@@ -31,7 +51,7 @@ struct Ongoing {
 
 /// The task's state.
 pub struct Deliverer {
-    notices: Notices,
+    context: Arc<DeliveryContext>,
     store: Store,
     alarm: Alarm,
     ongoing: HashMap<i64, Ongoing>,
@@ -46,9 +66,9 @@ impl Deliverer {
     /// # Errors
     ///
     /// There is no descriptor or no memory for a timer.
-    pub fn new(notices: Notices, store: Store) -> io::Result<Self> {
+    pub fn new(context: Arc<DeliveryContext>, store: Store) -> io::Result<Self> {
         Ok(Self {
-            notices,
+            context,
             store,
             alarm: Alarm::new()?,
             ongoing: HashMap::new(),
@@ -59,7 +79,7 @@ impl Deliverer {
 
     /// Delivers until the server stops.
     pub async fn run(mut self) {
-        let stopping = self.notices.inner.stopping.clone();
+        let stopping = self.context.stopping.clone();
         while !stopping.is_cancelled() {
             let next = match self.begin_due().await {
                 Ok(next) => next,
@@ -134,12 +154,12 @@ impl Deliverer {
                 destination: notice.destination.clone(),
             },
         );
-        let (notices, store) = (self.notices.clone(), self.store.clone());
+        let (context, store) = (self.context.clone(), self.store.clone());
         self.tasks.spawn(async move {
             let number = notice.number;
-            let interrupted = notices.inner.interrupted.clone();
+            let interrupted = context.interrupted.clone();
             tokio::select! {
-                () = deliver(&notices, &store, notice) => {}
+                () = deliver(&context, &store, notice) => {}
                 () = interrupted.cancelled() => {}
             }
             number
@@ -165,18 +185,18 @@ impl Deliverer {
     async fn finish(mut self) {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(FINISH_WITHIN, all).await.is_err() {
-            self.notices.inner.interrupted.cancel();
+            self.context.interrupted.cancel();
             while self.tasks.join_next().await.is_some() {}
         }
-        self.notices.inner.interrupted.cancel();
+        self.context.interrupted.cancel();
     }
 
     fn running_max(&self) -> usize {
-        usize::try_from(self.notices.inner.settings.running_max).unwrap_or(usize::MAX)
+        usize::try_from(self.context.settings.running_max).unwrap_or(usize::MAX)
     }
 
     fn destination_max(&self) -> usize {
-        let max = self.notices.inner.settings.running_max / DESTINATION_DIVISOR;
+        let max = self.context.settings.running_max / DESTINATION_DIVISOR;
         usize::try_from(max).unwrap_or(usize::MAX).max(1)
     }
 
@@ -199,8 +219,8 @@ impl Deliverer {
 }
 
 /// Makes one attempt and stores what became of it.
-async fn deliver(notices: &Notices, store: &Store, notice: WaitingNotice) {
-    let sent = AssertUnwindSafe(notices.inner.sender.send(&notice.delivery));
+async fn deliver(context: &DeliveryContext, store: &Store, notice: WaitingNotice) {
+    let sent = AssertUnwindSafe(context.sender.send(&notice.delivery));
     // A notice whose delivery panics (a bug) must not stop the server again and again.
     let sent = sent.catch_unwind().await.unwrap_or_else(|_| {
         let error = "the delivery panicked (a bug; the server's log says more)";
@@ -210,7 +230,7 @@ async fn deliver(notices: &Notices, store: &Store, notice: WaitingNotice) {
     let outcome = match sent {
         Ok(()) => DeliveryOutcome::Delivered,
         Err(failure) => {
-            let settings = &notices.inner.settings;
+            let settings = &context.settings;
             backoff::after_failure(&notice, failure, settings, now, random())
         }
     };

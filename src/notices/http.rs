@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    DeliveryFailure, backoff::PAUSE_MAX, resolve::Resolver, signature::signature, tls::Tls,
+    backoff::PAUSE_MAX, resolve::Resolver, signature::signature, tls::Tls, types::DeliveryFailure,
 };
 use crate::{
     job::{Delivery, notify::check_url},

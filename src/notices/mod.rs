@@ -8,69 +8,27 @@ mod command;
 mod deliverer;
 mod http;
 mod resolve;
+mod sender;
 mod signature;
 mod tls;
+mod types;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    job::{Delivery, NotifyTarget},
-    store::Store,
-    sys::vital::Vital,
-};
-use command::CommandEnvironment;
+use crate::{job::Delivery, store::Store, sys::vital::Vital};
+use deliverer::{Deliverer, DeliveryContext, FINISH_WITHIN};
+use sender::NoticeSender;
 
 pub use command::{COMMAND_ROLE, main};
-use deliverer::Deliverer;
-use http::HttpClient;
+pub use types::{DeliveryFailure, NoticeSettings};
 
 /// The most tests of receivers that run at a time.
 const TESTS_MAX: usize = 4;
-/// How long a stop waits for deliveries that have begun.
-const FINISH_WITHIN: Duration = Duration::from_millis(500);
-/// How long it then waits until they are interrupted.
+/// How long a stop waits, after the time that deliveries have to end, until they are interrupted.
 const INTERRUPTED_WITHIN: Duration = Duration::from_secs(1);
-
-/// The bounds of deliveries. Each is a setting of the server with the same name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoticeSettings {
-    /// The most deliveries at a time.
-    pub running_max: u64,
-    /// How long an attempt may take, seconds.
-    pub timeout_s: u64,
-    /// The most attempts of a notice.
-    pub attempts_max: u64,
-    /// After this time a notice that is not delivered is given up, seconds.
-    pub age_max_s: u64,
-    /// The pause after the first failed attempt, milliseconds; each further one is twice as long.
-    pub backoff_ms: u64,
-    /// With this many waiting notices, jobs with `notify` are refused.
-    pub waiting_max: u64,
-}
-
-/// Why an attempt has failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeliveryFailure {
-    /// For people: what the receiver or the system answered. It names no URL and no secret.
-    pub error: String,
-    /// How long the receiver wants to be left alone.
-    retry_after: Option<Duration>,
-    /// Whether the receiver wants no other attempt.
-    is_final: bool,
-}
-
-impl DeliveryFailure {
-    fn new(error: impl Into<String>) -> Self {
-        Self {
-            error: error.into(),
-            retry_after: None,
-            is_final: false,
-        }
-    }
-}
 
 /// The server's deliveries. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -80,13 +38,8 @@ pub struct Notices {
 
 #[derive(Debug)]
 struct NoticesInner {
-    settings: NoticeSettings,
-    sender: Sender,
+    context: Arc<DeliveryContext>,
     tests: Semaphore,
-    /// No delivery begins any more.
-    stopping: CancellationToken,
-    /// Those that have begun are interrupted.
-    interrupted: CancellationToken,
     /// The deliverer has returned.
     stopped: CancellationToken,
 }
@@ -103,22 +56,21 @@ impl Notices {
         data_dir: PathBuf,
         vital: &Vital,
     ) -> io::Result<Self> {
-        let sender = Sender {
-            http: HttpClient::default(),
-            environment: CommandEnvironment::new(data_dir),
-            timeout: Duration::from_secs(settings.timeout_s),
-        };
+        let timeout = Duration::from_secs(settings.timeout_s);
+        let context = Arc::new(DeliveryContext {
+            settings,
+            sender: NoticeSender::new(data_dir, timeout),
+            stopping: CancellationToken::new(),
+            interrupted: CancellationToken::new(),
+        });
+        let deliverer = Deliverer::new(context.clone(), store)?;
         let notices = Self {
             inner: Arc::new(NoticesInner {
-                settings,
-                sender,
+                context,
                 tests: Semaphore::new(TESTS_MAX),
-                stopping: CancellationToken::new(),
-                interrupted: CancellationToken::new(),
                 stopped: CancellationToken::new(),
             }),
         };
-        let deliverer = Deliverer::new(notices.clone(), store)?;
         let stopped = notices.inner.stopped.clone().drop_guard();
         vital.spawn("delivering notices", async move {
             deliverer.run().await;
@@ -129,7 +81,7 @@ impl Notices {
 
     /// The bounds.
     pub fn settings(&self) -> &NoticeSettings {
-        &self.inner.settings
+        &self.inner.context.settings
     }
 
     /// Makes one attempt now, whatever else is delivered; nothing is stored.
@@ -140,9 +92,9 @@ impl Notices {
     pub async fn test(&self, delivery: &Delivery) -> Result<(), DeliveryFailure> {
         // The semaphore is never closed.
         let _turn = self.inner.tests.acquire().await;
-        let interrupted = self.inner.interrupted.cancelled();
+        let interrupted = self.inner.context.interrupted.cancelled();
         tokio::select! {
-            sent = self.inner.sender.send(delivery) => sent,
+            sent = self.inner.context.sender.send(delivery) => sent,
             () = interrupted => Err(DeliveryFailure::new("the server is stopping")),
         }
     }
@@ -150,7 +102,7 @@ impl Notices {
     /// Begins no more deliveries, and waits a moment for those that have begun. What is not delivered
     /// then waits for the next server.
     pub async fn stop(&self) {
-        self.inner.stopping.cancel();
+        self.inner.context.stopping.cancel();
         let within = FINISH_WITHIN + INTERRUPTED_WITHIN;
         if tokio::time::timeout(within, self.inner.stopped.cancelled())
             .await
@@ -158,33 +110,5 @@ impl Notices {
         {
             tracing::warn!("a delivery of a notice could not be interrupted in time");
         }
-    }
-}
-
-/// Makes single attempts.
-#[derive(Debug)]
-struct Sender {
-    http: HttpClient,
-    environment: CommandEnvironment,
-    timeout: Duration,
-}
-
-impl Sender {
-    /// Hands a notice to its receiver; returns when the receiver has taken it.
-    async fn send(&self, delivery: &Delivery) -> Result<(), DeliveryFailure> {
-        let attempt = async {
-            match &delivery.target {
-                NotifyTarget::Url(url) => self.http.post(url, delivery).await,
-                NotifyTarget::Argv(argv) => {
-                    command::run(argv, &self.environment.of(delivery), &delivery.body).await
-                }
-            }
-        };
-        let within = tokio::time::timeout(self.timeout, attempt);
-        within.await.unwrap_or_else(|_| {
-            let seconds = self.timeout.as_secs();
-            let error = format!("no success within {seconds} s (notice_timeout_s)");
-            Err(DeliveryFailure::new(error))
-        })
     }
 }

@@ -3,8 +3,8 @@
 //! `writer` forms the batches and commits them.
 
 use super::{
-    attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, notices,
-    outputs, queues, stop_requests,
+    attempts, change, claim, event_writer::write_noticed_events, finish, inputs,
+    job_snapshot::WriteBatch, jobs, mcp, nodes, notices, outputs, queues, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
 
@@ -39,11 +39,11 @@ pub(super) async fn execute(
             _ => {
                 for write in group {
                     results.push(execute_one(batch, write).await?);
-                    batch.write_noticed_events().await?;
+                    write_noticed_events(batch).await?;
                 }
             }
         }
-        batch.write_noticed_events().await?;
+        write_noticed_events(batch).await?;
     }
     Ok(results)
 }

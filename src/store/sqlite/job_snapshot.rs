@@ -13,7 +13,6 @@ use super::{
     events,
     keys::DigestKey,
     notice_counts::NoticesChanged,
-    notices,
     tally::Tally,
     view,
 };
@@ -177,27 +176,6 @@ impl WriteBatch<'_> {
             at: at.0,
             notify: step.notify,
         });
-    }
-
-    /// Writes the state changes so far, if somebody is notified of one of them: a notice shows the job
-    /// as it is right after the change.
-    pub async fn write_noticed_events(&mut self) -> sqlx::Result<()> {
-        match self.events.iter().any(|event| event.notify) {
-            true => self.write_events().await,
-            false => Ok(()),
-        }
-    }
-
-    /// Writes the state changes so far, in order, and their notices.
-    pub async fn write_events(&mut self) -> sqlx::Result<()> {
-        let events = std::mem::take(&mut self.events);
-        if events.is_empty() {
-            return Ok(());
-        }
-        let first = events::insert(self.conn, &events).await?;
-        let added = notices::insert(self.conn, first, &events).await?;
-        self.notices.added(added);
-        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ pub(super) mod columns;
 pub(super) mod damage;
 mod errno;
 pub(super) mod error;
+mod event_writer;
 pub(super) mod events;
 pub(super) mod execute;
 mod fair_queues;

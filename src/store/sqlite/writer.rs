@@ -13,6 +13,7 @@ use super::{
     batches::{WriteReply, split_into_transactions},
     errno,
     error::{FailureAction, failure_action, is_failed_write, is_file_error, is_out_of_room},
+    event_writer::write_events,
     execute::execute,
     job_snapshot::WriteBatch,
     keys::DigestKey,
@@ -274,7 +275,7 @@ impl Writer {
             key: &self.key,
         };
         let results = execute(&mut batch, writes).await?;
-        batch.write_events().await?;
+        write_events(&mut batch).await?;
         let notices = batch.notices;
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
         // A commit to a file that has lost its name is lost when this process ends.
