@@ -166,9 +166,8 @@ impl Executor {
         let defaults = Defaults::load(&store).await?;
         let warm = settings.warm_shims;
         let scheduler = Scheduler::new(supervisor.clone(), rescuer, wakeup.clone(), events, warm);
-        let vital = supervisor.context().vital.clone();
+        let vital = &supervisor.context().vital;
         vital.spawn("scheduling", scheduler.run());
-        let stopping = supervisor.context().stopping.clone();
         let executor = Self {
             inner: Arc::new(ExecutorInner {
                 notices: start_notices(supervisor.context(), settings.notices)?,
@@ -189,15 +188,19 @@ impl Executor {
                 started_at: clock::now(),
             }),
         };
-        let store = executor.inner.store.clone();
-        tokio::spawn(async move { store.check().await });
-        let watching = executor
-            .inner
-            .ties
-            .clone()
-            .watch(executor.clone(), stopping);
-        vital.spawn("cancelling what lost its connection", watching);
+        executor.begin_background_work();
         Ok(executor)
+    }
+
+    /// Checks the database, and cancels jobs that have lost their connection.
+    fn begin_background_work(&self) {
+        let store = self.inner.store.clone();
+        tokio::spawn(async move { store.check().await });
+        let ctx = self.inner.supervisor.context();
+        let ties = self.inner.ties.clone();
+        let watching = ties.watch(self.clone(), ctx.stopping.clone());
+        ctx.vital
+            .spawn("cancelling what lost its connection", watching);
     }
 
     /// Takes no more work, leaves running jobs to their shims, ends all tails and waits
