@@ -17,9 +17,11 @@ mod queues;
 mod quiet;
 mod read;
 mod retry;
+mod schedules;
 mod search;
 mod start;
 mod submit;
+mod timekeeper;
 mod turns;
 mod until;
 mod verify;
@@ -28,9 +30,11 @@ mod wait;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use self::{
-    backup::Backups, disconnect::Ties, last_input::LastInputs, search::Searches, verify::Verifies,
+    backup::Backups, disconnect::Ties, last_input::LastInputs, schedules::ScheduleChanges,
+    search::Searches, verify::Verifies,
 };
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
@@ -54,6 +58,7 @@ pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};
 pub use error::{BatchError, Error};
 pub use read::{Read, ReadItem, ReadOptions, Tail};
+pub use schedules::{ScheduleError, ScheduleView};
 pub use search::{
     SearchBound, SearchCursor, SearchHit, SearchOptions, SearchResult, SearchScope, SearchSettings,
     SearchTurn,
@@ -97,6 +102,9 @@ struct ExecutorInner {
     wakeup: Wakeup,
     defaults: queues::Defaults,
     ties: Ties,
+    schedules: ScheduleChanges,
+    /// Cancelled when no schedule fires any more.
+    schedules_stopped: CancellationToken,
     last_inputs: LastInputs,
     backups: Backups,
     /// Slots for waits, verifications and searches that read output.

@@ -14,6 +14,7 @@ use super::{
     disconnect::Ties,
     last_input::LastInputs,
     queues::Defaults,
+    schedules::ScheduleChanges,
     search::{SearchSettings, Searches},
     verify::{Verifies, VerifySettings},
 };
@@ -175,6 +176,8 @@ impl Executor {
                 wakeup,
                 defaults,
                 ties: Ties::default(),
+                schedules: ScheduleChanges::default(),
+                schedules_stopped: CancellationToken::new(),
                 last_inputs: LastInputs::default(),
                 backups: Backups::default(),
                 read_slots: Semaphore::new(read_slots()),
@@ -188,6 +191,8 @@ impl Executor {
         let store = executor.inner.store.clone();
         tokio::spawn(async move { store.check().await });
         let ties = executor.inner.ties.clone();
+        let keeping = executor.clone().keep_time(stopping.clone());
+        vital.spawn("firing schedules", keeping);
         let watching = ties.watch(executor.clone(), stopping);
         vital.spawn("cancelling what lost its connection", watching);
         Ok(executor)

@@ -39,8 +39,21 @@ use crate::{
         Input, JobChange, JobId, JobNumber, JobRef, Micros, Offset, Queue, QueueChange,
         StopRequest, Survivor, chain::Recorded,
     },
-    sys::disk_reserve::DiskReserve,
+    sys::{clock, disk_reserve::DiskReserve},
 };
+
+/// Counts jobs, and the starts of the last minute.
+async fn load_tally(
+    connections: &mut open::Connections,
+    counts: &PublishedCounts,
+) -> sqlx::Result<Tally> {
+    let mut tally = Tally::load(&mut connections.writer, counts).await?;
+    let (wall, now) = (clock::now(), clock::since_boot());
+    tally
+        .restore_starts(&mut connections.writer, wall, now)
+        .await?;
+    Ok(tally)
+}
 
 /// How many lists are read at a time.
 const LISTS_MAX: usize = 2;
@@ -100,7 +113,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let mut connections = open::open(path, bounds, on_migration).await?;
         let counts = Arc::<PublishedCounts>::default();
-        let tally = Tally::load(&mut connections.writer, &counts).await;
+        let tally = load_tally(&mut connections, &counts).await;
         let tally =
             tally.map_err(|error| OpenError::failed(path, "cannot be read: its jobs", error))?;
         Ok(Self::over(path, connections, tally, counts))

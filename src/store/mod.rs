@@ -2,12 +2,15 @@
 //!
 //! It builds on the types of `job`. Shims, the spool's files and the interfaces are outside of it.
 
+mod firing;
 mod handle;
 mod mcp;
+mod schedules;
 mod sqlite;
 mod types;
 mod write;
 
+pub use firing::{Fired, Firing, FiringCause, RunPlan, ScheduleSet, SubmittedRun};
 pub use handle::Store;
 pub use sqlite::keys::ShimSeed;
 pub(crate) use sqlite::long_path::LongPath;

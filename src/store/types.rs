@@ -118,6 +118,9 @@ pub enum SubmitError {
     /// The queue does not exist.
     #[error("there is no queue {0:?}")]
     UnknownQueue(String),
+    /// The queue takes no new jobs.
+    #[error("the queue {0:?} drains")]
+    QueueDrains(String),
     /// The idempotency key belongs to another job with another NewJob.
     #[error("the idempotency key belongs to job {0}, which is a different one")]
     KeyConflict(JobNumber),
@@ -239,6 +242,8 @@ pub struct Claimed {
     pub claims: Vec<ClaimedJob>,
     /// How many more queued jobs have a free slot and lack only a shim.
     pub wanting: u32,
+    /// How long it takes until a queue that has used up its starts in a minute may start its next job.
+    pub next_start_in: Option<Duration>,
 }
 
 /// A process that exists.
@@ -347,6 +352,8 @@ pub enum Updated {
     Started(Job),
     /// The queue does not exist; nothing happened.
     UnknownQueue(String),
+    /// The queue takes no new jobs; nothing happened.
+    QueueDrains(String),
     /// There is no such job.
     NotFound,
 }

@@ -4,14 +4,15 @@
 
 use std::sync::Arc;
 
+use super::firing::{Fired, Firing, ScheduleSet};
 use super::types::{
     BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, OutputPlacement,
     PauseRequested, QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested,
     Submission, SubmitOutcome, Updated,
 };
 use crate::job::{
-    Command, Input, JobChange, JobNumber, JobRef, JobSpec, Micros, QueueChange, StopRequest,
-    Survivor,
+    Command, Input, JobChange, JobNumber, JobRef, JobSpec, Micros, QueueChange, Schedule,
+    StopRequest, Survivor,
 };
 
 /// One write.
@@ -21,6 +22,10 @@ pub enum Write {
     BeginEpoch(String, String),
     SetQueue(QueueChange),
     DeleteQueue(String),
+    /// The schedule as it shall be; whether its next time stays.
+    SetSchedule(Box<Schedule>, bool),
+    DeleteSchedule(String),
+    Fire(Box<Firing>),
     /// The opening of an MCP session, JSON.
     SaveMcpSession {
         id: String,
@@ -52,6 +57,10 @@ pub enum WriteResult {
     Epoch(Epoch),
     QueueSet(QueueSet),
     QueueDeleted(QueueDeleted),
+    ScheduleSet(ScheduleSet),
+    /// Whether there was one.
+    ScheduleDeleted(bool),
+    Fired(Box<Fired>),
     Submitted(Result<Vec<SubmitOutcome>, BatchRefused>),
     Fenced(Fenced),
     StopRequested(Box<StopRequested>),
@@ -73,7 +82,11 @@ impl Write {
     /// claims come last, so that a slot that is freed in a batch is filled in it.
     pub fn rank(&self) -> u8 {
         match self {
-            Self::BeginEpoch(..) | Self::SetQueue(_) | Self::DeleteQueue(_) => 0,
+            Self::BeginEpoch(..)
+            | Self::SetQueue(_)
+            | Self::DeleteQueue(_)
+            | Self::SetSchedule(..)
+            | Self::DeleteSchedule(_) => 0,
             Self::Submit(_) => 1,
             Self::Started(_) => 2,
             Self::Paused(_)
@@ -86,6 +99,7 @@ impl Write {
             | Self::SaveMcpSession { .. }
             | Self::DeleteMcpSession(_)
             | Self::McpAnswered(_)
+            | Self::Fire(_)
             | Self::Void(_) => 3,
             Self::SegmentRead(_) => 4,
             Self::Finish(_) => 5,
@@ -100,6 +114,8 @@ impl Write {
             self,
             Self::Submit(_)
                 | Self::SetQueue(_)
+                | Self::SetSchedule(..)
+                | Self::Fire(_)
                 | Self::SaveMcpSession { .. }
                 | Self::McpAnswered(_)
                 | Self::Update(..)
@@ -112,6 +128,7 @@ impl Write {
     pub fn rows(&self) -> usize {
         match self {
             Self::Submit(submissions) => submissions.len(),
+            Self::Fire(firing) => firing.runs.len(),
             _ => 1,
         }
     }
@@ -126,6 +143,14 @@ impl Write {
             },
             Self::Input(_, input) => input.data.len(),
             Self::SaveMcpSession { opening, .. } => opening.len(),
+            Self::SetSchedule(..) => Schedule::JOB_BYTES_MAX,
+            Self::Fire(firing) => {
+                let jobs = firing
+                    .runs
+                    .iter()
+                    .filter_map(|run| run.submission.as_ref().ok());
+                jobs.map(|one| text_bytes(&one.job)).sum()
+            }
             _ => 0,
         };
         bytes as u64

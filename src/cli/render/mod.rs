@@ -14,5 +14,6 @@ pub(super) mod print;
 pub(super) mod reader;
 pub(super) mod recording;
 pub(super) mod shell;
+pub(super) mod time_zone;
 pub(super) mod times;
 pub(super) mod usage_error;

@@ -17,6 +17,7 @@ mod resume;
 mod retry;
 mod rm;
 pub(super) mod run;
+mod schedule;
 mod search;
 pub(super) mod serve;
 mod show;
@@ -78,6 +79,8 @@ pub enum Verb {
     Rm(rm::RmArgs),
     /// List, create, change and delete queues
     Queue(queue::QueueArgs),
+    /// List, set, try and delete schedules: jobs at times of a calendar
+    Schedule(schedule::ScheduleArgs),
     /// Search outputs for lines with a text or a pattern
     Search(search::SearchArgs),
     /// Query the job history in SQL
@@ -141,6 +144,7 @@ impl Verb {
             Self::Replay(args) => replay::replay(args).await,
             Self::Rm(args) => rm::rm(args).await,
             Self::Queue(args) => queue::queue(args).await,
+            Self::Schedule(args) => schedule::schedule(args).await,
             Self::Search(args) => search::search(args).await,
             Self::Sql(args) => sql::sql(args).await,
             Self::Mcp(args) => mcp::mcp(args).await,

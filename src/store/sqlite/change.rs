@@ -26,10 +26,16 @@ pub(super) async fn update(
     if snapshot.begun || snapshot.state.is_final() {
         return view::known(batch.conn, number).await.map(Updated::Started);
     }
-    if let Some(queue) = &change.queue
-        && !exists(batch, queue).await?
+    if let Some(queue) = change
+        .queue
+        .clone()
+        .filter(|queue| *queue != snapshot.queue)
     {
-        return Ok(Updated::UnknownQueue(queue.clone()));
+        match drains(batch, &queue).await? {
+            None => return Ok(Updated::UnknownQueue(queue)),
+            Some(true) => return Ok(Updated::QueueDrains(queue)),
+            Some(false) => {}
+        }
     }
     let labels = change.labels.as_ref().map(json).transpose()?;
     let renamed = change.name.is_some();
@@ -57,12 +63,13 @@ pub(super) async fn update(
     view::known(batch.conn, number).await.map(Updated::Done)
 }
 
-async fn exists(batch: &mut WriteBatch<'_>, queue: &str) -> sqlx::Result<bool> {
+/// Whether a queue drains; `None`: there is no such queue.
+async fn drains(batch: &mut WriteBatch<'_>, queue: &str) -> sqlx::Result<Option<bool>> {
     sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT 1 FROM queues WHERE name = ?1) AS "exists!: bool""#,
+        r#"SELECT drain AS "drain!: bool" FROM queues WHERE name = ?1"#,
         queue
     )
-    .fetch_one(&mut *batch.conn)
+    .fetch_optional(&mut *batch.conn)
     .await
 }
 

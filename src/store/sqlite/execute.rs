@@ -4,7 +4,7 @@
 
 use super::{
     attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, outputs,
-    queues, stop_requests,
+    queues, schedules, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
 
@@ -53,6 +53,13 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         }
         Write::SetQueue(change) => WriteResult::QueueSet(queues::set(batch, change).await?),
         Write::DeleteQueue(name) => WriteResult::QueueDeleted(queues::delete(batch, name).await?),
+        Write::SetSchedule(schedule, keeps_next) => {
+            WriteResult::ScheduleSet(schedules::set(batch, schedule, *keeps_next).await?)
+        }
+        Write::DeleteSchedule(name) => {
+            WriteResult::ScheduleDeleted(schedules::delete(batch, name).await?)
+        }
+        Write::Fire(firing) => WriteResult::Fired(Box::new(schedules::fire(batch, firing).await?)),
         Write::SaveMcpSession { id, opening } => {
             mcp::save_session(batch.conn, id, opening).await?;
             WriteResult::Done

@@ -26,7 +26,7 @@ use super::{
 use crate::store::write::{Write, WriteResult};
 use crate::{
     store::types::StoreError,
-    sys::{descriptors::is_shortage, disk_reserve::DiskReserve},
+    sys::{clock, descriptors::is_shortage, disk_reserve::DiskReserve},
 };
 
 /// The most writes that wait in the channel; the next caller waits for a free place.
@@ -263,7 +263,9 @@ impl Writer {
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut self.conn)
             .await?;
-        self.tally.begin(&mut self.conn).await?;
+        self.tally
+            .begin(&mut self.conn, clock::since_boot())
+            .await?;
         let mut batch = WriteBatch {
             conn: &mut self.conn,
             events: Vec::new(),

@@ -12,8 +12,8 @@ use crate::protocol::{
     jsonrpc::{envelope::to_raw, error::Refusal},
     methods::{
         CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, get, info, input, list,
-        query, queue_delete, queue_list, queue_set, read, retry, search, submit_many, update,
-        verify, wait,
+        query, queue_delete, queue_list, queue_set, read, retry, schedule_delete, schedule_list,
+        schedule_run, schedule_set, search, submit_many, update, verify, wait,
     },
 };
 
@@ -145,7 +145,7 @@ macro_rules! concurrent {
 }
 
 /// Every method but [`AUTHENTICATE`].
-static METHODS: [Method; 21] = [
+static METHODS: [Method; 25] = [
     Method {
         name: "job.submit",
         mode: |params| match params.get("tail").is_none_or(Value::is_null) {
@@ -247,6 +247,27 @@ static METHODS: [Method; 21] = [
         ..CHANGES
     },
     Method {
+        name: "schedule.list",
+        mode: ordered!(schedule_list::execute),
+        ..READS
+    },
+    Method {
+        name: "schedule.set",
+        mode: ordered!(schedule_set::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "schedule.delete",
+        mode: ordered!(schedule_delete::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "schedule.run",
+        mode: ordered!(schedule_run::execute),
+        wakes_tails: true,
+        ..CHANGES
+    },
+    Method {
         name: "history.query",
         mode: |_| Mode::Concurrent(|session, params| Box::pin(query_history(session, params))),
         ..READS
@@ -276,13 +297,7 @@ static METHODS: [Method; 21] = [
 ];
 
 /// Methods of the protocol that this version does not have yet.
-const PLANNED: &[&str] = &[
-    "job.resize",
-    "job.explain",
-    "schedule.set",
-    "schedule.list",
-    "schedule.delete",
-];
+const PLANNED: &[&str] = &["job.resize", "job.explain"];
 
 impl Method {
     /// The method with this name.
