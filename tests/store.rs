@@ -30,6 +30,8 @@ mod outputs;
 mod plans;
 #[path = "store/queues.rs"]
 mod queues;
+#[path = "store/schedules.rs"]
+mod schedules;
 #[path = "store/submissions.rs"]
 mod submissions;
 #[path = "store/transitions.rs"]

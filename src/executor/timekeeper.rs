@@ -40,13 +40,7 @@ struct Outlook {
 impl Executor {
     /// Fires schedules until `stopping` is cancelled, or until [`Self::stop_schedules`].
     pub(super) async fn keep_time(self, stopping: CancellationToken) {
-        let stopped = self.inner.schedules_stopped.clone();
-        tokio::select! {
-            biased;
-            () = stopping.cancelled() => {}
-            () = stopped.cancelled() => {}
-            () = self.fire_in_time() => {}
-        }
+        stopping.run_until_cancelled(self.fire_in_time()).await;
     }
 
     /// No schedule fires from now on: the server takes no new jobs.
@@ -68,7 +62,9 @@ impl Executor {
         .await;
         let mut ends: FuturesUnordered<BoxFuture<'_, JobNumber>> = FuturesUnordered::new();
         let mut watched = BTreeSet::new();
-        loop {
+        let stopped = &self.inner.schedules_stopped;
+        // What a firing has committed is also done, so that only the wait is interrupted.
+        while !stopped.is_cancelled() {
             let outlook = self.fire_all_due().await;
             for job in outlook.awaited {
                 if watched.insert(job) {
@@ -76,11 +72,12 @@ impl Executor {
                 }
             }
             tokio::select! {
+                () = stopped.cancelled() => {}
                 () = self.inner.schedules.changed.notified() => {}
                 Some(ended) = ends.next() => {
                     watched.remove(&ended);
                 }
-                () = ring(&alarm, outlook.next) => {}
+                () = until_shown(&alarm, outlook.next) => {}
             }
         }
     }
@@ -95,7 +92,8 @@ impl Executor {
                 if let (Err(error), true) = (&looked, first) {
                     tracing::warn!(%error, "schedules could not be fired; trying again");
                 }
-                looked.ok()
+                let gives_up = self.inner.schedules_stopped.is_cancelled();
+                looked.ok().or_else(|| gives_up.then(Outlook::default))
             }
         })
         .await
@@ -223,7 +221,7 @@ impl Executor {
 }
 
 /// Returns when the clock shows this moment or was set; without a moment it does not return.
-async fn ring(alarm: &Alarm, at: Option<Micros>) {
+async fn until_shown(alarm: &Alarm, at: Option<Micros>) {
     let Some(at) = at else {
         return std::future::pending().await;
     };

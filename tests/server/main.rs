@@ -47,6 +47,7 @@ mod refused;
 mod remains;
 mod restart;
 mod retry;
+mod schedules;
 mod search;
 mod secrets;
 mod service;

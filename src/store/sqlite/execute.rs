@@ -3,8 +3,8 @@
 //! `writer` forms the batches and commits them.
 
 use super::{
-    attempts, change, claim, finish, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, outputs,
-    queues, schedules, stop_requests,
+    attempts, change, claim, finish, firing, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes,
+    outputs, queues, schedules, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
 
@@ -59,7 +59,7 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         Write::DeleteSchedule(name) => {
             WriteResult::ScheduleDeleted(schedules::delete(batch, name).await?)
         }
-        Write::Fire(firing) => WriteResult::Fired(Box::new(schedules::fire(batch, firing).await?)),
+        Write::Fire(request) => WriteResult::Fired(Box::new(firing::fire(batch, request).await?)),
         Write::SaveMcpSession { id, opening } => {
             mcp::save_session(batch.conn, id, opening).await?;
             WriteResult::Done

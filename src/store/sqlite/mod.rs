@@ -14,6 +14,7 @@ pub(super) mod events;
 pub(super) mod execute;
 mod fair_queues;
 pub(super) mod finish;
+mod firing;
 pub(super) mod inputs;
 pub(super) mod job_snapshot;
 pub(super) mod jobs;
