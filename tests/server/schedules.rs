@@ -261,7 +261,8 @@ fn a_run_meets_the_one_before_it() {
     );
 
     until_true("replaced runs", || jobs(&mut client, "replace").len() > 2);
-    let replaced = client.finished(&jobs(&mut client, "replace")[0]);
+    let first = jobs(&mut client, "replace")[0].clone();
+    let replaced = client.finished(&first);
     assert_eq!(
         (&replaced["state"], &replaced["stop"]["by"]),
         (&json!("cancelled"), &json!("schedule:replace"))
