@@ -12,7 +12,7 @@ use crate::{
         TIED_JOBS_MAX,
     },
     job::{
-        Input, Queue,
+        Input, Queue, Schedule, Timetable,
         read::{LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX},
     },
     protocol::{
@@ -64,10 +64,18 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("pattern_bytes_max", json!(Pattern::TEXT_BYTES_MAX)),
         ("queue_concurrency_max", json!(Queue::CONCURRENCY_MAX)),
         ("queue_defaults_bytes_max", json!(Queue::DEFAULTS_BYTES_MAX)),
+        (
+            "queue_starts_per_minute_max",
+            json!(Queue::STARTS_PER_MINUTE_MAX),
+        ),
         ("queue_weight_max", json!(Queue::WEIGHT_MAX)),
         ("queues_max", json!(Queue::COUNT_MAX)),
         ("read_bytes_max", json!(read::BYTES_MAX)),
         ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
+        ("schedule_cron_bytes_max", json!(Timetable::CRON_BYTES_MAX)),
+        ("schedule_job_bytes_max", json!(Schedule::JOB_BYTES_MAX)),
+        ("schedule_waiting_max", json!(Schedule::WAITING_MAX)),
+        ("schedules_max", json!(Schedule::COUNT_MAX)),
         ("search_limit_max", json!(SearchOptions::LIMIT_MAX)),
         ("search_line_bytes_max", json!(FoundLine::TEXT_BYTES_MAX)),
         ("search_match_bytes_max", json!(LINE_MATCH_BYTES_MAX)),

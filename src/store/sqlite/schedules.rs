@@ -25,7 +25,7 @@ pub(super) async fn set(
              revision)
          SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1
          WHERE (SELECT count(*) FROM schedules) < ?10
-             OR EXISTS (SELECT 1 FROM schedules AS s WHERE s.name = ?1)
+             OR EXISTS (SELECT 1 FROM schedules AS sch WHERE sch.name = ?1)
          ON CONFLICT (name) DO UPDATE SET cron = ?2, timezone = ?3, overlap = ?4, catch_up = ?5,
              paused = ?6, job = ?7, next_at = iif(?9, next_at, ?8), revision = revision + 1",
         schedule.name,
@@ -106,15 +106,15 @@ macro_rules! select_schedules {
     ($tail:literal $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
             ScheduleRow,
-            r#"SELECT s.name AS "name!: String", s.cron AS "cron!: String",
-                s.timezone AS "timezone!: String", s.overlap AS "overlap!: String",
-                s.catch_up AS "catch_up!: String", s.paused AS "paused!: bool",
-                s.revision AS "revision!: i64", s.next_at AS "next_at: i64",
-                s.waiting AS "waiting!: String", s.last_at AS "last_at: i64",
-                s.last_job AS "last_job: i64", s.runs AS "runs!: i64",
-                s.skipped AS "skipped!: i64", s.skip_at AS "skip_at: i64",
-                s.skip_reason AS "skip_reason: String", s.job AS "job!: String"
-            FROM schedules AS s "#
+            r#"SELECT sch.name AS "name!: String", sch.cron AS "cron!: String",
+                sch.timezone AS "timezone!: String", sch.overlap AS "overlap!: String",
+                sch.catch_up AS "catch_up!: String", sch.paused AS "paused!: bool",
+                sch.revision AS "revision!: i64", sch.next_at AS "next_at: i64",
+                sch.waiting AS "waiting!: String", sch.last_at AS "last_at: i64",
+                sch.last_job AS "last_job: i64", sch.runs AS "runs!: i64",
+                sch.skipped AS "skipped!: i64", sch.skip_at AS "skip_at: i64",
+                sch.skip_reason AS "skip_reason: String", sch.job AS "job!: String"
+            FROM schedules AS sch "#
                 + $tail
             $(, $arg)*
         )
@@ -126,7 +126,7 @@ pub(in crate::store) async fn one<'e>(
     conn: impl sqlx::Executor<'e, Database = Sqlite>,
     name: &str,
 ) -> sqlx::Result<Option<Schedule>> {
-    let row = select_schedules!("WHERE s.name = ?1", name);
+    let row = select_schedules!("WHERE sch.name = ?1", name);
     let row = row.fetch_optional(conn).await?;
     row.map(ScheduleRow::into_schedule).transpose()
 }
@@ -134,7 +134,7 @@ pub(in crate::store) async fn one<'e>(
 /// All schedules, by name.
 pub(in crate::store) async fn all(readers: &SqlitePool) -> sqlx::Result<Vec<Schedule>> {
     into_schedules(
-        select_schedules!("ORDER BY s.name")
+        select_schedules!("ORDER BY sch.name")
             .fetch_all(readers)
             .await?,
     )
@@ -147,11 +147,11 @@ pub(in crate::store) async fn due(
     limit: u32,
 ) -> sqlx::Result<Vec<Schedule>> {
     let rows = select_schedules!(
-        "WHERE (s.paused = 0 AND s.next_at <= ?1)
-            OR (s.waiting <> '[]' AND NOT EXISTS (SELECT 1 FROM jobs AS j
-                WHERE j.number = s.last_job
+        "WHERE (sch.paused = 0 AND sch.next_at <= ?1)
+            OR (sch.waiting <> '[]' AND NOT EXISTS (SELECT 1 FROM jobs AS j
+                WHERE j.number = sch.last_job
                     AND j.state NOT IN ('succeeded', 'failed', 'cancelled')))
-         ORDER BY s.next_at LIMIT ?2",
+         ORDER BY sch.next_at LIMIT ?2",
         now.0,
         limit
     );
@@ -171,16 +171,16 @@ pub(in crate::store) async fn ahead_of(
     readers: &SqlitePool,
     moment: Micros,
 ) -> sqlx::Result<Vec<Schedule>> {
-    let rows = select_schedules!("WHERE s.paused = 0 AND s.last_at > ?1", moment.0);
+    let rows = select_schedules!("WHERE sch.paused = 0 AND sch.last_at > ?1", moment.0);
     into_schedules(rows.fetch_all(readers).await?)
 }
 
 /// The jobs that waiting runs wait for.
 pub(in crate::store) async fn awaited(readers: &SqlitePool) -> sqlx::Result<Vec<JobNumber>> {
     sqlx::query_scalar!(
-        r#"SELECT j.number AS "number!: i64" FROM schedules AS s
-           JOIN jobs AS j ON j.number = s.last_job
-           WHERE s.waiting <> '[]' AND j.state NOT IN ('succeeded', 'failed', 'cancelled')"#
+        r#"SELECT j.number AS "number!: i64" FROM schedules AS sch
+           JOIN jobs AS j ON j.number = sch.last_job
+           WHERE sch.waiting <> '[]' AND j.state NOT IN ('succeeded', 'failed', 'cancelled')"#
     )
     .fetch_all(readers)
     .await
