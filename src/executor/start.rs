@@ -188,14 +188,19 @@ impl Executor {
                 started_at: clock::now(),
             }),
         };
-        let store = executor.inner.store.clone();
-        tokio::spawn(async move { store.check().await });
-        let ties = executor.inner.ties.clone();
-        let keeping = executor.clone().keep_time(stopping.clone());
-        vital.spawn("firing schedules", keeping);
-        let watching = ties.watch(executor.clone(), stopping);
-        vital.spawn("cancelling what lost its connection", watching);
+        executor.work_beside(stopping);
         Ok(executor)
+    }
+
+    /// Starts the tasks that need a complete executor.
+    fn work_beside(&self, stopping: CancellationToken) {
+        let vital = &self.inner.supervisor.context().vital;
+        let store = self.inner.store.clone();
+        tokio::spawn(async move { store.check().await });
+        let keeping = self.clone().keep_time(stopping.clone());
+        vital.spawn("firing schedules", keeping);
+        let watching = self.inner.ties.clone().watch(self.clone(), stopping);
+        vital.spawn("cancelling what lost its connection", watching);
     }
 
     /// Takes no more work, leaves running jobs to their shims, ends all tails and waits

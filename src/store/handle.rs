@@ -42,19 +42,6 @@ use crate::{
     sys::{clock, disk_reserve::DiskReserve},
 };
 
-/// Counts jobs, and the starts of the last minute.
-async fn load_tally(
-    connections: &mut open::Connections,
-    counts: &PublishedCounts,
-) -> sqlx::Result<Tally> {
-    let mut tally = Tally::load(&mut connections.writer, counts).await?;
-    let (wall, now) = (clock::now(), clock::since_boot());
-    tally
-        .restore_starts(&mut connections.writer, wall, now)
-        .await?;
-    Ok(tally)
-}
-
 /// How many lists are read at a time.
 const LISTS_MAX: usize = 2;
 
@@ -113,7 +100,8 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let mut connections = open::open(path, bounds, on_migration).await?;
         let counts = Arc::<PublishedCounts>::default();
-        let tally = load_tally(&mut connections, &counts).await;
+        let (wall, now) = (clock::now(), clock::since_boot());
+        let tally = Tally::load_at(&mut connections.writer, &counts, wall, now).await;
         let tally =
             tally.map_err(|error| OpenError::failed(path, "cannot be read: its jobs", error))?;
         Ok(Self::over(path, connections, tally, counts))

@@ -54,9 +54,21 @@ impl Tally {
         Ok(tally)
     }
 
+    /// Counts what is in the database, and the starts of the last minute: see [`Self::restore_starts`].
+    pub async fn load_at(
+        conn: &mut SqliteConnection,
+        published: &PublishedCounts,
+        wall: Micros,
+        now: Duration,
+    ) -> sqlx::Result<Self> {
+        let mut tally = Self::load(conn, published).await?;
+        tally.restore_starts(conn, wall, now).await?;
+        Ok(tally)
+    }
+
     /// Counts the starts of the last minute, as far as they count for a bound: those of the database,
     /// dated by the wall clock, which shows `wall` now, at the moment `now` since boot.
-    pub async fn restore_starts(
+    async fn restore_starts(
         &mut self,
         conn: &mut SqliteConnection,
         wall: Micros,
