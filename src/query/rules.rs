@@ -103,7 +103,7 @@ const COLUMNS: [(&str, &[&str]); 6] = [
 const COUNTED: [&str; 3] = ["jobs", "attempts", "events"];
 
 /// All tables of the database.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 20] = [
     "nodes",
     "queues",
     "environments",
@@ -119,6 +119,11 @@ const TABLES: [&str; 15] = [
     "mcp_sessions",
     "mcp_answered",
     "job_labels",
+    "dependencies",
+    "retention_rules",
+    "removals",
+    "notices",
+    "schedules",
 ];
 
 /// Functions that only compute, and operators that SQLite treats as functions.

@@ -96,7 +96,7 @@ struct TestOptions {
     url: Option<String>,
 
     /// Sign the request to the URL with this secret (whsec_…), or with the one in @FILE
-    #[arg(long, requires = "url")]
+    #[arg(long, requires = "url", conflicts_with_all = ["job", "queue", "argv"])]
     secret: Option<String>,
 
     /// Test this command, which the server runs

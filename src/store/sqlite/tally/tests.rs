@@ -245,7 +245,12 @@ impl Dice {
             job.exclusive = Some(["one", "two"][self.below(2) as usize].to_owned());
         }
         if self.below(4) == 0 {
-            job.run_at = Some(Micros(self.below(100) as i64));
+            let soon = self.below(100) as i64;
+            job.run_at = Some(Micros(if self.below(2) == 0 {
+                soon
+            } else {
+                i64::MAX / 2
+            }));
         }
         for _ in 0..self.below(6).saturating_sub(3) {
             let entry = nth > 0 && self.below(2) == 0;
