@@ -13,6 +13,7 @@
 mod harness;
 
 mod checks;
+mod course;
 mod evidence;
 mod facts;
 mod history;
@@ -35,6 +36,7 @@ mod talker;
 mod truth;
 mod victims;
 mod waiter;
+mod waiting;
 mod world;
 
 use std::{
