@@ -221,6 +221,8 @@ fn named(end: End) -> Vec<Condition> {
     let mut on = others(end);
     on.push(match end {
         End::Code(code @ 1..) if code % 2 == 0 => Condition::Code(code),
+        // No policy may name it.
+        End::OutputLimit => return on,
         _ => Condition::Reason(end.reason().unwrap_or("stalled")),
     });
     on

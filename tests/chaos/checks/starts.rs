@@ -150,7 +150,10 @@ fn states(evidence: &Evidence) -> BTreeMap<(Key, u32), &str> {
 #[cfg(test)]
 mod tests {
     use super::{super::scene, *};
-    use crate::evidence::Line;
+    use crate::{
+        evidence::Line,
+        waiting::{After, Retry, Target},
+    };
 
     fn found(evidence: &Evidence) -> usize {
         check(evidence, &evidence.touched()).len()
@@ -199,10 +202,56 @@ mod tests {
         second.attempt = 2;
         evidence.rows.attempts.push(second);
         scene::kill_shim(&mut evidence, 0);
-        assert_eq!(found(&evidence), 2, "ran twice, and not behind a loss");
+        assert_eq!(found(&evidence), 1, "not behind a loss");
         evidence.plans.get_mut(&0).expect("a plan").again = true;
         assert_eq!(found(&evidence), 1, "not behind a loss");
         evidence.rows.attempts[0].state = "lost".to_owned();
+        assert_eq!(found(&evidence), 0);
+        evidence.plans.get_mut(&0).expect("a plan").again = false;
+        assert_eq!(found(&evidence), 1, "does not want it");
+    }
+
+    #[test]
+    fn a_job_that_fails_runs_as_often_as_its_policy_says() {
+        let honest = |succeeds_at| {
+            let mut evidence = scene::honest();
+            let retry = Retry {
+                max_attempts: 3,
+                backoff_ms: 0,
+                max_backoff_ms: 0,
+                on: None,
+                succeeds_at,
+            };
+            scene::tried_again(&mut evidence, 1, retry);
+            evidence
+        };
+        assert_eq!(found(&honest(Some(2))), 0);
+        assert_eq!(found(&honest(None)), 1, "there was to be a third one");
+        assert_eq!(found(&honest(Some(1))), 2, "behind a success");
+        let mut evidence = honest(Some(2));
+        let plan = evidence.plans.get_mut(&1).expect("a plan");
+        plan.retry.as_mut().expect("a policy").max_attempts = 1;
+        assert_eq!(found(&evidence), 2, "too many");
+        let mut evidence = honest(Some(2));
+        evidence.lines.remove(3);
+        assert_eq!(
+            found(&evidence),
+            1,
+            "the first attempt did not come to its end"
+        );
+    }
+
+    #[test]
+    fn a_job_that_waits_need_not_run() {
+        let mut evidence = scene::honest();
+        scene::never_runs(&mut evidence, 1);
+        assert_eq!(found(&evidence), 1, "it waits for nothing");
+        let waiting = &mut evidence.plans.get_mut(&1).expect("a plan").waiting;
+        waiting.after.push(After {
+            key: 0,
+            target: Target::Id("id-0".to_owned()),
+            on_success: true,
+        });
         assert_eq!(found(&evidence), 0);
     }
 
@@ -210,7 +259,7 @@ mod tests {
     fn a_void_attempt_that_ran_is_found() {
         let mut evidence = scene::honest();
         evidence.rows.attempts[0].state = "void".to_owned();
-        assert_eq!(found(&evidence), 1);
+        assert_eq!(found(&evidence), 2, "it ran, and the job has no attempt");
     }
 
     #[test]
